@@ -1,0 +1,42 @@
+# rgate in a container: one static binary on nothing, as an ordinary user.
+#
+#	docker build .     builds it from source (pulls the Go image)
+#	make image         builds it from a local binary (pulls nothing)
+#
+# To run it, give it a configuration and a way to the engine:
+#
+#	docker run -p 8080:8080 \
+#	  -v "$PWD/rgate.yaml:/etc/rgate/rgate.yaml:ro" \
+#	  -v /var/run/docker.sock:/var/run/docker.sock:ro \
+#	  --group-add "$(stat -c %g /var/run/docker.sock)" rgate
+#
+# compose.yaml has the same, and what to do about the power of the socket.
+
+FROM scratch AS base
+# Certificates and other state of Caddy. The folders are there, and belong to the
+# user, because something is copied into them. Mount volumes to keep them.
+ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config
+COPY --chown=65532:65532 LICENSE /data/
+COPY --chown=65532:65532 LICENSE /config/
+COPY rgate.example.yaml /etc/rgate/rgate.yaml
+USER 65532:65532
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 CMD ["/rgate", "healthcheck"]
+ENTRYPOINT ["/rgate"]
+CMD ["-c", "/etc/rgate/rgate.yaml"]
+
+FROM base AS local
+# The pattern matches nothing in a fresh clone, where LICENSE keeps older
+# builders content; they build this stage even if nobody asked for it.
+COPY LICENSE bin/image/rgat[e] /
+
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /rgate ./cmd/rgate
+
+FROM base
+COPY LICENSE /
+COPY --from=build /rgate /

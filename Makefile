@@ -1,0 +1,64 @@
+# Everything there is to do with rgate from a clone. `make` lists it.
+
+CADDY_VERSION := v2.11.9
+PORT          ?=
+FUZZTIME      ?= 60s
+TEST_TIMEOUT  ?= 9m
+COVER         := cover
+IMAGE         ?= rgate:latest
+
+.DEFAULT_GOAL := help
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench demo demo-down image clean
+
+help: ## list what there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/rgate, the stand-alone gateway
+	go build -o bin/rgate ./cmd/rgate
+
+caddy: ## bin/caddy, a stock Caddy with rgate in it, made by xcaddy
+	go tool xcaddy build $(CADDY_VERSION) --output bin/caddy --with github.com/rgate/rgate@v0.0.0=.
+
+engine: ## a Docker engine that answers, started if need be (Debian, root)
+	@hack/docker-engine
+
+demo-image: engine ## the container image of the demo's backend
+	@hack/image
+
+test: build demo-image ## every test, with real containers and the race detector
+	@hack/need gcc gcc libc6-dev
+	go test -race -timeout $(TEST_TIMEOUT) ./...
+
+cover: demo-image ## coverage per package, whole gateways in processes of their own included
+	@hack/cover $(COVER)
+
+lint: ## format, vet, staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
+		echo "not formatted (run gofmt -w .):" $$unformatted; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func / /' | while read -r file target; do \
+		echo "$$target in $$(dirname $$file) for $(FUZZTIME)"; \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" || exit 1; done
+
+bench: build demo-image ## micro-benchmarks and the whole gateway beside its peers, in Markdown
+	@hack/need wrk wrk
+	@hack/need nginx nginx
+	@hack/need haproxy haproxy
+	@go run ./hack/bench $(BENCHFLAGS)
+
+demo: build demo-image ## containers, the gateway and two thousand requests, checked as they go (PORT=8080)
+	@go run ./demo/run $(if $(PORT),-port $(PORT))
+
+demo-down: ## remove what the demo left running
+	@go run ./demo/run -down
+
+image: engine ## the container image of rgate, from a static binary, without a pull
+	GOOS=linux GOARCH=$$(docker version --format '{{.Server.Arch}}') CGO_ENABLED=0 \
+		go build -trimpath -ldflags='-s -w' -o bin/image/rgate ./cmd/rgate
+	docker build --target local --tag $(IMAGE) .
+
+clean: ## remove what was built
+	rm -rf bin $(COVER)

@@ -1,0 +1,166 @@
+package caddyfile
+
+import (
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/gateway"
+)
+
+// document is a whole file: a server, and the gateway that is in it.
+type document struct {
+	// The addresses to listen on. Default: `:8080`.
+	Listen []string `json:"listen,omitempty"`
+
+	// The address of Caddy's admin endpoint, or `off`. Default: Caddy's own.
+	Admin string `json:"admin,omitempty"`
+
+	// Whether to write a line to the log for every request. Default: false.
+	AccessLog bool `json:"access_log,omitempty"`
+
+	gateway.Gateway
+}
+
+const adminOff = "off"
+
+var defaultListen = []string{":8080"}
+
+// read makes a document of YAML. The reader knows the lines of its values.
+func read(body []byte, filename string) (*document, *reader, error) {
+	r := &reader{file: displayName(filename), lines: map[string]int{"": 1}, fields: make(map[reflect.Type][]field)}
+	root, err := r.parse(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	tree, err := r.value(root, reflect.TypeFor[document](), namespace{}, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	encoded, err := json.Marshal(tree)
+	if err != nil {
+		return nil, nil, r.failAt("", "cannot be said in JSON: %v", err)
+	}
+	doc := new(document)
+	if err := caddy.StrictUnmarshalJSON(encoded, doc); err != nil {
+		return nil, nil, r.failAt(pathOf(err), "%s", reason(err))
+	}
+	if err := r.check(doc); err != nil {
+		return nil, nil, err
+	}
+	return doc, r, nil
+}
+
+// displayName is how errors call a file.
+func displayName(filename string) string {
+	switch filename {
+	case "":
+		return "rgate.yaml"
+	case "-":
+		return "stdin"
+	}
+	return filepath.ToSlash(filename)
+}
+
+// check reports the first thing wrong with what the document means.
+func (r *reader) check(doc *document) error {
+	if doc.Listen == nil {
+		doc.Listen = defaultListen
+	}
+	if len(doc.Listen) == 0 {
+		return r.failAt("listen", `listen is empty: give it an address such as ":8080", or leave it out`)
+	}
+	seen := make(map[string]bool, len(doc.Listen))
+	for i, address := range doc.Listen {
+		at := element("listen", i)
+		if seen[address] {
+			return r.failAt(at, "%q is listed twice: remove one of the two", address)
+		}
+		seen[address] = true
+		if err := checkListen(address); err != nil {
+			return r.failAt(at, "%q %v", address, err)
+		}
+	}
+	if doc.Admin != "" && doc.Admin != adminOff {
+		_, err := caddy.ParseNetworkAddressWithDefaults(doc.Admin, "tcp", 2019)
+		if err != nil || strings.Contains(doc.Admin, "://") {
+			return r.failAt("admin", `%q is not an address: use one such as "localhost:2019", or off`, doc.Admin)
+		}
+	}
+	var problem *gateway.Problem
+	if err := doc.Check(); errors.As(err, &problem) {
+		return r.failAt(problem.Path, "%s", problem.Message)
+	} else if err != nil {
+		return r.failAt("", "%v", err)
+	}
+	return nil
+}
+
+// config makes Caddy's JSON: the same as a Caddyfile would make of one site
+// with nothing but a port in its address.
+func (doc *document) config(listen []string) ([]byte, error) {
+	handler, err := moduleObject(&doc.Gateway, "handler", "rgate")
+	if err != nil {
+		return nil, err
+	}
+	server := &caddyhttp.Server{
+		Listen: listen,
+		Routes: caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}},
+	}
+	if doc.AccessLog {
+		server.Logs = new(caddyhttp.ServerLogConfig)
+	}
+	config := caddy.Config{AppsRaw: caddy.ModuleMap{
+		"http": caddyconfig.JSON(caddyhttp.App{Servers: map[string]*caddyhttp.Server{"srv0": server}}, nil),
+	}}
+	switch doc.Admin {
+	case "":
+	case adminOff:
+		config.Admin = &caddy.AdminConfig{Disabled: true}
+	default:
+		config.Admin = &caddy.AdminConfig{Listen: doc.Admin}
+	}
+	return json.Marshal(config)
+}
+
+// moduleObject encodes a module with its name beside its options. Numbers stay
+// exact, which they would not if they were decoded on the way.
+func moduleObject(module any, inlineKey, name string) (json.RawMessage, error) {
+	encoded, err := json.Marshal(module)
+	if err != nil {
+		return nil, err
+	}
+	var options map[string]json.RawMessage
+	if err := json.Unmarshal(encoded, &options); err != nil {
+		return nil, err
+	}
+	options[inlineKey] = caddyconfig.JSON(name, nil)
+	return json.Marshal(options)
+}
+
+// fail makes an error about a node.
+func (r *reader) fail(n *yaml.Node, format string, args ...any) error {
+	return r.failLine(n.Line, format, args...)
+}
+
+// failAt makes an error about the value at a path, or the nearest one above it.
+func (r *reader) failAt(path string, format string, args ...any) error {
+	return r.failLine(r.line(path), format, args...)
+}
+
+func (r *reader) line(path string) int {
+	for {
+		if line, ok := r.lines[path]; ok {
+			return line
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+}

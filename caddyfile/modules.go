@@ -1,0 +1,134 @@
+package caddyfile
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/gateway"
+)
+
+// namespace is which modules a field takes, as its `caddy` tag says. Without an
+// inline key the modules' names are the keys of a map.
+type namespace struct {
+	name, inlineKey string
+}
+
+func namespaceOf(tag reflect.StructTag) namespace {
+	options, err := caddy.ParseStructTag(tag.Get("caddy"))
+	if err != nil {
+		return namespace{}
+	}
+	return namespace{options["namespace"], options["inline_key"]}
+}
+
+// rawTypes are the types of fields that are raw JSON but not modules.
+var rawTypes = map[[2]any]reflect.Type{
+	{reflect.TypeFor[gateway.Backend](), "proxy"}: reflect.TypeFor[reverseproxy.Handler](),
+}
+
+// module reads a module that says its name under the inline key, like
+// `handler: headers`. Its options are read after its own type.
+func (r *reader) module(n *yaml.Node, ns namespace, path string) (any, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, r.mismatch(n, path, "a map with the key "+ns.inlineKey)
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value != ns.inlineKey {
+			continue
+		}
+		name := n.Content[i+1]
+		r.lines[member(path, ns.inlineKey)] = name.Line
+		if _, err := r.text(name, member(path, ns.inlineKey)); err != nil {
+			return nil, err
+		}
+		module, err := r.lookup(name, ns)
+		if err != nil {
+			return nil, err
+		}
+		options, err := r.options(n, module, path, ns.inlineKey)
+		if err != nil {
+			return nil, err
+		}
+		options[ns.inlineKey] = name.Value
+		return options, nil
+	}
+	return nil, r.fail(n, "%s has no %s: say which one it is with the key %s", path, ns.inlineKey, ns.inlineKey)
+}
+
+// namedModule reads a module whose name is the key that it stands under.
+func (r *reader) namedModule(key, n *yaml.Node, ns namespace, path string) (any, error) {
+	module, err := r.lookup(key, ns)
+	if err != nil {
+		return nil, err
+	}
+	t := reflect.TypeOf(module.New())
+	value, err := r.value(n, t, namespace{}, path)
+	if err != nil {
+		return nil, err
+	}
+	return value, r.accepts(module, value, path)
+}
+
+// options reads the options of a module that stand beside its name.
+func (r *reader) options(n *yaml.Node, module caddy.ModuleInfo, path, inlineKey string) (map[string]any, error) {
+	t := reflect.TypeOf(module.New())
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	var options map[string]any
+	var err error
+	if t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(jsonUnmarshalerType) {
+		options, err = r.object(n, t, path, inlineKey)
+	} else {
+		var value any
+		value, err = r.generic(n, path)
+		options, _ = value.(map[string]any)
+		delete(options, inlineKey)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return options, r.accepts(module, options, path)
+}
+
+// accepts makes sure that a module can be decoded from its options.
+func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) error {
+	encoded, err := json.Marshal(options)
+	if err == nil {
+		err = caddy.StrictUnmarshalJSON(encoded, module.New())
+	}
+	if err != nil {
+		return r.failAt(path, "%s is not valid for the module %s: %s", path, module.ID.Name(), reason(err))
+	}
+	return nil
+}
+
+func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error) {
+	module, err := caddy.GetModule(ns.name + "." + name.Value)
+	if err == nil {
+		return module, nil
+	}
+	kind := ns.inlineKey
+	if kind == "" {
+		kind = "module"
+	}
+	known := modulesIn(ns)
+	if hint := gateway.Suggest(name.Value, known); hint != "" {
+		return module, r.fail(name, "there is no %s %q%s", kind, name.Value, hint)
+	}
+	return module, r.fail(name, "there is no %s %q: use one of %s", kind, name.Value, strings.Join(known, ", "))
+}
+
+func modulesIn(ns namespace) []string {
+	var names []string
+	for _, module := range caddy.GetModules(ns.name) {
+		names = append(names, module.ID.Name())
+	}
+	return names
+}

@@ -1,0 +1,315 @@
+package caddyfile
+
+import (
+	"encoding/json"
+	"net"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/gateway"
+)
+
+// Print translates rgate YAML into a formatted Caddyfile of the same meaning: it
+// adapts to the same JSON, and Print makes sure that it does. A port that was
+// given to OverridePort is not part of it. What has no spelling in a Caddyfile,
+// or none that Print knows, is an *Error that names the line and the remedy.
+func Print(yaml []byte, filename string) ([]byte, error) {
+	doc, r, err := read(yaml, filename)
+	if err != nil {
+		return nil, err
+	}
+	p := &printer{reader: r}
+	if err := p.document(doc); err != nil {
+		return nil, err
+	}
+	if err := p.verify(doc); err != nil {
+		return nil, err
+	}
+	return p.text(), nil
+}
+
+// printer writes lines, and remembers of which value each one speaks.
+type printer struct {
+	*reader
+	global []string // the lines of the global options
+	site   []string
+	paths  []string // of the lines of the site; a quoted text may take several
+	indent int
+	err    error // the first one
+}
+
+// text puts the lines together. Global options come first.
+func (p *printer) text(extra ...string) []byte {
+	var b strings.Builder
+	if global := slices.Concat(p.global, extra); len(global) > 0 {
+		b.WriteString("{\n\t" + strings.Join(global, "\n\t") + "\n}\n\n")
+	}
+	b.WriteString(strings.Join(p.site, "\n") + "\n")
+	return []byte(b.String())
+}
+
+// line writes one line of words, which are quoted where they need it. Empty
+// optional words are to be left out by the caller.
+func (p *printer) line(path, keyword string, words ...string) {
+	p.write(path, keyword, words, "")
+}
+
+// block writes a line, the lines that body writes, and a closing brace.
+func (p *printer) block(path, keyword string, words []string, body func()) {
+	p.write(path, keyword, words, " {")
+	p.indent++
+	body()
+	p.indent--
+	p.write(path, "}", nil, "")
+}
+
+func (p *printer) write(path, keyword string, words []string, end string) {
+	line := strings.Repeat("\t", p.indent) + keyword
+	for _, word := range words {
+		quoted, err := quote(word)
+		if err != nil {
+			p.fails(path, "%v", err)
+		}
+		line += " " + quoted
+	}
+	p.site = append(p.site, line+end)
+	for range strings.Count(line, "\n") + 1 {
+		p.paths = append(p.paths, path)
+	}
+}
+
+func (p *printer) fails(path, format string, args ...any) {
+	if p.err == nil {
+		p.err = p.failAt(path, format, args...)
+	}
+}
+
+// document writes everything.
+func (p *printer) document(doc *document) error {
+	if doc.Admin != "" {
+		quoted, err := quote(doc.Admin)
+		if err != nil {
+			return p.failAt("admin", "%v", err)
+		}
+		p.global = append(p.global, "admin "+quoted)
+	}
+	address, hosts := p.addresses(doc.Listen)
+	if p.err != nil {
+		return p.err
+	}
+	p.block("listen", address, nil, func() {
+		if len(hosts) > 0 {
+			p.line("listen", "bind", hosts...)
+		}
+		if doc.AccessLog {
+			p.line("access_log", "log")
+		}
+		p.block("", "rgate", nil, func() { p.gateway(&doc.Gateway) })
+	})
+	return p.err
+}
+
+// addresses splits what to listen on into the address of a site and the hosts
+// that it is bound to. A site has one port: with several, a Caddyfile makes as
+// many servers.
+func (p *printer) addresses(listen []string) (address string, hosts []string) {
+	ports := make(map[string]bool)
+	for i, listen := range listen {
+		network, host, port, err := caddy.SplitNetworkAddress(listen)
+		switch {
+		case err == nil && caddy.IsUnixNetwork(network) && !caddy.IsFdNetwork(network):
+			host, port = listen, ""
+		case err != nil || network != "" || strings.ContainsAny(listen, "{-"):
+			p.fails(element("listen", i), "Print knows no Caddyfile for the address %q: use host:port here, and change the Caddyfile by hand", listen)
+		}
+		ports[port] = true
+		hosts = append(hosts, host)
+	}
+	if len(ports) > 1 {
+		p.fails("listen", "a Caddyfile makes one server for each port, not one for %s: use one port here, and add the others to the Caddyfile by hand",
+			strings.Join(listen, " and "))
+	}
+	for port := range ports {
+		address = net.JoinHostPort("", port)
+	}
+	if address == ":" {
+		address = "http://"
+	}
+	if slices.Equal(hosts, []string{""}) {
+		hosts = nil
+	}
+	return address, hosts
+}
+
+func (p *printer) gateway(g *gateway.Gateway) {
+	p.option("name", "name", g.Name)
+	for i, endpoint := range g.Docker {
+		at := element("docker", i)
+		words := nonEmpty(endpoint.Host)
+		if endpoint.CertPath == "" {
+			p.line(at, "docker", words...)
+			continue
+		}
+		p.block(at, "docker", words, func() { p.option(at+".cert_path", "cert_path", endpoint.CertPath) })
+	}
+	p.stats(g)
+	p.defaultResponse(g.DefaultResponse)
+	for i, backend := range g.Backends {
+		at := element("backends", i)
+		p.block(at, "backend", []string{backend.Name}, func() { p.backend(at, backend) })
+	}
+	p.handlers("handle", g.HandlersRaw)
+	for i, route := range g.Routes {
+		at, words := element("routes", i), []string{route.PathPrefix, route.Backend}
+		if bare := (gateway.Route{PathPrefix: route.PathPrefix, Backend: route.Backend}); reflect.DeepEqual(*route, bare) {
+			p.line(at, "route", words...)
+			continue
+		}
+		p.block(at, "route", words, func() { p.route(at, route) })
+	}
+}
+
+func (p *printer) stats(g *gateway.Gateway) {
+	if g.Stats == nil {
+		return
+	}
+	path, words := g.Stats.Path, []string(nil)
+	switch {
+	case g.Stats.Disabled:
+		words = []string{adminOff}
+	case path != "":
+		words, path = []string{path}, ""
+	}
+	if path == "" && g.Stats.Interval == 0 && len(g.Stats.SinksRaw) == 0 {
+		p.line("stats", "stats", words...)
+		return
+	}
+	p.block("stats", "stats", words, func() {
+		p.option("stats.path", "path", path)
+		p.duration("stats.interval", "interval", g.Stats.Interval)
+		for i, raw := range g.Stats.SinksRaw {
+			p.module(element("stats.sinks", i), "sink", sinks, raw)
+		}
+	})
+}
+
+func (p *printer) defaultResponse(response *gateway.DefaultResponse) {
+	if response == nil {
+		return
+	}
+	status := ""
+	if response.StatusCode != 0 {
+		status = strconv.Itoa(response.StatusCode)
+	}
+	if len(response.Body) == 3 && status == "" {
+		// Alone, three digits would be the status.
+		p.block("default_response", "default_response", nil, func() { p.line("default_response.body", "body", response.Body) })
+		return
+	}
+	p.line("default_response", "default_response", nonEmpty(response.Body, status)...)
+}
+
+func (p *printer) backend(path string, b *gateway.Backend) {
+	labels := make([]string, 0, len(b.MatchLabels))
+	for key, value := range b.MatchLabels {
+		labels = append(labels, key+"="+value)
+	}
+	slices.Sort(labels)
+	if len(labels) > 0 {
+		p.line(path+".match_labels", "match_labels", labels...)
+	}
+	if len(b.Dial) > 0 {
+		p.line(path+".dial", "dial", b.Dial...)
+	}
+	if b.Port != 0 {
+		p.line(path+".port", "port", strconv.Itoa(b.Port))
+	}
+	p.option(path+".network", "network", b.Network)
+	p.option(path+".scheme", "scheme", b.Scheme)
+	p.option(path+".health", "health", b.Health)
+	if b.HostPort {
+		p.line(path+".host_port", "host_port")
+	}
+	if b.LBPolicyRaw != nil {
+		p.module(path+".lb_policy", "lb_policy", policies, b.LBPolicyRaw)
+	}
+	if b.Retries != nil {
+		p.line(path+".retries", "retries", strconv.Itoa(*b.Retries))
+	}
+	if t := b.Timeouts; t != nil {
+		p.block(path+".timeouts", "timeouts", nil, func() {
+			p.duration(path+".timeouts.dial", "dial", t.Dial)
+			p.duration(path+".timeouts.first_byte", "first_byte", t.FirstByte)
+			p.duration(path+".timeouts.total", "total", t.Total)
+		})
+	}
+	if b.ProxyRaw != nil {
+		p.fails(path+".proxy", "Print knows no Caddyfile for proxy: leave it out here, and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand")
+	}
+	if len(b.AroundRaw) > 0 {
+		p.block(path+".around", "around", nil, func() { p.handlers(path+".around", b.AroundRaw) })
+	}
+}
+
+func (p *printer) route(path string, rt *gateway.Route) {
+	p.option(path+".name", "name", rt.Name)
+	p.option(path+".match", "match", rt.Match)
+	if len(rt.Methods) > 0 {
+		p.line(path+".methods", "methods", rt.Methods...)
+	}
+	if len(rt.Hosts) > 0 {
+		p.line(path+".hosts", "hosts", rt.Hosts...)
+	}
+	if rt.StripPrefix {
+		p.line(path+".strip_prefix", "strip_prefix")
+	}
+	p.handlers(path+".handle", rt.HandlersRaw)
+}
+
+// handlers writes rgate's own handlers, whose subdirectives are their JSON keys.
+func (p *printer) handlers(path string, list []json.RawMessage) {
+	for i, raw := range list {
+		var handler struct {
+			Handler string `json:"handler"`
+		}
+		if err := json.Unmarshal(raw, &handler); err != nil || !strings.HasPrefix(handler.Handler, "rgate_") {
+			p.fails(element(path, i), "Print knows no Caddyfile for the handler %s: leave it out here, and add its directive to the Caddyfile by hand", handler.Handler)
+			return
+		}
+		p.module(element(path, i), "", handlers, raw)
+	}
+}
+
+// option writes a subdirective with one argument, if it is set.
+func (p *printer) option(path, keyword, value string) {
+	if value != "" {
+		p.line(path, keyword, value)
+	}
+}
+
+func (p *printer) duration(path, keyword string, value caddy.Duration) {
+	if value != 0 {
+		p.line(path, keyword, formatDuration(time.Duration(value)))
+	}
+}
+
+// formatDuration writes a duration without the zeros of its String: 1m, not 1m0s.
+func formatDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = text[:len(text)-2]
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = text[:len(text)-2]
+	}
+	return text
+}
+
+func nonEmpty(words ...string) []string {
+	return slices.DeleteFunc(words, func(word string) bool { return word == "" })
+}

@@ -1,0 +1,74 @@
+package caddyfile
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+var (
+	placeholder = regexp.MustCompile(`^\{[\w.-]+\}$`)
+	shorthands  = httpcaddyfile.NewShorthandReplacer()
+)
+
+// quote writes text as one token of a Caddyfile. It fails if a Caddyfile would
+// make something else of it.
+func quote(text string) (string, error) {
+	segment := caddyfile.Segment{{Text: text}}
+	if shorthands.ApplyToSegment(&segment); segment[0].Text != text {
+		return "", fmt.Errorf("a Caddyfile would expand the placeholders in %q to %q: write them like that here too", text, segment[0].Text)
+	}
+	switch {
+	case strings.Contains(text, "{$"):
+		return "", fmt.Errorf("a Caddyfile would replace the {$ in %q by an environment variable: write {env.NAME}", text)
+	case placeholder.MatchString(text), isBare(text):
+		return text, nil
+	case fitsDoubleQuotes(text) && !strings.Contains(text, `"`):
+		return `"` + text + `"`, nil
+	case !strings.Contains(text, "`"):
+		return "`" + text + "`", nil
+	case fitsDoubleQuotes(text):
+		return `"` + strings.ReplaceAll(text, `"`, `\"`) + `"`, nil
+	case !strings.Contains(text, "\r"):
+		return heredoc(text), nil
+	}
+	return "", fmt.Errorf("a Caddyfile has no quotes for %q: remove the backticks or the carriage returns", text)
+}
+
+// isBare reports whether text needs no quotes.
+func isBare(text string) bool {
+	return text != "" && !strings.ContainsAny(text, "\"`\\{}#<") && !strings.ContainsFunc(text, func(c rune) bool {
+		return unicode.IsSpace(c) || unicode.IsControl(c)
+	})
+}
+
+// fitsDoubleQuotes reports whether text survives in double quotes, where a
+// backslash stands for itself except before a quote: it is safe if they come in
+// pairs there.
+func fitsDoubleQuotes(text string) bool {
+	backslashes := 0
+	for _, c := range text + `"` {
+		if c == '"' && backslashes%2 == 1 {
+			return false
+		}
+		if c == '\\' {
+			backslashes++
+		} else {
+			backslashes = 0
+		}
+	}
+	return true
+}
+
+// heredoc writes text between two marks that do not occur in it.
+func heredoc(text string) string {
+	mark := "END"
+	for strings.Contains(text+"\n", mark) {
+		mark += "_"
+	}
+	return "<<" + mark + "\n" + text + "\n" + mark
+}

@@ -1,0 +1,371 @@
+package caddyfile
+
+import (
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/gateway"
+)
+
+// reader makes JSON values of YAML nodes, after the Go types that will be
+// decoded from them, and notes the line of each.
+type reader struct {
+	file   string
+	lines  map[string]int // by path in the JSON configuration
+	fields map[reflect.Type][]field
+}
+
+// field is a field of a struct, as encoding/json sees it.
+type field struct {
+	name      string
+	typ       reflect.Type
+	namespace namespace
+	owner     reflect.Type // the struct that declares it, which may be an embedded one
+}
+
+var (
+	durationType        = reflect.TypeFor[caddy.Duration]()
+	rawType             = reflect.TypeFor[json.RawMessage]()
+	jsonUnmarshalerType = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// value reads a node as a value of a type. Where the type says that it takes
+// modules, ns says which.
+func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
+	switch {
+	case t == rawType && ns.inlineKey != "":
+		return r.module(n, ns, path)
+	case t == rawType || t.Kind() == reflect.Interface:
+		return r.generic(n, path)
+	case t == durationType:
+		return r.duration(n, path)
+	case reflect.PointerTo(t).Implements(jsonUnmarshalerType), reflect.PointerTo(t).Implements(textUnmarshalerType):
+		return r.opaque(n, t, path)
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return r.value(n, t.Elem(), ns, path)
+	case reflect.Struct:
+		return r.object(n, t, path, "")
+	case reflect.Map:
+		return r.dict(n, t, ns, path)
+	case reflect.Slice, reflect.Array:
+		return r.list(n, t, ns, path)
+	case reflect.String:
+		return r.text(n, path)
+	case reflect.Bool:
+		if n.ShortTag() != "!!bool" {
+			return nil, r.mismatch(n, path, "true or false")
+		}
+		return strings.EqualFold(n.Value, "true"), nil
+	case reflect.Float32, reflect.Float64:
+		if tag := n.ShortTag(); tag != "!!float" && tag != "!!int" {
+			return nil, r.mismatch(n, path, "a number")
+		}
+		return r.generic(n, path)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return r.integer(n, t, path)
+	}
+	return r.opaque(n, t, path)
+}
+
+// object reads a map whose keys are the fields of a struct, and possibly one
+// more, which names the module that the struct is of.
+func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (map[string]any, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, r.mismatch(n, path, "a map of keys and values")
+	}
+	object := make(map[string]any, len(n.Content)/2+1)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, node := n.Content[i], n.Content[i+1]
+		if key.Value == inlineKey && inlineKey != "" {
+			continue
+		}
+		f, err := r.field(key, t, inlineKey)
+		if err != nil {
+			return nil, err
+		}
+		at := member(path, f.name)
+		r.lines[at] = key.Line
+		if rewrite, ok := forms[[2]any{f.owner, f.name}]; ok {
+			if node, err = rewrite(r, node, at); err != nil {
+				return nil, err
+			}
+			if node == nil {
+				continue // the same as leaving it out
+			}
+		}
+		ft := f.typ
+		if known, ok := rawTypes[[2]any{f.owner, f.name}]; ok {
+			ft = known
+		}
+		if object[f.name], err = r.value(node, ft, f.namespace, at); err != nil {
+			return nil, err
+		}
+	}
+	return object, nil
+}
+
+func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field, error) {
+	fields := r.fieldsOf(t)
+	var known []string
+	for _, f := range fields {
+		if f.name == key.Value {
+			return f, nil
+		}
+		known = append(known, f.name)
+	}
+	if inlineKey != "" {
+		known = append(known, inlineKey)
+	}
+	if len(known) == 0 {
+		return field{}, r.fail(key, "unknown key %q: there are no options here, so remove it", key.Value)
+	}
+	if hint := gateway.Suggest(key.Value, known); hint != "" {
+		return field{}, r.fail(key, "unknown key %q%s", key.Value, hint)
+	}
+	return field{}, r.fail(key, "unknown key %q: the keys here are %s", key.Value, strings.Join(known, ", "))
+}
+
+// fieldsOf lists the fields of a struct that have a name in JSON.
+func (r *reader) fieldsOf(t reflect.Type) []field {
+	if fields, ok := r.fields[t]; ok {
+		return fields
+	}
+	var fields []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case name == "-" || !f.IsExported() && !f.Anonymous:
+		case f.Anonymous && name == "":
+			embedded := f.Type
+			if embedded.Kind() == reflect.Pointer {
+				embedded = embedded.Elem()
+			}
+			if embedded.Kind() == reflect.Struct {
+				fields = append(fields, r.fieldsOf(embedded)...)
+			}
+		case name != "":
+			fields = append(fields, field{name, f.Type, namespaceOf(f.Tag), t})
+		}
+	}
+	r.fields[t] = fields
+	return fields
+}
+
+// dict reads a map with keys of the writer's choice, or with module names as keys.
+func (r *reader) dict(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, r.mismatch(n, path, "a map of keys and values")
+	}
+	dict := make(map[string]any, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, node := n.Content[i], n.Content[i+1]
+		at := member(path, key.Value)
+		r.lines[at] = key.Line
+		var err error
+		if t.Elem() == rawType && ns.name != "" && ns.inlineKey == "" {
+			dict[key.Value], err = r.namedModule(key, node, ns, at)
+		} else {
+			dict[key.Value], err = r.value(node, t.Elem(), ns, at)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return dict, nil
+}
+
+func (r *reader) list(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
+	if t.Elem().Kind() == reflect.Uint8 && t != rawType {
+		return r.opaque(n, t, path) // bytes, which JSON has as text
+	}
+	if n.Kind != yaml.SequenceNode {
+		if n.Kind == yaml.ScalarNode && !isNull(n) {
+			return nil, r.fail(n, "%s must be a list, not %s: write [%s]", path, describe(n), n.Value)
+		}
+		return nil, r.mismatch(n, path, "a list")
+	}
+	list := make([]any, len(n.Content))
+	for i, node := range n.Content {
+		at := element(path, i)
+		r.lines[at] = node.Line
+		var err error
+		if list[i], err = r.value(node, t.Elem(), ns, at); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (r *reader) text(n *yaml.Node, path string) (any, error) {
+	if n.ShortTag() == "!!str" {
+		return n.Value, nil
+	}
+	if n.Kind == yaml.ScalarNode && !isNull(n) {
+		return nil, r.fail(n, "%s must be text, not %s: put it in quotes", path, describe(n))
+	}
+	return nil, r.mismatch(n, path, "text")
+}
+
+func (r *reader) integer(n *yaml.Node, t reflect.Type, path string) (any, error) {
+	number, ok := new(big.Int).SetString(n.Value, 0)
+	if n.ShortTag() != "!!int" || !ok {
+		if _, err := strconv.Atoi(n.Value); err == nil && n.ShortTag() == "!!str" {
+			return nil, r.fail(n, "%s must be a whole number, not the text %q: remove the quotes", path, n.Value)
+		}
+		return nil, r.mismatch(n, path, "a whole number")
+	}
+	fits := number.IsInt64() && !reflect.Zero(t).CanUint() && !reflect.Zero(t).OverflowInt(number.Int64()) ||
+		number.IsUint64() && reflect.Zero(t).CanUint() && !reflect.Zero(t).OverflowUint(number.Uint64())
+	if !fits {
+		return nil, r.fail(n, "%s is out of range: %s does not fit", path, n.Value)
+	}
+	return json.Number(number.String()), nil
+}
+
+// duration reads a duration as a number of nanoseconds, as a Caddyfile does.
+func (r *reader) duration(n *yaml.Node, path string) (any, error) {
+	if n.ShortTag() == "!!int" || n.ShortTag() == "!!float" {
+		return nil, r.fail(n, "%s has no unit: write %ss for seconds, or another of ms, m, h, d", path, n.Value)
+	}
+	duration, err := caddy.ParseDuration(n.Value)
+	if n.ShortTag() != "!!str" || err != nil {
+		return nil, r.mismatch(n, path, "a duration such as 500ms, 30s or 5m")
+	}
+	return json.Number(strconv.FormatInt(int64(duration), 10)), nil
+}
+
+// opaque reads a value whose type alone knows its form.
+func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) {
+	value, err := r.generic(n, path)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := json.Marshal(value)
+	if err == nil {
+		err = json.Unmarshal(encoded, reflect.New(t).Interface())
+	}
+	if err != nil {
+		return nil, r.fail(n, "%s is not valid: %s", path, reason(err))
+	}
+	return json.RawMessage(encoded), nil
+}
+
+// generic reads a node as what it looks like. Numbers keep all their digits.
+func (r *reader) generic(n *yaml.Node, path string) (any, error) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return r.dict(n, reflect.TypeFor[map[string]any](), namespace{}, path)
+	case yaml.SequenceNode:
+		return r.list(n, reflect.TypeFor[[]any](), namespace{}, path)
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return nil, nil
+	case "!!bool":
+		return strings.EqualFold(n.Value, "true"), nil
+	case "!!int", "!!float":
+		if json.Valid([]byte(n.Value)) {
+			return json.Number(n.Value), nil
+		}
+		if number, ok := new(big.Int).SetString(n.Value, 0); ok {
+			return json.Number(number.String()), nil
+		}
+		var number float64
+		if err := n.Decode(&number); err == nil {
+			if encoded, err := json.Marshal(number); err == nil {
+				return json.RawMessage(encoded), nil
+			}
+		}
+		return nil, r.fail(n, "%s: %s is a number that JSON does not have: put it in quotes", path, n.Value)
+	}
+	return n.Value, nil
+}
+
+// mismatch makes the error about a value of the wrong type.
+func (r *reader) mismatch(n *yaml.Node, path, expected string) error {
+	if isNull(n) {
+		return r.fail(n, "%s has no value: it must be %s, or be left out", path, expected)
+	}
+	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 && len(n.Content) == 2 && isNull(n.Content[1]) {
+		return r.fail(n, `%s must be %s, not a map: put the placeholder in quotes, as "{%s}"`, path, expected, n.Content[0].Value)
+	}
+	return r.fail(n, "%s must be %s, not %s", path, expected, describe(n))
+}
+
+func (r *reader) failLine(line int, format string, args ...any) error {
+	return &Error{File: r.file, Line: max(line, 1), Message: fmt.Sprintf(format, args...)}
+}
+
+// describe says what a node is, for an error.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a map"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.AliasNode:
+		return "an alias"
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return "nothing"
+	case "!!int", "!!float":
+		return "the number " + n.Value
+	case "!!bool":
+		return n.Value
+	case "!!timestamp":
+		return "the date " + n.Value
+	}
+	return "the text " + strconv.Quote(n.Value)
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+func member(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+func element(path string, i int) string {
+	return fmt.Sprintf("%s[%d]", path, i)
+}
+
+var jsonPrefix = regexp.MustCompile(`^json: (?:cannot unmarshal )?`)
+
+// reason says what a JSON decoder did not like, without its vocabulary of Go.
+func reason(err error) string {
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		return fmt.Sprintf("a %s is not what belongs here", mismatch.Value)
+	}
+	return jsonPrefix.ReplaceAllString(err.Error(), "")
+}
+
+// pathOf is where a JSON decoder stumbled, if it says so.
+func pathOf(err error) string {
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		return mismatch.Field
+	}
+	return ""
+}

@@ -1,0 +1,234 @@
+package caddyfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// parse makes a tree of YAML: one document, a map at its top, without aliases,
+// tags and repeated keys.
+func (r *reader) parse(body []byte) (*yaml.Node, error) {
+	body = bytes.TrimPrefix(body, []byte("\uFEFF"))
+	if at := invalidUTF8(body); at >= 0 {
+		return nil, r.failLine(lineAt(body, at), "the file is not UTF-8 text: save it as UTF-8")
+	}
+	var documents [2]yaml.Node
+	count, err := decode(body, documents[:])
+	if err != nil {
+		return nil, r.syntaxError(body, err)
+	}
+	if count == 0 || isNull(documents[0].Content[0]) && count == 1 {
+		return nil, r.failLine(1, "the file is empty: give it routes and backends")
+	}
+	if count > 1 {
+		return nil, r.fail(&documents[1], "a second document begins here: a file holds one gateway, so remove the --- line or split the file")
+	}
+	root := documents[0].Content[0]
+	if root.Kind != yaml.MappingNode && root.Kind != yaml.AliasNode {
+		return nil, r.fail(root, "the file must be a map with keys such as routes and backends, not %s", describe(root))
+	}
+	e := &expander{reader: r}
+	return e.node(root, 0)
+}
+
+// decode reads documents until there are no more of them, or no more are wanted.
+func decode(body []byte, documents []yaml.Node) (count int, err error) {
+	defer func() {
+		// The parser gives up on a few malformed texts by panicking.
+		if recovered := recover(); recovered != nil {
+			err = fmt.Errorf("yaml: %v", recovered)
+		}
+	}()
+	decoder := yaml.NewDecoder(bytes.NewReader(body))
+	for count < len(documents) {
+		err := decoder.Decode(&documents[count])
+		if errors.Is(err, io.EOF) {
+			return count, nil
+		}
+		if err != nil {
+			return count, err
+		}
+		count++
+	}
+	return count, nil
+}
+
+var yamlPosition = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
+
+// remedies say in other words what the YAML parser complains about.
+var remedies = []struct{ complaint, message string }{
+	{"mapping values are not allowed", `there is a colon where no key can be: check the indentation, and put text that contains ": " in quotes`},
+	{"did not find expected key", "this does not fit the lines above: check the indentation, and that every key ends in a colon"},
+	{"did not find expected '-' indicator", "this does not fit the list above: check the indentation, and that every element begins with a dash"},
+	{"could not find expected ':'", "there is a key without a value: write a colon and a space after it"},
+	{"cannot start any token", "a text cannot begin with this character: put it in quotes"},
+	{"did not find expected node content", "a value is missing or cannot begin like this: put it in quotes"},
+	{"found unexpected end of stream", "a quote is opened here and never closed: close it"},
+	{"did not find expected ',' or ']'", "a list is opened with [ here and not closed: add a comma or ]"},
+	{"did not find expected ',' or '}'", "a map is opened with { here and not closed: add a comma or }, or put a placeholder in quotes"},
+	{"did not find expected alphabetic or numeric character", "a text cannot begin with * or &: put it in quotes"},
+	{"control characters are not allowed", "there is a control character: remove it, or write it as an escape in double quotes"},
+	{"found unknown escape character", `there is an unknown escape: double the backslash, or use single quotes`},
+	{"block sequence entries are not allowed", "a list cannot begin here: put it on the next line, or in [ ]"},
+}
+
+// syntaxError says what is wrong with text that is not YAML, and where.
+func (r *reader) syntaxError(body []byte, err error) error {
+	line, text := firstBadLine(body)
+	complaint := yamlPosition.ReplaceAllString(err.Error(), "")
+	if indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]; bytes.ContainsRune(indent, '\t') {
+		return r.failLine(line, "there is a tab in the indentation: use spaces")
+	}
+	if name, ok := strings.CutPrefix(complaint, "unknown anchor "); ok {
+		name, _, _ = strings.Cut(strings.Trim(name, "'"), "'")
+		return r.failLine(line, "*%s stands for something that no &%s defines above: define it, or put the text in quotes", name, name)
+	}
+	for _, remedy := range remedies {
+		if strings.Contains(complaint, remedy.complaint) {
+			return r.failLine(line, "%s", remedy.message)
+		}
+	}
+	return r.failLine(line, "this is not YAML (%s): check the quotes and the indentation", complaint)
+}
+
+// firstBadLine finds where text stops being YAML: after the most lines that are
+// YAML by themselves. The parser's own line is often the one where the map began
+// that it could not finish.
+func firstBadLine(body []byte) (int, []byte) {
+	lines := bytes.SplitAfter(body, []byte("\n"))
+	good := func(count int) bool {
+		_, err := decode(bytes.Join(lines[:count], nil), make([]yaml.Node, 4))
+		return err == nil
+	}
+	// Bisect. A prefix may be bad only because it ends within a quoted text or a
+	// bracket, hence the look at the next few.
+	const longest = 12
+	low, high := 0, len(lines)
+	for high-low > 1 {
+		middle, found := (low+high)/2, false
+		for count := middle; count < min(middle+longest, high) && !found; count++ {
+			if found = good(count); found {
+				low = count
+			}
+		}
+		if !found {
+			high = middle
+		}
+	}
+	for low < len(lines)-1 && len(bytes.TrimSpace(lines[low])) == 0 {
+		low++
+	}
+	return low + 1, lines[low]
+}
+
+func invalidUTF8(body []byte) int {
+	for at := 0; at < len(body); {
+		c, size := utf8.DecodeRune(body[at:])
+		if c == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
+	return -1
+}
+
+func lineAt(body []byte, at int) int {
+	return bytes.Count(body[:at], []byte("\n")) + 1
+}
+
+const (
+	// Deeper than any configuration, and what ends an alias within itself.
+	maxDepth = 64
+
+	// More than any configuration takes, and what ends aliases of aliases of aliases.
+	maxAliased = 100_000
+)
+
+// expander copies a tree while it puts what aliases stand for in their place.
+type expander struct {
+	*reader
+	aliases, aliased int
+}
+
+func (e *expander) node(n *yaml.Node, depth int) (*yaml.Node, error) {
+	if depth > maxDepth {
+		return nil, e.fail(n, "this is nested more than %d levels deep: an alias may be within itself", maxDepth)
+	}
+	if e.aliases > 0 {
+		if e.aliased++; e.aliased > maxAliased {
+			return nil, e.fail(n, "aliases stand for more than %d values: write some of them out", maxAliased)
+		}
+	}
+	if n.Kind == yaml.AliasNode {
+		e.aliases++
+		defer func() { e.aliases-- }()
+		return e.node(n.Alias, depth+1)
+	}
+	if n.Style&yaml.TaggedStyle != 0 && !(n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str") {
+		return nil, e.fail(n, "the tag %s is not supported: remove it", n.Tag)
+	}
+	result := *n
+	result.Content = nil
+	if n.Kind == yaml.MappingNode {
+		return &result, e.pairs(&result, n, depth)
+	}
+	for _, child := range n.Content {
+		child, err := e.node(child, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		result.Content = append(result.Content, child)
+	}
+	return &result, nil
+}
+
+// pairs copies the keys and values of a map: its own, then those that are merged
+// into it and that it does not have.
+func (e *expander) pairs(result, n *yaml.Node, depth int) error {
+	lines := make(map[string]int, len(n.Content)/2)
+	var merged []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, err := e.node(n.Content[i], depth+1)
+		if err != nil {
+			return err
+		}
+		value, err := e.node(n.Content[i+1], depth+1)
+		switch {
+		case err != nil:
+			return err
+		case key.Kind != yaml.ScalarNode:
+			return e.fail(key, "a key must be text, not %s: if it is a placeholder, put it in quotes", describe(key))
+		case key.ShortTag() == "!!merge":
+			merged = append(merged, value)
+			continue
+		case lines[key.Value] > 0:
+			return e.fail(key, "the key %q is here and in line %d: keep one of the two", key.Value, lines[key.Value])
+		}
+		lines[key.Value] = key.Line
+		result.Content = append(result.Content, key, value)
+	}
+	for _, from := range merged {
+		if from.Kind != yaml.SequenceNode {
+			from = &yaml.Node{Content: []*yaml.Node{from}}
+		}
+		for _, from := range from.Content {
+			if from.Kind != yaml.MappingNode {
+				return e.fail(n, "<< must be followed by an alias of a map, not %s", describe(from))
+			}
+			for i := 0; i+1 < len(from.Content); i += 2 {
+				if key := from.Content[i]; lines[key.Value] == 0 {
+					lines[key.Value] = key.Line
+					result.Content = append(result.Content, key, from.Content[i+1])
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+// Package cli is rgate's command line: `caddy rgate` in a Caddy that has the
+// module, and plain `rgate` in the stand-alone binary.
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/rgate/rgate/caddyfile"
+)
+
+const (
+	commandName   = "rgate"
+	adapterName   = "rgate"
+	defaultConfig = "rgate.yaml"
+	modulePath    = "github.com/rgate/rgate"
+)
+
+const longDescription = `rgate is an API gateway for Docker. It finds the containers of a backend by
+their labels, and routes requests to them by path.
+
+	$ rgate -c rgate.yaml -p 8080
+
+runs the gateway that rgate.yaml describes. It follows the containers as they
+come and go; SIGUSR1 or 'rgate reload' loads a changed file, SIGTERM lets the
+requests under way end and then quits.
+
+rgate is made of Caddy modules: the other commands are Caddy's own, and take
+rgate's YAML as well as a Caddyfile or JSON.`
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:      commandName,
+		Usage:     "[-c <file>] [-p <port>]",
+		Short:     "Runs an API gateway for Docker containers from a YAML file",
+		Long:      longDescription,
+		CobraFunc: configure,
+	})
+}
+
+// configure gives the command its flags and subcommands.
+func configure(cmd *cobra.Command) {
+	cmd.Args = cobra.NoArgs
+	cmd.SilenceErrors = true
+	file := configFlagOf(cmd)
+	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, over the file's (default 8080)")
+	cmd.RunE = plainly(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
+
+	reloading := &cobra.Command{
+		Use:   "reload [-c <file>] [--address <admin>]",
+		Short: "Loads a changed file into the running gateway, without losing a request",
+		Args:  cobra.NoArgs,
+	}
+	reloadFile := configFlagOf(reloading)
+	address := reloading.Flags().String("address", "", "The address of the admin API (default: the file's, else "+caddy.DefaultAdminListen+")")
+	reloading.RunE = plainly(func() error { return reload(*reloadFile, *address) })
+
+	printing := &cobra.Command{
+		Use:   "caddyfile [-c <file>]",
+		Short: "Prints the gateway that a YAML file describes as a Caddyfile",
+		Args:  cobra.NoArgs,
+	}
+	printFile := configFlagOf(printing)
+	printing.RunE = plainly(func() error { return printCaddyfile(*printFile) })
+
+	checking := &cobra.Command{
+		Use:   "healthcheck [--url <url>]",
+		Short: "Exits with 0 if the gateway of this machine answers, else with 1",
+		Args:  cobra.NoArgs,
+	}
+	url := checking.Flags().String("url", "", "What to ask for (default: the admin API)")
+	checking.RunE = plainly(func() error { return healthcheck(*url) })
+
+	version := &cobra.Command{
+		Use:   "version",
+		Short: "Prints the versions of rgate, Caddy and Go",
+		Args:  cobra.NoArgs,
+		Run:   func(*cobra.Command, []string) { fmt.Println(versions()) },
+	}
+	cmd.AddCommand(reloading, printing, checking, version)
+}
+
+func configFlagOf(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("config", "c", defaultConfig, "The configuration: YAML, or a Caddyfile or JSON by name")
+}
+
+// plainly makes a command print its error as one message, and exit with 1.
+func plainly(f func() error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		err := f()
+		if err != nil {
+			cmd.SilenceErrors, cmd.Root().SilenceErrors = true, true
+			fmt.Fprintln(os.Stderr, "rgate: "+explain(err))
+		}
+		return err
+	}
+}
+
+// load reads a configuration file as Caddy JSON.
+func load(file string) ([]byte, error) {
+	if !isYAML(file) && file != "-" {
+		cfg, _, _, err := caddycmd.LoadConfig(file, "")
+		return cfg, err
+	}
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return adapt(body, file)
+}
+
+func adapt(body []byte, file string) ([]byte, error) {
+	cfg, _, err := caddyconfig.GetAdapter(adapterName).Adapt(body, map[string]any{"filename": file})
+	return cfg, err
+}
+
+// reload gives the running gateway a changed file. YAML is adapted over there, for
+// it is the running gateway that knows which port it was told to listen on.
+func reload(file, address string) error {
+	cfg, err := load(file)
+	if err != nil {
+		return err
+	}
+	if address == "" {
+		if address, err = caddycmd.DetermineAdminAPIAddress("", cfg, file, ""); err != nil {
+			return fmt.Errorf("finding the admin API: %w", err)
+		}
+	}
+	// The gateway remembers for SIGUSR1 which file it runs, as long as it hears of no other.
+	header := http.Header{"Cache-Control": {"must-revalidate"}, "Caddy-Config-Source-File": {file}, "Caddy-Config-Source-Adapter": {adapterName}}
+	if isYAML(file) {
+		header.Set("Content-Type", "text/"+adapterName)
+		if cfg, err = os.ReadFile(file); err != nil {
+			return err
+		}
+	}
+	response, err := caddycmd.AdminAPIRequest(address, http.MethodPost, "/load", header, bytes.NewReader(cfg))
+	if err != nil {
+		return fmt.Errorf("loading %s into the gateway whose admin API is at %s: %w", filepath.Base(file), address, err)
+	}
+	return response.Body.Close()
+}
+
+func printCaddyfile(file string) error {
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text, err := caddyfile.Print(body, file)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(text)
+	return err
+}
+
+// healthcheck asks the gateway of this machine whether it is there.
+func healthcheck(url string) error {
+	if url == "" {
+		address, err := caddycmd.DetermineAdminAPIAddress(os.Getenv("CADDY_ADMIN"), nil, "", "")
+		if err != nil {
+			return err
+		}
+		response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/rgate/docker", nil, nil)
+		if err != nil {
+			return fmt.Errorf("asking the admin API at %s: %w", address, err)
+		}
+		return response.Body.Close()
+	}
+	client := http.Client{Timeout: 5 * time.Second}
+	response, err := client.Get(url)
+	if err != nil {
+		return fmt.Errorf("asking the gateway: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("asking the gateway: %s answers %s", url, response.Status)
+	}
+	return nil
+}
+
+// versions names what this binary is made of.
+func versions() string {
+	own := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range append(info.Deps, &info.Main) {
+			if module.Path == modulePath {
+				own = module.Version
+			}
+		}
+	}
+	simple, _ := caddy.Version()
+	return fmt.Sprintf("rgate %s (Caddy %s, %s %s/%s)", own, simple, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// plain is the answer of /plain.
+const plain = "This is a small answer of exactly 61 bytes from one backend.\n"
+
+// service answers every request.
+type service struct {
+	name      string
+	container string
+	healthy   atomic.Bool
+	seen      tally
+}
+
+func newService(name string, healthy bool) *service {
+	container, err := os.Hostname()
+	if err != nil {
+		container = "unknown"
+	}
+	s := &service{name: name, container: container}
+	s.healthy.Store(healthy)
+	return s
+}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	action := path.Base(r.URL.Path)
+	if action == "plain" {
+		// The body of benchmarks: not even counted.
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, plain)
+		return
+	}
+	w.Header().Set("X-Service", s.name)
+	w.Header().Set("X-Container", s.container)
+	switch action {
+	case "count":
+		writeJSON(w, http.StatusOK, s.seen.report(s))
+		return
+	case "healthz":
+		s.serveHealth(w, r)
+		return
+	}
+
+	s.seen.begin(r.Method)
+	defer s.seen.end()
+	if misbehave(w, r) {
+		return
+	}
+	switch {
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+		serveGRPC(w, r)
+	case action == "sse":
+		s.serveEvents(w, r)
+	case action == "ws":
+		s.serveWebSocket(w, r)
+	case action == "upload":
+		s.serveUpload(w, r)
+	case action == "trailers":
+		s.serveTrailers(w, r)
+	default:
+		s.serveEcho(w, r)
+	}
+}
+
+// echo is what the backend says about a request.
+type echo struct {
+	Service   string `json:"service"`
+	Container string `json:"container"`
+
+	// Where the request arrived, which tells the ports of one container apart.
+	Local  string `json:"local"`
+	Remote string `json:"remote"`
+	TLS    bool   `json:"tls"`
+
+	Protocol string `json:"protocol"`
+	Method   string `json:"method"`
+	Host     string `json:"host"`
+
+	// The request target as it was on the wire, encoded bytes included.
+	RequestURI string `json:"request_uri"`
+
+	// The path decoded, and the query as it was.
+	Path  string `json:"path"`
+	Query string `json:"query"`
+
+	Headers  http.Header `json:"headers"`
+	Trailers http.Header `json:"trailers,omitempty"`
+
+	// The number of bytes of the body, and their sum in hexadecimal digits.
+	BodyBytes  int64  `json:"body_bytes"`
+	BodySHA256 string `json:"body_sha256"`
+
+	// What went wrong while reading the body; empty if nothing did.
+	BodyError string `json:"body_error,omitempty"`
+}
+
+// newEcho reads the request's body to its end unless the query has `read=0`.
+func (s *service) newEcho(r *http.Request) echo {
+	e := echo{
+		Service:    s.name,
+		Container:  s.container,
+		Remote:     r.RemoteAddr,
+		TLS:        r.TLS != nil,
+		Protocol:   r.Proto,
+		Method:     r.Method,
+		Host:       r.Host,
+		RequestURI: r.RequestURI,
+		Path:       r.URL.Path,
+		Query:      r.URL.RawQuery,
+		Headers:    r.Header,
+	}
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		e.Local = local.String()
+	}
+	sum := sha256.New()
+	if r.URL.Query().Get("read") != "0" {
+		var err error
+		if e.BodyBytes, err = io.Copy(sum, r.Body); err != nil {
+			e.BodyError = err.Error()
+		}
+	}
+	e.BodySHA256 = hex.EncodeToString(sum.Sum(nil))
+	e.Trailers = r.Trailer
+	return e
+}
+
+func (s *service) serveEcho(w http.ResponseWriter, r *http.Request) {
+	status := statusOf(r)
+	e := s.newEcho(r)
+	if n, ok := number(r, "bytes"); ok {
+		writeBytes(w, status, n)
+		return
+	}
+	writeJSON(w, status, e)
+}
+
+func (s *service) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		s.healthy.Store(r.URL.Query().Get("up") != "0")
+	}
+	up := s.healthy.Load()
+	status := http.StatusOK
+	// The switch itself always succeeds.
+	if !up && r.Method != http.MethodPost {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, map[string]any{"service": s.name, "container": s.container, "up": up})
+}
+
+// writeJSON encodes first, so that the answer has a Content-Length.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// tally counts requests.
+type tally struct {
+	mu       sync.Mutex
+	byMethod map[string]int // Guarded by mu.
+	total    int            // Guarded by mu.
+	inFlight int            // Guarded by mu.
+	atOnce   int            // Guarded by mu.
+}
+
+// counts is the answer of /count.
+type counts struct {
+	Service     string         `json:"service"`
+	Container   string         `json:"container"`
+	Total       int            `json:"total"`
+	ByMethod    map[string]int `json:"by_method"`
+	InFlight    int            `json:"in_flight"`
+	MaxInFlight int            `json:"max_in_flight"`
+}
+
+func (t *tally) begin(method string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byMethod == nil {
+		t.byMethod = make(map[string]int)
+	}
+	t.byMethod[method]++
+	t.total++
+	t.inFlight++
+	t.atOnce = max(t.atOnce, t.inFlight)
+}
+
+func (t *tally) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inFlight--
+}
+
+func (t *tally) report(s *service) counts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := counts{
+		Service:     s.name,
+		Container:   s.container,
+		Total:       t.total,
+		ByMethod:    make(map[string]int, len(t.byMethod)),
+		InFlight:    t.inFlight,
+		MaxInFlight: t.atOnce,
+	}
+	for method, n := range t.byMethod {
+		c.ByMethod[method] = n
+	}
+	return c
+}

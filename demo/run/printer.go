@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// printer tells a person what happens, and keeps count of promises.
+type printer struct {
+	mu      sync.Mutex // so that lines of the watch stay whole
+	steps   int
+	checked int
+	broken  int
+}
+
+func (p *printer) title(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.steps++
+	fmt.Printf("\n%d. %s\n", p.steps, fmt.Sprintf(format, args...))
+}
+
+func (p *printer) say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Printf("   %s\n", strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+// check tells whether a promise was kept.
+func (p *printer) check(kept bool, format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.checked++
+	mark := "✓"
+	if !kept {
+		p.broken++
+		mark = "✗ NOT AS PROMISED:"
+	}
+	fmt.Printf("   %s %s\n", mark, fmt.Sprintf(format, args...))
+}
+
+// watch prints who answers, four times a second, until ctx is done.
+func (p *printer) watch(ctx context.Context, l *load, b backend) (ended <-chan struct{}) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		before, containersBefore := l.report()
+		for pause(ctx, 250*time.Millisecond) == nil {
+			statuses, containers := l.report()
+			var line strings.Builder
+			fmt.Fprintf(&line, "│ 200: %3d  other: %d  │", statuses[200]-before[200], others(statuses)-others(before))
+			for i := range replicas {
+				host := b.host(i + 1)
+				fmt.Fprintf(&line, "  %s %3d", host, containers[host]-containersBefore[host])
+			}
+			p.say("%s", line.String())
+			before, containersBefore = statuses, containers
+		}
+	}()
+	return done
+}
+
+func others(statuses map[int]int) (n int) {
+	for status, count := range statuses {
+		if status != http.StatusOK {
+			n += count
+		}
+	}
+	return n
+}
+
+// bar draws n as a part of whole.
+func bar(n, whole int) string { return strings.Repeat("▇", n*40/whole) }
+
+// since rounds to what a person cares about.
+func since(t time.Time) string {
+	d := time.Since(t)
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// setHealth switches the health of the container at an address, past the gateway.
+func (d *demo) setHealth(address string, up bool) error {
+	value := map[bool]string{true: "1", false: "0"}[up]
+	response, err := d.client.http.Post("http://"+address+":8080/healthz?up="+value, "", nil)
+	if err != nil {
+		return fmt.Errorf("switching the health: %w", err)
+	}
+	return response.Body.Close()
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// demo is one run.
+type demo struct {
+	client *client
+	port   int
+
+	printer
+}
+
+func newDemo(port int) *demo {
+	return &demo{client: newClient(port), port: port}
+}
+
+func (d *demo) startContainers(ctx context.Context) error {
+	d.title("Two backends with three containers each")
+	for _, b := range backends {
+		for i := range replicas {
+			if err := b.start(ctx, i+1); err != nil {
+				return err
+			}
+		}
+		health := "no health check"
+		if b.checked {
+			health = "with a health check"
+		}
+		d.say("%-8s %s: labels app_name=%s env=demo, %s", b.name, strings.Join(b.containers(), " "), b.name, health)
+	}
+	return nil
+}
+
+func (d *demo) startGateway(ctx context.Context) error {
+	d.title("The gateway: %s -c %s -p %d", binary, configFile, d.port)
+	started := time.Now()
+	ended, err := launchGateway(d.port)
+	if err != nil {
+		return err
+	}
+	exited := false
+	err = d.until(ctx, func() bool {
+		select {
+		case <-ended:
+			exited = true
+		default:
+		}
+		a, err := d.client.fetch("/stats")
+		return exited || err == nil && a.status == 200
+	})
+	if exited {
+		return errors.New("the gateway ended at its start")
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for the gateway: %w", err)
+	}
+	d.say("answers %s after its start", since(started))
+	for _, b := range backends {
+		if err := d.awaitContainers(ctx, b, replicas); err != nil {
+			return err
+		}
+		d.say("%-8s all %d containers found after %s", b.name, replicas, since(started))
+	}
+	return nil
+}
+
+func (d *demo) splitLoad(context.Context) error {
+	const requests = 2000
+	d.title("%d requests, half to each backend", requests)
+	started := time.Now()
+	l := d.client.send(requests, 16, backends[0].path+"/hello", backends[1].path+"/hello?page=2")
+	_, containers := l.report()
+	took := since(started)
+	total, idle := 0, 0
+	for _, b := range backends {
+		for i := range replicas {
+			n := containers[b.host(i+1)]
+			total += n
+			if n == 0 {
+				idle++
+			}
+			d.say("%-10s %4d  %s", b.host(i+1), n, bar(n, requests/2))
+		}
+	}
+	d.check(idle == 0, "every container was sent requests")
+	d.check(l.only(200) && total == requests, "every one of %d requests was answered with 200 by a container, in %s", requests, took)
+	return nil
+}
+
+func (d *demo) askUnknownPath(context.Context) error {
+	d.title("A path of no route: GET /nowhere")
+	a, err := d.client.get("/nowhere")
+	if err != nil {
+		return err
+	}
+	d.say("%d %q", a.status, a.body)
+	d.check(a.status == 403 && a.body == "This is not reachable", "the default response, exactly")
+	return nil
+}
+
+// killOne kills one of three containers under load: nobody should notice.
+func (d *demo) killOne(ctx context.Context) error {
+	b := backends[0]
+	victim := b.host(1)
+	d.title("Under load, %s is killed and started again", victim)
+	loading, stop := context.WithCancel(ctx)
+	defer stop()
+	l, wait := d.client.keepSending(loading, 8, b.path+"/hello")
+	watching, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
+	watched := d.watch(watching, l, b)
+
+	if err := pause(ctx, 600*time.Millisecond); err != nil {
+		return err
+	}
+	if _, err := docker(ctx, "kill", b.container(1)); err != nil {
+		return err
+	}
+	d.say("docker kill %s", b.container(1))
+	killed := time.Now()
+	if err := pause(ctx, 900*time.Millisecond); err != nil {
+		return err
+	}
+	lateAnswer := l.lastAnswer(victim).After(killed.Add(500 * time.Millisecond))
+	if _, err := docker(ctx, "start", b.container(1)); err != nil {
+		return err
+	}
+	d.say("docker start %s", b.container(1))
+	started := time.Now()
+	recovered := d.until(ctx, func() bool { return l.lastAnswer(victim).After(started) })
+	if recovered == nil {
+		d.say("%s answers again %s after docker start returned", victim, since(started))
+	}
+	if err := pause(ctx, 600*time.Millisecond); err != nil {
+		return err
+	}
+	stopWatch()
+	<-watched
+	stop()
+	wait()
+	d.check(!lateAnswer, "the killed container got no more requests")
+	d.check(recovered == nil, "the started container is back")
+	statuses, _ := l.report()
+	d.check(l.only(200), "no request failed: answers by status %v", statuses)
+	return nil
+}
+
+// stopAll stops every container of a backend: its requests get 503, those of the
+// other go on.
+func (d *demo) stopAll(ctx context.Context) error {
+	b, other := backends[0], backends[1]
+	d.title("All containers of %s are stopped", b.name)
+	if _, err := docker(ctx, append([]string{"stop"}, b.containers()...)...); err != nil {
+		return err
+	}
+	d.say("docker stop %s", strings.Join(b.containers(), " "))
+	a, err := d.client.get(b.path + "/hello")
+	if err != nil {
+		return err
+	}
+	d.say("%d, Retry-After: %s, %q", a.status, a.header.Get("Retry-After"), a.body)
+	d.check(a.status == 503 && a.header.Get("Retry-After") == "1", "503 with Retry-After")
+	d.check(d.client.send(50, 8, other.path+"/hello").only(200), "%s answers all the same", other.name)
+
+	if _, err := docker(ctx, "start", b.container(2)); err != nil {
+		return err
+	}
+	d.say("docker start %s", b.container(2))
+	started := time.Now()
+	if err := d.awaitContainers(ctx, b, 1); err != nil {
+		return err
+	}
+	d.say("%s answers again %s after docker start returned", b.name, since(started))
+	_, err = docker(ctx, append([]string{"start"}, b.containers()...)...)
+	if err != nil {
+		return err
+	}
+	return d.awaitContainers(ctx, b, replicas)
+}
+
+// fallIll makes a container report itself unhealthy: it is left alone until it
+// recovers.
+func (d *demo) fallIll(ctx context.Context) error {
+	b := backends[1]
+	ill := b.host(1)
+	d.title("%s becomes unhealthy", ill)
+	address, err := docker(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", b.container(1))
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := d.setHealth(address, false); err != nil {
+		return err
+	}
+	served := func() bool {
+		_, containers := d.client.send(60, 8, b.path+"/hello").report()
+		return containers[ill] > 0
+	}
+	left := d.until(ctx, func() bool { return !served() })
+	d.check(left == nil, "it gets no more requests, %s later (Docker checks each second)", since(began))
+	if err := d.setHealth(address, true); err != nil {
+		return err
+	}
+	began = time.Now()
+	back := d.until(ctx, served)
+	d.check(back == nil, "well again, it is sent requests %s later", since(began))
+	return nil
+}
+
+// statistics is the page of the gateway.
+type statistics struct {
+	Requests struct {
+		Success int `json:"success"`
+		Error   int `json:"error"`
+	} `json:"requests_count"`
+}
+
+func (d *demo) showStatistics(context.Context) error {
+	d.title("Statistics: GET /stats")
+	a, err := d.client.fetch("/stats")
+	if err != nil {
+		return err
+	}
+	d.say("%s", a.body)
+	var got statistics
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil {
+		return fmt.Errorf("reading the statistics: %w", err)
+	}
+	success, failed := d.client.totals()
+	d.check(got.Requests.Success == success && got.Requests.Error == failed,
+		"every request was counted: %d that succeeded, %d that did not", success, failed)
+	return nil
+}
+
+func (d *demo) sayGoodbye() {
+	d.title("All %d promises were kept. The gateway and its containers run on:", d.checked)
+	d.say("curl %s%s/hello", d.client.base, backends[0].path)
+	d.say("curl %s/stats", d.client.base)
+	d.say("docker stop %s    and see who answers", backends[1].container(2))
+	d.say("demo/requests.http has a request for everything else, %s the gateway's log.", logFile)
+	d.say("make demo-down    removes all of it")
+}
+
+var errTooLate = errors.New("this did not happen within 15 s")
+
+// until waits for a condition, for 15 seconds at most.
+func (d *demo) until(ctx context.Context, condition func() bool) error {
+	deadline := time.Now().Add(15 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			return errTooLate
+		}
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitContainers waits until n containers of a backend have answered.
+func (d *demo) awaitContainers(ctx context.Context, b backend, n int) error {
+	var seen []string
+	err := d.until(ctx, func() bool {
+		a, err := d.client.get(b.path + "/hello")
+		if err == nil && a.status == 200 && !slices.Contains(seen, a.container) {
+			seen = append(seen, a.container)
+		}
+		return len(seen) >= n
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for %d containers of %s, of which %v answered: %w", n, b.name, seen, err)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package dockerupstreams
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// UnmarshalCaddyfile sets up the source from Caddyfile tokens. Syntax:
+//
+//	dynamic docker_labels [<label>=<value>...] {
+//	    match_labels <label>=<value>...
+//	    port         <port>
+//	    network      <name>
+//	    scheme       http|https|h2c
+//	    health       healthy|any
+//	    host_port
+//	    endpoint     <host> [<cert_path>]
+//	}
+//
+// Labels after the name and in the block add up; so do several match_labels and
+// several endpoints.
+func (s *Source) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the name of the source
+	if err := s.addLabels(d, d.RemainingArgs()); err != nil {
+		return err
+	}
+	for d.NextBlock(0) {
+		if err := s.unmarshalOption(d); err != nil {
+			return err
+		}
+	}
+	if err := s.Validate(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (s *Source) unmarshalOption(d *caddyfile.Dispenser) error {
+	option, args := d.Val(), d.RemainingArgs()
+	switch option {
+	case "match_labels":
+		if len(args) == 0 {
+			return d.ArgErr()
+		}
+		return s.addLabels(d, args)
+	case "endpoint":
+		if len(args) != 1 && len(args) != 2 {
+			return d.ArgErr()
+		}
+		args = append(args, "")
+		s.Endpoints = append(s.Endpoints, Endpoint{Host: args[0], CertPath: args[1]})
+		return nil
+	case "host_port":
+		if len(args) != 0 {
+			return d.ArgErr()
+		}
+		s.HostPort = true
+		return nil
+	}
+
+	words := map[string]*string{"network": &s.Network, "scheme": &s.Scheme, "health": &s.Health}
+	if word := words[option]; word != nil {
+		if len(args) != 1 {
+			return d.ArgErr()
+		}
+		*word = args[0]
+		return nil
+	}
+	if option != "port" {
+		return d.Errf("unrecognized docker_labels option '%s': use match_labels, port, network, scheme, health, host_port or endpoint", option)
+	}
+	if len(args) != 1 {
+		return d.ArgErr()
+	}
+	port, err := strconv.Atoi(args[0])
+	if err != nil || port < 1 || port > 65535 {
+		return d.Errf("port '%s' is not a port: use 1 to 65535", args[0])
+	}
+	s.Port = port
+	return nil
+}
+
+// addLabels adds labels in the form name=value.
+func (s *Source) addLabels(d *caddyfile.Dispenser, pairs []string) error {
+	for _, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || strings.TrimSpace(name) == "" {
+			return d.Errf("label '%s' is incomplete: write it as name=value", pair)
+		}
+		if old, ok := s.MatchLabels[name]; ok && old != value {
+			return d.Errf("label '%s' is wanted with two values, '%s' and '%s': no container has both", name, old, value)
+		}
+		if s.MatchLabels == nil {
+			s.MatchLabels = make(map[string]string)
+		}
+		s.MatchLabels[name] = value
+	}
+	return nil
+}
+
+// Interface guard
+var _ caddyfile.Unmarshaler = (*Source)(nil)

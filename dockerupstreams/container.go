@@ -1,0 +1,121 @@
+package dockerupstreams
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// container is what an engine says about one of its containers, as far as the
+// rules need it. It is not changed once it is in a table, except for stale.
+type container struct {
+	id     string
+	name   string
+	labels map[string]string
+
+	// running, paused, restarting, removing, dead, …
+	state  string
+	health health
+
+	networkMode string
+	networks    []network // sorted by name
+	ports       []port    // sorted; TCP only
+
+	// Whether something happened to the container since it was listed. Only
+	// containers that nobody selects are left in that state.
+	stale bool
+}
+
+// network is a network that a container is attached to. Addresses may be empty.
+type network struct {
+	name              string
+	ipv4, ipv6        string
+	gateway, gateway6 string
+}
+
+// address is the container's address in the network: IPv4 if it has one.
+func (n network) address() string { return cmp.Or(n.ipv4, n.ipv6) }
+
+// port is a TCP port that a container exposes, and where the engine publishes
+// it if it does (public is not 0).
+type port struct {
+	private, public uint16
+	ip              string
+}
+
+type health uint8
+
+const (
+	healthNone health = iota // the container has no health check
+	healthPassing
+	healthStarting
+	healthFailing
+)
+
+// parseHealth reads an engine's word for it, or the text in which older APIs
+// hide it: "Up 5 seconds (health: starting)".
+func parseHealth(word, status string) health {
+	if word == "" {
+		open := strings.LastIndexByte(status, '(')
+		if open < 0 || !strings.HasSuffix(status, ")") {
+			return healthNone
+		}
+		word = strings.TrimPrefix(status[open+1:len(status)-1], "health: ")
+	}
+	switch word {
+	case "healthy":
+		return healthPassing
+	case "starting":
+		return healthStarting
+	case "unhealthy":
+		return healthFailing
+	default: // "none", or something else in parentheses, such as "Paused"
+		return healthNone
+	}
+}
+
+// parseName picks a container's own name from the names that an engine lists:
+// those given by links of other containers have a further slash.
+func parseName(names []string) string {
+	best := ""
+	for _, name := range names {
+		name = strings.TrimPrefix(name, "/")
+		if name == "" || strings.Contains(name, "/") {
+			continue
+		}
+		if best == "" || name < best {
+			best = name
+		}
+	}
+	return best
+}
+
+// hostNetworked reports whether the container has no network of its own, but
+// its host's.
+func (c *container) hostNetworked() bool { return c.networkMode == "host" }
+
+// network finds a network that the container is attached to, by its name or by
+// the short name that its Compose file uses for it.
+func (c *container) network(name string) (network, bool) {
+	names := []string{name}
+	if project := c.labels[labelComposeProject]; project != "" {
+		names = append(names, project+"_"+name)
+	}
+	for _, name := range names {
+		i := slices.IndexFunc(c.networks, func(n network) bool { return n.name == name })
+		if i >= 0 {
+			return c.networks[i], true
+		}
+	}
+	return network{}, false
+}
+
+func sortPorts(ports []port) {
+	slices.SortFunc(ports, func(a, b port) int {
+		return cmp.Or(cmp.Compare(a.private, b.private), cmp.Compare(a.public, b.public), cmp.Compare(a.ip, b.ip))
+	})
+}
+
+func sortNetworks(networks []network) {
+	slices.SortFunc(networks, func(a, b network) int { return cmp.Compare(a.name, b.name) })
+}

@@ -1,0 +1,155 @@
+package dockerupstreams
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The labels with which a container says how it wants to be reached. What the
+// configuration says about the same wins.
+const (
+	labelPort        = "rgate.port"         // 1 to 65535
+	labelNetwork     = "rgate.network"      // the name of a network
+	labelScheme      = "rgate.scheme"       // http, https or h2c
+	labelWeight      = "rgate.weight"       // 1 to maxWeight
+	labelMaxRequests = "rgate.max_requests" // 0 (no limit) or more
+	labelAddress     = "rgate.address"      // an IP address or a host name
+
+	labelComposeProject = "com.docker.compose.project"
+)
+
+const (
+	maxWeight      = 1000
+	maxMaxRequests = 1 << 30
+)
+
+// steering is how to reach a container, by the configuration or its labels.
+type steering struct {
+	port        int    // 0: not said
+	network     string // empty: not said
+	address     string // empty: not said
+	scheme      string
+	weight      int
+	maxRequests int
+}
+
+// A labelError is a label whose value means nothing. Its text says what would.
+type labelError struct {
+	label, value, remedy string
+}
+
+func (e *labelError) Error() string {
+	return fmt.Sprintf("label %s=%q is invalid: %s", e.label, clip(e.value), e.remedy)
+}
+
+// steer reads how a container with these labels is to be reached. Labels that
+// sel overrides are not looked at. The error is a *labelError.
+func steer(sel *Selector, labels map[string]string) (steering, error) {
+	s := steering{port: sel.Port, network: sel.Network, scheme: sel.Scheme, weight: 1}
+	var err error
+	if s.port == 0 {
+		if s.port, err = number(labels, labelPort, 0, 1, 65535); err != nil {
+			return s, err
+		}
+	}
+	if value, ok := labels[labelNetwork]; ok && s.network == "" {
+		if value == "" {
+			return s, &labelError{labelNetwork, value, "set it to the name of a network, or remove it"}
+		}
+		s.network = value
+	}
+	if s.scheme == "" {
+		if s.scheme, err = scheme(sel, labels); err != nil {
+			return s, err
+		}
+	}
+	if s.weight, err = number(labels, labelWeight, 1, 1, maxWeight); err != nil {
+		return s, err
+	}
+	if s.maxRequests, err = number(labels, labelMaxRequests, 0, 0, maxMaxRequests); err != nil {
+		return s, err
+	}
+	s.address, err = hostName(labels)
+	return s, err
+}
+
+// scheme reads how the container wants to be spoken to.
+func scheme(sel *Selector, labels map[string]string) (string, error) {
+	fallback := cmp.Or(sel.onlyScheme, schemeHTTP)
+	value, ok := labels[labelScheme]
+	switch {
+	case !ok:
+		return fallback, nil
+	case !slices.Contains(schemes, value):
+		return "", &labelError{labelScheme, value, "set it to " + oneOf(schemes)}
+	case sel.onlyScheme != "" && value != sel.onlyScheme:
+		return "", &labelError{labelScheme, value, fmt.Sprintf(
+			"this reverse_proxy speaks %s to all its upstreams; give the container one of its own with scheme %s, or change the label",
+			sel.onlyScheme, value)}
+	default:
+		return value, nil
+	}
+}
+
+// number reads a decimal number between lowest and highest from a label.
+func number(labels map[string]string, label string, fallback, lowest, highest int) (int, error) {
+	value, ok := labels[label]
+	if !ok {
+		return fallback, nil
+	}
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil || int(n) < lowest || int(n) > highest {
+		return fallback, &labelError{label, value,
+			fmt.Sprintf("set it to a whole number from %d to %d", lowest, highest)}
+	}
+	return int(n), nil
+}
+
+// hostName reads an IP address or a host name. Nothing else gets through: what
+// is dialed later may contain placeholders, and a container must not be able
+// to bring its own.
+func hostName(labels map[string]string) (string, error) {
+	value, ok := labels[labelAddress]
+	if !ok {
+		return "", nil
+	}
+	bare := value
+	if strings.HasPrefix(bare, "[") && strings.HasSuffix(bare, "]") {
+		bare = bare[1 : len(bare)-1]
+	}
+	if ip, err := netip.ParseAddr(bare); err == nil && ip.Zone() == "" {
+		return ip.String(), nil
+	}
+	if !isHostName(value) {
+		return "", &labelError{labelAddress, value,
+			"set it to an IP address or a host name, without a scheme or a port"}
+	}
+	return value, nil
+}
+
+func isHostName(s string) bool {
+	if s == "" || len(s) > 253 || s[0] == '-' || s[0] == '.' {
+		return false
+	}
+	for _, r := range s {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '.', r == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// clip keeps a label's value short enough for a log line.
+func clip(value string) string {
+	const longest = 100
+	if len(value) <= longest {
+		return value
+	}
+	return strings.ToValidUTF8(value[:longest], "") + "…"
+}

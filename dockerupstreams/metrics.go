@@ -1,0 +1,99 @@
+package dockerupstreams
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// RegisterMetrics adds the metrics of all engines that are being followed to the
+// registry of a configuration. It may be called more than once per registry.
+func RegisterMetrics(ctx caddy.Context) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	err := registry.Register(collector{})
+	if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {
+		return fmt.Errorf("registering the docker metrics: %w", err)
+	}
+	return nil
+}
+
+// collector reads the watchers whenever it is asked: they outlive every
+// registry. Its one label has as many values as there are endpoints.
+type collector struct{}
+
+func describe(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("rgate_docker_"+name, help, []string{"endpoint"}, nil)
+}
+
+var (
+	descConnected  = describe("connected", "Whether the events of the engine are being followed (1) or not (0).")
+	descAge        = describe("last_sync_age_seconds", "How long ago the engine's containers were last known for certain. Absent before the first time.")
+	descContainers = describe("containers", "How many containers run on the engine, selected or not.")
+	descTargets    = describe("targets", "How many containers receive requests, summed over all selectors.")
+	descRejected   = describe("rejected_containers", "How many containers carry the labels of a selector and receive no requests, summed over all selectors.")
+	descEvents     = describe("events_total", "Events received from the engine.")
+	descSyncs      = describe("syncs_total", "Lists of all containers received from the engine.")
+	descLists      = describe("partial_syncs_total", "Lists of single containers received from the engine, after events.")
+	descReconnects = describe("reconnects_total", "Connections to the engine that ended or failed.")
+
+	descriptions = []*prometheus.Desc{
+		descConnected, descAge, descContainers, descTargets, descRejected,
+		descEvents, descSyncs, descLists, descReconnects,
+	}
+)
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descriptions {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (collector) Collect(ch chan<- prometheus.Metric) {
+	seen := make(map[string]bool)
+	for _, w := range followed() {
+		// Two endpoints may differ in their certificates alone.
+		if name := w.addr.String(); !seen[name] {
+			seen[name] = true
+			w.collect(ch, name)
+		}
+	}
+}
+
+func (w *watcher) collect(ch chan<- prometheus.Metric, endpoint string) {
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64) {
+		ch <- prometheus.MustNewConstMetric(d, kind, value, endpoint)
+	}
+	send(descEvents, prometheus.CounterValue, float64(w.events.Load()))
+	send(descSyncs, prometheus.CounterValue, float64(w.syncs.Load()))
+	send(descLists, prometheus.CounterValue, float64(w.lists.Load()))
+	send(descReconnects, prometheus.CounterValue, float64(w.reconnects.Load()))
+
+	w.mu.Lock()
+	connected, lastSync, containers := 0.0, w.lastSync, len(w.table.running)
+	if w.connected {
+		connected = 1
+	}
+	targets, rejected := 0, 0
+	for _, v := range w.views {
+		set := v.set.Load()
+		targets += len(set.Targets)
+		rejected += len(set.Rejected)
+	}
+	w.mu.Unlock()
+
+	send(descConnected, prometheus.GaugeValue, connected)
+	send(descContainers, prometheus.GaugeValue, float64(containers))
+	send(descTargets, prometheus.GaugeValue, float64(targets))
+	send(descRejected, prometheus.GaugeValue, float64(rejected))
+	if !lastSync.IsZero() {
+		send(descAge, prometheus.GaugeValue, time.Since(lastSync).Seconds())
+	}
+}

@@ -1,0 +1,144 @@
+package dockerupstreams
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// What `health` may say.
+const (
+	healthGate = "healthy"
+	healthAny  = "any"
+)
+
+// What `scheme` may say.
+const (
+	schemeHTTP  = "http"
+	schemeHTTPS = "https"
+	schemeH2C   = "h2c"
+)
+
+var (
+	schemes = []string{schemeHTTP, schemeHTTPS, schemeH2C}
+	healths = []string{healthGate, healthAny}
+)
+
+// A Selector says which containers make up a backend and how to reach them.
+// Its options win over the labels that a container may carry for the same
+// purpose (`rgate.port`, `rgate.network`, `rgate.scheme`).
+type Selector struct {
+	// The labels that a container must carry, every one of them with an equal
+	// value. Other labels of the container do not matter. Required: an empty
+	// selector would match every container of the engine and is an error.
+	MatchLabels map[string]string `json:"match_labels,omitempty"`
+
+	// The port that the container's process listens on, 1 to 65535. Default: the
+	// container's `rgate.port` label, else the single TCP port that it exposes.
+	Port int `json:"port,omitempty"`
+
+	// The Docker network through which to reach the container. A Compose network
+	// may be named without its project prefix. Default: the `rgate.network`
+	// label, else a network that the gateway shares with the container, else the
+	// first one by name.
+	Network string `json:"network,omitempty"`
+
+	// How to speak to the container: `http`, `https` or `h2c`. Default: the
+	// `rgate.scheme` label, else `http`.
+	Scheme string `json:"scheme,omitempty"`
+
+	// Which containers may receive requests: `healthy` (the default: those whose
+	// health check passes, and those without one) or `any` (whatever their
+	// health check says).
+	Health string `json:"health,omitempty"`
+
+	// Whether to dial the port that the engine publishes on its host, instead of
+	// the container's own address: for a gateway that cannot reach the container
+	// networks, such as one on macOS or on another machine. Default: false.
+	HostPort bool `json:"host_port,omitempty"`
+
+	// If set, the one scheme that can be spoken: the default of containers that
+	// say none, and a reason to reject those that say another.
+	onlyScheme string
+}
+
+// An Endpoint is a Docker engine, and how to reach it.
+type Endpoint struct {
+	// The engine's address: `unix:///path`, `npipe:////./pipe/…`, `tcp://host:port`,
+	// `http://` or `https://`. Default: the DOCKER_HOST environment variable, else
+	// the platform's own socket.
+	Host string `json:"host,omitempty"`
+
+	// The folder of `ca.pem`, `cert.pem` and `key.pem`, with which the engine and
+	// the gateway prove who they are to each other over TCP. Default: the
+	// DOCKER_CERT_PATH environment variable, used if DOCKER_TLS_VERIFY is set.
+	CertPath string `json:"cert_path,omitempty"`
+}
+
+// Target is a container that may receive requests, and where.
+type Target struct {
+	// What to dial: host and port.
+	Dial string
+	// The container's name, without the engine's leading slash.
+	Container string
+	// The container's ID.
+	ID string
+	// `http`, `https` or `h2c`.
+	Scheme string
+	// The share of requests under weighted policies. Default: 1.
+	Weight int
+	// The most requests that it takes at once. 0: no limit.
+	MaxRequests int
+}
+
+// Validate reports the first thing wrong with s, and what would be right.
+func (s Selector) Validate() error {
+	if len(s.MatchLabels) == 0 {
+		return errors.New("match_labels is empty and would match every container: " +
+			"name at least one label, such as app=web")
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		if strings.TrimSpace(key) == "" {
+			return fmt.Errorf("match_labels has a label without a name (its value is %q): "+
+				"write it as name=value", s.MatchLabels[key])
+		}
+	}
+	if s.Port < 0 || s.Port > 65535 {
+		return fmt.Errorf("port %d does not exist: use 1 to 65535, or leave it out", s.Port)
+	}
+	if s.Scheme != "" && !slices.Contains(schemes, s.Scheme) {
+		return fmt.Errorf("scheme %q is unknown: use %s", s.Scheme, oneOf(schemes))
+	}
+	if s.Health != "" && !slices.Contains(healths, s.Health) {
+		return fmt.Errorf("health %q is unknown: use %s", s.Health, oneOf(healths))
+	}
+	return nil
+}
+
+// matches reports whether labels contain all of s.MatchLabels.
+func (s *Selector) matches(labels map[string]string) bool {
+	for key, want := range s.MatchLabels {
+		if got, ok := labels[key]; !ok || got != want {
+			return false
+		}
+	}
+	return true
+}
+
+// key is equal for selectors that mean the same.
+func (s Selector) key() string {
+	if s.Health == "" {
+		s.Health = healthGate
+	}
+	key, _ := json.Marshal(s) // strings, numbers and a map, written in the order of its keys
+	return s.onlyScheme + string(key)
+}
+
+// oneOf joins words as in "a, b or c".
+func oneOf(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

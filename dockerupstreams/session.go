@@ -1,0 +1,314 @@
+package dockerupstreams
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// How long an engine may take to answer. A list of ten thousand containers
+	// takes some engines seconds.
+	pingTimeout = 10 * time.Second
+	listTimeout = time.Minute
+
+	// After this long without a word from the engine it is asked whether it is
+	// still there: a connection to a machine that vanished does not end by itself.
+	heartbeat = 30 * time.Second
+
+	// The least time between two lists that were asked for by hints.
+	hintGap = time.Second
+)
+
+// session is one connection to an engine, from the first ping to the first
+// error. One goroutine runs it; requests run beside it, one at a time, so that
+// events are taken in while a slow list is on its way.
+type session struct {
+	w       *watcher
+	eng     engine
+	events  <-chan event
+	errs    <-chan error
+	up      func()
+	results chan result
+	asking  bool // a request is on its way
+
+	wantAll   bool      // list everything
+	allFrom   time.Time // not before
+	lists     limiter   // for the lists of single containers
+	askFrom   time.Time // no request before
+	settleAt  time.Time // no publishing before
+	heardFrom time.Time // when the engine last gave a sign of life
+}
+
+type request uint8
+
+const (
+	requestAll request = iota
+	requestSome
+	requestPing
+)
+
+type result struct {
+	request request
+	ids     []string
+	list    []*container
+	took    time.Duration
+	err     error
+}
+
+// session connects to the engine, calls up once all its containers are known,
+// and follows it until something fails. It subscribes before it lists, so that
+// nothing happens unseen in between.
+func (w *watcher) session(ctx context.Context, up func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	eng, err := w.open()
+	if err != nil {
+		cancel()
+		return fmt.Errorf("preparing the connection: %w", err)
+	}
+	s := &session{w: w, eng: eng, up: up, results: make(chan result, 1), wantAll: true, heardFrom: time.Now()}
+	defer func() {
+		cancel()
+		if s.asking {
+			<-s.results
+		}
+		eng.close()
+	}()
+	pingCtx, cancelPing := context.WithTimeout(ctx, pingTimeout)
+	defer cancelPing()
+	if err := eng.ping(pingCtx); err != nil {
+		return err
+	}
+	// What happened a moment ago is asked for as well: it closes the gap between
+	// the engine's promise to send and its first look, and it tells of containers
+	// that are being stopped right now.
+	w.connect()
+	s.events, s.errs = eng.subscribe(ctx, time.Now().Add(-drainFor))
+	return s.loop(ctx)
+}
+
+func (s *session) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(s.step(ctx, time.Now())))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-s.errs:
+			return err
+		case e := <-s.events:
+			s.heardFrom = time.Now()
+			s.w.hear(e, s.heardFrom)
+		case r := <-s.results:
+			s.asking = false
+			if err := s.take(r); err != nil {
+				return err
+			}
+		case <-s.w.hints:
+			s.wantAll = true
+		case <-s.w.wakes:
+		case <-timer.C:
+		}
+	}
+}
+
+// step does what is due and returns when to look again.
+func (s *session) step(ctx context.Context, now time.Time) time.Time {
+	ask, next, news := s.plan(now)
+	s.w.tell(news)
+	if ask != nil {
+		s.send(ctx, *ask)
+	}
+	return next
+}
+
+// plan publishes what changed, decides what to ask the engine for, and when to
+// look again.
+func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*view][]Rejection) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	next = now.Add(heartbeat)
+	if drained := s.w.table.expire(now); !drained.IsZero() {
+		next = earlier(next, drained)
+	}
+	if len(s.w.table.touched) > 0 && !s.w.table.connecting {
+		if s.settleAt.After(now) {
+			next = earlier(next, s.settleAt)
+		} else {
+			news = s.settle()
+		}
+	}
+	if !s.asking {
+		var due time.Time
+		if ask, due = s.ask(now); ask == nil {
+			next = earlier(next, due)
+		}
+	}
+	return ask, next, news
+}
+
+// settle publishes. It takes a twentieth of the time at most: it happens at once
+// for small sets, and in groups for very large ones under many events.
+func (s *session) settle() map[*view][]Rejection {
+	begun := time.Now()
+	news := s.w.settle()
+	now := time.Now()
+	s.settleAt = now.Add(min(20*now.Sub(begun), 100*time.Millisecond))
+	return news
+}
+
+// ask returns the request that is due, or when the next one will be. Guarded by
+// the watcher's mu.
+func (s *session) ask(now time.Time) (*result, time.Time) {
+	t := s.w.table
+	due := later(s.heardFrom.Add(heartbeat), s.askFrom)
+	if s.wantAll {
+		all := later(s.allFrom, s.askFrom)
+		if !all.After(now) {
+			s.wantAll = false
+			t.begin()
+			return &result{request: requestAll}, now
+		}
+		due = earlier(due, all)
+	}
+	if len(t.dirty) > 0 {
+		some := later(s.lists.next(now), s.askFrom)
+		if !some.After(now) {
+			s.lists.take(now)
+			ids := slices.Sorted(maps.Keys(t.dirty))
+			t.begin()
+			clear(t.dirty)
+			return &result{request: requestSome, ids: ids}, now
+		}
+		due = earlier(due, some)
+	}
+	if !due.After(now) {
+		return &result{request: requestPing}, now
+	}
+	return nil, due
+}
+
+// send has a request run beside the session.
+func (s *session) send(ctx context.Context, r result) {
+	s.asking = true
+	go func() {
+		begun := time.Now()
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = recovered(p)
+			}
+			r.took = time.Since(begun)
+			s.results <- r
+		}()
+		timeout := listTimeout
+		if r.request == requestPing {
+			timeout = pingTimeout
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		switch r.request {
+		case requestPing:
+			r.err = s.eng.ping(ctx)
+		default:
+			r.list, r.err = s.eng.list(ctx, r.ids)
+		}
+	}()
+}
+
+// take takes in the answer to a request.
+func (s *session) take(r result) error {
+	if r.err != nil {
+		return r.err
+	}
+	first, news := s.record(r, time.Now())
+	s.w.tell(news)
+	if first {
+		s.up()
+	}
+	return nil
+}
+
+// record puts an answer into the table. It publishes whole lists at once.
+func (s *session) record(r result, now time.Time) (first bool, news map[*view][]Rejection) {
+	w := s.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first = !w.connected
+	switch r.request {
+	case requestAll:
+		w.syncs.Add(1)
+		w.table.replaceAll(r.list, now)
+		w.synced, w.connected, w.lastError = true, true, nil
+		w.apiVersion = s.eng.version()
+		news = s.settle()
+		s.allFrom = now.Add(max(hintGap, 20*r.took))
+	case requestSome:
+		w.lists.Add(1)
+		w.table.replace(r.ids, r.list, now)
+	}
+	w.lastSync, s.heardFrom = now, now
+	if r.took > 20*time.Millisecond {
+		s.askFrom = now.Add(min(r.took, time.Second)) // an engine that has trouble gets a rest
+	}
+	return first, news
+}
+
+// connect notes that a session begins.
+func (w *watcher) connect() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.table.connect()
+}
+
+// hear takes in an event.
+func (w *watcher) hear(e event, now time.Time) {
+	w.events.Add(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.table.apply(e, now)
+}
+
+// relocate looks up the container that the gateway runs in, on which it depends
+// how all others are reached. Guarded by mu.
+func (w *watcher) relocate() {
+	if w.me.containerID == "" {
+		return
+	}
+	if len(w.ownID) < 64 {
+		for id := range w.table.running {
+			if strings.HasPrefix(id, w.me.containerID) {
+				w.ownID = id
+			}
+		}
+	}
+	if _, ok := w.table.touched[w.ownID]; !ok {
+		return
+	}
+	at := locate(w.me, w.table.running[w.ownID], w.addr.remoteHost())
+	if reflect.DeepEqual(at, w.at) {
+		return
+	}
+	w.at = at
+	for id := range w.table.running {
+		w.table.touch(id)
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

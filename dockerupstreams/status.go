@@ -1,0 +1,109 @@
+package dockerupstreams
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// EndpointStatus is what is known about an engine.
+type EndpointStatus struct {
+	// The engine's address.
+	Endpoint string `json:"endpoint"`
+	// Whether its events are being followed.
+	Connected bool `json:"connected"`
+	// The version of its API that is spoken; empty before the first connection.
+	APIVersion string `json:"api_version,omitempty"`
+	// When its containers were last known for certain; nil: never.
+	LastSync *time.Time `json:"last_sync,omitempty"`
+	// Why it is not connected.
+	Error string `json:"error,omitempty"`
+	// How many containers run there, selected or not.
+	Containers int `json:"containers"`
+	// What was selected, in the order of the labels.
+	Selectors []SelectorStatus `json:"selectors"`
+}
+
+// SelectorStatus is what a selector finds on an engine.
+type SelectorStatus struct {
+	Selector
+	// The containers that receive requests.
+	Targets []TargetStatus `json:"targets"`
+	// The containers that carry the labels and receive none, and why.
+	Rejected []Rejection `json:"rejected"`
+}
+
+// TargetStatus is a container that receives requests.
+type TargetStatus struct {
+	Container   string `json:"container"`
+	ID          string `json:"id"`
+	Address     string `json:"address"`
+	Scheme      string `json:"scheme"`
+	Weight      int    `json:"weight"`
+	MaxRequests int    `json:"max_requests,omitempty"`
+}
+
+// Status describes all engines that are being followed, in the order of their
+// addresses.
+func Status() []EndpointStatus {
+	all := []EndpointStatus{}
+	for _, w := range followed() {
+		all = append(all, w.status())
+	}
+	slices.SortFunc(all, func(a, b EndpointStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
+	return all
+}
+
+// followed returns the watchers at work.
+func followed() (all []*watcher) {
+	watchers.Range(func(_, value any) bool {
+		if w, ok := value.(*watcher); ok {
+			all = append(all, w)
+		}
+		return true
+	})
+	return all
+}
+
+func (w *watcher) status() EndpointStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := EndpointStatus{
+		Endpoint:   w.addr.String(),
+		Connected:  w.connected,
+		APIVersion: w.apiVersion,
+		Containers: len(w.table.running),
+		Selectors:  []SelectorStatus{},
+	}
+	if !w.lastSync.IsZero() {
+		at := w.lastSync
+		s.LastSync = &at
+	}
+	if w.lastError != nil {
+		s.Error = w.lastError.Error()
+	}
+	for _, v := range w.views {
+		s.Selectors = append(s.Selectors, v.status())
+	}
+	slices.SortFunc(s.Selectors, func(a, b SelectorStatus) int {
+		return cmp.Or(cmp.Compare(labelsOf(&a.Selector), labelsOf(&b.Selector)), cmp.Compare(a.key(), b.key()))
+	})
+	return s
+}
+
+func (v *view) status() SelectorStatus {
+	set := v.set.Load()
+	s := SelectorStatus{
+		Selector: v.sel,
+		Targets:  make([]TargetStatus, 0, len(set.Targets)),
+		Rejected: append([]Rejection{}, set.Rejected...),
+	}
+	s.Scheme = cmp.Or(s.Scheme, s.onlyScheme)
+	for _, t := range set.Targets {
+		s.Targets = append(s.Targets, TargetStatus{
+			Container: t.Container, ID: t.ID, Address: t.Dial,
+			Scheme: t.Scheme, Weight: t.Weight, MaxRequests: t.MaxRequests,
+		})
+	}
+	return s
+}

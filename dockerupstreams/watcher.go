@@ -1,0 +1,279 @@
+package dockerupstreams
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// watcher follows one engine for the whole process, whoever asks, and keeps a
+// set for every selector that somebody asked for. Its sets outlive outages.
+type watcher struct {
+	addr   address
+	me     origin
+	open   func() (engine, error)
+	hints  chan struct{} // somebody saw that the picture may be wrong
+	wakes  chan struct{} // somebody changed what is wanted
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	events, syncs, lists, reconnects atomic.Uint64
+
+	mu          sync.Mutex // guards all below
+	table       *table
+	views       map[string]*view // by the selector's key
+	subscribers []*Subscription  // in the order in which they came
+	at          site
+	ownID       string // of the container that the gateway runs in
+	synced      bool   // a whole list was seen
+	connected   bool
+	apiVersion  string
+	lastSync    time.Time // when the picture was last known to be right
+	lastError   error
+}
+
+// newWatcher starts to follow an engine.
+func newWatcher(addr address, me origin, open func() (engine, error)) *watcher {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watcher{
+		addr:   addr,
+		me:     me,
+		open:   open,
+		hints:  make(chan struct{}, 1),
+		wakes:  make(chan struct{}, 1),
+		cancel: cancel,
+		done:   make(chan struct{}),
+		views:  make(map[string]*view),
+		ownID:  me.containerID,
+		at:     locate(me, nil, addr.remoteHost()),
+	}
+	w.table = newTable(w.wanted)
+	go w.run(ctx)
+	return w
+}
+
+// Destruct stops following. It returns when nothing of it runs any more.
+func (w *watcher) Destruct() error {
+	w.cancel()
+	<-w.done
+	return nil
+}
+
+// steadyAfter is how long a connection must have lived for its end to be no
+// reason to wait before the next one: some proxies end every stream after a
+// few minutes.
+const steadyAfter = 5 * time.Second
+
+// run keeps a session with the engine, for ever.
+func (w *watcher) run(ctx context.Context) {
+	defer close(w.done)
+	loud, failures := true, 0
+	for {
+		begun, synced := time.Now(), false
+		err := w.guard(func() error {
+			return w.session(ctx, func() {
+				w.greet(loud)
+				synced, loud = true, false
+			})
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		w.mark(err)
+		if synced && time.Since(begun) >= steadyAfter {
+			failures = 0
+			w.logger().Debug("the stream of Docker events ended; connecting again", zap.Stringer("endpoint", w.addr), zap.Error(err))
+			continue
+		}
+		if synced {
+			failures = min(failures, 2) // it is there, if not for long
+		}
+		failures++
+		if !synced && (!loud || failures == 1) {
+			loud = true
+			w.logger().Warn("cannot reach the Docker engine; keeping the containers known so far and trying on",
+				zap.Stringer("endpoint", w.addr), zap.Error(err))
+		}
+		if !w.pause(ctx, begun, backoff(failures, rand.Float64())) {
+			return
+		}
+	}
+}
+
+// guard turns a panic into an error: whatever happens, the gateway goes on with
+// what it knows.
+func (w *watcher) guard(session func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = recovered(p)
+			w.logger().Error("following the Docker engine failed", zap.Stringer("endpoint", w.addr), zap.Error(err))
+		}
+	}()
+	return session()
+}
+
+// recovered makes an error of what a panic left.
+func recovered(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
+
+// pause waits until the next attempt is due. A hint, that is a request in need,
+// makes it due one second after the last attempt began.
+func (w *watcher) pause(ctx context.Context, lastAttempt time.Time, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-w.hints:
+			soonest := time.Until(lastAttempt.Add(time.Second))
+			if soonest <= 0 {
+				return true
+			}
+			if soonest < wait {
+				wait = soonest
+				timer.Reset(soonest)
+			}
+		}
+	}
+}
+
+// greet says once that the engine is there.
+func (w *watcher) greet(loud bool) {
+	w.mu.Lock()
+	version, count := w.apiVersion, len(w.table.running)
+	w.mu.Unlock()
+	log := w.logger().Debug
+	if loud {
+		log = w.logger().Info
+	}
+	log("following the Docker engine", zap.Stringer("endpoint", w.addr),
+		zap.String("api_version", version), zap.Int("containers", count))
+}
+
+// mark notes that the connection is gone.
+func (w *watcher) mark(err error) {
+	w.reconnects.Add(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.connected, w.lastError = false, err
+}
+
+// logger is that of the newest subscriber: those of older configurations may
+// write to where nothing is written any more.
+func (w *watcher) logger() *zap.Logger {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.subscribers); n > 0 {
+		return w.subscribers[n-1].logger
+	}
+	return zap.NewNop()
+}
+
+// subscribe returns the view for a subscription's selector.
+func (w *watcher) subscribe(s *Subscription) *view {
+	v, news := w.enter(s)
+	w.tell(map[*view][]Rejection{v: news})
+	poke(w.wakes)
+	return v
+}
+
+func (w *watcher) enter(s *Subscription) (*view, []Rejection) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.subscribers = append(w.subscribers, s)
+	v := w.views[s.key]
+	if v == nil {
+		v = newView(s.sel)
+		w.views[s.key] = v
+		for id, c := range w.table.running {
+			v.consider(id, c, w.table.drains(id), &w.at)
+			if c.stale && v.sel.matches(c.labels) {
+				w.table.soil(id)
+			}
+		}
+	}
+	v.refs++
+	return v, v.publish(w.synced)
+}
+
+// listen has s merged after every change of v.
+func (w *watcher) listen(v *view, s *Subscription) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v.listeners[s] = struct{}{}
+}
+
+// unsubscribe undoes one subscribe.
+func (w *watcher) unsubscribe(s *Subscription, v *view) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.subscribers = slices.DeleteFunc(w.subscribers, func(other *Subscription) bool { return other == s })
+	delete(v.listeners, s)
+	if v.refs--; v.refs == 0 {
+		delete(w.views, s.key)
+	}
+}
+
+// wanted reports whether what happens to a container matters to anybody.
+func (w *watcher) wanted(c *container) bool {
+	if c.id == w.ownID {
+		return true
+	}
+	for _, v := range w.views {
+		if v.sel.matches(c.labels) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle brings all sets up to date with the table and returns what must be
+// told about it. Guarded by mu.
+func (w *watcher) settle() map[*view][]Rejection {
+	w.relocate()
+	for id := range w.table.touched {
+		c, draining := w.table.running[id], w.table.drains(id)
+		for _, v := range w.views {
+			v.consider(id, c, draining, &w.at)
+		}
+	}
+	clear(w.table.touched)
+	news := make(map[*view][]Rejection)
+	for _, v := range w.views {
+		if rejected := v.publish(w.synced); len(rejected) > 0 {
+			news[v] = rejected
+		}
+	}
+	return news
+}
+
+// tell logs containers that were shut out, each of them once.
+func (w *watcher) tell(news map[*view][]Rejection) {
+	for v, rejected := range news {
+		for _, r := range rejected {
+			fields := []zap.Field{zap.String("container", r.Container), zap.String("id", r.ID), zap.String("reason", r.Reason)}
+			if r.Label != "" {
+				fields = append(fields, zap.String("label", r.Label), zap.String("value", r.Value))
+			}
+			fields = append(fields, zap.String("selector", labelsOf(&v.sel)), zap.Stringer("endpoint", w.addr))
+			w.logger().Warn("container shut out", fields...)
+		}
+	}
+}
+
+// poke leaves a message in a channel of one, unless there is one.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,430 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/stats"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("rgate", parseCaddyfile)
+}
+
+// parseCaddyfile sets up the gateway from Caddyfile tokens. Syntax:
+//
+//	rgate [<matcher>] {
+//	    name   <name>
+//	    docker [<host>] {
+//	        cert_path <folder>
+//	    }
+//	    stats  <path> | off | { ... }
+//	    default_response [<body>] [<status>] {
+//	        body   <body>
+//	        status <status>
+//	    }
+//
+//	    backend <name> {
+//	        # the containers ...
+//	        match_labels <key=value...>
+//	        port         <port>
+//	        network      <name>
+//	        scheme       http|https|h2c
+//	        health       healthy|any
+//	        host_port
+//
+//	        # ... or the addresses
+//	        dial <host:port...>
+//
+//	        lb_policy <name> [<options...>]
+//	        retries   <number>
+//	        timeouts {
+//	            dial       <duration>
+//	            first_byte <duration>
+//	            total      <duration>
+//	        }
+//	        proxy {
+//	            <subdirectives of reverse_proxy...>
+//	        }
+//	        around {
+//	            <directives...>
+//	        }
+//	    }
+//
+//	    route <path_prefix> <backend> {
+//	        name    <name>
+//	        match   prefix|segment
+//	        methods <method...>
+//	        hosts   <host...>
+//	        strip_prefix
+//	        <directives...>
+//	    }
+//
+//	    <directives...>
+//	}
+//
+// The directives are any of Caddy's HTTP directives, and named matchers for them;
+// they are sorted as they are in a site. Where there is a handler `rgate_foo`, the
+// directive may be called `foo`. Those of the gateway run before those of a route,
+// and these before the ones that are around a backend's proxy.
+//
+// docker, match_labels, dial, methods and hosts may be repeated.
+func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
+	p.Next() // consume the directive's name
+	p.tokens[""] = p.Token()
+	if p.NextArg() {
+		return nil, p.ArgErr()
+	}
+	if err := p.parse(); err != nil {
+		return nil, err
+	}
+	var problem *Problem
+	if err := p.gateway.Check(); errors.As(err, &problem) {
+		return nil, errAt(p.tokenOf(problem.Path), "%s", problem.Message)
+	} else if err != nil {
+		return nil, err
+	}
+	return p.gateway, nil
+}
+
+// parser reads the block of an rgate directive.
+type parser struct {
+	httpcaddyfile.Helper
+	gateway *Gateway
+
+	// Where each value came from, by its path in the JSON configuration.
+	tokens map[string]caddyfile.Token
+
+	// The definitions of the gateway's named matchers, which its routes and
+	// backends see too.
+	matchers []caddyfile.Segment
+}
+
+func (p *parser) parse() error {
+	var directives, blocks []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		var err error
+		switch p.Val() {
+		case "name":
+			err = p.text("name", &p.gateway.Name)
+		case "docker":
+			err = p.docker()
+		case "stats":
+			if err = p.once("stats"); err == nil {
+				p.gateway.Stats = new(stats.Config)
+				err = p.gateway.Stats.UnmarshalCaddyfile(p.NewFromNextSegment())
+			}
+		case "default_response":
+			err = p.defaultResponse()
+		case "backend", "route":
+			// They wait until the matchers that they may name are known.
+			blocks = append(blocks, p.NextSegment())
+		default:
+			directives = append(directives, p.NextSegment())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	known := []string{"name", "docker", "stats", "default_response", "backend", "route"}
+	var err error
+	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
+		return err
+	}
+	for _, segment := range directives {
+		if strings.HasPrefix(segment.Directive(), "@") {
+			p.matchers = append(p.matchers, segment)
+		}
+	}
+	for _, segment := range blocks {
+		inner := *p
+		inner.Helper = p.WithDispenser(caddyfile.NewDispenser(segment))
+		inner.Next() // consume the subdirective's name
+		read := inner.route
+		if segment.Directive() == "backend" {
+			read = inner.backend
+		}
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) docker() error {
+	path := fmt.Sprintf("docker[%d]", len(p.gateway.Docker))
+	p.tokens[path] = p.Token()
+	var endpoint dockerupstreams.Endpoint
+	if p.NextArg() {
+		p.tokens[path+".host"] = p.Token()
+		endpoint.Host = p.Val()
+	}
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		if p.Val() != "cert_path" {
+			return p.unrecognized("cert_path")
+		}
+		if err := p.text(path+".cert_path", &endpoint.CertPath); err != nil {
+			return err
+		}
+	}
+	p.gateway.Docker = append(p.gateway.Docker, endpoint)
+	return nil
+}
+
+func (p *parser) defaultResponse() error {
+	const path = "default_response"
+	if err := p.once(path); err != nil {
+		return err
+	}
+	directive, response := p.Token(), new(DefaultResponse)
+	args := p.RemainingArgsAsTokens()
+	if n := len(args); n > 0 && (n == 2 || isStatus(args[0].Text)) {
+		status, err := strconv.Atoi(args[n-1].Text)
+		if err != nil {
+			return errAt(args[n-1], "the status '%s' is not a number: put the body first and quote it, then the status", args[n-1].Text)
+		}
+		response.StatusCode = status
+		args = args[:n-1]
+	}
+	if len(args) > 1 {
+		return errAt(directive, "default_response has too many arguments: put the body in quotes")
+	}
+	if len(args) == 1 {
+		response.Body = args[0].Text
+	}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		var err error
+		switch p.Val() {
+		case "body":
+			err = p.text(path+".body", &response.Body)
+		case "status":
+			err = p.number(path+".status_code", &response.StatusCode)
+		default:
+			err = p.unrecognized("body", "status")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if *response == (DefaultResponse{}) {
+		return errAt(directive, "default_response says nothing: give it a body, a status, or both")
+	}
+	p.gateway.DefaultResponse = response
+	return nil
+}
+
+// isStatus tells a status from a body where only one of them is given.
+func isStatus(s string) bool {
+	status, err := strconv.Atoi(s)
+	return err == nil && len(s) == 3 && status > 0
+}
+
+func (p *parser) route() error {
+	path, directive := fmt.Sprintf("routes[%d]", len(p.gateway.Routes)), p.Token()
+	args := p.RemainingArgsAsTokens()
+	if len(args) != 2 {
+		return errAt(directive, "a route needs a path prefix and a backend, such as 'route /api/payment payment'")
+	}
+	rt := &Route{PathPrefix: args[0].Text, Backend: args[1].Text}
+	p.gateway.Routes = append(p.gateway.Routes, rt)
+	p.tokens[path], p.tokens[path+".path_prefix"], p.tokens[path+".backend"] = directive, args[0], args[1]
+
+	var directives []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		var err error
+		switch p.Val() {
+		case "name":
+			err = p.text(path+".name", &rt.Name)
+		case "match":
+			err = p.text(path+".match", &rt.Match)
+		case "methods":
+			err = p.list(path+".methods", &rt.Methods)
+		case "hosts":
+			err = p.list(path+".hosts", &rt.Hosts)
+		case "strip_prefix":
+			err = p.flag(path+".strip_prefix", &rt.StripPrefix)
+		default:
+			directives = append(directives, p.NextSegment())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var err error
+	rt.HandlersRaw, err = p.handlers(directive, directives, []string{"name", "match", "methods", "hosts", "strip_prefix"})
+	return err
+}
+
+func (p *parser) backend() error {
+	path, b := fmt.Sprintf("backends[%d]", len(p.gateway.Backends)), new(Backend)
+	p.tokens[path] = p.Token()
+	if !p.NextArg() {
+		return p.Errf("a backend needs a name, such as 'backend payment { ... }'")
+	}
+	b.Name = p.Val()
+	p.tokens[path+".name"] = p.Token()
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	p.gateway.Backends = append(p.gateway.Backends, b)
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		if err := p.backendOption(path, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) backendOption(path string, b *Backend) (err error) {
+	at := path + "." + p.Val()
+	switch p.Val() {
+	case "match_labels":
+		return p.labels(at, b)
+	case "dial":
+		return p.list(at, &b.Dial)
+	case "port":
+		return p.number(at, &b.Port)
+	case "network":
+		return p.text(at, &b.Network)
+	case "scheme":
+		return p.text(at, &b.Scheme)
+	case "health":
+		return p.text(at, &b.Health)
+	case "host_port":
+		return p.flag(at, &b.HostPort)
+	case "lb_policy":
+		return p.policy(at, b)
+	case "retries":
+		b.Retries = new(int)
+		return p.number(at, b.Retries)
+	case "timeouts":
+		return p.timeouts(at, b)
+	case "proxy":
+		return p.proxy(at, b)
+	case "around":
+		b.AroundRaw, err = p.around(at)
+		return err
+	}
+	return p.unrecognized("match_labels", "dial", "port", "network", "scheme", "health", "host_port",
+		"lb_policy", "retries", "timeouts", "proxy", "around")
+}
+
+func (p *parser) labels(path string, b *Backend) error {
+	p.tokens[path] = p.Token()
+	args := p.RemainingArgsAsTokens()
+	if len(args) == 0 {
+		return p.ArgErr()
+	}
+	if b.MatchLabels == nil {
+		b.MatchLabels = make(map[string]string, len(args))
+	}
+	for _, arg := range args {
+		key, value, ok := strings.Cut(arg.Text, "=")
+		if !ok {
+			return errAt(arg, "label '%s' has no value: write %s=value", arg.Text, arg.Text)
+		}
+		if previous, ok := b.MatchLabels[key]; ok && previous != value {
+			return errAt(arg, "label '%s' must be '%s' and '%s' at once, which no container can be: keep one of the two", key, previous, value)
+		}
+		b.MatchLabels[key] = value
+	}
+	return nil
+}
+
+func (p *parser) policy(path string, b *Backend) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	if !p.NextArg() {
+		return p.ArgErr()
+	}
+	const namespace = "http.reverse_proxy.selection_policies"
+	name := p.Val()
+	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
+		var known []string
+		for _, module := range caddy.GetModules(namespace) {
+			known = append(known, module.ID.Name())
+		}
+		return p.Errf("there is no selection policy '%s'%s: use one of %s", name, Suggest(name, known), strings.Join(known, ", "))
+	}
+	module, err := caddyfile.UnmarshalModule(p.Dispenser, namespace+"."+name)
+	if err != nil {
+		return err
+	}
+	b.LBPolicyRaw = caddyconfig.JSONModuleObject(module, "policy", name, nil)
+	return nil
+}
+
+func (p *parser) timeouts(path string, b *Backend) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	if p.NextArg() {
+		return p.Errf("timeouts has a block, such as 'timeouts { dial 3s }' over several lines")
+	}
+	b.Timeouts = new(Timeouts)
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		at := path + "." + p.Val()
+		var err error
+		switch p.Val() {
+		case "dial":
+			err = p.duration(at, &b.Timeouts.Dial)
+		case "first_byte":
+			err = p.duration(at, &b.Timeouts.FirstByte)
+		case "total":
+			err = p.duration(at, &b.Timeouts.Total)
+		default:
+			err = p.unrecognized("dial", "first_byte", "total")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) proxy(path string, b *Backend) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	d := p.NewFromNextSegment()
+	proxy := new(reverseproxy.Handler)
+	if err := proxy.UnmarshalCaddyfile(d); err != nil {
+		return err
+	}
+	if err := proxy.FinalizeUnmarshalCaddyfile(p.WithDispenser(d)); err != nil {
+		return err
+	}
+	b.ProxyRaw = caddyconfig.JSON(proxy, nil)
+	return nil
+}
+
+func (p *parser) around(path string) ([]json.RawMessage, error) {
+	if err := p.once(path); err != nil {
+		return nil, err
+	}
+	directive := p.Token()
+	if p.NextArg() {
+		return nil, p.ArgErr()
+	}
+	var directives []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		directives = append(directives, p.NextSegment())
+	}
+	return p.handlers(directive, directives, nil)
+}

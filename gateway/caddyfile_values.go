@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// handlers makes handlers of directives, in the order that Caddy gives them.
+// known are the subdirectives that an unknown word may stand for.
+func (p *parser) handlers(parent caddyfile.Token, directives []caddyfile.Segment, known []string) ([]json.RawMessage, error) {
+	if len(directives) == 0 {
+		return nil, nil
+	}
+	block := []caddyfile.Token{
+		{File: parent.File, Line: parent.Line, Text: parent.Text},
+		{File: parent.File, Line: parent.Line, Text: "{"},
+	}
+	for _, segment := range slices.Concat(p.matchers, directives) {
+		if long := "rgate_" + segment.Directive(); isHandler(long) {
+			segment = slices.Clone(segment)
+			segment[0].Text = long
+		}
+		block = append(block, segment...)
+	}
+	last := block[len(block)-1]
+	block = append(block, caddyfile.Token{File: last.File, Line: last.Line + last.NumLineBreaks() + 1, Text: "}"})
+
+	handler, err := httpcaddyfile.ParseSegmentAsSubroute(p.WithDispenser(caddyfile.NewDispenser(block)))
+	if err != nil {
+		return nil, explain(err, directives, known)
+	}
+	return flatten(handler.(*caddyhttp.Subroute)), nil
+}
+
+func isHandler(name string) bool {
+	_, err := caddy.GetModule("http.handlers." + name)
+	return err == nil
+}
+
+// flatten returns the handlers of a subroute, without the subroute if that makes
+// no difference: no route of it depends on the request or on another route.
+func flatten(subroute *caddyhttp.Subroute) []json.RawMessage {
+	var handlers []json.RawMessage
+	for _, route := range subroute.Routes {
+		if len(route.MatcherSetsRaw) > 0 || route.Group != "" || route.Terminal {
+			return []json.RawMessage{caddyconfig.JSONModuleObject(subroute, "handler", "subroute", nil)}
+		}
+		handlers = append(handlers, route.HandlersRaw...)
+	}
+	return handlers
+}
+
+// explain replaces Caddy's message about an unknown directive by one that knows
+// what else could stand there, at the line where it stands.
+func explain(err error, directives []caddyfile.Segment, known []string) error {
+	for _, segment := range directives {
+		name := segment.Directive()
+		if !strings.Contains(err.Error(), "unrecognized directive: "+name+" ") {
+			continue
+		}
+		if len(known) == 0 {
+			return errAt(segment[0], "unrecognized directive '%s': use an HTTP directive of Caddy or of rgate", name)
+		}
+		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
+			name, Suggest(name, known), strings.Join(known, ", "))
+	}
+	return err
+}
+
+// once reports a subdirective that is given for the second time, and remembers
+// where the first one was.
+func (p *parser) once(path string) error {
+	if first, ok := p.tokens[path]; ok {
+		return p.Errf("'%s' is given twice: remove this one or the one in line %d", p.Val(), first.Line)
+	}
+	p.tokens[path] = p.Token()
+	return nil
+}
+
+// text reads the single argument of a subdirective.
+func (p *parser) text(path string, target *string) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	if !p.NextArg() {
+		return p.ArgErr()
+	}
+	p.tokens[path] = p.Token()
+	*target = p.Val()
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	return nil
+}
+
+func (p *parser) number(path string, target *int) error {
+	name, text := p.Val(), ""
+	if err := p.text(path, &text); err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		return errAt(p.tokens[path], "%s must be a whole number, not '%s'", name, text)
+	}
+	*target = number
+	return nil
+}
+
+func (p *parser) duration(path string, target *caddy.Duration) error {
+	name, text := p.Val(), ""
+	if err := p.text(path, &text); err != nil {
+		return err
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil {
+		return errAt(p.tokens[path], "%s must be a duration such as 500ms, 30s or 5m, not '%s'", name, text)
+	}
+	*target = caddy.Duration(duration)
+	return nil
+}
+
+func (p *parser) flag(path string, target *bool) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	*target = true
+	if p.NextArg() {
+		return errAt(p.tokens[path], "'%s' has no arguments: it turns the option on", p.tokens[path].Text)
+	}
+	return nil
+}
+
+// list reads the arguments of a subdirective that may be repeated.
+func (p *parser) list(path string, target *[]string) error {
+	p.tokens[path] = p.Token()
+	args := p.RemainingArgsAsTokens()
+	if len(args) == 0 {
+		return p.ArgErr()
+	}
+	for _, arg := range args {
+		p.tokens[fmt.Sprintf("%s[%d]", path, len(*target))] = arg
+		*target = append(*target, arg.Text)
+	}
+	return nil
+}
+
+func (p *parser) unrecognized(known ...string) error {
+	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), Suggest(p.Val(), known), strings.Join(known, ", "))
+}
+
+// tokenOf returns the token at a path, or at the nearest one above it.
+func (p *parser) tokenOf(path string) caddyfile.Token {
+	for {
+		if token, ok := p.tokens[path]; ok {
+			return token
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+}
+
+// errAt makes an error that ends in the place of a token.
+func errAt(token caddyfile.Token, format string, args ...any) error {
+	d := caddyfile.NewDispenser([]caddyfile.Token{token})
+	d.Next()
+	return d.Errf(format, args...)
+}

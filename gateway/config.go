@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/stats"
+)
+
+// Gateway is an API gateway for containers: it routes a request by its path to
+// a backend, which is a set of Docker containers found by their labels (or a
+// list of static addresses), and keeps statistics of what it did.
+//
+// Placeholders that it sets:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.rgate.route}` | The name of the route that matched
+// `{http.rgate.backend}` | The name of the backend that the request went to
+// `{http.rgate.container}` | The name of the container that was tried last; empty for static backends
+type Gateway struct {
+	// The name under which statistics outlive a reload of the configuration.
+	// Gateways of one process that have the same name share them. Default: `rgate`.
+	Name string `json:"name,omitempty"`
+
+	// The Docker engines in which containers are looked for. Default: the one that
+	// DOCKER_HOST names, else the platform's own.
+	Docker []dockerupstreams.Endpoint `json:"docker,omitempty"`
+
+	// The statistics page, `/stats` by default.
+	Stats *stats.Config `json:"stats,omitempty"`
+
+	// The answer to requests that no route matches. Default: 404 with an empty body.
+	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`
+
+	// Handlers that run before every route's own, in this order.
+	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	// Which requests go to which backend. The longest matching prefix wins,
+	// whatever the order.
+	Routes []*Route `json:"routes,omitempty"`
+
+	// The services that routes send requests to.
+	Backends []*Backend `json:"backends,omitempty"`
+
+	state
+}
+
+// DefaultResponse is what a client gets if no route matches its request.
+type DefaultResponse struct {
+	// The body, sent byte for byte. It is announced as JSON if it is JSON, and as
+	// plain text otherwise. Default: empty.
+	Body string `json:"body,omitempty"`
+
+	// The status, 200 to 599. Default: 404.
+	StatusCode int `json:"status_code,omitempty"`
+}
+
+// Route sends requests to a backend.
+type Route struct {
+	// The route's name in statistics, logs and metrics. Default: the path prefix,
+	// after its hosts and methods if it has any.
+	Name string `json:"name,omitempty"`
+
+	// The beginning of the paths that this route takes. Required; begins with `/`.
+	// It is compared with the decoded path, with regard to case.
+	PathPrefix string `json:"path_prefix"`
+
+	// What may follow the prefix: `prefix` (the default) takes anything, so that
+	// `/api/pay` takes `/api/payment`; `segment` takes only the prefix itself and
+	// what follows it after a slash.
+	Match string `json:"match,omitempty"`
+
+	// The request methods that this route takes; GET includes HEAD. Default: all.
+	// If a path is taken by routes for other methods alone, the answer is 405 with
+	// an Allow header.
+	Methods []string `json:"methods,omitempty"`
+
+	// The hosts that this route takes: exact names, or `*.example.com` for one
+	// label in its place. A route with hosts is preferred to one without at the
+	// same prefix. Default: all.
+	Hosts []string `json:"hosts,omitempty"`
+
+	// Whether the backend sees the path without the prefix. Default: false.
+	StripPrefix bool `json:"strip_prefix,omitempty"`
+
+	// Handlers that run before the backend's, in this order.
+	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	// The name of the backend. Required.
+	Backend string `json:"backend"`
+
+	name    string
+	series  *stats.Series
+	handler caddyhttp.Handler
+}
+
+// Backend is a service: the containers that carry its labels, or static addresses.
+type Backend struct {
+	// The backend's name. Required, unique.
+	Name string `json:"name"`
+
+	dockerupstreams.Selector
+
+	// Static addresses (`host:port`), for a backend without Docker. Excludes
+	// `match_labels` and the other options about containers, except for `scheme`.
+	Dial []string `json:"dial,omitempty"`
+
+	// How one of several containers is chosen: a selection policy of Caddy's
+	// reverse proxy. Default: random.
+	LBPolicyRaw json.RawMessage `json:"lb_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
+
+	// How often a request is tried again elsewhere: after a failed dial whatever
+	// its method, for nothing was sent; after a connection lost before an answer
+	// began, if it is a GET, HEAD or OPTIONS without a body. 0 turns retries off.
+	// Default: 2.
+	Retries *int `json:"retries,omitempty"`
+
+	// How long to wait for the backend.
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+
+	// Any other option of Caddy's `reverse_proxy` handler, in its JSON form,
+	// except for `upstreams` and `dynamic_upstreams`.
+	ProxyRaw json.RawMessage `json:"proxy,omitempty"`
+
+	// Handlers that run around the proxy, the first outermost.
+	AroundRaw []json.RawMessage `json:"around,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	service
+}
+
+// Timeouts bound how long a request waits for its backend. A negative value
+// means without a bound.
+type Timeouts struct {
+	// How long a connection may take to be made. Default: 3s.
+	Dial caddy.Duration `json:"dial,omitempty"`
+
+	// How long the backend may take to begin its answer once it has the request;
+	// then the client gets 504. Default: 60s.
+	FirstByte caddy.Duration `json:"first_byte,omitempty"`
+
+	// How long everything may take, retries and the body included: 504 if the
+	// answer had not begun, else the connection is cut. It bounds WebSockets and
+	// streams as well. Default: no bound.
+	Total caddy.Duration `json:"total,omitempty"`
+}

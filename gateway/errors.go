@@ -1,0 +1,139 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// failure is an upstream's failure to answer: with it, the gateway answers in
+// the upstream's place.
+type failure struct{ cause error }
+
+func (f failure) Error() string { return f.cause.Error() }
+func (f failure) Unwrap() error { return f.cause }
+
+// upstreamError gives an error of the proxy the status that its client shall see:
+// 503 for everything that means that the backend is down, 504 if it was reached
+// and did not answer in time, 502 if it answered nonsense.
+func upstreamError(err error) error {
+	var handlerErr caddyhttp.HandlerError
+	if !errors.As(err, &handlerErr) {
+		return err
+	}
+	status := handlerErr.StatusCode
+	var tooLarge *http.MaxBytesError
+	switch {
+	case status == statusClientClosedRequest:
+		return err
+	case errors.As(err, &tooLarge):
+		handlerErr.StatusCode = http.StatusRequestEntityTooLarge
+		return handlerErr
+	case status == http.StatusBadGateway && isDown(err):
+		status = http.StatusServiceUnavailable
+	}
+	switch status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		handlerErr.StatusCode, handlerErr.Err = status, failure{handlerErr.Err}
+		return handlerErr
+	}
+	return err
+}
+
+// statusClientClosedRequest is nginx's status for a client that left before it
+// had an answer.
+const statusClientClosedRequest = 499
+
+// isDown reports whether err means that no connection came about, or that it was
+// lost before an answer began.
+func isDown(err error) bool {
+	var dial reverseproxy.DialError
+	if errors.As(err, &dial) {
+		return true
+	}
+	for _, lost := range []error{
+		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED,
+	} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	// net/http and its HTTP/2 client have no exported errors for these.
+	for _, lost := range []string{
+		"server closed idle connection", "client connection lost", "server sent GOAWAY",
+		"client connection force closed", "client conn not usable", "Transport connection broken: EOF",
+	} {
+		if strings.Contains(err.Error(), lost) {
+			return true
+		}
+	}
+	return false
+}
+
+// answerFailures is a middleware that answers in the place of a backend which
+// did not, and passes on all other errors.
+//
+// If the server has error routes (`handle_errors`), the error goes to them.
+func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		err := next.ServeHTTP(w, r)
+		var handlerErr caddyhttp.HandlerError
+		var failed failure
+		if err == nil || !errors.As(err, &failed) || !errors.As(err, &handlerErr) {
+			return err
+		}
+		if handlerErr.StatusCode == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", "1")
+		}
+		if hasErrorRoutes(r.Context()) {
+			return err
+		}
+		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
+			ex := exchangeOf(r)
+			c.Write(zap.String("backend", ex.route.Backend), zap.String("route", ex.route.name),
+				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.cause))
+		}
+		writeFailure(w, r, handlerErr.StatusCode)
+		return nil
+	}
+}
+
+func hasErrorRoutes(ctx context.Context) bool {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server != nil && server.Errors != nil && len(server.Errors.Routes) > 0
+}
+
+// writeFailure writes a short body, as JSON if the client prefers that.
+func writeFailure(w http.ResponseWriter, r *http.Request, status int) {
+	text, contentType := http.StatusText(status), "text/plain; charset=utf-8"
+	body := []byte(text + "\n")
+	if accept := r.Header.Get("Accept"); strings.Contains(accept, "application/json") || strings.Contains(accept, "+json") {
+		contentType = "application/json"
+		body, _ = json.Marshal(map[string]any{"status": status, "error": text})
+	}
+	writeBody(w, r, status, contentType, body)
+}
+
+// writeBody writes a whole response.
+func writeBody(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
+	header := w.Header()
+	if len(body) > 0 {
+		header.Set("Content-Type", contentType)
+	}
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client left
+	}
+}

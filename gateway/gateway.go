@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/stats"
+)
+
+func init() {
+	caddy.RegisterModule(Gateway{})
+}
+
+// CaddyModule returns the Caddy module information.
+func (Gateway) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate",
+		New: func() caddy.Module { return new(Gateway) },
+	}
+}
+
+const defaultName = "rgate"
+
+// state is a gateway at work.
+type state struct {
+	router   *router
+	stats    *stats.Handle
+	unrouted *stats.Series
+	logger   *zap.Logger
+}
+
+// Provision sets the gateway up. It does not wait for Docker.
+func (g *Gateway) Provision(ctx caddy.Context) error {
+	if err := g.Check(); err != nil {
+		return err
+	}
+	if g.Name == "" {
+		g.Name = defaultName
+	}
+	if g.Stats == nil {
+		g.Stats = new(stats.Config)
+	}
+	// An outage would otherwise write a line for every request.
+	g.logger = ctx.Logger().WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, 5, 1000)
+	}))
+
+	var err error
+	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {
+		return fmt.Errorf("starting statistics: %w", err)
+	}
+	g.unrouted = g.stats.Series("_default", "")
+	backends := make(map[string]*Backend, len(g.Backends))
+	for _, b := range g.Backends {
+		if err := b.provision(ctx, g.Docker, ctx.Logger()); err != nil {
+			return err
+		}
+		backends[b.Name] = b
+	}
+	if err := g.provisionRoutes(ctx, backends); err != nil {
+		return err
+	}
+	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
+		return fmt.Errorf("registering the metrics of Docker: %w", err)
+	}
+	return registerMetrics(ctx, g)
+}
+
+func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend) error {
+	common, err := loadHandlers(ctx, g, "HandlersRaw")
+	if err != nil {
+		return fmt.Errorf("loading the gateway's handlers: %w", err)
+	}
+	used := make(map[string]bool, len(backends))
+	for _, rt := range g.Routes {
+		rt.name = rt.label()
+		used[rt.Backend] = true
+		own, err := loadHandlers(ctx, rt, "HandlersRaw")
+		if err != nil {
+			return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
+		}
+		var handler caddyhttp.Handler = backends[rt.Backend]
+		if rt.StripPrefix {
+			handler = stripping(rt.PathPrefix, handler)
+		}
+		rt.handler = answerFailures(g.logger, chain(common, chain(own, handler)))
+		rt.series = g.stats.Series(rt.name, rt.Backend)
+	}
+	for name := range backends {
+		if !used[name] {
+			g.logger.Warn("no route leads to this backend", zap.String("backend", name))
+		}
+	}
+	g.router = newRouter(g.Routes)
+	return nil
+}
+
+func stripping(prefix string, next caddyhttp.Handler) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		stripPrefix(r, prefix)
+		return next.ServeHTTP(w, r)
+	}
+}
+
+// Cleanup releases what Provision acquired, however far it came.
+func (g *Gateway) Cleanup() error {
+	var errs []error
+	for _, b := range g.Backends {
+		if b != nil {
+			errs = append(errs, b.release())
+		}
+	}
+	if g.stats != nil {
+		errs = append(errs, g.stats.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ServeHTTP routes a request to its backend, or answers it.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if g.stats.ServesPath(r.URL.Path) {
+		return g.stats.ServePage(w, r)
+	}
+	route, allowed := g.router.find(r)
+	if route == nil {
+		return g.unrouted.Serve(w, r, g.notRouted(allowed))
+	}
+	begin(r.Context(), route)
+	return route.series.Serve(w, r, route.handler)
+}
+
+// notRouted answers a request that no route takes; allowed are the methods that
+// some route would have taken it with.
+func (g *Gateway) notRouted(allowed []string) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			writeFailure(w, r, http.StatusMethodNotAllowed)
+			return nil
+		}
+		g.DefaultResponse.write(w, r)
+		return nil
+	}
+}
+
+func (d *DefaultResponse) write(w http.ResponseWriter, r *http.Request) {
+	status, body := http.StatusNotFound, ""
+	if d != nil {
+		body = d.Body
+		if d.StatusCode != 0 {
+			status = d.StatusCode
+		}
+	}
+	if status == http.StatusNoContent || status == http.StatusNotModified {
+		w.WriteHeader(status)
+		return
+	}
+	contentType := "text/plain; charset=utf-8"
+	if json.Valid([]byte(body)) {
+		contentType = "application/json"
+	}
+	writeBody(w, r, status, contentType, []byte(body))
+}
+
+// loadHandlers loads the HTTP handlers that a field of raw JSON names.
+func loadHandlers(ctx caddy.Context, owner any, field string) ([]caddyhttp.MiddlewareHandler, error) {
+	modules, err := ctx.LoadModule(owner, field)
+	if err != nil || modules == nil {
+		return nil, err
+	}
+	var handlers []caddyhttp.MiddlewareHandler
+	for _, module := range modules.([]any) {
+		handlers = append(handlers, module.(caddyhttp.MiddlewareHandler))
+	}
+	return handlers, nil
+}
+
+// chain puts handlers before the last one, the first outermost.
+func chain(handlers []caddyhttp.MiddlewareHandler, last caddyhttp.Handler) caddyhttp.Handler {
+	for i := len(handlers) - 1; i >= 0; i-- {
+		handler, next := handlers[i], last
+		last = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			return handler.ServeHTTP(w, r, next)
+		})
+	}
+	return last
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Gateway)(nil)
+	_ caddy.CleanerUpper          = (*Gateway)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Gateway)(nil)
+)

@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"bufio"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// received parses a request as a server does, so that its target has the bytes
+// that a client sent.
+func received(t *testing.T, target string) *http.Request {
+	t.Helper()
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))
+	if err != nil {
+		t.Fatalf("reading a request for %q: %v", target, err)
+	}
+	return r
+}
+
+func TestPathKeepsItsBytes(t *testing.T) {
+	for _, target := range []string{
+		"/", "/api/payment", "/a%2Fb", "/a%2fb?x=%2F", "/a//b", "/%7Euser/~user", "/a{b}|c^", "/caf\xc3\xa9",
+		"/caf%C3%A9", "/a;b=c", "/a?", "/a?x=1;y=2", "/a'b(c)*!", "/a/../b", "/%2e%2e/b", `/a"b<c>`, "/a?q={x}|",
+	} {
+		r := received(t, target)
+		keepPathBytes(r)
+		if got := r.URL.RequestURI(); got != target {
+			t.Errorf("%s would reach the backend as %s", target, got)
+		}
+	}
+}
+
+func TestPathKeptYieldsToARewrite(t *testing.T) {
+	r := received(t, "/a{b}")
+	r.URL.Path, r.URL.RawPath = "/rewritten", ""
+	keepPathBytes(r)
+	if got := r.URL.RequestURI(); got != "/rewritten" {
+		t.Errorf("got %s, want what the handler made of the path", got)
+	}
+}
+
+func TestStripPrefix(t *testing.T) {
+	for _, test := range []struct{ target, prefix, want string }{
+		{"/api/users", "/api", "/users"},
+		{"/api/users", "/api/", "/users"},
+		{"/api", "/api", "/"},
+		{"/api/", "/api", "/"},
+		{"/apiary", "/api", "/ary"},
+		{"/api?x=1", "/api", "/?x=1"},
+		{"/%61pi/a%2Fb", "/api", "/a%2Fb"},
+		{"/api%2Fa%2Fb", "/api", "/a%2Fb"},
+		{"/caf%C3%A9/a%2Fb", "/café", "/a%2Fb"},
+		{"/users", "/", "/users"},
+	} {
+		r := received(t, test.target)
+		stripPrefix(r, test.prefix)
+		keepPathBytes(r)
+		if got := r.URL.RequestURI(); got != test.want {
+			t.Errorf("%s without %s: got %s, want %s", test.target, test.prefix, got, test.want)
+		}
+		if r.RequestURI != test.want {
+			t.Errorf("%s without %s: placeholders say %s, want %s", test.target, test.prefix, r.RequestURI, test.want)
+		}
+	}
+}
+
+func FuzzStripPrefix(f *testing.F) {
+	f.Add("/api/a%2Fb", "/api")
+	f.Add("/%61pi", "/a")
+	f.Fuzz(func(t *testing.T, target, prefix string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))
+		if err != nil || !strings.HasPrefix(target, "/") || !strings.HasPrefix(prefix, "/") || !strings.HasPrefix(r.URL.Path, prefix) {
+			return
+		}
+		stripPrefix(r, prefix)
+		if !strings.HasPrefix(r.URL.Path, "/") || !strings.HasPrefix(r.URL.EscapedPath(), "/") {
+			t.Errorf("%q without %q: path %q, encoded %q", target, prefix, r.URL.Path, r.URL.EscapedPath())
+		}
+	})
+}

@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/dockerupstreams"
+)
+
+// The types of this file stand in the joints of Caddy's reverse proxy: which
+// upstreams there are, which one is chosen, how it is spoken to, and whether to
+// try another.
+
+// containers offers the proxy the containers of a backend.
+type containers struct{ *dockerupstreams.Subscription }
+
+// GetUpstreams implements reverseproxy.UpstreamSource.
+func (c containers) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	set := c.Set()
+	if ex := exchangeOf(r); ex != nil {
+		ex.set = set
+	}
+	return dockerupstreams.Upstreams(set.Targets), nil
+}
+
+// ResetCache implements reverseproxy.CachingUpstreamSource. The proxy calls it
+// before it tries again: an upstream that failed may be gone already.
+func (c containers) ResetCache(*http.Request) error {
+	c.Refresh()
+	return nil
+}
+
+// untried is a selection policy that chooses by another one among the upstreams
+// that the request has not been to.
+type untried struct{ reverseproxy.Selector }
+
+// Select implements reverseproxy.Selector.
+func (u untried) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	ex := exchangeOf(r)
+	if ex.dial != "" { // an attempt before this one failed
+		ex.tried = append(ex.tried, ex.dial)
+		fresh := make(reverseproxy.UpstreamPool, 0, len(pool))
+		for _, upstream := range pool {
+			if !slices.Contains(ex.tried, upstream.Dial) {
+				fresh = append(fresh, upstream)
+			}
+		}
+		pool = fresh
+	}
+	if len(pool) == 0 {
+		return nil
+	}
+	chosen := u.Selector.Select(pool, r, w)
+	if chosen != nil {
+		ex.dial = chosen.Dial
+	}
+	return chosen
+}
+
+// transport is Caddy's HTTP transport, in the scheme that the chosen container
+// asks for.
+type transport struct {
+	*reverseproxy.HTTPTransport
+	schemes map[string]*reverseproxy.HTTPTransport // nil: the same for all
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	ex := exchangeOf(r)
+	via := t.HTTPTransport
+	if t.schemes != nil {
+		r.URL.Scheme = "" // of an attempt before
+		if target := ex.target(); target != nil && t.schemes[target.Scheme] != nil {
+			via = t.schemes[target.Scheme]
+		}
+	}
+	response, err := via.RoundTrip(r)
+	if err != nil {
+		ex.timedOut = ex.timedOut || isTimeout(err)
+	}
+	return response, err
+}
+
+// isTimeout reports whether an upstream that was reached took too long.
+func isTimeout(err error) bool {
+	var dial reverseproxy.DialError
+	var timeout net.Error
+	return !errors.As(err, &dial) && errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// repeatable matches requests that may be sent to a second upstream although a
+// first one may have seen them: those that change nothing, and whose body is not
+// used up because they have none.
+type repeatable struct{}
+
+// MatchWithError implements caddyhttp.RequestMatcherWithError.
+func (repeatable) MatchWithError(r *http.Request) (bool, error) {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return r.ContentLength == 0 && !exchangeOf(r).timedOut, nil
+	}
+	return false, nil
+}
+
+var (
+	_ reverseproxy.CachingUpstreamSource = containers{}
+	_ reverseproxy.Selector              = untried{}
+	_ http.RoundTripper                  = (*transport)(nil)
+	_ reverseproxy.TLSTransport          = (*transport)(nil)
+	_ caddyhttp.RequestMatcherWithError  = repeatable{}
+)

@@ -1,0 +1,237 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/dockerupstreams"
+)
+
+// Defaults of a backend's proxy, where they differ from Caddy's.
+const (
+	defaultRetries   = 2
+	defaultFirstByte = time.Minute
+
+	// Connections kept open per container. Caddy's 32 would be opened and closed
+	// all the time under more requests at once than that.
+	defaultIdleConns = 256
+)
+
+// service is a backend at work. The proxy is one of its own: a shared one would
+// share the counter of round robin, too.
+type service struct {
+	proxy      *reverseproxy.Handler
+	containers *dockerupstreams.Subscription // nil: static addresses
+	handler    caddyhttp.Handler
+}
+
+// provision loads the backend's proxy and what stands around it.
+func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint, logger *zap.Logger) error {
+	if len(b.Dial) == 0 {
+		sub, err := dockerupstreams.Subscribe(docker, b.Selector, logger)
+		if err != nil {
+			return fmt.Errorf("looking for the containers of backend %s: %w", b.Name, err)
+		}
+		b.containers = sub
+	}
+	options, err := b.proxyOptions()
+	if err != nil {
+		return fmt.Errorf("configuring the proxy of backend %s: %w", b.Name, err)
+	}
+	module, err := ctx.LoadModuleByID("http.handlers.reverse_proxy", caddyconfig.JSON(options, nil))
+	if err != nil {
+		return fmt.Errorf("loading the proxy of backend %s: %w", b.Name, err)
+	}
+	b.proxy = module.(*reverseproxy.Handler)
+	if b.containers != nil {
+		b.proxy.DynamicUpstreams = containers{b.containers}
+	}
+	b.proxy.LoadBalancing.SelectionPolicy = untried{b.proxy.LoadBalancing.SelectionPolicy}
+	if b.proxy.LoadBalancing.RetryMatch == nil {
+		b.proxy.LoadBalancing.RetryMatch = caddyhttp.MatcherSets{{repeatable{}}}
+	}
+	if err := b.wrapTransport(ctx, options); err != nil {
+		return fmt.Errorf("loading the transports of backend %s: %w", b.Name, err)
+	}
+	around, err := loadHandlers(ctx, b, "AroundRaw")
+	if err != nil {
+		return fmt.Errorf("loading the handlers around backend %s: %w", b.Name, err)
+	}
+	b.handler = chain(around, caddyhttp.HandlerFunc(b.forward))
+	return nil
+}
+
+// ServeHTTP sends a request to one of the backend's upstreams.
+func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	if b.Timeouts != nil && b.Timeouts.Total > 0 {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Duration(b.Timeouts.Total))
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
+	return b.handler.ServeHTTP(w, r)
+}
+
+// forward is the innermost handler of a backend: the proxy.
+func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
+	ex := exchangeOf(r)
+	ex.set, ex.dial, ex.tried, ex.timedOut = nil, "", nil, false
+	keepPathBytes(r)
+	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {
+		return upstreamError(err)
+	}
+	return nil
+}
+
+// release gives back what provision acquired.
+func (b *Backend) release() error {
+	if b.containers == nil {
+		return nil
+	}
+	err := b.containers.Close()
+	b.containers = nil
+	return err
+}
+
+// up reports how many upstreams could take a request now.
+func (b *Backend) up() (n int) {
+	if b.containers != nil {
+		return len(b.containers.Set().Targets)
+	}
+	for _, upstream := range b.proxy.Upstreams {
+		if upstream.Healthy() {
+			n++
+		}
+	}
+	return n
+}
+
+// proxyOptions are options of reverse_proxy in their JSON form.
+type proxyOptions map[string]json.RawMessage
+
+// object returns an option that is itself an object; an absent one is empty.
+func (o proxyOptions) object(key string) (proxyOptions, error) {
+	inner := proxyOptions{}
+	if raw, ok := o[key]; ok {
+		if err := json.Unmarshal(raw, &inner); err != nil {
+			return nil, fmt.Errorf("%s is not an object: %w", key, err)
+		}
+	}
+	return inner, nil
+}
+
+// set gives an option a value.
+func (o proxyOptions) set(key string, value any) { o[key] = caddyconfig.JSON(value, nil) }
+
+// suggest gives an option a value if it has none.
+func (o proxyOptions) suggest(key string, value any) {
+	if _, ok := o[key]; !ok {
+		o.set(key, value)
+	}
+}
+
+// proxyOptions composes the options of the backend's reverse proxy: the ones
+// given in their JSON form, and those that the backend's own fields stand for.
+func (b *Backend) proxyOptions() (proxyOptions, error) {
+	options := proxyOptions{}
+	if b.ProxyRaw != nil {
+		if err := json.Unmarshal(b.ProxyRaw, &options); err != nil {
+			return nil, err
+		}
+	}
+	balancing, err := options.object("load_balancing")
+	if err != nil {
+		return nil, err
+	}
+	if b.LBPolicyRaw != nil {
+		balancing.set("selection_policy", b.LBPolicyRaw)
+	}
+	if b.Retries != nil {
+		balancing.set("retries", *b.Retries)
+	} else if _, ok := balancing["try_duration"]; !ok {
+		balancing.suggest("retries", defaultRetries)
+	}
+	options.set("load_balancing", balancing)
+
+	transport, err := options.object("transport")
+	if err != nil {
+		return nil, err
+	}
+	transport.suggest("protocol", "http")
+	if string(transport["protocol"]) == `"http"` {
+		b.httpTransport(transport)
+	}
+	options.set("transport", transport)
+
+	if len(b.Dial) > 0 {
+		upstreams := make([]map[string]string, len(b.Dial))
+		for i, dial := range b.Dial {
+			upstreams[i] = map[string]string{"dial": dial}
+		}
+		options.set("upstreams", upstreams)
+	}
+	return options, nil
+}
+
+// httpTransport completes the options of Caddy's HTTP transport.
+func (b *Backend) httpTransport(transport proxyOptions) {
+	firstByte := defaultFirstByte
+	if b.Timeouts != nil {
+		if b.Timeouts.Dial > 0 {
+			transport.set("dial_timeout", b.Timeouts.Dial)
+		}
+		if b.Timeouts.FirstByte != 0 {
+			firstByte = time.Duration(b.Timeouts.FirstByte)
+		}
+	}
+	transport.suggest("response_header_timeout", max(firstByte, 0))
+	transport.suggest("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
+	// An answer reaches the client as the container made it.
+	transport.suggest("compression", false)
+	switch b.Scheme {
+	case "https":
+		transport.suggest("tls", struct{}{})
+	case "h2c":
+		transport.set("versions", []string{"h2c"})
+	}
+}
+
+// wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
+// If the containers may say which scheme they speak, each scheme gets one.
+func (b *Backend) wrapTransport(ctx caddy.Context, options proxyOptions) error {
+	base, ok := b.proxy.Transport.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return nil
+	}
+	wrapped := &transport{HTTPTransport: base}
+	b.proxy.Transport = wrapped
+	if b.containers == nil || b.Scheme != "" {
+		return nil
+	}
+	wrapped.schemes = make(map[string]*reverseproxy.HTTPTransport, 2)
+	for scheme, set := range map[string]func(proxyOptions){
+		"https": func(o proxyOptions) { o.suggest("tls", struct{}{}) },
+		"h2c":   func(o proxyOptions) { o.set("versions", []string{"h2c"}) },
+	} {
+		own, err := options.object("transport")
+		if err != nil {
+			return err
+		}
+		delete(own, "protocol")
+		set(own)
+		module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(own, nil))
+		if err != nil {
+			return err
+		}
+		wrapped.schemes[scheme] = module.(*reverseproxy.HTTPTransport)
+	}
+	return nil
+}

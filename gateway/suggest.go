@@ -1,0 +1,44 @@
+package gateway
+
+import "strings"
+
+// Suggest returns the known word that a mistyped one most likely stands for, as
+// ` (did you mean "payment"?)`, ready to be put after a message; or the empty
+// string if none is close: at most a third of its letters may differ.
+func Suggest(word string, known []string) string {
+	best, least := "", len(word)/3+2
+	for _, candidate := range known {
+		distance := editDistance(strings.ToLower(word), strings.ToLower(candidate))
+		if distance < least {
+			best, least = candidate, distance
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ` (did you mean "` + best + `"?)`
+}
+
+// editDistance is the number of letters to insert, delete, replace or swap with
+// their neighbour to make b of a (optimal string alignment).
+func editDistance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replace := last[j-1]
+			if a[i-1] != b[j-1] {
+				replace++
+			}
+			row[j] = min(replace, last[j]+1, row[j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

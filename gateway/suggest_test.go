@@ -1,0 +1,20 @@
+package gateway
+
+import "testing"
+
+func TestSuggest(t *testing.T) {
+	known := []string{"payment", "orders", "users"}
+	for _, test := range []struct{ word, want string }{
+		{"payments", ` (did you mean "payment"?)`},
+		{"Payment", ` (did you mean "payment"?)`},
+		{"paymnet", ` (did you mean "payment"?)`},
+		{"order", ` (did you mean "orders"?)`},
+		{"user", ` (did you mean "users"?)`},
+		{"shipping", ""},
+		{"", ""},
+	} {
+		if got := Suggest(test.word, known); got != test.want {
+			t.Errorf("for %q: got %q, want %q", test.word, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,267 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience is how long anything may take that has to happen. It is far above what
+// is needed, and only a failing test uses it up.
+const patience = 20 * time.Second
+
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s in vain until %s", patience, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// newClient makes a client that changes nothing of what it gets.
+func newClient(t testing.TB) *http.Client {
+	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// answer is a whole response.
+type answer struct {
+	status          int
+	header, trailer http.Header
+	length          int64
+	body            string
+}
+
+// echo is what the demo's backend says of a request, as far as the tests look at it.
+type echo struct {
+	Service, Container, Local, Protocol, Method, Host string
+
+	TLS        bool
+	RequestURI string `json:"request_uri"`
+	Headers    http.Header
+	Trailers   http.Header
+	BodyBytes  int64  `json:"body_bytes"`
+	BodySHA256 string `json:"body_sha256"`
+}
+
+func (a answer) echo(t testing.TB) (e echo) {
+	t.Helper()
+	if a.status != http.StatusOK {
+		t.Fatalf("got status %d and %q, want the backend's echo", a.status, a.body)
+	}
+	must(t, "reading the backend's echo", json.Unmarshal([]byte(a.body), &e))
+	return e
+}
+
+// do sends a request and reads its answer.
+func do(client *http.Client, request *http.Request) (answer, error) {
+	response, err := client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, response.Trailer, response.ContentLength, string(body)}, err
+}
+
+// request makes a request of the gateway. headers are names and values in turn.
+func (g *gateway) request(t testing.TB, method, target, body string, headers ...string) *http.Request {
+	t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), method, g.url(target), reader)
+	must(t, "making a request", err)
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	return request
+}
+
+// ask sends a request that must be answered, whatever the status.
+func (g *gateway) ask(t testing.TB, method, target, body string, headers ...string) answer {
+	t.Helper()
+	got, err := do(g.client, g.request(t, method, target, body, headers...))
+	must(t, method+" "+target, err)
+	return got
+}
+
+func (g *gateway) get(t testing.TB, target string) answer {
+	t.Helper()
+	return g.ask(t, http.MethodGet, target, "")
+}
+
+// awaitStatus asks until the answer has that status.
+func (g *gateway) awaitStatus(t testing.TB, target string, status int) {
+	t.Helper()
+	last := 0
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s: the last status was %d, want %d", target, last, status)
+		}
+	}()
+	eventually(t, fmt.Sprintf("%s is answered with %d", target, status), func() bool {
+		last = g.get(t, target).status
+		return last == status
+	})
+}
+
+// raw sends bytes over a connection of its own, and reads the answers that come
+// before the gateway closes it, which the last request should ask for.
+func (g *gateway) raw(t testing.TB, bytes string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", g.address())
+	must(t, "dialing the gateway", err)
+	defer conn.Close()
+	must(t, "setting a deadline", conn.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, bytes)
+	must(t, "sending bytes", err)
+	got, err := io.ReadAll(conn)
+	must(t, "reading bytes", err)
+	return string(got)
+}
+
+// rawGet sends a GET request whose target is exactly these bytes.
+func (g *gateway) rawGet(t testing.TB, target string) answer {
+	t.Helper()
+	text := g.raw(t, "GET "+target+" HTTP/1.1\r\nHost: gateway.example\r\nConnection: close\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(text)), nil)
+	if err != nil {
+		t.Fatalf("GET %s: reading the answer %q: %v", target, text, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	must(t, "reading the body", err)
+	return answer{status: response.StatusCode, header: response.Header, length: response.ContentLength, body: string(body)}
+}
+
+// counts is what the demo's backend has seen.
+type counts struct {
+	Total       int
+	ByMethod    map[string]int `json:"by_method"`
+	InFlight    int            `json:"in_flight"`
+	MaxInFlight int            `json:"max_in_flight"`
+}
+
+// counts asks the container itself, not the gateway.
+func (b *box) counts(t testing.TB) (c counts) {
+	t.Helper()
+	must(t, "asking "+b.name, json.Unmarshal([]byte(b.ask(t, http.MethodGet, "/count")), &c))
+	return c
+}
+
+// ask sends a request to the container itself.
+func (b *box) ask(t testing.TB, method, target string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+net.JoinHostPort(b.ip, "8080")+target, nil)
+	must(t, "making a request", err)
+	request.Close = true
+	got, err := do(http.DefaultClient, request)
+	must(t, "asking "+b.name, err)
+	return got.body
+}
+
+// traffic is the same request sent over and over by several clients.
+type traffic struct {
+	cancel  context.CancelFunc
+	clients sync.WaitGroup
+
+	mu    sync.Mutex
+	tally map[string]int // by status, or by error. Guarded by mu.
+}
+
+// startTraffic sends GET requests, one at a time by each of several clients,
+// until the traffic is stopped. They do not wait between requests.
+func (g *gateway) startTraffic(t testing.TB, clients int, target string) *traffic {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	tr := &traffic{cancel: cancel, tally: make(map[string]int)}
+	for range clients {
+		client := newClient(t)
+		tr.clients.Go(func() {
+			for ctx.Err() == nil {
+				tr.count(ctx, client, g.url(target))
+			}
+		})
+	}
+	t.Cleanup(func() { tr.stop() })
+	return tr
+}
+
+func (tr *traffic) count(ctx context.Context, client *http.Client, url string) {
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		panic(err)
+	}
+	// A request that was begun is ended: the gateway must not see clients leave.
+	got, err := do(client, request)
+	outcome := strconv.Itoa(got.status)
+	if err != nil {
+		outcome = err.Error()
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.tally[outcome]++
+}
+
+// seen returns how often an outcome was seen so far.
+func (tr *traffic) seen(outcome string) int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.tally[outcome]
+}
+
+// awaitMore waits until an outcome was seen that many times more.
+func (tr *traffic) awaitMore(t testing.TB, outcome string, more int) {
+	t.Helper()
+	until := tr.seen(outcome) + more
+	eventually(t, fmt.Sprintf("%d more answers are %s", more, outcome), func() bool { return tr.seen(outcome) >= until })
+}
+
+// stop ends the traffic and returns how often each outcome was seen.
+func (tr *traffic) stop() map[string]int {
+	tr.cancel()
+	tr.clients.Wait()
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.tally
+}
+
+// only fails the test if there were other outcomes than these, or one of these
+// was not seen.
+func only(t testing.TB, tally map[string]int, outcomes ...string) {
+	t.Helper()
+	for _, outcome := range outcomes {
+		if tally[outcome] == 0 {
+			t.Errorf("no answer was %s: %v", outcome, tally)
+		}
+	}
+	if len(tally) > len(outcomes) {
+		t.Errorf("got %v, want nothing but %v", tally, outcomes)
+	}
+}
+
+// isTimeout reports whether an error is that of a deadline.
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

@@ -1,0 +1,267 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
+)
+
+const (
+	image = "rgate-demo-backend:latest" // exposes port 8080
+
+	// Everything that a run makes in the engine carries this label, with the ID of
+	// the run's process: what belongs to a process that is gone is left over.
+	runLabel = "rgate.integration"
+
+	// The label by which the tests' backends choose their containers.
+	appLabel = "app_name"
+)
+
+var runID = strconv.Itoa(os.Getpid())
+
+// appOf is a value of appLabel that no other test uses.
+func appOf(t testing.TB) string {
+	return regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(t.Name(), "-") + "-" + runID
+}
+
+// spec is what a test wants of a container beyond the ordinary, which is: the
+// label appLabel=appOf(t), the backend listening on 8080, no health check, the
+// default network.
+type spec struct {
+	labels   map[string]string // added
+	env      []string
+	args     []string
+	ports    []string // exposed besides 8080, such as `9090/tcp`
+	host     bool     // in the host's network
+	networks []string // instead of the default one
+	health   *container.HealthConfig
+	created  bool // do not start it
+	deaf     bool // do not wait until it listens on 8080
+}
+
+// box is a container.
+type box struct {
+	id, name string
+	ip       string // in its first network; empty until it is known
+}
+
+var boxes atomic.Int64
+
+// startContainer runs a container of the demo's backend, which is removed when
+// the test ends, and waits until it listens.
+func startContainer(t testing.TB, s spec) *box {
+	t.Helper()
+	config := &container.Config{
+		Image:        image,
+		Cmd:          s.args,
+		Env:          s.env,
+		Labels:       map[string]string{runLabel: runID, appLabel: appOf(t), "env": "production"},
+		ExposedPorts: nat.PortSet{},
+		Healthcheck:  &container.HealthConfig{Test: []string{"NONE"}},
+	}
+	for name, value := range s.labels {
+		config.Labels[name] = value
+	}
+	for _, port := range s.ports {
+		config.ExposedPorts[nat.Port(port)] = struct{}{}
+	}
+	if s.health != nil {
+		config.Healthcheck = s.health
+	}
+	hostConfig := &container.HostConfig{}
+	switch {
+	case s.host:
+		hostConfig.NetworkMode = network.NetworkHost
+	case len(s.networks) > 0:
+		hostConfig.NetworkMode = container.NetworkMode(s.networks[0])
+	}
+	b := &box{name: fmt.Sprintf("%s-%d", strings.ToLower(appOf(t)), boxes.Add(1))}
+	created, err := engine.ContainerCreate(t.Context(), config, hostConfig, nil, nil, b.name)
+	if err != nil {
+		t.Fatalf("creating a container: %v", err)
+	}
+	b.id = created.ID
+	t.Cleanup(func() { b.remove(t) })
+	for _, name := range s.networks[min(1, len(s.networks)):] {
+		b.connect(t, name)
+	}
+	if s.created {
+		return b
+	}
+	b.start(t)
+	if !s.deaf && !s.host {
+		b.awaitPort(t, 8080)
+	}
+	return b
+}
+
+// awaitPort waits until the container listens on a port.
+func (b *box) awaitPort(t testing.TB, port int) {
+	t.Helper()
+	address := net.JoinHostPort(b.ip, strconv.Itoa(port))
+	eventually(t, b.name+" listens on "+address, func() bool {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+}
+
+func (b *box) start(t testing.TB) {
+	t.Helper()
+	must(t, "starting "+b.name, engine.ContainerStart(t.Context(), b.id, container.StartOptions{}))
+	about, err := engine.ContainerInspect(t.Context(), b.id)
+	must(t, "inspecting "+b.name, err)
+	b.ip = about.NetworkSettings.IPAddress
+	for _, attached := range about.NetworkSettings.Networks {
+		if b.ip == "" {
+			b.ip = attached.IPAddress
+		}
+	}
+}
+
+func (b *box) kill(t testing.TB) {
+	t.Helper()
+	must(t, "killing "+b.name, engine.ContainerKill(t.Context(), b.id, "KILL"))
+}
+
+// stop ends the container as `docker stop` does, and waits for its end.
+func (b *box) stop(t testing.TB) {
+	t.Helper()
+	must(t, "stopping "+b.name, engine.ContainerStop(t.Context(), b.id, container.StopOptions{}))
+}
+
+func (b *box) restart(t testing.TB) {
+	t.Helper()
+	must(t, "restarting "+b.name, engine.ContainerRestart(t.Context(), b.id, container.StopOptions{}))
+}
+
+func (b *box) pause(t testing.TB) {
+	t.Helper()
+	must(t, "pausing "+b.name, engine.ContainerPause(t.Context(), b.id))
+}
+
+func (b *box) unpause(t testing.TB) {
+	t.Helper()
+	must(t, "unpausing "+b.name, engine.ContainerUnpause(t.Context(), b.id))
+}
+
+func (b *box) connect(t testing.TB, name string) {
+	t.Helper()
+	must(t, "connecting "+b.name, engine.NetworkConnect(t.Context(), name, b.id, nil))
+}
+
+func (b *box) disconnect(t testing.TB, name string) {
+	t.Helper()
+	must(t, "disconnecting "+b.name, engine.NetworkDisconnect(t.Context(), name, b.id, false))
+}
+
+// addressIn returns the container's address in a network.
+func (b *box) addressIn(t testing.TB, name string) string {
+	t.Helper()
+	about, err := engine.ContainerInspect(t.Context(), b.id)
+	must(t, "inspecting "+b.name, err)
+	return about.NetworkSettings.Networks[name].IPAddress
+}
+
+func (b *box) remove(t testing.TB) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := engine.ContainerRemove(ctx, b.id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && !errdefs.IsNotFound(err) {
+		t.Errorf("removing %s: %v", b.name, err)
+	}
+}
+
+// makeNetwork makes a network of containers, which is removed when the test ends.
+// Containers in it must be started later than it is made, so that they go first.
+func makeNetwork(t testing.TB, suffix string) string {
+	t.Helper()
+	name := strings.ToLower(appOf(t)) + "-" + suffix
+	created, err := engine.NetworkCreate(t.Context(), name, network.CreateOptions{Labels: map[string]string{runLabel: runID}})
+	must(t, "making network "+name, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := engine.NetworkRemove(ctx, created.ID); err != nil {
+			t.Errorf("removing network %s: %v", name, err)
+		}
+	})
+	return name
+}
+
+// happenings returns a function that waits for the next event of a container of
+// the given kind, and returns the moment when the engine says it was.
+func (b *box) happenings(t testing.TB, what events.Action) func() time.Time {
+	t.Helper()
+	messages, errs := engine.Events(t.Context(), events.ListOptions{Filters: filters.NewArgs(
+		filters.Arg("container", b.id), filters.Arg("event", string(what)))})
+	return func() time.Time {
+		t.Helper()
+		select {
+		case m := <-messages:
+			return time.Unix(0, m.TimeNano)
+		case err := <-errs:
+			t.Fatalf("waiting for the %s event of %s: %v", what, b.name, err)
+		case <-time.After(patience):
+			t.Fatalf("the engine did not tell of the %s event of %s within %s", what, b.name, patience)
+		}
+		panic("unreachable")
+	}
+}
+
+// removeLeftovers removes containers and networks of runs that are no more.
+func removeLeftovers(ctx context.Context) error {
+	ours := filters.NewArgs(filters.Arg("label", runLabel))
+	containers, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: ours})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range containers {
+		if !lives(c.Labels[runLabel]) {
+			errs = append(errs, engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}))
+		}
+	}
+	networks, err := engine.NetworkList(ctx, network.ListOptions{Filters: ours})
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		if !lives(n.Labels[runLabel]) {
+			errs = append(errs, engine.NetworkRemove(ctx, n.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lives tells whether a run's process is there. A run that shares the engine from
+// another machine cannot be seen; its containers would have to bear that.
+func lives(run string) bool {
+	pid, err := strconv.Atoi(run)
+	return err == nil && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+}
+
+func must(t testing.TB, doing string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", doing, err)
+	}
+}

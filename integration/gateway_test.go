@@ -1,0 +1,279 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// gateway is a process of rgate.
+type gateway struct {
+	cmd    *exec.Cmd
+	file   string // its configuration
+	port   int
+	admin  int
+	client *http.Client
+	output *output // what it wrote to stdout and stderr
+
+	exited   chan struct{}
+	exitCode int // once exited is closed
+}
+
+// startGateway runs `rgate -c FILE -p PORT` until the test ends. In the
+// configuration, $APP stands for appOf(t), $PORT and $ADMIN for the ports of the
+// gateway and of its admin API, $DIR for a folder of its own. The admin address
+// is added if it is not there.
+func startGateway(t testing.TB, config string, env ...string) *gateway {
+	t.Helper()
+	if !strings.Contains(config, "admin:") {
+		config = strings.TrimRight(config, "\n") + "\nadmin: localhost:$ADMIN\n"
+	}
+	return launch(t, "rgate.yaml", config, env, "-c", "$FILE", "-p", "$PORT")
+}
+
+// launch runs rgate with a configuration in a file of that name, and waits until
+// it listens. In args, $FILE stands for the file.
+func launch(t testing.TB, name, config string, env []string, args ...string) *gateway {
+	t.Helper()
+	folder := t.TempDir()
+	g := &gateway{
+		file: filepath.Join(folder, name), port: freePort(t), admin: freePort(t),
+		output: new(output), exited: make(chan struct{}),
+	}
+	t.Cleanup(func() { g.logIfFailed(t) })
+	g.write(t, config)
+	g.client = newClient(t)
+	for i, arg := range args {
+		args[i] = strings.NewReplacer("$FILE", g.file, "$PORT", strconv.Itoa(g.port)).Replace(arg)
+	}
+	g.cmd = rgateCommand(folder, env, args...)
+	g.cmd.Stdout, g.cmd.Stderr = g.output, g.output
+	must(t, "starting the gateway", g.cmd.Start())
+	go func() {
+		_ = g.cmd.Wait() // its exit code says the same
+		g.exitCode = g.cmd.ProcessState.ExitCode()
+		close(g.exited)
+	}()
+	t.Cleanup(func() { g.end(t) })
+	g.awaitListener(t)
+	return g
+}
+
+// rgateCommand makes a command of the binary, which keeps its files in a folder.
+func rgateCommand(folder string, env []string, args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), "HOME="+folder, "XDG_DATA_HOME="+folder, "XDG_CONFIG_HOME="+folder)
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// write replaces the gateway's configuration file.
+func (g *gateway) write(t testing.TB, config string) {
+	t.Helper()
+	config = strings.NewReplacer("$APP", appOf(t), "$PORT", strconv.Itoa(g.port), "$ADMIN", strconv.Itoa(g.admin),
+		"$DIR", filepath.Dir(g.file)).Replace(config)
+	must(t, "writing the configuration", os.WriteFile(g.file, []byte(config), 0o600))
+}
+
+// url is the address of the gateway with a path and query.
+func (g *gateway) url(target string) string {
+	return "http://" + g.address() + target
+}
+
+func (g *gateway) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(g.port)) }
+
+// adminURL is the address of the gateway's admin API with a path.
+func (g *gateway) adminURL(path string) string {
+	return fmt.Sprintf("http://localhost:%d%s", g.admin, path)
+}
+
+func (g *gateway) awaitListener(t testing.TB) {
+	t.Helper()
+	eventually(t, "the gateway listens", func() bool {
+		select {
+		case <-g.exited:
+			t.Fatalf("the gateway exited with %d:\n%s", g.exitCode, g.output)
+		default:
+		}
+		conn, err := net.Dial("tcp", g.address())
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// await waits until a backend has that many upstreams. No request is sent.
+func (g *gateway) await(t testing.TB, backend string, upstreams int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("backend %s has %d upstreams", backend, upstreams), func() bool {
+		return g.metric(t, "rgate_backend_upstreams", "backend", backend) == float64(upstreams)
+	})
+}
+
+// metric sums up the values of a metric's series that have these labels, given as
+// names and values in turn.
+func (g *gateway) metric(t testing.TB, name string, labels ...string) (sum float64) {
+	t.Helper()
+	response, err := g.client.Get(g.adminURL("/metrics"))
+	must(t, "reading the metrics", err)
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	must(t, "parsing the metrics", err)
+	for _, series := range families[name].GetMetric() {
+		have := make(map[string]string)
+		for _, label := range series.GetLabel() {
+			have[label.GetName()] = label.GetValue()
+		}
+		same := true
+		for i := 0; i+1 < len(labels); i += 2 {
+			same = same && have[labels[i]] == labels[i+1]
+		}
+		if same {
+			sum += series.GetGauge().GetValue() + series.GetCounter().GetValue() + float64(series.GetHistogram().GetSampleCount())
+		}
+	}
+	return sum
+}
+
+// signal sends a signal to the process.
+func (g *gateway) signal(t testing.TB, signal os.Signal) {
+	t.Helper()
+	must(t, "sending a signal to the gateway", g.cmd.Process.Signal(signal))
+}
+
+// awaitExit waits for the process's end and returns its exit code.
+func (g *gateway) awaitExit(t testing.TB) int {
+	t.Helper()
+	select {
+	case <-g.exited:
+		return g.exitCode
+	case <-time.After(patience):
+		t.Fatalf("the gateway did not end within %s", patience)
+		return -1
+	}
+}
+
+// end ends the process. It must do so by itself when told to, with status 0, and
+// the race detector must have had nothing to say.
+func (g *gateway) end(t testing.TB) {
+	g.client.CloseIdleConnections()
+	select {
+	case <-g.exited:
+	default:
+		if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("ending the gateway: %v", err)
+		}
+		select {
+		case <-g.exited:
+			if g.exitCode != 0 {
+				t.Errorf("the gateway exited with %d after SIGTERM", g.exitCode)
+			}
+		case <-time.After(2 * patience):
+			t.Errorf("the gateway did not end %s after SIGTERM", 2*patience)
+			_ = g.cmd.Process.Kill()
+			<-g.exited
+		}
+	}
+	for _, trouble := range []string{"DATA RACE", "panic", "goroutine "} {
+		if strings.Contains(g.output.String(), trouble) {
+			t.Errorf("the gateway's output has %q in it", trouble)
+		}
+	}
+}
+
+func (g *gateway) logIfFailed(t testing.TB) {
+	if t.Failed() {
+		t.Logf("the gateway wrote:\n%s", g.output)
+	}
+}
+
+// output keeps what a process writes.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer // Guarded by mu.
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// outcome is how a command ended.
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+// rgate runs a command of the binary to its end.
+func rgate(t testing.TB, env []string, args ...string) outcome {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := rgateCommand(t.TempDir(), env, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second
+	must(t, "starting rgate", cmd.Start())
+	slow := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() })
+	defer slow.Stop()
+	if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() < 0 {
+		t.Fatalf("rgate %v did not end: %v\n%s", args, err, &stderr)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// Ports below those that the system gives to outgoing connections, so that a port
+// that is free now is still free when the gateway listens on it.
+const lowestPort, portCount = 12000, 18000
+
+var lastPort atomic.Int64
+
+func init() { lastPort.Store(int64(os.Getpid()*37) % portCount) }
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range portCount {
+		port := lowestPort + int(lastPort.Add(1))%portCount
+		listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
+	}
+	t.Fatal("there is no free port")
+	return 0
+}
+
+// sortedKeys is what a failing test says of a map.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// discard reads a body to its end, so that its connection can be used again.
+func discard(body io.ReadCloser) {
+	_, _ = io.Copy(io.Discard, body)
+	_ = body.Close()
+}

@@ -1,0 +1,222 @@
+package stats
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() {
+	httpcaddyfile.RegisterDirective("rgate_stats", parseCaddyfile)
+}
+
+// parseCaddyfile takes a first argument that begins with a slash as the page's
+// path and not, as other directives do, as a matcher: a handler that saw only the
+// requests for its own page would have nothing to show.
+func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next() // the directive's name
+	var matcher caddy.ModuleMap
+	if h.NextArg() && !strings.HasPrefix(h.Val(), "/") {
+		h.Prev()
+		var err error
+		if matcher, err = h.ExtractMatcherSet(); err != nil {
+			return nil, err
+		}
+	}
+	h.Reset()
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return h.NewRoute(matcher, handler), nil
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	rgate_stats [*|@matcher] [<path>|off] {
+//	    path     <path>
+//	    interval <duration>
+//	    sink     <name> ...
+//	    name     <name>
+//	    route    <name>
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return h.unmarshal(d, func(option string) (bool, error) {
+		switch option {
+		case "name":
+			return true, stringArg(d, &h.Name)
+		case "route":
+			return true, stringArg(d, &h.Route)
+		}
+		return false, nil
+	})
+}
+
+// UnmarshalCaddyfile sets up the statistics from Caddyfile tokens, of which the
+// first is the directive's name. Syntax:
+//
+//	stats [<path>|off] {
+//	    path     <path>
+//	    interval <duration>
+//	    sink     <name> ...
+//	}
+//
+// With `off`, the page is off, and sinks and metrics work all the same. A sink
+// may be given any number of times.
+func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return c.unmarshal(d, func(string) (bool, error) { return false, nil })
+}
+
+// unmarshal reads the directive; more tells whether it has read an option that
+// is not known here.
+func (c *Config) unmarshal(d *caddyfile.Dispenser, more func(option string) (bool, error)) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		if d.Val() == "off" {
+			c.Disabled = true
+		} else if err := c.setPath(d); err != nil {
+			return err
+		}
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+	}
+	for d.NextBlock(d.Nesting()) {
+		known, err := c.unmarshalOption(d)
+		if err == nil && !known {
+			known, err = more(d.Val())
+		}
+		if err != nil {
+			return err
+		}
+		if !known {
+			return d.Errf("unrecognized subdirective '%s'", d.Val())
+		}
+	}
+	return nil
+}
+
+func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) {
+	switch d.Val() {
+	case "path":
+		if !d.NextArg() {
+			return true, d.ArgErr()
+		}
+		if err := c.setPath(d); err != nil {
+			return true, err
+		}
+		if d.NextArg() {
+			return true, d.ArgErr()
+		}
+		return true, nil
+	case "interval":
+		var text string
+		if err := stringArg(d, &text); err != nil {
+			return true, err
+		}
+		interval, err := caddy.ParseDuration(text)
+		if err != nil {
+			return true, d.Errf("the interval '%s' is not a duration; use one such as 30s or 1m", text)
+		}
+		c.Interval = caddy.Duration(interval)
+		return true, nil
+	case "sink":
+		return true, c.unmarshalSink(d)
+	}
+	return false, nil
+}
+
+// setPath takes the current token as the page's path.
+func (c *Config) setPath(d *caddyfile.Dispenser) error {
+	if c.Path != "" {
+		return d.Errf("the path of the statistics page is given twice: '%s' and '%s'", c.Path, d.Val())
+	}
+	if !strings.HasPrefix(d.Val(), "/") {
+		return d.Errf("the path of the statistics page must begin with a slash: use '/%s', or 'off' for none", d.Val())
+	}
+	if strings.ContainsAny(d.Val(), "*?#") {
+		return d.Errf("the path of the statistics page is one path, without '*', '?' or '#', not '%s'; "+
+			"to record only some requests, put a named matcher before it", d.Val())
+	}
+	c.Path = d.Val()
+	return nil
+}
+
+func (c *Config) unmarshalSink(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	name := d.Val()
+	sink, err := caddyfile.UnmarshalModule(d, "rgate.stats.sinks."+name)
+	if err != nil {
+		return err
+	}
+	c.SinksRaw = append(c.SinksRaw, caddyconfig.JSONModuleObject(sink, "sink", name, nil))
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the sink from Caddyfile tokens. Syntax:
+//
+//	json_lines [<filename>] {
+//	    filename     <filename>
+//	    roll_size_mb <MiB>
+//	    roll_keep    <files>
+//	}
+func (j *JSONLines) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the sink's name
+	if d.NextArg() {
+		j.Filename = d.Val()
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+	}
+	for d.NextBlock(d.Nesting()) {
+		var err error
+		switch d.Val() {
+		case "filename":
+			err = stringArg(d, &j.Filename)
+		case "roll_size_mb":
+			err = intArg(d, &j.RollSizeMB)
+		case "roll_keep":
+			err = intArg(d, &j.RollKeep)
+		default:
+			err = d.Errf("unrecognized subdirective '%s'", d.Val())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stringArg reads the one argument of the current subdirective.
+func stringArg(d *caddyfile.Dispenser, into *string) error {
+	if !d.AllArgs(into) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func intArg(d *caddyfile.Dispenser, into *int) error {
+	var text string
+	if err := stringArg(d, &text); err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return d.Errf("'%s' is not a whole number above zero", text)
+	}
+	*into = n
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler = (*Config)(nil)
+	_ caddyfile.Unmarshaler = (*JSONLines)(nil)
+)

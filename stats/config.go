@@ -1,0 +1,145 @@
+// Package stats keeps the figures of a gateway: how many requests succeeded and
+// failed, and how long they took, by route and backend.
+//
+// A [Recorder] is the pure core: each [Series] counts statuses and keeps a sketch
+// of the latencies (DDSketch, 1 %) in about the time that it takes to read the
+// clock twice. Everything else reads from it: the statistics page, Prometheus
+// metrics, and sinks, which are modules that get a [Snapshot] at every interval.
+//
+// A handler gets all of this by a [Config]; what it counts outlives a reload of
+// the configuration.
+package stats
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	defaultInterval = time.Minute
+	minInterval     = time.Second
+)
+
+// Config says where the statistics can be read, and where else they go.
+type Config struct {
+	// The path of the statistics page, which is compared with the whole path of a
+	// request. Must begin with `/` and have no `*`, `?` or `#`. Default: `/stats`.
+	Path string `json:"path,omitempty"`
+
+	// Turns the page off. Figures are kept all the same. Default: false.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// Where a snapshot of the figures is sent at every interval, and a last time
+	// when the configuration is unloaded. The last 60 are kept in memory anyway.
+	SinksRaw []json.RawMessage `json:"sinks,omitempty" caddy:"namespace=rgate.stats.sinks inline_key=sink"`
+
+	// How often a snapshot is sent to the sinks, at least 1s. Default: 1m.
+	Interval caddy.Duration `json:"interval,omitempty"`
+}
+
+// Validate reports what is wrong with the values, apart from the sinks.
+func (c *Config) Validate() error {
+	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
+		return fmt.Errorf("checking stats: the path %q does not begin with a slash; use %q", c.Path, "/"+c.Path)
+	}
+	if strings.ContainsAny(c.Path, "*?#") {
+		return fmt.Errorf("checking stats: the path %q is not one path; leave out '*', '?' and '#'", c.Path)
+	}
+	if c.Interval != 0 && time.Duration(c.Interval) < minInterval {
+		return fmt.Errorf("checking stats: the interval %s is too short; use at least %s", time.Duration(c.Interval), minInterval)
+	}
+	return nil
+}
+
+// Start begins to record under a gateway's name, which must not change between
+// reloads for the figures to outlive them. It is to be called when a module is
+// provisioned; the handle's Close belongs into its Cleanup. If it fails, nothing
+// is left behind.
+func (c *Config) Start(ctx caddy.Context, name string) (*Handle, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	outlets, err := c.loadSinks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := acquireRecorder(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := registerMetrics(ctx.GetMetricsRegistry(), rec); err != nil {
+		return nil, errors.Join(err, releaseRecorder(name))
+	}
+
+	h := &Handle{name: name, rec: rec}
+	if !c.Disabled {
+		h.path = c.Path
+		if h.path == "" {
+			h.path = DefaultPath
+		}
+	}
+	interval := time.Duration(c.Interval)
+	if interval == 0 {
+		interval = defaultInterval
+	}
+	h.reporter = startReporter(rec, outlets, interval, ctx.Logger())
+	return h, nil
+}
+
+func (c *Config) loadSinks(ctx caddy.Context) ([]*outlet, error) {
+	if len(c.SinksRaw) == 0 {
+		return nil, nil
+	}
+	mods, err := ctx.LoadModule(c, "SinksRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading stats sinks: %w", err)
+	}
+	var outlets []*outlet
+	for _, mod := range mods.([]any) {
+		sink, ok := mod.(Sink)
+		if !ok {
+			return nil, fmt.Errorf("loading stats sinks: %T is not a sink; its module must implement stats.Sink", mod)
+		}
+		outlets = append(outlets, &outlet{name: string(mod.(caddy.Module).CaddyModule().ID), sink: sink})
+	}
+	return outlets, nil
+}
+
+// registerMetrics ignores that a recorder is registered already: several handlers
+// of one configuration may share it.
+func registerMetrics(registry *prometheus.Registry, rec *Recorder) error {
+	if registry == nil {
+		return nil
+	}
+	err := registry.Register(newCollector(rec))
+	var registered prometheus.AlreadyRegisteredError
+	if err != nil && !errors.As(err, &registered) {
+		return fmt.Errorf("registering metrics of %q: %w", rec.name, err)
+	}
+	return nil
+}
+
+// recorders are kept by their gateway's name, so that a new configuration goes on
+// with the figures of the old one.
+var recorders = caddy.NewUsagePool()
+
+func acquireRecorder(name string) (*Recorder, error) {
+	rec, _, err := recorders.LoadOrNew(name, func() (caddy.Destructor, error) {
+		return NewRecorder(name), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making recorder %q: %w", name, err)
+	}
+	return rec.(*Recorder), nil
+}
+
+func releaseRecorder(name string) error {
+	_, err := recorders.Delete(name)
+	return err
+}

@@ -1,0 +1,67 @@
+package stats
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+)
+
+// Handle is one configuration's hold on a recorder. It serves the page and feeds
+// the sinks until it is closed.
+type Handle struct {
+	name     string
+	path     string // empty if the page is off
+	rec      *Recorder
+	reporter *reporter
+
+	mu    sync.Mutex
+	held  []*Series // guarded by mu
+	close sync.Once
+	err   error
+}
+
+// Series returns the series of a route's requests to a backend, which is empty
+// for requests that go to none. It is made if need be, and held until Close. It
+// must not be called on the request path.
+func (h *Handle) Series(route, backend string) *Series {
+	s := h.rec.Series(route, backend)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = append(h.held, s)
+	return s
+}
+
+// ServesPath tells whether the statistics page is at this path.
+func (h *Handle) ServesPath(path string) bool {
+	return path == h.path && path != ""
+}
+
+// ServePage answers a request for the statistics page.
+func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
+	return servePage(h.rec, w, r)
+}
+
+// Report returns the figures that a query asks for.
+func (h *Handle) Report(q Query) Report { return h.rec.Report(q) }
+
+// Recent returns the snapshots of the last intervals, the oldest first.
+func (h *Handle) Recent() []Snapshot { return h.reporter.recent.Snapshots() }
+
+// Close sends a last snapshot to the sinks, which takes a few seconds at most,
+// closes them, and lets go of the recorder. The figures of a recorder that
+// nobody holds are gone. A second call, and one on nil, do nothing.
+func (h *Handle) Close() error {
+	if h == nil {
+		return nil
+	}
+	h.close.Do(func() {
+		h.err = h.reporter.stop()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, s := range h.held {
+			h.rec.Release(s)
+		}
+		h.err = errors.Join(h.err, releaseRecorder(h.name))
+	})
+	return h.err
+}

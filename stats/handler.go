@@ -1,0 +1,77 @@
+package stats
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler keeps statistics of the requests that pass through it, and answers
+// those for the statistics page, which it does not count.
+//
+// The page is JSON: how many requests succeeded (200–399) and failed (400 and
+// above), and their latency in milliseconds. `?window=1m`, `5m` or `1h` limits it
+// to what happened lately; `?by=route` adds each route's figures. The same figures
+// are among Caddy's metrics, as `rgate_requests_total`,
+// `rgate_request_duration_seconds` and `rgate_requests_in_flight`.
+type Handler struct {
+	Config
+
+	// The name under which the figures outlive a reload of the configuration.
+	// Handlers of the same name share them. Default: `rgate_stats`.
+	Name string `json:"name,omitempty"`
+
+	// The route that the requests are counted under, for telling apart handlers
+	// that share their name. Default: `_default`.
+	Route string `json:"route,omitempty"`
+
+	handle *Handle
+	series *Series
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_stats",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision begins to record.
+func (h *Handler) Provision(ctx caddy.Context) (err error) {
+	if h.Name == "" {
+		h.Name = "rgate_stats"
+	}
+	if h.Route == "" {
+		h.Route = DefaultRoute
+	}
+	if h.handle, err = h.Start(ctx, h.Name); err != nil {
+		return err
+	}
+	h.series = h.handle.Series(h.Route, "")
+	return nil
+}
+
+// ServeHTTP answers with the statistics page, or records how the next handler does.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.handle.ServesPath(r.URL.Path) {
+		return h.handle.ServePage(w, r)
+	}
+	return h.series.Serve(w, r, next)
+}
+
+// Cleanup sends a last snapshot to the sinks and lets go of the figures.
+func (h *Handler) Cleanup() error { return h.handle.Close() }
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

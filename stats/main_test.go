@@ -1,0 +1,52 @@
+package stats
+
+import (
+	"go/parser"
+	"go/token"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	// Caddy's packages start goroutines of their own when they are loaded.
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
+}
+
+// The core counts and remembers; it knows nothing of HTTP servers or metrics.
+func TestCoreIsPure(t *testing.T) {
+	for _, name := range []string{"tally.go", "ring.go", "series.go", "recorder.go", "report.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, imp := range file.Imports {
+			path := strings.Trim(imp.Path.Value, `"`)
+			if strings.Contains(path, "caddy") || strings.Contains(path, "prometheus") || path == "net/http" {
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
+	}
+}
+
+// eventually polls a condition until it holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// discard is a response writer that keeps nothing.
+type discard struct{ header http.Header }
+
+func newDiscard() http.ResponseWriter         { return discard{http.Header{}} }
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(p []byte) (int, error) { return len(p), nil }
+func (d discard) WriteHeader(int)             {}

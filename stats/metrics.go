@@ -1,0 +1,80 @@
+package stats
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// buckets are the upper bounds of the latency histogram, in seconds. The sketch
+// is finer; they can be changed without losing anything.
+var buckets = []float64{
+	.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300,
+}
+
+// collector renders a recorder's figures as metrics when they are scraped; until
+// then they cost nothing.
+type collector struct {
+	rec                          *Recorder
+	requests, duration, inFlight *prometheus.Desc
+}
+
+func newCollector(rec *Recorder) *collector {
+	gateway := prometheus.Labels{"gateway": rec.name}
+	return &collector{
+		rec: rec,
+		requests: prometheus.NewDesc("rgate_requests_total",
+			"Requests by the status that they were answered with.",
+			[]string{"route", "backend", "code"}, gateway),
+		duration: prometheus.NewDesc("rgate_request_duration_seconds",
+			"Time until a request was answered, its body included. Protocol switches are left out.",
+			[]string{"route", "backend"}, gateway),
+		inFlight: prometheus.NewDesc("rgate_requests_in_flight",
+			"Requests that have begun and not ended.",
+			[]string{"route", "backend"}, gateway),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.requests
+	ch <- c.duration
+	ch <- c.inFlight
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	c.rec.each(func(s *Series) {
+		t := s.read(AllTime)
+		for _, code := range t.codes {
+			ch <- prometheus.MustNewConstMetric(c.requests, prometheus.CounterValue,
+				float64(code.n), s.route, s.backend, strconv.Itoa(code.code))
+		}
+		ch <- prometheus.MustNewConstHistogram(c.duration, uint64(t.sketch.TotalCount()),
+			t.took.inSeconds(), t.cumulative(buckets), s.route, s.backend)
+		ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue,
+			float64(s.inFlight()), s.route, s.backend)
+	})
+}
+
+// cumulative tells for each bound how many durations were at most that long,
+// give or take those within 1 % of it. The bounds ascend.
+func (t *tally) cumulative(bounds []float64) map[float64]uint64 {
+	counts := make(map[float64]uint64, len(bounds))
+	var n float64
+	i := 0
+	t.sketch.ForEach(func(index int, count float64) (stop bool) {
+		for value := indexes.Value(index); i < len(bounds) && value > bounds[i]; i++ {
+			counts[bounds[i]] = uint64(n)
+		}
+		n += count
+		return i == len(bounds)
+	})
+	for ; i < len(bounds); i++ {
+		counts[bounds[i]] = uint64(n)
+	}
+	return counts
+}
+
+// Interface guard
+var _ prometheus.Collector = (*collector)(nil)

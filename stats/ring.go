@@ -1,0 +1,100 @@
+package stats
+
+import "slices"
+
+// ring remembers the last periods. The current one is open; those before it are
+// sealed: encoded into a few hundred bytes each, and never changed in place.
+type ring struct {
+	size   int64  // sealed periods that are kept
+	slots  []slot // period p is at p % size; made with the first record
+	period int64  // the open one
+	open   *tally // nil until the first record
+}
+
+// slot is a sealed period. Its zero value is an empty one.
+type slot struct {
+	period int64
+	codes  []codeCount
+	took   exactSum
+	sketch []byte
+}
+
+// add counts t in a period, which may be one that is sealed already: a stripe
+// hands over what it has when it is next used, which may be long after.
+func (r *ring) add(period int64, t *tally) {
+	if r.open == nil {
+		r.slots = make([]slot, r.size)
+		r.open = newTally()
+		r.period = period
+	}
+	if period > r.period {
+		r.slots[r.period%r.size] = seal(r.period, r.open)
+		r.open.reset()
+		r.period = period
+	}
+	if period == r.period {
+		r.open.merge(t)
+		return
+	}
+
+	late := &r.slots[period%r.size]
+	if period < r.period-r.size || late.period > period {
+		return // too long ago to be asked for
+	}
+	merged := newTally()
+	if late.period == period {
+		late.unseal(merged)
+	}
+	merged.merge(t)
+	*late = seal(period, merged)
+}
+
+// since adds the open period, if it is first or later, to t. It returns the
+// sealed ones from first on: they are immutable, so that the caller can unseal
+// them without holding up who records.
+func (r *ring) since(first int64, t *tally) (sealed []slot) {
+	if r.open == nil {
+		return nil
+	}
+	if r.period >= first {
+		t.merge(r.open)
+	}
+	for _, s := range r.slots {
+		if s.period >= first && s.codes != nil {
+			sealed = append(sealed, s)
+		}
+	}
+	return sealed
+}
+
+// absorb adds everything that o remembers.
+func (r *ring) absorb(o *ring) {
+	if o.open == nil {
+		return
+	}
+	for _, s := range o.slots {
+		if s.codes != nil {
+			t := newTally()
+			s.unseal(t)
+			r.add(s.period, t)
+		}
+	}
+	r.add(o.period, o.open)
+}
+
+func seal(period int64, t *tally) slot {
+	return slot{
+		period: period,
+		codes:  slices.Clone(t.codes),
+		took:   t.took,
+		sketch: t.encode(true),
+	}
+}
+
+func (s slot) unseal(into *tally) {
+	for _, c := range s.codes {
+		into.count(c.code, c.n)
+	}
+	into.took.add(s.took)
+	into.decode(s.sketch)
+}

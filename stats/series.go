@@ -1,0 +1,194 @@
+package stats
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Series records the requests of one route to one backend. It is resolved once,
+// when a configuration is provisioned, so that a request finds it by a pointer.
+// All methods are safe for concurrent use.
+//
+// What is recorded goes into one of several stripes, so that requests that end
+// at the same time seldom meet. A stripe hands over to the series every ten
+// seconds, and whenever somebody reads.
+type Series struct {
+	route, backend string
+	rec            *Recorder
+	refs           int // guarded by rec.mu
+
+	stripes []stripe // a power of two of them
+
+	mu     sync.Mutex // taken after a stripe's, never before
+	total  *tally
+	recent ring // five minutes, in ticks
+	hourly ring // an hour, in minutes
+}
+
+type stripe struct {
+	mu     sync.Mutex
+	period int64   // the tick in which the tally was counted
+	tally  tally   // not handed over yet
+	done   int64   // requests that ended here, ever
+	heir   *Series // who records instead, once the series is retired
+
+	started atomic.Int64 // requests that began here, ever
+
+	_ [40]byte // two cache lines each: neighbours are prefetched in pairs
+}
+
+// The spans of time that rings count in.
+const (
+	tick           = 10 * time.Second
+	ticksPerMinute = int64(time.Minute / tick)
+)
+
+func newSeries(rec *Recorder, route, backend string) *Series {
+	s := &Series{
+		route:   route,
+		backend: backend,
+		rec:     rec,
+		stripes: make([]stripe, rec.stripes),
+		total:   newTally(),
+		recent:  ring{size: 5 * ticksPerMinute},
+		hourly:  ring{size: 60},
+	}
+	for i := range s.stripes {
+		s.stripes[i].tally = *newTally()
+	}
+	return s
+}
+
+// Record counts an answer. A status of 0 means 200; informational ones (1xx) are
+// ignored, except that 101 is counted by its code, without its duration.
+func (s *Series) Record(status int, took time.Duration) {
+	i := rand.Uint32()
+	s.begin(i)
+	s.end(i, s.rec.now(), status, took)
+}
+
+// begin counts a request as in flight. Any number chooses a stripe, but those of
+// requests that run at the same time should differ in their lowest bits.
+func (s *Series) begin(i uint32) {
+	s.stripes[i&uint32(len(s.stripes)-1)].started.Add(1)
+}
+
+// end records a request that begin has counted, and that ended at a time of the
+// recorder's clock.
+func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration) {
+	if status == 0 {
+		status = 200
+	}
+	st := s.lock(i)
+	if heir := st.heir; heir != nil {
+		st.mu.Unlock()
+		heir.Record(status, took)
+		return
+	}
+	st.done++
+	if status >= 200 || status == 101 {
+		if period := int64(at / tick); period > st.period {
+			s.fold(st)
+			st.period = period
+		}
+		st.tally.add(status, took)
+	}
+	st.mu.Unlock()
+}
+
+// lock returns the stripe, or another one if that is taken, with its mutex held.
+func (s *Series) lock(i uint32) *stripe {
+	for k := range uint32(len(s.stripes)) {
+		st := &s.stripes[(i+k)&uint32(len(s.stripes)-1)]
+		if st.mu.TryLock() {
+			return st
+		}
+	}
+	st := &s.stripes[i&uint32(len(s.stripes)-1)]
+	st.mu.Lock()
+	return st
+}
+
+// fold hands a stripe's tally over. The caller holds the stripe's mutex.
+func (s *Series) fold(st *stripe) {
+	if len(st.tally.codes) == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.total.merge(&st.tally)
+	s.recent.add(st.period, &st.tally)
+	s.hourly.add(st.period/ticksPerMinute, &st.tally)
+	s.mu.Unlock()
+	st.tally.reset()
+}
+
+// foldAll hands over what all stripes have.
+func (s *Series) foldAll() {
+	for i := range s.stripes {
+		st := &s.stripes[i]
+		st.mu.Lock()
+		s.fold(st)
+		st.mu.Unlock()
+	}
+}
+
+// read returns a copy of what was recorded within a window.
+func (s *Series) read(w Window) *tally {
+	s.foldAll()
+	now := int64(s.rec.now() / tick)
+	t := newTally()
+	var sealed []slot
+
+	s.mu.Lock()
+	switch w {
+	case LastMinute:
+		sealed = s.recent.since(now-ticksPerMinute, t)
+	case LastFiveMinutes:
+		sealed = s.recent.since(now-5*ticksPerMinute, t)
+	case LastHour:
+		sealed = s.hourly.since(now/ticksPerMinute-60, t)
+	default:
+		t.merge(s.total)
+	}
+	s.mu.Unlock()
+
+	for _, slot := range sealed {
+		slot.unseal(t)
+	}
+	return t
+}
+
+// inFlight tells how many requests have begun and not ended.
+func (s *Series) inFlight() (n int64) {
+	// What has ended is read first, so that the difference is never negative.
+	for i := range s.stripes {
+		s.stripes[i].mu.Lock()
+		n -= s.stripes[i].done
+		s.stripes[i].mu.Unlock()
+	}
+	for i := range s.stripes {
+		n += s.stripes[i].started.Load()
+	}
+	return n
+}
+
+// retire moves everything to the heir, which from now on also records what
+// requests that still hold this series report.
+func (s *Series) retire(heir *Series) {
+	for i := range s.stripes {
+		st := &s.stripes[i]
+		st.mu.Lock()
+		s.fold(st)
+		st.heir = heir
+		st.mu.Unlock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	heir.mu.Lock()
+	defer heir.mu.Unlock()
+	heir.total.merge(s.total)
+	heir.recent.absorb(&s.recent)
+	heir.hourly.absorb(&s.hourly)
+}

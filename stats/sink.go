@@ -1,0 +1,184 @@
+package stats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Sink takes the figures somewhere: a file, a database, another system. A module
+// in the namespace `rgate.stats.sinks` must implement it. If it is an io.Closer
+// as well, it is closed after the last snapshot; that, and not Cleanup, is the
+// place to let go of a file or a connection.
+type Sink interface {
+	// Write stores a snapshot, or returns an error: then the snapshot is dropped,
+	// and the next one, which contains everything that this one did, is tried in
+	// its time. It is never called on the request path, nor concurrently, and it
+	// must return soon after the context is done. The snapshot must not be changed.
+	Write(ctx context.Context, s Snapshot) error
+}
+
+const (
+	// writeTimeout bounds one write, so that a sink that hangs does not starve the others.
+	writeTimeout = 10 * time.Second
+
+	// finalTimeout bounds the last write of each sink, for it holds up a reload.
+	finalTimeout = 3 * time.Second
+
+	// recentSnapshots is how many are kept in memory: an hour's, by default.
+	recentSnapshots = 60
+)
+
+// Memory is a sink that keeps the last snapshots. Their sketches are left out,
+// so that it stays small. It is safe for concurrent use.
+type Memory struct {
+	size int
+
+	mu   sync.Mutex
+	last []Snapshot // guarded by mu
+}
+
+// NewMemory makes a sink that keeps up to n snapshots, at least one.
+func NewMemory(n int) *Memory {
+	return &Memory{size: max(n, 1)}
+}
+
+// Write keeps a snapshot; the oldest makes room. It never fails.
+func (m *Memory) Write(_ context.Context, s Snapshot) error {
+	s.Series = slices.Clone(s.Series)
+	for i := range s.Series {
+		s.Series[i].Sketch = nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.last) == m.size {
+		m.last = slices.Delete(m.last, 0, 1)
+	}
+	m.last = append(m.last, s)
+	return nil
+}
+
+// Snapshots returns what is kept, the oldest first.
+func (m *Memory) Snapshots() []Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.last)
+}
+
+// reporter sends snapshots to sinks, in one goroutine.
+type reporter struct {
+	rec     *Recorder
+	recent  *Memory
+	outlets []*outlet
+	logger  *zap.Logger
+	cancel  context.CancelFunc
+	done    chan struct{}
+	err     error // of closing; read after done
+}
+
+// outlet is a sink and how it fares.
+type outlet struct {
+	name    string
+	sink    Sink
+	dropped int // snapshots in a row that could not be written
+}
+
+func startReporter(rec *Recorder, outlets []*outlet, interval time.Duration, logger *zap.Logger) *reporter {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &reporter{
+		rec:     rec,
+		recent:  NewMemory(recentSnapshots),
+		outlets: outlets,
+		logger:  logger,
+		cancel:  cancel,
+		done:    make(chan struct{}),
+	}
+	go r.run(ctx, interval)
+	return r
+}
+
+func (r *reporter) run(ctx context.Context, interval time.Duration) {
+	defer close(r.done)
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			r.report(ctx, r.rec.Snapshot(), writeTimeout)
+		case <-ctx.Done():
+			// Whoever only validates a configuration shall not leave anything behind.
+			if snap := r.rec.Snapshot(); !snap.empty() {
+				r.report(context.WithoutCancel(ctx), snap, finalTimeout)
+			}
+			r.err = r.closeSinks()
+			return
+		}
+	}
+}
+
+// stop ends the goroutine after a last snapshot. It gives up on a sink that does
+// not heed its context: a reload must not hang on it.
+func (r *reporter) stop() error {
+	r.cancel()
+	patience := time.NewTimer(time.Duration(len(r.outlets)+1) * 2 * finalTimeout)
+	defer patience.Stop()
+	select {
+	case <-r.done:
+		return r.err
+	case <-patience.C:
+		return errors.New("stopping stats sinks: one of them does not return; its Write must heed the context")
+	}
+}
+
+func (r *reporter) report(ctx context.Context, snap Snapshot, timeout time.Duration) {
+	_ = r.recent.Write(ctx, snap)
+	for _, o := range r.outlets {
+		failed := o.dropped
+		err := o.write(ctx, snap, timeout)
+		switch {
+		case err != nil && failed == 0:
+			r.logger.Error("stats sink failed; snapshots are dropped until it works again",
+				zap.String("sink", o.name), zap.Error(err))
+		case err == nil && failed > 0:
+			r.logger.Info("stats sink works again",
+				zap.String("sink", o.name), zap.Int("dropped", failed))
+		}
+	}
+}
+
+// write gives a snapshot to the sink. A sink that panics has failed, no more.
+func (o *outlet) write(ctx context.Context, snap Snapshot, timeout time.Duration) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("writing a snapshot: panic: %v", cause)
+		}
+		if err != nil {
+			o.dropped++
+		} else {
+			o.dropped = 0
+		}
+	}()
+	return o.sink.Write(ctx, snap)
+}
+
+func (r *reporter) closeSinks() (err error) {
+	for _, o := range r.outlets {
+		if closer, ok := o.sink.(io.Closer); ok {
+			if e := closer.Close(); e != nil {
+				err = errors.Join(err, fmt.Errorf("closing stats sink %s: %w", o.name, e))
+			}
+		}
+	}
+	return err
+}
+
+// Interface guard
+var _ Sink = (*Memory)(nil)
