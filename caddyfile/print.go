@@ -211,7 +211,11 @@ func (p *printer) defaultResponse(response *gateway.DefaultResponse) {
 		p.block("default_response", "default_response", nil, func() { p.line("default_response.body", "body", response.Body) })
 		return
 	}
-	p.line("default_response", "default_response", nonEmpty(response.Body, status)...)
+	at := "default_response.status_code"
+	if response.Body != "" {
+		at = "default_response.body"
+	}
+	p.line(at, "default_response", nonEmpty(response.Body, status)...)
 }
 
 func (p *printer) backend(path string, b *gateway.Backend) {

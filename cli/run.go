@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"os"
 	"regexp"
+	"runtime/debug"
 	"strings"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -29,11 +33,13 @@ func run(file string, port int, override bool) error {
 	// nowhere: if it cannot be loaded, one message shall tell it.
 	_, logger, _ := caddy.BufferedLog()
 
-	// As Caddy's own run command: collect garbage rather than be killed for it.
-	_, _ = memlimit.Set(memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)))
+	tuneGC()
 
 	cfg, err := load(file)
 	if err != nil {
+		return err
+	}
+	if err := probe(cfg); err != nil {
 		return err
 	}
 	caddy.TrapSignals()
@@ -49,6 +55,72 @@ func run(file string, port int, override bool) error {
 	}
 	caddy.UnbufferDefaultLogger(logger)
 	select {}
+}
+
+// tuneGC lets the heap grow to five times what is live before garbage is
+// collected, instead of twice: what is live in a gateway is small, and collecting
+// is a tenth of what a request costs it. Close to the memory limit of the
+// container or machine, the runtime collects as often as it must. GOGC and
+// GOMEMLIMIT win.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	_, _ = memlimit.Set(memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)))
+}
+
+// probe tries the addresses that a configuration listens at. Caddy would find a
+// busy one out only after it has opened others, and never if the program that
+// has it is another Caddy: they would share it, and the requests.
+func probe(cfg []byte) error {
+	var config struct {
+		Admin struct {
+			Listen   string
+			Disabled bool
+		}
+		Apps struct {
+			HTTP struct {
+				Servers map[string]struct{ Listen []string }
+			}
+		}
+	}
+	if err := json.Unmarshal(cfg, &config); err != nil {
+		return fmt.Errorf("reading the adapted configuration: %w", err)
+	}
+	for _, server := range config.Apps.HTTP.Servers {
+		for _, address := range server.Listen {
+			if err := tryListen(address); err != nil {
+				return err
+			}
+		}
+	}
+	if config.Admin.Disabled {
+		return nil
+	}
+	if config.Admin.Listen == "" {
+		config.Admin.Listen = caddy.DefaultAdminListen
+	}
+	if err := tryListen(config.Admin.Listen); err != nil {
+		return fmt.Errorf("opening the admin API: %w", err)
+	}
+	return nil
+}
+
+func tryListen(address string) error {
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil || parsed.Network != "tcp" || parsed.StartPort == 0 {
+		return nil // left to Caddy
+	}
+	for port := range parsed.PortRangeSize() {
+		l, err := net.Listen("tcp", parsed.JoinHostPort(port))
+		if err != nil {
+			return err
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var (

@@ -79,7 +79,7 @@ func openEngine(at address) (engine, error) {
 
 func (e *dockerEngine) ping(ctx context.Context) error {
 	pong, err := e.api.Ping(ctx)
-	if err != nil {
+	if err != nil && pong.APIVersion == "" { // otherwise it is there, and lists will tell how well
 		return fmt.Errorf("pinging the engine: %w", advise(err))
 	}
 	e.api.NegotiateAPIVersionPing(pong)

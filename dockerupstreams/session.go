@@ -86,8 +86,8 @@ func (w *watcher) session(ctx context.Context, up func()) error {
 	// What happened a moment ago is asked for as well: it closes the gap between
 	// the engine's promise to send and its first look, and it tells of containers
 	// that are being stopped right now.
-	w.connect()
-	s.events, s.errs = eng.subscribe(ctx, time.Now().Add(-drainFor))
+	begun := w.connect()
+	s.events, s.errs = eng.subscribe(ctx, begun.Add(-drainFor))
 	return s.loop(ctx)
 }
 
@@ -258,11 +258,13 @@ func (s *session) record(r result, now time.Time) (first bool, news map[*view][]
 	return first, news
 }
 
-// connect notes that a session begins.
-func (w *watcher) connect() {
+// connect notes that a session begins, and when.
+func (w *watcher) connect() time.Time {
+	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.table.connect()
+	w.table.connect(now)
+	return now
 }
 
 // hear takes in an event.

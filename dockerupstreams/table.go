@@ -53,8 +53,9 @@ type table struct {
 	replay    []event
 	recording bool
 
-	// From the beginning of a connection to its first list, events are kept for
-	// later: what is known from before may be out of date, but it is whole.
+	// When the connection began, and whether its first list is still to come: what
+	// is known from before may be out of date, but it is whole.
+	since      time.Time
 	connecting bool
 
 	// Whether anybody wants to know about a container. Others are marked stale
@@ -78,38 +79,40 @@ func (t *table) apply(e event, now time.Time) {
 	if t.recording {
 		t.replay = append(t.replay, e)
 	}
-	if t.connecting {
-		return
-	}
-	c := t.running[e.id]
+	// The stream begins in the past, where a container that runs well may have died
+	// before. Such events say no more than that it is worth a look.
+	past := e.at.Before(t.since)
 	switch e.action {
 	case actionKill:
 		if !terminates(e.signal) {
 			return // if it ends all the same, an event will say so
 		}
-		begun := now
-		if e.at.Before(now) && now.Sub(e.at) < drainFor {
-			begun = e.at // a kill that we hear of late
-		}
-		t.drain(e.id, begun.Add(drainFor))
-		t.touch(e.id)
-	case actionEnd:
-		t.remove(e.id)
-	case actionPause:
-		if c != nil {
-			paused := *c
-			paused.state = "paused"
-			t.running[e.id] = &paused
+		t.drain(e, now)
+		if past {
+			t.soil(e.id)
+		} else {
 			t.touch(e.id)
 		}
+	case actionEnd:
+		if past {
+			t.soil(e.id)
+		} else {
+			t.remove(e.id)
+		}
+	case actionPause:
+		if past {
+			t.soil(e.id)
+		} else {
+			t.pause(e.id)
+		}
 	case actionStart:
-		if _, ok := t.draining[e.id]; ok {
+		if t.drains(e.id) {
 			delete(t.draining, e.id)
 			t.touch(e.id)
 		}
 		t.soil(e.id)
 	case actionNetwork:
-		if c != nil { // otherwise it is not up yet, or no more
+		if t.running[e.id] != nil { // otherwise it is not up yet, or no more
 			t.soil(e.id)
 		}
 	default:
@@ -117,16 +120,37 @@ func (t *table) apply(e event, now time.Time) {
 	}
 }
 
+// drain keeps a container that was sent a signal from requests for a while.
+func (t *table) drain(e event, now time.Time) {
+	begun := now
+	if e.at.Before(now) && now.Sub(e.at) < drainFor {
+		begun = e.at // we hear of it late
+	}
+	until := begun.Add(drainFor)
+	t.draining[e.id] = until
+	if t.expiry.IsZero() || until.Before(t.expiry) {
+		t.expiry = until
+	}
+}
+
+// pause notes that a container stands still.
+func (t *table) pause(id string) {
+	if c := t.running[id]; c != nil {
+		paused := *c
+		paused.state = "paused"
+		t.running[id] = &paused
+		t.touch(id)
+	}
+}
+
 // connect notes that a connection begins.
-func (t *table) connect() {
-	t.recording, t.connecting, t.replay = true, true, t.replay[:0]
+func (t *table) connect(now time.Time) {
+	t.since, t.connecting = now, true
 }
 
 // begin notes that a list is being asked for.
 func (t *table) begin() {
-	if !t.connecting {
-		t.recording, t.replay = true, t.replay[:0]
-	}
+	t.recording, t.replay = true, t.replay[:0]
 }
 
 // replaceAll takes in a list of all running containers.
@@ -170,40 +194,11 @@ func (t *table) replace(ids []string, list []*container, now time.Time) {
 
 // end applies again what happened while the list was on its way.
 func (t *table) end(now time.Time) {
-	events := t.replay
-	if t.connecting {
-		events = outcome(events)
-	}
-	t.recording, t.connecting, t.replay = false, false, t.replay[:0]
-	for _, e := range events {
+	t.recording, t.connecting = false, false
+	for _, e := range t.replay {
 		t.apply(e, now)
 	}
-}
-
-// outcome is the last event of each container. The stream of a new connection
-// begins in the past, where a container that runs well may have died before.
-func outcome(events []event) []event {
-	last := make(map[string]int, len(events))
-	for i, e := range events {
-		if e.action != actionOther && e.action != actionNetwork && (e.action != actionKill || terminates(e.signal)) {
-			last[e.id] = i
-		}
-	}
-	var left []event
-	for i, e := range events {
-		if at, ok := last[e.id]; !ok || at == i {
-			left = append(left, e)
-		}
-	}
-	return left
-}
-
-// drain keeps a container from requests for a while.
-func (t *table) drain(id string, until time.Time) {
-	t.draining[id] = until
-	if t.expiry.IsZero() || until.Before(t.expiry) {
-		t.expiry = until
-	}
+	t.replay = t.replay[:0]
 }
 
 // expire has those containers listed again that live on after a signal, and

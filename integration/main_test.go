@@ -71,7 +71,7 @@ func prepare(folder string) error {
 	if err := removeLeftovers(ctx); err != nil {
 		return fmt.Errorf("removing what an earlier run left: %w", err)
 	}
-	if err := command("../hack/image").Run(); err != nil {
+	if err := command("hack/image").Run(); err != nil {
 		return fmt.Errorf("making the image %s with hack/image: %w", image, err)
 	}
 
@@ -83,14 +83,16 @@ func prepare(folder string) error {
 	if os.Getenv("GOCOVERDIR") != "" { // where the gateways write what they ran through
 		args = append(args, "-cover", "-coverpkg=github.com/rgate/rgate/...")
 	}
-	if err := command("go", append(args, "../cmd/rgate")...).Run(); err != nil {
+	if err := command("go", append(args, "./cmd/rgate")...).Run(); err != nil {
 		return fmt.Errorf("building rgate: %w", err)
 	}
 	return nil
 }
 
+// command is to be run in the root of the repository.
 func command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
+	cmd.Dir = ".."
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return cmd
 }

@@ -85,7 +85,7 @@ func (c *Config) unmarshal(d *caddyfile.Dispenser, more func(option string) (boo
 			return d.ArgErr()
 		}
 	}
-	for d.NextBlock(d.Nesting()) {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		known, err := c.unmarshalOption(d)
 		if err == nil && !known {
 			known, err = more(d.Val())
@@ -174,7 +174,7 @@ func (j *JSONLines) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 	}
-	for d.NextBlock(d.Nesting()) {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch d.Val() {
 		case "filename":

@@ -24,7 +24,7 @@ type message struct {
 const (
 	// Real engines keep and queue about as many.
 	historySize = 256
-	streamSize  = 1 << 16
+	streamSize  = 4096
 
 	newestAPI = "1.51"
 )

@@ -1,0 +1,79 @@
+package dockerupstreams
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rgate/rgate/dockerupstreams/dockertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// follow subscribes to the containers with app=web on engines until the end of
+// the test.
+func follow(t testing.TB, sel Selector, engines ...*dockertest.Engine) (*Subscription, *observer.ObservedLogs) {
+	t.Helper()
+	if sel.MatchLabels == nil {
+		sel.MatchLabels = map[string]string{"app": "web"}
+	}
+	core, logs := observer.New(zapcore.DebugLevel)
+	var endpoints []Endpoint
+	for _, e := range engines {
+		endpoints = append(endpoints, Endpoint{Host: e.Host()})
+	}
+	s, err := Subscribe(endpoints, sel, zap.New(core))
+	if err != nil {
+		t.Fatalf("Subscribe: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s, logs
+}
+
+// eventually waits for a condition, for at most ten seconds.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// expect waits until the set holds exactly these containers, in this order.
+func expect(t testing.TB, s *Subscription, names ...string) *Set {
+	t.Helper()
+	eventually(t, "the set is right", func() bool { return slices.Equal(namesOf(s.Set()), names) && s.Set().Synced })
+	return s.Set()
+}
+
+func namesOf(set *Set) []string {
+	names := make([]string, 0, len(set.Targets))
+	for _, target := range set.Targets {
+		names = append(names, target.Container)
+	}
+	return names
+}
+
+// web is a container that answers on port 80.
+func web(name string) dockertest.Container {
+	return dockertest.Container{
+		Name:   name,
+		Labels: map[string]string{"app": "web"},
+		Ports:  []dockertest.Port{{PrivatePort: 80, Type: "tcp"}},
+	}
+}
+
+// syncs is how many whole lists the first endpoint of s took in.
+func syncs(s *Subscription) uint64 { return s.parts[0].watcher.syncs.Load() }
