@@ -59,7 +59,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {
 		return fmt.Errorf("starting statistics: %w", err)
 	}
-	g.unrouted = g.stats.Series("_default", "")
+	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
 	backends := make(map[string]*Backend, len(g.Backends))
 	for _, b := range g.Backends {
 		if err := b.provision(ctx, g.Docker, ctx.Logger()); err != nil {

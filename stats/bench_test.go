@@ -1,0 +1,132 @@
+package stats
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// latencies are lognormal around 5 ms.
+var latencies = func() (l [1 << 12]time.Duration) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range l {
+		l[i] = time.Duration(5e6 * math.Exp(rnd.NormFloat64()))
+	}
+	return l
+}()
+
+// both runs f in one goroutine, then in one for each processor.
+func both(b *testing.B, name string, f func(worker uint32, i int)) {
+	b.Run(name+"/serial", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			f(0, i)
+		}
+	})
+	b.Run(name+"/parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		var workers atomic.Uint32
+		b.RunParallel(func(pb *testing.PB) {
+			worker := workers.Add(1)
+			for i := 0; pb.Next(); i++ {
+				f(worker, i)
+			}
+		})
+	})
+}
+
+// What one request costs: the middleware around a handler that does nothing. Two
+// readings of the clock are in it, and on their own for comparison; the same with
+// Caddy's recorder and a histogram with labels is what one would write otherwise.
+func BenchmarkServe(b *testing.B) {
+	rec := NewRecorder("bench")
+	s := rec.Series("/", "b")
+	w, r := newDiscard(), httptest.NewRequest("GET", "/", nil)
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(200)
+		return nil
+	})
+	both(b, "series", func(uint32, int) { _ = s.Serve(w, r, next) })
+	both(b, "two_clock_readings", func(uint32, int) {
+		start := rec.now()
+		_ = rec.now() - start
+	})
+
+	histogram := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "h", Buckets: buckets},
+		[]string{"route", "backend", "code"})
+	both(b, "stock_recorder_and_histogram", func(uint32, int) {
+		start := time.Now()
+		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
+		_ = next.ServeHTTP(recorder, r)
+		histogram.WithLabelValues("/", "b", strconv.Itoa(recorder.Status())).Observe(time.Since(start).Seconds())
+	})
+}
+
+// What recording alone costs, with the time given.
+func BenchmarkRecord(b *testing.B) {
+	rec := NewRecorder("bench")
+	s := rec.Series("/", "b")
+	both(b, "striped_sketch", func(worker uint32, i int) {
+		s.begin(worker)
+		s.end(worker, time.Second, 200, latencies[i%len(latencies)])
+	})
+
+	var mu sync.Mutex
+	one := newTally()
+	both(b, "one_sketch_and_mutex", func(_ uint32, i int) {
+		mu.Lock()
+		one.add(200, latencies[i%len(latencies)])
+		mu.Unlock()
+	})
+
+	classic := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "c", Buckets: buckets})
+	both(b, "classic_histogram", func(_ uint32, i int) { classic.Observe(latencies[i%len(latencies)].Seconds()) })
+
+	native := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "n", NativeHistogramBucketFactor: 1.02})
+	both(b, "native_histogram", func(_ uint32, i int) { native.Observe(latencies[i%len(latencies)].Seconds()) })
+}
+
+// What a look at the page costs, and what a series weighs that was busy all hour.
+func BenchmarkReport(b *testing.B) {
+	const routes = 100
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	rec := NewRecorder("bench")
+	for route := range routes {
+		s := rec.Series(fmt.Sprint("/", route), "b")
+		for at := time.Duration(0); at <= time.Hour; at += tick {
+			for i := range 100 {
+				s.begin(uint32(i))
+				s.end(uint32(i), at, 200, latencies[(i*31+route)%len(latencies)])
+			}
+		}
+	}
+	rec.began = rec.began.Add(-time.Hour)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+
+	for name, query := range map[string]Query{
+		"all_time": {}, "1m": {Window: LastMinute}, "1h_by_route": {Window: LastHour, ByRoute: true},
+	} {
+		b.Run(fmt.Sprintf("%s/%d_series", name, routes), func(b *testing.B) {
+			for b.Loop() {
+				if rec.Report(query).Requests.Success == 0 {
+					b.Fatal("nothing was recorded")
+				}
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/routes, "B/series")
+		})
+	}
+}
