@@ -25,7 +25,7 @@ engine: ## a Docker engine that answers, started if need be (Debian, root)
 demo-image: engine ## the container image of the demo's backend
 	@hack/image
 
-test: build demo-image ## every test, with real containers and the race detector
+test: demo-image ## every test, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev
 	go test -race -timeout $(TEST_TIMEOUT) ./...
 

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The kernel counts CPU time for user space in hundredths of a second, on every
+// architecture.
+const tick = time.Second / 100
+
+// process is a gateway with everything that it started itself, which all is of
+// one process group.
+type process struct {
+	cmd    *exec.Cmd
+	output *bytes.Buffer
+	ended  chan struct{}
+}
+
+func launch(environment []string, name string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(name, args...), output: new(bytes.Buffer), ended: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
+	p.cmd.Env = append(os.Environ(), environment...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	go func() {
+		defer close(p.ended)
+		_ = p.cmd.Wait()
+	}()
+	return p, nil
+}
+
+// stop ends the group, gracefully first.
+func (p *process) stop() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(3 * time.Second):
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.ended
+	}
+}
+
+// await waits until url answers with 200.
+func (p *process) await(ctx context.Context, url string) error {
+	client := &http.Client{Timeout: time.Second}
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		response, err := client.Get(url)
+		if err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("it answers %s", response.Status)
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("it ended: %s", p.output)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waiting for it: %w", err)
+		}
+	}
+}
+
+// usage is what a process group has used.
+type usage struct {
+	cpu    time.Duration
+	memory int64 // bytes resident
+}
+
+// usage adds up the processes of the group.
+func (p *process) usage() (usage, error) {
+	var sum usage
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return sum, err
+	}
+	found := false
+	for _, file := range stats {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		group, used, err := parseStat(string(content))
+		if err != nil {
+			return sum, fmt.Errorf("reading %s: %w", file, err)
+		}
+		if group == p.cmd.Process.Pid {
+			found = true
+			sum.cpu += used.cpu
+			sum.memory += used.memory
+		}
+	}
+	if !found {
+		return sum, fmt.Errorf("it ended: %s", p.output)
+	}
+	return sum, nil
+}
+
+// parseStat reads the line of /proc/PID/stat (proc(5)).
+func parseStat(line string) (group int, used usage, err error) {
+	// The name, second, stands in parentheses and may hold anything.
+	end := strings.LastIndexByte(line, ')')
+	fields := strings.Fields(line[end+1:]) // fields[0] is the third of the manual
+	if end < 0 || len(fields) < 22 {
+		return 0, used, fmt.Errorf("unexpected content %q", line)
+	}
+	var numbers [4]int64 // group, user time, system time, pages
+	for i, field := range []int{2, 11, 12, 21} {
+		if numbers[i], err = strconv.ParseInt(fields[field], 10, 64); err != nil {
+			return 0, used, err
+		}
+	}
+	used.cpu = time.Duration(numbers[1]+numbers[2]) * tick
+	used.memory = numbers[3] * int64(os.Getpagesize())
+	return int(numbers[0]), used, nil
+}
