@@ -124,7 +124,7 @@ func (p *printer) addresses(listen []string) (address string, hosts []string) {
 		switch {
 		case err == nil && caddy.IsUnixNetwork(network) && !caddy.IsFdNetwork(network):
 			host, port = listen, ""
-		case err != nil || network != "" || strings.ContainsAny(listen, "{-"):
+		case err != nil || network != "" || strings.ContainsAny(port, "{-"):
 			p.fails(element("listen", i), "Print knows no Caddyfile for the address %q: use host:port here, and change the Caddyfile by hand", listen)
 		}
 		ports[port] = true

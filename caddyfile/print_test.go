@@ -303,9 +303,13 @@ func TestPrint(t *testing.T) {
 			yaml: "routes: [{path_prefix: /api, backend: api}]\nbackends: [{name: api, match_labels: {b: '2', a: x y}}]\n",
 			want: ":8080 {\n\trgate {\n\t\tbackend api {\n\t\t\tmatch_labels \"a=x y\" b=2\n\t\t}\n\t\troute /api api\n\t}\n}\n",
 		},
+		"hosts with dashes and placeholders": {
+			yaml: "listen: ['my-host:80', '{env.HOST}:80']\n",
+			want: ":80 {\n\tbind my-host {env.HOST}\n\trgate {\n\t}\n}\n",
+		},
 		"own handlers": {
 			yaml: "handle: [{handler: rgate_stats, path: /figures, interval: 1h}]\n",
-			want: ":8080 {\n\trgate {\n\t\tstats {\n\t\t\tinterval 1h\n\t\t\tpath /figures\n\t\t}\n\t}\n}\n",
+			want: ":8080 {\n\trgate {\n\t\trgate_stats {\n\t\t\tinterval 1h\n\t\t\tpath /figures\n\t\t}\n\t}\n}\n",
 		},
 		"an empty block": {
 			yaml: "backends: [{name: a, dial: ['127.0.0.1:1'], timeouts: {}}]\n",
@@ -337,7 +341,7 @@ func TestPrintRefuses(t *testing.T) {
 		backend + "    around:\n      - handler: encode\n":                                   `5: Print knows no Caddyfile for the handler encode: leave it out here, and add its directive to the Caddyfile by hand`,
 		backend + "    lb_policy:\n      policy: cookie\n      max_age: 0s\n":                `6: this cannot be said in a Caddyfile (`,
 		backend + "    lb_policy:\n      policy: random_choose\n":                            `4: this cannot be said in a Caddyfile (`,
-		"stats:\n  sinks:\n    - sink: json_lines\n      filename: x\n      roll_keep: -1\n": `5: a Caddyfile says stats.sinks[0].roll_keep differently`,
+		"stats:\n  sinks:\n    - sink: json_lines\n      filename: x\n      roll_keep: -1\n": `5: this cannot be said in a Caddyfile (`,
 	} {
 		_, err := Print([]byte(yaml), "")
 		if got := errorText(err); !strings.HasPrefix(got, "rgate.yaml:"+want) {

@@ -48,7 +48,7 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 	delete(options, ns.inlineKey)
 	words := []string{name}
 	if keyword == "" {
-		keyword, words = strings.TrimPrefix(name, "rgate_"), nil
+		keyword, words = name, nil
 	}
 	for _, key := range arguments[name] {
 		if value, ok := options[key]; ok && ns == policies {

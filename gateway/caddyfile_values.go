@@ -153,6 +153,57 @@ func (p *parser) list(path string, target *[]string) error {
 	return nil
 }
 
+// labels reads labels, which may be spread over several lines.
+func (p *parser) labels(path string, b *Backend) error {
+	p.tokens[path] = p.Token()
+	args := p.RemainingArgsAsTokens()
+	if len(args) == 0 {
+		return p.ArgErr()
+	}
+	if b.MatchLabels == nil {
+		b.MatchLabels = make(map[string]string, len(args))
+	}
+	for _, arg := range args {
+		key, value, ok := strings.Cut(arg.Text, "=")
+		if !ok {
+			return errAt(arg, "label '%s' has no value: write %s=value", arg.Text, arg.Text)
+		}
+		if previous, ok := b.MatchLabels[key]; ok && previous != value {
+			return errAt(arg, "label '%s' must be '%s' and '%s' at once, which no container can be: keep one of the two", key, previous, value)
+		}
+		b.MatchLabels[key] = value
+	}
+	return nil
+}
+
+func (p *parser) timeouts(path string, b *Backend) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	if p.NextArg() {
+		return p.Errf("timeouts has a block, such as 'timeouts { dial 3s }' over several lines")
+	}
+	b.Timeouts = new(Timeouts)
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		at := path + "." + p.Val()
+		var err error
+		switch p.Val() {
+		case "dial":
+			err = p.duration(at, &b.Timeouts.Dial)
+		case "first_byte":
+			err = p.duration(at, &b.Timeouts.FirstByte)
+		case "total":
+			err = p.duration(at, &b.Timeouts.Total)
+		default:
+			err = p.unrecognized("dial", "first_byte", "total")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *parser) unrecognized(known ...string) error {
 	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), Suggest(p.Val(), known), strings.Join(known, ", "))
 }

@@ -1,0 +1,171 @@
+package gateway
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+func init() {
+	httpcaddyfile.RegisterDirectiveOrder("rgate", httpcaddyfile.Before, "respond")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "handle")
+}
+
+// adaptBlock adapts what is in the block of an rgate directive, whose first line
+// is line 3 of the Caddyfile.
+func adaptBlock(block string) (handler string, err error) {
+	text := ":8080 {\n\trgate {\n" + block + "\n\t}\n}\n"
+	result, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return "", err
+	}
+	var config struct {
+		Apps struct {
+			HTTP caddyhttp.App `json:"http"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(result, &config); err != nil {
+		return "", err
+	}
+	return string(config.Apps.HTTP.Servers["srv0"].Routes[0].HandlersRaw[0]), nil
+}
+
+func TestCaddyfile(t *testing.T) {
+	const backends = "backend a {\ndial 127.0.0.1:1\n}\n"
+	const inJSON = `"backends":[{"dial":["127.0.0.1:1"],"name":"a"}],`
+	for name, test := range map[string]struct{ block, want string }{
+		"empty":           {"", `{"handler":"rgate"}`},
+		"name":            {"name edge", `{"handler":"rgate","name":"edge"}`},
+		"default engine":  {"docker", `{"docker":[{}],"handler":"rgate"}`},
+		"two engines":     {"docker tcp://a:1\ndocker tcp://b:1 {\ncert_path /c\n}", `{"docker":[{"host":"tcp://a:1"},{"cert_path":"/c","host":"tcp://b:1"}],"handler":"rgate"}`},
+		"statistics path": {"stats /figures", `{"handler":"rgate","stats":{"path":"/figures"}}`},
+		"statistics off":  {"stats off", `{"handler":"rgate","stats":{"disabled":true}}`},
+		"status alone":    {"default_response 410", `{"default_response":{"status_code":410},"handler":"rgate"}`},
+		"body alone":      {`default_response "not here"`, `{"default_response":{"body":"not here"},"handler":"rgate"}`},
+		"body and status": {`default_response "not here" 410`, `{"default_response":{"body":"not here","status_code":410},"handler":"rgate"}`},
+		"heredoc":         {"default_response <<HTML\n\t<p>no</p>\n\tHTML 410", `{"default_response":{"body":"\u003cp\u003eno\u003c/p\u003e","status_code":410},"handler":"rgate"}`},
+		"response block":  {"default_response {\nbody 200\nstatus 410\n}", `{"default_response":{"body":"200","status_code":410},"handler":"rgate"}`},
+		"labels repeated": {
+			"backend a {\nmatch_labels a=1 b=2\nmatch_labels c=x=y a=1 d=\n}",
+			`{"backends":[{"match_labels":{"a":"1","b":"2","c":"x=y","d":""},"name":"a"}],"handler":"rgate"}`,
+		},
+		"policy": {
+			"backend a {\ndial 127.0.0.1:1\nlb_policy cookie lb secret {\nmax_age 1h\nfallback first\n}\nretries 0\n}",
+			`{"backends":[{"dial":["127.0.0.1:1"],"lb_policy":{"fallback":{"policy":"first"},"max_age":3600000000000,"name":"lb","policy":"cookie","secret":"secret"},"name":"a","retries":0}],"handler":"rgate"}`,
+		},
+		"proxy with a handled response": {
+			"backend a {\ndial 127.0.0.1:1\nproxy {\n@bad status 5xx\nhandle_response @bad {\nrespond later 503\n}\n}\n}",
+			`{"backends":[{"dial":["127.0.0.1:1"],"name":"a","proxy":{"handle_response":[{"match":{"status_code":[5]},"routes":[{"handle":[{"body":"later","handler":"static_response","status_code":503}]}]}]}}],"handler":"rgate"}`,
+		},
+		"route without block": {backends + "route /api a", `{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","path_prefix":"/api"}]}`},
+		"routes before their backends": {
+			"route /api a\n" + backends,
+			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","path_prefix":"/api"}]}`,
+		},
+		"directives in Caddy's order": {
+			backends + "route /api a {\nuri strip_suffix /x\nheader X-A b\n}",
+			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","handle":[{"handler":"headers","response":{"set":{"X-A":["b"]}}},{"handler":"rewrite","strip_path_suffix":"/x"}],"path_prefix":"/api"}]}`,
+		},
+		"matchers of the gateway serve everywhere": {
+			"@old header X-Old *\nheader @old X-A b\nbackend a {\ndial 127.0.0.1:1\naround {\nheader @old X-A c\n}\n}\nroute /api a {\n@new header X-New *\nheader @old X-A d\nheader @new X-A e\n}",
+			`{"backends":[{"around":[{"handler":"subroute","routes":[{"handle":[{"handler":"headers","response":{"set":{"X-A":["c"]}}}],"match":[{"header":{"X-Old":["*"]}}]}]}],"dial":["127.0.0.1:1"],"name":"a"}],` +
+				`"handle":[{"handler":"subroute","routes":[{"handle":[{"handler":"headers","response":{"set":{"X-A":["b"]}}}],"match":[{"header":{"X-Old":["*"]}}]}]}],"handler":"rgate",` +
+				`"routes":[{"backend":"a","handle":[{"handler":"subroute","routes":[{"handle":[{"handler":"headers","response":{"set":{"X-A":["d"]}}}],"match":[{"header":{"X-Old":["*"]}}]},` +
+				`{"handle":[{"handler":"headers","response":{"set":{"X-A":["e"]}}}],"match":[{"header":{"X-New":["*"]}}]}]}],"path_prefix":"/api"}]}`,
+		},
+		"a matcher that nothing uses": {"@old header X-Old *", `{"handler":"rgate"}`},
+		"short names of rgate's handlers": {
+			backends + "route /api a {\nstats /figures\n}",
+			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","handle":[{"handler":"rgate_stats","path":"/figures"}],"path_prefix":"/api"}]}`,
+		},
+		"mutually exclusive directives stay together": {
+			backends + "route /api a {\nhandle /api/x {\nrespond x\n}\nhandle {\nrespond y\n}\n}",
+			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","handle":[{"handler":"subroute","routes":[` +
+				`{"group":"group2","handle":[{"handler":"subroute","routes":[{"handle":[{"body":"x","handler":"static_response"}]}]}],"match":[{"path":["/api/x"]}]},` +
+				`{"group":"group2","handle":[{"handler":"subroute","routes":[{"handle":[{"body":"y","handler":"static_response"}]}]}]}]}],"path_prefix":"/api"}]}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := adaptBlock(test.block)
+			if err != nil || got != test.want {
+				t.Errorf("got\n%s\nerror %v, want\n%s", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestCaddyfileErrors(t *testing.T) {
+	const backends = "backend a {\ndial 127.0.0.1:1\n}\n" // three lines
+	for block, want := range map[string]string{
+		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, default_response, backend, route, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
+		"name":                     "wrong argument count or unexpected line ending after 'name', at Caddyfile:3",
+		"name a b":                 "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
+		"name a\nname b":           "'name' is given twice: remove this one or the one in line 3, at Caddyfile:4",
+		"docker a b":               "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
+		"docker {\ncert /c\n}":     "unrecognized subdirective 'cert': use cert_path, at Caddyfile:4",
+		"stats /a\nstats /b":       "'stats' is given twice: remove this one or the one in line 3, at Caddyfile:4",
+		"default_response":         "default_response says nothing: give it a body, a status, or both, at Caddyfile:3",
+		"default_response no here": "the status 'here' is not a number: put the body first and quote it, then the status, at Caddyfile:3",
+		"default_response a b 404": "default_response has too many arguments: put the body in quotes, at Caddyfile:3",
+		"default_response a 99":    "99 is not a status that a response can end with: use 200 to 599, at Caddyfile:3",
+		"default_response {\nx\n}": "unrecognized subdirective 'x': use body, status, at Caddyfile:4",
+		"backend":                  "a backend needs a name, such as 'backend payment { ... }', at Caddyfile:3",
+		"backend a b":              "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
+		"backend a":                `backend "a" has neither match_labels nor dial`,
+		backends + backends:        `backend "a" is defined twice: give each backend a name of its own, at Caddyfile:6`,
+		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, port, " +
+			"network, scheme, health, host_port, lb_policy, retries, timeouts, proxy, around, at Caddyfile:4",
+		"backend a {\nmatch_labels\n}":                            "wrong argument count or unexpected line ending after 'match_labels', at Caddyfile:4",
+		"backend a {\nmatch_labels a\n}":                          "label 'a' has no value: write a=value, at Caddyfile:4",
+		"backend a {\nmatch_labels a=1\nmatch_labels a=2\n}":      "label 'a' must be '1' and '2' at once, which no container can be: keep one of the two, at Caddyfile:5",
+		"backend a {\nport http\n}":                               "port must be a whole number, not 'http', at Caddyfile:4",
+		"backend a {\nhost_port yes\n}":                           "'host_port' has no arguments: it turns the option on, at Caddyfile:4",
+		"backend a {\nlb_policy\n}":                               "wrong argument count or unexpected line ending after 'lb_policy', at Caddyfile:4",
+		"backend a {\nlb_policy least_con\n}":                     `there is no selection policy 'least_con' (did you mean "least_conn"?): use one of `,
+		"backend a {\nlb_policy first x\n}":                       "wrong argument count or unexpected line ending after 'x', at Caddyfile:4",
+		"backend a {\nlb_policy first\nlb_policy first\n}":        "'lb_policy' is given twice: remove this one or the one in line 4, at Caddyfile:5",
+		"backend a {\ntimeouts 3s\n}":                             "timeouts has a block, such as 'timeouts { dial 3s }' over several lines, at Caddyfile:4",
+		"backend a {\ntimeouts {\ndial 3\n}\n}":                   "dial must be a duration such as 500ms, 30s or 5m, not '3', at Caddyfile:5",
+		"backend a {\ntimeouts {\ndail 3s\n}\n}":                  `unrecognized subdirective 'dail' (did you mean "dial"?): use dial, first_byte, total, at Caddyfile:5`,
+		"backend a {\nproxy {\nflush_intervall -1\n}\n}":          "unrecognized subdirective flush_intervall, at Caddyfile:5",
+		"backend a {\ndial 127.0.0.1:1\nproxy 127.0.0.1:2\n}":     "upstreams belong to the backend: use match_labels or dial instead, at Caddyfile:5",
+		"backend a {\naround x\n}":                                "wrong argument count or unexpected line ending after 'x', at Caddyfile:4",
+		"backend a {\naround {\nencod gzip\n}\n}":                 "unrecognized directive 'encod': use an HTTP directive of Caddy or of rgate, at Caddyfile:5",
+		"backend a {\ndial 127.0.0.1:1 127.0.0.1\n}":              `"127.0.0.1" has no port or several: use host:port with one port, at Caddyfile:4`,
+		backends + "route /api":                                   "a route needs a path prefix and a backend, such as 'route /api/payment payment', at Caddyfile:6",
+		backends + "route /api b":                                 `backend "b" is not defined (did you mean "a"?), at Caddyfile:6`,
+		backends + "route api a":                                  `"api" does not begin with a slash: write "/api", at Caddyfile:6`,
+		backends + "route /api a {\nmethods GET\nmethods post\n}": `methods are in upper case: write POST for "post", at Caddyfile:8`,
+		backends + "route /api a {\nmatch segmnt\n}":              `"segmnt" is no way to match (did you mean "segment"?): use prefix or segment, at Caddyfile:7`,
+		backends + "route /api a {\nstrip_perfix\n}":              `unrecognized subdirective 'strip_perfix' (did you mean "strip_prefix"?): use name, match, methods, hosts, strip_prefix, or an HTTP directive of Caddy or of rgate, at Caddyfile:7`,
+		backends + "route /api a {\nredir\n}":                     "parsing caddyfile tokens for 'redir': wrong argument count or unexpected line ending after 'redir', at Caddyfile:7",
+		backends + "route /api a\nroute /api a":                   "/api is taken by routes[0] (backend \"a\") already",
+	} {
+		_, err := adaptBlock(block)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\ngot  %v\nwant %s", block, err, want)
+		}
+	}
+}
+
+func TestCaddyfileTakesNoArguments(t *testing.T) {
+	_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(":8080 {\n\trgate /api x\n}\n"), nil)
+	if want := "wrong argument count or unexpected line ending after 'x', at Caddyfile:2"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// An error in a snippet says by which way it was imported.
+func TestCaddyfileErrorsInSnippets(t *testing.T) {
+	_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(
+		"(routes) {\n\troute /api {args[0]}\n}\n:8080 {\n\trgate {\n\t\timport routes b\n\t}\n}\n"), nil)
+	if want := `backend "b" is not defined`; err == nil || !strings.Contains(err.Error(), want) ||
+		!strings.Contains(err.Error(), ", at Caddyfile:2 import chain ['Caddyfile:6 (import routes)']") {
+		t.Errorf("got %v, want %s with its import chain", err, want)
+	}
+}
