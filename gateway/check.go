@@ -89,10 +89,26 @@ func (g *Gateway) checkRoutes(backends []string) error {
 			return problemf(path, "route %s has no backend: set backend to one of the backends' names", rt.PathPrefix)
 		}
 		if !slices.Contains(backends, rt.Backend) {
-			return problemf(path+".backend", "backend %q is not defined%s", rt.Backend, Suggest(rt.Backend, backends))
+			return problemf(path+".backend", "backend %q is not defined%s", rt.Backend, suggestOrList(rt.Backend, backends))
 		}
 	}
 	return g.checkConflicts()
+}
+
+// suggestOrList helps whoever named a backend that is not there.
+func suggestOrList(word string, known []string) string {
+	if suggestion := Suggest(word, known); suggestion != "" {
+		return suggestion
+	}
+	if len(known) == 0 {
+		return ": define it under backends"
+	}
+	const most = 10
+	list := strings.Join(known[:min(len(known), most)], ", ")
+	if len(known) > most {
+		list += ", …"
+	}
+	return ": use one of " + list + ", or define it"
 }
 
 // checkConflicts finds two routes of which one could never be chosen.

@@ -43,19 +43,27 @@ type Config struct {
 	Interval caddy.Duration `json:"interval,omitempty"`
 }
 
-// Validate reports what is wrong with the values, apart from the sinks.
+// Validate reports what is wrong with the values, apart from the sinks. The error
+// has a method Field, which returns the key of the value at fault.
 func (c *Config) Validate() error {
-	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
-		return fmt.Errorf("checking stats: the path %q does not begin with a slash; use %q", c.Path, "/"+c.Path)
-	}
-	if strings.ContainsAny(c.Path, "*?#") {
-		return fmt.Errorf("checking stats: the path %q is not one path; leave out '*', '?' and '#'", c.Path)
-	}
-	if c.Interval != 0 && time.Duration(c.Interval) < minInterval {
-		return fmt.Errorf("checking stats: the interval %s is too short; use at least %s", time.Duration(c.Interval), minInterval)
+	switch {
+	case c.Path != "" && !strings.HasPrefix(c.Path, "/"):
+		return &fieldError{"path", fmt.Sprintf("the path %q does not begin with a slash: write %q", c.Path, "/"+c.Path)}
+	case strings.ContainsAny(c.Path, "*?#"):
+		return &fieldError{"path", fmt.Sprintf("the path %q is not one path: leave out '*', '?' and '#'", c.Path)}
+	case c.Interval != 0 && time.Duration(c.Interval) < minInterval:
+		return &fieldError{"interval", fmt.Sprintf("the interval %s is too short: use at least %s", time.Duration(c.Interval), minInterval)}
 	}
 	return nil
 }
+
+// fieldError is something wrong with the value of a key.
+type fieldError struct{ field, message string }
+
+func (e *fieldError) Error() string { return e.message }
+
+// Field returns the key of the value at fault.
+func (e *fieldError) Field() string { return e.field }
 
 // Start begins to record under a gateway's name, which must not change between
 // reloads for the figures to outlive them. It is to be called when a module is

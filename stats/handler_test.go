@@ -172,7 +172,7 @@ func TestSinksGetTheLastSnapshotWhenTheConfigurationIsUnloaded(t *testing.T) {
 
 func TestWrongConfigurationsSayWhatIsRight(t *testing.T) {
 	for config, says := range map[string]string{
-		`{"path": "stats"}`:                          `use "/stats"`,
+		`{"path": "stats"}`:                          `write "/stats"`,
 		`{"path": "/stats?x"}`:                       "leave out",
 		`{"path": "/stats/*"}`:                       "leave out",
 		`{"interval": "999ms"}`:                      "use at least 1s",
