@@ -52,7 +52,6 @@ func init() {
 // configure gives the command its flags and subcommands.
 func configure(cmd *cobra.Command) {
 	cmd.Args = cobra.NoArgs
-	cmd.SilenceErrors = true
 	file := configFlagOf(cmd)
 	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, over the file's (default 8080)")
 	cmd.RunE = plainly(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })

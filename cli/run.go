@@ -42,6 +42,9 @@ func run(file string, port int, override bool) error {
 	if err := probe(cfg); err != nil {
 		return err
 	}
+	if err := rehearse(cfg); err != nil {
+		return fmt.Errorf("%s: %s", file, explain(err))
+	}
 	caddy.TrapSignals()
 	caddy.SetLastConfig(file, adapterName, func(file, _ string) error {
 		cfg, err := load(file)
@@ -104,6 +107,27 @@ func probe(cfg []byte) error {
 		return fmt.Errorf("opening the admin API: %w", err)
 	}
 	return nil
+}
+
+// rehearse sets up all modules of a configuration and takes them down again.
+// Some find out only then what is wrong with their options, at which time Caddy
+// has opened the admin API already and written to the log.
+func rehearse(cfg []byte) error {
+	var config map[string]json.RawMessage
+	if err := json.Unmarshal(cfg, &config); err != nil {
+		return fmt.Errorf("reading the adapted configuration: %w", err)
+	}
+	config["admin"] = json.RawMessage(`{"disabled": true}`)
+	config["logging"] = json.RawMessage(`{"logs": {"default": {"writer": {"output": "discard"}}}}`)
+	quiet, err := json.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("reading the adapted configuration: %w", err)
+	}
+	parsed := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(quiet, parsed); err != nil {
+		return err
+	}
+	return caddy.Validate(parsed)
 }
 
 func tryListen(address string) error {

@@ -24,6 +24,13 @@ type address struct {
 // The protocols by which an engine can be reached.
 var protocols = []string{"unix", "npipe", "tcp", "http", "https"}
 
+// Validate reports what is wrong with e, and what would be right. It connects to
+// nothing, and does not look for the certificates.
+func (e Endpoint) Validate() error {
+	_, err := resolveEndpoint(e)
+	return err
+}
+
 // resolveEndpoint fills in the defaults and checks that they make sense.
 func resolveEndpoint(e Endpoint) (address, error) {
 	at := address{

@@ -1,94 +1,224 @@
 package dockerupstreams
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
+	"time"
 )
 
-// summary is the part that we need of what an engine says about a container in
-// an answer to GET /containers/json.
-type summary struct {
-	ID     string `json:"Id"`
-	Names  []string
-	Labels map[string]string
-	State  string
-	Status string
-	Health *struct{ Status string } // since API 1.52
-
-	HostConfig      struct{ NetworkMode string }
-	NetworkSettings struct {
-		Networks map[string]*struct {
-			IPAddress         string
-			GlobalIPv6Address string
-			Gateway           string
-			IPv6Gateway       string
-		}
-	}
-	Ports []struct {
-		IP          string
-		PrivatePort uint16
-		PublicPort  uint16
-		Type        string
-	}
-}
-
-// decodeList reads a list of containers as it comes in.
+// decodeList reads an answer to GET /containers/json as it comes in, and keeps
+// what the rules need.
 func decodeList(r io.Reader) ([]*container, error) {
-	in := json.NewDecoder(r)
-	if open, err := in.Token(); err != nil {
-		return nil, err
-	} else if open == nil { // null, which is how some say "none"
+	in := newValues(r)
+	switch open, err := in.peek(); {
+	case err != nil:
+		return nil, unexpected(err)
+	case open == 'n': // null, which is how some say "none"
 		return nil, nil
-	} else if open != json.Delim('[') {
-		return nil, fmt.Errorf("it begins with %v and is not a list", open)
+	case open != '[':
+		return nil, fmt.Errorf("it begins with %q and is not a list", open)
 	}
+	in.at++
 	var list []*container
-	for in.More() {
-		var s summary
-		if err := in.Decode(&s); err != nil {
+	for {
+		c, err := in.peek()
+		if err != nil {
+			return nil, unexpected(err)
+		}
+		switch {
+		case c == ']': // without it, the answer was cut
+			return list, nil
+		case c == ',' && len(list) > 0:
+			in.at++
+		}
+		text, err := in.next()
+		if err != nil {
 			return nil, err
 		}
-		if s.ID == "" {
-			return nil, fmt.Errorf("container %d of it has no ID", len(list)+1)
+		item, err := decodeContainer(text)
+		if err != nil {
+			return nil, fmt.Errorf("container %d of it: %w", len(list)+1, err)
 		}
-		list = append(list, s.container())
+		list = append(list, item)
 	}
-	_, err := in.Token() // the closing bracket: without it, the answer was cut
-	return list, err
 }
 
-func (s *summary) container() *container {
-	c := &container{
-		id:          s.ID,
-		name:        parseName(s.Names),
-		labels:      s.Labels,
-		state:       s.State,
-		networkMode: s.HostConfig.NetworkMode,
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
 	}
-	word := ""
-	if s.Health != nil {
-		word = s.Health.Status
+	return err
+}
+
+// decodeContainer reads one container of a list.
+func decodeContainer(text []byte) (*container, error) {
+	c := new(container)
+	s := scanner{text: text}
+	var status, word string
+	s.object(func(name []byte) {
+		switch string(name) {
+		case "Id":
+			c.id = s.string()
+		case "Names":
+			var names []string
+			s.array(func() { names = append(names, s.string()) })
+			c.name = parseName(names)
+		case "Labels":
+			c.labels = make(map[string]string)
+			s.object(func(name []byte) { c.labels[string(name)] = s.string() })
+		case "State":
+			c.state = s.string()
+		case "Status":
+			status = s.string()
+		case "Health": // since API 1.52
+			s.object(func(name []byte) { s.only(name, "Status", &word) })
+		case "HostConfig":
+			s.object(func(name []byte) { s.only(name, "NetworkMode", &c.networkMode) })
+		case "NetworkSettings":
+			s.object(func(name []byte) {
+				if string(name) != "Networks" {
+					s.skip()
+					return
+				}
+				s.object(func(name []byte) { c.networks = append(c.networks, decodeNetwork(&s, string(name))) })
+			})
+		case "Ports":
+			s.array(func() { decodePort(&s, c) })
+		default:
+			s.skip()
+		}
+	})
+	if s.err != nil {
+		return nil, s.err
 	}
-	c.health = parseHealth(word, s.Status)
+	if c.id == "" {
+		return nil, fmt.Errorf("it has no ID")
+	}
 	if c.name == "" {
-		c.name = s.ID[:min(12, len(s.ID))]
+		c.name = c.id[:min(12, len(c.id))]
 	}
-	for name, n := range s.NetworkSettings.Networks {
-		if n == nil {
-			continue
-		}
-		c.networks = append(c.networks, network{
-			name: name, ipv4: n.IPAddress, ipv6: n.GlobalIPv6Address,
-			gateway: n.Gateway, gateway6: n.IPv6Gateway,
-		})
-	}
+	c.health = parseHealth(word, status)
 	sortNetworks(c.networks)
-	for _, p := range s.Ports {
-		if p.Type == "tcp" {
-			c.ports = append(c.ports, port{private: p.PrivatePort, public: p.PublicPort, ip: p.IP})
-		}
-	}
 	sortPorts(c.ports)
-	return c
+	return c, nil
+}
+
+// only reads a string into where if the member has this name, and else skips it.
+func (s *scanner) only(name []byte, wanted string, where *string) {
+	if string(name) == wanted {
+		*where = s.string()
+		return
+	}
+	s.skip()
+}
+
+func decodeNetwork(s *scanner, called string) network {
+	n := network{name: called}
+	s.object(func(name []byte) {
+		switch string(name) {
+		case "IPAddress":
+			n.ipv4 = s.string()
+		case "GlobalIPv6Address":
+			n.ipv6 = s.string()
+		case "Gateway":
+			n.gateway = s.string()
+		case "IPv6Gateway":
+			n.gateway6 = s.string()
+		default:
+			s.skip()
+		}
+	})
+	return n
+}
+
+func decodePort(s *scanner, c *container) {
+	var p port
+	var kind string
+	s.object(func(name []byte) {
+		switch string(name) {
+		case "IP":
+			p.ip = s.string()
+		case "PrivatePort":
+			p.private = uint16(s.number())
+		case "PublicPort":
+			p.public = uint16(s.number())
+		case "Type":
+			kind = s.string()
+		default:
+			s.skip()
+		}
+	})
+	if kind == "tcp" {
+		c.ports = append(c.ports, p)
+	}
+}
+
+// The events that matter. Health checks alone emit three others at every run,
+// which the engine must not even send.
+var (
+	containerEvents = map[string]action{
+		"start":         actionStart,
+		"kill":          actionKill,
+		"die":           actionEnd,
+		"destroy":       actionEnd,
+		"pause":         actionPause,
+		"unpause":       actionOther,
+		"rename":        actionOther,
+		"health_status": actionOther, // the engine compares the word before the colon
+	}
+	networkEvents = []string{"connect", "disconnect"}
+)
+
+// decodeEvent reads an event, and reports whether it matters.
+func decodeEvent(text []byte) (e event, matters bool, err error) {
+	s := scanner{text: text}
+	var kind, what, signal, attached string
+	var seconds, nanos int64
+	s.object(func(name []byte) {
+		switch string(name) {
+		case "Type":
+			kind = s.string()
+		case "Action":
+			what = s.string()
+		case "time":
+			seconds = s.number()
+		case "timeNano":
+			nanos = s.number()
+		case "Actor":
+			s.object(func(name []byte) {
+				if string(name) != "Attributes" {
+					s.only(name, "ID", &e.id)
+					return
+				}
+				s.object(func(name []byte) {
+					if string(name) == "signal" {
+						signal = s.string()
+						return
+					}
+					s.only(name, "container", &attached)
+				})
+			})
+		default:
+			s.skip()
+		}
+	})
+	if s.err != nil {
+		return e, false, s.err
+	}
+	e.at = time.Unix(0, nanos)
+	if nanos == 0 {
+		e.at = time.Unix(seconds, 0)
+	}
+	switch kind {
+	case "container":
+		// The state behind "health_status:" is left alone: not every engine adds it.
+		word, _, _ := strings.Cut(what, ":")
+		e.action, matters = containerEvents[word]
+		e.signal, _ = strconv.Atoi(signal)
+	case "network":
+		e.id, e.action, matters = attached, actionNetwork, true
+	}
+	return e, matters && e.id != "", nil
 }

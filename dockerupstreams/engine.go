@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 )
@@ -28,7 +27,7 @@ type engine interface {
 	ping(ctx context.Context) error
 	// subscribe opens the stream of container events from a moment on and returns
 	// when the engine has accepted it. The stream ends with ctx, or with an error.
-	subscribe(ctx context.Context, since time.Time) (<-chan event, <-chan error)
+	subscribe(ctx context.Context, since time.Time) (<-chan []event, <-chan error)
 	// list returns the containers with these IDs that run, or (nil) all that run.
 	list(ctx context.Context, ids []string) ([]*container, error)
 	// version is the API version agreed on.
@@ -90,94 +89,44 @@ func (e *dockerEngine) version() string { return e.api.ClientVersion() }
 
 func (e *dockerEngine) close() { _ = e.api.Close() }
 
-// The events that matter. Health checks alone emit three others at every run,
-// which the engine must not even send.
-var (
-	containerEvents = map[events.Action]action{
-		events.ActionStart:        actionStart,
-		events.ActionKill:         actionKill,
-		events.ActionDie:          actionEnd,
-		events.ActionDestroy:      actionEnd,
-		events.ActionPause:        actionPause,
-		events.ActionUnPause:      actionOther,
-		events.ActionRename:       actionOther,
-		events.ActionHealthStatus: actionOther, // the engine compares the word before the colon
-	}
-	networkEvents = []events.Action{events.ActionConnect, events.ActionDisconnect}
-)
-
 func eventFilter() filters.Args {
-	wanted := filters.NewArgs(
-		filters.Arg("type", string(events.ContainerEventType)),
-		filters.Arg("type", string(events.NetworkEventType)),
-	)
+	wanted := filters.NewArgs(filters.Arg("type", "container"), filters.Arg("type", "network"))
 	for action := range containerEvents {
-		wanted.Add("event", string(action))
+		wanted.Add("event", action)
 	}
 	for _, action := range networkEvents {
-		wanted.Add("event", string(action))
+		wanted.Add("event", action)
 	}
 	return wanted
 }
 
-func (e *dockerEngine) subscribe(ctx context.Context, since time.Time) (<-chan event, <-chan error) {
+func (e *dockerEngine) subscribe(ctx context.Context, since time.Time) (<-chan []event, <-chan error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	late := time.AfterFunc(subscribeTimeout, func() {
 		cancel(fmt.Errorf("the engine did not begin to send within %s", subscribeTimeout))
 	})
-	messages, failures := e.api.Events(ctx, events.ListOptions{
-		Since:   strconv.FormatInt(since.Unix(), 10),
-		Filters: eventFilter(),
-	})
+	groups, errs := make(chan []event), make(chan error, 1)
+	resp, err := e.get(ctx, "events", url.Values{"since": {strconv.FormatInt(since.Unix(), 10)}}, eventFilter())
 	late.Stop()
-
-	out, errs := make(chan event), make(chan error, 1)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		errs <- fmt.Errorf("subscribing to events: %w", err)
+		return groups, errs
+	}
 	go func() {
 		defer cancel(nil)
-		for {
-			select {
-			case m := <-messages:
-				ev, ok := parseEvent(m)
-				if !ok {
-					continue
-				}
-				select {
-				case out <- ev:
-				case <-ctx.Done():
-				}
-			case err := <-failures:
-				if cause := context.Cause(ctx); cause != nil {
-					err = cause
-				}
-				errs <- fmt.Errorf("reading the stream of events: %w", advise(err))
-				return
+		defer resp.Body.Close()
+		defer func() {
+			if p := recover(); p != nil {
+				errs <- recovered(p)
 			}
-		}
+		}()
+		errs <- fmt.Errorf("reading the stream of events: %w", pump(ctx, resp.Body, groups))
 	}()
-	return out, errs
-}
-
-func parseEvent(m events.Message) (event, bool) {
-	ev := event{id: m.Actor.ID, at: time.Unix(0, m.TimeNano)}
-	if m.TimeNano == 0 {
-		ev.at = time.Unix(m.Time, 0)
-	}
-	switch m.Type {
-	case events.ContainerEventType:
-		// The state behind "health_status:" is left alone: not every engine adds it.
-		name, _, _ := strings.Cut(string(m.Action), ":")
-		what, ok := containerEvents[events.Action(name)]
-		if !ok {
-			return ev, false
-		}
-		ev.action = what
-		ev.signal, _ = strconv.Atoi(m.Actor.Attributes["signal"])
-	case events.NetworkEventType:
-		ev.id, ev.action = m.Actor.Attributes["container"], actionNetwork
-	default:
-		return ev, false
-	}
-	return ev, ev.id != ""
+	return groups, errs
 }
 
 func (e *dockerEngine) list(ctx context.Context, ids []string) ([]*container, error) {
@@ -200,35 +149,47 @@ func (e *dockerEngine) list(ctx context.Context, ids []string) ([]*container, er
 	return all, nil
 }
 
-// listOnce reads the answer container by container and keeps what the rules
-// need of each. The client's own call holds the whole answer in several forms
-// at once, which at ten thousand containers is above a hundred megabytes.
+// listOnce reads the answer container by container. The client's own call holds
+// the whole of it in several forms at once, which at ten thousand containers is
+// above a hundred megabytes.
 func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*container, error) {
-	at := e.base.JoinPath("v"+e.version(), "containers", "json")
-	if wanted.Len() > 0 {
-		query, err := filters.ToJSON(wanted)
-		if err != nil {
-			return nil, fmt.Errorf("listing containers: %w", err)
-		}
-		at.RawQuery = url.Values{"filters": {query}}.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	resp, err := e.get(ctx, "containers/json", url.Values{}, wanted)
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
-	resp, err := e.api.HTTPClient().Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("listing containers: %w", advise(err))
-	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("listing containers: %w", refusal(resp))
-	}
 	list, err := decodeList(resp.Body)
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: reading the engine's answer: %w", err)
 	}
+	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection can be used again
 	return list, nil
+}
+
+// get asks for something, by the client's own connection.
+func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, wanted filters.Args) (*http.Response, error) {
+	at := e.base.JoinPath("v"+e.version(), what)
+	if wanted.Len() > 0 {
+		text, err := filters.ToJSON(wanted)
+		if err != nil {
+			return nil, err
+		}
+		query.Set("filters", text)
+	}
+	at.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := e.api.HTTPClient().Do(req)
+	if err != nil {
+		return nil, advise(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, refusal(resp)
+	}
+	return resp, nil
 }
 
 // refusal is the error that an engine, or a proxy before it, answered with.

@@ -2,32 +2,28 @@ package dockerupstreams
 
 import "time"
 
-// limiter lets a burst through at once and then so many per second. The zero
-// value is full.
+// limiter lets a burst through at once and then so many per second.
 type limiter struct {
+	burst, perSecond int
+
 	free time.Time // when the last of the used-up turns is paid for
 }
 
-const (
-	listsAtOnce    = 40
-	listsPerSecond = 20
-)
+// Rolling updates and restarts of single services stay within the bursts, and
+// have effect at once. Under a storm of events, containers are listed, and sets
+// are published, in groups.
+func newListLimiter() limiter    { return limiter{burst: 40, perSecond: 20} }
+func newPublishLimiter() limiter { return limiter{burst: 40, perSecond: 50} }
 
 // next returns when the next turn is due: now, or later.
 func (l *limiter) next(now time.Time) time.Time {
-	const credit = listsAtOnce - 1
-	if due := l.free.Add(-credit * time.Second / listsPerSecond); due.After(now) {
-		return due
-	}
-	return now
+	credit := time.Duration(l.burst-1) * time.Second / time.Duration(l.perSecond)
+	return later(now, l.free.Add(-credit))
 }
 
 // take uses up a turn.
 func (l *limiter) take(now time.Time) {
-	if l.free.Before(now) {
-		l.free = now
-	}
-	l.free = l.free.Add(time.Second / listsPerSecond)
+	l.free = later(now, l.free).Add(time.Second / time.Duration(l.perSecond))
 }
 
 // backoff is how long to wait before another attempt after so many failures in

@@ -13,7 +13,13 @@ import (
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Tests of what is found on the machine call findOrigin themselves.
+	whereAmI = func() origin { return origin{} }
+	goleak.VerifyTestMain(m,
+		// Caddy's proxy starts one for the whole process.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Upstream).fillDynamicHost.func1.1"))
+}
 
 // follow subscribes to the containers with app=web on engines until the end of
 // the test.

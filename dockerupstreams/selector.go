@@ -2,7 +2,6 @@ package dockerupstreams
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -94,26 +93,39 @@ type Target struct {
 	MaxRequests int
 }
 
-// Validate reports the first thing wrong with s, and what would be right.
+// optionError is something wrong with the value of an option.
+type optionError struct{ field, message string }
+
+func (e *optionError) Error() string { return e.message }
+
+// Field is the option's name in JSON.
+func (e *optionError) Field() string { return e.field }
+
+func optionErrorf(field, format string, args ...any) error {
+	return &optionError{field, fmt.Sprintf(format, args...)}
+}
+
+// Validate reports the first thing wrong with s, and what would be right. The
+// error has a method Field, which names the option.
 func (s Selector) Validate() error {
 	if len(s.MatchLabels) == 0 {
-		return errors.New("match_labels is empty and would match every container: " +
+		return optionErrorf("match_labels", "match_labels is empty and would match every container: "+
 			"name at least one label, such as app=web")
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
 		if strings.TrimSpace(key) == "" {
-			return fmt.Errorf("match_labels has a label without a name (its value is %q): "+
+			return optionErrorf("match_labels", "match_labels has a label without a name (its value is %q): "+
 				"write it as name=value", s.MatchLabels[key])
 		}
 	}
 	if s.Port < 0 || s.Port > 65535 {
-		return fmt.Errorf("port %d does not exist: use 1 to 65535, or leave it out", s.Port)
+		return optionErrorf("port", "port %d does not exist: use 1 to 65535, or leave it out", s.Port)
 	}
 	if s.Scheme != "" && !slices.Contains(schemes, s.Scheme) {
-		return fmt.Errorf("scheme %q is unknown: use %s", s.Scheme, oneOf(schemes))
+		return optionErrorf("scheme", "scheme %q is unknown: use %s", s.Scheme, oneOf(schemes))
 	}
 	if s.Health != "" && !slices.Contains(healths, s.Health) {
-		return fmt.Errorf("health %q is unknown: use %s", s.Health, oneOf(healths))
+		return optionErrorf("health", "health %q is unknown: use %s", s.Health, oneOf(healths))
 	}
 	return nil
 }

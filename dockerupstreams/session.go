@@ -2,6 +2,7 @@ package dockerupstreams
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -30,15 +31,18 @@ const (
 type session struct {
 	w       *watcher
 	eng     engine
-	events  <-chan event
+	events  <-chan []event
 	errs    <-chan error
 	up      func()
 	results chan result
-	asking  bool // a request is on its way
+	asking  bool  // a request is on its way
+	listed  bool  // the first list is in
+	ended   error // why the stream ended before that
 
 	wantAll   bool      // list everything
 	allFrom   time.Time // not before
-	lists     limiter   // for the lists of single containers
+	lists     limiter   // of single containers
+	publishes limiter
 	askFrom   time.Time // no request before
 	settleAt  time.Time // no publishing before
 	heardFrom time.Time // when the engine last gave a sign of life
@@ -70,7 +74,10 @@ func (w *watcher) session(ctx context.Context, up func()) error {
 		cancel()
 		return fmt.Errorf("preparing the connection: %w", err)
 	}
-	s := &session{w: w, eng: eng, up: up, results: make(chan result, 1), wantAll: true, heardFrom: time.Now()}
+	s := &session{
+		w: w, eng: eng, up: up, results: make(chan result, 1),
+		wantAll: true, heardFrom: time.Now(), lists: newListLimiter(), publishes: newPublishLimiter(),
+	}
 	defer func() {
 		cancel()
 		if s.asking {
@@ -100,14 +107,17 @@ func (s *session) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-s.errs:
-			return err
-		case e := <-s.events:
+			if s.listed {
+				return err
+			}
+			s.ended, s.errs = err, nil // the first list is still worth having
+		case group := <-s.events:
 			s.heardFrom = time.Now()
-			s.w.hear(e, s.heardFrom)
+			s.w.hear(group, s.heardFrom)
 		case r := <-s.results:
 			s.asking = false
-			if err := s.take(r); err != nil {
-				return err
+			if err := s.take(r); err != nil || s.ended != nil {
+				return errors.Join(err, s.ended)
 			}
 		case <-s.w.hints:
 			s.wantAll = true
@@ -152,13 +162,14 @@ func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*vi
 	return ask, next, news
 }
 
-// settle publishes. It takes a twentieth of the time at most: it happens at once
-// for small sets, and in groups for very large ones under many events.
+// settle publishes. It happens at once as a rule; in groups under many events, and
+// so that it takes a fiftieth of the time at most.
 func (s *session) settle() map[*view][]Rejection {
 	begun := time.Now()
 	news := s.w.settle()
 	now := time.Now()
-	s.settleAt = now.Add(min(20*now.Sub(begun), 100*time.Millisecond))
+	s.publishes.take(now)
+	s.settleAt = later(s.publishes.next(now), now.Add(min(50*now.Sub(begun), 100*time.Millisecond)))
 	return news
 }
 
@@ -225,25 +236,24 @@ func (s *session) take(r result) error {
 	if r.err != nil {
 		return r.err
 	}
-	first, news := s.record(r, time.Now())
-	s.w.tell(news)
-	if first {
+	s.w.tell(s.record(r, time.Now()))
+	if !s.listed {
+		s.listed = true
 		s.up()
 	}
 	return nil
 }
 
 // record puts an answer into the table. It publishes whole lists at once.
-func (s *session) record(r result, now time.Time) (first bool, news map[*view][]Rejection) {
+func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 	w := s.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	first = !w.connected
 	switch r.request {
 	case requestAll:
 		w.syncs.Add(1)
 		w.table.replaceAll(r.list, now)
-		w.synced, w.connected, w.lastError = true, true, nil
+		w.synced, w.connected, w.lastError, w.located = true, true, nil, false
 		w.apiVersion = s.eng.version()
 		news = s.settle()
 		s.allFrom = now.Add(max(hintGap, 20*r.took))
@@ -255,7 +265,7 @@ func (s *session) record(r result, now time.Time) (first bool, news map[*view][]
 	if r.took > 20*time.Millisecond {
 		s.askFrom = now.Add(min(r.took, time.Second)) // an engine that has trouble gets a rest
 	}
-	return first, news
+	return news
 }
 
 // connect notes that a session begins, and when.
@@ -267,30 +277,30 @@ func (w *watcher) connect() time.Time {
 	return now
 }
 
-// hear takes in an event.
-func (w *watcher) hear(e event, now time.Time) {
-	w.events.Add(1)
+// hear takes in events.
+func (w *watcher) hear(group []event, now time.Time) {
+	w.events.Add(uint64(len(group)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.table.apply(e, now)
+	for _, e := range group {
+		w.table.apply(e, now)
+	}
 }
 
 // relocate looks up the container that the gateway runs in, on which it depends
 // how all others are reached. Guarded by mu.
 func (w *watcher) relocate() {
-	if w.me.containerID == "" {
-		return
-	}
-	if len(w.ownID) < 64 {
+	if w.me.containerID != "" && len(w.ownID) < 64 {
 		for id := range w.table.running {
 			if strings.HasPrefix(id, w.me.containerID) {
 				w.ownID = id
 			}
 		}
 	}
-	if _, ok := w.table.touched[w.ownID]; !ok {
+	if _, touched := w.table.touched[w.ownID]; w.located && !touched {
 		return
 	}
+	w.located = true
 	at := locate(w.me, w.table.running[w.ownID], w.addr.remoteHost())
 	if reflect.DeepEqual(at, w.at) {
 		return

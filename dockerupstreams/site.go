@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"io"
+	"net"
 	"os"
 	"strings"
 )
@@ -27,6 +28,18 @@ type origin struct {
 	containerID string
 	// Whether the gateway runs in a container at all.
 	contained bool
+	// Whether the bridge of an engine is among the gateway's own interfaces.
+	// Asked anew each time: an engine makes it when it starts. nil: no.
+	bridged func() bool
+}
+
+// sharesHost reports whether what listens on the engine's host can be reached on
+// the loopback interface, if the engine is on this machine and does not know our
+// container.
+func (me origin) sharesHost() bool {
+	// A container with a bridge is host-networked, runs an engine of its own, or is
+	// a machine made from an image of one.
+	return !me.contained || (me.bridged != nil && me.bridged())
 }
 
 // locate finds the gateway's own container among those of an engine, and from
@@ -49,10 +62,10 @@ func locate(me origin, own *container, remoteHost string) site {
 		return at
 	case remoteHost != "":
 		return site{hostAddress: remoteHost}
-	case me.contained:
-		return site{hostAddress: dockerHostName}
-	default:
+	case me.sharesHost():
 		return site{hostAddress: "127.0.0.1"}
+	default:
+		return site{hostAddress: dockerHostName}
 	}
 }
 
@@ -63,7 +76,7 @@ const dockerHostName = "host.docker.internal"
 // findOrigin looks at the files by which a process can tell that it runs in a
 // container, and in which.
 func findOrigin() origin {
-	var me origin
+	me := origin{bridged: hasBridge}
 	for _, marker := range []string{"/.dockerenv", "/run/.containerenv"} {
 		if _, err := os.Stat(marker); err == nil {
 			me.contained = true
@@ -81,6 +94,16 @@ func findOrigin() origin {
 	}
 	me.contained = me.contained || me.containerID != ""
 	return me
+}
+
+// hasBridge looks for the interfaces that Docker and Podman make on their hosts.
+func hasBridge() bool {
+	for _, name := range []string{"docker0", "podman0", "cni-podman0"} {
+		if _, err := net.InterfaceByName(name); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // ownID finds a container's ID in its mounts (proc(5), "mountinfo"): engines

@@ -121,7 +121,7 @@ func (s *Subscription) acquire(addr address) error {
 			return nil, err
 		}
 		trial.close()
-		return newWatcher(addr, whereAmI(), open), nil
+		return newWatcher(addr, whereAmI(), s.logger, open), nil
 	})
 	if err != nil {
 		return fmt.Errorf("preparing docker endpoint %s: %w (cert_path names the folder of ca.pem, cert.pem and key.pem)", addr, err)

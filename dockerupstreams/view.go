@@ -9,18 +9,22 @@ import (
 // view is the containers of one selector on one engine. All that share the
 // selector share the view. Everything but set is guarded by the watcher's mu.
 type view struct {
-	sel  Selector
-	set  atomic.Pointer[Set]
-	refs int
+	sel   Selector
+	set   atomic.Pointer[Set]
+	refs  int
+	under label // where the watcher's index has it
 
-	verdicts map[string]verdict  // by container ID
-	changed  map[string]struct{} // whose verdicts are newer than set
-	told     map[string]string   // the reasons that were logged, by container ID
+	verdicts map[string]verdict // by container ID
+	changed  map[string]Target  // whose verdicts are newer than set, and what set has
+	told     map[string]string  // the reasons that were logged, by container ID
 
 	// Subscriptions that join this set with others, and must do so again whenever
 	// it was replaced.
 	listeners map[*Subscription]struct{}
 }
+
+// label is a label with its value.
+type label struct{ name, value string }
 
 // verdict is what the rules say about a container that carries the labels:
 // either it is a target, or it was rejected.
@@ -35,7 +39,7 @@ func newView(sel Selector) *view {
 	v := &view{
 		sel:       sel,
 		verdicts:  make(map[string]verdict),
-		changed:   make(map[string]struct{}),
+		changed:   make(map[string]Target),
 		told:      make(map[string]string),
 		listeners: make(map[*Subscription]struct{}),
 	}
@@ -43,14 +47,15 @@ func newView(sel Selector) *view {
 	return v
 }
 
-// consider judges a container (nil: it does not run) and notes what changed.
+// consider judges a container that carries the labels (nil: it does not run any
+// more) and notes what changed.
 func (v *view) consider(id string, c *container, draining bool, at *site) {
 	old, known := v.verdicts[id]
-	if c == nil || !v.sel.matches(c.labels) {
+	if c == nil {
 		if known {
 			delete(v.verdicts, id)
 			delete(v.told, id)
-			v.changed[id] = struct{}{}
+			v.change(id, old)
 		}
 		return
 	}
@@ -66,7 +71,15 @@ func (v *view) consider(id string, c *container, draining bool, at *site) {
 	}
 	if !known || old != now {
 		v.verdicts[id] = now
-		v.changed[id] = struct{}{}
+		v.change(id, old)
+	}
+}
+
+// change notes that the verdict on a container is no longer what it was when the
+// set was made.
+func (v *view) change(id string, was verdict) {
+	if _, ok := v.changed[id]; !ok {
+		v.changed[id] = was.target
 	}
 }
 
@@ -78,8 +91,11 @@ func (v *view) publish(synced bool) (news []Rejection) {
 		return nil
 	}
 	set := &Set{Generation: old.Generation + 1, Synced: synced}
-	var fresh []Target
-	for id := range v.changed {
+	var gone, fresh []Target
+	for id, was := range v.changed {
+		if was.ID != "" {
+			gone = append(gone, was)
+		}
 		now, ok := v.verdicts[id]
 		switch {
 		case !ok:
@@ -91,7 +107,7 @@ func (v *view) publish(synced bool) (news []Rejection) {
 			news = append(news, now.rejected)
 		}
 	}
-	set.Targets = merge(old.Targets, fresh, v.changed)
+	set.Targets = merge(old.Targets, gone, fresh)
 	set.Rejected = v.rejections(old)
 	clear(v.changed)
 	v.set.Store(set)
@@ -102,22 +118,29 @@ func (v *view) publish(synced bool) (news []Rejection) {
 	return news
 }
 
-// merge is the old targets without those that changed, and the fresh ones, in
-// order. It costs one pass: with ten thousand targets, sorting them all again
-// for each container would show.
-func merge(old, fresh []Target, changed map[string]struct{}) []Target {
+// merge is the old targets without those that are gone and with the fresh ones,
+// in order. It copies whole stretches: with ten thousand targets, looking at each
+// for every event would show.
+func merge(old, gone, fresh []Target) []Target {
+	if len(gone) == 0 && len(fresh) == 0 {
+		return old
+	}
+	slices.SortFunc(gone, compareTargets)
 	slices.SortFunc(fresh, compareTargets)
-	all := make([]Target, 0, len(old)+len(fresh))
-	for _, t := range old {
-		if _, ok := changed[t.ID]; ok {
+	all := make([]Target, 0, len(old)-len(gone)+len(fresh))
+	for len(gone) > 0 || len(fresh) > 0 {
+		add := len(gone) == 0 || (len(fresh) > 0 && compareTargets(fresh[0], gone[0]) < 0)
+		if add {
+			n, _ := slices.BinarySearchFunc(old, fresh[0], compareTargets)
+			all = append(append(all, old[:n]...), fresh[0])
+			old, fresh = old[n:], fresh[1:]
 			continue
 		}
-		for len(fresh) > 0 && compareTargets(fresh[0], t) < 0 {
-			all, fresh = append(all, fresh[0]), fresh[1:]
-		}
-		all = append(all, t)
+		n, _ := slices.BinarySearchFunc(old, gone[0], compareTargets)
+		all = append(all, old[:n]...)
+		old, gone = old[n+1:], gone[1:]
 	}
-	return append(all, fresh...)
+	return append(all, old...)
 }
 
 // rejections are those of the old set that did not change, and the new ones.

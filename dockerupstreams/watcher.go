@@ -18,6 +18,7 @@ import (
 type watcher struct {
 	addr   address
 	me     origin
+	first  *zap.Logger
 	open   func() (engine, error)
 	hints  chan struct{} // somebody saw that the picture may be wrong
 	wakes  chan struct{} // somebody changed what is wanted
@@ -28,9 +29,12 @@ type watcher struct {
 
 	mu          sync.Mutex // guards all below
 	table       *table
-	views       map[string]*view // by the selector's key
-	subscribers []*Subscription  // in the order in which they came
+	views       map[string]*view   // by the selector's key
+	byLabel     map[label][]*view  // each under one of its labels
+	selected    map[string][]*view // those whose labels a container carries, by its ID
+	subscribers []*Subscription    // in the order in which they came
 	at          site
+	located     bool   // at was looked up since the last whole list
 	ownID       string // of the container that the gateway runs in
 	synced      bool   // a whole list was seen
 	connected   bool
@@ -39,20 +43,25 @@ type watcher struct {
 	lastError   error
 }
 
-// newWatcher starts to follow an engine.
-func newWatcher(addr address, me origin, open func() (engine, error)) *watcher {
+// newWatcher starts to follow an engine. It logs to logger until somebody
+// subscribes.
+func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine, error)) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watcher{
 		addr:   addr,
 		me:     me,
+		first:  logger,
 		open:   open,
 		hints:  make(chan struct{}, 1),
 		wakes:  make(chan struct{}, 1),
 		cancel: cancel,
 		done:   make(chan struct{}),
 		views:  make(map[string]*view),
-		ownID:  me.containerID,
-		at:     locate(me, nil, addr.remoteHost()),
+
+		byLabel:  make(map[label][]*view),
+		selected: make(map[string][]*view),
+		ownID:    me.containerID,
+		at:       locate(me, nil, addr.remoteHost()),
 	}
 	w.table = newTable(w.wanted)
 	go w.run(ctx)
@@ -71,16 +80,27 @@ func (w *watcher) Destruct() error {
 // few minutes.
 const steadyAfter = 5 * time.Second
 
+// mostFlaps bounds the wait after connections that ended soon, but not before
+// the containers were listed: an engine that refuses to send events is asked for
+// lists every second or two.
+const mostFlaps = 4
+
 // run keeps a session with the engine, for ever.
 func (w *watcher) run(ctx context.Context) {
 	defer close(w.done)
-	loud, failures := true, 0
+	var (
+		failures int  // in a row
+		synced   bool // whether the last session knew the containers
+		warned   bool // of what keeps going wrong
+		greeted  bool
+	)
 	for {
-		begun, synced := time.Now(), false
+		begun, flapping := time.Now(), synced && failures > 0
+		synced = false
 		err := w.guard(func() error {
 			return w.session(ctx, func() {
-				w.greet(loud)
-				synced, loud = true, false
+				w.greet(!greeted || (warned && !flapping))
+				synced, greeted, warned = true, true, warned && flapping
 			})
 		})
 		if ctx.Err() != nil {
@@ -88,23 +108,31 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		w.mark(err)
 		if synced && time.Since(begun) >= steadyAfter {
-			failures = 0
+			failures, warned = 0, false
 			w.logger().Debug("the stream of Docker events ended; connecting again", zap.Stringer("endpoint", w.addr), zap.Error(err))
 			continue
 		}
 		if synced {
-			failures = min(failures, 2) // it is there, if not for long
+			failures = min(failures, mostFlaps)
 		}
 		failures++
-		if !synced && (!loud || failures == 1) {
-			loud = true
-			w.logger().Warn("cannot reach the Docker engine; keeping the containers known so far and trying on",
-				zap.Stringer("endpoint", w.addr), zap.Error(err))
+		if !warned && (!synced || failures >= 3) {
+			warned = true
+			w.warn(synced, err)
 		}
 		if !w.pause(ctx, begun, backoff(failures, rand.Float64())) {
 			return
 		}
 	}
+}
+
+// warn says once what keeps going wrong.
+func (w *watcher) warn(synced bool, err error) {
+	message := "cannot reach the Docker engine; keeping the containers known so far and trying on"
+	if synced {
+		message = "the stream of Docker events ends again and again; listing all containers each time"
+	}
+	w.logger().Warn(message, zap.Stringer("endpoint", w.addr), zap.Error(err))
 }
 
 // guard turns a panic into an error: whatever happens, the gateway goes on with
@@ -175,7 +203,7 @@ func (w *watcher) logger() *zap.Logger {
 	if n := len(w.subscribers); n > 0 {
 		return w.subscribers[n-1].logger
 	}
-	return zap.NewNop()
+	return w.first
 }
 
 // subscribe returns the view for a subscription's selector.
@@ -194,15 +222,40 @@ func (w *watcher) enter(s *Subscription) (*view, []Rejection) {
 	if v == nil {
 		v = newView(s.sel)
 		w.views[s.key] = v
-		for id, c := range w.table.running {
-			v.consider(id, c, w.table.drains(id), &w.at)
-			if c.stale && v.sel.matches(c.labels) {
-				w.table.soil(id)
-			}
-		}
+		v.under = w.rarest(v.sel.MatchLabels)
+		w.byLabel[v.under] = append(w.byLabel[v.under], v)
+		w.fill(v)
 	}
 	v.refs++
 	return v, v.publish(w.synced)
+}
+
+// rarest is the label under which the fewest views are kept. Guarded by mu.
+func (w *watcher) rarest(labels map[string]string) (best label) {
+	fewest := -1
+	for key, value := range labels {
+		l := label{key, value}
+		if n := len(w.byLabel[l]); fewest < 0 || n < fewest {
+			best, fewest = l, n
+		}
+	}
+	return best
+}
+
+// fill shows a new view what is known. Guarded by mu.
+func (w *watcher) fill(v *view) {
+	for id, c := range w.table.running {
+		if !v.sel.matches(c.labels) {
+			continue
+		}
+		if _, ok := w.selected[id]; ok { // otherwise, settle has yet to look at it
+			w.selected[id] = append(w.selected[id], v)
+		}
+		v.consider(id, c, w.table.drains(id), &w.at)
+		if c.stale {
+			w.table.soil(id)
+		}
+	}
 }
 
 // listen has s merged after every change of v.
@@ -220,20 +273,39 @@ func (w *watcher) unsubscribe(s *Subscription, v *view) {
 	delete(v.listeners, s)
 	if v.refs--; v.refs == 0 {
 		delete(w.views, s.key)
+		isIt := func(other *view) bool { return other == v }
+		if left := slices.DeleteFunc(w.byLabel[v.under], isIt); len(left) > 0 {
+			w.byLabel[v.under] = left
+		} else {
+			delete(w.byLabel, v.under)
+		}
+		for id := range v.verdicts {
+			w.selected[id] = slices.DeleteFunc(w.selected[id], isIt)
+		}
 	}
 }
 
-// wanted reports whether what happens to a container matters to anybody.
+// wanted reports whether what happens to a container matters to anybody. Guarded
+// by mu.
 func (w *watcher) wanted(c *container) bool {
-	if c.id == w.ownID {
-		return true
-	}
-	for _, v := range w.views {
-		if v.sel.matches(c.labels) {
-			return true
+	return c.id == w.ownID || len(w.viewsOf(c)) > 0
+}
+
+// viewsOf are the views whose labels a container carries. They are looked up once
+// for each container: its labels do not change while it lives. Guarded by mu.
+func (w *watcher) viewsOf(c *container) []*view {
+	found, ok := w.selected[c.id]
+	if !ok {
+		for key, value := range c.labels {
+			for _, v := range w.byLabel[label{key, value}] {
+				if v.sel.matches(c.labels) {
+					found = append(found, v)
+				}
+			}
 		}
+		w.selected[c.id] = found
 	}
-	return false
+	return found
 }
 
 // settle brings all sets up to date with the table and returns what must be
@@ -242,7 +314,14 @@ func (w *watcher) settle() map[*view][]Rejection {
 	w.relocate()
 	for id := range w.table.touched {
 		c, draining := w.table.running[id], w.table.drains(id)
-		for _, v := range w.views {
+		if c == nil {
+			for _, v := range w.selected[id] {
+				v.consider(id, nil, false, &w.at)
+			}
+			delete(w.selected, id)
+			continue
+		}
+		for _, v := range w.viewsOf(c) {
 			v.consider(id, c, draining, &w.at)
 		}
 	}

@@ -151,6 +151,9 @@ func TestOutages(t *testing.T) {
 			s, _ := follow(t, Selector{}, e)
 			expect(t, s, "a")
 
+			// The stream repeats that a started; what follows from that must be over.
+			eventually(t, "all is quiet", func() bool { return e.Streaming() == 1 && s.parts[0].watcher.lists.Load() == 1 })
+
 			// Whatever happens unseen must be known after the next connection, and
 			// until then the last picture stays whole.
 			var wrong []string
@@ -199,6 +202,27 @@ func fails(e *dockertest.Engine, faults dockertest.Faults) {
 		}
 	}
 	e.Fail(dockertest.Faults{})
+}
+
+// Without events, lists have to do; and the log must say so, once.
+func TestEventsForbidden(t *testing.T) {
+	e := dockertest.New(t)
+	e.Fail(dockertest.Faults{Refuse: map[string]int{"/events": http.StatusForbidden}})
+	e.Run(web("a"))
+	s, logs := follow(t, Selector{}, e)
+	eventually(t, "the log says what to allow", func() bool {
+		for _, line := range logs.FilterLevelExact(zapcore.WarnLevel).All() {
+			if text, _ := line.ContextMap()["error"].(string); strings.Contains(text, "let the socket proxy pass GET on /_ping, /events") {
+				return true
+			}
+		}
+		return false
+	})
+	e.Run(web("b"))
+	expect(t, s, "a", "b")
+	if n := logs.FilterLevelExact(zapcore.WarnLevel).Len(); n != 1 {
+		t.Errorf("warned %d times, want once", n)
+	}
 }
 
 func TestEngineAbsentAtStart(t *testing.T) {

@@ -4,6 +4,7 @@
 package dockertest
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -280,4 +281,15 @@ func (e *Engine) Noise(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.emit("container", "exec_create: /bin/true", id, nil)
+}
+
+// Client returns an HTTP client for the engine, whatever host its requests name.
+func (e *Engine) Client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", e.path)
+		},
+	}}
 }

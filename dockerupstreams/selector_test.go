@@ -1,0 +1,75 @@
+package dockerupstreams
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// soundDial reports whether dial is one host and one port and nothing else.
+func soundDial(dial string) bool {
+	host, port, err := net.SplitHostPort(dial)
+	n, numErr := strconv.Atoi(port)
+	return err == nil && numErr == nil && n > 0 && n < 65536 && host != "" && !strings.ContainsAny(host, "{}/ ")
+}
+
+func TestValidate(t *testing.T) {
+	labels := map[string]string{"app": "web", "stage": ""}
+	for _, c := range []struct {
+		sel  Selector
+		want string
+	}{
+		{Selector{MatchLabels: labels}, ""},
+		{Selector{MatchLabels: labels, Port: 65535, Scheme: "h2c", Health: "any", Network: "x", HostPort: true}, ""},
+		{Selector{}, "match_labels is empty"},
+		{Selector{MatchLabels: map[string]string{}}, "match_labels is empty"},
+		{Selector{MatchLabels: map[string]string{" ": "x"}}, "a label without a name"},
+		{Selector{MatchLabels: labels, Port: -1}, "port -1 does not exist: use 1 to 65535"},
+		{Selector{MatchLabels: labels, Port: 65536}, "port 65536 does not exist: use 1 to 65535"},
+		{Selector{MatchLabels: labels, Scheme: "ftp"}, `scheme "ftp" is unknown: use http, https or h2c`},
+		{Selector{MatchLabels: labels, Health: "sick"}, `health "sick" is unknown: use healthy or any`},
+	} {
+		err := c.sel.Validate()
+		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v, want %q", c.sel, err, c.want)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	sel := Selector{MatchLabels: map[string]string{"app": "web", "stage": ""}}
+	for _, c := range []struct {
+		labels map[string]string
+		want   bool
+	}{
+		{map[string]string{"app": "web", "stage": "", "more": "x"}, true},
+		{map[string]string{"app": "web"}, false}, // a missing label is not an empty one
+		{map[string]string{"app": "web", "stage": "x"}, false},
+		{map[string]string{"app": "Web", "stage": ""}, false},
+		{nil, false},
+	} {
+		if got := sel.matches(c.labels); got != c.want {
+			t.Errorf("matches(%v) = %v, want %v", c.labels, got, c.want)
+		}
+	}
+}
+
+func TestKeysOfSelectors(t *testing.T) {
+	a := Selector{MatchLabels: map[string]string{"a": "1", "b": "2"}}
+	same := Selector{MatchLabels: map[string]string{"b": "2", "a": "1"}, Health: "healthy"}
+	if a.key() != same.key() {
+		t.Errorf("%s and %s mean the same", a.key(), same.key())
+	}
+	for _, other := range []Selector{
+		{MatchLabels: map[string]string{"a": "1"}},
+		{MatchLabels: a.MatchLabels, Port: 1},
+		{MatchLabels: a.MatchLabels, Health: "any"},
+		{MatchLabels: a.MatchLabels, HostPort: true},
+		{MatchLabels: a.MatchLabels, onlyScheme: "http"},
+	} {
+		if a.key() == other.key() {
+			t.Errorf("%+v and %+v do not mean the same", a, other)
+		}
+	}
+}

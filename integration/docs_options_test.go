@@ -1,0 +1,289 @@
+package integration
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rgate/rgate/dockerupstreams"
+	rgateway "github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/stats"
+)
+
+// optionsOf are the types whose options the pages list, by the name in the
+// comment before the table: <!-- options: gateway.Route -->. Each table must
+// have all of them, and nothing else.
+var optionsOf = map[string]reflect.Type{
+	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
+	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
+	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
+	"gateway.Backend":          reflect.TypeFor[rgateway.Backend](),
+	"gateway.Timeouts":         reflect.TypeFor[rgateway.Timeouts](),
+	"stats.Config":             reflect.TypeFor[stats.Config](),
+	"stats.Handler":            reflect.TypeFor[stats.Handler](),
+	"stats.JSONLines":          reflect.TypeFor[stats.JSONLines](),
+	"dockerupstreams.Selector": reflect.TypeFor[dockerupstreams.Selector](),
+	"dockerupstreams.Endpoint": reflect.TypeFor[dockerupstreams.Endpoint](),
+	"dockerupstreams.Source":   reflect.TypeFor[dockerupstreams.Source](),
+}
+
+// jsonKeys are the keys of a struct, those of embedded ones included.
+func jsonKeys(t reflect.Type) (keys []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			keys = append(keys, jsonKeys(f.Type)...)
+		case f.IsExported() && name != "" && name != "-":
+			keys = append(keys, name)
+		}
+	}
+	return keys
+}
+
+// fileKeys are the keys at the top of an rgate YAML file, as an error lists them.
+func fileKeys(t *testing.T) []string {
+	_, err := adaptSnippet(&snippet{lang: "yaml", text: "zzzzzzzzzz: 1\n"})
+	return listIn(t, err, "the keys here are ", "")
+}
+
+// subdirectivesOf are those of a block in the Caddyfile, as an error lists them.
+func subdirectivesOf(t *testing.T, block string) []string {
+	text := map[string]string{
+		"rgate":            "zzzzzzzzzz\n",
+		"backend":          "backend x {\nzzzzzzzzzz\n}\n",
+		"route":            "route / x {\nzzzzzzzzzz\n}\n",
+		"timeouts":         "backend x {\ntimeouts {\nzzzzzzzzzz\n}\n}\n",
+		"default_response": "default_response {\nzzzzzzzzzz\n}\n",
+	}[block]
+	if text == "" {
+		t.Fatalf("there is no block %q", block)
+	}
+	_, err := adaptSnippet(&snippet{lang: "caddyfile", text: text, words: map[string]string{"in": "gateway"}})
+	return listIn(t, err, ": use ", ", or an HTTP directive")
+}
+
+// listIn takes the list out of an error that ends in what would be right.
+func listIn(t *testing.T, err error, before, after string) []string {
+	t.Helper()
+	if err == nil {
+		t.Fatal("an unknown word is taken for an option")
+	}
+	_, list, ok := strings.Cut(err.Error(), before)
+	if after != "" {
+		list, _, _ = strings.Cut(list, after)
+	}
+	list = regexp.MustCompile(`,? at Caddyfile.*`).ReplaceAllString(list, "")
+	if !ok || list == "" {
+		t.Fatalf("the error lists no options: %v", err)
+	}
+	return strings.Split(list, ", ")
+}
+
+// literalsIn are the texts of a file's syntax tree that pick chooses.
+func literalsIn(t *testing.T, pattern string, pick func(ast.Node) (string, bool)) (found []string) {
+	files, err := filepath.Glob(pattern)
+	must(t, "looking for files", err)
+	for _, file := range files {
+		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		must(t, "parsing", err)
+		ast.Inspect(tree, func(n ast.Node) bool {
+			if text, ok := pick(n); ok {
+				found = append(found, text)
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// steeringLabels are the labels that a container may carry to be reached.
+func steeringLabels(t *testing.T) []string {
+	return literalsIn(t, "../dockerupstreams/labels.go", func(n ast.Node) (string, bool) {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return "", false
+		}
+		value := literal(spec.Values[0])
+		return value, strings.HasPrefix(value, "rgate.")
+	})
+}
+
+// metricNames are what the collectors describe.
+func metricNames(t *testing.T) []string {
+	return literalsIn(t, "../*/metrics.go", func(n ast.Node) (string, bool) {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return "", false
+		}
+		switch f := call.Fun.(type) {
+		case *ast.SelectorExpr:
+			name := literal(call.Args[0])
+			return name, f.Sel.Name == "NewDesc" && name != ""
+		case *ast.Ident:
+			return "rgate_docker_" + literal(call.Args[0]), f.Name == "describe"
+		}
+		return "", false
+	})
+}
+
+func literal(e ast.Expr) string {
+	if basic, ok := e.(*ast.BasicLit); ok && basic.Kind == token.STRING {
+		text, _ := strconv.Unquote(basic.Value) // it was parsed
+		return text
+	}
+	return ""
+}
+
+var (
+	tableComment = regexp.MustCompile(`^<!-- (options|subdirectives|labels|metrics|yaml)(?:: ([\w.]+))? -->$`)
+	tableRow     = regexp.MustCompile("^\\| `([^` ]+)[^`]*`")
+)
+
+// TestReferenceTables holds the tables of the pages against the code: each lists
+// what there is, all of it and nothing else, and leaves no cell empty.
+func TestReferenceTables(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, page := range pages(t) {
+		content, err := os.ReadFile(page)
+		must(t, "reading a page", err)
+		lines := strings.Split(string(content), "\n")
+		for i, line := range lines {
+			m := tableComment.FindStringSubmatch(line)
+			if m == nil {
+				continue
+			}
+			at := fmt.Sprintf("%s:%d", filepath.Base(page), i+1)
+			seen[filepath.Base(page)+" "+m[0]] = true
+			var want []string
+			switch m[1] {
+			case "options":
+				typ := optionsOf[m[2]]
+				if typ == nil {
+					t.Errorf("%s: there is no type %q", at, m[2])
+					continue
+				}
+				want = jsonKeys(typ)
+			case "subdirectives":
+				want = subdirectivesOf(t, m[2])
+			case "labels":
+				want = steeringLabels(t)
+			case "metrics":
+				want = metricNames(t)
+			case "yaml":
+				want = fileKeys(t)
+			}
+			got, err := tableAt(lines[i+1:])
+			if err != nil {
+				t.Errorf("%s: %v", at, err)
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if len(want) == 0 || !slices.Equal(got, want) {
+				t.Errorf("%s: the table has %q, but there are %q", at, got, want)
+			}
+		}
+	}
+	for _, needed := range neededTables() {
+		if !seen[needed] {
+			t.Errorf("%s is missing; there are %q", needed, slices.Sorted(maps.Keys(seen)))
+		}
+	}
+}
+
+// neededTables are which page must have which table.
+func neededTables() []string {
+	needed := []string{
+		"README.md <!-- labels -->", "docker-labels.md <!-- labels -->",
+		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->",
+	}
+	for name := range optionsOf {
+		page := map[string]string{"gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
+		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
+	}
+	for _, block := range []string{"rgate", "backend", "route", "timeouts", "default_response"} {
+		needed = append(needed, "caddyfile.md <!-- subdirectives: "+block+" -->")
+	}
+	return needed
+}
+
+// tableAt reads the first column of the table that the lines begin with. A row
+// may name several things: one per line break.
+func tableAt(lines []string) (names []string, err error) {
+	columns := 0
+	for _, line := range lines {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		cells := strings.Split(strings.Trim(strings.ReplaceAll(line, `\|`, "/"), "|"), "|")
+		if columns == 0 {
+			columns = len(cells)
+		}
+		if len(cells) != columns || slices.ContainsFunc(cells, func(cell string) bool { return strings.TrimSpace(cell) == "" }) {
+			return names, fmt.Errorf("a row is incomplete: %s", line)
+		}
+		if m := tableRow.FindStringSubmatch(line); m != nil {
+			names = append(names, m[1])
+		}
+	}
+	return names, nil
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notSlug = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// TestLinks makes sure that what the pages point to is there.
+func TestLinks(t *testing.T) {
+	count := 0
+	for _, page := range append(pages(t), "../CHANGELOG.md") {
+		content, err := os.ReadFile(page)
+		must(t, "reading a page", err)
+		for _, m := range link.FindAllStringSubmatch(string(content), -1) {
+			file, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			count++
+			target := page
+			if file != "" {
+				target = filepath.Join(filepath.Dir(page), file)
+			}
+			text, err := os.ReadFile(target)
+			if info, statErr := os.Stat(target); statErr == nil && info.IsDir() {
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s links to %s, which is not there", filepath.Base(page), m[1])
+				continue
+			}
+			if anchor != "" && !slices.Contains(anchorsOf(string(text)), anchor) {
+				t.Errorf("%s links to %s, which has no such heading", filepath.Base(page), m[1])
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no page links to another")
+	}
+}
+
+func anchorsOf(text string) (anchors []string) {
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
+		slug := notSlug.ReplaceAllString(strings.ToLower(m[1]), "")
+		anchors = append(anchors, strings.ReplaceAll(slug, " ", "-"))
+	}
+	return anchors
+}

@@ -1,0 +1,175 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A snippet is a fenced block of a page, and what the comment before it says:
+//
+//	<!-- snippet: in=backend same=ports -->
+//
+// A block without a comment is a whole file: rgate YAML, a Caddyfile, or Caddy's
+// JSON. The words are:
+//
+//	in=site, in=gateway, in=backend, in=route
+//	             the block is what stands in there; see wrapSnippet
+//	same=NAME    the blocks of that name (one of each syntax) mean the same
+//	as=FILE      the file that shell commands of the page find under that name
+//	adapts       it cannot be provisioned here, for it names files
+//	fails        it is wrong; the text block that follows is the error
+//	run          shell commands that are run; the text block that follows, if
+//	             one does, is all that they print
+//	exit=N       … and they exit with that status
+//	commands     shell commands that exist, with the flags that are given
+//	is=KIND      not a configuration: an answer in JSON (stats, docker,
+//	             json_lines), or a figure in text
+type snippet struct {
+	page, lang, text string
+	line             int
+	words            map[string]string
+	answer           *snippet // the text block that follows
+}
+
+func (s *snippet) String() string { return fmt.Sprintf("%s:%d", s.page, s.line) }
+
+func (s *snippet) has(word string) bool {
+	_, ok := s.words[word]
+	return ok
+}
+
+var (
+	snippetFence   = regexp.MustCompile("^( *)(```+|~~~+) *(\\S*)$")
+	snippetComment = regexp.MustCompile(`^ *<!-- snippet: (.+) -->$`)
+	snippetWord    = regexp.MustCompile(`^(in=(site|gateway|backend|route)|same=\w+|as=[\w.]+|exit=\d+|is=(stats|docker|json_lines|figure)|adapts|fails|run|commands)$`)
+)
+
+// pages are the README and all of docs.
+func pages(t testing.TB) []string {
+	t.Helper()
+	found, err := filepath.Glob("../docs/*.md")
+	must(t, "looking for pages", err)
+	return append([]string{"../README.md"}, found...)
+}
+
+// snippetsOf reads the fenced blocks of a page.
+func snippetsOf(t testing.TB, page string) []*snippet {
+	t.Helper()
+	content, err := os.ReadFile(page)
+	must(t, "reading a page", err)
+	snippets, err := parseSnippets(filepath.Base(page), string(content))
+	must(t, "reading snippets", err)
+	return snippets
+}
+
+func parseSnippets(page, content string) ([]*snippet, error) {
+	var all []*snippet
+	var open *snippet
+	var indent, mark, words string
+	for i, line := range strings.Split(content, "\n") {
+		at := fmt.Sprintf("%s:%d", page, i+1)
+		if m := snippetFence.FindStringSubmatch(line); open == nil && m != nil {
+			open = &snippet{page: page, lang: m[3], line: i + 1, words: make(map[string]string)}
+			indent, mark = m[1], m[2]
+			for word := range strings.FieldsSeq(words) {
+				if !snippetWord.MatchString(word) {
+					return nil, fmt.Errorf("%s: the word %q means nothing: see type snippet", at, word)
+				}
+				key, value, _ := strings.Cut(word, "=")
+				open.words[key] = value
+			}
+			words = ""
+			continue
+		}
+		if open != nil && strings.TrimSpace(line) == mark {
+			last := len(all) - 1
+			switch {
+			case open.lang == "text" && !open.has("is") && last >= 0 && all[last].answer == nil && (all[last].has("fails") || all[last].has("run")):
+				all[last].answer = open
+			default:
+				all = append(all, open)
+			}
+			open = nil
+			continue
+		}
+		if open != nil {
+			open.text += strings.TrimPrefix(line, indent) + "\n"
+			continue
+		}
+		if m := snippetComment.FindStringSubmatch(line); m != nil {
+			words = m[1]
+		} else if words != "" {
+			return nil, fmt.Errorf("%s: a comment about a snippet must be followed by the snippet", at)
+		}
+	}
+	if open != nil {
+		return nil, fmt.Errorf("%s: the block is not closed", open)
+	}
+	return all, nil
+}
+
+func TestSnippetsAreRead(t *testing.T) {
+	const page = "# Page\n\n<!-- snippet: in=backend same=ports -->\n```yaml\nport: 1\n```\n" +
+		"- item\n\n  <!-- snippet: fails -->\n  ```yaml\n  a:\n    b: 1\n  ```\n\n  ```text\n  wrong\n  ```\n"
+	got, err := parseSnippets("page.md", page)
+	must(t, "reading snippets", err)
+	if len(got) != 2 {
+		t.Fatalf("there are %d snippets", len(got))
+	}
+	if s := got[0]; s.lang != "yaml" || s.text != "port: 1\n" || s.words["in"] != "backend" || s.words["same"] != "ports" || s.answer != nil {
+		t.Errorf("the first is %+v", s)
+	}
+	if s := got[1]; s.text != "a:\n  b: 1\n" || !s.has("fails") || s.answer == nil || s.answer.text != "wrong\n" {
+		t.Errorf("the second is %+v", s)
+	}
+	for what, page := range map[string]string{
+		"unknown word":   "<!-- snippet: inside=x -->\n```yaml\n```\n",
+		"stray comment":  "<!-- snippet: run -->\ntext\n",
+		"unclosed block": "```yaml\nport: 1\n",
+	} {
+		if _, err := parseSnippets("page.md", page); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+func TestWrongSnippetsAreFound(t *testing.T) {
+	for what, s := range map[string]*snippet{
+		"unknown language":     {lang: "toml", text: "a = 1\n"},
+		"no language":          {text: "rgate\n"},
+		"unmarked commands":    {lang: "sh", text: "make test\n"},
+		"stray text":           {lang: "text", text: "Hello\n"},
+		"YAML":                 {lang: "yaml", text: "rotes: []\n"},
+		"Caddyfile":            {lang: "caddyfile", text: ":8080 {\n\trgate {\n\t\tbackend\n\t}\n}\n"},
+		"format":               {lang: "caddyfile", text: ":8080 {\n  respond ok\n}\n"},
+		"JSON":                 {lang: "json", text: `{"apps": {"http": {"servers": {"a": {"listne": []}}}}}`},
+		"JSON of a gateway":    {lang: "json", text: `{"rotes": []}`, words: map[string]string{"in": "gateway"}},
+		"provisioning":         {lang: "yaml", text: "docker: ftp://x\n" + "backends: [{name: a, match_labels: [a=b]}]\n"},
+		"fails and does not":   {lang: "yaml", text: "routes: []\n", words: map[string]string{"fails": ""}},
+		"fails otherwise":      {lang: "yaml", text: "rotes: []\n", words: map[string]string{"fails": ""}, answer: &snippet{text: "no\n"}},
+		"fails without a word": {lang: "yaml", text: "rotes: []\n", words: map[string]string{"fails": ""}},
+		"answer":               {lang: "json", text: `{"requests": {}}`, words: map[string]string{"is": "stats"}},
+		"status":               {lang: "sh", text: "exit 3\n", words: map[string]string{"run": ""}},
+		"output":               {lang: "sh", text: "echo a\n", words: map[string]string{"run": ""}, answer: &snippet{text: "b\n"}},
+		"target":               {lang: "sh", text: "make coffee\n", words: map[string]string{"commands": ""}},
+		"program":              {lang: "sh", text: "rgaet -c x.yaml\n", words: map[string]string{"commands": ""}},
+		"command":              {lang: "sh", text: "rgate relaod\n", words: map[string]string{"commands": ""}},
+		"flag":                 {lang: "sh", text: "rgate reload --confg x.yaml\n", words: map[string]string{"commands": ""}},
+		"module":               {lang: "sh", text: "xcaddy build --with example.com/x\n", words: map[string]string{"commands": ""}},
+	} {
+		if err := runSnippet(t, s, nil); err == nil {
+			t.Errorf("%s: nothing is found wrong with %q", what, s.text)
+		}
+	}
+	yaml := &snippet{lang: "yaml", text: "default_response: {body: a}\n"}
+	json := &snippet{lang: "json", text: `{"default_response": {"body": "b"}}`, words: map[string]string{"in": "gateway"}}
+	for what, group := range map[string][]*snippet{"different": {yaml, json}, "alone": {yaml}, "twice": {yaml, yaml}} {
+		if err := meanTheSame(group); err == nil {
+			t.Errorf("%s: taken for the same", what)
+		}
+	}
+}
