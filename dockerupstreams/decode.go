@@ -164,7 +164,7 @@ var (
 		"die":           actionEnd,
 		"destroy":       actionEnd,
 		"pause":         actionPause,
-		"unpause":       actionOther,
+		"unpause":       actionUnpause,
 		"rename":        actionOther,
 		"health_status": actionOther, // the engine compares the word before the colon
 	}

@@ -396,3 +396,28 @@ func TestBackoff(t *testing.T) {
 		}
 	}
 }
+
+// If lists keep contradicting an event, they are right in the end.
+func TestEventsAreNotBelievedForEver(t *testing.T) {
+	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
+		s.tell(actionEnd, 0) // of a container that runs, as its next start was lost
+		time.Sleep(hintGap)
+		sub.Refresh()
+		synctest.Wait()
+		if len(sub.Set().Targets) != 0 {
+			t.Error("a list was believed against an event of a second ago")
+		}
+		time.Sleep(believeFor)
+		synctest.Wait()
+		if len(sub.Set().Targets) != 1 {
+			t.Error("a list was not believed against an old event")
+		}
+		w := sub.parts[0].watcher
+		w.mu.Lock()
+		facts := len(w.table.facts) + len(w.table.doubts.items)
+		w.mu.Unlock()
+		if facts != 0 {
+			t.Errorf("%d facts are left", facts)
+		}
+	})
+}

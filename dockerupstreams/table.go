@@ -18,6 +18,7 @@ const (
 	actionKill                  // was sent a signal
 	actionEnd                   // runs no more
 	actionPause                 // stands still
+	actionUnpause               // goes on
 	actionNetwork               // was attached to a network, or detached from one
 )
 
@@ -48,6 +49,10 @@ type table struct {
 	dirty    map[string]struct{}  // must be listed again
 	touched  map[string]struct{}  // changed since this was last emptied
 
+	facts  map[string]*fact
+	doubts queue // of facts that may be too old
+	looks  [len(lookAgainAfter)]queue
+
 	// The events since the list on its way was asked for: they are applied again
 	// on top of it.
 	replay    []event
@@ -64,13 +69,19 @@ type table struct {
 }
 
 func newTable(wanted func(*container) bool) *table {
-	return &table{
+	t := &table{
 		running:  make(map[string]*container),
 		draining: make(map[string]time.Time),
 		dirty:    make(map[string]struct{}),
 		touched:  make(map[string]struct{}),
+		facts:    make(map[string]*fact),
+		doubts:   queue{delay: believeFor},
 		wanted:   wanted,
 	}
+	for i, delay := range lookAgainAfter {
+		t.looks[i].delay = delay
+	}
+	return t
 }
 
 // apply takes in an event. What it says for certain has effect at once; what it
@@ -82,40 +93,39 @@ func (t *table) apply(e event, now time.Time) {
 	// The stream begins in the past, where a container that runs well may have died
 	// before. Such events say no more than that it is worth a look.
 	past := e.at.Before(t.since)
-	switch e.action {
-	case actionKill:
-		if !terminates(e.signal) {
-			return // if it ends all the same, an event will say so
-		}
+	switch {
+	case e.action == actionKill && !terminates(e.signal):
+		// If it ends all the same, an event will say so.
+	case e.action == actionKill:
 		t.drain(e, now)
 		if past {
 			t.soil(e.id)
 		} else {
 			t.touch(e.id)
 		}
-	case actionEnd:
-		if past {
+	case e.action == actionNetwork:
+		if t.running[e.id] != nil { // otherwise it is not up yet, or no more
 			t.soil(e.id)
-		} else {
-			t.remove(e.id)
+			t.lookAgain(e.id, now)
 		}
-	case actionPause:
-		if past {
-			t.soil(e.id)
-		} else {
-			t.pause(e.id)
-		}
-	case actionStart:
+	case e.action == actionStart:
 		if t.drains(e.id) {
 			delete(t.draining, e.id)
 			t.touch(e.id)
 		}
-		t.soil(e.id)
-	case actionNetwork:
-		if t.running[e.id] != nil { // otherwise it is not up yet, or no more
-			t.soil(e.id)
+		if !past {
+			t.believe(e.id, "running", now)
 		}
-	default:
+		t.soil(e.id)
+	case past || e.action == actionOther:
+		t.soil(e.id)
+	case e.action == actionEnd:
+		t.believe(e.id, "", now)
+		t.remove(e.id)
+	case e.action == actionPause:
+		t.alter(e.id, "paused", now)
+	case e.action == actionUnpause:
+		t.alter(e.id, "running", now)
 		t.soil(e.id)
 	}
 }
@@ -126,19 +136,17 @@ func (t *table) drain(e event, now time.Time) {
 	if e.at.Before(now) && now.Sub(e.at) < drainFor {
 		begun = e.at // we hear of it late
 	}
-	until := begun.Add(drainFor)
-	t.draining[e.id] = until
-	if t.expiry.IsZero() || until.Before(t.expiry) {
-		t.expiry = until
-	}
+	t.draining[e.id] = begun.Add(drainFor)
+	t.expiry = sooner(t.expiry, t.draining[e.id])
 }
 
-// pause notes that a container stands still.
-func (t *table) pause(id string) {
+// alter changes a container's state.
+func (t *table) alter(id, state string, now time.Time) {
+	t.believe(id, state, now)
 	if c := t.running[id]; c != nil {
-		paused := *c
-		paused.state = "paused"
-		t.running[id] = &paused
+		altered := *c
+		altered.state = state
+		t.running[id] = &altered
 		t.touch(id)
 	}
 }
@@ -159,12 +167,15 @@ func (t *table) replaceAll(list []*container, now time.Time) {
 	t.running = make(map[string]*container, len(list))
 	clear(t.dirty)
 	for _, c := range list {
-		t.running[c.id] = c
-		t.restore(c.id, now)
-		t.touch(c.id)
+		if c = t.listed(c, now); c != nil {
+			t.running[c.id] = c
+			t.restore(c.id, now)
+			t.touch(c.id)
+		}
 	}
 	for id := range old {
 		if t.running[id] == nil {
+			t.missing(id)
 			t.remove(id)
 			t.touch(id)
 		}
@@ -181,6 +192,11 @@ func (t *table) replace(ids []string, list []*container, now time.Time) {
 	}
 	for _, id := range ids {
 		c := listed[id]
+		if c == nil {
+			t.missing(id)
+		} else {
+			c = t.listed(c, now)
+		}
 		if c == nil {
 			t.remove(id)
 			continue
@@ -201,23 +217,28 @@ func (t *table) end(now time.Time) {
 	t.replay = t.replay[:0]
 }
 
-// expire has those containers listed again that live on after a signal, and
-// returns when the next one is due (zero: none).
+// expire has containers listed again for which it is time, such as those that
+// live on after a signal, and returns when it will be for the next (zero: none).
 func (t *table) expire(now time.Time) (next time.Time) {
-	if t.expiry.After(now) {
-		return t.expiry
-	}
-	for id, until := range t.draining {
-		if !until.After(now) {
-			t.dirty[id] = struct{}{}
-			continue
-		}
-		if next.IsZero() || until.Before(next) {
-			next = until
+	if !t.expiry.After(now) {
+		t.expiry = time.Time{}
+		for id, until := range t.draining {
+			if until.After(now) {
+				t.expiry = sooner(t.expiry, until)
+			} else {
+				t.dirty[id] = struct{}{}
+			}
 		}
 	}
-	t.expiry = next
-	return next
+	return sooner(t.expiry, t.recheck(now))
+}
+
+// sooner returns the earlier of two times, of which zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
 }
 
 // restore ends the drain of a container that a list shows running after its time.

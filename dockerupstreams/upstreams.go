@@ -2,32 +2,43 @@ package dockerupstreams
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-// slab holds the upstreams of most services in one piece of memory.
-type slab struct {
-	pointers  [fewUpstreams]*reverseproxy.Upstream
-	upstreams [fewUpstreams]reverseproxy.Upstream
-}
-
-const fewUpstreams = 4
-
 // Upstreams makes an upstream for each target, in their order: always new ones,
 // for the proxy writes into what it is given. It allocates twice at most.
 func Upstreams(targets []Target) []*reverseproxy.Upstream {
-	var (
-		pointers  []*reverseproxy.Upstream
-		upstreams []reverseproxy.Upstream
-	)
-	if len(targets) <= fewUpstreams {
-		s := new(slab)
-		pointers, upstreams = s.pointers[:len(targets)], s.upstreams[:len(targets)]
-	} else {
-		pointers = make([]*reverseproxy.Upstream, len(targets))
-		upstreams = make([]reverseproxy.Upstream, len(targets))
-	}
+	pointers, upstreams := slab(len(targets))
 	for i := range targets {
 		u := &upstreams[i]
 		u.Dial, u.MaxRequests = targets[i].Dial, targets[i].MaxRequests
 		pointers[i] = u
 	}
 	return pointers
+}
+
+// slab makes room for n upstreams: for most services, in one piece of memory of
+// the right size, as the collector charges for each byte.
+func slab(n int) ([]*reverseproxy.Upstream, []reverseproxy.Upstream) {
+	switch n {
+	case 0:
+		return []*reverseproxy.Upstream{}, nil
+	case 1:
+		s := new(struct {
+			pointers  [1]*reverseproxy.Upstream
+			upstreams [1]reverseproxy.Upstream
+		})
+		return s.pointers[:], s.upstreams[:]
+	case 2:
+		s := new(struct {
+			pointers  [2]*reverseproxy.Upstream
+			upstreams [2]reverseproxy.Upstream
+		})
+		return s.pointers[:], s.upstreams[:]
+	case 3:
+		s := new(struct {
+			pointers  [3]*reverseproxy.Upstream
+			upstreams [3]reverseproxy.Upstream
+		})
+		return s.pointers[:], s.upstreams[:]
+	default:
+		return make([]*reverseproxy.Upstream, n), make([]reverseproxy.Upstream, n)
+	}
 }

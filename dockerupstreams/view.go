@@ -15,7 +15,7 @@ type view struct {
 	under label // where the watcher's index has it
 
 	verdicts map[string]verdict // by container ID
-	changed  map[string]Target  // whose verdicts are newer than set, and what set has
+	changed  map[string]verdict // whose verdicts are newer than set, and what set has
 	told     map[string]string  // the reasons that were logged, by container ID
 
 	// Subscriptions that join this set with others, and must do so again whenever
@@ -39,7 +39,7 @@ func newView(sel Selector) *view {
 	v := &view{
 		sel:       sel,
 		verdicts:  make(map[string]verdict),
-		changed:   make(map[string]Target),
+		changed:   make(map[string]verdict),
 		told:      make(map[string]string),
 		listeners: make(map[*Subscription]struct{}),
 	}
@@ -79,7 +79,7 @@ func (v *view) consider(id string, c *container, draining bool, at *site) {
 // set was made.
 func (v *view) change(id string, was verdict) {
 	if _, ok := v.changed[id]; !ok {
-		v.changed[id] = was.target
+		v.changed[id] = was
 	}
 }
 
@@ -91,24 +91,24 @@ func (v *view) publish(synced bool) (news []Rejection) {
 		return nil
 	}
 	set := &Set{Generation: old.Generation + 1, Synced: synced}
-	var gone, fresh []Target
-	for id, was := range v.changed {
-		if was.ID != "" {
-			gone = append(gone, was)
+	var was, now verdicts
+	for id, old := range v.changed {
+		was.add(old)
+		verdict, ok := v.verdicts[id]
+		if !ok {
+			continue
 		}
-		now, ok := v.verdicts[id]
+		now.add(verdict)
 		switch {
-		case !ok:
-		case now.isTarget():
-			fresh = append(fresh, now.target)
+		case verdict.isTarget():
 			delete(v.told, id)
-		case !now.rejected.Temporary && v.told[id] != now.rejected.Reason:
-			v.told[id] = now.rejected.Reason
-			news = append(news, now.rejected)
+		case !verdict.rejected.Temporary && v.told[id] != verdict.rejected.Reason:
+			v.told[id] = verdict.rejected.Reason
+			news = append(news, verdict.rejected)
 		}
 	}
-	set.Targets = merge(old.Targets, gone, fresh)
-	set.Rejected = v.rejections(old)
+	set.Targets = merge(old.Targets, was.targets, now.targets, compareTargets)
+	set.Rejected = merge(old.Rejected, was.rejected, now.rejected, compareRejections)
 	clear(v.changed)
 	v.set.Store(set)
 	for s := range v.listeners {
@@ -118,46 +118,43 @@ func (v *view) publish(synced bool) (news []Rejection) {
 	return news
 }
 
-// merge is the old targets without those that are gone and with the fresh ones,
-// in order. It copies whole stretches: with ten thousand targets, looking at each
-// for every event would show.
-func merge(old, gone, fresh []Target) []Target {
+// verdicts are verdicts of either kind.
+type verdicts struct {
+	targets  []Target
+	rejected []Rejection
+}
+
+func (vs *verdicts) add(v verdict) {
+	switch {
+	case v.isTarget():
+		vs.targets = append(vs.targets, v.target)
+	case v.rejected.ID != "":
+		vs.rejected = append(vs.rejected, v.rejected)
+	}
+}
+
+// merge is what was there without what is gone and with what is fresh, in order.
+// It copies whole stretches: with ten thousand targets, looking at each for every
+// event would show.
+func merge[T any](old, gone, fresh []T, compare func(a, b T) int) []T {
 	if len(gone) == 0 && len(fresh) == 0 {
 		return old
 	}
-	slices.SortFunc(gone, compareTargets)
-	slices.SortFunc(fresh, compareTargets)
-	all := make([]Target, 0, len(old)-len(gone)+len(fresh))
+	slices.SortFunc(gone, compare)
+	slices.SortFunc(fresh, compare)
+	all := make([]T, 0, len(old)-len(gone)+len(fresh))
 	for len(gone) > 0 || len(fresh) > 0 {
-		add := len(gone) == 0 || (len(fresh) > 0 && compareTargets(fresh[0], gone[0]) < 0)
-		if add {
-			n, _ := slices.BinarySearchFunc(old, fresh[0], compareTargets)
+		if len(gone) == 0 || (len(fresh) > 0 && compare(fresh[0], gone[0]) < 0) {
+			n, _ := slices.BinarySearchFunc(old, fresh[0], compare)
 			all = append(append(all, old[:n]...), fresh[0])
 			old, fresh = old[n:], fresh[1:]
 			continue
 		}
-		n, _ := slices.BinarySearchFunc(old, gone[0], compareTargets)
+		n, _ := slices.BinarySearchFunc(old, gone[0], compare)
 		all = append(all, old[:n]...)
 		old, gone = old[n+1:], gone[1:]
 	}
 	return append(all, old...)
-}
-
-// rejections are those of the old set that did not change, and the new ones.
-func (v *view) rejections(old *Set) []Rejection {
-	var all []Rejection
-	for _, r := range old.Rejected {
-		if _, ok := v.changed[r.ID]; !ok {
-			all = append(all, r)
-		}
-	}
-	for id := range v.changed {
-		if now, ok := v.verdicts[id]; ok && !now.isTarget() {
-			all = append(all, now.rejected)
-		}
-	}
-	slices.SortFunc(all, compareRejections)
-	return all
 }
 
 // labelsOf writes a selector's labels for a log line.

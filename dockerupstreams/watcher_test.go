@@ -83,6 +83,32 @@ func TestNetworkEventsMoveAContainer(t *testing.T) {
 	expect(t, s)
 }
 
+// Docker tells of some changes before its lists have them.
+func TestListsThatLagBehindEvents(t *testing.T) {
+	e := dockertest.New(t)
+	a, b := e.Run(web("a")), e.Run(web("b"))
+	s, _ := follow(t, Selector{}, e)
+	expect(t, s, "a", "b")
+	e.Fail(dockertest.Faults{ListLag: 100 * time.Millisecond})
+
+	e.Pause(a, true)
+	expect(t, s, "b")
+	e.Pause(a, false)
+	expect(t, s, "a", "b")
+
+	e.Connect(a, "bridge", dockertest.Network{IPAddress: "172.17.9.9"})
+	eventually(t, "the new address is known", func() bool { return s.Set().ByDial("172.17.9.9:80") != nil })
+
+	e.Die(b)
+	expect(t, s, "a")
+	before := syncs(s)
+	s.Refresh() // as after a failed dial
+	eventually(t, "all containers were listed", func() bool { return syncs(s) > before })
+	if names := namesOf(s.Set()); !slices.Equal(names, []string{"a"}) {
+		t.Errorf("after the list, the set is %v, with a container that died", names)
+	}
+}
+
 func TestKilledContainersDrainAtOnce(t *testing.T) {
 	e := dockertest.New(t)
 	a, b := e.Run(web("a")), e.Run(web("b"))

@@ -141,7 +141,11 @@ func (e *Engine) list(w http.ResponseWriter, r *http.Request) {
 		ids = e.order
 	}
 	for _, id := range ids {
-		if c := e.containers[id]; c != nil && c.State != "exited" && c.State != "created" {
+		c := e.containers[id]
+		if last, ok := e.before[id]; ok && time.Since(last.at) < faults.ListLag {
+			c = &last.was
+		}
+		if c != nil && c.State != "exited" && c.State != "created" {
 			all = append(all, c.summary())
 		}
 	}

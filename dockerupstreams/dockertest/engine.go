@@ -52,6 +52,7 @@ type Engine struct {
 
 	mu         sync.Mutex // guards all below
 	containers map[string]*Container
+	before     map[string]change // the last change of each container
 	order      []string
 	history    []message
 	streams    map[chan message]chan struct{} // to: closed when the stream is cut
@@ -62,9 +63,16 @@ type Engine struct {
 	counts     Counts
 }
 
+// change is how a container was before, and until when.
+type change struct {
+	was Container
+	at  time.Time
+}
+
 // Faults are ways to fail. The zero value does not fail.
 type Faults struct {
 	ListDelay  time.Duration  // before every answer to a list
+	ListLag    time.Duration  // changes are in lists this long after their events
 	ListStatus int            // the status of lists, if not 0
 	ListBody   string         // the body of lists, if not empty
 	PingStatus int            // the status of pings, if not 0
@@ -101,6 +109,7 @@ func NewStopped(tb testing.TB) *Engine {
 	e := &Engine{
 		path:       filepath.Join(dir, "docker.sock"),
 		containers: make(map[string]*Container),
+		before:     make(map[string]change),
 		streams:    make(map[chan message]chan struct{}),
 		counts:     Counts{Versions: make(map[string]int)},
 	}
@@ -212,11 +221,17 @@ func (e *Engine) Run(c Container) string {
 }
 
 // Change alters a container and tells of it with the event type/action.
-func (e *Engine) Change(id, action string, change func(*Container)) {
+func (e *Engine) Change(id, action string, alter func(*Container)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	change(e.containers[id])
+	e.remember(id)
+	alter(e.containers[id])
 	e.emit("container", action, id, nil)
+}
+
+// remember keeps how a container is before it changes. Guarded by mu.
+func (e *Engine) remember(id string) {
+	e.before[id] = change{was: *e.containers[id], at: time.Now()}
 }
 
 // Kill sends a container a signal, which it survives.
@@ -263,6 +278,7 @@ func (e *Engine) Pause(id string, paused bool) {
 func (e *Engine) Connect(id, name string, n Network) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.remember(id)
 	c := e.containers[id]
 	networks := maps.Clone(c.Networks)
 	action := "connect"
