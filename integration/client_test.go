@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -186,7 +185,8 @@ type traffic struct {
 	clients sync.WaitGroup
 
 	mu    sync.Mutex
-	tally map[string]int // by status, or by error. Guarded by mu.
+	tally map[string]int       // by status, or by error. Guarded by mu.
+	first map[string]time.Time // when each outcome was first seen since mark. Guarded by mu.
 }
 
 // startTraffic sends GET requests, one at a time by each of several clients,
@@ -194,7 +194,7 @@ type traffic struct {
 func (g *gateway) startTraffic(t testing.TB, clients int, target string) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	tr := &traffic{cancel: cancel, tally: make(map[string]int)}
+	tr := &traffic{cancel: cancel, tally: make(map[string]int), first: make(map[string]time.Time)}
 	for range clients {
 		client := newClient(t)
 		tr.clients.Go(func() {
@@ -221,6 +221,29 @@ func (tr *traffic) count(ctx context.Context, client *http.Client, url string) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.tally[outcome]++
+	if tr.first[outcome].IsZero() {
+		tr.first[outcome] = time.Now()
+	}
+}
+
+// mark makes firstSeen forget what was seen so far.
+func (tr *traffic) mark() {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	clear(tr.first)
+}
+
+// firstSeen waits until an outcome is seen, and returns when that was first after
+// the mark.
+func (tr *traffic) firstSeen(t testing.TB, outcome string) (at time.Time) {
+	t.Helper()
+	eventually(t, "an answer is "+outcome, func() bool {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		at = tr.first[outcome]
+		return !at.IsZero()
+	})
+	return at
 }
 
 // seen returns how often an outcome was seen so far.
@@ -258,10 +281,4 @@ func only(t testing.TB, tally map[string]int, outcomes ...string) {
 	if len(tally) > len(outcomes) {
 		t.Errorf("got %v, want nothing but %v", tally, outcomes)
 	}
-}
-
-// isTimeout reports whether an error is that of a deadline.
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
 }

@@ -1,12 +1,15 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -67,6 +70,9 @@ var boxes atomic.Int64
 // the test ends, and waits until it listens.
 func startContainer(t testing.TB, s spec) *box {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("containers can be reached by their addresses on Linux only")
+	}
 	config := &container.Config{
 		Image:        image,
 		Cmd:          s.args,
@@ -127,13 +133,17 @@ func (b *box) awaitPort(t testing.TB, port int) {
 func (b *box) start(t testing.TB) {
 	t.Helper()
 	must(t, "starting "+b.name, engine.ContainerStart(t.Context(), b.id, container.StartOptions{}))
+	b.look(t)
+}
+
+// look finds out the container's address, which may be another at every start.
+func (b *box) look(t testing.TB) {
+	t.Helper()
 	about, err := engine.ContainerInspect(t.Context(), b.id)
 	must(t, "inspecting "+b.name, err)
-	b.ip = about.NetworkSettings.IPAddress
-	for _, attached := range about.NetworkSettings.Networks {
-		if b.ip == "" {
-			b.ip = attached.IPAddress
-		}
+	b.ip = ""
+	for _, name := range sortedKeys(about.NetworkSettings.Networks) {
+		b.ip = cmp.Or(b.ip, about.NetworkSettings.Networks[name].IPAddress)
 	}
 }
 
@@ -151,6 +161,7 @@ func (b *box) stop(t testing.TB) {
 func (b *box) restart(t testing.TB) {
 	t.Helper()
 	must(t, "restarting "+b.name, engine.ContainerRestart(t.Context(), b.id, container.StopOptions{}))
+	b.look(t)
 }
 
 func (b *box) pause(t testing.TB) {
@@ -227,7 +238,13 @@ func (b *box) happenings(t testing.TB, what events.Action) func() time.Time {
 	}
 }
 
-// removeLeftovers removes containers and networks of runs that are no more.
+// tempFolder makes a folder for a run, with a short name: the paths of sockets
+// must be short, which those of testing.T.TempDir are not.
+func tempFolder() (string, error) { return os.MkdirTemp("", folderPrefix+runID+"-") }
+
+const folderPrefix = "rgate-integration-"
+
+// removeLeftovers removes folders, containers and networks of runs that are no more.
 func removeLeftovers(ctx context.Context) error {
 	ours := filters.NewArgs(filters.Arg("label", runLabel))
 	containers, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: ours})
@@ -235,6 +252,16 @@ func removeLeftovers(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	folders, err := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, folder := range folders {
+		run, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), folderPrefix), "-")
+		if !lives(run) {
+			errs = append(errs, os.RemoveAll(folder))
+		}
+	}
 	for _, c := range containers {
 		if !lives(c.Labels[runLabel]) {
 			errs = append(errs, engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}))
@@ -259,6 +286,7 @@ func lives(run string) bool {
 	return err == nil && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
+// must ends the test if something that is not its subject went wrong.
 func must(t testing.TB, doing string, err error) {
 	t.Helper()
 	if err != nil {

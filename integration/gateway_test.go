@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func startGateway(t testing.TB, config string, env ...string) *gateway {
 }
 
 // launch runs rgate with a configuration in a file of that name, and waits until
-// it listens. In args, $FILE stands for the file.
+// it answers. In args, $FILE stands for the file.
 func launch(t testing.TB, name, config string, env []string, args ...string) *gateway {
 	t.Helper()
 	folder := t.TempDir()
@@ -73,13 +74,14 @@ func launch(t testing.TB, name, config string, env []string, args ...string) *ga
 		close(g.exited)
 	}()
 	t.Cleanup(func() { g.end(t) })
-	g.awaitListener(t)
+	g.awaitStart(t)
 	return g
 }
 
 // rgateCommand makes a command of the binary, which keeps its files in a folder.
 func rgateCommand(folder string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
+	dieWithTests(cmd)
 	cmd.Env = append(os.Environ(), "HOME="+folder, "XDG_DATA_HOME="+folder, "XDG_CONFIG_HOME="+folder)
 	cmd.Env = append(cmd.Env, env...)
 	return cmd
@@ -105,20 +107,31 @@ func (g *gateway) adminURL(path string) string {
 	return fmt.Sprintf("http://localhost:%d%s", g.admin, path)
 }
 
-func (g *gateway) awaitListener(t testing.TB) {
+func (g *gateway) awaitStart(t testing.TB) {
 	t.Helper()
-	eventually(t, "the gateway listens", func() bool {
+	eventually(t, "the gateway answers", func() bool {
 		select {
 		case <-g.exited:
 			t.Fatalf("the gateway exited with %d:\n%s", g.exitCode, g.output)
 		default:
 		}
-		conn, err := net.Dial("tcp", g.address())
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
+		return g.answers()
 	})
+}
+
+// answers tells whether the gateway answers requests, by one that is too wrong to
+// be counted. That a connection comes about says less: before it starts, the
+// gateway tries its ports.
+func (g *gateway) answers() bool {
+	conn, err := net.Dial("tcp", g.address())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, _ = io.WriteString(conn, "GET /%zz HTTP/1.1\r\nHost: gateway.example\r\n\r\n")
+	line, _ := bufio.NewReader(conn).ReadString('\n')
+	return strings.HasPrefix(line, "HTTP/1.1 400 ")
 }
 
 // await waits until a backend has that many upstreams. No request is sent.
@@ -271,9 +284,3 @@ func freePort(t testing.TB) int {
 
 // sortedKeys is what a failing test says of a map.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-// discard reads a body to its end, so that its connection can be used again.
-func discard(body io.ReadCloser) {
-	_, _ = io.Copy(io.Discard, body)
-	_ = body.Close()
-}

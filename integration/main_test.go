@@ -2,8 +2,8 @@
 // own, a real Docker engine, and real containers of the demo's backend. What it
 // proves is what a client sees.
 //
-// It needs Linux and an engine whose containers can be reached by their addresses
-// (hack/docker-engine starts one). Every test has containers with labels of its
+// It needs Linux, where containers can be reached by their addresses, and a Docker
+// engine (hack/docker-engine starts one). Every test has containers with labels of its
 // own, so that they can run side by side, and removes what it made. Tests that
 // measure time, or that load the machine, run alone.
 package integration
@@ -29,12 +29,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	// Most tests wait most of the time.
+	_ = flag.Set("test.parallel", "6")
 	flag.Parse()
 	os.Exit(runTests(m))
 }
 
 func runTests(m *testing.M) int {
-	folder, err := os.MkdirTemp("", "rgate-integration-")
+	folder, err := tempFolder()
 	if err == nil {
 		defer os.RemoveAll(folder)
 		err = prepare(folder)
@@ -81,7 +83,7 @@ func prepare(folder string) error {
 		args = append(args, "-race")
 	}
 	if os.Getenv("GOCOVERDIR") != "" { // where the gateways write what they ran through
-		args = append(args, "-cover", "-coverpkg=github.com/rgate/rgate/...")
+		args = append(args, "-cover", "-covermode=atomic", "-coverpkg=github.com/rgate/rgate/...")
 	}
 	if err := command("go", append(args, "./cmd/rgate")...).Run(); err != nil {
 		return fmt.Errorf("building rgate: %w", err)

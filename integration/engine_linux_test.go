@@ -1,0 +1,165 @@
+package integration
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+)
+
+// ownEngine is a Docker engine of the test's own, which may be stopped.
+//
+// It has mounts and a network of its own: an engine without a bridge removes
+// docker0 when it starts, which must not be the machine's.
+type ownEngine struct {
+	folder string
+	api    *client.Client
+	daemon *exec.Cmd
+	ended  chan struct{}
+	output *output
+}
+
+func newOwnEngine(t *testing.T) *ownEngine {
+	t.Helper()
+	if _, err := exec.LookPath("dockerd"); err != nil {
+		t.Skip("dockerd is not on this machine: the engine is elsewhere, and a test cannot restart it")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start an engine")
+	}
+	folder, err := tempFolder()
+	must(t, "making a folder", err)
+	e := &ownEngine{folder: folder, output: new(output)}
+	must(t, "writing the engine's configuration", os.WriteFile(e.path("none.json"), []byte("{}"), 0o600))
+	e.api, err = client.NewClientWithOpts(client.WithHost(e.host()), client.WithAPIVersionNegotiation())
+	must(t, "preparing the connection to the engine", err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the engine wrote:\n%s", e.output)
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			t.Errorf("removing the engine's folder: %v", err)
+		}
+	})
+	e.start(t)
+	t.Cleanup(func() {
+		e.end(t, syscall.SIGTERM)
+		_ = e.api.Close()
+	})
+	return e
+}
+
+func (e *ownEngine) path(name string) string { return filepath.Join(e.folder, name) }
+
+func (e *ownEngine) host() string { return "unix://" + e.path("s") }
+
+func (e *ownEngine) start(t *testing.T) {
+	t.Helper()
+	// A daemon that was killed leaves these, and the next one heeds them.
+	for _, stale := range []string{"pid", "exec/containerd/containerd.pid"} {
+		if err := os.Remove(e.path(stale)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	e.daemon = exec.Command("dockerd", "-H", e.host(), "--config-file", e.path("none.json"), "--pidfile", e.path("pid"),
+		"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--storage-driver", "vfs",
+		"--bridge", "none", "--iptables=false", "--ip-forward=false")
+	e.daemon.SysProcAttr = &syscall.SysProcAttr{
+		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
+		Pdeathsig:    syscall.SIGTERM, // if the tests are aborted
+	}
+	e.daemon.Stdout, e.daemon.Stderr = e.output, e.output
+	// What outlives the daemon may hold on to its output.
+	e.daemon.WaitDelay = time.Second
+	must(t, "starting dockerd", e.daemon.Start())
+	daemon, ended := e.daemon, make(chan struct{})
+	e.ended = ended
+	go func() {
+		_ = daemon.Wait()
+		close(ended)
+	}()
+	eventually(t, "the engine answers", func() bool {
+		select {
+		case <-ended:
+			t.Fatalf("dockerd ended: %s", daemon.ProcessState)
+		default:
+		}
+		_, err := e.api.Ping(t.Context())
+		return err == nil
+	})
+}
+
+// end ends the engine by a signal and waits until it is gone.
+func (e *ownEngine) end(t *testing.T, signal os.Signal) {
+	t.Helper()
+	if err := e.daemon.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("ending dockerd: %v", err)
+	}
+	late := time.AfterFunc(2*patience, func() { _ = e.daemon.Process.Kill() })
+	defer late.Stop()
+	<-e.ended
+}
+
+// takeImage copies the backend's image from the machine's engine.
+func (e *ownEngine) takeImage(t *testing.T) {
+	t.Helper()
+	saved, err := engine.ImageSave(t.Context(), []string{image})
+	must(t, "saving the image", err)
+	defer saved.Close()
+	loaded, err := e.api.ImageLoad(t.Context(), saved)
+	must(t, "loading the image", err)
+	defer loaded.Body.Close()
+	_, err = io.Copy(io.Discard, loaded.Body)
+	must(t, "loading the image", err)
+}
+
+func TestEngineRestarted(t *testing.T) {
+	t.Parallel()
+	e := newOwnEngine(t)
+	e.takeImage(t)
+	// The container leads to a server that outlives it, so that it can be seen how
+	// long the gateway goes on sending requests there.
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	must(t, "reading the server's address", err)
+	created, err := e.api.ContainerCreate(t.Context(), &container.Config{
+		Image:       image,
+		Labels:      map[string]string{appLabel: appOf(t), "rgate.address": "127.0.0.1", "rgate.port": port},
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+	}, &container.HostConfig{NetworkMode: "none"}, nil, nil, "web")
+	must(t, "creating a container", err)
+	startWeb := func() {
+		must(t, "starting the container", e.api.ContainerStart(t.Context(), created.ID, container.StartOptions{}))
+	}
+	startWeb()
+	g := startGateway(t, "docker: {host: \""+e.host()+"\"}"+oneBackend)
+	g.awaitStatus(t, "/", http.StatusOK)
+
+	t.Log("an engine that ends without a word leaves its containers as they were")
+	load := g.startTraffic(t, 2, "/")
+	e.end(t, syscall.SIGKILL)
+	load.awaitMore(t, "200", 300)
+	only(t, load.stop(), "200")
+	e.start(t) // ends the containers that it finds
+	g.awaitStatus(t, "/", http.StatusServiceUnavailable)
+	startWeb()
+	g.awaitStatus(t, "/", http.StatusOK)
+
+	t.Log("an engine that ends in order stops its containers, and says so")
+	e.end(t, syscall.SIGTERM)
+	g.awaitStatus(t, "/", http.StatusServiceUnavailable)
+	e.start(t)
+	startWeb()
+	g.awaitStatus(t, "/", http.StatusOK)
+}

@@ -1,0 +1,325 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/docker/docker/api/types/network"
+)
+
+// wantDown checks that an answer is the one for a backend that is down.
+func wantDown(t *testing.T, what string, got answer) {
+	t.Helper()
+	if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") != "1" || got.length == 0 {
+		t.Errorf("%s: got %d, Retry-After %q and %d bytes, want 503, 1 and a short body",
+			what, got.status, got.header.Get("Retry-After"), got.length)
+	}
+}
+
+// unassigned returns an address of the default network that no container has.
+func unassigned(t *testing.T) string {
+	t.Helper()
+	about, err := engine.NetworkInspect(t.Context(), "bridge", network.InspectOptions{})
+	must(t, "inspecting the default network", err)
+	_, subnet, err := net.ParseCIDR(about.IPAM.Config[0].Subnet)
+	must(t, "reading its subnet", err)
+	last := subnet.IP.To4()
+	for i, bits := range subnet.Mask {
+		last[i] |= ^bits
+	}
+	last[3]-- // the last one is for broadcasts
+	return last.String()
+}
+
+func TestBackendThatIsDownIs503(t *testing.T) {
+	t.Parallel()
+	startContainer(t, spec{labels: map[string]string{"role": "drops"}})
+	startContainer(t, spec{labels: map[string]string{"role": "drops"}})
+	// Nothing listens on the port of this one.
+	startContainer(t, spec{labels: map[string]string{"role": "refuses", "rgate.port": "8081"}})
+	startContainer(t, spec{labels: map[string]string{"role": "never-started"}, created: true})
+	g := startGateway(t, strings.ReplaceAll(`
+routes:
+  - {path_prefix: /none, backend: none}
+  - {path_prefix: /never-started, backend: never-started}
+  - {path_prefix: /refuses, backend: refuses}
+  - {path_prefix: /drops, backend: drops}
+  - {path_prefix: /times-out, backend: times-out}
+  - {path_prefix: /no-way, backend: no-way}
+backends:
+  - {name: none, match_labels: {app_name: $APP, role: none}}
+  - {name: never-started, match_labels: {app_name: $APP, role: never-started}}
+  - {name: refuses, match_labels: {app_name: $APP, role: refuses}}
+  - {name: drops, match_labels: {app_name: $APP, role: drops}}
+  - {name: times-out, dial: ["$NOBODY:80"], timeouts: {dial: 100ms}}
+  - {name: no-way, dial: ["$NOBODY:80"], timeouts: {dial: 20s}, retries: 0}
+`, "$NOBODY", unassigned(t)))
+	g.await(t, "drops", 2)
+	g.await(t, "refuses", 1)
+	for _, target := range []string{"/none", "/never-started", "/refuses", "/drops?drop=1", "/times-out", "/no-way"} {
+		for _, method := range []string{"GET", "HEAD", "POST", "DELETE"} {
+			body := ""
+			if method == "POST" {
+				body = "a body"
+			}
+			wantDown(t, method+" "+target, g.ask(t, method, target, body))
+		}
+	}
+	for accept, want := range map[string]string{
+		"":                                   "Service Unavailable\n",
+		"*/*":                                "Service Unavailable\n",
+		"text/html,application/xhtml+xml":    "Service Unavailable\n",
+		"application/json":                   `{"error":"Service Unavailable","status":503}`,
+		"text/plain;q=0.1, application/json": `{"error":"Service Unavailable","status":503}`,
+		"application/problem+json":           `{"error":"Service Unavailable","status":503}`,
+	} {
+		got := g.ask(t, "GET", "/none", "", "Accept", accept)
+		isJSON := strings.HasPrefix(got.header.Get("Content-Type"), "application/json")
+		if got.body != want || isJSON != json.Valid([]byte(want)) {
+			t.Errorf("Accept %q: got %q as %q, want %q", accept, got.body, got.header.Get("Content-Type"), want)
+		}
+	}
+}
+
+func TestConnectionLostInFlightIs503(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"GET", "POST"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			web := startContainer(t, spec{})
+			g := startGateway(t, oneBackend)
+			g.await(t, "web", 1)
+			answered := make(chan answer, 1)
+			request := g.request(t, method, "/?delay=1m", "")
+			go func() {
+				got, err := do(g.client, request)
+				if err != nil {
+					t.Errorf("the client got no answer: %v", err)
+				}
+				answered <- got
+			}()
+			eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
+			web.kill(t)
+			wantDown(t, method+" of a killed container", <-answered)
+		})
+	}
+}
+
+// oneBackend sends everything to the backend web.
+const oneBackend = `
+routes: [{path_prefix: /, backend: web}]
+backends: [{name: web, match_labels: {app_name: $APP}}]
+`
+
+func TestSilenceIs504AndNotRepeated(t *testing.T) {
+	t.Parallel()
+	two := []*box{startContainer(t, spec{}), startContainer(t, spec{})}
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /first-byte, backend: first-byte}
+  - {path_prefix: /total, backend: total}
+backends:
+  - {name: first-byte, match_labels: {app_name: $APP}, timeouts: {first_byte: 150ms}}
+  - {name: total, match_labels: {app_name: $APP}, timeouts: {total: 150ms}}
+`)
+	g.await(t, "total", 2)
+	g.await(t, "first-byte", 2)
+	for _, target := range []string{"/first-byte?delay=1m", "/total?delay=1m"} {
+		for _, method := range []string{"GET", "HEAD", "POST"} {
+			got := g.ask(t, method, target, "", "Accept", "application/json")
+			if got.status != http.StatusGatewayTimeout || got.header.Get("Retry-After") != "" {
+				t.Errorf("%s %s: got %d with Retry-After %q, want 504 without", method, target, got.status, got.header.Get("Retry-After"))
+			}
+			if method != "HEAD" && !json.Valid([]byte(got.body)) {
+				t.Errorf("%s %s: the body %q is not the JSON that the client accepts", method, target, got.body)
+			}
+		}
+	}
+	// A second container would be as slow, and the first one's work be lost.
+	if got := two[0].counts(t).Total + two[1].counts(t).Total; got != 6 {
+		t.Errorf("6 requests that timed out reached containers %d times, want once each", got)
+	}
+}
+
+func TestNonsenseIs502(t *testing.T) {
+	t.Parallel()
+	startContainer(t, spec{})
+	g := startGateway(t, oneBackend)
+	g.await(t, "web", 1)
+	for _, method := range []string{"GET", "POST"} {
+		if got := g.ask(t, method, "/?garbage=1", ""); got.status != http.StatusBadGateway {
+			t.Errorf("%s: got %d for an answer that is not HTTP, want 502", method, got.status)
+		}
+	}
+	// Once the answer has begun, it is too late for another status: the client
+	// must see that it is incomplete.
+	if got, err := do(g.client, g.request(t, "GET", "/?cut=1000", "")); err == nil || got.status != http.StatusOK {
+		t.Errorf("got %d and %d bytes without an error of an answer that was cut, want 200 and an error", got.status, len(got.body))
+	}
+}
+
+func TestClientThatLeavesIs499(t *testing.T) {
+	t.Parallel()
+	web := startContainer(t, spec{})
+	g := startGateway(t, "access_log: true"+oneBackend)
+	g.await(t, "web", 1)
+	for n, method := range []string{"GET", "POST"} {
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		request := g.request(t, method, "/?delay=1m", "").WithContext(ctx)
+		go func() {
+			_, err := do(g.client, request)
+			left <- err
+		}()
+		eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: the client did not leave: %v", method, err)
+		}
+		eventually(t, "the request is counted as an error", func() bool { return g.stats(t, "").Requests.Error == n+1 })
+		eventually(t, "the backend is left too", func() bool { return web.counts(t).InFlight == 0 })
+	}
+	if got := g.metric(t, "rgate_requests_total", "code", "499"); got != 2 {
+		t.Errorf("%v requests have code 499 in the metrics, want 2", got)
+	}
+	if got := strings.Count(g.output.String(), `"status": 499`) + strings.Count(g.output.String(), `"status":499`); got != 2 {
+		t.Errorf("%d lines of the access log have status 499, want 2", got)
+	}
+	if got := web.counts(t).Total; got != 2 {
+		t.Errorf("the container saw %d requests, want 2", got)
+	}
+}
+
+// bodies are requests of several methods, and what they carry.
+var bodies = map[string]string{"GET": "", "HEAD": "", "OPTIONS": "", "POST": "12345", "PUT": "12345", "PATCH": "12345", "DELETE": ""}
+
+func TestFailedDialIsRetriedElsewhereWithAnyMethod(t *testing.T) {
+	t.Parallel()
+	good := startContainer(t, spec{})
+	// Nothing listens on the ports of these.
+	startContainer(t, spec{labels: map[string]string{"rgate.port": "8081"}})
+	startContainer(t, spec{labels: map[string]string{"rgate.port": "8082"}})
+	g := startGateway(t, oneBackend)
+	g.await(t, "web", 3)
+	const each = 30
+	for method, body := range bodies {
+		for range each {
+			got := g.ask(t, method, "/", body)
+			if got.status != http.StatusOK {
+				t.Fatalf("%s: got %d although one of three containers answers", method, got.status)
+			}
+			if method != "HEAD" {
+				if e := got.echo(t); e.BodyBytes != int64(len(body)) {
+					t.Fatalf("%s: %d bytes of %d came through", method, e.BodyBytes, len(body))
+				}
+			}
+		}
+		if seen := good.counts(t).ByMethod[method]; seen != each {
+			t.Errorf("%s: the container that answers saw %d requests, want %d", method, seen, each)
+		}
+	}
+}
+
+// dropper is a server that reads a request and closes the connection.
+func dropper(t *testing.T) (port string, dropped func(method string) int) {
+	t.Helper()
+	var mu sync.Mutex
+	seen := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen[r.Method]++
+		mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	must(t, "reading the server's address", err)
+	return port, func(method string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return seen[method]
+	}
+}
+
+func TestLostConnectionIsRetriedElsewhereIfNothingChanges(t *testing.T) {
+	t.Parallel()
+	good := startContainer(t, spec{})
+	port, dropped := dropper(t)
+	startContainer(t, spec{labels: map[string]string{"rgate.address": "127.0.0.1", "rgate.port": port}})
+	g := startGateway(t, oneBackend)
+	g.await(t, "web", 2)
+	const each = 40
+	for method, body := range bodies {
+		answered := map[int]int{}
+		for range each {
+			answered[g.ask(t, method, "/", body).status]++
+		}
+		seen, lost := good.counts(t).ByMethod[method], dropped(method)
+		if lost == 0 {
+			t.Fatalf("%s: the server that drops connections saw no request", method)
+		}
+		switch method {
+		case "GET", "HEAD", "OPTIONS":
+			if seen != each || answered[200] != each {
+				t.Errorf("%s: got %v and %d requests at the good container, want 200 for all %d", method, answered, seen, each)
+			}
+		default:
+			if seen+lost != each || answered[200] != seen || answered[503] != lost {
+				t.Errorf("%s: %d requests reached %d containers, %d of them the good one, and were answered %v; want each at one container, and 503 if that was the bad one",
+					method, each, seen+lost, seen, answered)
+			}
+		}
+	}
+}
+
+func TestRetriesAreCounted(t *testing.T) {
+	t.Parallel()
+	const containers = 4
+	var all []*box
+	for range containers {
+		all = append(all, startContainer(t, spec{}))
+	}
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /default, backend: default}
+  - {path_prefix: /none, backend: none}
+  - {path_prefix: /many, backend: many}
+backends:
+  - {name: default, match_labels: {app_name: $APP}}
+  - {name: none, match_labels: {app_name: $APP}, retries: 0}
+  - {name: many, match_labels: {app_name: $APP}, retries: 10}
+`)
+	sum := func(method string) (n int) {
+		for _, b := range all {
+			n += b.counts(t).ByMethod[method]
+		}
+		return n
+	}
+	for backend, want := range map[string]int{"default": 3, "none": 1, "many": containers} {
+		g.await(t, backend, containers)
+		for method, want := range map[string]int{"GET": want, "POST": 1} {
+			before := sum(method)
+			wantDown(t, method+" "+backend, g.ask(t, method, fmt.Sprintf("/%s?drop=1", backend), ""))
+			if got := sum(method) - before; got != want {
+				t.Errorf("backend %s: a %s that every container drops was sent %d times, want %d", backend, method, got, want)
+			}
+		}
+	}
+	// Never twice to the same one.
+	most := 0
+	for _, b := range all {
+		most = max(most, b.counts(t).ByMethod["GET"])
+	}
+	if most > 3 {
+		t.Errorf("one container saw %s of 3 GET requests", strconv.Itoa(most))
+	}
+}
