@@ -8,10 +8,10 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench demo demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-balance demo demo-down image clean
 
 help: ## list what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/rgate, the stand-alone gateway
 	go build -o bin/rgate ./cmd/rgate
@@ -48,6 +48,9 @@ bench: build demo-image ## micro-benchmarks and the whole gateway beside its pee
 	@hack/need nginx nginx
 	@hack/need haproxy haproxy
 	@go run ./hack/bench $(BENCHFLAGS)
+
+bench-balance: ## ring_hash and least_latency beside Caddy's policies, in Markdown
+	@go run ./hack/bench-balance $(BENCHFLAGS)
 
 demo: build demo-image ## containers, the gateway and two thousand requests, checked as they go (PORT=8080)
 	@go run ./demo/run $(if $(PORT),-port $(PORT))

@@ -9,6 +9,7 @@
 // Each room of the house can be used alone:
 //
 //   - dockerupstreams finds containers: `dynamic docker_labels` in any reverse_proxy.
+//   - balance chooses: `lb_policy ring_hash` and `lb_policy least_latency`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
 //   - caddyfile translates rgate's YAML: `--adapter rgate`.
@@ -18,6 +19,7 @@ package rgate
 import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
+	_ "github.com/rgate/rgate/balance"
 	_ "github.com/rgate/rgate/caddyfile"
 	_ "github.com/rgate/rgate/cli"
 	_ "github.com/rgate/rgate/dockerupstreams"

@@ -23,6 +23,7 @@ var arguments = map[string][]string{
 	"query":                {"key"},
 	"cookie":               {"name", "secret"},
 	"random_choose":        {"choose"},
+	"ring_hash":            {"key"},
 	"weighted_round_robin": {"weights"},
 }
 

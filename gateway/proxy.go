@@ -69,6 +69,13 @@ type transport struct {
 	schemes map[string]*reverseproxy.HTTPTransport // nil: the same for all
 }
 
+// clock is what a selection policy may have put around the transport of a proxy to
+// learn how long round trips take: it belongs around the gateway's.
+type clock interface {
+	Unwrap() http.RoundTripper
+	Around(http.RoundTripper) http.RoundTripper
+}
+
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ex := exchangeOf(r)

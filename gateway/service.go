@@ -91,14 +91,13 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// release gives back what provision acquired.
+// release gives back what provision acquired. Whoever still uses the backend, such
+// as a scrape of its metrics, goes on with the last set of containers.
 func (b *Backend) release() error {
 	if b.containers == nil {
 		return nil
 	}
-	err := b.containers.Close()
-	b.containers = nil
-	return err
+	return b.containers.Close()
 }
 
 // up reports how many upstreams could take a request now.
@@ -207,12 +206,20 @@ func (b *Backend) httpTransport(transport proxyOptions) {
 // wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
 // If the containers may say which scheme they speak, each scheme gets one.
 func (b *Backend) wrapTransport(ctx caddy.Context, options proxyOptions) error {
-	base, ok := b.proxy.Transport.(*reverseproxy.HTTPTransport)
+	inner := b.proxy.Transport
+	outer, timed := inner.(clock)
+	if timed {
+		inner = outer.Unwrap()
+	}
+	base, ok := inner.(*reverseproxy.HTTPTransport)
 	if !ok {
 		return nil
 	}
 	wrapped := &transport{HTTPTransport: base}
 	b.proxy.Transport = wrapped
+	if timed {
+		b.proxy.Transport = outer.Around(wrapped)
+	}
 	if b.containers == nil || b.Scheme != "" {
 		return nil
 	}

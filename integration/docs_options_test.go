@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
@@ -24,6 +25,7 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
@@ -209,7 +211,7 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->",
 	}
 	for name := range optionsOf {
-		page := map[string]string{"gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
+		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
 		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
 	}
 	for _, block := range []string{"rgate", "backend", "route", "timeouts", "default_response"} {

@@ -19,28 +19,33 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":                {"caddyfile", "cli", "dockerupstreams", "gateway", "stats"},
+	"":                {"balance", "caddyfile", "cli", "dockerupstreams", "gateway", "stats"},
+	"balance":         {"dockerupstreams"},
 	"caddyfile":       {"dockerupstreams", "gateway", "stats"}, // their configuration
 	"cli":             {"caddyfile"},
 	"cmd/rgate":       {"", "cli"},
 	"dockerupstreams": {},
 	"gateway":         {"dockerupstreams", "stats"},
-	"stats":           {},
+	// A tool that measures a pure core.
+	"hack/bench-balance": {"balance"},
+	"stats":              {},
 }
 
 // What tests may import besides: the fake engine and the modules that a test
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
-	"caddyfile":       {"stats"},
+	"balance":         {"dockerupstreams/dockertest", "gateway"},
+	"caddyfile":       {"balance", "stats"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "stats"},
+	"integration":     {"", "balance", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "stats"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
 // they can be tested, fuzzed and measured by themselves.
 var pureFiles = map[string][]string{
+	"balance":         {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
 	"gateway":         {"path.go", "radix.go", "router.go", "suggest.go"},
 	"stats":           {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
@@ -48,6 +53,7 @@ var pureFiles = map[string][]string{
 
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
+	"balance":         {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams": {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"gateway":         {{"path.go"}, {"radix.go"}, {"suggest.go"}},
 	"stats":           {{"recorder.go", "report.go", "ring.go", "series.go", "tally.go"}},

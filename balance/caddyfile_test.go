@@ -1,0 +1,64 @@
+package balance
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+func TestOptions(t *testing.T) {
+	for text, want := range map[string]*RingHash{
+		"ring_hash":                            {},
+		"ring_hash {http.vars.client_ip}":      {Key: clientIP},
+		"ring_hash {header} {\n}":              {Key: "{header}"},
+		"ring_hash {\nvirtual_nodes 300\n}":    {VirtualNodes: 300},
+		"ring_hash {a} {\nload_factor 1.25\n}": {Key: "{a}", LoadFactor: 1.25},
+	} {
+		var p RingHash
+		if err := p.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if p.Key != want.Key || p.VirtualNodes != want.VirtualNodes || p.LoadFactor != want.LoadFactor {
+			t.Errorf("%s: got %q, %d, %v", text, p.Key, p.VirtualNodes, p.LoadFactor)
+		}
+	}
+	for text, want := range map[string]string{
+		"ring_hash X-User":                                 `key "X-User" has no placeholder and would send all requests to one upstream: use one such as {http.request.header.X-User}`,
+		"ring_hash {a} {b}":                                "wrong argument count",
+		"ring_hash {\nvirtual_nodes\n}":                    "wrong argument count",
+		"ring_hash {\nvirtual_nodes 1 2\n}":                "wrong argument count",
+		"ring_hash {\nvirtual_nodes 0\n}":                  "virtual_nodes 0 is out of range: use 1 to 10000",
+		"ring_hash {\nvirtual_nodes 10001\n}":              "virtual_nodes 10001 is out of range: use 1 to 10000",
+		"ring_hash {\nvirtual_nodes many\n}":               `virtual_nodes "many" is not a number: use a whole number from 1 to 10000`,
+		"ring_hash {\nvirtual_nodes 1\nvirtual_nodes 2\n}": "virtual_nodes is given twice: leave one of the two out",
+		"ring_hash {\nload_factor 1\n}":                    "load_factor 1 does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound",
+		"ring_hash {\nload_factor NaN\n}":                  "load_factor NaN does not leave room",
+		"ring_hash {\nload_factor +Inf\n}":                 "load_factor +Inf does not leave room",
+		"ring_hash {\nload_factor 125%\n}":                 `load_factor "125%" is not a number: use a number above 1, such as 1.25`,
+		"ring_hash {\nkeys X\n}":                           "unrecognized option 'keys': use virtual_nodes or load_factor",
+		"least_latency now":                                "wrong argument count",
+		"least_latency {\nhalf_life 1s\n}":                 "unrecognized option 'half_life': least_latency has none",
+	} {
+		d := caddyfile.NewTestDispenser(text)
+		policy := caddyfile.Unmarshaler(new(RingHash))
+		if strings.HasPrefix(text, "least_latency") {
+			policy = new(LeastLatency)
+		}
+		if err := policy.UnmarshalCaddyfile(d); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want %s", text, err, want)
+		}
+	}
+	for _, p := range []*RingHash{
+		{Key: "none", VirtualNodes: 1},
+		{Key: "{a", VirtualNodes: 1},
+		{Key: "{a}", VirtualNodes: -1},
+		{Key: "{a}", VirtualNodes: 10_001},
+		{Key: "{a}", VirtualNodes: 1, LoadFactor: 0.5},
+		{Key: "{a}", VirtualNodes: 1, LoadFactor: -1},
+	} {
+		if err := p.Validate(); err == nil {
+			t.Errorf("%q, %d, %v: no error", p.Key, p.VirtualNodes, p.LoadFactor)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package balance
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/rgate/rgate/dockerupstreams/dockertest"
+	_ "github.com/rgate/rgate/gateway"
+)
+
+// runContainer makes a container of a fake engine that a real server answers for.
+func runContainer(t testing.TB, e *dockertest.Engine, name, dial string, labels ...string) (id string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"app": "web", "rgate.address": host, "rgate.port": port}
+	for i := 0; i+1 < len(labels); i += 2 {
+		all[labels[i]] = labels[i+1]
+	}
+	return e.Run(dockertest.Container{Name: name, Labels: all})
+}
+
+// naming is a backend that answers with a name.
+func naming(t testing.TB, name string) (dial string) {
+	dial, _ = backend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
+	return dial
+}
+
+// gatewayWith is a gateway whose one backend is the containers with app=web.
+func gatewayWith(t testing.TB, e *dockertest.Engine, policy string) (url string) {
+	t.Helper()
+	return serve(t, handler(t, "http.handlers.rgate", fmt.Sprintf(
+		`{"name": %q, "docker": [{"host": %q}], "routes": [{"path_prefix": "/", "backend": "web"}],
+		"backends": [{"name": "web", "match_labels": {"app": "web"}, "lb_policy": %s}]}`, t.Name(), e.Host(), policy)))
+}
+
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Containers are known by name in a gateway and in any other proxy; one that is
+// made anew keeps its keys at its new address.
+func TestKeysFollowContainerNames(t *testing.T) {
+	for name, make := range map[string]func(testing.TB, *dockertest.Engine) string{
+		"gateway": func(t testing.TB, e *dockertest.Engine) string {
+			return gatewayWith(t, e, `{"policy": "ring_hash", "key": "{http.request.header.X-User}"}`)
+		},
+		"reverse_proxy": func(t testing.TB, e *dockertest.Engine) string {
+			return serve(t, handler(t, "http.handlers.reverse_proxy", fmt.Sprintf(
+				`{"dynamic_upstreams": {"source": "docker_labels", "match_labels": {"app": "web"}, "endpoints": [{"host": %q}]},
+				"load_balancing": {"selection_policy": {"policy": "ring_hash", "key": "{http.request.header.X-User}"}}}`, e.Host())))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := dockertest.New(t)
+			ids := map[string]string{}
+			for _, name := range []string{"web-1", "web-2", "web-3"} {
+				ids[name] = runContainer(t, e, name, naming(t, name))
+			}
+			url := make(t, e)
+			ask := func(i int) string {
+				_, name := get(t, url, "X-User", fmt.Sprint(i))
+				return name
+			}
+			eventually(t, "all containers are there", func() bool {
+				seen := map[string]bool{}
+				for i := range 30 {
+					seen[ask(i)] = true
+				}
+				return seen["web-1"] && seen["web-2"] && seen["web-3"]
+			})
+			var before []string
+			for i := range 60 {
+				before = append(before, ask(i))
+			}
+			e.Die(ids["web-2"])
+			e.Remove(ids["web-2"])
+			runContainer(t, e, "web-2", naming(t, "web-2"))
+			eventually(t, "the new container has the keys of the old one", func() bool {
+				for i, name := range before {
+					if ask(i) != name {
+						return false
+					}
+				}
+				return true
+			})
+		})
+	}
+}
+
+// The clock of the policy is around the transport of the gateway, whose retries
+// and statuses remain.
+func TestLeastLatencyInAGateway(t *testing.T) {
+	closed, _ := net.Listen("tcp", "127.0.0.1:0")
+	refusing := closed.Addr().String()
+	closed.Close()
+	e := dockertest.New(t)
+	working := naming(t, "works")
+	runContainer(t, e, "web-1", working)
+	runContainer(t, e, "web-2", refusing)
+	known, err := acquireTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer releaseTable()
+	url := gatewayWith(t, e, `{"policy": "least_latency"}`)
+	eventually(t, "the failure is known", func() bool {
+		get(t, url)
+		h := known.find(refusing)
+		return h != nil && h.failures.Load() > 0
+	})
+	for range 20 {
+		if status, body := get(t, url); status != http.StatusOK || body != "works" {
+			t.Fatalf("got %d %q", status, body)
+		}
+	}
+	if h := known.find(working); h == nil || h.estimate.Load() == 0 {
+		t.Error("the latency of the other is not known")
+	}
+}

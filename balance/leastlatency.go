@@ -1,0 +1,162 @@
+package balance
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+func init() {
+	caddy.RegisterModule(new(LeastLatency))
+}
+
+// LeastLatency is a selection policy that takes the better of two random upstreams
+// (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001): the
+// one for which its latency of late, multiplied by the requests that it would have
+// in flight, is lower. Latencies of which none is half as much again as the other
+// are taken to be equal.
+//
+// Latency is the time until the first byte of an answer. It is averaged with a
+// half-life of one second, follows slower answers at once (to twice as much each
+// time at most), and is forgotten ten seconds after the last answer. An upstream
+// without a known latency gets one request at once, and as many as the others
+// until that is answered.
+//
+// An upstream that cannot be reached, breaks a connection, takes too long or
+// answers with a status of 500 or more rests for a second, and for twice as long
+// after each further failure, ten seconds at most; then it is tried with one
+// request. It is chosen before that only if all others rest as well.
+type LeastLatency struct {
+	table    *table
+	acquired bool
+}
+
+// CaddyModule returns the Caddy module information.
+func (*LeastLatency) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.selection_policies.least_latency",
+		New: func() caddy.Module { return new(LeastLatency) },
+	}
+}
+
+// Provision puts a clock around the transport of the proxy.
+func (p *LeastLatency) Provision(ctx caddy.Context) error {
+	var err error
+	if p.table, err = acquireTable(); err != nil {
+		return err
+	}
+	p.acquired = true
+	if proxy := proxyOf(ctx); proxy != nil {
+		return timeRoundTrips(ctx, proxy, p.table)
+	}
+	return nil
+}
+
+// Cleanup lets go of what is known of upstreams. Requests that are still under way
+// can go on.
+func (p *LeastLatency) Cleanup() error {
+	if !p.acquired {
+		return nil
+	}
+	p.acquired = false
+	return releaseTable()
+}
+
+// Select returns the better of two available upstreams, nil if there is none.
+func (p *LeastLatency) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
+	return p.table.choose(pool, now())
+}
+
+// epoch is when time began for histories.
+var epoch = time.Now()
+
+func now() time.Duration { return time.Since(epoch) }
+
+// choose returns the better of two upstreams at random.
+func (t *table) choose(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {
+	if n := len(pool); n > 1 {
+		i, j := rand.IntN(n), rand.IntN(n-1)
+		if j >= i {
+			j++
+		}
+		a, b := t.look(pool[i], now), t.look(pool[j], now)
+		if a.ready() && b.ready() {
+			return a.orBetter(b).upstream
+		}
+	}
+	return t.search(pool, now)
+}
+
+// search looks at all upstreams to take two at random among those that do not
+// rest, or if there are none, among those that do.
+func (t *table) search(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {
+	var rested, tired sample
+	for _, upstream := range pool {
+		switch c := t.look(upstream, now); {
+		case c.ready():
+			rested.add(c)
+		case c.upstream != nil:
+			tired.add(c)
+		}
+	}
+	if rested.seen == 0 {
+		rested = tired
+	}
+	switch rested.seen {
+	case 0:
+		return nil
+	case 1:
+		return rested.of[0].upstream
+	}
+	return rested.of[0].orBetter(rested.of[1]).upstream
+}
+
+// candidate is an upstream and what is known of it. Without an upstream it is one
+// that is not available.
+type candidate struct {
+	upstream *reverseproxy.Upstream
+	view
+}
+
+func (t *table) look(upstream *reverseproxy.Upstream, now time.Duration) candidate {
+	if !upstream.Available() {
+		return candidate{}
+	}
+	return candidate{upstream, t.find(upstream.Dial).view(now, upstream.NumRequests())}
+}
+
+func (c candidate) ready() bool { return c.upstream != nil && !c.resting }
+
+// orBetter returns c unless other is better.
+func (c candidate) orBetter(other candidate) candidate {
+	if other.before(c.view) {
+		return other
+	}
+	return c
+}
+
+// sample takes two candidates at random of any number (Vitter, Random Sampling
+// with a Reservoir, 1985, algorithm R).
+type sample struct {
+	of   [2]candidate
+	seen int
+}
+
+func (s *sample) add(c candidate) {
+	s.seen++
+	if s.seen <= len(s.of) {
+		s.of[s.seen-1] = c
+	} else if i := rand.IntN(s.seen); i < len(s.of) {
+		s.of[i] = c
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*LeastLatency)(nil)
+	_ caddy.CleanerUpper    = (*LeastLatency)(nil)
+	_ reverseproxy.Selector = (*LeastLatency)(nil)
+)

@@ -1,0 +1,101 @@
+package balance
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"unsafe"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Caddy's proxy starts one for the whole process.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Upstream).fillDynamicHost.func1.1"))
+}
+
+// upstreams are n of them, idle and available.
+func upstreams(n int) reverseproxy.UpstreamPool {
+	pool := make(reverseproxy.UpstreamPool, n)
+	for i := range pool {
+		pool[i] = upstreamAt(fmt.Sprintf("10.0.%d.%d:8080", i/250, i%250))
+	}
+	return pool
+}
+
+func upstreamAt(dial string) *reverseproxy.Upstream {
+	return &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)}
+}
+
+// occupy has an upstream serve n requests, which only a proxy can do otherwise.
+func occupy(t testing.TB, u *reverseproxy.Upstream, n int) {
+	t.Helper()
+	(*atomic.Int64)(unsafe.Pointer(u.Host)).Store(int64(n))
+	if got := u.NumRequests(); got != n {
+		t.Fatalf("the upstream has %d requests, not %d: Caddy counts them elsewhere now", got, n)
+	}
+}
+
+// setAvailable makes an upstream unavailable, or available again.
+func setAvailable(t testing.TB, u *reverseproxy.Upstream, available bool) {
+	t.Helper()
+	u.MaxRequests = 1
+	if available {
+		occupy(t, u, 0)
+	} else {
+		occupy(t, u, 1)
+	}
+	if u.Available() != available {
+		t.Fatalf("available is %t", u.Available())
+	}
+}
+
+// provision makes a policy ready for use.
+func provision[P interface {
+	caddy.Provisioner
+	caddy.Module
+}](t testing.TB, policy P) P {
+	t.Helper()
+	base, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
+	t.Cleanup(cancel)
+	if err := policy.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if validator, ok := any(policy).(caddy.Validator); ok {
+		if err := validator.Validate(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cleaner, ok := any(policy).(caddy.CleanerUpper); ok {
+		t.Cleanup(func() {
+			if err := cleaner.Cleanup(); err != nil {
+				t.Errorf("cleaning up: %v", err)
+			}
+		})
+	}
+	return policy
+}
+
+// request is one as it gets to a selection policy.
+func request(t testing.TB, header ...string) *http.Request {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "http://example.com/orders/7?page=2", nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
+}
+
+const byUser = "{http.request.header.X-User}"
+
+func user(t testing.TB, i int) *http.Request { return request(t, "X-User", fmt.Sprintf("user-%d", i)) }

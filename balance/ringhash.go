@@ -1,0 +1,175 @@
+package balance
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+func init() {
+	caddy.RegisterModule(new(RingHash))
+}
+
+// RingHash is a selection policy that sends requests of the same key to the same
+// upstream. When upstreams come or go, only the keys of those move; the others
+// stay where they are.
+//
+// A container is known by its name: one that is made anew keeps its keys, whatever
+// its address. Its label `rgate.weight` is its share of the keys. Other upstreams
+// are known by their address, and have a weight of 1 each.
+//
+// An upstream that is not available is passed over as though it were not there,
+// and so is one that has failed the request if the proxy offers the others alone.
+type RingHash struct {
+	// What requests are told apart by, with at least one placeholder. A request for
+	// which it is empty goes to an upstream at random. Default: the client's IP
+	// address, `{http.vars.client_ip}`.
+	Key string `json:"key,omitempty"`
+
+	// How many places on the ring an upstream has for each unit of its weight, 1 to
+	// 10000. More of them make the shares more even and the ring larger. Default:
+	// 150.
+	VirtualNodes int `json:"virtual_nodes,omitempty"`
+
+	// How many times its fair share of the requests in flight an upstream may have
+	// before its keys go to the next one on the ring; above 1, such as 1.25. The
+	// share is rounded up. Default: 0, no bound.
+	LoadFactor float64 `json:"load_factor,omitempty"`
+
+	key     key
+	proxy   *reverseproxy.Handler
+	placed  atomic.Pointer[placement]
+	placing sync.Mutex // held to make a new placement
+}
+
+const (
+	defaultVirtualNodes = 150
+	maxVirtualNodes     = 10_000
+)
+
+// CaddyModule returns the Caddy module information.
+func (*RingHash) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.selection_policies.ring_hash",
+		New: func() caddy.Module { return new(RingHash) },
+	}
+}
+
+// Provision fills in the defaults.
+func (p *RingHash) Provision(ctx caddy.Context) error {
+	if p.Key == "" {
+		p.Key = clientIP
+	}
+	if p.VirtualNodes == 0 {
+		p.VirtualNodes = defaultVirtualNodes
+	}
+	p.key = parseKey(p.Key)
+	p.proxy = proxyOf(ctx)
+	return nil
+}
+
+// Validate reports what is wrong with the options, and what would be right.
+func (p *RingHash) Validate() error {
+	return cmp.Or(p.checkKey(), p.checkVirtualNodes(), p.checkLoadFactor())
+}
+
+func (p *RingHash) checkKey() error {
+	if _, after, ok := strings.Cut(p.Key, "{"); !ok || !strings.Contains(after, "}") {
+		return fmt.Errorf("key %q has no placeholder and would send all requests to one upstream: "+
+			"use one such as {http.request.header.X-User}", p.Key)
+	}
+	return nil
+}
+
+func (p *RingHash) checkVirtualNodes() error {
+	if p.VirtualNodes < 1 || p.VirtualNodes > maxVirtualNodes {
+		return fmt.Errorf("virtual_nodes %d is out of range: use 1 to %d", p.VirtualNodes, maxVirtualNodes)
+	}
+	return nil
+}
+
+func (p *RingHash) checkLoadFactor() error {
+	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // nor is it NaN
+		return fmt.Errorf("load_factor %v does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
+	}
+	return nil
+}
+
+func notANumber(option, text, want string) error {
+	return fmt.Errorf("%s %q is not a number: use %s", option, text, want)
+}
+
+// Select returns the upstream of the request's key, or the next one on the ring
+// that is available and has room. It returns nil if none is available.
+func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	key := p.key.of(r)
+	if key == "" {
+		return reverseproxy.RandomSelection{}.Select(pool, r, w)
+	}
+	hash, at := Hash(key), p.placement(pool)
+	if member := at.ring.Find(hash); member >= 0 {
+		if i := at.find(pool, member); i >= 0 && pool[i].Available() && p.hasRoom(at, pool, i, member) {
+			return pool[i]
+		}
+	}
+	if next := p.next(at, pool, hash); next != nil {
+		return next
+	}
+	// The pool has changed since the ring was made, or requests came in between.
+	return reverseproxy.RandomSelection{}.Select(pool, r, w)
+}
+
+// hasRoom reports whether an upstream may have one more request.
+func (p *RingHash) hasRoom(at *placement, pool reverseproxy.UpstreamPool, i, member int) bool {
+	if p.LoadFactor == 0 {
+		return true
+	}
+	inFlight := pool[i].NumRequests()
+	if inFlight == 0 {
+		return true // the smallest share is one request
+	}
+	return inFlight < at.load(pool).capacity(p.LoadFactor, at.weight(member))
+}
+
+// next finds the upstream of a key whose own is not available or has no room.
+func (p *RingHash) next(at *placement, pool reverseproxy.UpstreamPool, hash uint64) *reverseproxy.Upstream {
+	// Where in the pool each member is, from 1 on, if it can take the request.
+	var few [64]int32
+	where := few[:]
+	if n := len(at.dials); n > len(few) {
+		where = make([]int32, n)
+	}
+	var all load
+	if p.LoadFactor > 0 {
+		all = at.load(pool)
+	}
+	for i, upstream := range pool {
+		member := at.member(i, upstream.Dial)
+		if member < 0 || where[member] != 0 || !upstream.Available() {
+			continue
+		}
+		if p.LoadFactor > 0 && upstream.NumRequests() >= all.capacity(p.LoadFactor, at.weight(member)) {
+			continue
+		}
+		where[member] = int32(i) + 1
+	}
+	member := at.ring.FindAmong(hash, func(member int) bool { return where[member] != 0 })
+	if member < 0 {
+		return nil
+	}
+	return pool[where[member]-1]
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*RingHash)(nil)
+	_ caddy.Validator       = (*RingHash)(nil)
+	_ reverseproxy.Selector = (*RingHash)(nil)
+)

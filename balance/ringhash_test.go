@@ -1,0 +1,349 @@
+package balance
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/dockerupstreams"
+)
+
+func TestSameKeySameUpstream(t *testing.T) {
+	p := provision(t, &RingHash{Key: byUser})
+	pool := upstreams(5)
+	used := make(map[*reverseproxy.Upstream]bool)
+	for i := range 200 {
+		first := p.Select(pool, user(t, i), nil)
+		used[first] = true
+		for range 3 {
+			if again := p.Select(pool, user(t, i), nil); again != first {
+				t.Fatalf("user %d went to %s, then to %s", i, first, again)
+			}
+		}
+	}
+	if len(used) != len(pool) {
+		t.Errorf("%d of %d upstreams were used", len(used), len(pool))
+	}
+}
+
+func TestKeys(t *testing.T) {
+	r := request(t, "X-User", "alice", "Cookie", "session=s3")
+	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "192.0.2.7")
+	for key, want := range map[string]string{
+		byUser:                          "alice",
+		clientIP:                        "192.0.2.7",
+		"{http.request.cookie.session}": "s3",
+		"{http.request.uri.path}":       "/orders/7",
+		"{http.request.host}/{http.request.header.X-User}": "example.com/alice",
+		"u{http.request.header.X-User}":                    "ualice",
+		"{http.request.header.X-None}":                     "",
+		"{http.auth.user.id}":                              "",
+		"{nobody.knows}{nobody.knows}":                     "",
+	} {
+		k := parseKey(key)
+		if got := k.of(r); got != want {
+			t.Errorf("%s: got %q, want %q", key, got, want)
+		}
+	}
+	for address, want := range map[string]string{
+		"192.0.2.7:1234": "192.0.2.7", "[2001:db8::7]:1234": "2001:db8::7", "2001:db8::7": "2001:db8::7", "": "",
+	} {
+		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, address)
+		k := parseKey(clientIP)
+		if got := k.of(r); got != want {
+			t.Errorf("client %q: got %q, want %q", address, got, want)
+		}
+	}
+	k := parseKey(byUser)
+	if got := k.of(new(http.Request).WithContext(context.Background())); got != "" {
+		t.Errorf("without placeholders: got %q", got)
+	}
+}
+
+func TestEmptyKeysGoAnywhere(t *testing.T) {
+	p := provision(t, &RingHash{Key: byUser})
+	pool := upstreams(4)
+	setAvailable(t, pool[2], false)
+	used := make(map[*reverseproxy.Upstream]int)
+	for range 3000 {
+		used[p.Select(pool, request(t), nil)]++
+	}
+	for i, u := range pool {
+		if n := used[u]; i != 2 && (n < 800 || n > 1200) || i == 2 && n > 0 {
+			t.Errorf("upstream %d was used %d times", i, n)
+		}
+	}
+}
+
+func TestUnavailableUpstreamsArePassedOver(t *testing.T) {
+	p := provision(t, &RingHash{Key: byUser})
+	pool := upstreams(5)
+	own := make([]*reverseproxy.Upstream, 500)
+	for i := range own {
+		own[i] = p.Select(pool, user(t, i), nil)
+	}
+	setAvailable(t, pool[3], false)
+	moved := make(map[*reverseproxy.Upstream]bool)
+	for i, before := range own {
+		now := p.Select(pool, user(t, i), nil)
+		switch {
+		case now == pool[3]:
+			t.Fatal("an unavailable upstream was selected")
+		case before == pool[3]:
+			moved[now] = true
+		case now != before:
+			t.Fatalf("user %d moved from %s to %s", i, before, now)
+		}
+	}
+	if len(moved) != 4 {
+		t.Errorf("the keys of one upstream went to %d others", len(moved))
+	}
+	setAvailable(t, pool[3], true)
+	for i, before := range own {
+		if now := p.Select(pool, user(t, i), nil); now != before {
+			t.Fatalf("user %d did not come back to %s, but is with %s", i, before, now)
+		}
+	}
+}
+
+// A proxy that tries again may offer only those that a request has not been to:
+// each request goes round the ring, and no new ring is made for it.
+func TestRetriesGoRoundTheRing(t *testing.T) {
+	all := upstreams(6)
+	p := provision(t, &RingHash{Key: byUser})
+	p.proxy = &reverseproxy.Handler{Upstreams: all}
+	var ring *placement
+	for i := range 200 {
+		left := slices.Clone(all)
+		for attempt := range all {
+			chosen := p.Select(left, user(t, i), nil)
+			if ring == nil {
+				ring = p.placed.Load()
+			}
+			at := slices.Index(left, chosen)
+			if at < 0 {
+				t.Fatalf("attempt %d of user %d has nowhere to go", attempt, i)
+			}
+			// What would be chosen if those tried had never been there.
+			if i < 5 {
+				if want := provision(t, &RingHash{Key: byUser}).Select(left, user(t, i), nil); chosen != want {
+					t.Fatalf("attempt %d of user %d went to %s, not to %s", attempt, i, chosen, want)
+				}
+			}
+			left = slices.Delete(left, at, at+1)
+		}
+		if p.Select(left, user(t, i), nil) != nil {
+			t.Fatal("something was selected of nothing")
+		}
+	}
+	if p.placed.Load() != ring {
+		t.Error("the ring was made anew")
+	}
+}
+
+// dockerSource is a source of containers that can be changed at will.
+type dockerSource struct{ set *dockerupstreams.Set }
+
+func (s *dockerSource) Set() *dockerupstreams.Set { return s.set }
+
+func (s *dockerSource) GetUpstreams(*http.Request) ([]*reverseproxy.Upstream, error) {
+	upstreams := dockerupstreams.Upstreams(s.set.Targets)
+	for _, u := range upstreams {
+		u.Host = new(reverseproxy.Host) // as the proxy does
+	}
+	return upstreams, nil
+}
+
+func containers(targets ...dockerupstreams.Target) *dockerupstreams.Set {
+	return &dockerupstreams.Set{Targets: targets}
+}
+
+func selectContainer(t *testing.T, p *RingHash, source *dockerSource, r *http.Request) string {
+	t.Helper()
+	pool, _ := source.GetUpstreams(r)
+	chosen := p.Select(pool, r, nil)
+	if chosen == nil {
+		t.Fatal("nothing was selected")
+	}
+	return source.set.ByDial(chosen.Dial).Container
+}
+
+func TestContainersMadeAnewKeepTheirKeys(t *testing.T) {
+	source := &dockerSource{containers(
+		dockerupstreams.Target{Container: "web-1", Dial: "172.17.0.2:80", Weight: 1},
+		dockerupstreams.Target{Container: "web-2", Dial: "172.17.0.3:80", Weight: 1},
+		dockerupstreams.Target{Container: "web-3", Dial: "172.17.0.4:80", Weight: 1},
+	)}
+	p := provision(t, &RingHash{Key: byUser})
+	p.proxy = &reverseproxy.Handler{DynamicUpstreams: source}
+	var before []string
+	for i := range 300 {
+		before = append(before, selectContainer(t, p, source, user(t, i)))
+	}
+	ring := p.placed.Load().ring
+	// One gets a new address, two swap theirs.
+	source.set = containers(
+		dockerupstreams.Target{Container: "web-1", Dial: "172.17.0.3:80", Weight: 1},
+		dockerupstreams.Target{Container: "web-2", Dial: "172.17.0.2:80", Weight: 1},
+		dockerupstreams.Target{Container: "web-3", Dial: "172.17.0.9:8080", Weight: 1},
+	)
+	for i, want := range before {
+		if got := selectContainer(t, p, source, user(t, i)); got != want {
+			t.Fatalf("user %d moved from %s to %s", i, want, got)
+		}
+	}
+	if p.placed.Load().ring != ring {
+		t.Error("the ring was made anew although only addresses have changed")
+	}
+	source.set = containers(source.set.Targets[:2]...)
+	for i, was := range before {
+		if got := selectContainer(t, p, source, user(t, i)); was != "web-3" && got != was {
+			t.Fatalf("user %d moved from %s to %s when web-3 left", i, was, got)
+		}
+	}
+}
+
+func TestWeightLabelsCount(t *testing.T) {
+	source := &dockerSource{containers(
+		dockerupstreams.Target{Container: "web-1", Dial: "172.17.0.2:80", Weight: 1},
+		dockerupstreams.Target{Container: "web-2", Dial: "172.17.0.3:80", Weight: 3},
+	)}
+	p := provision(t, &RingHash{Key: byUser})
+	p.proxy = &reverseproxy.Handler{DynamicUpstreams: source}
+	heavy := 0
+	for i := range 4000 {
+		if selectContainer(t, p, source, user(t, i)) == "web-2" {
+			heavy++
+		}
+	}
+	if heavy < 2800 || heavy > 3200 {
+		t.Errorf("%d of 4000 keys are with the container of weight 3 of 4", heavy)
+	}
+}
+
+// Between the source's answer and the selection, the set may have changed.
+func TestPoolOlderThanTheSet(t *testing.T) {
+	source := &dockerSource{containers(dockerupstreams.Target{Container: "new", Dial: "172.17.0.9:80", Weight: 1})}
+	p := provision(t, &RingHash{Key: byUser})
+	p.proxy = &reverseproxy.Handler{DynamicUpstreams: source}
+	pool := reverseproxy.UpstreamPool{upstreamAt("172.17.0.2:80"), upstreamAt("172.17.0.3:80")}
+	for i := range 50 {
+		if got := p.Select(pool, user(t, i), nil); got == nil {
+			t.Fatal("available upstreams, and none was selected")
+		}
+	}
+	source.set = containers()
+	if got := p.Select(nil, user(t, 1), nil); got != nil {
+		t.Errorf("%s was selected of nothing", got)
+	}
+}
+
+// A list that somebody else's source makes anew for each request.
+func TestRingFollowsAnyPool(t *testing.T) {
+	p := provision(t, &RingHash{Key: byUser})
+	before := p.Select(upstreams(3), user(t, 1), nil).Dial
+	first := p.placed.Load()
+	if after := p.Select(upstreams(3), user(t, 1), nil).Dial; after != before || p.placed.Load() != first {
+		t.Errorf("equal pools: %s, then %s, and a new ring: %t", before, after, p.placed.Load() != first)
+	}
+	used := make(map[string]bool)
+	for i := range 300 {
+		used[p.Select(upstreams(8), user(t, i), nil).Dial] = true
+	}
+	if len(used) != 8 {
+		t.Errorf("%d of 8 upstreams are used after the pool grew", len(used))
+	}
+}
+
+func TestHotKeysSpillOver(t *testing.T) {
+	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
+	pool := upstreams(10)
+	own := p.Select(pool, user(t, 1), nil)
+	inFlight := make(map[*reverseproxy.Upstream]int)
+	for m := 1; m <= 100; m++ {
+		chosen := p.Select(pool, user(t, 1), nil)
+		inFlight[chosen]++
+		occupy(t, chosen, inFlight[chosen])
+		if bound := (5*m + 39) / 40; inFlight[chosen] > bound { // ceil(1.25 m / 10)
+			t.Fatalf("request %d: %s has %d, more than %d", m, chosen, inFlight[chosen], bound)
+		}
+	}
+	if inFlight[own] != 13 {
+		t.Errorf("the key's own upstream has %d of 100 requests, not 13", inFlight[own])
+	}
+	for _, u := range pool {
+		occupy(t, u, 0)
+	}
+	if back := p.Select(pool, user(t, 1), nil); back != own {
+		t.Errorf("when all is over, the key is with %s and not with %s", back, own)
+	}
+}
+
+// Only available upstreams are ever selected, and always one if there is one.
+func TestRingHashSelectsWhatIsAvailable(t *testing.T) {
+	for _, factor := range []float64{0, 1.01, 1.25, 3} {
+		selectsWhatIsAvailable(t, provision(t, &RingHash{Key: byUser, LoadFactor: factor}))
+	}
+}
+
+func selectsWhatIsAvailable(t *testing.T, policy reverseproxy.Selector) {
+	t.Helper()
+	all := upstreams(100)
+	for range 2000 {
+		pool := all[:rand.IntN(len(all)+1)]
+		if rand.IntN(2) == 0 { // retries
+			pool = slices.DeleteFunc(slices.Clone(pool), func(*reverseproxy.Upstream) bool { return rand.IntN(3) == 0 })
+		}
+		available, most := 0, rand.IntN(4)
+		for _, u := range pool {
+			u.MaxRequests = 1 + rand.IntN(3)
+			occupy(t, u, rand.IntN(most+1))
+			if u.Available() {
+				available++
+			}
+		}
+		chosen := policy.Select(pool, user(t, rand.IntN(1000)), nil)
+		if (chosen == nil) != (available == 0) {
+			t.Fatalf("%d of %d are available, selected was %v", available, len(pool), chosen)
+		}
+		if chosen != nil && (!chosen.Available() || !slices.Contains(pool, chosen)) {
+			t.Fatalf("%s was selected, which is not available", chosen)
+		}
+	}
+}
+
+func TestRingHashConcurrently(t *testing.T) {
+	sets := []*dockerupstreams.Set{
+		containers(dockerupstreams.Target{Container: "a", Dial: "10.0.0.1:80", Weight: 1}, dockerupstreams.Target{Container: "b", Dial: "10.0.0.2:80", Weight: 1}),
+		containers(dockerupstreams.Target{Container: "a", Dial: "10.0.0.3:80", Weight: 2}, dockerupstreams.Target{Container: "c", Dial: "10.0.0.4:80", Weight: 1}),
+	}
+	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.5})
+	p.proxy = &reverseproxy.Handler{DynamicUpstreams: &changing{sets: sets}}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 500 {
+				pool, _ := (&dockerSource{sets[rand.IntN(2)]}).GetUpstreams(nil)
+				if p.Select(pool, user(t, i), nil) == nil {
+					t.Error("nothing was selected")
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// changing is a source whose set is another one every time.
+type changing struct {
+	dockerSource
+	sets []*dockerupstreams.Set
+}
+
+func (s *changing) Set() *dockerupstreams.Set { return s.sets[rand.IntN(len(s.sets))] }

@@ -1,0 +1,49 @@
+// Command bench-balance measures rgate's selection policies beside Caddy's and
+// prints what it finds as Markdown: how evenly keys are shared and which of them
+// move, what a hot key does, what a slow upstream does, and what choosing costs.
+//
+// Everything runs in this process, over loopback where requests are needed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	_ "github.com/rgate/rgate/balance"
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench-balance: ")
+	duration := flag.Duration("duration", 3*time.Second, "how long each policy is under load")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *duration); err != nil {
+		stop()
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context, duration time.Duration) error {
+	fmt.Printf("Measured on %s with `make bench-balance`: %d cores, %s.\n",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version())
+	printDistribution()
+	if err := printHotKeys(ctx, duration); err != nil {
+		return fmt.Errorf("sharing hot keys: %w", err)
+	}
+	if err := printSlowUpstream(ctx, duration); err != nil {
+		return fmt.Errorf("sharing with a slow upstream: %w", err)
+	}
+	if err := printCosts(ctx); err != nil {
+		return fmt.Errorf("measuring what choosing costs: %w", err)
+	}
+	return nil
+}
