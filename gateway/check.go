@@ -35,6 +35,7 @@ const (
 	matchSegment = "segment"
 
 	maxRetries = 10
+	maxWeight  = 1_000_000
 )
 
 // Check reports the first thing wrong with the configuration, as a *Problem. It
@@ -77,22 +78,84 @@ func (g *Gateway) Check() error {
 }
 
 func (g *Gateway) checkRoutes(backends []string) error {
-	for i, rt := range g.Routes {
-		path := fmt.Sprintf("routes[%d]", i)
-		if rt == nil {
-			return problemf(path, "is empty: give it a path_prefix and a backend")
+	if err := checkGroups(g.Groups, ""); err != nil {
+		return err
+	}
+	routes := g.allRoutes()
+	for _, rt := range routes {
+		if rt.Route == nil {
+			return problemf(rt.at, "is empty: give it a path_prefix and a backend")
 		}
-		if err := rt.check(path); err != nil {
+		if err := rt.check(rt.at); err != nil {
 			return err
 		}
-		if rt.Backend == "" {
-			return problemf(path, "route %s has no backend: set backend to one of the backends' names", rt.PathPrefix)
-		}
-		if !slices.Contains(backends, rt.Backend) {
-			return problemf(path+".backend", "backend %q is not defined%s", rt.Backend, suggestOrList(rt.Backend, backends))
+		if err := rt.checkBackends(rt.at, backends); err != nil {
+			return err
 		}
 	}
-	return g.checkConflicts()
+	return checkConflicts(routes)
+}
+
+func checkGroups(groups []*Group, at string) error {
+	for i, g := range groups {
+		path := fmt.Sprintf("%sgroups[%d]", at, i)
+		if g == nil || len(g.Routes)+len(g.Groups) == 0 {
+			return problemf(path, "the group has no routes: add some, or remove it")
+		}
+		if g.PathPrefix != "" {
+			if err := checkPath(path+".path_prefix", g.PathPrefix); err != nil {
+				return err
+			}
+			if strings.HasSuffix(g.PathPrefix, "/*") {
+				return problemf(path+".path_prefix", "%q ends in a wildcard, but routes go on after it: leave /* out", g.PathPrefix)
+			}
+		}
+		if err := checkHosts(path, g.Hosts); err != nil {
+			return err
+		}
+		if err := g.Deprecated.check(path); err != nil {
+			return err
+		}
+		if err := checkGroups(g.Groups, path+"."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (rt *Route) checkBackends(path string, known []string) error {
+	if rt.Backend != "" && len(rt.Backends) > 0 {
+		return problemf(path+".backends", "route %s has both backend and backends: use one of them", rt.PathPrefix)
+	}
+	if rt.Backend == "" && len(rt.Backends) == 0 {
+		return problemf(path, "route %s has no backend: set backend to one of the backends' names", rt.PathPrefix)
+	}
+	if rt.StickyKey != "" && len(rt.Backends) == 0 {
+		return problemf(path+".sticky_key", "route %s has one backend only: sticky_key chooses among several; for one of a backend's containers, use its lb_policy", rt.PathPrefix)
+	}
+	if rt.Backend != "" && !slices.Contains(known, rt.Backend) {
+		return problemf(path+".backend", "backend %q is not defined%s", rt.Backend, suggestOrList(rt.Backend, known))
+	}
+	total := 0
+	var seen []string
+	for i, s := range rt.Backends {
+		at := fmt.Sprintf("%s.backends[%d]", path, i)
+		switch {
+		case s == nil || s.Name == "":
+			return problemf(at, "has no name: set name to one of the backends' names")
+		case !slices.Contains(known, s.Name):
+			return problemf(at+".name", "backend %q is not defined%s", s.Name, suggestOrList(s.Name, known))
+		case slices.Contains(seen, s.Name):
+			return problemf(at+".name", "backend %q is named twice: give it one weight", s.Name)
+		case s.Weight < 0 || s.Weight > maxWeight:
+			return problemf(at+".weight", "weight %d is out of range: use 0 to %d", s.Weight, maxWeight)
+		}
+		seen, total = append(seen, s.Name), total+s.Weight
+	}
+	if len(rt.Backends) > 0 && total == 0 {
+		return problemf(path+".backends", "no backend has a weight: give at least one of them a weight above 0")
+	}
+	return nil
 }
 
 // suggestOrList helps whoever named a backend that is not there.
@@ -112,23 +175,28 @@ func suggestOrList(word string, known []string) string {
 }
 
 // checkConflicts finds two routes of which one could never be chosen.
-func (g *Gateway) checkConflicts() error {
-	byPrefix := make(map[string][]int, len(g.Routes))
-	for i, rt := range g.Routes {
-		for _, j := range byPrefix[rt.PathPrefix] {
-			if rt.conflictsWith(g.Routes[j]) {
-				return problemf(fmt.Sprintf("routes[%d].path_prefix", i),
-					"%s is taken by routes[%d] (backend %q) already: remove one of the two, or tell them apart by match, hosts or methods",
-					rt.PathPrefix, j, g.Routes[j].Backend)
+func checkConflicts(routes []placed) error {
+	byPath := make(map[string][]placed, len(routes))
+	for _, rt := range routes {
+		path := rt.PathPrefix
+		if p, _ := rt.parsePattern(); p != nil {
+			path = "pattern " + p.shape()
+		}
+		for _, other := range byPath[path] {
+			if rt.conflictsWith(other.Route) {
+				return problemf(rt.at+".path_prefix",
+					"%s is taken by %s (backend %q) already: remove one of the two, or tell them apart by match, hosts, headers, query or methods",
+					rt.PathPrefix, other.at, strings.Join(other.backendNames(), ", "))
 			}
 		}
-		byPrefix[rt.PathPrefix] = append(byPrefix[rt.PathPrefix], i)
+		byPath[path] = append(byPath[path], rt)
 	}
 	return nil
 }
 
 func (rt *Route) conflictsWith(other *Route) bool {
 	return (rt.Match == matchSegment) == (other.Match == matchSegment) &&
+		rt.conditions() == other.conditions() &&
 		overlap(rt.Hosts, other.Hosts, strings.EqualFold) &&
 		overlap(rt.Methods, other.Methods, func(a, b string) bool { return a == b })
 }
@@ -149,16 +217,18 @@ func (rt *Route) check(path string) error {
 		return problemf(path, "the route has no path_prefix: set it, to / for every path")
 	}
 	at := path + ".path_prefix"
-	switch {
-	case rt.PathPrefix[0] != '/':
-		return problemf(at, "%q does not begin with a slash: write %q", rt.PathPrefix, "/"+rt.PathPrefix)
-	case strings.Contains(rt.PathPrefix, "*"):
-		return problemf(at, "%q has a wildcard, which a prefix does not need: it takes whatever follows, so write %q",
-			rt.PathPrefix, rt.PathPrefix[:strings.Index(rt.PathPrefix, "*")])
-	case strings.ContainsAny(rt.PathPrefix, "?#"):
-		return problemf(at, "%q has a query or fragment: give the path alone", rt.PathPrefix)
-	case strings.Contains(rt.PathPrefix, "%"):
-		return problemf(at, "%q is percent-encoded: write the characters themselves, for the decoded path is compared", rt.PathPrefix)
+	if err := checkPath(at, rt.PathPrefix); err != nil {
+		return err
+	}
+	p, err := rt.parsePattern()
+	if err != nil {
+		return problemf(at, "%q %v", rt.PathPrefix, err)
+	}
+	if p != nil && rt.StripPrefix && p[len(p)-1].kind != segmentRest {
+		return problemf(path+".strip_prefix", "%q takes whole paths, of which nothing would be left: end it with /*", rt.PathPrefix)
+	}
+	if err := rt.Deprecated.check(path); err != nil {
+		return err
 	}
 	if rt.Match != "" && rt.Match != matchPrefix && rt.Match != matchSegment {
 		return problemf(path+".match", "%q is no way to match%s: use %s or %s",
@@ -173,7 +243,42 @@ func (rt *Route) check(path string) error {
 			return problemf(at, "methods are in upper case: write %s for %q", upper, method)
 		}
 	}
-	for i, host := range rt.Hosts {
+	return checkHosts(path, rt.Hosts)
+}
+
+// parsePattern returns the route's pattern, or nil if it has a prefix.
+func (rt *Route) parsePattern() (pattern, error) {
+	if rt.Match != "" {
+		return nil, nil
+	}
+	return parsePattern(rt.PathPrefix)
+}
+
+// checkPath looks for what can be in no path.
+func checkPath(at, path string) error {
+	switch {
+	case path[0] != '/':
+		return problemf(at, "%q does not begin with a slash: write %q", path, "/"+path)
+	case strings.ContainsAny(path, "?#"):
+		return problemf(at, "%q has a query or fragment: give the path alone", path)
+	case strings.Contains(path, "%"):
+		return problemf(at, "%q is percent-encoded: write the characters themselves, for the decoded path is compared", path)
+	}
+	return nil
+}
+
+func (d *Deprecation) check(path string) error {
+	if d == nil {
+		return nil
+	}
+	if _, err := d.fields(); err != nil {
+		return problemf(path+".deprecated", "%v", err)
+	}
+	return nil
+}
+
+func checkHosts(path string, hosts []string) error {
+	for i, host := range hosts {
 		if err := checkHost(host); err != nil {
 			return problemf(fmt.Sprintf("%s.hosts[%d]", path, i), "%v", err)
 		}

@@ -20,6 +20,7 @@ import (
 // ------------|-------------
 // `{http.rgate.route}` | The name of the route that matched
 // `{http.rgate.backend}` | The name of the backend that the request went to
+// `{http.rgate.param.NAME}` | What a pattern's segment `:NAME` stands for; `{http.rgate.param.*}` for a `*` at its end
 // `{http.rgate.container}` | The name of the container that was tried last; empty for static backends
 type Gateway struct {
 	// The name under which statistics outlive a reload of the configuration.
@@ -39,9 +40,12 @@ type Gateway struct {
 	// Handlers that run before every route's own, in this order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	// Which requests go to which backend. The longest matching prefix wins,
-	// whatever the order.
+	// Which requests go to which backend. The route that says most about a path
+	// wins, whatever the order: of several prefixes, the longest.
 	Routes []*Route `json:"routes,omitempty"`
+
+	// Routes that have something in common.
+	Groups []*Group `json:"groups,omitempty"`
 
 	// The services that routes send requests to.
 	Backends []*Backend `json:"backends,omitempty"`
@@ -65,13 +69,20 @@ type Route struct {
 	// after its hosts and methods if it has any.
 	Name string `json:"name,omitempty"`
 
-	// The beginning of the paths that this route takes. Required; begins with `/`.
-	// It is compared with the decoded path, with regard to case.
+	// The paths that this route takes: what they begin with, or a pattern. Required,
+	// except in a group; begins with `/`. It is compared with the decoded path, with
+	// regard to case.
+	//
+	// In a pattern, a segment `:name` stands for any one segment, which becomes the
+	// placeholder `{http.rgate.param.name}`; a segment `*` stands for any one, too,
+	// or at the end for whatever follows, which becomes `{http.rgate.param.*}`. A
+	// pattern takes whole paths: `/users/:id` takes neither `/users/7/` nor
+	// `/users/7/orders`, `/users/:id/*` takes both.
 	PathPrefix string `json:"path_prefix"`
 
 	// What may follow the prefix: `prefix` (the default) takes anything, so that
 	// `/api/pay` takes `/api/payment`; `segment` takes only the prefix itself and
-	// what follows it after a slash.
+	// what follows it after a slash. If it is given, path_prefix is no pattern.
 	Match string `json:"match,omitempty"`
 
 	// The request methods that this route takes; GET includes HEAD. Default: all.
@@ -84,18 +95,95 @@ type Route struct {
 	// same prefix. Default: all.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Whether the backend sees the path without the prefix. Default: false.
+	// The header fields that a request must have for this route to take it, each
+	// with one of the values; a `*` at the beginning or end of a value stands for
+	// anything, and null for a field that must be absent. Default: all.
+	Headers caddyhttp.MatchHeader `json:"headers,omitempty"`
+
+	// The query parameters that a request must have for this route to take it, each
+	// with one of the values; `*` stands for any. Default: all.
+	Query caddyhttp.MatchQuery `json:"query,omitempty"`
+
+	// Tells clients that what this route leads to will go away. Default: that of
+	// the group.
+	Deprecated *Deprecation `json:"deprecated,omitempty"`
+
+	// Whether the backend sees the path without the prefix; of a pattern, without
+	// what comes before the `*` at its end. Default: false.
 	StripPrefix bool `json:"strip_prefix,omitempty"`
 
 	// Handlers that run before the backend's, in this order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	// The name of the backend. Required.
-	Backend string `json:"backend"`
+	// The name of the backend. Required, unless there are several.
+	Backend string `json:"backend,omitempty"`
 
+	// Several backends, each of which gets a share of the requests.
+	Backends []*Share `json:"backends,omitempty"`
+
+	// What decides which one of several backends gets a request: requests with the
+	// same value go to the same one, as long as the shares stay as they are. A
+	// placeholder such as `{http.request.cookie.session}`; it knows the request as
+	// it arrived. Where it is empty, and by default, chance decides.
+	StickyKey string `json:"sticky_key,omitempty"`
+
+	pattern pattern // nil: path_prefix is a prefix
 	name    string
-	series  *stats.Series
-	handler caddyhttp.Handler
+	shares  []share
+}
+
+// Share is a backend that gets a share of a route's requests.
+type Share struct {
+	// The name of the backend. Required.
+	Name string `json:"name"`
+
+	// Its share, in relation to those of the others: 0 to 1,000,000. Required for
+	// one of them at least.
+	Weight int `json:"weight"`
+}
+
+// Group is routes that have something in common, such as one version of an API.
+type Group struct {
+	// What stands before the path_prefix of all its routes. Begins with `/`.
+	// Default: nothing.
+	PathPrefix string `json:"path_prefix,omitempty"`
+
+	// The hosts of those routes that name none of their own.
+	Hosts []string `json:"hosts,omitempty"`
+
+	// The header fields that a request must have, beside those of the routes.
+	Headers caddyhttp.MatchHeader `json:"headers,omitempty"`
+
+	// The query parameters that a request must have, beside those of the routes.
+	Query caddyhttp.MatchQuery `json:"query,omitempty"`
+
+	// Tells clients that what these routes lead to will go away.
+	Deprecated *Deprecation `json:"deprecated,omitempty"`
+
+	// Handlers that run before every route's own, in this order.
+	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	// The routes.
+	Routes []*Route `json:"routes,omitempty"`
+
+	// Groups within the group. They inherit all of the above.
+	Groups []*Group `json:"groups,omitempty"`
+}
+
+// Deprecation tells clients by header fields that what they use will go away.
+type Deprecation struct {
+	// The day on which it became deprecated, or will, as in 2026-12-31 or
+	// 2026-12-31T12:00:00Z. It is sent as the Deprecation field (RFC 9745).
+	// Default: 1970-01-01, for no day in particular.
+	Since string `json:"since,omitempty"`
+
+	// The day on which it goes away, in the same form. It is sent as the Sunset
+	// field (RFC 8594). Default: none.
+	Sunset string `json:"sunset,omitempty"`
+
+	// The address of a page that tells more. It is sent as a Link field with the
+	// relation `deprecation`. Default: none.
+	Link string `json:"link,omitempty"`
 }
 
 // Backend is a service: the containers that carry its labels, or static addresses.

@@ -101,7 +101,7 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 		}
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
 			ex := exchangeOf(r)
-			c.Write(zap.String("backend", ex.route.Backend), zap.String("route", ex.route.name),
+			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
 				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.cause))
 		}
 		writeFailure(w, r, handlerErr.StatusCode)

@@ -1,8 +1,8 @@
 package gateway
 
 import (
-	"context"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -14,7 +14,9 @@ import (
 // used by one goroutine at a time, and outlives the handler: access logs ask for
 // placeholders after it.
 type exchange struct {
-	route *Route
+	route   *Route
+	backend string
+	path    string // as it led to the route
 
 	set   *dockerupstreams.Set // the containers that the last attempt chose from
 	dial  string               // where the last attempt went
@@ -28,10 +30,10 @@ type exchange struct {
 const exchangeVar = "rgate.exchange"
 
 // begin makes the exchange of a request known to what handles it further on.
-func begin(ctx context.Context, route *Route) {
-	ex := &exchange{route: route}
-	caddyhttp.SetVar(ctx, exchangeVar, ex)
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+func begin(r *http.Request, route *Route, share *share) {
+	ex := &exchange{route: route, backend: share.backend, path: r.URL.Path}
+	caddyhttp.SetVar(r.Context(), exchangeVar, ex)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
 	}
 }
@@ -47,12 +49,15 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 	case "http.rgate.route":
 		return ex.route.name, true
 	case "http.rgate.backend":
-		return ex.route.Backend, true
+		return ex.backend, true
 	case "http.rgate.container":
 		if target := ex.target(); target != nil {
 			return target.Container, true
 		}
 		return "", true
+	}
+	if name, ok := strings.CutPrefix(key, "http.rgate.param."); ok && ex.route.pattern != nil {
+		return ex.route.pattern.param(ex.path, name)
 	}
 	return nil, false
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,33 +82,80 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	if err != nil {
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
+	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
 	used := make(map[string]bool, len(backends))
-	for _, rt := range g.Routes {
-		rt.name = rt.label()
-		used[rt.Backend] = true
-		own, err := loadHandlers(ctx, rt, "HandlersRaw")
-		if err != nil {
-			return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
+	var routes []*Route
+	for _, rt := range g.allRoutes() {
+		handlers := slices.Clone(common)
+		for _, group := range rt.groups {
+			if _, ok := ofGroups[group]; !ok {
+				if ofGroups[group], err = loadHandlers(ctx, group, "HandlersRaw"); err != nil {
+					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
+				}
+			}
+			handlers = append(handlers, ofGroups[group]...)
 		}
-		var handler caddyhttp.Handler = backends[rt.Backend]
-		if rt.StripPrefix {
-			handler = stripping(rt.PathPrefix, handler)
+		if err := rt.provision(ctx, handlers, backends, g); err != nil {
+			return err
 		}
-		rt.handler = answerFailures(g.logger, chain(common, chain(own, handler)))
-		rt.series = g.stats.Series(rt.name, rt.Backend)
+		for _, name := range rt.backendNames() {
+			used[name] = true
+		}
+		routes = append(routes, rt.Route)
 	}
 	for name := range backends {
 		if !used[name] {
 			g.logger.Warn("no route leads to this backend", zap.String("backend", name))
 		}
 	}
-	g.router = newRouter(g.Routes)
+	g.router = newRouter(routes)
 	return nil
 }
 
-func stripping(prefix string, next caddyhttp.Handler) caddyhttp.HandlerFunc {
+// provision loads the route's handlers, which run after those given.
+func (rt *Route) provision(ctx caddy.Context, before []caddyhttp.MiddlewareHandler, backends map[string]*Backend, g *Gateway) error {
+	var err error
+	if rt.pattern, err = rt.parsePattern(); err != nil {
+		return err
+	}
+	rt.name = rt.label()
+	own, err := loadHandlers(ctx, rt, "HandlersRaw")
+	if err != nil {
+		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
+	}
+	handlers := append(before, own...)
+	var total uint64
+	for i, name := range rt.backendNames() {
+		var handler caddyhttp.Handler = backends[name]
+		if rt.StripPrefix {
+			handler = rt.stripping(handler)
+		}
+		handler = answerFailures(g.logger, chain(handlers, handler))
+		if rt.Deprecated != nil {
+			fields, err := rt.Deprecated.fields()
+			if err != nil {
+				return err
+			}
+			handler = announcing(fields, handler)
+		}
+		total++
+		if len(rt.Backends) > 0 {
+			total += uint64(rt.Backends[i].Weight) - 1
+		}
+		rt.shares = append(rt.shares, share{upTo: total, backend: name, series: g.stats.Series(rt.name, name), handler: handler})
+	}
+	return nil
+}
+
+// stripping is a middleware that takes off what comes before the open end of the
+// route's path.
+func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		stripPrefix(r, prefix)
+		length := len(strings.TrimSuffix(rt.PathPrefix, "/"))
+		if rt.pattern != nil {
+			length = rt.pattern.fixed(r.URL.Path)
+		}
+		stripPrefix(r, length)
 		return next.ServeHTTP(w, r)
 	}
 }
@@ -131,12 +179,23 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
 	}
-	route, allowed := g.router.find(r)
+	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
 		return g.unrouted.Serve(w, r, g.notRouted(allowed))
 	}
-	begin(r.Context(), route)
-	return route.series.Serve(w, r, route.handler)
+	if g.router.misleading(r, route) {
+		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
+	}
+	share := route.choose(r)
+	begin(r, route, share)
+	return share.series.Serve(w, r, share.handler)
+}
+
+// refusePath answers a request whose path leads to one route as it stands, and
+// elsewhere if the backend reads it in another way.
+func refusePath(w http.ResponseWriter, r *http.Request) error {
+	writeFailure(w, r, http.StatusBadRequest)
+	return nil
 }
 
 // notRouted answers a request that no route takes; allowed are the methods that

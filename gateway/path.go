@@ -6,19 +6,19 @@ import (
 	"strings"
 )
 
-// stripPrefix takes the route's prefix off the request's path, as the backend
+// stripPrefix takes the first bytes off the request's decoded path, as the backend
 // sees it. The encoding of what remains stays as the client wrote it.
-func stripPrefix(r *http.Request, prefix string) {
-	prefix = strings.TrimSuffix(prefix, "/")
+func stripPrefix(r *http.Request, length int) {
+	length = min(length, len(r.URL.Path)) // a handler may have rewritten the path
 	u := *r.URL
 	if u.RawPath != "" {
-		u.RawPath = dropEncoded(u.RawPath, len(prefix))
+		u.RawPath = dropEncoded(u.RawPath, length)
 		if len(u.RawPath) >= 3 && strings.EqualFold(u.RawPath[:3], "%2F") {
 			u.RawPath = u.RawPath[3:] // it is the slash that a path begins with
 		}
 		u.RawPath = withSlash(u.RawPath)
 	}
-	u.Path = withSlash(strings.TrimPrefix(u.Path, prefix))
+	u.Path = withSlash(u.Path[length:])
 	if r.URL = &u; r.RequestURI != "" {
 		r.RequestURI = u.RequestURI()
 	}

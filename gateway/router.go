@@ -10,42 +10,62 @@ import (
 
 // router finds the route of a request. It is immutable.
 //
-// The routes whose prefix the path begins with are tried from the longest prefix
-// to the shortest; at one prefix `match: segment` comes before `match: prefix`,
-// an exact host before a wildcard before none, and a list of methods before
-// none. The first route that takes the request gets it.
+// Of the routes that take the path, the one is tried first that says most about
+// it: they are compared segment by segment from the left, where text beats a
+// parameter, a parameter a wildcard, and a wildcard the open end of a prefix. So
+// the longest of several prefixes is first. At one path, `match: segment` comes
+// before `match: prefix`, an exact host before a wildcard before none, and
+// conditions on headers, on the query and on the method before none of them. The
+// first route that takes the request gets it.
 type router struct {
-	tree  *tree[[]*Route]
-	hosts bool // whether any route looks at the host
+	prefixes *tree[[]*Route]
+	patterns *patternNode // nil: there are none
+	hosts    bool         // whether any route looks at the host
 }
 
 func newRouter(routes []*Route) *router {
 	byPrefix := make(map[string][]*Route, len(routes))
 	rt := new(router)
 	for _, route := range routes {
-		byPrefix[route.PathPrefix] = append(byPrefix[route.PathPrefix], route)
 		rt.hosts = rt.hosts || len(route.Hosts) > 0
+		if route.pattern == nil {
+			byPrefix[route.PathPrefix] = insert(byPrefix[route.PathPrefix], route)
+			continue
+		}
+		if rt.patterns == nil {
+			rt.patterns = new(patternNode)
+		}
+		rt.patterns.add(route.pattern, route)
 	}
-	for _, same := range byPrefix {
-		slices.SortStableFunc(same, func(a, b *Route) int {
-			return cmp.Compare(b.specificity(), a.specificity())
-		})
-	}
-	rt.tree = newTree(byPrefix)
+	rt.prefixes = newTree(byPrefix)
 	return rt
 }
 
-// specificity ranks the routes of one prefix: the higher is tried first.
+// insert puts a route among those of one path, in the order in which to try them.
+func insert(routes []*Route, route *Route) []*Route {
+	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *Route) int {
+		return cmp.Or(cmp.Compare(b.specificity(), a.specificity()), -1)
+	})
+	return slices.Insert(routes, at, route)
+}
+
+// specificity ranks the routes of one path: the higher is tried first.
 func (rt *Route) specificity() (rank int) {
 	if rt.Match == matchSegment {
-		rank += 8
+		rank += 32
 	}
 	switch {
 	case len(rt.Hosts) == 0:
 	case slices.ContainsFunc(rt.Hosts, isWildcard):
-		rank += 2
+		rank += 8
 	default:
+		rank += 16
+	}
+	if len(rt.Headers) > 0 {
 		rank += 4
+	}
+	if len(rt.Query) > 0 {
+		rank += 2
 	}
 	if len(rt.Methods) > 0 {
 		rank++
@@ -53,33 +73,67 @@ func (rt *Route) specificity() (rank int) {
 	return rank
 }
 
-// find returns the route that takes the request. If there is none for the sole
-// reason of its method, find returns the methods that would be taken.
-func (rt *router) find(r *http.Request) (route *Route, allowed []string) {
-	path := r.URL.Path
-	var host string
+// find returns the route that takes the request if its path is this one. If there
+// is none for the sole reason of its method, find returns the methods that would
+// be taken.
+func (rt *router) find(r *http.Request, path string) (route *Route, allowed []string) {
+	s := search{request: r, path: path, prefixes: rt.prefixes, next: rt.prefixes.longest(path)}
 	if rt.hosts {
-		host = hostname(r.Host)
+		s.host = hostname(r.Host)
 	}
-	for i := rt.tree.longest(path); i != none; i = rt.tree.leaves[i].outer {
-		for _, route := range rt.tree.leaves[i].value {
-			if !route.takesPath(path) || !route.takesHost(host) {
-				continue
-			}
-			if route.takesMethod(r.Method) {
-				return route, nil
-			}
-			allowed = append(allowed, route.Methods...)
-		}
+	if rt.patterns != nil && s.walk(rt.patterns, 1) || s.tryPrefixes(0) {
+		return s.found, nil
 	}
-	if slices.Contains(allowed, http.MethodGet) {
-		allowed = append(allowed, http.MethodHead)
+	if slices.Contains(s.allowed, http.MethodGet) {
+		s.allowed = append(s.allowed, http.MethodHead)
 	}
-	slices.Sort(allowed)
-	return nil, slices.Compact(allowed)
+	slices.Sort(s.allowed)
+	return nil, slices.Compact(s.allowed)
 }
 
-// takesPath reports whether the route takes a path that begins with its prefix.
+// search is the search for one request's route.
+type search struct {
+	request  *http.Request
+	path     string
+	host     string
+	prefixes *tree[[]*Route]
+	next     int32    // the leaf of the longest prefix that was not tried
+	found    *Route   // the result
+	allowed  []string // methods of the routes that took all but the method
+}
+
+// try looks for a route that takes the request among those that take its path.
+func (s *search) try(routes []*Route) bool {
+	for _, route := range routes {
+		if !route.takesPath(s.path) || !route.takesHost(s.host) || !route.takesRest(s.request) {
+			continue
+		}
+		if route.takesMethod(s.request.Method) {
+			s.found = route
+			return true
+		}
+		s.allowed = append(s.allowed, route.Methods...)
+	}
+	return false
+}
+
+// tryPrefixes tries the prefixes of at least this length, the longest first.
+func (s *search) tryPrefixes(length int) bool {
+	for s.next != none {
+		leaf := &s.prefixes.leaves[s.next]
+		if len(leaf.value[0].PathPrefix) < length {
+			return false
+		}
+		s.next = leaf.outer
+		if s.try(leaf.value) {
+			return true
+		}
+	}
+	return false
+}
+
+// takesPath reports whether the route takes a path that begins with its prefix,
+// or that its pattern takes.
 func (rt *Route) takesPath(path string) bool {
 	n := len(rt.PathPrefix)
 	return rt.Match != matchSegment || len(path) == n || path[n] == '/' || path[n-1] == '/'
@@ -88,6 +142,21 @@ func (rt *Route) takesPath(path string) bool {
 func (rt *Route) takesMethod(method string) bool {
 	return len(rt.Methods) == 0 || slices.Contains(rt.Methods, method) ||
 		method == http.MethodHead && slices.Contains(rt.Methods, http.MethodGet)
+}
+
+// takesRest reports whether the conditions on headers and the query hold.
+func (rt *Route) takesRest(r *http.Request) bool {
+	if len(rt.Headers) > 0 {
+		if ok, err := rt.Headers.MatchWithError(r); !ok || err != nil {
+			return false
+		}
+	}
+	if len(rt.Query) > 0 {
+		if ok, err := rt.Query.MatchWithError(r); !ok || err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func (rt *Route) takesHost(host string) bool {

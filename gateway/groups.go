@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+)
+
+// placed is a route with what it inherits, and where it stands in the
+// configuration.
+type placed struct {
+	*Route
+	at     string   // its path in the JSON configuration
+	groups []*Group // around it, the outermost first
+}
+
+// allRoutes returns the gateway's routes and those of its groups.
+func (g *Gateway) allRoutes() []placed {
+	top := Group{Routes: g.Routes, Groups: g.Groups}
+	return top.collect(nil, "", nil)
+}
+
+// collect appends the routes of a group, and of the groups in it.
+func (g *Group) collect(all []placed, at string, around []*Group) []placed {
+	for i, rt := range g.Routes {
+		p := placed{Route: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}
+		if rt != nil {
+			p.Route = rt.within(around)
+		}
+		all = append(all, p)
+	}
+	for i, inner := range g.Groups {
+		if inner != nil {
+			all = inner.collect(all, fmt.Sprintf("%sgroups[%d].", at, i), append(around[:len(around):len(around)], inner))
+		}
+	}
+	return all
+}
+
+// within returns a copy of the route with what it inherits from the groups around
+// it, the outermost first.
+func (rt *Route) within(groups []*Group) *Route {
+	own := *rt
+	for i := len(groups) - 1; i >= 0; i-- {
+		g := groups[i]
+		own.PathPrefix = strings.TrimSuffix(g.PathPrefix, "/") + own.PathPrefix
+		if len(own.Hosts) == 0 {
+			own.Hosts = g.Hosts
+		}
+		own.Headers = inherit(own.Headers, g.Headers)
+		own.Query = inherit(own.Query, g.Query)
+		if own.Deprecated == nil {
+			own.Deprecated = g.Deprecated
+		}
+	}
+	return &own
+}
+
+// inherit returns the conditions of both; where both have one, the inner.
+func inherit[M ~map[string][]string](inner, outer M) M {
+	if len(outer) == 0 {
+		return inner
+	}
+	both := maps.Clone(outer)
+	maps.Copy(both, inner)
+	return both
+}
+
+// conditions is equal for routes whose conditions on headers and the query are.
+func (rt *Route) conditions() string {
+	text, _ := json.Marshal([]any{rt.Headers, rt.Query}) // maps are written in the order of their keys
+	return string(text)
+}

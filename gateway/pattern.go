@@ -1,0 +1,183 @@
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// pattern is a path pattern: `/users/:id/profile`, `/files/*`. A segment `:name`
+// stands for any one segment that is not empty, and gives it a name; a segment
+// `*` does so without a name, except at the end, where it stands for whatever
+// follows the slash before it, be it nothing or several segments. All else stands
+// for itself. A pattern takes the whole path, a trailing slash included.
+type pattern []segment
+
+type segment struct {
+	kind segmentKind
+	text string // what it says, or its name
+}
+
+type segmentKind uint8
+
+const (
+	segmentText  segmentKind = iota
+	segmentParam             // :name
+	segmentAny               // * before the end
+	segmentRest              // * at the end
+)
+
+// parsePattern reads a path that begins with a slash. It returns nil if there is
+// no variable segment in it: then it is a prefix.
+func parsePattern(path string) (pattern, error) {
+	var p pattern
+	variable := false
+	texts := strings.Split(path[1:], "/")
+	for i, text := range texts {
+		s := segment{text: text}
+		switch {
+		case text == "*" && i == len(texts)-1:
+			s.kind = segmentRest
+		case text == "*":
+			s.kind = segmentAny
+		case strings.Contains(text, "*"):
+			return nil, fmt.Errorf("has a wildcard that is not a whole segment: write /* for whatever follows a slash")
+		case strings.HasPrefix(text, ":"):
+			s = segment{kind: segmentParam, text: text[1:]}
+			if !isName(s.text) {
+				return nil, fmt.Errorf("has the parameter %q: name it with letters, digits and underscores, as in /:id", text)
+			}
+			if slices.Contains(p, s) {
+				return nil, fmt.Errorf("has the parameter %q twice: give each a name of its own", text)
+			}
+		}
+		variable = variable || s.kind != segmentText
+		p = append(p, s)
+	}
+	if !variable {
+		return nil, nil
+	}
+	return p, nil
+}
+
+func isName(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_'
+	})
+}
+
+// shape is equal for patterns that take the same paths.
+func (p pattern) shape() string {
+	var b strings.Builder
+	for _, s := range p {
+		b.WriteByte('/')
+		switch s.kind {
+		case segmentText:
+			b.WriteString(s.text)
+		case segmentParam:
+			b.WriteByte(':')
+		default:
+			b.WriteByte('*')
+		}
+	}
+	return b.String()
+}
+
+// param returns what a named segment stands for in a path that the pattern takes;
+// `*` names what the last segment stands for.
+func (p pattern) param(path, name string) (value string, ok bool) {
+	for _, s := range p {
+		path = path[1:] // the slash
+		text, _, _ := strings.Cut(path, "/")
+		switch {
+		case s.kind == segmentRest:
+			return path, name == "*"
+		case s.kind == segmentParam && s.text == name:
+			return text, true
+		}
+		path = path[len(text):]
+	}
+	return "", false
+}
+
+// fixed returns how much of a path that the pattern takes comes before what its
+// last segment, a `*`, stands for: all up to the slash.
+func (p pattern) fixed(path string) int {
+	at := 0
+	for range p[:len(p)-1] {
+		at++ // the slash
+		if end := strings.IndexByte(path[at:], '/'); end >= 0 {
+			at += end
+		}
+	}
+	return at
+}
+
+// patternNode is a node of the tree of all patterns, in which every level is a
+// segment.
+type patternNode struct {
+	texts map[string]*patternNode
+	param *patternNode
+	any   *patternNode
+	rest  []*Route // whose pattern goes on with a * to the end
+	here  []*Route // whose pattern ends
+}
+
+// add puts a route where its pattern leads.
+func (n *patternNode) add(p pattern, rt *Route) {
+	for _, s := range p {
+		switch s.kind {
+		case segmentText:
+			if n.texts == nil {
+				n.texts = make(map[string]*patternNode)
+			}
+			if n.texts[s.text] == nil {
+				n.texts[s.text] = new(patternNode)
+			}
+			n = n.texts[s.text]
+		case segmentParam:
+			if n.param == nil {
+				n.param = new(patternNode)
+			}
+			n = n.param
+		case segmentAny:
+			if n.any == nil {
+				n.any = new(patternNode)
+			}
+			n = n.any
+		case segmentRest:
+			n.rest = insert(n.rest, rt)
+			return
+		}
+	}
+	n.here = insert(n.here, rt)
+}
+
+// walk tries the patterns that take the path, whose segments before index at have
+// led to n. Among them it tries the prefixes that are to be preferred.
+func (s *search) walk(n *patternNode, at int) bool {
+	if at > len(s.path) {
+		return s.try(n.here)
+	}
+	end := len(s.path)
+	if i := strings.IndexByte(s.path[at:], '/'); i >= 0 {
+		end = at + i
+	}
+	text := s.path[at:end]
+	if next := n.texts[text]; next != nil && s.walk(next, end+1) {
+		return true
+	}
+	if n.param == nil && n.any == nil && n.rest == nil {
+		return false
+	}
+	// A prefix that spells this segment out knows it better than a variable does.
+	if s.tryPrefixes(end) {
+		return true
+	}
+	if text != "" {
+		if n.param != nil && s.walk(n.param, end+1) || n.any != nil && s.walk(n.any, end+1) {
+			return true
+		}
+	}
+	return s.try(n.rest)
+}
