@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-balance demo demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-balance chaos demo demo-down image clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-balance: ## ring_hash and least_latency beside Caddy's policies, in Markdo
 
 demo: build demo-image ## containers, the gateway and two thousand requests, checked as they go (PORT=8080)
 	@go run ./demo/run $(if $(PORT),-port $(PORT))
+
+chaos: build demo-image ## kill and revive six containers in turn under load, and count what is lost
+	@go run ./demo/chaos
 
 demo-down: ## remove what the demo left running
 	@go run ./demo/run -down
