@@ -3,6 +3,7 @@ package caddyfile
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -97,7 +98,9 @@ func (r *reader) check(doc *document) error {
 	}
 	var problem *gateway.Problem
 	if err := doc.Check(); errors.As(err, &problem) {
-		return r.failAt(problem.Path, "%s", problem.Message)
+		return r.failAt(problem.Path, "%s", problem.Text(func(other string) string {
+			return fmt.Sprintf("in line %d", r.line(other))
+		}))
 	} else if err != nil {
 		return r.failAt("", "%v", err)
 	}

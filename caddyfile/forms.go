@@ -21,6 +21,8 @@ var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, e
 	{reflect.TypeFor[gateway.Gateway](), "default_response"}:      (*reader).defaultResponseForm,
 	{reflect.TypeFor[dockerupstreams.Selector](), "match_labels"}: (*reader).labelsForm,
 	{reflect.TypeFor[gateway.Backend](), "lb_policy"}:             (*reader).policyForm,
+	{reflect.TypeFor[gateway.Deprecation](), "since"}:             (*reader).dateForm,
+	{reflect.TypeFor[gateway.Deprecation](), "sunset"}:            (*reader).dateForm,
 }
 
 // listenForm takes one address or a list.
@@ -160,6 +162,46 @@ func (r *reader) label(n *yaml.Node, path string) (key, value string, err error)
 func (r *reader) policyForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	if n.ShortTag() == "!!str" {
 		return mapping(n, scalar(n, "policy"), n), nil
+	}
+	return n, nil
+}
+
+// conditions reads what header fields or query parameters must be: the values that
+// they may have, or a single one, each in the text in which it is written. Null is
+// for a header field that must be absent.
+func (r *reader) conditions(n *yaml.Node, t reflect.Type, path string) (any, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, r.mismatch(n, path, "a map of names and values")
+	}
+	conditions := make(map[string]any, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, node := n.Content[i].Value, n.Content[i+1]
+		at := member(path, name)
+		r.lines[at] = n.Content[i].Line
+		if isNull(node) && t == headersType {
+			conditions[name] = nil
+			continue
+		}
+		nodes := []*yaml.Node{node}
+		if node.Kind == yaml.SequenceNode {
+			nodes = node.Content
+		}
+		values := make([]string, len(nodes))
+		for i, value := range nodes {
+			if value.Kind != yaml.ScalarNode || isNull(value) {
+				return nil, r.mismatch(value, at, `text, or "*" for any`)
+			}
+			values[i] = value.Value
+		}
+		conditions[name] = values
+	}
+	return conditions, nil
+}
+
+// dateForm takes a date, which YAML knows as one, as the text in which it is written.
+func (r *reader) dateForm(n *yaml.Node, _ string) (*yaml.Node, error) {
+	if n.ShortTag() == "!!timestamp" {
+		return scalar(n, n.Value), nil
 	}
 	return n, nil
 }

@@ -3,7 +3,6 @@ package caddyfile
 import (
 	"encoding/json"
 	"net"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -164,14 +163,7 @@ func (p *printer) gateway(g *gateway.Gateway) {
 		p.block(at, "backend", []string{backend.Name}, func() { p.backend(at, backend) })
 	}
 	p.handlers("handle", g.HandlersRaw)
-	for i, route := range g.Routes {
-		at, words := element("routes", i), []string{route.PathPrefix, route.Backend}
-		if bare := (gateway.Route{PathPrefix: route.PathPrefix, Backend: route.Backend}); reflect.DeepEqual(*route, bare) {
-			p.line(at, "route", words...)
-			continue
-		}
-		p.block(at, "route", words, func() { p.route(at, route) })
-	}
+	p.routes("", g.Routes, g.Groups)
 }
 
 func (p *printer) stats(g *gateway.Gateway) {
@@ -258,21 +250,6 @@ func (p *printer) backend(path string, b *gateway.Backend) {
 	if len(b.AroundRaw) > 0 {
 		p.block(path+".around", "around", nil, func() { p.handlers(path+".around", b.AroundRaw) })
 	}
-}
-
-func (p *printer) route(path string, rt *gateway.Route) {
-	p.option(path+".name", "name", rt.Name)
-	p.option(path+".match", "match", rt.Match)
-	if len(rt.Methods) > 0 {
-		p.line(path+".methods", "methods", rt.Methods...)
-	}
-	if len(rt.Hosts) > 0 {
-		p.line(path+".hosts", "hosts", rt.Hosts...)
-	}
-	if rt.StripPrefix {
-		p.line(path+".strip_prefix", "strip_prefix")
-	}
-	p.handlers(path+".handle", rt.HandlersRaw)
 }
 
 // handlers writes rgate's own handlers, whose subdirectives are their JSON keys.

@@ -14,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/gateway"
 )
@@ -36,6 +37,8 @@ type field struct {
 
 var (
 	durationType        = reflect.TypeFor[caddy.Duration]()
+	headersType         = reflect.TypeFor[caddyhttp.MatchHeader]()
+	queryType           = reflect.TypeFor[caddyhttp.MatchQuery]()
 	rawType             = reflect.TypeFor[json.RawMessage]()
 	jsonUnmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
@@ -51,6 +54,8 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) 
 		return r.generic(n, path)
 	case t == durationType:
 		return r.duration(n, path)
+	case t == headersType || t == queryType:
+		return r.conditions(n, t, path)
 	case reflect.PointerTo(t).Implements(jsonUnmarshalerType), reflect.PointerTo(t).Implements(textUnmarshalerType):
 		return r.opaque(n, t, path)
 	}

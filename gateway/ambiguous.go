@@ -3,25 +3,33 @@ package gateway
 import (
 	"net/http"
 	"net/url"
-	"path"
+	"slices"
 	"strings"
 )
 
 // misleading reports whether the request's path would lead elsewhere if it were
-// read in another way, as the backend may do: with dot segments and repeated
-// slashes resolved (RFC 3986, section 5.2.4), with encoded slashes as plain
-// characters, or with backslashes as slashes. What a route keeps from its backend,
-// or asks for before it lets a request through, could be gone around by that.
+// read in another way, as the backend may do: with dot segments resolved (RFC 3986,
+// section 5.2.4) or slashes merged, with encoded slashes as plain characters, with
+// backslashes as slashes, without parameters after a semicolon, or decoded once
+// more. What a route keeps from its backend, or asks for before it lets a request
+// through, could be gone around by that.
 func (rt *router) misleading(r *http.Request, route *Route) bool {
 	if !isPeculiar(r.URL) {
 		return false
 	}
-	for _, reading := range readings(r.URL) {
-		if reading == r.URL.Path {
-			continue
-		}
-		if other, _ := rt.find(r, reading); other != route {
+	leadsElsewhere := func(path string) bool {
+		other, _ := rt.find(r, path)
+		return other != route
+	}
+	for i, spelling := range spellings(r.URL) {
+		if i > 0 && leadsElsewhere(spelling) {
 			return true
+		}
+		for _, reshape := range shapes {
+			shape := reshape(spelling)
+			if shape != spelling && (leadsElsewhere(shape) || route.climbs(spelling, reshape)) {
+				return true
+			}
 		}
 	}
 	return false
@@ -29,34 +37,129 @@ func (rt *router) misleading(r *http.Request, route *Route) bool {
 
 // isPeculiar is a cheap test for paths that can be read in several ways.
 func isPeculiar(u *url.URL) bool {
-	return strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/.") || strings.Contains(u.Path, `\`) ||
-		u.RawPath != "" && containsEncodedSlash(u.RawPath)
+	return strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/.") || strings.ContainsAny(u.Path, `\;%`) ||
+		hasEncodedSlash(u.RawPath)
 }
 
-func containsEncodedSlash(raw string) bool {
+func hasEncodedSlash(raw string) bool {
 	return strings.Contains(raw, "%2F") || strings.Contains(raw, "%2f")
 }
 
-// readings are the ways to read a path.
-func readings(u *url.URL) []string {
-	slashed := strings.ReplaceAll(u.Path, `\`, "/")
-	all := []string{resolved(u.Path), slashed, resolved(slashed)}
-	if containsEncodedSlash(u.RawPath) {
+// spellings are the ways to read a path letter by letter. The first is its own.
+func spellings(u *url.URL) []string {
+	all := []string{u.Path}
+	if hasEncodedSlash(u.RawPath) {
 		// Encoded twice, they are still there after decoding once.
 		kept := strings.NewReplacer("%2F", "%252F", "%2f", "%252f").Replace(u.RawPath)
-		if decoded, err := url.PathUnescape(kept); err == nil {
-			all = append(all, decoded, resolved(decoded))
+		if path, err := url.PathUnescape(kept); err == nil {
+			all = append(all, path)
+		}
+	}
+	// Those below add to the ones before what becomes of each.
+	for _, read := range []func(string) string{decoded, slashed, withoutParameters} {
+		for _, path := range all {
+			if other := read(path); !slices.Contains(all, other) {
+				all = append(all, other)
+			}
 		}
 	}
 	return all
 }
 
-// resolved is a path without dot segments and repeated slashes. A slash at its
-// end stays.
-func resolved(p string) string {
-	clean := path.Clean("/" + p)
-	if clean != "/" && (strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")) {
-		clean += "/"
+// shapes are the ways to read a path segment by segment.
+var shapes = []func(string) string{
+	merged,
+	withoutDots,
+	func(path string) string { return withoutDots(merged(path)) },
+	withoutLastDots,
+	func(path string) string { return withoutLastDots(merged(path)) },
+}
+
+func decoded(path string) string {
+	if twice, err := url.PathUnescape(path); err == nil {
+		return twice
+	}
+	return path // it has a plain %
+}
+
+func slashed(path string) string { return strings.ReplaceAll(path, `\`, "/") }
+
+func withoutParameters(path string) string {
+	if !strings.Contains(path, ";") {
+		return path
+	}
+	segments := strings.Split(path, "/")
+	for i, segment := range segments {
+		segments[i], _, _ = strings.Cut(segment, ";")
+	}
+	return strings.Join(segments, "/")
+}
+
+// merged is a path with single slashes.
+func merged(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return path
+}
+
+// withoutDots is a path in which the segments . and .. have done what they say.
+func withoutDots(path string) string {
+	if !strings.Contains(path, "/.") {
+		return path
+	}
+	segments := strings.Split(path, "/")
+	kept := segments[:1] // before the first slash
+	for i, segment := range segments[1:] {
+		switch segment {
+		case "..":
+			kept = kept[:max(1, len(kept)-1)]
+		case ".":
+		default:
+			kept = append(kept, segment)
+			continue
+		}
+		if i == len(segments)-2 {
+			kept = append(kept, "") // what it leads to is a folder
+		}
+	}
+	return strings.Join(kept, "/")
+}
+
+// withoutLastDots is a path in which dot segments have done what they say, and the
+// last one has left no slash, in the way of path.Clean.
+func withoutLastDots(path string) string {
+	clean := withoutDots(path)
+	if clean != "/" && (strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..")) {
+		clean = strings.TrimSuffix(clean, "/")
 	}
 	return clean
+}
+
+// climbs reports whether a path climbs out of what the route's parameters stand
+// for, or of what is stripped from it, on its way to another path of the same
+// route: in that shape, what is left for the backend is not what it gets.
+func (rt *Route) climbs(path string, reshape func(string) string) bool {
+	if rt.pattern == nil && !rt.StripPrefix {
+		return false
+	}
+	fixed := rt.fixedLength(path)
+	front, rest, slash := path[:fixed], path[fixed:], ""
+	if !strings.HasPrefix(rest, "/") {
+		slash = "/" // which it gets when the front is stripped
+	}
+	left := front + strings.TrimPrefix(reshape(slash+rest), slash)
+	return strings.TrimSuffix(left, "/") != strings.TrimSuffix(reshape(path), "/")
+}
+
+// fixedLength returns how much of a path that the route takes comes before the
+// open end of its prefix or pattern.
+func (rt *Route) fixedLength(path string) int {
+	switch {
+	case rt.pattern == nil:
+		return len(strings.TrimSuffix(rt.PathPrefix, "/"))
+	case rt.pattern[len(rt.pattern)-1].kind == segmentRest:
+		return rt.pattern.fixed(path)
+	}
+	return len(path)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -62,12 +63,36 @@ func init() {
 //	        }
 //	    }
 //
-//	    route <path_prefix> <backend> {
+//	    route <path_prefix> [<backend>] {
 //	        name    <name>
 //	        match   prefix|segment
 //	        methods <method...>
 //	        hosts   <host...>
+//	        headers <field> <value...> | !<field>
+//	        query   <key=value...>
 //	        strip_prefix
+//	        deprecated {
+//	            since  <date>
+//	            sunset <date>
+//	            link   <url>
+//	        }
+//
+//	        # in place of the backend above
+//	        backends {
+//	            <name> <weight>
+//	        }
+//	        sticky_key <placeholder>
+//
+//	        <directives...>
+//	    }
+//
+//	    group [<path_prefix>] {
+//	        hosts   ...
+//	        headers ...
+//	        query   ...
+//	        deprecated { ... }
+//	        route [<path_prefix>] [<backend>] { ... }
+//	        group ...
 //	        <directives...>
 //	    }
 //
@@ -76,10 +101,11 @@ func init() {
 //
 // The directives are any of Caddy's HTTP directives, and named matchers for them;
 // they are sorted as they are in a site. Where there is a handler `rgate_foo`, the
-// directive may be called `foo`. Those of the gateway run before those of a route,
-// and these before the ones that are around a backend's proxy.
+// directive may be called `foo`. Those of the gateway run before those of a group,
+// these before those of a route, and these before the ones that are around a
+// backend's proxy.
 //
-// docker, match_labels, dial, methods and hosts may be repeated.
+// docker, match_labels, dial, methods, hosts, headers and query may be repeated.
 func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
 	p.Next() // consume the directive's name
@@ -92,7 +118,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 	}
 	var problem *Problem
 	if err := p.gateway.Check(); errors.As(err, &problem) {
-		return nil, errAt(p.tokenOf(problem.Path), "%s", problem.Message)
+		token := p.tokenOf(problem.Path)
+		return nil, errAt(token, "%s", problem.Text(func(other string) string { return placeFrom(token, p.tokenOf(other)) }))
 	} else if err != nil {
 		return nil, err
 	}
@@ -128,7 +155,7 @@ func (p *parser) parse() error {
 			}
 		case "default_response":
 			err = p.defaultResponse()
-		case "backend", "route":
+		case "backend", "route", "group":
 			// They wait until the matchers that they may name are known.
 			blocks = append(blocks, p.NextSegment())
 		default:
@@ -138,11 +165,25 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "default_response", "backend", "route"}
+	known := []string{"name", "docker", "stats", "default_response", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err
 	}
+	return p.inner(directives, blocks, func(p *parser) error {
+		switch p.Val() {
+		case "route":
+			return p.route("", &p.gateway.Routes)
+		case "group":
+			return p.group("", &p.gateway.Groups)
+		}
+		return p.backend()
+	})
+}
+
+// inner reads the blocks within a block, which know the matchers that are among its
+// directives.
+func (p *parser) inner(directives, blocks []caddyfile.Segment, read func(*parser) error) error {
 	for _, segment := range directives {
 		if strings.HasPrefix(segment.Directive(), "@") {
 			p.matchers = append(p.matchers, segment)
@@ -150,13 +191,10 @@ func (p *parser) parse() error {
 	}
 	for _, segment := range blocks {
 		inner := *p
+		inner.matchers = slices.Clip(p.matchers)
 		inner.Helper = p.WithDispenser(caddyfile.NewDispenser(segment))
 		inner.Next() // consume the subdirective's name
-		read := inner.route
-		if segment.Directive() == "backend" {
-			read = inner.backend
-		}
-		if err := read(); err != nil {
+		if err := read(&inner); err != nil {
 			return err
 		}
 	}
@@ -232,42 +270,6 @@ func (p *parser) defaultResponse() error {
 func isStatus(s string) bool {
 	status, err := strconv.Atoi(s)
 	return err == nil && len(s) == 3 && status > 0
-}
-
-func (p *parser) route() error {
-	path, directive := fmt.Sprintf("routes[%d]", len(p.gateway.Routes)), p.Token()
-	args := p.RemainingArgsAsTokens()
-	if len(args) != 2 {
-		return errAt(directive, "a route needs a path prefix and a backend, such as 'route /api/payment payment'")
-	}
-	rt := &Route{PathPrefix: args[0].Text, Backend: args[1].Text}
-	p.gateway.Routes = append(p.gateway.Routes, rt)
-	p.tokens[path], p.tokens[path+".path_prefix"], p.tokens[path+".backend"] = directive, args[0], args[1]
-
-	var directives []caddyfile.Segment
-	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		var err error
-		switch p.Val() {
-		case "name":
-			err = p.text(path+".name", &rt.Name)
-		case "match":
-			err = p.text(path+".match", &rt.Match)
-		case "methods":
-			err = p.list(path+".methods", &rt.Methods)
-		case "hosts":
-			err = p.list(path+".hosts", &rt.Hosts)
-		case "strip_prefix":
-			err = p.flag(path+".strip_prefix", &rt.StripPrefix)
-		default:
-			directives = append(directives, p.NextSegment())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	var err error
-	rt.HandlersRaw, err = p.handlers(directive, directives, []string{"name", "match", "methods", "hosts", "strip_prefix"})
-	return err
 }
 
 func (p *parser) backend() error {

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -83,6 +85,28 @@ func TestCaddyfile(t *testing.T) {
 			backends + "route /api a {\nstats /figures\n}",
 			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","handle":[{"handler":"rgate_stats","path":"/figures"}],"path_prefix":"/api"}]}`,
 		},
+		"conditions": {
+			backends + "route /api a {\nheaders X-Api-Version 1 2\nheaders X-Api-Version 3\nheaders !X-Old\nquery a=b c=*\nquery a=d\n}",
+			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","headers":{"X-Api-Version":["1","2","3"],"X-Old":null},"path_prefix":"/api","query":{"a":["b","d"],"c":["*"]}}]}`,
+		},
+		"shares": {
+			backends + "route /u/:id {\nbackends {\na 95\nb 5\n}\nsticky_key {http.rgate.param.id}\n}\nbackend b {\ndial 127.0.0.1:2\n}",
+			`{"backends":[{"dial":["127.0.0.1:1"],"name":"a"},{"dial":["127.0.0.1:2"],"name":"b"}],"handler":"rgate",` +
+				`"routes":[{"backends":[{"name":"a","weight":95},{"name":"b","weight":5}],"path_prefix":"/u/:id","sticky_key":"{http.rgate.param.id}"}]}`,
+		},
+		"groups": {
+			"group /v1 {\nhosts x.example.com\nheaders X-A *\nquery a=b\ndeprecated {\nsince 2026-01-01\nsunset 2026-12-31\nlink https://example.com\n}\nheader X-B c\n" +
+				"route a\nroute /u a\ngroup {\nroute /x a\n}\n}\ngroup {\nroute / a {\ndeprecated\n}\n}\n" + backends,
+			`{` + inJSON + `"groups":[{"deprecated":{"link":"https://example.com","since":"2026-01-01","sunset":"2026-12-31"},"groups":[{"routes":[{"backend":"a","path_prefix":"/x"}]}],` +
+				`"handle":[{"handler":"headers","response":{"set":{"X-B":["c"]}}}],"headers":{"X-A":["*"]},"hosts":["x.example.com"],"path_prefix":"/v1","query":{"a":["b"]},` +
+				`"routes":[{"backend":"a","path_prefix":""},{"backend":"a","path_prefix":"/u"}]},{"routes":[{"backend":"a","deprecated":{},"path_prefix":"/"}]}],"handler":"rgate"}`,
+		},
+		"matchers of a group serve in it": {
+			"@old header X-Old *\ngroup /v1 {\n@new header X-New *\nroute /u a {\nheader @old X-A b\nheader @new X-A c\n}\n}\n" + backends,
+			`{` + inJSON + `"groups":[{"path_prefix":"/v1","routes":[{"backend":"a","handle":[{"handler":"subroute","routes":[` +
+				`{"handle":[{"handler":"headers","response":{"set":{"X-A":["b"]}}}],"match":[{"header":{"X-Old":["*"]}}]},` +
+				`{"handle":[{"handler":"headers","response":{"set":{"X-A":["c"]}}}],"match":[{"header":{"X-New":["*"]}}]}]}],"path_prefix":"/u"}]}],"handler":"rgate"}`,
+		},
 		"mutually exclusive directives stay together": {
 			backends + "route /api a {\nhandle /api/x {\nrespond x\n}\nhandle {\nrespond y\n}\n}",
 			`{` + inJSON + `"handler":"rgate","routes":[{"backend":"a","handle":[{"handler":"subroute","routes":[` +
@@ -102,7 +126,7 @@ func TestCaddyfile(t *testing.T) {
 func TestCaddyfileErrors(t *testing.T) {
 	const backends = "backend a {\ndial 127.0.0.1:1\n}\n" // three lines
 	for block, want := range map[string]string{
-		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, default_response, backend, route, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
+		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, default_response, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
 		"name":                     "wrong argument count or unexpected line ending after 'name', at Caddyfile:3",
 		"name a b":                 "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"name a\nname b":           "'name' is given twice: remove this one or the one in line 3, at Caddyfile:4",
@@ -117,34 +141,60 @@ func TestCaddyfileErrors(t *testing.T) {
 		"backend":                  "a backend needs a name, such as 'backend payment { ... }', at Caddyfile:3",
 		"backend a b":              "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"backend a":                `backend "a" has neither match_labels nor dial`,
-		backends + backends:        `backend "a" is defined twice: give each backend a name of its own, at Caddyfile:6`,
+		backends + backends:        `backend "a" is defined twice: give each backend a name of its own (the other is in line 3), at Caddyfile:6`,
 		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, port, " +
 			"network, scheme, health, host_port, lb_policy, retries, timeouts, proxy, around, at Caddyfile:4",
-		"backend a {\nmatch_labels\n}":                            "wrong argument count or unexpected line ending after 'match_labels', at Caddyfile:4",
-		"backend a {\nmatch_labels a\n}":                          "label 'a' has no value: write a=value, at Caddyfile:4",
-		"backend a {\nmatch_labels a=1\nmatch_labels a=2\n}":      "label 'a' must be '1' and '2' at once, which no container can be: keep one of the two, at Caddyfile:5",
-		"backend a {\nport http\n}":                               "port must be a whole number, not 'http', at Caddyfile:4",
-		"backend a {\nhost_port yes\n}":                           "'host_port' has no arguments: it turns the option on, at Caddyfile:4",
-		"backend a {\nlb_policy\n}":                               "wrong argument count or unexpected line ending after 'lb_policy', at Caddyfile:4",
-		"backend a {\nlb_policy least_con\n}":                     `there is no selection policy 'least_con' (did you mean "least_conn"?): use one of `,
-		"backend a {\nlb_policy first x\n}":                       "wrong argument count or unexpected line ending after 'x', at Caddyfile:4",
-		"backend a {\nlb_policy first\nlb_policy first\n}":        "'lb_policy' is given twice: remove this one or the one in line 4, at Caddyfile:5",
-		"backend a {\ntimeouts 3s\n}":                             "timeouts has a block, such as 'timeouts { dial 3s }' over several lines, at Caddyfile:4",
-		"backend a {\ntimeouts {\ndial 3\n}\n}":                   "dial must be a duration such as 500ms, 30s or 5m, not '3', at Caddyfile:5",
-		"backend a {\ntimeouts {\ndail 3s\n}\n}":                  `unrecognized subdirective 'dail' (did you mean "dial"?): use dial, first_byte, total, at Caddyfile:5`,
-		"backend a {\nproxy {\nflush_intervall -1\n}\n}":          "unrecognized subdirective flush_intervall, at Caddyfile:5",
-		"backend a {\ndial 127.0.0.1:1\nproxy 127.0.0.1:2\n}":     "upstreams belong to the backend: use match_labels or dial instead, at Caddyfile:5",
-		"backend a {\naround x\n}":                                "wrong argument count or unexpected line ending after 'x', at Caddyfile:4",
-		"backend a {\naround {\nencod gzip\n}\n}":                 "unrecognized directive 'encod': use an HTTP directive of Caddy or of rgate, at Caddyfile:5",
-		"backend a {\ndial 127.0.0.1:1 127.0.0.1\n}":              `"127.0.0.1" has no port or several: use host:port with one port, at Caddyfile:4`,
-		backends + "route /api":                                   "a route needs a path prefix and a backend, such as 'route /api/payment payment', at Caddyfile:6",
-		backends + "route /api b":                                 `backend "b" is not defined (did you mean "a"?), at Caddyfile:6`,
-		backends + "route api a":                                  `"api" does not begin with a slash: write "/api", at Caddyfile:6`,
-		backends + "route /api a {\nmethods GET\nmethods post\n}": `methods are in upper case: write POST for "post", at Caddyfile:8`,
-		backends + "route /api a {\nmatch segmnt\n}":              `"segmnt" is no way to match (did you mean "segment"?): use prefix or segment, at Caddyfile:7`,
-		backends + "route /api a {\nstrip_perfix\n}":              `unrecognized subdirective 'strip_perfix' (did you mean "strip_prefix"?): use name, match, methods, hosts, strip_prefix, or an HTTP directive of Caddy or of rgate, at Caddyfile:7`,
-		backends + "route /api a {\nredir\n}":                     "parsing caddyfile tokens for 'redir': wrong argument count or unexpected line ending after 'redir', at Caddyfile:7",
-		backends + "route /api a\nroute /api a":                   "/api is taken by routes[0] (backend \"a\") already",
+		"backend a {\nmatch_labels\n}":                              "wrong argument count or unexpected line ending after 'match_labels', at Caddyfile:4",
+		"backend a {\nmatch_labels a\n}":                            "label 'a' has no value: write a=value, at Caddyfile:4",
+		"backend a {\nmatch_labels a=1\nmatch_labels a=2\n}":        "label 'a' must be '1' and '2' at once, which no container can be: keep one of the two, at Caddyfile:5",
+		"backend a {\nport http\n}":                                 "port must be a whole number, not 'http', at Caddyfile:4",
+		"backend a {\nhost_port yes\n}":                             "'host_port' has no arguments: it turns the option on, at Caddyfile:4",
+		"backend a {\nlb_policy\n}":                                 "wrong argument count or unexpected line ending after 'lb_policy', at Caddyfile:4",
+		"backend a {\nlb_policy least_con\n}":                       `there is no selection policy 'least_con' (did you mean "least_conn"?): use one of `,
+		"backend a {\nlb_policy first x\n}":                         "wrong argument count or unexpected line ending after 'x', at Caddyfile:4",
+		"backend a {\nlb_policy first\nlb_policy first\n}":          "'lb_policy' is given twice: remove this one or the one in line 4, at Caddyfile:5",
+		"backend a {\ntimeouts 3s\n}":                               "timeouts has a block, such as 'timeouts { dial 3s }' over several lines, at Caddyfile:4",
+		"backend a {\ntimeouts {\ndial 3\n}\n}":                     "dial must be a duration such as 500ms, 30s or 5m, not '3', at Caddyfile:5",
+		"backend a {\ntimeouts {\ndail 3s\n}\n}":                    `unrecognized subdirective 'dail' (did you mean "dial"?): use dial, first_byte, total, at Caddyfile:5`,
+		"backend a {\nproxy {\nflush_intervall -1\n}\n}":            "unrecognized subdirective flush_intervall, at Caddyfile:5",
+		"backend a {\ndial 127.0.0.1:1\nproxy 127.0.0.1:2\n}":       "upstreams belong to the backend: use match_labels or dial instead, at Caddyfile:5",
+		"backend a {\naround x\n}":                                  "wrong argument count or unexpected line ending after 'x', at Caddyfile:4",
+		"backend a {\naround {\nencod gzip\n}\n}":                   "unrecognized directive 'encod': use an HTTP directive of Caddy or of rgate, at Caddyfile:5",
+		"backend a {\ndial 127.0.0.1:1 127.0.0.1\n}":                `"127.0.0.1" has no port or several: use host:port with one port, at Caddyfile:4`,
+		backends + "route /api":                                     "a route needs a path prefix and a backend, such as 'route /api/payment payment', at Caddyfile:6",
+		backends + "route /api b":                                   `backend "b" is not defined (did you mean "a"?), at Caddyfile:6`,
+		backends + "route api a":                                    `"api" does not begin with a slash: write "/api", at Caddyfile:6`,
+		backends + "route /api a {\nmethods GET\nmethods post\n}":   `methods are in upper case: write POST for "post", at Caddyfile:8`,
+		backends + "route /api a {\nmatch segmnt\n}":                `"segmnt" is no way to match (did you mean "segment"?): use prefix or segment, at Caddyfile:7`,
+		backends + "route /api a {\nstrip_perfix\n}":                `unrecognized subdirective 'strip_perfix' (did you mean "strip_prefix"?): use name, match, methods, hosts, headers, query, strip_prefix, deprecated, backends, sticky_key, or an HTTP directive of Caddy or of rgate, at Caddyfile:7`,
+		backends + "route /api a {\nredir\n}":                       "parsing caddyfile tokens for 'redir': wrong argument count or unexpected line ending after 'redir', at Caddyfile:7",
+		backends + "route a":                                        "a route needs a path prefix and a backend",
+		backends + "route /a a a":                                   "a route needs a path prefix and a backend",
+		backends + "route /api a {\nheaders X-A\n}":                 "the header field 'X-A' has no values: write 'X-A *' for any, or '!X-A' if it must be absent, at Caddyfile:7",
+		backends + "route /api a {\nheaders !X-A b\n}":              "a field that must be absent has no values: write '!X-A' alone, or 'X-A' with them, at Caddyfile:7",
+		backends + "route /api a {\nheaders !X-A\nheaders X-A b\n}": "the header field 'X-A' must be absent and present at once: keep one of the two, at Caddyfile:8",
+		backends + "route /api a {\nheaders\n}":                     "wrong argument count or unexpected line ending after 'headers', at Caddyfile:7",
+		backends + "route /api a {\nheaders X:A b\n}":               `"X:A" is not a header field: use a name like X-API-Version, at Caddyfile:7`,
+		backends + "route /api a {\nquery a\n}":                     "the query parameter 'a' has no value: write a=value, or a=* for any, at Caddyfile:7",
+		backends + "route /api a {\ndeprecated 2026-12-31\n}":       "deprecated has a block, such as 'deprecated { sunset 2026-12-31 }' over several lines, at Caddyfile:7",
+		backends + "route /api a {\ndeprecated {\nsunst x\n}\n}":    `unrecognized subdirective 'sunst' (did you mean "sunset"?): use since, sunset, link, at Caddyfile:8`,
+		backends + "route /api a {\ndeprecated {\nsunset x\n}\n}":   `"x" is not a day: write it as in 2026-12-31 or 2026-12-31T12:00:00Z, at Caddyfile:8`,
+		backends + "route /api {\nbackends a 1\n}":                  "backends has a block with a line for each, such as 'payment 95', at Caddyfile:7",
+		backends + "route /api {\nbackends {\n}\n}":                 "backends has no backend: give it a line for each, such as 'payment 95', at Caddyfile:7",
+		backends + "route /api {\nbackends {\na\n}\n}":              "wrong argument count or unexpected line ending after 'a', at Caddyfile:8",
+		backends + "route /api {\nbackends {\na x\n}\n}":            "a must be a whole number, not 'x', at Caddyfile:8",
+		backends + "route /api {\nbackends {\na 1\nb 1\n}\n}":       `backend "b" is not defined (did you mean "a"?), at Caddyfile:9`,
+		backends + "route /api {\nbackends {\na -1\n}\n}":           "weight -1 is out of range: use 0 to 1000000, at Caddyfile:8",
+		backends + "route /api a {\nbackends {\na 1\n}\n}":          "route /api has both backend and backends: use one of them, at Caddyfile:7",
+		backends + "route /api a {\nsticky_key x\n}":                `"x" is the same for all requests: use a placeholder such as {http.request.cookie.session}, at Caddyfile:7`,
+		backends + "group /a /b {\nroute a\n}":                      "wrong argument count or unexpected line ending after '/b', at Caddyfile:6",
+		backends + "group /a":                                       "the group has no routes: add some, or remove it, at Caddyfile:6",
+		backends + "group /a {\nrouet /b a\nroute a\n}":             `unrecognized subdirective 'rouet' (did you mean "route"?): use hosts, headers, query, deprecated, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:7`,
+		backends + "group /a {\nroute b a\n}":                       `"b" does not begin with a slash: write "/b", at Caddyfile:7`,
+		backends + "group /a {\ngroup b {\nroute a\n}\n}":           `"b" does not begin with a slash: write "/b", at Caddyfile:7`,
+		backends + "group {\nroute a\n}":                            "the route has no path_prefix: set it, to / for every path, at Caddyfile:7",
+		backends + "route /u/:id a\ngroup /u {\nroute /:name a\n}":  "/u/:name takes the same paths as /u/:id, which leads to \"a\" already: remove one of the two routes, or tell them apart by match, hosts, headers, query or methods (the other is in line 6), at Caddyfile:8",
+		backends + "route /api a\nroute /api a":                     "/api leads to \"a\" already: remove one of the two routes, or tell them apart by match, hosts, headers, query or methods (the other is in line 6), at Caddyfile:7",
 	} {
 		_, err := adaptBlock(block)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -167,5 +217,17 @@ func TestCaddyfileErrorsInSnippets(t *testing.T) {
 	if want := `backend "b" is not defined`; err == nil || !strings.Contains(err.Error(), want) ||
 		!strings.Contains(err.Error(), ", at Caddyfile:2 import chain ['Caddyfile:6 (import routes)']") {
 		t.Errorf("got %v, want %s with its import chain", err, want)
+	}
+}
+
+// The other place of a problem may be in another file.
+func TestCaddyfileErrorsNameTheOtherFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "routes.caddy")
+	if err := os.WriteFile(file, []byte("# first\nroute /u/:id a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := adaptBlock("backend a {\ndial 127.0.0.1:1\n}\nimport " + file + "\nroute /u/:name a")
+	if want := "(the other is at " + file + ":2), at Caddyfile:7"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

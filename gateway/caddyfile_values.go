@@ -218,6 +218,14 @@ func (p *parser) tokenOf(path string) caddyfile.Token {
 	}
 }
 
+// placeFrom says where another token is, for an error at the first one.
+func placeFrom(token, other caddyfile.Token) string {
+	if token.File == other.File {
+		return fmt.Sprintf("in line %d", other.Line)
+	}
+	return fmt.Sprintf("at %s:%d", other.File, other.Line)
+}
+
 // errAt makes an error that ends in the place of a token.
 func errAt(token caddyfile.Token, format string, args ...any) error {
 	d := caddyfile.NewDispenser([]caddyfile.Token{token})

@@ -17,26 +17,32 @@ type Problem struct {
 
 	// What is wrong, and what would be right.
 	Message string
+
+	// Where else, if it is about two values that do not go together; as a path, too.
+	Other string
 }
 
 func (p *Problem) Error() string {
+	text := p.Text(func(path string) string { return path })
 	if p.Path == "" {
+		return text
+	}
+	return p.Path + ": " + text
+}
+
+// Text is the message, after which comes the other place as the function calls it.
+func (p *Problem) Text(place func(path string) string) string {
+	if p.Other == "" {
 		return p.Message
 	}
-	return p.Path + ": " + p.Message
+	return p.Message + " (the other is " + place(p.Other) + ")"
 }
 
 func problemf(path, format string, args ...any) *Problem {
 	return &Problem{Path: path, Message: fmt.Sprintf(format, args...)}
 }
 
-const (
-	matchPrefix  = "prefix"
-	matchSegment = "segment"
-
-	maxRetries = 10
-	maxWeight  = 1_000_000
-)
+const maxRetries = 10
 
 // Check reports the first thing wrong with the configuration, as a *Problem. It
 // starts nothing, so that a configuration can be judged before it is loaded.
@@ -66,8 +72,10 @@ func (g *Gateway) Check() error {
 		if b.Name == "" {
 			return problemf(path, "the backend has no name: set name")
 		}
-		if slices.Contains(names[:i], b.Name) {
-			return problemf(path+".name", "backend %q is defined twice: give each backend a name of its own", b.Name)
+		if first := slices.Index(names[:i], b.Name); first >= 0 {
+			problem := problemf(path+".name", "backend %q is defined twice: give each backend a name of its own", b.Name)
+			problem.Other = fmt.Sprintf("backends[%d].name", first)
+			return problem
 		}
 		names[i] = b.Name
 		if err := b.check(path); err != nil {
@@ -75,235 +83,6 @@ func (g *Gateway) Check() error {
 		}
 	}
 	return g.checkRoutes(names)
-}
-
-func (g *Gateway) checkRoutes(backends []string) error {
-	if err := checkGroups(g.Groups, ""); err != nil {
-		return err
-	}
-	routes := g.allRoutes()
-	for _, rt := range routes {
-		if rt.Route == nil {
-			return problemf(rt.at, "is empty: give it a path_prefix and a backend")
-		}
-		if err := rt.check(rt.at); err != nil {
-			return err
-		}
-		if err := rt.checkBackends(rt.at, backends); err != nil {
-			return err
-		}
-	}
-	return checkConflicts(routes)
-}
-
-func checkGroups(groups []*Group, at string) error {
-	for i, g := range groups {
-		path := fmt.Sprintf("%sgroups[%d]", at, i)
-		if g == nil || len(g.Routes)+len(g.Groups) == 0 {
-			return problemf(path, "the group has no routes: add some, or remove it")
-		}
-		if g.PathPrefix != "" {
-			if err := checkPath(path+".path_prefix", g.PathPrefix); err != nil {
-				return err
-			}
-			if strings.HasSuffix(g.PathPrefix, "/*") {
-				return problemf(path+".path_prefix", "%q ends in a wildcard, but routes go on after it: leave /* out", g.PathPrefix)
-			}
-		}
-		if err := checkHosts(path, g.Hosts); err != nil {
-			return err
-		}
-		if err := g.Deprecated.check(path); err != nil {
-			return err
-		}
-		if err := checkGroups(g.Groups, path+"."); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (rt *Route) checkBackends(path string, known []string) error {
-	if rt.Backend != "" && len(rt.Backends) > 0 {
-		return problemf(path+".backends", "route %s has both backend and backends: use one of them", rt.PathPrefix)
-	}
-	if rt.Backend == "" && len(rt.Backends) == 0 {
-		return problemf(path, "route %s has no backend: set backend to one of the backends' names", rt.PathPrefix)
-	}
-	if rt.StickyKey != "" && len(rt.Backends) == 0 {
-		return problemf(path+".sticky_key", "route %s has one backend only: sticky_key chooses among several; for one of a backend's containers, use its lb_policy", rt.PathPrefix)
-	}
-	if rt.Backend != "" && !slices.Contains(known, rt.Backend) {
-		return problemf(path+".backend", "backend %q is not defined%s", rt.Backend, suggestOrList(rt.Backend, known))
-	}
-	total := 0
-	var seen []string
-	for i, s := range rt.Backends {
-		at := fmt.Sprintf("%s.backends[%d]", path, i)
-		switch {
-		case s == nil || s.Name == "":
-			return problemf(at, "has no name: set name to one of the backends' names")
-		case !slices.Contains(known, s.Name):
-			return problemf(at+".name", "backend %q is not defined%s", s.Name, suggestOrList(s.Name, known))
-		case slices.Contains(seen, s.Name):
-			return problemf(at+".name", "backend %q is named twice: give it one weight", s.Name)
-		case s.Weight < 0 || s.Weight > maxWeight:
-			return problemf(at+".weight", "weight %d is out of range: use 0 to %d", s.Weight, maxWeight)
-		}
-		seen, total = append(seen, s.Name), total+s.Weight
-	}
-	if len(rt.Backends) > 0 && total == 0 {
-		return problemf(path+".backends", "no backend has a weight: give at least one of them a weight above 0")
-	}
-	return nil
-}
-
-// suggestOrList helps whoever named a backend that is not there.
-func suggestOrList(word string, known []string) string {
-	if suggestion := Suggest(word, known); suggestion != "" {
-		return suggestion
-	}
-	if len(known) == 0 {
-		return ": define it under backends"
-	}
-	const most = 10
-	list := strings.Join(known[:min(len(known), most)], ", ")
-	if len(known) > most {
-		list += ", …"
-	}
-	return ": use one of " + list + ", or define it"
-}
-
-// checkConflicts finds two routes of which one could never be chosen.
-func checkConflicts(routes []placed) error {
-	byPath := make(map[string][]placed, len(routes))
-	for _, rt := range routes {
-		path := rt.PathPrefix
-		if p, _ := rt.parsePattern(); p != nil {
-			path = "pattern " + p.shape()
-		}
-		for _, other := range byPath[path] {
-			if rt.conflictsWith(other.Route) {
-				return problemf(rt.at+".path_prefix",
-					"%s is taken by %s (backend %q) already: remove one of the two, or tell them apart by match, hosts, headers, query or methods",
-					rt.PathPrefix, other.at, strings.Join(other.backendNames(), ", "))
-			}
-		}
-		byPath[path] = append(byPath[path], rt)
-	}
-	return nil
-}
-
-func (rt *Route) conflictsWith(other *Route) bool {
-	return (rt.Match == matchSegment) == (other.Match == matchSegment) &&
-		rt.conditions() == other.conditions() &&
-		overlap(rt.Hosts, other.Hosts, strings.EqualFold) &&
-		overlap(rt.Methods, other.Methods, func(a, b string) bool { return a == b })
-}
-
-// overlap reports whether two conditions hold for the same things while neither
-// is the narrower one: both are absent, or they share an element.
-func overlap(a, b []string, same func(string, string) bool) bool {
-	if len(a) == 0 || len(b) == 0 {
-		return len(a) == len(b)
-	}
-	return slices.ContainsFunc(a, func(x string) bool {
-		return slices.ContainsFunc(b, func(y string) bool { return same(x, y) })
-	})
-}
-
-func (rt *Route) check(path string) error {
-	if rt.PathPrefix == "" {
-		return problemf(path, "the route has no path_prefix: set it, to / for every path")
-	}
-	at := path + ".path_prefix"
-	if err := checkPath(at, rt.PathPrefix); err != nil {
-		return err
-	}
-	p, err := rt.parsePattern()
-	if err != nil {
-		return problemf(at, "%q %v", rt.PathPrefix, err)
-	}
-	if p != nil && rt.StripPrefix && p[len(p)-1].kind != segmentRest {
-		return problemf(path+".strip_prefix", "%q takes whole paths, of which nothing would be left: end it with /*", rt.PathPrefix)
-	}
-	if err := rt.Deprecated.check(path); err != nil {
-		return err
-	}
-	if rt.Match != "" && rt.Match != matchPrefix && rt.Match != matchSegment {
-		return problemf(path+".match", "%q is no way to match%s: use %s or %s",
-			rt.Match, Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
-	}
-	for i, method := range rt.Methods {
-		at := fmt.Sprintf("%s.methods[%d]", path, i)
-		if !isToken(method) {
-			return problemf(at, "%q is not a method: use names like GET and POST", method)
-		}
-		if upper := strings.ToUpper(method); upper != method {
-			return problemf(at, "methods are in upper case: write %s for %q", upper, method)
-		}
-	}
-	return checkHosts(path, rt.Hosts)
-}
-
-// parsePattern returns the route's pattern, or nil if it has a prefix.
-func (rt *Route) parsePattern() (pattern, error) {
-	if rt.Match != "" {
-		return nil, nil
-	}
-	return parsePattern(rt.PathPrefix)
-}
-
-// checkPath looks for what can be in no path.
-func checkPath(at, path string) error {
-	switch {
-	case path[0] != '/':
-		return problemf(at, "%q does not begin with a slash: write %q", path, "/"+path)
-	case strings.ContainsAny(path, "?#"):
-		return problemf(at, "%q has a query or fragment: give the path alone", path)
-	case strings.Contains(path, "%"):
-		return problemf(at, "%q is percent-encoded: write the characters themselves, for the decoded path is compared", path)
-	}
-	return nil
-}
-
-func (d *Deprecation) check(path string) error {
-	if d == nil {
-		return nil
-	}
-	if _, err := d.fields(); err != nil {
-		return problemf(path+".deprecated", "%v", err)
-	}
-	return nil
-}
-
-func checkHosts(path string, hosts []string) error {
-	for i, host := range hosts {
-		if err := checkHost(host); err != nil {
-			return problemf(fmt.Sprintf("%s.hosts[%d]", path, i), "%v", err)
-		}
-	}
-	return nil
-}
-
-func checkHost(host string) error {
-	name := strings.TrimPrefix(host, "*.")
-	switch {
-	case name == "":
-		return fmt.Errorf("%q is not a host: use a name like api.example.com", host)
-	case strings.Contains(name, "*"):
-		return fmt.Errorf("%q has a wildcard in the wrong place: only a leading *. stands for one label", host)
-	case strings.ContainsAny(name, "/ \t?#@") || strings.Count(name, ":") == 1:
-		return fmt.Errorf("%q is not a host: give its name alone, without scheme, port or path", host)
-	}
-	return nil
-}
-
-// isToken reports whether s is a token as RFC 9110, section 5.6.2 defines it.
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
-		return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
-	})
 }
 
 func (b *Backend) check(path string) error {
@@ -447,16 +226,4 @@ func fieldProblem(path string, err error) *Problem {
 		path += "." + field.Field()
 	}
 	return problemf(path, "%v", err)
-}
-
-// label is how a route is called in statistics and logs.
-func (rt *Route) label() string {
-	if rt.Name != "" {
-		return rt.Name
-	}
-	var parts []string
-	if len(rt.Methods) > 0 {
-		parts = append(parts, strings.Join(rt.Methods, ","))
-	}
-	return strings.Join(append(parts, strings.Join(rt.Hosts, ",")+rt.PathPrefix), " ")
 }

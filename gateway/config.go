@@ -20,7 +20,7 @@ import (
 // ------------|-------------
 // `{http.rgate.route}` | The name of the route that matched
 // `{http.rgate.backend}` | The name of the backend that the request went to
-// `{http.rgate.param.NAME}` | What a pattern's segment `:NAME` stands for; `{http.rgate.param.*}` for a `*` at its end
+// `{http.rgate.param.NAME}` | What a pattern's segment `:NAME` stands for; `{http.rgate.param.*}` for a `*` at its end. Empty if it has none
 // `{http.rgate.container}` | The name of the container that was tried last; empty for static backends
 type Gateway struct {
 	// The name under which statistics outlive a reload of the configuration.
@@ -66,12 +66,13 @@ type DefaultResponse struct {
 // Route sends requests to a backend.
 type Route struct {
 	// The route's name in statistics, logs and metrics. Default: the path prefix,
-	// after its hosts and methods if it has any.
+	// after its methods and hosts and before its conditions on the query and headers,
+	// if it has any.
 	Name string `json:"name,omitempty"`
 
 	// The paths that this route takes: what they begin with, or a pattern. Required,
-	// except in a group; begins with `/`. It is compared with the decoded path, with
-	// regard to case.
+	// unless a group around the route has one; begins with `/`. It is compared with
+	// the decoded path, with regard to case.
 	//
 	// In a pattern, a segment `:name` stands for any one segment, which becomes the
 	// placeholder `{http.rgate.param.name}`; a segment `*` stands for any one, too,
@@ -122,9 +123,10 @@ type Route struct {
 	Backends []*Share `json:"backends,omitempty"`
 
 	// What decides which one of several backends gets a request: requests with the
-	// same value go to the same one, as long as the shares stay as they are. A
-	// placeholder such as `{http.request.cookie.session}`; it knows the request as
-	// it arrived. Where it is empty, and by default, chance decides.
+	// same value go to the same one. If a share grows, requests move into it alone,
+	// and from it alone if it shrinks. A text with placeholders such as
+	// `{http.request.cookie.session}` or a pattern's `{http.rgate.param.id}`; it is
+	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
 	pattern pattern // nil: path_prefix is a prefix
@@ -144,8 +146,9 @@ type Share struct {
 
 // Group is routes that have something in common, such as one version of an API.
 type Group struct {
-	// What stands before the path_prefix of all its routes. Begins with `/`.
-	// Default: nothing.
+	// What stands before the path_prefix of all its routes. Begins with `/`, and may
+	// have the segments `:name` and `*` of a pattern, which all of its routes then
+	// are. Default: nothing.
 	PathPrefix string `json:"path_prefix,omitempty"`
 
 	// The hosts of those routes that name none of their own.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -10,30 +11,31 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// fields returns the header fields that the deprecation is told by.
-func (d *Deprecation) fields() (http.Header, error) {
+// fields returns the header fields that the deprecation is told by, or what is
+// wrong with it; paths begin in the deprecation.
+func (d *Deprecation) fields() (http.Header, *Problem) {
 	fields := make(http.Header)
 	since := time.Unix(0, 0)
 	var err error
 	if d.Since != "" {
 		if since, err = parseDay(d.Since); err != nil {
-			return nil, fmt.Errorf("since %w", err)
+			return nil, problemf("since", "%v", err)
 		}
 	}
 	fields.Set("Deprecation", "@"+strconv.FormatInt(since.Unix(), 10))
 	if d.Sunset != "" {
 		sunset, err := parseDay(d.Sunset)
 		if err != nil {
-			return nil, fmt.Errorf("sunset %w", err)
+			return nil, problemf("sunset", "%v", err)
 		}
-		if sunset.Before(since) {
-			return nil, fmt.Errorf("sunset %s is before since, %s: nothing goes away before it is deprecated", d.Sunset, d.Since)
+		if d.Since != "" && sunset.Before(since) {
+			return nil, problemf("sunset", "sunset %s is before since, %s: nothing goes away before it is deprecated", d.Sunset, d.Since)
 		}
 		fields.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
 	}
 	if d.Link != "" {
-		if strings.ContainsAny(d.Link, "<>\" \t\r\n") {
-			return nil, fmt.Errorf("link %q is not an address: give a URL", d.Link)
+		if _, err := url.ParseRequestURI(d.Link); err != nil || strings.ContainsAny(d.Link, "<>\" \t\r\n") {
+			return nil, problemf("link", "%q is not an address: give a URL such as https://example.com/changes", d.Link)
 		}
 		fields.Set("Link", "<"+d.Link+`>; rel="deprecation"; type="text/html"`)
 	}
@@ -49,12 +51,29 @@ func parseDay(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a day: write it as in 2026-12-31 or 2026-12-31T12:00:00Z", text)
 }
 
-// announcing is a middleware that adds header fields to every answer.
+// announcing is a middleware that adds header fields to every answer, also to
+// one that another handler writes in the place of the route's.
 func announcing(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		for name, values := range fields {
 			w.Header()[name] = append(w.Header()[name], values...)
 		}
-		return next.ServeHTTP(w, r)
+		return next.ServeHTTP(&announcer{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, fields}, r)
 	}
+}
+
+// announcer has the last word about the fields that can be there only once: the
+// backend may have sent its own.
+type announcer struct {
+	caddyhttp.ResponseWriterWrapper
+	fields http.Header
+}
+
+func (a *announcer) WriteHeader(status int) {
+	for _, name := range []string{"Deprecation", "Sunset"} {
+		if value := a.fields.Get(name); value != "" {
+			a.Header().Set(name, value)
+		}
+	}
+	a.ResponseWriter.WriteHeader(status)
 }

@@ -30,12 +30,13 @@ type exchange struct {
 const exchangeVar = "rgate.exchange"
 
 // begin makes the exchange of a request known to what handles it further on.
-func begin(r *http.Request, route *Route, share *share) {
-	ex := &exchange{route: route, backend: share.backend, path: r.URL.Path}
+func begin(r *http.Request, route *Route) *exchange {
+	ex := &exchange{route: route, path: r.URL.Path}
 	caddyhttp.SetVar(r.Context(), exchangeVar, ex)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
 	}
+	return ex
 }
 
 // exchangeOf returns the exchange of a request that came through a gateway.
@@ -56,8 +57,8 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 		}
 		return "", true
 	}
-	if name, ok := strings.CutPrefix(key, "http.rgate.param."); ok && ex.route.pattern != nil {
-		return ex.route.pattern.param(ex.path, name)
+	if name, ok := strings.CutPrefix(key, "http.rgate.param."); ok {
+		return ex.route.pattern.param(ex.path, name), true
 	}
 	return nil, false
 }

@@ -124,38 +124,38 @@ func (rt *Route) provision(ctx caddy.Context, before []caddyhttp.MiddlewareHandl
 		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
 	}
 	handlers := append(before, own...)
-	var total uint64
-	for i, name := range rt.backendNames() {
-		var handler caddyhttp.Handler = backends[name]
+	var announced http.Header
+	if rt.Deprecated != nil {
+		fields, problem := rt.Deprecated.fields()
+		if problem != nil {
+			return problem
+		}
+		announced = fields
+	}
+	rt.shares = rt.newShares()
+	for i := range rt.shares {
+		s := &rt.shares[i]
+		var handler caddyhttp.Handler = backends[s.backend]
 		if rt.StripPrefix {
 			handler = rt.stripping(handler)
 		}
 		handler = answerFailures(g.logger, chain(handlers, handler))
-		if rt.Deprecated != nil {
-			fields, err := rt.Deprecated.fields()
-			if err != nil {
-				return err
-			}
-			handler = announcing(fields, handler)
+		if announced != nil {
+			handler = announcing(announced, handler)
 		}
-		total++
-		if len(rt.Backends) > 0 {
-			total += uint64(rt.Backends[i].Weight) - 1
-		}
-		rt.shares = append(rt.shares, share{upTo: total, backend: name, series: g.stats.Series(rt.name, name), handler: handler})
+		s.series, s.handler = g.stats.Series(rt.name, s.backend), handler
 	}
 	return nil
 }
 
 // stripping is a middleware that takes off what comes before the open end of the
-// route's path.
+// route's path, unless a handler has put another path in its place.
 func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		length := len(strings.TrimSuffix(rt.PathPrefix, "/"))
-		if rt.pattern != nil {
-			length = rt.pattern.fixed(r.URL.Path)
+		path := exchangeOf(r).path
+		if front := path[:rt.fixedLength(path)]; strings.HasPrefix(r.URL.Path, front) {
+			stripPrefix(r, len(front))
 		}
-		stripPrefix(r, length)
 		return next.ServeHTTP(w, r)
 	}
 }
@@ -186,8 +186,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.router.misleading(r, route) {
 		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
 	}
+	ex := begin(r, route)
 	share := route.choose(r)
-	begin(r, route, share)
+	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler)
 }
 

@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 )
 
@@ -11,6 +9,7 @@ import (
 // configuration.
 type placed struct {
 	*Route
+	own    *Route   // without what it inherits
 	at     string   // its path in the JSON configuration
 	groups []*Group // around it, the outermost first
 }
@@ -24,7 +23,7 @@ func (g *Gateway) allRoutes() []placed {
 // collect appends the routes of a group, and of the groups in it.
 func (g *Group) collect(all []placed, at string, around []*Group) []placed {
 	for i, rt := range g.Routes {
-		p := placed{Route: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}
+		p := placed{Route: rt, own: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}
 		if rt != nil {
 			p.Route = rt.within(around)
 		}
@@ -42,33 +41,22 @@ func (g *Group) collect(all []placed, at string, around []*Group) []placed {
 // it, the outermost first.
 func (rt *Route) within(groups []*Group) *Route {
 	own := *rt
+	own.Headers = canonical(own.Headers)
 	for i := len(groups) - 1; i >= 0; i-- {
 		g := groups[i]
-		own.PathPrefix = strings.TrimSuffix(g.PathPrefix, "/") + own.PathPrefix
+		if own.PathPrefix == "" {
+			own.PathPrefix = g.PathPrefix
+		} else {
+			own.PathPrefix = strings.TrimSuffix(g.PathPrefix, "/") + own.PathPrefix
+		}
 		if len(own.Hosts) == 0 {
 			own.Hosts = g.Hosts
 		}
-		own.Headers = inherit(own.Headers, g.Headers)
+		own.Headers = inherit(own.Headers, canonical(g.Headers))
 		own.Query = inherit(own.Query, g.Query)
 		if own.Deprecated == nil {
 			own.Deprecated = g.Deprecated
 		}
 	}
 	return &own
-}
-
-// inherit returns the conditions of both; where both have one, the inner.
-func inherit[M ~map[string][]string](inner, outer M) M {
-	if len(outer) == 0 {
-		return inner
-	}
-	both := maps.Clone(outer)
-	maps.Copy(both, inner)
-	return both
-}
-
-// conditions is equal for routes whose conditions on headers and the query are.
-func (rt *Route) conditions() string {
-	text, _ := json.Marshal([]any{rt.Headers, rt.Query}) // maps are written in the order of their keys
-	return string(text)
 }

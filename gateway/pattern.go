@@ -83,21 +83,34 @@ func (p pattern) shape() string {
 	return b.String()
 }
 
+// names are what the pattern's variable segments are called.
+func (p pattern) names() (names []string) {
+	for _, s := range p {
+		switch s.kind {
+		case segmentParam:
+			names = append(names, s.text)
+		case segmentRest:
+			names = append(names, "*")
+		}
+	}
+	return names
+}
+
 // param returns what a named segment stands for in a path that the pattern takes;
-// `*` names what the last segment stands for.
-func (p pattern) param(path, name string) (value string, ok bool) {
+// `*` names what the last segment stands for. It is empty if there is none.
+func (p pattern) param(path, name string) string {
 	for _, s := range p {
 		path = path[1:] // the slash
 		text, _, _ := strings.Cut(path, "/")
 		switch {
-		case s.kind == segmentRest:
-			return path, name == "*"
+		case s.kind == segmentRest && name == "*":
+			return path
 		case s.kind == segmentParam && s.text == name:
-			return text, true
+			return text
 		}
 		path = path[len(text):]
 	}
-	return "", false
+	return ""
 }
 
 // fixed returns how much of a path that the pattern takes comes before what its

@@ -14,9 +14,11 @@ import (
 // it: they are compared segment by segment from the left, where text beats a
 // parameter, a parameter a wildcard, and a wildcard the open end of a prefix. So
 // the longest of several prefixes is first. At one path, `match: segment` comes
-// before `match: prefix`, an exact host before a wildcard before none, and
-// conditions on headers, on the query and on the method before none of them. The
-// first route that takes the request gets it.
+// before `match: prefix`, an exact host before a wildcard before none, more
+// conditions on headers before fewer, more on the query before fewer, and some
+// methods before all of them. Of routes that are equal in all this, the one that
+// stands first in the configuration comes first, those in groups after the others.
+// The first route that takes the request gets it.
 type router struct {
 	prefixes *tree[[]*Route]
 	patterns *patternNode // nil: there are none
@@ -51,22 +53,20 @@ func insert(routes []*Route, route *Route) []*Route {
 
 // specificity ranks the routes of one path: the higher is tried first.
 func (rt *Route) specificity() (rank int) {
-	if rt.Match == matchSegment {
-		rank += 32
-	}
 	switch {
 	case len(rt.Hosts) == 0:
 	case slices.ContainsFunc(rt.Hosts, isWildcard):
-		rank += 8
+		rank = 1
 	default:
-		rank += 16
+		rank = 2
 	}
-	if len(rt.Headers) > 0 {
+	if rt.Match == matchSegment {
 		rank += 4
 	}
-	if len(rt.Query) > 0 {
-		rank += 2
-	}
+	const most = 1<<8 - 1
+	rank = rank<<8 + min(len(rt.Headers), most)
+	rank = rank<<8 + min(len(rt.Query), most)
+	rank <<= 1
 	if len(rt.Methods) > 0 {
 		rank++
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/http"
 
@@ -13,34 +14,72 @@ import (
 
 // share is a part of a route's requests, and who gets it.
 type share struct {
+	weight  uint64
 	upTo    uint64 // the sum of the weights of this share and those before it
+	seed    uint64 // of the hash of keys
 	backend string
 	series  *stats.Series
 	handler caddyhttp.Handler
 }
 
+// newShares returns the shares that the route's requests are divided into.
+func (rt *Route) newShares() []share {
+	if rt.Backend != "" {
+		return []share{{backend: rt.Backend}}
+	}
+	shares := make([]share, len(rt.Backends))
+	var total uint64
+	for i, s := range rt.Backends {
+		total += uint64(s.Weight)
+		shares[i] = share{weight: uint64(s.Weight), upTo: total, seed: xxhash.Sum64String(s.Name), backend: s.Name}
+	}
+	return shares
+}
+
 // choose returns the share that a request falls into.
-//
-// The requests' keys lie on a line that the shares divide among them. So if the
-// last share grows, it takes keys from the one before, and all others stay.
 func (rt *Route) choose(r *http.Request) *share {
 	if len(rt.shares) == 1 {
 		return &rt.shares[0]
 	}
-	all := rt.shares[len(rt.shares)-1].upTo
-	point := rand.Uint64N(all)
 	if rt.StickyKey != "" {
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 		if key := repl.ReplaceAll(rt.StickyKey, ""); key != "" {
-			point = uint64(float64(xxhash.Sum64String(key)>>11) / (1 << 53) * float64(all))
+			return rt.shareOf(key)
 		}
 	}
-	for i := range rt.shares {
+	last := len(rt.shares) - 1
+	point := rand.Uint64N(rt.shares[last].upTo)
+	for i := range rt.shares[:last] {
 		if point < rt.shares[i].upTo {
 			return &rt.shares[i]
 		}
 	}
-	return &rt.shares[len(rt.shares)-1]
+	return &rt.shares[last]
+}
+
+// shareOf returns the share that a key belongs to: the one that scores highest by
+// weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted distributed
+// hash tables", 2005). A share's score depends on the key, its name and its weight
+// alone. So whichever one grows, or is new, takes its keys from all others, and no
+// key moves between these.
+func (rt *Route) shareOf(key string) *share {
+	hash := xxhash.Sum64String(key)
+	best, highest := 0, 0.0
+	for i := range rt.shares {
+		s := &rt.shares[i]
+		point := (float64(mix(hash^s.seed)>>12) + 0.5) / (1 << 52) // between 0 and 1, and neither
+		if score := float64(s.weight) / -math.Log(point); score > highest {
+			best, highest = i, score
+		}
+	}
+	return &rt.shares[best]
+}
+
+// mix spreads every bit of x over all of the result (the finalizer of SplitMix64).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // backendNames returns the backends that the route leads to.

@@ -29,6 +29,9 @@ var optionsOf = map[string]reflect.Type{
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
+	"gateway.Share":            reflect.TypeFor[rgateway.Share](),
+	"gateway.Group":            reflect.TypeFor[rgateway.Group](),
+	"gateway.Deprecation":      reflect.TypeFor[rgateway.Deprecation](),
 	"gateway.Backend":          reflect.TypeFor[rgateway.Backend](),
 	"gateway.Timeouts":         reflect.TypeFor[rgateway.Timeouts](),
 	"stats.Config":             reflect.TypeFor[stats.Config](),
@@ -66,6 +69,8 @@ func subdirectivesOf(t *testing.T, block string) []string {
 		"rgate":            "zzzzzzzzzz\n",
 		"backend":          "backend x {\nzzzzzzzzzz\n}\n",
 		"route":            "route / x {\nzzzzzzzzzz\n}\n",
+		"group":            "group /x {\nroute x\nzzzzzzzzzz\n}\n",
+		"deprecated":       "route / x {\ndeprecated {\nzzzzzzzzzz\n}\n}\n",
 		"timeouts":         "backend x {\ntimeouts {\nzzzzzzzzzz\n}\n}\n",
 		"default_response": "default_response {\nzzzzzzzzzz\n}\n",
 	}[block]
@@ -214,7 +219,7 @@ func neededTables() []string {
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
 		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
 	}
-	for _, block := range []string{"rgate", "backend", "route", "timeouts", "default_response"} {
+	for _, block := range []string{"rgate", "backend", "route", "group", "deprecated", "timeouts", "default_response"} {
 		needed = append(needed, "caddyfile.md <!-- subdirectives: "+block+" -->")
 	}
 	return needed

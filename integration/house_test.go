@@ -47,7 +47,7 @@ var allowedInTests = map[string][]string{
 var pureFiles = map[string][]string{
 	"balance":         {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
-	"gateway":         {"path.go", "radix.go", "router.go", "suggest.go"},
+	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "suggest.go"},
 	"stats":           {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
 }
 

@@ -1,0 +1,221 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// The subdirectives that an unknown word in a route or group may stand for.
+var (
+	routeOptions = []string{"name", "match", "methods", "hosts", "headers", "query", "strip_prefix", "deprecated", "backends", "sticky_key"}
+	groupOptions = []string{"hosts", "headers", "query", "deprecated", "route", "group"}
+)
+
+// route reads a route into the list that is at a path in the JSON configuration.
+func (p *parser) route(at string, routes *[]*Route) error {
+	path, directive, rt := fmt.Sprintf("%sroutes[%d]", at, len(*routes)), p.Token(), new(Route)
+	*routes = append(*routes, rt)
+	p.tokens[path] = directive
+	args := p.RemainingArgsAsTokens()
+	if len(args) > 0 && (at == "" || len(args) == 2 || strings.HasPrefix(args[0].Text, "/")) {
+		rt.PathPrefix, p.tokens[path+".path_prefix"] = args[0].Text, args[0]
+		args = args[1:]
+	}
+	if len(args) == 1 {
+		rt.Backend, p.tokens[path+".backend"] = args[0].Text, args[0]
+		args = nil
+	}
+	var directives []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		known, err := p.routeOption(path, rt)
+		if err != nil {
+			return err
+		}
+		if !known {
+			directives = append(directives, p.NextSegment())
+		}
+	}
+	var err error
+	if rt.HandlersRaw, err = p.handlers(directive, directives, routeOptions); err != nil {
+		return err
+	}
+	if len(args) > 0 || at == "" && rt.PathPrefix == "" || rt.Backend == "" && len(rt.Backends) == 0 {
+		return errAt(directive, "a route needs a path prefix and a backend, such as 'route /api/payment payment'")
+	}
+	return nil
+}
+
+// routeOption reads a subdirective of a route, if it is one.
+func (p *parser) routeOption(path string, rt *Route) (known bool, err error) {
+	at := path + "." + p.Val()
+	switch p.Val() {
+	case "name":
+		return true, p.text(at, &rt.Name)
+	case "match":
+		return true, p.text(at, &rt.Match)
+	case "methods":
+		return true, p.list(at, &rt.Methods)
+	case "hosts":
+		return true, p.list(at, &rt.Hosts)
+	case "headers":
+		return true, p.headers(at, (*map[string][]string)(&rt.Headers))
+	case "query":
+		return true, p.query(at, (*map[string][]string)(&rt.Query))
+	case "strip_prefix":
+		return true, p.flag(at, &rt.StripPrefix)
+	case "deprecated":
+		return true, p.deprecated(at, &rt.Deprecated)
+	case "backends":
+		return true, p.shares(at, rt)
+	case "sticky_key":
+		return true, p.text(at, &rt.StickyKey)
+	}
+	return false, nil
+}
+
+// group reads a group into the list that is at a path in the JSON configuration.
+func (p *parser) group(at string, groups *[]*Group) error {
+	path, directive, g := fmt.Sprintf("%sgroups[%d]", at, len(*groups)), p.Token(), new(Group)
+	*groups = append(*groups, g)
+	p.tokens[path] = directive
+	if p.NextArg() {
+		g.PathPrefix, p.tokens[path+".path_prefix"] = p.Val(), p.Token()
+	}
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	var directives, blocks []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		at := path + "." + p.Val()
+		var err error
+		switch p.Val() {
+		case "hosts":
+			err = p.list(at, &g.Hosts)
+		case "headers":
+			err = p.headers(at, (*map[string][]string)(&g.Headers))
+		case "query":
+			err = p.query(at, (*map[string][]string)(&g.Query))
+		case "deprecated":
+			err = p.deprecated(at, &g.Deprecated)
+		case "route", "group":
+			// They wait until the matchers that they may name are known.
+			blocks = append(blocks, p.NextSegment())
+		default:
+			directives = append(directives, p.NextSegment())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var err error
+	if g.HandlersRaw, err = p.handlers(directive, directives, groupOptions); err != nil {
+		return err
+	}
+	return p.inner(directives, blocks, func(p *parser) error {
+		if p.Val() == "group" {
+			return p.group(path+".", &g.Groups)
+		}
+		return p.route(path+".", &g.Routes)
+	})
+}
+
+// headers reads a condition on a header field. The values of several lines about
+// one field add up.
+func (p *parser) headers(path string, target *map[string][]string) error {
+	p.tokens[path] = p.Token()
+	if !p.NextArg() {
+		return p.ArgErr()
+	}
+	field, values := p.Token(), p.RemainingArgs()
+	name, absent := strings.CutPrefix(field.Text, "!")
+	switch {
+	case absent && len(values) > 0:
+		return errAt(field, "a field that must be absent has no values: write '%s' alone, or '%s' with them", field.Text, name)
+	case !absent && len(values) == 0:
+		return errAt(field, "the header field '%s' has no values: write '%s *' for any, or '!%s' if it must be absent", name, name, name)
+	}
+	before, again := (*target)[name]
+	if again && absent != (before == nil) {
+		return errAt(field, "the header field '%s' must be absent and present at once: keep one of the two", name)
+	}
+	if *target == nil {
+		*target = make(map[string][]string)
+	}
+	(*target)[name] = append(before, values...)
+	p.tokens[path+"."+name] = field
+	return nil
+}
+
+// query reads conditions on parameters of the query. The values of one add up.
+func (p *parser) query(path string, target *map[string][]string) error {
+	p.tokens[path] = p.Token()
+	args := p.RemainingArgsAsTokens()
+	if len(args) == 0 {
+		return p.ArgErr()
+	}
+	if *target == nil {
+		*target = make(map[string][]string, len(args))
+	}
+	for _, arg := range args {
+		name, value, ok := strings.Cut(arg.Text, "=")
+		if !ok {
+			return errAt(arg, "the query parameter '%s' has no value: write %s=value, or %s=* for any", arg.Text, arg.Text, arg.Text)
+		}
+		(*target)[name] = append((*target)[name], value)
+		p.tokens[path+"."+name] = arg
+	}
+	return nil
+}
+
+func (p *parser) deprecated(path string, target **Deprecation) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	if p.NextArg() {
+		return p.Errf("deprecated has a block, such as 'deprecated { sunset 2026-12-31 }' over several lines")
+	}
+	d := new(Deprecation)
+	*target = d
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		at := path + "." + p.Val()
+		var err error
+		switch p.Val() {
+		case "since":
+			err = p.text(at, &d.Since)
+		case "sunset":
+			err = p.text(at, &d.Sunset)
+		case "link":
+			err = p.text(at, &d.Link)
+		default:
+			err = p.unrecognized("since", "sunset", "link")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shares reads the block of several backends with their weights.
+func (p *parser) shares(path string, rt *Route) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	if p.NextArg() {
+		return p.Errf("backends has a block with a line for each, such as 'payment 95'")
+	}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		at, s := fmt.Sprintf("%s[%d]", path, len(rt.Backends)), &Share{Name: p.Val()}
+		p.tokens[at+".name"] = p.Token()
+		if err := p.number(at+".weight", &s.Weight); err != nil {
+			return err
+		}
+		rt.Backends = append(rt.Backends, s)
+	}
+	if len(rt.Backends) == 0 {
+		return errAt(p.tokens[path], "backends has no backend: give it a line for each, such as 'payment 95'")
+	}
+	return nil
+}
