@@ -129,11 +129,38 @@ func (p pattern) fixed(path string) int {
 // patternNode is a node of the tree of all patterns, in which every level is a
 // segment.
 type patternNode struct {
-	texts map[string]*patternNode
+	text  string // most nodes lead to one text at the most
+	next  *patternNode
+	texts map[string]*patternNode // the others
 	param *patternNode
 	any   *patternNode
 	rest  []*Route // whose pattern goes on with a * to the end
 	here  []*Route // whose pattern ends
+}
+
+// after returns the node that a text leads to, or nil.
+func (n *patternNode) after(text string) *patternNode {
+	if n.next != nil && n.text == text {
+		return n.next
+	}
+	return n.texts[text]
+}
+
+// lead returns the node that a text leads to. It is made if need be.
+func (n *patternNode) lead(text string) *patternNode {
+	if next := n.after(text); next != nil {
+		return next
+	}
+	next := new(patternNode)
+	switch {
+	case n.next == nil:
+		n.text, n.next = text, next
+	case n.texts == nil:
+		n.texts = map[string]*patternNode{text: next}
+	default:
+		n.texts[text] = next
+	}
+	return next
 }
 
 // add puts a route where its pattern leads.
@@ -141,13 +168,7 @@ func (n *patternNode) add(p pattern, rt *Route) {
 	for _, s := range p {
 		switch s.kind {
 		case segmentText:
-			if n.texts == nil {
-				n.texts = make(map[string]*patternNode)
-			}
-			if n.texts[s.text] == nil {
-				n.texts[s.text] = new(patternNode)
-			}
-			n = n.texts[s.text]
+			n = n.lead(s.text)
 		case segmentParam:
 			if n.param == nil {
 				n.param = new(patternNode)
@@ -177,7 +198,7 @@ func (s *search) walk(n *patternNode, at int) bool {
 		end = at + i
 	}
 	text := s.path[at:end]
-	if next := n.texts[text]; next != nil && s.walk(next, end+1) {
+	if next := n.after(text); next != nil && s.walk(next, end+1) {
 		return true
 	}
 	if n.param == nil && n.any == nil && n.rest == nil {

@@ -79,8 +79,11 @@ func BenchmarkRouteLookup(b *testing.B) {
 				prefix := fmt.Sprintf("/api/v%d/service-%d/resource", i%3+1, i)
 				values[prefix] = i
 				if rand.IntN(n) < cap(paths) && len(paths) < cap(paths) {
-					paths = append(paths, prefix+"/42?"[:3])
+					paths = append(paths, prefix+"/42")
 				}
+			}
+			for i, path := range paths { // next to each other, as a request's path is at hand
+				paths[i] = strings.Clone(path)
 			}
 			rand.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
 			tree := newTree(values)

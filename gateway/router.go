@@ -20,18 +20,32 @@ import (
 // stands first in the configuration comes first, those in groups after the others.
 // The first route that takes the request gets it.
 type router struct {
-	prefixes *tree[[]*Route]
+	prefixes *tree[place]
 	patterns *patternNode // nil: there are none
 	hosts    bool         // whether any route looks at the host
 }
 
+// place is the routes of one prefix.
+type place struct {
+	only   *Route // if it is the only one, and has no further conditions
+	routes []*Route
+	length int // of the prefix
+}
+
 func newRouter(routes []*Route) *router {
-	byPrefix := make(map[string][]*Route, len(routes))
+	byPrefix := make(map[string]place, len(routes))
 	rt := new(router)
 	for _, route := range routes {
 		rt.hosts = rt.hosts || len(route.Hosts) > 0
 		if route.pattern == nil {
-			byPrefix[route.PathPrefix] = insert(byPrefix[route.PathPrefix], route)
+			at := byPrefix[route.PathPrefix]
+			at.length = len(route.PathPrefix)
+			at.routes = insert(at.routes, route)
+			at.only = nil
+			if len(at.routes) == 1 && route.specificity() == 0 {
+				at.only = route
+			}
+			byPrefix[route.PathPrefix] = at
 			continue
 		}
 		if rt.patterns == nil {
@@ -96,7 +110,7 @@ type search struct {
 	request  *http.Request
 	path     string
 	host     string
-	prefixes *tree[[]*Route]
+	prefixes *tree[place]
 	next     int32    // the leaf of the longest prefix that was not tried
 	found    *Route   // the result
 	allowed  []string // methods of the routes that took all but the method
@@ -121,11 +135,15 @@ func (s *search) try(routes []*Route) bool {
 func (s *search) tryPrefixes(length int) bool {
 	for s.next != none {
 		leaf := &s.prefixes.leaves[s.next]
-		if len(leaf.value[0].PathPrefix) < length {
+		if leaf.value.length < length {
 			return false
 		}
 		s.next = leaf.outer
-		if s.try(leaf.value) {
+		if leaf.value.only != nil {
+			s.found = leaf.value.only
+			return true
+		}
+		if s.try(leaf.value.routes) {
 			return true
 		}
 	}
