@@ -32,7 +32,7 @@ func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 	if err != nil {
 		return nil, nil, err
 	}
-	config, err := doc.config(overridden(doc.Listen, int(port.Load())))
+	config, err := doc.config(onNetwork(overridden(doc.Listen, int(port.Load()))))
 	return config, nil, err
 }
 
@@ -81,6 +81,31 @@ func overridden(listen []string, port int) []string {
 	}
 	if !hasPort {
 		addresses = append(addresses, net.JoinHostPort("", strconv.Itoa(port)))
+	}
+	return addresses
+}
+
+var network atomic.Pointer[string]
+
+// OverrideNetwork makes the gateways of all configurations that are adapted from
+// now on listen on one of Caddy's registered networks where their file says TCP.
+// The empty name ends it.
+func OverrideNetwork(name string) {
+	network.Store(&name)
+}
+
+func onNetwork(listen []string) []string {
+	name := network.Load()
+	if name == nil || *name == "" {
+		return listen
+	}
+	addresses := slices.Clone(listen)
+	for i, address := range addresses {
+		parsed, err := caddy.ParseNetworkAddress(address)
+		if err == nil && parsed.Network == "tcp" {
+			parsed.Network = *name
+			addresses[i] = parsed.String()
+		}
 	}
 	return addresses
 }

@@ -29,6 +29,7 @@ func run(file string, port int, override bool) error {
 		}
 		caddyfile.OverridePort(port)
 	}
+	caddyfile.OverrideNetwork(lastingNetwork)
 	// What is logged until the configuration is loaded goes where that says, or
 	// nowhere: if it cannot be loaded, one message shall tell it.
 	_, logger, _ := caddy.BufferedLog()
@@ -132,7 +133,7 @@ func rehearse(cfg []byte) error {
 
 func tryListen(address string) error {
 	parsed, err := caddy.ParseNetworkAddress(address)
-	if err != nil || parsed.Network != "tcp" || parsed.StartPort == 0 {
+	if err != nil || parsed.Network != "tcp" && parsed.Network != lastingNetwork || parsed.StartPort == 0 {
 		return nil // left to Caddy
 	}
 	for port := range parsed.PortRangeSize() {

@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -62,6 +65,42 @@ func (g *gateway) reload(t testing.TB) {
 	t.Helper()
 	if done := rgate(t, nil, "reload", "-c", g.file); done.code != 0 {
 		t.Fatalf("reloading: exit code %d, %s", done.code, done.stderr)
+	}
+}
+
+// Metrics are read from a configuration that may be on its way out: what a scrape
+// sees must not be what a cleanup takes away. The race detector is the judge.
+func TestScrapesDuringReloads(t *testing.T) {
+	t.Parallel()
+	startContainer(t, spec{})
+	g := startGateway(t, version(0))
+	g.await(t, "web", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	var scrapers sync.WaitGroup
+	defer scrapers.Wait()
+	defer cancel()
+	var scraped atomic.Int64
+	for range 4 {
+		client := newClient(t)
+		scrapers.Go(func() {
+			for ctx.Err() == nil {
+				request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.adminURL("/metrics"), nil)
+				if err != nil {
+					panic(err)
+				}
+				// The admin API itself is replaced at every reload.
+				if got, err := do(client, request); err == nil && strings.Contains(got.body, "rgate_backend_up{") {
+					scraped.Add(1)
+				}
+			}
+		})
+	}
+	for n := 1; n <= 10; n++ {
+		before := scraped.Load()
+		g.write(t, version(n))
+		g.reload(t)
+		g.awaitVersion(t, n)
+		eventually(t, "the metrics are read again", func() bool { return scraped.Load() > before })
 	}
 }
 

@@ -87,8 +87,8 @@ func TestStatsPage(t *testing.T) {
 	average, _ := strconv.ParseFloat(found[1], 64)
 	p95, _ := strconv.ParseFloat(found[2], 64)
 	p99, _ := strconv.ParseFloat(found[3], 64)
-	if average <= 0 || p95 < average || p99 < p95 {
-		t.Errorf("average %v, p95 %v and p99 %v are not in order", average, p95, p99)
+	if average <= 0 || p95 <= 0 || p99 < p95 {
+		t.Errorf("average %v, p95 %v and p99 %v cannot be", average, p95, p99)
 	}
 	for _, window := range []string{"1m", "5m", "1h"} {
 		if got := g.stats(t, "?window="+window).Requests; got.Success != 11 || got.Error != 15 {
