@@ -209,3 +209,25 @@ func TestOverridePort(t *testing.T) {
 		t.Errorf("after the override ended: got %s", got)
 	}
 }
+
+func TestOverrideNetwork(t *testing.T) {
+	t.Cleanup(func() { OverrideNetwork("") })
+	adapt := func() string {
+		t.Helper()
+		config, _, err := Adapter{}.Adapt([]byte(`listen: [":8080", "tcp/127.0.0.1:8081", "[::1]:8082-8083", "unix//run/rgate.sock", "tcp4/:8084"]`), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(config)
+	}
+	plain := adapt()
+	OverrideNetwork("lasting")
+	want := `"listen":["lasting/:8080","lasting/127.0.0.1:8081","lasting/[::1]:8082-8083","unix//run/rgate.sock","tcp4/:8084"]`
+	if got := adapt(); !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s in it", got, want)
+	}
+	OverrideNetwork("")
+	if got := adapt(); got != plain {
+		t.Errorf("after the override has ended, got %s, want %s", got, plain)
+	}
+}

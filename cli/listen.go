@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,20 +21,36 @@ func init() {
 //
 // On plain TCP, Caddy gives every configuration a socket of its own at the same
 // address (SO_REUSEPORT). When that of the old one is closed, the kernel resets the
-// connections that it has established and nobody has accepted yet, which under
-// load are some at every reload. Here all configurations accept from one socket,
-// and whatever is in its queue is left to the next one.
+// connections that it has established and nobody has accepted yet. And a server
+// that shuts down drops the request of a connection that it has just accepted.
+// Under load, either hits somebody every few reloads. Here all configurations share
+// one socket, and the newest gets all new connections: by the time that an old one
+// is shut down, it has had none for a while.
 const lastingNetwork = "rgate"
 
-var lasting struct {
+var lasting = struct {
 	sync.Mutex
 	sockets map[string]*lastingSocket // by address. Guarded by Mutex.
-}
+}{sockets: make(map[string]*lastingSocket)}
 
 // lastingSocket is open as long as somebody listens on it.
 type lastingSocket struct {
-	*net.TCPListener
-	listeners int // Guarded by lasting.Mutex.
+	address   string
+	socket    net.Listener
+	listeners []*lastingListener // the newest last. Guarded by lasting.Mutex.
+	changed   chan struct{}      // closed when listeners changes. Guarded by lasting.Mutex.
+}
+
+// lastingListener is one configuration's hold on a socket.
+type lastingListener struct {
+	of       *lastingSocket
+	accepted chan accepted
+	closed   chan struct{}
+}
+
+type accepted struct {
+	conn net.Conn
+	err  error
 }
 
 // listenLasting implements caddy.ListenerFunc.
@@ -46,58 +64,91 @@ func listenLasting(ctx context.Context, _, host, ports string, offset uint, conf
 
 	lasting.Lock()
 	defer lasting.Unlock()
-	socket := lasting.sockets[address]
-	if socket == nil {
-		l, err := config.Listen(ctx, "tcp", address)
+	s := lasting.sockets[address]
+	if s == nil {
+		socket, err := config.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, err
 		}
-		socket = &lastingSocket{TCPListener: l.(*net.TCPListener)}
+		s = &lastingSocket{address: address, socket: socket, changed: make(chan struct{})}
+		lasting.sockets[address] = s
+		go s.accept()
 	}
-	copied, err := duplicate(socket.TCPListener)
-	if err != nil {
-		if socket.listeners == 0 {
-			_ = socket.Close()
+	l := &lastingListener{of: s, accepted: make(chan accepted), closed: make(chan struct{})}
+	s.change(append(s.listeners, l))
+	return l, nil
+}
+
+// change replaces the listeners. The caller holds lasting.Mutex.
+func (s *lastingSocket) change(listeners []*lastingListener) {
+	s.listeners = listeners
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// accept gives connections to the newest listener until the socket is closed.
+func (s *lastingSocket) accept() {
+	for {
+		conn, err := s.socket.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
 		}
-		return nil, fmt.Errorf("sharing the socket at %s: %w", address, err)
+		for !s.deliver(accepted{conn, err}) {
+		}
 	}
-	if lasting.sockets == nil {
-		lasting.sockets = make(map[string]*lastingSocket)
-	}
-	lasting.sockets[address] = socket
-	socket.listeners++
-	return &lastingListener{Listener: copied, address: address, socket: socket}, nil
 }
 
-// duplicate makes a listener of its own on the same socket.
-func duplicate(l *net.TCPListener) (net.Listener, error) {
-	file, err := l.File()
-	if err != nil {
-		return nil, err
+// deliver tries to give something to the newest listener; it returns false if that
+// is another one meanwhile.
+func (s *lastingSocket) deliver(a accepted) (done bool) {
+	lasting.Lock()
+	changed := s.changed
+	var to chan accepted
+	if n := len(s.listeners); n > 0 {
+		to = s.listeners[n-1].accepted
 	}
-	defer file.Close()
-	return net.FileListener(file)
+	lasting.Unlock()
+	if to == nil { // the last one was closed
+		if a.conn != nil {
+			_ = a.conn.Close()
+		}
+		return true
+	}
+	select {
+	case to <- a:
+		return true
+	case <-changed:
+		return false
+	}
 }
 
-// lastingListener is one configuration's hold on a socket.
-type lastingListener struct {
-	net.Listener
-	address string
-	socket  *lastingSocket
-	close   sync.Once
-	err     error
+// Accept implements net.Listener.
+func (l *lastingListener) Accept() (net.Conn, error) {
+	select {
+	case a := <-l.accepted:
+		return a.conn, a.err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
 }
 
-// Close ends this listener, and the socket with the last one.
+// Addr implements net.Listener.
+func (l *lastingListener) Addr() net.Addr { return l.of.socket.Addr() }
+
+// Close ends this listener, and the socket with the last one. If it was the newest,
+// because its configuration did not come up, connections go to the one before it.
 func (l *lastingListener) Close() error {
-	l.close.Do(func() {
-		l.err = l.Listener.Close()
-		lasting.Lock()
-		defer lasting.Unlock()
-		if l.socket.listeners--; l.socket.listeners == 0 {
-			delete(lasting.sockets, l.address)
-			_ = l.socket.Close()
-		}
-	})
-	return l.err
+	lasting.Lock()
+	defer lasting.Unlock()
+	i := slices.Index(l.of.listeners, l)
+	if i < 0 {
+		return net.ErrClosed
+	}
+	close(l.closed)
+	l.of.change(slices.Delete(slices.Clone(l.of.listeners), i, i+1))
+	if len(l.of.listeners) > 0 {
+		return nil
+	}
+	delete(lasting.sockets, l.of.address)
+	return l.of.socket.Close()
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"net"
 	"strconv"
 	"testing"
@@ -8,74 +9,131 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// A connection that is established while nobody accepts must survive the end of
-// the listener that was there when it came.
-func TestQueuedConnectionsOutliveAListener(t *testing.T) {
+// newAddress returns an address with a port that is free.
+func newAddress(t *testing.T) string {
+	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
+	defer free.Close()
+	return free.Addr().String()
+}
+
+func listenAt(t *testing.T, address string) net.Listener {
+	t.Helper()
+	parsed, err := caddy.ParseNetworkAddress(lastingNetwork + "/" + address)
+	if err != nil {
 		t.Fatal(err)
 	}
-	listen := func() net.Listener {
-		t.Helper()
-		parsed, err := caddy.ParseNetworkAddress(lastingNetwork + "/" + address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := parsed.Listen(t.Context(), 0, net.ListenConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l.(net.Listener)
+	l, err := parsed.Listen(t.Context(), 0, net.ListenConfig{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	const reloads, clients = 5, 20
-	current := listen()
-	for range reloads {
-		var conns []net.Conn
-		for range clients {
-			conn, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			conns = append(conns, conn)
-		}
-		next := listen()
-		if err := current.Close(); err != nil {
+	return l.(net.Listener)
+}
+
+func closed(t *testing.T, l net.Listener) {
+	t.Helper()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed listener accepts: %v", err)
+	}
+}
+
+// dial opens connections that nobody may have accepted yet.
+func dial(t *testing.T, address string, n int) (conns []net.Conn) {
+	t.Helper()
+	for range n {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := current.Accept(); err == nil {
-			t.Fatal("a closed listener accepts")
+		t.Cleanup(func() { _ = conn.Close() })
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+// accept takes that many connections and answers each with one byte.
+func accept(t *testing.T, l net.Listener, n int) {
+	t.Helper()
+	for range n {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
 		}
-		for range clients {
-			conn, err := next.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := conn.Write([]byte{1}); err != nil {
-				t.Error(err)
-			}
-			_ = conn.Close()
+		if _, err := conn.Write([]byte{1}); err != nil {
+			t.Error(err)
 		}
+		_ = conn.Close()
+	}
+}
+
+// A connection that is established while nobody accepts must survive the end of
+// the listener that was there when it came.
+func TestQueuedConnectionsOutliveAListener(t *testing.T) {
+	address := newAddress(t)
+	current := listenAt(t, address)
+	for range 5 {
+		conns := dial(t, address, 20)
+		next := listenAt(t, address)
+		closed(t, current)
+		accept(t, next, len(conns))
 		for _, conn := range conns {
 			if n, err := conn.Read(make([]byte, 1)); n != 1 {
 				t.Errorf("a queued connection was lost: %v", err)
 			}
-			_ = conn.Close()
 		}
 		current = next
 	}
-	if err := current.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closed(t, current)
 	if conn, err := net.Dial("tcp", address); err == nil {
 		_ = conn.Close()
-		t.Error("the socket is still open after the last listener was closed")
+		t.Error("the socket is still open after its last listener was closed")
 	}
 	if len(lasting.sockets) != 0 {
 		t.Errorf("%d sockets are kept", len(lasting.sockets))
+	}
+}
+
+func TestOnlyTheNewestListenerAccepts(t *testing.T) {
+	address := newAddress(t)
+	old := listenAt(t, address)
+	taken := make(chan net.Conn)
+	go func() {
+		defer close(taken)
+		for {
+			conn, err := old.Accept()
+			if err != nil {
+				return
+			}
+			taken <- conn
+		}
+	}()
+	dial(t, address, 1)
+	_ = (<-taken).Close()
+
+	newest := listenAt(t, address)
+	dial(t, address, 20)
+	accept(t, newest, 20)
+	select {
+	case conn := <-taken:
+		_ = conn.Close()
+		t.Error("the old listener accepted a connection although there is a newer one")
+	default:
+	}
+	closed(t, newest) // as if its configuration did not come up
+	dial(t, address, 1)
+	_ = (<-taken).Close()
+	closed(t, old)
+	if _, more := <-taken; more {
+		t.Error("a closed listener accepted a connection")
+	}
+	if err := old.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closing twice: got %v", err)
 	}
 }
 

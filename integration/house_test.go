@@ -286,7 +286,7 @@ func TestFilesAreShort(t *testing.T) {
 // What may be called in the init of a room: registering, and nothing that
 // depends on what other rooms have done before.
 var registrations = []string{
-	"caddy.RegisterModule", "caddycmd.RegisterCommand", "caddyconfig.RegisterAdapter",
+	"caddy.RegisterModule", "caddy.RegisterNetwork", "caddycmd.RegisterCommand", "caddyconfig.RegisterAdapter",
 	"httpcaddyfile.RegisterDirective", "httpcaddyfile.RegisterHandlerDirective", "httpcaddyfile.RegisterDirectiveOrder",
 }
 
