@@ -22,10 +22,10 @@ func init() {
 // On plain TCP, Caddy gives every configuration a socket of its own at the same
 // address (SO_REUSEPORT). When that of the old one is closed, the kernel resets the
 // connections that it has established and nobody has accepted yet. And a server
-// that shuts down drops the request of a connection that it has just accepted.
-// Under load, either hits somebody every few reloads. Here all configurations share
-// one socket, and the newest gets all new connections: by the time that an old one
-// is shut down, it has had none for a while.
+// that shuts down drops connections whose first request has not come yet. Under
+// load, either hits somebody every few reloads. Here all configurations share one
+// socket, and the newest gets all new connections, once they have something to say
+// (on Linux): when an old one is shut down, it is waiting for no first request.
 const lastingNetwork = "rgate"
 
 var lasting = struct {
@@ -66,6 +66,7 @@ func listenLasting(ctx context.Context, _, host, ports string, offset uint, conf
 	defer lasting.Unlock()
 	s := lasting.sockets[address]
 	if s == nil {
+		config.Control = alsoDefer(config.Control)
 		socket, err := config.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"testing"
@@ -43,7 +44,7 @@ func closed(t *testing.T, l net.Listener) {
 	}
 }
 
-// dial opens connections that nobody may have accepted yet.
+// dial opens connections that nobody may have accepted yet, and sends something.
 func dial(t *testing.T, address string, n int) (conns []net.Conn) {
 	t.Helper()
 	for range n {
@@ -52,6 +53,9 @@ func dial(t *testing.T, address string, n int) (conns []net.Conn) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := conn.Write([]byte{0}); err != nil {
+			t.Fatal(err)
+		}
 		conns = append(conns, conn)
 	}
 	return conns
@@ -64,6 +68,9 @@ func accept(t *testing.T, l net.Listener, n int) {
 		conn, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Error(err)
 		}
 		if _, err := conn.Write([]byte{1}); err != nil {
 			t.Error(err)
