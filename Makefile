@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-balance chaos demo demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos demo demo-down image clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: build demo-image ## micro-benchmarks and the whole gateway beside its pee
 	@hack/need nginx nginx
 	@hack/need haproxy haproxy
 	@go run ./hack/bench $(BENCHFLAGS)
+
+bench-routing: ## finding a route among 100 to 1,000,000, beside a list and Caddy's own routes
+	@go test -run '^$$' -bench 'BenchmarkRout' -benchmem ./gateway
 
 bench-balance: ## ring_hash and least_latency beside Caddy's policies, in Markdown
 	@go run ./hack/bench-balance $(BENCHFLAGS)

@@ -74,16 +74,16 @@ func BenchmarkRouteLookup(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
 			values := make(map[string]int, n)
-			paths := make([]string, 0, 4096)
-			for i := range n {
-				prefix := fmt.Sprintf("/api/v%d/service-%d/resource", i%3+1, i)
-				values[prefix] = i
-				if rand.IntN(n) < cap(paths) && len(paths) < cap(paths) {
-					paths = append(paths, prefix+"/42")
-				}
+			keys := make([]string, n)
+			for i := range keys {
+				keys[i] = fmt.Sprintf("/api/v%d/service-%d/resource", i%3+1, i)
+				values[keys[i]] = i
 			}
-			for i, path := range paths { // next to each other, as a request's path is at hand
-				paths[i] = strings.Clone(path)
+			// As many whatever the number of routes, and next to each other: what differs
+			// is the search alone.
+			paths := make([]string, 4096)
+			for i := range paths {
+				paths[i] = keys[i*n/len(paths)] + "/42"
 			}
 			rand.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
 			tree := newTree(values)
