@@ -165,7 +165,7 @@ func explain(err error) string {
 	}
 	if busy := busyAddress.FindStringSubmatch(text); busy != nil {
 		if strings.Contains(text, "admin") {
-			return fmt.Sprintf("the address %s of the admin API is in use by another program: set admin in the configuration, or to off (%s)", busy[1], "CADDY_ADMIN does the same")
+			return fmt.Sprintf("the address %s of the admin API is in use by another program: set admin in the configuration, or to off (CADDY_ADMIN does the same)", busy[1])
 		}
 		return fmt.Sprintf("the address %s is in use by another program: choose another port with -p, or listen in the configuration", busy[1])
 	}

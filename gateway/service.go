@@ -137,6 +137,17 @@ func (o proxyOptions) suggest(key string, value any) {
 	}
 }
 
+// speak makes the options those of an HTTP transport that speaks a scheme. Plain
+// HTTP is what it speaks anyway.
+func (o proxyOptions) speak(scheme string) {
+	switch scheme {
+	case "https":
+		o.suggest("tls", struct{}{})
+	case "h2c":
+		o.set("versions", []string{"h2c"})
+	}
+}
+
 // proxyOptions composes the options of the backend's reverse proxy: the ones
 // given in their JSON form, and those that the backend's own fields stand for.
 func (b *Backend) proxyOptions() (proxyOptions, error) {
@@ -195,12 +206,7 @@ func (b *Backend) httpTransport(transport proxyOptions) {
 	transport.suggest("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
 	// An answer reaches the client as the container made it.
 	transport.suggest("compression", false)
-	switch b.Scheme {
-	case "https":
-		transport.suggest("tls", struct{}{})
-	case "h2c":
-		transport.set("versions", []string{"h2c"})
-	}
+	transport.speak(b.Scheme)
 }
 
 // wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
@@ -224,16 +230,13 @@ func (b *Backend) wrapTransport(ctx caddy.Context, options proxyOptions) error {
 		return nil
 	}
 	wrapped.schemes = make(map[string]*reverseproxy.HTTPTransport, 2)
-	for scheme, set := range map[string]func(proxyOptions){
-		"https": func(o proxyOptions) { o.suggest("tls", struct{}{}) },
-		"h2c":   func(o proxyOptions) { o.set("versions", []string{"h2c"}) },
-	} {
+	for _, scheme := range []string{"https", "h2c"} {
 		own, err := options.object("transport")
 		if err != nil {
 			return err
 		}
 		delete(own, "protocol")
-		set(own)
+		own.speak(scheme)
 		module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(own, nil))
 		if err != nil {
 			return err
