@@ -19,11 +19,14 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":                {"balance", "caddyfile", "cli", "dockerupstreams", "gateway", "stats"},
-	"balance":         {"dockerupstreams"},
-	"caddyfile":       {"dockerupstreams", "gateway", "stats"}, // their configuration
-	"cli":             {"caddyfile"},
-	"cmd/rgate":       {"", "cli"},
+	"":          {"balance", "caddyfile", "cli", "dockerupstreams", "gateway", "stats"},
+	"balance":   {"dockerupstreams"},
+	"caddyfile": {"dockerupstreams", "gateway", "stats"}, // their configuration
+	"cli":       {"caddyfile"},
+	"cmd/rgate": {"", "cli"},
+	// The demos share what runs Docker's client.
+	"demo/chaos":      {"demo/docker"},
+	"demo/run":        {"demo/docker"},
 	"dockerupstreams": {},
 	"gateway":         {"dockerupstreams", "stats"},
 	// A tool that measures a pure core.

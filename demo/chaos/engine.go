@@ -1,22 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
+
+	"github.com/rgate/rgate/demo/docker"
 )
 
-const (
-	image    = "rgate-demo-backend:latest"
-	ownLabel = "chaos=rgate"
-)
+// Every container of the show carries this label, and nothing else does.
+const ownLabel = "chaos=rgate"
 
 // host is a container's name for itself, which it puts into its answers.
 func host(i int) string { return fmt.Sprintf("ring-%d", i) }
@@ -25,32 +22,9 @@ func host(i int) string { return fmt.Sprintf("ring-%d", i) }
 func container(i int) string { return "rgate-chaos-" + host(i) }
 
 func startContainer(ctx context.Context, i int) error {
-	_, err := docker(ctx, "run", "--detach", "--name", container(i), "--hostname", host(i),
-		"--label", ownLabel, "--no-healthcheck", image)
+	_, err := docker.Run(ctx, "run", "--detach", "--name", container(i), "--hostname", host(i),
+		"--label", ownLabel, "--no-healthcheck", docker.Image)
 	return err
-}
-
-func removeContainers(ctx context.Context) error {
-	ids, err := docker(ctx, "ps", "--all", "--quiet", "--filter", "label="+ownLabel)
-	if err != nil || ids == "" {
-		return err
-	}
-	_, err = docker(ctx, append([]string{"rm", "--force", "--volumes"}, strings.Fields(ids)...)...)
-	return err
-}
-
-// docker runs a command of the command line client and returns what it printed.
-func docker(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "docker", args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("running docker %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 const config = `admin: off

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/rgate/rgate/demo/docker"
 )
 
 const (
@@ -39,11 +41,11 @@ func main() {
 }
 
 func run(ctx context.Context, requests int) (err error) {
-	if err := removeContainers(ctx); err != nil {
+	if err := docker.Remove(ctx, ownLabel); err != nil {
 		return err
 	}
 	// What was started is removed even if the user has had enough.
-	defer func() { err = errors.Join(err, removeContainers(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, docker.Remove(context.WithoutCancel(ctx), ownLabel)) }()
 	for i := range replicas {
 		if err := startContainer(ctx, i+1); err != nil {
 			return err
@@ -107,11 +109,11 @@ func steps() []step {
 		name := host(i + 1)
 		all = append(all,
 			step{"kill " + name, name, replicas - 1, func(ctx context.Context) error {
-				_, err := docker(ctx, "kill", container(i+1))
+				_, err := docker.Run(ctx, "kill", container(i+1))
 				return err
 			}},
 			step{"revive " + name, name, replicas, func(ctx context.Context) error {
-				_, err := docker(ctx, "start", container(i+1))
+				_, err := docker.Run(ctx, "start", container(i+1))
 				return err
 			}})
 	}

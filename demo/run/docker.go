@@ -1,20 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os/exec"
-	"strings"
-	"time"
+
+	"github.com/rgate/rgate/demo/docker"
 )
 
-const (
-	image = "rgate-demo-backend:latest"
-
-	// Every container of the demo carries this label, and nothing else does.
-	ownLabel = "demo=rgate"
-)
+// Every container of the demo carries this label, and nothing else does.
+const ownLabel = "demo=rgate"
 
 // backend is one of the demo's services.
 type backend struct {
@@ -55,22 +49,8 @@ func (b backend) start(ctx context.Context, i int) error {
 	if !b.checked {
 		args = append(args, "--no-healthcheck")
 	}
-	_, err := docker(ctx, append(args, image)...)
+	_, err := docker.Run(ctx, append(args, docker.Image)...)
 	return err
-}
-
-// docker runs a command of the command line client and returns what it printed.
-func docker(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "docker", args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("running docker %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // down ends the gateway and removes the containers of an earlier run, if any.
@@ -78,10 +58,5 @@ func down(ctx context.Context) error {
 	if err := stopGateway(ctx); err != nil {
 		return err
 	}
-	ids, err := docker(ctx, "ps", "--all", "--quiet", "--filter", "label="+ownLabel)
-	if err != nil || ids == "" {
-		return err
-	}
-	_, err = docker(ctx, append([]string{"rm", "--force", "--volumes"}, strings.Fields(ids)...)...)
-	return err
+	return docker.Remove(ctx, ownLabel)
 }

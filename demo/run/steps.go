@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rgate/rgate/demo/docker"
 )
 
 // demo is one run.
@@ -121,7 +123,7 @@ func (d *demo) killOne(ctx context.Context) error {
 	if err := pause(ctx, 600*time.Millisecond); err != nil {
 		return err
 	}
-	if _, err := docker(ctx, "kill", b.container(1)); err != nil {
+	if _, err := docker.Run(ctx, "kill", b.container(1)); err != nil {
 		return err
 	}
 	d.say("docker kill %s", b.container(1))
@@ -130,7 +132,7 @@ func (d *demo) killOne(ctx context.Context) error {
 		return err
 	}
 	lateAnswer := l.lastAnswer(victim).After(killed.Add(500 * time.Millisecond))
-	if _, err := docker(ctx, "start", b.container(1)); err != nil {
+	if _, err := docker.Run(ctx, "start", b.container(1)); err != nil {
 		return err
 	}
 	d.say("docker start %s", b.container(1))
@@ -158,7 +160,7 @@ func (d *demo) killOne(ctx context.Context) error {
 func (d *demo) stopAll(ctx context.Context) error {
 	b, other := backends[0], backends[1]
 	d.title("All containers of %s are stopped", b.name)
-	if _, err := docker(ctx, append([]string{"stop"}, b.containers()...)...); err != nil {
+	if _, err := docker.Run(ctx, append([]string{"stop"}, b.containers()...)...); err != nil {
 		return err
 	}
 	d.say("docker stop %s", strings.Join(b.containers(), " "))
@@ -170,7 +172,7 @@ func (d *demo) stopAll(ctx context.Context) error {
 	d.check(a.status == 503 && a.header.Get("Retry-After") == "1", "503 with Retry-After")
 	d.check(d.client.send(50, 8, other.path+"/hello").only(200), "%s answers all the same", other.name)
 
-	if _, err := docker(ctx, "start", b.container(2)); err != nil {
+	if _, err := docker.Run(ctx, "start", b.container(2)); err != nil {
 		return err
 	}
 	d.say("docker start %s", b.container(2))
@@ -179,7 +181,7 @@ func (d *demo) stopAll(ctx context.Context) error {
 		return err
 	}
 	d.say("%s answers again %s after docker start returned", b.name, since(started))
-	_, err = docker(ctx, append([]string{"start"}, b.containers()...)...)
+	_, err = docker.Run(ctx, append([]string{"start"}, b.containers()...)...)
 	if err != nil {
 		return err
 	}
@@ -192,7 +194,7 @@ func (d *demo) fallIll(ctx context.Context) error {
 	b := backends[1]
 	ill := b.host(1)
 	d.title("%s becomes unhealthy", ill)
-	address, err := docker(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", b.container(1))
+	address, err := docker.Run(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", b.container(1))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,39 @@
+// Package docker runs the command line client of Docker, for the demos.
+package docker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// Image is that of the backend, which hack/image makes.
+const Image = "rgate-demo-backend:latest"
+
+// Run runs a command of the client, for a minute at most, and returns what it
+// printed.
+func Run(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("running docker %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Remove removes all containers that carry a label, running or not.
+func Remove(ctx context.Context, label string) error {
+	ids, err := Run(ctx, "ps", "--all", "--quiet", "--filter", "label="+label)
+	if err != nil || ids == "" {
+		return err
+	}
+	_, err = Run(ctx, append([]string{"rm", "--force", "--volumes"}, strings.Fields(ids)...)...)
+	return err
+}
