@@ -17,6 +17,6 @@ type load struct {
 // capacity is how many requests a member of some weight may have when one more
 // has come.
 func (l load) capacity(factor float64, weight int) int {
-	room := factor * float64(l.requests+1) * float64(weight) / float64(l.weights)
+	room := factor * float64(l.requests+1) * float64(weight) / float64(max(l.weights, weight))
 	return int(math.Ceil(room - room*1e-9)) // rounding shall not make a whole number one more
 }

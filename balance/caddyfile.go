@@ -58,6 +58,9 @@ func (p *RingHash) parse(option, text string) error {
 		if p.VirtualNodes, err = strconv.Atoi(text); err != nil {
 			return notANumber(option, text, "a whole number from 1 to 10000")
 		}
+		if p.VirtualNodes == 0 { // which would be the default
+			return outOfRange(0)
+		}
 		return p.checkVirtualNodes()
 	default:
 		if p.LoadFactor, err = strconv.ParseFloat(text, 64); err != nil {

@@ -113,14 +113,3 @@ func (at *placement) find(pool reverseproxy.UpstreamPool, member int) int {
 }
 
 func (at *placement) weight(member int) int { return at.members[member].Weight }
-
-// load sums up what the available upstreams of a pool have to do.
-func (at *placement) load(pool reverseproxy.UpstreamPool) (all load) {
-	for i, upstream := range pool {
-		if member := at.member(i, upstream.Dial); member >= 0 && upstream.Available() {
-			all.requests += upstream.NumRequests()
-			all.weights += at.weight(member)
-		}
-	}
-	return all
-}

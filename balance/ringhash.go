@@ -46,7 +46,8 @@ type RingHash struct {
 	key     key
 	proxy   *reverseproxy.Handler
 	placed  atomic.Pointer[placement]
-	placing sync.Mutex // held to make a new placement
+	placing sync.Mutex   // held to make a new placement
+	taken   reservations // with a bound
 }
 
 const (
@@ -75,31 +76,51 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Validate reports what is wrong with the options, and what would be right.
-func (p *RingHash) Validate() error {
+// Check reports the first thing wrong with the options, and what would be right.
+// The error has a method Field, which names the option.
+func (p *RingHash) Check() error {
 	return cmp.Or(p.checkKey(), p.checkVirtualNodes(), p.checkLoadFactor())
 }
 
+// Validate does what Check does, for Caddy.
+func (p *RingHash) Validate() error { return p.Check() }
+
 func (p *RingHash) checkKey() error {
-	if _, after, ok := strings.Cut(p.Key, "{"); !ok || !strings.Contains(after, "}") {
-		return fmt.Errorf("key %q has no placeholder and would send all requests to one upstream: "+
+	if _, after, ok := strings.Cut(p.Key, "{"); p.Key != "" && (!ok || !strings.Contains(after, "}")) {
+		return optionErrorf("key", "key %q has no placeholder and would send all requests to one upstream: "+
 			"use one such as {http.request.header.X-User}", p.Key)
 	}
 	return nil
 }
 
 func (p *RingHash) checkVirtualNodes() error {
-	if p.VirtualNodes < 1 || p.VirtualNodes > maxVirtualNodes {
-		return fmt.Errorf("virtual_nodes %d is out of range: use 1 to %d", p.VirtualNodes, maxVirtualNodes)
+	if p.VirtualNodes < 0 || p.VirtualNodes > maxVirtualNodes {
+		return outOfRange(p.VirtualNodes)
 	}
 	return nil
 }
 
+func outOfRange(virtualNodes int) error {
+	return optionErrorf("virtual_nodes", "virtual_nodes %d is out of range: use 1 to %d", virtualNodes, maxVirtualNodes)
+}
+
 func (p *RingHash) checkLoadFactor() error {
 	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // nor is it NaN
-		return fmt.Errorf("load_factor %v does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
+		return optionErrorf("load_factor", "load_factor %v does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
 	}
 	return nil
+}
+
+// optionError is an error about an option.
+type optionError struct{ field, message string }
+
+func (e *optionError) Error() string { return e.message }
+
+// Field is the option's name in JSON.
+func (e *optionError) Field() string { return e.field }
+
+func optionErrorf(field, format string, args ...any) error {
+	return &optionError{field, fmt.Sprintf(format, args...)}
 }
 
 func notANumber(option, text, want string) error {
@@ -109,53 +130,77 @@ func notANumber(option, text, want string) error {
 // Select returns the upstream of the request's key, or the next one on the ring
 // that is available and has room. It returns nil if none is available.
 func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	if p.LoadFactor == 0 {
+		return p.choose(pool, r, w)
+	}
+	giveBack(r) // of an attempt before
+	p.taken.mu.Lock()
+	defer p.taken.mu.Unlock()
+	chosen := p.choose(pool, r, w)
+	if chosen != nil {
+		p.taken.take(r, chosen.Dial)
+	}
+	return chosen
+}
+
+// choose selects an upstream. With a bound, taken is locked.
+func (p *RingHash) choose(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	key := p.key.of(r)
 	if key == "" {
 		return reverseproxy.RandomSelection{}.Select(pool, r, w)
 	}
 	hash, at := Hash(key), p.placement(pool)
+	var all load
+	if p.LoadFactor > 0 {
+		all = p.load(at, pool)
+	}
 	if member := at.ring.Find(hash); member >= 0 {
-		if i := at.find(pool, member); i >= 0 && pool[i].Available() && p.hasRoom(at, pool, i, member) {
+		if i := at.find(pool, member); i >= 0 && pool[i].Available() && p.hasRoom(all, pool[i], at.weight(member)) {
 			return pool[i]
 		}
 	}
-	if next := p.next(at, pool, hash); next != nil {
+	if next := p.next(at, pool, hash, all); next != nil {
 		return next
 	}
 	// The pool has changed since the ring was made, or requests came in between.
 	return reverseproxy.RandomSelection{}.Select(pool, r, w)
 }
 
-// hasRoom reports whether an upstream may have one more request.
-func (p *RingHash) hasRoom(at *placement, pool reverseproxy.UpstreamPool, i, member int) bool {
-	if p.LoadFactor == 0 {
-		return true
+// hasRoom reports whether an upstream may have one more request, if all of them
+// have so many.
+func (p *RingHash) hasRoom(all load, upstream *reverseproxy.Upstream, weight int) bool {
+	return p.LoadFactor == 0 || p.inFlight(upstream) < all.capacity(p.LoadFactor, weight)
+}
+
+// inFlight is how many requests an upstream has: those that were sent to it by
+// this policy, or by anybody, whichever are more. The proxy counts a request only
+// some time after it was selected for.
+func (p *RingHash) inFlight(upstream *reverseproxy.Upstream) int {
+	return max(p.taken.byDial[upstream.Dial], upstream.NumRequests())
+}
+
+// load sums up what the available upstreams of a pool have to do.
+func (p *RingHash) load(at *placement, pool reverseproxy.UpstreamPool) (all load) {
+	for i, upstream := range pool {
+		if member := at.member(i, upstream.Dial); member >= 0 && upstream.Available() {
+			all.requests += p.inFlight(upstream)
+			all.weights += at.weight(member)
+		}
 	}
-	inFlight := pool[i].NumRequests()
-	if inFlight == 0 {
-		return true // the smallest share is one request
-	}
-	return inFlight < at.load(pool).capacity(p.LoadFactor, at.weight(member))
+	return all
 }
 
 // next finds the upstream of a key whose own is not available or has no room.
-func (p *RingHash) next(at *placement, pool reverseproxy.UpstreamPool, hash uint64) *reverseproxy.Upstream {
+func (p *RingHash) next(at *placement, pool reverseproxy.UpstreamPool, hash uint64, all load) *reverseproxy.Upstream {
 	// Where in the pool each member is, from 1 on, if it can take the request.
 	var few [64]int32
 	where := few[:]
 	if n := len(at.dials); n > len(few) {
 		where = make([]int32, n)
 	}
-	var all load
-	if p.LoadFactor > 0 {
-		all = at.load(pool)
-	}
 	for i, upstream := range pool {
 		member := at.member(i, upstream.Dial)
-		if member < 0 || where[member] != 0 || !upstream.Available() {
-			continue
-		}
-		if p.LoadFactor > 0 && upstream.NumRequests() >= all.capacity(p.LoadFactor, at.weight(member)) {
+		if member < 0 || where[member] != 0 || !upstream.Available() || !p.hasRoom(all, upstream, at.weight(member)) {
 			continue
 		}
 		where[member] = int32(i) + 1

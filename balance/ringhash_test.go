@@ -2,10 +2,13 @@ package balance
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -264,24 +267,98 @@ func TestRingFollowsAnyPool(t *testing.T) {
 func TestHotKeysSpillOver(t *testing.T) {
 	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
 	pool := upstreams(10)
-	own := p.Select(pool, user(t, 1), nil)
+	ctx, end := context.WithCancel(t.Context())
+	hot := func() *http.Request { r := user(t, 1); return r.WithContext(joined{r.Context(), ctx}) }
 	inFlight := make(map[*reverseproxy.Upstream]int)
+	var own *reverseproxy.Upstream
 	for m := 1; m <= 100; m++ {
-		chosen := p.Select(pool, user(t, 1), nil)
-		inFlight[chosen]++
-		occupy(t, chosen, inFlight[chosen])
-		if bound := (5*m + 39) / 40; inFlight[chosen] > bound { // ceil(1.25 m / 10)
-			t.Fatalf("request %d: %s has %d, more than %d", m, chosen, inFlight[chosen], bound)
+		chosen := p.Select(pool, hot(), nil)
+		if own == nil {
+			own = chosen
+		}
+		if inFlight[chosen]++; inFlight[chosen] > (5*m+39)/40 { // ceil(1.25 m / 10)
+			t.Fatalf("request %d: %s has %d, more than its bound", m, chosen, inFlight[chosen])
 		}
 	}
 	if inFlight[own] != 13 {
 		t.Errorf("the key's own upstream has %d of 100 requests, not 13", inFlight[own])
 	}
-	for _, u := range pool {
-		occupy(t, u, 0)
-	}
+	end()
+	eventually(t, "all requests are over", p.isIdle)
 	if back := p.Select(pool, user(t, 1), nil); back != own {
 		t.Errorf("when all is over, the key is with %s and not with %s", back, own)
+	}
+}
+
+// joined is a context with the values of one and the end of another.
+type joined struct {
+	values context.Context
+	context.Context
+}
+
+func (j joined) Value(key any) any { return j.values.Value(key) }
+
+// isIdle tells whether no request is counted as under way.
+func (p *RingHash) isIdle() bool {
+	p.taken.mu.Lock()
+	defer p.taken.mu.Unlock()
+	return len(p.taken.byDial) == 0
+}
+
+// A request counts for the upstream that it was sent to last, and for none once
+// it is over.
+func TestRetriesGiveTheirPlaceBack(t *testing.T) {
+	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
+	pool := upstreams(5)
+	ctx, end := context.WithCancel(t.Context())
+	r := user(t, 1)
+	r = r.WithContext(joined{r.Context(), ctx})
+	for _, left := range []reverseproxy.UpstreamPool{pool, pool[1:], pool[2:]} {
+		chosen := p.Select(left, r, nil)
+		p.taken.mu.Lock()
+		if len(p.taken.byDial) != 1 || p.taken.byDial[chosen.Dial] != 1 {
+			t.Errorf("at %s, the request counts for %v", chosen, p.taken.byDial)
+		}
+		p.taken.mu.Unlock()
+	}
+	end()
+	eventually(t, "the request counts for none", p.isIdle)
+}
+
+// Requests that arrive at the same instant do not take the same room.
+func TestTheBoundHoldsForRequestsAtOnce(t *testing.T) {
+	const nodes, requests, bound = 10, 200, 25 // ceil(1.25 · 200 / 10)
+	var under [nodes]atomic.Int64
+	var arrived sync.WaitGroup
+	arrived.Add(requests)
+	release := make(chan struct{})
+	var dials []string
+	for i := range nodes {
+		dial, _ := backend(t, func(http.ResponseWriter, *http.Request) {
+			under[i].Add(1)
+			arrived.Done()
+			<-release
+		})
+		dials = append(dials, fmt.Sprintf(`{"dial": %q}`, dial))
+	}
+	url := serve(t, handler(t, "http.handlers.reverse_proxy", fmt.Sprintf(
+		`{"upstreams": [%s], "load_balancing": {"selection_policy": {"policy": "ring_hash", "key": "{http.request.header.X-User}", "load_factor": 1.25}}}`,
+		strings.Join(dials, ","))))
+	var done sync.WaitGroup
+	zipf := rand.NewZipf(rand.New(rand.NewPCG(3, 4)), 1.3, 1, 1000)
+	for range requests {
+		user := fmt.Sprint(zipf.Uint64())
+		done.Go(func() { get(t, url, "X-User", user) })
+	}
+	arrived.Wait()
+	most := int64(0)
+	for i := range under {
+		most = max(most, under[i].Load())
+	}
+	close(release)
+	done.Wait()
+	if most > bound {
+		t.Errorf("one of %d upstreams has %d of %d requests, more than %d", nodes, most, requests, bound)
 	}
 }
 

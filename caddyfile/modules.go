@@ -2,6 +2,7 @@ package caddyfile
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 
@@ -99,15 +100,29 @@ func (r *reader) options(n *yaml.Node, module caddy.ModuleInfo, path, inlineKey 
 
 // accepts makes sure that a module can be decoded from its options.
 func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) error {
+	decoded := module.New()
 	encoded, err := json.Marshal(options)
 	if err == nil {
-		err = caddy.StrictUnmarshalJSON(encoded, module.New())
+		err = caddy.StrictUnmarshalJSON(encoded, decoded)
 	}
 	if err != nil {
 		return r.failAt(path, "%s is not valid for the module %s: %s", path, module.ID.Name(), reason(err))
 	}
+	if judge, ok := decoded.(checker); ok {
+		if err := judge.Check(); err != nil {
+			var field interface{ Field() string }
+			if errors.As(err, &field) {
+				path = member(path, field.Field())
+			}
+			return r.failAt(path, "%v", err)
+		}
+	}
 	return nil
 }
+
+// checker is a module that can judge its options without being set up. Its error
+// may have a method Field, which names the option at fault.
+type checker interface{ Check() error }
 
 func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error) {
 	module, err := caddy.GetModule(ns.name + "." + name.Value)

@@ -134,8 +134,21 @@ type patternNode struct {
 	texts map[string]*patternNode // the others
 	param *patternNode
 	any   *patternNode
-	rest  []*Route // whose pattern goes on with a * to the end
-	here  []*Route // whose pattern ends
+	rest  place // of the routes whose pattern goes on with a * to the end
+	here  place // of those whose pattern ends
+}
+
+// interner has one copy of each text: what many patterns have in common is then
+// in the processor's cache.
+type interner map[string]string
+
+func (in interner) intern(text string) string {
+	if own, ok := in[text]; ok {
+		return own
+	}
+	own := strings.Clone(text)
+	in[own] = own
+	return own
 }
 
 // after returns the node that a text leads to, or nil.
@@ -147,10 +160,11 @@ func (n *patternNode) after(text string) *patternNode {
 }
 
 // lead returns the node that a text leads to. It is made if need be.
-func (n *patternNode) lead(text string) *patternNode {
+func (n *patternNode) lead(text string, texts interner) *patternNode {
 	if next := n.after(text); next != nil {
 		return next
 	}
+	text = texts.intern(text)
 	next := new(patternNode)
 	switch {
 	case n.next == nil:
@@ -164,11 +178,11 @@ func (n *patternNode) lead(text string) *patternNode {
 }
 
 // add puts a route where its pattern leads.
-func (n *patternNode) add(p pattern, rt *Route) {
+func (n *patternNode) add(p pattern, rt *Route, texts interner) {
 	for _, s := range p {
 		switch s.kind {
 		case segmentText:
-			n = n.lead(s.text)
+			n = n.lead(s.text, texts)
 		case segmentParam:
 			if n.param == nil {
 				n.param = new(patternNode)
@@ -180,11 +194,11 @@ func (n *patternNode) add(p pattern, rt *Route) {
 			}
 			n = n.any
 		case segmentRest:
-			n.rest = insert(n.rest, rt)
+			n.rest.insert(rt)
 			return
 		}
 	}
-	n.here = insert(n.here, rt)
+	n.here.insert(rt)
 }
 
 // walk tries the patterns that take the path, whose segments before index at have
@@ -201,7 +215,7 @@ func (s *search) walk(n *patternNode, at int) bool {
 	if next := n.after(text); next != nil && s.walk(next, end+1) {
 		return true
 	}
-	if n.param == nil && n.any == nil && n.rest == nil {
+	if n.param == nil && n.any == nil && n.rest == (place{}) {
 		return false
 	}
 	// A prefix that spells this segment out knows it better than a variable does.

@@ -1,8 +1,8 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -13,7 +13,9 @@ import (
 //
 // What a step costs in a large tree is the wait for memory. So nodes are small
 // and lie in one slice, siblings next to each other, with the bytes that choose
-// among their children inside: a step reads one cache line.
+// among their children inside: a step reads one cache line. Most nodes would have
+// a key and no children: where all children of a node are like that, the keys'
+// leaves stand in their place.
 type tree[T any] struct {
 	nodes  []node
 	labels string   // what the nodes' labels say, one after the other
@@ -30,7 +32,7 @@ type node struct {
 	count    uint8          // the number of children, or isWide
 	label    uint32         // where in labels the node's label goes on after its first byte …
 	labelLen uint32         // … and for how long
-	first    int32          // the index of the first child
+	first    int32          // the index of the first child, or if they are leaves, its complement
 	leaf     int32          // the index of the key that ends here, or none
 }
 
@@ -39,8 +41,10 @@ type node struct {
 const isWide = maxEdges + 1
 
 type leaf[T any] struct {
-	value T
-	outer int32 // the leaf of the next shorter key that is a prefix of this one, or none
+	value    T
+	outer    int32  // the leaf of the next shorter key that is a prefix of this one, or none
+	label    uint32 // as a node's, if this leaf is in the place of one
+	labelLen uint32
 }
 
 const none = -1
@@ -58,6 +62,7 @@ func newTree[T any](values map[string]T) *tree[T] {
 		placed: make(map[string]uint32),
 	}
 	b.fill(0, keys, 0, none)
+	b.tree.nodes = slices.Clip(b.tree.nodes)
 	b.tree.labels = b.labels.String()
 	return b.tree
 }
@@ -93,15 +98,23 @@ func (b *treeBuilder[T]) fill(i int32, keys []string, depth int, outer int32) {
 	}
 	var groups [][]string
 	var edges []byte
-	for len(keys) > 0 {
-		edge := keys[0][depth]
-		n, _ := slices.BinarySearchFunc(keys, edge, func(key string, edge byte) int {
+	for rest := keys; len(rest) > 0; {
+		edge := rest[0][depth]
+		n, _ := slices.BinarySearchFunc(rest, edge, func(key string, edge byte) int {
 			if key[depth] <= edge {
 				return -1
 			}
 			return 1
 		})
-		groups, edges, keys = append(groups, keys[:n]), append(edges, edge), keys[n:]
+		groups, edges, rest = append(groups, rest[:n]), append(edges, edge), rest[n:]
+	}
+	if len(groups) == len(keys) { // one key each
+		t.setEdges(i, edges, ^int32(len(t.leaves)))
+		for _, key := range keys {
+			label := key[depth+1:]
+			t.leaves = append(t.leaves, leaf[T]{b.values[key], outer, b.place(label), uint32(len(label))})
+		}
+		return
 	}
 	first := int32(len(t.nodes))
 	t.setEdges(i, edges, first)
@@ -127,6 +140,24 @@ func (t *tree[T]) setEdges(i int32, edges []byte, first int32) {
 	copy(n.edges[:], edges)
 }
 
+// edge returns which child's label begins with c, -1 if none does: it looks at
+// eight edges at a time (Warren, Hacker's Delight, second edition, 6-1: the first
+// zero byte of a word). Edges that are not there come after those that are.
+func (n *node) edge(c byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	all := ones * uint64(c)
+	word := binary.LittleEndian.Uint64(n.edges[:]) ^ all
+	i := bits.TrailingZeros64((word-ones)&^word&highs) / 8
+	if i == 8 && n.count > 8 {
+		word = binary.LittleEndian.Uint64(n.edges[maxEdges-8:]) ^ all
+		i = maxEdges - 8 + bits.TrailingZeros64((word-ones)&^word&highs)/8
+	}
+	if i >= int(n.count) {
+		return -1
+	}
+	return i
+}
+
 // longest returns the leaf of the longest key that s begins with, or none.
 func (t *tree[T]) longest(s string) int32 {
 	n := &t.nodes[0]
@@ -136,13 +167,20 @@ func (t *tree[T]) longest(s string) int32 {
 		if n.count == isWide {
 			edge = strings.IndexByte(t.wide[binary.LittleEndian.Uint32(n.edges[:])], s[0])
 		} else {
-			edge = bytes.IndexByte(n.edges[:n.count], s[0])
+			edge = n.edge(s[0])
 		}
 		if edge < 0 {
 			break
 		}
-		n = &t.nodes[n.first+int32(edge)]
 		s = s[1:]
+		if n.first < 0 {
+			at := ^n.first + int32(edge)
+			if l := &t.leaves[at]; strings.HasPrefix(s, t.labels[l.label:l.label+l.labelLen]) {
+				return at
+			}
+			break
+		}
+		n = &t.nodes[n.first+int32(edge)]
 		if n.labelLen > 0 {
 			if !strings.HasPrefix(s, t.labels[n.label:n.label+n.labelLen]) {
 				break

@@ -25,33 +25,54 @@ type router struct {
 	hosts    bool         // whether any route looks at the host
 }
 
-// place is the routes of one prefix.
+// place is the routes of one prefix or pattern. It is small, for in a large tree the wait for
+// memory is what a search consists of.
 type place struct {
-	only   *Route // if it is the only one, and has no further conditions
-	routes []*Route
-	length int // of the prefix
+	only   *Route    // if it is the only one, and has no further conditions
+	routes *[]*Route // if not; nil if there are none
+}
+
+// insert puts a route among those of the place.
+func (at *place) insert(route *Route) {
+	var routes []*Route
+	switch {
+	case at.only != nil:
+		routes = []*Route{at.only}
+	case at.routes != nil:
+		routes = *at.routes
+	}
+	routes = insert(routes, route)
+	if len(routes) == 1 && route.specificity() == 0 {
+		*at = place{only: route}
+	} else {
+		*at = place{routes: &routes}
+	}
+}
+
+// length is that of the prefix.
+func (at place) length() int {
+	if at.only != nil {
+		return len(at.only.PathPrefix)
+	}
+	return len((*at.routes)[0].PathPrefix)
 }
 
 func newRouter(routes []*Route) *router {
 	byPrefix := make(map[string]place, len(routes))
+	texts := make(interner)
 	rt := new(router)
 	for _, route := range routes {
 		rt.hosts = rt.hosts || len(route.Hosts) > 0
 		if route.pattern == nil {
 			at := byPrefix[route.PathPrefix]
-			at.length = len(route.PathPrefix)
-			at.routes = insert(at.routes, route)
-			at.only = nil
-			if len(at.routes) == 1 && route.specificity() == 0 {
-				at.only = route
-			}
+			at.insert(route)
 			byPrefix[route.PathPrefix] = at
 			continue
 		}
 		if rt.patterns == nil {
 			rt.patterns = new(patternNode)
 		}
-		rt.patterns.add(route.pattern, route)
+		rt.patterns.add(route.pattern, route, texts)
 	}
 	rt.prefixes = newTree(byPrefix)
 	return rt
@@ -117,8 +138,15 @@ type search struct {
 }
 
 // try looks for a route that takes the request among those that take its path.
-func (s *search) try(routes []*Route) bool {
-	for _, route := range routes {
+func (s *search) try(at place) bool {
+	if at.only != nil {
+		s.found = at.only
+		return true
+	}
+	if at.routes == nil {
+		return false
+	}
+	for _, route := range *at.routes {
 		if !route.takesPath(s.path) || !route.takesHost(s.host) || !route.takesRest(s.request) {
 			continue
 		}
@@ -135,15 +163,11 @@ func (s *search) try(routes []*Route) bool {
 func (s *search) tryPrefixes(length int) bool {
 	for s.next != none {
 		leaf := &s.prefixes.leaves[s.next]
-		if leaf.value.length < length {
+		if length > 0 && leaf.value.length() < length {
 			return false
 		}
 		s.next = leaf.outer
-		if leaf.value.only != nil {
-			s.found = leaf.value.only
-			return true
-		}
-		if s.try(leaf.value.routes) {
+		if s.try(leaf.value) {
 			return true
 		}
 	}
