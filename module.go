@@ -10,6 +10,8 @@
 //
 //   - dockerupstreams finds containers: `dynamic docker_labels` in any reverse_proxy.
 //   - balance chooses: `lb_policy ring_hash` and `lb_policy least_latency`.
+//   - access admits: `rgate_jwt`, `rgate_api_key`, `rgate_require`, `rgate_rate_limit`, `rgate_cors` and others.
+//   - traffic shapes: `rgate_transform`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
 //   - caddyfile translates rgate's YAML: `--adapter rgate`.
@@ -19,12 +21,14 @@ package rgate
 import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
+	_ "github.com/rgate/rgate/access"
 	_ "github.com/rgate/rgate/balance"
 	_ "github.com/rgate/rgate/caddyfile"
 	_ "github.com/rgate/rgate/cli"
 	_ "github.com/rgate/rgate/dockerupstreams"
 	_ "github.com/rgate/rgate/gateway"
 	_ "github.com/rgate/rgate/stats"
+	_ "github.com/rgate/rgate/traffic"
 )
 
 // The order of rgate's directives among Caddy's own. All of it stands here, since
@@ -32,6 +36,17 @@ import (
 func init() {
 	// Statistics see what every later directive answers.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
+	// Policies, in the order in which package policy has them.
+	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_security", httpcaddyfile.Before, "header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_ip_filter", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_jwt", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_api_key", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_require", httpcaddyfile.Before, "request_header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_rate_limit", httpcaddyfile.Before, "request_header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_throttle", httpcaddyfile.Before, "request_header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_transform", httpcaddyfile.Before, "reverse_proxy")
 	// The gateway answers everything that reaches it, like reverse_proxy.
 	httpcaddyfile.RegisterDirectiveOrder("rgate", httpcaddyfile.Before, "reverse_proxy")
 }

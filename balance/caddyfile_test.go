@@ -5,12 +5,14 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/rgate/rgate/policy"
 )
 
 func TestOptions(t *testing.T) {
 	for text, want := range map[string]*RingHash{
 		"ring_hash":                            {},
-		"ring_hash {http.vars.client_ip}":      {Key: clientIP},
+		"ring_hash {http.vars.client_ip}":      {Key: policy.ClientIP},
 		"ring_hash {header} {\n}":              {Key: "{header}"},
 		"ring_hash {\nvirtual_nodes 300\n}":    {VirtualNodes: 300},
 		"ring_hash {a} {\nload_factor 1.25\n}": {Key: "{a}", LoadFactor: 1.25},

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/policy"
 )
 
 func init() {
@@ -43,7 +44,7 @@ type RingHash struct {
 	// share is rounded up. Default: 0, no bound.
 	LoadFactor float64 `json:"load_factor,omitempty"`
 
-	key     key
+	key     policy.Key
 	proxy   *reverseproxy.Handler
 	placed  atomic.Pointer[placement]
 	placing sync.Mutex   // held to make a new placement
@@ -66,12 +67,12 @@ func (*RingHash) CaddyModule() caddy.ModuleInfo {
 // Provision fills in the defaults.
 func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.Key == "" {
-		p.Key = clientIP
+		p.Key = policy.ClientIP
 	}
 	if p.VirtualNodes == 0 {
 		p.VirtualNodes = defaultVirtualNodes
 	}
-	p.key = parseKey(p.Key)
+	p.key = policy.ParseKey(p.Key)
 	p.proxy = proxyOf(ctx)
 	return nil
 }
@@ -86,8 +87,8 @@ func (p *RingHash) Check() error {
 func (p *RingHash) Validate() error { return p.Check() }
 
 func (p *RingHash) checkKey() error {
-	if _, after, ok := strings.Cut(p.Key, "{"); p.Key != "" && (!ok || !strings.Contains(after, "}")) {
-		return optionErrorf("key", "key %q has no placeholder and would send all requests to one upstream: "+
+	if p.Key != "" && !policy.HasPlaceholder(p.Key) {
+		return policy.Optionf("key", "key %q has no placeholder and would send all requests to one upstream: "+
 			"use one such as {http.request.header.X-User}", p.Key)
 	}
 	return nil
@@ -101,26 +102,14 @@ func (p *RingHash) checkVirtualNodes() error {
 }
 
 func outOfRange(virtualNodes int) error {
-	return optionErrorf("virtual_nodes", "virtual_nodes %d is out of range: use 1 to %d", virtualNodes, maxVirtualNodes)
+	return policy.Optionf("virtual_nodes", "virtual_nodes %d is out of range: use 1 to %d", virtualNodes, maxVirtualNodes)
 }
 
 func (p *RingHash) checkLoadFactor() error {
 	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // nor is it NaN
-		return optionErrorf("load_factor", "load_factor %v does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
+		return policy.Optionf("load_factor", "load_factor %v does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
 	}
 	return nil
-}
-
-// optionError is an error about an option.
-type optionError struct{ field, message string }
-
-func (e *optionError) Error() string { return e.message }
-
-// Field is the option's name in JSON.
-func (e *optionError) Field() string { return e.field }
-
-func optionErrorf(field, format string, args ...any) error {
-	return &optionError{field, fmt.Sprintf(format, args...)}
 }
 
 func notANumber(option, text, want string) error {
@@ -145,7 +134,7 @@ func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 
 // choose selects an upstream. With a bound, taken is locked.
 func (p *RingHash) choose(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	key := p.key.of(r)
+	key := p.key.Of(r)
 	if key == "" {
 		return reverseproxy.RandomSelection{}.Select(pool, r, w)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/policy"
 )
 
 func TestSameKeySameUpstream(t *testing.T) {
@@ -40,7 +41,7 @@ func TestKeys(t *testing.T) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "192.0.2.7")
 	for key, want := range map[string]string{
 		byUser:                          "alice",
-		clientIP:                        "192.0.2.7",
+		policy.ClientIP:                 "192.0.2.7",
 		"{http.request.cookie.session}": "s3",
 		"{http.request.uri.path}":       "/orders/7",
 		"{http.request.host}/{http.request.header.X-User}": "example.com/alice",
@@ -49,8 +50,8 @@ func TestKeys(t *testing.T) {
 		"{http.auth.user.id}":                              "",
 		"{nobody.knows}{nobody.knows}":                     "",
 	} {
-		k := parseKey(key)
-		if got := k.of(r); got != want {
+		k := policy.ParseKey(key)
+		if got := k.Of(r); got != want {
 			t.Errorf("%s: got %q, want %q", key, got, want)
 		}
 	}
@@ -58,13 +59,13 @@ func TestKeys(t *testing.T) {
 		"192.0.2.7:1234": "192.0.2.7", "[2001:db8::7]:1234": "2001:db8::7", "2001:db8::7": "2001:db8::7", "": "",
 	} {
 		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, address)
-		k := parseKey(clientIP)
-		if got := k.of(r); got != want {
+		k := policy.ParseKey(policy.ClientIP)
+		if got := k.Of(r); got != want {
 			t.Errorf("client %q: got %q, want %q", address, got, want)
 		}
 	}
-	k := parseKey(byUser)
-	if got := k.of(new(http.Request).WithContext(context.Background())); got != "" {
+	k := policy.ParseKey(byUser)
+	if got := k.Of(new(http.Request).WithContext(context.Background())); got != "" {
 		t.Errorf("without placeholders: got %q", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/policy"
 )
 
 // namespace is which modules a field takes, as its `caddy` tag says. Without an
@@ -134,7 +135,7 @@ func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error)
 		kind = "module"
 	}
 	known := modulesIn(ns)
-	if hint := gateway.Suggest(name.Value, known); hint != "" {
+	if hint := policy.Suggest(name.Value, known); hint != "" {
 		return module, r.fail(name, "there is no %s %q%s", kind, name.Value, hint)
 	}
 	return module, r.fail(name, "there is no %s %q: use one of %s", kind, name.Value, strings.Join(known, ", "))

@@ -1,4 +1,8 @@
 package caddyfile
 
-// The selection policies that golden files name.
-import _ "github.com/rgate/rgate/balance"
+// The policies that golden files name.
+import (
+	_ "github.com/rgate/rgate/access"
+	_ "github.com/rgate/rgate/balance"
+	_ "github.com/rgate/rgate/traffic"
+)

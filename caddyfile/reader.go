@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/policy"
 )
 
 // reader makes JSON values of YAML nodes, after the Go types that will be
@@ -139,7 +139,7 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 	if len(known) == 0 {
 		return field{}, r.fail(key, "unknown key %q: there are no options here, so remove it", key.Value)
 	}
-	if hint := gateway.Suggest(key.Value, known); hint != "" {
+	if hint := policy.Suggest(key.Value, known); hint != "" {
 		return field{}, r.fail(key, "unknown key %q%s", key.Value, hint)
 	}
 	return field{}, r.fail(key, "unknown key %q: the keys here are %s", key.Value, strings.Join(known, ", "))

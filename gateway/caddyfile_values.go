@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // handlers makes handlers of directives, in the order that Caddy gives them.
@@ -71,7 +73,7 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 			return errAt(segment[0], "unrecognized directive '%s': use an HTTP directive of Caddy or of rgate", name)
 		}
 		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
-			name, Suggest(name, known), strings.Join(known, ", "))
+			name, policy.Suggest(name, known), strings.Join(known, ", "))
 	}
 	return err
 }
@@ -205,7 +207,7 @@ func (p *parser) timeouts(path string, b *Backend) error {
 }
 
 func (p *parser) unrecognized(known ...string) error {
-	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), Suggest(p.Val(), known), strings.Join(known, ", "))
+	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), policy.Suggest(p.Val(), known), strings.Join(known, ", "))
 }
 
 // tokenOf returns the token at a path, or at the nearest one above it.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // Problem is something wrong with the configuration of a gateway.
@@ -151,23 +153,23 @@ func (b *Backend) checkPolicy(path string) error {
 		return nil
 	}
 	at := path + ".lb_policy"
-	var policy struct {
+	var chosen struct {
 		Policy  string `json:"policy"`
 		Weights []int  `json:"weights"`
 	}
-	if err := json.Unmarshal(b.LBPolicyRaw, &policy); err != nil || policy.Policy == "" {
+	if err := json.Unmarshal(b.LBPolicyRaw, &chosen); err != nil || chosen.Policy == "" {
 		return problemf(at, `has no policy: use {"policy": "least_conn"} or another of Caddy's`)
 	}
 	const namespace = "http.reverse_proxy.selection_policies"
-	if _, err := caddy.GetModule(namespace + "." + policy.Policy); err != nil {
+	if _, err := caddy.GetModule(namespace + "." + chosen.Policy); err != nil {
 		var known []string
 		for _, module := range caddy.GetModules(namespace) {
 			known = append(known, module.ID.Name())
 		}
 		return problemf(at, "there is no selection policy %q%s: use one of %s",
-			policy.Policy, Suggest(policy.Policy, known), strings.Join(known, ", "))
+			chosen.Policy, policy.Suggest(chosen.Policy, known), strings.Join(known, ", "))
 	}
-	if policy.Policy == "weighted_round_robin" && len(policy.Weights) != len(b.Dial) {
+	if chosen.Policy == "weighted_round_robin" && len(chosen.Weights) != len(b.Dial) {
 		return problemf(at, "weighted_round_robin gives weights to positions in a list: use it with dial, and with as many weights as addresses")
 	}
 	return nil

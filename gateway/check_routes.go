@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/rgate/rgate/policy"
 )
 
 const (
@@ -83,7 +85,7 @@ func (rt placed) checkPlace() error {
 	}
 	if rt.Match != matchPrefix && rt.Match != matchSegment {
 		return problemf(rt.at+".match", "%q is no way to match%s: use %s or %s",
-			rt.Match, Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
+			rt.Match, policy.Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
 	}
 	for _, g := range rt.groups {
 		if p, _ := parsePattern("/" + strings.Trim(g.PathPrefix, "/")); p != nil {
@@ -222,7 +224,7 @@ func (rt placed) checkParams() error {
 			if slices.Contains(known, use[1]) {
 				continue
 			}
-			remedy := Suggest(use[1], known)
+			remedy := policy.Suggest(use[1], known)
 			switch {
 			case len(known) == 0:
 				remedy = ": it has none, so add a segment /:" + use[1]
@@ -279,7 +281,7 @@ func (rt placed) checkBackends(known []string) error {
 
 // suggestOrList helps whoever named a backend that is not there.
 func suggestOrList(word string, known []string) string {
-	if suggestion := Suggest(word, known); suggestion != "" {
+	if suggestion := policy.Suggest(word, known); suggestion != "" {
 		return suggestion
 	}
 	if len(known) == 0 {

@@ -1,13 +1,10 @@
 package gateway
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -15,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // failure is an upstream's failure to answer: with it, the gateway answers in
@@ -96,7 +95,7 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 		if handlerErr.StatusCode == http.StatusServiceUnavailable {
 			w.Header().Set("Retry-After", "1")
 		}
-		if hasErrorRoutes(r.Context()) {
+		if policy.HasErrorRoutes(r.Context()) {
 			return err
 		}
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
@@ -104,36 +103,7 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
 				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.cause))
 		}
-		writeFailure(w, r, handlerErr.StatusCode)
+		policy.WriteStatus(w, r, handlerErr.StatusCode)
 		return nil
-	}
-}
-
-func hasErrorRoutes(ctx context.Context) bool {
-	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	return server != nil && server.Errors != nil && len(server.Errors.Routes) > 0
-}
-
-// writeFailure writes a short body, as JSON if the client prefers that.
-func writeFailure(w http.ResponseWriter, r *http.Request, status int) {
-	text, contentType := http.StatusText(status), "text/plain; charset=utf-8"
-	body := []byte(text + "\n")
-	if accept := r.Header.Get("Accept"); strings.Contains(accept, "application/json") || strings.Contains(accept, "+json") {
-		contentType = "application/json"
-		body, _ = json.Marshal(map[string]any{"status": status, "error": text})
-	}
-	writeBody(w, r, status, contentType, body)
-}
-
-// writeBody writes a whole response.
-func writeBody(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
-	header := w.Header()
-	if len(body) > 0 {
-		header.Set("Content-Type", contentType)
-	}
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the client left
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -195,7 +196,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 // refusePath answers a request whose path leads to one route as it stands, and
 // elsewhere if the backend reads it in another way.
 func refusePath(w http.ResponseWriter, r *http.Request) error {
-	writeFailure(w, r, http.StatusBadRequest)
+	policy.WriteStatus(w, r, http.StatusBadRequest)
 	return nil
 }
 
@@ -205,7 +206,7 @@ func (g *Gateway) notRouted(allowed []string) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if len(allowed) > 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeFailure(w, r, http.StatusMethodNotAllowed)
+			policy.WriteStatus(w, r, http.StatusMethodNotAllowed)
 			return nil
 		}
 		g.DefaultResponse.write(w, r)
@@ -229,7 +230,7 @@ func (d *DefaultResponse) write(w http.ResponseWriter, r *http.Request) {
 	if json.Valid([]byte(body)) {
 		contentType = "application/json"
 	}
-	writeBody(w, r, status, contentType, []byte(body))
+	policy.WriteBody(w, r, status, contentType, []byte(body))
 }
 
 // loadHandlers loads the HTTP handlers that a field of raw JSON names.

@@ -19,30 +19,33 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"balance", "caddyfile", "cli", "dockerupstreams", "gateway", "stats"},
-	"balance":   {"dockerupstreams"},
-	"caddyfile": {"dockerupstreams", "gateway", "stats"}, // their configuration
+	"":          {"access", "balance", "caddyfile", "cli", "dockerupstreams", "gateway", "stats", "traffic"},
+	"access":    {"policy"},
+	"balance":   {"dockerupstreams", "policy"},
+	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
 	"cli":       {"caddyfile"},
 	"cmd/rgate": {"", "cli"},
 	// The demos share what runs Docker's client.
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker"},
 	"dockerupstreams": {},
-	"gateway":         {"dockerupstreams", "stats"},
+	"gateway":         {"dockerupstreams", "policy", "stats"},
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},
+	"policy":             {},
 	"stats":              {},
+	"traffic":            {"policy"},
 }
 
 // What tests may import besides: the fake engine and the modules that a test
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
-	"caddyfile":       {"balance", "stats"},
+	"caddyfile":       {"access", "balance", "stats", "traffic"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "balance", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "stats"},
+	"integration":     {"", "access", "balance", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
@@ -50,7 +53,8 @@ var allowedInTests = map[string][]string{
 var pureFiles = map[string][]string{
 	"balance":         {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
-	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "suggest.go"},
+	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
+	"policy":          {"option.go", "size.go", "suggest.go"},
 	"stats":           {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
 }
 
@@ -58,7 +62,8 @@ var pureFiles = map[string][]string{
 var pureCores = map[string][][]string{
 	"balance":         {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams": {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
-	"gateway":         {{"path.go"}, {"radix.go"}, {"suggest.go"}},
+	"gateway":         {{"path.go"}, {"radix.go"}},
+	"policy":          {{"option.go"}, {"suggest.go"}},
 	"stats":           {{"recorder.go", "report.go", "ring.go", "series.go", "tally.go"}},
 }
 

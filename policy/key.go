@@ -1,0 +1,70 @@
+package policy
+
+import (
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// ClientIP is the placeholder of the client's address, as the server's trusted
+// proxies tell it.
+const ClientIP = "{http.vars.client_ip}"
+
+// Key finds out what a request is told apart by.
+type Key struct {
+	text     string
+	name     string // of the placeholder, if text is nothing else
+	clientIP bool
+}
+
+// ParseKey makes a key of a text with placeholders.
+func ParseKey(text string) Key {
+	k := Key{text: text, clientIP: text == ClientIP}
+	if inner, ok := strings.CutPrefix(text, "{"); ok {
+		if inner, ok = strings.CutSuffix(inner, "}"); ok && !strings.ContainsAny(inner, `{}\`) {
+			k.name = inner
+		}
+	}
+	return k
+}
+
+// HasPlaceholder reports whether a text has a placeholder in it, and so can tell
+// requests apart.
+func HasPlaceholder(text string) bool {
+	_, after, ok := strings.Cut(text, "{")
+	return ok && strings.Contains(after, "}")
+}
+
+// IsClientIP reports whether the key is the client's address and nothing else.
+func (k *Key) IsClientIP() bool { return k.clientIP }
+
+// Of returns the key of a request, with nothing in place of what is not known.
+func (k *Key) Of(r *http.Request) string {
+	if k.clientIP {
+		return ClientAddress(r)
+	}
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	if k.name != "" {
+		value, _ := repl.GetString(k.name)
+		return value
+	}
+	return repl.ReplaceAll(k.text, "")
+}
+
+// ClientAddress is the client's IP address, as the server's trusted proxies tell
+// it. It is empty if it is not known.
+func ClientAddress(r *http.Request) string {
+	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if strings.IndexByte(address, ':') > 0 { // it may have a port
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			return host
+		}
+	}
+	return address
+}

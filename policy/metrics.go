@@ -1,0 +1,68 @@
+package policy
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// refusal is what refused requests are counted by. All of it comes from the
+// configuration, so there are never many.
+type refusal struct {
+	policy, route string
+	status        int
+}
+
+// refusals counts for the whole process, so that reloads lose nothing.
+var refusals counters
+
+// counters are counters by what was refused.
+type counters struct {
+	all sync.Map // of *atomic.Uint64, by refusal
+}
+
+func (c *counters) count(what refusal) {
+	n, ok := c.all.Load(what)
+	if !ok {
+		n, _ = c.all.LoadOrStore(what, new(atomic.Uint64))
+	}
+	n.(*atomic.Uint64).Add(1)
+}
+
+// collector renders the refusals as a metric.
+type collector struct{ refused *prometheus.Desc }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.refused }
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	refusals.all.Range(func(key, n any) bool {
+		what := key.(refusal)
+		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue,
+			float64(n.(*atomic.Uint64).Load()), what.policy, what.route, strconv.Itoa(what.status))
+		return true
+	})
+}
+
+// registerMetrics adds the metric to those of a configuration, once.
+func registerMetrics(ctx caddy.Context) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	err := registry.Register(collector{prometheus.NewDesc("rgate_refused_requests_total",
+		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(err, &already) {
+		return nil
+	}
+	return err
+}
+
+// Interface guard
+var _ prometheus.Collector = collector{}

@@ -1,0 +1,85 @@
+// Package policy is what rgate's policies have in common: how they are switched,
+// configured and placed, how they tell requests apart, and how they turn one away.
+//
+// A policy is an ordinary HTTP handler of Caddy's whose name begins with rgate_.
+// It knows nothing of the gateway: it learns the route, the backend and the user
+// from placeholders, and works alone in any Caddyfile. Its type embeds Base, and
+// its keys in JSON are those in YAML and the subdirectives in a Caddyfile.
+package policy
+
+import (
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Prefix is what the names of all policies' handlers and directives begin with.
+// In a gateway, they are called without it.
+const Prefix = "rgate_"
+
+// order is the order in which policies run on a request, wherever they stand.
+var order = []string{
+	"rgate_request_id",
+	"rgate_security",
+	"rgate_cors",
+	"rgate_ip_filter",
+	"rgate_jwt",
+	"rgate_api_key",
+	"authentication", // Caddy's
+	"rgate_require",
+	"rgate_rate_limit",
+	"rgate_throttle",
+	"rgate_transform",
+}
+
+// Rank is where in the fixed order of policies a handler belongs, from 1 on. It is
+// 0 for a handler that has no place of its own.
+func Rank(handler string) int {
+	for i, name := range order {
+		if name == handler {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// Base is what a policy embeds.
+type Base struct {
+	// Turns the policy off, also one of the same name that stands further out: on
+	// the gateway or the group around. Default: false.
+	Disabled bool `json:"disabled,omitempty"`
+
+	name   string
+	logger *zap.Logger
+}
+
+// Off reports whether the policy is turned off.
+func (b *Base) Off() bool { return b.Disabled }
+
+// Start is to be called first when the policy is provisioned, with its name in a
+// gateway.
+func (b *Base) Start(ctx caddy.Context, name string) error {
+	b.name = name
+	// Whoever sends wrong requests shall not fill the log.
+	b.logger = ctx.Logger().WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, 5, 1000)
+	}))
+	return registerMetrics(ctx)
+}
+
+// Logger is the policy's logger. Of equal messages, it writes a few per second.
+func (b *Base) Logger() *zap.Logger { return b.logger }
+
+// Module is a policy, as Directive and the gateway see it.
+type Module interface {
+	caddyhttp.MiddlewareHandler
+
+	// Check reports the first thing wrong with the options, without setting
+	// anything up. Its error has a method Field, if it is about an option.
+	Check() error
+
+	Off() bool
+}

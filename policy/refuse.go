@@ -1,0 +1,63 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Refuse turns a request away. The client learns the status and what the policy
+// has set in the header, and nothing of the cause, which is for the log. The
+// refusal is counted, and `{http.rgate.refused_by}` becomes the policy's name.
+//
+// If the server has error routes (`handle_errors`), they write the answer.
+func (b *Base) Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+	route := ""
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.rgate.refused_by", b.name)
+		route, _ = repl.GetString("http.rgate.route")
+	}
+	refusals.count(refusal{b.name, route, status})
+	if HasErrorRoutes(r.Context()) {
+		return caddyhttp.Error(status, cause)
+	}
+	WriteStatus(w, r, status)
+	return nil
+}
+
+// HasErrorRoutes reports whether the server of a request has error routes, which
+// then write the answers to errors.
+func HasErrorRoutes(ctx context.Context) bool {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server != nil && server.Errors != nil && len(server.Errors.Routes) > 0
+}
+
+// WriteStatus answers with a status and a short body that names it: JSON if the
+// client prefers that, else text.
+func WriteStatus(w http.ResponseWriter, r *http.Request, status int) {
+	text, contentType := http.StatusText(status), "text/plain; charset=utf-8"
+	body := []byte(text + "\n")
+	if accept := r.Header.Get("Accept"); strings.Contains(accept, "application/json") || strings.Contains(accept, "+json") {
+		contentType = "application/json"
+		body, _ = json.Marshal(map[string]any{"status": status, "error": text})
+	}
+	WriteBody(w, r, status, contentType, body)
+}
+
+// WriteBody writes a whole response.
+func WriteBody(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
+	header := w.Header()
+	if len(body) > 0 {
+		header.Set("Content-Type", contentType)
+	}
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client left
+	}
+}

@@ -1,0 +1,401 @@
+package policy
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Directive makes the setup function of a policy's directive. Its syntax follows
+// from the policy's type; see Unmarshal. The word `off` alone turns the policy off.
+func Directive[T any, P interface {
+	*T
+	Module
+}](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next() // the directive's name
+	p := P(new(T))
+	if err := Unmarshal(h.Dispenser, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Unmarshal reads the options of a directive from its tokens, of which the first
+// is the current one. They go into the struct that target points to:
+//
+//	<directive> [<arguments...>] {
+//	    <key> <value>          # text, numbers, durations, sizes
+//	    <key>                  # true; or <key> false
+//	    <key> <value...>       # a list; may be repeated
+//	    <key> <name> <value>   # a map; may be repeated, or a block of such lines
+//	    <key> <name> <value...>   # a map of lists
+//	    <key> [<arguments...>] { ... }   # a struct, or one of a list of structs
+//	}
+//
+// Keys are those of the struct in JSON. Fields with the tag `caddyfile:"arg"` also
+// take the arguments of the directive, one each and a list the rest. If target has
+// a method Check, its error is placed at the option that it is about.
+func Unmarshal(d *caddyfile.Dispenser, target any) error {
+	u := &unmarshaler{Dispenser: d, tokens: map[string]caddyfile.Token{"": d.Token()}}
+	if err := u.object("", reflect.ValueOf(target).Elem(), true); err != nil {
+		return err
+	}
+	if judge, ok := target.(interface{ Check() error }); ok {
+		if err := judge.Check(); err != nil {
+			return u.errAt(placeOf(err), "%v", err)
+		}
+	}
+	return nil
+}
+
+// placeOf is the path of the option that an error is about.
+func placeOf(err error) string {
+	var field interface{ Field() string }
+	if errors.As(err, &field) {
+		return field.Field()
+	}
+	return ""
+}
+
+// unmarshaler reads one directive.
+type unmarshaler struct {
+	*caddyfile.Dispenser
+	tokens map[string]caddyfile.Token // where each value came from, by its path in JSON
+}
+
+// errAt makes an error that ends in the place of the value at a path, or of the
+// nearest one above it.
+func (u *unmarshaler) errAt(path, format string, args ...any) error {
+	for {
+		if token, ok := u.tokens[path]; ok {
+			d := caddyfile.NewDispenser([]caddyfile.Token{token})
+			d.Next()
+			return d.Errf(format, args...)
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+}
+
+// member is a field of a struct that has a key in JSON.
+type member struct {
+	key   string
+	value reflect.Value
+	isArg bool
+}
+
+// membersOf lists the fields of a struct, those of embedded ones last.
+func membersOf(v reflect.Value) (members []member) {
+	var embedded []member
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && key == "" && f.Type.Kind() == reflect.Struct:
+			embedded = append(embedded, membersOf(v.Field(i))...)
+		case f.IsExported() && key != "" && key != "-":
+			members = append(members, member{key, v.Field(i), f.Tag.Get("caddyfile") == "arg"})
+		}
+	}
+	return append(members, embedded...)
+}
+
+// object reads arguments and a block into a struct.
+func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error {
+	members := membersOf(v)
+	if outermost && u.off(members) {
+		return nil
+	}
+	for _, m := range members {
+		if !m.isArg || u.CountRemainingArgs() == 0 {
+			continue
+		}
+		count := 1
+		if m.value.Kind() == reflect.Slice {
+			count = u.CountRemainingArgs()
+		}
+		for range count {
+			u.NextArg()
+			if err := u.argument(join(path, m.key), m.value); err != nil {
+				return err
+			}
+		}
+	}
+	if u.NextArg() {
+		return u.Errf("'%s' is one argument too many", u.Val())
+	}
+	for nesting := u.Nesting(); u.NextBlock(nesting); {
+		if err := u.option(path, members); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// off reads the word that turns a policy off, if it is the only argument.
+func (u *unmarshaler) off(members []member) bool {
+	if u.CountRemainingArgs() != 1 {
+		return false
+	}
+	for _, m := range members {
+		if m.key == "disabled" {
+			u.NextArg()
+			if u.Val() == "off" {
+				m.value.SetBool(true)
+				return true
+			}
+			u.Prev()
+		}
+	}
+	return false
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// option reads a subdirective, which is the current token.
+func (u *unmarshaler) option(path string, members []member) error {
+	keys := make([]string, len(members))
+	for i, m := range members {
+		if m.key == u.Val() {
+			return u.value(join(path, m.key), m.value)
+		}
+		keys[i] = m.key
+	}
+	return u.Errf("unrecognized subdirective '%s'%s: use %s", u.Val(), Suggest(u.Val(), keys), strings.Join(keys, ", "))
+}
+
+// value reads what follows the current token, a key, into a field.
+func (u *unmarshaler) value(path string, v reflect.Value) error {
+	if first, ok := u.tokens[path]; ok && !mayRepeat(v) {
+		return u.Errf("'%s' is given twice: remove this one or the one in line %d", u.Val(), first.Line)
+	}
+	u.tokens[path] = u.Token()
+	if isScalar(v.Type()) {
+		if !u.NextArg() {
+			if elem(v.Type()).Kind() != reflect.Bool {
+				return u.ArgErr()
+			}
+			return parse("true", v)
+		}
+		if err := u.argument(path, v); err != nil {
+			return err
+		}
+		return u.end()
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		delete(u.tokens, path)
+		return u.value(path, v.Elem())
+	case reflect.Struct:
+		return u.object(path, v, false)
+	case reflect.Map:
+		return u.dict(path, v)
+	case reflect.Slice:
+		return u.list(path, v)
+	}
+	return u.Errf("'%s' cannot be said in a Caddyfile", u.Val())
+}
+
+func mayRepeat(v reflect.Value) bool {
+	return !isScalar(v.Type()) && (v.Kind() == reflect.Slice || v.Kind() == reflect.Map)
+}
+
+func (u *unmarshaler) end() error {
+	if u.NextArg() {
+		return u.Errf("'%s' is one argument too many", u.Val())
+	}
+	return nil
+}
+
+// list reads one element of a list of structs, or several of a list of values.
+func (u *unmarshaler) list(path string, v reflect.Value) error {
+	if inner := elem(v.Type().Elem()); !isScalar(inner) && inner.Kind() == reflect.Struct {
+		at := fmt.Sprintf("%s[%d]", path, v.Len())
+		u.tokens[at] = u.Token()
+		added := reflect.New(inner)
+		if err := u.object(at, added.Elem(), false); err != nil {
+			return err
+		}
+		if v.Type().Elem().Kind() != reflect.Pointer {
+			added = added.Elem()
+		}
+		v.Set(reflect.Append(v, added))
+		return nil
+	}
+	if !u.NextArg() {
+		return u.ArgErr()
+	}
+	for more := true; more; more = u.NextArg() {
+		if err := u.argument(path, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func elem(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// dict reads an entry of a map, or a block with a line for each.
+func (u *unmarshaler) dict(path string, v reflect.Value) error {
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	if u.NextArg() {
+		return u.entry(path, v)
+	}
+	empty := true
+	for nesting := u.Nesting(); u.NextBlock(nesting); empty = false {
+		if err := u.entry(path, v); err != nil {
+			return err
+		}
+	}
+	if empty {
+		return u.ArgErr()
+	}
+	return nil
+}
+
+// entry reads a name, which is the current token, and its value.
+func (u *unmarshaler) entry(path string, v reflect.Value) error {
+	name := u.Val()
+	at := join(path, name)
+	key := reflect.ValueOf(name).Convert(v.Type().Key())
+	value := reflect.New(v.Type().Elem()).Elem()
+	if old := v.MapIndex(key); old.IsValid() {
+		if value.Kind() != reflect.Slice {
+			return u.Errf("'%s' is given twice: keep one of the two", name)
+		}
+		value.Set(old)
+	}
+	u.tokens[at] = u.Token()
+	count := 0
+	for u.NextArg() {
+		if count++; count > 1 && value.Kind() != reflect.Slice {
+			return u.Errf("'%s' is one argument too many", u.Val())
+		}
+		if err := u.argument(at, value); err != nil {
+			return err
+		}
+	}
+	if count == 0 {
+		return u.Errf("'%s' has no value", name)
+	}
+	v.SetMapIndex(key, value)
+	return nil
+}
+
+var (
+	durationType        = reflect.TypeFor[caddy.Duration]()
+	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// isScalar reports whether a value is said in one word.
+func isScalar(t reflect.Type) bool {
+	if t == durationType || reflect.PointerTo(t).Implements(textUnmarshalerType) {
+		return true
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return isScalar(t.Elem())
+	case reflect.Struct, reflect.Map, reflect.Slice:
+		return false
+	}
+	return true
+}
+
+// argument reads the current token into a value, or appends it to a list.
+func (u *unmarshaler) argument(path string, v reflect.Value) error {
+	text := u.Val()
+	if v.Kind() == reflect.Slice && !isScalar(v.Type()) {
+		u.tokens[fmt.Sprintf("%s[%d]", path, v.Len())] = u.Token()
+		added := reflect.New(v.Type().Elem()).Elem()
+		if err := parse(text, added); err != nil {
+			return u.Errf("%s must be %v, not '%s'", path, err, text)
+		}
+		v.Set(reflect.Append(v, added))
+		return nil
+	}
+	u.tokens[path] = u.Token()
+	if err := parse(text, v); err != nil {
+		return u.Errf("%s must be %v, not '%s'", path, err, text)
+	}
+	return nil
+}
+
+// parse sets a value from its text. Its error says what the text should be.
+func parse(text string, v reflect.Value) error {
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		return parse(text, v.Elem())
+	}
+	if v.Type() == durationType {
+		d, err := caddy.ParseDuration(text)
+		if err != nil {
+			return errors.New("a duration such as 500ms, 30s or 5m")
+		}
+		v.SetInt(int64(d))
+		return nil
+	}
+	if reader, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return reader.UnmarshalText([]byte(text))
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+		return nil
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return errors.New("true or false")
+		}
+		v.SetBool(b)
+		return nil
+	case reflect.Float32, reflect.Float64:
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return errors.New("a number")
+		}
+		v.SetFloat(f)
+		return nil
+	case reflect.Interface:
+		v.Set(reflect.ValueOf(text))
+		return nil
+	}
+	if v.CanInt() {
+		n, err := strconv.ParseInt(text, 10, v.Type().Bits())
+		if err != nil {
+			return errors.New("a whole number")
+		}
+		v.SetInt(n)
+		return nil
+	}
+	if v.CanUint() {
+		n, err := strconv.ParseUint(text, 10, v.Type().Bits())
+		if err != nil {
+			return errors.New("a whole number from 0 on")
+		}
+		v.SetUint(n)
+		return nil
+	}
+	return errors.New("said in JSON or YAML")
+}
