@@ -28,6 +28,7 @@ var optionsOf = map[string]reflect.Type{
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
+	"gateway.Registration":     reflect.TypeFor[rgateway.Registration](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
 	"gateway.Share":            reflect.TypeFor[rgateway.Share](),
@@ -222,7 +223,7 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
-		if name == "gateway.Operations" {
+		if name == "gateway.Operations" || name == "gateway.Registration" {
 			needed = append(needed, "operations.md <!-- options: "+name+" -->")
 			continue
 		}
