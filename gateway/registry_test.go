@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rgate/rgate/dockerupstreams"
 )
 
 // roundTripper is a transport that is a function.
@@ -89,7 +91,7 @@ func TestAddressesOfInstances(t *testing.T) {
 			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}
-	if got, err := (&Backend{Scheme: "https"}).addressOf("https://a"); got != "a:443" || err != nil {
+	if got, err := (&Backend{Selector: dockerupstreams.Selector{Scheme: "https"}}).addressOf("https://a"); got != "a:443" || err != nil {
 		t.Errorf("https: got %q, %v", got, err)
 	}
 	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false} {
