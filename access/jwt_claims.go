@@ -31,8 +31,8 @@ type verified struct {
 	// It is good from the one to just before the other, in milliseconds since 1970.
 	notBefore, expires int64
 
-	token tokenDigest  // for the cache
-	keys  *keySet // that verified it
+	token tokenDigest // for the cache
+	keys  *keySet     // that verified it
 }
 
 // maxTokenLength bounds what is decoded for whoever asks.

@@ -22,7 +22,7 @@ type keySource struct {
 	log   func() *zap.Logger
 
 	keys   atomic.Pointer[keySet] // nil until the document was read for the first time
-	text   tokenDigest                 // of the document that the keys are from
+	text   tokenDigest            // of the document that the keys are from
 	wanted chan struct{}          // somebody would like it to be read now
 	cancel context.CancelFunc
 	done   chan struct{}
