@@ -9,6 +9,11 @@ import (
 // tokenDigest stands for a token, so that none is kept.
 type tokenDigest [sha256.Size]byte
 
+func digestOf(token string) tokenDigest {
+	text := make([]byte, 0, 1536) // on the stack; few tokens are longer
+	return sha256.Sum256(append(text, token...))
+}
+
 // tokenCache remembers tokens that were found good, up to a number of them. It is
 // a set-associative table: a token has its place in one row, and the columns are
 // looked through. Nobody waits for anybody.

@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -163,7 +162,7 @@ func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	}
 	var token tokenDigest
 	if v.cache != nil && keys != nil {
-		token = sha256.Sum256([]byte(text))
+		token = digestOf(text)
 		if found := v.cache.get(&token, keys); found != nil {
 			return found, found.inTime(now)
 		}
@@ -181,7 +180,7 @@ func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 		return nil, err
 	}
 	if v.cache != nil {
-		found.token, found.keys = sha256.Sum256([]byte(text)), keys
+		found.token, found.keys = digestOf(text), keys
 		v.cache.put(found, now.UnixMilli())
 	}
 	return found, nil
