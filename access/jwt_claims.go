@@ -163,8 +163,9 @@ func (rules *tokenRules) identity(who *identity) error {
 	if !isHeaderText(who.user) {
 		return fmt.Errorf("its claim %q has control characters or spaces around it", rules.userClaim)
 	}
-	scope, ok := claimAt(who.claims, rules.scopeClaim)
+	scope, _ := claimAt(who.claims, rules.scopeClaim)
 	if rules.scopeClaim == "" {
+		var ok bool
 		if scope, ok = who.claims["scope"]; !ok {
 			scope = who.claims["scp"]
 		}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -111,6 +112,10 @@ func TestJWTFilesAreReadAgain(t *testing.T) {
 		}
 	}
 	write(jwtEC384().Public())
+	source := p.verifier.source
+	source.mu.Lock()
+	source.begun = time.Time{} // long ago
+	source.mu.Unlock()
 	eventually(t, "the new key is good", func() bool {
 		status, _ := jwtStatus(t, p, after)
 		return status == 200
