@@ -72,6 +72,12 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.provisionRoutes(ctx, backends); err != nil {
 		return err
 	}
+	if g.Operations != nil {
+		if err := g.Operations.provision(ctx, g); err != nil {
+			return err
+		}
+	}
+	g.startsRunning()
 	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
 		return fmt.Errorf("registering the metrics of Docker: %w", err)
 	}
@@ -149,11 +155,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 // the handlers of the levels down to the route.
 func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyhttp.Handler {
 	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
-	// What comes last and is the backend's own is within its time limit.
-	last := len(handlers)
-	for last > 0 && handlers[last-1].level == len(levels) {
-		last--
-	}
+	last := withinLimit(handlers, len(levels))
 	way := b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
 		way = introducing(way)
@@ -178,6 +180,7 @@ func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 
 // Cleanup releases what Provision acquired, however far it came.
 func (g *Gateway) Cleanup() error {
+	g.endsRunning()
 	var errs []error
 	for _, b := range g.Backends {
 		if b != nil {
@@ -190,10 +193,22 @@ func (g *Gateway) Cleanup() error {
 	return errors.Join(errs...)
 }
 
+func (g *Gateway) backendNamed(name string) *Backend {
+	for _, b := range g.Backends {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
 // ServeHTTP routes a request to its backend, or answers it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
+	}
+	if g.Operations.serves(r.URL.Path) {
+		return g.Operations.handler.ServeHTTP(w, r)
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
@@ -203,7 +218,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
 	}
 	g.protectIdentity(r)
-	ex := begin(r, route)
+	ex := begin(r, g, route)
 	share := route.choose(r)
 	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler)
