@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
@@ -25,6 +26,7 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.JWT":               reflect.TypeFor[access.JWT](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
@@ -222,8 +224,8 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
-		if name == "gateway.Operations" {
-			needed = append(needed, "operations.md <!-- options: "+name+" -->")
+		if page := map[string]string{"access.JWT": "jwt", "gateway.Operations": "operations"}[name]; page != "" {
+			needed = append(needed, page+".md <!-- options: "+name+" -->")
 			continue
 		}
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
