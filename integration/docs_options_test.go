@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
@@ -25,6 +26,7 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.JWT":               reflect.TypeFor[access.JWT](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
@@ -179,7 +181,7 @@ func TestReferenceTables(t *testing.T) {
 				continue
 			}
 			at := fmt.Sprintf("%s:%d", filepath.Base(page), i+1)
-			seen[filepath.Base(page)+" "+m[0]] = true
+			seen[filepath.Base(page)+" "+m[0]], seen[m[0]] = true, true
 			var want []string
 			switch m[1] {
 			case "options":
@@ -222,13 +224,8 @@ func neededTables() []string {
 		"README.md <!-- labels -->", "docker-labels.md <!-- labels -->",
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
-	for name := range optionsOf {
-		if name == "gateway.Operations" || name == "gateway.Registration" {
-			needed = append(needed, "operations.md <!-- options: "+name+" -->")
-			continue
-		}
-		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
-		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
+	for name := range optionsOf { // on any page
+		needed = append(needed, "<!-- options: "+name+" -->")
 	}
 	for _, block := range []string{"rgate", "backend", "route", "group", "deprecated", "timeouts", "default_response"} {
 		needed = append(needed, "caddyfile.md <!-- subdirectives: "+block+" -->")
