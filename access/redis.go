@@ -24,7 +24,9 @@ import (
 // ARGV has the cost, then the requests and the window of each limit. The answer is
 // whether the request is admitted, then for each limit how long the window has
 // lasted and the four numbers, without the request.
-var script = redis.NewScript(`
+var script = redis.NewScript(scriptSource)
+
+const scriptSource = `
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local cost = tonumber(ARGV[1])
@@ -63,7 +65,7 @@ if answer[1] == 1 then
 	end
 end
 return answer
-`)
+`
 
 const (
 	failuresUntilAway = 3
