@@ -202,6 +202,9 @@ func readBucket(of []int64) bucket {
 
 // failed counts a failure. After a few in a row, Redis is away.
 func (c *redisCounter) failed(err error) {
+	if c.ctx.Err() != nil { // it is not used any more
+		return
+	}
 	c.errors.Add(1)
 	if c.failures.Add(1) < failuresUntilAway || !c.away.CompareAndSwap(false, true) {
 		return
