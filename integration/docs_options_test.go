@@ -27,6 +27,8 @@ import (
 var optionsOf = map[string]reflect.Type{
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
+	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
+	"gateway.Registration":     reflect.TypeFor[rgateway.Registration](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
 	"gateway.Share":            reflect.TypeFor[rgateway.Share](),
@@ -57,9 +59,14 @@ func jsonKeys(t reflect.Type) (keys []string) {
 	return keys
 }
 
-// fileKeys are the keys at the top of an rgate YAML file, as an error lists them.
-func fileKeys(t *testing.T) []string {
-	_, err := adaptSnippet(&snippet{lang: "yaml", text: "zzzzzzzzzz: 1\n"})
+// fileKeys are the keys of an rgate YAML file, or of the maps at a path in it, as
+// an error lists them.
+func fileKeys(t *testing.T, path string) []string {
+	text := "zzzzzzzzzz: 1"
+	for _, key := range slices.Backward(strings.FieldsFunc(path, func(c rune) bool { return c == '.' })) {
+		text = key + ": {" + text + "}"
+	}
+	_, err := adaptSnippet(&snippet{lang: "yaml", text: text + "\n"})
 	return listIn(t, err, "the keys here are ", ", or a policy")
 }
 
@@ -189,7 +196,7 @@ func TestReferenceTables(t *testing.T) {
 			case "metrics":
 				want = metricNames(t)
 			case "yaml":
-				want = fileKeys(t)
+				want = fileKeys(t, m[2])
 			}
 			got, err := tableAt(lines[i+1:])
 			if err != nil {
@@ -213,9 +220,13 @@ func TestReferenceTables(t *testing.T) {
 func neededTables() []string {
 	needed := []string{
 		"README.md <!-- labels -->", "docker-labels.md <!-- labels -->",
-		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->",
+		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
+		if name == "gateway.Operations" || name == "gateway.Registration" {
+			needed = append(needed, "operations.md <!-- options: "+name+" -->")
+			continue
+		}
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
 		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
 	}
