@@ -1,0 +1,156 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// APIKeys are the keys that are valid, and where requests carry theirs. The
+// handler and the authentication provider have these options in common.
+type APIKeys struct {
+	// The keys, by their hashes. A key that is in the file too is as it is here.
+	// Default: none. Keys or a file is required.
+	Keys []Key `json:"keys,omitempty"`
+
+	// A file with such a list, in YAML or JSON, which may change: it is looked at
+	// every second. While it is missing or wrong, the keys stay as they were; only
+	// at the start is that an error. Placeholders such as `{env.HOME}` are replaced.
+	File string `json:"file,omitempty"`
+
+	// The header field that has the key. In `Authorization`, the key follows the word
+	// `ApiKey` or `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.
+	Header string `json:"header,omitempty"`
+
+	// The parameter of the query that has the key. Default: none.
+	Query string `json:"query,omitempty"`
+
+	// The cookie that has the key. Default: none.
+	Cookie string `json:"cookie,omitempty"`
+
+	// Whether the key is taken out of the request before the backend gets it.
+	// Default: false.
+	HideCredentials bool `json:"hide_credentials,omitempty"`
+
+	carrier carrier
+	ring    keyring
+	file    *keyFile // nil without one
+	logger  *zap.Logger
+}
+
+// DefaultKeyHeader is the header field that has the key, if nothing else is said.
+const DefaultKeyHeader = "X-API-Key"
+
+// Why a request is refused. Clients are not told.
+var (
+	errNoKey      = errors.New("there is no API key")
+	errUnknownKey = errors.New("the API key is not known")
+	errExpiredKey = errors.New("the API key has expired")
+)
+
+// start makes the options ready for requests.
+func (a *APIKeys) start(logger *zap.Logger) error {
+	a.logger = logger
+	var err error
+	if a.ring, err = a.hold(); err != nil {
+		return err
+	}
+	if a.Header == "" && a.Query == "" && a.Cookie == "" {
+		a.Header = DefaultKeyHeader
+	}
+	a.carrier = carrier{textproto.CanonicalMIMEHeaderKey(a.Header), a.Query, a.Cookie}
+	if a.File == "" {
+		return nil
+	}
+	path, err := caddy.NewReplacer().ReplaceOrErr(a.File, true, true)
+	if err == nil {
+		a.file, err = followKeys(path, logger)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the API keys: %w", err)
+	}
+	return nil
+}
+
+// stop lets go of the file.
+func (a *APIKeys) stop() error {
+	if a.file == nil {
+		return nil
+	}
+	file := a.file
+	a.file = nil
+	return file.close()
+}
+
+// Check reports the first thing wrong with the options, without looking at the
+// file.
+func (a *APIKeys) Check() error {
+	if len(a.Keys) == 0 && a.File == "" {
+		return policy.Optionf("keys", "there are no API keys: list them in keys, or name the file that does")
+	}
+	if a.Header != "" && !httpguts.ValidHeaderFieldName(a.Header) {
+		return policy.Optionf("header", "header %q is no name of a header field: use a word such as %s", a.Header, DefaultKeyHeader)
+	}
+	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // the same characters
+		return policy.Optionf("cookie", "cookie %q is no name of a cookie: use a word such as api_key", a.Cookie)
+	}
+	_, err := a.hold()
+	return err
+}
+
+// hold makes a ring of the keys in the configuration.
+func (a *APIKeys) hold() (keyring, error) {
+	ring := make(keyring, len(a.Keys))
+	for i := range a.Keys {
+		if err := ring.add(&a.Keys[i], i+1); err != nil {
+			return nil, policy.Optionf(fmt.Sprintf("keys[%d].%s", i, err.Field()), "%v", err)
+		}
+	}
+	return ring, nil
+}
+
+// judge finds the key that a request carries. The error says why it is refused,
+// which is logged.
+func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
+	presented := a.carrier.find(r)
+	if presented == "" {
+		return nil, errNoKey
+	}
+	held := a.ring.find(presented)
+	if held == nil && a.file != nil {
+		held = a.file.find(presented)
+	}
+	switch {
+	case held == nil:
+		a.log(r, errUnknownKey)
+		return nil, errUnknownKey
+	case held.expired(time.Now()):
+		a.log(r, errExpiredKey, zap.String("consumer", held.who.consumer))
+		return nil, errExpiredKey
+	}
+	return held, nil
+}
+
+// log says why a request is refused.
+func (a *APIKeys) log(r *http.Request, err error, more ...zap.Field) {
+	if entry := a.logger.Check(zapcore.InfoLevel, "request refused for its API key"); entry != nil {
+		entry.Write(append(more, zap.Error(err), zap.String("client_ip", policy.ClientAddress(r)))...)
+	}
+}
+
+// admit tells those who come next who has sent a request.
+func (a *APIKeys) admit(r *http.Request, held *heldKey) {
+	if a.HideCredentials {
+		a.carrier.hide(r)
+	}
+	identify(r, held.who)
+}
