@@ -73,7 +73,7 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		return next.ServeHTTP(w, r)
 	}
 	if err != nil {
-		challengeKey(w)
+		p.deny(w, r, held, err)
 		return p.Refuse(w, r, http.StatusUnauthorized, err)
 	}
 	p.admit(r, held)
@@ -82,10 +82,6 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 
 // keysServeVar says that a request without identity might have come with a key.
 const keysServeVar = "rgate.keys_serve"
-
-// challengeKey tells the client that a key is missing. The scheme is not one of
-// those that are registered, as there is none for keys.
-func challengeKey(w http.ResponseWriter) { w.Header().Add("WWW-Authenticate", `ApiKey realm="rgate"`) }
 
 // Interface guards
 var (

@@ -50,7 +50,7 @@ func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (c
 	policy.StripIdentity(r)
 	held, err := p.judge(r)
 	if err != nil {
-		challengeKey(w)
+		p.deny(w, r, held, err)
 		return caddyauth.User{}, false, nil
 	}
 	p.admit(r, held)

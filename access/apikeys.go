@@ -118,8 +118,8 @@ func (a *APIKeys) hold() (keyring, error) {
 	return ring, nil
 }
 
-// judge finds the key that a request carries. The error says why it is refused,
-// which is logged.
+// judge finds the key that a request carries. The error says why it is refused; the
+// key comes with it if it is known.
 func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 	presented := a.carrier.find(r)
 	if presented == "" {
@@ -131,21 +131,28 @@ func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 	}
 	switch {
 	case held == nil:
-		a.log(r, errUnknownKey)
 		return nil, errUnknownKey
 	case held.expired(time.Now()):
-		a.log(r, errExpiredKey, zap.String("consumer", held.who.consumer))
-		return nil, errExpiredKey
+		return held, errExpiredKey
 	}
 	return held, nil
 }
 
-// log says why a request is refused.
-func (a *APIKeys) log(r *http.Request, err error, more ...zap.Field) {
+// deny logs why a request is refused, and tells its client that a key is needed.
+func (a *APIKeys) deny(w http.ResponseWriter, r *http.Request, held *heldKey, err error) {
+	challengeKey(w)
 	if entry := a.logger.Check(zapcore.InfoLevel, "request refused for its API key"); entry != nil {
-		entry.Write(append(more, zap.Error(err), zap.String("client_ip", policy.ClientAddress(r)))...)
+		consumer := ""
+		if held != nil {
+			consumer = held.who.consumer
+		}
+		entry.Write(zap.Error(err), zap.String("consumer", consumer), zap.String("client_ip", policy.ClientAddress(r)))
 	}
 }
+
+// challengeKey tells a client that a key is needed. There is no registered scheme
+// for keys.
+func challengeKey(w http.ResponseWriter) { w.Header().Add("WWW-Authenticate", `ApiKey realm="rgate"`) }
 
 // admit tells those who come next who has sent a request.
 func (a *APIKeys) admit(r *http.Request, held *heldKey) {

@@ -10,8 +10,6 @@ import (
 // query, or in a cookie. Those without a name are not looked at.
 type carrier struct{ header, query, cookie string }
 
-const authorization = "Authorization"
-
 // find returns the key of a request: the first that is there, in the order of the
 // fields above; or nothing.
 func (c *carrier) find(r *http.Request) string {
@@ -42,7 +40,7 @@ func (c *carrier) inHeader(r *http.Request) string {
 	if len(values) == 0 {
 		return ""
 	}
-	if c.header != authorization {
+	if c.header != "Authorization" {
 		return values[0]
 	}
 	scheme, key, _ := strings.Cut(values[0], " ")
@@ -71,7 +69,7 @@ func (c *carrier) hide(r *http.Request) {
 		delete(r.Header, c.header)
 	}
 	if c.query != "" {
-		without := filter(r.URL.RawQuery, "&", func(pair string) bool {
+		without := keepParts(r.URL.RawQuery, "&", func(pair string) bool {
 			_, ours := c.inQuery(pair)
 			return !ours
 		})
@@ -89,7 +87,7 @@ func (c *carrier) hideCookie(r *http.Request) {
 	lines := r.Header["Cookie"]
 	kept := make([]string, 0, len(lines))
 	for _, line := range lines {
-		line = filter(line, ";", func(pair string) bool {
+		line = keepParts(line, ";", func(pair string) bool {
 			name, _, _ := strings.Cut(pair, "=")
 			return strings.TrimSpace(name) != c.cookie
 		})
@@ -104,8 +102,8 @@ func (c *carrier) hideCookie(r *http.Request) {
 	r.Header["Cookie"] = kept
 }
 
-// filter keeps those parts of a list that are to be kept.
-func filter(list, separator string, keep func(string) bool) string {
+// keepParts keeps those parts of a list that are to be kept.
+func keepParts(list, separator string, keep func(string) bool) string {
 	var kept []string
 	for part := range strings.SplitSeq(list, separator) {
 		if keep(part) {
