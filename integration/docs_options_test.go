@@ -60,7 +60,7 @@ func jsonKeys(t reflect.Type) (keys []string) {
 // fileKeys are the keys at the top of an rgate YAML file, as an error lists them.
 func fileKeys(t *testing.T) []string {
 	_, err := adaptSnippet(&snippet{lang: "yaml", text: "zzzzzzzzzz: 1\n"})
-	return listIn(t, err, "the keys here are ", "")
+	return listIn(t, err, "the keys here are ", ", or a policy")
 }
 
 // subdirectivesOf are those of a block in the Caddyfile, as an error lists them.
