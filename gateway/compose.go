@@ -26,6 +26,9 @@ type composed struct {
 // compose puts the handlers of several levels, the outermost first, into the order
 // in which they run.
 func compose(levels ...[]caddyhttp.MiddlewareHandler) []composed {
+	if !slices.ContainsFunc(levels, func(level []caddyhttp.MiddlewareHandler) bool { return len(level) > 0 }) {
+		return nil
+	}
 	ranked := rankedOf(levels)
 	free := make([][]composed, len(ranked)+1) // by how many policies run before them
 	slot := 0
