@@ -3,6 +3,8 @@ package access
 import (
 	"errors"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -17,7 +19,7 @@ func init() {
 }
 
 // APIKey lets those requests pass that carry a valid API key. The others are
-// answered with 401.
+// answered with 401, and those above the key's limit with 429.
 //
 // The backend learns the consumer and its scopes from X-Consumer-Username and
 // X-Consumer-Scopes. For `rgate_require`, they are part of the request's identity,
@@ -73,8 +75,14 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		return next.ServeHTTP(w, r)
 	}
 	if err != nil {
-		p.deny(w, r, held, err)
+		p.log(r, held, err)
+		challengeKey(w)
 		return p.Refuse(w, r, http.StatusUnauthorized, err)
+	}
+	if d, within := p.spend(held); !within {
+		p.log(r, held, errKeyRate)
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((d.after+time.Second-1)/time.Second), 10))
+		return p.Refuse(w, r, http.StatusTooManyRequests, errKeyRate)
 	}
 	p.admit(r, held)
 	return next.ServeHTTP(w, r)

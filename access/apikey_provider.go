@@ -15,7 +15,7 @@ func init() {
 
 // APIKeyProvider is the handler `rgate_api_key` as a provider of Caddy's handler
 // `authentication`, which answers 401 when no provider knows who has sent a
-// request.
+// request. That goes for requests above a key's limit too, as it knows no other.
 type APIKeyProvider struct {
 	APIKeys
 
@@ -49,8 +49,14 @@ func (p *APIKeyProvider) Cleanup() error { return p.stop() }
 func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	policy.StripIdentity(r)
 	held, err := p.judge(r)
+	if err == nil {
+		if _, within := p.spend(held); !within {
+			err = errKeyRate
+		}
+	}
 	if err != nil {
-		p.deny(w, r, held, err)
+		p.log(r, held, err)
+		challengeKey(w)
 		return caddyauth.User{}, false, nil
 	}
 	p.admit(r, held)

@@ -182,6 +182,41 @@ func TestAPIKeyBesideToken(t *testing.T) {
 	}
 }
 
+func TestAPIKeyRateLimit(t *testing.T) {
+	two := KeyRateLimit{Requests: 2}
+	options := APIKeys{Keys: []Key{
+		{Name: "alice", SHA256: keyHash(t.Name() + "one"), RateLimit: &two},
+		{Name: "alice", SHA256: keyHash(t.Name() + "other"), RateLimit: &two},
+		{Name: "bob", SHA256: keyHash(t.Name() + "free")},
+	}}
+	first, second := &APIKey{APIKeys: options}, &APIKey{APIKeys: options}
+	provider := &APIKeyProvider{APIKeys: options}
+	for _, module := range []keysModule{first, second, provider} {
+		if err := keysProvision(t, module); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, tc := range []struct {
+		policy *APIKey
+		key    string
+		status int
+	}{
+		{first, "one", 200}, {second, "one", 200}, {first, "one", 429}, {second, "one", 429},
+		{first, "other", 200}, {first, "free", 200}, {first, "free", 200}, {first, "free", 200}, {first, "wrong", 401},
+	} {
+		w, seen := keysServe(t, tc.policy, keysRequest("/", "X-API-Key", t.Name()+tc.key))
+		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
+			t.Errorf("request %d: got %d, want %d", i, w.Code, tc.status)
+		}
+		if got := w.Result().Header; w.Code == 429 && (got.Get("Retry-After") == "" || got.Get("WWW-Authenticate") != "") {
+			t.Errorf("request %d: got %v", i, got)
+		}
+	}
+	if _, ok, _ := provider.Authenticate(httptest.NewRecorder(), keysRequest("/", "X-API-Key", t.Name()+"one")); ok {
+		t.Error("the provider lets in what is above the limit")
+	}
+}
+
 func TestAPIKeyProvider(t *testing.T) {
 	p := &APIKeyProvider{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("one"), Scopes: []string{"pay"}}}, HideCredentials: true}}
 	if err := keysProvision(t, p); err != nil {
@@ -288,7 +323,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		{"rgate_api_key {\nkeys\n}", "key 1 has no name: give it that of its consumer, at Testfile:2"},
 		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "are the same key: give each a key of its own, with rgate hash-key --generate, at Testfile:3"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
-		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 0\n}\n}", "use 1 or more, or remove the key, at Testfile:3"},
+		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 0\n}\n}", "or remove the key to let nobody in with it, at Testfile:3"},
 	} {
 		if err := policy.Unmarshal(keysDispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%s: got %v, want %q", tc.text, err, tc.wrong)

@@ -25,7 +25,7 @@ type APIKeys struct {
 	// A file with such a list, in YAML or JSON, which may change: it is looked at
 	// every second. While it is missing or wrong, the keys stay as they were; only
 	// at the start is that an error. Placeholders such as `{env.HOME}` are replaced.
-	File string `json:"file,omitempty"`
+	File string `json:"file,omitempty" caddyfile:"arg"`
 
 	// The header field that has the key. In `Authorization`, the key follows the word
 	// `ApiKey` or `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.
@@ -43,7 +43,8 @@ type APIKeys struct {
 
 	carrier carrier
 	ring    keyring
-	file    *keyFile // nil without one
+	file    *keyFile   // nil without one
+	counter keyCounter // zero before start
 	logger  *zap.Logger
 }
 
@@ -67,6 +68,9 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	if a.Header == "" && a.Query == "" && a.Cookie == "" {
 		a.Header = DefaultKeyHeader
 	}
+	if a.counter, err = countKeys(); err != nil {
+		return err
+	}
 	a.carrier = carrier{textproto.CanonicalMIMEHeaderKey(a.Header), a.Query, a.Cookie}
 	if a.File == "" {
 		return nil
@@ -81,14 +85,18 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	return nil
 }
 
-// stop lets go of the file.
+// stop lets go of what start has acquired.
 func (a *APIKeys) stop() error {
-	if a.file == nil {
-		return nil
+	var errs [2]error
+	if a.counter.limiter != nil {
+		a.counter = keyCounter{}
+		errs[0] = releaseKeyCounts()
 	}
-	file := a.file
-	a.file = nil
-	return file.close()
+	if file := a.file; file != nil {
+		a.file = nil
+		errs[1] = file.close()
+	}
+	return errors.Join(errs[:]...)
 }
 
 // Check reports the first thing wrong with the options, without looking at the
@@ -138,9 +146,17 @@ func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 	return held, nil
 }
 
-// deny logs why a request is refused, and tells its client that a key is needed.
-func (a *APIKeys) deny(w http.ResponseWriter, r *http.Request, held *heldKey, err error) {
-	challengeKey(w)
+// spend counts a request of a key, and reports whether it is within the key's limit.
+func (a *APIKeys) spend(held *heldKey) (decision, bool) {
+	if held.limit == (limit{}) {
+		return decision{}, true
+	}
+	d := a.counter.take(held)
+	return d, d.admitted
+}
+
+// log says why a request is refused.
+func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
 	if entry := a.logger.Check(zapcore.InfoLevel, "request refused for its API key"); entry != nil {
 		consumer := ""
 		if held != nil {

@@ -30,7 +30,7 @@ type IPFilter struct {
 
 	// The addresses that may come in: IP addresses, ranges in CIDR notation, or
 	// `private_ranges`, which is those that Caddy calls so. Default: all.
-	Allow []string `json:"allow,omitempty"`
+	Allow []string `json:"allow,omitempty" caddyfile:"arg"`
 
 	// The addresses that may not, even if they are among those allowed. Default:
 	// none.

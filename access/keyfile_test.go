@@ -3,6 +3,7 @@ package access
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -29,10 +30,10 @@ func TestParseKeys(t *testing.T) {
 		}
 		a, b := ring.find("a"), ring.find("b")
 		if a == nil || a.who.consumer != "alice" || strings.Join(a.who.scopes, " ") != "pay refund" || strings.Join(a.who.roles, " ") != "admin" ||
-			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit.Requests != 5 || a.limit.window().Seconds() != 10 {
+			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (limit{5, 10 * time.Second}) {
 			t.Errorf("%s: the first key is %+v", syntax, a)
 		}
-		if b == nil || b.who.consumer != "007" || !b.expires.IsZero() || b.limit != nil {
+		if b == nil || b.who.consumer != "007" || !b.expires.IsZero() || b.limit != (limit{}) {
 			t.Errorf("%s: the second key is %+v", syntax, b)
 		}
 	}
@@ -63,7 +64,7 @@ func TestWrongKeyFiles(t *testing.T) {
 		{"- {name: a, name: b}\n", "already defined"},
 		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: many}}\n", "line 1: rate_limit.requests must be a whole number"},
 		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 1, window: long}}\n", "line 1: window must be a duration such as 60s"},
-		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 0}}\n", "line 1: a rate_limit of 0 requests lets nobody in"},
+		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 0}}\n", "line 1: a rate_limit of 0 requests is out of range"},
 		{"- {name: a, [1]: b}\n", "line 1: "},
 		{"- &a [*a]\n", "line 1: "},
 	} {
@@ -90,7 +91,7 @@ func FuzzParseKeys(f *testing.F) {
 			t.Fatalf("got %v and %v", ring, err)
 		}
 		for digest, held := range ring {
-			if held.digest != digest || !isPrintable(held.who.consumer) || held.limit != nil && held.limit.Requests < 1 {
+			if held.digest != digest || !isPrintable(held.who.consumer) || held.limit.requests < 0 {
 				t.Errorf("got %+v", held)
 			}
 		}

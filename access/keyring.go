@@ -30,7 +30,7 @@ type Key struct {
 
 	// The moment from which the key is refused, as RFC 3339 has it, or a date, which
 	// begins at midnight UTC. Default: never.
-	Expires string `json:"expires,omitempty"`
+	Expires Moment `json:"expires,omitempty"`
 
 	// How many requests may come with the key. Default: any number.
 	RateLimit *KeyRateLimit `json:"rate_limit,omitempty"`
@@ -44,7 +44,7 @@ type heldKey struct {
 	digest  digest
 	who     identity
 	expires time.Time // zero: never
-	limit   *KeyRateLimit
+	limit   limit     // zero: none
 }
 
 // expired reports whether the key is not valid any more.
@@ -81,7 +81,7 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 	if !isPrintable(key.Name) {
 		return policy.Optionf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
 	}
-	held := &heldKey{limit: key.RateLimit, who: identity{consumer: key.Name, scopes: key.Scopes, roles: key.Roles}}
+	held := &heldKey{who: identity{consumer: key.Name, scopes: key.Scopes, roles: key.Roles}}
 	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
 		return notADigest(key.Name)
 	}
@@ -99,7 +99,7 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 	}
 	if key.Expires != "" {
 		var err error
-		if held.expires, err = parseExpiry(key.Expires); err != nil {
+		if held.expires, err = key.Expires.parse(); err != nil {
 			return policy.Optionf("expires", "expires %q of key %q is no time: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
 		}
 	}
@@ -107,6 +107,7 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 		if err := key.RateLimit.check(); err != nil {
 			return policy.Optionf("rate_limit."+err.Field(), "%v", err)
 		}
+		held.limit = key.RateLimit.limit()
 	}
 	ring[held.digest] = held
 	return nil
@@ -116,12 +117,21 @@ func notADigest(name string) *policy.OptionError {
 	return policy.Optionf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
 }
 
-// parseExpiry reads a date or a time of RFC 3339.
-func parseExpiry(text string) (time.Time, error) {
-	if date, err := time.Parse(time.DateOnly, text); err == nil {
+// Moment is a moment in time as text: a date, or a date and time of RFC 3339.
+type Moment string
+
+// UnmarshalText takes any text, also one that YAML has a type of its own for.
+func (m *Moment) UnmarshalText(text []byte) error {
+	*m = Moment(text)
+	return nil
+}
+
+// parse returns the moment. A date begins at midnight UTC.
+func (m Moment) parse() (time.Time, error) {
+	if date, err := time.Parse(time.DateOnly, string(m)); err == nil {
 		return date, nil
 	}
-	return time.Parse(time.RFC3339, text)
+	return time.Parse(time.RFC3339, string(m))
 }
 
 // checkRights reports the first scope or role that is not one.

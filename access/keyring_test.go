@@ -43,7 +43,10 @@ func TestKeyringFinds(t *testing.T) {
 }
 
 func TestKeyExpires(t *testing.T) {
-	for _, tc := range []struct{ expires, now string }{
+	for _, tc := range []struct {
+		expires Moment
+		now     string
+	}{
 		{"2027-01-31", "2027-01-31T00:00:00Z"},
 		{"2027-01-31T18:00:00+01:00", "2027-01-31T17:00:00Z"},
 	} {
@@ -94,8 +97,9 @@ func TestWrongKeys(t *testing.T) {
 		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `"" cannot be one of roles`},
 		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `expires "tomorrow" of key "alice" is no time: use a date such as 2027-01-31`},
 		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "is no time"},
-		{right(func(k *Key) { k.RateLimit = new(KeyRateLimit) }), "rate_limit.requests", "use 1 or more"},
+		{right(func(k *Key) { k.RateLimit = new(KeyRateLimit) }), "rate_limit.requests", "use 1 to 1000000000, or remove the key"},
 		{right(func(k *Key) { k.RateLimit = &KeyRateLimit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use a duration such as 60s"},
+		{right(func(k *Key) { k.RateLimit = &KeyRateLimit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)} }), "rate_limit.window", "up to 366 days"},
 	} {
 		ring := make(keyring)
 		if err := ring.add(&Key{Name: "first", SHA256: keyHash("first")}, 1); err != nil {

@@ -33,7 +33,7 @@ type Require struct {
 
 	// Scopes, of a token or an API key, of which the sender must have all. Default:
 	// none.
-	Scopes []string `json:"scopes,omitempty"`
+	Scopes []string `json:"scopes,omitempty" caddyfile:"arg"`
 
 	// Scopes of which the sender must have one at least. Default: none.
 	AnyScope []string `json:"any_scope,omitempty"`
