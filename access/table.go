@@ -2,6 +2,7 @@ package access
 
 import (
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -25,11 +26,11 @@ const (
 // limiter counts the requests of many keys under any limits, exactly, whatever
 // comes at once. A request that is refused by one of its limits counts for none.
 //
-// A key takes 24 bytes, and a table at most two and two thirds of what its keys
-// do: 24 to 64 MB for a million keys, and 35 MB if they are all in use. It never
-// holds more than its maximum. When it is full, each new key takes the place of
-// one whose time has run out or, of a few, the one that has been used least: a
-// flood of keys drives out itself, and hardly ever a key that is near its limit.
+// A key takes 32 bytes, and a table of them up to two and two thirds of that while
+// it grows: 48 MB when it holds its million keys. It never holds more than its
+// maximum. When it is full, each new key takes the place of one whose time has run
+// out or, of a few, the one that has been used least: a flood of keys drives out
+// itself, and hardly ever a key that is near its limit.
 //
 // Keys are known by 64 bits of a hash with a secret seed. Of a million keys, the
 // chance that any two are taken for the same is 1 in 37 million, and nobody
@@ -83,7 +84,7 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 		id := slotKey(key, limits[0])
 		at, found := s.find(id)
 		c := s.counter(at, found, now, limits[0])
-		d := limits[0].judge(c, now, cost)
+		d := limits[0].judge(&c, now, cost)
 		if d.admitted {
 			l.put(s, at, found, now, id, c, cost, limits[0])
 		}
@@ -92,7 +93,8 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 	d := decision{admitted: true}
 	for i, limit := range limits {
 		at, found := s.find(slotKey(key, limit))
-		one := limit.judge(s.counter(at, found, now, limit), now, cost)
+		c := s.counter(at, found, now, limit)
+		one := limit.judge(&c, now, cost)
 		if i == 0 {
 			d = one
 		} else {
@@ -128,8 +130,8 @@ func (l *limiter) put(s *shard, at int, found bool, now time.Duration, id uint64
 		at, _ = s.find(id)
 		s.keys++
 	}
-	c.add(cost)
-	s.slots[at] = slot{id, c.begin + 2*limit.window, c.current, c.previous}
+	c.add(now, cost)
+	s.slots[at] = pack(id, c, limit.window)
 }
 
 // makeRoom makes sure that there is room for one more key in a shard.
@@ -161,8 +163,11 @@ type shard struct {
 type slot struct {
 	id                uint64        // of the key and the window
 	until             time.Duration // when the counter is worth nothing any more: two windows after its begin
-	current, previous uint32
+	current, previous packed
 }
+
+// packed is a bucket whose time is a fraction of the window, of 2³².
+type packed struct{ count, last uint32 }
 
 // slotKey tells apart the counters of a key.
 func slotKey(key uint64, limit limit) uint64 { return mix(key, uint64(limit.window)) }
@@ -173,7 +178,31 @@ func (s *shard) counter(at int, found bool, now time.Duration, limit limit) coun
 		return counter{begin: now}
 	}
 	slot := &s.slots[at]
-	return counter{slot.until - 2*limit.window, slot.current, slot.previous}.at(now, limit.window)
+	return counter{
+		slot.until - 2*limit.window, slot.current.unpack(limit.window), slot.previous.unpack(limit.window),
+	}.at(now, limit.window)
+}
+
+func pack(id uint64, c counter, window time.Duration) slot {
+	return slot{id, c.begin + 2*window, c.current.pack(window), c.previous.pack(window)}
+}
+
+func (b bucket) pack(window time.Duration) packed {
+	if b.last == 0 {
+		return packed{count: b.count}
+	}
+	// Rounded up, so that unpack, which rounds down, never makes it earlier.
+	hi, lo := bits.Mul64(uint64(b.last), 1<<32)
+	quotient, remainder := bits.Div64(hi, lo, uint64(window))
+	if remainder > 0 {
+		quotient++
+	}
+	return packed{b.count, uint32(min(quotient, math.MaxUint32))}
+}
+
+func (p packed) unpack(window time.Duration) bucket {
+	hi, lo := bits.Mul64(uint64(p.last), uint64(window))
+	return bucket{p.count, time.Duration(hi<<32 | lo>>32)}
 }
 
 // home is where in a table a key belongs.
@@ -262,7 +291,8 @@ func (s *shard) evict(now time.Duration) bool {
 }
 
 func (s *slot) lessUsed(than *slot) bool {
-	used, other := uint64(s.current)+uint64(s.previous), uint64(than.current)+uint64(than.previous)
+	used := uint64(s.current.count) + uint64(s.previous.count)
+	other := uint64(than.current.count) + uint64(than.previous.count)
 	return used < other || used == other && s.until < than.until
 }
 

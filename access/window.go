@@ -25,10 +25,11 @@ func uptime() time.Duration { return time.Since(began) }
 //
 // Requests are counted by a sliding window counter (Desgats, "How we built rate
 // limiting capable of scaling to millions of domains", Cloudflare, 2017): those of
-// the current window, and of the window before as many as would be left if they
-// had come evenly. The window of a key begins with the first request of the key,
-// not at full minutes: whoever sends all that is allowed at once has to wait for
-// a whole window.
+// the current window, and of the window before as many as there would still be if
+// they had come evenly. Two things make it more exact: the window of a key begins
+// with the first request of the key, and the requests of a window are taken to have
+// come evenly until the last of them, not until the window's end. After a burst, all
+// is free again as soon as the burst is a window ago.
 type limit struct {
 	requests int64
 	window   time.Duration
@@ -38,7 +39,13 @@ type limit struct {
 // request.
 type counter struct {
 	begin             time.Duration // of the current window
-	current, previous uint32        // costs in this window and the one before
+	current, previous bucket
+}
+
+// bucket is the requests of a window.
+type bucket struct {
+	count uint32        // the sum of their costs
+	last  time.Duration // when the last one came, since the begin of the window
 }
 
 // at is the counter at a time, if nothing is added to it until then.
@@ -53,50 +60,56 @@ func (c counter) at(now, window time.Duration) counter {
 }
 
 // add counts a request.
-func (c *counter) add(cost int64) {
-	c.current = uint32(min(int64(c.current)+cost, math.MaxUint32))
+func (c *counter) add(now time.Duration, cost int64) {
+	c.current.count = uint32(min(int64(c.current.count)+cost, math.MaxUint32))
+	c.current.last = max(c.current.last, c.elapsed(now))
 }
 
 // elapsed is how long the current window has lasted.
-func (c counter) elapsed(now time.Duration) time.Duration { return max(0, now-c.begin) }
+func (c *counter) elapsed(now time.Duration) time.Duration { return max(0, now-c.begin) }
 
-// used is how much of the limit is used up, rounded up.
-func (l limit) used(c counter, now time.Duration) int64 {
-	if c.previous == 0 {
-		return int64(c.current)
+// used is how much of a limit is used up, rounded up.
+func (c *counter) used(now time.Duration) int64 {
+	return int64(c.current.count) + c.previous.left(c.elapsed(now))
+}
+
+// left is how many requests of a window are less than a window ago when the next one
+// has lasted that long, rounded up.
+func (b *bucket) left(elapsed time.Duration) int64 {
+	if b.count == 0 || elapsed >= b.last {
+		return 0
 	}
-	// previous × left ÷ window, in 128 bits.
-	hi, lo := bits.Mul64(uint64(c.previous), uint64(l.window-c.elapsed(now)))
-	quotient, remainder := bits.Div64(hi, lo, uint64(l.window))
+	// count × (last − elapsed) ÷ last, in 128 bits.
+	hi, lo := bits.Mul64(uint64(b.count), uint64(b.last-elapsed))
+	quotient, remainder := bits.Div64(hi, lo, uint64(b.last))
 	if remainder > 0 {
 		quotient++
 	}
-	return int64(quotient) + int64(c.current)
+	return int64(quotient)
+}
+
+// gone is how long the next window must last until no more than so many are left.
+func (b *bucket) gone(left int64) time.Duration {
+	if left >= int64(b.count) {
+		return 0
+	}
+	hi, lo := bits.Mul64(uint64(left), uint64(b.last))
+	quotient, _ := bits.Div64(hi, lo, uint64(b.count))
+	return b.last - time.Duration(quotient)
 }
 
 // wait is how long a request that is refused now has to wait, if no other comes in
 // between. It is the whole window for one that costs more than the limit, which
 // never passes.
-func (l limit) wait(c counter, now time.Duration, cost int64) time.Duration {
+func (l limit) wait(c *counter, now time.Duration, cost int64) time.Duration {
 	room := l.requests - cost
 	if room < 0 {
 		return l.window
 	}
-	if int64(c.current) <= room { // then it is the window before that is in the way
-		return l.faded(c.previous, room-int64(c.current)) - c.elapsed(now)
+	if current := int64(c.current.count); current <= room { // then it is the window before that is in the way
+		return c.previous.gone(room-current) - c.elapsed(now)
 	}
-	return l.window - c.elapsed(now) + l.faded(c.current, room)
-}
-
-// faded is how far into a window that many requests of the one before weigh no
-// more than the room that there is for them.
-func (l limit) faded(previous uint32, room int64) time.Duration {
-	if room >= int64(previous) {
-		return 0
-	}
-	hi, lo := bits.Mul64(uint64(room), uint64(l.window))
-	quotient, _ := bits.Div64(hi, lo, uint64(previous))
-	return l.window - time.Duration(quotient)
+	return l.window - c.elapsed(now) + c.current.gone(room)
 }
 
 // decision is whether a request passes its limits, and what its sender is told.
@@ -113,8 +126,8 @@ type decision struct {
 }
 
 // judge decides about a request under one limit.
-func (l limit) judge(c counter, now time.Duration, cost int64) decision {
-	left := l.requests - l.used(c, now)
+func (l limit) judge(c *counter, now time.Duration, cost int64) decision {
+	left := l.requests - c.used(now)
 	if cost > left {
 		return decision{limit: l, remaining: max(0, left), after: l.wait(c, now, cost)}
 	}

@@ -11,7 +11,7 @@ import (
 var documented = limit{requests: 1000, window: time.Minute}
 
 func TestLimitJudges(t *testing.T) {
-	const s = time.Second
+	const s, ms = time.Second, time.Millisecond
 	for _, test := range []struct {
 		name    string
 		limit   limit
@@ -22,34 +22,54 @@ func TestLimitJudges(t *testing.T) {
 	}{
 		{"the first request", documented, counter{begin: 5 * s}, 5 * s, 1,
 			decision{true, documented, 999, 60 * s}},
-		{"the last one", documented, counter{0, 999, 0}, 15 * s, 1,
+		{"the last one", documented, counter{current: bucket{999, 10 * s}}, 15 * s, 1,
 			decision{true, documented, 0, 45 * s}},
-		{"one too many waits until one of the window before has faded", documented, counter{0, 1000, 0}, 15 * s, 1,
-			decision{false, documented, 0, 45*s + 60*time.Millisecond}},
-		{"a costly one waits for more", documented, counter{0, 1000, 0}, 15 * s, 100,
-			decision{false, documented, 0, 45*s + 6*s}},
-		{"what is left is not enough", documented, counter{0, 995, 0}, 15 * s, 10,
-			decision{false, documented, 5, 45*s + 60*s - 60*s*990/995}},
-		{"half of the window before counts", documented, counter{0, 100, 800}, 30 * s, 1,
+		{"one too many waits until the first is a window ago", documented, counter{current: bucket{1000, 10 * s}}, 15 * s, 1,
+			decision{false, documented, 0, 45*s + 10*ms}},
+		{"a costly one waits for more", documented, counter{current: bucket{1000, 10 * s}}, 15 * s, 100,
+			decision{false, documented, 0, 45*s + 1*s}},
+		{"what is left is not enough", documented, counter{current: bucket{995, 10 * s}}, 15 * s, 10,
+			decision{false, documented, 5, 45*s + 10*s - 10*s*990/995}},
+		{"a burst is gone all at once", documented, counter{current: bucket{1000, 0}}, 15 * s, 1000,
+			decision{false, documented, 0, 45 * s}},
+		{"half of the window before counts", documented, counter{previous: bucket{800, 60 * s}, current: bucket{100, 30 * s}}, 30 * s, 1,
 			decision{true, documented, 499, 30 * s}},
-		{"a part of a request counts as one", documented, counter{0, 0, 1}, 59 * s, 999,
+		{"a part of a request counts as one", documented, counter{previous: bucket{1, 60 * s}}, 59 * s, 999,
 			decision{true, documented, 0, 1 * s}},
-		{"the window before is in the way", documented, counter{0, 0, 1000}, 0, 1,
-			decision{false, documented, 0, 60 * time.Millisecond}},
+		{"the window before is in the way", documented, counter{previous: bucket{1000, 50 * s}}, 0, 1,
+			decision{false, documented, 0, 50 * ms}},
+		{"the window before has gone by", documented, counter{previous: bucket{1000, 20 * s}}, 20 * s, 1,
+			decision{true, documented, 999, 40 * s}},
 		{"more than the limit never passes", documented, counter{begin: 5 * s}, 5 * s, 1001,
 			decision{false, documented, 1000, 60 * s}},
-		{"a limit that was lowered", limit{10, 60 * s}, counter{0, 1000, 0}, 15 * s, 1,
-			decision{false, limit{10, 60 * s}, 0, 45*s + 60*s - 60*s*9/1000}},
-		{"a clock that another request has overtaken", documented, counter{10 * s, 1, 0}, 9 * s, 1,
+		{"a limit that was lowered", limit{10, 60 * s}, counter{current: bucket{1000, 10 * s}}, 15 * s, 1,
+			decision{false, limit{10, 60 * s}, 0, 45*s + 10*s - 90*ms}},
+		{"a clock that another request has overtaken", documented, counter{begin: 10 * s, current: bucket{1, 0}}, 9 * s, 1,
 			decision{true, documented, 998, 60 * s}},
-		{"the largest limit and window", limit{maxRequests, maxWindow}, counter{0, maxRequests - 1, maxRequests}, maxWindow, 1,
+		{"the largest limit and window", limit{maxRequests, maxWindow}, counter{current: bucket{maxRequests - 1, 0}, previous: bucket{maxRequests, maxWindow}}, maxWindow, 1,
 			decision{true, limit{maxRequests, maxWindow}, 0, 0}},
-		{"and one too many", limit{maxRequests, maxWindow}, counter{0, maxRequests, maxRequests}, 0, 1,
+		{"and one too many", limit{maxRequests, maxWindow}, counter{current: bucket{maxRequests, maxWindow}, previous: bucket{maxRequests, maxWindow}}, 0, 1,
 			decision{false, limit{maxRequests, maxWindow}, 0, maxWindow + maxWindow/maxRequests}},
 	} {
-		got := test.limit.judge(test.counter, test.now, test.cost)
+		got := test.limit.judge(&test.counter, test.now, test.cost)
 		if got != test.want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// Of a limit of one, each request is a whole window after the one before, and no
+// later.
+func TestOneRequestInAWindow(t *testing.T) {
+	l, one := newLimiter(minMaxKeys), limit{1, time.Minute}
+	now := time.Duration(0)
+	for i, step := range []time.Duration{0, 60, 60, 119, 60, 61, 90, 60, 200, 60} {
+		if i > 0 && l.take(now+time.Minute-1, 1, 1, one).admitted {
+			t.Errorf("request %d is admitted too early", i)
+		}
+		now += step*time.Second + 20*time.Nanosecond // what a table keeps of a minute is as fine as that
+		if d := l.take(now, 1, 1, one); !d.admitted {
+			t.Errorf("request %d is refused: %+v", i, d)
 		}
 	}
 }
@@ -83,6 +103,7 @@ type naive struct {
 	costs []int64
 }
 
+// admits must be asked in the order of time.
 func (n *naive) admits(now time.Duration, cost int64) bool {
 	begin := n.begin
 	if now >= begin+2*n.window || len(n.times) == 0 {
@@ -90,18 +111,21 @@ func (n *naive) admits(now time.Duration, cost int64) bool {
 	} else if now >= begin+n.window {
 		begin += n.window
 	}
-	var current, previous int64
+	var current, previous, last int64
 	for i, at := range n.times {
 		if at >= begin {
 			current += n.costs[i]
 		} else if at >= begin-n.window {
 			previous += n.costs[i]
+			last = int64(at - (begin - n.window))
 		}
 	}
-	times := func(a, b int64) *big.Int { return new(big.Int).Mul(big.NewInt(a), big.NewInt(b)) }
-	used := times(previous, int64(n.window-(now-begin)))
-	used.Add(used, times(current+cost, int64(n.window)))
-	if used.Cmp(times(n.requests, int64(n.window))) > 0 {
+	left := new(big.Rat)
+	if elapsed := int64(now - begin); elapsed < last {
+		left.SetFrac64(last-elapsed, last)
+		left.Mul(left, new(big.Rat).SetInt64(previous))
+	}
+	if left.Add(left, new(big.Rat).SetInt64(current+cost)); left.Cmp(new(big.Rat).SetInt64(n.requests)) > 0 {
 		return false
 	}
 	n.begin, n.times, n.costs = begin, append(n.times, now), append(n.costs, cost)
@@ -115,7 +139,7 @@ func TestLimiterKeepsItsDefinition(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		l := newLimiter(minMaxKeys)
-		reference := naive{limit: limit{1 + random.Int64N(50), time.Duration(1 + random.Int64N(int64(time.Minute)))}}
+		reference := naive{limit: limit{1 + random.Int64N(50), time.Duration(1 + random.Int64N(1<<32))}}
 		now := time.Duration(random.Int64N(int64(time.Hour)))
 		for range 200 {
 			if random.IntN(4) > 0 {
@@ -141,10 +165,11 @@ func TestLimiterKeepsItsDefinition(t *testing.T) {
 				continue
 			}
 			then := now + got.after
-			if !reference.judge(before.at(then, reference.window), then, cost).admitted {
+			if c := before.at(then, reference.window); !reference.judge(&c, then, cost).admitted {
 				t.Fatalf("%v at %v, %+v: after the wait of %v it is refused again", reference.limit, now, before, got.after)
 			}
-			if then--; reference.judge(before.at(then, reference.window), then, cost).admitted {
+			then--
+			if c := before.at(then, reference.window); reference.judge(&c, then, cost).admitted {
 				t.Fatalf("%v at %v, %+v: a shorter wait than %v is enough", reference.limit, now, before, got.after)
 			}
 		}
