@@ -89,6 +89,20 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	return ""
 }
 
+// withinLimit returns the index of the first of the handlers that the backend's time
+// limit includes: those that come last and are the backend's own, except for the ones
+// that are to act when the time is over.
+func withinLimit(handlers []composed, backendLevel int) int {
+	first := len(handlers)
+	for first > 0 && handlers[first-1].level == backendLevel {
+		if rank := rankOf(handlers[first-1].handler); rank > 0 && rank < policy.Rank("rgate_concurrency") {
+			break
+		}
+		first--
+	}
+	return first
+}
+
 // chain puts handlers before the last one, the first outermost.
 func chain(handlers []composed, last caddyhttp.Handler) caddyhttp.Handler {
 	for _, c := range slices.Backward(handlers) {

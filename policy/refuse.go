@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -27,12 +26,7 @@ func (b *Base) RefuseWithJSON(w http.ResponseWriter, r *http.Request, status int
 }
 
 func (b *Base) refuse(w http.ResponseWriter, r *http.Request, status int, cause error, asJSON bool) error {
-	route := ""
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set("http.rgate.refused_by", b.name)
-		route, _ = repl.GetString("http.rgate.route")
-	}
-	refusals.count(refusal{b.name, route, status})
+	b.note(r, status)
 	if HasErrorRoutes(r.Context()) {
 		return caddyhttp.Error(status, cause)
 	}
