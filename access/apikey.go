@@ -3,8 +3,6 @@ package access
 import (
 	"errors"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -79,10 +77,9 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		challengeKey(w)
 		return p.Refuse(w, r, http.StatusUnauthorized, err)
 	}
-	if d, within := p.spend(held); !within {
+	if !p.spend(w.Header(), held) {
 		p.log(r, held, errKeyRate)
-		w.Header().Set("Retry-After", strconv.FormatInt(int64((d.after+time.Second-1)/time.Second), 10))
-		return p.Refuse(w, r, http.StatusTooManyRequests, errKeyRate)
+		return p.RefuseWithJSON(w, r, http.StatusTooManyRequests, errKeyRate)
 	}
 	p.admit(r, held)
 	return next.ServeHTTP(w, r)

@@ -49,10 +49,8 @@ func (p *APIKeyProvider) Cleanup() error { return p.stop() }
 func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	policy.StripIdentity(r)
 	held, err := p.judge(r)
-	if err == nil {
-		if _, within := p.spend(held); !within {
-			err = errKeyRate
-		}
+	if err == nil && !p.spend(w.Header(), held) {
+		err = errKeyRate
 	}
 	if err != nil {
 		p.log(r, held, err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -182,8 +183,8 @@ func TestAPIKeyBesideToken(t *testing.T) {
 	}
 }
 
-func TestAPIKeyRateLimit(t *testing.T) {
-	two := KeyRateLimit{Requests: 2}
+func TestAPILimit(t *testing.T) {
+	two := Limit{Requests: 2, Window: caddy.Duration(time.Minute)}
 	options := APIKeys{Keys: []Key{
 		{Name: "alice", SHA256: keyHash(t.Name() + "one"), RateLimit: &two},
 		{Name: "alice", SHA256: keyHash(t.Name() + "other"), RateLimit: &two},
@@ -208,7 +209,7 @@ func TestAPIKeyRateLimit(t *testing.T) {
 		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
 			t.Errorf("request %d: got %d, want %d", i, w.Code, tc.status)
 		}
-		if got := w.Result().Header; w.Code == 429 && (got.Get("Retry-After") == "" || got.Get("WWW-Authenticate") != "") {
+		if got := w.Result().Header; w.Code == 429 && (got.Get("Retry-After") == "" || got.Get("RateLimit-Remaining") != "0" || got.Get("WWW-Authenticate") != "") {
 			t.Errorf("request %d: got %v", i, got)
 		}
 	}
@@ -300,6 +301,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		sha256 `+keyHashB+`
 		rate_limit {
 			requests 5
+			window 1h
 		}
 	}
 	file keys.yaml
@@ -323,7 +325,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		{"rgate_api_key {\nkeys\n}", "key 1 has no name: give it that of its consumer, at Testfile:2"},
 		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "are the same key: give each a key of its own, with rgate hash-key --generate, at Testfile:3"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
-		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 0\n}\n}", "or remove the key to let nobody in with it, at Testfile:3"},
+		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is missing: say in what time 5 requests may pass, such as 60s, at Testfile:3"},
 	} {
 		if err := policy.Unmarshal(keysDispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%s: got %v, want %q", tc.text, err, tc.wrong)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -43,8 +44,8 @@ type APIKeys struct {
 
 	carrier carrier
 	ring    keyring
-	file    *keyFile   // nil without one
-	counter keyCounter // zero before start
+	file    *keyFile // nil without one
+	counts  *limiter // of all the process's keys; nil before start
 	logger  *zap.Logger
 }
 
@@ -56,6 +57,7 @@ var (
 	errNoKey      = errors.New("there is no API key")
 	errUnknownKey = errors.New("the API key is not known")
 	errExpiredKey = errors.New("the API key has expired")
+	errKeyRate    = errors.New("the API key is used too often")
 )
 
 // start makes the options ready for requests.
@@ -68,7 +70,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	if a.Header == "" && a.Query == "" && a.Cookie == "" {
 		a.Header = DefaultKeyHeader
 	}
-	if a.counter, err = countKeys(); err != nil {
+	if a.counts, err = acquireLimiter(sharedTable); err != nil {
 		return err
 	}
 	a.carrier = carrier{textproto.CanonicalMIMEHeaderKey(a.Header), a.Query, a.Cookie}
@@ -88,9 +90,9 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 // stop lets go of what start has acquired.
 func (a *APIKeys) stop() error {
 	var errs [2]error
-	if a.counter.limiter != nil {
-		a.counter = keyCounter{}
-		errs[0] = releaseKeyCounts()
+	if a.counts != nil {
+		a.counts = nil
+		errs[0] = releaseLimiter(sharedTable)
 	}
 	if file := a.file; file != nil {
 		a.file = nil
@@ -146,13 +148,19 @@ func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 	return held, nil
 }
 
-// spend counts a request of a key, and reports whether it is within the key's limit.
-func (a *APIKeys) spend(held *heldKey) (decision, bool) {
+// spend counts a request of a key, if that is limited, and says in the header how
+// much is left. It reports whether the request is within the limit. A key counts for
+// itself, whatever it is used for and however often the configuration is reloaded.
+func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
 	if held.limit == (limit{}) {
-		return decision{}, true
+		return true
 	}
-	d := a.counter.take(held)
-	return d, d.admitted
+	d := a.counts.take(uptime(), a.counts.hashBytes(0, held.digest[:]), 1, held.limit)
+	tell(header, &d, strconv.FormatInt(held.limit.requests, 10))
+	if !d.admitted {
+		tellRetry(header, d.after)
+	}
+	return d.admitted
 }
 
 // log says why a request is refused.

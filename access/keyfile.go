@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -86,9 +87,12 @@ func optionError(err error) error {
 	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		want := map[string]string{"string": "text, in quotes", "int": "a whole number"}[wrong.Type.String()]
-		if want == "" {
-			want = "a list, or options"
+		want := "a list, or options"
+		switch wrong.Type.Kind() {
+		case reflect.String:
+			want = "text, in quotes"
+		case reflect.Int64:
+			want = "a whole number"
 		}
 		return fmt.Errorf("%s must be %s", wrong.Field, want)
 	}

@@ -61,10 +61,11 @@ func TestWrongKeyFiles(t *testing.T) {
 		{"- {name: a, sha256: " + keyHashA + ", scope: [x]}\n", `line 1: unknown option "scope" (did you mean "scopes"?): use name, sha256, scopes`},
 		{"- {name: a, sha256: " + keyHashA + ", scopes: pay}\n", "line 1: scopes must be a list"},
 		{"- {name: 7, sha256: " + keyHashA + "}\n", "line 1: name must be text, in quotes"},
+		{"- {name: a, sha256: " + keyHashA + ", expires: 2027}\n", "line 1: expires must be text, in quotes"},
 		{"- {name: a, name: b}\n", "already defined"},
 		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: many}}\n", "line 1: rate_limit.requests must be a whole number"},
 		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 1, window: long}}\n", "line 1: window must be a duration such as 60s"},
-		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 0}}\n", "line 1: a rate_limit of 0 requests is out of range"},
+		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 0}}\n", "line 1: requests and window are missing"},
 		{"- {name: a, [1]: b}\n", "line 1: "},
 		{"- &a [*a]\n", "line 1: "},
 	} {

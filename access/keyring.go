@@ -33,7 +33,7 @@ type Key struct {
 	Expires Moment `json:"expires,omitempty"`
 
 	// How many requests may come with the key. Default: any number.
-	RateLimit *KeyRateLimit `json:"rate_limit,omitempty"`
+	RateLimit *Limit `json:"rate_limit,omitempty"`
 }
 
 // digest is the SHA-256 of a key.
@@ -103,11 +103,11 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 			return policy.Optionf("expires", "expires %q of key %q is no time: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
 		}
 	}
-	if key.RateLimit != nil {
-		if err := key.RateLimit.check(); err != nil {
-			return policy.Optionf("rate_limit."+err.Field(), "%v", err)
+	if l := key.RateLimit; l != nil {
+		if err := checkLimit("rate_limit.", l.Requests, l.Window); err != nil {
+			return err
 		}
-		held.limit = key.RateLimit.limit()
+		held.limit = limit{l.Requests, time.Duration(l.Window)}
 	}
 	ring[held.digest] = held
 	return nil

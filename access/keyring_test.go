@@ -97,9 +97,9 @@ func TestWrongKeys(t *testing.T) {
 		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `"" cannot be one of roles`},
 		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `expires "tomorrow" of key "alice" is no time: use a date such as 2027-01-31`},
 		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "is no time"},
-		{right(func(k *Key) { k.RateLimit = new(KeyRateLimit) }), "rate_limit.requests", "use 1 to 1000000000, or remove the key"},
-		{right(func(k *Key) { k.RateLimit = &KeyRateLimit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use a duration such as 60s"},
-		{right(func(k *Key) { k.RateLimit = &KeyRateLimit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)} }), "rate_limit.window", "up to 366 days"},
+		{right(func(k *Key) { k.RateLimit = new(Limit) }), "rate_limit.requests", "say how many may pass in what time"},
+		{right(func(k *Key) { k.RateLimit = &Limit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use 1ms to 8784h"},
+		{right(func(k *Key) { k.RateLimit = &Limit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)} }), "rate_limit.window", "use 1ms to 8784h"},
 	} {
 		ring := make(keyring)
 		if err := ring.add(&Key{Name: "first", SHA256: keyHash("first")}, 1); err != nil {
