@@ -26,7 +26,7 @@ type APIKeys struct {
 	// A file with such a list, in YAML or JSON, which may change: it is looked at
 	// every second. While it is missing or wrong, the keys stay as they were; only
 	// at the start is that an error. Placeholders such as `{env.HOME}` are replaced.
-	File string `json:"file,omitempty" caddyfile:"arg"`
+	File string `json:"file,omitempty"`
 
 	// The header field that has the key. In `Authorization`, the key follows the word
 	// `ApiKey` or `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.

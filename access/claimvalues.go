@@ -61,6 +61,11 @@ func (v ClaimValues) matchOne(claim any) bool {
 	return ok && slices.Contains(v, text)
 }
 
+// haveCommon reports whether two lists have something in common.
+func haveCommon(a, b []string) bool {
+	return slices.ContainsFunc(a, func(one string) bool { return slices.Contains(b, one) })
+}
+
 // claimText is the text of a claim that is neither an object, a list nor nothing.
 func claimText(claim any) (string, bool) {
 	switch claim := claim.(type) {

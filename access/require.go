@@ -149,10 +149,6 @@ func (p *Require) judge(who *identity) (scopes []string, err error) {
 // names reports whether a user or consumer is among those who may pass.
 func (p *Require) names(user string) bool { return user != "" && slices.Contains(p.Users, user) }
 
-func haveCommon(a, b []string) bool {
-	return slices.ContainsFunc(a, func(one string) bool { return slices.Contains(b, one) })
-}
-
 // insufficientScope is the challenge for a token that lacks a right (RFC 6750,
 // section 3.1).
 func insufficientScope(scopes []string) string {

@@ -284,7 +284,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 	line := func(name, key string) string { return fmt.Sprintf("- {name: %s, sha256: %s}\n", name, hashOfKey(key)) }
 	write(line("alice", "old-key"))
 	config := fmt.Sprintf("default_response: {status_code: 204}\nroutes: [{path_prefix: /in, backend: none}]\n"+
-		"backends: [{name: none, match_labels: {app_name: none}}]\napi_key: %s\n", file)
+		"backends: [{name: none, match_labels: {app_name: none}}]\napi_key: {file: %s}\n", file)
 	g := startGateway(t, config)
 	status := func(key string) int { return g.ask(t, "GET", "/in", "", "X-API-Key", key).status }
 	await := func(when, key string, want int) {
@@ -335,10 +335,10 @@ func TestKeyFileIsNeededAtTheStart(t *testing.T) {
 	}
 	broken := writeFile(t, "keys.yaml", "- {name: alice, sha256: my-secret-key}\n")
 	for options, want := range map[string]string{
-		"file: /nowhere/keys.yaml":                       "/nowhere/keys.yaml: no such file",
-		"file: " + broken:                                `keys.yaml: line 1: the sha256 of key "alice" is not 64 hexadecimal digits: give the key itself to rgate hash-key`,
-		"keys: [{name: a, sha256: my-secret-key}]":       "rgate.yaml:3: the sha256 of key \"a\" is not 64 hexadecimal digits",
-		"keys: []":                                       "rgate.yaml:3: there are no API keys",
+		"file: /nowhere/keys.yaml":                 "/nowhere/keys.yaml: no such file",
+		"file: " + broken:                          `keys.yaml: line 1: the sha256 of key "alice" is not 64 hexadecimal digits: give the key itself to rgate hash-key`,
+		"keys: [{name: a, sha256: my-secret-key}]": "rgate.yaml:3: the sha256 of key \"a\" is not 64 hexadecimal digits",
+		"keys: []": "rgate.yaml:3: there are no API keys",
 		"keys: [{name: a, sha256: a, expires: tomorow}]": "rgate.yaml:3: ",
 	} {
 		done := rgate(t, nil, "-c", config(options), "-p", fmt.Sprint(freePort(t)))

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
@@ -25,6 +27,10 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.APIKey":            reflect.TypeFor[access.APIKey](),
+	"access.IPFilter":          reflect.TypeFor[access.IPFilter](),
+	"access.Key":               reflect.TypeFor[access.Key](),
+	"access.Require":           reflect.TypeFor[access.Require](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
@@ -214,6 +220,18 @@ func TestReferenceTables(t *testing.T) {
 	}
 }
 
+// pageOf is the page that has the table of a type, or of all types of a room.
+var pageOf = map[string]string{
+	"access.APIKey":   "api-keys",
+	"access.IPFilter": "authorization",
+	"access.Key":      "api-keys",
+	"access.Require":  "authorization",
+	"balance":         "balancing",
+	"dockerupstreams": "docker-labels",
+	"gateway":         "yaml",
+	"stats":           "stats",
+}
+
 // neededTables are which page must have which table.
 func neededTables() []string {
 	needed := []string{
@@ -221,8 +239,8 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
-		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
-		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
+		room, _, _ := strings.Cut(name, ".")
+		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", cmp.Or(pageOf[name], pageOf[room]), name))
 	}
 	for _, block := range []string{"rgate", "backend", "route", "group", "deprecated", "timeouts", "default_response"} {
 		needed = append(needed, "caddyfile.md <!-- subdirectives: "+block+" -->")
