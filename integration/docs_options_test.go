@@ -33,6 +33,8 @@ var optionsOf = map[string]reflect.Type{
 	"access.Require":           reflect.TypeFor[access.Require](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
+	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
+	"gateway.Registration":     reflect.TypeFor[rgateway.Registration](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
 	"gateway.Share":            reflect.TypeFor[rgateway.Share](),
@@ -222,14 +224,15 @@ func TestReferenceTables(t *testing.T) {
 
 // pageOf is the page that has the table of a type, or of all types of a room.
 var pageOf = map[string]string{
-	"access.APIKey":   "api-keys",
-	"access.IPFilter": "authorization",
-	"access.Key":      "api-keys",
-	"access.Require":  "authorization",
-	"balance":         "balancing",
-	"dockerupstreams": "docker-labels",
-	"gateway":         "yaml",
-	"stats":           "stats",
+	"access.APIKey":      "api-keys",
+	"access.IPFilter":    "authorization",
+	"access.Key":         "api-keys",
+	"access.Require":     "authorization",
+	"balance":            "balancing",
+	"dockerupstreams":    "docker-labels",
+	"gateway":            "yaml",
+	"gateway.Operations": "operations",
+	"stats":              "stats",
 }
 
 // neededTables are which page must have which table.
