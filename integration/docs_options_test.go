@@ -26,6 +26,10 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.APIKey":            reflect.TypeFor[access.APIKey](),
+	"access.IPFilter":          reflect.TypeFor[access.IPFilter](),
+	"access.Key":               reflect.TypeFor[access.Key](),
+	"access.Require":           reflect.TypeFor[access.Require](),
 	"access.JWT":               reflect.TypeFor[access.JWT](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
