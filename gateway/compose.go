@@ -26,6 +26,9 @@ type composed struct {
 // compose puts the handlers of several levels, the outermost first, into the order
 // in which they run.
 func compose(levels ...[]caddyhttp.MiddlewareHandler) []composed {
+	if !slices.ContainsFunc(levels, func(level []caddyhttp.MiddlewareHandler) bool { return len(level) > 0 }) {
+		return nil
+	}
 	ranked := rankedOf(levels)
 	free := make([][]composed, len(ranked)+1) // by how many policies run before them
 	slot := 0
@@ -84,6 +87,20 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 		return module.CaddyModule().ID.Name()
 	}
 	return ""
+}
+
+// withinLimit returns the index of the first of the handlers that the backend's time
+// limit includes: those that come last and are the backend's own, except for the ones
+// that are to act when the time is over.
+func withinLimit(handlers []composed, backendLevel int) int {
+	first := len(handlers)
+	for first > 0 && handlers[first-1].level == backendLevel {
+		if rank := rankOf(handlers[first-1].handler); rank > 0 && rank < policy.Rank("rgate_concurrency") {
+			break
+		}
+		first--
+	}
+	return first
 }
 
 // chain puts handlers before the last one, the first outermost.

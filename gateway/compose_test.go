@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // named is a handler that does nothing. It is written as its name, after a slash
@@ -121,6 +124,50 @@ func TestUsersOfOtherHandlersAreIntroduced(t *testing.T) {
 	}
 	if a := get(t, "GET", url, "X-User-ID", "alice"); a.status != http.StatusUnauthorized {
 		t.Errorf("without a password: %d", a.status)
+	}
+}
+
+// forwarder is a handler that sends to another backend what the first one fails at.
+type forwarder struct {
+	To string `json:"to"`
+}
+
+func (forwarder) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.test_forwarder", New: func() caddy.Module { return new(forwarder) }}
+}
+
+func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	err := next.ServeHTTP(w, r)
+	if failure := new(policy.Failure); errors.As(err, failure) {
+		known, err := policy.ExchangeOf(r).Forward(f.To, w, r)
+		if !known {
+			return fmt.Errorf("no backend %s", f.To)
+		}
+		return err
+	}
+	return err
+}
+
+func init() { caddy.RegisterModule(new(forwarder)) }
+
+func TestForward(t *testing.T) {
+	works, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "for "+r.Header.Get("X-Gateway-Service")+" with "+r.Header.Get("X-Around"))
+	})
+	config := `{
+		"handle": [{"handler": "test_forwarder", "to": %q}],
+		"routes": [{"path_prefix": "/", "backend": "broken"}], "backends": [
+			{"name": "broken", "dial": ["` + deadAddress(t) + `"]},
+			{"name": "spare", "dial": ["` + works + `"], "around": [{"handler": "headers", "request": {"set": {"X-Around": ["its own"]}}}]}
+		]
+	}`
+	for to, want := range map[string]answer{
+		"spare": {status: http.StatusOK, body: "for spare with its own"}, "broken": {status: http.StatusServiceUnavailable}, "": {status: http.StatusInternalServerError},
+	} {
+		got := get(t, "GET", serve(t, start(t, fmt.Sprintf(config, to)), new(caddyhttp.Server)))
+		if got.status != want.status || want.body != "" && got.body != want.body {
+			t.Errorf("to %q: got %d %q, want %d %q", to, got.status, got.body, want.status, want.body)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 //
 // Placeholder | Description
 // ------------|-------------
+// `{http.rgate.gateway}` | The name of the gateway
 // `{http.rgate.route}` | The name of the route that matched
 // `{http.rgate.backend}` | The name of the backend that the request went to
 // `{http.rgate.param.NAME}` | What a pattern's segment `:NAME` stands for; `{http.rgate.param.*}` for a `*` at its end. Empty if it has none

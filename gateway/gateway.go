@@ -149,11 +149,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 // the handlers of the levels down to the route.
 func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyhttp.Handler {
 	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
-	// What comes last and is the backend's own is within its time limit.
-	last := len(handlers)
-	for last > 0 && handlers[last-1].level == len(levels) {
-		last--
-	}
+	last := withinLimit(handlers, len(levels))
 	way := b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
 		way = introducing(way)
@@ -190,6 +186,15 @@ func (g *Gateway) Cleanup() error {
 	return errors.Join(errs...)
 }
 
+func (g *Gateway) backendNamed(name string) *Backend {
+	for _, b := range g.Backends {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
 // ServeHTTP routes a request to its backend, or answers it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.stats.ServesPath(r.URL.Path) {
@@ -203,7 +208,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
 	}
 	g.protectIdentity(r)
-	ex := begin(r, route)
+	ex := begin(r, g, route)
 	share := route.choose(r)
 	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler)

@@ -33,7 +33,8 @@ type service struct {
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
 	around     []caddyhttp.MiddlewareHandler
-	called     []string // its name, as a header field has it
+	alone      caddyhttp.Handler // what stands around it, without any route
+	called     []string          // its name, as a header field has it
 }
 
 // provision loads the backend's proxy and what stands around it.
@@ -67,6 +68,9 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	if b.around, err = loadHandlers(ctx, b, "AroundRaw"); err != nil {
 		return fmt.Errorf("loading the handlers around backend %s: %w", b.Name, err)
 	}
+	handlers := compose(b.around)
+	last := withinLimit(handlers, 0)
+	b.alone = chain(handlers[:last], b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward))))
 	b.called = []string{b.Name}
 	return nil
 }
