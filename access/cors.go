@@ -322,6 +322,10 @@ func addVary(header http.Header, field string) {
 			}
 		}
 	}
+	if len(lines) == 0 {
+		header["Vary"] = []string{field} // faster than to append
+		return
+	}
 	header["Vary"] = append(lines[:len(lines):len(lines)], field)
 }
 

@@ -98,7 +98,7 @@ func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if parents := r.Header["Traceparent"]; len(parents) == 1 {
 		trace = traceID(parents[0])
 	}
-	tell(r, id, trace)
+	tellIDs(r, id, trace)
 	ew := editing(w, p, id)
 	err := next.ServeHTTP(ew, r)
 	ew.end()
@@ -119,9 +119,9 @@ func (p *RequestID) idOf(r *http.Request) string {
 	return newRequestID(time.Now())
 }
 
-// tell makes the IDs known to handlers further on, to placeholders and to the access
+// tellIDs makes the IDs known to handlers further on, to placeholders and to the access
 // log.
-func tell(r *http.Request, id, trace string) {
+func tellIDs(r *http.Request, id, trace string) {
 	ctx := r.Context()
 	var value any = id // once for both
 	caddyhttp.SetVar(ctx, requestIDVar, value)
