@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
@@ -25,6 +27,9 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.CORS":              reflect.TypeFor[access.CORS](),
+	"access.RequestID":         reflect.TypeFor[access.RequestID](),
+	"access.Security":          reflect.TypeFor[access.Security](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
@@ -214,6 +219,16 @@ func TestReferenceTables(t *testing.T) {
 	}
 }
 
+// Which page has the options of a room's types, or of one that has its own page.
+var (
+	pageOfRoom = map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}
+	pageOfType = map[string]string{
+		"access.CORS":      "cors",
+		"access.RequestID": "request-id",
+		"access.Security":  "security",
+	}
+)
+
 // neededTables are which page must have which table.
 func neededTables() []string {
 	needed := []string{
@@ -221,7 +236,7 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
-		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
+		page := cmp.Or(pageOfType[name], pageOfRoom[strings.Split(name, ".")[0]])
 		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
 	}
 	for _, block := range []string{"rgate", "backend", "route", "group", "deprecated", "timeouts", "default_response"} {
