@@ -158,6 +158,7 @@ func (p *printer) gateway(g *gateway.Gateway) {
 		p.block(at, "docker", words, func() { p.option(at+".cert_path", "cert_path", endpoint.CertPath) })
 	}
 	p.stats(g)
+	p.operations(g.Operations)
 	p.defaultResponse(g.DefaultResponse)
 	if g.TrustIdentity {
 		p.line("trust_identity", "trust_identity")
@@ -194,6 +195,25 @@ func (p *printer) stats(g *gateway.Gateway) {
 	})
 }
 
+func (p *printer) operations(o *gateway.Operations) {
+	if o == nil {
+		return
+	}
+	if o.Allow == nil && o.HandlersRaw == nil && o.Registration == nil {
+		p.line("operations", "operations", nonEmpty(o.Path)...)
+		return
+	}
+	p.block("operations", "operations", nonEmpty(o.Path), func() {
+		p.list("operations.allow", "allow", o.Allow)
+		if c := o.Registration; c != nil && c.TTL != 0 {
+			p.duration("operations.registration", "registration", c.TTL)
+		} else if c != nil {
+			p.line("operations.registration", "registration")
+		}
+		p.handlers("operations.handle", o.HandlersRaw)
+	})
+}
+
 func (p *printer) defaultResponse(response *gateway.DefaultResponse) {
 	if response == nil {
 		return
@@ -225,6 +245,9 @@ func (p *printer) backend(path string, b *gateway.Backend) {
 	}
 	if len(b.Dial) > 0 {
 		p.line(path+".dial", "dial", b.Dial...)
+	}
+	if b.Register {
+		p.line(path+".register", "register")
 	}
 	if b.Port != 0 {
 		p.line(path+".port", "port", strconv.Itoa(b.Port))

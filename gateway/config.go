@@ -35,6 +35,10 @@ type Gateway struct {
 	// The statistics page, `/stats` by default.
 	Stats *stats.Config `json:"stats,omitempty"`
 
+	// Endpoints for those who run the gateway, and a log of its last requests.
+	// Default: none; the admin API has the endpoints under `/rgate/gateway` anyway.
+	Operations *Operations `json:"operations,omitempty"`
+
 	// The answer to requests that no route matches. Default: 404 with an empty body.
 	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`
 
@@ -208,6 +212,10 @@ type Backend struct {
 	// Static addresses (`host:port`), for a backend without Docker. Excludes
 	// `match_labels` and the other options about containers, except for `scheme`.
 	Dial []string `json:"dial,omitempty"`
+
+	// Whether instances may register themselves, with `match_labels` and `dial` or
+	// in place of them. Needs the `registration` of the operations. Default: false.
+	Register bool `json:"register,omitempty"`
 
 	// How one of several containers is chosen: a selection policy of Caddy's
 	// reverse proxy. Default: random.

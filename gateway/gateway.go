@@ -38,6 +38,7 @@ type state struct {
 	router   *router
 	stats    *stats.Handle
 	unrouted *stats.Series
+	registry *registry // nil: nobody may register
 	logger   *zap.Logger
 }
 
@@ -62,8 +63,16 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("starting statistics: %w", err)
 	}
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
+	if g.Operations != nil && g.Operations.Registration != nil {
+		if g.registry, err = acquireRegistry(g.Name); err != nil {
+			return err
+		}
+	}
 	backends := make(map[string]*Backend, len(g.Backends))
 	for _, b := range g.Backends {
+		if b.Register {
+			b.registry = g.registry
+		}
 		if err := b.provision(ctx, g.Docker, ctx.Logger()); err != nil {
 			return err
 		}
@@ -72,6 +81,12 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.provisionRoutes(ctx, backends); err != nil {
 		return err
 	}
+	if g.Operations != nil {
+		if err := g.Operations.provision(ctx, g); err != nil {
+			return err
+		}
+	}
+	g.startsRunning()
 	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
 		return fmt.Errorf("registering the metrics of Docker: %w", err)
 	}
@@ -174,11 +189,15 @@ func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 
 // Cleanup releases what Provision acquired, however far it came.
 func (g *Gateway) Cleanup() error {
+	g.endsRunning()
 	var errs []error
 	for _, b := range g.Backends {
 		if b != nil {
 			errs = append(errs, b.release())
 		}
+	}
+	if g.registry != nil {
+		errs = append(errs, releaseRegistry(g.Name))
 	}
 	if g.stats != nil {
 		errs = append(errs, g.stats.Close())
@@ -199,6 +218,9 @@ func (g *Gateway) backendNamed(name string) *Backend {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
+	}
+	if g.Operations.serves(r.URL.Path) {
+		return g.Operations.handler.ServeHTTP(w, r)
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {

@@ -32,6 +32,8 @@ var optionsOf = map[string]reflect.Type{
 	"access.Security":          reflect.TypeFor[access.Security](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
+	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
+	"gateway.Registration":     reflect.TypeFor[rgateway.Registration](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
 	"gateway.Share":            reflect.TypeFor[rgateway.Share](),
@@ -223,9 +225,11 @@ func TestReferenceTables(t *testing.T) {
 var (
 	pageOfRoom = map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}
 	pageOfType = map[string]string{
-		"access.CORS":      "cors",
-		"access.RequestID": "request-id",
-		"access.Security":  "security",
+		"access.CORS":          "cors",
+		"access.RequestID":     "request-id",
+		"access.Security":      "security",
+		"gateway.Operations":   "operations",
+		"gateway.Registration": "operations",
 	}
 )
 
