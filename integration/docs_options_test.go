@@ -26,6 +26,9 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.CORS":              reflect.TypeFor[access.CORS](),
+	"access.RequestID":         reflect.TypeFor[access.RequestID](),
+	"access.Security":          reflect.TypeFor[access.Security](),
 	"access.APIKey":            reflect.TypeFor[access.APIKey](),
 	"access.IPFilter":          reflect.TypeFor[access.IPFilter](),
 	"access.Key":               reflect.TypeFor[access.Key](),
