@@ -47,6 +47,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_rate_limit", httpcaddyfile.Before, "request_header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_throttle", httpcaddyfile.Before, "request_header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_transform", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_fallback", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_cache", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_coalesce", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_concurrency", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_circuit_breaker", httpcaddyfile.Before, "reverse_proxy")
 	// The gateway answers everything that reaches it, like reverse_proxy.
 	httpcaddyfile.RegisterDirectiveOrder("rgate", httpcaddyfile.Before, "reverse_proxy")
 }

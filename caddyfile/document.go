@@ -28,6 +28,9 @@ type document struct {
 	// Whether to write a line to the log for every request. Default: false.
 	AccessLog bool `json:"access_log,omitempty"`
 
+	// The server that the gateway is in.
+	Server *serverOptions `json:"server,omitempty"`
+
 	gateway.Gateway
 }
 
@@ -96,6 +99,9 @@ func (r *reader) check(doc *document) error {
 			return r.failAt("admin", `%q is not an address: use one such as "localhost:2019", or off`, doc.Admin)
 		}
 	}
+	if err := r.checkServer(doc.Server); err != nil {
+		return err
+	}
 	var problem *gateway.Problem
 	if err := doc.Check(); errors.As(err, &problem) {
 		return r.failAt(problem.Path, "%s", problem.Text(func(other string) string {
@@ -118,6 +124,7 @@ func (doc *document) config(listen []string) ([]byte, error) {
 		Listen: listen,
 		Routes: caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}},
 	}
+	doc.Server.apply(server)
 	if doc.AccessLog {
 		server.Logs = new(caddyhttp.ServerLogConfig)
 	}

@@ -97,6 +97,7 @@ func (p *printer) document(doc *document) error {
 		}
 		p.global = append(p.global, "admin "+quoted)
 	}
+	p.server(doc.Server)
 	address, hosts := p.addresses(doc.Listen)
 	if p.err != nil {
 		return p.err
@@ -158,6 +159,9 @@ func (p *printer) gateway(g *gateway.Gateway) {
 	}
 	p.stats(g)
 	p.defaultResponse(g.DefaultResponse)
+	if g.TrustIdentity {
+		p.line("trust_identity", "trust_identity")
+	}
 	for i, backend := range g.Backends {
 		at := element("backends", i)
 		p.block(at, "backend", []string{backend.Name}, func() { p.backend(at, backend) })
@@ -275,13 +279,13 @@ func (p *printer) option(path, keyword, value string) {
 
 func (p *printer) duration(path, keyword string, value caddy.Duration) {
 	if value != 0 {
-		p.line(path, keyword, formatDuration(time.Duration(value)))
+		p.line(path, keyword, formatDuration(value))
 	}
 }
 
 // formatDuration writes a duration without the zeros of its String: 1m, not 1m0s.
-func formatDuration(d time.Duration) string {
-	text := d.String()
+func formatDuration(d caddy.Duration) string {
+	text := time.Duration(d).String()
 	if strings.HasSuffix(text, "m0s") {
 		text = text[:len(text)-2]
 	}

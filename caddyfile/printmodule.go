@@ -10,10 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // arguments are the options of Caddy's selection policies that are arguments of
@@ -49,7 +50,7 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 	delete(options, ns.inlineKey)
 	words := []string{name}
 	if keyword == "" {
-		keyword, words = name, nil
+		keyword, words = directiveOf(name), nil
 	}
 	for _, key := range arguments[name] {
 		if value, ok := options[key]; ok && ns == policies {
@@ -61,39 +62,92 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 		p.line(path, keyword, words...)
 		return
 	}
-	p.readable(ns, name, options)
+	if disabled, ok := options["disabled"].(bool); ok && disabled && ns == handlers && len(options) == 1 {
+		p.line(path, keyword, adminOff)
+		return
+	}
+	if module, err := caddy.GetModule(ns.name + "." + name); err == nil {
+		p.readable(reflect.TypeOf(module.New()), options)
+	}
 	p.block(path, keyword, words, func() {
 		for _, key := range slices.Sorted(maps.Keys(options)) {
-			at, value := member(path, key), options[key]
-			switch {
-			case key == "fallback" && ns == policies:
-				p.module(at, key, ns, caddyconfig.JSON(value, nil))
-			case value == true:
-				p.line(at, key)
-			default:
-				p.line(at, key, p.words(at, value)...)
+			if at := member(path, key); key == "fallback" && ns == policies {
+				p.module(at, key, ns, caddyconfig.JSON(options[key], nil))
+			} else {
+				p.subdirective(at, key, options[key])
 			}
 		}
 	})
 }
 
-// readable makes durations of numbers of nanoseconds.
-func (p *printer) readable(ns namespace, name string, options map[string]any) {
-	module, err := caddy.GetModule(ns.name + "." + name)
+// directiveOf is what a handler of rgate is called in a gateway.
+func directiveOf(handler string) string {
+	short := strings.TrimPrefix(handler, policy.Prefix)
+	if _, ok := policy.Lookup(short); ok {
+		return short
+	}
+	return handler // such as rgate_stats, beside which there is stats
+}
+
+// subdirective writes an option of a module: a word or several, a block of what is
+// in a map, or one block for each map of a list.
+func (p *printer) subdirective(path, key string, value any) {
+	keyword, err := quote(key)
 	if err != nil {
-		return
+		p.fails(path, "%v", err)
 	}
-	t := reflect.Indirect(reflect.ValueOf(module.New())).Type()
-	if t.Kind() != reflect.Struct {
+	switch value := value.(type) {
+	case bool:
+		if value {
+			p.line(path, keyword)
+			return
+		}
+	case map[string]any:
+		p.block(path, keyword, nil, func() {
+			for _, key := range slices.Sorted(maps.Keys(value)) {
+				p.subdirective(member(path, key), key, value[key])
+			}
+		})
 		return
+	case []any:
+		if len(value) > 0 && reflect.TypeOf(value[0]).Kind() == reflect.Map {
+			for i, one := range value {
+				p.subdirective(element(path, i), key, one)
+			}
+			return
+		}
 	}
-	for _, f := range p.fieldsOf(t) {
-		if number, ok := options[f.name].(json.Number); ok && f.typ == durationType {
+	p.line(path, keyword, p.words(path, value)...)
+}
+
+// readable makes durations of numbers of nanoseconds, after the type that a value
+// is decoded into.
+func (p *printer) readable(t reflect.Type, value any) any {
+	switch {
+	case t == durationType:
+		if number, ok := value.(json.Number); ok {
 			if nanoseconds, err := number.Int64(); err == nil {
-				options[f.name] = formatDuration(time.Duration(nanoseconds))
+				return formatDuration(caddy.Duration(nanoseconds))
+			}
+		}
+	case t.Kind() == reflect.Pointer:
+		return p.readable(t.Elem(), value)
+	case t.Kind() == reflect.Struct:
+		if object, ok := value.(map[string]any); ok {
+			for _, f := range p.fieldsOf(t) {
+				if inner, ok := object[f.name]; ok {
+					object[f.name] = p.readable(f.typ, inner)
+				}
+			}
+		}
+	case t.Kind() == reflect.Slice:
+		if list, ok := value.([]any); ok {
+			for i := range list {
+				list[i] = p.readable(t.Elem(), list[i])
 			}
 		}
 	}
+	return value
 }
 
 // words writes a plain value, or a list of them, as the arguments of a subdirective.

@@ -40,6 +40,7 @@ var (
 	headersType         = reflect.TypeFor[caddyhttp.MatchHeader]()
 	queryType           = reflect.TypeFor[caddyhttp.MatchQuery]()
 	rawType             = reflect.TypeFor[json.RawMessage]()
+	sizeType            = reflect.TypeFor[policy.Size]()
 	jsonUnmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
@@ -94,10 +95,22 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 		return nil, r.mismatch(n, path, "a map of keys and values")
 	}
 	object := make(map[string]any, len(n.Content)/2+1)
+	list, holds := holders[t]
+	var policies []held
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, node := n.Content[i], n.Content[i+1]
 		if key.Value == inlineKey && inlineKey != "" {
 			continue
+		}
+		if holds {
+			p, known, err := r.policy(key, node, member(path, key.Value))
+			if err != nil {
+				return nil, err
+			}
+			if known {
+				policies = append(policies, p)
+				continue
+			}
 		}
 		f, err := r.field(key, t, inlineKey)
 		if err != nil {
@@ -121,6 +134,7 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 			return nil, err
 		}
 	}
+	hold(object, list, policies)
 	return object, nil
 }
 
@@ -139,10 +153,19 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 	if len(known) == 0 {
 		return field{}, r.fail(key, "unknown key %q: there are no options here, so remove it", key.Value)
 	}
-	if hint := policy.Suggest(key.Value, known); hint != "" {
+	_, holds := holders[t]
+	likely := known
+	if holds {
+		likely = append(policy.Names(), known...)
+	}
+	if hint := policy.Suggest(key.Value, likely); hint != "" {
 		return field{}, r.fail(key, "unknown key %q%s", key.Value, hint)
 	}
-	return field{}, r.fail(key, "unknown key %q: the keys here are %s", key.Value, strings.Join(known, ", "))
+	list := strings.Join(known, ", ")
+	if holds {
+		list += ", or a policy such as rate_limit"
+	}
+	return field{}, r.fail(key, "unknown key %q: the keys here are %s", key.Value, list)
 }
 
 // fieldsOf lists the fields of a struct that have a name in JSON.
@@ -262,8 +285,15 @@ func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) 
 		return nil, err
 	}
 	encoded, err := json.Marshal(value)
+	decoded := reflect.New(t)
 	if err == nil {
-		err = json.Unmarshal(encoded, reflect.New(t).Interface())
+		err = json.Unmarshal(encoded, decoded.Interface())
+	}
+	if err != nil && t == sizeType {
+		return nil, r.mismatch(n, path, err.Error())
+	}
+	if err == nil && t == sizeType { // as a number, like a Caddyfile
+		encoded, err = json.Marshal(decoded.Interface())
 	}
 	if err != nil {
 		return nil, r.fail(n, "%s is not valid: %s", path, reason(err))

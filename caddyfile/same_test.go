@@ -17,6 +17,7 @@ docker:
     cert_path: /etc/rgate/certs
 stats: {path: /figures, interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
 default_response: {body: "not # here", status_code: 403}
+trust_identity: true
 handle:
   - handler: headers
     response: {set: {X-Served-By: [rgate]}, deferred: true}
@@ -94,6 +95,7 @@ backends:
 			}
 		}
 		default_response "not # here" 403
+		trust_identity
 		header >X-Served-By rgate
 		@old path /api/payment/old*
 
@@ -183,6 +185,7 @@ backends:
 		"stats": {"path": "/figures", "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
 		"default_response": {"body": "not # here", "status_code": 403},
+		"trust_identity": true,
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
 		"routes": [
 			{

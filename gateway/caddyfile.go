@@ -36,6 +36,7 @@ func init() {
 //	        body   <body>
 //	        status <status>
 //	    }
+//	    trust_identity
 //
 //	    backend <name> {
 //	        # the containers ...
@@ -59,6 +60,7 @@ func init() {
 //	        proxy {
 //	            <subdirectives of reverse_proxy...>
 //	        }
+//	        <policies...>
 //	        around {
 //	            <directives...>
 //	        }
@@ -156,6 +158,8 @@ func (p *parser) parse() error {
 			}
 		case "default_response":
 			err = p.defaultResponse()
+		case "trust_identity":
+			err = p.flag("trust_identity", &p.gateway.TrustIdentity)
 		case "backend", "route", "group":
 			// They wait until the matchers that they may name are known.
 			blocks = append(blocks, p.NextSegment())
@@ -166,7 +170,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "default_response", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "default_response", "trust_identity", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err
@@ -285,12 +289,18 @@ func (p *parser) backend() error {
 		return p.ArgErr()
 	}
 	p.gateway.Backends = append(p.gateway.Backends, b)
+	directive := p.tokens[path]
+	var policies []caddyfile.Segment
 	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		if err := p.backendOption(path, b); err != nil {
+		if _, ok := policy.Lookup(strings.TrimPrefix(p.Val(), policy.Prefix)); ok {
+			policies = append(policies, p.NextSegment())
+		} else if err := p.backendOption(path, b); err != nil {
 			return err
 		}
 	}
-	return nil
+	handlers, err := p.handlers(directive, policies, nil)
+	b.AroundRaw = append(b.AroundRaw, handlers...)
+	return err
 }
 
 func (p *parser) backendOption(path string, b *Backend) (err error) {

@@ -18,6 +18,7 @@ import (
 //
 // Placeholder | Description
 // ------------|-------------
+// `{http.rgate.gateway}` | The name of the gateway
 // `{http.rgate.route}` | The name of the route that matched
 // `{http.rgate.backend}` | The name of the backend that the request went to
 // `{http.rgate.param.NAME}` | What a pattern's segment `:NAME` stands for; `{http.rgate.param.*}` for a `*` at its end. Empty if it has none
@@ -37,7 +38,15 @@ type Gateway struct {
 	// The answer to requests that no route matches. Default: 404 with an empty body.
 	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`
 
-	// Handlers that run before every route's own, in this order.
+	// Whether to believe what clients say in the header fields by which backends
+	// learn who sent a request: X-User-ID and all that begin with X-Consumer-. They
+	// are taken away otherwise. It is right if a gateway in front of this one sets
+	// them, and nobody else can reach this one. Default: false.
+	TrustIdentity bool `json:"trust_identity,omitempty"`
+
+	// Handlers that run for every route. Policies, whose names begin with `rgate_`,
+	// run in a fixed order, and those of a route or a group win over those out here;
+	// the others run in the order given, before those of groups and routes.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	// Which requests go to which backend. The route that says most about a path
@@ -113,7 +122,7 @@ type Route struct {
 	// what comes before the `*` at its end. Default: false.
 	StripPrefix bool `json:"strip_prefix,omitempty"`
 
-	// Handlers that run before the backend's, in this order.
+	// Handlers that run before the backend's, in this order; policies in their own.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	// The name of the backend. Required, unless there are several.
@@ -163,7 +172,7 @@ type Group struct {
 	// Tells clients that what these routes lead to will go away.
 	Deprecated *Deprecation `json:"deprecated,omitempty"`
 
-	// Handlers that run before every route's own, in this order.
+	// Handlers that run before every route's own, in this order; policies in theirs.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	// The routes.
@@ -217,7 +226,8 @@ type Backend struct {
 	// except for `upstreams` and `dynamic_upstreams`.
 	ProxyRaw json.RawMessage `json:"proxy,omitempty"`
 
-	// Handlers that run around the proxy, the first outermost.
+	// Handlers that run around the proxy, the first outermost; policies in their own
+	// order.
 	AroundRaw []json.RawMessage `json:"around,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	service

@@ -16,13 +16,6 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// failure is an upstream's failure to answer: with it, the gateway answers in
-// the upstream's place.
-type failure struct{ cause error }
-
-func (f failure) Error() string { return f.cause.Error() }
-func (f failure) Unwrap() error { return f.cause }
-
 // upstreamError gives an error of the proxy the status that its client shall see:
 // 503 for everything that means that the backend is down, 504 if it was reached
 // and did not answer in time, 502 if it answered nonsense.
@@ -44,7 +37,7 @@ func upstreamError(err error) error {
 	}
 	switch status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		handlerErr.StatusCode, handlerErr.Err = status, failure{handlerErr.Err}
+		handlerErr.StatusCode, handlerErr.Err = status, policy.Failure{Cause: handlerErr.Err}
 		return handlerErr
 	}
 	return err
@@ -88,12 +81,14 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := next.ServeHTTP(w, r)
 		var handlerErr caddyhttp.HandlerError
-		var failed failure
+		var failed policy.Failure
 		if err == nil || !errors.As(err, &failed) || !errors.As(err, &handlerErr) {
 			return err
 		}
 		if handlerErr.StatusCode == http.StatusServiceUnavailable {
-			w.Header().Set("Retry-After", "1")
+			if header := w.Header(); header.Get("Retry-After") == "" {
+				header.Set("Retry-After", "1")
+			}
 		}
 		if policy.HasErrorRoutes(r.Context()) {
 			return err
@@ -101,7 +96,7 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
 			ex := exchangeOf(r)
 			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
-				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.cause))
+				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.Cause))
 		}
 		policy.WriteStatus(w, r, handlerErr.StatusCode)
 		return nil

@@ -8,12 +8,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/policy"
 )
 
 // exchange is what the gateway knows of a request while it is under way. It is
 // used by one goroutine at a time, and outlives the handler: access logs ask for
 // placeholders after it.
 type exchange struct {
+	gateway *Gateway
 	route   *Route
 	backend string
 	path    string // as it led to the route
@@ -27,12 +29,10 @@ type exchange struct {
 	timedOut bool
 }
 
-const exchangeVar = "rgate.exchange"
-
 // begin makes the exchange of a request known to what handles it further on.
-func begin(r *http.Request, route *Route) *exchange {
-	ex := &exchange{route: route, path: r.URL.Path}
-	caddyhttp.SetVar(r.Context(), exchangeVar, ex)
+func begin(r *http.Request, g *Gateway, route *Route) *exchange {
+	ex := &exchange{gateway: g, route: route, path: r.URL.Path}
+	caddyhttp.SetVar(r.Context(), policy.ExchangeVar, ex)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
 	}
@@ -41,12 +41,14 @@ func begin(r *http.Request, route *Route) *exchange {
 
 // exchangeOf returns the exchange of a request that came through a gateway.
 func exchangeOf(r *http.Request) *exchange {
-	ex, _ := caddyhttp.GetVar(r.Context(), exchangeVar).(*exchange)
+	ex, _ := caddyhttp.GetVar(r.Context(), policy.ExchangeVar).(*exchange)
 	return ex
 }
 
 func (ex *exchange) placeholder(key string) (any, bool) {
 	switch key {
+	case "http.rgate.gateway":
+		return ex.gateway.Name, true
 	case "http.rgate.route":
 		return ex.route.name, true
 	case "http.rgate.backend":
@@ -63,6 +65,24 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 	return nil, false
 }
 
+// Place implements policy.Exchange.
+func (ex *exchange) Place() policy.Place {
+	return policy.Place{Gateway: ex.gateway.Name, Route: ex.route.name, Backend: ex.backend}
+}
+
+// Forward implements policy.Exchange. Statistics go on to count the request for the
+// backend that it was meant for.
+func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error) {
+	b := ex.gateway.backendNamed(backend)
+	if b == nil {
+		return false, nil
+	}
+	before := ex.backend
+	ex.backend = b.Name
+	defer func() { ex.backend = before }()
+	return true, b.alone.ServeHTTP(w, r)
+}
+
 // target returns the container that the last attempt went to, or nil.
 func (ex *exchange) target() *dockerupstreams.Target {
 	if ex.set == nil || ex.dial == "" {
@@ -70,3 +90,6 @@ func (ex *exchange) target() *dockerupstreams.Target {
 	}
 	return ex.set.ByDial(ex.dial)
 }
+
+// Interface guard
+var _ policy.Exchange = (*exchange)(nil)

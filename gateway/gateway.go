@@ -87,16 +87,16 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	used := make(map[string]bool, len(backends))
 	var routes []*Route
 	for _, rt := range g.allRoutes() {
-		handlers := slices.Clone(common)
+		levels := [][]caddyhttp.MiddlewareHandler{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
 				if ofGroups[group], err = loadHandlers(ctx, group, "HandlersRaw"); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
 			}
-			handlers = append(handlers, ofGroups[group]...)
+			levels = append(levels, ofGroups[group])
 		}
-		if err := rt.provision(ctx, handlers, backends, g); err != nil {
+		if err := rt.provision(ctx, levels, backends, g); err != nil {
 			return err
 		}
 		for _, name := range rt.backendNames() {
@@ -113,8 +113,8 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	return nil
 }
 
-// provision loads the route's handlers, which run after those given.
-func (rt *Route) provision(ctx caddy.Context, before []caddyhttp.MiddlewareHandler, backends map[string]*Backend, g *Gateway) error {
+// provision loads the route's handlers, which are a level within those given.
+func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHandler, backends map[string]*Backend, g *Gateway) error {
 	var err error
 	if rt.pattern, err = rt.parsePattern(); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (rt *Route) provision(ctx caddy.Context, before []caddyhttp.MiddlewareHandl
 	if err != nil {
 		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
 	}
-	handlers := append(before, own...)
+	levels := append(outer, own)
 	var announced http.Header
 	if rt.Deprecated != nil {
 		fields, problem := rt.Deprecated.fields()
@@ -136,17 +136,28 @@ func (rt *Route) provision(ctx caddy.Context, before []caddyhttp.MiddlewareHandl
 	rt.shares = rt.newShares()
 	for i := range rt.shares {
 		s := &rt.shares[i]
-		var handler caddyhttp.Handler = backends[s.backend]
-		if rt.StripPrefix {
-			handler = rt.stripping(handler)
-		}
-		handler = answerFailures(g.logger, chain(handlers, handler))
+		handler := answerFailures(g.logger, rt.way(levels, backends[s.backend]))
 		if announced != nil {
 			handler = announcing(announced, handler)
 		}
 		s.series, s.handler = g.stats.Series(rt.name, s.backend), handler
 	}
 	return nil
+}
+
+// way is what a request of the route goes through on its way to a backend, given
+// the handlers of the levels down to the route.
+func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyhttp.Handler {
+	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
+	last := withinLimit(handlers, len(levels))
+	way := b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
+	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
+		way = introducing(way)
+	}
+	if rt.StripPrefix {
+		way = rt.stripping(way)
+	}
+	return chain(handlers[:last], way)
 }
 
 // stripping is a middleware that takes off what comes before the open end of the
@@ -175,6 +186,15 @@ func (g *Gateway) Cleanup() error {
 	return errors.Join(errs...)
 }
 
+func (g *Gateway) backendNamed(name string) *Backend {
+	for _, b := range g.Backends {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
 // ServeHTTP routes a request to its backend, or answers it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.stats.ServesPath(r.URL.Path) {
@@ -187,7 +207,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.router.misleading(r, route) {
 		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
 	}
-	ex := begin(r, route)
+	g.protectIdentity(r)
+	ex := begin(r, g, route)
 	share := route.choose(r)
 	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler)
@@ -244,17 +265,6 @@ func loadHandlers(ctx caddy.Context, owner any, field string) ([]caddyhttp.Middl
 		handlers = append(handlers, module.(caddyhttp.MiddlewareHandler))
 	}
 	return handlers, nil
-}
-
-// chain puts handlers before the last one, the first outermost.
-func chain(handlers []caddyhttp.MiddlewareHandler, last caddyhttp.Handler) caddyhttp.Handler {
-	for i := len(handlers) - 1; i >= 0; i-- {
-		handler, next := handlers[i], last
-		last = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-			return handler.ServeHTTP(w, r, next)
-		})
-	}
-	return last
 }
 
 // Interface guards

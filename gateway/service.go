@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/policy"
 )
 
 // Defaults of a backend's proxy, where they differ from Caddy's.
@@ -31,7 +32,9 @@ const (
 type service struct {
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
-	handler    caddyhttp.Handler
+	around     []caddyhttp.MiddlewareHandler
+	alone      caddyhttp.Handler // what stands around it, without any route
+	called     []string          // its name, as a header field has it
 }
 
 // provision loads the backend's proxy and what stands around it.
@@ -62,22 +65,26 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	if err := b.wrapTransport(ctx, options); err != nil {
 		return fmt.Errorf("loading the transports of backend %s: %w", b.Name, err)
 	}
-	around, err := loadHandlers(ctx, b, "AroundRaw")
-	if err != nil {
+	if b.around, err = loadHandlers(ctx, b, "AroundRaw"); err != nil {
 		return fmt.Errorf("loading the handlers around backend %s: %w", b.Name, err)
 	}
-	b.handler = chain(around, caddyhttp.HandlerFunc(b.forward))
+	handlers := compose(b.around)
+	last := withinLimit(handlers, 0)
+	b.alone = chain(handlers[:last], b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward))))
+	b.called = []string{b.Name}
 	return nil
 }
 
-// ServeHTTP sends a request to one of the backend's upstreams.
-func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	if b.Timeouts != nil && b.Timeouts.Total > 0 {
+// within bounds how long a handler of the backend may take.
+func (b *Backend) within(next caddyhttp.Handler) caddyhttp.Handler {
+	if b.Timeouts == nil || b.Timeouts.Total <= 0 {
+		return next
+	}
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), time.Duration(b.Timeouts.Total))
 		defer cancel()
-		r = r.WithContext(ctx)
-	}
-	return b.handler.ServeHTTP(w, r)
+		return next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // forward is the innermost handler of a backend: the proxy.
@@ -85,6 +92,7 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	ex := exchangeOf(r)
 	ex.set, ex.dial, ex.tried, ex.timedOut = nil, "", nil, false
 	keepPathBytes(r)
+	r.Header[policy.HeaderGatewayService] = b.called
 	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {
 		return upstreamError(err)
 	}

@@ -57,10 +57,15 @@ func jsonKeys(t reflect.Type) (keys []string) {
 	return keys
 }
 
-// fileKeys are the keys at the top of an rgate YAML file, as an error lists them.
-func fileKeys(t *testing.T) []string {
-	_, err := adaptSnippet(&snippet{lang: "yaml", text: "zzzzzzzzzz: 1\n"})
-	return listIn(t, err, "the keys here are ", "")
+// fileKeys are the keys of an rgate YAML file, or of the maps at a path in it, as
+// an error lists them.
+func fileKeys(t *testing.T, path string) []string {
+	text := "zzzzzzzzzz: 1"
+	for _, key := range slices.Backward(strings.FieldsFunc(path, func(c rune) bool { return c == '.' })) {
+		text = key + ": {" + text + "}"
+	}
+	_, err := adaptSnippet(&snippet{lang: "yaml", text: text + "\n"})
+	return listIn(t, err, "the keys here are ", ", or a policy")
 }
 
 // subdirectivesOf are those of a block in the Caddyfile, as an error lists them.
@@ -189,7 +194,7 @@ func TestReferenceTables(t *testing.T) {
 			case "metrics":
 				want = metricNames(t)
 			case "yaml":
-				want = fileKeys(t)
+				want = fileKeys(t, m[2])
 			}
 			got, err := tableAt(lines[i+1:])
 			if err != nil {
@@ -213,7 +218,7 @@ func TestReferenceTables(t *testing.T) {
 func neededTables() []string {
 	needed := []string{
 		"README.md <!-- labels -->", "docker-labels.md <!-- labels -->",
-		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->",
+		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]

@@ -33,6 +33,13 @@ func (c *counters) count(what refusal) {
 	n.(*atomic.Uint64).Add(1)
 }
 
+func (c *counters) each(f func(what refusal, n uint64)) {
+	c.all.Range(func(key, n any) bool {
+		f(key.(refusal), n.(*atomic.Uint64).Load())
+		return true
+	})
+}
+
 // collector renders the refusals as a metric.
 type collector struct{ refused *prometheus.Desc }
 
@@ -41,11 +48,9 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.refused }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	refusals.all.Range(func(key, n any) bool {
-		what := key.(refusal)
+	refusals.each(func(what refusal, n uint64) {
 		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue,
-			float64(n.(*atomic.Uint64).Load()), what.policy, what.route, strconv.Itoa(what.status))
-		return true
+			float64(n), what.policy, what.route, strconv.Itoa(what.status))
 	})
 }
 

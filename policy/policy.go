@@ -33,6 +33,11 @@ var order = []string{
 	"rgate_rate_limit",
 	"rgate_throttle",
 	"rgate_transform",
+	"rgate_fallback",
+	"rgate_cache",
+	"rgate_coalesce",
+	"rgate_concurrency",
+	"rgate_circuit_breaker",
 }
 
 // Rank is where in the fixed order of policies a handler belongs, from 1 on. It is

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -17,12 +16,7 @@ import (
 //
 // If the server has error routes (`handle_errors`), they write the answer.
 func (b *Base) Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
-	route := ""
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set("http.rgate.refused_by", b.name)
-		route, _ = repl.GetString("http.rgate.route")
-	}
-	refusals.count(refusal{b.name, route, status})
+	b.note(r, status)
 	if HasErrorRoutes(r.Context()) {
 		return caddyhttp.Error(status, cause)
 	}

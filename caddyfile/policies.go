@@ -1,0 +1,88 @@
+package caddyfile
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/policy"
+)
+
+// holders are the types on which policies may stand under their short names, and
+// the key of the list of handlers that they become part of.
+var holders = map[reflect.Type]string{
+	reflect.TypeFor[document]():        "handle",
+	reflect.TypeFor[gateway.Group]():   "handle",
+	reflect.TypeFor[gateway.Route]():   "handle",
+	reflect.TypeFor[gateway.Backend](): "around",
+}
+
+// held is a policy that stands on a holder.
+type held struct {
+	rank    int
+	options map[string]any
+}
+
+// policy reads a policy under its short name:
+//
+//	jwt: {…}        its options
+//	jwt:            none, like true
+//	jwt: false      turned off
+//	cors: [a, b]    what its directive has as arguments
+func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
+	module, ok := policy.Lookup(key.Value)
+	if !ok {
+		return held{}, false, nil
+	}
+	r.lines[path] = key.Line
+	name := module.ID.Name()
+	var err error
+	if n, err = r.policyOptions(key, n, path); err != nil {
+		return held{}, true, err
+	}
+	options, err := r.options(n, module, path, "")
+	if err != nil {
+		return held{}, true, err
+	}
+	options["handler"] = name
+	return held{policy.Rank(name), options}, true, nil
+}
+
+// policyOptions rewrites the shorter spellings of a policy as the map of its options.
+func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, error) {
+	isBool := n.ShortTag() == "!!bool"
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return n, nil
+	case isNull(n), isBool && strings.EqualFold(n.Value, "true"):
+		return mapping(key), nil
+	case isBool, n.ShortTag() == "!!str" && n.Value == "off":
+		return mapping(n, scalar(n, "disabled"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: n.Line}), nil
+	}
+	module, _ := policy.Lookup(key.Value)
+	argument, ok := policy.Argument(module, n.Kind == yaml.SequenceNode)
+	if !ok {
+		return nil, r.mismatch(n, path, "a map of its options")
+	}
+	if list, _ := policy.Argument(module, true); list == argument && n.Kind == yaml.ScalarNode {
+		n = sequence(n, n)
+	}
+	return mapping(n, scalar(n, argument), n), nil
+}
+
+// hold puts policies, in their order, behind the handlers that a holder has.
+func hold(object map[string]any, list string, policies []held) {
+	if len(policies) == 0 {
+		return
+	}
+	handlers, _ := object[list].([]any)
+	slices.SortStableFunc(policies, func(a, b held) int { return cmp.Compare(a.rank, b.rank) })
+	for _, p := range policies {
+		handlers = append(handlers, p.options)
+	}
+	object[list] = handlers
+}

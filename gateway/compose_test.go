@@ -1,0 +1,179 @@
+package gateway
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// named is a handler that does nothing. It is written as its name, after a slash
+// what tells it from others of that name, and a minus in front if it is turned off.
+type named struct {
+	name, id string
+	off      bool
+}
+
+func (n *named) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: caddy.ModuleID("http.handlers." + n.name)}
+}
+func (n *named) Off() bool { return n.off }
+func (n *named) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return next.ServeHTTP(w, r)
+}
+
+// levelsOf reads levels, which are separated by bars.
+func levelsOf(text string) (levels [][]caddyhttp.MiddlewareHandler) {
+	for level := range strings.SplitSeq(text, "|") {
+		var handlers []caddyhttp.MiddlewareHandler
+		for word := range strings.FieldsSeq(level) {
+			n := new(named)
+			word, n.off = strings.CutPrefix(word, "-")
+			n.name, n.id, _ = strings.Cut(word, "/")
+			handlers = append(handlers, n)
+		}
+		levels = append(levels, handlers)
+	}
+	return levels
+}
+
+func TestCompose(t *testing.T) {
+	for _, tc := range []struct{ what, levels, want string }{
+		{"nothing", "||", ""},
+		{"one level keeps its order", "headers rgate_cors rewrite rgate_jwt vars", "headers rgate_cors rewrite rgate_jwt vars"},
+		{"policies have a fixed order", "rgate_rate_limit rgate_jwt rgate_cors", "rgate_cors rgate_jwt rgate_rate_limit"},
+		{"also across levels", "rgate_rate_limit | rgate_jwt | rgate_cors", "rgate_cors rgate_jwt rgate_rate_limit"},
+		{"Caddy's authentication is one", "rgate_rate_limit | authentication", "authentication rgate_rate_limit"},
+		{"the inner one wins", "rgate_cors/a | rgate_cors/b", "rgate_cors/b"},
+		{"over all of the outer ones", "rgate_rate_limit/a rgate_rate_limit/b | rgate_rate_limit/c", "rgate_rate_limit/c"},
+		{"several on one level stay", "rgate_jwt | rgate_rate_limit/a rgate_rate_limit/b", "rgate_jwt rgate_rate_limit/a rgate_rate_limit/b"},
+		{"the innermost of three", "rgate_jwt/a | rgate_jwt/b | rgate_jwt/c", "rgate_jwt/c"},
+		{"turned off inside", "rgate_jwt/a rgate_cors | -rgate_jwt/b", "rgate_cors"},
+		{"turned on again", "rgate_jwt/a | -rgate_jwt/b | rgate_jwt/c", "rgate_jwt/c"},
+		{"turned off for good", "rgate_jwt/a | rgate_jwt/b | -rgate_jwt/c", ""},
+		{"other handlers add up", "headers/a | headers/b | headers/c", "headers/a headers/b headers/c"},
+		{"a route answers only whom the gateway lets in", "rgate_jwt | static_response", "rgate_jwt static_response"},
+		{"even if its own policies come first", "rgate_jwt | static_response rgate_cors", "rgate_cors rgate_jwt static_response"},
+		{"even if it turns another one off", "rgate_jwt rgate_rate_limit | rewrite -rgate_rate_limit", "rgate_jwt rewrite"},
+		{"what is out here goes first", "rewrite | rgate_jwt", "rewrite rgate_jwt"},
+		{"and after what stands before it", "rgate_jwt rewrite | rgate_cors rgate_rate_limit", "rgate_cors rgate_jwt rewrite rgate_rate_limit"},
+		{"outer before inner", "rgate_jwt vars/a | vars/b rgate_cors | vars/c", "rgate_cors rgate_jwt vars/a vars/b vars/c"},
+	} {
+		var got []string
+		for _, c := range compose(levelsOf(tc.levels)...) {
+			n := c.handler.(*named)
+			got = append(got, strings.TrimSuffix(n.name+"/"+n.id, "/"))
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %s\ngot  %v\nwant %s", tc.what, tc.levels, got, tc.want)
+		}
+	}
+}
+
+// What a backend learns about who sent a request, the gateway says, and nobody else.
+func TestIdentityIsTheGatewaysWord(t *testing.T) {
+	dial, received := headersBackend(t)
+	config := func(more string) string {
+		return `{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["` + dial + `"]}]` + more + `}`
+	}
+	spoofed := []string{
+		"X-User-ID", "root", "x-consumer-username", "root", "X-Consumer-Anything", "root", "X-Gateway-Service", "bank",
+		"X_User_ID", "root", "X_Consumer-Scopes", "all", "X-Other", "kept",
+	}
+	get(t, "GET", serve(t, start(t, config("")), new(caddyhttp.Server)), spoofed...)
+	header := <-received
+	if header.Get("X-Gateway-Service") != "web" || header.Get("X-Other") != "kept" {
+		t.Errorf("the backend got %v", header)
+	}
+	for name := range header {
+		if strings.Contains(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "x-user") || strings.Contains(strings.ToLower(name), "consumer") {
+			t.Errorf("the backend got %s: %v", name, header[name])
+		}
+	}
+	get(t, "GET", serve(t, start(t, config(`, "trust_identity": true`)), new(caddyhttp.Server)), spoofed...)
+	header = <-received
+	if header.Get("X-User-Id") != "root" || header.Get("X-Consumer-Anything") != "root" || header.Get("X-Gateway-Service") != "web" {
+		t.Errorf("of a trusted client, the backend got %v", header)
+	}
+}
+
+// A user that Caddy's own handlers have authenticated is introduced to the backend.
+func TestUsersOfOtherHandlersAreIntroduced(t *testing.T) {
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial, received := headersBackend(t)
+	url := serve(t, start(t, fmt.Sprintf(`{
+		"handle": [{"handler": "authentication", "providers": {"http_basic": {"accounts": [{"username": "alice", "password": %q}]}}}],
+		"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": [%q]}]
+	}`, hash, dial)), new(caddyhttp.Server))
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("alice:secret"))
+	get(t, "GET", url, "Authorization", basic, "X-User-ID", "root")
+	if header := <-received; header.Get("X-User-Id") != "alice" {
+		t.Errorf("the backend got %v", header)
+	}
+	if a := get(t, "GET", url, "X-User-ID", "alice"); a.status != http.StatusUnauthorized {
+		t.Errorf("without a password: %d", a.status)
+	}
+}
+
+// forwarder is a handler that sends to another backend what the first one fails at.
+type forwarder struct {
+	To string `json:"to"`
+}
+
+func (forwarder) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.test_forwarder", New: func() caddy.Module { return new(forwarder) }}
+}
+
+func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	err := next.ServeHTTP(w, r)
+	if failure := new(policy.Failure); errors.As(err, failure) {
+		known, err := policy.ExchangeOf(r).Forward(f.To, w, r)
+		if !known {
+			return fmt.Errorf("no backend %s", f.To)
+		}
+		return err
+	}
+	return err
+}
+
+func init() { caddy.RegisterModule(new(forwarder)) }
+
+func TestForward(t *testing.T) {
+	works, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "for "+r.Header.Get("X-Gateway-Service")+" with "+r.Header.Get("X-Around"))
+	})
+	config := `{
+		"handle": [{"handler": "test_forwarder", "to": %q}],
+		"routes": [{"path_prefix": "/", "backend": "broken"}], "backends": [
+			{"name": "broken", "dial": ["` + deadAddress(t) + `"]},
+			{"name": "spare", "dial": ["` + works + `"], "around": [{"handler": "headers", "request": {"set": {"X-Around": ["its own"]}}}]}
+		]
+	}`
+	for to, want := range map[string]answer{
+		"spare": {status: http.StatusOK, body: "for spare with its own"}, "broken": {status: http.StatusServiceUnavailable}, "": {status: http.StatusInternalServerError},
+	} {
+		got := get(t, "GET", serve(t, start(t, fmt.Sprintf(config, to)), new(caddyhttp.Server)))
+		if got.status != want.status || want.body != "" && got.body != want.body {
+			t.Errorf("to %q: got %d %q, want %d %q", to, got.status, got.body, want.status, want.body)
+		}
+	}
+}
+
+// headersBackend is a backend that tells the header fields of its requests.
+func headersBackend(t *testing.T) (dial string, received chan http.Header) {
+	received = make(chan http.Header, 1)
+	dial, _ = backend(t, func(_ http.ResponseWriter, r *http.Request) { received <- r.Header })
+	return dial, received
+}

@@ -1,0 +1,60 @@
+package policy
+
+import "sync"
+
+// published is what policies tell about their state, for reports.
+var published = struct {
+	sync.Mutex
+	byKey map[publishedKey]map[*func() any]struct{}
+}{byKey: make(map[publishedKey]map[*func() any]struct{})}
+
+type publishedKey struct {
+	policy string
+	place  Place
+}
+
+// Publish makes the state of a policy readable for reports, such as the operations
+// endpoints: read is called whenever somebody asks, and returns a value that can be
+// encoded as JSON. The parts of the place that do not matter are empty. The
+// function that it returns ends it.
+func Publish(policy string, place Place, read func() any) (end func()) {
+	published.Lock()
+	defer published.Unlock()
+	key := publishedKey{policy, place}
+	if published.byKey[key] == nil {
+		published.byKey[key] = make(map[*func() any]struct{})
+	}
+	published.byKey[key][&read] = struct{}{}
+	return func() {
+		published.Lock()
+		defer published.Unlock()
+		if delete(published.byKey[key], &read); len(published.byKey[key]) == 0 {
+			delete(published.byKey, key)
+		}
+	}
+}
+
+// Published returns what the policies of a name tell about a place, in no order.
+func Published(policy string, place Place) (all []any) {
+	published.Lock()
+	var reads []func() any
+	for read := range published.byKey[publishedKey{policy, place}] {
+		reads = append(reads, *read)
+	}
+	published.Unlock()
+	for _, read := range reads {
+		all = append(all, read())
+	}
+	return all
+}
+
+// Refused returns how many requests a policy has turned away, on all routes of the
+// process or on one; the route of requests outside of a gateway is empty.
+func Refused(policy string, route ...string) (n uint64) {
+	refusals.each(func(what refusal, count uint64) {
+		if what.policy == policy && (len(route) == 0 || route[0] == what.route) {
+			n += count
+		}
+	})
+	return n
+}

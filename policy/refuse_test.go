@@ -1,0 +1,172 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func newRequest(server *caddyhttp.Server, header ...string) (*http.Request, *httptest.ResponseRecorder) {
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "http://example.com/", nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header[header[i]] = append(r.Header[header[i]], header[i+1])
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server), w
+}
+
+func startBase(t *testing.T, name string) (*Base, *prometheus.Registry) {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	b := new(Base)
+	if err := b.Start(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(ctx, name); err != nil {
+		t.Errorf("a second policy of the same configuration: %v", err)
+	}
+	return b, ctx.GetMetricsRegistry()
+}
+
+func TestRefuse(t *testing.T) {
+	b, registry := startBase(t, t.Name())
+	cause := errors.New("the token of alice is expired")
+	for accept, want := range map[string]string{
+		"": "Forbidden\n", "text/html, */*": "Forbidden\n",
+		"application/json": `{"error":"Forbidden","status":403}`, "application/problem+json": `{"error":"Forbidden","status":403}`,
+	} {
+		r, w := newRequest(new(caddyhttp.Server), "Accept", accept)
+		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+		caddyhttp.SetVar(r.Context(), ExchangeVar, somewhere{})
+		if err := b.Refuse(w, r, http.StatusForbidden, cause); err != nil {
+			t.Fatal(err)
+		}
+		if w.Code != http.StatusForbidden || w.Body.String() != want {
+			t.Errorf("%s: got %d %q", accept, w.Code, w.Body)
+		}
+		if by, _ := repl.GetString("http.rgate.refused_by"); by != t.Name() {
+			t.Errorf("refused by %q", by)
+		}
+	}
+	r, w := newRequest(&caddyhttp.Server{Errors: &caddyhttp.HTTPErrorConfig{Routes: make(caddyhttp.RouteList, 1)}})
+	var failed caddyhttp.HandlerError
+	if err := b.Refuse(w, r, http.StatusForbidden, cause); !errors.As(err, &failed) || failed.StatusCode != http.StatusForbidden || !errors.Is(err, cause) {
+		t.Errorf("with error routes: %v", err)
+	}
+
+	counted := map[string]float64{}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, series := range family.GetMetric() {
+			labels := map[string]string{}
+			for _, label := range series.GetLabel() {
+				labels[label.GetName()] = label.GetValue()
+			}
+			if labels["policy"] == t.Name() {
+				key, _ := json.Marshal(labels)
+				counted[string(key)] = series.GetCounter().GetValue()
+			}
+		}
+	}
+	if len(counted) != 2 || counted[`{"code":"403","policy":"TestRefuse","route":"/api"}`] != 4 || counted[`{"code":"403","policy":"TestRefuse","route":""}`] != 1 {
+		t.Errorf("counted were %v", counted)
+	}
+}
+
+// somewhere is an exchange on a route.
+type somewhere struct{}
+
+func (somewhere) Place() Place { return Place{"edge", "/api", "web"} }
+
+func (somewhere) Forward(string, http.ResponseWriter, *http.Request) (bool, error) { return false, nil }
+
+// In a gateway, somebody else may answer in the place of who did not let a request
+// through.
+func TestFail(t *testing.T) {
+	b, _ := startBase(t, t.Name())
+	cause := errors.New("the breaker is open")
+	r, w := newRequest(new(caddyhttp.Server))
+	if err := b.Fail(w, r, http.StatusServiceUnavailable, cause); err != nil || w.Code != http.StatusServiceUnavailable {
+		t.Errorf("alone: %d, %v", w.Code, err)
+	}
+	r, w = newRequest(new(caddyhttp.Server))
+	caddyhttp.SetVar(r.Context(), ExchangeVar, somewhere{})
+	err := b.Fail(w, r, http.StatusServiceUnavailable, cause)
+	var failed caddyhttp.HandlerError
+	var failure Failure
+	if !errors.As(err, &failed) || failed.StatusCode != http.StatusServiceUnavailable || !errors.As(err, &failure) || !errors.Is(err, cause) || w.Body.Len() > 0 {
+		t.Errorf("in a gateway: %v, and %q was written", err, w.Body)
+	}
+	if n := Refused(t.Name()); n != 2 {
+		t.Errorf("%d are counted", n)
+	}
+	if n := Refused(t.Name(), "/api"); n != 1 {
+		t.Errorf("%d are counted on the route", n)
+	}
+}
+
+func TestPublish(t *testing.T) {
+	place := Place{Gateway: "edge", Backend: "web"}
+	if got := Published(t.Name(), place); got != nil {
+		t.Errorf("before: %v", got)
+	}
+	endA, endB := Publish(t.Name(), place, func() any { return "a" }), Publish(t.Name(), place, func() any { return "b" })
+	if got := Published(t.Name(), place); len(got) != 2 {
+		t.Errorf("of two: %v", got)
+	}
+	endA()
+	if got := Published(t.Name(), place); len(got) != 1 || got[0] != "b" {
+		t.Errorf("of the one that is left: %v", got)
+	}
+	endB()
+	if got := Published(t.Name(), place); got != nil || Published(t.Name(), Place{}) != nil {
+		t.Errorf("after: %v", got)
+	}
+}
+
+func TestHeadHasNoBody(t *testing.T) {
+	r, w := newRequest(nil)
+	r.Method = http.MethodHead
+	WriteStatus(w, r, http.StatusNotFound)
+	if w.Body.Len() != 0 || w.Header().Get("Content-Length") != "10" {
+		t.Errorf("got %q, %v", w.Body, w.Header())
+	}
+}
+
+func TestStripIdentity(t *testing.T) {
+	r, _ := newRequest(new(caddyhttp.Server), "X-User-Id", "a", "X-Consumer-Username", "b", "X-Consumer-Foo", "c",
+		"X-Gateway-Service", "d", "x_user-id", "e", "X_consumer_Scopes", "f", "X-Users", "kept", "X-Consumers", "kept", "My_Field", "kept")
+	StripIdentity(r)
+	if len(r.Header) != 3 {
+		t.Errorf("what remains is %v", r.Header)
+	}
+	r.Header.Set(HeaderUserID, "set by the gateway")
+	if StripIdentity(r); r.Header.Get(HeaderUserID) == "" {
+		t.Error("a second call took what the gateway has set")
+	}
+	r, _ = newRequest(new(caddyhttp.Server), "X-User-Id", "a")
+	KeepIdentity(r)
+	if StripIdentity(r); r.Header.Get(HeaderUserID) != "a" {
+		t.Error("the word of a trusted client was taken away")
+	}
+}
+
+func BenchmarkStripIdentity(b *testing.B) {
+	r, _ := newRequest(new(caddyhttp.Server), "Accept", "*/*", "User-Agent", "x", "Accept-Encoding", "gzip", "Cookie", "a=b", "X-Forwarded-For", "::1")
+	b.ReportAllocs()
+	for b.Loop() {
+		caddyhttp.SetVar(r.Context(), strippedVar, nil)
+		StripIdentity(r)
+	}
+}
