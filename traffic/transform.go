@@ -165,12 +165,12 @@ func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if t.Off() || t.request == nil && t.response == nil {
 		return next.ServeHTTP(w, r)
 	}
-	exchange := exchange{Transform: t, repl: replacerOf(r), head: r.Method == http.MethodHead}
+	x := exchange{Transform: t, repl: replacerOf(r), head: r.Method == http.MethodHead}
 	if t.response != nil {
-		exchange.begin(r)
+		x.begin(r)
 	}
 	if t.request != nil {
-		if status, err := exchange.changeRequest(w, r); err != nil {
+		if status, err := x.changeRequest(w, r); err != nil {
 			return t.Refuse(w, r, status, err)
 		}
 	}
@@ -180,7 +180,7 @@ func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if t.response.editsBody() {
 		askForWhole(r.Header)
 	}
-	return exchange.changeResponse(w, r, next)
+	return x.changeResponse(w, r, next)
 }
 
 func replacerOf(r *http.Request) *caddy.Replacer {
@@ -207,6 +207,9 @@ func (x *exchange) begin(r *http.Request) {
 		return
 	}
 	x.start = time.Now()
+	if x.requestID, _ = x.repl.GetString("http.rgate.request_id"); x.requestID != "" {
+		return
+	}
 	if x.requestID = r.Header.Get("X-Request-Id"); x.requestID == "" {
 		x.requestID, _ = x.repl.GetString("http.request.uuid")
 	}
