@@ -39,7 +39,7 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	switch {
 	case ww.state == refusing:
 		ww.restoreHeader()
-		return x.Refuse(w, r, http.StatusBadGateway, ww.obstacle)
+		return x.refuse(w, r, http.StatusBadGateway, ww.obstacle)
 	case err != nil && ww.state == holding: // nothing was sent, and somebody else answers
 		ww.restoreHeader()
 		return err
@@ -148,11 +148,11 @@ func (w *responseWriter) hold(status int) {
 	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
 	switch {
 	case isEncoded(header):
-		w.refuse(errAnswerEncoded)
+		w.giveUp(errAnswerEncoded)
 	case status == http.StatusPartialContent || header.Get("Content-Range") != "":
-		w.refuse(errAnswerPartial)
+		w.giveUp(errAnswerPartial)
 	case err == nil && length > int64(w.MaxBody):
-		w.refuse(errAnswerTooLarge)
+		w.giveUp(errAnswerTooLarge)
 	default:
 		w.state = holding
 		w.held = buffers.Get().(*bytes.Buffer)
@@ -169,7 +169,7 @@ var (
 	errAnswerInvalid  = errors.New("the answer is called JSON and is none")
 )
 
-func (w *responseWriter) refuse(obstacle error) { w.state, w.obstacle = refusing, obstacle }
+func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing, obstacle }
 
 // send sends the header.
 func (w *responseWriter) send(state writerState) {
@@ -240,8 +240,7 @@ func (w *responseWriter) sendHeld() error {
 	body, changed, err := w.changedBody()
 	if err != nil {
 		if c := w.Logger().Check(zapcore.WarnLevel, "the body of an answer is not changed as configured"); c != nil {
-			route, _ := w.repl.GetString("http.rgate.route")
-			c.Write(zap.String("route", route), zap.Int("status", w.status), zap.Error(err))
+			c.Write(zap.String("route", w.named("http.rgate.route")), zap.Int("status", w.status), zap.Error(err))
 		}
 	}
 	if changed {
@@ -283,10 +282,9 @@ func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 
 // envelop puts JSON data into an envelope.
 func (w *responseWriter) envelop(data string) string {
-	service, _ := w.repl.GetString("http.rgate.backend")
 	took := math.Round(float64(time.Since(w.start))/float64(time.Microsecond)) / 1000
 	return `{"status":` + strconv.Itoa(w.status) + `,"data":` + data +
-		`,"request_id":` + quoteJSON(w.requestID) + `,"service":` + quoteJSON(service) +
+		`,"request_id":` + quoteJSON(w.requestID) + `,"service":` + quoteJSON(w.named("http.rgate.backend")) +
 		`,"processing_time":` + strconv.FormatFloat(took, 'f', -1, 64) + `}`
 }
 
@@ -304,7 +302,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	case holding:
 		if w.held.Len()+len(p) > int(w.MaxBody) {
-			w.refuse(errAnswerTooLarge)
+			w.giveUp(errAnswerTooLarge)
 			return 0, w.obstacle
 		}
 		return w.held.Write(p)

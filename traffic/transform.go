@@ -1,12 +1,15 @@
 package traffic
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/policy"
 )
@@ -171,7 +174,7 @@ func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	}
 	if t.request != nil {
 		if status, err := x.changeRequest(w, r); err != nil {
-			return t.Refuse(w, r, status, err)
+			return x.refuse(w, r, status, err)
 		}
 	}
 	if t.response == nil {
@@ -201,17 +204,33 @@ type exchange struct {
 	requestID string
 }
 
+// refuse answers in the place of the backend, and says why in the log.
+func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+	message, level := "request refused that cannot be changed as configured", zapcore.InfoLevel
+	if status == http.StatusBadGateway {
+		message, level = "answer refused that cannot be changed as configured", zapcore.WarnLevel
+	}
+	if c := x.Logger().Check(level, message); c != nil {
+		c.Write(zap.String("route", x.named("http.rgate.route")), zap.Int("status", status), zap.Error(cause))
+	}
+	return x.Refuse(w, r, status, cause)
+}
+
+// named returns what a placeholder stands for; nothing if that is not known.
+func (x *exchange) named(placeholder string) string {
+	value, _ := x.repl.GetString(placeholder)
+	return value
+}
+
 // begin notes what the envelope of the answer will tell.
 func (x *exchange) begin(r *http.Request) {
 	if !x.response.envelope {
 		return
 	}
 	x.start = time.Now()
-	if x.requestID, _ = x.repl.GetString("http.rgate.request_id"); x.requestID != "" {
-		return
-	}
-	if x.requestID = r.Header.Get("X-Request-Id"); x.requestID == "" {
-		x.requestID, _ = x.repl.GetString("http.request.uuid")
+	x.requestID = cmp.Or(x.named("http.rgate.request_id"), r.Header.Get("X-Request-Id"))
+	if x.requestID == "" {
+		x.requestID = x.named("http.request.uuid")
 	}
 }
 
