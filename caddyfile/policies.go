@@ -15,10 +15,11 @@ import (
 // holders are the types on which policies may stand under their short names, and
 // the key of the list of handlers that they become part of.
 var holders = map[reflect.Type]string{
-	reflect.TypeFor[document]():        "handle",
-	reflect.TypeFor[gateway.Group]():   "handle",
-	reflect.TypeFor[gateway.Route]():   "handle",
-	reflect.TypeFor[gateway.Backend](): "around",
+	reflect.TypeFor[document]():           "handle",
+	reflect.TypeFor[gateway.Operations](): "handle",
+	reflect.TypeFor[gateway.Group]():      "handle",
+	reflect.TypeFor[gateway.Route]():      "handle",
+	reflect.TypeFor[gateway.Backend]():    "around",
 }
 
 // held is a policy that stands on a holder.

@@ -158,6 +158,7 @@ func (p *printer) gateway(g *gateway.Gateway) {
 		p.block(at, "docker", words, func() { p.option(at+".cert_path", "cert_path", endpoint.CertPath) })
 	}
 	p.stats(g)
+	p.operations(g.Operations)
 	p.defaultResponse(g.DefaultResponse)
 	if g.TrustIdentity {
 		p.line("trust_identity", "trust_identity")
@@ -191,6 +192,20 @@ func (p *printer) stats(g *gateway.Gateway) {
 		for i, raw := range g.Stats.SinksRaw {
 			p.module(element("stats.sinks", i), "sink", sinks, raw)
 		}
+	})
+}
+
+func (p *printer) operations(o *gateway.Operations) {
+	if o == nil {
+		return
+	}
+	if o.Allow == nil && o.HandlersRaw == nil {
+		p.line("operations", "operations", nonEmpty(o.Path)...)
+		return
+	}
+	p.block("operations", "operations", nonEmpty(o.Path), func() {
+		p.list("operations.allow", "allow", o.Allow)
+		p.handlers("operations.handle", o.HandlersRaw)
 	})
 }
 

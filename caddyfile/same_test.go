@@ -16,6 +16,10 @@ docker:
   - host: tcp://10.0.0.7:2376
     cert_path: /etc/rgate/certs
 stats: {path: /figures, interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
+operations:
+  path: /ops
+  allow: [private_ranges, 192.0.2.0/24]
+  handle: [{handler: headers, response: {set: {X-For: [operators]}, deferred: true}}]
 default_response: {body: "not # here", status_code: 403}
 trust_identity: true
 handle:
@@ -93,6 +97,11 @@ backends:
 			sink json_lines /var/log/rgate.jsonl {
 				roll_keep 3
 			}
+		}
+		operations /ops {
+			allow private_ranges
+			allow 192.0.2.0/24
+			header >X-For operators
 		}
 		default_response "not # here" 403
 		trust_identity
@@ -184,6 +193,8 @@ backends:
 		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs"}],
 		"stats": {"path": "/figures", "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
+		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"],
+			"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-For": ["operators"]}}}]},
 		"default_response": {"body": "not # here", "status_code": 403},
 		"trust_identity": true,
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],

@@ -32,6 +32,10 @@ func init() {
 //	        cert_path <folder>
 //	    }
 //	    stats  <path> | off | { ... }
+//	    operations [<path>] {
+//	        allow <ranges...>
+//	        <directives...>
+//	    }
 //	    default_response [<body>] [<status>] {
 //	        body   <body>
 //	        status <status>
@@ -156,6 +160,8 @@ func (p *parser) parse() error {
 				p.gateway.Stats = new(stats.Config)
 				err = p.gateway.Stats.UnmarshalCaddyfile(p.NewFromNextSegment())
 			}
+		case "operations":
+			err = p.operations()
 		case "default_response":
 			err = p.defaultResponse()
 		case "trust_identity":
@@ -170,7 +176,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "default_response", "trust_identity", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err
@@ -227,6 +233,32 @@ func (p *parser) docker() error {
 	}
 	p.gateway.Docker = append(p.gateway.Docker, endpoint)
 	return nil
+}
+
+func (p *parser) operations() error {
+	const path = "operations"
+	if err := p.once(path); err != nil {
+		return err
+	}
+	directive, o := p.Token(), new(Operations)
+	p.gateway.Operations = o
+	if p.NextArg() {
+		o.Path, p.tokens[path+".path"] = p.Val(), p.Token()
+	}
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	var directives []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		if p.Val() != "allow" {
+			directives = append(directives, p.NextSegment())
+		} else if err := p.list(path+".allow", &o.Allow); err != nil {
+			return err
+		}
+	}
+	var err error
+	o.HandlersRaw, err = p.handlers(directive, directives, []string{"allow"})
+	return err
 }
 
 func (p *parser) defaultResponse() error {

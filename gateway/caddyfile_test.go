@@ -126,7 +126,7 @@ func TestCaddyfile(t *testing.T) {
 func TestCaddyfileErrors(t *testing.T) {
 	const backends = "backend a {\ndial 127.0.0.1:1\n}\n" // three lines
 	for block, want := range map[string]string{
-		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, default_response, trust_identity, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
+		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, operations, default_response, trust_identity, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
 		"name":                     "wrong argument count or unexpected line ending after 'name', at Caddyfile:3",
 		"name a b":                 "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"name a\nname b":           "'name' is given twice: remove this one or the one in line 3, at Caddyfile:4",

@@ -56,6 +56,11 @@ func (g *Gateway) Check() error {
 			return fieldProblem("stats", err)
 		}
 	}
+	if g.Operations != nil {
+		if err := g.Operations.check(); err != nil {
+			return err
+		}
+	}
 	for i, endpoint := range g.Docker {
 		if err := endpoint.Validate(); err != nil {
 			return problemf(fmt.Sprintf("docker[%d].host", i), "%v", err)

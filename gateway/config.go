@@ -35,6 +35,10 @@ type Gateway struct {
 	// The statistics page, `/stats` by default.
 	Stats *stats.Config `json:"stats,omitempty"`
 
+	// Endpoints for those who run the gateway, and a log of its last requests.
+	// Default: none; the admin API has the endpoints under `/rgate/gateway` anyway.
+	Operations *Operations `json:"operations,omitempty"`
+
 	// The answer to requests that no route matches. Default: 404 with an empty body.
 	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`
 

@@ -72,6 +72,12 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.provisionRoutes(ctx, backends); err != nil {
 		return err
 	}
+	if g.Operations != nil {
+		if err := g.Operations.provision(ctx, g); err != nil {
+			return err
+		}
+	}
+	g.startsRunning()
 	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
 		return fmt.Errorf("registering the metrics of Docker: %w", err)
 	}
@@ -174,6 +180,7 @@ func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 
 // Cleanup releases what Provision acquired, however far it came.
 func (g *Gateway) Cleanup() error {
+	g.endsRunning()
 	var errs []error
 	for _, b := range g.Backends {
 		if b != nil {
@@ -199,6 +206,9 @@ func (g *Gateway) backendNamed(name string) *Backend {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
+	}
+	if g.Operations.serves(r.URL.Path) {
+		return g.Operations.handler.ServeHTTP(w, r)
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {

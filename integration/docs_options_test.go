@@ -27,6 +27,7 @@ import (
 var optionsOf = map[string]reflect.Type{
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
+	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
 	"gateway.DefaultResponse":  reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":            reflect.TypeFor[rgateway.Route](),
 	"gateway.Share":            reflect.TypeFor[rgateway.Share](),
@@ -221,6 +222,10 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
+		if name == "gateway.Operations" {
+			needed = append(needed, "operations.md <!-- options: "+name+" -->")
+			continue
+		}
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
 		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
 	}
