@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -19,6 +20,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
+	rtraffic "github.com/rgate/rgate/traffic"
 )
 
 // optionsOf are the types whose options the pages list, by the name in the
@@ -41,6 +43,29 @@ var optionsOf = map[string]reflect.Type{
 	"dockerupstreams.Selector": reflect.TypeFor[dockerupstreams.Selector](),
 	"dockerupstreams.Endpoint": reflect.TypeFor[dockerupstreams.Endpoint](),
 	"dockerupstreams.Source":   reflect.TypeFor[dockerupstreams.Source](),
+
+	"traffic.Transform":         reflect.TypeFor[rtraffic.Transform](),
+	"traffic.TransformRequest":  reflect.TypeFor[rtraffic.TransformRequest](),
+	"traffic.TransformResponse": reflect.TypeFor[rtraffic.TransformResponse](),
+	"traffic.FieldEdits":        reflect.TypeFor[rtraffic.FieldEdits](),
+	"traffic.BodyEdits":         reflect.TypeFor[rtraffic.BodyEdits](),
+	"traffic.RequestBodyEdits":  reflect.TypeFor[rtraffic.RequestBodyEdits](),
+}
+
+// pageOf is the page that has the table of a type, or of all types of a room.
+var pageOf = map[string]string{
+	"balance":            "balancing",
+	"dockerupstreams":    "docker-labels",
+	"gateway":            "yaml",
+	"gateway.Operations": "operations",
+	"stats":              "stats",
+
+	"traffic.Transform":         "transform",
+	"traffic.TransformRequest":  "transform",
+	"traffic.TransformResponse": "transform",
+	"traffic.FieldEdits":        "transform",
+	"traffic.BodyEdits":         "transform",
+	"traffic.RequestBodyEdits":  "transform",
 }
 
 // jsonKeys are the keys of a struct, those of embedded ones included.
@@ -222,12 +247,8 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
-		if name == "gateway.Operations" {
-			needed = append(needed, "operations.md <!-- options: "+name+" -->")
-			continue
-		}
-		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]
-		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", page, name))
+		room, _, _ := strings.Cut(name, ".")
+		needed = append(needed, fmt.Sprintf("%s.md <!-- options: %s -->", cmp.Or(pageOf[name], pageOf[room]), name))
 	}
 	for _, block := range []string{"rgate", "backend", "route", "group", "deprecated", "timeouts", "default_response"} {
 		needed = append(needed, "caddyfile.md <!-- subdirectives: "+block+" -->")

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/tidwall/gjson"
@@ -21,6 +22,7 @@ type requestPlan struct {
 	path           *text
 	body           bodyPlan
 	template       *jsonTemplate
+	readsBody      bool
 }
 
 // plan returns nil if there is nothing to do.
@@ -40,7 +42,21 @@ func (o *TransformRequest) plan() *requestPlan {
 	if p.headers.empty() && p.query.empty() && p.method == "" && p.path == nil && p.body.empty() && p.template == nil {
 		return nil
 	}
+	p.readsBody = !p.body.empty() || p.template != nil || strings.Contains(o.Path, "{"+bodyPlaceholder) ||
+		o.Headers.mention("{"+bodyPlaceholder) || o.Query.mention("{"+bodyPlaceholder)
 	return p
+}
+
+// mention reports whether a text is in one of the values.
+func (o *FieldEdits) mention(text string) bool {
+	for _, values := range []map[string]string{o.Set, o.Add} {
+		for _, value := range values {
+			if strings.Contains(value, text) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // compileTemplate reads the template, which is JSON or a text that is JSON.

@@ -21,7 +21,7 @@ import (
 // Everything that depends on the request is found out before anything is changed.
 func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	plan := x.request
-	body, changed, status, err := x.newBody(w, r)
+	body, status, err := x.newBody(w, r)
 	if err != nil {
 		return status, err
 	}
@@ -46,10 +46,10 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 		}
 		setTarget(r, plan.path != nil, path, rawPath, query)
 	}
-	if changed {
-		setBody(r, body)
+	if body.changed {
+		setBody(r, body.text)
 	}
-	if plan.template != nil && changed {
+	if body.fromTemplate {
 		r.Header["Content-Type"] = []string{"application/json"}
 		delete(r.Header, "Content-Encoding")
 	}
@@ -74,28 +74,35 @@ func setTarget(r *http.Request, newPath bool, path, rawPath, query string) {
 	}
 }
 
-// newBody returns the body that the backend gets, if it is to get another one.
-func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body string, changed bool, status int, err error) {
+// newBody is the body that the backend gets in the place of the client's.
+type newBody struct {
+	text         string
+	changed      bool // it is another one, or the client's has been read
+	fromTemplate bool
+}
+
+// newBody makes the body that the backend gets.
+func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody, status int, err error) {
 	plan := x.request
-	if plan.template == nil && plan.body.empty() || plan.template != nil && !allowsBody(cmp.Or(plan.method, r.Method)) {
-		return "", false, 0, nil
+	if !plan.readsBody {
+		return body, 0, nil
 	}
 	if hasBody(r) && isJSON(r.Header) {
-		if body, status, err = x.readBody(w, r); err != nil {
-			return "", false, status, err
+		if body.text, status, err = x.readBody(w, r); err != nil {
+			return body, status, err
 		}
-		x.repl.Map(bodyPlaceholders(body))
-		changed = true
+		x.repl.Map(bodyPlaceholders(body.text))
+		body.changed = true
 	}
-	if plan.template != nil {
-		return plan.template.in(x.repl), true, 0, nil
-	}
-	if changed {
-		if body, err = plan.body.edit(body, x.repl); err != nil {
-			return "", false, http.StatusBadRequest, err
+	switch {
+	case plan.template != nil && allowsBody(cmp.Or(plan.method, r.Method)):
+		return newBody{plan.template.in(x.repl), true, true}, 0, nil
+	case body.changed:
+		if body.text, err = plan.body.edit(body.text, x.repl); err != nil {
+			return body, http.StatusBadRequest, err
 		}
 	}
-	return body, changed, 0, nil
+	return body, 0, nil
 }
 
 // allowsBody reports whether requests of a method may have a body that means something.

@@ -29,7 +29,8 @@ const defaultMaxBody policy.Size = 1 << 20
 // things are done in this order: delete, rename, move, set, add; and each of them in
 // the alphabetical order of names.
 //
-// Placeholders that it sets, if it reads a JSON body of a request:
+// Placeholders that it sets, if the body of the request is JSON, and is to be changed
+// or has such a placeholder in one of the texts:
 //
 // Placeholder | Description
 // ------------|-------------

@@ -274,6 +274,17 @@ func TestMethod(t *testing.T) {
 	}
 }
 
+func TestPartsOfTheBodyElsewhere(t *testing.T) {
+	handler := loadTransform(t, `{"request": {"path": "/u/{http.rgate.body.id}", "query": {"set": {"n": "{http.rgate.body.u.n}"}}, "headers": {"set": {"X-All": "{http.rgate.body}"}}}}`)
+	got := handler.serve(transformRequest("POST", "/", ` {"id":7,"u":{"n":"x&"}}`, "Content-Type", "application/json"), 200, "")
+	if got.request == nil || got.request.RequestURI != "/u/7?n=x%26" || got.request.Header.Get("X-All") != ` {"id":7,"u":{"n":"x&"}}` || got.body != ` {"id":7,"u":{"n":"x&"}}` {
+		t.Errorf("got %d and %+v", got.answer.Code, got)
+	}
+	if got := handler.serve(transformRequest("POST", "/", `{}`, "Content-Type", "application/json"), 200, ""); got.answer.Code != 400 {
+		t.Errorf("without what the path needs: got %d", got.answer.Code)
+	}
+}
+
 func TestTransformOff(t *testing.T) {
 	for _, config := range []string{`{"disabled": true, "response": {"status": {"200": 500}}}`, `{}`} {
 		handler := loadTransform(t, config)
