@@ -20,6 +20,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
+	rtraffic "github.com/rgate/rgate/traffic"
 )
 
 // optionsOf are the types whose options the pages list, by the name in the
