@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
@@ -25,6 +26,9 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"access.Limit":             reflect.TypeFor[access.Limit](),
+	"access.RateLimit":         reflect.TypeFor[access.RateLimit](),
+	"access.Throttle":          reflect.TypeFor[access.Throttle](),
 	"balance.RingHash":         reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":          reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":       reflect.TypeFor[rgateway.Operations](),
@@ -223,6 +227,10 @@ func neededTables() []string {
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
 	}
 	for name := range optionsOf {
+		if name == "access.Limit" || name == "access.RateLimit" || name == "access.Throttle" {
+			needed = append(needed, "rate-limiting.md <!-- options: "+name+" -->")
+			continue
+		}
 		if name == "gateway.Operations" || name == "gateway.Registration" {
 			needed = append(needed, "operations.md <!-- options: "+name+" -->")
 			continue
