@@ -57,7 +57,7 @@ func (w *editingWriter) edit() {
 }
 
 func (w *editingWriter) WriteHeader(status int) {
-	if !w.sent {
+	if !w.sent && status != http.StatusContinue { // which has no fields of its own
 		w.edit()
 		w.sent = status >= 200 || status == http.StatusSwitchingProtocols // else another one follows
 	}

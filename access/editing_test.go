@@ -111,6 +111,13 @@ func TestHeaderIsEditedBeforeItIsSent(t *testing.T) {
 			w.Header().Set("X-Backend", "1")
 			w.WriteHeader(200)
 		},
+		"100 first": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusContinue)
+			if got := w.Header().Get("X-Stamp"); got != "" {
+				t.Errorf("100 has a stamp: %q", got)
+			}
+			w.WriteHeader(200)
+		},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ew := editing(w, stamp{}, "edited")
