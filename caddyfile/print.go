@@ -199,12 +199,17 @@ func (p *printer) operations(o *gateway.Operations) {
 	if o == nil {
 		return
 	}
-	if o.Allow == nil && o.HandlersRaw == nil {
+	if o.Allow == nil && o.HandlersRaw == nil && o.Registration == nil {
 		p.line("operations", "operations", nonEmpty(o.Path)...)
 		return
 	}
 	p.block("operations", "operations", nonEmpty(o.Path), func() {
 		p.list("operations.allow", "allow", o.Allow)
+		if c := o.Registration; c != nil && c.TTL != 0 {
+			p.duration("operations.registration", "registration", c.TTL)
+		} else if c != nil {
+			p.line("operations.registration", "registration")
+		}
 		p.handlers("operations.handle", o.HandlersRaw)
 	})
 }
@@ -240,6 +245,9 @@ func (p *printer) backend(path string, b *gateway.Backend) {
 	}
 	if len(b.Dial) > 0 {
 		p.line(path+".dial", "dial", b.Dial...)
+	}
+	if b.Register {
+		p.line(path+".register", "register")
 	}
 	if b.Port != 0 {
 		p.line(path+".port", "port", strconv.Itoa(b.Port))

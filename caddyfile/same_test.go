@@ -19,7 +19,14 @@ stats: {path: /figures, interval: 30s, sinks: [{sink: json_lines, filename: /var
 operations:
   path: /ops
   allow: [private_ranges, 192.0.2.0/24]
-  handle: [{handler: headers, response: {set: {X-For: [operators]}, deferred: true}}]
+  registration: {ttl: 2m}
+  handle:
+    - handler: authentication
+      providers:
+        http_basic:
+          accounts: [{username: alice, password: $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG}]
+          hash: {algorithm: bcrypt}
+          hash_cache: {}
 default_response: {body: "not # here", status_code: 403}
 trust_identity: true
 handle:
@@ -65,6 +72,7 @@ groups:
 backends:
   - name: payment
     match_labels: [app_name=payment, env=production]
+    register: true
     port: 8080
     network: front
     scheme: https
@@ -101,7 +109,10 @@ backends:
 		operations /ops {
 			allow private_ranges
 			allow 192.0.2.0/24
-			header >X-For operators
+			registration 2m
+			basic_auth {
+				alice $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG
+			}
 		}
 		default_response "not # here" 403
 		trust_identity
@@ -111,6 +122,7 @@ backends:
 		backend payment {
 			match_labels app_name=payment
 			match_labels env=production
+			register
 			port 8080
 			network front
 			scheme https
@@ -194,7 +206,10 @@ backends:
 		"stats": {"path": "/figures", "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
 		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"],
-			"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-For": ["operators"]}}}]},
+			"registration": {"ttl": 120000000000},
+			"handle": [{"handler": "authentication", "providers": {"http_basic": {
+				"accounts": [{"username": "alice", "password": "$2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG"}],
+				"hash": {"algorithm": "bcrypt"}, "hash_cache": {}}}}]},
 		"default_response": {"body": "not # here", "status_code": 403},
 		"trust_identity": true,
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
@@ -228,7 +243,7 @@ backends:
 		}],
 		"backends": [
 			{
-				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "port": 8080,
+				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "register": true, "port": 8080,
 				"network": "front", "scheme": "https", "health": "any", "host_port": true,
 				"lb_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "least_conn"}},
 				"retries": 0, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},

@@ -34,6 +34,7 @@ func init() {
 //	    stats  <path> | off | { ... }
 //	    operations [<path>] {
 //	        allow <ranges...>
+//	        registration [<ttl>]
 //	        <directives...>
 //	    }
 //	    default_response [<body>] [<status>] {
@@ -53,6 +54,7 @@ func init() {
 //
 //	        # ... or the addresses
 //	        dial <host:port...>
+//	        register
 //
 //	        lb_policy <name> [<options...>]
 //	        retries   <number>
@@ -235,32 +237,6 @@ func (p *parser) docker() error {
 	return nil
 }
 
-func (p *parser) operations() error {
-	const path = "operations"
-	if err := p.once(path); err != nil {
-		return err
-	}
-	directive, o := p.Token(), new(Operations)
-	p.gateway.Operations = o
-	if p.NextArg() {
-		o.Path, p.tokens[path+".path"] = p.Val(), p.Token()
-	}
-	if p.NextArg() {
-		return p.ArgErr()
-	}
-	var directives []caddyfile.Segment
-	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		if p.Val() != "allow" {
-			directives = append(directives, p.NextSegment())
-		} else if err := p.list(path+".allow", &o.Allow); err != nil {
-			return err
-		}
-	}
-	var err error
-	o.HandlersRaw, err = p.handlers(directive, directives, []string{"allow"})
-	return err
-}
-
 func (p *parser) defaultResponse() error {
 	const path = "default_response"
 	if err := p.once(path); err != nil {
@@ -342,6 +318,8 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		return p.labels(at, b)
 	case "dial":
 		return p.list(at, &b.Dial)
+	case "register":
+		return p.flag(at, &b.Register)
 	case "port":
 		return p.number(at, &b.Port)
 	case "network":
@@ -365,7 +343,7 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		b.AroundRaw, err = p.around(at)
 		return err
 	}
-	return p.unrecognized("match_labels", "dial", "port", "network", "scheme", "health", "host_port",
+	return p.unrecognized("match_labels", "dial", "register", "port", "network", "scheme", "health", "host_port",
 		"lb_policy", "retries", "timeouts", "proxy", "around")
 }
 

@@ -142,7 +142,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"backend a b":              "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"backend a":                `backend "a" has neither match_labels nor dial`,
 		backends + backends:        `backend "a" is defined twice: give each backend a name of its own (the other is in line 3), at Caddyfile:6`,
-		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, port, " +
+		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, register, port, " +
 			"network, scheme, health, host_port, lb_policy, retries, timeouts, proxy, around, at Caddyfile:4",
 		"backend a {\nmatch_labels\n}":                              "wrong argument count or unexpected line ending after 'match_labels', at Caddyfile:4",
 		"backend a {\nmatch_labels a\n}":                            "label 'a' has no value: write a=value, at Caddyfile:4",

@@ -88,6 +88,9 @@ func (g *Gateway) Check() error {
 		if err := b.check(path); err != nil {
 			return err
 		}
+		if b.Register && (g.Operations == nil || g.Operations.Registration == nil) {
+			return problemf(path+".register", "nobody can register for backend %q: set operations.registration", b.Name)
+		}
 	}
 	return g.checkRoutes(names)
 }
@@ -118,6 +121,9 @@ func (b *Backend) check(path string) error {
 
 func (b *Backend) checkAddresses(path string) error {
 	if len(b.Dial) == 0 {
+		if b.MatchLabels == nil && b.Register {
+			return b.checkWithoutContainers(path, "registers its instances")
+		}
 		if b.MatchLabels == nil {
 			return problemf(path, "backend %q has neither match_labels nor dial: say which containers it is made of, or its addresses", b.Name)
 		}
@@ -129,13 +135,8 @@ func (b *Backend) checkAddresses(path string) error {
 	if b.MatchLabels != nil {
 		return problemf(path+".dial", "backend %q has both match_labels and dial: use one of them", b.Name)
 	}
-	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
-		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which has static addresses", b.Name)
-	}
-	switch b.Scheme {
-	case "", "http", "https", "h2c":
-	default:
-		return problemf(path+".scheme", "%q is not a scheme: use http, https or h2c", b.Scheme)
+	if err := b.checkWithoutContainers(path, "has static addresses"); err != nil {
+		return err
 	}
 	for i, dial := range b.Dial {
 		at := fmt.Sprintf("%s.dial[%d]", path, i)
@@ -151,6 +152,19 @@ func (b *Backend) checkAddresses(path string) error {
 		}
 	}
 	return nil
+}
+
+// checkWithoutContainers judges the options that only containers have, for a
+// backend that has none because of what it does in their place.
+func (b *Backend) checkWithoutContainers(path, does string) error {
+	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
+		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which %s", b.Name, does)
+	}
+	switch b.Scheme {
+	case "", "http", "https", "h2c":
+		return nil
+	}
+	return problemf(path+".scheme", "%q is not a scheme: use http, https or h2c", b.Scheme)
 }
 
 func (b *Backend) checkPolicy(path string) error {

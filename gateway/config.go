@@ -213,6 +213,10 @@ type Backend struct {
 	// `match_labels` and the other options about containers, except for `scheme`.
 	Dial []string `json:"dial,omitempty"`
 
+	// Whether instances may register themselves, with `match_labels` and `dial` or
+	// in place of them. Needs the `registration` of the operations. Default: false.
+	Register bool `json:"register,omitempty"`
+
 	// How one of several containers is chosen: a selection policy of Caddy's
 	// reverse proxy. Default: random.
 	LBPolicyRaw json.RawMessage `json:"lb_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`

@@ -38,6 +38,7 @@ type state struct {
 	router   *router
 	stats    *stats.Handle
 	unrouted *stats.Series
+	registry *registry // nil: nobody may register
 	logger   *zap.Logger
 }
 
@@ -62,8 +63,16 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("starting statistics: %w", err)
 	}
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
+	if g.Operations != nil && g.Operations.Registration != nil {
+		if g.registry, err = acquireRegistry(g.Name); err != nil {
+			return err
+		}
+	}
 	backends := make(map[string]*Backend, len(g.Backends))
 	for _, b := range g.Backends {
+		if b.Register {
+			b.registry = g.registry
+		}
 		if err := b.provision(ctx, g.Docker, ctx.Logger()); err != nil {
 			return err
 		}
@@ -186,6 +195,9 @@ func (g *Gateway) Cleanup() error {
 		if b != nil {
 			errs = append(errs, b.release())
 		}
+	}
+	if g.registry != nil {
+		errs = append(errs, releaseRegistry(g.Name))
 	}
 	if g.stats != nil {
 		errs = append(errs, g.stats.Close())

@@ -133,6 +133,10 @@ type instance struct {
 	Status    condition `json:"status"`
 	InFlight  *int      `json:"in_flight,omitempty"` // known of static addresses
 	Reason    string    `json:"reason,omitempty"`    // why it gets no requests
+
+	// Of one that has registered itself: its name there, and until when.
+	Registered string     `json:"registered,omitempty"`
+	Expires    *time.Time `json:"expires,omitempty"`
 }
 
 func (g *Gateway) services() services {
@@ -171,7 +175,7 @@ func isOpen(state any) bool {
 
 // instances lists where the backend runs, and what does not get requests and why.
 func (b *Backend) instances() []instance {
-	all := []instance{}
+	all := append([]instance{}, b.registry.list(b.Name)...)
 	if b.containers == nil {
 		for _, upstream := range b.proxy.Upstreams {
 			all = append(all, staticInstance(upstream))

@@ -29,6 +29,10 @@ type Operations struct {
 	// Handlers that run before them, such as one that wants a password.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
+	// Whether instances of services may register themselves. Needs a handler that
+	// authenticates them. Default: no.
+	Registration *Registration `json:"registration,omitempty"`
+
 	gateway *Gateway
 	log     *stats.RequestLog
 	done    context.Context // of the configuration
@@ -43,7 +47,7 @@ func (o *Operations) check() error {
 	if o.Path != "" && (!strings.HasPrefix(o.Path, "/") || len(o.Path) < 2 || strings.HasSuffix(o.Path, "/") || strings.ContainsAny(o.Path, "*?#%")) {
 		return problemf("operations.path", "%q is not a path to put endpoints under: use one such as %s", o.Path, defaultOperationsPath)
 	}
-	return nil
+	return o.checkRegistration()
 }
 
 func (o *Operations) provision(ctx caddy.Context, g *Gateway) error {
@@ -77,7 +81,12 @@ func (o *Operations) serves(path string) bool {
 
 // answer answers a request that may see the endpoints.
 func (o *Operations) answer(w http.ResponseWriter, r *http.Request) error {
-	err := o.gateway.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), o.log, o.done)
+	var err error
+	if parts, ok := o.registers(r); ok {
+		err = o.register(w, r, parts)
+	} else {
+		err = o.gateway.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), o.log, o.done)
+	}
 	var refused reportError
 	if errors.As(err, &refused) {
 		return writeJSON(w, r, refused.status, map[string]any{"status": refused.status, "error": refused.Error()})

@@ -35,6 +35,31 @@ func (c containers) ResetCache(*http.Request) error {
 	return nil
 }
 
+// joined offers the proxy the containers or addresses of a backend, and the
+// instances that have registered for it. Selection policies know them by address.
+type joined struct{ *Backend }
+
+// GetUpstreams implements reverseproxy.UpstreamSource.
+func (j joined) GetUpstreams(r *http.Request) (all []*reverseproxy.Upstream, err error) {
+	if j.containers != nil {
+		if all, err = (containers{j.containers}).GetUpstreams(r); err != nil {
+			return nil, err
+		}
+	}
+	for _, dial := range slices.Concat(j.Dial, j.registry.dials(j.Name)) {
+		all = append(all, &reverseproxy.Upstream{Dial: dial})
+	}
+	return all, nil
+}
+
+// ResetCache implements reverseproxy.CachingUpstreamSource.
+func (j joined) ResetCache(r *http.Request) error {
+	if j.containers == nil {
+		return nil
+	}
+	return containers{j.containers}.ResetCache(r)
+}
+
 // untried is a selection policy that chooses by another one among the upstreams
 // that the request has not been to.
 type untried struct{ reverseproxy.Selector }
@@ -116,6 +141,7 @@ func (repeatable) MatchWithError(r *http.Request) (bool, error) {
 
 var (
 	_ reverseproxy.CachingUpstreamSource = containers{}
+	_ reverseproxy.CachingUpstreamSource = joined{}
 	_ reverseproxy.Selector              = untried{}
 	_ http.RoundTripper                  = (*transport)(nil)
 	_ reverseproxy.TLSTransport          = (*transport)(nil)

@@ -32,6 +32,7 @@ const (
 type service struct {
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
+	registry   *registry                     // nil: nobody registers for it
 	around     []caddyhttp.MiddlewareHandler
 	alone      caddyhttp.Handler // what stands around it, without any route
 	called     []string          // its name, as a header field has it
@@ -39,7 +40,7 @@ type service struct {
 
 // provision loads the backend's proxy and what stands around it.
 func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint, logger *zap.Logger) error {
-	if len(b.Dial) == 0 {
+	if b.MatchLabels != nil {
 		sub, err := dockerupstreams.Subscribe(docker, b.Selector, logger)
 		if err != nil {
 			return fmt.Errorf("looking for the containers of backend %s: %w", b.Name, err)
@@ -55,7 +56,10 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 		return fmt.Errorf("loading the proxy of backend %s: %w", b.Name, err)
 	}
 	b.proxy = module.(*reverseproxy.Handler)
-	if b.containers != nil {
+	switch {
+	case b.registry != nil:
+		b.proxy.DynamicUpstreams = joined{b}
+	case b.containers != nil:
 		b.proxy.DynamicUpstreams = containers{b.containers}
 	}
 	b.proxy.LoadBalancing.SelectionPolicy = untried{b.proxy.LoadBalancing.SelectionPolicy}
@@ -110,8 +114,9 @@ func (b *Backend) release() error {
 
 // up reports how many upstreams could take a request now.
 func (b *Backend) up() (n int) {
+	n = len(b.registry.dials(b.Name))
 	if b.containers != nil {
-		return len(b.containers.Set().Targets)
+		return n + len(b.containers.Set().Targets)
 	}
 	for _, upstream := range b.proxy.Upstreams {
 		if upstream.Healthy() {
