@@ -45,8 +45,8 @@ type document struct {
 
 const (
 	// How long a request waits for keys, and how many of them do.
-	keyPatience   = time.Second
-	maxKeyWaiters = 256
+	keyPatience = time.Second
+	maxQueuedRefreshes  = 256
 
 	// How often requests can have the document read, at most.
 	minKeyInterval  = 5 * time.Second
@@ -86,7 +86,7 @@ func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 		return s.current()
 	}
 	defer s.waiting.Add(-1)
-	if s.waiting.Add(1) > maxKeyWaiters {
+	if s.waiting.Add(1) > maxQueuedRefreshes {
 		return s.current()
 	}
 	timer := time.NewTimer(keyPatience)
