@@ -19,6 +19,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // redisServer is a process of redis-server on a port of the loopback.
@@ -235,6 +237,9 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 		if errors := c.errors.Load(); errors != uint64(round*failuresUntilAway) {
 			t.Errorf("%d requests were sent to a server that is gone, want %d", errors, round*failuresUntilAway)
 		}
+		if state := c.state().(policy.Dependency); state.Up || state.Name != "redis "+server.address() || !strings.Contains(state.Error, "refused") {
+			t.Errorf("its state is %+v", state)
+		}
 		if local := c.local.Load(); local != uint64(round*100) {
 			t.Errorf("%d requests were decided without it, want %d", local, round*100)
 		}
@@ -244,6 +249,9 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 			return ok
 		})
 		c.local.Store(uint64(round * 100)) // of the wait
+		if state := c.state().(policy.Dependency); !state.Up || state.Error != "" {
+			t.Errorf("its state is %+v", state)
+		}
 		if got := logs.Len(); got != 2*round {
 			t.Errorf("there are %d lines in the log: %v", got, logs.All())
 		}

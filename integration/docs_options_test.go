@@ -5,7 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,6 +19,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
+	rtraffic "github.com/rgate/rgate/traffic"
 )
 
 // optionsOf are the types whose options the pages list, by the name in the
@@ -39,6 +39,9 @@ var optionsOf = map[string]reflect.Type{
 	"access.IPFilter":           reflect.TypeFor[access.IPFilter](),
 	"access.Key":                reflect.TypeFor[access.Key](),
 	"access.Require":            reflect.TypeFor[access.Require](),
+	"access.RateLimit":          reflect.TypeFor[access.RateLimit](),
+	"access.Limit":              reflect.TypeFor[access.Limit](),
+	"access.Throttle":           reflect.TypeFor[access.Throttle](),
 	"access.JWT":                reflect.TypeFor[access.JWT](),
 	"balance.RingHash":          reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":           reflect.TypeFor[rgateway.Gateway](),
@@ -226,7 +229,7 @@ func TestReferenceTables(t *testing.T) {
 	}
 	for _, needed := range neededTables() {
 		if !seen[needed] {
-			t.Errorf("%s is missing; there are %q", needed, slices.Sorted(maps.Keys(seen)))
+			t.Errorf("%s is missing", needed)
 		}
 	}
 }
