@@ -153,9 +153,6 @@ func readFile(path string) (none document, err error) {
 	return document{text, fileFresh}, nil
 }
 
-// parser reads keys from a text. Its second result is why some were left out.
-type parser func(text []byte) (*keySet, []error, error)
-
 // useSource returns the source of the keys in a place, such as `jwks_url
 // https://id.example.com/keys`. If nobody has it yet, it is made, and begins with
 // the keys of a text, if one is given.

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-jose/go-jose/v4"
+	jose "github.com/go-jose/go-jose/v4"
 )
 
 // signingAlgorithms are those that a token may be signed with, by how they are

@@ -18,7 +18,7 @@ import (
 type keySource struct {
 	name  string // of the document, for the log
 	load  func(context.Context) (document, error)
-	parse func([]byte) (keys *keySet, left []error, err error)
+	parse parser
 	log   func() *zap.Logger
 
 	keys   atomic.Pointer[keySet] // nil until the document was read for the first time
@@ -34,6 +34,9 @@ type keySource struct {
 	begun   time.Time     // when it was last read. Guarded by mu.
 }
 
+// parser reads keys from a text. Its second result is why some were left out.
+type parser func(text []byte) (*keySet, []error, error)
+
 // document is what keys are read from.
 type document struct {
 	text  []byte
@@ -43,7 +46,7 @@ type document struct {
 const (
 	// How long a request waits for keys, and how many of them do.
 	keyPatience = time.Second
-	maxWaiting  = 256
+	maxQueuedRefreshes  = 256
 
 	// How often requests can have the document read, at most.
 	minKeyInterval  = 5 * time.Second
@@ -83,7 +86,7 @@ func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 		return s.current()
 	}
 	defer s.waiting.Add(-1)
-	if s.waiting.Add(1) > maxWaiting {
+	if s.waiting.Add(1) > maxQueuedRefreshes {
 		return s.current()
 	}
 	timer := time.NewTimer(keyPatience)
@@ -197,10 +200,14 @@ func (s *keySource) take(text []byte) error {
 	if err != nil {
 		return err
 	}
-	for _, why := range left {
-		s.log().Warn("leaving out a key of tokens", zap.String("from", s.name), zap.Error(why))
-	}
+	logLeftOut(s.log(), s.name, left)
 	s.text = sum
 	s.keys.Store(keys)
 	return nil
+}
+
+func logLeftOut(logger *zap.Logger, from string, left []error) {
+	for _, why := range left {
+		logger.Warn("leaving out a key of tokens", zap.String("from", from), zap.Error(why))
+	}
 }

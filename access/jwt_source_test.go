@@ -159,7 +159,7 @@ func TestSourceReadsForUnknownKeys(t *testing.T) {
 		d.set(jwtSet(t, jwtJWK(t, jwtEC384().Public(), nil)), nil)
 		var asking sync.WaitGroup
 		var wrong atomic.Int32
-		for range maxWaiting {
+		for range maxQueuedRefreshes {
 			asking.Go(func() {
 				if s.newer(t.Context(), first) == first {
 					wrong.Add(1)
@@ -188,7 +188,7 @@ func TestSourceIsSlow(t *testing.T) {
 		begun := time.Now()
 		var asking sync.WaitGroup
 		var waited atomic.Int32
-		for range 2 * maxWaiting {
+		for range 2 * maxQueuedRefreshes {
 			asking.Go(func() {
 				if s.newer(t.Context(), nil) != nil {
 					t.Error("there are keys")
@@ -199,7 +199,7 @@ func TestSourceIsSlow(t *testing.T) {
 			})
 		}
 		asking.Wait()
-		if n := waited.Load(); n != maxWaiting {
+		if n := waited.Load(); n != maxQueuedRefreshes {
 			t.Errorf("%d requests waited for the keys", n)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

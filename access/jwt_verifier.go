@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
+	jose "github.com/go-jose/go-jose/v4"
 
 	"github.com/rgate/rgate/policy"
 )
@@ -66,9 +66,9 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 	case o.Secret != "":
 		v.keys = secretKeys(o.Secret)
 	case o.PublicKey != "":
-		return v.useText("public_key", []byte(o.PublicKey), parsePEM)
+		v.keys, err = v.keysOf("public_key", []byte(o.PublicKey), parsePEM)
 	case o.JWKS != "":
-		return v.useText("jwks", []byte(o.JWKS), parseJWKS)
+		v.keys, err = v.keysOf("jwks", []byte(o.JWKS), parseJWKS)
 	case o.PublicKeyFile != "":
 		return v.useFile("public_key_file", o.PublicKeyFile, parsePEM)
 	case o.JWKSFile != "":
@@ -82,34 +82,33 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 			return newFetcher().discover(ctx, o.Issuer)
 		})
 	}
-	return nil
+	return err
 }
 
-// useText takes the keys of a text.
-func (v *verifier) useText(option string, text []byte, parse parser) (err error) {
-	keys, _, err := parse(text)
+// keysOf reads the keys of an option, some of which must suit the algorithms.
+func (v *verifier) keysOf(option string, text []byte, parse parser) (*keySet, error) {
+	keys, left, err := parse(text)
 	if err != nil {
-		return policy.Optionf(option, "%s cannot be used: %v", option, err)
+		return nil, policy.Optionf(option, "%s cannot be used: %v", option, err)
 	}
 	if !keys.suitsAny(v.rules.algorithms) {
-		return policy.Optionf(option, "%s has no key for the algorithms %v: use those of its keys", option, v.rules.algorithms)
+		return nil, policy.Optionf(option, "%s has no key for the algorithms %v: use those of its keys", option, v.rules.algorithms)
 	}
-	v.keys = keys
-	return nil
+	logLeftOut(jwtLogger(), option, left)
+	return keys, nil
 }
 
-// useFile takes the keys of a file, which must be good now, whatever becomes of it.
+// useFile has a file of keys read again and again. It must be good now, whatever
+// becomes of it.
 func (v *verifier) useFile(option, path string, parse parser) error {
-	load := func(context.Context) (document, error) { return readFile(path) }
-	read, err := load(nil)
+	read, err := readFile(path)
 	if err != nil {
 		return policy.Optionf(option, "%s: %v", option, err)
 	}
-	if err := v.useText(option, read.text, parse); err != nil {
+	if _, err := v.keysOf(option, read.text, parse); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	v.keys = nil
-	return v.useSource(option+" "+path, parse, read.text, load)
+	return v.useSource(option+" "+path, parse, read.text, func(context.Context) (document, error) { return readFile(path) })
 }
 
 func (v *verifier) useSource(place string, parse parser, first []byte, load func(context.Context) (document, error)) (err error) {

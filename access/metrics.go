@@ -12,6 +12,7 @@ import (
 type rateCollector struct {
 	keys, evicted                  *prometheus.Desc
 	redisUp, redisErrors, fallback *prometheus.Desc
+	waiting, delayed               *prometheus.Desc
 }
 
 func newRateCollector() *rateCollector {
@@ -27,47 +28,63 @@ func newRateCollector() *rateCollector {
 			"Requests for which Redis failed or did not answer in time.", redis, nil),
 		fallback: prometheus.NewDesc("rgate_rate_limit_redis_fallbacks_total",
 			"Requests that a gateway has decided about alone because Redis failed or was away.", redis, nil),
+		waiting: prometheus.NewDesc("rgate_throttle_waiting_requests",
+			"Requests that wait for their turn.", nil, nil),
+		delayed: prometheus.NewDesc("rgate_throttle_delayed_requests_total",
+			"Requests that have waited, and went on.", nil, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *rateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.keys, c.evicted, c.redisUp, c.redisErrors, c.fallback} {
+	for _, desc := range []*prometheus.Desc{c.keys, c.evicted, c.redisUp, c.redisErrors, c.fallback, c.waiting, c.delayed} {
 		ch <- desc
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *rateCollector) Collect(ch chan<- prometheus.Metric) {
-	var keys, evicted float64
+	var keys, evicted, waiting, delayed float64
 	tables.Range(func(_, value any) bool {
 		l := value.(*limiter)
 		keys += float64(l.keys.Load())
 		evicted += float64(l.driven.Load())
 		return true
 	})
-	ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, keys)
-	ch <- prometheus.MustNewConstMetric(c.evicted, prometheus.CounterValue, evicted)
-	// Several URLs may lead to one server.
-	servers := make(map[string]*[3]float64)
-	redises.Range(func(_, value any) bool {
-		r := value.(*redisCounter)
-		sum := servers[r.server]
-		if sum == nil {
-			sum = &[3]float64{1}
-			servers[r.server] = sum
-		}
-		if r.away.Load() {
-			sum[0] = 0
-		}
-		sum[1] += float64(r.errors.Load())
-		sum[2] += float64(r.local.Load())
+	throttles.Range(func(_, value any) bool {
+		l := value.(*lanes)
+		waiting += float64(l.waiting.Load())
+		delayed += float64(l.delayed.Load())
 		return true
 	})
-	for server, sum := range servers {
-		ch <- prometheus.MustNewConstMetric(c.redisUp, prometheus.GaugeValue, sum[0], server)
-		ch <- prometheus.MustNewConstMetric(c.redisErrors, prometheus.CounterValue, sum[1], server)
-		ch <- prometheus.MustNewConstMetric(c.fallback, prometheus.CounterValue, sum[2], server)
+	ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, keys)
+	ch <- prometheus.MustNewConstMetric(c.evicted, prometheus.CounterValue, evicted)
+	ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, waiting)
+	ch <- prometheus.MustNewConstMetric(c.delayed, prometheus.CounterValue, delayed)
+	c.collectRedis(ch)
+}
+
+func (c *rateCollector) collectRedis(ch chan<- prometheus.Metric) {
+	type sum struct{ up, errors, local float64 }
+	servers := make(map[string]*sum) // several URLs may lead to one
+	redises.Range(func(_, value any) bool {
+		r := value.(*redisCounter)
+		s := servers[r.server]
+		if s == nil {
+			s = &sum{up: 1}
+			servers[r.server] = s
+		}
+		if r.away.Load() {
+			s.up = 0
+		}
+		s.errors += float64(r.errors.Load())
+		s.local += float64(r.local.Load())
+		return true
+	})
+	for server, s := range servers {
+		ch <- prometheus.MustNewConstMetric(c.redisUp, prometheus.GaugeValue, s.up, server)
+		ch <- prometheus.MustNewConstMetric(c.redisErrors, prometheus.CounterValue, s.errors, server)
+		ch <- prometheus.MustNewConstMetric(c.fallback, prometheus.CounterValue, s.local, server)
 	}
 }
 

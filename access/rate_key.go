@@ -124,9 +124,9 @@ func (k *RateKey) of(r *http.Request) (text string, isAddress, instead bool) {
 	return text, k.isAddress, false
 }
 
-// hash is the key of a request in a limiter, given the spaces of keys and of
-// addresses that take their place.
-func (k *RateKey) hash(r *http.Request, l *limiter, spaces *[2]uint64) uint64 {
+// hash is the key of a request, given the spaces of keys and of addresses that take
+// their place.
+func (k *RateKey) hash(r *http.Request, h hasher, spaces *[2]uint64) uint64 {
 	text, isAddress, instead := k.of(r)
 	space := spaces[0]
 	if instead { // nobody shall pass for another by sending an address as a key
@@ -135,15 +135,15 @@ func (k *RateKey) hash(r *http.Request, l *limiter, spaces *[2]uint64) uint64 {
 	if isAddress {
 		var buffer [64]byte
 		if network := appendNetwork(buffer[:0], text, k.IPv6Prefix); len(network) > 0 {
-			return l.hashBytes(space, network)
+			return h.hashBytes(space, network)
 		}
 	}
-	return l.hash(space, text)
+	return h.hash(space, text)
 }
 
 // spaces are those that hash needs.
-func (k *RateKey) spaces(l *limiter) [2]uint64 {
-	return [2]uint64{l.hash(0, k.identity), l.hash(1, k.identity)}
+func (k *RateKey) spaces(h hasher) [2]uint64 {
+	return [2]uint64{h.hash(0, k.identity), h.hash(1, k.identity)}
 }
 
 // text is the key of a request in words that are the same in every process.

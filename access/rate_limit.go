@@ -162,7 +162,7 @@ func (p *RateLimit) acquire() (err error) {
 		return err
 	}
 	p.table = table
-	p.spaces = p.RateKey.spaces(p.local)
+	p.spaces = p.RateKey.spaces(p.local.hasher)
 	if p.Redis == "" {
 		return nil
 	}
@@ -268,12 +268,12 @@ func (p *RateLimit) checkMaxKeys() *policy.OptionError {
 	return nil
 }
 
-// Cleanup lets go of the counts.
+// Cleanup lets go of the counts. A last request may still be there to read them.
 func (p *RateLimit) Cleanup() error {
 	var errs []error
-	if p.redis != nil {
+	if p.server != "" {
 		errs = append(errs, releaseRedis(p.server))
-		p.redis = nil
+		p.server = ""
 	}
 	if p.table != (tableKey{}) {
 		errs = append(errs, releaseLimiter(p.table))
@@ -305,10 +305,10 @@ var errLimited = errors.New("above the rate limit")
 
 func (p *RateLimit) decide(r *http.Request) decision {
 	cost := p.costOf(r)
+	key := p.hash(r, p.local.hasher, &p.spaces)
 	if p.redis == nil {
-		return p.local.take(uptime(), p.hash(r, p.local, &p.spaces), cost, p.limits...)
+		return p.local.take(uptime(), key, cost, p.limits...)
 	}
-	key := p.hash(r, p.local, &p.spaces)
 	if d, ok := p.redis.take(time.Duration(p.RedisTimeout), p.text(r), cost, p.limits); ok {
 		if d.admitted { // to go on from there if Redis goes away
 			p.local.add(uptime(), key, cost, p.limits...)

@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // script does in Redis what limiter.take does in memory, at once for all limits of
@@ -24,7 +26,9 @@ import (
 // ARGV has the cost, then the requests and the window of each limit. The answer is
 // whether the request is admitted, then for each limit how long the window has
 // lasted and the four numbers, without the request.
-var script = redis.NewScript(`
+var script = redis.NewScript(scriptSource)
+
+const scriptSource = `
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local cost = tonumber(ARGV[1])
@@ -63,7 +67,7 @@ if answer[1] == 1 then
 	end
 end
 return answer
-`)
+`
 
 const (
 	failuresUntilAway = 3
@@ -81,12 +85,14 @@ type redisCounter struct {
 
 	failures atomic.Int32 // in a row
 	away     atomic.Bool
+	trouble  atomic.Pointer[string] // why it is away
 	errors   atomic.Uint64
 	local    atomic.Uint64 // requests that were decided without it
 
 	ctx     context.Context // until it is not used any more
 	cancel  context.CancelFunc
 	probing sync.WaitGroup
+	publish func() // ends what is told about it
 }
 
 // redises are those of the process, by their URLs. They outlive reloads.
@@ -104,6 +110,7 @@ func acquireRedis(url string) (*redisCounter, error) {
 		// The logger of a configuration may be closed before the counter is.
 		c := &redisCounter{client: options.newClient(), server: options.server, logger: caddy.Log().Named("http.handlers.rgate_rate_limit")}
 		c.ctx, c.cancel = context.WithCancel(context.Background())
+		c.publish = policy.Publish(policy.Dependencies, policy.Place{}, c.state)
 		return c, nil
 	})
 	if err != nil {
@@ -119,9 +126,19 @@ func releaseRedis(url string) error {
 
 // Destruct implements caddy.Destructor.
 func (c *redisCounter) Destruct() error {
+	c.publish()
 	c.cancel()
 	c.probing.Wait()
 	return c.client.Close()
+}
+
+// state is what reports tell about it.
+func (c *redisCounter) state() any {
+	d := policy.Dependency{Name: "redis " + c.server, Up: !c.away.Load()}
+	if trouble := c.trouble.Load(); trouble != nil && !d.Up {
+		d.Error = *trouble
+	}
+	return d
 }
 
 // noRedisLog keeps the client from writing to stderr what is counted, and logged
@@ -200,10 +217,15 @@ func readBucket(of []int64) bucket {
 
 // failed counts a failure. After a few in a row, Redis is away.
 func (c *redisCounter) failed(err error) {
+	if c.ctx.Err() != nil { // it is not used any more
+		return
+	}
 	c.errors.Add(1)
 	if c.failures.Add(1) < failuresUntilAway || !c.away.CompareAndSwap(false, true) {
 		return
 	}
+	trouble := err.Error()
+	c.trouble.Store(&trouble)
 	c.logger.Warn("redis does not answer, limits are kept by each gateway alone until it does",
 		zap.String("redis", c.server), zap.Error(err))
 	c.probing.Go(c.probe)

@@ -1,7 +1,6 @@
 package access
 
 import (
-	"hash/maphash"
 	"math"
 	"math/bits"
 	"sync"
@@ -32,11 +31,9 @@ const (
 // out or, of a few, the one that has been used least: a flood of keys drives out
 // itself, and hardly ever a key that is near its limit.
 //
-// Keys are known by 64 bits of a hash with a secret seed. Of a million keys, the
-// chance that any two are taken for the same is 1 in 37 million, and nobody
-// outside can look for such a pair.
+// Keys are known by their hashes; see hasher.
 type limiter struct {
-	seed   maphash.Seed
+	hasher
 	max    int64
 	keys   atomic.Int64
 	driven atomic.Uint64 // keys driven out before their time
@@ -50,27 +47,10 @@ func newLimiter(maxKeys int) *limiter {
 	maxKeys = max(maxKeys, minMaxKeys)
 	shards := 1 << (bits.Len(uint(min(maxKeys/keysPerShard, maxShards)|1)) - 1)
 	return &limiter{
-		seed: maphash.MakeSeed(), max: int64(maxKeys),
+		hasher: newHasher(), max: int64(maxKeys),
 		shards: make([]shard, shards), mask: uint64(shards - 1),
 		roomy: maxKeys / shards * 3 / 2,
 	}
-}
-
-// hash makes a key of a text. The same text is another key in another space, such
-// as the hash of a limit's name.
-func (l *limiter) hash(space uint64, text string) uint64 {
-	return mix(maphash.String(l.seed, text), space)
-}
-
-// hashBytes is hash for bytes.
-func (l *limiter) hashBytes(space uint64, text []byte) uint64 {
-	return mix(maphash.Bytes(l.seed, text), space)
-}
-
-// mix folds two numbers into one by a multiplication (as wyhash does).
-func mix(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, b^0xd1b54a32d192ed03)
-	return hi ^ lo
 }
 
 // take decides about a request of a key and counts it if it is admitted. Counts

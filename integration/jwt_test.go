@@ -192,6 +192,11 @@ backends:
 		{name: "JWKS down", before: func() { id.setDown(true) }, path: "/jwks", token: es("second", second), status: 200},
 		{name: "JWKS down, not in the cache", path: "/jwks", token: es("first", first), status: 200},
 		{name: "JWKS down, unknown key", path: "/jwks", token: es("third", second), status: 401, challenge: invalid},
+		{name: "JWKS down, after a reload", before: func() {
+			g.write(t, config+"\nadmin: localhost:$ADMIN\ndefault_response: {body: reloaded}\n")
+			g.reload(t)
+			eventually(t, "the new configuration is loaded", func() bool { return g.get(t, "/").body == "reloaded" })
+		}, path: "/jwks", token: es("first", first), status: 200},
 		{name: "restart with JWKS down", before: func() { g = startGateway(t, config) }, path: "/jwks", token: es("first", first), status: 503},
 		{name: "restart with JWKS down, no token", path: "/jwks", status: 401},
 		{name: "restart with JWKS down, keys of an issuer", path: "/discovery", token: es("first", first), status: 503},
