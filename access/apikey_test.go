@@ -95,7 +95,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 	if err := keysProvision(t, p); err != nil {
 		t.Fatal(err)
 	}
-	core, logs := observer.New(zapcore.InfoLevel)
+	core, logs := observer.New(zapcore.DebugLevel)
 	p.logger = zap.New(core)
 	for _, tc := range []struct{ key, consumer, scopes, reason string }{
 		{"old", "alice", "pay", ""}, // though it is in the file as another's

@@ -163,9 +163,14 @@ func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
 	return d.admitted
 }
 
-// log says why a request is refused.
+// log says why a request is refused. That one has no key happens to every client
+// that does not know yet that it needs one.
 func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
-	if entry := a.logger.Check(zapcore.InfoLevel, "request refused for its API key"); entry != nil {
+	level := zapcore.InfoLevel
+	if errors.Is(err, errNoKey) {
+		level = zapcore.DebugLevel
+	}
+	if entry := a.logger.Check(level, "request refused for its API key"); entry != nil {
 		consumer := ""
 		if held != nil {
 			consumer = held.who.consumer

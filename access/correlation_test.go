@@ -32,7 +32,7 @@ func TestRequestIDsAreUUIDs(t *testing.T) {
 	if len(slices.Compact(all)) != 1000 {
 		t.Error("two are the same")
 	}
-	if newRequestID(begin) == newRequestID(begin) {
+	if first, second := newRequestID(begin), newRequestID(begin); first == second {
 		t.Error("two of the same moment are the same")
 	}
 	if late := newRequestID(time.Unix(1, 999_999_999)); !strings.HasPrefix(late, "00000000-07cf-7fff-") {

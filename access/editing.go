@@ -11,9 +11,9 @@ import (
 )
 
 // headerEditor has the last word on the header of a response: it is called once all
-// other handlers have had theirs, the backend included. It may be called again when
-// nothing was sent after the first time, and must then come to the same. What it puts
-// into the header must be the header's own, for Caddy edits values in place.
+// handlers further on have had theirs, the backend included. It may be called again, as
+// after early hints, and must then come to the same. What it puts into the header must
+// be the header's own, for Caddy edits values in place.
 type headerEditor interface {
 	editHeader(header http.Header, about string)
 }
@@ -57,8 +57,9 @@ func (w *editingWriter) edit() {
 }
 
 func (w *editingWriter) WriteHeader(status int) {
-	if status >= 200 || status == http.StatusSwitchingProtocols {
+	if !w.sent && status != http.StatusContinue { // which has no fields of its own
 		w.edit()
+		w.sent = status >= 200 || status == http.StatusSwitchingProtocols // else another one follows
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -82,15 +82,15 @@ func editingRequest(r *http.Request, server *caddyhttp.Server, fields ...string)
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, server)
 }
 
-// stamp is an editor that counts its calls in the header.
+// stamp is an editor that changes the header.
 type stamp struct{}
 
 func (stamp) editHeader(header http.Header, about string) {
 	header.Del("X-Backend")
-	header.Add("X-Stamp", about)
+	header["X-Stamp"] = []string{about}
 }
 
-// However an answer is sent, its header is edited once, before that.
+// However an answer is sent, its header is edited before that.
 func TestHeaderIsEditedBeforeItIsSent(t *testing.T) {
 	for what, answer := range map[string]func(w http.ResponseWriter){
 		"header":        func(w http.ResponseWriter) { w.WriteHeader(204) },
@@ -111,9 +111,16 @@ func TestHeaderIsEditedBeforeItIsSent(t *testing.T) {
 			w.Header().Set("X-Backend", "1")
 			w.WriteHeader(200)
 		},
+		"100 first": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusContinue)
+			if got := w.Header().Get("X-Stamp"); got != "" {
+				t.Errorf("100 has a stamp: %q", got)
+			}
+			w.WriteHeader(200)
+		},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ew := editing(w, stamp{}, "once")
+			ew := editing(w, stamp{}, "edited")
 			ew.Header().Set("X-Backend", "1")
 			answer(ew)
 			ew.end()
@@ -124,8 +131,8 @@ func TestHeaderIsEditedBeforeItIsSent(t *testing.T) {
 		}
 		_ = response.Body.Close()
 		server.Close()
-		if got := response.Header.Values("X-Stamp"); len(got) != 1 || got[0] != "once" {
-			t.Errorf("%s: the header was edited to %q", what, got)
+		if got := response.Header.Values("X-Stamp"); len(got) != 1 || got[0] != "edited" {
+			t.Errorf("%s: the stamp is %q", what, got)
 		}
 		if got := response.Header.Get("X-Backend"); got != "" {
 			t.Errorf("%s: what was to be removed is %q", what, got)

@@ -110,14 +110,14 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if caddyhttp.GetVar(r.Context(), keysServeVar) != nil {
 			challengeKey(w)
 		}
-		p.log(r, "", errNobody)
+		p.log(zapcore.DebugLevel, r, "", errNobody)
 		return p.Refuse(w, r, http.StatusUnauthorized, errNobody)
 	}
 	if scopes, err := p.judge(who); err != nil {
 		if who.claims != nil {
 			w.Header().Add("WWW-Authenticate", insufficientScope(scopes))
 		}
-		p.log(r, who.name(), err)
+		p.log(zapcore.InfoLevel, r, who.name(), err)
 		return p.Refuse(w, r, http.StatusForbidden, err)
 	}
 	return next.ServeHTTP(w, r)
@@ -160,8 +160,8 @@ func insufficientScope(scopes []string) string {
 }
 
 // log says why a request is refused.
-func (p *Require) log(r *http.Request, user string, err error) {
-	if entry := p.Logger().Check(zapcore.InfoLevel, "request refused for lack of rights"); entry != nil {
+func (p *Require) log(level zapcore.Level, r *http.Request, user string, err error) {
+	if entry := p.Logger().Check(level, "request refused for lack of rights"); entry != nil {
 		entry.Write(zap.Error(err), zap.String("user", user), zap.String("client_ip", policy.ClientAddress(r)))
 	}
 }

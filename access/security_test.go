@@ -113,11 +113,14 @@ func TestLimits(t *testing.T) {
 		r.Header.Set("A", strings.Repeat("x", n-len("Host: a\r\nA: \r\n")))
 		return r
 	}
+	webSocket := endless(11)
+	webSocket.Method = http.MethodConnect
 	for _, tc := range []struct {
 		what, config string
 		r            *http.Request
 		want         int
 	}{
+		{"WebSocket in HTTP/2", `{"max_body": 10}`, webSocket, 200},
 		{"body of the limit", `{"max_body": 10}`, announced(10), 200},
 		{"body above it", `{"max_body": 10}`, announced(11), 413},
 		{"stream of the limit", `{"max_body": 10}`, endless(10), 200},

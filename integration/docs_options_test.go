@@ -5,7 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -230,7 +229,7 @@ func TestReferenceTables(t *testing.T) {
 	}
 	for _, needed := range neededTables() {
 		if !seen[needed] {
-			t.Errorf("%s is missing; there are %q", needed, slices.Sorted(maps.Keys(seen)))
+			t.Errorf("%s is missing", needed)
 		}
 	}
 }

@@ -56,7 +56,7 @@ var pureFiles = map[string][]string{
 	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
 	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
 	"policy":          {"option.go", "size.go", "suggest.go"},
-	"stats":           {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
+	"stats":           {"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"},
 	"traffic":         {"jsonedit.go", "query.go", "rewrite.go", "value.go"},
 }
 
@@ -67,7 +67,7 @@ var pureCores = map[string][][]string{
 	"dockerupstreams": {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"gateway":         {{"path.go"}, {"radix.go"}},
 	"policy":          {{"option.go"}, {"suggest.go"}},
-	"stats":           {{"recorder.go", "report.go", "ring.go", "series.go", "tally.go"}},
+	"stats":           {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
 	"traffic":         {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}},
 }
 

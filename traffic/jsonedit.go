@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -290,8 +291,17 @@ func moveJSON(text string, from, to jsonPath) (string, error) {
 	return setJSON(deleteJSON(text, from), to, value.Raw)
 }
 
-// quoteJSON makes a JSON string.
-func quoteJSON(text string) string { return string(gjson.AppendJSONString(nil, text)) }
+// quoteJSON makes a JSON string, with nothing escaped that need not be.
+func quoteJSON(text string) string {
+	if !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }) {
+		return `"` + text + `"`
+	}
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(text) // a text can always be encoded
+	return strings.TrimSuffix(b.String(), "\n")
+}
 
 // String writes the path as it is read.
 func (p jsonPath) String() string {

@@ -374,3 +374,13 @@ func TestNaiveAgrees(t *testing.T) {
 		}
 	}
 }
+
+func TestQuoteJSON(t *testing.T) {
+	for text, want := range map[string]string{
+		"": `""`, "a <b> & c": `"a <b> & c"`, "a\"\\\n\x00": `"a\"\\\n\u0000"`, "é&": `"é&"`, "\xff": `"\ufffd"`, "\u2028": `"\u2028"`,
+	} {
+		if got := quoteJSON(text); got != want {
+			t.Errorf("%q is %s, want %s", text, got, want)
+		}
+	}
+}

@@ -19,7 +19,7 @@ import (
 type requestPlan struct {
 	headers, query fieldPlan
 	method         string
-	path           *text
+	path           *textTemplate
 	body           bodyPlan
 	template       *jsonTemplate
 	readsBody      bool
@@ -32,7 +32,7 @@ func (o *TransformRequest) plan() *requestPlan {
 		method: o.Method, body: o.Body.plan(),
 	}
 	if o.Path != "" {
-		path := newText(o.Path)
+		path := newTextTemplate(o.Path)
 		p.path = &path
 	}
 	if o.Body.Template != "" {
@@ -130,7 +130,7 @@ type renaming struct{ from, to string }
 
 type fieldText struct {
 	name  string
-	value text
+	value textTemplate
 }
 
 // plan makes a plan, with each name as canonical has it.
@@ -146,7 +146,7 @@ func (o *FieldEdits) plan(canonical func(string) string) (p fieldPlan) {
 	}
 	texts := func(values map[string]string) (all []fieldText) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
-			all = append(all, fieldText{canonical(name), newText(values[name])})
+			all = append(all, fieldText{canonical(name), newTextTemplate(values[name])})
 		}
 		return all
 	}
@@ -159,7 +159,7 @@ func (p *fieldPlan) empty() bool {
 }
 
 // values are the texts of set and add for a request.
-func (p *fieldPlan) values(value func(text) string) []string {
+func (p *fieldPlan) values(value func(textTemplate) string) []string {
 	if len(p.set)+len(p.add) == 0 {
 		return nil
 	}

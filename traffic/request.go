@@ -31,9 +31,13 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 			return http.StatusBadRequest, err
 		}
 	}
-	params := plan.query.values(func(t text) string { return t.in(x.repl) })
-	fields := plan.headers.values(func(t text) string { return t.fieldValue(x.repl) })
+	params := plan.query.values(func(t textTemplate) string { return t.in(x.repl) })
+	fields := plan.headers.values(func(t textTemplate) string { return t.fieldValue(x.repl) })
 
+	if body.fromTemplate {
+		r.Header["Content-Type"] = []string{"application/json"}
+		delete(r.Header, "Content-Encoding")
+	}
 	plan.headers.editHeader(r.Header, fields)
 	if host, ok := r.Header["Host"]; ok { // which a request has elsewhere
 		r.Host = host[0]
@@ -48,10 +52,6 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 	}
 	if body.changed {
 		setBody(r, body.text)
-	}
-	if body.fromTemplate {
-		r.Header["Content-Type"] = []string{"application/json"}
-		delete(r.Header, "Content-Encoding")
 	}
 	r.Method = cmp.Or(plan.method, r.Method)
 	return 0, nil

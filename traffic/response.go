@@ -175,7 +175,7 @@ func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing
 func (w *responseWriter) send(state writerState) {
 	w.state = state
 	plan := &w.response.headers
-	plan.editHeader(w.Header(), plan.values(func(t text) string { return t.fieldValue(w.repl) }))
+	plan.editHeader(w.Header(), plan.values(func(t textTemplate) string { return t.fieldValue(w.repl) }))
 	w.ResponseWriter.WriteHeader(w.status)
 }
 

@@ -10,17 +10,19 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// text is a text that may have placeholders in it.
-type text struct {
+// textTemplate is a text that may have placeholders in it.
+type textTemplate struct {
 	raw   string
 	fixed bool // it has none
 }
 
-func newText(raw string) text { return text{raw, !strings.ContainsAny(raw, "{}")} }
+func newTextTemplate(raw string) textTemplate {
+	return textTemplate{raw, !strings.ContainsAny(raw, "{}")}
+}
 
 // in returns the text with what its placeholders stand for; nothing if that is not
 // known.
-func (t text) in(repl *caddy.Replacer) string {
+func (t textTemplate) in(repl *caddy.Replacer) string {
 	if t.fixed {
 		return t.raw
 	}
@@ -28,7 +30,7 @@ func (t text) in(repl *caddy.Replacer) string {
 }
 
 // fieldValue returns the text as the value of a header field, which is one line.
-func (t text) fieldValue(repl *caddy.Replacer) string {
+func (t textTemplate) fieldValue(repl *caddy.Replacer) string {
 	value := t.in(repl)
 	if t.fixed || httpguts.ValidHeaderFieldValue(value) {
 		return value
@@ -42,7 +44,7 @@ func (t text) fieldValue(repl *caddy.Replacer) string {
 }
 
 // path returns the text as an encoded path.
-func (t text) path(repl *caddy.Replacer) (path, raw string, err error) {
+func (t textTemplate) path(repl *caddy.Replacer) (path, raw string, err error) {
 	encoded := t.raw
 	if !t.fixed {
 		encoded, err = repl.ReplaceFunc(t.raw, func(name string, value any) (any, error) {
@@ -70,7 +72,7 @@ func (t jsonTemplate) in(repl *caddy.Replacer) string {
 			value, _ := repl.Get(part.placeholder)
 			b = append(b, asJSON(value)...)
 		} else {
-			b = gjson.AppendJSONString(b, repl.ReplaceAll(part.text, ""))
+			b = append(b, quoteJSON(repl.ReplaceAll(part.text, ""))...)
 		}
 	}
 	return string(append(b, t.end...))
