@@ -15,8 +15,17 @@ type pace struct {
 }
 
 func newPace(l limit, burst int64, queue int, maxWait time.Duration) pace {
-	interval := (l.window + time.Duration(l.requests) - 1) / time.Duration(l.requests)
-	return pace{interval, interval * time.Duration(burst-1), queue, maxWait}
+	p := pace{interval: (l.window + time.Duration(l.requests) - 1) / time.Duration(l.requests), queue: queue, maxWait: maxWait}
+	p.ahead = p.intervals(burst - 1)
+	return p
+}
+
+// intervals are so many intervals together, or the longest window if they are longer.
+func (p *pace) intervals(n int64) time.Duration {
+	if n > int64(maxWindow/p.interval) {
+		return maxWindow
+	}
+	return time.Duration(n) * p.interval
 }
 
 const (
@@ -85,7 +94,7 @@ func (l *lanes) enter(key uint64, p pace) (w *waiter, after time.Duration, ok bo
 	if ln.waiting >= p.queue || l.waiting.Load() >= maxWaiting {
 		return nil, max(wait, 1), false
 	}
-	if all := wait + time.Duration(ln.waiting)*p.interval; all > p.maxWait {
+	if all := wait + p.intervals(int64(ln.waiting)); all > p.maxWait {
 		return nil, all - p.maxWait, false
 	}
 	w = &waiter{turn: make(chan struct{}), before: ln.tail, shard: s, lane: ln}

@@ -202,6 +202,21 @@ func TestLanesKeepOrderAndPace(t *testing.T) {
 	}
 }
 
+// The longest times do not run over.
+func TestLanesForAYear(t *testing.T) {
+	laneTest(t, func(t *testing.T, l *lanes) {
+		p := newPace(limit{1, maxWindow}, maxBurst, maxWaiting, maxMaxWait)
+		mustGo(t, l, 1, p)
+		mustGo(t, l, 1, p)
+		if _, after, ok := l.enter(1, p); ok || after != maxWindow-maxMaxWait {
+			t.Errorf("it may wait for a year, or come again after %v", after)
+		}
+		if got := p.intervals(maxWaiting); got != maxWindow {
+			t.Errorf("many intervals are %v", got)
+		}
+	})
+}
+
 func TestLanesAreBounded(t *testing.T) {
 	laneTest(t, func(t *testing.T, l *lanes) {
 		p := newPace(limit{1, time.Hour}, 1, 1, 2*time.Hour)

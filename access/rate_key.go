@@ -51,9 +51,9 @@ func (k *RateKey) check() *policy.OptionError {
 }
 
 // provision fills in the defaults and finds out the identity of the counts, given
-// the policy with its options.
-func (k *RateKey) provision(ctx caddy.Context, of caddy.Module) error {
-	if err := k.identify(ctx, of); err != nil {
+// the policy and those of its options that make it another one.
+func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, essence any) error {
+	if err := k.identify(ctx, string(of.CaddyModule().ID), essence); err != nil {
 		return err
 	}
 	if k.Key == "" {
@@ -70,13 +70,12 @@ func (k *RateKey) provision(ctx caddy.Context, of caddy.Module) error {
 // identify names the counts of a policy. Those without a name are known by their
 // options, the scope that they stand in, and how many of the same options were
 // set up before: a configuration is always set up in the same order.
-func (k *RateKey) identify(ctx caddy.Context, of caddy.Module) error {
-	kind := string(of.CaddyModule().ID)
+func (k *RateKey) identify(ctx caddy.Context, kind string, essence any) error {
 	if k.Name != "" {
 		k.identity = kind + " named " + k.Name
 		return nil
 	}
-	options, err := json.Marshal(of)
+	options, err := json.Marshal(essence)
 	if err != nil {
 		return fmt.Errorf("encoding the options: %w", err)
 	}

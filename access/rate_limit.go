@@ -139,7 +139,10 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := registerRateMetrics(ctx); err != nil {
 		return err
 	}
-	if err := p.RateKey.provision(ctx, p); err != nil {
+	// Where the counts are kept is no part of what they are: gateways may reach a
+	// Redis that they share by different URLs.
+	essence := RateLimit{Requests: p.Requests, Window: p.Window, Limits: p.Limits, RateKey: p.RateKey, Cost: p.Cost}
+	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
 		return err
 	}
 	p.RedisTimeout = cmp.Or(p.RedisTimeout, caddy.Duration(redisTimeout))

@@ -220,7 +220,7 @@ func TestRateLimitCosts(t *testing.T) {
 func TestRateLimitIdentity(t *testing.T) {
 	const plain, other = `{"requests": 3, "window": "1h"}`, `{"requests": 4, "window": "1h"}`
 	const named, changed = `{"requests": 3, "window": "1h", "name": "all"}`, `{"requests": 4, "window": "1h", "name": "all"}`
-	const scarce = `{"requests": 3, "window": "1h", "max_keys": 1000}`
+	const scarce = `{"requests": 5, "window": "1h", "max_keys": 1000}`
 	used := func(p *RateLimit) int {
 		w := rateServe(t, p, rateRequest("203.0.113.7:1"))
 		remaining, _ := strconv.Atoi(w.Header().Get("RateLimit-Remaining"))

@@ -72,7 +72,6 @@ return answer
 const (
 	failuresUntilAway = 3
 	probeInterval     = time.Second
-	probeTimeout      = time.Second
 )
 
 // redisCounter counts requests in a Redis that several gateways share. Once it has
@@ -157,7 +156,7 @@ func (c *redisCounter) take(budget time.Duration, key string, cost int64, limits
 	d, err := c.ask(budget, key, cost, limits)
 	if err != nil {
 		c.local.Add(1)
-		c.failed(err)
+		c.failed(err, budget)
 		return decision{}, false
 	}
 	if c.failures.Load() != 0 {
@@ -215,8 +214,9 @@ func readBucket(of []int64) bucket {
 	return bucket{uint32(of[0]), time.Duration(of[1]) * time.Microsecond}
 }
 
-// failed counts a failure. After a few in a row, Redis is away.
-func (c *redisCounter) failed(err error) {
+// failed counts a failure. After a few in a row, Redis is away until it answers
+// within the time that it was given.
+func (c *redisCounter) failed(err error, budget time.Duration) {
 	if c.ctx.Err() != nil { // it is not used any more
 		return
 	}
@@ -228,11 +228,11 @@ func (c *redisCounter) failed(err error) {
 	c.trouble.Store(&trouble)
 	c.logger.Warn("redis does not answer, limits are kept by each gateway alone until it does",
 		zap.String("redis", c.server), zap.Error(err))
-	c.probing.Go(c.probe)
+	c.probing.Go(func() { c.probe(budget) })
 }
 
 // probe waits until Redis can be written to again.
-func (c *redisCounter) probe() {
+func (c *redisCounter) probe(budget time.Duration) {
 	since := time.Now()
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
@@ -242,7 +242,7 @@ func (c *redisCounter) probe() {
 			return
 		case <-ticker.C:
 		}
-		if _, err := c.ask(probeTimeout, "probe", 1, []limit{{maxRequests, time.Second}}); err != nil {
+		if _, err := c.ask(budget, "probe", 1, []limit{{maxRequests, time.Second}}); err != nil {
 			continue
 		}
 		c.logger.Info("redis answers again, limits are shared again",

@@ -41,8 +41,8 @@ type Throttle struct {
 	// altogether. Default: 100.
 	Queue int `json:"queue,omitempty"`
 
-	// How long a request may wait. One whose turn would come later is refused at once.
-	// Default: 30s.
+	// How long a request may wait, at most 24h. One whose turn would come later is
+	// refused at once. Default: 30s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty"`
 
 	pace   pace
@@ -55,6 +55,7 @@ const (
 	maxBurst       = 1_000_000
 	defaultQueue   = 100
 	defaultMaxWait = 30 * time.Second
+	maxMaxWait     = 24 * time.Hour
 )
 
 // CaddyModule returns the Caddy module information.
@@ -86,7 +87,8 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 	if err := registerRateMetrics(ctx); err != nil {
 		return err
 	}
-	if err := p.RateKey.provision(ctx, p); err != nil {
+	essence := Throttle{Requests: p.Requests, Window: p.Window, RateKey: p.RateKey}
+	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
 		return err
 	}
 	p.Burst = cmp.Or(p.Burst, 1)
@@ -116,8 +118,8 @@ func (p *Throttle) Check() error {
 		return policy.Optionf("burst", "burst %d is out of range: use 1 to %d", p.Burst, maxBurst)
 	case p.Queue < 0 || p.Queue > maxWaiting:
 		return policy.Optionf("queue", "queue %d is out of range: use 1 to %d", p.Queue, maxWaiting)
-	case p.MaxWait < 0:
-		return policy.Optionf("max_wait", "max_wait %v is negative: use a time such as 30s", time.Duration(p.MaxWait))
+	case p.MaxWait < 0 || p.MaxWait > caddy.Duration(maxMaxWait):
+		return policy.Optionf("max_wait", "max_wait %v is out of range: use a time such as 30s, at most 24h", time.Duration(p.MaxWait))
 	}
 	return nil
 }

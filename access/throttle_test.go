@@ -118,7 +118,7 @@ func TestThrottleCheck(t *testing.T) {
 		`{"requests": 1, "window": "5us"}`: {"window", "out of range"},
 		`{"requests": 1, "window": "1s", "burst": -1}`:       {"burst", "burst -1 is out of range: use 1 to 1000000"},
 		`{"requests": 1, "window": "1s", "queue": 10001}`:    {"queue", "queue 10001 is out of range: use 1 to 10000"},
-		`{"requests": 1, "window": "1s", "max_wait": -1}`:    {"max_wait", "max_wait -1ns is negative"},
+		`{"requests": 1, "window": "1s", "max_wait": -1}`:    {"max_wait", "max_wait -1ns is out of range: use a time such as 30s, at most 24h"},
 		`{"requests": 1, "window": "1s", "ipv6_prefix": -1}`: {"ipv6_prefix", "ipv6_prefix -1 is out of range"},
 		`{"requests": 1, "window": "1s"}`:                    {},
 		`{"disabled": true}`:                                 {},
