@@ -90,8 +90,10 @@ type redisCounter struct {
 
 	ctx     context.Context // until it is not used any more
 	cancel  context.CancelFunc
-	probing sync.WaitGroup
 	publish func() // ends what is told about it
+
+	mu      sync.Mutex     // held to end ctx, and to begin to probe while it has not ended
+	probing sync.WaitGroup // Guarded by mu.
 }
 
 // redises are those of the process, by their URLs. They outlive reloads.
@@ -126,7 +128,9 @@ func releaseRedis(url string) error {
 // Destruct implements caddy.Destructor.
 func (c *redisCounter) Destruct() error {
 	c.publish()
+	c.mu.Lock()
 	c.cancel()
+	c.mu.Unlock()
 	c.probing.Wait()
 	return c.client.Close()
 }
@@ -228,7 +232,11 @@ func (c *redisCounter) failed(err error, budget time.Duration) {
 	c.trouble.Store(&trouble)
 	c.logger.Warn("redis does not answer, limits are kept by each gateway alone until it does",
 		zap.String("redis", c.server), zap.Error(err))
-	c.probing.Go(func() { c.probe(budget) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() == nil {
+		c.probing.Go(func() { c.probe(budget) })
+	}
 }
 
 // probe waits until Redis can be written to again.
