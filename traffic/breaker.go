@@ -164,8 +164,11 @@ func (b *breaker) endProbe(how verdict) {
 func (b *breaker) count(how verdict) (opens bool) {
 	if b.failures == 0 {
 		b.window.add(b.now(), b.span, how == failed)
+		if how != failed {
+			return false
+		}
 		requests, failures := b.window.sum()
-		return how == failed && requests >= b.minimum && float64(failures) >= b.ratio*float64(requests)
+		return requests >= b.minimum && float64(failures) >= b.ratio*float64(requests)
 	}
 	if how == succeeded {
 		b.run.Store(0)

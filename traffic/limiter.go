@@ -152,9 +152,11 @@ func (l *limiter) remove(w *waiter) {
 
 // open makes the lane of a key. It must be called with mu held.
 func (l *limiter) open(key string) *lane {
-	one := new(lane)
+	var one *lane
 	if n := len(l.spare); n > 0 {
 		one, l.spare = l.spare[n-1], l.spare[:n-1]
+	} else {
+		one = new(lane)
 	}
 	one.key = key
 	l.lanes[key] = one
