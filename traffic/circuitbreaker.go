@@ -245,15 +245,16 @@ func (p *CircuitBreaker) ofStatus(status int) verdict {
 // an answer.
 const statusClientClosedRequest = 499
 
-// ofError is what it says about the backend that a handler did not answer.
+// ofError is what it says about the backend that a handler has returned, and has
+// not answered.
 func ofError(r *http.Request, upload *watchedBody, err error) verdict {
-	var handlerErr caddyhttp.HandlerError
 	switch {
 	case err == nil:
-		return succeeded
+		return succeeded // 200, by default
 	case errors.Is(r.Context().Err(), context.Canceled), errors.Is(err, context.Canceled), upload.broke(), isNoUpstream(err):
 		return unknown
-	case errors.As(err, &handlerErr) && handlerErr.StatusCode < 500:
+	}
+	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failure.StatusCode < 500 {
 		return unknown
 	}
 	return failed

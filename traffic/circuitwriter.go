@@ -21,11 +21,13 @@ func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter,
 	upload := watchBody(r)
 	returned := false
 	defer func() {
-		how := unknown
-		if returned {
-			how = ofError(r, upload, err)
+		switch {
+		case ww.decided:
+		case returned:
+			ww.decide(ofError(r, upload, err))
+		default:
+			ww.decide(unknown)
 		}
-		ww.decide(how)
 		// A hijacked connection, or a goroutine that outlives a panic, may still hold
 		// the writer.
 		if returned && !ww.hijacked {

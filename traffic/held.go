@@ -9,15 +9,24 @@ import (
 // held is what a policy has in use of something that outlives it, such as an item of
 // a caddy.UsagePool: for each place, from its first request there until Cleanup.
 type held[K comparable, V any] struct {
-	all atomic.Pointer[map[K]V] // never changed, only replaced
+	first atomic.Pointer[heldItem[K, V]] // most policies see one place, and need no map
+	all   atomic.Pointer[map[K]V]        // never changed, only replaced
 
 	mu     sync.Mutex
 	letGo  []func() // Guarded by mu.
 	closed bool     // Guarded by mu.
 }
 
+type heldItem[K comparable, V any] struct {
+	place K
+	value V
+}
+
 // get returns what is held for a place.
 func (h *held[K, V]) get(place K) (value V, ok bool) {
+	if first := h.first.Load(); first != nil && first.place == place {
+		return first.value, true
+	}
 	if all := h.all.Load(); all != nil {
 		value, ok = (*all)[place]
 	}
@@ -38,6 +47,9 @@ func (h *held[K, V]) add(place K, acquire func() (value V, letGo func())) V {
 		letGo()
 	} else {
 		h.letGo = append(h.letGo, letGo)
+	}
+	if h.first.CompareAndSwap(nil, &heldItem[K, V]{place, value}) {
+		return value
 	}
 	more := map[K]V{place: value}
 	if all := h.all.Load(); all != nil {
