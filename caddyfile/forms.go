@@ -18,6 +18,8 @@ var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, e
 	{reflect.TypeFor[document](), "admin"}:                        (*reader).adminForm,
 	{reflect.TypeFor[gateway.Gateway](), "docker"}:                (*reader).dockerForm,
 	{reflect.TypeFor[gateway.Gateway](), "stats"}:                 (*reader).statsForm,
+	{reflect.TypeFor[gateway.Gateway](), "operations"}:            (*reader).operationsForm,
+	{reflect.TypeFor[gateway.Operations](), "registration"}:       (*reader).registrationForm,
 	{reflect.TypeFor[gateway.Gateway](), "default_response"}:      (*reader).defaultResponseForm,
 	{reflect.TypeFor[dockerupstreams.Selector](), "match_labels"}: (*reader).labelsForm,
 	{reflect.TypeFor[gateway.Backend](), "lb_policy"}:             (*reader).policyForm,
@@ -73,6 +75,30 @@ func (r *reader) statsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 		return off, nil
 	case n.ShortTag() == "!!str":
 		return mapping(n, scalar(n, "path"), n), nil
+	}
+	return n, nil
+}
+
+// operationsForm takes a map, a path, or true or false.
+func (r *reader) operationsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
+	switch {
+	case n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true"), isNull(n):
+		return mapping(n), nil
+	case n.ShortTag() == "!!bool":
+		return nil, nil
+	case n.ShortTag() == "!!str":
+		return mapping(n, scalar(n, "path"), n), nil
+	}
+	return n, nil
+}
+
+// registrationForm takes a map, or true or false.
+func (r *reader) registrationForm(n *yaml.Node, _ string) (*yaml.Node, error) {
+	switch {
+	case n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true"), isNull(n):
+		return mapping(n), nil
+	case n.ShortTag() == "!!bool":
+		return nil, nil
 	}
 	return n, nil
 }

@@ -91,10 +91,11 @@ var probes = map[string]struct{ yaml, json, caddyfile string }{
 // Where a policy may stand: what comes before it in the YAML, in the Caddyfile, and
 // where it is in JSON.
 var probePlaces = map[string]struct{ yaml, indent, before string }{
-	"gateway": {"routes: [{path_prefix: /, backend: a}]\nbackends: [{name: a, dial: ['127.0.0.1:1']}]\n", "", "\t\t"},
-	"group":   {"backends: [{name: a, dial: ['127.0.0.1:1']}]\ngroups:\n  - routes: [{path_prefix: /, backend: a}]\n", "    ", "\t\t\t"},
-	"route":   {"backends: [{name: a, dial: ['127.0.0.1:1']}]\nroutes:\n  - path_prefix: /\n    backend: a\n", "    ", "\t\t\t"},
-	"backend": {"routes: [{path_prefix: /, backend: a}]\nbackends:\n  - name: a\n    dial: ['127.0.0.1:1']\n", "    ", "\t\t\t"},
+	"gateway":    {"routes: [{path_prefix: /, backend: a}]\nbackends: [{name: a, dial: ['127.0.0.1:1']}]\n", "", "\t\t"},
+	"group":      {"backends: [{name: a, dial: ['127.0.0.1:1']}]\ngroups:\n  - routes: [{path_prefix: /, backend: a}]\n", "    ", "\t\t\t"},
+	"operations": {"operations:\n  path: /ops\n", "  ", "\t\t\t"},
+	"route":      {"backends: [{name: a, dial: ['127.0.0.1:1']}]\nroutes:\n  - path_prefix: /\n    backend: a\n", "    ", "\t\t\t"},
+	"backend":    {"routes: [{path_prefix: /, backend: a}]\nbackends:\n  - name: a\n    dial: ['127.0.0.1:1']\n", "    ", "\t\t\t"},
 }
 
 func TestPoliciesUnderTheirShortNames(t *testing.T) {
@@ -109,6 +110,8 @@ func TestPoliciesUnderTheirShortNames(t *testing.T) {
 			g := decodeGateway(t, config)
 			raw := g.HandlersRaw
 			switch place {
+			case "operations":
+				raw = g.Operations.HandlersRaw
 			case "group":
 				raw = g.Groups[0].HandlersRaw
 			case "route":

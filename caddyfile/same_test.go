@@ -16,6 +16,17 @@ docker:
   - host: tcp://10.0.0.7:2376
     cert_path: /etc/rgate/certs
 stats: {path: /figures, interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
+operations:
+  path: /ops
+  allow: [private_ranges, 192.0.2.0/24]
+  registration: {ttl: 2m}
+  handle:
+    - handler: authentication
+      providers:
+        http_basic:
+          accounts: [{username: alice, password: $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG}]
+          hash: {algorithm: bcrypt}
+          hash_cache: {}
 default_response: {body: "not # here", status_code: 403}
 trust_identity: true
 handle:
@@ -28,6 +39,7 @@ routes:
     methods: [GET, POST]
     hosts: [api.example.com, "*.example.org"]
     strip_prefix: true
+    timeouts: {dial: 1s, first_byte: 5s, total: 30s}
     handle:
       - handler: subroute
         routes:
@@ -61,6 +73,7 @@ groups:
 backends:
   - name: payment
     match_labels: [app_name=payment, env=production]
+    register: true
     port: 8080
     network: front
     scheme: https
@@ -68,6 +81,7 @@ backends:
     host_port: true
     lb_policy: {policy: header, field: X-User, fallback: {policy: least_conn}}
     retries: 0
+    retry_budget: {ratio: 0.1, min_per_second: 5}
     timeouts: {dial: 500ms, first_byte: 1m30s, total: 2h}
     proxy:
       flush_interval: -1ns
@@ -94,6 +108,14 @@ backends:
 				roll_keep 3
 			}
 		}
+		operations /ops {
+			allow private_ranges
+			allow 192.0.2.0/24
+			registration 2m
+			basic_auth {
+				alice $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG
+			}
+		}
 		default_response "not # here" 403
 		trust_identity
 		header >X-Served-By rgate
@@ -102,6 +124,7 @@ backends:
 		backend payment {
 			match_labels app_name=payment
 			match_labels env=production
+			register
 			port 8080
 			network front
 			scheme https
@@ -111,6 +134,7 @@ backends:
 				fallback least_conn
 			}
 			retries 0
+			retry_budget 0.1 5
 			timeouts {
 				dial 500ms
 				first_byte 1m30s
@@ -137,6 +161,11 @@ backends:
 			hosts api.example.com
 			hosts *.example.org
 			strip_prefix
+			timeouts {
+				dial 1s
+				first_byte 5s
+				total 30s
+			}
 			stats /payment-figures {
 				name payment
 			}
@@ -184,6 +213,11 @@ backends:
 		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs"}],
 		"stats": {"path": "/figures", "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
+		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"],
+			"registration": {"ttl": 120000000000},
+			"handle": [{"handler": "authentication", "providers": {"http_basic": {
+				"accounts": [{"username": "alice", "password": "$2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG"}],
+				"hash": {"algorithm": "bcrypt"}, "hash_cache": {}}}}]},
 		"default_response": {"body": "not # here", "status_code": 403},
 		"trust_identity": true,
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
@@ -191,6 +225,7 @@ backends:
 			{
 				"path_prefix": "/api/payment", "name": "pay", "match": "segment", "methods": ["GET", "POST"],
 				"hosts": ["api.example.com", "*.example.org"], "strip_prefix": true, "backend": "payment",
+				"timeouts": {"dial": 1000000000, "first_byte": 5000000000, "total": 30000000000},
 				"handle": [
 					{"handler": "subroute", "routes": [
 						{"handle": [{"handler": "rgate_stats", "path": "/payment-figures", "name": "payment"}]},
@@ -217,10 +252,10 @@ backends:
 		}],
 		"backends": [
 			{
-				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "port": 8080,
+				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "register": true, "port": 8080,
 				"network": "front", "scheme": "https", "health": "any", "host_port": true,
 				"lb_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "least_conn"}},
-				"retries": 0, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
+				"retries": 0, "retry_budget": {"ratio": 0.1, "min_per_second": 5}, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
 				"proxy": {"flush_interval": -1, "transport": {"protocol": "http", "tls": {"insecure_skip_verify": true}}},
 				"around": [{"handler": "encode", "encodings": {"gzip": {}}, "prefer": ["gzip"]}]
 			},

@@ -32,6 +32,11 @@ func init() {
 //	        cert_path <folder>
 //	    }
 //	    stats  <path> | off | { ... }
+//	    operations [<path>] {
+//	        allow <ranges...>
+//	        registration [<ttl>]
+//	        <directives...>
+//	    }
 //	    default_response [<body>] [<status>] {
 //	        body   <body>
 //	        status <status>
@@ -49,9 +54,11 @@ func init() {
 //
 //	        # ... or the addresses
 //	        dial <host:port...>
+//	        register
 //
 //	        lb_policy <name> [<options...>]
 //	        retries   <number>
+//	        retry_budget [<ratio> [<min_per_second>]]
 //	        timeouts {
 //	            dial       <duration>
 //	            first_byte <duration>
@@ -74,6 +81,7 @@ func init() {
 //	        headers <field> <value...> | !<field>
 //	        query   <key=value...>
 //	        strip_prefix
+//	        timeouts { ... }
 //	        deprecated {
 //	            since  <date>
 //	            sunset <date>
@@ -156,6 +164,8 @@ func (p *parser) parse() error {
 				p.gateway.Stats = new(stats.Config)
 				err = p.gateway.Stats.UnmarshalCaddyfile(p.NewFromNextSegment())
 			}
+		case "operations":
+			err = p.operations()
 		case "default_response":
 			err = p.defaultResponse()
 		case "trust_identity":
@@ -170,7 +180,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "default_response", "trust_identity", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err
@@ -310,6 +320,8 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		return p.labels(at, b)
 	case "dial":
 		return p.list(at, &b.Dial)
+	case "register":
+		return p.flag(at, &b.Register)
 	case "port":
 		return p.number(at, &b.Port)
 	case "network":
@@ -326,15 +338,17 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		b.Retries = new(int)
 		return p.number(at, b.Retries)
 	case "timeouts":
-		return p.timeouts(at, b)
+		return p.timeouts(at, &b.Timeouts)
+	case "retry_budget":
+		return p.retryBudget(at, b)
 	case "proxy":
 		return p.proxy(at, b)
 	case "around":
 		b.AroundRaw, err = p.around(at)
 		return err
 	}
-	return p.unrecognized("match_labels", "dial", "port", "network", "scheme", "health", "host_port",
-		"lb_policy", "retries", "timeouts", "proxy", "around")
+	return p.unrecognized("match_labels", "dial", "register", "port", "network", "scheme", "health", "host_port",
+		"lb_policy", "retries", "retry_budget", "timeouts", "proxy", "around")
 }
 
 func (p *parser) policy(path string, b *Backend) error {

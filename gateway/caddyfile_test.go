@@ -126,7 +126,7 @@ func TestCaddyfile(t *testing.T) {
 func TestCaddyfileErrors(t *testing.T) {
 	const backends = "backend a {\ndial 127.0.0.1:1\n}\n" // three lines
 	for block, want := range map[string]string{
-		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, default_response, trust_identity, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
+		"nmae edge":                "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, operations, default_response, trust_identity, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
 		"name":                     "wrong argument count or unexpected line ending after 'name', at Caddyfile:3",
 		"name a b":                 "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"name a\nname b":           "'name' is given twice: remove this one or the one in line 3, at Caddyfile:4",
@@ -142,8 +142,8 @@ func TestCaddyfileErrors(t *testing.T) {
 		"backend a b":              "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"backend a":                `backend "a" has neither match_labels nor dial`,
 		backends + backends:        `backend "a" is defined twice: give each backend a name of its own (the other is in line 3), at Caddyfile:6`,
-		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, port, " +
-			"network, scheme, health, host_port, lb_policy, retries, timeouts, proxy, around, at Caddyfile:4",
+		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, register, port, " +
+			"network, scheme, health, host_port, lb_policy, retries, retry_budget, timeouts, proxy, around, at Caddyfile:4",
 		"backend a {\nmatch_labels\n}":                              "wrong argument count or unexpected line ending after 'match_labels', at Caddyfile:4",
 		"backend a {\nmatch_labels a\n}":                            "label 'a' has no value: write a=value, at Caddyfile:4",
 		"backend a {\nmatch_labels a=1\nmatch_labels a=2\n}":        "label 'a' must be '1' and '2' at once, which no container can be: keep one of the two, at Caddyfile:5",
@@ -166,7 +166,13 @@ func TestCaddyfileErrors(t *testing.T) {
 		backends + "route api a":                                    `"api" does not begin with a slash: write "/api", at Caddyfile:6`,
 		backends + "route /api a {\nmethods GET\nmethods post\n}":   `methods are in upper case: write POST for "post", at Caddyfile:8`,
 		backends + "route /api a {\nmatch segmnt\n}":                `"segmnt" is no way to match (did you mean "segment"?): use prefix or segment, at Caddyfile:7`,
-		backends + "route /api a {\nstrip_perfix\n}":                `unrecognized subdirective 'strip_perfix' (did you mean "strip_prefix"?): use name, match, methods, hosts, headers, query, strip_prefix, deprecated, backends, sticky_key, or an HTTP directive of Caddy or of rgate, at Caddyfile:7`,
+		backends + "route /api a {\nstrip_perfix\n}":                `unrecognized subdirective 'strip_perfix' (did you mean "strip_prefix"?): use name, match, methods, hosts, headers, query, strip_prefix, timeouts, deprecated, backends, sticky_key, or an HTTP directive of Caddy or of rgate, at Caddyfile:7`,
+		"backend a {\ndial 127.0.0.1:1\nretry_budget 2\n}":          "2 is no share: use 0 to 1, such as 0.2, at Caddyfile:5",
+		"backend a {\ndial 127.0.0.1:1\nretry_budget 0.2 -1\n}":     "-1 is out of range: use 0 to 1000, at Caddyfile:5",
+		"backend a {\nretry_budget {\nratoi 1\n}\n}":                `unrecognized subdirective 'ratoi' (did you mean "ratio"?): use ratio, min_per_second, at Caddyfile:5`,
+		"backend a {\nretry_budget\nretry_budget\n}":                "'retry_budget' is given twice: remove this one or the one in line 4, at Caddyfile:5",
+		backends + "route /api a {\ntimeouts {\ntotal -1s\n}\n}":    "is negative: leave it out for no bound, at Caddyfile:8",
+		backends + "route /api a {\ntimeouts {\ndial -1s\n}\n}":     "a dial needs a bound: use a positive duration such as 3s, at Caddyfile:8",
 		backends + "route /api a {\nredir\n}":                       "parsing caddyfile tokens for 'redir': wrong argument count or unexpected line ending after 'redir', at Caddyfile:7",
 		backends + "route a":                                        "a route needs a path prefix and a backend",
 		backends + "route /a a a":                                   "a route needs a path prefix and a backend",

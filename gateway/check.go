@@ -44,7 +44,10 @@ func problemf(path, format string, args ...any) *Problem {
 	return &Problem{Path: path, Message: fmt.Sprintf(format, args...)}
 }
 
-const maxRetries = 10
+const (
+	maxRetries        = 10
+	maxRetryPerSecond = 1000
+)
 
 // Check reports the first thing wrong with the configuration, as a *Problem. It
 // starts nothing, so that a configuration can be judged before it is loaded.
@@ -54,6 +57,11 @@ func (g *Gateway) Check() error {
 	if g.Stats != nil {
 		if err := g.Stats.Validate(); err != nil {
 			return fieldProblem("stats", err)
+		}
+	}
+	if g.Operations != nil {
+		if err := g.Operations.check(); err != nil {
+			return err
 		}
 	}
 	for i, endpoint := range g.Docker {
@@ -83,6 +91,9 @@ func (g *Gateway) Check() error {
 		if err := b.check(path); err != nil {
 			return err
 		}
+		if b.Register && (g.Operations == nil || g.Operations.Registration == nil) {
+			return problemf(path+".register", "nobody can register for backend %q: set operations.registration", b.Name)
+		}
 	}
 	return g.checkRoutes(names)
 }
@@ -97,13 +108,11 @@ func (b *Backend) check(path string) error {
 	if b.Retries != nil && (*b.Retries < 0 || *b.Retries > maxRetries) {
 		return problemf(path+".retries", "%d is out of range: use 0 (none) to %d", *b.Retries, maxRetries)
 	}
-	if t := b.Timeouts; t != nil {
-		if t.Dial < 0 {
-			return problemf(path+".timeouts.dial", "a dial needs a bound: use a positive duration such as 3s")
-		}
-		if t.Total < 0 {
-			return problemf(path+".timeouts.total", "is negative: leave it out for no bound")
-		}
+	if err := b.RetryBudget.check(path + ".retry_budget"); err != nil {
+		return err
+	}
+	if err := b.Timeouts.check(path + ".timeouts"); err != nil {
+		return err
 	}
 	if err := b.checkPolicy(path); err != nil {
 		return err
@@ -111,8 +120,35 @@ func (b *Backend) check(path string) error {
 	return b.checkProxy(path)
 }
 
+func (t *Timeouts) check(path string) error {
+	switch {
+	case t == nil:
+		return nil
+	case t.Dial < 0:
+		return problemf(path+".dial", "a dial needs a bound: use a positive duration such as 3s")
+	case t.Total < 0:
+		return problemf(path+".total", "is negative: leave it out for no bound")
+	}
+	return nil
+}
+
+func (o *RetryBudget) check(path string) error {
+	switch {
+	case o == nil:
+		return nil
+	case o.Ratio != nil && !(*o.Ratio >= 0 && *o.Ratio <= 1):
+		return problemf(path+".ratio", "%v is no share: use 0 to 1, such as 0.2", *o.Ratio)
+	case o.MinPerSecond != nil && (*o.MinPerSecond < 0 || *o.MinPerSecond > maxRetryPerSecond):
+		return problemf(path+".min_per_second", "%d is out of range: use 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
+	}
+	return nil
+}
+
 func (b *Backend) checkAddresses(path string) error {
 	if len(b.Dial) == 0 {
+		if b.MatchLabels == nil && b.Register {
+			return b.checkWithoutContainers(path, "registers its instances")
+		}
 		if b.MatchLabels == nil {
 			return problemf(path, "backend %q has neither match_labels nor dial: say which containers it is made of, or its addresses", b.Name)
 		}
@@ -124,13 +160,8 @@ func (b *Backend) checkAddresses(path string) error {
 	if b.MatchLabels != nil {
 		return problemf(path+".dial", "backend %q has both match_labels and dial: use one of them", b.Name)
 	}
-	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
-		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which has static addresses", b.Name)
-	}
-	switch b.Scheme {
-	case "", "http", "https", "h2c":
-	default:
-		return problemf(path+".scheme", "%q is not a scheme: use http, https or h2c", b.Scheme)
+	if err := b.checkWithoutContainers(path, "has static addresses"); err != nil {
+		return err
 	}
 	for i, dial := range b.Dial {
 		at := fmt.Sprintf("%s.dial[%d]", path, i)
@@ -146,6 +177,19 @@ func (b *Backend) checkAddresses(path string) error {
 		}
 	}
 	return nil
+}
+
+// checkWithoutContainers judges the options that only containers have, for a
+// backend that has none because of what it does in their place.
+func (b *Backend) checkWithoutContainers(path, does string) error {
+	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
+		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which %s", b.Name, does)
+	}
+	switch b.Scheme {
+	case "", "http", "https", "h2c":
+		return nil
+	}
+	return problemf(path+".scheme", "%q is not a scheme: use http, https or h2c", b.Scheme)
 }
 
 func (b *Backend) checkPolicy(path string) error {

@@ -35,6 +35,10 @@ type Gateway struct {
 	// The statistics page, `/stats` by default.
 	Stats *stats.Config `json:"stats,omitempty"`
 
+	// Endpoints for those who run the gateway, and a log of its last requests.
+	// Default: none; the admin API has the endpoints under `/rgate/gateway` anyway.
+	Operations *Operations `json:"operations,omitempty"`
+
 	// The answer to requests that no route matches. Default: 404 with an empty body.
 	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`
 
@@ -122,6 +126,10 @@ type Route struct {
 	// what comes before the `*` at its end. Default: false.
 	StripPrefix bool `json:"strip_prefix,omitempty"`
 
+	// How long to wait for the backend, in place of what it says itself. Default:
+	// the backend's time limits.
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+
 	// Handlers that run before the backend's, in this order; policies in their own.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
@@ -138,9 +146,11 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
-	pattern pattern // nil: path_prefix is a prefix
-	name    string
-	shares  []share
+	pattern    pattern // nil: path_prefix is a prefix
+	preflights bool    // whether a policy answers preflights for it
+	name       string
+	shares     []share
+	limits     limits
 }
 
 // Share is a backend that gets a share of a route's requests.
@@ -209,6 +219,10 @@ type Backend struct {
 	// `match_labels` and the other options about containers, except for `scheme`.
 	Dial []string `json:"dial,omitempty"`
 
+	// Whether instances may register themselves, with `match_labels` and `dial` or
+	// in place of them. Needs the `registration` of the operations. Default: false.
+	Register bool `json:"register,omitempty"`
+
 	// How one of several containers is chosen: a selection policy of Caddy's
 	// reverse proxy. Default: random.
 	LBPolicyRaw json.RawMessage `json:"lb_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
@@ -218,6 +232,10 @@ type Backend struct {
 	// began, if it is a GET, HEAD or OPTIONS without a body. 0 turns retries off.
 	// Default: 2.
 	Retries *int `json:"retries,omitempty"`
+
+	// How many of the requests may be such retries, so that they do not multiply an
+	// overload. Default: no bound.
+	RetryBudget *RetryBudget `json:"retry_budget,omitempty"`
 
 	// How long to wait for the backend.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
@@ -247,4 +265,16 @@ type Timeouts struct {
 	// answer had not begun, else the connection is cut. It bounds WebSockets and
 	// streams as well. Default: no bound.
 	Total caddy.Duration `json:"total,omitempty"`
+}
+
+// RetryBudget bounds how many requests are sent to a backend again. What is beyond
+// it is answered as it failed.
+type RetryBudget struct {
+	// The share of the requests of the last ten seconds that may be retries, 0 to
+	// 1. Default: 0.2.
+	Ratio *float64 `json:"ratio,omitempty" caddyfile:"arg"`
+
+	// How many retries there may be each second whatever the share, 0 to 1000; ten
+	// times as many at once. Default: 10.
+	MinPerSecond *int `json:"min_per_second,omitempty" caddyfile:"arg"`
 }

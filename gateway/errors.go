@@ -90,11 +90,12 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 				header.Set("Retry-After", "1")
 			}
 		}
+		ex := exchangeOf(r)
+		ex.failure = failed.Cause.Error()
 		if policy.HasErrorRoutes(r.Context()) {
 			return err
 		}
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
-			ex := exchangeOf(r)
 			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
 				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.Cause))
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
 )
 
 // exchange is what the gateway knows of a request while it is under way. It is
@@ -23,6 +24,13 @@ type exchange struct {
 	set   *dockerupstreams.Set // the containers that the last attempt chose from
 	dial  string               // where the last attempt went
 	tried []string             // where all attempts went
+
+	failure string // why the backend did not answer
+
+	guard policy.Guard // whom to ask about upstreams; nil: nobody
+
+	// spent is set once the backend's retries have used up their budget.
+	spent bool
 
 	// timedOut is set once an upstream had the request and did not answer in time:
 	// no other one shall be kept busy with it.
@@ -83,6 +91,20 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 	return true, b.alone.ServeHTTP(w, r)
 }
 
+// LogDetails implements stats.LogDetails.
+func (ex *exchange) LogDetails() (container, failure string) {
+	if target := ex.target(); target != nil {
+		container = target.Container
+	}
+	return container, ex.failure
+}
+
+// Guard implements policy.Guarded.
+func (ex *exchange) Guard(guard policy.Guard) (before policy.Guard) {
+	before, ex.guard = ex.guard, guard
+	return before
+}
+
 // target returns the container that the last attempt went to, or nil.
 func (ex *exchange) target() *dockerupstreams.Target {
 	if ex.set == nil || ex.dial == "" {
@@ -91,5 +113,8 @@ func (ex *exchange) target() *dockerupstreams.Target {
 	return ex.set.ByDial(ex.dial)
 }
 
-// Interface guard
-var _ policy.Exchange = (*exchange)(nil)
+// Interface guards
+var (
+	_ policy.Exchange  = (*exchange)(nil)
+	_ stats.LogDetails = (*exchange)(nil)
+)

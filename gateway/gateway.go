@@ -38,7 +38,11 @@ type state struct {
 	router   *router
 	stats    *stats.Handle
 	unrouted *stats.Series
-	logger   *zap.Logger
+	registry *registry // nil: nobody may register
+
+	// The gateway's policies that requests without a route pass, too.
+	always []composed
+	logger *zap.Logger
 }
 
 // Provision sets the gateway up. It does not wait for Docker.
@@ -62,8 +66,16 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("starting statistics: %w", err)
 	}
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
+	if g.Operations != nil && g.Operations.Registration != nil {
+		if g.registry, err = acquireRegistry(g.Name); err != nil {
+			return err
+		}
+	}
 	backends := make(map[string]*Backend, len(g.Backends))
 	for _, b := range g.Backends {
+		if b.Register {
+			b.registry = g.registry
+		}
 		if err := b.provision(ctx, g.Docker, ctx.Logger()); err != nil {
 			return err
 		}
@@ -72,6 +84,12 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.provisionRoutes(ctx, backends); err != nil {
 		return err
 	}
+	if g.Operations != nil {
+		if err := g.Operations.provision(ctx, g); err != nil {
+			return err
+		}
+	}
+	g.startsRunning()
 	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
 		return fmt.Errorf("registering the metrics of Docker: %w", err)
 	}
@@ -84,6 +102,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
 	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
+	g.always = alwaysIn(common)
 	used := make(map[string]bool, len(backends))
 	var routes []*Route
 	for _, rt := range g.allRoutes() {
@@ -133,9 +152,13 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 		}
 		announced = fields
 	}
+	rt.limits = rt.Timeouts.limits()
 	rt.shares = rt.newShares()
 	for i := range rt.shares {
 		s := &rt.shares[i]
+		if err := backends[s.backend].limit(ctx, rt.limits); err != nil {
+			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
+		}
 		handler := answerFailures(g.logger, rt.way(levels, backends[s.backend]))
 		if announced != nil {
 			handler = announcing(announced, handler)
@@ -149,8 +172,9 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 // the handlers of the levels down to the route.
 func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyhttp.Handler {
 	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
+	rt.preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
 	last := withinLimit(handlers, len(levels))
-	way := b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
+	way := b.within(rt.Timeouts, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
 		way = introducing(way)
 	}
@@ -174,11 +198,15 @@ func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 
 // Cleanup releases what Provision acquired, however far it came.
 func (g *Gateway) Cleanup() error {
+	g.endsRunning()
 	var errs []error
 	for _, b := range g.Backends {
 		if b != nil {
 			errs = append(errs, b.release())
 		}
+	}
+	if g.registry != nil {
+		errs = append(errs, releaseRegistry(g.Name))
 	}
 	if g.stats != nil {
 		errs = append(errs, g.stats.Close())
@@ -200,12 +228,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
 	}
+	if g.Operations.serves(r.URL.Path) {
+		return g.Operations.handler.ServeHTTP(w, r)
+	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
-		return g.unrouted.Serve(w, r, g.notRouted(allowed))
+		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)))
 	}
 	if g.router.misleading(r, route) {
-		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
+		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(refusePath)))
 	}
 	g.protectIdentity(r)
 	ex := begin(r, g, route)

@@ -58,3 +58,26 @@ func Refused(policy string, route ...string) (n uint64) {
 	})
 	return n
 }
+
+// What is published under other names than those of policies.
+const (
+	// What policies need outside of the process: a Dependency each, in an empty Place.
+	Dependencies = "dependencies"
+
+	// How many requests of a gateway were answered from a cache, as uint64.
+	CacheHits = "cache_hits"
+)
+
+// Dependency is something outside that a policy needs, such as a Redis.
+type Dependency struct {
+	Name  string // what and where, without secrets
+	Up    bool
+	Error string // why it is not up
+}
+
+// RefusedByPolicy returns how many requests each policy has turned away.
+func RefusedByPolicy() map[string]uint64 {
+	all := make(map[string]uint64)
+	refusals.each(func(what refusal, n uint64) { all[what.policy] += n })
+	return all
+}

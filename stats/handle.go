@@ -15,7 +15,8 @@ type Handle struct {
 	reporter *reporter
 
 	mu    sync.Mutex
-	held  []*Series // guarded by mu
+	held  []*Series   // guarded by mu
+	log   *RequestLog // guarded by mu; nil: not asked for
 	close sync.Once
 	err   error
 }
@@ -31,6 +32,17 @@ func (h *Handle) Series(route, backend string) *Series {
 	return s
 }
 
+// RequestLog returns the log of the gateway's requests, which is kept from now on,
+// until no handle that has asked for it is open any more.
+func (h *Handle) RequestLog() *RequestLog {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.log == nil {
+		h.log = h.rec.holdLog()
+	}
+	return h.log
+}
+
 // ServesPath tells whether the statistics page is at this path.
 func (h *Handle) ServesPath(path string) bool {
 	return path == h.path && path != ""
@@ -43,6 +55,13 @@ func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
 
 // Report returns the figures that a query asks for.
 func (h *Handle) Report(q Query) Report { return h.rec.Report(q) }
+
+// InFlight returns how many requests to each backend have begun and not ended.
+func (h *Handle) InFlight() map[string]int64 {
+	all := make(map[string]int64)
+	h.rec.each(func(s *Series) { all[s.backend] += s.inFlight() })
+	return all
+}
 
 // Recent returns the snapshots of the last intervals, the oldest first.
 func (h *Handle) Recent() []Snapshot { return h.reporter.recent.Snapshots() }
@@ -60,6 +79,9 @@ func (h *Handle) Close() error {
 		defer h.mu.Unlock()
 		for _, s := range h.held {
 			h.rec.Release(s)
+		}
+		if h.log != nil {
+			h.rec.releaseLog()
 		}
 		h.err = errors.Join(h.err, releaseRecorder(h.name))
 	})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,9 @@ type Recorder struct {
 	idle   int                   // how many of them nobody holds; guarded by mu
 	other  *Series               // nil until needed; guarded by mu
 	limit  int
+
+	log    atomic.Pointer[RequestLog] // nil: nobody wants one
+	logged int                        // how many do; guarded by mu
 }
 
 type seriesKey struct{ route, backend string }
@@ -108,6 +112,25 @@ func (rec *Recorder) Release(s *Series) {
 	s.refs--
 	if s.refs == 0 && s != rec.other {
 		rec.idle++
+	}
+}
+
+// holdLog makes sure that requests are logged until releaseLog.
+func (rec *Recorder) holdLog() *RequestLog {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	rec.logged++
+	if rec.log.Load() == nil {
+		rec.log.Store(newRequestLog())
+	}
+	return rec.log.Load()
+}
+
+func (rec *Recorder) releaseLog() {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if rec.logged--; rec.logged == 0 {
+		rec.log.Store(nil)
 	}
 }
 

@@ -29,6 +29,11 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	ww.ResponseWriter = w
 	s.begin(ww.stripe)
 	returned := false
+	log := s.rec.log.Load()
+	var id uint64
+	if log != nil {
+		id = s.logRequest(log, r)
+	}
 
 	defer func() {
 		var cause any
@@ -46,6 +51,9 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		}
 		now := s.rec.now()
 		s.end(ww.stripe, now, status, now-start)
+		if log != nil {
+			s.logAnswer(log, id, ww, r, status, now-start)
+		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still
 		// hold the writer.
@@ -93,7 +101,8 @@ var (
 // means by which files and connections are copied without a buffer.
 type writer struct {
 	caddyhttp.ResponseWriterWrapper
-	status   int // final status, or 0 if there is none yet
+	status   int   // final status, or 0 if there is none yet
+	written  int64 // bytes of the body
 	hijacked bool
 	stripe   uint32 // in which requests that use this writer are recorded
 }
@@ -115,12 +124,16 @@ func (w *writer) WriteHeader(status int) {
 
 func (w *writer) Write(p []byte) (int, error) {
 	w.began()
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.written += int64(n)
+	return n, err
 }
 
 func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 	w.began()
-	return w.ResponseWriterWrapper.ReadFrom(r)
+	n, err := w.ResponseWriterWrapper.ReadFrom(r)
+	w.written += n
+	return n, err
 }
 
 // FlushError sends what is buffered, which may be nothing but the header.

@@ -1,0 +1,92 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/stats"
+)
+
+func init() {
+	caddy.RegisterModule(adminGateway{})
+}
+
+// running are the gateways of the process, in the order in which they were set up.
+var running struct {
+	sync.Mutex
+	gateways []*Gateway
+}
+
+func (g *Gateway) startsRunning() {
+	running.Lock()
+	defer running.Unlock()
+	running.gateways = append(running.gateways, g)
+}
+
+func (g *Gateway) endsRunning() {
+	running.Lock()
+	defer running.Unlock()
+	running.gateways = slices.DeleteFunc(running.gateways, func(other *Gateway) bool { return other == g })
+}
+
+// runningGateway returns the gateway of a name that was set up last; of any, if the
+// name is empty.
+func runningGateway(name string) *Gateway {
+	running.Lock()
+	defer running.Unlock()
+	for _, g := range slices.Backward(running.gateways) {
+		if name == "" || name == g.Name {
+			return g
+		}
+	}
+	return nil
+}
+
+// adminGateway provides the operations endpoints on the admin API, under
+// /rgate/gateway: health, health/live, health/ready, services, metrics and logs.
+// `?gateway=name` chooses one of several gateways.
+type adminGateway struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminGateway) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.rgate_gateway",
+		New: func() caddy.Module { return new(adminGateway) },
+	}
+}
+
+const adminPath = "/rgate/gateway"
+
+// Routes returns the route of the endpoints.
+func (a adminGateway) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{{Pattern: adminPath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
+}
+
+func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
+	name := r.URL.Query().Get("gateway")
+	g := runningGateway(name)
+	if g == nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q is running", name)}
+	}
+	var log *stats.RequestLog
+	done := context.Background()
+	if g.Operations != nil {
+		log, done = g.Operations.log, g.Operations.done
+	}
+	err := g.report(w, r, strings.TrimPrefix(r.URL.Path, adminPath), log, done)
+	var refused reportError
+	if errors.As(err, &refused) {
+		return caddy.APIError{HTTPStatus: refused.status, Err: refused.error}
+	}
+	return err
+}
+
+// Interface guard
+var _ caddy.AdminRouter = (*adminGateway)(nil)

@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// operations reads the operations endpoints and what runs before them.
+func (p *parser) operations() error {
+	const path = "operations"
+	if err := p.once(path); err != nil {
+		return err
+	}
+	directive, o := p.Token(), new(Operations)
+	p.gateway.Operations = o
+	if p.NextArg() {
+		o.Path, p.tokens[path+".path"] = p.Val(), p.Token()
+	}
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	var directives []caddyfile.Segment
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		var err error
+		switch p.Val() {
+		case "allow":
+			err = p.list(path+".allow", &o.Allow)
+		case "registration":
+			err = p.registration(path+".registration", o)
+		default:
+			directives = append(directives, p.NextSegment())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var err error
+	o.HandlersRaw, err = p.handlers(directive, directives, []string{"allow", "registration"})
+	return err
+}
+
+func (p *parser) registration(path string, o *Operations) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	o.Registration = new(Registration)
+	if !p.NextArg() {
+		return nil
+	}
+	ttl, err := caddy.ParseDuration(p.Val())
+	if err != nil {
+		return p.Errf("registration must have a duration such as 300s, not '%s'", p.Val())
+	}
+	o.Registration.TTL, p.tokens[path+".ttl"] = caddy.Duration(ttl), p.Token()
+	if p.NextArg() {
+		return p.ArgErr()
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// Operations are endpoints for those who run the gateway: how it and its backends
+// are, and what it did lately. They are not counted in the statistics.
+type Operations struct {
+	// The path that they are under. Default: `/gateway`.
+	Path string `json:"path,omitempty"`
+
+	// Who may see them: IP addresses, ranges, or `private_ranges`. Default:
+	// `private_ranges`.
+	Allow []string `json:"allow,omitempty"`
+
+	// Handlers that run before them, such as one that wants a password.
+	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	// Whether instances of services may register themselves. Needs a handler that
+	// authenticates them. Default: no.
+	Registration *Registration `json:"registration,omitempty"`
+
+	gateway *Gateway
+	log     *stats.RequestLog
+	done    context.Context // of the configuration
+	handler caddyhttp.Handler
+}
+
+const defaultOperationsPath = "/gateway"
+
+// Check reports the first thing wrong with the options. Whom to allow is judged by
+// whoever filters addresses.
+func (o *Operations) check() error {
+	if o.Path != "" && (!strings.HasPrefix(o.Path, "/") || len(o.Path) < 2 || strings.HasSuffix(o.Path, "/") || strings.ContainsAny(o.Path, "*?#%")) {
+		return problemf("operations.path", "%q is not a path to put endpoints under: use one such as %s", o.Path, defaultOperationsPath)
+	}
+	return o.checkRegistration()
+}
+
+func (o *Operations) provision(ctx caddy.Context, g *Gateway) error {
+	o.gateway, o.done, o.log = g, ctx, g.stats.RequestLog()
+	if o.Path == "" {
+		o.Path = defaultOperationsPath
+	}
+	if o.Allow == nil {
+		o.Allow = []string{"private_ranges"}
+	}
+	filter, err := ctx.LoadModuleByID("http.handlers.rgate_ip_filter", caddyconfig.JSON(map[string]any{"allow": o.Allow}, nil))
+	if err != nil {
+		return fmt.Errorf("loading the filter of addresses for the operations endpoints: %w", err)
+	}
+	own, err := loadHandlers(ctx, o, "HandlersRaw")
+	if err != nil {
+		return fmt.Errorf("loading the handlers of the operations endpoints: %w", err)
+	}
+	o.handler = chain(compose([]caddyhttp.MiddlewareHandler{filter.(caddyhttp.MiddlewareHandler)}, own), caddyhttp.HandlerFunc(o.answer))
+	return nil
+}
+
+// serves reports whether a path is under that of the endpoints.
+func (o *Operations) serves(path string) bool {
+	if o == nil {
+		return false
+	}
+	rest, ok := strings.CutPrefix(path, o.Path)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// answer answers a request that may see the endpoints.
+func (o *Operations) answer(w http.ResponseWriter, r *http.Request) error {
+	var err error
+	if parts, ok := o.registers(r); ok {
+		err = o.register(w, r, parts)
+	} else {
+		err = o.gateway.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), o.log, o.done)
+	}
+	var refused reportError
+	if errors.As(err, &refused) {
+		return writeJSON(w, r, refused.status, map[string]any{"status": refused.status, "error": refused.Error()})
+	}
+	return err
+}
+
+// reportError is an error about what was asked for.
+type reportError struct {
+	status int
+	error
+}
+
+// report answers a request for one of the reports. The log may be nil.
+func (g *Gateway) report(w http.ResponseWriter, r *http.Request, name string, log *stats.RequestLog, done context.Context) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return reportError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")}
+	}
+	switch name {
+	case "/health":
+		h := g.health()
+		status := http.StatusOK
+		if h.Status == unhealthy {
+			status = http.StatusServiceUnavailable
+		}
+		return writeJSON(w, r, status, h)
+	case "/health/live":
+		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "alive"})
+	case "/health/ready":
+		if waiting := g.waitsFor(); len(waiting) > 0 {
+			return writeJSON(w, r, http.StatusServiceUnavailable, map[string]any{"status": "starting", "waiting_for": waiting})
+		}
+		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "ready"})
+	case "/services":
+		return writeJSON(w, r, http.StatusOK, g.services())
+	case "/metrics":
+		return writeJSON(w, r, http.StatusOK, g.figures())
+	case "/logs":
+		if log == nil {
+			return reportError{http.StatusNotFound, errors.New("requests are not logged: set operations in the gateway's configuration")}
+		}
+		return serveLog(w, r, log, done)
+	}
+	return reportError{http.StatusNotFound, errors.New("there is no such report: use /health, /health/live, /health/ready, /services, /metrics or /logs")}
+}
+
+// writeJSON answers with a value as JSON, which nobody shall keep.
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, value any) error {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	policy.WriteBody(w, r, status, "application/json", append(body, '\n'))
+	return nil
+}

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rgate/rgate/dockerupstreams"
+)
+
+// roundTripper is a transport that is a function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestRegisteredInstancesExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry()
+		defer r.Destruct()
+		for _, name := range []string{"b", "a"} {
+			if isNew, err := r.put("web", name, "10.0.0."+name+":80", "", 10*time.Second); !isNew || err != nil {
+				t.Fatalf("new: %t, %v", isNew, err)
+			}
+		}
+		if got := r.dials("web"); !slices.Equal(got, []string{"10.0.0.a:80", "10.0.0.b:80"}) || r.dials("other") != nil {
+			t.Errorf("got %v", got)
+		}
+		time.Sleep(8 * time.Second)
+		if !r.renew("web", "a", 10*time.Second) || r.renew("web", "c", time.Second) {
+			t.Error("a is known and c is not")
+		}
+		time.Sleep(4 * time.Second)
+		if got := r.dials("web"); !slices.Equal(got, []string{"10.0.0.a:80"}) {
+			t.Errorf("after a while without a word from b: %v", got)
+		}
+		if isNew, _ := r.put("web", "a", "10.0.0.9:80", "", 10*time.Second); isNew {
+			t.Error("a is new")
+		}
+		if got := r.dials("web"); !slices.Equal(got, []string{"10.0.0.9:80"}) {
+			t.Errorf("after a has moved: %v", got)
+		}
+		if !r.remove("web", "a") || r.remove("web", "a") || len(r.dials("web")) > 0 {
+			t.Error("a cannot be removed once")
+		}
+	})
+}
+
+func TestRegisteredInstancesAreChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry()
+		defer r.Destruct()
+		var status atomic.Int32
+		r.client.Transport = roundTripper(func(request *http.Request) (*http.Response, error) {
+			if request.URL.String() != "http://10.0.0.1/health" {
+				t.Errorf("asked for %s", request.URL)
+			}
+			if status.Load() == 0 {
+				return nil, errors.New("refused")
+			}
+			return &http.Response{StatusCode: int(status.Load()), Body: http.NoBody}, nil
+		})
+		if _, err := r.put("web", "a", "10.0.0.1:80", "http://10.0.0.1/health", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			status int32
+			reason string
+		}{{0, "does not answer"}, {503, "answers 503"}, {200, ""}, {500, "answers 500"}, {204, ""}} {
+			status.Store(step.status)
+			time.Sleep(time.Duration(checkEvery+1) * registryTick)
+			synctest.Wait()
+			one := r.list("web")[0]
+			if routable := len(r.dials("web")) == 1; routable != (step.reason == "") || !strings.Contains(one.Reason, step.reason) || (one.Status == healthy) != routable {
+				t.Errorf("after %d: routable %t, %+v", step.status, routable, one)
+			}
+		}
+	})
+}
+
+func TestAddressesOfInstances(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://10.0.0.7:8080": "10.0.0.7:8080", "http://web": "web:80", "http://[::1]:8080/": "[::1]:8080",
+		"https://10.0.0.7": "", "10.0.0.7:80": "", "http://a/b": "", "http://u:p@a": "", "http://a?b": "", "": "", "ftp://a": "",
+	} {
+		if got, err := new(Backend).addressOf(text); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q, %v", text, got, err)
+		}
+	}
+	if got, err := (&Backend{Selector: dockerupstreams.Selector{Scheme: "https"}}).addressOf("https://a"); got != "a:443" || err != nil {
+		t.Errorf("https: got %q, %v", got, err)
+	}
+	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false} {
+		if err := checkHealthURL(text, "10.0.0.7:80"); (err == nil) != ok {
+			t.Errorf("health check %q: %v", text, err)
+		}
+	}
+}
+
+func TestLogQueries(t *testing.T) {
+	for query, ok := range map[string]bool{
+		"": true, "status=404": true, "status=5xx": true, "status=5XX": true, "since=5m": true, "since=2026-12-31T12:00:00Z": true, "service=x": true,
+		"status=5": false, "status=99": false, "status=xx": false, "status=600": false, "status=12xx": false, "since=yesterday": false,
+	} {
+		values := make(map[string][]string)
+		if name, value, found := strings.Cut(query, "="); found {
+			values[name] = []string{value}
+		}
+		if _, err := parseLogQuery(values); (err == nil) != ok {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}
