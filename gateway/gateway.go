@@ -71,7 +71,8 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	backends := make(map[string]*Backend, len(g.Backends))
+	backends, used := make(map[string]*Backend, len(g.Backends)), make(map[string]bool)
+	g.noteFallbacks(used) // while the handlers can still be read
 	for _, b := range g.Backends {
 		if b.Register {
 			b.registry = g.registry
@@ -81,7 +82,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		}
 		backends[b.Name] = b
 	}
-	if err := g.provisionRoutes(ctx, backends); err != nil {
+	if err := g.provisionRoutes(ctx, backends, used); err != nil {
 		return err
 	}
 	if g.Operations != nil {
@@ -96,14 +97,15 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	return registerMetrics(ctx, g)
 }
 
-func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend) error {
+// provisionRoutes provisions all routes, given the backends and which of them are of
+// use without any route.
+func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend, used map[string]bool) error {
 	common, err := loadHandlers(ctx, g, "HandlersRaw")
 	if err != nil {
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
 	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
 	g.always = alwaysIn(common)
-	used := make(map[string]bool, len(backends))
 	var routes []*Route
 	for _, rt := range g.allRoutes() {
 		levels := [][]caddyhttp.MiddlewareHandler{common}
@@ -123,7 +125,6 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		}
 		routes = append(routes, rt.Route)
 	}
-	g.noteFallbacks(used)
 	for name := range backends {
 		if !used[name] {
 			g.logger.Warn("no route leads to this backend", zap.String("backend", name))

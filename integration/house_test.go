@@ -57,7 +57,7 @@ var pureFiles = map[string][]string{
 	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
 	"policy":          {"option.go", "size.go", "suggest.go"},
 	"stats":           {"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"},
-	"traffic":         {"jsonedit.go", "query.go", "rewrite.go", "value.go"},
+	"traffic":         {"flight.go", "headermark.go", "jsonedit.go", "lastgood.go", "lifeline.go", "query.go", "rewrite.go", "samerequest.go", "storable.go", "stream.go", "value.go"},
 }
 
 // Those of them that lean on nothing else of their package either.
@@ -68,7 +68,7 @@ var pureCores = map[string][][]string{
 	"gateway":         {{"path.go"}, {"radix.go"}},
 	"policy":          {{"option.go"}, {"suggest.go"}},
 	"stats":           {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
-	"traffic":         {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}},
+	"traffic":         {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"lifeline.go"}, {"stream.go"}, {"headermark.go", "samerequest.go", "storable.go"}},
 }
 
 // Why a Go file may be longer than maxLines.

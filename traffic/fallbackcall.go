@@ -22,6 +22,10 @@ type fallbackPlace struct{ gateway, backend string }
 
 var lastGoods = caddy.NewUsagePool() // of *lastGood, by fallbackPlace
 
+// keptUnused is how long answers are kept that no policy uses: after a reload, those
+// of the new configuration take hold of theirs by their first requests.
+const keptUnused = 5 * time.Minute
+
 // Destruct implements caddy.Destructor.
 func (l *lastGood) Destruct() error { return nil }
 
@@ -35,7 +39,9 @@ func (f *Fallback) storeAt(r *http.Request) *lastGood {
 	return f.stores.add(place, func() (*lastGood, func()) {
 		store, _, _ := lastGoods.LoadOrNew(place, func() (caddy.Destructor, error) { return new(lastGood), nil }) // never fails
 		store.(*lastGood).limit(int64(f.MaxBytes))
-		return store.(*lastGood), func() { _, _ = lastGoods.Delete(place) } // Destruct never fails
+		return store.(*lastGood), func() {
+			time.AfterFunc(keptUnused, func() { _, _ = lastGoods.Delete(place) }) // Destruct never fails
+		}
 	})
 }
 

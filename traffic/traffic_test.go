@@ -1,6 +1,9 @@
 package traffic
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"net/url"
+)
 
 func coalesceJSON(v any) []byte {
 	encoded, err := json.Marshal(v)
@@ -9,3 +12,5 @@ func coalesceJSON(v any) []byte {
 	}
 	return encoded
 }
+
+func mustURL(path, query string) *url.URL { return &url.URL{Path: path, RawQuery: query} }

@@ -1,0 +1,180 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// by tells who has answered in place of a backend.
+func (a answer) by() string { return a.header.Get("X-Gateway-Fallback") }
+
+func TestFallbackWhenBackendsAreKilled(t *testing.T) {
+	t.Parallel()
+	payment := startContainer(t, spec{labels: map[string]string{"role": "payment"}, env: []string{"SERVICE=payment"}})
+	spare := startContainer(t, spec{labels: map[string]string{"role": "spare"}, env: []string{"SERVICE=spare"}})
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /pay, backend: payment}
+  - {path_prefix: /bare, backend: bare, strip_prefix: true}
+backends:
+  - name: payment
+    match_labels: {app_name: $APP, role: payment}
+    fallback: {cached: 10m, backend: spare, response: {status_code: 503, body: "later"}}
+  - name: bare
+    match_labels: {app_name: $APP, role: payment}
+    fallback: true
+  - name: spare
+    match_labels: {app_name: $APP, role: spare}
+  - name: bare-fallback
+    match_labels: {app_name: $APP, role: spare}
+`)
+	g.await(t, "payment", 1)
+	g.await(t, "spare", 1)
+	first := g.get(t, "/pay/kept?a=b")
+	if first.echo(t).Service != "payment" || first.by() != "" {
+		t.Errorf("the backend that is up is not asked: %+v", first)
+	}
+	g.ask(t, "GET", "/pay/private", "", "Authorization", "alice")
+
+	payment.kill(t)
+	g.await(t, "payment", 0)
+	kept := g.get(t, "/pay/kept?a=b")
+	if kept.body != first.body || kept.by() != "cached" || kept.header.Get("Cache-Status") != "rgate-fallback; fwd=stale" || kept.header.Get("Age") == "" {
+		t.Errorf("the kept answer is %+v", kept)
+	}
+	for _, tc := range []struct {
+		method, target, body string
+		headers              []string
+	}{
+		{"GET", "/pay/new", "", nil},
+		{"GET", "/pay/private", "", []string{"Authorization", "bob"}},
+		{"POST", "/pay/kept?a=b", "a body", nil}, // nobody has had it
+	} {
+		got := g.ask(t, tc.method, tc.target, tc.body, tc.headers...)
+		if e := got.echo(t); e.Service != "spare" || got.by() != "spare" || e.RequestURI != tc.target || e.BodyBytes != int64(len(tc.body)) ||
+			e.Headers.Get("X-Gateway-Service") != "spare" {
+			t.Errorf("%s %s: got %+v by %q", tc.method, tc.target, e, got.by())
+		}
+	}
+	// The other backend is one by its name, and sees what the first one would have.
+	if got := g.get(t, "/bare/bare/x"); got.by() != "bare-fallback" || got.echo(t).RequestURI != "/bare/x" {
+		t.Errorf("by name: got %q by %q", got.body, got.by())
+	}
+
+	spare.kill(t)
+	g.await(t, "spare", 0)
+	if got := g.get(t, "/pay/kept?a=b"); got.by() != "cached" {
+		t.Errorf("the kept answer is gone: %+v", got)
+	}
+	if got := g.get(t, "/pay/new"); got.status != 503 || got.body != "later" || got.by() != "response" || got.header.Get("Retry-After") != "1" {
+		t.Errorf("the fixed answer is %+v", got)
+	}
+	if got := g.get(t, "/bare/x"); got.by() != "" {
+		t.Errorf("got %q by %q, and there is nobody", got.body, got.by())
+	} else {
+		wantDown(t, "without anything left", got)
+	}
+	for by, want := range map[string]float64{"cached": 2, "spare": 3, "response": 1} {
+		if got := g.metric(t, "rgate_fallback_requests_total", "backend", "payment", "by", by); got != want {
+			t.Errorf("%v are counted by %s, want %v", got, by, want)
+		}
+	}
+
+	// Kept answers outlive a reload.
+	g.reload(t)
+	if got := g.get(t, "/pay/kept?a=b"); got.by() != "cached" {
+		t.Errorf("after a reload: %+v", got)
+	}
+	if strings.Contains(g.output.String(), "no route leads to this backend") {
+		t.Error("a fallback backend is said to be of no use")
+	}
+}
+
+func TestFallbackForTimeoutsAndStatuses(t *testing.T) {
+	t.Parallel()
+	web := startContainer(t, spec{})
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /errors, backend: errors}
+  - {path_prefix: /slow, backend: slow}
+  - {path_prefix: /open, backend: open}
+backends:
+  - name: errors
+    match_labels: {app_name: $APP}
+    fallback: {cached: 10m, statuses: [5xx], response: {body: later}}
+  - name: slow
+    match_labels: {app_name: $APP}
+    timeouts: {total: 200ms}
+    fallback: {response: {body: '{"later": true}', status_code: 200, headers: {X-A: b}}}
+  - name: open
+    match_labels: {app_name: $APP}
+    circuit_breaker: {failures: 1, recovery: 1h}
+    fallback: spare
+  - name: spare
+    match_labels: {app_name: $APP}
+`)
+	g.await(t, "errors", 1)
+	for _, tc := range []struct {
+		method, target, by string
+		status             int
+	}{
+		{"GET", "/errors?status=404", "", 404},
+		{"GET", "/errors?status=500&bytes=3000000", "response", 503},
+		{"POST", "/errors?status=503", "response", 503},
+		{"GET", "/errors", "", 200},
+		{"GET", "/slow", "", 200},
+		{"GET", "/slow?delay=1m", "response", 200},
+	} {
+		got := g.ask(t, tc.method, tc.target, "")
+		if got.status != tc.status || got.by() != tc.by {
+			t.Errorf("%s %s: got %d by %q, want %d by %q", tc.method, tc.target, got.status, got.by(), tc.status, tc.by)
+		}
+		if strings.HasPrefix(tc.target, "/slow?") && (got.body != `{"later": true}` || got.header.Get("X-A") != "b" || got.header.Get("Content-Type") != "application/json") {
+			t.Errorf("the fixed answer is %+v", got)
+		}
+	}
+
+	// An open circuit has sent nothing, so that the other backend may get anything.
+	before := web.counts(t)
+	if got := g.ask(t, "POST", "/open?drop=1", "a body"); got.status != 503 || got.by() != "" {
+		t.Errorf("a POST that was sent: got %d by %q", got.status, got.by())
+	}
+	if got := g.ask(t, "POST", "/open", "a body"); got.by() != "spare" || got.echo(t).BodyBytes != 6 {
+		t.Errorf("a POST that was not sent: got %d by %q", got.status, got.by())
+	}
+	if got := web.counts(t); got.ByMethod["POST"]-before.ByMethod["POST"] != 2 {
+		t.Errorf("the containers have had %d POST requests, want 2", got.ByMethod["POST"]-before.ByMethod["POST"])
+	}
+}
+
+// Behind a fallback, coalesced requests that fail are answered one by one.
+func TestFallbackAroundCoalescing(t *testing.T) {
+	t.Parallel()
+	b := newGated(t, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
+	g := startGateway(t, strings.ReplaceAll(`
+routes: [{path_prefix: /, backend: web, coalesce: true}]
+backends: [{name: web, dial: ["$DIAL"], retries: 0, fallback: {response: {body: later, status_code: 200}}}]
+`, "$DIAL", b.Listener.Addr().String()))
+	answers := make(chan answer, 10)
+	for range cap(answers) {
+		request := g.request(t, "GET", "/", "")
+		go func() {
+			got, err := do(g.client, request)
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- got
+		}()
+	}
+	g.awaitInFlight(t, cap(answers))
+	close(b.open)
+	for range cap(answers) {
+		if got := <-answers; got.status != 200 || got.body != "later" || got.by() != "response" {
+			t.Errorf("got %+v", got)
+		}
+	}
+	if n := b.reached.Load(); n != 1 {
+		t.Errorf("the backend was asked %d times", n)
+	}
+}

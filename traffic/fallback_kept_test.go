@@ -1,0 +1,186 @@
+package traffic
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func TestFallbackWhatIsKept(t *testing.T) {
+	const kept, gone = "200 first by cached", "error 503"
+	for _, tc := range []struct {
+		what    string
+		answer  caddyhttp.HandlerFunc
+		request []string
+		want    string
+	}{
+		{"plain", fallbackSays("first"), nil, kept},
+		{"with a lifetime", fallbackSays("first", "Cache-Control", "max-age=1"), nil, kept},
+		{"private", fallbackSays("first", "Cache-Control", "private"), nil, gone},
+		{"no-store", fallbackSays("first", "Cache-Control", "No-Store, max-age=5"), nil, gone},
+		{"no-cache", fallbackSays("first", "Cache-Control", "no-cache"), nil, gone},
+		{"cookie", fallbackSays("first", "Set-Cookie", "a=b"), nil, gone},
+		{"vary by all", fallbackSays("first", "Vary", "*"), nil, gone},
+		{"not found", fallbackSays("first", 404), nil, gone},
+		{"partial", fallbackSays("first", 206), nil, gone},
+		{"events", fallbackSays("first", "Content-Type", "text/event-stream"), nil, gone},
+		{"too large", fallbackSays(strings.Repeat("x", 2000)), nil, gone},
+		{"too large, length known", fallbackSays(strings.Repeat("x", 2000), "Content-Length", "2000"), nil, gone},
+		{"shorter than it should be", fallbackSays("first", "Content-Length", "6"), nil, gone},
+		{"as long as it should be", fallbackSays("first", "Content-Length", "5"), nil, kept},
+		{"must be fresh and is", fallbackSays("first", "Cache-Control", "max-age=60, must-revalidate"), nil, kept},
+		{"must be fresh and is not", fallbackSays("first", "Cache-Control", "max-age=0, must-revalidate"), nil, gone},
+		{"shared caches must have it fresh", fallbackSays("first", "Cache-Control", "s-maxage=5, max-age=60", "Age", "5"), nil, gone},
+		{"credentials", fallbackSays("first"), []string{"Authorization", "a"}, gone},
+		{"credentials, public", fallbackSays("first", "Cache-Control", "public"), []string{"Authorization", "a"}, kept},
+		{"cookies", fallbackSays("first"), []string{"Cookie", "a=b"}, gone},
+		{"cookies, public", fallbackSays("first", "Cache-Control", "public"), []string{"Cookie", "a=b"}, kept},
+		{"the gateway knows the user", fallbackSays("first"), []string{"X-User-Id", "alice"}, gone},
+		{"an API key", fallbackSays("first"), []string{"X-Api-Key", "1"}, gone},
+		{"a browser", fallbackSays("first"), []string{"Sec-Fetch-User", "?1", "User-Agent", "x"}, kept},
+		{"an error after it began", func(w http.ResponseWriter, r *http.Request) error {
+			_ = fallbackSays("first")(w, r)
+			return errFallbackDown
+		}, nil, gone},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), MaxBody: 1000})
+			rig.backend = tc.answer
+			rig.ask(t, "GET", "/", "", tc.request...)
+			rig.backend = fallbackDown
+			rig.expect(t, tc.want, "GET", "/", "", tc.request...)
+		})
+	}
+}
+
+func TestFallbackKeptByRequest(t *testing.T) {
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute)})
+	rig.backend = func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Vary", "Accept-Language")
+		return fallbackSays("in "+r.Header.Get("Accept-Language"))(w, r)
+	}
+	for _, language := range []string{"de", "en"} {
+		rig.expect(t, "200 in "+language, "GET", "/a?b=c", "", "Accept-Language", language)
+	}
+	rig.backend = fallbackDown
+	for _, language := range []string{"de", "en"} {
+		rig.expect(t, "200 in "+language+" by cached", "GET", "/a?b=c", "", "Accept-Language", language)
+	}
+	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "fr")
+	rig.expect(t, "error 503", "GET", "/a?b=d", "", "Accept-Language", "de")
+	rig.expect(t, "error 503", "GET", "/A?b=c", "", "Accept-Language", "de")
+	rig.expect(t, "error 503", "POST", "/a?b=c", "", "Accept-Language", "de")
+	header := rig.expect(t, "200  by cached", "HEAD", "/a?b=c", "", "Accept-Language", "de")
+	if header.Get("Content-Length") != "5" {
+		t.Errorf("the length is %q", header.Get("Content-Length"))
+	}
+	rig.exchange.place.Backend = "second"
+	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
+	rig.exchange.place.Backend = "first"
+
+	// What was there before a change is not told any more, unless the change failed.
+	rig.backend = fallbackSays("no", 409)
+	rig.expect(t, "409 no", "PUT", "/a?b=c", "")
+	rig.backend = fallbackDown
+	rig.expect(t, "200 in de by cached", "GET", "/a?b=c", "", "Accept-Language", "de")
+	rig.backend = fallbackSays("done", 201)
+	rig.expect(t, "201 done", "PUT", "/a?b=c", "")
+	rig.backend = fallbackDown
+	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
+}
+
+func TestFallbackKeptAnswersGrowOld(t *testing.T) {
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
+	synctest.Test(t, func(t *testing.T) {
+		rig.backend = fallbackSays("one", "Age", "7", "X-A", "b", "Cache-Control", "max-age=10")
+		rig.expect(t, "200 one", "GET", "/", "")
+		rig.backend = fallbackSays("two")
+		rig.expect(t, "200 two", "GET", "/", "") // too soon to be kept
+		time.Sleep(30 * time.Second)
+		for name, backend := range map[string]caddyhttp.HandlerFunc{"": fallbackDown, "; fwd-status=500": fallbackSays("oops", 500)} {
+			rig.backend = backend
+			header := rig.expect(t, "200 one by cached", "GET", "/", "")
+			if header.Get("Age") != "37" || header.Get("Cache-Status") != "rgate-fallback; fwd=stale"+name ||
+				header.Get("X-A") != "b" || header.Get("Content-Type") != "text/x" || header.Get("Warning") != "" {
+				t.Errorf("the header is %v", header)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		rig.expect(t, "500 oops", "GET", "/", "")
+		rig.backend = fallbackSays("three")
+		rig.expect(t, "200 three", "GET", "/", "")
+		rig.backend = fallbackDown
+		rig.expect(t, "200 three by cached", "GET", "/", "")
+	})
+}
+
+func TestFallbackKeptAnswersAreBounded(t *testing.T) {
+	const most = 1 << 20
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour), MaxBytes: most, MaxBody: 64 << 10})
+	body := strings.Repeat("x", 10<<10)
+	for i := range 1000 {
+		rig.backend = fallbackSays(body, "Vary", "Accept-Language")
+		rig.ask(t, "GET", "/"+strconv.Itoa(i/2), "", "Accept-Language", strconv.Itoa(i%2))
+	}
+	store, _ := rig.stores.get(fallbackPlace{t.Name(), "first"})
+	var sum int64
+	count := 0
+	for _, variants := range store.byKey {
+		for _, element := range variants {
+			sum += element.Value.(*goodAnswer).size()
+			count++
+		}
+	}
+	if sum != store.bytes || sum > most || count != store.order.Len() || count < most/(12<<10) {
+		t.Errorf("%d answers take %d bytes, %d of them counted", count, sum, store.bytes)
+	}
+	for i := range 100 { // of one URL, no more than some variants
+		rig.ask(t, "GET", "/", "", "Accept-Language", strconv.Itoa(i))
+	}
+	for key, variants := range store.byKey {
+		if len(variants) > maxVariants {
+			t.Errorf("%q has %d variants", key, len(variants))
+		}
+	}
+}
+
+func TestFallbackOutlivesReloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		load := func() (*fallbackRig, func()) {
+			f := &Fallback{Cached: caddy.Duration(time.Hour)}
+			base, _ := caddy.ProvisionContext(new(caddy.Config))
+			ctx, cancel := caddy.NewContext(base)
+			if err := f.Provision(ctx); err != nil {
+				t.Fatal(err)
+			}
+			rig := &fallbackRig{Fallback: f, backend: fallbackSays("first"), exchange: &fallbackExchange{place: policy.Place{Gateway: t.Name(), Backend: "first"}}}
+			return rig, func() {
+				cancel()
+				if err := f.Cleanup(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		old, endOld := load()
+		old.expect(t, "200 first", "GET", "/", "")
+		next, endNext := load()
+		endOld() // before the new one has had a request
+		next.backend = fallbackDown
+		next.expect(t, "200 first by cached", "GET", "/", "")
+		time.Sleep(2 * keptUnused)
+		next.expect(t, "200 first by cached", "GET", "/", "")
+		endNext()
+		time.Sleep(2 * keptUnused)
+		if n, ok := lastGoods.References(fallbackPlace{t.Name(), "first"}); ok {
+			t.Errorf("%d still refer to it", n)
+		}
+	})
+}

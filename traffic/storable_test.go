@@ -1,0 +1,125 @@
+package traffic
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCacheControl(t *testing.T) {
+	for text, want := range map[string]directives{
+		"":                                   {maxAge: -1},
+		"no-store":                           {noStore: true, maxAge: -1},
+		" No-Cache , PRIVATE":                {noCache: true, private: true, maxAge: -1},
+		`private="Set-Cookie, X", max-age=5`: {private: true, maxAge: 5 * time.Second},
+		`x="no-store, private", public`:      {public: true, maxAge: -1},
+		`x="a\", no-store`:                   {maxAge: -1}, // never ends
+		"max-age=5, max-age=3":               {maxAge: 3 * time.Second},
+		"max-age=5, s-maxage=9":              {mustRevalidate: true, maxAge: 9 * time.Second},
+		"s-maxage=9, max-age=5":              {mustRevalidate: true, maxAge: 9 * time.Second},
+		`max-age="7"`:                        {maxAge: 7 * time.Second},
+		"max-age=soon":                       {},
+		"max-age":                            {},
+		"max-age=-5":                         {},
+		"max-age=99999999999999999999":       {maxAge: longest * time.Second},
+		"must-revalidate":                    {mustRevalidate: true, maxAge: -1},
+		",, ,public,":                        {public: true, maxAge: -1},
+		"no-storefront, xprivate":            {maxAge: -1},
+	} {
+		if got := cacheControl([]string{text}); got != want {
+			t.Errorf("%q: got %+v, want %+v", text, got, want)
+		}
+	}
+	if got := cacheControl([]string{"public", "no-store"}); !got.public || !got.noStore {
+		t.Errorf("two lines: got %+v", got)
+	}
+}
+
+// What is forbidden stays forbidden, whatever else is said and in which order.
+func FuzzCacheControl(f *testing.F) {
+	for _, seed := range []string{"", "public", `a="b`, `a="b\"`, "max-age=5", ",", "=", `"`, "private=\"x\""} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, before, after string) {
+		if strings.ContainsAny(before+after, `"\`) {
+			cacheControl([]string{before, after}) // must not panic
+			return
+		}
+		d := cacheControl([]string{before + ",no-store, private," + after})
+		if !d.noStore || !d.private {
+			t.Errorf("%q, %q: %+v", before, after, d)
+		}
+		if d.maxAge < -1 || d.maxAge > longest*time.Second {
+			t.Errorf("the age is %v", d.maxAge)
+		}
+	})
+}
+
+// Two requests have one key if they are the same in all that counts, and never
+// otherwise.
+func FuzzSameRequest(f *testing.F) {
+	f.Add("/a", "b", "X-A", "1", "/a", "b", "X-A", "1")
+	f.Add("/a", "b=c", "Accept", "x", "/ab", "=c", "Accept", "x")
+	f.Add("/\x00", "", "X-A", "1\x00", "/", "\x00", "X-A\x00", "1")
+	f.Fuzz(func(t *testing.T, path1, query1, name1, value1, path2, query2, name2, value2 string) {
+		request := func(path, query, name, value string) *http.Request {
+			r := &http.Request{Method: "GET", Host: "example.com", Header: http.Header{}}
+			r.URL = mustURL(path, query)
+			r.Header[http.CanonicalHeaderKey(name)] = []string{value, value}
+			return r
+		}
+		a, b := request(path1, query1, name1, value1), request(path2, query2, name2, value2)
+		var same sameness
+		keyA, okA := same.appendKey(nil, a)
+		keyB, okB := same.appendKey(nil, b)
+		if !okA || !okB {
+			return
+		}
+		drop := func(r *http.Request) http.Header {
+			counts := http.Header{}
+			for name, values := range r.Header {
+				if !isIncidental(name) && name != "Cache-Control" && name != "Pragma" {
+					counts[name] = values
+				}
+			}
+			return counts
+		}
+		equal := *a.URL == *b.URL && reflect.DeepEqual(drop(a), drop(b))
+		if equal != (string(keyA) == string(keyB)) {
+			t.Errorf("equal is %t\n%q\n%q", equal, keyA, keyB)
+		}
+	})
+}
+
+// What was done to one header can be done to another.
+func TestHeaderMark(t *testing.T) {
+	outer := http.Header{"Server": {"Caddy"}, "Vary": {"Origin"}, "X-Own": {"1"}, "X-Gone": {"x"}, "A": {"1"}, "B": {"1"}, "C": {"1"}, "D": {"1"}}
+	var mark headerMark
+	mark.set(outer)
+	delete(outer, "X-Gone")
+	outer.Set("Server", "backend")
+	outer.Add("Vary", "Accept")
+	outer["D"] = nil
+	outer.Set("Content-Type", "text/x")
+	change := mark.change(outer)
+
+	other := http.Header{"Server": {"Caddy"}, "Vary": {"Origin"}, "X-Own": {"2"}, "X-Gone": {"x"}, "A": {"2"}}
+	change.apply(other)
+	want := http.Header{"Server": {"backend"}, "Vary": {"Origin", "Accept"}, "X-Own": {"2"}, "A": {"2"}, "Content-Type": {"text/x"}, "D": nil}
+	if fmt.Sprint(other) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", other, want)
+	}
+	other.Add("Content-Type", "y") // is nobody else's
+	other["Vary"][1] = "z"
+	change.apply(http.Header{})
+	if outer.Get("Content-Type") != "text/x" || outer["Vary"][1] != "Accept" || change.added[0].values[0] != "Accept" {
+		t.Error("two headers share values")
+	}
+	mark.restore(outer)
+	if outer.Get("Server") != "Caddy" || outer.Get("X-Gone") != "x" || len(outer) != 8 || fmt.Sprint(outer["D"]) != "[1]" {
+		t.Errorf("restored: %v", outer)
+	}
+}
