@@ -1,0 +1,84 @@
+package traffic
+
+import (
+	"encoding/binary"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/traffic/httpcache"
+)
+
+// keyOf is what a request's answer is stored under. Besides the URL, it has all that
+// decides where the request goes: the port that it came to, the route, the backend. A
+// client can say anything in Host, and must not be able to put the answer of one site
+// into the place of another's.
+func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite) httpcache.Key {
+	scheme, forwarded := schemeOf(r)
+	key = httpcache.AppendKey(key, scheme, r.Host, pathOf(r), r.URL.RawQuery)
+	key = append(key, site.scope...)
+	key = appendText(key, forwarded)
+	key = appendPort(key, r)
+	if p.Key != "" {
+		key = append(key, p.key.Of(r)...)
+	}
+	return key
+}
+
+// appendText appends a text so that it cannot be confused with what follows.
+func appendText(key []byte, text string) []byte {
+	key = binary.AppendUvarint(key, uint64(len(text)))
+	return append(key, text...)
+}
+
+// schemeOf is the scheme of a request and, if another proxy is trusted to say so, the
+// host that the client asked that one for.
+func schemeOf(r *http.Request) (scheme, forwarded string) {
+	scheme = "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		if said := r.Header.Get("X-Forwarded-Proto"); strings.EqualFold(said, "https") || strings.EqualFold(said, "http") {
+			scheme = strings.ToLower(said)
+		}
+		forwarded = strings.ToLower(r.Header.Get("X-Forwarded-Host"))
+	}
+	return scheme, forwarded
+}
+
+// appendPort appends the port, or other address, that the request came to.
+func appendPort(key []byte, r *http.Request) []byte {
+	switch address := r.Context().Value(http.LocalAddrContextKey).(type) {
+	case *net.TCPAddr:
+		return binary.AppendUvarint(key, uint64(address.Port))
+	case *net.UDPAddr:
+		return binary.AppendUvarint(key, uint64(address.Port))
+	case net.Addr:
+		return appendText(key, address.String())
+	}
+	return append(key, 0)
+}
+
+// urlOf is the URL of a request as the store knows it.
+func urlOf(r *http.Request) string {
+	scheme, _ := schemeOf(r)
+	return string(httpcache.AppendURL(nil, scheme, r.Host, pathOf(r), r.URL.RawQuery))
+}
+
+// pathOf is the path of a request in the bytes in which a backend gets it: those that
+// the client sent, unless a handler has put another path in their place.
+func pathOf(r *http.Request) string {
+	path := r.URL.EscapedPath()
+	raw, _, _ := strings.Cut(r.RequestURI, "?")
+	if raw == path || raw == "" || raw[0] != '/' {
+		return path
+	}
+	if plain, err := url.PathUnescape(raw); err == nil && plain == r.URL.Path {
+		return raw
+	}
+	return path
+}

@@ -1,0 +1,87 @@
+package traffic
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/rgate/rgate/traffic/httpcache"
+)
+
+// how is how it came about that a stored answer is given.
+type how struct {
+	hit    bool              // the backend was not asked
+	why    httpcache.Forward // it was asked, if it was
+	status int               // that it answered with
+	stored bool              // what it said was stored
+	detail string
+}
+
+// replay answers a request with a stored answer.
+func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Request, e *httpcache.Entry, now time.Time, how how) {
+	h := w.Header()
+	whole := e.Status == http.StatusOK
+	notModified := whole && q.Conditional && httpcache.NotModified(r.Header, e.ETag, e.LastModified, e.Date)
+	e.WriteHeader(h, notModified)
+	h["Age"] = []string{strconv.FormatInt(int64(e.Age(now)/time.Second), 10)}
+	if p.tellsStatus {
+		h["Cache-Status"] = append(h["Cache-Status"], how.text(e, now))
+	}
+	switch {
+	case notModified:
+		w.WriteHeader(http.StatusNotModified)
+		return
+	case whole && q.Range && !q.Head:
+		if h["Content-Type"] == nil {
+			h["Content-Type"] = nil // there is none to be guessed
+		}
+		part := r
+		if q.Conditional { // what the client has is judged already
+			part = r.WithContext(r.Context())
+			part.Header = r.Header.Clone()
+			part.Header.Del("If-None-Match")
+			part.Header.Del("If-Modified-Since")
+		}
+		http.ServeContent(w, part, "", e.LastModified, bytes.NewReader(e.Body))
+		return
+	}
+	if e.Status != http.StatusNoContent {
+		h["Content-Length"] = []string{strconv.Itoa(len(e.Body))}
+	}
+	w.WriteHeader(e.Status)
+	if !q.Head {
+		_, _ = w.Write(e.Body) // the client left
+	}
+}
+
+// text is a member of the field Cache-Status (RFC 9211).
+func (h *how) text(e *httpcache.Entry, now time.Time) string {
+	var room [96]byte
+	text := append(room[:0], "rgate"...)
+	if h.hit {
+		text = append(text, "; hit; ttl="...)
+		text = strconv.AppendInt(text, int64(e.Left(now)/time.Second), 10)
+	} else {
+		text = append(text, "; fwd="...)
+		text = append(text, h.why...)
+		text = append(text, "; fwd-status="...)
+		text = strconv.AppendInt(text, int64(h.status), 10)
+		if h.stored {
+			text = append(text, "; stored"...)
+		}
+	}
+	if h.detail != "" {
+		text = append(text, "; detail="...)
+		text = append(text, h.detail...)
+	}
+	return string(text)
+}
+
+// forwarded is the member for an answer of the backend.
+func forwarded(why httpcache.Forward, stored bool) string {
+	if stored {
+		return "rgate; fwd=" + string(why) + "; stored"
+	}
+	return "rgate; fwd=" + string(why)
+}

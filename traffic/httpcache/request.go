@@ -1,0 +1,121 @@
+package httpcache
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Request is what a cache has to know of a request, other than where it goes.
+type Request struct {
+	// Bypass is why the request is none for a cache, empty if it is one. The values
+	// are those of the parameter fwd (RFC 9211).
+	Bypass Forward
+
+	Head        bool
+	Range       bool // it asks for a part
+	Conditional bool // it has a condition that a cache may judge
+
+	// Identified is whether the answer may be for one user alone: there are
+	// credentials. Cookies is whether there are cookies.
+	Identified, Cookies bool
+
+	NoCache, NoStore, OnlyIfCached bool
+	MaxAge, MaxStale, MinFresh     Seconds
+}
+
+// Forward is why a request was not answered from the store.
+type Forward string
+
+// Why a request goes on (RFC 9211, section 2.2).
+const (
+	Bypassed Forward = "bypass"
+	Method   Forward = "method"
+	URIMiss  Forward = "uri-miss"
+	VaryMiss Forward = "vary-miss"
+	Asked    Forward = "request"
+	Stale    Forward = "stale"
+	Partial  Forward = "partial"
+)
+
+// ReadRequest reads a request. Of its fields, those in identifying mean credentials,
+// besides Authorization. If ignore is true, it does not matter what its
+// Cache-Control says.
+func ReadRequest(r *http.Request, ignore bool) (q Request) {
+	q = Request{Head: r.Method == http.MethodHead, MaxAge: Absent, MaxStale: Absent, MinFresh: Absent}
+	if !q.Head && r.Method != http.MethodGet {
+		q.Bypass = Method
+		return q
+	}
+	q.Identified = r.TLS != nil && len(r.TLS.PeerCertificates) > 0
+	if r.ContentLength != 0 { // what it says may decide about the answer
+		q.Bypass = Bypassed
+	}
+	var control, pragma []string
+	for name, lines := range r.Header {
+		switch name {
+		case "Cache-Control":
+			control = lines
+		case "Pragma":
+			pragma = lines
+		case "Range":
+			q.Range = true
+		case "If-None-Match", "If-Modified-Since":
+			q.Conditional = true
+		case "Authorization", "X-User-Id", "X-Consumer-Username":
+			q.Identified = true
+		case "Cookie":
+			q.Cookies = true
+		case "Upgrade", "If-Match", "If-Unmodified-Since",
+			"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url":
+			// For the origin to judge, or what may make another request of it.
+			q.Bypass = Bypassed
+		}
+	}
+	if ignore || control == nil && pragma == nil {
+		return q
+	}
+	if control == nil {
+		q.NoCache = strings.Contains(strings.ToLower(strings.Join(pragma, ",")), "no-cache")
+		return q
+	}
+	d := ParseDirectives(control)
+	q.NoCache, q.NoStore, q.OnlyIfCached = d.NoCache, d.NoStore, d.OnlyIfCached
+	q.MaxAge, q.MaxStale, q.MinFresh = d.MaxAge, d.MaxStale, d.MinFresh
+	return q
+}
+
+// Use is what may be done with a stored answer.
+type Use int
+
+// What may be done with a stored answer.
+const (
+	Validate    Use = iota // nothing, unless the origin says that it still holds
+	Fresh                  // give it
+	Tolerated              // give it although it is stale: the client says so
+	Revalidated            // give it although it is stale, and validate it meanwhile
+)
+
+// Judge says what may be done with a stored answer for a request at this time, and
+// why it is not simply given.
+func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
+	age := f.Age(now)
+	left := f.Lifetime - age
+	switch {
+	case f.Validate:
+		return Validate, Stale
+	case q.NoCache:
+		return Validate, Asked
+	case q.MaxAge.Given() && age > q.MaxAge.Duration(), left > 0 && q.MinFresh.Given() && left < q.MinFresh.Duration():
+		return Validate, Asked
+	case left > 0:
+		return Fresh, ""
+	case q.MaxStale.Given() && !q.MinFresh.Given() && !f.Strict && -left <= q.MaxStale.Duration():
+		return Tolerated, Stale
+	case q.MaxAge.Given() || q.MinFresh.Given(): // it is for clients to say that they take what is stale
+		return Validate, Stale
+	case -left < f.WhileRevalidate:
+		return Revalidated, Stale
+	}
+	return Validate, Stale
+}
