@@ -73,7 +73,7 @@ type Cache struct {
 	shelf       *cacheShelf
 	released    bool // the shelf
 	left        bool // the stores. Guarded by the shelf's mutex.
-	background  background
+	background  cacheBackground
 	sitesMu     sync.Mutex // of those who change sites
 	sites       atomic.Pointer[map[policy.Place]*cacheSite]
 }
@@ -211,16 +211,16 @@ func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		switch use {
 		case httpcache.Fresh:
 			site.counts.add(cacheHit)
-			p.replay(w, r, q, stored, now, how{hit: true})
+			p.replay(w, r, q, stored, now, provenance{hit: true})
 			return nil
 		case httpcache.Tolerated:
 			site.counts.add(cacheStale)
-			p.replay(w, r, q, stored, now, how{hit: true, detail: "max-stale"})
+			p.replay(w, r, q, stored, now, provenance{hit: true, detail: "max-stale"})
 			return nil
 		case httpcache.Revalidated:
 			p.validate(r, next, site, q, key, stored, now)
 			site.counts.add(cacheStale)
-			p.replay(w, r, q, stored, now, how{hit: true, detail: "stale-while-revalidate"})
+			p.replay(w, r, q, stored, now, provenance{hit: true, detail: "stale-while-revalidate"})
 			return nil
 		}
 	case others:

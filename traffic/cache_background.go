@@ -21,8 +21,8 @@ const (
 	mostValidations   = 64          // at the same time, of one policy
 )
 
-// background is the requests that a policy sends by itself.
-type background struct {
+// cacheBackground is the requests that a policy sends by itself.
+type cacheBackground struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
@@ -31,10 +31,10 @@ type background struct {
 	all    sync.WaitGroup
 }
 
-func (b *background) start() { b.ctx, b.cancel = context.WithCancel(context.Background()) }
+func (b *cacheBackground) start() { b.ctx, b.cancel = context.WithCancel(context.Background()) }
 
 // stop ends all requests, and waits until they have ended.
-func (b *background) stop() {
+func (b *cacheBackground) stop() {
 	b.mu.Lock()
 	b.ended = true
 	b.mu.Unlock()
@@ -43,7 +43,7 @@ func (b *background) stop() {
 }
 
 // run runs a function in a goroutine unless there are too many.
-func (b *background) run(f func(context.Context)) bool {
+func (b *cacheBackground) run(f func(context.Context)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended || b.count >= mostValidations {
@@ -68,7 +68,7 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := nobody{make(http.Header)}
+	w := noClient{make(http.Header)}
 	asked := policy.Detach(ctx, r, w)
 	asked.Method = http.MethodGet
 	for _, name := range []string{"Range", "If-Range", "If-None-Match", "If-Modified-Since", "Cache-Control", "Pragma"} {
@@ -106,9 +106,9 @@ func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyht
 	return p.forward(w, r, next, t)
 }
 
-// nobody is a client that does not care.
-type nobody struct{ header http.Header }
+// noClient is a client that does not care.
+type noClient struct{ header http.Header }
 
-func (n nobody) Header() http.Header         { return n.header }
-func (n nobody) Write(p []byte) (int, error) { return len(p), nil }
-func (n nobody) WriteHeader(int)             {}
+func (n noClient) Header() http.Header         { return n.header }
+func (n noClient) Write(p []byte) (int, error) { return len(p), nil }
+func (n noClient) WriteHeader(int)             {}

@@ -17,8 +17,8 @@ import (
 // client can say anything in Host, and must not be able to put the answer of one site
 // into the place of another's.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite) httpcache.Key {
-	scheme, forwarded := schemeOf(r)
-	key = httpcache.AppendKey(key, scheme, r.Host, pathOf(r), r.URL.RawQuery)
+	scheme, forwarded := schemeAndHost(r)
+	key = httpcache.AppendKey(key, scheme, r.Host, cachePath(r), r.URL.RawQuery)
 	key = append(key, site.scope...)
 	key = appendText(key, forwarded)
 	key = appendPort(key, r)
@@ -34,9 +34,9 @@ func appendText(key []byte, text string) []byte {
 	return append(key, text...)
 }
 
-// schemeOf is the scheme of a request and, if another proxy is trusted to say so, the
+// schemeAndHost is the scheme of a request and, if another proxy is trusted to say so, the
 // host that the client asked that one for.
-func schemeOf(r *http.Request) (scheme, forwarded string) {
+func schemeAndHost(r *http.Request) (scheme, forwarded string) {
 	scheme = "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -63,15 +63,15 @@ func appendPort(key []byte, r *http.Request) []byte {
 	return append(key, 0)
 }
 
-// urlOf is the URL of a request as the store knows it.
-func urlOf(r *http.Request) string {
-	scheme, _ := schemeOf(r)
-	return string(httpcache.AppendURL(nil, scheme, r.Host, pathOf(r), r.URL.RawQuery))
+// cacheURL is the URL of a request as the store knows it.
+func cacheURL(r *http.Request) string {
+	scheme, _ := schemeAndHost(r)
+	return string(httpcache.AppendURL(nil, scheme, r.Host, cachePath(r), r.URL.RawQuery))
 }
 
-// pathOf is the path of a request in the bytes in which a backend gets it: those that
+// cachePath is the path of a request in the bytes in which a backend gets it: those that
 // the client sent, unless a handler has put another path in their place.
-func pathOf(r *http.Request) string {
+func cachePath(r *http.Request) string {
 	path := r.URL.EscapedPath()
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
 	if raw == path || raw == "" || raw[0] != '/' {

@@ -18,25 +18,25 @@ func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 		h := w.Header()
 		h["Cache-Status"] = append(h["Cache-Status"], forwarded(why, false))
 	}
-	if isSafe(r.Method) {
+	if isSafeMethod(r.Method) {
 		return next.ServeHTTP(w, r)
 	}
-	watched := watchers.Get().(*watcher)
+	watched := effectWatchers.Get().(*effectWatcher)
 	watched.ResponseWriter = w
 	defer func() {
 		if watched.succeeded() {
 			invalidate(site.store.Store, r, watched)
 		}
-		*watched = watcher{}
-		watchers.Put(watched)
+		*watched = effectWatcher{}
+		effectWatchers.Put(watched)
 	}()
 	err := next.ServeHTTP(watched, r)
 	watched.returned = err == nil
 	return err
 }
 
-// isSafe reports whether requests of a method change nothing.
-func isSafe(method string) bool {
+// isSafeMethod reports whether requests of a method change nothing.
+func isSafeMethod(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect, "PROPFIND", "REPORT", "SEARCH", "QUERY":
 		return true
@@ -46,8 +46,8 @@ func isSafe(method string) bool {
 
 // invalidate removes what is stored for the URL that a request was for, and for
 // those of the same origin that its answer names (RFC 9111, section 4.4).
-func invalidate(store *httpcache.Store, r *http.Request, answer *watcher) {
-	url := urlOf(r)
+func invalidate(store *httpcache.Store, r *http.Request, answer *effectWatcher) {
+	url := cacheURL(r)
 	store.Invalidate(url)
 	for _, reference := range []string{answer.location, answer.contentLocation} {
 		if reference == "" {
@@ -59,10 +59,10 @@ func invalidate(store *httpcache.Store, r *http.Request, answer *watcher) {
 	}
 }
 
-var watchers = sync.Pool{New: func() any { return new(watcher) }}
+var effectWatchers = sync.Pool{New: func() any { return new(effectWatcher) }}
 
-// watcher notes how a request was answered.
-type watcher struct {
+// effectWatcher notes how a request was answered.
+type effectWatcher struct {
 	caddyhttp.ResponseWriterWrapper
 	status                    int
 	location, contentLocation string
@@ -70,11 +70,11 @@ type watcher struct {
 }
 
 // succeeded reports whether the request may have had an effect.
-func (w *watcher) succeeded() bool {
+func (w *effectWatcher) succeeded() bool {
 	return w.status >= 200 && w.status < 400 || w.status == 0 && w.returned
 }
 
-func (w *watcher) WriteHeader(status int) {
+func (w *effectWatcher) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 		h := w.Header()
@@ -83,27 +83,27 @@ func (w *watcher) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *watcher) Write(p []byte) (int, error) {
+func (w *effectWatcher) Write(p []byte) (int, error) {
 	w.began()
 	return w.ResponseWriter.Write(p)
 }
 
-func (w *watcher) ReadFrom(r io.Reader) (int64, error) {
+func (w *effectWatcher) ReadFrom(r io.Reader) (int64, error) {
 	w.began()
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
 // FlushError sends what is buffered, which may be nothing but the header.
-func (w *watcher) FlushError() error {
+func (w *effectWatcher) FlushError() error {
 	w.began()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-func (w *watcher) began() {
+func (w *effectWatcher) began() {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
 }
 
 // Interface guard
-var _ io.ReaderFrom = (*watcher)(nil)
+var _ io.ReaderFrom = (*effectWatcher)(nil)

@@ -9,8 +9,8 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// how is how it came about that a stored answer is given.
-type how struct {
+// provenance is how it came about that a stored answer is given.
+type provenance struct {
 	hit    bool              // the backend was not asked
 	why    httpcache.Forward // it was asked, if it was
 	status int               // that it answered with
@@ -19,7 +19,7 @@ type how struct {
 }
 
 // replay answers a request with a stored answer.
-func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Request, e *httpcache.Entry, now time.Time, how how) {
+func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Request, e *httpcache.Entry, now time.Time, how provenance) {
 	h := w.Header()
 	whole := e.Status == http.StatusOK
 	notModified := whole && q.Conditional && httpcache.NotModified(r.Header, e.ETag, e.LastModified, e.Date)
@@ -56,7 +56,7 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 }
 
 // text is a member of the field Cache-Status (RFC 9211).
-func (h *how) text(e *httpcache.Entry, now time.Time) string {
+func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
 	var room [96]byte
 	text := append(room[:0], "rgate"...)
 	if h.hit {

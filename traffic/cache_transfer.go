@@ -27,7 +27,7 @@ type transfer struct {
 	key                             httpcache.Key
 	stored                          *httpcache.Entry // what is in the store and may not be given as it is
 	why                             httpcache.Forward
-	alone                           bool // nobody waits for the answer
+	alone                           bool // noClient waits for the answer
 
 	request    *http.Request // the client's
 	asked      http.Header   // its header, as it came
@@ -106,7 +106,7 @@ func (t *transfer) WriteHeader(status int) {
 	case t.validating && status == http.StatusNotModified:
 		t.settle(func() { t.holds(now) })
 		return
-	case isFailure(status) && t.usableOnError(now):
+	case maskable(status) && t.usableOnError(now):
 		t.settle(func() { t.giveStale(now, status) })
 		// What the backend has to say about its failure may take long.
 		_ = http.NewResponseController(t.ResponseWriter).Flush()
@@ -123,9 +123,9 @@ func (t *transfer) WriteHeader(status int) {
 	t.ResponseWriter.WriteHeader(status)
 }
 
-// isFailure reports whether a status is one in place of which a stored answer may be
+// maskable reports whether a status is one in place of which a stored answer may be
 // given (RFC 5861, section 4).
-func isFailure(status int) bool {
+func maskable(status int) bool {
 	switch status {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
@@ -171,7 +171,7 @@ func (t *transfer) holds(now time.Time) {
 	if !t.alone {
 		site.counts.add(cacheRevalidated)
 	}
-	p.replay(t.ResponseWriter, t.request, t.q, fresh, now, how{why: t.why, status: http.StatusNotModified, stored: store})
+	p.replay(t.ResponseWriter, t.request, t.q, fresh, now, provenance{why: t.why, status: http.StatusNotModified, stored: store})
 }
 
 // giveStale gives what is stored, for the backend has failed.
@@ -179,7 +179,7 @@ func (t *transfer) giveStale(now time.Time, status int) {
 	if !t.alone {
 		t.site.counts.add(cacheStale)
 	}
-	t.policy.replay(t.ResponseWriter, t.request, t.q, t.stored, now, how{why: t.why, status: status, detail: "stale-if-error"})
+	t.policy.replay(t.ResponseWriter, t.request, t.q, t.stored, now, provenance{why: t.why, status: status, detail: "stale-if-error"})
 }
 
 // receive begins to record an answer that is to be stored, and finds out whether it
@@ -237,7 +237,7 @@ func (t *transfer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom passes on the body, by the fastest way if nobody looks at it.
+// ReadFrom passes on the body, by the fastest way if noClient looks at it.
 func (t *transfer) ReadFrom(r io.Reader) (int64, error) {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
@@ -270,7 +270,7 @@ func (t *transfer) failed(err error) error {
 	}
 	now := time.Now()
 	left := errors.Is(t.request.Context().Err(), context.Canceled)
-	if t.status != 0 || left || !isFailure(status) || !t.usableOnError(now) {
+	if t.status != 0 || left || !maskable(status) || !t.usableOnError(now) {
 		if t.status == 0 && !t.alone {
 			t.site.counts.add(cacheMiss)
 		}

@@ -57,18 +57,31 @@ func ParseDirectives(lines []string) Directives {
 // nextDirective takes the first directive off a line. Whatever is between it and the
 // next comma and makes no sense is dropped.
 func nextDirective(line string) (name, value string, hasValue bool, rest string) {
-	line = strings.TrimLeft(line, " \t,")
+	for line != "" && (line[0] == ' ' || line[0] == '\t' || line[0] == ',') {
+		line = line[1:]
+	}
 	end := 0
 	for end < len(line) && isToken(line[end]) {
 		end++
 	}
 	name, rest = line[:end], line[end:]
-	if after, ok := strings.CutPrefix(strings.TrimLeft(rest, " \t"), "="); ok {
+	if after := skipSpace(rest); after != "" && after[0] == '=' {
 		hasValue = true
-		value, rest = nextValue(strings.TrimLeft(after, " \t"))
+		value, rest = nextValue(skipSpace(after[1:]))
 	}
-	_, rest, _ = strings.Cut(rest, ",")
+	if at := strings.IndexByte(rest, ','); at >= 0 {
+		rest = rest[at+1:]
+	} else {
+		rest = ""
+	}
 	return name, value, hasValue, rest
+}
+
+func skipSpace(text string) string {
+	for text != "" && (text[0] == ' ' || text[0] == '\t') {
+		text = text[1:]
+	}
+	return text
 }
 
 // nextValue takes a token or a quoted string off a line. A quote that nothing closes
@@ -106,9 +119,15 @@ func unquote(line string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-func isToken(c byte) bool {
-	return c > ' ' && c < 0x7f && strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) < 0
-}
+func isToken(c byte) bool { return tokens[c] }
+
+// tokens are the bytes that names consist of (RFC 9110, section 5.6.2).
+var tokens = func() (t [256]bool) {
+	for c := byte('!'); c <= '~'; c++ {
+		t[c] = strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) < 0
+	}
+	return t
+}()
 
 // add notes a directive. Arguments of those that take none do not matter.
 func (d *Directives) add(name, value string, hasValue bool) {

@@ -71,15 +71,15 @@ func appendNormalized(text []byte, name string, lines []string) []byte {
 	value = strings.Trim(value, " \t")
 	switch name {
 	case "Accept-Encoding":
-		return appendList(text, value, true)
+		return appendList(text, strings.ToLower(value), true)
 	case "Accept-Language":
-		return appendList(text, value, false)
+		return appendList(text, strings.ToLower(value), false)
 	}
 	return append(text, value...)
 }
 
-// appendList appends a list without spaces and in lower case, with its items in the
-// order of the alphabet if that does not matter.
+// appendList appends a list without spaces, with its items in the order of the
+// alphabet if theirs does not matter.
 func appendList(text []byte, list string, sorted bool) []byte {
 	var few [16]string
 	items := few[:0]
@@ -94,9 +94,6 @@ func appendList(text []byte, list string, sorted bool) []byte {
 			text = append(text, ',')
 		}
 		for _, c := range []byte(item) {
-			if 'A' <= c && c <= 'Z' {
-				c += 'a' - 'A'
-			}
 			if c != ' ' && c != '\t' {
 				text = append(text, c)
 			}
