@@ -3,7 +3,6 @@ package traffic
 import (
 	"cmp"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,9 +44,9 @@ type Cache struct {
 	MaxBody policy.Size `json:"max_body,omitempty"`
 
 	// What answers depend on besides route, backend, scheme, host, path and query: text
-	// with placeholders, such as `{http.request.header.X-Tenant}`. If it names a cookie,
-	// a header field with credentials, or the user, answers for requests with those may
-	// be stored like others. Default: none.
+	// with placeholders, such as `{http.request.header.X-Tenant}`. If it names what a
+	// request has in the way of credentials (the user, `Authorization`, a cookie), they
+	// do not keep the answer from being stored. Default: none.
 	Key string `json:"key,omitempty"`
 
 	// For how long stale answers that do not say so themselves are given while they are
@@ -65,11 +64,11 @@ type Cache struct {
 	// them can then make the backend work. Default: false.
 	IgnoreRequestDirectives bool `json:"ignore_request_directives,omitempty"`
 
-	key         policy.Key
+	parts       []policy.Key // of the key
 	options     httpcache.Options
 	tellsStatus bool
-	perUser     bool // the key tells users apart
-	perCookie   bool // … or cookies
+	keyed       httpcache.Credentials // that the key tells apart
+	keyedByUser bool                  // the key tells users apart, where they are known
 	shelf       *cacheShelf
 	released    bool // the shelf
 	left        bool // the stores. Guarded by the shelf's mutex.
@@ -105,9 +104,8 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	}
 	p.MaxBytes = cmp.Or(p.MaxBytes, defaultCacheBytes)
 	p.MaxBody = cmp.Or(p.MaxBody, min(defaultCacheBody, p.MaxBytes/4))
-	p.key = policy.ParseKey(p.Key)
-	p.perUser = tellsUsersApart(p.Key)
-	p.perCookie = namesPlaceholder(p.Key, "{http.request.cookie.", "{http.request.header.cookie}")
+	p.parts = partsOf(p.Key)
+	p.keyed, p.keyedByUser = credentialsIn(p.Key)
 	p.tellsStatus = p.StatusHeader == nil || *p.StatusHeader
 	p.options = httpcache.Options{
 		TTL:                  time.Duration(p.TTL),
@@ -118,24 +116,6 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	shelf, err := acquireShelf()
 	p.shelf = shelf
 	return err
-}
-
-// tellsUsersApart reports whether a key names who sent a request.
-func tellsUsersApart(key string) bool {
-	return namesPlaceholder(key, "{http.auth.user.id}", "{http.auth.user.consumer}", "{http.request.header.authorization}",
-		"{http.request.header.x-user-id}", "{http.request.header.x-consumer-username}")
-}
-
-// namesPlaceholder reports whether a text has a placeholder that begins in one of
-// these ways. The case of header fields does not matter.
-func namesPlaceholder(text string, beginnings ...string) bool {
-	text = strings.ToLower(text)
-	for _, beginning := range beginnings {
-		if strings.Contains(text, beginning) {
-			return true
-		}
-	}
-	return false
 }
 
 // Check reports the first thing wrong with the options, and what would be right. The
@@ -190,8 +170,9 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if q.Bypass != "" {
 		return p.pass(w, r, next, site, q.Bypass)
 	}
-	q.Identified = q.Identified && !p.perUser
-	q.Cookies = q.Cookies && !p.perCookie
+	if q.Credentials != 0 && p.Key != "" {
+		q.Credentials = p.unkeyed(r, q.Credentials)
+	}
 	return p.answer(w, r, next, site, q)
 }
 
@@ -203,7 +184,7 @@ func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	stored, others := site.store.Get(key, r.Header)
 	why := httpcache.URIMiss
 	switch {
-	case stored != nil && stored.Implied && (q.Identified || q.Cookies):
+	case stored != nil && stored.Implied && q.Credentials != 0:
 		return p.pass(w, r, next, site, httpcache.Bypassed)
 	case stored != nil:
 		var use httpcache.Use
@@ -230,7 +211,7 @@ func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		site.counts.add(cacheMiss)
 		return p.Refuse(w, r, http.StatusGatewayTimeout, errNotStored)
 	}
-	return p.forward(w, r, next, &transfer{policy: p, site: site, q: q, key: key.Clone(), stored: stored, why: why})
+	return p.forward(w, r, next, key, &transfer{policy: p, site: site, q: q, stored: stored, why: why})
 }
 
 // Interface guards

@@ -74,14 +74,15 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 	for _, name := range []string{"Range", "If-Range", "If-None-Match", "If-Modified-Since", "Cache-Control", "Pragma"} {
 		asked.Header.Del(name)
 	}
-	q = httpcache.Request{Identified: q.Identified, Cookies: q.Cookies,
+	q = httpcache.Request{Credentials: q.Credentials,
 		MaxAge: httpcache.Absent, MaxStale: httpcache.Absent, MinFresh: httpcache.Absent}
-	t := &transfer{policy: p, site: site, q: q, key: key.Clone(), stored: stored, why: httpcache.Stale, alone: true}
+	own := key.Clone()
+	t := &transfer{policy: p, site: site, q: q, stored: stored, why: httpcache.Stale, alone: true}
 	started := p.background.run(func(limit context.Context) {
 		defer context.AfterFunc(limit, cancel)()
 		defer cancel()
 		defer func() { stored.EndValidation(time.Now().Add(validationPause)) }()
-		if err := forwardAlone(p, w, asked, next, t); err != nil && limit.Err() != context.Canceled {
+		if err := forwardAlone(p, w, asked, next, own, t); err != nil && limit.Err() != context.Canceled {
 			p.Logger().Warn("a stale answer could not be validated in the background",
 				zap.String("route", site.place.Route), zap.String("backend", site.place.Backend), zap.Error(err))
 		}
@@ -93,7 +94,7 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 }
 
 // forwardAlone is forward without a server around it that takes care of panics.
-func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, t *transfer) (err error) {
+func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *transfer) (err error) {
 	defer func() {
 		switch cause := recover(); cause {
 		case nil:
@@ -103,7 +104,7 @@ func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyht
 			err = fmt.Errorf("a handler panicked: %v", cause)
 		}
 	}()
-	return p.forward(w, r, next, t)
+	return p.forward(w, r, next, key, t)
 }
 
 // noClient is a client that does not care.

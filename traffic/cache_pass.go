@@ -24,7 +24,7 @@ func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	watched := effectWatchers.Get().(*effectWatcher)
 	watched.ResponseWriter = w
 	defer func() {
-		if watched.succeeded() {
+		if watched.succeeded() && !site.store.Idle() {
 			invalidate(site.store.Store, r, watched)
 		}
 		*watched = effectWatcher{}

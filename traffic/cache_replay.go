@@ -23,10 +23,16 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 	h := w.Header()
 	whole := e.Status == http.StatusOK
 	notModified := whole && q.Conditional && httpcache.NotModified(r.Header, e.ETag, e.LastModified, e.Date)
-	e.WriteHeader(h, notModified)
-	h["Age"] = []string{strconv.FormatInt(int64(e.Age(now)/time.Second), 10)}
-	if p.tellsStatus {
-		h["Cache-Status"] = append(h["Cache-Status"], how.text(e, now))
+	room := e.WriteHeader(h, notModified, 3)
+	set := func(name, value string) {
+		room = append(room, value)
+		h[name] = room[len(room)-1 : len(room) : len(room)]
+	}
+	set("Age", strconv.FormatInt(int64(e.Age(now)/time.Second), 10))
+	if status := h["Cache-Status"]; p.tellsStatus && len(status) > 0 {
+		h["Cache-Status"] = append(status, how.text(e, now))
+	} else if p.tellsStatus {
+		set("Cache-Status", how.text(e, now))
 	}
 	switch {
 	case notModified:
@@ -47,7 +53,7 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 		return
 	}
 	if e.Status != http.StatusNoContent {
-		h["Content-Length"] = []string{strconv.Itoa(len(e.Body))}
+		set("Content-Length", strconv.Itoa(len(e.Body)))
 	}
 	w.WriteHeader(e.Status)
 	if !q.Head {
@@ -80,8 +86,13 @@ func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
 
 // forwarded is the member for an answer of the backend.
 func forwarded(why httpcache.Forward, stored bool) string {
-	if stored {
+	switch {
+	case stored:
 		return "rgate; fwd=" + string(why) + "; stored"
+	case why == httpcache.Method:
+		return "rgate; fwd=method"
+	case why == httpcache.Bypassed:
+		return "rgate; fwd=bypass"
 	}
 	return "rgate; fwd=" + string(why)
 }

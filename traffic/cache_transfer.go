@@ -46,10 +46,10 @@ type transfer struct {
 }
 
 // forward lets the next handler answer, and stores the answer if it may be stored.
-func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, t *transfer) error {
+func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *transfer) error {
 	t.ResponseWriter, t.request, t.requested = w, r, time.Now()
 	t.before, t.asked = maps.Clone(w.Header()), r.Header.Clone()
-	t.flight = t.site.store.Begin(t.key)
+	t.flight = t.site.store.Begin(key)
 	defer t.flight.End()
 	err := next.ServeHTTP(t, t.question(r))
 	if err != nil {
@@ -190,6 +190,9 @@ func (t *transfer) receive(status int, now time.Time) {
 	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil {
 		t.length = n
 	}
+	if t.stored == nil && t.policy.options.Refuses(&t.q, status, h) {
+		return
+	}
 	a, adds, drops := t.answer(h, status, now)
 	t.outdated = t.supersedes(a)
 	if t.q.Head || h["X-Gateway-Fallback"] != nil || t.length > int64(t.policy.MaxBody) {
@@ -210,8 +213,10 @@ func (t *transfer) receive(status int, now time.Time) {
 // shows nothing.
 func (t *transfer) supersedes(a *httpcache.Answer) bool {
 	switch {
-	case t.stored == nil || a.Status >= 500 || a.Status < 200 || t.q.Range:
+	case t.stored == nil || t.q.Range:
 		return false
+	case a.Status < 200 || a.Status >= 400 && a.Status != http.StatusNotFound && a.Status != http.StatusGone:
+		return false // it is about the request, or says nothing
 	case t.q.Head:
 		return a.Status == http.StatusOK && t.stored.Differs(a, t.length)
 	case t.length > int64(t.policy.MaxBody):

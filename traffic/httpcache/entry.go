@@ -159,12 +159,13 @@ func (e *Entry) header() (h http.Header, adds map[string]bool) {
 
 // WriteHeader puts the stored fields into the header of an answer. Of one that tells
 // a client that it has the answer already, those that describe the body are left out.
-func (e *Entry) WriteHeader(h http.Header, notModified bool) {
+// It returns an empty list that has room for the values of as many more fields.
+func (e *Entry) WriteHeader(h http.Header, notModified bool, more int) (room []string) {
 	for _, name := range e.drops {
 		delete(h, name)
 	}
 	// Whoever handles the answer next may change values in place.
-	list := make([]string, 0, e.values)
+	list := make([]string, 0, e.values+more)
 	for i := range e.fields {
 		f := &e.fields[i]
 		if notModified && strings.HasPrefix(f.name, "Content-") && f.name != "Content-Location" {
@@ -178,6 +179,7 @@ func (e *Entry) WriteHeader(h http.Header, notModified bool) {
 			h[f.name] = values
 		}
 	}
+	return list[len(list):]
 }
 
 // Get returns the first value of a stored field.

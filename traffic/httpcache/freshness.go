@@ -66,7 +66,7 @@ type Answer struct {
 func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool) {
 	h := a.Header
 	d := ParseDirectives(h["Cache-Control"])
-	if !mayStore(q, a, &d) {
+	if !mayStore(q, a.Status, h, &d) {
 		return f, false
 	}
 	f = Freshness{
@@ -85,7 +85,7 @@ func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool) {
 		f.Lifetime = o.TTL
 		f.Implied = !d.Public
 	}
-	if f.Implied && (o.TTL == 0 || q.Identified || q.Cookies) {
+	if f.Implied && (o.TTL == 0 || q.Credentials != 0) {
 		return f, false
 	}
 	if !f.Validate && !d.MustRevalidate && !d.ProxyRevalidate {
@@ -94,6 +94,17 @@ func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool) {
 	}
 	useful := f.Left(a.Received) > 0 && !f.Validate || f.WhileRevalidate > 0 || f.IfError > 0 || hasValidator(h)
 	return f, useful
+}
+
+// Refuses reports whether it is plain that an answer may not be stored, given all of
+// its header, also what others have set.
+func (o *Options) Refuses(q *Request, status int, h http.Header) bool {
+	control := h["Cache-Control"]
+	if control == nil && (o.TTL == 0 || q.Credentials != 0) && h["Expires"] == nil && h["Pragma"] == nil {
+		return true // it says nothing
+	}
+	d := ParseDirectives(control)
+	return !mayStore(q, status, h, &d)
 }
 
 // staleFor is for how long an answer may be used once it is stale. What s-maxage
@@ -109,16 +120,15 @@ func staleFor(said Seconds, otherwise time.Duration, sMaxAge Seconds) time.Durat
 }
 
 // mayStore reports whether nothing forbids to store an answer.
-func mayStore(q *Request, a *Answer, d *Directives) bool {
-	h := a.Header
+func mayStore(q *Request, status int, h http.Header, d *Directives) bool {
 	switch {
-	case q.NoStore, a.Status < 200, a.Status == http.StatusPartialContent, a.Status == http.StatusNotModified,
-		d.MustUnderstand && !understood(a.Status),
+	case q.NoStore, status < 200, status == http.StatusPartialContent, status == http.StatusNotModified,
+		d.MustUnderstand && !understood(status),
 		d.NoStore && !d.MustUnderstand,
 		d.Private && d.PrivateFields == nil,
 		varies(h["Vary"]), isStream(h), h["Trailer"] != nil:
 		return false
-	case q.Identified && !d.Public && !d.MustRevalidate && !d.SMaxAge.Given(): // section 3.5
+	case q.Credentials.Identified() && !d.Public && !d.MustRevalidate && !d.SMaxAge.Given(): // section 3.5
 		return false
 	case h["Set-Cookie"] != nil && !d.Public && !d.SMaxAge.Given() && !named(d.PrivateFields, "Set-Cookie") && !named(d.NoCacheFields, "Set-Cookie"):
 		return false

@@ -29,6 +29,13 @@ func (s *Store) Invalidate(url string) int {
 	return int(before - s.count)
 }
 
+// Idle reports whether nothing is stored and nothing is under way.
+func (s *Store) Idle() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.count == 0 && len(s.flights) == 0
+}
+
 func (f *family) entries() (all []*Entry) {
 	if f.plain != nil {
 		all = append(all, f.plain)

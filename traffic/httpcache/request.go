@@ -16,13 +16,28 @@ type Request struct {
 	Range       bool // it asks for a part
 	Conditional bool // it has a condition that a cache may judge
 
-	// Identified is whether the answer may be for one user alone: there are
-	// credentials. Cookies is whether there are cookies.
-	Identified, Cookies bool
+	// Credentials are what the answer may depend on in a way that it does not say.
+	Credentials Credentials
 
 	NoCache, NoStore, OnlyIfCached bool
 	MaxAge, MaxStale, MinFresh     Seconds
 }
+
+// Credentials are ways in which a request tells who sent it.
+type Credentials uint8
+
+// Ways in which a request tells who sent it. All but cookies mean that it was meant
+// for one user (RFC 9111, section 3.5).
+const (
+	Cookies       Credentials = 1 << iota
+	Authorization             // the header field
+	User                      // whom another handler has found out
+	Consumer                  // likewise
+	Certificate               // of the client
+)
+
+// Identified reports whether there are credentials other than cookies.
+func (c Credentials) Identified() bool { return c&^Cookies != 0 }
 
 // Forward is why a request was not answered from the store.
 type Forward string
@@ -38,8 +53,7 @@ const (
 	Partial  Forward = "partial"
 )
 
-// ReadRequest reads a request. Of its fields, those in identifying mean credentials,
-// besides Authorization. If ignore is true, it does not matter what its
+// ReadRequest reads a request. If ignore is true, it does not matter what its
 // Cache-Control says.
 func ReadRequest(r *http.Request, ignore bool) (q Request) {
 	q = Request{Head: r.Method == http.MethodHead, MaxAge: Absent, MaxStale: Absent, MinFresh: Absent}
@@ -47,7 +61,9 @@ func ReadRequest(r *http.Request, ignore bool) (q Request) {
 		q.Bypass = Method
 		return q
 	}
-	q.Identified = r.TLS != nil && len(r.TLS.PeerCertificates) > 0
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		q.Credentials |= Certificate
+	}
 	if r.ContentLength != 0 { // what it says may decide about the answer
 		q.Bypass = Bypassed
 	}
@@ -62,10 +78,14 @@ func ReadRequest(r *http.Request, ignore bool) (q Request) {
 			q.Range = true
 		case "If-None-Match", "If-Modified-Since":
 			q.Conditional = true
-		case "Authorization", "X-User-Id", "X-Consumer-Username":
-			q.Identified = true
 		case "Cookie":
-			q.Cookies = true
+			q.Credentials |= Cookies
+		case "Authorization":
+			q.Credentials |= Authorization
+		case "X-User-Id":
+			q.Credentials |= User
+		case "X-Consumer-Username":
+			q.Credentials |= Consumer
 		case "Upgrade", "If-Match", "If-Unmodified-Since",
 			"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url":
 			// For the origin to judge, or what may make another request of it.

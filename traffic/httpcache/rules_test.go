@@ -101,11 +101,11 @@ func TestGivenHeadersAreCopies(t *testing.T) {
 	now := time.Now()
 	e := NewEntry(fresh, &Answer{200, http.Header{"X-A": {"a", "b"}}, now, now}, nil, nil)
 	h := make(http.Header)
-	e.WriteHeader(h, false)
+	e.WriteHeader(h, false, 0)
 	h["X-A"][0] = "changed"
 	h["X-A"] = append(h["X-A"], "c")
 	again := make(http.Header)
-	e.WriteHeader(again, false)
+	e.WriteHeader(again, false, 1)
 	if got := again["X-A"]; len(got) != 2 || got[0] != "a" {
 		t.Errorf("got %q", got)
 	}
@@ -118,7 +118,7 @@ func TestDifference(t *testing.T) {
 	now := time.Now()
 	e := NewEntry(fresh, &Answer{200, own, now, now}, adds, drops)
 	h := http.Header{"Server": {"Caddy"}, "Vary": {"Cookie"}, "X-Same": {"5"}, "X-Other": {"5"}}
-	e.WriteHeader(h, false)
+	e.WriteHeader(h, false, 0)
 	for name, want := range map[string]string{"Server": "", "Vary": "Cookie", "X-Same": "5", "X-Other": "2", "X-New": "3"} {
 		if h.Get(name) != want {
 			t.Errorf("%s is %q", name, h[name])
