@@ -19,6 +19,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
+	"github.com/rgate/rgate/traffic"
 )
 
 // optionsOf are the types whose options the pages list, by the name in the
@@ -39,6 +40,7 @@ var optionsOf = map[string]reflect.Type{
 	"stats.Config":             reflect.TypeFor[stats.Config](),
 	"stats.Handler":            reflect.TypeFor[stats.Handler](),
 	"stats.JSONLines":          reflect.TypeFor[stats.JSONLines](),
+	"traffic.Cache":            reflect.TypeFor[traffic.Cache](),
 	"dockerupstreams.Selector": reflect.TypeFor[dockerupstreams.Selector](),
 	"dockerupstreams.Endpoint": reflect.TypeFor[dockerupstreams.Endpoint](),
 	"dockerupstreams.Source":   reflect.TypeFor[dockerupstreams.Source](),
@@ -136,7 +138,7 @@ func steeringLabels(t *testing.T) []string {
 
 // metricNames are what the collectors describe.
 func metricNames(t *testing.T) []string {
-	return literalsIn(t, "../*/metrics.go", func(n ast.Node) (string, bool) {
+	return literalsIn(t, "../*/*metrics.go", func(n ast.Node) (string, bool) {
 		call, ok := n.(*ast.CallExpr)
 		if !ok || len(call.Args) == 0 {
 			return "", false
@@ -225,6 +227,10 @@ func neededTables() []string {
 	for name := range optionsOf {
 		if name == "gateway.Operations" || name == "gateway.Registration" {
 			needed = append(needed, "operations.md <!-- options: "+name+" -->")
+			continue
+		}
+		if name == "traffic.Cache" {
+			needed = append(needed, "cache.md <!-- options: "+name+" -->")
 			continue
 		}
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]

@@ -34,7 +34,8 @@ var allowedImports = map[string][]string{
 	"hack/bench-balance": {"balance"},
 	"policy":             {},
 	"stats":              {},
-	"traffic":            {"policy"},
+	"traffic":            {"policy", "traffic/httpcache"},
+	"traffic/httpcache":  {},
 }
 
 // What tests may import besides: the fake engine and the modules that a test
@@ -51,11 +52,12 @@ var allowedInTests = map[string][]string{
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
 // they can be tested, fuzzed and measured by themselves.
 var pureFiles = map[string][]string{
-	"balance":         {"bounded.go", "latency.go", "ring.go"},
-	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
-	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
-	"policy":          {"option.go", "size.go", "suggest.go"},
-	"stats":           {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
+	"balance":           {"bounded.go", "latency.go", "ring.go"},
+	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
+	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
+	"policy":            {"option.go", "size.go", "suggest.go"},
+	"traffic/httpcache": {"conditional.go", "directives.go", "entry.go", "flight.go", "freshness.go", "key.go", "purge.go", "request.go", "store.go", "vary.go"},
+	"stats":             {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
 }
 
 // Those of them that lean on nothing else of their package either.
@@ -64,7 +66,11 @@ var pureCores = map[string][][]string{
 	"dockerupstreams": {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"gateway":         {{"path.go"}, {"radix.go"}},
 	"policy":          {{"option.go"}, {"suggest.go"}},
-	"stats":           {{"recorder.go", "report.go", "ring.go", "series.go", "tally.go"}},
+	"traffic/httpcache": {
+		{"conditional.go"}, {"directives.go"}, {"key.go"}, {"vary.go"},
+		{"conditional.go", "directives.go", "freshness.go", "request.go", "vary.go"},
+	},
+	"stats": {{"recorder.go", "report.go", "ring.go", "series.go", "tally.go"}},
 }
 
 // Why a Go file may be longer than maxLines.
