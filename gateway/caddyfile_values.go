@@ -186,24 +186,25 @@ func (p *parser) labels(path string, b *Backend) error {
 	return nil
 }
 
-func (p *parser) timeouts(path string, b *Backend) error {
+func (p *parser) timeouts(path string, target **Timeouts) error {
 	if err := p.once(path); err != nil {
 		return err
 	}
 	if p.NextArg() {
 		return p.Errf("timeouts has a block, such as 'timeouts { dial 3s }' over several lines")
 	}
-	b.Timeouts = new(Timeouts)
+	t := new(Timeouts)
+	*target = t
 	for nesting := p.Nesting(); p.NextBlock(nesting); {
 		at := path + "." + p.Val()
 		var err error
 		switch p.Val() {
 		case "dial":
-			err = p.duration(at, &b.Timeouts.Dial)
+			err = p.duration(at, &t.Dial)
 		case "first_byte":
-			err = p.duration(at, &b.Timeouts.FirstByte)
+			err = p.duration(at, &t.FirstByte)
 		case "total":
-			err = p.duration(at, &b.Timeouts.Total)
+			err = p.duration(at, &t.Total)
 		default:
 			err = p.unrecognized("dial", "first_byte", "total")
 		}
@@ -212,6 +213,17 @@ func (p *parser) timeouts(path string, b *Backend) error {
 		}
 	}
 	return nil
+}
+
+// retryBudget reads `retry_budget [<ratio> [<min_per_second>]]`, or a block of them.
+func (p *parser) retryBudget(path string, b *Backend) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	b.RetryBudget = new(RetryBudget)
+	d := p.NewFromNextSegment()
+	d.Next() // the subdirective's name
+	return policy.Unmarshal(d, b.RetryBudget)
 }
 
 func (p *parser) unrecognized(known ...string) error {

@@ -27,6 +27,11 @@ type exchange struct {
 
 	failure string // why the backend did not answer
 
+	guard policy.Guard // whom to ask about upstreams; nil: nobody
+
+	// spent is set once the backend's retries have used up their budget.
+	spent bool
+
 	// timedOut is set once an upstream had the request and did not answer in time:
 	// no other one shall be kept busy with it.
 	timedOut bool
@@ -99,6 +104,12 @@ func (ex *exchange) LogDetails() (container, failure string) {
 		container = target.Container
 	}
 	return container, ex.failure
+}
+
+// Guard implements policy.Guarded.
+func (ex *exchange) Guard(guard policy.Guard) (before policy.Guard) {
+	before, ex.guard = ex.guard, guard
+	return before
 }
 
 // target returns the container that the last attempt went to, or nil.

@@ -152,9 +152,13 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 		}
 		announced = fields
 	}
+	rt.limits = rt.Timeouts.limits()
 	rt.shares = rt.newShares()
 	for i := range rt.shares {
 		s := &rt.shares[i]
+		if err := backends[s.backend].limit(ctx, rt.limits); err != nil {
+			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
+		}
 		handler := answerFailures(g.logger, rt.way(levels, backends[s.backend]))
 		if announced != nil {
 			handler = announcing(announced, handler)
@@ -170,7 +174,7 @@ func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyht
 	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
 	rt.preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
 	last := withinLimit(handlers, len(levels))
-	way := b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
+	way := b.within(rt.Timeouts, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
 		way = introducing(way)
 	}
