@@ -170,6 +170,9 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if q.Bypass != "" {
 		return p.pass(w, r, next, site, q.Bypass)
 	}
+	if !q.Credentials.Identified() && policy.Authenticated(r) { // by what the backend is not to see
+		q.Credentials |= httpcache.User
+	}
 	if q.Credentials != 0 && p.Key != "" {
 		q.Credentials = p.unkeyed(r, q.Credentials)
 	}
