@@ -19,6 +19,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
+	shaping "github.com/rgate/rgate/traffic"
 )
 
 // optionsOf are the types whose options the pages list, by the name in the
@@ -36,6 +37,9 @@ var optionsOf = map[string]reflect.Type{
 	"gateway.Deprecation":      reflect.TypeFor[rgateway.Deprecation](),
 	"gateway.Backend":          reflect.TypeFor[rgateway.Backend](),
 	"gateway.Timeouts":         reflect.TypeFor[rgateway.Timeouts](),
+	"gateway.RetryBudget":      reflect.TypeFor[rgateway.RetryBudget](),
+	"traffic.CircuitBreaker":   reflect.TypeFor[shaping.CircuitBreaker](),
+	"traffic.Concurrency":      reflect.TypeFor[shaping.Concurrency](),
 	"stats.Config":             reflect.TypeFor[stats.Config](),
 	"stats.Handler":            reflect.TypeFor[stats.Handler](),
 	"stats.JSONLines":          reflect.TypeFor[stats.JSONLines](),
@@ -225,6 +229,10 @@ func neededTables() []string {
 	for name := range optionsOf {
 		if name == "gateway.Operations" || name == "gateway.Registration" {
 			needed = append(needed, "operations.md <!-- options: "+name+" -->")
+			continue
+		}
+		if page := map[string]string{"traffic.CircuitBreaker": "circuit-breaker", "traffic.Concurrency": "concurrency"}[name]; page != "" {
+			needed = append(needed, page+".md <!-- options: "+name+" -->")
 			continue
 		}
 		page := map[string]string{"balance": "balancing", "gateway": "yaml", "stats": "stats", "dockerupstreams": "docker-labels"}[strings.Split(name, ".")[0]]

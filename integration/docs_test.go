@@ -275,7 +275,7 @@ func decodeShownAnswer(s *snippet) error {
 // TestPagesShowThreeSyntaxes makes sure that the page of each feature shows one
 // gateway in all of them, which TestDocumentation then compares.
 func TestPagesShowThreeSyntaxes(t *testing.T) {
-	for _, page := range []string{"../README.md", "../docs/yaml.md", "../docs/caddyfile.md", "../docs/docker-labels.md", "../docs/routing.md", "../docs/stats.md", "../docs/balancing.md"} {
+	for _, page := range []string{"../README.md", "../docs/yaml.md", "../docs/caddyfile.md", "../docs/docker-labels.md", "../docs/routing.md", "../docs/stats.md", "../docs/balancing.md", "../docs/circuit-breaker.md", "../docs/concurrency.md"} {
 		syntaxes := make(map[string]int) // by group
 		most := 0
 		for _, s := range snippetsOf(t, page) {

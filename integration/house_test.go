@@ -53,18 +53,20 @@ var allowedInTests = map[string][]string{
 var pureFiles = map[string][]string{
 	"balance":         {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
-	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
+	"gateway":         {"ambiguous.go", "budget.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
 	"policy":          {"option.go", "size.go", "suggest.go"},
 	"stats":           {"recorder.go", "report.go", "ring.go", "series.go", "tally.go"},
+	"traffic":         {"breaker.go", "held.go", "limiter.go"},
 }
 
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
 	"balance":         {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams": {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
-	"gateway":         {{"path.go"}, {"radix.go"}},
+	"gateway":         {{"budget.go"}, {"path.go"}, {"radix.go"}},
 	"policy":          {{"option.go"}, {"suggest.go"}},
 	"stats":           {{"recorder.go", "report.go", "ring.go", "series.go", "tally.go"}},
+	"traffic":         {{"breaker.go"}, {"held.go"}, {"limiter.go"}},
 }
 
 // Why a Go file may be longer than maxLines.
