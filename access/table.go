@@ -146,7 +146,7 @@ type slot struct {
 	current, previous packed
 }
 
-// packed is a bucket whose time is a fraction of the window, of 2³².
+// packed is a bucket whose time has 32 bits; see unit.
 type packed struct{ count, last uint32 }
 
 // slotKey tells apart the counters of a key.
@@ -167,22 +167,16 @@ func pack(id uint64, c counter, window time.Duration) slot {
 	return slot{id, c.begin + 2*window, c.current.pack(window), c.previous.pack(window)}
 }
 
+// unit is the shift that makes any time within a window one of 32 bits.
+func unit(window time.Duration) int { return max(0, bits.Len64(uint64(window))-32) }
+
 func (b bucket) pack(window time.Duration) packed {
-	if b.last == 0 {
-		return packed{count: b.count}
-	}
-	// Rounded up, so that unpack, which rounds down, never makes it earlier.
-	hi, lo := bits.Mul64(uint64(b.last), 1<<32)
-	quotient, remainder := bits.Div64(hi, lo, uint64(window))
-	if remainder > 0 {
-		quotient++
-	}
-	return packed{b.count, uint32(min(quotient, math.MaxUint32))}
+	shift := unit(window)
+	return packed{b.count, uint32(min((b.last+1<<shift-1)>>shift, math.MaxUint32))} // rounded up
 }
 
 func (p packed) unpack(window time.Duration) bucket {
-	hi, lo := bits.Mul64(uint64(p.last), uint64(window))
-	return bucket{p.count, time.Duration(hi<<32 | lo>>32)}
+	return bucket{p.count, time.Duration(p.last) << unit(window)}
 }
 
 // home is where in a table a key belongs.

@@ -183,6 +183,7 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	}
 	p.failing, _ = failingStatuses(p.Statuses) // Validate tells
 	p.herald.start(ctx)
+	p.adopt()
 	return registerMetrics(ctx)
 }
 

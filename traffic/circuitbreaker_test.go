@@ -266,6 +266,22 @@ func TestStateOutlivesAReload(t *testing.T) {
 	}
 	_ = same.Cleanup()
 	_ = same.stateAt(place) // of a request that is late
+
+	// Two reloads, and no request in between.
+	first := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	circuitSend(t, first, &circuitExchange{place: place}, answersWith(500))
+	calm := policy.Place{Gateway: t.Name(), Backend: "calm"}
+	circuitSend(t, first, &circuitExchange{place: calm}, answersWith(200))
+	second := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	_ = first.Cleanup()
+	third := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	_ = second.Cleanup()
+	if third.stateAt(place) != circuitOpen {
+		t.Error("two reloads have lost the state")
+	}
+	if policy.Published("circuit_breaker", calm) != nil {
+		t.Error("a state that does not matter is kept")
+	}
 	if provisionSurvivor(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
 		t.Error("the state has outlived everybody")
 	}
