@@ -68,8 +68,6 @@ const (
 	// How long the clients who share an answer wait for a slow one among them, beside
 	// half of the time.
 	patience = 500 * time.Millisecond
-
-	statusClientClosedRequest = 499
 )
 
 // CaddyModule returns the Caddy module information.
@@ -253,7 +251,7 @@ func leftError(r *http.Request) error {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		return caddyhttp.Error(http.StatusGatewayTimeout, policy.Failure{Cause: cause})
 	}
-	return caddyhttp.Error(statusClientClosedRequest, cause)
+	return caddyhttp.Error(policy.StatusClientClosedRequest, cause)
 }
 
 // goOn sends a request of its own for a client that fell behind in a shared answer,

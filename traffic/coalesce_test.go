@@ -59,7 +59,7 @@ func coalesceServer(t testing.TB, c *Coalesce, answer func(w http.ResponseWriter
 		select {
 		case <-b.open:
 		case <-r.Context().Done():
-			return caddyhttp.Error(statusClientClosedRequest, context.Cause(r.Context()))
+			return caddyhttp.Error(policy.StatusClientClosedRequest, context.Cause(r.Context()))
 		}
 		return answer(w, r)
 	})
