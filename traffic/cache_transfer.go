@@ -162,6 +162,7 @@ func (t *transfer) holds(now time.Time) {
 	p, site := t.policy, t.site
 	a, _, _ := t.answer(t.settling, http.StatusNotModified, now)
 	fresh, store, keep := t.stored.Validated(&p.options, &t.q, a)
+	t.rest(fresh, now)
 	switch {
 	case store:
 		site.store.Replace(t.stored, fresh, t.asked)
@@ -203,8 +204,17 @@ func (t *transfer) receive(status int, now time.Time) {
 		return
 	}
 	t.entry = httpcache.NewEntry(freshness, a, adds, drops)
+	t.rest(t.entry, now)
 	if h["Date"] == nil {
 		h["Date"] = a.Header["Date"]
+	}
+}
+
+// rest sees to it that an answer that came in the background is not asked for again at
+// once: it may be stale already.
+func (t *transfer) rest(e *httpcache.Entry, now time.Time) {
+	if t.alone {
+		e.EndValidation(now.Add(validationPause))
 	}
 }
 
