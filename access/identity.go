@@ -4,6 +4,7 @@
 package access
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,13 +16,15 @@ import (
 )
 
 // identity is who sent a request, as the policies found out that have let it pass
-// so far. Placeholders read it:
+// so far. Its claims belong to all requests with the same token: nobody changes
+// them, and their numbers are of type json.Number. Placeholders read it:
 //
 //	{http.auth.user.id}             the user, else the consumer
 //	{http.auth.user.consumer}       the consumer
 //	{http.auth.user.scopes}         scopes, with spaces between them
 //	{http.auth.user.roles}          roles, likewise
-//	{http.auth.user.claims.NAME}    a claim of a token; dots lead into objects
+//	{http.auth.user.claims.NAME}    a claim of a token; dots lead into objects, and
+//	                                objects and lists are written in JSON
 type identity struct {
 	user     string         // whom a token was issued to
 	consumer string         // the name of an API key
@@ -50,6 +53,7 @@ func identityOf(r *http.Request) *identity {
 // identify adds what a policy has found out to the identity of a request: for the
 // policies after it, for placeholders, and in the header that the backend gets.
 func identify(r *http.Request, found identity) {
+	policy.Authenticate(r)
 	who, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity)
 	if !ok {
 		who = new(identity)
@@ -70,19 +74,34 @@ func identify(r *http.Request, found identity) {
 	who.scopes = union(who.scopes, found.scopes)
 	who.roles = union(who.roles, found.roles)
 
-	set := func(field, value string) {
-		if value != "" {
-			r.Header[field] = []string{value}
-		}
-	}
-	set(policy.HeaderUserID, who.user)
-	set(policy.HeaderConsumerUsername, who.consumer)
+	setHeader(r, policy.HeaderUserID, who.user)
+	setHeader(r, policy.HeaderConsumerUsername, who.consumer)
 	if who.consumer != "" {
-		set(policy.HeaderConsumerScopes, strings.Join(who.scopes, " "))
+		setHeader(r, policy.HeaderConsumerScopes, strings.Join(who.scopes, " "))
 	}
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.auth.user.id", who.name()) // also over another handler's
 	}
+}
+
+// setHeader tells the backend something, unless it is empty or would be something
+// else when it gets there.
+func setHeader(r *http.Request, field, value string) {
+	if value != "" && isHeaderText(value) {
+		r.Header[field] = []string{value}
+	}
+}
+
+// isHeaderText reports whether a text can be the value of a header field and is
+// still the same when it is read: it has no control characters, and no spaces at
+// its ends.
+func isHeaderText(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return text == strings.TrimSpace(text)
 }
 
 // name is what the request's sender is called.
@@ -108,9 +127,20 @@ func (who *identity) placeholder(key string) (any, bool) {
 	}
 	if claim, ok := strings.CutPrefix(name, "claims."); ok {
 		value, _ := claimAt(who.claims, claim)
-		return value, true
+		return asText(value), true
 	}
 	return nil, false
+}
+
+// asText makes JSON of what has no text of its own.
+func asText(claim any) any {
+	switch claim.(type) {
+	case map[string]any, []any:
+		if text, err := json.Marshal(claim); err == nil {
+			return string(text)
+		}
+	}
+	return claim
 }
 
 // claimAt returns a claim by its name, or if there is none of that name, by a path
@@ -134,6 +164,9 @@ func claimAt(claims map[string]any, path string) (any, bool) {
 
 // union appends those of more that are not in all.
 func union(all, more []string) []string {
+	if len(all) == 0 {
+		return more[:len(more):len(more)]
+	}
 	for _, one := range more {
 		if !slices.Contains(all, one) {
 			all = append(all[:len(all):len(all)], one)

@@ -18,6 +18,7 @@ func TestStandAloneArguments(t *testing.T) {
 		{"version", "rgate version"},
 		{"caddyfile -c x.yaml", "rgate caddyfile -c x.yaml"},
 		{"healthcheck", "rgate healthcheck"},
+		{"hash-key --generate", "rgate hash-key --generate"},
 		{"reload", "rgate reload"},
 		{"reload -c x.yml", "rgate reload -c x.yml"},
 		{"reload --config Caddyfile", "reload --config Caddyfile"},

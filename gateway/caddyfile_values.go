@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,8 +77,14 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
 			name, policy.Suggest(name, known), strings.Join(known, ", "))
 	}
+	// Caddy puts the place of the block behind an error that says where it is.
+	if inner := placedTwice.FindStringSubmatch(err.Error()); inner != nil {
+		return errors.New(inner[1])
+	}
 	return err
 }
+
+var placedTwice = regexp.MustCompile(`^(.+, at [^,]+:\d+), at [^,]+:\d+$`)
 
 // once reports a subdirective that is given for the second time, and remembers
 // where the first one was.

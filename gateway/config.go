@@ -146,10 +146,11 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
-	pattern pattern // nil: path_prefix is a prefix
-	name    string
-	limits  limits
-	shares  []share
+	pattern    pattern // nil: path_prefix is a prefix
+	preflights bool    // whether a policy answers preflights for it
+	name       string
+	shares     []share
+	limits     limits
 }
 
 // Share is a backend that gets a share of a route's requests.

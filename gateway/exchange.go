@@ -91,6 +91,13 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 	return true, b.alone.ServeHTTP(w, r)
 }
 
+// Attach makes a detached copy of the request one of the same route and backend (see
+// policy.Detach).
+func (ex *exchange) Attach(r *http.Request) {
+	attached := begin(r, ex.gateway, ex.route)
+	attached.backend, attached.path = ex.backend, ex.path
+}
+
 // LogDetails implements stats.LogDetails.
 func (ex *exchange) LogDetails() (container, failure string) {
 	if target := ex.target(); target != nil {

@@ -61,7 +61,8 @@ func (k *Key) Of(r *http.Request) string {
 // it. It is empty if it is not known.
 func ClientAddress(r *http.Request) string {
 	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	if strings.IndexByte(address, ':') > 0 { // it may have a port
+	// It may have a port: one colon, or brackets around those of an IPv6 address.
+	if colon := strings.IndexByte(address, ':'); colon > 0 && (address[0] == '[' || colon == strings.LastIndexByte(address, ':')) {
 		if host, _, err := net.SplitHostPort(address); err == nil {
 			return host
 		}

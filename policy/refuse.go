@@ -16,11 +16,21 @@ import (
 //
 // If the server has error routes (`handle_errors`), they write the answer.
 func (b *Base) Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+	return b.refuse(w, r, status, cause, prefersJSON(r))
+}
+
+// RefuseWithJSON is Refuse for a policy whose answers programs read more often than
+// people: the body is JSON unless the client prefers text.
+func (b *Base) RefuseWithJSON(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+	return b.refuse(w, r, status, cause, prefersJSON(r) || !strings.Contains(r.Header.Get("Accept"), "text/"))
+}
+
+func (b *Base) refuse(w http.ResponseWriter, r *http.Request, status int, cause error, asJSON bool) error {
 	b.note(r, status)
 	if HasErrorRoutes(r.Context()) {
 		return caddyhttp.Error(status, cause)
 	}
-	WriteStatus(w, r, status)
+	writeStatus(w, r, status, asJSON)
 	return nil
 }
 
@@ -34,9 +44,18 @@ func HasErrorRoutes(ctx context.Context) bool {
 // WriteStatus answers with a status and a short body that names it: JSON if the
 // client prefers that, else text.
 func WriteStatus(w http.ResponseWriter, r *http.Request, status int) {
+	writeStatus(w, r, status, prefersJSON(r))
+}
+
+func prefersJSON(r *http.Request) bool {
+	accept := r.Header.Get("Accept")
+	return strings.Contains(accept, "application/json") || strings.Contains(accept, "+json")
+}
+
+func writeStatus(w http.ResponseWriter, r *http.Request, status int, asJSON bool) {
 	text, contentType := http.StatusText(status), "text/plain; charset=utf-8"
 	body := []byte(text + "\n")
-	if accept := r.Header.Get("Accept"); strings.Contains(accept, "application/json") || strings.Contains(accept, "+json") {
+	if asJSON {
 		contentType = "application/json"
 		body, _ = json.Marshal(map[string]any{"status": status, "error": text})
 	}

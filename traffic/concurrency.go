@@ -168,7 +168,7 @@ func (p *Concurrency) await(ctx context.Context, limiter *sharedLimiter, queued 
 // refuse answers a request that is not let through.
 func (p *Concurrency) refuse(w http.ResponseWriter, r *http.Request, err error) error {
 	if errors.Is(err, context.Canceled) {
-		return caddyhttp.Error(statusClientClosedRequest, err)
+		return caddyhttp.Error(policy.StatusClientClosedRequest, err)
 	}
 	w.Header().Set("Retry-After", "1")
 	return p.Fail(w, r, http.StatusServiceUnavailable, err)

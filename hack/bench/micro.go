@@ -12,7 +12,7 @@ import (
 )
 
 // The packages whose benchmarks are budgets.
-var hot = []string{"dockerupstreams", "gateway", "stats"}
+var hot = []string{"dockerupstreams", "gateway", "stats", "policy", "access", "traffic"}
 
 // benchmark is one line of go test -bench.
 type benchmark struct {

@@ -1,0 +1,70 @@
+package access
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(APIKeyProvider))
+}
+
+// APIKeyProvider is the handler `rgate_api_key` as a provider of Caddy's handler
+// `authentication`, which answers 401 when no provider knows who has sent a
+// request. That goes for requests above a key's limit too, as it knows no other.
+type APIKeyProvider struct {
+	APIKeys
+
+	base policy.Base
+}
+
+// CaddyModule returns the Caddy module information.
+func (*APIKeyProvider) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.authentication.providers.rgate_api_key",
+		New: func() caddy.Module { return new(APIKeyProvider) },
+	}
+}
+
+// Provision reads the file of keys and begins to follow it.
+func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
+	if err := p.base.Start(ctx, "api_key"); err != nil {
+		return err
+	}
+	return p.start(p.base.Logger())
+}
+
+// Validate reports the first thing wrong with the options.
+func (p *APIKeyProvider) Validate() error { return p.Check() }
+
+// Cleanup lets go of the file of keys.
+func (p *APIKeyProvider) Cleanup() error { return p.stop() }
+
+// Authenticate finds out who has sent a request by its key. It gives no error: that
+// a key is missing or wrong is none.
+func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
+	policy.StripIdentity(r)
+	held, err := p.judge(r)
+	if err == nil && !p.spend(w.Header(), held) {
+		err = errKeyRate
+	}
+	if err != nil {
+		p.log(r, held, err)
+		challengeKey(w)
+		return caddyauth.User{}, false, nil
+	}
+	p.admit(r, held)
+	return caddyauth.User{ID: identityOf(r).name()}, true, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner       = (*APIKeyProvider)(nil)
+	_ caddy.Validator         = (*APIKeyProvider)(nil)
+	_ caddy.CleanerUpper      = (*APIKeyProvider)(nil)
+	_ caddyauth.Authenticator = (*APIKeyProvider)(nil)
+)

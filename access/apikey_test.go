@@ -1,0 +1,396 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// keysModule is what a test provisions.
+type keysModule interface {
+	caddy.Provisioner
+	caddy.Validator
+}
+
+// keysProvision makes a module ready, until the test ends.
+func keysProvision(t testing.TB, module keysModule) error {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	if cleaner, ok := module.(caddy.CleanerUpper); ok {
+		t.Cleanup(func() {
+			if err := cleaner.Cleanup(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := module.Provision(ctx); err != nil {
+		return err
+	}
+	return module.Validate()
+}
+
+// keysRequest makes a request as Caddy's server hands it on. headers are names and
+// values in turn.
+func keysRequest(target string, headers ...string) *http.Request {
+	r := httptest.NewRequest("GET", target, nil)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	ctx := context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "192.0.2.1"})
+	return r.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer()))
+}
+
+// keysServe hands a request to a policy. It returns the answer, and the request as
+// the next handler saw it; nil if it did not.
+func keysServe(t testing.TB, p caddyhttp.MiddlewareHandler, r *http.Request) (*httptest.ResponseRecorder, *http.Request) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	var seen *http.Request
+	err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		seen = r
+		return nil
+	}))
+	if err != nil {
+		t.Error(err)
+	}
+	return w, seen
+}
+
+// keysPlaceholder is the value of a placeholder.
+func keysPlaceholder(r *http.Request, name string) string {
+	value, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).GetString(name)
+	return value
+}
+
+func TestAPIKeyAdmits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	if err := os.WriteFile(path, []byte(keyLine("filed", "in-file")+keyLine("shadowed", "old")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &APIKey{APIKeys: APIKeys{
+		Keys: []Key{
+			{Name: "alice", SHA256: keyHash("old"), Scopes: []string{"pay"}},
+			{Name: "alice", SHA256: keyHash("new"), Scopes: []string{"pay", "refund"}, Roles: []string{"admin"}},
+			{Name: "bob", SHA256: keyHash("late"), Expires: "2020-01-01"},
+		},
+		File: path,
+	}}
+	if err := keysProvision(t, p); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zapcore.DebugLevel)
+	p.logger = zap.New(core)
+	for _, tc := range []struct{ key, consumer, scopes, reason string }{
+		{"old", "alice", "pay", ""}, // though it is in the file as another's
+		{"new", "alice", "pay refund", ""},
+		{"in-file", "filed", "", ""},
+		{"late", "bob", "", "the API key has expired"},
+		{"wrong-secret", "", "", "the API key is not known"},
+		{"", "", "", "there is no API key"},
+	} {
+		r := keysRequest("/", "X-API-Key", tc.key, "X-Consumer-Username", "root", "X-Consumer-Groups", "admin", "X-User-Id", "root", "X_Consumer_Scopes", "all")
+		w, seen := keysServe(t, p, r)
+		if admitted := tc.consumer != "" && tc.reason == ""; admitted != (seen != nil) {
+			t.Errorf("%q: got status %d", tc.key, w.Code)
+		}
+		logged := logs.TakeAll()
+		if seen == nil {
+			if got := w.Result().Header; w.Code != 401 || got.Get("WWW-Authenticate") != `ApiKey realm="rgate"` {
+				t.Errorf("%q: got status %d and %v", tc.key, w.Code, got)
+			}
+			if body := w.Body.String(); body != "Unauthorized\n" {
+				t.Errorf("%q: the client is told %q", tc.key, body)
+			}
+			if len(logged) != 1 || logged[0].ContextMap()["error"] != tc.reason {
+				t.Errorf("%q: the log has %v, want %q", tc.key, logged, tc.reason)
+			} else if fields := logged[0].ContextMap(); fields["consumer"] != tc.consumer || fields["client_ip"] != "192.0.2.1" || len(fields) > 3 {
+				t.Errorf("%q: the log has %v", tc.key, fields)
+			}
+			continue
+		}
+		if got := seen.Header; got.Get(policy.HeaderConsumerUsername) != tc.consumer || got.Get(policy.HeaderConsumerScopes) != tc.scopes ||
+			got.Get("X-Consumer-Groups")+got.Get("X-User-Id")+got.Get("X_Consumer_Scopes") != "" || got.Get("X-API-Key") != tc.key || len(logged) != 0 {
+			t.Errorf("%q: the backend gets %v; the log has %v", tc.key, got, logged)
+		}
+		for name, want := range map[string]string{"id": tc.consumer, "consumer": tc.consumer, "scopes": tc.scopes} {
+			if got := keysPlaceholder(seen, "http.auth.user."+name); got != want {
+				t.Errorf("%q: %s is %q, want %q", tc.key, name, got, want)
+			}
+		}
+	}
+}
+
+func TestAPIKeyOptional(t *testing.T) {
+	p := &APIKey{Optional: true, APIKeys: APIKeys{
+		Keys: []Key{{Name: "alice", SHA256: keyHash("one")}}, Query: "key", HideCredentials: true,
+	}}
+	if err := keysProvision(t, p); err != nil {
+		t.Fatal(err)
+	}
+	if _, seen := keysServe(t, p, keysRequest("/?a=b", "X-Consumer-Username", "alice")); seen == nil || identityOf(seen) != nil || seen.Header.Get("X-Consumer-Username") != "" {
+		t.Errorf("without a key: %+v", seen)
+	}
+	if w, seen := keysServe(t, p, keysRequest("/?a=b&key=wrong")); seen != nil || w.Code != 401 {
+		t.Errorf("with a wrong key: got %d", w.Code)
+	}
+	if _, seen := keysServe(t, p, keysRequest("/?a=b&key=one")); seen == nil || identityOf(seen).consumer != "alice" || seen.URL.RawQuery != "a=b" {
+		t.Errorf("with a key: %+v", seen)
+	}
+	if _, seen := keysServe(t, p, keysRequest("/", "X-API-Key", "one")); seen == nil || identityOf(seen) != nil {
+		t.Error("the header is looked at, though only the query is set")
+	}
+}
+
+func TestAPIKeyOff(t *testing.T) {
+	p := &APIKey{Base: policy.Base{Disabled: true}}
+	if err := keysProvision(t, p); err != nil {
+		t.Fatal(err)
+	}
+	if _, seen := keysServe(t, p, keysRequest("/")); seen == nil {
+		t.Error("a policy that is off refuses")
+	}
+}
+
+// What is a token's stays beside what is a key's.
+func TestAPIKeyBesideToken(t *testing.T) {
+	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "shop", SHA256: keyHash("one"), Scopes: []string{"pay"}}}}}
+	if err := keysProvision(t, p); err != nil {
+		t.Fatal(err)
+	}
+	r := keysRequest("/", "X-API-Key", "one")
+	policy.StripIdentity(r)
+	identify(r, identity{user: "alice", scopes: []string{"read"}})
+	_, seen := keysServe(t, p, r)
+	if got := seen.Header; got.Get("X-User-Id") != "alice" || got.Get("X-Consumer-Username") != "shop" || got.Get("X-Consumer-Scopes") != "read pay" {
+		t.Errorf("the backend gets %v", got)
+	}
+}
+
+func TestAPILimit(t *testing.T) {
+	two := Limit{Requests: 2, Window: caddy.Duration(time.Minute)}
+	options := APIKeys{Keys: []Key{
+		{Name: "alice", SHA256: keyHash(t.Name() + "one"), RateLimit: &two},
+		{Name: "alice", SHA256: keyHash(t.Name() + "other"), RateLimit: &two},
+		{Name: "bob", SHA256: keyHash(t.Name() + "free")},
+	}}
+	first, second := &APIKey{APIKeys: options}, &APIKey{APIKeys: options}
+	provider := &APIKeyProvider{APIKeys: options}
+	for _, module := range []keysModule{first, second, provider} {
+		if err := keysProvision(t, module); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, tc := range []struct {
+		policy *APIKey
+		key    string
+		status int
+	}{
+		{first, "one", 200}, {second, "one", 200}, {first, "one", 429}, {second, "one", 429},
+		{first, "other", 200}, {first, "free", 200}, {first, "free", 200}, {first, "free", 200}, {first, "wrong", 401},
+	} {
+		w, seen := keysServe(t, tc.policy, keysRequest("/", "X-API-Key", t.Name()+tc.key))
+		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
+			t.Errorf("request %d: got %d, want %d", i, w.Code, tc.status)
+		}
+		if got := w.Result().Header; w.Code == 429 && (got.Get("Retry-After") == "" || got.Get("RateLimit-Remaining") != "0" || got.Get("WWW-Authenticate") != "") {
+			t.Errorf("request %d: got %v", i, got)
+		}
+	}
+	if _, ok, _ := provider.Authenticate(httptest.NewRecorder(), keysRequest("/", "X-API-Key", t.Name()+"one")); ok {
+		t.Error("the provider lets in what is above the limit")
+	}
+}
+
+func TestAPIKeyProvider(t *testing.T) {
+	p := &APIKeyProvider{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("one"), Scopes: []string{"pay"}}}, HideCredentials: true}}
+	if err := keysProvision(t, p); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ key, user string }{{"one", "alice"}, {"wrong", ""}, {"", ""}} {
+		w, r := httptest.NewRecorder(), keysRequest("/", "X-API-Key", tc.key, "X-Consumer-Username", "root")
+		user, ok, err := p.Authenticate(w, r)
+		if err != nil || user.ID != tc.user || ok != (tc.user != "") {
+			t.Errorf("%q: got %+v, %v and %v", tc.key, user, ok, err)
+		}
+		if got := r.Header.Get("X-Consumer-Username"); got != tc.user {
+			t.Errorf("%q: the backend gets the consumer %q", tc.key, got)
+		}
+		if got := w.Header().Get("WWW-Authenticate"); (got == "") != ok {
+			t.Errorf("%q: the challenge is %q", tc.key, got)
+		}
+		if ok && (keysPlaceholder(r, "http.auth.user.scopes") != "pay" || r.Header.Get("X-API-Key") != "") {
+			t.Errorf("the backend gets %v", r.Header)
+		}
+	}
+	for _, provider := range []*APIKeyProvider{{}, {APIKeys: APIKeys{Keys: []Key{{Name: "a"}}}}} {
+		if err := keysProvision(t, provider); err == nil {
+			t.Errorf("%+v: no error", provider.APIKeys)
+		}
+	}
+}
+
+func TestAPIKeyErrors(t *testing.T) {
+	right := []Key{{Name: "a", SHA256: keyHash("a")}}
+	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	for _, tc := range []struct {
+		options      APIKeys
+		field, wrong string
+	}{
+		{APIKeys{}, "keys", "there are no API keys: list them in keys, or name the file"},
+		{APIKeys{Keys: []Key{}}, "keys", "there are no API keys"},
+		{APIKeys{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
+		{APIKeys{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "are the same key"},
+		{APIKeys{Keys: right, Header: "X API"}, "header", `header "X API" is no name`},
+		{APIKeys{Keys: right, Cookie: "a=b"}, "cookie", `cookie "a=b" is no name`},
+	} {
+		p := &APIKey{APIKeys: tc.options}
+		err := p.Check()
+		var about *policy.OptionError
+		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
+			t.Errorf("%+v: got %v, want one about %s with %q", tc.options, err, tc.field, tc.wrong)
+		}
+		if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+			t.Errorf("%+v: provisioning gives %v", tc.options, err)
+		}
+	}
+	p := &APIKey{APIKeys: APIKeys{File: missing}}
+	if err := p.Check(); err != nil {
+		t.Errorf("a missing file: Check says %v", err)
+	}
+	if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), "missing.yaml: no such file") {
+		t.Errorf("a missing file: got %v", err)
+	}
+	t.Setenv("KEYS_FOLDER", filepath.Dir(missing))
+	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_FOLDER}/missing.yaml"}}
+	if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("a placeholder in the name of the file: got %v", err)
+	}
+	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_NOWHERE}"}}
+	if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), "KEYS_NOWHERE") {
+		t.Errorf("an unknown placeholder in the name of the file: got %v", err)
+	}
+}
+
+func TestAPIKeyCaddyfile(t *testing.T) {
+	var p APIKey
+	err := policy.Unmarshal(keysDispenser(`rgate_api_key {
+	keys alice `+keyHashA+` {
+		scopes pay refund
+		roles admin
+		expires 2027-01-31
+		rate_limit 100 1m
+	}
+	keys bob {
+		sha256 `+keyHashB+`
+		rate_limit {
+			requests 5
+			window 1h
+		}
+	}
+	file keys.yaml
+	header X-Key
+	query key
+	cookie key
+	hide_credentials
+	optional
+}`), &p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := p.Keys[0]
+	if len(p.Keys) != 2 || a.Name != "alice" || a.SHA256 != keyHashA || len(a.Scopes) != 2 || len(a.Roles) != 1 || a.Expires != "2027-01-31" || a.RateLimit.Requests != 100 ||
+		p.Keys[1].RateLimit.Requests != 5 || p.File != "keys.yaml" || p.Header != "X-Key" || p.Query != "key" || p.Cookie != "key" || !p.HideCredentials || !p.Optional {
+		t.Errorf("got %+v", p)
+	}
+	for _, tc := range []struct{ text, wrong string }{
+		{"rgate_api_key", "there are no API keys"},
+		{"rgate_api_key {\nkeys alice my-key\n}", "the sha256 of key \"alice\" is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints, at Testfile:2"},
+		{"rgate_api_key {\nkeys\n}", "key 1 has no name: give it that of its consumer, at Testfile:2"},
+		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "are the same key: give each a key of its own, with rgate hash-key --generate, at Testfile:3"},
+		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
+		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is missing: say in what time 5 requests may pass, such as 60s, at Testfile:3"},
+	} {
+		if err := policy.Unmarshal(keysDispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+			t.Errorf("%s: got %v, want %q", tc.text, err, tc.wrong)
+		}
+	}
+}
+
+// keysDispenser has the name of the directive as its current token.
+func keysDispenser(text string) *caddyfile.Dispenser {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	return d
+}
+
+// While a configuration is replaced, its requests go on.
+func TestAPIKeyServesAfterCleanup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	text := fmt.Sprintf("- {name: alice, sha256: %s, rate_limit: {requests: 5, window: 1h}}\n", keyHash("one"))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	p := &APIKey{APIKeys: APIKeys{File: path}}
+	if err := p.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if _, seen := keysServe(t, p, keysRequest("/", "X-API-Key", "one")); seen == nil {
+		t.Error("a request under way is refused")
+	}
+}
+
+func BenchmarkAPIKey(b *testing.B) {
+	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8"), Scopes: []string{"pay", "refund"}}}}}
+	if err := keysProvision(b, p); err != nil {
+		b.Fatal(err)
+	}
+	r := keysRequest("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
+	b.Run("judge", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := p.judge(r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("request alone", func(b *testing.B) { // what "serve" has in it besides
+		b.ReportAllocs()
+		for b.Loop() {
+			keysRequest("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
+		}
+	})
+	b.Run("serve", func(b *testing.B) {
+		next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+		w := httptest.NewRecorder()
+		b.ReportAllocs()
+		for b.Loop() {
+			r := keysRequest("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
+			if err := p.ServeHTTP(w, r, next); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,190 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// APIKeys are the keys that are valid, and where requests carry theirs. The
+// handler and the authentication provider have these options in common.
+type APIKeys struct {
+	// The keys, by their hashes. A key that is in the file too is as it is here.
+	// Default: none. Keys or a file is required.
+	Keys []Key `json:"keys,omitempty"`
+
+	// A file with such a list, in YAML or JSON, which may change: it is looked at
+	// every second. While it is missing or wrong, the keys stay as they were; only
+	// at the start is that an error. Placeholders such as `{env.HOME}` are replaced.
+	File string `json:"file,omitempty"`
+
+	// The header field that has the key. In `Authorization`, the key follows the word
+	// `ApiKey` or `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.
+	Header string `json:"header,omitempty"`
+
+	// The parameter of the query that has the key. Default: none.
+	Query string `json:"query,omitempty"`
+
+	// The cookie that has the key. Default: none.
+	Cookie string `json:"cookie,omitempty"`
+
+	// Whether the key is taken out of the request before the backend gets it.
+	// Default: false.
+	HideCredentials bool `json:"hide_credentials,omitempty"`
+
+	carrier carrier
+	ring    keyring
+	file    *keyFile // nil without one
+	counts  *limiter // of all the process's keys; nil before start
+	logger  *zap.Logger
+}
+
+// DefaultKeyHeader is the header field that has the key, if nothing else is said.
+const DefaultKeyHeader = "X-API-Key"
+
+// Why a request is refused. Clients are not told.
+var (
+	errNoKey      = errors.New("there is no API key")
+	errUnknownKey = errors.New("the API key is not known")
+	errExpiredKey = errors.New("the API key has expired")
+	errKeyRate    = errors.New("the API key is used too often")
+)
+
+// start makes the options ready for requests.
+func (a *APIKeys) start(logger *zap.Logger) error {
+	a.logger = logger
+	var err error
+	if a.ring, err = a.hold(); err != nil {
+		return err
+	}
+	if a.Header == "" && a.Query == "" && a.Cookie == "" {
+		a.Header = DefaultKeyHeader
+	}
+	if a.counts, err = acquireLimiter(sharedTable); err != nil {
+		return err
+	}
+	a.carrier = carrier{textproto.CanonicalMIMEHeaderKey(a.Header), a.Query, a.Cookie}
+	if a.File == "" {
+		return nil
+	}
+	path, err := caddy.NewReplacer().ReplaceOrErr(a.File, true, true)
+	if err == nil {
+		a.file, err = followKeys(path, logger)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the API keys: %w", err)
+	}
+	return nil
+}
+
+// stop lets go of what start has acquired. Requests that are under way may go on.
+func (a *APIKeys) stop() error {
+	var errs [2]error
+	if a.counts != nil {
+		errs[0] = releaseLimiter(sharedTable)
+	}
+	if a.file != nil {
+		errs[1] = a.file.close()
+	}
+	return errors.Join(errs[:]...)
+}
+
+// Check reports the first thing wrong with the options, without looking at the
+// file.
+func (a *APIKeys) Check() error {
+	if len(a.Keys) == 0 && a.File == "" {
+		return policy.Optionf("keys", "there are no API keys: list them in keys, or name the file that does")
+	}
+	if a.Header != "" && !httpguts.ValidHeaderFieldName(a.Header) {
+		return policy.Optionf("header", "header %q is no name of a header field: use a word such as %s", a.Header, DefaultKeyHeader)
+	}
+	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // the same characters
+		return policy.Optionf("cookie", "cookie %q is no name of a cookie: use a word such as api_key", a.Cookie)
+	}
+	_, err := a.hold()
+	return err
+}
+
+// hold makes a ring of the keys in the configuration.
+func (a *APIKeys) hold() (keyring, error) {
+	ring := make(keyring, len(a.Keys))
+	for i := range a.Keys {
+		if err := ring.add(&a.Keys[i], i+1); err != nil {
+			return nil, policy.Optionf(fmt.Sprintf("keys[%d].%s", i, err.Field()), "%v", err)
+		}
+	}
+	return ring, nil
+}
+
+// judge finds the key that a request carries. The error says why it is refused; the
+// key comes with it if it is known.
+func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
+	presented := a.carrier.find(r)
+	if presented == "" {
+		return nil, errNoKey
+	}
+	held := a.ring.find(presented)
+	if held == nil && a.file != nil {
+		held = a.file.find(presented)
+	}
+	switch {
+	case held == nil:
+		return nil, errUnknownKey
+	case held.expired(time.Now()):
+		return held, errExpiredKey
+	}
+	return held, nil
+}
+
+// spend counts a request of a key, if that is limited, and says in the header how
+// much is left. It reports whether the request is within the limit. A key counts for
+// itself, whatever it is used for and however often the configuration is reloaded.
+func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
+	if held.limit == (limit{}) {
+		return true
+	}
+	d := a.counts.take(uptime(), a.counts.hashBytes(0, held.digest[:]), 1, held.limit)
+	tell(header, &d, strconv.FormatInt(held.limit.requests, 10))
+	if !d.admitted {
+		tellRetry(header, d.after)
+	}
+	return d.admitted
+}
+
+// log says why a request is refused. That one has no key happens to every client
+// that does not know yet that it needs one.
+func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
+	level := zapcore.InfoLevel
+	if errors.Is(err, errNoKey) {
+		level = zapcore.DebugLevel
+	}
+	if entry := a.logger.Check(level, "request refused for its API key"); entry != nil {
+		consumer := ""
+		if held != nil {
+			consumer = held.who.consumer
+		}
+		entry.Write(zap.Error(err), zap.String("consumer", consumer), zap.String("client_ip", policy.ClientAddress(r)))
+	}
+}
+
+// challengeKey tells a client that a key is needed. There is no registered scheme
+// for keys.
+func challengeKey(w http.ResponseWriter) { w.Header().Add("WWW-Authenticate", `ApiKey realm="rgate"`) }
+
+// admit tells those who come next who has sent a request.
+func (a *APIKeys) admit(r *http.Request, held *heldKey) {
+	if a.HideCredentials {
+		a.carrier.hide(r)
+	}
+	identify(r, held.who)
+}

@@ -1,0 +1,147 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(IPFilter))
+	httpcaddyfile.RegisterHandlerDirective("rgate_ip_filter", policy.Directive[IPFilter])
+}
+
+// IPFilter lets requests pass by the IP address of their clients. The others are
+// answered with 403, and so are those whose address is not known.
+//
+// The address is that of the connection, or if that is one of the server's
+// `trusted_proxies`, the one that the proxy tells.
+type IPFilter struct {
+	policy.Base
+
+	// The addresses that may come in: IP addresses, ranges in CIDR notation, or
+	// `private_ranges`, which is those that Caddy calls so. Default: all.
+	Allow []string `json:"allow,omitempty" caddyfile:"arg"`
+
+	// The addresses that may not, even if they are among those allowed. Default:
+	// none.
+	Deny []string `json:"deny,omitempty"`
+
+	allowed, denied ipSet
+}
+
+// Why a request is refused. Clients are not told.
+var (
+	errNoAddress  = errors.New("the client's address is not known")
+	errDenied     = errors.New("the client's address is denied")
+	errNotAllowed = errors.New("the client's address is not allowed")
+)
+
+// CaddyModule returns the Caddy module information.
+func (*IPFilter) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_ip_filter",
+		New: func() caddy.Module { return new(IPFilter) },
+	}
+}
+
+// Provision makes sets of the lists.
+func (p *IPFilter) Provision(ctx caddy.Context) error {
+	err := p.Start(ctx, "ip_filter")
+	if err == nil {
+		p.allowed, err = ipSetOf("allow", p.Allow)
+	}
+	if err == nil {
+		p.denied, err = ipSetOf("deny", p.Deny)
+	}
+	return err
+}
+
+// Check reports the first thing wrong with the options.
+func (p *IPFilter) Check() error {
+	if !p.Off() && len(p.Allow) == 0 && len(p.Deny) == 0 {
+		return policy.Optionf("allow", "nobody is filtered: list addresses to allow or to deny")
+	}
+	if _, err := ipSetOf("allow", p.Allow); err != nil {
+		return err
+	}
+	_, err := ipSetOf("deny", p.Deny)
+	return err
+}
+
+// Validate does what Check does, for Caddy.
+func (p *IPFilter) Validate() error { return p.Check() }
+
+// ipSetOf makes the set of the addresses in a list.
+func ipSetOf(option string, list []string) (ipSet, error) {
+	var prefixes []netip.Prefix
+	for i, text := range list {
+		if text == privateRanges {
+			prefixes = append(prefixes, privatePrefixes()...)
+			continue
+		}
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			suggestion := policy.Suggest(text, []string{privateRanges})
+			return nil, policy.Optionf(fmt.Sprintf("%s[%d]", option, i), "%q in %s is not a range of addresses%s: %v", text, option, suggestion, err)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return newIPSet(prefixes), nil
+}
+
+// privatePrefixes are the ranges that Caddy calls private.
+func privatePrefixes() (prefixes []netip.Prefix) {
+	for _, text := range caddyhttp.PrivateRangesCIDR() {
+		// Not all of them are written as ranges have to be.
+		if prefix, err := caddyhttp.CIDRExpressionToPrefix(text); err == nil {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	return prefixes
+}
+
+// ServeHTTP passes a request on if its client's address may come in.
+func (p *IPFilter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p.Off() {
+		return next.ServeHTTP(w, r)
+	}
+	address := policy.ClientAddress(r)
+	if err := p.judge(address); err != nil {
+		if entry := p.Logger().Check(zapcore.InfoLevel, "request refused for its client's address"); entry != nil {
+			entry.Write(zap.Error(err), zap.String("client_ip", address))
+		}
+		return p.Refuse(w, r, http.StatusForbidden, err)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// judge says why an address may not come in, if it may not.
+func (p *IPFilter) judge(address string) error {
+	addr, known := parseIP(address)
+	switch {
+	case !known:
+		return errNoAddress
+	case p.denied.has(addr):
+		return errDenied
+	case len(p.Allow) > 0 && !p.allowed.has(addr):
+		return errNotAllowed
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*IPFilter)(nil)
+	_ caddy.Validator   = (*IPFilter)(nil)
+	_ policy.Module     = (*IPFilter)(nil)
+)

@@ -1,0 +1,90 @@
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// ipSet is a set of IP addresses. Finding one is a binary search, so the number of
+// prefixes hardly matters. IPv4 and IPv6 are apart: `::/0` holds no IPv4 address.
+type ipSet []ipSpan // in order, of which none overlap
+
+// ipSpan is the addresses from one to another, both included.
+type ipSpan struct{ first, last netip.Addr }
+
+// newIPSet makes the set of all addresses with these prefixes.
+func newIPSet(prefixes []netip.Prefix) ipSet {
+	spans := make([]ipSpan, len(prefixes))
+	for i, prefix := range prefixes {
+		spans[i] = ipSpan{prefix.Masked().Addr(), lastOf(prefix)}
+	}
+	slices.SortFunc(spans, func(a, b ipSpan) int { return a.first.Compare(b.first) })
+	set := spans[:0]
+	for _, span := range spans {
+		if n := len(set); n > 0 && !set[n-1].last.Less(span.first) {
+			if set[n-1].last.Less(span.last) {
+				set[n-1].last = span.last
+			}
+			continue
+		}
+		set = append(set, span)
+	}
+	return slices.Clip(set)
+}
+
+// lastOf is the last address that has a prefix.
+func lastOf(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().AsSlice()
+	for bit := prefix.Bits(); bit < prefix.Addr().BitLen(); bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(bytes) // it has the length of one
+	return last
+}
+
+// has reports whether an address, as parseIP returns it, is in the set.
+func (set ipSet) has(addr netip.Addr) bool {
+	from, to := 0, len(set)
+	for from < to { // the first span that begins after the address
+		if middle := int(uint(from+to) / 2); addr.Less(set[middle].first) {
+			to = middle
+		} else {
+			from = middle + 1
+		}
+	}
+	return from > 0 && !set[from-1].last.Less(addr)
+}
+
+// parseIP reads the address of a client. One of IPv4 that is written as IPv6 is
+// taken for what it is, and the zone of a link-local one is left out.
+func parseIP(text string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(text)
+	return addr.Unmap().WithZone(""), err == nil
+}
+
+// parsePrefix reads an address, or addresses in CIDR notation. The error says what
+// would be right.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		if addr.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("use it without its zone, as %s", addr.WithZone(""))
+		}
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("use an address such as 203.0.113.7, a range such as 203.0.113.0/24 or 2001:db8::/32, or %s", privateRanges)
+	}
+	if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
+		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
+	}
+	if masked := prefix.Masked(); masked != prefix {
+		return netip.Prefix{}, fmt.Errorf("use %s for the whole range, or %s for the one address", masked, prefix.Addr())
+	}
+	return prefix, nil
+}
+
+// privateRanges stands for the addresses of private networks.
+const privateRanges = "private_ranges"

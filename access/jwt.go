@@ -1,0 +1,108 @@
+package access
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(JWT))
+	caddy.RegisterModule(new(JWTProvider))
+	httpcaddyfile.RegisterHandlerDirective("rgate_jwt", policy.Directive[JWT])
+}
+
+// JWT lets requests pass that have a good JSON Web Token (RFC 7519), and tells the
+// policies after it and the backend who sent them. It is a bearer token (RFC 6750):
+//
+//   - 401 without a token, or with one that is not good.
+//   - 400 with several tokens, or a field for a token with nothing or too much in it.
+//   - 503 as long as no keys could be read from an address.
+//
+// Why a token is not good is in the log, and not in the answer.
+type JWT struct {
+	policy.Base
+	JWTOptions
+
+	verifier *verifier
+}
+
+// CaddyModule returns the Caddy module information.
+func (*JWT) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_jwt",
+		New: func() caddy.Module { return new(JWT) },
+	}
+}
+
+// Provision gets at the keys. Those at an address are read in the background.
+func (p *JWT) Provision(ctx caddy.Context) (err error) {
+	if err := p.Start(ctx, "jwt"); err != nil {
+		return err
+	}
+	if p.Off() {
+		return nil
+	}
+	if err := p.Check(); err != nil {
+		return err
+	}
+	p.verifier, err = newVerifier(&p.JWTOptions)
+	return err
+}
+
+// Check reports the first thing wrong with the options, and what would be right.
+// The error has a method Field, which names the option.
+func (p *JWT) Check() error {
+	if p.Off() {
+		return nil
+	}
+	return p.JWTOptions.Check()
+}
+
+// Validate does what Check does, for Caddy.
+func (p *JWT) Validate() error { return p.Check() }
+
+// Cleanup lets go of the keys.
+func (p *JWT) Cleanup() error { return p.verifier.close() }
+
+// ServeHTTP calls the next handler for a request with a good token.
+func (p *JWT) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p.Off() {
+		return next.ServeHTTP(w, r)
+	}
+	policy.StripIdentity(r)
+	if err := p.verifier.serve(w, r); err != nil {
+		logRefusal(p.Logger(), err)
+		return p.Refuse(w, r, p.verifier.challenge(w.Header(), err), err)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// logRefusal says why a request may not pass. That it has no token happens to
+// every client that does not know yet that it needs one.
+func logRefusal(logger *zap.Logger, err error) {
+	level := zapcore.InfoLevel
+	switch err {
+	case errNoToken:
+		level = zapcore.DebugLevel
+	case errKeysMissing:
+		level = zapcore.ErrorLevel
+	}
+	if entry := logger.Check(level, "refusing a request for its token"); entry != nil {
+		entry.Write(zap.Error(err))
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*JWT)(nil)
+	_ caddy.Validator    = (*JWT)(nil)
+	_ caddy.CleanerUpper = (*JWT)(nil)
+	_ policy.Module      = (*JWT)(nil)
+)

@@ -1,0 +1,76 @@
+package access
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"sync/atomic"
+)
+
+// tokenDigest stands for a token, so that none is kept.
+type tokenDigest [sha256.Size]byte
+
+func digestOf(token string) tokenDigest {
+	text := make([]byte, 0, 1536) // on the stack; few tokens are longer
+	return sha256.Sum256(append(text, token...))
+}
+
+// tokenCache remembers tokens that were found good, up to a number of them. It is
+// a set-associative table: a token has its place in one row, and the columns are
+// looked through. Nobody waits for anybody.
+type tokenCache struct {
+	slots []atomic.Pointer[verified]
+}
+
+const cacheColumns = 8
+
+// newTokenCache makes a cache for about as many tokens. It is nil, and remembers
+// nothing, for none.
+func newTokenCache(size int) *tokenCache {
+	if size <= 0 {
+		return nil
+	}
+	rows := (size + cacheColumns - 1) / cacheColumns
+	return &tokenCache{make([]atomic.Pointer[verified], rows*cacheColumns)}
+}
+
+func (c *tokenCache) row(token *tokenDigest) []atomic.Pointer[verified] {
+	rows := uint64(len(c.slots) / cacheColumns)
+	at := binary.LittleEndian.Uint64(token[:]) % rows * cacheColumns
+	return c.slots[at : at+cacheColumns]
+}
+
+// get returns what is known of a token, if these keys verified it. Whether it is
+// good at this time is not looked at.
+func (c *tokenCache) get(token *tokenDigest, keys *keySet) *verified {
+	if c == nil {
+		return nil
+	}
+	row := c.row(token)
+	for i := range row {
+		if v := row[i].Load(); v != nil && v.token == *token && v.keys == keys {
+			return v
+		}
+	}
+	return nil
+}
+
+// put remembers a token. If its row is full, it takes the place of one that other
+// keys verified or that has expired at now, else of any.
+func (c *tokenCache) put(added *verified, now int64) {
+	if c == nil {
+		return
+	}
+	row := c.row(&added.token)
+	place := &row[added.token[len(added.token)-1]%cacheColumns]
+	for i := range row {
+		v := row[i].Load()
+		if v != nil && v.token == added.token {
+			place = &row[i]
+			break
+		}
+		if v == nil || v.keys != added.keys || v.expires <= now {
+			place = &row[i]
+		}
+	}
+	place.Store(added)
+}

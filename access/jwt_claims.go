@@ -1,0 +1,219 @@
+package access
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+)
+
+// tokenRules are what a token must be like.
+type tokenRules struct {
+	algorithms []jose.SignatureAlgorithm
+	issuer     string   // empty for any
+	audience   []string // one of them; empty for any
+	leeway     time.Duration
+
+	userClaim, scopeClaim, rolesClaim string // paths of claims; scopeClaim may be empty
+}
+
+// verified is a token that was found good. It never changes.
+type verified struct {
+	who identity
+
+	// It is good from the one to just before the other, in milliseconds since 1970.
+	notBefore, expires int64
+
+	token tokenDigest // for the cache
+	keys  *keySet     // that verified it
+}
+
+// maxTokenLength bounds what is decoded for whoever asks.
+const maxTokenLength = 16 << 10
+
+// parse reads a token in its compact form (RFC 7515, section 7.1) as far as that
+// can be done without a key. That its algorithm is one of the rules' is certain
+// afterwards.
+func (rules *tokenRules) parse(text string) (*jose.JSONWebSignature, error) {
+	if len(text) > maxTokenLength {
+		return nil, fmt.Errorf("it is longer than %d bytes", maxTokenLength)
+	}
+	for i := range len(text) {
+		// Decoders of Base64 pass over line breaks.
+		if c := text[i]; c != '.' && c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return nil, errors.New("it is not a JSON Web Token")
+		}
+	}
+	token, err := jose.ParseSignedCompact(text, rules.algorithms)
+	if err != nil {
+		var algorithm *jose.ErrUnexpectedSignatureAlgorithm
+		if errors.As(err, &algorithm) {
+			return nil, fmt.Errorf("its algorithm %.16q is not among those that are allowed", algorithm.Got)
+		}
+		return nil, errors.New("it is not a JSON Web Token")
+	}
+	extra := token.Signatures[0].Protected.ExtraHeaders
+	for _, name := range []jose.HeaderKey{"crit", "b64"} { // for a token, RFC 7797 forbids the latter
+		if _, ok := extra[name]; ok {
+			return nil, fmt.Errorf("its header has %q, which is not supported", name)
+		}
+	}
+	return token, nil
+}
+
+// judge reads the claims of a token whose signature is right.
+func (rules *tokenRules) judge(payload []byte, now time.Time) (*verified, error) {
+	claims, err := parseClaims(payload)
+	if err != nil {
+		return nil, err
+	}
+	v := &verified{who: identity{claims: claims}}
+	if v.notBefore, v.expires, err = rules.period(claims); err != nil {
+		return nil, err
+	}
+	if err := v.inTime(now); err != nil {
+		return nil, err
+	}
+	if issuer, _ := claims["iss"].(string); rules.issuer != "" && issuer != rules.issuer {
+		return nil, fmt.Errorf("its issuer is %.100q", issuer)
+	}
+	if len(rules.audience) > 0 && !slices.ContainsFunc(texts(claims["aud"]), func(audience string) bool {
+		return slices.Contains(rules.audience, audience)
+	}) {
+		return nil, errors.New("it is for another audience")
+	}
+	return v, rules.identity(&v.who)
+}
+
+// inTime reports an error if a token is not good now.
+func (v *verified) inTime(now time.Time) error {
+	switch t := now.UnixMilli(); {
+	case t >= v.expires:
+		return errors.New("it has expired")
+	case t < v.notBefore:
+		return errors.New("it is not valid yet")
+	}
+	return nil
+}
+
+// parseClaims reads a payload. Numbers keep all of their digits.
+func parseClaims(payload []byte) (claims map[string]any, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(payload))
+	decoder.UseNumber()
+	if err := decoder.Decode(&claims); err != nil || claims == nil {
+		return nil, errors.New("its claims are not a JSON object")
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, errors.New("its claims are followed by something else")
+	}
+	return claims, nil
+}
+
+// period is when a token is good, leeway included.
+func (rules *tokenRules) period(claims map[string]any) (notBefore, expires int64, err error) {
+	notBefore = math.MinInt64
+	leeway := rules.leeway.Milliseconds()
+	for _, name := range []string{"nbf", "iat"} {
+		if claims[name] == nil {
+			continue
+		}
+		t, err := milliseconds(claims, name)
+		if err != nil {
+			return 0, 0, err
+		}
+		notBefore = max(notBefore, t-leeway)
+	}
+	if expires, err = milliseconds(claims, "exp"); err != nil {
+		return 0, 0, err
+	}
+	return notBefore, expires + leeway, nil
+}
+
+// milliseconds reads a NumericDate (RFC 7519, section 2), which is in seconds and
+// may have a fraction.
+func milliseconds(claims map[string]any, name string) (int64, error) {
+	number, ok := claims[name].(json.Number)
+	if !ok {
+		return 0, fmt.Errorf("it has no claim %q that is a number", name)
+	}
+	seconds, err := number.Float64()
+	if err != nil || math.Abs(seconds) > 1<<50 {
+		return 0, fmt.Errorf("its claim %q is out of range", name)
+	}
+	return int64(math.Round(seconds * 1000)), nil
+}
+
+// identity reads who sent a request from the claims.
+func (rules *tokenRules) identity(who *identity) error {
+	switch user, _ := claimAt(who.claims, rules.userClaim); user := user.(type) {
+	case string:
+		who.user = user
+	case json.Number:
+		who.user = user.String()
+	}
+	// A backend would cut off what is around the name, or take it for the end of
+	// the header field.
+	if !isHeaderText(who.user) {
+		return fmt.Errorf("its claim %q has control characters or spaces around it", rules.userClaim)
+	}
+	scope, _ := claimAt(who.claims, rules.scopeClaim)
+	if rules.scopeClaim == "" {
+		var ok bool
+		if scope, ok = who.claims["scope"]; !ok {
+			scope = who.claims["scp"]
+		}
+	}
+	for _, one := range words(scope) {
+		if isScopeToken(one) {
+			who.scopes = append(who.scopes, one)
+		}
+	}
+	roles, _ := claimAt(who.claims, rules.rolesClaim)
+	who.roles = words(roles)
+	return nil
+}
+
+// texts returns a claim that is a text, or a list of them. What else there is in
+// the list is left out.
+func texts(claim any) []string {
+	switch claim := claim.(type) {
+	case string:
+		return []string{claim}
+	case []any:
+		list := make([]string, 0, len(claim))
+		for _, one := range claim {
+			if text, ok := one.(string); ok {
+				list = append(list, text)
+			}
+		}
+		return list
+	}
+	return nil
+}
+
+// words returns a claim that is a list of texts, or one text with spaces between
+// what it lists.
+func words(claim any) []string {
+	if text, ok := claim.(string); ok {
+		return strings.Fields(text)
+	}
+	return texts(claim)
+}
+
+// isScopeToken reports whether a text is a scope (RFC 6749, section 3.3). If it had a
+// space in it, it would be two wherever scopes are written in one text.
+func isScopeToken(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c == '"' || c == '\\' || c == 0x7f {
+			return false
+		}
+	}
+	return text != ""
+}

@@ -1,0 +1,182 @@
+package access
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+func TestTokensAreParsed(t *testing.T) {
+	rules := &tokenRules{algorithms: []jose.SignatureAlgorithm{jose.HS256}}
+	for header, fails := range map[string]string{
+		`{"alg":"HS256"}`:                                   "",
+		`{"alg":"HS256","typ":"at+jwt","cty":"x"}`:          "",
+		`{"alg":"HS512"}`:                                   `algorithm "HS512" is not among`,
+		`{"alg":"none"}`:                                    `algorithm "none" is not among`,
+		`{}`:                                                "is not among",
+		`{"alg":["HS256"]}`:                                 "is not among",
+		`{"ALG":"HS256"}`:                                   "is not among",
+		`{"alg":"none","alg":"HS256"}`:                      "not a JSON Web Token",
+		`{"alg":"HS256","kid":7}`:                           "not a JSON Web Token",
+		`{"alg":"HS256","crit":["exp"],"exp":1}`:            `"crit"`,
+		`{"alg":"HS256","crit":["b64"],"b64":false}`:        `"crit"`,
+		`{"alg":"HS256","b64":false}`:                       `"b64"`,
+		`{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}`:    "not a JSON Web Token",
+		`{"alg":"HS256\r\nX: 1","kid":"` + "\\u0000" + `"}`: `algorithm "HS256\r\nX: 1" is not among`,
+		`[]`:   "not a JSON Web Token",
+		`null`: "is not among",
+	} {
+		token, err := rules.parse(jwtByHand(header, `{}`, []byte(jwtSecret)))
+		if (token == nil) != (err != nil) || (err == nil) != (fails == "") || err != nil && !strings.Contains(err.Error(), fails) {
+			t.Errorf("%s: got %v, want %q", header, err, fails)
+		}
+	}
+}
+
+func TestClaimsAreJudged(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	rules := &tokenRules{leeway: 10 * time.Second, issuer: "me", audience: []string{"a", "b"}, userClaim: "sub", rolesClaim: "roles"}
+	for _, tc := range []struct{ payload, fails string }{
+		{`{"iss":"me","aud":"a","exp":1800000001}`, ""},
+		{`{"iss":"me","aud":["x",7,"b"],"exp":1799999990.001}`, ""},
+		{`{"iss":"me","aud":"a","exp":1799999990}`, "it has expired"},
+		{`{"iss":"me","aud":"a","exp":1800000001,"nbf":1800000010,"iat":1800000010}`, ""},
+		{`{"iss":"me","aud":"a","exp":1800000001,"nbf":1800000010.001}`, "not valid yet"},
+		{`{"iss":"me","aud":"a","exp":1800000001,"iat":1800000011}`, "not valid yet"},
+		{`{"iss":"me","aud":"a","exp":1800000001,"nbf":null}`, ""},
+		{`{"iss":"me","aud":"a","exp":null}`, `no claim "exp" that is a number`},
+		{`{"iss":"me","aud":"a"}`, `no claim "exp"`},
+		{`{"iss":"me","aud":"a","exp":"1800000001"}`, `no claim "exp" that is a number`},
+		{`{"iss":"me","aud":"a","exp":true}`, `no claim "exp" that is a number`},
+		{`{"iss":"me","aud":"a","exp":1e400}`, "out of range"},
+		{`{"iss":"me","aud":"a","exp":9e18}`, "out of range"},
+		{`{"iss":"me","aud":"a","exp":-9e18}`, "out of range"},
+		{`{"iss":"me","aud":"a","exp":1800000001,"nbf":-1e300}`, "out of range"},
+		{`{"iss":"me","aud":"a","exp":1800000001,"nbf":"x"}`, `no claim "nbf" that is a number`},
+		{`{"aud":"a","exp":1800000001}`, `its issuer is ""`},
+		{`{"iss":"ME","aud":"a","exp":1800000001}`, `its issuer is "ME"`},
+		{`{"iss":"me","exp":1800000001}`, "another audience"},
+		{`{"iss":"me","aud":"","exp":1800000001}`, "another audience"},
+		{`{"iss":"me","aud":["c"],"exp":1800000001}`, "another audience"},
+		{`{"iss":"me","aud":{"a":1},"exp":1800000001}`, "another audience"},
+		{`{"iss":"me","aud":"a","exp":1800000001,"sub":"a\u0000"}`, "control characters"},
+		{`{"iss":"me","aud":"a","exp":1800000001}{}`, "followed by something else"},
+		{`null`, "not a JSON object"},
+		{`[]`, "not a JSON object"},
+		{`"x"`, "not a JSON object"},
+		{``, "not a JSON object"},
+		{strings.Repeat(`{"a":`, 20000), "not a JSON object"},
+	} {
+		v, err := rules.judge([]byte(tc.payload), now)
+		if (err == nil) != (tc.fails == "") || err != nil && !strings.Contains(err.Error(), tc.fails) {
+			t.Errorf("%.80s: got %v, %v, want %q", tc.payload, v, err, tc.fails)
+		}
+	}
+}
+
+func TestIdentityOfClaims(t *testing.T) {
+	for _, tc := range []struct {
+		claims, user, scopes, roles string
+		rules                       tokenRules
+	}{
+		{`{"sub":"a","scope":"x y","roles":["r"]}`, "a", "x,y", "r", tokenRules{}},
+		{`{"sub":7,"scp":["x","y z","","q\"q","y"],"roles":"r s"}`, "7", "x,y", "r,s", tokenRules{}},
+		{`{"sub":true,"scp":"x y","roles":{"r":1}}`, "", "x,y", "", tokenRules{}},
+		{`{"scope":"","scp":"y"}`, "", "", "", tokenRules{}},
+		{`{"scope":null,"roles":null}`, "", "", "", tokenRules{}},
+		{`{"https://x.example/user":"a","b":{"c":"d e"},"b.r":["f"]}`, "a", "d,e", "f",
+			tokenRules{userClaim: "https://x.example/user", scopeClaim: "b.c", rolesClaim: "b.r"}},
+		{`{"a":{"b.c":{"d":"e"}},"scope":"x"}`, "e", "", "", tokenRules{userClaim: "a.b.c.d", scopeClaim: "none", rolesClaim: "a.b.c.d.e"}},
+		{`{"sub":"Zoë"}`, "Zoë", "", "", tokenRules{}},
+	} {
+		rules := tc.rules
+		if rules.userClaim == "" {
+			rules.userClaim, rules.rolesClaim = "sub", "roles"
+		}
+		claims, err := parseClaims([]byte(tc.claims))
+		if err != nil {
+			t.Fatal(err)
+		}
+		who := identity{claims: claims}
+		if err := rules.identity(&who); err != nil {
+			t.Errorf("%s: %v", tc.claims, err)
+		}
+		if who.user != tc.user || strings.Join(who.scopes, ",") != tc.scopes || strings.Join(who.roles, ",") != tc.roles {
+			t.Errorf("%s: got %q, %q, %q", tc.claims, who.user, who.scopes, who.roles)
+		}
+	}
+}
+
+// FuzzToken looks for tokens that are taken for good without the key, or that
+// panic.
+func FuzzToken(f *testing.F) {
+	good := jwtByHand(`{"alg":"HS256","typ":"JWT"}`, `{"sub":"alice","exp":4000000000}`, []byte(jwtSecret)) // the same in every process
+	f.Add(good)
+	f.Add("..")
+	f.Add("e30.e30.")
+	f.Add(strings.Replace(good, "eyJ", "eyK", 1))
+	f.Add(jwtByHand(`{"alg":"none"}`, `{"exp":4000000000}`, nil))
+	f.Add(jwtByHand(`{"alg":"RS256","kid":"a","jwk":{"kty":"EC"},"x5c":["MIIB"]}`, `{"exp":1e9}`, nil))
+	f.Add(jwtByHand(`{"alg":"HS256","crit":["b64"],"b64":false}`, `{"exp":4000000000}`, nil))
+	secret := secretKeys(jwtSecret)
+	public, _, err := parseJWKS([]byte(jwtSet(f, jwtJWK(f, jwtRSA().Public(), nil), jwtJWK(f, jwtEC().Public(), nil), jwtJWK(f, jwtEd().Public(), nil))))
+	if err != nil {
+		f.Fatal(err)
+	}
+	rules := &tokenRules{algorithms: signingAlgorithms, userClaim: "sub", rolesClaim: "roles"}
+	parts := strings.Split(good, ".")
+	f.Fuzz(func(t *testing.T, text string) {
+		token, err := rules.parse(text)
+		if err != nil {
+			return
+		}
+		if _, _, err := public.verify(token); err == nil {
+			t.Errorf("%q is signed with a key that nobody has", text)
+		}
+		payload, _, err := secret.verify(token)
+		if err != nil {
+			return
+		}
+		// Whoever does not have the key can change what Base64 does not say, and
+		// nothing else.
+		if got := strings.Split(text, "."); got[0][:len(got[0])-1] != parts[0][:len(parts[0])-1] || string(payload) != jwtPayload(t, parts[1]) {
+			t.Errorf("%q is not signed by anybody", text)
+		}
+	})
+}
+
+func jwtPayload(t *testing.T, part string) string {
+	t.Helper()
+	token, err := jwt.NewParser().DecodeSegment(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(token)
+}
+
+// FuzzClaims looks for claims that panic, or that name a user who would be somebody
+// else in a header field.
+func FuzzClaims(f *testing.F) {
+	f.Add([]byte(`{"sub":"a","exp":1800000001,"scope":"x y","roles":["r"],"aud":["a"]}`))
+	f.Add([]byte(`{"sub":"a\r\nb","exp":1e18,"scp":[1,"\u0000"]}`))
+	f.Add([]byte(`{"sub":{"sub":7},"exp":-1}`))
+	rules := &tokenRules{userClaim: "sub", rolesClaim: "roles"}
+	now := time.Unix(1_800_000_000, 0)
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		v, err := rules.judge(payload, now)
+		if err != nil {
+			return
+		}
+		if !json.Valid(payload) || v.expires <= now.UnixMilli() || v.notBefore > now.UnixMilli() {
+			t.Errorf("%q is taken for good: %+v", payload, v)
+		}
+		if !isHeaderText(v.who.user) || slices.ContainsFunc(v.who.scopes, func(scope string) bool { return len(strings.Fields(scope)) != 1 }) {
+			t.Errorf("%q: %+v", payload, v.who)
+		}
+	})
+}

@@ -1,0 +1,177 @@
+package access
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+const (
+	// How long keys are fresh if their document does not say so, and within which
+	// bounds it may.
+	defaultFresh = 5 * time.Minute
+	minFresh     = time.Minute
+	maxFresh     = 24 * time.Hour
+
+	// How often a file is looked at.
+	fileFresh = 5 * time.Second
+
+	maxDocument  = 1 << 20 // bytes
+	maxRedirects = 5
+)
+
+// keySources are those in use, by where their keys come from: routes share them,
+// and they outlive reloads.
+var keySources = caddy.NewUsagePool()
+
+// fetcher reads documents over HTTP.
+type fetcher struct{ client *http.Client }
+
+// newFetcher makes a fetcher that keeps no connections: documents are read too
+// seldom for that.
+func newFetcher() fetcher {
+	return fetcher{&http.Client{
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DisableKeepAlives:      true,
+			ForceAttemptHTTP2:      true,
+			MaxResponseHeaderBytes: 64 << 10,
+		},
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if len(via) > maxRedirects {
+				return errors.New("too many redirects")
+			}
+			if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
+				return errors.New("redirect from https to " + r.URL.Scheme)
+			}
+			return nil
+		},
+	}}
+}
+
+// get reads a document.
+func (f fetcher) get(ctx context.Context, url string) (none document, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return none, err
+	}
+	request.Header.Set("Accept", "application/jwk-set+json, application/json")
+	request.Header.Set("User-Agent", "rgate")
+	response, err := f.client.Do(request)
+	if err != nil {
+		return none, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return none, fmt.Errorf("getting %s: status %d", url, response.StatusCode)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxDocument+1))
+	if err != nil {
+		return none, fmt.Errorf("getting %s: %w", url, err)
+	}
+	if len(text) > maxDocument {
+		return none, fmt.Errorf("getting %s: it is longer than %d bytes", url, maxDocument)
+	}
+	return document{text, freshFor(response.Header)}, nil
+}
+
+// discover reads the keys of an issuer by its configuration (OpenID Connect
+// Discovery 1.0, section 4).
+func (f fetcher) discover(ctx context.Context, issuer string) (none document, err error) {
+	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+	read, err := f.get(ctx, address)
+	if err != nil {
+		return none, err
+	}
+	var configuration struct {
+		Issuer string `json:"issuer"`
+		Keys   string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(read.text, &configuration); err != nil {
+		return none, fmt.Errorf("reading %s: %w", address, err)
+	}
+	if configuration.Issuer != issuer {
+		return none, fmt.Errorf("%s is of issuer %.200q: set the option issuer to exactly that, if it is the right one", address, configuration.Issuer)
+	}
+	if err := checkURL(configuration.Keys); err != nil {
+		return none, fmt.Errorf("the jwks_uri of %s %w", address, err)
+	}
+	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(configuration.Keys, "https:") {
+		return none, fmt.Errorf("the jwks_uri of %s is not https, while the issuer is", address)
+	}
+	return f.get(ctx, configuration.Keys)
+}
+
+// freshFor is how long a response says that it is fresh (RFC 9111, section 4.2),
+// within bounds.
+func freshFor(header http.Header) time.Duration {
+	fresh, said := defaultFresh, false
+	for _, line := range header.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+			switch name {
+			case "no-store", "no-cache":
+				return minFresh
+			case "max-age":
+				seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
+				if err == nil && !said {
+					fresh, said = time.Duration(seconds)*time.Second, true
+				}
+			}
+		}
+	}
+	if age, err := strconv.ParseUint(header.Get("Age"), 10, 31); err == nil && said {
+		fresh -= time.Duration(age) * time.Second
+	}
+	return min(max(fresh, minFresh), maxFresh)
+}
+
+// readFile reads a document from a file.
+func readFile(path string) (none document, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return none, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxDocument+1))
+	if err != nil {
+		return none, err
+	}
+	if len(text) > maxDocument {
+		return none, fmt.Errorf("%s is longer than %d bytes", path, maxDocument)
+	}
+	return document{text, fileFresh}, nil
+}
+
+// useSource returns the source of the keys in a place, such as `jwks_url
+// https://id.example.com/keys`. If nobody has it yet, it is made, and begins with
+// the keys of a text, if one is given.
+func useSource(place string, parse parser, first []byte, load func(context.Context) (document, error)) (*keySource, error) {
+	source, _, err := keySources.LoadOrNew(place, func() (caddy.Destructor, error) {
+		s := &keySource{name: place, load: load, parse: parse, log: jwtLogger}
+		if first != nil {
+			if err := s.take(first); err != nil {
+				return nil, err
+			}
+		}
+		s.start()
+		return s, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return source.(*keySource), nil
+}
+
+// jwtLogger is the logger of what belongs to no configuration.
+func jwtLogger() *zap.Logger { return caddy.Log().Named("http.handlers.rgate_jwt") }

@@ -1,0 +1,255 @@
+package access
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	jose "github.com/go-jose/go-jose/v4"
+)
+
+// signingAlgorithms are those that a token may be signed with, by how they are
+// called in its header (RFC 7518, section 3.1, and RFC 8037).
+var signingAlgorithms = []jose.SignatureAlgorithm{
+	jose.HS256, jose.HS384, jose.HS512,
+	jose.RS256, jose.RS384, jose.RS512,
+	jose.PS256, jose.PS384, jose.PS512,
+	jose.ES256, jose.ES384, jose.ES512,
+	jose.EdDSA,
+}
+
+func isSymmetric(algorithm jose.SignatureAlgorithm) bool {
+	return strings.HasPrefix(string(algorithm), "HS")
+}
+
+// keySet is what signatures are verified with. It never changes.
+type keySet struct{ keys []verifyKey }
+
+// verifyKey is a key that can do nothing but verify.
+type verifyKey struct {
+	id         string                    // its `kid`; without one, it may belong to any token
+	material   any                       // as go-jose takes it
+	algorithms []jose.SignatureAlgorithm // that it may be used with
+}
+
+const (
+	minRSABits = 2048 // RFC 7518, section 3.3
+	maxJWKs    = 100  // of a set
+)
+
+// newVerifyKey makes a key that is used with the algorithms of its kind, or with
+// only one of them if that is given. A public key is never one for HMAC.
+func newVerifyKey(id string, material any, only string) (verifyKey, error) {
+	key := verifyKey{id: id, material: material}
+	switch public := material.(type) {
+	case *rsa.PublicKey:
+		if bits := public.N.BitLen(); bits < minRSABits {
+			return key, fmt.Errorf("RSA key of %d bits is too short: use %d or more", bits, minRSABits)
+		}
+		key.algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
+	case *ecdsa.PublicKey:
+		switch public.Curve {
+		case elliptic.P256():
+			key.algorithms = []jose.SignatureAlgorithm{jose.ES256}
+		case elliptic.P384():
+			key.algorithms = []jose.SignatureAlgorithm{jose.ES384}
+		case elliptic.P521():
+			key.algorithms = []jose.SignatureAlgorithm{jose.ES512}
+		default:
+			return key, errors.New("curve of an EC key is not supported: use P-256, P-384 or P-521")
+		}
+	case ed25519.PublicKey:
+		key.algorithms = []jose.SignatureAlgorithm{jose.EdDSA}
+	case []byte:
+		return key, errors.New("symmetric key has no place among public ones: use the option secret")
+	default:
+		return key, fmt.Errorf("key of type %T is not supported: use RSA, EC or Ed25519", material)
+	}
+	if only != "" {
+		if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(only)) {
+			return key, fmt.Errorf("key is not one for its algorithm %q", only)
+		}
+		key.algorithms = []jose.SignatureAlgorithm{jose.SignatureAlgorithm(only)}
+	}
+	return key, nil
+}
+
+// secretKeys makes a set of a secret, which is only for HMAC.
+func secretKeys(secret string) *keySet {
+	return &keySet{[]verifyKey{{
+		material:   []byte(secret),
+		algorithms: []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512},
+	}}}
+}
+
+// suitsAny reports whether a signature with one of the algorithms can be verified.
+func (s *keySet) suitsAny(algorithms []jose.SignatureAlgorithm) bool {
+	return slices.ContainsFunc(s.keys, func(key verifyKey) bool {
+		return slices.ContainsFunc(algorithms, func(a jose.SignatureAlgorithm) bool {
+			return slices.Contains(key.algorithms, a)
+		})
+	})
+}
+
+// verify returns the payload of a token, if its signature is right. If it is not,
+// elsewhere tells whether a later set may have a key that this one lacks.
+func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, elsewhere bool, err error) {
+	header := token.Signatures[0].Protected
+	named, tried := false, false
+	for i := range s.keys {
+		key := &s.keys[i]
+		if header.KeyID != "" && key.id != "" && key.id != header.KeyID {
+			continue
+		}
+		named = named || header.KeyID != "" && key.id != ""
+		if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(header.Algorithm)) {
+			continue
+		}
+		tried = true
+		if payload, err := token.Verify(key.material); err == nil {
+			return payload, false, nil
+		}
+	}
+	if !tried {
+		return nil, !named, fmt.Errorf("no key %.64q is for algorithm %q", header.KeyID, header.Algorithm)
+	}
+	return nil, !named, errors.New("its signature is wrong")
+}
+
+// parsePEM reads public keys and certificates.
+func parsePEM(text []byte) (*keySet, []error, error) {
+	set := new(keySet)
+	rest := text
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		material, err := publicKeyOf(block)
+		if err != nil {
+			return nil, nil, err
+		}
+		key, err := newVerifyKey("", material, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		set.keys = append(set.keys, key)
+	}
+	begun := strings.Count(string(text), "-----BEGIN ")
+	switch {
+	case begun == 0:
+		return nil, nil, errors.New("it is not PEM: it should begin with -----BEGIN PUBLIC KEY-----")
+	case begun != len(set.keys):
+		return nil, nil, errors.New("a block of its PEM is damaged: copy it again, line breaks included")
+	case begun > maxJWKs:
+		return nil, nil, fmt.Errorf("it has more than %d keys: keep those that are in use", maxJWKs)
+	}
+	return set, nil, nil
+}
+
+// publicKeyOf returns the key of a PEM block.
+func publicKeyOf(block *pem.Block) (material any, err error) {
+	switch block.Type {
+	case "PUBLIC KEY":
+		material, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "RSA PUBLIC KEY":
+		material, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case "CERTIFICATE":
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+			material = certificate.PublicKey
+		}
+	default:
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return nil, errors.New("it is a private key, which the gateway must not have: make a public one of it with `openssl pkey -pubout`")
+		}
+		return nil, fmt.Errorf("it is a PEM block of type %q: use a public key or a certificate", block.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("its %s cannot be read: %w; make it anew with `openssl pkey -pubout`", strings.ToLower(block.Type), err)
+	}
+	return material, nil
+}
+
+// jwk is what is read of a key in a JWK Set (RFC 7517). Certificates are not: they
+// add nothing, and some that are in use are not well-formed.
+type jwk struct {
+	ID        string   `json:"kid,omitempty"`
+	Type      string   `json:"kty"`
+	Use       string   `json:"use,omitempty"`
+	KeyOps    []string `json:"key_ops,omitempty"`
+	Algorithm string   `json:"alg,omitempty"`
+	Curve     string   `json:"crv,omitempty"`
+	X         string   `json:"x,omitempty"`
+	Y         string   `json:"y,omitempty"`
+	N         string   `json:"n,omitempty"`
+	E         string   `json:"e,omitempty"`
+	D         string   `json:"d,omitempty"` // of a private key
+	K         string   `json:"k,omitempty"` // of a symmetric one
+}
+
+// parseJWKS reads a JWK Set. Keys that are not for verifying signatures, or that
+// cannot be used, are left out (RFC 7517, section 5): the second result says why.
+func parseJWKS(text []byte) (*keySet, []error, error) {
+	var document struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		return nil, nil, fmt.Errorf("it is not a JWK Set: %w; it should look like {\"keys\": [...]}", err)
+	}
+	set := new(keySet)
+	var left []error
+	for i, raw := range document.Keys {
+		if len(set.keys) == maxJWKs {
+			left = append(left, fmt.Errorf("all from key %d on: there are more than %d", i+1, maxJWKs))
+			break
+		}
+		key, err := parseJWK(raw)
+		if err != nil {
+			left = append(left, fmt.Errorf("key %d: %w", i+1, err))
+			continue
+		}
+		set.keys = append(set.keys, key)
+	}
+	if len(set.keys) == 0 {
+		err := errors.New("its list of keys is empty")
+		if len(left) > 0 {
+			err = errors.Join(left...)
+		}
+		return nil, left, fmt.Errorf("it has no key to verify signatures with: %w", err)
+	}
+	return set, left, nil
+}
+
+func parseJWK(raw []byte) (none verifyKey, err error) {
+	var key jwk
+	if err := json.Unmarshal(raw, &key); err != nil {
+		return none, err
+	}
+	switch {
+	case key.Use != "" && key.Use != "sig":
+		return none, fmt.Errorf("it is for another use, %q", key.Use)
+	case len(key.KeyOps) > 0 && !slices.Contains(key.KeyOps, "verify"):
+		return none, fmt.Errorf("it is for other operations, %q", key.KeyOps)
+	case key.Type == "oct" || key.K != "":
+		return none, errors.New("it is a secret, which has no place among public keys: use the option secret")
+	case key.D != "":
+		return none, errors.New("it is a private key, which nobody but the issuer should have: replace it")
+	}
+	if raw, err = json.Marshal(key); err != nil {
+		return none, err
+	}
+	var parsed jose.JSONWebKey
+	if err := parsed.UnmarshalJSON(raw); err != nil {
+		return none, err
+	}
+	return newVerifyKey(key.ID, parsed.Key, key.Algorithm)
+}

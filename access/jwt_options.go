@@ -1,0 +1,319 @@
+package access
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// JWTOptions say which JSON Web Tokens are good, and where they are. Exactly one
+// of secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery
+// gives the keys. Texts may have placeholders such as {env.SECRET} and
+// {file./run/secrets/jwt}, which are replaced when the configuration is loaded.
+type JWTOptions struct {
+	// The algorithms that tokens may be signed with: HS256, HS384, HS512, RS256,
+	// RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA. Those that
+	// begin with HS are for a secret, and the others for public keys. Required;
+	// what a token says of itself is never believed.
+	Algorithms []string `json:"algorithms,omitempty"`
+
+	// The secret of HS256, HS384 and HS512: at least as long as their hash, which
+	// is 32, 48 and 64 bytes (RFC 7518, section 3.2).
+	Secret string `json:"secret,omitempty"`
+
+	// One or several public keys or certificates in PEM, one of which must have
+	// signed the token. How long a certificate is valid is not looked at.
+	PublicKey string `json:"public_key,omitempty"`
+
+	// A file of such keys. It is read again when it has changed.
+	PublicKeyFile string `json:"public_key_file,omitempty"`
+
+	// A JWK Set (RFC 7517): an object, or its text in JSON.
+	JWKS JWKS `json:"jwks,omitempty"`
+
+	// A file with a JWK Set. It is read again when it has changed.
+	JWKSFile string `json:"jwks_file,omitempty"`
+
+	// The address of a JWK Set, http or https. It is read in the background for as
+	// long as its Cache-Control says, and when a token names a key that is not in it.
+	JWKSURL string `json:"jwks_url,omitempty"`
+
+	// Whether the address of the JWK Set is looked up in the configuration of the
+	// issuer (OpenID Connect Discovery). Default: false.
+	Discovery bool `json:"discovery,omitempty"`
+
+	// What the claim `iss` of a token must be. Default: anything.
+	Issuer string `json:"issuer,omitempty"`
+
+	// What the claim `aud` of a token must be or have in it: one of these. Default:
+	// anything.
+	Audience []string `json:"audience,omitempty"`
+
+	// How much clocks may differ: a token is good for as long after `exp`, and
+	// before `nbf` and `iat`. At most 1h. Default: 60s.
+	Leeway *caddy.Duration `json:"leeway,omitempty"`
+
+	// Where a request may have its token: `header:NAME`, `cookie:NAME` or
+	// `query:NAME`. In the header `Authorization` it follows the word Bearer, which
+	// may be missing in others. Default: `header:Authorization`.
+	TokenFrom []string `json:"token_from,omitempty"`
+
+	// The claim with the user's name. Dots lead into objects, here and in the next
+	// two. Default: `sub`.
+	UserClaim string `json:"user_claim,omitempty"`
+
+	// The claim with the scopes: text with spaces between them, or a list. Default:
+	// `scope`, or if there is none, `scp`.
+	ScopeClaim string `json:"scope_claim,omitempty"`
+
+	// The claim with the roles, likewise. Default: `roles`.
+	RolesClaim string `json:"roles_claim,omitempty"`
+
+	// Whether a request without a token may pass. One with a wrong token may not.
+	// Default: false.
+	Optional bool `json:"optional,omitempty"`
+
+	// Whether the token is taken away before the request goes on. Default: false.
+	HideCredentials bool `json:"hide_credentials,omitempty"`
+
+	// How many good tokens are remembered, so that they need not be verified again;
+	// at most 1000000, or -1 for none. Default: 10000.
+	CacheSize int `json:"cache_size,omitempty"`
+
+	// What clients are told that the token is for. Default: `rgate`.
+	Realm string `json:"realm,omitempty"`
+}
+
+const (
+	defaultLeeway    = time.Minute
+	maxLeeway        = time.Hour
+	defaultCacheSize = 10_000
+	maxCacheSize     = 1_000_000
+)
+
+// JWKS is the text of a JWK Set.
+type JWKS string
+
+// UnmarshalText takes any text.
+func (s *JWKS) UnmarshalText(text []byte) error {
+	*s = JWKS(text)
+	return nil
+}
+
+// UnmarshalJSON reads an object, or a string with its text.
+func (s *JWKS) UnmarshalJSON(data []byte) error {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
+		text = string(data)
+	}
+	*s = JWKS(text)
+	return nil
+}
+
+// MarshalJSON writes the object, if the text is one, else a string.
+func (s JWKS) MarshalJSON() ([]byte, error) {
+	if text := strings.TrimSpace(string(s)); strings.HasPrefix(text, "{") && json.Valid([]byte(text)) {
+		return []byte(text), nil
+	}
+	return json.Marshal(string(s))
+}
+
+// Check reports the first thing wrong with the options, and what would be right.
+// The error has a method Field, which names the option.
+func (o *JWTOptions) Check() error { return o.check(policy.HasPlaceholder) }
+
+// check leaves out texts whose value is not known yet.
+func (o *JWTOptions) check(unknown func(text string) bool) error {
+	for _, check := range []func() *policy.OptionError{
+		o.checkAlgorithms,
+		o.checkKeys,
+		func() *policy.OptionError { return o.checkSecret(unknown) },
+		func() *policy.OptionError { return o.checkURLs(unknown) },
+		o.checkPlaces,
+		o.checkRest,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *JWTOptions) checkAlgorithms() *policy.OptionError {
+	if len(o.Algorithms) == 0 {
+		return policy.Optionf("algorithms", "algorithms are missing: say which ones tokens are signed with, such as RS256")
+	}
+	known := make([]string, len(signingAlgorithms))
+	for i, algorithm := range signingAlgorithms {
+		known[i] = string(algorithm)
+	}
+	for i, name := range o.Algorithms {
+		field := fmt.Sprintf("algorithms[%d]", i)
+		if strings.EqualFold(name, "none") {
+			return policy.Optionf(field, "algorithm %q would let anybody in: use the one that tokens are signed with, such as RS256", name)
+		}
+		if !slices.Contains(known, name) {
+			return policy.Optionf(field, "algorithm %q is unknown%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+		}
+		if isSymmetric(jose.SignatureAlgorithm(name)) != isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0])) {
+			return policy.Optionf(field, "algorithms %s and %s cannot stand together: HS* are for a secret and the others for public keys", o.Algorithms[0], name)
+		}
+	}
+	return nil
+}
+
+// keyOptions are the names of those of the options for keys that are used.
+func (o *JWTOptions) keyOptions() (used []string) {
+	for _, option := range []struct {
+		name string
+		used bool
+	}{
+		{"secret", o.Secret != ""}, {"public_key", o.PublicKey != ""}, {"public_key_file", o.PublicKeyFile != ""},
+		{"jwks", o.JWKS != ""}, {"jwks_file", o.JWKSFile != ""}, {"jwks_url", o.JWKSURL != ""}, {"discovery", o.Discovery},
+	} {
+		if option.used {
+			used = append(used, option.name)
+		}
+	}
+	return used
+}
+
+func (o *JWTOptions) checkKeys() *policy.OptionError {
+	used := o.keyOptions()
+	symmetric := isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0]))
+	switch {
+	case len(used) == 0 && symmetric:
+		return policy.Optionf("algorithms", "algorithm %s needs a key: give the option secret", o.Algorithms[0])
+	case len(used) == 0:
+		return policy.Optionf("algorithms", "algorithm %s needs keys: give one of public_key, public_key_file, jwks, jwks_file, jwks_url, or discovery with issuer", o.Algorithms[0])
+	case len(used) > 1:
+		return policy.Optionf(used[1], "keys come from both %s and %s: keep one of them", used[0], used[1])
+	case symmetric && used[0] != "secret":
+		return policy.Optionf(used[0], "%s has public keys, with which anybody could sign by %s: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
+	case !symmetric && used[0] == "secret":
+		return policy.Optionf("secret", "a secret is for HS256, HS384 and HS512, not %s: give public keys, or use one of those", o.Algorithms[0])
+	case o.Discovery && o.Issuer == "":
+		return policy.Optionf("discovery", "discovery needs the issuer: give its address as issuer")
+	}
+	return nil
+}
+
+func (o *JWTOptions) checkSecret(unknown func(string) bool) *policy.OptionError {
+	if o.Secret == "" || unknown(o.Secret) {
+		return nil
+	}
+	least := 0
+	for _, name := range o.Algorithms {
+		least = max(least, map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}[name])
+	}
+	if len(o.Secret) < least {
+		return policy.Optionf("secret", "the secret has %d bytes, and %s needs at least %d: make one with `openssl rand -base64 %d`",
+			len(o.Secret), strings.Join(o.Algorithms, ", "), least, least)
+	}
+	return nil
+}
+
+func (o *JWTOptions) checkURLs(unknown func(string) bool) *policy.OptionError {
+	for _, option := range []struct {
+		name, value string
+		needed      bool
+	}{{"jwks_url", o.JWKSURL, o.JWKSURL != ""}, {"issuer", o.Issuer, o.Discovery}} {
+		if !option.needed || unknown(option.value) {
+			continue
+		}
+		if err := checkURL(option.value); err != nil {
+			return policy.Optionf(option.name, "%s %v", option.name, err)
+		}
+	}
+	return nil
+}
+
+// checkURL reports what is wrong with an address to get something from.
+func checkURL(text string) error {
+	address, err := url.Parse(text)
+	switch {
+	case err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http":
+		return fmt.Errorf("%q is not a web address: use one such as https://id.example.com/keys.json", text)
+	case address.User != nil:
+		return errors.New("has a user in it, who would be seen in logs: use an address without")
+	}
+	return nil
+}
+
+func (o *JWTOptions) checkPlaces() *policy.OptionError {
+	var seen []tokenPlace
+	for i, text := range o.TokenFrom {
+		field := fmt.Sprintf("token_from[%d]", i)
+		place, ok := parseTokenPlace(text)
+		if !ok {
+			return policy.Optionf(field, "token_from %q is not a place: use header:NAME, cookie:NAME or query:NAME", text)
+		}
+		if slices.Contains(seen, place) {
+			return policy.Optionf(field, "token_from %q is given twice: remove one", text)
+		}
+		seen = append(seen, place)
+	}
+	return nil
+}
+
+func (o *JWTOptions) checkRest() *policy.OptionError {
+	if i := slices.Index(o.Audience, ""); i >= 0 {
+		return policy.Optionf(fmt.Sprintf("audience[%d]", i), "an audience is empty: give its name, or none for any")
+	}
+	if o.Leeway != nil && (*o.Leeway < 0 || time.Duration(*o.Leeway) > maxLeeway) {
+		return policy.Optionf("leeway", "leeway %s is out of range: use 0s to 1h", time.Duration(*o.Leeway))
+	}
+	if o.CacheSize < -1 || o.CacheSize > maxCacheSize {
+		return policy.Optionf("cache_size", "cache_size %d is out of range: use 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
+	}
+	if !isHeaderText(o.Realm) || strings.ContainsAny(o.Realm, `"\`) {
+		return policy.Optionf("realm", "realm %q has characters that cannot be sent: use letters, digits and spaces", o.Realm)
+	}
+	return nil
+}
+
+// resolved returns the options with values in place of the placeholders.
+func (o *JWTOptions) resolved() (*JWTOptions, error) {
+	r := *o
+	r.Audience = slices.Clone(o.Audience)
+	repl := caddy.NewReplacer()
+	var wrong *policy.OptionError
+	resolve := func(name string, value *string) {
+		if *value == "" || wrong != nil {
+			return
+		}
+		text, err := repl.ReplaceOrErr(*value, true, true)
+		if err != nil { // which may have some of a secret in it
+			wrong = policy.Optionf(name, "%s has a placeholder that is unknown or empty: set what it stands for; a brace that begins none is written \\{", name)
+			return
+		}
+		*value = text
+	}
+	resolve("secret", &r.Secret)
+	resolve("public_key", &r.PublicKey)
+	resolve("public_key_file", &r.PublicKeyFile)
+	resolve("jwks_file", &r.JWKSFile)
+	resolve("jwks_url", &r.JWKSURL)
+	resolve("issuer", &r.Issuer)
+	for i := range r.Audience {
+		resolve(fmt.Sprintf("audience[%d]", i), &r.Audience[i])
+	}
+	if wrong != nil {
+		return nil, wrong
+	}
+	r.UserClaim = cmp.Or(o.UserClaim, "sub")
+	r.RolesClaim = cmp.Or(o.RolesClaim, "roles")
+	r.Realm = cmp.Or(o.Realm, "rgate")
+	r.CacheSize = cmp.Or(o.CacheSize, defaultCacheSize)
+	return &r, r.check(func(string) bool { return false })
+}

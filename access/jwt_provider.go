@@ -1,0 +1,68 @@
+package access
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// JWTProvider is what JWT is, for Caddy's handler `authentication`: among other
+// providers, any of which may let a request pass. That handler answers all other
+// requests with 401.
+type JWTProvider struct {
+	JWTOptions
+
+	base     policy.Base // for its logger
+	verifier *verifier
+}
+
+// CaddyModule returns the Caddy module information.
+func (*JWTProvider) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.authentication.providers.rgate_jwt",
+		New: func() caddy.Module { return new(JWTProvider) },
+	}
+}
+
+// Provision gets at the keys. Those at an address are read in the background.
+func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
+	if err := p.base.Start(ctx, "jwt"); err != nil {
+		return err
+	}
+	if err := p.Check(); err != nil {
+		return err
+	}
+	p.verifier, err = newVerifier(&p.JWTOptions)
+	return err
+}
+
+// Validate does what Check does, for Caddy.
+func (p *JWTProvider) Validate() error { return p.Check() }
+
+// Cleanup lets go of the keys.
+func (p *JWTProvider) Cleanup() error { return p.verifier.close() }
+
+// Authenticate reports whether a request has a good token, or may pass without.
+func (p *JWTProvider) Authenticate(w http.ResponseWriter, r *http.Request) (user caddyauth.User, ok bool, err error) {
+	policy.StripIdentity(r)
+	if err := p.verifier.serve(w, r); err != nil {
+		logRefusal(p.base.Logger(), err)
+		p.verifier.challenge(w.Header(), err)
+		return user, false, nil
+	}
+	if who := identityOf(r); who != nil {
+		user.ID = who.name()
+	}
+	return user, true, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner       = (*JWTProvider)(nil)
+	_ caddy.Validator         = (*JWTProvider)(nil)
+	_ caddy.CleanerUpper      = (*JWTProvider)(nil)
+	_ caddyauth.Authenticator = (*JWTProvider)(nil)
+)

@@ -1,0 +1,213 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// keySource keeps the keys of a document at hand, and up to date. Whatever happens
+// to the document, the last keys that it had remain.
+type keySource struct {
+	name  string // of the document, for the log
+	load  func(context.Context) (document, error)
+	parse parser
+	log   func() *zap.Logger
+
+	keys   atomic.Pointer[keySet] // nil until the document was read for the first time
+	text   tokenDigest            // of the document that the keys are from
+	wanted chan struct{}          // somebody would like it to be read now
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	waiting atomic.Int32 // requests that wait for loading
+
+	mu      sync.Mutex
+	loading chan struct{} // closed when the document was read; nil if nobody does. Guarded by mu.
+	begun   time.Time     // when it was last read. Guarded by mu.
+}
+
+// parser reads keys from a text. Its second result is why some were left out.
+type parser func(text []byte) (*keySet, []error, error)
+
+// document is what keys are read from.
+type document struct {
+	text  []byte
+	fresh time.Duration // how long it need not be read again
+}
+
+const (
+	// How long a request waits for keys, and how many of them do.
+	keyPatience        = time.Second
+	maxQueuedRefreshes = 256
+
+	// How often requests can have the document read, at most.
+	minKeyInterval  = 5 * time.Second
+	minFirstAttempt = time.Second // while there are no keys at all
+
+	// How long reading it may take.
+	loadTimeout = 10 * time.Second
+
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
+)
+
+// start begins to read the document.
+func (s *keySource) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done, s.wanted = cancel, make(chan struct{}), make(chan struct{}, 1)
+	s.loading = make(chan struct{}) // so that the first request waits
+	go s.run(ctx)
+}
+
+// Destruct stops reading the document. It returns when nothing of it runs any more.
+func (s *keySource) Destruct() error {
+	s.cancel()
+	<-s.done
+	return nil
+}
+
+// current returns the keys; nil if there are none yet.
+func (s *keySource) current() *keySet { return s.keys.Load() }
+
+// newer has the document read if others than these keys are needed, unless that
+// was done just now, and waits a short time for it. Requests that come meanwhile
+// wait for the same reading.
+func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
+	loading := s.ask(than)
+	if loading == nil {
+		return s.current()
+	}
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1) > maxQueuedRefreshes {
+		return s.current()
+	}
+	timer := time.NewTimer(keyPatience)
+	defer timer.Stop()
+	select {
+	case <-loading:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return s.current()
+}
+
+// ask returns what to wait for; nil if that would be in vain.
+func (s *keySource) ask(than *keySet) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current() != than {
+		return nil
+	}
+	if s.loading == nil {
+		interval := minKeyInterval
+		if than == nil {
+			interval = minFirstAttempt
+		}
+		if time.Since(s.begun) < interval {
+			return nil
+		}
+		s.loading = make(chan struct{})
+		s.wanted <- struct{}{} // there is room: begin empties it
+	}
+	return s.loading
+}
+
+func (s *keySource) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun = time.Now()
+	if s.loading == nil {
+		s.loading = make(chan struct{})
+	}
+	select {
+	case <-s.wanted:
+	default:
+	}
+}
+
+func (s *keySource) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.loading)
+	s.loading = nil
+}
+
+// run reads the document again and again.
+func (s *keySource) run(ctx context.Context) {
+	defer close(s.done)
+	failures := 0 // in a row
+	for {
+		s.begin()
+		wait, err := s.refresh(ctx)
+		s.end()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			if failures > 0 {
+				s.log().Info("keys of tokens can be read again", zap.String("from", s.name))
+			}
+			failures = 0
+		} else {
+			if failures == 0 {
+				s.log().Error("reading the keys of tokens; trying again, with the last ones until then",
+					zap.String("from", s.name), zap.Bool("has_keys", s.current() != nil), zap.Error(err))
+			}
+			wait = min(minBackoff<<min(failures, 10), maxBackoff)
+			failures++
+		}
+		// Many gateways shall not come at once, nor after the document has expired.
+		select {
+		case <-time.After(wait - rand.N(wait/10)):
+		case <-s.wanted:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// refresh reads the document once, and returns how long its keys are fresh.
+func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error) {
+	defer func() { // whatever is in the document, the gateway lives on
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	read, err := s.load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return read.fresh, s.take(read.text)
+}
+
+// take replaces the keys by those of a text, if it has changed.
+func (s *keySource) take(text []byte) error {
+	sum := tokenDigest(sha256.Sum256(text))
+	if s.current() != nil && sum == s.text {
+		return nil // cached tokens remain
+	}
+	keys, left, err := s.parse(text)
+	if err != nil {
+		return err
+	}
+	logLeftOut(s.log(), s.name, left)
+	s.text = sum
+	s.keys.Store(keys)
+	return nil
+}
+
+func logLeftOut(logger *zap.Logger, from string, left []error) {
+	for _, why := range left {
+		logger.Warn("leaving out a key of tokens", zap.String("from", from), zap.Error(why))
+	}
+}

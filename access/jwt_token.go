@@ -1,0 +1,204 @@
+package access
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// tokenPlace is where a request may have a token.
+type tokenPlace struct {
+	kind tokenKind
+	name string
+}
+
+type tokenKind int
+
+const (
+	inHeader tokenKind = iota
+	inCookie
+	inQuery
+)
+
+const authorization = "Authorization"
+
+// parseTokenPlace reads a place such as `cookie:session`.
+func parseTokenPlace(text string) (place tokenPlace, ok bool) {
+	kind, name, _ := strings.Cut(text, ":")
+	place.name = name
+	switch kind {
+	case "header":
+		place.kind, place.name = inHeader, http.CanonicalHeaderKey(name)
+		return place, isHeaderName(name)
+	case "cookie":
+		place.kind = inCookie
+		return place, isHeaderName(name)
+	case "query":
+		place.kind = inQuery
+		return place, name != ""
+	}
+	return place, false
+}
+
+// isHeaderName reports whether a text is a token as in RFC 9110, section 5.6.2.
+func isHeaderName(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return text != ""
+}
+
+var (
+	errNoToken       = errors.New("the request has no token")
+	errSeveralTokens = errors.New("the request has several tokens")
+	errBadCredential = errors.New("the request has a field for a token, but nothing or too much in it")
+)
+
+// findToken returns the only token of a request, and where it was found. Several
+// are an error: the backend might take another one than the gateway.
+func findToken(r *http.Request, places []tokenPlace) (token string, at *tokenPlace, err error) {
+	for i := range places {
+		found, err := places[i].find(r)
+		if err != nil {
+			return "", nil, err
+		}
+		if found == "" {
+			continue
+		}
+		if token != "" {
+			return "", nil, errSeveralTokens
+		}
+		token, at = found, &places[i]
+	}
+	if token == "" {
+		return "", nil, errNoToken
+	}
+	return token, at, nil
+}
+
+// find returns the token in a place, or none.
+func (p *tokenPlace) find(r *http.Request) (token string, err error) {
+	switch p.kind {
+	case inHeader:
+		values := r.Header[p.name]
+		if len(values) > 1 {
+			return "", errSeveralTokens
+		}
+		if len(values) == 1 {
+			return tokenOf(values[0], p.name == authorization)
+		}
+	case inCookie:
+		if len(r.Header["Cookie"]) == 0 {
+			return "", nil
+		}
+		cookies := r.CookiesNamed(p.name)
+		if len(cookies) > 1 {
+			return "", errSeveralTokens
+		}
+		if len(cookies) == 1 {
+			return cookies[0].Value, nil
+		}
+	case inQuery:
+		count := 0
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			if value, ok := p.inPair(pair); ok {
+				token = value
+				count++
+			}
+		}
+		if count > 1 {
+			return "", errSeveralTokens
+		}
+	}
+	return token, nil
+}
+
+// tokenOf returns the token of a header field. Other schemes than Bearer are none
+// of ours. In a field of its own, a token needs no scheme.
+func tokenOf(value string, needsScheme bool) (string, error) {
+	value = strings.TrimSpace(value)
+	scheme, token, _ := strings.Cut(value, " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		value = strings.TrimLeft(token, " ")
+		if value == "" {
+			return "", errBadCredential
+		}
+	} else if needsScheme {
+		return "", nil
+	}
+	if strings.ContainsAny(value, " \t,") {
+		return "", errBadCredential
+	}
+	return value, nil
+}
+
+// inPair returns the value of a pair of the query, if it has the name.
+func (p *tokenPlace) inPair(pair string) (value string, ok bool) {
+	name, value, _ := strings.Cut(pair, "=")
+	if name != p.name {
+		if strings.IndexByte(name, '%') < 0 && strings.IndexByte(name, '+') < 0 {
+			return "", false
+		}
+		if unescaped, err := url.QueryUnescape(name); err != nil || unescaped != p.name {
+			return "", false
+		}
+	}
+	if unescaped, err := url.QueryUnescape(value); err == nil {
+		value = unescaped
+	}
+	return value, true
+}
+
+// hide removes the token from a request, and leaves the rest of it as it is.
+func (p *tokenPlace) hide(r *http.Request) {
+	switch p.kind {
+	case inHeader:
+		delete(r.Header, p.name)
+	case inCookie:
+		p.hideCookie(r)
+	case inQuery:
+		r.URL.RawQuery = without(r.URL.RawQuery, "&", func(pair string) bool {
+			_, ok := p.inPair(pair)
+			return ok
+		})
+		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok {
+			r.RequestURI = path
+			if r.URL.RawQuery != "" {
+				r.RequestURI += "?" + r.URL.RawQuery
+			}
+		}
+	}
+}
+
+func (p *tokenPlace) hideCookie(r *http.Request) {
+	lines := make([]string, 0, len(r.Header["Cookie"]))
+	for _, line := range r.Header["Cookie"] {
+		line = strings.TrimSpace(without(line, ";", func(pair string) bool {
+			name, _, _ := strings.Cut(pair, "=")
+			return strings.TrimSpace(name) == p.name
+		}))
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		delete(r.Header, "Cookie")
+		return
+	}
+	r.Header["Cookie"] = lines
+}
+
+// without leaves out some parts of a text.
+func without(text, separator string, leaveOut func(part string) bool) string {
+	parts := strings.Split(text, separator)
+	kept := parts[:0]
+	for _, part := range parts {
+		if !leaveOut(part) {
+			kept = append(kept, part)
+		}
+	}
+	return strings.Join(kept, separator)
+}

@@ -1,0 +1,85 @@
+package access
+
+import (
+	"net/http"
+	"testing"
+)
+
+func TestTokensAreHidden(t *testing.T) {
+	for _, tc := range []struct {
+		place, target string
+		cookies       []string
+		header        string
+		wantURI       string
+		wantCookies   []string
+	}{
+		{"query:token", "/a%2Fb?token=x", nil, "", "/a%2Fb", nil},
+		{"query:token", "/a%2Fb?c=%20&token=x&d=+&e", nil, "", "/a%2Fb?c=%20&d=+&e", nil},
+		{"query:to+k n", "/?to%2Bk%20n=x&b=%GG;c", nil, "", "/?b=%GG;c", nil},
+		{"cookie:session", "/?session=y", []string{"a=b; session=x;c=d", "session=", "e=f"}, "", "/?session=y", []string{"a=b;c=d", "e=f"}},
+		{"cookie:session", "/", []string{"session=x"}, "", "/", nil},
+		{"header:x-token", "/?x-token=y", []string{"x-token=z"}, "x", "/?x-token=y", []string{"x-token=z"}},
+	} {
+		place, ok := parseTokenPlace(tc.place)
+		if !ok {
+			t.Fatalf("%s is no place", tc.place)
+		}
+		r, _ := jwtRequest(tc.target)
+		for _, line := range tc.cookies {
+			r.Header.Add("Cookie", line)
+		}
+		if tc.header != "" {
+			r.Header.Set("X-Token", tc.header)
+		}
+		if token, at, err := findToken(r, []tokenPlace{place}); token != "x" && len(tc.cookies) < 2 || err != nil && len(tc.cookies) < 2 || at == nil && err == nil {
+			t.Errorf("%s: found %q: %v", tc.place, token, err)
+		}
+		place.hide(r)
+		if r.RequestURI != tc.wantURI || r.URL.RequestURI() != tc.wantURI {
+			t.Errorf("%s: left %s and %s, want %s", tc.place, r.RequestURI, r.URL.RequestURI(), tc.wantURI)
+		}
+		if got := r.Header["Cookie"]; len(got) != len(tc.wantCookies) || len(got) > 0 && (got[0] != tc.wantCookies[0] || got[len(got)-1] != tc.wantCookies[len(got)-1]) {
+			t.Errorf("%s: left the cookies %q, want %q", tc.place, got, tc.wantCookies)
+		}
+		if got := r.Header.Get("X-Token"); got != "" {
+			t.Errorf("%s: left the header %q", tc.place, got)
+		}
+		if _, _, err := findToken(r, []tokenPlace{place}); err != errNoToken {
+			t.Errorf("%s: after hiding, %v", tc.place, err)
+		}
+	}
+}
+
+func TestTokensAreFoundWithoutGarbage(t *testing.T) {
+	r, _ := jwtRequest("/?a=b&c=d", "Authorization", "Bearer abc", "X-Other", "1")
+	places := []tokenPlace{{inHeader, authorization}, {inHeader, "X-Token"}, {inCookie, "session"}, {inQuery, "token"}}
+	if n := testing.AllocsPerRun(100, func() {
+		if token, _, err := findToken(r, places); token != "abc" || err != nil {
+			t.Error(token, err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzTokenPlace(f *testing.F) {
+	f.Add("Bearer a", "session=a; session=b", "token=a&%74oken=b")
+	f.Add("bearer  a,b", "session=\"a\"", "token&token=%GG;")
+	places := []tokenPlace{{inHeader, authorization}, {inCookie, "session"}, {inQuery, "token"}}
+	f.Fuzz(func(t *testing.T, field, cookie, query string) {
+		r, err := http.NewRequest(http.MethodGet, "http://example.com/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header["Authorization"], r.Header["Cookie"] = []string{field}, []string{cookie}
+		r.URL.RawQuery = query
+		token, at, err := findToken(r, places)
+		if err != nil {
+			return
+		}
+		at.hide(r)
+		if again, _, err := findToken(r, places); err != errNoToken {
+			t.Errorf("after %q was hidden, there is %q: %v", token, again, err)
+		}
+	})
+}

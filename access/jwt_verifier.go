@@ -1,0 +1,221 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// verifier finds out from a request's token who sent it. The handler and the
+// provider share it.
+type verifier struct {
+	rules    tokenRules
+	places   []tokenPlace
+	optional bool
+	hide     bool
+	realm    string
+	cache    *tokenCache // nil for none
+
+	keys   *keySet    // that never change, or
+	source *keySource // of keys that may
+	place  string     // of the source, in the pool
+}
+
+// newVerifier makes a verifier of options. It waits for nothing.
+func newVerifier(options *JWTOptions) (*verifier, error) {
+	o, err := options.resolved()
+	if err != nil {
+		return nil, err
+	}
+	v := &verifier{
+		rules: tokenRules{
+			issuer: o.Issuer, audience: o.Audience, leeway: defaultLeeway,
+			userClaim: o.UserClaim, scopeClaim: o.ScopeClaim, rolesClaim: o.RolesClaim,
+		},
+		places:   []tokenPlace{{inHeader, authorization}},
+		optional: o.Optional,
+		hide:     o.HideCredentials,
+		realm:    o.Realm,
+		cache:    newTokenCache(o.CacheSize),
+	}
+	for _, name := range o.Algorithms {
+		v.rules.algorithms = append(v.rules.algorithms, jose.SignatureAlgorithm(name))
+	}
+	if o.Leeway != nil {
+		v.rules.leeway = time.Duration(*o.Leeway)
+	}
+	if len(o.TokenFrom) > 0 {
+		v.places = nil
+	}
+	for _, text := range o.TokenFrom {
+		place, _ := parseTokenPlace(text) // it was checked
+		v.places = append(v.places, place)
+	}
+	return v, v.useKeys(o)
+}
+
+// useKeys gets at the keys, or at what will have them.
+func (v *verifier) useKeys(o *JWTOptions) (err error) {
+	switch {
+	case o.Secret != "":
+		v.keys = secretKeys(o.Secret)
+	case o.PublicKey != "":
+		v.keys, err = v.keysOf("public_key", []byte(o.PublicKey), parsePEM)
+	case o.JWKS != "":
+		v.keys, err = v.keysOf("jwks", []byte(o.JWKS), parseJWKS)
+	case o.PublicKeyFile != "":
+		return v.useFile("public_key_file", o.PublicKeyFile, parsePEM)
+	case o.JWKSFile != "":
+		return v.useFile("jwks_file", o.JWKSFile, parseJWKS)
+	case o.JWKSURL != "":
+		return v.useSource("jwks_url "+o.JWKSURL, parseJWKS, nil, func(ctx context.Context) (document, error) {
+			return newFetcher().get(ctx, o.JWKSURL)
+		})
+	case o.Discovery:
+		return v.useSource("issuer "+o.Issuer, parseJWKS, nil, func(ctx context.Context) (document, error) {
+			return newFetcher().discover(ctx, o.Issuer)
+		})
+	}
+	return err
+}
+
+// keysOf reads the keys of an option, some of which must suit the algorithms.
+func (v *verifier) keysOf(option string, text []byte, parse parser) (*keySet, error) {
+	keys, left, err := parse(text)
+	if err != nil {
+		return nil, policy.Optionf(option, "%s cannot be used: %v", option, err)
+	}
+	if !keys.suitsAny(v.rules.algorithms) {
+		return nil, policy.Optionf(option, "%s has no key for the algorithms %v: use those of its keys", option, v.rules.algorithms)
+	}
+	logLeftOut(jwtLogger(), option, left)
+	return keys, nil
+}
+
+// useFile has a file of keys read again and again. It must be good now, whatever
+// becomes of it.
+func (v *verifier) useFile(option, path string, parse parser) error {
+	read, err := readFile(path)
+	if err != nil {
+		return policy.Optionf(option, "%s: %v", option, err)
+	}
+	if _, err := v.keysOf(option, read.text, parse); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return v.useSource(option+" "+path, parse, read.text, func(context.Context) (document, error) { return readFile(path) })
+}
+
+func (v *verifier) useSource(place string, parse parser, first []byte, load func(context.Context) (document, error)) (err error) {
+	if v.source, err = useSource(place, parse, first, load); err == nil {
+		v.place = place
+	}
+	return err
+}
+
+// close lets go of the keys.
+func (v *verifier) close() error {
+	if v == nil || v.place == "" {
+		return nil
+	}
+	_, err := keySources.Delete(v.place)
+	return err
+}
+
+var errKeysMissing = errors.New("the keys have not been read yet")
+
+// serve finds out who sent a request, and makes it known. It does nothing for a
+// request without a token that may pass.
+func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
+	token, at, err := findToken(r, v.places)
+	if err == errNoToken && v.optional {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	found, err := v.check(r.Context(), token)
+	if err != nil {
+		return err
+	}
+	if at.kind == inQuery {
+		w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
+	}
+	if v.hide {
+		at.hide(r)
+	}
+	identify(r, found.who)
+	return nil
+}
+
+// check verifies a token, unless it has been before.
+func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
+	now, keys := time.Now(), v.keys
+	if v.source != nil {
+		keys = v.source.current()
+	}
+	var token tokenDigest
+	if v.cache != nil && keys != nil {
+		token = digestOf(text)
+		if found := v.cache.get(&token, keys); found != nil {
+			return found, found.inTime(now)
+		}
+	}
+	parsed, err := v.rules.parse(text)
+	if err != nil {
+		return nil, err
+	}
+	payload, keys, err := v.payload(ctx, parsed, keys)
+	if err != nil {
+		return nil, err
+	}
+	found, err := v.rules.judge(payload, now)
+	if err != nil {
+		return nil, err
+	}
+	if v.cache != nil {
+		found.token, found.keys = digestOf(text), keys
+		v.cache.put(found, now.UnixMilli())
+	}
+	return found, nil
+}
+
+// payload returns what a token has signed, and the keys that verified it. If the
+// right key is not among those at hand, it looks for new ones.
+func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, keys *keySet) ([]byte, *keySet, error) {
+	if keys == nil {
+		if keys = v.source.newer(ctx, nil); keys == nil {
+			return nil, nil, errKeysMissing
+		}
+	}
+	payload, elsewhere, err := keys.verify(token)
+	if elsewhere && v.source != nil {
+		if newer := v.source.newer(ctx, keys); newer != keys {
+			keys = newer
+			payload, _, err = keys.verify(token)
+		}
+	}
+	return payload, keys, err
+}
+
+// challenge returns the status of the answer to a request that may not pass, and
+// sets the header that tells its sender why (RFC 6750, section 3).
+func (v *verifier) challenge(header http.Header, err error) int {
+	status, problem := http.StatusUnauthorized, `, error="invalid_token"`
+	switch err {
+	case errNoToken:
+		problem = ""
+	case errSeveralTokens, errBadCredential:
+		status, problem = http.StatusBadRequest, `, error="invalid_request"`
+	case errKeysMissing: // which is not the client's fault
+		header.Set("Retry-After", "1")
+		return http.StatusServiceUnavailable
+	}
+	header.Add("WWW-Authenticate", `Bearer realm="`+v.realm+`"`+problem)
+	return status
+}

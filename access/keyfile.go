@@ -1,0 +1,104 @@
+package access
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// parseKeys reads a list of keys in YAML or JSON. The error begins with the line
+// that it is about, if that is known.
+func parseKeys(data []byte) (keyring, error) {
+	if json.Valid(data) {
+		// YAML takes JSON as it is, except for tabs between its words.
+		data = bytes.ReplaceAll(data, []byte{'\t'}, []byte{' '})
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var root, more yaml.Node
+	switch err := decoder.Decode(&root); {
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("the file is empty: write [] into it if there shall be no keys")
+	case err != nil:
+		return nil, yamlError(err)
+	}
+	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the file has several documents: write all keys into one list")
+	}
+	list := root.Content[0]
+	if list.Kind != yaml.SequenceNode {
+		return nil, fmt.Errorf("line %d: this is no list of keys: begin each with - name", list.Line)
+	}
+	ring := make(keyring, len(list.Content))
+	for i, item := range list.Content {
+		key, err := decodeKey(item)
+		if err == nil {
+			if wrong := ring.add(key, i+1); wrong != nil {
+				err = wrong
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", item.Line, err)
+		}
+	}
+	return ring, nil
+}
+
+var keyOptions = []string{"name", "sha256", "scopes", "roles", "expires", "rate_limit"}
+
+// decodeKey reads a key, by way of JSON, so that a file has the same options as the
+// configuration. What it says never quotes a value, which may be a secret.
+func decodeKey(item *yaml.Node) (*Key, error) {
+	if item.Kind == yaml.AliasNode {
+		item = item.Alias
+	}
+	if item.Kind != yaml.MappingNode {
+		return nil, errors.New("this is no key: use {name: …, sha256: …}")
+	}
+	var options map[string]any
+	if err := item.Decode(&options); err != nil {
+		return nil, yamlError(err)
+	}
+	text, err := json.Marshal(options)
+	if err != nil {
+		return nil, errors.New("there is something that is neither text nor a number or list")
+	}
+	key := new(Key)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(key); err != nil {
+		return nil, optionError(err)
+	}
+	return key, nil
+}
+
+// optionError says what is wrong with the options of a key.
+func optionError(err error) error {
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		name = strings.Trim(name, `"`)
+		return fmt.Errorf("unknown option %q%s: use %s", name, policy.Suggest(name, keyOptions), strings.Join(keyOptions, ", "))
+	}
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		want := "a list, or options"
+		switch wrong.Type.Kind() {
+		case reflect.String:
+			want = "text, in quotes"
+		case reflect.Int64:
+			want = "a whole number"
+		}
+		return fmt.Errorf("%s must be %s", wrong.Field, want)
+	}
+	return errors.New("window must be a duration such as 60s")
+}
+
+func yamlError(err error) error {
+	return errors.New(strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n")))
+}

@@ -1,0 +1,100 @@
+package access
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	keyHashA = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" // of a
+	keyHashB = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d" // of b
+)
+
+func TestParseKeys(t *testing.T) {
+	const sameInYAML = `# consumers
+- name: alice
+  sha256: ` + keyHashA + `
+  scopes: [pay, refund]
+  roles: [admin]
+  expires: 2027-01-31
+  rate_limit: {requests: 5, window: 10s}
+- {name: "007", sha256: ` + keyHashB + `}
+`
+	const sameInJSON = "[\n\t{\n\t\t\"name\": \"alice\",\t\"sha256\": \"" + keyHashA + "\",\n\t\t\"scopes\": [\"pay\", \"refund\"], \"roles\": [\"admin\"],\n" +
+		"\t\t\"expires\": \"2027-01-31T00:00:00Z\", \"rate_limit\": {\"requests\": 5, \"window\": 10000000000}\n\t},\n\t{\"name\": \"007\", \"sha256\": \"" + keyHashB + "\"}\n]\n"
+	for syntax, text := range map[string]string{"YAML": sameInYAML, "JSON": sameInJSON} {
+		ring, err := parseKeys([]byte(text))
+		if err != nil || len(ring) != 2 {
+			t.Fatalf("%s: got %d keys and %v", syntax, len(ring), err)
+		}
+		a, b := ring.find("a"), ring.find("b")
+		if a == nil || a.who.consumer != "alice" || strings.Join(a.who.scopes, " ") != "pay refund" || strings.Join(a.who.roles, " ") != "admin" ||
+			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (limit{5, 10 * time.Second}) {
+			t.Errorf("%s: the first key is %+v", syntax, a)
+		}
+		if b == nil || b.who.consumer != "007" || !b.expires.IsZero() || b.limit != (limit{}) {
+			t.Errorf("%s: the second key is %+v", syntax, b)
+		}
+	}
+	if ring, err := parseKeys([]byte("[]")); err != nil || len(ring) != 0 {
+		t.Errorf("no keys: got %v and %v", ring, err)
+	}
+	if _, err := parseKeys([]byte("- &a {name: a, sha256: " + keyHashA + "}\n- {<<: *a, sha256: " + keyHashB + "}\n")); err != nil {
+		t.Errorf("a key that goes on with another's options: %v", err)
+	}
+}
+
+func TestWrongKeyFiles(t *testing.T) {
+	const secret = "mysecretkey"
+	for _, tc := range []struct{ text, wrong string }{
+		{"", "the file is empty: write [] into it"},
+		{"# nothing\n", "the file is empty"},
+		{"---\n", "this is no list of keys"},
+		{"keys:\n- name: a\n", "line 1: this is no list of keys: begin each with - name"},
+		{"[]\n---\n[]\n", "several documents"},
+		{"- name: a\n  sha256: [\n", "line 2: "},
+		{"- " + secret + "\n", "line 1: this is no key: use {name: …, sha256: …}"},
+		{"- {name: a, sha256: " + secret + "}\n", `line 1: the sha256 of key "a" is not 64 hexadecimal digits`},
+		{"- {name: a, sha256: " + keyHashA + "}\n\n- {name: b, sha256: " + keyHashA + "}\n", `line 3: the keys of "a" and "b" are the same key`},
+		{"- {name: a, sha256: " + keyHashA + "}\n- {sha256: " + keyHashB + "}\n", "line 2: key 2 has no name"},
+		{"- {name: a, sha256: " + keyHashA + ", scope: [x]}\n", `line 1: unknown option "scope" (did you mean "scopes"?): use name, sha256, scopes`},
+		{"- {name: a, sha256: " + keyHashA + ", scopes: pay}\n", "line 1: scopes must be a list"},
+		{"- {name: 7, sha256: " + keyHashA + "}\n", "line 1: name must be text, in quotes"},
+		{"- {name: a, sha256: " + keyHashA + ", expires: 2027}\n", "line 1: expires must be text, in quotes"},
+		{"- {name: a, name: b}\n", "already defined"},
+		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: many}}\n", "line 1: rate_limit.requests must be a whole number"},
+		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 1, window: long}}\n", "line 1: window must be a duration such as 60s"},
+		{"- {name: a, sha256: " + keyHashA + ", rate_limit: {requests: 0}}\n", "line 1: requests and window are missing"},
+		{"- {name: a, [1]: b}\n", "line 1: "},
+		{"- &a [*a]\n", "line 1: "},
+	} {
+		ring, err := parseKeys([]byte(tc.text))
+		if err == nil || ring != nil || !strings.Contains(err.Error(), tc.wrong) {
+			t.Errorf("%q: got %v and %v, want an error with %q", tc.text, ring, err, tc.wrong)
+		}
+		if err != nil && strings.Contains(err.Error(), secret[:5]) {
+			t.Errorf("%q: the error shows the key: %v", tc.text, err)
+		}
+	}
+}
+
+// Whatever is in a file: it is refused, or each of its keys can be found and has a
+// name that can be sent on.
+func FuzzParseKeys(f *testing.F) {
+	f.Add("- {name: alice, sha256: " + keyHashA + ", scopes: [pay], expires: 2027-01-31, rate_limit: {requests: 5, window: 10s}}\n")
+	f.Add(`[{"name": "alice", "sha256": "` + keyHashA + `"}]`)
+	f.Add("- &a {name: a, sha256: " + keyHashA + "}\n- {<<: *a, sha256: " + keyHashB + "}\n")
+	f.Add("- &a [*a]\n---\n{}")
+	f.Fuzz(func(t *testing.T, text string) {
+		ring, err := parseKeys([]byte(text))
+		if (err == nil) != (ring != nil) {
+			t.Fatalf("got %v and %v", ring, err)
+		}
+		for digest, held := range ring {
+			if held.digest != digest || !isPrintable(held.who.consumer) || held.limit.requests < 0 {
+				t.Errorf("got %+v", held)
+			}
+		}
+	})
+}

@@ -1,0 +1,157 @@
+package access
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// Key is an API key, by its hash, and whom it stands for.
+type Key struct {
+	// The consumer that the key was given to. Several keys may have the same name,
+	// as they do while one takes the place of another. Required.
+	Name string `json:"name,omitempty" caddyfile:"arg"`
+
+	// The SHA-256 of the key in 64 hexadecimal digits, as `rgate hash-key` prints
+	// it. No two keys may have the same. Required.
+	SHA256 string `json:"sha256,omitempty" caddyfile:"arg"`
+
+	// What the consumer may do, for `rgate_require` and the backend. Scopes have
+	// neither spaces nor quotes in them.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// What the consumer is, for `rgate_require`.
+	Roles []string `json:"roles,omitempty"`
+
+	// The moment from which the key is refused, as RFC 3339 has it, or a date, which
+	// begins at midnight UTC. Default: never.
+	Expires Moment `json:"expires,omitempty"`
+
+	// How many requests may come with the key. Default: any number.
+	RateLimit *Limit `json:"rate_limit,omitempty"`
+}
+
+// digest is the SHA-256 of a key.
+type digest [sha256.Size]byte
+
+// heldKey is a key as requests are judged by it. It does not change.
+type heldKey struct {
+	digest  digest
+	who     identity
+	expires time.Time // zero: never
+	limit   limit     // zero: none
+}
+
+// expired reports whether the key is not valid any more.
+func (k *heldKey) expired(now time.Time) bool { return !k.expires.IsZero() && !now.Before(k.expires) }
+
+// keyring finds keys by what clients present.
+type keyring map[digest]*heldKey
+
+// find returns the key that a client has presented; nil if there is none such.
+//
+// How long that takes does not help to guess a key, since only hashes are looked
+// up and compared. To get from one bit of a hash to the next by time, a client had
+// to present texts whose SHA-256 begins like that of a key: each bit doubles the
+// work to find one, the map hashes with a secret seed besides, and the whole
+// digest, were it known, would still not tell the key. The last comparison takes
+// the same time whatever it finds.
+func (ring keyring) find(presented string) *heldKey {
+	var buffer [128]byte // so that nothing is allocated
+	presentedDigest := digest(sha256.Sum256(append(buffer[:0], presented...)))
+	held := ring[presentedDigest]
+	if held == nil || subtle.ConstantTimeCompare(held.digest[:], presentedDigest[:]) != 1 {
+		return nil
+	}
+	return held
+}
+
+// add puts a key into the ring. position is where in its list it stands, from 1
+// on. The error is about a field of the key; what it says has no secret in it,
+// not even if the key itself stands in the place of its hash.
+func (ring keyring) add(key *Key, position int) *policy.OptionError {
+	if key.Name == "" {
+		return policy.Optionf("name", "key %d has no name: give it that of its consumer", position)
+	}
+	if !isPrintable(key.Name) {
+		return policy.Optionf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
+	}
+	held := &heldKey{who: identity{consumer: key.Name, scopes: key.Scopes, roles: key.Roles}}
+	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
+		return notADigest(key.Name)
+	}
+	if _, err := hex.Decode(held.digest[:], []byte(key.SHA256)); err != nil {
+		return notADigest(key.Name)
+	}
+	if other, ok := ring[held.digest]; ok {
+		return policy.Optionf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.consumer, key.Name)
+	}
+	if err := checkRights("scopes", key.Scopes, isScope, "without spaces and quotes"); err != nil {
+		return err
+	}
+	if err := checkRights("roles", key.Roles, isPrintable, "of printable characters"); err != nil {
+		return err
+	}
+	if key.Expires != "" {
+		var err error
+		if held.expires, err = key.Expires.parse(); err != nil {
+			return policy.Optionf("expires", "expires %q of key %q is no time: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
+		}
+	}
+	if l := key.RateLimit; l != nil {
+		if err := checkLimit("rate_limit.", l.Requests, l.Window); err != nil {
+			return err
+		}
+		held.limit = limit{l.Requests, time.Duration(l.Window)}
+	}
+	ring[held.digest] = held
+	return nil
+}
+
+func notADigest(name string) *policy.OptionError {
+	return policy.Optionf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
+}
+
+// Moment is a moment in time as text: a date, or a date and time of RFC 3339.
+type Moment string
+
+// UnmarshalText takes any text, also one that YAML has a type of its own for.
+func (m *Moment) UnmarshalText(text []byte) error {
+	*m = Moment(text)
+	return nil
+}
+
+// parse returns the moment. A date begins at midnight UTC.
+func (m Moment) parse() (time.Time, error) {
+	if date, err := time.Parse(time.DateOnly, string(m)); err == nil {
+		return date, nil
+	}
+	return time.Parse(time.RFC3339, string(m))
+}
+
+// checkRights reports the first scope or role that is not one.
+func checkRights(option string, rights []string, valid func(string) bool, want string) *policy.OptionError {
+	for _, right := range rights {
+		if !valid(right) {
+			return policy.Optionf(option, "%q cannot be one of %s: use text %s", right, option, want)
+		}
+	}
+	return nil
+}
+
+// isScope reports whether a text can be a scope (RFC 6749, section 3.3).
+func isScope(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
+		return c <= ' ' || c > '~' || c == '"' || c == '\\'
+	})
+}
+
+// isPrintable reports whether a text can be the value of a header field.
+func isPrintable(text string) bool {
+	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, unicode.IsControl)
+}

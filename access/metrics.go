@@ -1,0 +1,106 @@
+package access
+
+import (
+	"errors"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// rateCollector renders what limits count as metrics when they are scraped. All of it
+// belongs to the process, so that reloads lose nothing.
+type rateCollector struct {
+	keys, evicted                  *prometheus.Desc
+	redisUp, redisErrors, fallback *prometheus.Desc
+	waiting, delayed               *prometheus.Desc
+}
+
+func newRateCollector() *rateCollector {
+	redis := []string{"redis"}
+	return &rateCollector{
+		keys: prometheus.NewDesc("rgate_rate_limit_keys",
+			"Keys that rate limits remember in the process.", nil, nil),
+		evicted: prometheus.NewDesc("rgate_rate_limit_evicted_keys_total",
+			"Keys that were forgotten before their time because there were too many.", nil, nil),
+		redisUp: prometheus.NewDesc("rgate_rate_limit_redis_up",
+			"Whether requests are counted in Redis (1), or in each gateway alone because it does not answer (0).", redis, nil),
+		redisErrors: prometheus.NewDesc("rgate_rate_limit_redis_errors_total",
+			"Requests for which Redis failed or did not answer in time.", redis, nil),
+		fallback: prometheus.NewDesc("rgate_rate_limit_redis_fallbacks_total",
+			"Requests that a gateway has decided about alone because Redis failed or was away.", redis, nil),
+		waiting: prometheus.NewDesc("rgate_throttle_waiting_requests",
+			"Requests that wait for their turn.", nil, nil),
+		delayed: prometheus.NewDesc("rgate_throttle_delayed_requests_total",
+			"Requests that have waited, and went on.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *rateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.keys, c.evicted, c.redisUp, c.redisErrors, c.fallback, c.waiting, c.delayed} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *rateCollector) Collect(ch chan<- prometheus.Metric) {
+	var keys, evicted, waiting, delayed float64
+	tables.Range(func(_, value any) bool {
+		l := value.(*limiter)
+		keys += float64(l.keys.Load())
+		evicted += float64(l.driven.Load())
+		return true
+	})
+	throttles.Range(func(_, value any) bool {
+		l := value.(*lanes)
+		waiting += float64(l.waiting.Load())
+		delayed += float64(l.delayed.Load())
+		return true
+	})
+	ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, keys)
+	ch <- prometheus.MustNewConstMetric(c.evicted, prometheus.CounterValue, evicted)
+	ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, waiting)
+	ch <- prometheus.MustNewConstMetric(c.delayed, prometheus.CounterValue, delayed)
+	c.collectRedis(ch)
+}
+
+func (c *rateCollector) collectRedis(ch chan<- prometheus.Metric) {
+	type sum struct{ up, errors, local float64 }
+	servers := make(map[string]*sum) // several URLs may lead to one
+	redises.Range(func(_, value any) bool {
+		r := value.(*redisCounter)
+		s := servers[r.server]
+		if s == nil {
+			s = &sum{up: 1}
+			servers[r.server] = s
+		}
+		if r.away.Load() {
+			s.up = 0
+		}
+		s.errors += float64(r.errors.Load())
+		s.local += float64(r.local.Load())
+		return true
+	})
+	for server, s := range servers {
+		ch <- prometheus.MustNewConstMetric(c.redisUp, prometheus.GaugeValue, s.up, server)
+		ch <- prometheus.MustNewConstMetric(c.redisErrors, prometheus.CounterValue, s.errors, server)
+		ch <- prometheus.MustNewConstMetric(c.fallback, prometheus.CounterValue, s.local, server)
+	}
+}
+
+// registerRateMetrics adds the metrics to those of a configuration, once.
+func registerRateMetrics(ctx caddy.Context) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	err := registry.Register(newRateCollector())
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(err, &already) {
+		return nil
+	}
+	return err
+}
+
+// Interface guard
+var _ prometheus.Collector = (*rateCollector)(nil)

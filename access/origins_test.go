@@ -1,0 +1,194 @@
+package access
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestParseOrigins(t *testing.T) {
+	for text, want := range map[string]string{
+		"https://app.example.com":     "https://app.example.com",
+		"HTTPS://App.Example.COM":     "https://app.example.com",
+		"https://app.example.com:443": "https://app.example.com",
+		"http://app.example.com:80":   "http://app.example.com",
+		"http://app.example.com:443":  "http://app.example.com:443",
+		"http://localhost:8080":       "http://localhost:8080",
+		"http://127.0.0.1:3000":       "http://127.0.0.1:3000",
+		"http://[::1]:3000":           "http://[::1]:3000",
+		"http://[::1]":                "http://[::1]",
+		"https://*.example.com":       "https://*.example.com",
+		"https://*.example.com:8443":  "https://*.example.com:8443",
+		"http://*.localhost:8080":     "http://*.localhost:8080",
+		"capacitor://localhost":       "capacitor://localhost",
+		"chrome-extension://abcdefgh": "chrome-extension://abcdefgh",
+		"https://a_b.example.com":     "https://a_b.example.com",
+	} {
+		if got, err := normalOrigin(text); err != nil || got != want {
+			t.Errorf("%s: got %q and %v, want %q", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                           `"" is not an origin: use one such as https://app.example.com, with its scheme`,
+		"app.example.com":            `with its scheme`,
+		"*.example.com":              `with its scheme`,
+		"://example.com":             `with its scheme`,
+		"1http://example.com":        `with its scheme`,
+		"https://app.example.com/":   `has more to it than an origin: use "https://app.example.com"`,
+		"https://example.com/path":   `use "https://example.com"`,
+		"https://example.com?a":      `use "https://example.com"`,
+		"https://example.com#a":      `use "https://example.com"`,
+		"https://user@example.com":   `is not an origin`,
+		"https://":                   `is not an origin`,
+		"https://:8080":              `is not an origin`,
+		"https://example.com:":       `is not an origin`,
+		"https://example.com:https":  `is not an origin`,
+		"https://example.com:0443":   `is not an origin`,
+		"https://example.com:123456": `is not an origin`,
+		"https://example.com.":       `is not an origin`,
+		"https://.example.com":       `is not an origin`,
+		"https://a..example.com":     `is not an origin`,
+		"https://bücher.example":     `Punycode`,
+		"https://exa mple.com":       `is not an origin`,
+		"https://[::1":               `is not an origin`,
+		"https://[]":                 `is not an origin`,
+		"https://*":                  `wildcard in the wrong place`,
+		"https://a.*.example.com":    `wildcard in the wrong place`,
+		"https://*example.com":       `wildcard in the wrong place`,
+		"https://*.*.example.com":    `wildcard in the wrong place`,
+		"https://example.com:*":      `is not an origin`,
+		"https://*.com":              `top-level domain`,
+		"https://*.com:8443":         `top-level domain`,
+		"https://*.":                 `is not an origin`,
+		"*://example.com":            `with its scheme`,
+		"~":                          `"~" has no regular expression`,
+		"~(":                         `is not a regular expression`,
+		"~a)|(b":                     `is not a regular expression`,
+	} {
+		if _, i, err := parseOrigins([]string{"https://first.example", text}); err == nil || i != 1 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v at %d, want %q", text, err, i, want)
+		}
+	}
+	if _, i, err := parseOrigins([]string{"https://a.example", "*"}); err == nil || i != 1 || !strings.Contains(err.Error(), "either * or the others") {
+		t.Errorf("* beside others: %v at %d", err, i)
+	}
+}
+
+func TestOriginsAllow(t *testing.T) {
+	for _, tc := range []struct {
+		list, yes, no string
+	}{
+		{
+			"https://app.example.com",
+			"https://app.example.com",
+			"http://app.example.com https://app.example.com:8443 https://app.example.com. https://example.com https://x.app.example.com " +
+				"https://app.example.com.evil.example https://app.example.comx xhttps://app.example.com https://app.example.com/ null * " +
+				"https://APP.example.com https://app.example.com:443",
+		},
+		{
+			"https://*.example.com",
+			"https://a.example.com https://a.b.example.com https://xn--bcher-kva.example.com https://a-b_c.example.com",
+			"https://example.com http://a.example.com https://a.example.com:8443 https://.example.com https://a..example.com " +
+				"https://evil.example/.example.com https://evil.example?.example.com https://evil.example#.example.com " +
+				"https://evil@a.example.com https://evil.example:80.example.com https://aexample.com https://a.example.com.evil.example " +
+				"https://[.example.com https://%2e.example.com https://*.example.com https://-\x00.example.com",
+		},
+		{"http://*.localhost:8080", "http://a.localhost:8080", "http://a.localhost http://localhost:8080"},
+		{
+			`~^https://app-\d+\.example\.com$`,
+			"https://app-1.example.com https://app-42.example.com",
+			"https://app-.example.com https://app-1xexample.com https://app-1.example.com.evil.example xhttps://app-1.example.com",
+		},
+		{ // without anchors, and with alternatives: as a whole all the same
+			`~https://a\.example|https://b\.example`,
+			"https://a.example https://b.example",
+			"https://a.example.evil.example evil://https://b.example https://a.example\nx",
+		},
+		{"~(?m)^https://a$", "https://a", "https://a\nhttps://evil.example https://evil.example\nhttps://a"},
+		{"null", "null", "NULL nul https://null *"},
+		{"*", "https://any.example null http://localhost:1", ""},
+		{"https://a.example http://b.example:81 https://*.c.example", "https://a.example http://b.example:81 https://x.c.example", "https://b.example:81 null"},
+	} {
+		o, _, err := parseOrigins(strings.Fields(tc.list))
+		if err != nil {
+			t.Errorf("%s: %v", tc.list, err)
+			continue
+		}
+		for origin := range strings.SplitSeq(tc.yes, " ") {
+			if !o.allow(origin) {
+				t.Errorf("%s does not allow %q", tc.list, origin)
+			}
+		}
+		for origin := range strings.SplitSeq(tc.no, " ") {
+			if origin != "" && o.allow(origin) {
+				t.Errorf("%s allows %q", tc.list, origin)
+			}
+		}
+	}
+}
+
+func TestUnboundedOrigins(t *testing.T) {
+	for list, want := range map[string]bool{
+		"*": true, "~.*": true, `~https?://.+`: true, "~^https://": false, "~": false,
+		"null": false, "https://*.example.com": false, `~https://[a-z]+\.example\.com`: false,
+	} {
+		if o, _, err := parseOrigins([]string{list}); err == nil && o.unbounded() != want {
+			t.Errorf("%s: unbounded is %v", list, !want)
+		}
+	}
+}
+
+// allowedNaively is what the configuration means, said as plainly as can be.
+func allowedNaively(pattern, origin string) bool {
+	if pattern == "*" || pattern == origin {
+		return true
+	}
+	if text, ok := strings.CutPrefix(pattern, "~"); ok {
+		found := regexp.MustCompile(text).FindString(origin)
+		return regexp.MustCompile("^("+text+")$").MatchString(origin) || found == origin
+	}
+	want, err := url.Parse(pattern)
+	if err != nil || !strings.Contains(pattern, "*") {
+		return false
+	}
+	got, err := url.Parse(origin)
+	if err != nil || got.User != nil || got.Path != "" || got.RawQuery != "" || got.ForceQuery || got.Fragment != "" || got.Opaque != "" {
+		return false
+	}
+	return got.Scheme == want.Scheme && got.Port() == want.Port() &&
+		strings.HasSuffix(got.Hostname(), strings.TrimPrefix(want.Hostname(), "*")) && got.Hostname() != strings.TrimPrefix(want.Hostname(), "*")
+}
+
+// No origin is allowed that the configuration, read plainly, does not allow.
+func FuzzOrigins(f *testing.F) {
+	for _, pattern := range []string{"https://app.example.com", "https://*.example.com", "http://*.localhost:8080", `~https://[a-z]+\.example\.com`, "null", "*"} {
+		for _, origin := range []string{
+			"https://app.example.com", "https://a.b.example.com", "https://evil.example/.example.com", "https://evil@x.example.com",
+			"http://a.localhost:8080", "null", "https://example.com", "https://a.example.com:443", "https://evil.example\\.example.com",
+		} {
+			f.Add(pattern, origin)
+		}
+	}
+	f.Fuzz(func(t *testing.T, pattern, origin string) {
+		o, _, err := parseOrigins([]string{pattern})
+		if err != nil {
+			return
+		}
+		normal := pattern
+		if pattern != "*" && pattern != "null" && !strings.HasPrefix(pattern, "~") {
+			if normal, err = normalOrigin(pattern); err != nil {
+				t.Fatalf("%q is taken, but is no origin: %v", pattern, err)
+			}
+			if again, err := normalOrigin(normal); err != nil || again != normal {
+				t.Errorf("%q becomes %q, which becomes %q, %v", pattern, normal, again, err)
+			}
+			if !strings.Contains(normal, "*") && !o.allow(normal) {
+				t.Errorf("%q does not allow itself, %q", pattern, normal)
+			}
+		}
+		if o.allow(origin) && !allowedNaively(normal, origin) {
+			t.Errorf("%q allows %q", pattern, origin)
+		}
+	})
+}

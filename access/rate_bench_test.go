@@ -1,0 +1,100 @@
+package access
+
+import (
+	"net/http"
+	"testing"
+	"unsafe"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// rateWriter is a response writer whose header is used over and over.
+type rateWriter struct{ header http.Header }
+
+func (w rateWriter) Header() http.Header         { return w.header }
+func (w rateWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w rateWriter) WriteHeader(int)             {}
+
+func newRateWriter() rateWriter {
+	w := rateWriter{make(http.Header, 8)}
+	w.header["Server"] = []string{"Caddy"}
+	return w
+}
+
+func BenchmarkRateLimit(b *testing.B) {
+	const options = `{"requests": 1000000000, "window": "1h"}`
+	b.Run("hot key", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
+		w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = p.ServeHTTP(w, r, rateOK)
+		}
+	})
+	b.Run("hot key, IPv6", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
+		w, r := newRateWriter(), rateRequest("[2001:db8:1:2:3:4:5:6]:1234")
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = p.ServeHTTP(w, r, rateOK)
+		}
+	})
+	b.Run("hot key, parallel", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
+			for pb.Next() {
+				_ = p.ServeHTTP(w, r, rateOK)
+			}
+		})
+	})
+	b.Run("million keys", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
+		w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
+		// The address is written over in its place: it is in the cache when it counts.
+		address := []byte("10.000.000.000")
+		r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[caddyhttp.ClientIPVarKey] = unsafe.String(&address[0], len(address))
+		write := func(n int) {
+			for at := len(address) - 1; n > 0; at-- {
+				if address[at] != '.' {
+					address[at] = '0' + byte(n%10)
+					n /= 10
+				}
+			}
+		}
+		for n := range defaultMaxKeys {
+			write(n + defaultMaxKeys)
+			_ = p.ServeHTTP(w, r, rateOK)
+		}
+		b.ReportAllocs()
+		b.ResetTimer()
+		n := 0
+		for b.Loop() {
+			n = (n + 7919) % defaultMaxKeys
+			write(n + defaultMaxKeys)
+			_ = p.ServeHTTP(w, r, rateOK)
+		}
+		if got := p.local.keys.Load(); got != defaultMaxKeys {
+			b.Errorf("there are %d keys", got)
+		}
+	})
+	b.Run("four limits", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", `{"limits": [{"requests": 1000000000, "window": "1h"},
+			{"requests": 1000000000, "window": "1m"}, {"requests": 1000000000, "window": "24h"}, {"requests": 1000000000, "window": "2h"}]}`)
+		w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = p.ServeHTTP(w, r, rateOK)
+		}
+	})
+	b.Run("refused", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", `{"requests": 1, "window": "24h"}`)
+		w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
+		_ = p.ServeHTTP(w, r, rateOK)
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = p.ServeHTTP(w, r, rateOK)
+		}
+	})
+}

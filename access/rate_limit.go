@@ -1,0 +1,363 @@
+package access
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(RateLimit))
+	httpcaddyfile.RegisterHandlerDirective("rgate_rate_limit", policy.Directive[RateLimit])
+}
+
+// RateLimit refuses requests with 429 when there are too many of a client, a user,
+// or whatever else tells them apart.
+//
+// Requests are counted in a sliding window, in the memory of the process or, for
+// several gateways together, in Redis. When Redis does not answer, each gateway
+// goes on with what it has counted itself.
+//
+// An answer says how much is left: `RateLimit-Limit`, `RateLimit-Remaining` and
+// `RateLimit-Reset`, of the limit that is nearest to being used up
+// (draft-ietf-httpapi-ratelimit-headers-03). A refusal says when the request would
+// pass: `Retry-After`.
+type RateLimit struct {
+	policy.Base
+
+	// How many requests may pass within any span of time as long as the window, 1 to
+	// 1000000000. Required, unless there are `limits`.
+	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
+
+	// The length of the window, 1ms to 8784h, such as `60s`. Required with `requests`.
+	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
+
+	// Several limits in place of one, with windows of different lengths. A request
+	// must pass all of them; one that is refused counts for none. At most 8.
+	Limits []Limit `json:"limits,omitempty"`
+
+	RateKey
+
+	// How many requests a request counts for: a whole number from 1 on, or text with
+	// placeholders that is one. What is not a number counts as 1. Default: 1.
+	Cost Cost `json:"cost,omitempty"`
+
+	// Where requests are counted for several gateways together: the URL of a Redis
+	// server, `redis://[user:password@]host[:port][/database]`, `rediss://` with TLS, or
+	// `unix://`. With `?master_name=…`, the addresses are those of sentinels; with
+	// `?addr=…` for each further node, they are those of a cluster. Placeholders such as
+	// `{env.REDIS_PASSWORD}` are filled in once. Default: none; requests are counted in
+	// the process.
+	Redis string `json:"redis,omitempty"`
+
+	// How long Redis may take for a request before the gateway decides by itself.
+	// Default: 50ms.
+	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty"`
+
+	// How many keys the policy remembers at most, 1000 to 100000000. When there are
+	// more, those go that were used least. Default: 0, the policy shares a table of
+	// 1000000 keys with all others that say nothing.
+	MaxKeys int `json:"max_keys,omitempty"`
+
+	// Whether to leave the `RateLimit-*` fields out of answers. `Retry-After` stays.
+	// Default: false.
+	HideHeaders bool `json:"hide_headers,omitempty"`
+
+	limits []limit
+	texts  []string // of their requests
+	cost   policy.Key
+	fixed  int64 // the cost, if it is the same for all
+
+	local  *limiter
+	table  tableKey
+	spaces [2]uint64
+	redis  *redisCounter
+	server string // whose counter that is
+}
+
+// Limit is one of several limits of a RateLimit.
+type Limit struct {
+	// How many requests may pass within any span of time as long as the window, 1 to
+	// 1000000000. Required.
+	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
+
+	// The length of the window, 1ms to 8784h. Required.
+	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
+}
+
+// Cost is a number, or a text with placeholders that is one.
+type Cost string
+
+// UnmarshalJSON reads a number or a text.
+func (c *Cost) UnmarshalJSON(data []byte) error {
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		var number json.Number
+		if err := json.Unmarshal(data, &number); err != nil {
+			return errors.New("cost must be a whole number from 1 on, or text with a placeholder")
+		}
+		text = number.String()
+	}
+	*c = Cost(text)
+	return nil
+}
+
+const (
+	maxLimits    = 8
+	maxMaxKeys   = 100_000_000
+	redisTimeout = 50 * time.Millisecond
+)
+
+// CaddyModule returns the Caddy module information.
+func (*RateLimit) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_rate_limit",
+		New: func() caddy.Module { return new(RateLimit) },
+	}
+}
+
+// Provision takes hold of the counts. It does not wait for Redis.
+func (p *RateLimit) Provision(ctx caddy.Context) error {
+	if err := p.Start(ctx, "rate_limit"); err != nil {
+		return err
+	}
+	if p.Off() {
+		return nil
+	}
+	if err := registerRateMetrics(ctx); err != nil {
+		return err
+	}
+	// Where the counts are kept is no part of what they are: gateways may reach a
+	// Redis that they share by different URLs.
+	essence := RateLimit{Requests: p.Requests, Window: p.Window, Limits: p.Limits, RateKey: p.RateKey, Cost: p.Cost}
+	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
+		return err
+	}
+	p.RedisTimeout = cmp.Or(p.RedisTimeout, caddy.Duration(redisTimeout))
+	for _, l := range p.all() {
+		p.limits = append(p.limits, limit{l.Requests, time.Duration(l.Window)})
+		p.texts = append(p.texts, strconv.FormatInt(l.Requests, 10))
+	}
+	p.cost = policy.ParseKey(string(p.Cost))
+	p.fixed, _ = parseCost(cmp.Or(string(p.Cost), "1")) // 0 if it has a placeholder
+	return p.acquire()
+}
+
+// acquire takes hold of what outlives the policy.
+func (p *RateLimit) acquire() (err error) {
+	table := sharedTable
+	if p.MaxKeys != 0 {
+		table = tableKey{p.identity, p.MaxKeys}
+	}
+	if p.local, err = acquireLimiter(table); err != nil {
+		return err
+	}
+	p.table = table
+	p.spaces = p.RateKey.spaces(p.local.hasher)
+	if p.Redis == "" {
+		return nil
+	}
+	url, err := fillRedisURL(p.Redis)
+	if err != nil {
+		return err
+	}
+	if p.redis, err = acquireRedis(url); err != nil {
+		return fmt.Errorf("setting up redis: %w", err)
+	}
+	p.server = url
+	return nil
+}
+
+// Check reports the first thing wrong with the options, and what would be right.
+// The error has a method Field, which names the option.
+func (p *RateLimit) Check() error {
+	if p.Off() {
+		return nil
+	}
+	for _, check := range []func() *policy.OptionError{p.checkLimits, p.RateKey.check, p.checkCost, p.checkRedis, p.checkMaxKeys} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Validate does what Check does, for Caddy.
+func (p *RateLimit) Validate() error { return p.Check() }
+
+// all are the limits as they are configured.
+func (p *RateLimit) all() []Limit {
+	if len(p.Limits) == 0 {
+		return []Limit{{p.Requests, p.Window}}
+	}
+	return p.Limits
+}
+
+func (p *RateLimit) checkLimits() *policy.OptionError {
+	if len(p.Limits) == 0 {
+		return checkLimit("", p.Requests, p.Window)
+	}
+	if p.Requests != 0 || p.Window != 0 {
+		return policy.Optionf("limits", "there are requests or a window beside limits: make them one of the limits")
+	}
+	if len(p.Limits) > maxLimits {
+		return policy.Optionf("limits", "there are %d limits: use at most %d", len(p.Limits), maxLimits)
+	}
+	seen := make(map[caddy.Duration]bool)
+	for i, l := range p.Limits {
+		path := fmt.Sprintf("limits[%d]", i)
+		if err := checkLimit(path+".", l.Requests, l.Window); err != nil {
+			return err
+		}
+		if seen[l.Window] {
+			return policy.Optionf(path+".window", "two limits have the window %v: keep the smaller one", time.Duration(l.Window))
+		}
+		seen[l.Window] = true
+	}
+	return nil
+}
+
+func checkLimit(path string, requests int64, window caddy.Duration) *policy.OptionError {
+	switch {
+	case requests == 0 && window == 0:
+		return policy.Optionf(path+"requests", "requests and window are missing: say how many may pass in what time, such as 1000 and 60s")
+	case requests < 1 || requests > maxRequests:
+		return policy.Optionf(path+"requests", "requests %d is out of range: use 1 to %d", requests, maxRequests)
+	case window == 0:
+		return policy.Optionf(path+"window", "window is missing: say in what time %d requests may pass, such as 60s", requests)
+	case window < caddy.Duration(time.Millisecond) || window > caddy.Duration(maxWindow):
+		return policy.Optionf(path+"window", "window %v is out of range: use 1ms to 8784h", time.Duration(window))
+	}
+	return nil
+}
+
+func (p *RateLimit) checkCost() *policy.OptionError {
+	text := string(p.Cost)
+	if _, ok := parseCost(text); text != "" && !ok && !policy.HasPlaceholder(text) {
+		return policy.Optionf("cost", "cost %q is not a whole number from 1 on, and has no placeholder: use one such as 1 or {http.request.header.X-Cost}", text)
+	}
+	return nil
+}
+
+func (p *RateLimit) checkRedis() *policy.OptionError {
+	if p.RedisTimeout < 0 {
+		return policy.Optionf("redis_timeout", "redis_timeout %v is negative: use a time such as 50ms", time.Duration(p.RedisTimeout))
+	}
+	if p.Redis == "" || policy.HasPlaceholder(p.Redis) { // which is filled in where it runs
+		return nil
+	}
+	if _, err := parseRedisURL(p.Redis); err != nil {
+		return policy.Optionf("redis", "%v", err)
+	}
+	return nil
+}
+
+func (p *RateLimit) checkMaxKeys() *policy.OptionError {
+	if p.MaxKeys != 0 && (p.MaxKeys < minMaxKeys || p.MaxKeys > maxMaxKeys) {
+		return policy.Optionf("max_keys", "max_keys %d is out of range: use %d to %d", p.MaxKeys, minMaxKeys, maxMaxKeys)
+	}
+	return nil
+}
+
+// Cleanup lets go of the counts. A last request may still be there to read them.
+func (p *RateLimit) Cleanup() error {
+	var errs []error
+	if p.server != "" {
+		errs = append(errs, releaseRedis(p.server))
+		p.server = ""
+	}
+	if p.table != (tableKey{}) {
+		errs = append(errs, releaseLimiter(p.table))
+		p.table = tableKey{}
+	}
+	return errors.Join(append(errs, p.RateKey.release())...)
+}
+
+// ServeHTTP counts a request and passes it on, or refuses it.
+func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p.Off() {
+		return next.ServeHTTP(w, r)
+	}
+	d := p.decide(r)
+	if !p.HideHeaders {
+		tell(w.Header(), &d, p.textOf(d.limit))
+	}
+	if d.admitted {
+		return next.ServeHTTP(w, r)
+	}
+	if c := p.Logger().Check(zapcore.DebugLevel, "refused a request above the limit"); c != nil {
+		c.Write(zap.Int64("requests", d.limit.requests), zap.Duration("window", d.limit.window), zap.Duration("retry_after", d.after))
+	}
+	tellRetry(w.Header(), d.after)
+	return p.RefuseWithJSON(w, r, http.StatusTooManyRequests, errLimited)
+}
+
+var errLimited = errors.New("above the rate limit")
+
+func (p *RateLimit) decide(r *http.Request) decision {
+	cost := p.costOf(r)
+	key := p.hash(r, p.local.hasher, &p.spaces)
+	if p.redis == nil {
+		return p.local.take(uptime(), key, cost, p.limits...)
+	}
+	if d, ok := p.redis.take(time.Duration(p.RedisTimeout), p.text(r), cost, p.limits); ok {
+		if d.admitted { // to go on from there if Redis goes away
+			p.local.add(uptime(), key, cost, p.limits...)
+		}
+		return d
+	}
+	return p.local.take(uptime(), key, cost, p.limits...)
+}
+
+// costOf is how many requests a request counts for.
+func (p *RateLimit) costOf(r *http.Request) int64 {
+	if p.fixed != 0 {
+		return p.fixed
+	}
+	cost, ok := parseCost(p.cost.Of(r))
+	if !ok {
+		if c := p.Logger().Check(zapcore.WarnLevel, "the cost of a request is not a whole number from 1 on, it counts as 1"); c != nil {
+			c.Write(zap.String("cost", string(p.Cost)))
+		}
+		return 1
+	}
+	return cost
+}
+
+// parseCost reads a cost. What is above all limits is all the same.
+func parseCost(text string) (int64, bool) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil && !(errors.Is(err, strconv.ErrRange) && n > 0) || n < 1 {
+		return 0, false
+	}
+	return min(n, maxRequests+1), true
+}
+
+func (p *RateLimit) textOf(l limit) string {
+	for i := range p.limits {
+		if p.limits[i] == l {
+			return p.texts[i]
+		}
+	}
+	return ""
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*RateLimit)(nil)
+	_ caddy.Validator    = (*RateLimit)(nil)
+	_ caddy.CleanerUpper = (*RateLimit)(nil)
+	_ policy.Module      = (*RateLimit)(nil)
+)

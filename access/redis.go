@@ -1,0 +1,262 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// script does in Redis what limiter.take does in memory, at once for all limits of
+// a request. It goes by the clock of Redis, so that those of gateways need not
+// agree. Times are in microseconds: as numbers in Lua, they are exact.
+//
+// KEYS has a key for each limit, whose value is the begin of the window, then for
+// it and for the window before, the sum of the costs and when the last request came.
+// ARGV has the cost, then the requests and the window of each limit. The answer is
+// whether the request is admitted, then for each limit how long the window has
+// lasted and the four numbers, without the request.
+var script = redis.NewScript(scriptSource)
+
+const scriptSource = `
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local cost = tonumber(ARGV[1])
+local counters, answer = {}, {1}
+for i, key in ipairs(KEYS) do
+	local requests, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+	local begin, count, last, count1, last1 = now, 0, 0, 0, 0
+	local s = {}
+	for number in string.gmatch(redis.call('GET', key) or '', '%d+') do
+		s[#s + 1] = tonumber(number)
+	end
+	if #s == 5 then
+		local age = now - s[1]
+		if age < window and age > -window then
+			begin, count, last, count1, last1 = s[1], s[2], s[3], s[4], s[5]
+		elseif age >= window and age < 2 * window then
+			begin, count1, last1 = s[1] + window, s[2], s[3]
+		end
+	end
+	local elapsed, left = math.max(0, now - begin), 0
+	if elapsed < last1 then
+		left = math.ceil(count1 * (last1 - elapsed) / last1)
+	end
+	if count + left + cost > requests then
+		answer[1] = 0
+	end
+	counters[i] = {begin, count + cost, math.max(last, elapsed), count1, last1}
+	for _, number in ipairs({elapsed, count, last, count1, last1}) do
+		answer[#answer + 1] = number
+	end
+end
+if answer[1] == 1 then
+	for i, key in ipairs(KEYS) do
+		local ttl = math.ceil((counters[i][1] + 2 * ARGV[2 * i + 1] - now) / 1000)
+		redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %.0f', unpack(counters[i])), 'PX', string.format('%.0f', ttl))
+	end
+end
+return answer
+`
+
+const (
+	failuresUntilAway = 3
+	probeInterval     = time.Second
+)
+
+// redisCounter counts requests in a Redis that several gateways share. Once it has
+// failed a few times in a row, it is away: requests do not wait for it any more,
+// until a write by a goroutine of its own succeeds.
+type redisCounter struct {
+	client redis.UniversalClient
+	server string // where it is, without credentials
+	logger *zap.Logger
+
+	failures atomic.Int32 // in a row
+	away     atomic.Bool
+	trouble  atomic.Pointer[string] // why it is away
+	errors   atomic.Uint64
+	local    atomic.Uint64 // requests that were decided without it
+
+	ctx     context.Context // until it is not used any more
+	cancel  context.CancelFunc
+	publish func() // ends what is told about it
+
+	mu      sync.Mutex     // held to end ctx, and to begin to probe while it has not ended
+	probing sync.WaitGroup // Guarded by mu.
+}
+
+// redises are those of the process, by their URLs. They outlive reloads.
+var redises = caddy.NewUsagePool()
+
+// acquireRedis returns the counter of a server, which must be released. It does not
+// connect.
+func acquireRedis(url string) (*redisCounter, error) {
+	c, _, err := redises.LoadOrNew(url, func() (caddy.Destructor, error) {
+		options, err := parseRedisURL(url)
+		if err != nil {
+			return nil, err
+		}
+		redis.SetLogger(noRedisLog{})
+		// The logger of a configuration may be closed before the counter is.
+		c := &redisCounter{client: options.newClient(), server: options.server, logger: caddy.Log().Named("http.handlers.rgate_rate_limit")}
+		c.ctx, c.cancel = context.WithCancel(context.Background())
+		c.publish = policy.Publish(policy.Dependencies, policy.Place{}, c.state)
+		return c, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.(*redisCounter), nil
+}
+
+func releaseRedis(url string) error {
+	_, err := redises.Delete(url)
+	return err
+}
+
+// Destruct implements caddy.Destructor.
+func (c *redisCounter) Destruct() error {
+	c.publish()
+	c.mu.Lock()
+	c.cancel()
+	c.mu.Unlock()
+	c.probing.Wait()
+	return c.client.Close()
+}
+
+// state is what reports tell about it.
+func (c *redisCounter) state() any {
+	d := policy.Dependency{Name: "redis " + c.server, Up: !c.away.Load()}
+	if trouble := c.trouble.Load(); trouble != nil && !d.Up {
+		d.Error = *trouble
+	}
+	return d
+}
+
+// noRedisLog keeps the client from writing to stderr what is counted, and logged
+// once, here.
+type noRedisLog struct{}
+
+func (noRedisLog) Printf(context.Context, string, ...any) {}
+
+// take decides about a request and counts it if it is admitted. It is not ok if
+// Redis did not answer in time.
+func (c *redisCounter) take(budget time.Duration, key string, cost int64, limits []limit) (d decision, ok bool) {
+	if c.away.Load() {
+		c.local.Add(1)
+		return decision{}, false
+	}
+	d, err := c.ask(budget, key, cost, limits)
+	if err != nil {
+		c.local.Add(1)
+		c.failed(err, budget)
+		return decision{}, false
+	}
+	if c.failures.Load() != 0 {
+		c.failures.Store(0)
+	}
+	return d, true
+}
+
+func (c *redisCounter) ask(budget time.Duration, key string, cost int64, limits []limit) (decision, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, budget)
+	defer cancel()
+	keys, args := scriptInput(key, cost, limits)
+	answer, err := script.Run(ctx, c.client, keys, args...).Int64Slice()
+	if err != nil {
+		return decision{}, err
+	}
+	return readAnswer(answer, cost, limits)
+}
+
+// scriptInput is what the script gets. The part of a key in braces is what a cluster
+// places it by, so that all limits of a request are in one place. The key itself,
+// which may be a secret, does not leave the process.
+func scriptInput(key string, cost int64, limits []limit) (keys []string, args []any) {
+	hash := sha256.Sum256([]byte(key))
+	place := "rgate:{" + hex.EncodeToString(hash[:16]) + "}:"
+	keys, args = make([]string, len(limits)), make([]any, 1, 1+2*len(limits))
+	args[0] = cost
+	for i, l := range limits {
+		window := l.window.Microseconds()
+		keys[i] = place + strconv.FormatInt(window, 10)
+		args = append(args, l.requests, window)
+	}
+	return keys, args
+}
+
+func readAnswer(answer []int64, cost int64, limits []limit) (d decision, err error) {
+	if len(answer) != 1+5*len(limits) {
+		return decision{}, fmt.Errorf("the script answered with %d numbers", len(answer))
+	}
+	for i, l := range limits {
+		of := answer[1+5*i:]
+		elapsed := time.Duration(of[0]) * time.Microsecond
+		one := l.judge(&counter{current: readBucket(of[1:]), previous: readBucket(of[3:])}, elapsed, cost)
+		if i == 0 {
+			d = one
+		} else {
+			d = d.and(one)
+		}
+	}
+	d.admitted = answer[0] == 1 // beyond 2^53, Lua rounds
+	return d, nil
+}
+
+func readBucket(of []int64) bucket {
+	return bucket{uint32(of[0]), time.Duration(of[1]) * time.Microsecond}
+}
+
+// failed counts a failure. After a few in a row, Redis is away until it answers
+// within the time that it was given.
+func (c *redisCounter) failed(err error, budget time.Duration) {
+	if c.ctx.Err() != nil { // it is not used any more
+		return
+	}
+	c.errors.Add(1)
+	if c.failures.Add(1) < failuresUntilAway || !c.away.CompareAndSwap(false, true) {
+		return
+	}
+	trouble := err.Error()
+	c.trouble.Store(&trouble)
+	c.logger.Warn("redis does not answer, limits are kept by each gateway alone until it does",
+		zap.String("redis", c.server), zap.Error(err))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() == nil {
+		c.probing.Go(func() { c.probe(budget) })
+	}
+}
+
+// probe waits until Redis can be written to again.
+func (c *redisCounter) probe(budget time.Duration) {
+	since := time.Now()
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if _, err := c.ask(budget, "probe", 1, []limit{{maxRequests, time.Second}}); err != nil {
+			continue
+		}
+		c.logger.Info("redis answers again, limits are shared again",
+			zap.String("redis", c.server), zap.Duration("away", time.Since(since)))
+		c.failures.Store(0)
+		c.away.Store(false)
+		return
+	}
+}

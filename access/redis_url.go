@@ -1,0 +1,114 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// redisOptions are how to reach a Redis: one of three.
+type redisOptions struct {
+	server   string // where it is, without credentials
+	single   *redis.Options
+	sentinel *redis.FailoverOptions
+	cluster  *redis.ClusterOptions
+}
+
+var errRedisURL = errors.New("redis is not a URL: use one such as redis://127.0.0.1:6379/0, rediss://… with TLS, " +
+	"redis://sentinel:26379?master_name=NAME or redis://node:6379?addr=NODE:6379")
+
+// parseRedisURL reads a URL whose placeholders are filled in. Its errors do not show
+// the URL, which may have a password in it.
+func parseRedisURL(text string) (o redisOptions, err error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
+		return o, errRedisURL
+	}
+	query := u.Query()
+	o.server = u.Host
+	switch {
+	case query.Has("master_name"):
+		o.sentinel, err = redis.ParseFailoverURL(text)
+	case query.Has("addr"):
+		o.cluster, err = redis.ParseClusterURL(text)
+	default:
+		if u.Scheme == "unix" {
+			o.server = u.Path
+		}
+		o.single, err = redis.ParseURL(text)
+	}
+	if err != nil {
+		return o, fmt.Errorf("redis: %s: see the documentation of go-redis for what a URL may have", strings.TrimPrefix(withoutURL(err), "redis: "))
+	}
+	return o, nil
+}
+
+// withoutURL is the message of an error, if that is not about the URL as a whole.
+func withoutURL(err error) string {
+	var whole *url.Error
+	if errors.As(err, &whole) {
+		return whole.Err.Error()
+	}
+	return err.Error()
+}
+
+// newClient makes a client, which connects when it is used. What the URL says
+// nothing of is set for requests that wait: one that fails is not tried again.
+func (o redisOptions) newClient() redis.UniversalClient {
+	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	switch {
+	case o.sentinel != nil:
+		c := o.sentinel
+		c.ContextTimeoutEnabled = true
+		hasten(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
+		return redis.NewFailoverClient(c)
+	case o.cluster != nil:
+		c := o.cluster
+		c.ContextTimeoutEnabled, c.MaintNotificationsConfig = true, quiet
+		hasten(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
+		return redis.NewClusterClient(c)
+	}
+	c := o.single
+	c.ContextTimeoutEnabled, c.MaintNotificationsConfig = true, quiet
+	hasten(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
+	return redis.NewClient(c)
+}
+
+func hasten(retries, dials *int, dialTimeout *time.Duration) {
+	if *retries == 0 {
+		*retries = -1 // none
+	}
+	if *dials == 0 {
+		*dials = 1
+	}
+	if *dialTimeout == 0 {
+		*dialTimeout = time.Second
+	}
+}
+
+// fillRedisURL puts in what placeholders stand for. What stands before the host is a
+// user and a password, which may have any characters.
+func fillRedisURL(text string) (string, error) {
+	repl := caddy.NewReplacer()
+	at := strings.LastIndexByte(text, '@')
+	credentials, err := repl.ReplaceFunc(text[:at+1], func(name string, value any) (any, error) {
+		if caddy.ToString(value) == "" {
+			return nil, fmt.Errorf("the placeholder {%s} is empty: set it, or take it out of redis", name)
+		}
+		return strings.ReplaceAll(url.QueryEscape(caddy.ToString(value)), "+", "%20"), nil
+	})
+	if err != nil {
+		return "", err
+	}
+	rest, err := repl.ReplaceOrErr(text[at+1:], true, true)
+	if err != nil {
+		return "", fmt.Errorf("filling in redis: %w", err)
+	}
+	return credentials + rest, nil
+}

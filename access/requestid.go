@@ -1,0 +1,156 @@
+package access
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(RequestID))
+	httpcaddyfile.RegisterHandlerDirective("rgate_request_id", policy.Directive[RequestID])
+}
+
+// RequestID is a policy that gives every request an ID, a UUID of version 7. The
+// backend gets it in a header field, and so does the client, whoever answers. What
+// either of them sends in that field is replaced.
+//
+// The field `traceparent` (https://www.w3.org/TR/trace-context/) goes to the backend
+// as it is.
+//
+// Placeholders, which also become fields of the access log:
+//
+// Placeholder | Field | Meaning
+// ------------|-------|--------
+// `{http.rgate.request_id}` | `request_id` | The ID
+// `{http.rgate.trace_id}` | `trace_id` | The ID of the trace in `traceparent`, if that is valid
+type RequestID struct {
+	policy.Base
+
+	// The header field of the ID, in requests and in responses. Default:
+	// `X-Request-ID`.
+	Header string `json:"header,omitempty"`
+
+	// Whether to keep the ID that a client sends: up to 128 letters, digits and
+	// signs of `-_.:+/=@`. Another one is replaced. Default: false.
+	Trust bool `json:"trust,omitempty"`
+
+	field string // as Go writes it
+}
+
+const requestIDVar = "rgate.request_id"
+
+// CaddyModule returns the Caddy module information.
+func (*RequestID) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_request_id",
+		New: func() caddy.Module { return new(RequestID) },
+	}
+}
+
+// Provision fills in the defaults.
+func (p *RequestID) Provision(ctx caddy.Context) error {
+	if p.Header == "" {
+		p.Header = "X-Request-ID"
+	}
+	p.field = http.CanonicalHeaderKey(p.Header)
+	return p.Start(ctx, "request_id")
+}
+
+// Header fields that mean something to HTTP itself, and cannot hold an ID.
+var notForIDs = []string{
+	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Host", "Keep-Alive", "Te", "Traceparent", "Trailer",
+	"Transfer-Encoding", "Upgrade",
+}
+
+// Check reports the first thing wrong with the options, and what would be right.
+// The error has a method Field, which names the option.
+func (p *RequestID) Check() error {
+	switch {
+	case p.Header == "":
+	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
+		return policy.Optionf("header", "%q is not the name of a header field: use one such as X-Request-ID", p.Header)
+	case slices.Contains(notForIDs, http.CanonicalHeaderKey(p.Header)):
+		return policy.Optionf("header", "header field %s has a meaning of its own: use one such as X-Request-ID", p.Header)
+	}
+	return nil
+}
+
+// Validate does what Check does, for Caddy.
+func (p *RequestID) Validate() error { return p.Check() }
+
+// ServeHTTP gives the request its ID.
+func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p.Off() {
+		return next.ServeHTTP(w, r)
+	}
+	id, trace := p.idOf(r), ""
+	r.Header[p.field] = []string{id}
+	if parents := r.Header["Traceparent"]; len(parents) == 1 {
+		trace = traceID(parents[0])
+	}
+	tellIDs(r, id, trace)
+	ew := editing(w, p, id)
+	err := next.ServeHTTP(ew, r)
+	ew.end()
+	return err
+}
+
+// idOf is the ID of a request: what a policy before this one has given it, what a
+// trusted client says, or a new one.
+func (p *RequestID) idOf(r *http.Request) string {
+	if id, ok := caddyhttp.GetVar(r.Context(), requestIDVar).(string); ok {
+		return id
+	}
+	if p.Trust {
+		if said := r.Header[p.field]; len(said) == 1 && validRequestID(said[0]) {
+			return said[0]
+		}
+	}
+	return newRequestID(time.Now())
+}
+
+// tellIDs makes the IDs known to handlers further on, to placeholders and to the access
+// log.
+func tellIDs(r *http.Request, id, trace string) {
+	ctx := r.Context()
+	var value any = id // once for both
+	caddyhttp.SetVar(ctx, requestIDVar, value)
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.rgate.request_id", value)
+		if trace != "" {
+			repl.Set("http.rgate.trace_id", trace)
+		}
+	}
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if server == nil || server.Logs == nil {
+		return
+	}
+	if fields, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		fields.Set(zap.String("request_id", id))
+		if trace != "" {
+			fields.Set(zap.String("trace_id", trace))
+		}
+	}
+}
+
+// editHeader tells the client the ID.
+func (p *RequestID) editHeader(header http.Header, id string) {
+	header[p.field] = []string{id}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*RequestID)(nil)
+	_ caddy.Validator   = (*RequestID)(nil)
+	_ policy.Module     = (*RequestID)(nil)
+)

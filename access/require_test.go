@@ -1,0 +1,198 @@
+package access
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func TestRequire(t *testing.T) {
+	token := &identity{
+		user: "alice", scopes: []string{"read", "write"}, roles: []string{"editor"},
+		claims: map[string]any{
+			"department": "sales", "groups": []any{"staff", "night shift", 7.0}, "verified": true, "level": 3.0,
+			"realm": map[string]any{"tier": "gold"}, "example.com/plan": "pro", "nothing": nil, "big": json.Number("9007199254740993"),
+		},
+	}
+	key := &identity{consumer: "shop", scopes: []string{"read"}}
+	both := &identity{user: "alice", consumer: "shop", scopes: []string{"read"}}
+	for name, tc := range map[string]struct {
+		options   string
+		who       *identity
+		status    int
+		challenge string
+	}{
+		"nothing of nobody":         {`{}`, nil, 401, `Bearer realm="rgate"`},
+		"nothing of a token":        {`{}`, token, 200, ""},
+		"nothing of a key":          {`{}`, key, 200, ""},
+		"something of nobody":       {`{"scopes": ["read"]}`, nil, 401, `Bearer realm="rgate"`},
+		"all scopes":                {`{"scopes": ["write", "read"]}`, token, 200, ""},
+		"a scope lacks":             {`{"scopes": ["read", "pay"]}`, token, 403, `Bearer realm="rgate", error="insufficient_scope", scope="read pay"`},
+		"a scope of a key lacks":    {`{"scopes": ["write"]}`, key, 403, ""},
+		"any scope":                 {`{"any_scope": ["pay", "read"]}`, key, 200, ""},
+		"no scope":                  {`{"any_scope": ["pay", "admin"]}`, token, 403, `Bearer realm="rgate", error="insufficient_scope", scope="pay admin"`},
+		"all and any scope":         {`{"scopes": ["read"], "any_scope": ["pay", "write"]}`, token, 200, ""},
+		"any role":                  {`{"roles": ["admin", "editor"]}`, token, 200, ""},
+		"no role":                   {`{"roles": ["admin"]}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"no roles at all":           {`{"roles": ["admin"]}`, key, 403, ""},
+		"a user":                    {`{"users": ["bob", "alice"]}`, token, 200, ""},
+		"a consumer":                {`{"users": ["shop"]}`, key, 200, ""},
+		"a consumer beside a user":  {`{"users": ["shop"]}`, both, 200, ""},
+		"another user":              {`{"users": ["bob"]}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a scope and another user":  {`{"scopes": ["read"], "users": ["bob"]}`, key, 403, ""},
+		"a claim":                   {`{"claims": {"department": "sales"}}`, token, 200, ""},
+		"one of a claim's values":   {`{"claims": {"department": ["support", "sales"]}}`, token, 200, ""},
+		"a claim's other value":     {`{"claims": {"department": "Sales"}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a list":                    {`{"claims": {"groups": "night shift"}}`, token, 200, ""},
+		"a list with several":       {`{"claims": {"groups": ["x", "staff"]}}`, token, 200, ""},
+		"a list without it":         {`{"claims": {"groups": "shift"}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a number in a list":        {`{"claims": {"groups": 7}}`, token, 200, ""},
+		"true":                      {`{"claims": {"verified": true}}`, token, 200, ""},
+		"true as text":              {`{"claims": {"verified": "true"}}`, token, 200, ""},
+		"false":                     {`{"claims": {"verified": false}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a number":                  {`{"claims": {"level": 3}}`, token, 200, ""},
+		"a large number":            {`{"claims": {"big": 9007199254740993}}`, token, 200, ""},
+		"another large number":      {`{"claims": {"big": 9007199254740992}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a path":                    {`{"claims": {"realm.tier": "gold"}}`, token, 200, ""},
+		"a name with dots":          {`{"claims": {"example.com/plan": "pro"}}`, token, 200, ""},
+		"an object":                 {`{"claims": {"realm": "gold"}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"null":                      {`{"claims": {"nothing": ""}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a claim that is not there": {`{"claims": {"other": "x"}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"two claims":                {`{"claims": {"department": "sales", "level": 4}}`, token, 403, `Bearer realm="rgate", error="insufficient_scope"`},
+		"a claim of a key":          {`{"claims": {"department": "sales"}}`, key, 403, ""},
+		"off":                       {`{"disabled": true, "scopes": ["pay"]}`, nil, 200, ""},
+	} {
+		p := new(Require)
+		if err := caddy.StrictUnmarshalJSON([]byte(tc.options), p); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := keysProvision(t, p); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		r := keysRequest("/")
+		if tc.who != nil {
+			identify(r, *tc.who)
+		}
+		w, seen := keysServe(t, p, r)
+		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
+			t.Errorf("%s: got %d, want %d", name, w.Code, tc.status)
+		}
+		if got := w.Header().Get("WWW-Authenticate"); got != tc.challenge {
+			t.Errorf("%s: the challenge is %q, want %q", name, got, tc.challenge)
+		}
+	}
+}
+
+// Any handler that sets the user is as good as rgate's own.
+func TestRequireBehindBasicAuth(t *testing.T) {
+	for options, want := range map[string]int{`{}`: 200, `{"users": ["alice"]}`: 200, `{"users": ["bob"]}`: 403, `{"scopes": ["read"]}`: 403} {
+		p := new(Require)
+		if err := caddy.StrictUnmarshalJSON([]byte(options), p); err != nil {
+			t.Fatal(err)
+		}
+		if err := keysProvision(t, p); err != nil {
+			t.Fatal(err)
+		}
+		r := keysRequest("/")
+		r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", "alice")
+		if w, _ := keysServe(t, p, r); w.Code != want || w.Header().Get("WWW-Authenticate") != "" {
+			t.Errorf("%s: got %d and %v, want %d", options, w.Code, w.Header(), want)
+		}
+	}
+}
+
+// Whoever could have come with a key is told so.
+func TestRequireBehindOptionalKey(t *testing.T) {
+	key := &APIKey{Optional: true, APIKeys: APIKeys{Keys: []Key{{Name: "a", SHA256: keyHash("a")}}}}
+	require := new(Require)
+	for _, module := range []keysModule{key, require} {
+		if err := keysProvision(t, module); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, seen := keysServe(t, key, keysRequest("/"))
+	w, _ := keysServe(t, require, seen)
+	if got := strings.Join(w.Header().Values("WWW-Authenticate"), "|"); w.Code != 401 || got != `Bearer realm="rgate"|ApiKey realm="rgate"` {
+		t.Errorf("got %d and %q", w.Code, got)
+	}
+}
+
+func TestRequireErrors(t *testing.T) {
+	for options, want := range map[string][2]string{
+		`{"scopes": ["read write"]}`:     {"scopes", `"read write" cannot be one of scopes: use text without spaces and quotes`},
+		`{"any_scope": [""]}`:            {"any_scope", `"" cannot be one of any_scope`},
+		`{"roles": ["a\n"]}`:             {"roles", "of printable characters"},
+		`{"users": [""]}`:                {"users", `"" cannot be one of users`},
+		`{"claims": {"department": []}}`: {"claims.department", `claim "department" has no value to be compared with`},
+	} {
+		p := new(Require)
+		if err := caddy.StrictUnmarshalJSON([]byte(options), p); err != nil {
+			t.Fatal(err)
+		}
+		err := p.Check()
+		var about *policy.OptionError
+		if !errors.As(err, &about) || about.Field() != want[0] || !strings.Contains(err.Error(), want[1]) {
+			t.Errorf("%s: got %v, want one about %s with %q", options, err, want[0], want[1])
+		}
+	}
+	for _, options := range []string{`{"claims": {"a": {"b": 1}}}`, `{"claims": {"a": null}}`, `{"claims": {"a": [["b"]]}}`} {
+		if err := caddy.StrictUnmarshalJSON([]byte(options), new(Require)); err == nil || !strings.Contains(err.Error(), "a claim is compared with text, a number, true or false") {
+			t.Errorf("%s: got %v", options, err)
+		}
+	}
+}
+
+func TestRequireCaddyfile(t *testing.T) {
+	for text, want := range map[string]string{
+		"rgate_require":                  `{}`,
+		"rgate_require off":              `{"disabled":true}`,
+		"rgate_require read write":       `{"scopes":["read","write"]}`,
+		"rgate_require {\nscopes a b\n}": `{"scopes":["a","b"]}`,
+		"rgate_require {\nany_scope a b\nroles admin\nusers alice bob\nclaims department sales support\nclaims verified true\n}": `{"any_scope":["a","b"],"roles":["admin"],"users":["alice","bob"],"claims":{"department":["sales","support"],"verified":"true"}}`,
+		"rgate_require {\nclaims {\ndepartment sales\nrealm.tier gold\n}\n}":                                                     `{"claims":{"department":"sales","realm.tier":"gold"}}`,
+	} {
+		p := new(Require)
+		if err := policy.Unmarshal(keysDispenser(text), p); err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		got, err := json.Marshal(p)
+		if err != nil || string(got) != want {
+			t.Errorf("%s: got %s and %v, want %s", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"rgate_require {\nclaims a\n}":    "has no value",
+		"rgate_require {\nscope a\n}":     `did you mean "scopes"?`,
+		"rgate_require {\nscopes \"\"\n}": `"" cannot be one of scopes: use text without spaces and quotes, at Testfile:2`,
+	} {
+		if err := policy.Unmarshal(keysDispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+func BenchmarkRequire(b *testing.B) {
+	p := &Require{Scopes: []string{"read", "pay"}, Roles: []string{"admin", "editor"}, Claims: map[string]ClaimValues{"realm.tier": {"gold"}}}
+	if err := keysProvision(b, p); err != nil {
+		b.Fatal(err)
+	}
+	r := keysRequest("/")
+	identify(r, identity{user: "alice", scopes: []string{"read", "write", "pay"}, roles: []string{"editor"}, claims: map[string]any{"realm": map[string]any{"tier": "gold"}}})
+	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.ServeHTTP(nil, r, next); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

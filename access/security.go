@@ -1,0 +1,282 @@
+package access
+
+import (
+	"cmp"
+	"errors"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(Security))
+	httpcaddyfile.RegisterHandlerDirective("rgate_security", policy.Directive[Security])
+}
+
+// Security is a policy that adds header fields by which browsers protect users, to
+// responses that do not have them, and refuses requests that are too large.
+//
+// Each header field is given as its value; `off` leaves it to the backend.
+type Security struct {
+	policy.Base
+
+	// Strict-Transport-Security: browsers use TLS from then on. It is added to
+	// responses over TLS only, also if a trusted proxy says that there was TLS before
+	// it. Default: `max-age=31536000`, a year, without subdomains.
+	HSTS string `json:"hsts,omitempty"`
+
+	// X-Content-Type-Options: `nosniff`, browsers believe the Content-Type. Default:
+	// `nosniff`.
+	ContentTypeOptions string `json:"content_type_options,omitempty"`
+
+	// X-Frame-Options: who may show the page in a frame, `DENY` or `SAMEORIGIN`.
+	// Default: `SAMEORIGIN`.
+	FrameOptions string `json:"frame_options,omitempty"`
+
+	// Referrer-Policy: what other sites learn about where a user comes from. Default:
+	// `strict-origin-when-cross-origin`.
+	ReferrerPolicy string `json:"referrer_policy,omitempty"`
+
+	// Content-Security-Policy: what a page may load and run. Default: none.
+	ContentSecurityPolicy string `json:"content_security_policy,omitempty"`
+
+	// Permissions-Policy: what of the browser a page may use. Default: none.
+	PermissionsPolicy string `json:"permissions_policy,omitempty"`
+
+	// Whether to remove the header fields in which a backend says what it is made of:
+	// Server, X-Powered-By, X-AspNet-Version, X-AspNetMvc-Version, X-Generator and
+	// X-Runtime. Default: false.
+	HideServer bool `json:"hide_server,omitempty"`
+
+	// More header fields to remove from responses. Default: none.
+	Hide []string `json:"hide,omitempty"`
+
+	// How large the body of a request may be, whether it says so before or not. A
+	// larger one is refused with 413. 0: as large as it likes. Default: 10MiB.
+	MaxBody *policy.Size `json:"max_body,omitempty"`
+
+	// How large the header of a request may be, as it is written in HTTP/1.1. A larger
+	// one is refused with 431. The limit of the server, by default 16KiB, comes before
+	// it. 0: no limit but that one. Default: 0.
+	MaxHeader policy.Size `json:"max_header,omitempty"`
+
+	// How long the target of a request, its path and query, may be. A longer one is
+	// refused with 414. 0: no limit. Default: 8KiB.
+	MaxURL *policy.Size `json:"max_url,omitempty"`
+
+	maxBody, maxURL int64 // 0: no limit
+	overTLS, plain  *securityFields
+}
+
+const (
+	off = "off" // in place of a header field's value
+
+	defaultMaxBody policy.Size = 10 << 20
+	defaultMaxURL  policy.Size = 8 << 10
+)
+
+var revealing = []string{
+	"Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version", "X-Generator", "X-Runtime",
+}
+
+// securityFields are what is to be done to the header of a response.
+type securityFields struct {
+	names, values []string // added, of the same length
+	removed       []string
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Security) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_security",
+		New: func() caddy.Module { return new(Security) },
+	}
+}
+
+// Provision fills in the defaults.
+func (p *Security) Provision(ctx caddy.Context) error {
+	p.HSTS = cmp.Or(p.HSTS, "max-age=31536000")
+	p.ContentTypeOptions = cmp.Or(p.ContentTypeOptions, "nosniff")
+	p.FrameOptions = cmp.Or(p.FrameOptions, "SAMEORIGIN")
+	p.ReferrerPolicy = cmp.Or(p.ReferrerPolicy, "strict-origin-when-cross-origin")
+	p.maxBody, p.maxURL = int64(defaultMaxBody), int64(defaultMaxURL)
+	if p.MaxBody != nil {
+		p.maxBody = int64(*p.MaxBody)
+	}
+	if p.MaxURL != nil {
+		p.maxURL = int64(*p.MaxURL)
+	}
+
+	plain := new(securityFields)
+	if p.HideServer {
+		plain.removed = slices.Clone(revealing)
+	}
+	for _, name := range p.Hide {
+		plain.removed = append(plain.removed, http.CanonicalHeaderKey(name))
+	}
+	plain.add("X-Content-Type-Options", p.ContentTypeOptions)
+	plain.add("X-Frame-Options", p.FrameOptions)
+	plain.add("Referrer-Policy", p.ReferrerPolicy)
+	plain.add("Content-Security-Policy", p.ContentSecurityPolicy)
+	plain.add("Permissions-Policy", p.PermissionsPolicy)
+	overTLS := &securityFields{slices.Clone(plain.names), slices.Clone(plain.values), plain.removed}
+	overTLS.add("Strict-Transport-Security", p.HSTS)
+	p.plain, p.overTLS = plain, overTLS
+	return p.Start(ctx, "security")
+}
+
+func (f *securityFields) add(name, value string) {
+	if value != "" && value != off {
+		f.names, f.values = append(f.names, name), append(f.values, value)
+	}
+}
+
+// Check reports the first thing wrong with the options, and what would be right.
+// The error has a method Field, which names the option.
+func (p *Security) Check() error {
+	return cmp.Or(
+		p.checkHSTS(),
+		checkValue("content_type_options", p.ContentTypeOptions, "nosniff"),
+		checkValue("frame_options", p.FrameOptions, "DENY", "SAMEORIGIN"),
+		checkValue("referrer_policy", p.ReferrerPolicy, "no-referrer", "no-referrer-when-downgrade", "origin",
+			"origin-when-cross-origin", "same-origin", "strict-origin", "strict-origin-when-cross-origin", "unsafe-url"),
+		checkText("content_security_policy", p.ContentSecurityPolicy),
+		checkText("permissions_policy", p.PermissionsPolicy),
+		p.checkHide(),
+	)
+}
+
+// Validate does what Check does, for Caddy.
+func (p *Security) Validate() error { return p.Check() }
+
+var hstsValue = regexp.MustCompile(`(?i)^\s*max-age=\d+\s*(;\s*includeSubDomains\s*)?(;\s*preload\s*)?$`)
+
+func (p *Security) checkHSTS() error {
+	if p.HSTS != "" && p.HSTS != off && !hstsValue.MatchString(p.HSTS) {
+		return policy.Optionf("hsts", "hsts %q is not a value of Strict-Transport-Security: use one such as %q, or off", p.HSTS, "max-age=31536000; includeSubDomains")
+	}
+	return nil
+}
+
+// checkValue checks the value of a header field that knows only a few.
+func checkValue(option, value string, known ...string) error {
+	if value == "" || value == off || slices.Contains(known, value) {
+		return nil
+	}
+	known = append(known, off)
+	return policy.Optionf(option, "%s %q means nothing to browsers%s: use %s", option, value,
+		policy.Suggest(value, known), strings.Join(known, ", "))
+}
+
+func checkText(option, value string) error {
+	if !httpguts.ValidHeaderFieldValue(value) {
+		return policy.Optionf(option, "%s cannot be in a header: write it in one line", option)
+	}
+	return nil
+}
+
+func (p *Security) checkHide() error {
+	for i, name := range p.Hide {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return policy.Optionf("hide["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Powered-By", name)
+		}
+	}
+	return nil
+}
+
+// ServeHTTP refuses what is too large, and passes on everything else.
+func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p.Off() {
+		return next.ServeHTTP(w, r)
+	}
+	fields := p.plain
+	if cameOverTLS(r) {
+		fields = p.overTLS
+	}
+	ew := editing(w, fields, "")
+	err := p.serveLimited(ew, r, next)
+	ew.end()
+	return err
+}
+
+// cameOverTLS reports whether the client speaks TLS, with this server or with a
+// trusted proxy before it.
+func cameOverTLS(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	said := r.Header["X-Forwarded-Proto"]
+	if len(said) == 0 || said[0] != "https" {
+		return false
+	}
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return trusted
+}
+
+// editHeader adds and removes fields of a response.
+func (f *securityFields) editHeader(header http.Header, _ string) {
+	for _, name := range f.removed {
+		delete(header, name)
+	}
+	values := slices.Clone(f.values)
+	for i, name := range f.names {
+		if len(header[name]) == 0 {
+			header[name] = values[i : i+1 : i+1]
+		}
+	}
+}
+
+// Refused requests have these causes, which are for the log.
+var (
+	errURLTooLong     = errors.New("the target of the request is longer than max_url")
+	errHeaderTooLarge = errors.New("the header of the request is larger than max_header")
+	errBodyTooLarge   = errors.New("the body of the request is larger than max_body")
+)
+
+// serveLimited passes a request on if it is not too large.
+func (p *Security) serveLimited(w *editingWriter, r *http.Request, next caddyhttp.Handler) error {
+	switch {
+	case p.maxURL > 0 && int64(len(r.RequestURI)) > p.maxURL:
+		return p.refuse(w, r, http.StatusRequestURITooLong, errURLTooLong)
+	case p.MaxHeader > 0 && headerSize(r) > int64(p.MaxHeader):
+		return p.refuse(w, r, http.StatusRequestHeaderFieldsTooLarge, errHeaderTooLarge)
+	case p.maxBody > 0 && r.ContentLength > p.maxBody:
+		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
+	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || r.Method == http.MethodConnect:
+		// The server lets nothing through beyond what was announced. What looks like
+		// the body of a CONNECT is a connection: a WebSocket in HTTP/2.
+		return next.ServeHTTP(w, r)
+	}
+	body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, p.maxBody)}
+	r.Body = body
+	err := next.ServeHTTP(w, r)
+	if err != nil && body.exceeded.Load() && !w.sent {
+		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
+	}
+	return err
+}
+
+func (p *Security) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+	if c := p.Logger().Check(zapcore.InfoLevel, "request too large"); c != nil {
+		c.Write(zap.Int("status", status), zap.String("client", policy.ClientAddress(r)), zap.Error(cause))
+	}
+	return p.Refuse(w, r, status, cause)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*Security)(nil)
+	_ caddy.Validator   = (*Security)(nil)
+	_ policy.Module     = (*Security)(nil)
+)

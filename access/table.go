@@ -1,0 +1,296 @@
+package access
+
+import (
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+const (
+	// How many keys are remembered if nothing else is said, and at least.
+	defaultMaxKeys = 1_000_000
+	minMaxKeys     = 1_000
+
+	maxShards    = 256
+	keysPerShard = 1024 // at least, so that shards fill evenly
+	minSlots     = 16
+
+	sweptPerInsert = 4 // slots that are looked at for what has run out
+	evictionSample = 8 // keys of which one must go
+)
+
+// limiter counts the requests of many keys under any limits, exactly, whatever
+// comes at once. A request that is refused by one of its limits counts for none.
+//
+// A key takes 32 bytes, and a table of them up to two and two thirds of that while
+// it grows: 48 MB when it holds its million keys. It never holds more than its
+// maximum. When it is full, each new key takes the place of one whose time has run
+// out or, of a few, the one that has been used least: a flood of keys drives out
+// itself, and hardly ever a key that is near its limit.
+//
+// Keys are known by their hashes; see hasher.
+type limiter struct {
+	hasher
+	max    int64
+	keys   atomic.Int64
+	driven atomic.Uint64 // keys driven out before their time
+	shards []shard
+	mask   uint64
+	roomy  int // slots of a shard that has its share of the keys
+}
+
+// newLimiter makes a limiter for at most that many keys.
+func newLimiter(maxKeys int) *limiter {
+	maxKeys = max(maxKeys, minMaxKeys)
+	shards := 1 << (bits.Len(uint(min(maxKeys/keysPerShard, maxShards)|1)) - 1)
+	return &limiter{
+		hasher: newHasher(), max: int64(maxKeys),
+		shards: make([]shard, shards), mask: uint64(shards - 1),
+		roomy: maxKeys / shards * 3 / 2,
+	}
+}
+
+// take decides about a request of a key and counts it if it is admitted. Counts
+// are kept for each key and window: two limits of a request differ in those. No
+// limit at all admits everything.
+func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limit) decision {
+	s := &l.shards[key&l.mask]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(limits) == 1 { // no need to look twice
+		id := slotKey(key, limits[0])
+		at, found := s.find(id)
+		c := s.counter(at, found, now, limits[0])
+		d := limits[0].judge(&c, now, cost)
+		if d.admitted {
+			l.put(s, at, found, now, id, c, cost, limits[0])
+		}
+		return d
+	}
+	d := decision{admitted: true}
+	for i, limit := range limits {
+		at, found := s.find(slotKey(key, limit))
+		c := s.counter(at, found, now, limit)
+		one := limit.judge(&c, now, cost)
+		if i == 0 {
+			d = one
+		} else {
+			d = d.and(one)
+		}
+	}
+	if d.admitted {
+		l.count(s, now, key, cost, limits)
+	}
+	return d
+}
+
+// add counts a request that was admitted elsewhere.
+func (l *limiter) add(now time.Duration, key uint64, cost int64, limits ...limit) {
+	s := &l.shards[key&l.mask]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.count(s, now, key, cost, limits)
+}
+
+func (l *limiter) count(s *shard, now time.Duration, key uint64, cost int64, limits []limit) {
+	for _, limit := range limits {
+		id := slotKey(key, limit)
+		at, found := s.find(id)
+		l.put(s, at, found, now, id, s.counter(at, found, now, limit), cost, limit)
+	}
+}
+
+// put adds a request to a counter and stores it where find has found its place.
+func (l *limiter) put(s *shard, at int, found bool, now time.Duration, id uint64, c counter, cost int64, limit limit) {
+	if !found {
+		l.makeRoom(s, now)
+		at, _ = s.find(id)
+		s.keys++
+	}
+	c.add(now, cost)
+	s.slots[at] = pack(id, c, limit.window)
+}
+
+// makeRoom makes sure that there is room for one more key in a shard.
+func (l *limiter) makeRoom(s *shard, now time.Duration) {
+	l.keys.Add(int64(-s.sweep(now)))
+	if l.keys.Add(1) > l.max {
+		if s.evict(now) { // a shard is empty only if the hash is not random
+			l.keys.Add(-1)
+			l.driven.Add(1)
+		}
+	}
+	if s.keys+1 > len(s.slots)/4*3 {
+		l.keys.Add(int64(-s.rebuild(now, l.roomy)))
+	}
+}
+
+// shard is a part of the keys: a hash table with open addressing and linear
+// probing, of which at most three quarters are in use.
+type shard struct {
+	mu    sync.Mutex
+	slots []slot // Guarded by mu, like the rest.
+	keys  int
+	hand  int // where sweep goes on
+
+	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]slot{}) - 2*unsafe.Sizeof(0)]byte // a cache line each
+}
+
+// slot is a counter in a table. It is empty if its time is 0.
+type slot struct {
+	id                uint64        // of the key and the window
+	until             time.Duration // when the counter is worth nothing any more: two windows after its begin
+	current, previous packed
+}
+
+// packed is a bucket whose time has 32 bits; see unit.
+type packed struct{ count, last uint32 }
+
+// slotKey tells apart the counters of a key.
+func slotKey(key uint64, limit limit) uint64 { return mix(key, uint64(limit.window)) }
+
+// counter returns what is in a slot that was found, at a time.
+func (s *shard) counter(at int, found bool, now time.Duration, limit limit) counter {
+	if !found {
+		return counter{begin: now}
+	}
+	slot := &s.slots[at]
+	return counter{
+		slot.until - 2*limit.window, slot.current.unpack(limit.window), slot.previous.unpack(limit.window),
+	}.at(now, limit.window)
+}
+
+func pack(id uint64, c counter, window time.Duration) slot {
+	return slot{id, c.begin + 2*window, c.current.pack(window), c.previous.pack(window)}
+}
+
+// unit is the shift that makes any time within a window one of 32 bits.
+func unit(window time.Duration) int { return max(0, bits.Len64(uint64(window))-32) }
+
+func (b bucket) pack(window time.Duration) packed {
+	shift := unit(window)
+	return packed{b.count, uint32(min((b.last+1<<shift-1)>>shift, math.MaxUint32))} // rounded up
+}
+
+func (p packed) unpack(window time.Duration) bucket {
+	return bucket{p.count, time.Duration(p.last) << unit(window)}
+}
+
+// home is where in a table a key belongs.
+func home(id uint64, slots int) int {
+	at, _ := bits.Mul64(id, uint64(slots)) // Lemire, "Fast random integer generation in an interval", 2019
+	return int(at)
+}
+
+// find returns where a key is, or where it would be put if there is room.
+func (s *shard) find(id uint64) (at int, found bool) {
+	if len(s.slots) == 0 {
+		return 0, false
+	}
+	for at = home(id, len(s.slots)); s.slots[at].until != 0; at = s.next(at) {
+		if s.slots[at].id == id {
+			return at, true
+		}
+	}
+	return at, false
+}
+
+func (s *shard) next(at int) int {
+	if at++; at == len(s.slots) {
+		return 0
+	}
+	return at
+}
+
+// remove empties a slot and closes the gap (Knuth, The Art of Computer
+// Programming, volume 3, algorithm 6.4 R).
+func (s *shard) remove(gap int) {
+	size := len(s.slots)
+	distance := func(from, to int) int {
+		if to < from {
+			return to - from + size
+		}
+		return to - from
+	}
+	for at := s.next(gap); s.slots[at].until != 0; at = s.next(at) {
+		if distance(home(s.slots[at].id, size), at) >= distance(gap, at) {
+			s.slots[gap] = s.slots[at]
+			gap = at
+		}
+	}
+	s.slots[gap] = slot{}
+	s.keys--
+}
+
+// sweep looks at a few slots and forgets what has run out. It returns how many
+// keys that are.
+func (s *shard) sweep(now time.Duration) (forgotten int) {
+	for range min(sweptPerInsert, len(s.slots)) {
+		if until := s.slots[s.hand].until; until != 0 && until <= now {
+			s.remove(s.hand) // another may be in its place now
+			forgotten++
+		} else {
+			s.hand = s.next(s.hand)
+		}
+	}
+	return forgotten
+}
+
+// evict forgets one of the next few keys: one that has run out, or else the one
+// that has been used least; of those, the one that runs out first.
+func (s *shard) evict(now time.Duration) bool {
+	if s.keys == 0 {
+		return false
+	}
+	victim := -1
+	for seen := 0; seen < min(evictionSample, s.keys); s.hand = s.next(s.hand) {
+		candidate := &s.slots[s.hand]
+		if candidate.until == 0 {
+			continue
+		}
+		seen++
+		if candidate.until <= now {
+			victim = s.hand
+			break
+		}
+		if victim < 0 || candidate.lessUsed(&s.slots[victim]) {
+			victim = s.hand
+		}
+	}
+	s.remove(victim)
+	return true
+}
+
+func (s *slot) lessUsed(than *slot) bool {
+	used := uint64(s.current.count) + uint64(s.previous.count)
+	other := uint64(than.current.count) + uint64(than.previous.count)
+	return used < other || used == other && s.until < than.until
+}
+
+// rebuild makes a table of the right size for the keys whose time has not run out,
+// and one more. It returns how many keys are forgotten.
+func (s *shard) rebuild(now time.Duration, roomy int) (forgotten int) {
+	live := 0
+	for i := range s.slots {
+		if s.slots[i].until > now {
+			live++
+		}
+	}
+	size := max(minSlots, (live+1)*8/3) // three eighths in use
+	if size > roomy && live < roomy/8*5 {
+		size = roomy // all that it is ever going to need
+	}
+	old := s.slots
+	forgotten = s.keys - live
+	s.slots, s.keys, s.hand = make([]slot, size), live, 0
+	for i := range old {
+		if old[i].until > now {
+			at, _ := s.find(old[i].id)
+			s.slots[at] = old[i]
+		}
+	}
+	return forgotten
+}

@@ -1,0 +1,281 @@
+package traffic
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/tidwall/gjson"
+)
+
+// The plans of this file are options in the form in which they are carried out.
+// They are made of options that Check has found right.
+
+// requestPlan is what is done to requests.
+type requestPlan struct {
+	headers, query fieldPlan
+	method         string
+	path           *textTemplate
+	body           bodyPlan
+	template       *jsonTemplate
+	readsBody      bool
+}
+
+// plan returns nil if there is nothing to do.
+func (o *TransformRequest) plan() *requestPlan {
+	p := &requestPlan{
+		headers: o.Headers.plan(http.CanonicalHeaderKey), query: o.Query.plan(nil),
+		method: o.Method, body: o.Body.plan(),
+	}
+	if o.Path != "" {
+		path := newTextTemplate(o.Path)
+		p.path = &path
+	}
+	if o.Body.Template != "" {
+		template, _ := o.Body.compileTemplate() // Check has found it right
+		p.template = &template
+	}
+	if p.headers.empty() && p.query.empty() && p.method == "" && p.path == nil && p.body.empty() && p.template == nil {
+		return nil
+	}
+	p.readsBody = !p.body.empty() || p.template != nil || strings.Contains(o.Path, "{"+bodyPlaceholder) ||
+		o.Headers.mention("{"+bodyPlaceholder) || o.Query.mention("{"+bodyPlaceholder)
+	return p
+}
+
+// mention reports whether a text is in one of the values.
+func (o *FieldEdits) mention(text string) bool {
+	for _, values := range []map[string]string{o.Set, o.Add} {
+		for _, value := range values {
+			if strings.Contains(value, text) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// compileTemplate reads the template, which is JSON or a text that is JSON.
+func (o *RequestBodyEdits) compileTemplate() (jsonTemplate, error) {
+	template := string(o.Template)
+	if value := gjson.Parse(template); value.Type == gjson.String {
+		template = value.Str
+	}
+	if !validJSON(template) {
+		return jsonTemplate{}, errors.New("is no JSON")
+	}
+	return compileJSON(template)
+}
+
+// responsePlan is what is done to answers.
+type responsePlan struct {
+	headers  fieldPlan
+	status   map[int]int // a class is known by its first digit
+	body     bodyPlan
+	envelope bool
+}
+
+func (o *TransformResponse) plan() *responsePlan {
+	p := &responsePlan{
+		headers: o.Headers.plan(http.CanonicalHeaderKey), body: o.Body.plan(), envelope: o.Envelope,
+		status: make(map[int]int, len(o.Status)),
+	}
+	for from, to := range o.Status {
+		status, _ := parseStatus(from)
+		p.status[status] = to
+	}
+	if p.headers.empty() && len(p.status) == 0 && !p.editsBody() {
+		return nil
+	}
+	return p
+}
+
+// parseStatus reads a status, or the first digit of a class such as 5xx.
+func parseStatus(text string) (status int, ok bool) {
+	if len(text) != 3 || text[0] < '2' || text[0] > '5' {
+		return 0, false
+	}
+	if text[1:] == "xx" {
+		return int(text[0] - '0'), true
+	}
+	status, err := strconv.Atoi(text)
+	return status, err == nil
+}
+
+func (p *responsePlan) editsBody() bool { return p.envelope || !p.body.empty() }
+
+// statusFor returns the status that a client sees in the place of a backend's.
+func (p *responsePlan) statusFor(status int) int {
+	if to, ok := p.status[status]; ok {
+		return to
+	}
+	if to, ok := p.status[status/100]; ok {
+		return to
+	}
+	return status
+}
+
+// fieldPlan is what is done to header fields or parameters.
+type fieldPlan struct {
+	delete   []string
+	rename   []renaming
+	set, add []fieldText
+}
+
+type renaming struct{ from, to string }
+
+type fieldText struct {
+	name  string
+	value textTemplate
+}
+
+// plan makes a plan, with each name as canonical has it.
+func (o *FieldEdits) plan(canonical func(string) string) (p fieldPlan) {
+	if canonical == nil {
+		canonical = func(name string) string { return name }
+	}
+	for _, name := range slices.Sorted(slices.Values(o.Delete)) {
+		p.delete = append(p.delete, canonical(name))
+	}
+	for _, from := range slices.Sorted(maps.Keys(o.Rename)) {
+		p.rename = append(p.rename, renaming{canonical(from), canonical(o.Rename[from])})
+	}
+	texts := func(values map[string]string) (all []fieldText) {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			all = append(all, fieldText{canonical(name), newTextTemplate(values[name])})
+		}
+		return all
+	}
+	p.set, p.add = texts(o.Set), texts(o.Add)
+	return p
+}
+
+func (p *fieldPlan) empty() bool {
+	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.set) == 0 && len(p.add) == 0
+}
+
+// values are the texts of set and add for a request.
+func (p *fieldPlan) values(value func(textTemplate) string) []string {
+	if len(p.set)+len(p.add) == 0 {
+		return nil
+	}
+	values := make([]string, 0, len(p.set)+len(p.add))
+	for _, field := range p.set {
+		values = append(values, value(field.value))
+	}
+	for _, field := range p.add {
+		values = append(values, value(field.value))
+	}
+	return values
+}
+
+// editHeader changes a header. The values are those of the plan.
+func (p *fieldPlan) editHeader(header http.Header, values []string) {
+	for _, name := range p.delete {
+		delete(header, name)
+	}
+	for _, r := range p.rename {
+		if moved, ok := header[r.from]; ok && r.from != r.to {
+			header[r.to] = moved
+			delete(header, r.from)
+		}
+	}
+	for i, field := range p.set {
+		header[field.name] = values[i : i+1 : i+1]
+	}
+	for i, field := range p.add {
+		header[field.name] = append(header[field.name], values[len(p.set)+i])
+	}
+}
+
+// editQuery changes a query. The values are those of the plan.
+func (p *fieldPlan) editQuery(raw string, values []string) string {
+	params := parseQuery(raw)
+	for _, name := range p.delete {
+		params = deleteParams(params, name)
+	}
+	for _, r := range p.rename {
+		params = renameParams(params, r.from, r.to)
+	}
+	for i, field := range p.set {
+		params = append(deleteParams(params, field.name), newParam(field.name, values[i]))
+	}
+	for i, field := range p.add {
+		params = append(params, newParam(field.name, values[len(p.set)+i]))
+	}
+	return joinQuery(params)
+}
+
+// bodyPlan is what is done to JSON bodies.
+type bodyPlan struct {
+	delete []jsonPath
+	rename []memberRenaming
+	move   []valueMove
+	set    []valueText
+}
+
+type memberRenaming struct {
+	path jsonPath
+	name string
+}
+
+type valueMove struct{ from, to jsonPath }
+
+type valueText struct {
+	path  jsonPath
+	value jsonTemplate
+}
+
+func (o *BodyEdits) plan() (p bodyPlan) {
+	path := func(text string) jsonPath {
+		parsed, _ := parseJSONPath(text) // Check has found it right
+		return parsed
+	}
+	for _, at := range slices.Sorted(slices.Values(o.Delete)) {
+		p.delete = append(p.delete, path(at))
+	}
+	for _, from := range slices.Sorted(maps.Keys(o.Rename)) {
+		p.rename = append(p.rename, memberRenaming{path(from), o.Rename[from]})
+	}
+	for _, from := range slices.Sorted(maps.Keys(o.Move)) {
+		p.move = append(p.move, valueMove{path(from), path(o.Move[from])})
+	}
+	for _, at := range slices.Sorted(maps.Keys(o.Set)) {
+		template, _ := compileJSON(string(o.Set[at]))
+		p.set = append(p.set, valueText{path(at), template})
+	}
+	return p
+}
+
+func (p *bodyPlan) empty() bool {
+	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.move) == 0 && len(p.set) == 0
+}
+
+// edit changes a valid JSON text. An error tells that some change had no place in it;
+// all others were made.
+func (p *bodyPlan) edit(text string, repl *caddy.Replacer) (edited string, err error) {
+	for _, path := range p.delete {
+		text = deleteJSON(text, path)
+	}
+	for _, r := range p.rename {
+		text = renameJSON(text, r.path, r.name)
+	}
+	keep := func(changed string, failed error) {
+		if failed != nil {
+			err = failed
+		} else {
+			text = changed
+		}
+	}
+	for _, m := range p.move {
+		keep(moveJSON(text, m.from, m.to))
+	}
+	for _, s := range p.set {
+		keep(setJSON(text, s.path, s.value.in(repl)))
+	}
+	return text, err
+}

@@ -1,0 +1,62 @@
+package traffic
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// queryParam is a parameter of a query, as it is written and by its decoded name.
+type queryParam struct{ name, raw string }
+
+// parseQuery takes a query apart. What cannot be decoded has no name, and so is
+// left alone.
+func parseQuery(raw string) (params []queryParam) {
+	if raw == "" {
+		return nil
+	}
+	for piece := range strings.SplitSeq(raw, "&") {
+		key, _, _ := strings.Cut(piece, "=")
+		name, err := url.QueryUnescape(key)
+		if err != nil {
+			name = ""
+		}
+		params = append(params, queryParam{name, piece})
+	}
+	return params
+}
+
+func joinQuery(params []queryParam) string {
+	var b strings.Builder
+	for i, p := range params {
+		if i > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(p.raw)
+	}
+	return b.String()
+}
+
+func newParam(name, value string) queryParam {
+	return queryParam{name, url.QueryEscape(name) + "=" + url.QueryEscape(value)}
+}
+
+func deleteParams(params []queryParam, name string) []queryParam {
+	return slices.DeleteFunc(params, func(p queryParam) bool { return p.name == name })
+}
+
+// renameParams gives parameters another name, where they stand, and removes others
+// of that name.
+func renameParams(params []queryParam, from, to string) []queryParam {
+	if !slices.ContainsFunc(params, func(p queryParam) bool { return p.name == from }) {
+		return params
+	}
+	params = deleteParams(params, to)
+	for i, p := range params {
+		if p.name == from {
+			key, _, _ := strings.Cut(p.raw, "=")
+			params[i] = queryParam{to, url.QueryEscape(to) + p.raw[len(key):]}
+		}
+	}
+	return params
+}

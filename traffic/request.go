@@ -1,0 +1,216 @@
+package traffic
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// changeRequest changes a request as it goes on to the backend. If it cannot, it
+// returns an error and the status to refuse the request with.
+//
+// Everything that depends on the request is found out before anything is changed.
+func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
+	plan := x.request
+	body, status, err := x.newBody(w, r)
+	if err != nil {
+		return status, err
+	}
+	var path, rawPath string
+	if plan.path != nil {
+		if path, rawPath, err = plan.path.path(x.repl); err != nil {
+			return http.StatusBadRequest, err
+		}
+	}
+	params := plan.query.values(func(t textTemplate) string { return t.in(x.repl) })
+	fields := plan.headers.values(func(t textTemplate) string { return t.fieldValue(x.repl) })
+
+	if body.fromTemplate {
+		r.Header["Content-Type"] = []string{"application/json"}
+		delete(r.Header, "Content-Encoding")
+	}
+	plan.headers.editHeader(r.Header, fields)
+	if host, ok := r.Header["Host"]; ok { // which a request has elsewhere
+		r.Host = host[0]
+		delete(r.Header, "Host")
+	}
+	if plan.path != nil || !plan.query.empty() {
+		query := r.URL.RawQuery
+		if !plan.query.empty() {
+			query = plan.query.editQuery(query, params)
+		}
+		setTarget(r, plan.path != nil, path, rawPath, query)
+	}
+	if body.changed {
+		setBody(r, body.text)
+	}
+	r.Method = cmp.Or(plan.method, r.Method)
+	return 0, nil
+}
+
+// setTarget changes the path, if there is a new one, and the query.
+func setTarget(r *http.Request, newPath bool, path, rawPath, query string) {
+	u := *r.URL // others may have it, too
+	u.RawQuery = query
+	target, _, _ := strings.Cut(r.RequestURI, "?") // as the client wrote it
+	if newPath {
+		u.Path, u.RawPath = path, rawPath
+		target = u.EscapedPath()
+	}
+	if query != "" || u.ForceQuery {
+		target += "?" + query
+	}
+	if r.URL = &u; r.RequestURI != "" {
+		r.RequestURI = target
+	}
+}
+
+// newBody is the body that the backend gets in the place of the client's.
+type newBody struct {
+	text         string
+	changed      bool // it is another one, or the client's has been read
+	fromTemplate bool
+}
+
+// newBody makes the body that the backend gets.
+func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody, status int, err error) {
+	plan := x.request
+	if !plan.readsBody {
+		return body, 0, nil
+	}
+	if hasBody(r) && isJSON(r.Header) {
+		if body.text, status, err = x.readBody(w, r); err != nil {
+			return body, status, err
+		}
+		x.repl.Map(bodyPlaceholders(body.text))
+		body.changed = true
+	}
+	switch {
+	case plan.template != nil && allowsBody(cmp.Or(plan.method, r.Method)):
+		return newBody{plan.template.in(x.repl), true, true}, 0, nil
+	case body.changed:
+		if body.text, err = plan.body.edit(body.text, x.repl); err != nil {
+			return body, http.StatusBadRequest, err
+		}
+	}
+	return body, 0, nil
+}
+
+// allowsBody reports whether requests of a method may have a body that means something.
+func allowsBody(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect:
+		return false
+	}
+	return true
+}
+
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+}
+
+// isJSON reports whether a message says that its body is one JSON value.
+func isJSON(header http.Header) bool {
+	for _, field := range header["Content-Type"] {
+		switch media := mediaType(field); {
+		case media == "application/json", media == "text/json":
+			return true
+		case strings.HasSuffix(media, "+json"):
+			return media != "application/stream+json" // many values, without an end
+		}
+	}
+	return false
+}
+
+// mediaType is the content type of a field, without parameters.
+func mediaType(field string) string {
+	media, _, _ := strings.Cut(field, ";")
+	return strings.ToLower(strings.TrimSpace(media))
+}
+
+// isEncoded reports whether a body is compressed, or encoded otherwise.
+func isEncoded(header http.Header) bool {
+	for _, coding := range header["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	errRequestEncoded     = errors.New("the JSON body of the request is compressed")
+	errRequestIncremental = errors.New("the JSON body of the request is to be passed on as it comes")
+	errRequestTooLarge    = errors.New("the JSON body of the request is larger than max_body")
+	errRequestInvalid     = errors.New("the body of the request is called JSON and is none")
+)
+
+// readBody reads the JSON body of a request.
+func (x *exchange) readBody(w http.ResponseWriter, r *http.Request) (body string, status int, err error) {
+	limit := int64(x.MaxBody)
+	switch {
+	case isEncoded(r.Header):
+		w.Header().Set("Accept-Encoding", "identity") // RFC 9110, section 15.5.16
+		return "", http.StatusUnsupportedMediaType, errRequestEncoded
+	case caddyhttp.IsIncremental(r.Header):
+		return "", http.StatusNotImplemented, errRequestIncremental
+	case r.ContentLength > limit:
+		return "", http.StatusRequestEntityTooLarge, errRequestTooLarge
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer releaseBuffer(buf)
+	n, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
+	var exceeded *http.MaxBytesError
+	switch {
+	case errors.As(err, &exceeded):
+		return "", http.StatusRequestEntityTooLarge, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", http.StatusRequestTimeout, err
+	case err != nil:
+		return "", http.StatusBadRequest, err
+	case n > limit:
+		return "", http.StatusRequestEntityTooLarge, errRequestTooLarge
+	case !json.Valid(buf.Bytes()):
+		return "", http.StatusBadRequest, errRequestInvalid
+	}
+	return buf.String(), 0, nil
+}
+
+// setBody gives a request another body.
+func setBody(r *http.Request, body string) {
+	r.Body = io.NopCloser(strings.NewReader(body))
+	r.ContentLength, r.TransferEncoding, r.Trailer = int64(len(body)), nil, nil
+	forgetDigests(r.Header)
+	for _, name := range []string{"Trailer", "Transfer-Encoding"} {
+		delete(r.Header, name)
+	}
+	r.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
+}
+
+// forgetDigests removes what vouches for a body that is not there any more.
+func forgetDigests(header http.Header) {
+	for _, name := range []string{"Content-Digest", "Content-Md5", "Digest", "Repr-Digest"} {
+		delete(header, name)
+	}
+}
+
+// A larger buffer is not kept for another body.
+const maxPooled = 256 << 10
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func releaseBuffer(buf *bytes.Buffer) {
+	if buf.Cap() <= maxPooled {
+		buf.Reset()
+		buffers.Put(buf)
+	}
+}

@@ -1,0 +1,344 @@
+package traffic
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// askForWhole asks the backend for a body that can be changed: all of it, and not
+// compressed.
+func askForWhole(header http.Header) {
+	header["Accept-Encoding"] = []string{"identity"}
+	delete(header, "Range")
+	delete(header, "If-Range")
+}
+
+// changeResponse changes the answer of the next handler.
+func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	ww := &responseWriter{exchange: *x}
+	ww.ResponseWriter = w
+	if x.response.editsBody() {
+		ww.before = w.Header().Clone()
+	}
+	defer ww.release()
+	err := ww.run(r, next)
+	switch {
+	case ww.state == refusing:
+		ww.restoreHeader()
+		return x.refuse(w, r, http.StatusBadGateway, ww.obstacle)
+	case err != nil && ww.state == holding: // nothing was sent, and somebody else answers
+		ww.restoreHeader()
+		return err
+	case err != nil || ww.hijacked:
+		return err
+	}
+	ww.began()
+	if ww.state == holding {
+		return ww.sendHeld()
+	}
+	return nil
+}
+
+// responseWriter changes an answer on its way to the client. What is not to have
+// another body goes through as it comes; what is to have one is held until it is
+// whole.
+type responseWriter struct {
+	caddyhttp.ResponseWriterWrapper
+	exchange
+
+	state    writerState
+	status   int           // that the client sees
+	before   http.Header   // the header without what the answer has put into it
+	held     *bytes.Buffer // the body
+	obstacle error         // why the body cannot be changed
+	trailers []string      // that were announced
+	hijacked bool
+}
+
+type writerState uint8
+
+const (
+	waiting  writerState = iota // for the header
+	passing                     // the body goes through
+	dropping                    // the body is left out, for the new status has none
+	holding                     // the body is held until it is whole
+	refusing                    // the body cannot be changed
+)
+
+// run calls the next handler. The proxy aborts when it is told that its answer is
+// refused, of which the client shall notice nothing.
+func (w *responseWriter) run(r *http.Request, next caddyhttp.Handler) error {
+	defer func() {
+		if w.state != refusing {
+			return
+		}
+		if cause := recover(); cause != nil && cause != http.ErrAbortHandler {
+			panic(cause)
+		}
+	}()
+	return next.ServeHTTP(w, r)
+}
+
+// release gives the buffer back.
+func (w *responseWriter) release() {
+	if w.held != nil {
+		releaseBuffer(w.held)
+		w.held = nil
+	}
+}
+
+// restoreHeader takes away all that the answer has put into the header.
+func (w *responseWriter) restoreHeader() {
+	header := w.Header()
+	clear(header)
+	for name, values := range w.before {
+		header[name] = values
+	}
+}
+
+// WriteHeader decides what becomes of the answer, and sends its header unless its
+// body is held. Informational statuses pass.
+func (w *responseWriter) WriteHeader(status int) {
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	if w.state != waiting {
+		return
+	}
+	header := w.Header()
+	w.status = w.response.statusFor(status)
+	whole := hasContent(status) && w.response.changes(header)
+	switch {
+	case hasContent(status) && !hasContent(w.status):
+		for _, name := range []string{"Content-Length", "Content-Type", "Content-Encoding", "Etag", "Last-Modified", "Trailer"} {
+			delete(header, name)
+		}
+		w.send(dropping)
+	case whole && w.head:
+		w.describe(header)
+		w.send(passing)
+	case whole:
+		w.hold(status)
+	default:
+		if status == http.StatusNotModified && w.response.editsBody() {
+			weakenETag(header)
+		}
+		w.send(passing)
+	}
+}
+
+// hold begins to hold the body, or refuses the answer if that would be in vain.
+func (w *responseWriter) hold(status int) {
+	header := w.Header()
+	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	switch {
+	case isEncoded(header):
+		w.giveUp(errAnswerEncoded)
+	case status == http.StatusPartialContent || header.Get("Content-Range") != "":
+		w.giveUp(errAnswerPartial)
+	case err == nil && length > int64(w.MaxBody):
+		w.giveUp(errAnswerTooLarge)
+	default:
+		w.state = holding
+		w.held = buffers.Get().(*bytes.Buffer)
+		// They cannot follow a body whose length is told before it.
+		w.trailers = header["Trailer"]
+		delete(header, "Trailer")
+	}
+}
+
+var (
+	errAnswerEncoded  = errors.New("the answer is compressed although this was not asked for: have the backend heed Accept-Encoding, or compress in the gateway (encode) and not there")
+	errAnswerPartial  = errors.New("the answer is a part of something although this was not asked for")
+	errAnswerTooLarge = errors.New("the answer is larger than max_body: raise that, or leave the bodies of this route as they are")
+	errAnswerInvalid  = errors.New("the answer is called JSON and is none")
+)
+
+func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing, obstacle }
+
+// send sends the header.
+func (w *responseWriter) send(state writerState) {
+	w.state = state
+	plan := &w.response.headers
+	plan.editHeader(w.Header(), plan.values(func(t textTemplate) string { return t.fieldValue(w.repl) }))
+	w.ResponseWriter.WriteHeader(w.status)
+}
+
+// describe makes the header that of a changed body.
+func (w *responseWriter) describe(header http.Header) {
+	forgetDigests(header)
+	for _, name := range []string{"Content-Length", "Content-Encoding", "Accept-Ranges"} {
+		delete(header, name)
+	}
+	weakenETag(header)
+	if w.response.envelope {
+		header["Content-Type"] = []string{"application/json"}
+	}
+}
+
+// weakenETag says that a body means the same as that of the tag, and is not the same
+// byte for byte.
+func weakenETag(header http.Header) {
+	if tag := header.Get("Etag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+		header["Etag"] = []string{"W/" + tag}
+	}
+}
+
+// hasContent reports whether answers of a status have a body.
+func hasContent(status int) bool {
+	switch status {
+	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusResetContent, http.StatusNotModified:
+		return false
+	}
+	return true
+}
+
+// changes reports whether the plan changes the body of an answer with this header.
+func (p *responsePlan) changes(header http.Header) bool {
+	switch {
+	case !p.editsBody() || caddyhttp.IsIncremental(header):
+		return false
+	case isJSON(header):
+		return true
+	case !p.envelope:
+		return false
+	}
+	contentType := header.Get("Content-Type")
+	media := mediaType(contentType)
+	return strings.HasPrefix(media, "text/") && media != "text/event-stream" ||
+		contentType == "" && header.Get("Content-Length") == "0"
+}
+
+// sendHeld sends the body that was held, changed if it can be.
+func (w *responseWriter) sendHeld() error {
+	header := w.Header()
+	for _, announced := range w.trailers {
+		for name := range strings.SplitSeq(announced, ",") {
+			header.Del(strings.TrimSpace(name))
+		}
+	}
+	for name := range header {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			delete(header, name)
+		}
+	}
+	body, changed, err := w.changedBody()
+	if err != nil {
+		if c := w.Logger().Check(zapcore.WarnLevel, "the body of an answer is not changed as configured"); c != nil {
+			c.Write(zap.String("route", w.named("http.rgate.route")), zap.Int("status", w.status), zap.Error(err))
+		}
+	}
+	if changed {
+		w.describe(header)
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.send(passing)
+	_, err = io.WriteString(w.ResponseWriter, body)
+	return err
+}
+
+// changedBody makes the body that the client gets of the one that is held. An error
+// is for the log.
+func (w *responseWriter) changedBody() (body string, changed bool, err error) {
+	body = w.held.String()
+	valid := isJSON(w.Header()) && json.Valid(w.held.Bytes())
+	blank := strings.TrimSpace(body) == ""
+	switch {
+	case valid:
+		body, err = w.response.body.edit(body, w.repl)
+	case isJSON(w.Header()) && !blank:
+		err = errAnswerInvalid
+	}
+	if !w.response.envelope {
+		return body, valid, err
+	}
+	data := strings.TrimSpace(body)
+	switch {
+	case valid:
+	case blank:
+		data = "null"
+	case !utf8.ValidString(body):
+		return body, false, errAnswerInvalid
+	default:
+		data = quoteJSON(body)
+	}
+	return w.envelop(data), true, err
+}
+
+// envelop puts JSON data into an envelope.
+func (w *responseWriter) envelop(data string) string {
+	took := math.Round(float64(time.Since(w.start))/float64(time.Microsecond)) / 1000
+	return `{"status":` + strconv.Itoa(w.status) + `,"data":` + data +
+		`,"request_id":` + quoteJSON(w.requestID) + `,"service":` + quoteJSON(w.named("http.rgate.backend")) +
+		`,"processing_time":` + strconv.FormatFloat(took, 'f', -1, 64) + `}`
+}
+
+// began sends a header if there has been none.
+func (w *responseWriter) began() {
+	if w.state == waiting {
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	w.began()
+	switch w.state {
+	case dropping:
+		return len(p), nil
+	case holding:
+		if w.held.Len()+len(p) > int(w.MaxBody) {
+			w.giveUp(errAnswerTooLarge)
+			return 0, w.obstacle
+		}
+		return w.held.Write(p)
+	case refusing:
+		return 0, w.obstacle
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.began()
+	if w.state == passing {
+		return w.ResponseWriterWrapper.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{w}, r)
+}
+
+// FlushError sends what is buffered, but nothing of a body that is held.
+func (w *responseWriter) FlushError() error {
+	w.began()
+	if w.state == holding || w.state == refusing {
+		return nil
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack hands over the connection as it is.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = w.hijacked || err == nil
+	return conn, buf, err
+}
+
+// Interface guards
+var (
+	_ http.Hijacker = (*responseWriter)(nil)
+	_ io.ReaderFrom = (*responseWriter)(nil)
+	_ http.Pusher   = (*responseWriter)(nil)
+)
