@@ -65,10 +65,6 @@ type Coalesce struct {
 const (
 	defaultMaxBuffer = 1 << 20
 	defaultMaxWait   = 30 * time.Second
-
-	// How long the clients who share an answer wait for a slow one among them, beside
-	// half of the time.
-	patience = 500 * time.Millisecond
 )
 
 // CaddyModule returns the Caddy module information.
