@@ -254,7 +254,7 @@ func (t *transfer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom passes on the body, by the fastest way if noClient looks at it.
+// ReadFrom passes on the body, by the fastest way if nobody looks at it.
 func (t *transfer) ReadFrom(r io.Reader) (int64, error) {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
