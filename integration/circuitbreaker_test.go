@@ -117,7 +117,7 @@ func neverAnswers(t *testing.T) string {
 
 func TestCircuitBreakerTellsWhoseFaultItIs(t *testing.T) {
 	t.Parallel()
-	startContainer(t, spec{})
+	startContainer(t, spec{labels: map[string]string{"role": "answers"}})
 	startContainer(t, spec{labels: map[string]string{"role": "refuses", "rgate.port": "8081"}})
 	g := startGateway(t, strings.ReplaceAll(`
 circuit_breaker: {failures: 3, recovery: 1h}
@@ -129,22 +129,24 @@ routes:
   - {path_prefix: /none, backend: none}
   - {path_prefix: /fine, backend: fine}
 backends:
-  - {name: drops, match_labels: {app_name: $APP}}
+  - {name: drops, match_labels: {app_name: $APP, role: answers}}
   - {name: refuses, match_labels: {app_name: $APP, role: refuses}}
   - {name: silent, dial: ["$SILENT"], timeouts: {first_byte: 50ms}}
-  - {name: garbage, match_labels: {app_name: $APP}}
+  - {name: garbage, match_labels: {app_name: $APP, role: answers}}
   - {name: none, match_labels: {app_name: $APP, role: none}}
   - {name: fine, match_labels: {app_name: $APP}}
 `, "$SILENT", neverAnswers(t)))
 	g.await(t, "refuses", 1)
+	g.await(t, "drops", 1)
 	g.await(t, "fine", 2)
 	for target, status := range map[string]int{
-		"/refuses": 503, "/silent": 504, // what a client sees of them all the same
+		"/refuses": 503, "/drops?drop=1": 503, "/silent": 504, "/garbage?garbage=1": 502,
 	} {
+		backend, _, _ := strings.Cut(strings.TrimLeft(target, "/"), "?")
 		for range 3 {
 			wantAnswer(t, target, g.get(t, target), status)
 		}
-		g.awaitBreaker(t, strings.TrimLeft(target, "/"), breakerOpen)
+		g.awaitBreaker(t, backend, breakerOpen)
 		wantAnswer(t, target, g.get(t, target), 503)
 	}
 	for range 20 {

@@ -168,7 +168,7 @@ backends: [{name: web, match_labels: {app_name: $APP}, concurrency: 1}]
 // more, nothing that it does is in vain, and what is let through does not wait long.
 func TestOverload(t *testing.T) {
 	const (
-		max, work = 4, 40 * time.Millisecond
+		max, work = 4, 80 * time.Millisecond
 		duration  = 3 * time.Second
 	)
 	var inside, most, busy, done atomic.Int64

@@ -26,6 +26,9 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"gateway.RetryBudget":       reflect.TypeFor[rgateway.RetryBudget](),
+	"traffic.CircuitBreaker":    reflect.TypeFor[rtraffic.CircuitBreaker](),
+	"traffic.Concurrency":       reflect.TypeFor[rtraffic.Concurrency](),
 	"traffic.Cache":             reflect.TypeFor[rtraffic.Cache](),
 	"traffic.Transform":         reflect.TypeFor[rtraffic.Transform](),
 	"traffic.TransformRequest":  reflect.TypeFor[rtraffic.TransformRequest](),

@@ -6,7 +6,6 @@ import (
 	"hash/maphash"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,7 +43,9 @@ type Coalesce struct {
 	// What else requests must have in common: text with placeholders. If it has
 	// `{http.request.header.Authorization}`, `{http.request.header.Cookie}`, a
 	// `{http.request.cookie.NAME}` or a `{http.request.tls.client.…}`, requests with
-	// such credentials are shared among those with the same ones. Default: nothing.
+	// such credentials are shared among those with the same ones; with
+	// `{http.auth.user.id}`, those whose credentials a policy has taken and hidden.
+	// Default: nothing.
 	Key string `json:"key,omitempty" caddyfile:"arg"`
 
 	// How much of a body is kept for those who have not had it yet. A client that is
@@ -64,10 +65,6 @@ type Coalesce struct {
 const (
 	defaultMaxBuffer = 1 << 20
 	defaultMaxWait   = 30 * time.Second
-
-	// How long the clients who share an answer wait for a slow one among them, beside
-	// half of the time.
-	patience = 500 * time.Millisecond
 )
 
 // CaddyModule returns the Caddy module information.
@@ -89,7 +86,7 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if c.MaxWait == 0 {
 		c.MaxWait = caddy.Duration(defaultMaxWait)
 	}
-	c.key, c.same, c.flights = policy.ParseKey(c.Key), samenessOf(c.Key), newFlights()
+	c.key, c.same, c.flights = policy.ParseKey(c.Key), samenessOf(c.Key), newFlights(int64(c.MaxBuffer))
 	return coalesced.register(ctx)
 }
 
@@ -109,9 +106,6 @@ func (c *Coalesce) Check() error {
 // Validate reports the first thing wrong with the options.
 func (c *Coalesce) Validate() error { return c.Check() }
 
-// keys are buffers for the keys of requests.
-var keys = sync.Pool{New: func() any { return new([]byte) }}
-
 // ServeHTTP passes a request on, or has it share the answer of an equal one.
 func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if c.Off() {
@@ -124,20 +118,22 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	default:
 		return c.change(w, r, next)
 	}
-	buffer := keys.Get().(*[]byte)
-	key, ok := c.same.appendKey((*buffer)[:0], r)
+	key := keyBuffers.Get().(*[]byte)
+	var ok bool
 	var f *flight
 	var body *reader
-	if ok {
+	// Of credentials that another handler has taken away, the user is left.
+	if *key, ok = c.same.appendKey((*key)[:0], r); ok && (c.same.authorization || c.same.user || !policy.Authenticated(r)) {
 		place := policy.PlaceOf(r)
-		key = appendPart(appendPart(key, place.Route), place.Backend)
+		*key = appendPart(appendPart(*key, place.Route), place.Backend)
 		if c.Key != "" {
-			key = appendPart(key, c.key.Of(r))
+			*key = appendPart(*key, c.key.Of(r))
 		}
 		f, body = c.flights.join(r, c.hashOf(r), key)
 	}
-	*buffer = key
-	keys.Put(buffer)
+	if f == nil || body != nil {
+		keyBuffers.Put(key)
+	}
 	switch {
 	case f == nil:
 		return next.ServeHTTP(w, r)
@@ -168,7 +164,6 @@ func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp
 // served on their own goroutines. If there are any, so is this one's client, that
 // nobody has to wait for it; the request goes on if it leaves.
 func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	f.body.limit, f.body.patience = int64(c.MaxBuffer), patience
 	lw := leadWriters.Get().(*leadWriter)
 	lw.ResponseWriter, lw.flight, lw.request = w, f, r
 	lw.before.set(w.Header())
@@ -182,7 +177,7 @@ func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next 
 		f.release()
 		own, clientErr := lw.own, lw.clientErr
 		if returned && !lw.hijacked {
-			*lw = leadWriter{}
+			lw.reset()
 			leadWriters.Put(lw)
 		}
 		switch {

@@ -66,6 +66,11 @@ func coalesceServer(t testing.TB, c *Coalesce, answer func(w http.ResponseWriter
 	b.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
 		w.Header().Set("X-Own", r.Header.Get("X-Request-Id"))
+		if r.Header.Get("X-Hidden") != "" { // as an API key that the backend does not see
+			policy.Authenticate(r)
+			r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", r.Header.Get("X-Hidden"))
+			r.Header.Del("X-Hidden")
+		}
 		err := c.ServeHTTP(w, r, next)
 		if err != nil {
 			b.errs.Store(r.Header.Get("X-Request-Id"), err)
@@ -216,6 +221,11 @@ func TestCoalesceWhatIsEqual(t *testing.T) {
 		{"one credential named, the other not", "{http.request.header.Authorization}", false, []string{"Cookie", "user=1"}, []string{"Cookie", "user=1"}},
 		{"all cookies", "{http.request.header.cookie}", true, []string{"Cookie", "a=1; b=2"}, []string{"Cookie", "a=1; b=2"}},
 		{"other cookies", "{http.request.header.cookie}", false, []string{"Cookie", "a=1"}, []string{"Cookie", "a=2"}},
+		{"hidden credentials", "", false, []string{"X-Hidden", "a"}, []string{"X-Hidden", "a"}},
+		{"hidden credentials on one side", "", false, nil, []string{"X-Hidden", "a"}},
+		{"a named user with hidden credentials", "{http.auth.user.id}", true, []string{"X-Hidden", "a"}, []string{"X-Hidden", "a"}},
+		{"another such user", "{http.auth.user.id}", false, []string{"X-Hidden", "a"}, []string{"X-Hidden", "b"}},
+		{"a named user with visible credentials", "{http.auth.user.id}", false, []string{"Authorization", "a"}, []string{"Authorization", "a"}},
 		{"another key", "{http.request.header.X-Request-Id}", false, []string{"X-Request-Id", "a"}, []string{"X-Request-Id", "b"}},
 		{"events", "", false, []string{"Accept", "text/event-stream"}, []string{"Accept", "text/event-stream"}},
 		{"reloads", "", false, []string{"Cache-Control", "no-cache"}, []string{"Cache-Control", "no-cache"}},

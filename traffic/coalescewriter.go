@@ -36,6 +36,15 @@ type leadWriter struct {
 
 var leadWriters = sync.Pool{New: func() any { return new(leadWriter) }}
 
+// reset makes the writer ready for another flight. The mark is overwritten then.
+func (w *leadWriter) reset() {
+	w.ResponseWriter, w.flight, w.request = nil, nil, nil
+	w.began, w.hijacked = false, false
+	if w.own != nil {
+		w.own, w.header, w.served, w.clientErr, w.panicked = nil, nil, nil, nil, nil
+	}
+}
+
 func (w *leadWriter) Header() http.Header {
 	if w.own != nil {
 		return w.header

@@ -14,7 +14,8 @@ import (
 // the body goes on to everybody while it comes, and it takes a look at the header
 // to know whether it may.
 type flights struct {
-	seed maphash.Seed
+	seed  maphash.Seed
+	limit int64 // of what is kept of a body
 
 	mu    sync.Mutex
 	byURL map[uint64]*flight   // by the hash of what they ask for, chained. Guarded by mu.
@@ -24,10 +25,14 @@ type flights struct {
 const (
 	apartFor  = 10 * time.Second // how long it is remembered that something cannot be shared
 	apartMost = 1024             // of how many keys
+
+	// How long the clients who share an answer wait for a slow one among them, beside
+	// half of the time.
+	patience = 500 * time.Millisecond
 )
 
-func newFlights() *flights {
-	return &flights{seed: maphash.MakeSeed(), byURL: make(map[uint64]*flight), apart: make(map[uint64]time.Time)}
+func newFlights(limit int64) *flights {
+	return &flights{seed: maphash.MakeSeed(), limit: limit, byURL: make(map[uint64]*flight), apart: make(map[uint64]time.Time)}
 }
 
 // flight is a request under way. The one who sent it leads; others may follow until
@@ -36,17 +41,22 @@ type flight struct {
 	lifeline
 	flights *flights
 	url     uint64
-	hash    uint64 // of the key
-	key     []byte
-	short   [192]byte // where most keys find room
-	next    *flight   // with the same hash of what it asks for. Guarded by flights.mu.
+	hash    uint64  // of the key
+	key     *[]byte // of keyBuffers, until the flight is sealed
+	next    *flight // with the same hash of what it asks for. Guarded by flights.mu.
 
-	followers int           // who wait for the answer or read it. Guarded by flights.mu.
-	alone     bool          // the leader's client has left. Guarded by flights.mu.
-	sealed    bool          // nobody can join any more. Guarded by flights.mu.
-	begun     chan struct{} // closed when the rest is known; made by the first follower
-	outcome   outcome       // set before begun is closed
-	body      stream
+	followers int  // who wait for the answer or read it. Guarded by flights.mu.
+	alone     bool // the leader's client has left. Guarded by flights.mu.
+	sealed    bool // nobody can join any more. Guarded by flights.mu.
+
+	*company // nil if nobody has joined. Set under flights.mu, before it is sealed.
+}
+
+// company is what a flight has if somebody follows.
+type company struct {
+	begun   chan struct{} // closed when the outcome is known
+	outcome outcome       // set before begun is closed
+	body    stream
 }
 
 // outcome is what became of a flight.
@@ -59,18 +69,21 @@ type outcome struct {
 	kind   [6]string    // what another answer must have to be the same
 }
 
+// keyBuffers are for the keys of requests.
+var keyBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
 // join finds the flight that a request may share, and then has a reader of its
-// body. If there is none, the request leads a new one and the reader is nil. The
-// flight is nil if it is known that the answer cannot be shared.
-func (t *flights) join(r *http.Request, url uint64, key []byte) (*flight, *reader) {
-	hash := maphash.Bytes(t.seed, key)
+// body. If there is none, the request leads a new one, which keeps the key, and the
+// reader is nil. The flight is nil if it is known that the answer cannot be shared.
+func (t *flights) join(r *http.Request, url uint64, key *[]byte) (*flight, *reader) {
+	hash := maphash.Bytes(t.seed, *key)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for f := t.byURL[url]; f != nil; f = f.next {
-		if f.hash == hash && bytes.Equal(f.key, key) {
+		if f.hash == hash && bytes.Equal(*f.key, *key) {
 			f.followers++
-			if f.begun == nil {
-				f.begun = make(chan struct{})
+			if f.company == nil {
+				f.company = &company{begun: make(chan struct{}), body: stream{limit: t.limit, patience: patience}}
 			}
 			return f, f.body.reader()
 		}
@@ -81,9 +94,8 @@ func (t *flights) join(r *http.Request, url uint64, key []byte) (*flight, *reade
 		}
 		delete(t.apart, hash)
 	}
-	f := &flight{flights: t, url: url, hash: hash, next: t.byURL[url]}
-	f.first, f.left = r.Context(), f.leaderLeft
-	f.key = append(f.short[:0], key...)
+	f := &flight{flights: t, url: url, hash: hash, key: key, next: t.byURL[url]}
+	f.first, f.owner = r.Context(), f
 	t.byURL[url] = f
 	return f, nil
 }
@@ -94,7 +106,7 @@ func (t *flights) forget(url uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for f := t.byURL[url]; f != nil; f = f.next {
-		f.sealed = true
+		f.close()
 	}
 	delete(t.byURL, url)
 }
@@ -120,7 +132,7 @@ func (f *flight) remove() {
 	if f.sealed {
 		return
 	}
-	f.sealed = true
+	f.close()
 	t := f.flights
 	at := t.byURL[f.url]
 	if at == f {
@@ -137,9 +149,16 @@ func (f *flight) remove() {
 	at.next = f.next
 }
 
+// close notes that nobody can join any more. flights.mu is held.
+func (f *flight) close() {
+	f.sealed = true
+	keyBuffers.Put(f.key)
+	f.key = nil
+}
+
 // land tells the followers what became of the flight, once.
 func (f *flight) land(o outcome) {
-	if f.begun != nil { // which nobody makes after seal
+	if f.company != nil { // which nobody brings after seal
 		f.outcome = o
 		close(f.begun)
 	}

@@ -13,7 +13,7 @@ import (
 // is answered without that costs nothing.
 type lifeline struct {
 	first context.Context
-	left  func() // called if the first client leaves, once somebody has asked
+	owner interface{ leaderLeft() } // is told if the first client leaves, once somebody has asked
 
 	mu   sync.Mutex           // held while the end is made
 	end  atomic.Pointer[fuse] // nil: nobody has asked
@@ -38,7 +38,7 @@ func (l *lifeline) ending() *fuse {
 		f = new(fuse)
 		f.Context, f.cut = context.WithCancelCause(context.Background())
 		l.end.Store(f)
-		l.stop = context.AfterFunc(l.first, l.left)
+		l.stop = context.AfterFunc(l.first, l.owner.leaderLeft)
 	}
 	return f
 }

@@ -14,6 +14,7 @@ type sameness struct {
 	allCookies    bool     // or the field Cookie
 	cookies       []string // or cookies of these names
 	certificate   bool     // or the client's certificate
+	user          bool     // or who was authenticated
 }
 
 // samenessOf finds out whose credentials the text of a key has.
@@ -34,6 +35,8 @@ func samenessOf(key string) (s sameness) {
 			s.cookies = append(s.cookies, cookie)
 		} else if strings.HasPrefix(name, "http.request.tls.client.") {
 			s.certificate = true
+		} else if strings.HasPrefix(name, "http.auth.user.") {
+			s.user = true
 		}
 	}
 }
@@ -45,8 +48,8 @@ func (s *sameness) appendKey(key []byte, r *http.Request) (_ []byte, ok bool) {
 	if r.ContentLength != 0 || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !s.certificate {
 		return key, false
 	}
-	var few [24]string
-	names := few[:0]
+	var few [16]field
+	fields := few[:0]
 	for name, values := range r.Header {
 		switch name {
 		case "Authorization":
@@ -60,18 +63,17 @@ func (s *sameness) appendKey(key []byte, r *http.Request) (_ []byte, ok bool) {
 			asked := cacheControl(values)
 			ok = !asked.noStore && !asked.noCache
 		case "Accept":
-			names = append(names, name)
+			fields = insertField(fields, name, values)
 			ok = !slices.ContainsFunc(values, func(value string) bool { return strings.Contains(value, "text/event-stream") })
 		default:
 			if ok = true; !isIncidental(name) {
-				names = append(names, name)
+				fields = insertField(fields, name, values)
 			}
 		}
 		if !ok {
 			return key, false
 		}
 	}
-	slices.Sort(names)
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -79,14 +81,25 @@ func (s *sameness) appendKey(key []byte, r *http.Request) (_ []byte, ok bool) {
 	for _, part := range [...]string{r.Method, scheme, r.Host, r.URL.Path, r.URL.RawPath, r.URL.RawQuery} {
 		key = appendPart(key, part)
 	}
-	for _, name := range names {
-		key = appendPart(key, name)
-		for _, value := range r.Header[name] {
+	for i := range fields {
+		key = appendPart(key, fields[i].name)
+		for _, value := range fields[i].values {
 			key = appendPart(key, value)
 		}
 		key = append(key, 0) // as many values as there are
 	}
 	return key, true
+}
+
+// insertField keeps fields in the order of their names.
+func insertField(fields []field, name string, values []string) []field {
+	fields = append(fields, field{})
+	at := len(fields) - 1
+	for ; at > 0 && fields[at-1].name > name; at-- {
+		fields[at] = fields[at-1]
+	}
+	fields[at] = field{name, values}
+	return fields
 }
 
 // appendPart appends a text so that no two lists of texts become the same.
