@@ -337,7 +337,7 @@ func (cachePlaced) Forward(string, http.ResponseWriter, *http.Request) (bool, er
 
 func (e cachePlaced) Attach(r *http.Request) { caddyhttp.SetVar(r.Context(), policy.ExchangeVar, e) }
 
-// cacheClosedPort is an address that noClient listens on.
+// cacheClosedPort is an address that nobody listens on.
 func cacheClosedPort(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -120,7 +120,7 @@ func (s *cacheShelf) tidyLater() {
 	}
 }
 
-// tidy removes the stores that noClient has used for some time.
+// tidy removes the stores that nobody has used for some time.
 func (s *cacheShelf) tidy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

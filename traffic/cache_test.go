@@ -254,6 +254,14 @@ func TestCacheVaryOnChangedFields(t *testing.T) {
 		= =for alice
 		< 200 | =b
 		> GET / | X-Who: alice
+		= =b
+		< 200 | Cache-Control: max-age=60 | Age: 70 | ETag: "1" | =a
+		> GET /v
+		< 200 | Cache-Control: max-age=60 | Vary: X-Who | =for alice
+		> GET /v
+		? If-None-Match: "1"
+		< 200 | =b
+		> GET /v
 		= =b`)
 }
 

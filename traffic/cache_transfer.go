@@ -24,13 +24,13 @@ type transfer struct {
 	policy                          *Cache
 	site                            *cacheSite
 	q                               httpcache.Request
-	key                             httpcache.Key
 	stored                          *httpcache.Entry // what is in the store and may not be given as it is
 	why                             httpcache.Forward
-	alone                           bool // noClient waits for the answer
+	alone                           bool // nobody waits for the answer
 
 	request    *http.Request // the client's
 	asked      http.Header   // its header, as it came
+	sent       http.Header   // that of the request that went on, which other handlers may change
 	requested  time.Time
 	flight     *httpcache.Flight
 	validating bool        // the backend was asked whether the stored answer still holds
@@ -51,7 +51,9 @@ func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	t.before, t.asked = maps.Clone(w.Header()), r.Header.Clone()
 	t.flight = t.site.store.Begin(key)
 	defer t.flight.End()
-	err := next.ServeHTTP(t, t.question(r))
+	question := t.question(r)
+	t.sent = question.Header
+	err := next.ServeHTTP(t, question)
 	if err != nil {
 		return t.failed(err)
 	}
@@ -252,7 +254,7 @@ func (t *transfer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom passes on the body, by the fastest way if noClient looks at it.
+// ReadFrom passes on the body, by the fastest way if nobody looks at it.
 func (t *transfer) ReadFrom(r io.Reader) (int64, error) {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
@@ -316,7 +318,7 @@ func (t *transfer) isComplete() bool {
 		}
 	}
 	return t.flight.Len() == t.written && (t.length < 0 || t.length == t.written) &&
-		httpcache.SameVariant(t.Header(), t.asked, t.request.Header)
+		httpcache.SameVariant(t.Header(), t.asked, t.sent)
 }
 
 // Interface guards

@@ -92,7 +92,7 @@ func NewEntry(f Freshness, a *Answer, adds map[string]bool, drops []string) *Ent
 	}
 	length := 0
 	for name, values := range a.Header {
-		if notStored[name] || named(d.PrivateFields, name) || named(d.NoCacheFields, name) || namedIn(connection, name) ||
+		if len(values) == 0 || notStored[name] || named(d.PrivateFields, name) || named(d.NoCacheFields, name) || namedIn(connection, name) ||
 			strings.HasPrefix(name, http.TrailerPrefix) {
 			continue
 		}

@@ -99,7 +99,10 @@ func TestNormalization(t *testing.T) {
 // Whoever changes the header of a stored answer that was given does not change what is stored.
 func TestGivenHeadersAreCopies(t *testing.T) {
 	now := time.Now()
-	e := NewEntry(fresh, &Answer{200, http.Header{"X-A": {"a", "b"}}, now, now}, nil, nil)
+	e := NewEntry(fresh, &Answer{200, http.Header{"X-A": {"a", "b"}, "Last-Modified": nil}, now, now}, nil, nil)
+	if _, lastModified := e.Validators(); lastModified != "" {
+		t.Errorf("got %q", lastModified)
+	}
 	h := make(http.Header)
 	e.WriteHeader(h, false, 0)
 	h["X-A"][0] = "changed"
