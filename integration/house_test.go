@@ -69,7 +69,7 @@ var pureCores = map[string][][]string{
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
-	"stats":             {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}, {"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
+	"stats":             {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
 	"traffic":           {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"breaker.go"}, {"held.go"}, {"limiter.go"}},
 	"traffic/httpcache": {{"conditional.go"}, {"directives.go"}, {"key.go"}, {"vary.go"}, {"directives.go", "freshness.go", "request.go", "vary.go"}},
 }
