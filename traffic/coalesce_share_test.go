@@ -1,0 +1,353 @@
+package traffic
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// Once nobody waits any more, the backend need not go on.
+func TestCoalesceAllLeave(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	for _, order := range []string{"leader first", "follower first"} {
+		t.Run(order, func(t *testing.T) {
+			before := b.reached.Load()
+			var ctxs [2]context.Context
+			var cancels [2]context.CancelFunc
+			var gone sync.WaitGroup
+			for i := range 2 {
+				ctxs[i], cancels[i] = context.WithCancel(t.Context())
+				defer cancels[i]()
+				gone.Go(func() { coalesceText(coalesceGet(ctxs[i], b.URL, "X-Request-Id", fmt.Sprint(order, i))) })
+				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == before+1 && b.policy.waiting() == i })
+			}
+			first, second := 0, 1
+			if order == "follower first" {
+				first, second = 1, 0
+			}
+			cancels[first]()
+			coalesceEventually(t, "one has left", func() bool {
+				return first == 1 && b.policy.waiting() == 0 || first == 0 && func() bool {
+					b.onlyFlight(t, func(f *flight) bool { return f.alone })
+					return true
+				}()
+			})
+			cancels[second]()
+			gone.Wait()
+			coalesceEventually(t, "the request has ended", func() bool {
+				_, ok := b.errs.Load(fmt.Sprint(order, 0))
+				return ok && b.policy.flights.idle()
+			})
+		})
+	}
+}
+
+func TestCoalesceErrorsAreShared(t *testing.T) {
+	failure := caddyhttp.Error(http.StatusServiceUnavailable, policy.Failure{Cause: errors.New("down")})
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Retry-After", "7")
+		return failure
+	})
+	for i, got := range b.together(t, []string{"X-Request-Id", "0"}, []string{"X-Request-Id", "1"}, []string{"X-Request-Id", "2"}) {
+		var failed policy.Failure
+		err, _ := b.errs.Load(fmt.Sprint(i))
+		if got != "503 " || !errors.As(err.(error), &failed) {
+			t.Errorf("client %d got %s, and the error %v", i, got, err)
+		}
+	}
+	if n := b.reached.Load(); n != 1 {
+		t.Errorf("the backend was asked %d times", n)
+	}
+}
+
+// A handler that panics is the leader's trouble alone.
+func TestCoalescePanicBeforeTheAnswer(t *testing.T) {
+	var first atomic.Bool
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, r *http.Request) error {
+		if first.CompareAndSwap(false, true) {
+			panic(http.ErrAbortHandler)
+		}
+		return coalesceHello(w, r)
+	})
+	got := b.together(t, nil, nil, nil)
+	if !strings.Contains(got[0], "EOF") || got[1] != "200 hello" || got[2] != "200 hello" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A body that breaks off must look broken off to everybody.
+func TestCoalesceBrokenBody(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = io.WriteString(w, "half of ")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	for i, got := range b.together(t, nil, nil, nil) {
+		if !strings.Contains(got, "then unexpected EOF") {
+			t.Errorf("client %d got %q", i, got)
+		}
+	}
+}
+
+func TestCoalesceStreams(t *testing.T) {
+	more := make(chan string)
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusOK)
+		flush := http.NewResponseController(w).Flush
+		if err := flush(); err != nil {
+			return err
+		}
+		for part := range more {
+			if _, err := io.WriteString(w, part); err != nil {
+				return err
+			}
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	const clients = 5
+	responses := make(chan *http.Response, clients)
+	for range clients {
+		go func() {
+			response, err := coalesceGet(t.Context(), b.URL)
+			if err != nil {
+				t.Error(err)
+			}
+			responses <- response
+		}()
+	}
+	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == clients-1 })
+	b.release()
+	var bodies []*bufio.Reader
+	for range clients {
+		response := <-responses
+		defer response.Body.Close()
+		bodies = append(bodies, bufio.NewReader(response.Body))
+	}
+	for i := range 4 {
+		more <- fmt.Sprintf("line %d\n", i)
+		for _, body := range bodies { // before the next one is written
+			if got, err := body.ReadString('\n'); err != nil || got != fmt.Sprintf("line %d\n", i) {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+	}
+	close(more)
+	for _, body := range bodies {
+		if got, err := io.ReadAll(body); err != nil || len(got) > 0 {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+}
+
+// coalesceBody is a body that tells every place in it from the others.
+func coalesceBody(size int) []byte {
+	body := make([]byte, 0, size+8)
+	for i := 0; len(body) < size; i++ {
+		body = fmt.Appendf(body, "%07x\n", i)
+	}
+	return body[:size]
+}
+
+// coalesceSlowly sends a request over a connection of its own. Nobody reads from it
+// yet, and the kernel keeps little.
+func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", b.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.(*net.TCPConn).SetReadBuffer(32 << 10)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", b.Listener.Addr())
+	return conn
+}
+
+// A body that is larger than the buffer gets to everybody, the slow ones included,
+// whom nobody waits for: whether it is the leader or a follower that is slow, and
+// whether or not the length is known.
+func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
+	body := coalesceBody(2 << 20)
+	for _, tc := range []struct {
+		what   string
+		slow   int // which of the clients
+		length bool
+	}{
+		{"nobody is slow", -1, true},
+		{"a slow follower", 2, false},
+		{"a slow follower, length known", 2, true},
+		{"a slow leader", 0, false},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
+				if tc.length {
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+				}
+				for rest := body; len(rest) > 0; rest = rest[min(len(rest), 32<<10):] {
+					if _, err := w.Write(rest[:min(len(rest), 32<<10)]); err != nil {
+						panic(http.ErrAbortHandler)
+					}
+				}
+				return nil
+			})
+			const clients = 4
+			var fast sync.WaitGroup
+			var slow net.Conn
+			for i := range clients {
+				if i == tc.slow {
+					slow = coalesceSlowly(t, b)
+				} else {
+					fast.Go(func() {
+						if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 "+string(body) {
+							t.Errorf("a fast client got %d bytes: %.60q", len(got), got)
+						}
+					})
+				}
+				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == 1 && b.policy.waiting() == i })
+			}
+			b.release()
+			fast.Wait() // although the slow one has read nothing
+			if slow != nil {
+				got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil))
+				if got != "200 "+string(body) {
+					t.Errorf("the slow client got %d bytes: %.60q", len(got), got)
+				}
+			}
+			if n := b.reached.Load(); slow != nil && n < 2 || n > clients {
+				t.Errorf("the backend was asked %d times", n)
+			}
+		})
+	}
+}
+
+// A slow client must not get two halves of different answers.
+func TestCoalesceSlowClientOfAnAnswerThatChanges(t *testing.T) {
+	var asked atomic.Int32
+	b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
+		body := coalesceBody(2 << 20)
+		body[0] = '0' + byte(asked.Add(1))
+		_, err := io.Copy(w, strings.NewReader(string(body)))
+		return err
+	})
+	var fast sync.WaitGroup
+	fast.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL)) })
+	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	slow := coalesceSlowly(t, b)
+	coalesceEventually(t, "the other follows", func() bool { return b.policy.waiting() == 1 })
+	b.release()
+	fast.Wait()
+	if got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil)); !strings.Contains(got, "then unexpected EOF") {
+		t.Errorf("the slow client got %d bytes: %.60q", len(got), got)
+	}
+}
+
+func TestCoalesceWaitsNoLongerThanItMay(t *testing.T) {
+	b := coalesceServer(t, &Coalesce{MaxWait: caddy.Duration(time.Millisecond)}, coalesceHello)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 hello" {
+				t.Errorf("got %s", got)
+			}
+		})
+	}
+	coalesceEventually(t, "all have reached the backend", func() bool { return b.reached.Load() == 3 })
+	b.release()
+	all.Wait()
+}
+
+// Who asks after a change gets an answer that began after it.
+func TestCoalesceAfterAChange(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	var all sync.WaitGroup
+	get := func() { all.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL+"/a?b=c")) }) }
+	get()
+	coalesceEventually(t, "one is under way", func() bool { return b.reached.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		coalesceEventually(t, "the change is under way", func() bool { return b.reached.Load() == 2 })
+		cancel()
+	}()
+	coalesceText(coalesceDo(ctx, http.MethodPut, b.URL+"/a"))
+	coalesceEventually(t, "the change is over", b.policy.flights.idle)
+	get()
+	coalesceEventually(t, "another one is under way", func() bool { return b.reached.Load() == 3 })
+	get()
+	coalesceEventually(t, "the last one follows that", func() bool { return b.policy.waiting() == 1 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceHead(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Content-Length", "5")
+		return coalesceHello(w, nil)
+	})
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			response, err := coalesceDo(t.Context(), http.MethodHead, b.URL)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			response.Body.Close()
+			if response.ContentLength != 5 {
+				t.Errorf("the length is %d", response.ContentLength)
+			}
+		})
+	}
+	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 2 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"rgate_coalesce": `{}`,
+		"rgate_coalesce {http.request.header.Authorization}": `{"key":"{http.request.header.Authorization}"}`,
+		"rgate_coalesce off": `{"disabled":true}`,
+		"rgate_coalesce {\n max_buffer 64KiB\n max_wait 5s\n}": `{"max_buffer":65536,"max_wait":5000000000}`,
+		"rgate_coalesce user":                   "! key \"user\" has no placeholder",
+		"rgate_coalesce {\n max_wait -1s\n}":    "! max_wait is negative",
+		"rgate_coalesce {\n max_buffer much\n}": "! max_buffer must be a size",
+		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
+	} {
+		c := new(Coalesce)
+		if got := policyOptions(c, text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
+			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+	if err := (&Coalesce{MaxBuffer: -1}).Check(); err == nil {
+		t.Error("a negative max_buffer is right")
+	}
+}
+
+// policyOptions are those that a directive sets, as JSON, or after an exclamation
+// mark what is wrong with them.
+func policyOptions(p policy.Module, text string) string {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	if err := policy.Unmarshal(d, p); err != nil {
+		return "! " + err.Error()
+	}
+	return string(coalesceJSON(p))
+}
