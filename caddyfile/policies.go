@@ -28,6 +28,7 @@ var holders = map[reflect.Type]string{
 // held is a policy that stands on a holder.
 type held struct {
 	rank   int
+	line   int
 	module json.RawMessage
 }
 
@@ -64,7 +65,7 @@ func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	if err != nil {
 		return held{}, true, r.failAt(path, "%s is not valid: %s", path, reason(err))
 	}
-	return held{policy.Rank(name), encoded}, true, nil
+	return held{policy.Rank(name), key.Line, encoded}, true, nil
 }
 
 // policyOptions rewrites the shorter spellings of a policy as the map of its options.
@@ -89,14 +90,15 @@ func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, erro
 	return mapping(n, scalar(n, argument), n), nil
 }
 
-// hold puts policies, in their order, behind the handlers that a holder has.
-func hold(object map[string]any, list string, policies []held) {
+// hold puts policies, in their order, behind the handlers that a holder at a path has.
+func (r *reader) hold(object map[string]any, path, list string, policies []held) {
 	if len(policies) == 0 {
 		return
 	}
 	handlers, _ := object[list].([]any)
 	slices.SortStableFunc(policies, func(a, b held) int { return cmp.Compare(a.rank, b.rank) })
 	for _, p := range policies {
+		r.lines[element(member(path, list), len(handlers))] = p.line
 		handlers = append(handlers, p.module)
 	}
 	object[list] = handlers

@@ -134,7 +134,7 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 			return nil, err
 		}
 	}
-	hold(object, list, policies)
+	r.hold(object, path, list, policies)
 	return object, nil
 }
 

@@ -95,7 +95,10 @@ func (g *Gateway) Check() error {
 			return problemf(path+".register", "nobody can register for backend %q: set operations.registration", b.Name)
 		}
 	}
-	return g.checkRoutes(names)
+	if err := g.checkRoutes(names); err != nil {
+		return err
+	}
+	return g.checkFallbacks(names)
 }
 
 func (b *Backend) check(path string) error {

@@ -88,7 +88,11 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 	before := ex.backend
 	ex.backend = b.Name
 	defer func() { ex.backend = before }()
-	return true, b.alone.ServeHTTP(w, r)
+	way := caddyhttp.Handler(introducing(b.alone))
+	if ex.route.StripPrefix {
+		way = ex.route.stripping(way)
+	}
+	return true, way.ServeHTTP(w, r)
 }
 
 // Attach makes a detached copy of the request one of the same route and backend (see
@@ -97,6 +101,9 @@ func (ex *exchange) Attach(r *http.Request) {
 	attached := begin(r, ex.gateway, ex.route)
 	attached.backend, attached.path = ex.backend, ex.path
 }
+
+// Knows implements policy.Directory.
+func (ex *exchange) Knows(backend string) bool { return ex.gateway.backendNamed(backend) != nil }
 
 // LogDetails implements stats.LogDetails.
 func (ex *exchange) LogDetails() (container, failure string) {
@@ -122,6 +129,6 @@ func (ex *exchange) target() *dockerupstreams.Target {
 
 // Interface guards
 var (
-	_ policy.Exchange  = (*exchange)(nil)
+	_ policy.Directory = (*exchange)(nil)
 	_ stats.LogDetails = (*exchange)(nil)
 )

@@ -123,6 +123,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		}
 		routes = append(routes, rt.Route)
 	}
+	g.noteFallbacks(used)
 	for name := range backends {
 		if !used[name] {
 			g.logger.Warn("no route leads to this backend", zap.String("backend", name))
@@ -190,14 +191,20 @@ func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyht
 }
 
 // stripping is a middleware that takes off what comes before the open end of the
-// route's path, unless a handler has put another path in its place.
+// route's path, unless a handler has put another path in its place. Handlers further
+// out may send the request once more: to them, it stays as it was.
 func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		path := exchangeOf(r).path
-		if front := path[:rt.fixedLength(path)]; strings.HasPrefix(r.URL.Path, front) {
-			stripPrefix(r, len(front))
+		front := path[:rt.fixedLength(path)]
+		if !strings.HasPrefix(r.URL.Path, front) {
+			return next.ServeHTTP(w, r)
 		}
-		return next.ServeHTTP(w, r)
+		whole, uri := r.URL, r.RequestURI
+		stripPrefix(r, len(front))
+		err := next.ServeHTTP(w, r)
+		r.URL, r.RequestURI = whole, uri
+		return err
 	}
 }
 

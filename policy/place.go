@@ -24,6 +24,13 @@ type Exchange interface {
 	Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error)
 }
 
+// Directory is an Exchange that tells which backends requests can be sent to.
+type Directory interface {
+	Exchange
+
+	Knows(backend string) bool
+}
+
 // ExchangeVar is the variable of a request that has its Exchange.
 const ExchangeVar = "rgate.exchange"
 
@@ -56,10 +63,16 @@ func (f Failure) Error() string { return f.Cause.Error() }
 // Unwrap returns the cause.
 func (f Failure) Unwrap() error { return f.Cause }
 
+const coveredVar = "rgate.covered"
+
+// Cover notes that a handler answers the failures of those further in also outside of
+// a gateway.
+func Cover(r *http.Request) { caddyhttp.SetVar(r.Context(), coveredVar, true) }
+
 // Fail turns a request away as Refuse does, but in a gateway leaves it to others to
 // answer: to a fallback, or to the gateway itself.
 func (b *Base) Fail(w http.ResponseWriter, r *http.Request, status int, cause error) error {
-	if ExchangeOf(r) == nil {
+	if ExchangeOf(r) == nil && caddyhttp.GetVar(r.Context(), coveredVar) == nil {
 		return b.Refuse(w, r, status, cause)
 	}
 	b.note(r, status)

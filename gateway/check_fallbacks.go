@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// fallbackSuffix is what the name of a backend ends with that stands in for another
+// one without being named.
+const fallbackSuffix = "-fallback"
+
+// fallback is what the gateway has to know of a policy `fallback`: which backend it
+// may send requests to.
+type fallback struct {
+	at      string   // where it is, as a path in the JSON configuration
+	owner   *Backend // whose it is; nil if it is not a backend's own
+	backend string   // empty: those that have the suffix
+}
+
+// fallbacks finds the policies `fallback` of all levels.
+func (g *Gateway) fallbacks() (found []fallback) {
+	look := func(at string, owner *Backend, handlers []json.RawMessage) {
+		for i, raw := range handlers {
+			found = appendFallbacks(found, fmt.Sprintf("%s[%d]", at, i), owner, raw)
+		}
+	}
+	look("handle", nil, g.HandlersRaw)
+	var inGroups func(at string, groups []*Group)
+	inGroups = func(at string, groups []*Group) {
+		for i, group := range groups {
+			path := fmt.Sprintf("%sgroups[%d].", at, i)
+			look(path+"handle", nil, group.HandlersRaw)
+			inGroups(path, group.Groups)
+		}
+	}
+	inGroups("", g.Groups)
+	for _, rt := range g.allRoutes() {
+		look(rt.at+".handle", nil, rt.HandlersRaw)
+	}
+	for i, b := range g.Backends {
+		look(fmt.Sprintf("backends[%d].around", i), b, b.AroundRaw)
+	}
+	return found
+}
+
+// appendFallbacks looks for them in a handler, and in the ones that a subroute has.
+func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMessage) []fallback {
+	if !bytes.Contains(raw, []byte("rgate_fallback")) {
+		return found
+	}
+	var handler struct {
+		Handler  string `json:"handler"`
+		Disabled bool   `json:"disabled"`
+		Backend  string `json:"backend"`
+		Routes   []struct {
+			Handle []json.RawMessage `json:"handle"`
+		} `json:"routes"`
+	}
+	if json.Unmarshal(raw, &handler) != nil {
+		return found // its own type has more to say about that
+	}
+	if handler.Handler == "rgate_fallback" && !handler.Disabled {
+		return append(found, fallback{at, owner, handler.Backend})
+	}
+	if handler.Handler == "subroute" {
+		for i, route := range handler.Routes {
+			for j, inner := range route.Handle {
+				found = appendFallbacks(found, fmt.Sprintf("%s.routes[%d].handle[%d]", at, i, j), owner, inner)
+			}
+		}
+	}
+	return found
+}
+
+// checkFallbacks makes sure that the backends are there that stand in for others.
+func (g *Gateway) checkFallbacks(backends []string) error {
+	for _, f := range g.fallbacks() {
+		switch {
+		case f.backend == "":
+		case !slices.Contains(backends, f.backend):
+			return problemf(f.at+".backend", "fallback backend %q is not defined%s", f.backend, suggestOrList(f.backend, backends))
+		case f.owner != nil && f.owner.Name == f.backend:
+			return problemf(f.at+".backend", "backend %q cannot stand in for itself: name another one", f.backend)
+		}
+	}
+	return nil
+}
+
+// noteFallbacks notes which backends are used because they stand in for others.
+func (g *Gateway) noteFallbacks(used map[string]bool) {
+	for _, f := range g.fallbacks() {
+		switch {
+		case f.backend != "":
+			used[f.backend] = true
+		case f.owner != nil:
+			used[f.owner.Name+fallbackSuffix] = true
+		default:
+			for _, b := range g.Backends {
+				used[b.Name+fallbackSuffix] = true
+			}
+		}
+	}
+}

@@ -1,0 +1,540 @@
+package traffic
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func fallbackPolicy(t testing.TB, f *Fallback) *Fallback {
+	t.Helper()
+	base, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
+	t.Cleanup(cancel)
+	if err := errors.Join(f.Provision(ctx), f.Validate()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Cleanup() })
+	return f
+}
+
+// fallbackExchange is a gateway with one backend and others to forward to.
+type fallbackExchange struct {
+	place  policy.Place
+	others map[string]caddyhttp.HandlerFunc
+}
+
+func (e *fallbackExchange) Place() policy.Place       { return e.place }
+func (e *fallbackExchange) Knows(backend string) bool { return e.others[backend] != nil }
+func (e *fallbackExchange) Forward(backend string, w http.ResponseWriter, r *http.Request) (bool, error) {
+	return true, e.others[backend](w, r)
+}
+
+// fallbackRig is a policy with a backend whose answers a test chooses.
+type fallbackRig struct {
+	*Fallback
+	exchange *fallbackExchange
+	backend  caddyhttp.HandlerFunc
+}
+
+func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
+	return &fallbackRig{Fallback: fallbackPolicy(t, f), backend: fallbackSays("first"), exchange: &fallbackExchange{
+		place:  policy.Place{Gateway: t.Name(), Route: "/", Backend: "first"},
+		others: map[string]caddyhttp.HandlerFunc{"other": fallbackSays("other")},
+	}}
+}
+
+// fallbackSays answers with a body, a status if it is not 200, and header fields.
+func fallbackSays(body string, options ...any) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		status := http.StatusOK
+		w.Header().Set("Content-Type", "text/x")
+		for i := 0; i < len(options); i++ {
+			switch option := options[i].(type) {
+			case int:
+				status = option
+			case string:
+				w.Header().Set(option, options[i+1].(string))
+				i++
+			}
+		}
+		got, _ := io.ReadAll(r.Body)
+		w.WriteHeader(status)
+		_, err := io.WriteString(w, body+string(got))
+		return err
+	}
+}
+
+// fallbackFails is a backend that does not answer.
+func fallbackFails(status int, cause error) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Retry-After", "9")
+		w.Header().Add("Via", "first")
+		return caddyhttp.Error(status, policy.Failure{Cause: cause})
+	}
+}
+
+var (
+	errFallbackDown  = errors.New("connection lost")
+	fallbackDown     = fallbackFails(http.StatusServiceUnavailable, errFallbackDown)
+	fallbackNotThere = fallbackFails(http.StatusServiceUnavailable, fallbackRefused{})
+)
+
+// fallbackRefused is a failed dial. Nobody else than the proxy can give it a text.
+type fallbackRefused struct{ reverseproxy.DialError }
+
+func (fallbackRefused) Error() string   { return "connection refused" }
+func (e fallbackRefused) Unwrap() error { return e.DialError }
+
+// ask returns the answer in one line: status, body, who stood in, or the error.
+func (rig *fallbackRig) ask(t testing.TB, method, target, body string, headers ...string) (string, http.Header) {
+	t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, "http://example.com"+target, reader)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
+	if rig.exchange != nil {
+		caddyhttp.SetVar(r.Context(), policy.ExchangeVar, rig.exchange)
+	}
+	w.Header().Set("X-Outer", "yes")
+	err := rig.ServeHTTP(w, r, rig.backend)
+	text := fmt.Sprintf("%d %s", w.Code, w.Body)
+	if err != nil {
+		text = "error " + err.Error()
+		var failed caddyhttp.HandlerError
+		if errors.As(err, &failed) {
+			text = fmt.Sprintf("error %d", failed.StatusCode)
+		}
+	}
+	if by := w.Header().Get(fallbackHeader); by != "" {
+		text += " by " + by
+	}
+	if w.Header().Get("X-Outer") != "yes" {
+		t.Error("a header of a handler further out is gone")
+	}
+	return strings.ReplaceAll(text, "\n", ""), w.Header()
+}
+
+func (rig *fallbackRig) expect(t testing.TB, want, method, target, body string, headers ...string) http.Header {
+	t.Helper()
+	got, header := rig.ask(t, method, target, body, headers...)
+	if got != want {
+		t.Errorf("%s %s %v: got %q, want %q", method, target, headers, got, want)
+	}
+	return header
+}
+
+func TestFallbackOrder(t *testing.T) {
+	const down = "error 503"
+	static := &FallbackResponse{Body: "later", StatusCode: 503}
+	for _, tc := range []struct {
+		what   string
+		policy *Fallback
+		setUp  func(*fallbackRig)
+		want   string
+	}{
+		{"nothing", &Fallback{}, nil, down},
+		{"kept", &Fallback{Cached: caddy.Duration(time.Minute), Backend: "other", Response: static}, nil, "200 first by cached"},
+		{"other backend", &Fallback{Backend: "other", Response: static}, nil, "200 other by other"},
+		{"by its name", &Fallback{}, func(rig *fallbackRig) { rig.exchange.others["first-fallback"] = fallbackSays("by name") }, "200 by name by first-fallback"},
+		{"fixed", &Fallback{Response: static}, nil, "503 later by response"},
+		{"other backend is down", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackDown }, "503 later by response"},
+		{"other backend is down, and that is all", &Fallback{Backend: "other"}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackDown }, down},
+		{"other backend refuses", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackSays("no", 403) }, "403 no by other"},
+		{"no such backend", &Fallback{Backend: "nobody", Response: static}, nil, "503 later by response"},
+		{"itself", &Fallback{Backend: "first"}, func(rig *fallbackRig) { rig.exchange.others["first"] = fallbackSays("again") }, down},
+		{"outside of a gateway", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange = nil }, "503 later by response"},
+		{"outside of a gateway, and nothing", &Fallback{}, func(rig *fallbackRig) { rig.exchange = nil }, "503 Service Unavailable"},
+		{"turned off", &Fallback{Base: policy.Base{Disabled: true}, Response: static}, nil, down},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			rig := newFallbackRig(t, tc.policy)
+			if tc.setUp != nil {
+				tc.setUp(rig)
+			}
+			rig.expect(t, "200 first", "GET", "/a", "")
+			rig.backend = fallbackDown
+			header := rig.expect(t, tc.want, "GET", "/a", "")
+			byAnother := !strings.HasPrefix(tc.want, "error") && !strings.HasSuffix(tc.want, "Unavailable")
+			if via := header.Get("Via"); byAnother == (via == "first") {
+				t.Errorf("Via is %q", via)
+			}
+			if got, want := header.Get("Retry-After"), strings.HasPrefix(tc.want, "503") || tc.want == down; (got == "9") != want {
+				t.Errorf("Retry-After is %q", got)
+			}
+		})
+	}
+}
+
+func TestFallbackTriggers(t *testing.T) {
+	for _, tc := range []struct {
+		what     string
+		statuses []string
+		backend  caddyhttp.HandlerFunc
+		want     string
+	}{
+		{"time-out", nil, fallbackFails(504, errFallbackDown), "503 later by response"},
+		{"nonsense", nil, fallbackFails(502, errFallbackDown), "503 later by response"},
+		{"Caddy's proxy", nil, func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(502, errFallbackDown) }, "503 later by response"},
+		{"a client that left", nil, func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(499, errFallbackDown) }, "error 499"},
+		{"a refusal", nil, func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(403, errFallbackDown) }, "error 403"},
+		{"another error", nil, func(http.ResponseWriter, *http.Request) error { return errFallbackDown }, "error connection lost"},
+		{"an answer with 500", nil, fallbackSays("oops", 500), "500 oops"},
+		{"a listed status", []string{"500"}, fallbackSays("oops", 500), "503 later by response"},
+		{"a class of them", []string{"5xx"}, fallbackSays("oops", 507), "503 later by response"},
+		{"another one than listed", []string{"503"}, fallbackSays("oops", 500), "500 oops"},
+		{"a good one", []string{"5xx"}, fallbackSays("fine", 404), "404 fine"},
+		{"nothing at all", []string{"5xx"}, func(http.ResponseWriter, *http.Request) error { return nil }, "200 "},
+		{"a listed status that breaks off", []string{"5xx"}, func(w http.ResponseWriter, r *http.Request) error {
+			_ = fallbackSays("oops", 500)(w, r)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, "503 later by response"},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			rig := newFallbackRig(t, &Fallback{Response: &FallbackResponse{Body: "later"}, Statuses: tc.statuses})
+			rig.backend = tc.backend
+			rig.expect(t, tc.want, "GET", "/", "")
+		})
+	}
+}
+
+// Without anything in its place, an answer stays as it is.
+func TestFallbackKeepsAnErrorWithoutABetterAnswer(t *testing.T) {
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
+	rig.backend = fallbackSays("oops", 500, "X-A", "b")
+	if header := rig.expect(t, "500 oops", "GET", "/", ""); header.Get("X-A") != "b" {
+		t.Errorf("the header is %v", header)
+	}
+	// Of a fallback backend, nobody knows before.
+	rig.exchange.others["first-fallback"] = fallbackDown
+	rig.expect(t, "error 500", "GET", "/", "")
+}
+
+func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
+	read := func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error {
+			_, _ = r.Body.Read(make([]byte, 1))
+			return next(w, r)
+		}
+	}
+	closed := func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error {
+			_ = r.Body.Close() // as transports do
+			return next(w, r)
+		}
+	}
+	const other, down = " by other", "error 503"
+	for _, tc := range []struct {
+		what, method, body string
+		backend            caddyhttp.HandlerFunc
+		want               string
+	}{
+		{"GET", "GET", "", fallbackDown, "200 other" + other},
+		{"OPTIONS", "OPTIONS", "", fallbackDown, "200 other" + other},
+		{"POST", "POST", "", fallbackDown, down},
+		{"DELETE", "DELETE", "", fallbackDown, down},
+		{"POST that was never sent", "POST", "", fallbackNotThere, "200 other" + other},
+		{"POST with a body that was never sent", "POST", "+body", fallbackNotThere, "200 other+body" + other},
+		{"POST whose body was closed", "POST", "+body", closed(fallbackNotThere), "200 other+body" + other},
+		{"POST with nobody there", "POST", "+body", fallbackFails(503, errors.New("no upstreams available")), "200 other+body" + other},
+		{"POST whose body was read", "POST", "+body", read(fallbackNotThere), down},
+		{"GET whose body was read", "GET", "+body", read(fallbackDown), down},
+		{"GET whose body was not read", "GET", "+body", fallbackDown, "200 other+body" + other},
+		{"POST that a policy refused", "POST", "+body", func(w http.ResponseWriter, r *http.Request) error {
+			var base policy.Base
+			return base.Fail(w, r, 503, errors.New("open")) // says who refused
+		}, down},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			rig := newFallbackRig(t, &Fallback{Backend: "other"})
+			rig.backend = tc.backend
+			rig.expect(t, tc.want, tc.method, "/", tc.body)
+		})
+	}
+	rig := newFallbackRig(t, &Fallback{Backend: "other", Statuses: []string{"5xx"}})
+	rig.backend = fallbackSays("oops", 500)
+	rig.expect(t, "200 other by other", "GET", "/", "")
+	rig.expect(t, "500 oops+body", "POST", "/", "+body")
+}
+
+// A policy in front of the backend says that nothing was sent.
+func TestFallbackAfterAnOpenCircuit(t *testing.T) {
+	rig := newFallbackRig(t, &Fallback{Backend: "other"})
+	breaker := &CircuitBreaker{Failures: 1}
+	base, _ := caddy.ProvisionContext(new(caddy.Config))
+	ctx, cancel := caddy.NewContext(base)
+	t.Cleanup(cancel)
+	if err := breaker.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = breaker.Cleanup() })
+	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
+	rig.expect(t, "error 503", "POST", "/", "+body") // it was sent
+	rig.expect(t, "200 other+body by other", "POST", "/", "+body")
+	// Also outside of a gateway, it leaves the answer to the fallback.
+	rig = newFallbackRig(t, &Fallback{Response: &FallbackResponse{Body: "later"}})
+	rig.exchange = nil
+	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
+	for range 3 {
+		rig.expect(t, "503 later by response", "GET", "/", "")
+	}
+}
+
+// A fallback backend has no fallback backend, but may have other fallbacks.
+func TestFallbackOfAFallback(t *testing.T) {
+	for _, tc := range []struct {
+		inner *Fallback
+		want  string
+	}{
+		{&Fallback{Backend: "first"}, "error 503"},
+		{&Fallback{Backend: "third"}, "error 503"},
+		{&Fallback{Response: &FallbackResponse{Body: "inner"}}, "503 inner by response"},
+	} {
+		rig := newFallbackRig(t, &Fallback{Backend: "other"})
+		inner := fallbackPolicy(t, tc.inner)
+		calls := 0
+		rig.exchange.others = map[string]caddyhttp.HandlerFunc{
+			"third": fallbackSays("third"),
+			"other": func(w http.ResponseWriter, r *http.Request) error {
+				if calls++; calls > 1 {
+					t.Fatal("it goes round in circles")
+				}
+				return inner.ServeHTTP(w, r, fallbackDown)
+			},
+		}
+		rig.exchange.others["first"] = rig.exchange.others["other"]
+		rig.backend = fallbackDown
+		rig.expect(t, tc.want, "GET", "/", "")
+	}
+}
+
+func TestFallbackWhatIsKept(t *testing.T) {
+	const kept, gone = "200 first by cached", "error 503"
+	for _, tc := range []struct {
+		what    string
+		answer  caddyhttp.HandlerFunc
+		request []string
+		want    string
+	}{
+		{"plain", fallbackSays("first"), nil, kept},
+		{"with a lifetime", fallbackSays("first", "Cache-Control", "max-age=1"), nil, kept},
+		{"private", fallbackSays("first", "Cache-Control", "private"), nil, gone},
+		{"no-store", fallbackSays("first", "Cache-Control", "No-Store, max-age=5"), nil, gone},
+		{"no-cache", fallbackSays("first", "Cache-Control", "no-cache"), nil, gone},
+		{"cookie", fallbackSays("first", "Set-Cookie", "a=b"), nil, gone},
+		{"vary by all", fallbackSays("first", "Vary", "*"), nil, gone},
+		{"not found", fallbackSays("first", 404), nil, gone},
+		{"partial", fallbackSays("first", 206), nil, gone},
+		{"events", fallbackSays("first", "Content-Type", "text/event-stream"), nil, gone},
+		{"too large", fallbackSays(strings.Repeat("x", 2000)), nil, gone},
+		{"too large, length known", fallbackSays(strings.Repeat("x", 2000), "Content-Length", "2000"), nil, gone},
+		{"shorter than it should be", fallbackSays("first", "Content-Length", "6"), nil, gone},
+		{"as long as it should be", fallbackSays("first", "Content-Length", "5"), nil, kept},
+		{"must be fresh and is", fallbackSays("first", "Cache-Control", "max-age=60, must-revalidate"), nil, kept},
+		{"must be fresh and is not", fallbackSays("first", "Cache-Control", "max-age=0, must-revalidate"), nil, gone},
+		{"shared caches must have it fresh", fallbackSays("first", "Cache-Control", "s-maxage=5, max-age=60", "Age", "5"), nil, gone},
+		{"credentials", fallbackSays("first"), []string{"Authorization", "a"}, gone},
+		{"credentials, public", fallbackSays("first", "Cache-Control", "public"), []string{"Authorization", "a"}, kept},
+		{"cookies", fallbackSays("first"), []string{"Cookie", "a=b"}, gone},
+		{"cookies, public", fallbackSays("first", "Cache-Control", "public"), []string{"Cookie", "a=b"}, kept},
+		{"the gateway knows the user", fallbackSays("first"), []string{"X-User-Id", "alice"}, gone},
+		{"an API key", fallbackSays("first"), []string{"X-Api-Key", "1"}, gone},
+		{"a browser", fallbackSays("first"), []string{"Sec-Fetch-User", "?1", "User-Agent", "x"}, kept},
+		{"an error after it began", func(w http.ResponseWriter, r *http.Request) error {
+			_ = fallbackSays("first")(w, r)
+			return errFallbackDown
+		}, nil, gone},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), MaxBody: 1000})
+			rig.backend = tc.answer
+			rig.ask(t, "GET", "/", "", tc.request...)
+			rig.backend = fallbackDown
+			rig.expect(t, tc.want, "GET", "/", "", tc.request...)
+		})
+	}
+}
+
+func TestFallbackKeptByRequest(t *testing.T) {
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute)})
+	rig.backend = func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Vary", "Accept-Language")
+		return fallbackSays("in "+r.Header.Get("Accept-Language"))(w, r)
+	}
+	for _, language := range []string{"de", "en"} {
+		rig.expect(t, "200 in "+language, "GET", "/a?b=c", "", "Accept-Language", language)
+	}
+	rig.backend = fallbackDown
+	for _, language := range []string{"de", "en"} {
+		rig.expect(t, "200 in "+language+" by cached", "GET", "/a?b=c", "", "Accept-Language", language)
+	}
+	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "fr")
+	rig.expect(t, "error 503", "GET", "/a?b=d", "", "Accept-Language", "de")
+	rig.expect(t, "error 503", "GET", "/A?b=c", "", "Accept-Language", "de")
+	rig.expect(t, "error 503", "POST", "/a?b=c", "", "Accept-Language", "de")
+	header := rig.expect(t, "200  by cached", "HEAD", "/a?b=c", "", "Accept-Language", "de")
+	if header.Get("Content-Length") != "5" {
+		t.Errorf("the length is %q", header.Get("Content-Length"))
+	}
+	rig.exchange.place.Backend = "second"
+	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
+	rig.exchange.place.Backend = "first"
+
+	// What was there before a change is not told any more, unless the change failed.
+	rig.backend = fallbackSays("no", 409)
+	rig.expect(t, "409 no", "PUT", "/a?b=c", "")
+	rig.backend = fallbackDown
+	rig.expect(t, "200 in de by cached", "GET", "/a?b=c", "", "Accept-Language", "de")
+	rig.backend = fallbackSays("done", 201)
+	rig.expect(t, "201 done", "PUT", "/a?b=c", "")
+	rig.backend = fallbackDown
+	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
+}
+
+func TestFallbackKeptAnswersGrowOld(t *testing.T) {
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
+	synctest.Test(t, func(t *testing.T) {
+		rig.backend = fallbackSays("one", "Age", "7", "X-A", "b", "Cache-Control", "max-age=10")
+		rig.expect(t, "200 one", "GET", "/", "")
+		rig.backend = fallbackSays("two")
+		rig.expect(t, "200 two", "GET", "/", "") // too soon to be kept
+		time.Sleep(30 * time.Second)
+		for name, backend := range map[string]caddyhttp.HandlerFunc{"": fallbackDown, "; fwd-status=500": fallbackSays("oops", 500)} {
+			rig.backend = backend
+			header := rig.expect(t, "200 one by cached", "GET", "/", "")
+			if header.Get("Age") != "37" || header.Get("Cache-Status") != "rgate-fallback; fwd=stale"+name ||
+				header.Get("X-A") != "b" || header.Get("Content-Type") != "text/x" || header.Get("Warning") != "" {
+				t.Errorf("the header is %v", header)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		rig.expect(t, "500 oops", "GET", "/", "")
+		rig.backend = fallbackSays("three")
+		rig.expect(t, "200 three", "GET", "/", "")
+		rig.backend = fallbackDown
+		rig.expect(t, "200 three by cached", "GET", "/", "")
+	})
+}
+
+func TestFallbackKeptAnswersAreBounded(t *testing.T) {
+	const most = 1 << 20
+	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour), MaxBytes: most, MaxBody: 64 << 10})
+	body := strings.Repeat("x", 10<<10)
+	for i := range 1000 {
+		rig.backend = fallbackSays(body, "Vary", "Accept-Language")
+		rig.ask(t, "GET", "/"+strconv.Itoa(i/2), "", "Accept-Language", strconv.Itoa(i%2))
+	}
+	store, _ := rig.stores.get(fallbackPlace{t.Name(), "first"})
+	var sum int64
+	count := 0
+	for _, variants := range store.byKey {
+		for _, element := range variants {
+			sum += element.Value.(*goodAnswer).size()
+			count++
+		}
+	}
+	if sum != store.bytes || sum > most || count != store.order.Len() || count < most/(12<<10) {
+		t.Errorf("%d answers take %d bytes, %d of them counted", count, sum, store.bytes)
+	}
+	for i := range 100 { // of one URL, no more than some variants
+		rig.ask(t, "GET", "/", "", "Accept-Language", strconv.Itoa(i))
+	}
+	for key, variants := range store.byKey {
+		if len(variants) > maxVariants {
+			t.Errorf("%q has %d variants", key, len(variants))
+		}
+	}
+}
+
+func TestFallbackOutlivesReloads(t *testing.T) {
+	old := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour)})
+	old.expect(t, "200 first", "GET", "/", "")
+	next := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour), MaxBytes: 1 << 20})
+	next.backend = fallbackDown
+	next.expect(t, "200 first by cached", "GET", "/", "")
+	if err := old.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	next.expect(t, "200 first by cached", "GET", "/", "")
+	if err := next.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if n, ok := lastGoods.References(fallbackPlace{t.Name(), "first"}); ok {
+		t.Errorf("%d still refer to it", n)
+	}
+}
+
+func TestFallbackResponse(t *testing.T) {
+	for _, tc := range []struct {
+		response FallbackResponse
+		want     string
+		header   http.Header
+	}{
+		{FallbackResponse{}, "503  by response", http.Header{"Content-Length": {"0"}, "Retry-After": {"9"}}},
+		{FallbackResponse{Body: "later"}, "503 later by response", http.Header{"Content-Type": {"text/plain; charset=utf-8"}}},
+		{FallbackResponse{Body: `{"a":1}`, StatusCode: 200}, `200 {"a":1} by response`, http.Header{"Content-Type": {"application/json"}}},
+		{FallbackResponse{Body: "<p>", StatusCode: 500, Headers: map[string]string{"content-type": "text/html", "X-A": "b"}}, "500 <p> by response",
+			http.Header{"Content-Type": {"text/html"}, "X-A": {"b"}}},
+		{FallbackResponse{StatusCode: 204}, "204  by response", http.Header{"Content-Length": nil}},
+		{FallbackResponse{Headers: map[string]string{"Retry-After": "60"}}, "503  by response", http.Header{"Retry-After": {"60"}}},
+	} {
+		rig := newFallbackRig(t, &Fallback{Response: &tc.response})
+		rig.backend = fallbackDown
+		header := rig.expect(t, tc.want, "GET", "/", "")
+		for name, values := range tc.header {
+			if fmt.Sprint(header[name]) != fmt.Sprint(values) {
+				t.Errorf("%+v: %s is %q, want %q", tc.response, name, header[name], values)
+			}
+		}
+		rig.expect(t, strings.Fields(tc.want)[0]+"  by response", "HEAD", "/", "")
+	}
+}
+
+func TestFallbackOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"rgate_fallback":       `{}`,
+		"rgate_fallback other": `{"backend":"other"}`,
+		"rgate_fallback off":   `{"disabled":true}`,
+		"rgate_fallback {\n cached 10m\n max_bytes 1MiB\n max_body 1KiB\n backend b\n statuses 500 503\n response later 503\n}": `{"cached":600000000000,"max_bytes":1048576,"max_body":1024,"backend":"b","response":{"body":"later","status_code":503},"statuses":["500","503"]}`,
+		"rgate_fallback {\n response {\n body b\n headers X-A b\n }\n}":                                                         `{"response":{"body":"b","headers":{"X-A":"b"}}}`,
+		"rgate_fallback {\n cached -1s\n}":                                "! cached is negative",
+		"rgate_fallback {\n max_bytes 1MiB\n}":                            "! max_bytes is about kept answers",
+		"rgate_fallback {\n max_body 1MiB\n}":                             "! max_body is about kept answers",
+		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! max_body is more than max_bytes",
+		"rgate_fallback {http.request.header.X}":                          "! \"{http.request.header.X}\" is no backend",
+		"rgate_fallback {\n statuses 404\n}":                              "! 404 says that the client is wrong",
+		"rgate_fallback {\n response a 99\n}":                             "! 99 is not a status",
+		"rgate_fallback {\n response a 204\n}":                            "! an answer with status 204 has no body",
+		"rgate_fallback {\n response {\n headers \"X A\" b\n }\n}":        "! \"X A\" is no name of a header field",
+		"rgate_fallback {\n response {\n headers X-A \"b\nc\"\n }\n}":     "! the value of X-A is more than one line",
+		"rgate_fallback {\n response {\n headers content-length 5\n }\n}": "! content-length belongs to the connection",
+		"rgate_fallback {\n reponse a\n}":                                 "! unrecognized subdirective 'reponse' (did you mean \"response\"?)",
+	} {
+		if got := policyOptions(new(Fallback), text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
+			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+}

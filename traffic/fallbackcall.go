@@ -1,0 +1,289 @@
+package traffic
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// fallbackPlace is what kept answers belong to.
+type fallbackPlace struct{ gateway, backend string }
+
+var lastGoods = caddy.NewUsagePool() // of *lastGood, by fallbackPlace
+
+// Destruct implements caddy.Destructor.
+func (l *lastGood) Destruct() error { return nil }
+
+// storeAt finds the answers that are kept for the backend of a request.
+func (f *Fallback) storeAt(r *http.Request) *lastGood {
+	at := policy.PlaceOf(r)
+	place := fallbackPlace{at.Gateway, at.Backend}
+	if store, ok := f.stores.get(place); ok {
+		return store
+	}
+	return f.stores.add(place, func() (*lastGood, func()) {
+		store, _, _ := lastGoods.LoadOrNew(place, func() (caddy.Destructor, error) { return new(lastGood), nil }) // never fails
+		store.(*lastGood).limit(int64(f.MaxBytes))
+		return store.(*lastGood), func() { _, _ = lastGoods.Delete(place) } // Destruct never fails
+	})
+}
+
+// fallbackCall is a request on its way through the policy, and the writer of its
+// answer: that throws away an answer in place of which the policy has a better one,
+// and keeps a good one.
+type fallbackCall struct {
+	caddyhttp.ResponseWriterWrapper
+	policy   *Fallback
+	w        http.ResponseWriter
+	r        *http.Request
+	exchange policy.Exchange // nil outside of a gateway
+	before   headerMark
+	body     *unread
+	store    *lastGood // nil: no answers are kept
+	key      []byte
+
+	began      bool
+	hijacked   bool
+	status     int
+	thrownAway int         // the status of the answer that was thrown away; 0: none
+	keep       *goodAnswer // that may be kept once it is whole; nil: none
+	length     int64       // what its length is said to be; negative: nothing is said
+}
+
+var fallbackCalls = sync.Pool{New: func() any { return new(fallbackCall) }}
+
+// reset makes the call ready for another request. The mark is overwritten then.
+func (c *fallbackCall) reset() {
+	c.ResponseWriter, c.policy, c.w, c.r, c.exchange, c.body, c.store, c.keep = nil, nil, nil, nil, nil, nil, nil, nil
+	c.began, c.status, c.thrownAway = false, 0, 0
+}
+
+// appendKey appends what the request asks for. Methods have no part in it.
+func (c *fallbackCall) appendKey(key []byte) []byte {
+	scheme := "http"
+	if c.r.TLS != nil {
+		scheme = "https"
+	}
+	for _, part := range [...]string{policy.PlaceOf(c.r).Route, scheme, c.r.Host, c.r.URL.Path, c.r.URL.RawPath, c.r.URL.RawQuery} {
+		key = appendPart(key, part)
+	}
+	return key
+}
+
+// kept returns the kept answer to the request, or nil.
+func (c *fallbackCall) kept() *goodAnswer {
+	if c.store == nil || c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		return nil
+	}
+	return c.store.get(c.key, c.r.Header, time.Now())
+}
+
+func (c *fallbackCall) WriteHeader(status int) {
+	if c.began || status < 200 && status != http.StatusSwitchingProtocols {
+		if c.thrownAway == 0 {
+			c.ResponseWriter.WriteHeader(status)
+		}
+		return
+	}
+	c.began, c.status = true, status
+	if status >= 500 && status <= 599 && c.policy.failing[status-500] && c.hasBetter(status) {
+		c.thrownAway = status
+		return
+	}
+	c.consider(status)
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// hasBetter reports whether there is something in place of an answer.
+func (c *fallbackCall) hasBetter(status int) bool {
+	return c.r.Context().Err() == nil &&
+		(c.policy.Response != nil || c.kept() != nil || c.otherBackend(failure{status: status}) != "")
+}
+
+// consider looks whether the answer that begins may be kept.
+func (c *fallbackCall) consider(status int) {
+	if c.store == nil || c.r.Method != http.MethodGet {
+		return
+	}
+	header, now := c.ResponseWriter.Header(), time.Now()
+	if c.store.isNew(c.key, c.r.Header, now) {
+		return
+	}
+	personal := policy.Authenticated(c.r) || isPersonal(c.r.Header) || c.r.TLS != nil && len(c.r.TLS.PeerCertificates) > 0
+	until, ok := keepable(status, header, personal, now, time.Duration(c.policy.Cached))
+	if !ok {
+		return
+	}
+	c.length = -1
+	if text := header.Get("Content-Length"); text != "" {
+		length, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || length > int64(c.policy.MaxBody) {
+			return
+		}
+		c.length = length
+	}
+	c.keep = &goodAnswer{
+		status: status, header: c.before.change(header), varied: variedBy(c.r.Header, header),
+		at: now, age: ageOf(header), until: until,
+	}
+	if c.length > 0 {
+		c.keep.body = make([]byte, 0, c.length)
+	}
+}
+
+// see takes a part of the body that is written.
+func (c *fallbackCall) see(p []byte) {
+	switch {
+	case c.keep == nil:
+	case int64(len(c.keep.body)+len(p)) > int64(c.policy.MaxBody):
+		c.keep = nil
+	default:
+		c.keep.body = append(c.keep.body, p...)
+	}
+}
+
+// finish keeps the answer, which is whole; or if it was one to a request that has
+// changed something, forgets what was kept.
+func (c *fallbackCall) finish() {
+	if c.store == nil {
+		return
+	}
+	switch c.r.Method {
+	case http.MethodGet:
+		if c.keep != nil && (c.length < 0 || c.length == int64(len(c.keep.body))) {
+			c.keep.key, c.keep.body = string(c.key), bytes.Clone(c.keep.body)
+			c.store.put(c.keep, c.r.Header)
+		}
+	case http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect:
+	default:
+		if c.status < 400 {
+			c.store.forget(c.key)
+		}
+	}
+}
+
+func (c *fallbackCall) start() {
+	if !c.began {
+		c.WriteHeader(http.StatusOK)
+	}
+}
+
+func (c *fallbackCall) Write(p []byte) (int, error) {
+	c.start()
+	if c.thrownAway != 0 {
+		return len(p), nil
+	}
+	n, err := c.ResponseWriter.Write(p)
+	c.see(p[:n])
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (c *fallbackCall) ReadFrom(r io.Reader) (int64, error) {
+	c.start()
+	if c.thrownAway != 0 || c.keep != nil {
+		return io.Copy(onlyWriter{c}, r)
+	}
+	return c.ResponseWriterWrapper.ReadFrom(r)
+}
+
+// FlushError sends what is buffered, which may be nothing but the header.
+func (c *fallbackCall) FlushError() error {
+	c.start()
+	if c.thrownAway != 0 {
+		return nil
+	}
+	return http.NewResponseController(c.ResponseWriter).Flush()
+}
+
+// Hijack hands over the connection as it is.
+func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if c.thrownAway != 0 {
+		return nil, nil, http.ErrNotSupported
+	}
+	conn, buf, err := http.NewResponseController(c.ResponseWriter).Hijack()
+	if err == nil {
+		c.began, c.hijacked, c.keep = true, true, nil
+	}
+	return conn, buf, err
+}
+
+// unread is the body of a request as long as nobody has read from it. A transport
+// may come back to it after its handler has failed.
+type unread struct {
+	io.ReadCloser
+	mu    sync.Mutex // held while it is read for the first time
+	began bool       // Guarded by mu.
+	given bool       // to somebody else. Guarded by mu.
+}
+
+// unreadBody watches the body of a request, if it has one that may be needed again.
+func unreadBody(r *http.Request, exchange policy.Exchange) *unread {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil {
+		return nil
+	}
+	body := &unread{ReadCloser: r.Body}
+	r.Body = body
+	return body
+}
+
+var errGiven = errors.New("the request has been given to another backend")
+
+func (b *unread) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	b.began = true
+	given := b.given
+	b.mu.Unlock()
+	if given {
+		return 0, errGiven
+	}
+	return b.ReadCloser.Read(p)
+}
+
+// Close closes the body if it was read from. The server closes it in any case.
+func (b *unread) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.began || b.given {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
+
+// untouched reports whether all of the body is left. Nil has none.
+func (b *unread) untouched() bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.began
+}
+
+// give puts the body back into the request, and keeps it from whoever had it.
+func (b *unread) give(r *http.Request) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.given = true
+	r.Body = b.ReadCloser
+}
+
+// Interface guards
+var (
+	_ http.Hijacker = (*fallbackCall)(nil)
+	_ io.ReaderFrom = (*fallbackCall)(nil)
+)
