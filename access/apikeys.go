@@ -87,16 +87,14 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	return nil
 }
 
-// stop lets go of what start has acquired.
+// stop lets go of what start has acquired. Requests that are under way may go on.
 func (a *APIKeys) stop() error {
 	var errs [2]error
 	if a.counts != nil {
-		a.counts = nil
 		errs[0] = releaseLimiter(sharedTable)
 	}
-	if file := a.file; file != nil {
-		a.file = nil
-		errs[1] = file.close()
+	if a.file != nil {
+		errs[1] = a.file.close()
 	}
 	return errors.Join(errs[:]...)
 }

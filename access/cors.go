@@ -302,13 +302,16 @@ func (p *CORS) editHeader(header http.Header, origin string) {
 // removeCORS removes all that a response says of CORS. Going through the whole
 // header instead would take longer.
 func removeCORS(header http.Header) {
+	fields := len(header)
 	delete(header, "Access-Control-Allow-Origin")
 	delete(header, "Access-Control-Allow-Credentials")
 	delete(header, "Access-Control-Allow-Methods")
 	delete(header, "Access-Control-Allow-Headers")
 	delete(header, "Access-Control-Expose-Headers")
-	delete(header, "Access-Control-Max-Age")
-	delete(header, "Access-Control-Allow-Private-Network")
+	if len(header) < fields { // the others mean nothing alone, and are not looked for
+		delete(header, "Access-Control-Max-Age")
+		delete(header, "Access-Control-Allow-Private-Network")
+	}
 }
 
 // addVary says that a response depends on a field of the request, unless it says so

@@ -53,6 +53,7 @@ func identityOf(r *http.Request) *identity {
 // identify adds what a policy has found out to the identity of a request: for the
 // policies after it, for placeholders, and in the header that the backend gets.
 func identify(r *http.Request, found identity) {
+	policy.Authenticate(r)
 	who, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity)
 	if !ok {
 		who = new(identity)

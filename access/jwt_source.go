@@ -45,8 +45,8 @@ type document struct {
 
 const (
 	// How long a request waits for keys, and how many of them do.
-	keyPatience = time.Second
-	maxQueuedRefreshes  = 256
+	keyPatience        = time.Second
+	maxQueuedRefreshes = 256
 
 	// How often requests can have the document read, at most.
 	minKeyInterval  = 5 * time.Second

@@ -2,11 +2,14 @@ package caddyfile
 
 import (
 	"cmp"
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/policy"
@@ -24,8 +27,8 @@ var holders = map[reflect.Type]string{
 
 // held is a policy that stands on a holder.
 type held struct {
-	rank    int
-	options map[string]any
+	rank   int
+	module json.RawMessage
 }
 
 // policy reads a policy under its short name:
@@ -49,8 +52,19 @@ func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	if err != nil {
 		return held{}, true, err
 	}
-	options["handler"] = name
-	return held{policy.Rank(name), options}, true, nil
+	// As its own type writes it, so that what says nothing is left out.
+	decoded := module.New()
+	encoded, err := json.Marshal(options)
+	if err == nil {
+		err = caddy.StrictUnmarshalJSON(encoded, decoded)
+	}
+	if err == nil {
+		encoded, err = moduleObject(decoded, "handler", name)
+	}
+	if err != nil {
+		return held{}, true, r.failAt(path, "%s is not valid: %s", path, reason(err))
+	}
+	return held{policy.Rank(name), encoded}, true, nil
 }
 
 // policyOptions rewrites the shorter spellings of a policy as the map of its options.
@@ -83,7 +97,7 @@ func hold(object map[string]any, list string, policies []held) {
 	handlers, _ := object[list].([]any)
 	slices.SortStableFunc(policies, func(a, b held) int { return cmp.Compare(a.rank, b.rank) })
 	for _, p := range policies {
-		handlers = append(handlers, p.options)
+		handlers = append(handlers, p.module)
 	}
 	object[list] = handlers
 }

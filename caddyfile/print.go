@@ -264,19 +264,43 @@ func (p *printer) backend(path string, b *gateway.Backend) {
 	if b.Retries != nil {
 		p.line(path+".retries", "retries", strconv.Itoa(*b.Retries))
 	}
-	if t := b.Timeouts; t != nil {
-		p.block(path+".timeouts", "timeouts", nil, func() {
-			p.duration(path+".timeouts.dial", "dial", t.Dial)
-			p.duration(path+".timeouts.first_byte", "first_byte", t.FirstByte)
-			p.duration(path+".timeouts.total", "total", t.Total)
-		})
-	}
+	p.retryBudget(path+".retry_budget", b.RetryBudget)
+	p.timeouts(path+".timeouts", b.Timeouts)
 	if b.ProxyRaw != nil {
 		p.fails(path+".proxy", "Print knows no Caddyfile for proxy: leave it out here, and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand")
 	}
 	if len(b.AroundRaw) > 0 {
 		p.block(path+".around", "around", nil, func() { p.handlers(path+".around", b.AroundRaw) })
 	}
+}
+
+func (p *printer) timeouts(path string, t *gateway.Timeouts) {
+	if t == nil {
+		return
+	}
+	p.block(path, "timeouts", nil, func() {
+		p.duration(path+".dial", "dial", t.Dial)
+		p.duration(path+".first_byte", "first_byte", t.FirstByte)
+		p.duration(path+".total", "total", t.Total)
+	})
+}
+
+func (p *printer) retryBudget(path string, o *gateway.RetryBudget) {
+	if o == nil {
+		return
+	}
+	ratio, perSecond := "", ""
+	if o.Ratio != nil {
+		ratio = strconv.FormatFloat(*o.Ratio, 'g', -1, 64)
+	}
+	if o.MinPerSecond != nil {
+		perSecond = strconv.Itoa(*o.MinPerSecond)
+	}
+	if ratio == "" && perSecond != "" {
+		p.block(path, "retry_budget", nil, func() { p.option(path+".min_per_second", "min_per_second", perSecond) })
+		return
+	}
+	p.line(path, "retry_budget", nonEmpty(ratio, perSecond)...)
 }
 
 // handlers writes rgate's own handlers, whose subdirectives are their JSON keys.

@@ -36,6 +36,7 @@ func (p *printer) route(path string, rt *gateway.Route) {
 	if rt.StripPrefix {
 		p.line(path+".strip_prefix", "strip_prefix")
 	}
+	p.timeouts(path+".timeouts", rt.Timeouts)
 	p.deprecated(path+".deprecated", rt.Deprecated)
 	if len(rt.Backends) > 0 {
 		p.block(path+".backends", "backends", nil, func() {

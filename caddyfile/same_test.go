@@ -39,6 +39,7 @@ routes:
     methods: [GET, POST]
     hosts: [api.example.com, "*.example.org"]
     strip_prefix: true
+    timeouts: {dial: 1s, first_byte: 5s, total: 30s}
     handle:
       - handler: subroute
         routes:
@@ -80,6 +81,7 @@ backends:
     host_port: true
     lb_policy: {policy: header, field: X-User, fallback: {policy: least_conn}}
     retries: 0
+    retry_budget: {ratio: 0.1, min_per_second: 5}
     timeouts: {dial: 500ms, first_byte: 1m30s, total: 2h}
     proxy:
       flush_interval: -1ns
@@ -132,6 +134,7 @@ backends:
 				fallback least_conn
 			}
 			retries 0
+			retry_budget 0.1 5
 			timeouts {
 				dial 500ms
 				first_byte 1m30s
@@ -158,6 +161,11 @@ backends:
 			hosts api.example.com
 			hosts *.example.org
 			strip_prefix
+			timeouts {
+				dial 1s
+				first_byte 5s
+				total 30s
+			}
 			stats /payment-figures {
 				name payment
 			}
@@ -217,6 +225,7 @@ backends:
 			{
 				"path_prefix": "/api/payment", "name": "pay", "match": "segment", "methods": ["GET", "POST"],
 				"hosts": ["api.example.com", "*.example.org"], "strip_prefix": true, "backend": "payment",
+				"timeouts": {"dial": 1000000000, "first_byte": 5000000000, "total": 30000000000},
 				"handle": [
 					{"handler": "subroute", "routes": [
 						{"handle": [{"handler": "rgate_stats", "path": "/payment-figures", "name": "payment"}]},
@@ -246,7 +255,7 @@ backends:
 				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "register": true, "port": 8080,
 				"network": "front", "scheme": "https", "health": "any", "host_port": true,
 				"lb_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "least_conn"}},
-				"retries": 0, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
+				"retries": 0, "retry_budget": {"ratio": 0.1, "min_per_second": 5}, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
 				"proxy": {"flush_interval": -1, "transport": {"protocol": "http", "tls": {"insecure_skip_verify": true}}},
 				"around": [{"handler": "encode", "encodings": {"gzip": {}}, "prefer": ["gzip"]}]
 			},

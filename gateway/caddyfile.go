@@ -58,6 +58,7 @@ func init() {
 //
 //	        lb_policy <name> [<options...>]
 //	        retries   <number>
+//	        retry_budget [<ratio> [<min_per_second>]]
 //	        timeouts {
 //	            dial       <duration>
 //	            first_byte <duration>
@@ -80,6 +81,7 @@ func init() {
 //	        headers <field> <value...> | !<field>
 //	        query   <key=value...>
 //	        strip_prefix
+//	        timeouts { ... }
 //	        deprecated {
 //	            since  <date>
 //	            sunset <date>
@@ -336,7 +338,9 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		b.Retries = new(int)
 		return p.number(at, b.Retries)
 	case "timeouts":
-		return p.timeouts(at, b)
+		return p.timeouts(at, &b.Timeouts)
+	case "retry_budget":
+		return p.retryBudget(at, b)
 	case "proxy":
 		return p.proxy(at, b)
 	case "around":
@@ -344,7 +348,7 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		return err
 	}
 	return p.unrecognized("match_labels", "dial", "register", "port", "network", "scheme", "health", "host_port",
-		"lb_policy", "retries", "timeouts", "proxy", "around")
+		"lb_policy", "retries", "retry_budget", "timeouts", "proxy", "around")
 }
 
 func (p *parser) policy(path string, b *Backend) error {

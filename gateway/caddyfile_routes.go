@@ -9,7 +9,7 @@ import (
 
 // The subdirectives that an unknown word in a route or group may stand for.
 var (
-	routeOptions = []string{"name", "match", "methods", "hosts", "headers", "query", "strip_prefix", "deprecated", "backends", "sticky_key"}
+	routeOptions = []string{"name", "match", "methods", "hosts", "headers", "query", "strip_prefix", "timeouts", "deprecated", "backends", "sticky_key"}
 	groupOptions = []string{"hosts", "headers", "query", "deprecated", "route", "group"}
 )
 
@@ -65,6 +65,8 @@ func (p *parser) routeOption(path string, rt *Route) (known bool, err error) {
 		return true, p.query(at, (*map[string][]string)(&rt.Query))
 	case "strip_prefix":
 		return true, p.flag(at, &rt.StripPrefix)
+	case "timeouts":
+		return true, p.timeouts(at, &rt.Timeouts)
 	case "deprecated":
 		return true, p.deprecated(at, &rt.Deprecated)
 	case "backends":

@@ -77,15 +77,14 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
 			name, policy.Suggest(name, known), strings.Join(known, ", "))
 	}
-	// Caddy puts the name of the directive and the place of the block around an
-	// error that says where it is.
+	// Caddy puts the place of the block behind an error that says where it is.
 	if inner := placedTwice.FindStringSubmatch(err.Error()); inner != nil {
 		return errors.New(inner[1])
 	}
 	return err
 }
 
-var placedTwice = regexp.MustCompile(`^parsing caddyfile tokens for '\w+': (.+, at [^,]+:\d+), at [^,]+:\d+$`)
+var placedTwice = regexp.MustCompile(`^(.+, at [^,]+:\d+), at [^,]+:\d+$`)
 
 // once reports a subdirective that is given for the second time, and remembers
 // where the first one was.
@@ -187,24 +186,25 @@ func (p *parser) labels(path string, b *Backend) error {
 	return nil
 }
 
-func (p *parser) timeouts(path string, b *Backend) error {
+func (p *parser) timeouts(path string, target **Timeouts) error {
 	if err := p.once(path); err != nil {
 		return err
 	}
 	if p.NextArg() {
 		return p.Errf("timeouts has a block, such as 'timeouts { dial 3s }' over several lines")
 	}
-	b.Timeouts = new(Timeouts)
+	t := new(Timeouts)
+	*target = t
 	for nesting := p.Nesting(); p.NextBlock(nesting); {
 		at := path + "." + p.Val()
 		var err error
 		switch p.Val() {
 		case "dial":
-			err = p.duration(at, &b.Timeouts.Dial)
+			err = p.duration(at, &t.Dial)
 		case "first_byte":
-			err = p.duration(at, &b.Timeouts.FirstByte)
+			err = p.duration(at, &t.FirstByte)
 		case "total":
-			err = p.duration(at, &b.Timeouts.Total)
+			err = p.duration(at, &t.Total)
 		default:
 			err = p.unrecognized("dial", "first_byte", "total")
 		}
@@ -213,6 +213,17 @@ func (p *parser) timeouts(path string, b *Backend) error {
 		}
 	}
 	return nil
+}
+
+// retryBudget reads `retry_budget [<ratio> [<min_per_second>]]`, or a block of them.
+func (p *parser) retryBudget(path string, b *Backend) error {
+	if err := p.once(path); err != nil {
+		return err
+	}
+	b.RetryBudget = new(RetryBudget)
+	d := p.NewFromNextSegment()
+	d.Next() // the subdirective's name
+	return policy.Unmarshal(d, b.RetryBudget)
 }
 
 func (p *parser) unrecognized(known ...string) error {

@@ -44,7 +44,10 @@ func problemf(path, format string, args ...any) *Problem {
 	return &Problem{Path: path, Message: fmt.Sprintf(format, args...)}
 }
 
-const maxRetries = 10
+const (
+	maxRetries        = 10
+	maxRetryPerSecond = 1000
+)
 
 // Check reports the first thing wrong with the configuration, as a *Problem. It
 // starts nothing, so that a configuration can be judged before it is loaded.
@@ -105,18 +108,40 @@ func (b *Backend) check(path string) error {
 	if b.Retries != nil && (*b.Retries < 0 || *b.Retries > maxRetries) {
 		return problemf(path+".retries", "%d is out of range: use 0 (none) to %d", *b.Retries, maxRetries)
 	}
-	if t := b.Timeouts; t != nil {
-		if t.Dial < 0 {
-			return problemf(path+".timeouts.dial", "a dial needs a bound: use a positive duration such as 3s")
-		}
-		if t.Total < 0 {
-			return problemf(path+".timeouts.total", "is negative: leave it out for no bound")
-		}
+	if err := b.RetryBudget.check(path + ".retry_budget"); err != nil {
+		return err
+	}
+	if err := b.Timeouts.check(path + ".timeouts"); err != nil {
+		return err
 	}
 	if err := b.checkPolicy(path); err != nil {
 		return err
 	}
 	return b.checkProxy(path)
+}
+
+func (t *Timeouts) check(path string) error {
+	switch {
+	case t == nil:
+		return nil
+	case t.Dial < 0:
+		return problemf(path+".dial", "a dial needs a bound: use a positive duration such as 3s")
+	case t.Total < 0:
+		return problemf(path+".total", "is negative: leave it out for no bound")
+	}
+	return nil
+}
+
+func (o *RetryBudget) check(path string) error {
+	switch {
+	case o == nil:
+		return nil
+	case o.Ratio != nil && !(*o.Ratio >= 0 && *o.Ratio <= 1):
+		return problemf(path+".ratio", "%v is no share: use 0 to 1, such as 0.2", *o.Ratio)
+	case o.MinPerSecond != nil && (*o.MinPerSecond < 0 || *o.MinPerSecond > maxRetryPerSecond):
+		return problemf(path+".min_per_second", "%d is out of range: use 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
+	}
+	return nil
 }
 
 func (b *Backend) checkAddresses(path string) error {

@@ -32,6 +32,9 @@ func (g *Gateway) checkRoutes(backends []string) error {
 				return err
 			}
 		}
+		if err := rt.Timeouts.check(rt.at + ".timeouts"); err != nil {
+			return err
+		}
 		if err := rt.checkBackends(backends); err != nil {
 			return err
 		}

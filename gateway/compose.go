@@ -89,6 +89,16 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	return ""
 }
 
+// alwaysIn returns those of the gateway's policies that every answer needs, also one
+// to a request that no route takes: its identifier, what makes browsers careful, and
+// that pages may read it.
+func alwaysIn(gateway []caddyhttp.MiddlewareHandler) []composed {
+	return slices.DeleteFunc(compose(gateway), func(c composed) bool {
+		rank := rankOf(c.handler)
+		return rank == 0 || rank > policy.Rank("rgate_cors")
+	})
+}
+
 // withinLimit returns the index of the first of the handlers that the backend's time
 // limit includes: those that come last and are the backend's own, except for the ones
 // that are to act when the time is over.

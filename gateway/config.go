@@ -126,6 +126,10 @@ type Route struct {
 	// what comes before the `*` at its end. Default: false.
 	StripPrefix bool `json:"strip_prefix,omitempty"`
 
+	// How long to wait for the backend, in place of what it says itself. Default:
+	// the backend's time limits.
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+
 	// Handlers that run before the backend's, in this order; policies in their own.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
@@ -142,9 +146,11 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
-	pattern pattern // nil: path_prefix is a prefix
-	name    string
-	shares  []share
+	pattern    pattern // nil: path_prefix is a prefix
+	preflights bool    // whether a policy answers preflights for it
+	name       string
+	shares     []share
+	limits     limits
 }
 
 // Share is a backend that gets a share of a route's requests.
@@ -227,6 +233,10 @@ type Backend struct {
 	// Default: 2.
 	Retries *int `json:"retries,omitempty"`
 
+	// How many of the requests may be such retries, so that they do not multiply an
+	// overload. Default: no bound.
+	RetryBudget *RetryBudget `json:"retry_budget,omitempty"`
+
 	// How long to wait for the backend.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
@@ -255,4 +265,16 @@ type Timeouts struct {
 	// answer had not begun, else the connection is cut. It bounds WebSockets and
 	// streams as well. Default: no bound.
 	Total caddy.Duration `json:"total,omitempty"`
+}
+
+// RetryBudget bounds how many requests are sent to a backend again. What is beyond
+// it is answered as it failed.
+type RetryBudget struct {
+	// The share of the requests of the last ten seconds that may be retries, 0 to
+	// 1. Default: 0.2.
+	Ratio *float64 `json:"ratio,omitempty" caddyfile:"arg"`
+
+	// How many retries there may be each second whatever the share, 0 to 1000; ten
+	// times as many at once. Default: 10.
+	MinPerSecond *int `json:"min_per_second,omitempty" caddyfile:"arg"`
 }

@@ -27,6 +27,11 @@ type exchange struct {
 
 	failure string // why the backend did not answer
 
+	guard policy.Guard // whom to ask about upstreams; nil: nobody
+
+	// spent is set once the backend's retries have used up their budget.
+	spent bool
+
 	// timedOut is set once an upstream had the request and did not answer in time:
 	// no other one shall be kept busy with it.
 	timedOut bool
@@ -86,12 +91,25 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 	return true, b.alone.ServeHTTP(w, r)
 }
 
+// Attach makes a detached copy of the request one of the same route and backend (see
+// policy.Detach).
+func (ex *exchange) Attach(r *http.Request) {
+	attached := begin(r, ex.gateway, ex.route)
+	attached.backend, attached.path = ex.backend, ex.path
+}
+
 // LogDetails implements stats.LogDetails.
 func (ex *exchange) LogDetails() (container, failure string) {
 	if target := ex.target(); target != nil {
 		container = target.Container
 	}
 	return container, ex.failure
+}
+
+// Guard implements policy.Guarded.
+func (ex *exchange) Guard(guard policy.Guard) (before policy.Guard) {
+	before, ex.guard = ex.guard, guard
+	return before
 }
 
 // target returns the container that the last attempt went to, or nil.

@@ -39,7 +39,10 @@ type state struct {
 	stats    *stats.Handle
 	unrouted *stats.Series
 	registry *registry // nil: nobody may register
-	logger   *zap.Logger
+
+	// The gateway's policies that requests without a route pass, too.
+	always []composed
+	logger *zap.Logger
 }
 
 // Provision sets the gateway up. It does not wait for Docker.
@@ -99,6 +102,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
 	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
+	g.always = alwaysIn(common)
 	used := make(map[string]bool, len(backends))
 	var routes []*Route
 	for _, rt := range g.allRoutes() {
@@ -148,9 +152,13 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 		}
 		announced = fields
 	}
+	rt.limits = rt.Timeouts.limits()
 	rt.shares = rt.newShares()
 	for i := range rt.shares {
 		s := &rt.shares[i]
+		if err := backends[s.backend].limit(ctx, rt.limits); err != nil {
+			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
+		}
 		handler := answerFailures(g.logger, rt.way(levels, backends[s.backend]))
 		if announced != nil {
 			handler = announcing(announced, handler)
@@ -164,8 +172,9 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 // the handlers of the levels down to the route.
 func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyhttp.Handler {
 	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
+	rt.preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
 	last := withinLimit(handlers, len(levels))
-	way := b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
+	way := b.within(rt.Timeouts, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
 		way = introducing(way)
 	}
@@ -224,10 +233,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
-		return g.unrouted.Serve(w, r, g.notRouted(allowed))
+		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)))
 	}
 	if g.router.misleading(r, route) {
-		return g.unrouted.Serve(w, r, caddyhttp.HandlerFunc(refusePath))
+		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(refusePath)))
 	}
 	g.protectIdentity(r)
 	ex := begin(r, g, route)

@@ -61,13 +61,20 @@ func (j joined) ResetCache(r *http.Request) error {
 }
 
 // untried is a selection policy that chooses by another one among the upstreams
-// that the request has not been to.
-type untried struct{ reverseproxy.Selector }
+// that the request has not been to, as long as the backend's retries are within
+// their budget.
+type untried struct {
+	reverseproxy.Selector
+	budget *budget
+}
 
 // Select implements reverseproxy.Selector.
 func (u untried) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	ex := exchangeOf(r)
 	if ex.dial != "" { // an attempt before this one failed
+		if ex.spent = ex.spent || !u.budget.retry(); ex.spent {
+			return nil
+		}
 		ex.tried = append(ex.tried, ex.dial)
 		fresh := make(reverseproxy.UpstreamPool, 0, len(pool))
 		for _, upstream := range pool {
@@ -80,7 +87,11 @@ func (u untried) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.
 	if len(pool) == 0 {
 		return nil
 	}
-	chosen := u.Selector.Select(pool, r, w)
+	selector := u.Selector
+	if ex.guard != nil {
+		selector = watched{selector, ex.guard}
+	}
+	chosen := selector.Select(pool, r, w)
 	if chosen != nil {
 		ex.dial = chosen.Dial
 	}
@@ -88,8 +99,14 @@ func (u untried) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.
 }
 
 // transport is Caddy's HTTP transport, in the scheme that the chosen container
-// asks for.
+// asks for, and within the time limits of the route.
 type transport struct {
+	speakers
+	limited map[limits]speakers // for routes with limits of their own
+}
+
+// speakers are transports that differ in their scheme alone.
+type speakers struct {
 	*reverseproxy.HTTPTransport
 	schemes map[string]*reverseproxy.HTTPTransport // nil: the same for all
 }
@@ -104,16 +121,29 @@ type clock interface {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ex := exchangeOf(r)
-	via := t.HTTPTransport
-	if t.schemes != nil {
+	by := t.speakers
+	if ex.route.limits != (limits{}) {
+		if own, ok := t.limited[ex.route.limits]; ok {
+			by = own
+		}
+	}
+	via := by.HTTPTransport
+	if by.schemes != nil {
 		r.URL.Scheme = "" // of an attempt before
-		if target := ex.target(); target != nil && t.schemes[target.Scheme] != nil {
-			via = t.schemes[target.Scheme]
+		if target := ex.target(); target != nil && by.schemes[target.Scheme] != nil {
+			via = by.schemes[target.Scheme]
 		}
 	}
 	response, err := via.RoundTrip(r)
 	if err != nil {
 		ex.timedOut = ex.timedOut || isTimeout(err)
+	}
+	if ex.guard != nil {
+		status := 0
+		if err == nil {
+			status = response.StatusCode
+		}
+		ex.guard.Left(status, err)
 	}
 	return response, err
 }

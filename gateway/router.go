@@ -150,7 +150,7 @@ func (s *search) try(at place) bool {
 		if !route.takesPath(s.path) || !route.takesHost(s.host) || !route.takesRest(s.request) {
 			continue
 		}
-		if route.takesMethod(s.request.Method) {
+		if route.takesMethod(s.request.Method) || route.preflights && route.takesPreflight(s.request) {
 			s.found = route
 			return true
 		}
@@ -184,6 +184,13 @@ func (rt *Route) takesPath(path string) bool {
 func (rt *Route) takesMethod(method string) bool {
 	return len(rt.Methods) == 0 || slices.Contains(rt.Methods, method) ||
 		method == http.MethodHead && slices.Contains(rt.Methods, http.MethodGet)
+}
+
+// takesPreflight reports whether a request asks, for a browser, if the route would
+// take a request of some method. The route's own policy answers that.
+func (rt *Route) takesPreflight(r *http.Request) bool {
+	method := r.Header["Access-Control-Request-Method"]
+	return r.Method == http.MethodOptions && len(method) == 1 && r.Header["Origin"] != nil && rt.takesMethod(method[0])
 }
 
 // takesRest reports whether the conditions on headers and the query hold.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,6 +34,8 @@ type service struct {
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
 	registry   *registry                     // nil: nobody registers for it
+	transport  *transport                    // nil: not one of HTTP
+	budget     *budget                       // nil: retries have none
 	around     []caddyhttp.MiddlewareHandler
 	alone      caddyhttp.Handler // what stands around it, without any route
 	called     []string          // its name, as a header field has it
@@ -62,7 +65,8 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	case b.containers != nil:
 		b.proxy.DynamicUpstreams = containers{b.containers}
 	}
-	b.proxy.LoadBalancing.SelectionPolicy = untried{b.proxy.LoadBalancing.SelectionPolicy}
+	b.budget = b.RetryBudget.start()
+	b.proxy.LoadBalancing.SelectionPolicy = untried{b.proxy.LoadBalancing.SelectionPolicy, b.budget}
 	if b.proxy.LoadBalancing.RetryMatch == nil {
 		b.proxy.LoadBalancing.RetryMatch = caddyhttp.MatcherSets{{repeatable{}}}
 	}
@@ -74,27 +78,37 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	}
 	handlers := compose(b.around)
 	last := withinLimit(handlers, 0)
-	b.alone = chain(handlers[:last], b.within(chain(handlers[last:], caddyhttp.HandlerFunc(b.forward))))
+	b.alone = chain(handlers[:last], b.within(nil, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward))))
 	b.called = []string{b.Name}
 	return nil
 }
 
-// within bounds how long a handler of the backend may take.
-func (b *Backend) within(next caddyhttp.Handler) caddyhttp.Handler {
-	if b.Timeouts == nil || b.Timeouts.Total <= 0 {
+// within bounds how long a handler of the backend may take, by the time limits of
+// the route if they say so, else by the backend's own.
+func (b *Backend) within(route *Timeouts, next caddyhttp.Handler) caddyhttp.Handler {
+	total := cmp.Or(route.total(), b.Timeouts.total())
+	if total <= 0 {
 		return next
 	}
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Duration(b.Timeouts.Total))
+		ctx, cancel := context.WithTimeout(r.Context(), total)
 		defer cancel()
 		return next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
+func (t *Timeouts) total() time.Duration {
+	if t == nil {
+		return 0
+	}
+	return time.Duration(t.Total)
+}
+
 // forward is the innermost handler of a backend: the proxy.
 func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	ex := exchangeOf(r)
-	ex.set, ex.dial, ex.tried, ex.timedOut = nil, "", nil, false
+	ex.set, ex.dial, ex.tried, ex.timedOut, ex.spent = nil, "", nil, false, false
+	b.budget.request()
 	keepPathBytes(r)
 	r.Header[policy.HeaderGatewayService] = b.called
 	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {
@@ -220,41 +234,4 @@ func (b *Backend) httpTransport(transport proxyOptions) {
 	// An answer reaches the client as the container made it.
 	transport.suggest("compression", false)
 	transport.speak(b.Scheme)
-}
-
-// wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
-// If the containers may say which scheme they speak, each scheme gets one.
-func (b *Backend) wrapTransport(ctx caddy.Context, options proxyOptions) error {
-	inner := b.proxy.Transport
-	outer, timed := inner.(clock)
-	if timed {
-		inner = outer.Unwrap()
-	}
-	base, ok := inner.(*reverseproxy.HTTPTransport)
-	if !ok {
-		return nil
-	}
-	wrapped := &transport{HTTPTransport: base}
-	b.proxy.Transport = wrapped
-	if timed {
-		b.proxy.Transport = outer.Around(wrapped)
-	}
-	if b.containers == nil || b.Scheme != "" {
-		return nil
-	}
-	wrapped.schemes = make(map[string]*reverseproxy.HTTPTransport, 2)
-	for _, scheme := range []string{"https", "h2c"} {
-		own, err := options.object("transport")
-		if err != nil {
-			return err
-		}
-		delete(own, "protocol")
-		own.speak(scheme)
-		module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(own, nil))
-		if err != nil {
-			return err
-		}
-		wrapped.schemes[scheme] = module.(*reverseproxy.HTTPTransport)
-	}
-	return nil
 }

@@ -255,3 +255,43 @@ backends: [{name: web, match_labels: {app_name: $APP}}, {name: nosy, dial: [%q]}
 		}
 	})
 }
+
+// A preflight asks about another method than its own, and every answer of a gateway
+// has what the gateway's own policies put into it.
+func TestPreflightsFindTheirRoute(t *testing.T) {
+	t.Parallel()
+	dial := nosyBackend(t)
+	g := startGateway(t, `
+request_id: true
+cors: https://app.example.com
+routes:
+  - {path_prefix: /a, methods: [PUT], backend: web}
+  - {path_prefix: /b, methods: [GET], backend: web, cors: false}
+backends: [{name: web, dial: ["`+dial+`"]}]
+`)
+	ask := func(method, target, about string) answer {
+		headers := []string{"Origin", "https://app.example.com"}
+		if about != "" {
+			headers = append(headers, "Access-Control-Request-Method", about)
+		}
+		return g.ask(t, method, target, "", headers...)
+	}
+	for _, tc := range []struct {
+		what, method, target, about string
+		status                      int
+		allowed                     bool
+	}{
+		{"a preflight for a method that a route takes", "OPTIONS", "/a", "PUT", http.StatusNoContent, true},
+		{"for one that it does not take, so that the page can read the 405", "OPTIONS", "/a", "DELETE", http.StatusNoContent, true},
+		{"the request that follows", "DELETE", "/a", "", http.StatusMethodNotAllowed, true},
+		{"no preflight", "OPTIONS", "/a", "", http.StatusMethodNotAllowed, true},
+		{"a request that no route takes", "GET", "/nowhere", "", http.StatusNotFound, true},
+		{"a request of a route without CORS", "GET", "/b", "", http.StatusOK, false},
+	} {
+		got := ask(tc.method, tc.target, tc.about)
+		origin := got.header.Get("Access-Control-Allow-Origin")
+		if got.status != tc.status || (origin == "https://app.example.com") != tc.allowed || got.header.Get("X-Request-ID") == "" {
+			t.Errorf("%s: got %d %v", tc.what, got.status, got.header)
+		}
+	}
+}

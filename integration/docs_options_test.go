@@ -26,6 +26,10 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"gateway.RetryBudget":       reflect.TypeFor[rgateway.RetryBudget](),
+	"traffic.CircuitBreaker":    reflect.TypeFor[rtraffic.CircuitBreaker](),
+	"traffic.Concurrency":       reflect.TypeFor[rtraffic.Concurrency](),
+	"traffic.Cache":             reflect.TypeFor[rtraffic.Cache](),
 	"traffic.Transform":         reflect.TypeFor[rtraffic.Transform](),
 	"traffic.TransformRequest":  reflect.TypeFor[rtraffic.TransformRequest](),
 	"traffic.TransformResponse": reflect.TypeFor[rtraffic.TransformResponse](),
@@ -154,7 +158,7 @@ func steeringLabels(t *testing.T) []string {
 
 // metricNames are what the collectors describe.
 func metricNames(t *testing.T) []string {
-	return literalsIn(t, "../*/metrics.go", func(n ast.Node) (string, bool) {
+	return literalsIn(t, "../*/*metrics.go", func(n ast.Node) (string, bool) {
 		call, ok := n.(*ast.CallExpr)
 		if !ok || len(call.Args) == 0 {
 			return "", false

@@ -136,6 +136,10 @@ routes:
   - path_prefix: /pem
     backend: web
     jwt: {algorithms: [RS256], public_key_file: "$KEY", issuer: "https://id.example.com", audience: [web, api]}
+  - path_prefix: /scoped
+    backend: web
+    jwt: {algorithms: [RS256], public_key_file: "$KEY"}
+    require: {scopes: [pay]}
   - path_prefix: /jwks
     backend: web
     jwt: {algorithms: [ES256], jwks_url: "$ID/keys"}
@@ -180,7 +184,8 @@ backends:
 		{name: "wrong issuer", path: "/pem", token: rs(map[string]any{"iss": "https://id.example.org"}), status: 401, challenge: invalid},
 		{name: "wrong audience", path: "/pem", token: rs(map[string]any{"aud": "app"}), status: 401, challenge: invalid},
 		{name: "valid", path: "/pem", token: rs(nil), status: 200},
-		// A token without a scope that `require` asks for: 403, which is that policy's.
+		{name: "missing scope", path: "/scoped", token: rs(nil), status: 403, challenge: `error="insufficient_scope", scope="pay"`},
+		{name: "right scope", path: "/scoped", token: rs(map[string]any{"scope": "read pay"}), status: 200},
 
 		{name: "valid, keys of an address", path: "/jwks", token: es("first", first), status: 200},
 		{name: "valid, keys of an issuer", path: "/discovery", token: es("first", first), status: 200},

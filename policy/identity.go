@@ -55,3 +55,18 @@ func lookalike(name string) bool {
 	}
 	return isConsumer(name)
 }
+
+const authenticatedVar = "rgate.authenticated"
+
+// Authenticate notes that somebody in particular has sent a request. What is kept
+// for others, such as a cache, must take it as it takes one with an Authorization
+// field, which may have been hidden from the backend.
+func Authenticate(r *http.Request) {
+	caddyhttp.SetVar(r.Context(), authenticatedVar, true)
+}
+
+// Authenticated reports whether somebody in particular has sent a request: whom a
+// policy has authenticated, or who sends credentials.
+func Authenticated(r *http.Request) bool {
+	return caddyhttp.GetVar(r.Context(), authenticatedVar) != nil || r.Header["Authorization"] != nil
+}

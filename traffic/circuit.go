@@ -1,0 +1,179 @@
+package traffic
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// circuits are the states of all circuit breakers, by circuitKey, so that they
+// outlive reloads.
+var circuits = caddy.NewUsagePool()
+
+// circuitKey is what a state belongs to. One whose options are others is another.
+type circuitKey struct {
+	gateway, backend, name string
+	breakerOptions
+	perContainer bool
+	owner        *CircuitBreaker // outside of a gateway, if it has no name
+}
+
+// circuit is the state of a backend's circuit breaker.
+type circuit struct {
+	circuitKey
+	whole *breaker
+	end   func() // of publishing it
+
+	troubled atomic.Int32 // how many containers' breakers are not closed
+
+	mu         sync.Mutex
+	containers map[string]*breaker // by address, in place of whole. Guarded by mu.
+	pruneAt    int                 // how many of them are too many. Guarded by mu.
+	gone       [3]uint64           // what those that were forgotten had entered. Guarded by mu.
+}
+
+// Destruct implements caddy.Destructor.
+func (c *circuit) Destruct() error {
+	c.end()
+	return nil
+}
+
+var processStart = time.Now()
+
+// sinceStart is a monotonic clock.
+func sinceStart() time.Duration { return time.Since(processStart) }
+
+// circuitAt returns the state for the backend of a place.
+func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
+	place.Route = ""
+	if c, ok := p.circuits.get(place); ok {
+		return c
+	}
+	return p.circuits.add(place, func() (*circuit, func()) {
+		key := circuitKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, breakerOptions: p.options}
+		inGateway := place != policy.Place{}
+		key.perContainer = p.PerContainer && inGateway
+		if !inGateway && p.Name == "" {
+			key.owner = p
+		}
+		c, _, _ := circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil }) // it cannot fail
+		return c.(*circuit), func() { _, _ = circuits.Delete(key) }
+	})
+}
+
+// adopt keeps the states that handlers of the same options have, for the old
+// configuration may be gone before the first request comes.
+func (p *CircuitBreaker) adopt() {
+	var keys []circuitKey
+	circuits.Range(func(key, value any) bool {
+		k := key.(circuitKey)
+		if k.breakerOptions == p.options && k.name == p.Name && k.owner == nil && value.(*circuit).matters() {
+			keys = append(keys, k)
+		}
+		return true
+	})
+	for _, key := range keys {
+		_, _, _ = circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil })
+		p.circuits.keep(func() { _, _ = circuits.Delete(key) })
+	}
+}
+
+func (c *circuit) matters() (yes bool) {
+	c.each(func(_ string, b *breaker) { yes = yes || b.matters() })
+	return yes
+}
+
+func newCircuit(key circuitKey) *circuit {
+	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, sinceStart), containers: make(map[string]*breaker), pruneAt: 64}
+	c.end = policy.Publish("circuit_breaker", policy.Place{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })
+	return c
+}
+
+// label is what metrics and logs call the backend.
+func (c *circuit) label() string {
+	if c.backend == "" {
+		return c.name
+	}
+	return c.backend
+}
+
+// of returns the breaker of a container.
+func (c *circuit) of(address string) *breaker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.containers[address]
+	if b == nil {
+		if len(c.containers) >= c.pruneAt {
+			c.prune()
+		}
+		b = newBreaker(c.breakerOptions, sinceStart)
+		c.containers[address] = b
+	}
+	return b
+}
+
+// note keeps count of the containers whose breakers are not closed.
+func (c *circuit) note(change change) {
+	switch {
+	case !change.happened():
+	case change.from == circuitClosed:
+		c.troubled.Add(1)
+	case change.to == circuitClosed:
+		c.troubled.Add(-1)
+	}
+}
+
+// prune forgets containers that nothing is wrong with, of which many will be gone.
+// It must be called with mu held.
+func (c *circuit) prune() {
+	for address, b := range c.containers {
+		if stateIn(b.phase.Load()) == circuitClosed && b.run.Load() == 0 {
+			delete(c.containers, address)
+			for s := range c.gone {
+				c.gone[s] += b.entered[s].Load()
+			}
+		}
+	}
+	c.pruneAt = 2*len(c.containers) + 64
+}
+
+// circuitReport is what operators are shown of a circuit breaker.
+type circuitReport struct {
+	Name       string            `json:"name,omitempty"`
+	State      string            `json:"state,omitempty"`
+	RetryAfter float64           `json:"retry_after_seconds,omitempty"`
+	Containers map[string]string `json:"containers,omitempty"` // those that are not closed
+}
+
+// IsOpen reports whether no request gets to the backend.
+func (r circuitReport) IsOpen() bool { return r.State == circuitOpen.String() }
+
+func (c *circuit) report() circuitReport {
+	report := circuitReport{Name: c.name}
+	if !c.perContainer {
+		state, rest := c.whole.look()
+		report.State, report.RetryAfter = state.String(), rest.Round(time.Millisecond).Seconds()
+		return report
+	}
+	report.Containers = make(map[string]string)
+	c.each(func(address string, b *breaker) {
+		if state, _ := b.look(); state != circuitClosed {
+			report.Containers[address] = state.String()
+		}
+	})
+	return report
+}
+
+// each calls f with every breaker that there is.
+func (c *circuit) each(f func(address string, b *breaker)) {
+	f("", c.whole)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for address, b := range c.containers {
+		f(address, b)
+	}
+}

@@ -1,0 +1,272 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(CircuitBreaker))
+	httpcaddyfile.RegisterHandlerDirective("rgate_circuit_breaker", policy.Directive[CircuitBreaker])
+}
+
+// Defaults of a circuit breaker.
+const (
+	defaultFailures = 5
+	defaultExpire   = 5 * time.Minute
+	defaultWindow   = 10 * time.Second
+	defaultMinimum  = 20
+	defaultRecovery = time.Minute
+	defaultProbes   = 1
+	defaultStatuses = "5xx"
+
+	maxFailures = 1000
+	maxProbes   = 100
+)
+
+// CircuitBreaker keeps requests away from a backend that fails, so that clients
+// learn it at once and the backend can recover. After some failures it is open and
+// answers with 503; after a while it is half-open and lets a probe through, which
+// closes it again or, if it fails, opens it for another while.
+//
+// A failure is a request that the backend did not answer, or answered with one of
+// the statuses. Answers with 4xx are successes, and clients that leave, or do not
+// send what they have begun, count for nothing. So does a backend without any
+// upstream. What counts is the header of an answer: a stream that breaks off later
+// is no failure.
+//
+// There is one state for each backend. It outlives a reload of the configuration,
+// unless one of the options that make it up has changed.
+type CircuitBreaker struct {
+	policy.Base
+
+	// How many failures in a row open it, 1 to 1000. Excludes `ratio`. Default: 5.
+	Failures int `json:"failures,omitempty" caddyfile:"arg"`
+
+	// How long it stays open, 10ms to 24h. Default: 60s.
+	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg"`
+
+	// How long a failure counts as one in a row: the last `failures` ones open it
+	// if the first of them is not older than this. At least 10ms. Default: 5m.
+	Expire caddy.Duration `json:"expire,omitempty"`
+
+	// Opens it if this share of the requests within `window` has failed, above 0
+	// and up to 1, whatever their order. Default: failures in a row count.
+	Ratio float64 `json:"ratio,omitempty"`
+
+	// What `ratio` looks at: the requests of this time, 10ms to 24h, give or take a
+	// tenth. Default: 10s.
+	Window caddy.Duration `json:"window,omitempty"`
+
+	// How many requests there must be within `window` for `ratio` to mean anything,
+	// 1 to 1,000,000. Default: 20.
+	Minimum int `json:"minimum,omitempty"`
+
+	// How many requests are let through when it is half-open, 1 to 100. If all of
+	// them succeed, it closes; if one fails, it opens again. A probe that has no
+	// answer after `recovery` makes room for another. Default: 1.
+	Probes int `json:"probes,omitempty"`
+
+	// The statuses that are failures: 500 to 599, or `5xx` for all of them.
+	// Default: `5xx`.
+	Statuses []string `json:"statuses,omitempty"`
+
+	// Whether every container, or address, has a state of its own. Those that are
+	// open are not chosen; if all of them are, the answer is 503. It takes a
+	// gateway: elsewhere there is one state all the same. Default: false.
+	PerContainer bool `json:"per_container,omitempty"`
+
+	// The name under which the state outlives a reload outside of a gateway;
+	// handlers of the same name and the same options share it. In a gateway, it
+	// tells apart breakers that would share a backend's state. Default: none.
+	Name string `json:"name,omitempty"`
+
+	options  breakerOptions
+	failing  [100]bool // by status, from 500 on
+	circuits held[policy.Place, *circuit]
+	herald   herald
+}
+
+// CaddyModule returns the Caddy module information.
+func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_circuit_breaker",
+		New: func() caddy.Module { return new(CircuitBreaker) },
+	}
+}
+
+// Check implements policy.Module.
+func (p *CircuitBreaker) Check() error {
+	switch {
+	case p.Failures < 0 || p.Failures > maxFailures:
+		return policy.Optionf("failures", "%d is out of range: use 1 to %d", p.Failures, maxFailures)
+	case p.Ratio != 0 && p.Failures != 0:
+		return policy.Optionf("ratio", "failures and ratio exclude each other: use failures for some in a row, or ratio for a share of all")
+	case p.Ratio < 0 || p.Ratio > 1 || math.IsNaN(p.Ratio):
+		return policy.Optionf("ratio", "%v is no share: use a number above 0 and up to 1, such as 0.5", p.Ratio)
+	case p.Ratio != 0 && p.Expire != 0:
+		return policy.Optionf("expire", "expire is about failures in a row: with ratio, use window")
+	case p.Ratio == 0 && p.Window != 0:
+		return policy.Optionf("window", "window belongs to ratio: set it, such as ratio: 0.5, or use expire")
+	case p.Ratio == 0 && p.Minimum != 0:
+		return policy.Optionf("minimum", "minimum belongs to ratio: set it, such as ratio: 0.5, or leave minimum out")
+	case p.Minimum < 0 || p.Minimum > 1e6:
+		return policy.Optionf("minimum", "%d is out of range: use 1 to 1000000", p.Minimum)
+	case p.Probes < 0 || p.Probes > maxProbes:
+		return policy.Optionf("probes", "%d is out of range: use 1 to %d", p.Probes, maxProbes)
+	}
+	for _, d := range []struct {
+		option string
+		value  caddy.Duration
+	}{{"recovery", p.Recovery}, {"expire", p.Expire}, {"window", p.Window}} {
+		if value := time.Duration(d.value); value != 0 && (value < 10*time.Millisecond || value > 24*time.Hour) {
+			return policy.Optionf(d.option, "%v is out of range: use 10ms to 24h", value)
+		}
+	}
+	if _, err := failingStatuses(p.Statuses); err != nil {
+		return err
+	}
+	return nil
+}
+
+// failingStatuses reads a list of statuses.
+func failingStatuses(list []string) (failing [100]bool, err *policy.OptionError) {
+	for i, text := range list {
+		at := "statuses[" + strconv.Itoa(i) + "]"
+		status, notNumber := strconv.Atoi(text)
+		switch {
+		case strings.EqualFold(text, "5xx"):
+			for i := range failing {
+				failing[i] = true
+			}
+		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
+			return failing, policy.Optionf(at, "%s says that the client is wrong, not the backend: use statuses from 500 to 599", text)
+		case notNumber != nil || status < 500 || status > 599:
+			return failing, policy.Optionf(at, "%q is no status of a failure: use 500 to 599, or 5xx for all of them", text)
+		default:
+			failing[status-500] = true
+		}
+	}
+	return failing, nil
+}
+
+// Provision sets the breaker up. Its states are looked for when requests come.
+func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
+	if err := p.Start(ctx, "circuit_breaker"); err != nil {
+		return err
+	}
+	setDefault(&p.Recovery, caddy.Duration(defaultRecovery))
+	setDefault(&p.Probes, defaultProbes)
+	p.options = breakerOptions{recovery: time.Duration(p.Recovery), probes: p.Probes}
+	if p.Ratio != 0 {
+		setDefault(&p.Window, caddy.Duration(defaultWindow))
+		setDefault(&p.Minimum, defaultMinimum)
+		p.options.ratio, p.options.span, p.options.minimum = p.Ratio, time.Duration(p.Window), p.Minimum
+	} else {
+		setDefault(&p.Failures, defaultFailures)
+		setDefault(&p.Expire, caddy.Duration(defaultExpire))
+		p.options.failures, p.options.expire = p.Failures, time.Duration(p.Expire)
+	}
+	if len(p.Statuses) == 0 {
+		p.Statuses = []string{defaultStatuses}
+	}
+	p.failing, _ = failingStatuses(p.Statuses) // Validate tells
+	p.herald.start(ctx)
+	p.adopt()
+	return registerMetrics(ctx)
+}
+
+// setDefault gives an option a value if it has none.
+func setDefault[T comparable](option *T, value T) {
+	if *option == *new(T) {
+		*option = value
+	}
+}
+
+// Validate implements caddy.Validator.
+func (p *CircuitBreaker) Validate() error { return p.Check() }
+
+// Cleanup lets go of the states.
+func (p *CircuitBreaker) Cleanup() error {
+	p.circuits.release()
+	return nil
+}
+
+// ServeHTTP lets a request through to the backend, or answers it with 503.
+func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p.Off() {
+		return next.ServeHTTP(w, r)
+	}
+	c := p.circuitAt(policy.PlaceOf(r))
+	if c.perContainer {
+		if exchange, ok := policy.ExchangeOf(r).(policy.Guarded); ok {
+			return p.serveGuarded(c, exchange, w, r, next)
+		}
+	}
+	pass := c.whole.begin()
+	p.tell(c, "", pass.change)
+	if !pass.admitted {
+		return p.refuse(w, r, pass.wait)
+	}
+	return p.serve(c, pass.ticket, w, r, next)
+}
+
+var errCircuitOpen = errors.New("the circuit breaker is open")
+
+// refuse answers a request that is not let through.
+func (p *CircuitBreaker) refuse(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
+	seconds := max(1, int((wait+time.Second-1)/time.Second))
+	w.Header().Set("Retry-After", strconv.Itoa(seconds))
+	return p.Fail(w, r, http.StatusServiceUnavailable, errCircuitOpen)
+}
+
+// ofStatus is what an answer with a status says about the backend.
+func (p *CircuitBreaker) ofStatus(status int) verdict {
+	switch {
+	case status == policy.StatusClientClosedRequest:
+		return unknown // Caddy's proxy has seen the client leave
+	case status >= 500 && status <= 599 && p.failing[status-500]:
+		return failed
+	}
+	return succeeded
+}
+
+// ofError is what it says about the backend that a handler has returned, and has
+// not answered.
+func ofError(r *http.Request, upload *watchedBody, err error) verdict {
+	switch {
+	case err == nil:
+		return succeeded // 200, by default
+	case errors.Is(r.Context().Err(), context.Canceled), errors.Is(err, context.Canceled), upload.broke(), isNoUpstream(err):
+		return unknown
+	}
+	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failure.StatusCode < 500 {
+		return unknown
+	}
+	return failed
+}
+
+// isNoUpstream reports whether Caddy's proxy had nobody to send a request to, for
+// which it has no exported error.
+func isNoUpstream(err error) bool {
+	return strings.HasSuffix(err.Error(), "no upstreams available")
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*CircuitBreaker)(nil)
+	_ caddy.Validator    = (*CircuitBreaker)(nil)
+	_ caddy.CleanerUpper = (*CircuitBreaker)(nil)
+	_ policy.Module      = (*CircuitBreaker)(nil)
+)

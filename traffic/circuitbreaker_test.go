@@ -1,0 +1,319 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// circuitExchange is a gateway as a policy sees it.
+type circuitExchange struct {
+	place policy.Place
+	guard policy.Guard
+}
+
+func (e *circuitExchange) Place() policy.Place { return e.place }
+
+func (e *circuitExchange) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
+	return false, nil
+}
+
+func (e *circuitExchange) Guard(guard policy.Guard) (before policy.Guard) {
+	before, e.guard = e.guard, guard
+	return before
+}
+
+// survivor is a policy of this part, and what Caddy does with it.
+type survivor interface {
+	policy.Module
+	caddy.Provisioner
+	caddy.CleanerUpper
+}
+
+// provisionSurvivor sets a policy up until the test ends.
+func provisionSurvivor[P survivor](t testing.TB, p P) P {
+	t.Helper()
+	ctx, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	provisionSurvivorIn(t, ctx, p)
+	t.Cleanup(func() { _ = p.Cleanup() })
+	return p
+}
+
+func provisionSurvivorIn(t testing.TB, ctx caddy.Context, p survivor) {
+	t.Helper()
+	if err := p.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// circuitRequest makes a request, as if from a gateway if there is an exchange.
+func circuitRequest(ctx context.Context, exchange *circuitExchange, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodPost, "http://example.com/", body).WithContext(ctx)
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
+	if exchange != nil {
+		caddyhttp.SetVar(r.Context(), policy.ExchangeVar, exchange)
+	}
+	return r, w
+}
+
+func answersWith(status int) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(status)
+		return nil
+	}
+}
+
+func failsWith(err error) caddyhttp.HandlerFunc {
+	return func(http.ResponseWriter, *http.Request) error { return err }
+}
+
+// circuitSend sends a request and returns the status, that of an error included.
+func circuitSend(t *testing.T, p *CircuitBreaker, exchange *circuitExchange, next caddyhttp.HandlerFunc) (status int, header http.Header) {
+	t.Helper()
+	r, w := circuitRequest(t.Context(), exchange, nil)
+	err := p.ServeHTTP(w, r, next)
+	var failure caddyhttp.HandlerError
+	if errors.As(err, &failure) {
+		return failure.StatusCode, w.Header()
+	}
+	return w.Code, w.Header()
+}
+
+func (p *CircuitBreaker) stateAt(place policy.Place) circuitState {
+	state, _ := p.circuitAt(place).whole.look()
+	return state
+}
+
+func TestWhatAFailureIs(t *testing.T) {
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	overdue, cancelOverdue := context.WithTimeout(t.Context(), -1)
+	defer cancelOverdue()
+	broken := iotest.ErrReader(errors.New("unexpected EOF"))
+	for name, tc := range map[string]struct {
+		ctx      context.Context
+		statuses []string
+		body     io.Reader
+		next     caddyhttp.HandlerFunc
+		opens    bool
+	}{
+		"500":                       {next: answersWith(500), opens: true},
+		"599":                       {next: answersWith(599), opens: true},
+		"600":                       {next: answersWith(600)},
+		"404":                       {next: answersWith(404)},
+		"429":                       {next: answersWith(429)},
+		"499 of the proxy":          {next: answersWith(499)},
+		"listed":                    {next: answersWith(503), statuses: []string{"502", "503"}, opens: true},
+		"not listed":                {next: answersWith(500), statuses: []string{"502", "503"}},
+		"hints, then 500":           {next: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(103); w.WriteHeader(500); return nil }, opens: true},
+		"down, whatever is listed":  {next: failsWith(caddyhttp.Error(503, policy.Failure{Cause: io.EOF})), statuses: []string{"500"}, opens: true},
+		"time-out":                  {next: failsWith(caddyhttp.Error(504, errors.New("timeout"))), opens: true},
+		"nonsense":                  {next: failsWith(caddyhttp.Error(502, errors.New("malformed HTTP response"))), opens: true},
+		"another error":             {next: failsWith(errors.New("oops")), opens: true},
+		"too large":                 {next: failsWith(caddyhttp.Error(413, errors.New("too large")))},
+		"no upstream":               {next: failsWith(caddyhttp.Error(503, policy.Failure{Cause: errors.New("no upstreams available")}))},
+		"client left":               {ctx: canceled, next: failsWith(caddyhttp.Error(502, io.EOF))},
+		"client left, 499":          {next: failsWith(caddyhttp.Error(499, context.Canceled))},
+		"client left, 500 all same": {ctx: canceled, next: answersWith(500), opens: true},
+		"its time limit":            {ctx: overdue, next: failsWith(caddyhttp.Error(504, context.DeadlineExceeded)), opens: true},
+		"client breaks off its upload": {body: broken, next: func(_ http.ResponseWriter, r *http.Request) error {
+			_, err := io.ReadAll(r.Body)
+			return caddyhttp.Error(502, err)
+		}},
+		"down in spite of an upload": {body: strings.NewReader("body"), next: func(_ http.ResponseWriter, r *http.Request) error {
+			_, _ = io.ReadAll(r.Body)
+			return caddyhttp.Error(502, io.EOF)
+		}, opens: true},
+		"nothing at all":     {next: func(http.ResponseWriter, *http.Request) error { return nil }},
+		"body, then error":   {next: func(w http.ResponseWriter, _ *http.Request) error { _, _ = w.Write(nil); return io.EOF }},
+		"header, then error": {next: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(200); return io.EOF }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Statuses: tc.statuses})
+			if tc.ctx == nil {
+				tc.ctx = t.Context()
+			}
+			r, w := circuitRequest(tc.ctx, nil, tc.body)
+			_ = p.ServeHTTP(w, r, tc.next)
+			if opened := p.stateAt(policy.Place{}) == circuitOpen; opened != tc.opens {
+				t.Errorf("it is open: %v, want %v", opened, tc.opens)
+			}
+		})
+	}
+}
+
+func TestOpenBreakerAnswersAtOnce(t *testing.T) {
+	p := provisionSurvivor(t, &CircuitBreaker{Failures: 2, Recovery: caddy.Duration(90 * time.Second)})
+	circuitSend(t, p, nil, answersWith(500))
+	circuitSend(t, p, nil, failsWith(caddyhttp.Error(503, io.EOF)))
+	never := func(http.ResponseWriter, *http.Request) error {
+		t.Error("the backend was asked")
+		return nil
+	}
+	status, header := circuitSend(t, p, nil, never)
+	if status != 503 || header.Get("Retry-After") != "90" {
+		t.Errorf("got %d and Retry-After %q, want 503 and 90", status, header.Get("Retry-After"))
+	}
+	place := policy.Place{Gateway: t.Name(), Route: "/a", Backend: "b"}
+	inside := &circuitExchange{place: place}
+	for range 2 {
+		circuitSend(t, p, inside, answersWith(500))
+	}
+	r, w := circuitRequest(t.Context(), inside, nil)
+	var failure policy.Failure
+	if err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(never)); !errors.As(err, &failure) || !errors.Is(err, errCircuitOpen) || w.Body.Len() > 0 {
+		t.Errorf("in a gateway: got %v and %q, want a failure and nothing written", err, w.Body)
+	}
+	published := policy.Published("circuit_breaker", policy.Place{Gateway: t.Name(), Backend: "b"})
+	if len(published) != 1 || !published[0].(circuitReport).IsOpen() || published[0].(circuitReport).RetryAfter < 80 {
+		t.Errorf("published: %+v", published)
+	}
+	if p.stateAt(policy.Place{Gateway: t.Name(), Backend: "other"}) != circuitClosed {
+		t.Error("another backend's is open, too")
+	}
+}
+
+// openFor opens a breaker whose recovery is over at once.
+func openFor(t *testing.T, probes int) (*CircuitBreaker, *breaker) {
+	t.Helper()
+	p := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})
+	circuitSend(t, p, nil, answersWith(500))
+	b := p.circuitAt(policy.Place{}).whole
+	b.mu.Lock()
+	b.until = 0
+	b.mu.Unlock()
+	return p, b
+}
+
+func TestStreamIsJudgedByItsHeader(t *testing.T) {
+	for name, begin := range map[string]func(w http.ResponseWriter){
+		"events":    func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() },
+		"WebSocket": func(w http.ResponseWriter) { w.WriteHeader(http.StatusSwitchingProtocols) },
+		"file":      func(w http.ResponseWriter) { _, _ = w.(io.ReaderFrom).ReadFrom(strings.NewReader("x")) },
+	} {
+		p, b := openFor(t, 1)
+		circuitSend(t, p, nil, func(w http.ResponseWriter, r *http.Request) error {
+			if state, _ := b.look(); state != circuitHalfOpen {
+				t.Errorf("%s: before the header, it is %v", name, state)
+			}
+			begin(w)
+			if state, _ := b.look(); state != circuitClosed {
+				t.Errorf("%s: after the header, it is %v", name, state)
+			}
+			return io.EOF
+		})
+		if state, _ := b.look(); state != circuitClosed {
+			t.Errorf("%s: in the end, it is %v", name, state)
+		}
+	}
+}
+
+func TestProbeThatSaysNothingGivesItsPermitBack(t *testing.T) {
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	p, b := openFor(t, 1)
+	for range 3 {
+		func() {
+			defer func() {
+				if recover() != http.ErrAbortHandler {
+					t.Error("the panic is lost")
+				}
+			}()
+			circuitSend(t, p, nil, func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
+		}()
+		r, w := circuitRequest(canceled, nil, nil)
+		_ = p.ServeHTTP(w, r, failsWith(caddyhttp.Error(499, context.Canceled)))
+	}
+	circuitSend(t, p, nil, answersWith(200))
+	if state, _ := b.look(); state != circuitClosed {
+		t.Errorf("it is %v", state)
+	}
+}
+
+func TestCircuitBreakerOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"":        "",
+		"5 60s":   "",
+		"5 60s x": "'x' is one argument too many",
+		"off":     "",
+		"five":    "failures must be a whole number, not 'five'",
+		"{\nratio 0.5\nwindow 5s\nminimum 10\nprobes 3\nstatuses 502 5xx\nper_container\nname a\n}": "",
+		"{\nexpire 1m\nrecovery 10ms\n}": "",
+		"-1":                             "-1 is out of range: use 1 to 1000",
+		"{\nfailures 5\nratio 0.5\n}":    "failures and ratio exclude each other",
+		"{\nratio 50\n}":                 "50 is no share: use a number above 0 and up to 1, such as 0.5",
+		"{\nratio -1\n}":                 "-1 is no share",
+		"{\nratio 0.5\nexpire 1m\n}":     "expire is about failures in a row: with ratio, use window",
+		"{\nwindow 1m\n}":                "window belongs to ratio",
+		"{\nminimum 10\n}":               "minimum belongs to ratio",
+		"{\nratio 0.5\nminimum -1\n}":    "-1 is out of range: use 1 to 1000000",
+		"{\nprobes 101\n}":               "101 is out of range: use 1 to 100",
+		"{\nrecovery 1ms\n}":             "1ms is out of range: use 10ms to 24h",
+		"{\nstatuses 404\n}":             "404 says that the client is wrong, not the backend: use statuses from 500 to 599",
+		"{\nstatuses 500 4xx\n}":         "4xx says that the client is wrong",
+		"{\nstatuses 600\n}":             `"600" is no status of a failure: use 500 to 599, or 5xx for all of them`,
+		"{\nstatuses error\n}":           `"error" is no status of a failure`,
+		"{\nrecover 60s\n}":              `unrecognized subdirective 'recover' (did you mean "recovery"?)`,
+	} {
+		wantOptions(t, new(CircuitBreaker), "rgate_circuit_breaker "+text, want)
+	}
+}
+
+func wantOptions(t *testing.T, p policy.Module, text, want string) {
+	t.Helper()
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	err := policy.Unmarshal(d, p)
+	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+	}
+}
+
+func BenchmarkCircuitBreaker(b *testing.B) {
+	for name, options := range map[string]*CircuitBreaker{"whole": {}, "ratio": {Ratio: .5}, "per-container": {PerContainer: true}} {
+		p := provisionSurvivor(b, options)
+		ex := &circuitExchange{place: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}
+		r, _ := circuitRequest(b.Context(), ex, nil)
+		r.Body = http.NoBody
+		next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+			if ex.guard != nil && ex.guard.Admits("a") && ex.guard.Enter("a") {
+				ex.guard.Left(200, nil)
+			}
+			w.WriteHeader(200)
+			return nil
+		})
+		w := circuitDiscard{http.Header{}}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = p.ServeHTTP(w, r, next)
+			}
+		})
+	}
+}
+
+// circuitDiscard is a response writer that keeps nothing.
+type circuitDiscard struct{ header http.Header }
+
+func (d circuitDiscard) Header() http.Header         { return d.header }
+func (d circuitDiscard) Write(p []byte) (int, error) { return len(p), nil }
+func (d circuitDiscard) WriteHeader(int)             {}

@@ -1,0 +1,107 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// circuitGuard keeps a request away from the containers whose breakers are open,
+// and tells the breakers of those that it went to how they did.
+type circuitGuard struct {
+	policy  *CircuitBreaker
+	circuit *circuit
+	upload  *watchedBody
+
+	address string // where the request is
+	breaker *breaker
+	ticket  uint64
+	inside  bool
+
+	entered bool          // whether it has been anywhere
+	refused bool          // whether it was kept away from anywhere
+	wait    time.Duration // the shortest time until that may change
+}
+
+// serveGuarded calls the next handler, with a breaker around each container.
+func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.Guarded, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	guard := &circuitGuard{policy: p, circuit: c, upload: watchBody(r)}
+	before := exchange.Guard(guard)
+	defer func() {
+		exchange.Guard(before)
+		guard.leave(unknown) // it was chosen, and nothing was heard of it
+	}()
+	err := next.ServeHTTP(w, r)
+	if err != nil && guard.refused && !guard.entered && isNoUpstream(err) {
+		return p.refuse(w, r, guard.wait)
+	}
+	return err
+}
+
+// Admits implements policy.Guard.
+func (g *circuitGuard) Admits(address string) bool {
+	if g.circuit.troubled.Load() == 0 {
+		return true
+	}
+	b := g.circuit.of(address)
+	if !b.full() {
+		return true
+	}
+	_, wait := b.look()
+	g.keptAway(wait)
+	return false
+}
+
+func (g *circuitGuard) keptAway(wait time.Duration) {
+	if !g.refused || wait < g.wait {
+		g.wait = wait
+	}
+	g.refused = true
+}
+
+// Enter implements policy.Guard.
+func (g *circuitGuard) Enter(address string) bool {
+	g.leave(unknown) // where it was before
+	b := g.circuit.of(address)
+	pass := b.begin()
+	g.tell(address, pass.change)
+	if !pass.admitted {
+		g.keptAway(pass.wait)
+		return false
+	}
+	g.address, g.breaker, g.ticket = address, b, pass.ticket
+	g.inside, g.entered = true, true
+	return true
+}
+
+// Left implements policy.Guard.
+func (g *circuitGuard) Left(status int, err error) {
+	switch {
+	case err == nil:
+		g.leave(g.policy.ofStatus(status))
+	case errors.Is(err, context.Canceled) || g.upload.broke():
+		g.leave(unknown)
+	default:
+		g.leave(failed)
+	}
+}
+
+func (g *circuitGuard) leave(how verdict) {
+	if g.inside {
+		g.inside = false
+		g.tell(g.address, g.breaker.end(g.ticket, how))
+	}
+}
+
+func (g *circuitGuard) tell(address string, change change) {
+	g.circuit.note(change)
+	g.policy.tell(g.circuit, address, change)
+}
+
+// Interface guard
+var _ policy.Guard = (*circuitGuard)(nil)

@@ -1,0 +1,130 @@
+package traffic
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// serve calls the next handler and tells the circuit, once, how the backend did: as
+// soon as the header of its answer is known, so that a probe that goes on as a
+// stream keeps nobody waiting. A panic gives the ticket back and goes on.
+func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+	ww := circuitWriters.Get().(*circuitWriter)
+	*ww = circuitWriter{policy: p, circuit: c, ticket: ticket}
+	ww.ResponseWriter = w
+	upload := watchBody(r)
+	returned := false
+	defer func() {
+		switch {
+		case ww.decided:
+		case returned:
+			ww.decide(ofError(r, upload, err))
+		default:
+			ww.decide(unknown)
+		}
+		// A hijacked connection, or a goroutine that outlives a panic, may still hold
+		// the writer.
+		if returned && !ww.hijacked {
+			*ww = circuitWriter{}
+			circuitWriters.Put(ww)
+		}
+	}()
+	err = next.ServeHTTP(ww, r)
+	returned = true
+	return err
+}
+
+var circuitWriters = sync.Pool{New: func() any { return new(circuitWriter) }}
+
+// circuitWriter tells a circuit of the status of an answer and passes everything on.
+type circuitWriter struct {
+	caddyhttp.ResponseWriterWrapper
+	policy   *CircuitBreaker
+	circuit  *circuit
+	ticket   uint64
+	decided  bool
+	hijacked bool
+}
+
+func (w *circuitWriter) decide(how verdict) {
+	if !w.decided {
+		w.decided = true
+		w.policy.tell(w.circuit, "", w.circuit.whole.end(w.ticket, how))
+	}
+}
+
+func (w *circuitWriter) WriteHeader(status int) {
+	if !w.decided && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.decide(w.policy.ofStatus(status))
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *circuitWriter) Write(p []byte) (int, error) {
+	w.decide(succeeded) // 200, if there was no other status
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *circuitWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.decide(succeeded)
+	return w.ResponseWriterWrapper.ReadFrom(r)
+}
+
+// FlushError sends what is buffered, which may be nothing but the header.
+func (w *circuitWriter) FlushError() error {
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	if err == nil {
+		w.decide(succeeded)
+	}
+	return err
+}
+
+// Hijack hands over the connection as it is.
+func (w *circuitWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.hijacked = true
+		w.decide(succeeded)
+	}
+	return conn, buf, err
+}
+
+// watchedBody is the body of a request that notes whether reading it fails: then it
+// was the client that broke off, and not the backend. The proxy may read it after
+// its handler has returned.
+type watchedBody struct {
+	io.ReadCloser
+	failed atomic.Bool
+}
+
+// watchBody puts a watched body in the place of a request's, if it has one.
+func watchBody(r *http.Request) *watchedBody {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	body := &watchedBody{ReadCloser: r.Body}
+	r.Body = body
+	return body
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.failed.Store(true)
+	}
+	return n, err
+}
+
+func (b *watchedBody) broke() bool { return b != nil && b.failed.Load() }
+
+// Interface guards
+var (
+	_ http.Hijacker = (*circuitWriter)(nil)
+	_ io.ReaderFrom = (*circuitWriter)(nil)
+)

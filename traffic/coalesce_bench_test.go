@@ -1,0 +1,73 @@
+package traffic
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// coalesceDiscard is a response writer that keeps nothing.
+type coalesceDiscard struct{ header http.Header }
+
+func (d coalesceDiscard) Header() http.Header         { return d.header }
+func (d coalesceDiscard) Write(p []byte) (int, error) { return len(p), nil }
+func (d coalesceDiscard) WriteHeader(int)             {}
+
+func coalesceBrowser(method string) *http.Request {
+	r := httptest.NewRequest(method, "http://api.example.com/api/v2/orders/7?page=2", nil)
+	for name, value := range map[string]string{
+		"Accept": "application/json", "Accept-Encoding": "gzip, br", "Accept-Language": "en", "User-Agent": "Mozilla/5.0",
+		"Referer": "https://example.com/", "Sec-Fetch-Mode": "cors", "X-Request-Id": "0123456789abcdef",
+	} {
+		r.Header.Set(name, value)
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
+}
+
+var coalesceAnswer = []byte("This is a small answer of exactly 61 bytes from one backend.\n")
+
+// BenchmarkCoalesceAlone is a request that nobody shares, beside what it would cost
+// without the policy.
+func BenchmarkCoalesceAlone(b *testing.B) {
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusOK)
+		_, err := w.Write(coalesceAnswer)
+		return err
+	})
+	for _, with := range []string{"without", "with", "off"} {
+		b.Run(with, func(b *testing.B) {
+			c := coalescePolicy(b, new(Coalesce))
+			c.Disabled = with == "off"
+			w := coalesceDiscard{http.Header{"Server": {"Caddy"}}}
+			r := coalesceBrowser(http.MethodGet)
+			b.ReportAllocs()
+			for b.Loop() {
+				if with == "without" {
+					_ = next.ServeHTTP(w, r)
+				} else {
+					_ = c.ServeHTTP(w, r, next)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkCoalesceParallel is many different requests at once.
+func BenchmarkCoalesceParallel(b *testing.B) {
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := w.Write(coalesceAnswer)
+		return err
+	})
+	c := coalescePolicy(b, new(Coalesce))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		w := coalesceDiscard{http.Header{"Server": {"Caddy"}}}
+		r := coalesceBrowser(http.MethodGet)
+		for pb.Next() {
+			_ = c.ServeHTTP(w, r, next)
+		}
+	})
+}

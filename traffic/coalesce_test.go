@@ -1,0 +1,713 @@
+package traffic
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// coalescePolicy provisions a policy.
+func coalescePolicy(t testing.TB, c *Coalesce) *Coalesce {
+	t.Helper()
+	base, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
+	t.Cleanup(cancel)
+	if err := errors.Join(c.Provision(ctx), c.Validate()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// coalesceBackend is what stands behind the policy in a test. It holds all requests
+// until it is opened.
+type coalesceBackend struct {
+	*httptest.Server
+	policy  *Coalesce
+	reached atomic.Int32
+	open    chan struct{}
+	once    sync.Once
+	errs    sync.Map // what the policy returned, by X-Name
+}
+
+func (b *coalesceBackend) release() { b.once.Do(func() { close(b.open) }) }
+
+// coalesceServer serves answer behind the policy.
+func coalesceServer(t testing.TB, c *Coalesce, answer func(w http.ResponseWriter, r *http.Request) error) *coalesceBackend {
+	t.Helper()
+	b := &coalesceBackend{policy: coalescePolicy(t, c), open: make(chan struct{})}
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		b.reached.Add(1)
+		select {
+		case <-b.open:
+		case <-r.Context().Done():
+			return caddyhttp.Error(policy.StatusClientClosedRequest, context.Cause(r.Context()))
+		}
+		return answer(w, r)
+	})
+	b.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
+		w.Header().Set("X-Own", r.Header.Get("X-Request-Id"))
+		if r.Header.Get("X-Hidden") != "" { // as an API key that the backend does not see
+			policy.Authenticate(r)
+			r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", r.Header.Get("X-Hidden"))
+			r.Header.Del("X-Hidden")
+		}
+		err := c.ServeHTTP(w, r, next)
+		if err != nil {
+			b.errs.Store(r.Header.Get("X-Request-Id"), err)
+			status := http.StatusInternalServerError
+			var handlerErr caddyhttp.HandlerError
+			if errors.As(err, &handlerErr) {
+				status = handlerErr.StatusCode
+			}
+			w.WriteHeader(status)
+		}
+	}))
+	b.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		_ = conn.(*net.TCPConn).SetWriteBuffer(16 << 10) // who does not read is soon known to be slow
+		return ctx
+	}
+	b.Start()
+	t.Cleanup(func() { b.release(); b.Close() })
+	return b
+}
+
+// coalesceGet gets an address with header fields, which are names and values in turn.
+func coalesceGet(ctx context.Context, url string, headers ...string) (*http.Response, error) {
+	return coalesceDo(ctx, http.MethodGet, url, headers...)
+}
+
+func coalesceDo(ctx context.Context, method, url string, headers ...string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	return coalesceTransport.RoundTrip(r)
+}
+
+var coalesceTransport = &http.Transport{DisableKeepAlives: true, DisableCompression: true}
+
+// coalesceText is the whole of an answer: its status and body, or what went wrong.
+func coalesceText(response *http.Response, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Sprintf("%d and %d bytes, then %v", response.StatusCode, len(body), err)
+	}
+	return fmt.Sprintf("%d %s", response.StatusCode, body)
+}
+
+// waiting is how many requests follow others.
+func (c *Coalesce) waiting() (n int) {
+	c.flights.mu.Lock()
+	defer c.flights.mu.Unlock()
+	for _, f := range c.flights.byURL {
+		for ; f != nil; f = f.next {
+			n += f.followers
+		}
+	}
+	return n
+}
+
+func coalesceEventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// together sends one request and, once that is under way, others; all wait before the
+// backend is opened. Those of the others that do not follow must reach it by then.
+func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]string) (answers []string) {
+	t.Helper()
+	answers = make([]string, 1+len(others))
+	var all sync.WaitGroup
+	send := func(i int, headers []string) {
+		all.Go(func() {
+			answers[i] = coalesceText(coalesceGet(t.Context(), b.URL+"/items?page=1", headers...))
+		})
+	}
+	before := b.reached.Load()
+	send(0, first)
+	coalesceEventually(t, "the first request is under way", func() bool { return b.reached.Load() == before+1 })
+	for i, headers := range others {
+		send(1+i, headers)
+	}
+	coalesceEventually(t, "all requests wait", func() bool {
+		return b.policy.waiting()+int(b.reached.Load()-before) == 1+len(others)
+	})
+	b.release()
+	all.Wait()
+	return answers
+}
+
+func coalesceHello(w http.ResponseWriter, _ *http.Request) error {
+	_, err := io.WriteString(w, "hello")
+	return err
+}
+
+func TestCoalesceManyClients(t *testing.T) {
+	const clients = 500
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	headers := make([][]string, clients-1)
+	for i := range headers {
+		headers[i] = []string{"X-Request-Id", fmt.Sprint(i), "User-Agent", fmt.Sprint("client/", i)}
+	}
+	for i, got := range b.together(t, nil, headers...) {
+		if got != "200 hello" {
+			t.Errorf("client %d got %s", i, got)
+		}
+	}
+	if n := b.reached.Load(); n != 1 {
+		t.Errorf("the backend was asked %d times", n)
+	}
+}
+
+func TestCoalesceWhatIsEqual(t *testing.T) {
+	const key = "{http.request.header.Authorization}{http.request.cookie.user}"
+	for _, tc := range []struct {
+		what, key string
+		shared    bool
+		a, b      []string
+	}{
+		{"equal", "", true, []string{"Accept", "text/html"}, []string{"Accept", "text/html"}},
+		{"another program", "", true, []string{"User-Agent", "a"}, []string{"User-Agent", "b"}},
+		{"another way", "", true, []string{"X-Forwarded-For", "1.1.1.1", "Traceparent", "1"}, []string{"X-Forwarded-For", "2.2.2.2"}},
+		{"another Accept", "", false, []string{"Accept", "text/html"}, []string{"Accept", "application/json"}},
+		{"another Accept-Language", "", false, []string{"Accept-Language", "de"}, nil},
+		{"another Range", "", false, []string{"Range", "bytes=0-1"}, []string{"Range", "bytes=2-3"}},
+		{"another validator", "", false, []string{"If-None-Match", `"a"`}, nil},
+		{"an unknown field", "", false, []string{"X-Api-Key", "a"}, []string{"X-Api-Key", "b"}},
+		{"the gateway's word about the user", "", false, []string{"X-User-Id", "alice"}, []string{"X-User-Id", "bob"}},
+		{"the same user by such a field", "", true, []string{"X-Api-Key", "a"}, []string{"X-Api-Key", "a"}},
+		{"credentials", "", false, []string{"Authorization", "a"}, []string{"Authorization", "a"}},
+		{"credentials on one side", "", false, nil, []string{"Authorization", "a"}},
+		{"cookies", "", false, []string{"Cookie", "user=1"}, []string{"Cookie", "user=1"}},
+		{"cookies on one side", "", false, nil, []string{"Cookie", "user=1"}},
+		{"named credentials", key, true, []string{"Authorization", "a"}, []string{"Authorization", "a"}},
+		{"other named credentials", key, false, []string{"Authorization", "a"}, []string{"Authorization", "b"}},
+		{"named credentials on one side", key, false, nil, []string{"Authorization", "a"}},
+		{"a named cookie", key, true, []string{"Cookie", "user=1; x=1"}, []string{"Cookie", "x=2; user=1"}},
+		{"another named cookie", key, false, []string{"Cookie", "user=1"}, []string{"Cookie", "user=2"}},
+		{"cookies without the named one", key, false, []string{"Cookie", "x=1"}, []string{"Cookie", "x=1"}},
+		{"one credential named, the other not", "{http.request.header.Authorization}", false, []string{"Cookie", "user=1"}, []string{"Cookie", "user=1"}},
+		{"all cookies", "{http.request.header.cookie}", true, []string{"Cookie", "a=1; b=2"}, []string{"Cookie", "a=1; b=2"}},
+		{"other cookies", "{http.request.header.cookie}", false, []string{"Cookie", "a=1"}, []string{"Cookie", "a=2"}},
+		{"hidden credentials", "", false, []string{"X-Hidden", "a"}, []string{"X-Hidden", "a"}},
+		{"hidden credentials on one side", "", false, nil, []string{"X-Hidden", "a"}},
+		{"a named user with hidden credentials", "{http.auth.user.id}", true, []string{"X-Hidden", "a"}, []string{"X-Hidden", "a"}},
+		{"another such user", "{http.auth.user.id}", false, []string{"X-Hidden", "a"}, []string{"X-Hidden", "b"}},
+		{"a named user with visible credentials", "{http.auth.user.id}", false, []string{"Authorization", "a"}, []string{"Authorization", "a"}},
+		{"another key", "{http.request.header.X-Request-Id}", false, []string{"X-Request-Id", "a"}, []string{"X-Request-Id", "b"}},
+		{"events", "", false, []string{"Accept", "text/event-stream"}, []string{"Accept", "text/event-stream"}},
+		{"reloads", "", false, []string{"Cache-Control", "no-cache"}, []string{"Cache-Control", "no-cache"}},
+		{"upgrades", "", false, []string{"Connection", "Upgrade", "Upgrade", "x"}, []string{"Connection", "Upgrade", "Upgrade", "x"}},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			b := coalesceServer(t, &Coalesce{Key: tc.key}, coalesceHello)
+			for _, got := range b.together(t, tc.a, tc.b) {
+				if got != "200 hello" {
+					t.Errorf("got %s", got)
+				}
+			}
+			if shared := b.reached.Load() == 1; shared != tc.shared {
+				t.Errorf("the backend was asked %d times", b.reached.Load())
+			}
+		})
+	}
+}
+
+func TestCoalesceWhatIsShared(t *testing.T) {
+	for _, tc := range []struct {
+		what   string
+		status int
+		header []string // of the answer
+		shared bool
+	}{
+		{"plain", 200, nil, true},
+		{"public", 200, []string{"Cache-Control", "public, max-age=60"}, true},
+		{"not found", 404, nil, true},
+		{"not modified", 304, nil, true},
+		{"no content", 204, nil, true},
+		{"server error", 500, nil, true},
+		{"unavailable", 503, []string{"Retry-After", "1"}, true},
+		{"redirect with a lifetime", 302, []string{"Cache-Control", "max-age=5"}, true},
+		{"redirect", 302, nil, false},
+		{"private", 200, []string{"Cache-Control", "max-age=60, Private"}, false},
+		{"private fields", 200, []string{"Cache-Control", `private="X-A, X-B", max-age=60`}, false},
+		{"no-store", 200, []string{"Cache-Control", "no-store"}, false},
+		{"no-cache", 200, []string{"Cache-Control", "no-cache"}, false},
+		{"cookie", 200, []string{"Set-Cookie", "a=b"}, false},
+		{"vary by all", 200, []string{"Vary", "*"}, false},
+		{"vary by an equal field", 200, []string{"Vary", "Accept, Accept-Encoding"}, true},
+		{"vary by another field", 200, []string{"Vary", "Accept, user-agent"}, false},
+		{"unauthorized", 401, nil, false},
+		{"too many", 429, nil, false},
+		{"private error", 500, []string{"Cache-Control", "private"}, false},
+		{"events", 200, []string{"Content-Type", "text/event-stream; charset=utf-8"}, false},
+		{"trailers", 200, []string{"Trailer", "X-A"}, false},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+				for i := 0; i+1 < len(tc.header); i += 2 {
+					w.Header().Set(tc.header[i], tc.header[i+1])
+				}
+				w.WriteHeader(tc.status)
+				return nil
+			})
+			for _, got := range b.together(t, []string{"User-Agent", "a"}, []string{"User-Agent", "b"}) {
+				if got != fmt.Sprintf("%d ", tc.status) {
+					t.Errorf("got %s", got)
+				}
+			}
+			if shared := b.reached.Load() == 1; shared != tc.shared {
+				t.Errorf("the backend was asked %d times", b.reached.Load())
+			}
+		})
+	}
+}
+
+// What cannot be shared is not waited for again and again.
+func TestCoalesceRemembersWhatIsPrivate(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Cache-Control", "private")
+		return nil
+	})
+	b.together(t, nil, nil)
+	b.open, b.once = make(chan struct{}), sync.Once{}
+	before := b.reached.Load()
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL+"/items?page=1")) })
+	}
+	coalesceEventually(t, "all reach the backend", func() bool { return b.reached.Load() == before+3 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceHeadersAreEachOnesOwn(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("X-Backend", "yes")
+		w.Header().Set("Content-Type", "text/x")
+		return coalesceHello(w, nil)
+	})
+	var all sync.WaitGroup
+	for i := range 5 {
+		all.Go(func() {
+			response, err := coalesceGet(t.Context(), b.URL, "X-Request-Id", fmt.Sprint("id-", i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer response.Body.Close()
+			if h := response.Header; h.Get("X-Own") != fmt.Sprint("id-", i) || h.Get("X-Backend") != "yes" || h.Get("Content-Type") != "text/x" {
+				t.Errorf("the header is %v", response.Header)
+			}
+		})
+	}
+	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 4 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceLeaderLeaves(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if got := coalesceText(coalesceGet(ctx, b.URL)); !strings.Contains(got, "canceled") {
+			t.Errorf("the leader got %s", got)
+		}
+	}()
+	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 hello" {
+				t.Errorf("a follower got %s", got)
+			}
+		})
+	}
+	coalesceEventually(t, "the others follow", func() bool { return b.policy.waiting() == 3 })
+	cancel()
+	<-gone
+	b.onlyFlight(t, func(f *flight) bool { return f.alone })
+	b.release()
+	all.Wait()
+	if n := b.reached.Load(); n != 1 {
+		t.Errorf("the backend was asked %d times", n)
+	}
+}
+
+// onlyFlight waits until a condition holds of the flight that there is.
+func (b *coalesceBackend) onlyFlight(t testing.TB, holds func(*flight) bool) {
+	t.Helper()
+	coalesceEventually(t, "the flight is as it should be", func() bool {
+		b.policy.flights.mu.Lock()
+		defer b.policy.flights.mu.Unlock()
+		for _, f := range b.policy.flights.byURL {
+			return holds(f)
+		}
+		return false
+	})
+}
+
+// Once nobody waits any more, the backend need not go on.
+func TestCoalesceAllLeave(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	for _, order := range []string{"leader first", "follower first"} {
+		t.Run(order, func(t *testing.T) {
+			before := b.reached.Load()
+			var ctxs [2]context.Context
+			var cancels [2]context.CancelFunc
+			var gone sync.WaitGroup
+			for i := range 2 {
+				ctxs[i], cancels[i] = context.WithCancel(t.Context())
+				defer cancels[i]()
+				gone.Go(func() { coalesceText(coalesceGet(ctxs[i], b.URL, "X-Request-Id", fmt.Sprint(order, i))) })
+				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == before+1 && b.policy.waiting() == i })
+			}
+			first, second := 0, 1
+			if order == "follower first" {
+				first, second = 1, 0
+			}
+			cancels[first]()
+			coalesceEventually(t, "one has left", func() bool {
+				return first == 1 && b.policy.waiting() == 0 || first == 0 && func() bool {
+					b.onlyFlight(t, func(f *flight) bool { return f.alone })
+					return true
+				}()
+			})
+			cancels[second]()
+			gone.Wait()
+			coalesceEventually(t, "the request has ended", func() bool {
+				_, ok := b.errs.Load(fmt.Sprint(order, 0))
+				return ok && b.policy.flights.idle()
+			})
+		})
+	}
+}
+
+func TestCoalesceErrorsAreShared(t *testing.T) {
+	failure := caddyhttp.Error(http.StatusServiceUnavailable, policy.Failure{Cause: errors.New("down")})
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Retry-After", "7")
+		return failure
+	})
+	for i, got := range b.together(t, []string{"X-Request-Id", "0"}, []string{"X-Request-Id", "1"}, []string{"X-Request-Id", "2"}) {
+		var failed policy.Failure
+		err, _ := b.errs.Load(fmt.Sprint(i))
+		if got != "503 " || !errors.As(err.(error), &failed) {
+			t.Errorf("client %d got %s, and the error %v", i, got, err)
+		}
+	}
+	if n := b.reached.Load(); n != 1 {
+		t.Errorf("the backend was asked %d times", n)
+	}
+}
+
+// A handler that panics is the leader's trouble alone.
+func TestCoalescePanicBeforeTheAnswer(t *testing.T) {
+	var first atomic.Bool
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, r *http.Request) error {
+		if first.CompareAndSwap(false, true) {
+			panic(http.ErrAbortHandler)
+		}
+		return coalesceHello(w, r)
+	})
+	got := b.together(t, nil, nil, nil)
+	if !strings.Contains(got[0], "EOF") || got[1] != "200 hello" || got[2] != "200 hello" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A body that breaks off must look broken off to everybody.
+func TestCoalesceBrokenBody(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = io.WriteString(w, "half of ")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	for i, got := range b.together(t, nil, nil, nil) {
+		if !strings.Contains(got, "then unexpected EOF") {
+			t.Errorf("client %d got %q", i, got)
+		}
+	}
+}
+
+func TestCoalesceStreams(t *testing.T) {
+	more := make(chan string)
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusOK)
+		flush := http.NewResponseController(w).Flush
+		if err := flush(); err != nil {
+			return err
+		}
+		for part := range more {
+			if _, err := io.WriteString(w, part); err != nil {
+				return err
+			}
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	const clients = 5
+	responses := make(chan *http.Response, clients)
+	for range clients {
+		go func() {
+			response, err := coalesceGet(t.Context(), b.URL)
+			if err != nil {
+				t.Error(err)
+			}
+			responses <- response
+		}()
+	}
+	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == clients-1 })
+	b.release()
+	var bodies []*bufio.Reader
+	for range clients {
+		response := <-responses
+		defer response.Body.Close()
+		bodies = append(bodies, bufio.NewReader(response.Body))
+	}
+	for i := range 4 {
+		more <- fmt.Sprintf("line %d\n", i)
+		for _, body := range bodies { // before the next one is written
+			if got, err := body.ReadString('\n'); err != nil || got != fmt.Sprintf("line %d\n", i) {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+	}
+	close(more)
+	for _, body := range bodies {
+		if got, err := io.ReadAll(body); err != nil || len(got) > 0 {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+}
+
+// coalesceBody is a body that tells every place in it from the others.
+func coalesceBody(size int) []byte {
+	body := make([]byte, 0, size+8)
+	for i := 0; len(body) < size; i++ {
+		body = fmt.Appendf(body, "%07x\n", i)
+	}
+	return body[:size]
+}
+
+// coalesceSlowly sends a request over a connection of its own. Nobody reads from it
+// yet, and the kernel keeps little.
+func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", b.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.(*net.TCPConn).SetReadBuffer(32 << 10)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", b.Listener.Addr())
+	return conn
+}
+
+// A body that is larger than the buffer gets to everybody, the slow ones included,
+// whom nobody waits for: whether it is the leader or a follower that is slow, and
+// whether or not the length is known.
+func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
+	body := coalesceBody(2 << 20)
+	for _, tc := range []struct {
+		what   string
+		slow   int // which of the clients
+		length bool
+	}{
+		{"nobody is slow", -1, true},
+		{"a slow follower", 2, false},
+		{"a slow follower, length known", 2, true},
+		{"a slow leader", 0, false},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
+				if tc.length {
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+				}
+				for rest := body; len(rest) > 0; rest = rest[min(len(rest), 32<<10):] {
+					if _, err := w.Write(rest[:min(len(rest), 32<<10)]); err != nil {
+						panic(http.ErrAbortHandler)
+					}
+				}
+				return nil
+			})
+			const clients = 4
+			var fast sync.WaitGroup
+			var slow net.Conn
+			for i := range clients {
+				if i == tc.slow {
+					slow = coalesceSlowly(t, b)
+				} else {
+					fast.Go(func() {
+						if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 "+string(body) {
+							t.Errorf("a fast client got %d bytes: %.60q", len(got), got)
+						}
+					})
+				}
+				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == 1 && b.policy.waiting() == i })
+			}
+			b.release()
+			fast.Wait() // although the slow one has read nothing
+			if slow != nil {
+				got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil))
+				if got != "200 "+string(body) {
+					t.Errorf("the slow client got %d bytes: %.60q", len(got), got)
+				}
+			}
+			if n := b.reached.Load(); slow != nil && n < 2 || n > clients {
+				t.Errorf("the backend was asked %d times", n)
+			}
+		})
+	}
+}
+
+// A slow client must not get two halves of different answers.
+func TestCoalesceSlowClientOfAnAnswerThatChanges(t *testing.T) {
+	var asked atomic.Int32
+	b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
+		body := coalesceBody(2 << 20)
+		body[0] = '0' + byte(asked.Add(1))
+		_, err := io.Copy(w, strings.NewReader(string(body)))
+		return err
+	})
+	var fast sync.WaitGroup
+	fast.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL)) })
+	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	slow := coalesceSlowly(t, b)
+	coalesceEventually(t, "the other follows", func() bool { return b.policy.waiting() == 1 })
+	b.release()
+	fast.Wait()
+	if got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil)); !strings.Contains(got, "then unexpected EOF") {
+		t.Errorf("the slow client got %d bytes: %.60q", len(got), got)
+	}
+}
+
+func TestCoalesceWaitsNoLongerThanItMay(t *testing.T) {
+	b := coalesceServer(t, &Coalesce{MaxWait: caddy.Duration(time.Millisecond)}, coalesceHello)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 hello" {
+				t.Errorf("got %s", got)
+			}
+		})
+	}
+	coalesceEventually(t, "all have reached the backend", func() bool { return b.reached.Load() == 3 })
+	b.release()
+	all.Wait()
+}
+
+// Who asks after a change gets an answer that began after it.
+func TestCoalesceAfterAChange(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	var all sync.WaitGroup
+	get := func() { all.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL+"/a?b=c")) }) }
+	get()
+	coalesceEventually(t, "one is under way", func() bool { return b.reached.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		coalesceEventually(t, "the change is under way", func() bool { return b.reached.Load() == 2 })
+		cancel()
+	}()
+	coalesceText(coalesceDo(ctx, http.MethodPut, b.URL+"/a"))
+	coalesceEventually(t, "the change is over", b.policy.flights.idle)
+	get()
+	coalesceEventually(t, "another one is under way", func() bool { return b.reached.Load() == 3 })
+	get()
+	coalesceEventually(t, "the last one follows that", func() bool { return b.policy.waiting() == 1 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceHead(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Content-Length", "5")
+		return coalesceHello(w, nil)
+	})
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			response, err := coalesceDo(t.Context(), http.MethodHead, b.URL)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			response.Body.Close()
+			if response.ContentLength != 5 {
+				t.Errorf("the length is %d", response.ContentLength)
+			}
+		})
+	}
+	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 2 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"rgate_coalesce": `{}`,
+		"rgate_coalesce {http.request.header.Authorization}": `{"key":"{http.request.header.Authorization}"}`,
+		"rgate_coalesce off": `{"disabled":true}`,
+		"rgate_coalesce {\n max_buffer 64KiB\n max_wait 5s\n}": `{"max_buffer":65536,"max_wait":5000000000}`,
+		"rgate_coalesce user":                   "! key \"user\" has no placeholder",
+		"rgate_coalesce {\n max_wait -1s\n}":    "! max_wait is negative",
+		"rgate_coalesce {\n max_buffer much\n}": "! max_buffer must be a size",
+		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
+	} {
+		c := new(Coalesce)
+		if got := policyOptions(c, text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
+			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+	if err := (&Coalesce{MaxBuffer: -1}).Check(); err == nil {
+		t.Error("a negative max_buffer is right")
+	}
+}
+
+// policyOptions are those that a directive sets, as JSON, or after an exclamation
+// mark what is wrong with them.
+func policyOptions(p policy.Module, text string) string {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	if err := policy.Unmarshal(d, p); err != nil {
+		return "! " + err.Error()
+	}
+	return string(coalesceJSON(p))
+}

@@ -1,0 +1,203 @@
+package traffic
+
+import (
+	"bytes"
+	"context"
+	"hash/maphash"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// flights are the requests under way whose answers others may share. Package
+// singleflight of golang.org/x/sync hands out a result when it is complete; here
+// the body goes on to everybody while it comes, and it takes a look at the header
+// to know whether it may.
+type flights struct {
+	seed  maphash.Seed
+	limit int64 // of what is kept of a body
+
+	mu    sync.Mutex
+	byURL map[uint64]*flight   // by the hash of what they ask for, chained. Guarded by mu.
+	apart map[uint64]time.Time // keys of what cannot be shared, by their hash, until when. Guarded by mu.
+}
+
+const (
+	apartFor  = 10 * time.Second // how long it is remembered that something cannot be shared
+	apartMost = 1024             // of how many keys
+
+	// How long the clients who share an answer wait for a slow one among them, beside
+	// half of the time.
+	patience = 500 * time.Millisecond
+)
+
+func newFlights(limit int64) *flights {
+	return &flights{seed: maphash.MakeSeed(), limit: limit, byURL: make(map[uint64]*flight), apart: make(map[uint64]time.Time)}
+}
+
+// flight is a request under way. The one who sent it leads; others may follow until
+// the answer begins, and so nobody gets an answer that had begun before they asked.
+type flight struct {
+	lifeline
+	flights *flights
+	url     uint64
+	hash    uint64  // of the key
+	key     *[]byte // of keyBuffers, until the flight is sealed
+	next    *flight // with the same hash of what it asks for. Guarded by flights.mu.
+
+	followers int  // who wait for the answer or read it. Guarded by flights.mu.
+	alone     bool // the leader's client has left. Guarded by flights.mu.
+	sealed    bool // nobody can join any more. Guarded by flights.mu.
+
+	*company // nil if nobody has joined. Set under flights.mu, before it is sealed.
+}
+
+// company is what a flight has if somebody follows.
+type company struct {
+	begun   chan struct{} // closed when the outcome is known
+	outcome outcome       // set before begun is closed
+	body    stream
+}
+
+// outcome is what became of a flight.
+type outcome struct {
+	shared bool         // if not, everybody is on their own
+	err    error        // what the handlers returned in place of an answer
+	status int          // of the answer; if there is one, the body is in the stream
+	header headerChange // what has become of the header
+	varied varied       // what a request must have in common with the leader's
+	kind   [6]string    // what another answer must have to be the same
+}
+
+// keyBuffers are for the keys of requests.
+var keyBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// join finds the flight that a request may share, and then has a reader of its
+// body. If there is none, the request leads a new one, which keeps the key, and the
+// reader is nil. The flight is nil if it is known that the answer cannot be shared.
+func (t *flights) join(r *http.Request, url uint64, key *[]byte) (*flight, *reader) {
+	hash := maphash.Bytes(t.seed, *key)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for f := t.byURL[url]; f != nil; f = f.next {
+		if f.hash == hash && bytes.Equal(*f.key, *key) {
+			f.followers++
+			if f.company == nil {
+				f.company = &company{begun: make(chan struct{}), body: stream{limit: t.limit, patience: patience}}
+			}
+			return f, f.body.reader()
+		}
+	}
+	if until, ok := t.apart[hash]; ok {
+		if time.Now().Before(until) {
+			return nil, nil
+		}
+		delete(t.apart, hash)
+	}
+	f := &flight{flights: t, url: url, hash: hash, key: key, next: t.byURL[url]}
+	f.first, f.owner = r.Context(), f
+	t.byURL[url] = f
+	return f, nil
+}
+
+// forget keeps later requests from sharing what was asked for before: something may
+// have changed there.
+func (t *flights) forget(url uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for f := t.byURL[url]; f != nil; f = f.next {
+		f.close()
+	}
+	delete(t.byURL, url)
+}
+
+// idle reports whether nothing is under way.
+func (t *flights) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byURL) == 0
+}
+
+// seal keeps others from joining, and reports whether somebody has.
+func (f *flight) seal() bool {
+	t := f.flights
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.remove()
+	return f.followers > 0
+}
+
+// remove takes the flight out of those that can be joined. flights.mu is held.
+func (f *flight) remove() {
+	if f.sealed {
+		return
+	}
+	f.close()
+	t := f.flights
+	at := t.byURL[f.url]
+	if at == f {
+		if f.next == nil {
+			delete(t.byURL, f.url)
+		} else {
+			t.byURL[f.url] = f.next
+		}
+		return
+	}
+	for at.next != f {
+		at = at.next
+	}
+	at.next = f.next
+}
+
+// close notes that nobody can join any more. flights.mu is held.
+func (f *flight) close() {
+	f.sealed = true
+	keyBuffers.Put(f.key)
+	f.key = nil
+}
+
+// land tells the followers what became of the flight, once.
+func (f *flight) land(o outcome) {
+	if f.company != nil { // which nobody brings after seal
+		f.outcome = o
+		close(f.begun)
+	}
+}
+
+// landApart sends the followers their own way. If it is about the answer, those who
+// come later need not wait for it in vain.
+func (f *flight) landApart(remember bool) {
+	if t := f.flights; remember {
+		t.mu.Lock()
+		if len(t.apart) >= apartMost {
+			clear(t.apart)
+		}
+		t.apart[f.hash] = time.Now().Add(apartFor)
+		t.mu.Unlock()
+	}
+	f.land(outcome{})
+}
+
+// leave is called by a follower who no longer waits or reads.
+func (f *flight) leave(r *reader) {
+	r.leave()
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
+	f.followers--
+	f.cutIfNobody()
+}
+
+// leaderLeft is called when the leader's client has left.
+func (f *flight) leaderLeft() {
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
+	f.alone = true
+	f.cutIfNobody()
+}
+
+func (f *flight) cutIfNobody() {
+	if f.alone && f.followers == 0 {
+		f.remove()
+		f.cut(context.Cause(f.first))
+	}
+}
