@@ -26,6 +26,9 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
+	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
+	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),
 	"gateway.RetryBudget":       reflect.TypeFor[rgateway.RetryBudget](),
 	"traffic.CircuitBreaker":    reflect.TypeFor[rtraffic.CircuitBreaker](),
 	"traffic.Concurrency":       reflect.TypeFor[rtraffic.Concurrency](),
