@@ -18,7 +18,7 @@ const (
 // told is what the fields point to: one piece of memory instead of five.
 type told struct {
 	values [3]string
-	digits [24]byte // of the last two values
+	digits [24]byte // of the last two values, which have at most 10 and 8, at the end
 }
 
 // tell writes a decision into a header, unless it is there that another policy
@@ -30,15 +30,26 @@ func tell(header http.Header, d *decision, limit string) {
 		}
 	}
 	t := new(told)
-	digits := strconv.AppendInt(t.digits[:0], d.remaining, 10)
-	middle := len(digits)
-	digits = strconv.AppendInt(digits, seconds(d.after), 10) // together at most 10 and 8
+	reset := t.write(len(t.digits), seconds(d.after))
+	remaining := t.write(reset, d.remaining)
 	// Nobody writes to the digits any more, so that they may be read as a string.
-	text := unsafe.String(unsafe.SliceData(digits), len(digits))
-	t.values = [3]string{limit, text[:middle], text[middle:]}
+	text := unsafe.String(&t.digits[remaining], len(t.digits)-remaining)
+	t.values = [3]string{limit, text[:reset-remaining], text[reset-remaining:]}
 	header[headerLimit] = t.values[0:1:1]
 	header[headerRemaining] = t.values[1:2:2]
 	header[headerReset] = t.values[2:3:3]
+}
+
+// write writes a number, which is not negative, so that it ends before a place. It
+// returns where it begins.
+func (t *told) write(end int, n int64) int {
+	for {
+		end--
+		t.digits[end] = '0' + byte(n%10)
+		if n /= 10; n == 0 {
+			return end
+		}
+	}
 }
 
 // tellRetry writes when a refused request may be sent again.

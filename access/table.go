@@ -62,18 +62,19 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 	defer s.mu.Unlock()
 	if len(limits) == 1 { // no need to look twice
 		id := slotKey(key, limits[0])
-		at, found := s.find(id)
-		c := s.counter(at, found, now, limits[0])
+		var c counter
+		at, found := s.load(&c, id, now, limits[0].window)
 		d := limits[0].judge(&c, now, cost)
 		if d.admitted {
-			l.put(s, at, found, now, id, c, cost, limits[0])
+			c.add(now, cost)
+			l.store(s, at, found, now, id, &c, limits[0].window)
 		}
 		return d
 	}
 	d := decision{admitted: true}
 	for i, limit := range limits {
-		at, found := s.find(slotKey(key, limit))
-		c := s.counter(at, found, now, limit)
+		var c counter
+		s.load(&c, slotKey(key, limit), now, limit.window)
 		one := limit.judge(&c, now, cost)
 		if i == 0 {
 			d = one
@@ -98,20 +99,22 @@ func (l *limiter) add(now time.Duration, key uint64, cost int64, limits ...limit
 func (l *limiter) count(s *shard, now time.Duration, key uint64, cost int64, limits []limit) {
 	for _, limit := range limits {
 		id := slotKey(key, limit)
-		at, found := s.find(id)
-		l.put(s, at, found, now, id, s.counter(at, found, now, limit), cost, limit)
+		var c counter
+		at, found := s.load(&c, id, now, limit.window)
+		c.add(now, cost)
+		l.store(s, at, found, now, id, &c, limit.window)
 	}
 }
 
-// put adds a request to a counter and stores it where find has found its place.
-func (l *limiter) put(s *shard, at int, found bool, now time.Duration, id uint64, c counter, cost int64, limit limit) {
+// store keeps a counter where load has looked for it.
+func (l *limiter) store(s *shard, at int, found bool, now time.Duration, id uint64, c *counter, window time.Duration) {
 	if !found {
 		l.makeRoom(s, now)
 		at, _ = s.find(id)
 		s.keys++
 	}
-	c.add(now, cost)
-	s.slots[at] = pack(id, c, limit.window)
+	shift := unit(window)
+	s.slots[at] = slot{id, c.begin + 2*window, c.current.pack(shift), c.previous.pack(shift)}
 }
 
 // makeRoom makes sure that there is room for one more key in a shard.
@@ -146,44 +149,33 @@ type slot struct {
 	current, previous packed
 }
 
-// packed is a bucket whose time is a fraction of the window, of 2³².
+// packed is a bucket whose time has 32 bits; see unit.
 type packed struct{ count, last uint32 }
 
 // slotKey tells apart the counters of a key.
 func slotKey(key uint64, limit limit) uint64 { return mix(key, uint64(limit.window)) }
 
-// counter returns what is in a slot that was found, at a time.
-func (s *shard) counter(at int, found bool, now time.Duration, limit limit) counter {
+// load reads the counter of a key and a window, at a time, and returns what find does.
+func (s *shard) load(c *counter, id uint64, now, window time.Duration) (at int, found bool) {
+	at, found = s.find(id)
 	if !found {
-		return counter{begin: now}
+		c.begin = now
+		return at, found
 	}
-	slot := &s.slots[at]
-	return counter{
-		slot.until - 2*limit.window, slot.current.unpack(limit.window), slot.previous.unpack(limit.window),
-	}.at(now, limit.window)
+	slot, shift := &s.slots[at], unit(window)
+	c.begin, c.current, c.previous = slot.until-2*window, slot.current.unpack(shift), slot.previous.unpack(shift)
+	c.roll(now, window)
+	return at, found
 }
 
-func pack(id uint64, c counter, window time.Duration) slot {
-	return slot{id, c.begin + 2*window, c.current.pack(window), c.previous.pack(window)}
+// unit is the shift that makes any time within a window one of 32 bits.
+func unit(window time.Duration) int { return max(0, bits.Len64(uint64(window))-32) }
+
+func (b bucket) pack(shift int) packed {
+	return packed{b.count, uint32(min((b.last+1<<shift-1)>>shift, math.MaxUint32))} // rounded up
 }
 
-func (b bucket) pack(window time.Duration) packed {
-	if b.last == 0 {
-		return packed{count: b.count}
-	}
-	// Rounded up, so that unpack, which rounds down, never makes it earlier.
-	hi, lo := bits.Mul64(uint64(b.last), 1<<32)
-	quotient, remainder := bits.Div64(hi, lo, uint64(window))
-	if remainder > 0 {
-		quotient++
-	}
-	return packed{b.count, uint32(min(quotient, math.MaxUint32))}
-}
-
-func (p packed) unpack(window time.Duration) bucket {
-	hi, lo := bits.Mul64(uint64(p.last), uint64(window))
-	return bucket{p.count, time.Duration(hi<<32 | lo>>32)}
-}
+func (p packed) unpack(shift int) bucket { return bucket{p.count, time.Duration(p.last) << shift} }
 
 // home is where in a table a key belongs.
 func home(id uint64, slots int) int {

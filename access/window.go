@@ -48,15 +48,17 @@ type bucket struct {
 	last  time.Duration // when the last one came, since the begin of the window
 }
 
-// at is the counter at a time, if nothing is added to it until then.
-func (c counter) at(now, window time.Duration) counter {
-	switch age := now - c.begin; {
-	case age < window: // also if another request was faster, and now is before begin
-		return c
-	case age < 2*window:
-		return counter{begin: c.begin + window, previous: c.current}
+// roll makes it the counter at a time, if nothing was added to it since.
+func (c *counter) roll(now, window time.Duration) {
+	age := now - c.begin
+	if age < window { // also if another request was faster, and now is before begin
+		return
 	}
-	return counter{begin: now}
+	if age < 2*window {
+		c.begin, c.previous, c.current = c.begin+window, c.current, bucket{}
+		return
+	}
+	*c = counter{begin: now}
 }
 
 // add counts a request.

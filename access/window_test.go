@@ -146,8 +146,8 @@ func TestLimiterKeepsItsDefinition(t *testing.T) {
 				now += time.Duration(random.Int64N(1 + int64(reference.window)/(1+random.Int64N(100))))
 			}
 			cost := 1 + random.Int64N(3)
-			at, found := l.shards[0].find(slotKey(7, reference.limit))
-			before := l.shards[0].counter(at, found, now, reference.limit)
+			var before counter
+			l.shards[0].load(&before, slotKey(7, reference.limit), now, reference.window)
 			got := l.take(now, 7, cost, reference.limit)
 			if want := reference.admits(now, cost); got.admitted != want {
 				t.Fatalf("%v at %v, cost %d: got %v, want %v", reference.limit, now, cost, got.admitted, want)
@@ -165,13 +165,18 @@ func TestLimiterKeepsItsDefinition(t *testing.T) {
 				continue
 			}
 			then := now + got.after
-			if c := before.at(then, reference.window); !reference.judge(&c, then, cost).admitted {
+			if c := rolled(before, then, reference.window); !reference.judge(&c, then, cost).admitted {
 				t.Fatalf("%v at %v, %+v: after the wait of %v it is refused again", reference.limit, now, before, got.after)
 			}
 			then--
-			if c := before.at(then, reference.window); reference.judge(&c, then, cost).admitted {
+			if c := rolled(before, then, reference.window); reference.judge(&c, then, cost).admitted {
 				t.Fatalf("%v at %v, %+v: a shorter wait than %v is enough", reference.limit, now, before, got.after)
 			}
 		}
 	}
+}
+
+func rolled(c counter, now, window time.Duration) counter {
+	c.roll(now, window)
+	return c
 }

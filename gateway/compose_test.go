@@ -177,3 +177,33 @@ func headersBackend(t *testing.T) (dial string, received chan http.Header) {
 	dial, _ = backend(t, func(_ http.ResponseWriter, r *http.Request) { received <- r.Header })
 	return dial, received
 }
+
+// scoped is a handler that tells where it was set up.
+type scoped struct{}
+
+var scopes []string
+
+func (scoped) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.test_scoped", New: func() caddy.Module { return new(scoped) }}
+}
+
+func (*scoped) Provision(ctx caddy.Context) error {
+	scopes = append(scopes, strings.TrimPrefix(policy.Scope(ctx), "TestPoliciesKnowWhereTheyStand "))
+	return nil
+}
+
+func (*scoped) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return next.ServeHTTP(w, r)
+}
+
+// What a policy keeps over a reload, it knows by where it stands.
+func TestPoliciesKnowWhereTheyStand(t *testing.T) {
+	caddy.RegisterModule(scoped{})
+	const here = `"handle": [{"handler": "test_scoped"}]`
+	start(t, `{`+here+`, "routes": [{"path_prefix": "/a", "backend": "web", `+here+`}],
+		"groups": [{"path_prefix": "/v1", `+here+`, "routes": [{"path_prefix": "/b", "backend": "web", `+here+`}]}],
+		"backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [{"handler": "test_scoped"}]}]}`)
+	if got := strings.Join(scopes, ", "); got != "backend web, gateway , route /a, group /v1, route /v1/b" {
+		t.Errorf("the scopes are %s", got)
+	}
+}

@@ -27,7 +27,7 @@ func upstreamError(err error) error {
 	status := handlerErr.StatusCode
 	var tooLarge *http.MaxBytesError
 	switch {
-	case status == statusClientClosedRequest:
+	case status == policy.StatusClientClosedRequest:
 		return err
 	case errors.As(err, &tooLarge):
 		handlerErr.StatusCode = http.StatusRequestEntityTooLarge
@@ -42,10 +42,6 @@ func upstreamError(err error) error {
 	}
 	return err
 }
-
-// statusClientClosedRequest is nginx's status for a client that left before it
-// had an answer.
-const statusClientClosedRequest = 499
 
 // isDown reports whether err means that no connection came about, or that it was
 // lost before an answer began.

@@ -95,6 +95,13 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 	return true, way.ServeHTTP(w, r)
 }
 
+// Attach makes a detached copy of the request one of the same route and backend (see
+// policy.Detach).
+func (ex *exchange) Attach(r *http.Request) {
+	attached := begin(r, ex.gateway, ex.route)
+	attached.backend, attached.path = ex.backend, ex.path
+}
+
 // Knows implements policy.Directory.
 func (ex *exchange) Knows(backend string) bool { return ex.gateway.backendNamed(backend) != nil }
 

@@ -77,7 +77,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		if b.Register {
 			b.registry = g.registry
 		}
-		if err := b.provision(ctx, g.Docker, ctx.Logger()); err != nil {
+		if err := b.provision(g.scope(ctx, "backend", b.Name), g.Docker, ctx.Logger()); err != nil {
 			return err
 		}
 		backends[b.Name] = b
@@ -100,7 +100,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 // provisionRoutes provisions all routes, given the backends and which of them are of
 // use without any route.
 func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend, used map[string]bool) error {
-	common, err := loadHandlers(ctx, g, "HandlersRaw")
+	common, err := loadHandlers(g.scope(ctx, "gateway", ""), g, "HandlersRaw")
 	if err != nil {
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
@@ -111,7 +111,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		levels := [][]caddyhttp.MiddlewareHandler{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
-				if ofGroups[group], err = loadHandlers(ctx, group, "HandlersRaw"); err != nil {
+				if ofGroups[group], err = loadHandlers(g.scope(ctx, "group", group.PathPrefix), group, "HandlersRaw"); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
 			}
@@ -134,6 +134,11 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	return nil
 }
 
+// scope is the context to set up what stands in one place of the gateway.
+func (g *Gateway) scope(ctx caddy.Context, kind, name string) caddy.Context {
+	return policy.WithScope(ctx, g.Name+" "+kind+" "+name)
+}
+
 // provision loads the route's handlers, which are a level within those given.
 func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHandler, backends map[string]*Backend, g *Gateway) error {
 	var err error
@@ -141,7 +146,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 		return err
 	}
 	rt.name = rt.label()
-	own, err := loadHandlers(ctx, rt, "HandlersRaw")
+	own, err := loadHandlers(g.scope(ctx, "route", rt.name), rt, "HandlersRaw")
 	if err != nil {
 		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
 	}

@@ -79,7 +79,7 @@ func (o *Operations) register(w http.ResponseWriter, r *http.Request, parts []st
 	beat, method := len(parts) == 3, r.Method
 	switch {
 	case beat && method == http.MethodPost:
-		if !g.registry.renew(name, instance, o.Registration.ttl()) {
+		if !g.registry.renew(name, instance) {
 			return reportError{http.StatusNotFound, fmt.Errorf("instance %q is not known: register it with PUT", instance)}
 		}
 		w.WriteHeader(http.StatusNoContent)

@@ -39,6 +39,7 @@ type instanceKey struct{ backend, instance string }
 type registered struct {
 	dial    string
 	check   string // the URL of its health check; empty: none
+	ttl     time.Duration
 	expires time.Time
 	healthy bool
 	failure string // of its last check
@@ -120,18 +121,19 @@ func (r *registry) put(backend, name string, dial, check string, ttl time.Durati
 		one.dial, one.check = dial, check
 		one.healthy, one.failure = check == "", ""
 	}
-	one.expires = time.Now().Add(ttl)
+	one.ttl, one.expires = ttl, time.Now().Add(ttl)
 	r.publishLocked()
 	return isNew, nil
 }
 
-// renew prolongs the time of an instance. It reports whether that is known.
-func (r *registry) renew(backend, name string, ttl time.Duration) bool {
+// renew prolongs the time of an instance by what it has asked for. It reports whether
+// the instance is known.
+func (r *registry) renew(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.instances[instanceKey{backend, name}]
 	if one != nil {
-		one.expires = time.Now().Add(ttl)
+		one.expires = time.Now().Add(one.ttl)
 	}
 	return one != nil
 }

@@ -26,9 +26,13 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
-	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),
-	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
 	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
+	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
+	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),
+	"gateway.RetryBudget":       reflect.TypeFor[rgateway.RetryBudget](),
+	"traffic.CircuitBreaker":    reflect.TypeFor[rtraffic.CircuitBreaker](),
+	"traffic.Concurrency":       reflect.TypeFor[rtraffic.Concurrency](),
+	"traffic.Cache":             reflect.TypeFor[rtraffic.Cache](),
 	"traffic.Transform":         reflect.TypeFor[rtraffic.Transform](),
 	"traffic.TransformRequest":  reflect.TypeFor[rtraffic.TransformRequest](),
 	"traffic.TransformResponse": reflect.TypeFor[rtraffic.TransformResponse](),

@@ -34,7 +34,8 @@ var allowedImports = map[string][]string{
 	"hack/bench-balance": {"balance"},
 	"policy":             {},
 	"stats":              {},
-	"traffic":            {"policy"},
+	"traffic":            {"policy", "traffic/httpcache"},
+	"traffic/httpcache":  {},
 }
 
 // What tests may import besides: the fake engine and the modules that a test
@@ -51,24 +52,26 @@ var allowedInTests = map[string][]string{
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
 // they can be tested, fuzzed and measured by themselves.
 var pureFiles = map[string][]string{
-	"access":          {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go", "hasher.go", "lanes.go", "rate_headers.go", "table.go", "window.go", "claimvalues.go", "credential.go", "ipset.go", "correlation.go", "limits.go", "origins.go"},
-	"balance":         {"bounded.go", "latency.go", "ring.go"},
-	"dockerupstreams": {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
-	"gateway":         {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go"},
-	"policy":          {"option.go", "size.go", "suggest.go"},
-	"stats":           {"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"},
-	"traffic":         {"flight.go", "headermark.go", "jsonedit.go", "lastgood.go", "lifeline.go", "query.go", "rewrite.go", "samerequest.go", "storable.go", "stream.go", "value.go"},
+	"access":            {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go", "hasher.go", "lanes.go", "rate_headers.go", "table.go", "window.go", "claimvalues.go", "credential.go", "ipset.go", "correlation.go", "limits.go", "origins.go"},
+	"balance":           {"bounded.go", "latency.go", "ring.go"},
+	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
+	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
+	"policy":            {"option.go", "size.go", "suggest.go"},
+	"stats":             {"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"},
+	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "held.go", "limiter.go", "flight.go", "headermark.go", "lastgood.go", "lifeline.go", "samerequest.go", "storable.go", "stream.go"},
+	"traffic/httpcache": {"conditional.go", "directives.go", "entry.go", "flight.go", "freshness.go", "key.go", "purge.go", "request.go", "store.go", "vary.go"},
 }
 
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
-	"access":          {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
-	"balance":         {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
-	"dockerupstreams": {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
-	"gateway":         {{"path.go"}, {"radix.go"}},
-	"policy":          {{"option.go"}, {"suggest.go"}},
-	"stats":           {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
-	"traffic":         {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"lifeline.go"}, {"stream.go"}, {"headermark.go", "samerequest.go", "storable.go"}},
+	"access":            {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
+	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
+	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
+	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
+	"policy":            {{"option.go"}, {"suggest.go"}},
+	"stats":             {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
+	"traffic":           {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"breaker.go"}, {"held.go"}, {"limiter.go"}, {"lifeline.go"}, {"stream.go"}, {"headermark.go", "samerequest.go", "storable.go"}},
+	"traffic/httpcache": {{"conditional.go"}, {"directives.go"}, {"key.go"}, {"vary.go"}, {"directives.go", "freshness.go", "request.go", "vary.go"}},
 }
 
 // Why a Go file may be longer than maxLines.

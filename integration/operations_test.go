@@ -21,7 +21,7 @@ const operationsGateway = `
 name: edge
 operations:
   allow: [private_ranges]
-  registration: {ttl: 2s}
+  registration: {ttl: 2m}
   api_key: {keys: [{name: ops, sha256: ` + secretKeyHash + `}]}
 routes:
   - {path_prefix: /web, backend: web}
@@ -226,7 +226,7 @@ func TestRegistration(t *testing.T) {
 		want                 int
 	}{
 		{"PUT", "self/one", `{"url": "` + instance.URL + `"}`, http.StatusCreated},
-		{"PUT", "self/one", `{"url": "` + instance.URL + `", "health_check_url": "` + instance.URL + `/"}`, http.StatusOK},
+		{"PUT", "self/one", `{"url": "` + instance.URL + `", "health_check_url": "` + instance.URL + `/", "ttl": "2s"}`, http.StatusOK},
 		{"POST", "self/one/heartbeat", "", http.StatusNoContent},
 		{"POST", "self/two/heartbeat", "", http.StatusNotFound},
 		{"PUT", "web/one", `{"url": "` + instance.URL + `"}`, http.StatusNotFound},
@@ -255,6 +255,7 @@ func TestRegistration(t *testing.T) {
 	if got := g.get(t, "/self"); got.status != http.StatusOK || got.body != "at your service" {
 		t.Errorf("got %d %q", got.status, got.body)
 	}
+	send("PUT", "self/one", `{"url": "`+instance.URL+`"}`)
 	g.reload(t)
 	if got := g.get(t, "/self"); got.status != http.StatusOK {
 		t.Errorf("after a reload: %d", got.status)
@@ -264,6 +265,7 @@ func TestRegistration(t *testing.T) {
 	if self := s.Services[2]; self.Total != 1 || self.Instances[0].Registered != "one" {
 		t.Errorf("the service is %+v", self)
 	}
+	send("PUT", "self/one", `{"url": "`+instance.URL+`", "ttl": "1s"}`)
 	eventually(t, "it is forgotten without a heartbeat", func() bool { return g.get(t, "/self").status == http.StatusServiceUnavailable })
 	send("PUT", "self/one", `{"url": "`+instance.URL+`"}`)
 	if got := send("DELETE", "self/one", ""); got.status != http.StatusNoContent || g.get(t, "/self").status != http.StatusServiceUnavailable {

@@ -48,6 +48,10 @@ func PlaceOf(r *http.Request) Place {
 	return Place{}
 }
 
+// StatusClientClosedRequest is nginx's status for a client that left before it had
+// an answer.
+const StatusClientClosedRequest = 499
+
 // Failure is the error of a backend that did not answer, or of a policy that did
 // not let a request through to it, within a caddyhttp.HandlerError with the status
 // for the client. Nothing has been written: a handler further out may answer in its

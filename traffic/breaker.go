@@ -211,6 +211,23 @@ func (b *breaker) look() (s circuitState, rest time.Duration) {
 	return circuitHalfOpen, 0
 }
 
+// matters reports whether anything depends on what the breaker knows. If not, a new
+// one is as good.
+func (b *breaker) matters() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	switch s := stateIn(b.phase.Load()); {
+	case s == circuitOpen:
+		return now < b.until+b.recovery
+	case s == circuitHalfOpen:
+		return now-b.lastProbe < b.recovery
+	case b.failures == 0:
+		return b.window.last > 0 && int64(now)-b.window.last*int64(b.span)/int64(len(b.window.slices)) < int64(b.span)
+	}
+	return b.run.Load() > 0 && now-b.failed[(b.next+b.failures-1)%b.failures] < b.expire
+}
+
 // full reports whether no request may pass now.
 func (b *breaker) full() bool {
 	if stateIn(b.phase.Load()) == circuitClosed {

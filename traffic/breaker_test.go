@@ -124,6 +124,38 @@ func TestRatioOpens(t *testing.T) {
 	wantState(t, b, circuitClosed) // counts begin anew
 }
 
+func TestWhatMatters(t *testing.T) {
+	ratio := breakerOptions{ratio: .5, minimum: 10, span: 10 * time.Second, recovery: time.Minute, probes: 1}
+	for name, tc := range map[string]struct {
+		options breakerOptions
+		lead    func(b *breaker, clock *fakeClock)
+		lasts   time.Duration
+	}{
+		"failures": {inARow, func(b *breaker, _ *fakeClock) { b.send(2, failed) }, 5 * time.Minute},
+		"open":     {inARow, func(b *breaker, _ *fakeClock) { b.send(5, failed) }, 2 * time.Minute},
+		"ratio":    {ratio, func(b *breaker, _ *fakeClock) { b.send(5, succeeded) }, 10 * time.Second},
+		"half-open": {inARow, func(b *breaker, clock *fakeClock) {
+			b.send(5, failed)
+			clock.advance(time.Minute)
+			b.begin()
+		}, time.Minute},
+	} {
+		b, clock := testBreaker(tc.options)
+		if b.matters() {
+			t.Errorf("%s: a new one matters", name)
+		}
+		tc.lead(b, clock)
+		clock.advance(tc.lasts - time.Millisecond)
+		if !b.matters() {
+			t.Errorf("%s: it matters no more within %v", name, tc.lasts)
+		}
+		clock.advance(2 * time.Millisecond)
+		if b.matters() {
+			t.Errorf("%s: it still matters after %v", name, tc.lasts)
+		}
+	}
+}
+
 func TestRatioForgets(t *testing.T) {
 	b, clock := testBreaker(breakerOptions{ratio: .5, minimum: 10, span: 10 * time.Second, recovery: time.Minute, probes: 1})
 	for range 100 {

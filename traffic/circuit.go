@@ -65,6 +65,28 @@ func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
 	})
 }
 
+// adopt keeps the states that handlers of the same options have, for the old
+// configuration may be gone before the first request comes.
+func (p *CircuitBreaker) adopt() {
+	var keys []circuitKey
+	circuits.Range(func(key, value any) bool {
+		k := key.(circuitKey)
+		if k.breakerOptions == p.options && k.name == p.Name && k.owner == nil && value.(*circuit).matters() {
+			keys = append(keys, k)
+		}
+		return true
+	})
+	for _, key := range keys {
+		_, _, _ = circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil })
+		p.circuits.keep(func() { _, _ = circuits.Delete(key) })
+	}
+}
+
+func (c *circuit) matters() (yes bool) {
+	c.each(func(_ string, b *breaker) { yes = yes || b.matters() })
+	return yes
+}
+
 func newCircuit(key circuitKey) *circuit {
 	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, sinceStart), containers: make(map[string]*breaker), pruneAt: 64}
 	c.end = policy.Publish("circuit_breaker", policy.Place{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })

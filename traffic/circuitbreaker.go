@@ -183,6 +183,7 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	}
 	p.failing, _ = failingStatuses(p.Statuses) // Validate tells
 	p.herald.start(ctx)
+	p.adopt()
 	return registerMetrics(ctx)
 }
 
@@ -233,17 +234,13 @@ func (p *CircuitBreaker) refuse(w http.ResponseWriter, r *http.Request, wait tim
 // ofStatus is what an answer with a status says about the backend.
 func (p *CircuitBreaker) ofStatus(status int) verdict {
 	switch {
-	case status == statusClientClosedRequest:
+	case status == policy.StatusClientClosedRequest:
 		return unknown // Caddy's proxy has seen the client leave
 	case status >= 500 && status <= 599 && p.failing[status-500]:
 		return failed
 	}
 	return succeeded
 }
-
-// statusClientClosedRequest is nginx's status for a client that left before it had
-// an answer.
-const statusClientClosedRequest = 499
 
 // ofError is what it says about the backend that a handler has returned, and has
 // not answered.

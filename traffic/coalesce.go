@@ -246,7 +246,7 @@ func leftError(r *http.Request) error {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		return caddyhttp.Error(http.StatusGatewayTimeout, policy.Failure{Cause: cause})
 	}
-	return caddyhttp.Error(statusClientClosedRequest, cause)
+	return caddyhttp.Error(policy.StatusClientClosedRequest, cause)
 }
 
 // goOn sends a request of its own for a client that fell behind in a shared answer,

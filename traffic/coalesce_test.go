@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
@@ -58,7 +57,7 @@ func coalesceServer(t testing.TB, c *Coalesce, answer func(w http.ResponseWriter
 		select {
 		case <-b.open:
 		case <-r.Context().Done():
-			return caddyhttp.Error(statusClientClosedRequest, context.Cause(r.Context()))
+			return caddyhttp.Error(policy.StatusClientClosedRequest, context.Cause(r.Context()))
 		}
 		return answer(w, r)
 	})
@@ -312,34 +311,70 @@ func TestCoalesceRemembersWhatIsPrivate(t *testing.T) {
 	all.Wait()
 }
 
-func TestCoalesceOptions(t *testing.T) {
-	for text, want := range map[string]string{
-		"rgate_coalesce": `{}`,
-		"rgate_coalesce {http.request.header.Authorization}": `{"key":"{http.request.header.Authorization}"}`,
-		"rgate_coalesce off": `{"disabled":true}`,
-		"rgate_coalesce {\n max_buffer 64KiB\n max_wait 5s\n}": `{"max_buffer":65536,"max_wait":5000000000}`,
-		"rgate_coalesce user":                   "! key \"user\" has no placeholder",
-		"rgate_coalesce {\n max_wait -1s\n}":    "! max_wait is negative",
-		"rgate_coalesce {\n max_buffer much\n}": "! max_buffer must be a size",
-		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
-	} {
-		c := new(Coalesce)
-		if got := policyOptions(c, text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
-			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
-		}
+func TestCoalesceHeadersAreEachOnesOwn(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("X-Backend", "yes")
+		w.Header().Set("Content-Type", "text/x")
+		return coalesceHello(w, nil)
+	})
+	var all sync.WaitGroup
+	for i := range 5 {
+		all.Go(func() {
+			response, err := coalesceGet(t.Context(), b.URL, "X-Request-Id", fmt.Sprint("id-", i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer response.Body.Close()
+			if h := response.Header; h.Get("X-Own") != fmt.Sprint("id-", i) || h.Get("X-Backend") != "yes" || h.Get("Content-Type") != "text/x" {
+				t.Errorf("the header is %v", response.Header)
+			}
+		})
 	}
-	if err := (&Coalesce{MaxBuffer: -1}).Check(); err == nil {
-		t.Error("a negative max_buffer is right")
+	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 4 })
+	b.release()
+	all.Wait()
+}
+
+func TestCoalesceLeaderLeaves(t *testing.T) {
+	b := coalesceServer(t, new(Coalesce), coalesceHello)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if got := coalesceText(coalesceGet(ctx, b.URL)); !strings.Contains(got, "canceled") {
+			t.Errorf("the leader got %s", got)
+		}
+	}()
+	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 hello" {
+				t.Errorf("a follower got %s", got)
+			}
+		})
+	}
+	coalesceEventually(t, "the others follow", func() bool { return b.policy.waiting() == 3 })
+	cancel()
+	<-gone
+	b.onlyFlight(t, func(f *flight) bool { return f.alone })
+	b.release()
+	all.Wait()
+	if n := b.reached.Load(); n != 1 {
+		t.Errorf("the backend was asked %d times", n)
 	}
 }
 
-// policyOptions are those that a directive sets, as JSON, or after an exclamation
-// mark what is wrong with them.
-func policyOptions(p policy.Module, text string) string {
-	d := caddyfile.NewTestDispenser(text)
-	d.Next()
-	if err := policy.Unmarshal(d, p); err != nil {
-		return "! " + err.Error()
-	}
-	return string(coalesceJSON(p))
+// onlyFlight waits until a condition holds of the flight that there is.
+func (b *coalesceBackend) onlyFlight(t testing.TB, holds func(*flight) bool) {
+	t.Helper()
+	coalesceEventually(t, "the flight is as it should be", func() bool {
+		b.policy.flights.mu.Lock()
+		defer b.policy.flights.mu.Unlock()
+		for _, f := range b.policy.flights.byURL {
+			return holds(f)
+		}
+		return false
+	})
 }

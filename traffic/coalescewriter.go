@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // leadWriter is what the leader of a flight writes its answer to. If there are
@@ -198,7 +200,7 @@ func (w *leadWriter) finish(err error, returned bool) (behind bool) {
 // fail tells the followers what the handlers returned in place of an answer.
 func (w *leadWriter) fail(err error, returned bool) {
 	var handlerErr caddyhttp.HandlerError
-	if !returned || !errors.As(err, &handlerErr) || handlerErr.StatusCode == statusClientClosedRequest || errors.Is(err, context.Canceled) {
+	if !returned || !errors.As(err, &handlerErr) || handlerErr.StatusCode == policy.StatusClientClosedRequest || errors.Is(err, context.Canceled) {
 		w.flight.landApart(false)
 		return
 	}

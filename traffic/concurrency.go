@@ -98,6 +98,7 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		key := policy.ParseKey(p.Key)
 		p.key = &key
 	}
+	p.adopt()
 	return registerMetrics(ctx)
 }
 
@@ -167,7 +168,7 @@ func (p *Concurrency) await(ctx context.Context, limiter *sharedLimiter, queued 
 // refuse answers a request that is not let through.
 func (p *Concurrency) refuse(w http.ResponseWriter, r *http.Request, err error) error {
 	if errors.Is(err, context.Canceled) {
-		return caddyhttp.Error(statusClientClosedRequest, err)
+		return caddyhttp.Error(policy.StatusClientClosedRequest, err)
 	}
 	w.Header().Set("Retry-After", "1")
 	return p.Fail(w, r, http.StatusServiceUnavailable, err)
@@ -214,6 +215,23 @@ func (p *Concurrency) limiterAt(place policy.Place) *sharedLimiter {
 			_, _ = sharedLimiters.Delete(key)
 		}
 	})
+}
+
+// adopt keeps what handlers of the same options count, for the old configuration may
+// be gone before the first request comes, and what it let through may not be.
+func (p *Concurrency) adopt() {
+	var keys []limiterKey
+	sharedLimiters.Range(func(key, value any) bool {
+		k := key.(limiterKey)
+		if k.name == p.Name && k.key == p.Key && k.owner == nil && value.(*sharedLimiter).look().inFlight > 0 {
+			keys = append(keys, k)
+		}
+		return true
+	})
+	for _, key := range keys {
+		_, _, _ = sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil })
+		p.limiters.keep(func() { _, _ = sharedLimiters.Delete(key) })
+	}
 }
 
 func newSharedLimiter(key limiterKey) *sharedLimiter {

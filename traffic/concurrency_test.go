@@ -140,6 +140,20 @@ func TestConcurrencyCountsAcrossAReload(t *testing.T) {
 		t.Error("what was under way at the reload is forgotten")
 	}
 	leave()
+
+	// A WebSocket may outlive its configuration, and be the only request.
+	ex.place.Backend = "c"
+	last := provisionSurvivor(t, &Concurrency{Max: 1, Name: "sockets"})
+	leave = occupy(t, last, ex)
+	after := provisionSurvivor(t, &Concurrency{Max: 1, Name: "sockets"})
+	_ = last.Cleanup()
+	if _, _, err := concurrencySend(t.Context(), after, ex, answersWith(200)); err == nil {
+		t.Error("what outlives the configuration is forgotten")
+	}
+	leave()
+	if _, _, err := concurrencySend(t.Context(), after, ex, answersWith(200)); err != nil {
+		t.Errorf("when it has left: %v", err)
+	}
 }
 
 func TestConcurrencyByKey(t *testing.T) {

@@ -59,6 +59,13 @@ func (h *held[K, V]) add(place K, acquire func() (value V, letGo func())) V {
 	return value
 }
 
+// keep lets something go with everything else.
+func (h *held[K, V]) keep(letGo func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.letGo = append(h.letGo, letGo)
+}
+
 // release lets everything go.
 func (h *held[K, V]) release() {
 	h.mu.Lock()

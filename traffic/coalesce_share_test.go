@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,78 +15,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
 )
-
-func TestCoalesceHeadersAreEachOnesOwn(t *testing.T) {
-	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
-		w.Header().Set("X-Backend", "yes")
-		w.Header().Set("Content-Type", "text/x")
-		return coalesceHello(w, nil)
-	})
-	var all sync.WaitGroup
-	for i := range 5 {
-		all.Go(func() {
-			response, err := coalesceGet(t.Context(), b.URL, "X-Request-Id", fmt.Sprint("id-", i))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer response.Body.Close()
-			if h := response.Header; h.Get("X-Own") != fmt.Sprint("id-", i) || h.Get("X-Backend") != "yes" || h.Get("Content-Type") != "text/x" {
-				t.Errorf("the header is %v", response.Header)
-			}
-		})
-	}
-	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 4 })
-	b.release()
-	all.Wait()
-}
-
-func TestCoalesceLeaderLeaves(t *testing.T) {
-	b := coalesceServer(t, new(Coalesce), coalesceHello)
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		if got := coalesceText(coalesceGet(ctx, b.URL)); !strings.Contains(got, "canceled") {
-			t.Errorf("the leader got %s", got)
-		}
-	}()
-	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
-	var all sync.WaitGroup
-	for range 3 {
-		all.Go(func() {
-			if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 hello" {
-				t.Errorf("a follower got %s", got)
-			}
-		})
-	}
-	coalesceEventually(t, "the others follow", func() bool { return b.policy.waiting() == 3 })
-	cancel()
-	<-gone
-	b.onlyFlight(t, func(f *flight) bool { return f.alone })
-	b.release()
-	all.Wait()
-	if n := b.reached.Load(); n != 1 {
-		t.Errorf("the backend was asked %d times", n)
-	}
-}
-
-// onlyFlight waits until a condition holds of the flight that there is.
-func (b *coalesceBackend) onlyFlight(t testing.TB, holds func(*flight) bool) {
-	t.Helper()
-	coalesceEventually(t, "the flight is as it should be", func() bool {
-		b.policy.flights.mu.Lock()
-		defer b.policy.flights.mu.Unlock()
-		for _, f := range b.policy.flights.byURL {
-			return holds(f)
-		}
-		return false
-	})
-}
 
 // Once nobody waits any more, the backend need not go on.
 func TestCoalesceAllLeave(t *testing.T) {
@@ -223,6 +157,108 @@ func TestCoalesceStreams(t *testing.T) {
 	}
 }
 
+// coalesceBody is a body that tells every place in it from the others.
+func coalesceBody(size int) []byte {
+	body := make([]byte, 0, size+8)
+	for i := 0; len(body) < size; i++ {
+		body = fmt.Appendf(body, "%07x\n", i)
+	}
+	return body[:size]
+}
+
+// coalesceSlowly sends a request over a connection of its own. Nobody reads from it
+// yet, and the kernel keeps little.
+func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", b.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.(*net.TCPConn).SetReadBuffer(32 << 10)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", b.Listener.Addr())
+	return conn
+}
+
+// A body that is larger than the buffer gets to everybody, the slow ones included,
+// whom nobody waits for: whether it is the leader or a follower that is slow, and
+// whether or not the length is known.
+func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
+	body := coalesceBody(2 << 20)
+	for _, tc := range []struct {
+		what   string
+		slow   int // which of the clients
+		length bool
+	}{
+		{"nobody is slow", -1, true},
+		{"a slow follower", 2, false},
+		{"a slow follower, length known", 2, true},
+		{"a slow leader", 0, false},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
+				if tc.length {
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+				}
+				for rest := body; len(rest) > 0; rest = rest[min(len(rest), 32<<10):] {
+					if _, err := w.Write(rest[:min(len(rest), 32<<10)]); err != nil {
+						panic(http.ErrAbortHandler)
+					}
+				}
+				return nil
+			})
+			const clients = 4
+			var fast sync.WaitGroup
+			var slow net.Conn
+			for i := range clients {
+				if i == tc.slow {
+					slow = coalesceSlowly(t, b)
+				} else {
+					fast.Go(func() {
+						if got := coalesceText(coalesceGet(t.Context(), b.URL)); got != "200 "+string(body) {
+							t.Errorf("a fast client got %d bytes: %.60q", len(got), got)
+						}
+					})
+				}
+				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == 1 && b.policy.waiting() == i })
+			}
+			b.release()
+			fast.Wait() // although the slow one has read nothing
+			if slow != nil {
+				got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil))
+				if got != "200 "+string(body) {
+					t.Errorf("the slow client got %d bytes: %.60q", len(got), got)
+				}
+			}
+			if n := b.reached.Load(); slow != nil && n < 2 || n > clients {
+				t.Errorf("the backend was asked %d times", n)
+			}
+		})
+	}
+}
+
+// A slow client must not get two halves of different answers.
+func TestCoalesceSlowClientOfAnAnswerThatChanges(t *testing.T) {
+	var asked atomic.Int32
+	b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
+		body := coalesceBody(2 << 20)
+		body[0] = '0' + byte(asked.Add(1))
+		_, err := io.Copy(w, strings.NewReader(string(body)))
+		return err
+	})
+	var fast sync.WaitGroup
+	fast.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL)) })
+	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	slow := coalesceSlowly(t, b)
+	coalesceEventually(t, "the other follows", func() bool { return b.policy.waiting() == 1 })
+	b.release()
+	fast.Wait()
+	if got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil)); !strings.Contains(got, "then unexpected EOF") {
+		t.Errorf("the slow client got %d bytes: %.60q", len(got), got)
+	}
+}
+
 func TestCoalesceWaitsNoLongerThanItMay(t *testing.T) {
 	b := coalesceServer(t, &Coalesce{MaxWait: caddy.Duration(time.Millisecond)}, coalesceHello)
 	var all sync.WaitGroup
@@ -282,4 +318,36 @@ func TestCoalesceHead(t *testing.T) {
 	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 2 })
 	b.release()
 	all.Wait()
+}
+
+func TestCoalesceOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"rgate_coalesce": `{}`,
+		"rgate_coalesce {http.request.header.Authorization}": `{"key":"{http.request.header.Authorization}"}`,
+		"rgate_coalesce off": `{"disabled":true}`,
+		"rgate_coalesce {\n max_buffer 64KiB\n max_wait 5s\n}": `{"max_buffer":65536,"max_wait":5000000000}`,
+		"rgate_coalesce user":                   "! key \"user\" has no placeholder",
+		"rgate_coalesce {\n max_wait -1s\n}":    "! max_wait is negative",
+		"rgate_coalesce {\n max_buffer much\n}": "! max_buffer must be a size",
+		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
+	} {
+		c := new(Coalesce)
+		if got := policyOptions(c, text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
+			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+	if err := (&Coalesce{MaxBuffer: -1}).Check(); err == nil {
+		t.Error("a negative max_buffer is right")
+	}
+}
+
+// policyOptions are those that a directive sets, as JSON, or after an exclamation
+// mark what is wrong with them.
+func policyOptions(p policy.Module, text string) string {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	if err := policy.Unmarshal(d, p); err != nil {
+		return "! " + err.Error()
+	}
+	return string(coalesceJSON(p))
 }

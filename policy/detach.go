@@ -1,0 +1,57 @@
+package policy
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// attacher is an Exchange that can make another request one of the same place.
+type attacher interface {
+	// Attach makes the request go on from where the exchange's is, with an exchange of
+	// its own.
+	Attach(r *http.Request)
+}
+
+// Detach makes a request of another one, without a body, that may still be under way
+// when the other one has been answered. It ends with the context, and shares nothing
+// with the other request that changes: its header, its variables and its placeholders
+// are copies. It must be called while the other request is being handled; w is what
+// will take the answer.
+func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.Request {
+	for _, key := range []any{http.ServerContextKey, http.LocalAddrContextKey} {
+		if value := r.Context().Value(key); value != nil {
+			ctx = context.WithValue(ctx, key, value)
+		}
+	}
+	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	detached := r.Clone(ctx)
+	detached.Body, detached.ContentLength, detached.TransferEncoding = http.NoBody, 0, nil
+	repl := caddy.NewReplacer()
+	detached = caddyhttp.PrepareRequest(detached, repl, w, server)
+
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	for key, value := range vars {
+		if key != ExchangeVar {
+			caddyhttp.SetVar(detached.Context(), key, value)
+		}
+	}
+	if exchange, ok := ExchangeOf(r).(attacher); ok {
+		exchange.Attach(detached)
+	}
+	if before, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		for _, key := range userPlaceholders {
+			if value, known := before.Get(key); known {
+				repl.Set(key, value)
+			}
+		}
+	}
+	return detached
+}
+
+// userPlaceholders tell who sent a request.
+var userPlaceholders = []string{
+	"http.auth.user.id", "http.auth.user.consumer", "http.auth.user.scopes", "http.auth.user.roles",
+}

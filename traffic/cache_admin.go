@@ -1,0 +1,121 @@
+package traffic
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/traffic/httpcache"
+)
+
+func init() {
+	caddy.RegisterModule(adminCache{})
+}
+
+// adminCache provides endpoints of the admin API: /rgate/cache tells how much is
+// stored, and /rgate/cache/purge removes what is.
+type adminCache struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminCache) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.rgate_cache",
+		New: func() caddy.Module { return new(adminCache) },
+	}
+}
+
+// Routes returns the routes of the endpoints.
+func (a adminCache) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: "/rgate/cache", Handler: caddy.AdminHandlerFunc(a.stats)},
+		{Pattern: "/rgate/cache/purge", Handler: caddy.AdminHandlerFunc(a.purge)},
+	}
+}
+
+// stats looks the stores up when it is asked: the module is made before there are any.
+func (adminCache) stats(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet {
+		return adminError(http.StatusMethodNotAllowed, errors.New("method not allowed: use GET"))
+	}
+	type storeStats struct {
+		Gateway string `json:"gateway"`
+		httpcache.Stats
+		Hits uint64 `json:"hits"`
+	}
+	stores := []storeStats{}
+	for _, store := range allCacheStores() {
+		stores = append(stores, storeStats{store.gateway, store.Stats(), store.hits()})
+	}
+	return answerJSON(w, map[string]any{"stores": stores})
+}
+
+// purgeRequest says which answers to remove. Exactly one of the first four is needed.
+type purgeRequest struct {
+	URL    string `json:"url"`
+	Prefix string `json:"prefix"`
+	Tag    string `json:"tag"`
+	All    bool   `json:"all"`
+
+	Gateway *string `json:"gateway"` // nil: all of them
+}
+
+// selection is what to remove.
+func (p *purgeRequest) selection() (httpcache.Purge, error) {
+	given := 0
+	for _, one := range []bool{p.URL != "", p.Prefix != "", p.Tag != "", p.All} {
+		if one {
+			given++
+		}
+	}
+	purge := httpcache.Purge{URL: p.URL, Prefix: p.Prefix, Tag: p.Tag}
+	if given != 1 {
+		return purge, errors.New(`exactly one of url, prefix, tag and all is needed, such as {"prefix": "/api/"}`)
+	}
+	for _, text := range []*string{&purge.URL, &purge.Prefix} {
+		if *text == "" || (*text)[0] == '/' {
+			continue
+		}
+		url, ok := httpcache.NormalizeURL(*text)
+		if !ok {
+			return purge, fmt.Errorf("%q is neither a whole URL nor a path: use one such as https://example.com/a or /a", *text)
+		}
+		*text = url
+	}
+	return purge, nil
+}
+
+func (adminCache) purge(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return adminError(http.StatusMethodNotAllowed, errors.New("method not allowed: use POST"))
+	}
+	var request purgeRequest
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&request); err != nil {
+		return adminError(http.StatusBadRequest, fmt.Errorf(`reading the request: %w: use JSON such as {"url": "https://example.com/a"}`, err))
+	}
+	purge, err := request.selection()
+	if err != nil {
+		return adminError(http.StatusBadRequest, err)
+	}
+	purged := 0
+	for _, store := range allCacheStores() {
+		if request.Gateway == nil || *request.Gateway == store.gateway {
+			purged += store.Purge(purge)
+		}
+	}
+	return answerJSON(w, map[string]int{"purged": purged})
+}
+
+func adminError(status int, err error) error { return caddy.APIError{HTTPStatus: status, Err: err} }
+
+func answerJSON(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(v)
+}
+
+// Interface guard
+var _ caddy.AdminRouter = (*adminCache)(nil)

@@ -1,0 +1,115 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/traffic/httpcache"
+)
+
+const (
+	validationTimeout = 30 * time.Second
+	validationPause   = time.Second // before another one of the same answer
+	mostValidations   = 64          // at the same time, of one policy
+)
+
+// cacheBackground is the requests that a policy sends by itself.
+type cacheBackground struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	count  int  // that are under way. Guarded by mu.
+	ended  bool // Guarded by mu.
+	all    sync.WaitGroup
+}
+
+func (b *cacheBackground) start() { b.ctx, b.cancel = context.WithCancel(context.Background()) }
+
+// stop ends all requests, and waits until they have ended.
+func (b *cacheBackground) stop() {
+	b.mu.Lock()
+	b.ended = true
+	b.mu.Unlock()
+	b.cancel()
+	b.all.Wait()
+}
+
+// run runs a function in a goroutine unless there are too many.
+func (b *cacheBackground) run(f func(context.Context)) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended || b.count >= mostValidations {
+		return false
+	}
+	b.count++
+	b.all.Go(func() {
+		ctx, cancel := context.WithTimeout(b.ctx, validationTimeout)
+		defer cancel()
+		f(ctx)
+		b.mu.Lock()
+		b.count--
+		b.mu.Unlock()
+	})
+	return true
+}
+
+// validate asks the backend in the background for a new answer in place of one that
+// is stale, unless somebody does so already.
+func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request, key httpcache.Key, stored *httpcache.Entry, now time.Time) {
+	if !stored.TryValidate(now) {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w := noClient{make(http.Header)}
+	asked := policy.Detach(ctx, r, w)
+	asked.Method = http.MethodGet
+	for _, name := range []string{"Range", "If-Range", "If-None-Match", "If-Modified-Since", "Cache-Control", "Pragma"} {
+		asked.Header.Del(name)
+	}
+	q = httpcache.Request{Credentials: q.Credentials,
+		MaxAge: httpcache.Absent, MaxStale: httpcache.Absent, MinFresh: httpcache.Absent}
+	own := key.Clone()
+	t := &transfer{policy: p, site: site, q: q, stored: stored, why: httpcache.Stale, alone: true}
+	started := p.background.run(func(limit context.Context) {
+		defer context.AfterFunc(limit, cancel)()
+		defer cancel()
+		defer func() { stored.EndValidation(time.Now().Add(validationPause)) }()
+		if err := forwardAlone(p, w, asked, next, own, t); err != nil && limit.Err() != context.Canceled {
+			p.Logger().Warn("a stale answer could not be validated in the background",
+				zap.String("route", site.place.Route), zap.String("backend", site.place.Backend), zap.Error(err))
+		}
+	})
+	if !started {
+		cancel()
+		stored.EndValidation(now.Add(validationPause))
+	}
+}
+
+// forwardAlone is forward without a server around it that takes care of panics.
+func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *transfer) (err error) {
+	defer func() {
+		switch cause := recover(); cause {
+		case nil:
+		case http.ErrAbortHandler:
+			err = errors.New("the answer was not complete")
+		default:
+			err = fmt.Errorf("a handler panicked: %v", cause)
+		}
+	}()
+	return p.forward(w, r, next, key, t)
+}
+
+// noClient is a client that does not care.
+type noClient struct{ header http.Header }
+
+func (n noClient) Header() http.Header         { return n.header }
+func (n noClient) Write(p []byte) (int, error) { return len(p), nil }
+func (n noClient) WriteHeader(int)             {}

@@ -1,0 +1,69 @@
+package traffic
+
+import (
+	"errors"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// cacheCollector renders what the caches of the process count as metrics when they
+// are scraped.
+type cacheCollector struct {
+	requests, bytes, entries, evictions *prometheus.Desc
+}
+
+func newCacheCollector() *cacheCollector {
+	gateway := []string{"gateway"}
+	return &cacheCollector{
+		requests: prometheus.NewDesc("rgate_cache_requests_total",
+			"Requests that came to a cache, by what became of them.", []string{"gateway", "route", "result"}, nil),
+		bytes: prometheus.NewDesc("rgate_cache_bytes",
+			"Memory that stored answers take.", gateway, nil),
+		entries: prometheus.NewDesc("rgate_cache_entries",
+			"Stored answers.", gateway, nil),
+		evictions: prometheus.NewDesc("rgate_cache_evictions_total",
+			"Stored answers that were removed to make room.", gateway, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *cacheCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.requests, c.bytes, c.entries, c.evictions} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *cacheCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, store := range allCacheStores() {
+		store.counts.Range(func(route, counts any) bool {
+			for result, name := range cacheResultNames {
+				ch <- prometheus.MustNewConstMetric(c.requests, prometheus.CounterValue,
+					float64(counts.(*cacheCounts).results[result].Load()), store.gateway, route.(string), name)
+			}
+			return true
+		})
+		stats := store.Stats()
+		ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.GaugeValue, float64(stats.Bytes), store.gateway)
+		ch <- prometheus.MustNewConstMetric(c.entries, prometheus.GaugeValue, float64(stats.Entries), store.gateway)
+		ch <- prometheus.MustNewConstMetric(c.evictions, prometheus.CounterValue, float64(stats.Evicted), store.gateway)
+	}
+}
+
+// registerCacheMetrics adds the metrics to those of a configuration, once.
+func registerCacheMetrics(ctx caddy.Context) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	err := registry.Register(newCacheCollector())
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(err, &already) {
+		return nil
+	}
+	return err
+}
+
+// Interface guard
+var _ prometheus.Collector = (*cacheCollector)(nil)

@@ -1,0 +1,403 @@
+package traffic
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// The client gets an answer while it is being recorded.
+func TestCacheStreams(t *testing.T) {
+	rig := cacheNewRig(t, new(Cache))
+	more := make(chan struct{})
+	rig.expect(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = io.WriteString(w, "first\n")
+		_ = http.NewResponseController(w).Flush()
+		<-more
+		_, _ = io.WriteString(w, "second\n")
+	})
+	response, err := rig.client.Get(rig.gateway.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body := bufio.NewReader(response.Body)
+	if line, err := body.ReadString('\n'); err != nil || line != "first\n" {
+		t.Fatalf("got %q, %v", line, err)
+	}
+	close(more)
+	if rest, err := io.ReadAll(body); err != nil || string(rest) != "second\n" {
+		t.Fatalf("got %q, %v", rest, err)
+	}
+	cacheEventually(t, "the answer is stored", func() bool {
+		got := rig.ask("GET /", "Cache-Control: only-if-cached")
+		return got.status == 200 && got.body == "first\nsecond\n"
+	})
+}
+
+// What was not received as a whole is not stored.
+func TestCacheStoresNothingIncomplete(t *testing.T) {
+	for what, answer := range map[string]http.HandlerFunc{
+		"less than announced": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "10")
+			_, _ = io.WriteString(w, "half")
+		},
+		"aborted chunks": func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"trailers that were not announced": func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
+		},
+	} {
+		rig := cacheNewRig(t, new(Cache))
+		rig.backend.Config.ErrorLog = cacheNoLog
+		rig.gateway.Config.ErrorLog = cacheNoLog
+		rig.expect(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			answer(w, r)
+		})
+		_, _ = rig.try("GET /")
+		cacheEventually(t, "the request has ended", func() bool { return cacheReserved() == 0 })
+		if got := rig.ask("GET /", "Cache-Control: only-if-cached"); got.status != http.StatusGatewayTimeout {
+			t.Errorf("%s: got %d %q", what, got.status, got.body)
+		}
+	}
+}
+
+// cacheReserved is how many bytes are in use without entries for them.
+func cacheReserved() (n int64) {
+	for _, store := range allCacheStores() {
+		if stats := store.Stats(); stats.Entries == 0 {
+			n += stats.Bytes
+		}
+	}
+	return n
+}
+
+// A client that leaves does no harm.
+func TestCacheClientLeaves(t *testing.T) {
+	rig := cacheNewRig(t, new(Cache))
+	rig.gateway.Config.ErrorLog = cacheNoLog
+	left := make(chan struct{})
+	rig.expect(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60, stale-if-error=60")
+		_, _ = io.WriteString(w, strings.Repeat("x", 100))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(left)
+	})
+	response, err := rig.client.Get(rig.gateway.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	<-left
+	cacheEventually(t, "nothing is being received any more", func() bool { return cacheReserved() == 0 })
+	rig.taken()
+	rig.run(`
+		< 200 | Cache-Control: max-age=60 | =b
+		> GET /
+		= fwd=uri-miss; stored | =b`)
+}
+
+func TestCacheBackendIsGone(t *testing.T) {
+	rig := cacheNewRig(t, new(Cache))
+	rig.run(`
+		< 200 | Cache-Control: max-age=60, stale-if-error=60 | Age: 70 | ETag: "1" | =a
+		> GET /`)
+	alive := rig.proxy
+	rig.proxy = cacheProxyTo(t, cacheClosedPort(t))
+	rig.run(`
+		> GET /
+		= 200 | fwd=stale; fwd-status=502; detail=stale-if-error | =a
+		> GET / | If-None-Match: "1"
+		= 304
+		> HEAD /
+		= 200 | =
+		> GET / | Range: bytes=0-0
+		= 206 | =a
+		> GET /other
+		= 502`)
+	// So it is if a policy fails a request in the place of a backend.
+	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusServiceUnavailable, policy.Failure{Cause: io.EOF})}
+	rig.run(`
+		> GET /
+		= 200 | fwd-status=503 | =a`)
+	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusForbidden, io.EOF)}
+	rig.run(`
+		> GET /
+		= 403`)
+	rig.proxy = alive
+	rig.run(`
+		< 304 | Cache-Control: max-age=60
+		> GET /
+		= 200 | fwd-status=304 | =a
+		> GET /
+		= hit`)
+}
+
+type cacheFailing struct{ err error }
+
+func (f cacheFailing) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	w.Header().Set("Retry-After", "1")
+	return f.err
+}
+
+// What a request changes while another one is under way must not come back.
+func TestCacheForgetsWhatIsUnderWay(t *testing.T) {
+	rig := cacheNewRig(t, new(Cache))
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	rig.expect(func(w http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-proceed
+		cacheAnswer([]string{"Cache-Control: max-age=60", "=old"})(w, r)
+	})
+	done := make(chan cacheGot)
+	go func() { got, _ := rig.try("GET /"); done <- got }()
+	<-begun
+	rig.expect(cacheAnswer([]string{"204"}))
+	rig.ask("PUT /")
+	close(proceed)
+	if got := <-done; got.body != "old" {
+		t.Fatalf("got %q", got.body)
+	}
+	rig.taken()
+	rig.run(`
+		< 200 | Cache-Control: max-age=60 | =new
+		> GET /
+		= fwd=uri-miss | =new`)
+}
+
+// Two users never see each other's answers, however the backend marks them.
+func TestCacheKeepsUsersApart(t *testing.T) {
+	for what, key := range map[string]string{
+		"no key": "", "one of them": "{http.request.header.Authorization}", "all": "{http.request.header.Authorization}{http.request.cookie.a}{http.request.header.X-User-Id}",
+	} {
+		rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute), StaleWhileRevalidate: caddy.Duration(time.Minute), StaleIfError: caddy.Duration(time.Minute), Key: key})
+		var asked atomic.Int64
+		rig.backend.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			user := r.Header.Get("Authorization") + strings.TrimPrefix(r.Header.Get("Cookie"), "a=") + r.Header.Get("X-User-Id")
+			h := w.Header()
+			switch n := asked.Add(1); r.URL.Path {
+			case "/silent":
+			case "/private":
+				h.Set("Cache-Control", "private, max-age=60")
+			case "/max-age":
+				if r.Header.Get("Cookie") == "" {
+					h.Set("Cache-Control", "max-age=60")
+				}
+			case "/stale":
+				h.Set("Cache-Control", "private, max-age=60, stale-while-revalidate=60")
+				h.Set("Age", "70")
+			case "/vary":
+				h.Set("Cache-Control", "max-age=60, public")
+				h.Set("Vary", "Authorization, Cookie, X-User-Id")
+			case "/error":
+				if n%3 == 0 {
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+			}
+			h.Set("Etag", `"shared"`)
+			_, _ = io.WriteString(w, "for "+user)
+		})
+		paths := []string{"/silent", "/private", "/max-age", "/stale", "/vary", "/error"}
+		var all sync.WaitGroup
+		for worker := range 8 {
+			all.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(worker), 1))
+				for i := range 150 {
+					user := fmt.Sprintf("u%d", random.IntN(5))
+					header := []string{"Authorization: " + user, "Cookie: a=" + user, "X-User-Id: " + user}[random.IntN(3)]
+					if user == "u0" {
+						header = "X-Nobody: 1"
+						user = ""
+					}
+					got, err := rig.try("GET "+paths[i%len(paths)], header)
+					// What is fresh by its own word is for everybody (RFC 9111, section 4), and was
+					// made for nobody.
+					open := paths[i%len(paths)] == "/max-age" && got.body == "for "
+					if err != nil || got.status == 200 && got.body != "for "+user && !open {
+						t.Errorf("%s %s: %s got %d %q %v %v", what, paths[i%len(paths)], header, got.status, got.body, got.header, err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
+// A field that a handler behind the cache changes says nothing about the request.
+func TestCacheVaryOnChangedFields(t *testing.T) {
+	rig := cacheNewRig(t, new(Cache))
+	rig.proxy = cacheLooking{rig.proxy, func(r *http.Request) { r.Header.Set("X-Who", "alice") }}
+	rig.run(`
+		< 200 | Cache-Control: max-age=60 | Vary: X-Who | =for alice
+		> GET /
+		= =for alice
+		< 200 | =b
+		> GET / | X-Who: alice
+		= =b
+		< 200 | Cache-Control: max-age=60 | Age: 70 | ETag: "1" | =a
+		> GET /v
+		< 200 | Cache-Control: max-age=60 | Vary: X-Who | =for alice
+		> GET /v
+		? If-None-Match: "1"
+		< 200 | =b
+		> GET /v
+		= =b`)
+}
+
+// Credentials count also where another handler has taken them away.
+func TestCacheHiddenCredentials(t *testing.T) {
+	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
+	rig.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error {
+			policy.Authenticate(r)
+			return next(w, r)
+		}
+	}
+	rig.run(`
+		< 200 | =a
+		> GET /silent
+		< 200 | =b
+		> GET /silent
+		= =b
+		< 200 | Cache-Control: max-age=60 | =a
+		> GET /
+		< 200 | =b
+		> GET /
+		= =b`)
+}
+
+// Handlers before the cache set fields that belong to one answer alone.
+func TestCacheStoresNothingOfOthers(t *testing.T) {
+	rig := cacheNewRig(t, new(Cache))
+	var n atomic.Int64
+	rig.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("X-Request-Id", fmt.Sprint(n.Add(1)))
+			w.Header().Set("Vary", "Origin")
+			return next(w, r)
+		}
+	}
+	rig.run(`
+		< 200 | Cache-Control: max-age=60 | Vary: Accept | =a
+		> GET /
+		= X-Request-Id: 1 | Vary: Origin, Accept
+		> GET /
+		= hit | X-Request-Id: 2 | Vary: Origin, Accept`)
+}
+
+// Sites on different ports, routes and backends have answers of their own, whatever
+// a client says in Host.
+func TestCachePlacesAreApart(t *testing.T) {
+	a, b := cacheNewRig(t, new(Cache)), cacheNewRig(t, new(Cache))
+	a.run(`
+		< 200 | Cache-Control: max-age=60 | =a
+		> GET / | Host: victim.example`)
+	b.run(`
+		< 200 | Cache-Control: max-age=60 | =b
+		> GET / | Host: victim.example
+		= =b`)
+	place := policy.Place{Gateway: "edge", Route: "/", Backend: "v1"}
+	a.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error {
+			caddyhttp.SetVar(r.Context(), policy.ExchangeVar, cachePlaced{place})
+			return next(w, r)
+		}
+	}
+	a.run(`
+		< 200 | Cache-Control: max-age=60 | =v1
+		> GET /`)
+	place.Backend = "v2"
+	a.run(`
+		< 200 | Cache-Control: max-age=60 | =v2
+		> GET /
+		= =v2
+		> GET /
+		= hit | =v2
+		< 200
+		> POST /`)
+	place.Backend = "v1" // a change is for the whole gateway
+	a.run(`
+		< 200 | =new
+		> GET /
+		= =new`)
+}
+
+func TestCacheProtocolSwitch(t *testing.T) {
+	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
+	rig.expect(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "echo")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		line, _ := buffered.ReadString('\n')
+		_, _ = io.WriteString(conn, "echo "+line)
+	})
+	r, _ := http.NewRequest(http.MethodGet, rig.gateway.URL, nil)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "echo")
+	response, err := rig.client.Do(r)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("got %v, %v", response, err)
+	}
+	conn := response.Body.(io.ReadWriteCloser)
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "hello\n")
+	if line, _ := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" {
+		t.Errorf("got %q", line)
+	}
+}
+
+// What a client says in one part of the key is no part of another.
+func TestCacheKeysAreUnambiguous(t *testing.T) {
+	cacheNewRig(t, &Cache{Key: "{http.request.header.A}{http.request.header.B}"}).run(`
+		< 200 | Cache-Control: max-age=60 | =1
+		> GET / | A: x | B: y
+		< 200 | Cache-Control: max-age=60 | =2
+		> GET / | A: xy
+		= =2
+		> GET / | A: x | B: y
+		= hit | =1`)
+}
+
+// A GET with a body asks for more than its URL says.
+func TestCacheBodies(t *testing.T) {
+	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
+	for _, body := range []string{"a", "b"} {
+		rig.expect(cacheAnswer([]string{"=" + body}))
+		r, _ := http.NewRequest(http.MethodGet, rig.gateway.URL, strings.NewReader(body))
+		response, err := rig.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if string(got) != body {
+			t.Errorf("got %q, want %q", got, body)
+		}
+	}
+}

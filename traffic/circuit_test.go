@@ -1,0 +1,201 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func TestStateOutlivesAReload(t *testing.T) {
+	place := policy.Place{Gateway: t.Name(), Backend: "b"}
+	old := provisionSurvivor(t, &CircuitBreaker{Failures: 1})
+	circuitSend(t, old, &circuitExchange{place: place}, answersWith(500))
+	same, other := provisionSurvivor(t, &CircuitBreaker{Failures: 1}), provisionSurvivor(t, &CircuitBreaker{Failures: 2})
+	named := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "own"})
+	if same.stateAt(place) != circuitOpen || other.stateAt(place) != circuitClosed || named.stateAt(place) != circuitClosed {
+		t.Error("the state belongs to the backend, the name and the options")
+	}
+	_ = old.Cleanup()
+	if same.stateAt(place) != circuitOpen {
+		t.Error("the state is gone with the old configuration")
+	}
+	_ = same.Cleanup()
+	_ = same.stateAt(place) // of a request that is late
+
+	// Two reloads, and no request in between.
+	first := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	circuitSend(t, first, &circuitExchange{place: place}, answersWith(500))
+	calm := policy.Place{Gateway: t.Name(), Backend: "calm"}
+	circuitSend(t, first, &circuitExchange{place: calm}, answersWith(200))
+	second := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	_ = first.Cleanup()
+	third := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	_ = second.Cleanup()
+	if third.stateAt(place) != circuitOpen {
+		t.Error("two reloads have lost the state")
+	}
+	if policy.Published("circuit_breaker", calm) != nil {
+		t.Error("a state that does not matter is kept")
+	}
+	if provisionSurvivor(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
+		t.Error("the state has outlived everybody")
+	}
+
+	// Outside of a gateway, it takes a name.
+	circuitSend(t, named, nil, answersWith(500))
+	again := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "own"})
+	stranger := provisionSurvivor(t, &CircuitBreaker{Failures: 1})
+	if again.stateAt(policy.Place{}) != circuitOpen || stranger.stateAt(policy.Place{}) != circuitClosed {
+		t.Error("outside of a gateway, the state belongs to the name")
+	}
+}
+
+func TestBreakerPerContainer(t *testing.T) {
+	p := provisionSurvivor(t, &CircuitBreaker{Failures: 2, PerContainer: true})
+	ex := &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	visit := func(address string, status int, cause error) (entered bool) {
+		_, _ = circuitSend(t, p, ex, func(w http.ResponseWriter, _ *http.Request) error {
+			if !ex.guard.Admits(address) {
+				return caddyhttp.Error(503, errors.New("no upstreams available"))
+			}
+			if entered = ex.guard.Enter(address); entered {
+				ex.guard.Left(status, cause)
+			}
+			return nil
+		})
+		return entered
+	}
+	visit("a", 500, nil)
+	visit("b", 500, nil)
+	visit("a", 0, io.EOF)
+	visit("b", 404, nil)
+	visit("b", 0, context.Canceled)
+	visit("b", 500, nil)
+	if visit("a", 200, nil) || !visit("b", 200, nil) {
+		t.Error("a should be open, and b closed")
+	}
+	status, header := circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
+		ex.guard.Admits("a")
+		return caddyhttp.Error(503, errors.New("no upstreams available"))
+	})
+	if status != 503 || header.Get("Retry-After") != "60" {
+		t.Errorf("all are open: got %d, Retry-After %q", status, header.Get("Retry-After"))
+	}
+	if ex.guard != nil {
+		t.Error("the guard stays")
+	}
+	report := policy.Published("circuit_breaker", ex.place)[0].(circuitReport)
+	if report.IsOpen() || report.Containers["a"] != "open" || len(report.Containers) != 1 {
+		t.Errorf("published: %+v", report)
+	}
+
+	c := p.circuitAt(ex.place)
+	a := c.of("a")
+	a.mu.Lock()
+	a.until = 0
+	a.mu.Unlock()
+	circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
+		if !ex.guard.Admits("a") || !ex.guard.Enter("a") {
+			t.Error("no probe")
+		}
+		return nil // it was chosen, and never sent
+	})
+	if !visit("a", 200, nil) || c.troubled.Load() != 0 {
+		t.Error("a probe that was never sent keeps its permit")
+	}
+	for i := range 1000 {
+		visit(fmt.Sprint(i), 200, nil)
+	}
+	if n := len(c.containers); n > 70 {
+		t.Errorf("%d containers are remembered", n)
+	}
+}
+
+func TestCircuitMetrics(t *testing.T) {
+	ctx, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, single := &CircuitBreaker{Failures: 1}, &CircuitBreaker{Failures: 1, PerContainer: true}
+	provisionSurvivorIn(t, ctx, p)
+	provisionSurvivorIn(t, ctx, single)
+	defer p.Cleanup()
+	defer single.Cleanup()
+	ex := &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	circuitSend(t, p, ex, answersWith(500))
+	circuitSend(t, single, ex, func(http.ResponseWriter, *http.Request) error {
+		ex.guard.Enter("a")
+		ex.guard.Left(500, nil)
+		return nil
+	})
+	families, err := ctx.GetMetricsRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]float64)
+	for _, family := range families {
+		for _, series := range family.GetMetric() {
+			name, ours := family.GetName(), false
+			for _, label := range series.GetLabel() {
+				ours = ours || label.GetValue() == t.Name()
+				if label.GetName() == "state" {
+					name += " " + label.GetValue()
+				}
+			}
+			if ours {
+				got[name] += series.GetGauge().GetValue() + series.GetCounter().GetValue()
+			}
+		}
+	}
+	for name, want := range map[string]float64{
+		"rgate_circuit_breaker_state": 2, "rgate_circuit_breaker_open_containers": 1,
+		"rgate_circuit_breaker_transitions_total open": 2, "rgate_circuit_breaker_transitions_total closed": 0,
+	} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v, want %v: %v", name, value, want, got)
+		}
+	}
+}
+
+// listener hears of events.
+type listener chan string
+
+func (l listener) Handle(_ context.Context, e caddy.Event) error {
+	l <- fmt.Sprint(e.Name(), " ", e.Data["backend"], " ", e.Data["from"])
+	return nil
+}
+
+func TestCircuitEvents(t *testing.T) {
+	ctx, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := ctx.App("events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(listener) // which nobody listens to until the request is over
+	if err := app.(*caddyevents.App).On("rgate_circuit_breaker_open", heard); err != nil {
+		t.Fatal(err)
+	}
+	p := &CircuitBreaker{Failures: 1}
+	provisionSurvivorIn(t, ctx, p)
+	defer p.Cleanup()
+	for _, backend := range []string{"a", "b", "c"} {
+		circuitSend(t, p, &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: backend}}, answersWith(500))
+	}
+	for _, backend := range []string{"a", "b", "c"} {
+		if got, want := <-heard, "rgate_circuit_breaker_open "+backend+" closed"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

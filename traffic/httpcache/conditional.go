@@ -1,0 +1,63 @@
+package httpcache
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// NotModified reports whether a client that sent these fields has a stored answer
+// already (RFC 9111, section 4.3.2). date is what counts for an answer that does not
+// say when it was last modified.
+func NotModified(request http.Header, etag string, lastModified, date time.Time) bool {
+	if lines, ok := request["If-None-Match"]; ok {
+		return etagListed(lines, etag)
+	}
+	since, err := http.ParseTime(request.Get("If-Modified-Since"))
+	if err != nil {
+		return false
+	}
+	if lastModified.IsZero() {
+		lastModified = date
+	}
+	return !lastModified.After(since)
+}
+
+// etagListed reports whether a list of entity tags has one of them, by weak
+// comparison (RFC 9110, section 8.8.3.2).
+func etagListed(lines []string, etag string) bool {
+	for _, line := range lines {
+		for line = strings.Trim(line, " \t,"); line != ""; line = strings.TrimLeft(line, " \t,") {
+			if line[0] == '*' {
+				return true
+			}
+			var tag string
+			if tag, line = nextETag(line); tag == "" {
+				break // what follows makes no sense
+			}
+			if etag != "" && tag == opaque(etag) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nextETag takes the first entity tag off a list, without the mark of a weak one.
+func nextETag(list string) (tag, rest string) {
+	list = strings.TrimPrefix(list, "W/")
+	if !strings.HasPrefix(list, `"`) {
+		return "", list
+	}
+	end := strings.IndexByte(list[1:], '"')
+	if end < 0 {
+		return "", list
+	}
+	return list[:end+2], list[end+2:]
+}
+
+// opaque is an entity tag without the mark of a weak one.
+func opaque(etag string) string { return strings.TrimPrefix(etag, "W/") }
+
+// SameETag reports whether two entity tags are the same by weak comparison.
+func SameETag(a, b string) bool { return a != "" && opaque(a) == opaque(b) }
