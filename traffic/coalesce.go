@@ -3,7 +3,6 @@ package traffic
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"io"
 	"net/http"
 	"time"
@@ -118,21 +117,21 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	default:
 		return c.change(w, r, next)
 	}
-	key := keyBuffers.Get().(*[]byte)
-	var ok bool
+	key := requestKeys.Get().(*requestKey)
 	var f *flight
 	var body *reader
 	// Of credentials that another handler has taken away, the user is left.
-	if *key, ok = c.same.appendKey((*key)[:0], r); ok && (c.same.authorization || c.same.user || !policy.Authenticated(r)) {
+	if key.of(r, &c.same) && (c.same.authorization || c.same.user || !policy.Authenticated(r)) {
 		place := policy.PlaceOf(r)
-		*key = appendPart(appendPart(*key, place.Route), place.Backend)
+		key.route, key.backend = place.Route, place.Backend
 		if c.Key != "" {
-			*key = appendPart(*key, c.key.Of(r))
+			key.text = c.key.Of(r)
 		}
-		f, body = c.flights.join(r, c.hashOf(r), key)
+		f, body = c.flights.join(r, key)
 	}
 	if f == nil || body != nil {
-		keyBuffers.Put(key)
+		key.reset()
+		requestKeys.Put(key)
 	}
 	switch {
 	case f == nil:
@@ -143,15 +142,10 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return c.follow(f, body, w, r, next)
 }
 
-// hashOf is that of what a request asks for.
-func (c *Coalesce) hashOf(r *http.Request) uint64 {
-	return maphash.String(c.flights.seed, r.Host) ^ maphash.String(c.flights.seed, r.URL.Path)*31
-}
-
 // change passes on a request that may change what others ask for. Who asks once it
 // is over gets an answer that began later.
 func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	url := c.hashOf(r)
+	url := c.flights.hashOf(r)
 	defer func() {
 		if !c.flights.idle() {
 			c.flights.forget(url)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,9 +52,12 @@ type fallbackRig struct {
 	backend  caddyhttp.HandlerFunc
 }
 
+// fallbackRigs makes sure that no two of them share what is kept.
+var fallbackRigs atomic.Int64
+
 func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
 	return &fallbackRig{Fallback: fallbackPolicy(t, f), backend: fallbackSays("first"), exchange: &fallbackExchange{
-		place:  policy.Place{Gateway: t.Name(), Route: "/", Backend: "first"},
+		place:  policy.Place{Gateway: fmt.Sprint(t.Name(), fallbackRigs.Add(1)), Route: "/", Backend: "first"},
 		others: map[string]caddyhttp.HandlerFunc{"other": fallbackSays("other")},
 	}}
 }

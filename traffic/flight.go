@@ -1,7 +1,6 @@
 package traffic
 
 import (
-	"bytes"
 	"context"
 	"hash/maphash"
 	"net/http"
@@ -19,12 +18,12 @@ type flights struct {
 
 	mu    sync.Mutex
 	byURL map[uint64]*flight   // by the hash of what they ask for, chained. Guarded by mu.
-	apart map[uint64]time.Time // keys of what cannot be shared, by their hash, until when. Guarded by mu.
+	apart map[uint64]time.Time // the hashes of what cannot be shared, and until when. Guarded by mu.
 }
 
 const (
 	apartFor  = 10 * time.Second // how long it is remembered that something cannot be shared
-	apartMost = 1024             // of how many keys
+	apartMost = 1024             // of how many
 
 	// How long the clients who share an answer wait for a slow one among them, beside
 	// half of the time.
@@ -41,9 +40,9 @@ type flight struct {
 	lifeline
 	flights *flights
 	url     uint64
-	hash    uint64  // of the key
-	key     *[]byte // of keyBuffers, until the flight is sealed
-	next    *flight // with the same hash of what it asks for. Guarded by flights.mu.
+	query   string
+	key     *requestKey // of requestKeys, until the flight is sealed
+	next    *flight     // with the same hash of what it asks for. Guarded by flights.mu.
 
 	followers int  // who wait for the answer or read it. Guarded by flights.mu.
 	alone     bool // the leader's client has left. Guarded by flights.mu.
@@ -69,18 +68,17 @@ type outcome struct {
 	kind   [6]string    // what another answer must have to be the same
 }
 
-// keyBuffers are for the keys of requests.
-var keyBuffers = sync.Pool{New: func() any { return new([]byte) }}
+var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}
 
 // join finds the flight that a request may share, and then has a reader of its
 // body. If there is none, the request leads a new one, which keeps the key, and the
 // reader is nil. The flight is nil if it is known that the answer cannot be shared.
-func (t *flights) join(r *http.Request, url uint64, key *[]byte) (*flight, *reader) {
-	hash := maphash.Bytes(t.seed, *key)
+func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
+	url := t.hashOf(r)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for f := t.byURL[url]; f != nil; f = f.next {
-		if f.hash == hash && bytes.Equal(*f.key, *key) {
+		if f.key.equal(key, r.Header) {
 			f.followers++
 			if f.company == nil {
 				f.company = &company{begun: make(chan struct{}), body: stream{limit: t.limit, patience: patience}}
@@ -88,16 +86,34 @@ func (t *flights) join(r *http.Request, url uint64, key *[]byte) (*flight, *read
 			return f, f.body.reader()
 		}
 	}
-	if until, ok := t.apart[hash]; ok {
-		if time.Now().Before(until) {
-			return nil, nil
-		}
-		delete(t.apart, hash)
+	if len(t.apart) > 0 && t.isApart(url, key.query) {
+		return nil, nil
 	}
-	f := &flight{flights: t, url: url, hash: hash, key: key, next: t.byURL[url]}
+	f := &flight{flights: t, url: url, query: key.query, key: key, next: t.byURL[url]}
 	f.first, f.owner = r.Context(), f
 	t.byURL[url] = f
 	return f, nil
+}
+
+// hashOf is the hash of what a request asks for, whatever the query.
+func (t *flights) hashOf(r *http.Request) uint64 {
+	return maphash.String(t.seed, r.Host)*31 ^ maphash.String(t.seed, r.URL.Path)
+}
+
+func (t *flights) apartKey(url uint64, query string) uint64 {
+	return url*31 ^ maphash.String(t.seed, query)
+}
+
+// isApart reports whether it is known that what is asked for cannot be shared. mu is
+// held.
+func (t *flights) isApart(url uint64, query string) bool {
+	key := t.apartKey(url, query)
+	until, ok := t.apart[key]
+	if ok && !time.Now().Before(until) {
+		delete(t.apart, key)
+		ok = false
+	}
+	return ok
 }
 
 // forget keeps later requests from sharing what was asked for before: something may
@@ -152,7 +168,8 @@ func (f *flight) remove() {
 // close notes that nobody can join any more. flights.mu is held.
 func (f *flight) close() {
 	f.sealed = true
-	keyBuffers.Put(f.key)
+	f.key.reset()
+	requestKeys.Put(f.key)
 	f.key = nil
 }
 
@@ -172,7 +189,7 @@ func (f *flight) landApart(remember bool) {
 		if len(t.apart) >= apartMost {
 			clear(t.apart)
 		}
-		t.apart[f.hash] = time.Now().Add(apartFor)
+		t.apart[t.apartKey(f.url, f.query)] = time.Now().Add(apartFor)
 		t.mu.Unlock()
 	}
 	f.land(outcome{})

@@ -41,65 +41,87 @@ func samenessOf(key string) (s sameness) {
 	}
 }
 
-// appendKey appends what a request's answer may depend on: the request's line and
-// all of its header fields, but for those that never tell users apart, which Vary
-// has to name. It reports whether the answer may be shared at all.
-func (s *sameness) appendKey(key []byte, r *http.Request) (_ []byte, ok bool) {
+// requestKey is what a request's answer may depend on: the request's line, the way
+// that it goes, and all of its header fields, but for those that never tell users
+// apart, which Vary has to name.
+type requestKey struct {
+	method, host, path, rawPath, query string
+	secure                             bool
+	route, backend                     string // where it goes
+	text                               string // of the key in the options
+	fields                             []keyField
+}
+
+// keyField is a header field. It has a copy of the values, which handlers may change.
+type keyField struct {
+	name, value string
+	more        []string
+}
+
+// of makes it the key of a request, and reports whether the answer may be shared at
+// all.
+func (k *requestKey) of(r *http.Request, s *sameness) (ok bool) {
 	if r.ContentLength != 0 || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !s.certificate {
-		return key, false
+		return false
 	}
-	var few [16]field
-	fields := few[:0]
 	for name, values := range r.Header {
+		counts := true
 		switch name {
 		case "Authorization":
-			ok = s.authorization
+			ok, counts = s.authorization, false
 		case "Cookie":
-			ok = s.allCookies || s.namesCookieOf(r)
+			ok, counts = s.allCookies || s.namesCookieOf(r), false
 		case "Upgrade", "Proxy-Authorization", "Expect":
 			ok = false
 		case "Cache-Control", "Pragma":
 			// Such a request wants an answer of its own.
 			asked := cacheControl(values)
-			ok = !asked.noStore && !asked.noCache
+			ok, counts = !asked.noStore && !asked.noCache, false
 		case "Accept":
-			fields = insertField(fields, name, values)
 			ok = !slices.ContainsFunc(values, func(value string) bool { return strings.Contains(value, "text/event-stream") })
 		default:
-			if ok = true; !isIncidental(name) {
-				fields = insertField(fields, name, values)
-			}
+			ok, counts = true, !isIncidental(name)
 		}
 		if !ok {
-			return key, false
+			return false
+		}
+		if counts {
+			f := keyField{name: name}
+			if len(values) > 0 {
+				f.value = values[0]
+			}
+			if len(values) > 1 {
+				f.more = slices.Clone(values[1:])
+			}
+			k.fields = append(k.fields, f)
 		}
 	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	for _, part := range [...]string{r.Method, scheme, r.Host, r.URL.Path, r.URL.RawPath, r.URL.RawQuery} {
-		key = appendPart(key, part)
-	}
-	for i := range fields {
-		key = appendPart(key, fields[i].name)
-		for _, value := range fields[i].values {
-			key = appendPart(key, value)
-		}
-		key = append(key, 0) // as many values as there are
-	}
-	return key, true
+	k.method, k.host, k.path, k.rawPath, k.query = r.Method, r.Host, r.URL.Path, r.URL.RawPath, r.URL.RawQuery
+	k.secure = r.TLS != nil
+	return true
 }
 
-// insertField keeps fields in the order of their names.
-func insertField(fields []field, name string, values []string) []field {
-	fields = append(fields, field{})
-	at := len(fields) - 1
-	for ; at > 0 && fields[at-1].name > name; at-- {
-		fields[at] = fields[at-1]
+// equal reports whether it is the same as the key of a request with this header.
+func (k *requestKey) equal(o *requestKey, header http.Header) bool {
+	if len(k.fields) != len(o.fields) || k.path != o.path || k.query != o.query || k.host != o.host || k.rawPath != o.rawPath ||
+		k.method != o.method || k.secure != o.secure || k.route != o.route || k.backend != o.backend || k.text != o.text {
+		return false
 	}
-	fields[at] = field{name, values}
-	return fields
+	for i := range k.fields {
+		f := &k.fields[i]
+		values, ok := header[f.name]
+		if !ok || len(values) == 0 && f.value != "" || len(values) > 0 && values[0] != f.value ||
+			!slices.Equal(values[min(1, len(values)):], f.more) {
+			return false
+		}
+	}
+	return true
+}
+
+// reset makes it ready for another request.
+func (k *requestKey) reset() {
+	clear(k.fields)
+	*k = requestKey{fields: k.fields[:0]}
 }
 
 // appendPart appends a text so that no two lists of texts become the same.
