@@ -1,10 +1,10 @@
 package access
 
 import (
-	"errors"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // rateCollector renders what limits count as metrics when they are scraped. All of it
@@ -90,16 +90,7 @@ func (c *rateCollector) collectRedis(ch chan<- prometheus.Metric) {
 
 // registerRateMetrics adds the metrics to those of a configuration, once.
 func registerRateMetrics(ctx caddy.Context) error {
-	registry := ctx.GetMetricsRegistry()
-	if registry == nil {
-		return nil
-	}
-	err := registry.Register(newRateCollector())
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
-		return nil
-	}
-	return err
+	return policy.RegisterMetrics(ctx, newRateCollector())
 }
 
 // Interface guard

@@ -54,19 +54,25 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
-// registerMetrics adds the metric to those of a configuration, once.
-func registerMetrics(ctx caddy.Context) error {
+// RegisterMetrics adds a collector to the metrics of a configuration. Of equal ones,
+// which several policies of it may bring, the first is enough.
+func RegisterMetrics(ctx caddy.Context, collector prometheus.Collector) error {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
 		return nil
 	}
-	err := registry.Register(collector{prometheus.NewDesc("rgate_refused_requests_total",
-		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
+	err := registry.Register(collector)
 	var already prometheus.AlreadyRegisteredError
 	if errors.As(err, &already) {
 		return nil
 	}
 	return err
+}
+
+// registerRefusals adds the metric of what all policies have turned away.
+func registerRefusals(ctx caddy.Context) error {
+	return RegisterMetrics(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
+		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
 }
 
 // Interface guard

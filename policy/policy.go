@@ -72,7 +72,7 @@ func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.logger = ctx.Logger().WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, 5, 1000)
 	}))
-	return registerMetrics(ctx)
+	return registerRefusals(ctx)
 }
 
 // Logger is the policy's logger. Of equal messages, it writes a few per second.

@@ -1,10 +1,10 @@
 package traffic
 
 import (
-	"errors"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // cacheCollector renders what the caches of the process count as metrics when they
@@ -53,16 +53,7 @@ func (c *cacheCollector) Collect(ch chan<- prometheus.Metric) {
 
 // registerCacheMetrics adds the metrics to those of a configuration, once.
 func registerCacheMetrics(ctx caddy.Context) error {
-	registry := ctx.GetMetricsRegistry()
-	if registry == nil {
-		return nil
-	}
-	err := registry.Register(newCacheCollector())
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
-		return nil
-	}
-	return err
+	return policy.RegisterMetrics(ctx, newCacheCollector())
 }
 
 // Interface guard

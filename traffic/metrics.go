@@ -1,10 +1,10 @@
 package traffic
 
 import (
-	"errors"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 var (
@@ -31,16 +31,7 @@ type collector struct{}
 
 // registerMetrics adds the metrics to those of a configuration, once.
 func registerMetrics(ctx caddy.Context) error {
-	registry := ctx.GetMetricsRegistry()
-	if registry == nil {
-		return nil
-	}
-	err := registry.Register(collector{})
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
-		return nil
-	}
-	return err
+	return policy.RegisterMetrics(ctx, collector{})
 }
 
 // Describe implements prometheus.Collector.

@@ -2,7 +2,6 @@ package traffic
 
 import (
 	"cmp"
-	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -68,16 +67,7 @@ func (t *tally) Collect(ch chan<- prometheus.Metric) {
 
 // register adds the counts to the metrics of a configuration, once.
 func (t *tally) register(ctx caddy.Context) error {
-	registry := ctx.GetMetricsRegistry()
-	if registry == nil {
-		return nil
-	}
-	err := registry.Register(t)
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
-		return nil
-	}
-	return err
+	return policy.RegisterMetrics(ctx, t)
 }
 
 // Interface guard
