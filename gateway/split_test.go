@@ -11,10 +11,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// within4Sigma reports whether chance explains that of n draws, which each succeed with
-// probability p, this many did: four standard deviations, once in 15,000 runs.
-func within4Sigma(got, n int, p float64) bool {
-	return math.Abs(float64(got)-float64(n)*p) <= 4*math.Sqrt(float64(n)*p*(1-p))
+// within6Sigma reports whether chance explains that of n draws, which each succeed with
+// probability p, this many did: six standard deviations, once in five hundred million runs.
+func within6Sigma(got, n int, p float64) bool {
+	return math.Abs(float64(got)-float64(n)*p) <= 6*math.Sqrt(float64(n)*p*(1-p))
 }
 
 func splitting(sticky string, weights ...int) *Route {
@@ -42,7 +42,7 @@ func TestSharesAreInProportion(t *testing.T) {
 			}
 			for i, weight := range weights {
 				got, p := counts[rt.shares[i].backend], float64(weight)/float64(total)
-				if !within4Sigma(got, n, p) {
+				if !within6Sigma(got, n, p) {
 					t.Errorf("weights %v, key %q: share %d got %d of %d requests, want %.0f", weights, sticky, i, got, n, n*p)
 				}
 			}
@@ -79,7 +79,7 @@ func TestKeysMoveOnlyIntoAShareThatGrows(t *testing.T) {
 				t.Fatalf("%v to %v: key %s went from %s to %s, and %s has grown", test.before, test.after, key, from, to, grown)
 			}
 		}
-		if !within4Sigma(moved, n, test.moved) {
+		if !within6Sigma(moved, n, test.moved) {
 			t.Errorf("%v to %v: %d keys of %d moved, want %.0f", test.before, test.after, moved, n, n*test.moved)
 		}
 	}
