@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -31,8 +32,9 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	returned := false
 	log := s.rec.log.Load()
 	var id uint64
+	var came time.Time
 	if log != nil {
-		id = s.logRequest(log, r)
+		id, came = s.logRequest(log, r)
 	}
 
 	defer func() {
@@ -52,7 +54,7 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		now := s.rec.now()
 		s.end(ww.stripe, now, status, now-start)
 		if log != nil {
-			s.logAnswer(log, id, ww, r, status, now-start)
+			s.logAnswer(log, id, came, ww, r, status, now-start)
 		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still
