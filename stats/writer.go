@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -30,8 +31,9 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	returned := false
 	log := s.rec.log.Load()
 	var id uint64
+	var came time.Time
 	if log != nil {
-		id = s.logRequest(log, r)
+		id, came = s.logRequest(log, r)
 	}
 
 	defer func() {
@@ -55,7 +57,7 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 			ww.account.add(traffic) // a part never comes before the whole
 		}
 		if log != nil {
-			s.logAnswer(log, id, ww, r, status, now-start)
+			s.logAnswer(log, id, came, ww, r, status, now-start)
 		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still
