@@ -214,7 +214,7 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	}
 	c := p.circuitAt(place)
 	if c.perContainer {
-		if guarded, ok := exchange.(policy.Guarded); ok {
+		if guarded, ok := exchange.(policy.GuardedExchange); ok {
 			return p.serveGuarded(c, guarded, w, r, next)
 		}
 	}

@@ -30,7 +30,7 @@ type circuitGuard struct {
 }
 
 // serveGuarded calls the next handler, with a breaker around each container.
-func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.Guarded, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
 	guard.policy, guard.circuit, guard.upload = p, c, watchBody(r)
 	before := exchange.Guard(guard)
