@@ -15,35 +15,12 @@ import (
 
 	"github.com/rgate/rgate/bandwidth/mailtest"
 	"github.com/rgate/rgate/policy"
-	"github.com/rgate/rgate/stats"
 )
-
-// quotaClock is what time it is in a test.
-type quotaClock struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-func (c *quotaClock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
-
-func (c *quotaClock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = c.at.Add(d)
-}
-
-type noMeter struct{}
-
-func (noMeter) Drain(func(stats.Interval)) {}
 
 // quotaFleet is a database and what its gateways have in common.
 type quotaFleet struct {
 	t     *testing.T
-	clock *quotaClock
+	clock *testClock
 	store string
 }
 
@@ -53,7 +30,7 @@ func eachStore(t *testing.T, test func(*testing.T, *quotaFleet)) {
 		"sqlite": func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "bandwidth.db") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			test(t, &quotaFleet{t, &quotaClock{at: time.Date(2026, 11, 20, 12, 0, 30, 0, time.UTC)}, open(t)})
+			test(t, &quotaFleet{t, newTestClock(t, "2026-11-20T12:00:30Z"), open(t)})
 		})
 	}
 }
@@ -69,19 +46,12 @@ type quotaGateway struct {
 // gateway starts a gateway on the fleet's database, or starts one again.
 func (f *quotaFleet) gateway(node string) *quotaGateway {
 	f.t.Helper()
-	at, err := parseAddress(f.store)
-	if err != nil {
-		f.t.Fatal(err)
-	}
 	core, logged := observer.New(zap.DebugLevel)
-	g := &quotaGateway{t: f.t, l: newLedger("rgate", node, at, noMeter{}, f.clock.now, zap.NewNop()), logged: logged}
+	g := &quotaGateway{t: f.t, l: newTestLedgerOn(f.t, f.store, node, f.clock), logged: logged}
 	g.auditor = newAuditor("rgate")
-	g.auditor.now, g.auditor.ledger = f.clock.now, func() *Ledger { return g.l }
+	g.auditor.now, g.auditor.ledger = f.clock.Now, func() *Ledger { return g.l }
 	g.auditor.logger.Store(zap.New(core))
-	f.t.Cleanup(func() {
-		g.attach(nil)
-		_ = g.l.db.Close()
-	})
+	f.t.Cleanup(func() { g.attach(nil) })
 	return g
 }
 
@@ -124,9 +94,7 @@ func (g *quotaGateway) notify(p *Notify) (leave func()) {
 func (g *quotaGateway) uses(key Key, n Bytes) {
 	g.t.Helper()
 	g.l.Add(g.l.node, map[Key]Bytes{key: n})
-	if err := g.l.flush(g.t.Context()); err != nil {
-		g.t.Fatal(err)
-	}
+	g.l.flushed(g.t)
 }
 
 func (g *quotaGateway) sends(backend string, n int64) {
@@ -234,7 +202,7 @@ func TestThresholdsAreToldOnce(t *testing.T) {
 		mustHaveMail(t, "after a restart", server, at80, at105)
 		again.mustBeTold("after a restart", "80 sent, 90 sent, 100 sent")
 
-		f.clock.advance(11 * 24 * time.Hour) // December
+		f.clock.Advance(11 * 24 * time.Hour) // December
 		again.turn()
 		mustHaveMail(t, "in the next period", server, at80, at105)
 		again.mustBeTold("in the next period", "80, 90, 100")
@@ -302,7 +270,7 @@ func TestAMessageIsTriedAgain(t *testing.T) {
 		if server.Attempts() != 1 {
 			t.Errorf("after 451 once: %d attempts", server.Attempts())
 		}
-		f.clock.advance(3 * time.Second)
+		f.clock.Advance(3 * time.Second)
 		g.turn()
 		mustHaveMail(t, "after 451 twice", server)
 
@@ -311,11 +279,11 @@ func TestAMessageIsTriedAgain(t *testing.T) {
 		again.notify(&Notify{SMTP: mailOptions(server)})
 		again.turn() // too early, too
 		mustHaveMail(t, "after a restart", server)
-		f.clock.advance(5 * time.Second)
+		f.clock.Advance(5 * time.Second)
 		again.turn()
 		mustHaveMail(t, "after 451 twice and 250", server, at80)
 		again.mustBeTold("after 250", "80 sent, 90, 100")
-		f.clock.advance(time.Hour)
+		f.clock.Advance(time.Hour)
 		again.turn()
 		if n := server.Attempts(); n != 3 {
 			t.Errorf("%d attempts, want 3", n)
@@ -335,7 +303,7 @@ func TestServerOfMailIsAway(t *testing.T) {
 		const attempts = 60
 		for range attempts {
 			g.turn()
-			f.clock.advance(lastRetry)
+			f.clock.Advance(lastRetry)
 		}
 		if acc.whole.Load() == nil {
 			t.Error("it is not blocked")
@@ -368,7 +336,7 @@ func TestPermanentFailures(t *testing.T) {
 		g.sends("web", 80_000)
 		for range 5 {
 			g.turn()
-			f.clock.advance(time.Hour)
+			f.clock.Advance(time.Hour)
 		}
 		g.mustBeTold("with a wrong password", "80 failed, 90, 100")
 		if n := server.Attempts(); n != 1 {
@@ -408,7 +376,7 @@ func TestChannelsAreSeparate(t *testing.T) {
 		g.turn()
 		g.mustBeTold("after 503", "80 pending pending, 90 pending pending, 100 pending pending")
 		for range 4 {
-			f.clock.advance(20 * time.Second)
+			f.clock.Advance(20 * time.Second)
 			g.turn()
 		}
 		g.mustBeTold("after 200", "80 pending sent, 90 pending sent, 100 pending sent")
@@ -417,7 +385,7 @@ func TestChannelsAreSeparate(t *testing.T) {
 			t.Errorf("the webhook got %q", bodies)
 		}
 		server.Restart()
-		f.clock.advance(lastRetry)
+		f.clock.Advance(lastRetry)
 		g.turn()
 		mustHaveMail(t, "with the server back", server, at105)
 		if n := len(hook.bodies()); n != 3 {
@@ -473,7 +441,7 @@ func TestALeaseEnds(t *testing.T) {
 		if err != nil || len(letters) != 1 {
 			t.Fatalf("got %v, %v", letters, err)
 		}
-		now := f.clock.now()
+		now := f.clock.Now()
 		if ours, err := letters[0].claim(t.Context(), first.l.DB(), "first", now, now.Add(time.Minute)); err != nil || !ours {
 			t.Fatalf("got %v, %v", ours, err)
 		}
@@ -482,11 +450,11 @@ func TestALeaseEnds(t *testing.T) {
 		}
 		second.turn()
 		mustHaveMail(t, "while it is the other's", server)
-		f.clock.advance(time.Minute)
+		f.clock.Advance(time.Minute)
 		second.turn()
 		mustHaveMail(t, "when it is not any more", server, at80)
 		// Nobody hears what the first has to say about it now.
-		if err := letters[0].settle(t.Context(), first.l.DB(), "first", deliveryPending, "", f.clock.now(), f.clock.now()); err != nil {
+		if err := letters[0].settle(t.Context(), first.l.DB(), "first", deliveryPending, "", f.clock.Now(), f.clock.Now()); err != nil {
 			t.Fatal(err)
 		}
 		second.turn()
@@ -543,11 +511,11 @@ func TestWhatCounts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f.clock.advance(-30 * 24 * time.Hour) // the month before
+		f.clock.Advance(-30 * 24 * time.Hour) // the month before
 		g.uses(Key{Service: "web", Route: "/api/a"}, Bytes{Egress: 1 << 40, Ingress: 1 << 40})
-		f.clock.advance(29 * 24 * time.Hour) // yesterday
+		f.clock.Advance(29 * 24 * time.Hour) // yesterday
 		g.uses(Key{Service: "web", Route: "/api/a"}, Bytes{Egress: 1, Ingress: 10, EgressHeaders: 100, IngressHeaders: 1000})
-		f.clock.advance(24 * time.Hour)
+		f.clock.Advance(24 * time.Hour)
 		g.uses(Key{Service: "web", Route: "/api/b"}, Bytes{Egress: 2, Ingress: 20, EgressHeaders: 200})
 		g.uses(Key{Service: "web", Route: "/c"}, Bytes{Egress: 4, Ingress: 40})
 		g.uses(Key{Service: "web", Route: "/c", Consumer: "alice"}, Bytes{Egress: 1 << 30})

@@ -265,3 +265,48 @@ func TestWebhook(t *testing.T) {
 		t.Errorf("away: got %v", err)
 	}
 }
+
+func TestSendTest(t *testing.T) {
+	server, hook := mailtest.Start(t), startQuotaHook(t)
+	config := func(password string) []byte {
+		return []byte(`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "rgate", "handle": [
+			{"handler": "rgate_notify", "smtp": {"address": "` + server.Address + `", "ca_file": "` + server.CAFile + `", "username": "rgate", "password": "` + password + `",
+			"from": "rgate@example.com", "to": ["ops@example.com"]}, "webhook": "` + hook.url() + `", "link": "https://gw.example.com/"}]}]}]}}}}}`)
+	}
+	var out strings.Builder
+	if err := SendTest(t.Context(), config(mailtest.Password), &out); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	for _, want := range []string{"mail " + server.Address, "connection ", "greeting ", "STARTTLS        TLS 1.3, certificate valid until 20", "authentication  as rgate by PLAIN",
+		"sender          rgate@example.com", "recipient       ops@example.com", "message ", "webhook 127.0.0.1", "request         accepted"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, &out)
+		}
+	}
+	mustHaveMail(t, "afterwards", server, "[rgate] This is a test of rgate's messages about quotas")
+	if bodies := hook.bodies(); len(bodies) != 1 || !strings.Contains(bodies[0], `"event":"test"`) {
+		t.Errorf("the webhook got %q", bodies)
+	}
+
+	out.Reset()
+	err := SendTest(t.Context(), config("wrong"), &out)
+	if err == nil || !strings.HasSuffix(err.Error(), ": check username and password") || !strings.Contains(out.String(), "FAILED          authentication as rgate: 535") {
+		t.Errorf("a wrong password: %v\n%s", err, &out)
+	}
+	if n := len(hook.bodies()); n != 2 {
+		t.Errorf("the webhook got %d messages: the one of the two does not depend on the other", n)
+	}
+	server.CAFile = "" // of nobody
+	for want, config := range map[string]string{
+		"add one that says who gets mail":          `{"apps": {}}`,
+		"set ca_file":                              strings.Replace(string(config("x")), `"ca_file": "",`, "", 1),
+		"that a firewall lets the gateway through": `[{"handler": "rgate_notify", "smtp": {"address": "127.0.0.1:1", "from": "a@example.com", "to": ["b@example.com"]}}]`,
+		"nobody would be told anything":            `[{"handler": "rgate_notify"}]`,
+		"reading notify":                           `[{"handler": "rgate_notify", "smpt": {}}]`,
+		"no notify":                                `[{"handler": "rgate_notify", "disabled": true}]`,
+	} {
+		if err := SendTest(t.Context(), []byte(config), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", config, err, want)
+		}
+	}
+}
