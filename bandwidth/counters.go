@@ -40,7 +40,7 @@ type dialect struct {
 // dialects are tried in this order. Of a source, the first that it speaks is read: one
 // that speaks several says the same bytes twice.
 var dialects = [][]dialect{
-	{{"rgate_bandwidth_bytes_total", ofRgate}},
+	{{"rgate_bandwidth_bytes_total", ofRgate(false)}, {"rgate_bandwidth_header_bytes_total", ofRgate(true)}},
 	{{"kong_bandwidth_bytes", ofKong("direction")}},
 	{{"kong_bandwidth", ofKong("type")}},
 	{
@@ -65,10 +65,18 @@ func ofTraefik(d Direction) func(map[string]string) (counter, bool) {
 	}
 }
 
-func ofRgate(labels map[string]string) (counter, bool) {
-	c, ok := ofKong("direction")(labels)
-	c.headers = labels["part"] == "headers"
-	return c, ok
+// nobody is the service of requests that went to none.
+const nobody = "_none"
+
+func ofRgate(headers bool) func(map[string]string) (counter, bool) {
+	return func(labels map[string]string) (counter, bool) {
+		c, ok := ofKong("direction")(labels)
+		c.headers = headers
+		if c.Service == "" {
+			c.Service = nobody
+		}
+		return c, ok
+	}
 }
 
 // read takes the counters of bandwidth out of metrics in Prometheus' text format.

@@ -55,8 +55,10 @@ traefik_router_responses_bytes_total{code="200",method="GET",protocol="http",rou
 		"rgate, also with Kong's names": {`# TYPE rgate_bandwidth_bytes_total counter
 rgate_bandwidth_bytes_total{gateway="g",service="s",route="/s",direction="egress"} 9
 rgate_bandwidth_bytes_total{gateway="h",service="s",route="/s",direction="egress"} 1
+rgate_bandwidth_bytes_total{gateway="g",service="",route="_default",direction="egress"} 4
+rgate_bandwidth_header_bytes_total{gateway="g",service="s",route="/s",direction="ingress"} 3
 kong_bandwidth_bytes{service="s",route="/s",direction="egress",workspace="default",consumer=""} 9
-`, map[Key]Bytes{{"s", "/s", ""}: {Egress: 10}}},
+`, map[Key]Bytes{{"s", "/s", ""}: {Egress: 10, IngressHeaders: 3}, {"_none", "_default", ""}: {Egress: 4}}},
 		"without a type": {"kong_bandwidth{type=\"egress\",service=\"s\",route=\"r\"} 7\n", map[Key]Bytes{{"s", "r", ""}: {Egress: 7}}},
 		"no traffic yet": {"kong_datastore_reachable 1\n", map[Key]Bytes{}},
 	} {

@@ -42,7 +42,7 @@ const (
 	retryAfter = 5
 
 	// namesSince is how far back names are looked for.
-	namesSince = 31 * day
+	namesSince = 31 * oneDay
 )
 
 // report makes the body of one kind of answer.

@@ -13,8 +13,8 @@ type span struct {
 }
 
 const (
-	minute = time.Minute
-	day    = 24 * time.Hour
+	oneMinute = time.Minute
+	oneDay    = 24 * time.Hour
 )
 
 // windowOf returns the beginning of the window that a time is in. Windows are
@@ -103,17 +103,17 @@ func pieces(from, to time.Time) (all []piece) {
 	ceil := func(t time.Time, step time.Duration) time.Time { return windowOf(t.Add(step-1), step) }
 	hours, lastHours := ceil(from, time.Hour), windowOf(to, time.Hour)
 	if !hours.Before(lastHours) {
-		add(from, to, minute)
+		add(from, to, oneMinute)
 		return all
 	}
-	add(from, hours, minute)
-	if days, lastDays := ceil(hours, day), windowOf(lastHours, day); days.Before(lastDays) {
+	add(from, hours, oneMinute)
+	if days, lastDays := ceil(hours, oneDay), windowOf(lastHours, oneDay); days.Before(lastDays) {
 		add(hours, days, time.Hour)
-		add(days, lastDays, day)
+		add(days, lastDays, oneDay)
 		add(lastDays, lastHours, time.Hour)
 	} else {
 		add(hours, lastHours, time.Hour)
 	}
-	add(lastHours, to, minute)
+	add(lastHours, to, oneMinute)
 	return all
 }

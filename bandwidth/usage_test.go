@@ -190,7 +190,7 @@ func TestPiecesCoverASpanExactly(t *testing.T) {
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	for _, from := range []int{0, 1, 59, 60, 61, 1439, 1440, 1441, 3000} {
 		for _, length := range []int{1, 59, 60, 61, 119, 120, 1440, 1500, 2880, 2881, 44640} {
-			at, end, count := begin.Add(time.Duration(from)*minute), begin.Add(time.Duration(from+length)*minute), 0
+			at, end, count := begin.Add(time.Duration(from)*oneMinute), begin.Add(time.Duration(from+length)*oneMinute), 0
 			for _, p := range pieces(at, end) {
 				if !p.from.Equal(at) || p.to.Sub(p.from)%p.step != 0 || !windowOf(p.from, p.step).Equal(p.from) {
 					t.Fatalf("%d+%d: %v is not the rest from %v on", from, length, p, at)

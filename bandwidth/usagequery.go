@@ -71,6 +71,11 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageQuery,
 			return q, err
 		}
 	}
+	if slices.Contains(known, "step") { // it is about each window
+		if err := q.checkWindows(values); err != nil {
+			return q, err
+		}
+	}
 	return q, nil
 }
 
@@ -110,8 +115,8 @@ func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
 		if err != nil || minutes > now.Unix()/60 {
 			return paramf("lookback_duration", "%s reaches back to before 1970: use a shorter one", lookback)
 		}
-		q.span = lookBack(now, time.Duration(minutes)*minute, step)
-		return q.bounded("lookback_duration")
+		q.span = lookBack(now, time.Duration(minutes)*oneMinute, step)
+		return nil
 	}
 	if lookback != "" {
 		return paramf("lookback_duration", "lookback_duration says the same as from and to: leave one of them out")
@@ -136,14 +141,18 @@ func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
 		return paramf("from", "%s has not come yet: use a from in the past", from)
 	}
 	q.span = between(begin, end, now, step)
-	return q.bounded("step")
+	return nil
 }
 
-// bounded refuses more windows than a report may have.
-func (q *usageQuery) bounded(parameter string) *paramError {
+// checkWindows refuses more windows than a report may have.
+func (q *usageQuery) checkWindows(values url.Values) *paramError {
+	parameter := "step"
+	if values.Has("lookback_duration") {
+		parameter = "lookback_duration"
+	}
 	if n := q.windows(); n > maxWindows {
 		least := time.Duration(n/maxWindows+1) * q.step
-		for _, step := range []time.Duration{5 * minute, 15 * minute, time.Hour, 6 * time.Hour, day} {
+		for _, step := range []time.Duration{5 * oneMinute, 15 * oneMinute, time.Hour, 6 * time.Hour, oneDay} {
 			if step >= least {
 				return paramf(parameter, "these are %d points, more than %d: use step=%s, or a shorter span", n, maxWindows, stepText(step))
 			}
@@ -158,7 +167,7 @@ var stepForm = regexp.MustCompile(`^([0-9]{1,7})([mhd])$`)
 // parseStep reads the length of a window.
 func parseStep(text string) (time.Duration, *paramError) {
 	if text == "" {
-		return minute, nil
+		return oneMinute, nil
 	}
 	wrong := paramf("step", "%q is not the length of a window: use minutes or hours that divide a day, such as 1m, 15m or 1h, or 1d", text)
 	m := stepForm.FindStringSubmatch(text)
@@ -166,8 +175,8 @@ func parseStep(text string) (time.Duration, *paramError) {
 		return 0, wrong
 	}
 	n, _ := strconv.Atoi(m[1]) // digits
-	step := time.Duration(n) * map[string]time.Duration{"m": minute, "h": time.Hour, "d": day}[m[2]]
-	if step <= 0 || day%step != 0 {
+	step := time.Duration(n) * map[string]time.Duration{"m": oneMinute, "h": time.Hour, "d": oneDay}[m[2]]
+	if step <= 0 || oneDay%step != 0 {
 		return 0, wrong
 	}
 	return step, nil
@@ -175,12 +184,12 @@ func parseStep(text string) (time.Duration, *paramError) {
 
 func stepText(step time.Duration) string {
 	switch {
-	case step%day == 0:
-		return fmt.Sprintf("%dd", step/day)
+	case step%oneDay == 0:
+		return fmt.Sprintf("%dd", step/oneDay)
 	case step%time.Hour == 0:
 		return fmt.Sprintf("%dh", step/time.Hour)
 	}
-	return fmt.Sprintf("%dm", step/minute)
+	return fmt.Sprintf("%dm", step/oneMinute)
 }
 
 // lastTime is the end of what time stamps are for: 9999-12-31.
