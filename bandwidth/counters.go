@@ -155,8 +155,8 @@ func idOf(family string, labels map[string]string) string {
 	return hex.EncodeToString(digest[:16])
 }
 
-// memory is what is remembered of a source between two scrapes.
-type memory struct {
+// remembered is what is remembered of a source between two scrapes.
+type remembered struct {
 	since   int64            // seconds: when it was first asked for. 0: never
 	scraped int64            // seconds: when it last answered. 0: never
 	started float64          // what reading.started was then
@@ -178,8 +178,8 @@ const tolerance = 10
 //
 // A counter that is missing is remembered, in case it comes back: more than twice the
 // limit of them are an error.
-func (m *memory) delta(r reading, at int64, limit int) (bytes map[Key]Bytes, next memory, err error) {
-	next = memory{since: m.since, scraped: at, started: r.started, values: maps.Clone(m.values)}
+func (m *remembered) delta(r reading, at int64, limit int) (bytes map[Key]Bytes, next remembered, err error) {
+	next = remembered{since: m.since, scraped: at, started: r.started, values: maps.Clone(m.values)}
 	if next.values == nil {
 		next.values = make(map[string]int64, len(r.counters))
 	}

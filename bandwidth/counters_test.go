@@ -21,7 +21,7 @@ func countersIn(t *testing.T, metrics string) reading {
 // source had been known before.
 func countersSum(t *testing.T, r reading) map[Key]Bytes {
 	t.Helper()
-	m := memory{scraped: 1}
+	m := remembered{scraped: 1}
 	sum, _, err := m.delta(r, 2, 100)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestCountersGrow(t *testing.T) {
 			{"first", 50, "a=1000", 0}, {"a little", 52, "a=1001", 1}, {"a lot, but before the last scrape", 900, "a=1002", 1},
 		}},
 	} {
-		m := memory{since: test.since}
+		m := remembered{since: test.since}
 		for i, step := range test.steps {
 			at := int64(1000 + 100*i)
 			r := reading{counters: make(map[string]counter), started: step.started}
@@ -152,7 +152,7 @@ func TestCountersGrow(t *testing.T) {
 func TestCountersAddUp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		m := memory{since: 1}
+		m := remembered{since: 1}
 		var total, counted, value, lost, last int64
 		begun := false
 		for at := int64(10); at < 200; at++ {
@@ -193,7 +193,7 @@ func TestCountersAddUp(t *testing.T) {
 }
 
 func TestCountersForgetNothing(t *testing.T) {
-	m := memory{scraped: 1}
+	m := remembered{scraped: 1}
 	for i := range 200 {
 		r := reading{counters: map[string]counter{fmt.Sprint(i): {direction: Egress, value: 1}}}
 		_, next, err := m.delta(r, int64(i)+2, 100)
@@ -217,7 +217,7 @@ func FuzzCounters(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m := memory{scraped: 1}
+		m := remembered{scraped: 1}
 		grown, next, err := m.delta(r, 2, 100)
 		if err != nil {
 			return
@@ -239,7 +239,7 @@ func BenchmarkCountersDelta(b *testing.B) {
 	for i := range 1000 {
 		fmt.Fprintf(&text, "kong_bandwidth_bytes{service=\"s%d\",route=\"r\",direction=\"egress\",workspace=\"default\",consumer=\"\"} %d\n", i, i*1000)
 	}
-	m := memory{scraped: 1}
+	m := remembered{scraped: 1}
 	b.ReportAllocs()
 	for b.Loop() {
 		r, err := read(strings.NewReader(text.String()), 10_000)

@@ -48,11 +48,11 @@ type archive interface {
 
 	// recall returns what is remembered of a source, and the number of its last
 	// record. What is not known yet is remembered to have been asked for since then.
-	recall(ctx context.Context, source string, since time.Time) (memory, int64, error)
+	recall(ctx context.Context, source string, since time.Time) (remembered, int64, error)
 
 	// record adds bytes to the minute of a time and remembers what is new, all or
 	// nothing. Nothing is done if the last record is not the one of that number.
-	record(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now memory) (done bool, err error)
+	record(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now remembered) (done bool, err error)
 }
 
 // errOvertaken is the error of a scrape that another gateway has been ahead of.
@@ -61,57 +61,62 @@ var errOvertaken = errors.New("another gateway has read the source in the meanti
 // scraper reads one source until it is stopped.
 type scraper struct {
 	Source
-	request *http.Request
-	client  *http.Client
-	archive archive
-	logger  *zap.Logger
-	since   time.Time
+	request   *http.Request
+	transport *http.Transport
+	client    *http.Client
+	archive   archive
+	logger    *zap.Logger
+	since     time.Time // when it was made
 
 	// What is remembered, if it is known. Used by the goroutine alone.
 	known  bool
-	memory memory
+	memory remembered
 	number int64
 
 	mu     sync.Mutex
 	status SourceStatus // Guarded by mu.
 
-	cancel      context.CancelFunc
-	done        chan struct{}
-	endPublish  func()
-	transporter *http.Transport
+	cancel     context.CancelFunc
+	running    sync.WaitGroup
+	endPublish func()
 }
 
 // firstScrape is when a source is first read after the start: a configuration that is
 // only tried is gone by then.
 const firstScrape = 200 * time.Millisecond
 
-// startScraper begins to read a source.
-func startScraper(source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+// newScraper makes a scraper that does not run yet.
+func newScraper(source Source, archive archive, logger *zap.Logger) (*scraper, error) {
 	source.fillDefaults()
 	request, err := source.request()
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", source.Name, err)
 	}
 	shown := *request.URL
-	shown.RawQuery = ""
-	transport := &http.Transport{
-		MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute,
-		ResponseHeaderTimeout: time.Duration(source.Timeout), MaxResponseHeaderBytes: 64 << 10,
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &scraper{
-		Source: source, request: request, archive: archive, since: time.Now(), cancel: cancel, done: make(chan struct{}),
+	shown.RawQuery = "" // which may have a secret
+	transport := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
+	return &scraper{
+		Source: source, request: request, archive: archive, since: time.Now(), transport: transport,
 		client: &http.Client{
 			Transport: transport,
 			// Another address would get the header, and the secrets in it, too.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		transporter: transport,
-		logger:      logger.With(zap.String("source", source.Name)),
-		status:      SourceStatus{Name: source.Name, URL: shown.String(), Status: sourceStarting},
+		logger: logger.With(zap.String("source", source.Name)),
+		status: SourceStatus{Name: source.Name, URL: shown.String(), Status: sourceStarting},
+	}, nil
+}
+
+// startScraper begins to read a source.
+func startScraper(source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+	s, err := newScraper(source, archive, logger)
+	if err != nil {
+		return nil, err
 	}
 	s.endPublish = policy.Publish(policy.Dependencies, policy.Place{}, func() any { return s.dependency() })
-	go s.run(ctx)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.running.Go(func() { s.run(ctx) })
 	return s, nil
 }
 
@@ -119,12 +124,11 @@ func startScraper(source Source, archive archive, logger *zap.Logger) (*scraper,
 func (s *scraper) stop() {
 	s.endPublish()
 	s.cancel()
-	<-s.done
-	s.transporter.CloseIdleConnections()
+	s.running.Wait()
+	s.transport.CloseIdleConnections()
 }
 
 func (s *scraper) run(ctx context.Context) {
-	defer close(s.done)
 	timer := time.NewTimer(firstScrape)
 	defer timer.Stop()
 	for {

@@ -24,7 +24,7 @@ func usageOf(t *testing.T, query string) usageQuery {
 	return q
 }
 
-func usageStamps(s span) (stamps []string) {
+func usageStamps(s timespan) (stamps []string) {
 	for i := range s.windows() {
 		stamps = append(stamps, s.stamp(i))
 	}
@@ -50,7 +50,7 @@ func TestUsageWindows(t *testing.T) {
 		{"from=2026-03-01T12:34:00Z&to=2026-03-01T12:34:10Z", "12:34:20.500000"},
 		{"from=2026-03-01T10:30:00Z&step=1h", "11:00:00 12:00:00 12:34:20.500000"},
 	} {
-		s := usageOf(t, test.query).span
+		s := usageOf(t, test.query).timespan
 		got := strings.ReplaceAll(strings.Join(usageStamps(s), " "), "2026-03-01T", "")
 		if got = strings.ReplaceAll(got, "+00:00", ""); got != test.want {
 			t.Errorf("%s: got %s, want %s", test.query, got, test.want)
@@ -63,7 +63,7 @@ func TestUsageWindows(t *testing.T) {
 }
 
 func TestUsageDaysAreThoseOfUTC(t *testing.T) {
-	s := usageOf(t, "from=2026-02-27T23:59:00-02:00&to=2026-03-01T00:00:00Z&step=1d").span
+	s := usageOf(t, "from=2026-02-27T23:59:00-02:00&to=2026-03-01T00:00:00Z&step=1d").timespan
 	if got := strings.Join(usageStamps(s), " "); got != "2026-03-01T00:00:00+00:00" {
 		t.Errorf("got %s", got)
 	}
@@ -229,7 +229,7 @@ func FuzzUsageQuery(f *testing.F) {
 		if q.to.After(usageNow) == q.isOver() {
 			t.Fatalf("%v: is it over?", q.to)
 		}
-		stamps := usageStamps(q.span)
+		stamps := usageStamps(q.timespan)
 		for i, stamp := range stamps {
 			if _, err := time.Parse(time.RFC3339Nano, stamp); err != nil || i > 0 && stamp <= stamps[i-1] {
 				t.Fatalf("stamp %d is %s: %v", i, stamp, err)

@@ -15,7 +15,7 @@ import (
 
 // usageQuery is what a request to the REST endpoints asks for.
 type usageQuery struct {
-	span
+	timespan
 	Filter
 	types   []Direction
 	groupBy []Dimension
@@ -115,7 +115,7 @@ func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
 		if err != nil || minutes > now.Unix()/60 {
 			return paramf("lookback_duration", "%s reaches back to before 1970: use a shorter one", lookback)
 		}
-		q.span = lookBack(now, time.Duration(minutes)*oneMinute, step)
+		q.timespan = lookBack(now, time.Duration(minutes)*oneMinute, step)
 		return nil
 	}
 	if lookback != "" {
@@ -140,7 +140,7 @@ func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
 	case !begin.Before(now):
 		return paramf("from", "%s has not come yet: use a from in the past", from)
 	}
-	q.span = between(begin, end, now, step)
+	q.timespan = between(begin, end, now, step)
 	return nil
 }
 
