@@ -31,15 +31,15 @@ type reading struct {
 	started  float64            // when the process did, in seconds since 1970; 0 if unknown
 }
 
-// A dialect is how one kind of gateway names its counters.
-type dialect struct {
+// A tongue is how one kind of gateway names its counters.
+type tongue struct {
 	family  string
 	counter func(labels map[string]string) (counter, bool)
 }
 
-// dialects are tried in this order. Of a source, the first that it speaks is read: one
+// tongues are tried in this order. Of a source, the first that it speaks is read: one
 // that speaks several says the same bytes twice.
-var dialects = [][]dialect{
+var tongues = [][]tongue{
 	{{"rgate_bandwidth_bytes_total", ofRgate(false)}, {"rgate_bandwidth_header_bytes_total", ofRgate(true)}},
 	{{"kong_bandwidth_bytes", ofKong("direction")}},
 	{{"kong_bandwidth", ofKong("type")}},
@@ -96,7 +96,7 @@ func read(metrics io.Reader, limit int) (reading, error) {
 			r.started = value
 		}
 	}
-	for _, spoken := range dialects {
+	for _, spoken := range tongues {
 		for _, d := range spoken {
 			if err := r.add(families[d.family], d, limit); err != nil {
 				return reading{}, err
@@ -110,7 +110,7 @@ func read(metrics io.Reader, limit int) (reading, error) {
 }
 
 // add adds the series of a family.
-func (r *reading) add(family *dto.MetricFamily, d dialect, limit int) error {
+func (r *reading) add(family *dto.MetricFamily, d tongue, limit int) error {
 	for _, metric := range family.GetMetric() {
 		labels := make(map[string]string, len(metric.GetLabel()))
 		for _, pair := range metric.GetLabel() {

@@ -61,6 +61,7 @@ var errOvertaken = errors.New("another gateway has read the source in the meanti
 // scraper reads one source until it is stopped.
 type scraper struct {
 	Source
+	gateway   string // whose configuration has it
 	request   *http.Request
 	transport *http.Transport
 	client    *http.Client
@@ -86,7 +87,7 @@ type scraper struct {
 const firstScrape = 200 * time.Millisecond
 
 // newScraper makes a scraper that does not run yet.
-func newScraper(source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+func newScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {
 	source.fillDefaults()
 	request, err := source.request()
 	if err != nil {
@@ -96,7 +97,7 @@ func newScraper(source Source, archive archive, logger *zap.Logger) (*scraper, e
 	shown.RawQuery = "" // which may have a secret
 	transport := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
 	return &scraper{
-		Source: source, request: request, archive: archive, since: time.Now(), transport: transport,
+		Source: source, gateway: gateway, request: request, archive: archive, since: time.Now(), transport: transport,
 		client: &http.Client{
 			Transport: transport,
 			// Another address would get the header, and the secrets in it, too.
@@ -108,8 +109,8 @@ func newScraper(source Source, archive archive, logger *zap.Logger) (*scraper, e
 }
 
 // startScraper begins to read a source.
-func startScraper(source Source, archive archive, logger *zap.Logger) (*scraper, error) {
-	s, err := newScraper(source, archive, logger)
+func startScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+	s, err := newScraper(gateway, source, archive, logger)
 	if err != nil {
 		return nil, err
 	}

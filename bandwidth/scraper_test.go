@@ -117,7 +117,7 @@ func (k *scraperKong) breaks(f http.HandlerFunc) {
 // scraperOf makes a scraper that is run by hand.
 func scraperOf(t *testing.T, source Source, a archive) *scraper {
 	t.Helper()
-	s, err := newScraper(source, a, zap.NewNop())
+	s, err := newScraper("g", source, a, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func scraperFlood(w http.ResponseWriter, r *http.Request) {
 func TestScraperRunsUntilItIsStopped(t *testing.T) {
 	kong, a := newScraperKong(t), newScraperArchive()
 	kong.egress.Store(1)
-	s, err := startScraper(Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
+	s, err := startScraper("g", Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
