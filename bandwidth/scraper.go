@@ -84,7 +84,7 @@ type scraper struct {
 
 // firstScrape is when a source is first read after the start: a configuration that is
 // only tried is gone by then.
-const firstScrape = 200 * time.Millisecond
+const firstScrape = time.Second
 
 // newScraper makes a scraper that does not run yet.
 func newScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {

@@ -272,16 +272,16 @@ func TestSourceOptions(t *testing.T) {
 		"sources[0].basic_auth.username": {Name: "kong", URL: "http://kong/metrics", BasicAuth: &SourceAuth{}},
 		"sources[0].headers":             {Name: "kong", URL: "http://kong/metrics", Headers: map[string]string{"X Y": "z"}},
 	} {
-		err := checkSources([]Source{source})
+		err := checkSources([]*Source{&source})
 		if err == nil || err.Field() != strings.TrimSpace(field) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%+v: got %v, want an error about %s", source, err, field)
 		}
 	}
 	right := Source{Name: "kong", URL: "{env.KONG}/metrics"}
-	if err := checkSources([]Source{right}); err != nil {
+	if err := checkSources([]*Source{&right}); err != nil {
 		t.Error(err)
 	}
-	if err := checkSources([]Source{right, right}); err == nil || err.Field() != "sources[1].name" {
+	if err := checkSources([]*Source{&right, &right}); err == nil || err.Field() != "sources[1].name" {
 		t.Errorf("two of one name: %v", err)
 	}
 }

@@ -59,10 +59,13 @@ const (
 )
 
 // checkSources reports the first thing wrong with the sources.
-func checkSources(sources []Source) *policy.OptionError {
+func checkSources(sources []*Source) *policy.OptionError {
 	names := make(map[string]int, len(sources))
-	for i := range sources {
-		s, at := &sources[i], fmt.Sprintf("sources[%d]", i)
+	for i, s := range sources {
+		at := fmt.Sprintf("sources[%d]", i)
+		if s == nil {
+			return policy.Optionf(at, "the source is null: give it a name and a url, or leave it out")
+		}
 		if err := s.check(at); err != nil {
 			return err
 		}

@@ -141,23 +141,17 @@ func (q *usageQuery) fields() (all []Dimension) {
 	return all
 }
 
-// used is the value of a point: the bytes of bodies in a direction.
-func used(b *Bytes, d Direction) (text string, ok bool) {
-	if b == nil {
-		return "", false
+// used are the bytes of bodies in a direction, and the estimate of what header fields
+// took, nil for a window without a row.
+func used(b *Bytes, d Direction) (bodies, headers *int64) {
+	switch {
+	case b == nil:
+		return nil, nil
+	case d == Ingress:
+		return &b.Ingress, &b.IngressHeaders
+	default:
+		return &b.Egress, &b.EgressHeaders
 	}
-	return strconv.FormatInt(b.Of(d), 10), true
-}
-
-// usedByHeaders is the estimate of what header fields took.
-func usedByHeaders(b *Bytes, d Direction) (text string, ok bool) {
-	if b == nil {
-		return "", false
-	}
-	if d == Ingress {
-		return strconv.FormatInt(b.IngressHeaders, 10), true
-	}
-	return strconv.FormatInt(b.EgressHeaders, 10), true
 }
 
 // row is a point in writing. Values that are missing are null, or empty in CSV.
@@ -169,7 +163,25 @@ type row struct {
 
 type label struct {
 	name, text string
-	ok         bool
+	inJSON     string
+}
+
+// textLabel is a label of text, which may be missing.
+func textLabel(name, text string, ok bool) label {
+	if !ok {
+		return label{name: name, inJSON: "null"}
+	}
+	quoted, _ := json.Marshal(text) // a string can be encoded
+	return label{name, text, string(quoted)}
+}
+
+// numberLabel is a number, or nil.
+func numberLabel(name string, n *int64) label {
+	if n == nil {
+		return label{name: name, inJSON: "null"}
+	}
+	text := strconv.FormatInt(*n, 10)
+	return label{name, text, text}
 }
 
 // rows calls f with each point of an answer, in ascending order of time, then names,
@@ -183,20 +195,23 @@ func (q *usageQuery) rows(groups []*group, stamp func(window int) string, f func
 	for i, g := range groups {
 		for _, by := range fields {
 			text, ok := q.label(g, by)
-			labels[i] = append(labels[i], label{string(by), text, ok})
+			labels[i] = append(labels[i], textLabel(string(by), text, ok))
 		}
+	}
+	var types []label
+	for _, d := range q.types {
+		types = append(types, textLabel("type", string(d), true))
 	}
 	var r row
 	for window := range groups[0].windows {
 		r.time = stamp(window)
 		for i, g := range groups {
-			for _, d := range q.types {
-				r.labels = append(append(r.labels[:0], label{"type", string(d), true}), labels[i]...)
-				text, ok := used(g.windows[window], d)
-				r.values = append(r.values[:0], label{"bandwidth_used", text, ok})
+			for j, d := range q.types {
+				r.labels = append(append(r.labels[:0], types[j]), labels[i]...)
+				bodies, headers := used(g.windows[window], d)
+				r.values = append(r.values[:0], numberLabel("bandwidth_used", bodies))
 				if q.headers {
-					text, ok = usedByHeaders(g.windows[window], d)
-					r.values = append(r.values, label{"header_bytes", text, ok})
+					r.values = append(r.values, numberLabel("header_bytes", headers))
 				}
 				f(&r)
 			}
@@ -216,33 +231,24 @@ func (q *usageQuery) writeJSON(body *bytes.Buffer, groups []*group, stamp func(i
 		if r.time != "" {
 			body.WriteString(`"time":"` + r.time + `",`)
 		}
-		for _, l := range r.labels {
-			body.WriteString(`"` + l.name + `":`)
-			writeText(body, l)
-			body.WriteByte(',')
-		}
-		for i, v := range r.values {
-			if i > 0 {
-				body.WriteByte(',')
-			}
-			body.WriteString(`"` + v.name + `":`)
-			if !v.ok {
-				v.text = "null"
-			}
-			body.WriteString(v.text)
-		}
+		writeFields(body, r.labels)
+		body.WriteByte(',')
+		writeFields(body, r.values)
 		body.WriteByte('}')
 	})
 	body.WriteByte(']')
 }
 
-func writeText(body *bytes.Buffer, l label) {
-	if !l.ok {
-		body.WriteString("null")
-		return
+func writeFields(body *bytes.Buffer, labels []label) {
+	for i, l := range labels {
+		if i > 0 {
+			body.WriteByte(',')
+		}
+		body.WriteByte('"')
+		body.WriteString(l.name)
+		body.WriteString(`":`)
+		body.WriteString(l.inJSON)
 	}
-	text, _ := json.Marshal(l.text) // a string can be encoded
-	body.Write(text)
 }
 
 // writeCSV writes rows as RFC 4180 has it, with a line of names first.
