@@ -193,7 +193,7 @@ func (d *demo) total(gateway string) (t traffic, err error) {
 		return t, fmt.Errorf("reading %s: %w", body, err)
 	}
 	for _, one := range answer.Totals {
-		if (one.Gateway == gateway) != (gateway == kongName) {
+		if (one.Gateway == kongName) != (gateway == kongName) {
 			continue
 		}
 		if one.Type == "ingress" {
