@@ -193,7 +193,7 @@ routes:
     rate_limit: {requests: 3, window: 1h}
 backends:
   - name: a
-    match_labels: {app: $APP}
+    match_labels: {app_name: $APP}
     circuit_breaker: {failures: 5}
     concurrency: {max: 10}
 `
@@ -201,7 +201,8 @@ backends:
 // TestGrafanaDashboard holds every query of the dashboard against the metrics of a real
 // gateway.
 func TestGrafanaDashboard(t *testing.T) {
-	startBox(t, nil)
+	t.Parallel()
+	startContainer(t, spec{})
 	g := startGateway(t, grafanaGateway)
 	g.await(t, "a", 1)
 	for range 5 {
@@ -253,7 +254,8 @@ var kongQueries = []string{
 // TestKongMetrics makes sure that Kong's dashboard finds what it asks for, and that the
 // numbers are those of the gateway.
 func TestKongMetrics(t *testing.T) {
-	startBox(t, nil)
+	t.Parallel()
+	startContainer(t, spec{})
 	g := startGateway(t, grafanaGateway, "GOMEMLIMIT=1GiB")
 	g.await(t, "a", 1)
 	for range 3 {
