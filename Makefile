@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos demo demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos demo demo-bandwidth demo-down image clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ demo: build demo-image ## containers, the gateway and two thousand requests, che
 
 chaos: build demo-image ## kill and revive six containers in turn under load, and count what is lost
 	@go run ./demo/chaos
+
+demo-bandwidth: build demo-image ## rgate and a mock Kong count bytes; REST and rgate usage show them, checked as they go
+	@go run ./demo/bandwidth
 
 demo-down: ## remove what the demo left running
 	@go run ./demo/run -down

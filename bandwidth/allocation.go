@@ -59,9 +59,9 @@ const (
 	lastRetry  = 15 * time.Minute
 )
 
-// retryAfter is how long to wait after a number of failed attempts, from 1 on: twice
+// retryPause is how long to wait after a number of failed attempts, from 1 on: twice
 // as long each time, and up to as much less that not all come at once.
-func retryAfter(failed int) time.Duration {
+func retryPause(failed int) time.Duration {
 	longest := lastRetry
 	if failed < 12 {
 		longest = min(firstRetry<<failed, lastRetry)

@@ -65,7 +65,7 @@ func TestRetriesComeLaterAndLater(t *testing.T) {
 	for failed := 1; failed < 40; failed++ {
 		low, high := time.Duration(math.MaxInt64), time.Duration(0)
 		for range 1000 {
-			d := retryAfter(failed)
+			d := retryPause(failed)
 			low, high = min(low, d), max(high, d)
 		}
 		if low < firstRetry || high > lastRetry || low < high/3 {
@@ -75,7 +75,7 @@ func TestRetriesComeLaterAndLater(t *testing.T) {
 			t.Errorf("after %d failures: all between %v and %v", failed, low, high)
 		}
 	}
-	if d := retryAfter(40); d < lastRetry/2 {
+	if d := retryPause(40); d < lastRetry/2 {
 		t.Errorf("in the end: got %v", d)
 	}
 }

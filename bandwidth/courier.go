@@ -266,7 +266,7 @@ func (c *courier) deliver(ctx context.Context, db *DB, ways *channels, l *letter
 		case now.Sub(time.Unix(l.created, 0)) > giveUpAfter:
 			state, text = deliveryFailed, fmt.Sprintf("given up after %d attempts: %s", l.attempts+1, text)
 		default:
-			state, next = deliveryPending, now.Add(max(wait, retryAfter(l.attempts+1)))
+			state, next = deliveryPending, now.Add(max(wait, retryPause(l.attempts+1)))
 		}
 	}
 	c.tell(l, state, problem, next.Sub(now))

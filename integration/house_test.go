@@ -27,6 +27,7 @@ var allowedImports = map[string][]string{
 	"cli":       {"bandwidth", "caddyfile"},
 	"cmd/rgate": {"", "cli"},
 	// The demos share what runs Docker's client.
+	"demo/bandwidth":  {"demo/docker"},
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker"},
 	"dockerupstreams": {},
