@@ -43,12 +43,13 @@ var allowedImports = map[string][]string{
 // What tests may import besides: the fake engine and the modules that a test
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
+	"bandwidth":       {"bandwidth/mailtest"},
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
 	"caddyfile":       {"access", "balance", "stats", "traffic"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "access", "balance", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
