@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -30,8 +31,9 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	returned := false
 	log := s.rec.log.Load()
 	var id uint64
+	var came time.Time
 	if log != nil {
-		id = s.logRequest(log, r)
+		id, came = s.logRequest(log, r)
 	}
 
 	defer func() {
@@ -52,7 +54,7 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		now := s.rec.now()
 		s.end(ww.lane, now, status, now-start, traffic)
 		if log != nil {
-			s.logAnswer(log, id, ww, r, status, now-start)
+			s.logAnswer(log, id, came, ww, r, status, now-start)
 		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still
