@@ -40,6 +40,7 @@ type Ledger struct {
 	seq      int64  // the number of the last batch that was begun
 	settings settings
 	marks    map[int64]int // how often each time is marked
+	marksDue time.Time     // when the database is to hear of them again
 	trouble  string        // why the database is away; empty: it is not
 	since    time.Time     // when that began
 	after    map[*subscriber]struct{}
@@ -95,13 +96,16 @@ func (l *Ledger) Node() string { return l.node }
 func (l *Ledger) DB() *DB { return l.db }
 
 // Add adds bytes to the current minute that somebody else counted, such as another
-// gateway that tells about them. The gateway names who.
+// gateway that tells about them. The gateway names who. Bytes that nobody can have
+// served in a minute are left out: negative numbers, and more than a petabyte.
 func (l *Ledger) Add(gateway string, samples map[Key]Bytes) {
 	at := floorTo(l.now().Unix(), minute)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, n := range samples {
-		l.pending.addBytes(rowKey{at, seriesKey{gateway, key}}, n)
+		if n.sane() {
+			l.pending.addBytes(rowKey{at, cleanKey(gateway, key)}, n)
+		}
 	}
 	l.bound()
 }
@@ -115,17 +119,6 @@ func (l *Ledger) bound() {
 	if l.pending.len() > room {
 		l.pending.bound(room, l.now().Unix(), l.isMarked)
 	}
-}
-
-// isMarked reports whether there is a mark in the unit that begins at a time. The
-// caller holds l.mu.
-func (l *Ledger) isMarked(at, unit int64) bool {
-	for mark := range l.marks {
-		if mark >= at && mark < at+unit {
-			return true
-		}
-	}
-	return false
 }
 
 // Health reports whether the database answers, and why it does not. While it does
@@ -148,7 +141,7 @@ func (l *Ledger) collect() {
 	at := floorTo(l.now().Add(-500*time.Millisecond).Unix(), minute)
 	fresh := newBatch()
 	l.meter.Drain(func(one stats.Interval) {
-		key := rowKey{at, seriesKey{l.node, Key{Service: one.Backend, Route: one.Route, Consumer: one.Consumer}}}
+		key := rowKey{at, cleanKey(l.node, Key{Service: one.Backend, Route: one.Route, Consumer: one.Consumer})}
 		fresh.addBytes(key, Bytes{
 			Ingress: int64(one.Traffic.IngressBody), Egress: int64(one.Traffic.EgressBody),
 			IngressHeaders: int64(one.Traffic.IngressHeader), EgressHeaders: int64(one.Traffic.EgressHeader),
@@ -165,21 +158,4 @@ func (l *Ledger) collect() {
 	defer l.mu.Unlock()
 	l.pending.merge(fresh)
 	l.bound()
-}
-
-// Mark keeps the rows that a sum from a time on needs, however old they are, such as
-// the minutes around the begin of a quota's period. The function that it returns ends
-// it.
-func (l *Ledger) Mark(t time.Time) (unmark func()) {
-	at := floorTo(t.Unix(), minute)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.marks[at]++
-	return sync.OnceFunc(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.marks[at]--; l.marks[at] == 0 {
-			delete(l.marks, at)
-		}
-	})
 }
