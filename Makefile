@@ -28,10 +28,12 @@ demo-image: engine ## the container image of the demo's backend
 test: demo-image ## every test, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev
 	@hack/need redis-server redis-server
+	@hack/need pg_createcluster postgresql
 	go test -race -timeout $(TEST_TIMEOUT) ./...
 
 cover: demo-image ## coverage per package, whole gateways in processes of their own included
 	@hack/need redis-server redis-server
+	@hack/need pg_createcluster postgresql
 	@hack/cover $(COVER)
 
 lint: ## format, vet, staticcheck
