@@ -48,7 +48,7 @@ var allowedInTests = map[string][]string{
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "access", "balance", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+	"integration":     {"", "access", "balance", "bandwidth", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
@@ -56,6 +56,7 @@ var allowedInTests = map[string][]string{
 var pureFiles = map[string][]string{
 	"access":            {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go", "hasher.go", "lanes.go", "rate_headers.go", "table.go", "window.go", "claimvalues.go", "credential.go", "ipset.go", "correlation.go", "limits.go", "origins.go"},
 	"balance":           {"bounded.go", "latency.go", "ring.go"},
+	"bandwidth":         {"counters.go", "timespan.go", "usageanswer.go", "usagequery.go"},
 	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
 	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
 	"policy":            {"option.go", "size.go", "suggest.go"},
@@ -68,6 +69,7 @@ var pureFiles = map[string][]string{
 var pureCores = map[string][][]string{
 	"access":            {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
 	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
+	"bandwidth":         {{"counters.go", "model.go"}, {"timespan.go"}},
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
