@@ -27,6 +27,8 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"bandwidth.Source":          reflect.TypeFor[bandwidth.Source](),
+	"bandwidth.SourceAuth":      reflect.TypeFor[bandwidth.SourceAuth](),
 	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
 	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
 	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),
