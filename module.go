@@ -14,6 +14,7 @@
 //   - traffic shapes: `rgate_transform`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
+//   - bandwidth keeps account of bytes: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
 //   - caddyfile translates rgate's YAML: `--adapter rgate`.
 //   - cli runs a gateway from a YAML file: `caddy rgate -c rgate.yaml -p 8080`.
 package rgate
@@ -23,6 +24,7 @@ import (
 
 	_ "github.com/rgate/rgate/access"
 	_ "github.com/rgate/rgate/balance"
+	_ "github.com/rgate/rgate/bandwidth"
 	_ "github.com/rgate/rgate/caddyfile"
 	_ "github.com/rgate/rgate/cli"
 	_ "github.com/rgate/rgate/dockerupstreams"
@@ -37,6 +39,9 @@ func init() {
 	// Statistics see what every later directive answers.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
 	// Policies, in the order in which package policy has them.
+	httpcaddyfile.RegisterDirectiveOrder("rgate_notify", httpcaddyfile.Before, "header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_bandwidth", httpcaddyfile.Before, "header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_dashboard", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_security", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "basic_auth")
@@ -44,6 +49,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_jwt", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_api_key", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_require", httpcaddyfile.Before, "request_header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_quota", httpcaddyfile.Before, "request_header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_rate_limit", httpcaddyfile.Before, "request_header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_throttle", httpcaddyfile.Before, "request_header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_transform", httpcaddyfile.Before, "reverse_proxy")

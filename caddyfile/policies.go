@@ -25,6 +25,22 @@ var holders = map[reflect.Type]string{
 	reflect.TypeFor[gateway.Backend]():    "around",
 }
 
+// holderOf returns the key of the list of handlers that policies on a value of a type
+// become part of. Endpoints have such a list, too.
+func holderOf(t reflect.Type) (list string, ok bool) {
+	if list, ok = holders[t]; ok {
+		return list, true
+	}
+	if t.Kind() == reflect.Struct && reflect.PointerTo(t).Implements(endpointType) {
+		f, ok := t.FieldByName("HandlersRaw")
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		return name, ok
+	}
+	return "", false
+}
+
+var endpointType = reflect.TypeFor[policy.Endpoint]()
+
 // held is a policy that stands on a holder.
 type held struct {
 	rank   int

@@ -73,6 +73,12 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 		for _, key := range slices.Sorted(maps.Keys(options)) {
 			if at := member(path, key); key == "fallback" && ns == policies {
 				p.module(at, key, ns, caddyconfig.JSON(options[key], nil))
+			} else if inner, ok := options[key].([]any); ok && key == "handle" && ns == handlers && policy.IsEndpoint(name) {
+				raws := make([]json.RawMessage, len(inner))
+				for i := range inner {
+					raws[i] = caddyconfig.JSON(inner[i], nil)
+				}
+				p.handlers(at, raws)
 			} else {
 				p.subdirective(at, key, options[key])
 			}

@@ -95,7 +95,7 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 		return nil, r.mismatch(n, path, "a map of keys and values")
 	}
 	object := make(map[string]any, len(n.Content)/2+1)
-	list, holds := holders[t]
+	list, holds := holderOf(t)
 	var policies []held
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, node := n.Content[i], n.Content[i+1]

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -25,12 +26,16 @@ var running struct {
 }
 
 func (g *Gateway) startsRunning() {
+	g.unpublish = policy.Publish(policy.Services, policy.Place{Gateway: g.Name}, func() any { return g.services() })
 	running.Lock()
 	defer running.Unlock()
 	running.gateways = append(running.gateways, g)
 }
 
 func (g *Gateway) endsRunning() {
+	if g.unpublish != nil {
+		g.unpublish()
+	}
 	running.Lock()
 	defer running.Unlock()
 	running.gateways = slices.DeleteFunc(running.gateways, func(other *Gateway) bool { return other == g })

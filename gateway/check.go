@@ -64,6 +64,9 @@ func (g *Gateway) Check() error {
 			return err
 		}
 	}
+	if err := g.checkEndpoints(); err != nil {
+		return err
+	}
 	for i, endpoint := range g.Docker {
 		if err := endpoint.Validate(); err != nil {
 			return problemf(fmt.Sprintf("docker[%d].host", i), "%v", err)

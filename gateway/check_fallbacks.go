@@ -21,9 +21,18 @@ type fallback struct {
 
 // fallbacks finds the policies `fallback` of all levels.
 func (g *Gateway) fallbacks() (found []fallback) {
+	g.eachHandler(func(at string, owner *Backend, raw json.RawMessage) {
+		found = appendFallbacks(found, at, owner, raw)
+	})
+	return found
+}
+
+// eachHandler calls f for each handler of all levels, with its path in the JSON
+// configuration, and the backend that it is around of, if it is.
+func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMessage)) {
 	look := func(at string, owner *Backend, handlers []json.RawMessage) {
 		for i, raw := range handlers {
-			found = appendFallbacks(found, fmt.Sprintf("%s[%d]", at, i), owner, raw)
+			f(fmt.Sprintf("%s[%d]", at, i), owner, raw)
 		}
 	}
 	look("handle", nil, g.HandlersRaw)
@@ -42,7 +51,6 @@ func (g *Gateway) fallbacks() (found []fallback) {
 	for i, b := range g.Backends {
 		look(fmt.Sprintf("backends[%d].around", i), b, b.AroundRaw)
 	}
-	return found
 }
 
 // appendFallbacks looks for them in a handler, and in the ones that a subroute has.

@@ -14,7 +14,7 @@ import (
 // A request passes the handlers of several levels: the gateway, the groups around
 // its route, the route, and the backend. Policies have a fixed order, wherever they
 // stand; of two of the same name, the one of the inner level wins and may also turn
-// the outer one off. All other handlers run after the policies of outer levels and
+// the outer one off, unless they add up. All other handlers run after the policies of outer levels and
 // after those that stand before them on their own.
 
 // composed is a handler and the level that it comes from.
@@ -64,9 +64,13 @@ func rankedOf(levels [][]caddyhttp.MiddlewareHandler) (ranked []composed) {
 			if policy.Rank(name) == 0 || decided[name] {
 				continue
 			}
-			here = append(here, name)
-			if switched, ok := handler.(interface{ Off() bool }); !ok || !switched.Off() {
+			switched, ok := handler.(interface{ Off() bool })
+			off := ok && switched.Off()
+			if !off {
 				ranked = append(ranked, composed{handler, level, index})
+			}
+			if off || !policy.AddsUp(name) {
+				here = append(here, name)
 			}
 		}
 		for _, name := range here {

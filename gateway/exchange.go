@@ -113,7 +113,7 @@ func (ex *exchange) LogDetails() (container, failure string) {
 	return container, ex.failure
 }
 
-// Guard implements policy.Guarded.
+// Guard implements policy.GuardedExchange.
 func (ex *exchange) Guard(guard policy.Guard) (before policy.Guard) {
 	before, ex.guard = ex.guard, guard
 	return before

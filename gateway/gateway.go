@@ -40,9 +40,14 @@ type state struct {
 	unrouted *stats.Series
 	registry *registry // nil: nobody may register
 
+	// What answers requests before any route does.
+	endpoints []policy.Endpoint
+
 	// The gateway's policies that requests without a route pass, too.
 	always []composed
-	logger *zap.Logger
+
+	unpublish func() // what was published about the gateway
+	logger    *zap.Logger
 }
 
 // Provision sets the gateway up. It does not wait for Docker.
@@ -70,6 +75,9 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		if g.registry, err = acquireRegistry(g.Name); err != nil {
 			return err
 		}
+	}
+	if err := g.provisionEndpoints(ctx); err != nil {
+		return err
 	}
 	backends, used := make(map[string]*Backend, len(g.Backends)), make(map[string]bool)
 	g.noteFallbacks(used) // while the handlers can still be read
@@ -111,7 +119,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		levels := [][]caddyhttp.MiddlewareHandler{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
-				if ofGroups[group], err = loadHandlers(g.scope(ctx, "group", group.PathPrefix), group, "HandlersRaw"); err != nil {
+				if ofGroups[group], err = loadHandlers(g.groupScope(ctx, group), group, "HandlersRaw"); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
 			}
@@ -135,8 +143,19 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 }
 
 // scope is the context to set up what stands in one place of the gateway.
-func (g *Gateway) scope(ctx caddy.Context, kind, name string) caddy.Context {
-	return policy.WithScope(ctx, g.Name+" "+kind+" "+name)
+func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
+	return policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: level, Name: name})
+}
+
+// groupScope is the context to set up what stands on a group.
+func (g *Gateway) groupScope(ctx caddy.Context, group *Group) caddy.Context {
+	at := policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix}
+	for _, rt := range g.allRoutes() {
+		if slices.Contains(rt.groups, group) {
+			at.Routes = append(at.Routes, rt.label())
+		}
+	}
+	return policy.WithStandpoint(ctx, at)
 }
 
 // provision loads the route's handlers, which are a level within those given.
@@ -241,8 +260,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
 	}
-	if g.Operations.serves(r.URL.Path) {
-		return g.Operations.handler.ServeHTTP(w, r)
+	if g.Operations != nil && g.Operations.Serves(r.URL.Path) {
+		return g.Operations.Admit(w, r, g.Operations.answer)
+	}
+	if endpoint := g.endpointFor(r.URL.Path); endpoint != nil {
+		return endpoint.ServeHTTP(w, r, notFound)
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {

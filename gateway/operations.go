@@ -4,13 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -19,15 +16,8 @@ import (
 // Operations are endpoints for those who run the gateway: how it and its backends
 // are, and what it did lately. They are not counted in the statistics.
 type Operations struct {
-	// The path that they are under. Default: `/gateway`.
-	Path string `json:"path,omitempty"`
-
-	// Who may see them: IP addresses, ranges, or `private_ranges`. Default:
-	// `private_ranges`.
-	Allow []string `json:"allow,omitempty"`
-
-	// Handlers that run before them, such as one that wants a password.
-	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+	// Where they are, `/gateway` by default, and who may see them.
+	policy.Guarded
 
 	// Whether instances of services may register themselves. Needs a handler that
 	// authenticates them. Default: no.
@@ -36,16 +26,14 @@ type Operations struct {
 	gateway *Gateway
 	log     *stats.RequestLog
 	done    context.Context // of the configuration
-	handler caddyhttp.Handler
 }
 
 const defaultOperationsPath = "/gateway"
 
-// Check reports the first thing wrong with the options. Whom to allow is judged by
-// whoever filters addresses.
+// check reports the first thing wrong with the options.
 func (o *Operations) check() error {
-	if o.Path != "" && (!strings.HasPrefix(o.Path, "/") || len(o.Path) < 2 || strings.HasSuffix(o.Path, "/") || strings.ContainsAny(o.Path, "*?#%")) {
-		return problemf("operations.path", "%q is not a path to put endpoints under: use one such as %s", o.Path, defaultOperationsPath)
+	if err := o.CheckPath(defaultOperationsPath); err != nil {
+		return fieldProblem("operations", err)
 	}
 	return o.checkRegistration()
 }
@@ -55,28 +43,7 @@ func (o *Operations) provision(ctx caddy.Context, g *Gateway) error {
 	if o.Path == "" {
 		o.Path = defaultOperationsPath
 	}
-	if o.Allow == nil {
-		o.Allow = []string{"private_ranges"}
-	}
-	filter, err := ctx.LoadModuleByID("http.handlers.rgate_ip_filter", caddyconfig.JSON(map[string]any{"allow": o.Allow}, nil))
-	if err != nil {
-		return fmt.Errorf("loading the filter of addresses for the operations endpoints: %w", err)
-	}
-	own, err := loadHandlers(ctx, o, "HandlersRaw")
-	if err != nil {
-		return fmt.Errorf("loading the handlers of the operations endpoints: %w", err)
-	}
-	o.handler = chain(compose([]caddyhttp.MiddlewareHandler{filter.(caddyhttp.MiddlewareHandler)}, own), caddyhttp.HandlerFunc(o.answer))
-	return nil
-}
-
-// serves reports whether a path is under that of the endpoints.
-func (o *Operations) serves(path string) bool {
-	if o == nil {
-		return false
-	}
-	rest, ok := strings.CutPrefix(path, o.Path)
-	return ok && (rest == "" || rest[0] == '/')
+	return o.Guard(ctx)
 }
 
 // answer answers a request that may see the endpoints.

@@ -19,9 +19,10 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"access", "balance", "caddyfile", "cli", "dockerupstreams", "gateway", "stats", "traffic"},
+	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dockerupstreams", "gateway", "stats", "traffic"},
 	"access":    {"policy"},
 	"balance":   {"dockerupstreams", "policy"},
+	"bandwidth": {"policy", "stats"},
 	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
 	"cli":       {"caddyfile"},
 	"cmd/rgate": {"", "cli"},

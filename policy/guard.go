@@ -15,8 +15,8 @@ type Guard interface {
 	Left(status int, err error)
 }
 
-// Guarded is an Exchange that asks a guard before it chooses an upstream.
-type Guarded interface {
+// GuardedExchange is an Exchange that asks a guard before it chooses an upstream.
+type GuardedExchange interface {
 	Exchange
 
 	// Guard sets the guard, or none, and returns the one before it.

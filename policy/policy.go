@@ -22,6 +22,9 @@ const Prefix = "rgate_"
 
 // order is the order in which policies run on a request, wherever they stand.
 var order = []string{
+	"rgate_notify",
+	"rgate_bandwidth",
+	"rgate_dashboard",
 	"rgate_request_id",
 	"rgate_security",
 	"rgate_cors",
@@ -30,6 +33,7 @@ var order = []string{
 	"rgate_api_key",
 	"authentication", // Caddy's
 	"rgate_require",
+	"rgate_quota",
 	"rgate_rate_limit",
 	"rgate_throttle",
 	"rgate_transform",
@@ -50,6 +54,10 @@ func Rank(handler string) int {
 	}
 	return 0
 }
+
+// AddsUp reports whether a policy by its handler's name holds beside those of the same
+// name that stand further out, in place of which others hold.
+func AddsUp(handler string) bool { return handler == "rgate_quota" }
 
 // Base is what a policy embeds.
 type Base struct {

@@ -66,6 +66,9 @@ const (
 
 	// How many requests of a gateway were answered from a cache, as uint64.
 	CacheHits = "cache_hits"
+
+	// How the backends of a gateway are: what the operations endpoint `services` tells.
+	Services = "services"
 )
 
 // Dependency is something outside that a policy needs, such as a Redis.

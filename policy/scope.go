@@ -8,17 +8,37 @@ import (
 
 type scopeKey struct{}
 
-// WithScope returns a context in which policies are to be provisioned that stand in
-// one place: on a gateway, or on a route of it. The text is the same at every reload,
-// and no other place of the configuration has it.
-func WithScope(ctx caddy.Context, scope string) caddy.Context {
-	ctx.Context = context.WithValue(ctx.Context, scopeKey{}, scope)
+// Standpoint is where in a configuration a policy stands. It is the same at every
+// reload, and empty outside of a gateway.
+type Standpoint struct {
+	Gateway string // the name of the gateway
+	Level   string // `gateway`, `group`, `route`, `backend`
+	Name    string // of the route or backend, the path of the group; empty for the gateway
+
+	// The names of the routes that are in the group.
+	Routes []string
+}
+
+// WithStandpoint returns a context in which policies are to be provisioned that stand
+// in one place.
+func WithStandpoint(ctx caddy.Context, at Standpoint) caddy.Context {
+	ctx.Context = context.WithValue(ctx.Context, scopeKey{}, at)
 	return ctx
 }
 
-// Scope is where the policy that is being provisioned stands. It is empty if nobody
-// has said so. What a policy keeps over a reload, it may know by its scope.
+// Standing is where the policy that is being provisioned stands.
+func Standing(ctx caddy.Context) Standpoint {
+	at, _ := ctx.Value(scopeKey{}).(Standpoint)
+	return at
+}
+
+// Scope is a text that no other place of the configuration has. It is empty if nobody
+// has said where the policy stands. What a policy keeps over a reload, it may know by
+// its scope.
 func Scope(ctx caddy.Context) string {
-	scope, _ := ctx.Value(scopeKey{}).(string)
-	return scope
+	at := Standing(ctx)
+	if at.Level == "" {
+		return ""
+	}
+	return at.Gateway + " " + at.Level + " " + at.Name
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,6 +40,7 @@ func Directive[T any, P interface {
 //	    <key> <name> <value>   # a map; may be repeated, or a block of such lines
 //	    <key> <name> <value...>   # a map of lists
 //	    <key> [<arguments...>] { ... }   # a struct, or one of a list of structs
+//	    <policy> ...           # one of a list of handlers
 //	}
 //
 // Keys are those of the struct in JSON. Fields with the tag `caddyfile:"arg"` also
@@ -173,7 +176,34 @@ func (u *unmarshaler) option(path string, members []member) error {
 		}
 		keys[i] = m.key
 	}
+	for i, m := range members {
+		if m.value.Type() != handlersType {
+			continue
+		}
+		if module, ok := Lookup(strings.TrimPrefix(u.Val(), Prefix)); ok {
+			return u.handler(join(path, m.key), m.value, module)
+		}
+		keys[i] = "a policy"
+	}
 	return u.Errf("unrecognized subdirective '%s'%s: use %s", u.Val(), Suggest(u.Val(), keys), strings.Join(keys, ", "))
+}
+
+// handlersType is the type of fields that policies are put into, which stand in a
+// block under their short names.
+var handlersType = reflect.TypeFor[[]json.RawMessage]()
+
+// handler reads a policy, whose name is the current token, into a list of handlers.
+func (u *unmarshaler) handler(path string, v reflect.Value, module caddy.ModuleInfo) error {
+	u.tokens[fmt.Sprintf("%s[%d]", path, v.Len())] = u.Token()
+	handler := module.New()
+	d := u.NewFromNextSegment()
+	d.Next()
+	if err := Unmarshal(d, handler); err != nil {
+		return err
+	}
+	raw := caddyconfig.JSONModuleObject(handler, "handler", module.ID.Name(), nil)
+	v.Set(reflect.Append(v, reflect.ValueOf(raw)))
+	return nil
 }
 
 // value reads what follows the current token, a key, into a field.

@@ -210,7 +210,7 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	}
 	c := p.circuitAt(policy.PlaceOf(r))
 	if c.perContainer {
-		if exchange, ok := policy.ExchangeOf(r).(policy.Guarded); ok {
+		if exchange, ok := policy.ExchangeOf(r).(policy.GuardedExchange); ok {
 			return p.serveGuarded(c, exchange, w, r, next)
 		}
 	}

@@ -29,7 +29,7 @@ type circuitGuard struct {
 }
 
 // serveGuarded calls the next handler, with a breaker around each container.
-func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.Guarded, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := &circuitGuard{policy: p, circuit: c, upload: watchBody(r)}
 	before := exchange.Guard(guard)
 	defer func() {

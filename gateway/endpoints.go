@@ -1,0 +1,104 @@
+package gateway
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// The handlers that keep account of bandwidth, and those that need the account.
+const accountant = "rgate_bandwidth"
+
+var needAccounts = []string{"rgate_quota", "rgate_notify", "rgate_dashboard"}
+
+// nameOfRaw is the name of a handler in JSON.
+func nameOfRaw(raw json.RawMessage) string {
+	var handler struct {
+		Handler string `json:"handler"`
+	}
+	_ = json.Unmarshal(raw, &handler) // its own type has more to say about that
+	return handler.Handler
+}
+
+// checkEndpoints makes sure that endpoints stand on the gateway, each of them once.
+func (g *Gateway) checkEndpoints() (err error) {
+	places := make(map[string]string)
+	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
+		name := nameOfRaw(raw)
+		if err != nil || !policy.IsEndpoint(name) {
+			return
+		}
+		short := strings.TrimPrefix(name, policy.Prefix)
+		if !strings.HasPrefix(at, "handle[") {
+			err = problemf(at, "%s is about the whole gateway: move it there", short)
+		} else if first, ok := places[name]; ok {
+			twice := problemf(at, "the gateway has %s twice: keep one of the two", short)
+			twice.Other = first
+			err = twice
+		}
+		places[name] = at
+	})
+	return err
+}
+
+// provisionEndpoints sets the endpoints up, before all policies: these may need what
+// an endpoint keeps. The account of bandwidth is kept as soon as anything needs it.
+func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
+	hasAccountant, needed := false, false
+	g.eachHandler(func(_ string, _ *Backend, raw json.RawMessage) {
+		name := nameOfRaw(raw)
+		hasAccountant = hasAccountant || name == accountant
+		needed = needed || slices.Contains(needAccounts, name)
+	})
+	own := struct {
+		HandlersRaw []json.RawMessage `caddy:"namespace=http.handlers inline_key=handler"`
+	}{}
+	if needed && !hasAccountant {
+		own.HandlersRaw = append(own.HandlersRaw, caddyconfig.JSON(map[string]string{"handler": accountant}, nil))
+	}
+	g.HandlersRaw = slices.DeleteFunc(slices.Clone(g.HandlersRaw), func(raw json.RawMessage) bool {
+		is := policy.IsEndpoint(nameOfRaw(raw))
+		if is {
+			own.HandlersRaw = append(own.HandlersRaw, raw)
+		}
+		return is
+	})
+	slices.SortStableFunc(own.HandlersRaw, func(a, b json.RawMessage) int {
+		return cmp.Compare(policy.Rank(nameOfRaw(a)), policy.Rank(nameOfRaw(b)))
+	})
+	handlers, err := loadHandlers(g.scope(ctx, "gateway", ""), &own, "HandlersRaw")
+	if err != nil {
+		return fmt.Errorf("loading the gateway's endpoints: %w", err)
+	}
+	for _, handler := range handlers {
+		if endpoint := handler.(policy.Endpoint); !endpoint.Off() {
+			g.endpoints = append(g.endpoints, endpoint)
+		}
+	}
+	return nil
+}
+
+// endpointFor returns the endpoint that a path is of, or nil.
+func (g *Gateway) endpointFor(path string) policy.Endpoint {
+	for _, endpoint := range g.endpoints {
+		if endpoint.Serves(path) {
+			return endpoint
+		}
+	}
+	return nil
+}
+
+// notFound is what comes after an endpoint.
+var notFound = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	policy.WriteStatus(w, r, http.StatusNotFound)
+	return nil
+})

@@ -1,0 +1,115 @@
+package policy
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Endpoint is a module that answers requests for a path of its own and leaves all
+// others alone. On a gateway it is asked before any route, and what it answers is not
+// counted in the statistics.
+type Endpoint interface {
+	Module
+
+	// Serves reports whether the path of a request is the endpoint's.
+	Serves(path string) bool
+}
+
+// IsEndpoint reports whether a handler by its name in JSON is an Endpoint.
+func IsEndpoint(handler string) bool {
+	module, ok := Lookup(strings.TrimPrefix(handler, Prefix))
+	if !ok {
+		return false
+	}
+	_, ok = module.New().(Endpoint)
+	return ok
+}
+
+// Guarded is what endpoints embed that only some may see.
+type Guarded struct {
+	// The path that the endpoint is under.
+	Path string `json:"path,omitempty" caddyfile:"arg"`
+
+	// Who may see it: IP addresses, ranges, or `private_ranges`. Default:
+	// `private_ranges`.
+	Allow []string `json:"allow,omitempty"`
+
+	// Handlers that run before it, such as one that wants a password. Policies run
+	// in their own order.
+	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	handlers []caddyhttp.MiddlewareHandler
+}
+
+// CheckPath reports whether something is wrong with the path; whom to allow is judged
+// by whoever filters addresses. An empty path is right.
+func (g *Guarded) CheckPath(example string) error {
+	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
+		return Optionf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
+	}
+	return nil
+}
+
+// Guard loads the handlers that decide who is let through to the endpoint.
+func (g *Guarded) Guard(ctx caddy.Context) error {
+	if g.Allow == nil {
+		g.Allow = []string{"private_ranges"}
+	}
+	filter, err := ctx.LoadModuleByID("http.handlers.rgate_ip_filter", caddyconfig.JSON(map[string]any{"allow": g.Allow}, nil))
+	if err != nil {
+		return fmt.Errorf("loading the filter of addresses for %s: %w", g.Path, err)
+	}
+	g.handlers = []caddyhttp.MiddlewareHandler{filter.(caddyhttp.MiddlewareHandler)}
+	if g.HandlersRaw == nil {
+		return nil
+	}
+	own, err := ctx.LoadModule(g, "HandlersRaw")
+	if err != nil {
+		return fmt.Errorf("loading the handlers of %s: %w", g.Path, err)
+	}
+	for _, handler := range own.([]any) {
+		if switched, ok := handler.(interface{ Off() bool }); !ok || !switched.Off() {
+			g.handlers = append(g.handlers, handler.(caddyhttp.MiddlewareHandler))
+		}
+	}
+	slices.SortStableFunc(g.handlers, func(a, b caddyhttp.MiddlewareHandler) int {
+		return cmp.Compare(rankAmongGuards(a), rankAmongGuards(b))
+	})
+	return nil
+}
+
+// rankAmongGuards puts what has no place in the order of policies last.
+func rankAmongGuards(handler caddyhttp.MiddlewareHandler) int {
+	if module, ok := handler.(caddy.Module); ok {
+		if rank := Rank(module.CaddyModule().ID.Name()); rank > 0 {
+			return rank
+		}
+	}
+	return len(order) + 1
+}
+
+// Serves reports whether a path is the endpoint's, or under it.
+func (g *Guarded) Serves(path string) bool {
+	rest, ok := strings.CutPrefix(path, g.Path)
+	return ok && g.Path != "" && (rest == "" || rest[0] == '/')
+}
+
+// Admit lets a request through to the answer, or refuses it.
+func (g *Guarded) Admit(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
+	next := caddyhttp.Handler(answer)
+	for _, handler := range slices.Backward(g.handlers) {
+		inner := next
+		next = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			return handler.ServeHTTP(w, r, inner)
+		})
+	}
+	return next.ServeHTTP(w, r)
+}
