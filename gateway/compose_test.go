@@ -60,6 +60,8 @@ func TestCompose(t *testing.T) {
 		{"turned off inside", "rgate_jwt/a rgate_cors | -rgate_jwt/b", "rgate_cors"},
 		{"turned on again", "rgate_jwt/a | -rgate_jwt/b | rgate_jwt/c", "rgate_jwt/c"},
 		{"turned off for good", "rgate_jwt/a | rgate_jwt/b | -rgate_jwt/c", ""},
+		{"quotas add up", "rgate_quota/a | rgate_quota/b | rgate_quota/c", "rgate_quota/a rgate_quota/b rgate_quota/c"},
+		{"until they are turned off", "rgate_quota/a | -rgate_quota/b | rgate_quota/c", "rgate_quota/c"},
 		{"other handlers add up", "headers/a | headers/b | headers/c", "headers/a headers/b headers/c"},
 		{"a route answers only whom the gateway lets in", "rgate_jwt | static_response", "rgate_jwt static_response"},
 		{"even if its own policies come first", "rgate_jwt | static_response rgate_cors", "rgate_cors rgate_jwt static_response"},

@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// corner is an endpoint that tells who asked for what.
+type corner struct {
+	policy.Base
+	policy.Guarded
+}
+
+func (*corner) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.rgate_test_corner", New: func() caddy.Module { return new(corner) }}
+}
+
+func (*corner) Check() error { return nil }
+
+func (*corner) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	policy.WriteBody(w, r, http.StatusOK, "text/plain", []byte("corner of "+r.URL.Path))
+	return nil
+}
+
+func init() { caddy.RegisterModule(new(corner)) }
+
+func TestEndpointsAnswerBeforeRoutes(t *testing.T) {
+	g := start(t, `{"handle": [{"handler": "rgate_test_corner", "path": "/corner"}],
+		"routes": [{"path_prefix": "/corner", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "retries": 0}]}`)
+	url := serve(t, g, new(caddyhttp.Server))
+	for path, want := range map[string]string{"/corner": "corner of /corner", "/corner/a": "corner of /corner/a", "/corners": ""} {
+		got := get(t, "GET", url+path)
+		if want != "" && (got.status != 200 || got.body != want) {
+			t.Errorf("%s: got %d %q, want %q", path, got.status, got.body, want)
+		}
+		if want == "" && got.status != 503 {
+			t.Errorf("%s: got %d, want the route's 503", path, got.status)
+		}
+	}
+	if n := g.stats.Report(stats.Query{}).Requests; n.Success != 0 || n.Error != 1 {
+		t.Errorf("the statistics have %+v, want the route's request alone", n)
+	}
+}
+
+func TestAnEndpointThatIsOffIsNotThere(t *testing.T) {
+	g := start(t, `{"handle": [{"handler": "rgate_test_corner", "path": "/corner", "disabled": true}]}`)
+	if got := get(t, "GET", serve(t, g, new(caddyhttp.Server))+"/corner"); got.status != 404 {
+		t.Errorf("got %d, want 404", got.status)
+	}
+}
+
+func TestEndpointsStandOnTheGatewayOnce(t *testing.T) {
+	const one = `{"handler": "rgate_test_corner", "path": "/corner"}`
+	const rest = `"backends": [{"name": "web", "dial": ["127.0.0.1:1"]}]}`
+	for config, want := range map[string]string{
+		`{"handle": [` + one + `, ` + one + `], ` + rest:                                                                                        "handle[1]: the gateway has test_corner twice",
+		`{"routes": [{"path_prefix": "/", "backend": "web", "handle": [` + one + `]}], ` + rest:                                                 "routes[0].handle[0]: test_corner is about the whole gateway",
+		`{"groups": [{"handle": [` + one + `], "routes": [{"path_prefix": "/", "backend": "web"}]}], ` + rest:                                   "groups[0].handle[0]: test_corner is about",
+		`{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [` + one + `]}]}`: "backends[0].around[0]: test_corner is about",
+	} {
+		g := new(Gateway)
+		if err := caddy.StrictUnmarshalJSON([]byte(config), g); err != nil {
+			t.Fatal(err)
+		}
+		var problem *Problem
+		if err := g.Check(); !errors.As(err, &problem) || !strings.HasPrefix(problem.Error(), want) {
+			t.Errorf("%s\ngot  %v\nwant %s", config, problem, want)
+		}
+	}
+}
