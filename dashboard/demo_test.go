@@ -1,0 +1,225 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/DataDog/sketches-go/ddsketch"
+	"github.com/DataDog/sketches-go/ddsketch/mapping"
+	"github.com/DataDog/sketches-go/ddsketch/store"
+
+	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// demoNow is the time at which the demo's page is made.
+var demoNow = time.Date(2026, 11, 24, 14, 32, 40, 0, time.UTC)
+
+// demoService is a service of an imagined shop.
+type demoService struct {
+	name, route   string
+	rate          float64 // requests per second at noon
+	ingress, sent float64 // bytes of a request and of its answer
+	took          float64 // seconds, the median
+	failing       float64 // share of errors
+}
+
+var demoServices = []demoService{
+	{"catalog", "/api/catalog", 42, 220, 18_000, 0.018, 0.002},
+	{"checkout", "/api/checkout", 6, 2_400, 3_100, 0.140, 0.011},
+	{"images", "/images", 55, 0, 84_000, 0.006, 0.001},
+	{"payment", "/api/payment", 3.5, 1_900, 900, 0.310, 0.006},
+	{"search", "/api/search", 14, 300, 9_500, 0.074, 0.004},
+	{"uploads", "/api/uploads", 0.8, 1_900_000, 300, 0.850, 0.009},
+	{"users", "/api/users", 11, 500, 2_600, 0.022, 0.003},
+	{"recommendations", "/api/recommendations", 5, 250, 6_000, 0.190, 0.015},
+}
+
+// demoSketch is the distribution of n durations around a median.
+func demoSketch(random *rand.Rand, n int, median float64) []byte {
+	m, err := mapping.NewCubicallyInterpolatedMapping(0.01)
+	if err != nil {
+		panic(err)
+	}
+	sketch := ddsketch.NewDDSketch(m, store.NewCollapsingLowestDenseStore(2048), store.NewSparseStore())
+	for range n {
+		_ = sketch.Add(median * math.Exp(random.NormFloat64()*0.6)) // it is positive
+	}
+	var encoded []byte
+	sketch.Encode(&encoded, false)
+	return encoded
+}
+
+// demoRows are what a gateway counted in the minutes of a span, but for the minutes in
+// which it was not running.
+func demoRows(from, to time.Time, services []demoService) (rows []bandwidth.Row, requests []bandwidth.RequestRow) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for at := from; at.Before(to); at = at.Add(time.Minute) {
+		if at.Hour() == 11 && at.Minute() >= 10 && at.Minute() < 25 {
+			continue
+		}
+		hours := float64(at.Unix()%86400) / 3600
+		day := 0.55 + 0.45*math.Sin((hours-8)/24*2*math.Pi)
+		incident := at.Hour() == 13 && at.Minute() >= 5 && at.Minute() < 30
+		for _, s := range services {
+			n := s.rate * 60 * day * (1 + random.NormFloat64()*0.09)
+			failing, took := s.failing, s.took*(0.9+0.3*day+random.Float64()*0.1)
+			if incident && s.name == "checkout" {
+				failing, took = 0.22, took*6
+			}
+			count := uint64(max(n, 0))
+			if count == 0 {
+				continue
+			}
+			errors := uint64(float64(count)*failing + random.Float64())
+			rows = append(rows, bandwidth.Row{
+				Minute: at, Gateway: "gw-1", Key: bandwidth.Key{Service: s.name, Route: s.route},
+				Bytes: bandwidth.Bytes{Ingress: int64(n * s.ingress), Egress: int64(n * s.sent * (1 + random.NormFloat64()*0.05))},
+			})
+			requests = append(requests, bandwidth.RequestRow{
+				Minute: at, Gateway: "gw-1", Service: s.name, Route: s.route, Requests: count, Errors: errors,
+				Seconds: float64(count) * took * 1.2, Sketch: demoSketch(random, min(int(count), 60), took),
+			})
+		}
+	}
+	return rows, requests
+}
+
+// publishDemo publishes what a gateway and its policies would.
+func publishDemo(t testing.TB, gateway string) {
+	place := policy.Place{Gateway: gateway}
+	healthy := func(name string, n int) map[string]any {
+		var instances []map[string]any
+		for i := range n {
+			instances = append(instances, map[string]any{"address": fmt.Sprintf("172.18.0.%d:8080", 3+len(name)+i), "container": fmt.Sprintf("shop-%s-%d", name, i+1), "status": "healthy"})
+		}
+		return map[string]any{"name": name, "status": "healthy", "total_instances": n, "healthy_instances": n, "in_flight": len(name) * n / 3, "instances": instances}
+	}
+	checkout := healthy("checkout", 3)
+	checkout["status"], checkout["healthy_instances"] = "degraded", 2
+	checkout["instances"].([]map[string]any)[2] = map[string]any{"container": "shop-checkout-3", "status": "unhealthy", "reason": `label rgate.port="http" is not a port: use a number such as 8080`}
+	legacy := map[string]any{"name": "legacy", "status": "unhealthy", "total_instances": 1, "healthy_instances": 0, "in_flight": 0,
+		"instances": []map[string]any{{"address": "10.0.4.20:9001", "status": "unhealthy", "in_flight": 0, "reason": "its health checks fail"}}}
+	payment := healthy("payment", 2)
+	payment["circuit_breaker"] = []map[string]any{{"state": "half_open"}}
+	ends := []func(){
+		policy.Publish(policy.Services, place, func() any {
+			return map[string]any{"services": []any{healthy("catalog", 4), checkout, healthy("images", 2), legacy, payment, healthy("recommendations", 1), healthy("search", 2), healthy("uploads", 1), healthy("users", 2)}}
+		}),
+		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "sqlite /var/lib/rgate/bandwidth.db", Up: true} }),
+		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
+		policy.Publish(policy.Dependencies, policy.Place{}, func() any {
+			return policy.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}
+		}),
+	}
+	for _, q := range []quota{
+		demoQuota("images", "egress", 2_000_000_000_000, 1_460_000_000_000, 1_852_000_000_000, "notify"),
+		demoQuota("uploads", "ingress", 300_000_000_000, 268_000_000_000, 341_000_000_000, "throttle"),
+		demoQuota("payment", "egress", 1_000_000_000, 1_010_000_000, 1_290_000_000, "block"),
+	} {
+		ends = append(ends, policy.Publish("quotas", place, func() any { return q }))
+	}
+	t.Cleanup(func() {
+		for _, end := range ends {
+			end()
+		}
+	})
+}
+
+func demoQuota(service, direction string, allocated, used, forecast int64, atLimit string) quota {
+	q := quota{Name: service, Level: "backend", Service: service, Direction: direction, Allocated: allocated, Used: used, Forecast: forecast, AtLimit: atLimit}
+	q.Period.Start, q.Period.End = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	return q
+}
+
+// ledgerOfRows answers queries from rows in memory.
+type ledgerOfRows struct {
+	rows     []bandwidth.Row
+	requests []bandwidth.RequestRow
+}
+
+func admits(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
+
+func grouped4(q bandwidth.Query, gateway, service, route string) (g, s, r string) {
+	if slices.Contains(q.GroupBy, bandwidth.ByGateway) {
+		g = gateway
+	}
+	if slices.Contains(q.GroupBy, bandwidth.ByService) {
+		s = service
+	}
+	if slices.Contains(q.GroupBy, bandwidth.ByRoute) {
+		r = route
+	}
+	return g, s, r
+}
+
+func (l *ledgerOfRows) Usage(_ context.Context, q bandwidth.Query) (points []bandwidth.Point, err error) {
+	at := make(map[bandwidth.Point]int)
+	for _, row := range l.rows {
+		if row.Minute.Before(q.From) || !row.Minute.Before(q.To) || !admits(q.Services, row.Service) || !admits(q.Routes, row.Route) || !admits(q.Gateways, row.Gateway) {
+			continue
+		}
+		key := bandwidth.Point{Start: row.Minute.Truncate(q.Step)}
+		key.Gateway, key.Service, key.Route = grouped4(q, row.Gateway, row.Service, row.Route)
+		i, ok := at[key]
+		if !ok {
+			i = len(points)
+			at[key] = i
+			points = append(points, key)
+		}
+		points[i].Add(row.Bytes)
+	}
+	return points, nil
+}
+
+func (l *ledgerOfRows) Requests(_ context.Context, q bandwidth.Query) (points []bandwidth.RequestPoint, err error) {
+	type keyOf struct {
+		start                   time.Time
+		gateway, service, route string
+	}
+	at := make(map[keyOf]int)
+	var sketches [][][]byte
+	for _, row := range l.requests {
+		if row.Minute.Before(q.From) || !row.Minute.Before(q.To) || !admits(q.Services, row.Service) || !admits(q.Routes, row.Route) || !admits(q.Gateways, row.Gateway) {
+			continue
+		}
+		key := keyOf{start: row.Minute.Truncate(q.Step)}
+		key.gateway, key.service, key.route = grouped4(q, row.Gateway, row.Service, row.Route)
+		i, ok := at[key]
+		if !ok {
+			i = len(points)
+			at[key] = i
+			points = append(points, bandwidth.RequestPoint{Start: key.start, Gateway: key.gateway, Service: key.service, Route: key.route})
+			sketches = append(sketches, nil)
+		}
+		points[i].Requests += row.Requests
+		points[i].Errors += row.Errors
+		points[i].Seconds += row.Seconds
+		sketches[i] = append(sketches[i], row.Sketch)
+	}
+	for i := range points {
+		if !q.NoSketches {
+			if points[i].Sketch, err = stats.MergeSketches(sketches[i]...); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return points, nil
+}
+
+func (l *ledgerOfRows) Names(context.Context, time.Time) (services, routes, consumers, gateways []string, err error) {
+	for _, row := range l.rows {
+		services, routes, gateways = append(services, row.Service), append(routes, row.Route), append(gateways, row.Gateway)
+	}
+	for _, list := range []*[]string{&services, &routes, &gateways} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return services, routes, nil, gateways, nil
+}

@@ -1,0 +1,460 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"html/template"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// page is all that the template writes.
+type page struct {
+	Style  template.CSS
+	Script template.JS
+
+	Gateway string
+	Path    string
+	Now     string
+	Zone    string
+	Refresh int // seconds, 0: never
+	Still   link
+
+	Reaches []link
+	Choices []choice
+	Kept    []kept // parts of the query that a form must not lose
+
+	State    badge
+	Problem  string // with the account
+	Tiles    []tile
+	Pictures []picture // of requests
+	Traffic  []picture
+	Quotas   []quotaView
+	Backends []backendView
+	Slowest  []routeView
+	Errors   []errorView
+	HasLog   bool
+	Health   []healthView
+	Reach    string // in words
+}
+
+type link struct {
+	Text, Href string
+	Current    bool
+}
+
+// choice is a list to choose from.
+type choice struct {
+	Name, Label, All string
+	Options          []option
+}
+
+type option struct {
+	Value, Text string
+	Chosen      bool
+}
+
+type kept struct{ Name, Value string }
+
+// badge says how something is, in a word, a shape and a colour.
+type badge struct{ Class, Text string }
+
+// badges are those of the states that a gateway and its backends know.
+var badges = map[string]badge{
+	"healthy":   {"good", "healthy"},
+	"degraded":  {"warn", "degraded"},
+	"unhealthy": {"bad", "unhealthy"},
+}
+
+// tile is a figure in large digits.
+type tile struct{ Label, Value, Note string }
+
+type quotaView struct {
+	Name, Of, Used, Allocated, Share, Forecast, Ends, AtLimit string
+
+	State              badge
+	Bar, ForecastBar   float64 // 0 to 1
+	Alt                string
+	Thresholds         []float64
+	OverEnd, HasWarned bool
+}
+
+type backendView struct {
+	ID, Name, Detail                                         string
+	State                                                    badge
+	InFlight, Requests, Errors, Average, Sent, Got, LastUsed string
+	Failing                                                  bool // more than one of a hundred requests
+	Instances                                                []instanceView
+	Open                                                     bool
+}
+
+type instanceView struct {
+	Name, Address, InFlight, Reason string
+	State                           badge
+}
+
+type routeView struct {
+	Route, Service, Requests, Errors, Average, P95, P99 string
+	Href                                                string
+	Bar                                                 float64 // 0 to 1
+}
+
+type errorView struct {
+	Ago, Time, Status, Method, URL, Where, Took, Cause string
+	Class                                              string
+}
+
+type healthView struct {
+	Name, Cause string
+	State       badge
+}
+
+// present puts the page together.
+func present(a ask, f figures, l live, problem string) page {
+	s := f.span
+	zone, _ := s.now.In(s.in).Zone()
+	p := page{
+		Now: s.now.In(s.in).Format("15:04:05"), Zone: zone, Problem: problem, Reach: a.text,
+		Tiles: tiles(f, l), Pictures: requestPictures(f), Traffic: trafficPictures(f, a),
+		Slowest: slowest(f, a), Health: healthOf(l, problem), State: stateOf(l, problem),
+	}
+	for _, r := range reaches {
+		other := a
+		other.reach = r
+		p.Reaches = append(p.Reaches, link{r.text, other.query(), r.name == a.name})
+	}
+	other := a
+	other.still = !a.still
+	p.Still = link{Text: map[bool]string{false: "Pause", true: "Resume"}[a.still], Href: other.query()}
+	p.Kept = append(p.Kept, kept{"range", a.name})
+	if a.still {
+		p.Kept = append(p.Kept, kept{"refresh", "off"})
+	}
+	p.Choices = append(p.Choices, choose("service", "Service", "All services", f.serviceNames, a.service), choose("route", "Route", "All routes", f.routeNames, a.route))
+	if len(f.gatewayNames) > 1 || a.gateway != "" {
+		p.Choices = append(p.Choices, choose("gateway", "Gateway", "All gateways", f.gatewayNames, a.gateway))
+	}
+	for _, q := range l.quotas {
+		p.Quotas = append(p.Quotas, s.quota(q))
+	}
+	p.Backends = s.backends(f, l)
+	for _, e := range l.errors[:min(len(l.errors), 12)] {
+		p.Errors = append(p.Errors, errorView{
+			Ago: ago(s.now.Sub(e.Time)), Time: e.Time.In(s.in).Format("2 Jan 15:04:05"), Status: strconv.Itoa(e.Status), Method: e.Method, URL: e.URL,
+			Where: where(e.Service, e.Route, e.Container), Took: durations.text(e.Took.Seconds()), Cause: e.Error,
+			Class: map[bool]string{false: "warn", true: "bad"}[e.Status >= 500],
+		})
+	}
+	return p
+}
+
+// choose makes a list of names, with the one that is chosen even if it is not known.
+func choose(name, label, all string, names []string, chosen string) choice {
+	c := choice{Name: name, Label: label, All: all}
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
+	if chosen != "" && !slices.Contains(names, chosen) {
+		names = append(names, chosen)
+	}
+	for _, n := range slices.Sorted(slices.Values(names)) {
+		c.Options = append(c.Options, option{n, n, n == chosen})
+	}
+	return c
+}
+
+func where(service, route, container string) string {
+	parts := slices.DeleteFunc([]string{route, service, container}, func(s string) bool { return s == "" })
+	return strings.Join(slices.Compact(parts), " → ")
+}
+
+// lately is the rate of the last window of which enough is over.
+func (s span) lately(rows ...[]float64) float64 {
+	for i := s.n - 1; i >= 0; i-- {
+		if !s.judged(i) {
+			continue
+		}
+		sum := 0.0
+		for _, row := range rows {
+			if !isNull(row[i]) {
+				sum += row[i]
+			}
+		}
+		return sum / s.seconds(i)
+	}
+	return null
+}
+
+func valuesOf(all []series) (rows [][]float64) {
+	for _, one := range all {
+		rows = append(rows, one.values)
+	}
+	return rows
+}
+
+func tiles(f figures, l live) []tile {
+	running, inFlight, healthy := 0, int64(0), 0
+	for _, b := range l.backends {
+		inFlight += b.InFlight
+		running += b.Total
+		healthy += b.Healthy
+	}
+	now := func(q quantity, rows ...[]float64) string { return q.text(f.lately(rows...)) + " lately" }
+	errors := requestCounts.text(float64(f.total.errors)) + " of 400 and above"
+	return []tile{
+		{"Requests", requestCounts.text(float64(f.total.requests)), now(rates, f.requests)},
+		{"Errors", shares.text(f.total.errorShare()), errors},
+		{"95 % within", durations.text(f.overall.p95), "half within " + durations.text(f.overall.p50)},
+		{"Sent to clients", byteCounts.text(float64(f.total.bytes.Egress)), now(byteRates, valuesOf(f.egress)...)},
+		{"Received", byteCounts.text(float64(f.total.bytes.Ingress)), now(byteRates, valuesOf(f.ingress)...)},
+		{"In flight now", requestCounts.text(float64(inFlight)), fmt.Sprintf("%d of %d instances healthy", healthy, running)},
+	}
+}
+
+// perSecond divides what a row has of each window by its length, and leaves out the
+// last window while it has hardly begun.
+func (s span) perSecond(row []float64) []float64 {
+	rate := make([]float64, len(row))
+	for i, v := range row {
+		rate[i] = null
+		if s.judged(i) {
+			rate[i] = v / s.seconds(i)
+		}
+	}
+	return rate
+}
+
+// requestPictures show how many requests there were, how many failed, and how long
+// they took.
+func requestPictures(f figures) []picture {
+	s := f.span
+	rate := s.perSecond(f.requests)
+	failed := s.nulls()
+	for i := range failed {
+		failed[i] = ratio(f.errors[i], f.requests[i])
+	}
+	requests := draw("requests", "Requests per second", s, rates, []series{{name: "Requests per second", class: "c1", values: rate}}, false)
+	requests.Total = rates.text(ratio(float64(f.total.requests), s.now.Sub(s.from).Seconds())) + " on average"
+	requests.Alt = "Line: requests per second, " + describe(s, rates, rate)
+	errors := draw("errors", "Share of errors", s, shares, []series{{name: "Share of errors", class: "cbad", values: failed}}, false)
+	errors.Total = shares.text(f.total.errorShare()) + " of all"
+	errors.Alt = "Line: share of requests answered with 400 and above, " + describe(s, shares, failed)
+	latency := draw("latency", "Time to answer", s, durations, []series{
+		{name: "99 %", class: "c4", values: f.p99, value: durations.text(f.overall.p99)},
+		{name: "95 %", class: "c2", values: f.p95, value: durations.text(f.overall.p95)},
+		{name: "50 %", class: "c1", values: f.p50, value: durations.text(f.overall.p50)},
+	}, false)
+	latency.Total = durations.text(f.total.average()) + " on average"
+	latency.Alt = "Three lines: the time within which a share of requests was answered. Half of them: " + describe(s, durations, f.p50) +
+		". 95 %: " + describe(s, durations, f.p95) + ". 99 %: " + describe(s, durations, f.p99)
+	return []picture{requests, latency, errors}
+}
+
+// trafficPictures show what went to clients and came from them.
+func trafficPictures(f figures, a ask) (pictures []picture) {
+	s := f.span
+	of := "service"
+	if a.service != "" {
+		of = "route"
+	}
+	for _, one := range []struct {
+		id, title, verb string
+		layers          []series
+		total           int64
+	}{
+		{"egress", "Sent to clients, by " + of, "sent", f.egress, f.total.bytes.Egress},
+		{"ingress", "Received from clients, by " + of, "received", f.ingress, f.total.bytes.Ingress},
+	} {
+		rows := make([]series, len(one.layers))
+		sum := s.nulls()
+		for i, l := range one.layers {
+			total := 0.0
+			for at, v := range l.values {
+				if !isNull(v) {
+					total += v
+					sum[at] = max(sum[at], 0) + v
+				}
+			}
+			rows[i] = series{name: l.name, class: l.class, values: s.perSecond(l.values), value: byteCounts.text(total)}
+		}
+		for i, v := range sum {
+			if isNull(f.requests[i]) && v == 0 {
+				sum[i] = 0
+			}
+		}
+		p := draw(one.id, one.title, s, byteRates, rows, true)
+		p.Total = byteCounts.text(float64(one.total))
+		p.Alt = "Stacked bars: bytes of bodies " + one.verb + " per second, " + describe(s, byteRates, s.perSecond(sum)) + shareOut(rows)
+		pictures = append(pictures, p)
+	}
+	return pictures
+}
+
+// shareOut says in words what the layers of a stack came to.
+func shareOut(rows []series) string {
+	var said []string
+	for _, one := range rows {
+		said = append(said, one.name+" "+one.value)
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return ". In all: " + strings.Join(said, ", ")
+}
+
+func (s span) quota(q quota) quotaView {
+	share := q.share()
+	v := quotaView{
+		Name: cmp.Or(q.Name, q.Service, q.Route, "the gateway"), Used: byteCounts.text(float64(q.Used)), Allocated: byteCounts.text(float64(q.Allocated)),
+		Share: shares.text(share), Bar: min(share, 1), AtLimit: map[string]string{"block": "blocks", "throttle": "slows down"}[q.AtLimit],
+		Ends: q.Period.End.In(s.in).Format("2 Jan 15:04"), State: badge{"good", "within"},
+	}
+	v.Of = map[string]string{"egress": "sent", "ingress": "received"}[q.Direction]
+	if q.Consumer != "" {
+		v.Of += " by consumer " + q.Consumer
+	}
+	forecast := ratio(float64(q.Forecast), float64(q.Allocated))
+	v.Forecast, v.ForecastBar = byteCounts.text(float64(q.Forecast))+" ("+shares.text(forecast)+")", min(max(forecast, share), 1)
+	switch {
+	case share >= 1:
+		v.State = badge{"bad", "used up"}
+	case share >= 0.8:
+		v.State = badge{"warn", "nearly used up"}
+	case forecast >= 1:
+		v.State = badge{"warn", "will not last"}
+	}
+	v.Alt = fmt.Sprintf("%s of %s used, %s; forecast for the end of the period %s", v.Used, v.Allocated, v.Share, v.Forecast)
+	return v
+}
+
+// backends are those of the gateway, and other services that the account knows.
+func (s span) backends(f figures, l live) (views []backendView) {
+	logged := l.lastUsed()
+	known := make(map[string]bool)
+	for i, b := range l.backends {
+		known[b.Name] = true
+		v := backendView{ID: "backend-" + strconv.Itoa(i), Name: b.Name, State: badges[b.Status], InFlight: requestCounts.text(float64(b.InFlight))}
+		v.Detail = fmt.Sprintf("%d of %d healthy", b.Healthy, b.Total)
+		for _, breaker := range b.Breakers {
+			if breaker.State != "" && breaker.State != "closed" {
+				v.Detail += ", circuit " + breaker.State
+			}
+		}
+		for _, limit := range b.Limits {
+			if limit.Queued > 0 {
+				v.Detail += fmt.Sprintf(", %d queued", limit.Queued)
+			}
+		}
+		for _, one := range b.Instances {
+			iv := instanceView{Name: cmp.Or(one.Container, one.Address), Address: one.Address, Reason: one.Reason, State: badges[one.Status]}
+			if one.Container == "" {
+				iv.Address = ""
+			}
+			if one.InFlight != nil {
+				iv.InFlight = strconv.Itoa(*one.InFlight) + " in flight"
+			}
+			v.Instances = append(v.Instances, iv)
+			v.Open = v.Open || one.Reason != ""
+		}
+		s.addFigures(&v, f.services[b.Name], logged[b.Name])
+		views = append(views, v)
+	}
+	var others []string
+	for name := range f.services {
+		if !known[name] {
+			others = append(others, name)
+		}
+	}
+	slices.Sort(others)
+	for _, name := range others {
+		v := backendView{Name: cmp.Or(name, unnamed), State: badge{"none", "not here"}, InFlight: "–", Detail: "known by its traffic"}
+		if name == "" {
+			v.Detail = "requests that went to no backend"
+		}
+		s.addFigures(&v, f.services[name], logged[name])
+		views = append(views, v)
+	}
+	return views
+}
+
+// addFigures fills in what the account and the log have of a service.
+func (s span) addFigures(v *backendView, of *sums, logged time.Time) {
+	if of == nil {
+		of = new(sums)
+	}
+	v.Requests, v.Average = requestCounts.text(float64(of.requests)), durations.text(of.average())
+	v.Errors, v.Failing = shares.text(of.errorShare()), of.errorShare() > 0.01
+	v.Sent, v.Got = byteCounts.text(float64(of.bytes.Egress)), byteCounts.text(float64(of.bytes.Ingress))
+	switch {
+	case !logged.IsZero():
+		v.LastUsed = ago(s.now.Sub(logged))
+	case !of.lastUsed.IsZero():
+		v.LastUsed = ago(max(s.now.Sub(of.lastUsed.Add(s.step)), 0))
+	default:
+		v.LastUsed = "not in this time"
+	}
+}
+
+func slowest(f figures, a ask) (views []routeView) {
+	highest := 0.0
+	for _, one := range f.routes {
+		if !isNull(one.p95) {
+			highest = max(highest, one.p95)
+		}
+	}
+	for _, one := range f.routes {
+		other := a
+		other.route, other.service = one.route, one.service
+		v := routeView{
+			Route: cmp.Or(one.route, unnamed), Service: cmp.Or(one.service, unnamed), Requests: requestCounts.text(float64(one.requests)),
+			Errors: shares.text(one.errorShare()), Average: durations.text(one.average()), P95: durations.text(one.p95), P99: durations.text(one.p99),
+			Href: other.query(),
+		}
+		if highest > 0 && !isNull(one.p95) {
+			v.Bar = one.p95 / highest
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func healthOf(l live, problem string) (views []healthView) {
+	account := healthView{Name: "account of bandwidth", State: badges["healthy"], Cause: problem}
+	if problem != "" {
+		account.State = badges["unhealthy"]
+	}
+	views = append(views, account)
+	for _, d := range l.dependencies {
+		v := healthView{Name: d.Name, State: badge{"good", "up"}, Cause: d.Error}
+		if !d.Up {
+			v.State = badge{"bad", "down"}
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+// stateOf is how all of it is.
+func stateOf(l live, problem string) badge {
+	down, worst := 0, "healthy"
+	for _, b := range l.backends {
+		if b.Status != "healthy" {
+			worst = "degraded"
+		}
+		if b.Status == "unhealthy" {
+			down++
+		}
+	}
+	for _, d := range l.dependencies {
+		if !d.Up {
+			worst = "degraded"
+		}
+	}
+	if problem != "" {
+		worst = "degraded"
+	}
+	if down > 0 && down == len(l.backends) {
+		worst = "unhealthy"
+	}
+	return badges[worst]
+}
