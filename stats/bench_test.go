@@ -79,7 +79,7 @@ func BenchmarkRecord(b *testing.B) {
 	s := rec.Series("/", "b")
 	both(b, "striped_sketch", func(worker uint32, i int) {
 		s.begin(worker)
-		s.end(worker, time.Second, 200, latencies[i%len(latencies)])
+		s.end(worker, time.Second, 200, latencies[i%len(latencies)], Traffic{})
 	})
 
 	var mu sync.Mutex
@@ -109,7 +109,7 @@ func BenchmarkReport(b *testing.B) {
 		for at := time.Duration(0); at <= time.Hour; at += tick {
 			for i := range 100 {
 				s.begin(uint32(i))
-				s.end(uint32(i), at, 200, latencies[(i*31+route)%len(latencies)])
+				s.end(uint32(i), at, 200, latencies[(i*31+route)%len(latencies)], Traffic{})
 			}
 		}
 	}

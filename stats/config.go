@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -145,6 +146,17 @@ func acquireRecorder(name string) (*Recorder, error) {
 		return nil, fmt.Errorf("making recorder %q: %w", name, err)
 	}
 	return rec.(*Recorder), nil
+}
+
+// HoldRecorder returns the recorder of a gateway's name, which is made if need be. It
+// outlives reloads, and lasts as long as anybody holds it: release lets go of it, once
+// however often it is called.
+func HoldRecorder(name string) (rec *Recorder, release func() error, err error) {
+	if rec, err = acquireRecorder(name); err != nil {
+		return nil, nil, err
+	}
+	rec.consumers.wanted.Store(true)
+	return rec, sync.OnceValue(func() error { return releaseRecorder(name) }), nil
 }
 
 func releaseRecorder(name string) error {

@@ -47,6 +47,9 @@ type Recorder struct {
 
 	log    atomic.Pointer[RequestLog] // nil: nobody wants one
 	logged int                        // how many do; guarded by mu
+
+	draining  sync.Mutex // held by who drains
+	consumers consumers
 }
 
 type seriesKey struct{ route, backend string }
@@ -63,6 +66,8 @@ func NewRecorder(name string) *Recorder {
 		stripes: stripesFor(runtime.GOMAXPROCS(0)),
 		series:  make(map[seriesKey]*Series),
 		limit:   MaxSeries,
+
+		consumers: consumers{limit: MaxConsumers},
 	}
 }
 

@@ -103,7 +103,7 @@ func TestWindowsHoldWhatTheirNameSays(t *testing.T) {
 			time.Sleep(time.Duration(rnd.ExpFloat64() * float64(2*time.Second)))
 			times = append(times, rec.now())
 			s.begin(0)
-			s.end(rnd.Uint32(), rec.now(), 200, time.Millisecond)
+			s.end(rnd.Uint32(), rec.now(), 200, time.Millisecond, Traffic{})
 
 			if len(times)%50 != 0 {
 				continue
@@ -134,8 +134,8 @@ func TestRequestsAreInFlightUntilTheyEnd(t *testing.T) {
 	if n := s.inFlight(); n != 2 {
 		t.Errorf("%d in flight, want 2", n)
 	}
-	s.end(7, rec.now(), 200, 0)
-	s.end(9, rec.now(), 101, 0)
+	s.end(7, rec.now(), 200, 0, Traffic{})
+	s.end(9, rec.now(), 101, 0, Traffic{})
 	s.Record(103, 0)
 	if n := s.inFlight(); n != 0 {
 		t.Errorf("%d in flight, want none", n)

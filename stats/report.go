@@ -161,6 +161,9 @@ type SeriesSnapshot struct {
 	// Requests that have begun and not ended.
 	InFlight int64 `json:"in_flight"`
 
+	// Bytes, also those of requests that have not ended.
+	Traffic Traffic `json:"bandwidth_bytes"`
+
 	// The distribution of the durations in seconds, as DDSketch encodes it: those
 	// of several gateways or times can be decoded and merged with any of its
 	// libraries. Empty if nothing was recorded.
@@ -179,6 +182,7 @@ func (rec *Recorder) Snapshot() Snapshot {
 			Codes:             make(map[int]uint64, len(t.codes)),
 			LatencySumSeconds: t.took.inSeconds(),
 			InFlight:          s.inFlight(),
+			Traffic:           t.traffic,
 		}
 		for _, c := range t.codes {
 			one.Codes[c.code] = c.n
@@ -194,7 +198,7 @@ func (rec *Recorder) Snapshot() Snapshot {
 // empty tells whether nothing has been recorded yet.
 func (s Snapshot) empty() bool {
 	for i := range s.Series {
-		if len(s.Series[i].Codes) > 0 {
+		if len(s.Series[i].Codes) > 0 || s.Series[i].Traffic != (Traffic{}) {
 			return false
 		}
 	}

@@ -13,10 +13,11 @@ type ring struct {
 
 // slot is a sealed period. Its zero value is an empty one.
 type slot struct {
-	period int64
-	codes  []codeCount
-	took   exactSum
-	sketch []byte
+	period  int64
+	codes   []codeCount
+	took    exactSum
+	sketch  []byte
+	traffic Traffic
 }
 
 // add counts t in a period, which may be one that is sealed already: a stripe
@@ -60,7 +61,7 @@ func (r *ring) since(first int64, t *tally) (sealed []slot) {
 		t.merge(r.open)
 	}
 	for _, s := range r.slots {
-		if s.period >= first && s.codes != nil {
+		if s.period >= first && !s.isEmpty() {
 			sealed = append(sealed, s)
 		}
 	}
@@ -73,7 +74,7 @@ func (r *ring) absorb(o *ring) {
 		return
 	}
 	for _, s := range o.slots {
-		if s.codes != nil {
+		if !s.isEmpty() {
 			t := newTally()
 			s.unseal(t)
 			r.add(s.period, t)
@@ -84,12 +85,15 @@ func (r *ring) absorb(o *ring) {
 
 func seal(period int64, t *tally) slot {
 	return slot{
-		period: period,
-		codes:  slices.Clone(t.codes),
-		took:   t.took,
-		sketch: t.encode(true),
+		period:  period,
+		codes:   slices.Clone(t.codes),
+		took:    t.took,
+		sketch:  t.encode(true),
+		traffic: t.traffic,
 	}
 }
+
+func (s *slot) isEmpty() bool { return len(s.codes) == 0 && s.traffic == Traffic{} }
 
 func (s slot) unseal(into *tally) {
 	for _, c := range s.codes {
@@ -97,4 +101,5 @@ func (s slot) unseal(into *tally) {
 	}
 	into.took.add(s.took)
 	into.decode(s.sketch)
+	into.traffic.add(s.traffic)
 }

@@ -23,20 +23,28 @@ type Series struct {
 
 	mu     sync.Mutex // taken after a stripe's, never before
 	total  *tally
-	recent ring // five minutes, in ticks
-	hourly ring // an hour, in minutes
+	recent ring   // five minutes, in ticks
+	hourly ring   // an hour, in minutes
+	outbox *tally // since the last drain; nil if there was none
+
+	accounts accounts
 }
 
 type stripe struct {
 	mu     sync.Mutex
-	period int64   // the tick in which the tally was counted
-	tally  tally   // not handed over yet
-	done   int64   // requests that ended here, ever
-	heir   *Series // who records instead, once the series is retired
+	period int64 // the tick in which the tally was counted
+	tally  tally // not handed over yet
+	done   int64 // requests that ended here, ever
+
+	heir atomic.Pointer[Series] // who records instead, once the series is retired
 
 	started atomic.Int64 // requests that began here, ever
+	fields  fieldSizes
 
-	_ [40]byte // two cache lines each: neighbours are prefetched in pairs
+	// What has flowed, but for requests that end at once: their tally has it.
+	flowing flowing
+
+	_ [96]byte // pairs of cache lines, as they are prefetched
 }
 
 // The spans of time that rings count in.
@@ -66,33 +74,36 @@ func newSeries(rec *Recorder, route, backend string) *Series {
 func (s *Series) Record(status int, took time.Duration) {
 	i := rand.Uint32()
 	s.begin(i)
-	s.end(i, s.rec.now(), status, took)
+	s.end(i, s.rec.now(), status, took, Traffic{})
 }
 
 // begin counts a request as in flight. Any number chooses a stripe, but those of
-// requests that run at the same time should differ in their lowest bits.
-func (s *Series) begin(i uint32) {
-	s.stripes[i&uint32(len(s.stripes)-1)].started.Add(1)
-}
+// requests that run at the same time should differ in their lowest bits. It returns
+// how many have begun in that stripe.
+func (s *Series) begin(i uint32) (nth int64) { return s.stripe(i).started.Add(1) }
 
-// end records a request that begin has counted, and that ended at a time of the
-// recorder's clock.
-func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration) {
+func (s *Series) stripe(i uint32) *stripe { return &s.stripes[i&uint32(len(s.stripes)-1)] }
+
+// end records a request that begin has counted, that ended at a time of the
+// recorder's clock, and the bytes of it that have not been counted while they flowed.
+func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration, traffic Traffic) {
 	if status == 0 {
 		status = 200
 	}
 	st := s.lock(i)
-	if heir := st.heir; heir != nil {
+	if heir := st.heir.Load(); heir != nil {
 		st.mu.Unlock()
-		heir.Record(status, took)
+		heir.begin(i)
+		heir.end(i, at, status, took, traffic)
 		return
 	}
 	st.done++
+	if period := int64(at / tick); period > st.period {
+		s.fold(st)
+		st.period = period
+	}
+	st.tally.traffic.add(traffic)
 	if status >= 200 || status == 101 {
-		if period := int64(at / tick); period > st.period {
-			s.fold(st)
-			st.period = period
-		}
 		st.tally.add(status, took)
 	}
 	st.mu.Unlock()
@@ -101,23 +112,27 @@ func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration)
 // lock returns the stripe, or another one if that is taken, with its mutex held.
 func (s *Series) lock(i uint32) *stripe {
 	for k := range uint32(len(s.stripes)) {
-		st := &s.stripes[(i+k)&uint32(len(s.stripes)-1)]
+		st := s.stripe(i + k)
 		if st.mu.TryLock() {
 			return st
 		}
 	}
-	st := &s.stripes[i&uint32(len(s.stripes)-1)]
+	st := s.stripe(i)
 	st.mu.Lock()
 	return st
 }
 
 // fold hands a stripe's tally over. The caller holds the stripe's mutex.
 func (s *Series) fold(st *stripe) {
-	if len(st.tally.codes) == 0 {
+	st.tally.traffic.add(st.flowing.take())
+	if st.tally.isEmpty() {
 		return
 	}
 	s.mu.Lock()
 	s.total.merge(&st.tally)
+	if s.outbox != nil {
+		s.outbox.merge(&st.tally)
+	}
 	s.recent.add(st.period, &st.tally)
 	s.hourly.add(st.period/ticksPerMinute, &st.tally)
 	s.mu.Unlock()
@@ -126,9 +141,13 @@ func (s *Series) fold(st *stripe) {
 
 // foldAll hands over what all stripes have.
 func (s *Series) foldAll() {
+	now := int64(s.rec.now() / tick)
 	for i := range s.stripes {
 		st := &s.stripes[i]
 		st.mu.Lock()
+		if st.tally.isEmpty() && st.period < now {
+			st.period = now // what flows may be all that there is: it flows now
+		}
 		s.fold(st)
 		st.mu.Unlock()
 	}
@@ -175,19 +194,21 @@ func (s *Series) inFlight() (n int64) {
 }
 
 // retire moves everything to the heir, which from now on also records what
-// requests that still hold this series report.
+// requests that still hold this series report, and the bytes that still flow.
 func (s *Series) retire(heir *Series) {
 	for i := range s.stripes {
 		st := &s.stripes[i]
 		st.mu.Lock()
+		st.heir.Store(heir)
 		s.fold(st)
-		st.heir = heir
 		st.mu.Unlock()
 	}
+	s.bequeathAccounts(heir)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	heir.mu.Lock()
 	defer heir.mu.Unlock()
+	s.bequeathOutbox(heir)
 	heir.total.merge(s.total)
 	heir.recent.absorb(&s.recent)
 	heir.hourly.absorb(&s.hourly)

@@ -34,12 +34,13 @@ var indexes = func() *mapping.CubicallyInterpolatedMapping {
 }()
 
 // tally is what was recorded in some span of time: how often each status was
-// answered, the exact sum of the durations, and their distribution. It is not
-// safe for concurrent use.
+// answered, the exact sum of the durations, their distribution, and the bytes. It is
+// not safe for concurrent use.
 type tally struct {
-	codes  []codeCount // in order of appearance, so that the usual status comes first
-	took   exactSum
-	sketch *store.CollapsingLowestDenseStore // in seconds
+	codes   []codeCount // in order of appearance, so that the usual status comes first
+	took    exactSum
+	sketch  *store.CollapsingLowestDenseStore // in seconds
+	traffic Traffic
 }
 
 type codeCount struct {
@@ -79,13 +80,18 @@ func (t *tally) merge(o *tally) {
 	}
 	t.took.add(o.took)
 	t.sketch.MergeWith(o.sketch)
+	t.traffic.add(o.traffic)
 }
+
+// isEmpty tells whether nothing was recorded.
+func (t *tally) isEmpty() bool { return len(t.codes) == 0 && t.traffic == Traffic{} }
 
 // reset forgets everything, and keeps the memory for what comes.
 func (t *tally) reset() {
 	t.codes = t.codes[:0]
 	t.took = exactSum{}
 	t.sketch.Clear()
+	t.traffic = Traffic{}
 }
 
 // requests tells how many answers succeeded (200–399) and failed (400 and above).

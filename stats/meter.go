@@ -1,0 +1,124 @@
+package stats
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// meteredBody counts the body of a request as it is read. A transport may do that
+// after the handler has returned: it belongs to no pool.
+type meteredBody struct {
+	io.ReadCloser
+	stripe  *stripe
+	account atomic.Pointer[account]
+}
+
+// meterBody wraps the body of a request, if there is one.
+func (w *writer) meterBody(r *http.Request) {
+	// In HTTP/2 there is always one, which may be known to be empty.
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return
+	}
+	w.body = &meteredBody{ReadCloser: r.Body, stripe: w.stripe}
+	r.Body = w.body
+}
+
+func (b *meteredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		flow{b.stripe, b.account.Load()}.add(Traffic{IngressBody: uint64(n)})
+	}
+	return n, err
+}
+
+// meteredConn counts what flows through a hijacked connection. It has no ReadFrom: a
+// splice reports what it has copied when the stream is over, and frames would be
+// counted hours after they flowed.
+type meteredConn struct {
+	net.Conn
+	flow
+}
+
+func (c *meteredConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.add(Traffic{IngressBody: uint64(n)})
+	}
+	return n, err
+}
+
+func (c *meteredConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.add(Traffic{EgressBody: uint64(n)})
+	}
+	return n, err
+}
+
+// halfCloser is a meteredConn of which one half can be closed: proxies look whether a
+// connection has the method.
+type halfCloser struct {
+	*meteredConn
+	half interface{ CloseWrite() error }
+}
+
+func (c halfCloser) CloseWrite() error { return c.half.CloseWrite() }
+
+// meterConn wraps a hijacked connection and the buffers on it. What the client has
+// sent already stays in the buffer, and counts.
+func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.ReadWriter) {
+	if conn == nil || buf == nil {
+		return conn, buf
+	}
+	metered := &meteredConn{Conn: conn, flow: f}
+	wrapped := net.Conn(metered)
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		wrapped = halfCloser{metered, half}
+	}
+
+	early := buf.Reader.Buffered()
+	if early > 0 {
+		f.add(Traffic{IngressBody: uint64(early)})
+		data, _ := buf.Peek(early)
+		reader := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(data)), wrapped), buf.Reader.Size())
+		_, _ = reader.Peek(early) // fills the buffer again
+		buf.Reader = reader
+	} else {
+		buf.Reader.Reset(wrapped)
+	}
+	buf.Writer.Reset(wrapped)
+	return wrapped, buf
+}
+
+// AttributeTo counts the rest of a request's traffic, and its headers, for a consumer
+// as well; w is the writer that a handler got, which leads to the meter by its method
+// Unwrap. It returns false if nobody counts there.
+//
+// MaxConsumers are told apart; further ones are counted together as Other.
+func AttributeTo(w http.ResponseWriter, _ *http.Request, consumer string) bool {
+	for {
+		switch under := w.(type) {
+		case *writer:
+			return under.attribute(consumer)
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = under.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+func (w *writer) attribute(consumer string) bool {
+	if consumer == "" || w.series == nil || !w.series.rec.consumers.wanted.Load() {
+		return false
+	}
+	w.account = w.series.account(consumer)
+	if w.body != nil {
+		w.body.account.Store(w.account)
+	}
+	return true
+}
