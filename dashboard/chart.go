@@ -65,53 +65,81 @@ type series struct {
 // side is the length of the drawing area's sides in its own units.
 const side = 1000
 
-// draw begins a picture of series, of which the sum or the highest has to fit.
+// axis places values between the lower edge of a picture, 0, and its upper, 1.
+type axis func(v float64) float64
+
+// draw makes a picture of series: lines, or with stacked a bar for each window.
+// Durations are on a logarithmic axis, for half of them may be a hundredth of the
+// longest.
 func draw(id, title string, s span, q quantity, all []series, stacked bool) picture {
 	p := picture{ID: id, Title: title, Marks: s.marks(), Empty: true}
-	highest := 0.0
+	lowest, highest := math.Inf(1), 0.0
 	for i := range s.n {
 		sum := 0.0
 		for _, one := range all {
 			if v := one.values[i]; !isNull(v) {
 				p.Empty = false
 				sum, highest = sum+v, max(highest, v)
+				lowest = min(lowest, v)
 			}
 		}
 		if stacked {
 			highest = max(highest, sum)
 		}
 	}
-	top := p.scale(q, highest)
-	if stacked {
-		p.stack(s, all, top)
+	if p.Empty {
+		return p
+	}
+	var place axis
+	if q == durations {
+		place = p.decades(q, lowest, highest)
 	} else {
-		p.lines(s, all, top, len(all) == 1)
+		place = p.linear(q, highest)
+	}
+	if stacked {
+		p.stack(s, all, place)
+	} else {
+		p.lines(all, place, len(all) == 1)
 	}
 	p.explain(s, q, all, stacked)
 	return p
 }
 
-// scale chooses the value at the upper edge, and where the lines across are.
-func (p *picture) scale(q quantity, highest float64) (top float64) {
-	least := map[quantity]float64{rates: 1, byteRates: 100, byteCounts: 100, shares: 0.01, durations: 0.001, requestCounts: 1}[q]
+// linear is an axis from 0 to a round number, with a few lines across.
+func (p *picture) linear(q quantity, highest float64) axis {
+	least := map[quantity]float64{rates: 1, byteRates: 100, shares: 0.01}[q]
 	highest = max(highest, least)
-	if q == shares {
-		highest = min(highest, 1)
-	}
 	u := q.unitFor(highest)
 	const lines = 4
 	step := niceStep(highest / u.size / lines)
 	count := math.Ceil(highest/u.size/step - 1e-9)
-	top = count * step
+	if most := 1 / u.size; q == shares && count*step > most {
+		count = math.Floor(most/step + 1e-9)
+	}
 	for i := range int(count) + 1 {
-		v := float64(i) * step
-		text := join(strconv.FormatFloat(v, 'f', -1, 64), u.name)
+		text := join(strconv.FormatFloat(rounded(float64(i)*step), 'f', -1, 64), u.name)
 		if i == 0 {
 			text = "0"
 		}
-		p.Ticks = append(p.Ticks, tick{At: 1 - v/top, Text: text})
+		p.Ticks = append(p.Ticks, tick{At: 1 - float64(i)/count, Text: text})
 	}
-	return top * u.size
+	top := count * step * u.size
+	return func(v float64) float64 { return v / top }
+}
+
+// decades is a logarithmic axis between powers of ten.
+func (p *picture) decades(q quantity, lowest, highest float64) axis {
+	const trifle = 1e-9
+	bottom := math.Floor(math.Log10(max(lowest, 1e-6)) + trifle)
+	top := max(math.Ceil(math.Log10(max(highest, 1e-6))-trifle), bottom+1)
+	every := math.Ceil((top - bottom) / 4)
+	top = bottom + every*math.Ceil((top-bottom)/every)
+	for at := bottom; at <= top; at += every {
+		p.Ticks = append(p.Ticks, tick{At: 1 - (at-bottom)/(top-bottom), Text: q.text(rounded(math.Pow(10, at)))})
+	}
+	return func(v float64) float64 {
+		return (math.Log10(max(v, math.Pow(10, bottom))) - bottom) / (top - bottom)
+	}
 }
 
 // niceStep is the next larger of 1, 2, 5 times a power of ten.
@@ -131,10 +159,11 @@ func rounded(v float64) float64 {
 	return v
 }
 
-// pen writes the data of a path.
+// pen draws a path.
 type pen struct{ text []byte }
 
-func (p *pen) move(command byte, numbers ...float64) {
+// write adds a command with its numbers.
+func (p *pen) write(command byte, numbers ...float64) {
 	p.text = append(p.text, command)
 	for i, v := range numbers {
 		if i > 0 {
@@ -146,37 +175,31 @@ func (p *pen) move(command byte, numbers ...float64) {
 
 // lines draws each series through the middles of its windows, with a gap where
 // nothing is known, and if filled the area below.
-func (p *picture) lines(s span, all []series, top float64, filled bool) {
+func (p *picture) lines(all []series, place axis, filled bool) {
 	for _, one := range all {
 		var stroke, area pen
-		var from, at float64
-		open := false
-		end := func() {
-			if open {
-				area.move('V', side)
-				area.move('H', from)
-				area.move('Z')
-			}
-			open = false
-		}
+		began, open := 0.0, false
 		for i, v := range one.values {
-			if isNull(v) {
-				end()
-				continue
+			x := side * (float64(i) + 0.5) / float64(len(one.values))
+			switch {
+			case isNull(v) && open:
+				area.close(began)
+				open = false
+			case isNull(v):
+			case !open:
+				began, open = x, true
+				stroke.write('M', x, height(place(v)))
+				stroke.write('h', 0) // a dot, if nothing follows
+				area.write('M', x, side)
+				area.write('V', height(place(v)))
+			default:
+				stroke.write('L', x, height(place(v)))
+				area.write('L', x, height(place(v)))
 			}
-			x, y := middle(i, s.n), side*(1-v/top)
-			if !open {
-				open, from = true, x
-				stroke.move('M', x, y)
-				stroke.move('H', x) // a dot, if nothing follows
-				area.move('M', x, side)
-			}
-			stroke.move('L', x, y)
-			area.move('L', x, y)
-			at = x
 		}
-		end()
-		_ = at
+		if open {
+			area.close(began)
+		}
 		if filled {
 			p.Shapes = append(p.Shapes, shape{"area " + one.class, string(area.text)})
 		}
@@ -184,30 +207,38 @@ func (p *picture) lines(s span, all []series, top float64, filled bool) {
 	}
 }
 
-func middle(i, n int) float64 { return side * (float64(i) + 0.5) / float64(n) }
+// close draws down to the lower edge and back to where it began.
+func (p *pen) close(began float64) {
+	p.write('V', side)
+	p.write('H', began)
+	p.write('Z')
+}
+
+// height is where a place on an axis is, from above.
+func height(at float64) float64 { return side * (1 - at) }
 
 // stack draws a bar for each window, with the first series below.
-func (p *picture) stack(s span, all []series, top float64) {
+func (p *picture) stack(s span, all []series, place axis) {
 	below := make([]float64, s.n)
 	width := side / float64(s.n)
 	gap := width * 0.14
 	for _, one := range all {
 		var bars pen
 		for i, v := range one.values {
-			if isNull(v) || v == 0 {
+			if isNull(v) {
 				continue
 			}
-			x := float64(i)*width + gap/2
-			from, to := side*(1-below[i]/top), side*(1-(below[i]+v)/top)
+			from, to := height(place(below[i])), height(place(below[i]+v))
 			below[i] += v
 			if math.Round(from) == math.Round(to) {
 				continue // nothing to be seen
 			}
-			bars.move('M', x, from)
-			bars.move('V', to)
-			bars.move('H', x+width-gap)
-			bars.move('V', from)
-			bars.move('Z')
+			x := float64(i)*width + gap/2
+			bars.write('M', x, from)
+			bars.write('V', to)
+			bars.write('H', x+width-gap)
+			bars.write('V', from)
+			bars.write('Z')
 		}
 		p.Shapes = append(p.Shapes, shape{"bar " + one.class, string(bars.text)})
 	}

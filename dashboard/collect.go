@@ -3,6 +3,7 @@ package dashboard
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -216,14 +217,16 @@ func (f *figures) collectUsage(ctx context.Context, from account, q bandwidth.Qu
 	if err != nil {
 		return err
 	}
-	totals := make(map[string]int64)
+	totals := make(map[string]bandwidth.Bytes)
 	for i := range points {
 		p := &points[i]
-		totals[name(p)] += p.Ingress + p.Egress
+		sum := totals[name(p)]
+		sum.Add(p.Bytes)
+		totals[name(p)] = sum
 		f.total.bytes.Add(p.Bytes)
 		f.service(p.Service).bytes.Add(p.Bytes)
 	}
-	place := placesOf(totals)
+	place := placesOf(totals, f.total.bytes)
 	f.egress, f.ingress = f.layersOf(place), f.layersOf(place)
 	for i := range points {
 		p := &points[i]
@@ -243,15 +246,15 @@ type layer struct {
 	name  string
 }
 
-// placesOf gives the largest a layer each, by name, so that they keep their colours
-// while others grow, and one to all others.
-func placesOf(totals map[string]int64) map[string]layer {
-	names := make([]string, 0, len(totals))
-	for name := range totals {
-		names = append(names, name)
+// placesOf gives those with the largest share of either direction a layer each, by
+// name, so that they keep their colours while others grow, and one to all others.
+func placesOf(totals map[string]bandwidth.Bytes, all bandwidth.Bytes) map[string]layer {
+	share := func(name string) float64 {
+		b := totals[name]
+		return max(float64(b.Egress)/float64(max(all.Egress, 1)), float64(b.Ingress)/float64(max(all.Ingress, 1)))
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(totals[b], totals[a]), cmp.Compare(a, b))
+	names := slices.SortedFunc(maps.Keys(totals), func(a, b string) int {
+		return cmp.Or(cmp.Compare(share(b), share(a)), cmp.Compare(a, b))
 	})
 	largest := names[:min(len(names), layers)]
 	slices.Sort(largest)

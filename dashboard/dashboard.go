@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/bandwidth"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -42,7 +43,9 @@ type Dashboard struct {
 	Refresh caddy.Duration `json:"refresh,omitempty"`
 
 	zone    *time.Location
-	log     *stats.RequestLog
+	log     requestLog
+	account func() account // may return nil
+	clock   func() time.Time
 	release []func() error
 }
 
@@ -87,6 +90,13 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	}
 	if d.Refresh == 0 {
 		d.Refresh = defaultRefresh
+	}
+	d.clock = time.Now
+	d.account = func() account {
+		if ledger := bandwidth.LedgerOf(d.Gateway); ledger != nil {
+			return ledger
+		}
+		return nil
 	}
 	if at := policy.Standing(ctx); d.Gateway == "" {
 		d.Gateway = at.Gateway

@@ -31,14 +31,15 @@ type demoService struct {
 }
 
 var demoServices = []demoService{
-	{"catalog", "/api/catalog", 42, 220, 18_000, 0.018, 0.002},
-	{"checkout", "/api/checkout", 6, 2_400, 3_100, 0.140, 0.011},
-	{"images", "/images", 55, 0, 84_000, 0.006, 0.001},
-	{"payment", "/api/payment", 3.5, 1_900, 900, 0.310, 0.006},
-	{"search", "/api/search", 14, 300, 9_500, 0.074, 0.004},
-	{"uploads", "/api/uploads", 0.8, 1_900_000, 300, 0.850, 0.009},
-	{"users", "/api/users", 11, 500, 2_600, 0.022, 0.003},
-	{"recommendations", "/api/recommendations", 5, 250, 6_000, 0.190, 0.015},
+	{"catalog", "/api/catalog", 42, 620, 58_000, 0.018, 0.002},
+	{"checkout", "/api/checkout", 6, 9_400, 23_100, 0.140, 0.006},
+	{"images", "/images", 55, 0, 64_000, 0.006, 0.001},
+	{"payment", "/api/payment", 3.5, 8_900, 4_900, 0.310, 0.006},
+	{"recommendations", "/api/recommendations", 5, 2_250, 96_000, 0.190, 0.004},
+	{"reports", "/reports", 0.2, 250, 760_000, 0.620, 0.003},
+	{"search", "/api/search", 14, 1_300, 89_500, 0.074, 0.004},
+	{"uploads", "/api/uploads", 0.8, 99_000, 300, 0.850, 0.009},
+	{"users", "/api/users", 11, 2_500, 12_600, 0.022, 0.003},
 }
 
 // demoSketch is the distribution of n durations around a median.
@@ -67,8 +68,9 @@ func demoRows(from, to time.Time, services []demoService) (rows []bandwidth.Row,
 		hours := float64(at.Unix()%86400) / 3600
 		day := 0.55 + 0.45*math.Sin((hours-8)/24*2*math.Pi)
 		incident := at.Hour() == 13 && at.Minute() >= 5 && at.Minute() < 30
+		part := min(to.Sub(at), time.Minute).Minutes()
 		for _, s := range services {
-			n := s.rate * 60 * day * (1 + random.NormFloat64()*0.09)
+			n := s.rate * 60 * part * day * (1 + random.NormFloat64()*0.09)
 			failing, took := s.failing, s.took*(0.9+0.3*day+random.Float64()*0.1)
 			if incident && s.name == "checkout" {
 				failing, took = 0.22, took*6
@@ -84,7 +86,7 @@ func demoRows(from, to time.Time, services []demoService) (rows []bandwidth.Row,
 			})
 			requests = append(requests, bandwidth.RequestRow{
 				Minute: at, Gateway: "gw-1", Service: s.name, Route: s.route, Requests: count, Errors: errors,
-				Seconds: float64(count) * took * 1.2, Sketch: demoSketch(random, min(int(count), 60), took),
+				Seconds: float64(count) * took * 1.2, Sketch: demoSketch(random, max(int(count)/20, 3), took),
 			})
 		}
 	}
@@ -110,7 +112,7 @@ func publishDemo(t testing.TB, gateway string) {
 	payment["circuit_breaker"] = []map[string]any{{"state": "half_open"}}
 	ends := []func(){
 		policy.Publish(policy.Services, place, func() any {
-			return map[string]any{"services": []any{healthy("catalog", 4), checkout, healthy("images", 2), legacy, payment, healthy("recommendations", 1), healthy("search", 2), healthy("uploads", 1), healthy("users", 2)}}
+			return map[string]any{"services": []any{healthy("catalog", 4), checkout, healthy("images", 2), legacy, payment, healthy("recommendations", 1), healthy("reports", 1), healthy("search", 2), healthy("uploads", 1), healthy("users", 2)}}
 		}),
 		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "sqlite /var/lib/rgate/bandwidth.db", Up: true} }),
 		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
@@ -136,6 +138,44 @@ func demoQuota(service, direction string, allocated, used, forecast int64, atLim
 	q := quota{Name: service, Level: "backend", Service: service, Direction: direction, Allocated: allocated, Used: used, Forecast: forecast, AtLimit: atLimit}
 	q.Period.Start, q.Period.End = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	return q
+}
+
+// demoErrors are the errors that the demo's gateway remembers.
+type demoErrors []stats.LogEntry
+
+func (l demoErrors) Report(q stats.LogQuery) (report stats.LogReport) {
+	for _, e := range l {
+		if q.Matches(&e) {
+			report.Errors, report.Responses = append(report.Errors, e), append(report.Responses, e)
+		}
+	}
+	return report
+}
+
+func demoLog(now time.Time) demoErrors {
+	entry := func(ago time.Duration, service, container, method, url string, status int, took time.Duration, cause string) stats.LogEntry {
+		return stats.LogEntry{Time: now.Add(-ago), Route: "/api/" + service, Service: service, Container: container, Method: method, URL: url, Status: status, Took: took, Error: cause}
+	}
+	return demoErrors{
+		entry(4*time.Second, "legacy", "", "GET", "/api/legacy/orders?page=2", 503, 1200*time.Microsecond, "no upstreams available"),
+		entry(21*time.Second, "checkout", "shop-checkout-1", "POST", "/api/checkout/carts/8841/pay", 504, 30*time.Second, "no answer within 30s"),
+		entry(48*time.Second, "users", "shop-users-2", "GET", "/api/users/me?token=REDACTED", 401, 3*time.Millisecond, ""),
+		entry(3*time.Minute, "payment", "", "POST", "/api/payment/charges", 429, 200*time.Microsecond, ""),
+		entry(5*time.Minute, "catalog", "shop-catalog-3", "GET", "/api/catalog/items/77120", 404, 11*time.Millisecond, ""),
+		entry(9*time.Minute, "search", "shop-search-1", "GET", "/api/search?q=%E2%82%AC+lamp&sort=price", 500, 412*time.Millisecond, ""),
+		entry(64*time.Minute, "checkout", "shop-checkout-2", "POST", "/api/checkout/carts/8790/pay", 502, 2100*time.Millisecond, "connection reset by peer"),
+	}
+}
+
+// demoDashboard is the page of an imagined shop.
+func demoDashboard(t testing.TB, from account) *Dashboard {
+	publishDemo(t, "shop")
+	d := &Dashboard{
+		Gateway: "shop", zone: time.UTC, Refresh: defaultRefresh, log: demoLog(demoNow),
+		clock: func() time.Time { return demoNow }, account: func() account { return from },
+	}
+	d.Path = defaultPath
+	return d
 }
 
 // ledgerOfRows answers queries from rows in memory.

@@ -83,8 +83,13 @@ func reread[T any](published []any) (all []T) {
 	return all
 }
 
+// requestLog is what the page reads of the log of requests.
+type requestLog interface {
+	Report(stats.LogQuery) stats.LogReport
+}
+
 // look reads how a gateway is. The log may be nil.
-func look(gateway string, log *stats.RequestLog, a ask) (l live) {
+func look(gateway string, log requestLog, a ask) (l live) {
 	place := policy.Place{Gateway: gateway}
 	for _, report := range reread[struct{ Services []backend }](policy.Published(policy.Services, place)) {
 		for _, b := range report.Services {

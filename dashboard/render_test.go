@@ -9,14 +9,13 @@ import (
 // demoPage makes the page of an imagined shop.
 func demoPage(t testing.TB, query string) []byte {
 	t.Helper()
-	publishDemo(t, "shop")
-	rows, requests := demoRows(demoNow.Add(-6*time.Hour-10*time.Minute), demoNow, demoServices)
-	d := &Dashboard{Gateway: "shop", zone: time.UTC, Refresh: defaultRefresh}
+	rows, requests := demoRows(demoNow.Truncate(time.Minute).Add(-6*time.Hour-10*time.Minute), demoNow, demoServices)
+	d := demoDashboard(t, &ledgerOfRows{rows, requests})
 	a, err := parseAsk(query)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := d.render(t.Context(), &ledgerOfRows{rows, requests}, a, demoNow)
+	body, err := d.render(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/rgate/rgate/bandwidth"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -76,11 +75,7 @@ func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
 		policy.WriteBody(w, r, http.StatusBadRequest, "text/plain; charset=utf-8", []byte(err.Error()+"\n"))
 		return nil
 	}
-	var from account
-	if ledger := bandwidth.LedgerOf(d.Gateway); ledger != nil {
-		from = ledger
-	}
-	body, err := d.render(r.Context(), from, a, time.Now())
+	body, err := d.render(r.Context(), a)
 	if err != nil {
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
@@ -88,27 +83,32 @@ func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// render writes the page. Without an account, or if it cannot be read, it has what
-// the gateway knows by itself.
-func (d *Dashboard) render(ctx context.Context, from account, a ask, now time.Time) ([]byte, error) {
+// render makes the page. Without an account, or if it cannot be read, it has what the
+// gateway knows by itself.
+func (d *Dashboard) render(ctx context.Context, a ask) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	s := spanOf(a.reach, now, d.zone)
+	s := spanOf(a.reach, d.clock(), d.zone)
 	f, problem := nothing(s), "there is none: configure bandwidth"
-	if from != nil {
-		var err error
-		if f, err = collect(ctx, from, a, s); err != nil {
-			d.Logger().Warn("the account cannot be read", zap.Error(err))
-			f, problem = nothing(s), "its store does not answer"
+	if from := d.account(); from != nil {
+		read, err := collect(ctx, from, a, s)
+		if err == nil {
+			f, problem = read, ""
 		} else {
-			problem = ""
+			d.Logger().Warn("the account cannot be read", zap.Error(err))
+			problem = "its store does not answer"
 		}
 	}
-	p := present(a, f, look(d.Gateway, d.log, a), problem)
+	return d.write(a, f, look(d.Gateway, d.log, a), problem)
+}
+
+// write writes the page.
+func (d *Dashboard) write(a ask, f figures, l live, problem string) ([]byte, error) {
+	p := present(a, f, l, problem)
 	p.Gateway, p.HasLog = d.Gateway, d.log != nil
 	p.Style, p.Script = template.CSS(style), template.JS(script) // parts of this package
 	if !a.still {
-		p.Refresh = int(time.Duration(d.Refresh).Seconds())
+		p.Refresh = max(int(time.Duration(d.Refresh).Seconds()), 1)
 	}
 	var body bytes.Buffer
 	err := pageTemplate.Execute(&body, p)
