@@ -92,7 +92,7 @@ func draw(id, title string, s span, q quantity, all []series, stacked bool) pict
 	}
 	var place axis
 	if q == durations {
-		place = p.decades(q, lowest, highest)
+		place = p.decades(lowest, highest)
 	} else {
 		place = p.linear(q, highest)
 	}
@@ -127,15 +127,19 @@ func (p *picture) linear(q quantity, highest float64) axis {
 	return func(v float64) float64 { return v / top }
 }
 
-// decades is a logarithmic axis between powers of ten.
-func (p *picture) decades(q quantity, lowest, highest float64) axis {
-	const trifle = 1e-9
-	bottom := math.Floor(math.Log10(max(lowest, 1e-6)) + trifle)
-	top := max(math.Ceil(math.Log10(max(highest, 1e-6))-trifle), bottom+1)
+// decades is a logarithmic axis of durations between powers of ten.
+func (p *picture) decades(lowest, highest float64) axis {
+	const shortest, trifle = 1e-5, 1e-9
+	bottom := math.Floor(math.Log10(max(lowest, shortest)) + trifle)
+	top := max(math.Ceil(math.Log10(max(highest, shortest))-trifle), bottom+1)
 	every := math.Ceil((top - bottom) / 4)
 	top = bottom + every*math.Ceil((top-bottom)/every)
 	for at := bottom; at <= top; at += every {
-		p.Ticks = append(p.Ticks, tick{At: 1 - (at-bottom)/(top-bottom), Text: q.text(rounded(math.Pow(10, at)))})
+		text := join(strconv.FormatFloat(rounded(math.Pow(10, at+3)), 'f', -1, 64), "ms")
+		if at >= 0 {
+			text = join(strconv.FormatFloat(rounded(math.Pow(10, at)), 'f', -1, 64), "s")
+		}
+		p.Ticks = append(p.Ticks, tick{At: 1 - (at-bottom)/(top-bottom), Text: text})
 	}
 	return func(v float64) float64 {
 		return (math.Log10(max(v, math.Pow(10, bottom))) - bottom) / (top - bottom)

@@ -144,6 +144,9 @@ func demoQuota(service, direction string, allocated, used, forecast int64, atLim
 type demoErrors []stats.LogEntry
 
 func (l demoErrors) Report(q stats.LogQuery) (report stats.LogReport) {
+	for i, s := range demoServices {
+		report.Responses = append(report.Responses, stats.LogEntry{Time: demoNow.Add(-time.Duration(i*i) * 700 * time.Millisecond), Service: s.name, Route: s.route, Status: 200})
+	}
 	for _, e := range l {
 		if q.Matches(&e) {
 			report.Errors, report.Responses = append(report.Errors, e), append(report.Responses, e)
