@@ -13,6 +13,8 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch/mapping"
 	"github.com/DataDog/sketches-go/ddsketch/store"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/rgate/rgate/bandwidth"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -42,6 +44,8 @@ var demoServices = []demoService{
 	{"users", "/api/users", 11, 2_500, 12_600, 0.022, 0.003},
 }
 
+func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
+
 // demoSketch is the distribution of n durations around a median.
 func demoSketch(random *rand.Rand, n int, median float64) []byte {
 	m, err := mapping.NewCubicallyInterpolatedMapping(0.01)
@@ -60,7 +64,7 @@ func demoSketch(random *rand.Rand, n int, median float64) []byte {
 // demoRows are what a gateway counted in the minutes of a span, but for the minutes in
 // which it was not running.
 func demoRows(from, to time.Time, services []demoService) (rows []bandwidth.Row, requests []bandwidth.RequestRow) {
-	random := rand.New(rand.NewPCG(1, 2))
+	random := newRandom()
 	for at := from; at.Before(to); at = at.Add(time.Minute) {
 		if at.Hour() == 11 && at.Minute() >= 10 && at.Minute() < 25 {
 			continue
@@ -178,6 +182,11 @@ func demoDashboard(t testing.TB, from account) *Dashboard {
 		clock: func() time.Time { return demoNow }, account: func() account { return from },
 	}
 	d.Path = defaultPath
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	t.Cleanup(cancel)
+	if err := d.Start(ctx, "dashboard"); err != nil {
+		t.Fatal(err)
+	}
 	return d
 }
 
