@@ -14,6 +14,7 @@
 //   - traffic shapes: `rgate_transform`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
+//   - dashboard shows all of it on a page: `rgate_dashboard`.
 //   - bandwidth keeps account of bytes: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
 //   - caddyfile translates rgate's YAML: `--adapter rgate`.
 //   - cli runs a gateway from a YAML file: `caddy rgate -c rgate.yaml -p 8080`.
@@ -27,6 +28,7 @@ import (
 	_ "github.com/rgate/rgate/bandwidth"
 	_ "github.com/rgate/rgate/caddyfile"
 	_ "github.com/rgate/rgate/cli"
+	_ "github.com/rgate/rgate/dashboard"
 	_ "github.com/rgate/rgate/dockerupstreams"
 	_ "github.com/rgate/rgate/gateway"
 	_ "github.com/rgate/rgate/stats"

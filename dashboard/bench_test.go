@@ -50,9 +50,8 @@ func BenchmarkPage(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := spanOf(a.reach, demoNow, time.UTC)
-	f, err := collect(b.Context(), manyRows(s), a, s)
-	if err != nil {
+	f := nothing(a, demoNow, time.UTC)
+	if err := f.collect(b.Context(), manyRows(f.span), a); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

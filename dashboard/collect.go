@@ -24,8 +24,11 @@ type figures struct {
 
 	// By window; null where nothing was recorded.
 	requests, errors []float64
-	p50, p95, p99    []float64 // seconds
-	egress, ingress  []series  // bytes of the largest services, and of the others
+	egress, ingress  []series // bytes of the largest services, and of the others
+
+	// How long requests took, in seconds, by windows that may be longer.
+	timing        span
+	p50, p95, p99 []float64
 
 	total    sums
 	overall  percentiles
@@ -64,8 +67,10 @@ func ratio(a, b float64) float64 {
 	return a / b
 }
 
+type routeKey struct{ service, route string }
+
 type routeSums struct {
-	service, route string
+	routeKey
 	sums
 	percentiles
 }
@@ -73,24 +78,27 @@ type routeSums struct {
 // percentiles of durations in seconds, null if there are none.
 type percentiles struct{ p50, p95, p99 float64 }
 
-func percentilesOf(sketches ...[]byte) percentiles {
-	none := percentiles{null, null, null}
+// merge makes one distribution of several. There is none if it cannot be read, for
+// another version has written it.
+func merge(sketches [][]byte) []byte {
 	sketches = slices.DeleteFunc(sketches, func(b []byte) bool { return len(b) == 0 })
-	if len(sketches) == 0 {
-		return none
+	if len(sketches) == 1 {
+		return sketches[0]
 	}
-	sketch, err := sketches[0], error(nil)
-	if len(sketches) > 1 {
-		sketch, err = stats.MergeSketches(sketches...)
-	}
+	merged, err := stats.MergeSketches(sketches...)
 	if err != nil {
-		return none // written by a version that is not known here
+		return nil
 	}
-	q, err := stats.Quantiles(sketch, 0.5, 0.95, 0.99)
-	if err != nil || len(q) != 3 {
-		return none
+	return merged
+}
+
+func percentilesOf(sketch ...byte) percentiles {
+	if len(sketch) > 0 {
+		if q, err := stats.Quantiles(sketch, 0.5, 0.95, 0.99); err == nil {
+			return percentiles{q[0], q[1], q[2]}
+		}
 	}
-	return percentiles{q[0], q[1], q[2]}
+	return percentiles{null, null, null}
 }
 
 const (
@@ -99,69 +107,56 @@ const (
 )
 
 // nothing are the figures of a span that nothing is known of.
-func nothing(s span) figures {
+func nothing(a ask, now time.Time, in *time.Location) figures {
+	s, timing := spanOf(a.reach, a.step, now, in), spanOf(a.reach, a.timing, now, in)
 	return figures{
-		span: s, services: make(map[string]*sums), requests: s.nulls(), errors: s.nulls(),
-		p50: s.nulls(), p95: s.nulls(), p99: s.nulls(), overall: percentilesOf(),
+		span: s, requests: s.nulls(), errors: s.nulls(), services: make(map[string]*sums),
+		timing: timing, p50: timing.nulls(), p95: timing.nulls(), p99: timing.nulls(), overall: percentilesOf(),
 	}
 }
 
 // collect reads all that the page shows of the account.
-func collect(ctx context.Context, from account, a ask, s span) (f figures, err error) {
-	f = nothing(s)
-	q := bandwidth.Query{Filter: a.filter(), From: s.from, To: s.end(), Step: s.step}
-	if err := f.collectRequests(ctx, from, q); err != nil {
-		return f, err
-	}
-	if err := f.collectRoutes(ctx, from, q); err != nil {
-		return f, err
-	}
-	if err := f.collectUsage(ctx, from, q, a); err != nil {
-		return f, err
-	}
-	f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, s.from)
-	return f, err
-}
-
-// collectRequests reads how all requests went.
-func (f *figures) collectRequests(ctx context.Context, from account, q bandwidth.Query) error {
+func (f *figures) collect(ctx context.Context, from account, a ask) error {
+	q := bandwidth.Query{Filter: a.filter(), From: f.from, To: f.end(), Step: f.step}
+	q.GroupBy = []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}
+	q.NoSketches = f.step != f.timing.step
 	points, err := from.Requests(ctx, q)
 	if err != nil {
 		return err
 	}
-	sketches := make([][]byte, 0, len(points))
-	for _, p := range points {
-		i := f.index(p.Start)
-		if i < 0 {
+	f.count(points)
+	if q.NoSketches {
+		q.NoSketches, q.From, q.To, q.Step = false, f.timing.from, f.timing.end(), f.timing.step
+		if points, err = from.Requests(ctx, q); err != nil {
+			return err
+		}
+	}
+	f.time(points)
+	if err := f.collectUsage(ctx, from, q, a); err != nil {
+		return err
+	}
+	f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from)
+	return err
+}
+
+// count adds up how many requests there were, and which routes were the slowest.
+func (f *figures) count(points []bandwidth.RequestPoint) {
+	byRoute := make(map[routeKey]*routeSums)
+	for i := range points {
+		p := &points[i]
+		at := f.index(p.Start)
+		if at < 0 {
 			continue
 		}
-		f.total.addRequests(&p)
-		f.requests[i], f.errors[i] = float64(p.Requests), float64(p.Errors)
-		at := percentilesOf(p.Sketch)
-		f.p50[i], f.p95[i], f.p99[i] = at.p50, at.p95, at.p99
-		sketches = append(sketches, p.Sketch)
-	}
-	f.overall = percentilesOf(sketches...)
-	return nil
-}
-
-// collectRoutes reads how the requests of each route went, and how long those of the
-// slowest took.
-func (f *figures) collectRoutes(ctx context.Context, from account, q bandwidth.Query) error {
-	q.GroupBy, q.NoSketches = []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}, true
-	points, err := from.Requests(ctx, q)
-	if err != nil {
-		return err
-	}
-	type key struct{ service, route string }
-	byRoute := make(map[key]*routeSums)
-	for _, p := range points {
-		k := key{p.Service, p.Route}
-		if byRoute[k] == nil {
-			byRoute[k] = &routeSums{service: p.Service, route: p.Route}
+		f.requests[at] = float64(p.Requests) + orZero(f.requests[at])
+		f.errors[at] = float64(p.Errors) + orZero(f.errors[at])
+		key := routeKey{p.Service, p.Route}
+		if byRoute[key] == nil {
+			byRoute[key] = &routeSums{routeKey: key}
 		}
-		byRoute[k].addRequests(&p)
-		f.service(p.Service).addRequests(&p)
+		for _, sum := range []*sums{&f.total, f.service(p.Service), &byRoute[key].sums} {
+			sum.addRequests(p)
+		}
 	}
 	for _, one := range byRoute {
 		if one.requests > 0 {
@@ -172,29 +167,38 @@ func (f *figures) collectRoutes(ctx context.Context, from account, q bandwidth.Q
 		return cmp.Or(cmp.Compare(b.average(), a.average()), cmp.Compare(a.route, b.route), cmp.Compare(a.service, b.service))
 	})
 	f.routes = f.routes[:min(len(f.routes), slowestSeen)]
-	if len(f.routes) == 0 {
-		return nil
+}
+
+func orZero(v float64) float64 {
+	if isNull(v) {
+		return 0
 	}
-	q.NoSketches, q.Routes = false, nil
-	for _, one := range f.routes {
-		if !slices.Contains(q.Routes, one.route) {
-			q.Routes = append(q.Routes, one.route)
+	return v
+}
+
+// time finds out how long requests took: in each window, in all, and on the slowest
+// routes.
+func (f *figures) time(points []bandwidth.RequestPoint) {
+	windows := make([][][]byte, f.timing.n)
+	routes := make(map[routeKey][][]byte)
+	for i := range points {
+		p := &points[i]
+		if at := f.timing.index(p.Start); at >= 0 {
+			windows[at] = append(windows[at], p.Sketch)
 		}
+		key := routeKey{p.Service, p.Route}
+		routes[key] = append(routes[key], p.Sketch)
 	}
-	points, err = from.Requests(ctx, q)
-	if err != nil {
-		return err
+	for at, sketches := range windows {
+		merged := merge(sketches)
+		p := percentilesOf(merged...)
+		f.p50[at], f.p95[at], f.p99[at] = p.p50, p.p95, p.p99
+		windows[at] = [][]byte{merged}
 	}
-	sketches := make(map[key][][]byte)
-	for _, p := range points {
-		k := key{p.Service, p.Route}
-		sketches[k] = append(sketches[k], p.Sketch)
-	}
+	f.overall = percentilesOf(merge(slices.Concat(windows...))...)
 	for i := range f.routes {
-		one := &f.routes[i]
-		one.percentiles = percentilesOf(sketches[key{one.service, one.route}]...)
+		f.routes[i].percentiles = percentilesOf(merge(routes[f.routes[i].routeKey])...)
 	}
-	return nil
 }
 
 func (f *figures) service(name string) *sums {
@@ -207,7 +211,7 @@ func (f *figures) service(name string) *sums {
 // collectUsage reads how many bytes went where: by service, or by route of the one
 // that is asked for.
 func (f *figures) collectUsage(ctx context.Context, from account, q bandwidth.Query, a ask) error {
-	q.GroupBy = []bandwidth.Dimension{bandwidth.ByService}
+	q.From, q.To, q.Step, q.GroupBy = f.from, f.end(), f.step, []bandwidth.Dimension{bandwidth.ByService}
 	name := func(p *bandwidth.Point) string { return p.Service }
 	if a.service != "" {
 		q.GroupBy = append(q.GroupBy, bandwidth.ByRoute)

@@ -19,7 +19,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(new(Dashboard))
-	httpcaddyfile.RegisterHandlerDirective("rgate_dashboard", policy.Directive[Dashboard])
+	httpcaddyfile.RegisterDirective("rgate_dashboard", policy.EndpointDirective[Dashboard])
 }
 
 // Dashboard is a page for those who run a gateway: requests per second, errors,

@@ -88,15 +88,13 @@ func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
 func (d *Dashboard) render(ctx context.Context, a ask) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	s := spanOf(a.reach, d.clock(), d.zone)
-	f, problem := nothing(s), "there is none: configure bandwidth"
+	now := d.clock()
+	f, problem := nothing(a, now, d.zone), "there is none: configure bandwidth"
 	if from := d.account(); from != nil {
-		read, err := collect(ctx, from, a, s)
-		if err == nil {
-			f, problem = read, ""
-		} else {
+		problem = ""
+		if err := f.collect(ctx, from, a); err != nil {
 			d.Logger().Warn("the account cannot be read", zap.Error(err))
-			problem = "its store does not answer"
+			f, problem = nothing(a, now, d.zone), "its store does not answer"
 		}
 	}
 	return d.write(a, f, look(d.Gateway, d.log, a), problem)

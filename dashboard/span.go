@@ -18,24 +18,28 @@ type reach struct {
 	text   string
 	length time.Duration
 	step   time.Duration // of the windows
+	timing time.Duration // of those in which it says how long requests took
 }
 
-// reaches are those there are. The length of a window divides an hour or consists
-// of whole ones, so that the store has it.
+const day = 24 * time.Hour
+
+// reaches are those there are. The length of a window divides an hour, or consists of
+// whole ones or of whole days, so that the store has it.
 var reaches = []reach{
-	{"5m", "5 minutes", 5 * time.Minute, time.Minute},
-	{"1h", "1 hour", time.Hour, time.Minute},
-	{"6h", "6 hours", 6 * time.Hour, 5 * time.Minute},
-	{"24h", "24 hours", 24 * time.Hour, 15 * time.Minute},
-	{"7d", "7 days", 7 * 24 * time.Hour, 2 * time.Hour},
-	{"30d", "30 days", 30 * 24 * time.Hour, 6 * time.Hour},
+	{"5m", "5 minutes", 5 * time.Minute, time.Minute, time.Minute},
+	{"1h", "1 hour", time.Hour, time.Minute, time.Minute},
+	{"6h", "6 hours", 6 * time.Hour, 5 * time.Minute, 5 * time.Minute},
+	{"24h", "24 hours", day, 15 * time.Minute, time.Hour},
+	{"7d", "7 days", 7 * day, 2 * time.Hour, 2 * time.Hour},
+	{"30d", "30 days", 30 * day, day, day},
 }
 
-// spanOf is what a reach means now: its whole windows, and the one that runs.
-func spanOf(r reach, now time.Time, in *time.Location) span {
-	running := now.Truncate(r.step)
-	n := int(r.length/r.step) + 1
-	return span{from: running.Add(-r.length), now: now, step: r.step, n: n, in: in}
+// spanOf is what a reach means now, in windows of a length: the whole ones, and the
+// one that runs.
+func spanOf(r reach, step time.Duration, now time.Time, in *time.Location) span {
+	running := now.Truncate(step)
+	n := int(r.length/step) + 1
+	return span{from: running.Add(-r.length), now: now, step: step, n: n, in: in}
 }
 
 func (s span) start(i int) time.Time { return s.from.Add(time.Duration(i) * s.step) }
@@ -71,7 +75,10 @@ func (s span) nulls() []float64 {
 // clock writes a time as precisely as the windows are.
 func (s span) clock(t time.Time) string {
 	t = t.In(s.in)
-	if s.step >= time.Hour {
+	switch {
+	case s.step >= day && t.Hour()+t.Minute() == 0:
+		return t.Format("Mon 2 Jan")
+	case s.step >= time.Hour:
 		return t.Format("Mon 2 Jan 15:04")
 	}
 	return t.Format("15:04")
@@ -91,7 +98,7 @@ func (s span) marks() (marks []mark) {
 		t := s.start(i).In(s.in)
 		midnight := time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, s.in)
 		var due bool
-		if days := int(every / (24 * time.Hour)); days > 0 {
+		if days := int(every / day); days > 0 {
 			due = t.Sub(midnight) < s.step && t.YearDay()%days == 0
 		} else {
 			due = t.Sub(midnight)%every < s.step
@@ -104,7 +111,6 @@ func (s span) marks() (marks []mark) {
 }
 
 func (s span) markEvery() (time.Duration, string) {
-	const day = 24 * time.Hour
 	switch total := s.step * time.Duration(s.n-1); {
 	case total <= 5*time.Minute:
 		return time.Minute, "15:04"

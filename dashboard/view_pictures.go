@@ -30,14 +30,14 @@ func requestPictures(f figures) []picture {
 	errors := draw("errors", "Share of errors", s, shares, []series{{name: "Share of errors", class: "cbad", values: failed}}, false)
 	errors.Total = shares.text(f.total.errorShare()) + " of all"
 	errors.Alt = "Line: share of requests answered with 400 and above, " + describe(s, shares, failed)
-	latency := draw("latency", "Time to answer", s, durations, []series{
+	latency := draw("latency", "Time to answer", f.timing, durations, []series{
 		{name: "99 %", class: "c4", values: f.p99, value: durations.text(f.overall.p99)},
 		{name: "95 %", class: "c2", values: f.p95, value: durations.text(f.overall.p95)},
 		{name: "50 %", class: "c1", values: f.p50, value: durations.text(f.overall.p50)},
 	}, false)
 	latency.Total = durations.text(f.total.average()) + " on average; logarithmic"
-	latency.Alt = "Three lines on a logarithmic axis: the time within which a share of requests was answered. Half of them: " + describe(s, durations, f.p50) +
-		". 95 %: " + describe(s, durations, f.p95) + ". 99 %: " + describe(s, durations, f.p99)
+	latency.Alt = "Three lines on a logarithmic axis: the time within which a share of requests was answered. Half of them: " + describe(f.timing, durations, f.p50) +
+		". 95 %: " + describe(f.timing, durations, f.p95) + ". 99 %: " + describe(f.timing, durations, f.p99)
 	return []picture{requests, latency, errors}
 }
 

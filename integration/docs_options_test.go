@@ -16,6 +16,7 @@ import (
 
 	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
+	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
@@ -50,6 +51,7 @@ var optionsOf = map[string]reflect.Type{
 	"access.Limit":              reflect.TypeFor[access.Limit](),
 	"access.Throttle":           reflect.TypeFor[access.Throttle](),
 	"access.JWT":                reflect.TypeFor[access.JWT](),
+	"dashboard.Dashboard":       reflect.TypeFor[dashboard.Dashboard](),
 	"balance.RingHash":          reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":           reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":        reflect.TypeFor[rgateway.Operations](),

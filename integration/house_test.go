@@ -19,13 +19,14 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dockerupstreams", "gateway", "stats", "traffic"},
+	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
 	"access":    {"policy"},
 	"balance":   {"dockerupstreams", "policy"},
 	"bandwidth": {"policy", "stats"},
 	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
 	"cli":       {"caddyfile"},
 	"cmd/rgate": {"", "cli"},
+	"dashboard": {"bandwidth", "policy", "stats"},
 	// The demos share what runs Docker's client.
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker"},
@@ -47,7 +48,7 @@ var allowedInTests = map[string][]string{
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "access", "balance", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+	"integration":     {"", "access", "balance", "caddyfile", "cli", "dashboard", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
@@ -56,6 +57,7 @@ var pureFiles = map[string][]string{
 	"access":            {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go", "hasher.go", "lanes.go", "rate_headers.go", "table.go", "window.go", "claimvalues.go", "credential.go", "ipset.go", "correlation.go", "limits.go", "origins.go"},
 	"balance":           {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
+	"dashboard":         {"chart.go", "format.go", "span.go"},
 	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
 	"policy":            {"option.go", "size.go", "suggest.go"},
 	"stats":             {"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"},
@@ -68,6 +70,7 @@ var pureCores = map[string][][]string{
 	"access":            {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
 	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
+	"dashboard":         {{"format.go"}, {"chart.go", "format.go", "span.go"}},
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
 	"stats":             {{"recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "tally.go"}},
