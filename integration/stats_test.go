@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/websocket"
+
+	"github.com/rgate/rgate/stats"
 )
 
 // figures are what the statistics page says.
@@ -24,6 +26,7 @@ type figures struct {
 		P95     float64 `json:"p95"`
 		P99     float64 `json:"p99"`
 	} `json:"latency_ms"`
+	Bandwidth stats.Traffic      `json:"bandwidth_bytes"`
 	ByRoute   map[string]figures `json:"by_route"`
 	ByBackend map[string]figures `json:"by_backend"`
 }

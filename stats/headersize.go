@@ -3,7 +3,6 @@ package stats
 import (
 	"net/http"
 	"strconv"
-	"sync/atomic"
 )
 
 // What a message takes in HTTP/1.1 is the basis on which headers are compared with
@@ -50,17 +49,4 @@ func addedSize(header http.Header, status int, written int64, flushed bool) (n i
 		return n + len("Transfer-Encoding: chunked\r\n")
 	}
 	return n + len("Content-Length: \r\n") + len(strconv.FormatInt(written, 10))
-}
-
-// fieldSizes are the sizes of the fields of the last request and the last answer that
-// were measured. To look at every field of every request would take longer than all
-// other statistics together, and so most are taken to be as large as the one before.
-type fieldSizes struct{ request, answer atomic.Uint32 }
-
-// sampled tells whether the fields of the n-th request are measured, n from 1 on: the
-// first, and of the others one in sixteen. A multiple of the golden ratio spreads
-// these evenly over requests of every rhythm; each sixteenth could be all of one kind.
-func sampled(n int64) bool {
-	const golden = 0x9e3779b97f4a7c15 // 2^64 over the golden ratio
-	return n == 1 || uint64(n)*golden < 1<<60
 }

@@ -17,6 +17,7 @@ var buckets = []float64{
 type collector struct {
 	rec                          *Recorder
 	requests, duration, inFlight *prometheus.Desc
+	bodies, headers              *prometheus.Desc
 }
 
 func newCollector(rec *Recorder) *collector {
@@ -32,6 +33,12 @@ func newCollector(rec *Recorder) *collector {
 		inFlight: prometheus.NewDesc("rgate_requests_in_flight",
 			"Requests that have begun and not ended.",
 			[]string{"route", "backend"}, gateway),
+		bodies: prometheus.NewDesc("rgate_bandwidth_bytes_total",
+			"Bytes of bodies, counted as they flow: ingress from clients, egress to them.",
+			[]string{"service", "route", "direction"}, gateway),
+		headers: prometheus.NewDesc("rgate_bandwidth_header_bytes_total",
+			"Bytes of headers, estimated as if they had been sent in HTTP/1.1.",
+			[]string{"service", "route", "direction"}, gateway),
 	}
 }
 
@@ -40,6 +47,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.requests
 	ch <- c.duration
 	ch <- c.inFlight
+	ch <- c.bodies
+	ch <- c.headers
 }
 
 // Collect implements prometheus.Collector.
@@ -54,6 +63,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			t.took.inSeconds(), t.cumulative(buckets), s.route, s.backend)
 		ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue,
 			float64(s.inFlight()), s.route, s.backend)
+		bytes := func(desc *prometheus.Desc, n uint64, direction string) {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), s.backend, s.route, direction)
+		}
+		bytes(c.bodies, t.traffic.IngressBody, "ingress")
+		bytes(c.bodies, t.traffic.EgressBody, "egress")
+		bytes(c.headers, t.traffic.IngressHeader, "ingress")
+		bytes(c.headers, t.traffic.EgressHeader, "egress")
 	})
 }
 

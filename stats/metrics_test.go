@@ -20,8 +20,17 @@ func TestMetricsAreRenderedFromTheSketch(t *testing.T) {
 	s.Record(101, time.Hour)
 	s.begin(0)
 	s.begin(1)
+	s.stripe(0).flow(Traffic{1, 2, 3, 4e9})
 
-	const want = `# HELP rgate_request_duration_seconds Time until a request was answered, its body included. Protocol switches are left out.
+	const want = `# HELP rgate_bandwidth_bytes_total Bytes of bodies, counted as they flow: ingress from clients, egress to them.
+# TYPE rgate_bandwidth_bytes_total counter
+rgate_bandwidth_bytes_total{direction="egress",gateway="g",route="/a",service="x"} 2
+rgate_bandwidth_bytes_total{direction="ingress",gateway="g",route="/a",service="x"} 1
+# HELP rgate_bandwidth_header_bytes_total Bytes of headers, estimated as if they had been sent in HTTP/1.1.
+# TYPE rgate_bandwidth_header_bytes_total counter
+rgate_bandwidth_header_bytes_total{direction="egress",gateway="g",route="/a",service="x"} 4e+09
+rgate_bandwidth_header_bytes_total{direction="ingress",gateway="g",route="/a",service="x"} 3
+# HELP rgate_request_duration_seconds Time until a request was answered, its body included. Protocol switches are left out.
 # TYPE rgate_request_duration_seconds histogram
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="0.001"} 1
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="0.0025"} 1

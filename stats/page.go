@@ -13,7 +13,8 @@ const DefaultPath = "/stats"
 
 // servePage answers with a report as JSON. The query's `window` (1m, 5m, 1h)
 // limits it to what happened lately; `by` (route, backend; may be repeated) adds
-// the figures of each. Other keys mean nothing.
+// the figures of each, with their bytes, and `by=bandwidth` all bytes. Other keys mean
+// nothing.
 func servePage(rec *Recorder, w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -33,7 +34,7 @@ type pageError struct {
 func parseQuery(raw string) (q Query, err error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return q, fmt.Errorf("reading query: %w; use ?window=1m, 5m or 1h and ?by=route or backend", err)
+		return q, fmt.Errorf("reading query: %w; use ?window=1m, 5m or 1h and ?by=route, backend or bandwidth", err)
 	}
 	switch windows := values["window"]; len(windows) {
 	case 0:
@@ -50,8 +51,10 @@ func parseQuery(raw string) (q Query, err error) {
 			q.ByRoute = true
 		case "backend":
 			q.ByBackend = true
+		case "bandwidth":
+			q.Bandwidth = true
 		default:
-			return q, fmt.Errorf("reading by: figures cannot be told apart by %q; use route or backend", by)
+			return q, fmt.Errorf("reading by: figures cannot be told apart by %q; use route, backend or bandwidth", by)
 		}
 	}
 	return q, nil

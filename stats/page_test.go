@@ -43,22 +43,27 @@ func TestPageTellsFiguresApart(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		rec.Series("/a", "x").Record(503, 2*time.Millisecond)
 		rec.Series(DefaultRoute, "").Record(404, 0)
+		rec.Series("/b", "x").stripe(0).flow(Traffic{10, 20, 30, 40})
 
 		const (
-			b      = `{"requests_count":{"success":1,"error":0},"latency_ms":{"average":1.5,"p95":1.494,"p99":1.494}}`
-			a      = `{"requests_count":{"success":0,"error":1},"latency_ms":{"average":2,"p95":2.012,"p99":2.012}}`
-			routed = `"requests_count":{"success":1,"error":1},"latency_ms":{"average":1.75,"p95":2.012,"p99":2.012}`
-			none   = `{"requests_count":{"success":0,"error":1},"latency_ms":{"average":0,"p95":0.001,"p99":0.001}}`
-			zero   = `{"requests_count":{"success":0,"error":0},"latency_ms":{"average":0,"p95":0,"p99":0}}`
+			some   = `,"bandwidth_bytes":{"ingress":10,"egress":20,"ingress_headers":30,"egress_headers":40}`
+			no     = `,"bandwidth_bytes":{"ingress":0,"egress":0,"ingress_headers":0,"egress_headers":0}`
+			b      = `{"requests_count":{"success":1,"error":0},"latency_ms":{"average":1.5,"p95":1.494,"p99":1.494}` + some + `}`
+			one    = `{"requests_count":{"success":0,"error":1},"latency_ms":{"average":2,"p95":2.012,"p99":2.012}`
+			a      = one + no + `}`
+			routed = `"requests_count":{"success":1,"error":1},"latency_ms":{"average":1.75,"p95":2.012,"p99":2.012}` + some
+			none   = `{"requests_count":{"success":0,"error":1},"latency_ms":{"average":0,"p95":0.001,"p99":0.001}` + no + `}`
+			zero   = `{"requests_count":{"success":0,"error":0},"latency_ms":{"average":0,"p95":0,"p99":0}` + some + `}`
 			total  = `"requests_count":{"success":1,"error":2},"latency_ms":{"average":1.167,"p95":2.012,"p99":2.012}`
 			lately = `"requests_count":{"success":0,"error":2},"latency_ms":{"average":1,"p95":2.012,"p99":2.012}`
 		)
 		for target, want := range map[string]string{
 			"/stats?x=y":                  `{` + total + `}`,
+			"/stats?by=bandwidth":         `{` + total + some + `}`,
 			"/stats?by=route":             `{` + total + `,"by_route":{"/a":` + a + `,"/b":` + b + `,"_default":` + none + `}}`,
 			"/stats?by=backend&window=5m": `{` + total + `,"by_backend":{"_none":` + none + `,"x":{` + routed + `}}}`,
 			"/stats?window=1m&by=route&by=backend": `{` + lately +
-				`,"by_route":{"/a":` + a + `,"/b":` + zero + `,"_default":` + none + `},"by_backend":{"_none":` + none + `,"x":` + a + `}}`,
+				`,"by_route":{"/a":` + a + `,"/b":` + zero + `,"_default":` + none + `},"by_backend":{"_none":` + none + `,"x":` + one + some + `}}}`,
 		} {
 			if got := get(t, rec, "GET", target).Body.String(); got != want {
 				t.Errorf("%s:\ngot  %s\nwant %s", target, got, want)
@@ -92,8 +97,8 @@ func TestPageRefusesWhatItCannotAnswer(t *testing.T) {
 		{"GET", "/stats?window=2m", 400, `"2m"; use 1m, 5m or 1h`},
 		{"GET", "/stats?window=", 400, "use 1m, 5m or 1h"},
 		{"GET", "/stats?window=1m&window=5m", 400, "use it once"},
-		{"GET", "/stats?by=user", 400, `"user"; use route or backend`},
-		{"GET", "/stats?by", 400, "use route or backend"},
+		{"GET", "/stats?by=user", 400, `"user"; use route, backend or bandwidth`},
+		{"GET", "/stats?by", 400, "use route, backend or bandwidth"},
 		{"GET", "/stats?by=%zz", 400, "?window=1m, 5m or 1h"},
 	} {
 		w := get(t, NewRecorder("g"), tc.method, tc.target)
@@ -134,6 +139,9 @@ func FuzzParseQuery(f *testing.F) {
 		}
 		if q.ByBackend {
 			again += "&by=backend"
+		}
+		if q.Bandwidth {
+			again += "&by=bandwidth"
 		}
 		if same, err := parseQuery(again); err != nil || same != q {
 			t.Errorf("%q means %+v, but %q means %+v, %v", raw, q, again, same, err)

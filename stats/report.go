@@ -9,6 +9,9 @@ import (
 type Figures struct {
 	Requests Requests `json:"requests_count"`
 	Latency  Latency  `json:"latency_ms"`
+
+	// The bytes that flowed, if asked for.
+	Bandwidth *Traffic `json:"bandwidth_bytes,omitempty"`
 }
 
 // Requests are counted by the status that they were answered with.
@@ -75,6 +78,9 @@ type Query struct {
 	Window    Window
 	ByRoute   bool
 	ByBackend bool
+
+	// Adds the bytes to the totals. What they consist of always has them.
+	Bandwidth bool
 }
 
 // Report is the answer to a query: the totals, and what they consist of.
@@ -109,6 +115,9 @@ func (rec *Recorder) Report(q Query) Report {
 	})
 
 	report := Report{Figures: total.figures()}
+	if q.Bandwidth {
+		report.Bandwidth = &total.traffic
+	}
 	if q.ByRoute {
 		report.ByRoute = routes.figures()
 	}
@@ -131,7 +140,9 @@ func (g groups) add(name string, t *tally) {
 func (g groups) figures() map[string]Figures {
 	all := make(map[string]Figures, len(g))
 	for name, t := range g {
-		all[name] = t.figures()
+		figures := t.figures()
+		figures.Bandwidth = &t.traffic
+		all[name] = figures
 	}
 	return all
 }

@@ -99,8 +99,7 @@ func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration,
 	}
 	st.done++
 	if period := int64(at / tick); period > st.period {
-		s.fold(st)
-		st.period = period
+		s.advance(st, period)
 	}
 	st.tally.traffic.add(traffic)
 	if status >= 200 || status == 101 {
@@ -122,9 +121,20 @@ func (s *Series) lock(i uint32) *stripe {
 	return st
 }
 
-// fold hands a stripe's tally over. The caller holds the stripe's mutex.
+// advance begins another period. The caller holds the stripe's mutex.
+func (s *Series) advance(st *stripe, period int64) {
+	s.handOver(st)
+	st.period = period
+}
+
+// fold hands over what a stripe has, and what flows. The caller holds the stripe's mutex.
 func (s *Series) fold(st *stripe) {
 	st.tally.traffic.add(st.flowing.take())
+	s.handOver(st)
+}
+
+// handOver empties a stripe's tally. The caller holds the stripe's mutex.
+func (s *Series) handOver(st *stripe) {
 	if st.tally.isEmpty() {
 		return
 	}
@@ -145,8 +155,8 @@ func (s *Series) foldAll() {
 	for i := range s.stripes {
 		st := &s.stripes[i]
 		st.mu.Lock()
-		if st.tally.isEmpty() && st.period < now {
-			st.period = now // what flows may be all that there is: it flows now
+		if now > st.period {
+			s.advance(st, now) // what flows does so now
 		}
 		s.fold(st)
 		st.mu.Unlock()

@@ -73,3 +73,16 @@ func (st *stripe) flow(t Traffic) {
 		heir.stripes[0].flow(st.flowing.take())
 	}
 }
+
+// fieldSizes are the sizes of the fields of the last request and the last answer that
+// were measured. To look at every field of every request would take longer than all
+// other statistics together, and so most are taken to be as large as the one before.
+type fieldSizes struct{ request, answer atomic.Uint32 }
+
+// sampled tells whether the fields of the n-th request are measured, n from 1 on: the
+// first, and of the others one in sixteen. A multiple of the golden ratio spreads
+// these evenly over requests of every rhythm; each sixteenth could be all of one kind.
+func sampled(n int64) bool {
+	const golden = 0x9e3779b97f4a7c15 // 2^64 over the golden ratio
+	return n == 1 || uint64(n)*golden < 1<<60
+}

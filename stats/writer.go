@@ -144,6 +144,9 @@ func (w *writer) settle(status int, returned bool) (t Traffic) {
 	if w.surfaced {
 		return t
 	}
+	if status == 0 {
+		status = http.StatusOK
+	}
 	t.IngressHeader, t.EgressBody = uint64(w.asked), uint64(w.written)
 	if returned || w.status != 0 {
 		t.EgressHeader = uint64(answerSize(status) + w.answerFields(status, returned))
