@@ -1,11 +1,9 @@
 package dashboard
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -63,7 +61,7 @@ func demoSketch(random *rand.Rand, n int, median float64) []byte {
 
 // demoRows are what a gateway counted in the minutes of a span, but for the minutes in
 // which it was not running.
-func demoRows(from, to time.Time, services []demoService) (rows []bandwidth.Row, requests []bandwidth.RequestRow) {
+func demoRows(from, to time.Time, services []demoService) (rows accountRows) {
 	random := newRandom()
 	for at := from; at.Before(to); at = at.Add(time.Minute) {
 		if at.Hour() == 11 && at.Minute() >= 10 && at.Minute() < 25 {
@@ -84,17 +82,17 @@ func demoRows(from, to time.Time, services []demoService) (rows []bandwidth.Row,
 				continue
 			}
 			errors := uint64(float64(count)*failing + random.Float64())
-			rows = append(rows, bandwidth.Row{
+			rows.bytes = append(rows.bytes, bandwidth.Row{
 				Minute: at, Gateway: "gw-1", Key: bandwidth.Key{Service: s.name, Route: s.route},
 				Bytes: bandwidth.Bytes{Ingress: int64(n * s.ingress), Egress: int64(n * s.sent * (1 + random.NormFloat64()*0.05))},
 			})
-			requests = append(requests, bandwidth.RequestRow{
+			rows.requests = append(rows.requests, bandwidth.RequestRow{
 				Minute: at, Gateway: "gw-1", Service: s.name, Route: s.route, Requests: count, Errors: errors,
 				Seconds: float64(count) * took * 1.2, Sketch: demoSketch(random, max(int(count)/20, 3), took),
 			})
 		}
 	}
-	return rows, requests
+	return rows
 }
 
 // publishDemo publishes what a gateway and its policies would.
@@ -188,90 +186,4 @@ func demoDashboard(t testing.TB, from account) *Dashboard {
 		t.Fatal(err)
 	}
 	return d
-}
-
-// ledgerOfRows answers queries from rows in memory.
-type ledgerOfRows struct {
-	rows     []bandwidth.Row
-	requests []bandwidth.RequestRow
-}
-
-func admits(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
-
-func grouped4(q bandwidth.Query, gateway, service, route string) (g, s, r string) {
-	if slices.Contains(q.GroupBy, bandwidth.ByGateway) {
-		g = gateway
-	}
-	if slices.Contains(q.GroupBy, bandwidth.ByService) {
-		s = service
-	}
-	if slices.Contains(q.GroupBy, bandwidth.ByRoute) {
-		r = route
-	}
-	return g, s, r
-}
-
-func (l *ledgerOfRows) Usage(_ context.Context, q bandwidth.Query) (points []bandwidth.Point, err error) {
-	at := make(map[bandwidth.Point]int)
-	for _, row := range l.rows {
-		if row.Minute.Before(q.From) || !row.Minute.Before(q.To) || !admits(q.Services, row.Service) || !admits(q.Routes, row.Route) || !admits(q.Gateways, row.Gateway) {
-			continue
-		}
-		key := bandwidth.Point{Start: row.Minute.Truncate(q.Step)}
-		key.Gateway, key.Service, key.Route = grouped4(q, row.Gateway, row.Service, row.Route)
-		i, ok := at[key]
-		if !ok {
-			i = len(points)
-			at[key] = i
-			points = append(points, key)
-		}
-		points[i].Add(row.Bytes)
-	}
-	return points, nil
-}
-
-func (l *ledgerOfRows) Requests(_ context.Context, q bandwidth.Query) (points []bandwidth.RequestPoint, err error) {
-	type keyOf struct {
-		start                   time.Time
-		gateway, service, route string
-	}
-	at := make(map[keyOf]int)
-	var sketches [][][]byte
-	for _, row := range l.requests {
-		if row.Minute.Before(q.From) || !row.Minute.Before(q.To) || !admits(q.Services, row.Service) || !admits(q.Routes, row.Route) || !admits(q.Gateways, row.Gateway) {
-			continue
-		}
-		key := keyOf{start: row.Minute.Truncate(q.Step)}
-		key.gateway, key.service, key.route = grouped4(q, row.Gateway, row.Service, row.Route)
-		i, ok := at[key]
-		if !ok {
-			i = len(points)
-			at[key] = i
-			points = append(points, bandwidth.RequestPoint{Start: key.start, Gateway: key.gateway, Service: key.service, Route: key.route})
-			sketches = append(sketches, nil)
-		}
-		points[i].Requests += row.Requests
-		points[i].Errors += row.Errors
-		points[i].Seconds += row.Seconds
-		sketches[i] = append(sketches[i], row.Sketch)
-	}
-	for i := range points {
-		if !q.NoSketches {
-			if points[i].Sketch, err = stats.MergeSketches(sketches[i]...); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return points, nil
-}
-
-func (l *ledgerOfRows) Names(context.Context, time.Time) (services, routes, consumers, gateways []string, err error) {
-	for _, row := range l.rows {
-		services, routes, gateways = append(services, row.Service), append(routes, row.Route), append(gateways, row.Gateway)
-	}
-	for _, list := range []*[]string{&services, &routes, &gateways} {
-		slices.Sort(*list)
-		*list = slices.Compact(*list)
-	}
-	return services, routes, nil, gateways, nil
 }

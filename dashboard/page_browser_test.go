@@ -79,7 +79,7 @@ func (p *tab) checkWidth(width int) {
 }
 
 func TestInBrowser(t *testing.T) {
-	d := demoDashboard(t, demoLedger(7*time.Hour))
+	d := demoDashboard(t, demoLedger(t, 7*time.Hour))
 	origin := serve(t, d)
 	b := startBrowser(t)
 	for _, scheme := range []string{"light", "dark"} {
@@ -112,7 +112,7 @@ func TestInBrowser(t *testing.T) {
 // Without scripts, all is there: the pictures, the links, the form; and the page loads
 // itself anew.
 func TestInBrowserWithoutScripts(t *testing.T) {
-	origin := serve(t, demoDashboard(t, demoLedger(2*time.Hour)))
+	origin := serve(t, demoDashboard(t, demoLedger(t, 2*time.Hour)))
 	page := startBrowser(t).open("light", 800, 600, false)
 	page.visit(origin + "/dashboard")
 	var got struct {
@@ -136,7 +136,7 @@ func TestInBrowserWithoutScripts(t *testing.T) {
 // With scripts, what changes is put in place; what was open stays open, and what had
 // the focus keeps it. Hidden tabs and pages that are held still ask for nothing.
 func TestInBrowserRefreshes(t *testing.T) {
-	d := demoDashboard(t, demoLedger(2*time.Hour))
+	d := demoDashboard(t, demoLedger(t, 2*time.Hour))
 	d.Refresh = caddy.Duration(time.Second)
 	var asked atomic.Int64
 	d.clock = func() time.Time { return demoNow.Add(time.Duration(asked.Add(1)) * time.Second) }
@@ -175,7 +175,7 @@ func TestInBrowserRefreshes(t *testing.T) {
 // All that can be used is reached with the keyboard, in the order in which it stands,
 // and shows that it has the focus.
 func TestInBrowserByKeyboard(t *testing.T) {
-	origin := serve(t, demoDashboard(t, demoLedger(2*time.Hour)))
+	origin := serve(t, demoDashboard(t, demoLedger(t, 2*time.Hour)))
 	page := startBrowser(t).open("light", 1000, 800, true)
 	page.visit(origin + "/dashboard?refresh=off")
 	var want []string

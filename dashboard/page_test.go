@@ -29,13 +29,13 @@ func (d *Dashboard) ask(t testing.TB, method, target string) *httptest.ResponseR
 }
 
 // demoLedger is the account of the demo's last hours.
-func demoLedger(reach time.Duration) *ledgerOfRows {
-	rows, requests := demoRows(demoNow.Truncate(time.Minute).Add(-reach), demoNow, demoServices)
-	return &ledgerOfRows{rows, requests}
+func demoLedger(t testing.TB, reach time.Duration) account {
+	t.Helper()
+	return demoRows(demoNow.Truncate(time.Minute).Add(-reach), demoNow, demoServices).store(t)
 }
 
 func TestAnswers(t *testing.T) {
-	d := demoDashboard(t, demoLedger(2*time.Hour))
+	d := demoDashboard(t, demoLedger(t, 2*time.Hour))
 	for _, tc := range []struct {
 		method, target string
 		status         int
@@ -93,7 +93,7 @@ func textOf(n *html.Node) string {
 
 // What the policy lets run is what is in the page, and nothing else would.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
-	got := demoDashboard(t, demoLedger(2*time.Hour)).ask(t, "GET", "/dashboard")
+	got := demoDashboard(t, demoLedger(t, 2*time.Hour)).ask(t, "GET", "/dashboard")
 	allowed := got.Header().Get("Content-Security-Policy")
 	ids := make(map[string]bool)
 	count := 0
@@ -131,14 +131,16 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 // Names and addresses that others have chosen are text, wherever they appear.
 func TestHostileNamesAreText(t *testing.T) {
 	const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>'&{{.}}` + "\u202e</title></style></svg>"
-	from := demoLedger(time.Hour)
-	for i := range from.rows {
-		from.rows[i].Service, from.rows[i].Route, from.rows[i].Gateway = evil+from.rows[i].Service, evil+from.rows[i].Route, evil
+	from := demoRows(demoNow.Add(-time.Hour), demoNow, demoServices)
+	for i := range from.bytes {
+		row := &from.bytes[i]
+		row.Service, row.Route, row.Gateway = evil+row.Service, evil+row.Route, evil
 	}
 	for i := range from.requests {
-		from.requests[i].Service, from.requests[i].Route = evil+from.requests[i].Service, evil+from.requests[i].Route
+		row := &from.requests[i]
+		row.Service, row.Route, row.Gateway = evil+row.Service, evil+row.Route, evil
 	}
-	d := demoDashboard(t, from)
+	d := demoDashboard(t, from.store(t))
 	d.Gateway = evil
 	d.log = demoErrors{{Time: demoNow, Service: evil, Route: evil, Container: evil, Method: evil, URL: "javascript:alert(3)//" + evil, Status: 500, Error: evil}}
 	place := policy.Place{Gateway: evil}
@@ -215,8 +217,8 @@ func tableOf(t testing.TB, page, id string) (rows [][]string) {
 func TestPageShowsTheFigures(t *testing.T) {
 	sketch := demoSketch(newRandom(), 1000, 0.1)
 	minute := demoNow.Truncate(time.Minute).Add(-3 * time.Minute)
-	from := &ledgerOfRows{
-		rows: []bandwidth.Row{
+	from := accountRows{
+		bytes: []bandwidth.Row{
 			{Minute: minute, Gateway: "g", Key: bandwidth.Key{Service: "a", Route: "/a"}, Bytes: bandwidth.Bytes{Ingress: 600, Egress: 60_000}},
 			{Minute: minute, Gateway: "g", Key: bandwidth.Key{Service: "b", Route: "/b"}, Bytes: bandwidth.Bytes{Egress: 6_000}},
 			{Minute: minute.Add(time.Minute), Gateway: "g", Key: bandwidth.Key{Service: "a", Route: "/a"}, Bytes: bandwidth.Bytes{Egress: 12_000}},
@@ -226,7 +228,7 @@ func TestPageShowsTheFigures(t *testing.T) {
 			{Minute: minute, Gateway: "g", Service: "b", Route: "/b", Requests: 60, Seconds: 60, Sketch: sketch},
 		},
 	}
-	d := demoDashboard(t, from)
+	d := demoDashboard(t, from.store(t))
 	page := d.ask(t, "GET", "/dashboard?range=5m").Body.String()
 	for id, want := range map[string][]string{
 		"requests-t": {"14:29", "3/s"},
