@@ -3,8 +3,10 @@ package dashboard
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/rgate/rgate/bandwidth"
@@ -115,10 +117,31 @@ func nothing(a ask, now time.Time, in *time.Location) figures {
 	}
 }
 
-// collect reads all that the page shows of the account.
+// collect reads all that the page shows of the account: bytes and requests at the same
+// time.
 func (f *figures) collect(ctx context.Context, from account, a ask) error {
 	q := bandwidth.Query{Filter: a.filter(), From: f.from, To: f.end(), Step: f.step}
 	q.GroupBy = []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}
+	var bytes []bandwidth.Point
+	var reading sync.WaitGroup
+	var err error
+	reading.Go(func() {
+		if f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from); err == nil {
+			bytes, err = from.Usage(ctx, q)
+		}
+	})
+	failed := f.collectRequests(ctx, from, q)
+	reading.Wait()
+	if failed != nil || err != nil {
+		return errors.Join(failed, err)
+	}
+	f.weigh(bytes, a)
+	return nil
+}
+
+// collectRequests reads how requests went: how many there were and how long they took,
+// together if the windows are the same.
+func (f *figures) collectRequests(ctx context.Context, from account, q bandwidth.Query) error {
 	q.NoSketches = f.step != f.timing.step
 	points, err := from.Requests(ctx, q)
 	if err != nil {
@@ -132,11 +155,7 @@ func (f *figures) collect(ctx context.Context, from account, a ask) error {
 		}
 	}
 	f.time(points)
-	if err := f.collectUsage(ctx, from, q, a); err != nil {
-		return err
-	}
-	f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from)
-	return err
+	return nil
 }
 
 // count adds up how many requests there were, and which routes were the slowest.
@@ -208,18 +227,12 @@ func (f *figures) service(name string) *sums {
 	return f.services[name]
 }
 
-// collectUsage reads how many bytes went where: by service, or by route of the one
-// that is asked for.
-func (f *figures) collectUsage(ctx context.Context, from account, q bandwidth.Query, a ask) error {
-	q.From, q.To, q.Step, q.GroupBy = f.from, f.end(), f.step, []bandwidth.Dimension{bandwidth.ByService}
+// weigh adds up how many bytes went where: by service, or by route of the one that is
+// asked for.
+func (f *figures) weigh(points []bandwidth.Point, a ask) {
 	name := func(p *bandwidth.Point) string { return p.Service }
 	if a.service != "" {
-		q.GroupBy = append(q.GroupBy, bandwidth.ByRoute)
 		name = func(p *bandwidth.Point) string { return p.Route }
-	}
-	points, err := from.Usage(ctx, q)
-	if err != nil {
-		return err
 	}
 	totals := make(map[string]bandwidth.Bytes)
 	for i := range points {
@@ -241,7 +254,6 @@ func (f *figures) collectUsage(ctx context.Context, from account, q bandwidth.Qu
 		f.add(f.egress, layer.index, at, float64(p.Egress))
 		f.add(f.ingress, layer.index, at, float64(p.Ingress))
 	}
-	return nil
 }
 
 // layer is where in a stack a name belongs.

@@ -122,13 +122,13 @@ func publishDemo(t testing.TB, gateway string) {
 			return policy.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}
 		}),
 	}
-	for _, q := range []quota{
-		demoQuota("images", "egress", 2_000_000_000_000, 1_460_000_000_000, 1_852_000_000_000, "notify"),
-		demoQuota("uploads", "ingress", 300_000_000_000, 268_000_000_000, 341_000_000_000, "throttle"),
-		demoQuota("payment", "egress", 1_000_000_000, 1_010_000_000, 1_290_000_000, "block"),
-	} {
-		ends = append(ends, policy.Publish("quotas", place, func() any { return q }))
-	}
+	ends = append(ends, policy.Publish("quotas", place, func() any {
+		return []quota{
+			demoQuota("images", "egress", 2_000_000_000_000, 1_460_000_000_000, "notify", "ok"),
+			demoQuota("uploads", "ingress", 300_000_000_000, 256_000_000_000, "throttle", "ok"),
+			demoQuota("payment", "egress", 1_000_000_000, 1_010_000_000, "block", "blocked"),
+		}
+	}))
 	t.Cleanup(func() {
 		for _, end := range ends {
 			end()
@@ -136,9 +136,24 @@ func publishDemo(t testing.TB, gateway string) {
 	})
 }
 
-func demoQuota(service, direction string, allocated, used, forecast int64, atLimit string) quota {
-	q := quota{Name: service, Level: "backend", Service: service, Direction: direction, Allocated: allocated, Used: used, Forecast: forecast, AtLimit: atLimit}
-	q.Period.Start, q.Period.End = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+func demoQuota(service, direction string, allocated, used int64, atLimit, state string) quota {
+	q := quota{Name: service, Service: service, Direction: direction, Allocated: allocated, Used: used, AtLimit: atLimit, State: state}
+	start, end := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	q.Period.End = end
+	elapsed := float64(demoNow.Sub(start)) / float64(end.Sub(start))
+	forecast := int64(float64(used) / elapsed)
+	q.Forecast = &forecast
+	if used < allocated && forecast >= allocated {
+		full := start.Add(time.Duration(float64(demoNow.Sub(start)) * float64(allocated) / float64(used)))
+		q.FullAt = &full
+	}
+	for _, percent := range []float64{80, 90, 100} {
+		t := threshold{Percent: percent}
+		if float64(used) >= float64(allocated)*percent/100 {
+			t.CrossedAt = &start
+		}
+		q.Thresholds = append(q.Thresholds, t)
+	}
 	return q
 }
 

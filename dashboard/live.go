@@ -46,23 +46,34 @@ type instance struct {
 	Reason    string `json:"reason"`
 }
 
-// quota is what a quota publishes.
+// quota is what a quota publishes of one direction.
 type quota struct {
 	Name      string `json:"name"`
-	Level     string `json:"level"`
 	Service   string `json:"service"`
 	Route     string `json:"route"`
+	Group     string `json:"group"`
 	Consumer  string `json:"consumer"`
-	Direction string `json:"direction"`
+	Direction string `json:"direction"` // ingress, egress, total
 	Allocated int64  `json:"allocated"`
 	Used      int64  `json:"used"`
 	Period    struct {
-		Start time.Time `json:"start"`
-		End   time.Time `json:"end"`
+		End time.Time `json:"end"`
 	} `json:"period"`
-	Forecast int64  `json:"forecast"` // at the end of the period
-	AtLimit  string `json:"at_limit"` // notify, throttle, block
-	State    string `json:"state"`
+	Forecast   *int64      `json:"forecast"` // at the end of the period; nil: too early to tell
+	FullAt     *time.Time  `json:"full_at"`
+	AtLimit    string      `json:"at_limit"` // notify, throttle, block
+	State      string      `json:"state"`    // ok, over, throttled, blocked
+	Thresholds []threshold `json:"thresholds"`
+}
+
+type threshold struct {
+	Percent    float64    `json:"percent"`
+	CrossedAt  *time.Time `json:"crossed_at"`
+	Deliveries []struct {
+		Channel string `json:"channel"`
+		State   string `json:"state"` // pending, sent, failed
+		Error   string `json:"error"`
+	} `json:"deliveries"`
 }
 
 func (q *quota) share() float64 { return ratio(float64(q.Used), float64(q.Allocated)) }
@@ -103,7 +114,7 @@ func look(gateway string, log requestLog, a ask) (l live) {
 	slices.SortStableFunc(l.backends, func(a, b backend) int {
 		return cmp.Or(cmp.Compare(severity(b.Status), severity(a.Status)), strings.Compare(a.Name, b.Name))
 	})
-	for _, q := range reread[quota](policy.Published("quotas", place)) {
+	for _, q := range slices.Concat(reread[[]quota](policy.Published("quotas", place))...) {
 		if q.Allocated > 0 && (q.Service == "" || a.service == "" || a.service == q.Service) && (q.Route == "" || a.route == "" || a.route == q.Route) {
 			l.quotas = append(l.quotas, q)
 		}

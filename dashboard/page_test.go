@@ -150,7 +150,9 @@ func TestHostileNamesAreText(t *testing.T) {
 				"circuit_breaker": []any{map[string]any{"state": evil}}}}}
 		}),
 		policy.Publish("quotas", place, func() any {
-			return map[string]any{"name": evil, "direction": evil, "consumer": evil, "at_limit": evil, "state": evil, "allocated": 10, "used": 5}
+			failed := map[string]any{"channel": evil, "state": "failed", "error": evil}
+			return []any{map[string]any{"name": evil, "direction": evil, "consumer": evil, "at_limit": evil, "state": evil, "allocated": 10, "used": 5,
+				"thresholds": []any{map[string]any{"percent": 50, "deliveries": []any{failed}}}}}
 		}),
 		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: evil, Error: evil} }),
 	} {
@@ -268,7 +270,7 @@ func (broken) Requests(context.Context, bandwidth.Query) ([]bandwidth.RequestPoi
 // Without an account, the page has what the gateway knows, and says what is missing;
 // what the store said is for the log.
 func TestPageWithoutAccount(t *testing.T) {
-	for _, from := range []account{nil, broken{}} {
+	for _, from := range []account{nil, broken{demoLedger(t, time.Hour)}} {
 		d := demoDashboard(t, from)
 		got := d.ask(t, "GET", "/dashboard")
 		page := got.Body.String()
@@ -281,7 +283,7 @@ func TestPageWithoutAccount(t *testing.T) {
 // What is published in a form that the page does not know is left out.
 func TestStrangeReportsAreLeftOut(t *testing.T) {
 	place := policy.Place{Gateway: "strange"}
-	for _, what := range []any{nil, 5, "text", []any{1}, map[string]any{"services": "none", "allocated": "x"}, func() {}, map[string]any{"allocated": 0, "used": 5}} {
+	for _, what := range []any{nil, 5, "text", []any{1}, map[string]any{"services": "none", "allocated": "x"}, func() {}, []any{map[string]any{"allocated": 0, "used": 5}}} {
 		t.Cleanup(policy.Publish(policy.Services, place, func() any { return what }))
 		t.Cleanup(policy.Publish("quotas", place, func() any { return what }))
 	}

@@ -71,13 +71,12 @@ var badges = map[string]badge{
 type tile struct{ Label, Value, Note string }
 
 type quotaView struct {
-	Name, Of, Used, Allocated, Share, Forecast, Ends, AtLimit string
+	Name, Of, Used, Allocated, Share, Outlook, Alt string
 
-	State              badge
-	Bar, ForecastBar   float64 // 0 to 1
-	Alt                string
-	Thresholds         []float64
-	OverEnd, HasWarned bool
+	State            badge
+	Bar, ForecastBar float64   // 0 to 1
+	Marks            []float64 // the thresholds
+	Failures         []string  // messages that did not get there
 }
 
 type backendView struct {
@@ -208,31 +207,6 @@ func tiles(f figures, l live) []tile {
 		{"Received", byteCounts.text(float64(f.total.bytes.Ingress)), now(byteRates, valuesOf(f.ingress)...)},
 		{"In flight now", requestCounts.text(float64(inFlight)), fmt.Sprintf("%d of %d instances healthy", healthy, running)},
 	}
-}
-
-func (s span) quota(q quota) quotaView {
-	share := q.share()
-	v := quotaView{
-		Name: cmp.Or(q.Name, q.Service, q.Route, "the gateway"), Used: byteCounts.text(float64(q.Used)), Allocated: byteCounts.text(float64(q.Allocated)),
-		Share: shares.text(share), Bar: min(share, 1), AtLimit: map[string]string{"block": "blocks", "throttle": "slows down"}[q.AtLimit],
-		Ends: q.Period.End.In(s.in).Format("2 Jan 15:04"), State: badge{"good", "within"},
-	}
-	v.Of = map[string]string{"egress": "sent", "ingress": "received"}[q.Direction]
-	if q.Consumer != "" {
-		v.Of += " by consumer " + q.Consumer
-	}
-	forecast := ratio(float64(q.Forecast), float64(q.Allocated))
-	v.Forecast, v.ForecastBar = byteCounts.text(float64(q.Forecast))+" ("+shares.text(forecast)+")", min(max(forecast, share), 1)
-	switch {
-	case share >= 1:
-		v.State = badge{"bad", "used up"}
-	case share >= 0.8:
-		v.State = badge{"warn", "nearly used up"}
-	case forecast >= 1:
-		v.State = badge{"warn", "will not last"}
-	}
-	v.Alt = fmt.Sprintf("%s of %s used, %s; forecast for the end of the period %s", v.Used, v.Allocated, v.Share, v.Forecast)
-	return v
 }
 
 func slowest(f figures, a ask) (views []routeView) {
