@@ -2,13 +2,21 @@ package dashboard
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -295,6 +303,42 @@ func (p *tab) picture(height int) []byte {
 		p.t.Fatal(err)
 	}
 	return png
+}
+
+// smaller encodes a picture anew with its 256 most frequent colours.
+func smaller(t testing.TB, encoded []byte) []byte {
+	t.Helper()
+	full, err := png.Decode(bytes.NewReader(encoded))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := make(map[color.Color]int)
+	bounds := full.Bounds()
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			counts[full.At(x, y)]++
+		}
+	}
+	colours := slices.Collect(maps.Keys(counts))
+	slices.SortFunc(colours, func(a, b color.Color) int {
+		return cmp.Or(counts[b]-counts[a], cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)))
+	})
+	palette := color.Palette(colours[:min(len(colours), 256)])
+	nearest := make(map[color.Color]uint8)
+	for _, c := range colours {
+		nearest[c] = uint8(palette.Index(c))
+	}
+	reduced := image.NewPaletted(bounds, palette)
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			reduced.SetColorIndex(x, y, nearest[full.At(x, y)])
+		}
+	}
+	var out bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, reduced); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // quiet fails the test if the console has something to say, or anything was loaded

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -208,16 +209,31 @@ func (f *figures) time(points []bandwidth.RequestPoint) {
 		key := routeKey{p.Service, p.Route}
 		routes[key] = append(routes[key], p.Sketch)
 	}
-	for at, sketches := range windows {
-		merged := merge(sketches)
+	concurrently(len(windows), func(at int) {
+		merged := merge(windows[at])
 		p := percentilesOf(merged...)
 		f.p50[at], f.p95[at], f.p99[at] = p.p50, p.p95, p.p99
 		windows[at] = [][]byte{merged}
-	}
+	})
 	f.overall = percentilesOf(merge(slices.Concat(windows...))...)
-	for i := range f.routes {
+	concurrently(len(f.routes), func(i int) {
 		f.routes[i].percentiles = percentilesOf(merge(routes[f.routes[i].routeKey])...)
+	})
+}
+
+// concurrently calls f with each number below n, on as many processors as there are, up
+// to a few.
+func concurrently(n int, f func(i int)) {
+	var workers sync.WaitGroup
+	count := min(runtime.GOMAXPROCS(0), 4)
+	for first := range count {
+		workers.Go(func() {
+			for i := first; i < n; i += count {
+				f(i)
+			}
+		})
 	}
+	workers.Wait()
 }
 
 func (f *figures) service(name string) *sums {

@@ -116,7 +116,6 @@ func publishDemo(t testing.TB, gateway string) {
 		policy.Publish(policy.Services, place, func() any {
 			return map[string]any{"services": []any{healthy("catalog", 4), checkout, healthy("images", 2), legacy, payment, healthy("recommendations", 1), healthy("reports", 1), healthy("search", 2), healthy("uploads", 1), healthy("users", 2)}}
 		}),
-		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "sqlite /var/lib/rgate/bandwidth.db", Up: true} }),
 		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
 		policy.Publish(policy.Dependencies, policy.Place{}, func() any {
 			return policy.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}

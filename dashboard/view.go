@@ -233,11 +233,9 @@ func slowest(f figures, a ask) (views []routeView) {
 }
 
 func healthOf(l live, problem string) (views []healthView) {
-	account := healthView{Name: "account of bandwidth", State: badges["healthy"], Cause: problem}
 	if problem != "" {
-		account.State = badges["unhealthy"]
+		views = append(views, healthView{Name: "account of bandwidth", State: badge{"bad", "down"}, Cause: problem})
 	}
-	views = append(views, account)
 	for _, d := range l.dependencies {
 		v := healthView{Name: d.Name, State: badge{"good", "up"}, Cause: d.Error}
 		if !d.Up {
