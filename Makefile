@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos dashboard-images demo demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,13 @@ test: demo-image ## every test, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev
 	@hack/need redis-server redis-server
 	@hack/need chromium chromium fonts-dejavu-core
+	@hack/need pg_createcluster postgresql
 	go test -race -timeout $(TEST_TIMEOUT) ./...
 
 cover: demo-image ## coverage per package, whole gateways in processes of their own included
 	@hack/need redis-server redis-server
 	@hack/need chromium chromium fonts-dejavu-core
+	@hack/need pg_createcluster postgresql
 	@hack/cover $(COVER)
 
 lint: ## format, vet, staticcheck
@@ -68,6 +70,9 @@ demo: build demo-image ## containers, the gateway and two thousand requests, che
 
 chaos: build demo-image ## kill and revive six containers in turn under load, and count what is lost
 	@go run ./demo/chaos
+
+demo-bandwidth: build demo-image ## rgate and a mock Kong count bytes; REST and rgate usage show them, checked as they go
+	@go run ./demo/bandwidth
 
 demo-down: ## remove what the demo left running
 	@go run ./demo/run -down

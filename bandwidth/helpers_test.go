@@ -1,7 +1,6 @@
 package bandwidth
 
 import (
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -75,7 +74,7 @@ func (m *testMeter) Drain(f func(stats.Interval)) {
 // it under the gateway's name if it has been entered.
 func newTestLedger(t testing.TB, clock *testClock) *Ledger {
 	t.Helper()
-	return newTestLedgerOn(t, "sqlite://"+filepath.Join(t.TempDir(), "bandwidth.db"), "test", clock)
+	return newTestLedgerOn(t, sqliteStore(t), "test", clock)
 }
 
 // newTestLedgerOn makes one on a store that there may be already.

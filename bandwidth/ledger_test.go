@@ -6,8 +6,12 @@ import (
 )
 
 func TestUsageHasWhatIsWrittenAndWhatIsNot(t *testing.T) {
+	onBothEngines(t, testUsageHasWhatIsWrittenAndWhatIsNot)
+}
+
+func testUsageHasWhatIsWrittenAndWhatIsNot(t *testing.T, store string) {
 	clock := newTestClock(t, "2026-03-05T10:00:30Z")
-	l := newTestLedger(t, clock)
+	l := newTestLedgerOn(t, store, "test", clock)
 	l.Add("test", map[Key]Bytes{{Service: "pay", Route: "/pay"}: {Ingress: 1, Egress: 10}})
 	l.flushed(t)
 	l.Add("test", map[Key]Bytes{{Service: "pay", Route: "/pay"}: {Ingress: 2, Egress: 20}})

@@ -1,6 +1,7 @@
 package bandwidth
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -9,7 +10,10 @@ import (
 
 func TestMain(m *testing.M) {
 	// Caddy's packages start goroutines of their own when they are loaded.
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
+		server.stop()
+		os.Exit(code)
+	}))
 }
 
 // eventually polls a condition until it holds.
