@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -24,11 +24,16 @@ type DB struct {
 	address
 	now func() time.Time
 
-	mu     sync.Mutex
-	ready  bool    // guarded by mu
-	closed bool    // guarded by mu
-	write  *sql.DB // nil until opened; guarded by mu until ready
-	read   *sql.DB // the same as write in PostgreSQL
+	opened  atomic.Pointer[pools] // nil until it is open
+	opening chan struct{}         // full while somebody opens or closes it
+	done    context.Context       // ends with the database
+	end     context.CancelFunc
+}
+
+// pools are the connections to an open database.
+type pools struct {
+	write, read *sql.DB     // the same in PostgreSQL
+	file        os.FileInfo // of SQLite
 }
 
 var errClosed = errors.New("the database has been closed")
@@ -36,55 +41,108 @@ var errClosed = errors.New("the database has been closed")
 // maxConnections bounds those to PostgreSQL, and those that read SQLite.
 const maxConnections = 4
 
-func newDB(at address, now func() time.Time) *DB { return &DB{address: at, now: now} }
-
-// open makes the database ready, or says why it is not.
-func (db *DB) open(ctx context.Context) error {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	switch {
-	case db.closed:
-		return errClosed
-	case db.ready:
-		return nil
-	}
-	if db.write == nil {
-		if err := db.connect(); err != nil {
-			return err
-		}
-	}
-	if err := db.migrate(ctx); err != nil {
-		return err
-	}
-	db.ready = true
-	return nil
+func newDB(at address, now func() time.Time) *DB {
+	db := &DB{address: at, now: now, opening: make(chan struct{}, 1)}
+	db.done, db.end = context.WithCancel(context.Background())
+	return db
 }
 
-func (db *DB) connect() error {
+// open returns the connections of the database, which is made ready if need be.
+func (db *DB) open(ctx context.Context) (*pools, error) {
+	if p := db.opened.Load(); p != nil {
+		return p, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(db.done, cancel)()
+	select {
+	case db.opening <- struct{}{}:
+		defer func() { <-db.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if p := db.opened.Load(); p != nil {
+		return p, nil
+	}
+	if db.done.Err() != nil {
+		return nil, errClosed
+	}
+	p, err := db.connect()
+	if err != nil {
+		return nil, err
+	}
+	if err := db.migrate(ctx, p.write); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	if db.dialect == sqlite {
+		if p.file, err = os.Stat(db.path); err != nil {
+			return nil, errors.Join(err, p.close())
+		}
+	}
+	db.opened.Store(p)
+	return p, nil
+}
+
+func (db *DB) connect() (*pools, error) {
 	if db.dialect == postgres {
-		db.write = stdlib.OpenDB(*db.pg)
-		db.write.SetMaxOpenConns(maxConnections)
-		db.write.SetConnMaxIdleTime(time.Minute)
-		db.read = db.write
-		return nil
+		pool := stdlib.OpenDB(*db.pg)
+		pool.SetMaxOpenConns(maxConnections)
+		pool.SetConnMaxIdleTime(time.Minute)
+		return &pools{write: pool, read: pool}, nil
 	}
 	if err := createFile(db.path); err != nil {
-		return err
+		return nil, err
 	}
 	// In WAL, readers and the writer do not wait for each other. A commit every few
 	// seconds can afford to wait for the disk.
-	const options = "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-16000)"
-	file := "file:" + (&url.URL{Path: db.path}).EscapedPath() + options
-	var err error
-	if db.write, err = sql.Open("sqlite", file+"&_txlock=immediate"); err != nil {
-		return err
+	file := "file:" + (&url.URL{Path: db.path}).EscapedPath() +
+		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-16000)"
+	write, err := sql.Open("sqlite", file+"&_txlock=immediate")
+	if err != nil {
+		return nil, err
 	}
-	if db.read, err = sql.Open("sqlite", file+"&_pragma=query_only(1)"); err != nil {
-		return errors.Join(err, db.write.Close())
+	read, err := sql.Open("sqlite", file+"&_pragma=query_only(1)")
+	if err != nil {
+		return nil, errors.Join(err, write.Close())
 	}
-	db.write.SetMaxOpenConns(1)
-	db.read.SetMaxOpenConns(maxConnections)
-	db.read.SetConnMaxIdleTime(time.Minute)
+	write.SetMaxOpenConns(1)
+	read.SetMaxOpenConns(maxConnections)
+	read.SetConnMaxIdleTime(time.Minute)
+	return &pools{write: write, read: read}, nil
+}
+
+func (p *pools) close() error {
+	if p.read == p.write {
+		return p.write.Close()
+	}
+	return errors.Join(p.read.Close(), p.write.Close())
+}
+
+// reopen lets go of a file of SQLite that is not at its place any more: what is
+// written to it is lost. The next one who needs the database opens it anew.
+func (db *DB) reopen() {
+	p := db.opened.Load()
+	if p == nil || db.dialect != sqlite {
+		return
+	}
+	if now, err := os.Stat(db.path); err == nil && os.SameFile(now, p.file) {
+		return
+	}
+	db.opening <- struct{}{} // the next file must not be there before the connections are gone
+	defer func() { <-db.opening }()
+	if db.opened.CompareAndSwap(p, nil) {
+		_ = p.close() // of a file that is gone
+	}
+}
+
+// Close closes the connections.
+func (db *DB) Close() error {
+	db.end()
+	db.opening <- struct{}{}
+	defer func() { <-db.opening }()
+	if p := db.opened.Swap(nil); p != nil {
+		return p.close()
+	}
 	return nil
 }
 
@@ -101,50 +159,34 @@ func createFile(path string) error {
 	return f.Close()
 }
 
-// Close closes the connections.
-func (db *DB) Close() error {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	db.closed = true
-	if db.write == nil {
-		return nil
-	}
-	err := db.write.Close()
-	if db.read != db.write {
-		err = errors.Join(db.read.Close(), err)
-	}
-	return err
-}
-
-// isOpen reports whether it has been opened.
-func (db *DB) isOpen() bool {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.ready && !db.closed
-}
+// isOpen reports whether it is open.
+func (db *DB) isOpen() bool { return db.opened.Load() != nil }
 
 // Exec runs a statement that changes something.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if err := db.open(ctx); err != nil {
+	p, err := db.open(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return db.write.ExecContext(ctx, db.rewrite(query), args...)
+	return p.write.ExecContext(ctx, db.rewrite(query), args...)
 }
 
 // Query runs a statement that only reads.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if err := db.open(ctx); err != nil {
+	p, err := db.open(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return db.read.QueryContext(ctx, db.rewrite(query), args...)
+	return p.read.QueryContext(ctx, db.rewrite(query), args...)
 }
 
 // QueryRow runs a statement that only reads, and returns at most one row.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) oneRow {
-	if err := db.open(ctx); err != nil {
+	p, err := db.open(ctx)
+	if err != nil {
 		return oneRow{err: err}
 	}
-	return oneRow{row: db.read.QueryRowContext(ctx, db.rewrite(query), args...)}
+	return oneRow{row: p.read.QueryRowContext(ctx, db.rewrite(query), args...)}
 }
 
 // oneRow is what QueryRow returns.
@@ -187,22 +229,24 @@ func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) oneRow {
 // reads what was committed (READ COMMITTED). If the error is one of the COMMIT, it may
 // have taken effect all the same.
 func (db *DB) Tx(ctx context.Context, f func(*Tx) error) error {
-	if err := db.open(ctx); err != nil {
+	p, err := db.open(ctx)
+	if err != nil {
 		return err
 	}
-	return db.transact(ctx, db.write, nil, f)
+	return db.transact(ctx, p.write, nil, f)
 }
 
 // snapshot calls f in a transaction that reads one state of the database.
 func (db *DB) snapshot(ctx context.Context, f func(*Tx) error) error {
-	if err := db.open(ctx); err != nil {
+	p, err := db.open(ctx)
+	if err != nil {
 		return err
 	}
 	options := &sql.TxOptions{ReadOnly: true}
 	if db.dialect == postgres {
 		options.Isolation = sql.LevelRepeatableRead
 	}
-	return db.transact(ctx, db.read, options, f)
+	return db.transact(ctx, p.read, options, f)
 }
 
 func (db *DB) transact(ctx context.Context, pool *sql.DB, options *sql.TxOptions, f func(*Tx) error) error {

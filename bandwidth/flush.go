@@ -17,7 +17,8 @@ const (
 func (l *Ledger) flush(ctx context.Context) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
-	err := l.db.open(ctx)
+	l.db.reopen()
+	var err error
 	for more := true; more && err == nil; {
 		more, err = l.flushBatch(ctx)
 	}

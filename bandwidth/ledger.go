@@ -40,6 +40,7 @@ type Ledger struct {
 	seq      int64  // the number of the last batch that was begun
 	settings settings
 	marks    map[int64]int // how often each time is marked
+	marksDue time.Time     // when the database is to hear of them again
 	trouble  string        // why the database is away; empty: it is not
 	since    time.Time     // when that began
 	after    map[*subscriber]struct{}
@@ -117,17 +118,6 @@ func (l *Ledger) bound() {
 	}
 }
 
-// isMarked reports whether there is a mark in the unit that begins at a time. The
-// caller holds l.mu.
-func (l *Ledger) isMarked(at, unit int64) bool {
-	for mark := range l.marks {
-		if mark >= at && mark < at+unit {
-			return true
-		}
-	}
-	return false
-}
-
 // Health reports whether the database answers, and why it does not. While it does
 // not, traffic is counted all the same.
 func (l *Ledger) Health() (ok bool, problem string) {
@@ -165,21 +155,4 @@ func (l *Ledger) collect() {
 	defer l.mu.Unlock()
 	l.pending.merge(fresh)
 	l.bound()
-}
-
-// Mark keeps the rows that a sum from a time on needs, however old they are, such as
-// the minutes around the begin of a quota's period. The function that it returns ends
-// it.
-func (l *Ledger) Mark(t time.Time) (unmark func()) {
-	at := floorTo(t.Unix(), minute)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.marks[at]++
-	return sync.OnceFunc(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.marks[at]--; l.marks[at] == 0 {
-			delete(l.marks, at)
-		}
-	})
 }

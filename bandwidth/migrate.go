@@ -2,6 +2,7 @@ package bandwidth
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"fmt"
 	"strconv"
@@ -15,9 +16,9 @@ import (
 var migrations embed.FS
 
 // migrate takes the steps that the database has not taken. Several gateways may do so
-// at once: one takes them, and the others wait. The caller holds db.mu.
-func (db *DB) migrate(ctx context.Context) error {
-	return db.transact(ctx, db.write, nil, func(tx *Tx) error {
+// at once: one takes them, and the others wait.
+func (db *DB) migrate(ctx context.Context, pool *sql.DB) error {
+	return db.transact(ctx, pool, nil, func(tx *Tx) error {
 		if db.dialect == postgres {
 			const lock = 0x7267617465 // rgate
 			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(?)", lock); err != nil {

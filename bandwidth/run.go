@@ -24,6 +24,7 @@ func (l *Ledger) start() {
 		}
 	})
 	l.running.Go(func() { l.flushLoop(ctx) })
+	l.running.Go(func() { l.pruneLoop(ctx) })
 }
 
 // flushLoop begins after a second: a configuration that is only validated, or fails,
@@ -40,7 +41,6 @@ func (l *Ledger) flushLoop(ctx context.Context) {
 		l.mu.Lock()
 		pause = l.settings.every
 		l.mu.Unlock()
-		l.prune(ctx)
 	}
 }
 

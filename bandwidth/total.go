@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Total returns the bytes of a span of time, from its begin to its end, both cut down
-// to the minute; those included that are not in the database yet. It is exact as far
-// as minutes are kept, and before that at a begin that has a Mark.
+// Total returns the bytes of a span of time, those included that are not in the
+// database yet. The span is cut to whole minutes, those of both ends included. It is
+// exact as far as minutes are kept, and before that at a begin that has a Mark.
 func (l *Ledger) Total(ctx context.Context, f Filter, from, to time.Time) (total Bytes, err error) {
 	begin, end := floorTo(from.Unix(), minute), floorTo(to.Unix(), minute)
 	if to.After(time.Unix(end, 0)) {
-		end += minute // nothing of it is in the future
+		end += minute
 	}
 	err = l.read(ctx, begin, end, false, func(tx *Tx, m memory) error {
 		total = Bytes{}
