@@ -38,12 +38,13 @@ import (
 // The order of rgate's directives among Caddy's own. All of it stands here, since
 // several directives before the same one stack in the order of these calls.
 func init() {
-	// Statistics see what every later directive answers.
-	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
-	// Policies, in the order in which package policy has them.
+	// What endpoints answer is not counted.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_notify", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_bandwidth", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_dashboard", httpcaddyfile.Before, "header")
+	// Statistics see what every later directive answers.
+	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
+	// Policies, in the order in which package policy has them.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_security", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "basic_auth")
