@@ -19,13 +19,14 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dockerupstreams", "gateway", "stats", "traffic"},
+	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
 	"access":    {"policy"},
 	"balance":   {"dockerupstreams", "policy"},
 	"bandwidth": {"policy", "stats"},
 	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
 	"cli":       {"bandwidth", "caddyfile"},
 	"cmd/rgate": {"", "cli"},
+	"dashboard": {"bandwidth", "policy", "stats"},
 	// The demos share what runs Docker's client.
 	"demo/bandwidth":  {"demo/docker"},
 	"demo/chaos":      {"demo/docker"},
@@ -49,7 +50,7 @@ var allowedInTests = map[string][]string{
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dashboard", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
@@ -59,6 +60,7 @@ var pureFiles = map[string][]string{
 	"bandwidth":         {"allocation.go", "calendar.go", "counters.go", "notice.go", "timespan.go", "usageanswer.go", "usagequery.go"},
 	"balance":           {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
+	"dashboard":         {"chart.go", "format.go", "span.go"},
 	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
 	"policy":            {"option.go", "size.go", "suggest.go"},
 	"stats":             {"account.go", "drain.go", "recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"},
@@ -72,6 +74,7 @@ var pureCores = map[string][][]string{
 	"bandwidth":         {{"allocation.go"}, {"calendar.go"}, {"counters.go", "model.go"}, {"timespan.go"}},
 	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
+	"dashboard":         {{"format.go"}, {"chart.go", "format.go", "span.go"}},
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
 	"stats":             {{"account.go", "drain.go", "recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"}},
