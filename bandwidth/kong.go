@@ -102,6 +102,9 @@ func (c *kongCollector) Collect(ch chan<- prometheus.Metric) {
 		reachable = reachable && g.reachable()
 		for _, s := range g.recorder.Snapshot().Series {
 			key := Key{Service: s.Backend, Route: s.Route}
+			if key.Service == stats.NoBackend {
+				key.Service = "" // as Kong has it
+			}
 			one := all[key]
 			if one == nil {
 				one = &kongSeries{codes: make(map[int]uint64)}

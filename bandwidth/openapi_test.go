@@ -95,7 +95,11 @@ func (doc *openAPIDoc) check(s openAPISchema, value any, at string) error {
 	if several, ok := s["type"].([]any); ok {
 		types = several
 	}
-	if s["type"] != nil && !slices.Contains(types, openAPITypeOf(value)) {
+	is := openAPITypeOf(value)
+	if is == "integer" && slices.Contains(types, "number") {
+		is = "number"
+	}
+	if s["type"] != nil && !slices.Contains(types, is) {
 		return fmt.Errorf("%s: %v is no %v", at, value, types)
 	}
 	if enum, ok := s["enum"].([]any); ok && !slices.Contains(enum, value) {

@@ -67,11 +67,21 @@ func restServer() (*restAPI, *restLedger) {
 	scraped := usageNow
 	return &restAPI{
 		base: "/metrics/bandwidth_used", accounts: l, logger: zap.NewNop(), now: func() time.Time { return usageNow },
-		quotas: func() []any { return []any{map[string]any{"service": "payment"}} },
+		quotas: func() []any { return restQuotas },
 		sources: func() []SourceStatus {
 			return []SourceStatus{{Name: "kong-eu", URL: "http://kong/metrics", Status: sourceUp, LastScrape: &scraped, Series: 4}, {Name: "b", URL: "http://b/", Status: sourceDown, Error: "refused"}}
 		},
 	}, l
+}
+
+// restQuotas are two: one just begun, and one that has gone through everything.
+var restQuotas = []any{
+	QuotaState{Name: "payment", Level: "backend", Service: "payment", Direction: "egress", Allocated: 10, AtLimit: "notify", State: QuotaOK, Thresholds: []ThresholdState{}},
+	QuotaState{
+		Name: "api", Level: "group", Group: "/api", Consumer: "alice", Direction: "total", Allocated: 10, Used: 11, Share: 110.5, AtLimit: "block", State: QuotaBlocked,
+		forecast: forecast{AtEnd: new(int64(20)), FullAt: &usageNow}, Period: periodSpan{"month", usageNow, usageNow, "UTC"},
+		Thresholds: []ThresholdState{{Percent: 80, CrossedAt: &usageNow, Deliveries: []DeliveryState{{"mail", "failed", 3, "refused"}}}, {Percent: 90, Deliveries: []DeliveryState{}}},
+	},
 }
 
 func restAsk(t *testing.T, api *restAPI, method, target string, headers ...string) *httptest.ResponseRecorder {
@@ -99,7 +109,6 @@ func TestRESTAnswers(t *testing.T) {
 		{"/total?lookback_duration=5m&consumer=alice&type=egress", `{"from":"2026-03-01T12:29:00+00:00","to":"2026-03-01T12:34:20.500000+00:00","totals":[{"type":"egress","service":null,"route":null,"consumer":"alice","bandwidth_used":6}]}`},
 		{"/total?lookback_duration=0m&consumer=bob&type=egress", `{"from":"2026-03-01T12:34:00+00:00","to":"2026-03-01T12:34:20.500000+00:00","totals":[{"type":"egress","service":null,"route":null,"consumer":"bob","bandwidth_used":null}]}`},
 		{"/names", `{"consumers":[],"gateways":["gw-1"],"routes":["/pay"],"services":["payment"]}`},
-		{"/quotas", `[{"service":"payment"}]`},
 	} {
 		w := restAsk(t, api, "GET", restBase+test.target)
 		if got := strings.TrimSpace(w.Body.String()); w.Code != 200 || got != test.want || w.Header().Get("Content-Type") != "application/json" {

@@ -20,8 +20,9 @@ func sourceTotal(t *testing.T, l *Ledger) Bytes {
 }
 
 // Whatever ends in the meantime, a byte of a source is in the account once.
-func TestSourcesSurvive(t *testing.T) {
-	store := "sqlite://" + filepath.Join(t.TempDir(), "bandwidth.db")
+func TestSourcesSurvive(t *testing.T) { onBothEngines(t, testSourcesSurvive) }
+
+func testSourcesSurvive(t *testing.T, store string) {
 	clock := newTestClock(t, time.Now().UTC().Format(time.RFC3339))
 	kong := newScraperKong(t)
 	turn := func(what string, l *Ledger, want int64) *scraper {
@@ -59,7 +60,9 @@ func TestSourcesSurvive(t *testing.T) {
 	if second.report().Status != sourceStandby {
 		t.Errorf("the other is %s", second.report().Status)
 	}
-	clock.Advance(time.Hour) // the lease has run out
+	if _, err := l.db.Exec(t.Context(), "DELETE FROM leases"); err != nil { // it has run out
+		t.Fatal(err)
+	}
 	second.turn(t.Context(), clock.Now())
 	if _, err := first.scrape(t.Context(), clock.Now()); err != errOvertaken {
 		t.Errorf("the first was not overtaken: %v", err)
@@ -83,8 +86,10 @@ func TestSourcesSurvive(t *testing.T) {
 	}
 }
 
-func TestSourcesRecordAllOrNothing(t *testing.T) {
-	l := newTestLedger(t, newTestClock(t, "2026-03-05T10:00:00Z"))
+func TestSourcesRecordAllOrNothing(t *testing.T) { onBothEngines(t, testSourcesRecord) }
+
+func testSourcesRecord(t *testing.T, store string) {
+	l := newTestLedgerOn(t, store, "test", newTestClock(t, "2026-03-05T10:00:00Z"))
 	since := time.Unix(100, 0)
 	m, number, err := l.recall(t.Context(), "kong", since)
 	if err != nil || number != 0 || m.since != 100 || m.scraped != 0 {

@@ -187,11 +187,15 @@ bandwidth:
   sources: [{name: itself, url: "http://localhost:$ADMIN/metrics", interval: 1s}]
 quota: {egress: 1GB, period: month}
 routes:
+  - {path_prefix: /full, backend: full}
   - path_prefix: /api
     backend: a
     cache: {ttl: 1m}
     rate_limit: {requests: 3, window: 1h}
 backends:
+  - name: full
+    match_labels: {app_name: $APP}
+    quota: {egress: 1B, period: month, at_limit: block}
   - name: a
     match_labels: {app_name: $APP}
     circuit_breaker: {failures: 5}
@@ -209,6 +213,7 @@ func TestGrafanaDashboard(t *testing.T) {
 		g.get(t, "/api/x")
 	}
 	g.get(t, "/nothing")
+	eventually(t, "a quota refuses", func() bool { return g.get(t, "/full/plain").status >= 400 })
 	eventually(t, "the source is up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 1 })
 	files, err := filepath.Glob("../contrib/grafana/*.json")
 	must(t, "looking for dashboards", err)
