@@ -302,6 +302,60 @@ func TestQuotaOfConsumers(t *testing.T) {
 	})
 }
 
+// Quotas of all levels hold, and a reload that raises one lets requests through again.
+func TestQuotasOfAllLevels(t *testing.T) {
+	t.Parallel()
+	config := fmt.Sprintf(`
+bandwidth: {path: /usage, flush_interval: 1s, store: "sqlite://$DIR/bandwidth.db"}
+quota: {total: 1GB, period: 30d}
+groups:
+  - path_prefix: /api
+    quota: {egress: 100KB, at_limit: block}
+    routes: [{path_prefix: /a, backend: web}, {path_prefix: /b, backend: web, quota: {ingress: 50KB, period: day, at_limit: block}}]
+routes: [{path_prefix: /other, backend: web}, {path_prefix: /free, backend: web, quota: false}]
+backends: [{name: web, dial: [%q], quota: {egress: 10GB, period: week}}]
+admin: localhost:$ADMIN
+`, sizedBackend(t))
+	g := startGateway(t, config)
+	for _, path := range []string{"/api/a?bytes=40000", "/api/b?bytes=50000", "/other?bytes=70000", "/free?bytes=1000"} {
+		if got := g.get(t, path); got.status != http.StatusOK {
+			t.Fatalf("%s: got %d", path, got.status)
+		}
+	}
+	used := func() string {
+		var all []string
+		for _, q := range g.quotas(t) {
+			all = append(all, fmt.Sprintf("%s %s %s %d %s", q.Level, q.Name, q.Direction, q.Used, q.State))
+		}
+		slices.Sort(all)
+		return strings.Join(all, ", ")
+	}
+	await := func(what, want string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s: %s, but %s", what, want, used()), func() bool { return used() == want })
+	}
+	await("at first", "backend web egress 161000 ok, gateway rgate total 161000 ok, group /api egress 90000 ok, route /api/b ingress 0 ok")
+	if got := g.ask(t, "POST", "/api/b", strings.Repeat("x", 50_000)); got.status != http.StatusOK {
+		t.Fatalf("got %d", got.status)
+	}
+	eventually(t, "the route is blocked", func() bool { return g.get(t, "/api/b").status == http.StatusTooManyRequests })
+	if got := g.get(t, "/api/a?bytes=10000").status; got != http.StatusOK {
+		t.Errorf("the route beside it: got %d", got)
+	}
+	eventually(t, "the group is blocked", func() bool { return g.get(t, "/api/a").status == http.StatusTooManyRequests })
+	for _, path := range []string{"/other", "/free"} {
+		if got := g.get(t, path).status; got != http.StatusOK {
+			t.Errorf("%s: got %d", path, got)
+		}
+	}
+	g.write(t, strings.Replace(config, "100KB", "10MB", 1))
+	g.reload(t)
+	eventually(t, "the group is let through", func() bool { return g.get(t, "/api/a").status == http.StatusOK })
+	if got := g.get(t, "/api/b").status; got != http.StatusTooManyRequests {
+		t.Errorf("the route, after a reload: got %d", got)
+	}
+}
+
 func TestQuotaSlowsDown(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, metered(t, "sqlite://$DIR/bandwidth.db", "", "egress: 100KB, at_limit: throttle, throttle_rate: 50KB"))
