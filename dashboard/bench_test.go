@@ -53,14 +53,21 @@ func benchPage(b *testing.B) (d *Dashboard, a ask) {
 }
 
 // BenchmarkPage is to make the page, with the account read from SQLite, in which there
-// is a row for each service and hour.
+// is a row for each service, hour and day: for the first time, and as it refreshes.
 func BenchmarkPage(b *testing.B) {
 	d, a := benchPage(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := d.render(b.Context(), a); err != nil {
-			b.Fatal(err)
-		}
+	for name, first := range map[string]bool{"first": true, "again": false} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if first {
+					d.memory = memory{}
+				}
+				if _, err := d.render(b.Context(), a); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -3,11 +3,8 @@ package dashboard
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/rgate/rgate/bandwidth"
@@ -84,7 +81,6 @@ type percentiles struct{ p50, p95, p99 float64 }
 // merge makes one distribution of several. There is none if it cannot be read, for
 // another version has written it.
 func merge(sketches [][]byte) []byte {
-	sketches = slices.DeleteFunc(sketches, func(b []byte) bool { return len(b) == 0 })
 	if len(sketches) == 1 {
 		return sketches[0]
 	}
@@ -95,7 +91,7 @@ func merge(sketches [][]byte) []byte {
 	return merged
 }
 
-func percentilesOf(sketch ...byte) percentiles {
+func percentilesOf(sketch []byte) percentiles {
 	if len(sketch) > 0 {
 		if q, err := stats.Quantiles(sketch, 0.5, 0.95, 0.99); err == nil {
 			return percentiles{q[0], q[1], q[2]}
@@ -114,48 +110,79 @@ func nothing(a ask, now time.Time, in *time.Location) figures {
 	s, timing := spanOf(a.reach, a.step, now, in), spanOf(a.reach, a.timing, now, in)
 	return figures{
 		span: s, requests: s.nulls(), errors: s.nulls(), services: make(map[string]*sums),
-		timing: timing, p50: timing.nulls(), p95: timing.nulls(), p99: timing.nulls(), overall: percentilesOf(),
+		timing: timing, p50: timing.nulls(), p95: timing.nulls(), p99: timing.nulls(), overall: percentilesOf(nil),
 	}
 }
 
-// collect reads all that the page shows of the account: bytes and requests at the same
-// time.
-func (f *figures) collect(ctx context.Context, from account, a ask) error {
-	q := bandwidth.Query{Filter: a.filter(), From: f.from, To: f.end(), Step: f.step}
-	q.GroupBy = []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}
-	var bytes []bandwidth.Point
-	var reading sync.WaitGroup
-	var err error
-	reading.Go(func() {
-		if f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from); err == nil {
-			bytes, err = from.Usage(ctx, q)
-		}
-	})
-	failed := f.collectRequests(ctx, from, q)
-	reading.Wait()
-	if failed != nil || err != nil {
-		return errors.Join(failed, err)
+// collect reads all that the page shows of the account.
+func (f *figures) collect(ctx context.Context, from account, a ask) (err error) {
+	q := bandwidth.Query{
+		Filter: a.filter(), From: f.from, To: f.end(), Step: f.step,
+		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}, NoSketches: true,
+	}
+	bytes, err := from.Usage(ctx, q)
+	if err != nil {
+		return err
 	}
 	f.weigh(bytes, a)
+	requests, err := from.Requests(ctx, q)
+	if err != nil {
+		return err
+	}
+	f.count(requests)
+	if err := f.timeWindows(ctx, from, a); err != nil {
+		return err
+	}
+	if err := f.timeRoutes(ctx, from, a); err != nil {
+		return err
+	}
+	f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from)
+	return err
+}
+
+// timeWindows reads how long requests took in each window, and in all.
+func (f *figures) timeWindows(ctx context.Context, from account, a ask) error {
+	s := f.timing
+	points, err := from.Requests(ctx, bandwidth.Query{Filter: a.filter(), From: s.from, To: s.end(), Step: s.step})
+	if err != nil {
+		return err
+	}
+	sketches := make([][]byte, 0, s.n)
+	for i := range points {
+		if at := s.index(points[i].Start); at >= 0 {
+			p := percentilesOf(points[i].Sketch)
+			f.p50[at], f.p95[at], f.p99[at] = p.p50, p.p95, p.p99
+			sketches = append(sketches, points[i].Sketch)
+		}
+	}
+	f.overall = percentilesOf(merge(sketches))
 	return nil
 }
 
-// collectRequests reads how requests went: how many there were and how long they took,
-// together if the windows are the same.
-func (f *figures) collectRequests(ctx context.Context, from account, q bandwidth.Query) error {
-	q.NoSketches = f.step != f.timing.step
+// timeRoutes reads how long the requests of the slowest routes took.
+func (f *figures) timeRoutes(ctx context.Context, from account, a ask) error {
+	if len(f.routes) == 0 {
+		return nil
+	}
+	q := bandwidth.Query{
+		Filter: a.filter(), From: f.from, To: f.end(), Step: a.whole,
+		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute},
+	}
+	for _, one := range f.routes {
+		q.Routes = append(q.Routes, one.route)
+	}
 	points, err := from.Requests(ctx, q)
 	if err != nil {
 		return err
 	}
-	f.count(points)
-	if q.NoSketches {
-		q.NoSketches, q.From, q.To, q.Step = false, f.timing.from, f.timing.end(), f.timing.step
-		if points, err = from.Requests(ctx, q); err != nil {
-			return err
-		}
+	sketches := make(map[routeKey][][]byte)
+	for _, p := range points {
+		key := routeKey{p.Service, p.Route}
+		sketches[key] = append(sketches[key], p.Sketch)
 	}
-	f.time(points)
+	for i := range f.routes {
+		f.routes[i].percentiles = percentilesOf(merge(sketches[f.routes[i].routeKey]))
+	}
 	return nil
 }
 
@@ -194,46 +221,6 @@ func orZero(v float64) float64 {
 		return 0
 	}
 	return v
-}
-
-// time finds out how long requests took: in each window, in all, and on the slowest
-// routes.
-func (f *figures) time(points []bandwidth.RequestPoint) {
-	windows := make([][][]byte, f.timing.n)
-	routes := make(map[routeKey][][]byte)
-	for i := range points {
-		p := &points[i]
-		if at := f.timing.index(p.Start); at >= 0 {
-			windows[at] = append(windows[at], p.Sketch)
-		}
-		key := routeKey{p.Service, p.Route}
-		routes[key] = append(routes[key], p.Sketch)
-	}
-	concurrently(len(windows), func(at int) {
-		merged := merge(windows[at])
-		p := percentilesOf(merged...)
-		f.p50[at], f.p95[at], f.p99[at] = p.p50, p.p95, p.p99
-		windows[at] = [][]byte{merged}
-	})
-	f.overall = percentilesOf(merge(slices.Concat(windows...))...)
-	concurrently(len(f.routes), func(i int) {
-		f.routes[i].percentiles = percentilesOf(merge(routes[f.routes[i].routeKey])...)
-	})
-}
-
-// concurrently calls f with each number below n, on as many processors as there are, up
-// to a few.
-func concurrently(n int, f func(i int)) {
-	var workers sync.WaitGroup
-	count := min(runtime.GOMAXPROCS(0), 4)
-	for first := range count {
-		workers.Go(func() {
-			for i := first; i < n; i += count {
-				f(i)
-			}
-		})
-	}
-	workers.Wait()
 }
 
 func (f *figures) service(name string) *sums {

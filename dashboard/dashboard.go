@@ -46,6 +46,7 @@ type Dashboard struct {
 	log     requestLog
 	account func() account // may return nil
 	clock   func() time.Time
+	memory  memory
 	release []func() error
 }
 

@@ -92,7 +92,7 @@ func (d *Dashboard) render(ctx context.Context, a ask) ([]byte, error) {
 	f, problem := nothing(a, now, d.zone), "there is none: configure bandwidth"
 	if from := d.account(); from != nil {
 		problem = ""
-		if err := f.collect(ctx, from, a); err != nil {
+		if err := f.collect(ctx, remembering{from, &d.memory, now}, a); err != nil {
 			d.Logger().Warn("the account cannot be read", zap.Error(err))
 			f, problem = nothing(a, now, d.zone), "its store does not answer"
 		}

@@ -19,6 +19,7 @@ type reach struct {
 	length time.Duration
 	step   time.Duration // of the windows
 	timing time.Duration // of those in which it says how long requests took
+	whole  time.Duration // of those that the times of a route are about
 }
 
 const day = 24 * time.Hour
@@ -26,12 +27,12 @@ const day = 24 * time.Hour
 // reaches are those there are. The length of a window divides an hour, or consists of
 // whole ones or of whole days, so that the store has it.
 var reaches = []reach{
-	{"5m", "5 minutes", 5 * time.Minute, time.Minute, time.Minute},
-	{"1h", "1 hour", time.Hour, time.Minute, time.Minute},
-	{"6h", "6 hours", 6 * time.Hour, 5 * time.Minute, 5 * time.Minute},
-	{"24h", "24 hours", day, 15 * time.Minute, time.Hour},
-	{"7d", "7 days", 7 * day, 2 * time.Hour, 2 * time.Hour},
-	{"30d", "30 days", 30 * day, day, day},
+	{"5m", "5 minutes", 5 * time.Minute, time.Minute, time.Minute, time.Minute},
+	{"1h", "1 hour", time.Hour, time.Minute, time.Minute, time.Minute},
+	{"6h", "6 hours", 6 * time.Hour, 5 * time.Minute, 5 * time.Minute, time.Hour},
+	{"24h", "24 hours", day, 15 * time.Minute, time.Hour, time.Hour},
+	{"7d", "7 days", 7 * day, 2 * time.Hour, 2 * time.Hour, day},
+	{"30d", "30 days", 30 * day, day, day, day},
 }
 
 // spanOf is what a reach means now, in windows of a length: the whole ones, and the

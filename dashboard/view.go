@@ -198,7 +198,7 @@ func tiles(f figures, l live) []tile {
 		healthy += b.Healthy
 	}
 	now := func(q quantity, rows ...[]float64) string { return q.text(f.lately(rows...)) + " lately" }
-	errors := requestCounts.text(float64(f.total.errors)) + " of 400 and above"
+	errors := requestCounts.text(float64(f.total.errors)) + " failed"
 	return []tile{
 		{"Requests", requestCounts.text(float64(f.total.requests)), now(rates, f.requests)},
 		{"Errors", shares.text(f.total.errorShare()), errors},

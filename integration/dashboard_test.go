@@ -75,7 +75,7 @@ func TestDashboard(t *testing.T) {
 		return strings.Contains(page["In the last 5 minutes"], "Requests\n25\n") && strings.Contains(page["Backends"], two.name) &&
 			strings.Contains(page["Quotas"], "60 %")
 	})
-	hasLines(t, page, "In the last 5 minutes", "Errors", "20 %", "5 of 400 and above")
+	hasLines(t, page, "In the last 5 minutes", "Errors", "20 %", "5 failed")
 	hasLines(t, page, "In the last 5 minutes", "Received", "200 B")
 	hasLines(t, page, "Backends", "down", "0 of 0 healthy", "unhealthy", "0", "4", "100 %")
 	hasLines(t, page, "Backends", "healthy", one.name, one.ip+":8080")
