@@ -1,6 +1,7 @@
 package bandwidth
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,7 +18,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(new(Meter))
-	httpcaddyfile.RegisterHandlerDirective("rgate_bandwidth", policy.Directive[Meter])
+	httpcaddyfile.RegisterDirective("rgate_bandwidth", policy.EndpointDirective[Meter])
 }
 
 // Meter keeps account of the bytes of a gateway's requests: by minute, service and
@@ -61,8 +62,9 @@ type Meter struct {
 	// it stands on; outside of one, `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
-	ledger *Ledger
-	key    ledgerKey
+	ledger  *Ledger
+	key     ledgerKey
+	reports reports
 }
 
 // Retention is how long rows of each length are kept. Each is at least as long as the
@@ -117,8 +119,10 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if m.Node == "" {
 		m.key.node = defaultNode(m.Gateway)
 	}
-	m.ledger, err = acquireLedger(m.key, at, m.settings())
-	return err
+	if m.ledger, err = acquireLedger(m.key, at, m.settings()); err != nil {
+		return err
+	}
+	return m.reports.open(ctx, m)
 }
 
 // defaultStore is a file under Caddy's data directory.
@@ -208,6 +212,9 @@ func (m *Meter) Check() error {
 			return err
 		}
 	}
+	if err := checkSources(m.Sources); err != nil {
+		return err
+	}
 	return nil
 }
 
@@ -242,8 +249,9 @@ func (m *Meter) Cleanup() error {
 	if m.ledger == nil {
 		return nil
 	}
+	err := m.reports.close(m)
 	m.ledger = nil
-	return releaseLedger(m.key)
+	return errors.Join(err, releaseLedger(m.key))
 }
 
 // Interface guards

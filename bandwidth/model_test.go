@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// account is what a ledger must come to: a list of all that was added.
-type account []Row
+// modelAccount is what a ledger must come to: a list of all that was added.
+type modelAccount []Row
 
-func (a account) admitted(f Filter) (rows account) {
+func (a modelAccount) admitted(f Filter) (rows modelAccount) {
 	for _, row := range a {
 		if admits(f.Gateways, row.Gateway) && admits(f.Services, row.Service) && admits(f.Routes, row.Route) &&
 			(row.Consumer != "") == (len(f.Consumers) > 0) && admits(f.Consumers, row.Consumer) {
@@ -21,7 +21,7 @@ func (a account) admitted(f Filter) (rows account) {
 	return rows
 }
 
-func (a account) total(f Filter, from, to time.Time) (sum Bytes) {
+func (a modelAccount) total(f Filter, from, to time.Time) (sum Bytes) {
 	for _, row := range a.admitted(f) {
 		if !row.Minute.Before(from) && row.Minute.Before(to) {
 			sum.Add(row.Bytes)
@@ -31,7 +31,7 @@ func (a account) total(f Filter, from, to time.Time) (sum Bytes) {
 }
 
 // usage adds up by service, in windows that begin at multiples of the step.
-func (a account) usage(f Filter, from, to time.Time, step time.Duration) map[string]Bytes {
+func (a modelAccount) usage(f Filter, from, to time.Time, step time.Duration) map[string]Bytes {
 	sums := make(map[string]Bytes)
 	for _, row := range a.admitted(f) {
 		start := row.Minute.Truncate(step) // since the year 1, which began on a Monday
@@ -47,7 +47,7 @@ func (a account) usage(f Filter, from, to time.Time, step time.Duration) map[str
 }
 
 // fill adds random bytes at random times of some days, and writes now and then.
-func fill(t *testing.T, l *Ledger, clock *testClock, random *rand.Rand, days int) (all account) {
+func fill(t *testing.T, l *Ledger, clock *testClock, random *rand.Rand, days int) (all modelAccount) {
 	t.Helper()
 	begin := clock.Now()
 	var minutes []int
@@ -95,7 +95,7 @@ func testLedgerAddsUp(t *testing.T, store string) {
 	}
 }
 
-func checkTotal(t *testing.T, l *Ledger, all account, f Filter, from, to time.Time) {
+func checkTotal(t *testing.T, l *Ledger, all modelAccount, f Filter, from, to time.Time) {
 	t.Helper()
 	got, err := l.Total(t.Context(), f, from, to)
 	if want := all.total(f, from, to); err != nil || got != want {
@@ -103,7 +103,7 @@ func checkTotal(t *testing.T, l *Ledger, all account, f Filter, from, to time.Ti
 	}
 }
 
-func checkUsage(t *testing.T, l *Ledger, all account, from, to time.Time) {
+func checkUsage(t *testing.T, l *Ledger, all modelAccount, from, to time.Time) {
 	t.Helper()
 	for _, step := range []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour} {
 		for _, f := range filters {
