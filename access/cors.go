@@ -220,11 +220,10 @@ func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // allowedOrigin is whom a response to a request of that method may be read by, as
 // Access-Control-Allow-Origin says it. It is empty if nobody may.
 func (p *CORS) allowedOrigin(r *http.Request, method string) string {
-	said := r.Header["Origin"]
-	switch {
-	case p.origins.any && p.allowsMethod(method):
+	if p.origins.any && p.allowsMethod(method) {
 		return "*" // always, so that one response in a cache serves everybody
-	case len(said) == 1 && p.origins.allow(said[0]) && p.allowsMethod(method):
+	}
+	if said := r.Header["Origin"]; len(said) == 1 && p.origins.allow(said[0]) && p.allowsMethod(method) {
 		return said[0]
 	}
 	return ""
@@ -281,34 +280,37 @@ func (p *CORS) allowsHeaders(wanted []string) bool {
 
 // editHeader replaces what the backend says of CORS. The response may be read by the
 // given origin, if there is one.
-func (p *CORS) editHeader(header http.Header, origin string) {
+func (p *CORS) editHeader(header http.Header, origin string, values *cells) {
 	removeCORS(header)
 	if !p.origins.any {
-		addVary(header, "Origin")
+		addVary(header, "Origin", values)
 	}
 	if origin == "" {
 		return
 	}
-	values := []string{origin, "true", p.exposedLine}
-	header["Access-Control-Allow-Origin"] = values[0:1:1]
+	header["Access-Control-Allow-Origin"] = values.of(origin)
 	if p.AllowCredentials {
-		header["Access-Control-Allow-Credentials"] = values[1:2:2]
+		header["Access-Control-Allow-Credentials"] = values.of("true")
 	}
 	if p.exposedLine != "" {
-		header["Access-Control-Expose-Headers"] = values[2:3:3]
+		header["Access-Control-Expose-Headers"] = values.of(p.exposedLine)
 	}
 }
 
 // removeCORS removes all that a response says of CORS. Going through the whole
-// header instead would take longer.
+// header instead would take longer, and so would deleting what is hardly ever there.
 func removeCORS(header http.Header) {
-	fields := len(header)
-	delete(header, "Access-Control-Allow-Origin")
-	delete(header, "Access-Control-Allow-Credentials")
-	delete(header, "Access-Control-Allow-Methods")
-	delete(header, "Access-Control-Allow-Headers")
-	delete(header, "Access-Control-Expose-Headers")
-	if len(header) < fields { // the others mean nothing alone, and are not looked for
+	found := false
+	for _, name := range [...]string{
+		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods",
+		"Access-Control-Allow-Headers", "Access-Control-Expose-Headers",
+	} {
+		if _, ok := header[name]; ok {
+			delete(header, name)
+			found = true
+		}
+	}
+	if found { // the others mean nothing alone, and are not looked for
 		delete(header, "Access-Control-Max-Age")
 		delete(header, "Access-Control-Allow-Private-Network")
 	}
@@ -316,18 +318,18 @@ func removeCORS(header http.Header) {
 
 // addVary says that a response depends on a field of the request, unless it says so
 // already.
-func addVary(header http.Header, field string) {
+func addVary(header http.Header, field string, values *cells) {
 	lines := header["Vary"]
+	if len(lines) == 0 {
+		header["Vary"] = values.of(field)
+		return
+	}
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
 			if name = strings.Trim(name, " \t"); name == "*" || strings.EqualFold(name, field) {
 				return
 			}
 		}
-	}
-	if len(lines) == 0 {
-		header["Vary"] = []string{field} // faster than to append
-		return
 	}
 	header["Vary"] = append(lines[:len(lines):len(lines)], field)
 }

@@ -13,9 +13,24 @@ import (
 // headerEditor has the last word on the header of a response: it is called once all
 // handlers further on have had theirs, the backend included. It may be called again, as
 // after early hints, and must then come to the same. What it puts into the header must
-// be the header's own, for Caddy edits values in place.
+// be the header's own, for Caddy edits values in place: it has cells for that.
 type headerEditor interface {
-	editHeader(header http.Header, about string)
+	editHeader(header http.Header, about string, values *cells)
+}
+
+// cells are for the values of header fields, one for each field. They are made by the
+// dozen, and each is used once.
+type cells []string
+
+// of is the values of a field that has one.
+func (c *cells) of(value string) []string {
+	if len(*c) == 0 {
+		*c = make([]string, 16)
+	}
+	values := (*c)[:1:1]
+	*c = (*c)[1:]
+	values[0] = value
+	return values
 }
 
 // editing returns a response writer whose header the editor edits just before it is
@@ -32,7 +47,7 @@ func editing(w http.ResponseWriter, editor headerEditor, about string) *editingW
 func (w *editingWriter) end() {
 	w.edit()
 	if !w.hijacked { // else whoever has the connection may hold the writer
-		*w = editingWriter{}
+		w.ResponseWriter, w.editor, w.about, w.sent = nil, nil, "", false
 		editingWriters.Put(w)
 	}
 }
@@ -44,6 +59,7 @@ type editingWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	editor   headerEditor
 	about    string
+	cells    cells
 	sent     bool // the header, as far as can be known
 	hijacked bool
 }
@@ -51,7 +67,7 @@ type editingWriter struct {
 // edit edits the header, if it was not sent.
 func (w *editingWriter) edit() {
 	if !w.sent {
-		w.editor.editHeader(w.ResponseWriter.Header(), w.about)
+		w.editor.editHeader(w.ResponseWriter.Header(), w.about, &w.cells)
 		w.sent = true
 	}
 }

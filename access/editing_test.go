@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -85,7 +86,7 @@ func editingRequest(r *http.Request, server *caddyhttp.Server, fields ...string)
 // stamp is an editor that changes the header.
 type stamp struct{}
 
-func (stamp) editHeader(header http.Header, about string) {
+func (stamp) editHeader(header http.Header, about string, _ *cells) {
 	header.Del("X-Backend")
 	header["X-Stamp"] = []string{about}
 }
@@ -193,5 +194,21 @@ func TestHijackedWriterIsNotReused(t *testing.T) {
 	}
 	if ew := <-hijacked; ew.ResponseWriter == nil || !ew.hijacked {
 		t.Error("the writer was given back")
+	}
+}
+
+// Values do not share memory, also with those of earlier requests: Caddy edits them in
+// place, and responses may be on their way for long.
+func TestCellsAreUsedOnce(t *testing.T) {
+	var values cells
+	var all [][]string
+	for i := range 100 {
+		all = append(all, values.of(strconv.Itoa(i)))
+	}
+	for i, one := range all {
+		if len(one) != 1 || cap(one) != 1 || one[0] != strconv.Itoa(i) {
+			t.Fatalf("%d: got %q with room for %d", i, one, cap(one))
+		}
+		one[0] = "edited"
 	}
 }

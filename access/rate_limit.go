@@ -290,10 +290,7 @@ func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	d := p.decide(r)
-	if !p.HideHeaders {
-		tell(w.Header(), &d, p.textOf(d.limit))
-	}
+	d := p.decide(w, r)
 	if d.admitted {
 		return next.ServeHTTP(w, r)
 	}
@@ -306,9 +303,27 @@ func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 
 var errLimited = errors.New("above the rate limit")
 
-func (p *RateLimit) decide(r *http.Request) decision {
-	cost := p.costOf(r)
+// decide decides about a request, and says so in the header of its response.
+func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) {
 	key := p.hash(r, p.local.hasher, &p.spaces)
+	p.local.fetch(key, p.limits...)
+	if p.HideHeaders {
+		return p.count(r, key)
+	}
+	header := w.Header()
+	if header[headerRemaining] != nil { // another policy has been faster
+		d = p.count(r, key)
+		tell(header, &d, p.textOf(d.limit))
+		return d
+	}
+	told := announce(header) // while the processor loads what is known of the key
+	d = p.count(r, key)
+	told.fill(&d, p.textOf(d.limit))
+	return d
+}
+
+func (p *RateLimit) count(r *http.Request, key uint64) decision {
+	cost := p.costOf(r)
 	if p.redis == nil {
 		return p.local.take(uptime(), key, cost, p.limits...)
 	}

@@ -228,7 +228,10 @@ func TestRateLimitIdentity(t *testing.T) {
 		return limit - remaining
 	}
 	load := func(ctx caddy.Context, scope, options string) *RateLimit {
-		return rateLoad[*RateLimit](t, policy.WithScope(ctx, scope), "rgate_rate_limit", options)
+		if level, name, ok := strings.Cut(scope, " "); ok {
+			ctx = policy.WithStandpoint(ctx, policy.Standpoint{Level: level, Name: name})
+		}
+		return rateLoad[*RateLimit](t, ctx, "rgate_rate_limit", options)
 	}
 	first, stop := caddy.NewContext(caddy.Context{Context: context.Background()})
 	a, b, c := load(first, "", plain), load(first, "", plain), load(first, "", other)

@@ -144,8 +144,8 @@ func tellIDs(r *http.Request, id, trace string) {
 }
 
 // editHeader tells the client the ID.
-func (p *RequestID) editHeader(header http.Header, id string) {
-	header[p.field] = []string{id}
+func (p *RequestID) editHeader(header http.Header, id string, values *cells) {
+	header[p.field] = values.of(id)
 }
 
 // Interface guards

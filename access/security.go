@@ -225,14 +225,13 @@ func cameOverTLS(r *http.Request) bool {
 }
 
 // editHeader adds and removes fields of a response.
-func (f *securityFields) editHeader(header http.Header, _ string) {
+func (f *securityFields) editHeader(header http.Header, _ string, values *cells) {
 	for _, name := range f.removed {
 		delete(header, name)
 	}
-	values := slices.Clone(f.values)
 	for i, name := range f.names {
 		if len(header[name]) == 0 {
-			header[name] = values[i : i+1 : i+1]
+			header[name] = values.of(f.values[i])
 		}
 	}
 }

@@ -38,6 +38,7 @@ type limiter struct {
 	keys   atomic.Int64
 	driven atomic.Uint64 // keys driven out before their time
 	shards []shard
+	views  []view // of the shards
 	mask   uint64
 	roomy  int // slots of a shard that has its share of the keys
 }
@@ -46,10 +47,23 @@ type limiter struct {
 func newLimiter(maxKeys int) *limiter {
 	maxKeys = max(maxKeys, minMaxKeys)
 	shards := 1 << (bits.Len(uint(min(maxKeys/keysPerShard, maxShards)|1)) - 1)
-	return &limiter{
+	l := &limiter{
 		hasher: newHasher(), max: int64(maxKeys),
-		shards: make([]shard, shards), mask: uint64(shards - 1),
+		shards: make([]shard, shards), views: make([]view, shards), mask: uint64(shards - 1),
 		roomy: maxKeys / shards * 3 / 2,
+	}
+	for i := range l.shards {
+		l.shards[i].view = &l.views[i]
+	}
+	return l
+}
+
+// fetch has the processor load what take is going to look at, which in a large table is
+// in none of its caches. Whoever has something else to do in the meantime calls it first.
+func (l *limiter) fetch(key uint64, limits ...limit) {
+	v := &l.views[key&l.mask]
+	for i := range limits {
+		v.fetch(slotKey(key, limits[i]))
 	}
 }
 
@@ -128,6 +142,7 @@ func (l *limiter) makeRoom(s *shard, now time.Duration) {
 	}
 	if s.keys+1 > len(s.slots)/4*3 {
 		l.keys.Add(int64(-s.rebuild(now, l.roomy)))
+		s.view.set(s.slots)
 	}
 }
 
@@ -139,7 +154,29 @@ type shard struct {
 	keys  int
 	hand  int // where sweep goes on
 
-	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]slot{}) - 2*unsafe.Sizeof(0)]byte // a cache line each
+	view *view
+
+	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]slot{}) - 3*unsafe.Sizeof(0)]byte // a cache line each
+}
+
+// view is where the slots of a shard are, for those who do not have its lock. It does not
+// share a cache line with that, which is written to all the time.
+type view struct {
+	first atomic.Pointer[slot]
+	size  atomic.Int64
+}
+
+// fetch is for a key what that of the limiter is. While the slots are replaced, it may
+// load what nobody needs.
+func (v *view) fetch(id uint64) {
+	if first, size := v.first.Load(), v.size.Load(); first != nil {
+		prefetch(uintptr(unsafe.Pointer(first)) + uintptr(home(id, int(size)))*unsafe.Sizeof(slot{}))
+	}
+}
+
+func (v *view) set(slots []slot) {
+	v.first.Store(&slots[0])
+	v.size.Store(int64(len(slots)))
 }
 
 // slot is a counter in a table. It is empty if its time is 0.

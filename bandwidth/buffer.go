@@ -3,6 +3,8 @@ package bandwidth
 import (
 	"maps"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/rgate/rgate/stats"
 )
@@ -27,6 +29,40 @@ func floorTo(at, unit int64) int64 {
 type seriesKey struct {
 	gateway string
 	Key
+}
+
+// maxName is the length of a name in bytes: the index of PostgreSQL takes four of
+// them, and no more.
+const maxName = 500
+
+// cleanKey makes names such that every database takes them: one that it refuses would
+// keep all others out.
+func cleanKey(gateway string, key Key) seriesKey {
+	return seriesKey{cleanName(gateway), Key{cleanName(key.Service), cleanName(key.Route), cleanName(key.Consumer)}}
+}
+
+func cleanName(name string) string {
+	if len(name) > maxName {
+		name = name[:maxName]
+	}
+	if utf8.ValidString(name) && strings.IndexByte(name, 0) < 0 {
+		return name
+	}
+	name = strings.ReplaceAll(name, "\x00", "\uFFFD")
+	return strings.ToValidUTF8(name, "")
+}
+
+// maxSample is more than can be served in a minute. Sums of such numbers do not
+// overflow for as long as there are databases.
+const maxSample = 1 << 50
+
+func (b Bytes) sane() bool {
+	for _, n := range []int64{b.Ingress, b.Egress, b.IngressHeaders, b.EgressHeaders} {
+		if n < 0 || n > maxSample {
+			return false
+		}
+	}
+	return true
 }
 
 // rowKey is what rows are told apart by.

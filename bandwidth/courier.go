@@ -24,6 +24,7 @@ type courier struct {
 	mu       sync.Mutex
 	settings []*channels       // of configurations, the newest last; guarded by mu.
 	reopen   bool              // what has failed is to be tried once more; guarded by mu.
+	hurry    bool              // and what waits, at once; guarded by mu.
 	problems map[string]string // with the last deliveries, by channel; guarded by mu.
 	forgot   time.Time         // when old messages were deleted; the loop's alone
 
@@ -115,7 +116,7 @@ func (c *courier) join(settings *channels) (leave func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.settings); n == 0 || !reflect.DeepEqual(c.settings[n-1], settings) {
-		c.reopen = true // somebody may have mended what was wrong
+		c.reopen, c.hurry = true, n > 0 // somebody may have mended what was wrong
 	}
 	c.settings = append(c.settings, settings)
 	nudge(c.wake)
@@ -230,10 +231,10 @@ func (c *courier) isEnding() bool {
 // day.
 func (c *courier) tidy(ctx context.Context, db *DB, now time.Time) error {
 	c.mu.Lock()
-	again := c.reopen
+	again, hurry := c.reopen, c.hurry
 	c.mu.Unlock()
 	if again {
-		if err := reopen(ctx, db, now, now.Add(-giveUpAfter)); err != nil {
+		if err := reopen(ctx, db, now, now.Add(-giveUpAfter), hurry); err != nil {
 			return err
 		}
 		c.mu.Lock()

@@ -209,6 +209,27 @@ func TestPermanentFailures(t *testing.T) {
 	})
 }
 
+// New settings are tried at once.
+func TestNewSettingsAreTriedAtOnce(t *testing.T) {
+	eachStore(t, func(t *testing.T, f *quotaFleet) {
+		gone, server := mailtest.Start(t), mailtest.Start(t)
+		gone.Stop()
+		g := f.gateway("gw-1")
+		g.quota("web", &Quota{Egress: 100_000})
+		leave := g.notify(&Notify{SMTP: mailOptions(gone)})
+		g.sends("web", 80_000)
+		for range 10 {
+			g.turn()
+			f.clock.Advance(10 * time.Minute)
+		}
+		g.turn()
+		g.notify(&Notify{SMTP: mailOptions(server)})
+		leave()
+		g.turn()
+		mustHaveMail(t, "with another server", server, at80)
+	})
+}
+
 // A mail and a webhook are delivered each by itself.
 func TestChannelsAreSeparate(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {

@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
-	_ "modernc.org/sqlite" // the engine
+	sqlitedriver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // DB is the database of a ledger. It is opened, and its schema brought up to date,
@@ -71,7 +72,11 @@ func (db *DB) open(ctx context.Context) (*pools, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.migrate(ctx, p.write); err != nil {
+	err = db.migrate(ctx, p.write)
+	for isBusy(err) && wait(ctx, 20*time.Millisecond) {
+		err = db.migrate(ctx, p.write)
+	}
+	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	if db.dialect == sqlite {
@@ -111,6 +116,13 @@ func (db *DB) connect() (*pools, error) {
 	return &pools{write: write, read: read}, nil
 }
 
+// isBusy reports whether two have opened a new SQLite at once, the one of which that
+// comes second is not made to wait.
+func isBusy(err error) bool {
+	var of *sqlitedriver.Error
+	return errors.As(err, &of) && of.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
 func (p *pools) close() error {
 	if p.read == p.write {
 		return p.write.Close()
@@ -118,21 +130,22 @@ func (p *pools) close() error {
 	return errors.Join(p.read.Close(), p.write.Close())
 }
 
-// reopen lets go of a file of SQLite that is not at its place any more: what is
+// letGo lets go of a file of SQLite that is not at its place any more: what is
 // written to it is lost. The next one who needs the database opens it anew.
-func (db *DB) reopen() {
+func (db *DB) letGo() (gone bool) {
 	p := db.opened.Load()
 	if p == nil || db.dialect != sqlite {
-		return
+		return false
 	}
 	if now, err := os.Stat(db.path); err == nil && os.SameFile(now, p.file) {
-		return
+		return false
 	}
 	db.opening <- struct{}{} // the next file must not be there before the connections are gone
 	defer func() { <-db.opening }()
 	if db.opened.CompareAndSwap(p, nil) {
 		_ = p.close() // of a file that is gone
 	}
+	return true
 }
 
 // Close closes the connections.

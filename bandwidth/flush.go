@@ -17,13 +17,18 @@ const (
 func (l *Ledger) flush(ctx context.Context) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
-	l.db.reopen()
+	if l.db.letGo() {
+		clear(l.ids) // they were those of the file
+	}
 	var err error
 	for more := true; more && err == nil; {
 		more, err = l.flushBatch(ctx)
 	}
 	if err == nil {
 		err = l.writeMarks(ctx)
+	}
+	if err != nil {
+		clear(l.ids) // it may be another database when it is back
 	}
 	l.report(err)
 	l.mu.Lock()
@@ -56,7 +61,6 @@ func (l *Ledger) flushBatch(ctx context.Context) (more bool, err error) {
 		return false, l.db.QueryRow(ctx, "SELECT 1").Scan(&one)
 	}
 	if err := l.write(ctx, b, seq); err != nil {
-		clear(l.ids) // it may be another database when it is back
 		return false, err
 	}
 	l.mu.Lock()

@@ -96,13 +96,16 @@ func (l *Ledger) Node() string { return l.node }
 func (l *Ledger) DB() *DB { return l.db }
 
 // Add adds bytes to the current minute that somebody else counted, such as another
-// gateway that tells about them. The gateway names who.
+// gateway that tells about them. The gateway names who. Bytes that nobody can have
+// served in a minute are left out: negative numbers, and more than a petabyte.
 func (l *Ledger) Add(gateway string, samples map[Key]Bytes) {
 	at := floorTo(l.now().Unix(), minute)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, n := range samples {
-		l.pending.addBytes(rowKey{at, seriesKey{gateway, key}}, n)
+		if n.sane() {
+			l.pending.addBytes(rowKey{at, cleanKey(gateway, key)}, n)
+		}
 	}
 	l.bound()
 }
@@ -138,7 +141,7 @@ func (l *Ledger) collect() {
 	at := floorTo(l.now().Add(-500*time.Millisecond).Unix(), minute)
 	fresh := newBatch()
 	l.meter.Drain(func(one stats.Interval) {
-		key := rowKey{at, seriesKey{l.node, Key{Service: one.Backend, Route: one.Route, Consumer: one.Consumer}}}
+		key := rowKey{at, cleanKey(l.node, Key{Service: one.Backend, Route: one.Route, Consumer: one.Consumer})}
 		fresh.addBytes(key, Bytes{
 			Ingress: int64(one.Traffic.IngressBody), Egress: int64(one.Traffic.EgressBody),
 			IngressHeaders: int64(one.Traffic.IngressHeader), EgressHeaders: int64(one.Traffic.EgressHeader),

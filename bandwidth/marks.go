@@ -59,6 +59,8 @@ func (l *Ledger) writeMarks(ctx context.Context) error {
 	l.marksDue = now.Add(markInterval)
 	l.mu.Unlock()
 
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
 	err := l.db.Tx(ctx, func(tx *Tx) error {
 		for _, at := range marks {
 			if _, err := tx.Exec(ctx, `INSERT INTO marks (at, seen) VALUES (?, ?)

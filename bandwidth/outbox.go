@@ -232,10 +232,14 @@ func (l *letter) settle(ctx context.Context, db *DB, holder, state, problem stri
 	return err
 }
 
-// reopen has messages tried again that could not be delivered.
-func reopen(ctx context.Context, db *DB, now, since time.Time) error {
-	_, err := db.Exec(ctx, "UPDATE outbox SET state = ?, next_at = ? WHERE state = ? AND created_at >= ?",
-		deliveryPending, now.Unix(), deliveryFailed, since.Unix())
+// reopen has messages tried again that could not be delivered, and at once also those
+// that wait, if it is to hurry.
+func reopen(ctx context.Context, db *DB, now, since time.Time, hurry bool) error {
+	condition, args := "state = ?", []any{deliveryPending, now.Unix(), since.Unix(), deliveryFailed}
+	if hurry {
+		condition, args = "state IN (?, ?)", append(args, deliveryPending)
+	}
+	_, err := db.Exec(ctx, "UPDATE outbox SET state = ?, next_at = ? WHERE created_at >= ? AND "+condition, args...)
 	return err
 }
 

@@ -2,7 +2,6 @@ package bandwidth
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,13 +22,9 @@ type quotaFleet struct {
 
 // eachStore runs a test on each engine.
 func eachStore(t *testing.T, test func(*testing.T, *quotaFleet)) {
-	for name, open := range map[string]func(*testing.T) string{
-		"sqlite": func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "bandwidth.db") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			test(t, &quotaFleet{t, newTestClock(t, "2026-11-20T12:00:30Z"), open(t)})
-		})
-	}
+	onBothEngines(t, func(t *testing.T, store string) {
+		test(t, &quotaFleet{t, newTestClock(t, "2026-11-20T12:00:30Z"), store})
+	})
 }
 
 // quotaGateway is a gateway that does something only when it is told to.

@@ -3,6 +3,8 @@ package bandwidth
 import (
 	"context"
 	"time"
+
+	"github.com/rgate/rgate/stats"
 )
 
 // totals reads the account of a period once for all quotas that have it.
@@ -45,7 +47,7 @@ func (t *totals) usage(ctx context.Context, q *terms, start, end time.Time) (map
 		bytes[name] = Bytes{}
 	}
 	for key, b := range all {
-		if q.covers(key) {
+		if q.covers(key) && key.Consumer != stats.Other { // who is too many to be told apart has no account
 			sum := bytes[key.Consumer]
 			sum.Add(b)
 			bytes[key.Consumer] = sum

@@ -374,3 +374,53 @@ backends: [{name: web, dial: [`+strings.Join(servers, ", ")+`], retry_budget: {r
 		t.Errorf("200 requests became %d attempts, want at most a fifth more", n)
 	}
 }
+
+// An open breaker stays open over reloads that follow each other without a request in
+// between: no handler has looked for the state since, and it is kept all the same.
+func TestOpenBreakerOutlivesIdleReloads(t *testing.T) {
+	t.Parallel()
+	var seen atomic.Int64
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		seen.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	t.Cleanup(backend.Close)
+	config := func(n int) string {
+		return fmt.Sprintf(`admin: localhost:$ADMIN
+default_response: {status_code: 410, body: version %d}
+routes: [{path_prefix: /web, backend: web}, {path_prefix: /each, backend: each}, {path_prefix: /%d, backend: web}]
+backends:
+  - {name: web, dial: [%[3]q], circuit_breaker: {recovery: 1h}}
+  - {name: each, dial: [%[3]q], circuit_breaker: {recovery: 1h, per_container: true}}
+`, n, n, backend.Listener.Addr())
+	}
+	g := startGateway(t, config(0))
+	for range 5 {
+		wantAnswer(t, "a failure", g.get(t, "/web"), 500)
+		wantAnswer(t, "a failure", g.get(t, "/each"), 500)
+	}
+	for n := 1; n <= 5; n++ {
+		g.write(t, config(n))
+		g.reload(t)
+		g.awaitVersion(t, n)
+	}
+	if got := g.metric(t, "rgate_circuit_breaker_state", "backend", "web"); got != breakerOpen {
+		t.Errorf("the metric is %v", got)
+	}
+	if got := g.metric(t, "rgate_circuit_breaker_open_containers", "backend", "each"); got != 1 {
+		t.Errorf("%v containers are open", got)
+	}
+	if got := g.metric(t, "rgate_circuit_breaker_transitions_total", "backend", "web", "state", "open"); got != 1 {
+		t.Errorf("it was opened %v times", got)
+	}
+	services, err := do(g.client, mustRequest(t, g.adminURL("/rgate/gateway/services")))
+	must(t, "asking for services", err)
+	if !strings.Contains(services.body, `"state":"open","retry_after_seconds":`) || !strings.Contains(services.body, backend.Listener.Addr().String()+`":"open"`) {
+		t.Errorf("operators are not told: %s", services.body)
+	}
+	wantAnswer(t, "after the reloads", g.get(t, "/web"), 503)
+	wantAnswer(t, "after the reloads, per container", g.get(t, "/each"), 503)
+	if got := seen.Load(); got != 10 {
+		t.Errorf("the backend has seen %d requests, want 10", got)
+	}
+}

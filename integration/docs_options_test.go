@@ -17,6 +17,7 @@ import (
 	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
@@ -53,6 +54,12 @@ var optionsOf = map[string]reflect.Type{
 	"access.Limit":              reflect.TypeFor[access.Limit](),
 	"access.Throttle":           reflect.TypeFor[access.Throttle](),
 	"access.JWT":                reflect.TypeFor[access.JWT](),
+	"bandwidth.Quota":           reflect.TypeFor[bandwidth.Quota](),
+	"bandwidth.QuotaConsumer":   reflect.TypeFor[bandwidth.QuotaConsumer](),
+	"bandwidth.Notify":          reflect.TypeFor[bandwidth.Notify](),
+	"bandwidth.SMTP":            reflect.TypeFor[bandwidth.SMTP](),
+	"bandwidth.Webhook":         reflect.TypeFor[bandwidth.Webhook](),
+	"dashboard.Dashboard":       reflect.TypeFor[dashboard.Dashboard](),
 	"balance.RingHash":          reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":           reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":        reflect.TypeFor[rgateway.Operations](),

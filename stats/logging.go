@@ -20,16 +20,16 @@ type LogDetails interface {
 const LogDetailsVar = "rgate.exchange"
 
 // logRequest takes a request down that has just come.
-func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64) {
+func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64, at time.Time) {
 	e := s.entryOf(r)
 	e.Time, e.Size = time.Now(), r.ContentLength
-	return log.begin(&e)
+	return log.begin(&e), e.Time
 }
 
-// logAnswer takes down how a request was answered.
-func (s *Series) logAnswer(log *RequestLog, id uint64, w *writer, r *http.Request, status int, took time.Duration) {
+// logAnswer takes down how a request that came at some time was answered.
+func (s *Series) logAnswer(log *RequestLog, id uint64, came time.Time, w *writer, r *http.Request, status int, took time.Duration) {
 	e := s.entryOf(r)
-	e.ID, e.Time, e.Took = id, time.Now(), took
+	e.ID, e.Time, e.Took = id, came.Add(took), took // cheaper than to ask the clock again
 	e.Status, e.Size = status, w.written
 	if status == 0 {
 		e.Status = http.StatusOK

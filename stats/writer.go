@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -30,8 +31,9 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	returned := false
 	log := s.rec.log.Load()
 	var id uint64
+	var came time.Time
 	if log != nil {
-		id = s.logRequest(log, r)
+		id, came = s.logRequest(log, r)
 	}
 
 	defer func() {
@@ -51,8 +53,11 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		traffic := ww.settle(status, returned)
 		now := s.rec.now()
 		s.end(ww.lane, now, status, now-start, traffic)
+		if ww.account != nil {
+			ww.account.add(traffic) // a part never comes before the whole
+		}
 		if log != nil {
-			s.logAnswer(log, id, ww, r, status, now-start)
+			s.logAnswer(log, id, came, ww, r, status, now-start)
 		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still
@@ -151,9 +156,6 @@ func (w *writer) settle(status int, returned bool) (t Traffic) {
 	if returned || w.status != 0 {
 		t.EgressHeader = uint64(answerSize(status) + w.answerFields(status, returned))
 	}
-	if w.account != nil {
-		w.account.add(t)
-	}
 	return t
 }
 
@@ -176,7 +178,7 @@ func (w *writer) surface() {
 	// Who hijacks a connection may write the header by hand; then it flows.
 	t := w.settle(w.status, w.status != 0)
 	w.surfaced = true
-	w.stripe.flow(t)
+	w.flow.add(t)
 }
 
 // sent counts bytes of the body.

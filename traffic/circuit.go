@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,10 +31,13 @@ type circuit struct {
 
 	troubled atomic.Int32 // how many containers' breakers are not closed
 
-	mu         sync.Mutex
-	containers map[string]*breaker // by address, in place of whole. Guarded by mu.
-	pruneAt    int                 // how many of them are too many. Guarded by mu.
-	gone       [3]uint64           // what those that were forgotten had entered. Guarded by mu.
+	// The breakers of containers, by address, in place of whole. The map is never
+	// changed, only replaced.
+	containers atomic.Pointer[map[string]*breaker]
+
+	mu      sync.Mutex // held to replace containers
+	pruneAt int        // how many of them are too many. Guarded by mu.
+	gone    [3]uint64  // what those that were forgotten had entered. Guarded by mu.
 }
 
 // Destruct implements caddy.Destructor.
@@ -88,7 +92,8 @@ func (c *circuit) matters() (yes bool) {
 }
 
 func newCircuit(key circuitKey) *circuit {
-	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, sinceStart), containers: make(map[string]*breaker), pruneAt: 64}
+	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, sinceStart), pruneAt: 64}
+	c.containers.Store(new(map[string]*breaker))
 	c.end = policy.Publish("circuit_breaker", policy.Place{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })
 	return c
 }
@@ -103,16 +108,23 @@ func (c *circuit) label() string {
 
 // of returns the breaker of a container.
 func (c *circuit) of(address string) *breaker {
+	if b := (*c.containers.Load())[address]; b != nil {
+		return b
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := c.containers[address]
-	if b == nil {
-		if len(c.containers) >= c.pruneAt {
-			c.prune()
-		}
-		b = newBreaker(c.breakerOptions, sinceStart)
-		c.containers[address] = b
+	containers := *c.containers.Load()
+	if b := containers[address]; b != nil {
+		return b
 	}
+	if len(containers) >= c.pruneAt {
+		containers = c.pruned(containers)
+	} else if containers = maps.Clone(containers); containers == nil {
+		containers = make(map[string]*breaker)
+	}
+	b := newBreaker(c.breakerOptions, sinceStart)
+	containers[address] = b
+	c.containers.Store(&containers)
 	return b
 }
 
@@ -127,18 +139,21 @@ func (c *circuit) note(change change) {
 	}
 }
 
-// prune forgets containers that nothing is wrong with, of which many will be gone.
-// It must be called with mu held.
-func (c *circuit) prune() {
-	for address, b := range c.containers {
-		if stateIn(b.phase.Load()) == circuitClosed && b.run.Load() == 0 {
-			delete(c.containers, address)
-			for s := range c.gone {
-				c.gone[s] += b.entered[s].Load()
-			}
+// pruned is the containers without those that nothing is wrong with, of which many
+// will be gone. It must be called with mu held.
+func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
+	kept := make(map[string]*breaker)
+	for address, b := range containers {
+		if stateIn(b.phase.Load()) != circuitClosed || b.run.Load() != 0 {
+			kept[address] = b
+			continue
+		}
+		for s := range c.gone {
+			c.gone[s] += b.entered[s].Load()
 		}
 	}
-	c.pruneAt = 2*len(c.containers) + 64
+	c.pruneAt = 2*len(kept) + 64
+	return kept
 }
 
 // circuitReport is what operators are shown of a circuit breaker.
@@ -171,9 +186,7 @@ func (c *circuit) report() circuitReport {
 // each calls f with every breaker that there is.
 func (c *circuit) each(f func(address string, b *breaker)) {
 	f("", c.whole)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for address, b := range c.containers {
+	for address, b := range *c.containers.Load() {
 		f(address, b)
 	}
 }

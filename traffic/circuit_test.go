@@ -115,7 +115,7 @@ func TestBreakerPerContainer(t *testing.T) {
 	for i := range 1000 {
 		visit(fmt.Sprint(i), 200, nil)
 	}
-	if n := len(c.containers); n > 70 {
+	if n := len(*c.containers.Load()); n > 70 {
 		t.Errorf("%d containers are remembered", n)
 	}
 }

@@ -208,10 +208,14 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	c := p.circuitAt(policy.PlaceOf(r))
+	exchange, place := policy.ExchangeOf(r), policy.Place{}
+	if exchange != nil {
+		place = exchange.Place()
+	}
+	c := p.circuitAt(place)
 	if c.perContainer {
-		if exchange, ok := policy.ExchangeOf(r).(policy.GuardedExchange); ok {
-			return p.serveGuarded(c, exchange, w, r, next)
+		if guarded, ok := exchange.(policy.GuardedExchange); ok {
+			return p.serveGuarded(c, guarded, w, r, next)
 		}
 	}
 	pass := c.whole.begin()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -30,18 +31,27 @@ type circuitGuard struct {
 
 // serveGuarded calls the next handler, with a breaker around each container.
 func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	guard := &circuitGuard{policy: p, circuit: c, upload: watchBody(r)}
+	guard := circuitGuards.Get().(*circuitGuard)
+	guard.policy, guard.circuit, guard.upload = p, c, watchBody(r)
 	before := exchange.Guard(guard)
+	returned := false
 	defer func() {
 		exchange.Guard(before)
 		guard.leave(unknown) // it was chosen, and nothing was heard of it
+		if returned {        // else a goroutine that outlives a panic may still ask it
+			*guard = circuitGuard{}
+			circuitGuards.Put(guard)
+		}
 	}()
 	err := next.ServeHTTP(w, r)
+	returned = true
 	if err != nil && guard.refused && !guard.entered && isNoUpstream(err) {
 		return p.refuse(w, r, guard.wait)
 	}
 	return err
 }
+
+var circuitGuards = sync.Pool{New: func() any { return new(circuitGuard) }}
 
 // Admits implements policy.Guard.
 func (g *circuitGuard) Admits(address string) bool {

@@ -16,8 +16,7 @@ import (
 // stream keeps nobody waiting. A panic gives the ticket back and goes on.
 func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	ww := circuitWriters.Get().(*circuitWriter)
-	*ww = circuitWriter{policy: p, circuit: c, ticket: ticket}
-	ww.ResponseWriter = w
+	ww.ResponseWriter, ww.policy, ww.circuit, ww.ticket = w, p, c, ticket
 	upload := watchBody(r)
 	returned := false
 	defer func() {
@@ -31,7 +30,7 @@ func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter,
 		// A hijacked connection, or a goroutine that outlives a panic, may still hold
 		// the writer.
 		if returned && !ww.hijacked {
-			*ww = circuitWriter{}
+			ww.ResponseWriter, ww.policy, ww.circuit, ww.decided = nil, nil, nil, false
 			circuitWriters.Put(ww)
 		}
 	}()

@@ -1,0 +1,49 @@
+package access
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// Whatever is told, it is told in decimal, and the fields do not share what they point
+// to: Caddy edits their values in place.
+func TestFieldsTellNumbers(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	numbers := []int64{0, 1, 9, 10, 99, 100, 101, 999, 1000, 9_999_999, 10_000_000, 31_622_400, 99_999_999, 100_000_000, 999_999_999, 1_000_000_000}
+	for range 1000 {
+		numbers = append(numbers, random.Int64N(int64(math.Pow10(random.IntN(10)))))
+	}
+	for i, remaining := range numbers {
+		reset := min(numbers[len(numbers)-1-i], int64(maxWindow/time.Second))
+		if i < 256 { // every pair of the first
+			remaining, reset = numbers[i%16], min(numbers[i/16], int64(maxWindow/time.Second))
+		}
+		header := make(http.Header)
+		tell(header, &decision{admitted: true, remaining: remaining, after: time.Duration(reset) * time.Second}, "5")
+		got := [3]string{header.Get(headerLimit), header.Get(headerRemaining), header.Get(headerReset)}
+		if want := [3]string{"5", strconv.FormatInt(remaining, 10), strconv.FormatInt(reset, 10)}; got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		for name, values := range header {
+			if cap(values) != 1 {
+				t.Fatalf("%s has room for %d values", name, cap(values))
+			}
+		}
+	}
+}
+
+// What is read together shall be in one piece: a told field and a shard in a cache line
+// each, two slots in one.
+func TestSizesAreThoseOfCacheLines(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("not on 64 bits")
+	}
+	if told, shard, slot := unsafe.Sizeof(told{}), unsafe.Sizeof(shard{}), unsafe.Sizeof(slot{}); told != 64 || shard != 64 || slot != 32 {
+		t.Errorf("got %d, %d and %d", told, shard, slot)
+	}
+}

@@ -1,0 +1,93 @@
+package rgate_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"runtime/debug"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	_ "github.com/rgate/rgate"
+)
+
+// benchAnswer stands in the place of a backend's proxy, and answers at once.
+type benchAnswer struct{}
+
+func (benchAnswer) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.bench_answer", New: func() caddy.Module { return new(benchAnswer) }}
+}
+
+var benchBody = []byte("This is a small answer of exactly 61 bytes from one backend.\n")
+
+func (benchAnswer) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler) error {
+	w.WriteHeader(http.StatusOK)
+	_, err := w.Write(benchBody)
+	return err
+}
+
+// benchWriter is a response writer that keeps nothing.
+type benchWriter struct{ header http.Header }
+
+func (w benchWriter) Header() http.Header         { return w.header }
+func (w benchWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w benchWriter) WriteHeader(int)             {}
+
+// BenchmarkSurvival is what a request pays in a gateway for the policies that keep its
+// backend alive and for the log of requests, on the happy path: the difference to
+// "nothing", which routes and keeps statistics.
+func BenchmarkSurvival(b *testing.B) {
+	caddy.RegisterModule(benchAnswer{})
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the binary has it
+	const (
+		coalesce    = `{"handler": "rgate_coalesce"}`
+		concurrency = `{"handler": "rgate_concurrency", "max": 100, "queue": 200, "queue_timeout": "1s"}`
+		breaker     = `{"handler": "rgate_circuit_breaker"}`
+		log         = `"operations": {"path": "/gateway"}`
+	)
+	for _, c := range []struct{ name, around, options string }{
+		{"nothing", "", ""},
+		{"circuit_breaker", breaker + ",", ""},
+		{"concurrency", concurrency + ",", ""},
+		{"coalesce", coalesce + ",", ""},
+		{"request_log", "", log + ","},
+		{"all", coalesce + "," + concurrency + "," + breaker + ",", log + ","},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			base, err := caddy.ProvisionContext(new(caddy.Config))
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := caddy.NewContext(base)
+			defer cancel()
+			module, err := ctx.LoadModuleByID("http.handlers.rgate", json.RawMessage(`{"name": "`+b.Name()+`", `+c.options+`
+				"routes": [{"path_prefix": "/api", "backend": "web"}],
+				"backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [`+c.around+`{"handler": "bench_answer"}]}]}`))
+			if err != nil {
+				b.Fatal(err)
+			}
+			gateway := module.(caddyhttp.MiddlewareHandler)
+			w, r := benchWriter{http.Header{"Server": {"Caddy"}}}, httptest.NewRequest(http.MethodGet, "http://api.example.com/api/v2/orders/7?page=2", nil)
+			for name, value := range map[string]string{
+				"Accept": "application/json", "Accept-Encoding": "gzip, br", "Accept-Language": "en", "User-Agent": "Mozilla/5.0",
+				"Referer": "https://example.com/", "Sec-Fetch-Mode": "cors", "X-Request-Id": "0123456789abcdef",
+			} {
+				r.Header.Set(name, value)
+			}
+			ctxOf := caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server)).Context()
+			vars := ctxOf.Value(caddyhttp.VarsCtxKey).(map[string]any)
+			b.ReportAllocs()
+			for b.Loop() {
+				// A request is new each time, and so is its replacer.
+				ctx := context.WithValue(ctxOf, caddy.ReplacerCtxKey, caddy.NewEmptyReplacer())
+				delete(vars, "rgate.exchange")
+				if err := gateway.ServeHTTP(w, r.WithContext(ctx), nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
