@@ -18,7 +18,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(new(Meter))
-	httpcaddyfile.RegisterHandlerDirective("rgate_bandwidth", policy.Directive[Meter])
+	httpcaddyfile.RegisterDirective("rgate_bandwidth", policy.EndpointDirective[Meter])
 }
 
 // Meter keeps account of the bytes of a gateway's requests: by minute, service and

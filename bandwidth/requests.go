@@ -16,7 +16,7 @@ func (l *Ledger) Requests(ctx context.Context, q Query) ([]RequestPoint, error) 
 	w := windowsOf(q)
 	var sum *requestSums
 	err := l.read(ctx, w.from, w.to, true, func(tx *Tx, m memory) error {
-		sum = &requestSums{sums: newSums(w, q), figures: make(map[place]*figures)}
+		sum = &requestSums{sums: newSums(w, q), figures: make(map[place]*figures), noSketches: q.NoSketches}
 		marks, err := readWatermarks(ctx, tx)
 		if err != nil {
 			return err
@@ -55,7 +55,8 @@ type place struct {
 // requestSums adds up how requests went, by window and group.
 type requestSums struct {
 	*sums
-	figures map[place]*figures
+	figures    map[place]*figures
+	noSketches bool
 }
 
 func (s *requestSums) add(at int64, group int, f *figures) {
@@ -68,12 +69,18 @@ func (s *requestSums) add(at int64, group int, f *figures) {
 	sum.requests += f.requests
 	sum.errors += f.errors
 	sum.seconds += f.seconds
-	sum.sketches = append(sum.sketches, f.sketches...) // merged at once in the end
+	if !s.noSketches {
+		sum.sketches = append(sum.sketches, f.sketches...) // merged at once in the end
+	}
 }
 
 func (s *requestSums) read(ctx context.Context, tx *Tx, span span, groups map[int64]int) error {
 	where, args := s.condition()
-	rows, err := tx.Query(ctx, "SELECT at, series, requests, errors, seconds, sketch FROM "+tableOf(span.unit).requests+
+	sketch := "sketch"
+	if s.noSketches {
+		sketch = "NULL"
+	}
+	rows, err := tx.Query(ctx, "SELECT at, series, requests, errors, seconds, "+sketch+" FROM "+tableOf(span.unit).requests+
 		" WHERE at >= ? AND at < ? AND series IN (SELECT id FROM series WHERE "+where+")",
 		append([]any{span.from, span.to}, args...)...)
 	if err != nil {

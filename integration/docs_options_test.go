@@ -17,6 +17,7 @@ import (
 	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
@@ -27,6 +28,8 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"bandwidth.Source":          reflect.TypeFor[bandwidth.Source](),
+	"bandwidth.SourceAuth":      reflect.TypeFor[bandwidth.SourceAuth](),
 	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
 	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
 	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),
@@ -56,6 +59,7 @@ var optionsOf = map[string]reflect.Type{
 	"bandwidth.Notify":          reflect.TypeFor[bandwidth.Notify](),
 	"bandwidth.SMTP":            reflect.TypeFor[bandwidth.SMTP](),
 	"bandwidth.Webhook":         reflect.TypeFor[bandwidth.Webhook](),
+	"dashboard.Dashboard":       reflect.TypeFor[dashboard.Dashboard](),
 	"balance.RingHash":          reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":           reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":        reflect.TypeFor[rgateway.Operations](),

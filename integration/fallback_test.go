@@ -43,6 +43,13 @@ backends:
 	if kept.body != first.body || kept.by() != "cached" || kept.header.Get("Cache-Status") != "rgate-fallback; fwd=stale" || kept.header.Get("Age") == "" {
 		t.Errorf("the kept answer is %+v", kept)
 	}
+	if part := g.ask(t, "GET", "/pay/kept?a=b", "", "Range", "bytes=1-3"); part.status != 206 || part.body != first.body[1:4] || part.by() != "cached" {
+		t.Errorf("a part of it is %+v", part)
+	}
+	same := g.ask(t, "GET", "/pay/kept?a=b", "", "If-Modified-Since", kept.header.Get("Date"))
+	if same.status != 304 || same.body != "" || same.by() != "cached" || same.header.Get("Content-Type") != "" {
+		t.Errorf("to a client that has it: %+v", same)
+	}
 	for _, tc := range []struct {
 		method, target, body string
 		headers              []string
@@ -75,7 +82,7 @@ backends:
 	} else {
 		wantDown(t, "without anything left", got)
 	}
-	for by, want := range map[string]float64{"cached": 2, "spare": 3, "response": 1} {
+	for by, want := range map[string]float64{"cached": 4, "spare": 3, "response": 1} {
 		if got := g.metric(t, "rgate_fallback_requests_total", "backend", "payment", "by", by); got != want {
 			t.Errorf("%v are counted by %s, want %v", got, by, want)
 		}

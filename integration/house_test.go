@@ -19,13 +19,14 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dockerupstreams", "gateway", "stats", "traffic"},
+	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
 	"access":    {"policy"},
 	"balance":   {"dockerupstreams", "policy"},
 	"bandwidth": {"policy", "stats"},
 	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
 	"cli":       {"bandwidth", "caddyfile"},
 	"cmd/rgate": {"", "cli"},
+	"dashboard": {"bandwidth", "policy", "stats"},
 	// The demos share what runs Docker's client.
 	"demo/bandwidth":  {"demo/docker"},
 	"demo/chaos":      {"demo/docker"},
@@ -49,29 +50,31 @@ var allowedInTests = map[string][]string{
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
-	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dashboard", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
 // they can be tested, fuzzed and measured by themselves.
 var pureFiles = map[string][]string{
 	"access":            {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go", "hasher.go", "lanes.go", "prefetch.go", "prefetch_other.go", "rate_headers.go", "table.go", "window.go", "claimvalues.go", "credential.go", "ipset.go", "correlation.go", "limits.go", "origins.go"},
-	"bandwidth":         {"allocation.go", "calendar.go", "notice.go"},
+	"bandwidth":         {"allocation.go", "calendar.go", "counters.go", "notice.go", "timespan.go", "usageanswer.go", "usagequery.go"},
 	"balance":           {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
+	"dashboard":         {"chart.go", "format.go", "span.go"},
 	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
 	"policy":            {"option.go", "size.go", "suggest.go"},
 	"stats":             {"account.go", "drain.go", "recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"},
-	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "held.go", "limiter.go", "flight.go", "headermark.go", "lastgood.go", "lifeline.go", "samerequest.go", "storable.go", "stream.go"},
+	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "held.go", "limiter.go", "flight.go", "headermark.go", "lastgood.go", "lifeline.go", "part.go", "samerequest.go", "storable.go", "stream.go"},
 	"traffic/httpcache": {"conditional.go", "directives.go", "entry.go", "flight.go", "freshness.go", "key.go", "purge.go", "request.go", "store.go", "vary.go"},
 }
 
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
 	"access":            {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "prefetch.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
-	"bandwidth":         {{"allocation.go"}, {"calendar.go"}},
+	"bandwidth":         {{"allocation.go"}, {"calendar.go"}, {"counters.go", "model.go"}, {"timespan.go"}},
 	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
+	"dashboard":         {{"format.go"}, {"chart.go", "format.go", "span.go"}},
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
 	"stats":             {{"account.go", "drain.go", "recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"}},

@@ -1,7 +1,6 @@
 package traffic
 
 import (
-	"bytes"
 	"net/http"
 	"strconv"
 	"time"
@@ -38,18 +37,8 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 	case notModified:
 		w.WriteHeader(http.StatusNotModified)
 		return
-	case whole && q.Range && !q.Head:
-		if h["Content-Type"] == nil {
-			h["Content-Type"] = nil // there is none to be guessed
-		}
-		part := r
-		if q.Conditional { // what the client has is judged already
-			part = r.WithContext(r.Context())
-			part.Header = r.Header.Clone()
-			part.Header.Del("If-None-Match")
-			part.Header.Del("If-Modified-Since")
-		}
-		http.ServeContent(w, part, "", e.LastModified, bytes.NewReader(e.Body))
+	case whole && q.Range && wantsPart(r):
+		serveRange(w, r, q.Conditional, e.LastModified, e.Body)
 		return
 	}
 	if e.Status != http.StatusNoContent {

@@ -187,3 +187,57 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 		}
 	})
 }
+
+// A kept answer is as good as a new one: to clients that have it already, and to those
+// that want a part of it.
+func TestFallbackKeptConditionsAndParts(t *testing.T) {
+	const date, later = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:01 GMT"
+	answer := []any{"Etag", `"1"`, "Content-Type", "text/x", "Content-Language", "en", "Cache-Control", "max-age=1", "Vary", "Accept"}
+	modified := append(answer[:len(answer):len(answer)], "Last-Modified", date)
+	const whole, same = "200 0123456789 by cached", "304  by cached"
+	for _, tc := range []struct {
+		what    string
+		answer  []any
+		method  string
+		request []string
+		want    string
+		header  map[string]string // of the answer
+	}{
+		{"neither", answer, "GET", nil, whole, map[string]string{"Content-Length": "10", "Etag": `"1"`}},
+		{"the same tag", answer, "GET", []string{"If-None-Match", `"0", W/"1"`}, same, map[string]string{
+			"Etag": `"1"`, "Content-Type": "", "Content-Length": "", "Content-Language": "", "Cache-Control": "max-age=1", "Vary": "Accept"}},
+		{"the same tag, by HEAD", answer, "HEAD", []string{"If-None-Match", `"1"`}, same, nil},
+		{"another tag", answer, "GET", []string{"If-None-Match", `"2"`}, whole, nil},
+		{"not modified", modified, "GET", []string{"If-Modified-Since", date}, same, nil},
+		{"modified", modified, "GET", []string{"If-Modified-Since", "Wed, 21 Oct 2015 07:27:59 GMT"}, whole, nil},
+		{"the tag says more than the time", modified, "GET", []string{"If-None-Match", `"2"`, "If-Modified-Since", later}, whole, nil},
+		{"dated", append(answer[:len(answer):len(answer)], "Date", date), "GET", []string{"If-Modified-Since", later}, same, nil},
+		{"not 200", append(answer[:len(answer):len(answer)], 203), "GET", []string{"If-None-Match", `"1"`}, "203 0123456789 by cached", nil},
+		{"a part", answer, "GET", []string{"Range", "bytes=2-4"}, "206 234 by cached", map[string]string{
+			"Content-Range": "bytes 2-4/10", "Content-Length": "3", "Content-Type": "text/x"}},
+		{"the end", answer, "GET", []string{"Range", "bytes=-2"}, "206 89 by cached", nil},
+		{"a part of what is new", answer, "GET", []string{"Range", "bytes=2-4", "If-None-Match", `"2"`}, "206 234 by cached", nil},
+		{"a part of what is there", answer, "GET", []string{"Range", "bytes=2-4", "If-None-Match", `"1"`}, same, nil},
+		{"a part of the same", answer, "GET", []string{"Range", "bytes=2-4", "If-Range", `"1"`}, "206 234 by cached", nil},
+		{"a part of another", answer, "GET", []string{"Range", "bytes=2-4", "If-Range", `"2"`}, whole, nil},
+		{"beyond the end", answer, "GET", []string{"Range", "bytes=10-"}, "416 invalid range: failed to overlap by cached", map[string]string{"Content-Range": "bytes */10"}},
+		{"another unit", answer, "GET", []string{"Range", "lines=1-2"}, whole, nil},
+		{"no part of a HEAD", answer, "HEAD", []string{"Range", "bytes=2-4"}, "200  by cached", map[string]string{"Content-Length": "10"}},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour)})
+			rig.backend = fallbackSays("0123456789", tc.answer...)
+			rig.ask(t, "GET", "/", "")
+			rig.backend = fallbackDown
+			header := rig.expect(t, tc.want, tc.method, "/", "", tc.request...)
+			if header.Get("Age") == "" || !strings.Contains(header.Get("Cache-Status"), "fwd=stale") {
+				t.Errorf("it does not say that it is old: %v", header)
+			}
+			for name, want := range tc.header {
+				if got := header.Get(name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+		})
+	}
+}

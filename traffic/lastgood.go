@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 // lastGood keeps the last good answers of a backend, by what was asked for, in
@@ -150,23 +152,48 @@ func (l *lastGood) remove(element *list.Element) {
 	l.byKey[answer.key] = kept
 }
 
-// write sends the answer, and says that it is an old one. failed is the status that
-// the backend has answered with, 0 if it has not.
+// write sends the answer, or the part of it that is asked for, or that the client has it
+// already, and says that it is an old one. failed is the status that the backend has
+// answered with, 0 if it has not.
 func (a *goodAnswer) write(w http.ResponseWriter, r *http.Request, now time.Time, failed int) {
 	header := w.Header()
 	a.header.apply(header)
 	header["Age"] = []string{strconv.FormatInt(int64((a.age+now.Sub(a.at))/time.Second), 10)}
-	header["Content-Length"] = []string{strconv.Itoa(len(a.body))}
 	// RFC 9211: the backend was asked, for what is here is old.
 	status := "rgate-fallback; fwd=stale"
 	if failed != 0 {
 		status += "; fwd-status=" + strconv.Itoa(failed)
 	}
 	header.Add("Cache-Status", status)
+	modified, _ := http.ParseTime(header.Get("Last-Modified"))
+	switch {
+	case a.status != http.StatusOK: // of which there are no parts
+	case httpcache.NotModified(r.Header, header.Get("Etag"), modified, a.dated(header)):
+		for _, f := range a.header.set {
+			if strings.HasPrefix(f.name, "Content-") && f.name != "Content-Location" { // they describe the body
+				delete(header, f.name)
+			}
+		}
+		w.WriteHeader(http.StatusNotModified)
+		return
+	case wantsPart(r):
+		delete(header, "Content-Length")
+		serveRange(w, r, true, modified, a.body)
+		return
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(a.body))}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(a.body) // the client left
 	}
+}
+
+// dated is when the answer was made, given its header.
+func (a *goodAnswer) dated(header http.Header) time.Time {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		return date
+	}
+	return a.at.Add(-a.age)
 }
 
 // keepable reports whether an answer to a GET request may be kept, and until when:
