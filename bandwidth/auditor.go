@@ -46,7 +46,8 @@ const (
 	auditInterval = 2 * time.Second
 	// A configuration that is only looked at is gone by then, and the database has not
 	// been opened.
-	firstAudit = time.Second
+	firstAudit  = time.Second
+	longestRest = 4 * time.Second
 	// How long judging all quotas may take.
 	auditTimeout = 30 * time.Second
 )
@@ -116,9 +117,11 @@ func (a *auditor) loop(ctx context.Context) {
 	defer a.attach(nil)
 	for ok := wait(ctx, firstAudit); ok; {
 		began := time.Now()
-		a.note(a.audit(ctx))
-		// A tenth of the time at most, however many consumers there are.
-		ok = await(ctx, a.wake, 9*time.Since(began), auditInterval)
+		if err := a.audit(ctx); ctx.Err() == nil { // else it was told to end
+			a.note(err)
+		}
+		// With very many consumers, it takes long, and shall not take all of the time.
+		ok = await(ctx, a.wake, min(4*time.Since(began), longestRest), auditInterval)
 	}
 }
 
@@ -128,7 +131,7 @@ func await(ctx context.Context, wake <-chan struct{}, least, most time.Duration)
 	if !wait(ctx, least) {
 		return false
 	}
-	timer := time.NewTimer(most - least)
+	timer := time.NewTimer(max(most-least, 0))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -150,7 +153,7 @@ func (a *auditor) note(err error) {
 	a.problem = problem
 	a.mu.Unlock()
 	switch {
-	case problem != "" && before == "" && !errors.Is(err, context.Canceled):
+	case problem != "" && before == "":
 		a.logger.Load().Warn("quotas cannot be judged", zap.Error(err))
 	case problem == "" && before != "":
 		a.logger.Load().Info("quotas are judged again")

@@ -151,3 +151,10 @@ func TestMessagesOfTwoDatabases(t *testing.T) {
 		t.Errorf("%d messages have the names %v", len(messages), ids)
 	}
 }
+
+// What one gateway has counted takes effect on all others within ten seconds.
+func TestVerdictsComeInTime(t *testing.T) {
+	if worst := defaultFlushInterval + auditInterval; worst > 10*time.Second {
+		t.Errorf("it takes %v", worst)
+	}
+}
