@@ -3,7 +3,7 @@
 CADDY_VERSION := v2.11.9
 PORT          ?=
 FUZZTIME      ?= 60s
-TEST_TIMEOUT  ?= 9m
+TEST_TIMEOUT  ?= 20m
 COVER         := cover
 IMAGE         ?= rgate:latest
 

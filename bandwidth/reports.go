@@ -3,6 +3,7 @@ package bandwidth
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -169,7 +170,7 @@ func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
 		if name != "" {
 			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q that keeps account of bandwidth is running", name)}
 		}
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
 	}
 	query.Del("name")
 	asked := r.Clone(r.Context())

@@ -83,8 +83,8 @@ func (a *restAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Vary", "Accept")
 	header.Set("X-Content-Type-Options", "nosniff")
-	make := a.reportAt(strings.TrimPrefix(r.URL.Path, a.base))
-	if make == nil {
+	answer := a.reportAt(strings.TrimPrefix(r.URL.Path, a.base))
+	if answer == nil {
 		return a.refuse(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.base + ", or total, names, quotas, sources or openapi.json under it")})
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -94,7 +94,7 @@ func (a *restAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	var body bytes.Buffer
-	contentType, err := make(ctx, r, &body)
+	contentType, err := answer(ctx, r, &body)
 	if err != nil {
 		return a.refuse(w, r, err)
 	}

@@ -209,8 +209,10 @@ func TestScraperSaysWhatIsWrong(t *testing.T) {
 	s := scraperOf(t, Source{Name: "kong", URL: kong.URL, Timeout: caddy.Duration(50 * time.Millisecond), MaxSeries: 1}, a)
 	for says, broken := range map[string]http.HandlerFunc{
 		"in time":    func(http.ResponseWriter, *http.Request) { <-done },
-		"status 401": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) },
-		"status 302": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://elsewhere.example/", 302) },
+		"status 401": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) },
+		"status 302": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
+		},
 		"parsing":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 		"no metrics": func(http.ResponseWriter, *http.Request) {},
 		"raise max_series": func(w http.ResponseWriter, _ *http.Request) {

@@ -86,8 +86,9 @@ func TestAdaptedGatewaysDecode(t *testing.T) {
 func decodeGateway(t *testing.T, config []byte) *gateway.Gateway {
 	t.Helper()
 	var shape struct {
-		Admin json.RawMessage `json:"admin"`
-		Apps  struct {
+		Admin   json.RawMessage `json:"admin"`
+		Logging json.RawMessage `json:"logging"`
+		Apps    struct {
 			HTTP struct {
 				Servers map[string]struct {
 					Listen []string

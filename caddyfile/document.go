@@ -25,7 +25,8 @@ type document struct {
 	// The address of Caddy's admin endpoint, or `off`. Default: Caddy's own.
 	Admin string `json:"admin,omitempty"`
 
-	// Whether to write a line to the log for every request. Default: false.
+	// Whether to write a line to the log for every request, without what clients prove
+	// themselves with. Default: false.
 	AccessLog bool `json:"access_log,omitempty"`
 
 	// The server that the gateway is in.
@@ -125,12 +126,15 @@ func (doc *document) config(listen []string) ([]byte, error) {
 		Routes: caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}},
 	}
 	doc.Server.apply(server)
+	config := new(caddy.Config)
 	if doc.AccessLog {
 		server.Logs = new(caddyhttp.ServerLogConfig)
+		secrets := secretsOf(handler)
+		config.Logging = secrets.logging()
 	}
-	config := caddy.Config{AppsRaw: caddy.ModuleMap{
+	config.AppsRaw = caddy.ModuleMap{
 		"http": caddyconfig.JSON(caddyhttp.App{Servers: map[string]*caddyhttp.Server{"srv0": server}}, nil),
-	}}
+	}
 	switch doc.Admin {
 	case "":
 	case adminOff:

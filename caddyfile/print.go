@@ -98,6 +98,13 @@ func (p *printer) document(doc *document) error {
 		p.global = append(p.global, "admin "+quoted)
 	}
 	p.server(doc.Server)
+	if doc.AccessLog {
+		handler, err := moduleObject(&doc.Gateway, "handler", "rgate")
+		if err != nil {
+			return err
+		}
+		p.secretless(secretsOf(handler))
+	}
 	address, hosts := p.addresses(doc.Listen)
 	if p.err != nil {
 		return p.err

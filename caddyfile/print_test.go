@@ -15,6 +15,8 @@ import (
 func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate", httpcaddyfile.Before, "respond")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "handle")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_jwt", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_api_key", httpcaddyfile.Before, "basic_auth")
 }
 
 // adaptCaddyfile adapts a Caddyfile, which must be formatted.

@@ -93,6 +93,11 @@ backends:
 `
 	sameInCaddyfile = `{
 	admin off
+	log {
+		format filter {
+			request>headers>X-Api-Key replace REDACTED
+		}
+	}
 }
 
 :8080 {
@@ -204,7 +209,8 @@ backends:
 	}
 }
 `
-	sameInJSON = `{"admin": {"disabled": true}, "apps": {"http": {"servers": {"srv0": {
+	sameInJSON = `{"admin": {"disabled": true}, "logging": {"logs": {"default": {"encoder": {"format": "filter",
+	"fields": {"request>headers>X-Api-Key": {"filter": "replace", "value": "REDACTED"}}}}}}, "apps": {"http": {"servers": {"srv0": {
 	"listen": [":8080"],
 	"logs": {},
 	"routes": [{"handle": [{

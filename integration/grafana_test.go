@@ -14,7 +14,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -63,7 +62,7 @@ func (s scraped) matching(selector *parser.VectorSelector) (names map[string]boo
 	for _, series := range s[selector.Name] {
 		fits := true
 		for _, matcher := range selector.LabelMatchers {
-			fits = fits && (matcher.Name == labels.MetricName || matcher.Matches(series[matcher.Name]))
+			fits = fits && (matcher.Name == model.MetricNameLabel || matcher.Matches(series[matcher.Name]))
 		}
 		if !fits {
 			continue
@@ -97,7 +96,7 @@ func (s scraped) check(query string) error {
 			return nil
 		}
 		for _, matcher := range selector.LabelMatchers {
-			if matcher.Name != labels.MetricName && !names[matcher.Name] {
+			if matcher.Name != model.MetricNameLabel && !names[matcher.Name] {
 				found = fmt.Errorf("%s has no label %q", selector.Name, matcher.Name)
 			}
 		}
