@@ -28,6 +28,8 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"bandwidth.Meter":           reflect.TypeFor[bandwidth.Meter](),
+	"bandwidth.Retention":       reflect.TypeFor[bandwidth.Retention](),
 	"bandwidth.Source":          reflect.TypeFor[bandwidth.Source](),
 	"bandwidth.SourceAuth":      reflect.TypeFor[bandwidth.SourceAuth](),
 	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
