@@ -178,44 +178,38 @@ func (p *pen) write(command byte, numbers ...float64) {
 }
 
 // lines draws each series through the middles of its windows, with a gap where
-// nothing is known, and if filled the area below.
+// nothing is known, and if filled the area below. A window between two gaps is a dot.
 func (p *picture) lines(all []series, place axis, filled bool) {
 	for _, one := range all {
-		var stroke, area pen
-		began, open := 0.0, false
-		for i, v := range one.values {
-			x := side * (float64(i) + 0.5) / float64(len(one.values))
-			switch {
-			case isNull(v) && open:
-				area.close(began)
-				open = false
-			case isNull(v):
-			case !open:
-				began, open = x, true
-				stroke.write('M', x, height(place(v)))
-				stroke.write('h', 0) // a dot, if nothing follows
-				area.write('M', x, side)
-				area.write('V', height(place(v)))
-			default:
-				stroke.write('L', x, height(place(v)))
-				area.write('L', x, height(place(v)))
+		var stroke, dots, area pen
+		n := len(one.values)
+		for i := 0; i < n; i++ {
+			began := i
+			for ; i < n && !isNull(one.values[i]); i++ {
+				x, y := side*(float64(i)+0.5)/float64(n), height(place(one.values[i]))
+				switch {
+				case i > began:
+					stroke.write('L', x, y)
+					area.write('L', x, y)
+				case i+1 == n || isNull(one.values[i+1]):
+					dots.write('M', x, y)
+					dots.write('h', 0)
+				default:
+					stroke.write('M', x, y)
+					area.write('M', x, side)
+					area.write('V', y)
+				}
 			}
-		}
-		if open {
-			area.close(began)
+			if i > began+1 {
+				area.write('V', side)
+				area.write('Z')
+			}
 		}
 		if filled {
 			p.Shapes = append(p.Shapes, shape{"area " + one.class, string(area.text)})
 		}
-		p.Shapes = append(p.Shapes, shape{"line " + one.class, string(stroke.text)})
+		p.Shapes = append(p.Shapes, shape{"line " + one.class, string(stroke.text)}, shape{"line dot " + one.class, string(dots.text)})
 	}
-}
-
-// close draws down to the lower edge and back to where it began.
-func (p *pen) close(began float64) {
-	p.write('V', side)
-	p.write('H', began)
-	p.write('Z')
 }
 
 // height is where a place on an axis is, from above.

@@ -73,18 +73,21 @@ func TestNullsLeaveGaps(t *testing.T) {
 		return float64(i)
 	})
 	p := draw("x", "X", s, rates, []series{one}, false)
-	if p.Empty || len(p.Shapes) != 2 {
+	if p.Empty || len(p.Shapes) != 3 {
 		t.Fatalf("the picture has %d shapes", len(p.Shapes))
 	}
-	line := p.Shapes[1].Path
-	if n := strings.Count(line, "M"); n != 3 {
+	area, line, dot := p.Shapes[0].Path, p.Shapes[1].Path, p.Shapes[2].Path
+	if n := strings.Count(line, "M"); n != 2 {
 		t.Errorf("the line has %d parts: %s", n, line)
 	}
-	if n := strings.Count(line, "L"); n != 50-3+1-2 {
+	if n := strings.Count(line, "L"); n != 9+37 {
 		t.Errorf("the line has %d pieces", n)
 	}
-	if n := strings.Count(p.Shapes[0].Path, "Z"); n != 3 {
+	if n := strings.Count(area, "Z"); n != 2 {
 		t.Errorf("the area has %d parts", n)
+	}
+	if !regexp.MustCompile(`^M\d+ \d+h0$`).MatchString(dot) {
+		t.Errorf("the single window is %q", dot)
 	}
 	if len(p.Columns) != 49 || len(p.Rows) != s.n || p.Rows[s.n-1-10].Cells[0] != "–" {
 		t.Errorf("there are %d columns, %d rows, and %v", len(p.Columns), len(p.Rows), p.Rows[s.n-1-10])
