@@ -68,5 +68,15 @@ func Authenticate(r *http.Request) {
 // Authenticated reports whether somebody in particular has sent a request: whom a
 // policy has authenticated, or who sends credentials.
 func Authenticated(r *http.Request) bool {
-	return caddyhttp.GetVar(r.Context(), authenticatedVar) != nil || r.Header["Authorization"] != nil
+	_, authenticated := PlaceAndSender(r)
+	return authenticated
+}
+
+// PlaceAndSender is PlaceOf and Authenticated in one, which takes less time than both.
+func PlaceAndSender(r *http.Request) (place Place, authenticated bool) {
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if exchange, ok := vars[ExchangeVar].(Exchange); ok {
+		place = exchange.Place()
+	}
+	return place, vars[authenticatedVar] != nil || r.Header["Authorization"] != nil
 }

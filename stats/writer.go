@@ -25,16 +25,19 @@ const statusClientClosedRequest = 499
 // caddyhttp.HandlerError, or 500. If it aborts the connection
 // (http.ErrAbortHandler), it is 499 if the client has left, or 502.
 func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	start := s.rec.now()
+	log := s.rec.log.Load()
+	var start time.Duration
+	var id uint64
+	var came time.Time
+	if log == nil {
+		start = s.rec.now()
+	} else {
+		id, came = s.logRequest(log, r)
+		start = came.Sub(s.rec.began)
+	}
 	ww := writers.Get().(*writer)
 	ww.begin(s, w, r)
 	returned := false
-	log := s.rec.log.Load()
-	var id uint64
-	var came time.Time
-	if log != nil {
-		id, came = s.logRequest(log, r)
-	}
 
 	defer func() {
 		var cause any

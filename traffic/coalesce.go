@@ -120,9 +120,9 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	key := requestKeys.Get().(*requestKey)
 	var f *flight
 	var body *reader
+	place, authenticated := policy.PlaceAndSender(r)
 	// Of credentials that another handler has taken away, the user is left.
-	if key.of(r, &c.same) && (c.same.authorization || c.same.user || !policy.Authenticated(r)) {
-		place := policy.PlaceOf(r)
+	if (c.same.authorization || c.same.user || !authenticated) && key.of(r, &c.same) {
 		key.route, key.backend = place.Route, place.Backend
 		if c.Key != "" {
 			key.text = c.key.Of(r)

@@ -373,7 +373,9 @@ func (b *coalesceBackend) onlyFlight(t testing.TB, holds func(*flight) bool) {
 		b.policy.flights.mu.Lock()
 		defer b.policy.flights.mu.Unlock()
 		for _, f := range b.policy.flights.byURL {
-			return holds(f)
+			if f != nil {
+				return holds(f)
+			}
 		}
 		return false
 	})

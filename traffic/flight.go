@@ -17,7 +17,8 @@ type flights struct {
 	limit int64 // of what is kept of a body
 
 	mu    sync.Mutex
-	byURL map[uint64]*flight   // by the hash of what they ask for, chained. Guarded by mu.
+	byURL [1024]*flight        // chains of those with the same end of their hash. Guarded by mu.
+	count int                  // of them all. Guarded by mu.
 	apart map[uint64]time.Time // the hashes of what cannot be shared, and until when. Guarded by mu.
 }
 
@@ -31,7 +32,7 @@ const (
 )
 
 func newFlights(limit int64) *flights {
-	return &flights{seed: maphash.MakeSeed(), limit: limit, byURL: make(map[uint64]*flight), apart: make(map[uint64]time.Time)}
+	return &flights{seed: maphash.MakeSeed(), limit: limit, apart: make(map[uint64]time.Time)}
 }
 
 // flight is a request under way. The one who sent it leads; others may follow until
@@ -42,7 +43,7 @@ type flight struct {
 	url     uint64
 	query   string
 	key     *requestKey // of requestKeys, until the flight is sealed
-	next    *flight     // with the same hash of what it asks for. Guarded by flights.mu.
+	next    *flight     // in the chain. Guarded by flights.mu.
 
 	followers int  // who wait for the answer or read it. Guarded by flights.mu.
 	alone     bool // the leader's client has left. Guarded by flights.mu.
@@ -77,8 +78,9 @@ func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
 	url := t.hashOf(r)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for f := t.byURL[url]; f != nil; f = f.next {
-		if f.key.equal(key, r.Header) {
+	first := t.chain(url)
+	for f := *first; f != nil; f = f.next {
+		if f.url == url && f.key.equal(key, r.Header) {
 			f.followers++
 			if f.company == nil {
 				f.company = &company{begun: make(chan struct{}), body: stream{limit: t.limit, patience: patience}}
@@ -89,11 +91,15 @@ func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
 	if len(t.apart) > 0 && t.isApart(url, key.query) {
 		return nil, nil
 	}
-	f := &flight{flights: t, url: url, query: key.query, key: key, next: t.byURL[url]}
+	f := &flight{flights: t, url: url, query: key.query, key: key, next: *first}
 	f.first, f.owner = r.Context(), f
-	t.byURL[url] = f
+	*first = f
+	t.count++
 	return f, nil
 }
+
+// chain is where the flights with a hash begin, and others. mu is held.
+func (t *flights) chain(url uint64) **flight { return &t.byURL[url%uint64(len(t.byURL))] }
 
 // hashOf is the hash of what a request asks for, whatever the query.
 func (t *flights) hashOf(r *http.Request) uint64 {
@@ -121,17 +127,21 @@ func (t *flights) isApart(url uint64, query string) bool {
 func (t *flights) forget(url uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for f := t.byURL[url]; f != nil; f = f.next {
-		f.close()
+	for at := t.chain(url); *at != nil; {
+		if f := *at; f.url == url {
+			*at = f.next
+			f.close()
+		} else {
+			at = &f.next
+		}
 	}
-	delete(t.byURL, url)
 }
 
 // idle reports whether nothing is under way.
 func (t *flights) idle() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.byURL) == 0
+	return t.count == 0
 }
 
 // seal keeps others from joining, and reports whether somebody has.
@@ -148,26 +158,19 @@ func (f *flight) remove() {
 	if f.sealed {
 		return
 	}
+	at := f.flights.chain(f.url)
+	for *at != f {
+		at = &(*at).next
+	}
+	*at = f.next
 	f.close()
-	t := f.flights
-	at := t.byURL[f.url]
-	if at == f {
-		if f.next == nil {
-			delete(t.byURL, f.url)
-		} else {
-			t.byURL[f.url] = f.next
-		}
-		return
-	}
-	for at.next != f {
-		at = at.next
-	}
-	at.next = f.next
 }
 
-// close notes that nobody can join any more. flights.mu is held.
+// close notes that nobody can join any more, now that it is out of its chain.
+// flights.mu is held.
 func (f *flight) close() {
-	f.sealed = true
+	f.sealed, f.next = true, nil
+	f.flights.count--
 	f.key.reset()
 	requestKeys.Put(f.key)
 	f.key = nil

@@ -121,7 +121,9 @@ func (k *requestKey) equal(o *requestKey, header http.Header) bool {
 // reset makes it ready for another request.
 func (k *requestKey) reset() {
 	clear(k.fields)
-	*k = requestKey{fields: k.fields[:0]}
+	k.fields = k.fields[:0]
+	k.method, k.host, k.path, k.rawPath, k.query = "", "", "", "", ""
+	k.route, k.backend, k.text = "", "", ""
 }
 
 // appendPart appends a text so that no two lists of texts become the same.
@@ -147,5 +149,5 @@ func isIncidental(name string) bool {
 		"X-Request-Id", "X-Correlation-Id", "Traceparent", "Tracestate", "B3":
 		return true
 	}
-	return strings.HasPrefix(name, "Sec-Ch-Ua") || strings.HasPrefix(name, "X-B3-")
+	return len(name) > len("X-B3-") && (name[:len("X-B3-")] == "X-B3-" || strings.HasPrefix(name, "Sec-Ch-Ua"))
 }
