@@ -12,6 +12,7 @@ func TestMain(m *testing.M) {
 	// Caddy's packages start goroutines of their own when they are loaded.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
 		server.stop()
+		removeBigStore()
 		os.Exit(code)
 	}))
 }

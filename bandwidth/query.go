@@ -154,11 +154,20 @@ func readWatermarks(ctx context.Context, tx *Tx) (w watermarks, err error) {
 // sums adds bytes up by window and group.
 type sums struct {
 	windows
-	filter  Filter
-	by      map[Dimension]bool
-	groups  map[seriesKey]int // their numbers
-	keys    []seriesKey       // by number
-	byGroup []map[int64]*Bytes
+	filter Filter
+	by     map[Dimension]bool
+	groups map[seriesKey]int // their numbers
+	keys   []seriesKey       // by number
+	cells  []cell            // may have several of one window and group
+	merged int               // how many there were when each had one
+	all    int               // how many series there are, whether they count or not
+}
+
+// cell is the bytes of a group in a window.
+type cell struct {
+	start int64
+	group int
+	Bytes
 }
 
 func newSums(w windows, q Query) *sums {
@@ -201,33 +210,64 @@ func (s *sums) groupOf(key seriesKey) int {
 		group = len(s.keys)
 		s.groups[key] = group
 		s.keys = append(s.keys, key)
-		s.byGroup = append(s.byGroup, make(map[int64]*Bytes))
 	}
 	return group
 }
 
 func (s *sums) add(at int64, group int, n Bytes) {
-	start := s.startOf(at)
-	sum := s.byGroup[group][start]
-	if sum == nil {
-		sum = new(Bytes)
-		s.byGroup[group][start] = sum
+	s.cells = append(s.cells, cell{s.startOf(at), group, n})
+	if len(s.cells) > 2*s.merged+10_000 {
+		s.merge()
 	}
-	sum.Add(n)
+}
+
+// merge makes one of the cells that are of one window and group.
+func (s *sums) merge() {
+	slices.SortFunc(s.cells, func(a, b cell) int {
+		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.group, b.group))
+	})
+	kept := s.cells[:0]
+	for _, c := range s.cells {
+		if last := len(kept) - 1; last >= 0 && kept[last].start == c.start && kept[last].group == c.group {
+			kept[last].Add(c.Bytes)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	s.cells, s.merged = kept, len(kept)
+}
+
+// inOrder numbers groups in the order of their names.
+func (s *sums) inOrder() {
+	order := make([]int, len(s.keys))
+	for group := range order {
+		order[group] = group
+	}
+	slices.SortFunc(order, func(a, b int) int { return compareSeries(s.keys[a], s.keys[b]) })
+	ranks, keys := make([]int, len(order)), make([]seriesKey, len(order))
+	for rank, group := range order {
+		ranks[group], keys[rank] = rank, s.keys[group]
+	}
+	for i := range s.cells {
+		s.cells[i].group = ranks[s.cells[i].group]
+	}
+	s.keys = keys
+	clear(s.groups)
+}
+
+func compareSeries(a, b seriesKey) int {
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Route, b.Route),
+		cmp.Compare(a.Consumer, b.Consumer), cmp.Compare(a.gateway, b.gateway))
 }
 
 func (s *sums) points() []Point {
-	var points []Point
-	for group, windows := range s.byGroup {
-		key := s.keys[group]
-		for start, n := range windows {
-			points = append(points, Point{Start: time.Unix(start, 0).UTC(), Gateway: key.gateway, Key: key.Key, Bytes: *n})
-		}
+	s.inOrder()
+	s.merge()
+	points := make([]Point, len(s.cells))
+	for i, c := range s.cells {
+		key := &s.keys[c.group]
+		points[i] = Point{Start: time.Unix(c.start, 0).UTC(), Gateway: key.gateway, Key: key.Key, Bytes: c.Bytes}
 	}
-	slices.SortFunc(points, func(a, b Point) int {
-		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Route, b.Route),
-			cmp.Compare(a.Consumer, b.Consumer), cmp.Compare(a.Gateway, b.Gateway))
-	})
 	return points
 }
 
@@ -255,6 +295,9 @@ func (s *sums) condition() (where string, args []any) {
 // readSeries finds the groups that series are counted in, by the number of the
 // series. Those that do not count are not in it.
 func (s *sums) readSeries(ctx context.Context, tx *Tx) (map[int64]int, error) {
+	if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM series").Scan(&s.all); err != nil {
+		return nil, err
+	}
 	where, args := s.condition()
 	rows, err := tx.Query(ctx, "SELECT id, gateway, service, route, consumer FROM series WHERE "+where, args...)
 	if err != nil {
@@ -273,25 +316,51 @@ func (s *sums) readSeries(ctx context.Context, tx *Tx) (map[int64]int, error) {
 	return groups, rows.Err()
 }
 
-// readBytes adds the rows of a span.
+// readBytes adds the rows of a span. What is all of one group, the database adds up.
 func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int64]int) error {
+	what, end := "at, series, ingress, egress, ingress_headers, egress_headers", ""
+	if len(s.keys) == 1 {
+		start := "at" // which is the order of the table
+		if s.step != span.unit {
+			start = fmt.Sprintf("at - (at - %d) %% %d", s.offset, s.step)
+		}
+		what = start + ", MIN(series), CAST(SUM(ingress) AS BIGINT), CAST(SUM(egress) AS BIGINT), " +
+			"CAST(SUM(ingress_headers) AS BIGINT), CAST(SUM(egress_headers) AS BIGINT)"
+		end = " GROUP BY " + start
+	}
+	when := "at >= ? AND at < ?"
+	if tx.dialect == sqlite && len(groups)*fewOf < s.all {
+		// Few of the rows of each time: they are looked up one by one.
+		when = fmt.Sprintf("at IN (WITH RECURSIVE times(at) AS (SELECT ? UNION ALL SELECT at + %d FROM times WHERE at + %d < ?) SELECT at FROM times)",
+			span.unit, span.unit)
+	}
 	where, args := s.condition()
-	rows, err := tx.Query(ctx, "SELECT at, series, ingress, egress, ingress_headers, egress_headers FROM "+tableOf(span.unit).bytes+
-		" WHERE at >= ? AND at < ? AND series IN (SELECT id FROM series WHERE "+where+")",
-		append([]any{span.from, span.to}, args...)...)
+	rows, err := tx.Query(ctx, "SELECT "+what+" FROM "+tableOf(span.unit).bytes+
+		" WHERE "+when+" AND series IN (SELECT id FROM series WHERE "+where+")"+end,
+		append([]any{ceilTo(span.from, span.unit), span.to}, args...)...)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
+	var columns [6]any // which is faster than to scan numbers
+	to := []any{&columns[0], &columns[1], &columns[2], &columns[3], &columns[4], &columns[5]}
 	for rows.Next() {
-		var at, series int64
-		var n Bytes
-		if err := rows.Scan(&at, &series, &n.Ingress, &n.Egress, &n.IngressHeaders, &n.EgressHeaders); err != nil {
+		if err := rows.Scan(to...); err != nil {
 			return err
 		}
-		if group, ok := groups[series]; ok {
-			s.add(at, group, n)
+		var n [6]int64
+		for i, column := range columns {
+			var ok bool
+			if n[i], ok = column.(int64); !ok {
+				return fmt.Errorf("column %d is a %T", i, column)
+			}
+		}
+		if group, ok := groups[n[1]]; ok {
+			s.add(n[0], group, Bytes{n[2], n[3], n[4], n[5]})
 		}
 	}
 	return rows.Err()
 }
+
+// fewOf is how many rows are read in the time that one is looked up in.
+const fewOf = 10

@@ -170,8 +170,9 @@ func (l *Ledger) numbered(b *batch, learned map[seriesKey]int64) []byteRow {
 	return rows
 }
 
-// rowsPerStatement bounds the parameters of a statement.
-const rowsPerStatement = 200
+// rowsPerStatement bounds the parameters of a statement: the time that SQLite's driver
+// takes to find them grows with their square.
+const rowsPerStatement = 32
 
 func addBytes(ctx context.Context, tx *Tx, table string, rows []byteRow) error {
 	for some := range slices.Chunk(rows, rowsPerStatement) {
