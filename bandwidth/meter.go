@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -226,11 +227,19 @@ func (r *Retention) check() error {
 	case kept.minutes < time.Hour:
 		return policy.Optionf("retention.minutes", "minutes are added up to hours, and kept that long at least: use 1h or more")
 	case kept.hours < kept.minutes:
-		return policy.Optionf("retention.hours", "hours are kept as long as minutes at least: use %s or more", kept.minutes)
+		return policy.Optionf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.minutes))
 	case kept.days < kept.hours:
-		return policy.Optionf("retention.days", "days are kept as long as hours at least: use %s or more", kept.hours)
+		return policy.Optionf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.hours))
 	}
 	return nil
+}
+
+// inDays writes a time as the configuration has it.
+func inDays(d time.Duration) string {
+	if d%(24*time.Hour) == 0 {
+		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+	}
+	return d.String()
 }
 
 // Validate reports the first thing wrong with the options.
