@@ -3,15 +3,15 @@
 CADDY_VERSION := v2.11.9
 PORT          ?=
 FUZZTIME      ?= 60s
-TEST_TIMEOUT  ?= 9m
+TEST_TIMEOUT  ?= 20m
 COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos demo demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/rgate, the stand-alone gateway
 	go build -o bin/rgate ./cmd/rgate
@@ -28,10 +28,14 @@ demo-image: engine ## the container image of the demo's backend
 test: demo-image ## every test, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev
 	@hack/need redis-server redis-server
+	@hack/need chromium chromium fonts-dejavu-core
+	@hack/need pg_createcluster postgresql
 	go test -race -timeout $(TEST_TIMEOUT) ./...
 
 cover: demo-image ## coverage per package, whole gateways in processes of their own included
 	@hack/need redis-server redis-server
+	@hack/need chromium chromium fonts-dejavu-core
+	@hack/need pg_createcluster postgresql
 	@hack/cover $(COVER)
 
 lint: ## format, vet, staticcheck
@@ -39,6 +43,10 @@ lint: ## format, vet, staticcheck
 		echo "not formatted (run gofmt -w .):" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+
+dashboard-images: ## the pictures of the dashboard in docs/images, anew
+	@hack/need chromium chromium fonts-dejavu-core
+	go test ./dashboard -run TestInBrowser$$ -update
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func / /' | while read -r file target; do \
@@ -62,6 +70,9 @@ demo: build demo-image ## containers, the gateway and two thousand requests, che
 
 chaos: build demo-image ## kill and revive six containers in turn under load, and count what is lost
 	@go run ./demo/chaos
+
+demo-bandwidth: build demo-image ## rgate and a mock Kong count bytes; REST and rgate usage show them, checked as they go
+	@go run ./demo/bandwidth
 
 demo-down: ## remove what the demo left running
 	@go run ./demo/run -down

@@ -14,6 +14,7 @@
 //   - traffic shapes: `rgate_transform`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
+//   - dashboard shows all of it on a page: `rgate_dashboard`.
 //   - bandwidth keeps account of bytes: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
 //   - caddyfile translates rgate's YAML: `--adapter rgate`.
 //   - cli runs a gateway from a YAML file: `caddy rgate -c rgate.yaml -p 8080`.
@@ -27,6 +28,7 @@ import (
 	_ "github.com/rgate/rgate/bandwidth"
 	_ "github.com/rgate/rgate/caddyfile"
 	_ "github.com/rgate/rgate/cli"
+	_ "github.com/rgate/rgate/dashboard"
 	_ "github.com/rgate/rgate/dockerupstreams"
 	_ "github.com/rgate/rgate/gateway"
 	_ "github.com/rgate/rgate/stats"
@@ -36,12 +38,13 @@ import (
 // The order of rgate's directives among Caddy's own. All of it stands here, since
 // several directives before the same one stack in the order of these calls.
 func init() {
-	// Statistics see what every later directive answers.
-	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
-	// Policies, in the order in which package policy has them.
+	// What endpoints answer is not counted.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_notify", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_bandwidth", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_dashboard", httpcaddyfile.Before, "header")
+	// Statistics see what every later directive answers.
+	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
+	// Policies, in the order in which package policy has them.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_security", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "basic_auth")

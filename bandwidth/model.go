@@ -105,6 +105,9 @@ type Query struct {
 
 	// What to tell apart; what is not named is added up.
 	GroupBy []Dimension
+
+	// Of requests, leaves out the sketches, which are most of what there is to read.
+	NoSketches bool
 }
 
 // Point is the bytes of one window. Windows without a row have no point.

@@ -87,7 +87,7 @@ func configure(cmd *cobra.Command) {
 		Args:  cobra.NoArgs,
 		Run:   func(*cobra.Command, []string) { fmt.Println(versions()) },
 	}
-	cmd.AddCommand(reloading, printing, hashKeyCommand(), checking, version)
+	cmd.AddCommand(reloading, printing, hashKeyCommand(), usageCommand(), testMailCommand(), checking, version)
 }
 
 func configFlagOf(cmd *cobra.Command) *string {

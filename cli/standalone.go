@@ -30,7 +30,7 @@ func StandAlone(args []string) []string {
 	case first == "-v" || first == "--version":
 		return []string{args[0], commandName, "version"}
 	case strings.HasPrefix(first, "-"), // flags of the gateway itself
-		slices.Contains([]string{"caddyfile", "hash-key", "healthcheck", "version"}, first),
+		slices.Contains([]string{"caddyfile", "hash-key", "healthcheck", "test-mail", "usage", "version"}, first),
 		first == "reload" && !isCaddys(rest):
 		return slices.Insert(slices.Clone(args), 1, commandName)
 	case slices.Contains([]string{"adapt", "run", "start", "validate"}, first) && !isCaddys(rest):

@@ -19,6 +19,7 @@ func TestStandAloneArguments(t *testing.T) {
 		{"caddyfile -c x.yaml", "rgate caddyfile -c x.yaml"},
 		{"healthcheck", "rgate healthcheck"},
 		{"hash-key --generate", "rgate hash-key --generate"},
+		{"test-mail -c x.yaml", "rgate test-mail -c x.yaml"},
 		{"reload", "rgate reload"},
 		{"reload -c x.yml", "rgate reload -c x.yml"},
 		{"reload --config Caddyfile", "reload --config Caddyfile"},

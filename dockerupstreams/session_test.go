@@ -102,12 +102,13 @@ func inABubble(t *testing.T, me origin, test func(t *testing.T, s *script, sub *
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{running: []*container{running(nil)}, events: make(chan []event), errs: make(chan error)}
 		core, logs := observer.New(zapcore.DebugLevel)
-		w := newWatcher(address{host: "unix:///nowhere"}, me, zap.NewNop(), func() (engine, error) {
+		logger := zap.New(core)
+		w := newWatcher(address{host: "unix:///nowhere"}, me, logger, func() (engine, error) {
 			s.set(func() { s.attempts = append(s.attempts, time.Now()) })
 			return s, nil
 		})
 		sel := Selector{MatchLabels: map[string]string{"app": "web"}}
-		sub := &Subscription{sel: sel, key: sel.key(), logger: zap.New(core)}
+		sub := &Subscription{sel: sel, key: sel.key(), logger: logger}
 		sub.parts = []part{{watcher: w, view: w.subscribe(sub)}}
 		synctest.Wait()
 		test(t, s, sub, logs)

@@ -169,7 +169,7 @@ func (g *gateway) counts(t testing.TB, client *meterCount) {
 // exchange sends a request and counts the bodies; size is that of the request's.
 func (c *meterCount) exchange(t testing.TB, client *http.Client, request *http.Request, size int) {
 	response, err := client.Do(request)
-	if errors.Is(err, syscall.ECONNRESET) && c.reloading {
+	if c.reloading && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)) {
 		return // before any of it was read
 	}
 	if err != nil {
@@ -384,6 +384,7 @@ backends: [{name: web, dial: ["%s"]}]
 	stop.Store(true)
 	workers.Wait()
 	// The gateway itself says goodbye to both ends of the tunnel.
+	must(t, "setting a deadline", conn.SetDeadline(time.Now().Add(patience)))
 	goodbye, _ := io.Copy(io.Discard, conn.reader)
 	client.in.Add(goodbye)
 	g.counts(t, &client)

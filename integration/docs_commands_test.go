@@ -97,7 +97,7 @@ func checkFlags(t *testing.T, standAlone bool, words []string) error {
 			command = append(command, word)
 		}
 	}
-	if standAlone && (len(command) == 0 || strings.Contains("caddyfile hash-key healthcheck version reload", command[0])) {
+	if standAlone && (len(command) == 0 || strings.Contains("caddyfile hash-key healthcheck test-mail usage version reload", command[0])) {
 		command = append([]string{"rgate"}, command...)
 	}
 	help, err := helpOf(t, strings.Join(command, " "))

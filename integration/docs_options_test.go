@@ -16,6 +16,8 @@ import (
 
 	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
+	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
@@ -26,6 +28,10 @@ import (
 // comment before the table: <!-- options: gateway.Route -->. Each table must
 // have all of them, and nothing else.
 var optionsOf = map[string]reflect.Type{
+	"bandwidth.Meter":           reflect.TypeFor[bandwidth.Meter](),
+	"bandwidth.Retention":       reflect.TypeFor[bandwidth.Retention](),
+	"bandwidth.Source":          reflect.TypeFor[bandwidth.Source](),
+	"bandwidth.SourceAuth":      reflect.TypeFor[bandwidth.SourceAuth](),
 	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
 	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
 	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),
@@ -50,6 +56,12 @@ var optionsOf = map[string]reflect.Type{
 	"access.Limit":              reflect.TypeFor[access.Limit](),
 	"access.Throttle":           reflect.TypeFor[access.Throttle](),
 	"access.JWT":                reflect.TypeFor[access.JWT](),
+	"bandwidth.Quota":           reflect.TypeFor[bandwidth.Quota](),
+	"bandwidth.QuotaConsumer":   reflect.TypeFor[bandwidth.QuotaConsumer](),
+	"bandwidth.Notify":          reflect.TypeFor[bandwidth.Notify](),
+	"bandwidth.SMTP":            reflect.TypeFor[bandwidth.SMTP](),
+	"bandwidth.Webhook":         reflect.TypeFor[bandwidth.Webhook](),
+	"dashboard.Dashboard":       reflect.TypeFor[dashboard.Dashboard](),
 	"balance.RingHash":          reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":           reflect.TypeFor[rgateway.Gateway](),
 	"gateway.Operations":        reflect.TypeFor[rgateway.Operations](),

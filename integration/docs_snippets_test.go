@@ -27,7 +27,7 @@ import (
 //	exit=N       … and they exit with that status
 //	commands     shell commands that exist, with the flags that are given
 //	is=KIND      not a configuration: an answer in JSON (stats, docker,
-//	             json_lines), or a figure in text
+//	             json_lines, usage), or a figure in text
 type snippet struct {
 	page, lang, text string
 	line             int
@@ -45,7 +45,7 @@ func (s *snippet) has(word string) bool {
 var (
 	snippetFence   = regexp.MustCompile("^( *)(```+|~~~+) *(\\S*)$")
 	snippetComment = regexp.MustCompile(`^ *<!-- snippet: (.+) -->$`)
-	snippetWord    = regexp.MustCompile(`^(in=(site|gateway|backend|route)|same=\w+|as=[\w.]+|exit=\d+|is=(stats|docker|json_lines|figure)|adapts|fails|run|commands)$`)
+	snippetWord    = regexp.MustCompile(`^(in=(site|gateway|backend|route)|same=\w+|as=[\w.]+|exit=\d+|is=(stats|docker|json_lines|usage|figure)|adapts|fails|run|commands)$`)
 )
 
 // pages are the README and all of docs.

@@ -261,6 +261,8 @@ func decodeShownAnswer(s *snippet) error {
 		into = new(struct {
 			Endpoints []dockerupstreams.EndpointStatus `json:"endpoints"`
 		})
+	case "usage":
+		into = new([]usageItem)
 	case "json_lines":
 		into = new(struct {
 			Time    time.Time `json:"time"`

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -31,6 +32,20 @@ func IsEndpoint(handler string) bool {
 	}
 	_, ok = module.New().(Endpoint)
 	return ok
+}
+
+// EndpointDirective makes the setup function of an endpoint's directive, to be given to
+// httpcaddyfile.RegisterDirective. It is like Directive, but takes no matcher: its first
+// argument is the path of the endpoint.
+func EndpointDirective[T any, P interface {
+	*T
+	Endpoint
+}](h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	handler, err := Directive[T, P](h)
+	if err != nil {
+		return nil, err
+	}
+	return h.NewRoute(nil, handler), nil
 }
 
 // Guarded is what endpoints embed that only some may see.

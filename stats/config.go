@@ -1,10 +1,11 @@
 // Package stats keeps the figures of a gateway: how many requests succeeded and
-// failed, and how long they took, by route and backend.
+// failed, how long they took, and how many bytes they moved, by route and backend.
 //
-// A [Recorder] is the pure core: each [Series] counts statuses and keeps a sketch
-// of the latencies (DDSketch, 1 %) in about the time that it takes to read the
+// A [Recorder] is the pure core: each [Series] counts statuses and bytes and keeps a
+// sketch of the latencies (DDSketch, 1 %) in about the time that it takes to read the
 // clock twice. Everything else reads from it: the statistics page, Prometheus
-// metrics, and sinks, which are modules that get a [Snapshot] at every interval.
+// metrics, sinks, which are modules that get a [Snapshot] at every interval, and
+// accounts of bandwidth, which take what is new by [Recorder.Drain].
 //
 // A handler gets all of this by a [Config]; what it counts outlives a reload of
 // the configuration.

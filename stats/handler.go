@@ -18,7 +18,8 @@ func init() {
 // above), and their latency in milliseconds. `?window=1m`, `5m` or `1h` limits it
 // to what happened lately; `?by=route` adds each route's figures. The same figures
 // are among Caddy's metrics, as `rgate_requests_total`,
-// `rgate_request_duration_seconds` and `rgate_requests_in_flight`.
+// `rgate_request_duration_seconds`, `rgate_requests_in_flight` and
+// `rgate_bandwidth_bytes_total`.
 type Handler struct {
 	Config
 

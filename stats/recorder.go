@@ -131,6 +131,12 @@ func (rec *Recorder) holdLog() *RequestLog {
 	return rec.log.Load()
 }
 
+// HoldLog returns the log of the gateway's requests, which is kept until all who hold
+// it have released it. A second call of release does nothing.
+func (rec *Recorder) HoldLog() (log *RequestLog, release func()) {
+	return rec.holdLog(), sync.OnceFunc(rec.releaseLog)
+}
+
 func (rec *Recorder) releaseLog() {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()

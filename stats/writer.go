@@ -56,6 +56,9 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		traffic := ww.settle(status, returned)
 		now := s.rec.now()
 		s.end(ww.lane, now, status, now-start, traffic)
+		if ww.account != nil {
+			ww.account.add(traffic) // a part never comes before the whole
+		}
 		if log != nil {
 			s.logAnswer(log, id, came, ww, r, status, now-start)
 		}
@@ -156,9 +159,6 @@ func (w *writer) settle(status int, returned bool) (t Traffic) {
 	if returned || w.status != 0 {
 		t.EgressHeader = uint64(answerSize(status) + w.answerFields(status, returned))
 	}
-	if w.account != nil {
-		w.account.add(t)
-	}
 	return t
 }
 
@@ -181,7 +181,7 @@ func (w *writer) surface() {
 	// Who hijacks a connection may write the header by hand; then it flows.
 	t := w.settle(w.status, w.status != 0)
 	w.surfaced = true
-	w.stripe.flow(t)
+	w.flow.add(t)
 }
 
 // sent counts bytes of the body.

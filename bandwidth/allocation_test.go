@@ -1,0 +1,97 @@
+package bandwidth
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestCrossed(t *testing.T) {
+	all := []int{80, 90, 100}
+	for _, c := range []struct {
+		used, limit int64
+		want        int // how many of the thresholds
+	}{
+		{0, 1000, 0}, {799, 1000, 0}, {800, 1000, 1}, {899, 1000, 1}, {900, 1000, 2}, {999, 1000, 2}, {1000, 1000, 3}, {1050, 1000, 3},
+		// Those that are no whole number of bytes are reached by the byte above.
+		{5, 7, 0}, {6, 7, 1}, {7, 7, 3},
+		// 79.99999999 % of 10 GB.
+		{7_999_999_999, 10_000_000_000, 0}, {8_000_000_000, 10_000_000_000, 1},
+		{math.MaxInt64, math.MaxInt64, 3}, {math.MaxInt64 / 2, math.MaxInt64, 0}, {math.MaxInt64, 1, 3}, {0, math.MaxInt64, 0},
+	} {
+		if got := crossed(c.used, c.limit, all); !slices.Equal(got, all[:c.want]) {
+			t.Errorf("%d of %d: got %v, want %v", c.used, c.limit, got, all[:c.want])
+		}
+	}
+}
+
+func TestForecast(t *testing.T) {
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	end := start.AddDate(0, 1, 0) // 30 days
+	at := func(days float64) time.Time { return start.Add(time.Duration(days * 24 * float64(time.Hour))) }
+	for _, c := range []struct {
+		what         string
+		used         int64
+		days         float64
+		want, fullAt float64 // bytes, and days or 0
+	}{
+		{"half of the time", 500, 15, 1000, 30},
+		{"more than will last", 800, 15, 1600, 18.75},
+		{"less", 100, 15, 200, 0},
+		{"nothing", 0, 15, 0, 0},
+		{"all of it", 1000, 15, 2000, 0},
+		{"the end", 400, 30, 400, 0},
+	} {
+		f := forecastOf(c.used, 1000, start, end, at(c.days))
+		if f.AtEnd == nil || float64(*f.AtEnd) != c.want {
+			t.Errorf("%s: got %+v, want %v", c.what, f, c.want)
+		}
+		if (f.FullAt != nil) != (c.fullAt > 0) || f.FullAt != nil && !f.FullAt.Equal(at(c.fullAt)) {
+			t.Errorf("%s: it is used up at %v, want after %v days", c.what, f.FullAt, c.fullAt)
+		}
+	}
+	for _, days := range []float64{-1, 0, 0.1, 31} {
+		if f := forecastOf(10, 1000, start, end, at(days)); f != (forecast{}) {
+			t.Errorf("after %v days: got %+v", days, f)
+		}
+	}
+	if f := forecastOf(math.MaxInt64, 1, start, end, at(1)); f.AtEnd == nil || *f.AtEnd < 0 {
+		t.Errorf("very much: got %+v", f)
+	}
+}
+
+func TestRetriesComeLaterAndLater(t *testing.T) {
+	for failed := 1; failed < 40; failed++ {
+		low, high := time.Duration(math.MaxInt64), time.Duration(0)
+		for range 1000 {
+			d := retryPause(failed)
+			low, high = min(low, d), max(high, d)
+		}
+		if low < firstRetry || high > lastRetry || low < high/3 {
+			t.Errorf("after %d failures: between %v and %v", failed, low, high)
+		}
+		if high-low < high/4 {
+			t.Errorf("after %d failures: all between %v and %v", failed, low, high)
+		}
+	}
+	if d := retryPause(40); d < lastRetry/2 {
+		t.Errorf("in the end: got %v", d)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.00 kB", 7_999_999_999: "7.99 GB", 8_000_000_000: "8.00 GB", 8_200_000_000: "8.20 GB", 1_005: "1.00 kB", 10_500_000_000: "10.5 GB",
+		105_000_000_000: "105 GB", 999_999: "999 kB", 9_999_999: "9.99 MB", 1_000_000: "1.00 MB", math.MaxInt64: "9.22 EB",
+	} {
+		if got := formatBytes(n); got != want {
+			t.Errorf("%d bytes: got %q, want %q", n, got, want)
+		}
+	}
+	for share, want := range map[float64]string{0: "0.0 %", 79.99999: "79.9 %", 80: "80.0 %", 105.55: "105.5 %", shareOf(8, 10): "80.0 %", shareOf(29, 100): "29.0 %"} {
+		if got := formatShare(share); got != want {
+			t.Errorf("%v: got %q, want %q", share, got, want)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package bandwidth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// counter is what another gateway has counted in one series of its metrics, since
+// that began.
+type counter struct {
+	Key
+	direction Direction
+	headers   bool // of header fields, not of bodies
+	value     int64
+}
+
+// reading is what one scrape of a source found.
+type reading struct {
+	counters map[string]counter // by their names and labels, digested
+	started  float64            // when the process did, in seconds since 1970; 0 if unknown
+}
+
+// A tongue is how one kind of gateway names its counters.
+type tongue struct {
+	family  string
+	counter func(labels map[string]string) (counter, bool)
+}
+
+// tongues are tried in this order. Of a source, the first that it speaks is read: one
+// that speaks several says the same bytes twice.
+var tongues = [][]tongue{
+	{{"rgate_bandwidth_bytes_total", ofRgate(false)}, {"rgate_bandwidth_header_bytes_total", ofRgate(true)}},
+	{{"kong_bandwidth_bytes", ofKong("direction")}},
+	{{"kong_bandwidth", ofKong("type")}},
+	{
+		{"traefik_service_requests_bytes_total", ofTraefik(Ingress)},
+		{"traefik_service_responses_bytes_total", ofTraefik(Egress)},
+	},
+}
+
+// startFamily is when a process began, by the conventions of Prometheus.
+const startFamily = "process_start_time_seconds"
+
+func ofKong(direction string) func(map[string]string) (counter, bool) {
+	return func(labels map[string]string) (counter, bool) {
+		c := counter{Key: Key{labels["service"], labels["route"], labels["consumer"]}, direction: Direction(labels[direction])}
+		return c, c.direction == Ingress || c.direction == Egress
+	}
+}
+
+func ofTraefik(d Direction) func(map[string]string) (counter, bool) {
+	return func(labels map[string]string) (counter, bool) {
+		return counter{Key: Key{Service: labels["service"], Route: labels["route"]}, direction: d}, true
+	}
+}
+
+// nobody is the service of requests that went to none.
+const nobody = "_none"
+
+func ofRgate(headers bool) func(map[string]string) (counter, bool) {
+	return func(labels map[string]string) (counter, bool) {
+		c, ok := ofKong("direction")(labels)
+		c.headers = headers
+		if c.Service == "" {
+			c.Service = nobody
+		}
+		return c, ok
+	}
+}
+
+// read takes the counters of bandwidth out of metrics in Prometheus' text format.
+// More than limit series are an error, and so is what is not a count of bytes.
+func read(metrics io.Reader, limit int) (reading, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(metrics)
+	if err != nil {
+		return reading{}, fmt.Errorf("parsing metrics: %w", err)
+	}
+	if len(families) == 0 {
+		return reading{}, errors.New("there are no metrics: name the URL of a page in Prometheus' text format")
+	}
+	r := reading{counters: make(map[string]counter)}
+	if start := families[startFamily].GetMetric(); len(start) == 1 {
+		if value := valueOf(start[0]); value > 0 && !math.IsInf(value, 0) {
+			r.started = value
+		}
+	}
+	for _, spoken := range tongues {
+		for _, d := range spoken {
+			if err := r.add(families[d.family], d, limit); err != nil {
+				return reading{}, err
+			}
+		}
+		if len(r.counters) > 0 {
+			break
+		}
+	}
+	return r, nil
+}
+
+// add adds the series of a family.
+func (r *reading) add(family *dto.MetricFamily, d tongue, limit int) error {
+	for _, metric := range family.GetMetric() {
+		labels := make(map[string]string, len(metric.GetLabel()))
+		for _, pair := range metric.GetLabel() {
+			labels[pair.GetName()] = pair.GetValue()
+		}
+		c, ok := d.counter(labels)
+		if !ok {
+			continue
+		}
+		value := valueOf(metric)
+		if !(value >= 0 && value < math.MaxInt64) { // nor NaN
+			return fmt.Errorf("reading %s%v: %g is not a number of bytes", d.family, labels, value)
+		}
+		c.value = int64(value)
+		if r.counters[idOf(d.family, labels)] = c; len(r.counters) > limit {
+			return fmt.Errorf("there are more than %d series of %s: raise max_series", limit, d.family)
+		}
+	}
+	return nil
+}
+
+func valueOf(metric *dto.Metric) float64 {
+	switch {
+	case metric.GetCounter() != nil:
+		return metric.GetCounter().GetValue()
+	case metric.GetUntyped() != nil:
+		return metric.GetUntyped().GetValue()
+	case metric.GetGauge() != nil:
+		return metric.GetGauge().GetValue()
+	}
+	return math.NaN()
+}
+
+// idOf names a series, in text of one length.
+func idOf(family string, labels map[string]string) string {
+	var text strings.Builder
+	text.WriteString(family)
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		fmt.Fprintf(&text, "\x00%s\x00%s", name, labels[name])
+	}
+	digest := sha256.Sum256([]byte(text.String()))
+	return hex.EncodeToString(digest[:16])
+}
+
+// remembered is what is remembered of a source between two scrapes.
+type remembered struct {
+	since   int64            // seconds: when it was first asked for. 0: never
+	scraped int64            // seconds: when it last answered. 0: never
+	started float64          // what reading.started was then
+	values  map[string]int64 // the last value of each counter
+}
+
+// tolerance is how much the start of a process may seem to move, in seconds: it is
+// computed from clocks.
+const tolerance = 10
+
+// delta is what came since the last scrape, and what to remember until the next. It
+// does not change the memory.
+//
+// The first reading of a source is where counting begins, unless the process began
+// after it was first asked for: then all that it has counted is new. After that,
+// counters that appear begin at 0, and so do those that are less than they were, and
+// all of them if the process began anew. Nothing is ever counted twice, and nothing is
+// negative.
+//
+// A counter that is missing is remembered, in case it comes back: more than twice the
+// limit of them are an error.
+func (m *remembered) delta(r reading, at int64, limit int) (bytes map[Key]Bytes, next remembered, err error) {
+	next = remembered{since: m.since, scraped: at, started: r.started, values: maps.Clone(m.values)}
+	if next.values == nil {
+		next.values = make(map[string]int64, len(r.counters))
+	}
+	bytes = make(map[Key]Bytes)
+	baseline := m.scraped == 0 && !(m.since > 0 && r.started > float64(m.since))
+	restarted := m.started > 0 && r.started > m.started+tolerance && r.started > float64(m.scraped)
+	if restarted {
+		clear(next.values)
+	}
+	for id, c := range r.counters {
+		before := next.values[id]
+		next.values[id] = c.value
+		if c.value < before {
+			before = 0
+		}
+		if baseline || c.value == before {
+			continue
+		}
+		grown := c.of(c.value - before)
+		// What a consumer did is part of what everybody did.
+		for _, key := range []Key{{c.Service, c.Route, ""}, c.Key} {
+			sum := bytes[key]
+			sum.Add(grown)
+			bytes[key] = sum
+			if c.Consumer == "" {
+				break
+			}
+		}
+	}
+	if len(next.values) > 2*limit {
+		return nil, *m, fmt.Errorf("there have been more than %d series: raise max_series", 2*limit)
+	}
+	return bytes, next, nil
+}
+
+// of puts bytes where the counter counts them.
+func (c *counter) of(n int64) (b Bytes) {
+	switch {
+	case c.headers && c.direction == Ingress:
+		b.IngressHeaders = n
+	case c.headers:
+		b.EgressHeaders = n
+	case c.direction == Ingress:
+		b.Ingress = n
+	default:
+		b.Egress = n
+	}
+	return b
+}

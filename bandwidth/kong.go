@@ -1,0 +1,256 @@
+package bandwidth
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"math"
+	"os"
+	"runtime/debug"
+	rtmetrics "runtime/metrics"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// kongCollector renders a gateway's figures under the names that Kong's own metrics
+// have, so that dashboards made for it work. What Kong alone has is missing.
+type kongCollector struct {
+	mu       sync.Mutex
+	gateways []kongGateway // Guarded by mu.
+}
+
+// kongGateway is a gateway whose figures are rendered.
+type kongGateway struct {
+	name      string
+	node      func() string
+	reachable func() bool // its store
+	recorder  *stats.Recorder
+}
+
+// kongWorkspace is the workspace of everything: there are none here.
+const kongWorkspace = "default"
+
+// kongBuckets are the bounds of Kong's histograms, in milliseconds.
+var kongBuckets = []float64{25, 50, 80, 100, 250, 400, 700, 1000, 2000, 5000, 10000, 30000, 60000}
+
+var (
+	kongBandwidth = prometheus.NewDesc("kong_bandwidth_bytes",
+		"Bytes of bodies by direction.", []string{"service", "route", "direction", "workspace", "consumer"}, nil)
+	kongRequests = prometheus.NewDesc("kong_http_requests_total",
+		"Requests by status.", []string{"service", "route", "code", "source", "workspace", "consumer"}, nil)
+	kongLatency = prometheus.NewDesc("kong_request_latency_ms",
+		"Milliseconds until a request was answered.", []string{"service", "route", "workspace"}, nil)
+	kongTargets = prometheus.NewDesc("kong_upstream_target_health",
+		"Whether an instance of a backend is in a state (1) or not (0).", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
+	kongConnections = prometheus.NewDesc("kong_nginx_connections_total",
+		"Requests by state; connections are not counted.", []string{"node_id", "subsystem", "state"}, nil)
+	kongNginxRequests = prometheus.NewDesc("kong_nginx_requests_total",
+		"Requests.", []string{"node_id", "subsystem"}, nil)
+	kongDatastore = prometheus.NewDesc("kong_datastore_reachable",
+		"Whether the store of bandwidth can be reached (1) or not (0).", nil, nil)
+	kongWorkerMemory = prometheus.NewDesc("kong_memory_workers_lua_vms_bytes",
+		"Bytes of live objects of the process.", []string{"node_id", "pid", "kong_subsystem"}, nil)
+	kongSharedMemory = prometheus.NewDesc("kong_memory_lua_shared_dict_bytes",
+		"Bytes of memory that the process uses.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
+	kongSharedTotal = prometheus.NewDesc("kong_memory_lua_shared_dict_total_bytes",
+		"Bytes of memory that the process may use.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *kongCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{
+		kongBandwidth, kongRequests, kongLatency, kongTargets, kongConnections, kongNginxRequests,
+		kongDatastore, kongWorkerMemory, kongSharedMemory, kongSharedTotal,
+	} {
+		ch <- desc
+	}
+}
+
+// kongSeries is what a service's requests of a route came to, in all gateways of the
+// process: Kong's names do not tell these apart.
+type kongSeries struct {
+	traffic  stats.Traffic
+	codes    map[int]uint64
+	seconds  float64
+	sketches [][]byte
+}
+
+// Collect implements prometheus.Collector.
+func (c *kongCollector) Collect(ch chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.gateways) == 0 {
+		return
+	}
+	all := make(map[Key]*kongSeries)
+	var requests uint64
+	var inFlight int64
+	reachable := true
+	seen := make(map[string]bool)
+	for _, g := range c.gateways {
+		if seen[g.name] {
+			continue
+		}
+		seen[g.name] = true
+		reachable = reachable && g.reachable()
+		for _, s := range g.recorder.Snapshot().Series {
+			key := Key{Service: s.Backend, Route: s.Route}
+			if key.Service == stats.NoBackend {
+				key.Service = "" // as Kong has it
+			}
+			one := all[key]
+			if one == nil {
+				one = &kongSeries{codes: make(map[int]uint64)}
+				all[key] = one
+			}
+			one.add(&s)
+			inFlight += s.InFlight
+			for _, n := range s.Codes {
+				requests += n
+			}
+		}
+	}
+	for key, s := range all {
+		s.collect(ch, key)
+	}
+	kongHealth(ch, slices.Collect(maps.Keys(seen)))
+	kongProcess(ch, c.gateways[0].node(), reachable, requests, inFlight)
+}
+
+func (k *kongSeries) add(s *stats.SeriesSnapshot) {
+	k.traffic.IngressBody += s.Traffic.IngressBody
+	k.traffic.EgressBody += s.Traffic.EgressBody
+	k.seconds += s.LatencySumSeconds
+	k.sketches = append(k.sketches, s.Sketch)
+	for code, n := range s.Codes {
+		k.codes[code] += n
+	}
+}
+
+func (k *kongSeries) collect(ch chan<- prometheus.Metric, key Key) {
+	for direction, n := range map[string]uint64{"ingress": k.traffic.IngressBody, "egress": k.traffic.EgressBody} {
+		ch <- prometheus.MustNewConstMetric(kongBandwidth, prometheus.CounterValue, float64(n), key.Service, key.Route, direction, kongWorkspace, "")
+	}
+	source := "service"
+	if key.Service == "" {
+		source = "kong" // which answered by itself
+	}
+	for code, n := range k.codes {
+		ch <- prometheus.MustNewConstMetric(kongRequests, prometheus.CounterValue, float64(n), key.Service, key.Route, strconv.Itoa(code), source, kongWorkspace, "")
+	}
+	sketch, err := stats.MergeSketches(k.sketches...)
+	if err != nil {
+		return // they come from memory
+	}
+	bounds := make([]float64, len(kongBuckets))
+	for i, ms := range kongBuckets {
+		bounds[i] = ms / 1000
+	}
+	atMost, n, err := stats.Histogram(sketch, bounds)
+	if err != nil {
+		return
+	}
+	buckets := make(map[float64]uint64, len(bounds))
+	for i, ms := range kongBuckets {
+		buckets[ms] = atMost[bounds[i]]
+	}
+	ch <- prometheus.MustNewConstHistogram(kongLatency, n, k.seconds*1000, buckets, key.Service, key.Route, kongWorkspace)
+}
+
+// kongHealth renders how the instances of the gateways' backends are.
+func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
+	type target struct{ upstream, name, address string }
+	states := make(map[target]string)
+	for _, gateway := range gateways {
+		for _, published := range policy.Published(policy.Services, policy.Place{Gateway: gateway}) {
+			var told struct {
+				Services []struct {
+					Name      string `json:"name"`
+					Instances []struct {
+						Address   string `json:"address"`
+						Container string `json:"container"`
+						Status    string `json:"status"`
+					} `json:"instances"`
+				} `json:"services"`
+			}
+			text, err := json.Marshal(published)
+			if err != nil || json.Unmarshal(text, &told) != nil {
+				continue
+			}
+			for _, s := range told.Services {
+				for _, one := range s.Instances {
+					t := target{s.Name, one.Container, one.Address}
+					if t.name == "" {
+						t.name = t.address
+					}
+					states[t] = one.Status
+				}
+			}
+		}
+	}
+	for t, status := range states {
+		for _, state := range []string{"healthchecks_off", "healthy", "unhealthy", "dns_error"} {
+			value := 0.0
+			if status == state {
+				value = 1
+			}
+			ch <- prometheus.MustNewConstMetric(kongTargets, prometheus.GaugeValue, value, t.upstream, t.name, t.address, state, "http")
+		}
+	}
+}
+
+// kongProcess renders what is about the process.
+func kongProcess(ch chan<- prometheus.Metric, node string, reachable bool, requests uint64, inFlight int64) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for state, n := range map[string]float64{
+		"active": float64(inFlight), "writing": float64(inFlight), "reading": 0, "waiting": 0,
+		"accepted": float64(requests), "handled": float64(requests), "total": float64(requests),
+	} {
+		gauge(kongConnections, n, node, "http", state)
+	}
+	ch <- prometheus.MustNewConstMetric(kongNginxRequests, prometheus.CounterValue, float64(requests), node, "http")
+	up := 0.0
+	if reachable {
+		up = 1
+	}
+	gauge(kongDatastore, up)
+	samples := []rtmetrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/total:bytes"}}
+	rtmetrics.Read(samples)
+	live, used := float64(samples[0].Value.Uint64()), float64(samples[1].Value.Uint64())
+	gauge(kongWorkerMemory, live, node, strconv.Itoa(os.Getpid()), "http")
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		gauge(kongSharedMemory, used, node, "rgate", "http")
+		gauge(kongSharedTotal, float64(limit), node, "rgate", "http")
+	}
+}
+
+// registerKong exports a gateway's figures under Kong's names.
+func registerKong(ctx caddy.Context, g kongGateway) error {
+	c := new(kongCollector)
+	if registry := ctx.GetMetricsRegistry(); registry != nil {
+		err := registry.Register(c)
+		var registered prometheus.AlreadyRegisteredError
+		if errors.As(err, &registered) {
+			c, err = registered.ExistingCollector.(*kongCollector), nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gateways = append(c.gateways, g)
+	return nil
+}
+
+// Interface guard
+var _ prometheus.Collector = (*kongCollector)(nil)

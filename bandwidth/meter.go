@@ -1,0 +1,273 @@
+package bandwidth
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func init() {
+	caddy.RegisterModule(new(Meter))
+	httpcaddyfile.RegisterDirective("rgate_bandwidth", policy.EndpointDirective[Meter])
+}
+
+// Meter keeps account of the bytes of a gateway's requests: by minute, service and
+// route, exact for bodies, in an SQL database. Under its path, if it has one, it
+// answers who asks how many there were.
+//
+// What was counted is written every few seconds. While the database is away, it is
+// kept in memory, and traffic goes on.
+type Meter struct {
+	policy.Base
+
+	// Where the account can be read, none by default, and who may.
+	policy.Guarded
+
+	// The database: `sqlite:///var/lib/rgate/bandwidth.db`, or
+	// `postgres://user:password@host/database`, which several gateways may share.
+	// Placeholders such as `{env.PASSWORD}` are filled in. Default: SQLite, in the file
+	// `rgate/bandwidth.db` under Caddy's data directory.
+	Store string `json:"store,omitempty"`
+
+	// What this gateway is called in the account. Gateways that share a database must
+	// have different names. Default: the name of the host, and with a slash that of
+	// the gateway, if it has another than `rgate`.
+	Node string `json:"node,omitempty"`
+
+	// How long the account is kept.
+	Retention *Retention `json:"retention,omitempty"`
+
+	// How often what was counted is written: 1s to 10s. It is what is lost at most if
+	// the process is killed hard. Default: `5s`.
+	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+
+	// Other gateways whose bytes go into the same account.
+	Sources []*Source `json:"sources,omitempty"`
+
+	// Also publishes the bytes under the names that Kong gives to its metrics.
+	// Default: false.
+	KongMetrics bool `json:"kong_metrics,omitempty"`
+
+	// Whose bytes are counted, by the name of its statistics. Default: the gateway that
+	// it stands on; outside of one, `rgate_stats`.
+	Gateway string `json:"gateway,omitempty"`
+
+	ledger  *Ledger
+	key     ledgerKey
+	reports reports
+}
+
+// Retention is how long rows of each length are kept. Each is at least as long as the
+// one before.
+type Retention struct {
+	// How long there is a row for every minute, at least 1h. Default: `7d`.
+	Minutes caddy.Duration `json:"minutes,omitempty"`
+
+	// How long there is a row for every hour. Default: `90d`.
+	Hours caddy.Duration `json:"hours,omitempty"`
+
+	// How long there is a row for every day. Default: `1095d`, which is three years.
+	Days caddy.Duration `json:"days,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Meter) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.rgate_bandwidth",
+		New: func() caddy.Module { return new(Meter) },
+	}
+}
+
+// Provision begins to keep account. It does not open the database.
+func (m *Meter) Provision(ctx caddy.Context) error {
+	if err := m.Start(ctx, "bandwidth"); err != nil || m.Off() {
+		return err
+	}
+	if m.Gateway == "" {
+		m.Gateway = policy.Standing(ctx).Gateway
+	}
+	if m.Gateway == "" {
+		m.Gateway = "rgate_stats"
+	}
+	store, err := m.fillStore()
+	if err != nil {
+		return err
+	}
+	at, err := parseAddress(store)
+	if err != nil {
+		return policy.Optionf("store", "%v", err)
+	}
+	if err := m.Check(); err != nil {
+		return err
+	}
+	if m.Path != "" {
+		if err := m.Guard(ctx); err != nil {
+			return err
+		}
+	}
+	m.key = ledgerKey{gateway: m.Gateway, store: store, node: m.Node}
+	if m.Node == "" {
+		m.key.node = defaultNode(m.Gateway)
+	}
+	if m.ledger, err = acquireLedger(m.key, at, m.settings()); err != nil {
+		return err
+	}
+	return m.reports.open(ctx, m)
+}
+
+// defaultStore is a file under Caddy's data directory.
+func defaultStore() string {
+	return "sqlite://" + (&url.URL{Path: filepath.Join(caddy.AppDataDir(), "rgate", "bandwidth.db")}).EscapedPath()
+}
+
+func defaultNode(gateway string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	if gateway == "rgate" {
+		return host
+	}
+	return host + "/" + gateway
+}
+
+// fillStore fills placeholders in. Those of user and password may have any character.
+func (m *Meter) fillStore() (string, error) {
+	if m.Store == "" {
+		return defaultStore(), nil
+	}
+	repl := caddy.NewReplacer()
+	at := strings.LastIndexByte(m.Store, '@')
+	credentials, err := repl.ReplaceFunc(m.Store[:at+1], func(name string, value any) (any, error) {
+		if caddy.ToString(value) == "" {
+			return nil, policy.Optionf("store", "the placeholder {%s} in store is empty: set it, or take it out", name)
+		}
+		return strings.ReplaceAll(url.QueryEscape(caddy.ToString(value)), "+", "%20"), nil
+	})
+	if err != nil {
+		return "", err
+	}
+	rest, err := repl.ReplaceOrErr(m.Store[at+1:], true, true)
+	if err != nil {
+		return "", policy.Optionf("store", "filling in store: %v: set it, or take it out", err)
+	}
+	return credentials + rest, nil
+}
+
+// settings are those that may change at a reload.
+func (m *Meter) settings() settings {
+	s := settings{every: defaultFlushInterval, retention: defaultRetention}
+	if m.FlushInterval > 0 {
+		s.every = time.Duration(m.FlushInterval)
+	}
+	if m.Retention != nil {
+		s.retention = m.Retention.filled()
+	}
+	return s
+}
+
+// filled has the defaults in it. What is longer than a default after it extends that.
+func (r *Retention) filled() retention {
+	kept := defaultRetention
+	if r.Minutes > 0 {
+		kept.minutes = time.Duration(r.Minutes)
+	}
+	kept.hours = max(kept.hours, kept.minutes)
+	if r.Hours > 0 {
+		kept.hours = time.Duration(r.Hours)
+	}
+	kept.days = max(kept.days, kept.hours)
+	if r.Days > 0 {
+		kept.days = time.Duration(r.Days)
+	}
+	return kept
+}
+
+// Check reports the first thing wrong with the options.
+func (m *Meter) Check() error {
+	if err := m.CheckPath("/metrics/bandwidth_used"); err != nil {
+		return err
+	}
+	if m.Store != "" && !strings.Contains(m.Store, "{") {
+		if _, err := parseAddress(m.Store); err != nil {
+			return policy.Optionf("store", "%v", err)
+		}
+	}
+	every := time.Duration(m.FlushInterval)
+	if every != 0 && (every < time.Second || every > maxFlushInterval) {
+		return policy.Optionf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, maxFlushInterval)
+	}
+	if m.Retention != nil {
+		if err := m.Retention.check(); err != nil {
+			return err
+		}
+	}
+	if err := checkSources(m.Sources); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (r *Retention) check() error {
+	kept := r.filled()
+	switch {
+	case r.Minutes < 0 || r.Hours < 0 || r.Days < 0:
+		return policy.Optionf("retention", "rows cannot be kept for a negative time: use one such as 7d, or leave it out")
+	case kept.minutes < time.Hour:
+		return policy.Optionf("retention.minutes", "minutes are added up to hours, and kept that long at least: use 1h or more")
+	case kept.hours < kept.minutes:
+		return policy.Optionf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.minutes))
+	case kept.days < kept.hours:
+		return policy.Optionf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.hours))
+	}
+	return nil
+}
+
+// inDays writes a time as the configuration has it.
+func inDays(d time.Duration) string {
+	if d%(24*time.Hour) == 0 {
+		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+	}
+	return d.String()
+}
+
+// Validate reports the first thing wrong with the options.
+func (m *Meter) Validate() error { return m.Check() }
+
+// ServeHTTP answers requests for the account, and hands all others on.
+func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if m.Off() || !m.Serves(r.URL.Path) {
+		return next.ServeHTTP(w, r)
+	}
+	return m.Admit(w, r, m.serve)
+}
+
+// Cleanup lets go of the account, which goes on if a new configuration has it too.
+func (m *Meter) Cleanup() error {
+	if m.ledger == nil {
+		return nil
+	}
+	err := m.reports.close(m)
+	m.ledger = nil
+	return errors.Join(err, releaseLedger(m.key))
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Meter)(nil)
+	_ caddy.Validator             = (*Meter)(nil)
+	_ caddy.CleanerUpper          = (*Meter)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Meter)(nil)
+	_ policy.Endpoint             = (*Meter)(nil)
+)

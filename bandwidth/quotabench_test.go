@@ -1,0 +1,55 @@
+package bandwidth
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Judging quotas, with an hour of rows of minutes, 20 of hours and 19 of days.
+func BenchmarkAudit(b *testing.B) {
+	for _, c := range []struct {
+		what              string
+		quotas, consumers int
+	}{{"100 backends", 100, 0}, {"1000 consumers", 1, 1000}} {
+		b.Run(c.what, func(b *testing.B) {
+			clock := newTestClock(b, "2026-11-20T20:59:30Z")
+			l := newTestLedgerOn(b, sqliteStore(b), "test", clock)
+			a := newAuditor("rgate")
+			a.now, a.ledger = clock.Now, func() *Ledger { return l }
+			rows := make(map[Key]Bytes)
+			for i := range max(c.quotas, c.consumers) {
+				key, quota := Key{Service: fmt.Sprint("s", i), Route: "/"}, &Quota{Egress: 1 << 50}
+				if c.consumers > 0 {
+					key, quota.Per = Key{Service: "s0", Route: "/", Consumer: fmt.Sprint("c", i)}, perConsumer
+				}
+				rows[key] = Bytes{Egress: 1}
+				if i < c.quotas {
+					if _, _, err := a.join(quotaTerms(b, "backend", fmt.Sprint("s", i), quota), nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			now := clock.Now()
+			for _, step := range []struct {
+				of time.Duration
+				n  int
+			}{{24 * time.Hour, 19}, {time.Hour, 20}, {time.Minute, 59}} {
+				for i := range step.n {
+					clock.Set(now.Add(-time.Duration(i) * step.of))
+					l.Add("test", rows)
+				}
+			}
+			clock.Set(now)
+			l.flushed(b)
+			b.ResetTimer()
+			for b.Loop() {
+				if err := a.audit(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			a.attach(nil)
+		})
+	}
+}

@@ -1,0 +1,184 @@
+package bandwidth
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+func init() {
+	caddy.RegisterModule(adminBandwidth{})
+}
+
+// reports is what a meter does beside keeping account: it tells about it, and reads
+// other gateways.
+type reports struct {
+	api      *restAPI
+	scrapers []*scraper
+	release  func() error // of the recorder behind Kong's metrics
+}
+
+// open begins to report. What it has begun, close ends, also after an error.
+func (r *reports) open(ctx caddy.Context, m *Meter) error {
+	r.api = &restAPI{
+		base: m.Path, accounts: m.ledger, logger: m.Logger(), now: time.Now,
+		quotas:  func() []any { return publishedQuotas(m.Gateway) },
+		sources: r.status,
+	}
+	for _, source := range m.Sources {
+		s, err := startScraper(m.Gateway, *source, m.ledger, m.Logger())
+		if err != nil {
+			return err
+		}
+		r.scrapers = append(r.scrapers, s)
+	}
+	if err := registerSources(ctx, r.scrapers); err != nil {
+		return fmt.Errorf("registering the metrics of sources: %w", err)
+	}
+	if m.KongMetrics {
+		if err := r.openKong(ctx, m); err != nil {
+			return fmt.Errorf("registering Kong's metrics: %w", err)
+		}
+	}
+	running.Lock()
+	defer running.Unlock()
+	running.meters = append(running.meters, m)
+	return nil
+}
+
+func (r *reports) openKong(ctx caddy.Context, m *Meter) error {
+	recorder, release, err := stats.HoldRecorder(m.Gateway)
+	if err != nil {
+		return err
+	}
+	r.release = release
+	ledger := m.ledger
+	return registerKong(ctx, kongGateway{
+		name: m.Gateway, node: ledger.Node, recorder: recorder,
+		reachable: func() bool { ok, _ := ledger.Health(); return ok },
+	})
+}
+
+// close ends the reports of a meter.
+func (r *reports) close(m *Meter) error {
+	running.Lock()
+	running.meters = slices.DeleteFunc(running.meters, func(other *Meter) bool { return other == m })
+	running.Unlock()
+	var stopping sync.WaitGroup
+	for _, s := range r.scrapers {
+		stopping.Go(s.stop)
+	}
+	stopping.Wait()
+	r.scrapers = nil
+	if r.release == nil {
+		return nil
+	}
+	return r.release()
+}
+
+// status is how the sources are.
+func (r *reports) status() []SourceStatus {
+	all := make([]SourceStatus, len(r.scrapers))
+	for i, s := range r.scrapers {
+		all[i] = s.report()
+	}
+	return all
+}
+
+// publishedQuotas is what the quotas of a gateway tell, always in the same order.
+func publishedQuotas(gateway string) []any {
+	var all []json.RawMessage
+	for _, one := range policy.Published("quotas", policy.Place{Gateway: gateway}) {
+		text, err := json.Marshal(one)
+		if err != nil {
+			continue // it was published to be encoded
+		}
+		var several []json.RawMessage
+		if json.Unmarshal(text, &several) != nil {
+			several = []json.RawMessage{text}
+		}
+		all = append(all, several...)
+	}
+	slices.SortFunc(all, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
+	list := make([]any, len(all))
+	for i, one := range all {
+		list[i] = one
+	}
+	return list
+}
+
+// serve answers a request under the meter's path that has been let through.
+func (m *Meter) serve(w http.ResponseWriter, r *http.Request) error {
+	return m.reports.api.serve(w, r)
+}
+
+// running are the meters of the process, in the order in which they were set up.
+var running struct {
+	sync.Mutex
+	meters []*Meter
+}
+
+// runningMeter returns the meter of a gateway that was set up last; of any, if the name
+// is empty.
+func runningMeter(gateway string) *Meter {
+	running.Lock()
+	defer running.Unlock()
+	for _, m := range slices.Backward(running.meters) {
+		if gateway == "" || gateway == m.Gateway {
+			return m
+		}
+	}
+	return nil
+}
+
+// adminBandwidth provides the reports of bandwidth on the admin API, under
+// /rgate/bandwidth, with the same parameters as on a gateway. `?name=` chooses one of
+// several gateways.
+type adminBandwidth struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminBandwidth) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.rgate_bandwidth",
+		New: func() caddy.Module { return new(adminBandwidth) },
+	}
+}
+
+const adminPath = "/rgate/bandwidth"
+
+// Routes returns the routes of the reports.
+func (a adminBandwidth) Routes() []caddy.AdminRoute {
+	serve := caddy.AdminHandlerFunc(a.serve)
+	return []caddy.AdminRoute{{Pattern: adminPath, Handler: serve}, {Pattern: adminPath + "/", Handler: serve}}
+}
+
+func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	name := query.Get("name")
+	m := runningMeter(name)
+	if m == nil {
+		if name != "" {
+			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q that keeps account of bandwidth is running", name)}
+		}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
+	}
+	query.Del("name")
+	asked := r.Clone(r.Context())
+	asked.URL.RawQuery = query.Encode()
+	api := *m.reports.api
+	api.base = adminPath
+	return api.serve(w, asked)
+}
+
+// Interface guard
+var _ caddy.AdminRouter = (*adminBandwidth)(nil)

@@ -1,0 +1,282 @@
+package bandwidth
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rgate/rgate/policy"
+	"go.uber.org/zap"
+)
+
+// accounts is what the REST endpoints read: a Ledger.
+type accounts interface {
+	Usage(ctx context.Context, q Query) ([]Point, error)
+	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
+}
+
+// restAPI answers requests for reports under one path.
+type restAPI struct {
+	base     string
+	accounts accounts
+	quotas   func() []any          // what quotas tell
+	sources  func() []SourceStatus // how the sources are
+	now      func() time.Time
+	logger   *zap.Logger
+}
+
+const (
+	// readTimeout bounds a query to the store.
+	readTimeout = 20 * time.Second
+
+	// retryAfter is when to ask again, in seconds, if the store cannot be read.
+	retryAfter = 5
+
+	// namesSince is how far back names are looked for.
+	namesSince = 31 * oneDay
+)
+
+// report makes the body of one kind of answer.
+type report func(ctx context.Context, r *http.Request, body *bytes.Buffer) (contentType string, err error)
+
+const (
+	typeJSON = "application/json"
+	typeCSV  = "text/csv; charset=utf-8; header=present"
+)
+
+// statusError is an error with a status of its own.
+type statusError struct {
+	status int
+	error
+}
+
+// reportAt returns what answers requests for a path under the base.
+func (a *restAPI) reportAt(path string) report {
+	switch path {
+	case "", "/":
+		return a.series
+	case "/total":
+		return a.total
+	case "/names":
+		return a.names
+	case "/quotas":
+		return a.listOf(func() any { return orEmpty(a.quotas()) })
+	case "/sources":
+		return a.listOf(func() any { return orEmpty(a.sources()) })
+	case "/openapi.json":
+		return a.openAPI
+	}
+	return nil
+}
+
+// serve answers a request.
+func (a *restAPI) serve(w http.ResponseWriter, r *http.Request) error {
+	header := w.Header()
+	header.Set("Vary", "Accept")
+	header.Set("X-Content-Type-Options", "nosniff")
+	answer := a.reportAt(strings.TrimPrefix(r.URL.Path, a.base))
+	if answer == nil {
+		return a.refuse(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.base + ", or total, names, quotas, sources or openapi.json under it")})
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		header.Set("Allow", "GET, HEAD")
+		return a.refuse(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")})
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	var body bytes.Buffer
+	contentType, err := answer(ctx, r, &body)
+	if err != nil {
+		return a.refuse(w, r, err)
+	}
+	digest := sha256.Sum256(body.Bytes())
+	tag := `"` + hex.EncodeToString(digest[:12]) + `"`
+	header.Set("ETag", tag)
+	// It may be kept, and asked for again with its tag: what is over may still change,
+	// when a gateway whose store was away catches up.
+	header.Set("Cache-Control", "private, no-cache")
+	if matchesTag(r.Header.Values("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if contentType == typeCSV {
+		header.Set("Content-Disposition", `attachment; filename="bandwidth_used.csv"`)
+	}
+	policy.WriteBody(w, r, http.StatusOK, contentType, body.Bytes())
+	return nil
+}
+
+// matchesTag reports whether a client has what would be sent (RFC 9110, section
+// 13.1.2).
+func matchesTag(values []string, tag string) bool {
+	for _, value := range values {
+		for one := range strings.SplitSeq(value, ",") {
+			if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == tag || one == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refusal is the body of an answer to a request that is wrong, or cannot be answered.
+type refusal struct {
+	Status int    `json:"status"`
+	Error  string `json:"error"`
+
+	// The parameter that the error is about, if it is one.
+	Parameter string `json:"parameter,omitempty"`
+}
+
+// refuse answers with an error. What the store had to say is for the log.
+func (a *restAPI) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+	said := refusal{Status: http.StatusServiceUnavailable, Error: "the store cannot be read at the moment: try again later, and see the gateway's log"}
+	var wrong *paramError
+	var known statusError
+	switch {
+	case errors.As(err, &wrong):
+		said = refusal{http.StatusBadRequest, wrong.Error(), wrong.Parameter}
+	case errors.As(err, &known):
+		said = refusal{Status: known.status, Error: known.Error()}
+	default:
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+		if r.Context().Err() == nil {
+			a.logger.Error("reading the account of bandwidth failed", zap.Error(err))
+		}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	body, _ := json.Marshal(said) // it has only texts and a number
+	policy.WriteBody(w, r, said.Status, typeJSON, append(body, '\n'))
+	return nil
+}
+
+// wantsCSV reports whether a client accepts CSV and not JSON.
+func wantsCSV(r *http.Request) bool {
+	csv := false
+	for _, value := range r.Header.Values("Accept") {
+		for one := range strings.SplitSeq(value, ",") {
+			kind, params, err := mime.ParseMediaType(one)
+			if err != nil || params["q"] == "0" {
+				continue
+			}
+			if kind == typeJSON {
+				return false
+			}
+			csv = csv || kind == "text/csv"
+		}
+	}
+	return csv
+}
+
+// series is the bytes of each window.
+func (a *restAPI) series(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+	q, err := parseUsage(r.URL.Query(), seriesParams, a.now())
+	if err != nil {
+		return "", err
+	}
+	points, err := a.accounts.Usage(ctx, q.query())
+	if err != nil {
+		return "", err
+	}
+	groups := q.arrange(points, q.windows(), func(p *Point) int { return q.index(p.Start) })
+	if n := len(groups) * q.windows() * len(q.types); n > maxPoints {
+		return "", paramf("group_by", "these are %d points, more than %d: ask for a longer step, a shorter span, one type or fewer names", n, maxPoints)
+	}
+	if q.csv || r.URL.Query().Get("format") == "" && wantsCSV(r) {
+		q.writeCSV(body, groups, q.stamp, true)
+		return typeCSV, nil
+	}
+	q.writeJSON(body, groups, q.stamp)
+	body.WriteByte('\n')
+	return typeJSON, nil
+}
+
+// total is the bytes of the whole span.
+func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+	q, err := parseUsage(r.URL.Query(), totalParams, a.now())
+	if err != nil {
+		return "", err
+	}
+	var points []Point
+	for _, part := range pieces(q.from, q.to) {
+		ask := q.query()
+		ask.From, ask.To, ask.Step = part.from, part.to, part.step
+		some, err := a.accounts.Usage(ctx, ask)
+		if err != nil {
+			return "", err
+		}
+		points = append(points, some...)
+	}
+	groups := q.arrange(points, 1, func(*Point) int { return 0 })
+	untimed := func(int) string { return "" }
+	if q.csv || r.URL.Query().Get("format") == "" && wantsCSV(r) {
+		q.writeCSV(body, groups, untimed, false)
+		return typeCSV, nil
+	}
+	body.WriteString(`{"from":"` + q.start() + `","to":"` + q.end() + `","totals":`)
+	q.writeJSON(body, groups, untimed)
+	body.WriteString("}\n")
+	return typeJSON, nil
+}
+
+// names is what there is to ask for.
+func (a *restAPI) names(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+	if err := checkNames(r.URL.Query(), []string{"from"}); err != nil {
+		return "", err
+	}
+	since := a.now().Add(-namesSince)
+	if text := r.URL.Query().Get("from"); text != "" {
+		from, err := parseTime("from", text)
+		if err != nil {
+			return "", err
+		}
+		since = from
+	}
+	services, routes, consumers, gateways, err := a.accounts.Names(ctx, since)
+	if err != nil {
+		return "", err
+	}
+	return typeJSON, json.NewEncoder(body).Encode(map[string][]string{
+		"services": orEmpty(services), "routes": orEmpty(routes), "consumers": orEmpty(consumers), "gateways": orEmpty(gateways),
+	})
+}
+
+// listOf is a report of something that has no parameters.
+func (a *restAPI) listOf(read func() any) report {
+	return func(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+		if err := checkNames(r.URL.Query(), nil); err != nil {
+			return "", err
+		}
+		return typeJSON, json.NewEncoder(body).Encode(read())
+	}
+}
+
+// orEmpty makes an array of a list that there is none of.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+//go:embed openapi.json
+var openAPIText string
+
+// openAPI is the description of these endpoints.
+func (a *restAPI) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+	if err := checkNames(r.URL.Query(), nil); err != nil {
+		return "", err
+	}
+	base, _ := json.Marshal(a.base) // a string can be encoded
+	body.WriteString(strings.ReplaceAll(openAPIText, "{base}", strings.Trim(string(base), `"`)))
+	return "application/vnd.oai.openapi+json;version=3.1", nil
+}

@@ -1,0 +1,210 @@
+package bandwidth
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// restLedger is a ledger with a few rows.
+type restLedger struct {
+	rows  []Row
+	err   error
+	asked []Query
+}
+
+func (l *restLedger) Usage(_ context.Context, q Query) (points []Point, _ error) {
+	l.asked = append(l.asked, q)
+	for _, r := range l.rows {
+		in := func(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
+		byConsumer := slices.Contains(q.GroupBy, ByConsumer) || len(q.Consumers) > 0
+		if r.Minute.Before(q.From) || !r.Minute.Before(q.To) || !in(q.Services, r.Service) || !in(q.Routes, r.Route) ||
+			!in(q.Gateways, r.Gateway) || byConsumer != (r.Consumer != "") || !in(q.Consumers, r.Consumer) {
+			continue
+		}
+		p := Point{Start: windowOf(r.Minute, q.Step), Bytes: r.Bytes}
+		for _, by := range q.GroupBy {
+			switch by {
+			case ByService:
+				p.Service = r.Service
+			case ByRoute:
+				p.Route = r.Route
+			case ByConsumer:
+				p.Consumer = r.Consumer
+			case ByGateway:
+				p.Gateway = r.Gateway
+			}
+		}
+		points = append(points, p)
+	}
+	return points, l.err
+}
+
+func (l *restLedger) Names(context.Context, time.Time) (services, routes, consumers, gateways []string, err error) {
+	return []string{"payment"}, []string{"/pay"}, nil, []string{"gw-1"}, l.err
+}
+
+// restServer is the endpoints on a ledger with two services, a consumer and a source.
+func restServer() (*restAPI, *restLedger) {
+	at := usageNow.Truncate(time.Minute)
+	l := &restLedger{rows: []Row{
+		{at.Add(-2 * oneMinute), "gw-1", Key{Service: "payment", Route: "/pay"}, Bytes{10, 20, 30, 40}},
+		{at.Add(-2 * oneMinute), "gw-1", Key{Service: "orders", Route: "/orders"}, Bytes{1, 2, 3, 4}},
+		{at.Add(-2 * oneMinute), "gw-1", Key{"payment", "/pay", "alice"}, Bytes{5, 6, 0, 0}},
+		{at, "kong-eu", Key{Service: "payment", Route: "/pay"}, Bytes{100, 200, 0, 0}},
+		{at.Add(-50 * time.Hour), "gw-1", Key{Service: "payment", Route: "/pay"}, Bytes{1000, 2000, 0, 0}},
+	}}
+	scraped := usageNow
+	return &restAPI{
+		base: "/metrics/bandwidth_used", accounts: l, logger: zap.NewNop(), now: func() time.Time { return usageNow },
+		quotas: func() []any { return restQuotas },
+		sources: func() []SourceStatus {
+			return []SourceStatus{{Name: "kong-eu", URL: "http://kong/metrics", Status: sourceUp, LastScrape: &scraped, Series: 4}, {Name: "b", URL: "http://b/", Status: sourceDown, Error: "refused"}}
+		},
+	}, l
+}
+
+// restQuotas are two: one just begun, and one that has gone through everything.
+var restQuotas = []any{
+	QuotaState{Name: "payment", Level: "backend", Service: "payment", Direction: "egress", Allocated: 10, AtLimit: "notify", State: QuotaOK, Thresholds: []ThresholdState{}},
+	QuotaState{
+		Name: "api", Level: "group", Group: "/api", Consumer: "alice", Direction: "total", Allocated: 10, Used: 11, Share: 110.5, AtLimit: "block", State: QuotaBlocked,
+		forecast: forecast{AtEnd: new(int64(20)), FullAt: &usageNow}, Period: periodSpan{"month", usageNow, usageNow, "UTC"},
+		Thresholds: []ThresholdState{{Percent: 80, CrossedAt: &usageNow, Deliveries: []DeliveryState{{"mail", "failed", 3, "refused"}}}, {Percent: 90, Deliveries: []DeliveryState{}}},
+	},
+}
+
+func restAsk(t *testing.T, api *restAPI, method, target string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(method, target, nil)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	if err := api.serve(w, r); err != nil {
+		t.Fatalf("%s %s: %v", method, target, err)
+	}
+	return w
+}
+
+const restBase = "/metrics/bandwidth_used"
+
+func TestRESTAnswers(t *testing.T) {
+	api, _ := restServer()
+	for _, test := range []struct{ target, want string }{
+		{"?lookback_duration=1m&type=egress&service=payment&route=/pay", `[{"time":"2026-03-01T12:34:00+00:00","type":"egress","service":"payment","route":"/pay","bandwidth_used":null},{"time":"2026-03-01T12:34:20.500000+00:00","type":"egress","service":"payment","route":"/pay","bandwidth_used":200}]`},
+		{"?from=2026-03-01T12:30:00Z&to=2026-03-01T12:35:00Z&step=5m&type=ingress&group_by=service&headers=true", `[{"time":"2026-03-01T12:34:20.500000+00:00","type":"ingress","service":"orders","route":null,"bandwidth_used":1,"header_bytes":3},{"time":"2026-03-01T12:34:20.500000+00:00","type":"ingress","service":"payment","route":null,"bandwidth_used":110,"header_bytes":30}]`},
+		{"/total?from=2026-02-01T00:00:00Z&type=egress&service=payment", `{"from":"2026-02-01T00:00:00+00:00","to":"2026-03-01T12:34:20.500000+00:00","totals":[{"type":"egress","service":"payment","route":null,"bandwidth_used":2220}]}`},
+		{"/total?lookback_duration=5m&group_by=gateway&type=egress", `{"from":"2026-03-01T12:29:00+00:00","to":"2026-03-01T12:34:20.500000+00:00","totals":[{"type":"egress","service":null,"route":null,"gateway":"gw-1","bandwidth_used":22},{"type":"egress","service":null,"route":null,"gateway":"kong-eu","bandwidth_used":200}]}`},
+		{"/total?lookback_duration=5m&consumer=alice&type=egress", `{"from":"2026-03-01T12:29:00+00:00","to":"2026-03-01T12:34:20.500000+00:00","totals":[{"type":"egress","service":null,"route":null,"consumer":"alice","bandwidth_used":6}]}`},
+		{"/total?lookback_duration=0m&consumer=bob&type=egress", `{"from":"2026-03-01T12:34:00+00:00","to":"2026-03-01T12:34:20.500000+00:00","totals":[{"type":"egress","service":null,"route":null,"consumer":"bob","bandwidth_used":null}]}`},
+		{"/names", `{"consumers":[],"gateways":["gw-1"],"routes":["/pay"],"services":["payment"]}`},
+	} {
+		w := restAsk(t, api, "GET", restBase+test.target)
+		if got := strings.TrimSpace(w.Body.String()); w.Code != 200 || got != test.want || w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %s\ngot  %s\nwant %s", test.target, w.Code, w.Header(), got, test.want)
+		}
+	}
+}
+
+func TestRESTRefusesInJSON(t *testing.T) {
+	api, ledger := restServer()
+	check := func(w *httptest.ResponseRecorder, status int, parameter, says string) {
+		t.Helper()
+		var said refusal
+		err := json.Unmarshal(w.Body.Bytes(), &said)
+		if err != nil || w.Code != status || said.Status != status || said.Parameter != parameter || !strings.Contains(said.Error, says) ||
+			w.Header().Get("Content-Type") != "application/json" || w.Header().Get("ETag") != "" {
+			t.Errorf("got %d %s %v, want %d about %q that says %q", w.Code, w.Body, err, status, parameter, says)
+		}
+	}
+	check(restAsk(t, api, "GET", restBase+"?type=up"), 400, "type", "egress")
+	check(restAsk(t, api, "GET", restBase+"/total?step=1h"), 400, "step", "no parameter")
+	check(restAsk(t, api, "GET", restBase+"/quotas?step=1h"), 400, "step", "no parameter")
+	check(restAsk(t, api, "GET", restBase+"/names?from=x"), 400, "from", "RFC 3339")
+	check(restAsk(t, api, "GET", restBase+"/nothing"), 404, "", "openapi.json")
+	w := restAsk(t, api, "POST", restBase)
+	check(w, 405, "", "GET or HEAD")
+	if w.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("Allow is %q", w.Header().Get("Allow"))
+	}
+	for i := range 60 {
+		ledger.rows = append(ledger.rows, Row{usageNow, "g", Key{Service: fmt.Sprint(i)}, Bytes{Egress: 1}})
+	}
+	check(restAsk(t, api, "GET", restBase+"?lookback_duration=1000m&group_by=service"), 400, "group_by", "more than 100000")
+	ledger.err = errors.New("postgres://user:secret@db: connection refused")
+	w = restAsk(t, api, "GET", restBase)
+	check(w, 503, "", "try again later")
+	if strings.Contains(w.Body.String(), "secret") || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%s %s", w.Header(), w.Body)
+	}
+}
+
+func TestRESTCSV(t *testing.T) {
+	api, _ := restServer()
+	for _, ask := range [][]string{
+		{restBase + "?format=csv&lookback_duration=2m&group_by=service"},
+		{restBase + "?lookback_duration=2m&group_by=service", "Accept", "text/csv;q=0.9, text/html"},
+		{restBase + "/total?format=csv&group_by=service", "Accept", "application/json"},
+	} {
+		w := restAsk(t, api, "GET", ask[0], ask[1:]...)
+		records, err := csv.NewReader(w.Body).ReadAll()
+		if err != nil || len(records) < 3 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/csv") {
+			t.Errorf("%v: %v %v %v", ask, w.Header(), records, err)
+		}
+	}
+	for _, accept := range []string{"text/csv, application/json", "*/*", "text/csv;q=0", ""} {
+		if w := restAsk(t, api, "GET", restBase, "Accept", accept); w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("Accept %q gives %s", accept, w.Header().Get("Content-Type"))
+		}
+	}
+}
+
+func TestRESTTags(t *testing.T) {
+	api, ledger := restServer()
+	over, under := restBase+"?from=2026-03-01T12:30:00Z&to=2026-03-01T12:33:00Z", restBase+"?lookback_duration=5m"
+	tag := restAsk(t, api, "GET", over).Header().Get("ETag")
+	tagNow := restAsk(t, api, "GET", under).Header().Get("ETag")
+	api.now = func() time.Time { return usageNow.Add(time.Second) }
+	for _, given := range []string{tag, `"x", ` + tag, "W/" + tag, "*"} {
+		w := restAsk(t, api, "GET", over, "If-None-Match", given)
+		if w.Code != http.StatusNotModified || w.Body.Len() > 0 || w.Header().Get("ETag") != tag {
+			t.Errorf("If-None-Match %s: %d %s", given, w.Code, w.Body)
+		}
+	}
+	if w := restAsk(t, api, "GET", under, "If-None-Match", tagNow); w.Code != 200 {
+		t.Errorf("a span under way: %d", w.Code)
+	}
+	ledger.rows[0].Egress++
+	if w := restAsk(t, api, "GET", over, "If-None-Match", tag); w.Code != 200 || w.Header().Get("ETag") == tag {
+		t.Errorf("after a late row: %d", w.Code)
+	}
+	get, head := restAsk(t, api, "GET", over), restAsk(t, api, "HEAD", over)
+	if head.Body.Len() > 0 || head.Code != 200 || head.Header().Get("Content-Length") != fmt.Sprint(get.Body.Len()) || head.Header().Get("ETag") != get.Header().Get("ETag") {
+		t.Errorf("HEAD: %d %v", head.Code, head.Header())
+	}
+}
+
+// What the store is asked for is cut to whole windows, and the totals of a month to
+// few of them.
+func TestRESTAsksTheStoreForLittle(t *testing.T) {
+	api, ledger := restServer()
+	restAsk(t, api, "GET", restBase+"/total?from=2026-01-30T22:58:00Z")
+	var got []string
+	for _, q := range ledger.asked {
+		got = append(got, fmt.Sprintf("%d of %s", int(q.To.Sub(q.From)/q.Step), stepText(q.Step)))
+	}
+	if s := strings.Join(got, ", "); s != "2 of 1m, 1 of 1h, 29 of 1d, 12 of 1h, 35 of 1m" {
+		t.Errorf("asked for %s", s)
+	}
+}

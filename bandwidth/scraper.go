@@ -1,0 +1,269 @@
+package bandwidth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// SourceStatus is how a source is.
+type SourceStatus struct {
+	Name string `json:"name"`
+	URL  string `json:"url"`
+
+	// `up`, `down`, `starting` before its first scrape, or `standby` while another
+	// gateway on the same database reads it.
+	Status string `json:"status"`
+
+	// When it was last read, and how many counters it had.
+	LastScrape *time.Time `json:"last_scrape,omitempty"`
+	Series     int        `json:"series"`
+
+	// Why it is down.
+	Error string `json:"error,omitempty"`
+}
+
+// The states of a source.
+const (
+	sourceUp       = "up"
+	sourceDown     = "down"
+	sourceStarting = "starting"
+	sourceStandby  = "standby"
+)
+
+// archive is where what is remembered of sources is kept, beside their bytes: a Ledger.
+type archive interface {
+	// Lease is held by one gateway at a time.
+	Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
+
+	// recall returns what is remembered of a source, and the number of its last
+	// record. What is not known yet is remembered to have been asked for since then.
+	recall(ctx context.Context, source string, since time.Time) (remembered, int64, error)
+
+	// record adds bytes to the minute of a time and remembers what is new, all or
+	// nothing. Nothing is done if the last record is not the one of that number.
+	record(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now remembered) (done bool, err error)
+}
+
+// errOvertaken is the error of a scrape that another gateway has been ahead of.
+var errOvertaken = errors.New("another gateway has read the source in the meantime")
+
+// scraper reads one source until it is stopped.
+type scraper struct {
+	Source
+	gateway   string // whose configuration has it
+	request   *http.Request
+	transport *http.Transport
+	client    *http.Client
+	archive   archive
+	logger    *zap.Logger
+	since     time.Time // when it was made
+
+	// What is remembered, if it is known. Used by the goroutine alone.
+	known  bool
+	memory remembered
+	number int64
+
+	mu     sync.Mutex
+	status SourceStatus // Guarded by mu.
+
+	cancel     context.CancelFunc
+	running    sync.WaitGroup
+	endPublish func()
+}
+
+// firstScrape is when a source is first read after the start: a configuration that is
+// only tried is gone by then.
+const firstScrape = time.Second
+
+// newScraper makes a scraper that does not run yet.
+func newScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+	source.fillDefaults()
+	request, err := source.request()
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", source.Name, err)
+	}
+	shown := *request.URL
+	shown.RawQuery = "" // which may have a secret
+	transport := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
+	return &scraper{
+		Source: source, gateway: gateway, request: request, archive: archive, since: time.Now(), transport: transport,
+		client: &http.Client{
+			Transport: transport,
+			// Another address would get the header, and the secrets in it, too.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		logger: logger.With(zap.String("source", source.Name)),
+		status: SourceStatus{Name: source.Name, URL: shown.String(), Status: sourceStarting},
+	}, nil
+}
+
+// startScraper begins to read a source.
+func startScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+	s, err := newScraper(gateway, source, archive, logger)
+	if err != nil {
+		return nil, err
+	}
+	s.endPublish = policy.Publish(policy.Dependencies, policy.Place{}, func() any { return s.dependency() })
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.running.Go(func() { s.run(ctx) })
+	return s, nil
+}
+
+// stop ends the reading and waits for it.
+func (s *scraper) stop() {
+	s.endPublish()
+	s.cancel()
+	s.running.Wait()
+	s.transport.CloseIdleConnections()
+}
+
+func (s *scraper) run(ctx context.Context) {
+	timer := time.NewTimer(firstScrape)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case at := <-timer.C:
+			s.turn(ctx, at)
+			timer.Reset(max(time.Until(at.Add(time.Duration(s.Interval))), 0))
+		}
+	}
+}
+
+// leaseTime is for how long the source is this gateway's after each scrape.
+func (s *scraper) leaseTime() time.Duration {
+	return max(3*time.Duration(s.Interval), 15*time.Second) + time.Duration(s.Timeout)
+}
+
+// turn reads the source once, if it is this gateway's turn.
+func (s *scraper) turn(ctx context.Context, at time.Time) {
+	held, err := s.archive.Lease(ctx, "source "+s.Name, s.leaseTime())
+	if err == nil && !held {
+		s.known = false
+		s.note(SourceStatus{Status: sourceStandby})
+		return
+	}
+	series := 0
+	if err == nil {
+		series, err = s.scrape(ctx, at)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, errOvertaken):
+		s.known = false
+	case err != nil:
+		s.note(SourceStatus{Status: sourceDown, Error: err.Error()})
+	default:
+		s.note(SourceStatus{Status: sourceUp, LastScrape: &at, Series: series})
+	}
+}
+
+// scrape reads the source and records what is new.
+func (s *scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
+	if !s.known {
+		if s.memory, s.number, err = s.archive.recall(ctx, s.Name, s.since); err != nil {
+			return 0, fmt.Errorf("the store does not tell what was read before: %w", err)
+		}
+		s.known = true
+	}
+	r, err := s.fetch(ctx)
+	if err != nil {
+		return 0, err
+	}
+	grown, next, err := s.memory.delta(r, at.Unix(), s.MaxSeries)
+	if err != nil {
+		return 0, err
+	}
+	done, err := s.archive.record(ctx, s.Name, s.number, at, grown, s.memory, next)
+	switch {
+	case err != nil:
+		// It may have been recorded all the same: that is found out next time.
+		s.known = false
+		return 0, fmt.Errorf("the store does not take what was read: %w", err)
+	case !done:
+		return 0, errOvertaken
+	}
+	s.memory, s.number = next, s.number+1
+	return len(r.counters), nil
+}
+
+// fetch asks the source for its metrics.
+func (s *scraper) fetch(ctx context.Context) (reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.Timeout))
+	defer cancel()
+	response, err := s.client.Do(s.request.Clone(ctx))
+	if err != nil {
+		return reading{}, plainError(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return reading{}, fmt.Errorf("it answers with status %d", response.StatusCode)
+	}
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(io.LimitReader(response.Body, maxScrape+1)); err != nil {
+		return reading{}, plainError(err)
+	}
+	if body.Len() > maxScrape {
+		return reading{}, fmt.Errorf("its metrics have more than %d MiB: name a page with the bandwidth alone", maxScrape>>20)
+	}
+	return read(&body, s.MaxSeries)
+}
+
+// plainError leaves out what a client's errors repeat: the method and the URL, which
+// may have a secret in its query.
+func plainError(err error) error {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errors.New("it did not answer in time")
+	}
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
+}
+
+// note remembers how the source is, and logs when that changes.
+func (s *scraper) note(now SourceStatus) {
+	s.mu.Lock()
+	before := s.status
+	now.Name, now.URL = before.Name, before.URL
+	if now.LastScrape == nil {
+		now.LastScrape, now.Series = before.LastScrape, before.Series
+	}
+	s.status = now
+	s.mu.Unlock()
+	switch {
+	case now.Status == before.Status:
+	case now.Status == sourceDown:
+		s.logger.Warn("source of bandwidth is down; what it counts meanwhile is read when it is back", zap.String("error", now.Error))
+	case before.Status == sourceDown:
+		s.logger.Info("source of bandwidth is back", zap.String("status", now.Status))
+	}
+}
+
+// report returns how the source is.
+func (s *scraper) report() SourceStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// dependency is the source as the gateway's health sees it.
+func (s *scraper) dependency() policy.Dependency {
+	now := s.report()
+	return policy.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != sourceDown, Error: now.Error}
+}

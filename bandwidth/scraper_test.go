@@ -1,0 +1,289 @@
+package bandwidth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// scraperArchive keeps what a scraper records in memory.
+type scraperArchive struct {
+	mu     sync.Mutex
+	held   bool
+	away   error
+	lost   bool // answer with an error although it was recorded
+	memory remembered
+	number int64
+	since  int64
+	total  map[Key]Bytes
+}
+
+func newScraperArchive() *scraperArchive {
+	return &scraperArchive{held: true, total: make(map[Key]Bytes)}
+}
+
+func (a *scraperArchive) Lease(context.Context, string, time.Duration) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.held, a.away
+}
+
+func (a *scraperArchive) recall(_ context.Context, _ string, since time.Time) (remembered, int64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.since == 0 && a.away == nil {
+		a.since = since.Unix()
+		a.memory.since = a.since
+	}
+	return a.memory, a.number, a.away
+}
+
+func (a *scraperArchive) record(_ context.Context, _ string, number int64, _ time.Time, bytes map[Key]Bytes, _, now remembered) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.away != nil {
+		return false, a.away
+	}
+	if number != a.number {
+		return false, nil
+	}
+	a.memory, a.number = now, number+1
+	for key, b := range bytes {
+		sum := a.total[key]
+		sum.Add(b)
+		a.total[key] = sum
+	}
+	if a.lost {
+		a.lost = false
+		return false, errors.New("connection reset")
+	}
+	return true, nil
+}
+
+func (a *scraperArchive) set(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f()
+}
+
+func (a *scraperArchive) egress() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total[Key{"s", "r", ""}].Egress
+}
+
+// scraperKong is a Kong with one counter.
+type scraperKong struct {
+	*httptest.Server
+	egress atomic.Int64
+	broken atomic.Pointer[http.HandlerFunc]
+	asked  atomic.Pointer[http.Request]
+}
+
+func newScraperKong(t *testing.T) *scraperKong {
+	k := new(scraperKong)
+	k.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k.asked.Store(r)
+		if broken := k.broken.Load(); broken != nil {
+			(*broken)(w, r)
+			return
+		}
+		fmt.Fprintf(w, "# TYPE kong_bandwidth counter\nkong_bandwidth{type=\"egress\",service=\"s\",route=\"r\"} %d\n", k.egress.Load())
+	}))
+	t.Cleanup(k.Close)
+	return k
+}
+
+func (k *scraperKong) breaks(f http.HandlerFunc) {
+	if f == nil {
+		k.broken.Store(nil)
+		return
+	}
+	k.broken.Store(&f)
+}
+
+// scraperOf makes a scraper that is run by hand.
+func scraperOf(t *testing.T, source Source, a archive) *scraper {
+	t.Helper()
+	s, err := newScraper("g", source, a, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.transport.CloseIdleConnections)
+	return s
+}
+
+func TestScraperCountsEveryByteOnce(t *testing.T) {
+	kong, a := newScraperKong(t), newScraperArchive()
+	s := scraperOf(t, Source{Name: "kong", URL: kong.URL}, a)
+	turn := func(what, status string, want int64) {
+		t.Helper()
+		s.turn(t.Context(), time.Now())
+		if got := s.report(); got.Status != status || a.egress() != want {
+			t.Errorf("%s: got %+v and %d bytes, want %s and %d", what, got, a.egress(), status, want)
+		}
+	}
+	kong.egress.Store(1000)
+	turn("the first scrape is where counting begins", sourceUp, 0)
+	kong.egress.Add(10)
+	turn("then it grows", sourceUp, 10)
+	kong.breaks(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	kong.egress.Add(20)
+	turn("it is broken", sourceDown, 10)
+	kong.breaks(nil)
+	turn("it is back", sourceUp, 30)
+	kong.egress.Store(3)
+	turn("it has restarted", sourceUp, 33)
+
+	a.set(func() { a.away = errors.New("away") })
+	kong.egress.Add(4)
+	turn("the store is away", sourceDown, 33)
+	a.set(func() { a.away = nil })
+	turn("the store is back", sourceUp, 37)
+	a.set(func() { a.lost = true })
+	kong.egress.Add(5)
+	turn("the store's answer is lost", sourceDown, 42)
+	turn("it was recorded all the same", sourceUp, 42)
+
+	a.set(func() { a.held = false })
+	turn("another gateway reads it", sourceStandby, 42)
+	kong.egress.Add(6)
+	other := scraperOf(t, s.Source, a)
+	a.set(func() { a.held = true })
+	other.turn(t.Context(), time.Now())
+	if a.egress() != 48 {
+		t.Errorf("the other has counted %d", a.egress())
+	}
+	kong.egress.Add(7)
+	turn("it is this one's again", sourceUp, 55)
+	kong.egress.Add(8)
+	other.turn(t.Context(), time.Now()) // both believe that it is theirs
+	other.turn(t.Context(), time.Now())
+	turn("the other was faster", sourceUp, 63)
+	turn("nobody counts twice", sourceUp, 63)
+
+	restarted := scraperOf(t, s.Source, a)
+	kong.egress.Add(9)
+	restarted.turn(t.Context(), time.Now())
+	if a.egress() != 72 {
+		t.Errorf("a restart of rgate has made it %d", a.egress())
+	}
+}
+
+func TestScraperAsksAsItIsTold(t *testing.T) {
+	t.Setenv("KONG_PASSWORD", "secret")
+	kong, a := newScraperKong(t), newScraperArchive()
+	s := scraperOf(t, Source{
+		Name: "kong", URL: kong.URL + "/metrics?token=hidden",
+		Headers: map[string]string{"X-Key": "{env.KONG_PASSWORD}", "Host": "kong.example"}, BasicAuth: &SourceAuth{"ann", "{env.KONG_PASSWORD}"},
+	}, a)
+	s.turn(t.Context(), time.Now())
+	r := kong.asked.Load()
+	name, password, _ := r.BasicAuth()
+	if r.URL.String() != "/metrics?token=hidden" || r.Host != "kong.example" || r.Header.Get("X-Key") != "secret" || name != "ann" || password != "secret" {
+		t.Errorf("it was asked for %s of %s with %v", r.URL, r.Host, r.Header)
+	}
+	kong.Close()
+	s.turn(t.Context(), time.Now())
+	if d := s.dependency(); d.Up || d.Error == "" || strings.Contains(d.Name+d.Error, "hidden") {
+		t.Errorf("got %+v", d)
+	}
+}
+
+func TestScraperSaysWhatIsWrong(t *testing.T) {
+	kong, a := newScraperKong(t), newScraperArchive()
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	s := scraperOf(t, Source{Name: "kong", URL: kong.URL, Timeout: caddy.Duration(50 * time.Millisecond), MaxSeries: 1}, a)
+	for says, broken := range map[string]http.HandlerFunc{
+		"in time":    func(http.ResponseWriter, *http.Request) { <-done },
+		"status 401": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) },
+		"status 302": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
+		},
+		"parsing":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
+		"no metrics": func(http.ResponseWriter, *http.Request) {},
+		"raise max_series": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "kong_bandwidth{type=\"egress\",service=\"a\"} 1\nkong_bandwidth{type=\"egress\",service=\"b\"} 1\n")
+		},
+		"with the bandwidth a": scraperFlood,
+	} {
+		kong.breaks(broken)
+		s.Timeout = caddy.Duration(50 * time.Millisecond)
+		if says == "with the bandwidth a" {
+			s.Timeout = caddy.Duration(20 * time.Second)
+		}
+		s.turn(t.Context(), time.Now())
+		if got := s.report(); got.Status != sourceDown || !strings.Contains(got.Error, says) {
+			t.Errorf("got %+v, want an error that says %q", got, says)
+		}
+	}
+}
+
+// scraperFlood answers without an end.
+func scraperFlood(w http.ResponseWriter, r *http.Request) {
+	block := []byte("# " + strings.Repeat("x", 64<<10) + "\n")
+	for range 2 * maxScrape / len(block) {
+		if _, err := w.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+func TestScraperRunsUntilItIsStopped(t *testing.T) {
+	kong, a := newScraperKong(t), newScraperArchive()
+	kong.egress.Store(1)
+	s, err := startScraper("g", Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for s.report().Status != sourceUp && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 1 || !d[0].(policy.Dependency).Up {
+		t.Errorf("health has %+v", d)
+	}
+	s.stop()
+	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 0 {
+		t.Errorf("health still has %+v", d)
+	}
+}
+
+func TestSourceOptions(t *testing.T) {
+	for field, source := range map[string]Source{
+		"sources[0].name":                {URL: "http://kong/metrics"},
+		"sources[0].url":                 {Name: "kong"},
+		"sources[0].url ":                {Name: "kong", URL: "kong:8001/metrics"},
+		"sources[0].url  ":               {Name: "kong", URL: "http://ann:secret@kong/metrics"},
+		"sources[0].interval":            {Name: "kong", URL: "http://kong/metrics", Interval: 1},
+		"sources[0].timeout":             {Name: "kong", URL: "http://kong/metrics", Timeout: -1},
+		"sources[0].max_series":          {Name: "kong", URL: "http://kong/metrics", MaxSeries: -1},
+		"sources[0].basic_auth.username": {Name: "kong", URL: "http://kong/metrics", BasicAuth: &SourceAuth{}},
+		"sources[0].headers":             {Name: "kong", URL: "http://kong/metrics", Headers: map[string]string{"X Y": "z"}},
+	} {
+		err := checkSources([]*Source{&source})
+		if err == nil || err.Field() != strings.TrimSpace(field) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: got %v, want an error about %s", source, err, field)
+		}
+	}
+	right := Source{Name: "kong", URL: "{env.KONG}/metrics"}
+	if err := checkSources([]*Source{&right}); err != nil {
+		t.Error(err)
+	}
+	if err := checkSources([]*Source{&right, &right}); err == nil || err.Field() != "sources[1].name" {
+		t.Errorf("two of one name: %v", err)
+	}
+}

@@ -1,0 +1,167 @@
+package bandwidth
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// Source is another gateway whose metrics tell how many bytes it let through: a Kong,
+// a Traefik, or an rgate.
+type Source struct {
+	// What its bytes are counted under, as the gateway of its rows. A source that is
+	// known under another name is another source.
+	Name string `json:"name" caddyfile:"arg"`
+
+	// Where its metrics are, in Prometheus' text format: `http://` or `https://`.
+	URL string `json:"url" caddyfile:"arg"`
+
+	// How often they are read. Default: 5s; at least 1s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+
+	// How long an answer may take. Default: the interval, but at most 10s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// Fields to send with each request, such as `Authorization`. Placeholders such as
+	// `{env.TOKEN}` and `{file./run/secrets/token}` are replaced.
+	Headers map[string]string `json:"headers,omitempty"`
+
+	// The name and the password to send. Default: none.
+	BasicAuth *SourceAuth `json:"basic_auth,omitempty"`
+
+	// How many counters of bandwidth it may have; a source with more is down. Default:
+	// 10000.
+	MaxSeries int `json:"max_series,omitempty"`
+}
+
+// SourceAuth is what a source wants to know before it answers.
+type SourceAuth struct {
+	Username string `json:"username" caddyfile:"arg"`
+
+	// Placeholders such as `{env.PASSWORD}` are replaced.
+	Password string `json:"password,omitempty" caddyfile:"arg"`
+}
+
+const (
+	defaultSourceInterval = 5 * time.Second
+	longestSourceTimeout  = 10 * time.Second
+	defaultMaxSeries      = 10_000
+	longestSourceName     = 200
+
+	// maxScrape is how many bytes of metrics are read.
+	maxScrape = 32 << 20
+)
+
+// checkSources reports the first thing wrong with the sources.
+func checkSources(sources []*Source) *policy.OptionError {
+	names := make(map[string]int, len(sources))
+	for i, s := range sources {
+		at := fmt.Sprintf("sources[%d]", i)
+		if s == nil {
+			return policy.Optionf(at, "the source is null: give it a name and a url, or leave it out")
+		}
+		if err := s.check(at); err != nil {
+			return err
+		}
+		if first, ok := names[s.Name]; ok {
+			return policy.Optionf(at+".name", "sources[%d] is named %q, too: give each a name of its own", first, s.Name)
+		}
+		names[s.Name] = i
+	}
+	return nil
+}
+
+func (s *Source) check(at string) *policy.OptionError {
+	switch {
+	case s.Name == "":
+		return policy.Optionf(at+".name", "the source has no name: say what its bytes are counted under")
+	case len(s.Name) > longestSourceName:
+		return policy.Optionf(at+".name", "the name has %d bytes: use at most %d", len(s.Name), longestSourceName)
+	case s.URL == "":
+		return policy.Optionf(at+".url", "the source has no url: say where its metrics are, such as http://kong:8001/metrics")
+	case s.Interval != 0 && time.Duration(s.Interval) < time.Second:
+		return policy.Optionf(at+".interval", "%s is too often: use at least 1s", time.Duration(s.Interval))
+	case s.Timeout < 0:
+		return policy.Optionf(at+".timeout", "%s is no time: use a positive one such as 5s", time.Duration(s.Timeout))
+	case s.MaxSeries < 0:
+		return policy.Optionf(at+".max_series", "%d is no number of series: use a positive one", s.MaxSeries)
+	case s.BasicAuth != nil && s.BasicAuth.Username == "":
+		return policy.Optionf(at+".basic_auth.username", "there is no name: say username and password")
+	}
+	if strings.Contains(s.URL, "{") { // a placeholder, known later
+		return nil
+	}
+	if _, err := parseSourceURL(s.URL); err != nil {
+		return policy.Optionf(at+".url", "%v", err)
+	}
+	for name := range s.Headers {
+		if !isToken(name) {
+			return policy.Optionf(at+".headers", "%q is no name of a header field", name)
+		}
+	}
+	return nil
+}
+
+func parseSourceURL(text string) (*url.URL, error) {
+	address, err := url.Parse(text)
+	switch {
+	case err != nil || address.Host == "" || address.Scheme != "http" && address.Scheme != "https":
+		return nil, fmt.Errorf("%q is not where metrics are: use one such as http://kong:8001/metrics", text)
+	case address.User != nil:
+		return nil, fmt.Errorf("the url has a name and a password in it: say basic_auth instead")
+	}
+	return address, nil
+}
+
+// isToken reports whether a text can be the name of a header field (RFC 9110, section
+// 5.6.2).
+func isToken(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
+		return c <= ' ' || c > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", c)
+	})
+}
+
+// request makes the request that every scrape sends.
+func (s *Source) request() (*http.Request, error) {
+	repl := caddy.NewReplacer()
+	address, err := parseSourceURL(repl.ReplaceKnown(s.URL, ""))
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequest(http.MethodGet, address.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1")
+	request.Header.Set("User-Agent", "rgate")
+	for name, value := range s.Headers {
+		if strings.EqualFold(name, "Host") {
+			request.Host = repl.ReplaceKnown(value, "")
+			continue
+		}
+		request.Header.Set(name, repl.ReplaceKnown(value, ""))
+	}
+	if s.BasicAuth != nil {
+		request.SetBasicAuth(repl.ReplaceKnown(s.BasicAuth.Username, ""), repl.ReplaceKnown(s.BasicAuth.Password, ""))
+	}
+	return request, nil
+}
+
+// fillDefaults completes the options.
+func (s *Source) fillDefaults() {
+	if s.Interval == 0 {
+		s.Interval = caddy.Duration(defaultSourceInterval)
+	}
+	if s.Timeout == 0 {
+		s.Timeout = min(s.Interval, caddy.Duration(longestSourceTimeout))
+	}
+	if s.MaxSeries == 0 {
+		s.MaxSeries = defaultMaxSeries
+	}
+}

@@ -1,0 +1,77 @@
+package bandwidth
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// sourceCollector exports how the sources of a configuration are.
+type sourceCollector struct {
+	mu       sync.Mutex
+	scrapers []*scraper // Guarded by mu.
+}
+
+var (
+	sourceUpDesc = prometheus.NewDesc("rgate_bandwidth_source_up",
+		"Whether the last scrape of another gateway's metrics went well (1) or not (0).", []string{"gateway", "source"}, nil)
+	sourceScrapedDesc = prometheus.NewDesc("rgate_bandwidth_source_scraped_timestamp_seconds",
+		"When the last scrape of another gateway's metrics was that went well.", []string{"gateway", "source"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *sourceCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- sourceUpDesc
+	ch <- sourceScrapedDesc
+}
+
+// Collect implements prometheus.Collector. What another gateway reads, it tells about.
+func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	type name struct{ gateway, source string }
+	seen := make(map[name]bool)
+	for _, s := range c.scrapers {
+		now, id := s.report(), name{s.gateway, s.Name}
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if now.Status == sourceUp || now.Status == sourceDown {
+			up := 0.0
+			if now.Status == sourceUp {
+				up = 1
+			}
+			ch <- prometheus.MustNewConstMetric(sourceUpDesc, prometheus.GaugeValue, up, s.gateway, s.Name)
+		}
+		if now.LastScrape != nil {
+			ch <- prometheus.MustNewConstMetric(sourceScrapedDesc, prometheus.GaugeValue, float64(now.LastScrape.UnixMilli())/1000, s.gateway, s.Name)
+		}
+	}
+}
+
+// registerSources exports how sources are on the metrics of a configuration.
+func registerSources(ctx caddy.Context, scrapers []*scraper) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil || len(scrapers) == 0 {
+		return nil
+	}
+	c := new(sourceCollector)
+	err := registry.Register(c)
+	var registered prometheus.AlreadyRegisteredError
+	if errors.As(err, &registered) {
+		c, err = registered.ExistingCollector.(*sourceCollector), nil
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scrapers = append(c.scrapers, scrapers...)
+	return nil
+}
+
+// Interface guard
+var _ prometheus.Collector = (*sourceCollector)(nil)

@@ -1,0 +1,61 @@
+package bandwidth
+
+import (
+	"context"
+	"time"
+
+	"github.com/rgate/rgate/stats"
+)
+
+// totals reads the account of a period once for all quotas that have it.
+type totals struct {
+	ledger *Ledger
+	now    time.Time
+	read   map[totalsOf]map[Key]Bytes
+}
+
+type totalsOf struct {
+	start, end int64
+	consumers  bool
+}
+
+func newTotals(l *Ledger, now time.Time) *totals {
+	return &totals{l, now, make(map[totalsOf]map[Key]Bytes)}
+}
+
+// usage returns how much of each allocation has been used in a period, by consumer, or
+// with an empty name for all together.
+func (t *totals) usage(ctx context.Context, q *terms, start, end time.Time) (map[string]limits, error) {
+	of := totalsOf{start.Unix(), end.Unix(), q.perConsumer}
+	all, ok := t.read[of]
+	if !ok {
+		until := t.now.Truncate(time.Minute).Add(time.Minute) // with the minute that is under way
+		if until.After(end) {
+			until = end
+		}
+		var err error
+		if all, err = t.ledger.breakdown(ctx, q.perConsumer, start, until); err != nil {
+			return nil, err
+		}
+		t.read[of] = all
+	}
+	bytes := make(map[string]Bytes)
+	if !q.perConsumer {
+		bytes[""] = Bytes{}
+	}
+	for name := range q.consumers {
+		bytes[name] = Bytes{}
+	}
+	for key, b := range all {
+		if q.covers(key) && key.Consumer != stats.Other { // who is too many to be told apart has no account
+			sum := bytes[key.Consumer]
+			sum.Add(b)
+			bytes[key.Consumer] = sum
+		}
+	}
+	used := make(map[string]limits, len(bytes))
+	for consumer, b := range bytes {
+		used[consumer] = q.used(b)
+	}
+	return used, nil
+}

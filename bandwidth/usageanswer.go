@@ -1,0 +1,285 @@
+package bandwidth
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// group is the points of one series of an answer: what they have in common, and the
+// bytes of each window, nil for those without a row.
+type group struct {
+	gateway string
+	Key
+	windows []*Bytes
+}
+
+func (g *group) compare(o *group) int {
+	return cmp.Or(
+		strings.Compare(g.Service, o.Service), strings.Compare(g.Route, o.Route),
+		strings.Compare(g.Consumer, o.Consumer), strings.Compare(g.gateway, o.gateway),
+	)
+}
+
+// query is what to ask the ledger for.
+func (q *usageQuery) query() Query {
+	return Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
+}
+
+// tells reports whether points of the answer are told apart by a dimension.
+func (q *usageQuery) tells(by Dimension) bool { return slices.Contains(q.groupBy, by) }
+
+// arrange puts points into groups of n windows each, in the order of their names. at
+// is the window of a point, or -1 for one that does not belong here. What the query
+// asks for by name is there even if it has no points.
+func (q *usageQuery) arrange(points []Point, n int, at func(*Point) int) []*group {
+	type name struct {
+		gateway string
+		Key
+	}
+	groups := make(map[name]*group)
+	of := func(gateway string, key Key) *group {
+		id := name{gateway, key}
+		if groups[id] == nil {
+			groups[id] = &group{gateway, key, make([]*Bytes, n)}
+		}
+		return groups[id]
+	}
+	for _, known := range q.named() {
+		of(known.gateway, known.Key)
+	}
+	for i := range points {
+		p := &points[i]
+		window := at(p)
+		if window < 0 {
+			continue
+		}
+		g := of(p.Gateway, p.Key)
+		if g.windows[window] == nil {
+			g.windows[window] = new(Bytes)
+		}
+		g.windows[window].Add(p.Bytes)
+	}
+	all := make([]*group, 0, len(groups))
+	for _, g := range groups {
+		all = append(all, g)
+	}
+	slices.SortFunc(all, (*group).compare)
+	return all
+}
+
+// named are the groups that a query names, which is all of them if it names a value
+// for each dimension that it tells apart.
+func (q *usageQuery) named() []group {
+	all := []group{{}}
+	for _, by := range q.groupBy {
+		names := q.names(by)
+		if len(names) == 0 || len(all)*len(names) > maxNames {
+			return nil
+		}
+		next := make([]group, 0, len(all)*len(names))
+		for _, g := range all {
+			for _, name := range names {
+				*g.field(by) = name
+				next = append(next, g)
+			}
+		}
+		all = next
+	}
+	return all
+}
+
+func (q *usageQuery) names(by Dimension) []string {
+	switch by {
+	case ByService:
+		return q.Services
+	case ByRoute:
+		return q.Routes
+	case ByConsumer:
+		return q.Consumers
+	default:
+		return q.Gateways
+	}
+}
+
+func (g *group) field(by Dimension) *string {
+	switch by {
+	case ByService:
+		return &g.Service
+	case ByRoute:
+		return &g.Route
+	case ByConsumer:
+		return &g.Consumer
+	default:
+		return &g.gateway
+	}
+}
+
+// label is the value of a field of the points of a group: what they are told apart by,
+// or else what was asked for. It is missing if that are several, or all.
+func (q *usageQuery) label(g *group, by Dimension) (value string, ok bool) {
+	if q.tells(by) {
+		return *g.field(by), true
+	}
+	if names := q.names(by); len(names) == 1 {
+		return names[0], true
+	}
+	return "", false
+}
+
+// fields are the dimensions that points have a field for: service and route always.
+func (q *usageQuery) fields() (all []Dimension) {
+	for _, by := range dimensions {
+		if by == ByService || by == ByRoute || q.tells(by) || len(q.names(by)) > 0 {
+			all = append(all, by)
+		}
+	}
+	return all
+}
+
+// used are the bytes of bodies in a direction, and the estimate of what header fields
+// took, nil for a window without a row.
+func used(b *Bytes, d Direction) (bodies, headers *int64) {
+	switch {
+	case b == nil:
+		return nil, nil
+	case d == Ingress:
+		return &b.Ingress, &b.IngressHeaders
+	default:
+		return &b.Egress, &b.EgressHeaders
+	}
+}
+
+// row is a point in writing. Values that are missing are null, or empty in CSV.
+type row struct {
+	time   string
+	labels []label
+	values []label
+}
+
+type label struct {
+	name, text string
+	inJSON     string
+}
+
+// textLabel is a label of text, which may be missing.
+func textLabel(name, text string, ok bool) label {
+	if !ok {
+		return label{name: name, inJSON: "null"}
+	}
+	quoted, _ := json.Marshal(text) // a string can be encoded
+	return label{name, text, string(quoted)}
+}
+
+// numberLabel is a number, or nil.
+func numberLabel(name string, n *int64) label {
+	if n == nil {
+		return label{name: name, inJSON: "null"}
+	}
+	text := strconv.FormatInt(*n, 10)
+	return label{name, text, text}
+}
+
+// rows calls f with each point of an answer, in ascending order of time, then names,
+// then direction. The row is only valid during the call.
+func (q *usageQuery) rows(groups []*group, stamp func(window int) string, f func(*row)) {
+	if len(groups) == 0 {
+		return
+	}
+	fields := q.fields()
+	labels := make([][]label, len(groups))
+	for i, g := range groups {
+		for _, by := range fields {
+			text, ok := q.label(g, by)
+			labels[i] = append(labels[i], textLabel(string(by), text, ok))
+		}
+	}
+	var types []label
+	for _, d := range q.types {
+		types = append(types, textLabel("type", string(d), true))
+	}
+	var r row
+	for window := range groups[0].windows {
+		r.time = stamp(window)
+		for i, g := range groups {
+			for j, d := range q.types {
+				r.labels = append(append(r.labels[:0], types[j]), labels[i]...)
+				bodies, headers := used(g.windows[window], d)
+				r.values = append(r.values[:0], numberLabel("bandwidth_used", bodies))
+				if q.headers {
+					r.values = append(r.values, numberLabel("header_bytes", headers))
+				}
+				f(&r)
+			}
+		}
+	}
+}
+
+// writeJSON writes rows as an array of objects. Those without a time have no such
+// field.
+func (q *usageQuery) writeJSON(body *bytes.Buffer, groups []*group, stamp func(int) string) {
+	body.WriteByte('[')
+	q.rows(groups, stamp, func(r *row) {
+		if body.Bytes()[body.Len()-1] == '}' {
+			body.WriteByte(',')
+		}
+		body.WriteByte('{')
+		if r.time != "" {
+			body.WriteString(`"time":"` + r.time + `",`)
+		}
+		writeFields(body, r.labels)
+		body.WriteByte(',')
+		writeFields(body, r.values)
+		body.WriteByte('}')
+	})
+	body.WriteByte(']')
+}
+
+func writeFields(body *bytes.Buffer, labels []label) {
+	for i, l := range labels {
+		if i > 0 {
+			body.WriteByte(',')
+		}
+		body.WriteByte('"')
+		body.WriteString(l.name)
+		body.WriteString(`":`)
+		body.WriteString(l.inJSON)
+	}
+}
+
+// writeCSV writes rows as RFC 4180 has it, with a line of names first.
+func (q *usageQuery) writeCSV(body *bytes.Buffer, groups []*group, stamp func(int) string, timed bool) {
+	w := csv.NewWriter(body)
+	w.UseCRLF = true
+	var line []string
+	if timed {
+		line = append(line, "time")
+	}
+	line = append(line, "type")
+	for _, by := range q.fields() {
+		line = append(line, string(by))
+	}
+	line = append(line, "bandwidth_used")
+	if q.headers {
+		line = append(line, "header_bytes")
+	}
+	_ = w.Write(line) // to memory
+	q.rows(groups, stamp, func(r *row) {
+		line = line[:0]
+		if timed {
+			line = append(line, r.time)
+		}
+		for _, l := range r.labels {
+			line = append(line, l.text)
+		}
+		for _, v := range r.values {
+			line = append(line, v.text)
+		}
+		_ = w.Write(line)
+	})
+	w.Flush()
+}

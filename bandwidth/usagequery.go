@@ -1,0 +1,269 @@
+package bandwidth
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// usageQuery is what a request to the REST endpoints asks for.
+type usageQuery struct {
+	timespan
+	Filter
+	types   []Direction
+	groupBy []Dimension
+	headers bool // with the estimate of what header fields took
+	csv     bool
+}
+
+// paramError is an error about a parameter of a request.
+type paramError struct {
+	Parameter string
+	message   string
+}
+
+func (e *paramError) Error() string { return e.message }
+
+func paramf(parameter, format string, args ...any) *paramError {
+	return &paramError{parameter, fmt.Sprintf(format, args...)}
+}
+
+const (
+	// maxWindows is how many windows a report may have.
+	maxWindows = 11_000
+
+	// maxPoints is how many points a report may have, of all groups together.
+	maxPoints = 100_000
+
+	// maxNames is how many values a parameter may be given.
+	maxNames = 100
+
+	defaultLookback = "5m"
+)
+
+// What parameters there are.
+var (
+	spanParams   = []string{"lookback_duration", "from", "to"}
+	filterParams = []string{"service", "route", "consumer", "gateway"}
+	shapeParams  = []string{"type", "group_by", "headers", "format"}
+
+	seriesParams = slices.Concat(spanParams, []string{"step"}, filterParams, shapeParams)
+	totalParams  = slices.Concat(spanParams, filterParams, shapeParams)
+)
+
+// parseUsage reads a query. known are the parameters that the endpoint has.
+func parseUsage(values url.Values, known []string, now time.Time) (q usageQuery, _ error) {
+	if err := checkNames(values, known); err != nil {
+		return q, err
+	}
+	for _, parse := range []func(url.Values) *paramError{
+		func(v url.Values) *paramError { return q.parseSpan(v, now) },
+		q.parseFilter, q.parseShape,
+	} {
+		if err := parse(values); err != nil {
+			return q, err
+		}
+	}
+	if slices.Contains(known, "step") { // it is about each window
+		if err := q.checkWindows(values); err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+// checkNames refuses parameters that are unknown, or that are given twice without
+// being lists.
+func checkNames(values url.Values, known []string) error {
+	for name, given := range values {
+		switch {
+		case !slices.Contains(known, name):
+			return paramf(name, "there is no parameter %q%s: use %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+		case len(given) > 1 && !slices.Contains(filterParams, name) && name != "group_by":
+			return paramf(name, "%s is given %d times: give it once", name, len(given))
+		case len(given) > maxNames:
+			return paramf(name, "%s is given %d times, of which %d may be: ask in several requests", name, len(given), maxNames)
+		}
+	}
+	return nil
+}
+
+var lookbackForm = regexp.MustCompile(`^[0-9]+m$`)
+
+// parseSpan reads which windows are wanted.
+func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
+	step, err := parseStep(values.Get("step"))
+	if err != nil {
+		return err
+	}
+	from, to, lookback := values.Get("from"), values.Get("to"), values.Get("lookback_duration")
+	if from == "" && to == "" {
+		if !values.Has("lookback_duration") {
+			lookback = defaultLookback
+		}
+		if !lookbackForm.MatchString(lookback) {
+			return paramf("lookback_duration", "%q is not a number of minutes such as 5m: use that, or from and to", lookback)
+		}
+		minutes, err := strconv.ParseInt(strings.TrimSuffix(lookback, "m"), 10, 64)
+		if err != nil || minutes > now.Unix()/60 {
+			return paramf("lookback_duration", "%s reaches back to before 1970: use a shorter one", lookback)
+		}
+		q.timespan = lookBack(now, time.Duration(minutes)*oneMinute, step)
+		return nil
+	}
+	if lookback != "" {
+		return paramf("lookback_duration", "lookback_duration says the same as from and to: leave one of them out")
+	}
+	if from == "" {
+		return paramf("from", "to needs a from: say when the span begins")
+	}
+	begin, err := parseTime("from", from)
+	if err != nil {
+		return err
+	}
+	end := now
+	if to != "" {
+		if end, err = parseTime("to", to); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !begin.Before(end):
+		return paramf("from", "the span ends before it begins: use a from that is before to")
+	case !begin.Before(now):
+		return paramf("from", "%s has not come yet: use a from in the past", from)
+	}
+	q.timespan = between(begin, end, now, step)
+	return nil
+}
+
+// checkWindows refuses more windows than a report may have.
+func (q *usageQuery) checkWindows(values url.Values) *paramError {
+	parameter := "step"
+	if values.Has("lookback_duration") {
+		parameter = "lookback_duration"
+	}
+	if n := q.windows(); n > maxWindows {
+		least := time.Duration(n/maxWindows+1) * q.step
+		for _, step := range []time.Duration{5 * oneMinute, 15 * oneMinute, time.Hour, 6 * time.Hour, oneDay} {
+			if step >= least {
+				return paramf(parameter, "these are %d points, more than %d: use step=%s, or a shorter span", n, maxWindows, stepText(step))
+			}
+		}
+		return paramf(parameter, "these are %d points, more than %d: use a shorter span", n, maxWindows)
+	}
+	return nil
+}
+
+var stepForm = regexp.MustCompile(`^([0-9]{1,7})([mhd])$`)
+
+// parseStep reads the length of a window.
+func parseStep(text string) (time.Duration, *paramError) {
+	if text == "" {
+		return oneMinute, nil
+	}
+	wrong := paramf("step", "%q is not the length of a window: use minutes or hours that divide a day, such as 1m, 15m or 1h, or 1d", text)
+	m := stepForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, wrong
+	}
+	n, _ := strconv.Atoi(m[1]) // digits
+	step := time.Duration(n) * map[string]time.Duration{"m": oneMinute, "h": time.Hour, "d": oneDay}[m[2]]
+	if step <= 0 || oneDay%step != 0 {
+		return 0, wrong
+	}
+	return step, nil
+}
+
+func stepText(step time.Duration) string {
+	switch {
+	case step%oneDay == 0:
+		return fmt.Sprintf("%dd", step/oneDay)
+	case step%time.Hour == 0:
+		return fmt.Sprintf("%dh", step/time.Hour)
+	}
+	return fmt.Sprintf("%dm", step/oneMinute)
+}
+
+// lastTime is the end of what time stamps are for: 9999-12-31.
+const lastTime = 253402214400
+
+// parseTime reads a time: RFC 3339, or seconds since 1970.
+func parseTime(parameter, text string) (time.Time, *paramError) {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds >= 0 && seconds < lastTime {
+		whole, fraction := math.Modf(seconds)
+		return time.Unix(int64(whole), int64(fraction*1e9)).UTC(), nil
+	}
+	// A plus sign that was not escaped arrives as a space.
+	t, err := time.Parse(time.RFC3339Nano, strings.Replace(text, " ", "+", 1))
+	if err != nil || t.Unix() < 0 || t.Unix() >= lastTime {
+		return t, paramf(parameter, "%q is not a time: use RFC 3339, such as 2026-01-31T08:00:00Z, or seconds since 1970", text)
+	}
+	return t.UTC(), nil
+}
+
+// parseFilter reads which rows count.
+func (q *usageQuery) parseFilter(values url.Values) *paramError {
+	q.Services, q.Routes = namesIn(values["service"]), namesIn(values["route"])
+	q.Consumers, q.Gateways = namesIn(values["consumer"]), namesIn(values["gateway"])
+	return nil
+}
+
+// namesIn leaves out what is empty, and what is there already.
+func namesIn(values []string) (names []string) {
+	for _, value := range values {
+		if value != "" && !slices.Contains(names, value) {
+			names = append(names, value)
+		}
+	}
+	return names
+}
+
+var directions = []Direction{Egress, Ingress}
+
+// dimensions are what can be told apart, in the order of the fields of a point.
+var dimensions = []Dimension{ByService, ByRoute, ByConsumer, ByGateway}
+
+// parseShape reads how the points are to look.
+func (q *usageQuery) parseShape(values url.Values) *paramError {
+	q.types = directions
+	if text, given := values["type"]; given {
+		if text[0] != string(Egress) && text[0] != string(Ingress) {
+			return paramf("type", "%q is not a direction: use egress or ingress, or leave type out for both", text[0])
+		}
+		q.types = []Direction{Direction(text[0])}
+	}
+	for _, text := range values["group_by"] {
+		for name := range strings.SplitSeq(text, ",") {
+			by := Dimension(strings.TrimSpace(name))
+			if !slices.Contains(dimensions, by) {
+				return paramf("group_by", "%q cannot be told apart: use service, route, consumer, gateway, or several of them with commas", name)
+			}
+			if !slices.Contains(q.groupBy, by) {
+				q.groupBy = append(q.groupBy, by)
+			}
+		}
+	}
+	switch text := values.Get("headers"); text {
+	case "", "false":
+	case "true":
+		q.headers = true
+	default:
+		return paramf("headers", "headers is true or false, not %q", text)
+	}
+	switch text := values.Get("format"); text {
+	case "", "json":
+	case "csv":
+		q.csv = true
+	default:
+		return paramf("format", "there is no format %q: use json or csv", text)
+	}
+	return nil
+}

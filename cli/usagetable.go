@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+)
+
+// printUsage prints the table.
+func printUsage(out io.Writer, points []usagePoint, by string, query url.Values) error {
+	lines, times := usageLines(points, by)
+	if len(lines) == 0 {
+		_, err := fmt.Fprintln(out, "Nothing was counted in this time. `rgate usage --since 30d` looks further back.")
+		return err
+	}
+	total := usageLine{name: "total", windows: make([]*int64, len(times))}
+	for _, line := range lines {
+		total.ingress += line.ingress
+		total.egress += line.egress
+		for i, n := range line.windows {
+			if n == nil {
+				continue
+			}
+			if total.windows[i] == nil {
+				total.windows[i] = new(int64)
+			}
+			*total.windows[i] += *n
+		}
+	}
+	table := [][]string{{strings.ToUpper(by), "INGRESS", "EGRESS", "SHARE", "PER " + strings.ToUpper(query.Get("step"))}}
+	if direction := query.Get("type"); direction != "" {
+		table[0][4] += " (" + direction + ")"
+	}
+	for _, line := range append(lines, &total) {
+		table = append(table, []string{
+			line.shownName(), humanBytes(line.ingress), humanBytes(line.egress), share(line.sum(), total.sum()), sparkline(line.windows),
+		})
+	}
+	from, _ := strconv.ParseInt(query.Get("from"), 10, 64) // it was made here
+	if _, err := fmt.Fprintf(out, "Since %s\n\n", time.Unix(from, 0).Local().Format("2006-01-02 15:04 MST")); err != nil {
+		return err
+	}
+	return printTable(out, table)
+}
+
+func (l *usageLine) shownName() string {
+	if l.name == "" {
+		return "(none)"
+	}
+	return l.name
+}
+
+// printTable aligns the columns: names and pictures to the left, numbers to the right.
+func printTable(out io.Writer, table [][]string) error {
+	widths := make([]int, len(table[0]))
+	for _, cells := range table {
+		for i, cell := range cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, cells := range table {
+		var line strings.Builder
+		for i, cell := range cells {
+			gap := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 || i == len(cells)-1 {
+				line.WriteString(cell + gap)
+			} else {
+				line.WriteString(gap + cell)
+			}
+			line.WriteString("  ")
+		}
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func humanBytes(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
+
+func share(n, whole int64) string {
+	if whole == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(whole))
+}
+
+var bars = []rune("▁▂▃▄▅▆▇█")
+
+// sparkline draws windows, the highest one as high as can be. A window in which
+// nothing was counted is a dot.
+func sparkline(windows []*int64) string {
+	var highest int64
+	for _, n := range windows {
+		if n != nil {
+			highest = max(highest, *n)
+		}
+	}
+	var line strings.Builder
+	for _, n := range windows {
+		switch {
+		case n == nil:
+			line.WriteRune('·')
+		case highest == 0:
+			line.WriteRune(bars[0])
+		default:
+			line.WriteRune(bars[int(float64(*n)/float64(highest)*float64(len(bars)-1)+0.5)])
+		}
+	}
+	return line.String()
+}

@@ -1,0 +1,89 @@
+package dashboard
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/policy"
+)
+
+const benchServices = 100
+
+// manyRows are what a hundred services did in windows of some length.
+func manyRows(s span) (rows accountRows) {
+	random := newRandom()
+	for i := range s.n {
+		for n := range benchServices {
+			name, route := fmt.Sprintf("service-%02d", n), fmt.Sprintf("/api/v1/service-%02d", n)
+			rows.bytes = append(rows.bytes, bandwidth.Row{Minute: s.start(i), Gateway: "gw-1", Key: bandwidth.Key{Service: name, Route: route},
+				Bytes: bandwidth.Bytes{Ingress: random.Int64N(1e9), Egress: random.Int64N(1e10)}})
+			row := bandwidth.RequestRow{Minute: s.start(i), Gateway: "gw-1", Service: name, Route: route, Requests: 20_000, Errors: random.Uint64N(100), Seconds: float64(n) * 100}
+			row.Sketch = demoSketch(random, 50, 0.01*float64(n+1))
+			rows.requests = append(rows.requests, row)
+		}
+	}
+	return rows
+}
+
+// publishMany publishes a hundred backends of three containers.
+func publishMany(b *testing.B, gateway string) {
+	backends := make([]backend, benchServices)
+	for n := range backends {
+		backends[n] = backend{Name: fmt.Sprintf("service-%02d", n), Status: "healthy", Total: 3, Healthy: 3, InFlight: int64(n)}
+		for i := range 3 {
+			backends[n].Instances = append(backends[n].Instances, instance{Address: fmt.Sprintf("172.18.%d.%d:8080", n, i), Container: fmt.Sprintf("shop-service-%02d-%d", n, i), Status: "healthy"})
+		}
+	}
+	b.Cleanup(policy.Publish(policy.Services, policy.Place{Gateway: gateway}, func() any { return map[string]any{"services": backends} }))
+}
+
+// benchPage makes a page of 100 services with 300 containers over 30 days.
+func benchPage(b *testing.B) (d *Dashboard, a ask) {
+	publishMany(b, "many")
+	a, err := parseAsk("range=30d")
+	if err != nil {
+		b.Fatal(err)
+	}
+	hours := spanOf(a.reach, time.Hour, demoNow, time.UTC)
+	d = demoDashboard(b, manyRows(hours).store(b))
+	d.Gateway = "many"
+	return d, a
+}
+
+// BenchmarkPage is to make the page, with the account read from SQLite, in which there
+// is a row for each service, hour and day: for the first time, and as it refreshes.
+func BenchmarkPage(b *testing.B) {
+	d, a := benchPage(b)
+	for name, first := range map[string]bool{"first": true, "again": false} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if first {
+					d.memory = memory{}
+				}
+				if _, err := d.render(b.Context(), a); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPageDrawing is to make it once the account has been read.
+func BenchmarkPageDrawing(b *testing.B) {
+	d, a := benchPage(b)
+	f := nothing(a, demoNow, time.UTC)
+	if err := f.collect(b.Context(), d.account(), a); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		body, err := d.write(a, f, look(d.Gateway, d.log, a), "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(len(body)), "bytes")
+	}
+}

@@ -1,0 +1,325 @@
+package dashboard
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/stats"
+)
+
+// account is what the page reads of a ledger.
+type account interface {
+	Usage(context.Context, bandwidth.Query) ([]bandwidth.Point, error)
+	Requests(context.Context, bandwidth.Query) ([]bandwidth.RequestPoint, error)
+	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
+}
+
+// figures are what the account has of a span.
+type figures struct {
+	span
+
+	// By window; null where nothing was recorded.
+	requests, errors []float64
+	egress, ingress  []series // bytes of the largest services, and of the others
+
+	// How long requests took, in seconds, by windows that may be longer.
+	timing        span
+	p50, p95, p99 []float64
+
+	total    sums
+	overall  percentiles
+	services map[string]*sums
+	routes   []routeSums // the slowest first
+
+	// What there is to choose from.
+	serviceNames, routeNames, gatewayNames []string
+}
+
+// sums are added up over a span.
+type sums struct {
+	requests, errors uint64
+	seconds          float64
+	bytes            bandwidth.Bytes
+	lastUsed         time.Time // not before this, and within the length of a window
+}
+
+func (s *sums) addRequests(p *bandwidth.RequestPoint) {
+	s.requests += p.Requests
+	s.errors += p.Errors
+	s.seconds += p.Seconds
+	if p.Requests > 0 && p.Start.After(s.lastUsed) {
+		s.lastUsed = p.Start
+	}
+}
+
+// errorShare and average are null if there were no requests.
+func (s *sums) errorShare() float64 { return ratio(float64(s.errors), float64(s.requests)) }
+func (s *sums) average() float64    { return ratio(s.seconds, float64(s.requests)) }
+
+func ratio(a, b float64) float64 {
+	if b == 0 {
+		return null
+	}
+	return a / b
+}
+
+type routeKey struct{ service, route string }
+
+type routeSums struct {
+	routeKey
+	sums
+	percentiles
+}
+
+// percentiles of durations in seconds, null if there are none.
+type percentiles struct{ p50, p95, p99 float64 }
+
+// merge makes one distribution of several. There is none if it cannot be read, for
+// another version has written it.
+func merge(sketches [][]byte) []byte {
+	if len(sketches) == 1 {
+		return sketches[0]
+	}
+	merged, err := stats.MergeSketches(sketches...)
+	if err != nil {
+		return nil
+	}
+	return merged
+}
+
+func percentilesOf(sketch []byte) percentiles {
+	if len(sketch) > 0 {
+		if q, err := stats.Quantiles(sketch, 0.5, 0.95, 0.99); err == nil {
+			return percentiles{q[0], q[1], q[2]}
+		}
+	}
+	return percentiles{null, null, null}
+}
+
+const (
+	layers      = 6 // of a stacked picture, beside that of all others
+	slowestSeen = 10
+)
+
+// nothing are the figures of a span that nothing is known of.
+func nothing(a ask, now time.Time, in *time.Location) figures {
+	s, timing := spanOf(a.reach, a.step, now, in), spanOf(a.reach, a.timing, now, in)
+	return figures{
+		span: s, requests: s.nulls(), errors: s.nulls(), services: make(map[string]*sums),
+		timing: timing, p50: timing.nulls(), p95: timing.nulls(), p99: timing.nulls(), overall: percentilesOf(nil),
+	}
+}
+
+// collect reads all that the page shows of the account.
+func (f *figures) collect(ctx context.Context, from account, a ask) (err error) {
+	q := bandwidth.Query{
+		Filter: a.filter(), From: f.from, To: f.end(), Step: f.step,
+		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}, NoSketches: true,
+	}
+	bytes, err := from.Usage(ctx, q)
+	if err != nil {
+		return err
+	}
+	f.weigh(bytes, a)
+	requests, err := from.Requests(ctx, q)
+	if err != nil {
+		return err
+	}
+	f.count(requests)
+	if err := f.timeWindows(ctx, from, a); err != nil {
+		return err
+	}
+	if err := f.timeRoutes(ctx, from, a); err != nil {
+		return err
+	}
+	f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from)
+	return err
+}
+
+// timeWindows reads how long requests took in each window, and in all.
+func (f *figures) timeWindows(ctx context.Context, from account, a ask) error {
+	s := f.timing
+	points, err := from.Requests(ctx, bandwidth.Query{Filter: a.filter(), From: s.from, To: s.end(), Step: s.step})
+	if err != nil {
+		return err
+	}
+	sketches := make([][]byte, 0, s.n)
+	for i := range points {
+		if at := s.index(points[i].Start); at >= 0 {
+			p := percentilesOf(points[i].Sketch)
+			f.p50[at], f.p95[at], f.p99[at] = p.p50, p.p95, p.p99
+			sketches = append(sketches, points[i].Sketch)
+		}
+	}
+	f.overall = percentilesOf(merge(sketches))
+	return nil
+}
+
+// timeRoutes reads how long the requests of the slowest routes took.
+func (f *figures) timeRoutes(ctx context.Context, from account, a ask) error {
+	if len(f.routes) == 0 {
+		return nil
+	}
+	q := bandwidth.Query{
+		Filter: a.filter(), From: f.from, To: f.end(), Step: a.whole,
+		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute},
+	}
+	for _, one := range f.routes {
+		q.Routes = append(q.Routes, one.route)
+	}
+	points, err := from.Requests(ctx, q)
+	if err != nil {
+		return err
+	}
+	sketches := make(map[routeKey][][]byte)
+	for _, p := range points {
+		key := routeKey{p.Service, p.Route}
+		sketches[key] = append(sketches[key], p.Sketch)
+	}
+	for i := range f.routes {
+		f.routes[i].percentiles = percentilesOf(merge(sketches[f.routes[i].routeKey]))
+	}
+	return nil
+}
+
+// count adds up how many requests there were, and which routes were the slowest.
+func (f *figures) count(points []bandwidth.RequestPoint) {
+	byRoute := make(map[routeKey]*routeSums)
+	for i := range points {
+		p := &points[i]
+		at := f.index(p.Start)
+		if at < 0 {
+			continue
+		}
+		f.requests[at] = float64(p.Requests) + orZero(f.requests[at])
+		f.errors[at] = float64(p.Errors) + orZero(f.errors[at])
+		key := routeKey{p.Service, p.Route}
+		if byRoute[key] == nil {
+			byRoute[key] = &routeSums{routeKey: key}
+		}
+		for _, sum := range []*sums{&f.total, f.service(p.Service), &byRoute[key].sums} {
+			sum.addRequests(p)
+		}
+	}
+	for _, one := range byRoute {
+		if one.requests > 0 {
+			f.routes = append(f.routes, *one)
+		}
+	}
+	slices.SortFunc(f.routes, func(a, b routeSums) int {
+		return cmp.Or(cmp.Compare(b.average(), a.average()), cmp.Compare(a.route, b.route), cmp.Compare(a.service, b.service))
+	})
+	f.routes = f.routes[:min(len(f.routes), slowestSeen)]
+}
+
+func orZero(v float64) float64 {
+	if isNull(v) {
+		return 0
+	}
+	return v
+}
+
+func (f *figures) service(name string) *sums {
+	if f.services[name] == nil {
+		f.services[name] = new(sums)
+	}
+	return f.services[name]
+}
+
+// weigh adds up how many bytes went where: by service, or by route of the one that is
+// asked for.
+func (f *figures) weigh(points []bandwidth.Point, a ask) {
+	name := func(p *bandwidth.Point) string { return p.Service }
+	if a.service != "" {
+		name = func(p *bandwidth.Point) string { return p.Route }
+	}
+	totals := make(map[string]bandwidth.Bytes)
+	for i := range points {
+		p := &points[i]
+		sum := totals[name(p)]
+		sum.Add(p.Bytes)
+		totals[name(p)] = sum
+		f.total.bytes.Add(p.Bytes)
+		f.service(p.Service).bytes.Add(p.Bytes)
+	}
+	place := placesOf(totals, f.total.bytes)
+	f.egress, f.ingress = f.layersOf(place), f.layersOf(place)
+	for i := range points {
+		p := &points[i]
+		at, layer := f.index(p.Start), place[name(p)]
+		if at < 0 {
+			continue
+		}
+		f.add(f.egress, layer.index, at, float64(p.Egress))
+		f.add(f.ingress, layer.index, at, float64(p.Ingress))
+	}
+}
+
+// layer is where in a stack a name belongs.
+type layer struct {
+	index int
+	name  string
+}
+
+// placesOf gives those with the largest share of either direction a layer each, by
+// name, so that they keep their colours while others grow, and one to all others.
+func placesOf(totals map[string]bandwidth.Bytes, all bandwidth.Bytes) map[string]layer {
+	share := func(name string) float64 {
+		b := totals[name]
+		return max(float64(b.Egress)/float64(max(all.Egress, 1)), float64(b.Ingress)/float64(max(all.Ingress, 1)))
+	}
+	names := slices.SortedFunc(maps.Keys(totals), func(a, b string) int {
+		return cmp.Or(cmp.Compare(share(b), share(a)), cmp.Compare(a, b))
+	})
+	largest := names[:min(len(names), layers)]
+	slices.Sort(largest)
+	places := make(map[string]layer, len(names))
+	for i, name := range largest {
+		places[name] = layer{i, name}
+	}
+	for _, name := range names[len(largest):] {
+		places[name] = layer{layers, ""}
+	}
+	return places
+}
+
+// layersOf makes an empty series for each layer.
+func (f *figures) layersOf(places map[string]layer) []series {
+	var all []series
+	for _, l := range places {
+		for len(all) <= l.index {
+			all = append(all, series{values: f.nulls()})
+		}
+		all[l.index].name = cmp.Or(l.name, all[l.index].name)
+	}
+	for i := range all {
+		all[i].class = classes[min(i, layers)]
+		if i == layers {
+			all[i].name = "others"
+		} else if all[i].name == "" {
+			all[i].name = unnamed
+		}
+	}
+	return all
+}
+
+// classes are those of the colours in the style sheet; the last is grey.
+var classes = [layers + 1]string{"c1", "c2", "c3", "c4", "c5", "c6", "c0"}
+
+// unnamed is what the page calls a service or a route whose name is empty: requests
+// that went to none.
+const unnamed = "(none)"
+
+// add adds to a layer in a window, in which all other layers are known as well then.
+func (f *figures) add(all []series, index, at int, v float64) {
+	for i := range all {
+		if isNull(all[i].values[at]) {
+			all[i].values[at] = 0
+		}
+	}
+	all[index].values[at] += v
+}

@@ -1,0 +1,71 @@
+package dashboard
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+func TestCaddyfile(t *testing.T) {
+	for text, want := range map[string]string{
+		`rgate_dashboard`:          `{}`,
+		`rgate_dashboard off`:      `{"disabled":true}`,
+		`rgate_dashboard /figures`: `{"path":"/figures"}`,
+		"rgate_dashboard /figures {\n allow 10.0.0.0/8 private_ranges\n timezone Europe/Berlin\n refresh 1m\n gateway edge\n}": `{"path":"/figures","allow":["10.0.0.0/8","private_ranges"],"gateway":"edge","timezone":"Europe/Berlin","refresh":60000000000}`,
+		`rgate_dashboard figures`:                `"figures" is not a path to put endpoints under: use one such as /dashboard`,
+		`rgate_dashboard @matcher`:               `"@matcher" is not a path to put endpoints under: use one such as /dashboard`,
+		`rgate_dashboard /a/`:                    `"/a/" is not a path to put endpoints under: use one such as /dashboard`,
+		`rgate_dashboard /a /b`:                  `'/b' is one argument too many`,
+		"rgate_dashboard {\n timezone Berlin\n}": `"Berlin" is no time zone that is known here: use one such as Europe/Berlin, or UTC`,
+		"rgate_dashboard {\n refresh 100ms\n}":   `100ms is too often for a page: use 1s or more, such as 15s`,
+		"rgate_dashboard {\n refesh 10s\n}":      `unrecognized subdirective 'refesh' (did you mean "refresh"?): use `,
+	} {
+		h := httpcaddyfile.Helper{Dispenser: caddyfile.NewTestDispenser(text)}
+		handler, err := policy.Directive[Dashboard](h)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		} else {
+			encoded, _ := json.Marshal(handler)
+			got = string(encoded)
+		}
+		if got != want && (err == nil || !strings.Contains(got, want)) {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+}
+
+// A page that is turned off, and paths that are not its own, are for the next handler.
+func TestOtherPathsGoOn(t *testing.T) {
+	for _, d := range []*Dashboard{{Base: policy.Base{Disabled: true}}, {Guarded: policy.Guarded{Path: "/dashboard"}}} {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		t.Cleanup(cancel)
+		d.Gateway = "none"
+		if err := d.Provision(ctx); err != nil && d.Off() { // the other one has no filter of addresses here
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/", "/dashboards", "/x/dashboard"} {
+			reached := false
+			next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { reached = true; return nil })
+			if err := d.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil), next); err != nil || !reached {
+				t.Errorf("%s: got %v, the next handler was reached: %v", path, err, reached)
+			}
+		}
+		if err := d.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		if err := d.Cleanup(); err != nil { // nothing is let go of twice
+			t.Error(err)
+		}
+	}
+}

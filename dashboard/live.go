@@ -1,0 +1,160 @@
+package dashboard
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// live is how the gateway is at the moment.
+type live struct {
+	backends     []backend // those that want attention first
+	quotas       []quota   // the fullest first
+	dependencies []policy.Dependency
+	errors       []stats.LogEntry // the newest first
+	answers      []stats.LogEntry
+}
+
+// backend is what the gateway publishes of one.
+type backend struct {
+	Name      string     `json:"name"`
+	Status    string     `json:"status"` // healthy, degraded, unhealthy
+	Total     int        `json:"total_instances"`
+	Healthy   int        `json:"healthy_instances"`
+	InFlight  int64      `json:"in_flight"`
+	Instances []instance `json:"instances"`
+	Breakers  []struct {
+		State string `json:"state"`
+	} `json:"circuit_breaker"`
+	Limits []struct {
+		Max    int `json:"max"`
+		Queued int `json:"queued"`
+	} `json:"concurrency"`
+}
+
+// instance is a container or an address.
+type instance struct {
+	Address   string `json:"address"`
+	Container string `json:"container"`
+	Status    string `json:"status"`
+	InFlight  *int   `json:"in_flight"`
+	Reason    string `json:"reason"`
+}
+
+// quota is what a quota publishes of one direction.
+type quota struct {
+	Name      string `json:"name"`
+	Service   string `json:"service"`
+	Route     string `json:"route"`
+	Group     string `json:"group"`
+	Consumer  string `json:"consumer"`
+	Direction string `json:"direction"` // ingress, egress, total
+	Allocated int64  `json:"allocated"`
+	Used      int64  `json:"used"`
+	Period    struct {
+		End time.Time `json:"end"`
+	} `json:"period"`
+	Forecast   *int64      `json:"forecast"` // at the end of the period; nil: too early to tell
+	FullAt     *time.Time  `json:"full_at"`
+	AtLimit    string      `json:"at_limit"` // notify, throttle, block
+	State      string      `json:"state"`    // ok, over, throttled, blocked
+	Thresholds []threshold `json:"thresholds"`
+}
+
+type threshold struct {
+	Percent    float64    `json:"percent"`
+	CrossedAt  *time.Time `json:"crossed_at"`
+	Deliveries []struct {
+		Channel string `json:"channel"`
+		State   string `json:"state"` // pending, sent, failed
+		Error   string `json:"error"`
+	} `json:"deliveries"`
+}
+
+func (q *quota) share() float64 { return ratio(float64(q.Used), float64(q.Allocated)) }
+
+// reread makes one's own of what others have published, by way of JSON. What does not
+// fit is left out: the page shows what it understands.
+func reread[T any](published []any) (all []T) {
+	for _, one := range published {
+		encoded, err := json.Marshal(one)
+		if err != nil {
+			continue
+		}
+		var own T
+		if json.Unmarshal(encoded, &own) == nil {
+			all = append(all, own)
+		}
+	}
+	return all
+}
+
+// requestLog is what the page reads of the log of requests.
+type requestLog interface {
+	Report(stats.LogQuery) stats.LogReport
+}
+
+// look reads how a gateway is. The log may be nil.
+func look(gateway string, log requestLog, a ask) (l live) {
+	place := policy.Place{Gateway: gateway}
+	for _, report := range reread[struct{ Services []backend }](policy.Published(policy.Services, place)) {
+		for _, b := range report.Services {
+			// While a configuration takes over from another one, both tell.
+			known := slices.ContainsFunc(l.backends, func(other backend) bool { return other.Name == b.Name })
+			if !known && (a.service == "" || a.service == b.Name) {
+				l.backends = append(l.backends, b)
+			}
+		}
+	}
+	slices.SortStableFunc(l.backends, func(a, b backend) int {
+		return cmp.Or(cmp.Compare(severity(b.Status), severity(a.Status)), strings.Compare(a.Name, b.Name))
+	})
+	for _, q := range slices.Concat(reread[[]quota](policy.Published("quotas", place))...) {
+		if q.Allocated > 0 && (q.Service == "" || a.service == "" || a.service == q.Service) && (q.Route == "" || a.route == "" || a.route == q.Route) {
+			l.quotas = append(l.quotas, q)
+		}
+	}
+	slices.SortStableFunc(l.quotas, func(a, b quota) int {
+		return cmp.Or(cmp.Compare(b.share(), a.share()), strings.Compare(a.Name, b.Name), strings.Compare(a.Direction, b.Direction))
+	})
+	for _, one := range policy.Published(policy.Dependencies, policy.Place{}) {
+		if needed, ok := one.(policy.Dependency); ok {
+			l.dependencies = append(l.dependencies, needed)
+		}
+	}
+	slices.SortFunc(l.dependencies, func(a, b policy.Dependency) int {
+		if a.Up != b.Up && a.Up {
+			return 1 // what is not up comes first
+		} else if a.Up != b.Up {
+			return -1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	l.dependencies = slices.CompactFunc(l.dependencies, func(a, b policy.Dependency) bool { return a == b })
+	if log != nil {
+		report := log.Report(stats.LogQuery{Service: a.service})
+		l.answers, l.errors = report.Responses, report.Errors
+		l.errors = slices.DeleteFunc(l.errors, func(e stats.LogEntry) bool { return !a.concerns(e.Service, e.Route) })
+	}
+	return l
+}
+
+func severity(status string) int {
+	return slices.Index([]string{"healthy", "degraded", "unhealthy"}, status)
+}
+
+// lastUsed is when a service last answered, as far as the log reaches back.
+func (l *live) lastUsed() map[string]time.Time {
+	last := make(map[string]time.Time)
+	for _, e := range l.answers {
+		if last[e.Service].Before(e.Time) {
+			last[e.Service] = e.Time
+		}
+	}
+	return last
+}

@@ -1,0 +1,34 @@
+"use strict";
+(() => {
+	const root = document.documentElement, stale = document.getElementById("stale");
+	const keyOf = (e) => e && (e.id || (e.closest("details") || {}).id);
+	// swap puts what is new in the place of what is there, and leaves open what was open.
+	const swap = (fresh) => {
+		const open = new Map([...document.querySelectorAll("details[id]")].map((d) => [d.id, d.open]));
+		const focused = document.activeElement, key = main().contains(focused) && keyOf(focused);
+		for (const old of document.querySelectorAll("[data-live]")) {
+			const now = fresh.getElementById(old.id);
+			if (!now) continue;
+			for (const d of now.querySelectorAll("details[id]")) if (open.has(d.id)) d.open = open.get(d.id);
+			old.replaceWith(document.adoptNode(now));
+		}
+		document.title = fresh.title;
+		const again = key && document.getElementById(key);
+		if (again) (again.querySelector("summary") || again).focus({ preventScroll: true });
+	};
+	const main = () => document.getElementById("main");
+	const busy = () => document.hidden || !getSelection().isCollapsed && main().contains(getSelection().anchorNode);
+	const refresh = async () => {
+		if (busy()) return;
+		try {
+			const answer = await fetch(location.href, { cache: "no-store" });
+			if (!answer.ok) throw new Error("status " + answer.status);
+			swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+			stale.textContent = "";
+		} catch (error) {
+			stale.textContent = "Not refreshed since: " + error.message + ".";
+		}
+	};
+	setInterval(refresh, Number(root.dataset.refresh) * 1000);
+	document.addEventListener("visibilitychange", refresh);
+})();

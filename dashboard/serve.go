@@ -1,0 +1,114 @@
+package dashboard
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed" // the page's parts
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
+)
+
+//go:embed page.html
+var pageText string
+
+//go:embed style.css
+var style string
+
+//go:embed refresh.js
+var script string
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"pct": percent}).Parse(pageText))
+
+// percent writes a part of 1 as the length of something in SVG.
+func percent(v float64) string { return strconv.FormatFloat(v*100, 'f', 2, 64) + "%" }
+
+// contentPolicy lets the browser run and show what is in the page, and load nothing.
+var contentPolicy = "default-src 'none'; style-src " + hashOf(style) + "; script-src " + hashOf(script) +
+	"; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// readTime is how long the account may take.
+const readTime = 10 * time.Second
+
+// ServeHTTP answers with the page, and leaves other paths to the next handler.
+func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if d.Off() || !d.Serves(r.URL.Path) {
+		return next.ServeHTTP(w, r)
+	}
+	return d.Admit(w, r, d.answer)
+}
+
+// answer answers a request that may see the page.
+func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Security-Policy", contentPolicy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY")
+	header.Set("Referrer-Policy", "same-origin")
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	switch {
+	case r.URL.Path != d.Path:
+		policy.WriteStatus(w, r, http.StatusNotFound)
+		return nil
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		header.Set("Allow", "GET, HEAD")
+		policy.WriteStatus(w, r, http.StatusMethodNotAllowed)
+		return nil
+	}
+	a, err := parseAsk(r.URL.RawQuery)
+	if err != nil {
+		policy.WriteBody(w, r, http.StatusBadRequest, "text/plain; charset=utf-8", []byte(err.Error()+"\n"))
+		return nil
+	}
+	body, err := d.render(r.Context(), a)
+	if err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	policy.WriteBody(w, r, http.StatusOK, "text/html; charset=utf-8", body)
+	return nil
+}
+
+// render makes the page. Without an account, or if it cannot be read, it has what the
+// gateway knows by itself.
+func (d *Dashboard) render(ctx context.Context, a ask) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	now := d.clock()
+	f, problem := nothing(a, now, d.zone), "there is none: configure bandwidth"
+	if from := d.account(); from != nil {
+		problem = ""
+		if err := f.collect(ctx, remembering{from, &d.memory, now}, a); err != nil {
+			d.Logger().Warn("the account cannot be read", zap.Error(err))
+			f, problem = nothing(a, now, d.zone), "its store does not answer"
+		}
+	}
+	return d.write(a, f, look(d.Gateway, d.log, a), problem)
+}
+
+// write writes the page.
+func (d *Dashboard) write(a ask, f figures, l live, problem string) ([]byte, error) {
+	p := present(a, f, l, problem)
+	p.Gateway, p.HasLog = d.Gateway, d.log != nil
+	p.Style, p.Script = template.CSS(style), template.JS(script) // parts of this package
+	if !a.still {
+		p.Refresh = max(int(time.Duration(d.Refresh).Seconds()), 1)
+	}
+	var body bytes.Buffer
+	err := pageTemplate.Execute(&body, p)
+	return body.Bytes(), err
+}

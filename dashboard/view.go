@@ -1,0 +1,272 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"html/template"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// page is all that the template writes.
+type page struct {
+	Style  template.CSS
+	Script template.JS
+
+	Gateway string
+	Path    string
+	Now     string
+	Zone    string
+	Refresh int // seconds, 0: never
+	Still   link
+
+	Reaches []link
+	Choices []choice
+	Kept    []kept // parts of the query that a form must not lose
+
+	State    badge
+	Problem  string // with the account
+	Tiles    []tile
+	Pictures []picture // of requests
+	Traffic  []picture
+	Quotas   []quotaView
+	Backends []backendView
+	Slowest  []routeView
+	Errors   []errorView
+	HasLog   bool
+	Health   []healthView
+	Reach    string // in words
+}
+
+type link struct {
+	Text, Href string
+	Current    bool
+}
+
+// choice is a list to choose from.
+type choice struct {
+	Name, Label, All string
+	Options          []option
+}
+
+type option struct {
+	Value, Text string
+	Chosen      bool
+}
+
+type kept struct{ Name, Value string }
+
+// badge says how something is, in a word, a shape and a colour.
+type badge struct{ Class, Text string }
+
+// badges are those of the states that a gateway and its backends know.
+var badges = map[string]badge{
+	"healthy":   {"good", "healthy"},
+	"degraded":  {"warn", "degraded"},
+	"unhealthy": {"bad", "unhealthy"},
+}
+
+// tile is a figure in large digits.
+type tile struct{ Label, Value, Note string }
+
+type quotaView struct {
+	Name, Of, Used, Allocated, Share, Outlook, Alt string
+
+	State            badge
+	Bar, ForecastBar float64   // 0 to 1
+	Marks            []float64 // the thresholds
+	Failures         []string  // messages that did not get there
+}
+
+type backendView struct {
+	ID, Name, Detail                                         string
+	State                                                    badge
+	InFlight, Requests, Errors, Average, Sent, Got, LastUsed string
+	Failing                                                  bool // more than one of a hundred requests
+	Instances                                                []instanceView
+	Open                                                     bool
+}
+
+type instanceView struct {
+	Name, Address, InFlight, Reason string
+	State                           badge
+}
+
+type routeView struct {
+	Route, Service, Requests, Errors, Average, P95, P99 string
+	Href                                                string
+	Bar                                                 float64 // 0 to 1
+}
+
+type errorView struct {
+	Ago, Time, Status, Method, URL, Where, Took, Cause string
+	Class                                              string
+}
+
+type healthView struct {
+	Name, Cause string
+	State       badge
+}
+
+// present puts the page together.
+func present(a ask, f figures, l live, problem string) page {
+	s := f.span
+	zone, _ := s.now.In(s.in).Zone()
+	p := page{
+		Now: s.now.In(s.in).Format("15:04:05"), Zone: zone, Problem: problem, Reach: a.text,
+		Tiles: tiles(f, l), Pictures: requestPictures(f), Traffic: trafficPictures(f, a),
+		Slowest: slowest(f, a), Health: healthOf(l, problem), State: stateOf(l, problem),
+	}
+	for _, r := range reaches {
+		other := a
+		other.reach = r
+		p.Reaches = append(p.Reaches, link{r.text, other.query(), r.name == a.name})
+	}
+	other := a
+	other.still = !a.still
+	p.Still = link{Text: map[bool]string{false: "Pause", true: "Resume"}[a.still], Href: other.query()}
+	p.Kept = append(p.Kept, kept{"range", a.name})
+	if a.still {
+		p.Kept = append(p.Kept, kept{"refresh", "off"})
+	}
+	p.Choices = append(p.Choices, choose("service", "Service", "All services", f.serviceNames, a.service), choose("route", "Route", "All routes", f.routeNames, a.route))
+	if len(f.gatewayNames) > 1 || a.gateway != "" {
+		p.Choices = append(p.Choices, choose("gateway", "Gateway", "All gateways", f.gatewayNames, a.gateway))
+	}
+	for _, q := range l.quotas {
+		p.Quotas = append(p.Quotas, s.quota(q))
+	}
+	p.Backends = s.backends(f, l)
+	for _, e := range l.errors[:min(len(l.errors), 12)] {
+		p.Errors = append(p.Errors, errorView{
+			Ago: ago(s.now.Sub(e.Time)), Time: e.Time.In(s.in).Format("2 Jan 15:04:05"), Status: strconv.Itoa(e.Status), Method: e.Method, URL: e.URL,
+			Where: where(e.Service, e.Route, e.Container), Took: durations.text(e.Took.Seconds()), Cause: e.Error,
+			Class: map[bool]string{false: "warn", true: "bad"}[e.Status >= 500],
+		})
+	}
+	return p
+}
+
+// choose makes a list of names, with the one that is chosen even if it is not known.
+func choose(name, label, all string, names []string, chosen string) choice {
+	c := choice{Name: name, Label: label, All: all}
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
+	if chosen != "" && !slices.Contains(names, chosen) {
+		names = append(names, chosen)
+	}
+	for _, n := range slices.Sorted(slices.Values(names)) {
+		c.Options = append(c.Options, option{n, n, n == chosen})
+	}
+	return c
+}
+
+func where(service, route, container string) string {
+	parts := slices.DeleteFunc([]string{route, service, container}, func(s string) bool { return s == "" })
+	return strings.Join(slices.Compact(parts), " → ")
+}
+
+// lately is the rate of the last window of which enough is over.
+func (s span) lately(rows ...[]float64) float64 {
+	for i := s.n - 1; i >= 0; i-- {
+		if !s.judged(i) {
+			continue
+		}
+		sum := 0.0
+		for _, row := range rows {
+			if !isNull(row[i]) {
+				sum += row[i]
+			}
+		}
+		return sum / s.seconds(i)
+	}
+	return null
+}
+
+func valuesOf(all []series) (rows [][]float64) {
+	for _, one := range all {
+		rows = append(rows, one.values)
+	}
+	return rows
+}
+
+func tiles(f figures, l live) []tile {
+	running, inFlight, healthy := 0, int64(0), 0
+	for _, b := range l.backends {
+		inFlight += b.InFlight
+		running += b.Total
+		healthy += b.Healthy
+	}
+	now := func(q quantity, rows ...[]float64) string { return q.text(f.lately(rows...)) + " lately" }
+	errors := requestCounts.text(float64(f.total.errors)) + " failed"
+	return []tile{
+		{"Requests", requestCounts.text(float64(f.total.requests)), now(rates, f.requests)},
+		{"Errors", shares.text(f.total.errorShare()), errors},
+		{"95 % within", durations.text(f.overall.p95), "half within " + durations.text(f.overall.p50)},
+		{"Sent to clients", byteCounts.text(float64(f.total.bytes.Egress)), now(byteRates, valuesOf(f.egress)...)},
+		{"Received", byteCounts.text(float64(f.total.bytes.Ingress)), now(byteRates, valuesOf(f.ingress)...)},
+		{"In flight now", requestCounts.text(float64(inFlight)), fmt.Sprintf("%d of %d instances healthy", healthy, running)},
+	}
+}
+
+func slowest(f figures, a ask) (views []routeView) {
+	highest := 0.0
+	for _, one := range f.routes {
+		if !isNull(one.p95) {
+			highest = max(highest, one.p95)
+		}
+	}
+	for _, one := range f.routes {
+		other := a
+		other.route, other.service = one.route, one.service
+		v := routeView{
+			Route: cmp.Or(one.route, unnamed), Service: cmp.Or(one.service, unnamed), Requests: requestCounts.text(float64(one.requests)),
+			Errors: shares.text(one.errorShare()), Average: durations.text(one.average()), P95: durations.text(one.p95), P99: durations.text(one.p99),
+			Href: other.query(),
+		}
+		if highest > 0 && !isNull(one.p95) {
+			v.Bar = one.p95 / highest
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func healthOf(l live, problem string) (views []healthView) {
+	if problem != "" {
+		views = append(views, healthView{Name: "account of bandwidth", State: badge{"bad", "down"}, Cause: problem})
+	}
+	for _, d := range l.dependencies {
+		v := healthView{Name: d.Name, State: badge{"good", "up"}, Cause: d.Error}
+		if !d.Up {
+			v.State = badge{"bad", "down"}
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+// stateOf is how all of it is.
+func stateOf(l live, problem string) badge {
+	down, worst := 0, "healthy"
+	for _, b := range l.backends {
+		if b.Status != "healthy" {
+			worst = "degraded"
+		}
+		if b.Status == "unhealthy" {
+			down++
+		}
+	}
+	for _, d := range l.dependencies {
+		if !d.Up {
+			worst = "degraded"
+		}
+	}
+	if problem != "" {
+		worst = "degraded"
+	}
+	if down > 0 && down == len(l.backends) {
+		worst = "unhealthy"
+	}
+	return badges[worst]
+}

@@ -1,0 +1,65 @@
+// Command bandwidth is the demo of bandwidth: a gateway that counts its own bytes and
+// reads those of a mock Kong in a container, and shows what it knows by REST and on the
+// command line, checking that no byte is lost or counted twice. It removes everything at
+// the end.
+//
+// It expects bin/rgate and the images of hack/image: `make demo-bandwidth` sees to both.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/rgate/rgate/demo/docker"
+)
+
+// Every container of the demo carries this label, and nothing else does.
+const ownLabel = "demo=rgate-bandwidth"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\nThe gateway's log is %s.\n", err, logFile)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	if runtime.GOOS != "linux" {
+		return errors.New("a gateway on this system cannot reach the addresses of containers")
+	}
+	if err := docker.Remove(ctx, ownLabel); err != nil {
+		return err
+	}
+	d := new(demo)
+	defer func() {
+		d.stopGateway()
+		err = errors.Join(err, docker.Remove(context.WithoutCancel(ctx), ownLabel))
+	}()
+	for _, step := range []func(context.Context) error{
+		d.startContainers,
+		d.startGateway,
+		d.useGateway,
+		d.useKong,
+		d.restartKong,
+		d.restartGateway,
+		d.loseKong,
+		d.show,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if d.broken > 0 {
+		return fmt.Errorf("%d of %d promises were not kept: see above", d.broken, d.checked)
+	}
+	fmt.Printf("\nAll %d promises were kept.\n", d.checked)
+	return nil
+}

@@ -1,0 +1,93 @@
+// Command kong is a mock of another gateway: it counts bandwidth under the names that
+// Kong does, and tells about it in Prometheus' text format.
+//
+//	GET  /metrics                                       the counters
+//	POST /traffic?service=s&route=r&ingress=1&egress=2  counts so many bytes
+//
+// It listens on port 8001. The counters begin at zero with every start, as Kong's do.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"maps"
+	"net/http"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// series is what bytes are counted by.
+type series struct{ service, route, direction string }
+
+func (s series) String() string {
+	return fmt.Sprintf(`kong_bandwidth_bytes{service=%q,route=%q,direction=%q,workspace="default",consumer=""}`, s.service, s.route, s.direction)
+}
+
+// counters are what a Kong has counted.
+type counters struct {
+	mu    sync.Mutex
+	bytes map[series]int64 // Guarded by mu.
+}
+
+// count counts the bytes that a request tells of.
+func (c *counters) count(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, direction := range []string{"ingress", "egress"} {
+		text := r.FormValue(direction)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 {
+			http.Error(w, direction+" is a number of bytes", http.StatusBadRequest)
+			return
+		}
+		c.bytes[series{r.FormValue("service"), r.FormValue("route"), direction}] += n
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// show answers with the counters.
+func (c *counters) show(w http.ResponseWriter, _ *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var text strings.Builder
+	text.WriteString("# HELP kong_datastore_reachable Datastore reachable from Kong, 0 is unreachable\n# TYPE kong_datastore_reachable gauge\nkong_datastore_reachable 1\n")
+	if len(c.bytes) > 0 {
+		text.WriteString("# HELP kong_bandwidth_bytes Total bandwidth (ingress/egress) throughput in bytes\n# TYPE kong_bandwidth_bytes counter\n")
+	}
+	lines := make(map[string]int64, len(c.bytes))
+	for s, n := range c.bytes {
+		lines[s.String()] = n
+	}
+	for _, line := range slices.Sorted(maps.Keys(lines)) {
+		fmt.Fprintf(&text, "%s %d\n", line, lines[line])
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	_, _ = w.Write([]byte(text.String())) // the client left
+}
+
+func main() {
+	c := &counters{bytes: make(map[series]int64)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", c.show)
+	mux.HandleFunc("POST /traffic", c.count)
+	server := &http.Server{Addr: ":8001", Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		_ = server.Close() // nobody's request is worth waiting for
+	}()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,192 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// otherGateways are a Kong and a Traefik that tell what they have counted.
+type otherGateways struct {
+	*httptest.Server
+	kong, traefik atomic.Int64
+	down          atomic.Bool
+	scrapes       atomic.Int64
+}
+
+func startOtherGateways(t *testing.T) *otherGateways {
+	o := new(otherGateways)
+	o.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.scrapes.Add(1)
+		switch {
+		case o.down.Load():
+			w.WriteHeader(http.StatusBadGateway)
+		case r.URL.Path == "/kong":
+			fmt.Fprintf(w, "# TYPE kong_bandwidth counter\nkong_bandwidth{type=\"egress\",service=\"bun-service\",route=\"bun-route\"} %d\n", o.kong.Load())
+		default:
+			if user, password, _ := r.BasicAuth(); user != "ann" || password != "secret" {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			fmt.Fprintf(w, "# TYPE traefik_service_responses_bytes_total counter\ntraefik_service_responses_bytes_total{code=\"200\",method=\"GET\",protocol=\"http\",service=\"whoami@docker\"} %d\n", o.traefik.Load())
+		}
+	}))
+	t.Cleanup(o.Close)
+	return o
+}
+
+const sourcesGateway = `
+bandwidth:
+  path: /metrics/bandwidth_used
+  store: "sqlite://$DIR/bandwidth.db"
+  sources:
+    - {name: kong-eu, url: "$OTHERS/kong", interval: 1s}
+    - {name: traefik, url: "$OTHERS/traefik", interval: 1s, basic_auth: {username: ann, password: "{env.TRAEFIK_PASSWORD}"}}
+operations: {}
+`
+
+// sourceStatus reads how a source is.
+func (g *gateway) sourceStatus(t *testing.T, name string) string {
+	t.Helper()
+	var all []struct {
+		Name, URL, Status, Error string
+		LastScrape               string `json:"last_scrape"`
+		Series                   int
+	}
+	must(t, "reading the sources", json.Unmarshal([]byte(g.get(t, usagePath+"/sources").body), &all))
+	for _, one := range all {
+		if one.Name == name {
+			return one.Status
+		}
+	}
+	return ""
+}
+
+func TestSources(t *testing.T) {
+	t.Parallel()
+	others := startOtherGateways(t)
+	others.kong.Store(1_000_000)
+	others.traefik.Store(500)
+	config := strings.ReplaceAll(sourcesGateway, "$OTHERS", others.URL)
+	g := startGateway(t, config, "TRAEFIK_PASSWORD=secret")
+	await := func(what, query string, want int64) {
+		t.Helper()
+		eventually(t, what, func() bool { return sumUsage(g.usage(t, query), "egress") == want })
+	}
+	up := func() {
+		t.Helper()
+		eventually(t, "both are up", func() bool {
+			return g.sourceStatus(t, "kong-eu") == "up" && g.sourceStatus(t, "traefik") == "up"
+		})
+	}
+	const kong, traefik = "?service=bun-service&route=bun-route", "?service=whoami@docker&gateway=traefik"
+	up()
+	await("what was counted before is not", kong, 0)
+	others.kong.Add(1277)
+	others.traefik.Add(300)
+	await("Kong's bytes are there", kong, 1277)
+	await("Traefik's bytes are there", traefik, 300)
+
+	others.kong.Store(5)
+	await("a restart of Kong is no negative point", kong, 1282)
+
+	others.down.Store(true)
+	eventually(t, "they are down", func() bool { return g.sourceStatus(t, "kong-eu") == "down" })
+	if health := g.get(t, "/gateway/health"); !strings.Contains(health.body, `"degraded"`) || !strings.Contains(health.body, "source kong-eu") {
+		t.Errorf("health is %s", health.body)
+	}
+	others.kong.Add(10)
+	others.down.Store(false)
+	await("what came meanwhile is there", kong, 1292)
+
+	// A reload begins where the last configuration ended.
+	g.write(t, config+"\nadmin: localhost:$ADMIN\ndefault_response: {body: changed}\n")
+	g.signal(t, syscall.SIGUSR1)
+	eventually(t, "the configuration is changed", func() bool { return g.get(t, "/nothing").body == "changed" })
+	others.kong.Add(20)
+	await("after a reload", kong, 1312)
+	for _, item := range g.usage(t, kong+"&lookback_duration=5m") {
+		if item.Used != nil && *item.Used < 0 {
+			t.Errorf("%s has %d", item.Time, *item.Used)
+		}
+	}
+	text := g.get(t, usagePath+"/sources").body + g.output.String()
+	if strings.Contains(text, "secret") {
+		t.Errorf("a password is told: %s", text)
+	}
+	if got := g.metric(t, "rgate_bandwidth_source_up"); got != 2 {
+		t.Errorf("the metric says that %g sources are up", got)
+	}
+}
+
+// Bytes that are counted while rgate is away are there when it is back.
+func TestSourcesOutliveTheGateway(t *testing.T) {
+	t.Parallel()
+	others := startOtherGateways(t)
+	others.kong.Store(100)
+	config := strings.ReplaceAll(strings.ReplaceAll(sourcesGateway, "$OTHERS", others.URL), "$DIR", t.TempDir())
+	g := startGateway(t, config, "TRAEFIK_PASSWORD=secret")
+	eventually(t, "it is up", func() bool { return g.sourceStatus(t, "kong-eu") == "up" })
+	g.signal(t, os.Interrupt)
+	g.awaitExit(t)
+	others.kong.Add(7)
+	g = startGateway(t, config, "TRAEFIK_PASSWORD=secret")
+	eventually(t, "the bytes are there", func() bool {
+		return sumUsage(g.usage(t, "?service=bun-service"), "egress") == 7
+	})
+}
+
+// An rgate reads another one.
+func TestRgateIsASource(t *testing.T) {
+	t.Parallel()
+	startContainer(t, spec{})
+	origin := startGateway(t, "routes: [{path_prefix: /web, backend: web}]\nbackends: [{name: web, match_labels: {app_name: $APP}}]\n")
+	origin.await(t, "web", 1)
+	g := startGateway(t, fmt.Sprintf("bandwidth: {path: %s, store: \"sqlite://$DIR/b.db\", sources: [{name: origin, url: %q, interval: 1s}]}\n", usagePath, origin.adminURL("/metrics")))
+	eventually(t, "it is up", func() bool { return g.sourceStatus(t, "origin") == "up" })
+	var received int64
+	for range 5 {
+		received += int64(len(origin.get(t, "/web/file?bytes=1234").body))
+	}
+	eventually(t, "its bytes are there", func() bool {
+		return sumUsage(g.usage(t, "?service=web&route=/web&gateway=origin"), "egress") == received
+	})
+	response, err := g.client.Get(g.adminURL("/rgate/bandwidth/names"))
+	must(t, "asking the admin API", err)
+	defer response.Body.Close()
+	names, _ := io.ReadAll(response.Body)
+	if !strings.Contains(string(names), `"origin"`) {
+		t.Errorf("the names are %s", names)
+	}
+}
+
+func TestSourceOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	for text, says := range map[string]string{
+		"{name: a, url: \"a:1/metrics\"}":                              "is not where metrics are",
+		"{url: \"http://a/metrics\"}":                                  "the source has no name",
+		"{name: a, url: \"http://a/m\", interval: 10ms}":               "use at least 1s",
+		"{name: a, url: \"http://u:p@a/m\"}":                           "say basic_auth instead",
+		"{name: a, url: \"http://a/\", basic_auth: {usr: x}}":          "usr",
+		"{name: a, url: \"http://a/\"}, {name: a, url: \"http://b/\"}": "give each a name of its own",
+	} {
+		out := validate(t, "bandwidth: {sources: ["+text+"]}\n")
+		if out.code == 0 || !strings.Contains(out.stdout+out.stderr, says) || !strings.Contains(out.stdout+out.stderr, "rgate.yaml:1: ") {
+			t.Errorf("%s: %+v", text, out)
+		}
+	}
+}
+
+// validate has rgate judge a configuration.
+func validate(t *testing.T, config string) outcome {
+	file := t.TempDir() + "/rgate.yaml"
+	must(t, "writing the configuration", os.WriteFile(file, []byte(config), 0o600))
+	return rgate(t, nil, "validate", "-c", file)
+}
