@@ -32,6 +32,9 @@ func runMicro(ctx context.Context, each time.Duration) ([]benchmark, error) {
 		if err != nil {
 			return nil, fmt.Errorf("running the benchmarks of %s: %w: %s%s", pkg, err, out, stderr.Bytes())
 		}
+		if pkg == "." {
+			pkg = "rgate"
+		}
 		all = append(all, parseBenchmarks(pkg, string(out))...)
 	}
 	return all, nil
