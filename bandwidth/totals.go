@@ -11,22 +11,22 @@ import (
 type totals struct {
 	ledger *Ledger
 	now    time.Time
-	read   map[totalsOf]map[Key]Bytes
+	read   map[periodKey]map[Key]Bytes
 }
 
-type totalsOf struct {
+type periodKey struct {
 	start, end int64
 	consumers  bool
 }
 
 func newTotals(l *Ledger, now time.Time) *totals {
-	return &totals{l, now, make(map[totalsOf]map[Key]Bytes)}
+	return &totals{l, now, make(map[periodKey]map[Key]Bytes)}
 }
 
 // usage returns how much of each allocation has been used in a period, by consumer, or
 // with an empty name for all together.
 func (t *totals) usage(ctx context.Context, q *terms, start, end time.Time) (map[string]limits, error) {
-	of := totalsOf{start.Unix(), end.Unix(), q.perConsumer}
+	of := periodKey{start.Unix(), end.Unix(), q.perConsumer}
 	all, ok := t.read[of]
 	if !ok {
 		until := t.now.Truncate(time.Minute).Add(time.Minute) // with the minute that is under way
