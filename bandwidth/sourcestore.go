@@ -3,6 +3,7 @@ package bandwidth
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 )
@@ -94,12 +95,22 @@ func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[st
 	return nil
 }
 
-// addSourceBytes adds the bytes that a source has counted to the tables.
-func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, bytes map[Key]Bytes) error {
+// addSourceBytes adds the bytes that a source has counted to the tables, but for what
+// nobody can have served between two scrapes.
+func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, counted map[Key]Bytes) error {
+	bytes := make(map[Key]Bytes, len(counted))
+	for key, n := range counted {
+		if n.sane() {
+			key = cleanKey(source, key).Key
+			sum := bytes[key]
+			sum.Add(n)
+			bytes[key] = sum
+		}
+	}
 	if len(bytes) == 0 {
 		return nil
 	}
-	ids, err := seriesOf(ctx, tx, source, bytes)
+	ids, err := seriesOf(ctx, tx, source, maps.Keys(bytes))
 	if err != nil {
 		return err
 	}
@@ -114,49 +125,6 @@ func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, bytes 
 		}
 	}
 	return nil
-}
-
-// seriesOf returns the numbers of a source's series, which are made if need be.
-func seriesOf(ctx context.Context, tx *Tx, source string, bytes map[Key]Bytes) (map[Key]int64, error) {
-	for attempt := 0; ; attempt++ {
-		ids, err := knownSeries(ctx, tx, source)
-		if err != nil {
-			return nil, err
-		}
-		var missing []any
-		for key := range bytes {
-			if _, ok := ids[key]; !ok {
-				missing = append(missing, source, key.Service, key.Route, key.Consumer)
-			}
-		}
-		if len(missing) == 0 || attempt > 0 {
-			return ids, nil
-		}
-		for some := range slices.Chunk(missing, 4*rowsPerStatement) {
-			if _, err := tx.Exec(ctx, "INSERT INTO series (gateway, service, route, consumer) VALUES "+placeholders(len(some)/4, 4)+
-				" ON CONFLICT (gateway, service, route, consumer) DO NOTHING", some...); err != nil {
-				return nil, err
-			}
-		}
-	}
-}
-
-func knownSeries(ctx context.Context, tx *Tx, source string) (map[Key]int64, error) {
-	rows, err := tx.Query(ctx, "SELECT id, service, route, consumer FROM series WHERE gateway = ?", source)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	ids := make(map[Key]int64)
-	for rows.Next() {
-		var id int64
-		var key Key
-		if err := rows.Scan(&id, &key.Service, &key.Route, &key.Consumer); err != nil {
-			return nil, err
-		}
-		ids[key] = id
-	}
-	return ids, rows.Err()
 }
 
 // Interface guards

@@ -146,3 +146,26 @@ func BenchmarkSourceRecord(b *testing.B) {
 		before, number = now, number+1
 	}
 }
+
+// What a source says is no more to be trusted than what the gateway counts.
+func TestSourcesWithNamesThatADatabaseRefuses(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, store string) {
+		l := newTestLedgerOn(t, store, "a", newTestClock(t, "2026-03-05T10:00:30Z"))
+		m, number, err := l.recall(t.Context(), "kong", l.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := l.record(t.Context(), "kong", number, l.now(), map[Key]Bytes{
+			{Service: "a\x00b"}:   {Egress: 1},
+			{Service: "a\uFFFDb"}: {Egress: 2},
+			{Service: "absurd"}:   {Egress: 1 << 60},
+		}, m, m)
+		if !done || err != nil {
+			t.Fatalf("not recorded: %v", err)
+		}
+		points, err := l.Usage(t.Context(), Query{From: l.now().Add(-time.Minute), To: l.now(), Step: time.Minute, GroupBy: []Dimension{ByService}})
+		if err != nil || len(points) != 1 || points[0].Service != "a\uFFFDb" || points[0].Egress != 3 {
+			t.Errorf("the account has %+v, %v", points, err)
+		}
+	})
+}

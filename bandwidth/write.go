@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"hash/fnv"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -90,58 +92,76 @@ func (l *Ledger) claim(ctx context.Context, tx *Tx, seq int64) (fresh bool, err 
 
 // learn finds out the numbers of series that are not known yet.
 func (l *Ledger) learn(ctx context.Context, tx *Tx, b *batch, learned map[seriesKey]int64) error {
-	if len(l.ids) == 0 {
-		if err := l.learnAll(ctx, tx, learned); err != nil {
-			return err
+	missing := make(map[string]map[Key]bool) // by gateway
+	seek := func(key seriesKey) {
+		if l.ids[key] != 0 {
+			return
 		}
+		if missing[key.gateway] == nil {
+			missing[key.gateway] = make(map[Key]bool)
+		}
+		missing[key.gateway][key.Key] = true
 	}
 	for key := range b.bytes {
-		if err := l.learnOne(ctx, tx, key.seriesKey, learned); err != nil {
-			return err
-		}
+		seek(key.seriesKey)
 	}
 	for key := range b.requests {
-		if err := l.learnOne(ctx, tx, key.seriesKey, learned); err != nil {
+		seek(key.seriesKey)
+	}
+	for gateway, keys := range missing {
+		ids, err := seriesOf(ctx, tx, gateway, maps.Keys(keys))
+		if err != nil {
 			return err
+		}
+		for key, id := range ids {
+			learned[seriesKey{gateway, key}] = id
 		}
 	}
 	return nil
 }
 
-// learnAll reads all series of this node at once.
-func (l *Ledger) learnAll(ctx context.Context, tx *Tx, learned map[seriesKey]int64) error {
-	rows, err := tx.Query(ctx, "SELECT id, service, route, consumer FROM series WHERE gateway = ?", l.node)
+// seriesOf returns the numbers of a gateway's series, of which those of some keys are
+// made if need be.
+func seriesOf(ctx context.Context, tx *Tx, gateway string, keys iter.Seq[Key]) (map[Key]int64, error) {
+	for attempt := 0; ; attempt++ {
+		ids, err := knownSeries(ctx, tx, gateway)
+		if err != nil {
+			return nil, err
+		}
+		var missing []any
+		for key := range keys {
+			if _, ok := ids[key]; !ok {
+				missing = append(missing, gateway, key.Service, key.Route, key.Consumer)
+			}
+		}
+		if len(missing) == 0 || attempt > 0 {
+			return ids, nil
+		}
+		for some := range slices.Chunk(missing, 4*rowsPerStatement) {
+			if _, err := tx.Exec(ctx, "INSERT INTO series (gateway, service, route, consumer) VALUES "+placeholders(len(some)/4, 4)+
+				" ON CONFLICT (gateway, service, route, consumer) DO NOTHING", some...); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func knownSeries(ctx context.Context, tx *Tx, gateway string) (map[Key]int64, error) {
+	rows, err := tx.Query(ctx, "SELECT id, service, route, consumer FROM series WHERE gateway = ?", gateway)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
+	ids := make(map[Key]int64)
 	for rows.Next() {
 		var id int64
-		key := seriesKey{gateway: l.node}
+		var key Key
 		if err := rows.Scan(&id, &key.Service, &key.Route, &key.Consumer); err != nil {
-			return err
+			return nil, err
 		}
-		learned[key] = id
+		ids[key] = id
 	}
-	return rows.Err()
-}
-
-func (l *Ledger) learnOne(ctx context.Context, tx *Tx, key seriesKey, learned map[seriesKey]int64) error {
-	if l.ids[key] != 0 || learned[key] != 0 {
-		return nil
-	}
-	names := []any{key.gateway, key.Service, key.Route, key.Consumer}
-	if _, err := tx.Exec(ctx, `INSERT INTO series (gateway, service, route, consumer) VALUES (?, ?, ?, ?)
-		ON CONFLICT (gateway, service, route, consumer) DO NOTHING`, names...); err != nil {
-		return err
-	}
-	var id int64
-	if err := tx.QueryRow(ctx, "SELECT id FROM series WHERE gateway = ? AND service = ? AND route = ? AND consumer = ?",
-		names...).Scan(&id); err != nil {
-		return err
-	}
-	learned[key] = id
-	return nil
+	return ids, rows.Err()
 }
 
 func (l *Ledger) idOf(key seriesKey, learned map[seriesKey]int64) int64 {
