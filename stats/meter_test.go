@@ -217,7 +217,7 @@ func (w readFromFunc) ReadFrom(r io.Reader) (int64, error) { return w.read(r) }
 func TestHijackedConnectionsAreCounted(t *testing.T) {
 	rec := NewRecorder("g")
 	counted := func() Traffic { return rec.Snapshot().Series[0].Traffic }
-	proceed := make(chan struct{})
+	looked, proceed := make(chan struct{}), make(chan struct{})
 	srv := server(t, rec, func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Upgrade", "echo")
 		w.Header().Set("Connection", "Upgrade")
@@ -233,6 +233,7 @@ func TestHijackedConnectionsAreCounted(t *testing.T) {
 		if got := counted(); got.IngressBody != 5 || got.EgressBody != 0 || got.EgressHeader == 0 || got.IngressHeader == 0 {
 			t.Errorf("at first %+v is counted", got)
 		}
+		close(looked)
 		early, _ := buf.ReadString('\n')
 		late, _ := buf.ReadString('\n')
 		if early != "early\n" || late != "late\n" {
@@ -254,6 +255,7 @@ func TestHijackedConnectionsAreCounted(t *testing.T) {
 	if err != nil || response.StatusCode != 101 {
 		t.Fatalf("got %v, %v", response, err)
 	}
+	<-looked // the server reads on until the connection is hijacked
 	_, _ = io.WriteString(conn, "\nlate\n")
 	eventually(t, "what flows is counted", func() bool {
 		got := counted()
