@@ -12,7 +12,7 @@ import (
 )
 
 // The packages whose benchmarks are budgets. The root has what takes several of them.
-var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access", "traffic"}
+var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access", "traffic", "bandwidth", "dashboard"}
 
 // benchmark is one line of go test -bench.
 type benchmark struct {
