@@ -285,7 +285,7 @@ func (c *courier) tell(l *letter, state string, problem error, wait time.Duratio
 	if state == deliveryPending {
 		counted = notificationRetried
 	}
-	notifications.count(notification{c.auditor.gateway, l.channel, counted})
+	notifications.Count(notification{c.auditor.gateway, l.channel, counted})
 	switch state {
 	case deliverySent:
 		logger.Info("message about a quota delivered")

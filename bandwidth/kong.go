@@ -2,7 +2,6 @@ package bandwidth
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"math"
 	"os"
@@ -235,16 +234,9 @@ func kongProcess(ch chan<- prometheus.Metric, node string, reachable bool, reque
 
 // registerKong exports a gateway's figures under Kong's names.
 func registerKong(ctx caddy.Context, g kongGateway) error {
-	c := new(kongCollector)
-	if registry := ctx.GetMetricsRegistry(); registry != nil {
-		err := registry.Register(c)
-		var registered prometheus.AlreadyRegisteredError
-		if errors.As(err, &registered) {
-			c, err = registered.ExistingCollector.(*kongCollector), nil
-		}
-		if err != nil {
-			return err
-		}
+	c, err := policy.JoinMetrics(ctx, new(kongCollector))
+	if err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

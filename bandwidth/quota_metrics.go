@@ -1,10 +1,9 @@
 package bandwidth
 
 import (
-	"sync"
-	"sync/atomic"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // quotaCollector renders the quotas of the process as metrics.
@@ -47,7 +46,7 @@ func (c quotaCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		return true
 	})
-	notifications.each(func(what notification, n uint64) {
+	notifications.Each(func(what notification, n uint64) {
 		ch <- prometheus.MustNewConstMetric(c.notifications, prometheus.CounterValue, float64(n), what.gateway, what.channel, what.state)
 	})
 }
@@ -60,26 +59,7 @@ type notification struct{ gateway, channel, state string }
 const notificationRetried = "retried"
 
 // notifications counts for the whole process, so that reloads lose nothing.
-var notifications notificationCounters
-
-type notificationCounters struct {
-	all sync.Map // of *atomic.Uint64, by notification
-}
-
-func (c *notificationCounters) count(what notification) {
-	n, ok := c.all.Load(what)
-	if !ok {
-		n, _ = c.all.LoadOrStore(what, new(atomic.Uint64))
-	}
-	n.(*atomic.Uint64).Add(1)
-}
-
-func (c *notificationCounters) each(f func(what notification, n uint64)) {
-	c.all.Range(func(key, n any) bool {
-		f(key.(notification), n.(*atomic.Uint64).Load())
-		return true
-	})
-}
+var notifications policy.Counters[notification]
 
 // Interface guard
 var _ prometheus.Collector = quotaCollector{}

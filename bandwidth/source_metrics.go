@@ -1,11 +1,12 @@
 package bandwidth
 
 import (
-	"errors"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // sourceCollector exports how the sources of a configuration are.
@@ -54,16 +55,10 @@ func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 
 // registerSources exports how sources are on the metrics of a configuration.
 func registerSources(ctx caddy.Context, scrapers []*scraper) error {
-	registry := ctx.GetMetricsRegistry()
-	if registry == nil || len(scrapers) == 0 {
+	if len(scrapers) == 0 {
 		return nil
 	}
-	c := new(sourceCollector)
-	err := registry.Register(c)
-	var registered prometheus.AlreadyRegisteredError
-	if errors.As(err, &registered) {
-		c, err = registered.ExistingCollector.(*sourceCollector), nil
-	}
+	c, err := policy.JoinMetrics(ctx, new(sourceCollector))
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,12 @@
 package gateway
 
 import (
-	"errors"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // collector exports how the backends of a configuration's gateways are, at the
@@ -53,16 +54,12 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 
 // registerMetrics exports the gateway's backends on the configuration's registry.
 func registerMetrics(ctx caddy.Context, g *Gateway) error {
-	c := new(collector)
-	err := ctx.GetMetricsRegistry().Register(c)
-	var registered prometheus.AlreadyRegisteredError
-	if errors.As(err, &registered) {
-		c, err = registered.ExistingCollector.(*collector), nil
+	c, err := policy.JoinMetrics(ctx, new(collector))
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		c.mu.Lock()
-		c.gateways = append(c.gateways, g)
-		c.mu.Unlock()
-	}
-	return err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gateways = append(c.gateways, g)
+	return nil
 }

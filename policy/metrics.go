@@ -18,24 +18,36 @@ type refusal struct {
 }
 
 // refusals counts for the whole process, so that reloads lose nothing.
-var refusals counters
+var refusals Counters[refusal]
 
-// counters are counters by what was refused.
-type counters struct {
-	all sync.Map // of *atomic.Uint64, by refusal
+// Counters count events by what they are told apart by, of which there must never be
+// many. Their zero value is ready. They are safe for concurrent use.
+type Counters[K comparable] struct {
+	all sync.Map // of *atomic.Uint64, by K
 }
 
-func (c *counters) count(what refusal) {
-	n, ok := c.all.Load(what)
-	if !ok {
-		n, _ = c.all.LoadOrStore(what, new(atomic.Uint64))
+// Count counts one event, and reports whether it is the first of its kind.
+func (c *Counters[K]) Count(what K) (first bool) {
+	n, known := c.all.Load(what)
+	if !known {
+		n, known = c.all.LoadOrStore(what, new(atomic.Uint64))
 	}
 	n.(*atomic.Uint64).Add(1)
+	return !known
 }
 
-func (c *counters) each(f func(what refusal, n uint64)) {
+// Of returns how many events of a kind there were.
+func (c *Counters[K]) Of(what K) uint64 {
+	if n, ok := c.all.Load(what); ok {
+		return n.(*atomic.Uint64).Load()
+	}
+	return 0
+}
+
+// Each calls f for every kind of event, in no order.
+func (c *Counters[K]) Each(f func(what K, n uint64)) {
 	c.all.Range(func(key, n any) bool {
-		f(key.(refusal), n.(*atomic.Uint64).Load())
+		f(key.(K), n.(*atomic.Uint64).Load())
 		return true
 	})
 }
@@ -48,7 +60,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.refused }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	refusals.each(func(what refusal, n uint64) {
+	refusals.Each(func(what refusal, n uint64) {
 		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue,
 			float64(n), what.policy, what.route, strconv.Itoa(what.status))
 	})
@@ -57,16 +69,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 // RegisterMetrics adds a collector to the metrics of a configuration. Of equal ones,
 // which several policies of it may bring, the first is enough.
 func RegisterMetrics(ctx caddy.Context, collector prometheus.Collector) error {
+	_, err := JoinMetrics(ctx, collector)
+	return err
+}
+
+// JoinMetrics is RegisterMetrics for a collector that several modules of a
+// configuration add to: it returns the one that is registered.
+func JoinMetrics[C prometheus.Collector](ctx caddy.Context, collector C) (C, error) {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
-		return nil
+		return collector, nil
 	}
 	err := registry.Register(collector)
 	var already prometheus.AlreadyRegisteredError
 	if errors.As(err, &already) {
-		return nil
+		return already.ExistingCollector.(C), nil
 	}
-	return err
+	return collector, err
 }
 
 // registerRefusals adds the metric of what all policies have turned away.

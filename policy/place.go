@@ -85,5 +85,5 @@ func (b *Base) note(r *http.Request, status int) {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.refused_by", b.name)
 	}
-	refusals.count(refusal{b.name, route, status})
+	refusals.Count(refusal{b.name, route, status})
 }

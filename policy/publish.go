@@ -51,7 +51,7 @@ func Published(policy string, place Place) (all []any) {
 // Refused returns how many requests a policy has turned away, on all routes of the
 // process or on one; the route of requests outside of a gateway is empty.
 func Refused(policy string, route ...string) (n uint64) {
-	refusals.each(func(what refusal, count uint64) {
+	refusals.Each(func(what refusal, count uint64) {
 		if what.policy == policy && (len(route) == 0 || route[0] == what.route) {
 			n += count
 		}
@@ -81,6 +81,6 @@ type Dependency struct {
 // RefusedByPolicy returns how many requests each policy has turned away.
 func RefusedByPolicy() map[string]uint64 {
 	all := make(map[string]uint64)
-	refusals.each(func(what refusal, n uint64) { all[what.policy] += n })
+	refusals.Each(func(what refusal, n uint64) { all[what.policy] += n })
 	return all
 }

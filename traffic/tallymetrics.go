@@ -3,8 +3,6 @@ package traffic
 import (
 	"cmp"
 	"net/http"
-	"sync"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,7 +25,7 @@ type tally struct {
 	policy string
 	desc   *prometheus.Desc
 	byKind bool
-	all    sync.Map // of *atomic.Uint64, by tallied
+	all    policy.Counters[tallied]
 }
 
 type tallied struct {
@@ -38,15 +36,9 @@ type tallied struct {
 // count counts a request.
 func (t *tally) count(r *http.Request, kind string) {
 	what := tallied{policy.PlaceOf(r), kind}
-	n, ok := t.all.Load(what)
-	if !ok {
-		var known bool
-		if n, known = t.all.LoadOrStore(what, new(atomic.Uint64)); !known {
-			n := n.(*atomic.Uint64) // is there for good, and so is what is published
-			policy.Publish(t.policy, what.place, func() any { return map[string]uint64{cmp.Or(kind, "requests"): n.Load()} })
-		}
+	if t.all.Count(what) { // it is there for good, and so is what is published
+		policy.Publish(t.policy, what.place, func() any { return map[string]uint64{cmp.Or(kind, "requests"): t.all.Of(what)} })
 	}
-	n.(*atomic.Uint64).Add(1)
 }
 
 // Describe implements prometheus.Collector.
@@ -54,14 +46,12 @@ func (t *tally) Describe(ch chan<- *prometheus.Desc) { ch <- t.desc }
 
 // Collect implements prometheus.Collector.
 func (t *tally) Collect(ch chan<- prometheus.Metric) {
-	t.all.Range(func(key, n any) bool {
-		what := key.(tallied)
+	t.all.Each(func(what tallied, n uint64) {
 		labels := []string{what.place.Gateway, what.place.Route, what.place.Backend}
 		if t.byKind {
 			labels = append(labels, what.kind)
 		}
-		ch <- prometheus.MustNewConstMetric(t.desc, prometheus.CounterValue, float64(n.(*atomic.Uint64).Load()), labels...)
-		return true
+		ch <- prometheus.MustNewConstMetric(t.desc, prometheus.CounterValue, float64(n), labels...)
 	})
 }
 
