@@ -86,7 +86,7 @@ func (a *auditor) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	a.publish = []func(){
-		policy.Publish("quotas", policy.Place{Gateway: a.gateway}, func() any { return a.report() }),
+		policy.Publish(policy.Quotas, policy.Place{Gateway: a.gateway}, func() any { return a.report() }),
 		policy.Publish(policy.Dependencies, policy.Place{}, a.dependency),
 	}
 	a.ended.Go(func() { a.loop(ctx) })

@@ -1,7 +1,6 @@
 package bandwidth
 
 import (
-	"encoding/json"
 	"maps"
 	"math"
 	"os"
@@ -163,26 +162,24 @@ func (k *kongSeries) collect(ch chan<- prometheus.Metric, key Key) {
 	ch <- prometheus.MustNewConstHistogram(kongLatency, n, k.seconds*1000, buckets, key.Service, key.Route, kongWorkspace)
 }
 
+// kongServices is what is read of what a gateway tells about its backends.
+type kongServices struct {
+	Services []struct {
+		Name      string `json:"name"`
+		Instances []struct {
+			Address   string `json:"address"`
+			Container string `json:"container"`
+			Status    string `json:"status"`
+		} `json:"instances"`
+	} `json:"services"`
+}
+
 // kongHealth renders how the instances of the gateways' backends are.
 func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	type target struct{ upstream, name, address string }
 	states := make(map[target]string)
 	for _, gateway := range gateways {
-		for _, published := range policy.Published(policy.Services, policy.Place{Gateway: gateway}) {
-			var told struct {
-				Services []struct {
-					Name      string `json:"name"`
-					Instances []struct {
-						Address   string `json:"address"`
-						Container string `json:"container"`
-						Status    string `json:"status"`
-					} `json:"instances"`
-				} `json:"services"`
-			}
-			text, err := json.Marshal(published)
-			if err != nil || json.Unmarshal(text, &told) != nil {
-				continue
-			}
+		for _, told := range policy.PublishedAs[kongServices](policy.Services, policy.Place{Gateway: gateway}) {
 			for _, s := range told.Services {
 				for _, one := range s.Instances {
 					t := target{s.Name, one.Container, one.Address}

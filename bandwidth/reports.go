@@ -97,18 +97,7 @@ func (r *reports) status() []SourceStatus {
 
 // publishedQuotas is what the quotas of a gateway tell, always in the same order.
 func publishedQuotas(gateway string) []any {
-	var all []json.RawMessage
-	for _, one := range policy.Published("quotas", policy.Place{Gateway: gateway}) {
-		text, err := json.Marshal(one)
-		if err != nil {
-			continue // it was published to be encoded
-		}
-		var several []json.RawMessage
-		if json.Unmarshal(text, &several) != nil {
-			several = []json.RawMessage{text}
-		}
-		all = append(all, several...)
-	}
+	all := slices.Concat(policy.PublishedAs[[]json.RawMessage](policy.Quotas, policy.Place{Gateway: gateway})...)
 	slices.SortFunc(all, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
 	list := make([]any, len(all))
 	for i, one := range all {

@@ -121,7 +121,7 @@ func publishDemo(t testing.TB, gateway string) {
 			return policy.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}
 		}),
 	}
-	ends = append(ends, policy.Publish("quotas", place, func() any {
+	ends = append(ends, policy.Publish(policy.Quotas, place, func() any {
 		return []quota{
 			demoQuota("images", "egress", 2_000_000_000_000, 1_460_000_000_000, "notify", "ok"),
 			demoQuota("uploads", "ingress", 300_000_000_000, 256_000_000_000, "throttle", "ok"),

@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -78,22 +77,6 @@ type threshold struct {
 
 func (q *quota) share() float64 { return ratio(float64(q.Used), float64(q.Allocated)) }
 
-// reread makes one's own of what others have published, by way of JSON. What does not
-// fit is left out: the page shows what it understands.
-func reread[T any](published []any) (all []T) {
-	for _, one := range published {
-		encoded, err := json.Marshal(one)
-		if err != nil {
-			continue
-		}
-		var own T
-		if json.Unmarshal(encoded, &own) == nil {
-			all = append(all, own)
-		}
-	}
-	return all
-}
-
 // requestLog is what the page reads of the log of requests.
 type requestLog interface {
 	Report(stats.LogQuery) stats.LogReport
@@ -102,7 +85,7 @@ type requestLog interface {
 // look reads how a gateway is. The log may be nil.
 func look(gateway string, log requestLog, a ask) (l live) {
 	place := policy.Place{Gateway: gateway}
-	for _, report := range reread[struct{ Services []backend }](policy.Published(policy.Services, place)) {
+	for _, report := range policy.PublishedAs[struct{ Services []backend }](policy.Services, place) {
 		for _, b := range report.Services {
 			// While a configuration takes over from another one, both tell.
 			known := slices.ContainsFunc(l.backends, func(other backend) bool { return other.Name == b.Name })
@@ -114,7 +97,7 @@ func look(gateway string, log requestLog, a ask) (l live) {
 	slices.SortStableFunc(l.backends, func(a, b backend) int {
 		return cmp.Or(cmp.Compare(severity(b.Status), severity(a.Status)), strings.Compare(a.Name, b.Name))
 	})
-	for _, q := range slices.Concat(reread[[]quota](policy.Published("quotas", place))...) {
+	for _, q := range slices.Concat(policy.PublishedAs[[]quota](policy.Quotas, place)...) {
 		if q.Allocated > 0 && (q.Service == "" || a.service == "" || a.service == q.Service) && (q.Route == "" || a.route == "" || a.route == q.Route) {
 			l.quotas = append(l.quotas, q)
 		}

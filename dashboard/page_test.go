@@ -149,7 +149,7 @@ func TestHostileNamesAreText(t *testing.T) {
 			return map[string]any{"services": []any{map[string]any{"name": evil, "status": evil, "instances": []any{map[string]any{"container": evil, "address": evil, "reason": evil, "status": evil}},
 				"circuit_breaker": []any{map[string]any{"state": evil}}}}}
 		}),
-		policy.Publish("quotas", place, func() any {
+		policy.Publish(policy.Quotas, place, func() any {
 			failed := map[string]any{"channel": evil, "state": "failed", "error": evil}
 			return []any{map[string]any{"name": evil, "direction": evil, "consumer": evil, "at_limit": evil, "state": evil, "allocated": 10, "used": 5,
 				"thresholds": []any{map[string]any{"percent": 50, "deliveries": []any{failed}}}}}
@@ -285,7 +285,7 @@ func TestStrangeReportsAreLeftOut(t *testing.T) {
 	place := policy.Place{Gateway: "strange"}
 	for _, what := range []any{nil, 5, "text", []any{1}, map[string]any{"services": "none", "allocated": "x"}, func() {}, []any{map[string]any{"allocated": 0, "used": 5}}} {
 		t.Cleanup(policy.Publish(policy.Services, place, func() any { return what }))
-		t.Cleanup(policy.Publish("quotas", place, func() any { return what }))
+		t.Cleanup(policy.Publish(policy.Quotas, place, func() any { return what }))
 	}
 	l := look("strange", nil, ask{})
 	if len(l.backends) != 0 || len(l.quotas) != 0 {

@@ -1,6 +1,9 @@
 package policy
 
-import "sync"
+import (
+	"encoding/json"
+	"sync"
+)
 
 // published is what policies tell about their state, for reports.
 var published = struct {
@@ -48,6 +51,22 @@ func Published(policy string, place Place) (all []any) {
 	return all
 }
 
+// PublishedAs is Published for those who do not know the types of what is told: each of
+// it becomes a T by way of JSON. What does not fit is left out.
+func PublishedAs[T any](policy string, place Place) (all []T) {
+	for _, one := range Published(policy, place) {
+		encoded, err := json.Marshal(one)
+		if err != nil {
+			continue
+		}
+		var own T
+		if json.Unmarshal(encoded, &own) == nil {
+			all = append(all, own)
+		}
+	}
+	return all
+}
+
 // Refused returns how many requests a policy has turned away, on all routes of the
 // process or on one; the route of requests outside of a gateway is empty.
 func Refused(policy string, route ...string) (n uint64) {
@@ -69,6 +88,9 @@ const (
 
 	// How the backends of a gateway are: what the operations endpoint `services` tells.
 	Services = "services"
+
+	// How much of each quota of a gateway has been used: a list of them.
+	Quotas = "quotas"
 )
 
 // Dependency is something outside that a policy needs, such as a Redis.
