@@ -3,7 +3,6 @@ package bandwidth
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
@@ -54,14 +53,8 @@ const (
 	lettersAtOnce = 50
 )
 
-func randomID() string {
-	random := make([]byte, 16)
-	_, _ = rand.Read(random) // it never fails
-	return hex.EncodeToString(random)
-}
-
 func newCourier(a *auditor) *courier {
-	return &courier{auditor: a, holder: randomID(), problems: make(map[string]string), wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
+	return &courier{auditor: a, holder: rand.Text(), problems: make(map[string]string), wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // names lists the channels that there are.

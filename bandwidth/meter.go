@@ -1,6 +1,7 @@
 package bandwidth
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
 )
 
 func init() {
@@ -94,12 +96,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err := m.Start(ctx, "bandwidth"); err != nil || m.Off() {
 		return err
 	}
-	if m.Gateway == "" {
-		m.Gateway = policy.Standing(ctx).Gateway
-	}
-	if m.Gateway == "" {
-		m.Gateway = "rgate_stats"
-	}
+	m.Gateway = cmp.Or(m.Gateway, policy.Standing(ctx).Gateway, stats.DefaultName)
 	store, err := m.fillStore()
 	if err != nil {
 		return err

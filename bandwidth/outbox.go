@@ -2,6 +2,7 @@ package bandwidth
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -138,7 +139,7 @@ func (a *auditor) mark(ctx context.Context, l *Ledger, j *judged, known events, 
 
 // originOf returns what tells the messages of a database from those of others.
 func originOf(ctx context.Context, tx *Tx) (id string, err error) {
-	if _, err := tx.Exec(ctx, "INSERT INTO quota_origin (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING", randomID()); err != nil {
+	if _, err := tx.Exec(ctx, "INSERT INTO quota_origin (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING", rand.Text()); err != nil {
 		return "", err
 	}
 	return id, tx.QueryRow(ctx, "SELECT id FROM quota_origin WHERE one = 1").Scan(&id)

@@ -204,7 +204,7 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 // gatewayOf is the name of the gateway that a policy stands on, or what it is told
 // instead.
 func gatewayOf(ctx caddy.Context, option string) string {
-	return cmp.Or(policy.Standing(ctx).Gateway, option, "rgate_stats")
+	return cmp.Or(policy.Standing(ctx).Gateway, option, stats.DefaultName)
 }
 
 // Validate implements caddy.Validator.
@@ -233,7 +233,7 @@ func (p *Quota) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		if consumer == "" {
 			return next.ServeHTTP(w, r)
 		}
-		stats.AttributeTo(w, r, consumer)
+		stats.AttributeTo(w, consumer)
 		v = p.account.verdictOn(consumer)
 	} else {
 		v = p.account.whole.Load()

@@ -159,8 +159,13 @@ func (a *restAPI) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 	return nil
 }
 
-// wantsCSV reports whether a client accepts CSV and not JSON.
-func wantsCSV(r *http.Request) bool {
+// wantsCSV reports whether CSV is asked for, or accepted by a client that does not accept
+// JSON.
+func (q *usageQuery) wantsCSV(r *http.Request) bool {
+	return q.csv || r.URL.Query().Get("format") == "" && acceptsCSV(r)
+}
+
+func acceptsCSV(r *http.Request) bool {
 	csv := false
 	for _, value := range r.Header.Values("Accept") {
 		for one := range strings.SplitSeq(value, ",") {
@@ -191,7 +196,7 @@ func (a *restAPI) series(ctx context.Context, r *http.Request, body *bytes.Buffe
 	if n := len(groups) * q.windows() * len(q.types); n > maxPoints {
 		return "", paramf("group_by", "these are %d points, more than %d: ask for a longer step, a shorter span, one type or fewer names", n, maxPoints)
 	}
-	if q.csv || r.URL.Query().Get("format") == "" && wantsCSV(r) {
+	if q.wantsCSV(r) {
 		q.writeCSV(body, groups, q.stamp, true)
 		return typeCSV, nil
 	}
@@ -218,7 +223,7 @@ func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer
 	}
 	groups := q.arrange(points, 1, func(*Point) int { return 0 })
 	untimed := func(int) string { return "" }
-	if q.csv || r.URL.Query().Get("format") == "" && wantsCSV(r) {
+	if q.wantsCSV(r) {
 		q.writeCSV(body, groups, untimed, false)
 		return typeCSV, nil
 	}

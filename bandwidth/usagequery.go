@@ -63,14 +63,14 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageQuery,
 	if err := checkNames(values, known); err != nil {
 		return q, err
 	}
-	for _, parse := range []func(url.Values) *paramError{
-		func(v url.Values) *paramError { return q.parseSpan(v, now) },
-		q.parseFilter, q.parseShape,
-	} {
-		if err := parse(values); err != nil {
-			return q, err
-		}
+	if err := q.parseSpan(values, now); err != nil {
+		return q, err
 	}
+	if err := q.parseShape(values); err != nil {
+		return q, err
+	}
+	q.Services, q.Routes = namesIn(values["service"]), namesIn(values["route"])
+	q.Consumers, q.Gateways = namesIn(values["consumer"]), namesIn(values["gateway"])
 	if slices.Contains(known, "step") { // it is about each window
 		if err := q.checkWindows(values); err != nil {
 			return q, err
@@ -207,13 +207,6 @@ func parseTime(parameter, text string) (time.Time, *paramError) {
 		return t, paramf(parameter, "%q is not a time: use RFC 3339, such as 2026-01-31T08:00:00Z, or seconds since 1970", text)
 	}
 	return t.UTC(), nil
-}
-
-// parseFilter reads which rows count.
-func (q *usageQuery) parseFilter(values url.Values) *paramError {
-	q.Services, q.Routes = namesIn(values["service"]), namesIn(values["route"])
-	q.Consumers, q.Gateways = namesIn(values["consumer"]), namesIn(values["gateway"])
-	return nil
 }
 
 // namesIn leaves out what is empty, and what is there already.

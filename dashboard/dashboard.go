@@ -6,6 +6,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -99,12 +100,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 		}
 		return nil
 	}
-	if at := policy.Standing(ctx); d.Gateway == "" {
-		d.Gateway = at.Gateway
-	}
-	if d.Gateway == "" {
-		d.Gateway = "rgate_stats"
-	}
+	d.Gateway = cmp.Or(d.Gateway, policy.Standing(ctx).Gateway, stats.DefaultName)
 	if d.zone, err = time.LoadLocation(d.Timezone); err != nil {
 		return d.Check()
 	}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"net/http"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
@@ -120,10 +119,7 @@ func withinLimit(handlers []composed, backendLevel int) int {
 // chain puts handlers before the last one, the first outermost.
 func chain(handlers []composed, last caddyhttp.Handler) caddyhttp.Handler {
 	for _, c := range slices.Backward(handlers) {
-		handler, next := c.handler, last
-		last = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-			return handler.ServeHTTP(w, r, next)
-		})
+		last = policy.Before(c.handler, last)
 	}
 	return last
 }

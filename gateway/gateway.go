@@ -115,11 +115,14 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
 	g.always = alwaysIn(common)
 	var routes []*Route
-	for _, rt := range g.allRoutes() {
+	all := g.allRoutes()
+	names := routesOf(all)
+	for _, rt := range all {
 		levels := [][]caddyhttp.MiddlewareHandler{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
-				if ofGroups[group], err = loadHandlers(g.groupScope(ctx, group), group, "HandlersRaw"); err != nil {
+				scope := policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group]})
+				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw"); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
 			}
@@ -147,15 +150,15 @@ func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
 	return policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: level, Name: name})
 }
 
-// groupScope is the context to set up what stands on a group.
-func (g *Gateway) groupScope(ctx caddy.Context, group *Group) caddy.Context {
-	at := policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix}
-	for _, rt := range g.allRoutes() {
-		if slices.Contains(rt.groups, group) {
-			at.Routes = append(at.Routes, rt.label())
+// routesOf are the names of the routes in each group, those of groups within it too.
+func routesOf(all []placed) map[*Group][]string {
+	names := make(map[*Group][]string)
+	for _, rt := range all {
+		for _, group := range rt.groups {
+			names[group] = append(names[group], rt.label())
 		}
 	}
-	return policy.WithStandpoint(ctx, at)
+	return names
 }
 
 // provision loads the route's handlers, which are a level within those given.

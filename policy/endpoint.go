@@ -121,10 +121,14 @@ func (g *Guarded) Serves(path string) bool {
 func (g *Guarded) Admit(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
 	next := caddyhttp.Handler(answer)
 	for _, handler := range slices.Backward(g.handlers) {
-		inner := next
-		next = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-			return handler.ServeHTTP(w, r, inner)
-		})
+		next = Before(handler, next)
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// Before puts a handler before the next one.
+func Before(handler caddyhttp.MiddlewareHandler, next caddyhttp.Handler) caddyhttp.Handler {
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return handler.ServeHTTP(w, r, next)
+	})
 }

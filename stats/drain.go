@@ -41,8 +41,8 @@ func (rec *Recorder) Drain(f func(Interval)) {
 		}
 		// The parts come before the whole, which then has all that they have.
 		parts := s.drainAccounts()
-		whole, any := s.drain()
-		if any {
+		whole, some := s.drain()
+		if some {
 			parts = append(parts, whole)
 		}
 		for _, one := range parts {
@@ -56,7 +56,7 @@ func (rec *Recorder) Drain(f func(Interval)) {
 }
 
 // drain returns what was recorded since the last call, without the names.
-func (s *Series) drain() (one Interval, any bool) {
+func (s *Series) drain() (one Interval, some bool) {
 	s.foldAll()
 	s.mu.Lock()
 	defer s.mu.Unlock()

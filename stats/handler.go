@@ -24,7 +24,7 @@ type Handler struct {
 	Config
 
 	// The name under which the figures outlive a reload of the configuration.
-	// Handlers of the same name share them. Default: `rgate_stats`.
+	// Handlers of the same name share them. Default: DefaultName, `rgate_stats`.
 	Name string `json:"name,omitempty"`
 
 	// The route that the requests are counted under, for telling apart handlers
@@ -34,6 +34,9 @@ type Handler struct {
 	handle *Handle
 	series *Series
 }
+
+// DefaultName is that of statistics outside of a gateway.
+const DefaultName = "rgate_stats"
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
@@ -46,7 +49,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision begins to record.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	if h.Name == "" {
-		h.Name = "rgate_stats"
+		h.Name = DefaultName
 	}
 	if h.Route == "" {
 		h.Route = DefaultRoute

@@ -99,7 +99,7 @@ func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.R
 // Unwrap. It returns false if nobody counts there.
 //
 // MaxConsumers are told apart; further ones are counted together as Other.
-func AttributeTo(w http.ResponseWriter, _ *http.Request, consumer string) bool {
+func AttributeTo(w http.ResponseWriter, consumer string) bool {
 	for {
 		switch under := w.(type) {
 		case *writer:

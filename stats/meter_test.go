@@ -295,7 +295,7 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 	attributed := func(w http.ResponseWriter, r *http.Request) error {
 		_, _ = io.CopyN(io.Discard, r.Body, 2) // before anybody knows whose it is
 		var wrapped http.ResponseWriter = &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
-		ok := AttributeTo(wrapped, r, "alice")
+		ok := AttributeTo(wrapped, "alice")
 		if wanted := rec.consumers.wanted.Load(); ok != wanted {
 			t.Errorf("attributed: %t, want %t", ok, wanted)
 		}
@@ -323,7 +323,7 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 	if want := (Traffic{6, 8, whole.IngressHeader, whole.EgressHeader}); part != want || whole.IngressBody != 10 || whole.EgressBody != 8 || want.EgressHeader == 0 {
 		t.Errorf("alice has %+v of %+v, want %+v", part, whole, want)
 	}
-	if AttributeTo(httptest.NewRecorder(), nil, "alice") {
+	if AttributeTo(httptest.NewRecorder(), "alice") {
 		t.Error("attributed where nobody counts")
 	}
 }
