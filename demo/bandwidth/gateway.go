@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/rgate/rgate/demo/promise"
 )
 
 const (
@@ -52,33 +54,10 @@ type demo struct {
 	// What clients of both gateways sent and received, in bytes of bodies.
 	own, other traffic
 
-	steps, checked, broken int
+	promise.Printer
 }
 
 type traffic struct{ ingress, egress int64 }
-
-func (d *demo) title(format string, args ...any) {
-	d.steps++
-	fmt.Printf("\n%d. %s\n", d.steps, fmt.Sprintf(format, args...))
-}
-
-func (d *demo) say(text string) {
-	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
-		fmt.Print("   " + line)
-	}
-	fmt.Println()
-}
-
-// check tells whether a promise was kept.
-func (d *demo) check(kept bool, format string, args ...any) {
-	d.checked++
-	mark := "✓"
-	if !kept {
-		d.broken++
-		mark = "✗ NOT AS PROMISED:"
-	}
-	fmt.Printf("   %s %s\n", mark, fmt.Sprintf(format, args...))
-}
 
 var errTooLate = errors.New("this did not happen within 20 s")
 

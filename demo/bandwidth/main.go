@@ -57,9 +57,9 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if d.broken > 0 {
-		return fmt.Errorf("%d of %d promises were not kept: see above", d.broken, d.checked)
+	if err := d.Err(); err != nil {
+		return err
 	}
-	fmt.Printf("\nAll %d promises were kept.\n", d.checked)
+	fmt.Printf("\nAll %d promises were kept.\n", d.Checked())
 	return nil
 }

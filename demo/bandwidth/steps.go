@@ -17,7 +17,7 @@ const (
 )
 
 func (d *demo) startContainers(ctx context.Context) error {
-	d.title("A backend, and a mock of Kong that tells what it counted")
+	d.Title("A backend, and a mock of Kong that tells what it counted")
 	if _, err := docker.Run(ctx, "run", "--detach", "--name", "rgate-demo-bandwidth-payment", "--hostname", "payment", "--no-healthcheck",
 		"--label", ownLabel, "--label", "app_name=payment", "--label", "env=demo-bandwidth", "--env", "SERVICE=payment", docker.Image); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 	if err := d.writeConfig(); err != nil {
 		return err
 	}
-	d.title("The gateway: %s -c %s -p %d", binary, configFile, d.port)
+	d.Title("The gateway: %s -c %s -p %d", binary, configFile, d.port)
 	if err := d.launch(ctx); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (d *demo) await(ctx context.Context, status string) error {
 		_, last, _ = d.get(restPath + "/sources")
 		return strings.Contains(last, `"status":"`+status+`"`)
 	})
-	d.say(last)
+	d.Say("%s", last)
 	return err
 }
 
@@ -74,11 +74,11 @@ func (d *demo) agree(ctx context.Context, gateway string, want traffic) {
 		got, _ = d.total(gateway)
 		return got == want
 	})
-	d.check(err == nil, "%s: %d bytes in and %d out, exactly what clients sent and received (%d, %d)", gateway, got.ingress, got.egress, want.ingress, want.egress)
+	d.Check(err == nil, "%s: %d bytes in and %d out, exactly what clients sent and received (%d, %d)", gateway, got.ingress, got.egress, want.ingress, want.egress)
 }
 
 func (d *demo) useGateway(ctx context.Context) error {
-	d.title("200 downloads and 50 uploads through rgate")
+	d.Title("200 downloads and 50 uploads through rgate")
 	for i := range 200 {
 		if status, _, err := d.get(fmt.Sprintf("/api/payment/file?bytes=%d", 1000+17*i)); err != nil || status != http.StatusOK {
 			return fmt.Errorf("a download is answered with %d: %w", status, err)
@@ -110,7 +110,7 @@ func (d *demo) sendThroughKong(ingress, egress int64) error {
 }
 
 func (d *demo) useKong(ctx context.Context) error {
-	d.title("Traffic through Kong, which rgate reads every second")
+	d.Title("Traffic through Kong, which rgate reads every second")
 	if err := d.sendThroughKong(254_000, 1_277_000); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (d *demo) useKong(ctx context.Context) error {
 }
 
 func (d *demo) restartKong(ctx context.Context) error {
-	d.title("Kong restarts: its counters begin at zero again")
+	d.Title("Kong restarts: its counters begin at zero again")
 	if _, err := docker.Run(ctx, "restart", "--time", "1", kongContainer); err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (d *demo) restartKong(ctx context.Context) error {
 }
 
 func (d *demo) restartGateway(ctx context.Context) error {
-	d.title("rgate is away while Kong goes on")
+	d.Title("rgate is away while Kong goes on")
 	d.stopGateway()
 	if err := d.sendThroughKong(30_000, 70_000); err != nil {
 		return err
@@ -148,12 +148,12 @@ func (d *demo) restartGateway(ctx context.Context) error {
 }
 
 func (d *demo) loseKong(ctx context.Context) error {
-	d.title("Kong cannot be reached for a while")
+	d.Title("Kong cannot be reached for a while")
 	if _, err := docker.Run(ctx, "pause", kongContainer); err != nil {
 		return err
 	}
 	err := d.await(ctx, "down")
-	d.check(err == nil, "its state says so, and so does the gateway's health")
+	d.Check(err == nil, "its state says so, and so does the gateway's health")
 	if _, err := docker.Run(ctx, "unpause", kongContainer); err != nil {
 		return err
 	}
@@ -171,17 +171,17 @@ func (d *demo) show(context.Context) error {
 		"?lookback_duration=1m&group_by=service&type=ingress&format=csv",
 		"/names",
 	} {
-		d.title("GET %s%s", restPath, query)
+		d.Title("GET %s%s", restPath, query)
 		status, body, err := d.get(restPath + query)
 		if err != nil {
 			return err
 		}
-		d.say(strings.NewReplacer("},{", "},\n {", "\r\n", "\n").Replace(body))
-		d.check(status == http.StatusOK, "%d", status)
+		d.Say("%s", strings.NewReplacer("},{", "},\n {", "\r\n", "\n").Replace(body))
+		d.Check(status == http.StatusOK, "%d", status)
 	}
-	d.title("rgate usage --since 15m --config %s", configFile)
+	d.Title("rgate usage --since 15m --config %s", configFile)
 	out, err := exec.Command(binary, "usage", "--since", "15m", "--config", configFile).CombinedOutput()
-	d.say(string(out))
-	d.check(err == nil && strings.Contains(string(out), "bun-service") && strings.Contains(string(out), "payment"), "both services are there")
+	d.Say("%s", out)
+	d.Check(err == nil && strings.Contains(string(out), "bun-service") && strings.Contains(string(out), "payment"), "both services are there")
 	return nil
 }

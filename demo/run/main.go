@@ -72,8 +72,8 @@ func run(ctx context.Context, port int) error {
 			return err
 		}
 	}
-	if d.broken > 0 {
-		return fmt.Errorf("%d of %d promises were not kept: see above", d.broken, d.checked)
+	if err := d.Err(); err != nil {
+		return err
 	}
 	d.sayGoodbye()
 	return nil

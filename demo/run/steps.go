@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/demo/docker"
+	"github.com/rgate/rgate/demo/promise"
 )
 
 // demo is one run.
@@ -17,7 +18,7 @@ type demo struct {
 	client *client
 	port   int
 
-	printer
+	promise.Printer
 }
 
 func newDemo(port int) *demo {
@@ -25,7 +26,7 @@ func newDemo(port int) *demo {
 }
 
 func (d *demo) startContainers(ctx context.Context) error {
-	d.title("Two backends with three containers each")
+	d.Title("Two backends with three containers each")
 	for _, b := range backends {
 		for i := range replicas {
 			if err := b.start(ctx, i+1); err != nil {
@@ -36,13 +37,13 @@ func (d *demo) startContainers(ctx context.Context) error {
 		if b.checked {
 			health = "with a health check"
 		}
-		d.say("%-8s %s: labels app_name=%s env=demo, %s", b.name, strings.Join(b.containers(), " "), b.name, health)
+		d.Say("%-8s %s: labels app_name=%s env=demo, %s", b.name, strings.Join(b.containers(), " "), b.name, health)
 	}
 	return nil
 }
 
 func (d *demo) startGateway(ctx context.Context) error {
-	d.title("The gateway: %s -c %s -p %d", binary, configFile, d.port)
+	d.Title("The gateway: %s -c %s -p %d", binary, configFile, d.port)
 	started := time.Now()
 	ended, err := launchGateway(d.port)
 	if err != nil {
@@ -64,19 +65,19 @@ func (d *demo) startGateway(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("waiting for the gateway: %w", err)
 	}
-	d.say("answers %s after its start", since(started))
+	d.Say("answers %s after its start", since(started))
 	for _, b := range backends {
 		if err := d.awaitContainers(ctx, b, replicas); err != nil {
 			return err
 		}
-		d.say("%-8s all %d containers found after %s", b.name, replicas, since(started))
+		d.Say("%-8s all %d containers found after %s", b.name, replicas, since(started))
 	}
 	return nil
 }
 
 func (d *demo) splitLoad(context.Context) error {
 	const requests = 2000
-	d.title("%d requests, half to each backend", requests)
+	d.Title("%d requests, half to each backend", requests)
 	started := time.Now()
 	l := d.client.send(requests, 16, backends[0].path+"/hello", backends[1].path+"/hello?page=2")
 	_, containers := l.report()
@@ -89,22 +90,22 @@ func (d *demo) splitLoad(context.Context) error {
 			if n == 0 {
 				idle++
 			}
-			d.say("%-10s %4d  %s", b.host(i+1), n, bar(n, requests/2))
+			d.Say("%-10s %4d  %s", b.host(i+1), n, bar(n, requests/2))
 		}
 	}
-	d.check(idle == 0, "every container was sent requests")
-	d.check(l.only(200) && total == requests, "every one of %d requests was answered with 200 by a container, in %s", requests, took)
+	d.Check(idle == 0, "every container was sent requests")
+	d.Check(l.only(200) && total == requests, "every one of %d requests was answered with 200 by a container, in %s", requests, took)
 	return nil
 }
 
 func (d *demo) askUnknownPath(context.Context) error {
-	d.title("A path of no route: GET /nowhere")
+	d.Title("A path of no route: GET /nowhere")
 	a, err := d.client.get("/nowhere")
 	if err != nil {
 		return err
 	}
-	d.say("%d %q", a.status, a.body)
-	d.check(a.status == 403 && a.body == "This is not reachable", "the default response, exactly")
+	d.Say("%d %q", a.status, a.body)
+	d.Check(a.status == 403 && a.body == "This is not reachable", "the default response, exactly")
 	return nil
 }
 
@@ -112,7 +113,7 @@ func (d *demo) askUnknownPath(context.Context) error {
 func (d *demo) killOne(ctx context.Context) error {
 	b := backends[0]
 	victim := b.host(1)
-	d.title("Under load, %s is killed and started again", victim)
+	d.Title("Under load, %s is killed and started again", victim)
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
 	l, wait := d.client.keepSending(loading, 8, b.path+"/hello")
@@ -126,7 +127,7 @@ func (d *demo) killOne(ctx context.Context) error {
 	if _, err := docker.Run(ctx, "kill", b.container(1)); err != nil {
 		return err
 	}
-	d.say("docker kill %s", b.container(1))
+	d.Say("docker kill %s", b.container(1))
 	killed := time.Now()
 	if err := pause(ctx, 900*time.Millisecond); err != nil {
 		return err
@@ -135,11 +136,11 @@ func (d *demo) killOne(ctx context.Context) error {
 	if _, err := docker.Run(ctx, "start", b.container(1)); err != nil {
 		return err
 	}
-	d.say("docker start %s", b.container(1))
+	d.Say("docker start %s", b.container(1))
 	started := time.Now()
 	recovered := d.until(ctx, func() bool { return l.lastAnswer(victim).After(started) })
 	if recovered == nil {
-		d.say("%s answers again %s after docker start returned", victim, since(started))
+		d.Say("%s answers again %s after docker start returned", victim, since(started))
 	}
 	if err := pause(ctx, 600*time.Millisecond); err != nil {
 		return err
@@ -148,10 +149,10 @@ func (d *demo) killOne(ctx context.Context) error {
 	<-watched
 	stop()
 	wait()
-	d.check(!lateAnswer, "the killed container got no more requests")
-	d.check(recovered == nil, "the started container is back")
+	d.Check(!lateAnswer, "the killed container got no more requests")
+	d.Check(recovered == nil, "the started container is back")
 	statuses, _ := l.report()
-	d.check(l.only(200), "no request failed: answers by status %v", statuses)
+	d.Check(l.only(200), "no request failed: answers by status %v", statuses)
 	return nil
 }
 
@@ -159,28 +160,28 @@ func (d *demo) killOne(ctx context.Context) error {
 // other go on.
 func (d *demo) stopAll(ctx context.Context) error {
 	b, other := backends[0], backends[1]
-	d.title("All containers of %s are stopped", b.name)
+	d.Title("All containers of %s are stopped", b.name)
 	if _, err := docker.Run(ctx, append([]string{"stop"}, b.containers()...)...); err != nil {
 		return err
 	}
-	d.say("docker stop %s", strings.Join(b.containers(), " "))
+	d.Say("docker stop %s", strings.Join(b.containers(), " "))
 	a, err := d.client.get(b.path + "/hello")
 	if err != nil {
 		return err
 	}
-	d.say("%d, Retry-After: %s, %q", a.status, a.header.Get("Retry-After"), a.body)
-	d.check(a.status == 503 && a.header.Get("Retry-After") == "1", "503 with Retry-After")
-	d.check(d.client.send(50, 8, other.path+"/hello").only(200), "%s answers all the same", other.name)
+	d.Say("%d, Retry-After: %s, %q", a.status, a.header.Get("Retry-After"), a.body)
+	d.Check(a.status == 503 && a.header.Get("Retry-After") == "1", "503 with Retry-After")
+	d.Check(d.client.send(50, 8, other.path+"/hello").only(200), "%s answers all the same", other.name)
 
 	if _, err := docker.Run(ctx, "start", b.container(2)); err != nil {
 		return err
 	}
-	d.say("docker start %s", b.container(2))
+	d.Say("docker start %s", b.container(2))
 	started := time.Now()
 	if err := d.awaitContainers(ctx, b, 1); err != nil {
 		return err
 	}
-	d.say("%s answers again %s after docker start returned", b.name, since(started))
+	d.Say("%s answers again %s after docker start returned", b.name, since(started))
 	_, err = docker.Run(ctx, append([]string{"start"}, b.containers()...)...)
 	if err != nil {
 		return err
@@ -193,7 +194,7 @@ func (d *demo) stopAll(ctx context.Context) error {
 func (d *demo) fallIll(ctx context.Context) error {
 	b := backends[1]
 	ill := b.host(1)
-	d.title("%s becomes unhealthy", ill)
+	d.Title("%s becomes unhealthy", ill)
 	address, err := docker.Run(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", b.container(1))
 	if err != nil {
 		return err
@@ -207,13 +208,13 @@ func (d *demo) fallIll(ctx context.Context) error {
 		return containers[ill] > 0
 	}
 	left := d.until(ctx, func() bool { return !served() })
-	d.check(left == nil, "it gets no more requests, %s later (Docker checks each second)", since(began))
+	d.Check(left == nil, "it gets no more requests, %s later (Docker checks each second)", since(began))
 	if err := d.setHealth(address, true); err != nil {
 		return err
 	}
 	began = time.Now()
 	back := d.until(ctx, served)
-	d.check(back == nil, "well again, it is sent requests %s later", since(began))
+	d.Check(back == nil, "well again, it is sent requests %s later", since(began))
 	return nil
 }
 
@@ -226,29 +227,29 @@ type statistics struct {
 }
 
 func (d *demo) showStatistics(context.Context) error {
-	d.title("Statistics: GET /stats")
+	d.Title("Statistics: GET /stats")
 	a, err := d.client.fetch("/stats")
 	if err != nil {
 		return err
 	}
-	d.say("%s", a.body)
+	d.Say("%s", a.body)
 	var got statistics
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil {
 		return fmt.Errorf("reading the statistics: %w", err)
 	}
 	success, failed := d.client.totals()
-	d.check(got.Requests.Success == success && got.Requests.Error == failed,
+	d.Check(got.Requests.Success == success && got.Requests.Error == failed,
 		"every request was counted: %d that succeeded, %d that did not", success, failed)
 	return nil
 }
 
 func (d *demo) sayGoodbye() {
-	d.title("All %d promises were kept. The gateway and its containers run on:", d.checked)
-	d.say("curl %s%s/hello", d.client.base, backends[0].path)
-	d.say("curl %s/stats", d.client.base)
-	d.say("docker stop %s    and see who answers", backends[1].container(2))
-	d.say("demo/requests.http has a request for everything else, %s the gateway's log.", logFile)
-	d.say("make demo-down    removes all of it")
+	d.Title("All %d promises were kept. The gateway and its containers run on:", d.Checked())
+	d.Say("curl %s%s/hello", d.client.base, backends[0].path)
+	d.Say("curl %s/stats", d.client.base)
+	d.Say("docker stop %s    and see who answers", backends[1].container(2))
+	d.Say("demo/requests.http has a request for everything else, %s the gateway's log.", logFile)
+	d.Say("make demo-down    removes all of it")
 }
 
 var errTooLate = errors.New("this did not happen within 15 s")

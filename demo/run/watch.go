@@ -5,46 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 )
 
-// printer tells a person what happens, and keeps count of promises.
-type printer struct {
-	mu      sync.Mutex // so that lines of the watch stay whole
-	steps   int
-	checked int
-	broken  int
-}
-
-func (p *printer) title(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.steps++
-	fmt.Printf("\n%d. %s\n", p.steps, fmt.Sprintf(format, args...))
-}
-
-func (p *printer) say(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Printf("   %s\n", strings.TrimSpace(fmt.Sprintf(format, args...)))
-}
-
-// check tells whether a promise was kept.
-func (p *printer) check(kept bool, format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.checked++
-	mark := "✓"
-	if !kept {
-		p.broken++
-		mark = "✗ NOT AS PROMISED:"
-	}
-	fmt.Printf("   %s %s\n", mark, fmt.Sprintf(format, args...))
-}
-
 // watch prints who answers, four times a second, until ctx is done.
-func (p *printer) watch(ctx context.Context, l *load, b backend) (ended <-chan struct{}) {
+func (d *demo) watch(ctx context.Context, l *load, b backend) (ended <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -57,7 +22,7 @@ func (p *printer) watch(ctx context.Context, l *load, b backend) (ended <-chan s
 				host := b.host(i + 1)
 				fmt.Fprintf(&line, "  %s %3d", host, containers[host]-containersBefore[host])
 			}
-			p.say("%s", line.String())
+			d.Say("%s", line.String())
 			before, containersBefore = statuses, containers
 		}
 	}()
