@@ -50,9 +50,7 @@ func (r *reports) open(ctx caddy.Context, m *Meter) error {
 			return fmt.Errorf("registering Kong's metrics: %w", err)
 		}
 	}
-	running.Lock()
-	defer running.Unlock()
-	running.meters = append(running.meters, m)
+	running.Add(m)
 	return nil
 }
 
@@ -71,9 +69,7 @@ func (r *reports) openKong(ctx caddy.Context, m *Meter) error {
 
 // close ends the reports of a meter.
 func (r *reports) close(m *Meter) error {
-	running.Lock()
-	running.meters = slices.DeleteFunc(running.meters, func(other *Meter) bool { return other == m })
-	running.Unlock()
+	running.Remove(m)
 	var stopping sync.WaitGroup
 	for _, s := range r.scrapers {
 		stopping.Go(s.stop)
@@ -111,23 +107,13 @@ func (m *Meter) serve(w http.ResponseWriter, r *http.Request) error {
 	return m.reports.api.serve(w, r)
 }
 
-// running are the meters of the process, in the order in which they were set up.
-var running struct {
-	sync.Mutex
-	meters []*Meter
-}
+// running are the meters of the process.
+var running policy.Running[*Meter]
 
 // runningMeter returns the meter of a gateway that was set up last; of any, if the name
 // is empty.
 func runningMeter(gateway string) *Meter {
-	running.Lock()
-	defer running.Unlock()
-	for _, m := range slices.Backward(running.meters) {
-		if gateway == "" || gateway == m.Gateway {
-			return m
-		}
-	}
-	return nil
+	return running.Newest(func(m *Meter) bool { return gateway == "" || gateway == m.Gateway })
 }
 
 // adminBandwidth provides the reports of bandwidth on the admin API, under

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -19,39 +17,25 @@ func init() {
 	caddy.RegisterModule(adminGateway{})
 }
 
-// running are the gateways of the process, in the order in which they were set up.
-var running struct {
-	sync.Mutex
-	gateways []*Gateway
-}
+// running are the gateways of the process.
+var running policy.Running[*Gateway]
 
 func (g *Gateway) startsRunning() {
 	g.unpublish = policy.Publish(policy.Services, policy.Place{Gateway: g.Name}, func() any { return g.services() })
-	running.Lock()
-	defer running.Unlock()
-	running.gateways = append(running.gateways, g)
+	running.Add(g)
 }
 
 func (g *Gateway) endsRunning() {
 	if g.unpublish != nil {
 		g.unpublish()
 	}
-	running.Lock()
-	defer running.Unlock()
-	running.gateways = slices.DeleteFunc(running.gateways, func(other *Gateway) bool { return other == g })
+	running.Remove(g)
 }
 
 // runningGateway returns the gateway of a name that was set up last; of any, if the
 // name is empty.
 func runningGateway(name string) *Gateway {
-	running.Lock()
-	defer running.Unlock()
-	for _, g := range slices.Backward(running.gateways) {
-		if name == "" || name == g.Name {
-			return g
-		}
-	}
-	return nil
+	return running.Newest(func(g *Gateway) bool { return name == "" || name == g.Name })
 }
 
 // adminGateway provides the operations endpoints on the admin API, under
