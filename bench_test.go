@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime/debug"
+	"strconv"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -15,15 +16,22 @@ import (
 )
 
 // benchAnswer stands in the place of a backend's proxy, and answers at once.
-type benchAnswer struct{}
+type benchAnswer struct {
+	// Whether it asks to be told when the client leaves, as a transport does.
+	Watches bool `json:"watches,omitempty"`
+}
 
-func (benchAnswer) CaddyModule() caddy.ModuleInfo {
+func (*benchAnswer) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.bench_answer", New: func() caddy.Module { return new(benchAnswer) }}
 }
 
 var benchBody = []byte("This is a small answer of exactly 61 bytes from one backend.\n")
 
-func (benchAnswer) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler) error {
+func (a *benchAnswer) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if a.Watches {
+		_, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+	}
 	w.WriteHeader(http.StatusOK)
 	_, err := w.Write(benchBody)
 	return err
@@ -38,9 +46,10 @@ func (w benchWriter) WriteHeader(int)             {}
 
 // BenchmarkSurvival is what a request pays in a gateway for the policies that keep its
 // backend alive and for the log of requests, on the happy path: the difference to
-// "nothing", which routes and keeps statistics.
+// "nothing", which routes and keeps statistics. What coalescing adds on top where
+// somebody watches whether the client leaves shows in the two rows that end so.
 func BenchmarkSurvival(b *testing.B) {
-	caddy.RegisterModule(benchAnswer{})
+	caddy.RegisterModule(new(benchAnswer))
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the binary has it
 	const (
 		coalesce    = `{"handler": "rgate_coalesce"}`
@@ -48,13 +57,19 @@ func BenchmarkSurvival(b *testing.B) {
 		breaker     = `{"handler": "rgate_circuit_breaker"}`
 		log         = `"operations": {"path": "/gateway"}`
 	)
-	for _, c := range []struct{ name, around, options string }{
-		{"nothing", "", ""},
-		{"circuit_breaker", breaker + ",", ""},
-		{"concurrency", concurrency + ",", ""},
-		{"coalesce", coalesce + ",", ""},
-		{"request_log", "", log + ","},
-		{"all", coalesce + "," + concurrency + "," + breaker + ",", log + ","},
+	const all = coalesce + "," + concurrency + "," + breaker + ","
+	for _, c := range []struct {
+		name, around, options string
+		watched               bool
+	}{
+		{"nothing", "", "", false},
+		{"circuit_breaker", breaker + ",", "", false},
+		{"concurrency", concurrency + ",", "", false},
+		{"coalesce", coalesce + ",", "", false},
+		{"request_log", "", log + ",", false},
+		{"all", all, log + ",", false},
+		{"nothing_watched", "", "", true},
+		{"all_watched", all, log + ",", true},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			base, err := caddy.ProvisionContext(new(caddy.Config))
@@ -65,7 +80,8 @@ func BenchmarkSurvival(b *testing.B) {
 			defer cancel()
 			module, err := ctx.LoadModuleByID("http.handlers.rgate", json.RawMessage(`{"name": "`+b.Name()+`", `+c.options+`
 				"routes": [{"path_prefix": "/api", "backend": "web"}],
-				"backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [`+c.around+`{"handler": "bench_answer"}]}]}`))
+				"backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [`+c.around+`
+					{"handler": "bench_answer", "watches": `+strconv.FormatBool(c.watched)+`}]}]}`))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -83,10 +99,15 @@ func BenchmarkSurvival(b *testing.B) {
 			for b.Loop() {
 				// A request is new each time, and so is its replacer.
 				ctx := context.WithValue(ctxOf, caddy.ReplacerCtxKey, caddy.NewEmptyReplacer())
+				end := func() {}
+				if c.watched {
+					ctx, end = context.WithCancel(ctx)
+				}
 				delete(vars, "rgate.exchange")
 				if err := gateway.ServeHTTP(w, r.WithContext(ctx), nil); err != nil {
 					b.Fatal(err)
 				}
+				end()
 			}
 		})
 	}

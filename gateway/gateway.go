@@ -271,16 +271,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
-		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)))
+		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)), nil)
 	}
 	if g.router.misleading(r, route) {
-		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(refusePath)))
+		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(refusePath)), nil)
 	}
 	g.protectIdentity(r)
 	ex := begin(r, g, route)
 	share := route.choose(r)
 	ex.backend = share.backend
-	return share.series.Serve(w, r, share.handler)
+	return share.series.Serve(w, r, share.handler, ex)
 }
 
 // refusePath answers a request whose path leads to one route as it stands, and

@@ -32,6 +32,12 @@ func Standing(ctx caddy.Context) Standpoint {
 	return at
 }
 
+// Home is the place of all requests that come to a policy there, but for the route;
+// only on a backend, there is one.
+func (at Standpoint) Home() (Place, bool) {
+	return Place{Gateway: at.Gateway, Backend: at.Name}, at.Level == "backend"
+}
+
 // Scope is a text that no other place of the configuration has. It is empty if nobody
 // has said where the policy stands. What a policy keeps over a reload, it may know by
 // its scope.

@@ -73,7 +73,7 @@ func BenchmarkServe(b *testing.B) {
 	rec := NewRecorder("bench")
 	s := rec.Series("/", "b")
 	w, r, next := typical()
-	both(b, "series", func(uint32, int) { _ = s.Serve(w, r, next) })
+	both(b, "series", func(uint32, int) { _ = s.Serve(w, r, next, nil) })
 	both(b, "two_clock_readings", func(uint32, int) {
 		start := rec.now()
 		_ = rec.now() - start

@@ -66,7 +66,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.handle.ServesPath(r.URL.Path) {
 		return h.handle.ServePage(w, r)
 	}
-	return h.series.Serve(w, r, next)
+	return h.series.Serve(w, r, next, nil)
 }
 
 // Cleanup sends a last snapshot to the sinks and lets go of the figures.

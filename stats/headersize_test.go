@@ -135,7 +135,7 @@ func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 				w.Header().Set("X-Answer", strings.Repeat("x", kind.answered))
 				w.Header().Set("Content-Length", "0")
 				return nil
-			}))
+			}), nil)
 			want.IngressHeader += uint64(len("GET / HTTP/1.1\r\nHost: example.com\r\nCookie: \r\n\r\n") + kind.asked)
 			want.EgressHeader += uint64(len("HTTP/1.1 200 OK\r\nX-Answer: \r\nContent-Length: 0\r\nDate: \r\n\r\n") + len(http.TimeFormat) + kind.answered)
 		}

@@ -4,20 +4,14 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// LogDetails is what a gateway knows of a request beyond what statistics see. It is
-// looked for in the request's variable LogDetailsVar.
+// LogDetails is what a gateway knows of a request beyond what statistics see.
 type LogDetails interface {
 	// LogDetails returns the container that the last attempt went to, and why the
 	// backend did not answer; empty where there is nothing to tell.
 	LogDetails() (container, failure string)
 }
-
-// LogDetailsVar is the variable of a request that has its LogDetails.
-const LogDetailsVar = "rgate.exchange"
 
 // logRequest takes a request down that has just come.
 func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64, at time.Time) {
@@ -27,7 +21,7 @@ func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64, at tim
 }
 
 // logAnswer takes down how a request that came at some time was answered.
-func (s *Series) logAnswer(log *RequestLog, id uint64, came time.Time, w *writer, r *http.Request, status int, took time.Duration) {
+func (s *Series) logAnswer(log *RequestLog, id uint64, came time.Time, w *writer, r *http.Request, details LogDetails, status int, took time.Duration) {
 	e := s.entryOf(r)
 	e.ID, e.Time, e.Took = id, came.Add(took), took // cheaper than to ask the clock again
 	e.Status, e.Size = status, w.written
@@ -37,7 +31,7 @@ func (s *Series) logAnswer(log *RequestLog, id uint64, came time.Time, w *writer
 	if ids := w.Header()["X-Request-Id"]; len(ids) > 0 {
 		e.RequestID = ids[0]
 	}
-	if details, ok := caddyhttp.GetVar(r.Context(), LogDetailsVar).(LogDetails); ok {
+	if details != nil {
 		e.Container, e.Error = details.LogDetails()
 	}
 	log.end(&e)

@@ -19,7 +19,7 @@ import (
 func serveOnce(r *http.Request, next handle) Traffic {
 	rec := NewRecorder("g")
 	_ = capture(func() {
-		_ = rec.Series("/", "b").Serve(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(next))
+		_ = rec.Series("/", "b").Serve(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(next), nil)
 	})
 	return rec.Snapshot().Series[0].Traffic
 }
@@ -94,7 +94,7 @@ func TestBodiesReadAfterTheHandlerAreCounted(t *testing.T) {
 		left = r.Body
 		return nil
 	})
-	if err := s.Serve(newDiscard(), upload("12345"), next); err != nil {
+	if err := s.Serve(newDiscard(), upload("12345"), next, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.Copy(io.Discard, left)
@@ -112,20 +112,20 @@ func TestWithoutABodyNothingIsWrapped(t *testing.T) {
 				t.Errorf("%s: the body is a %T", name, r.Body)
 			}
 			return nil
-		}))
+		}), nil)
 	}
 }
 
 func TestMeteringAllocatesForBodiesAlone(t *testing.T) {
 	s := NewRecorder("g").Series("/", "b")
 	w, r, next := typical()
-	if n := testing.AllocsPerRun(1000, func() { _ = s.Serve(w, r, next) }); n > 0 {
+	if n := testing.AllocsPerRun(1000, func() { _ = s.Serve(w, r, next, nil) }); n > 0 {
 		t.Errorf("%g allocations without a body, want none", n)
 	}
 	body := io.NopCloser(strings.NewReader("x"))
 	if n := testing.AllocsPerRun(1000, func() {
 		r.Body, r.ContentLength = body, 1
-		_ = s.Serve(w, r, next)
+		_ = s.Serve(w, r, next, nil)
 	}); n > 1 {
 		t.Errorf("%g allocations with a body, want one", n)
 	}
@@ -149,7 +149,7 @@ func TestDownloadsAreSeenWhileTheyFlow(t *testing.T) {
 	} {
 		rec := NewRecorder("g")
 		slow := &watching{ResponseWriter: newDiscard(), seen: func() uint64 { return rec.Snapshot().Series[0].Traffic.EgressBody }}
-		if err := rec.Series("/", "b").Serve(slow, httptest.NewRequest("GET", "/", nil), caddyhttp.HandlerFunc(send)); err != nil {
+		if err := rec.Series("/", "b").Serve(slow, httptest.NewRequest("GET", "/", nil), caddyhttp.HandlerFunc(send), nil); err != nil {
 			t.Fatal(err)
 		}
 		if slow.seen() != 4*piece || slow.least < 2*piece {
@@ -196,7 +196,7 @@ func TestPiecesOfAFileCanBeSentByTheKernel(t *testing.T) {
 		err = rec.Series("/", "b").Serve(under, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) (err error) {
 			n, err = w.(io.ReaderFrom).ReadFrom(limit)
 			return err
-		}))
+		}), nil)
 		want := min(size, 3*piece)
 		if counted := rec.Snapshot().Series[0].Traffic.EgressBody; err != nil || n != want || counted != uint64(want) || limit.N != size-want {
 			t.Errorf("of %d: %d sent, %d counted, %d left, %v", size, n, counted, limit.N, err)
@@ -305,7 +305,7 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 		return nil
 	}
 	serve := func() {
-		if err := s.Serve(httptest.NewRecorder(), upload("12345"), caddyhttp.HandlerFunc(attributed)); err != nil {
+		if err := s.Serve(httptest.NewRecorder(), upload("12345"), caddyhttp.HandlerFunc(attributed), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

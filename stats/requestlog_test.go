@@ -132,7 +132,7 @@ func TestServeLogs(t *testing.T) {
 			w.WriteHeader(http.StatusTeapot)
 			fmt.Fprint(w, "short and stout")
 			return nil
-		}))
+		}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func BenchmarkServeLogged(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(http.StatusOK); return nil })
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := s.Serve(w, r, next); err != nil {
+		if err := s.Serve(w, r, next, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -19,12 +19,13 @@ import (
 const statusClientClosedRequest = 499
 
 // Serve calls the next handler and records how it answered, once, whatever
-// happens: a panic is recorded and goes on.
+// happens: a panic is recorded and goes on. The details are for the log of requests,
+// which asks for them once the handler has returned; nil: there are none.
 //
 // If the handler fails before it has answered, the status is that of its
 // caddyhttp.HandlerError, or 500. If it aborts the connection
 // (http.ErrAbortHandler), it is 499 if the client has left, or 502.
-func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, details LogDetails) (err error) {
 	log := s.rec.log.Load()
 	var start time.Duration
 	var id uint64
@@ -60,7 +61,7 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 			ww.account.add(traffic) // a part never comes before the whole
 		}
 		if log != nil {
-			s.logAnswer(log, id, came, ww, r, status, now-start)
+			s.logAnswer(log, id, came, ww, r, details, status, now-start)
 		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still

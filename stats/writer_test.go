@@ -74,7 +74,7 @@ func TestEachRequestIsRecordedOnceWithItsStatus(t *testing.T) {
 			}
 			var returned error
 			panicked := capture(func() {
-				returned = s.Serve(newDiscard(), r, caddyhttp.HandlerFunc(tc.next))
+				returned = s.Serve(newDiscard(), r, caddyhttp.HandlerFunc(tc.next), nil)
 			})
 			var wanted error
 			if expected := capture(func() { wanted = tc.next(newDiscard(), r) }); panicked != expected {
@@ -107,7 +107,7 @@ func TestDurationIsThatOfTheHandler(t *testing.T) {
 		caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 			<-time.After(took)
 			return nil
-		}))
+		}), nil)
 	if got := rec.Report(Query{}).Latency.Average; got < 20 || got > 2000 {
 		t.Errorf("average is %g ms, want 20 or a little more", got)
 	}
@@ -119,7 +119,7 @@ func server(t *testing.T, rec *Recorder, next handle) *httptest.Server {
 	s := rec.Series("/", "b")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		bare := &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
-		if err := s.Serve(bare, r, caddyhttp.HandlerFunc(next)); err != nil {
+		if err := s.Serve(bare, r, caddyhttp.HandlerFunc(next), nil); err != nil {
 			t.Error(err)
 		}
 	}))
@@ -176,7 +176,7 @@ func TestAnAbortAfterAFlushCountsAsWhatWasSent(t *testing.T) {
 					t.Error(err)
 				}
 				panic(http.ErrAbortHandler)
-			}))
+			}), nil)
 	})
 	if got := rec.Report(Query{}).Requests; got != (Requests{1, 0}) {
 		t.Errorf("recorded %+v, want one success", got)
@@ -234,7 +234,7 @@ func TestFilesAreCopiedByTheServersReadFrom(t *testing.T) {
 		caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 			_, err := io.Copy(w, struct{ io.Reader }{file})
 			return err
-		}))
+		}), nil)
 	if err != nil || under.n != 7 {
 		t.Errorf("ReadFrom got %d bytes, %v; want 7", under.n, err)
 	}
@@ -266,14 +266,14 @@ func TestWritersOfHijackedAndAbortedRequestsAreNotReused(t *testing.T) {
 				caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 					held = append(held, w)
 					panic(http.ErrAbortHandler)
-				}))
+				}), nil)
 		})
 		_ = s.Serve(hijackable{newDiscard()}, httptest.NewRequest("GET", "/", nil),
 			caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 				held = append(held, w)
 				_, _, err := http.NewResponseController(w).Hijack()
 				return err
-			}))
+			}), nil)
 	}
 	for range 100 {
 		w := writers.Get().(*writer)

@@ -95,6 +95,7 @@ type CircuitBreaker struct {
 	options  breakerOptions
 	failing  [100]bool // by status, from 500 on
 	circuits held[policy.Place, *circuit]
+	home     *circuit // of the backend that the policy stands on; nil: on none
 	herald   herald
 }
 
@@ -161,7 +162,8 @@ func failingStatuses(list []string) (failing [100]bool, err *policy.OptionError)
 	return failing, nil
 }
 
-// Provision sets the breaker up. Its states are looked for when requests come.
+// Provision sets the breaker up. Unless it stands on a backend, its states are looked
+// for when requests come.
 func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "circuit_breaker"); err != nil {
 		return err
@@ -184,6 +186,9 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	p.failing, _ = failingStatuses(p.Statuses) // Validate tells
 	p.herald.start(ctx)
 	p.adopt()
+	if home, ok := policy.Standing(ctx).Home(); ok {
+		p.home = p.circuitAt(home)
+	}
 	return registerMetrics(ctx)
 }
 
@@ -208,13 +213,12 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	exchange, place := policy.ExchangeOf(r), policy.Place{}
-	if exchange != nil {
-		place = exchange.Place()
+	c := p.home
+	if c == nil {
+		c = p.circuitAt(policy.PlaceOf(r))
 	}
-	c := p.circuitAt(place)
 	if c.perContainer {
-		if guarded, ok := exchange.(policy.GuardedExchange); ok {
+		if guarded, ok := policy.ExchangeOf(r).(policy.GuardedExchange); ok {
 			return p.serveGuarded(c, guarded, w, r, next)
 		}
 	}

@@ -183,7 +183,8 @@ func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next 
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	err = next.ServeHTTP(lw, r.WithContext(f))
+	f.request = *r.WithContext(f)
+	err = next.ServeHTTP(lw, &f.request)
 	returned = true
 	return err
 }

@@ -54,6 +54,7 @@ type Concurrency struct {
 
 	key      *policy.Key
 	limiters held[policy.Place, *sharedLimiter]
+	home     *sharedLimiter // of the backend that the policy stands on; nil: on none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -86,7 +87,8 @@ func (p *Concurrency) Check() error {
 	return nil
 }
 
-// Provision sets the limit up. Its places are looked for when requests come.
+// Provision sets the limit up. Unless it stands on a backend, what it counts for which
+// one shows when requests come.
 func (p *Concurrency) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "concurrency"); err != nil {
 		return err
@@ -99,6 +101,9 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		p.key = &key
 	}
 	p.adopt()
+	if home, ok := policy.Standing(ctx).Home(); ok {
+		p.home = p.limiterAt(home)
+	}
 	return registerMetrics(ctx)
 }
 
@@ -117,7 +122,10 @@ func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	limiter, key := p.limiterAt(policy.PlaceOf(r)), ""
+	limiter, key := p.home, ""
+	if limiter == nil {
+		limiter = p.limiterAt(policy.PlaceOf(r))
+	}
 	if p.key != nil {
 		key = p.key.Of(r)
 	}

@@ -39,6 +39,7 @@ func newFlights(limit int64) *flights {
 // the answer begins, and so nobody gets an answer that had begun before they asked.
 type flight struct {
 	lifeline
+	request http.Request // as it goes to the backend: the leader's, on the lifeline
 	flights *flights
 	url     uint64
 	query   string

@@ -242,7 +242,7 @@ var personalWords = [...]string{
 // isPersonal reports whether a request seems to say who sends it.
 func isPersonal(header http.Header) bool {
 	for name := range header {
-		if isIncidental(name) || strings.HasPrefix(name, "Sec-") {
+		if roleOf(name) == incidental || strings.HasPrefix(name, "Sec-") {
 			continue
 		}
 		for _, word := range personalWords {

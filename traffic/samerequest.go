@@ -60,41 +60,45 @@ type keyField struct {
 
 // of makes it the key of a request, and reports whether the answer may be shared at
 // all.
-func (k *requestKey) of(r *http.Request, s *sameness) (ok bool) {
+func (k *requestKey) of(r *http.Request, s *sameness) bool {
 	if r.ContentLength != 0 || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !s.certificate {
 		return false
 	}
 	for name, values := range r.Header {
-		counts := true
-		switch name {
-		case "Authorization":
-			ok, counts = s.authorization, false
-		case "Cookie":
-			ok, counts = s.allCookies || s.namesCookieOf(r), false
-		case "Upgrade", "Proxy-Authorization", "Expect":
-			ok = false
-		case "Cache-Control", "Pragma":
-			// Such a request wants an answer of its own.
-			asked := cacheControl(values)
-			ok, counts = !asked.noStore && !asked.noCache, false
-		case "Accept":
-			ok = !slices.ContainsFunc(values, func(value string) bool { return strings.Contains(value, "text/event-stream") })
-		default:
-			ok, counts = true, !isIncidental(name)
-		}
-		if !ok {
+		switch roleOf(name) {
+		case incidental:
+			continue
+		case forbidding:
 			return false
-		}
-		if counts {
-			f := keyField{name: name}
-			if len(values) > 0 {
-				f.value = values[0]
+		case authorization:
+			if !s.authorization {
+				return false
 			}
-			if len(values) > 1 {
-				f.more = slices.Clone(values[1:])
+			continue
+		case cookies:
+			if !s.allCookies && !s.namesCookieOf(r) {
+				return false
 			}
-			k.fields = append(k.fields, f)
+			continue
+		case demand:
+			// Such a request may want an answer of its own.
+			if asked := cacheControl(values); asked.noStore || asked.noCache {
+				return false
+			}
+			continue
+		case accept:
+			if slices.ContainsFunc(values, func(value string) bool { return strings.Contains(value, "text/event-stream") }) {
+				return false
+			}
 		}
+		f := keyField{name: name}
+		if len(values) > 0 {
+			f.value = values[0]
+		}
+		if len(values) > 1 {
+			f.more = slices.Clone(values[1:])
+		}
+		k.fields = append(k.fields, f)
 	}
 	k.method, k.host, k.path, k.rawPath, k.query = r.Method, r.Host, r.URL.Path, r.URL.RawPath, r.URL.RawQuery
 	k.secure = r.TLS != nil
@@ -139,15 +143,41 @@ func (s *sameness) namesCookieOf(r *http.Request) bool {
 	})
 }
 
-// isIncidental reports whether a field of a request is about the client's program,
-// its connection or the request's way, and so differs between requests that ask for
-// the same. All that is not known here counts: it may be a key to an API.
-func isIncidental(name string) bool {
+// role is what a field of a request says about who may have the same answer.
+type role int
+
+const (
+	plain         role = iota // those who send the same
+	incidental                // those who do not, too
+	authorization             // perhaps nobody else
+	cookies                   // perhaps nobody else
+	demand                    // nobody else, if it says so
+	accept                    // those who send the same, unless it asks for a stream of events
+	forbidding                // nobody else
+)
+
+// roleOf tells the role of a field. Those that are incidental are about the client's
+// program, its connection or the request's way, and so differ between requests that
+// ask for the same. All that is not known here counts: it may be a key to an API.
+func roleOf(name string) role {
 	switch name {
+	case "Authorization":
+		return authorization
+	case "Cookie":
+		return cookies
+	case "Upgrade", "Proxy-Authorization", "Expect":
+		return forbidding
+	case "Cache-Control", "Pragma":
+		return demand
+	case "Accept":
+		return accept
 	case "User-Agent", "Connection", "Keep-Alive", "Proxy-Connection", "Dnt", "Sec-Gpc", "Priority", "Upgrade-Insecure-Requests",
 		"X-Forwarded-For", "Forwarded", "Via", "X-Real-Ip",
 		"X-Request-Id", "X-Correlation-Id", "Traceparent", "Tracestate", "B3":
-		return true
+		return incidental
 	}
-	return len(name) > len("X-B3-") && (name[:len("X-B3-")] == "X-B3-" || strings.HasPrefix(name, "Sec-Ch-Ua"))
+	if strings.HasPrefix(name, "X-B3-") || strings.HasPrefix(name, "Sec-Ch-Ua") {
+		return incidental
+	}
+	return plain
 }

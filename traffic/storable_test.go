@@ -80,7 +80,7 @@ func FuzzSameRequest(f *testing.F) {
 		drop := func(r *http.Request) http.Header {
 			counts := http.Header{}
 			for name, values := range r.Header {
-				if !isIncidental(name) && name != "Cache-Control" && name != "Pragma" {
+				if roleOf(name) != incidental && name != "Cache-Control" && name != "Pragma" {
 					counts[name] = values
 				}
 			}
