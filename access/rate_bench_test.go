@@ -1,6 +1,7 @@
 package access
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"testing"
 	"unsafe"
@@ -50,30 +51,36 @@ func BenchmarkRateLimit(b *testing.B) {
 	})
 	b.Run("million keys", func(b *testing.B) {
 		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
-		w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
-		// The address is written over in its place: it is in the cache when it counts.
-		address := []byte("10.1xx.1xx.1xx")
-		r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[caddyhttp.ClientIPVarKey] = unsafe.String(&address[0], len(address))
-		write := func(n int) {
-			copy(address[4:6], pairs[n/10_000*2:])
-			copy(address[8:10], pairs[n/100%100*2:])
-			copy(address[12:14], pairs[n%100*2:])
-		}
+		send := newManySenders(p)
 		for n := range defaultMaxKeys {
-			write(n)
-			_ = p.ServeHTTP(w, r, rateOK)
+			send(n)
 		}
 		b.ReportAllocs()
 		b.ResetTimer()
 		n := 0
 		for b.Loop() {
 			n = (n + 7919) % defaultMaxKeys
-			write(n)
-			_ = p.ServeHTTP(w, r, rateOK)
+			send(n)
 		}
 		if got := p.local.keys.Load(); got != defaultMaxKeys {
 			b.Errorf("there are %d keys", got)
 		}
+	})
+	b.Run("million keys, parallel", func(b *testing.B) {
+		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
+		send := newManySenders(p)
+		for n := range defaultMaxKeys {
+			send(n)
+		}
+		b.ReportAllocs()
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			n, send := rand.IntN(defaultMaxKeys), newManySenders(p)
+			for pb.Next() {
+				n = (n + 7919) % defaultMaxKeys
+				send(n)
+			}
+		})
 	})
 	b.Run("four limits", func(b *testing.B) {
 		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", `{"limits": [{"requests": 1000000000, "window": "1h"},
@@ -93,4 +100,19 @@ func BenchmarkRateLimit(b *testing.B) {
 			_ = p.ServeHTTP(w, r, rateOK)
 		}
 	})
+}
+
+// newManySenders returns what sends a request from one of a million addresses through a
+// policy.
+func newManySenders(p *RateLimit) (send func(n int)) {
+	w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
+	// The address is written over in its place: it is in the cache when it counts.
+	address := []byte("10.1xx.1xx.1xx")
+	r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[caddyhttp.ClientIPVarKey] = unsafe.String(&address[0], len(address))
+	return func(n int) {
+		copy(address[4:6], pairs[n/10_000*2:])
+		copy(address[8:10], pairs[n/100%100*2:])
+		copy(address[12:14], pairs[n%100*2:])
+		_ = p.ServeHTTP(w, r, rateOK)
+	}
 }
