@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/rgate/rgate/bandwidth"
 	"github.com/rgate/rgate/stats"
 )
@@ -114,8 +116,18 @@ func nothing(a ask, now time.Time, in *time.Location) figures {
 	}
 }
 
-// collect reads all that the page shows of the account.
-func (f *figures) collect(ctx context.Context, from account, a ask) (err error) {
+// collect reads all that the page shows of the account. What takes longest, the
+// distributions by window, is read beside all else.
+func (f *figures) collect(ctx context.Context, from account, a ask) error {
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return f.timeWindows(ctx, from, a) })
+	both.Go(func() error { return f.sumUp(ctx, from, a) })
+	return both.Wait()
+}
+
+// sumUp reads how many requests and bytes there were, which routes were the slowest,
+// and the names.
+func (f *figures) sumUp(ctx context.Context, from account, a ask) (err error) {
 	q := bandwidth.Query{
 		Filter: a.filter(), From: f.from, To: f.end(), Step: f.step,
 		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}, NoSketches: true,
@@ -130,9 +142,6 @@ func (f *figures) collect(ctx context.Context, from account, a ask) (err error) 
 		return err
 	}
 	f.count(requests)
-	if err := f.timeWindows(ctx, from, a); err != nil {
-		return err
-	}
 	if err := f.timeRoutes(ctx, from, a); err != nil {
 		return err
 	}

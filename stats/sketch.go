@@ -39,8 +39,9 @@ func Quantiles(sketch []byte, q ...float64) ([]float64, error) {
 
 func mergeSketches(sketches [][]byte) (*tally, error) {
 	t := newTally()
+	all := t.ddsketch()
 	for _, b := range sketches {
-		if err := t.ddsketch().DecodeAndMergeWith(b); err != nil {
+		if err := all.DecodeAndMergeWith(b); err != nil {
 			return nil, err
 		}
 	}
