@@ -16,7 +16,8 @@ type lifeline struct {
 	owner interface{ leaderLeft() } // is told if the first client leaves, once somebody has asked
 
 	mu   sync.Mutex           // held while the end is made
-	end  atomic.Pointer[fuse] // nil: nobody has asked
+	fuse fuse                 // set under mu, before end
+	end  atomic.Pointer[fuse] // the one above, or nil: nobody has asked
 	stop func() bool          // no longer watches the first client. Guarded by mu.
 }
 
@@ -35,7 +36,7 @@ func (l *lifeline) ending() *fuse {
 	defer l.mu.Unlock()
 	f := l.end.Load()
 	if f == nil {
-		f = new(fuse)
+		f = &l.fuse
 		f.Context, f.cut = context.WithCancelCause(context.Background())
 		l.end.Store(f)
 		l.stop = context.AfterFunc(l.first, l.owner.leaderLeft)
