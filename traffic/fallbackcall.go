@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 // fallbackPlace is what kept answers belong to.
@@ -127,7 +128,8 @@ func (c *fallbackCall) consider(status int) {
 		return
 	}
 	personal := policy.Authenticated(c.r) || isPersonal(c.r.Header) || c.r.TLS != nil && len(c.r.TLS.PeerCertificates) > 0
-	until, ok := keepable(status, header, personal, now, time.Duration(c.policy.Cached))
+	answer := httpcache.Answer{Status: status, Header: header, Requested: now, Received: now}
+	until, ok := keepable(&answer, personal, time.Duration(c.policy.Cached))
 	if !ok {
 		return
 	}
@@ -141,7 +143,7 @@ func (c *fallbackCall) consider(status int) {
 	}
 	c.keep = &goodAnswer{
 		status: status, header: c.before.change(header), varied: variedBy(c.r.Header, header),
-		at: now, age: ageOf(header), until: until,
+		at: now, age: answer.Age(), until: until,
 	}
 	if c.length > 0 {
 		c.keep.body = make([]byte, 0, c.length)

@@ -199,39 +199,24 @@ func (a *goodAnswer) dated(header http.Header) time.Time {
 // keepable reports whether an answer to a GET request may be kept, and until when:
 // as long as asked for, but no longer than it is fresh if it says that it must not be
 // used after that. personal tells that somebody in particular has asked.
-func keepable(status int, header http.Header, personal bool, now time.Time, most time.Duration) (until time.Time, ok bool) {
-	switch status {
+func keepable(answer *httpcache.Answer, personal bool, most time.Duration) (until time.Time, ok bool) {
+	switch answer.Status {
 	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMultipleChoices,
 		http.StatusMovedPermanently, http.StatusPermanentRedirect:
 	default:
 		return until, false
 	}
-	d := cacheControl(header["Cache-Control"])
-	if d.noCache || personal && !d.public || !forEveryone(header, d) || endless(header) || len(header["Trailer"]) > 0 {
+	header := answer.Header
+	d := httpcache.ParseDirectives(header["Cache-Control"])
+	if d.NoCache || personal && !d.Public || !forEveryone(header, &d) || endless(header) || len(header["Trailer"]) > 0 {
 		return until, false
 	}
-	if d.mustRevalidate {
-		most = min(most, lifetime(header, d, now)-ageOf(header))
+	if d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Given() {
+		lifetime, _ := answer.Lifetime(&d)
+		most = min(most, lifetime-answer.Age())
 	}
-	return now.Add(most), most > 0
+	return answer.Received.Add(most), most > 0
 }
-
-// lifetime is how long an answer is fresh, as far as it says so.
-func lifetime(header http.Header, d directives, now time.Time) time.Duration {
-	if d.maxAge >= 0 {
-		return d.maxAge
-	}
-	expires, err := http.ParseTime(header.Get("Expires"))
-	if err != nil {
-		return 0
-	}
-	if date, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = date
-	}
-	return expires.Sub(now)
-}
-
-func ageOf(header http.Header) time.Duration { return seconds(header.Get("Age")) }
 
 // personalWords are in the names of fields that have credentials, or may have some.
 var personalWords = [...]string{

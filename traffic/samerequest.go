@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 // sameness tells which requests are the same before a backend, and which are
@@ -82,7 +84,7 @@ func (k *requestKey) of(r *http.Request, s *sameness) bool {
 			continue
 		case demand:
 			// Such a request may want an answer of its own.
-			if asked := cacheControl(values); asked.noStore || asked.noCache {
+			if asked := httpcache.ParseDirectives(values); asked.NoStore || asked.NoCache {
 				return false
 			}
 			continue

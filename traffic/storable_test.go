@@ -4,59 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"strings"
 	"testing"
-	"time"
 )
-
-func TestCacheControl(t *testing.T) {
-	for text, want := range map[string]directives{
-		"":                                   {maxAge: -1},
-		"no-store":                           {noStore: true, maxAge: -1},
-		" No-Cache , PRIVATE":                {noCache: true, private: true, maxAge: -1},
-		`private="Set-Cookie, X", max-age=5`: {private: true, maxAge: 5 * time.Second},
-		`x="no-store, private", public`:      {public: true, maxAge: -1},
-		`x="a\", no-store`:                   {maxAge: -1}, // never ends
-		"max-age=5, max-age=3":               {maxAge: 3 * time.Second},
-		"max-age=5, s-maxage=9":              {mustRevalidate: true, maxAge: 9 * time.Second},
-		"s-maxage=9, max-age=5":              {mustRevalidate: true, maxAge: 9 * time.Second},
-		`max-age="7"`:                        {maxAge: 7 * time.Second},
-		"max-age=soon":                       {},
-		"max-age":                            {},
-		"max-age=-5":                         {},
-		"max-age=99999999999999999999":       {maxAge: longest * time.Second},
-		"must-revalidate":                    {mustRevalidate: true, maxAge: -1},
-		",, ,public,":                        {public: true, maxAge: -1},
-		"no-storefront, xprivate":            {maxAge: -1},
-	} {
-		if got := cacheControl([]string{text}); got != want {
-			t.Errorf("%q: got %+v, want %+v", text, got, want)
-		}
-	}
-	if got := cacheControl([]string{"public", "no-store"}); !got.public || !got.noStore {
-		t.Errorf("two lines: got %+v", got)
-	}
-}
-
-// What is forbidden stays forbidden, whatever else is said and in which order.
-func FuzzCacheControl(f *testing.F) {
-	for _, seed := range []string{"", "public", `a="b`, `a="b\"`, "max-age=5", ",", "=", `"`, "private=\"x\""} {
-		f.Add(seed, seed)
-	}
-	f.Fuzz(func(t *testing.T, before, after string) {
-		if strings.ContainsAny(before+after, `"\`) {
-			cacheControl([]string{before, after}) // must not panic
-			return
-		}
-		d := cacheControl([]string{before + ",no-store, private," + after})
-		if !d.noStore || !d.private {
-			t.Errorf("%q, %q: %+v", before, after, d)
-		}
-		if d.maxAge < -1 || d.maxAge > longest*time.Second {
-			t.Errorf("the age is %v", d.maxAge)
-		}
-	})
-}
 
 // Two requests have one key if they are the same in all that counts, and never
 // otherwise.

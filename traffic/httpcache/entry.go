@@ -106,7 +106,7 @@ func NewEntry(f Freshness, a *Answer, adds map[string]bool, drops []string) *Ent
 	e.own(length)
 	e.ETag = a.Header.Get("Etag")
 	e.LastModified, _ = http.ParseTime(a.Header.Get("Last-Modified"))
-	e.Date = dateOf(a)
+	e.Date = a.date()
 	e.tags = tagsOf(a.Header)
 	return e
 }

@@ -70,11 +70,11 @@ func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool) {
 		return f, false
 	}
 	f = Freshness{
-		Born:     a.Received.Add(-initialAge(a)),
+		Born:     a.Received.Add(-a.Age()),
 		Validate: d.NoCache && d.NoCacheFields == nil || saysNoCache(h),
 		Strict:   d.NoCache && d.NoCacheFields == nil || d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Given(),
 	}
-	lifetime, explicit := lifetimeOf(a, &d)
+	lifetime, explicit := a.Lifetime(&d)
 	switch {
 	case explicit:
 		f.Lifetime = lifetime
@@ -159,8 +159,8 @@ func saysNoCache(h http.Header) bool {
 	return h["Cache-Control"] == nil && strings.EqualFold(h.Get("Pragma"), "no-cache")
 }
 
-// lifetimeOf is how long an answer says that it is fresh.
-func lifetimeOf(a *Answer, d *Directives) (lifetime time.Duration, explicit bool) {
+// Lifetime is how long an answer with these directives says that it is fresh.
+func (a *Answer) Lifetime(d *Directives) (lifetime time.Duration, explicit bool) {
 	switch {
 	case d.SMaxAge.Given():
 		return d.SMaxAge.Duration(), true
@@ -171,22 +171,22 @@ func lifetimeOf(a *Answer, d *Directives) (lifetime time.Duration, explicit bool
 		if err != nil { // in the past, section 5.3
 			return 0, true
 		}
-		return min(max(0, expires.Sub(dateOf(a))), mostSeconds.Duration()), true
+		return min(max(0, expires.Sub(a.date())), mostSeconds.Duration()), true
 	}
 	return 0, false
 }
 
-// dateOf is when an answer was made, as it says itself.
-func dateOf(a *Answer) time.Time {
+// date is when an answer was made, as it says itself.
+func (a *Answer) date() time.Time {
 	if date, err := http.ParseTime(a.Header.Get("Date")); err == nil {
 		return date
 	}
 	return a.Received
 }
 
-// initialAge is how old an answer is when it comes (RFC 9111, section 4.2.3).
-func initialAge(a *Answer) time.Duration {
-	apparent := a.Received.Truncate(time.Second).Sub(dateOf(a))
+// Age is how old an answer is when it comes (RFC 9111, section 4.2.3).
+func (a *Answer) Age() time.Duration {
+	apparent := a.Received.Truncate(time.Second).Sub(a.date())
 	corrected := a.Received.Sub(a.Requested)
 	if lines := a.Header["Age"]; len(lines) > 0 {
 		first, _, _ := strings.Cut(lines[0], ",")
