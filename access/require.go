@@ -104,6 +104,7 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
+	policy.StripIdentity(r) // unless who has authenticated the sender has done so
 	who := identityOf(r)
 	if who == nil {
 		w.Header().Add("WWW-Authenticate", `Bearer realm="rgate"`)
@@ -120,6 +121,7 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		p.log(zapcore.InfoLevel, r, who.name(), err)
 		return p.Refuse(w, r, http.StatusForbidden, err)
 	}
+	policy.Introduce(r)
 	return next.ServeHTTP(w, r)
 }
 

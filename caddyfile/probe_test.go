@@ -187,7 +187,7 @@ func TestServerOptions(t *testing.T) {
 	for _, want := range []string{
 		`"max_header_bytes":32768`, `"read_header_timeout":10000000000`, `"read_timeout":300000000000`, `"read_idle_timeout":30000000000`,
 		`"write_timeout":600000000000`, `"write_idle_timeout":20000000000`, `"idle_timeout":120000000000`,
-		`"trusted_proxies":{"ranges":["192.168.0.0/16"`, `"192.0.2.1"],"source":"static"}`,
+		`"trusted_proxies":{"ranges":["192.168.0.0/16"`, `"192.0.2.1"],"source":"static"}`, `"trusted_proxies_strict":1`,
 	} {
 		if !strings.Contains(string(config), want) {
 			t.Errorf("%s is missing in %s", want, config)
@@ -197,7 +197,7 @@ func TestServerOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "{\n\tservers {\n\t\ttrusted_proxies static private_ranges 192.0.2.1\n\t\ttimeouts {\n\t\t\tread_header 10s\n\t\t\tread_body 5m\n" +
+	const want = "{\n\tservers {\n\t\ttrusted_proxies static private_ranges 192.0.2.1\n\t\ttrusted_proxies_strict\n\t\ttimeouts {\n\t\t\tread_header 10s\n\t\t\tread_body 5m\n" +
 		"\t\t\tread_body_idle 30s\n\t\t\twrite 10m\n\t\t\twrite_idle 20s\n\t\t\tidle 2m\n\t\t}\n\t\tmax_header_size 32768\n\t}\n}\n"
 	if !strings.HasPrefix(string(printed), want) {
 		t.Errorf("printed\n%s", printed)

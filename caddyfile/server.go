@@ -111,6 +111,9 @@ func (o *serverOptions) apply(server *caddyhttp.Server) {
 			}
 		}
 		server.TrustedProxiesRaw = caddyconfig.JSONModuleObject(caddyhttp.StaticIPRange{Ranges: ranges}, "source", "static", nil)
+		// From the right, to the first that is no trusted proxy: what is further left may be
+		// the client's own words, to which proxies append.
+		server.TrustedProxiesStrict = 1
 	}
 }
 
@@ -125,7 +128,7 @@ func (p *printer) server(o *serverOptions) {
 		for _, text := range o.TrustedProxies {
 			line += " " + text // which checkServer has judged
 		}
-		lines = append(lines, line)
+		lines = append(lines, line, "\ttrusted_proxies_strict")
 	}
 	var timeouts []string
 	o.Timeouts.each(func(name string, value caddy.Duration) {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/http"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
@@ -23,12 +22,7 @@ func (g *Gateway) protectIdentity(r *http.Request) {
 // handler that is not of rgate, such as Caddy's basic_auth.
 func introducing(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if _, known := r.Header[policy.HeaderUserID]; !known {
-			repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-			if user, ok := repl.GetString("http.auth.user.id"); ok && user != "" {
-				r.Header[policy.HeaderUserID] = []string{user}
-			}
-		}
+		policy.Introduce(r)
 		return next.ServeHTTP(w, r)
 	}
 }

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"io"
 	"net/http"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -21,16 +23,82 @@ const (
 const strippedVar = "rgate.identity_stripped"
 
 // StripIdentity takes away what a client says about its own identity: X-User-ID,
-// X-Gateway-Service and every X-Consumer-*. Of the calls for one request, only the
-// first has an effect, so that it takes nothing that the gateway itself has set.
+// X-Gateway-Service and every X-Consumer-*, among header fields and trailers. Fields
+// that the client's Connection field names are taken away, too: they are for this
+// server alone, and the proxy would remove what the gateway sets in their place. Of the
+// calls for one request, only the first has an effect, so that it takes nothing that the
+// gateway itself has set.
 func StripIdentity(r *http.Request) {
 	if caddyhttp.GetVar(r.Context(), strippedVar) != nil {
 		return
 	}
 	KeepIdentity(r)
-	for name := range r.Header {
+	stripHop(r.Header)
+	stripFrom(r.Header)
+	if r.Trailer != nil {
+		stripFrom(r.Trailer)
+		r.Body = &trailerGuard{r.Body, r.Trailer}
+	}
+}
+
+func stripFrom(fields http.Header) {
+	for name := range fields {
 		if name == HeaderUserID || name == HeaderGatewayService || isConsumer(name) || lookalike(name) {
-			delete(r.Header, name)
+			delete(fields, name)
+		}
+	}
+}
+
+// stripHop removes the fields that are for this server alone (RFC 9110, section 7.6.1),
+// but for those that the server or its proxy deals with.
+func stripHop(header http.Header) {
+	lines := header["Connection"]
+	if len(lines) == 0 || len(lines) == 1 && (lines[0] == "keep-alive" || lines[0] == "close") {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			switch name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name {
+			case "":
+			case "Keep-Alive", "Close", "Upgrade", "Te", "Http2-Settings":
+				kept = append(kept, name)
+			default:
+				delete(header, name)
+			}
+		}
+	}
+	if kept == nil {
+		delete(header, "Connection")
+		return
+	}
+	header["Connection"] = []string{strings.Join(kept, ", ")}
+}
+
+// trailerGuard is a body whose trailers are among those of the request once it has been
+// read, whether they were announced or not.
+type trailerGuard struct {
+	io.ReadCloser
+	trailers http.Header
+}
+
+func (b *trailerGuard) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		stripFrom(b.trailers)
+	}
+	return n, err
+}
+
+// Introduce tells the backend who was authenticated by a handler that is not of rgate,
+// such as Caddy's basic_auth, if nobody else has.
+func Introduce(r *http.Request) {
+	if _, known := r.Header[HeaderUserID]; known {
+		return
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		if user, ok := repl.GetString("http.auth.user.id"); ok && user != "" {
+			r.Header[HeaderUserID] = []string{user}
 		}
 	}
 }
