@@ -2,8 +2,10 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,6 +226,9 @@ backends: [{name: none, match_labels: {app_name: none}}]
 		{"203.0.113.9:1234", in, out},
 		{"", out, out},
 		{"nonsense", out, out},
+		{"203.0.113.9, 198.51.100.9", out, out}, // proxies append what they see to what they are told
+		{"198.51.100.9, 203.0.113.9", in, out},
+		{"203.0.113.9, 127.0.0.1", in, out},
 	} {
 		for g, want := range map[*gateway]int{trusting: tc.trusting, doubting: tc.doubting} {
 			if got := g.ask(t, "GET", "/in", "", "X-Forwarded-For", tc.forwarded); got.status != want {
@@ -239,5 +244,60 @@ backends: [{name: none, match_labels: {app_name: none}}]
 	}
 	if got := fmt.Sprint(trusting.ask(t, "GET", "/in", "", "Accept", "application/json").body); got != `{"error":"Forbidden","status":403}` {
 		t.Errorf("the client is told %s", got)
+	}
+}
+
+// What a client says about who it is reaches no backend, in whatever part of the request,
+// and it cannot take away what the gateway says.
+func TestNobodyIsSomebodyElse(t *testing.T) {
+	t.Parallel()
+	var header, trailer http.Header
+	backend := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		header, trailer = r.Header, r.Trailer
+	}))
+	t.Cleanup(backend.Close)
+	g := launch(t, "Caddyfile", strings.ReplaceAll(`{
+	admin localhost:$ADMIN
+	order rgate_require after basic_auth
+}
+:$PORT {
+	basic_auth {
+		alice $2a$04$wddXz23btpLwD39oolvha.MljUwlhJbxG1LesiD/Gz0dxvz2oHmXu
+	}
+	rgate_require {
+		users alice
+	}
+	handle /site/* {
+		reverse_proxy $BACKEND
+	}
+	handle {
+		rgate {
+			route / web
+			backend web {
+				dial $BACKEND
+			}
+		}
+	}
+}
+`, "$BACKEND", backend.Listener.Addr().String()), nil, "run", "--config", "$FILE")
+	for _, target := range []string{"/site/", "/"} {
+		for _, name := range []string{"X-User-ID", "X_User_ID", "X-Consumer-Custom", "X-Gateway-Service"} {
+			request := g.request(t, "POST", target, "", name, "root", "Connection", "X-User-ID, X-Own, keep-alive", "X-Own", "1")
+			request.SetBasicAuth("alice", "hiccup")
+			request.Trailer = http.Header{name: {"root"}, "X-Sum": {"7"}}
+			request.Body, request.ContentLength = io.NopCloser(strings.NewReader("body")), -1
+			got, err := do(g.client, request)
+			must(t, "asking", err)
+			if user := header["X-User-Id"]; got.status != 200 || !slices.Equal(user, []string{"alice"}) {
+				t.Errorf("%s at %s: got %d, and the backend takes the sender for %q", name, target, got.status, user)
+			}
+			if header.Get("X-Own") != "" || header.Get("X-Consumer-Custom") != "" || header.Get("X_User_ID") != "" {
+				t.Errorf("%s at %s: the backend got %v", name, target, header)
+			}
+			if trailer.Get("X-Sum") != "7" || len(trailer) != 1 {
+				t.Errorf("%s at %s: the backend got the trailers %v", name, target, trailer)
+			}
+		}
 	}
 }
