@@ -18,8 +18,9 @@ import (
 
 // upstreamError gives an error of the proxy the status that its client shall see:
 // 503 for everything that means that the backend is down, 504 if it was reached
-// and did not answer in time, 502 if it answered nonsense.
-func upstreamError(err error) error {
+// and did not answer in time, 502 if it answered nonsense. A client that has left while
+// it sent its body has 499.
+func upstreamError(err error, upload *policy.WatchedBody) error {
 	var handlerErr caddyhttp.HandlerError
 	if !errors.As(err, &handlerErr) {
 		return err
@@ -29,6 +30,9 @@ func upstreamError(err error) error {
 	switch {
 	case status == policy.StatusClientClosedRequest:
 		return err
+	case upload.ClientLeft():
+		handlerErr.StatusCode = policy.StatusClientClosedRequest
+		return handlerErr
 	case errors.As(err, &tooLarge):
 		handlerErr.StatusCode = http.StatusRequestEntityTooLarge
 		return handlerErr

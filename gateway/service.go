@@ -111,8 +111,9 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	b.budget.request()
 	keepPathBytes(r)
 	r.Header[policy.HeaderGatewayService] = b.called
+	upload := policy.WatchBody(r)
 	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {
-		return upstreamError(err)
+		return upstreamError(err, upload)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/network"
 )
@@ -196,6 +197,33 @@ func TestClientThatLeavesIs499(t *testing.T) {
 	}
 	if got := web.counts(t).Total; got != 2 {
 		t.Errorf("the container saw %d requests, want 2", got)
+	}
+}
+
+// An upload that breaks off is its client's doing, not the backend's.
+func TestUploadThatBreaksOffIs499(t *testing.T) {
+	t.Parallel()
+	startContainer(t, spec{})
+	g := startGateway(t, oneBackend)
+	g.await(t, "web", 1)
+	const times = 10
+	for n := range times {
+		conn, err := net.Dial("tcp", g.address())
+		must(t, "connecting", err)
+		_, err = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n%5000d", n)
+		must(t, "sending a part", err)
+		time.Sleep(50 * time.Millisecond)
+		if n%2 == 0 {
+			must(t, "asking for a reset", conn.(*net.TCPConn).SetLinger(0))
+		}
+		must(t, "leaving", conn.Close())
+	}
+	eventually(t, "all are counted", func() bool { return g.stats(t, "").Requests.Error == times })
+	if got := g.metric(t, "rgate_requests_total", "code", "499"); got != times {
+		t.Errorf("%v requests have code 499, want %d", got, times)
+	}
+	if got := g.stats(t, "").Bandwidth; got.EgressBody != 0 {
+		t.Errorf("%+v went to clients that were gone", got)
 	}
 }
 

@@ -252,11 +252,11 @@ func (p *CircuitBreaker) ofStatus(status int) verdict {
 
 // ofError is what it says about the backend that a handler has returned, and has
 // not answered.
-func ofError(r *http.Request, upload *watchedBody, err error) verdict {
+func ofError(r *http.Request, upload *policy.WatchedBody, err error) verdict {
 	switch {
 	case err == nil:
 		return succeeded // 200, by default
-	case errors.Is(r.Context().Err(), context.Canceled), errors.Is(err, context.Canceled), upload.broke(), isNoUpstream(err):
+	case errors.Is(r.Context().Err(), context.Canceled), errors.Is(err, context.Canceled), upload.Failed(), isNoUpstream(err):
 		return unknown
 	}
 	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failure.StatusCode < 500 {

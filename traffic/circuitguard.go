@@ -17,7 +17,7 @@ import (
 type circuitGuard struct {
 	policy  *CircuitBreaker
 	circuit *circuit
-	upload  *watchedBody
+	upload  *policy.WatchedBody
 
 	address string // where the request is
 	breaker *breaker
@@ -32,7 +32,7 @@ type circuitGuard struct {
 // serveGuarded calls the next handler, with a breaker around each container.
 func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
-	guard.policy, guard.circuit, guard.upload = p, c, watchBody(r)
+	guard.policy, guard.circuit, guard.upload = p, c, policy.WatchBody(r)
 	before := exchange.Guard(guard)
 	returned := false
 	defer func() {
@@ -94,7 +94,7 @@ func (g *circuitGuard) Left(status int, err error) {
 	switch {
 	case err == nil:
 		g.leave(g.policy.ofStatus(status))
-	case errors.Is(err, context.Canceled) || g.upload.broke():
+	case errors.Is(err, context.Canceled) || g.upload.Failed():
 		g.leave(unknown)
 	default:
 		g.leave(failed)

@@ -6,9 +6,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // serve calls the next handler and tells the circuit, once, how the backend did: as
@@ -17,7 +18,7 @@ import (
 func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	ww := circuitWriters.Get().(*circuitWriter)
 	ww.ResponseWriter, ww.policy, ww.circuit, ww.ticket = w, p, c, ticket
-	upload := watchBody(r)
+	upload := policy.WatchBody(r)
 	returned := false
 	defer func() {
 		switch {
@@ -93,34 +94,6 @@ func (w *circuitWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	return conn, buf, err
 }
-
-// watchedBody is the body of a request that notes whether reading it fails: then it
-// was the client that broke off, and not the backend. The proxy may read it after
-// its handler has returned.
-type watchedBody struct {
-	io.ReadCloser
-	failed atomic.Bool
-}
-
-// watchBody puts a watched body in the place of a request's, if it has one.
-func watchBody(r *http.Request) *watchedBody {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil
-	}
-	body := &watchedBody{ReadCloser: r.Body}
-	r.Body = body
-	return body
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.failed.Store(true)
-	}
-	return n, err
-}
-
-func (b *watchedBody) broke() bool { return b != nil && b.failed.Load() }
 
 // Interface guards
 var (
