@@ -66,7 +66,7 @@ func listenLasting(ctx context.Context, _, host, ports string, offset uint, conf
 	defer lasting.Unlock()
 	s := lasting.sockets[address]
 	if s == nil {
-		config.Control = alsoDefer(config.Control)
+		config.Control = alsoLasting(config.Control)
 		socket, err := config.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, err

@@ -6,5 +6,5 @@ import "syscall"
 
 type control func(network, address string, conn syscall.RawConn) error
 
-// alsoDefer has no means to do anything on this platform.
-func alsoDefer(first control) control { return first }
+// alsoLasting has no means to do anything on this platform.
+func alsoLasting(first control) control { return first }

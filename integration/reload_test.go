@@ -130,6 +130,21 @@ func TestReloadOfAWrongFileChangesNothing(t *testing.T) {
 	g.awaitVersion(t, 3)
 }
 
+// What Caddy's own commands load names plain TCP, and takes the port over all the same.
+func TestReloadByCaddysCommand(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, version(1))
+	for n := 2; n < 5; n++ {
+		g.write(t, version(n)+"listen: \":$PORT\"\n")
+		if n == 4 { // and back
+			g.reload(t)
+		} else if done := rgate(t, nil, "reload", "--config", g.file, "--adapter", "rgate"); done.code != 0 {
+			t.Fatalf("reloading: exit code %d, %s", done.code, done.stderr)
+		}
+		g.awaitVersion(t, n)
+	}
+}
+
 func TestSignalsLetRequestsInFlightEnd(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
