@@ -136,9 +136,13 @@ func (w *writer) statusOf(unsent int) int {
 func (w *writer) begin(s *Series, under http.ResponseWriter, r *http.Request) {
 	w.ResponseWriter, w.series, w.stripe = under, s, s.stripe(w.lane)
 	w.sampled = sampled(s.begin(w.lane))
+	w.meter(r)
+}
+
+// meter begins to count bytes.
+func (w *writer) meter(r *http.Request) {
 	w.bodiless = r.Method == http.MethodHead
 	w.meterBody(r)
-
 	fields := w.stripe.fields.request.Load()
 	if w.sampled || fields == 0 {
 		fields = uint32(fieldsSize(r.Header))
