@@ -204,7 +204,7 @@ func (e *Entry) Validated(o *Options, q *Request, a *Answer) (fresh *Entry, stor
 	header, adds := e.header()
 	for name, values := range a.Header {
 		switch name {
-		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Type", "Via":
+		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Type", "Content-Md5", "Via":
 			continue // servers say things about the body that is not there
 		case "Etag":
 			if e.ETag != "" { // it is the one that the origin was asked with
