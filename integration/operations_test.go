@@ -27,6 +27,9 @@ routes:
   - {path_prefix: /web, backend: web}
   - {path_prefix: /down, backend: down}
   - {path_prefix: /self, backend: self}
+  - path_prefix: /keyed
+    backend: down
+    api_key: {query: q, keys: [{name: client, sha256: ` + secretKeyHash + `}]}
 backends:
   - {name: web, match_labels: {app_name: $APP}}
   - {name: down, match_labels: {app_name: $APP, role: none}}
@@ -141,6 +144,30 @@ func TestOperations(t *testing.T) {
 	eventually(t, "the gateway is unhealthy", func() bool {
 		return g.ask(t, http.MethodGet, "/gateway/health", "", "X-API-Key", secretKey).status == http.StatusServiceUnavailable
 	})
+}
+
+// What policies read from the query is in no log, whichever way it is read.
+func TestOperationsLogHidesKeys(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, operationsGateway)
+	follow, err := g.client.Do(g.request(t, http.MethodGet, "/gateway/logs?follow=1", "", "X-API-Key", secretKey))
+	must(t, "following the log", err)
+	defer follow.Body.Close()
+	if got := g.get(t, "/keyed/x?q="+secretKey); got.status != http.StatusServiceUnavailable {
+		t.Fatalf("got %d", got.status)
+	}
+	const want = "/keyed/x?q=REDACTED"
+	var logs logsReport
+	g.report(t, "/logs", http.StatusOK, &logs)
+	if len(logs.Requests) != 1 || logs.Requests[0].URL != want || logs.Responses[0].URL != want || logs.Errors[0].URL != want {
+		t.Errorf("the log has %+v", logs)
+	}
+	lines := bufio.NewScanner(follow.Body)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "data: ") {
+	}
+	if !strings.Contains(lines.Text(), `"url":"`+want+`"`) {
+		t.Errorf("who follows sees %s", lines.Text())
+	}
 }
 
 type logsReport struct {
