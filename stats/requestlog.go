@@ -142,15 +142,16 @@ type LogQuery struct {
 	Since   time.Time // not older than this
 }
 
-// Matches reports whether an entry is wanted. Requests have no status yet, and are
-// wanted whatever the status.
+// Matches reports whether an entry is wanted. Requests have no status yet, and may be
+// wanted whatever that will be.
 func (q *LogQuery) Matches(e *LogEntry) bool {
 	return (q.Service == "" || q.Service == e.Service) &&
 		(q.Status == 0 || e.Status == 0 || q.Status == e.Status || q.Status == e.Status/100) &&
 		!e.Time.Before(q.Since)
 }
 
-// LogReport is what a request log has, the newest first.
+// LogReport is what a request log has, the newest first. If a status is asked for, the
+// requests are those that were answered with it.
 type LogReport struct {
 	Requests  []LogEntry `json:"requests"`
 	Responses []LogEntry `json:"responses"`
@@ -160,6 +161,15 @@ type LogReport struct {
 // Report returns the entries that are wanted.
 func (l *RequestLog) Report(q LogQuery) LogReport {
 	report := LogReport{l.requests.list(q), l.responses.list(q), l.errors.list(q)}
+	if q.Status != 0 {
+		answered := make(map[uint64]bool, len(report.Responses))
+		for _, list := range [][]LogEntry{report.Responses, report.Errors} { // the errors go back further
+			for i := range list {
+				answered[list[i].ID] = true
+			}
+		}
+		report.Requests = slices.DeleteFunc(report.Requests, func(e LogEntry) bool { return !answered[e.ID] })
+	}
 	for _, list := range [][]LogEntry{report.Requests, report.Responses, report.Errors} {
 		for i := range list {
 			list[i].URL = l.concealed.redact(list[i].URL)

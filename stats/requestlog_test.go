@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,8 +41,10 @@ func TestRequestLogQueries(t *testing.T) {
 		{Service: "a", Status: 200, Time: now.Add(-time.Hour)}, {Service: "a", Status: 404, Time: now},
 		{Service: "b", Status: 503, Time: now}, {Service: "b", Status: 500, Time: now},
 	} {
-		l.begin(&e)
-		l.end(&e)
+		answer := e
+		e.Status = 0
+		answer.ID = l.begin(&e)
+		l.end(&answer)
 	}
 	for _, tc := range []struct {
 		q    LogQuery
@@ -54,8 +57,18 @@ func TestRequestLogQueries(t *testing.T) {
 		{LogQuery{Since: now.Add(-time.Minute)}, 3},
 		{LogQuery{Service: "b", Status: 2}, 0},
 	} {
-		if got := l.Report(tc.q).Responses; len(got) != tc.want {
-			t.Errorf("%+v: %v", tc.q, got)
+		got := l.Report(tc.q)
+		if len(got.Responses) != tc.want {
+			t.Errorf("%+v: %v", tc.q, got.Responses)
+		}
+		ids := func(list []LogEntry) (ids []uint64) {
+			for _, e := range list {
+				ids = append(ids, e.ID)
+			}
+			return ids
+		}
+		if requests, responses := ids(got.Requests), ids(got.Responses); !slices.Equal(requests, responses) {
+			t.Errorf("%+v: requests %v with responses %v", tc.q, requests, responses)
 		}
 	}
 }
