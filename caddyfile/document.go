@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/policy"
 )
 
 // document is a whole file: a server, and the gateway that is in it.
@@ -129,8 +130,7 @@ func (doc *document) config(listen []string) ([]byte, error) {
 	config := new(caddy.Config)
 	if doc.AccessLog {
 		server.Logs = new(caddyhttp.ServerLogConfig)
-		secrets := secretsOf(handler)
-		config.Logging = secrets.logging()
+		config.Logging = secretlessLog(policy.SecretsIn(handler))
 	}
 	config.AppsRaw = caddy.ModuleMap{
 		"http": caddyconfig.JSON(caddyhttp.App{Servers: map[string]*caddyhttp.Server{"srv0": server}}, nil),

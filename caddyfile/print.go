@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/policy"
 )
 
 // Print translates rgate YAML into a formatted Caddyfile of the same meaning: it
@@ -103,7 +104,7 @@ func (p *printer) document(doc *document) error {
 		if err != nil {
 			return err
 		}
-		p.secretless(secretsOf(handler))
+		p.secretless(policy.SecretsIn(handler))
 	}
 	address, hosts := p.addresses(doc.Listen)
 	if p.err != nil {

@@ -82,6 +82,9 @@ func (d *Dashboard) Check() error {
 // Validate implements caddy.Validator.
 func (d *Dashboard) Validate() error { return d.Check() }
 
+// DefaultPath is where the dashboard is unless it is told.
+func (*Dashboard) DefaultPath() string { return defaultPath }
+
 // Provision sets the page up. It does not read anything yet.
 func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	if err := d.Start(ctx, "dashboard"); err != nil {

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/policy"
-	"github.com/rgate/rgate/stats"
 )
 
 func init() {
@@ -64,12 +62,12 @@ func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
 	if g == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q is running", name)}
 	}
-	var log *stats.RequestLog
-	done := context.Background()
+	var log servedLog
 	if g.Operations != nil {
-		log, done = g.Operations.log, g.Operations.done
+		log = g.Operations.log
+		log.others = []string{"gateway"}
 	}
-	err := g.report(w, r, strings.TrimPrefix(r.URL.Path, adminPath), log, done)
+	err := g.report(w, r, strings.TrimPrefix(r.URL.Path, adminPath), &log)
 	var refused reportError
 	if errors.As(err, &refused) {
 		return caddy.APIError{HTTPStatus: refused.status, Err: refused.error}

@@ -67,6 +67,9 @@ func (g *Gateway) Check() error {
 	if err := g.checkEndpoints(); err != nil {
 		return err
 	}
+	if err := g.checkEndpointPaths(); err != nil {
+		return err
+	}
 	for i, endpoint := range g.Docker {
 		if err := endpoint.Validate(); err != nil {
 			return problemf(fmt.Sprintf("docker[%d].host", i), "%v", err)

@@ -17,6 +17,7 @@ type fallback struct {
 	at      string   // where it is, as a path in the JSON configuration
 	owner   *Backend // whose it is; nil if it is not a backend's own
 	backend string   // empty: those that have the suffix
+	alone   bool     // nothing else answers
 }
 
 // fallbacks finds the policies `fallback` of all levels.
@@ -62,6 +63,8 @@ func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMe
 		Handler  string `json:"handler"`
 		Disabled bool   `json:"disabled"`
 		Backend  string `json:"backend"`
+		Cached   any    `json:"cached"`
+		Response any    `json:"response"`
 		Routes   []struct {
 			Handle []json.RawMessage `json:"handle"`
 		} `json:"routes"`
@@ -70,7 +73,8 @@ func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMe
 		return found // its own type has more to say about that
 	}
 	if handler.Handler == "rgate_fallback" && !handler.Disabled {
-		return append(found, fallback{at, owner, handler.Backend})
+		alone := handler.Response == nil && (handler.Cached == nil || handler.Cached == 0.0)
+		return append(found, fallback{at, owner, handler.Backend, alone})
 	}
 	if handler.Handler == "subroute" {
 		for i, route := range handler.Routes {
@@ -86,6 +90,12 @@ func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMe
 func (g *Gateway) checkFallbacks(backends []string) error {
 	for _, f := range g.fallbacks() {
 		switch {
+		case f.backend == "" && f.alone && !f.hasBackend(backends):
+			like := "a backend whose name is that of another one with " + fallbackSuffix + " behind it"
+			if f.owner != nil {
+				like = fmt.Sprintf("a backend %q", f.owner.Name+fallbackSuffix)
+			}
+			return problemf(f.at, "nothing stands in when a backend fails: define %s, or set backend, cached or response", like)
 		case f.backend == "":
 		case !slices.Contains(backends, f.backend):
 			return problemf(f.at+".backend", "fallback backend %q is not defined%s", f.backend, suggestOrList(f.backend, backends))
@@ -94,6 +104,14 @@ func (g *Gateway) checkFallbacks(backends []string) error {
 		}
 	}
 	return nil
+}
+
+// hasBackend reports whether there is a backend that stands in without being named.
+func (f *fallback) hasBackend(backends []string) bool {
+	if f.owner != nil {
+		return slices.Contains(backends, f.owner.Name+fallbackSuffix)
+	}
+	return slices.ContainsFunc(backends, func(name string) bool { return slices.Contains(backends, name+fallbackSuffix) })
 }
 
 // noteFallbacks notes which backends are used because they stand in for others.

@@ -28,7 +28,11 @@ func TestFallbacksAreLookedAtOnAllLevels(t *testing.T) {
 		{"in a subroute", `{"handle": [{"handler": "subroute", "routes": [{"handle": [{"handler": "headers"}, ` + to("c") + `]}]}], ` + valid + `}`, "handle[0].routes[0].handle[1].backend", nil},
 		{"another word", `{"handle": [{"handler": "vars", "rgate_fallback": "c"}], ` + valid + `}`, "", nil},
 		{"by name, anywhere", `{"handle": [` + to("") + `], ` + valid + `}`, "", []string{"a-fallback", "a-fallback-fallback", "b-fallback"}},
-		{"of a backend", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [` + to("") + `]}]}`, "", []string{"a-fallback"}},
+		{"of a backend", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [` + to("") + `]}, {"name": "a-fallback", "dial": ["127.0.0.1:1"]}]}`, "", []string{"a-fallback"}},
+		{"by name, where there is none", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"]}, {"name": "a-fallback", "dial": ["127.0.0.1:1"], "around": [` + to("") + `]}]}`, "backends[1].around[0]", nil},
+		{"by name, where there are none", `{"handle": [{"handler": "rgate_fallback", "cached": 0}], "routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"]}]}`, "handle[0]", nil},
+		{"an answer", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [{"handler": "rgate_fallback", "response": {}}]}]}`, "", []string{"a-fallback"}},
+		{"kept answers", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [{"handler": "rgate_fallback", "cached": "10m"}]}]}`, "", []string{"a-fallback"}},
 		{"itself", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [` + to("a") + `]}]}`, "backends[0].around[0].backend", nil},
 	} {
 		g := new(Gateway)

@@ -23,6 +23,8 @@ func (*corner) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.rgate_test_corner", New: func() caddy.Module { return new(corner) }}
 }
 
+func (*corner) DefaultPath() string { return "/corner" }
+
 func (*corner) Check() error { return nil }
 
 func (*corner) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
@@ -73,6 +75,33 @@ func TestEndpointsStandOnTheGatewayOnce(t *testing.T) {
 		var problem *Problem
 		if err := g.Check(); !errors.As(err, &problem) || !strings.HasPrefix(problem.Error(), want) {
 			t.Errorf("%s\ngot  %v\nwant %s", config, problem, want)
+		}
+	}
+}
+
+func TestEndpointsAreNotWithinEachOther(t *testing.T) {
+	for _, tc := range []struct{ config, path, other string }{
+		{`{}`, "", ""},
+		{`{"operations": {}}`, "", ""},
+		{`{"stats": {"path": "/gateways"}, "operations": {}}`, "", ""},
+		{`{"stats": {"path": "/"}, "operations": {}}`, "", ""},
+		{`{"stats": {"path": "/gateway/health", "disabled": true}, "operations": {}}`, "", ""},
+		{`{"stats": {"path": "/gateway/health"}, "operations": {}}`, "stats.path", ""},
+		{`{"stats": {"path": "/gateway/health"}, "operations": {"path": "/gateway"}}`, "operations.path", "stats.path"},
+		{`{"stats": {"path": "/ops"}, "operations": {"path": "/ops"}}`, "operations.path", "stats.path"},
+		{`{"operations": {"path": "/stats/ops"}}`, "operations.path", ""},
+		{`{"operations": {}, "handle": [{"handler": "rgate_test_corner", "path": "/gateway/corner"}]}`, "handle[0].path", ""},
+		{`{"operations": {"path": "/a/b"}, "handle": [{"handler": "headers"}, {"handler": "rgate_test_corner", "path": "/a"}]}`, "handle[1].path", "operations.path"},
+		{`{"operations": {"path": "/a/b"}, "handle": [{"handler": "rgate_test_corner", "path": "/a", "disabled": true}]}`, "", ""},
+		{`{"operations": {"path": "/corner/a"}, "handle": [{"handler": "rgate_test_corner"}]}`, "operations.path", ""},
+	} {
+		g := new(Gateway)
+		if err := caddy.StrictUnmarshalJSON([]byte(tc.config), g); err != nil {
+			t.Fatal(err)
+		}
+		problem := new(Problem)
+		if err := g.Check(); (err != nil) != (tc.path != "") || err != nil && !errors.As(err, &problem) || problem.Path != tc.path || problem.Other != tc.other {
+			t.Errorf("%s: got %+v", tc.config, problem)
 		}
 	}
 }

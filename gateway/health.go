@@ -149,15 +149,16 @@ func (g *Gateway) services() services {
 			CircuitBreaker: policy.Published("circuit_breaker", place), Concurrency: policy.Published("concurrency", place),
 		}
 		s.Total = len(s.Instances)
-		for _, one := range s.Instances {
-			if one.Status == healthy {
+		addresses := make([]string, len(s.Instances))
+		for i, one := range s.Instances {
+			if addresses[i] = one.Address; one.Status == healthy {
 				s.Healthy++
 			}
 		}
 		switch {
 		case s.Healthy == 0 || slices.ContainsFunc(s.CircuitBreaker, isOpen):
 			s.Status = unhealthy
-		case s.Healthy < s.Total:
+		case s.Healthy < s.Total || slices.ContainsFunc(s.CircuitBreaker, func(state any) bool { return impairs(state, addresses) }):
 			s.Status = degraded
 		default:
 			s.Status = healthy
@@ -171,6 +172,13 @@ func (g *Gateway) services() services {
 func isOpen(state any) bool {
 	breaker, ok := state.(interface{ IsOpen() bool })
 	return ok && breaker.IsOpen()
+}
+
+// impairs reports whether what a circuit breaker tells is that it lets some requests
+// pass to the instances at these addresses, but not all.
+func impairs(state any, addresses []string) bool {
+	breaker, ok := state.(interface{ Impairs(addresses []string) bool })
+	return ok && breaker.Impairs(addresses)
 }
 
 // instances lists where the backend runs, and what does not get requests and why.

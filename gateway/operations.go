@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/policy"
-	"github.com/rgate/rgate/stats"
 )
 
 // Operations are endpoints for those who run the gateway: how it and its backends
@@ -24,8 +22,7 @@ type Operations struct {
 	Registration *Registration `json:"registration,omitempty"`
 
 	gateway *Gateway
-	log     *stats.RequestLog
-	done    context.Context // of the configuration
+	log     servedLog
 }
 
 const defaultOperationsPath = "/gateway"
@@ -39,7 +36,9 @@ func (o *Operations) check() error {
 }
 
 func (o *Operations) provision(ctx caddy.Context, g *Gateway) error {
-	o.gateway, o.done, o.log = g, ctx, g.stats.RequestLog()
+	config, _ := json.Marshal(o) // while the handlers can still be read
+	o.gateway = g
+	o.log = servedLog{RequestLog: g.stats.RequestLog(), done: ctx, others: policy.SecretsIn(config).Parameters}
 	if o.Path == "" {
 		o.Path = defaultOperationsPath
 	}
@@ -52,7 +51,7 @@ func (o *Operations) answer(w http.ResponseWriter, r *http.Request) error {
 	if parts, ok := o.registers(r); ok {
 		err = o.register(w, r, parts)
 	} else {
-		err = o.gateway.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), o.log, o.done)
+		err = o.gateway.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), &o.log)
 	}
 	var refused reportError
 	if errors.As(err, &refused) {
@@ -67,8 +66,8 @@ type reportError struct {
 	error
 }
 
-// report answers a request for one of the reports. The log may be nil.
-func (g *Gateway) report(w http.ResponseWriter, r *http.Request, name string, log *stats.RequestLog, done context.Context) error {
+// report answers a request for one of the reports.
+func (g *Gateway) report(w http.ResponseWriter, r *http.Request, name string, log *servedLog) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return reportError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")}
@@ -93,10 +92,10 @@ func (g *Gateway) report(w http.ResponseWriter, r *http.Request, name string, lo
 	case "/metrics":
 		return writeJSON(w, r, http.StatusOK, g.figures())
 	case "/logs":
-		if log == nil {
+		if log.RequestLog == nil {
 			return reportError{http.StatusNotFound, errors.New("requests are not logged: set operations in the gateway's configuration")}
 		}
-		return serveLog(w, r, log, done)
+		return log.serve(w, r)
 	}
 	return reportError{http.StatusNotFound, errors.New("there is no such report: use /health, /health/live, /health/ready, /services, /metrics or /logs")}
 }

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -100,13 +103,19 @@ func (o *Operations) register(w http.ResponseWriter, r *http.Request, parts []st
 // put registers an instance.
 func (o *Operations) put(w http.ResponseWriter, r *http.Request, b *Backend, instance string) error {
 	var request struct {
-		URL   string         `json:"url"`
-		Check string         `json:"health_check_url"`
-		TTL   caddy.Duration `json:"ttl"`
+		URL   string   `json:"url"`
+		Check string   `json:"health_check_url"`
+		TTL   lifetime `json:"ttl"`
 	}
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&request); err != nil {
+	err := decoder.Decode(&request)
+	if err == nil {
+		if _, more := decoder.Token(); more != io.EOF {
+			err = errors.New("something comes after it")
+		}
+	}
+	if err != nil {
 		return reportError{http.StatusBadRequest, fmt.Errorf(`reading the instance: %w; send {"url": "http://host:port"}`, err)}
 	}
 	dial, err := b.addressOf(request.URL)
@@ -150,6 +159,9 @@ func (b *Backend) addressOf(text string) (dial string, err error) {
 	if port == "" {
 		port = map[string]string{"http": "80", "h2c": "80", "https": "443"}[scheme]
 	}
+	if !isPort(port) {
+		return "", fmt.Errorf("url %q has the port %s: use 1 to 65535", text, port)
+	}
 	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
@@ -164,5 +176,28 @@ func checkHealthURL(text, dial string) error {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Hostname() != host {
 		return fmt.Errorf("health_check_url %q is not one of the instance: use its host, %s", text, host)
 	}
+	if port := u.Port(); port != "" && !isPort(port) {
+		return fmt.Errorf("health_check_url %q has the port %s: use 1 to 65535", text, port)
+	}
 	return nil
+}
+
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+// lifetime is a duration in JSON: a text such as "300s", or a number of seconds.
+type lifetime time.Duration
+
+func (l *lifetime) UnmarshalJSON(text []byte) error {
+	seconds, err := strconv.ParseFloat(string(text), 64)
+	if err != nil {
+		return json.Unmarshal(text, (*caddy.Duration)(l))
+	}
+	if nanoseconds := seconds * float64(time.Second); math.Abs(nanoseconds) < math.MaxInt64 {
+		*l = lifetime(nanoseconds)
+		return nil
+	}
+	return fmt.Errorf("ttl %s is out of range: use seconds, or a text such as \"300s\"", text)
 }

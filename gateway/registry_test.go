@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -86,6 +88,7 @@ func TestAddressesOfInstances(t *testing.T) {
 	for text, want := range map[string]string{
 		"http://10.0.0.7:8080": "10.0.0.7:8080", "http://web": "web:80", "http://[::1]:8080/": "[::1]:8080",
 		"https://10.0.0.7": "", "10.0.0.7:80": "", "http://a/b": "", "http://u:p@a": "", "http://a?b": "", "": "", "ftp://a": "",
+		"http://a:65535": "a:65535", "http://a:65536": "", "http://a:0": "", "http://a:": "a:80",
 	} {
 		if got, err := new(Backend).addressOf(text); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v", text, got, err)
@@ -94,7 +97,8 @@ func TestAddressesOfInstances(t *testing.T) {
 	if got, err := (&Backend{Selector: dockerupstreams.Selector{Scheme: "https"}}).addressOf("https://a"); got != "a:443" || err != nil {
 		t.Errorf("https: got %q, %v", got, err)
 	}
-	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false} {
+	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false,
+		"http://10.0.0.7:65536/": false, "http://10.0.0.7:0/": false, "http://10.0.0.7:/": true} {
 		if err := checkHealthURL(text, "10.0.0.7:80"); (err == nil) != ok {
 			t.Errorf("health check %q: %v", text, err)
 		}
@@ -102,16 +106,36 @@ func TestAddressesOfInstances(t *testing.T) {
 }
 
 func TestLogQueries(t *testing.T) {
-	for query, ok := range map[string]bool{
-		"": true, "status=404": true, "status=5xx": true, "status=5XX": true, "since=5m": true, "since=2026-12-31T12:00:00Z": true, "service=x": true,
-		"status=5": false, "status=99": false, "status=xx": false, "status=600": false, "status=12xx": false, "since=yesterday": false,
+	for query, wrong := range map[string]string{
+		"": "", "status=404": "", "status=5xx": "", "status=5XX": "", "since=5m": "", "since=2026-12-31T12:00:00Z": "", "service=x": "",
+		"status=5": "status", "status=99": "status", "status=xx": "status", "status=600": "status", "status=12xx": "status", "since=yesterday": "since",
+		"follow=1": "", "follow=true": "", "follow=0": "", "follow=false": "", "follow=yes": "follow", "follow": "follow", "follow=T": "follow",
+		"folow=1": `"folow" (did you mean "follow"?)`, "service=x&x": `"x"`,
 	} {
-		values := make(map[string][]string)
-		if name, value, found := strings.Cut(query, "="); found {
-			values[name] = []string{value}
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := parseLogQuery(values); (err == nil) != ok {
+		_, follow, err := parseLogQuery(values)
+		if (err != nil) != (wrong != "") || err != nil && !strings.Contains(err.Error(), wrong) {
 			t.Errorf("%s: %v", query, err)
+		}
+		if want := query == "follow=1" || query == "follow=true"; follow != want {
+			t.Errorf("%s: following is %v", query, follow)
 		}
 	}
 }
+
+func TestLifetimesInJSON(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		`300`: 5 * time.Minute, `0.5`: 500 * time.Millisecond, `"300s"`: 5 * time.Minute, `0`: 0, `null`: 0, `-1`: -time.Second,
+		`1e300`: failing, `"300"`: failing, `true`: failing, `{}`: failing,
+	} {
+		var got lifetime
+		if err := json.Unmarshal([]byte(text), &got); (err != nil) != (want == failing) || err == nil && time.Duration(got) != want {
+			t.Errorf("%s: got %v, %v", text, time.Duration(got), err)
+		}
+	}
+}
+
+const failing = time.Duration(-1)

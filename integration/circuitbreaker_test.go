@@ -63,12 +63,19 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {recover
 	refused := g.get(t, "/")
 	wantDown(t, "the sixth", refused)
 	wantSeen("the sixth", 5)
-	services, err := do(g.client, mustRequest(t, g.adminURL("/rgate/gateway/services")))
-	must(t, "asking for services", err)
-	if !strings.Contains(services.body, `"state":"open","retry_after_seconds":`) || !strings.Contains(services.body, `"status":"unhealthy"`) {
-		t.Errorf("operators are not told: %s", services.body)
+	wantTold := func(parts ...string) {
+		t.Helper()
+		services, err := do(g.client, mustRequest(t, g.adminURL("/rgate/gateway/services")))
+		must(t, "asking for services", err)
+		for _, part := range parts {
+			if !strings.Contains(services.body, part) {
+				t.Errorf("operators are not told %s: %s", part, services.body)
+			}
+		}
 	}
+	wantTold(`"state":"open","retry_after_seconds":`, `"status":"unhealthy"`)
 	g.awaitBreaker(t, "web", breakerHalfOpen)
+	wantTold(`"state":"half_open"`, `"status":"degraded"`) // though nobody has tried yet
 	answers := make(chan int, 20)
 	for range cap(answers) {
 		go func() {

@@ -63,8 +63,8 @@ var pureFiles = map[string][]string{
 	"dashboard":         {"chart.go", "format.go", "span.go"},
 	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
 	"policy":            {"option.go", "size.go", "suggest.go"},
-	"stats":             {"account.go", "drain.go", "recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"},
-	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "held.go", "limiter.go", "flight.go", "headermark.go", "lastgood.go", "lifeline.go", "part.go", "samerequest.go", "storable.go", "stream.go"},
+	"stats":             {"account.go", "drain.go", "recorder.go", "redact.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"},
+	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "earlybody.go", "held.go", "limiter.go", "flight.go", "headermark.go", "lastgood.go", "lifeline.go", "part.go", "samerequest.go", "storable.go", "stream.go"},
 	"traffic/httpcache": {"conditional.go", "directives.go", "entry.go", "flight.go", "freshness.go", "key.go", "purge.go", "request.go", "store.go", "vary.go"},
 }
 
@@ -77,7 +77,7 @@ var pureCores = map[string][][]string{
 	"dashboard":         {{"format.go"}, {"chart.go", "format.go", "span.go"}},
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
-	"stats":             {{"account.go", "drain.go", "recorder.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"}},
+	"stats":             {{"account.go", "drain.go", "recorder.go", "redact.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"}},
 	"traffic":           {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"breaker.go"}, {"held.go"}, {"limiter.go"}, {"lifeline.go"}, {"stream.go"}, {"headermark.go", "samerequest.go", "storable.go"}},
 	"traffic/httpcache": {{"conditional.go"}, {"directives.go"}, {"key.go"}, {"vary.go"}, {"directives.go", "freshness.go", "request.go", "vary.go"}},
 }

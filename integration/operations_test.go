@@ -27,6 +27,9 @@ routes:
   - {path_prefix: /web, backend: web}
   - {path_prefix: /down, backend: down}
   - {path_prefix: /self, backend: self}
+  - path_prefix: /keyed
+    backend: down
+    api_key: {query: q, keys: [{name: client, sha256: ` + secretKeyHash + `}]}
 backends:
   - {name: web, match_labels: {app_name: $APP}}
   - {name: down, match_labels: {app_name: $APP, role: none}}
@@ -125,22 +128,49 @@ func TestOperations(t *testing.T) {
 		{"no report", "GET", "/gateway/nothing", secretKey, http.StatusNotFound},
 		{"no path", "GET", "/gateway", secretKey, http.StatusNotFound},
 		{"a longer word", "GET", "/gateways", secretKey, http.StatusNotFound},
+		{"a misspelt parameter", "GET", "/gateway/logs?stauts=404", secretKey, http.StatusBadRequest},
 		{"a status that is none", "GET", "/gateway/logs?status=abc", secretKey, http.StatusBadRequest},
 	} {
 		if got := g.ask(t, tc.method, tc.target, "", "X-API-Key", tc.key); got.status != tc.want {
 			t.Errorf("%s: got %d %s, want %d", tc.what, got.status, got.body, tc.want)
 		}
 	}
-	admin, err := g.client.Get(g.adminURL("/rgate/gateway/health?gateway=edge"))
-	must(t, "asking the admin API", err)
-	admin.Body.Close()
-	if admin.StatusCode != http.StatusOK {
-		t.Errorf("the admin API says %d", admin.StatusCode)
+	for _, name := range []string{"health?", "logs?status=404&"} {
+		admin, err := g.client.Get(g.adminURL("/rgate/gateway/" + name + "gateway=edge"))
+		must(t, "asking the admin API", err)
+		admin.Body.Close()
+		if admin.StatusCode != http.StatusOK {
+			t.Errorf("the admin API says %d to %s", admin.StatusCode, name)
+		}
 	}
 	one.kill(t)
 	eventually(t, "the gateway is unhealthy", func() bool {
 		return g.ask(t, http.MethodGet, "/gateway/health", "", "X-API-Key", secretKey).status == http.StatusServiceUnavailable
 	})
+}
+
+// What policies read from the query is in no log, whichever way it is read.
+func TestOperationsLogHidesKeys(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, operationsGateway)
+	follow, err := g.client.Do(g.request(t, http.MethodGet, "/gateway/logs?follow=1", "", "X-API-Key", secretKey))
+	must(t, "following the log", err)
+	defer follow.Body.Close()
+	if got := g.get(t, "/keyed/x?q="+secretKey); got.status != http.StatusServiceUnavailable {
+		t.Fatalf("got %d", got.status)
+	}
+	const want = "/keyed/x?q=REDACTED"
+	var logs logsReport
+	g.report(t, "/logs", http.StatusOK, &logs)
+	if len(logs.Requests) != 1 || logs.Requests[0].URL != want || logs.Responses[0].URL != want || logs.Errors[0].URL != want {
+		t.Errorf("the log has %+v", logs)
+	}
+	lines := bufio.NewScanner(follow.Body)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "data: ") {
+	}
+	if !strings.Contains(lines.Text(), `"url":"`+want+`"`) {
+		t.Errorf("who follows sees %s", lines.Text())
+	}
 }
 
 type logsReport struct {
@@ -162,7 +192,7 @@ func (g *gateway) checkLogs(t testing.TB, web *box) {
 		t.Fatalf("there are %d requests, %d responses, %d errors", len(logs.Requests), len(logs.Responses), len(logs.Errors))
 	}
 	g.report(t, "/logs?service=web&status=2xx&since=1m", http.StatusOK, &logs)
-	if len(logs.Responses) != 3 || logs.Responses[0].Container != web.name || logs.Responses[0].Size == 0 || logs.Responses[0].Took <= 0 {
+	if len(logs.Requests) != 3 || len(logs.Responses) != 3 || logs.Responses[0].Container != web.name || logs.Responses[0].Size == 0 || logs.Responses[0].Took <= 0 {
 		t.Errorf("of web, there are %+v", logs.Responses)
 	}
 	g.report(t, "/logs?service=down&status=503", http.StatusOK, &logs)
@@ -235,6 +265,10 @@ func TestRegistration(t *testing.T) {
 		{"PUT", "self/two", `{"urls": "x"}`, http.StatusBadRequest},
 		{"PUT", "self/two", `{"url": "` + instance.URL + `", "ttl": "1h"}`, http.StatusBadRequest},
 		{"PUT", "self/two", `{"url": "` + instance.URL + `", "health_check_url": "http://example.com/"}`, http.StatusBadRequest},
+		{"PUT", "self/two", `{"url": "` + instance.URL + `"} {}`, http.StatusBadRequest},
+		{"PUT", "self/two", `{"url": "` + instance.URL + `"} and more`, http.StatusBadRequest},
+		{"PUT", "self/two", `{"url": "` + instance.URL + `", "ttl": 121}`, http.StatusBadRequest},
+		{"PUT", "self/two", `{"url": "http://127.0.0.1:65536"}`, http.StatusBadRequest},
 		{"PATCH", "self/one", "", http.StatusMethodNotAllowed},
 	} {
 		if got := send(tc.method, tc.target, tc.body); got.status != tc.want {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 )
 
@@ -49,6 +50,19 @@ func Published(policy string, place Place) (all []any) {
 		all = append(all, read())
 	}
 	return all
+}
+
+// PublishingGateways lists the gateways of which something is told under a name.
+func PublishingGateways(policy string) (names []string) {
+	published.Lock()
+	defer published.Unlock()
+	for key := range published.byKey {
+		if key.policy == policy && key.place.Gateway != "" {
+			names = append(names, key.place.Gateway)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // PublishedAs is Published for those who do not know the types of what is told: each of

@@ -43,6 +43,10 @@ func (h *Handle) RequestLog() *RequestLog {
 	return h.log
 }
 
+// Conceal keeps the values of these parameters of the query out of the log of the
+// gateway's requests, from now on: what is in it already outlives the configuration.
+func (h *Handle) Conceal(parameters []string) { h.rec.concealed.add(parameters) }
+
 // ServesPath tells whether the statistics page is at this path.
 func (h *Handle) ServesPath(path string) bool {
 	return path == h.path && path != ""

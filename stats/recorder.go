@@ -48,6 +48,8 @@ type Recorder struct {
 	log    atomic.Pointer[RequestLog] // nil: nobody wants one
 	logged int                        // how many do; guarded by mu
 
+	concealed concealed // in the log
+
 	draining  sync.Mutex // held by who drains
 	consumers consumers
 }
@@ -126,7 +128,7 @@ func (rec *Recorder) holdLog() *RequestLog {
 	defer rec.mu.Unlock()
 	rec.logged++
 	if rec.log.Load() == nil {
-		rec.log.Store(newRequestLog())
+		rec.log.Store(newRequestLog(&rec.concealed))
 	}
 	return rec.log.Load()
 }

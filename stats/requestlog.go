@@ -3,7 +3,6 @@ package stats
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 type RequestLog struct {
 	next                        atomic.Uint64
 	requests, responses, errors entries
+	concealed                   *concealed
 
 	following atomic.Int32 // how many follow
 	mu        sync.Mutex
@@ -80,9 +80,10 @@ func (e LogEntry) MarshalJSON() ([]byte, error) {
 	}{plain(e), milliseconds(e.Took.Seconds())})
 }
 
-func newRequestLog() *RequestLog {
+func newRequestLog(hidden *concealed) *RequestLog {
 	return &RequestLog{
-		requests: newEntries(LogSize), responses: newEntries(LogSize), errors: newEntries(LogSize),
+		concealed: hidden,
+		requests:  newEntries(LogSize), responses: newEntries(LogSize), errors: newEntries(LogSize),
 		followers: make(map[chan LogEntry]struct{}),
 	}
 }
@@ -107,7 +108,7 @@ func (l *RequestLog) end(e *LogEntry) {
 
 // tell passes an answer on to those that follow and keep up.
 func (l *RequestLog) tell(e LogEntry) {
-	e.URL = redact(e.URL)
+	e.URL = l.concealed.redact(e.URL)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for follower := range l.followers {
@@ -141,15 +142,16 @@ type LogQuery struct {
 	Since   time.Time // not older than this
 }
 
-// Matches reports whether an entry is wanted. Requests have no status yet, and are
-// wanted whatever the status.
+// Matches reports whether an entry is wanted. Requests have no status yet, and may be
+// wanted whatever that will be.
 func (q *LogQuery) Matches(e *LogEntry) bool {
 	return (q.Service == "" || q.Service == e.Service) &&
 		(q.Status == 0 || e.Status == 0 || q.Status == e.Status || q.Status == e.Status/100) &&
 		!e.Time.Before(q.Since)
 }
 
-// LogReport is what a request log has, the newest first.
+// LogReport is what a request log has, the newest first. If a status is asked for, the
+// requests are those that were answered with it.
 type LogReport struct {
 	Requests  []LogEntry `json:"requests"`
 	Responses []LogEntry `json:"responses"`
@@ -158,7 +160,22 @@ type LogReport struct {
 
 // Report returns the entries that are wanted.
 func (l *RequestLog) Report(q LogQuery) LogReport {
-	return LogReport{l.requests.list(q), l.responses.list(q), l.errors.list(q)}
+	report := LogReport{l.requests.list(q), l.responses.list(q), l.errors.list(q)}
+	if q.Status != 0 {
+		answered := make(map[uint64]bool, len(report.Responses))
+		for _, list := range [][]LogEntry{report.Responses, report.Errors} { // the errors go back further
+			for i := range list {
+				answered[list[i].ID] = true
+			}
+		}
+		report.Requests = slices.DeleteFunc(report.Requests, func(e LogEntry) bool { return !answered[e.ID] })
+	}
+	for _, list := range [][]LogEntry{report.Requests, report.Responses, report.Errors} {
+		for i := range list {
+			list[i].URL = l.concealed.redact(list[i].URL)
+		}
+	}
+	return report
 }
 
 // entries is a ring of the last entries. The next one takes the place of the oldest.
@@ -208,31 +225,6 @@ func (r *entries) list(q LogQuery) []LogEntry {
 	list := make([]LogEntry, len(found))
 	for i, one := range found {
 		list[i] = one.LogEntry
-		list[i].URL = redact(one.URL)
 	}
 	return list
-}
-
-// secrets are in the names of parameters whose values nobody needs to see.
-var secrets = []string{"token", "key", "secret", "password", "passwd", "pwd", "signature", "sig", "auth", "session", "credential", "code", "jwt"}
-
-// redact replaces the values of parameters of the query that may be credentials.
-func redact(url string) string {
-	path, query, ok := strings.Cut(url, "?")
-	if !ok {
-		return url
-	}
-	changed := false
-	parameters := strings.Split(query, "&")
-	for i, parameter := range parameters {
-		name, value, _ := strings.Cut(parameter, "=")
-		lower := strings.ToLower(name)
-		if value != "" && (strings.Contains(name, "%") || slices.ContainsFunc(secrets, func(s string) bool { return strings.Contains(lower, s) })) {
-			parameters[i], changed = name+"=REDACTED", true
-		}
-	}
-	if !changed {
-		return url
-	}
-	return path + "?" + strings.Join(parameters, "&")
 }

@@ -212,6 +212,7 @@ func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	}
 	if q.OnlyIfCached {
 		site.counts.add(cacheMiss)
+		p.tell(w, "rgate; detail=only-if-cached")
 		return p.Refuse(w, r, http.StatusGatewayTimeout, errNotStored)
 	}
 	return p.forward(w, r, next, key, &transfer{policy: p, site: site, q: q, stored: stored, why: why})

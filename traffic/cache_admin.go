@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
@@ -101,13 +104,39 @@ func (adminCache) purge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return adminError(http.StatusBadRequest, err)
 	}
+	stores := allCacheStores()
+	if request.Gateway != nil {
+		if err := checkGateway(*request.Gateway, stores); err != nil {
+			return adminError(http.StatusNotFound, err)
+		}
+	}
 	purged := 0
-	for _, store := range allCacheStores() {
+	for _, store := range stores {
 		if request.Gateway == nil || *request.Gateway == store.gateway {
 			purged += store.Purge(purge)
 		}
 	}
 	return answerJSON(w, map[string]int{"purged": purged})
+}
+
+// checkGateway makes sure that there is a gateway of that name, or something stored of
+// one that there was. The empty name is that of caches outside of gateways.
+func checkGateway(name string, stores []*cacheStore) error {
+	known := policy.PublishingGateways(policy.Services)
+	for _, store := range stores {
+		if store.gateway != "" {
+			known = append(known, store.gateway)
+		}
+	}
+	slices.Sort(known)
+	known = slices.Compact(known)
+	switch {
+	case name == "" || slices.Contains(known, name):
+		return nil
+	case len(known) == 0:
+		return fmt.Errorf("there is no gateway %q, nor any other: leave gateway out", name)
+	}
+	return fmt.Errorf("there is no gateway %q%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
 }
 
 func adminError(status int, err error) error { return caddy.APIError{HTTPStatus: status, Err: err} }

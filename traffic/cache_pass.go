@@ -14,10 +14,7 @@ import (
 // request may have changed something, what is stored about that is removed.
 func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, why httpcache.Forward) error {
 	site.counts.add(cacheBypass)
-	if p.tellsStatus {
-		h := w.Header()
-		h["Cache-Status"] = append(h["Cache-Status"], forwarded(why, false))
-	}
+	p.tell(w, forwarded(why, false))
 	if isSafeMethod(r.Method) {
 		return next.ServeHTTP(w, r)
 	}

@@ -12,7 +12,7 @@ import (
 type provenance struct {
 	hit    bool              // the backend was not asked
 	why    httpcache.Forward // it was asked, if it was
-	status int               // that it answered with
+	status int               // that it answered with, 0 if it did not
 	stored bool              // what it said was stored
 	detail string
 }
@@ -60,8 +60,10 @@ func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
 	} else {
 		text = append(text, "; fwd="...)
 		text = append(text, h.why...)
-		text = append(text, "; fwd-status="...)
-		text = strconv.AppendInt(text, int64(h.status), 10)
+		if h.status != 0 {
+			text = append(text, "; fwd-status="...)
+			text = strconv.AppendInt(text, int64(h.status), 10)
+		}
 		if h.stored {
 			text = append(text, "; stored"...)
 		}
@@ -84,4 +86,12 @@ func forwarded(why httpcache.Forward, stored bool) string {
 		return "rgate; fwd=bypass"
 	}
 	return "rgate; fwd=" + string(why)
+}
+
+// tell says in an answer what became of its request.
+func (p *Cache) tell(w http.ResponseWriter, member string) {
+	if p.tellsStatus {
+		h := w.Header()
+		h["Cache-Status"] = append(h["Cache-Status"], member)
+	}
 }

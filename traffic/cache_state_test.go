@@ -3,6 +3,7 @@ package traffic
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -80,13 +81,14 @@ func TestCacheStoresGoAway(t *testing.T) {
 }
 
 func TestCacheAdmin(t *testing.T) {
+	defer policy.Publish(policy.Services, policy.Place{Gateway: "idle"}, func() any { return nil })() // it has stored nothing yet
 	rig := cacheNewRig(t, new(Cache))
 	purge := func(body string) (int, string) {
 		w := httptest.NewRecorder()
 		err := adminCache{}.purge(w, httptest.NewRequest(http.MethodPost, "/rgate/cache/purge", strings.NewReader(body)))
 		var refused caddy.APIError
 		if errors.As(err, &refused) {
-			return refused.HTTPStatus, refused.Err.Error()
+			return refused.HTTPStatus, fmt.Sprint(refused.HTTPStatus, " ", refused.Err)
 		}
 		return w.Code, strings.TrimSpace(w.Body.String())
 	}
@@ -110,7 +112,8 @@ func TestCacheAdmin(t *testing.T) {
 		`{"prefix": "http://a.exam"}`:        `{"purged":0}`,
 		`{"tag": "b"}`:                       `{"purged":2}`,
 		`{"tag": "c", "gateway": ""}`:        `{"purged":1}`,
-		`{"tag": "b", "gateway": "other"}`:   `{"purged":0}`,
+		`{"tag": "b", "gateway": "idle"}`:    `{"purged":0}`,
+		`{"tag": "b", "gateway": "idel"}`:    `404 there is no gateway "idel" (did you mean "idle"?): use one of idle`,
 		`{}`:                                 `exactly one of`,
 		`{"tag": "b", "url": "/a"}`:          `exactly one of`,
 		`{"url": "a.example/b"}`:             `neither a whole URL nor a path`,

@@ -126,7 +126,7 @@ func TestCacheBackendIsGone(t *testing.T) {
 	rig.proxy = cacheProxyTo(t, cacheClosedPort(t))
 	rig.run(`
 		> GET /
-		= 200 | fwd=stale; fwd-status=502; detail=stale-if-error | =a
+		= 200 | Cache-Status: rgate; fwd=stale; detail=stale-if-error | =a
 		> GET / | If-None-Match: "1"
 		= 304
 		> HEAD /
@@ -134,16 +134,18 @@ func TestCacheBackendIsGone(t *testing.T) {
 		> GET / | Range: bytes=0-0
 		= 206 | =a
 		> GET /other
-		= 502`)
+		= 502 | Cache-Status: rgate; fwd=uri-miss
+		> POST /other
+		= 502 | Cache-Status: rgate; fwd=method`)
 	// So it is if a policy fails a request in the place of a backend.
 	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusServiceUnavailable, policy.Failure{Cause: io.EOF})}
 	rig.run(`
 		> GET /
-		= 200 | fwd-status=503 | =a`)
+		= 200 | Cache-Status: rgate; fwd=stale; detail=stale-if-error | =a`)
 	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusForbidden, io.EOF)}
 	rig.run(`
 		> GET /
-		= 403`)
+		= 403 | Cache-Status: rgate; fwd=stale`)
 	rig.proxy = alive
 	rig.run(`
 		< 304 | Cache-Control: max-age=60

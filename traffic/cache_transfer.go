@@ -118,10 +118,7 @@ func (t *transfer) WriteHeader(status int) {
 	if !t.alone {
 		t.site.counts.add(cacheMiss)
 	}
-	if t.policy.tellsStatus {
-		h := t.Header()
-		h["Cache-Status"] = append(h["Cache-Status"], forwarded(t.why, t.entry != nil))
-	}
+	t.policy.tell(t, forwarded(t.why, t.entry != nil))
 	t.ResponseWriter.WriteHeader(status)
 }
 
@@ -177,7 +174,8 @@ func (t *transfer) holds(now time.Time) {
 	p.replay(t.ResponseWriter, t.request, t.q, fresh, now, provenance{why: t.why, status: http.StatusNotModified, stored: store})
 }
 
-// giveStale gives what is stored, for the backend has failed.
+// giveStale gives what is stored, for the backend has failed; with a status, or with 0
+// if there was no answer.
 func (t *transfer) giveStale(now time.Time, status int) {
 	if !t.alone {
 		t.site.counts.add(cacheStale)
@@ -290,10 +288,11 @@ func (t *transfer) failed(err error) error {
 	if t.status != 0 || left || !maskable(status) || !t.usableOnError(now) {
 		if t.status == 0 && !t.alone {
 			t.site.counts.add(cacheMiss)
+			t.policy.tell(t.ResponseWriter, forwarded(t.why, false))
 		}
 		return err
 	}
-	t.settle(func() { t.giveStale(now, status) })
+	t.settle(func() { t.giveStale(now, 0) })
 	return nil
 }
 

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,6 +167,14 @@ type circuitReport struct {
 
 // IsOpen reports whether no request gets to the backend.
 func (r circuitReport) IsOpen() bool { return r.State == circuitOpen.String() }
+
+// Impairs reports whether the backend gets requests, but not all: if it is probed, or
+// if there is a circuit breaker for each container and that of one at these addresses
+// is not closed.
+func (r circuitReport) Impairs(addresses []string) bool {
+	return r.State == circuitHalfOpen.String() ||
+		slices.ContainsFunc(addresses, func(address string) bool { return r.Containers[address] != "" })
+}
 
 func (c *circuit) report() circuitReport {
 	report := circuitReport{Name: c.name}

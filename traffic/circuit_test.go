@@ -97,6 +97,9 @@ func TestBreakerPerContainer(t *testing.T) {
 	if report.IsOpen() || report.Containers["a"] != "open" || len(report.Containers) != 1 {
 		t.Errorf("published: %+v", report)
 	}
+	if !report.Impairs([]string{"b", "a"}) || report.Impairs([]string{"b"}) {
+		t.Error("a is impaired alone")
+	}
 
 	c := p.circuitAt(ex.place)
 	a := c.of("a")

@@ -131,6 +131,7 @@ func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	}
 	place, queued := limiter.enter(key, p.Queue)
 	if queued != nil {
+		defer readEarly(r).halt() // when the place is free again
 		if err := p.await(r.Context(), limiter, queued); err != nil {
 			return p.refuse(w, r, err)
 		}

@@ -290,6 +290,14 @@ func (b *unread) give(r *http.Request) {
 	r.Body = b.ReadCloser
 }
 
+// replace puts another body in the place of the one that is watched, which must not
+// have been read.
+func (b *unread) replace(with func(io.ReadCloser) io.ReadCloser) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ReadCloser = with(b.ReadCloser)
+}
+
 // Interface guards
 var (
 	_ http.Hijacker = (*fallbackCall)(nil)

@@ -1,4 +1,4 @@
-package caddyfile
+package policy
 
 import (
 	"slices"
@@ -19,8 +19,8 @@ func TestSecretsAreFound(t *testing.T) {
 		{"of other types", `{"a": {"handler": "rgate_api_key", "header": 1}, "b": {"handler": "rgate_jwt", "token_from": {"c": 1}}, "rgate_jwt": 7}`, "X-Api-Key", ""},
 		{"no JSON", `{`, "X-Api-Key", ""},
 	} {
-		got, want := secretsOf([]byte(tc.gateway)), secrets{strings.Fields(tc.headers), strings.Fields(tc.parameters)}
-		if !slices.Equal(got.headers, want.headers) || !slices.Equal(got.parameters, want.parameters) {
+		got, want := SecretsIn([]byte(tc.gateway)), Secrets{strings.Fields(tc.headers), strings.Fields(tc.parameters)}
+		if !slices.Equal(got.Headers, want.Headers) || !slices.Equal(got.Parameters, want.Parameters) {
 			t.Errorf("%s: got %v, want %v", tc.what, got, want)
 		}
 	}

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// endpointPath is where something answers before any route does.
+type endpointPath struct {
+	name string // for people
+	path string
+	at   string // where that is said in the JSON configuration; empty if it is the default
+}
+
+// endpointPaths are those of the gateway, in the order in which they are asked.
+func (g *Gateway) endpointPaths() (all []endpointPath) {
+	add := func(name, path, byDefault, at string) {
+		if path == "" {
+			at = ""
+		}
+		if path = cmp.Or(path, byDefault); strings.HasPrefix(path, "/") {
+			all = append(all, endpointPath{name, path, at})
+		}
+	}
+	switch page := g.Stats; {
+	case page == nil:
+		add("the statistics page", "", stats.DefaultPath, "")
+	case !page.Disabled:
+		add("the statistics page", page.Path, stats.DefaultPath, "stats.path")
+	}
+	if g.Operations != nil {
+		add("operations", g.Operations.Path, defaultOperationsPath, "operations.path")
+	}
+	for i, raw := range g.HandlersRaw {
+		name := nameOfRaw(raw)
+		if !policy.IsEndpoint(name) {
+			continue
+		}
+		var handler struct {
+			Path     string `json:"path"`
+			Disabled bool   `json:"disabled"`
+		}
+		if json.Unmarshal(raw, &handler) != nil || handler.Disabled {
+			continue // its own type has more to say about that
+		}
+		short := strings.TrimPrefix(name, policy.Prefix)
+		byDefault := ""
+		if module, ok := policy.Lookup(short); ok {
+			if endpoint, ok := module.New().(interface{ DefaultPath() string }); ok {
+				byDefault = endpoint.DefaultPath()
+			}
+		}
+		add(short, handler.Path, byDefault, fmt.Sprintf("handle[%d].path", i))
+	}
+	return all
+}
+
+// checkEndpointPaths makes sure that no endpoint takes requests for another one.
+func (g *Gateway) checkEndpointPaths() error {
+	all := g.endpointPaths()
+	for i, one := range all {
+		for _, other := range all[:i] {
+			if !within(one.path, other.path) && !within(other.path, one.path) {
+				continue
+			}
+			problem := problemf(one.at, "%s of %s and %s of %s are one within the other: use another path for one of the two",
+				one.path, one.name, other.path, other.name)
+			if one.at == "" { // the default, and so it is not the other's
+				problem.Path = other.at
+			} else {
+				problem.Other = other.at
+			}
+			return problem
+		}
+	}
+	return nil
+}
+
+// within reports whether a path is another one, or under it.
+func within(path, other string) bool {
+	rest, ok := strings.CutPrefix(path, other)
+	return ok && (rest == "" || rest[0] == '/')
+}

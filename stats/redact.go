@@ -1,0 +1,122 @@
+package stats
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// suspicious are in the names of parameters whose values nobody needs to see.
+var suspicious = []string{
+	"token", "key", "secret", "password", "passwd", "pwd", "pw", "otp", "bearer", "signature", "sig",
+	"auth", "session", "credential", "code", "jwt",
+}
+
+const (
+	redacted = "REDACTED"
+
+	// How many times a query may be encoded within another one and is still looked into.
+	deepest = 4
+)
+
+// concealed are the names of further parameters whose values nobody shall see. All
+// methods are safe for concurrent use.
+type concealed struct {
+	mu    sync.Mutex
+	names atomic.Pointer[map[string]bool] // written under mu, never changed
+}
+
+func (c *concealed) add(names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[string]bool)
+	if before := c.names.Load(); before != nil {
+		maps.Copy(all, *before)
+	}
+	for _, name := range names {
+		all[strings.ToLower(name)] = true
+	}
+	c.names.Store(&all)
+}
+
+// has reports whether the value of a parameter is not to be seen. A name that is
+// encoded may stand for any other, and for one of another meaning elsewhere.
+func (c *concealed) has(name string) bool {
+	name = strings.ToLower(name)
+	if strings.Contains(name, "%") || slices.ContainsFunc(suspicious, func(s string) bool { return strings.Contains(name, s) }) {
+		return true
+	}
+	names := c.names.Load()
+	return names != nil && (*names)[strings.ReplaceAll(name, "+", " ")]
+}
+
+// redact replaces the values of parameters of the query that may be credentials.
+func (c *concealed) redact(address string) string {
+	path, query, ok := strings.Cut(address, "?")
+	if !ok {
+		return address
+	}
+	without, changed := c.redactQuery(query, deepest)
+	if !changed {
+		return address
+	}
+	return path + "?" + without
+}
+
+func (c *concealed) redactQuery(query string, depth int) (without string, changed bool) {
+	parameters := strings.Split(query, "&")
+	for i, parameter := range parameters {
+		if safe, differs := c.redactParameter(parameter, depth); differs {
+			parameters[i], changed = safe, true
+		}
+	}
+	return strings.Join(parameters, "&"), changed
+}
+
+// redactParameter replaces what may be a credential in a parameter, with all that
+// follows: what looks like the next one after a semicolon may be part of the value.
+// The value may be a URL with parameters of its own.
+func (c *concealed) redactParameter(parameter string, depth int) (without string, changed bool) {
+	const separators = ";?#"
+	for start := 0; start < len(parameter); {
+		end := len(parameter)
+		if next := strings.IndexAny(parameter[start:], separators); next >= 0 {
+			end = start + next
+		}
+		name, value, _ := strings.Cut(parameter[start:end], "=")
+		at := start + len(name) + 1 // where the value begins
+		// An empty value in front of a separator is not, for who does not separate there.
+		if at < len(parameter) && (value != "" || at == end) && c.has(name) {
+			return parameter[:at] + redacted, true
+		}
+		if depth > 0 && strings.Contains(value, "%") {
+			if inner, differs := c.redactQuery(unescape(value), depth-1); differs {
+				encoded := url.QueryEscape(inner)
+				parameter, changed = parameter[:at]+encoded+parameter[end:], true
+				end = at + len(encoded)
+			}
+		}
+		start = end + 1
+	}
+	return parameter, changed
+}
+
+// unescape decodes what is percent-encoded. The text may have been cut off, and what
+// is not valid in it stays as it is.
+func unescape(text string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+3 <= len(text) {
+			if decoded, err := url.PathUnescape(text[i : i+3]); err == nil {
+				b.WriteString(decoded)
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
+}
