@@ -88,7 +88,7 @@ type JWTOptions struct {
 
 	// How many good tokens are remembered, so that they need not be verified again;
 	// at most 1000000, or -1 for none. Default: 10000.
-	CacheSize int `json:"cache_size,omitempty"`
+	CacheSize int `json:"cache_size,omitempty" default:"10000"`
 
 	// What clients are told that the token is for. Default: `rgate`.
 	Realm string `json:"realm,omitempty"`

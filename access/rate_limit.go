@@ -64,7 +64,7 @@ type RateLimit struct {
 
 	// How long Redis may take for a request before the gateway decides by itself.
 	// Default: 50ms.
-	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty"`
+	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty" default:"50ms"`
 
 	// How many keys the policy remembers at most, 1000 to 100000000. When there are
 	// more, those go that were used least. Default: 0, the policy shares a table of

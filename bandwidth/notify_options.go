@@ -52,7 +52,7 @@ type SMTP struct {
 	CAFile string `json:"ca_file,omitempty"`
 
 	// How long delivering a message may take, 1s to 5m. Default: 30s.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
+	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
 // Webhook is an address that takes JSON in a POST.
@@ -67,7 +67,7 @@ type Webhook struct {
 	Headers map[string]string `json:"headers,omitempty"`
 
 	// How long a request may take, 1s to 5m. Default: 30s.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
+	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
 // UnmarshalJSON reads an address, or a map of all options.

@@ -41,7 +41,7 @@ type Dashboard struct {
 	Timezone string `json:"timezone,omitempty"`
 
 	// How often the page refreshes itself. Default: 15s.
-	Refresh caddy.Duration `json:"refresh,omitempty"`
+	Refresh caddy.Duration `json:"refresh,omitempty" default:"15s"`
 
 	zone    *time.Location
 	log     requestLog

@@ -23,7 +23,7 @@ import (
 type Registration struct {
 	// How long an instance is known after it was last heard of, and the most that it
 	// may ask for. Default: 300s.
-	TTL caddy.Duration `json:"ttl,omitempty"`
+	TTL caddy.Duration `json:"ttl,omitempty" default:"300s"`
 }
 
 const defaultRegistrationTTL = 5 * time.Minute

@@ -37,11 +37,11 @@ type Cache struct {
 	// How much memory the answers of a gateway may take, with all that belongs to them,
 	// from 64KiB on. All caches of a gateway share it; the largest number counts.
 	// Default: 64MiB.
-	MaxBytes policy.Size `json:"max_bytes,omitempty"`
+	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// How large the body of an answer may be to be stored: at most a quarter of
 	// `max_bytes`. Default: 1MiB, or that quarter if it is less.
-	MaxBody policy.Size `json:"max_body,omitempty"`
+	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// What answers depend on besides route, backend, scheme, host, path and query: text
 	// with placeholders, such as `{http.request.header.X-Tenant}`. If it names what a

@@ -52,14 +52,14 @@ type CircuitBreaker struct {
 	policy.Base
 
 	// How many failures in a row open it, 1 to 1000. Excludes `ratio`. Default: 5.
-	Failures int `json:"failures,omitempty" caddyfile:"arg"`
+	Failures int `json:"failures,omitempty" caddyfile:"arg" default:"5"`
 
 	// How long it stays open, 10ms to 24h. Default: 60s.
-	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg"`
+	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg" default:"60s"`
 
 	// How long a failure counts as one in a row: the last `failures` ones open it
 	// if the first of them is not older than this. At least 10ms. Default: 5m.
-	Expire caddy.Duration `json:"expire,omitempty"`
+	Expire caddy.Duration `json:"expire,omitempty" default:"5m"`
 
 	// Opens it if this share of the requests within `window` has failed, above 0
 	// and up to 1, whatever their order. Default: failures in a row count.
@@ -67,20 +67,20 @@ type CircuitBreaker struct {
 
 	// What `ratio` looks at: the requests of this time, 10ms to 24h, give or take a
 	// tenth. Default: 10s.
-	Window caddy.Duration `json:"window,omitempty"`
+	Window caddy.Duration `json:"window,omitempty" default:"10s"`
 
 	// How many requests there must be within `window` for `ratio` to mean anything,
 	// 1 to 1,000,000. Default: 20.
-	Minimum int `json:"minimum,omitempty"`
+	Minimum int `json:"minimum,omitempty" default:"20"`
 
 	// How many requests are let through when it is half-open, 1 to 100. If all of
 	// them succeed, it closes; if one fails, it opens again. A probe that has no
 	// answer after `recovery` makes room for another. Default: 1.
-	Probes int `json:"probes,omitempty"`
+	Probes int `json:"probes,omitempty" default:"1"`
 
 	// The statuses that are failures: 500 to 599, or `5xx` for all of them.
 	// Default: `5xx`.
-	Statuses []string `json:"statuses,omitempty"`
+	Statuses []string `json:"statuses,omitempty" default:"5xx"`
 
 	// Whether every container, or address, has a state of its own. Those that are
 	// open are not chosen; if all of them are, the answer is 503. It takes a

@@ -50,11 +50,11 @@ type Coalesce struct {
 	// How much of a body is kept for those who have not had it yet. A client that is
 	// further behind than that, and makes the others wait for more than half of the
 	// time, goes on with an own request. Default: 1MiB.
-	MaxBuffer policy.Size `json:"max_buffer,omitempty"`
+	MaxBuffer policy.Size `json:"max_buffer,omitempty" default:"1MiB"`
 
 	// How long a request waits for another one's answer to begin; then the backend is
 	// asked for an own one. Default: 30s.
-	MaxWait caddy.Duration `json:"max_wait,omitempty"`
+	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	key     policy.Key
 	same    sameness

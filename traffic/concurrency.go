@@ -40,7 +40,7 @@ type Concurrency struct {
 	Queue int `json:"queue,omitempty" caddyfile:"arg"`
 
 	// How long each of them may wait, 1ms to 1h. Needs `queue`. Default: 1s.
-	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty" caddyfile:"arg"`
+	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty" caddyfile:"arg" default:"1s"`
 
 	// What requests are told apart by: each value has `max` and `queue` of its own.
 	// A text with placeholders, such as `{http.rgate.route}`, `{http.vars.client_ip}`

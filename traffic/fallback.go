@@ -44,10 +44,10 @@ type Fallback struct {
 	Cached caddy.Duration `json:"cached,omitempty"`
 
 	// How much memory kept answers may take, for each backend. Default: 64MiB.
-	MaxBytes policy.Size `json:"max_bytes,omitempty"`
+	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// How large a body may be that is kept. Default: 1MiB.
-	MaxBody policy.Size `json:"max_body,omitempty"`
+	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// The name of another backend of the gateway that gets the request: a GET, HEAD
 	// or OPTIONS, or any other if nothing was sent to the first one. Default: that
@@ -73,7 +73,7 @@ type FallbackResponse struct {
 	Body string `json:"body,omitempty" caddyfile:"arg"`
 
 	// The status, 200 to 599. Default: 503.
-	StatusCode int `json:"status_code,omitempty" caddyfile:"arg"`
+	StatusCode int `json:"status_code,omitempty" caddyfile:"arg" default:"503"`
 
 	// Header fields. Default: none.
 	Headers map[string]string `json:"headers,omitempty"`
