@@ -44,6 +44,9 @@ type RateKey struct {
 const defaultIPv6Prefix = 64
 
 func (k *RateKey) check() *policy.OptionError {
+	if policy.IsUnclosed(k.Key) {
+		return policy.UnclosedKey("key", k.Key)
+	}
 	if k.IPv6Prefix < 0 || k.IPv6Prefix > 128 {
 		return policy.Optionf("ipv6_prefix", "ipv6_prefix %d is out of range: use 1 to 128", k.IPv6Prefix)
 	}

@@ -87,6 +87,9 @@ func (p *RingHash) Check() error {
 func (p *RingHash) Validate() error { return p.Check() }
 
 func (p *RingHash) checkKey() error {
+	if policy.IsUnclosed(p.Key) {
+		return policy.UnclosedKey("key", p.Key)
+	}
 	if p.Key != "" && !policy.HasPlaceholder(p.Key) {
 		return policy.Optionf("key", "key %q has no placeholder and would send all requests to one upstream: "+
 			"use one such as {http.request.header.X-User}", p.Key)

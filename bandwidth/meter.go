@@ -193,7 +193,7 @@ func (r *Retention) filled() retention {
 
 // Check reports the first thing wrong with the options.
 func (m *Meter) Check() error {
-	if err := m.CheckPath("/metrics/bandwidth_used"); err != nil {
+	if err := m.CheckGuard("/metrics/bandwidth_used"); err != nil {
 		return err
 	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {

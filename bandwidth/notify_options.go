@@ -94,7 +94,7 @@ const defaultSendTimeout = 30 * time.Second
 
 func checkTimeout(option string, timeout caddy.Duration) error {
 	if d := time.Duration(timeout); d != 0 && (d < time.Second || d > 5*time.Minute) {
-		return policy.Optionf(option, "%v is out of range: use 1s to 5m", d)
+		return policy.Optionf(option, "timeout %v is out of range: use 1s to 5m", d)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func (*Dashboard) CaddyModule() caddy.ModuleInfo {
 
 // Check reports the first thing wrong with the options.
 func (d *Dashboard) Check() error {
-	if err := d.CheckPath(defaultPath); err != nil {
+	if err := d.CheckGuard(defaultPath); err != nil {
 		return err
 	}
 	if _, err := time.LoadLocation(d.Timezone); err != nil {

@@ -37,7 +37,7 @@ func (o *Operations) checkRegistration() error {
 		return nil
 	}
 	if o.Registration.TTL < 0 {
-		return problemf("operations.registration.ttl", "is negative: use a positive duration such as 300s")
+		return problemf("operations.registration.ttl", "ttl is negative: use a positive duration such as 300s")
 	}
 	for _, raw := range o.HandlersRaw {
 		var handler struct {
@@ -48,7 +48,7 @@ func (o *Operations) checkRegistration() error {
 			return nil
 		}
 	}
-	return problemf("operations.registration", "lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
+	return problemf("operations.registration", "registration lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
 }
 
 // ttl is how long an instance is known.

@@ -111,11 +111,11 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 func (p *CircuitBreaker) Check() error {
 	switch {
 	case p.Failures < 0 || p.Failures > maxFailures:
-		return policy.Optionf("failures", "%d is out of range: use 1 to %d", p.Failures, maxFailures)
+		return policy.Optionf("failures", "failures %d is out of range: use 1 to %d", p.Failures, maxFailures)
 	case p.Ratio != 0 && p.Failures != 0:
 		return policy.Optionf("ratio", "failures and ratio exclude each other: use failures for some in a row, or ratio for a share of all")
 	case p.Ratio < 0 || p.Ratio > 1 || math.IsNaN(p.Ratio):
-		return policy.Optionf("ratio", "%v is no share: use a number above 0 and up to 1, such as 0.5", p.Ratio)
+		return policy.Optionf("ratio", "ratio %v is no share: use a number above 0 and up to 1, such as 0.5", p.Ratio)
 	case p.Ratio != 0 && p.Expire != 0:
 		return policy.Optionf("expire", "expire is about failures in a row: with ratio, use window")
 	case p.Ratio == 0 && p.Window != 0:
@@ -123,16 +123,16 @@ func (p *CircuitBreaker) Check() error {
 	case p.Ratio == 0 && p.Minimum != 0:
 		return policy.Optionf("minimum", "minimum belongs to ratio: set it, such as ratio: 0.5, or leave minimum out")
 	case p.Minimum < 0 || p.Minimum > 1e6:
-		return policy.Optionf("minimum", "%d is out of range: use 1 to 1000000", p.Minimum)
+		return policy.Optionf("minimum", "minimum %d is out of range: use 1 to 1000000", p.Minimum)
 	case p.Probes < 0 || p.Probes > maxProbes:
-		return policy.Optionf("probes", "%d is out of range: use 1 to %d", p.Probes, maxProbes)
+		return policy.Optionf("probes", "probes %d is out of range: use 1 to %d", p.Probes, maxProbes)
 	}
 	for _, d := range []struct {
 		option string
 		value  caddy.Duration
 	}{{"recovery", p.Recovery}, {"expire", p.Expire}, {"window", p.Window}} {
 		if value := time.Duration(d.value); value != 0 && (value < 10*time.Millisecond || value > 24*time.Hour) {
-			return policy.Optionf(d.option, "%v is out of range: use 10ms to 24h", value)
+			return policy.Optionf(d.option, "%s %v is out of range: use 10ms to 24h", d.option, value)
 		}
 	}
 	if _, err := failingStatuses(p.Statuses); err != nil {

@@ -92,6 +92,8 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 // Check reports the first thing wrong with the options.
 func (c *Coalesce) Check() error {
 	switch {
+	case policy.IsUnclosed(c.Key):
+		return policy.UnclosedKey("key", c.Key)
 	case c.Key != "" && !policy.HasPlaceholder(c.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.Authorization}, or leave it out", c.Key)
 	case c.MaxBuffer < 0:

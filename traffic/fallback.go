@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,8 +133,8 @@ func (f *Fallback) Check() error {
 		return policy.Optionf("max_bytes", "max_bytes is about kept answers, and none is: set cached, such as 10m")
 	case f.Cached == 0 && f.MaxBody != 0:
 		return policy.Optionf("max_body", "max_body is about kept answers, and none is: set cached, such as 10m")
-	case f.MaxBytes != 0 && f.MaxBody > f.MaxBytes:
-		return policy.Optionf("max_body", "max_body is more than max_bytes: use less")
+	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
+		return policy.Optionf("max_body", "max_body is more than max_bytes, %d: use less, or more max_bytes", cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
 		return policy.Optionf("backend", "%q is no backend: use the name of one", f.Backend)
 	}
