@@ -103,7 +103,7 @@ func (f fetcher) discover(ctx context.Context, issuer string) (none document, er
 	if configuration.Issuer != issuer {
 		return none, fmt.Errorf("%s is of issuer %.200q: set the option issuer to exactly that, if it is the right one", address, configuration.Issuer)
 	}
-	if err := checkURL(configuration.Keys); err != nil {
+	if err := checkURL(configuration.Keys, "https://id.example.com/keys.json"); err != nil {
 		return none, fmt.Errorf("the jwks_uri of %s %w", address, err)
 	}
 	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(configuration.Keys, "https:") {

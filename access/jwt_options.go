@@ -88,7 +88,7 @@ type JWTOptions struct {
 
 	// How many good tokens are remembered, so that they need not be verified again;
 	// at most 1000000, or -1 for none. Default: 10000.
-	CacheSize int `json:"cache_size,omitempty"`
+	CacheSize int `json:"cache_size,omitempty" default:"10000"`
 
 	// What clients are told that the token is for. Default: `rgate`.
 	Realm string `json:"realm,omitempty"`
@@ -139,6 +139,7 @@ func (o *JWTOptions) check(unknown func(text string) bool) error {
 		o.checkKeys,
 		func() *policy.OptionError { return o.checkSecret(unknown) },
 		func() *policy.OptionError { return o.checkURLs(unknown) },
+		func() *policy.OptionError { return o.checkPublicKeys(unknown) },
 		o.checkPlaces,
 		o.checkRest,
 	} {
@@ -227,23 +228,57 @@ func (o *JWTOptions) checkURLs(unknown func(string) bool) *policy.OptionError {
 	for _, option := range []struct {
 		name, value string
 		needed      bool
-	}{{"jwks_url", o.JWKSURL, o.JWKSURL != ""}, {"issuer", o.Issuer, o.Discovery}} {
+		example     string
+	}{
+		{"jwks_url", o.JWKSURL, o.JWKSURL != "", "https://id.example.com/keys.json"},
+		{"issuer", o.Issuer, o.Discovery, "https://id.example.com"},
+	} {
 		if !option.needed || unknown(option.value) {
 			continue
 		}
-		if err := checkURL(option.value); err != nil {
+		if err := checkURL(option.value, option.example); err != nil {
 			return policy.Optionf(option.name, "%s %v", option.name, err)
 		}
 	}
 	return nil
 }
 
+// checkPublicKeys reads the keys that the configuration itself has.
+func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *policy.OptionError {
+	if o.PublicKey != "" && !unknown(o.PublicKey) {
+		_, _, err := o.keysOf("public_key", []byte(o.PublicKey), parsePEM)
+		return err
+	}
+	if o.JWKS != "" {
+		_, _, err := o.keysOf("jwks", []byte(o.JWKS), parseJWKS)
+		return err
+	}
+	return nil
+}
+
+// keysOf reads the keys of an option, some of which must suit the algorithms. It also
+// returns why others are left out.
+func (o *JWTOptions) keysOf(option string, text []byte, parse parser) (*keySet, []error, *policy.OptionError) {
+	keys, left, err := parse(text)
+	if err != nil {
+		return nil, nil, policy.Optionf(option, "%s cannot be used: %v", option, err)
+	}
+	algorithms := make([]jose.SignatureAlgorithm, len(o.Algorithms))
+	for i, name := range o.Algorithms {
+		algorithms[i] = jose.SignatureAlgorithm(name)
+	}
+	if !keys.suitsAny(algorithms) {
+		return nil, nil, policy.Optionf(option, "%s has no key for the algorithms %v: use those of its keys", option, algorithms)
+	}
+	return keys, left, nil
+}
+
 // checkURL reports what is wrong with an address to get something from.
-func checkURL(text string) error {
+func checkURL(text, example string) error {
 	address, err := url.Parse(text)
 	switch {
 	case err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http":
-		return fmt.Errorf("%q is not a web address: use one such as https://id.example.com/keys.json", text)
+		return fmt.Errorf("%q is not a web address: use one such as %s", text, example)
 	case address.User != nil:
 		return errors.New("has a user in it, who would be seen in logs: use an address without")
 	}

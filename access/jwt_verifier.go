@@ -66,13 +66,13 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 	case o.Secret != "":
 		v.keys = secretKeys(o.Secret)
 	case o.PublicKey != "":
-		v.keys, err = v.keysOf("public_key", []byte(o.PublicKey), parsePEM)
+		v.keys, err = v.keysOf(o, "public_key", []byte(o.PublicKey), parsePEM)
 	case o.JWKS != "":
-		v.keys, err = v.keysOf("jwks", []byte(o.JWKS), parseJWKS)
+		v.keys, err = v.keysOf(o, "jwks", []byte(o.JWKS), parseJWKS)
 	case o.PublicKeyFile != "":
-		return v.useFile("public_key_file", o.PublicKeyFile, parsePEM)
+		return v.useFile(o, "public_key_file", o.PublicKeyFile, parsePEM)
 	case o.JWKSFile != "":
-		return v.useFile("jwks_file", o.JWKSFile, parseJWKS)
+		return v.useFile(o, "jwks_file", o.JWKSFile, parseJWKS)
 	case o.JWKSURL != "":
 		return v.useSource("jwks_url "+o.JWKSURL, parseJWKS, nil, func(ctx context.Context) (document, error) {
 			return newFetcher().get(ctx, o.JWKSURL)
@@ -85,14 +85,11 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 	return err
 }
 
-// keysOf reads the keys of an option, some of which must suit the algorithms.
-func (v *verifier) keysOf(option string, text []byte, parse parser) (*keySet, error) {
-	keys, left, err := parse(text)
+// keysOf reads the keys of an option, and logs those that are left out.
+func (v *verifier) keysOf(o *JWTOptions, option string, text []byte, parse parser) (*keySet, error) {
+	keys, left, err := o.keysOf(option, text, parse)
 	if err != nil {
-		return nil, policy.Optionf(option, "%s cannot be used: %v", option, err)
-	}
-	if !keys.suitsAny(v.rules.algorithms) {
-		return nil, policy.Optionf(option, "%s has no key for the algorithms %v: use those of its keys", option, v.rules.algorithms)
+		return nil, err
 	}
 	logLeftOut(jwtLogger(), option, left)
 	return keys, nil
@@ -100,12 +97,12 @@ func (v *verifier) keysOf(option string, text []byte, parse parser) (*keySet, er
 
 // useFile has a file of keys read again and again. It must be good now, whatever
 // becomes of it.
-func (v *verifier) useFile(option, path string, parse parser) error {
+func (v *verifier) useFile(o *JWTOptions, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
-		return policy.Optionf(option, "%s: %v", option, err)
+		return policy.Optionf(option, "%s: %v: make the file, or correct the path", option, err)
 	}
-	if _, err := v.keysOf(option, read.text, parse); err != nil {
+	if _, err := v.keysOf(o, option, read.text, parse); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return v.useSource(option+" "+path, parse, read.text, func(context.Context) (document, error) { return readFile(path) })

@@ -85,6 +85,9 @@ func optionError(err error) error {
 		name = strings.Trim(name, `"`)
 		return fmt.Errorf("unknown option %q%s: use %s", name, policy.Suggest(name, keyOptions), strings.Join(keyOptions, ", "))
 	}
+	if errors.Is(err, errMoment) {
+		return errors.New("expires must be text, in quotes: a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
+	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		want := "a list, or options"

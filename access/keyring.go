@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 	"unicode"
@@ -119,6 +121,18 @@ func notADigest(name string) *policy.OptionError {
 
 // Moment is a moment in time as text: a date, or a date and time of RFC 3339.
 type Moment string
+
+var errMoment = errors.New("it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
+
+// UnmarshalJSON reads a text.
+func (m *Moment) UnmarshalJSON(data []byte) error {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
+		return errMoment
+	}
+	*m = Moment(text)
+	return nil
+}
 
 // UnmarshalText takes any text, also one that YAML has a type of its own for.
 func (m *Moment) UnmarshalText(text []byte) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -122,12 +123,8 @@ func isPort(s string) bool {
 	if !ok {
 		return s == ""
 	}
-	for _, c := range []byte(digits) {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return digits != "" && digits[0] != '0' && len(digits) <= 5
+	_, err := strconv.ParseUint(digits, 10, 16)
+	return err == nil && digits[0] != '0'
 }
 
 // isHost reports whether s is an IPv6 address in brackets, or names with a dot

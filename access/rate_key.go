@@ -27,7 +27,7 @@ type RateKey struct {
 	// keys that are the client's address or the connection's
 	// (`{http.request.remote.host}`) and nothing else. Default: 64, what one client
 	// is commonly given.
-	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
+	IPv6Prefix int `json:"ipv6_prefix,omitempty" default:"64"`
 
 	// The name under which counts are kept. Policies of the same name share them, on
 	// whatever route, and they outlive a reload that changes the policy. Default:
@@ -44,6 +44,9 @@ type RateKey struct {
 const defaultIPv6Prefix = 64
 
 func (k *RateKey) check() *policy.OptionError {
+	if policy.IsUnclosed(k.Key) {
+		return policy.UnclosedKey("key", k.Key)
+	}
 	if k.IPv6Prefix < 0 || k.IPv6Prefix > 128 {
 		return policy.Optionf("ipv6_prefix", "ipv6_prefix %d is out of range: use 1 to 128", k.IPv6Prefix)
 	}

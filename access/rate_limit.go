@@ -64,7 +64,7 @@ type RateLimit struct {
 
 	// How long Redis may take for a request before the gateway decides by itself.
 	// Default: 50ms.
-	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty"`
+	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty" default:"50ms"`
 
 	// How many keys the policy remembers at most, 1000 to 100000000. When there are
 	// more, those go that were used least. Default: 0, the policy shares a table of
@@ -145,7 +145,9 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
 		return err
 	}
-	p.RedisTimeout = cmp.Or(p.RedisTimeout, caddy.Duration(redisTimeout))
+	if p.Redis != "" {
+		p.RedisTimeout = cmp.Or(p.RedisTimeout, caddy.Duration(redisTimeout))
+	}
 	for _, l := range p.all() {
 		p.limits = append(p.limits, limit{l.Requests, time.Duration(l.Window)})
 		p.texts = append(p.texts, strconv.FormatInt(l.Requests, 10))
@@ -233,6 +235,8 @@ func checkLimit(path string, requests int64, window caddy.Duration) *policy.Opti
 	switch {
 	case requests == 0 && window == 0:
 		return policy.Optionf(path+"requests", "requests and window are missing: say how many may pass in what time, such as 1000 and 60s")
+	case requests == 0:
+		return policy.Optionf(path+"requests", "requests is missing or 0: say how many may pass in %v, from 1 on", time.Duration(window))
 	case requests < 1 || requests > maxRequests:
 		return policy.Optionf(path+"requests", "requests %d is out of range: use 1 to %d", requests, maxRequests)
 	case window == 0:
@@ -245,7 +249,16 @@ func checkLimit(path string, requests int64, window caddy.Duration) *policy.Opti
 
 func (p *RateLimit) checkCost() *policy.OptionError {
 	text := string(p.Cost)
-	if _, ok := parseCost(text); text != "" && !ok && !policy.HasPlaceholder(text) {
+	if policy.IsUnclosed(text) {
+		return policy.UnclosedKey("cost", text)
+	}
+	cost, ok := parseCost(text)
+	for _, l := range p.all() {
+		if ok && cost > l.Requests {
+			return policy.Optionf("cost", "cost %d is more than the %d requests of a limit, so that none would ever pass: use less, or more requests", cost, l.Requests)
+		}
+	}
+	if text != "" && !ok && !policy.HasPlaceholder(text) {
 		return policy.Optionf("cost", "cost %q is not a whole number from 1 on, and has no placeholder: use one such as 1 or {http.request.header.X-Cost}", text)
 	}
 	return nil
@@ -254,6 +267,9 @@ func (p *RateLimit) checkCost() *policy.OptionError {
 func (p *RateLimit) checkRedis() *policy.OptionError {
 	if p.RedisTimeout < 0 {
 		return policy.Optionf("redis_timeout", "redis_timeout %v is negative: use a time such as 50ms", time.Duration(p.RedisTimeout))
+	}
+	if p.Redis == "" && p.RedisTimeout != 0 {
+		return policy.Optionf("redis_timeout", "redis_timeout belongs to redis: set that, such as redis://127.0.0.1:6379/0, or leave redis_timeout out")
 	}
 	if p.Redis == "" || policy.HasPlaceholder(p.Redis) { // which is filled in where it runs
 		return nil

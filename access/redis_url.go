@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,11 @@ func parseRedisURL(text string) (o redisOptions, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
 		return o, errRedisURL
+	}
+	if port := u.Port(); port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return o, fmt.Errorf("redis: port %s is above 65535: use one such as 6379", port)
+		}
 	}
 	query := u.Query()
 	o.server = u.Host

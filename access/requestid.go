@@ -66,10 +66,11 @@ func (p *RequestID) Provision(ctx caddy.Context) error {
 	return p.Start(ctx, "request_id")
 }
 
-// Header fields that mean something to HTTP itself, and cannot hold an ID.
+// Header fields that mean something by themselves, and cannot hold an ID.
 var notForIDs = []string{
-	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Host", "Keep-Alive", "Te", "Traceparent", "Trailer",
-	"Transfer-Encoding", "Upgrade",
+	"Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive",
+	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Set-Cookie", "Te", "Traceparent", "Trailer",
+	"Transfer-Encoding", "Upgrade", "X-Gateway-Service", "X-User-Id",
 }
 
 // Check reports the first thing wrong with the options, and what would be right.
@@ -79,7 +80,8 @@ func (p *RequestID) Check() error {
 	case p.Header == "":
 	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
 		return policy.Optionf("header", "%q is not the name of a header field: use one such as X-Request-ID", p.Header)
-	case slices.Contains(notForIDs, http.CanonicalHeaderKey(p.Header)):
+	case slices.Contains(notForIDs, http.CanonicalHeaderKey(p.Header)),
+		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), "X-Consumer-"):
 		return policy.Optionf("header", "header field %s has a meaning of its own: use one such as X-Request-ID", p.Header)
 	}
 	return nil

@@ -33,17 +33,17 @@ type Throttle struct {
 
 	// How many requests may go on at once after a time without any, 1 to 1000000.
 	// Default: 1.
-	Burst int64 `json:"burst,omitempty"`
+	Burst int64 `json:"burst,omitempty" default:"1"`
 
 	RateKey
 
 	// How many requests of a key may wait, 1 to 10000, which is also how many may wait
 	// altogether. Default: 100.
-	Queue int `json:"queue,omitempty"`
+	Queue int `json:"queue,omitempty" default:"100"`
 
 	// How long a request may wait, at most 24h. One whose turn would come later is
 	// refused at once. Default: 30s.
-	MaxWait caddy.Duration `json:"max_wait,omitempty"`
+	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	pace   pace
 	lanes  *lanes

@@ -37,7 +37,7 @@ type RingHash struct {
 	// How many places on the ring an upstream has for each unit of its weight, 1 to
 	// 10000. More of them make the shares more even and the ring larger. Default:
 	// 150.
-	VirtualNodes int `json:"virtual_nodes,omitempty"`
+	VirtualNodes int `json:"virtual_nodes,omitempty" default:"150"`
 
 	// How many times its fair share of the requests in flight an upstream may have
 	// before its keys go to the next one on the ring; above 1, such as 1.25. The
@@ -87,6 +87,9 @@ func (p *RingHash) Check() error {
 func (p *RingHash) Validate() error { return p.Check() }
 
 func (p *RingHash) checkKey() error {
+	if policy.IsUnclosed(p.Key) {
+		return policy.UnclosedKey("key", p.Key)
+	}
 	if p.Key != "" && !policy.HasPlaceholder(p.Key) {
 		return policy.Optionf("key", "key %q has no placeholder and would send all requests to one upstream: "+
 			"use one such as {http.request.header.X-User}", p.Key)

@@ -52,7 +52,7 @@ type Meter struct {
 
 	// How often what was counted is written: 1s to 10s. It is what is lost at most if
 	// the process is killed hard. Default: `5s`.
-	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+	FlushInterval caddy.Duration `json:"flush_interval,omitempty" default:"5s"`
 
 	// Other gateways whose bytes go into the same account.
 	Sources []*Source `json:"sources,omitempty"`
@@ -74,13 +74,13 @@ type Meter struct {
 // one before.
 type Retention struct {
 	// How long there is a row for every minute, at least 1h. Default: `7d`.
-	Minutes caddy.Duration `json:"minutes,omitempty"`
+	Minutes caddy.Duration `json:"minutes,omitempty" default:"7d"`
 
 	// How long there is a row for every hour. Default: `90d`.
-	Hours caddy.Duration `json:"hours,omitempty"`
+	Hours caddy.Duration `json:"hours,omitempty" default:"90d"`
 
 	// How long there is a row for every day. Default: `1095d`, which is three years.
-	Days caddy.Duration `json:"days,omitempty"`
+	Days caddy.Duration `json:"days,omitempty" default:"1095d"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -193,7 +193,7 @@ func (r *Retention) filled() retention {
 
 // Check reports the first thing wrong with the options.
 func (m *Meter) Check() error {
-	if err := m.CheckPath("/metrics/bandwidth_used"); err != nil {
+	if err := m.CheckGuard("/metrics/bandwidth_used"); err != nil {
 		return err
 	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {

@@ -52,7 +52,7 @@ type SMTP struct {
 	CAFile string `json:"ca_file,omitempty"`
 
 	// How long delivering a message may take, 1s to 5m. Default: 30s.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
+	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
 // Webhook is an address that takes JSON in a POST.
@@ -67,7 +67,7 @@ type Webhook struct {
 	Headers map[string]string `json:"headers,omitempty"`
 
 	// How long a request may take, 1s to 5m. Default: 30s.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
+	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
 // UnmarshalJSON reads an address, or a map of all options.
@@ -94,7 +94,7 @@ const defaultSendTimeout = 30 * time.Second
 
 func checkTimeout(option string, timeout caddy.Duration) error {
 	if d := time.Duration(timeout); d != 0 && (d < time.Second || d > 5*time.Minute) {
-		return policy.Optionf(option, "%v is out of range: use 1s to 5m", d)
+		return policy.Optionf(option, "timeout %v is out of range: use 1s to 5m", d)
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type field struct {
 	typ       reflect.Type
 	namespace namespace
 	owner     reflect.Type // the struct that declares it, which may be an embedded one
+	tag       reflect.StructTag
 }
 
 var (
@@ -133,6 +134,9 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 		if object[f.name], err = r.value(node, ft, f.namespace, at); err != nil {
 			return nil, err
 		}
+		if err := refuseZero(f, object[f.name]); err != nil {
+			return nil, r.failAt(at, "%v", err)
+		}
 	}
 	r.hold(object, path, list, policies)
 	return object, nil
@@ -188,7 +192,7 @@ func (r *reader) fieldsOf(t reflect.Type) []field {
 				fields = append(fields, r.fieldsOf(embedded)...)
 			}
 		case name != "":
-			fields = append(fields, field{name, f.Type, namespaceOf(f.Tag), t})
+			fields = append(fields, field{name, f.Type, namespaceOf(f.Tag), t, f.Tag})
 		}
 	}
 	r.fields[t] = fields

@@ -41,7 +41,7 @@ type Dashboard struct {
 	Timezone string `json:"timezone,omitempty"`
 
 	// How often the page refreshes itself. Default: 15s.
-	Refresh caddy.Duration `json:"refresh,omitempty"`
+	Refresh caddy.Duration `json:"refresh,omitempty" default:"15s"`
 
 	zone    *time.Location
 	log     requestLog
@@ -67,7 +67,7 @@ func (*Dashboard) CaddyModule() caddy.ModuleInfo {
 
 // Check reports the first thing wrong with the options.
 func (d *Dashboard) Check() error {
-	if err := d.CheckPath(defaultPath); err != nil {
+	if err := d.CheckGuard(defaultPath); err != nil {
 		return err
 	}
 	if _, err := time.LoadLocation(d.Timezone); err != nil {

@@ -115,7 +115,7 @@ func (b *Backend) check(path string) error {
 		return err
 	}
 	if b.Retries != nil && (*b.Retries < 0 || *b.Retries > maxRetries) {
-		return problemf(path+".retries", "%d is out of range: use 0 (none) to %d", *b.Retries, maxRetries)
+		return problemf(path+".retries", "retries %d is out of range: use 0 (none) to %d", *b.Retries, maxRetries)
 	}
 	if err := b.RetryBudget.check(path + ".retry_budget"); err != nil {
 		return err
@@ -136,7 +136,7 @@ func (t *Timeouts) check(path string) error {
 	case t.Dial < 0:
 		return problemf(path+".dial", "a dial needs a bound: use a positive duration such as 3s")
 	case t.Total < 0:
-		return problemf(path+".total", "is negative: leave it out for no bound")
+		return problemf(path+".total", "total is negative: leave it out for no bound")
 	}
 	return nil
 }
@@ -146,9 +146,9 @@ func (o *RetryBudget) check(path string) error {
 	case o == nil:
 		return nil
 	case o.Ratio != nil && !(*o.Ratio >= 0 && *o.Ratio <= 1):
-		return problemf(path+".ratio", "%v is no share: use 0 to 1, such as 0.2", *o.Ratio)
+		return problemf(path+".ratio", "ratio %v is no share: use 0 to 1, such as 0.2", *o.Ratio)
 	case o.MinPerSecond != nil && (*o.MinPerSecond < 0 || *o.MinPerSecond > maxRetryPerSecond):
-		return problemf(path+".min_per_second", "%d is out of range: use 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
+		return problemf(path+".min_per_second", "min_per_second %d is out of range: use 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
 	}
 	return nil
 }

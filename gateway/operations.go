@@ -29,7 +29,7 @@ const defaultOperationsPath = "/gateway"
 
 // check reports the first thing wrong with the options.
 func (o *Operations) check() error {
-	if err := o.CheckPath(defaultOperationsPath); err != nil {
+	if err := o.CheckGuard(defaultOperationsPath); err != nil {
 		return fieldProblem("operations", err)
 	}
 	return o.checkRegistration()

@@ -26,7 +26,7 @@ import (
 type Registration struct {
 	// How long an instance is known after it was last heard of, and the most that it
 	// may ask for. Default: 300s.
-	TTL caddy.Duration `json:"ttl,omitempty"`
+	TTL caddy.Duration `json:"ttl,omitempty" default:"300s"`
 }
 
 const defaultRegistrationTTL = 5 * time.Minute
@@ -40,7 +40,7 @@ func (o *Operations) checkRegistration() error {
 		return nil
 	}
 	if o.Registration.TTL < 0 {
-		return problemf("operations.registration.ttl", "is negative: use a positive duration such as 300s")
+		return problemf("operations.registration.ttl", "ttl is negative: use a positive duration such as 300s")
 	}
 	for _, raw := range o.HandlersRaw {
 		var handler struct {
@@ -51,7 +51,7 @@ func (o *Operations) checkRegistration() error {
 			return nil
 		}
 	}
-	return problemf("operations.registration", "lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
+	return problemf("operations.registration", "registration lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
 }
 
 // ttl is how long an instance is known.

@@ -64,13 +64,24 @@ type Guarded struct {
 	handlers []caddyhttp.MiddlewareHandler
 }
 
-// CheckPath reports whether something is wrong with the path; whom to allow is judged
-// by whoever filters addresses. An empty path is right.
-func (g *Guarded) CheckPath(example string) error {
+// CheckGuard reports whether something is wrong with the path, or with whom to allow.
+// An empty path is right.
+func (g *Guarded) CheckGuard(example string) error {
 	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
 		return Optionf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
 	}
-	return nil
+	if len(g.Allow) == 0 {
+		return nil
+	}
+	module, ok := Lookup("ip_filter")
+	if !ok {
+		return nil
+	}
+	filter := module.New().(Module)
+	if err := json.Unmarshal(caddyconfig.JSON(map[string]any{"allow": g.Allow}, nil), filter); err != nil {
+		return err
+	}
+	return filter.Check()
 }
 
 // Guard loads the handlers that decide who is let through to the endpoint.

@@ -38,6 +38,27 @@ func HasPlaceholder(text string) bool {
 	return ok && strings.Contains(after, "}")
 }
 
+// IsUnclosed reports whether a placeholder begins in a text and does not end.
+func IsUnclosed(text string) bool {
+	begun := false
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '{':
+			begun = true
+		case '}':
+			begun = false
+		}
+	}
+	return begun
+}
+
+// UnclosedKey is the error about a text whose placeholder does not end.
+func UnclosedKey(field, text string) *OptionError {
+	return Optionf(field, "%s %q has a placeholder without its end: close it with }", field, text)
+}
+
 // IsClientIP reports whether the key is the client's address and nothing else.
 func (k *Key) IsClientIP() bool { return k.clientIP }
 

@@ -1,11 +1,20 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
+
+// synonyms are words for what is called otherwise here.
+var synonyms = map[string]string{"remove": "delete"}
 
 // Suggest returns the known word that a mistyped one most likely stands for, as
 // ` (did you mean "payment"?)`, ready to be put after a message; or the empty
 // string if none is close: at most a third of its letters may differ.
 func Suggest(word string, known []string) string {
+	if other := synonyms[strings.ToLower(word)]; other != "" && slices.Contains(known, other) {
+		return ` (did you mean "` + other + `"?)`
+	}
 	best, least := "", len(word)/3+2
 	for _, candidate := range known {
 		distance := editDistance(strings.ToLower(word), strings.ToLower(candidate))

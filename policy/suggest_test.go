@@ -3,7 +3,7 @@ package policy
 import "testing"
 
 func TestSuggest(t *testing.T) {
-	known := []string{"payment", "orders", "users"}
+	known := []string{"payment", "orders", "users", "delete", "rename"}
 	for _, test := range []struct{ word, want string }{
 		{"payments", ` (did you mean "payment"?)`},
 		{"Payment", ` (did you mean "payment"?)`},
@@ -12,6 +12,7 @@ func TestSuggest(t *testing.T) {
 		{"user", ` (did you mean "users"?)`},
 		{"shipping", ""},
 		{"", ""},
+		{"remove", ` (did you mean "delete"?)`},
 	} {
 		if got := Suggest(test.word, known); got != test.want {
 			t.Errorf("for %q: got %q, want %q", test.word, got, test.want)

@@ -91,6 +91,7 @@ func (u *unmarshaler) errAt(path, format string, args ...any) error {
 type member struct {
 	key   string
 	value reflect.Value
+	tag   reflect.StructTag
 	isArg bool
 }
 
@@ -104,7 +105,7 @@ func membersOf(v reflect.Value) (members []member) {
 		case f.Anonymous && key == "" && f.Type.Kind() == reflect.Struct:
 			embedded = append(embedded, membersOf(v.Field(i))...)
 		case f.IsExported() && key != "" && key != "-":
-			members = append(members, member{key, v.Field(i), f.Tag.Get("caddyfile") == "arg"})
+			members = append(members, member{key, v.Field(i), f.Tag, f.Tag.Get("caddyfile") == "arg"})
 		}
 	}
 	return append(members, embedded...)
@@ -129,6 +130,9 @@ func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error
 			if err := u.argument(join(path, m.key), m.value); err != nil {
 				return err
 			}
+		}
+		if err := RefuseZero(m.key, m.tag, m.value); err != nil {
+			return u.Errf("%v", err)
 		}
 	}
 	if u.NextArg() {
@@ -172,7 +176,13 @@ func (u *unmarshaler) option(path string, members []member) error {
 	keys := make([]string, len(members))
 	for i, m := range members {
 		if m.key == u.Val() {
-			return u.value(join(path, m.key), m.value)
+			if err := u.value(join(path, m.key), m.value); err != nil {
+				return err
+			}
+			if err := RefuseZero(m.key, m.tag, m.value); err != nil {
+				return u.errAt(join(path, m.key), "%v", err)
+			}
+			return nil
 		}
 		keys[i] = m.key
 	}

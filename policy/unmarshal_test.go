@@ -31,11 +31,14 @@ type sample struct {
 	Add      map[string][]string `json:"add,omitempty"`
 	Claims   map[string]any      `json:"claims,omitempty"`
 	Nested   map[string]sample   `json:"nested,omitempty"`
+	Probes   int                 `json:"probes,omitempty" default:"1"`
+	Wait     caddy.Duration      `json:"wait,omitempty" default:"1s"`
 }
 
 type sampleLimit struct {
 	Name     string `json:"name,omitempty" caddyfile:"arg"`
 	Requests int    `json:"requests,omitempty"`
+	Burst    int    `json:"burst,omitempty" caddyfile:"arg" default:"5"`
 }
 
 func (s *sample) Check() error {
@@ -114,7 +117,10 @@ func TestUnmarshalErrors(t *testing.T) {
 		"sample {\n ports 70000\n}":                               "ports must be a whole number from 0 on",
 		"sample {\n strict maybe\n}":                              "strict must be true or false",
 		"sample {\n requsts 1\n}":                                 `unrecognized subdirective 'requsts' (did you mean "requests"?): use requests, window, paths,`,
-		"sample {\n limits a b\n}":                                "'b' is one argument too many",
+		"sample {\n limits a 1 b\n}":                              "'b' is one argument too many",
+		"sample {\n limits a 0\n}":                                "burst cannot be 0: use a value above that, or leave it out for the default, 5, at Testfile:2",
+		"sample {\n probes 0\n}":                                  "probes cannot be 0: use a value above that, or leave it out for the default, 1, at Testfile:2",
+		"sample {\n wait 0s\n}":                                   "wait cannot be 0s: use a value above that, or leave it out for the default, 1s, at Testfile:2",
 		"sample {\n limits a {\n nmae b\n }\n}":                   `unrecognized subdirective 'nmae' (did you mean "name"?)`,
 		"sample {\n set\n}":                                       "wrong argument count",
 		"sample {\n set X-A\n}":                                   "'X-A' has no value",

@@ -37,11 +37,11 @@ type Cache struct {
 	// How much memory the answers of a gateway may take, with all that belongs to them,
 	// from 64KiB on. All caches of a gateway share it; the largest number counts.
 	// Default: 64MiB.
-	MaxBytes policy.Size `json:"max_bytes,omitempty"`
+	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// How large the body of an answer may be to be stored: at most a quarter of
 	// `max_bytes`. Default: 1MiB, or that quarter if it is less.
-	MaxBody policy.Size `json:"max_body,omitempty"`
+	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// What answers depend on besides route, backend, scheme, host, path and query: text
 	// with placeholders, such as `{http.request.header.X-Tenant}`. If it names what a
@@ -140,6 +140,8 @@ func (p *Cache) Check() error {
 		return policy.Optionf("max_bytes", "max_bytes %d is too little to be of use: use 64KiB or more", most)
 	case p.MaxBody < 0 || p.MaxBody > most/4:
 		return policy.Optionf("max_body", "max_body %d is not within a quarter of max_bytes: use at most %d, or more max_bytes", p.MaxBody, most/4)
+	case policy.IsUnclosed(p.Key):
+		return policy.UnclosedKey("key", p.Key)
 	case p.Key != "" && !policy.HasPlaceholder(p.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.X-Tenant}", p.Key)
 	}

@@ -52,14 +52,14 @@ type CircuitBreaker struct {
 	policy.Base
 
 	// How many failures in a row open it, 1 to 1000. Excludes `ratio`. Default: 5.
-	Failures int `json:"failures,omitempty" caddyfile:"arg"`
+	Failures int `json:"failures,omitempty" caddyfile:"arg" default:"5"`
 
 	// How long it stays open, 10ms to 24h. Default: 60s.
-	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg"`
+	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg" default:"60s"`
 
 	// How long a failure counts as one in a row: the last `failures` ones open it
 	// if the first of them is not older than this. At least 10ms. Default: 5m.
-	Expire caddy.Duration `json:"expire,omitempty"`
+	Expire caddy.Duration `json:"expire,omitempty" default:"5m"`
 
 	// Opens it if this share of the requests within `window` has failed, above 0
 	// and up to 1, whatever their order. Default: failures in a row count.
@@ -67,20 +67,20 @@ type CircuitBreaker struct {
 
 	// What `ratio` looks at: the requests of this time, 10ms to 24h, give or take a
 	// tenth. Default: 10s.
-	Window caddy.Duration `json:"window,omitempty"`
+	Window caddy.Duration `json:"window,omitempty" default:"10s"`
 
 	// How many requests there must be within `window` for `ratio` to mean anything,
 	// 1 to 1,000,000. Default: 20.
-	Minimum int `json:"minimum,omitempty"`
+	Minimum int `json:"minimum,omitempty" default:"20"`
 
 	// How many requests are let through when it is half-open, 1 to 100. If all of
 	// them succeed, it closes; if one fails, it opens again. A probe that has no
 	// answer after `recovery` makes room for another. Default: 1.
-	Probes int `json:"probes,omitempty"`
+	Probes int `json:"probes,omitempty" default:"1"`
 
 	// The statuses that are failures: 500 to 599, or `5xx` for all of them.
 	// Default: `5xx`.
-	Statuses []string `json:"statuses,omitempty"`
+	Statuses []string `json:"statuses,omitempty" default:"5xx"`
 
 	// Whether every container, or address, has a state of its own. Those that are
 	// open are not chosen; if all of them are, the answer is 503. It takes a
@@ -111,11 +111,11 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 func (p *CircuitBreaker) Check() error {
 	switch {
 	case p.Failures < 0 || p.Failures > maxFailures:
-		return policy.Optionf("failures", "%d is out of range: use 1 to %d", p.Failures, maxFailures)
+		return policy.Optionf("failures", "failures %d is out of range: use 1 to %d", p.Failures, maxFailures)
 	case p.Ratio != 0 && p.Failures != 0:
 		return policy.Optionf("ratio", "failures and ratio exclude each other: use failures for some in a row, or ratio for a share of all")
 	case p.Ratio < 0 || p.Ratio > 1 || math.IsNaN(p.Ratio):
-		return policy.Optionf("ratio", "%v is no share: use a number above 0 and up to 1, such as 0.5", p.Ratio)
+		return policy.Optionf("ratio", "ratio %v is no share: use a number above 0 and up to 1, such as 0.5", p.Ratio)
 	case p.Ratio != 0 && p.Expire != 0:
 		return policy.Optionf("expire", "expire is about failures in a row: with ratio, use window")
 	case p.Ratio == 0 && p.Window != 0:
@@ -123,16 +123,16 @@ func (p *CircuitBreaker) Check() error {
 	case p.Ratio == 0 && p.Minimum != 0:
 		return policy.Optionf("minimum", "minimum belongs to ratio: set it, such as ratio: 0.5, or leave minimum out")
 	case p.Minimum < 0 || p.Minimum > 1e6:
-		return policy.Optionf("minimum", "%d is out of range: use 1 to 1000000", p.Minimum)
+		return policy.Optionf("minimum", "minimum %d is out of range: use 1 to 1000000", p.Minimum)
 	case p.Probes < 0 || p.Probes > maxProbes:
-		return policy.Optionf("probes", "%d is out of range: use 1 to %d", p.Probes, maxProbes)
+		return policy.Optionf("probes", "probes %d is out of range: use 1 to %d", p.Probes, maxProbes)
 	}
 	for _, d := range []struct {
 		option string
 		value  caddy.Duration
 	}{{"recovery", p.Recovery}, {"expire", p.Expire}, {"window", p.Window}} {
 		if value := time.Duration(d.value); value != 0 && (value < 10*time.Millisecond || value > 24*time.Hour) {
-			return policy.Optionf(d.option, "%v is out of range: use 10ms to 24h", value)
+			return policy.Optionf(d.option, "%s %v is out of range: use 10ms to 24h", d.option, value)
 		}
 	}
 	if _, err := failingStatuses(p.Statuses); err != nil {

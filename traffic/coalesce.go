@@ -50,11 +50,11 @@ type Coalesce struct {
 	// How much of a body is kept for those who have not had it yet. A client that is
 	// further behind than that, and makes the others wait for more than half of the
 	// time, goes on with an own request. Default: 1MiB.
-	MaxBuffer policy.Size `json:"max_buffer,omitempty"`
+	MaxBuffer policy.Size `json:"max_buffer,omitempty" default:"1MiB"`
 
 	// How long a request waits for another one's answer to begin; then the backend is
 	// asked for an own one. Default: 30s.
-	MaxWait caddy.Duration `json:"max_wait,omitempty"`
+	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	key     policy.Key
 	same    sameness
@@ -92,6 +92,8 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 // Check reports the first thing wrong with the options.
 func (c *Coalesce) Check() error {
 	switch {
+	case policy.IsUnclosed(c.Key):
+		return policy.UnclosedKey("key", c.Key)
 	case c.Key != "" && !policy.HasPlaceholder(c.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.Authorization}, or leave it out", c.Key)
 	case c.MaxBuffer < 0:

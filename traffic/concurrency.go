@@ -40,7 +40,7 @@ type Concurrency struct {
 	Queue int `json:"queue,omitempty" caddyfile:"arg"`
 
 	// How long each of them may wait, 1ms to 1h. Needs `queue`. Default: 1s.
-	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty" caddyfile:"arg"`
+	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty" caddyfile:"arg" default:"1s"`
 
 	// What requests are told apart by: each value has `max` and `queue` of its own.
 	// A text with placeholders, such as `{http.rgate.route}`, `{http.vars.client_ip}`
@@ -74,13 +74,15 @@ func (p *Concurrency) Check() error {
 	case p.Max == 0:
 		return policy.Optionf("max", "max is missing: say how many requests may be under way at once, such as max: 100")
 	case p.Max < 0 || p.Max > maxConcurrency:
-		return policy.Optionf("max", "%d is out of range: use 1 to %d", p.Max, maxConcurrency)
+		return policy.Optionf("max", "max %d is out of range: use 1 to %d", p.Max, maxConcurrency)
 	case p.Queue < 0 || p.Queue > maxConcurrency:
-		return policy.Optionf("queue", "%d is out of range: use 0 to %d", p.Queue, maxConcurrency)
+		return policy.Optionf("queue", "queue %d is out of range: use 0 to %d", p.Queue, maxConcurrency)
 	case timeout != 0 && p.Queue == 0:
 		return policy.Optionf("queue_timeout", "nobody waits without a queue: set queue, or leave queue_timeout out")
 	case timeout != 0 && (timeout < time.Millisecond || timeout > time.Hour):
-		return policy.Optionf("queue_timeout", "%v is out of range: use 1ms to 1h", timeout)
+		return policy.Optionf("queue_timeout", "queue_timeout %v is out of range: use 1ms to 1h", timeout)
+	case policy.IsUnclosed(p.Key):
+		return policy.UnclosedKey("key", p.Key)
 	case p.Key != "" && !policy.HasPlaceholder(p.Key):
 		return policy.Optionf("key", "%q has no placeholder and is the same for all requests: use one such as {http.rgate.route}, or leave it out", p.Key)
 	}

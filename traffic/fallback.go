@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,10 +45,10 @@ type Fallback struct {
 	Cached caddy.Duration `json:"cached,omitempty"`
 
 	// How much memory kept answers may take, for each backend. Default: 64MiB.
-	MaxBytes policy.Size `json:"max_bytes,omitempty"`
+	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// How large a body may be that is kept. Default: 1MiB.
-	MaxBody policy.Size `json:"max_body,omitempty"`
+	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// The name of another backend of the gateway that gets the request: a GET, HEAD
 	// or OPTIONS, or any other if nothing was sent to the first one. Default: that
@@ -73,7 +74,7 @@ type FallbackResponse struct {
 	Body string `json:"body,omitempty" caddyfile:"arg"`
 
 	// The status, 200 to 599. Default: 503.
-	StatusCode int `json:"status_code,omitempty" caddyfile:"arg"`
+	StatusCode int `json:"status_code,omitempty" caddyfile:"arg" default:"503"`
 
 	// Header fields. Default: none.
 	Headers map[string]string `json:"headers,omitempty"`
@@ -132,8 +133,8 @@ func (f *Fallback) Check() error {
 		return policy.Optionf("max_bytes", "max_bytes is about kept answers, and none is: set cached, such as 10m")
 	case f.Cached == 0 && f.MaxBody != 0:
 		return policy.Optionf("max_body", "max_body is about kept answers, and none is: set cached, such as 10m")
-	case f.MaxBytes != 0 && f.MaxBody > f.MaxBytes:
-		return policy.Optionf("max_body", "max_body is more than max_bytes: use less")
+	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
+		return policy.Optionf("max_body", "max_body is more than max_bytes, %d: use less, or more max_bytes", cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
 		return policy.Optionf("backend", "%q is no backend: use the name of one", f.Backend)
 	}

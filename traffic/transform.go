@@ -49,7 +49,7 @@ type Transform struct {
 	// How large a body may be that is to be changed. A request with a larger one is
 	// refused with 413; in the place of an answer with a larger one comes 502.
 	// Default: 1MiB.
-	MaxBody policy.Size `json:"max_body,omitempty"`
+	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	request  *requestPlan  // nil: requests stay as they are
 	response *responsePlan // nil: answers stay as they are

@@ -1,0 +1,46 @@
+package caddyfile
+
+import (
+	"strings"
+	"testing"
+)
+
+// What is wrong with the options of a policy is told with the line, the option and what
+// would be right.
+func TestWrongOptions(t *testing.T) {
+	for policy, want := range map[string]string{
+		"throttle: {requests: 1, window: 1s, queue: 0}":                            "queue cannot be 0: use a value above that, or leave it out for the default, 100",
+		"throttle: {requests: 1, window: 1s, burst: 0}":                            "burst cannot be 0",
+		"throttle: {requests: 1, window: 1s, ipv6_prefix: 0}":                      "ipv6_prefix cannot be 0",
+		"rate_limit: {requests: 1, window: 1s, ipv6_prefix: 0}":                    "ipv6_prefix cannot be 0: use a value above that, or leave it out for the default, 64",
+		"circuit_breaker: {failures: 0}":                                           "failures cannot be 0",
+		"circuit_breaker: 0":                                                       "failures cannot be 0",
+		"circuit_breaker: {recovery: 0s}":                                          "recovery cannot be 0s: use a value above that, or leave it out for the default, 60s",
+		"circuit_breaker: {probes: 0}":                                             "probes cannot be 0",
+		"circuit_breaker: {statuses: []}":                                          "statuses cannot be empty: give it a value, or leave it out for the default, 5xx",
+		"concurrency: {max: 1, queue: 1, queue_timeout: 0s}":                       "queue_timeout cannot be 0s",
+		"coalesce: {max_buffer: 0}":                                                "max_buffer cannot be 0",
+		"jwt: {algorithms: [RS256], public_key: garbage}":                          "public_key cannot be used: it is not PEM: it should begin with -----BEGIN PUBLIC KEY-----",
+		"jwt: {algorithms: [RS256], jwks: {keys: []}}":                             "jwks cannot be used: it has no key to verify signatures with",
+		"jwt: {algorithms: [RS256], discovery: true, issuer: foo}":                 `issuer "foo" is not a web address: use one such as https://id.example.com`,
+		"fallback: {cached: 1m, max_body: 1GiB}":                                   "max_body is more than max_bytes, 67108864: use less, or more max_bytes",
+		`jwt: {algorithms: [RS256], jwks: {keys: [{kty: RSA, n: AQAB, e: AQAB}]}}`: "jwks cannot be used: it has no key to verify signatures with: key 1: RSA key of",
+		"api_key: {keys: [{name: a, sha256: b, expires: 5}]}":                      "routes[0].api_key.keys[0].expires is not valid: it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
+		"concurrency: {max: -1}":                                                   "max -1 is out of range",
+		"circuit_breaker: {failures: -1}":                                          "failures -1 is out of range",
+		`cors: {allowed_origins: ["http://a.example.com:65536"]}`:                  `"http://a.example.com:65536" is not an origin`,
+		`concurrency: {max: 1, key: "a{http.vars.x} {http.vars.y"}`:                "key \"a{http.vars.x} {http.vars.y\" has a placeholder without its end",
+	} {
+		_, err := adapt("routes:\n  - path_prefix: /\n    backend: a\n    " + policy + "\nbackends:\n  - name: a\n    dial: [\"127.0.0.1:1\"]\n")
+		if err == nil || !strings.HasPrefix(err.Error(), "rgate.yaml:4: "+want) {
+			t.Errorf("%s\ngot  %v\nwant %s", policy, err, want)
+		}
+	}
+}
+
+func TestWrongRangesOfOperations(t *testing.T) {
+	_, err := adapt("routes: []\nbackends: []\noperations:\n  path: /ops\n  allow: [10.0.0.0/8, foo]\n")
+	if want := "rgate.yaml:5: "; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), `"foo"`) {
+		t.Errorf("got %v", err)
+	}
+}

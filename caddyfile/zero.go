@@ -1,0 +1,22 @@
+package caddyfile
+
+import (
+	"encoding/json"
+	"reflect"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// refuseZero reports a field that is written down as zero, for which its default would
+// be taken.
+func refuseZero(f field, value any) error {
+	if f.tag.Get("default") == "" {
+		return nil
+	}
+	encoded, err := json.Marshal(value)
+	decoded := reflect.New(f.typ)
+	if err != nil || json.Unmarshal(encoded, decoded.Interface()) != nil {
+		return nil // which is reported elsewhere
+	}
+	return policy.RefuseZero(f.name, f.tag, decoded.Elem())
+}
