@@ -67,6 +67,12 @@ func (g *Gateway) Check() error {
 	if err := g.checkEndpoints(); err != nil {
 		return err
 	}
+	if err := g.checkAccount(); err != nil {
+		return err
+	}
+	if err := g.checkPaths(); err != nil {
+		return err
+	}
 	for i, endpoint := range g.Docker {
 		if err := endpoint.Validate(); err != nil {
 			return problemf(fmt.Sprintf("docker[%d].host", i), "%v", err)
