@@ -3,6 +3,7 @@ package bandwidth
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -68,6 +69,7 @@ type Meter struct {
 	ledger  *Ledger
 	key     ledgerKey
 	reports reports
+	config  any // identifies the configuration that it is of
 }
 
 // Retention is how long rows of each length are kept. Each is at least as long as the
@@ -105,17 +107,21 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return policy.Optionf("store", "%v", err)
 	}
+	m.key = ledgerKey{gateway: m.Gateway, store: store, node: m.Node}
+	if m.Node == "" {
+		m.key.node = defaultNode(m.Gateway)
+	}
 	if err := m.Check(); err != nil {
 		return err
 	}
+	if err := m.checkCounted(ctx); err != nil {
+		return err
+	}
+	m.config = ctx.GetMetricsRegistry()
 	if m.Path != "" {
 		if err := m.Guard(ctx); err != nil {
 			return err
 		}
-	}
-	m.key = ledgerKey{gateway: m.Gateway, store: store, node: m.Node}
-	if m.Node == "" {
-		m.key.node = defaultNode(m.Gateway)
 	}
 	if m.ledger, err = acquireLedger(m.key, at, m.settings()); err != nil {
 		return err
@@ -196,6 +202,13 @@ func (m *Meter) Check() error {
 	if err := m.CheckGuard("/metrics/bandwidth_used"); err != nil {
 		return err
 	}
+	if m.Path == "" && (len(m.Allow) > 0 || len(m.HandlersRaw) > 0) {
+		option := "allow"
+		if len(m.Allow) == 0 {
+			option = "handle"
+		}
+		return policy.Optionf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)
+	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {
 		if _, err := parseAddress(m.Store); err != nil {
 			return policy.Optionf("store", "%v", err)
@@ -212,6 +225,11 @@ func (m *Meter) Check() error {
 	}
 	if err := checkSources(m.Sources); err != nil {
 		return err
+	}
+	for i, s := range m.Sources {
+		if node := cmp.Or(m.key.node, m.Node); node != "" && s.Name == node {
+			return policy.Optionf(fmt.Sprintf("sources[%d].name", i), "%q is what this gateway itself is called in the account: give the source another name, or set node", s.Name)
+		}
 	}
 	return nil
 }

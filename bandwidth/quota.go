@@ -193,7 +193,11 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 	if err := p.Check(); err != nil {
 		return err
 	}
-	terms, err := p.terms(policy.Standing(ctx), gatewayOf(ctx, p.Gateway))
+	gateway := gatewayOf(ctx, p.Gateway)
+	if err := p.checkKept(ctx, gateway); err != nil {
+		return err
+	}
+	terms, err := p.terms(policy.Standing(ctx), gateway)
 	if err != nil {
 		return err
 	}

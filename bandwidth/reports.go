@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -138,7 +139,7 @@ func (a adminBandwidth) Routes() []caddy.AdminRoute {
 }
 
 func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
-	query := r.URL.Query()
+	query, malformed := url.ParseQuery(r.URL.RawQuery)
 	name := query.Get("name")
 	m := runningMeter(name)
 	if m == nil {
@@ -147,9 +148,11 @@ func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
 	}
-	query.Del("name")
 	asked := r.Clone(r.Context())
-	asked.URL.RawQuery = query.Encode()
+	if malformed == nil { // else it is told
+		query.Del("name")
+		asked.URL.RawQuery = query.Encode()
+	}
 	api := *m.reports.api
 	api.base = adminPath
 	return api.serve(w, asked)

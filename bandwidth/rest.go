@@ -8,8 +8,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -90,6 +92,9 @@ func (a *restAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
 		return a.refuse(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")})
+	}
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return a.refuse(w, r, statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w: write a percent sign as %%25, and a semicolon as %%3B", err)})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()

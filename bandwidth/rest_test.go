@@ -132,6 +132,8 @@ func TestRESTRefusesInJSON(t *testing.T) {
 	check(restAsk(t, api, "GET", restBase+"/total?step=1h"), 400, "step", "no parameter")
 	check(restAsk(t, api, "GET", restBase+"/quotas?step=1h"), 400, "step", "no parameter")
 	check(restAsk(t, api, "GET", restBase+"/names?from=x"), 400, "from", "RFC 3339")
+	check(restAsk(t, api, "GET", restBase+"?type=%zz"), 400, "", `invalid URL escape "%zz"`)
+	check(restAsk(t, api, "GET", restBase+"/quotas?a;b"), 400, "", "semicolon")
 	check(restAsk(t, api, "GET", restBase+"/nothing"), 404, "", "openapi.json")
 	w := restAsk(t, api, "POST", restBase)
 	check(w, 405, "", "GET or HEAD")

@@ -148,7 +148,15 @@ func (s *Source) request() (*http.Request, error) {
 		request.Header.Set(name, repl.ReplaceKnown(value, ""))
 	}
 	if s.BasicAuth != nil {
-		request.SetBasicAuth(repl.ReplaceKnown(s.BasicAuth.Username, ""), repl.ReplaceKnown(s.BasicAuth.Password, ""))
+		username, err := filled("basic_auth.username", s.BasicAuth.Username)
+		if err != nil {
+			return nil, err
+		}
+		password, err := filled("basic_auth.password", s.BasicAuth.Password)
+		if err != nil {
+			return nil, err
+		}
+		request.SetBasicAuth(username, password)
 	}
 	return request, nil
 }

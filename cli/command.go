@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -51,7 +52,7 @@ func init() {
 
 // configure gives the command its flags and subcommands.
 func configure(cmd *cobra.Command) {
-	cmd.Args = cobra.NoArgs
+	cmd.Args = noArgs
 	file := configFlagOf(cmd)
 	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, over the file's (default 8080)")
 	cmd.RunE = plainly(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
@@ -59,7 +60,7 @@ func configure(cmd *cobra.Command) {
 	reloading := &cobra.Command{
 		Use:   "reload [-c <file>] [--address <admin>]",
 		Short: "Loads a changed file into the running gateway, without losing a request",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	reloadFile := configFlagOf(reloading)
 	address := reloading.Flags().String("address", "", "The address of the admin API (default: the file's, else "+caddy.DefaultAdminListen+")")
@@ -68,7 +69,7 @@ func configure(cmd *cobra.Command) {
 	printing := &cobra.Command{
 		Use:   "caddyfile [-c <file>]",
 		Short: "Prints the gateway that a YAML file describes as a Caddyfile",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	printFile := configFlagOf(printing)
 	printing.RunE = plainly(func() error { return printCaddyfile(*printFile) })
@@ -76,7 +77,7 @@ func configure(cmd *cobra.Command) {
 	checking := &cobra.Command{
 		Use:   "healthcheck [--url <url>]",
 		Short: "Exits with 0 if the gateway of this machine answers, else with 1",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	url := checking.Flags().String("url", "", "What to ask for (default: the admin API)")
 	checking.RunE = plainly(func() error { return healthcheck(*url) })
@@ -84,10 +85,23 @@ func configure(cmd *cobra.Command) {
 	version := &cobra.Command{
 		Use:   "version",
 		Short: "Prints the versions of rgate, Caddy and Go",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		Run:   func(*cobra.Command, []string) { fmt.Println(versions()) },
 	}
 	cmd.AddCommand(reloading, printing, hashKeyCommand(), usageCommand(), testMailCommand(), checking, version)
+}
+
+// noArgs refuses arguments. In the stand-alone binary, the command is called by its own
+// name alone.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	path := cmd.CommandPath()
+	if caddy.CustomBinaryName == commandName {
+		path = strings.TrimPrefix(path, commandName+" ")
+	}
+	return fmt.Errorf("unknown command %q for %q: it takes flags only, see `%s --help`", args[0], path, path)
 }
 
 func configFlagOf(cmd *cobra.Command) *string {

@@ -31,7 +31,7 @@ configuration has in its place. An argument would stay in the shell's history.
 
 	$ rgate hash-key < key.txt
 	$ rgate hash-key --generate`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	generate := cmd.Flags().Bool("generate", false, "Make a new key, and print it with its hash")
 	cmd.RunE = plainly(func() error {

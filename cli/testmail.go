@@ -18,7 +18,7 @@ func testMailCommand() *cobra.Command {
 		Short: "Sends a test message as the configuration sends those about quotas",
 		Long: `Sends a test message in each of the ways that 'notify' in the configuration names,
 by mail and to a webhook, and reports each step. No gateway has to run.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	file := configFlagOf(cmd)
 	cmd.RunE = plainly(func() error { return testMail(*file) })

@@ -26,6 +26,7 @@ type usageAsk struct {
 	since, step      string
 	direction, by    string
 	asJSON           bool
+	fold             bool // days, into as few columns as there may be
 	address, file    string
 }
 
@@ -43,7 +44,7 @@ func usageCommand() *cobra.Command {
 
 	$ rgate usage --since 24h
 	$ rgate usage --service payment --since 7d --step 6h --json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&ask.services, "service", nil, "Only this service; may be repeated")
@@ -72,15 +73,15 @@ func (a *usageAsk) run(out io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	var points []usagePoint
+	if err := json.Unmarshal(body, &points); err != nil {
+		return noAdmin(address, body)
+	}
 	if a.asJSON {
 		_, err := out.Write(body)
 		return err
 	}
-	var points []usagePoint
-	if err := json.Unmarshal(body, &points); err != nil {
-		return fmt.Errorf("reading the answer of the admin API at %s: %w", address, err)
-	}
-	return printUsage(out, points, a.by, query)
+	return printUsage(out, points, a, query)
 }
 
 // query is what to ask the admin API for.
@@ -90,7 +91,7 @@ func (a *usageAsk) query(now time.Time) (url.Values, error) {
 		return nil, fmt.Errorf("--since %s is no time to look back: use one such as 90m, 24h or 7d", a.since)
 	}
 	if a.step == "" {
-		a.step = stepFor(since)
+		a.step, a.fold = stepFor(since), true
 	}
 	query := url.Values{
 		"from": {strconv.FormatInt(now.Add(-since).Unix(), 10)}, "step": {a.step}, "group_by": {a.by},
@@ -149,6 +150,15 @@ func askForUsage(address string, query url.Values) ([]byte, error) {
 		return nil, fmt.Errorf("reading the answer of the admin API at %s: %w", address, err)
 	}
 	return body, nil
+}
+
+// noAdmin is the error of an answer that no gateway gives.
+func noAdmin(address string, body []byte) error {
+	got := "nothing"
+	if text := strings.TrimSpace(string(body)); text != "" {
+		got = strconv.Quote(string([]rune(text)[:min(len([]rune(text)), 60)]))
+	}
+	return fmt.Errorf("what listens at %s is not the admin API of a gateway: it answers %s; say where that is with --address or --config", address, got)
 }
 
 // explainAdmin turns an error of the admin API into a message that says what to do.

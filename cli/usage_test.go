@@ -62,6 +62,46 @@ total      500 B  4.0 MB  100.0 %  ▁█▃
 	}
 }
 
+func TestUsageOfOneDirection(t *testing.T) {
+	time.Local = time.UTC
+	address, _ := usageAdmin(t, 200, `[{"time":"2026-03-01T12:33:00+00:00","type":"egress","service":"payment","route":null,"bandwidth_used":1000}]`)
+	for direction, want := range map[string]string{
+		"egress":  "SERVICE  EGRESS    SHARE  PER 1M\npayment  1.0 kB  100.0 %  █\ntotal    1.0 kB  100.0 %  █\n",
+		"ingress": "SERVICE  INGRESS  SHARE  PER 1M\n",
+	} {
+		var out bytes.Buffer
+		ask := usageAsk{since: "2m", by: "service", address: address, direction: direction}
+		if err := ask.run(&out, usageNow); err != nil || !strings.Contains(out.String(), want[:strings.Index(want, " ")]) || direction == "egress" && !strings.Contains(out.String(), want) {
+			t.Errorf("%v: got\n%s\nwant\n%s", err, &out, want)
+		}
+		if other := map[string]string{"egress": "INGRESS", "ingress": "EGRESS"}[direction]; strings.Contains(out.String(), other) {
+			t.Errorf("%s has a column for the other direction:\n%s", direction, &out)
+		}
+	}
+}
+
+func TestUsageFoldsDays(t *testing.T) {
+	var points []string
+	for i := range 5001 {
+		points = append(points, fmt.Sprintf(`{"time":"%d","type":"egress","service":"web","bandwidth_used":1}`, i))
+	}
+	address, _ := usageAdmin(t, 200, "["+strings.Join(points, ",")+"]")
+	for step, want := range map[string]struct {
+		head    string
+		columns int
+	}{"": {"PER 84D", 60}, "1d": {"PER 1D", 5001}} {
+		ask := usageAsk{since: "5000d", step: step, by: "service", address: address}
+		var out bytes.Buffer
+		if err := ask.run(&out, usageNow); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(out.String(), "\n")
+		if got := strings.Count(lines[3], "█") + strings.Count(lines[3], "▅"); got != want.columns || !strings.HasSuffix(lines[2], want.head) || !strings.Contains(lines[3], "5.0 kB") {
+			t.Errorf("got %d columns, want %d:\n%s", got, want.columns, &out)
+		}
+	}
+}
+
 func TestUsagePrintsJSONAsItIs(t *testing.T) {
 	address, _ := usageAdmin(t, 200, usagePoints())
 	ask := usageAsk{since: "2m", by: "service", address: address, asJSON: true}
@@ -85,6 +125,8 @@ func TestUsageSaysWhatToDo(t *testing.T) {
 	server := httptest.NewServer(nil)
 	server.Close()
 	noAccount, _ := usageAdmin(t, 404, "404 page not found\n")
+	silent, _ := usageAdmin(t, 200, "")
+	page, _ := usageAdmin(t, 200, "<html>hello</html>")
 	refuses, _ := usageAdmin(t, 400, `{"status":400,"error":"\"backend\" cannot be told apart: use service"}`)
 	for _, test := range []struct {
 		ask  usageAsk
@@ -93,6 +135,9 @@ func TestUsageSaysWhatToDo(t *testing.T) {
 		{usageAsk{address: server.URL}, "start one, or say where its admin API is with --address or --config"},
 		{usageAsk{address: noAccount}, "set bandwidth in the gateway's configuration"},
 		{usageAsk{address: refuses}, `"backend" cannot be told apart: use service`},
+		{usageAsk{address: silent}, "is not the admin API of a gateway: it answers nothing; say where that is with --address or --config"},
+		{usageAsk{address: silent, asJSON: true}, "is not the admin API of a gateway"},
+		{usageAsk{address: page}, `it answers "<html>hello`},
 		{usageAsk{address: gone, since: "soon"}, "use one such as 90m, 24h or 7d"},
 		{usageAsk{file: "testdata/nowhere.yaml"}, "no such file"},
 	} {

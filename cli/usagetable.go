@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,8 +14,8 @@ import (
 )
 
 // printUsage prints the table.
-func printUsage(out io.Writer, points []usagePoint, by string, query url.Values) error {
-	lines, times := usageLines(points, by)
+func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Values) error {
+	lines, times := usageLines(points, ask.by)
 	if len(lines) == 0 {
 		_, err := fmt.Fprintln(out, "Nothing was counted in this time. `rgate usage --since 30d` looks further back.")
 		return err
@@ -33,20 +34,53 @@ func printUsage(out io.Writer, points []usagePoint, by string, query url.Values)
 			*total.windows[i] += *n
 		}
 	}
-	table := [][]string{{strings.ToUpper(by), "INGRESS", "EGRESS", "SHARE", "PER " + strings.ToUpper(query.Get("step"))}}
-	if direction := query.Get("type"); direction != "" {
-		table[0][4] += " (" + direction + ")"
+	step := strings.ToUpper(query.Get("step"))
+	if days := (len(times) + mostColumns - 1) / mostColumns; days > 1 && ask.fold {
+		step = strconv.Itoa(days) + "D"
+		for _, line := range append(lines, &total) {
+			line.windows = folded(line.windows, days)
+		}
 	}
+	head := []string{strings.ToUpper(ask.by)}
+	if ask.direction == "" {
+		head = append(head, "INGRESS", "EGRESS")
+	} else {
+		head = append(head, strings.ToUpper(ask.direction))
+	}
+	table := [][]string{append(head, "SHARE", "PER "+step)}
 	for _, line := range append(lines, &total) {
-		table = append(table, []string{
-			line.shownName(), humanBytes(line.ingress), humanBytes(line.egress), share(line.sum(), total.sum()), sparkline(line.windows),
-		})
+		cells := []string{line.shownName()}
+		if ask.direction != "egress" {
+			cells = append(cells, humanBytes(line.ingress))
+		}
+		if ask.direction != "ingress" {
+			cells = append(cells, humanBytes(line.egress))
+		}
+		table = append(table, append(cells, share(line.sum(), total.sum()), sparkline(line.windows)))
 	}
 	from, _ := strconv.ParseInt(query.Get("from"), 10, 64) // it was made here
 	if _, err := fmt.Fprintf(out, "Since %s\n\n", time.Unix(from, 0).Local().Format("2006-01-02 15:04 MST")); err != nil {
 		return err
 	}
 	return printTable(out, table)
+}
+
+// folded adds up so many windows at a time; the last one has not ended yet.
+func folded(windows []*int64, n int) (all []*int64) {
+	for some := range slices.Chunk(windows, n) {
+		var sum *int64
+		for _, one := range some {
+			switch {
+			case one == nil:
+			case sum == nil:
+				sum = new(*one)
+			default:
+				*sum += *one
+			}
+		}
+		all = append(all, sum)
+	}
+	return all
 }
 
 func (l *usageLine) shownName() string {

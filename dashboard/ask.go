@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/policy"
 )
 
 // ask is what somebody wants to see.
@@ -19,15 +20,25 @@ type ask struct {
 // usual is the reach of a page that none is asked of.
 const usual = "1h"
 
+var params = []string{"range", "gateway", "service", "route", "refresh"}
+
 // parseAsk reads the query of an address. Its error says what would be right.
 func parseAsk(raw string) (a ask, err error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return a, fmt.Errorf("reading the query: %w", err)
 	}
-	name := values.Get("range")
-	if name == "" {
-		name = usual
+	for name, given := range values {
+		switch {
+		case !slices.Contains(params, name):
+			return a, fmt.Errorf("reading the query: there is no parameter %q%s; use %s", name, policy.Suggest(name, params), strings.Join(params, ", "))
+		case len(given) > 1:
+			return a, fmt.Errorf("reading %s: it is given %d times; give it once", name, len(given))
+		}
+	}
+	name := usual
+	if values.Has("range") {
+		name = values.Get("range")
 	}
 	i := slices.IndexFunc(reaches, func(r reach) bool { return r.name == name })
 	if i < 0 {
@@ -39,7 +50,12 @@ func parseAsk(raw string) (a ask, err error) {
 	}
 	a.reach = reaches[i]
 	a.gateway, a.service, a.route = values.Get("gateway"), values.Get("service"), values.Get("route")
-	a.still = values.Get("refresh") == "off"
+	switch text := values.Get("refresh"); {
+	case text == "off":
+		a.still = true
+	case text != "on" && values.Has("refresh"):
+		return a, fmt.Errorf("reading refresh: it is on or off, not %q", text)
+	}
 	return a, nil
 }
 

@@ -9,10 +9,10 @@ func TestQueriesAreRead(t *testing.T) {
 	for raw, want := range map[string]string{
 		"":                               "?range=1h",
 		"range=30d":                      "?range=30d",
-		"range=":                         "?range=1h",
 		"service=a&route=%2Fb&gateway=g": "?gateway=g&range=1h&route=%2Fb&service=a",
 		"range=5m&refresh=off":           "?range=5m&refresh=off",
-		"refresh=on&unknown=1":           "?range=1h",
+		"refresh=on":                     "?range=1h",
+		"service=":                       "?range=1h",
 		"service=%3Cscript%3E&range=24h": "?range=24h&service=%3Cscript%3E",
 	} {
 		a, err := parseAsk(raw)
@@ -25,8 +25,13 @@ func TestQueriesAreRead(t *testing.T) {
 		}
 	}
 	for raw, want := range map[string]string{
-		"range=2h": `reading range: there is none of "2h"; use 5m, 1h, 6h, 24h, 7d, 30d`,
-		"range=%z": `reading the query: invalid URL escape "%z"`,
+		"range=2h":          `reading range: there is none of "2h"; use 5m, 1h, 6h, 24h, 7d, 30d`,
+		"range=":            `reading range: there is none of ""; use 5m, 1h, 6h, 24h, 7d, 30d`,
+		"range=5m&range=1h": `reading range: it is given 2 times; give it once`,
+		"foo=1":             `reading the query: there is no parameter "foo"; use range, gateway, service, route, refresh`,
+		"rnge=1h":           `reading the query: there is no parameter "rnge" (did you mean "range"?); use range, gateway, service, route, refresh`,
+		"refresh=maybe":     `reading refresh: it is on or off, not "maybe"`,
+		"range=%z":          `reading the query: invalid URL escape "%z"`,
 	} {
 		if _, err := parseAsk(raw); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v, want %s", raw, err, want)

@@ -67,6 +67,9 @@ func (g *Gateway) Check() error {
 	if err := g.checkEndpoints(); err != nil {
 		return err
 	}
+	if err := g.checkAccount(); err != nil {
+		return err
+	}
 	if err := g.checkEndpointPaths(); err != nil {
 		return err
 	}

@@ -29,6 +29,34 @@ func nameOfRaw(raw json.RawMessage) string {
 	return handler.Handler
 }
 
+// checkAccount makes sure that no account is turned off that something needs.
+func (g *Gateway) checkAccount() error {
+	off, need, name := "", "", ""
+	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
+		is := nameOfRaw(raw)
+		if isOff := isOffRaw(raw); is == accountant && isOff {
+			off = at
+		} else if need == "" && !isOff && slices.Contains(needAccounts, is) {
+			need, name = at, strings.TrimPrefix(is, policy.Prefix)
+		}
+	})
+	if off == "" || need == "" {
+		return nil
+	}
+	problem := problemf(need, "%s needs the account of bandwidth, which is turned off: turn bandwidth on, or take %s out", name, name)
+	problem.Other = off
+	return problem
+}
+
+// isOffRaw reports whether a handler in JSON is turned off.
+func isOffRaw(raw json.RawMessage) bool {
+	var handler struct {
+		Disabled bool `json:"disabled"`
+	}
+	_ = json.Unmarshal(raw, &handler) // its own type has more to say about that
+	return handler.Disabled
+}
+
 // checkEndpoints makes sure that endpoints stand on the gateway, each of them once.
 func (g *Gateway) checkEndpoints() (err error) {
 	places := make(map[string]string)

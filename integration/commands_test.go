@@ -28,6 +28,12 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
+	for _, args := range [][]string{{"usage", "extra"}, {"reload", "extra"}, {"test-mail", "extra"}} {
+		want := fmt.Sprintf("unknown command \"extra\" for \"rgate %s\"", args[0])
+		if done := rgate(t, nil, args...); done.code == 0 || !strings.Contains(done.stderr, want) {
+			t.Errorf("%v: got %d and %q, want %s", args, done.code, done.stderr, want)
+		}
+	}
 	if done := rgate(t, nil, "--prot", "8080"); done.code == 0 || !strings.Contains(done.stderr, "--prot") {
 		t.Errorf("an unknown flag: got %d and %q, want an error that names it", done.code, done.stderr)
 	}

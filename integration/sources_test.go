@@ -184,6 +184,14 @@ func TestSourceOptionsAreChecked(t *testing.T) {
 	}
 }
 
+func TestSourcesNeedWhatTheirPlaceholdersStandFor(t *testing.T) {
+	t.Parallel()
+	out := validate(t, `bandwidth: {sources: [{name: a, url: "http://a/", basic_auth: {username: x, password: "{env.RGATE_TEST_UNSET}"}}]}`+"\n")
+	if out.code == 0 || !strings.Contains(out.stderr, "source a: basic_auth.password has a placeholder that is unknown or empty") {
+		t.Errorf("got %+v", out)
+	}
+}
+
 // validate has rgate judge a configuration.
 func validate(t *testing.T, config string) outcome {
 	file := t.TempDir() + "/rgate.yaml"

@@ -87,7 +87,8 @@ func (c *Config) Start(ctx caddy.Context, name string) (*Handle, error) {
 		return nil, errors.Join(err, releaseRecorder(name))
 	}
 
-	h := &Handle{name: name, rec: rec}
+	h := &Handle{name: name, rec: rec, counted: counted{ctx.GetMetricsRegistry(), name}}
+	h.counted.begin()
 	if !c.Disabled {
 		h.path = c.Path
 		if h.path == "" {

@@ -13,6 +13,7 @@ type Handle struct {
 	path     string // empty if the page is off
 	rec      *Recorder
 	reporter *reporter
+	counted  counted
 
 	mu    sync.Mutex
 	held  []*Series   // guarded by mu
@@ -78,6 +79,7 @@ func (h *Handle) Close() error {
 		return nil
 	}
 	h.close.Do(func() {
+		h.counted.end()
 		h.err = h.reporter.stop()
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -1,0 +1,86 @@
+package bandwidth
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// Outside of a gateway, nothing puts statistics, account and quotas together but
+// their name: a part that is missing would be noticed when it is too late.
+
+// checkCounted makes sure that somebody counts what the account is to be of.
+func (m *Meter) checkCounted(ctx caddy.Context) error {
+	if m.Gateway == policy.Standing(ctx).Gateway || len(m.Sources) > 0 || stats.Counts(ctx, m.Gateway) {
+		return nil
+	}
+	found, known := policy.Ahead(ctx, func(handler map[string]any) bool {
+		switch handler["handler"] {
+		case "rgate_stats":
+			return textOr(handler["name"], stats.DefaultName) == m.Gateway
+		case "rgate":
+			return textOr(handler["name"], "rgate") == m.Gateway
+		}
+		return false
+	})
+	if found || !known {
+		return nil
+	}
+	return policy.Optionf("gateway", "nothing counts bytes under the name %q, so that none would be in the account: "+
+		"add rgate_stats before it, or set gateway to the name of what counts", m.Gateway)
+}
+
+// checkKept makes sure that somebody keeps the account that a quota is judged by.
+func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
+	config := any(ctx.GetMetricsRegistry())
+	if policy.Standing(ctx).Gateway != "" || running.Newest(func(m *Meter) bool { return m.Gateway == gateway && m.config == config }) != nil {
+		return nil
+	}
+	found, known := policy.Ahead(ctx, func(handler map[string]any) bool {
+		switch off, _ := handler["disabled"].(bool); handler["handler"] {
+		case "rgate_bandwidth":
+			return !off && textOr(handler["gateway"], stats.DefaultName) == gateway
+		case "rgate":
+			return textOr(handler["name"], "rgate") == gateway && keepsAccount(handler)
+		}
+		return false
+	})
+	if found || !known {
+		return nil
+	}
+	return policy.Optionf("gateway", "no account is kept of the bytes that are counted under the name %q, so that the quota would never be used up: "+
+		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of what counts", gateway)
+}
+
+// keepsAccount reports whether a gateway has a handler that keeps an account, or needs
+// one, so that it is kept.
+func keepsAccount(gateway map[string]any) bool {
+	var look func(value any) bool
+	look = func(value any) bool {
+		switch value := value.(type) {
+		case []any:
+			return slices.ContainsFunc(value, look)
+		case map[string]any:
+			switch value["handler"] {
+			case "rgate_bandwidth", "rgate_quota", "rgate_notify", "rgate_dashboard":
+				return true
+			}
+			for _, one := range value {
+				if look(one) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return look(gateway)
+}
+
+func textOr(value any, usual string) string {
+	text, _ := value.(string)
+	return cmp.Or(text, usual)
+}

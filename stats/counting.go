@@ -1,0 +1,40 @@
+package stats
+
+import (
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// counting is how many handles each configuration has under each name.
+var counting = struct {
+	sync.Mutex
+	handles map[counted]int
+}{handles: make(map[counted]int)}
+
+type counted struct {
+	config any // its registry of metrics, which no other has
+	name   string
+}
+
+// Counts reports whether a handler that the configuration has set up already counts
+// under a name.
+func Counts(ctx caddy.Context, name string) bool {
+	counting.Lock()
+	defer counting.Unlock()
+	return counting.handles[counted{ctx.GetMetricsRegistry(), name}] > 0
+}
+
+func (c counted) begin() {
+	counting.Lock()
+	defer counting.Unlock()
+	counting.handles[c]++
+}
+
+func (c counted) end() {
+	counting.Lock()
+	defer counting.Unlock()
+	if counting.handles[c]--; counting.handles[c] == 0 {
+		delete(counting.handles, c)
+	}
+}
