@@ -25,6 +25,7 @@ import (
 // TestDocumentation runs every snippet of every page.
 func TestDocumentation(t *testing.T) {
 	t.Setenv("STAGE", "production") // for the placeholder {env.STAGE}
+	t.Setenv("TRAEFIK_PASSWORD", "secret")
 	for _, page := range pages(t) {
 		t.Run(filepath.Base(page), func(t *testing.T) {
 			snippets := snippetsOf(t, page)

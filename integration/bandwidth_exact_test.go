@@ -1,0 +1,156 @@
+package integration
+
+import (
+	"database/sql"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// converse sends messages through a tunnel, and reads twice of each.
+func (c *meterCount) converse(t testing.TB, g *gateway, messages int) {
+	conn := c.open(t, g)
+	defer conn.Close()
+	for range messages {
+		message := make([]byte, 1+rand.IntN(20_000))
+		_, err := conn.Write(message)
+		must(t, "sending a message", err)
+		_, err = io.CopyN(io.Discard, conn.reader, int64(2*len(message)))
+		must(t, "reading two", err)
+		c.out.Add(int64(len(message)))
+		c.in.Add(int64(2 * len(message)))
+	}
+}
+
+// abort sends a part of an upload and leaves when some of it has arrived, by FIN or by
+// RST. How much of it comes through, nobody can know but the gateway.
+func (b *meterBackend) abort(t testing.TB, g *gateway, reset bool) {
+	part := 70_000 + rand.IntN(200_000)
+	conn := g.uploading(t, "/cut/upload?n=1", part, "Content-Length: 1000000\r\n\r\n")
+	b.aborted.out.Add(int64(part))
+	select {
+	case <-b.begun:
+	case <-time.After(patience):
+		t.Error("nothing of an upload arrived")
+	}
+	if reset {
+		must(t, "leaving by RST", conn.(*net.TCPConn).SetLinger(0))
+	}
+	must(t, "leaving", conn.Close())
+}
+
+// TestBandwidthIsWhatBothSidesCount: the bodies of 10,000 requests of every kind, by
+// HTTP/1.1 and HTTP/2, of tunnels, and of uploads that were cut.
+func TestBandwidthIsWhatBothSidesCount(t *testing.T) {
+	b := startMeterBackend(t)
+	g := meterGateway(t, b)
+	var client meterCount
+	h2 := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(h2.CloseIdleConnections)
+
+	var workers sync.WaitGroup
+	for worker := range 8 {
+		workers.Go(func() {
+			with := g.client
+			if worker%2 == 1 {
+				with = &http.Client{Transport: h2}
+			}
+			for range 10_000 / 8 {
+				client.mixed(t, g, with)
+			}
+		})
+	}
+	for range 20 {
+		client.cut(t, g, b)
+		client.converse(t, g, 10)
+		b.abort(t, g, false)
+		b.abort(t, g, true)
+	}
+	workers.Wait()
+	g.agree(t, &client, &b.meterCount)
+
+	refused := g.get(t, "/elsewhere")
+	eventually(t, "the default response is counted", func() bool {
+		_, egress := g.bodies(t, "_none")
+		return egress == int64(len(refused.body))
+	})
+	eventually(t, "everything has ended", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
+	ingress, egress := g.bodies(t, "cut")
+	if least, most := b.aborted.in.Load(), b.aborted.out.Load(); ingress < least || ingress > most || least == 0 {
+		t.Errorf("of aborted uploads, %d are in; the backend has %d, and the clients sent %d", ingress, least, most)
+	}
+	want := map[string][2]int64{"web": {client.out.Load(), client.in.Load()}, "cut": {ingress, egress}, "_none": {0, int64(len(refused.body))}}
+	meterViewsAgree(t, g, want)
+	t.Logf("%d in, %d out, and about %g and %g of headers", client.out.Load(), client.in.Load(),
+		g.metric(t, "rgate_bandwidth_header_bytes_total", "direction", "ingress"), g.metric(t, "rgate_bandwidth_header_bytes_total", "direction", "egress"))
+}
+
+// meterViewsAgree makes sure that the page and the account in SQL have the bodies of each
+// backend, in and out.
+func meterViewsAgree(t *testing.T, g *gateway, want map[string][2]int64) {
+	t.Helper()
+	page := g.stats(t, "?by=bandwidth&by=route&by=backend&window=1h")
+	of := func(one figures) [2]int64 {
+		return [2]int64{int64(one.Bandwidth.IngressBody), int64(one.Bandwidth.EgressBody)}
+	}
+	var all [2]int64
+	for backend, route := range map[string]string{"web": "/web", "cut": "/cut", "_none": "_default"} {
+		if got := of(page.ByBackend[backend]); got != want[backend] {
+			t.Errorf("the page has %d of backend %s, want %d", got, backend, want[backend])
+		}
+		if got := of(page.ByRoute[route]); got != want[backend] {
+			t.Errorf("the page has %d of route %s, want %d", got, route, want[backend])
+		}
+		all[0], all[1] = all[0]+want[backend][0], all[1]+want[backend][1]
+	}
+	if got := [2]int64{int64(page.Bandwidth.IngressBody), int64(page.Bandwidth.EgressBody)}; got != all {
+		t.Errorf("the page has %d of all, want %d", got, all)
+	}
+	if page.ByBackend["_none"].Bandwidth.EgressHeader == 0 {
+		t.Error("the page has no header of what went nowhere")
+	}
+	if plain := g.get(t, "/stats").body; strings.Contains(plain, "bandwidth") {
+		t.Errorf("the page says %s without having been asked for bytes", plain)
+	}
+	var written map[string][2]int64
+	defer func() {
+		if t.Failed() {
+			t.Logf("the account has %v, want %v", written, want)
+		}
+	}()
+	eventually(t, "the account has what the metrics have", func() bool {
+		written = serviceAccounts(filepath.Join(filepath.Dir(g.file), "bandwidth.db"))
+		return maps.Equal(written, want)
+	})
+}
+
+// serviceAccounts is what the account in an SQLite has of each service now, in and out.
+func serviceAccounts(file string) map[string][2]int64 {
+	all := make(map[string][2]int64)
+	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return all
+	}
+	defer db.Close()
+	rows, err := db.Query("SELECT service, SUM(ingress), SUM(egress) FROM bandwidth_minute GROUP BY service")
+	if err != nil { // it may not be there yet
+		return all
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var service string
+		var sums [2]int64
+		if rows.Scan(&service, &sums[0], &sums[1]) == nil {
+			all[service] = sums
+		}
+	}
+	return all
+}
