@@ -53,6 +53,8 @@ func init() {
 // configure gives the command its flags and subcommands.
 func configure(cmd *cobra.Command) {
 	cmd.Args = noArgs
+	cobra.AddTemplateFunc("asTyped", asTyped)
+	cmd.SetUsageTemplate(strings.NewReplacer("{{.UseLine}}", "{{asTyped .UseLine}}", "{{.CommandPath}}", "{{asTyped .CommandPath}}").Replace(cmd.UsageTemplate()))
 	file := configFlagOf(cmd)
 	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, over the file's (default 8080)")
 	cmd.RunE = plainly(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
@@ -97,11 +99,17 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	path := cmd.CommandPath()
-	if caddy.CustomBinaryName == commandName {
-		path = strings.TrimPrefix(path, commandName+" ")
-	}
+	path := asTyped(cmd.CommandPath())
 	return fmt.Errorf("unknown command %q for %q: it takes flags only, see `%s --help`", args[0], path, path)
+}
+
+// asTyped is the path of a command as people type it: the stand-alone binary is named
+// like the command that it runs.
+func asTyped(path string) string {
+	if caddy.CustomBinaryName != commandName {
+		return path
+	}
+	return strings.Replace(path, commandName+" "+commandName, commandName, 1)
 }
 
 func configFlagOf(cmd *cobra.Command) *string {

@@ -28,6 +28,9 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
+	if done := rgate(t, nil, "hash-key", "--help"); done.code != 0 || !strings.Contains(done.stdout, "  rgate hash-key [") {
+		t.Errorf("the help of a command: got %d and %s", done.code, done.stdout)
+	}
 	for _, args := range [][]string{{"usage", "extra"}, {"reload", "extra"}, {"test-mail", "extra"}} {
 		want := fmt.Sprintf("unknown command \"extra\" for \"rgate %s\"", args[0])
 		if done := rgate(t, nil, args...); done.code == 0 || !strings.Contains(done.stderr, want) {

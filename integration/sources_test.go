@@ -121,9 +121,7 @@ func TestSources(t *testing.T) {
 	if strings.Contains(text, "secret") {
 		t.Errorf("a password is told: %s", text)
 	}
-	if got := g.metric(t, "rgate_bandwidth_source_up"); got != 2 {
-		t.Errorf("the metric says that %g sources are up", got)
-	}
+	eventually(t, "the metric says that both are up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 2 })
 }
 
 // Bytes that are counted while rgate is away are there when it is back.
