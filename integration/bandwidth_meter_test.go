@@ -186,7 +186,7 @@ func (g *gateway) counts(t testing.TB, client *meterCount) {
 // exchange sends a request and counts the bodies; size is that of the request's.
 func (c *meterCount) exchange(t testing.TB, client *http.Client, request *http.Request, size int) {
 	response, err := client.Do(request)
-	if c.reloading && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)) {
+	if c.reloading && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)) {
 		return // before any of it was read
 	}
 	if err != nil {

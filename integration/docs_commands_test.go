@@ -101,7 +101,8 @@ func checkFlags(t *testing.T, standAlone bool, words []string) error {
 		command = append([]string{"rgate"}, command...)
 	}
 	help, err := helpOf(t, strings.Join(command, " "))
-	if err != nil || !strings.Contains(help, "\n  rgate "+strings.Join(command, " ")+" ") {
+	typed := strings.Replace("rgate "+strings.Join(command, " "), "rgate rgate", "rgate", 1)
+	if err != nil || !strings.Contains(help, "\n  "+typed+" ") {
 		return fmt.Errorf("there is no command %s", strings.Join(command, " "))
 	}
 	for _, flag := range flags {

@@ -32,7 +32,7 @@ backends:
     port: 8081
     lb_policy: round_robin
     retries: 1
-    timeouts: {dial: 1s, first_byte: 250ms}
+    timeouts: {dial: 1s, first_byte: 1s}
   - name: orders
     match_labels: {app_name: $APP, env: production}
     port: 8080
@@ -52,7 +52,7 @@ backends:
 			retries 1
 			timeouts {
 				dial 1s
-				first_byte 250ms
+				first_byte 1s
 			}
 		}
 		backend orders {
@@ -90,7 +90,7 @@ backends:
 					"port": 8081,
 					"lb_policy": {"policy": "round_robin"},
 					"retries": 1,
-					"timeouts": {"dial": "1s", "first_byte": "250ms"}
+					"timeouts": {"dial": "1s", "first_byte": "1s"}
 				},
 				{
 					"name": "orders",
