@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/network"
 )
@@ -203,7 +202,7 @@ func TestClientThatLeavesIs499(t *testing.T) {
 // An upload that breaks off is its client's doing, not the backend's.
 func TestUploadThatBreaksOffIs499(t *testing.T) {
 	t.Parallel()
-	startContainer(t, spec{})
+	web := startContainer(t, spec{})
 	g := startGateway(t, oneBackend)
 	g.await(t, "web", 1)
 	const times = 10
@@ -212,11 +211,12 @@ func TestUploadThatBreaksOffIs499(t *testing.T) {
 		must(t, "connecting", err)
 		_, err = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n%5000d", n)
 		must(t, "sending a part", err)
-		time.Sleep(50 * time.Millisecond)
+		eventually(t, "the part is at the backend", func() bool { return web.counts(t).InFlight == 1 })
 		if n%2 == 0 {
 			must(t, "asking for a reset", conn.(*net.TCPConn).SetLinger(0))
 		}
 		must(t, "leaving", conn.Close())
+		eventually(t, "the backend is left too", func() bool { return web.counts(t).InFlight == 0 })
 	}
 	eventually(t, "all are counted", func() bool { return g.stats(t, "").Requests.Error == times })
 	if got := g.metric(t, "rgate_requests_total", "code", "499"); got != times {
