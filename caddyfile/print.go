@@ -171,6 +171,7 @@ func (p *printer) gateway(g *gateway.Gateway) {
 	if g.TrustIdentity {
 		p.line("trust_identity", "trust_identity")
 	}
+	p.list("legacy", "legacy", g.Legacy)
 	for i, backend := range g.Backends {
 		at := element("backends", i)
 		p.block(at, "backend", []string{backend.Name}, func() { p.backend(at, backend) })

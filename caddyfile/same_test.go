@@ -29,6 +29,7 @@ operations:
           hash_cache: {}
 default_response: {body: "not # here", status_code: 403}
 trust_identity: true
+legacy: [handlers_before_authentication]
 handle:
   - handler: headers
     response: {set: {X-Served-By: [rgate]}, deferred: true}
@@ -123,6 +124,7 @@ backends:
 		}
 		default_response "not # here" 403
 		trust_identity
+		legacy handlers_before_authentication
 		header >X-Served-By rgate
 		@old path /api/payment/old*
 
@@ -226,6 +228,7 @@ backends:
 				"hash": {"algorithm": "bcrypt"}, "hash_cache": {}}}}]},
 		"default_response": {"body": "not # here", "status_code": 403},
 		"trust_identity": true,
+		"legacy": ["handlers_before_authentication"],
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
 		"routes": [
 			{

@@ -42,6 +42,7 @@ func init() {
 //	        status <status>
 //	    }
 //	    trust_identity
+//	    legacy <behaviour...>
 //
 //	    backend <name> {
 //	        # the containers ...
@@ -116,7 +117,7 @@ func init() {
 // these before those of a route, and these before the ones that are around a
 // backend's proxy.
 //
-// docker, match_labels, dial, methods, hosts, headers and query may be repeated.
+// docker, legacy, match_labels, dial, methods, hosts, headers and query may be repeated.
 func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
 	p.Next() // consume the directive's name
@@ -170,6 +171,8 @@ func (p *parser) parse() error {
 			err = p.defaultResponse()
 		case "trust_identity":
 			err = p.flag("trust_identity", &p.gateway.TrustIdentity)
+		case "legacy":
+			err = p.list("legacy", &p.gateway.Legacy)
 		case "backend", "route", "group":
 			// They wait until the matchers that they may name are known.
 			blocks = append(blocks, p.NextSegment())
@@ -180,7 +183,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "legacy", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err

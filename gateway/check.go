@@ -78,6 +78,9 @@ func (g *Gateway) Check() error {
 			return problemf(fmt.Sprintf("docker[%d].host", i), "%v", err)
 		}
 	}
+	if err := g.checkLegacy(); err != nil {
+		return err
+	}
 	if d := g.DefaultResponse; d != nil && d.StatusCode != 0 && (d.StatusCode < 200 || d.StatusCode > 599) {
 		return problemf("default_response.status_code",
 			"%d is not a status that a response can end with: use 200 to 599", d.StatusCode)

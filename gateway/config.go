@@ -48,6 +48,10 @@ type Gateway struct {
 	// them, and nobody else can reach this one. Default: false.
 	TrustIdentity bool `json:"trust_identity,omitempty"`
 
+	// Behaviours of an earlier version to restore, by name. Use it to upgrade first and
+	// to adapt the configuration later. Default: none.
+	Legacy []string `json:"legacy,omitempty"`
+
 	// Handlers that run for every route. Policies, whose names begin with `rgate_`,
 	// run in a fixed order, and those of a route or a group win over those out here;
 	// the others run in the order given, before those of groups and routes.

@@ -123,7 +123,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		levels := [][]caddyhttp.MiddlewareHandler{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
-				scope := policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group]})
+				scope := policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group], Legacy: g.Legacy})
 				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw"); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
@@ -149,7 +149,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 
 // scope is the context to set up what stands in one place of the gateway.
 func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
-	return policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: level, Name: name})
+	return policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: level, Name: name, Legacy: g.Legacy})
 }
 
 // routesOf are the names of the routes in each group, those of groups within it too.

@@ -198,7 +198,7 @@ func literal(e ast.Expr) string {
 }
 
 var (
-	tableComment = regexp.MustCompile(`^<!-- (options|subdirectives|labels|metrics|yaml)(?:: ([\w.]+))? -->$`)
+	tableComment = regexp.MustCompile(`^<!-- (options|subdirectives|labels|metrics|yaml|legacy)(?:: ([\w.]+))? -->$`)
 	tableRow     = regexp.MustCompile("^\\| `([^` ]+)[^`]*`")
 )
 
@@ -234,6 +234,13 @@ func TestReferenceTables(t *testing.T) {
 				want = metricNames(t)
 			case "yaml":
 				want = fileKeys(t, m[2])
+			case "legacy":
+				for name, sentence := range rgateway.LegacyBehaviours() {
+					want = append(want, name)
+					if row := fmt.Sprintf("| `%s` | %s |", name, sentence); !slices.Contains(lines, row) {
+						t.Errorf("%s: the table lacks the row %s", at, row)
+					}
+				}
 			}
 			got, err := tableAt(lines[i+1:])
 			if err != nil {
@@ -258,6 +265,7 @@ func neededTables() []string {
 	needed := []string{
 		"README.md <!-- labels -->", "docker-labels.md <!-- labels -->",
 		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
+		"yaml.md <!-- legacy -->",
 	}
 	for name := range optionsOf { // on any page
 		needed = append(needed, "<!-- options: "+name+" -->")

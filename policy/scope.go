@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -17,7 +18,14 @@ type Standpoint struct {
 
 	// The names of the routes that are in the group.
 	Routes []string
+
+	// The behaviours of an earlier version that the gateway restores.
+	Legacy []string
 }
+
+// Restores reports whether the gateway around restores a behaviour of an earlier
+// version.
+func (at Standpoint) Restores(behaviour string) bool { return slices.Contains(at.Legacy, behaviour) }
 
 // WithStandpoint returns a context in which policies are to be provisioned that stand
 // in one place.

@@ -1,0 +1,48 @@
+package gateway
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// Names of behaviours that the option legacy restores. A policy asks for one with
+// policy.Standpoint.Restores.
+const (
+	legacyHandlersFirst = "handlers_before_authentication"
+)
+
+// legacyBehaviours are the behaviours of earlier versions that the option legacy
+// restores: name → what it restores. docs/yaml.md has the same table.
+var legacyBehaviours = map[string]string{
+	legacyHandlersFirst: "Handlers of `handle` run where the list has them, before the authentication that stands further back or on an inner level.",
+}
+
+// LegacyBehaviours returns the names that the option legacy takes, each with one
+// sentence on what it restores.
+func LegacyBehaviours() map[string]string { return maps.Clone(legacyBehaviours) }
+
+// checkLegacy reports the first unknown or repeated name of the option legacy.
+func (g *Gateway) checkLegacy() error {
+	known := slices.Sorted(maps.Keys(legacyBehaviours))
+	for i, name := range g.Legacy {
+		at := fmt.Sprintf("legacy[%d]", i)
+		if _, ok := legacyBehaviours[name]; !ok {
+			remedy := policy.Suggest(name, known)
+			if remedy == "" {
+				remedy = ": use " + strings.Join(known, ", ")
+			}
+			return problemf(at, "unknown legacy behaviour %q%s", name, remedy)
+		}
+		if slices.Contains(g.Legacy[:i], name) {
+			return problemf(at, "legacy behaviour %q is given twice: remove one of the two", name)
+		}
+	}
+	return nil
+}
+
+// restores reports whether the option legacy names a behaviour.
+func (g *Gateway) restores(name string) bool { return slices.Contains(g.Legacy, name) }
