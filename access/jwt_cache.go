@@ -16,9 +16,11 @@ func digestOf(token string) tokenDigest {
 
 // tokenCache remembers tokens that were found good, up to a number of them. It is
 // a set-associative table: a token has its place in one row, and the columns are
-// looked through. Nobody waits for anybody.
+// looked through. Nobody waits for anybody. The table is allocated with the first token,
+// so that routes without requests take no memory for it.
 type tokenCache struct {
-	slots []atomic.Pointer[verified]
+	rows  int
+	table atomic.Pointer[[]atomic.Pointer[verified]]
 }
 
 const cacheColumns = 8
@@ -29,14 +31,17 @@ func newTokenCache(size int) *tokenCache {
 	if size <= 0 {
 		return nil
 	}
-	rows := (size + cacheColumns - 1) / cacheColumns
-	return &tokenCache{make([]atomic.Pointer[verified], rows*cacheColumns)}
+	return &tokenCache{rows: (size + cacheColumns - 1) / cacheColumns}
 }
 
+// row returns the row of a token; nil if there is no table yet.
 func (c *tokenCache) row(token *tokenDigest) []atomic.Pointer[verified] {
-	rows := uint64(len(c.slots) / cacheColumns)
-	at := binary.LittleEndian.Uint64(token[:]) % rows * cacheColumns
-	return c.slots[at : at+cacheColumns]
+	table := c.table.Load()
+	if table == nil {
+		return nil
+	}
+	at := binary.LittleEndian.Uint64(token[:]) % uint64(c.rows) * cacheColumns
+	return (*table)[at : at+cacheColumns]
 }
 
 // get returns what is known of a token, if these keys verified it. Whether it is
@@ -61,6 +66,11 @@ func (c *tokenCache) put(added *verified, now int64) {
 		return
 	}
 	row := c.row(&added.token)
+	if row == nil {
+		table := make([]atomic.Pointer[verified], c.rows*cacheColumns)
+		c.table.CompareAndSwap(nil, &table) // else another request was faster
+		row = c.row(&added.token)
+	}
 	place := &row[added.token[len(added.token)-1]%cacheColumns]
 	for i := range row {
 		v := row[i].Load()

@@ -7,12 +7,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/policy"
@@ -61,10 +59,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if g.Stats == nil {
 		g.Stats = new(stats.Config)
 	}
-	// An outage would otherwise write a line for every request.
-	g.logger = ctx.Logger().WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, 5, 1000)
-	}))
+	g.logger = policy.Sampled(ctx.Logger())
 
 	var err error
 	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {
@@ -140,7 +135,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	}
 	for name := range backends {
 		if !used[name] {
-			g.logger.Warn("no route leads to this backend", zap.String("backend", name))
+			ctx.Logger().Warn("no route leads to this backend", zap.String("backend", name))
 		}
 	}
 	g.router = newRouter(routes)

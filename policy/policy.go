@@ -8,12 +8,9 @@
 package policy
 
 import (
-	"time"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // Prefix is what the names of all policies' handlers and directives begin with.
@@ -76,14 +73,12 @@ func (b *Base) Off() bool { return b.Disabled }
 // gateway.
 func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
-	// Whoever sends wrong requests shall not fill the log.
-	b.logger = ctx.Logger().WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, 5, 1000)
-	}))
+	b.logger = Sampled(ctx.Logger())
 	return registerRefusals(ctx)
 }
 
-// Logger is the policy's logger. Of equal messages, it writes a few per second.
+// Logger is the policy's logger for what requests bring about. Of equal messages, all
+// policies together write a few per second.
 func (b *Base) Logger() *zap.Logger { return b.logger }
 
 // Module is a policy, as Directive and the gateway see it.

@@ -17,7 +17,7 @@ type flights struct {
 	limit int64 // of what is kept of a body
 
 	mu    sync.Mutex
-	byURL [1024]*flight        // chains of those with the same end of their hash. Guarded by mu.
+	byURL [256]*flight         // chains of those with the same end of their hash. Guarded by mu.
 	count int                  // of them all. Guarded by mu.
 	apart map[uint64]time.Time // the hashes of what cannot be shared, and until when. Guarded by mu.
 }

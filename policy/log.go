@@ -1,0 +1,44 @@
+package policy
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Sampled returns a logger that writes a few of equal messages per second, so that a
+// misbehaving client or an outage cannot flood the log. All such loggers of the process
+// count together: the counters of one sampler take 448 KiB. Messages of a configuration
+// that is being provisioned are written once each and must not be sampled.
+func Sampled(logger *zap.Logger) *zap.Logger {
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return sampledCore{core} }))
+}
+
+// sampler decides which entries are written.
+var sampler = zapcore.NewSamplerWithOptions(admitting{zapcore.NewNopCore()}, time.Second, 5, 1000)
+
+// admitting is the core behind the sampler: it marks the entries that reach it.
+type admitting struct{ zapcore.Core }
+
+var admitted = new(zapcore.CheckedEntry)
+
+func (admitting) Enabled(zapcore.Level) bool { return true }
+
+func (admitting) Check(zapcore.Entry, *zapcore.CheckedEntry) *zapcore.CheckedEntry { return admitted }
+
+// sampledCore is a core that writes what the sampler admits.
+type sampledCore struct{ zapcore.Core }
+
+// With implements zapcore.Core.
+func (c sampledCore) With(fields []zapcore.Field) zapcore.Core {
+	return sampledCore{c.Core.With(fields)}
+}
+
+// Check implements zapcore.Core.
+func (c sampledCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if !c.Enabled(entry.Level) || sampler.Check(entry, nil) != admitted {
+		return checked
+	}
+	return c.Core.Check(entry, checked)
+}
