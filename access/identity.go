@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,7 +23,7 @@ import (
 //	{http.auth.user.id}             the user, else the consumer
 //	{http.auth.user.consumer}       the consumer
 //	{http.auth.user.scopes}         scopes, with spaces between them
-//	{http.auth.user.roles}          roles, likewise
+//	{http.auth.user.roles}          roles, likewise, without those that have spaces in them
 //	{http.auth.user.claims.NAME}    a claim of a token; dots lead into objects, and
 //	                                objects and lists are written in JSON
 type identity struct {
@@ -123,7 +124,7 @@ func (who *identity) placeholder(key string) (any, bool) {
 	case "scopes":
 		return strings.Join(who.scopes, " "), true
 	case "roles":
-		return strings.Join(who.roles, " "), true
+		return strings.Join(slices.DeleteFunc(slices.Clone(who.roles), hasSpace), " "), true
 	}
 	if claim, ok := strings.CutPrefix(name, "claims."); ok {
 		value, _ := claimAt(who.claims, claim)
@@ -131,6 +132,9 @@ func (who *identity) placeholder(key string) (any, bool) {
 	}
 	return nil, false
 }
+
+// hasSpace reports whether a role would be several among others with spaces between them.
+func hasSpace(role string) bool { return strings.ContainsFunc(role, unicode.IsSpace) }
 
 // asText makes JSON of what has no text of its own.
 func asText(claim any) any {

@@ -52,6 +52,7 @@ func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	if err := p.Check(); err != nil {
 		return err
 	}
+	p.warn(ctx)
 	p.verifier, err = newVerifier(&p.JWTOptions)
 	return err
 }

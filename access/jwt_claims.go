@@ -22,6 +22,8 @@ type tokenRules struct {
 	leeway     time.Duration
 
 	userClaim, scopeClaim, rolesClaim string // paths of claims; scopeClaim may be empty
+
+	rolesSeparator string // at which a text is split into roles; empty for one role
 }
 
 // verified is a token that was found good. It never changes.
@@ -170,14 +172,30 @@ func (rules *tokenRules) identity(who *identity) error {
 			scope = who.claims["scp"]
 		}
 	}
-	for _, one := range words(scope) {
+	for _, one := range scopesIn(scope) {
 		if isScopeToken(one) {
 			who.scopes = append(who.scopes, one)
 		}
 	}
 	roles, _ := claimAt(who.claims, rules.rolesClaim)
-	who.roles = words(roles)
+	who.roles = rules.rolesIn(roles)
 	return nil
+}
+
+// rolesIn returns the roles of a claim. A text is one role, for roles may have spaces in
+// them, unless the rules name what separates several.
+func (rules *tokenRules) rolesIn(claim any) []string {
+	text, ok := claim.(string)
+	if !ok || rules.rolesSeparator == "" {
+		return texts(claim)
+	}
+	var roles []string
+	for role := range strings.SplitSeq(text, rules.rolesSeparator) {
+		if role = strings.TrimSpace(role); role != "" {
+			roles = append(roles, role)
+		}
+	}
+	return roles
 }
 
 // texts returns a claim that is a text, or a list of them. What else there is in
@@ -198,9 +216,9 @@ func texts(claim any) []string {
 	return nil
 }
 
-// words returns a claim that is a list of texts, or one text with spaces between
-// what it lists.
-func words(claim any) []string {
+// scopesIn returns the scopes of a claim: a list of texts, or one text with spaces between
+// the scopes (RFC 8693, section 4.2), which have none in them.
+func scopesIn(claim any) []string {
 	if text, ok := claim.(string); ok {
 		return strings.Fields(text)
 	}

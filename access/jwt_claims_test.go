@@ -85,8 +85,12 @@ func TestIdentityOfClaims(t *testing.T) {
 		rules                       tokenRules
 	}{
 		{`{"sub":"a","scope":"x y","roles":["r"]}`, "a", "x,y", "r", tokenRules{}},
-		{`{"sub":7,"scp":["x","y z","","q\"q","y"],"roles":"r s"}`, "7", "x,y", "r,s", tokenRules{}},
+		{`{"sub":7,"scp":["x","y z","","q\"q","y"],"roles":"r s"}`, "7", "x,y", "r s", tokenRules{}},
 		{`{"sub":true,"scp":"x y","roles":{"r":1}}`, "", "x,y", "", tokenRules{}},
+		{`{"sub":"a","roles":"Read Only Admin"}`, "a", "", "Read Only Admin", tokenRules{}},
+		{`{"sub":"a","roles":" r  s "}`, "a", "", "r,s", tokenRules{rolesSeparator: " "}},
+		{`{"sub":"a","roles":"r; Site Owner ;;s"}`, "a", "", "r,Site Owner,s", tokenRules{rolesSeparator: ";"}},
+		{`{"sub":"a","roles":["r;s","t"]}`, "a", "", "r;s,t", tokenRules{rolesSeparator: ";"}},
 		{`{"scope":"","scp":"y"}`, "", "", "", tokenRules{}},
 		{`{"scope":null,"roles":null}`, "", "", "", tokenRules{}},
 		{`{"https://x.example/user":"a","b":{"c":"d e"},"b.r":["f"]}`, "a", "d,e", "f",

@@ -76,8 +76,13 @@ type JWTOptions struct {
 	// `scope`, or if there is none, `scp`.
 	ScopeClaim string `json:"scope_claim,omitempty"`
 
-	// The claim with the roles, likewise. Default: `roles`.
+	// The claim with the roles: a list, or text that is one role. It is short for `claim`
+	// in `roles`. Default: `roles`.
 	RolesClaim string `json:"roles_claim,omitempty"`
+
+	// Where the roles are, and whether a text is split into several. Default: the claim
+	// `roles`; a text is one role.
+	Roles *JWTRoles `json:"roles,omitempty"`
 
 	// Whether a request without a token may pass. One with a wrong token may not.
 	// Default: false.
@@ -92,6 +97,18 @@ type JWTOptions struct {
 
 	// What clients are told that the token is for. Default: `rgate`.
 	Realm string `json:"realm,omitempty"`
+}
+
+// JWTRoles are where a token has its roles.
+type JWTRoles struct {
+	// The claim with the roles: a list, or text that is one role unless `split` is set.
+	// Dots lead into objects. Default: `roles`.
+	Claim string `json:"claim,omitempty" caddyfile:"arg"`
+
+	// The separator at which a text is split into roles, such as a space or a comma.
+	// Spaces around a role are dropped, and so are empty ones. Default: empty, a text is
+	// one role, such as `Read Only Admin`.
+	Split *string `json:"split,omitempty"`
 }
 
 const (
@@ -302,6 +319,9 @@ func (o *JWTOptions) checkPlaces() *policy.OptionError {
 }
 
 func (o *JWTOptions) checkRest() *policy.OptionError {
+	if o.Roles != nil && o.Roles.Claim != "" && o.RolesClaim != "" {
+		return policy.Optionf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
+	}
 	if i := slices.Index(o.Audience, ""); i >= 0 {
 		return policy.Optionf(fmt.Sprintf("audience[%d]", i), "an audience is empty: give its name, or none for any")
 	}
@@ -347,7 +367,9 @@ func (o *JWTOptions) resolved() (*JWTOptions, error) {
 		return nil, wrong
 	}
 	r.UserClaim = cmp.Or(o.UserClaim, "sub")
-	r.RolesClaim = cmp.Or(o.RolesClaim, "roles")
+	roles := cmp.Or(o.Roles, new(JWTRoles))
+	r.Roles = &JWTRoles{Claim: cmp.Or(roles.Claim, o.RolesClaim, "roles"), Split: cmp.Or(roles.Split, new(string))}
+	r.RolesClaim = ""
 	r.Realm = cmp.Or(o.Realm, "rgate")
 	r.CacheSize = cmp.Or(o.CacheSize, defaultCacheSize)
 	return &r, r.check(func(string) bool { return false })

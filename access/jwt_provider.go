@@ -35,6 +35,7 @@ func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
 	if err := p.Check(); err != nil {
 		return err
 	}
+	p.warn(ctx)
 	p.verifier, err = newVerifier(&p.JWTOptions)
 	return err
 }

@@ -317,7 +317,7 @@ func TestJWTIdentity(t *testing.T) {
 		}
 		repl := passed.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 		for placeholder, want := range map[string]string{
-			"id": "bob", "scopes": "a d", "roles": "admin Site Owner", "consumer": "",
+			"id": "bob", "scopes": "a d", "roles": "admin", "consumer": "",
 			"claims.sub": "alice", "claims.user.id": "12345678901234567", "claims.exp": strconv.FormatInt(expires, 10),
 			"claims.user": `{"id":12345678901234567,"name":"bob"}`, "claims.nothing": "",
 		} {

@@ -36,7 +36,8 @@ func newVerifier(options *JWTOptions) (*verifier, error) {
 	v := &verifier{
 		rules: tokenRules{
 			issuer: o.Issuer, audience: o.Audience, leeway: defaultLeeway,
-			userClaim: o.UserClaim, scopeClaim: o.ScopeClaim, rolesClaim: o.RolesClaim,
+			userClaim: o.UserClaim, scopeClaim: o.ScopeClaim,
+			rolesClaim: o.Roles.Claim, rolesSeparator: *o.Roles.Split,
 		},
 		places:   []tokenPlace{{inHeader, authorization}},
 		optional: o.Optional,

@@ -44,6 +44,8 @@ type state struct {
 	// The gateway's policies that requests without a route pass, too.
 	always []composed
 
+	warnings warnings // of the configuration, while it is provisioned
+
 	unpublish func() // what was published about the gateway
 	logger    *zap.Logger
 }
@@ -110,6 +112,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
 	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
+	g.warnings = make(warnings)
 	g.always = alwaysIn(common)
 	var routes []*Route
 	all := g.allRoutes()
@@ -138,6 +141,8 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 			ctx.Logger().Warn("no route leads to this backend", zap.String("backend", name))
 		}
 	}
+	g.warnings.log(ctx.Logger())
+	g.warnings = nil
 	g.router = newRouter(routes)
 	return nil
 }
@@ -185,6 +190,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 		if err := backends[s.backend].limit(ctx, rt.limits); err != nil {
 			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
 		}
+		g.warnings.collect(rt.name, compose(append(levels[:len(levels):len(levels)], backends[s.backend].around)...))
 		handler := answerFailures(g.logger, rt.way(levels, backends[s.backend]))
 		if announced != nil {
 			handler = announcing(announced, handler)

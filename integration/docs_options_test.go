@@ -56,6 +56,7 @@ var optionsOf = map[string]reflect.Type{
 	"access.Limit":              reflect.TypeFor[access.Limit](),
 	"access.Throttle":           reflect.TypeFor[access.Throttle](),
 	"access.JWT":                reflect.TypeFor[access.JWT](),
+	"access.JWTRoles":           reflect.TypeFor[access.JWTRoles](),
 	"bandwidth.Quota":           reflect.TypeFor[bandwidth.Quota](),
 	"bandwidth.QuotaConsumer":   reflect.TypeFor[bandwidth.QuotaConsumer](),
 	"bandwidth.Notify":          reflect.TypeFor[bandwidth.Notify](),
