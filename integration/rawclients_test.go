@@ -270,8 +270,14 @@ func (g *allVersions) rawH2(t testing.TB, withTLS bool) *h2Conn {
 	}
 	must(t, "dialing the gateway", err)
 	t.Cleanup(func() { _ = conn.Close() })
+	return speakH2(t, conn)
+}
+
+// speakH2 begins HTTP/2 on a connection.
+func speakH2(t testing.TB, conn net.Conn) *h2Conn {
+	t.Helper()
 	must(t, "setting a deadline", conn.SetDeadline(time.Now().Add(3*patience)))
-	_, err = io.WriteString(conn, http2.ClientPreface)
+	_, err := io.WriteString(conn, http2.ClientPreface)
 	must(t, "sending the preface", err)
 	c := &h2Conn{framer: http2.NewFramer(conn, conn), events: make(map[uint32][]rawEvent)}
 	c.encoder = hpack.NewEncoder(&c.encoded)
@@ -387,6 +393,12 @@ func (g *allVersions) rawH3(t testing.TB) *h3Conn {
 	defer cancel()
 	conn, err := quic.DialAddr(ctx, g.tlsAddress(), clientTLS("h3"), nil)
 	must(t, "dialing the gateway", err)
+	return speakH3(t, conn)
+}
+
+// speakH3 begins HTTP/3 on a connection, which the end of the test closes.
+func speakH3(t testing.TB, conn *quic.Conn) *h3Conn {
+	t.Helper()
 	t.Cleanup(func() { _ = conn.CloseWithError(0x100, "") }) // H3_NO_ERROR
 	control, err := conn.OpenUniStream()
 	must(t, "opening the control stream", err)
