@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/entry"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -55,6 +56,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.Check(); err != nil {
 		return err
 	}
+	entry.Mount(ctx)
 	if g.Name == "" {
 		g.Name = defaultName
 	}

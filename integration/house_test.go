@@ -32,11 +32,12 @@ var allowedImports = map[string][]string{
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker", "demo/promise"},
 	"dockerupstreams": {},
-	"gateway":         {"dockerupstreams", "policy", "stats"},
+	"gateway":         {"dockerupstreams", "internal/entry", "policy", "stats"},
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},
-	"policy":             {},
-	"stats":              {},
+	"internal/entry":     {},
+	"policy":             {"internal/entry"},
+	"stats":              {"internal/entry"},
 	"traffic":            {"policy", "traffic/httpcache"},
 	"traffic/httpcache":  {},
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // Ahead looks among the handlers of an HTTP configuration that are still to be
@@ -17,7 +19,14 @@ func Ahead(ctx caddy.Context, is func(handler map[string]any) bool) (found, know
 	if at < 0 {
 		return false, false
 	}
-	for _, module := range modules[at:] { // what is within a handler has left its parent's JSON once it is loaded
+	var ahead []any
+	for _, module := range modules[at:] {
+		ahead = append(ahead, module)
+	}
+	for _, server := range modules[at].(*caddyhttp.App).Servers {
+		ahead = append(ahead, entry.Routes(server))
+	}
+	for _, module := range ahead { // what is within a handler has left its parent's JSON once it is loaded
 		encoded, err := json.Marshal(module)
 		if err != nil {
 			return false, false

@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // Prefix is what the names of all policies' handlers and directives begin with.
@@ -73,6 +75,7 @@ func (b *Base) Off() bool { return b.Disabled }
 // gateway.
 func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
+	entry.Mount(ctx)
 	b.logger = Sampled(ctx.Logger())
 	return registerRefusals(ctx)
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 func init() {
@@ -48,6 +50,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision begins to record.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
+	entry.Mount(ctx)
 	if h.Name == "" {
 		h.Name = DefaultName
 	}

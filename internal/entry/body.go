@@ -1,0 +1,209 @@
+package entry
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/http/httpguts"
+)
+
+// What is read of a body that no handler has read to its end.
+const (
+	// A connection is kept if this much or less was left, as net/http does.
+	mostForReuse = 256 << 10
+
+	// Of more, this much is read, so that a client that reads nothing before it has
+	// sent everything still reads the response.
+	mostDrained = 16 << 20
+
+	// How long to wait for more of it, and for all of it.
+	drainPause = time.Second
+	drainTime  = 5 * time.Second
+)
+
+// requestBody is the body of an HTTP/1 request, between the server and all handlers.
+//
+// No handler closes the server's own body. Closed before its end, net/http takes it for
+// read, and what is left on the connection for the next request: Caddy hides the body's
+// type from it (caddyhttp.IdleTimeoutReader), and with the type its state. For the same
+// reason net/http does not know that a client waits for 100 Continue. So net/http is told
+// to leave the body alone (full duplex), which also keeps it from taking bytes away from a
+// transport that still sends them, and finish decides what becomes of the connection.
+type requestBody struct {
+	source     io.ReadCloser
+	controller *http.ResponseController
+	length     int64 // -1: unknown
+	expects100 bool
+	ctx        context.Context
+
+	begun    atomic.Bool  // some handler has read
+	read     atomic.Int64 // bytes
+	ended    atomic.Bool  // it was read to its end
+	failure  atomic.Pointer[error]
+	closed   atomic.Bool
+	hijacked atomic.Bool
+}
+
+// guard puts a requestBody in the place of a request's body, unless it is one. It
+// returns nil if the request does not come from a connection of net/http's server.
+func guard(w http.ResponseWriter, r *http.Request) *requestBody {
+	if body, ok := r.Body.(*requestBody); ok {
+		return body
+	}
+	body := &requestBody{
+		source:     r.Body,
+		controller: http.NewResponseController(w),
+		length:     r.ContentLength,
+		expects100: httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
+		ctx:        r.Context(),
+	}
+	if r.Body == nil || body.controller.EnableFullDuplex() != nil {
+		return nil
+	}
+	r.Body = body
+	return body
+}
+
+// Read implements io.Reader.
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.begun.Store(true)
+	n, err := b.source.Read(p)
+	b.read.Add(int64(n))
+	if err == io.EOF {
+		b.ended.Store(true)
+	} else if err != nil {
+		b.failure.Store(&err)
+	}
+	return n, err
+}
+
+// Close makes reads fail. The server closes its own body.
+func (b *requestBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// finish leaves the connection in a state in which no byte of the body can be taken for
+// another request: at its end, or about to be closed. It is called when no handler reads
+// the body any more; a transport may still try. It returns the error for the client.
+func (b *requestBody) finish(w http.ResponseWriter, err error) error {
+	b.closed.Store(true)
+	if b.ended.Load() || b.hijacked.Load() {
+		return err
+	}
+	if failure := b.failure.Load(); failure != nil {
+		closeConnection(w)
+		if err != nil && isMalformed(*failure) {
+			return caddyhttp.Error(http.StatusBadRequest, *failure)
+		}
+		return err
+	}
+	if b.expects100 && !b.begun.Load() {
+		// The client holds it back: there is nothing to wait for.
+		closeConnection(w)
+		_ = b.controller.SetReadDeadline(time.Unix(1, 0))
+		return err
+	}
+	if b.drain() {
+		_ = b.controller.SetReadDeadline(time.Time{})
+		return err
+	}
+	closeConnection(w)
+	// That long, net/http goes on to read when the response has been sent.
+	_ = b.controller.SetReadDeadline(time.Now().Add(drainPause))
+	return err
+}
+
+// drain reads what is left and reports whether that was so little that the connection can
+// be kept.
+func (b *requestBody) drain() bool {
+	if b.length-b.read.Load() > mostDrained {
+		return false
+	}
+	rest := &pacedReader{reader: b.source, controller: b.controller, until: time.Now().Add(drainTime)}
+	// The reader of Caddy's would hold on to a timeout, and keep net/http from reading on.
+	if reader, _ := caddyhttp.IdleTimeoutsFromContext(b.ctx); reader != nil {
+		rest.reader = reader.ReadCloser
+	}
+	n, err := io.CopyN(io.Discard, rest, mostDrained)
+	return err == io.EOF && n <= mostForReuse
+}
+
+// pacedReader is a reader of a connection that neither pauses for long nor takes long.
+type pacedReader struct {
+	reader     io.Reader
+	controller *http.ResponseController
+	until      time.Time
+}
+
+// Read implements io.Reader.
+func (r *pacedReader) Read(p []byte) (int, error) {
+	deadline := time.Now().Add(drainPause)
+	if deadline.After(r.until) {
+		deadline = r.until
+	}
+	if err := r.controller.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	return r.reader.Read(p)
+}
+
+// closeConnection makes the server of an HTTP/1 request close its connection after the
+// response, and wait between its own end and that of the connection, so that the client
+// can read the response although it has not sent everything. Only a reader of net/http's
+// own can ask for that.
+func closeConnection(w http.ResponseWriter) {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = wrapper.Unwrap()
+	}
+	var tooMuch [1]byte
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(tooMuch[:])
+}
+
+// isMalformed reports whether an error of an HTTP/1 body means that the client has sent
+// what is no body, rather than too slowly, too much, or nothing any more.
+func isMalformed(err error) bool {
+	var network net.Error
+	var errno syscall.Errno
+	var tooLarge *http.MaxBytesError
+	return !errors.As(err, &network) && !errors.As(err, &errno) && !errors.As(err, &tooLarge) &&
+		!errors.Is(err, http.ErrBodyReadAfterClose) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) &&
+		!errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.Canceled) &&
+		!strings.HasPrefix(err.Error(), "tls: ") && !strings.Contains(err.Error(), "EOF")
+}
+
+// watch returns a writer that notices when a handler takes over the connection.
+func (b *requestBody) watch(w http.ResponseWriter) http.ResponseWriter {
+	return &hijackWatcher{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, b}
+}
+
+type hijackWatcher struct {
+	caddyhttp.ResponseWriterWrapper
+	body *requestBody
+}
+
+// Hijack implements http.Hijacker.
+func (w *hijackWatcher) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.body.hijacked.Store(true)
+	}
+	return conn, buffered, err
+}
