@@ -18,7 +18,8 @@ const (
 // legacyBehaviours are the behaviours of earlier versions that the option legacy
 // restores: name → what it restores. docs/yaml.md has the same table.
 var legacyBehaviours = map[string]string{
-	legacyHandlersFirst: "Handlers of `handle` run where the list has them, before the authentication that stands further back or on an inner level.",
+	legacyHandlersFirst:         "Handlers of `handle` run where the list has them, before the authentication that stands further back or on an inner level.",
+	policy.LegacyUnreadableJSON: "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
 }
 
 // LegacyBehaviours returns the names that the option legacy takes, each with one

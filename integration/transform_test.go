@@ -282,7 +282,8 @@ func TestTransformAnswers(t *testing.T) {
 	for target, want := range map[string]answer{
 		"/gzip":    {status: 502, body: "Bad Gateway\n"},
 		"/endless": {status: 502, body: "Bad Gateway\n"},
-		"/broken":  {status: 200, body: `{"a":`},
+		"/broken":  {status: 502, body: "Bad Gateway\n"},
+		"/cut":     {status: 502, body: "Bad Gateway\n"},
 		"/text":    {status: 200, body: `plain "text"`},
 		"/early":   {status: 200, body: `{"version":2}`},
 		"/down":    {status: 503, body: "Service Unavailable\n"},
@@ -293,9 +294,6 @@ func TestTransformAnswers(t *testing.T) {
 	}
 	if got := g.ask(t, "GET", "/plain/gzip", "", "Accept-Encoding", "gzip"); got.header.Get("Content-Encoding") != "gzip" {
 		t.Errorf("where it is off: got %v", got.header)
-	}
-	if _, err := do(g.client, g.request(t, "GET", "/cut", "")); err == nil {
-		t.Error("half an answer is taken for a whole one")
 	}
 	output := g.output.String()
 	for _, logged := range []string{"the answer is larger than max_body", "the answer is compressed", "is called JSON and is none"} {

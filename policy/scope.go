@@ -9,6 +9,11 @@ import (
 
 type scopeKey struct{}
 
+// Names of behaviours of an earlier version that policies restore.
+const (
+	LegacyUnreadableJSON = "unreadable_json"
+)
+
 // Standpoint is where in a configuration a policy stands. It is the same at every
 // reload, and empty outside of a gateway.
 type Standpoint struct {

@@ -84,7 +84,7 @@ func (o *RequestBodyEdits) check() *policy.OptionError {
 	if err := o.BodyEdits.check("request.body"); err != nil || o.Template == "" {
 		return err
 	}
-	if len(o.Delete)+len(o.Rename)+len(o.Move)+len(o.Set) > 0 {
+	if !o.BodyEdits.empty() {
 		return policy.Optionf("request.body.template", "template makes the whole body and excludes delete, rename, move and set: put their results into it")
 	}
 	if _, err := o.compileTemplate(); err != nil {
@@ -109,6 +109,9 @@ func (o *TransformResponse) check() *policy.OptionError {
 		if to := o.Status[from]; to < 200 || to > 599 || to == http.StatusNotModified || to == http.StatusPartialContent {
 			return policy.Optionf("response.status."+from, "%d cannot take the place of another status: use one from 200 to 599 other than 206 and 304", to)
 		}
+	}
+	if o.Strict != nil && o.Body.empty() {
+		return policy.Optionf("response.strict", "strict requires body: set body or remove strict")
 	}
 	return o.Body.check("response.body")
 }
@@ -240,6 +243,11 @@ func (o *BodyEdits) checkRename(at string) *policy.OptionError {
 		ends[path.String()] = append(path[:len(path)-1:len(path)-1], jsonStep{name: o.Rename[from]}).String()
 	}
 	return checkRenaming(at, ends, func(path string) string { return path })
+}
+
+// empty reports whether nothing is changed.
+func (o *BodyEdits) empty() bool {
+	return len(o.Delete)+len(o.Rename)+len(o.Move)+len(o.Set) == 0
 }
 
 func validJSON(text string) bool { return json.Valid([]byte(text)) }

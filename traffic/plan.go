@@ -77,11 +77,13 @@ type responsePlan struct {
 	status   map[int]int // a class is known by its first digit
 	body     bodyPlan
 	envelope bool
+	strict   bool
 }
 
 func (o *TransformResponse) plan() *responsePlan {
 	p := &responsePlan{
 		headers: o.Headers.plan(http.CanonicalHeaderKey), body: o.Body.plan(), envelope: o.Envelope,
+		strict: o.Strict != nil && *o.Strict,
 		status: make(map[int]int, len(o.Status)),
 	}
 	for from, to := range o.Status {
@@ -192,6 +194,20 @@ func (p *fieldPlan) editHeader(header http.Header, values []string) {
 	}
 }
 
+// strip removes all fields that are deleted, renamed or set. It is for parts of a response
+// in which they have no other value: informational headers and trailers.
+func (p *fieldPlan) strip(header http.Header, prefix string) {
+	for _, name := range p.delete {
+		delete(header, prefix+name)
+	}
+	for _, r := range p.rename {
+		delete(header, prefix+r.from)
+	}
+	for _, field := range p.set {
+		delete(header, prefix+field.name)
+	}
+}
+
 // editQuery changes a query. The values are those of the plan.
 func (p *fieldPlan) editQuery(raw string, values []string) string {
 	params := parseQuery(raw)
@@ -255,6 +271,9 @@ func (p *bodyPlan) empty() bool {
 	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.move) == 0 && len(p.set) == 0
 }
 
+// errNotMoved says that a value that was to be moved is still where it was.
+var errNotMoved = errors.New("the body has no place to move a value to")
+
 // edit changes a valid JSON text. An error tells that some change had no place in it;
 // all others were made.
 func (p *bodyPlan) edit(text string, repl *caddy.Replacer) (edited string, err error) {
@@ -264,18 +283,19 @@ func (p *bodyPlan) edit(text string, repl *caddy.Replacer) (edited string, err e
 	for _, r := range p.rename {
 		text = renameJSON(text, r.path, r.name)
 	}
-	keep := func(changed string, failed error) {
-		if failed != nil {
-			err = failed
-		} else {
+	for _, m := range p.move {
+		if changed, failed := moveJSON(text, m.from, m.to); failed == nil {
 			text = changed
+		} else {
+			err = errNotMoved
 		}
 	}
-	for _, m := range p.move {
-		keep(moveJSON(text, m.from, m.to))
-	}
 	for _, s := range p.set {
-		keep(setJSON(text, s.path, s.value.in(repl)))
+		if changed, failed := setJSON(text, s.path, s.value.in(repl)); failed == nil {
+			text = changed
+		} else if err == nil {
+			err = failed
+		}
 	}
 	return text, err
 }

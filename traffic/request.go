@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -118,17 +119,52 @@ func hasBody(r *http.Request) bool {
 	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
-// isJSON reports whether a message says that its body is one JSON value.
+// isJSON reports whether a message claims that its body is one JSON value. Of several
+// types, some receivers believe the first and others the last.
 func isJSON(header http.Header) bool {
-	for _, field := range header["Content-Type"] {
-		switch media := mediaType(field); {
-		case media == "application/json", media == "text/json":
+	return hasMediaType(header, func(media string) bool {
+		switch media {
+		case "application/json", "application/x-json", "text/json", "text/x-json":
 			return true
-		case strings.HasSuffix(media, "+json"):
-			return media != "application/stream+json" // many values, without an end
+		case "application/stream+json": // many values, without an end
+			return false
+		}
+		return strings.HasSuffix(media, "+json")
+	})
+}
+
+// isJSONStream reports whether a message claims that its body has JSON in it that comes
+// value by value.
+func isJSONStream(header http.Header) bool {
+	return hasMediaType(header, func(media string) bool {
+		switch media {
+		case "application/stream+json", "text/event-stream", "application/json-seq",
+			"application/ndjson", "application/x-ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines",
+			"application/x-jsonlines", "application/json-lines", "application/jsonstream", "application/x-json-stream":
+			return true
+		}
+		return strings.HasSuffix(media, "+json-seq")
+	})
+}
+
+// hasMediaType reports whether one of the content types of a message is such.
+func hasMediaType(header http.Header, is func(media string) bool) bool {
+	for _, field := range header["Content-Type"] {
+		for one := range strings.SplitSeq(field, ",") {
+			if is(mediaType(one)) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// readJSON returns the text of a JSON body, without the byte order mark that some senders
+// put before it. Texts that are not UTF-8 are none (RFC 8259, section 8.1): receivers read
+// them in different ways.
+func readJSON(body []byte) (text string, ok bool) {
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+	return string(body), utf8.Valid(body) && json.Valid(body)
 }
 
 // mediaType is the content type of a field, without parameters.
@@ -179,10 +215,12 @@ func (x *exchange) readBody(w http.ResponseWriter, r *http.Request) (body string
 		return "", http.StatusBadRequest, err
 	case n > limit:
 		return "", http.StatusRequestEntityTooLarge, errRequestTooLarge
-	case !json.Valid(buf.Bytes()):
+	}
+	text, ok := readJSON(buf.Bytes())
+	if !ok {
 		return "", http.StatusBadRequest, errRequestInvalid
 	}
-	return buf.String(), 0, nil
+	return text, 0, nil
 }
 
 // setBody gives a request another body.

@@ -3,7 +3,6 @@ package traffic
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -36,21 +35,25 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	}
 	defer ww.release()
 	err := ww.run(r, next)
-	switch {
-	case ww.state == refusing:
+	if err == nil && !ww.hijacked {
+		ww.began()
+		if ww.state == holding {
+			err = ww.sendHeld()
+		}
+	}
+	switch ww.state {
+	case refusing:
 		ww.restoreHeader()
 		return x.refuse(w, r, http.StatusBadGateway, ww.obstacle)
-	case err != nil && ww.state == holding: // nothing was sent, and somebody else answers
+	case holding: // an error: nothing was sent, and another handler responds
 		ww.restoreHeader()
-		return err
-	case err != nil || ww.hijacked:
-		return err
+	case passing: // what is in the header now goes into the trailers
+		x.response.headers.strip(w.Header(), http.TrailerPrefix)
+		if w.Header()["Trailer"] != nil {
+			x.response.headers.strip(w.Header(), "")
+		}
 	}
-	ww.began()
-	if ww.state == holding {
-		return ww.sendHeld()
-	}
-	return nil
+	return err
 }
 
 // responseWriter changes an answer on its way to the client. What is not to have
@@ -79,15 +82,20 @@ const (
 	refusing                    // the body cannot be changed
 )
 
-// run calls the next handler. The proxy aborts when it is told that its answer is
-// refused, of which the client shall notice nothing.
+// run calls the next handler. The proxy aborts when it is told that its response is
+// refused, and when the backend breaks off: the client gets a 502 then.
 func (w *responseWriter) run(r *http.Request, next caddyhttp.Handler) error {
 	defer func() {
-		if w.state != refusing {
+		cutOff := w.state == holding && !w.lenient && r.Context().Err() == nil
+		if w.state != refusing && !cutOff {
 			return
 		}
-		if cause := recover(); cause != nil && cause != http.ErrAbortHandler {
+		cause := recover()
+		if cause != nil && cause != http.ErrAbortHandler {
 			panic(cause)
+		}
+		if cause != nil && cutOff {
+			w.giveUp(errAnswerCut)
 		}
 	}()
 	return next.ServeHTTP(w, r)
@@ -114,6 +122,7 @@ func (w *responseWriter) restoreHeader() {
 // body is held. Informational statuses pass.
 func (w *responseWriter) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols {
+		w.response.headers.strip(w.Header(), "")
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
@@ -122,9 +131,12 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	header := w.Header()
 	w.status = w.response.statusFor(status)
-	whole := hasContent(status) && w.response.changes(header)
+	// Responses of 205 have no body (RFC 9110, section 15.3.6), and some send one.
+	content := hasContent(status) || status == http.StatusResetContent && !w.response.body.empty()
+	whole := content && w.response.changes(header)
 	switch {
-	case hasContent(status) && !hasContent(w.status):
+	case content && !w.head && w.refuses(status, header):
+	case content && !hasContent(w.status):
 		for _, name := range []string{"Content-Length", "Content-Type", "Content-Encoding", "Etag", "Last-Modified", "Trailer"} {
 			delete(header, name)
 		}
@@ -140,6 +152,24 @@ func (w *responseWriter) WriteHeader(status int) {
 		}
 		w.send(passing)
 	}
+}
+
+// refuses reports whether an answer is refused for what its header says, since something
+// that was to be taken away could be in its body.
+func (w *responseWriter) refuses(status int, header http.Header) bool {
+	if w.response.body.empty() || w.lenient {
+		return false
+	}
+	byteRanges := func(media string) bool { return media == "multipart/byteranges" }
+	switch {
+	case isJSON(header) && caddyhttp.IsIncremental(header):
+		w.giveUp(errAnswerIncremental)
+	case status == http.StatusPartialContent && hasMediaType(header, byteRanges):
+		w.giveUp(errAnswerPartial)
+	case w.response.strict && (isJSONStream(header) || header.Get("Content-Type") == "" && header.Get("Content-Length") != "0"):
+		w.giveUp(errAnswerStrict)
+	}
+	return w.state == refusing
 }
 
 // hold begins to hold the body, or refuses the answer if that would be in vain.
@@ -166,7 +196,11 @@ var (
 	errAnswerEncoded  = errors.New("the answer is compressed although this was not asked for: have the backend heed Accept-Encoding, or compress in the gateway (encode) and not there")
 	errAnswerPartial  = errors.New("the answer is a part of something although this was not asked for")
 	errAnswerTooLarge = errors.New("the answer is larger than max_body: raise that, or leave the bodies of this route as they are")
-	errAnswerInvalid  = errors.New("the answer is called JSON and is none")
+	errAnswerInvalid  = errors.New("the response is called JSON and is none")
+	errAnswerCut      = errors.New("the backend broke off the response")
+	errAnswerStrict   = errors.New("the response is a stream of JSON or has no Content-Type, which strict refuses")
+
+	errAnswerIncremental = errors.New("the JSON of the response is to be passed on as it comes (Incremental)")
 )
 
 func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing, obstacle }
@@ -211,7 +245,7 @@ func hasContent(status int) bool {
 // changes reports whether the plan changes the body of an answer with this header.
 func (p *responsePlan) changes(header http.Header) bool {
 	switch {
-	case !p.editsBody() || caddyhttp.IsIncremental(header):
+	case !p.editsBody() || caddyhttp.IsIncremental(header): // if it is JSON, refuses has been asked
 		return false
 	case isJSON(header):
 		return true
@@ -238,6 +272,9 @@ func (w *responseWriter) sendHeld() error {
 		}
 	}
 	body, changed, err := w.changedBody()
+	if w.state == refusing {
+		return nil
+	}
 	if err != nil {
 		if c := w.Logger().Check(zapcore.WarnLevel, "the body of an answer is not changed as configured"); c != nil {
 			c.Write(zap.String("route", w.named("http.rgate.route")), zap.Int("status", w.status), zap.Error(err))
@@ -255,14 +292,22 @@ func (w *responseWriter) sendHeld() error {
 // changedBody makes the body that the client gets of the one that is held. An error
 // is for the log.
 func (w *responseWriter) changedBody() (body string, changed bool, err error) {
-	body = w.held.String()
-	valid := isJSON(w.Header()) && json.Valid(w.held.Bytes())
+	claimed, valid := isJSON(w.Header()), false
+	if claimed {
+		body, valid = readJSON(w.held.Bytes())
+	} else {
+		body = w.held.String()
+	}
 	blank := strings.TrimSpace(body) == ""
 	switch {
 	case valid:
 		body, err = w.response.body.edit(body, w.repl)
-	case isJSON(w.Header()) && !blank:
+	case claimed && !blank:
 		err = errAnswerInvalid
+	}
+	if (err == errAnswerInvalid || err == errNotMoved) && !w.lenient && !w.response.body.empty() {
+		w.giveUp(err)
+		return "", false, err
 	}
 	if !w.response.envelope {
 		return body, valid, err

@@ -53,6 +53,7 @@ type Transform struct {
 
 	request  *requestPlan  // nil: requests stay as they are
 	response *responsePlan // nil: answers stay as they are
+	lenient  bool          // what claims to be JSON and is none passes, as in earlier versions
 }
 
 // TransformRequest is what is changed of requests.
@@ -85,8 +86,14 @@ type TransformResponse struct {
 	// `"5xx": 503`. An exact status comes before its class.
 	Status map[string]int `json:"status,omitempty"`
 
-	// The body, if it is JSON.
+	// The body, if it is JSON. In place of a response that claims to be JSON and cannot be
+	// read comes 502.
 	Body BodyEdits `json:"body,omitzero"`
+
+	// Whether streams of JSON (such as application/x-ndjson, application/json-seq and
+	// text/event-stream) and responses without a type are refused with 502 where `body`
+	// changes responses, in place of passing as they are. Default: false.
+	Strict *bool `json:"strict,omitempty"`
 
 	// Whether a body of JSON or text becomes the `data` of an object with `status`,
 	// `data`, `request_id`, `service` and `processing_time`. Default: false.
@@ -158,7 +165,23 @@ func (t *Transform) Provision(ctx caddy.Context) error {
 		t.MaxBody = defaultMaxBody
 	}
 	t.request, t.response = t.Request.plan(), t.Response.plan()
+	at := policy.Standing(ctx)
+	t.lenient = at.Restores(policy.LegacyUnreadableJSON)
+	if at.Level == "" {
+		for _, warning := range t.Warnings(nil) {
+			ctx.Logger().Warn(warning)
+		}
+	}
 	return nil
+}
+
+// Warnings implements policy.Warner.
+func (t *Transform) Warnings([]caddyhttp.MiddlewareHandler) []string {
+	if t.lenient || t.Response.Strict != nil || t.response == nil || t.response.body.empty() {
+		return nil
+	}
+	return []string{"a response that claims to be JSON and cannot be read is refused with 502 where transform changes its body; it passed before: " +
+		"set strict in response to false to confirm this, or to true to refuse streams of JSON and responses without a type, too"}
 }
 
 // Validate implements caddy.Validator.
@@ -240,5 +263,6 @@ var (
 	_ caddy.Provisioner           = (*Transform)(nil)
 	_ caddy.Validator             = (*Transform)(nil)
 	_ policy.Module               = (*Transform)(nil)
+	_ policy.Warner               = (*Transform)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Transform)(nil)
 )

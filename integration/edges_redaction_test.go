@@ -1,0 +1,176 @@
+package integration
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"unicode/utf16"
+)
+
+// redactionBackend runs a backend whose responses have a secret in them: by path, a status,
+// a Content-Type and a body.
+func redactionBackend(t *testing.T, responses map[string][3]string) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		response := responses[strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/strict"), "/lenient")]
+		header := w.Header()
+		header["Content-Type"] = nil
+		if response[1] != "" {
+			header["Content-Type"] = strings.Split(response[1], "\n")
+		}
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/gzip"), strings.HasSuffix(r.URL.Path, "/br"):
+			header.Set("Content-Encoding", r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:])
+		case strings.HasSuffix(r.URL.Path, "/206"):
+			header.Set("Content-Range", "bytes 0-3/100")
+		case strings.HasSuffix(r.URL.Path, "/cut"):
+			header.Set("Content-Length", "1000")
+		case strings.HasSuffix(r.URL.Path, "/incremental"):
+			header.Set("Incremental", "?1")
+		case strings.HasSuffix(r.URL.Path, "/early"):
+			header.Set("X-Secret", "secret")
+			w.WriteHeader(http.StatusEarlyHints)
+			header.Del("X-Secret")
+		case strings.HasSuffix(r.URL.Path, "/trailers"):
+			header.Set("Trailer", "X-Secret")
+			defer func() {
+				header.Set("X-Secret", "secret")
+				header.Set(http.TrailerPrefix+"X-Token", "secret")
+			}()
+		}
+		status := http.StatusOK
+		_, _ = fmt.Sscan(response[0], &status)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, response[2])
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// A secret that was to be deleted came out when the body could not be read.
+func TestD3NothingComesOutOfABodyThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	var wide strings.Builder
+	wide.WriteString("\xff\xfe")
+	for _, unit := range utf16.Encode([]rune(`{"secret":"secret"}`)) {
+		wide.WriteString(string([]byte{byte(unit), byte(unit >> 8)}))
+	}
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(z, `{"secret":"secret"}`)
+	must(t, "compressing", z.Close())
+	all := map[string][3]string{
+		// To be refused.
+		"/nan":          {"200", json, `{"secret":"secret","a":NaN}`},
+		"/utf16":        {"200", json + "; charset=utf-16", wide.String()},
+		"/utf16bare":    {"200", json, strings.TrimPrefix(wide.String(), "\xff\xfe")},
+		"/two":          {"200", json, `{"a":1}` + "\n" + `{"secret":"secret"}`},
+		"/deep":         {"200", json, `{"secret":"secret","a":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`},
+		"/half":         {"200", json, `{"secret":"secret"`},
+		"/cut":          {"200", json, `{"secret":"secret"}`},
+		"/gzip":         {"200", json, zipped.String()},
+		"/br":           {"200", json, "\x8b\x09\x80secret\x03"},
+		"/large":        {"200", json, `{"secret":"secret","a":"` + strings.Repeat("x", 2<<20) + `"}`},
+		"/latin":        {"200", json, "{\"secret\":\"secret\",\"a\":\"\xe9\"}"},
+		"/overlong":     {"200", json, "{\"s\xc1\xa5cret\":\"secret\"}"},
+		"/comment":      {"200", "application/problem+json", `{"secret":"secret"/**/}`},
+		"/boms":         {"200", json, "\ufeff\ufeff{\"secret\":\"secret\"}"},
+		"/error":        {"500", "application/problem+json; charset=utf-8", `{"secret":'secret'}`},
+		"/206":          {"206", json, `{"secret":"secret"}`},
+		"/ranges/206":   {"206", "multipart/byteranges; boundary=x", "--x\r\nContent-Type: application/json\r\n\r\n{\"secret\":\"secret\"}\r\n--x--\r\n"},
+		"/incremental":  {"200", json, `{"secret":"secret"}`},
+		"/types":        {"200", "text/plain\n" + json, `{"secret":"secret"`},
+		"/combined":     {"200", "text/plain, " + json, `{"secret":"secret"`},
+		"/experimental": {"200", "application/x-json", `{"secret":"secret"`},
+		// To be edited.
+		"/good":     {"200", json, `{"a":1,"secret":"secret"}`},
+		"/bom":      {"200", json, "\ufeff{\"a\":1,\"secret\":\"secret\"}"},
+		"/double":   {"200", json, `{"secret":"secret","a":1,"s\u0065cret":{"secret":1}}`},
+		"/upper":    {"404", "APPLICATION/Vnd.Api+JSON;a=b", `{"a":1,"s\u0065c\u0072et":"secret"}`},
+		"/early":    {"200", json, `{"a":1}`},
+		"/trailers": {"200", "text/plain", "text"},
+		// To pass.
+		"/204": {"204", json, ""}, "/304": {"304", json, ""}, "/blank": {"200", json, ""},
+		"/html": {"200", "text/html", "<secret>"}, "/png": {"200", "image/png", "secret"},
+		"/205": {"205", json, `{"secret":"secret"}`},
+		// To be refused where that is asked for.
+		"/ndjson": {"200", "application/x-ndjson", `{"secret":"secret"}` + "\n"}, "/seq": {"200", "application/json-seq", "\x1e{\"secret\":\"secret\"}\n"},
+		"/events": {"200", "text/event-stream", "data: {\"secret\":\"secret\"}\n\n"}, "/untyped": {"200", "", `{"secret":"secret"}`},
+		"/stream": {"200", "application/stream+json", `{"secret":"secret"}`},
+	}
+	backend := redactionBackend(t, all)
+	const edits = `headers: {delete: [X-Secret], rename: {X-Token: X-Other}}, body: {delete: [secret]}`
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /, backend: b, transform: {response: {`+edits+`}}}
+  - {path_prefix: /strict, backend: b, transform: {response: {`+edits+`, strict: true}}}
+backends: [{name: b, dial: ["`+backend+`"]}]`)
+	site := launch(t, "Caddyfile", "{\n\tadmin localhost:$ADMIN\n}\n:$PORT {\n\trgate_transform {\n\t\tresponse {\n\t\t\tbody {\n\t\t\t\tdelete secret\n\t\t\t}\n\t\t}\n\t}\n\treverse_proxy "+backend+"\n}\n",
+		nil, "run", "--config", "$FILE")
+
+	refused := strings.Fields("/nan /utf16 /utf16bare /two /deep /half /cut /gzip /br /large /latin /overlong /comment /boms /error /206 /ranges/206 /incremental /types /combined /experimental")
+	for _, path := range refused {
+		for what, g := range map[string]*gateway{"gateway": g, "site": site} {
+			got := g.ask(t, "GET", path, "", "Accept-Encoding", "gzip, br", "Range", "bytes=0-5")
+			if got.status != http.StatusBadGateway || strings.Contains(got.body, "secret") {
+				t.Errorf("%s of the %s: got %d and %.80q, want 502 and nothing of the body", path, what, got.status, got.body)
+			}
+		}
+		if got := g.ask(t, "HEAD", path, ""); got.body != "" || got.status == http.StatusBadGateway {
+			t.Errorf("HEAD %s: got %d and %q", path, got.status, got.body)
+		}
+	}
+	for _, path := range strings.Fields("/good /bom /double /upper /early") {
+		if got := g.get(t, path); got.body != `{"a":1}` || got.header["X-Secret"] != nil {
+			t.Errorf("%s: got %q with %v", path, got.body, got.header)
+		}
+	}
+	for path, status := range map[string]int{"/204": 204, "/304": 304, "/blank": 200, "/html": 200, "/png": 200, "/205": 205} {
+		want := all[path][2]
+		if status == 205 {
+			want = "" // RFC 9110, section 15.3.6
+		}
+		if got := g.get(t, "/strict"+path); got.status != status || got.body != want {
+			t.Errorf("%s: got %d and %q", path, got.status, got.body)
+		}
+	}
+	for _, path := range strings.Fields("/ndjson /seq /events /untyped /stream") {
+		if got := g.get(t, path); got.status != 200 || got.body != all[path][2] {
+			t.Errorf("%s: got %d and %q, want what is documented: it passes", path, got.status, got.body)
+		}
+		if got := g.get(t, "/strict"+path); got.status != http.StatusBadGateway || strings.Contains(got.body, "secret") {
+			t.Errorf("%s with strict: got %d and %q", path, got.status, got.body)
+		}
+	}
+	if got := g.get(t, "/trailers"); len(got.trailer["X-Secret"])+len(got.trailer["X-Token"]) > 0 {
+		t.Errorf("the trailers are %v", got.trailer)
+	}
+	if text := g.raw(t, "GET /early HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(text, " 103 ") || strings.Contains(text, "secret") {
+		t.Errorf("with early hints: %q", text)
+	}
+	const warning = "cannot be read is refused with 502"
+	if lines := g.logged(warning); len(lines) != 1 || !strings.Contains(lines[0], `["/"]`) {
+		t.Errorf("the warnings at the start are %q", lines)
+	}
+	if lines := site.logged(warning); len(lines) != 1 {
+		t.Errorf("the warnings of the site are %q", lines)
+	}
+
+	g.load(t, `
+listen: ":`+strings.TrimPrefix(g.address(), "127.0.0.1:")+`"
+admin: localhost:`+fmt.Sprint(g.admin)+`
+legacy: [unreadable_json]
+routes: [{path_prefix: /, backend: b, transform: {response: {`+edits+`}}}]
+backends: [{name: b, dial: ["`+backend+`"]}]`)
+	if got := g.get(t, "/half"); got.status != 200 || got.body != all["/half"][2] {
+		t.Errorf("as in earlier versions: got %d and %q", got.status, got.body)
+	}
+	if lines := g.logged(warning); len(lines) != 1 {
+		t.Errorf("the warnings with legacy are %q", lines)
+	}
+}
