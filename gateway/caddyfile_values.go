@@ -50,18 +50,51 @@ func isHandler(name string) bool {
 	return err == nil
 }
 
-// flatten returns the handlers of a subroute, without the subroute if that makes
-// no difference: no route of it depends on the request or on another route.
-func flatten(subroute *caddyhttp.Subroute) []json.RawMessage {
-	var handlers []json.RawMessage
-	for _, route := range subroute.Routes {
-		if len(route.MatcherSetsRaw) > 0 || route.Group != "" || route.Terminal {
-			return []json.RawMessage{caddyconfig.JSONModuleObject(subroute, "handler", "subroute", nil)}
+// flatten returns the handlers of a subroute. Those that depend on the request or on
+// each other stay in a subroute, but policies for every request stand outside of it,
+// and what may respond in another one than what cannot: each has its own place in the
+// order of the handlers of all levels.
+func flatten(subroute *caddyhttp.Subroute) (handlers []json.RawMessage) {
+	var together caddyhttp.RouteList
+	flush := func() {
+		if slices.ContainsFunc(together, depends) {
+			handlers = append(handlers, caddyconfig.JSONModuleObject(&caddyhttp.Subroute{Routes: together}, "handler", "subroute", nil))
+		} else {
+			for _, route := range together {
+				handlers = append(handlers, route.HandlersRaw...)
+			}
 		}
+		together = nil
+	}
+	var last traits
+	for _, route := range subroute.Routes {
+		var all traits
+		for _, raw := range route.HandlersRaw {
+			all |= traitsIn(caddy.Context{}, raw)
+		}
+		if all &^= prepares; all != last {
+			flush()
+		}
+		last = all
+		if depends(route) || !slices.ContainsFunc(route.HandlersRaw, isPolicy) {
+			together = append(together, route)
+			continue
+		}
+		flush()
 		handlers = append(handlers, route.HandlersRaw...)
 	}
+	flush()
 	return handlers
 }
+
+// depends reports whether a route depends on the request or on other routes.
+func depends(route caddyhttp.Route) bool {
+	return len(route.MatcherSetsRaw) > 0 || route.Group != "" || route.Terminal
+}
+
+// isPolicy reports whether a handler in its JSON form has a place in the order of
+// policies.
+func isPolicy(raw json.RawMessage) bool { return policy.Rank(nameOfRaw(raw)) > 0 }
 
 // explain replaces Caddy's message about an unknown directive by one that knows
 // what else could stand there, at the line where it stands.

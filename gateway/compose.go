@@ -13,8 +13,12 @@ import (
 // A request passes the handlers of several levels: the gateway, the groups around
 // its route, the route, and the backend. Policies have a fixed order, wherever they
 // stand; of two of the same name, the one of the inner level wins and may also turn
-// the outer one off, unless they add up. All other handlers run after the policies of outer levels and
-// after those that stand before them on their own.
+// the outer one off, unless they add up.
+//
+// All other handlers run in the order given, after the policies of outer levels and
+// after those that stand before them on their own. One that may respond runs behind
+// all that decides who is let in, also on inner levels; and what responds in place of
+// the backend runs behind all of them.
 
 // composed is a handler and the level that it comes from.
 type composed struct {
@@ -22,17 +26,45 @@ type composed struct {
 	level, index int
 }
 
+// order is how handlers are put together. The zero value is the order of this version.
+type order struct {
+	handlersFirst bool // those that may respond run where they stand
+	standInsFirst bool // what responds in place of the backend does not wait for other handlers
+}
+
+// free is a handler that is not a policy, on its way to its slot: by how many policies
+// run before it.
+type free struct {
+	composed
+	traits traits
+	slot   int
+}
+
 // compose puts the handlers of several levels, the outermost first, into the order
 // in which they run.
-func compose(levels ...[]caddyhttp.MiddlewareHandler) []composed {
-	if !slices.ContainsFunc(levels, func(level []caddyhttp.MiddlewareHandler) bool { return len(level) > 0 }) {
+func (o order) compose(levels ...[]loaded) []composed {
+	if !slices.ContainsFunc(levels, func(level []loaded) bool { return len(level) > 0 }) {
 		return nil
 	}
 	ranked := rankedOf(levels)
-	free := make([][]composed, len(ranked)+1) // by how many policies run before them
+	others := o.place(freeOf(levels, ranked), ranked)
+	all := make([]composed, 0, len(ranked)+len(others))
+	for i := range len(ranked) + 1 {
+		for len(others) > 0 && others[0].slot <= i {
+			all, others = append(all, others[0].composed), others[1:]
+		}
+		if i < len(ranked) {
+			all = append(all, ranked[i])
+		}
+	}
+	return all
+}
+
+// freeOf returns the handlers that are not policies, in the order given. Their slots
+// are behind the policies of outer levels and those that stand before them.
+func freeOf(levels [][]loaded, ranked []composed) (all []free) {
 	slot := 0
 	for level, handlers := range levels {
-		// Behind all policies of outer levels.
 		for i, p := range ranked {
 			if p.level < level {
 				slot = max(slot, i+1)
@@ -41,24 +73,103 @@ func compose(levels ...[]caddyhttp.MiddlewareHandler) []composed {
 		for index, handler := range handlers {
 			if i := slices.IndexFunc(ranked, func(c composed) bool { return c.level == level && c.index == index }); i >= 0 {
 				slot = max(slot, i+1)
-			} else if rankOf(handler) == 0 {
-				free[slot] = append(free[slot], composed{handler, level, index})
+			} else if rankOf(handler.MiddlewareHandler) == 0 {
+				all = append(all, free{composed{handler.MiddlewareHandler, level, index}, handler.traits, slot})
 			}
 		}
-	}
-	all := free[0]
-	for i, p := range ranked {
-		all = append(append(all, p), free[i+1]...)
 	}
 	return all
 }
 
+// place moves handlers that are not policies to where they are safe.
+func (o order) place(all []free, ranked []composed) []free {
+	if !o.handlersFirst {
+		all = behindAuthentication(all, ranked)
+	}
+	if !o.standInsFirst {
+		all = beforeStandIns(all, ranked)
+	}
+	return all
+}
+
+// behindAuthentication moves handlers that may respond behind what decides who is let
+// in, and behind such a handler those that may rely on how it has changed a request.
+func behindAuthentication(all []free, ranked []composed) []free {
+	gate, last := 0, -1
+	for i, p := range ranked {
+		if policy.Authorizes(handlerName(p.handler)) {
+			gate = i + 1
+		}
+	}
+	for i, f := range all {
+		if f.traits&admits != 0 {
+			last = i
+		}
+	}
+	var moved []free
+	kept, prepared := make([]free, 0, len(all)), false
+	for i, f := range all {
+		if i < last && f.traits&admits == 0 && (f.traits&responds != 0 || prepared) {
+			moved = append(moved, f)
+			prepared = prepared || f.traits&prepares != 0
+			continue
+		}
+		kept = append(kept, f)
+		if i == last {
+			kept = append(kept, moved...)
+		}
+	}
+	slot, least := 0, 0 // of those that respond, and of all others
+	for i := range kept {
+		f := &kept[i]
+		if f.traits&responds != 0 {
+			slot = max(slot, gate, f.slot)
+			f.slot = slot
+		}
+		f.slot = max(f.slot, least)
+		if f.traits&prepares != 0 {
+			least = f.slot
+		}
+	}
+	bySlot(kept)
+	return kept
+}
+
+func bySlot(all []free) {
+	slices.SortStableFunc(all, func(a, b free) int { return cmp.Compare(a.slot, b.slot) })
+}
+
+// beforeStandIns moves handlers before what responds in place of the backend.
+func beforeStandIns(all []free, ranked []composed) []free {
+	isStandIn := func(f free) bool { return f.traits&standsIn != 0 }
+	end := slices.IndexFunc(ranked, func(p composed) bool { return rankOf(p.handler) >= policy.Rank("rgate_fallback") })
+	if end < 0 {
+		end = len(ranked)
+	}
+	if !slices.ContainsFunc(all, isStandIn) && (end == len(ranked) || !policy.StandsIn(handlerName(ranked[end].handler))) {
+		return all
+	}
+	for i := range all {
+		all[i].slot = min(all[i].slot, end)
+	}
+	var last []free
+	all = slices.DeleteFunc(all, func(f free) bool {
+		if isStandIn(f) {
+			f.slot = end
+			last = append(last, f)
+		}
+		return isStandIn(f)
+	})
+	return append(all, last...)
+}
+
 // rankedOf returns the policies that are in force, in the order in which they run.
-func rankedOf(levels [][]caddyhttp.MiddlewareHandler) (ranked []composed) {
+func rankedOf(levels [][]loaded) (ranked []composed) {
 	decided := make(map[string]bool) // by an inner level
 	for level, handlers := range slices.Backward(levels) {
 		var here []string
-		for index, handler := range handlers {
+		for index, one := range handlers {
+			handler := one.MiddlewareHandler
 			name := handlerName(handler)
 			if policy.Rank(name) == 0 || decided[name] {
 				continue
@@ -95,8 +206,8 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 // alwaysIn returns those of the gateway's policies that every answer needs, also one
 // to a request that no route takes: its identifier, what makes browsers careful, and
 // that pages may read it.
-func alwaysIn(gateway []caddyhttp.MiddlewareHandler) []composed {
-	return slices.DeleteFunc(compose(gateway), func(c composed) bool {
+func alwaysIn(gateway []loaded) []composed {
+	return slices.DeleteFunc(order{}.compose(gateway), func(c composed) bool {
 		rank := rankOf(c.handler)
 		return rank == 0 || rank > policy.Rank("rgate_cors")
 	})

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"golang.org/x/crypto/bcrypt"
@@ -31,15 +32,25 @@ func (n *named) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return next.ServeHTTP(w, r)
 }
 
-// levelsOf reads levels, which are separated by bars.
-func levelsOf(text string) (levels [][]caddyhttp.MiddlewareHandler) {
+// levelsOf reads levels, which are separated by bars. What is in a subroute stands in
+// parentheses behind it, with commas between.
+func levelsOf(text string) (levels [][]loaded) {
 	for level := range strings.SplitSeq(text, "|") {
-		var handlers []caddyhttp.MiddlewareHandler
+		var handlers []loaded
 		for word := range strings.FieldsSeq(level) {
 			n := new(named)
 			word, n.off = strings.CutPrefix(word, "-")
+			word, inner, _ := strings.Cut(strings.TrimSuffix(word, ")"), "(")
 			n.name, n.id, _ = strings.Cut(word, "/")
-			handlers = append(handlers, n)
+			options := map[string]any{"handler": n.name}
+			if inner != "" {
+				var routes []any
+				for name := range strings.SplitSeq(inner, ",") {
+					routes = append(routes, map[string]any{"handle": []any{map[string]string{"handler": name}}})
+				}
+				options["routes"] = routes
+			}
+			handlers = append(handlers, loaded{n, traitsIn(caddy.Context{}, caddyconfig.JSON(options, nil))})
 		}
 		levels = append(levels, handlers)
 	}
@@ -47,6 +58,7 @@ func levelsOf(text string) (levels [][]caddyhttp.MiddlewareHandler) {
 }
 
 func TestCompose(t *testing.T) {
+	var now order
 	for _, tc := range []struct{ what, levels, want string }{
 		{"nothing", "||", ""},
 		{"one level keeps its order", "headers rgate_cors rewrite rgate_jwt vars", "headers rgate_cors rewrite rgate_jwt vars"},
@@ -68,15 +80,61 @@ func TestCompose(t *testing.T) {
 		{"even if it turns another one off", "rgate_jwt rgate_rate_limit | rewrite -rgate_rate_limit", "rgate_jwt rewrite"},
 		{"what is out here goes first", "rewrite | rgate_jwt", "rewrite rgate_jwt"},
 		{"and after what stands before it", "rgate_jwt rewrite | rgate_cors rgate_rate_limit", "rgate_cors rgate_jwt rewrite rgate_rate_limit"},
+		{"nothing responds before authentication", "static_response rgate_api_key", "rgate_api_key static_response"},
+		{"nor before that of an inner level", "file_server | | rgate_ip_filter | rgate_require", "rgate_ip_filter rgate_require file_server"},
+		{"nor before that of the backend", "| static_response | rgate_jwt", "rgate_jwt static_response"},
+		{"nor what is in a subroute", "subroute(vars,respond) | rgate_jwt", "rgate_jwt subroute"},
+		{"what never responds keeps its place", "vars map headers request_body tracing log_append rewrite encode subroute(vars) rgate_jwt", "vars map headers request_body tracing log_append rewrite encode subroute rgate_jwt"},
+		{"also behind what may", "static_response | headers rgate_jwt", "headers rgate_jwt static_response"},
+		{"unless that may change the request", "headers/a reverse_proxy headers/b | rgate_jwt", "headers/a rgate_jwt reverse_proxy headers/b"},
+		{"authentication for some requests comes before responses", "static_response vars | subroute(rgate_jwt) | subroute(rgate_api_key,error)", "vars subroute subroute static_response"},
+		{"stored responses come behind all other handlers", "rgate_cache rgate_rate_limit | reverse_proxy/a | reverse_proxy/b", "rgate_rate_limit reverse_proxy/a reverse_proxy/b rgate_cache"},
+		{"also those around the backend", "rgate_fallback rgate_coalesce rgate_transform | | static_response rgate_concurrency", "rgate_transform static_response rgate_fallback rgate_coalesce rgate_concurrency"},
+		{"also those for some requests", "subroute(rgate_cache) rgate_concurrency | static_response | rgate_jwt rgate_transform", "rgate_jwt rgate_transform static_response subroute rgate_concurrency"},
 		{"outer before inner", "rgate_jwt vars/a | vars/b rgate_cors | vars/c", "rgate_cors rgate_jwt vars/a vars/b vars/c"},
 	} {
 		var got []string
-		for _, c := range compose(levelsOf(tc.levels)...) {
+		for _, c := range now.compose(levelsOf(tc.levels)...) {
 			n := c.handler.(*named)
 			got = append(got, strings.TrimSuffix(n.name+"/"+n.id, "/"))
 		}
 		if strings.Join(got, " ") != tc.want {
 			t.Errorf("%s: %s\ngot  %v\nwant %s", tc.what, tc.levels, got, tc.want)
+		}
+	}
+}
+
+// The option legacy restores each of the two orders by itself.
+func TestComposeAsBefore(t *testing.T) {
+	const levels = "static_response rgate_cache | rgate_jwt headers | file_server"
+	for before, want := range map[order]string{
+		{}:                    "rgate_jwt static_response headers file_server rgate_cache",
+		{handlersFirst: true}: "static_response rgate_jwt headers file_server rgate_cache",
+		{standInsFirst: true}: "rgate_jwt static_response rgate_cache headers file_server",
+		{true, true}:          "static_response rgate_jwt rgate_cache headers file_server",
+	} {
+		var got []string
+		for _, c := range before.compose(levelsOf(levels)...) {
+			got = append(got, handlerName(c.handler))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%+v: got %v, want %s", before, got, want)
+		}
+	}
+}
+
+// No order is safe if a cache and authentication cannot be separated.
+func TestTraitsThatExcludeEachOther(t *testing.T) {
+	for levels, safe := range map[string]bool{
+		"subroute(rgate_jwt,rgate_cache)":                                            true,
+		"subroute(rgate_jwt,rgate_cache) | vars rgate_api_key":                       true,
+		"subroute(rgate_jwt,rgate_cache,file_server)":                                true,
+		"subroute(rgate_jwt,rgate_cache) | static_response":                          false,
+		"static_response | subroute(rgate_jwt,rgate_cache)":                          false,
+		"subroute(rgate_jwt,rgate_cache) | subroute(rgate_ip_filter,rgate_fallback)": false,
+	} {
+		if err := checkTraits(levelsOf(levels)); (err == nil) != safe {
+			t.Errorf("%s: %v", levels, err)
 		}
 	}
 }

@@ -54,7 +54,8 @@ type Gateway struct {
 
 	// Handlers that run for every route. Policies, whose names begin with `rgate_`,
 	// run in a fixed order, and those of a route or a group win over those out here;
-	// the others run in the order given, before those of groups and routes.
+	// the others run in the order given, before those of groups and routes. Those that
+	// may respond run behind authentication.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	// Which requests go to which backend. The route that says most about a path

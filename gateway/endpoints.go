@@ -103,12 +103,12 @@ func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 	slices.SortStableFunc(own.HandlersRaw, func(a, b json.RawMessage) int {
 		return cmp.Compare(policy.Rank(nameOfRaw(a)), policy.Rank(nameOfRaw(b)))
 	})
-	handlers, err := loadHandlers(g.scope(ctx, "gateway", ""), &own, "HandlersRaw")
+	handlers, err := loadHandlers(g.scope(ctx, "gateway", ""), &own, "HandlersRaw", own.HandlersRaw)
 	if err != nil {
 		return fmt.Errorf("loading the gateway's endpoints: %w", err)
 	}
 	for _, handler := range handlers {
-		if endpoint := handler.(policy.Endpoint); !endpoint.Off() {
+		if endpoint := handler.MiddlewareHandler.(policy.Endpoint); !endpoint.Off() {
 			g.endpoints = append(g.endpoints, endpoint)
 		}
 	}

@@ -86,7 +86,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		if b.Register {
 			b.registry = g.registry
 		}
-		if err := b.provision(g.scope(ctx, "backend", b.Name), g.Docker, ctx.Logger()); err != nil {
+		if err := b.provision(g.scope(ctx, "backend", b.Name), g.Docker, g.order(), ctx.Logger()); err != nil {
 			return err
 		}
 		backends[b.Name] = b
@@ -109,22 +109,22 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 // provisionRoutes provisions all routes, given the backends and which of them are of
 // use without any route.
 func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend, used map[string]bool) error {
-	common, err := loadHandlers(g.scope(ctx, "gateway", ""), g, "HandlersRaw")
+	common, err := loadHandlers(g.scope(ctx, "gateway", ""), g, "HandlersRaw", g.HandlersRaw)
 	if err != nil {
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
-	ofGroups := make(map[*Group][]caddyhttp.MiddlewareHandler)
+	ofGroups := make(map[*Group][]loaded)
 	g.warnings = make(warnings)
 	g.always = alwaysIn(common)
 	var routes []*Route
 	all := g.allRoutes()
 	names := routesOf(all)
 	for _, rt := range all {
-		levels := [][]caddyhttp.MiddlewareHandler{common}
+		levels := [][]loaded{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
 				scope := policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group], Legacy: g.Legacy})
-				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw"); err != nil {
+				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw", group.HandlersRaw); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
 			}
@@ -166,13 +166,13 @@ func routesOf(all []placed) map[*Group][]string {
 }
 
 // provision loads the route's handlers, which are a level within those given.
-func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHandler, backends map[string]*Backend, g *Gateway) error {
+func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[string]*Backend, g *Gateway) error {
 	var err error
 	if rt.pattern, err = rt.parsePattern(); err != nil {
 		return err
 	}
 	rt.name = rt.label()
-	own, err := loadHandlers(g.scope(ctx, "route", rt.name), rt, "HandlersRaw")
+	own, err := loadHandlers(g.scope(ctx, "route", rt.name), rt, "HandlersRaw", rt.HandlersRaw)
 	if err != nil {
 		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
 	}
@@ -192,8 +192,11 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 		if err := backends[s.backend].limit(ctx, rt.limits); err != nil {
 			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
 		}
-		g.warnings.collect(rt.name, compose(append(levels[:len(levels):len(levels)], backends[s.backend].around)...))
-		handler := answerFailures(g.logger, rt.way(levels, backends[s.backend]))
+		way, err := rt.way(levels, backends[s.backend], g)
+		if err != nil {
+			return fmt.Errorf("putting the handlers of route %s in order: %w", rt.name, err)
+		}
+		handler := answerFailures(g.logger, way)
 		if announced != nil {
 			handler = announcing(announced, handler)
 		}
@@ -204,8 +207,14 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]caddyhttp.MiddlewareHand
 
 // way is what a request of the route goes through on its way to a backend, given
 // the handlers of the levels down to the route.
-func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyhttp.Handler {
-	handlers := compose(append(levels[:len(levels):len(levels)], b.around)...)
+func (rt *Route) way(levels [][]loaded, b *Backend, g *Gateway) (caddyhttp.Handler, error) {
+	all := append(levels[:len(levels):len(levels)], b.around)
+	if err := checkTraits(all); err != nil {
+		return nil, err
+	}
+	g.noteOrder(rt.name, all)
+	handlers := g.order().compose(all...)
+	g.warnings.collect(rt.name, handlers)
 	rt.preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
 	last := withinLimit(handlers, len(levels))
 	way := b.within(rt.Timeouts, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
@@ -215,7 +224,7 @@ func (rt *Route) way(levels [][]caddyhttp.MiddlewareHandler, b *Backend) caddyht
 	if rt.StripPrefix {
 		way = rt.stripping(way)
 	}
-	return chain(handlers[:last], way)
+	return chain(handlers[:last], way), nil
 }
 
 // stripping is a middleware that takes off what comes before the open end of the
@@ -326,19 +335,6 @@ func (d *DefaultResponse) write(w http.ResponseWriter, r *http.Request) {
 		contentType = "application/json"
 	}
 	policy.WriteBody(w, r, status, contentType, []byte(body))
-}
-
-// loadHandlers loads the HTTP handlers that a field of raw JSON names.
-func loadHandlers(ctx caddy.Context, owner any, field string) ([]caddyhttp.MiddlewareHandler, error) {
-	modules, err := ctx.LoadModule(owner, field)
-	if err != nil || modules == nil {
-		return nil, err
-	}
-	var handlers []caddyhttp.MiddlewareHandler
-	for _, module := range modules.([]any) {
-		handlers = append(handlers, module.(caddyhttp.MiddlewareHandler))
-	}
-	return handlers, nil
 }
 
 // Interface guards

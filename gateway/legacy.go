@@ -13,12 +13,14 @@ import (
 // policy.Standpoint.Restores.
 const (
 	legacyHandlersFirst = "handlers_before_authentication"
+	legacyStandInsFirst = "cache_before_handlers"
 )
 
 // legacyBehaviours are the behaviours of earlier versions that the option legacy
 // restores: name → what it restores. docs/yaml.md has the same table.
 var legacyBehaviours = map[string]string{
-	legacyHandlersFirst:         "Handlers of `handle` run where the list has them, before the authentication that stands further back or on an inner level.",
+	legacyHandlersFirst:         "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
+	legacyStandInsFirst:         "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
 	policy.LegacyUnreadableJSON: "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
 }
 

@@ -36,13 +36,13 @@ type service struct {
 	registry   *registry                     // nil: nobody registers for it
 	transport  *transport                    // nil: not one of HTTP
 	budget     *budget                       // nil: retries have none
-	around     []caddyhttp.MiddlewareHandler
+	around     []loaded
 	alone      caddyhttp.Handler // what stands around it, without any route
 	called     []string          // its name, as a header field has it
 }
 
 // provision loads the backend's proxy and what stands around it.
-func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint, logger *zap.Logger) error {
+func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint, o order, logger *zap.Logger) error {
 	if b.MatchLabels != nil {
 		sub, err := dockerupstreams.Subscribe(docker, b.Selector, logger)
 		if err != nil {
@@ -73,10 +73,10 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	if err := b.wrapTransport(ctx, options); err != nil {
 		return fmt.Errorf("loading the transports of backend %s: %w", b.Name, err)
 	}
-	if b.around, err = loadHandlers(ctx, b, "AroundRaw"); err != nil {
+	if b.around, err = loadHandlers(ctx, b, "AroundRaw", b.AroundRaw); err != nil {
 		return fmt.Errorf("loading the handlers around backend %s: %w", b.Name, err)
 	}
-	handlers := compose(b.around)
+	handlers := o.compose(b.around)
 	last := withinLimit(handlers, 0)
 	b.alone = chain(handlers[:last], b.within(nil, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward))))
 	b.called = []string{b.Name}

@@ -26,10 +26,15 @@ func (all warnings) collect(route string, handlers []composed) {
 			continue
 		}
 		for _, message := range warner.Warnings(chain) {
-			if routes := all[message]; len(routes) == 0 || routes[len(routes)-1] != route { // of several backends
-				all[message] = append(routes, route)
-			}
+			all.add(message, route)
 		}
+	}
+}
+
+// add adds a warning about a route, once for all of its backends.
+func (all warnings) add(message, route string) {
+	if routes := all[message]; len(routes) == 0 || routes[len(routes)-1] != route {
+		all[message] = append(routes, route)
 	}
 }
 

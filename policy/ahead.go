@@ -55,3 +55,56 @@ func anyHandler(value any, is func(map[string]any) bool) bool {
 	}
 	return false
 }
+
+// EachHandler calls see with the name of a handler in its JSON form, and of all that
+// are within it or in a named route that it invokes. Policies that are turned off are
+// left out. The name of a route that is not known is empty.
+func EachHandler(ctx caddy.Context, options json.RawMessage, see func(name string)) {
+	eachHandler(options, see, namedRoutes(ctx))
+}
+
+// namedRoutes are the handlers of the routes that others of a configuration invoke. Those
+// of one name in several servers count together.
+func namedRoutes(ctx caddy.Context) map[string][]json.RawMessage {
+	named := make(map[string][]json.RawMessage)
+	for _, module := range ctx.Modules() {
+		app, ok := module.(*caddyhttp.App)
+		if !ok {
+			continue
+		}
+		for _, server := range app.Servers {
+			for name, route := range server.NamedRoutes {
+				if route != nil {
+					named[name] = append(named[name], route.HandlersRaw...)
+				}
+			}
+		}
+	}
+	return named
+}
+
+func eachHandler(options json.RawMessage, see func(name string), named map[string][]json.RawMessage) {
+	var all any
+	if json.Unmarshal(options, &all) != nil {
+		return // the handler's own type reports it
+	}
+	anyHandler(all, func(handler map[string]any) bool {
+		name, _ := handler["handler"].(string)
+		if off, _ := handler["disabled"].(bool); off && Rank(name) > 0 {
+			return false
+		}
+		see(name)
+		if name == "invoke" {
+			route, _ := handler["name"].(string)
+			inner, ok := named[route]
+			if !ok {
+				see("") // which may be anything
+			}
+			named[route] = nil // it may invoke itself
+			for _, options := range inner {
+				eachHandler(options, see, named)
+			}
+		}
+		return false
+	})
+}

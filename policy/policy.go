@@ -54,6 +54,18 @@ func Rank(handler string) int {
 	return 0
 }
 
+// Authorizes reports whether a policy by its handler's name decides who is let in.
+func Authorizes(handler string) bool { return isBetween(handler, "rgate_ip_filter", "rgate_require") }
+
+// StandsIn reports whether a policy by its handler's name responds in place of a
+// backend with what another request or another backend has brought.
+func StandsIn(handler string) bool { return isBetween(handler, "rgate_fallback", "rgate_coalesce") }
+
+func isBetween(handler, first, last string) bool {
+	rank := Rank(handler)
+	return rank >= Rank(first) && rank <= Rank(last)
+}
+
 // AddsUp reports whether a policy by its handler's name holds beside those of the same
 // name that stand further out, in place of which others hold.
 func AddsUp(handler string) bool { return handler == "rgate_quota" }

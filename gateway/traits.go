@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// traits are what the order of a handler that is not a policy depends on. Those of a
+// handler with others in it, such as a subroute, are those of all of them.
+type traits uint8
+
+const (
+	// responds is for a handler that may respond, as far as is known.
+	responds traits = 1 << iota
+
+	// prepares is for a handler that may pass on a request that it has changed, which
+	// those behind it may rely on.
+	prepares
+
+	// admits is for a handler with a policy in it that decides who is let in.
+	admits
+
+	// standsIn is for a handler with a policy in it that responds in place of a backend.
+	standsIn
+)
+
+// silent are Caddy's handlers that never respond: they pass every request on. All
+// others may.
+var silent = []string{"vars", "map", "headers", "request_body", "tracing", "log_append", "rewrite", "encode"}
+
+// unchanging are handlers that respond, or else pass a request on as it is.
+var unchanging = []string{"static_response", "error", "file_server", "templates", "intercept", "push", "metrics", "acme_server", "rgate_stats"}
+
+// loaded is a handler and its traits. Those of a policy are not used.
+type loaded struct {
+	caddyhttp.MiddlewareHandler
+	traits traits
+}
+
+// loadHandlers loads the HTTP handlers that a field of raw JSON names.
+func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMessage) ([]loaded, error) {
+	handlers := make([]loaded, len(raw))
+	for i, options := range raw {
+		handlers[i].traits = traitsIn(ctx, options)
+	}
+	modules, err := ctx.LoadModule(owner, field)
+	if err != nil || modules == nil {
+		return nil, err
+	}
+	for i, module := range modules.([]any) {
+		handlers[i].MiddlewareHandler = module.(caddyhttp.MiddlewareHandler)
+	}
+	return handlers, nil
+}
+
+// traitsIn returns the traits of a handler in its JSON form.
+func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
+	policy.EachHandler(ctx, options, func(name string) {
+		switch rank := policy.Rank(name); {
+		case policy.Authorizes(name):
+			all |= admits
+		case policy.StandsIn(name):
+			all |= standsIn
+		case rank > 0 || slices.Contains(silent, name) || name == "subroute" || name == "invoke":
+		case slices.Contains(unchanging, name):
+			all |= responds
+		default:
+			all |= responds | prepares
+		}
+	})
+	return all
+}
