@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/http/httpguts"
 )
 
 // entry is the first handler of a server.
@@ -51,6 +52,12 @@ func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 // serve runs a chain between what must hold for every request before and after it. If it
 // fails and another one follows, what comes after is left to that one.
 func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Handler, follows bool) error {
+	if r.ProtoMajor == 1 && r.ProtoMinor == 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "keep-alive") {
+		// net/http drops Transfer-Encoding from a request of HTTP/1.0 without a trace, and would
+		// take its chunks for requests. Such a request is the last one (RFC 9112, section 6.1), and
+		// a gateway keeps no connection of HTTP/1.0 (RFC 9112, section 9.3).
+		closeConnection(w)
+	}
 	if r.ProtoMajor != 1 || r.ContentLength == 0 {
 		return e.admit(w, r, chain)
 	}
