@@ -52,6 +52,9 @@ var allowedInTests = map[string][]string{
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
 	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dashboard", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+
+	// A gateway in the process of the test.
+	"integration/stream": {""},
 }
 
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that

@@ -1,0 +1,324 @@
+// Package stream holds a whole gateway, which runs in the process of the test, to a
+// strict reading of what its clients send: nothing reaches a backend that is not a
+// request of the stream, and no request has more than one response.
+package stream
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	_ "github.com/rgate/rgate"
+)
+
+// patience is how long a stream may take. Only a gateway that hangs uses it up.
+const patience = 20 * time.Second
+
+// FuzzRequestStream sends streams of requests to a gateway, valid ones and others, and
+// compares what comes out on both sides with what a strict reader takes for requests.
+func FuzzRequestStream(f *testing.F) {
+	for _, program := range seeds() {
+		f.Add(program)
+	}
+	gateway := startGateway(f)
+	f.Fuzz(func(t *testing.T, program []byte) {
+		stream := interpret(program)
+		requests, tail := parse(stream)
+		got := gateway.send(t, stream, requests)
+		if message := compare(requests, tail, got); message != "" {
+			t.Errorf("%s\nsent %.4000q\nrequests %.2000v\ngot %v", message, stream, requests, got)
+		}
+	})
+}
+
+// seeds are a program for each part of a request, and some for several requests.
+func seeds() (programs [][]byte) {
+	for method := range methods {
+		for path := range paths {
+			// With a length and with chunks, of a size that is different each time.
+			size := byte((method + path) % len(sizes))
+			programs = append(programs, []byte{byte(method), byte(path), 0, 8 | size, 0, 0, 0, 0}, []byte{byte(method), byte(path), 0, 16 | size, 0, 0, 0, 0, 0})
+		}
+	}
+	for extra := range extras {
+		for framing := range byte(3) {
+			programs = append(programs, []byte{1, 0, byte(extra), framing<<3 | 3, 0, 0, 0, 0}, []byte{1, 1, byte(extra), framing<<3 | 6, 0, 0, 0, 0})
+		}
+	}
+	for end := range ends {
+		for path := range paths {
+			programs = append(programs, []byte{1, byte(path), 0, 16 | 4, byte(end), 0, 0, 0, 0})
+		}
+	}
+	for version := range versions {
+		programs = append(programs, []byte{1, 0, byte(12+version) << 4, 8 | 2, 0, 0, 0, 0}, []byte{1, 0, byte(12+version)<<4 | 2, 16 | 2, 0, 0, 0, 0, 0})
+	}
+	raw := func(text string) []byte { return append([]byte{255, byte(len(text))}, text...) }
+	for _, text := range []string{
+		"POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "\r\n\r\n" + inner, inner + "\r\n" + inner,
+		"POST /open HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n29\r\n" + inner + "\r\n0\r\n\r\n",
+		"GET /open HTTP/1.1\nHost: a\n\n", "GET /open\r\n\r\n", "GET /open?a b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /open/a|b?c=%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+	} {
+		programs = append(programs, slices.Concat(raw(text), []byte{0, 0, 0, 0}), slices.Concat([]byte{1, 0, 0, 8 | 3}, raw(text)))
+	}
+	for cut := range byte(60) {
+		programs = append(programs, []byte{0, 0, 0, 0, 1, 5, 0, 16 | 3, 0, 254, cut * 4})
+	}
+	return programs
+}
+
+// outcome is what came out of the gateway for a stream.
+type outcome struct {
+	responses []response
+	received  []received // by the backend
+	hung      bool
+}
+
+type response struct {
+	status  int
+	target  string // of the request that the backend has responded to, if it has
+	closing bool
+}
+
+type received struct{ method, target, body string }
+
+// compare returns what is wrong, if anything is.
+func compare(requests []message, tail bool, got outcome) string {
+	most := len(requests)
+	if tail && (most == 0 || requests[most-1].complete) {
+		most++ // the response to what is no request
+	}
+	switch {
+	case got.hung:
+		return "the gateway neither responds nor closes the connection"
+	case len(got.responses) > most:
+		return fmt.Sprintf("%d responses to %d requests", len(got.responses), most)
+	case !tail && len(got.responses) < most && (len(got.responses) == 0 || !got.responses[len(got.responses)-1].closing):
+		return fmt.Sprintf("%d responses to %d requests, and the last one does not say that the connection ends", len(got.responses), most)
+	}
+	for i, response := range got.responses {
+		if response.target != "" && (i >= len(requests) || response.target != originForm(requests[i].target)) {
+			return fmt.Sprintf("response %d is one to %s", i, response.target)
+		}
+	}
+	at := 0
+	for i, arrived := range got.received {
+		matches := func(request message) bool {
+			return arrived.method == request.method && arrived.target == originForm(request.target) && strings.HasPrefix(request.body, arrived.body)
+		}
+		if i > 0 && arrived == got.received[i-1] && at > 0 && matches(requests[at-1]) && arrived.body == "" {
+			continue // tried again
+		}
+		for at < len(requests) && !matches(requests[at]) {
+			at++
+		}
+		if at == len(requests) {
+			return fmt.Sprintf("the backend received %.200q, which is no request of the stream", fmt.Sprint(arrived))
+		}
+		at++
+	}
+	return ""
+}
+
+// originForm is a target as the backend gets it (RFC 9112, section 3.2.1).
+func originForm(target string) string {
+	if _, rest, ok := strings.Cut(target, "://"); ok && !strings.HasPrefix(target, "/") {
+		if slash := strings.IndexByte(rest, '/'); slash >= 0 {
+			return rest[slash:]
+		}
+		if query := strings.IndexByte(rest, '?'); query >= 0 {
+			return "/" + rest[query:]
+		}
+		return "/"
+	}
+	return target
+}
+
+// gateway runs in the process of the test.
+type gateway struct {
+	address string
+	clients atomic.Uint32
+
+	mu       sync.Mutex
+	arrivals map[string][]received // by the address of the client; guarded by mu
+}
+
+func startGateway(t testing.TB) *gateway {
+	g := &gateway{arrivals: make(map[string][]received)}
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = backend.Close() })
+	go g.serveBackend(backend)
+	reserved, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.address = reserved.Addr().String()
+	_ = reserved.Close()
+	const key = "53336a676c64c1396553b2b7c92f38126768827c93b64d9142069c10eda7a721"
+	routes := []any{
+		map[string]any{"path_prefix": "/open", "backend": "b"},
+		map[string]any{"path_prefix": "/early", "backend": "b"},
+		map[string]any{"path_prefix": "/keep", "backend": "b"},
+		map[string]any{"path_prefix": "/die", "backend": "b"},
+		map[string]any{"path_prefix": "/get", "backend": "b", "methods": []string{"GET"}},
+		map[string]any{"path_prefix": "/key", "backend": "b", "handle": []any{
+			map[string]any{"handler": "rgate_api_key", "keys": []any{map[string]any{"name": "alice", "sha256": key}}},
+		}},
+		map[string]any{"path_prefix": "/small", "backend": "b", "handle": []any{map[string]any{"handler": "rgate_security", "max_body": 1000}}},
+	}
+	config, err := json.Marshal(map[string]any{
+		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
+		"logging": map[string]any{"logs": map[string]any{"default": map[string]any{"writer": map[string]any{"output": "discard"}}}},
+		"apps": map[string]any{"http": map[string]any{"servers": map[string]any{"stream": map[string]any{
+			"listen": []string{g.address}, "automatic_https": map[string]any{"disable": true},
+			"routes": []any{map[string]any{"handle": []any{map[string]any{
+				"handler": "rgate", "routes": routes,
+				"backends": []any{map[string]any{"name": "b", "dial": []string{backend.Addr().String()}}},
+			}}}},
+		}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Load(config, true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caddy.Stop() })
+	return g
+}
+
+// send sends a stream of bytes over a connection of its own and reads what comes back.
+func (g *gateway) send(t *testing.T, stream string, requests []message) (got outcome) {
+	n := g.clients.Add(1)
+	ip := netip.AddrFrom4([4]byte{127, byte(1 + n>>16%254), byte(n >> 8), byte(n)}).String()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		got.received = g.arrivals[ip]
+		delete(g.arrivals, ip)
+	}()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = io.WriteString(conn, stream)
+	}()
+	defer func() { <-sent }()
+	defer conn.Close()
+	complete := len(requests)
+	if complete > 0 && !requests[complete-1].complete {
+		complete--
+	}
+	reader := bufio.NewReader(conn)
+	for {
+		if len(got.responses) == complete {
+			<-sent
+			_ = conn.(*net.TCPConn).CloseWrite()
+		}
+		method := http.MethodGet
+		if len(got.responses) < len(requests) {
+			method = requests[len(got.responses)].method
+		}
+		one, err := http.ReadResponse(reader, &http.Request{Method: method})
+		if err == nil && one.StatusCode == http.StatusContinue {
+			continue
+		}
+		var body []byte
+		if err == nil {
+			body, err = io.ReadAll(one.Body)
+			target := strings.TrimPrefix(string(body), "target ")
+			if target == string(body) {
+				target = ""
+			}
+			got.responses = append(got.responses, response{one.StatusCode, target, one.Close})
+		}
+		if err != nil {
+			var timeout net.Error
+			got.hung = errors.As(err, &timeout) && timeout.Timeout()
+			return got
+		}
+	}
+}
+
+// serveBackend reads requests and responds to them with their targets. What it does
+// first depends on the path.
+func (g *gateway) serveBackend(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			reader := bufio.NewReader(conn)
+			for g.respond(conn, reader) {
+			}
+		}()
+	}
+}
+
+func (g *gateway) respond(conn net.Conn, reader *bufio.Reader) bool {
+	request, err := http.ReadRequest(reader)
+	if err != nil {
+		if err != io.EOF && !errors.Is(err, net.ErrClosed) {
+			g.arrived("", received{method: "no request", target: err.Error()})
+		}
+		return false
+	}
+	client := request.Header.Get("X-Forwarded-For")
+	one := received{method: request.Method, target: request.RequestURI}
+	text := "target " + request.RequestURI
+	sent := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+	if request.Method == http.MethodHead {
+		sent = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(text))
+	}
+	switch {
+	case strings.HasPrefix(request.URL.Path, "/early"):
+		g.arrived(client, one)
+		_, _ = io.WriteString(conn, sent)
+		return false
+	case strings.HasPrefix(request.URL.Path, "/die"):
+		g.arrived(client, one)
+		return false
+	case strings.HasPrefix(request.URL.Path, "/keep"):
+		g.arrived(client, one)
+		_, err = io.WriteString(conn, sent)
+		_, bodyErr := io.Copy(io.Discard, request.Body)
+		return err == nil && bodyErr == nil
+	}
+	body, err := io.ReadAll(request.Body)
+	one.body = string(body)
+	g.arrived(client, one)
+	if err != nil {
+		return false
+	}
+	_, err = io.WriteString(conn, sent)
+	return err == nil
+}
+
+func (g *gateway) arrived(client string, one received) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.arrivals[client] = append(g.arrivals[client], one)
+}
