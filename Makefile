@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint rows fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: ## format, vet, staticcheck
 		echo "not formatted (run gofmt -w .):" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+
+rows: ## the promises on the wire that no test holds
+	@hack/rows
 
 cache-tests: build ## the cache through the public suite of tests for HTTP caches (from npm)
 	@hack/need node nodejs
