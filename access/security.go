@@ -252,9 +252,8 @@ func (p *Security) serveLimited(w *editingWriter, r *http.Request, next caddyhtt
 		return p.refuse(w, r, http.StatusRequestHeaderFieldsTooLarge, errHeaderTooLarge)
 	case p.maxBody > 0 && r.ContentLength > p.maxBody:
 		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
-	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || r.Method == http.MethodConnect:
-		// The server lets nothing through beyond what was announced. What looks like
-		// the body of a CONNECT is a connection: a WebSocket in HTTP/2.
+	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || policy.IsTunnel(r):
+		// The server lets nothing through beyond what was announced.
 		return next.ServeHTTP(w, r)
 	}
 	body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, p.maxBody)}

@@ -114,7 +114,7 @@ func TestLimits(t *testing.T) {
 		return r
 	}
 	webSocket := endless(11)
-	webSocket.Method = http.MethodConnect
+	webSocket.Method, webSocket.ProtoMajor = http.MethodConnect, 2
 	for _, tc := range []struct {
 		what, config string
 		r            *http.Request

@@ -270,6 +270,9 @@ func (p *printer) backend(path string, b *gateway.Backend) {
 	if b.LBPolicyRaw != nil {
 		p.module(path+".lb_policy", "lb_policy", policies, b.LBPolicyRaw)
 	}
+	if len(b.Upgrades) > 0 {
+		p.line(path+".upgrades", "upgrades", b.Upgrades...)
+	}
 	if b.Retries != nil {
 		p.line(path+".retries", "retries", strconv.Itoa(*b.Retries))
 	}

@@ -82,6 +82,7 @@ backends:
     host_port: true
     lb_policy: {policy: header, field: X-User, fallback: {policy: least_conn}}
     retries: 0
+    upgrades: [websocket, ipp/2.0]
     retry_budget: {ratio: 0.1, min_per_second: 5}
     timeouts: {dial: 500ms, first_byte: 1m30s, total: 2h}
     proxy:
@@ -141,6 +142,7 @@ backends:
 				fallback least_conn
 			}
 			retries 0
+			upgrades websocket ipp/2.0
 			retry_budget 0.1 5
 			timeouts {
 				dial 500ms
@@ -264,7 +266,7 @@ backends:
 				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "register": true, "port": 8080,
 				"network": "front", "scheme": "https", "health": "any", "host_port": true,
 				"lb_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "least_conn"}},
-				"retries": 0, "retry_budget": {"ratio": 0.1, "min_per_second": 5}, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
+				"retries": 0, "upgrades": ["websocket", "ipp/2.0"], "retry_budget": {"ratio": 0.1, "min_per_second": 5}, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
 				"proxy": {"flush_interval": -1, "transport": {"protocol": "http", "tls": {"insecure_skip_verify": true}}},
 				"around": [{"handler": "encode", "encodings": {"gzip": {}}, "prefer": ["gzip"]}]
 			},

@@ -58,6 +58,7 @@ func init() {
 //	        register
 //
 //	        lb_policy <name> [<options...>]
+//	        upgrades  <protocol...>
 //	        retries   <number>
 //	        retry_budget [<ratio> [<min_per_second>]]
 //	        timeouts {
@@ -117,7 +118,7 @@ func init() {
 // these before those of a route, and these before the ones that are around a
 // backend's proxy.
 //
-// docker, legacy, match_labels, dial, methods, hosts, headers and query may be repeated.
+// docker, legacy, match_labels, dial, upgrades, methods, hosts, headers and query may be repeated.
 func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
 	p.Next() // consume the directive's name
@@ -337,6 +338,8 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		return p.flag(at, &b.HostPort)
 	case "lb_policy":
 		return p.policy(at, b)
+	case "upgrades":
+		return p.list(at, &b.Upgrades)
 	case "retries":
 		b.Retries = new(int)
 		return p.number(at, b.Retries)
@@ -351,7 +354,7 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		return err
 	}
 	return p.unrecognized("match_labels", "dial", "register", "port", "network", "scheme", "health", "host_port",
-		"lb_policy", "retries", "retry_budget", "timeouts", "proxy", "around")
+		"lb_policy", "upgrades", "retries", "retry_budget", "timeouts", "proxy", "around")
 }
 
 func (p *parser) policy(path string, b *Backend) error {

@@ -144,7 +144,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"backend a":                            `backend "a" has neither match_labels nor dial`,
 		backends + backends:                    `backend "a" is defined twice: give each backend a name of its own (the other is in line 3), at Caddyfile:6`,
 		"backend a {\nmatch_label\n}": "unrecognized subdirective 'match_label' (did you mean \"match_labels\"?): use match_labels, dial, register, port, " +
-			"network, scheme, health, host_port, lb_policy, retries, retry_budget, timeouts, proxy, around, at Caddyfile:4",
+			"network, scheme, health, host_port, lb_policy, upgrades, retries, retry_budget, timeouts, proxy, around, at Caddyfile:4",
 		"backend a {\nmatch_labels\n}":                              "wrong argument count or unexpected line ending after 'match_labels', at Caddyfile:4",
 		"backend a {\nmatch_labels a\n}":                            "label 'a' has no value: write a=value, at Caddyfile:4",
 		"backend a {\nmatch_labels a=1\nmatch_labels a=2\n}":        "label 'a' must be '1' and '2' at once, which no container can be: keep one of the two, at Caddyfile:5",

@@ -120,6 +120,9 @@ func (b *Backend) check(path string) error {
 	if err := b.checkAddresses(path); err != nil {
 		return err
 	}
+	if err := b.checkUpgrades(path); err != nil {
+		return err
+	}
 	if b.Retries != nil && (*b.Retries < 0 || *b.Retries > maxRetries) {
 		return problemf(path+".retries", "retries %d is out of range: use 0 (none) to %d", *b.Retries, maxRetries)
 	}

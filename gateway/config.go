@@ -232,6 +232,12 @@ type Backend struct {
 	// reverse proxy. Default: random.
 	LBPolicyRaw json.RawMessage `json:"lb_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
+	// The protocols that a client may switch to, as the Upgrade field names them. Others are
+	// removed from its offer, and the request is served without them. Those in which
+	// requests of HTTP would pass by the policies, such as `h2c`, are refused.
+	// Default: `websocket` alone.
+	Upgrades []string `json:"upgrades,omitempty"`
+
 	// How often a request is tried again elsewhere: after a failed dial whatever
 	// its method, for nothing was sent; after a connection lost before an answer
 	// began, if it is a GET, HEAD or OPTIONS without a body. 0 turns retries off.

@@ -46,6 +46,7 @@ type state struct {
 	always []composed
 
 	warnings warnings // of the configuration, while it is provisioned
+	dropped  droppedOffers
 
 	unpublish func() // what was published about the gateway
 	logger    *zap.Logger
@@ -274,6 +275,12 @@ func (g *Gateway) backendNamed(name string) *Backend {
 
 // ServeHTTP routes a request to its backend, or answers it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if g.restores(legacyGRPCErrors) {
+		entry.KeepHTTPErrors(r)
+	}
+	if policy.IsTunnel(r) {
+		asGET(r)
+	}
 	if g.stats.ServesPath(r.URL.Path) {
 		return g.stats.ServePage(w, r)
 	}

@@ -12,6 +12,7 @@ import (
 // Names of behaviours that the option legacy restores. A policy asks for one with
 // policy.Standpoint.Restores.
 const (
+	legacyGRPCErrors    = "grpc_http_errors"
 	legacyHandlersFirst = "handlers_before_authentication"
 	legacyStandInsFirst = "cache_before_handlers"
 )
@@ -21,6 +22,7 @@ const (
 var legacyBehaviours = map[string]string{
 	legacyHandlersFirst:         "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
 	legacyStandInsFirst:         "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
+	legacyGRPCErrors:            "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
 	policy.LegacyUnreadableJSON: "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
 }
 

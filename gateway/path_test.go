@@ -31,6 +31,19 @@ func TestPathKeepsItsBytes(t *testing.T) {
 	}
 }
 
+func TestPathOfAnAbsoluteTargetKeepsItsBytes(t *testing.T) {
+	for target, want := range map[string]string{
+		"http://x/a|b?c": "/a|b?c", "http://x/": "/", "http://x/a%2Fb": "/a%2Fb", "http://x/?a": "/?a", "http://x": "/",
+	} {
+		r := received(t, target)
+		r.URL.Scheme, r.URL.Host = "http", "backend"
+		keepPathBytes(r)
+		if got := r.URL.RequestURI(); got != want {
+			t.Errorf("%s would reach the backend as %s, want %s", target, got, want)
+		}
+	}
+}
+
 func TestPathKeptYieldsToARewrite(t *testing.T) {
 	r := received(t, "/a{b}")
 	r.URL.Path, r.URL.RawPath = "/rewritten", ""
@@ -52,6 +65,12 @@ func TestStripPrefix(t *testing.T) {
 		{"/api%2Fa%2Fb", "/api", "/a%2Fb"},
 		{"/caf%C3%A9/a%2Fb", "/café", "/a%2Fb"},
 		{"/users", "/", "/users"},
+		{"/api/a|b", "/api", "/a|b"},
+		{"/api/a|b?c|d", "/api", "/a|b?c|d"},
+		{"/api/caf\xc3\xa9", "/api", "/caf\xc3\xa9"},
+		{"/api/a|b?", "/api", "/a|b?"},
+		{"http://x/api/a|b", "/api", "/a|b"},
+		{"http://x/api", "/api", "/"},
 	} {
 		r := received(t, test.target)
 		stripPrefix(r, len(strings.TrimSuffix(test.prefix, "/")))

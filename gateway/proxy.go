@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/policy"
 )
 
 // The types of this file stand in the joints of Caddy's reverse proxy: which
@@ -134,7 +135,14 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			via = by.schemes[target.Scheme]
 		}
 	}
+	if r.Method == http.MethodConnect {
+		return nil, errConnect
+	}
+	keepPathBytes(r)
 	response, err := via.RoundTrip(r)
+	if err == nil {
+		err = checkResponse(r, response)
+	}
 	if err != nil {
 		ex.timedOut = ex.timedOut || isTimeout(err)
 	}
@@ -146,6 +154,27 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		ex.guard.Left(status, err)
 	}
 	return response, err
+}
+
+var (
+	errConnect  = errors.New("CONNECT cannot be passed on: its body would have no frame")
+	errSwitched = errors.New("the backend has switched protocols without being asked to")
+	errNoStatus = errors.New("the status of the backend's response is below 100")
+)
+
+// checkResponse refuses a response that cannot be passed on: a switch to a protocol that
+// the request does not offer (RFC 9110, section 7.8), or a status that is none.
+func checkResponse(r *http.Request, response *http.Response) (err error) {
+	switch status := response.StatusCode; {
+	case status == http.StatusSwitchingProtocols && !offers(r.Header, response.Header):
+		err = errSwitched
+	case status < 100:
+		err = errNoStatus
+	default:
+		return nil
+	}
+	_ = response.Body.Close()
+	return err
 }
 
 // isTimeout reports whether an upstream that was reached took too long.
@@ -164,7 +193,7 @@ type repeatable struct{}
 func (repeatable) MatchWithError(r *http.Request) (bool, error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return r.ContentLength == 0 && !exchangeOf(r).timedOut, nil
+		return !exchangeOf(r).timedOut && !policy.HasBody(r), nil
 	}
 	return false, nil
 }

@@ -36,6 +36,7 @@ type service struct {
 	registry   *registry                     // nil: nobody registers for it
 	transport  *transport                    // nil: not one of HTTP
 	budget     *budget                       // nil: retries have none
+	upgrades   []string                      // what requests may switch to
 	around     []loaded
 	alone      caddyhttp.Handler // what stands around it, without any route
 	called     []string          // its name, as a header field has it
@@ -80,6 +81,9 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	last := withinLimit(handlers, 0)
 	b.alone = chain(handlers[:last], b.within(nil, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward))))
 	b.called = []string{b.Name}
+	if b.upgrades = b.Upgrades; b.upgrades == nil {
+		b.upgrades = []string{webSocket}
+	}
 	return nil
 }
 
@@ -109,7 +113,13 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	ex := exchangeOf(r)
 	ex.set, ex.dial, ex.tried, ex.timedOut, ex.spent = nil, "", nil, false, false
 	b.budget.request()
-	keepPathBytes(r)
+	b.dropUpgrades(r, ex)
+	if policy.LacksBody(r.Method) {
+		policy.HasBody(r) // known before it is sent, it decides about retries
+	}
+	if policy.IsTunnel(r) {
+		r = asConnect(r)
+	}
 	r.Header[policy.HeaderGatewayService] = b.called
 	upload := policy.WatchBody(r)
 	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {

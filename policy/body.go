@@ -6,7 +6,99 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
+
+// IsTunnel reports whether what looks like the body of a request is one direction of a
+// connection: that of a WebSocket over HTTP/2 or 3. A gateway makes a GET with Upgrade of
+// it; no client can send that field there (RFC 9113, section 8.2.2).
+func IsTunnel(r *http.Request) bool {
+	return r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
+}
+
+// probeTime is how long to wait for the first byte of a body that may be none. It is that
+// of net/http's transport.
+const probeTime = 200 * time.Millisecond
+
+const bodyProbedVar = "rgate.body_probed"
+
+// HasBody reports whether a request has a body. If its header does not tell, as over HTTP/3
+// or with chunks, one read does: at the end there is none, and the request is changed so
+// that its header tells. Anything else is a body, which can still be read from its
+// beginning, and so is what has not come after a fifth of a second. It is to be called
+// only where something depends on it.
+func HasBody(r *http.Request) bool {
+	switch {
+	case r.Body == nil, r.Body == http.NoBody, r.ContentLength == 0, IsTunnel(r):
+		return false
+	case r.ContentLength > 0:
+		return true
+	case caddyhttp.GetVar(r.Context(), bodyProbedVar) != nil:
+		return true
+	}
+	body := &probedBody{source: r.Body, first: make(chan probe, 1)}
+	go func() {
+		var p probe
+		for p.n == 0 && p.err == nil {
+			p.n, p.err = body.source.Read(p.data[:])
+		}
+		body.first <- p
+	}()
+	timer := time.NewTimer(probeTime)
+	defer timer.Stop()
+	select {
+	case p := <-body.first:
+		if p.n == 0 && p.err == io.EOF {
+			r.Body, r.ContentLength, r.TransferEncoding = http.NoBody, 0, nil
+			return false
+		}
+		body.first <- p
+	case <-timer.C:
+	}
+	r.Body = body
+	caddyhttp.SetVar(r.Context(), bodyProbedVar, true)
+	return true
+}
+
+// LacksBody reports whether requests of a method have no body as a rule. For these, and
+// while nothing has been sent, HasBody does not make a client send what it would hold back.
+func LacksBody(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// probe is what the first read of a body has come to.
+type probe struct {
+	data [1]byte
+	n    int
+	err  error
+}
+
+// probedBody is a body of which the first byte has been read, or is being read.
+type probedBody struct {
+	source io.ReadCloser
+	first  chan probe // has the first byte, once it has come
+	begun  bool
+}
+
+func (b *probedBody) Read(p []byte) (int, error) {
+	if b.begun || len(p) == 0 {
+		return b.source.Read(p)
+	}
+	first := <-b.first
+	b.begun = true
+	if first.n == 0 {
+		return 0, first.err
+	}
+	return copy(p, first.data[:]), first.err
+}
+
+func (b *probedBody) Close() error { return b.source.Close() }
 
 // WatchedBody is the body of a request that notes whether reading it fails: then it was
 // the client that broke off, and not the backend. The proxy may read it after its handler

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // Refuse turns a request away. The client learns the status and what the policy
@@ -62,8 +64,10 @@ func writeStatus(w http.ResponseWriter, r *http.Request, status int, asJSON bool
 	WriteBody(w, r, status, contentType, body)
 }
 
-// WriteBody writes a whole response.
+// WriteBody writes a whole response of the gateway's own. A gRPC client gets one with a
+// status of 400 and above as a response without messages that has grpc-status.
 func WriteBody(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
+	entry.OwnResponse(r, status)
 	header := w.Header()
 	if len(body) > 0 {
 		header.Set("Content-Type", contentType)

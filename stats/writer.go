@@ -49,7 +49,7 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 			status = ww.statusOf(panicStatus(r, cause))
 		case err != nil:
 			status = ww.statusOf(errorStatus(err))
-		case status == http.StatusOK && r.Method == http.MethodConnect && r.ProtoMajor >= 2:
+		case status == http.StatusOK && r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Header["Upgrade"] != nil):
 			// What is a protocol switch in HTTP/1.1 is an extended CONNECT
 			// (RFC 8441) later on: a WebSocket, which lives as long as it likes.
 			status = http.StatusSwitchingProtocols

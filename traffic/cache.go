@@ -168,6 +168,9 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return next.ServeHTTP(w, r)
 	}
 	site := p.site(r)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		policy.HasBody(r) // makes the length known
+	}
 	q := httpcache.ReadRequest(r, p.IgnoreRequestDirectives)
 	if q.Bypass != "" {
 		return p.pass(w, r, next, site, q.Bypass)

@@ -114,6 +114,7 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
+		policy.HasBody(r) // makes the length known
 	case http.MethodOptions, http.MethodTrace, http.MethodConnect:
 		return next.ServeHTTP(w, r)
 	default:

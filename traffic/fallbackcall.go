@@ -238,7 +238,7 @@ type unread struct {
 
 // unreadBody watches the body of a request, if it has one that may be needed again.
 func unreadBody(r *http.Request, exchange policy.Exchange) *unread {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || policy.LacksBody(r.Method) && !policy.HasBody(r) {
 		return nil
 	}
 	body := &unread{ReadCloser: r.Body}

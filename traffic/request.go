@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // changeRequest changes a request as it goes on to the backend. If it cannot, it
@@ -88,7 +90,7 @@ func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody
 	if !plan.readsBody {
 		return body, 0, nil
 	}
-	if hasBody(r) && isJSON(r.Header) {
+	if isJSON(r.Header) && policy.HasBody(r) {
 		if body.text, status, err = x.readBody(w, r); err != nil {
 			return body, status, err
 		}
@@ -113,10 +115,6 @@ func allowsBody(method string) bool {
 		return false
 	}
 	return true
-}
-
-func hasBody(r *http.Request) bool {
-	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
 // isJSON reports whether a message claims that its body is one JSON value. Of several

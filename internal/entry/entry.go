@@ -43,7 +43,7 @@ func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.chain.Load() == nil {
-		chain := e.routes.Compile(next)
+		chain := caddyhttp.Handler(admission{e.routes.Compile(next)})
 		e.chain.Store(&chain)
 	}
 	return e.chain.Load()
@@ -59,26 +59,17 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 		closeConnection(w)
 	}
 	if r.ProtoMajor != 1 || r.ContentLength == 0 {
-		return e.admit(w, r, chain)
+		return chain.ServeHTTP(w, r)
 	}
 	body := guard(w, r)
 	if body == nil {
-		return e.admit(w, r, chain)
+		return chain.ServeHTTP(w, r)
 	}
-	err := e.admit(body.watch(w), r, chain)
+	err := chain.ServeHTTP(body.watch(w), r)
 	if err != nil && follows {
 		return err
 	}
 	return body.finish(w, err)
-}
-
-func (e *entry) admit(w http.ResponseWriter, r *http.Request, chain caddyhttp.Handler) error {
-	for _, check := range checks {
-		if err := check(r); err != nil {
-			return err
-		}
-	}
-	return chain.ServeHTTP(w, r)
 }
 
 // errorEntry is the first handler of a server's error routes.

@@ -1,0 +1,650 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// edgeBackend is an HTTP/1.1 backend that says what has reached it, byte for byte where
+// that matters, and misbehaves where the path says so.
+type edgeBackend struct {
+	*httptest.Server
+	mu   sync.Mutex
+	seen map[string]int // requests by method and target. Guarded by mu.
+}
+
+// reached is what the backend says of a request.
+type reached struct {
+	Method, Body string
+	Target       []byte // which may be no text
+	Length       int64
+	Chunked      bool
+	Header       http.Header
+}
+
+func startEdgeBackend(t *testing.T) *edgeBackend {
+	b := &edgeBackend{seen: make(map[string]int)}
+	b.Server = httptest.NewServer(b)
+	t.Cleanup(b.Close)
+	t.Cleanup(func() { b.CloseClientConnections() })
+	return b
+}
+
+func (b *edgeBackend) dial() string { return b.Listener.Addr().String() }
+
+// count returns how many requests had a method and target with this text in it.
+func (b *edgeBackend) count(text string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for request, times := range b.seen {
+		if strings.Contains(request, text) {
+			n += times
+		}
+	}
+	return n
+}
+
+func (b *edgeBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	key := r.Method + " " + r.RequestURI
+	b.seen[key]++
+	first := b.seen[key] == 1
+	b.mu.Unlock()
+	switch _, does, _ := strings.Cut(r.URL.Path, "~"); {
+	case does == "switch" && r.Header.Get("Upgrade") != "":
+		b.raw(w, true, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+r.Header.Get("Upgrade")+"\r\n\r\n")
+	case does == "unasked":
+		b.raw(w, false, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	case does == "mismatch":
+		b.raw(w, false, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+	case does == "000", does == "099":
+		b.raw(w, false, "HTTP/1.1 "+does+" Odd\r\nContent-Length: 2\r\n\r\nhi")
+	case does == "atonce":
+		b.raw(w, false, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+	case does == "early":
+		w.WriteHeader(http.StatusEarlyHints)
+		_, _ = io.WriteString(w, "late")
+	case does == "flaky" && first:
+		b.raw(w, false, "")
+	case does == "slow":
+		_, _ = io.Copy(io.Discard, r.Body) // a server notices the end of a connection only then
+		select {
+		case <-r.Context().Done():
+		case <-time.After(patience):
+		}
+	default:
+		if does == "cached" {
+			w.Header().Set("Cache-Control", "max-age=60")
+		}
+		body, _ := io.ReadAll(r.Body)
+		encoded, _ := json.Marshal(reached{r.Method, string(body), []byte(r.RequestURI), r.ContentLength, r.TransferEncoding != nil, r.Header})
+		_, _ = w.Write(encoded)
+	}
+}
+
+// raw sends bytes in place of a response, and then, if it echoes, what it receives.
+func (b *edgeBackend) raw(w http.ResponseWriter, echoes bool, text string) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, text)
+	if echoes {
+		_, _ = io.Copy(conn, buffered)
+	}
+}
+
+// reach decodes what the backend says.
+func reach(t testing.TB, what string, got answer) (seen reached) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(got.body), &seen); got.status != 200 || err != nil {
+		t.Errorf("%s: got %d with %q, want the backend's response", what, got.status, got.body)
+	}
+	return seen
+}
+
+// edgeSite is a site in which a policy alone and a gateway have the same backend. Unless
+// it has a default response, the gateway has a route for everything else.
+func edgeSite(b *edgeBackend, options string) string {
+	if !strings.Contains(options, "default_response") {
+		options += "\nroute / web"
+	}
+	return strings.NewReplacer("$DIAL", b.dial(), "$OPTIONS", options).Replace(`
+	handle /plain/* {
+		rgate_request_id
+		reverse_proxy $DIAL
+	}
+	handle {
+		rgate {
+			backend web {
+				dial $DIAL
+			}
+			$OPTIONS
+		}
+	}`)
+}
+
+// smuggled is a body that is a request if it reaches a backend as it is.
+const smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startAllVersions(t, edgeSite(b, `route /get web {
+		methods GET
+	}`), "")
+	for version, conn := range g.rawVersions(t) {
+		connect := func(protocol, path string) rawStream {
+			return conn.open(t, false, ":method", "CONNECT", ":protocol", protocol, ":scheme", "https", ":authority", "localhost", ":path", path,
+				"sec-websocket-version", "13")
+		}
+		for _, path := range []string{"/x", "/get/x", "/plain/x", "/stats"} {
+			for _, protocol := range []string{"connect-udp", "webtransport", "h2c", "HTTP"} {
+				stream := connect(protocol, path)
+				stream.write(t, smuggled, true)
+				// RFC 9220, section 3, for RFC 8441 as well.
+				if got := readAnswer(t, stream); got.status != http.StatusNotImplemented {
+					t.Errorf("%s: CONNECT of %s for %s got %d, want 501", version, path, protocol, got.status)
+				}
+			}
+		}
+		stream := conn.open(t, false, ":method", "CONNECT", ":authority", "localhost:80")
+		stream.write(t, smuggled, true)
+		if got := readAnswer(t, stream); got.status != http.StatusMethodNotAllowed {
+			t.Errorf("%s: CONNECT got %d, want 405", version, got.status)
+		}
+
+		for _, protocol := range []string{"websocket", "WebSocket"} { // RFC 9110, section 7.8: with no regard to case
+			for _, path := range []string{"/get/~switch", "/other/~switch", "/plain/~switch"} {
+				stream = connect(protocol, path)
+				if got, ended := readHeader(t, stream); got.status != 200 || ended {
+					t.Errorf("%s: a WebSocket to %s got %d, want 200", version, path, got.status)
+					continue
+				}
+				for _, message := range []string{"hello", smuggled} {
+					stream.write(t, message, false)
+					if got := readData(t, stream, len(message)); got != message {
+						t.Errorf("%s: %q came back from %s as %q", version, message, path, got)
+					}
+				}
+				stream.write(t, "", true)
+			}
+		}
+	}
+	for _, target := range []string{"localhost:80", "/x", "/plain/x"} {
+		text := g.raw(t, "CONNECT "+target+" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"+
+			fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(smuggled), smuggled))
+		if !strings.HasPrefix(text, "HTTP/1.1 405 ") {
+			t.Errorf("CONNECT %s over HTTP/1.1 got %q, want 405", target, text)
+		}
+	}
+	if b.count("smuggled") > 0 || b.count("CONNECT") > 0 {
+		t.Errorf("the backend has seen %v", sortedKeys(b.seen))
+	}
+	if n := b.count("GET /get/~switch"); n != 6 {
+		t.Errorf("the backend has seen %d WebSockets of 6", n)
+	}
+	eventually(t, "the ends of the WebSockets are noticed", func() bool { return g.metric(t, "rgate_requests_total", "code", "101") == 12 })
+}
+
+// rawOffer sends an HTTP/1 request with fields and returns the response's beginning.
+func rawOffer(t testing.TB, g *gateway, version, target string, fields ...string) (got answer, conn net.Conn, reader *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", g.address())
+	must(t, "dialing the gateway", err)
+	t.Cleanup(func() { _ = conn.Close() })
+	must(t, "setting a deadline", conn.SetDeadline(time.Now().Add(patience)))
+	_, err = fmt.Fprintf(conn, "GET %s %s\r\nHost: x\r\n%s\r\n\r\n", target, version, strings.Join(fields, "\r\n"))
+	must(t, "sending a request", err)
+	reader = bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	must(t, "reading the response", err)
+	got.status, got.header = response.StatusCode, response.Header
+	if got.status != http.StatusSwitchingProtocols {
+		body, err := io.ReadAll(response.Body)
+		must(t, "reading the body", err)
+		got.body = string(body)
+	}
+	return got, conn, reader
+}
+
+func TestA4OnlyNamedUpgradesArePassed(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startAllVersions(t, edgeSite(b, `backend more {
+		dial `+b.dial()+`
+		upgrades websocket tailscale-control-protocol
+	}
+	route /more more
+	route /keyed web {
+		api_key {
+			keys alice `+hashOfKey("key")+`
+		}
+	}`), "")
+	for _, tc := range []struct {
+		target, version string
+		fields          []string
+		status          int
+		upgrade         string // what reached the backend, or was switched to
+	}{
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: H2C", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: keep-alive, Upgrade", "Upgrade: SPDY/3.1, h2c"}, 200, ""},
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
+		{"/a/~switch", "HTTP/1.1", []string{"Upgrade: websocket"}, 200, ""}, // not in Connection
+		{"/a/~switch", "HTTP/1.0", []string{"Connection: Upgrade", "Upgrade: websocket"}, 200, ""},
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: websocket"}, 101, "websocket"},
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: h2c", "Upgrade: WebSocket"}, 101, "websocket"},
+		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: tailscale-control-protocol"}, 200, ""},
+		{"/more/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: tailscale-control-protocol"}, 101, "tailscale-control-protocol"},
+		{"/more/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: h2c, websocket"}, 101, "websocket"},
+		{"/more/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: h2c"}, 200, ""},
+		{"/keyed/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: h2c"}, 401, ""},
+		{"/plain/~switch", "HTTP/1.1", []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
+		{"/plain/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: TLS/1.2, HTTP/2.0"}, 200, ""},
+		{"/plain/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: websocket"}, 101, "websocket"},
+		{"/plain/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: docker"}, 101, "docker"},
+	} {
+		what := fmt.Sprint(tc.version, " ", tc.target, " ", tc.fields)
+		got, conn, reader := rawOffer(t, g.gateway, tc.version, tc.target, append(tc.fields, "X-Kept: yes")...)
+		switch {
+		case got.status != tc.status:
+			t.Errorf("%s: got %d, want %d", what, got.status, tc.status)
+		case got.status == 200:
+			seen := reach(t, what, got).Header
+			if seen["Upgrade"] != nil || seen["Http2-Settings"] != nil || strings.Contains(strings.ToLower(seen.Get("Connection")), "upgrade") || seen.Get("X-Kept") != "yes" {
+				t.Errorf("%s: the backend got %v", what, seen)
+			}
+		case got.status == 101:
+			if got.header.Get("Upgrade") != tc.upgrade {
+				t.Errorf("%s: switched to %q, want %q", what, got.header.Get("Upgrade"), tc.upgrade)
+			}
+			_, err := io.WriteString(conn, "hello")
+			must(t, "sending", err)
+			echo := make([]byte, 5)
+			if _, err := io.ReadFull(reader, echo); err != nil || string(echo) != "hello" {
+				t.Errorf("%s: got %q and %v through the tunnel", what, echo, err)
+			}
+		}
+		_ = conn.Close()
+	}
+	log := g.output.String()
+	for _, once := range []string{`"upgrade":"h2c","route":"/","`, `"upgrade":"spdy/3.1","route":"/","`, `"upgrade":"h2c","route":"/more","`, `"upgrade":"tailscale-control-protocol","route":"/","`} {
+		if n := strings.Count(log, once); n != 1 {
+			t.Errorf("%s is in the log %d times, want once", once, n)
+		}
+	}
+	if strings.Contains(log, `"upgrade":"websocket"`) {
+		t.Error("an offer that was passed is in the log as dropped")
+	}
+}
+
+func TestA5TargetsWithFragmentsSpacesOrControlsAreRefused(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startAllVersions(t, edgeSite(b, `route /admin web {
+		match segment
+		api_key {
+			keys alice `+hashOfKey("key")+`
+		}
+	}`), "")
+	for _, target := range []string{"/admin#", "/tenants/7#/open", "/a?b#c", "/#", "/plain/a#b", "/stats#", "http://x/a#b"} {
+		if got := g.rawGet(t, target); got.status != http.StatusBadRequest {
+			t.Errorf("%s over HTTP/1.1 got %d, want 400", target, got.status)
+		}
+	}
+	for _, target := range []string{"/a%23b", "/a?b%23c", "/plain/a%23b", "/caf\xc3\xa9", "/\xff?\xff", "/a%20b", "/a|b{c}"} {
+		if got := reach(t, target, g.rawGet(t, target)); string(got.Target) != target {
+			t.Errorf("%s reached the backend as %s", target, got.Target)
+		}
+	}
+	before := b.count("")
+	for version, conn := range g.rawVersions(t) {
+		for _, path := range []string{"/admin#", "/a?b#c", "/a b", "/a?b c", "/plain/a b", "/a ", "/plain/a#", "/a\tb", "/a\x01b", "/a\x7f", "/a?\x7f", "/a\rb", "/a\nb"} {
+			got := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
+			// net/http and quic-go reset a stream whose fields have control characters.
+			if got.status != http.StatusBadRequest && !got.reset {
+				t.Errorf("%s: %q got %d, want 400", version, path, got.status)
+			}
+		}
+	}
+	if n := b.count(""); n != before {
+		t.Errorf("%d requests reached the backend: %v", n-before, sortedKeys(b.seen))
+	}
+	for version, conn := range g.rawVersions(t) {
+		for _, path := range []string{"/a%23b", "/caf\xc3\xa9", "/a%20b?c%20d"} {
+			got := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
+			if seen := reach(t, version+" "+path, got.answer); string(seen.Target) != path {
+				t.Errorf("%s: %s reached the backend as %s", version, path, seen.Target)
+			}
+		}
+	}
+}
+
+func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
+	t.Parallel()
+	b, other := startEdgeBackend(t), startEdgeBackend(t)
+	other.Config.Handler = b // two addresses of the same backend
+	gate := newGated(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "shared") })
+	g := startAllVersions(t, edgeSite(b, strings.NewReplacer("$OTHER", other.dial(), "$DIAL", b.dial(), "$GATE", gate.Listener.Addr().String()).Replace(`backend two {
+		dial $DIAL $OTHER
+	}
+	backend gate {
+		dial $GATE
+	}
+	route /two two
+	route /cache web {
+		cache 1m
+	}
+	route /coalesce gate {
+		coalesce
+	}
+	route /json web {
+		transform {
+			request {
+				body {
+					set a json:1
+				}
+			}
+		}
+	}
+	route /fallback two {
+		fallback {
+			backend web
+		}
+	}`)), "")
+
+	// get sends a GET whose header does not tell whether it has a body.
+	conns := g.rawVersions(t)
+	get := func(version, path, body string, fields ...string) answer {
+		t.Helper()
+		conn, ok := conns[version]
+		if !ok {
+			chunk := ""
+			if body != "" {
+				chunk = fmt.Sprintf("%x\r\n%s\r\n", len(body), body)
+			}
+			request := "GET " + path + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
+			for i := 0; i < len(fields); i += 2 {
+				request += fields[i] + ": " + fields[i+1] + "\r\n"
+			}
+			response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(g.raw(t, request+"\r\n"+chunk+"0\r\n\r\n"))), nil)
+			must(t, "reading a response", err)
+			text, err := io.ReadAll(response.Body)
+			must(t, "reading a body", err)
+			return answer{status: response.StatusCode, header: response.Header, body: string(text)}
+		}
+		stream := conn.open(t, false, append([]string{":method", "GET", ":scheme", "https", ":authority", "x", ":path", path}, fields...)...)
+		stream.write(t, body, true)
+		return readAnswer(t, stream).answer
+	}
+	for i, version := range []string{"HTTP/1.1", "h2c", "HTTP/2", "HTTP/3"} {
+		path := func(of string) string { return fmt.Sprintf("/%s/%d/", of, i) }
+		if got := reach(t, version, get(version, path("any"), "")); got.Chunked || got.Length != 0 {
+			t.Errorf("%s: a GET without a body reached the backend as %+v", version, got)
+		}
+		if got := reach(t, version, get(version, path("any"), "body")); got.Body != "body" {
+			t.Errorf("%s: the body of a GET reached the backend as %q", version, got.Body)
+		}
+		if got := get(version, path("two")+"~flaky", ""); got.status != 200 {
+			t.Errorf("%s: a GET whose connection was lost got %d, want a retry", version, got.status)
+		}
+		if got := get(version, path("two")+"b~flaky", "body"); got.status != 503 {
+			t.Errorf("%s: a GET whose body was sent and lost got %d, want 503", version, got.status)
+		}
+		for range 2 {
+			get(version, path("cache")+"~cached", "")
+			get(version, path("cache")+"b~cached", "body")
+		}
+		if n := b.count(path("cache") + "~cached"); n != 1 {
+			t.Errorf("%s: two equal GETs reached the backend %d times, want once", version, n)
+		}
+		if n := b.count(path("cache") + "b~cached"); n != 2 {
+			t.Errorf("%s: two GETs with a body reached the backend %d times, want twice", version, n)
+		}
+		reach(t, version+" without JSON", get(version, path("json"), "", "content-type", "application/json"))
+		if got := reach(t, version, get(version, path("json"), `{"b":2}`, "content-type", "application/json")); got.Body != `{"b":2,"a":1}` {
+			t.Errorf("%s: the JSON body of a GET reached the backend as %q", version, got.Body)
+		}
+		if got := get(version, path("json"), `{`, "content-type", "application/json"); got.status != 400 {
+			t.Errorf("%s: broken JSON got %d, want 400", version, got.status)
+		}
+	}
+	// A client that neither sends nor ends its body is served, without one.
+	for version, conn := range conns {
+		for _, path := range []string{"/open/", "/cache/open/", "/plain/open/"} {
+			stream := conn.open(t, false, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", path+"~atonce")
+			if got, _ := readHeader(t, stream); got.status != 200 {
+				t.Errorf("%s: a GET to %s that does not end got %d", version, path, got.status)
+			}
+			stream.write(t, "late", true)
+		}
+	}
+
+	var all sync.WaitGroup
+	var shared atomic.Int32
+	for _, client := range g.versions(t) {
+		for range 3 {
+			all.Go(func() {
+				if got := client.ask(t, "GET", "/coalesce", ""); got.status == 200 && got.body == "shared" {
+					shared.Add(1)
+				}
+			})
+		}
+	}
+	g.awaitInFlight(t, 15)
+	close(gate.open)
+	all.Wait()
+	// Of HTTP and HTTPS, whose responses may differ.
+	if n := gate.reached.Load(); n > 2 || shared.Load() != 15 {
+		t.Errorf("15 requests at once reached the backend %d times, %d got the response", n, shared.Load())
+	}
+}
+
+func TestA7ResponsesThatAreNoneAreNotPassedOn(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startAllVersions(t, edgeSite(b, ""), "")
+	for _, client := range g.versions(t) {
+		for _, path := range []string{"/~unasked", "/~000", "/~099"} {
+			if got := client.ask(t, "GET", path, ""); got.status != http.StatusBadGateway {
+				t.Errorf("%s: %s got %d with %q, want 502", client.name, path, got.status, got.body)
+			}
+		}
+	}
+	for _, target := range []string{"/~mismatch", "/~000"} {
+		got, _, _ := rawOffer(t, g.gateway, "HTTP/1.1", target, "Connection: Upgrade", "Upgrade: websocket")
+		if got.status != http.StatusBadGateway {
+			t.Errorf("%s for a WebSocket got %d, want 502", target, got.status)
+		}
+	}
+	for version, conn := range g.rawVersions(t) {
+		for _, path := range []string{"/~mismatch", "/~000"} {
+			stream := conn.open(t, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "x", ":path", path)
+			if got, _ := readHeader(t, stream); got.status != http.StatusBadGateway {
+				t.Errorf("%s: %s for a WebSocket got %d, want 502", version, path, got.status)
+			}
+		}
+		got := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "/~early"))
+		if len(got.informational) != 1 || got.status != 200 {
+			t.Errorf("%s: got %v and %d, want 103 and 200", version, got.informational, got.status)
+		}
+	}
+	// HTTP/1.0 has no 1xx (RFC 9110, section 15.2).
+	for _, target := range []string{"/~early", "/plain/~early"} {
+		if text := g.raw(t, "GET "+target+" HTTP/1.0\r\n\r\n"); !strings.HasPrefix(text, "HTTP/1.0 200 ") || strings.Contains(text, "Early Hints") || !strings.HasSuffix(text, "late") {
+			t.Errorf("%s over HTTP/1.0 got %q, want 200 at once", target, text)
+		}
+		if text := g.raw(t, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(text, "HTTP/1.1 103 ") {
+			t.Errorf("%s over HTTP/1.1 got %q, want 103 first", target, text)
+		}
+	}
+	// RFC 9112, section 6.3: net/http lets Transfer-Encoding win and takes Content-Length
+	// off before any handler sees the request.
+	text := g.raw(t, "POST /cl-te HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+	if !strings.Contains(text, `"Body":"hello"`) || strings.Contains(text, `"Content-Length"`) {
+		t.Errorf("a request with both lengths got %q", text)
+	}
+}
+
+func TestA9RewritesKeepThePathsBytes(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startGateway(t, strings.ReplaceAll(`
+routes:
+  - {path_prefix: /, backend: web}
+  - {path_prefix: /api, backend: rewritten}
+  - {path_prefix: /strip, backend: web, strip_prefix: true}
+  - {path_prefix: /transform, backend: web, transform: {request: {query: {set: {a: b}}}}}
+backends:
+  - {name: web, dial: ["$DIAL"]}
+  - {name: rewritten, dial: ["$DIAL"], proxy: {rewrite: {strip_path_prefix: /api}}}
+`, "$DIAL", b.dial()))
+	for target, want := range map[string]string{
+		"/api/a":                 "/a",
+		"/api/a|b":               "/a%7Cb", // Caddy's rewrite writes a path in its normal form
+		"/api/a|b?c|d":           "/a%7Cb?c|d",
+		"/api/a%7Cb":             "/a%7Cb",
+		"/api/a%2Fb":             "/a%2Fb",
+		"/strip/a|b":             "/a|b",
+		"/strip/a|b?c|d":         "/a|b?c|d",
+		"/strip/{a}^b`\"<>":      "/{a}^b`\"<>",
+		"/strip/caf\xc3\xa9":     "/caf\xc3\xa9",
+		"/strip/a%7Cb%2Fc":       "/a%7Cb%2Fc",
+		"/strip":                 "/",
+		"/transform/a|b":         "/transform/a|b?a=b",
+		"/a|b":                   "/a|b",
+		"http://x":               "/",
+		"http://x?a=b":           "/?a=b",
+		"http://x/":              "/",
+		"http://x/a|b?c|d":       "/a|b?c|d",
+		"http://x/strip/a|b":     "/a|b",
+		"http://x/api/a%2Fb?c=d": "/a%2Fb?c=d",
+	} {
+		if got := reach(t, target, g.rawGet(t, target)); string(got.Target) != want {
+			t.Errorf("%s reached the backend as %s, want %s", target, got.Target, want)
+		}
+	}
+}
+
+// bytesCodec sends messages as they are.
+type bytesCodec struct{}
+
+func (bytesCodec) Name() string                        { return "bytes" }
+func (bytesCodec) Marshal(message any) ([]byte, error) { return *message.(*[]byte), nil }
+func (bytesCodec) Unmarshal(text []byte, into any) error {
+	*into.(*[]byte) = append([]byte(nil), text...)
+	return nil
+}
+
+func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startAllVersions(t, "log\n"+edgeSite(b, `backend down {
+		dial 127.0.0.1:1
+	}
+	backend slow {
+		dial `+b.dial()+`
+		timeouts {
+			first_byte 50ms
+		}
+	}
+	default_response "nothing here" 404
+	route /down down
+	route /slow slow
+	route /keyed web {
+		api_key {
+			keys alice `+hashOfKey("key")+`
+		}
+	}
+	route /forbidden web {
+		ip_filter {
+			deny 127.0.0.0/8 ::1
+		}
+	}
+	route /limited web {
+		rate_limit 1 1h
+	}
+	route /large web {
+		security {
+			max_body 10
+		}
+	}
+	route /fallback down {
+		fallback {
+			response "later" 503
+		}
+	}
+	route /errors web {
+		methods DELETE
+	}`), "")
+	g.get(t, "/limited")
+	failed := g.stats(t, "").Requests.Error
+	client, err := grpc.NewClient("passthrough:///"+g.address(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
+	must(t, "making a gRPC client", err)
+	defer client.Close()
+	codesOf := map[string]codes.Code{
+		"/keyed/call": codes.Unauthenticated, "/forbidden/call": codes.PermissionDenied, "/limited/call": codes.ResourceExhausted,
+		"/down/call": codes.Unavailable, "/fallback/call": codes.Unavailable, "/slow/~slow": codes.DeadlineExceeded,
+		"/errors/call": codes.Unimplemented, "/none/call": codes.Unimplemented, "/large/call": codes.ResourceExhausted,
+	}
+	for method, want := range codesOf {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		message, received := make([]byte, 100), []byte(nil)
+		err := client.Invoke(ctx, method, &message, &received)
+		cancel()
+		// A client makes a message of its own of a response that is not one of gRPC.
+		if got := status.Convert(err); got.Code() != want || strings.Contains(got.Message(), "HTTP") {
+			t.Errorf("%s: got %s with %q, want %s", method, got.Code(), got.Message(), want)
+		}
+	}
+	if got := g.stats(t, "").Requests; got.Error != failed+len(codesOf) {
+		t.Errorf("the statistics count %d errors more, want %d", got.Error-failed, len(codesOf))
+	}
+	for _, want := range []string{`"http_status":401`, `"http_status":503`, `"http_status":504`} {
+		eventually(t, "the access log has "+want, func() bool { return strings.Contains(g.output.String(), want) })
+	}
+
+	for version, conn := range g.rawVersions(t) {
+		ask := func(path string, fields ...string) rawAnswer {
+			return readAnswer(t, conn.open(t, true, append([]string{":method", "POST", ":scheme", "https", ":authority", "x", ":path", path}, fields...)...))
+		}
+		for _, contentType := range []string{"application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"} {
+			got := ask("/keyed/call", "content-type", contentType, "te", "trailers")
+			if got.status != 200 || got.header.Get("Grpc-Status") != "16" || got.header.Get("Grpc-Message") != "Unauthorized" || got.body != "" ||
+				got.header.Get("Content-Type") != "application/grpc" || got.header.Get("WWW-Authenticate") == "" {
+				t.Errorf("%s: %s got %+v", version, contentType, got)
+			}
+		}
+		if got := ask("/a#b", "content-type", "application/grpc"); got.header.Get("Grpc-Status") != "13" {
+			t.Errorf("%s: a target with a fragment got %+v", version, got)
+		}
+		for _, contentType := range []string{"application/json", "application/grpc-web+proto", "application/grpcx"} {
+			if got := ask("/keyed/call", "content-type", contentType); got.status != 401 || got.header.Get("Grpc-Status") != "" {
+				t.Errorf("%s: %s got %+v, want 401", version, contentType, got)
+			}
+		}
+	}
+	// gRPC needs HTTP/2.
+	if got := g.ask(t, "POST", "/keyed/call", "", "Content-Type", "application/grpc"); got.status != 401 {
+		t.Errorf("over HTTP/1.1 got %d, want 401", got.status)
+	}
+}

@@ -1,0 +1,35 @@
+package entry
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// admission passes a request on if all checks let it through, and holds its response to
+// what its client understands.
+type admission struct{ next caddyhttp.Handler }
+
+// ServeHTTP implements caddyhttp.Handler.
+func (a admission) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	if !r.ProtoAtLeast(1, 1) {
+		w = &finalWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	}
+	if !isGRPC(r) {
+		return a.serve(w, r)
+	}
+	calls := &grpcWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, request: r}
+	return calls.end(a.serve(calls, r))
+}
+
+func (a admission) serve(w http.ResponseWriter, r *http.Request) error {
+	for _, check := range checks {
+		if err := check(r); err != nil {
+			return err
+		}
+	}
+	if dropped := DropUpgrades(r, keepsHandlers); dropped != nil {
+		caddyhttp.SetVar(r.Context(), droppedVar, dropped)
+	}
+	return a.next.ServeHTTP(w, r)
+}

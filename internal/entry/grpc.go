@@ -1,0 +1,134 @@
+package entry
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// ownStatusVar is the variable of a gRPC request with the status of a response that was
+// made here, and not by a backend.
+const ownStatusVar = "rgate.own_status"
+
+const httpErrorsVar = "rgate.grpc_http_errors"
+
+// OwnResponse notes that a handler is about to write a response of its own with a status,
+// which a gRPC client then gets in its way. All handlers see the HTTP status.
+func OwnResponse(r *http.Request, status int) {
+	if status >= 400 && isGRPC(r) && caddyhttp.GetVar(r.Context(), httpErrorsVar) == nil {
+		caddyhttp.SetVar(r.Context(), ownStatusVar, status)
+	}
+}
+
+// KeepHTTPErrors makes a gRPC client get the HTTP status of a response of the gateway's own.
+func KeepHTTPErrors(r *http.Request) { caddyhttp.SetVar(r.Context(), httpErrorsVar, true) }
+
+// isGRPC reports whether a request is one of gRPC over HTTP/2 or 3.
+func isGRPC(r *http.Request) bool {
+	if r.ProtoMajor < 2 || len(r.Header["Content-Type"]) == 0 {
+		return false
+	}
+	rest, ok := strings.CutPrefix(r.Header["Content-Type"][0], "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// grpcWriter writes responses of the gateway's own as gRPC clients expect them: with the
+// HTTP status 200, and the status of the call in a header that is trailers at once
+// (Trailers-Only in "gRPC over HTTP2").
+type grpcWriter struct {
+	caddyhttp.ResponseWriterWrapper
+	request *http.Request
+	began   bool
+	own     bool // the response is one of the gateway's; its body is dropped
+}
+
+func (w *grpcWriter) WriteHeader(status int) {
+	if w.began || status < 200 {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.began = true
+	own, _ := caddyhttp.GetVar(w.request.Context(), ownStatusVar).(int)
+	if w.own = status >= 400 && own == status; !w.own {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	header := w.Header()
+	delete(header, "Content-Length")
+	header["Content-Type"] = []string{"application/grpc"}
+	header["Grpc-Status"] = []string{strconv.Itoa(grpcStatus(status))}
+	header["Grpc-Message"] = []string{http.StatusText(status)}
+	if extra, ok := w.request.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.Int("http_status", status))
+	}
+	w.ResponseWriter.WriteHeader(http.StatusOK)
+}
+
+func (w *grpcWriter) Write(p []byte) (int, error) {
+	if w.own {
+		return len(p), nil
+	}
+	w.began = true
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *grpcWriter) ReadFrom(r io.Reader) (int64, error) {
+	if w.own {
+		return io.Copy(io.Discard, r)
+	}
+	w.began = true
+	return w.ResponseWriterWrapper.ReadFrom(r)
+}
+
+// end writes the response to an error that no handler has written one for, unless error
+// routes do.
+func (w *grpcWriter) end(err error) error {
+	server, _ := w.request.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if err == nil || w.began || server != nil && server.Errors != nil && len(server.Errors.Routes) > 0 {
+		return err
+	}
+	status := http.StatusInternalServerError
+	var failed caddyhttp.HandlerError
+	if errors.As(err, &failed) && failed.StatusCode >= 400 {
+		status = failed.StatusCode
+	}
+	if OwnResponse(w.request, status); caddyhttp.GetVar(w.request.Context(), ownStatusVar) == nil {
+		return err
+	}
+	if extra, ok := w.request.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.NamedError("http_error", err))
+	}
+	w.WriteHeader(status)
+	return nil
+}
+
+// grpcStatus is the status of a call that failed with an HTTP status. Where gRPC's own
+// mapping for clients (http-grpc-status-mapping.md) is coarser than what the gateway
+// knows, it is the status that says the same.
+func grpcStatus(status int) int {
+	switch status {
+	case 499:
+		return 1 // CANCELLED
+	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
+		return 4 // DEADLINE_EXCEEDED
+	case http.StatusForbidden:
+		return 7 // PERMISSION_DENIED
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong,
+		http.StatusRequestHeaderFieldsTooLarge:
+		return 8 // RESOURCE_EXHAUSTED
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return 12 // UNIMPLEMENTED
+	case http.StatusBadRequest, http.StatusInternalServerError:
+		return 13 // INTERNAL
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		return 14 // UNAVAILABLE
+	case http.StatusUnauthorized:
+		return 16 // UNAUTHENTICATED
+	}
+	return 2 // UNKNOWN
+}

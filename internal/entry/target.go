@@ -1,0 +1,69 @@
+package entry
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() { RegisterCheck(checkTarget) }
+
+var (
+	errTarget   = errors.New("the target of the request has a fragment, a space or a control character")
+	errConnect  = errors.New("CONNECT asks for a tunnel")
+	errProtocol = errors.New("CONNECT asks for a protocol other than websocket")
+)
+
+// checkTarget refuses what is no target of a request to an origin server.
+//
+// A target has no fragment, spaces or control characters (RFC 9112, section 3.2): what
+// reads it further on would cut it there, and so read another target than the one that
+// handlers have judged. net/http lets `#` through, and in HTTP/2 and 3 spaces. Bytes from
+// 0x80 on pass, since clients send them and nothing is cut there.
+//
+// Of CONNECT, only that for a WebSocket is served (RFC 8441 and 9220). Everything else
+// would reach an HTTP/1.1 backend as bytes without a frame (RFC 9220, section 3, has 501
+// for unknown protocols).
+func checkTarget(r *http.Request) error {
+	for i := range len(r.RequestURI) {
+		if c := r.RequestURI[i]; c <= ' ' || c == '#' || c == 0x7f {
+			return caddyhttp.Error(http.StatusBadRequest, errTarget)
+		}
+	}
+	if r.Method == http.MethodConnect {
+		return checkConnect(r)
+	}
+	if r.URL.Path == "" && r.URL.Opaque == "" {
+		r.URL.Path = "/" // RFC 9110, section 4.2.3
+	}
+	return nil
+}
+
+func checkConnect(r *http.Request) error {
+	switch protocol, extended := connectProtocol(r); {
+	case !extended:
+		return caddyhttp.Error(http.StatusMethodNotAllowed, errConnect)
+	case !strings.EqualFold(protocol, "websocket"):
+		return caddyhttp.Error(http.StatusNotImplemented, errProtocol)
+	case r.ProtoMajor == 2:
+		r.Header[":protocol"] = []string{"websocket"} // as proxies compare it
+	default:
+		r.Proto = "websocket"
+	}
+	return nil
+}
+
+// connectProtocol returns the protocol that an extended CONNECT asks for. net/http has it
+// among the fields, where no client can put one of that name, and quic-go in the place of
+// the version.
+func connectProtocol(r *http.Request) (protocol string, extended bool) {
+	switch {
+	case r.ProtoMajor == 2 && len(r.Header[":protocol"]) > 0:
+		return r.Header[":protocol"][0], true
+	case r.ProtoMajor == 3 && r.Proto != "HTTP/3.0":
+		return r.Proto, true
+	}
+	return "", false
+}
