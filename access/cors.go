@@ -46,7 +46,8 @@ type CORS struct {
 	//   example.com itself
 	// - a regular expression after a tilde, such as `~https://app-\d+\.example\.com`,
 	//   which has to match the origin as a whole
-	// - `null`, the origin of sandboxed frames and of files, which anybody can have
+	// - `null`, the origin of sandboxed frames and of files, which anybody can have;
+	//   not with `allow_credentials`
 	// - `*` alone: every origin
 	AllowedOrigins []string `json:"allowed_origins,omitempty" caddyfile:"arg"`
 

@@ -2,6 +2,8 @@ package access
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,10 +40,23 @@ var keySources = caddy.NewUsagePool()
 type fetcher struct{ client *http.Client }
 
 // newFetcher makes a fetcher that keeps no connections: documents are read too
-// seldom for that.
-func newFetcher() fetcher {
+// seldom for that. Servers are verified by the authorities of a file, if one is given, else
+// by those of the system.
+func newFetcher(caFile string) (fetcher, error) {
+	var authorities *x509.CertPool
+	if caFile != "" {
+		read, err := readFile(caFile)
+		if err != nil {
+			return fetcher{}, err
+		}
+		authorities = x509.NewCertPool()
+		if !authorities.AppendCertsFromPEM(read.text) {
+			return fetcher{}, fmt.Errorf("%s has no certificate in PEM", caFile)
+		}
+	}
 	return fetcher{&http.Client{
 		Transport: &http.Transport{
+			TLSClientConfig:        &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12},
 			Proxy:                  http.ProxyFromEnvironment,
 			DisableKeepAlives:      true,
 			ForceAttemptHTTP2:      true,
@@ -56,7 +71,7 @@ func newFetcher() fetcher {
 			}
 			return nil
 		},
-	}}
+	}}, nil
 }
 
 // get reads a document.

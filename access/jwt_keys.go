@@ -17,17 +17,41 @@ import (
 )
 
 // signingAlgorithms are those that a token may be signed with, by how they are
-// called in its header (RFC 7518, section 3.1, and RFC 8037).
+// called in its header (RFC 7518, section 3.1, RFC 8037 and RFC 9864).
 var signingAlgorithms = []jose.SignatureAlgorithm{
 	jose.HS256, jose.HS384, jose.HS512,
 	jose.RS256, jose.RS384, jose.RS512,
 	jose.PS256, jose.PS384, jose.PS512,
 	jose.ES256, jose.ES384, jose.ES512,
-	jose.EdDSA,
+	jose.EdDSA, ed25519Algorithm,
 }
+
+// ed25519Algorithm is the name of EdDSA with Ed25519 (RFC 9864, section 2.2). Other keys of
+// EdDSA are not supported, so that both names mean the same.
+const ed25519Algorithm jose.SignatureAlgorithm = "Ed25519"
 
 func isSymmetric(algorithm jose.SignatureAlgorithm) bool {
 	return strings.HasPrefix(string(algorithm), "HS")
+}
+
+// aliases returns all names of an algorithm.
+func aliases(algorithm jose.SignatureAlgorithm) []jose.SignatureAlgorithm {
+	if algorithm == jose.EdDSA || algorithm == ed25519Algorithm {
+		return []jose.SignatureAlgorithm{jose.EdDSA, ed25519Algorithm}
+	}
+	return []jose.SignatureAlgorithm{algorithm}
+}
+
+// ed25519Key verifies signatures under both names of the algorithm, of which go-jose knows
+// one.
+type ed25519Key ed25519.PublicKey
+
+// VerifyPayload implements jose.OpaqueVerifier.
+func (k ed25519Key) VerifyPayload(payload, signature []byte, algorithm jose.SignatureAlgorithm) error {
+	if !slices.Contains(aliases(jose.EdDSA), algorithm) || !ed25519.Verify(ed25519.PublicKey(k), payload, signature) {
+		return jose.ErrCryptoFailure
+	}
+	return nil
 }
 
 // keySet is what signatures are verified with. It never changes.
@@ -67,7 +91,7 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 			return key, errors.New("curve of an EC key is not supported: use P-256, P-384 or P-521")
 		}
 	case ed25519.PublicKey:
-		key.algorithms = []jose.SignatureAlgorithm{jose.EdDSA}
+		key.material, key.algorithms = ed25519Key(public), aliases(jose.EdDSA)
 	case []byte:
 		return key, errors.New("symmetric key has no place among public ones: use the option secret")
 	default:
@@ -77,7 +101,7 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 		if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(only)) {
 			return key, fmt.Errorf("key is not one for its algorithm %q", only)
 		}
-		key.algorithms = []jose.SignatureAlgorithm{jose.SignatureAlgorithm(only)}
+		key.algorithms = aliases(jose.SignatureAlgorithm(only))
 	}
 	return key, nil
 }
@@ -99,29 +123,28 @@ func (s *keySet) suitsAny(algorithms []jose.SignatureAlgorithm) bool {
 	})
 }
 
-// verify returns the payload of a token, if its signature is right. If it is not,
-// elsewhere tells whether a later set may have a key that this one lacks.
-func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, elsewhere bool, err error) {
+// verify returns the payload of a token, if its signature is right. If it is not, a later
+// set may have another key, also under the same identifier.
+func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error) {
 	header := token.Signatures[0].Protected
-	named, tried := false, false
+	tried := false
 	for i := range s.keys {
 		key := &s.keys[i]
 		if header.KeyID != "" && key.id != "" && key.id != header.KeyID {
 			continue
 		}
-		named = named || header.KeyID != "" && key.id != ""
 		if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(header.Algorithm)) {
 			continue
 		}
 		tried = true
 		if payload, err := token.Verify(key.material); err == nil {
-			return payload, false, nil
+			return payload, nil
 		}
 	}
 	if !tried {
-		return nil, !named, fmt.Errorf("no key %.64q is for algorithm %q", header.KeyID, header.Algorithm)
+		return nil, fmt.Errorf("no key %.64q is for algorithm %q", header.KeyID, header.Algorithm)
 	}
-	return nil, !named, errors.New("its signature is wrong")
+	return nil, errors.New("its signature is wrong")
 }
 
 // parsePEM reads public keys and certificates.

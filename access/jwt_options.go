@@ -22,8 +22,8 @@ import (
 // {file./run/secrets/jwt}, which are replaced when the configuration is loaded.
 type JWTOptions struct {
 	// The algorithms that tokens may be signed with: HS256, HS384, HS512, RS256,
-	// RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA. Those that
-	// begin with HS are for a secret, and the others for public keys. Required;
+	// RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519. Those
+	// that begin with HS are for a secret, and the others for public keys. Required;
 	// what a token says of itself is never believed.
 	Algorithms []string `json:"algorithms,omitempty"`
 
@@ -45,8 +45,12 @@ type JWTOptions struct {
 	JWKSFile string `json:"jwks_file,omitempty"`
 
 	// The address of a JWK Set, http or https. It is read in the background for as
-	// long as its Cache-Control says, and when a token names a key that is not in it.
+	// long as its Cache-Control says, and when a token cannot be verified.
 	JWKSURL string `json:"jwks_url,omitempty"`
+
+	// A file of certificates in PEM by which the server of `jwks_url` or `discovery` is
+	// verified. Default: the authorities of the system.
+	CAFile string `json:"ca_file,omitempty"`
 
 	// Whether the address of the JWK Set is looked up in the configuration of the
 	// issuer (OpenID Connect Discovery). Default: false.
@@ -220,6 +224,8 @@ func (o *JWTOptions) checkKeys() *policy.OptionError {
 		return policy.Optionf(used[0], "%s has public keys, with which anybody could sign by %s: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
 	case !symmetric && used[0] == "secret":
 		return policy.Optionf("secret", "a secret is for HS256, HS384 and HS512, not %s: give public keys, or use one of those", o.Algorithms[0])
+	case o.CAFile != "" && o.JWKSURL == "" && !o.Discovery:
+		return policy.Optionf("ca_file", "ca_file requires jwks_url or discovery: set one of them or remove ca_file")
 	case o.Discovery && o.Issuer == "":
 		return policy.Optionf("discovery", "discovery needs the issuer: give its address as issuer")
 	}
@@ -359,6 +365,7 @@ func (o *JWTOptions) resolved() (*JWTOptions, error) {
 	resolve("public_key_file", &r.PublicKeyFile)
 	resolve("jwks_file", &r.JWKSFile)
 	resolve("jwks_url", &r.JWKSURL)
+	resolve("ca_file", &r.CAFile)
 	resolve("issuer", &r.Issuer)
 	for i := range r.Audience {
 		resolve(fmt.Sprintf("audience[%d]", i), &r.Audience[i])

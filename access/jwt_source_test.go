@@ -301,7 +301,10 @@ func TestDiscovery(t *testing.T) {
 		"moved in a circle":   {id, "too many redirects", jwtWeb{configuration: "-> " + configuration}},
 		"more than is wanted": {id, "longer than", jwtWeb{configuration: strings.Repeat(" ", maxDocument+1)}},
 	} {
-		f := newFetcher()
+		f, err := newFetcher("")
+		if err != nil {
+			t.Fatal(err)
+		}
 		f.client.Transport = tc.web
 		got, err := f.discover(t.Context(), tc.issuer)
 		switch {

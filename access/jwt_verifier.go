@@ -46,7 +46,7 @@ func newVerifier(options *JWTOptions) (*verifier, error) {
 		cache:    newTokenCache(o.CacheSize),
 	}
 	for _, name := range o.Algorithms {
-		v.rules.algorithms = append(v.rules.algorithms, jose.SignatureAlgorithm(name))
+		v.rules.algorithms = append(v.rules.algorithms, aliases(jose.SignatureAlgorithm(name))...)
 	}
 	if o.Leeway != nil {
 		v.rules.leeway = time.Duration(*o.Leeway)
@@ -75,15 +75,33 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 	case o.JWKSFile != "":
 		return v.useFile(o, "jwks_file", o.JWKSFile, parseJWKS)
 	case o.JWKSURL != "":
-		return v.useSource("jwks_url "+o.JWKSURL, parseJWKS, nil, func(ctx context.Context) (document, error) {
-			return newFetcher().get(ctx, o.JWKSURL)
+		return v.useServer(o, "jwks_url "+o.JWKSURL, func(ctx context.Context, f fetcher) (document, error) {
+			return f.get(ctx, o.JWKSURL)
 		})
 	case o.Discovery:
-		return v.useSource("issuer "+o.Issuer, parseJWKS, nil, func(ctx context.Context) (document, error) {
-			return newFetcher().discover(ctx, o.Issuer)
+		return v.useServer(o, "issuer "+o.Issuer, func(ctx context.Context, f fetcher) (document, error) {
+			return f.discover(ctx, o.Issuer)
 		})
 	}
 	return err
+}
+
+// useServer has the keys of a server read again and again. The file of the authorities that
+// it is verified by is read each time, and must be good now.
+func (v *verifier) useServer(o *JWTOptions, place string, load func(context.Context, fetcher) (document, error)) error {
+	if o.CAFile != "" {
+		place += " ca_file " + o.CAFile
+		if _, err := newFetcher(o.CAFile); err != nil {
+			return policy.Optionf("ca_file", "ca_file: %v: name a file of certificates in PEM", err)
+		}
+	}
+	return v.useSource(place, parseJWKS, nil, func(ctx context.Context) (document, error) {
+		f, err := newFetcher(o.CAFile)
+		if err != nil {
+			return document{}, err
+		}
+		return load(ctx, f)
+	})
 }
 
 // keysOf reads the keys of an option, and logs those that are left out.
@@ -183,19 +201,19 @@ func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	return found, nil
 }
 
-// payload returns what a token has signed, and the keys that verified it. If the
-// right key is not among those at hand, it looks for new ones.
+// payload returns what a token has signed, and the keys that verified it. If none of those
+// at hand does, it looks for new ones, which the source does once in a while at most.
 func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, keys *keySet) ([]byte, *keySet, error) {
 	if keys == nil {
 		if keys = v.source.newer(ctx, nil); keys == nil {
 			return nil, nil, errKeysMissing
 		}
 	}
-	payload, elsewhere, err := keys.verify(token)
-	if elsewhere && v.source != nil {
+	payload, err := keys.verify(token)
+	if err != nil && v.source != nil {
 		if newer := v.source.newer(ctx, keys); newer != keys {
 			keys = newer
-			payload, _, err = keys.verify(token)
+			payload, err = keys.verify(token)
 		}
 	}
 	return payload, keys, err

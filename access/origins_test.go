@@ -131,7 +131,7 @@ func TestOriginsAllow(t *testing.T) {
 func TestUnboundedOrigins(t *testing.T) {
 	for list, want := range map[string]bool{
 		"*": true, "~.*": true, `~https?://.+`: true, "~^https://": false, "~": false,
-		"null": false, "https://*.example.com": false, `~https://[a-z]+\.example\.com`: false,
+		"null": true, "~null|https://a\\.example": true, "https://*.example.com": false, `~https://[a-z]+\.example\.com`: false,
 	} {
 		if o, _, err := parseOrigins([]string{list}); err == nil && o.unbounded() != want {
 			t.Errorf("%s: unbounded is %v", list, !want)

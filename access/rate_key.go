@@ -17,16 +17,17 @@ import (
 // RateKey is how rate_limit and throttle tell requests apart.
 type RateKey struct {
 	// What requests are told apart by: text with placeholders, such as
-	// `{http.auth.user.id}` or `{http.request.header.X-API-Key}`. Without a placeholder,
+	// `{http.auth.user.id}` or `{http.request.header.X-API-Key}`; the shorthands of a
+	// Caddyfile are understood. Without a placeholder,
 	// all requests count together. A request for which it is empty counts by its
 	// client's IP address. Default: `{http.vars.client_ip}`, that address, as the
 	// server's trusted proxies tell it.
 	Key string `json:"key,omitempty"`
 
-	// How many leading bits of an IPv6 address are one client, 1 to 128. It is for
-	// keys that are the client's address or the connection's
-	// (`{http.request.remote.host}`) and nothing else. Default: 64, what one client
-	// is commonly given.
+	// How many leading bits of an IPv6 address are one client, 1 to 128, where a
+	// placeholder of the key stands for an address. Addresses that have an IPv4 address in
+	// them, such as those of NAT64, count as that. Default: 64, what one client is commonly
+	// given.
 	IPv6Prefix int `json:"ipv6_prefix,omitempty" default:"64"`
 
 	// The name under which counts are kept. Policies of the same name share them, on
@@ -35,17 +36,16 @@ type RateKey struct {
 	// is.
 	Name string `json:"name,omitempty"`
 
-	key       policy.Key
-	isAddress bool
-	identity  string // of the counts
-	ordinal   ordinalKey
+	key      policy.Key
+	identity string // of the counts
+	ordinal  ordinalKey
 }
 
 const defaultIPv6Prefix = 64
 
 func (k *RateKey) check() *policy.OptionError {
-	if policy.IsUnclosed(k.Key) {
-		return policy.UnclosedKey("key", k.Key)
+	if err := policy.CheckKey("key", k.Key); err != nil {
+		return err
 	}
 	if k.IPv6Prefix < 0 || k.IPv6Prefix > 128 {
 		return policy.Optionf("ipv6_prefix", "ipv6_prefix %d is out of range: use 1 to 128", k.IPv6Prefix)
@@ -65,8 +65,8 @@ func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, essence any) err
 	if k.IPv6Prefix == 0 {
 		k.IPv6Prefix = defaultIPv6Prefix
 	}
+	policy.WarnOfKey(ctx, "key", k.Key)
 	k.key = policy.ParseKey(k.Key)
-	k.isAddress = k.key.IsClientIP() || k.Key == "{http.request.remote.host}"
 	return nil
 }
 
@@ -116,25 +116,37 @@ type ordinal struct{ atomic.Int64 }
 
 func (*ordinal) Destruct() error { return nil }
 
-// of returns what a request counts by, and whether that is its client's address in
-// place of a key that is empty.
-func (k *RateKey) of(r *http.Request) (text string, isAddress, instead bool) {
-	text = k.key.Of(r)
+// of returns what a request counts by, whether that is one value, which may be an address,
+// and whether it is the client's address in place of a key that is empty.
+func (k *RateKey) of(r *http.Request) (text string, single, instead bool) {
+	if single = k.key.IsPlaceholder(); single {
+		text = k.key.Of(r)
+	} else {
+		text = k.key.OfEach(r, k.grouped)
+	}
 	if text == "" && !k.key.IsClientIP() {
 		return policy.ClientAddress(r), true, true
 	}
-	return text, k.isAddress, false
+	return text, single, false
+}
+
+// grouped is the network in place of an IPv6 address.
+func (k *RateKey) grouped(value string) string {
+	if network := appendNetwork(nil, value, k.IPv6Prefix); len(network) > 0 {
+		return string(network)
+	}
+	return value
 }
 
 // hash is the key of a request, given the spaces of keys and of addresses that take
 // their place.
 func (k *RateKey) hash(r *http.Request, h hasher, spaces *[2]uint64) uint64 {
-	text, isAddress, instead := k.of(r)
+	text, single, instead := k.of(r)
 	space := spaces[0]
-	if instead { // nobody shall pass for another by sending an address as a key
+	if instead { // else a client could pass for another by sending an address as a key
 		space = spaces[1]
 	}
-	if isAddress {
+	if single {
 		if network, ok := networkOf(text, k.IPv6Prefix); ok {
 			return hashNetwork(h, space, network)
 		}
@@ -149,11 +161,9 @@ func (k *RateKey) spaces(h hasher) [2]uint64 {
 
 // text is the key of a request in words that are the same in every process.
 func (k *RateKey) text(r *http.Request) string {
-	text, isAddress, instead := k.of(r)
-	if isAddress {
-		if network := appendNetwork(nil, text, k.IPv6Prefix); len(network) > 0 {
-			text = string(network)
-		}
+	text, single, instead := k.of(r)
+	if single {
+		text = k.grouped(text)
 	}
 	if instead {
 		return k.identity + "\x00address\x00" + text
@@ -173,8 +183,8 @@ func appendNetwork(b []byte, text string, bits int) []byte {
 	return network.AppendTo(b)
 }
 
-// networkOf returns the network of an IPv6 address, if the text is one. An IPv4 address
-// in the form of one becomes what it is.
+// networkOf returns the network of an IPv6 address, if the text is one. An address that
+// stands for one of IPv4 becomes that.
 func networkOf(text string, bits int) (network netip.Prefix, ok bool) {
 	if strings.IndexByte(text, ':') < 0 {
 		return network, false
@@ -183,11 +193,40 @@ func networkOf(text string, bits int) (network netip.Prefix, ok bool) {
 	if err != nil {
 		return network, false
 	}
-	if address.Is4In6() {
-		return netip.PrefixFrom(address.Unmap(), 32), true
+	if v4, ok := embeddedIPv4(address); ok {
+		return netip.PrefixFrom(v4, 32), true
+	}
+	if localNAT64.Contains(address.WithZone("")) { // how much of it is the IPv4 address is not known
+		bits = 128
 	}
 	network, err = address.Prefix(bits)
 	return network, err == nil
+}
+
+var (
+	wellKnownNAT64 = netip.MustParsePrefix("64:ff9b::/96")   // RFC 6052, section 2.1
+	localNAT64     = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
+	sixToFour      = netip.MustParsePrefix("2002::/16")      // RFC 3056
+	teredo         = netip.MustParsePrefix("2001::/32")      // RFC 4380, section 4
+)
+
+// embeddedIPv4 returns the IPv4 address of a client whose IPv6 address is made of it. All
+// clients of a translator, or of a Teredo server, are in one network of 64 bits, and a
+// client of 6to4 has 65536 of these.
+func embeddedIPv4(address netip.Addr) (v4 netip.Addr, ok bool) {
+	if address.Is4In6() {
+		return address.Unmap(), true
+	}
+	address = address.WithZone("")
+	switch b := address.As16(); {
+	case wellKnownNAT64.Contains(address):
+		return netip.AddrFrom4([4]byte(b[12:])), true
+	case sixToFour.Contains(address):
+		return netip.AddrFrom4([4]byte(b[2:6])), true
+	case teredo.Contains(address):
+		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]}), true
+	}
+	return v4, false
 }
 
 // hashNetwork makes a key of what networkOf returns: of an IPv4 address the one that its

@@ -152,6 +152,7 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 		p.limits = append(p.limits, limit{l.Requests, time.Duration(l.Window)})
 		p.texts = append(p.texts, strconv.FormatInt(l.Requests, 10))
 	}
+	policy.WarnOfKey(ctx, "cost", string(p.Cost))
 	p.cost = policy.ParseKey(string(p.Cost))
 	p.fixed, _ = parseCost(cmp.Or(string(p.Cost), "1")) // 0 if it has a placeholder
 	return p.acquire()
@@ -249,8 +250,8 @@ func checkLimit(path string, requests int64, window caddy.Duration) *policy.Opti
 
 func (p *RateLimit) checkCost() *policy.OptionError {
 	text := string(p.Cost)
-	if policy.IsUnclosed(text) {
-		return policy.UnclosedKey("cost", text)
+	if err := policy.CheckKey("cost", text); err != nil {
+		return err
 	}
 	cost, ok := parseCost(text)
 	for _, l := range p.all() {

@@ -72,6 +72,7 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.VirtualNodes == 0 {
 		p.VirtualNodes = defaultVirtualNodes
 	}
+	policy.WarnOfKey(ctx, "key", p.Key)
 	p.key = policy.ParseKey(p.Key)
 	p.proxy = proxyOf(ctx)
 	return nil
@@ -87,8 +88,8 @@ func (p *RingHash) Check() error {
 func (p *RingHash) Validate() error { return p.Check() }
 
 func (p *RingHash) checkKey() error {
-	if policy.IsUnclosed(p.Key) {
-		return policy.UnclosedKey("key", p.Key)
+	if err := policy.CheckKey("key", p.Key); err != nil {
+		return err
 	}
 	if p.Key != "" && !policy.HasPlaceholder(p.Key) {
 		return policy.Optionf("key", "key %q has no placeholder and would send all requests to one upstream: "+

@@ -220,6 +220,9 @@ func (rt placed) checkParams() error {
 	if rt.StickyKey != "" && !placeholder.MatchString(rt.StickyKey) {
 		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)
 	}
+	if err := policy.CheckKey("sticky_key", rt.StickyKey); err != nil {
+		return problemf(rt.at+".sticky_key", "%v", err)
+	}
 	p, _ := rt.parsePattern()
 	known := p.names()
 	check := func(at, text string) error {

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -151,8 +152,9 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
-	pattern    pattern // nil: path_prefix is a prefix
-	preflights bool    // whether a policy answers preflights for it
+	sticky     policy.Key // of StickyKey
+	pattern    pattern    // nil: path_prefix is a prefix
+	preflights bool       // whether a policy answers preflights for it
 	name       string
 	shares     []share
 	limits     limits

@@ -5,10 +5,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -24,6 +24,7 @@ type share struct {
 
 // newShares returns the shares that the route's requests are divided into.
 func (rt *Route) newShares() []share {
+	rt.sticky = policy.ParseKey(rt.StickyKey)
 	if rt.Backend != "" {
 		return []share{{backend: rt.Backend}}
 	}
@@ -42,8 +43,7 @@ func (rt *Route) choose(r *http.Request) *share {
 		return &rt.shares[0]
 	}
 	if rt.StickyKey != "" {
-		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		if key := repl.ReplaceAll(rt.StickyKey, ""); key != "" {
+		if key := rt.sticky.Of(r); key != "" {
 			return rt.shareOf(key)
 		}
 	}

@@ -1,9 +1,19 @@
 package integration
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -89,5 +99,119 @@ backends: [{name: b, dial: ["`+echo+`"]}]`)
 	}
 	if lines := site.logged(warning); len(lines) != 1 {
 		t.Errorf("the warnings of a site are %q", lines)
+	}
+}
+
+// keyServer serves a JWK Set, and counts how often it is read.
+type keyServer struct {
+	*httptest.Server
+	set   atomic.Pointer[string]
+	reads atomic.Int64
+}
+
+func startKeyServer(t *testing.T, start func(http.Handler) *httptest.Server) *keyServer {
+	k := new(keyServer)
+	k.Server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/.well-known/openid-configuration" {
+			fmt.Fprintf(w, `{"issuer": %q, "jwks_uri": %q}`, k.URL, k.URL+"/keys")
+			return
+		}
+		k.reads.Add(1)
+		w.Header().Set("Cache-Control", "max-age=3600")
+		_, _ = io.WriteString(w, *k.set.Load())
+	}))
+	t.Cleanup(k.Close)
+	return k
+}
+
+func (k *keyServer) serve(kid, algorithm string, key ed25519.PrivateKey) {
+	set := fmt.Sprintf(`{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": %q, "alg": %q, "x": %q}]}`, kid, algorithm,
+		base64.RawURLEncoding.EncodeToString(key.Public().(ed25519.PublicKey)))
+	k.set.Store(&set)
+}
+
+func edKey(t *testing.T) ed25519.PrivateKey {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	must(t, "making a key", err)
+	return key
+}
+
+// edToken is a token that is signed by EdDSA, under one of its names.
+func edToken(t *testing.T, algorithm, kid string, key ed25519.PrivateKey, issuer string) []string {
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claimsOf(map[string]any{"iss": issuer}))
+	token.Header["alg"], token.Header["kid"] = algorithm, kid
+	text, err := token.SignedString(key)
+	must(t, "signing a token", err)
+	return []string{"Authorization", "Bearer " + text}
+}
+
+// An issuer that replaced the key of a kid had its tokens refused until the keys were read
+// in their time.
+func TestD9TheKeyOfAKidIsReplaced(t *testing.T) {
+	t.Parallel()
+	first, second := edKey(t), edKey(t)
+	keys := startKeyServer(t, httptest.NewServer)
+	keys.serve("same", "EdDSA", first)
+	g := startGateway(t, `
+routes: [{path_prefix: /, backend: b, jwt: {algorithms: [EdDSA], jwks_url: "`+keys.URL+`/keys"}}]
+backends: [{name: b, dial: ["`+startEcho(t)+`"]}]`)
+	status := func(key ed25519.PrivateKey) int {
+		return g.ask(t, "GET", "/", "", edToken(t, "EdDSA", "same", key, "x")...).status
+	}
+	if got := status(first); got != 200 {
+		t.Fatalf("a token of the first key: status %d", got)
+	}
+	keys.serve("same", "EdDSA", second)
+	began := time.Now()
+	eventually(t, "a token of the second key is good", func() bool { return status(second) == 200 })
+	if got := status(first); got != 401 {
+		t.Errorf("a token of the first key afterwards: status %d, want 401", got)
+	}
+	// Wrong signatures do not make a storm of it: at most one reading in five seconds.
+	wrong := edKey(t)
+	for range 500 {
+		if got := status(wrong); got != 401 {
+			t.Fatalf("a wrong signature: status %d", got)
+		}
+	}
+	if most := 2 + int64(time.Since(began)/(5*time.Second)); keys.reads.Load() > most {
+		t.Errorf("the keys were read %d times, want at most %d", keys.reads.Load(), most)
+	}
+}
+
+// Tokens that name their algorithm as RFC 9864 has it were refused, and a server of keys
+// with a certificate of a private authority could not be asked.
+func TestD10Ed25519AndAPrivateAuthority(t *testing.T) {
+	t.Parallel()
+	key := edKey(t)
+	plain, private := startKeyServer(t, httptest.NewServer), startKeyServer(t, httptest.NewTLSServer)
+	plain.Config.ErrorLog, private.Config.ErrorLog = log.New(io.Discard, "", 0), log.New(io.Discard, "", 0)
+	plain.serve("k", "EdDSA", key)
+	private.serve("k", "Ed25519", key)
+	authority := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: private.Certificate().Raw})))
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /eddsa, backend: b, jwt: {algorithms: [EdDSA], jwks_url: "`+plain.URL+`/keys"}}
+  - {path_prefix: /ed25519, backend: b, jwt: {algorithms: [Ed25519], jwks_url: "`+plain.URL+`/keys"}}
+  - {path_prefix: /private, backend: b, jwt: {algorithms: [EdDSA], jwks_url: "`+private.URL+`/keys", ca_file: "`+authority+`"}}
+  - {path_prefix: /discovered, backend: b, jwt: {algorithms: [Ed25519], issuer: "`+private.URL+`", discovery: true, ca_file: "`+authority+`"}}
+  - {path_prefix: /unknown, backend: b, jwt: {algorithms: [EdDSA], jwks_url: "`+private.URL+`/keys"}}
+  - {path_prefix: /other, backend: b, jwt: {algorithms: [ES256], jwks: {keys: [{kty: EC, crv: P-256, x: f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU, y: x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0}]}}}
+backends: [{name: b, dial: ["`+startEcho(t)+`"]}]`)
+	for path, want := range map[string]int{"/eddsa": 200, "/ed25519": 200, "/private": 200, "/discovered": 200, "/unknown": 503, "/other": 401} {
+		for _, algorithm := range []string{"EdDSA", "Ed25519"} {
+			if got := g.ask(t, "GET", path, "", edToken(t, algorithm, "k", key, private.URL)...); got.status != want {
+				t.Errorf("%s with %s: status %d, want %d", path, algorithm, got.status, want)
+			}
+		}
+	}
+	for options, want := range map[string]string{
+		`jwks: {keys: [{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo}]}, ca_file: x`: "ca_file requires jwks_url or discovery",
+		`jwks_url: "https://127.0.0.1:1/keys", ca_file: "` + authority + `.none"`:                              "ca_file: open ",
+	} {
+		file := writeFile(t, "rgate.yaml", "routes: [{path_prefix: /, backend: b, jwt: {algorithms: [EdDSA], "+options+"}}]\nbackends: [{name: b, dial: [\"127.0.0.1:1\"]}]\n")
+		if done := rgate(t, nil, "validate", "-c", file, "--adapter", "rgate"); done.code == 0 || !strings.Contains(done.stderr, want) {
+			t.Errorf("%s: exit code %d, %s, want %q", options, done.code, done.stderr, want)
+		}
 	}
 }

@@ -17,18 +17,48 @@ const ClientIP = "{http.vars.client_ip}"
 type Key struct {
 	text     string
 	name     string // of the placeholder, if text is nothing else
+	parts    []part // of the text; braces that begin no placeholder are without backslashes
 	clientIP bool
 }
 
-// ParseKey makes a key of a text with placeholders.
+// ParseKey makes a key of a text with placeholders, which may be shorthands.
 func ParseKey(text string) Key {
+	text = ExpandPlaceholders(text)
 	k := Key{text: text, clientIP: text == ClientIP}
 	if inner, ok := strings.CutPrefix(text, "{"); ok {
 		if inner, ok = strings.CutSuffix(inner, "}"); ok && !strings.ContainsAny(inner, `{}\`) {
 			k.name = inner
+			return k
+		}
+	}
+	k.parts = partsOf(text)
+	for i := range k.parts {
+		if p := &k.parts[i]; !p.isName {
+			p.text = caddy.NewEmptyReplacer().ReplaceAll(p.text, "")
 		}
 	}
 	return k
+}
+
+// IsPlaceholder reports whether the key is one placeholder and nothing else.
+func (k *Key) IsPlaceholder() bool { return k.name != "" }
+
+// OfEach is Of with another value for each placeholder's.
+func (k *Key) OfEach(r *http.Request, replace func(value string) string) string {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	var b strings.Builder
+	for _, p := range k.parts {
+		if p.isName {
+			value, _ := repl.GetString(p.text)
+			b.WriteString(replace(value))
+		} else {
+			b.WriteString(p.text)
+		}
+	}
+	return b.String()
 }
 
 // HasPlaceholder reports whether a text has a placeholder in it, and so can tell

@@ -96,6 +96,8 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "cache"); err != nil {
 		return err
 	}
+	policy.WarnOfKey(ctx, "key", p.Key)
+	p.Key = policy.ExpandPlaceholders(p.Key)
 	if p.Off() {
 		return nil
 	}
@@ -135,13 +137,14 @@ func (p *Cache) Check() error {
 		}
 	}
 	most := cmp.Or(p.MaxBytes, defaultCacheBytes)
+	if err := policy.CheckKey("key", p.Key); err != nil {
+		return err
+	}
 	switch {
 	case most < leastCacheBytes:
 		return policy.Optionf("max_bytes", "max_bytes %d is too little to be of use: use 64KiB or more", most)
 	case p.MaxBody < 0 || p.MaxBody > most/4:
 		return policy.Optionf("max_body", "max_body %d is not within a quarter of max_bytes: use at most %d, or more max_bytes", p.MaxBody, most/4)
-	case policy.IsUnclosed(p.Key):
-		return policy.UnclosedKey("key", p.Key)
 	case p.Key != "" && !policy.HasPlaceholder(p.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.X-Tenant}", p.Key)
 	}

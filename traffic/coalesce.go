@@ -79,6 +79,8 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if err := c.Start(ctx, "coalesce"); err != nil {
 		return err
 	}
+	policy.WarnOfKey(ctx, "key", c.Key)
+	c.Key = policy.ExpandPlaceholders(c.Key)
 	if c.MaxBuffer == 0 {
 		c.MaxBuffer = defaultMaxBuffer
 	}
@@ -91,9 +93,10 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 
 // Check reports the first thing wrong with the options.
 func (c *Coalesce) Check() error {
+	if err := policy.CheckKey("key", c.Key); err != nil {
+		return err
+	}
 	switch {
-	case policy.IsUnclosed(c.Key):
-		return policy.UnclosedKey("key", c.Key)
 	case c.Key != "" && !policy.HasPlaceholder(c.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.Authorization}, or leave it out", c.Key)
 	case c.MaxBuffer < 0:

@@ -68,6 +68,9 @@ func (*Concurrency) CaddyModule() caddy.ModuleInfo {
 // Check implements policy.Module.
 func (p *Concurrency) Check() error {
 	timeout := time.Duration(p.QueueTimeout)
+	if err := policy.CheckKey("key", p.Key); err != nil {
+		return err
+	}
 	switch {
 	case p.Off():
 		return nil
@@ -81,8 +84,6 @@ func (p *Concurrency) Check() error {
 		return policy.Optionf("queue_timeout", "nobody waits without a queue: set queue, or leave queue_timeout out")
 	case timeout != 0 && (timeout < time.Millisecond || timeout > time.Hour):
 		return policy.Optionf("queue_timeout", "queue_timeout %v is out of range: use 1ms to 1h", timeout)
-	case policy.IsUnclosed(p.Key):
-		return policy.UnclosedKey("key", p.Key)
 	case p.Key != "" && !policy.HasPlaceholder(p.Key):
 		return policy.Optionf("key", "%q has no placeholder and is the same for all requests: use one such as {http.rgate.route}, or leave it out", p.Key)
 	}
@@ -99,6 +100,7 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		setDefault(&p.QueueTimeout, caddy.Duration(defaultQueueTimeout))
 	}
 	if p.Key != "" {
+		policy.WarnOfKey(ctx, "key", p.Key)
 		key := policy.ParseKey(p.Key)
 		p.key = &key
 	}

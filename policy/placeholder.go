@@ -1,0 +1,190 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"go.uber.org/zap"
+)
+
+var shorthands = httpcaddyfile.NewShorthandReplacer()
+
+// ExpandPlaceholders writes the shorthands of a Caddyfile in full: `{header.X}` becomes
+// `{http.request.header.X}`. In YAML and JSON, nothing else does.
+func ExpandPlaceholders(text string) string {
+	if !strings.Contains(text, "{") {
+		return text
+	}
+	tokens := caddyfile.Segment{{Text: text}}
+	shorthands.ApplyToSegment(&tokens)
+	return tokens[0].Text
+}
+
+// PlaceholdersIn returns the names of the placeholders of a text, in full.
+func PlaceholdersIn(text string) (names []string) {
+	for _, part := range partsOf(ExpandPlaceholders(text)) {
+		if part.isName {
+			names = append(names, part.text)
+		}
+	}
+	return names
+}
+
+// part is a piece of a text: the name of a placeholder, or what is between two.
+type part struct {
+	text   string
+	isName bool
+}
+
+// partsOf takes a text apart. A backslash takes the meaning from a brace after it.
+func partsOf(text string) (parts []part) {
+	begin, open := 0, -1
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '{':
+			open = i
+		case '}':
+			if open < 0 {
+				continue
+			}
+			if begin < open {
+				parts = append(parts, part{text: text[begin:open]})
+			}
+			parts = append(parts, part{text[open+1 : i], true})
+			begin, open = i+1, -1
+		}
+	}
+	if begin < len(text) {
+		parts = append(parts, part{text: text[begin:]})
+	}
+	return parts
+}
+
+// CheckKey reports what is wrong with the placeholders of a text that requests are told
+// apart by: one that does not end, or that cannot be known. Such a text would be the same
+// for all requests.
+func CheckKey(field, text string) *OptionError {
+	if IsUnclosed(text) {
+		return UnclosedKey(field, text)
+	}
+	for _, name := range PlaceholdersIn(text) {
+		if root := closedRootOf(name); root != "" && !isKnown(name, root) {
+			return Optionf(field, "unknown placeholder {%s} in %s%s", name, field, suggestPlaceholder(name, root))
+		}
+	}
+	return nil
+}
+
+// WarnOfKey logs the placeholders of a text that neither Caddy nor rgate has. A plugin may.
+func WarnOfKey(ctx caddy.Context, option, text string) {
+	for _, name := range PlaceholdersIn(text) {
+		if closedRootOf(name) == "" && !slices.ContainsFunc(openRoots, func(root string) bool { return strings.HasPrefix(name, root) }) {
+			Sampled(ctx.Logger()).Warn("unknown placeholder: it is empty unless a plugin sets it, and tells no requests apart then",
+				zap.String("placeholder", "{"+name+"}"), zap.String("option", option))
+		}
+	}
+}
+
+// openRoots begin placeholders of Caddy whose names depend on the configuration or on the
+// request.
+var openRoots = []string{
+	"http.vars.", "http.auth.user.", "http.regexp.", "http.url_pattern.", "http.matchers.", "http.error", "http.intercept.",
+	"http.response.", "http.reverse_proxy.", "http.shutting_down", "http.time_until_shutdown", "env.", "file.",
+}
+
+// closedRoots begin placeholders of which all names are known: those without a dot or
+// slash at the end stand for themselves, and the others for what begins with them. A `#`
+// stands for a number.
+var closedRoots = map[string][]string{
+	"http.request.": {
+		"method", "scheme", "proto", "proto_name", "host", "host.labels.#", "port", "hostport", "local", "local.host", "local.port",
+		"remote", "remote.host", "remote.host/", "remote.port", "duration", "duration_ms", "uuid", "body", "body_base64",
+		"uri", "uri_escaped", "uri.path", "uri.path_escaped", "uri.path.#", "uri.path.file", "uri.path.dir", "uri.path.file.base",
+		"uri.path.file.ext", "uri.query", "uri.query_escaped", "uri.prefixed_query", "uri.query.",
+		"orig_method", "orig_uri", "orig_uri.path", "orig_uri.path.#", "orig_uri.path.file", "orig_uri.path.file_escaped",
+		"orig_uri.path.dir", "orig_uri.query", "orig_uri.prefixed_query", "header.", "cookie.",
+		"tls.version", "tls.cipher_suite", "tls.resumed", "tls.proto", "tls.proto_mutual", "tls.server_name", "tls.ech", "tls.client.",
+	},
+	"http.rgate.": {
+		"gateway", "route", "backend", "container", "coalesced", "fallback", "refused_by", "request_id", "trace_id", "param.", "body", "body.",
+	},
+	"system.": {"hostname", "slash", "os", "arch", "wd"},
+	"time.":   {"now", "now.http", "now.rfc3339", "now.common_log", "now.year", "now.unix", "now.unix_ms"},
+}
+
+func closedRootOf(name string) string {
+	for root := range closedRoots {
+		if strings.HasPrefix(name, root) {
+			return root
+		}
+	}
+	return ""
+}
+
+func isKnown(name, root string) bool {
+	name = strings.TrimPrefix(name, root)
+	for _, known := range closedRoots[root] {
+		if rest, ok := strings.CutPrefix(name, strings.TrimSuffix(known, "#")); ok {
+			switch known[len(known)-1] {
+			case '#':
+				if n, err := strconv.Atoi(rest); err == nil && n >= 0 {
+					return true
+				}
+			case '.', '/':
+				if rest != "" {
+					return true
+				}
+			default:
+				if rest == "" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// misnamed are names that other servers have, or that seem right.
+var misnamed = map[string]string{
+	"http.request.path": "http.request.uri.path", "http.request.query": "http.request.uri.query",
+	"http.request.url": "http.request.uri", "http.request.ip": ClientIP[1 : len(ClientIP)-1],
+	"http.request.client_ip": ClientIP[1 : len(ClientIP)-1], "http.request.remote_ip": "http.request.remote.host",
+	"http.request.remote_host": "http.request.remote.host", "http.request.remote_addr": "http.request.remote.host",
+}
+
+// suggestPlaceholder returns the name that one under a closed root most likely stands for,
+// as Suggest does.
+func suggestPlaceholder(name, root string) string {
+	const hint = " (did you mean {%s}?)"
+	for wrong, right := range misnamed {
+		if rest, ok := strings.CutPrefix(name, wrong); ok && (rest == "" || rest[0] == '.' && isKnown(right+rest, root)) {
+			return fmt.Sprintf(hint, right+rest)
+		}
+	}
+	segments := strings.Split(name, ".")
+	best, least := "", len(name)/3
+	for _, known := range closedRoots[root] {
+		candidate := root + known
+		if strings.HasSuffix(candidate, ".") { // what follows is free
+			n := strings.Count(candidate, ".")
+			if n >= len(segments) {
+				continue
+			}
+			candidate += strings.Join(segments[n:], ".")
+		}
+		if distance := editDistance(strings.ToLower(name), strings.ToLower(candidate)); distance < least {
+			best, least = candidate, distance
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(hint, best)
+}
