@@ -170,6 +170,9 @@ func checkResponse(r *http.Request, response *http.Response) (err error) {
 		err = errSwitched
 	case status < 100:
 		err = errNoStatus
+	case status == http.StatusNoContent:
+		response.Header.Del("Content-Length") // RFC 9110, section 8.6; net/http leaves it in HTTP/2
+		return nil
 	default:
 		return nil
 	}

@@ -12,6 +12,7 @@ func init() { RegisterCheck(checkTarget) }
 
 var (
 	errTarget   = errors.New("the target of the request has a fragment, a space or a control character")
+	errNoHost   = errors.New("the target of the request is absolute and names no host") // RFC 9110, section 4.2.1
 	errConnect  = errors.New("CONNECT asks for a tunnel")
 	errProtocol = errors.New("CONNECT asks for a protocol other than websocket")
 )
@@ -34,6 +35,9 @@ func checkTarget(r *http.Request) error {
 	}
 	if r.Method == http.MethodConnect {
 		return checkConnect(r)
+	}
+	if r.URL.Scheme != "" && r.URL.Host == "" && !strings.HasPrefix(r.RequestURI, "/") {
+		return caddyhttp.Error(http.StatusBadRequest, errNoHost)
 	}
 	if r.URL.Path == "" && r.URL.Opaque == "" {
 		r.URL.Path = "/" // RFC 9110, section 4.2.3
