@@ -437,6 +437,11 @@ func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 			stream.write(t, "late", true)
 		}
 	}
+	for _, target := range []string{"/open/~atonce", "/cache/open/1~atonce", "/plain/open/~atonce"} {
+		if got, _, _ := rawOffer(t, g.gateway, "HTTP/1.1", target, "Transfer-Encoding: chunked"); got.status != 200 {
+			t.Errorf("HTTP/1.1: a GET to %s that does not end got %d", target, got.status)
+		}
+	}
 
 	var all sync.WaitGroup
 	var shared atomic.Int32
@@ -557,7 +562,14 @@ func (bytesCodec) Unmarshal(text []byte, into any) error {
 func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
 	t.Parallel()
 	b := startEdgeBackend(t)
-	g := startAllVersions(t, "log\n"+edgeSite(b, `backend down {
+	alone := `handle /alone/* {
+		rgate_api_key {
+			keys alice ` + hashOfKey("key") + `
+		}
+		reverse_proxy ` + b.dial() + `
+	}
+	`
+	g := startAllVersions(t, "log\n"+alone+edgeSite(b, `backend down {
 		dial 127.0.0.1:1
 	}
 	backend slow {
@@ -636,6 +648,9 @@ func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
 		}
 		if got := ask("/a#b", "content-type", "application/grpc"); got.header.Get("Grpc-Status") != "13" {
 			t.Errorf("%s: a target with a fragment got %+v", version, got)
+		}
+		if got := ask("/alone/call", "content-type", "application/grpc"); got.status != 200 || got.header.Get("Grpc-Status") != "16" {
+			t.Errorf("%s: a policy alone got %+v", version, got)
 		}
 		for _, contentType := range []string{"application/json", "application/grpc-web+proto", "application/grpcx"} {
 			if got := ask("/keyed/call", "content-type", contentType); got.status != 401 || got.header.Get("Grpc-Status") != "" {

@@ -15,7 +15,7 @@ import (
 // connection: that of a WebSocket over HTTP/2 or 3. A gateway makes a GET with Upgrade of
 // it; no client can send that field there (RFC 9113, section 8.2.2).
 func IsTunnel(r *http.Request) bool {
-	return r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
+	return r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Method == http.MethodGet && r.Header["Upgrade"] != nil)
 }
 
 // probeTime is how long to wait for the first byte of a body that may be none. It is that

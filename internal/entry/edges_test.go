@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // received parses a request as a server does.
@@ -39,6 +41,14 @@ func TestDropUpgradesRemovesWhatBelongsToThem(t *testing.T) {
 			r.Header["Http2-Settings"] != nil {
 			t.Errorf("%q: dropped %q, left %v", test.fields, dropped, r.Header)
 		}
+	}
+}
+
+func TestAdmissionOfAPlainRequestAllocatesNothing(t *testing.T) {
+	a := admission{caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })}
+	r := received(t, "Connection: keep-alive", "Accept: */*")
+	if n := testing.AllocsPerRun(100, func() { _ = a.ServeHTTP(nil, r) }); n > 0 {
+		t.Errorf("it takes %g allocations", n)
 	}
 }
 
