@@ -46,7 +46,7 @@ type state struct {
 	always []composed
 
 	warnings warnings // of the configuration, while it is provisioned
-	dropped  droppedOffers
+	dropped  *droppedOffers
 
 	unpublish func() // what was published about the gateway
 	logger    *zap.Logger
@@ -58,6 +58,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return err
 	}
 	entry.Mount(ctx)
+	g.dropped = new(droppedOffers)
 	if g.Name == "" {
 		g.Name = defaultName
 	}
