@@ -20,6 +20,7 @@ type exchange struct {
 	route   *Route
 	backend string
 	path    string // as it led to the route
+	host    string // that the client asked for
 
 	set   *dockerupstreams.Set // the containers that the last attempt chose from
 	dial  string               // where the last attempt went
@@ -39,7 +40,7 @@ type exchange struct {
 
 // begin makes the exchange of a request known to what handles it further on.
 func begin(r *http.Request, g *Gateway, route *Route) *exchange {
-	ex := &exchange{gateway: g, route: route, path: r.URL.Path}
+	ex := &exchange{gateway: g, route: route, path: r.URL.Path, host: r.Host}
 	caddyhttp.SetVar(r.Context(), policy.ExchangeVar, ex)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
@@ -78,6 +79,9 @@ func (ex *exchange) Place() policy.Place {
 	return policy.Place{Gateway: ex.gateway.Name, Route: ex.route.name, Backend: ex.backend}
 }
 
+// ClientHost returns the host that the client asked for.
+func (ex *exchange) ClientHost() string { return ex.host }
+
 // Forward implements policy.Exchange. Statistics go on to count the request for the
 // backend that it was meant for.
 func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error) {
@@ -99,7 +103,7 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 // policy.Detach).
 func (ex *exchange) Attach(r *http.Request) {
 	attached := begin(r, ex.gateway, ex.route)
-	attached.backend, attached.path = ex.backend, ex.path
+	attached.backend, attached.path, attached.host = ex.backend, ex.path, ex.host
 }
 
 // Knows implements policy.Directory.

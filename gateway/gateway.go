@@ -19,11 +19,11 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(new(Gateway))
+	caddy.RegisterModule(Gateway{})
 }
 
 // CaddyModule returns the Caddy module information.
-func (*Gateway) CaddyModule() caddy.ModuleInfo {
+func (Gateway) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "http.handlers.rgate",
 		New: func() caddy.Module { return new(Gateway) },

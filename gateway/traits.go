@@ -60,7 +60,7 @@ func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMess
 
 // traitsIn returns the traits of a handler in its JSON form.
 func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
-	policy.EachHandler(ctx, options, func(name string) {
+	policy.EachHandler(ctx, options, func(name string, _ map[string]any) {
 		switch rank := policy.Rank(name); {
 		case policy.Authorizes(name):
 			all |= admits

@@ -59,7 +59,7 @@ func anyHandler(value any, is func(map[string]any) bool) bool {
 // EachHandler calls see with the name of a handler in its JSON form, and of all that
 // are within it or in a named route that it invokes. Policies that are turned off are
 // left out. The name of a route that is not known is empty.
-func EachHandler(ctx caddy.Context, options json.RawMessage, see func(name string)) {
+func EachHandler(ctx caddy.Context, options json.RawMessage, see func(name string, options map[string]any)) {
 	eachHandler(options, see, namedRoutes(ctx))
 }
 
@@ -83,7 +83,7 @@ func namedRoutes(ctx caddy.Context) map[string][]json.RawMessage {
 	return named
 }
 
-func eachHandler(options json.RawMessage, see func(name string), named map[string][]json.RawMessage) {
+func eachHandler(options json.RawMessage, see func(name string, options map[string]any), named map[string][]json.RawMessage) {
 	var all any
 	if json.Unmarshal(options, &all) != nil {
 		return // the handler's own type reports it
@@ -93,12 +93,12 @@ func eachHandler(options json.RawMessage, see func(name string), named map[strin
 		if off, _ := handler["disabled"].(bool); off && Rank(name) > 0 {
 			return false
 		}
-		see(name)
+		see(name, handler)
 		if name == "invoke" {
 			route, _ := handler["name"].(string)
 			inner, ok := named[route]
 			if !ok {
-				see("") // which may be anything
+				see("", nil) // which may be anything
 			}
 			named[route] = nil // it may invoke itself
 			for _, options := range inner {

@@ -38,6 +38,9 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 			caddyhttp.SetVar(detached.Context(), key, value)
 		}
 	}
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // the placeholders have the pointer
+	}
 	if exchange, ok := ExchangeOf(r).(attacher); ok {
 		exchange.Attach(detached)
 	}

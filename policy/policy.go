@@ -89,6 +89,11 @@ func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
 	entry.Mount(ctx)
 	b.logger = Sampled(ctx.Logger())
+	if !b.Disabled {
+		if err := checkReached(ctx, Prefix+name); err != nil {
+			return err
+		}
+	}
 	return registerRefusals(ctx)
 }
 

@@ -67,6 +67,7 @@ type Cache struct {
 	parts       []policy.Key // of the key
 	options     httpcache.Options
 	tellsStatus bool
+	position    policy.Position
 	keyed       httpcache.Credentials // that the key tells apart
 	keyedByUser bool                  // the key tells users apart, where they are known
 	shelf       *cacheShelf
@@ -114,6 +115,7 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 		StaleWhileRevalidate: time.Duration(p.StaleWhileRevalidate),
 		StaleIfError:         time.Duration(p.StaleIfError),
 	}
+	p.position = policy.PositionOf(ctx, "cache")
 	p.background.start()
 	shelf, err := acquireShelf()
 	p.shelf = shelf
@@ -161,6 +163,7 @@ func (p *Cache) Cleanup() error {
 	}
 	p.released = true
 	p.background.stop()
+	p.position.Release()
 	p.shelf.leave(p)
 	return releaseShelf()
 }
@@ -175,6 +178,10 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		policy.HasBody(r) // makes the length known
 	}
 	q := httpcache.ReadRequest(r, p.IgnoreRequestDirectives)
+	asked := policy.TargetOf(r)
+	if q.Bypass == "" && !isForReading(&asked) {
+		q.Bypass = httpcache.Method
+	}
 	if q.Bypass != "" {
 		return p.pass(w, r, next, site, q.Bypass)
 	}

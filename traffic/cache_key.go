@@ -15,13 +15,16 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// keyOf is what a request's answer is stored under. Besides the URL, it has all that
-// decides where the request goes: the port that it came to, the route, the backend. A
-// client can say anything in Host, and must not be able to put the answer of one site
-// into the place of another's.
+// keyOf is what a request's answer is stored under. Besides the URL that the client asked
+// for, it has all that decides where the request goes: what handlers have made of the URL,
+// the port that it came to, the policy's position, the route, the backend. A client can
+// say anything in Host, and must not be able to put the answer of one site into the place
+// of another's.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite) httpcache.Key {
 	scheme, forwarded := schemeAndHost(r)
-	key = httpcache.AppendKey(key, scheme, r.Host, cachePath(r), r.URL.RawQuery)
+	asked := policy.TargetOf(r)
+	key = httpcache.AppendKey(key, scheme, asked.Host, asked.Path, asked.Query)
+	key = appendRewritten(key, r, &asked)
 	key = append(key, site.scope...)
 	key = appendText(key, forwarded)
 	key = appendPort(key, r)
@@ -110,10 +113,11 @@ func appendPort(key []byte, r *http.Request) []byte {
 	return append(key, 0)
 }
 
-// cacheURL is the URL of a request as the store knows it.
+// cacheURL is the URL that the client asked for, as the store knows it.
 func cacheURL(r *http.Request) string {
 	scheme, _ := schemeAndHost(r)
-	return string(httpcache.AppendURL(nil, scheme, r.Host, cachePath(r), r.URL.RawQuery))
+	asked := policy.TargetOf(r)
+	return string(httpcache.AppendURL(nil, scheme, asked.Host, asked.Path, asked.Query))
 }
 
 // cachePath is the path of a request in the bytes in which a backend gets it: those that

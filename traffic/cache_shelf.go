@@ -239,7 +239,7 @@ func (p *Cache) site(r *http.Request) *cacheSite {
 	}
 	store := p.shelf.join(place.Gateway, p)
 	site := &cacheSite{place: place, store: store, counts: store.countsOf(place.Route)}
-	for _, name := range []string{place.Route, place.Backend} {
+	for _, name := range []string{p.position.String(), place.Route, place.Backend} {
 		site.scope = binary.AppendUvarint(site.scope, uint64(len(name)))
 		site.scope = append(site.scope, name...)
 	}

@@ -133,6 +133,8 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		if c.Key != "" {
 			key.text = c.key.Of(r)
 		}
+		asked := policy.TargetOf(r)
+		key.asked = [4]string{asked.Method, asked.Host, asked.Path, asked.Query}
 		f, body = c.flights.join(r, key)
 	}
 	if f == nil || body != nil {
@@ -151,7 +153,8 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 // change passes on a request that may change what others ask for. Who asks once it
 // is over gets an answer that began later.
 func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	url := c.flights.hashOf(r)
+	asked := policy.TargetOf(r)
+	url := c.flights.hashOf(asked.Host, plainPath(asked.Path))
 	defer func() {
 		if !c.flights.idle() {
 			c.flights.forget(url)

@@ -62,9 +62,10 @@ type Fallback struct {
 	// `5xx` for all of them. Default: none.
 	Statuses []string `json:"statuses,omitempty"`
 
-	failing [100]bool // by status, from 500 on
-	stores  held[fallbackPlace, *lastGood]
-	missing sync.Once // to tell that there is no such backend
+	position policy.Position
+	failing  [100]bool // by status, from 500 on
+	stores   held[fallbackPlace, *lastGood]
+	missing  sync.Once // to tell that there is no such backend
 }
 
 // FallbackResponse is a fixed answer.
@@ -117,6 +118,7 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 		setDefault(&f.Response.StatusCode, http.StatusServiceUnavailable)
 	}
 	f.failing, _ = failingStatuses(f.Statuses) // Validate tells
+	f.position = policy.PositionOf(ctx, "fallback")
 	return fallbacks.register(ctx)
 }
 
@@ -176,6 +178,7 @@ func (f *Fallback) Validate() error { return f.Check() }
 // Cleanup lets go of the kept answers.
 func (f *Fallback) Cleanup() error {
 	f.stores.release()
+	f.position.Release()
 	return nil
 }
 
@@ -199,7 +202,7 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	c.ResponseWriter = w
 	c.before.set(w.Header())
 	c.body = unreadBody(r, exchange)
-	if f.Cached > 0 {
+	if asked := policy.TargetOf(r); f.Cached > 0 && (isForReading(&asked) || !isSafeMethod(r.Method)) {
 		c.store = f.storeAt(r)
 		c.key = c.appendKey(c.key[:0])
 	}

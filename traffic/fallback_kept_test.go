@@ -133,7 +133,7 @@ func TestFallbackKeptAnswersAreBounded(t *testing.T) {
 		rig.backend = fallbackSays(body, "Vary", "Accept-Language")
 		rig.ask(t, "GET", "/"+strconv.Itoa(i/2), "", "Accept-Language", strconv.Itoa(i%2))
 	}
-	store, _ := rig.stores.get(fallbackPlace{rig.exchange.place.Gateway, "first"})
+	store, _ := rig.stores.get(fallbackPlace{rig.exchange.place.Gateway, "first", rig.position.String()})
 	var sum int64
 	count := 0
 	for _, variants := range store.byKey {
@@ -182,7 +182,7 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 		next.expect(t, "200 first by cached", "GET", "/", "")
 		endNext()
 		time.Sleep(2 * keptUnused)
-		if n, ok := lastGoods.References(fallbackPlace{t.Name(), "first"}); ok {
+		if n, ok := lastGoods.References(fallbackPlace{t.Name(), "first", next.position.String()}); ok {
 			t.Errorf("%d still refer to it", n)
 		}
 	})

@@ -19,7 +19,7 @@ import (
 )
 
 // fallbackPlace is what kept answers belong to.
-type fallbackPlace struct{ gateway, backend string }
+type fallbackPlace struct{ gateway, backend, position string }
 
 var lastGoods = caddy.NewUsagePool() // of *lastGood, by fallbackPlace
 
@@ -33,7 +33,7 @@ func (l *lastGood) Destruct() error { return nil }
 // storeAt finds the answers that are kept for the backend of a request.
 func (f *Fallback) storeAt(r *http.Request) *lastGood {
 	at := policy.PlaceOf(r)
-	place := fallbackPlace{at.Gateway, at.Backend}
+	place := fallbackPlace{at.Gateway, at.Backend, f.position.String()}
 	if store, ok := f.stores.get(place); ok {
 		return store
 	}
@@ -82,10 +82,11 @@ func (c *fallbackCall) appendKey(key []byte) []byte {
 	if c.r.TLS != nil {
 		scheme = "https"
 	}
-	for _, part := range [...]string{policy.PlaceOf(c.r).Route, scheme, c.r.Host, c.r.URL.Path, c.r.URL.RawPath, c.r.URL.RawQuery} {
+	asked := policy.TargetOf(c.r)
+	for _, part := range [...]string{policy.PlaceOf(c.r).Route, scheme, asked.Host, asked.Path, asked.Query} {
 		key = appendPart(key, part)
 	}
-	return key
+	return appendPort(appendRewritten(key, c.r, &asked), c.r)
 }
 
 // kept returns the kept answer to the request, or nil.

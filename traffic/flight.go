@@ -76,7 +76,7 @@ var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}
 // body. If there is none, the request leads a new one, which keeps the key, and the
 // reader is nil. The flight is nil if it is known that the answer cannot be shared.
 func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
-	url := t.hashOf(r)
+	url := t.hashOf(key.asked[1], plainPath(key.asked[2]))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first := t.chain(url)
@@ -102,9 +102,9 @@ func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
 // chain is where the flights with a hash begin, and others. mu is held.
 func (t *flights) chain(url uint64) **flight { return &t.byURL[url%uint64(len(t.byURL))] }
 
-// hashOf is the hash of what a request asks for, whatever the query.
-func (t *flights) hashOf(r *http.Request) uint64 {
-	return maphash.String(t.seed, r.Host)*31 ^ maphash.String(t.seed, r.URL.Path)
+// hashOf is the hash of what a client asks for, whatever the query.
+func (t *flights) hashOf(host, path string) uint64 {
+	return maphash.String(t.seed, host)*31 ^ maphash.String(t.seed, path)
 }
 
 func (t *flights) apartKey(url uint64, query string) uint64 {

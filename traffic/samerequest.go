@@ -3,6 +3,7 @@ package traffic
 import (
 	"encoding/binary"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -49,8 +50,9 @@ func samenessOf(key string) (s sameness) {
 type requestKey struct {
 	method, host, path, rawPath, query string
 	secure                             bool
-	route, backend                     string // where it goes
-	text                               string // of the key in the options
+	route, backend                     string    // where it goes
+	text                               string    // of the key in the options
+	asked                              [4]string // method, host, path and query of the client
 	fields                             []keyField
 }
 
@@ -110,7 +112,7 @@ func (k *requestKey) of(r *http.Request, s *sameness) bool {
 // equal reports whether it is the same as the key of a request with this header.
 func (k *requestKey) equal(o *requestKey, header http.Header) bool {
 	if len(k.fields) != len(o.fields) || k.path != o.path || k.query != o.query || k.host != o.host || k.rawPath != o.rawPath ||
-		k.method != o.method || k.secure != o.secure || k.route != o.route || k.backend != o.backend || k.text != o.text {
+		k.method != o.method || k.secure != o.secure || k.route != o.route || k.backend != o.backend || k.text != o.text || k.asked != o.asked {
 		return false
 	}
 	for i := range k.fields {
@@ -130,6 +132,7 @@ func (k *requestKey) reset() {
 	k.fields = k.fields[:0]
 	k.method, k.host, k.path, k.rawPath, k.query = "", "", "", "", ""
 	k.route, k.backend, k.text = "", "", ""
+	k.asked = [4]string{}
 }
 
 // appendPart appends a text so that no two lists of texts become the same.
@@ -182,4 +185,12 @@ func roleOf(name string) role {
 		return incidental
 	}
 	return plain
+}
+
+// plainPath is a path without its encoding.
+func plainPath(path string) string {
+	if plain, err := url.PathUnescape(path); err == nil {
+		return plain
+	}
+	return path
 }

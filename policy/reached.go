@@ -1,0 +1,184 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/entry"
+)
+
+// checkReached reports whether a policy that belongs to a backend stands in a site where
+// it misses requests, or where what it stores would reach clients that are to be refused.
+//
+// In a Caddyfile, such a policy stands right before `reverse_proxy`, and so behind
+// `handle`, `handle_path`, `route` and `invoke`, which may pass requests to a backend by
+// themselves. It does not stand before them, where it would count, store and change what
+// `respond` and its like do.
+func checkReached(ctx caddy.Context, handler string) error {
+	if Rank(handler) < Rank("rgate_transform") || Standing(ctx).Level != "" {
+		return nil
+	}
+	before, after := siblings(ctx, handler)
+	for _, sibling := range before {
+		if sibling.takes(ctx) {
+			return fmt.Errorf("%s misses requests that a block before it (handle, handle_path, route, invoke) takes: "+
+				"put it into the block, beside its reverse_proxy, and what is for other requests into a block of its own", handler)
+		}
+	}
+	if !StandsIn(handler) {
+		return nil
+	}
+	for _, sibling := range after {
+		if name := sibling.refuses(ctx); name != "" {
+			return fmt.Errorf("%s would respond to requests that %s behind it refuses: "+
+				"put it behind %s, or into the gateway if that is one", handler, name, name)
+		}
+	}
+	return nil
+}
+
+// sibling is a handler of the same list of routes, in JSON or provisioned.
+type sibling struct {
+	raw     json.RawMessage
+	handler caddyhttp.MiddlewareHandler
+	always  bool // the route takes every request
+}
+
+// siblings returns what stands before and behind the handler that is being provisioned.
+func siblings(ctx caddy.Context, name string) (before, after []sibling) {
+	modules := ctx.Modules() // the last one is the handler itself
+	if len(modules) < 2 {
+		return nil, nil
+	}
+	var lists []caddyhttp.RouteList
+	switch parent := modules[len(modules)-2].(type) {
+	case *caddyhttp.Subroute:
+		lists = append(lists, parent.Routes)
+		if parent.Errors != nil {
+			lists = append(lists, parent.Errors.Routes)
+		}
+	case *caddyhttp.App:
+		if server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); server != nil {
+			lists = append(lists, entry.Routes(server))
+		}
+	}
+	for _, routes := range lists {
+		current := slices.IndexFunc(routes, func(route caddyhttp.Route) bool { return route.HandlersRaw != nil })
+		if current < 0 {
+			continue
+		}
+		for i := range routes[:current] {
+			route := &routes[i]
+			for _, handler := range route.Handlers {
+				if !route.Terminal { // where the order is no accident
+					before = append(before, sibling{handler: handler, always: len(route.MatcherSets) == 0})
+				}
+			}
+		}
+		found := false
+		for i := range routes[current:] {
+			route := &routes[current+i]
+			for _, raw := range route.HandlersRaw {
+				switch {
+				case !found && nameIn(raw) == name:
+					found = true
+				case !found:
+					before = append(before, sibling{raw: raw, always: len(route.MatcherSets)+len(route.MatcherSetsRaw) == 0})
+				default:
+					after = append(after, sibling{raw: raw})
+				}
+			}
+		}
+		break
+	}
+	return before, after
+}
+
+func nameIn(raw json.RawMessage) string {
+	var handler struct {
+		Handler string `json:"handler"`
+	}
+	_ = json.Unmarshal(raw, &handler) // its own type reports it
+	return handler.Handler
+}
+
+// takes reports whether a block keeps requests for a backend from what follows.
+func (s *sibling) takes(ctx caddy.Context) bool {
+	if s.handler == nil {
+		name := nameIn(s.raw)
+		return (name == "subroute" || name == "invoke") && s.takesRaw(ctx, s.raw)
+	}
+	switch block := s.handler.(type) {
+	case *caddyhttp.Subroute:
+		return s.takesRoutes(ctx, block.Routes)
+	case *caddyhttp.Invoke:
+		return s.takesRaw(ctx, caddyhttpJSON(block))
+	}
+	return false
+}
+
+func caddyhttpJSON(invoke *caddyhttp.Invoke) json.RawMessage {
+	encoded, _ := json.Marshal(map[string]string{"handler": "invoke", "name": invoke.Name}) // texts can be encoded
+	return encoded
+}
+
+func (s *sibling) takesRoutes(ctx caddy.Context, routes caddyhttp.RouteList) bool {
+	for i := range routes {
+		for _, handler := range routes[i].Handlers {
+			switch inner := handler.(type) {
+			case *caddyhttp.Subroute:
+				if s.takesRoutes(ctx, inner.Routes) {
+					return true
+				}
+			case *caddyhttp.Invoke:
+				if s.takesRaw(ctx, caddyhttpJSON(inner)) {
+					return true
+				}
+			default:
+				if s.ends(caddy.GetModuleName(handler), isAuthRequest(handler)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (s *sibling) takesRaw(ctx caddy.Context, raw json.RawMessage) (takes bool) {
+	EachHandler(ctx, raw, func(name string, options map[string]any) {
+		takes = takes || s.ends(name, isAuthRequestIn(options))
+	})
+	return takes
+}
+
+// ends reports whether a handler within the block passes requests to a backend; or
+// responds, if the block takes every request.
+func (s *sibling) ends(name string, auth bool) bool {
+	switch name {
+	case "reverse_proxy", "rgate":
+		return !auth
+	case "static_response", "file_server", "error":
+		return s.always
+	}
+	return false
+}
+
+// refuses returns the name of the handler within a sibling that refuses requests, or
+// nothing.
+func (s *sibling) refuses(ctx caddy.Context) (refuser string) {
+	EachHandler(ctx, s.raw, func(name string, options map[string]any) {
+		status := fmt.Sprint(options["status_code"])
+		abort, _ := options["abort"].(bool)
+		switch {
+		case refuser != "":
+		case Authorizes(name), name == "reverse_proxy" && isAuthRequestIn(options),
+			(name == "static_response" || name == "error") && (abort || status == "401" || status == "403"):
+			refuser = name
+		}
+	})
+	return refuser
+}
