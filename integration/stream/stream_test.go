@@ -114,23 +114,29 @@ func compare(requests []message, tail bool, got outcome) string {
 			return fmt.Sprintf("response %d is one to %s", i, response.target)
 		}
 	}
-	at := 0
-	for i, arrived := range got.received {
-		matches := func(request message) bool {
-			return arrived.method == request.method && arrived.target == originForm(request.target) && strings.HasPrefix(request.body, arrived.body)
+	// What is broken off may reach the backend late, so the order says nothing.
+	taken := make([]bool, len(requests))
+	for _, arrived := range got.received {
+		matches := func(i int) bool {
+			return arrived.method == requests[i].method && arrived.target == originForm(requests[i].target) && strings.HasPrefix(requests[i].body, arrived.body)
 		}
-		if i > 0 && arrived == got.received[i-1] && at > 0 && matches(requests[at-1]) && arrived.body == "" {
-			continue // tried again
+		found := -1
+		for i := range requests {
+			if found < 0 && matches(i) && (!taken[i] || mayBeRepeated(requests[i])) {
+				found = i
+			}
 		}
-		for at < len(requests) && !matches(requests[at]) {
-			at++
-		}
-		if at == len(requests) {
+		if found < 0 {
 			return fmt.Sprintf("the backend received %.200q, which is no request of the stream", fmt.Sprint(arrived))
 		}
-		at++
+		taken[found] = true
 	}
 	return ""
+}
+
+// mayBeRepeated reports whether a request may reach a backend twice.
+func mayBeRepeated(request message) bool {
+	return request.body == "" && slices.Contains([]string{"GET", "HEAD", "OPTIONS"}, request.method)
 }
 
 // originForm is a target as the backend gets it (RFC 9112, section 3.2.1).
@@ -153,11 +159,11 @@ type gateway struct {
 	clients atomic.Uint32
 
 	mu       sync.Mutex
-	arrivals map[string][]received // by the address of the client; guarded by mu
+	arrivals map[string][]*received // by the address of the client; guarded by mu, with what it leads to
 }
 
 func startGateway(t testing.TB) *gateway {
-	g := &gateway{arrivals: make(map[string][]received)}
+	g := &gateway{arrivals: make(map[string][]*received)}
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -210,8 +216,12 @@ func (g *gateway) send(t *testing.T, stream string, requests []message) (got out
 	defer func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		got.received = g.arrivals[ip]
-		delete(g.arrivals, ip)
+		for _, client := range []string{ip, ""} { // what is no request names no client
+			for _, one := range g.arrivals[client] {
+				got.received = append(got.received, *one)
+			}
+			delete(g.arrivals, client)
+		}
 	}()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 	conn, err := dialer.DialContext(t.Context(), "tcp", g.address)
@@ -281,13 +291,13 @@ func (g *gateway) serveBackend(listener net.Listener) {
 func (g *gateway) respond(conn net.Conn, reader *bufio.Reader) bool {
 	request, err := http.ReadRequest(reader)
 	if err != nil {
-		if err != io.EOF && !errors.Is(err, net.ErrClosed) {
+		var network net.Error
+		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &network) {
 			g.arrived("", received{method: "no request", target: err.Error()})
 		}
 		return false
 	}
-	client := request.Header.Get("X-Forwarded-For")
-	one := received{method: request.Method, target: request.RequestURI}
+	one := g.arrived(request.Header.Get("X-Forwarded-For"), received{method: request.Method, target: request.RequestURI})
 	text := "target " + request.RequestURI
 	sent := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 	if request.Method == http.MethodHead {
@@ -295,21 +305,19 @@ func (g *gateway) respond(conn net.Conn, reader *bufio.Reader) bool {
 	}
 	switch {
 	case strings.HasPrefix(request.URL.Path, "/early"):
-		g.arrived(client, one)
 		_, _ = io.WriteString(conn, sent)
 		return false
 	case strings.HasPrefix(request.URL.Path, "/die"):
-		g.arrived(client, one)
 		return false
 	case strings.HasPrefix(request.URL.Path, "/keep"):
-		g.arrived(client, one)
 		_, err = io.WriteString(conn, sent)
 		_, bodyErr := io.Copy(io.Discard, request.Body)
 		return err == nil && bodyErr == nil
 	}
 	body, err := io.ReadAll(request.Body)
-	one.body = string(body)
-	g.arrived(client, one)
+	g.mu.Lock()
+	one.body = string(body) // that of a request that was cut may come after other requests
+	g.mu.Unlock()
 	if err != nil {
 		return false
 	}
@@ -317,8 +325,9 @@ func (g *gateway) respond(conn net.Conn, reader *bufio.Reader) bool {
 	return err == nil
 }
 
-func (g *gateway) arrived(client string, one received) {
+func (g *gateway) arrived(client string, one received) *received {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.arrivals[client] = append(g.arrivals[client], one)
+	g.arrivals[client] = append(g.arrivals[client], &one)
+	return &one
 }
