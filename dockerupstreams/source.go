@@ -4,9 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 func init() {
@@ -38,6 +43,7 @@ type Source struct {
 
 	scheme       string
 	subscription *Subscription
+	server       *caddyhttp.Server // that it is in
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,11 +69,32 @@ func (s *Source) Provision(ctx caddy.Context) error {
 	if s.subscription, err = Subscribe(s.Endpoints, sel, ctx.Logger()); err != nil {
 		return fmt.Errorf("following docker containers: %w", err)
 	}
+	s.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	s.warnOfUploads(ctx)
 	return nil
+}
+
+// unguarded are the servers for which warnOfUploads has warned.
+var unguarded sync.Map
+
+// warnOfUploads warns once of a server in which rgate does not guard request bodies: with
+// its limit on pauses (read_body_idle), Caddy hides from net/http that a body was closed
+// before its end, so that the rest of an upload is run as new requests.
+func (s *Source) warnOfUploads(ctx caddy.Context) {
+	if s.server == nil || s.server.ReadIdleTimeout < 0 {
+		return
+	}
+	if _, known := unguarded.LoadOrStore(s.server, true); known || entry.Expected(ctx) {
+		return
+	}
+	ctx.Logger().Warn("the rest of an upload that a backend does not read may be run as new requests: "+
+		"set servers { timeouts { read_body_idle -1s } }, or use a handler of rgate in this site",
+		zap.Strings("listen", s.server.Listen))
 }
 
 // Cleanup ends the subscription.
 func (s *Source) Cleanup() error {
+	unguarded.Delete(s.server)
 	if s.subscription == nil {
 		return nil
 	}

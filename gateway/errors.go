@@ -36,6 +36,9 @@ func upstreamError(err error, upload *policy.WatchedBody) error {
 	case errors.As(err, &tooLarge):
 		handlerErr.StatusCode = http.StatusRequestEntityTooLarge
 		return handlerErr
+	case upload.Malformed():
+		handlerErr.StatusCode = http.StatusBadRequest
+		return handlerErr
 	case status == http.StatusBadGateway && isDown(err):
 		status = http.StatusServiceUnavailable
 	}

@@ -31,7 +31,7 @@ var allowedImports = map[string][]string{
 	"demo/bandwidth":  {"demo/docker", "demo/promise"},
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker", "demo/promise"},
-	"dockerupstreams": {},
+	"dockerupstreams": {"internal/entry"},
 	"gateway":         {"dockerupstreams", "internal/entry", "policy", "stats"},
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},

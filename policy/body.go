@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // IsTunnel reports whether what looks like the body of a request is one direction of a
@@ -105,13 +107,13 @@ func (b *probedBody) Close() error { return b.source.Close() }
 // has returned.
 type WatchedBody struct {
 	io.ReadCloser
-	failed, left atomic.Bool
+	failed, left, malformed atomic.Bool
 }
 
 // WatchBody puts a watched body in the place of a request's, unless it is one. It is nil
 // if the request has none.
 func WatchBody(r *http.Request) *WatchedBody {
-	if r.Body == nil || r.Body == http.NoBody {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return nil
 	}
 	body, ok := r.Body.(*WatchedBody)
@@ -125,7 +127,9 @@ func WatchBody(r *http.Request) *WatchedBody {
 func (b *WatchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		b.left.Store(isDeparture(err))
+		var malformed entry.MalformedError
+		b.malformed.Store(errors.As(err, &malformed))
+		b.left.Store(isDeparture(err) && !b.malformed.Load())
 		b.failed.Store(true)
 	}
 	return n, err
@@ -144,3 +148,7 @@ func (b *WatchedBody) Failed() bool { return b != nil && b.failed.Load() }
 
 // ClientLeft reports whether that is because the client has gone away.
 func (b *WatchedBody) ClientLeft() bool { return b.Failed() && b.left.Load() }
+
+// Malformed reports whether that is because it has sent something that is no part of a
+// body.
+func (b *WatchedBody) Malformed() bool { return b.Failed() && b.malformed.Load() }

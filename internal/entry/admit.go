@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// admission passes a request on if all checks let it through, and holds its response to
+// admission passes a request on if its target is one, and holds its response to
 // what its client understands.
 type admission struct{ next caddyhttp.Handler }
 
@@ -23,10 +23,8 @@ func (a admission) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a admission) serve(w http.ResponseWriter, r *http.Request) error {
-	for _, check := range checks {
-		if err := check(r); err != nil {
-			return err
-		}
+	if err := checkTarget(r); err != nil {
+		return err
 	}
 	if dropped := DropUpgrades(r, keepsHandlers); dropped != nil {
 		caddyhttp.SetVar(r.Context(), droppedVar, dropped)

@@ -19,7 +19,8 @@ import (
 
 // What is read of a body that no handler has read to its end.
 const (
-	// A connection is kept if this much or less was left, as net/http does.
+	// A connection is kept after a body of this size or less, as net/http does. After a
+	// larger one of which a part was left, it is closed, whatever the part.
 	mostForReuse = 256 << 10
 
 	// Of more, this much is read, so that a client that reads nothing before it has
@@ -46,20 +47,26 @@ type requestBody struct {
 	expects100 bool
 	ctx        context.Context
 
-	begun    atomic.Bool  // some handler has read
-	read     atomic.Int64 // bytes
-	ended    atomic.Bool  // it was read to its end
-	failure  atomic.Pointer[error]
-	closed   atomic.Bool
-	hijacked atomic.Bool
+	begun atomic.Bool  // some handler has read
+	read  atomic.Int64 // bytes
+	ended atomic.Bool  // it was read to its end
+
+	failed, malformed, closed, hijacked atomic.Bool
+	status                              atomic.Int32 // of the response
 }
 
-// guard puts a requestBody in the place of a request's body, unless it is one. It
-// returns nil if the request does not come from a connection of net/http's server.
+// bodyVar is the variable of a request that has its requestBody: others may stand around it.
+const bodyVar = "rgate.request_body"
+
+// bodyOf returns the requestBody of a request, nil if it has none.
+func bodyOf(r *http.Request) *requestBody {
+	body, _ := caddyhttp.GetVar(r.Context(), bodyVar).(*requestBody)
+	return body
+}
+
+// guard puts a requestBody in the place of a request's body. It returns nil if the request
+// does not come from a connection of net/http's server.
 func guard(w http.ResponseWriter, r *http.Request) *requestBody {
-	if body, ok := r.Body.(*requestBody); ok {
-		return body
-	}
 	body := &requestBody{
 		source:     r.Body,
 		controller: http.NewResponseController(w),
@@ -71,6 +78,7 @@ func guard(w http.ResponseWriter, r *http.Request) *requestBody {
 		return nil
 	}
 	r.Body = body
+	caddyhttp.SetVar(r.Context(), bodyVar, body)
 	return body
 }
 
@@ -82,13 +90,28 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.begun.Store(true)
 	n, err := b.source.Read(p)
 	b.read.Add(int64(n))
-	if err == io.EOF {
+	switch {
+	case err == nil:
+	case err == io.EOF:
 		b.ended.Store(true)
-	} else if err != nil {
-		b.failure.Store(&err)
+	default:
+		if isMalformed(err) {
+			err = MalformedError{err}
+			b.malformed.Store(true)
+		}
+		b.failed.Store(true)
 	}
 	return n, err
 }
+
+// MalformedError is the error of reading an HTTP/1 body of which the client has sent
+// something that is no part of a body, such as a chunk without an end.
+type MalformedError struct{ Cause error }
+
+func (e MalformedError) Error() string { return e.Cause.Error() }
+
+// Unwrap returns the cause.
+func (e MalformedError) Unwrap() error { return e.Cause }
 
 // Close makes reads fail. The server closes its own body.
 func (b *requestBody) Close() error {
@@ -101,15 +124,18 @@ func (b *requestBody) Close() error {
 // the body any more; a transport may still try. It returns the error for the client.
 func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	b.closed.Store(true)
-	if b.ended.Load() || b.hijacked.Load() {
+	if b.hijacked.Load() {
 		return err
 	}
-	if failure := b.failure.Load(); failure != nil {
-		closeConnection(w)
-		if err != nil && isMalformed(*failure) {
-			return caddyhttp.Error(http.StatusBadRequest, *failure)
+	if b.ended.Load() {
+		if (err != nil || b.status.Load() >= 400) && b.read.Load() > mostForReuse {
+			closeConnection(w) // as it is if a part of such an upload was left
 		}
 		return err
+	}
+	if b.failed.Load() {
+		closeConnection(w)
+		return b.blame(err)
 	}
 	if b.expects100 && !b.begun.Load() {
 		// The client holds it back: there is nothing to wait for.
@@ -127,8 +153,22 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	return err
 }
 
-// drain reads what is left and reports whether that was so little that the connection can
-// be kept.
+// blame returns the error for the client of a request whose handlers have failed: 400 if
+// the reason is its body.
+func (b *requestBody) blame(err error) error {
+	if err == nil || !b.malformed.Load() {
+		return err
+	}
+	var handlerErr caddyhttp.HandlerError
+	if errors.As(err, &handlerErr) {
+		handlerErr.StatusCode = http.StatusBadRequest
+		return handlerErr
+	}
+	return caddyhttp.Error(http.StatusBadRequest, err)
+}
+
+// drain reads what is left and reports whether the whole body was so small that the
+// connection can be kept.
 func (b *requestBody) drain() bool {
 	if b.length-b.read.Load() > mostDrained {
 		return false
@@ -139,7 +179,7 @@ func (b *requestBody) drain() bool {
 		rest.reader = reader.ReadCloser
 	}
 	n, err := io.CopyN(io.Discard, rest, mostDrained)
-	return err == io.EOF && n <= mostForReuse
+	return err == io.EOF && b.read.Load()+n <= mostForReuse
 }
 
 // pacedReader is a reader of a connection that neither pauses for long nor takes long.
@@ -189,18 +229,25 @@ func isMalformed(err error) bool {
 		!strings.HasPrefix(err.Error(), "tls: ") && !strings.Contains(err.Error(), "EOF")
 }
 
-// watch returns a writer that notices when a handler takes over the connection.
+// watch returns a writer that notices the status, and when a handler takes over the
+// connection.
 func (b *requestBody) watch(w http.ResponseWriter) http.ResponseWriter {
-	return &hijackWatcher{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, b}
+	return &watchingWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, b}
 }
 
-type hijackWatcher struct {
+type watchingWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	body *requestBody
 }
 
+// WriteHeader implements http.ResponseWriter.
+func (w *watchingWriter) WriteHeader(status int) {
+	w.body.status.Store(int32(status))
+	w.ResponseWriter.WriteHeader(status)
+}
+
 // Hijack implements http.Hijacker.
-func (w *hijackWatcher) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *watchingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.body.hijacked.Store(true)

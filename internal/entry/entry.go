@@ -12,29 +12,35 @@ import (
 // entry is the first handler of a server.
 type entry struct {
 	// routes are the server's own. Caddy provisions them in place, some of them after
-	// the entry has been mounted.
+	// the entry has been mounted. Nil if the entry stands among them.
 	routes       caddyhttp.RouteList
+	plain        bool // see isPlain
 	errorsFollow bool // error routes run after a route has failed, behind an errorEntry
+	afterFailure bool // the routes are the server's error routes
+
+	ofAll, ofErrors []preparer // for all requests, and for those that come to error routes
 
 	chain atomic.Pointer[caddyhttp.Handler] // compiled from routes at the first request
 	mu    sync.Mutex                        // serialises the compilation
 }
 
-var checks []func(*http.Request) error
+// enteredVar is the variable of a request that has passed an entry among routes.
+const enteredVar = "rgate.entered"
 
-// RegisterCheck makes check run for every request of every server that has one of rgate's
-// handlers, before any other handler. A request for which it returns an error, such as
-// caddyhttp.Error(http.StatusBadRequest, …), goes no further. It is to be called in init
-// functions.
-func RegisterCheck(check func(*http.Request) error) { checks = append(checks, check) }
-
-// ServeHTTP passes a request on to the server's own routes.
+// ServeHTTP passes a request on to the server's own routes, or to those behind the entry.
 func (e *entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if e.routes == nil { // there may be another one further out
+		if caddyhttp.GetVar(r.Context(), enteredVar) != nil {
+			return next.ServeHTTP(w, r)
+		}
+		caddyhttp.SetVar(r.Context(), enteredVar, true)
+		return e.serve(w, r, admission{next})
+	}
 	chain := e.chain.Load()
 	if chain == nil {
 		chain = e.compile(next)
 	}
-	return e.serve(w, r, *chain, e.errorsFollow)
+	return e.serve(w, r, *chain)
 }
 
 // compile compiles the server's own routes. What comes after them is the same for all
@@ -43,20 +49,23 @@ func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.chain.Load() == nil {
-		chain := caddyhttp.Handler(admission{e.routes.Compile(next)})
+		chain := caddyhttp.Handler(admission{e.chainOf(next)})
 		e.chain.Store(&chain)
 	}
 	return e.chain.Load()
 }
 
 // serve runs a chain between what must hold for every request before and after it. If it
-// fails and another one follows, what comes after is left to that one.
-func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Handler, follows bool) error {
+// fails and error routes follow, what comes after is left to their entry.
+func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Handler) error {
 	if r.ProtoMajor == 1 && r.ProtoMinor == 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "keep-alive") {
 		// net/http drops Transfer-Encoding from a request of HTTP/1.0 without a trace, and would
 		// take its chunks for requests. Such a request is the last one (RFC 9112, section 6.1), and
 		// a gateway keeps no connection of HTTP/1.0 (RFC 9112, section 9.3).
 		closeConnection(w)
+	}
+	for _, p := range e.ofAll {
+		p.prepare(r)
 	}
 	if r.ProtoMajor != 1 || r.ContentLength == 0 {
 		return chain.ServeHTTP(w, r)
@@ -66,8 +75,8 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 		return chain.ServeHTTP(w, r)
 	}
 	err := chain.ServeHTTP(body.watch(w), r)
-	if err != nil && follows {
-		return err
+	if err != nil && e.errorsFollow {
+		return body.blame(err)
 	}
 	return body.finish(w, err)
 }
@@ -75,7 +84,18 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 // errorEntry is the first handler of a server's error routes.
 type errorEntry struct{ *entry }
 
-// ServeHTTP passes a request on to the server's own error routes.
+// ServeHTTP passes a request on to the server's own error routes. A request that has failed
+// before it came to the server's other routes begins here.
 func (e errorEntry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	return e.serve(w, r, next, false)
+	for _, p := range e.ofErrors {
+		p.prepare(r)
+	}
+	body := bodyOf(r)
+	if body == nil && r.ProtoMajor == 1 && r.ContentLength != 0 {
+		body = guard(w, r)
+	}
+	if body == nil {
+		return next.ServeHTTP(w, r)
+	}
+	return body.finish(w, next.ServeHTTP(body.watch(w), r))
 }

@@ -4,11 +4,14 @@
 package entry
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // Mount puts the entry in front of all routes of the server that is being provisioned,
@@ -27,41 +30,98 @@ func mounted(ctx caddy.Context) *entry {
 	if server == nil {
 		return nil
 	}
-	e := find(server.Routes)
-	if e == nil && server.Errors != nil {
-		e = find(server.Errors.Routes)
-	}
-	if e != nil {
+	if e := of(server); e != nil {
 		return e
 	}
-	e = new(entry)
+	e := &entry{plain: isPlain(ctx, server)}
 	switch {
-	case provisioning(server.Routes):
+	case provisioning(server.Routes) != nil:
 		e.routes = server.Routes
 		server.Routes = e.asRoutes(ctx)
 		if server.Errors != nil && len(server.Errors.Routes) > 0 {
 			e.errorsFollow = true
 			server.Errors.Routes = e.before(server.Errors.Routes)
 		}
-	case server.Errors != nil && provisioning(server.Errors.Routes):
-		e.routes = server.Errors.Routes
+	case server.Errors != nil && provisioning(server.Errors.Routes) != nil:
+		e.routes, e.afterFailure = server.Errors.Routes, true
 		server.Errors.Routes = e.asRoutes(ctx)
 	default:
-		return nil
+		e.mountLate(ctx, server)
 	}
 	return e
 }
 
+// mountLate mounts the entry of a server of which only named routes have handlers of rgate.
+// Caddy provisions them last, when the others are compiled. What is compiled for each
+// request can still be changed: the named routes and the subroutes, which are all of a site
+// that has a host name in a Caddyfile.
+func (e *entry) mountLate(ctx caddy.Context, server *caddyhttp.Server) {
+	for _, route := range server.NamedRoutes {
+		if route.HandlersRaw != nil {
+			route.Handlers = append(route.Handlers, e)
+		}
+	}
+	for i := range server.Routes {
+		for _, handler := range server.Routes[i].Handlers {
+			switch handler := handler.(type) {
+			case *caddyhttp.Subroute:
+				handler.Routes = append(e.asRoutes(ctx), handler.Routes...)
+			case *caddyhttp.Invoke:
+			default:
+				ctx.Logger().Warn("requests that do not invoke this named route are not protected by rgate: add one of its handlers to the site itself, such as rgate_security",
+					zap.String("handler", caddy.GetModuleID(handler)), zap.Int("route", i))
+				return
+			}
+		}
+	}
+}
+
 // Routes returns a server's own routes, whether the entry stands in front of them or not.
 func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
-	if e := find(server.Routes); e != nil {
+	if e := first(server.Routes); e != nil {
 		return e.routes
 	}
 	return server.Routes
 }
 
-// find returns the entry that a list of routes begins with, or nil.
-func find(routes caddyhttp.RouteList) *entry {
+// Expected reports whether the server that is being provisioned has an entry, or a handler
+// of rgate still to come that will mount it. Outside of a server, it reports true.
+func Expected(ctx caddy.Context) bool {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if server == nil || of(server) != nil {
+		return true
+	}
+	routes := slices.Clone(server.Routes)
+	for _, route := range server.NamedRoutes {
+		routes = append(routes, *route)
+	}
+	return slices.ContainsFunc(routes, func(route caddyhttp.Route) bool {
+		return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool {
+			return bytes.Contains(raw, []byte(`"rgate`))
+		})
+	})
+}
+
+// of returns the entry of a server, or nil.
+func of(server *caddyhttp.Server) *entry {
+	if e := first(server.Routes); e != nil {
+		return e
+	}
+	if server.Errors != nil {
+		if e := first(server.Errors.Routes); e != nil {
+			return e
+		}
+	}
+	for _, route := range server.NamedRoutes {
+		if e := first(caddyhttp.RouteList{*route}); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// first returns the entry that a list of routes begins with, or nil.
+func first(routes caddyhttp.RouteList) *entry {
 	if len(routes) == 0 || len(routes[0].Handlers) == 0 {
 		return nil
 	}
@@ -69,15 +129,16 @@ func find(routes caddyhttp.RouteList) *entry {
 	return e
 }
 
-// provisioning reports whether handlers of some route are still to be loaded. A route has
-// their JSON until all of them are.
-func provisioning(routes caddyhttp.RouteList) bool {
+// provisioning returns the route of a list that is being provisioned, or the next one to
+// be, nil if there is none left. A route has the JSON of its handlers until all of them are
+// loaded.
+func provisioning(routes caddyhttp.RouteList) *caddyhttp.Route {
 	for i := range routes {
 		if routes[i].HandlersRaw != nil {
-			return true
+			return &routes[i]
 		}
 	}
-	return false
+	return nil
 }
 
 // asRoutes returns the entry as a list of routes, in place of those that it holds.

@@ -8,8 +8,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-func init() { RegisterCheck(checkTarget) }
-
 var (
 	errTarget   = errors.New("the target of the request has a fragment, a space or a control character")
 	errNoHost   = errors.New("the target of the request is absolute and names no host") // RFC 9110, section 4.2.1
