@@ -44,6 +44,9 @@ func (p *APIKey) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "api_key"); err != nil || p.Off() {
 		return err
 	}
+	if err := p.StripIdentityInSite(ctx); err != nil {
+		return err
+	}
 	return p.start(p.Logger())
 }
 

@@ -35,6 +35,9 @@ func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
 	if err := p.base.Start(ctx, "api_key"); err != nil {
 		return err
 	}
+	if err := p.StripIdentityInSite(ctx); err != nil {
+		return err
+	}
 	return p.start(p.base.Logger())
 }
 

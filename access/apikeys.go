@@ -19,6 +19,8 @@ import (
 // APIKeys are the keys that are valid, and where requests carry theirs. The
 // handler and the authentication provider have these options in common.
 type APIKeys struct {
+	policy.SiteIdentity
+
 	// The keys, by their hashes. A key that is in the file too is as it is here.
 	// Default: none. Keys or a file is required.
 	Keys []Key `json:"keys,omitempty"`

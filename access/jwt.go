@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,7 +50,7 @@ func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	if p.Off() {
 		return nil
 	}
-	if err := p.Check(); err != nil {
+	if err := cmp.Or(p.StripIdentityInSite(ctx), p.Check()); err != nil {
 		return err
 	}
 	p.warn(ctx)

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -32,7 +33,7 @@ func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
 	if err := p.base.Start(ctx, "jwt"); err != nil {
 		return err
 	}
-	if err := p.Check(); err != nil {
+	if err := cmp.Or(p.StripIdentityInSite(ctx), p.Check()); err != nil {
 		return err
 	}
 	p.warn(ctx)

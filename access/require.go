@@ -30,6 +30,7 @@ func init() {
 // enough to be somebody.
 type Require struct {
 	policy.Base
+	policy.SiteIdentity
 
 	// Scopes, of a token or an API key, of which the sender must have all. Default:
 	// none.
@@ -69,7 +70,12 @@ func (*Require) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision makes the policy ready.
-func (p *Require) Provision(ctx caddy.Context) error { return p.Start(ctx, "require") }
+func (p *Require) Provision(ctx caddy.Context) error {
+	if err := p.Start(ctx, "require"); err != nil || p.Off() {
+		return err
+	}
+	return p.StripIdentityInSite(ctx)
+}
 
 // Check reports the first thing wrong with the options.
 func (p *Require) Check() error {

@@ -59,6 +59,9 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	}
 	entry.Mount(ctx)
 	g.dropped = new(droppedOffers)
+	if g.TrustIdentity {
+		ctx = policy.WithTrustedIdentity(ctx)
+	}
 	if g.Name == "" {
 		g.Name = defaultName
 	}

@@ -1,12 +1,16 @@
 package policy
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // Header fields by which a backend learns who sent a request. What a client sends
@@ -39,6 +43,40 @@ func StripIdentity(r *http.Request) {
 		stripFrom(r.Trailer)
 		r.Body = &trailerGuard{r.Body, r.Trailer}
 	}
+}
+
+type trustedIdentityKey struct{}
+
+// WithTrustedIdentity returns a context in which policies are to be provisioned whose
+// requests keep what they say about their sender.
+func WithTrustedIdentity(ctx caddy.Context) caddy.Context {
+	ctx.Context = context.WithValue(ctx.Context, trustedIdentityKey{}, true)
+	return ctx
+}
+
+// SiteIdentity is what modules embed that authenticate or authorise requests.
+type SiteIdentity struct {
+	// Passes on what clients say about their identity on the paths of the site where no
+	// policy authenticates or authorises requests. It is for sites behind a proxy that
+	// sets these fields; a gateway has `trust_identity`. Default: false.
+	KeepIdentity bool `json:"keep_identity,omitempty"`
+}
+
+// StripIdentityInSite makes StripIdentity run first for all requests of the site that is
+// being provisioned, also for those that the module which calls it never sees.
+func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
+	inGateway := Standing(ctx).Gateway != ""
+	switch {
+	case s.KeepIdentity && inGateway:
+		return Optionf("keep_identity", "keep_identity is for sites without a gateway: set trust_identity of the gateway, or remove keep_identity")
+	case s.KeepIdentity || ctx.Value(trustedIdentityKey{}) != nil:
+		return nil
+	}
+	if site := entry.Prepare(ctx, "identity", StripIdentity); site != "" && !inGateway {
+		ctx.Logger().Warn("header fields in which clients say who they are are removed in all of this site, also where nothing authenticates: keep_identity passes them on",
+			zap.String("site", site))
+	}
+	return nil
 }
 
 func stripFrom(fields http.Header) {
