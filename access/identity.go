@@ -77,9 +77,7 @@ func identify(r *http.Request, found identity) {
 
 	setHeader(r, policy.HeaderUserID, who.user)
 	setHeader(r, policy.HeaderConsumerUsername, who.consumer)
-	if who.consumer != "" {
-		setHeader(r, policy.HeaderConsumerScopes, strings.Join(who.scopes, " "))
-	}
+	setHeader(r, policy.HeaderConsumerScopes, strings.Join(who.scopes, " "))
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.auth.user.id", who.name()) // also over another handler's
 	}

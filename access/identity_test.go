@@ -24,7 +24,7 @@ func TestIdentityGrows(t *testing.T) {
 	policy.StripIdentity(r)
 	shared := []string{"read", "write", "delete"}[:2]
 	identify(r, identity{user: "alice", scopes: shared, roles: []string{"admin"}, claims: map[string]any{"a": "b"}})
-	if h := r.Header; h.Get("X-User-ID") != "alice" || h.Get("X-Consumer-Username") != "" || h.Get("X-Consumer-Scopes") != "" {
+	if h := r.Header; h.Get("X-User-ID") != "alice" || h.Get("X-Consumer-Username") != "" || h.Get("X-Consumer-Scopes") != "read write" {
 		t.Errorf("after the token, the backend gets %v", h)
 	}
 	policy.StripIdentity(r) // of the next policy

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -57,26 +58,29 @@ var (
 	errBadCredential = errors.New("the request has a field for a token, but nothing or too much in it")
 )
 
-// findToken returns the only token of a request, and where it was found. Several
-// are an error: the backend might take another one than the gateway.
-func findToken(r *http.Request, places []tokenPlace) (token string, at *tokenPlace, err error) {
+// findToken returns the token of a request. Equal tokens in several places are one.
+// Different ones are an error: the backend might take another one than the gateway.
+func findToken(r *http.Request, places []tokenPlace) (token string, err error) {
 	for i := range places {
 		found, err := places[i].find(r)
 		if err != nil {
-			return "", nil, err
+			return "", err
 		}
-		if found == "" {
-			continue
+		if token != "" && found != "" && found != token {
+			return "", errSeveralTokens
 		}
-		if token != "" {
-			return "", nil, errSeveralTokens
-		}
-		token, at = found, &places[i]
+		token = cmp.Or(token, found)
 	}
 	if token == "" {
-		return "", nil, errNoToken
+		return "", errNoToken
 	}
-	return token, at, nil
+	return token, nil
+}
+
+// holds reports whether a request has a token in the place.
+func (p *tokenPlace) holds(r *http.Request, token string) bool {
+	found, err := p.find(r)
+	return err == nil && found == token
 }
 
 // find returns the token in a place, or none.

@@ -148,7 +148,7 @@ var errKeysMissing = errors.New("the keys have not been read yet")
 // serve finds out who sent a request, and makes it known. It does nothing for a
 // request without a token that may pass.
 func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
-	token, at, err := findToken(r, v.places)
+	token, err := findToken(r, v.places)
 	if err == errNoToken && v.optional {
 		return nil
 	}
@@ -159,11 +159,17 @@ func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if at.kind == inQuery {
-		w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
-	}
-	if v.hide {
-		at.hide(r)
+	for i := range v.places {
+		at := &v.places[i]
+		if !at.holds(r, token) {
+			continue
+		}
+		if at.kind == inQuery {
+			w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
+		}
+		if v.hide {
+			at.hide(r)
+		}
 	}
 	identify(r, found.who)
 	return nil

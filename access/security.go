@@ -201,27 +201,13 @@ func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		return next.ServeHTTP(w, r)
 	}
 	fields := p.plain
-	if cameOverTLS(r) {
+	if r.TLS != nil || policy.SchemeOf(r) == "https" {
 		fields = p.overTLS
 	}
 	ew := editing(w, fields, "")
 	err := p.serveLimited(ew, r, next)
 	ew.end()
 	return err
-}
-
-// cameOverTLS reports whether the client speaks TLS, with this server or with a
-// trusted proxy before it.
-func cameOverTLS(r *http.Request) bool {
-	if r.TLS != nil {
-		return true
-	}
-	said := r.Header["X-Forwarded-Proto"]
-	if len(said) == 0 || said[0] != "https" {
-		return false
-	}
-	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
-	return trusted
 }
 
 // editHeader adds and removes fields of a response.
