@@ -202,9 +202,11 @@ func (m *Meter) Check() error {
 	if err := m.CheckGuard("/metrics/bandwidth_used"); err != nil {
 		return err
 	}
-	if m.Path == "" && (len(m.Allow) > 0 || len(m.HandlersRaw) > 0) {
+	if m.Path == "" && (len(m.Allow) > 0 || len(m.Hosts) > 0 || len(m.HandlersRaw) > 0) {
 		option := "allow"
-		if len(m.Allow) == 0 {
+		if len(m.Allow) == 0 && len(m.Hosts) > 0 {
+			option = "hosts"
+		} else if len(m.Allow) == 0 {
 			option = "handle"
 		}
 		return policy.Optionf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)

@@ -171,6 +171,7 @@ func (p *printer) gateway(g *gateway.Gateway) {
 	if g.TrustIdentity {
 		p.line("trust_identity", "trust_identity")
 	}
+	p.list("keep_fields", "keep_fields", g.KeepFields)
 	p.list("legacy", "legacy", g.Legacy)
 	for i, backend := range g.Backends {
 		at := element("backends", i)
@@ -191,12 +192,14 @@ func (p *printer) stats(g *gateway.Gateway) {
 	case path != "":
 		words, path = []string{path}, ""
 	}
-	if path == "" && g.Stats.Interval == 0 && len(g.Stats.SinksRaw) == 0 {
+	if path == "" && g.Stats.Allow == nil && g.Stats.Interval == 0 && len(g.Stats.SinksRaw) == 0 {
 		p.line("stats", "stats", words...)
 		return
 	}
 	p.block("stats", "stats", words, func() {
 		p.option("stats.path", "path", path)
+		p.list("stats.allow", "allow", g.Stats.Allow)
+		p.list("stats.hosts", "hosts", g.Stats.Hosts)
 		p.duration("stats.interval", "interval", g.Stats.Interval)
 		for i, raw := range g.Stats.SinksRaw {
 			p.module(element("stats.sinks", i), "sink", sinks, raw)
@@ -208,12 +211,13 @@ func (p *printer) operations(o *gateway.Operations) {
 	if o == nil {
 		return
 	}
-	if o.Allow == nil && o.HandlersRaw == nil && o.Registration == nil {
+	if o.Allow == nil && o.Hosts == nil && o.HandlersRaw == nil && o.Registration == nil {
 		p.line("operations", "operations", nonEmpty(o.Path)...)
 		return
 	}
 	p.block("operations", "operations", nonEmpty(o.Path), func() {
 		p.list("operations.allow", "allow", o.Allow)
+		p.list("operations.hosts", "hosts", o.Hosts)
 		if c := o.Registration; c != nil && c.TTL != 0 {
 			p.duration("operations.registration", "registration", c.TTL)
 		} else if c != nil {

@@ -15,10 +15,11 @@ name: edge
 docker:
   - host: tcp://10.0.0.7:2376
     cert_path: /etc/rgate/certs
-stats: {path: /figures, interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
+stats: {path: /figures, allow: [192.0.2.0/24], hosts: [figures], interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
 operations:
   path: /ops
   allow: [private_ranges, 192.0.2.0/24]
+  hosts: [gateway]
   registration: {ttl: 2m}
   handle:
     - handler: authentication
@@ -29,6 +30,7 @@ operations:
           hash_cache: {}
 default_response: {body: "not # here", status_code: 403}
 trust_identity: true
+keep_fields: [X-Forwarded-Prefix]
 legacy: [handlers_before_authentication]
 handle:
   - handler: headers
@@ -110,12 +112,15 @@ backends:
 			cert_path /etc/rgate/certs
 		}
 		stats /figures {
+			allow 192.0.2.0/24
+			hosts figures
 			interval 30s
 			sink json_lines /var/log/rgate.jsonl {
 				roll_keep 3
 			}
 		}
 		operations /ops {
+			hosts gateway
 			allow private_ranges
 			allow 192.0.2.0/24
 			registration 2m
@@ -125,6 +130,7 @@ backends:
 		}
 		default_response "not # here" 403
 		trust_identity
+		keep_fields X-Forwarded-Prefix
 		legacy handlers_before_authentication
 		header >X-Served-By rgate
 		@old path /api/payment/old*
@@ -221,15 +227,16 @@ backends:
 		"handler": "rgate",
 		"name": "edge",
 		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs"}],
-		"stats": {"path": "/figures", "interval": 30000000000,
+		"stats": {"path": "/figures", "allow": ["192.0.2.0/24"], "hosts": ["figures"], "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
-		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"],
+		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"], "hosts": ["gateway"],
 			"registration": {"ttl": 120000000000},
 			"handle": [{"handler": "authentication", "providers": {"http_basic": {
 				"accounts": [{"username": "alice", "password": "$2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG"}],
 				"hash": {"algorithm": "bcrypt"}, "hash_cache": {}}}}]},
 		"default_response": {"body": "not # here", "status_code": 403},
 		"trust_identity": true,
+		"keep_fields": ["X-Forwarded-Prefix"],
 		"legacy": ["handlers_before_authentication"],
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
 		"routes": [

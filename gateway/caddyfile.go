@@ -34,6 +34,7 @@ func init() {
 //	    stats  <path> | off | { ... }
 //	    operations [<path>] {
 //	        allow <ranges...>
+//	        hosts <names...>
 //	        registration [<ttl>]
 //	        <directives...>
 //	    }
@@ -42,6 +43,7 @@ func init() {
 //	        status <status>
 //	    }
 //	    trust_identity
+//	    keep_fields <field...>
 //	    legacy <behaviour...>
 //
 //	    backend <name> {
@@ -118,7 +120,8 @@ func init() {
 // these before those of a route, and these before the ones that are around a
 // backend's proxy.
 //
-// docker, legacy, match_labels, dial, upgrades, methods, hosts, headers and query may be repeated.
+// docker, keep_fields, legacy, match_labels, dial, upgrades, methods, hosts, headers and
+// query may be repeated.
 func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
 	p.Next() // consume the directive's name
@@ -172,6 +175,8 @@ func (p *parser) parse() error {
 			err = p.defaultResponse()
 		case "trust_identity":
 			err = p.flag("trust_identity", &p.gateway.TrustIdentity)
+		case "keep_fields":
+			err = p.list("keep_fields", &p.gateway.KeepFields)
 		case "legacy":
 			err = p.list("legacy", &p.gateway.Legacy)
 		case "backend", "route", "group":
@@ -184,7 +189,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "legacy", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "keep_fields", "legacy", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err

@@ -25,6 +25,8 @@ func (p *parser) operations() error {
 		switch p.Val() {
 		case "allow":
 			err = p.list(path+".allow", &o.Allow)
+		case "hosts":
+			err = p.list(path+".hosts", &o.Hosts)
 		case "registration":
 			err = p.registration(path+".registration", o)
 		default:
@@ -35,7 +37,7 @@ func (p *parser) operations() error {
 		}
 	}
 	var err error
-	o.HandlersRaw, err = p.handlers(directive, directives, []string{"allow", "registration"})
+	o.HandlersRaw, err = p.handlers(directive, directives, []string{"allow", "hosts", "registration"})
 	return err
 }
 

@@ -64,6 +64,9 @@ func (g *Gateway) Check() error {
 			return err
 		}
 	}
+	if err := g.checkKeepFields(); err != nil {
+		return err
+	}
 	if err := g.checkEndpoints(); err != nil {
 		return err
 	}

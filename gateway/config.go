@@ -49,6 +49,13 @@ type Gateway struct {
 	// them, and nobody else can reach this one. Default: false.
 	TrustIdentity bool `json:"trust_identity,omitempty"`
 
+	// The fields of proxies that are kept although their peer is none of the server's
+	// trusted proxies, such as `X-Forwarded-Prefix`. Otherwise the gateway removes
+	// Forwarded, X-Forwarded-Prefix, CF-Connecting-IP and the like, and sets X-Real-IP
+	// and X-Forwarded-Port itself. Clients can then say what they like in the fields
+	// kept. Default: none.
+	KeepFields []string `json:"keep_fields,omitempty"`
+
 	// Behaviours of an earlier version to restore, by name. Use it to upgrade first and
 	// to adapt the configuration later. Default: none.
 	Legacy []string `json:"legacy,omitempty"`

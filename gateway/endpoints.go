@@ -11,8 +11,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
 )
 
 // The handlers that keep account of bandwidth, and those that need the account.
@@ -113,6 +115,34 @@ func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 		}
 	}
 	return nil
+}
+
+// guardPage has the statistics page filtered as the gateway's routes are, unless it says
+// itself who may see it. It warns if only clients with credentials may use the routes.
+func (g *Gateway) guardPage(common []loaded) {
+	if g.Stats.Disabled || len(g.Stats.Allow) > 0 {
+		return
+	}
+	for _, c := range rankedOf([][]loaded{common}) {
+		switch name := handlerName(c.handler); {
+		case name == "rgate_ip_filter":
+			g.pageFilters = append(g.pageFilters, c)
+		case policy.Rank(name) >= policy.Rank("rgate_jwt") && policy.Rank(name) <= policy.Rank("rgate_require"):
+			g.logger.Warn("the statistics page does not ask for the credentials that the gateway's routes ask for",
+				zap.String("policy", strings.TrimPrefix(name, policy.Prefix)), zap.String("path", cmp.Or(g.Stats.Path, stats.DefaultPath)),
+				zap.String("remedy", "set stats.allow to the clients that may see it, or turn it off with stats: false"))
+		}
+	}
+}
+
+// HostNames returns the hosts of the gateway's routes, under which endpoints may be asked
+// for, too.
+func (g *Gateway) HostNames() (names []string) {
+	for _, rt := range g.allRoutes() {
+		names = append(names, rt.Hosts...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // endpointFor returns the endpoint that a path is of, or nil.

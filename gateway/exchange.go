@@ -28,6 +28,8 @@ type exchange struct {
 
 	failure string // why the backend did not answer
 
+	own policy.OwnFields // of the request
+
 	guard policy.Guard // whom to ask about upstreams; nil: nobody
 
 	// spent is set once the backend's retries have used up their budget.

@@ -42,11 +42,18 @@ type state struct {
 	// What answers requests before any route does.
 	endpoints []policy.Endpoint
 
+	// What reaches backends of the fields of a request.
+	fields *policy.Fields
+
 	// The gateway's policies that requests without a route pass, too.
 	always []composed
 
 	warnings warnings // of the configuration, while it is provisioned
 	dropped  *droppedOffers
+
+	// The gateway's filters of addresses, which requests for the statistics page pass
+	// unless the page has its own.
+	pageFilters []composed
 
 	unpublish func() // what was published about the gateway
 	logger    *zap.Logger
@@ -69,6 +76,8 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		g.Stats = new(stats.Config)
 	}
 	g.logger = policy.Sampled(ctx.Logger())
+
+	g.provisionFields(ctx.Logger())
 
 	var err error
 	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {
@@ -121,6 +130,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	ofGroups := make(map[*Group][]loaded)
 	g.warnings = make(warnings)
 	g.always = alwaysIn(common)
+	g.guardPage(common)
 	var routes []*Route
 	all := g.allRoutes()
 	names := routesOf(all)
@@ -286,7 +296,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		asGET(r)
 	}
 	if g.stats.ServesPath(r.URL.Path) {
-		return g.stats.ServePage(w, r)
+		return chain(g.pageFilters, caddyhttp.HandlerFunc(g.stats.ServePage)).ServeHTTP(w, r)
 	}
 	if g.Operations != nil && g.Operations.Serves(r.URL.Path) {
 		return g.Operations.Admit(w, r, g.Operations.answer)
@@ -294,6 +304,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if endpoint := g.endpointFor(r.URL.Path); endpoint != nil {
 		return endpoint.ServeHTTP(w, r, notFound)
 	}
+	g.fields.Clean(r)
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
 		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)), nil)
@@ -301,8 +312,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.router.misleading(r, route) {
 		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(refusePath)), nil)
 	}
-	g.protectIdentity(r)
 	ex := begin(r, g, route)
+	ex.own.Set(r)
 	share := route.choose(r)
 	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler, ex)

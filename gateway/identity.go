@@ -1,21 +1,40 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/policy"
 )
 
-// protectIdentity makes sure that nobody can pretend to be somebody else before a
-// backend, which takes what certain header fields say for the gateway's word.
-func (g *Gateway) protectIdentity(r *http.Request) {
-	if g.TrustIdentity {
-		policy.KeepIdentity(r)
-	} else {
-		policy.StripIdentity(r)
+// provisionFields decides which fields of requests reach backends, which believe what
+// some of them say about the client. The logger is not sampled: each field is logged once.
+func (g *Gateway) provisionFields(logger *zap.Logger) {
+	keep := make([]string, len(g.KeepFields))
+	for i, name := range g.KeepFields {
+		keep[i] = http.CanonicalHeaderKey(name)
 	}
+	g.fields = &policy.Fields{TrustIdentity: g.TrustIdentity, Relayed: true, Keep: keep, Logger: logger}
+}
+
+// checkKeepFields reports a name in keep_fields that has no effect.
+func (g *Gateway) checkKeepFields() error {
+	for i, name := range g.KeepFields {
+		if policy.IsRelayField(name) {
+			continue
+		}
+		at := fmt.Sprintf("keep_fields[%d]", i)
+		if policy.IsReplacedField(name) {
+			return problemf(at, "invalid field %q: the proxy sets it itself: add the proxy before the gateway to trusted_proxies of the server", name)
+		}
+		return problemf(at, "invalid field %q%s: must be one that the gateway removes or sets, such as %s", name,
+			policy.Suggest(name, policy.RelayFields), strings.Join(policy.RelayFields[:3], ", "))
+	}
+	return nil
 }
 
 // introducing is a middleware that tells the backend who was authenticated by a

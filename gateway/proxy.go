@@ -145,6 +145,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		ex.timedOut = ex.timedOut || isTimeout(err)
+	} else if response.Trailer != nil {
+		policy.CleanTrailers(response.Trailer)
 	}
 	if ex.guard != nil {
 		status := 0

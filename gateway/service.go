@@ -125,6 +125,7 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {
 		return upstreamError(err, upload)
 	}
+	policy.CleanLateTrailers(w.Header())
 	return nil
 }
 

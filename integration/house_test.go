@@ -37,7 +37,7 @@ var allowedImports = map[string][]string{
 	"hack/bench-balance": {"balance"},
 	"internal/entry":     {},
 	"policy":             {"internal/entry"},
-	"stats":              {"internal/entry"},
+	"stats":              {"internal/entry", "policy"},
 	"traffic":            {"policy", "traffic/httpcache"},
 	"traffic/httpcache":  {},
 }

@@ -55,13 +55,22 @@ type Guarded struct {
 
 	// Who may see it: IP addresses, ranges, or `private_ranges`. Default:
 	// `private_ranges`.
+	// A request counts as from elsewhere if it has passed a proxy that is none of the
+	// server's trusted proxies, or if its host is neither an address nor localhost nor a
+	// name of the configuration. `[0.0.0.0/0, "::/0"]` is everybody.
 	Allow []string `json:"allow,omitempty"`
+
+	// More names under which it may be asked for: that of the gateway in the network of
+	// its containers, for example. `*.example.com` is for one label. Default: those of
+	// the site, the gateway and its routes, and the name of the machine.
+	Hosts []string `json:"hosts,omitempty"`
 
 	// Handlers that run before it, such as one that wants a password. Policies run
 	// in their own order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	handlers []caddyhttp.MiddlewareHandler
+	locality *locality // nil: everybody may see it
 }
 
 // CheckGuard reports whether something is wrong with the path, or with whom to allow.
@@ -69,6 +78,11 @@ type Guarded struct {
 func (g *Guarded) CheckGuard(example string) error {
 	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
 		return Optionf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
+	}
+	for i, host := range g.Hosts {
+		if host == "" || strings.ContainsAny(host, "/: \t") {
+			return Optionf(fmt.Sprintf("hosts[%d]", i), "invalid host %q: must be a name without scheme and port", host)
+		}
 	}
 	if len(g.Allow) == 0 {
 		return nil
@@ -92,6 +106,9 @@ func (g *Guarded) Guard(ctx caddy.Context) error {
 	filter, err := ctx.LoadModuleByID("http.handlers.rgate_ip_filter", caddyconfig.JSON(map[string]any{"allow": g.Allow}, nil))
 	if err != nil {
 		return fmt.Errorf("loading the filter of addresses for %s: %w", g.Path, err)
+	}
+	if !everybody(g.Allow) {
+		g.locality = newLocality(ctx, g.Hosts)
 	}
 	g.handlers = []caddyhttp.MiddlewareHandler{filter.(caddyhttp.MiddlewareHandler)}
 	if g.HandlersRaw == nil {
@@ -130,11 +147,21 @@ func (g *Guarded) Serves(path string) bool {
 
 // Admit lets a request through to the answer, or refuses it.
 func (g *Guarded) Admit(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
+	if g.locality != nil {
+		if err := g.locality.check(r); err != nil {
+			return g.handlers[0].(refuser).Refuse(w, r, http.StatusForbidden, err)
+		}
+	}
 	next := caddyhttp.Handler(answer)
 	for _, handler := range slices.Backward(g.handlers) {
 		next = Before(handler, next)
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// refuser is a policy: see Base.Refuse.
+type refuser interface {
+	Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error
 }
 
 // Before puts a handler before the next one.

@@ -2,9 +2,7 @@ package policy
 
 import (
 	"context"
-	"io"
 	"net/http"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,27 +21,6 @@ const (
 
 	consumerPrefix = "X-Consumer-"
 )
-
-const strippedVar = "rgate.identity_stripped"
-
-// StripIdentity takes away what a client says about its own identity: X-User-ID,
-// X-Gateway-Service and every X-Consumer-*, among header fields and trailers. Fields
-// that the client's Connection field names are taken away, too: they are for this
-// server alone, and the proxy would remove what the gateway sets in their place. Of the
-// calls for one request, only the first has an effect, so that it takes nothing that the
-// gateway itself has set.
-func StripIdentity(r *http.Request) {
-	if caddyhttp.GetVar(r.Context(), strippedVar) != nil {
-		return
-	}
-	KeepIdentity(r)
-	stripHop(r.Header)
-	stripFrom(r.Header)
-	if r.Trailer != nil {
-		stripFrom(r.Trailer)
-		r.Body = &trailerGuard{r.Body, r.Trailer}
-	}
-}
 
 type trustedIdentityKey struct{}
 
@@ -79,55 +56,6 @@ func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
 	return nil
 }
 
-func stripFrom(fields http.Header) {
-	for name := range fields {
-		if name == HeaderUserID || name == HeaderGatewayService || isConsumer(name) || lookalike(name) {
-			delete(fields, name)
-		}
-	}
-}
-
-// stripHop removes the fields that are for this server alone (RFC 9110, section 7.6.1),
-// but for those that the server or its proxy deals with.
-func stripHop(header http.Header) {
-	lines := header["Connection"]
-	if len(lines) == 0 || len(lines) == 1 && (lines[0] == "keep-alive" || lines[0] == "close") {
-		return
-	}
-	var kept []string
-	for _, line := range lines {
-		for name := range strings.SplitSeq(line, ",") {
-			switch name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name {
-			case "":
-			case "Keep-Alive", "Close", "Upgrade", "Te", "Http2-Settings":
-				kept = append(kept, name)
-			default:
-				delete(header, name)
-			}
-		}
-	}
-	if kept == nil {
-		delete(header, "Connection")
-		return
-	}
-	header["Connection"] = []string{strings.Join(kept, ", ")}
-}
-
-// trailerGuard is a body whose trailers are among those of the request once it has been
-// read, whether they were announced or not.
-type trailerGuard struct {
-	io.ReadCloser
-	trailers http.Header
-}
-
-func (b *trailerGuard) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		stripFrom(b.trailers)
-	}
-	return n, err
-}
-
 // Introduce tells the backend who was authenticated by a handler that is not of rgate,
 // such as Caddy's basic_auth, if nobody else has.
 func Introduce(r *http.Request) {
@@ -145,21 +73,6 @@ func Introduce(r *http.Request) {
 // trusted.
 func KeepIdentity(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), strippedVar, true)
-}
-
-func isConsumer(name string) bool { return strings.HasPrefix(name, consumerPrefix) }
-
-// lookalike reports whether a field would be taken for one about identity by a
-// server that, like CGI, makes underscores of dashes.
-func lookalike(name string) bool {
-	if strings.IndexByte(name, '_') < 0 {
-		return false
-	}
-	switch name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")); name {
-	case HeaderUserID, HeaderGatewayService:
-		return true
-	}
-	return isConsumer(name)
 }
 
 const authenticatedVar = "rgate.authenticated"

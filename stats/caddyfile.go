@@ -39,6 +39,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //
 //	rgate_stats [*|@matcher] [<path>|off] {
 //	    path     <path>
+//	    allow    <ranges...>
+//	    hosts    <names...>
 //	    interval <duration>
 //	    sink     <name> ...
 //	    name     <name>
@@ -61,6 +63,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //
 //	stats [<path>|off] {
 //	    path     <path>
+//	    allow    <ranges...>
+//	    hosts    <names...>
 //	    interval <duration>
 //	    sink     <name> ...
 //	}
@@ -113,6 +117,10 @@ func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error)
 			return true, d.ArgErr()
 		}
 		return true, nil
+	case "allow":
+		return true, listArg(d, &c.Allow)
+	case "hosts":
+		return true, listArg(d, &c.Hosts)
 	case "interval":
 		var text string
 		if err := stringArg(d, &text); err != nil {
@@ -198,6 +206,16 @@ func stringArg(d *caddyfile.Dispenser, into *string) error {
 	if !d.AllArgs(into) {
 		return d.ArgErr()
 	}
+	return nil
+}
+
+// listArg appends the arguments of the current subdirective.
+func listArg(d *caddyfile.Dispenser, into *[]string) error {
+	words := d.RemainingArgs()
+	if len(words) == 0 {
+		return d.ArgErr()
+	}
+	*into = append(*into, words...)
 	return nil
 }
 

@@ -21,6 +21,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/policy"
 )
 
 const (
@@ -33,6 +35,16 @@ type Config struct {
 	// The path of the statistics page, which is compared with the whole path of a
 	// request. Must begin with `/` and have no `*`, `?` or `#`. Default: `/stats`.
 	Path string `json:"path,omitempty"`
+
+	// The clients that may see the page: IP addresses, ranges, or `private_ranges`. A
+	// request counts as from elsewhere if it has passed a proxy that is none of the
+	// server's trusted proxies, or if its host is not configured. Default: all; on a
+	// gateway, those that its own `ip_filter` lets in.
+	Allow []string `json:"allow,omitempty"`
+
+	// More names under which those clients may ask for the page. Default: those of the
+	// site, the gateway and its routes, and the name of the machine.
+	Hosts []string `json:"hosts,omitempty"`
 
 	// Turns the page off. Figures are kept all the same. Default: false.
 	Disabled bool `json:"disabled,omitempty"`
@@ -55,9 +67,14 @@ func (c *Config) Validate() error {
 		return &fieldError{"path", fmt.Sprintf("the path %q is not one path: leave out '*', '?' and '#'", c.Path)}
 	case c.Interval != 0 && time.Duration(c.Interval) < minInterval:
 		return &fieldError{"interval", fmt.Sprintf("the interval %s is too short: use at least %s", time.Duration(c.Interval), minInterval)}
+	case len(c.Hosts) > 0 && len(c.Allow) == 0:
+		return &fieldError{"hosts", "hosts requires allow: set allow or remove hosts"}
 	}
-	return nil
+	return c.guard().CheckGuard(DefaultPath)
 }
+
+// guard returns what decides who may see the page.
+func (c *Config) guard() *policy.Guarded { return &policy.Guarded{Allow: c.Allow, Hosts: c.Hosts} }
 
 // fieldError is something wrong with the value of a key.
 type fieldError struct{ field, message string }
@@ -75,6 +92,13 @@ func (c *Config) Start(ctx caddy.Context, name string) (*Handle, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	var guard *policy.Guarded
+	if len(c.Allow) > 0 {
+		guard = c.guard()
+		if err := guard.Guard(ctx); err != nil {
+			return nil, fmt.Errorf("restricting the statistics page: %w", err)
+		}
+	}
 	outlets, err := c.loadSinks(ctx)
 	if err != nil {
 		return nil, err
@@ -87,7 +111,7 @@ func (c *Config) Start(ctx caddy.Context, name string) (*Handle, error) {
 		return nil, errors.Join(err, releaseRecorder(name))
 	}
 
-	h := &Handle{name: name, rec: rec, counted: counted{ctx.GetMetricsRegistry(), name}}
+	h := &Handle{name: name, rec: rec, guard: guard, counted: counted{ctx.GetMetricsRegistry(), name}}
 	h.counted.begin()
 	if !c.Disabled {
 		h.path = c.Path

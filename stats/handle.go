@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // Handle is one configuration's hold on a recorder. It serves the page and feeds
@@ -14,6 +16,7 @@ type Handle struct {
 	rec      *Recorder
 	reporter *reporter
 	counted  counted
+	guard    *policy.Guarded // nil: all clients may see the page
 
 	mu    sync.Mutex
 	held  []*Series   // guarded by mu
@@ -53,9 +56,13 @@ func (h *Handle) ServesPath(path string) bool {
 	return path == h.path && path != ""
 }
 
-// ServePage answers a request for the statistics page.
+// ServePage responds to a request for the statistics page.
 func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
-	return servePage(h.rec, w, r)
+	page := func(w http.ResponseWriter, r *http.Request) error { return servePage(h.rec, w, r) }
+	if h.guard == nil {
+		return page(w, r)
+	}
+	return h.guard.Admit(w, r, page)
 }
 
 // Report returns the figures that a query asks for.

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
@@ -21,12 +20,11 @@ import (
 // say anything in Host, and must not be able to put the answer of one site into the place
 // of another's.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite) httpcache.Key {
-	scheme, forwarded := schemeAndHost(r)
 	asked := policy.TargetOf(r)
-	key = httpcache.AppendKey(key, scheme, asked.Host, asked.Path, asked.Query)
+	key = httpcache.AppendKey(key, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query)
 	key = appendRewritten(key, r, &asked)
 	key = append(key, site.scope...)
-	key = appendText(key, forwarded)
+	key = policy.AppendForwarded(key, r)
 	key = appendPort(key, r)
 	for i := range p.parts {
 		key = appendText(key, p.parts[i].Of(r))
@@ -84,22 +82,6 @@ func appendText(key []byte, text string) []byte {
 	return append(key, text...)
 }
 
-// schemeAndHost is the scheme of a request and, if another proxy is trusted to say so, the
-// host that the client asked that one for.
-func schemeAndHost(r *http.Request) (scheme, forwarded string) {
-	scheme = "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
-		if said := r.Header.Get("X-Forwarded-Proto"); strings.EqualFold(said, "https") || strings.EqualFold(said, "http") {
-			scheme = strings.ToLower(said)
-		}
-		forwarded = strings.ToLower(r.Header.Get("X-Forwarded-Host"))
-	}
-	return scheme, forwarded
-}
-
 // appendPort appends the port, or other address, that the request came to.
 func appendPort(key []byte, r *http.Request) []byte {
 	switch address := r.Context().Value(http.LocalAddrContextKey).(type) {
@@ -115,9 +97,8 @@ func appendPort(key []byte, r *http.Request) []byte {
 
 // cacheURL is the URL that the client asked for, as the store knows it.
 func cacheURL(r *http.Request) string {
-	scheme, _ := schemeAndHost(r)
 	asked := policy.TargetOf(r)
-	return string(httpcache.AppendURL(nil, scheme, asked.Host, asked.Path, asked.Query))
+	return string(httpcache.AppendURL(nil, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query))
 }
 
 // cachePath is the path of a request in the bytes in which a backend gets it: those that

@@ -133,6 +133,9 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		if c.Key != "" {
 			key.text = c.key.Of(r)
 		}
+		if r.Header["Forwarded"] != nil { // which is no part of the key by itself
+			key.text = string(policy.AppendForwarded(appendPart(nil, key.text), r))
+		}
 		asked := policy.TargetOf(r)
 		key.asked = [4]string{asked.Method, asked.Host, asked.Path, asked.Query}
 		f, body = c.flights.join(r, key)

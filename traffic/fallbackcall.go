@@ -78,12 +78,9 @@ func (c *fallbackCall) reset() {
 
 // appendKey appends what the request asks for. Methods have no part in it.
 func (c *fallbackCall) appendKey(key []byte) []byte {
-	scheme := "http"
-	if c.r.TLS != nil {
-		scheme = "https"
-	}
 	asked := policy.TargetOf(c.r)
-	for _, part := range [...]string{policy.PlaceOf(c.r).Route, scheme, asked.Host, asked.Path, asked.Query} {
+	key = policy.AppendForwarded(key, c.r)
+	for _, part := range [...]string{policy.PlaceOf(c.r).Route, policy.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
 		key = appendPart(key, part)
 	}
 	return appendPort(appendRewritten(key, c.r, &asked), c.r)

@@ -1,0 +1,379 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// seen is what the backend of these tests gets of a request.
+type seen struct {
+	Host            string
+	Header, Trailer http.Header
+}
+
+// startSeeing runs a backend that responds with what it has seen of a request, as the
+// fields of the query want it: cache=1 lets it be stored.
+func startSeeing(t testing.TB) (dial string) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // the gateway left
+		if r.URL.Query().Has("cache") {
+			w.Header().Set("Cache-Control", "max-age=60")
+		}
+		_ = json.NewEncoder(w).Encode(seen{r.Host, r.Header, r.Trailer}) // likewise
+	}))
+	t.Cleanup(backend.Close)
+	return backend.Listener.Addr().String()
+}
+
+// seenIn is what the backend has seen of a request, by its response.
+func seenIn(t testing.TB, what string, got answer) (s seen) {
+	t.Helper()
+	if got.status != http.StatusOK {
+		t.Errorf("%s: got status %d and %q, want 200", what, got.status, got.body)
+		return s
+	}
+	must(t, what+": reading the response", json.Unmarshal([]byte(got.body), &s))
+	return s
+}
+
+// proxyAddress is the address of the only trusted proxy of these tests.
+const proxyAddress = "127.0.0.2"
+
+// clientFrom makes a client whose connections come from an address of this machine.
+func clientFrom(t testing.TB, address string) *http.Client {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	transport := &http.Transport{DialContext: dialer.DialContext, DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, CheckRedirect: noRedirects}
+}
+
+// askBy sends a request by a client. Of the headers, Host is that of the request.
+func (g *gateway) askBy(t testing.TB, client *http.Client, target string, headers ...string) answer {
+	t.Helper()
+	request := g.request(t, http.MethodGet, target, "")
+	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			request.Host = headers[i+1]
+			continue
+		}
+		request.Header.Add(headers[i], headers[i+1])
+	}
+	got, err := do(client, request)
+	must(t, "GET "+target, err)
+	return got
+}
+
+// relayFields are fields that only proxies set, with values that clients made up.
+var relayFields = []string{
+	"Forwarded", "for=198.51.100.7;host=evil.test", "X-Forwarded-Prefix", "/evil", "X-Forwarded-Server", "evil", "X-Forwarded-Ssl", "on",
+	"X-Forwarded-Scheme", "https", "X-Forwarded-Uri", "/evil", "X-Forwarded-Method", "DELETE", "X-Forwarded-User", "root",
+	"X-Forwarded-Email", "root@evil.test", "X-Forwarded-Groups", "admins", "X-Forwarded-Client-Cert", "By=evil",
+	"X-Forwarded-Tls-Client-Cert", "evil", "X-Forwarded-Tls-Client-Cert-Info", "evil", "X-Cluster-Client-Ip", "198.51.100.7",
+	"True-Client-Ip", "198.51.100.7", "Fastly-Client-Ip", "198.51.100.7", "Cf-Connecting-Ip", "198.51.100.7", "Cf-Connecting-Ipv6", "2001:db8::7",
+	"X-Original-Host", "evil.test", "X-Original-Url", "/evil", "X-Original-Forwarded-For", "198.51.100.7", "X-Host", "evil.test",
+	"Front-End-Https", "on", "X-Url-Scheme", "https",
+}
+
+func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
+	t.Parallel()
+	g := startAllVersions(t, `rgate {
+		backend web {
+			dial `+startSeeing(t)+`
+		}
+		backend trailing {
+			dial `+startTrailing(t)+`
+		}
+		route / web
+		route /trailing trailing
+	}`, "")
+
+	// In HTTP/1.1, trailers come whether they were announced or not.
+	names := []string{
+		"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Cookie", "Set-Cookie", "Connection", "Te", "Upgrade", "Trailer",
+		"Content-Type", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded",
+		"CF-Connecting-IP", "X-User-ID", "X.User.ID", "X_User_ID", "x-consumer-scopes", "X_Consumer.Scopes", "X-Gateway-Service", "X_Real.IP",
+		"X_Forwarded_For", "Content_Length", "X_Other", "X.Other", "X-Request-ID", "X-API-Key",
+	}
+	for _, announced := range []string{"X-Checksum", "X-Checksum, X-User-ID, X-Forwarded-For, X.User.ID, Cookie"} {
+		text := "POST / HTTP/1.1\r\nHost: gateway.example\r\nTransfer-Encoding: chunked\r\nTrailer: " + announced + "\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\nX-Checksum: 7\r\n"
+		for _, name := range names {
+			text += name + ": evil\r\n"
+		}
+		got := g.raw(t, text+"\r\n")
+		header, body, _ := strings.Cut(got, "\r\n\r\n")
+		if !strings.HasPrefix(header, "HTTP/1.1 200 ") {
+			t.Errorf("HTTP/1.1, announced %s: got %q", announced, got)
+			continue
+		}
+		s := seenIn(t, "HTTP/1.1", answer{status: 200, body: body})
+		if s.Trailer.Get("X-Checksum") != "7" || len(s.Trailer) != 1 {
+			t.Errorf("HTTP/1.1, announced %s: the backend gets the trailers %v, want X-Checksum alone", announced, s.Trailer)
+		}
+	}
+
+	// In HTTP/2 and HTTP/3, net/http refuses some of them itself.
+	for _, client := range g.versions(t) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, client.base+"/", io.NopCloser(strings.NewReader("hello")))
+		must(t, "making a request", err)
+		request.Trailer = http.Header{"X-Checksum": {"7"}}
+		for _, name := range names[12:] {
+			request.Trailer[http.CanonicalHeaderKey(name)] = []string{"evil"}
+		}
+		got, err := do(client.Client, request)
+		must(t, client.name, err)
+		s := seenIn(t, client.name, got)
+		delete(s.Trailer, "X-Checksum") // not every version has trailers
+		if len(s.Trailer) > 0 {
+			t.Errorf("%s: the backend gets the trailers %v", client.name, s.Trailer)
+		}
+	}
+
+	// The trailers of a response.
+	text := g.raw(t, "GET /trailing HTTP/1.1\r\nHost: gateway.example\r\nTE: trailers\r\nConnection: close, te\r\n\r\n")
+	if _, trailers, _ := strings.Cut(text, "\r\n0\r\n"); strings.TrimSpace(trailers) != "X-Checksum: 7" {
+		t.Errorf("HTTP/1.1: the client gets %q, want the trailer X-Checksum alone", text)
+	}
+	for _, client := range g.versions(t) {
+		got := client.ask(t, "GET", "/trailing", "")
+		if len(got.trailer) > 1 || len(got.trailer) == 1 && got.trailer.Get("X-Checksum") != "7" || got.body != "hello" {
+			t.Errorf("%s: the client gets %q with the trailers %v, want X-Checksum alone", client.name, got.body, got.trailer)
+		}
+	}
+}
+
+// startTrailing runs a backend whose responses have trailers that must not be any.
+func startTrailing(t testing.TB) (dial string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, "listening", err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096)) // the whole of a small request
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Set-Cookie\r\nConnection: close\r\n\r\n"+
+				"5\r\nhello\r\n0\r\nX-Checksum: 7\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a=evil\r\nConnection: keep-alive\r\n"+
+				"Location: /evil\r\nWWW-Authenticate: Basic\r\n\r\n")
+			_ = conn.Close()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+func TestD5FieldsOfProxiesComeFromTrustedPeersAlone(t *testing.T) {
+	t.Parallel()
+	dial := startSeeing(t)
+	const config = `server: {trusted_proxies: [` + proxyAddress + `]}
+keep_fields: [X-Client-IP]
+trust_identity: false
+routes:
+  - {path_prefix: /, backend: web}
+  - {path_prefix: /by-address, backend: web, headers: {CF-Connecting-IP: "*"}, name: by-address}
+  - {path_prefix: /limited, backend: web, rate_limit: {requests: 1, window: 1h, key: "{http.request.header.True-Client-IP}"}}
+  - path_prefix: /around
+    backend: down
+backends:
+  - {name: web, dial: ["$DIAL"]}
+  - {name: down, dial: ["127.0.0.1:1"], fallback: {backend: web}}
+`
+	g := startGateway(t, strings.ReplaceAll(config, "$DIAL", dial))
+	made := append([]string{
+		"X-Real-Ip", "198.51.100.7", "X-Forwarded-Port", "666", "X-Forwarded-For", "198.51.100.7", "X-Forwarded-Host", "evil.test:666",
+		"X-Forwarded-Proto", "https", "X-Client-Ip", "198.51.100.7", "X_Real_Ip", "198.51.100.7", "X.Real.Ip", "198.51.100.7",
+		"Connection", "X-Real-IP, X-Forwarded-Port",
+	}, relayFields...)
+	stranger, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, proxyAddress)
+
+	for _, target := range []string{"/", "/around"} {
+		s := seenIn(t, "a stranger's", g.askBy(t, stranger, target, made...))
+		for i := 0; i < len(relayFields); i += 2 {
+			if values := s.Header[relayFields[i]]; values != nil {
+				t.Errorf("%s: a stranger's %s reaches the backend as %q", target, relayFields[i], values)
+			}
+		}
+		for name, want := range map[string]string{
+			"X-Real-Ip": "127.0.0.1", "X-Forwarded-Port": fmt.Sprint(g.port), "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": g.address(),
+			"X-Forwarded-Proto": "http", "X-Client-Ip": "198.51.100.7", "X_Real_Ip": "", "X.Real.Ip": "",
+		} {
+			if got := strings.Join(s.Header[name], " and "); got != want {
+				t.Errorf("%s: from a stranger, %s is %q, want %q", target, name, got, want)
+			}
+		}
+	}
+	if s := seenIn(t, "without a port", g.askBy(t, stranger, "/", "Host", "shop.example.com")); s.Header.Get("X-Forwarded-Port") != "80" {
+		t.Errorf("for a host without a port, X-Forwarded-Port is %q, want 80", s.Header.Get("X-Forwarded-Port"))
+	}
+
+	s := seenIn(t, "a proxy's", g.askBy(t, proxy, "/", made[:len(made)-len(relayFields)-2]...))
+	for name, want := range map[string]string{
+		"X-Real-Ip": "198.51.100.7", "X-Forwarded-Port": "666", "X-Forwarded-For": "198.51.100.7, " + proxyAddress,
+		"X-Forwarded-Host": "evil.test:666", "X-Forwarded-Proto": "https",
+	} {
+		if got := strings.Join(s.Header[name], " and "); got != want {
+			t.Errorf("from a trusted proxy, %s is %q, want %q", name, got, want)
+		}
+	}
+	s = seenIn(t, "a proxy's", g.askBy(t, proxy, "/", relayFields...))
+	for i := 0; i < len(relayFields); i += 2 {
+		if got := s.Header.Get(relayFields[i]); got != relayFields[i+1] {
+			t.Errorf("a trusted proxy's %s reaches the backend as %q", relayFields[i], got)
+		}
+	}
+	// What the proxy passes on unread does not win over whom it names as the client.
+	s = seenIn(t, "a proxy's", g.askBy(t, proxy, "/", "X-Forwarded-For", "198.51.100.9", "X-Real-IP", "192.0.2.1", "X-Forwarded-Proto", "https"))
+	if got := s.Header.Get("X-Real-Ip") + " " + s.Header.Get("X-Forwarded-Port"); got != "198.51.100.9 "+fmt.Sprint(g.port) {
+		t.Errorf("for the client of a trusted proxy, address and port are %s", got)
+	}
+
+	// Routes and policies do not see them either.
+	g.askBy(t, stranger, "/by-address", "CF-Connecting-IP", "192.0.2.1")
+	if figures := g.get(t, "/stats?by=route").body; strings.Contains(figures, `"by-address"`) && !strings.Contains(figures, `"by-address":{"requests_count":{"success":0`) {
+		t.Errorf("a route is chosen by a stranger's field: %s", figures)
+	}
+	for i, want := range []int{200, 429} {
+		if got := g.askBy(t, stranger, "/limited", "True-Client-IP", fmt.Sprintf("192.0.2.%d", i)); got.status != want {
+			t.Errorf("request %d with a new key is answered with %d, want %d", i, got.status, want)
+		}
+	}
+
+	log := g.output.String()
+	for _, name := range []string{"X-Forwarded-Prefix", "Forwarded", "X-Host"} {
+		if n := strings.Count(log, `"field": "`+name+`"`) + strings.Count(log, `"field":"`+name+`"`); n != 1 {
+			t.Errorf("the log names %s %d times, want once", name, n)
+		}
+	}
+	if !strings.Contains(log, "keep_fields") || !strings.Contains(log, "trusted_proxies") {
+		t.Error("the log does not say how to keep the fields")
+	}
+
+	for _, bad := range []string{"X-Forwarded-For", "X-Forwarded-Prefx", "X-Other"} {
+		file := writeFile(t, "rgate.yaml", "keep_fields: ["+bad+"]\nroutes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: ['127.0.0.1:1']}]\n")
+		if got := rgate(t, nil, "validate", "--config", file, "--adapter", "rgate"); got.code == 0 || !strings.Contains(got.stderr, bad) {
+			t.Errorf("keep_fields with %s: code %d, %s", bad, got.code, got.stderr)
+		}
+	}
+}
+
+func TestC3FieldsOfProxiesArePartOfTheKey(t *testing.T) {
+	t.Parallel()
+	dial := startSeeing(t)
+	g := launch(t, "Caddyfile", strings.ReplaceAll(`{
+	admin localhost:$ADMIN
+	servers {
+		trusted_proxies static `+proxyAddress+`
+	}
+}
+http://gateway.test:$PORT {
+	rgate {
+		cache
+		backend web {
+			dial $DIAL
+		}
+		route / web
+	}
+}
+http://plain.test:$PORT {
+	rgate_cache
+	reverse_proxy $DIAL
+}
+`, "$DIAL", dial), nil, "run", "--config", "$FILE")
+	stranger, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, proxyAddress)
+	fields := [][]string{
+		{"Forwarded", "host=evil.test"}, {"Forwarded", `for=_x;proto=https;host="evil.test:1"`}, {"X-Forwarded-Port", "666"},
+		{"X-Forwarded-Prefix", "/evil"}, {"X-Host", "evil.test"}, {"X-Original-Host", "evil.test"}, {"X-Original-URL", "/evil"},
+		{"X-Forwarded-Scheme", "https"}, {"X-Forwarded-Ssl", "on"}, {"Front-End-Https", "on"}, {"X-Url-Scheme", "https"},
+	}
+	trusted := slices.Concat(fields, [][]string{{"X-Forwarded-Proto", "https"}, {"X-Forwarded-Host", "evil.test"}})
+	for _, site := range []string{"gateway.test", "plain.test"} {
+		for who, client := range map[string]*http.Client{"a stranger": stranger, "a trusted proxy": proxy} {
+			all := fields
+			if client == proxy {
+				all = trusted
+			}
+			for i, field := range all {
+				target := fmt.Sprintf("/%d/%s?cache", i, strings.Fields(who)[1])
+				g.askBy(t, client, target, append([]string{"Host", site}, field...)...)
+				after := g.askBy(t, client, target, "Host", site)
+				if s := seenIn(t, "without the field", after); strings.Contains(fmt.Sprint(s.Header), "evil") || s.Header.Get("X-Forwarded-Port") == "666" {
+					t.Errorf("%s: what %s got for %v is served without it: %s", site, who, field, after.body)
+				}
+				if again := g.askBy(t, client, target, "Host", site); !strings.Contains(again.header.Get("Cache-Status"), "hit") {
+					t.Errorf("%s: after %v, Cache-Status is %q, want a hit", site, field, again.header.Get("Cache-Status"))
+				}
+			}
+		}
+		// Addresses of clients are no part of it.
+		g.askBy(t, proxy, "/addresses?cache", "Host", site, "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1")
+		if got := g.askBy(t, proxy, "/addresses?cache", "Host", site, "X-Forwarded-For", "192.0.2.2", "Forwarded", "for=192.0.2.2"); !strings.Contains(got.header.Get("Cache-Status"), "hit") {
+			t.Errorf("%s: another client of the proxy gets Cache-Status %q, want a hit", site, got.header.Get("Cache-Status"))
+		}
+	}
+}
+
+func TestD15EqualTokensAreOne(t *testing.T) {
+	t.Parallel()
+	secret := strings.Repeat("s", 32)
+	g := startGateway(t, `routes:
+  - path_prefix: /
+    backend: web
+    jwt: {algorithms: [HS256], secret: `+secret+`, token_from: ["header:Authorization", "query:token", "cookie:session"]}
+  - path_prefix: /hidden
+    backend: web
+    jwt: {algorithms: [HS256], secret: `+secret+`, token_from: ["header:Authorization", "query:token", "cookie:session"], hide_credentials: true}
+backends:
+  - {name: web, dial: ["`+startSeeing(t)+`"]}
+`)
+	token := func(user string) string {
+		text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": user, "scope": "read pay", "exp": time.Now().Add(time.Hour).Unix()}).SignedString([]byte(secret))
+		must(t, "signing a token", err)
+		return text
+	}
+	alice, bob := token("alice"), token("bob")
+	for _, tc := range []struct {
+		target, header, cookie string
+		want                   int
+	}{
+		{"/", alice, "", 200}, {"/?token=" + alice, alice, "", 200}, {"/?token=" + alice, "", alice, 200}, {"/?token=" + alice, alice, alice, 200},
+		{"/hidden?token=" + alice, alice, alice, 200},
+		{"/?token=" + bob, alice, "", 400}, {"/", alice, bob, 400}, {"/?token=" + alice, bob, alice, 400}, {"/?token=" + alice, "", bob, 400},
+		{"/?token=x", alice, "", 400}, {"/", "", "", 401},
+	} {
+		var headers []string
+		if tc.header != "" {
+			headers = append(headers, "Authorization", "Bearer "+tc.header)
+		}
+		if tc.cookie != "" {
+			headers = append(headers, "Cookie", "session="+tc.cookie+"; a=b")
+		}
+		got := g.ask(t, "GET", tc.target, "", headers...)
+		if got.status != tc.want {
+			t.Errorf("%s: got %d, want %d", tc.target, got.status, tc.want)
+			continue
+		}
+		if tc.want != 200 {
+			continue
+		}
+		s := seenIn(t, tc.target, got)
+		if user, scopes := s.Header.Get("X-User-Id"), s.Header.Get("X-Consumer-Scopes"); user != "alice" || scopes != "read pay" || s.Header.Get("X-Consumer-Username") != "" {
+			t.Errorf("%s: the backend learns of %q with the scopes %q", tc.target, user, scopes)
+		}
+		if strings.HasPrefix(tc.target, "/hidden") && strings.Contains(got.body, alice) {
+			t.Errorf("%s: a token that is to be hidden reaches the backend: %s", tc.target, got.body)
+		}
+		if inQuery := strings.Contains(tc.target, "token="); inQuery != (got.header.Get("Cache-Control") == "private") {
+			t.Errorf("%s: Cache-Control is %q", tc.target, got.header.Get("Cache-Control"))
+		}
+	}
+}
