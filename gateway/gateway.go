@@ -55,6 +55,9 @@ type state struct {
 	// unless the page has its own.
 	pageFilters []composed
 
+	// What the gateway's handlers set on requests.
+	fieldSets map[policy.FieldSet]struct{}
+
 	unpublish func() // what was published about the gateway
 	logger    *zap.Logger
 }
@@ -127,6 +130,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	if err != nil {
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
+	g.noteFieldSets(common)
 	ofGroups := make(map[*Group][]loaded)
 	g.warnings = make(warnings)
 	g.always = alwaysIn(common)
@@ -142,6 +146,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw", group.HandlersRaw); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
+				g.noteFieldSets(ofGroups[group])
 			}
 			levels = append(levels, ofGroups[group])
 		}
@@ -153,7 +158,8 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		}
 		routes = append(routes, rt.Route)
 	}
-	for name := range backends {
+	for name, b := range backends {
+		g.noteFieldSets(b.around)
 		if !used[name] {
 			ctx.Logger().Warn("no route leads to this backend", zap.String("backend", name))
 		}
@@ -191,6 +197,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[str
 	if err != nil {
 		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
 	}
+	g.noteFieldSets(own)
 	levels := append(outer, own)
 	var announced http.Header
 	if rt.Deprecated != nil {

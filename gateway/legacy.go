@@ -23,6 +23,7 @@ var legacyBehaviours = map[string]string{
 	legacyHandlersFirst:         "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
 	legacyStandInsFirst:         "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
 	legacyGRPCErrors:            "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
+	policy.LegacyUnlistedFields: "`cache` ignores request fields but for `Authorization`, `X-User-ID`, `X-Consumer-*`, what `Vary` names, and with `ttl` also `Cookie`.",
 	policy.LegacyUnreadableJSON: "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
 }
 

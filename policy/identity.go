@@ -84,18 +84,7 @@ func Authenticate(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), authenticatedVar, true)
 }
 
-// Authenticated reports whether somebody in particular has sent a request: whom a
-// policy has authenticated, or who sends credentials.
+// Authenticated reports whether a policy has found out who sent a request.
 func Authenticated(r *http.Request) bool {
-	_, authenticated := PlaceAndSender(r)
-	return authenticated
-}
-
-// PlaceAndSender is PlaceOf and Authenticated in one, which takes less time than both.
-func PlaceAndSender(r *http.Request) (place Place, authenticated bool) {
-	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	if exchange, ok := vars[ExchangeVar].(Exchange); ok {
-		place = exchange.Place()
-	}
-	return place, vars[authenticatedVar] != nil || r.Header["Authorization"] != nil
+	return caddyhttp.GetVar(r.Context(), authenticatedVar) != nil
 }

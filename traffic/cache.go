@@ -2,7 +2,9 @@ package traffic
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +36,12 @@ type Cache struct {
 	// only given to such. Default: 0, they are not stored.
 	TTL caddy.Duration `json:"ttl,omitempty" caddyfile:"arg"`
 
+	// How long responses of a status are fresh that do not say so, such as `404: 5s`; of
+	// the classes `4xx` and `5xx`, those that may be stored. A status that is named is
+	// stored also if others of its kind are not. Default: `ttl`, and for statuses from 400
+	// on a tenth of it, 10s at most.
+	TTLByStatus map[string]caddy.Duration `json:"ttl_by_status,omitempty"`
+
 	// How much memory the answers of a gateway may take, with all that belongs to them,
 	// from 64KiB on. All caches of a gateway share it; the largest number counts.
 	// Default: 64MiB.
@@ -43,11 +51,17 @@ type Cache struct {
 	// `max_bytes`. Default: 1MiB, or that quarter if it is less.
 	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	// What answers depend on besides route, backend, scheme, host, path and query: text
-	// with placeholders, such as `{http.request.header.X-Tenant}`. If it names what a
-	// request has in the way of credentials (the user, `Authorization`, a cookie), they
-	// do not keep the answer from being stored. Default: none.
+	// What responses depend on besides route, backend, scheme, host, path and query: text
+	// with placeholders, such as `{http.request.header.X-Tenant}`. A field, cookie,
+	// certificate or user that it names does not keep a response from being stored.
+	// Default: none.
 	Key string `json:"key,omitempty"`
+
+	// Names of request fields that responses do not depend on, such as `X-Org-Id`;
+	// `X-Acme-*` for all that begin so, and `*` for all but `Authorization`, `Cookie` and
+	// those about users. A field that is not listed here, in `key`, in `Vary` or among the
+	// known ones keeps a response from being stored by `ttl`. Default: none.
+	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
 	// For how long stale answers that do not say so themselves are given while they are
 	// validated in the background. Default: 0.
@@ -64,12 +78,11 @@ type Cache struct {
 	// them can then make the backend work. Default: false.
 	IgnoreRequestDirectives bool `json:"ignore_request_directives,omitempty"`
 
-	parts       []policy.Key // of the key
+	sharing     *sharing
 	options     httpcache.Options
 	tellsStatus bool
 	position    policy.Position
-	keyed       httpcache.Credentials // that the key tells apart
-	keyedByUser bool                  // the key tells users apart, where they are known
+	unlisted    bool // fields that are not listed do not matter
 	shelf       *cacheShelf
 	released    bool // the shelf
 	left        bool // the stores. Guarded by the shelf's mutex.
@@ -107,15 +120,26 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	}
 	p.MaxBytes = cmp.Or(p.MaxBytes, defaultCacheBytes)
 	p.MaxBody = cmp.Or(p.MaxBody, min(defaultCacheBody, p.MaxBytes/4))
-	p.parts = partsOf(p.Key)
-	p.keyed, p.keyedByUser = credentialsIn(p.Key)
+	at := policy.Standing(ctx)
+	p.sharing = newSharing(p.Key, p.IgnoreFields)
+	if p.unlisted = at.Restores(policy.LegacyUnlistedFields); p.unlisted {
+		p.sharing = newSharing(p.Key, append(slices.Clone(p.IgnoreFields), "*"))
+		p.sharing.fields.CookiesByTTL = true
+	}
 	p.tellsStatus = p.StatusHeader == nil || *p.StatusHeader
 	p.options = httpcache.Options{
 		TTL:                  time.Duration(p.TTL),
+		TTLByStatus:          p.ttlByStatus(),
+		Unnegotiated:         p.unlisted,
 		StaleWhileRevalidate: time.Duration(p.StaleWhileRevalidate),
 		StaleIfError:         time.Duration(p.StaleIfError),
 	}
 	p.position = policy.PositionOf(ctx, "cache")
+	if at.Level == "" {
+		for _, warning := range p.Warnings(nil) {
+			ctx.Logger().Warn(warning)
+		}
+	}
 	p.background.start()
 	shelf, err := acquireShelf()
 	p.shelf = shelf
@@ -138,6 +162,12 @@ func (p *Cache) Check() error {
 			return policy.Optionf(d.name, "%s %v is negative: use a time such as 30s, or 0 for none", d.name, time.Duration(d.value))
 		}
 	}
+	if err := p.checkTTLByStatus(); err != nil {
+		return err
+	}
+	if err := checkIgnoredFields(p.IgnoreFields); err != nil {
+		return err
+	}
 	most := cmp.Or(p.MaxBytes, defaultCacheBytes)
 	if err := policy.CheckKey("key", p.Key); err != nil {
 		return err
@@ -153,8 +183,50 @@ func (p *Cache) Check() error {
 	return nil
 }
 
+// checkTTLByStatus reports the first wrong entry of the option ttl_by_status.
+func (p *Cache) checkTTLByStatus() error {
+	for _, text := range slices.Sorted(maps.Keys(p.TTLByStatus)) {
+		status, ok := parseStatus(text)
+		switch {
+		case !ok:
+			return policy.Optionf("ttl_by_status", "invalid status %q: must be 200 to 599, or a class such as 4xx", text)
+		case !httpcache.MayHaveTTL(status):
+			return policy.Optionf("ttl_by_status", "responses with status %s are for one client: remove it", text)
+		case p.TTLByStatus[text] < 0:
+			return policy.Optionf("ttl_by_status", "the time of %s is negative: use a time such as 5s, or 0 for none", text)
+		}
+	}
+	return nil
+}
+
+func (p *Cache) ttlByStatus() map[int]time.Duration {
+	if p.TTLByStatus == nil {
+		return nil
+	}
+	ttl := make(map[int]time.Duration, len(p.TTLByStatus))
+	for text, d := range p.TTLByStatus {
+		status, _ := parseStatus(text) // Check reports errors
+		ttl[status] = time.Duration(d)
+	}
+	return ttl
+}
+
 // Validate does what Check does, for Caddy.
 func (p *Cache) Validate() error { return p.Check() }
+
+// Warnings implements policy.Warner.
+func (p *Cache) Warnings([]caddyhttp.MiddlewareHandler) (messages []string) {
+	if p.Off() {
+		return nil
+	}
+	if p.IgnoreFields == nil && p.Key == "" && !p.unlisted {
+		messages = append(messages, "responses to requests with cookies, keys or other credentials are stored only if they are public or their Vary names the field, and by ttl those to requests with unknown fields neither: name fields that do not matter in ignore_fields, or write `ignore_fields: []`")
+	}
+	if p.TTL > 0 && p.TTLByStatus == nil {
+		messages = append(messages, "errors such as 404 are fresh for a tenth of ttl, 10s at most: set ttl_by_status to change it, such as `4xx: 30s`, or write `ttl_by_status: {}`")
+	}
+	return messages
+}
 
 // Cleanup ends what runs in the background and lets go of the stored answers.
 func (p *Cache) Cleanup() error {
@@ -174,22 +246,13 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return next.ServeHTTP(w, r)
 	}
 	site := p.site(r)
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		policy.HasBody(r) // makes the length known
-	}
-	q := httpcache.ReadRequest(r, p.IgnoreRequestDirectives)
+	q := p.sharing.read(r, p.IgnoreRequestDirectives)
 	asked := policy.TargetOf(r)
 	if q.Bypass == "" && !isForReading(&asked) {
 		q.Bypass = httpcache.Method
 	}
 	if q.Bypass != "" {
-		return p.pass(w, r, next, site, q.Bypass)
-	}
-	if !q.Credentials.Identified() && policy.Authenticated(r) { // by what the backend is not to see
-		q.Credentials |= httpcache.User
-	}
-	if q.Credentials != 0 && p.Key != "" {
-		q.Credentials = p.unkeyed(r, q.Credentials)
+		return p.pass(w, r, next, site, q.Bypass, q.Exclusive)
 	}
 	return p.answer(w, r, next, site, q)
 }
@@ -197,13 +260,17 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 // answer handles a request that may be answered from the store.
 func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request) error {
 	var room [512]byte
-	key := p.keyOf(room[:0], r, site)
+	key := p.keyOf(room[:0], r, site, &q)
 	now := time.Now()
-	stored, others := site.store.Get(key, r.Header)
+	stored, others := site.store.Get(key, &q)
+	field := ""
+	if stored != nil && (stored.Implied || stored.OwnWhile || stored.OwnIf) {
+		q.Personal, field = q.PersonalTo(stored.Values("Vary"))
+	}
 	why := httpcache.URIMiss
 	switch {
-	case stored != nil && stored.Implied && q.Credentials != 0:
-		return p.pass(w, r, next, site, httpcache.Bypassed)
+	case stored != nil && stored.Implied && q.Personal:
+		return p.pass(w, r, next, site, httpcache.Bypassed, field)
 	case stored != nil:
 		var use httpcache.Use
 		use, why = q.Judge(&stored.Freshness, now)
@@ -239,4 +306,5 @@ var (
 	_ caddy.Validator    = (*Cache)(nil)
 	_ caddy.CleanerUpper = (*Cache)(nil)
 	_ policy.Module      = (*Cache)(nil)
+	_ policy.Warner      = (*Cache)(nil)
 )

@@ -74,8 +74,9 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 	for _, name := range []string{"Range", "If-Range", "If-None-Match", "If-Modified-Since", "Cache-Control", "Pragma"} {
 		asked.Header.Del(name)
 	}
-	q = httpcache.Request{Credentials: q.Credentials,
-		MaxAge: httpcache.Absent, MaxStale: httpcache.Absent, MinFresh: httpcache.Absent}
+	q.Head, q.Range, q.Conditional = false, false, false
+	q.NoCache, q.NoStore, q.OnlyIfCached = false, false, false
+	q.MaxAge, q.MaxStale, q.MinFresh = httpcache.Absent, httpcache.Absent, httpcache.Absent
 	own := key.Clone()
 	t := &transfer{policy: p, site: site, q: q, stored: stored, why: httpcache.Stale, alone: true}
 	started := p.background.run(func(limit context.Context) {

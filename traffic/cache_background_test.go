@@ -26,12 +26,12 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 	proxy := rig.proxy
 	rig.proxy = cacheLooking{proxy, func(r *http.Request) { seen.Store(r) }}
 	rig.run(`
-		< 200 | Cache-Control: max-age=60, stale-while-revalidate=60 | Age: 70 | ETag: "1" | =a
+		< 200 | Cache-Control: public, max-age=60, stale-while-revalidate=60 | Age: 70 | ETag: "1" | =a
 		> GET /a?b`)
 	proceed := make(chan struct{})
 	rig.expect(func(w http.ResponseWriter, r *http.Request) {
 		<-proceed
-		cacheAnswer([]string{"Cache-Control: max-age=60", `ETag: "2"`, "=b"})(w, r)
+		cacheAnswer([]string{"Cache-Control: public, max-age=60", `ETag: "2"`, "=b"})(w, r)
 	})
 	for range 10 {
 		got := rig.ask("HEAD /a?b", "Range: bytes=0-0", "If-None-Match: x")

@@ -8,8 +8,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
@@ -19,62 +17,17 @@ import (
 // the port that it came to, the policy's position, the route, the backend. A client can
 // say anything in Host, and must not be able to put the answer of one site into the place
 // of another's.
-func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite) httpcache.Key {
+func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *httpcache.Request) httpcache.Key {
 	asked := policy.TargetOf(r)
 	key = httpcache.AppendKey(key, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query)
 	key = appendRewritten(key, r, &asked)
 	key = append(key, site.scope...)
 	key = policy.AppendForwarded(key, r)
 	key = appendPort(key, r)
-	for i := range p.parts {
-		key = appendText(key, p.parts[i].Of(r))
-	}
-	return key
+	return p.sharing.appendTo(key, r, q)
 }
 
 var placeholder = regexp.MustCompile(`\{[^{}]+\}`)
-
-// partsOf are the placeholders of a key, each for itself: of two next to each other,
-// what belongs to the first must not be taken for a part of the second.
-func partsOf(key string) (parts []policy.Key) {
-	for _, part := range placeholder.FindAllString(key, -1) {
-		parts = append(parts, policy.ParseKey(part))
-	}
-	return parts
-}
-
-// credentialsIn are those that a key tells apart; byUser is whether it tells apart
-// users whom other handlers have found out.
-func credentialsIn(key string) (keyed httpcache.Credentials, byUser bool) {
-	key = strings.ToLower(key)
-	for placeholder, credentials := range map[string]httpcache.Credentials{
-		"{http.request.cookie.":               httpcache.Cookies,
-		"{http.request.header.cookie}":        httpcache.Cookies,
-		"{http.request.header.authorization}": httpcache.Authorization,
-		"{http.auth.user.consumer}":           httpcache.Consumer,
-		"{http.request.tls.client.":           httpcache.Certificate,
-	} {
-		if strings.Contains(key, placeholder) {
-			keyed |= credentials
-		}
-	}
-	return keyed, strings.Contains(key, "{http.auth.user.id}")
-}
-
-// unkeyed are the credentials of a request that its key says nothing about.
-func (p *Cache) unkeyed(r *http.Request, credentials httpcache.Credentials) httpcache.Credentials {
-	credentials &^= p.keyed
-	if p.keyedByUser && credentials.Identified() {
-		repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		if repl == nil {
-			return credentials
-		}
-		if user, _ := repl.GetString("http.auth.user.id"); user != "" {
-			credentials &= httpcache.Cookies
-		}
-	}
-	return credentials
-}
 
 // appendText appends a text so that it cannot be confused with what follows.
 func appendText(key []byte, text string) []byte {

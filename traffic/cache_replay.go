@@ -3,6 +3,7 @@ package traffic
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rgate/rgate/traffic/httpcache"
@@ -75,11 +76,14 @@ func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
 	return string(text)
 }
 
-// forwarded is the member for an answer of the backend.
-func forwarded(why httpcache.Forward, stored bool) string {
+// forwarded is the member for an answer of the backend. field is the one because of which
+// it is not stored, if there is one.
+func forwarded(why httpcache.Forward, stored bool, field string) string {
 	switch {
 	case stored:
 		return "rgate; fwd=" + string(why) + "; stored"
+	case field != "":
+		return `rgate; fwd=bypass; detail="field ` + strings.ToLower(field) + `"`
 	case why == httpcache.Method:
 		return "rgate; fwd=method"
 	case why == httpcache.Bypassed:

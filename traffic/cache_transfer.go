@@ -40,6 +40,7 @@ type transfer struct {
 	length   int64            // that it announces, or -1
 	written  int64            // of its body
 	entry    *httpcache.Entry // that is being recorded
+	field    string           // of the request, because of which nothing is recorded
 	settled  bool             // the client was given what is stored in place of the answer
 	settling http.Header      // what takes the header of an answer that the client does not get
 	outdated bool             // the answer shows that what is stored does not hold
@@ -49,6 +50,7 @@ type transfer struct {
 func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *transfer) error {
 	t.ResponseWriter, t.request, t.requested = w, r, time.Now()
 	t.before, t.asked = maps.Clone(w.Header()), r.Header.Clone()
+	t.q.Header = t.asked
 	t.flight = t.site.store.Begin(key)
 	defer t.flight.End()
 	question := t.question(r)
@@ -116,10 +118,18 @@ func (t *transfer) WriteHeader(status int) {
 	}
 	t.receive(status, now)
 	if !t.alone {
-		t.site.counts.add(cacheMiss)
+		t.site.counts.add(t.result())
 	}
-	t.policy.tell(t, forwarded(t.why, t.entry != nil))
+	t.policy.tell(t, forwarded(t.why, t.entry != nil, t.field))
 	t.ResponseWriter.WriteHeader(status)
+}
+
+// result is what became of a request whose response came from the backend.
+func (t *transfer) result() int {
+	if t.field != "" {
+		return cacheBypass
+	}
+	return cacheMiss
 }
 
 // maskable reports whether a status is one in place of which a stored answer may be
@@ -133,7 +143,7 @@ func maskable(status int) bool {
 }
 
 func (t *transfer) usableOnError(now time.Time) bool {
-	return t.stored != nil && t.stored.UsableOnError(now)
+	return t.stored != nil && t.stored.UsableOnError(&t.q, now)
 }
 
 // settle gives the client something else than the answer that is coming.
@@ -164,7 +174,7 @@ func (t *transfer) holds(now time.Time) {
 	t.rest(fresh, now)
 	switch {
 	case store:
-		site.store.Replace(t.stored, fresh, t.asked)
+		site.store.Replace(t.stored, fresh, &t.q)
 	case !keep:
 		site.store.Remove(t.stored)
 	}
@@ -191,15 +201,19 @@ func (t *transfer) receive(status int, now time.Time) {
 	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil {
 		t.length = n
 	}
-	if t.stored == nil && t.policy.options.Refuses(&t.q, status, h) {
-		return
+	if t.stored == nil {
+		var refused bool
+		if refused, t.field = t.policy.options.Refuses(&t.q, status, h); refused {
+			return
+		}
 	}
 	a, adds, drops := t.answer(h, status, now)
 	t.outdated = t.supersedes(a)
 	if t.q.Head || h["X-Gateway-Fallback"] != nil || t.length > int64(t.policy.MaxBody) {
 		return
 	}
-	freshness, ok := t.policy.options.Judge(&t.q, a)
+	freshness, ok, field := t.policy.options.Judge(&t.q, a)
+	t.field = field
 	if !ok || !t.flight.Record(now, t.length) {
 		return
 	}
@@ -232,7 +246,7 @@ func (t *transfer) supersedes(a *httpcache.Answer) bool {
 	case t.length > int64(t.policy.MaxBody):
 		return true
 	}
-	_, may := t.policy.options.Judge(new(httpcache.Request), a)
+	_, may, _ := t.policy.options.Judge(new(httpcache.Request), a)
 	return !may
 }
 
@@ -288,7 +302,7 @@ func (t *transfer) failed(err error) error {
 	if t.status != 0 || left || !maskable(status) || !t.usableOnError(now) {
 		if t.status == 0 && !t.alone {
 			t.site.counts.add(cacheMiss)
-			t.policy.tell(t.ResponseWriter, forwarded(t.why, false))
+			t.policy.tell(t.ResponseWriter, forwarded(t.why, false, ""))
 		}
 		return err
 	}
@@ -301,7 +315,7 @@ func (t *transfer) finish() {
 	if t.settled {
 		return
 	}
-	stored := t.entry != nil && t.isComplete() && t.flight.Store(t.entry, t.asked)
+	stored := t.entry != nil && t.isComplete() && t.flight.Store(t.entry, &t.q)
 	if t.outdated && !stored {
 		t.site.store.Remove(t.stored)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 func init() {
@@ -23,7 +25,7 @@ func init() {
 // its answer share that answer: the backend is asked once. Bodies go on to all of
 // them as they come.
 //
-// Requests are equal if all of their header fields are, but for a few that say
+// Requests are equal if all of their header fields are, but for those that say
 // nothing about what is asked for, such as User-Agent; if the answer's Vary names one
 // of those, it has to be equal, too. Those with credentials (Authorization, cookies,
 // a client's certificate) have the backend to themselves, unless the key tells whose
@@ -47,6 +49,11 @@ type Coalesce struct {
 	// Default: nothing.
 	Key string `json:"key,omitempty" caddyfile:"arg"`
 
+	// Names of request fields that need not be equal, and that do not keep a request from
+	// being shared, such as `X-Org-Id`; `X-Acme-*` for all that begin so, and `*` for all
+	// but `Authorization`, `Cookie` and those about users. Default: none.
+	IgnoreFields []string `json:"ignore_fields,omitempty"`
+
 	// How much of a body is kept for those who have not had it yet. A client that is
 	// further behind than that, and makes the others wait for more than half of the
 	// time, goes on with an own request. Default: 1MiB.
@@ -57,7 +64,7 @@ type Coalesce struct {
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	key     policy.Key
-	same    sameness
+	sharing *sharing
 	flights *flights
 }
 
@@ -87,7 +94,8 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if c.MaxWait == 0 {
 		c.MaxWait = caddy.Duration(defaultMaxWait)
 	}
-	c.key, c.same, c.flights = policy.ParseKey(c.Key), samenessOf(c.Key), newFlights(int64(c.MaxBuffer))
+	c.key, c.sharing, c.flights = policy.ParseKey(c.Key), newSharing(c.Key, c.IgnoreFields), newFlights(int64(c.MaxBuffer))
+	c.sharing.account = strings.Contains(c.Key, "{http.auth.user.")
 	return coalesced.register(ctx)
 }
 
@@ -99,6 +107,8 @@ func (c *Coalesce) Check() error {
 	switch {
 	case c.Key != "" && !policy.HasPlaceholder(c.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.Authorization}, or leave it out", c.Key)
+	case checkIgnoredFields(c.IgnoreFields) != nil:
+		return checkIgnoredFields(c.IgnoreFields)
 	case c.MaxBuffer < 0:
 		return policy.Optionf("max_buffer", "max_buffer is negative: use a size such as 1MiB")
 	case c.MaxWait < 0:
@@ -117,7 +127,6 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		policy.HasBody(r) // makes the length known
 	case http.MethodOptions, http.MethodTrace, http.MethodConnect:
 		return next.ServeHTTP(w, r)
 	default:
@@ -126,15 +135,11 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	key := requestKeys.Get().(*requestKey)
 	var f *flight
 	var body *reader
-	place, authenticated := policy.PlaceAndSender(r)
-	// Of credentials that another handler has taken away, the user is left.
-	if (c.same.authorization || c.same.user || !authenticated) && key.of(r, &c.same) {
+	if key.of(r, c.sharing) {
+		place := policy.PlaceOf(r)
 		key.route, key.backend = place.Route, place.Backend
 		if c.Key != "" {
 			key.text = c.key.Of(r)
-		}
-		if r.Header["Forwarded"] != nil { // which is no part of the key by itself
-			key.text = string(policy.AppendForwarded(appendPart(nil, key.text), r))
 		}
 		asked := policy.TargetOf(r)
 		key.asked = [4]string{asked.Method, asked.Host, asked.Path, asked.Query}
@@ -223,7 +228,7 @@ func (c *Coalesce) follow(f *flight, body *reader, w http.ResponseWriter, r *htt
 		return leftError(r)
 	}
 	o := &f.outcome
-	if !o.shared || !o.varied.match(r.Header) {
+	if !o.shared || !o.varied.Matches(&httpcache.Request{Header: r.Header}) {
 		leave()
 		return next.ServeHTTP(w, r)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 // leadWriter is what the leader of a flight writes its answer to. If there are
@@ -81,7 +82,7 @@ func (w *leadWriter) begin(status int) {
 	w.own, w.header, w.served = f.body.reader(), header.Clone(), make(chan struct{})
 	f.land(outcome{
 		shared: true, status: status, header: w.before.change(header),
-		varied: variedBy(w.request.Header, header), kind: kindOf(header),
+		varied: httpcache.VariantOf(&httpcache.Request{Header: w.request.Header}, header, false), kind: kindOf(header),
 	})
 }
 

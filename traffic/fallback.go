@@ -2,9 +2,9 @@ package traffic
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -16,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/policy"
 )
@@ -50,6 +49,17 @@ type Fallback struct {
 	// How large a body may be that is kept. Default: 1MiB.
 	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
+	// What kept answers depend on besides route, scheme, host, path and query: text with
+	// placeholders, such as `{http.request.header.X-Tenant}`. A field, cookie, certificate
+	// or user that it names does not keep an answer from being kept. Default: none.
+	Key string `json:"key,omitempty"`
+
+	// Names of request fields that kept answers do not depend on, such as `X-Org-Id`;
+	// `X-Acme-*` for all that begin so, and `*` for all but `Authorization`, `Cookie` and
+	// those about users. A field that is not listed here, in `key`, in `Vary` or among the
+	// known ones keeps an answer from being kept. Default: none.
+	IgnoreFields []string `json:"ignore_fields,omitempty"`
+
 	// The name of another backend of the gateway that gets the request: a GET, HEAD
 	// or OPTIONS, or any other if nothing was sent to the first one. Default: that
 	// backend's name with `-fallback` behind it, if there is one.
@@ -65,6 +75,7 @@ type Fallback struct {
 	position policy.Position
 	failing  [100]bool // by status, from 500 on
 	stores   held[fallbackPlace, *lastGood]
+	sharing  *sharing
 	missing  sync.Once // to tell that there is no such backend
 }
 
@@ -117,6 +128,12 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 	if f.Response != nil {
 		setDefault(&f.Response.StatusCode, http.StatusServiceUnavailable)
 	}
+	f.sharing = newSharing(f.Key, f.IgnoreFields)
+	if policy.Standing(ctx).Level == "" {
+		for _, warning := range f.Warnings(nil) {
+			ctx.Logger().Warn(warning)
+		}
+	}
 	f.failing, _ = failingStatuses(f.Statuses) // Validate tells
 	f.position = policy.PositionOf(ctx, "fallback")
 	return fallbacks.register(ctx)
@@ -135,10 +152,24 @@ func (f *Fallback) Check() error {
 		return policy.Optionf("max_bytes", "max_bytes is about kept answers, and none is: set cached, such as 10m")
 	case f.Cached == 0 && f.MaxBody != 0:
 		return policy.Optionf("max_body", "max_body is about kept answers, and none is: set cached, such as 10m")
+	case f.Cached == 0 && f.Key != "":
+		return policy.Optionf("key", "key requires cached: set cached, such as 10m, or remove key")
+	case f.Cached == 0 && f.IgnoreFields != nil:
+		return policy.Optionf("ignore_fields", "ignore_fields requires cached: set cached, such as 10m, or remove ignore_fields")
+	case policy.IsUnclosed(f.Key):
+		return policy.UnclosedKey("key", f.Key)
+	case f.Key != "" && !policy.HasPlaceholder(f.Key):
+		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.X-Tenant}", f.Key)
 	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
 		return policy.Optionf("max_body", "max_body is more than max_bytes, %d: use less, or more max_bytes", cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
 		return policy.Optionf("backend", "%q is no backend: use the name of one", f.Backend)
+	}
+	if err := policy.CheckKey("key", f.Key); err != nil {
+		return err
+	}
+	if err := checkIgnoredFields(f.IgnoreFields); err != nil {
+		return err
 	}
 	if _, err := failingStatuses(f.Statuses); err != nil {
 		return err
@@ -149,31 +180,16 @@ func (f *Fallback) Check() error {
 	return f.Response.check()
 }
 
-func (s *FallbackResponse) check() error {
-	switch status := s.StatusCode; {
-	case status != 0 && (status < 200 || status > 599):
-		return policy.Optionf("response.status_code", "%d is not a status that a response can end with: use 200 to 599", status)
-	case (status == http.StatusNoContent || status == http.StatusNotModified) && s.Body != "":
-		return policy.Optionf("response.body", "an answer with status %d has no body: use another status, or leave the body out", status)
-	}
-	for name, value := range s.Headers {
-		at := "response.headers." + name
-		switch {
-		case !httpguts.ValidHeaderFieldName(name):
-			return policy.Optionf(at, "%q is no name of a header field: use one like Retry-After", name)
-		case strings.ContainsAny(value, "\r\n\x00"):
-			return policy.Optionf(at, "the value of %s is more than one line: use one line", name)
-		}
-		switch http.CanonicalHeaderKey(name) {
-		case "Content-Length", "Transfer-Encoding", "Connection", "Trailer":
-			return policy.Optionf(at, "%s belongs to the connection: leave it out", name)
-		}
-	}
-	return nil
-}
-
 // Validate reports the first thing wrong with the options.
 func (f *Fallback) Validate() error { return f.Check() }
+
+// Warnings implements policy.Warner.
+func (f *Fallback) Warnings([]caddyhttp.MiddlewareHandler) []string {
+	if f.Off() || f.Cached == 0 || f.IgnoreFields != nil || f.Key != "" {
+		return nil
+	}
+	return []string{"responses to requests with credentials or unknown fields are kept for a failing backend only if they are public or their Vary names the field: name fields that do not matter in ignore_fields of fallback, or write `ignore_fields: []`"}
+}
 
 // Cleanup lets go of the kept answers.
 func (f *Fallback) Cleanup() error {
@@ -203,8 +219,11 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	c.before.set(w.Header())
 	c.body = unreadBody(r, exchange)
 	if asked := policy.TargetOf(r); f.Cached > 0 && (isForReading(&asked) || !isSafeMethod(r.Method)) {
-		c.store = f.storeAt(r)
-		c.key = c.appendKey(c.key[:0])
+		c.store, c.q = f.storeAt(r), f.sharing.read(r, true)
+		if c.q.Credential != "" || c.q.Unknown != "" {
+			c.q.Header = maps.Clone(r.Header) // as the client sent it
+		}
+		c.setKey()
 	}
 	returned := false
 	defer func() {
@@ -383,31 +402,11 @@ func (c *fallbackCall) tell(by string, failed failure) {
 	}
 }
 
-func (s *FallbackResponse) write(w http.ResponseWriter, r *http.Request) {
-	header, contentType := w.Header(), "text/plain; charset=utf-8"
-	if json.Valid([]byte(s.Body)) {
-		contentType = "application/json"
-	}
-	for name, value := range s.Headers {
-		header.Set(name, value)
-		if http.CanonicalHeaderKey(name) == "Content-Type" {
-			contentType = value
-		}
-	}
-	if s.StatusCode == http.StatusServiceUnavailable && header.Get("Retry-After") == "" {
-		header.Set("Retry-After", "1")
-	}
-	if s.StatusCode == http.StatusNoContent || s.StatusCode == http.StatusNotModified {
-		w.WriteHeader(s.StatusCode)
-		return
-	}
-	policy.WriteBody(w, r, s.StatusCode, contentType, []byte(s.Body))
-}
-
 // Interface guards
 var (
 	_ caddy.Provisioner  = (*Fallback)(nil)
 	_ caddy.Validator    = (*Fallback)(nil)
 	_ caddy.CleanerUpper = (*Fallback)(nil)
 	_ policy.Module      = (*Fallback)(nil)
+	_ policy.Warner      = (*Fallback)(nil)
 )

@@ -57,8 +57,10 @@ type fallbackCall struct {
 	exchange policy.Exchange // nil outside of a gateway
 	before   headerMark
 	body     *unread
-	store    *lastGood // nil: no answers are kept
+	store    *lastGood         // nil: no answers are kept
+	q        httpcache.Request // read if answers are kept
 	key      []byte
+	url      int // how much of the key is where the request goes
 
 	began      bool
 	hijacked   bool
@@ -73,25 +75,29 @@ var fallbackCalls = sync.Pool{New: func() any { return new(fallbackCall) }}
 // reset makes the call ready for another request. The mark is overwritten then.
 func (c *fallbackCall) reset() {
 	c.ResponseWriter, c.policy, c.w, c.r, c.exchange, c.body, c.store, c.keep = nil, nil, nil, nil, nil, nil, nil, nil
-	c.began, c.status, c.thrownAway = false, 0, 0
+	c.began, c.status, c.thrownAway, c.q = false, 0, 0, httpcache.Request{}
 }
 
-// appendKey appends what the request asks for. Methods have no part in it.
-func (c *fallbackCall) appendKey(key []byte) []byte {
+// setKey sets what the request asks for. Methods have no part in it.
+func (c *fallbackCall) setKey() {
 	asked := policy.TargetOf(c.r)
-	key = policy.AppendForwarded(key, c.r)
+	c.key = policy.AppendForwarded(c.key[:0], c.r)
 	for _, part := range [...]string{policy.PlaceOf(c.r).Route, policy.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
-		key = appendPart(key, part)
+		c.key = appendText(c.key, part)
 	}
-	return appendPort(appendRewritten(key, c.r, &asked), c.r)
+	c.key = appendPort(appendRewritten(c.key, c.r, &asked), c.r)
+	c.url = len(c.key)
+	if c.q.Bypass == "" {
+		c.key = c.policy.sharing.appendTo(c.key, c.r, &c.q)
+	}
 }
 
 // kept returns the kept answer to the request, or nil.
 func (c *fallbackCall) kept() *goodAnswer {
-	if c.store == nil || c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+	if c.store == nil || c.q.Bypass != "" {
 		return nil
 	}
-	return c.store.get(c.key, c.r.Header, time.Now())
+	return c.store.get(c.key, &c.q, time.Now())
 }
 
 func (c *fallbackCall) WriteHeader(status int) {
@@ -118,16 +124,15 @@ func (c *fallbackCall) hasBetter(status int) bool {
 
 // consider looks whether the answer that begins may be kept.
 func (c *fallbackCall) consider(status int) {
-	if c.store == nil || c.r.Method != http.MethodGet {
+	if c.store == nil || c.q.Bypass != "" || c.q.Head {
 		return
 	}
 	header, now := c.ResponseWriter.Header(), time.Now()
-	if c.store.isNew(c.key, c.r.Header, now) {
+	if c.store.isNew(c.key, &c.q, now) {
 		return
 	}
-	personal := policy.Authenticated(c.r) || isPersonal(c.r.Header) || c.r.TLS != nil && len(c.r.TLS.PeerCertificates) > 0
 	answer := httpcache.Answer{Status: status, Header: header, Requested: now, Received: now}
-	until, ok := keepable(&answer, personal, time.Duration(c.policy.Cached))
+	until, open, ok := keepable(&answer, &c.q, time.Duration(c.policy.Cached))
 	if !ok {
 		return
 	}
@@ -140,7 +145,7 @@ func (c *fallbackCall) consider(status int) {
 		c.length = length
 	}
 	c.keep = &goodAnswer{
-		status: status, header: c.before.change(header), varied: variedBy(c.r.Header, header),
+		status: status, header: c.before.change(header), varied: httpcache.VariantOf(&c.q, header, true), open: open,
 		at: now, age: answer.Age(), until: until,
 	}
 	if c.length > 0 {
@@ -168,13 +173,13 @@ func (c *fallbackCall) finish() {
 	switch c.r.Method {
 	case http.MethodGet:
 		if c.keep != nil && (c.length < 0 || c.length == int64(len(c.keep.body))) {
-			c.keep.key, c.keep.body = string(c.key), bytes.Clone(c.keep.body)
-			c.store.put(c.keep, c.r.Header)
+			c.keep.key, c.keep.url, c.keep.body = string(c.key), string(c.key[:c.url]), bytes.Clone(c.keep.body)
+			c.store.put(c.keep, &c.q)
 		}
 	case http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect:
 	default:
 		if c.status < 400 {
-			c.store.forget(c.key)
+			c.store.forget(c.key[:c.url])
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 // flights are the requests under way whose answers others may share. Package
@@ -62,12 +64,12 @@ type company struct {
 
 // outcome is what became of a flight.
 type outcome struct {
-	shared bool         // if not, everybody is on their own
-	err    error        // what the handlers returned in place of an answer
-	status int          // of the answer; if there is one, the body is in the stream
-	header headerChange // what has become of the header
-	varied varied       // what a request must have in common with the leader's
-	kind   [6]string    // what another answer must have to be the same
+	shared bool              // if not, everybody is on their own
+	err    error             // what the handlers returned in place of an answer
+	status int               // of the answer; if there is one, the body is in the stream
+	header headerChange      // what has become of the header
+	varied httpcache.Variant // what a request must have in common with the leader's
+	kind   [6]string         // what another answer must have to be the same
 }
 
 var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}

@@ -18,11 +18,12 @@ type lastGood struct {
 	most  int64                      // bytes. Guarded by mu.
 	bytes int64                      // Guarded by mu.
 	byKey map[string][]*list.Element // variants by Vary, the newest last. Guarded by mu.
+	byURL map[string]map[string]bool // the keys of each URL. Guarded by mu.
 	order list.List                  // of *goodAnswer, the next to go last. Guarded by mu.
 }
 
 const (
-	maxVariants = 8
+	maxVariants = 16
 
 	// An answer is kept anew no more often than that, so that hardly any request has
 	// to pay for it.
@@ -34,18 +35,20 @@ const (
 // goodAnswer is a whole answer. It does not change.
 type goodAnswer struct {
 	key    string
+	url    string // the beginning of the key
 	status int
 	header headerChange // what the backend has made of the header
 	body   []byte
-	varied varied
+	varied httpcache.Variant
+	open   bool          // it says that it is for all
 	at     time.Time     // when it came
 	age    time.Duration // how old it was then
 	until  time.Time     // how long it may be used
 }
 
 func (a *goodAnswer) size() int64 {
-	n := goodCost + len(a.key) + cap(a.body)
-	for _, fields := range [][]field{a.header.set, a.header.added, a.varied} {
+	n := goodCost + 2*len(a.key) + cap(a.body) + a.varied.Len()
+	for _, fields := range [][]field{a.header.set, a.header.added} {
 		for _, f := range fields {
 			n += len(f.name) + 64
 			for _, value := range f.values {
@@ -65,7 +68,7 @@ func (l *lastGood) limit(most int64) {
 }
 
 // get returns the answer to a request, nil if there is none that may be used.
-func (l *lastGood) get(key []byte, request http.Header, now time.Time) *goodAnswer {
+func (l *lastGood) get(key []byte, request *httpcache.Request, now time.Time) *goodAnswer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	element := l.find(key, request)
@@ -77,12 +80,15 @@ func (l *lastGood) get(key []byte, request http.Header, now time.Time) *goodAnsw
 		l.remove(element)
 		return nil
 	}
+	if personal, _ := request.PersonalTo(answer.varied.Names()); personal && !answer.open {
+		return nil
+	}
 	l.order.MoveToFront(element)
 	return answer
 }
 
 // isNew reports whether the answer to a request need not be kept anew.
-func (l *lastGood) isNew(key []byte, request http.Header, now time.Time) bool {
+func (l *lastGood) isNew(key []byte, request *httpcache.Request, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	element := l.find(key, request)
@@ -90,9 +96,9 @@ func (l *lastGood) isNew(key []byte, request http.Header, now time.Time) bool {
 }
 
 // find must be called with mu held.
-func (l *lastGood) find(key []byte, request http.Header) *list.Element {
+func (l *lastGood) find(key []byte, request *httpcache.Request) *list.Element {
 	for _, element := range l.byKey[string(key)] {
-		if element.Value.(*goodAnswer).varied.match(request) {
+		if element.Value.(*goodAnswer).varied.Matches(request) {
 			return element
 		}
 	}
@@ -100,7 +106,7 @@ func (l *lastGood) find(key []byte, request http.Header) *list.Element {
 }
 
 // put keeps an answer to a request, in place of the one before.
-func (l *lastGood) put(answer *goodAnswer, request http.Header) {
+func (l *lastGood) put(answer *goodAnswer, request *httpcache.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if old := l.find([]byte(answer.key), request); old != nil {
@@ -111,19 +117,25 @@ func (l *lastGood) put(answer *goodAnswer, request http.Header) {
 		l.remove(variants[0])
 	}
 	if l.byKey == nil {
-		l.byKey = make(map[string][]*list.Element)
+		l.byKey, l.byURL = make(map[string][]*list.Element), make(map[string]map[string]bool)
 	}
+	if l.byURL[answer.url] == nil {
+		l.byURL[answer.url] = make(map[string]bool)
+	}
+	l.byURL[answer.url][answer.key] = true
 	l.byKey[answer.key] = append(l.byKey[answer.key], l.order.PushFront(answer))
 	l.bytes += answer.size()
 	l.shrink()
 }
 
-// forget removes all answers to what was asked for.
-func (l *lastGood) forget(key []byte) {
+// forget removes all answers of a URL.
+func (l *lastGood) forget(url []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for variants := l.byKey[string(key)]; len(variants) > 0; variants = l.byKey[string(key)] {
-		l.remove(variants[0])
+	for key := range l.byURL[string(url)] {
+		for _, element := range l.byKey[key] {
+			l.remove(element)
+		}
 	}
 }
 
@@ -141,6 +153,9 @@ func (l *lastGood) remove(element *list.Element) {
 	variants := l.byKey[answer.key]
 	if len(variants) == 1 {
 		delete(l.byKey, answer.key)
+		if delete(l.byURL[answer.url], answer.key); len(l.byURL[answer.url]) == 0 {
+			delete(l.byURL, answer.url)
+		}
 		return
 	}
 	kept := make([]*list.Element, 0, len(variants))
@@ -198,43 +213,26 @@ func (a *goodAnswer) dated(header http.Header) time.Time {
 
 // keepable reports whether an answer to a GET request may be kept, and until when:
 // as long as asked for, but no longer than it is fresh if it says that it must not be
-// used after that. personal tells that somebody in particular has asked.
-func keepable(answer *httpcache.Answer, personal bool, most time.Duration) (until time.Time, ok bool) {
+// used after that; open is whether it says that it is for all.
+func keepable(answer *httpcache.Answer, q *httpcache.Request, most time.Duration) (until time.Time, open, ok bool) {
 	switch answer.Status {
 	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMultipleChoices,
 		http.StatusMovedPermanently, http.StatusPermanentRedirect:
 	default:
-		return until, false
+		return until, false, false
 	}
 	header := answer.Header
 	d := httpcache.ParseDirectives(header["Cache-Control"])
-	if d.NoCache || personal && !d.Public || !forEveryone(header, &d) || endless(header) || len(header["Trailer"]) > 0 {
-		return until, false
+	open = d.ForAll()
+	if d.NoCache || !forEveryone(header, &d) || endless(header) || len(header["Trailer"]) > 0 {
+		return until, false, false
+	}
+	if personal, _ := q.PersonalTo(header["Vary"]); personal && !open {
+		return until, false, false
 	}
 	if d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Given() {
 		lifetime, _ := answer.Lifetime(&d)
 		most = min(most, lifetime-answer.Age())
 	}
-	return answer.Received.Add(most), most > 0
-}
-
-// personalWords are in the names of fields that have credentials, or may have some.
-var personalWords = [...]string{
-	"Auth", "auth", "Cookie", "Token", "token", "Key", "key", "User", "user", "Consumer", "Session", "session",
-	"Account", "Tenant", "Secret", "secret", "Signature", "Identity", "Credential", "Csrf",
-}
-
-// isPersonal reports whether a request seems to say who sends it.
-func isPersonal(header http.Header) bool {
-	for name := range header {
-		if roleOf(name) == incidental || strings.HasPrefix(name, "Sec-") {
-			continue
-		}
-		for _, word := range personalWords {
-			if strings.Contains(name, word) {
-				return true
-			}
-		}
-	}
-	return false
+	return answer.Received.Add(most), open, most > 0
 }

@@ -47,35 +47,8 @@ func shareable(status int, header http.Header) bool {
 	return status >= 500 || status >= 200 && (d.Public || d.MaxAge.Given() || d.SMaxAge.Given() || len(header["Expires"]) > 0)
 }
 
-// varied are the fields of a request that its answer depends on, as the answer's
-// Vary field says.
-type varied []field
-
 // field is a header field.
 type field struct {
 	name   string
 	values []string
-}
-
-// variedBy takes from a request what an answer to it depends on.
-func variedBy(request, answer http.Header) (fields varied) {
-	for _, list := range answer["Vary"] {
-		for name := range strings.SplitSeq(list, ",") {
-			if name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name != "" {
-				fields = append(fields, field{name, append([]string(nil), request[name]...)})
-			}
-		}
-	}
-	return fields
-}
-
-// match reports whether another request has the same in these fields.
-func (v varied) match(request http.Header) bool {
-	for _, f := range v {
-		// Several lines are one list (RFC 9110, section 5.3).
-		if strings.Join(f.values, ",") != strings.Join(request[f.name], ",") {
-			return false
-		}
-	}
-	return true
 }

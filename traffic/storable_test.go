@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"reflect"
 	"testing"
+
+	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 // Two requests have one key if they are the same in all that counts, and never
@@ -21,15 +23,15 @@ func FuzzSameRequest(f *testing.F) {
 			return r
 		}
 		a, b := request(path1, query1, name1, value1), request(path2, query2, name2, value2)
-		var same sameness
+		same := newSharing("", nil)
 		var keyA, keyB requestKey
-		if !keyA.of(a, &same) || !keyB.of(b, &same) {
+		if !keyA.of(a, same) || !keyB.of(b, same) {
 			return
 		}
 		drop := func(r *http.Request) http.Header {
 			counts := http.Header{}
 			for name, values := range r.Header {
-				if roleOf(name) != incidental && name != "Cache-Control" && name != "Pragma" {
+				if httpcache.ClassOf(name, false) != httpcache.Ignorable && name != "Cache-Control" && name != "Pragma" {
 					counts[name] = values
 				}
 			}

@@ -210,6 +210,22 @@ func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	return x.changeResponse(w, r, next)
 }
 
+// EachFieldSet implements policy.FieldSetter.
+func (t *Transform) EachFieldSet(visit func(policy.FieldSet)) {
+	if t.Off() {
+		return
+	}
+	edits := &t.Request.Headers
+	for _, texts := range []map[string]string{edits.Set, edits.Add} {
+		for name, text := range texts {
+			visit(policy.FieldSet{Name: http.CanonicalHeaderKey(name), Text: text})
+		}
+	}
+	for from, to := range edits.Rename {
+		visit(policy.FieldSet{Name: http.CanonicalHeaderKey(to), Text: "{http.request.header." + from + "}"})
+	}
+}
+
 func replacerOf(r *http.Request) *caddy.Replacer {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		return repl
@@ -264,5 +280,6 @@ var (
 	_ caddy.Validator             = (*Transform)(nil)
 	_ policy.Module               = (*Transform)(nil)
 	_ policy.Warner               = (*Transform)(nil)
+	_ policy.FieldSetter          = (*Transform)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Transform)(nil)
 )

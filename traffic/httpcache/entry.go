@@ -192,6 +192,16 @@ func (e *Entry) Get(name string) string {
 	return ""
 }
 
+// Values returns the values of a stored field.
+func (e *Entry) Values(name string) []string {
+	for i := range e.fields {
+		if e.fields[i].name == name {
+			return e.fields[i].values
+		}
+	}
+	return nil
+}
+
 // Validators are what to ask the origin with whether the answer still holds.
 func (e *Entry) Validators() (etag, lastModified string) {
 	return e.ETag, e.Get("Last-Modified")
@@ -214,10 +224,10 @@ func (e *Entry) Validated(o *Options, q *Request, a *Answer) (fresh *Entry, stor
 		header[name] = values
 	}
 	merged := &Answer{e.Status, header, a.Requested, a.Received}
-	f, store := o.Judge(q, merged)
+	f, store, _ := o.Judge(q, merged)
 	keep = store
 	if !store {
-		_, keep = o.Judge(new(Request), merged)
+		_, keep, _ = o.Judge(new(Request), merged)
 	}
 	fresh = NewEntry(f, merged, adds, e.drops)
 	fresh.Body = e.Body

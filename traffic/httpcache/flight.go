@@ -1,9 +1,6 @@
 package httpcache
 
-import (
-	"net/http"
-	"time"
-)
+import "time"
 
 // Flight is a request that is under way to the origin, and whose answer may be
 // stored. It must be ended.
@@ -135,7 +132,7 @@ func (f *Flight) release() {
 
 // Store stores the answer to a request, with the body that has been recorded. It
 // reports whether it did.
-func (f *Flight) Store(e *Entry, h http.Header) bool {
+func (f *Flight) Store(e *Entry, q *Request) bool {
 	if len(f.body) < cap(f.body)*7/8 { // what is kept shall not be half empty
 		f.body = append(make([]byte, 0, len(f.body)), f.body...)
 	}
@@ -147,6 +144,6 @@ func (f *Flight) Store(e *Entry, h http.Header) bool {
 	}
 	e.Body = f.body
 	f.release()
-	s.put(f.key, e, h)
+	s.put(f.key, e, q)
 	return e.home != nil
 }

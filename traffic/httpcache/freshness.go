@@ -29,6 +29,14 @@ type Freshness struct {
 	// Implied is whether it says nothing about being stored, and is so because the
 	// cache was told to store such answers.
 	Implied bool
+
+	// Negotiated is whether the response says neither how long it is fresh nor what it
+	// depends on, so that it is for requests that are equal in all negotiated fields.
+	Negotiated bool
+
+	// OwnWhile and OwnIf are whether the operator alone allows WhileRevalidate and
+	// IfError, for requests that are not personal.
+	OwnWhile, OwnIf bool
 }
 
 // Age is how old the answer is.
@@ -38,8 +46,8 @@ func (f *Freshness) Age(now time.Time) time.Duration { return max(0, now.Sub(f.B
 func (f *Freshness) Left(now time.Time) time.Duration { return f.Lifetime - f.Age(now) }
 
 // UsableOnError reports whether the answer may be used because the origin fails.
-func (f *Freshness) UsableOnError(now time.Time) bool {
-	if f.Validate {
+func (f *Freshness) UsableOnError(q *Request, now time.Time) bool {
+	if f.Validate || f.OwnIf && q.Personal {
 		return false
 	}
 	return -f.Left(now) < f.IfError
@@ -49,6 +57,12 @@ func (f *Freshness) UsableOnError(now time.Time) bool {
 type Options struct {
 	// TTL is how long answers are fresh that say nothing about it. 0: not at all.
 	TTL time.Duration
+
+	// Unnegotiated is whether what the client negotiates is in Vary alone.
+	Unnegotiated bool
+
+	// TTLByStatus has those of some statuses, and of classes by their first digit.
+	TTLByStatus map[int]time.Duration
 
 	// For how long answers that say nothing about it may be used once they are stale.
 	StaleWhileRevalidate, StaleIfError time.Duration
@@ -61,13 +75,46 @@ type Answer struct {
 	Requested, Received time.Time   // when the request was sent and the header had come
 }
 
+// Errors are kept for a tenth of the time of other responses, and no longer than this.
+const mostForErrors = 10 * time.Second
+
+// ttl returns how long responses of a status are fresh that say nothing about it. ok is
+// false if they may not be stored.
+func (o *Options) ttl(status int, public bool) (ttl time.Duration, ok bool) {
+	if ttl, ok := o.TTLByStatus[status]; ok {
+		return ttl, true
+	}
+	if !heuristic(status) && !public {
+		return 0, false
+	}
+	if ttl, ok := o.TTLByStatus[status/100]; ok {
+		return ttl, true
+	}
+	if status >= 400 {
+		return min(o.TTL/10, mostForErrors), true
+	}
+	return o.TTL, true
+}
+
+// MayHaveTTL reports whether responses of a status, or of a class, may be stored because
+// the operator says so.
+func MayHaveTTL(status int) bool {
+	switch status {
+	case http.StatusPartialContent, http.StatusNotModified, http.StatusUnauthorized, http.StatusProxyAuthRequired,
+		http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return true
+}
+
 // Judge says whether a shared cache may store the answer to a GET request, and how
-// long it may be used (RFC 9111, section 3).
-func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool) {
+// long it may be used (RFC 9111, section 3). If a field of the request alone is why it
+// may not, it is in field.
+func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool, field string) {
 	h := a.Header
 	d := ParseDirectives(h["Cache-Control"])
 	if !mayStore(q, a.Status, h, &d) {
-		return f, false
+		return f, false, ""
 	}
 	f = Freshness{
 		Born:     a.Received.Add(-a.Age()),
@@ -75,36 +122,68 @@ func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool) {
 		Strict:   d.NoCache && d.NoCacheFields == nil || d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Given(),
 	}
 	lifetime, explicit := a.Lifetime(&d)
+	ttl, may := o.ttl(a.Status, d.Public)
 	switch {
 	case explicit:
 		f.Lifetime = lifetime
-	case !heuristic(a.Status) && !d.Public:
-		return f, false
+	case !may:
+		return f, false, ""
 	case f.Validate:
 	default:
-		f.Lifetime = o.TTL
+		f.Lifetime = ttl
 		f.Implied = !d.Public
+		f.Negotiated = h["Vary"] == nil && !o.Unnegotiated
 	}
-	if f.Implied && (o.TTL == 0 || q.Credentials != 0) {
-		return f, false
+	if f.Implied && ttl == 0 {
+		return f, false, ""
 	}
 	if !f.Validate && !d.MustRevalidate && !d.ProxyRevalidate {
 		f.WhileRevalidate = staleFor(d.StaleWhileRevalidate, o.StaleWhileRevalidate, d.SMaxAge)
 		f.IfError = staleFor(d.StaleIfError, o.StaleIfError, d.SMaxAge)
 	}
+	if !d.ForAll() {
+		if blocked, field := d.blocks(q, h["Vary"], f.Implied); blocked {
+			return f, false, field
+		}
+		f.OwnWhile, f.OwnIf = !d.StaleWhileRevalidate.Given(), !d.StaleIfError.Given()
+		if personal, _ := q.PersonalTo(h["Vary"]); personal {
+			f.WhileRevalidate, f.IfError = d.StaleWhileRevalidate.Duration(), d.StaleIfError.Duration()
+		}
+	}
 	useful := f.Left(a.Received) > 0 && !f.Validate || f.WhileRevalidate > 0 || f.IfError > 0 || hasValidator(h)
-	return f, useful
+	return f, useful, ""
+}
+
+// ForAll reports whether a response may be given to others than the one who asked for
+// it, whoever that was.
+func (d *Directives) ForAll() bool { return d.Public || d.SMaxAge.Given() }
+
+// blocks reports whether a response that does not say that it is for all must not be
+// stored because of who asked for it, and because of which field.
+func (d *Directives) blocks(q *Request, vary []string, implied bool) (blocked bool, field string) {
+	authorized := d.MustRevalidate && !implied // RFC 9111, section 3.5
+	field = q.blame(vary, implied, authorized)
+	return field != "" || q.Identified && !authorized, field
 }
 
 // Refuses reports whether it is plain that an answer may not be stored, given all of
-// its header, also what others have set.
-func (o *Options) Refuses(q *Request, status int, h http.Header) bool {
+// its header, also what others have set. If a field of the request alone is why, it is
+// in field.
+func (o *Options) Refuses(q *Request, status int, h http.Header) (refuses bool, field string) {
 	control := h["Cache-Control"]
-	if control == nil && (o.TTL == 0 || q.Credentials != 0) && h["Expires"] == nil && h["Pragma"] == nil {
-		return true // it says nothing
-	}
+	explicit := h["Expires"] != nil
 	d := ParseDirectives(control)
-	return !mayStore(q, status, h, &d)
+	if ttl, may := o.ttl(status, d.Public); control == nil && !explicit && h["Pragma"] == nil && (ttl == 0 || !may) {
+		return true, "" // it says nothing
+	}
+	if !mayStore(q, status, h, &d) {
+		return true, ""
+	}
+	if d.ForAll() {
+		return false, ""
+	}
+	explicit = explicit || d.MaxAge.Given()
+	return d.blocks(q, h["Vary"], !explicit)
 }
 
 // staleFor is for how long an answer may be used once it is stale. What s-maxage
@@ -127,8 +206,6 @@ func mayStore(q *Request, status int, h http.Header, d *Directives) bool {
 		d.NoStore && !d.MustUnderstand,
 		d.Private && d.PrivateFields == nil,
 		varies(h["Vary"]), isStream(h), h["Trailer"] != nil:
-		return false
-	case q.Credentials.Identified() && !d.Public && !d.MustRevalidate && !d.SMaxAge.Given(): // section 3.5
 		return false
 	case h["Set-Cookie"] != nil && !d.Public && !d.SMaxAge.Given() && !named(d.PrivateFields, "Set-Cookie") && !named(d.NoCacheFields, "Set-Cookie"):
 		return false

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,28 +17,87 @@ type Request struct {
 	Range       bool // it asks for a part
 	Conditional bool // it has a condition that a cache may judge
 
-	// Credentials are what the answer may depend on in a way that it does not say.
-	Credentials Credentials
+	// Identified is whether it is known who sent the request, other than by a field.
+	Identified bool
+
+	// UserKeyed and ConsumerKeyed are whether the key tells apart the users, or the
+	// consumers, that policies have found out, and so all credentials but cookies.
+	// TokenKeyed is whether it tells apart the fields Authorization, and so those whom
+	// policies have found out by them.
+	UserKeyed, ConsumerKeyed, TokenKeyed bool
+
+	// The first fields of these classes, in the order of the alphabet.
+	Exclusive, Credential, Unknown string
+
+	Constant bool // there is a field of this class
+
+	// Personal is whether what the operator allows, beyond what the stored response says,
+	// does not hold for this request.
+	Personal bool
 
 	NoCache, NoStore, OnlyIfCached bool
 	MaxAge, MaxStale, MinFresh     Seconds
+
+	Header http.Header
+	Rules  Rules
 }
 
-// Credentials are ways in which a request tells who sent it.
-type Credentials uint8
+// PersonalTo reports whether a response with this Vary may be another one for this request
+// than for others that are equal in the fields that Vary names, and the first field because
+// of which.
+func (q *Request) PersonalTo(vary []string) (personal bool, field string) {
+	field = q.Blame(vary, true)
+	return q.Identified || field != "", field
+}
 
-// Ways in which a request tells who sent it. All but cookies mean that it was meant
-// for one user (RFC 9111, section 3.5).
-const (
-	Cookies       Credentials = 1 << iota
-	Authorization             // the header field
-	User                      // whom another handler has found out
-	Consumer                  // likewise
-	Certificate               // of the client
-)
+// Blame returns the first field because of which a response must not be given to others:
+// a credential, or if unknown is true also an unknown field. Those that are in the
+// response's Vary are none, but for Authorization (RFC 9111, section 3.5).
+func (q *Request) Blame(vary []string, unknown bool) string { return q.blame(vary, unknown, false) }
 
-// Identified reports whether there are credentials other than cookies.
-func (c Credentials) Identified() bool { return c&^Cookies != 0 }
+// blame does what Blame does; authorized is whether the response allows for Authorization.
+func (q *Request) blame(vary []string, unknown, authorized bool) (first string) {
+	if q.Credential == "" && (q.Unknown == "" || !unknown) {
+		return ""
+	}
+	if len(vary) == 0 && !authorized {
+		if unknown && q.Unknown != "" && (q.Credential == "" || q.Unknown < q.Credential) {
+			return q.Unknown
+		}
+		return q.Credential
+	}
+	names := varyNames(vary)
+	for name, values := range q.Header {
+		switch class := q.Class(name, values); {
+		case class == Unknown && unknown || class == Credential && !isAuthorization(name):
+			if !slices.Contains(names, name) {
+				note(&first, name)
+			}
+		case class == Credential && !authorized:
+			note(&first, name)
+		}
+	}
+	return first
+}
+
+// Class returns the class of a field of the request.
+func (q *Request) Class(name string, values []string) Class {
+	class := q.Rules.Class(name, values)
+	switch {
+	case class != Credential || name == "Cookie":
+	case q.UserKeyed, q.ConsumerKeyed && !isAuthorization(name):
+		return Ignorable
+	case q.TokenKeyed && isIdentity(name):
+		return Constant
+	}
+	return class
+}
+
+func note(first *string, name string) {
+	if *first == "" || name < *first {
+		*first = name
+	}
+}
 
 // Forward is why a request was not answered from the store.
 type Forward string
@@ -54,42 +114,43 @@ const (
 )
 
 // ReadRequest reads a request. If ignore is true, it does not matter what its
-// Cache-Control says.
-func ReadRequest(r *http.Request, ignore bool) (q Request) {
-	q = Request{Head: r.Method == http.MethodHead, MaxAge: Absent, MaxStale: Absent, MinFresh: Absent}
+// Cache-Control says. What the caller knows of the user is in from.
+func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
+	q = from
+	q.Head, q.MaxAge, q.MaxStale, q.MinFresh = r.Method == http.MethodHead, Absent, Absent, Absent
 	if !q.Head && r.Method != http.MethodGet {
 		q.Bypass = Method
 		return q
 	}
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		q.Credentials |= Certificate
-	}
 	if r.ContentLength != 0 { // what it says may decide about the answer
 		q.Bypass = Bypassed
 	}
+	q.Header = r.Header
 	var control, pragma []string
 	for name, lines := range r.Header {
-		switch name {
-		case "Cache-Control":
-			control = lines
-		case "Pragma":
-			pragma = lines
-		case "Range":
-			q.Range = true
-		case "If-None-Match", "If-Modified-Since":
-			q.Conditional = true
-		case "Cookie":
-			q.Credentials |= Cookies
-		case "Authorization":
-			q.Credentials |= Authorization
-		case "X-User-Id":
-			q.Credentials |= User
-		case "X-Consumer-Username":
-			q.Credentials |= Consumer
-		case "Upgrade", "If-Match", "If-Unmodified-Since",
-			"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url":
-			// For the origin to judge, or what may make another request of it.
+		switch q.Class(name, lines) {
+		case Unknown:
+			note(&q.Unknown, name)
+		case Credential:
+			note(&q.Credential, name)
+		case Exclusive:
+			note(&q.Exclusive, name)
 			q.Bypass = Bypassed
+		case Constant:
+			q.Constant = true
+		case Own:
+			switch name {
+			case "Cache-Control":
+				control = lines
+			case "Pragma":
+				pragma = lines
+			case "Range":
+				q.Range = true
+			case "If-None-Match", "If-Modified-Since":
+				q.Conditional = true
+			case "If-Match", "If-Unmodified-Since": // for the origin to judge
+				q.Bypass = Bypassed
+			}
 		}
 	}
 	if ignore || control == nil && pragma == nil {
@@ -134,7 +195,7 @@ func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
 		return Tolerated, Stale
 	case q.MaxAge.Given() || q.MinFresh.Given(): // it is for clients to say that they take what is stale
 		return Validate, Stale
-	case -left < f.WhileRevalidate:
+	case -left < f.WhileRevalidate && !(f.OwnWhile && q.Personal):
 		return Revalidated, Stale
 	}
 	return Validate, Stale

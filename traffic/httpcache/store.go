@@ -1,7 +1,6 @@
 package httpcache
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -43,9 +42,9 @@ type family struct {
 
 // spec is a set of fields that answers depend on.
 type spec struct {
-	names  []string
-	prefix string // of the keys in variants
-	count  int    // of entries
+	Variant        // without a text
+	prefix  string // of the keys in variants
+	count   int    // of entries
 }
 
 // Bytes that an entry and its family take besides what they hold.
@@ -72,14 +71,14 @@ func (s *Store) SetMost(most int64) {
 
 // Get returns the entry for a request. If there is none, others reports whether
 // there are entries for requests that differ in some fields.
-func (s *Store) Get(key Key, h http.Header) (e *Entry, others bool) {
+func (s *Store) Get(key Key, q *Request) (e *Entry, others bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	f := s.families[string(key)]
 	if f == nil {
 		return nil, false
 	}
-	e = f.find(h)
+	e = f.find(q)
 	if e == nil {
 		return nil, true
 	}
@@ -90,11 +89,11 @@ func (s *Store) Get(key Key, h http.Header) (e *Entry, others bool) {
 }
 
 // find returns the youngest entry that a request may have.
-func (f *family) find(h http.Header) (best *Entry) {
+func (f *family) find(q *Request) (best *Entry) {
 	best = f.plain
 	var scratch [256]byte
 	for i := range f.specs {
-		text := appendVariant(append(scratch[:0], f.specs[i].prefix...), f.specs[i].names, h)
+		text := f.specs[i].append(append(scratch[:0], f.specs[i].prefix...), q)
 		if e := f.variants[string(text)]; e != nil && (best == nil || e.Born.After(best.Born)) {
 			best = e
 		}
@@ -104,12 +103,10 @@ func (f *family) find(h http.Header) (best *Entry) {
 
 // put adds an entry for the answer to a request, in place of the one that the request
 // would have had.
-func (s *Store) put(key string, e *Entry, h http.Header) {
-	names := varyNames(e.valuesOf("Vary"))
-	variant := ""
-	if len(names) > 0 {
-		prefix := strings.Join(names, ",") + "\n"
-		variant = string(appendVariant([]byte(prefix), names, h))
+func (s *Store) put(key string, e *Entry, q *Request) {
+	variant, on := "", specOf(e)
+	if on.prefix != "" {
+		variant = string(on.append([]byte(on.prefix), q))
 	}
 	e.size = e.weigh(key, variant)
 	if f := s.families[key]; f != nil {
@@ -124,7 +121,7 @@ func (s *Store) put(key string, e *Entry, h http.Header) {
 	if f == nil {
 		f = s.addFamily(key)
 	}
-	f.set(names, variant, e)
+	f.set(on, variant, e)
 	e.home, e.variant = f, variant
 	e.older, s.newest = s.newest, e
 	if e.older != nil {
@@ -146,13 +143,16 @@ func (s *Store) addFamily(key string) *family {
 	return f
 }
 
-func (e *Entry) valuesOf(name string) []string {
-	for i := range e.fields {
-		if e.fields[i].name == name {
-			return e.fields[i].values
-		}
+// specOf returns the fields that an entry depends on.
+func specOf(e *Entry) spec {
+	v := variantOn(e.Values("Vary"), e.Values("Access-Control-Allow-Origin"), e.Implied || e.Negotiated)
+	switch names := strings.Join(v.names, ",") + "\n"; {
+	case v.negotiated:
+		return spec{Variant: v, prefix: "\n" + names}
+	case len(v.names) > 0:
+		return spec{Variant: v, prefix: names}
 	}
-	return nil
+	return spec{}
 }
 
 // weigh is how many bytes an entry takes.
@@ -177,7 +177,7 @@ func (f *family) at(variant string) *Entry {
 	return f.variants[variant]
 }
 
-func (f *family) set(names []string, variant string, e *Entry) {
+func (f *family) set(on spec, variant string, e *Entry) {
 	if variant == "" {
 		f.plain = e
 		return
@@ -186,11 +186,10 @@ func (f *family) set(names []string, variant string, e *Entry) {
 		f.variants = make(map[string]*Entry)
 	}
 	f.variants[variant] = e
-	prefix := strings.Join(names, ",") + "\n"
-	i := slices.IndexFunc(f.specs, func(s spec) bool { return s.prefix == prefix })
+	i := slices.IndexFunc(f.specs, func(s spec) bool { return s.prefix == on.prefix })
 	if i < 0 {
 		i = len(f.specs)
-		f.specs = append(f.specs, spec{names, prefix, 0})
+		f.specs = append(f.specs, on)
 	}
 	f.specs[i].count++
 }
@@ -305,7 +304,7 @@ func (s *Store) Remove(e *Entry) {
 
 // Replace puts an entry in the place of the one that it was validated for, which was
 // found for a request. It does nothing if that was removed meanwhile.
-func (s *Store) Replace(old, e *Entry, h http.Header) {
+func (s *Store) Replace(old, e *Entry, q *Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old.home == nil {
@@ -313,7 +312,7 @@ func (s *Store) Replace(old, e *Entry, h http.Header) {
 	}
 	key := old.home.key
 	s.remove(old)
-	s.put(key, e, h)
+	s.put(key, e, q)
 	e.visited.Store(true)
 }
 

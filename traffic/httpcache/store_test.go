@@ -27,11 +27,11 @@ func save(s *Store, key Key, body string, request http.Header, header ...string)
 	defer f.End()
 	now := time.Now()
 	e := NewEntry(fresh, &Answer{200, h, now, now}, nil, nil)
-	return f.Record(now, int64(len(body))) && f.Write([]byte(body), 1<<30) && f.Store(e, request)
+	return f.Record(now, int64(len(body))) && f.Write([]byte(body), 1<<30) && f.Store(e, &Request{Header: request})
 }
 
 func body(s *Store, key Key, request http.Header) string {
-	if e, _ := s.Get(key, request); e != nil {
+	if e, _ := s.Get(key, &Request{Header: request}); e != nil {
 		return string(e.Body)
 	}
 	return ""
@@ -81,7 +81,7 @@ func TestStore(t *testing.T) {
 	if got := body(s, keyFor("/a"), nil); got != "a" {
 		t.Errorf("got %q", got)
 	}
-	if e, others := s.Get(keyFor("/b"), nil); e != nil || others {
+	if e, others := s.Get(keyFor("/b"), new(Request)); e != nil || others {
 		t.Error("there is an entry for another URL")
 	}
 	save(s, keyFor("/a"), "b", nil)
@@ -115,13 +115,13 @@ func TestStoreStaysConsistent(t *testing.T) {
 		case 2:
 			s.Purge(Purge{Tag: "t" + strconv.Itoa(random.IntN(50))})
 		case 3:
-			if e, _ := s.Get(key, request); e != nil {
+			if e, _ := s.Get(key, &Request{Header: request}); e != nil {
 				now := time.Now()
 				fresh, _, _ := e.Validated(new(Options), new(Request), &Answer{304, http.Header{"X-B": {"c"}}, now, now})
-				s.Replace(e, fresh, request)
+				s.Replace(e, fresh, &Request{Header: request})
 			}
 		case 4:
-			if e, _ := s.Get(key, request); e != nil {
+			if e, _ := s.Get(key, &Request{Header: request}); e != nil {
 				s.Remove(e)
 				s.Remove(e)
 			}
@@ -161,7 +161,7 @@ func TestVariants(t *testing.T) {
 	s := NewStore(1 << 20)
 	en, de := http.Header{"Accept-Language": {"en"}}, http.Header{"Accept-Language": {"de"}}
 	save(s, keyFor("/"), "en", en, "Vary", "accept-language")
-	if e, others := s.Get(keyFor("/"), de); e != nil || !others {
+	if e, others := s.Get(keyFor("/"), &Request{Header: de}); e != nil || !others {
 		t.Error("a request in another language does not miss a variant")
 	}
 	save(s, keyFor("/"), "de", de, "Vary", "accept-language")
@@ -195,14 +195,14 @@ func TestFlightsAreSpoiled(t *testing.T) {
 			t.Fatal("cannot record")
 		}
 		purge(s)
-		if f.Store(e, nil) {
+		if f.Store(e, new(Request)) {
 			t.Errorf("%s: what was asked for before is stored", what)
 		}
 		if what == "invalidation" && !other.Record(now, -1) {
 			t.Errorf("%s: another URL is spoiled", what)
 		}
 		after := s.Begin(keyFor("/a"))
-		if !after.Record(now, -1) || !after.Write([]byte("new"), 100) || !after.Store(NewEntry(fresh, &Answer{200, http.Header{}, now, now}, nil, nil), nil) {
+		if !after.Record(now, -1) || !after.Write([]byte("new"), 100) || !after.Store(NewEntry(fresh, &Answer{200, http.Header{}, now, now}, nil, nil), new(Request)) {
 			t.Errorf("%s: what was asked for afterwards is not stored", what)
 		}
 		for _, f := range []*Flight{f, other, after} {
@@ -290,7 +290,7 @@ func TestMemory(t *testing.T) {
 					ok = ok && f.Write(chunk[:min(length-n, int64(len(chunk)))], 1<<20)
 				}
 				if ok {
-					f.Store(e, nil)
+					f.Store(e, new(Request))
 				}
 				f.End()
 				total[w] += int(length)

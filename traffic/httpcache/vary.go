@@ -1,11 +1,13 @@
 package httpcache
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -38,6 +40,74 @@ func SameVariant(answer, a, b http.Header) bool {
 	return true
 }
 
+// Variant is what a request has in those fields that a response depends on.
+type Variant struct {
+	names      []string
+	negotiated bool
+	text       string
+}
+
+// VariantOf returns what a request has in the fields that a response depends on. Beside
+// those that Vary names, these are, if the operator alone lets it be used (own), the origin
+// that it allows to read it, and without Vary all negotiated fields.
+func VariantOf(q *Request, response http.Header, own bool) Variant {
+	v := variantOn(response["Vary"], response["Access-Control-Allow-Origin"], own)
+	v.text = string(v.append(nil, q))
+	return v
+}
+
+func variantOn(vary, allowedOrigin []string, own bool) Variant {
+	v := Variant{names: varyNames(vary), negotiated: own && len(vary) == 0}
+	if own && len(allowedOrigin) > 0 && allowedOrigin[0] != "*" && !slices.Contains(v.names, "Origin") {
+		v.names = append(v.names, "Origin")
+		slices.Sort(v.names)
+	}
+	return v
+}
+
+// Matches reports whether another request has the same in these fields.
+func (v *Variant) Matches(q *Request) bool {
+	if len(v.names) == 0 && !v.negotiated {
+		return true
+	}
+	var room [256]byte
+	return string(v.append(room[:0], q)) == v.text
+}
+
+// Names returns the fields that Vary names.
+func (v *Variant) Names() []string { return v.names }
+
+// Len returns how many bytes the variant takes.
+func (v *Variant) Len() int { return len(v.text) }
+
+func (v *Variant) append(text []byte, q *Request) []byte {
+	if v.negotiated {
+		text = q.appendAll(text, Negotiated)
+	}
+	return appendVariant(text, v.names, q.Header)
+}
+
+// AppendConstants appends to a key what the request has in all fields of the class Constant.
+func (q *Request) AppendConstants(key []byte) []byte { return q.appendAll(key, Constant) }
+
+// appendAll appends what a request has in all fields of a class. Equal texts mean that
+// the requests are equal in them.
+func (q *Request) appendAll(text []byte, class Class) []byte {
+	var few [24]string
+	names := few[:0]
+	for name, lines := range q.Header {
+		if q.Class(name, lines) == class {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		text = append(binary.AppendUvarint(text, uint64(len(name))), name...)
+		text = appendSized(text, name, q.Header[name])
+	}
+	return text
+}
+
 // appendVariant appends what a request has in fields that answers depend on. Equal
 // texts mean that the requests are equal in them.
 func appendVariant(text []byte, names []string, h http.Header) []byte {
@@ -48,11 +118,17 @@ func appendVariant(text []byte, names []string, h http.Header) []byte {
 			text = binary.BigEndian.AppendUint32(text, absent)
 			continue
 		}
-		at := len(text)
-		text = binary.BigEndian.AppendUint32(text, 0)
-		text = appendNormalized(text, name, lines)
-		binary.BigEndian.PutUint32(text[at:], uint32(len(text)-at-4))
+		text = appendSized(text, name, lines)
 	}
+	return text
+}
+
+// appendSized appends the normalized value of a field behind its length.
+func appendSized(text []byte, name string, lines []string) []byte {
+	at := len(text)
+	text = binary.BigEndian.AppendUint32(text, 0)
+	text = appendNormalized(text, name, lines)
+	binary.BigEndian.PutUint32(text[at:], uint32(len(text)-at-4))
 	return text
 }
 
@@ -71,33 +147,79 @@ func appendNormalized(text []byte, name string, lines []string) []byte {
 	value = strings.Trim(value, " \t")
 	switch name {
 	case "Accept-Encoding":
-		return appendList(text, strings.ToLower(value), true)
+		return appendCodings(text, strings.ToLower(value))
 	case "Accept-Language":
-		return appendList(text, strings.ToLower(value), false)
+		return appendList(text, strings.ToLower(value))
 	}
 	return append(text, value...)
 }
 
-// appendList appends a list without spaces, with its items in the order of the
-// alphabet if theirs does not matter.
-func appendList(text []byte, list string, sorted bool) []byte {
-	var few [16]string
-	items := few[:0]
-	for item := range strings.SplitSeq(list, ",") {
-		items = append(items, strings.Trim(item, " \t"))
-	}
-	if sorted {
-		slices.Sort(items)
-	}
-	for i, item := range items {
-		if i > 0 {
-			text = append(text, ',')
-		}
-		for _, c := range []byte(item) {
-			if c != ' ' && c != '\t' {
-				text = append(text, c)
-			}
+// appendList appends a list without spaces.
+func appendList(text []byte, list string) []byte {
+	for i := range len(list) {
+		if c := list[i]; c != ' ' && c != '\t' {
+			text = append(text, c)
 		}
 	}
 	return text
+}
+
+// coding is a content coding and its weight in thousandths, as a client accepts it.
+type coding struct {
+	name   string
+	weight int
+}
+
+// codings are the content codings that there are (IANA, HTTP Content Coding Registry),
+// and what else stands in Accept-Encoding. Others cannot be in a response.
+var codings = map[string]string{
+	"gzip": "gzip", "x-gzip": "gzip", "compress": "compress", "x-compress": "compress", "deflate": "deflate", "br": "br",
+	"zstd": "zstd", "dcb": "dcb", "dcz": "dcz", "aes128gcm": "aes128gcm", "exi": "exi", "pack200-gzip": "pack200-gzip",
+	"identity": "identity", "*": "*",
+}
+
+// appendCodings appends a list of content codings in an order of its own, each once, and
+// without those that do not exist. What refuses a coding, or is not a list of codings, is
+// kept.
+func appendCodings(text []byte, list string) []byte {
+	var few [16]coding
+	all := few[:0]
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.Trim(item, " \t")
+		name, parameter, weighted := strings.Cut(item, ";")
+		name, known := codings[strings.TrimRight(name, " \t")]
+		weight, ok := 1000, true
+		if weighted {
+			weight, ok = weightOf(strings.Trim(parameter, " \t"))
+		}
+		switch {
+		case !ok:
+			all = append(all, coding{item, 1000})
+		case known:
+			all = append(all, coding{name, weight})
+		}
+	}
+	slices.SortFunc(all, func(a, b coding) int {
+		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.weight, b.weight))
+	})
+	for i, c := range slices.Compact(all) {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, c.name...)
+		if c.weight != 1000 {
+			text = strconv.AppendInt(append(text, ";q="...), int64(c.weight), 10)
+		}
+	}
+	return text
+}
+
+// weightOf reads a weight (RFC 9110, section 12.4.2), in thousandths.
+func weightOf(parameter string) (thousandths int, ok bool) {
+	text, ok := strings.CutPrefix(parameter, "q=")
+	if !ok || len(text) == 0 || len(text) > 5 || text[0] != '0' && text[0] != '1' || len(text) > 1 && text[1] != '.' {
+		return 0, false
+	}
+	weight, err := strconv.ParseFloat(text, 64)
+	return int(math.Round(weight * 1000)), err == nil && weight <= 1
 }
