@@ -241,6 +241,7 @@ func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 		group /fallback {
 			fallback {
 				cached 10m
+				ignore_fields Pass
 				statuses 503
 			}
 			route /respond web {
