@@ -3,7 +3,6 @@ package traffic
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rgate/rgate/traffic/httpcache"
@@ -83,7 +82,15 @@ func forwarded(why httpcache.Forward, stored bool, field string) string {
 	case stored:
 		return "rgate; fwd=" + string(why) + "; stored"
 	case field != "":
-		return `rgate; fwd=bypass; detail="field ` + strings.ToLower(field) + `"`
+		var room [96]byte
+		text := append(room[:0], `rgate; fwd=bypass; detail="field `...)
+		for _, c := range []byte(field) {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			text = append(text, c)
+		}
+		return string(append(text, '"'))
 	case why == httpcache.Method:
 		return "rgate; fwd=method"
 	case why == httpcache.Bypassed:

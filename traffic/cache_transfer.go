@@ -198,8 +198,10 @@ func (t *transfer) giveStale(now time.Time, status int) {
 func (t *transfer) receive(status int, now time.Time) {
 	h := t.Header()
 	t.length = -1
-	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil {
-		t.length = n
+	if text := h.Get("Content-Length"); text != "" {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			t.length = n
+		}
 	}
 	if t.stored == nil {
 		var refused bool

@@ -2,7 +2,6 @@ package httpcache
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 )
@@ -66,11 +65,10 @@ func (q *Request) blame(vary []string, unknown, authorized bool) (first string) 
 		}
 		return q.Credential
 	}
-	names := varyNames(vary)
 	for name, values := range q.Header {
 		switch class := q.Class(name, values); {
 		case class == Unknown && unknown || class == Credential && !isAuthorization(name):
-			if !slices.Contains(names, name) {
+			if !varyNamesField(vary, name) {
 				note(&first, name)
 			}
 		case class == Credential && !authorized:

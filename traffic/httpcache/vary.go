@@ -13,7 +13,7 @@ import (
 
 // varies reports whether an answer depends on more than the request's fields.
 func varies(lines []string) bool {
-	return slices.Contains(varyNames(lines), "*")
+	return varyNamesField(lines, "*")
 }
 
 // varyNames lists the fields that a Vary field names, in order.
@@ -27,6 +27,18 @@ func varyNames(lines []string) (names []string) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// varyNamesField reports whether a Vary field names a field.
+func varyNamesField(lines []string, name string) bool {
+	for _, line := range lines {
+		for one := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(one, " \t"), name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // SameVariant reports whether two requests are equal in the fields that an answer
