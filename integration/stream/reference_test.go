@@ -184,6 +184,9 @@ func chunks(rest string) (body, after string, ok bool) {
 	if strings.HasPrefix(rest, "\r\n") {
 		return b.String(), rest[2:], true
 	}
+	if !strings.Contains(rest, "\r\n\r\n") {
+		return b.String(), "", false // net/http waits for that before it reads trailers
+	}
 	_, after, ok = cutHeader(rest)
 	return b.String(), after, ok
 }
