@@ -104,8 +104,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// MalformedError is the error of reading an HTTP/1 body of which the client has sent
-// something that is no part of a body, such as a chunk without an end.
+// MalformedError is the error of reading a body of which the client has sent something
+// that is no part of a body, such as a chunk without an end, or less than it has announced.
 type MalformedError struct{ Cause error }
 
 func (e MalformedError) Error() string { return e.Cause.Error() }

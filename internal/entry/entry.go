@@ -68,6 +68,7 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 		p.prepare(r)
 	}
 	if r.ProtoMajor != 1 || r.ContentLength == 0 {
+		checkLength(r)
 		return chain.ServeHTTP(w, r)
 	}
 	body := guard(w, r)

@@ -1,0 +1,41 @@
+package entry
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+)
+
+var errLength = errors.New("the body is shorter than the Content-Length of the request")
+
+// lengthBody is the body of a request of HTTP/2 or HTTP/3 that says how long it is. One of
+// another length is malformed (RFC 9113, section 8.1.1; RFC 9114, section 4.1.2), which is
+// the client's doing. net/http says so in HTTP/2 with an error that is not exported; in
+// HTTP/3 a shorter body just ends, and the transport would fail in its place.
+type lengthBody struct {
+	io.ReadCloser
+	left atomic.Int64
+}
+
+func checkLength(r *http.Request) {
+	if _, ok := r.Body.(*lengthBody); ok || r.ProtoMajor < 2 || r.ContentLength <= 0 {
+		return
+	}
+	body := &lengthBody{ReadCloser: r.Body}
+	body.left.Store(r.ContentLength)
+	r.Body = body
+}
+
+// Read implements io.Reader.
+func (b *lengthBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch left := b.left.Add(-int64(n)); {
+	case err == io.EOF && left > 0:
+		err = MalformedError{errLength}
+	case err != nil && err != io.EOF && strings.Contains(err.Error(), "declared a Content-Length"):
+		err = MalformedError{err}
+	}
+	return n, err
+}
