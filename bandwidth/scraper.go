@@ -95,7 +95,7 @@ func newScraper(gateway string, source Source, archive archive, logger *zap.Logg
 	}
 	shown := *request.URL
 	shown.RawQuery = "" // which may have a secret
-	transport := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
 	return &scraper{
 		Source: source, gateway: gateway, request: request, archive: archive, since: time.Now(), transport: transport,
 		client: &http.Client{

@@ -28,12 +28,12 @@ type Adapter struct{}
 // the file; without it they call it rgate.yaml. Every error is an *Error.
 func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig.Warning, error) {
 	filename, _ := options["filename"].(string)
-	doc, _, err := read(body, filename)
+	doc, r, err := read(body, filename)
 	if err != nil {
 		return nil, nil, err
 	}
 	config, err := doc.config(onNetwork(overridden(doc.Listen, int(port.Load()))))
-	return config, nil, err
+	return config, r.warnings(doc), err
 }
 
 // Error is something wrong with a YAML file.

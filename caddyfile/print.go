@@ -172,6 +172,9 @@ func (p *printer) gateway(g *gateway.Gateway) {
 		p.line("trust_identity", "trust_identity")
 	}
 	p.list("keep_fields", "keep_fields", g.KeepFields)
+	if g.MaxHops != nil {
+		p.line("max_hops", "max_hops", strconv.Itoa(*g.MaxHops))
+	}
 	p.list("legacy", "legacy", g.Legacy)
 	for i, backend := range g.Backends {
 		at := element("backends", i)
@@ -295,9 +298,9 @@ func (p *printer) timeouts(path string, t *gateway.Timeouts) {
 		return
 	}
 	p.block(path, "timeouts", nil, func() {
-		p.duration(path+".dial", "dial", t.Dial)
-		p.duration(path+".first_byte", "first_byte", t.FirstByte)
-		p.duration(path+".total", "total", t.Total)
+		p.timeout(path+".dial", "dial", t.Dial)
+		p.timeout(path+".first_byte", "first_byte", t.FirstByte)
+		p.timeout(path+".total", "total", t.Total)
 	})
 }
 
@@ -343,6 +346,13 @@ func (p *printer) option(path, keyword, value string) {
 func (p *printer) duration(path, keyword string, value caddy.Duration) {
 	if value != 0 {
 		p.line(path, keyword, formatDuration(value))
+	}
+}
+
+// timeout writes a time limit, if it is set.
+func (p *printer) timeout(path, keyword string, value policy.Timeout) {
+	if value != 0 {
+		p.line(path, keyword, formatDuration(value.Written()))
 	}
 }
 

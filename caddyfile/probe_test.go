@@ -204,7 +204,7 @@ func TestServerOptions(t *testing.T) {
 	}
 	for yaml, want := range map[string]string{
 		"server:\n  trusted_proxies: [nobody]":         `2: "nobody" is no address or range: use one such as 10.0.0.0/8, or private_ranges`,
-		"server:\n  timeouts: {idle: -1s}":             `2: idle is negative: leave it out for its default`,
+		"server:\n  timeouts: {idle: -1s}":             `2: idle is negative: use 0s to disable it, or leave it out for its default`,
 		"server:\n  timeouts: {idel: 1s}":              `2: unknown key "idel" (did you mean "idle"?)`,
 		"server:\n\n  max_header_size: 2GiB":           `3: max_header_size 2147483648 is out of range: use 1KiB to 1GiB`,
 		"server:\n  max_header_size: {a: b}\nroutes: ": `2: server.max_header_size must be a size such as 512KB, 10MB or 1GiB, not a map`,

@@ -54,7 +54,7 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) 
 		return r.module(n, ns, path)
 	case t == rawType || t.Kind() == reflect.Interface:
 		return r.generic(n, path)
-	case t == durationType:
+	case t == durationType || t == policy.TimeoutType:
 		return r.duration(n, path)
 	case t == headersType || t == queryType:
 		return r.conditions(n, t, path)

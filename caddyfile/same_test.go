@@ -31,6 +31,7 @@ operations:
 default_response: {body: "not # here", status_code: 403}
 trust_identity: true
 keep_fields: [X-Forwarded-Prefix]
+max_hops: 3
 legacy: [handlers_before_authentication]
 handle:
   - handler: headers
@@ -131,6 +132,7 @@ backends:
 		default_response "not # here" 403
 		trust_identity
 		keep_fields X-Forwarded-Prefix
+		max_hops 3
 		legacy handlers_before_authentication
 		header >X-Served-By rgate
 		@old path /api/payment/old*
@@ -237,6 +239,7 @@ backends:
 		"default_response": {"body": "not # here", "status_code": 403},
 		"trust_identity": true,
 		"keep_fields": ["X-Forwarded-Prefix"],
+		"max_hops": 3,
 		"legacy": ["handlers_before_authentication"],
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
 		"routes": [

@@ -28,37 +28,38 @@ type serverOptions struct {
 	MaxHeaderSize policy.Size `json:"max_header_size,omitempty"`
 }
 
-// serverTimeouts bound how long a slow client can keep a connection busy.
+// serverTimeouts bound how long a slow client can keep a connection busy. 0 disables
+// a limit.
 type serverTimeouts struct {
 	// To send the header of a request. Default: Caddy's, 1m.
-	ReadHeader caddy.Duration `json:"read_header,omitempty"`
+	ReadHeader policy.Timeout `json:"read_header,omitempty"`
 
 	// To send a whole request, the body included. Default: no bound.
-	ReadBody caddy.Duration `json:"read_body,omitempty"`
+	ReadBody policy.Timeout `json:"read_body,omitempty"`
 
 	// To go on with a body. Default: Caddy's, 1m.
-	ReadBodyIdle caddy.Duration `json:"read_body_idle,omitempty"`
+	ReadBodyIdle policy.Timeout `json:"read_body_idle,omitempty"`
 
 	// To receive a whole answer. Default: no bound.
-	Write caddy.Duration `json:"write,omitempty"`
+	Write policy.Timeout `json:"write,omitempty"`
 
 	// To go on receiving an answer. Default: Caddy's, 1m.
-	WriteIdle caddy.Duration `json:"write_idle,omitempty"`
+	WriteIdle policy.Timeout `json:"write_idle,omitempty"`
 
 	// To send the next request on a connection. Default: Caddy's, 5m.
-	Idle caddy.Duration `json:"idle,omitempty"`
+	Idle policy.Timeout `json:"idle,omitempty"`
 }
 
 const privateRanges = "private_ranges"
 
 // each calls a function with the name and value of every timeout that is set.
-func (t *serverTimeouts) each(f func(name string, value caddy.Duration)) {
+func (t *serverTimeouts) each(f func(name string, value policy.Timeout)) {
 	if t == nil {
 		return
 	}
 	for _, timeout := range []struct {
 		name  string
-		value caddy.Duration
+		value policy.Timeout
 	}{
 		{"read_header", t.ReadHeader}, {"read_body", t.ReadBody}, {"read_body_idle", t.ReadBodyIdle},
 		{"write", t.Write}, {"write_idle", t.WriteIdle}, {"idle", t.Idle},
@@ -80,15 +81,30 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 			return r.failAt(element("server.trusted_proxies", i), "%q is no address or range: use one such as 10.0.0.0/8, or %s", text, privateRanges)
 		}
 	}
-	o.Timeouts.each(func(name string, value caddy.Duration) {
-		if value < 0 && err == nil {
-			err = r.failAt("server.timeouts."+name, "%s is negative: leave it out for its default", name)
+	o.Timeouts.each(func(name string, value policy.Timeout) {
+		if value < 0 && value != policy.TimeoutOff && err == nil {
+			err = r.failAt("server.timeouts."+name, "%s is negative: use 0s to disable it, or leave it out for its default", name)
 		}
 	})
 	if o.MaxHeaderSize < 0 || o.MaxHeaderSize > 1<<30 {
 		return r.failAt("server.max_header_size", "max_header_size %d is out of range: use 1KiB to 1GiB", int64(o.MaxHeaderSize))
 	}
 	return err
+}
+
+// warnings are about changes of what a valid configuration does.
+func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
+	if doc.Server == nil {
+		return nil
+	}
+	doc.Server.Timeouts.each(func(name string, value policy.Timeout) {
+		if value == policy.TimeoutOff {
+			at := "server.timeouts." + name
+			warnings = append(warnings, caddyconfig.Warning{File: r.file, Line: r.line(at), Directive: at,
+				Message: "the time limit is written as 0 and off, for all routes: remove it for its default"})
+		}
+	})
+	return warnings
 }
 
 // apply sets the options of a server.
@@ -98,8 +114,10 @@ func (o *serverOptions) apply(server *caddyhttp.Server) {
 	}
 	server.MaxHeaderBytes = int(o.MaxHeaderSize)
 	if t := o.Timeouts; t != nil {
-		server.ReadHeaderTimeout, server.ReadTimeout, server.ReadIdleTimeout = t.ReadHeader, t.ReadBody, t.ReadBodyIdle
-		server.WriteTimeout, server.WriteIdleTimeout, server.IdleTimeout = t.Write, t.WriteIdle, t.Idle
+		// Caddy takes 0 for its default, and a negative duration for no limit.
+		server.ReadHeaderTimeout, server.ReadTimeout = caddy.Duration(t.ReadHeader), caddy.Duration(t.ReadBody)
+		server.ReadIdleTimeout, server.WriteTimeout = caddy.Duration(t.ReadBodyIdle), caddy.Duration(t.Write)
+		server.WriteIdleTimeout, server.IdleTimeout = caddy.Duration(t.WriteIdle), caddy.Duration(t.Idle)
 	}
 	if len(o.TrustedProxies) > 0 {
 		var ranges []string
@@ -131,8 +149,8 @@ func (p *printer) server(o *serverOptions) {
 		lines = append(lines, line, "\ttrusted_proxies_strict")
 	}
 	var timeouts []string
-	o.Timeouts.each(func(name string, value caddy.Duration) {
-		timeouts = append(timeouts, "\t\t"+name+" "+formatDuration(value))
+	o.Timeouts.each(func(name string, value policy.Timeout) {
+		timeouts = append(timeouts, "\t\t"+name+" "+formatDuration(caddy.Duration(value)))
 	})
 	if timeouts != nil {
 		lines = slices.Concat(lines, []string{"\ttimeouts {"}, timeouts, []string{"\t}"})

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/caddyfile"
 )
@@ -130,20 +131,27 @@ func plainly(f func() error) func(*cobra.Command, []string) error {
 
 // load reads a configuration file as Caddy JSON.
 func load(file string) ([]byte, error) {
+	cfg, _, err := loadWithWarnings(file)
+	return cfg, err
+}
+
+func loadWithWarnings(file string) ([]byte, []caddyconfig.Warning, error) {
 	if !isYAML(file) && file != "-" {
-		cfg, _, _, err := caddycmd.LoadConfig(file, "")
-		return cfg, err
+		cfg, _, _, err := caddycmd.LoadConfig(file, "") // which logs its warnings
+		return cfg, nil, err
 	}
 	body, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return adapt(body, file)
+	return caddyconfig.GetAdapter(adapterName).Adapt(body, map[string]any{"filename": file})
 }
 
-func adapt(body []byte, file string) ([]byte, error) {
-	cfg, _, err := caddyconfig.GetAdapter(adapterName).Adapt(body, map[string]any{"filename": file})
-	return cfg, err
+// logWarnings logs what an adapter has warned about.
+func logWarnings(warnings []caddyconfig.Warning) {
+	for _, w := range warnings {
+		caddy.Log().Warn(w.Message, zap.String("file", w.File), zap.Int("line", w.Line), zap.String("option", w.Directive))
+	}
 }
 
 // reload gives the running gateway a changed file. YAML is adapted over there, for

@@ -36,7 +36,7 @@ func run(file string, port int, override bool) error {
 
 	tuneGC()
 
-	cfg, err := load(file)
+	cfg, warnings, err := loadWithWarnings(file)
 	if err != nil {
 		return err
 	}
@@ -48,16 +48,18 @@ func run(file string, port int, override bool) error {
 	}
 	caddy.TrapSignals()
 	caddy.SetLastConfig(file, adapterName, func(file, _ string) error {
-		cfg, err := load(file)
+		cfg, warnings, err := loadWithWarnings(file)
 		if err != nil {
 			return err
 		}
+		logWarnings(warnings)
 		return caddy.Load(cfg, true)
 	})
 	if err := caddy.Load(cfg, true); err != nil {
 		return err
 	}
 	caddy.UnbufferDefaultLogger(logger)
+	logWarnings(warnings)
 	select {}
 }
 

@@ -37,6 +37,9 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 		return r
 	}
 
+	if at.self != "" && c.id == at.self {
+		return Target{}, reject(errOwnContainer)
+	}
 	// Labels come first: they do not change while a container lives, so neither
 	// does what is said about them.
 	how, err := steer(sel, c.labels)
@@ -59,6 +62,8 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 		MaxRequests: how.maxRequests,
 	}, nil
 }
+
+var errOwnContainer = errors.New("the container is the one that the gateway runs in: remove the labels from it, or name what else listens in it with dial")
 
 // unavailable says why a container can take no requests at the moment, or nothing.
 func unavailable(sel *Selector, c *container) string {

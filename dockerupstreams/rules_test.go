@@ -217,6 +217,14 @@ func TestSteeringLabels(t *testing.T) {
 	}
 }
 
+func TestGatewaysOwnContainerIsRejected(t *testing.T) {
+	at := onHost
+	at.self = "0123456789abcdef"
+	check(t, Selector{}, running(nil), at, "", "the container is the one that the gateway runs in")
+	at.self = "fedcba9876543210"
+	check(t, Selector{}, running(nil), at, "10.0.0.2:80", "")
+}
+
 // A reverse proxy on its own speaks one scheme to all its upstreams.
 func TestOnlyScheme(t *testing.T) {
 	only := Selector{onlyScheme: "https"}

@@ -302,6 +302,7 @@ func (w *watcher) relocate() {
 	}
 	w.located = true
 	at := locate(w.me, w.table.running[w.ownID], w.addr.remoteHost())
+	at.self = w.ownID
 	if reflect.DeepEqual(at, w.at) {
 		return
 	}

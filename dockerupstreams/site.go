@@ -11,6 +11,10 @@ import (
 
 // site is where the gateway stands, seen from an engine.
 type site struct {
+	// The ID of the container that the gateway runs in. Empty: it runs in none of this
+	// engine's.
+	self string
+
 	// The networks of the container that the gateway runs in, if it runs in one
 	// of this engine's containers.
 	networks map[string]bool

@@ -130,6 +130,17 @@ func (s *Subscription) acquire(addr address) error {
 	return nil
 }
 
+// Started returns when a container last started, in nanoseconds since 1970; 0 if the
+// engine has told of no start while the gateway was connected. It takes no lock.
+func (s *Subscription) Started(id string) int64 {
+	for _, p := range s.parts {
+		if at, ok := p.watcher.table.starts.Load(id); ok {
+			return at.(int64)
+		}
+	}
+	return 0
+}
+
 // Set returns the containers as they are known to be now. It is instant, takes
 // no lock and allocates nothing.
 func (s *Subscription) Set() *Set {

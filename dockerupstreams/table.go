@@ -1,6 +1,9 @@
 package dockerupstreams
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // An event is something that happened to a container.
 type event struct {
@@ -63,6 +66,10 @@ type table struct {
 	since      time.Time
 	connecting bool
 
+	// When containers started whose start was heard of, in nanoseconds since 1970, by
+	// ID. It may be read without the watcher's mu.
+	starts sync.Map
+
 	// Whether anybody wants to know about a container. Others are marked stale
 	// instead of being listed again.
 	wanted func(*container) bool
@@ -109,6 +116,7 @@ func (t *table) apply(e event, now time.Time) {
 			t.lookAgain(e.id, now)
 		}
 	case e.action == actionStart:
+		t.starts.Store(e.id, e.at.UnixNano())
 		if t.drains(e.id) {
 			delete(t.draining, e.id)
 			t.touch(e.id)
@@ -250,6 +258,7 @@ func (t *table) restore(id string, now time.Time) {
 
 func (t *table) remove(id string) {
 	delete(t.draining, id)
+	t.starts.Delete(id)
 	delete(t.dirty, id)
 	if t.running[id] != nil {
 		delete(t.running, id)

@@ -44,6 +44,7 @@ func init() {
 //	    }
 //	    trust_identity
 //	    keep_fields <field...>
+//	    max_hops <number>
 //	    legacy <behaviour...>
 //
 //	    backend <name> {
@@ -177,6 +178,9 @@ func (p *parser) parse() error {
 			err = p.flag("trust_identity", &p.gateway.TrustIdentity)
 		case "keep_fields":
 			err = p.list("keep_fields", &p.gateway.KeepFields)
+		case "max_hops":
+			p.gateway.MaxHops = new(int)
+			err = p.number("max_hops", p.gateway.MaxHops)
 		case "legacy":
 			err = p.list("legacy", &p.gateway.Legacy)
 		case "backend", "route", "group":
@@ -189,7 +193,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "keep_fields", "legacy", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "keep_fields", "max_hops", "legacy", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err

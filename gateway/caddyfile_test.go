@@ -126,7 +126,7 @@ func TestCaddyfile(t *testing.T) {
 func TestCaddyfileErrors(t *testing.T) {
 	const backends = "backend a {\ndial 127.0.0.1:1\n}\n" // three lines
 	for block, want := range map[string]string{
-		"nmae edge":                            "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, operations, default_response, trust_identity, keep_fields, legacy, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
+		"nmae edge":                            "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, operations, default_response, trust_identity, keep_fields, max_hops, legacy, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
 		"legacy handler_before_authentication": "unknown legacy behaviour \"handler_before_authentication\" (did you mean \"handlers_before_authentication\"?), at Caddyfile:3",
 		"name":                                 "wrong argument count or unexpected line ending after 'name', at Caddyfile:3",
 		"name a b":                             "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
@@ -172,8 +172,8 @@ func TestCaddyfileErrors(t *testing.T) {
 		"backend a {\ndial 127.0.0.1:1\nretry_budget 0.2 -1\n}":     "-1 is out of range: use 0 to 1000, at Caddyfile:5",
 		"backend a {\nretry_budget {\nratoi 1\n}\n}":                `unrecognized subdirective 'ratoi' (did you mean "ratio"?): use ratio, min_per_second, at Caddyfile:5`,
 		"backend a {\nretry_budget\nretry_budget\n}":                "'retry_budget' is given twice: remove this one or the one in line 4, at Caddyfile:5",
-		backends + "route /api a {\ntimeouts {\ntotal -1s\n}\n}":    "is negative: leave it out for no bound, at Caddyfile:8",
-		backends + "route /api a {\ntimeouts {\ndial -1s\n}\n}":     "a dial needs a bound: use a positive duration such as 3s, at Caddyfile:8",
+		backends + "route /api a {\ntimeouts {\ntotal -1s\n}\n}":    "total is negative: use a duration such as 1m, or 0s to disable the limit, at Caddyfile:8",
+		backends + "route /api a {\ntimeouts {\ndial -1s\n}\n}":     "dial is negative: use a duration such as 3s, or 0s to disable the limit, at Caddyfile:8",
 		backends + "route /api a {\nredir\n}":                       "parsing caddyfile tokens for 'redir': wrong argument count or unexpected line ending after 'redir', at Caddyfile:7",
 		backends + "route a":                                        "a route needs a path prefix and a backend",
 		backends + "route /a a a":                                   "a route needs a path prefix and a backend",

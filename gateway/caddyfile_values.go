@@ -158,16 +158,14 @@ func (p *parser) number(path string, target *int) error {
 	return nil
 }
 
-func (p *parser) duration(path string, target *caddy.Duration) error {
+func (p *parser) timeout(path string, target *policy.Timeout) error {
 	name, text := p.Val(), ""
 	if err := p.text(path, &text); err != nil {
 		return err
 	}
-	duration, err := caddy.ParseDuration(text)
-	if err != nil {
-		return errAt(p.tokens[path], "%s must be a duration such as 500ms, 30s or 5m, not '%s'", name, text)
+	if err := target.UnmarshalText([]byte(text)); err != nil {
+		return errAt(p.tokens[path], "%s must be %v, not '%s'", name, err, text)
 	}
-	*target = caddy.Duration(duration)
 	return nil
 }
 
@@ -233,11 +231,11 @@ func (p *parser) timeouts(path string, target **Timeouts) error {
 		var err error
 		switch p.Val() {
 		case "dial":
-			err = p.duration(at, &t.Dial)
+			err = p.timeout(at, &t.Dial)
 		case "first_byte":
-			err = p.duration(at, &t.FirstByte)
+			err = p.timeout(at, &t.FirstByte)
 		case "total":
-			err = p.duration(at, &t.Total)
+			err = p.timeout(at, &t.Total)
 		default:
 			err = p.unrecognized("dial", "first_byte", "total")
 		}

@@ -84,6 +84,9 @@ func (g *Gateway) Check() error {
 	if err := g.checkLegacy(); err != nil {
 		return err
 	}
+	if err := g.checkHops(); err != nil {
+		return err
+	}
 	if d := g.DefaultResponse; d != nil && d.StatusCode != 0 && (d.StatusCode < 200 || d.StatusCode > 599) {
 		return problemf("default_response.status_code",
 			"%d is not a status that a response can end with: use 200 to 599", d.StatusCode)
@@ -145,10 +148,10 @@ func (t *Timeouts) check(path string) error {
 	switch {
 	case t == nil:
 		return nil
-	case t.Dial < 0:
-		return problemf(path+".dial", "a dial needs a bound: use a positive duration such as 3s")
-	case t.Total < 0:
-		return problemf(path+".total", "total is negative: leave it out for no bound")
+	case t.Dial.IsOff() && t.Dial != policy.TimeoutOff:
+		return problemf(path+".dial", "dial is negative: use a duration such as 3s, or 0s to disable the limit")
+	case t.Total.IsOff() && t.Total != policy.TimeoutOff:
+		return problemf(path+".total", "total is negative: use a duration such as 1m, or 0s to disable the limit")
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/json"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/dockerupstreams"
@@ -55,6 +54,11 @@ type Gateway struct {
 	// and X-Forwarded-Port itself. Clients can then say what they like in the fields
 	// kept. Default: none.
 	KeepFields []string `json:"keep_fields,omitempty"`
+
+	// How often a request may pass this gateway's process, 1 to 1000: it does so more
+	// than once if the gateway is its own backend, directly or by way of others. Then
+	// the response is 508. 0 disables the limit. Default: 5.
+	MaxHops *int `json:"max_hops,omitempty"`
 
 	// Behaviours of an earlier version to restore, by name. Use it to upgrade first and
 	// to adapt the configuration later. Default: none.
@@ -271,20 +275,20 @@ type Backend struct {
 	service
 }
 
-// Timeouts bound how long a request waits for its backend. A negative value
-// means without a bound.
+// Timeouts bound how long a request waits for its backend. 0 turns a limit off.
 type Timeouts struct {
-	// How long a connection may take to be made. Default: 3s.
-	Dial caddy.Duration `json:"dial,omitempty"`
+	// The time to establish a connection. Default: 3s. 0 disables the limit: the
+	// system's own remains.
+	Dial policy.Timeout `json:"dial,omitempty"`
 
-	// How long the backend may take to begin its answer once it has the request;
-	// then the client gets 504. Default: 60s.
-	FirstByte caddy.Duration `json:"first_byte,omitempty"`
+	// The time until the backend begins its response, counted from the end of the
+	// request; then the client gets 504. Default: 60s. 0 disables the limit.
+	FirstByte policy.Timeout `json:"first_byte,omitempty"`
 
-	// How long everything may take, retries and the body included: 504 if the
-	// answer had not begun, else the connection is cut. It bounds WebSockets and
-	// streams as well. Default: no bound.
-	Total caddy.Duration `json:"total,omitempty"`
+	// The time for everything, retries and the body included: 504 if the response
+	// had not begun, else the connection is cut. It bounds WebSockets and streams as
+	// well. Default: no limit. On a route, 0 disables the backend's limit.
+	Total policy.Timeout `json:"total,omitempty"`
 }
 
 // RetryBudget bounds how many requests are sent to a backend again. What is beyond

@@ -2,78 +2,43 @@ package gateway
 
 import (
 	"errors"
-	"io"
-	"net"
 	"net/http"
-	"strings"
-	"syscall"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/policy"
 )
 
-// upstreamError gives an error of the proxy the status that its client shall see:
-// 503 for everything that means that the backend is down, 504 if it was reached
-// and did not answer in time, 502 if it answered nonsense. A client that has left while
-// it sent its body has 499.
-func upstreamError(err error, upload *policy.WatchedBody) error {
+// upstreamError gives an error of the proxy the status for the client: 503 if the
+// backend is down, 504 if it was reached and did not respond in time, 502 if its
+// response is malformed. What the client caused is 400, 408, 413 or 499.
+func upstreamError(r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
 	if !errors.As(err, &handlerErr) {
 		return err
 	}
-	status := handlerErr.StatusCode
-	var tooLarge *http.MaxBytesError
-	switch {
-	case status == policy.StatusClientClosedRequest:
-		return err
-	case upload.ClientLeft():
-		handlerErr.StatusCode = policy.StatusClientClosedRequest
-		return handlerErr
-	case errors.As(err, &tooLarge):
-		handlerErr.StatusCode = http.StatusRequestEntityTooLarge
-		return handlerErr
-	case upload.Malformed():
-		handlerErr.StatusCode = http.StatusBadRequest
-		return handlerErr
-	case status == http.StatusBadGateway && isDown(err):
-		status = http.StatusServiceUnavailable
-	}
-	switch status {
+	switch handlerErr.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		handlerErr.StatusCode, handlerErr.Err = status, policy.Failure{Cause: handlerErr.Err}
-		return handlerErr
+	default:
+		return err
 	}
-	return err
+	verdict := policy.JudgeRequest(r, 0, handlerErr.Err)
+	if verdict.Status == http.StatusBadGateway { // or what a handler of responses has chosen
+		verdict.Status = handlerErr.StatusCode
+	}
+	handlerErr.StatusCode, handlerErr.Err = verdict.Status, failureOf(verdict, handlerErr.Err)
+	return handlerErr
 }
 
-// isDown reports whether err means that no connection came about, or that it was
-// lost before an answer began.
-func isDown(err error) bool {
-	var dial reverseproxy.DialError
-	if errors.As(err, &dial) {
-		return true
+// failureOf is the cause of a failure that others may respond to in place of the
+// backend, unless the client is to learn of its own mistake.
+func failureOf(verdict policy.Verdict, cause error) error {
+	if verdict.Status < 500 {
+		return cause
 	}
-	for _, lost := range []error{
-		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED,
-	} {
-		if errors.Is(err, lost) {
-			return true
-		}
-	}
-	// net/http and its HTTP/2 client have no exported errors for these.
-	for _, lost := range []string{
-		"server closed idle connection", "client connection lost", "server sent GOAWAY",
-		"client connection force closed", "client conn not usable", "Transport connection broken: EOF",
-	} {
-		if strings.Contains(err.Error(), lost) {
-			return true
-		}
-	}
-	return false
+	return policy.Failure{Cause: cause, Verdict: verdict}
 }
 
 // answerFailures is a middleware that answers in the place of a backend which
@@ -100,7 +65,8 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 		}
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
 			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
-				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode), zap.Error(failed.Cause))
+				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode),
+				zap.Stringer("blame", failed.Verdict.Blame), zap.Error(failed.Cause))
 		}
 		policy.WriteStatus(w, r, handlerErr.StatusCode)
 		return nil

@@ -22,9 +22,10 @@ type exchange struct {
 	path    string // as it led to the route
 	host    string // that the client asked for
 
-	set   *dockerupstreams.Set // the containers that the last attempt chose from
-	dial  string               // where the last attempt went
-	tried []string             // where all attempts went
+	set        *dockerupstreams.Set          // the containers that the last attempt chose from
+	containers *dockerupstreams.Subscription // which has had that set
+	dial       string                        // where the last attempt went
+	tried      []string                      // where all attempts went
 
 	failure string // why the backend did not answer
 
@@ -35,9 +36,15 @@ type exchange struct {
 	// spent is set once the backend's retries have used up their budget.
 	spent bool
 
-	// timedOut is set once an upstream had the request and did not answer in time:
-	// no other one shall be kept busy with it.
-	timedOut bool
+	// verdict is on the last attempt, if it failed.
+	verdict policy.Verdict
+
+	hops   []string // the field for the backend
+	looped bool     // whether the request has passed this process before
+
+	upload     *policy.WatchedBody // nil: the request has no body
+	fault      error               // of the client, in the last attempt
+	limitAgain func()              // restores the time limit of the request's body
 }
 
 // begin makes the exchange of a request known to what handles it further on.
@@ -106,6 +113,7 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 func (ex *exchange) Attach(r *http.Request) {
 	attached := begin(r, ex.gateway, ex.route)
 	attached.backend, attached.path, attached.host = ex.backend, ex.path, ex.host
+	attached.hops, attached.looped = ex.hops, ex.looped
 }
 
 // Knows implements policy.Directory.
@@ -119,10 +127,25 @@ func (ex *exchange) LogDetails() (container, failure string) {
 	return container, ex.failure
 }
 
+// Looped implements policy.LoopedExchange.
+func (ex *exchange) Looped() bool { return ex.looped }
+
 // Guard implements policy.GuardedExchange.
 func (ex *exchange) Guard(guard policy.Guard) (before policy.Guard) {
 	before, ex.guard = ex.guard, guard
 	return before
+}
+
+// Instance implements policy.InstanceExchange.
+func (ex *exchange) Instance(address string) policy.Instance {
+	if ex.set == nil {
+		return policy.Instance{}
+	}
+	target := ex.set.ByDial(address)
+	if target == nil {
+		return policy.Instance{}
+	}
+	return policy.Instance{ID: target.ID, Started: ex.containers.Started(target.ID)}
 }
 
 // target returns the container that the last attempt went to, or nil.
@@ -135,6 +158,8 @@ func (ex *exchange) target() *dockerupstreams.Target {
 
 // Interface guards
 var (
-	_ policy.Directory = (*exchange)(nil)
-	_ stats.LogDetails = (*exchange)(nil)
+	_ policy.Directory        = (*exchange)(nil)
+	_ policy.InstanceExchange = (*exchange)(nil)
+	_ policy.LoopedExchange   = (*exchange)(nil)
+	_ stats.LogDetails        = (*exchange)(nil)
 )

@@ -164,6 +164,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 			ctx.Logger().Warn("no route leads to this backend", zap.String("backend", name))
 		}
 	}
+	g.warnings.addChanges(routes, backends)
 	g.warnings.log(ctx.Logger())
 	g.warnings = nil
 	g.router = newRouter(routes)
@@ -311,7 +312,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if endpoint := g.endpointFor(r.URL.Path); endpoint != nil {
 		return endpoint.ServeHTTP(w, r, notFound)
 	}
+	before, hops := takeHops(r)
 	g.fields.Clean(r)
+	if most := g.maxHops(); most > 0 && before >= most {
+		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
+	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
 		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)), nil)
@@ -321,6 +326,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	ex := begin(r, g, route)
 	ex.own.Set(r)
+	ex.hops, ex.looped = hops, before > 0
 	share := route.choose(r)
 	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler, ex)

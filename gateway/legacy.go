@@ -12,14 +12,16 @@ import (
 // Names of behaviours that the option legacy restores. A policy asks for one with
 // policy.Standpoint.Restores.
 const (
-	legacyGRPCErrors    = "grpc_http_errors"
-	legacyHandlersFirst = "handlers_before_authentication"
-	legacyStandInsFirst = "cache_before_handlers"
+	legacyEnvironmentProxy = "environment_proxy"
+	legacyGRPCErrors       = "grpc_http_errors"
+	legacyHandlersFirst    = "handlers_before_authentication"
+	legacyStandInsFirst    = "cache_before_handlers"
 )
 
 // legacyBehaviours are the behaviours of earlier versions that the option legacy
 // restores: name → what it restores. docs/yaml.md has the same table.
 var legacyBehaviours = map[string]string{
+	legacyEnvironmentProxy:      "Backends are dialled through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment name.",
 	legacyHandlersFirst:         "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
 	legacyStandInsFirst:         "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
 	legacyGRPCErrors:            "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",

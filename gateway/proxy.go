@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"net"
 	"net/http"
 	"slices"
 
@@ -24,7 +23,7 @@ type containers struct{ *dockerupstreams.Subscription }
 func (c containers) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	set := c.Set()
 	if ex := exchangeOf(r); ex != nil {
-		ex.set = set
+		ex.set, ex.containers = set, c.Subscription
 	}
 	return dockerupstreams.Upstreams(set.Targets), nil
 }
@@ -63,10 +62,12 @@ func (j joined) ResetCache(r *http.Request) error {
 
 // untried is a selection policy that chooses by another one among the upstreams
 // that the request has not been to, as long as the backend's retries are within
-// their budget.
+// their budget. If the proxy waits between attempts, it begins anew once all have
+// been tried.
 type untried struct {
 	reverseproxy.Selector
 	budget *budget
+	again  bool
 }
 
 // Select implements reverseproxy.Selector.
@@ -82,6 +83,9 @@ func (u untried) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.
 			if !slices.Contains(ex.tried, upstream.Dial) {
 				fresh = append(fresh, upstream)
 			}
+		}
+		if len(fresh) == 0 && u.again {
+			ex.tried, fresh = ex.tried[:0], pool
 		}
 		pool = fresh
 	}
@@ -139,21 +143,26 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errConnect
 	}
 	keepPathBytes(r)
-	response, err := via.RoundTrip(r)
+	status := 0
+	response, err := via.RoundTrip(ex.prepared(r, via))
 	if err == nil {
 		err = checkResponse(r, response)
 	}
-	if err != nil {
-		ex.timedOut = ex.timedOut || isTimeout(err)
-	} else if response.Trailer != nil {
-		policy.CleanTrailers(response.Trailer)
+	if err == nil {
+		status, ex.verdict = response.StatusCode, policy.Verdict{}
+		ex.waitForClient(r)
+		if response.Trailer != nil {
+			policy.CleanTrailers(response.Trailer)
+		}
+	} else {
+		ex.verdict = policy.JudgeRequest(r, 0, err)
 	}
 	if ex.guard != nil {
-		status := 0
-		if err == nil {
-			status = response.StatusCode
-		}
 		ex.guard.Left(status, err)
+	}
+	if ex.verdict.Blame == policy.BlameClient && ex.upload != nil {
+		ex.fault = err
+		return nil, clientFault{err}
 	}
 	return response, err
 }
@@ -182,13 +191,6 @@ func checkResponse(r *http.Request, response *http.Response) (err error) {
 	return err
 }
 
-// isTimeout reports whether an upstream that was reached took too long.
-func isTimeout(err error) bool {
-	var dial reverseproxy.DialError
-	var timeout net.Error
-	return !errors.As(err, &dial) && errors.As(err, &timeout) && timeout.Timeout()
-}
-
 // repeatable matches requests that may be sent to a second upstream although a
 // first one may have seen them: those that change nothing, and whose body is not
 // used up because they have none.
@@ -198,7 +200,8 @@ type repeatable struct{}
 func (repeatable) MatchWithError(r *http.Request) (bool, error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return !exchangeOf(r).timedOut && !policy.HasBody(r), nil
+		verdict := exchangeOf(r).verdict
+		return verdict.Blame != policy.BlameClient && !verdict.TimedOut() && !policy.HasBody(r), nil
 	}
 	return false, nil
 }

@@ -40,6 +40,9 @@ type service struct {
 	around     []loaded
 	alone      caddyhttp.Handler // what stands around it, without any route
 	called     []string          // its name, as a header field has it
+
+	environmentProxy bool // dialled through the proxy that the environment names
+	direct           bool // dialled through none, whatever the environment names
 }
 
 // provision loads the backend's proxy and what stands around it.
@@ -51,6 +54,7 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 		}
 		b.containers = sub
 	}
+	b.environmentProxy = policy.Standing(ctx).Restores(legacyEnvironmentProxy)
 	options, err := b.proxyOptions()
 	if err != nil {
 		return fmt.Errorf("configuring the proxy of backend %s: %w", b.Name, err)
@@ -67,7 +71,7 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 		b.proxy.DynamicUpstreams = containers{b.containers}
 	}
 	b.budget = b.RetryBudget.start()
-	b.proxy.LoadBalancing.SelectionPolicy = untried{b.proxy.LoadBalancing.SelectionPolicy, b.budget}
+	b.proxy.LoadBalancing.SelectionPolicy = untried{b.proxy.LoadBalancing.SelectionPolicy, b.budget, b.proxy.LoadBalancing.TryInterval > 0}
 	if b.proxy.LoadBalancing.RetryMatch == nil {
 		b.proxy.LoadBalancing.RetryMatch = caddyhttp.MatcherSets{{repeatable{}}}
 	}
@@ -111,7 +115,7 @@ func (t *Timeouts) total() time.Duration {
 // forward is the innermost handler of a backend: the proxy.
 func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	ex := exchangeOf(r)
-	ex.set, ex.dial, ex.tried, ex.timedOut, ex.spent = nil, "", nil, false, false
+	ex.set, ex.dial, ex.tried, ex.verdict, ex.spent, ex.fault = nil, "", nil, policy.Verdict{}, false, nil
 	b.budget.request()
 	b.dropUpgrades(r, ex)
 	if policy.LacksBody(r.Method) {
@@ -121,9 +125,17 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 		r = asConnect(r)
 	}
 	r.Header[policy.HeaderGatewayService] = b.called
-	upload := policy.WatchBody(r)
-	if err := b.proxy.ServeHTTP(w, r, nil); err != nil {
-		return upstreamError(err, upload)
+	r.Header[hopsField] = ex.hops
+	if ex.upload = policy.WatchBody(r); ex.upload != nil {
+		w = &uploadWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
+		defer ex.restoreLimit()
+	}
+	err := b.proxy.ServeHTTP(w, r, nil)
+	switch {
+	case err != nil:
+		return upstreamError(r, err)
+	case ex.fault != nil:
+		return caddyhttp.Error(ex.verdict.Status, failureOf(ex.verdict, ex.fault))
 	}
 	policy.CleanLateTrailers(w.Header())
 	return nil
@@ -232,17 +244,15 @@ func (b *Backend) proxyOptions() (proxyOptions, error) {
 
 // httpTransport completes the options of Caddy's HTTP transport.
 func (b *Backend) httpTransport(transport proxyOptions) {
-	firstByte := defaultFirstByte
-	if b.Timeouts != nil {
-		if b.Timeouts.Dial > 0 {
-			transport.set("dial_timeout", b.Timeouts.Dial)
-		}
-		if b.Timeouts.FirstByte != 0 {
-			firstByte = time.Duration(b.Timeouts.FirstByte)
-		}
-	}
-	transport.suggest("response_header_timeout", max(firstByte, 0))
+	b.Timeouts.limits().apply(transport)
+	transport.suggest("response_header_timeout", defaultFirstByte)
 	transport.suggest("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
+	// Backends are dialled directly, whatever proxy the environment names.
+	if _, ok := transport["forward_proxy_url"]; !ok && !b.environmentProxy {
+		_, ok = transport["network_proxy"]
+		b.direct = !ok
+		transport.suggest("network_proxy", map[string]string{"from": "none"})
+	}
 	// An answer reaches the client as the container made it.
 	transport.suggest("compression", false)
 	transport.speak(b.Scheme)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"time"
@@ -8,17 +9,33 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // limits are the time limits of a route that its backend's transport has to keep.
 // Routes with the same ones share a transport, and with it its connections.
-type limits struct{ dial, firstByte caddy.Duration }
+type limits struct{ dial, firstByte policy.Timeout }
 
 func (t *Timeouts) limits() limits {
 	if t == nil {
 		return limits{}
 	}
 	return limits{t.Dial, t.FirstByte}
+}
+
+// withoutLimit is the dial timeout of a backend that has none: Caddy takes 0 for its
+// default, and package net takes a negative one for a deadline that has passed.
+const withoutLimit = unlimited
+
+// apply sets the limits among the options of Caddy's HTTP transport.
+func (l limits) apply(transport proxyOptions) {
+	if l.dial != 0 {
+		transport.set("dial_timeout", cmp.Or(l.dial.Or(0), withoutLimit))
+	}
+	if l.firstByte != 0 {
+		transport.set("response_header_timeout", l.firstByte.Or(0))
+	}
 }
 
 // wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
@@ -40,6 +57,7 @@ func (b *Backend) wrapTransport(ctx caddy.Context, options proxyOptions) error {
 	if err != nil {
 		return err
 	}
+	patientDials(base)
 	b.transport = &transport{speakers: speakers{base, schemes}, limited: make(map[limits]speakers)}
 	b.proxy.Transport = b.transport
 	if timed {
@@ -73,7 +91,9 @@ func loadTransport(ctx caddy.Context, options proxyOptions) (*reverseproxy.HTTPT
 	if err != nil {
 		return nil, err
 	}
-	return module.(*reverseproxy.HTTPTransport), nil
+	transport := module.(*reverseproxy.HTTPTransport)
+	patientDials(transport)
+	return transport, nil
 }
 
 // limit makes the backend able to keep the time limits of a route.
@@ -95,12 +115,7 @@ func (b *Backend) limit(ctx caddy.Context, within limits) error {
 	if err != nil {
 		return err
 	}
-	if within.dial != 0 {
-		own.set("dial_timeout", within.dial)
-	}
-	if within.firstByte != 0 {
-		own.set("response_header_timeout", max(time.Duration(within.firstByte), 0))
-	}
+	within.apply(own)
 	schemes, err := b.schemes(ctx, own)
 	if err != nil {
 		return err

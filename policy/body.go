@@ -1,16 +1,12 @@
 package policy
 
 import (
-	"errors"
 	"io"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/rgate/rgate/internal/entry"
 )
 
 // IsTunnel reports whether what looks like the body of a request is one direction of a
@@ -102,53 +98,70 @@ func (b *probedBody) Read(p []byte) (int, error) {
 
 func (b *probedBody) Close() error { return b.source.Close() }
 
-// WatchedBody is the body of a request that notes whether reading it fails: then it was
-// the client that broke off, and not the backend. The proxy may read it after its handler
-// has returned.
+// Upload is how far the body of a request came.
+type Upload struct {
+	Err        error // why it could not be read
+	Unfinished bool  // it was not read to its end
+	Waiting    bool  // more of it is awaited from the client at this moment
+}
+
+// WatchedBody is the body of a request that notes how far it came. The proxy may read it
+// after its handler has returned.
 type WatchedBody struct {
 	io.ReadCloser
-	failed, left, malformed atomic.Bool
+	ended   atomic.Bool
+	reading atomic.Int32
+	failed  atomic.Pointer[error]
 }
+
+const uploadVar = "rgate.upload"
 
 // WatchBody puts a watched body in the place of a request's, unless it is one. It is nil
 // if the request has none.
 func WatchBody(r *http.Request) *WatchedBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return nil
+		return nil // also if Caddy has wrapped it
 	}
 	body, ok := r.Body.(*WatchedBody)
 	if !ok {
 		body = &WatchedBody{ReadCloser: r.Body}
 		r.Body = body
+		caddyhttp.SetVar(r.Context(), uploadVar, body)
 	}
 	return body
 }
 
+// uploadOf returns the watched body of a request or of a copy of it, nil if there is none.
+func uploadOf(r *http.Request) *WatchedBody {
+	if body, ok := r.Body.(*WatchedBody); ok {
+		return body
+	}
+	body, _ := caddyhttp.GetVar(r.Context(), uploadVar).(*WatchedBody)
+	return body
+}
+
 func (b *WatchedBody) Read(p []byte) (int, error) {
+	b.reading.Add(1)
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		var malformed entry.MalformedError
-		b.malformed.Store(errors.As(err, &malformed))
-		b.left.Store(isDeparture(err) && !b.malformed.Load())
-		b.failed.Store(true)
+	b.reading.Add(-1)
+	switch err {
+	case nil, http.ErrBodyReadAfterClose: // the latter is the gateway's doing
+	case io.EOF:
+		b.ended.Store(true)
+	default:
+		b.failed.CompareAndSwap(nil, &err)
 	}
 	return n, err
 }
 
-// isDeparture reports whether an error is none that the gateway has made because the
-// client sends too much or too slowly.
-func isDeparture(err error) bool {
-	var tooLarge *http.MaxBytesError
-	var timeout net.Error
-	return !errors.As(err, &tooLarge) && !(errors.As(err, &timeout) && timeout.Timeout())
+// State returns how far the body came. A nil body has none.
+func (b *WatchedBody) State() (u Upload) {
+	if b == nil {
+		return u
+	}
+	if failed := b.failed.Load(); failed != nil {
+		u.Err = *failed
+	}
+	u.Unfinished, u.Waiting = !b.ended.Load(), b.reading.Load() > 0
+	return u
 }
-
-// Failed reports whether the client has not sent all of it.
-func (b *WatchedBody) Failed() bool { return b != nil && b.failed.Load() }
-
-// ClientLeft reports whether that is because the client has gone away.
-func (b *WatchedBody) ClientLeft() bool { return b.Failed() && b.left.Load() }
-
-// Malformed reports whether that is because it has sent something that is no part of a
-// body.
-func (b *WatchedBody) Malformed() bool { return b.Failed() && b.malformed.Load() }

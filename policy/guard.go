@@ -22,3 +22,17 @@ type GuardedExchange interface {
 	// Guard sets the guard, or none, and returns the one before it.
 	Guard(Guard) (before Guard)
 }
+
+// Instance tells apart the containers that have, one after the other, the same address,
+// and the runs of one container. It is empty for an address that is no container's.
+type Instance struct {
+	ID      string // of the container
+	Started int64  // its last start that was heard of, in nanoseconds since 1970; 0: none
+}
+
+// InstanceExchange is an Exchange that knows which container an upstream is.
+type InstanceExchange interface {
+	Exchange
+
+	Instance(address string) Instance
+}

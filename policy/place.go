@@ -31,6 +31,20 @@ type Directory interface {
 	Knows(backend string) bool
 }
 
+// LoopedExchange is an Exchange that knows whether the request has passed this process
+// before: then it must not wait for itself.
+type LoopedExchange interface {
+	Exchange
+
+	Looped() bool
+}
+
+// Looped reports whether a gateway of this process has forwarded the request before.
+func Looped(r *http.Request) bool {
+	exchange, ok := ExchangeOf(r).(LoopedExchange)
+	return ok && exchange.Looped()
+}
+
 // ExchangeVar is the variable of a request that has its Exchange.
 const ExchangeVar = "rgate.exchange"
 
@@ -56,7 +70,10 @@ const StatusClientClosedRequest = 499
 // not let a request through to it, within a caddyhttp.HandlerError with the status
 // for the client. Nothing has been written: a handler further out may answer in its
 // place, and in the end the gateway does.
-type Failure struct{ Cause error }
+type Failure struct {
+	Cause   error
+	Verdict Verdict // without blame if it is not known
+}
 
 func (f Failure) Error() string { return f.Cause.Error() }
 
@@ -76,7 +93,8 @@ func (b *Base) Fail(w http.ResponseWriter, r *http.Request, status int, cause er
 		return b.Refuse(w, r, status, cause)
 	}
 	b.note(r, status)
-	return caddyhttp.Error(status, Failure{cause})
+	started := b.name != "" // then it is known to stand before the backend
+	return caddyhttp.Error(status, Failure{cause, Verdict{Blame: BlameGateway, Status: status, Unsent: started}})
 }
 
 // note counts a refusal and says in a placeholder whose it was.

@@ -344,6 +344,8 @@ func (u *unmarshaler) entry(path string, v reflect.Value) error {
 	return nil
 }
 
+var errDuration = errors.New("a duration such as 500ms, 30s or 5m")
+
 var (
 	durationType        = reflect.TypeFor[caddy.Duration]()
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
@@ -391,7 +393,7 @@ func parse(text string, v reflect.Value) error {
 	if v.Type() == durationType {
 		d, err := caddy.ParseDuration(text)
 		if err != nil {
-			return errors.New("a duration such as 500ms, 30s or 5m")
+			return errDuration
 		}
 		v.SetInt(int64(d))
 		return nil

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // breaker is a circuit breaker (Nygard, Release It!, 2007): closed, it lets requests
@@ -25,6 +27,10 @@ type breaker struct {
 	run atomic.Int64
 
 	entered [3]atomic.Uint64 // how often each state was entered
+
+	instance policy.Instance // the container that it is for, in a circuit with one for each
+	retired  bool            // no longer the one for its address. Guarded by the circuit's mu.
+	troubled int32           // 1 while it is not closed. Guarded by the circuit's mu.
 
 	mu        sync.Mutex
 	failed    []time.Duration // when the last failures were, in a ring. Guarded by mu.

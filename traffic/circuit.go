@@ -107,36 +107,63 @@ func (c *circuit) label() string {
 	return c.backend
 }
 
-// of returns the breaker of a container.
-func (c *circuit) of(address string) *breaker {
-	if b := (*c.containers.Load())[address]; b != nil {
+// of returns the breaker of an address that is no container's.
+func (c *circuit) of(address string) *breaker { return c.at(address, policy.Instance{}) }
+
+// at returns the breaker of a container. One that has the address of another, or has
+// been started again, has a new one.
+func (c *circuit) at(address string, instance policy.Instance) *breaker {
+	if b := (*c.containers.Load())[address]; b != nil && b.instance == instance {
 		return b
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	containers := *c.containers.Load()
-	if b := containers[address]; b != nil {
-		return b
+	before := containers[address]
+	if before != nil && before.instance == instance {
+		return before
 	}
 	if len(containers) >= c.pruneAt {
 		containers = c.pruned(containers)
 	} else if containers = maps.Clone(containers); containers == nil {
 		containers = make(map[string]*breaker)
 	}
+	if before != nil && !before.retired {
+		c.retire(before)
+	}
 	b := newBreaker(c.breakerOptions, sinceStart)
+	b.instance = instance
 	containers[address] = b
 	c.containers.Store(&containers)
 	return b
 }
 
 // note keeps count of the containers whose breakers are not closed.
-func (c *circuit) note(change change) {
+func (c *circuit) note(b *breaker, change change) {
+	difference := int32(0)
 	switch {
 	case !change.happened():
+		return
 	case change.from == circuitClosed:
-		c.troubled.Add(1)
+		difference = 1
 	case change.to == circuitClosed:
-		c.troubled.Add(-1)
+		difference = -1
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !b.retired {
+		b.troubled += difference
+		c.troubled.Add(difference)
+	}
+}
+
+// retire forgets a breaker, except for what it has entered. It must be called with mu
+// held.
+func (c *circuit) retire(b *breaker) {
+	c.troubled.Add(-b.troubled)
+	b.retired = true
+	for s := range c.gone {
+		c.gone[s] += b.entered[s].Load()
 	}
 }
 
@@ -149,9 +176,7 @@ func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 			kept[address] = b
 			continue
 		}
-		for s := range c.gone {
-			c.gone[s] += b.entered[s].Load()
-		}
+		c.retire(b)
 	}
 	c.pruneAt = 2*len(kept) + 64
 	return kept

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -200,5 +201,37 @@ func TestCircuitEvents(t *testing.T) {
 		if got, want := <-heard, "rgate_circuit_breaker_open "+backend+" closed"; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// The address of a container goes on to another one, or to the same one started again:
+// what the one before has done says nothing about it.
+func TestCircuitForgetsTheContainerBefore(t *testing.T) {
+	c := newCircuit(circuitKey{breakerOptions: breakerOptions{failures: 1, expire: time.Minute, recovery: time.Hour, probes: 1}, perContainer: true})
+	defer func() { _ = c.Destruct() }()
+	fail := func(b *breaker) {
+		pass := b.begin()
+		c.note(b, pass.change)
+		c.note(b, b.end(pass.ticket, failed))
+	}
+	first := c.at("a", policy.Instance{ID: "1"})
+	late := first.begin() // still under way when the container is gone
+	fail(first)
+	if !first.full() || c.troubled.Load() != 1 || len(c.report().Containers) != 1 {
+		t.Fatalf("a failure did not open it: %+v", c.report())
+	}
+	if c.at("a", policy.Instance{ID: "1"}) != first {
+		t.Error("the same container has another breaker")
+	}
+	for _, instance := range []policy.Instance{{ID: "1", Started: 1}, {ID: "2"}} {
+		b := c.at("a", instance)
+		if b.full() || c.troubled.Load() != 0 || len(c.report().Containers) != 0 {
+			t.Errorf("%+v inherits: %+v, %d are troubled", instance, c.report(), c.troubled.Load())
+		}
+		c.note(first, first.end(late.ticket, failed))
+		if c.troubled.Load() != 0 {
+			t.Error("the one before still counts")
+		}
+		fail(b)
 	}
 }

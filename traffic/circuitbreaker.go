@@ -1,7 +1,6 @@
 package traffic
 
 import (
-	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -40,11 +39,12 @@ const (
 // answers with 503; after a while it is half-open and lets a probe through, which
 // closes it again or, if it fails, opens it for another while.
 //
-// A failure is a request that the backend did not answer, or answered with one of
-// the statuses. Answers with 4xx are successes, and clients that leave, or do not
-// send what they have begun, count for nothing. So does a backend without any
-// upstream. What counts is the header of an answer: a stream that breaks off later
-// is no failure.
+// A failure is a request to which the backend did not respond, or responded with one
+// of the statuses. Responses with 4xx are successes. What a client can cause counts
+// for nothing: clients that leave or do not send what they have begun, requests that
+// cannot be sent, uploads that the backend closes the connection on, and 501, 505,
+// 506, 507, 508, 510 and 511. So does a backend without any upstream. What counts is
+// the header of a response: a stream that breaks off later is no failure.
 //
 // There is one state for each backend. It outlives a reload of the configuration,
 // unless one of the options that make it up has changed.
@@ -78,8 +78,9 @@ type CircuitBreaker struct {
 	// answer after `recovery` makes room for another. Default: 1.
 	Probes int `json:"probes,omitempty" default:"1"`
 
-	// The statuses that are failures: 500 to 599, or `5xx` for all of them.
-	// Default: `5xx`.
+	// The statuses that are failures: 500 to 599, or `5xx` for all of them that are
+	// about the backend: not 501, 505, 506, 507, 508, 510 and 511, which are about the
+	// request and count only if they are listed. Default: `5xx`.
 	Statuses []string `json:"statuses,omitempty" default:"5xx"`
 
 	// Whether every container, or address, has a state of its own. Those that are
@@ -135,21 +136,31 @@ func (p *CircuitBreaker) Check() error {
 			return policy.Optionf(d.option, "%s %v is out of range: use 10ms to 24h", d.option, value)
 		}
 	}
-	if _, err := failingStatuses(p.Statuses); err != nil {
+	if _, err := failingStatuses(p.Statuses, aboutBackend); err != nil {
 		return err
 	}
 	return nil
 }
 
-// failingStatuses reads a list of statuses.
-func failingStatuses(list []string) (failing [100]bool, err *policy.OptionError) {
+// aboutBackend reports whether a status from 500 on is about the backend rather than the
+// request.
+func aboutBackend(status int) bool {
+	return policy.Judge(status, nil, policy.Upload{}).Blame == policy.BlameBackend
+}
+
+// anyStatus is the class 5xx in full.
+func anyStatus(int) bool { return true }
+
+// failingStatuses reads a list of statuses, of which the class 5xx stands for those that
+// inClass accepts.
+func failingStatuses(list []string, inClass func(status int) bool) (failing [100]bool, err *policy.OptionError) {
 	for i, text := range list {
 		at := "statuses[" + strconv.Itoa(i) + "]"
 		status, notNumber := strconv.Atoi(text)
 		switch {
 		case strings.EqualFold(text, "5xx"):
 			for i := range failing {
-				failing[i] = true
+				failing[i] = failing[i] || inClass(500+i)
 			}
 		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
 			return failing, policy.Optionf(at, "%s says that the client is wrong, not the backend: use statuses from 500 to 599", text)
@@ -183,7 +194,7 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if len(p.Statuses) == 0 {
 		p.Statuses = []string{defaultStatuses}
 	}
-	p.failing, _ = failingStatuses(p.Statuses) // Validate tells
+	p.failing, _ = failingStatuses(p.Statuses, aboutBackend) // Validate tells
 	p.herald.start(ctx)
 	p.adopt()
 	if home, ok := policy.Standing(ctx).Home(); ok {
@@ -239,36 +250,22 @@ func (p *CircuitBreaker) refuse(w http.ResponseWriter, r *http.Request, wait tim
 	return p.Fail(w, r, http.StatusServiceUnavailable, errCircuitOpen)
 }
 
-// ofStatus is what an answer with a status says about the backend.
-func (p *CircuitBreaker) ofStatus(status int) verdict {
-	switch {
-	case status == policy.StatusClientClosedRequest:
-		return unknown // Caddy's proxy has seen the client leave
-	case status >= 500 && status <= 599 && p.failing[status-500]:
+// judge says what the end of a request says about the backend: its response with a
+// status, or the error in place of one.
+func (p *CircuitBreaker) judge(r *http.Request, status int, err error) verdict {
+	if err == nil && status >= 500 && status <= 599 && p.failing[status-500] {
 		return failed
 	}
-	return succeeded
-}
-
-// ofError is what it says about the backend that a handler has returned, and has
-// not answered.
-func ofError(r *http.Request, upload *policy.WatchedBody, err error) verdict {
+	v := policy.JudgeRequest(r, status, err)
 	switch {
-	case err == nil:
-		return succeeded // 200, by default
-	case errors.Is(r.Context().Err(), context.Canceled), errors.Is(err, context.Canceled), upload.Failed(), isNoUpstream(err):
-		return unknown
+	case err == nil && status < 500 && status != policy.StatusClientClosedRequest:
+		return succeeded // also with 4xx: the backend is well
+	case err == nil && v.Blame == policy.BlameBackend:
+		return succeeded // with a status that is not listed
+	case v.Blame == policy.BlameBackend:
+		return failed
 	}
-	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failure.StatusCode < 500 {
-		return unknown
-	}
-	return failed
-}
-
-// isNoUpstream reports whether Caddy's proxy had nobody to send a request to, for
-// which it has no exported error.
-func isNoUpstream(err error) bool {
-	return strings.HasSuffix(err.Error(), "no upstreams available")
+	return unknown
 }
 
 // Interface guards

@@ -1,8 +1,6 @@
 package traffic
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -17,7 +15,8 @@ import (
 type circuitGuard struct {
 	policy  *CircuitBreaker
 	circuit *circuit
-	upload  *policy.WatchedBody
+	request *http.Request
+	known   policy.InstanceExchange // tells containers apart; nil: addresses alone
 
 	address string // where the request is
 	breaker *breaker
@@ -32,7 +31,9 @@ type circuitGuard struct {
 // serveGuarded calls the next handler, with a breaker around each container.
 func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
-	guard.policy, guard.circuit, guard.upload = p, c, policy.WatchBody(r)
+	policy.WatchBody(r)
+	guard.policy, guard.circuit, guard.request = p, c, r
+	guard.known, _ = exchange.(policy.InstanceExchange)
 	before := exchange.Guard(guard)
 	returned := false
 	defer func() {
@@ -45,7 +46,7 @@ func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchang
 	}()
 	err := next.ServeHTTP(w, r)
 	returned = true
-	if err != nil && guard.refused && !guard.entered && isNoUpstream(err) {
+	if err != nil && guard.refused && !guard.entered && policy.JudgeRequest(r, 0, err).Blame == policy.BlameGateway {
 		return p.refuse(w, r, guard.wait)
 	}
 	return err
@@ -58,7 +59,7 @@ func (g *circuitGuard) Admits(address string) bool {
 	if g.circuit.troubled.Load() == 0 {
 		return true
 	}
-	b := g.circuit.of(address)
+	b := g.breakerOf(address)
 	if !b.full() {
 		return true
 	}
@@ -77,9 +78,9 @@ func (g *circuitGuard) keptAway(wait time.Duration) {
 // Enter implements policy.Guard.
 func (g *circuitGuard) Enter(address string) bool {
 	g.leave(unknown) // where it was before
-	b := g.circuit.of(address)
+	b := g.breakerOf(address)
 	pass := b.begin()
-	g.tell(address, pass.change)
+	g.tell(b, address, pass.change)
 	if !pass.admitted {
 		g.keptAway(pass.wait)
 		return false
@@ -91,25 +92,25 @@ func (g *circuitGuard) Enter(address string) bool {
 
 // Left implements policy.Guard.
 func (g *circuitGuard) Left(status int, err error) {
-	switch {
-	case err == nil:
-		g.leave(g.policy.ofStatus(status))
-	case errors.Is(err, context.Canceled) || g.upload.Failed():
-		g.leave(unknown)
-	default:
-		g.leave(failed)
-	}
+	g.leave(g.policy.judge(g.request, status, err))
 }
 
 func (g *circuitGuard) leave(how verdict) {
 	if g.inside {
 		g.inside = false
-		g.tell(g.address, g.breaker.end(g.ticket, how))
+		g.tell(g.breaker, g.address, g.breaker.end(g.ticket, how))
 	}
 }
 
-func (g *circuitGuard) tell(address string, change change) {
-	g.circuit.note(change)
+func (g *circuitGuard) breakerOf(address string) *breaker {
+	if g.known == nil {
+		return g.circuit.of(address)
+	}
+	return g.circuit.at(address, g.known.Instance(address))
+}
+
+func (g *circuitGuard) tell(b *breaker, address string, change change) {
+	g.circuit.note(b, change)
 	g.policy.tell(g.circuit, address, change)
 }
 

@@ -18,13 +18,13 @@ import (
 func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	ww := circuitWriters.Get().(*circuitWriter)
 	ww.ResponseWriter, ww.policy, ww.circuit, ww.ticket = w, p, c, ticket
-	upload := policy.WatchBody(r)
+	policy.WatchBody(r)
 	returned := false
 	defer func() {
 		switch {
 		case ww.decided:
 		case returned:
-			ww.decide(ofError(r, upload, err))
+			ww.decide(p.judge(r, http.StatusOK, err)) // 200, if there was no other status
 		default:
 			ww.decide(unknown)
 		}
@@ -61,7 +61,7 @@ func (w *circuitWriter) decide(how verdict) {
 
 func (w *circuitWriter) WriteHeader(status int) {
 	if !w.decided && (status >= 200 || status == http.StatusSwitchingProtocols) {
-		w.decide(w.policy.ofStatus(status))
+		w.decide(w.policy.judge(nil, status, nil))
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -122,7 +122,7 @@ func (c *Coalesce) Validate() error { return c.Check() }
 
 // ServeHTTP passes a request on, or has it share the answer of an equal one.
 func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if c.Off() {
+	if c.Off() || policy.Looped(r) { // which would wait for itself
 		return next.ServeHTTP(w, r)
 	}
 	switch r.Method {

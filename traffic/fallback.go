@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -134,7 +133,7 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 			ctx.Logger().Warn(warning)
 		}
 	}
-	f.failing, _ = failingStatuses(f.Statuses) // Validate tells
+	f.failing, _ = failingStatuses(f.Statuses, anyStatus) // Validate tells
 	f.position = policy.PositionOf(ctx, "fallback")
 	return fallbacks.register(ctx)
 }
@@ -171,7 +170,7 @@ func (f *Fallback) Check() error {
 	if err := checkIgnoredFields(f.IgnoreFields); err != nil {
 		return err
 	}
-	if _, err := failingStatuses(f.Statuses); err != nil {
+	if _, err := failingStatuses(f.Statuses, anyStatus); err != nil {
 		return err
 	}
 	if f.Response == nil {
@@ -241,7 +240,7 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	failed := failure{c.thrownAway, err}
 	switch {
-	case c.thrownAway != 0 || isFailure(err) && !c.began:
+	case c.thrownAway != 0 || isFailure(r, err) && !c.began:
 		if r.Context().Err() == nil {
 			err = c.answer(failed)
 		}
@@ -269,10 +268,10 @@ func (c *fallbackCall) pass(next caddyhttp.Handler) error {
 }
 
 // isFailure reports whether an error means that a backend has not answered.
-func isFailure(err error) bool {
+func isFailure(r *http.Request, err error) bool {
 	failed, ok := errors.AsType[caddyhttp.HandlerError](err)
-	if !ok {
-		return false
+	if !ok || policy.JudgeRequest(r, 0, err).Status < 500 {
+		return false // it is the client's
 	}
 	switch failed.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -285,15 +284,7 @@ func isFailure(err error) bool {
 // nothingSent reports whether a failure came before the backend had anything of the
 // request.
 func (c *fallbackCall) nothingSent(err error) bool {
-	if _, ok := errors.AsType[reverseproxy.DialError](err); ok || isNoUpstream(err) {
-		return true
-	}
-	repl, _ := c.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if repl == nil {
-		return false
-	}
-	by, _ := repl.GetString("http.rgate.refused_by") // a policy that stands before it
-	return by != ""
+	return err != nil && policy.JudgeRequest(c.r, 0, err).Unsent
 }
 
 // answer answers in place of the backend, if it can.
@@ -314,7 +305,7 @@ func (c *fallbackCall) answer(failed failure) error {
 		c.body.give(c.r)
 		_, err := c.exchange.Forward(name, c.w, c.r)
 		caddyhttp.SetVar(c.r.Context(), fallbackVar, nil)
-		if !isFailure(err) {
+		if !isFailure(c.r, err) {
 			c.tell(name, failed)
 			return err
 		}

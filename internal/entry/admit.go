@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// admission passes a request on if its target is one, and holds its response to
+// admission passes a request on if its method and target are such, and holds its response to
 // what its client understands.
 type admission struct{ next caddyhttp.Handler }
 
@@ -15,7 +15,7 @@ func (a admission) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if !r.ProtoAtLeast(1, 1) {
 		w = &finalWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	}
-	if !isGRPC(r) {
+	if !IsGRPC(r) {
 		return a.serve(w, r)
 	}
 	calls := &grpcWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, request: r}
@@ -23,6 +23,9 @@ func (a admission) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a admission) serve(w http.ResponseWriter, r *http.Request) error {
+	if err := checkMethod(r); err != nil {
+		return err
+	}
 	if err := checkTarget(r); err != nil {
 		return err
 	}

@@ -58,10 +58,10 @@ func TestGRPCIsToldByTypeAndVersion(t *testing.T) {
 		"application/grpc-web": false, "application/grpcx": false, "application/json": false,
 	} {
 		r := received(t, "Content-Type: "+field)
-		if isGRPC(r) {
+		if IsGRPC(r) {
 			t.Errorf("%s over HTTP/1.1 is called gRPC", field)
 		}
-		if r.ProtoMajor = 2; isGRPC(r) != want {
+		if r.ProtoMajor = 2; IsGRPC(r) != want {
 			t.Errorf("%s: got %t, want %t", field, !want, want)
 		}
 	}

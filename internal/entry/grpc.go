@@ -20,7 +20,7 @@ const httpErrorsVar = "rgate.grpc_http_errors"
 // OwnResponse notes that a handler is about to write a response of its own with a status,
 // which a gRPC client then gets in its way. All handlers see the HTTP status.
 func OwnResponse(r *http.Request, status int) {
-	if status >= 400 && isGRPC(r) && caddyhttp.GetVar(r.Context(), httpErrorsVar) == nil {
+	if status >= 400 && IsGRPC(r) && caddyhttp.GetVar(r.Context(), httpErrorsVar) == nil {
 		caddyhttp.SetVar(r.Context(), ownStatusVar, status)
 	}
 }
@@ -28,8 +28,8 @@ func OwnResponse(r *http.Request, status int) {
 // KeepHTTPErrors makes a gRPC client get the HTTP status of a response of the gateway's own.
 func KeepHTTPErrors(r *http.Request) { caddyhttp.SetVar(r.Context(), httpErrorsVar, true) }
 
-// isGRPC reports whether a request is one of gRPC over HTTP/2 or 3.
-func isGRPC(r *http.Request) bool {
+// IsGRPC reports whether a request is one of gRPC over HTTP/2 or 3.
+func IsGRPC(r *http.Request) bool {
 	if r.ProtoMajor < 2 || len(r.Header["Content-Type"]) == 0 {
 		return false
 	}

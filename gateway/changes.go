@@ -1,0 +1,36 @@
+package gateway
+
+import (
+	"os"
+	"slices"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// addChanges adds warnings about options of routes and backends that mean something else
+// than in an earlier version.
+func (all warnings) addChanges(routes []*Route, backends map[string]*Backend) {
+	proxied := proxyInEnvironment()
+	for _, rt := range routes {
+		leadsTo := func(holds func(*Backend) bool) bool {
+			return slices.ContainsFunc(rt.backendNames(), func(name string) bool { return holds(backends[name]) })
+		}
+		if rt.Timeouts.anyOff() || leadsTo(func(b *Backend) bool { return b.Timeouts.anyOff() }) {
+			all.add("time limits written as 0 are off: remove them for the defaults", rt.name)
+		}
+		if proxied && leadsTo(func(b *Backend) bool { return b.direct }) {
+			all.add("the proxy that the environment names is not used for backends: set legacy to "+legacyEnvironmentProxy+" to use it", rt.name)
+		}
+	}
+}
+
+// anyOff reports whether a limit is written as 0.
+func (t *Timeouts) anyOff() bool {
+	return t != nil && (t.Dial == policy.TimeoutOff || t.FirstByte == policy.TimeoutOff || t.Total == policy.TimeoutOff)
+}
+
+// proxyInEnvironment reports whether package net/http would use a proxy.
+func proxyInEnvironment() bool {
+	return slices.ContainsFunc([]string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"},
+		func(name string) bool { return os.Getenv(name) != "" })
+}

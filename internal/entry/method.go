@@ -1,0 +1,18 @@
+package entry
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/http/httpguts"
+)
+
+// checkMethod refuses a method that is no token (RFC 9110, section 9.1): HTTP/2 and 3
+// let it through, and no backend can be sent it. Names of fields are tokens, too.
+func checkMethod(r *http.Request) error {
+	if r.ProtoMajor > 1 && !httpguts.ValidHeaderFieldName(r.Method) {
+		return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("invalid method %q", r.Method))
+	}
+	return nil
+}
