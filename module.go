@@ -46,8 +46,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
 	// Policies, in the order in which package policy has them.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
+	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_security", httpcaddyfile.Before, "header")
-	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_ip_filter", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_jwt", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_api_key", httpcaddyfile.Before, "basic_auth")

@@ -80,6 +80,9 @@ type RateLimit struct {
 	cost   policy.Key
 	fixed  int64 // the cost, if it is the same for all
 
+	ignoresFailures bool   // of authentication
+	reachedVar      string // has the failureWatch of a request; empty without a gate
+
 	local  *limiter
 	table  tableKey
 	spaces [2]uint64
@@ -145,6 +148,7 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
 		return err
 	}
+	p.ignoresFailures = policy.Standing(ctx).Restores(policy.LegacyUncountedFailures)
 	if p.Redis != "" {
 		p.RedisTimeout = cmp.Or(p.RedisTimeout, caddy.Duration(redisTimeout))
 	}
@@ -307,10 +311,19 @@ func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
+	if p.reachedVar != "" {
+		if watch, ok := caddyhttp.GetVar(r.Context(), p.reachedVar).(*failureWatch); ok {
+			watch.reached = true
+		}
+	}
 	d := p.decide(w, r)
 	if d.admitted {
 		return next.ServeHTTP(w, r)
 	}
+	return p.refuse(w, r, d)
+}
+
+func (p *RateLimit) refuse(w http.ResponseWriter, r *http.Request, d decision) error {
 	if c := p.Logger().Check(zapcore.DebugLevel, "refused a request above the limit"); c != nil {
 		c.Write(zap.Int64("requests", d.limit.requests), zap.Duration("window", d.limit.window), zap.Duration("retry_after", d.after))
 	}
@@ -340,11 +353,15 @@ func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) 
 }
 
 func (p *RateLimit) count(r *http.Request, key uint64) decision {
-	cost := p.costOf(r)
+	return p.countKey(key, func() string { return p.text(r) }, p.costOf(r))
+}
+
+// countKey counts a request of a key, whose text only Redis needs.
+func (p *RateLimit) countKey(key uint64, text func() string, cost int64) decision {
 	if p.redis == nil {
 		return p.local.take(uptime(), key, cost, p.limits...)
 	}
-	if d, ok := p.redis.take(time.Duration(p.RedisTimeout), p.text(r), cost, p.limits); ok {
+	if d, ok := p.redis.take(time.Duration(p.RedisTimeout), text(), cost, p.limits); ok {
 		if d.admitted { // to go on from there if Redis goes away
 			p.local.add(uptime(), key, cost, p.limits...)
 		}

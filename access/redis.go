@@ -23,7 +23,8 @@ import (
 //
 // KEYS has a key for each limit, whose value is the begin of the window, then for
 // it and for the window before, the sum of the costs and when the last request came.
-// ARGV has the cost, then the requests and the window of each limit. The answer is
+// ARGV has the cost, then the requests and the window of each limit, and one more value if
+// the request is not to be counted. The answer is
 // whether the request is admitted, then for each limit how long the window has
 // lasted and the four numbers, without the request.
 var script = redis.NewScript(scriptSource)
@@ -60,7 +61,7 @@ for i, key in ipairs(KEYS) do
 		answer[#answer + 1] = number
 	end
 end
-if answer[1] == 1 then
+if answer[1] == 1 and not ARGV[2 * #KEYS + 2] then
 	for i, key in ipairs(KEYS) do
 		local ttl = math.ceil((counters[i][1] + 2 * ARGV[2 * i + 1] - now) / 1000)
 		redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %.0f', unpack(counters[i])), 'PX', string.format('%.0f', ttl))
@@ -153,11 +154,20 @@ func (noRedisLog) Printf(context.Context, string, ...any) {}
 // take decides about a request and counts it if it is admitted. It is not ok if
 // Redis did not answer in time.
 func (c *redisCounter) take(budget time.Duration, key string, cost int64, limits []limit) (d decision, ok bool) {
+	return c.try(budget, key, cost, limits)
+}
+
+// peek is take without counting the request.
+func (c *redisCounter) peek(budget time.Duration, key string, cost int64, limits []limit) (d decision, ok bool) {
+	return c.try(budget, key, cost, limits, "peek")
+}
+
+func (c *redisCounter) try(budget time.Duration, key string, cost int64, limits []limit, more ...any) (d decision, ok bool) {
 	if c.away.Load() {
 		c.local.Add(1)
 		return decision{}, false
 	}
-	d, err := c.ask(budget, key, cost, limits)
+	d, err := c.ask(budget, key, cost, limits, more...)
 	if err != nil {
 		c.local.Add(1)
 		c.failed(err, budget)
@@ -169,11 +179,11 @@ func (c *redisCounter) take(budget time.Duration, key string, cost int64, limits
 	return d, true
 }
 
-func (c *redisCounter) ask(budget time.Duration, key string, cost int64, limits []limit) (decision, error) {
+func (c *redisCounter) ask(budget time.Duration, key string, cost int64, limits []limit, more ...any) (decision, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, budget)
 	defer cancel()
 	keys, args := scriptInput(key, cost, limits)
-	answer, err := script.Run(ctx, c.client, keys, args...).Int64Slice()
+	answer, err := script.Run(ctx, c.client, keys, append(args, more...)...).Int64Slice()
 	if err != nil {
 		return decision{}, err
 	}

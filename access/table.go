@@ -102,6 +102,23 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 	return d
 }
 
+// peek decides about a request without counting it.
+func (l *limiter) peek(now time.Duration, key uint64, cost int64, limits ...limit) (d decision) {
+	s := &l.shards[key&l.mask]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, limit := range limits {
+		var c counter
+		s.load(&c, slotKey(key, limit), now, limit.window)
+		if one := limit.judge(&c, now, cost); i == 0 {
+			d = one
+		} else {
+			d = d.and(one)
+		}
+	}
+	return d
+}
+
 // add counts a request that was admitted elsewhere.
 func (l *limiter) add(now time.Duration, key uint64, cost int64, limits ...limit) {
 	s := &l.shards[key&l.mask]

@@ -57,7 +57,7 @@ func (o order) compose(levels ...[]loaded) []composed {
 			all = append(all, ranked[i])
 		}
 	}
-	return all
+	return withGates(all)
 }
 
 // freeOf returns the handlers that are not policies, in the order given. Their slots
@@ -203,13 +203,33 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	return ""
 }
 
-// alwaysIn returns those of the gateway's policies that every answer needs, also one
-// to a request that no route takes: its identifier, what makes browsers careful, and
-// that pages may read it.
-func alwaysIn(gateway []loaded) []composed {
-	return slices.DeleteFunc(order{}.compose(gateway), func(c composed) bool {
+// withGates puts the gates of policies before the first handler that may authenticate, if
+// that is on the way to the policy.
+func withGates(all []composed) []composed {
+	first := slices.IndexFunc(all, func(c composed) bool {
+		name := handlerName(c.handler)
+		return policy.Authenticates(name) || policy.Rank(name) == 0 && !slices.Contains(silent, name)
+	})
+	if first < 0 {
+		return all
+	}
+	var gates []composed
+	for _, c := range all[first:] {
+		if gated, ok := c.handler.(policy.Gated); ok {
+			if gate := gated.Gate(); gate != nil {
+				gates = append(gates, composed{gate, c.level, c.index})
+			}
+		}
+	}
+	return slices.Insert(all, first, gates...)
+}
+
+// alwaysIn returns those policies that every response needs, also one to a request that no
+// route takes: its identifier, that pages may read it, and what makes browsers careful.
+func alwaysIn(levels [][]loaded) []composed {
+	return slices.DeleteFunc(order{}.compose(levels...), func(c composed) bool {
 		rank := rankOf(c.handler)
-		return rank == 0 || rank > policy.Rank("rgate_cors")
+		return rank == 0 || rank > policy.Rank("rgate_security")
 	})
 }
 

@@ -163,6 +163,7 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
+	always     []composed // of its policies, those that every response needs
 	sticky     policy.Key // of StickyKey
 	pattern    pattern    // nil: path_prefix is a prefix
 	preflights bool       // whether a policy answers preflights for it

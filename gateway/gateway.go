@@ -133,7 +133,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	g.noteFieldSets(common)
 	ofGroups := make(map[*Group][]loaded)
 	g.warnings = make(warnings)
-	g.always = alwaysIn(common)
+	g.always = alwaysIn([][]loaded{common})
 	g.guardPage(common)
 	var routes []*Route
 	all := g.allRoutes()
@@ -200,6 +200,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[str
 	}
 	g.noteFieldSets(own)
 	levels := append(outer, own)
+	rt.always = alwaysIn(levels)
 	var announced http.Header
 	if rt.Deprecated != nil {
 		fields, problem := rt.Deprecated.fields()
@@ -319,10 +320,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	route, allowed := g.router.find(r, r.URL.Path)
 	if route == nil {
-		return g.unrouted.Serve(w, r, chain(g.always, g.notRouted(allowed)), nil)
+		always := g.always
+		if len(allowed) > 0 {
+			always = g.router.nearest(r, r.URL.Path).always
+		}
+		return g.unrouted.Serve(w, r, chain(always, g.notRouted(allowed)), nil)
 	}
 	if g.router.misleading(r, route) {
-		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(refusePath)), nil)
+		return g.unrouted.Serve(w, r, chain(route.always, caddyhttp.HandlerFunc(refusePath)), nil)
 	}
 	ex := begin(r, g, route)
 	ex.own.Set(r)

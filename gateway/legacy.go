@@ -21,12 +21,13 @@ const (
 // legacyBehaviours are the behaviours of earlier versions that the option legacy
 // restores: name → what it restores. docs/yaml.md has the same table.
 var legacyBehaviours = map[string]string{
-	legacyEnvironmentProxy:      "Backends are dialled through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment name.",
-	legacyHandlersFirst:         "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
-	legacyStandInsFirst:         "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
-	legacyGRPCErrors:            "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
-	policy.LegacyUnlistedFields: "`cache` ignores request fields but for `Authorization`, `X-User-ID`, `X-Consumer-*`, what `Vary` names, and with `ttl` also `Cookie`.",
-	policy.LegacyUnreadableJSON: "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
+	legacyHandlersFirst:            "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
+	legacyStandInsFirst:            "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
+	legacyGRPCErrors:               "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
+	policy.LegacyUncountedFailures: "Failed authentications do not count against a `rate_limit` by the client's address.",
+	policy.LegacyUnreadableJSON:    "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
+	policy.LegacyUnlistedFields:    "`cache` ignores request fields but for `Authorization`, `X-User-ID`, `X-Consumer-*`, what `Vary` names, and with `ttl` also `Cookie`.",
+	legacyEnvironmentProxy:         "Backends are dialled through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment name.",
 }
 
 // LegacyBehaviours returns the names that the option legacy takes, each with one

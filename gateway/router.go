@@ -112,11 +112,8 @@ func (rt *Route) specificity() (rank int) {
 // is none for the sole reason of its method, find returns the methods that would
 // be taken.
 func (rt *router) find(r *http.Request, path string) (route *Route, allowed []string) {
-	s := search{request: r, path: path, prefixes: rt.prefixes, next: rt.prefixes.longest(path)}
-	if rt.hosts {
-		s.host = hostname(r.Host)
-	}
-	if rt.patterns != nil && s.walk(rt.patterns, 1) || s.tryPrefixes(0) {
+	s := rt.search(r, path)
+	if s.found != nil {
 		return s.found, nil
 	}
 	if slices.Contains(s.allowed, http.MethodGet) {
@@ -124,6 +121,22 @@ func (rt *router) find(r *http.Request, path string) (route *Route, allowed []st
 	}
 	slices.Sort(s.allowed)
 	return nil, slices.Compact(s.allowed)
+}
+
+// nearest returns the route that comes first among those that take a request but for its
+// method.
+func (rt *router) nearest(r *http.Request, path string) *Route {
+	s := rt.search(r, path)
+	return s.near
+}
+
+func (rt *router) search(r *http.Request, path string) search {
+	s := search{request: r, path: path, prefixes: rt.prefixes, next: rt.prefixes.longest(path)}
+	if rt.hosts {
+		s.host = hostname(r.Host)
+	}
+	_ = rt.patterns != nil && s.walk(rt.patterns, 1) || s.tryPrefixes(0)
+	return s
 }
 
 // search is the search for one request's route.
@@ -134,6 +147,7 @@ type search struct {
 	prefixes *tree[place]
 	next     int32    // the leaf of the longest prefix that was not tried
 	found    *Route   // the result
+	near     *Route   // the first that took all but the method
 	allowed  []string // methods of the routes that took all but the method
 }
 
@@ -153,6 +167,9 @@ func (s *search) try(at place) bool {
 		if route.takesMethod(s.request.Method) || route.preflights && route.takesPreflight(s.request) {
 			s.found = route
 			return true
+		}
+		if s.near == nil {
+			s.near = route
 		}
 		s.allowed = append(s.allowed, route.Methods...)
 	}

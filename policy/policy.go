@@ -25,8 +25,8 @@ var order = []string{
 	"rgate_bandwidth",
 	"rgate_dashboard",
 	"rgate_request_id",
-	"rgate_security",
 	"rgate_cors",
+	"rgate_security",
 	"rgate_ip_filter",
 	"rgate_jwt",
 	"rgate_api_key",
@@ -56,6 +56,10 @@ func Rank(handler string) int {
 
 // Authorizes reports whether a policy by its handler's name decides who is let in.
 func Authorizes(handler string) bool { return isBetween(handler, "rgate_ip_filter", "rgate_require") }
+
+// Authenticates reports whether a policy by its handler's name finds out who sent a
+// request, or wants to know that.
+func Authenticates(handler string) bool { return isBetween(handler, "rgate_jwt", "rgate_require") }
 
 // StandsIn reports whether a policy by its handler's name responds in place of a
 // backend with what another request or another backend has brought.

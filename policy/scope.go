@@ -11,8 +11,9 @@ type scopeKey struct{}
 
 // Names of behaviours of an earlier version that policies restore.
 const (
-	LegacyUnreadableJSON = "unreadable_json"
-	LegacyUnlistedFields = "unlisted_fields"
+	LegacyUnreadableJSON    = "unreadable_json"
+	LegacyUncountedFailures = "uncounted_failures"
+	LegacyUnlistedFields    = "unlisted_fields"
 )
 
 // Standpoint is where in a configuration a policy stands. It is the same at every

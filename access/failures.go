@@ -1,0 +1,149 @@
+package access
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// failureGate is the part of a RateLimit that runs before authentication. Requests whose
+// limit is used up are refused there, and those that authentication refuses with 401 are
+// counted, which never come to the policy itself.
+type failureGate struct{ *RateLimit }
+
+// Gate implements policy.Gated. Limits that do not go by the client's address have none:
+// with wrong credentials, a client could use up those of others.
+func (p *RateLimit) Gate() caddyhttp.MiddlewareHandler {
+	if p.Off() || p.ignoresFailures || !goesByAddress(p.Key) {
+		return nil
+	}
+	p.reachedVar = "rgate.rate_limit_reached " + p.identity
+	return failureGate{p}
+}
+
+// goesByAddress reports whether a key has the client's address in it, and nothing that
+// authentication finds out.
+func goesByAddress(key string) bool {
+	names := policy.PlaceholdersIn(key)
+	return slices.ContainsFunc(names, func(name string) bool {
+		return "{"+name+"}" == policy.ClientIP || strings.HasPrefix(name, "http.request.remote")
+	}) && !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "http.auth.") })
+}
+
+// ServeHTTP refuses a request whose limit is used up, and counts one that authentication
+// has refused.
+func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	p := g.RateLimit
+	key, text, cost := p.hash(r, p.local.hasher, &p.spaces), "", p.costOf(r)
+	if p.redis != nil {
+		text = p.text(r)
+	}
+	if d := p.peek(key, text, cost); !d.admitted {
+		if !p.HideHeaders {
+			tell(w.Header(), &d, p.textOf(d.limit))
+		}
+		return p.refuse(w, r, d)
+	}
+	watch := failureWatches.Get().(*failureWatch)
+	watch.ResponseWriter = w
+	caddyhttp.SetVar(r.Context(), p.reachedVar, watch)
+	err := next.ServeHTTP(watch, r)
+	caddyhttp.SetVar(r.Context(), p.reachedVar, nil)
+	status := watch.status
+	var failed caddyhttp.HandlerError
+	if errors.As(err, &failed) {
+		status = failed.StatusCode
+	}
+	if status == http.StatusUnauthorized && !watch.reached {
+		p.countFailure(key, text, cost)
+	}
+	if !watch.hijacked { // else its holder may still use it
+		*watch = failureWatch{}
+		failureWatches.Put(watch)
+	}
+	return err
+}
+
+// peek decides about a request that has not been authenticated yet, without counting it.
+// Redis is asked only about keys with failures, so that other requests do not wait for it
+// twice.
+func (p *RateLimit) peek(key uint64, text string, cost int64) decision {
+	now := uptime()
+	if p.redis != nil {
+		if p.local.peek(now, p.failureKey(key), 1, limit{1, p.longest()}).admitted {
+			return decision{admitted: true}
+		}
+		if d, ok := p.redis.peek(time.Duration(p.RedisTimeout), text, cost, p.limits); ok {
+			return d
+		}
+	}
+	return p.local.peek(now, key, cost, p.limits...)
+}
+
+// countFailure counts a request that authentication has refused.
+func (p *RateLimit) countFailure(key uint64, text string, cost int64) {
+	if p.redis != nil {
+		p.local.add(uptime(), p.failureKey(key), 1, limit{1, p.longest()})
+	}
+	p.countKey(key, func() string { return text }, cost)
+}
+
+// failureKey is the key under which is noted that a key has failures.
+func (p *RateLimit) failureKey(key uint64) uint64 { return mix(key, 1) }
+
+// longest returns the longest window of the limits.
+func (p *RateLimit) longest() (window time.Duration) {
+	for _, l := range p.limits {
+		window = max(window, l.window)
+	}
+	return window
+}
+
+// Warnings implements policy.Warner.
+func (p *RateLimit) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
+	if !slices.Contains(chain, caddyhttp.MiddlewareHandler(failureGate{p})) {
+		return nil
+	}
+	return []string{"failed authentications count against a rate_limit by the client's address now; restore the earlier behaviour with legacy: [" +
+		policy.LegacyUncountedFailures + "]"}
+}
+
+// failureWatch is a response writer that notes the status, and whether the request came to
+// the policy itself.
+type failureWatch struct {
+	caddyhttp.ResponseWriterWrapper
+	status            int
+	reached, hijacked bool
+}
+
+var failureWatches = sync.Pool{New: func() any { return new(failureWatch) }}
+
+func (w *failureWatch) WriteHeader(status int) {
+	if w.status < http.StatusOK {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Hijack implements http.Hijacker.
+func (w *failureWatch) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = w.hijacked || err == nil
+	return conn, buf, err
+}
+
+// Interface guards
+var (
+	_ policy.Gated  = (*RateLimit)(nil)
+	_ policy.Warner = (*RateLimit)(nil)
+	_ http.Hijacker = (*failureWatch)(nil)
+)
