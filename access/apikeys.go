@@ -190,3 +190,6 @@ func (a *APIKeys) admit(r *http.Request, held *heldKey) {
 	}
 	identify(r, held.who)
 }
+
+// RequestFields implements policy.FieldReader.
+func (k *APIKeys) RequestFields() []string { return []string{k.Header} }

@@ -341,3 +341,6 @@ var (
 	_ caddy.Validator   = (*CORS)(nil)
 	_ policy.Module     = (*CORS)(nil)
 )
+
+// RequestFields implements policy.FieldReader.
+func (p *CORS) RequestFields() []string { return p.AllowedHeaders }

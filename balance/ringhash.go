@@ -72,6 +72,9 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.VirtualNodes == 0 {
 		p.VirtualNodes = defaultVirtualNodes
 	}
+	if err := policy.CheckFields(ctx, p); err != nil {
+		return err
+	}
 	policy.WarnOfKey(ctx, "key", p.Key)
 	p.key = policy.ParseKey(p.Key)
 	p.proxy = proxyOf(ctx)

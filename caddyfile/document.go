@@ -34,6 +34,8 @@ type document struct {
 	Server *serverOptions `json:"server,omitempty"`
 
 	gateway.Gateway
+
+	expected expectedFields
 }
 
 const adminOff = "off"
@@ -62,6 +64,7 @@ func read(body []byte, filename string) (*document, *reader, error) {
 	if err := r.check(doc); err != nil {
 		return nil, nil, err
 	}
+	doc.expected = expected(append(r.expected, policy.ExpectedFields(&doc.Gateway)...))
 	return doc, r, nil
 }
 
@@ -127,6 +130,7 @@ func (doc *document) config(listen []string) ([]byte, error) {
 		Routes: caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}},
 	}
 	doc.Server.apply(server)
+	server.ExpectedUnderscoreHeaders, server.ExpectedDotHeaders = doc.expected.underscores, doc.expected.dots
 	config := new(caddy.Config)
 	if doc.AccessLog {
 		server.Logs = new(caddyhttp.ServerLogConfig)

@@ -118,6 +118,7 @@ func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) erro
 			return r.failAt(path, "%v", err)
 		}
 	}
+	r.expected = append(r.expected, policy.ExpectedFields(decoded)...)
 	return nil
 }
 

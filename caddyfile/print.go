@@ -98,7 +98,7 @@ func (p *printer) document(doc *document) error {
 		}
 		p.global = append(p.global, "admin "+quoted)
 	}
-	p.server(doc.Server)
+	p.server(doc.Server, doc.expected)
 	if doc.AccessLog {
 		handler, err := moduleObject(&doc.Gateway, "handler", "rgate")
 		if err != nil {

@@ -25,6 +25,10 @@ type reader struct {
 	file   string
 	lines  map[string]int // by path in the JSON configuration
 	fields map[reflect.Type][]field
+
+	// expected are the fields of requests with underscores or dots in their names that
+	// modules read.
+	expected []string
 }
 
 // field is a field of a struct, as encoding/json sees it.

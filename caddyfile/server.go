@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -136,9 +137,12 @@ func (o *serverOptions) apply(server *caddyhttp.Server) {
 }
 
 // server writes the options of the server as global ones.
-func (p *printer) server(o *serverOptions) {
-	if o == nil {
+func (p *printer) server(o *serverOptions, fields expectedFields) {
+	if o == nil && fields.none() {
 		return
+	}
+	if o == nil {
+		o = new(serverOptions)
 	}
 	lines := []string{"servers {"}
 	if len(o.TrustedProxies) > 0 {
@@ -157,6 +161,12 @@ func (p *printer) server(o *serverOptions) {
 	}
 	if o.MaxHeaderSize > 0 {
 		lines = append(lines, fmt.Sprintf("\tmax_header_size %d", o.MaxHeaderSize))
+	}
+	if fields.underscores != nil {
+		lines = append(lines, "\texpected_underscore_headers "+strings.Join(fields.underscores, " "))
+	}
+	if fields.dots != nil {
+		lines = append(lines, "\texpected_dot_headers "+strings.Join(fields.dots, " "))
 	}
 	p.global = append(p.global, append(lines, "}")...)
 }

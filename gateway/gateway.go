@@ -68,6 +68,9 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return err
 	}
 	entry.Mount(ctx)
+	if err := policy.CheckFields(ctx, g); err != nil {
+		return err
+	}
 	g.dropped = new(droppedOffers)
 	if g.TrustIdentity {
 		ctx = policy.WithTrustedIdentity(ctx)

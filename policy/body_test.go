@@ -27,7 +27,7 @@ func TestOneReadDecidesWhetherThereIsABody(t *testing.T) {
 	}
 	for _, reader := range []func(io.Reader) io.Reader{iotest.OneByteReader, iotest.DataErrReader, iotest.HalfReader} {
 		r := unsized(reader(strings.NewReader("body")))
-		if !HasBody(r) || !HasBody(r) || r.ContentLength != -1 {
+		if first, again := HasBody(r), HasBody(r); !first || !again || r.ContentLength != -1 {
 			t.Error("a body is taken for none")
 		}
 		if got, err := io.ReadAll(r.Body); string(got) != "body" || err != nil {
@@ -54,7 +54,7 @@ func TestABodyThatDoesNotComeHoldsNothingUp(t *testing.T) {
 		body, client := io.Pipe()
 		r := unsized(body)
 		start := time.Now()
-		if !HasBody(r) || !HasBody(r) || time.Since(start) != probeTime {
+		if first, again := HasBody(r), HasBody(r); !first || !again || time.Since(start) != probeTime {
 			t.Errorf("it took %s to tell", time.Since(start))
 		}
 		go func() {

@@ -94,6 +94,9 @@ func (b *Base) Start(ctx caddy.Context, name string) error {
 	entry.Mount(ctx)
 	b.logger = Sampled(ctx.Logger())
 	if !b.Disabled {
+		if err := CheckFields(ctx, ctx.Module()); err != nil {
+			return err
+		}
 		if err := checkReached(ctx, Prefix+name); err != nil {
 			return err
 		}

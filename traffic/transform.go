@@ -2,7 +2,9 @@ package traffic
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -283,3 +285,8 @@ var (
 	_ policy.FieldSetter          = (*Transform)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Transform)(nil)
 )
+
+// RequestFields implements policy.FieldReader.
+func (p *Transform) RequestFields() []string {
+	return slices.Sorted(maps.Keys(p.Request.Headers.Rename))
+}

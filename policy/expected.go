@@ -1,0 +1,84 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// FieldReader is a module whose options name fields of requests in other ways than by
+// placeholders.
+type FieldReader interface {
+	// RequestFields returns the names of the fields that the module reads from requests.
+	RequestFields() []string
+}
+
+// fieldPlaceholder matches the placeholder of a field of a request, and its shorthand.
+var fieldPlaceholder = regexp.MustCompile(`\{(?:http\.request\.)?header\.([^{}"\\]+)\}`)
+
+// requestFields returns the names of the fields that a module and the modules in its
+// options read from requests, as placeholders and FieldReader name them.
+func requestFields(module any) (names []string) {
+	if reader, ok := module.(FieldReader); ok {
+		names = reader.RequestFields()
+	}
+	options, err := json.Marshal(module)
+	if err != nil {
+		return names
+	}
+	for _, found := range fieldPlaceholder.FindAllSubmatch(options, -1) {
+		names = append(names, string(found[1]))
+	}
+	return names
+}
+
+// ExpectedFields returns those of the fields that a module reads from requests whose
+// names have underscores or dots. Caddy's server drops these unless it is told to expect
+// them: backends that run CGI or PHP confuse them with the names that have dashes.
+func ExpectedFields(module any) []string {
+	return slices.DeleteFunc(requestFields(module), func(name string) bool { return !strings.ContainsAny(name, "_.") })
+}
+
+// CheckFields reports the first field that a module reads from requests and that the
+// server drops from all of them.
+func CheckFields(ctx caddy.Context, module any) error {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if server == nil {
+		return nil
+	}
+	for _, name := range requestFields(module) {
+		if !strings.ContainsAny(name, "_.") {
+			if other := expectedTwin(server, name); other != "" {
+				return fmt.Errorf("field %q is dropped from requests because %q is expected: use one of the two names", name, other)
+			}
+			continue
+		}
+		if meant := LooksLike(name); meant != "" {
+			return fmt.Errorf("field %q is dropped from requests because CGI and PHP take it for %s: use another name", name, meant)
+		}
+		if !Expects(server, name) {
+			option := "expected_underscore_headers"
+			if !strings.Contains(name, "_") {
+				option = "expected_dot_headers"
+			}
+			return fmt.Errorf("field %q is dropped from requests because of its name: add `%s %s` to the global option `servers`, or use dashes in the name",
+				name, option, name)
+		}
+	}
+	return nil
+}
+
+// expectedTwin returns the field that a server expects in place of one with dashes.
+func expectedTwin(server *caddyhttp.Server, name string) string {
+	for _, expected := range slices.Concat(server.ExpectedUnderscoreHeaders, server.ExpectedDotHeaders) {
+		if strings.EqualFold(dashes.Replace(expected), name) {
+			return expected
+		}
+	}
+	return ""
+}
