@@ -23,8 +23,8 @@ import (
 //
 // KEYS has a key for each limit, whose value is the begin of the window, then for
 // it and for the window before, the sum of the costs and when the last request came.
-// ARGV has the cost, then the requests and the window of each limit, and one more value if
-// the request is not to be counted. The answer is
+// ARGV has the cost, then the requests and the window of each limit, and `peek` if the
+// request is not to be counted. The answer is
 // whether the request is admitted, then for each limit how long the window has
 // lasted and the four numbers, without the request.
 var script = redis.NewScript(scriptSource)
@@ -61,7 +61,7 @@ for i, key in ipairs(KEYS) do
 		answer[#answer + 1] = number
 	end
 end
-if answer[1] == 1 and not ARGV[2 * #KEYS + 2] then
+if answer[1] == 1 and ARGV[2 * #KEYS + 2] ~= 'peek' then
 	for i, key in ipairs(KEYS) do
 		local ttl = math.ceil((counters[i][1] + 2 * ARGV[2 * i + 1] - now) / 1000)
 		redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %.0f', unpack(counters[i])), 'PX', string.format('%.0f', ttl))

@@ -95,10 +95,14 @@ func (o order) place(all []free, ranked []composed) []free {
 // behindAuthentication moves handlers that may respond behind what decides who is let
 // in, and behind such a handler those that may rely on how it has changed a request.
 func behindAuthentication(all []free, ranked []composed) []free {
-	gate, last := 0, -1
+	// What identifies a client runs before what requires something of it.
+	gate, identified, last := 0, 0, -1
 	for i, p := range ranked {
-		if policy.Authorizes(handlerName(p.handler)) {
+		switch name := handlerName(p.handler); {
+		case name == "rgate_require":
 			gate = i + 1
+		case policy.Authorizes(name):
+			gate, identified = i+1, i+1
 		}
 	}
 	for i, f := range all {
@@ -122,9 +126,12 @@ func behindAuthentication(all []free, ranked []composed) []free {
 	slot, least := 0, 0 // of those that respond, and of all others
 	for i := range kept {
 		f := &kept[i]
-		if f.traits&responds != 0 {
+		switch {
+		case f.traits&responds != 0:
 			slot = max(slot, gate, f.slot)
 			f.slot = slot
+		case f.traits&identifies != 0:
+			f.slot = max(f.slot, identified)
 		}
 		f.slot = max(f.slot, least)
 		if f.traits&prepares != 0 {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"net/http"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,6 +28,10 @@ const (
 
 	// standsIn is for a handler with a policy in it that responds in place of a backend.
 	standsIn
+
+	// identifies is for a handler that asks a service who has sent a request, and
+	// passes the request on or refuses it.
+	identifies
 )
 
 // silent are Caddy's handlers that never respond: they pass every request on. All
@@ -60,13 +65,15 @@ func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMess
 
 // traitsIn returns the traits of a handler in its JSON form.
 func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
-	policy.EachHandler(ctx, options, func(name string, _ map[string]any) {
+	policy.EachHandler(ctx, options, func(name string, options map[string]any) {
 		switch rank := policy.Rank(name); {
 		case policy.Authorizes(name):
 			all |= admits
 		case policy.StandsIn(name):
 			all |= standsIn
 		case rank > 0 || slices.Contains(silent, name) || name == "subroute" || name == "invoke":
+		case name == "reverse_proxy" && isForwardAuth(options):
+			all |= identifies | prepares
 		case slices.Contains(unchanging, name):
 			all |= responds
 		default:
@@ -74,4 +81,19 @@ func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 		}
 	})
 	return all
+}
+
+// isForwardAuth reports whether a proxy is what Caddy's directive forward_auth stands
+// for: it asks another service, and passes a request on whose response is 2xx. So no
+// response of it serves anything that needs authentication.
+func isForwardAuth(proxy map[string]any) bool {
+	rewrite, _ := proxy["rewrite"].(map[string]any)
+	handlers, _ := proxy["handle_response"].([]any)
+	if rewrite["method"] != http.MethodGet || rewrite["uri"] == nil || len(handlers) == 0 {
+		return false
+	}
+	first, _ := handlers[0].(map[string]any)
+	match, _ := first["match"].(map[string]any)
+	statuses, _ := match["status_code"].([]any)
+	return len(match) == 1 && slices.Contains(statuses, any(float64(2)))
 }

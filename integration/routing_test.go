@@ -109,9 +109,9 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 		"/api", "/api?", "/api/?", "/api//double//slashes/", "/api/a%2Fb", "/api/a%2fb", "/api/%61%7E%41",
 		"/api/%C3%A9/%e3%81%82", "/api/a;b=c;d", "/api/a,b:c@d!e$f'g(h)*i", "/api/a+b?c+d", "/api/a%20b?c%20d",
 		"/api/a/../b", "/api/./a/..", "/api/a|b", "/api/a\"b<c>d", "/api/[a]{b}",
-		"/api/a^b`c", "/api/a\\b", "/api/a%5Cb", "/api/%25%32%35", "/api/%00", "/api/%0d%0a", "/api/été", "/api/a#b",
+		"/api/a^b`c", "/api/a\\b", "/api/a%5Cb", "/api/%25%32%35", "/api/%00", "/api/%0d%0a", "/api/été", "/api/a%23b",
 		"/api?a=b?c=d", "/api?a=%zz", "/api?a;b", "/api?a&&b&=c", "/api?a=b%26c", "/api?/api/../x", "/api?é=\"<>|",
-		"/api?a#b", "/api?x=http://e.example/?y=z", "/api%2Fa", "/%61pi/a", "/api/*", "/api/a:80/b",
+		"/api?a%23b", "/api?x=http://e.example/?y=z", "/api%2Fa", "/%61pi/a", "/api/*", "/api/a:80/b",
 		"/api/" + strings.Repeat("long%2F/", 500),
 	} {
 		if got := g.rawGet(t, target).echo(t).RequestURI; got != target {
