@@ -23,14 +23,20 @@ import (
 // there may be something to read. A backend that refuses an upload responds and closes
 // the connection before it has read the body: its response must be read although the
 // rest of the body cannot be written any more (RFC 9112, section 9.6).
+//
+// It is for HTTP/1 alone. A client of HTTP/2 writes while it holds what its reader needs,
+// and the reader itself writes: it would wait for itself.
 type patientConn struct {
 	net.Conn
-	drained chan struct{} // closed once nothing more can be read
+	drained chan struct{} // closed once nothing more can be read, or no write is to wait
 	once    sync.Once
 }
 
-// patientDials makes a transport use patient connections.
+// patientDials makes a transport use patient connections for HTTP/1.
 func patientDials(t *reverseproxy.HTTPTransport) {
+	if slices.Contains(t.Versions, "h2c") {
+		return
+	}
 	dial := t.Transport.DialContext
 	t.Transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -39,12 +45,23 @@ func patientDials(t *reverseproxy.HTTPTransport) {
 		}
 		return &patientConn{Conn: conn, drained: make(chan struct{})}, nil
 	}
+	if upgrade := t.Transport.TLSNextProto["h2"]; upgrade != nil {
+		t.Transport.TLSNextProto["h2"] = func(authority string, conn *tls.Conn) http.RoundTripper {
+			if c, ok := conn.NetConn().(*patientConn); ok {
+				c.stopWaiting()
+			}
+			return upgrade(authority, conn)
+		}
+	}
 }
+
+// stopWaiting ends writes that wait, and makes later ones return their errors at once.
+func (c *patientConn) stopWaiting() { c.once.Do(func() { close(c.drained) }) }
 
 func (c *patientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil {
-		c.once.Do(func() { close(c.drained) })
+		c.stopWaiting()
 	}
 	return n, err
 }
@@ -59,7 +76,7 @@ func (c *patientConn) Write(p []byte) (int, error) {
 
 // Close closes the connection, which ends a write that waits.
 func (c *patientConn) Close() error {
-	c.once.Do(func() { close(c.drained) })
+	c.stopWaiting()
 	return c.Conn.Close()
 }
 
