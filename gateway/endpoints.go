@@ -127,7 +127,7 @@ func (g *Gateway) guardPage(common []loaded) {
 		switch name := handlerName(c.handler); {
 		case name == "rgate_ip_filter":
 			g.pageFilters = append(g.pageFilters, c)
-		case policy.Rank(name) >= policy.Rank("rgate_jwt") && policy.Rank(name) <= policy.Rank("rgate_require"):
+		case policy.Authenticates(name):
 			g.logger.Warn("the statistics page does not ask for the credentials that the gateway's routes ask for",
 				zap.String("policy", strings.TrimPrefix(name, policy.Prefix)), zap.String("path", cmp.Or(g.Stats.Path, stats.DefaultPath)),
 				zap.String("remedy", "set stats.allow to the clients that may see it, or turn it off with stats: false"))

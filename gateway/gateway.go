@@ -49,7 +49,7 @@ type state struct {
 	always []composed
 
 	warnings warnings // of the configuration, while it is provisioned
-	dropped  *droppedOffers
+	dropped  *policy.OnceEach[droppedOffer]
 
 	// The gateway's filters of addresses, which requests for the statistics page pass
 	// unless the page has its own.
@@ -71,7 +71,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := policy.CheckFields(ctx, g); err != nil {
 		return err
 	}
-	g.dropped = new(droppedOffers)
+	g.dropped = new(policy.OnceEach[droppedOffer])
 	if g.TrustIdentity {
 		ctx = policy.WithTrustedIdentity(ctx)
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
@@ -64,13 +63,7 @@ func offers(request, response http.Header) bool {
 		httpguts.HeaderValuesContainsToken(request["Connection"], "upgrade")
 }
 
-// droppedOffers is what was dropped of offers to switch protocols, and is in the log. It
-// is safe for concurrent use.
-type droppedOffers struct {
-	mu   sync.Mutex
-	seen map[droppedOffer]struct{} // Guarded by mu.
-}
-
+// droppedOffer is an offer to switch protocols that was dropped, and logged.
 type droppedOffer struct{ protocol, route string }
 
 // A client chooses what it offers: beyond this many, and of longer ones, nothing is kept.
@@ -79,24 +72,10 @@ const (
 	longestOffer      = 64
 )
 
-// first reports whether an offer is the first of its kind.
-func (d *droppedOffers) first(offer droppedOffer) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, known := d.seen[offer]; known || len(d.seen) == mostDroppedOffers {
-		return false
-	}
-	if d.seen == nil {
-		d.seen = make(map[droppedOffer]struct{})
-	}
-	d.seen[offer] = struct{}{}
-	return true
-}
-
 // logDropped logs once for each protocol and route that an offer was dropped.
 func (g *Gateway) logDropped(protocol, route, backend string) {
 	protocol = strings.ToLower(protocol[:min(len(protocol), longestOffer)])
-	if g.dropped.first(droppedOffer{strings.Clone(protocol), route}) {
+	if g.dropped.First(droppedOffer{strings.Clone(protocol), route}, mostDroppedOffers) {
 		g.logger.Warn("upgrade offer dropped: name the protocol in the backend's option upgrades to pass it",
 			zap.String("upgrade", protocol), zap.String("route", route), zap.String("backend", backend))
 	}

@@ -70,7 +70,8 @@ type Guarded struct {
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	handlers []caddyhttp.MiddlewareHandler
-	locality *locality // nil: everybody may see it
+	filter   refuser   // one of them, of addresses
+	locality *locality // nil: all clients may see it
 }
 
 // CheckGuard reports whether something is wrong with the path, or with whom to allow.
@@ -107,7 +108,8 @@ func (g *Guarded) Guard(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the filter of addresses for %s: %w", g.Path, err)
 	}
-	if !everybody(g.Allow) {
+	g.filter = filter.(refuser)
+	if !hasAllAddresses(g.Allow) {
 		g.locality = newLocality(ctx, g.Hosts)
 	}
 	g.handlers = []caddyhttp.MiddlewareHandler{filter.(caddyhttp.MiddlewareHandler)}
@@ -149,7 +151,7 @@ func (g *Guarded) Serves(path string) bool {
 func (g *Guarded) Admit(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
 	if g.locality != nil {
 		if err := g.locality.check(r); err != nil {
-			return g.handlers[0].(refuser).Refuse(w, r, http.StatusForbidden, err)
+			return g.filter.Refuse(w, r, http.StatusForbidden, err)
 		}
 	}
 	next := caddyhttp.Handler(answer)

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// fieldClass is whose word a field of a request is.
+// fieldClass says who may set a field of a request.
 type fieldClass uint8
 
 const (
@@ -114,7 +114,7 @@ type Fields struct {
 	// Logger logs the first drop of each name.
 	Logger *zap.Logger
 
-	logged onceEach
+	logged OnceEach[string] // names
 }
 
 const strippedVar = "rgate.identity_stripped"
@@ -161,9 +161,12 @@ func (f *Fields) Clean(r *http.Request) {
 	}
 }
 
+// mostLogged is the number of names that Fields logs. Clients can invent them.
+const mostLogged = 64
+
 // log logs that a field is dropped, once for each name.
 func (f *Fields) log(r *http.Request, name string) {
-	if f.Logger != nil && f.logged.first(name) {
+	if f.Logger != nil && f.logged.First(name, mostLogged) {
 		f.Logger.Warn("dropped a field of a peer that is not a trusted proxy",
 			zap.String("field", name), zap.String("peer", r.RemoteAddr),
 			zap.String("remedy", "add the peer to trusted_proxies of the server, or the field to keep_fields of the gateway"))

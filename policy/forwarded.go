@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -167,23 +166,4 @@ func forwardedSite(lines []string) (site []string) {
 		}
 	}
 	return site
-}
-
-// onceEach tells the first time that something happens from the others.
-type onceEach struct{ seen sync.Map }
-
-// most is how many texts onceEach tells apart: clients can invent them.
-const mostTexts = 64
-
-func (o *onceEach) first(text string) bool {
-	if _, seen := o.seen.Load(text); seen {
-		return false
-	}
-	count := 0
-	o.seen.Range(func(any, any) bool { count++; return count < mostTexts })
-	if count >= mostTexts {
-		return false
-	}
-	_, seen := o.seen.LoadOrStore(text, true)
-	return !seen
 }

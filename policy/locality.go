@@ -111,8 +111,8 @@ func (l *locality) isOwn(r *http.Request, host string) bool {
 	})
 }
 
-// everybody reports whether a list of ranges has all addresses of a family in it, so that
+// hasAllAddresses reports whether a list of ranges has all addresses of a family in it, so that
 // it does not tell local clients from others.
-func everybody(ranges []string) bool {
+func hasAllAddresses(ranges []string) bool {
 	return slices.Contains(ranges, "0.0.0.0/0") || slices.Contains(ranges, "::/0")
 }
