@@ -117,11 +117,15 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	ex := exchangeOf(r)
 	ex.set, ex.dial, ex.tried, ex.verdict, ex.spent, ex.fault = nil, "", nil, policy.Verdict{}, false, nil
 	b.budget.request()
-	b.dropUpgrades(r, ex)
+	tunnel := policy.IsTunnel(r)
+	if b.dropUpgrades(r, ex); tunnel && !policy.IsTunnel(r) {
+		policy.WriteStatus(w, r, http.StatusNotImplemented) // RFC 9220, section 3
+		return nil
+	}
 	if policy.LacksBody(r.Method) {
 		policy.HasBody(r) // known before it is sent, it decides about retries
 	}
-	if policy.IsTunnel(r) {
+	if tunnel {
 		r = asConnect(r)
 	}
 	r.Header[policy.HeaderGatewayService] = b.called

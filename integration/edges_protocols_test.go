@@ -289,6 +289,24 @@ func TestA4OnlyNamedUpgradesArePassed(t *testing.T) {
 	}
 }
 
+// Without the offer, what follows would be the body of a GET, and its 200 an open tunnel.
+func TestA4WebSocketsThatTheBackendDoesNotNameAreRefusedOverHTTP2And3(t *testing.T) {
+	t.Parallel()
+	b := startEdgeBackend(t)
+	g := startAllVersions(t, edgeSite(b, `backend other {
+		dial `+b.dial()+`
+		upgrades tailscale-control-protocol
+	}
+	route /other other`), "")
+	for version, conn := range g.rawVersions(t) {
+		stream := conn.open(t, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "localhost", ":path", "/other/~switch",
+			"sec-websocket-version", "13")
+		if got := readAnswer(t, stream); got.status != http.StatusNotImplemented {
+			t.Errorf("%s: got %d, want 501", version, got.status)
+		}
+	}
+}
+
 func TestA5TargetsWithFragmentsSpacesOrControlsAreRefused(t *testing.T) {
 	t.Parallel()
 	b := startEdgeBackend(t)
