@@ -16,7 +16,7 @@ func digestOf(token string) tokenDigest {
 
 // tokenCache remembers tokens that were found good, up to a number of them. It is
 // a set-associative table: a token has its place in one row, and the columns are
-// looked through. Nobody waits for anybody. The table is allocated with the first token,
+// looked through, without a lock. The table is allocated with the first token,
 // so that routes without requests take no memory for it.
 type tokenCache struct {
 	rows  int

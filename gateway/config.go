@@ -166,7 +166,7 @@ type Route struct {
 	always     []composed // of its policies, those that every response needs
 	sticky     policy.Key // of StickyKey
 	pattern    pattern    // nil: path_prefix is a prefix
-	preflights bool       // whether a policy answers preflights for it
+	preflights bool       // whether a policy responds to preflights for it
 	name       string
 	shares     []share
 	limits     limits

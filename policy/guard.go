@@ -24,7 +24,7 @@ type GuardedExchange interface {
 }
 
 // Instance tells apart the containers that have, one after the other, the same address,
-// and the runs of one container. It is empty for an address that is no container's.
+// and the runs of one container. It is empty for an address that does not belong to a container.
 type Instance struct {
 	ID      string // of the container
 	Started int64  // its last start that was heard of, in nanoseconds since 1970; 0: none

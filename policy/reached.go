@@ -74,7 +74,7 @@ func siblings(ctx caddy.Context, name string) (before, after []sibling) {
 		for i := range routes[:current] {
 			route := &routes[i]
 			for _, handler := range route.Handlers {
-				if !route.Terminal { // where the order is no accident
+				if !route.Terminal { // where the order is intended
 					before = append(before, sibling{handler: handler, always: len(route.MatcherSets) == 0})
 				}
 			}

@@ -12,10 +12,10 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// keyOf is what a request's answer is stored under. Besides the URL that the client asked
+// keyOf appends what a request's response is stored under. Besides the URL that the client asked
 // for, it has all that decides where the request goes: what handlers have made of the URL,
 // the port that it came to, the policy's position, the route, the backend. A client can
-// say anything in Host, and must not be able to put the answer of one site into the place
+// say anything in Host, and must not be able to put the response of one site into the place
 // of another's.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *httpcache.Request) httpcache.Key {
 	asked := policy.TargetOf(r)

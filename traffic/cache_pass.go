@@ -10,9 +10,8 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// pass lets the next handler answer a request that is none for a cache, perhaps because
-// of a field. If the
-// request may have changed something, what is stored about that is removed.
+// pass passes on a request whose response is not stored, perhaps because of a field. If
+// the request may have changed something, what is stored about that is removed.
 func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, why httpcache.Forward, field string) error {
 	site.counts.add(cacheBypass)
 	p.tell(w, forwarded(why, false, field))

@@ -75,7 +75,7 @@ func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
 	return string(text)
 }
 
-// forwarded is the member for an answer of the backend. field is the one because of which
+// forwarded is the member for a response of the backend. field is the one because of which
 // it is not stored, if there is one.
 func forwarded(why httpcache.Forward, stored bool, field string) string {
 	switch {

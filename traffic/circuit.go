@@ -107,7 +107,7 @@ func (c *circuit) label() string {
 	return c.backend
 }
 
-// of returns the breaker of an address that is no container's.
+// of returns the breaker of an address that does not belong to a container.
 func (c *circuit) of(address string) *breaker { return c.at(address, policy.Instance{}) }
 
 // at returns the breaker of a container. One that has the address of another, or has

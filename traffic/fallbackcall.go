@@ -57,8 +57,8 @@ type fallbackCall struct {
 	exchange policy.Exchange // nil outside of a gateway
 	before   headerMark
 	body     *unread
-	store    *lastGood         // nil: no answers are kept
-	q        httpcache.Request // read if answers are kept
+	store    *lastGood         // nil: no responses are kept
+	q        httpcache.Request // read if responses are kept
 	key      []byte
 	url      int // how much of the key is where the request goes
 

@@ -64,7 +64,7 @@ type company struct {
 
 // outcome is what became of a flight.
 type outcome struct {
-	shared bool              // if not, everybody is on their own
+	shared bool              // if not, each request goes to the backend itself
 	err    error             // what the handlers returned in place of an answer
 	status int               // of the answer; if there is one, the body is in the stream
 	header headerChange      // what has become of the header

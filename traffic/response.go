@@ -154,7 +154,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 }
 
-// refuses reports whether an answer is refused for what its header says, since something
+// refuses reports whether a response is refused for what its header says, since something
 // that was to be taken away could be in its body.
 func (w *responseWriter) refuses(status int, header http.Header) bool {
 	if w.response.body.empty() || w.lenient {

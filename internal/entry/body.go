@@ -105,7 +105,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 }
 
 // MalformedError is the error of reading a body of which the client has sent something
-// that is no part of a body, such as a chunk without an end, or less than it has announced.
+// that does not belong into a body, such as a chunk without an end, or less than it has announced.
 type MalformedError struct{ Cause error }
 
 func (e MalformedError) Error() string { return e.Cause.Error() }
@@ -218,7 +218,7 @@ func closeConnection(w http.ResponseWriter) {
 }
 
 // isMalformed reports whether an error of an HTTP/1 body means that the client has sent
-// what is no body, rather than too slowly, too much, or nothing any more.
+// a malformed body, rather than too slowly, too much, or nothing any more.
 func isMalformed(err error) bool {
 	var network net.Error
 	var errno syscall.Errno

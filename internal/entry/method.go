@@ -8,7 +8,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// checkMethod refuses a method that is no token (RFC 9110, section 9.1): HTTP/2 and 3
+// checkMethod refuses a method that is not a token (RFC 9110, section 9.1): HTTP/2 and 3
 // let it through, and no backend can be sent it. Names of fields are tokens, too.
 func checkMethod(r *http.Request) error {
 	if r.ProtoMajor > 1 && !httpguts.ValidHeaderFieldName(r.Method) {

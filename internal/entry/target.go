@@ -15,7 +15,7 @@ var (
 	errProtocol = errors.New("CONNECT asks for a protocol other than websocket")
 )
 
-// checkTarget refuses what is no target of a request to an origin server.
+// checkTarget refuses an invalid target of a request to an origin server.
 //
 // A target has no fragment, spaces or control characters (RFC 9112, section 3.2): what
 // reads it further on would cut it there, and so read another target than the one that

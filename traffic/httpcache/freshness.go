@@ -155,7 +155,7 @@ func (o *Options) Judge(q *Request, a *Answer) (f Freshness, ok bool, field stri
 }
 
 // ForAll reports whether a response may be given to others than the one who asked for
-// it, whoever that was.
+// it, whatever that request was.
 func (d *Directives) ForAll() bool { return d.Public || d.SMaxAge.Given() }
 
 // blocks reports whether a response that does not say that it is for all must not be
