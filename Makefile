@@ -38,11 +38,12 @@ cover: demo-image ## coverage per package, whole gateways in processes of their 
 	@hack/need pg_createcluster postgresql
 	@hack/cover $(COVER)
 
-lint: ## format, vet, staticcheck
+lint: ## format, vet, staticcheck, and a test for each promise on the wire
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
 		echo "not formatted (run gofmt -w .):" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+	@hack/rows
 
 rows: ## the promises on the wire that no test holds
 	@hack/rows
