@@ -85,6 +85,12 @@ func (w *grpcWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
+// FlushError begins the response, with the status 200 if none was written.
+func (w *grpcWriter) FlushError() error {
+	w.began = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
 // end writes the response to an error that no handler has written one for, unless error
 // routes do.
 func (w *grpcWriter) end(err error) error {
