@@ -2,8 +2,9 @@ package access
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 // carrier is where in a request a key is: in a header field, in a parameter of the
@@ -11,18 +12,16 @@ import (
 type carrier struct{ header, query, cookie string }
 
 // find returns the key of a request: the first that is there, in the order of the
-// fields above; or nothing.
+// fields above; or nothing. A parameter that backends read in different ways has none.
 func (c *carrier) find(r *http.Request) string {
 	if c.header != "" {
 		if key := c.inHeader(r); key != "" {
 			return key
 		}
 	}
-	if c.query != "" {
-		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			if value, ok := c.inQuery(pair); ok && value != "" {
-				return value
-			}
+	if c.query != "" && query.Agreed(r.URL.RawQuery, c.query) {
+		if key := query.First(r.URL.RawQuery, c.query); key != "" {
+			return key
 		}
 	}
 	if c.cookie != "" {
@@ -50,18 +49,6 @@ func (c *carrier) inHeader(r *http.Request) string {
 	return ""
 }
 
-// inQuery returns the value of a pair in a query, if it is the parameter's.
-func (c *carrier) inQuery(pair string) (value string, ok bool) {
-	name, value, _ := strings.Cut(pair, "=")
-	if name != c.query { // the usual case, at no cost
-		if unescaped, err := url.QueryUnescape(name); err != nil || unescaped != c.query {
-			return "", false
-		}
-	}
-	value, err := url.QueryUnescape(value)
-	return value, err == nil
-}
-
 // hide takes the key out of a request, wherever it may be. Whatever else is there
 // stays as it was, byte for byte.
 func (c *carrier) hide(r *http.Request) {
@@ -69,10 +56,7 @@ func (c *carrier) hide(r *http.Request) {
 		delete(r.Header, c.header)
 	}
 	if c.query != "" {
-		without := keepParts(r.URL.RawQuery, "&", func(pair string) bool {
-			_, ours := c.inQuery(pair)
-			return !ours
-		})
+		without := query.Without(r.URL.RawQuery, c.query)
 		if without != r.URL.RawQuery {
 			r.URL.RawQuery = without
 			r.RequestURI = r.URL.RequestURI()

@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 // tokenPlace is where a request may have a token.
@@ -107,13 +108,13 @@ func (p *tokenPlace) find(r *http.Request) (token string, err error) {
 		}
 	case inQuery:
 		count := 0
-		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			if value, ok := p.inPair(pair); ok {
-				token = value
+		for pair := range query.All(r.URL.RawQuery) {
+			if pair.Name == p.name {
+				token = pair.Value
 				count++
 			}
 		}
-		if count > 1 {
+		if count > 1 || !query.Agreed(r.URL.RawQuery, p.name) {
 			return "", errSeveralTokens
 		}
 	}
@@ -139,23 +140,6 @@ func tokenOf(value string, needsScheme bool) (string, error) {
 	return value, nil
 }
 
-// inPair returns the value of a pair of the query, if it has the name.
-func (p *tokenPlace) inPair(pair string) (value string, ok bool) {
-	name, value, _ := strings.Cut(pair, "=")
-	if name != p.name {
-		if strings.IndexByte(name, '%') < 0 && strings.IndexByte(name, '+') < 0 {
-			return "", false
-		}
-		if unescaped, err := url.QueryUnescape(name); err != nil || unescaped != p.name {
-			return "", false
-		}
-	}
-	if unescaped, err := url.QueryUnescape(value); err == nil {
-		value = unescaped
-	}
-	return value, true
-}
-
 // hide removes the token from a request, and leaves the rest of it as it is.
 func (p *tokenPlace) hide(r *http.Request) {
 	switch p.kind {
@@ -164,10 +148,7 @@ func (p *tokenPlace) hide(r *http.Request) {
 	case inCookie:
 		p.hideCookie(r)
 	case inQuery:
-		r.URL.RawQuery = without(r.URL.RawQuery, "&", func(pair string) bool {
-			_, ok := p.inPair(pair)
-			return ok
-		})
+		r.URL.RawQuery = query.Without(r.URL.RawQuery, p.name)
 		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok {
 			r.RequestURI = path
 			if r.URL.RawQuery != "" {

@@ -50,6 +50,19 @@ func TestTokensAreHidden(t *testing.T) {
 	}
 }
 
+// A backend might read another token than the gateway.
+func TestTokenOfTheQueryIsTheSameForAll(t *testing.T) {
+	for target, want := range map[string]error{
+		"/?token=x&%": nil, "/?a=%zz&token=x&b;c": nil, "/?token=x&a;token=y": errSeveralTokens, "/?token=x;a": errSeveralTokens,
+		"/?a;token=x": errSeveralTokens, "/?token=x%": errSeveralTokens, "/?a;b=%": errNoToken,
+	} {
+		r, _ := jwtRequest(target)
+		if token, err := findToken(r, []tokenPlace{{inQuery, "token"}}); err != want || err == nil && token != "x" {
+			t.Errorf("%s: found %q: %v, want %v", target, token, err, want)
+		}
+	}
+}
+
 func TestTokensAreFoundWithoutGarbage(t *testing.T) {
 	r, _ := jwtRequest("/?a=b&c=d", "Authorization", "Bearer abc", "X-Other", "1")
 	places := []tokenPlace{{inHeader, authorization}, {inHeader, "X-Token"}, {inCookie, "session"}, {inQuery, "token"}}

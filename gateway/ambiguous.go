@@ -5,24 +5,35 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
-// misleading reports whether the request's path would lead elsewhere if it were
-// read in another way, as the backend may do: with dot segments resolved (RFC 3986,
-// section 5.2.4) or slashes merged, with encoded slashes as plain characters, with
-// backslashes as slashes, without parameters after a semicolon, or decoded once
-// more. What a route keeps from its backend, or asks for before it lets a request
-// through, could be gone around by that.
+// misleading reports whether the request would lead elsewhere if its path or query
+// were read in another way, as the backend may do. For paths these are: with dot
+// segments resolved (RFC 3986, section 5.2.4) or slashes merged, with encoded slashes
+// as plain characters, with backslashes as slashes, without parameters after a
+// semicolon, or decoded once more. For queries see query.Readings. What a route keeps
+// from its backend, or asks for before it lets a request through, could be gone around
+// by that.
 func (rt *router) misleading(r *http.Request, route *Route) bool {
-	if !isPeculiar(r.URL) {
-		return false
+	readings := []url.Values{nil}
+	if rt.queries {
+		if several := query.Readings(r.URL.RawQuery); several != nil {
+			readings = several
+		}
 	}
 	leadsElsewhere := func(path string) bool {
-		other, _ := rt.find(r, path)
-		return other != route
+		return slices.ContainsFunc(readings, func(params url.Values) bool {
+			s := rt.search(r, path, params)
+			return s.found != route
+		})
 	}
-	for i, spelling := range spellings(r.URL) {
-		if i > 0 && leadsElsewhere(spelling) {
+	if !isPeculiar(r.URL) {
+		return len(readings) > 1 && leadsElsewhere(r.URL.Path)
+	}
+	for _, spelling := range spellings(r.URL) {
+		if leadsElsewhere(spelling) {
 			return true
 		}
 		for _, reshape := range shapes {

@@ -330,7 +330,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return g.unrouted.Serve(w, r, chain(always, g.notRouted(allowed)), nil)
 	}
 	if g.router.misleading(r, route) {
-		return g.unrouted.Serve(w, r, chain(route.always, caddyhttp.HandlerFunc(refusePath)), nil)
+		return g.unrouted.Serve(w, r, chain(route.always, caddyhttp.HandlerFunc(refuseTarget)), nil)
 	}
 	ex := begin(r, g, route)
 	ex.own.Set(r)
@@ -340,9 +340,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return share.series.Serve(w, r, share.handler, ex)
 }
 
-// refusePath answers a request whose path leads to one route as it stands, and
-// elsewhere if the backend reads it in another way.
-func refusePath(w http.ResponseWriter, r *http.Request) error {
+// refuseTarget answers a request whose path and query lead to one route as they stand,
+// and elsewhere if the backend reads them in another way.
+func refuseTarget(w http.ResponseWriter, r *http.Request) error {
 	policy.WriteStatus(w, r, http.StatusBadRequest)
 	return nil
 }

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 // router finds the route of a request. It is immutable.
@@ -23,6 +26,7 @@ type router struct {
 	prefixes *tree[place]
 	patterns *patternNode // nil: there are none
 	hosts    bool         // whether any route looks at the host
+	queries  bool         // whether any route looks at the query
 }
 
 // place is the routes of one prefix or pattern. It is small, for in a large tree the wait for
@@ -63,6 +67,7 @@ func newRouter(routes []*Route) *router {
 	rt := new(router)
 	for _, route := range routes {
 		rt.hosts = rt.hosts || len(route.Hosts) > 0
+		rt.queries = rt.queries || len(route.Query) > 0
 		if route.pattern == nil {
 			at := byPrefix[route.PathPrefix]
 			at.insert(route)
@@ -112,7 +117,7 @@ func (rt *Route) specificity() (rank int) {
 // is none for the sole reason of its method, find returns the methods that would
 // be taken.
 func (rt *router) find(r *http.Request, path string) (route *Route, allowed []string) {
-	s := rt.search(r, path)
+	s := rt.search(r, path, nil)
 	if s.found != nil {
 		return s.found, nil
 	}
@@ -126,12 +131,14 @@ func (rt *router) find(r *http.Request, path string) (route *Route, allowed []st
 // nearest returns the route that comes first among those that take a request but for its
 // method.
 func (rt *router) nearest(r *http.Request, path string) *Route {
-	s := rt.search(r, path)
+	s := rt.search(r, path, nil)
 	return s.near
 }
 
-func (rt *router) search(r *http.Request, path string) search {
-	s := search{request: r, path: path, prefixes: rt.prefixes, next: rt.prefixes.longest(path)}
+// search looks for the route of a request whose path and query are read in these ways.
+// Without parameters, the query is read where a route asks for it.
+func (rt *router) search(r *http.Request, path string, params url.Values) search {
+	s := search{request: r, path: path, params: params, prefixes: rt.prefixes, next: rt.prefixes.longest(path)}
 	if rt.hosts {
 		s.host = hostname(r.Host)
 	}
@@ -144,6 +151,7 @@ type search struct {
 	request  *http.Request
 	path     string
 	host     string
+	params   url.Values // of the query; nil until a route looks at it
 	prefixes *tree[place]
 	next     int32    // the leaf of the longest prefix that was not tried
 	found    *Route   // the result
@@ -161,7 +169,7 @@ func (s *search) try(at place) bool {
 		return false
 	}
 	for _, route := range *at.routes {
-		if !route.takesPath(s.path) || !route.takesHost(s.host) || !route.takesRest(s.request) {
+		if !route.takesPath(s.path) || !route.takesHost(s.host) || !route.takesHeaders(s.request) || !s.takesQuery(route) {
 			continue
 		}
 		if route.takesMethod(s.request.Method) || route.preflights && route.takesPreflight(s.request) {
@@ -210,19 +218,23 @@ func (rt *Route) takesPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && len(method) == 1 && r.Header["Origin"] != nil && rt.takesMethod(method[0])
 }
 
-// takesRest reports whether the conditions on headers and the query hold.
-func (rt *Route) takesRest(r *http.Request) bool {
-	if len(rt.Headers) > 0 {
-		if ok, err := rt.Headers.MatchWithError(r); !ok || err != nil {
-			return false
-		}
+func (rt *Route) takesHeaders(r *http.Request) bool {
+	if len(rt.Headers) == 0 {
+		return true
 	}
-	if len(rt.Query) > 0 {
-		if ok, err := rt.Query.MatchWithError(r); !ok || err != nil {
-			return false
-		}
+	ok, err := rt.Headers.MatchWithError(r)
+	return ok && err == nil
+}
+
+// takesQuery reports whether the route's conditions on the query hold.
+func (s *search) takesQuery(route *Route) bool {
+	if len(route.Query) == 0 {
+		return true
 	}
-	return true
+	if s.params == nil {
+		s.params = query.Values(s.request.URL.RawQuery)
+	}
+	return matchQuery(s.request, route.Query, s.params)
 }
 
 func (rt *Route) takesHost(host string) bool {

@@ -20,7 +20,7 @@ import (
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
 	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
-	"access":    {"policy"},
+	"access":    {"internal/query", "policy"},
 	"balance":   {"dockerupstreams", "policy"},
 	"bandwidth": {"policy", "stats"},
 	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
@@ -32,13 +32,14 @@ var allowedImports = map[string][]string{
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker", "demo/promise"},
 	"dockerupstreams": {"internal/entry"},
-	"gateway":         {"dockerupstreams", "internal/entry", "policy", "stats"},
+	"gateway":         {"dockerupstreams", "internal/entry", "internal/query", "policy", "stats"},
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},
 	"internal/entry":     {},
-	"policy":             {"internal/entry"},
-	"stats":              {"internal/entry", "policy"},
-	"traffic":            {"policy", "traffic/httpcache"},
+	"internal/query":     {},
+	"policy":             {"internal/entry", "internal/query"},
+	"stats":              {"internal/entry", "internal/query", "policy"},
+	"traffic":            {"internal/query", "policy", "traffic/httpcache"},
 	"traffic/httpcache":  {},
 }
 

@@ -52,8 +52,7 @@ func (k *Key) OfEach(r *http.Request, replace func(value string) string) string 
 	var b strings.Builder
 	for _, p := range k.parts {
 		if p.isName {
-			value, _ := repl.GetString(p.text)
-			b.WriteString(replace(value))
+			b.WriteString(replace(caddy.ToString(PlaceholderValue(repl, p.text))))
 		} else {
 			b.WriteString(p.text)
 		}
@@ -102,10 +101,9 @@ func (k *Key) Of(r *http.Request) string {
 		return ""
 	}
 	if k.name != "" {
-		value, _ := repl.GetString(k.name)
-		return value
+		return caddy.ToString(PlaceholderValue(repl, k.name))
 	}
-	return repl.ReplaceAll(k.text, "")
+	return ReplacePlaceholders(repl, k.text)
 }
 
 // ClientAddress is the client's IP address, as the server's trusted proxies tell

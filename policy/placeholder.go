@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 var shorthands = httpcaddyfile.NewShorthandReplacer()
@@ -65,6 +67,36 @@ func partsOf(text string) (parts []part) {
 		parts = append(parts, part{text: text[begin:]})
 	}
 	return parts
+}
+
+// parameterPlaceholder is what the placeholders of the query's parameters begin with.
+const parameterPlaceholder = "http.request.uri.query."
+
+// ReplacePlaceholders replaces the placeholders of a text with what they stand for, those
+// that are not known with nothing. Parameters of the query are read as they are
+// everywhere in the gateway: Caddy leaves out those that cannot be decoded.
+func ReplacePlaceholders(repl *caddy.Replacer, text string) string {
+	if !strings.Contains(text, parameterPlaceholder) {
+		return repl.ReplaceAll(text, "")
+	}
+	text, _ = repl.ReplaceFunc(text, func(name string, value any) (any, error) {
+		if strings.HasPrefix(name, parameterPlaceholder) {
+			value = PlaceholderValue(repl, name)
+		}
+		return value, nil
+	})
+	return text
+}
+
+// PlaceholderValue returns what a placeholder stands for, as ReplacePlaceholders does. It
+// is nil if that is not known.
+func PlaceholderValue(repl *caddy.Replacer, name string) any {
+	if parameter, ok := strings.CutPrefix(name, parameterPlaceholder); ok {
+		raw, _ := repl.GetString("http.request.uri.query")
+		return query.Joined(raw, parameter)
+	}
+	value, _ := repl.Get(name)
+	return value
 }
 
 // CheckKey reports what is wrong with the placeholders of a text that requests are told

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 // suspicious are in the names of parameters whose values nobody needs to see.
@@ -55,19 +57,19 @@ func (c *concealed) has(name string) bool {
 
 // redact replaces the values of parameters of the query that may be credentials.
 func (c *concealed) redact(address string) string {
-	path, query, ok := strings.Cut(address, "?")
+	path, raw, ok := strings.Cut(address, "?")
 	if !ok {
 		return address
 	}
-	without, changed := c.redactQuery(query, deepest)
+	without, changed := c.redactQuery(raw, deepest)
 	if !changed {
 		return address
 	}
 	return path + "?" + without
 }
 
-func (c *concealed) redactQuery(query string, depth int) (without string, changed bool) {
-	parameters := strings.Split(query, "&")
+func (c *concealed) redactQuery(raw string, depth int) (without string, changed bool) {
+	parameters := strings.Split(raw, "&")
 	for i, parameter := range parameters {
 		if safe, differs := c.redactParameter(parameter, depth); differs {
 			parameters[i], changed = safe, true
@@ -93,7 +95,7 @@ func (c *concealed) redactParameter(parameter string, depth int) (without string
 			return parameter[:at] + redacted, true
 		}
 		if depth > 0 && strings.Contains(value, "%") {
-			if inner, differs := c.redactQuery(unescape(value), depth-1); differs {
+			if inner, differs := c.redactQuery(query.Unescape(value), depth-1); differs {
 				encoded := url.QueryEscape(inner)
 				parameter, changed = parameter[:at]+encoded+parameter[end:], true
 				end = at + len(encoded)
@@ -102,21 +104,4 @@ func (c *concealed) redactParameter(parameter string, depth int) (without string
 		start = end + 1
 	}
 	return parameter, changed
-}
-
-// unescape decodes what is percent-encoded. The text may have been cut off, and what
-// is not valid in it stays as it is.
-func unescape(text string) string {
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '%' && i+3 <= len(text) {
-			if decoded, err := url.PathUnescape(text[i : i+3]); err == nil {
-				b.WriteString(decoded)
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(text[i])
-	}
-	return b.String()
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/tidwall/gjson"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 // The plans of this file are options in the form in which they are carried out.
@@ -206,6 +208,27 @@ func (p *fieldPlan) strip(header http.Header, prefix string) {
 	for _, field := range p.set {
 		delete(header, prefix+field.name)
 	}
+}
+
+// hiddenIn returns a parameter that the plan deletes, renames or sets, and that a query
+// has behind a semicolon all the same, where some backends read it.
+func (p *fieldPlan) hiddenIn(raw string) string {
+	if !strings.Contains(raw, ";") {
+		return ""
+	}
+	names := slices.Clone(p.delete)
+	for _, r := range p.rename {
+		names = append(names, r.from, r.to)
+	}
+	for _, field := range p.set {
+		names = append(names, field.name)
+	}
+	for _, name := range names {
+		if query.Hides(raw, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // editQuery changes a query. The values are those of the plan.

@@ -4,24 +4,20 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/rgate/rgate/internal/query"
 )
 
 // queryParam is a parameter of a query, as it is written and by its decoded name.
 type queryParam struct{ name, raw string }
 
-// parseQuery takes a query apart. What cannot be decoded has no name, and so is
-// left alone.
+// parseQuery takes a query apart.
 func parseQuery(raw string) (params []queryParam) {
 	if raw == "" {
 		return nil
 	}
-	for piece := range strings.SplitSeq(raw, "&") {
-		key, _, _ := strings.Cut(piece, "=")
-		name, err := url.QueryUnescape(key)
-		if err != nil {
-			name = ""
-		}
-		params = append(params, queryParam{name, piece})
+	for p := range query.All(raw) {
+		params = append(params, queryParam{p.Name, p.Raw})
 	}
 	return params
 }

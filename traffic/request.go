@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -36,6 +37,13 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 	}
 	params := plan.query.values(func(t textTemplate) string { return t.in(x.repl) })
 	fields := plan.headers.values(func(t textTemplate) string { return t.fieldValue(x.repl) })
+	query := r.URL.RawQuery
+	if !plan.query.empty() {
+		query = plan.query.editQuery(query, params)
+		if name := plan.query.hiddenIn(query); name != "" {
+			return http.StatusBadRequest, fmt.Errorf("the query has the parameter %q behind a semicolon, where it would stay", name)
+		}
+	}
 
 	if body.fromTemplate {
 		r.Header["Content-Type"] = []string{"application/json"}
@@ -47,10 +55,6 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 		delete(r.Header, "Host")
 	}
 	if plan.path != nil || !plan.query.empty() {
-		query := r.URL.RawQuery
-		if !plan.query.empty() {
-			query = plan.query.editQuery(query, params)
-		}
 		setTarget(r, plan.path != nil, path, rawPath, query)
 	}
 	if body.changed {

@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/tidwall/gjson"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/policy"
 )
 
 // textTemplate is a text that may have placeholders in it.
@@ -26,7 +28,7 @@ func (t textTemplate) in(repl *caddy.Replacer) string {
 	if t.fixed {
 		return t.raw
 	}
-	return repl.ReplaceAll(t.raw, "")
+	return policy.ReplacePlaceholders(repl, t.raw)
 }
 
 // fieldValue returns the text as the value of a header field, which is one line.
@@ -47,7 +49,8 @@ func (t textTemplate) fieldValue(repl *caddy.Replacer) string {
 func (t textTemplate) path(repl *caddy.Replacer) (path, raw string, err error) {
 	encoded := t.raw
 	if !t.fixed {
-		encoded, err = repl.ReplaceFunc(t.raw, func(name string, value any) (any, error) {
+		encoded, err = repl.ReplaceFunc(t.raw, func(name string, _ any) (any, error) {
+			value := policy.PlaceholderValue(repl, name)
 			if takesPath(name) {
 				return escapePath(caddy.ToString(value)), nil
 			}
@@ -69,10 +72,9 @@ func (t jsonTemplate) in(repl *caddy.Replacer) string {
 	for _, part := range t.parts {
 		b = append(b, part.before...)
 		if part.placeholder != "" {
-			value, _ := repl.Get(part.placeholder)
-			b = append(b, asJSON(value)...)
+			b = append(b, asJSON(policy.PlaceholderValue(repl, part.placeholder))...)
 		} else {
-			b = append(b, quoteJSON(repl.ReplaceAll(part.text, ""))...)
+			b = append(b, quoteJSON(policy.ReplacePlaceholders(repl, part.text))...)
 		}
 	}
 	return string(append(b, t.end...))

@@ -1,0 +1,166 @@
+// Package query reads the query of a URL. Everything in the gateway that looks at
+// parameters reads them here, so that a route, a policy and a key see the same ones.
+package query
+
+import (
+	"iter"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Parameter is one parameter of a query.
+type Parameter struct {
+	Raw         string // as it is written
+	Name, Value string // decoded
+}
+
+// All yields the parameters of a query in the reading of the gateway, which is that of
+// most backends: they are parted by &, and an escape that is not valid stands for itself.
+// No parameter is left out for what another one looks like.
+func All(query string) iter.Seq[Parameter] { return split(query, "&") }
+
+// First returns the first value of a parameter that is not empty.
+func First(query, name string) string {
+	for p := range All(query) {
+		if p.Name == name && p.Value != "" {
+			return p.Value
+		}
+	}
+	return ""
+}
+
+// Joined returns all values of a parameter with commas between them, as Caddy does for
+// its placeholders.
+func Joined(query, name string) string {
+	var values []string
+	for p := range All(query) {
+		if p.Name == name {
+			values = append(values, p.Value)
+		}
+	}
+	return strings.Join(values, ",")
+}
+
+// Without returns a query without a parameter. All others keep their bytes.
+func Without(query, name string) string {
+	var kept []string
+	for p := range All(query) {
+		if p.Name != name {
+			kept = append(kept, p.Raw)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// Values returns the parameters of a query in the reading of the gateway.
+func Values(query string) url.Values { return collect(All(query)) }
+
+// Readings returns the parameters of a query in all readings of backends, that of the
+// gateway first. It is nil if all backends read the query in the same way. Some part
+// parameters by semicolons, too; others ignore those that have a semicolon or an escape
+// that is not valid.
+func Readings(query string) []url.Values {
+	if isClear(query) {
+		return nil
+	}
+	strict, _ := url.ParseQuery(query)
+	return []url.Values{Values(query), collect(split(strings.ReplaceAll(query, ";", "&"), "&")), strict}
+}
+
+// Agreed reports whether all backends read the same values of a parameter.
+func Agreed(query, name string) bool {
+	readings := Readings(query)
+	for i := 1; i < len(readings); i++ {
+		if !slices.Equal(readings[i][name], readings[0][name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Hides reports whether a query has a parameter that the gateway does not see, but
+// a backend that parts parameters by semicolons does.
+func Hides(query, name string) bool {
+	if !strings.Contains(query, ";") {
+		return false
+	}
+	for p := range All(query) {
+		first := true
+		for part := range split(p.Raw, ";") {
+			if part.Name == name && !(first && p.Name == name) {
+				return true
+			}
+			first = false
+		}
+	}
+	return false
+}
+
+// Unescape decodes a name or value. An escape that is not valid stands for itself.
+func Unescape(text string) string {
+	if decoded, err := url.QueryUnescape(text); err == nil {
+		return decoded
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		switch {
+		case text[i] == '+':
+			b.WriteByte(' ')
+		case text[i] == '%' && isEscape(text[i:]):
+			decoded, _ := url.PathUnescape(text[i : i+3])
+			b.WriteString(decoded)
+			i += 2
+		default:
+			b.WriteByte(text[i])
+		}
+	}
+	return b.String()
+}
+
+func split(query, separator string) iter.Seq[Parameter] {
+	return func(yield func(Parameter) bool) {
+		for raw := range strings.SplitSeq(query, separator) {
+			name, value, _ := strings.Cut(raw, "=")
+			if !yield(Parameter{raw, Unescape(name), Unescape(value)}) {
+				return
+			}
+		}
+	}
+}
+
+func collect(parameters iter.Seq[Parameter]) url.Values {
+	values := make(url.Values)
+	for p := range parameters {
+		if p.Raw != "" {
+			values[p.Name] = append(values[p.Name], p.Value)
+		}
+	}
+	return values
+}
+
+// isClear reports whether a query has neither a semicolon nor an escape that is not valid.
+func isClear(query string) bool {
+	if strings.Contains(query, ";") {
+		return false
+	}
+	for {
+		at := strings.IndexByte(query, '%')
+		if at < 0 {
+			return true
+		}
+		if query = query[at:]; !isEscape(query) {
+			return false
+		}
+		query = query[3:]
+	}
+}
+
+// isEscape reports whether a text begins with a valid escape.
+func isEscape(text string) bool {
+	return len(text) >= 3 && text[0] == '%' && isHex(text[1]) && isHex(text[2])
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
