@@ -101,7 +101,11 @@ func (b *Backend) within(route *Timeouts, next caddyhttp.Handler) caddyhttp.Hand
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), total)
 		defer cancel()
-		return next.ServeHTTP(w, r.WithContext(ctx))
+		r = r.WithContext(ctx)
+		if body := policy.WatchBody(r); body != nil {
+			defer body.StopAfter(ctx, w, r)()
+		}
+		return next.ServeHTTP(w, r)
 	})
 }
 

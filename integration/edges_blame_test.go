@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/network"
 )
@@ -259,4 +260,66 @@ func TestB3RefusedUploadKeepsItsResponse(t *testing.T) {
 		}
 	}
 	wantAnswer(t, "after the uploads", g.get(t, "/"), 200)
+}
+
+func TestB2SlowUploadsDoNotCount(t *testing.T) {
+	t.Parallel()
+	backend := serve(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	deaf := serve(t, func(http.ResponseWriter, *http.Request) { <-t.Context().Done() })
+	g := startAllVersions(t, strings.NewReplacer("$DIAL", backend, "$DEAF", deaf).Replace(`
+	rgate {
+		circuit_breaker 1 1h
+		route / web
+		route /deaf deaf
+		backend web {
+			dial $DIAL
+			concurrency 1
+			timeouts {
+				total 400ms
+			}
+		}
+		backend deaf {
+			dial $DEAF
+			timeouts {
+				total 400ms
+			}
+		}
+	}
+`), "")
+	for _, c := range g.versions(t) {
+		for _, length := range []int64{50, -1} {
+			for _, silent := range []bool{false, true} {
+				slow, body := io.Pipe()
+				done := make(chan struct{})
+				go func() {
+					_, _ = io.WriteString(body, "abc")
+					for tick := time.NewTicker(100 * time.Millisecond); ; {
+						select {
+						case <-done:
+							return
+						case <-tick.C:
+						}
+						if !silent {
+							_, _ = io.WriteString(body, "x")
+						}
+					}
+				}()
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.base+"/", slow)
+				must(t, "making a request", err)
+				request.ContentLength = length
+				begun := time.Now()
+				got, err := do(c.Client, request)
+				if took := time.Since(begun); err != nil || got.status != 408 || took > 3*time.Second {
+					t.Errorf("%s, length %d, silent %t: got %d and %v after %s, want 408 soon", c.name, length, silent, got.status, err, took)
+				}
+				close(done)
+				slow.Close()
+				wantAnswer(t, c.name+": after a slow upload", g.get(t, "/"), 200)
+			}
+		}
+	}
+	// A backend that does not take the body is not excused by it.
+	got := g.ask(t, "POST", "/deaf", strings.Repeat("x", 20<<20))
+	wantAnswer(t, "a backend that does not read", got, 504)
+	wantAnswer(t, "after a backend that does not read", g.get(t, "/deaf"), 503)
 }

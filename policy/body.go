@@ -1,12 +1,16 @@
 package policy
 
 import (
+	"context"
 	"io"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // IsTunnel reports whether what looks like the body of a request is one direction of a
@@ -102,7 +106,7 @@ func (b *probedBody) Close() error { return b.source.Close() }
 type Upload struct {
 	Err        error // why it could not be read
 	Unfinished bool  // it was not read to its end
-	Waiting    bool  // more of it is awaited from the client at this moment
+	Waiting    bool  // more of it is awaited from the client, or was until just now
 }
 
 // WatchedBody is the body of a request that notes how far it came. The proxy may read it
@@ -110,9 +114,20 @@ type Upload struct {
 type WatchedBody struct {
 	io.ReadCloser
 	ended   atomic.Bool
+	stopped atomic.Bool // the gateway has made reads fail
 	reading atomic.Int32
+	last    atomic.Int64 // when the last read ended, as uploadClock has it; 0: none has
 	failed  atomic.Pointer[error]
 }
+
+// stallTime is how long a backend may take to accept a part of a body before it is the
+// one that is waited for, and not the client.
+const stallTime = 200 * time.Millisecond
+
+var processStart = time.Now()
+
+// uploadClock is a monotonic clock.
+func uploadClock() int64 { return int64(time.Since(processStart)) }
 
 const uploadVar = "rgate.upload"
 
@@ -143,15 +158,45 @@ func uploadOf(r *http.Request) *WatchedBody {
 func (b *WatchedBody) Read(p []byte) (int, error) {
 	b.reading.Add(1)
 	n, err := b.ReadCloser.Read(p)
-	b.reading.Add(-1)
 	switch err {
-	case nil, http.ErrBodyReadAfterClose: // the latter is the gateway's doing
+	case nil:
+		b.last.Store(uploadClock())
+	case http.ErrBodyReadAfterClose: // the gateway's doing
 	case io.EOF:
 		b.ended.Store(true)
 	default:
-		b.failed.CompareAndSwap(nil, &err)
+		if !b.stopped.Load() {
+			b.failed.CompareAndSwap(nil, &err)
+		}
 	}
+	b.reading.Add(-1)
 	return n, err
+}
+
+// StopAfter makes reads of the body fail once the context has passed its deadline: a
+// transport waits for the one that is under way. If more of the body is awaited from the
+// client by then, it is the client that was too slow. The returned function must be called
+// before the handler returns.
+func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *http.Request) (release func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		if state := b.State(); ctx.Err() != context.DeadlineExceeded || !state.Unfinished {
+			return
+		} else if state.Waiting {
+			late := error(os.ErrDeadlineExceeded)
+			b.failed.CompareAndSwap(nil, &late)
+		} else if b.last.Load() == 0 {
+			return // another backend may read it
+		}
+		b.stopped.Store(true)
+		entry.StopBody(w, r)
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
 }
 
 // State returns how far the body came. A nil body has none.
@@ -162,6 +207,8 @@ func (b *WatchedBody) State() (u Upload) {
 	if failed := b.failed.Load(); failed != nil {
 		u.Err = *failed
 	}
-	u.Unfinished, u.Waiting = !b.ended.Load(), b.reading.Load() > 0
+	u.Unfinished = !b.ended.Load()
+	last := b.last.Load()
+	u.Waiting = u.Unfinished && (b.reading.Load() > 0 || last > 0 && uploadClock()-last < int64(stallTime))
 	return u
 }

@@ -26,7 +26,13 @@ func (a admission) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := checkMethod(r); err != nil {
 		return err
 	}
+	if err := checkLengths(r); err != nil {
+		return err
+	}
 	if err := checkTarget(r); err != nil {
+		if r.Method == http.MethodConnect && r.ProtoMajor == 1 {
+			closeConnection(w) // the client may have gone on with what the tunnel was for
+		}
 		return err
 	}
 	if dropped := DropUpgrades(r, keepsHandlers); dropped != nil {

@@ -27,9 +27,11 @@ const (
 	// sent everything still reads the response.
 	mostDrained = 16 << 20
 
-	// How long to wait for more of it, and for all of it.
+	// How long to wait for more of it, and for all of it. The response waits meanwhile, so
+	// that a client slower than drainRate, in bytes per second, gets it soon.
 	drainPause = time.Second
 	drainTime  = 5 * time.Second
+	drainRate  = 64 << 10
 )
 
 // requestBody is the body of an HTTP/1 request, between the server and all handlers.
@@ -52,6 +54,7 @@ type requestBody struct {
 	ended atomic.Bool  // it was read to its end
 
 	failed, malformed, closed, hijacked atomic.Bool
+	stopped                             atomic.Bool  // see StopBody
 	status                              atomic.Int32 // of the response
 }
 
@@ -127,6 +130,10 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	if b.hijacked.Load() {
 		return err
 	}
+	if b.stopped.Load() {
+		closeConnection(w) // at once, for its time is up
+		return b.blame(err)
+	}
 	if b.ended.Load() {
 		if (err != nil || b.status.Load() >= 400) && b.read.Load() > mostForReuse {
 			closeConnection(w) // as it is if a part of such an upload was left
@@ -153,6 +160,18 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	return err
 }
 
+// StopBody ends reads of the body of a request of which the time is up, those under way
+// included. Over HTTP/1, its connection ends with the response. It must be called while the
+// request is being handled.
+func StopBody(w http.ResponseWriter, r *http.Request) {
+	controller := http.NewResponseController(w)
+	if body := bodyOf(r); body != nil {
+		body.stopped.Store(true)
+		controller = body.controller
+	}
+	_ = controller.SetReadDeadline(time.Unix(1, 0))
+}
+
 // blame returns the error for the client of a request whose handlers have failed: 400 if
 // the reason is its body.
 func (b *requestBody) blame(err error) error {
@@ -173,7 +192,7 @@ func (b *requestBody) drain() bool {
 	if b.length-b.read.Load() > mostDrained {
 		return false
 	}
-	rest := &pacedReader{reader: b.source, controller: b.controller, until: time.Now().Add(drainTime)}
+	rest := &pacedReader{reader: b.source, controller: b.controller, begun: time.Now()}
 	// The reader of Caddy's would hold on to a timeout, and keep net/http from reading on.
 	if reader, _ := caddyhttp.IdleTimeoutsFromContext(b.ctx); reader != nil {
 		rest.reader = reader.ReadCloser
@@ -186,19 +205,19 @@ func (b *requestBody) drain() bool {
 type pacedReader struct {
 	reader     io.Reader
 	controller *http.ResponseController
-	until      time.Time
+	begun      time.Time
+	read       int64
 }
 
 // Read implements io.Reader.
 func (r *pacedReader) Read(p []byte) (int, error) {
-	deadline := time.Now().Add(drainPause)
-	if deadline.After(r.until) {
-		deadline = r.until
-	}
-	if err := r.controller.SetReadDeadline(deadline); err != nil {
+	allowed := min(drainPause+time.Duration(r.read)*time.Second/drainRate, time.Since(r.begun)+drainPause, drainTime)
+	if err := r.controller.SetReadDeadline(r.begun.Add(allowed)); err != nil {
 		return 0, err
 	}
-	return r.reader.Read(p)
+	n, err := r.reader.Read(p)
+	r.read += int64(n)
+	return n, err
 }
 
 // closeConnection makes the server of an HTTP/1 request close its connection after the

@@ -4,11 +4,27 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-var errLength = errors.New("the body is shorter than the Content-Length of the request")
+var (
+	errLength  = errors.New("the body is shorter than the Content-Length of the request")
+	errLengths = errors.New("the request has several values of Content-Length")
+)
+
+// checkLengths refuses a request of HTTP/2 with lengths that differ (RFC 9110, section 8.6):
+// net/http takes the first. It refuses them in HTTP/1 itself, as quic-go does in HTTP/3.
+func checkLengths(r *http.Request) error {
+	lengths := r.Header["Content-Length"]
+	if slices.ContainsFunc(lengths, func(other string) bool { return other != lengths[0] }) {
+		return caddyhttp.Error(http.StatusBadRequest, errLengths)
+	}
+	return nil
+}
 
 // lengthBody is the body of a request of HTTP/2 or HTTP/3 that says how long it is. One of
 // another length is malformed (RFC 9113, section 8.1.1; RFC 9114, section 4.1.2), which is
