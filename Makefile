@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint rows fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
+.PHONY: help build caddy engine demo-image test cover lint rows words fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,15 +38,19 @@ cover: demo-image ## coverage per package, whole gateways in processes of their 
 	@hack/need pg_createcluster postgresql
 	@hack/cover $(COVER)
 
-lint: ## format, vet, staticcheck, and a test for each promise on the wire
+lint: ## format, vet, staticcheck, a test for each promise on the wire, the words' budget
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
 		echo "not formatted (run gofmt -w .):" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
 	@hack/rows
+	@hack/words
 
 rows: ## the promises on the wire that no test holds
 	@hack/rows
+
+words: ## lines of Go and docs that contain words with a better one in this field
+	@hack/words
 
 cache-tests: build ## the cache through the public suite of tests for HTTP caches (from npm)
 	@hack/need node nodejs
