@@ -25,7 +25,7 @@ func (*benchAnswer) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.bench_answer", New: func() caddy.Module { return new(benchAnswer) }}
 }
 
-var benchBody = []byte("This is a small answer of exactly 61 bytes from one backend.\n")
+var benchBody = []byte("This is a small response of exactly 61 bytes from a backend.\n")
 
 func (a *benchAnswer) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if a.Watches {

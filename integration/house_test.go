@@ -28,9 +28,9 @@ var allowedImports = map[string][]string{
 	"cmd/rgate": {"", "cli"},
 	"dashboard": {"bandwidth", "policy", "stats"},
 	// The demos share what runs Docker's client.
-	"demo/bandwidth":  {"demo/docker", "demo/promise"},
+	"demo/bandwidth":  {"demo/docker", "demo/assert"},
 	"demo/chaos":      {"demo/docker"},
-	"demo/run":        {"demo/docker", "demo/promise"},
+	"demo/run":        {"demo/docker", "demo/assert"},
 	"dockerupstreams": {"internal/entry"},
 	"gateway":         {"dockerupstreams", "internal/entry", "internal/query", "policy", "stats"},
 	// A tool that measures a pure core.

@@ -81,7 +81,7 @@ func ask(t *testing.T, method, url, body string) (*http.Response, string, error)
 	return response, string(read), err
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	address, stop := start(t, options{service: "orders"})
 	for _, tc := range []struct {
 		name, method, target, body string
@@ -114,7 +114,7 @@ func TestAnswers(t *testing.T) {
 		})
 	}
 	if len(plain) != 61 {
-		t.Errorf("the plain answer has %d bytes, want 61", len(plain))
+		t.Errorf("the plain response has %d bytes, want 61", len(plain))
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -252,14 +252,14 @@ func TestRequestInFlightIsFinished(t *testing.T) {
 		status int
 		err    error
 	}
-	answered := make(chan result, 1)
+	responses := make(chan result, 1)
 	go func() {
 		response, _, err := ask(t, "GET", "http://"+address+"/?delay=300ms", "")
 		if err != nil {
-			answered <- result{0, err}
+			responses <- result{0, err}
 			return
 		}
-		answered <- result{response.StatusCode, nil}
+		responses <- result{response.StatusCode, nil}
 	}()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -274,7 +274,7 @@ func TestRequestInFlightIsFinished(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if got := <-answered; got.err != nil || got.status != 200 {
+	if got := <-responses; got.err != nil || got.status != 200 {
 		t.Errorf("got %d and %v, want 200", got.status, got.err)
 	}
 }

@@ -15,8 +15,8 @@ var block = func() []byte {
 	return b
 }()
 
-// misbehave does what the query asks for and tells whether that was the answer.
-func misbehave(w http.ResponseWriter, r *http.Request) (answered bool) {
+// misbehave does what the query asks for, and reports whether that was the response.
+func misbehave(w http.ResponseWriter, r *http.Request) (done bool) {
 	query := r.URL.Query()
 	if delay, err := time.ParseDuration(query.Get("delay")); err == nil {
 		select {
@@ -49,7 +49,7 @@ func writeGarbage(w http.ResponseWriter) {
 		return
 	}
 	defer conn.Close()
-	_, _ = conn.Write([]byte("This is not an answer in HTTP.\r\n\r\n"))
+	_, _ = conn.Write([]byte("This is not HTTP.\r\n\r\n"))
 }
 
 // statusOf is the status that the query asks for, 200 by default.

@@ -1,5 +1,5 @@
 // Command backend is the service behind rgate in the demo and in the tests: it
-// says what it received, and misbehaves on request.
+// reports what it received, and misbehaves on request.
 //
 // The last segment of the path selects what it does, so that everything works
 // behind any path prefix:
@@ -10,23 +10,23 @@
 //	…/healthz     200, or 503 after POST …/healthz?up=0 (back with ?up=1)
 //	…/sse         server-sent events: ?n=5 of them (0: endless), one ?every=100ms
 //	…/ws          a WebSocket that echoes every message
-//	…/upload      reads the body without keeping it and answers its length
+//	…/upload      reads the body without keeping it and responds with its length
 //	…/trailers    the echo, then trailers: X-Body-Sha256 and those of the request
 //	anything else a JSON echo of the request (see [echo])
 //
 // A request with a gRPC content type gets its body back as it arrives, then the
-// trailer Grpc-Status: 0, on any path. Queries change any of the answers, in
+// trailer Grpc-Status: 0, on any path. Queries change any response, in
 // this order:
 //
 //	?delay=200ms  wait before anything else
-//	?drop=1       close the connection before answering
-//	?garbage=1    answer something that is not HTTP, then close (HTTP/1 only)
+//	?drop=1       close the connection before responding
+//	?garbage=1    send something that is not HTTP, then close (HTTP/1 only)
 //	?cut=1000     announce 2000 bytes, close after 1000
-//	?status=503   answer with this status
+//	?status=503   respond with this status
 //	?bytes=65536  a body of that many bytes, in place of the JSON
 //	?read=0       do not read the body of the request (no 100 Continue then)
 //
-// Every answer names its sender in the headers X-Service and X-Container.
+// Every response names its sender in the headers X-Service and X-Container.
 //
 // It speaks HTTP/1.1 and HTTP/2 on every listener, without TLS too (h2c). On
 // SIGTERM or SIGINT it finishes the requests in flight and exits with status 0.
@@ -49,17 +49,17 @@ import (
 	"time"
 )
 
-// options are what the command line and the environment say.
+// options are the settings of the command line and the environment.
 type options struct {
 	// Addresses to listen on, separated by commas. Default: every port in PORT
 	// (`8080,9090`), else 8080.
 	listen string
 
-	// An address to listen on with TLS, with a certificate made at start that
-	// nobody has signed. Default: none.
+	// An address to listen on with TLS, with a self-signed certificate made at
+	// start. Default: none.
 	listenTLS string
 
-	// The name in the answers. Default: SERVICE, else `backend`.
+	// The name in the responses. Default: SERVICE, else `backend`.
 	service string
 
 	// How long to wait before listening at all. Default: 0.
@@ -102,7 +102,7 @@ func parseFlags() options {
 	var opts options
 	flag.StringVar(&opts.listen, "listen", listenDefault(os.Getenv("PORT")), "addresses to listen on, separated by commas")
 	flag.StringVar(&opts.listenTLS, "listen-tls", "", "address to listen on with a self-signed certificate")
-	flag.StringVar(&opts.service, "service", cmp.Or(os.Getenv("SERVICE"), "backend"), "name in the answers")
+	flag.StringVar(&opts.service, "service", cmp.Or(os.Getenv("SERVICE"), "backend"), "name in the responses")
 	flag.DurationVar(&opts.slowStart, "slow-start", 0, "how long to wait before listening")
 	flag.DurationVar(&opts.linger, "linger", 0, "how long to accept requests after SIGTERM")
 	flag.DurationVar(&opts.grace, "grace", 8*time.Second, "how long requests in flight may take after SIGTERM")

@@ -14,15 +14,15 @@ import (
 	"sync/atomic"
 )
 
-// plain is the answer of /plain.
-const plain = "This is a small answer of exactly 61 bytes from one backend.\n"
+// plain is the response of /plain.
+const plain = "This is a small response of exactly 61 bytes from a backend.\n"
 
-// service answers every request.
+// service handles every request.
 type service struct {
 	name      string
 	container string
 	healthy   atomic.Bool
-	seen      tally
+	seen      counter
 }
 
 func newService(name string, healthy bool) *service {
@@ -75,12 +75,12 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// echo is what the backend says about a request.
+// echo describes a request.
 type echo struct {
 	Service   string `json:"service"`
 	Container string `json:"container"`
 
-	// Where the request arrived, which tells the ports of one container apart.
+	// The address at which the request arrived.
 	Local  string `json:"local"`
 	Remote string `json:"remote"`
 	TLS    bool   `json:"tls"`
@@ -160,7 +160,7 @@ func (s *service) serveHealth(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, map[string]any{"service": s.name, "container": s.container, "up": up})
 }
 
-// writeJSON encodes first, so that the answer has a Content-Length.
+// writeJSON marshals v first, so that the response has a Content-Length.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -172,8 +172,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// tally counts requests.
-type tally struct {
+// counter counts requests.
+type counter struct {
 	mu       sync.Mutex
 	byMethod map[string]int // Guarded by mu.
 	total    int            // Guarded by mu.
@@ -181,7 +181,7 @@ type tally struct {
 	atOnce   int            // Guarded by mu.
 }
 
-// counts is the answer of /count.
+// counts is the response of /count.
 type counts struct {
 	Service     string         `json:"service"`
 	Container   string         `json:"container"`
@@ -191,37 +191,37 @@ type counts struct {
 	MaxInFlight int            `json:"max_in_flight"`
 }
 
-func (t *tally) begin(method string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.byMethod == nil {
-		t.byMethod = make(map[string]int)
+func (c *counter) begin(method string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byMethod == nil {
+		c.byMethod = make(map[string]int)
 	}
-	t.byMethod[method]++
-	t.total++
-	t.inFlight++
-	t.atOnce = max(t.atOnce, t.inFlight)
+	c.byMethod[method]++
+	c.total++
+	c.inFlight++
+	c.atOnce = max(c.atOnce, c.inFlight)
 }
 
-func (t *tally) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.inFlight--
+func (c *counter) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFlight--
 }
 
-func (t *tally) report(s *service) counts {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := counts{
+func (c *counter) report(s *service) counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	result := counts{
 		Service:     s.name,
 		Container:   s.container,
-		Total:       t.total,
-		ByMethod:    make(map[string]int, len(t.byMethod)),
-		InFlight:    t.inFlight,
-		MaxInFlight: t.atOnce,
+		Total:       c.total,
+		ByMethod:    make(map[string]int, len(c.byMethod)),
+		InFlight:    c.inFlight,
+		MaxInFlight: c.atOnce,
 	}
-	for method, n := range t.byMethod {
-		c.ByMethod[method] = n
+	for method, n := range c.byMethod {
+		result.ByMethod[method] = n
 	}
-	return c
+	return result
 }

@@ -78,7 +78,7 @@ func (s *service) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	server.ServeHTTP(w, r)
 }
 
-// upload is the answer of /upload.
+// upload is the response of /upload.
 type upload struct {
 	Service   string `json:"service"`
 	Container string `json:"container"`
@@ -87,12 +87,12 @@ type upload struct {
 }
 
 func (s *service) serveUpload(w http.ResponseWriter, r *http.Request) {
-	answer := upload{Service: s.name, Container: s.container}
+	result := upload{Service: s.name, Container: s.container}
 	var err error
-	if answer.Bytes, err = io.Copy(io.Discard, r.Body); err != nil {
-		answer.Error = err.Error()
+	if result.Bytes, err = io.Copy(io.Discard, r.Body); err != nil {
+		result.Error = err.Error()
 	}
-	writeJSON(w, statusOf(r), answer)
+	writeJSON(w, statusOf(r), result)
 }
 
 func (s *service) serveTrailers(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +116,7 @@ func serveGRPC(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
 	w.WriteHeader(http.StatusOK)
 	controller := http.NewResponseController(w)
-	// HTTP/1 has to be told that the body is still read while the answer goes out.
+	// In HTTP/1, net/http would otherwise stop reading the body when the response begins.
 	_ = controller.EnableFullDuplex()
 	_ = controller.Flush()
 

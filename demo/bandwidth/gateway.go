@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rgate/rgate/demo/promise"
+	"github.com/rgate/rgate/demo/assert"
 )
 
 const (
@@ -54,7 +54,7 @@ type demo struct {
 	// What clients of both gateways sent and received, in bytes of bodies.
 	own, other traffic
 
-	promise.Printer
+	assert.Printer
 }
 
 type traffic struct{ ingress, egress int64 }
@@ -77,7 +77,7 @@ func until(ctx context.Context, condition func() bool) error {
 	return nil
 }
 
-// choosePorts finds two that are free.
+// choosePorts finds two free ports.
 func (d *demo) choosePorts() error {
 	var ports [2]int
 	for i := range ports {
@@ -121,7 +121,7 @@ func (d *demo) launch(ctx context.Context) error {
 	}
 	d.ended = make(chan struct{})
 	go func(cmd *exec.Cmd, ended chan struct{}) {
-		_ = cmd.Wait() // the demo only cares that it has
+		_ = cmd.Wait() // its exit status does not matter
 		close(ended)
 	}(d.gateway, d.ended)
 	return until(ctx, func() bool {
@@ -140,7 +140,7 @@ func (d *demo) stopGateway() {
 	d.gateway = nil
 }
 
-// get asks the gateway, and counts what it sent if that was behind a route.
+// get sends a request to the gateway, and counts the bytes if it was behind a route.
 func (d *demo) get(target string) (status int, body string, err error) {
 	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", d.port, target))
 	if err != nil {
@@ -156,22 +156,22 @@ func (d *demo) get(target string) (status int, body string, err error) {
 
 const restPath = "/metrics/bandwidth_used"
 
-// total asks by REST what a gateway has counted.
+// total reads from the REST API what a gateway has counted.
 func (d *demo) total(gateway string) (t traffic, err error) {
 	_, body, err := d.get(restPath + "/total?lookback_duration=60m&group_by=gateway")
 	if err != nil {
 		return t, err
 	}
-	var answer struct {
+	var usage struct {
 		Totals []struct {
 			Type, Gateway string
 			Used          int64 `json:"bandwidth_used"`
 		}
 	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+	if err := json.Unmarshal([]byte(body), &usage); err != nil {
 		return t, fmt.Errorf("reading %s: %w", body, err)
 	}
-	for _, one := range answer.Totals {
+	for _, one := range usage.Totals {
 		if (one.Gateway == kongName) != (gateway == kongName) {
 			continue
 		}

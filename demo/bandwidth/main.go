@@ -60,6 +60,6 @@ func run(ctx context.Context) (err error) {
 	if err := d.Err(); err != nil {
 		return err
 	}
-	fmt.Printf("\nAll %d promises were kept.\n", d.Checked())
+	fmt.Printf("\nAll %d checks passed.\n", d.Checked())
 	return nil
 }

@@ -17,7 +17,7 @@ const (
 )
 
 func (d *demo) startContainers(ctx context.Context) error {
-	d.Title("A backend, and a mock of Kong that tells what it counted")
+	d.Title("A backend, and a mock of Kong with its counters")
 	if _, err := docker.Run(ctx, "run", "--detach", "--name", "rgate-demo-bandwidth-payment", "--hostname", "payment", "--no-healthcheck",
 		"--label", ownLabel, "--label", "app_name=payment", "--label", "env=demo-bandwidth", "--env", "SERVICE=payment", docker.Image); err != nil {
 		return err
@@ -28,7 +28,7 @@ func (d *demo) startContainers(ctx context.Context) error {
 	return d.findKong(ctx)
 }
 
-// findKong learns the address of Kong's container.
+// findKong finds the address of Kong's container.
 func (d *demo) findKong(ctx context.Context) (err error) {
 	if d.kong, err = docker.Run(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", kongContainer); err != nil {
 		return err
@@ -67,7 +67,7 @@ func (d *demo) await(ctx context.Context, status string) error {
 	return err
 }
 
-// agree waits until the totals of a gateway are what its clients have counted.
+// agree waits until the totals of a gateway equal what its clients counted.
 func (d *demo) agree(ctx context.Context, gateway string, want traffic) {
 	var got traffic
 	err := until(ctx, func() (same bool) {
@@ -81,7 +81,7 @@ func (d *demo) useGateway(ctx context.Context) error {
 	d.Title("200 downloads and 50 uploads through rgate")
 	for i := range 200 {
 		if status, _, err := d.get(fmt.Sprintf("/api/payment/file?bytes=%d", 1000+17*i)); err != nil || status != http.StatusOK {
-			return fmt.Errorf("a download is answered with %d: %w", status, err)
+			return fmt.Errorf("a download got status %d: %w", status, err)
 		}
 	}
 	for i := range 50 {
@@ -98,7 +98,7 @@ func (d *demo) useGateway(ctx context.Context) error {
 	return nil
 }
 
-// sendThroughKong has Kong count bytes.
+// sendThroughKong makes Kong count bytes.
 func (d *demo) sendThroughKong(ingress, egress int64) error {
 	response, err := http.Post(fmt.Sprintf("http://%s:8001/traffic?service=bun-service&route=bun-route&ingress=%d&egress=%d", d.kong, ingress, egress), "", nil)
 	if err != nil {
@@ -153,7 +153,7 @@ func (d *demo) loseKong(ctx context.Context) error {
 		return err
 	}
 	err := d.await(ctx, "down")
-	d.Check(err == nil, "its state says so, and so does the gateway's health")
+	d.Check(err == nil, "its state and the gateway's health show it")
 	if _, err := docker.Run(ctx, "unpause", kongContainer); err != nil {
 		return err
 	}

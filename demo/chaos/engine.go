@@ -12,13 +12,13 @@ import (
 	"github.com/rgate/rgate/demo/docker"
 )
 
-// Every container of the show carries this label, and nothing else does.
+// ownLabel is on every container of this demo, and on no other.
 const ownLabel = "chaos=rgate"
 
-// host is a container's name for itself, which it puts into its answers.
+// host is a container's hostname, which is in its responses.
 func host(i int) string { return fmt.Sprintf("ring-%d", i) }
 
-// container is its name for Docker.
+// container is the container's name.
 func container(i int) string { return "rgate-chaos-" + host(i) }
 
 func startContainer(ctx context.Context, i int) error {

@@ -24,7 +24,7 @@ func newClient(base string) *client {
 	}}
 }
 
-// get sends a request with a key, and tells the status and who answered.
+// get sends a request with a key, and returns the status and the container that responded.
 func (c *client) get(ctx context.Context, key int) (status int, container string, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/?delay=2ms", nil)
 	if err != nil {
@@ -40,7 +40,7 @@ func (c *client) get(ctx context.Context, key int) (status int, container string
 	return response.StatusCode, response.Header.Get("X-Container"), err
 }
 
-// owners asks for the container of every key.
+// owners returns the container of every key.
 func (c *client) owners(ctx context.Context) ([]string, error) {
 	owners := make([]string, keys)
 	errs := make([]error, keys)
@@ -60,13 +60,13 @@ func (c *client) owners(ctx context.Context) ([]string, error) {
 	workers.Wait()
 	for _, err := range errs {
 		if err != nil {
-			return nil, fmt.Errorf("asking for the owners of the keys: %w", err)
+			return nil, fmt.Errorf("finding the owners of the keys: %w", err)
 		}
 	}
 	return owners, nil
 }
 
-// waitFor waits until this many containers answer.
+// waitFor waits until requests reach exactly this many containers.
 func (c *client) waitFor(ctx context.Context, alive int) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -80,24 +80,24 @@ func (c *client) waitFor(ctx context.Context, alive int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %d containers to answer: %w (last: %v)", alive, ctx.Err(), err)
+			return fmt.Errorf("waiting for %d containers to respond: %w (last: %v)", alive, ctx.Err(), err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// phase is what came of the requests of a phase.
+// phase holds the results of one step.
 type phase struct {
 	mu        sync.Mutex
 	statuses  map[int]int     // Guarded by mu.
-	cut       int             // Guarded by mu; answers that ended early, or never began
+	cut       int             // Guarded by mu; responses that were cut off or missing
 	latencies []time.Duration // Guarded by mu.
 
 	moved, needless int
 	err             error
 }
 
-// load sends requests, and acts when a quarter of them is on its way.
+// load sends requests, and calls act when a quarter of them has been sent.
 func (c *client) load(ctx context.Context, requests int, act func() error) *phase {
 	p := &phase{statuses: make(map[int]int)}
 	quarter := make(chan struct{})
@@ -159,7 +159,7 @@ func (p *phase) others() (n int) {
 	return n
 }
 
-// percentile is in milliseconds.
+// percentile returns a percentile of the latencies in milliseconds.
 func (p *phase) percentile(percent int) string {
 	if len(p.latencies) == 0 {
 		return "–"
@@ -180,22 +180,22 @@ func (p *phase) add(other *phase) {
 	p.needless += other.needless
 }
 
-// verdict is an error if something happened that rgate promises will not. An
-// answer that had begun when its container died cannot be saved; with answers as
-// short as these, hardly any is caught in that moment.
-func (p *phase) verdict() error {
+// check returns an error if requests failed or keys moved that should not have. A
+// response in progress is lost when its container dies; with responses as short as
+// these, at most one in a thousand is.
+func (p *phase) check() error {
 	sent := p.cut
 	for _, count := range p.statuses {
 		sent += count
 	}
 	switch {
 	case p.needless > 0:
-		return fmt.Errorf("%d keys moved although their container was not concerned", p.needless)
+		return fmt.Errorf("%d keys moved although their container was not affected", p.needless)
 	case p.statuses[http.StatusOK]+p.cut < sent:
-		return fmt.Errorf("%d of %d requests were answered with another status than 200, while others could have answered them", sent-p.cut-p.statuses[http.StatusOK], sent)
+		return fmt.Errorf("%d of %d requests got another status than 200, although other containers were available", sent-p.cut-p.statuses[http.StatusOK], sent)
 	case p.cut*1000 > sent:
-		return fmt.Errorf("%d of %d answers were cut off", p.cut, sent)
+		return fmt.Errorf("%d of %d responses were cut off", p.cut, sent)
 	}
-	fmt.Printf("%d requests: %d answered with 200, %d cut off in the middle by a kill; no key moved needlessly.\n", sent, p.statuses[http.StatusOK], p.cut)
+	fmt.Printf("%d requests: %d got 200, %d cut off in the middle by a kill; no key moved needlessly.\n", sent, p.statuses[http.StatusOK], p.cut)
 	return nil
 }

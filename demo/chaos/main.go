@@ -1,8 +1,8 @@
 // Command chaos shows what happens to requests while containers die and come
 // back: six containers share keys by consistent hashing, each is killed and
-// revived in turn under load, and every phase tells what was answered, how fast,
-// and which keys moved. It exits with an error if a request was lost that need not
-// have been, or if a key moved that had no reason to.
+// revived in turn under load, and every phase shows the statuses, the latencies and
+// which keys moved. It exits with an error if a request failed that another container
+// could have served, or if a key moved that did not have to.
 //
 // It expects bin/rgate and the image of hack/image: `make chaos` sees to both.
 package main
@@ -44,7 +44,7 @@ func run(ctx context.Context, requests int) (err error) {
 	if err := docker.Remove(ctx, ownLabel); err != nil {
 		return err
 	}
-	// What was started is removed even if the user has had enough.
+	// Containers are removed even if the user interrupts.
 	defer func() { err = errors.Join(err, docker.Remove(context.WithoutCancel(ctx), ownLabel)) }()
 	for i := range replicas {
 		if err := startContainer(ctx, i+1); err != nil {
@@ -92,13 +92,13 @@ func run(ctx context.Context, requests int) (err error) {
 		return err
 	}
 	fmt.Println()
-	return total.verdict()
+	return total.check()
 }
 
-// step is a phase of the show.
+// step is a phase of the run.
 type step struct {
 	name      string
-	container string // whose keys may move
+	container string // the one whose keys may move
 	alive     int    // containers afterwards
 	act       func(context.Context) error
 }

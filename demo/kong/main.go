@@ -1,5 +1,5 @@
 // Command kong is a mock of another gateway: it counts bandwidth under the names that
-// Kong does, and tells about it in Prometheus' text format.
+// Kong uses, and exposes it in Prometheus' text format.
 //
 //	GET  /metrics                                       the counters
 //	POST /traffic?service=s&route=r&ingress=1&egress=2  counts so many bytes
@@ -23,20 +23,20 @@ import (
 	"time"
 )
 
-// series is what bytes are counted by.
+// series is the set of labels that bytes are counted by.
 type series struct{ service, route, direction string }
 
 func (s series) String() string {
 	return fmt.Sprintf(`kong_bandwidth_bytes{service=%q,route=%q,direction=%q,workspace="default",consumer=""}`, s.service, s.route, s.direction)
 }
 
-// counters are what a Kong has counted.
+// counters are the counters of a Kong.
 type counters struct {
 	mu    sync.Mutex
 	bytes map[series]int64 // Guarded by mu.
 }
 
-// count counts the bytes that a request tells of.
+// count adds the bytes in the request's query.
 func (c *counters) count(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +55,7 @@ func (c *counters) count(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// show answers with the counters.
+// show writes the counters.
 func (c *counters) show(w http.ResponseWriter, _ *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +85,7 @@ func main() {
 	defer stop()
 	go func() {
 		<-ctx.Done()
-		_ = server.Close() // nobody's request is worth waiting for
+		_ = server.Close() // without waiting for requests
 	}()
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// answer is what came back for one request.
-type answer struct {
+// response is the gateway's response to one request.
+type response struct {
 	status    int
-	container string // empty if no container answered
+	container string // empty if no container responded
 	header    http.Header
 	body      string
 }
 
-// client sends requests to the gateway and remembers how many ended how.
+// client sends requests to the gateway and counts them by success.
 type client struct {
 	base string
 	http *http.Client
@@ -38,8 +38,8 @@ func newClient(port int) *client {
 	}
 }
 
-// get sends a request that counts in the gateway's statistics.
-func (c *client) get(path string) (answer, error) {
+// get sends a request that the gateway's statistics count.
+func (c *client) get(path string) (response, error) {
 	a, err := c.fetch(path)
 	if err != nil {
 		return a, err
@@ -54,47 +54,47 @@ func (c *client) get(path string) (answer, error) {
 	return a, nil
 }
 
-// fetch sends one that does not, such as for the statistics themselves.
-func (c *client) fetch(path string) (answer, error) {
-	response, err := c.http.Get(c.base + path)
+// fetch sends a request that they do not count, such as one for the statistics.
+func (c *client) fetch(path string) (response, error) {
+	resp, err := c.http.Get(c.base + path)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return answer{}, fmt.Errorf("reading the answer to %s: %w", path, err)
+		return response{}, fmt.Errorf("reading the response to %s: %w", path, err)
 	}
-	return answer{
-		status:    response.StatusCode,
-		container: response.Header.Get("X-Container"),
-		header:    response.Header,
+	return response{
+		status:    resp.StatusCode,
+		container: resp.Header.Get("X-Container"),
+		header:    resp.Header,
 		body:      string(body),
 	}, nil
 }
 
-// totals returns how many requests succeeded and how many did not so far.
+// totals returns how many requests have succeeded and failed so far.
 func (c *client) totals() (success, failed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.success, c.failed
 }
 
-// load is what many requests came to.
+// load counts the responses to many requests.
 type load struct {
-	mu          sync.Mutex
-	statuses    map[int]int          // Guarded by mu.
-	containers  map[string]int       // Guarded by mu.
-	errors      int                  // Guarded by mu.
-	lastError   error                // Guarded by mu.
-	lastAnswers map[string]time.Time // Guarded by mu.
+	mu            sync.Mutex
+	statuses      map[int]int          // Guarded by mu.
+	containers    map[string]int       // Guarded by mu.
+	errors        int                  // Guarded by mu.
+	lastError     error                // Guarded by mu.
+	lastResponses map[string]time.Time // Guarded by mu.
 }
 
 func newLoad() *load {
-	return &load{statuses: map[int]int{}, containers: map[string]int{}, lastAnswers: map[string]time.Time{}}
+	return &load{statuses: map[int]int{}, containers: map[string]int{}, lastResponses: map[string]time.Time{}}
 }
 
-func (l *load) add(a answer, err error) {
+func (l *load) add(a response, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
@@ -105,32 +105,32 @@ func (l *load) add(a answer, err error) {
 	l.statuses[a.status]++
 	if a.container != "" {
 		l.containers[a.container]++
-		l.lastAnswers[a.container] = time.Now()
+		l.lastResponses[a.container] = time.Now()
 	}
 }
 
-// report returns copies.
+// report returns copies of the counts.
 func (l *load) report() (statuses map[int]int, containers map[string]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.statuses), maps.Clone(l.containers)
 }
 
-// only tells whether every request got this status.
+// only reports whether every request got this status.
 func (l *load) only(status int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.errors == 0 && len(l.statuses) == 1 && l.statuses[status] > 0
 }
 
-// lastAnswer tells when a container was last heard of.
-func (l *load) lastAnswer(container string) time.Time {
+// lastResponse returns the time of a container's last response.
+func (l *load) lastResponse(container string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lastAnswers[container]
+	return l.lastResponses[container]
 }
 
-// send sends n requests to the paths in turn, several at once.
+// send sends n requests to the paths in turn, with atOnce in flight.
 func (c *client) send(n, atOnce int, paths ...string) *load {
 	l := newLoad()
 	work := make(chan string)
@@ -150,8 +150,8 @@ func (c *client) send(n, atOnce int, paths ...string) *load {
 	return l
 }
 
-// keepSending sends requests until ctx is done, several at once. The function it
-// returns waits for the last answer.
+// keepSending sends requests until ctx is done, with atOnce in flight. The returned
+// function waits for the last response.
 func (c *client) keepSending(ctx context.Context, atOnce int, path string) (l *load, wait func()) {
 	l = newLoad()
 	var workers sync.WaitGroup

@@ -7,7 +7,7 @@ import (
 	"github.com/rgate/rgate/demo/docker"
 )
 
-// Every container of the demo carries this label, and nothing else does.
+// ownLabel is on every container of this demo, and on no other.
 const ownLabel = "demo=rgate"
 
 // backend is one of the demo's services.
@@ -27,10 +27,10 @@ var backends = []backend{
 
 const replicas = 3
 
-// host is a container's name for itself, which it puts into its answers.
+// host is a container's hostname, which is in its responses.
 func (b backend) host(i int) string { return fmt.Sprintf("%s-%d", b.name, i) }
 
-// container is its name for Docker.
+// container is the container's name.
 func (b backend) container(i int) string { return "rgate-demo-" + b.host(i) }
 
 func (b backend) containers() (names []string) {

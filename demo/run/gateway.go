@@ -84,7 +84,7 @@ func stopGateway(ctx context.Context) error {
 	return os.Remove(pidFile)
 }
 
-// isGateway tells whether the process is there and is the demo's gateway: its
+// isGateway reports whether the process exists and is the demo's gateway: its
 // number may belong to another by now.
 func isGateway(pid int) bool {
 	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))

@@ -1,6 +1,6 @@
 // Command run is the demo: it starts containers and a gateway, sends requests,
-// kills containers, and tells what happens, checking that it is what rgate
-// promises. Everything is left running at the end; -down removes it.
+// kills containers, prints what happens and checks it. Everything is left running at
+// the end; -down removes it.
 //
 // It expects bin/rgate and the image of hack/image: `make demo` sees to both.
 package main
@@ -62,7 +62,7 @@ func run(ctx context.Context, port int) error {
 		d.askUnknownPath,
 		d.killOne,
 		d.stopAll,
-		d.fallIll,
+		d.failHealth,
 		d.showStatistics,
 	} {
 		if err := step(ctx); err != nil {
@@ -75,7 +75,7 @@ func run(ctx context.Context, port int) error {
 	if err := d.Err(); err != nil {
 		return err
 	}
-	d.sayGoodbye()
+	d.showNextSteps()
 	return nil
 }
 

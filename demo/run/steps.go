@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rgate/rgate/demo/assert"
 	"github.com/rgate/rgate/demo/docker"
-	"github.com/rgate/rgate/demo/promise"
 )
 
 // demo is one run.
@@ -18,7 +18,7 @@ type demo struct {
 	client *client
 	port   int
 
-	promise.Printer
+	assert.Printer
 }
 
 func newDemo(port int) *demo {
@@ -65,7 +65,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("waiting for the gateway: %w", err)
 	}
-	d.Say("answers %s after its start", since(started))
+	d.Say("ready %s after its start", since(started))
 	for _, b := range backends {
 		if err := d.awaitContainers(ctx, b, replicas); err != nil {
 			return err
@@ -94,7 +94,7 @@ func (d *demo) splitLoad(context.Context) error {
 		}
 	}
 	d.Check(idle == 0, "every container was sent requests")
-	d.Check(l.only(200) && total == requests, "every one of %d requests was answered with 200 by a container, in %s", requests, took)
+	d.Check(l.only(200) && total == requests, "every one of %d requests got 200 from a container, in %s", requests, took)
 	return nil
 }
 
@@ -109,7 +109,7 @@ func (d *demo) askUnknownPath(context.Context) error {
 	return nil
 }
 
-// killOne kills one of three containers under load: nobody should notice.
+// killOne kills one of three containers under load: no request may fail.
 func (d *demo) killOne(ctx context.Context) error {
 	b := backends[0]
 	victim := b.host(1)
@@ -132,15 +132,15 @@ func (d *demo) killOne(ctx context.Context) error {
 	if err := pause(ctx, 900*time.Millisecond); err != nil {
 		return err
 	}
-	lateAnswer := l.lastAnswer(victim).After(killed.Add(500 * time.Millisecond))
+	lateResponse := l.lastResponse(victim).After(killed.Add(500 * time.Millisecond))
 	if _, err := docker.Run(ctx, "start", b.container(1)); err != nil {
 		return err
 	}
 	d.Say("docker start %s", b.container(1))
 	started := time.Now()
-	recovered := d.until(ctx, func() bool { return l.lastAnswer(victim).After(started) })
+	recovered := d.until(ctx, func() bool { return l.lastResponse(victim).After(started) })
 	if recovered == nil {
-		d.Say("%s answers again %s after docker start returned", victim, since(started))
+		d.Say("%s responds again %s after docker start returned", victim, since(started))
 	}
 	if err := pause(ctx, 600*time.Millisecond); err != nil {
 		return err
@@ -149,10 +149,10 @@ func (d *demo) killOne(ctx context.Context) error {
 	<-watched
 	stop()
 	wait()
-	d.Check(!lateAnswer, "the killed container got no more requests")
+	d.Check(!lateResponse, "the killed container got no more requests")
 	d.Check(recovered == nil, "the started container is back")
 	statuses, _ := l.report()
-	d.Check(l.only(200), "no request failed: answers by status %v", statuses)
+	d.Check(l.only(200), "no request failed: responses by status %v", statuses)
 	return nil
 }
 
@@ -171,7 +171,7 @@ func (d *demo) stopAll(ctx context.Context) error {
 	}
 	d.Say("%d, Retry-After: %s, %q", a.status, a.header.Get("Retry-After"), a.body)
 	d.Check(a.status == 503 && a.header.Get("Retry-After") == "1", "503 with Retry-After")
-	d.Check(d.client.send(50, 8, other.path+"/hello").only(200), "%s answers all the same", other.name)
+	d.Check(d.client.send(50, 8, other.path+"/hello").only(200), "%s still responds", other.name)
 
 	if _, err := docker.Run(ctx, "start", b.container(2)); err != nil {
 		return err
@@ -181,7 +181,7 @@ func (d *demo) stopAll(ctx context.Context) error {
 	if err := d.awaitContainers(ctx, b, 1); err != nil {
 		return err
 	}
-	d.Say("%s answers again %s after docker start returned", b.name, since(started))
+	d.Say("%s responds again %s after docker start returned", b.name, since(started))
 	_, err = docker.Run(ctx, append([]string{"start"}, b.containers()...)...)
 	if err != nil {
 		return err
@@ -189,12 +189,12 @@ func (d *demo) stopAll(ctx context.Context) error {
 	return d.awaitContainers(ctx, b, replicas)
 }
 
-// fallIll makes a container report itself unhealthy: it is left alone until it
+// failHealth makes a container report itself unhealthy: it gets no requests until it
 // recovers.
-func (d *demo) fallIll(ctx context.Context) error {
+func (d *demo) failHealth(ctx context.Context) error {
 	b := backends[1]
-	ill := b.host(1)
-	d.Title("%s becomes unhealthy", ill)
+	unhealthy := b.host(1)
+	d.Title("%s becomes unhealthy", unhealthy)
 	address, err := docker.Run(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", b.container(1))
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func (d *demo) fallIll(ctx context.Context) error {
 	}
 	served := func() bool {
 		_, containers := d.client.send(60, 8, b.path+"/hello").report()
-		return containers[ill] > 0
+		return containers[unhealthy] > 0
 	}
 	left := d.until(ctx, func() bool { return !served() })
 	d.Check(left == nil, "it gets no more requests, %s later (Docker checks each second)", since(began))
@@ -214,11 +214,11 @@ func (d *demo) fallIll(ctx context.Context) error {
 	}
 	began = time.Now()
 	back := d.until(ctx, served)
-	d.Check(back == nil, "well again, it is sent requests %s later", since(began))
+	d.Check(back == nil, "healthy again, it gets requests %s later", since(began))
 	return nil
 }
 
-// statistics is the page of the gateway.
+// statistics is the body of GET /stats.
 type statistics struct {
 	Requests struct {
 		Success int `json:"success"`
@@ -243,18 +243,18 @@ func (d *demo) showStatistics(context.Context) error {
 	return nil
 }
 
-func (d *demo) sayGoodbye() {
-	d.Title("All %d promises were kept. The gateway and its containers run on:", d.Checked())
+func (d *demo) showNextSteps() {
+	d.Title("All %d checks passed. The gateway and its containers run on:", d.Checked())
 	d.Say("curl %s%s/hello", d.client.base, backends[0].path)
 	d.Say("curl %s/stats", d.client.base)
-	d.Say("docker stop %s    and see who answers", backends[1].container(2))
+	d.Say("docker stop %s    and see which containers respond", backends[1].container(2))
 	d.Say("demo/requests.http has a request for everything else, %s the gateway's log.", logFile)
 	d.Say("make demo-down    removes all of it")
 }
 
 var errTooLate = errors.New("this did not happen within 15 s")
 
-// until waits for a condition, for 15 seconds at most.
+// until waits for a condition for at most 15 seconds.
 func (d *demo) until(ctx context.Context, condition func() bool) error {
 	deadline := time.Now().Add(15 * time.Second)
 	for !condition() {
@@ -268,7 +268,7 @@ func (d *demo) until(ctx context.Context, condition func() bool) error {
 	return nil
 }
 
-// awaitContainers waits until n containers of a backend have answered.
+// awaitContainers waits until n containers of a backend have responded.
 func (d *demo) awaitContainers(ctx context.Context, b backend, n int) error {
 	var seen []string
 	err := d.until(ctx, func() bool {
@@ -279,7 +279,7 @@ func (d *demo) awaitContainers(ctx context.Context, b backend, n int) error {
 		return len(seen) >= n
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for %d containers of %s, of which %v answered: %w", n, b.name, seen, err)
+		return fmt.Errorf("waiting for %d containers of %s, of which %v responded: %w", n, b.name, seen, err)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// watch prints who answers, four times a second, until ctx is done.
+// watch prints which containers respond, four times a second, until ctx is done.
 func (d *demo) watch(ctx context.Context, l *load, b backend) (ended <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {

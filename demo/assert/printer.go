@@ -1,6 +1,5 @@
-// Package promise is what the demos tell a person: what happens, and whether what was
-// promised is kept.
-package promise
+// Package assert prints the steps of a demo and checks what the demo shows.
+package assert
 
 import (
 	"fmt"
@@ -8,14 +7,14 @@ import (
 	"sync"
 )
 
-// Printer writes to the standard output, and keeps count of promises. It is safe for
-// concurrent use: lines stay whole.
+// Printer writes steps and checks to the standard output, and counts the checks. It is
+// safe for concurrent use: lines stay whole.
 type Printer struct {
 	mu                     sync.Mutex
-	steps, checked, broken int
+	steps, checked, failed int
 }
 
-// Title begins a step.
+// Title prints the heading of the next step.
 func (p *Printer) Title(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -23,7 +22,7 @@ func (p *Printer) Title(format string, args ...any) {
 	fmt.Printf("\n%d. %s\n", p.steps, fmt.Sprintf(format, args...))
 }
 
-// Say tells something, which may have several lines.
+// Say prints a message, which may have several lines.
 func (p *Printer) Say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -33,32 +32,32 @@ func (p *Printer) Say(format string, args ...any) {
 	fmt.Println()
 }
 
-// Check tells whether a promise was kept.
-func (p *Printer) Check(kept bool, format string, args ...any) {
+// Check prints whether a check passed, and counts it.
+func (p *Printer) Check(passed bool, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.checked++
 	mark := "✓"
-	if !kept {
-		p.broken++
-		mark = "✗ NOT AS PROMISED:"
+	if !passed {
+		p.failed++
+		mark = "✗ FAILED:"
 	}
 	fmt.Printf("   %s %s\n", mark, fmt.Sprintf(format, args...))
 }
 
-// Checked is how many promises there were.
+// Checked returns the number of checks so far.
 func (p *Printer) Checked() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.checked
 }
 
-// Err is an error if one was not kept.
+// Err returns an error if a check failed.
 func (p *Printer) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.broken == 0 {
+	if p.failed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d promises were not kept: see above", p.broken, p.checked)
+	return fmt.Errorf("%d of %d checks failed: see above", p.failed, p.checked)
 }
