@@ -8,42 +8,42 @@ import (
 )
 
 const (
-	// MaxConsumers is how many consumers a recorder tells apart at a time. Further ones
-	// are counted together as Other.
+	// MaxConsumers is the maximum number of consumers that a recorder counts separately.
+	// Further consumers are counted together as Other.
 	MaxConsumers = 10_000
 
 	// idleAccounts is how long a consumer's account is kept without traffic.
 	idleAccounts = 10 * time.Minute
 )
 
-// account is a consumer's part of a series' traffic that has not been drained.
+// account counts a consumer's traffic in a series until it is drained.
 type account struct {
 	flowing
 	series   *Series
 	consumer string
 
-	closed  atomic.Bool   // another one takes its place
-	lastUse time.Duration // as far as who drains has seen
+	closed  atomic.Bool   // replaced by another account
+	lastUse time.Duration // time of the last drain that found traffic
 }
 
 // add counts bytes.
 func (a *account) add(t Traffic) {
 	a.flowing.add(t)
-	// As with stripes: who closes the account takes what is there afterwards.
+	// As in shards: the closer of the account takes the bytes that are added afterwards.
 	if a.closed.Load() {
 		a.series.account(a.consumer).add(a.take())
 	}
 }
 
-// accounts are the open accounts of a series. They are found without a lock.
+// accounts holds the open accounts of a series. Lookups take no lock.
 type accounts struct {
 	byConsumer sync.Map // of *account
-	heir       *Series  // who has them once the series is retired; guarded by rec.consumers.mu
+	successor  *Series  // has the accounts once the series is retired; guarded by rec.consumers.mu
 }
 
-// consumers counts how many accounts each consumer has, to keep them within a limit.
+// consumers counts the accounts of each consumer and limits the number of consumers.
 type consumers struct {
-	wanted atomic.Bool // somebody drains them
+	wanted atomic.Bool // set by the first Drain
 	limit  int
 
 	mu   sync.Mutex
@@ -62,8 +62,8 @@ func (s *Series) openAccount(consumer string) *account {
 	all := &s.rec.consumers
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	for s.accounts.heir != nil {
-		s = s.accounts.heir
+	for s.accounts.successor != nil {
+		s = s.accounts.successor
 	}
 	if all.open[consumer] == 0 && len(all.open) >= all.limit {
 		consumer = Other
@@ -80,8 +80,8 @@ func (s *Series) openAccount(consumer string) *account {
 	return a
 }
 
-// close takes an account off the list, and returns what nobody has taken from it. Who
-// still counts in it finds the one in its place.
+// close removes an account, and returns the bytes that have not been drained. Bytes
+// that are added to it afterwards go to the account that replaces it.
 func (a *account) close() Traffic {
 	all := &a.series.rec.consumers
 	all.mu.Lock()
@@ -94,8 +94,8 @@ func (a *account) close() Traffic {
 	return a.take()
 }
 
-// drainAccounts returns what each consumer's part came to since the last call. Those
-// that have been idle for long are forgotten.
+// drainAccounts returns the traffic of each consumer since the last call, and closes
+// idle accounts.
 func (s *Series) drainAccounts() (parts []Interval) {
 	now := s.rec.now()
 	s.accounts.byConsumer.Range(func(_, value any) bool {
@@ -114,16 +114,16 @@ func (s *Series) drainAccounts() (parts []Interval) {
 	return parts
 }
 
-// bequeathAccounts moves what consumers have to the heir.
-func (s *Series) bequeathAccounts(heir *Series) {
+// handOverAccounts moves the accounts to the successor.
+func (s *Series) handOverAccounts(successor *Series) {
 	all := &s.rec.consumers
 	all.mu.Lock()
-	s.accounts.heir = heir
+	s.accounts.successor = successor
 	all.mu.Unlock()
 	s.accounts.byConsumer.Range(func(_, value any) bool {
 		a := value.(*account)
 		if t := a.close(); t != (Traffic{}) {
-			heir.account(a.consumer).add(t)
+			successor.account(a.consumer).add(t)
 		}
 		return true
 	})

@@ -46,7 +46,7 @@ func both(b *testing.B, name string, f func(worker uint32, i int)) {
 	})
 }
 
-// typical is a request with eight fields, and a handler that answers it with six and
+// typical is a request with eight fields, and a handler whose response has six and
 // a short body, as a proxy does.
 func typical() (http.ResponseWriter, *http.Request, caddyhttp.Handler) {
 	r := httptest.NewRequest("GET", "/api/payment/123?verbose=1", nil)
@@ -82,9 +82,9 @@ func BenchmarkServe(b *testing.B) {
 
 	both(b, "of_which_metering", func(worker uint32, i int) {
 		ww := writer{series: s, status: 200, written: 61, sampled: sampled(int64(i))}
-		ww.ResponseWriter, ww.stripe = w, s.stripe(worker)
+		ww.ResponseWriter, ww.shard = w, s.shard(worker)
 		ww.meter(r)
-		if traffic := ww.settle(200, true); traffic.EgressBody != 61 {
+		if traffic := ww.remaining(200, true); traffic.EgressBody != 61 {
 			b.Fatal(traffic)
 		}
 	})
@@ -103,13 +103,13 @@ func BenchmarkServe(b *testing.B) {
 func BenchmarkRecord(b *testing.B) {
 	rec := NewRecorder("bench")
 	s := rec.Series("/", "b")
-	both(b, "striped_sketch", func(worker uint32, i int) {
+	both(b, "sharded_sketch", func(worker uint32, i int) {
 		s.begin(worker)
 		s.end(worker, time.Second, 200, latencies[i%len(latencies)], Traffic{})
 	})
 
 	var mu sync.Mutex
-	one := newTally()
+	one := newCounts()
 	both(b, "one_sketch_and_mutex", func(_ uint32, i int) {
 		mu.Lock()
 		one.add(200, latencies[i%len(latencies)])

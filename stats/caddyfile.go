@@ -15,8 +15,8 @@ func init() {
 }
 
 // parseCaddyfile takes a first argument that begins with a slash as the page's
-// path and not, as other directives do, as a matcher: a handler that saw only the
-// requests for its own page would have nothing to show.
+// path, unlike other directives, which take it as a matcher: a handler that only saw
+// the requests for its own page would record nothing.
 func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next() // the directive's name
 	var matcher caddy.ModuleMap
@@ -75,8 +75,8 @@ func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return c.unmarshal(d, func(string) (bool, error) { return false, nil })
 }
 
-// unmarshal reads the directive; more tells whether it has read an option that
-// is not known here.
+// unmarshal reads the directive; more reads options that are not known here and
+// reports whether it did.
 func (c *Config) unmarshal(d *caddyfile.Dispenser, more func(option string) (bool, error)) error {
 	d.Next() // the directive's name
 	if d.NextArg() {
@@ -128,7 +128,7 @@ func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error)
 		}
 		interval, err := caddy.ParseDuration(text)
 		if err != nil {
-			return true, d.Errf("the interval '%s' is not a duration; use one such as 30s or 1m", text)
+			return true, d.Errf("invalid interval '%s': must be a duration such as 30s or 1m", text)
 		}
 		c.Interval = caddy.Duration(interval)
 		return true, nil
@@ -141,14 +141,14 @@ func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error)
 // setPath takes the current token as the page's path.
 func (c *Config) setPath(d *caddyfile.Dispenser) error {
 	if c.Path != "" {
-		return d.Errf("the path of the statistics page is given twice: '%s' and '%s'", c.Path, d.Val())
+		return d.Errf("path is set twice: '%s' and '%s'", c.Path, d.Val())
 	}
 	if !strings.HasPrefix(d.Val(), "/") {
-		return d.Errf("the path of the statistics page must begin with a slash: use '/%s', or 'off' for none", d.Val())
+		return d.Errf("invalid path '%s': must begin with a slash, or be 'off'", d.Val())
 	}
 	if strings.ContainsAny(d.Val(), "*?#") {
-		return d.Errf("the path of the statistics page is one path, without '*', '?' or '#', not '%s'; "+
-			"to record only some requests, put a named matcher before it", d.Val())
+		return d.Errf("invalid path '%s': must not contain '*', '?' or '#': "+
+			"put a named matcher before it to record only some requests", d.Val())
 	}
 	c.Path = d.Val()
 	return nil
@@ -226,7 +226,7 @@ func intArg(d *caddyfile.Dispenser, into *int) error {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		return d.Errf("'%s' is not a whole number above zero", text)
+		return d.Errf("invalid number '%s': must be a whole number above 0", text)
 	}
 	*into = n
 	return nil

@@ -20,10 +20,10 @@ func TestStatsInACaddyfile(t *testing.T) {
 			json: `{"disabled":true,"sinks":[{"filename":"/a","sink":"json_lines"},` +
 				`{"filename":"/b","roll_keep":3,"roll_size_mb":5,"sink":"json_lines"}],"interval":5000000000}`,
 		},
-		{input: `stats figures`, fails: `use '/figures', or 'off'`},
-		{input: `stats /figures/*`, fails: "without '*'"},
+		{input: `stats figures`, fails: `invalid path 'figures': must begin with a slash`},
+		{input: `stats /figures/*`, fails: "must not contain '*'"},
 		{input: `stats /a /b`, fails: "wrong argument count"},
-		{input: "stats /a {\n path /b\n}", fails: "given twice"},
+		{input: "stats /a {\n path /b\n}", fails: "path is set twice"},
 		{input: "stats {\n path\n}", fails: "wrong argument count"},
 		{input: "stats {\n path /a /b\n}", fails: "wrong argument count"},
 		{input: "stats {\n interval\n}", fails: "wrong argument count"},
@@ -32,7 +32,7 @@ func TestStatsInACaddyfile(t *testing.T) {
 		{input: "stats {\n sink\n}", fails: "wrong argument count"},
 		{input: "stats {\n sink nowhere\n}", fails: "rgate.stats.sinks.nowhere"},
 		{input: "stats {\n sink json_lines a b\n}", fails: "wrong argument count"},
-		{input: "stats {\n sink json_lines {\n roll_keep none\n }\n}", fails: "'none' is not a whole number above zero"},
+		{input: "stats {\n sink json_lines {\n roll_keep none\n }\n}", fails: "invalid number 'none'"},
 		{input: "stats {\n sink json_lines {\n roll_size_mb\n }\n}", fails: "wrong argument count"},
 		{input: "stats {\n sink json_lines {\n colour red\n }\n}", fails: "unrecognized subdirective 'colour'"},
 	} {
@@ -69,11 +69,11 @@ func TestHandlerInACaddyfile(t *testing.T) {
 	}
 	for directive, says := range map[string]string{
 		"rgate_stats /api/*":             "put a named matcher before it",
-		"rgate_stats @nobody":            "@nobody",
+		"rgate_stats @unknown":           "@unknown",
 		"rgate_stats {\nname\n}":         "wrong argument count",
 		"rgate_stats {\nwindow 5m\n}":    "unrecognized subdirective 'window'",
 		"rgate_stats {\nroute a b\n}":    "wrong argument count",
-		"rgate_stats /a {\npath /a\n}":   "given twice",
+		"rgate_stats /a {\npath /a\n}":   "path is set twice",
 		"rgate_stats * /a {\nroute\n}":   "wrong argument count",
 		"rgate_stats {\ninterval\n}":     "wrong argument count",
 		"rgate_stats {\nsink nowhere\n}": "rgate.stats.sinks.nowhere",

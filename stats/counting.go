@@ -6,19 +6,18 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// counting is how many handles each configuration has under each name.
+// counting counts the open handles of each configuration and name.
 var counting = struct {
 	sync.Mutex
 	handles map[counted]int
 }{handles: make(map[counted]int)}
 
 type counted struct {
-	config any // its registry of metrics, which no other has
+	config any // its metrics registry, which is unique
 	name   string
 }
 
-// Counts reports whether a handler that the configuration has set up already counts
-// under a name.
+// Counts reports whether an open handle of the configuration records under a name.
 func Counts(ctx caddy.Context, name string) bool {
 	counting.Lock()
 	defer counting.Unlock()

@@ -1,20 +1,20 @@
 package stats
 
-// Interval is what was recorded of one route's requests to one backend in some span
-// of time, or the part of one consumer in the traffic of it.
+// Interval is what was recorded of one route's requests to one backend between two
+// drains, or one consumer's part of the traffic.
 type Interval struct {
 	Route   string // DefaultRoute if no route matched
 	Backend string // NoBackend if the requests went to none
 
-	// Who sent the requests. Empty: everybody, including those who have an interval of
-	// their own, in which there is traffic and nothing else.
+	// The consumer that sent the requests. Empty: all consumers, including those with an
+	// interval of their own. The interval of a consumer has traffic only.
 	Consumer string
 
-	// Bytes that flowed in the span, also those of requests that have not ended.
+	// Bytes transferred, including those of requests that have not ended.
 	Traffic Traffic
 
-	// How many requests were answered, protocol switches (101) not counted, and how
-	// many of them with 400 and above.
+	// The number of responses, without protocol switches (101), and how many of them
+	// had a status of 400 or above.
 	Requests, Errors uint64
 
 	// The sum of the durations of those requests.
@@ -25,9 +25,9 @@ type Interval struct {
 	Sketch []byte
 }
 
-// Drain calls f with what was recorded of each series since the last call, if there
-// is anything; the first call is about everything so far. A byte, a request, is in
-// one interval, whatever happens meanwhile. Callers take turns.
+// Drain calls f for each series that has recorded something since the last call; the
+// first call drains everything so far. Each byte and each request is in exactly one
+// interval. Concurrent calls run one after the other.
 func (rec *Recorder) Drain(f func(Interval)) {
 	rec.draining.Lock()
 	defer rec.draining.Unlock()
@@ -39,7 +39,7 @@ func (rec *Recorder) Drain(f func(Interval)) {
 		if backend == "" {
 			backend = NoBackend
 		}
-		// The parts come before the whole, which then has all that they have.
+		// Consumers are drained first: the series then has everything that they have.
 		parts := s.drainAccounts()
 		whole, some := s.drain()
 		if some {
@@ -57,7 +57,7 @@ func (rec *Recorder) Drain(f func(Interval)) {
 
 // drain returns what was recorded since the last call, without the names.
 func (s *Series) drain() (one Interval, some bool) {
-	s.foldAll()
+	s.collectAll()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.openOutbox()
@@ -79,25 +79,25 @@ func (s *Series) drain() (one Interval, some bool) {
 	return one, true
 }
 
-// openOutbox makes sure that what will be folded is kept for the next drain, too. The
-// caller holds s.mu.
+// openOutbox keeps counts for the next drain as well from now on. The caller holds
+// s.mu.
 func (s *Series) openOutbox() {
 	if s.outbox == nil {
-		s.outbox = newTally()
+		s.outbox = newCounts()
 		s.outbox.merge(s.total)
 	}
 }
 
-// bequeathOutbox leaves what has not been drained to the heir, which has not absorbed
-// the total yet. The caller holds the mutex of both.
-func (s *Series) bequeathOutbox(heir *Series) {
-	if s.outbox == nil && heir.outbox == nil {
-		return // nobody has drained anything
+// handOverOutbox moves what has not been drained to the successor, which has not
+// absorbed the total yet. The caller holds both mutexes.
+func (s *Series) handOverOutbox(successor *Series) {
+	if s.outbox == nil && successor.outbox == nil {
+		return // nothing has been drained
 	}
-	heir.openOutbox()
+	successor.openOutbox()
 	if s.outbox == nil {
-		heir.outbox.merge(s.total)
+		successor.outbox.merge(s.total)
 	} else {
-		heir.outbox.merge(s.outbox)
+		successor.outbox.merge(s.outbox)
 	}
 }

@@ -31,7 +31,7 @@ func (d drained) from(rec *Recorder) {
 	})
 }
 
-// total adds up the intervals of everybody, or those of consumers.
+// total adds up the intervals of all consumers, or of each.
 func (d drained) total(ofConsumers bool) (sum Interval) {
 	for key, one := range d {
 		if (key[2] != "") == ofConsumers {
@@ -43,13 +43,13 @@ func (d drained) total(ofConsumers bool) (sum Interval) {
 	return sum
 }
 
-func TestDrainingTellsWhatIsNew(t *testing.T) {
+func TestDrainReturnsWhatIsNew(t *testing.T) {
 	rec := NewRecorder("g")
 	s := rec.Series("/a", "x")
 	s.Record(200, 100*time.Millisecond)
 	s.Record(404, 300*time.Millisecond)
 	s.Record(101, time.Hour)
-	s.stripe(3).flow(Traffic{1, 2, 3, 4})
+	s.shard(3).flow(Traffic{1, 2, 3, 4})
 	rec.Series(DefaultRoute, "").Record(403, 0)
 	rec.Series("/idle", "x")
 
@@ -71,7 +71,7 @@ func TestDrainingTellsWhatIsNew(t *testing.T) {
 	}
 
 	rec.Drain(func(one Interval) { t.Errorf("drained again: %+v", one) })
-	s.stripe(2).flow(Traffic{IngressBody: 7})
+	s.shard(2).flow(Traffic{IngressBody: 7})
 	second := drained{}
 	second.from(rec)
 	want := Interval{Traffic: Traffic{IngressBody: 7}}
@@ -83,8 +83,8 @@ func TestDrainingTellsWhatIsNew(t *testing.T) {
 	}
 }
 
-// Whoever drains while requests run, series are retired and consumers come and go
-// gets every byte and every request once.
+// Draining gets every byte and every request once, while requests run, series are
+// retired and consumers come and go.
 func TestDrainingUnderLoadIsExact(t *testing.T) {
 	const workers, each = 8, 3000
 	rec := NewRecorder("g")
@@ -121,11 +121,11 @@ func TestDrainingUnderLoadIsExact(t *testing.T) {
 				if i == each/2 {
 					rec.Release(s) // and is used on, as by requests of the old configuration
 				}
-				lane := uint32(worker)
-				f := flow{stripe: s.stripe(lane), account: s.account(fmt.Sprint(i % 7))}
-				s.begin(lane)
+				shardID := uint32(worker)
+				f := flow{shard: s.shard(shardID), account: s.account(fmt.Sprint(i % 7))}
+				s.begin(shardID)
 				f.add(Traffic{IngressBody: 2, EgressBody: 3})
-				s.end(lane, rec.now(), 200+i%2*300, time.Millisecond, Traffic{IngressHeader: 5, EgressHeader: 7})
+				s.end(shardID, rec.now(), 200+i%2*300, time.Millisecond, Traffic{IngressHeader: 5, EgressHeader: 7})
 				f.add(Traffic{IngressBody: 11}) // read after the handler has returned
 			}
 		})
@@ -194,13 +194,13 @@ func TestIdleConsumersAreForgotten(t *testing.T) {
 	})
 }
 
-func TestARetiredSeriesLeavesWhatWasNotDrained(t *testing.T) {
+func TestARetiredSeriesHandsOverWhatWasNotDrained(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		t.Run(fmt.Sprintf("drained before: %t", before), func(t *testing.T) {
 			rec := NewRecorder("g")
 			rec.limit = 1
 			s := rec.Series("/old", "b")
-			flows := flow{s.stripe(0), s.account("a")}
+			flows := flow{s.shard(0), s.account("a")}
 			flows.add(Traffic{EgressBody: 1})
 			s.Record(200, time.Millisecond)
 			got := drained{}

@@ -8,7 +8,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Handle is one configuration's hold on a recorder. It serves the page and feeds
+// Handle is one configuration's reference to a recorder. It serves the page and feeds
 // the sinks until it is closed.
 type Handle struct {
 	name     string
@@ -20,14 +20,14 @@ type Handle struct {
 
 	mu    sync.Mutex
 	held  []*Series   // guarded by mu
-	log   *RequestLog // guarded by mu; nil: not asked for
+	log   *RequestLog // guarded by mu; nil until RequestLog is called
 	close sync.Once
 	err   error
 }
 
 // Series returns the series of a route's requests to a backend, which is empty
-// for requests that go to none. It is made if need be, and held until Close. It
-// must not be called on the request path.
+// for requests without one. It is created if needed, and held until Close. It must not
+// be called on the request path.
 func (h *Handle) Series(route, backend string) *Series {
 	s := h.rec.Series(route, backend)
 	h.mu.Lock()
@@ -36,8 +36,8 @@ func (h *Handle) Series(route, backend string) *Series {
 	return s
 }
 
-// RequestLog returns the log of the gateway's requests, which is kept from now on,
-// until no handle that has asked for it is open any more.
+// RequestLog returns the log of the gateway's requests, which exists as long as a
+// handle that has called this is open.
 func (h *Handle) RequestLog() *RequestLog {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -47,16 +47,16 @@ func (h *Handle) RequestLog() *RequestLog {
 	return h.log
 }
 
-// Conceal keeps the values of these parameters of the query out of the log of the
-// gateway's requests, from now on: what is in it already outlives the configuration.
-func (h *Handle) Conceal(parameters []string) { h.rec.concealed.add(parameters) }
+// Conceal redacts the values of these query parameters in the log of the gateway's
+// requests, also after a reload: the log outlives the configuration.
+func (h *Handle) Conceal(parameters []string) { h.rec.redacted.add(parameters) }
 
-// ServesPath tells whether the statistics page is at this path.
+// ServesPath reports whether the statistics page is at this path.
 func (h *Handle) ServesPath(path string) bool {
 	return path == h.path && path != ""
 }
 
-// ServePage responds to a request for the statistics page.
+// ServePage serves the statistics page.
 func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
 	page := func(w http.ResponseWriter, r *http.Request) error { return servePage(h.rec, w, r) }
 	if h.guard == nil {
@@ -65,10 +65,10 @@ func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
 	return h.guard.Admit(w, r, page)
 }
 
-// Report returns the figures that a query asks for.
+// Report returns the statistics that a query selects.
 func (h *Handle) Report(q Query) Report { return h.rec.Report(q) }
 
-// InFlight returns how many requests to each backend have begun and not ended.
+// InFlight returns the number of requests in flight to each backend.
 func (h *Handle) InFlight() map[string]int64 {
 	all := make(map[string]int64)
 	h.rec.each(func(s *Series) { all[s.backend] += s.inFlight() })
@@ -78,9 +78,9 @@ func (h *Handle) InFlight() map[string]int64 {
 // Recent returns the snapshots of the last intervals, the oldest first.
 func (h *Handle) Recent() []Snapshot { return h.reporter.recent.Snapshots() }
 
-// Close sends a last snapshot to the sinks, which takes a few seconds at most,
-// closes them, and lets go of the recorder. The figures of a recorder that
-// nobody holds are gone. A second call, and one on nil, do nothing.
+// Close sends a last snapshot to the sinks, which takes a few seconds at most, closes
+// them, and releases the recorder. A recorder that has no other holder is discarded.
+// A second call, and one on nil, do nothing.
 func (h *Handle) Close() error {
 	if h == nil {
 		return nil

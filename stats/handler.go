@@ -13,31 +13,31 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler keeps statistics of the requests that pass through it, and answers
-// those for the statistics page, which it does not count.
+// Handler records statistics of the requests that pass through it, and serves the
+// statistics page. Requests for the page are not recorded.
 //
 // The page is JSON: how many requests succeeded (200–399) and failed (400 and
 // above), and their latency in milliseconds. `?window=1m`, `5m` or `1h` limits it
-// to what happened lately; `?by=route` adds each route's figures. The same figures
+// to recent requests; `?by=route` adds the statistics of each route. The same numbers
 // are among Caddy's metrics, as `rgate_requests_total`,
 // `rgate_request_duration_seconds`, `rgate_requests_in_flight` and
 // `rgate_bandwidth_bytes_total`.
 type Handler struct {
 	Config
 
-	// The name under which the figures outlive a reload of the configuration.
-	// Handlers of the same name share them. Default: DefaultName, `rgate_stats`.
+	// The name under which the statistics survive a reload of the configuration.
+	// Handlers of the same name share them. Default: `rgate_stats`.
 	Name string `json:"name,omitempty"`
 
-	// The route that the requests are counted under, for telling apart handlers
-	// that share their name. Default: `_default`.
+	// The route that the requests are counted under, which distinguishes handlers of
+	// the same name. Default: `_default`.
 	Route string `json:"route,omitempty"`
 
 	handle *Handle
 	series *Series
 }
 
-// DefaultName is that of statistics outside of a gateway.
+// DefaultName is the name of statistics outside of a gateway.
 const DefaultName = "rgate_stats"
 
 // CaddyModule returns the Caddy module information.
@@ -48,7 +48,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision begins to record.
+// Provision starts recording.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	entry.Mount(ctx)
 	if h.Name == "" {
@@ -64,7 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	return nil
 }
 
-// ServeHTTP answers with the statistics page, or records how the next handler does.
+// ServeHTTP serves the statistics page, or calls and records the next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if h.handle.ServesPath(r.URL.Path) {
 		return h.handle.ServePage(w, r)
@@ -72,7 +72,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.series.Serve(w, r, next, nil)
 }
 
-// Cleanup sends a last snapshot to the sinks and lets go of the figures.
+// Cleanup sends a last snapshot to the sinks and releases the recorder.
 func (h *Handler) Cleanup() error { return h.handle.Close() }
 
 // Interface guards

@@ -52,7 +52,7 @@ func TestHandlerRecordsEverythingButItsPage(t *testing.T) {
 	}
 }
 
-func TestHandlerServesItsPageWhereItIsTold(t *testing.T) {
+func TestHandlerServesItsPageAtTheConfiguredPath(t *testing.T) {
 	h, _, unload := load(t, `{"path": "/figures", "name": "elsewhere"}`)
 	defer unload()
 	request(t, h, "/stats", 200)
@@ -172,13 +172,13 @@ func TestSinksGetTheLastSnapshotWhenTheConfigurationIsUnloaded(t *testing.T) {
 
 func TestWrongConfigurationsSayWhatIsRight(t *testing.T) {
 	for config, says := range map[string]string{
-		`{"path": "stats"}`:                          `write "/stats"`,
-		`{"path": "/stats?x"}`:                       "leave out",
-		`{"path": "/stats/*"}`:                       "leave out",
-		`{"interval": "999ms"}`:                      "use at least 1s",
-		`{"interval": -1}`:                           "use at least 1s",
+		`{"path": "stats"}`:                          "must begin with a slash",
+		`{"path": "/stats?x"}`:                       "must not contain",
+		`{"path": "/stats/*"}`:                       "must not contain",
+		`{"interval": "999ms"}`:                      "must be at least 1s",
+		`{"interval": -1}`:                           "must be at least 1s",
 		`{"sinks": [{"sink": "nowhere"}]}`:           "rgate.stats.sinks.nowhere",
-		`{"sinks": [{"sink": "json_lines"}]}`:        "there is no filename",
+		`{"sinks": [{"sink": "json_lines"}]}`:        "filename is required",
 		`{"sinks": [{"filename": "x"}]}`:             "sink",
 		`{"unknown": 1}`:                             "unknown",
 		`{"sinks": [{"sink": "not_a_sink_at_all"}]}`: "stats.Sink",

@@ -5,20 +5,20 @@ import (
 	"strconv"
 )
 
-// What a message takes in HTTP/1.1 is the basis on which headers are compared with
-// bodies. Other versions compress them.
+// Sizes are those of a message in HTTP/1.1, so that headers compare with bodies. Other
+// versions compress headers.
 
-// requestSize returns what the header of a request takes apart from its fields.
+// requestSize returns the size of a request's header without its fields.
 func requestSize(r *http.Request) (n int) {
 	n = len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\nHost: \r\n\r\n") + len(r.Host)
 	if r.ContentLength < 0 {
-		n += len("Transfer-Encoding: chunked\r\n") // which servers take out of the fields
+		n += len("Transfer-Encoding: chunked\r\n") // which net/http removes from the fields
 	}
 	return n
 }
 
-// answerSize returns what the header of an answer takes apart from its fields.
-func answerSize(status int) int {
+// responseSize returns the size of a response's header without its fields.
+func responseSize(status int) int {
 	reason := "OK"
 	if status != http.StatusOK {
 		reason = http.StatusText(status)
@@ -26,7 +26,7 @@ func answerSize(status int) int {
 	return len("HTTP/1.1 200 \r\n\r\n") + len(reason)
 }
 
-// fieldsSize returns what the fields of a header take.
+// fieldsSize returns the size of a header's fields.
 func fieldsSize(header http.Header) (n int) {
 	for name, values := range header {
 		for _, value := range values {
@@ -36,7 +36,7 @@ func fieldsSize(header http.Header) (n int) {
 	return n
 }
 
-// addedSize returns what the fields take that the server adds to an answer by itself.
+// addedSize returns the size of the fields that the server adds to a response.
 func addedSize(header http.Header, status int, written int64, flushed bool) (n int) {
 	if _, ok := header["Date"]; !ok {
 		n += len("Date: \r\n") + len(http.TimeFormat)
@@ -44,7 +44,7 @@ func addedSize(header http.Header, status int, written int64, flushed bool) (n i
 	if _, ok := header["Content-Length"]; ok || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified {
 		return n
 	}
-	const buffered = 2048 // by net/http, before it resorts to chunks
+	const buffered = 2048 // by net/http, before it switches to chunks
 	if flushed || written > buffered {
 		return n + len("Transfer-Encoding: chunked\r\n")
 	}

@@ -96,7 +96,7 @@ func TestHeadersOfARequestAreMeasured(t *testing.T) {
 	}
 }
 
-func TestNoAnswerHasNoHeader(t *testing.T) {
+func TestNoResponseHasNoHeader(t *testing.T) {
 	got := serveOnce(upload("x"), func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 	if got.EgressHeader != 0 || got.IngressHeader == 0 {
 		t.Errorf("counted %+v", got)
@@ -108,11 +108,11 @@ func TestNoAnswerHasNoHeader(t *testing.T) {
 func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 	const n = 50_000
 	rnd := rand.New(rand.NewPCG(7, 8))
-	kinds := []struct{ asked, answered int }{{100, 300}, {900, 150}, {2000, 1200}, {40, 90}}
+	kinds := []struct{ request, response int }{{100, 300}, {900, 150}, {2000, 1200}, {40, 90}}
 	requests := make([]*http.Request, len(kinds))
 	for i, kind := range kinds {
 		requests[i] = httptest.NewRequest("GET", "/", nil)
-		requests[i].Header.Set("Cookie", strings.Repeat("x", kind.asked))
+		requests[i].Header.Set("Cookie", strings.Repeat("x", kind.request))
 	}
 	for name, load := range map[string]struct {
 		most float64 // the deviation that is allowed
@@ -125,19 +125,19 @@ func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 		"mostly small": {0.05, func(int) int { return []int{0, 0, 0, 0, 0, 0, 0, 2}[rnd.IntN(8)] }},
 	} {
 		rec := NewRecorder("g")
-		rec.stripes = 1 // which of several takes a request is chance
+		rec.shards = 1 // which of several takes a request is chance
 		s := rec.Series("/", "b")
 		var want Traffic
 		for i := range n {
 			k := load.kind(i)
 			kind := kinds[k]
 			_ = s.Serve(newDiscard(), requests[k], caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-				w.Header().Set("X-Answer", strings.Repeat("x", kind.answered))
+				w.Header().Set("X-Response", strings.Repeat("x", kind.response))
 				w.Header().Set("Content-Length", "0")
 				return nil
 			}), nil)
-			want.IngressHeader += uint64(len("GET / HTTP/1.1\r\nHost: example.com\r\nCookie: \r\n\r\n") + kind.asked)
-			want.EgressHeader += uint64(len("HTTP/1.1 200 OK\r\nX-Answer: \r\nContent-Length: 0\r\nDate: \r\n\r\n") + len(http.TimeFormat) + kind.answered)
+			want.IngressHeader += uint64(len("GET / HTTP/1.1\r\nHost: example.com\r\nCookie: \r\n\r\n") + kind.request)
+			want.EgressHeader += uint64(len("HTTP/1.1 200 OK\r\nX-Response: \r\nContent-Length: 0\r\nDate: \r\n\r\n") + len(http.TimeFormat) + kind.response)
 		}
 		got := rec.Snapshot().Series[0].Traffic
 		off := func(got, want uint64) float64 { return math.Abs(float64(got)/float64(want) - 1) }

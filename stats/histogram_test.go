@@ -19,6 +19,6 @@ func TestHistogramOfASketch(t *testing.T) {
 		t.Errorf("of nothing: %v of %d, %v", got, all, err)
 	}
 	if _, _, err := Histogram([]byte("no sketch"), []float64{1}); err == nil {
-		t.Error("no error for what is no sketch")
+		t.Error("no error for an invalid sketch")
 	}
 }

@@ -19,16 +19,16 @@ func init() {
 	caddy.RegisterModule(new(JSONLines))
 }
 
-// JSONLines appends the statistics to a file: at every interval one line of JSON
-// for each route and backend. Each line stands by itself:
+// JSONLines appends the statistics to a file: one line of JSON per series at every
+// interval.
 //
 //	{"time":"…","gateway":"rgate","route":"/api","backend":"orders","requests_count":{…},"latency_ms":{…},"codes":{"200":7},…}
 //
-// The file is rolled when it gets large. A disk that fails costs the lines of that
-// time and nothing else; writing resumes when it works again.
+// The file is rolled when it gets large. If writing fails, the lines of that interval
+// are lost; the next interval is written again.
 type JSONLines struct {
-	// The file. Required. Missing directories are made. Placeholders that are
-	// known at start, such as `{env.HOME}`, may be used.
+	// The file. Required. Missing directories are created. Global placeholders such as
+	// `{env.HOME}` are replaced at start.
 	Filename string `json:"filename"`
 
 	// The size in MiB above which the file is rolled. Default: 100.
@@ -65,15 +65,15 @@ func (j *JSONLines) Provision(caddy.Context) error {
 	return nil
 }
 
-// Validate reports what is wrong with the values.
+// Validate checks the values.
 func (j *JSONLines) Validate() error {
 	switch {
 	case j.key.name == "":
-		return errors.New("checking json_lines: there is no filename; say where the lines shall go")
+		return errors.New("json_lines: filename is required")
 	case j.RollSizeMB < 0:
-		return fmt.Errorf("checking json_lines: roll_size_mb is %d; use 1 or more", j.RollSizeMB)
+		return fmt.Errorf("json_lines: invalid roll_size_mb %d: must be at least 1", j.RollSizeMB)
 	case j.RollKeep < 0:
-		return fmt.Errorf("checking json_lines: roll_keep is %d; use 1 or more", j.RollKeep)
+		return fmt.Errorf("json_lines: invalid roll_keep %d: must be at least 1", j.RollKeep)
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (j *JSONLines) Write(ctx context.Context, s Snapshot) error {
 	return nil
 }
 
-// Close lets go of the file.
+// Close releases the file.
 func (j *JSONLines) Close() error {
 	if j.file == nil {
 		return nil
@@ -120,8 +120,8 @@ type jsonLine struct {
 	SeriesSnapshot
 }
 
-// lineFiles are shared: while a configuration is replaced, the old one and the
-// new one write to the same file, which must be rolled only once.
+// lineFiles are shared by name: while a configuration is replaced, the old one and
+// the new one write to the same file, which must be rolled only once.
 var lineFiles = caddy.NewUsagePool()
 
 type fileKey struct {
@@ -129,8 +129,8 @@ type fileKey struct {
 	sizeMB, keep int
 }
 
-// lineFile is a file of lines that is rolled when it gets large, and opened anew
-// after every error.
+// lineFile is a file of lines that is rolled when it gets large, and reopened after
+// every error.
 type lineFile struct {
 	key fileKey
 
@@ -158,8 +158,8 @@ func (f *lineFile) append(line []byte) error {
 	return nil
 }
 
-// open prepares for writing, and looks whether a full disk or a crash has left a
-// line without its end. The caller holds f.mu.
+// open opens the file, and checks whether a full disk or a crash has left an
+// incomplete last line. The caller holds f.mu.
 func (f *lineFile) open() (err error) {
 	if err := os.MkdirAll(filepath.Dir(f.key.name), 0o700); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (f *lineFile) closeFile() error {
 	return out.Close()
 }
 
-// Destruct closes the file, when the last configuration lets go of it.
+// Destruct closes the file when the last configuration releases it.
 func (f *lineFile) Destruct() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

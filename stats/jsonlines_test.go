@@ -164,7 +164,7 @@ func TestOneFileIsSharedUntilTheLastLetsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if file.out != nil {
-		t.Error("the file is open although nobody holds it")
+		t.Error("the file is open although it was released")
 	}
 	if n := len(readLines(t, name)); n != 3 {
 		t.Errorf("%d lines, want 3", n)
@@ -182,11 +182,11 @@ func TestWritingStopsWithItsContext(t *testing.T) {
 
 func TestJSONLinesSaysWhatIsWrong(t *testing.T) {
 	for says, j := range map[string]*JSONLines{
-		"there is no filename":   {},
-		"roll_size_mb is -1":     {Filename: "x", RollSizeMB: -1},
-		"roll_keep is -1":        {Filename: "x", RollKeep: -1},
-		"resolving filename":     {Filename: "{env.SURELY_NOT_SET_ANYWHERE}"},
-		"resolving filename of ": {Filename: "{http.request.host}"},
+		"filename is required":    {},
+		"invalid roll_size_mb -1": {Filename: "x", RollSizeMB: -1},
+		"invalid roll_keep -1":    {Filename: "x", RollKeep: -1},
+		"resolving filename":      {Filename: "{env.SURELY_NOT_SET_ANYWHERE}"},
+		"resolving filename of ":  {Filename: "{http.request.host}"},
 	} {
 		err := j.Provision(caddy.Context{})
 		if err == nil {

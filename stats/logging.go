@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// LogDetails is what a gateway knows of a request beyond what statistics see.
+// LogDetails adds a gateway's details to the request log.
 type LogDetails interface {
-	// LogDetails returns the container that the last attempt went to, and why the
-	// backend did not answer; empty where there is nothing to tell.
+	// LogDetails returns the container of the last attempt, and why the backend did not
+	// respond; each is empty if unknown.
 	LogDetails() (container, failure string)
 }
 
-// logRequest takes a request down that has just come.
+// logRequest logs a request that has just arrived.
 func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64, at time.Time) {
 	e := s.entryOf(r)
 	e.Time, e.Size = time.Now(), r.ContentLength
 	return log.begin(&e), e.Time
 }
 
-// logAnswer takes down how a request that came at some time was answered.
-func (s *Series) logAnswer(log *RequestLog, id uint64, came time.Time, w *writer, r *http.Request, details LogDetails, status int, took time.Duration) {
+// logResponse logs the response to a request.
+func (s *Series) logResponse(log *RequestLog, id uint64, arrived time.Time, w *writer, r *http.Request, details LogDetails, status int, took time.Duration) {
 	e := s.entryOf(r)
-	e.ID, e.Time, e.Took = id, came.Add(took), took // cheaper than to ask the clock again
+	e.ID, e.Time, e.Took = id, arrived.Add(took), took // cheaper than time.Now
 	e.Status, e.Size = status, w.written
 	if status == 0 {
 		e.Status = http.StatusOK
@@ -44,7 +44,7 @@ func (s *Series) entryOf(r *http.Request) LogEntry {
 	}
 }
 
-// shortened bounds what a single request can occupy in the log.
+// shortened limits the size of a value in the log.
 func shortened(text string) string {
 	const most = 1024
 	if len(text) <= most {

@@ -9,35 +9,34 @@ import (
 	"sync/atomic"
 )
 
-// meteredBody counts the body of a request as it is read. A transport may do that
-// after the handler has returned: it belongs to no pool.
+// meteredBody counts the body of a request as it is read. A transport may read on
+// after the handler has returned, so a meteredBody is not pooled.
 type meteredBody struct {
 	io.ReadCloser
-	stripe  *stripe
+	shard   *shard
 	account atomic.Pointer[account]
 }
 
-// meterBody wraps the body of a request, if there is one.
+// meterBody wraps the body of a request that has one.
 func (w *writer) meterBody(r *http.Request) {
-	// In HTTP/2 there is always one, which may be known to be empty.
+	// In HTTP/2 the body is never nil, but its length may be known to be 0.
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return
 	}
-	w.body = &meteredBody{ReadCloser: r.Body, stripe: w.stripe}
+	w.body = &meteredBody{ReadCloser: r.Body, shard: w.shard}
 	r.Body = w.body
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
-		flow{b.stripe, b.account.Load()}.add(Traffic{IngressBody: uint64(n)})
+		flow{b.shard, b.account.Load()}.add(Traffic{IngressBody: uint64(n)})
 	}
 	return n, err
 }
 
-// meteredConn counts what flows through a hijacked connection. It has no ReadFrom: a
-// splice reports what it has copied when the stream is over, and frames would be
-// counted hours after they flowed.
+// meteredConn counts the bytes of a hijacked connection. It has no ReadFrom: a splice
+// reports its bytes when the stream ends, which may be hours after they were sent.
 type meteredConn struct {
 	net.Conn
 	flow
@@ -59,8 +58,8 @@ func (c *meteredConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// halfCloser is a meteredConn of which one half can be closed: proxies look whether a
-// connection has the method.
+// halfCloser is a meteredConn with CloseWrite: proxies check whether a connection has
+// the method.
 type halfCloser struct {
 	*meteredConn
 	half interface{ CloseWrite() error }
@@ -68,8 +67,8 @@ type halfCloser struct {
 
 func (c halfCloser) CloseWrite() error { return c.half.CloseWrite() }
 
-// meterConn wraps a hijacked connection and the buffers on it. What the client has
-// sent already stays in the buffer, and counts.
+// meterConn wraps a hijacked connection and its buffers. Bytes that the client has
+// already sent stay in the buffer, and are counted.
 func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.ReadWriter) {
 	if conn == nil || buf == nil {
 		return conn, buf
@@ -94,11 +93,11 @@ func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.R
 	return wrapped, buf
 }
 
-// AttributeTo counts the rest of a request's traffic, and its headers, for a consumer
-// as well; w is the writer that a handler got, which leads to the meter by its method
-// Unwrap. It returns false if nobody counts there.
+// AttributeTo attributes the rest of a request's traffic, and its headers, to a
+// consumer as well. It finds the meter by unwrapping w, the handler's writer, and
+// returns false if traffic is not metered or not drained.
 //
-// MaxConsumers are told apart; further ones are counted together as Other.
+// Up to MaxConsumers are counted separately; further ones are counted as Other.
 func AttributeTo(w http.ResponseWriter, consumer string) bool {
 	for {
 		switch under := w.(type) {

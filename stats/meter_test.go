@@ -29,7 +29,7 @@ func upload(body string) *http.Request {
 }
 
 func TestBodiesAreCountedAsTheyAre(t *testing.T) {
-	answer := func(status int, parts ...string) handle {
+	respond := func(status int, parts ...string) handle {
 		return func(w http.ResponseWriter, r *http.Request) error {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.WriteHeader(status)
@@ -46,12 +46,12 @@ func TestBodiesAreCountedAsTheyAre(t *testing.T) {
 		next            handle
 		ingress, egress uint64
 	}{
-		"nothing":   {httptest.NewRequest("GET", "/", nil), answer(200), 0, 0},
-		"both ways": {upload("123"), answer(200, "12"), 3, 2},
-		"several":   {unknown, answer(404, "12", "345", "6"), 5, 6},
-		"HEAD":      {httptest.NewRequest("HEAD", "/", nil), answer(200, "12", "3"), 0, 0},
-		"204":       {upload("123"), answer(204, "12"), 3, 0},
-		"304":       {httptest.NewRequest("GET", "/", nil), answer(304, "12"), 0, 0},
+		"nothing":   {httptest.NewRequest("GET", "/", nil), respond(200), 0, 0},
+		"both ways": {upload("123"), respond(200, "12"), 3, 2},
+		"several":   {unknown, respond(404, "12", "345", "6"), 5, 6},
+		"HEAD":      {httptest.NewRequest("HEAD", "/", nil), respond(200, "12", "3"), 0, 0},
+		"204":       {upload("123"), respond(204, "12"), 3, 0},
+		"304":       {httptest.NewRequest("GET", "/", nil), respond(304, "12"), 0, 0},
 		"not read":  {upload("123"), func(http.ResponseWriter, *http.Request) error { return nil }, 0, 0},
 		"read partly": {upload("123456"), func(_ http.ResponseWriter, r *http.Request) error {
 			_, err := io.CopyN(io.Discard, r.Body, 4)
@@ -270,12 +270,12 @@ func TestOnlyWhatCanBeHalfClosedSaysSo(t *testing.T) {
 	defer near.Close()
 	defer far.Close()
 	buf := bufio.NewReadWriter(bufio.NewReader(near), bufio.NewWriter(near))
-	conn, _ := meterConn(near, buf, flow{stripe: s.stripe(0)})
+	conn, _ := meterConn(near, buf, flow{shard: s.shard(0)})
 	if _, ok := conn.(interface{ CloseWrite() error }); ok {
 		t.Error("a pipe has no half to close")
 	}
 	closer := &closing{Conn: near}
-	conn, _ = meterConn(closer, buf, flow{stripe: s.stripe(0)})
+	conn, _ = meterConn(closer, buf, flow{shard: s.shard(0)})
 	half, ok := conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || !closer.closed {
 		t.Error("the half was not closed")
@@ -324,6 +324,6 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 		t.Errorf("alice has %+v of %+v, want %+v", part, whole, want)
 	}
 	if AttributeTo(httptest.NewRecorder(), "alice") {
-		t.Error("attributed where nobody counts")
+		t.Error("attributed without a recorder")
 	}
 }

@@ -6,14 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// buckets are the upper bounds of the latency histogram, in seconds. The sketch
-// is finer; they can be changed without losing anything.
+// buckets are the upper bounds of the latency histogram, in seconds. They can be
+// changed without losing data, as the sketch is finer.
 var buckets = []float64{
 	.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300,
 }
 
-// collector renders a recorder's figures as metrics when they are scraped; until
-// then they cost nothing.
+// collector exports a recorder's statistics as metrics. It computes them when they are
+// scraped.
 type collector struct {
 	rec                          *Recorder
 	requests, duration, inFlight *prometheus.Desc
@@ -25,19 +25,19 @@ func newCollector(rec *Recorder) *collector {
 	return &collector{
 		rec: rec,
 		requests: prometheus.NewDesc("rgate_requests_total",
-			"Requests by the status that they were answered with.",
+			"Total number of requests by status.",
 			[]string{"route", "backend", "code"}, gateway),
 		duration: prometheus.NewDesc("rgate_request_duration_seconds",
-			"Time until a request was answered, its body included. Protocol switches are left out.",
+			"Duration of requests including the response body, without protocol switches.",
 			[]string{"route", "backend"}, gateway),
 		inFlight: prometheus.NewDesc("rgate_requests_in_flight",
-			"Requests that have begun and not ended.",
+			"Number of requests in flight.",
 			[]string{"route", "backend"}, gateway),
 		bodies: prometheus.NewDesc("rgate_bandwidth_bytes_total",
-			"Bytes of bodies, counted as they flow: ingress from clients, egress to them.",
+			"Total bytes of bodies: ingress from clients, egress to clients.",
 			[]string{"service", "route", "direction"}, gateway),
 		headers: prometheus.NewDesc("rgate_bandwidth_header_bytes_total",
-			"Bytes of headers, estimated as if they had been sent in HTTP/1.1.",
+			"Total bytes of headers, estimated as in HTTP/1.1.",
 			[]string{"service", "route", "direction"}, gateway),
 	}
 }
@@ -73,9 +73,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
-// cumulative tells for each bound how many durations were at most that long,
-// give or take those within 1 % of it. The bounds ascend.
-func (t *tally) cumulative(bounds []float64) map[float64]uint64 {
+// cumulative returns for each bound the number of durations that do not exceed it,
+// within 1 % of the bound. The bounds ascend.
+func (t *counts) cumulative(bounds []float64) map[float64]uint64 {
 	counts := make(map[float64]uint64, len(bounds))
 	var n float64
 	i := 0

@@ -20,17 +20,17 @@ func TestMetricsAreRenderedFromTheSketch(t *testing.T) {
 	s.Record(101, time.Hour)
 	s.begin(0)
 	s.begin(1)
-	s.stripe(0).flow(Traffic{1, 2, 3, 4e9})
+	s.shard(0).flow(Traffic{1, 2, 3, 4e9})
 
-	const want = `# HELP rgate_bandwidth_bytes_total Bytes of bodies, counted as they flow: ingress from clients, egress to them.
+	const want = `# HELP rgate_bandwidth_bytes_total Total bytes of bodies: ingress from clients, egress to clients.
 # TYPE rgate_bandwidth_bytes_total counter
 rgate_bandwidth_bytes_total{direction="egress",gateway="g",route="/a",service="x"} 2
 rgate_bandwidth_bytes_total{direction="ingress",gateway="g",route="/a",service="x"} 1
-# HELP rgate_bandwidth_header_bytes_total Bytes of headers, estimated as if they had been sent in HTTP/1.1.
+# HELP rgate_bandwidth_header_bytes_total Total bytes of headers, estimated as in HTTP/1.1.
 # TYPE rgate_bandwidth_header_bytes_total counter
 rgate_bandwidth_header_bytes_total{direction="egress",gateway="g",route="/a",service="x"} 4e+09
 rgate_bandwidth_header_bytes_total{direction="ingress",gateway="g",route="/a",service="x"} 3
-# HELP rgate_request_duration_seconds Time until a request was answered, its body included. Protocol switches are left out.
+# HELP rgate_request_duration_seconds Duration of requests including the response body, without protocol switches.
 # TYPE rgate_request_duration_seconds histogram
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="0.001"} 1
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="0.0025"} 1
@@ -51,10 +51,10 @@ rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="300
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="+Inf"} 5
 rgate_request_duration_seconds_sum{backend="x",gateway="g",route="/a"} 1202.006001
 rgate_request_duration_seconds_count{backend="x",gateway="g",route="/a"} 5
-# HELP rgate_requests_in_flight Requests that have begun and not ended.
+# HELP rgate_requests_in_flight Number of requests in flight.
 # TYPE rgate_requests_in_flight gauge
 rgate_requests_in_flight{backend="x",gateway="g",route="/a"} 2
-# HELP rgate_requests_total Requests by the status that they were answered with.
+# HELP rgate_requests_total Total number of requests by status.
 # TYPE rgate_requests_total counter
 rgate_requests_total{backend="x",code="101",gateway="g",route="/a"} 1
 rgate_requests_total{backend="x",code="200",gateway="g",route="/a"} 5
@@ -64,7 +64,7 @@ rgate_requests_total{backend="x",code="200",gateway="g",route="/a"} 5
 	}
 }
 
-// A name that is no valid text would otherwise fail every scrape.
+// An invalid name would otherwise fail every scrape.
 func TestMetricsTakeAnyName(t *testing.T) {
 	rec := NewRecorder("bad \xff name")
 	rec.Series("bad \xff route", "").Record(200, time.Millisecond)
@@ -95,7 +95,7 @@ func scrape(t *testing.T, registry *prometheus.Registry) string {
 
 func TestBucketsAreCumulative(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
-	one := newTally()
+	one := newCounts()
 	exact := make(map[float64]uint64)
 	for range 20_000 {
 		took := time.Duration(rnd.ExpFloat64() * float64(200*time.Millisecond))

@@ -8,17 +8,16 @@ import (
 	"strconv"
 )
 
-// DefaultPath is where the statistics page is unless the configuration says otherwise.
+// DefaultPath is the default path of the statistics page.
 const DefaultPath = "/stats"
 
-// servePage answers with a report as JSON. The query's `window` (1m, 5m, 1h)
-// limits it to what happened lately; `by` (route, backend; may be repeated) adds
-// the figures of each, with their bytes, and `by=bandwidth` all bytes. Other keys mean
-// nothing.
+// servePage serves a report as JSON. The query's `window` (1m, 5m, 1h) limits it to
+// recent requests; `by` (route, backend; may be repeated) adds the statistics of each,
+// including bytes, and `by=bandwidth` the total bytes. Other parameters are ignored.
 func servePage(rec *Recorder, w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return writeJSON(w, r, http.StatusMethodNotAllowed, pageError{"statistics can only be read; use GET or HEAD"})
+		return writeJSON(w, r, http.StatusMethodNotAllowed, pageError{"method not allowed: use GET or HEAD"})
 	}
 	query, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -34,7 +33,7 @@ type pageError struct {
 func parseQuery(raw string) (q Query, err error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return q, fmt.Errorf("reading query: %w; use ?window=1m, 5m or 1h and ?by=route, backend or bandwidth", err)
+		return q, fmt.Errorf("invalid query: %w: use ?window=1m, 5m or 1h and ?by=route, backend or bandwidth", err)
 	}
 	switch windows := values["window"]; len(windows) {
 	case 0:
@@ -43,7 +42,7 @@ func parseQuery(raw string) (q Query, err error) {
 			return q, err
 		}
 	default:
-		return q, fmt.Errorf("reading window: it is given %d times; use it once", len(windows))
+		return q, fmt.Errorf("invalid window: it is given %d times: use it once", len(windows))
 	}
 	for _, by := range values["by"] {
 		switch by {
@@ -54,7 +53,7 @@ func parseQuery(raw string) (q Query, err error) {
 		case "bandwidth":
 			q.Bandwidth = true
 		default:
-			return q, fmt.Errorf("reading by: figures cannot be told apart by %q; use route, backend or bandwidth", by)
+			return q, fmt.Errorf("unknown grouping %q: use route, backend or bandwidth", by)
 		}
 	}
 	return q, nil
@@ -71,7 +70,7 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) err
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		// An error means that the client has left: nobody is there to be told.
+		// An error means that the client has left.
 		_, _ = w.Write(text)
 	}
 	return nil

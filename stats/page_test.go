@@ -36,14 +36,14 @@ func TestPageBeforeTheFirstRequest(t *testing.T) {
 	}
 }
 
-func TestPageTellsFiguresApart(t *testing.T) {
+func TestPageGroupsFigures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := NewRecorder("g")
 		rec.Series("/b", "x").Record(200, 1500*time.Microsecond)
 		time.Sleep(2 * time.Minute)
 		rec.Series("/a", "x").Record(503, 2*time.Millisecond)
 		rec.Series(DefaultRoute, "").Record(404, 0)
-		rec.Series("/b", "x").stripe(0).flow(Traffic{10, 20, 30, 40})
+		rec.Series("/b", "x").shard(0).flow(Traffic{10, 20, 30, 40})
 
 		const (
 			some   = `,"bandwidth_bytes":{"ingress":10,"egress":20,"ingress_headers":30,"egress_headers":40}`
@@ -79,14 +79,14 @@ func TestPageOfNothingStillHasTheGroupsAskedFor(t *testing.T) {
 	}
 }
 
-func TestPageAnswersHeadWithoutABody(t *testing.T) {
+func TestPageServesHeadWithoutABody(t *testing.T) {
 	w := get(t, NewRecorder("g"), "HEAD", "/stats")
 	if w.Code != 200 || w.Body.Len() != 0 || w.Header().Get("Content-Length") != "85" {
 		t.Errorf("got %d, %q, %v", w.Code, w.Body, w.Header())
 	}
 }
 
-func TestPageRefusesWhatItCannotAnswer(t *testing.T) {
+func TestPageRejectsInvalidQueries(t *testing.T) {
 	for _, tc := range []struct {
 		method, target string
 		status         int
@@ -94,10 +94,10 @@ func TestPageRefusesWhatItCannotAnswer(t *testing.T) {
 	}{
 		{"POST", "/stats", 405, "use GET or HEAD"},
 		{"DELETE", "/stats?window=2m", 405, "use GET or HEAD"},
-		{"GET", "/stats?window=2m", 400, `"2m"; use 1m, 5m or 1h`},
+		{"GET", "/stats?window=2m", 400, `"2m": use 1m, 5m or 1h`},
 		{"GET", "/stats?window=", 400, "use 1m, 5m or 1h"},
 		{"GET", "/stats?window=1m&window=5m", 400, "use it once"},
-		{"GET", "/stats?by=user", 400, `"user"; use route, backend or bandwidth`},
+		{"GET", "/stats?by=user", 400, `"user": use route, backend or bandwidth`},
 		{"GET", "/stats?by", 400, "use route, backend or bandwidth"},
 		{"GET", "/stats?by=%zz", 400, "?window=1m, 5m or 1h"},
 	} {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Names of series that no configuration has chosen.
+// Names of series that are not configured.
 const (
 	// DefaultRoute is the route of requests that no route matched.
 	DefaultRoute = "_default"
@@ -20,72 +20,70 @@ const (
 	// Other is the route and the backend of everything beyond MaxSeries.
 	Other = "_other"
 
-	// NoBackend is how reports name the backend of requests that went to none.
+	// NoBackend is the name in reports for the backend of requests without one.
 	NoBackend = "_none"
 )
 
-// MaxSeries is how many pairs of route and backend a recorder tells apart, so
-// that memory and metrics stay bounded whatever the configuration. Further ones
-// are counted together as Other.
+// MaxSeries is the maximum number of pairs of route and backend that a recorder counts
+// separately, which bounds memory and metrics. Further pairs are counted as Other.
 const MaxSeries = 1000
 
-// Recorder keeps the statistics of one gateway: what each route's requests to
-// each backend came to, since it was made and in the last minutes. Everything
-// else, such as totals, is put together when somebody reads.
+// Recorder records the statistics of one gateway, for each route and backend, since it
+// was created and in recent windows. Totals are computed when they are read.
 //
 // All methods are safe for concurrent use.
 type Recorder struct {
-	name    string
-	began   time.Time
-	stripes int // per series
+	name   string
+	began  time.Time
+	shards int // per series
 
 	mu     sync.Mutex
 	series map[seriesKey]*Series // guarded by mu
-	idle   int                   // how many of them nobody holds; guarded by mu
+	idle   int                   // how many of them have no holder; guarded by mu
 	other  *Series               // nil until needed; guarded by mu
 	limit  int
 
-	log    atomic.Pointer[RequestLog] // nil: nobody wants one
-	logged int                        // how many do; guarded by mu
+	log    atomic.Pointer[RequestLog] // nil: the log is not held
+	logged int                        // number of holders; guarded by mu
 
-	concealed concealed // in the log
+	redacted redactedParams // in the log
 
-	draining  sync.Mutex // held by who drains
+	draining  sync.Mutex // held during a drain
 	consumers consumers
 }
 
 type seriesKey struct{ route, backend string }
 
-// maxStripes bounds the memory on machines with many cores; beyond that many,
-// stripes are hardly ever contended anyway.
-const maxStripes = 32
+// maxShards bounds the memory on machines with many cores: that many shards are
+// rarely contended.
+const maxShards = 32
 
-// NewRecorder makes an empty recorder for the gateway of that name.
+// NewRecorder creates an empty recorder for a gateway.
 func NewRecorder(name string) *Recorder {
 	return &Recorder{
-		name:    strings.ToValidUTF8(name, "\uFFFD"),
-		began:   time.Now(),
-		stripes: stripesFor(runtime.GOMAXPROCS(0)),
-		series:  make(map[seriesKey]*Series),
-		limit:   MaxSeries,
+		name:   strings.ToValidUTF8(name, "\uFFFD"),
+		began:  time.Now(),
+		shards: shardsFor(runtime.GOMAXPROCS(0)),
+		series: make(map[seriesKey]*Series),
+		limit:  MaxSeries,
 
 		consumers: consumers{limit: MaxConsumers},
 	}
 }
 
-// stripesFor returns twice the number of processors, rounded up to a power of two.
-func stripesFor(procs int) int {
-	return min(1<<bits.Len(uint(2*procs-1)), maxStripes)
+// shardsFor returns twice the number of processors, rounded up to a power of two.
+func shardsFor(procs int) int {
+	return min(1<<bits.Len(uint(2*procs-1)), maxShards)
 }
 
-// Series returns the series of a route's requests to a backend, which is made
-// if need be. Who gets it holds it until Release. It must not be called on the
-// request path.
+// Series returns the series of a route's requests to a backend, which is created if
+// needed. The caller holds it until Release. It must not be called on the request
+// path.
 //
-// When there are MaxSeries already, those that nobody holds any more are merged
-// into Other to make room; if all are held, the new one is Other.
+// When there are MaxSeries already, series without a holder are merged into Other to
+// make room; if all are held, Other is returned.
 func (rec *Recorder) Series(route, backend string) *Series {
-	// Metrics admit no other text.
+	// Prometheus requires UTF-8.
 	key := seriesKey{strings.ToValidUTF8(route, "\uFFFD"), strings.ToValidUTF8(backend, "\uFFFD")}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -112,7 +110,7 @@ func (rec *Recorder) Series(route, backend string) *Series {
 	return s
 }
 
-// Release gives up a series that Series returned. Its figures stay.
+// Release releases a series that Series returned. Its statistics are kept.
 func (rec *Recorder) Release(s *Series) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -122,19 +120,19 @@ func (rec *Recorder) Release(s *Series) {
 	}
 }
 
-// holdLog makes sure that requests are logged until releaseLog.
+// holdLog enables the request log until releaseLog.
 func (rec *Recorder) holdLog() *RequestLog {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	rec.logged++
 	if rec.log.Load() == nil {
-		rec.log.Store(newRequestLog(&rec.concealed))
+		rec.log.Store(newRequestLog(&rec.redacted))
 	}
 	return rec.log.Load()
 }
 
-// HoldLog returns the log of the gateway's requests, which is kept until all who hold
-// it have released it. A second call of release does nothing.
+// HoldLog returns the log of the gateway's requests, which exists until every holder
+// has called release. Further calls of release do nothing.
 func (rec *Recorder) HoldLog() (log *RequestLog, release func()) {
 	return rec.holdLog(), sync.OnceFunc(rec.releaseLog)
 }
@@ -155,7 +153,7 @@ func (rec *Recorder) overflow() *Series {
 	return rec.other
 }
 
-// retireIdle merges what nobody holds into the overflow. The caller holds rec.mu.
+// retireIdle merges series without a holder into the overflow. The caller holds rec.mu.
 func (rec *Recorder) retireIdle() {
 	for key, s := range rec.series {
 		if s.refs == 0 {
@@ -166,8 +164,8 @@ func (rec *Recorder) retireIdle() {
 	rec.idle = 0
 }
 
-// each calls f for every series, by route and backend and Other last. It keeps
-// series from being retired meanwhile, which would count them twice or not at all.
+// each calls f for every series, by route and backend, with Other last. No series is
+// retired meanwhile, which would count it twice or not at all.
 func (rec *Recorder) each(f func(*Series)) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -182,8 +180,8 @@ func (rec *Recorder) each(f func(*Series)) {
 	}
 }
 
-// now is the time since the recorder was made. Reading the monotonic clock
-// alone is cheaper than time.Now, and windows do not jump when a clock is set.
+// now returns the time since the recorder was created. Reading the monotonic clock
+// alone is cheaper than time.Now, and unaffected by clock changes.
 func (rec *Recorder) now() time.Duration { return time.Since(rec.began) }
 
 // Destruct implements the destructor of a usage pool: there is nothing to free.

@@ -92,7 +92,7 @@ func TestWindowsForgetWhatIsOlder(t *testing.T) {
 }
 
 // A window holds everything of its length, and nothing older than a slot more,
-// whenever the requests came and whichever stripe took them.
+// whenever the requests came and whichever shard took them.
 func TestWindowsHoldWhatTheirNameSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := NewRecorder("g")
@@ -170,7 +170,7 @@ func TestSeriesBeyondTheLimitAreCountedTogether(t *testing.T) {
 
 // Configurations come and go; their routes must not use up the limit for ever,
 // and what they have counted must not be lost.
-func TestSeriesThatNobodyHoldsMakeRoom(t *testing.T) {
+func TestSeriesWithoutAHolderMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := NewRecorder("g")
 		rec.limit = 2
@@ -236,8 +236,8 @@ func TestRetiringUnderLoadLosesNothing(t *testing.T) {
 
 func TestStripesAreAPowerOfTwoWithABound(t *testing.T) {
 	for procs, want := range map[int]int{1: 2, 2: 4, 3: 8, 4: 8, 6: 16, 16: 32, 128: 32} {
-		if got := stripesFor(procs); got != want {
-			t.Errorf("%d processors: %d stripes, want %d", procs, got, want)
+		if got := shardsFor(procs); got != want {
+			t.Errorf("%d processors: %d shards, want %d", procs, got, want)
 		}
 	}
 }
@@ -260,7 +260,7 @@ func TestSnapshotCanBeMergedElsewhere(t *testing.T) {
 	if c.Route != "/c" || c.Backend != "" || c.InFlight != 1 || c.Sketch != nil {
 		t.Errorf("last series is %+v", c)
 	}
-	merged := newTally()
+	merged := newCounts()
 	for _, s := range []SeriesSnapshot{a, b} {
 		if err := merged.ddsketch().DecodeAndMergeWith(s.Sketch); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// suspicious are in the names of parameters whose values nobody needs to see.
+// suspicious are parts of the names of parameters that may hold credentials.
 var suspicious = []string{
 	"token", "key", "secret", "password", "passwd", "pwd", "pw", "otp", "bearer", "signature", "sig",
 	"auth", "session", "credential", "code", "jwt",
@@ -20,18 +20,18 @@ var suspicious = []string{
 const (
 	redacted = "REDACTED"
 
-	// How many times a query may be encoded within another one and is still looked into.
+	// How many levels of queries encoded within queries are inspected.
 	deepest = 4
 )
 
-// concealed are the names of further parameters whose values nobody shall see. All
+// redactedParams is the set of further parameters whose values are redacted. All
 // methods are safe for concurrent use.
-type concealed struct {
+type redactedParams struct {
 	mu    sync.Mutex
 	names atomic.Pointer[map[string]bool] // written under mu, never changed
 }
 
-func (c *concealed) add(names []string) {
+func (c *redactedParams) add(names []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := make(map[string]bool)
@@ -44,9 +44,9 @@ func (c *concealed) add(names []string) {
 	c.names.Store(&all)
 }
 
-// has reports whether the value of a parameter is not to be seen. A name that is
-// encoded may stand for any other, and for one of another meaning elsewhere.
-func (c *concealed) has(name string) bool {
+// has reports whether the value of a parameter is redacted. An encoded name always is:
+// other parsers may decode it to another name.
+func (c *redactedParams) has(name string) bool {
 	name = strings.ToLower(name)
 	if strings.Contains(name, "%") || slices.ContainsFunc(suspicious, func(s string) bool { return strings.Contains(name, s) }) {
 		return true
@@ -55,8 +55,8 @@ func (c *concealed) has(name string) bool {
 	return names != nil && (*names)[strings.ReplaceAll(name, "+", " ")]
 }
 
-// redact replaces the values of parameters of the query that may be credentials.
-func (c *concealed) redact(address string) string {
+// redact replaces the values of query parameters that may be credentials.
+func (c *redactedParams) redact(address string) string {
 	path, raw, ok := strings.Cut(address, "?")
 	if !ok {
 		return address
@@ -68,7 +68,7 @@ func (c *concealed) redact(address string) string {
 	return path + "?" + without
 }
 
-func (c *concealed) redactQuery(raw string, depth int) (without string, changed bool) {
+func (c *redactedParams) redactQuery(raw string, depth int) (without string, changed bool) {
 	parameters := strings.Split(raw, "&")
 	for i, parameter := range parameters {
 		if safe, differs := c.redactParameter(parameter, depth); differs {
@@ -78,10 +78,10 @@ func (c *concealed) redactQuery(raw string, depth int) (without string, changed 
 	return strings.Join(parameters, "&"), changed
 }
 
-// redactParameter replaces what may be a credential in a parameter, with all that
-// follows: what looks like the next one after a semicolon may be part of the value.
-// The value may be a URL with parameters of its own.
-func (c *concealed) redactParameter(parameter string, depth int) (without string, changed bool) {
+// redactParameter redacts what may be a credential in a parameter, and everything
+// after it: what looks like the next parameter after a semicolon may be part of the
+// value. The value may be a URL with parameters of its own.
+func (c *redactedParams) redactParameter(parameter string, depth int) (without string, changed bool) {
 	const separators = ";?#"
 	for start := 0; start < len(parameter); {
 		end := len(parameter)
@@ -90,7 +90,7 @@ func (c *concealed) redactParameter(parameter string, depth int) (without string
 		}
 		name, value, _ := strings.Cut(parameter[start:end], "=")
 		at := start + len(name) + 1 // where the value begins
-		// An empty value in front of a separator is not, for who does not separate there.
+		// An empty value before a separator is none where the separator is not one.
 		if at < len(parameter) && (value != "" || at == end) && c.has(name) {
 			return parameter[:at] + redacted, true
 		}

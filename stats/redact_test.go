@@ -3,7 +3,7 @@ package stats
 import "testing"
 
 func TestRedact(t *testing.T) {
-	c := new(concealed)
+	c := new(redactedParams)
 	c.add([]string{"q", "My Name"})
 	c.add([]string{"partner"}) // of another configuration
 	for url, want := range map[string]string{

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// Figures are what the requests of some span of time came to.
+// Figures are the statistics of the requests of a span of time.
 type Figures struct {
 	Requests Requests `json:"requests_count"`
 	Latency  Latency  `json:"latency_ms"`
 
-	// The bytes that flowed, if asked for.
+	// The bytes transferred, if requested.
 	Bandwidth *Traffic `json:"bandwidth_bytes,omitempty"`
 }
 
-// Requests are counted by the status that they were answered with.
+// Requests are the numbers of requests by the status of their response.
 type Requests struct {
-	// Answers of 200 to 399.
+	// Statuses from 200 to 399.
 	Success uint64 `json:"success"`
 
-	// Answers above 399.
+	// Statuses of 400 and above.
 	Error uint64 `json:"error"`
 }
 
@@ -36,7 +36,7 @@ type Latency struct {
 	P99 float64 `json:"p99"`
 }
 
-func (t *tally) figures() Figures {
+func (t *counts) figures() Figures {
 	f := Figures{Requests: t.requests()}
 	if n := f.Requests.Success + f.Requests.Error; n > 0 {
 		f.Latency = Latency{
@@ -48,19 +48,19 @@ func (t *tally) figures() Figures {
 	return f
 }
 
-// Window limits a report to what happened lately. It reaches back at least as
-// far as its name says and at most ten seconds further, an hour's at most a minute.
+// Window limits a report to recent requests. It covers at least the duration that its
+// name says, and at most ten seconds more; an hour's, at most a minute more.
 type Window int
 
-// The windows that are kept.
+// The supported windows.
 const (
-	AllTime         Window = iota // since the recorder was made
+	AllTime         Window = iota // since the recorder was created
 	LastMinute                    // "1m"
 	LastFiveMinutes               // "5m"
 	LastHour                      // "1h"
 )
 
-// ParseWindow reads "1m", "5m" or "1h"; anything else is an error.
+// ParseWindow parses "1m", "5m" or "1h".
 func ParseWindow(s string) (Window, error) {
 	switch s {
 	case "1m":
@@ -70,34 +70,34 @@ func ParseWindow(s string) (Window, error) {
 	case "1h":
 		return LastHour, nil
 	}
-	return AllTime, fmt.Errorf("reading window: there is none of %q; use 1m, 5m or 1h", s)
+	return AllTime, fmt.Errorf("unknown window %q: use 1m, 5m or 1h", s)
 }
 
-// Query says what a report shall contain. The zero value asks for the totals.
+// Query selects the content of a report. The zero value selects the totals.
 type Query struct {
 	Window    Window
 	ByRoute   bool
 	ByBackend bool
 
-	// Adds the bytes to the totals. What they consist of always has them.
+	// Adds the bytes to the totals. Routes and backends always have theirs.
 	Bandwidth bool
 }
 
-// Report is the answer to a query: the totals, and what they consist of.
+// Report is the response to a query: the totals, and their parts.
 type Report struct {
 	Figures
 
-	// The figures of each route, if asked for.
+	// The statistics of each route, if requested.
 	ByRoute map[string]Figures `json:"by_route,omitzero"`
 
-	// The figures of each backend, if asked for. Requests that went to none, such
-	// as those that no route matched, are those of NoBackend.
+	// The statistics of each backend, if requested. Requests without a backend, such as
+	// those that no route matched, are counted as NoBackend.
 	ByBackend map[string]Figures `json:"by_backend,omitzero"`
 }
 
-// Report merges what the series have recorded.
+// Report merges the statistics of all series.
 func (rec *Recorder) Report(q Query) Report {
-	total := newTally()
+	total := newCounts()
 	routes, backends := groups{}, groups{}
 	rec.each(func(s *Series) {
 		t := s.read(q.Window)
@@ -127,12 +127,12 @@ func (rec *Recorder) Report(q Query) Report {
 	return report
 }
 
-// groups are tallies by a name.
-type groups map[string]*tally
+// groups are counts by name.
+type groups map[string]*counts
 
-func (g groups) add(name string, t *tally) {
+func (g groups) add(name string, t *counts) {
 	if g[name] == nil {
-		g[name] = newTally()
+		g[name] = newCounts()
 	}
 	g[name].merge(t)
 }
@@ -147,37 +147,37 @@ func (g groups) figures() map[string]Figures {
 	return all
 }
 
-// Snapshot is a copy of all figures at one time. They are cumulative: since the
-// recorder was made, that is, since the process started or the gateway first
-// appeared in its configuration.
+// Snapshot is a copy of all statistics at one time. They are cumulative: since the
+// recorder was created, that is, since the process started or the gateway first
+// appeared in the configuration.
 type Snapshot struct {
 	Time    time.Time
 	Gateway string
 	Series  []SeriesSnapshot // by route and backend
 }
 
-// SeriesSnapshot is what one route's requests to one backend came to.
+// SeriesSnapshot is the statistics of one route's requests to one backend.
 type SeriesSnapshot struct {
 	Route   string `json:"route"`
-	Backend string `json:"backend"` // empty if the requests went to none
+	Backend string `json:"backend"` // empty for requests without a backend
 
 	Figures
 
-	// How often each status was answered, 101 included.
+	// The number of responses by status, including 101.
 	Codes map[int]uint64 `json:"codes"`
 
-	// The sum of the durations that Latency is about.
+	// The sum of the durations in Latency.
 	LatencySumSeconds float64 `json:"latency_sum_seconds"`
 
-	// Requests that have begun and not ended.
+	// The number of requests in flight.
 	InFlight int64 `json:"in_flight"`
 
-	// Bytes, also those of requests that have not ended.
+	// Bytes transferred, including those of requests that have not ended.
 	Traffic Traffic `json:"bandwidth_bytes"`
 
-	// The distribution of the durations in seconds, as DDSketch encodes it: those
+	// The distribution of the durations in seconds, as DDSketch encodes it: sketches
 	// of several gateways or times can be decoded and merged with any of its
-	// libraries. Empty if nothing was recorded.
+	// libraries. Empty if there were no durations.
 	Sketch []byte `json:"sketch,omitempty"`
 }
 
@@ -206,7 +206,7 @@ func (rec *Recorder) Snapshot() Snapshot {
 	return snap
 }
 
-// empty tells whether nothing has been recorded yet.
+// empty reports whether nothing has been recorded yet.
 func (s Snapshot) empty() bool {
 	for i := range s.Series {
 		if len(s.Series[i].Codes) > 0 || s.Series[i].Traffic != (Traffic{}) {

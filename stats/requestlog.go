@@ -8,67 +8,65 @@ import (
 	"time"
 )
 
-// RequestLog keeps the last requests, answers and errors of a gateway in memory,
-// so many of each. Taking a request down allocates nothing, and waits for nobody
-// but those who write or read the same place. All methods are safe for concurrent
-// use.
+// RequestLog keeps the last LogSize requests, responses and errors of a gateway in
+// memory. Logging a request allocates nothing, and only contends for the slot that it
+// writes. All methods are safe for concurrent use.
 type RequestLog struct {
 	next                        atomic.Uint64
 	requests, responses, errors entries
-	concealed                   *concealed
+	redacted                    *redactedParams
 
-	following atomic.Int32 // how many follow
+	following atomic.Int32 // number of followers
 	mu        sync.Mutex
 	followers map[chan LogEntry]struct{} // guarded by mu
 }
 
-// LogSize is how many entries of each kind a request log keeps.
+// LogSize is the number of entries of each kind that a request log keeps.
 const LogSize = 1000
 
-// LogEntry is a request, or the answer to one.
+// LogEntry is a request, or the response to one.
 type LogEntry struct {
-	// Tells requests apart, from 1 on.
+	// The number of the request, from 1.
 	ID uint64 `json:"id"`
 
-	// When the request came, or was answered.
+	// The time at which the request arrived, or its response ended.
 	Time time.Time `json:"time"`
 
-	// The route that took it; `_default` if none did.
+	// The route that matched; `_default` if none did.
 	Route string `json:"route"`
 
-	// The backend that it went to; empty if it went to none.
+	// The backend; empty for requests without one.
 	Service string `json:"service"`
 
-	// Where the last attempt went; empty for static addresses.
+	// The container of the last attempt; empty for static addresses.
 	Container string `json:"container,omitempty"`
 
 	Method string `json:"method"`
 	Host   string `json:"host"`
 
-	// Path and query, in which what looks like a credential is replaced.
+	// Path and query, with values that may be credentials redacted.
 	URL string `json:"url"`
 
 	// The address of the connection.
 	Remote string `json:"remote"`
 
-	// The X-Request-ID of the answer, if it has one.
+	// The X-Request-ID of the response, if it has one.
 	RequestID string `json:"request_id,omitempty"`
 
-	// Bytes of the request's body, -1 if it did not say; in an answer, those of the
-	// answer's.
+	// The bytes of the request's body, -1 if unknown; of a response, those of its body.
 	Size int64 `json:"size"`
 
-	// Of an answer; see Series.Serve.
+	// The status of a response; see Series.Serve.
 	Status int `json:"status,omitempty"`
 
-	// How long the answer took.
+	// The duration until the response ended.
 	Took time.Duration `json:"-"`
 
-	// Why the backend did not answer.
+	// Why the backend did not respond.
 	Error string `json:"error,omitempty"`
 }
 
-// MarshalJSON writes an answer with its duration in milliseconds.
+// MarshalJSON adds the duration in milliseconds to responses.
 func (e LogEntry) MarshalJSON() ([]byte, error) {
 	type plain LogEntry
 	if e.Status == 0 {
@@ -80,48 +78,48 @@ func (e LogEntry) MarshalJSON() ([]byte, error) {
 	}{plain(e), milliseconds(e.Took.Seconds())})
 }
 
-func newRequestLog(hidden *concealed) *RequestLog {
+func newRequestLog(redacted *redactedParams) *RequestLog {
 	return &RequestLog{
-		concealed: hidden,
-		requests:  newEntries(LogSize), responses: newEntries(LogSize), errors: newEntries(LogSize),
+		redacted: redacted,
+		requests: newEntries(LogSize), responses: newEntries(LogSize), errors: newEntries(LogSize),
 		followers: make(map[chan LogEntry]struct{}),
 	}
 }
 
-// begin takes a request down and returns its ID.
+// begin logs a request and returns its ID.
 func (l *RequestLog) begin(e *LogEntry) uint64 {
 	e.ID = l.next.Add(1)
 	l.requests.put(e)
 	return e.ID
 }
 
-// end takes an answer down.
+// end logs a response.
 func (l *RequestLog) end(e *LogEntry) {
 	l.responses.put(e)
 	if e.Status >= 400 || e.Error != "" {
 		l.errors.put(e)
 	}
 	if l.following.Load() > 0 {
-		l.tell(*e)
+		l.publish(*e)
 	}
 }
 
-// tell passes an answer on to those that follow and keep up.
-func (l *RequestLog) tell(e LogEntry) {
-	e.URL = l.concealed.redact(e.URL)
+// publish sends a response to the followers whose channels have room.
+func (l *RequestLog) publish(e LogEntry) {
+	e.URL = l.redacted.redact(e.URL)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for follower := range l.followers {
 		select {
 		case follower <- e:
-		default: // it is too slow for all of them
+		default: // the follower is too slow
 		}
 	}
 }
 
-// Follow returns a channel that gets every answer from now on, until stop is
-// called. Who reads too slowly misses some.
-func (l *RequestLog) Follow() (answers <-chan LogEntry, stop func()) {
+// Follow returns a channel that receives every response from now on, until stop is
+// called. A slow receiver misses some.
+func (l *RequestLog) Follow() (responses <-chan LogEntry, stop func()) {
 	follower := make(chan LogEntry, 256)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,50 +133,50 @@ func (l *RequestLog) Follow() (answers <-chan LogEntry, stop func()) {
 	})
 }
 
-// LogQuery says which entries are wanted. The zero value asks for all of them.
+// LogQuery selects entries. The zero value selects all of them.
 type LogQuery struct {
 	Service string    // of this backend
 	Status  int       // with this status, or below 10 with this first digit
 	Since   time.Time // not older than this
 }
 
-// Matches reports whether an entry is wanted. Requests have no status yet, and may be
-// wanted whatever that will be.
+// Matches reports whether an entry is selected. Requests have no status yet, and match
+// any status.
 func (q *LogQuery) Matches(e *LogEntry) bool {
 	return (q.Service == "" || q.Service == e.Service) &&
 		(q.Status == 0 || e.Status == 0 || q.Status == e.Status || q.Status == e.Status/100) &&
 		!e.Time.Before(q.Since)
 }
 
-// LogReport is what a request log has, the newest first. If a status is asked for, the
-// requests are those that were answered with it.
+// LogReport is the content of a request log, the newest entries first. If a status is
+// selected, the requests are those whose response has it.
 type LogReport struct {
 	Requests  []LogEntry `json:"requests"`
 	Responses []LogEntry `json:"responses"`
 	Errors    []LogEntry `json:"errors"`
 }
 
-// Report returns the entries that are wanted.
+// Report returns the selected entries.
 func (l *RequestLog) Report(q LogQuery) LogReport {
 	report := LogReport{l.requests.list(q), l.responses.list(q), l.errors.list(q)}
 	if q.Status != 0 {
-		answered := make(map[uint64]bool, len(report.Responses))
+		selected := make(map[uint64]bool, len(report.Responses))
 		for _, list := range [][]LogEntry{report.Responses, report.Errors} { // the errors go back further
 			for i := range list {
-				answered[list[i].ID] = true
+				selected[list[i].ID] = true
 			}
 		}
-		report.Requests = slices.DeleteFunc(report.Requests, func(e LogEntry) bool { return !answered[e.ID] })
+		report.Requests = slices.DeleteFunc(report.Requests, func(e LogEntry) bool { return !selected[e.ID] })
 	}
 	for _, list := range [][]LogEntry{report.Requests, report.Responses, report.Errors} {
 		for i := range list {
-			list[i].URL = l.concealed.redact(list[i].URL)
+			list[i].URL = l.redacted.redact(list[i].URL)
 		}
 	}
 	return report
 }
 
-// entries is a ring of the last entries. The next one takes the place of the oldest.
+// entries is a ring of the last entries. The next one replaces the oldest.
 type entries struct {
 	next  atomic.Uint64
 	slots []entrySlot
@@ -196,7 +194,7 @@ func (r *entries) put(e *LogEntry) {
 	seq := r.next.Add(1)
 	slot := &r.slots[seq%uint64(len(r.slots))]
 	slot.mu.Lock()
-	if seq > slot.seq { // who came a whole turn later was faster
+	if seq > slot.seq { // else a newer entry has the slot already
 		slot.seq, slot.entry = seq, *e
 	}
 	slot.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 func TestRequestLogKeepsTheLast(t *testing.T) {
-	l := newRequestLog(new(concealed))
+	l := newRequestLog(new(redactedParams))
 	for i := 1; i <= LogSize+5; i++ {
 		e := LogEntry{Service: "web"}
 		l.begin(&e)
@@ -35,16 +35,16 @@ func TestRequestLogKeepsTheLast(t *testing.T) {
 }
 
 func TestRequestLogQueries(t *testing.T) {
-	l := newRequestLog(new(concealed))
+	l := newRequestLog(new(redactedParams))
 	now := time.Now()
 	for _, e := range []LogEntry{
 		{Service: "a", Status: 200, Time: now.Add(-time.Hour)}, {Service: "a", Status: 404, Time: now},
 		{Service: "b", Status: 503, Time: now}, {Service: "b", Status: 500, Time: now},
 	} {
-		answer := e
+		response := e
 		e.Status = 0
-		answer.ID = l.begin(&e)
-		l.end(&answer)
+		response.ID = l.begin(&e)
+		l.end(&response)
 	}
 	for _, tc := range []struct {
 		q    LogQuery
@@ -74,17 +74,17 @@ func TestRequestLogQueries(t *testing.T) {
 }
 
 func TestFollowersThatKeepUpMissNothing(t *testing.T) {
-	l := newRequestLog(new(concealed))
-	answers, stop := l.Follow()
+	l := newRequestLog(new(redactedParams))
+	responses, stop := l.Follow()
 	slow, stopSlow := l.Follow()
 	for i := range 1000 {
 		l.end(&LogEntry{ID: uint64(i), Status: 200, URL: "/?token=x"})
-		if e := <-answers; e.ID != uint64(i) || e.URL != "/?token=REDACTED" {
+		if e := <-responses; e.ID != uint64(i) || e.URL != "/?token=REDACTED" {
 			t.Fatalf("got %+v", e)
 		}
 	}
 	if len(slow) != cap(slow) {
-		t.Errorf("who does not read has %d of %d", len(slow), cap(slow))
+		t.Errorf("the follower that does not read has %d of %d", len(slow), cap(slow))
 	}
 	stop()
 	stop()
@@ -95,7 +95,7 @@ func TestFollowersThatKeepUpMissNothing(t *testing.T) {
 }
 
 func TestRequestLogConcurrently(t *testing.T) {
-	l := newRequestLog(new(concealed))
+	l := newRequestLog(new(redactedParams))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -116,7 +116,7 @@ func TestRequestLogConcurrently(t *testing.T) {
 	}
 }
 
-// A request is in the log with all that is known of it, while somebody wants one.
+// Requests are logged with all details while the log is held.
 func TestServeLogs(t *testing.T) {
 	rec := NewRecorder(t.Name())
 	s := rec.Series("/api", "web")
@@ -134,7 +134,7 @@ func TestServeLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	serve() // nobody wants to know
+	serve() // the log is not held
 	l := rec.holdLog()
 	serve()
 	report := l.Report(LogQuery{})
@@ -154,7 +154,7 @@ func TestServeLogs(t *testing.T) {
 	}
 	rec.releaseLog()
 	if rec.log.Load() != nil {
-		t.Error("nobody wants a log, and there is one")
+		t.Error("there is a log without a holder")
 	}
 }
 

@@ -2,13 +2,13 @@ package stats
 
 import "slices"
 
-// ring remembers the last periods. The current one is open; those before it are
-// sealed: encoded into a few hundred bytes each, and never changed in place.
+// ring keeps the last periods. The current one is open; those before it are sealed:
+// encoded into a few hundred bytes each, and never changed in place.
 type ring struct {
-	size   int64  // sealed periods that are kept
-	slots  []slot // period p is at p % size; made with the first record
-	period int64  // the open one
-	open   *tally // nil until the first record
+	size   int64   // sealed periods that are kept
+	slots  []slot  // period p is at p % size; made with the first record
+	period int64   // the open one
+	open   *counts // nil until the first record
 }
 
 // slot is a sealed period. Its zero value is an empty one.
@@ -20,12 +20,12 @@ type slot struct {
 	traffic Traffic
 }
 
-// add counts t in a period, which may be one that is sealed already: a stripe
-// hands over what it has when it is next used, which may be long after.
-func (r *ring) add(period int64, t *tally) {
+// add adds t to a period, which may be sealed already: a shard hands over its counts
+// when it is next used, which may be much later.
+func (r *ring) add(period int64, t *counts) {
 	if r.open == nil {
 		r.slots = make([]slot, r.size)
-		r.open = newTally()
+		r.open = newCounts()
 		r.period = period
 	}
 	if period > r.period {
@@ -40,9 +40,9 @@ func (r *ring) add(period int64, t *tally) {
 
 	late := &r.slots[period%r.size]
 	if period < r.period-r.size || late.period > period {
-		return // too long ago to be asked for
+		return // older than the ring
 	}
-	merged := newTally()
+	merged := newCounts()
 	if late.period == period {
 		late.unseal(merged)
 	}
@@ -50,10 +50,10 @@ func (r *ring) add(period int64, t *tally) {
 	*late = seal(period, merged)
 }
 
-// since adds the open period, if it is first or later, to t. It returns the
-// sealed ones from first on: they are immutable, so that the caller can unseal
-// them without holding up who records.
-func (r *ring) since(first int64, t *tally) (sealed []slot) {
+// since adds the open period to t, unless it is before first. It returns the sealed
+// ones from first on: they are immutable, so that the caller can unseal them without
+// the lock.
+func (r *ring) since(first int64, t *counts) (sealed []slot) {
 	if r.open == nil {
 		return nil
 	}
@@ -68,14 +68,14 @@ func (r *ring) since(first int64, t *tally) (sealed []slot) {
 	return sealed
 }
 
-// absorb adds everything that o remembers.
+// absorb adds everything that o holds.
 func (r *ring) absorb(o *ring) {
 	if o.open == nil {
 		return
 	}
 	for _, s := range o.slots {
 		if !s.isEmpty() {
-			t := newTally()
+			t := newCounts()
 			s.unseal(t)
 			r.add(s.period, t)
 		}
@@ -83,7 +83,7 @@ func (r *ring) absorb(o *ring) {
 	r.add(o.period, o.open)
 }
 
-func seal(period int64, t *tally) slot {
+func seal(period int64, t *counts) slot {
 	return slot{
 		period:  period,
 		codes:   slices.Clone(t.codes),
@@ -95,7 +95,7 @@ func seal(period int64, t *tally) slot {
 
 func (s *slot) isEmpty() bool { return len(s.codes) == 0 && s.traffic == Traffic{} }
 
-func (s slot) unseal(into *tally) {
+func (s slot) unseal(into *counts) {
 	for _, c := range s.codes {
 		into.count(c.code, c.n)
 	}

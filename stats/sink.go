@@ -12,31 +12,31 @@ import (
 	"go.uber.org/zap"
 )
 
-// Sink takes the figures somewhere: a file, a database, another system. A module
-// in the namespace `rgate.stats.sinks` must implement it. If it is an io.Closer
-// as well, it is closed after the last snapshot; that, and not Cleanup, is the
-// place to let go of a file or a connection.
+// Sink exports statistics: to a file, a database, another system. Modules in the
+// namespace `rgate.stats.sinks` must implement it. A Sink that is an io.Closer is
+// closed after the last snapshot: it must release its file or connection in Close,
+// not in Cleanup.
 type Sink interface {
-	// Write stores a snapshot, or returns an error: then the snapshot is dropped,
-	// and the next one, which contains everything that this one did, is tried in
-	// its time. It is never called on the request path, nor concurrently, and it
-	// must return soon after the context is done. The snapshot must not be changed.
+	// Write stores a snapshot, or returns an error: then the snapshot is dropped. The
+	// next one contains everything that it did. Write is never called on the request
+	// path, nor concurrently, and must return soon after the context is done. It must
+	// not change the snapshot.
 	Write(ctx context.Context, s Snapshot) error
 }
 
 const (
-	// writeTimeout bounds one write, so that a sink that hangs does not starve the others.
+	// writeTimeout limits one write, so that a sink that hangs does not block the others.
 	writeTimeout = 10 * time.Second
 
-	// finalTimeout bounds the last write of each sink, for it holds up a reload.
+	// finalTimeout limits the last write of each sink, which delays a reload.
 	finalTimeout = 3 * time.Second
 
-	// recentSnapshots is how many are kept in memory: an hour's, by default.
+	// recentSnapshots is the number of snapshots in memory: an hour's, by default.
 	recentSnapshots = 60
 )
 
-// Memory is a sink that keeps the last snapshots. Their sketches are left out,
-// so that it stays small. It is safe for concurrent use.
+// Memory is a sink that keeps the last snapshots, without their sketches. It is safe
+// for concurrent use.
 type Memory struct {
 	size int
 
@@ -44,12 +44,12 @@ type Memory struct {
 	last []Snapshot // guarded by mu
 }
 
-// NewMemory makes a sink that keeps up to n snapshots, at least one.
+// NewMemory creates a sink that keeps up to n snapshots, at least one.
 func NewMemory(n int) *Memory {
 	return &Memory{size: max(n, 1)}
 }
 
-// Write keeps a snapshot; the oldest makes room. It never fails.
+// Write keeps a snapshot instead of the oldest. It never fails.
 func (m *Memory) Write(_ context.Context, s Snapshot) error {
 	s.Series = slices.Clone(s.Series)
 	for i := range s.Series {
@@ -64,7 +64,7 @@ func (m *Memory) Write(_ context.Context, s Snapshot) error {
 	return nil
 }
 
-// Snapshots returns what is kept, the oldest first.
+// Snapshots returns the kept snapshots, the oldest first.
 func (m *Memory) Snapshots() []Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,11 +82,11 @@ type reporter struct {
 	err     error // of closing; read after done
 }
 
-// outlet is a sink and how it fares.
+// outlet is a sink and its state.
 type outlet struct {
 	name    string
 	sink    Sink
-	dropped int // snapshots in a row that could not be written
+	dropped int // consecutive snapshots that could not be written
 }
 
 func startReporter(rec *Recorder, outlets []*outlet, interval time.Duration, logger *zap.Logger) *reporter {
@@ -112,7 +112,7 @@ func (r *reporter) run(ctx context.Context, interval time.Duration) {
 		case <-ticker.C:
 			r.report(ctx, r.rec.Snapshot(), writeTimeout)
 		case <-ctx.Done():
-			// Whoever only validates a configuration shall not leave anything behind.
+			// A configuration that is only validated must not write anything.
 			if snap := r.rec.Snapshot(); !snap.empty() {
 				r.report(context.WithoutCancel(ctx), snap, finalTimeout)
 			}
@@ -122,8 +122,8 @@ func (r *reporter) run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// stop ends the goroutine after a last snapshot. It gives up on a sink that does
-// not heed its context: a reload must not hang on it.
+// stop stops the goroutine after a last snapshot. It does not wait for a sink that
+// ignores its context, which would block a reload.
 func (r *reporter) stop() error {
 	r.cancel()
 	patience := time.NewTimer(time.Duration(len(r.outlets)+1) * 2 * finalTimeout)
@@ -132,7 +132,7 @@ func (r *reporter) stop() error {
 	case <-r.done:
 		return r.err
 	case <-patience.C:
-		return errors.New("stopping stats sinks: one of them does not return; its Write must heed the context")
+		return errors.New("stopping stats sinks: a sink does not return: its Write must respect the context")
 	}
 }
 
@@ -143,16 +143,16 @@ func (r *reporter) report(ctx context.Context, snap Snapshot, timeout time.Durat
 		err := o.write(ctx, snap, timeout)
 		switch {
 		case err != nil && failed == 0:
-			r.logger.Error("stats sink failed; snapshots are dropped until it works again",
+			r.logger.Error("stats sink failed",
 				zap.String("sink", o.name), zap.Error(err))
 		case err == nil && failed > 0:
-			r.logger.Info("stats sink works again",
+			r.logger.Info("stats sink recovered",
 				zap.String("sink", o.name), zap.Int("dropped", failed))
 		}
 	}
 }
 
-// write gives a snapshot to the sink. A sink that panics has failed, no more.
+// write writes a snapshot to the sink. A panic counts as a failure.
 func (o *outlet) write(ctx context.Context, snap Snapshot, timeout time.Duration) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -5,9 +5,8 @@ import (
 	"math"
 )
 
-// MergeSketches returns the distribution of everything that the given ones are about.
-// They are those of intervals or snapshots, of whatever gateway. Empty ones are
-// nothing; without any other, the result is nil.
+// MergeSketches returns the merged distribution of sketches of intervals or snapshots,
+// of any gateway. Empty ones are ignored; if all are, the result is nil.
 func MergeSketches(sketches ...[]byte) ([]byte, error) {
 	t, err := mergeSketches(sketches)
 	if err != nil {
@@ -19,9 +18,8 @@ func MergeSketches(sketches ...[]byte) ([]byte, error) {
 	return t.encode(false), nil
 }
 
-// Quantiles returns the durations in seconds, within 1 %, that these shares (0 to 1)
-// of all do not exceed, such as 0.95 for the 95th percentile. They are 0 if the
-// sketch is empty.
+// Quantiles returns quantiles (0 to 1) of the durations in seconds, within 1 %, such as
+// 0.95 for the 95th percentile. They are 0 if the sketch is empty.
 func Quantiles(sketch []byte, q ...float64) ([]float64, error) {
 	t, err := mergeSketches([][]byte{sketch})
 	if err != nil {
@@ -30,15 +28,15 @@ func Quantiles(sketch []byte, q ...float64) ([]float64, error) {
 	values := make([]float64, len(q))
 	for i, share := range q {
 		if !(share >= 0 && share <= 1) {
-			return nil, fmt.Errorf("the quantile %g is not a share: use one from 0 to 1", share)
+			return nil, fmt.Errorf("invalid quantile %g: must be from 0 to 1", share)
 		}
 		values[i] = t.quantile(share)
 	}
 	return values, nil
 }
 
-func mergeSketches(sketches [][]byte) (*tally, error) {
-	t := newTally()
+func mergeSketches(sketches [][]byte) (*counts, error) {
+	t := newCounts()
 	all := t.ddsketch()
 	for _, b := range sketches {
 		if err := all.DecodeAndMergeWith(b); err != nil {
@@ -46,7 +44,7 @@ func mergeSketches(sketches [][]byte) (*tally, error) {
 		}
 	}
 	if n := t.sketch.TotalCount(); math.IsNaN(n) || math.IsInf(n, 0) || n < 0 {
-		return nil, fmt.Errorf("it is about %g durations: it was damaged, or is not a sketch", n)
+		return nil, fmt.Errorf("invalid count of %g durations: the sketch is damaged", n)
 	}
 	return t, nil
 }

@@ -40,7 +40,7 @@ func TestNoSketchesAreNone(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := Quantiles(nil, 95); err == nil {
-		t.Error("95 is no share")
+		t.Error("95 was accepted as a quantile")
 	}
 }
 
@@ -62,7 +62,7 @@ func FuzzSketches(f *testing.F) {
 			return
 		}
 		if again, err := MergeSketches(merged); err != nil || (again == nil) != (merged == nil) {
-			t.Errorf("%x was merged to %x, which is no sketch: %v", b, merged, err)
+			t.Errorf("%x was merged to %x, which is not a sketch: %v", b, merged, err)
 		}
 		if _, err := Quantiles(merged, 0, 0.5, 0.99, 1); err != nil {
 			t.Error(err)

@@ -2,9 +2,9 @@ package stats
 
 import "sync/atomic"
 
-// Traffic is bytes. Bodies are exact, and so is what flows through a connection whose
-// protocol was switched, which counts as bodies. Headers are estimated as if they had
-// been sent in HTTP/1.1.
+// Traffic is a number of bytes. Bodies are exact; so are bytes of a connection whose
+// protocol was switched, which count as bodies. Headers are estimated as if sent in
+// HTTP/1.1.
 type Traffic struct {
 	IngressBody   uint64 `json:"ingress"` // from clients
 	EgressBody    uint64 `json:"egress"`  // to clients
@@ -19,7 +19,7 @@ func (t *Traffic) add(o Traffic) {
 	t.EgressHeader += o.EgressHeader
 }
 
-// flowing is traffic that is counted while it flows, by any number of requests at once.
+// flowing counts traffic while it is transferred. It is safe for concurrent use.
 type flowing struct {
 	ingressBody, egressBody, ingressHeader, egressHeader atomic.Uint64
 }
@@ -39,49 +39,49 @@ func (f *flowing) add(t Traffic) {
 	}
 }
 
-// take returns what was counted, and begins at zero.
+// take returns the counts and resets them.
 func (f *flowing) take() Traffic {
 	return Traffic{take(&f.ingressBody), take(&f.egressBody), take(&f.ingressHeader), take(&f.egressHeader)}
 }
 
 func take(n *atomic.Uint64) uint64 {
 	if n.Load() == 0 {
-		return 0 // which leaves the line to those who write it
+		return 0 // does not dirty the cache line
 	}
 	return n.Swap(0)
 }
 
-// flow is where the bytes of one request are counted while they flow.
+// flow counts the bytes of one request while they are transferred.
 type flow struct {
-	stripe  *stripe
-	account *account // nil: nobody's in particular
+	shard   *shard
+	account *account // nil: not attributed to a consumer
 }
 
 func (f flow) add(t Traffic) {
-	f.stripe.flow(t)
+	f.shard.flow(t)
 	if f.account != nil {
 		f.account.add(t)
 	}
 }
 
 // flow counts bytes of a request that may not have ended.
-func (st *stripe) flow(t Traffic) {
+func (st *shard) flow(t Traffic) {
 	st.flowing.add(t)
-	// Who retires the series names the heir first, and then takes what is there: either
-	// of the two finds these bytes.
-	if heir := st.heir.Load(); heir != nil {
-		heir.stripes[0].flow(st.flowing.take())
+	// retire sets the successor first, and then takes the counts: either retire or this
+	// finds the bytes.
+	if successor := st.successor.Load(); successor != nil {
+		successor.shards[0].flow(st.flowing.take())
 	}
 }
 
-// fieldSizes are the sizes of the fields of the last request and the last answer that
-// were measured. To look at every field of every request would take longer than all
-// other statistics together, and so most are taken to be as large as the one before.
-type fieldSizes struct{ request, answer atomic.Uint32 }
+// fieldSizes are the sizes of the fields of the last request and the last response that
+// were measured. Measuring all of them would cost more than all other statistics
+// together; the others are assumed to be as large as the last.
+type fieldSizes struct{ request, response atomic.Uint32 }
 
-// sampled tells whether the fields of the n-th request are measured, n from 1 on: the
-// first, and of the others one in sixteen. A multiple of the golden ratio spreads
-// these evenly over requests of every rhythm; each sixteenth could be all of one kind.
+// sampled reports whether the fields of the n-th request are measured, n from 1: the
+// first, and one in sixteen of the others. Multiples of the golden ratio select evenly
+// whatever the pattern of requests; every 16th request could be of one kind.
 func sampled(n int64) bool {
 	const golden = 0x9e3779b97f4a7c15 // 2^64 over the golden ratio
 	return n == 1 || uint64(n)*golden < 1<<60

@@ -14,27 +14,27 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// statusClientClosedRequest is what a request counts as whose client left
-// before an answer began.
+// statusClientClosedRequest is the recorded status of a request whose client left
+// before the response began.
 const statusClientClosedRequest = 499
 
-// Serve calls the next handler and records how it answered, once, whatever
-// happens: a panic is recorded and goes on. The details are for the log of requests,
-// which asks for them once the handler has returned; nil: there are none.
+// Serve calls the next handler and records its response, exactly once. A panic is
+// recorded and continues. The details are for the request log, which reads them once
+// the handler has returned; they may be nil.
 //
-// If the handler fails before it has answered, the status is that of its
+// If the handler fails before the response begins, the status is that of its
 // caddyhttp.HandlerError, or 500. If it aborts the connection
 // (http.ErrAbortHandler), it is 499 if the client has left, or 502.
 func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, details LogDetails) (err error) {
 	log := s.rec.log.Load()
 	var start time.Duration
 	var id uint64
-	var came time.Time
+	var arrived time.Time
 	if log == nil {
 		start = s.rec.now()
 	} else {
-		id, came = s.logRequest(log, r)
-		start = came.Sub(s.rec.began)
+		id, arrived = s.logRequest(log, r)
+		start = arrived.Sub(s.rec.began)
 	}
 	ww := writers.Get().(*writer)
 	ww.begin(s, w, r)
@@ -50,24 +50,24 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		case err != nil:
 			status = ww.statusOf(errorStatus(err))
 		case status == http.StatusOK && r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Header["Upgrade"] != nil):
-			// What is a protocol switch in HTTP/1.1 is an extended CONNECT
-			// (RFC 8441) later on: a WebSocket, which lives as long as it likes.
+			// HTTP/2 has no protocol switch but an extended CONNECT (RFC 8441): a WebSocket,
+			// whose duration is not a latency.
 			status = http.StatusSwitchingProtocols
 		}
-		traffic := ww.settle(status, returned)
+		traffic := ww.remaining(status, returned)
 		now := s.rec.now()
-		s.end(ww.lane, now, status, now-start, traffic)
+		s.end(ww.shardID, now, status, now-start, traffic)
 		if ww.account != nil {
-			ww.account.add(traffic) // a part never comes before the whole
+			ww.account.add(traffic) // the series' counts come before a consumer's
 		}
 		if log != nil {
-			s.logAnswer(log, id, came, ww, r, details, status, now-start)
+			s.logResponse(log, id, arrived, ww, r, details, status, now-start)
 		}
 
 		// A hijacked connection, or a goroutine that outlives a panic, may still
 		// hold the writer.
 		if returned && !ww.hijacked {
-			*ww = writer{lane: ww.lane}
+			*ww = writer{shardID: ww.shardID}
 			writers.Put(ww)
 		}
 		if cause != nil {
@@ -99,32 +99,32 @@ func panicStatus(r *http.Request, cause any) int {
 	}
 }
 
-// A pool keeps its items by processor, and so a writer's lane is hardly ever another
-// processor's as well.
+// A pool keeps its items by processor, and so processors rarely share the shard of a
+// writer.
 var (
-	writers = sync.Pool{New: func() any { return &writer{lane: made.Add(1)} }}
-	made    atomic.Uint32
+	writers = sync.Pool{New: func() any { return &writer{shardID: created.Add(1)} }}
+	created atomic.Uint32
 )
 
-// writer notes the status and the size of an answer and passes everything on,
-// including the means by which files are copied without a buffer.
+// writer records the status and the size of a response. It supports the copying of
+// files without a buffer.
 type writer struct {
 	caddyhttp.ResponseWriterWrapper
 	flow
 	series   *Series
-	body     *meteredBody // nil: the request has none
+	body     *meteredBody // nil: the request has no body
 	status   int          // final status, or 0 if there is none yet
 	written  int64        // bytes of the body
 	asked    int          // bytes of the request's header
-	lane     uint32       // which chooses the stripe of requests that use this writer
+	shardID  uint32       // selects the shard of this writer's requests
 	sampled  bool         // the fields are measured
-	bodiless bool         // what is written of a body is not sent
+	bodiless bool         // a body that is written is not sent
 	flushed  bool
-	surfaced bool // what was not counted yet has been; from now on it is as it flows
+	surfaced bool // everything so far has been counted; bytes are now counted as they flow
 	hijacked bool
 }
 
-// statusOf returns the status that has been sent, or else the given one.
+// statusOf returns the status that has been sent, or else unsent.
 func (w *writer) statusOf(unsent int) int {
 	if w.status != 0 {
 		return w.status
@@ -132,28 +132,28 @@ func (w *writer) statusOf(unsent int) int {
 	return unsent
 }
 
-// begin makes the writer that of a request.
+// begin prepares the writer for a request.
 func (w *writer) begin(s *Series, under http.ResponseWriter, r *http.Request) {
-	w.ResponseWriter, w.series, w.stripe = under, s, s.stripe(w.lane)
-	w.sampled = sampled(s.begin(w.lane))
+	w.ResponseWriter, w.series, w.shard = under, s, s.shard(w.shardID)
+	w.sampled = sampled(s.begin(w.shardID))
 	w.meter(r)
 }
 
-// meter begins to count bytes.
+// meter starts counting bytes.
 func (w *writer) meter(r *http.Request) {
 	w.bodiless = r.Method == http.MethodHead
 	w.meterBody(r)
-	fields := w.stripe.fields.request.Load()
+	fields := w.shard.fields.request.Load()
 	if w.sampled || fields == 0 {
 		fields = uint32(fieldsSize(r.Header))
-		w.stripe.fields.request.Store(fields)
+		w.shard.fields.request.Store(fields)
 	}
 	w.asked = requestSize(r) + int(fields)
 }
 
-// settle returns what has not been counted while it flowed. Unless the handler has
-// returned, somebody else may be using the header.
-func (w *writer) settle(status int, returned bool) (t Traffic) {
+// remaining returns the traffic that has not been counted yet. Unless the handler has
+// returned, the header may be in use.
+func (w *writer) remaining(status int, returned bool) (t Traffic) {
 	if w.surfaced {
 		return t
 	}
@@ -162,29 +162,29 @@ func (w *writer) settle(status int, returned bool) (t Traffic) {
 	}
 	t.IngressHeader, t.EgressBody = uint64(w.asked), uint64(w.written)
 	if returned || w.status != 0 {
-		t.EgressHeader = uint64(answerSize(status) + w.answerFields(status, returned))
+		t.EgressHeader = uint64(responseSize(status) + w.responseFields(status, returned))
 	}
 	return t
 }
 
-// answerFields returns about what the fields of the answer take.
-func (w *writer) answerFields(status int, readable bool) int {
-	fields := int(w.stripe.fields.answer.Load())
+// responseFields returns the estimated size of the response's fields.
+func (w *writer) responseFields(status int, readable bool) int {
+	fields := int(w.shard.fields.response.Load())
 	if readable && (w.sampled || fields == 0) {
 		header := w.Header()
 		fields = fieldsSize(header) + addedSize(header, status, w.written, w.flushed)
-		w.stripe.fields.answer.Store(uint32(fields))
+		w.shard.fields.response.Store(uint32(fields))
 	}
 	return fields
 }
 
-// surface counts what has not been counted yet: nobody knows when the request ends.
-func (w *writer) surface() {
+// countNow counts everything so far: the request may not end soon.
+func (w *writer) countNow() {
 	if w.surfaced {
 		return
 	}
-	// Who hijacks a connection may write the header by hand; then it flows.
-	t := w.settle(w.status, w.status != 0)
+	// After a hijack, the header may be written to the connection, and is counted there.
+	t := w.remaining(w.status, w.status != 0)
 	w.surfaced = true
 	w.flow.add(t)
 }
@@ -194,9 +194,9 @@ func (w *writer) sent(n int64) {
 	if n <= 0 || w.bodiless {
 		return
 	}
-	// Most answers are written in one piece, which is counted when they end.
+	// Most responses are written at once, and are counted when they end.
 	if w.written > 0 {
-		w.surface()
+		w.countNow()
 	}
 	w.written += n
 	if w.surfaced {
@@ -211,14 +211,14 @@ func (w *writer) WriteHeader(status int) {
 		w.status = status
 		w.bodiless = w.bodiless || status == http.StatusNoContent || status == http.StatusNotModified
 	case status == http.StatusContinue:
-		w.flow.add(Traffic{EgressHeader: uint64(answerSize(status))})
+		w.flow.add(Traffic{EgressHeader: uint64(responseSize(status))})
 	default:
-		w.flow.add(Traffic{EgressHeader: uint64(answerSize(status) + fieldsSize(w.Header()))})
+		w.flow.add(Traffic{EgressHeader: uint64(responseSize(status) + fieldsSize(w.Header()))})
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// piece is how much is passed on at once, so that it can be counted while it flows.
+// piece is the size of the parts in which a body is passed on, to count it as it flows.
 const piece = 256 << 10
 
 func (w *writer) Write(p []byte) (written int, err error) {
@@ -236,7 +236,7 @@ func (w *writer) Write(p []byte) (written int, err error) {
 
 func (w *writer) ReadFrom(r io.Reader) (read int64, err error) {
 	w.began()
-	// Servers see through one LimitedReader to a file, for sendfile, and not through two.
+	// Servers unwrap one LimitedReader around a file, for sendfile, and not two.
 	limit, limited := r.(*io.LimitedReader)
 	if limited {
 		r = limit.R
@@ -260,25 +260,25 @@ func (w *writer) ReadFrom(r io.Reader) (read int64, err error) {
 	}
 }
 
-// FlushError sends what is buffered, which may be nothing but the header.
+// FlushError sends what is buffered, which may be only the header.
 func (w *writer) FlushError() error {
 	err := http.NewResponseController(w.ResponseWriter).Flush()
 	if err == nil {
 		w.began()
 		w.flushed = true
-		w.surface()
+		w.countNow()
 	}
 	return err
 }
 
-// Hijack hands over the connection with a meter around it.
+// Hijack returns the connection with a meter around it.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
 		return conn, buf, err
 	}
 	w.hijacked = true
-	w.surface()
+	w.countNow()
 	if w.status == 0 {
 		w.status = http.StatusSwitchingProtocols
 	}

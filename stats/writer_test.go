@@ -254,8 +254,8 @@ func (w *readerFrom) ReadFrom(r io.Reader) (n int64, err error) {
 	return n, err
 }
 
-// Whoever still holds a writer of a request that is over must not write into
-// somebody else's answer.
+// A goroutine that holds the writer of an ended request must not write into the
+// response of another one.
 func TestWritersOfHijackedAndAbortedRequestsAreNotReused(t *testing.T) {
 	rec := NewRecorder("g")
 	s := rec.Series("/", "b")
@@ -279,7 +279,7 @@ func TestWritersOfHijackedAndAbortedRequestsAreNotReused(t *testing.T) {
 		w := writers.Get().(*writer)
 		for _, h := range held {
 			if h == w {
-				t.Fatal("a writer that somebody may still hold is in the pool")
+				t.Fatal("a writer that may still be in use is in the pool")
 			}
 		}
 	}

@@ -53,7 +53,7 @@ func TestPercentilesAreWithinOnePercentOfExactOnes(t *testing.T) {
 		}
 		slices.Sort(exact)
 
-		total := newTally()
+		total := newCounts()
 		rec.each(func(s *Series) { total.merge(s.read(AllTime)) })
 		for _, q := range []float64{.01, .5, .9, .95, .99, .999} {
 			want := exact[int(math.Round(q*float64(len(exact))))-1]
@@ -70,7 +70,7 @@ func TestPercentilesAreWithinOnePercentOfExactOnes(t *testing.T) {
 
 func TestPercentilesOfFewAreByNearestRank(t *testing.T) {
 	for n, want := range map[int][2]float64{1: {1, 1}, 2: {2, 2}, 19: {19, 19}, 20: {19, 20}, 100: {95, 99}, 101: {96, 100}} {
-		one := newTally()
+		one := newCounts()
 		for i := range n {
 			one.add(200, time.Duration(i+1)*time.Second)
 		}
@@ -83,7 +83,7 @@ func TestPercentilesOfFewAreByNearestRank(t *testing.T) {
 }
 
 func TestDurationsOutOfRangeAreClampedInPercentilesAlone(t *testing.T) {
-	a := newTally()
+	a := newCounts()
 	a.add(200, 0)
 	a.add(200, -time.Second) // a clock that goes backwards adds nothing
 	if got := a.quantile(1); math.Abs(got-1e-6) > 1e-8 {
@@ -93,7 +93,7 @@ func TestDurationsOutOfRangeAreClampedInPercentilesAlone(t *testing.T) {
 		t.Errorf("sum is %g s, want 0", got)
 	}
 
-	b := newTally()
+	b := newCounts()
 	b.add(200, 50*time.Hour)
 	if got := b.quantile(0.5); math.Abs(got-3600) > 36 {
 		t.Errorf("longest is %g s, want an hour", got)
@@ -111,13 +111,13 @@ func TestBinsCoverTheWholeRangeWithoutCollapsing(t *testing.T) {
 
 func TestSumNeitherOverflowsNorRounds(t *testing.T) {
 	const most = time.Duration(math.MaxInt64) // 292 years
-	total := newTally()
+	total := newCounts()
 	for range 1000 {
-		one := newTally()
+		one := newCounts()
 		one.add(200, most)
 		total.merge(one)
 	}
-	odd := newTally()
+	odd := newCounts()
 	odd.add(200, time.Nanosecond)
 	total.merge(odd)
 
@@ -129,11 +129,11 @@ func TestSumNeitherOverflowsNorRounds(t *testing.T) {
 }
 
 func TestEncodedTallyDecodesToItself(t *testing.T) {
-	a := newTally()
+	a := newCounts()
 	for i := range 1000 {
 		a.add(200, time.Duration(i*i)*time.Microsecond)
 	}
-	b := newTally()
+	b := newCounts()
 	b.decode(a.encode(true))
 	for _, q := range []float64{0, .5, .95, .99, 1} {
 		if a.quantile(q) != b.quantile(q) {

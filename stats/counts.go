@@ -13,12 +13,12 @@ const (
 	// accuracy is the relative error of a percentile.
 	accuracy = 0.01
 
-	// maxBins is more than the range from shortest to longest takes at that
-	// accuracy, so that in truth nothing ever collapses.
+	// maxBins is more than the range from shortest to longest needs at that accuracy, so
+	// that bins never collapse.
 	maxBins = 2048
 
-	// What is shorter or longer counts as this in percentiles, and as what it
-	// was in the average.
+	// Durations out of this range are clamped to it in percentiles, and exact in the
+	// average.
 	shortest = time.Microsecond
 	longest  = time.Hour
 )
@@ -33,10 +33,9 @@ var indexes = func() *mapping.CubicallyInterpolatedMapping {
 	return m
 }()
 
-// tally is what was recorded in some span of time: how often each status was
-// answered, the exact sum of the durations, their distribution, and the bytes. It is
-// not safe for concurrent use.
-type tally struct {
+// counts are the statistics of a span of time: responses by status, the exact sum of
+// the durations, their distribution, and the bytes. It is not safe for concurrent use.
+type counts struct {
 	codes   []codeCount // in order of appearance, so that the usual status comes first
 	took    exactSum
 	sketch  *store.CollapsingLowestDenseStore // in seconds
@@ -48,13 +47,13 @@ type codeCount struct {
 	n    uint64
 }
 
-func newTally() *tally {
-	return &tally{sketch: store.NewCollapsingLowestDenseStore(maxBins)}
+func newCounts() *counts {
+	return &counts{sketch: store.NewCollapsingLowestDenseStore(maxBins)}
 }
 
-// add counts one answer. A protocol switch (101) is counted by its code alone:
-// how long the connection lived afterwards says nothing about latency.
-func (t *tally) add(code int, took time.Duration) {
+// add counts one response. A protocol switch (101) is counted by its code alone: the
+// duration of the connection is not a latency.
+func (t *counts) add(code int, took time.Duration) {
 	t.count(code, 1)
 	if code < 200 {
 		return
@@ -63,7 +62,7 @@ func (t *tally) add(code int, took time.Duration) {
 	t.sketch.Add(indexes.Index(float64(min(max(took, shortest), longest)) * 1e-9))
 }
 
-func (t *tally) count(code int, n uint64) {
+func (t *counts) count(code int, n uint64) {
 	for i := range t.codes {
 		if t.codes[i].code == code {
 			t.codes[i].n += n
@@ -73,8 +72,8 @@ func (t *tally) count(code int, n uint64) {
 	t.codes = append(t.codes, codeCount{code, n})
 }
 
-// merge adds what o has counted.
-func (t *tally) merge(o *tally) {
+// merge adds o.
+func (t *counts) merge(o *counts) {
 	for _, c := range o.codes {
 		t.count(c.code, c.n)
 	}
@@ -83,19 +82,19 @@ func (t *tally) merge(o *tally) {
 	t.traffic.add(o.traffic)
 }
 
-// isEmpty tells whether nothing was recorded.
-func (t *tally) isEmpty() bool { return len(t.codes) == 0 && t.traffic == Traffic{} }
+// isEmpty reports whether nothing was recorded.
+func (t *counts) isEmpty() bool { return len(t.codes) == 0 && t.traffic == Traffic{} }
 
-// reset forgets everything, and keeps the memory for what comes.
-func (t *tally) reset() {
+// reset removes everything, and keeps the memory.
+func (t *counts) reset() {
 	t.codes = t.codes[:0]
 	t.took = exactSum{}
 	t.sketch.Clear()
 	t.traffic = Traffic{}
 }
 
-// requests tells how many answers succeeded (200–399) and failed (400 and above).
-func (t *tally) requests() (r Requests) {
+// requests returns how many responses were successes (200–399) and failures (400 and above).
+func (t *counts) requests() (r Requests) {
 	for _, c := range t.codes {
 		switch {
 		case c.code < 200:
@@ -108,34 +107,34 @@ func (t *tally) requests() (r Requests) {
 	return r
 }
 
-// quantile is in seconds, and 0 if nothing has been recorded. It is the shortest
-// duration that at least that share of all does not exceed (the nearest rank), so
-// that the 95th percentile of two is the longer.
-func (t *tally) quantile(q float64) float64 {
+// quantile returns a quantile in seconds, 0 if nothing has been recorded: the shortest
+// duration that at least that share of all does not exceed (the nearest rank), so that
+// the 95th percentile of two is the longer.
+func (t *counts) quantile(q float64) float64 {
 	if t.sketch.IsEmpty() {
 		return 0
 	}
-	const rounding = 1e-9 // 0.95 × 20 is to be 19, not a trifle more
+	const rounding = 1e-9 // 0.95 × 20 must not exceed 19
 	rank := math.Ceil(q*t.sketch.TotalCount()-rounding) - 1
 	return indexes.Value(t.sketch.KeyAtRank(rank))
 }
 
 // encode returns the distribution in DDSketch's own encoding.
-func (t *tally) encode(omitMapping bool) []byte {
+func (t *counts) encode(omitMapping bool) []byte {
 	var b []byte
 	t.ddsketch().Encode(&b, omitMapping)
 	return b
 }
 
 // decode adds the distribution that encode made with its mapping omitted.
-func (t *tally) decode(b []byte) {
+func (t *counts) decode(b []byte) {
 	if err := t.ddsketch().DecodeAndMergeWith(b); err != nil {
-		// The bytes never leave this process.
-		panic("decoding a sketch of our own: " + err.Error())
+		// The bytes were encoded by this process.
+		panic("decoding an own sketch: " + err.Error())
 	}
 }
 
-func (t *tally) ddsketch() *ddsketch.DDSketch {
+func (t *counts) ddsketch() *ddsketch.DDSketch {
 	return ddsketch.NewDDSketch(indexes, t.sketch, store.NewSparseStore())
 }
 
@@ -156,7 +155,7 @@ func (s exactSum) inSeconds() float64 {
 	return float64(s.seconds) + float64(s.nanos)/float64(time.Second)
 }
 
-// milliseconds rounds to a thousandth: what is finer is noise.
+// milliseconds converts seconds to milliseconds with three decimals.
 func milliseconds(seconds float64) float64 {
 	return math.Round(seconds*1e6) / 1e3
 }
