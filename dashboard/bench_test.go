@@ -40,16 +40,16 @@ func publishMany(b *testing.B, gateway string) {
 }
 
 // benchPage makes a page of 100 services with 300 containers over 30 days.
-func benchPage(b *testing.B) (d *Dashboard, a ask) {
+func benchPage(b *testing.B) (d *Dashboard, params pageParams) {
 	publishMany(b, "many")
-	a, err := parseAsk("range=30d")
+	params, err := parseParams("range=30d")
 	if err != nil {
 		b.Fatal(err)
 	}
-	hours := spanOf(a.reach, time.Hour, demoNow, time.UTC)
+	hours := spanOf(params.timeRange, time.Hour, demoNow, time.UTC)
 	d = demoDashboard(b, manyRows(hours).store(b))
 	d.Gateway = "many"
-	return d, a
+	return d, params
 }
 
 // BenchmarkPage is to make the page, with the account read from SQLite, in which there
@@ -61,7 +61,7 @@ func BenchmarkPage(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if first {
-					d.memory = memory{}
+					d.cache = usageCache{}
 				}
 				if _, err := d.render(b.Context(), a); err != nil {
 					b.Fatal(err)
@@ -74,13 +74,13 @@ func BenchmarkPage(b *testing.B) {
 // BenchmarkPageDrawing is to make it once the account has been read.
 func BenchmarkPageDrawing(b *testing.B) {
 	d, a := benchPage(b)
-	f := nothing(a, demoNow, time.UTC)
+	f := emptyFigures(a, demoNow, time.UTC)
 	if err := f.collect(b.Context(), d.account(), a); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		body, err := d.write(a, f, look(d.Gateway, d.log, a), "")
+		body, err := d.write(a, f, readLive(d.Gateway, d.log, a), "")
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -32,12 +32,12 @@ type browser struct {
 
 	mu      sync.Mutex
 	last    int                       // guarded by mu
-	waiting map[int]chan message      // for answers; guarded by mu
+	waiting map[int]chan message      // for responses; guarded by mu
 	events  map[string]chan<- message // of sessions; guarded by mu
 	gone    chan struct{}             // closed when it has ended
 }
 
-// message is a command, an answer or an event.
+// message is a command, a response or an event.
 type message struct {
 	ID      int             `json:"id,omitempty"`
 	Session string          `json:"sessionId,omitempty"`
@@ -63,7 +63,7 @@ func startBrowser(t testing.TB) *browser {
 		}
 	}
 	if path == "" {
-		t.Skip("there is no chromium: run `make test`, which installs it, or install it yourself")
+		t.Skip("chromium is not installed: run `make test`, which installs it, or install it yourself")
 	}
 	theirIn, ourOut, err := os.Pipe()
 	if err != nil {
@@ -89,7 +89,7 @@ func startBrowser(t testing.TB) *browser {
 	theirOut.Close()
 	go b.read(ourIn)
 	t.Cleanup(func() {
-		_ = b.call("", "Browser.close", nil, nil) // it may be faster than its answer
+		_ = b.call("", "Browser.close", nil, nil) // it may exit before its response
 		ended := make(chan struct{})
 		go func() { _ = b.cmd.Wait(); close(ended) }()
 		select {
@@ -119,21 +119,21 @@ func (b *browser) read(from io.ReadCloser) {
 			continue
 		}
 		b.mu.Lock()
-		answered, event := b.waiting[m.ID], b.events[m.Session]
+		responses, event := b.waiting[m.ID], b.events[m.Session]
 		delete(b.waiting, m.ID)
 		b.mu.Unlock()
 		switch {
-		case m.ID != 0 && answered != nil:
-			answered <- m
+		case m.ID != 0 && responses != nil:
+			responses <- m
 		case m.ID == 0 && event != nil:
 			event <- m
 		}
 	}
 }
 
-// call sends a command and waits for its answer.
+// call sends a command and waits for its response.
 func (b *browser) call(session, method string, params, result any) error {
-	answered := make(chan message, 1)
+	responses := make(chan message, 1)
 	encoded, err := json.Marshal(params)
 	if err != nil {
 		return err
@@ -144,7 +144,7 @@ func (b *browser) call(session, method string, params, result any) error {
 	if params == nil {
 		m.Params = nil
 	}
-	b.waiting[m.ID] = answered
+	b.waiting[m.ID] = responses
 	text, err := json.Marshal(m)
 	if err == nil {
 		_, err = b.send.Write(append(text, 0))
@@ -154,7 +154,7 @@ func (b *browser) call(session, method string, params, result any) error {
 		return err
 	}
 	select {
-	case got := <-answered:
+	case got := <-responses:
 		if got.Error != nil {
 			return errors.New(method + ": " + got.Error.Message)
 		}
@@ -165,7 +165,7 @@ func (b *browser) call(session, method string, params, result any) error {
 	case <-b.gone:
 		return errors.New(method + ": chromium has ended")
 	case <-time.After(browserPatience):
-		return errors.New(method + ": chromium does not answer")
+		return errors.New(method + ": chromium does not respond")
 	}
 }
 

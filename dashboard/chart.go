@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A picture is drawn as SVG within the page: strokes keep their width and text its
-// size while the drawing area takes the width that there is, and the colours are
-// those of the style sheet, so that one picture serves both schemes.
+// picture is a chart, drawn as SVG within the page: strokes keep their width and text
+// its size whatever the width of the drawing area. Colours come from the style sheet, so
+// that one picture serves both colour schemes.
 type picture struct {
 	ID, Title string
-	Alt       string // what is to be seen
+	Alt       string // a description of the chart
 	Total     string // over the whole span
-	Empty     bool   // nothing is known
+	Empty     bool   // there is no data
 
 	Ticks   []tick
 	Marks   []mark
@@ -22,10 +22,10 @@ type picture struct {
 	Legend  []entry
 
 	Head []string
-	Rows []row // what the picture shows, the newest first
+	Rows []row // the data of the picture, the newest first
 }
 
-// tick is a line across with a label beside.
+// tick is a horizontal line with a label.
 type tick struct {
 	At   float64 // 0 to 1, from above
 	Text string
@@ -37,24 +37,24 @@ type shape struct {
 	Path  string
 }
 
-// column is where the pointer asks for the figures of a window.
+// column is the area in which the pointer shows the figures of a window.
 type column struct {
 	X, Width int
 	Text     string
 }
 
-// entry explains a colour.
+// entry is an entry of the legend.
 type entry struct {
 	Class, Name, Value string
 }
 
-// row is a line of the table behind a picture.
+// row is a row of the table of a picture's data.
 type row struct {
 	Time  string
 	Cells []string
 }
 
-// series is a line of a picture, or a layer of it.
+// series is a line or a layer of a picture.
 type series struct {
 	name   string
 	class  string // of colour
@@ -62,15 +62,14 @@ type series struct {
 	value  string // in the legend
 }
 
-// side is the length of the drawing area's sides in its own units.
+// side is the length of the drawing area's sides in SVG units.
 const side = 1000
 
-// axis places values between the lower edge of a picture, 0, and its upper, 1.
+// axis maps values to positions from 0, the lower edge of a picture, to 1, the upper.
 type axis func(v float64) float64
 
-// draw makes a picture of series: lines, or with stacked a bar for each window.
-// Durations are on a logarithmic axis, for half of them may be a hundredth of the
-// longest.
+// draw draws series: lines, or with stacked a bar for each window. Durations have a
+// logarithmic axis, since half of them may be a hundredth of the longest.
 func draw(id, title string, s span, q quantity, all []series, stacked bool) picture {
 	p := picture{ID: id, Title: title, Marks: s.marks(), Empty: true}
 	lowest, highest := math.Inf(1), 0.0
@@ -105,7 +104,7 @@ func draw(id, title string, s span, q quantity, all []series, stacked bool) pict
 	return p
 }
 
-// linear is an axis from 0 to a round number, with a few lines across.
+// linear returns an axis from 0 to a round number, and adds its ticks.
 func (p *picture) linear(q quantity, highest float64) axis {
 	least := map[quantity]float64{rates: 1, byteRates: 100, shares: 0.01}[q]
 	highest = max(highest, least)
@@ -127,7 +126,7 @@ func (p *picture) linear(q quantity, highest float64) axis {
 	return func(v float64) float64 { return v / top }
 }
 
-// decades is a logarithmic axis of durations between powers of ten.
+// decades returns a logarithmic axis of durations between powers of ten.
 func (p *picture) decades(lowest, highest float64) axis {
 	const shortest, trifle = 1e-5, 1e-9
 	bottom := math.Floor(math.Log10(max(lowest, shortest)) + trifle)
@@ -146,7 +145,7 @@ func (p *picture) decades(lowest, highest float64) axis {
 	}
 }
 
-// niceStep is the next larger of 1, 2, 5 times a power of ten.
+// niceStep returns the next larger of 1, 2, 5 times a power of ten.
 func niceStep(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, digit := range []float64{1, 2, 2.5, 5} {
@@ -157,7 +156,7 @@ func niceStep(v float64) float64 {
 	return rounded(10 * power)
 }
 
-// rounded takes away what floating point has added.
+// rounded removes rounding errors of floating point.
 func rounded(v float64) float64 {
 	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64)
 	return v
@@ -166,7 +165,7 @@ func rounded(v float64) float64 {
 // pen draws a path.
 type pen struct{ text []byte }
 
-// write adds a command with its numbers.
+// write appends a command with its numbers.
 func (p *pen) write(command byte, numbers ...float64) {
 	p.text = append(p.text, command)
 	for i, v := range numbers {
@@ -177,8 +176,8 @@ func (p *pen) write(command byte, numbers ...float64) {
 	}
 }
 
-// lines draws each series through the middles of its windows, with a gap where
-// nothing is known, and if filled the area below. A window between two gaps is a dot.
+// lines draws each series through the middles of its windows, with a gap where there is
+// no data, and if filled the area below. A window between two gaps is a dot.
 func (p *picture) lines(all []series, place axis, filled bool) {
 	for _, one := range all {
 		var stroke, dots, area pen
@@ -212,10 +211,10 @@ func (p *picture) lines(all []series, place axis, filled bool) {
 	}
 }
 
-// height is where a place on an axis is, from above.
+// height returns the distance of a position on an axis from the upper edge.
 func height(at float64) float64 { return side * (1 - at) }
 
-// stack draws a bar for each window, with the first series below.
+// stack draws a bar for each window, with the first series at the bottom.
 func (p *picture) stack(s span, all []series, place axis) {
 	below := make([]float64, s.n)
 	width := side / float64(s.n)
@@ -242,8 +241,7 @@ func (p *picture) stack(s span, all []series, place axis) {
 	}
 }
 
-// explain makes what is said beside the picture: the legend, the figures at the
-// pointer, and the table.
+// explain adds the legend, the figures at the pointer, and the table.
 func (p *picture) explain(s span, q quantity, all []series, stacked bool) {
 	p.Head = []string{"From"}
 	for _, one := range all {
@@ -277,7 +275,7 @@ func (p *picture) explain(s span, q quantity, all []series, stacked bool) {
 		}
 		if stacked && len(all) > 1 {
 			line.Cells = append(line.Cells, q.text(sum))
-			said.WriteString("\nTogether: " + q.text(sum))
+			said.WriteString("\nTotal: " + q.text(sum))
 		}
 		if i == s.n-1 {
 			line.Time += " (until now)"
@@ -290,7 +288,7 @@ func (p *picture) explain(s span, q quantity, all []series, stacked bool) {
 	}
 }
 
-// describe says in words what a row of values looks like.
+// describe describes a row of values in words.
 func describe(s span, q quantity, values []float64) string {
 	most, at, last := null, 0, null
 	for i, v := range values {

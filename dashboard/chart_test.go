@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func demoSpan() span { return spanOf(reaches[1], time.Minute, demoNow, time.UTC) }
+func demoSpan() span { return spanOf(timeRanges[1], time.Minute, demoNow, time.UTC) }
 
 func seriesOf(s span, name string, value func(i int) float64) series {
 	row := s.nulls()

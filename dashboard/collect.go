@@ -13,14 +13,14 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// account is what the page reads of a ledger.
+// account reads the recorded usage.
 type account interface {
 	Usage(context.Context, bandwidth.Query) ([]bandwidth.Point, error)
 	Requests(context.Context, bandwidth.Query) ([]bandwidth.RequestPoint, error)
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
-// figures are what the account has of a span.
+// figures are the recorded figures of a span.
 type figures struct {
 	span
 
@@ -28,7 +28,7 @@ type figures struct {
 	requests, errors []float64
 	egress, ingress  []series // bytes of the largest services, and of the others
 
-	// How long requests took, in seconds, by windows that may be longer.
+	// Durations of requests in seconds, by windows that may be longer.
 	timing        span
 	p50, p95, p99 []float64
 
@@ -37,16 +37,16 @@ type figures struct {
 	services map[string]*sums
 	routes   []routeSums // the slowest first
 
-	// What there is to choose from.
+	// The names to choose from.
 	serviceNames, routeNames, gatewayNames []string
 }
 
-// sums are added up over a span.
+// sums are totals over a span.
 type sums struct {
 	requests, errors uint64
 	seconds          float64
 	bytes            bandwidth.Bytes
-	lastUsed         time.Time // not before this, and within the length of a window
+	lastUsed         time.Time // the latest window with requests begins here
 }
 
 func (s *sums) addRequests(p *bandwidth.RequestPoint) {
@@ -58,7 +58,7 @@ func (s *sums) addRequests(p *bandwidth.RequestPoint) {
 	}
 }
 
-// errorShare and average are null if there were no requests.
+// errorShare returns the share of errors, null if there were no requests.
 func (s *sums) errorShare() float64 { return ratio(float64(s.errors), float64(s.requests)) }
 func (s *sums) average() float64    { return ratio(s.seconds, float64(s.requests)) }
 
@@ -77,11 +77,11 @@ type routeSums struct {
 	percentiles
 }
 
-// percentiles of durations in seconds, null if there are none.
+// percentiles are percentiles of durations in seconds, null if there are none.
 type percentiles struct{ p50, p95, p99 float64 }
 
-// merge makes one distribution of several. There is none if it cannot be read, for
-// another version has written it.
+// merge merges distributions. It returns nil if one cannot be decoded, which was
+// written by another version.
 func merge(sketches [][]byte) []byte {
 	if len(sketches) == 1 {
 		return sketches[0]
@@ -103,56 +103,55 @@ func percentilesOf(sketch []byte) percentiles {
 }
 
 const (
-	layers      = 6 // of a stacked picture, beside that of all others
+	layers      = 6 // of a stacked picture, besides the one for all others
 	slowestSeen = 10
 )
 
-// nothing are the figures of a span that nothing is known of.
-func nothing(a ask, now time.Time, in *time.Location) figures {
-	s, timing := spanOf(a.reach, a.step, now, in), spanOf(a.reach, a.timing, now, in)
+// emptyFigures returns the figures of a span without data.
+func emptyFigures(params pageParams, now time.Time, in *time.Location) figures {
+	s, timing := spanOf(params.timeRange, params.step, now, in), spanOf(params.timeRange, params.timing, now, in)
 	return figures{
 		span: s, requests: s.nulls(), errors: s.nulls(), services: make(map[string]*sums),
 		timing: timing, p50: timing.nulls(), p95: timing.nulls(), p99: timing.nulls(), overall: percentilesOf(nil),
 	}
 }
 
-// collect reads all that the page shows of the account. What takes longest, the
-// distributions by window, is read beside all else.
-func (f *figures) collect(ctx context.Context, from account, a ask) error {
+// collect reads the figures. The distributions by window, which take longest, are read
+// concurrently with the others.
+func (f *figures) collect(ctx context.Context, from account, params pageParams) error {
 	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error { return f.timeWindows(ctx, from, a) })
-	both.Go(func() error { return f.sumUp(ctx, from, a) })
+	both.Go(func() error { return f.timeWindows(ctx, from, params) })
+	both.Go(func() error { return f.sumUp(ctx, from, params) })
 	return both.Wait()
 }
 
-// sumUp reads how many requests and bytes there were, which routes were the slowest,
-// and the names.
-func (f *figures) sumUp(ctx context.Context, from account, a ask) (err error) {
+// sumUp reads the numbers of requests and bytes, the slowest routes, and the names.
+func (f *figures) sumUp(ctx context.Context, from account, params pageParams) (err error) {
 	q := bandwidth.Query{
-		Filter: a.filter(), From: f.from, To: f.end(), Step: f.step,
+		Filter: params.filter(), From: f.from, To: f.end(), Step: f.step,
 		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}, NoSketches: true,
 	}
 	bytes, err := from.Usage(ctx, q)
 	if err != nil {
 		return err
 	}
-	f.weigh(bytes, a)
+	f.weigh(bytes, params)
 	requests, err := from.Requests(ctx, q)
 	if err != nil {
 		return err
 	}
 	f.count(requests)
-	if err := f.timeRoutes(ctx, from, a); err != nil {
+	if err := f.timeRoutes(ctx, from, params); err != nil {
 		return err
 	}
 	f.serviceNames, f.routeNames, _, f.gatewayNames, err = from.Names(ctx, f.from)
 	return err
 }
 
-// timeWindows reads how long requests took in each window, and in all.
-func (f *figures) timeWindows(ctx context.Context, from account, a ask) error {
+// timeWindows reads the durations of requests, by window and in total.
+func (f *figures) timeWindows(ctx context.Context, from account, params pageParams) error {
 	s := f.timing
-	points, err := from.Requests(ctx, bandwidth.Query{Filter: a.filter(), From: s.from, To: s.end(), Step: s.step})
+	points, err := from.Requests(ctx, bandwidth.Query{Filter: params.filter(), From: s.from, To: s.end(), Step: s.step})
 	if err != nil {
 		return err
 	}
@@ -168,13 +167,13 @@ func (f *figures) timeWindows(ctx context.Context, from account, a ask) error {
 	return nil
 }
 
-// timeRoutes reads how long the requests of the slowest routes took.
-func (f *figures) timeRoutes(ctx context.Context, from account, a ask) error {
+// timeRoutes reads the durations of the requests of the slowest routes.
+func (f *figures) timeRoutes(ctx context.Context, from account, params pageParams) error {
 	if len(f.routes) == 0 {
 		return nil
 	}
 	q := bandwidth.Query{
-		Filter: a.filter(), From: f.from, To: f.end(), Step: a.whole,
+		Filter: params.filter(), From: f.from, To: f.end(), Step: params.whole,
 		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute},
 	}
 	for _, one := range f.routes {
@@ -195,7 +194,7 @@ func (f *figures) timeRoutes(ctx context.Context, from account, a ask) error {
 	return nil
 }
 
-// count adds up how many requests there were, and which routes were the slowest.
+// count adds up the requests, and finds the slowest routes.
 func (f *figures) count(points []bandwidth.RequestPoint) {
 	byRoute := make(map[routeKey]*routeSums)
 	for i := range points {
@@ -239,11 +238,10 @@ func (f *figures) service(name string) *sums {
 	return f.services[name]
 }
 
-// weigh adds up how many bytes went where: by service, or by route of the one that is
-// asked for.
-func (f *figures) weigh(points []bandwidth.Point, a ask) {
+// weigh adds up the bytes by service, or by route if a service is selected.
+func (f *figures) weigh(points []bandwidth.Point, params pageParams) {
 	name := func(p *bandwidth.Point) string { return p.Service }
-	if a.service != "" {
+	if params.service != "" {
 		name = func(p *bandwidth.Point) string { return p.Route }
 	}
 	totals := make(map[string]bandwidth.Bytes)
@@ -268,14 +266,14 @@ func (f *figures) weigh(points []bandwidth.Point, a ask) {
 	}
 }
 
-// layer is where in a stack a name belongs.
+// layer is the position of a name in a stack.
 type layer struct {
 	index int
 	name  string
 }
 
-// placesOf gives those with the largest share of either direction a layer each, by
-// name, so that they keep their colours while others grow, and one to all others.
+// placesOf assigns layers to the names with the largest share of either direction, by
+// name, so that their colours do not depend on their size, and one to all others.
 func placesOf(totals map[string]bandwidth.Bytes, all bandwidth.Bytes) map[string]layer {
 	share := func(name string) float64 {
 		b := totals[name]
@@ -296,7 +294,7 @@ func placesOf(totals map[string]bandwidth.Bytes, all bandwidth.Bytes) map[string
 	return places
 }
 
-// layersOf makes an empty series for each layer.
+// layersOf returns an empty series for each layer.
 func (f *figures) layersOf(places map[string]layer) []series {
 	var all []series
 	for _, l := range places {
@@ -316,14 +314,14 @@ func (f *figures) layersOf(places map[string]layer) []series {
 	return all
 }
 
-// classes are those of the colours in the style sheet; the last is grey.
+// classes are the classes of the colours in the style sheet; the last is grey.
 var classes = [layers + 1]string{"c1", "c2", "c3", "c4", "c5", "c6", "c0"}
 
-// unnamed is what the page calls a service or a route whose name is empty: requests
-// that went to none.
+// unnamed is shown instead of an empty name of a service or a route: those of requests
+// without one.
 const unnamed = "(none)"
 
-// add adds to a layer in a window, in which all other layers are known as well then.
+// add adds v to a window of a layer, and makes that window known in the other layers.
 func (f *figures) add(all []series, index, at int, v float64) {
 	for i := range all {
 		if isNull(all[i].values[at]) {

@@ -1,8 +1,8 @@
-// Package dashboard shows how a gateway does: one page with figures and pictures of
-// its requests, its traffic, its backends and its quotas.
+// Package dashboard serves a page with the figures and charts of a gateway: its
+// requests, traffic, backends and quotas.
 //
-// All of the page is made here, when somebody asks for it. It needs no script, and
-// loads nothing from anywhere.
+// The page is rendered on the server for each request. It works without scripts, and
+// loads nothing from elsewhere.
 package dashboard
 
 import (
@@ -23,31 +23,31 @@ func init() {
 	httpcaddyfile.RegisterDirective("rgate_dashboard", policy.EndpointDirective[Dashboard])
 }
 
-// Dashboard is a page for those who run a gateway: requests per second, errors,
+// Dashboard is a page for operators of a gateway: requests per second, errors,
 // latency, bandwidth of each service, quotas, backends, the slowest routes and the last
-// errors, for spans from five minutes to thirty days. It needs the account that
-// `bandwidth` keeps, and shows what there is without it.
+// errors, for ranges from five minutes to thirty days. History requires `bandwidth`;
+// without it, the page shows the current state.
 type Dashboard struct {
 	policy.Base
 
-	// Where the page is, `/dashboard` by default, and who may see it.
+	// The path of the page, `/dashboard` by default, and who may see it.
 	policy.Guarded
 
-	// The gateway that the page is about. Default: the one that it stands on, and
+	// The gateway that the page shows. Default: the surrounding gateway, or
 	// `rgate_stats` outside of one.
 	Gateway string `json:"gateway,omitempty"`
 
-	// The time zone of the times on the page, such as `Europe/Berlin`. Default: `UTC`.
+	// The time zone of times on the page, such as `Europe/Berlin`. Default: `UTC`.
 	Timezone string `json:"timezone,omitempty"`
 
-	// How often the page refreshes itself. Default: 15s.
+	// The interval at which the page refreshes itself, at least 1s. Default: 15s.
 	Refresh caddy.Duration `json:"refresh,omitempty" default:"15s"`
 
 	zone    *time.Location
 	log     requestLog
 	account func() account // may return nil
 	clock   func() time.Time
-	memory  memory
+	cache   usageCache
 	release []func() error
 }
 
@@ -65,16 +65,16 @@ func (*Dashboard) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Check reports the first thing wrong with the options.
+// Check returns the first error in the options.
 func (d *Dashboard) Check() error {
 	if err := d.CheckGuard(defaultPath); err != nil {
 		return err
 	}
 	if _, err := time.LoadLocation(d.Timezone); err != nil {
-		return policy.Optionf("timezone", "%q is no time zone that is known here: use one such as Europe/Berlin, or UTC", d.Timezone)
+		return policy.Optionf("timezone", "unknown time zone %q: use one such as Europe/Berlin, or UTC", d.Timezone)
 	}
 	if d.Refresh != 0 && d.Refresh < shortest {
-		return policy.Optionf("refresh", "%s is too often for a page: use 1s or more, such as 15s", time.Duration(d.Refresh))
+		return policy.Optionf("refresh", "invalid interval %s: must be at least 1s, such as 15s", time.Duration(d.Refresh))
 	}
 	return nil
 }
@@ -82,10 +82,10 @@ func (d *Dashboard) Check() error {
 // Validate implements caddy.Validator.
 func (d *Dashboard) Validate() error { return d.Check() }
 
-// DefaultPath is where the dashboard is unless it is told.
+// DefaultPath returns the default path of the dashboard.
 func (*Dashboard) DefaultPath() string { return defaultPath }
 
-// Provision sets the page up. It does not read anything yet.
+// Provision prepares the page. It does not read anything yet.
 func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	if err := d.Start(ctx, "dashboard"); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	return d.Guard(ctx)
 }
 
-// Cleanup lets go of the log of requests.
+// Cleanup releases the request log.
 func (d *Dashboard) Cleanup() (err error) {
 	for _, release := range d.release {
 		if failed := release(); err == nil {

@@ -26,8 +26,8 @@ func TestCaddyfile(t *testing.T) {
 		`rgate_dashboard @matcher`:               `"@matcher" is not a path to put endpoints under: use one such as /dashboard`,
 		`rgate_dashboard /a/`:                    `"/a/" is not a path to put endpoints under: use one such as /dashboard`,
 		`rgate_dashboard /a /b`:                  `'/b' is one argument too many`,
-		"rgate_dashboard {\n timezone Berlin\n}": `"Berlin" is no time zone that is known here: use one such as Europe/Berlin, or UTC`,
-		"rgate_dashboard {\n refresh 100ms\n}":   `100ms is too often for a page: use 1s or more, such as 15s`,
+		"rgate_dashboard {\n timezone Berlin\n}": `unknown time zone "Berlin": use one such as Europe/Berlin, or UTC`,
+		"rgate_dashboard {\n refresh 100ms\n}":   `invalid interval 100ms: must be at least 1s, such as 15s`,
 		"rgate_dashboard {\n refesh 10s\n}":      `unrecognized subdirective 'refesh' (did you mean "refresh"?): use `,
 	} {
 		h := httpcaddyfile.Helper{Dispenser: caddyfile.NewTestDispenser(text)}

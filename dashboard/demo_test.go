@@ -25,7 +25,7 @@ var demoNow = time.Date(2026, 11, 24, 14, 32, 40, 0, time.UTC)
 type demoService struct {
 	name, route   string
 	rate          float64 // requests per second at noon
-	ingress, sent float64 // bytes of a request and of its answer
+	ingress, sent float64 // bytes of a request and of its response
 	took          float64 // seconds, the median
 	failing       float64 // share of errors
 }
@@ -177,7 +177,7 @@ func demoLog(now time.Time) demoErrors {
 	}
 	return demoErrors{
 		entry(4*time.Second, "legacy", "", "GET", "/api/legacy/orders?page=2", 503, 1200*time.Microsecond, "no upstreams available"),
-		entry(21*time.Second, "checkout", "shop-checkout-1", "POST", "/api/checkout/carts/8841/pay", 504, 30*time.Second, "no answer within 30s"),
+		entry(21*time.Second, "checkout", "shop-checkout-1", "POST", "/api/checkout/carts/8841/pay", 504, 30*time.Second, "no response within 30s"),
 		entry(48*time.Second, "users", "shop-users-2", "GET", "/api/users/me?token=REDACTED", 401, 3*time.Millisecond, ""),
 		entry(3*time.Minute, "payment", "", "POST", "/api/payment/charges", 429, 200*time.Microsecond, ""),
 		entry(5*time.Minute, "catalog", "shop-catalog-3", "GET", "/api/catalog/items/77120", 404, 11*time.Millisecond, ""),

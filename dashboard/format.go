@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// null is the value of a window that nothing is known of.
+// null is the value of a window without data.
 var null = math.NaN()
 
 func isNull(v float64) bool { return math.IsNaN(v) }
 
-// quantity is a kind of number, which decides how it is written.
+// quantity is a kind of number, which selects its format.
 type quantity int
 
 const (
@@ -24,7 +24,7 @@ const (
 	requestCounts                 // a number of requests
 )
 
-// unit is what a number is divided by, and what is written behind it.
+// unit is a divisor and the symbol that follows the number.
 type unit struct {
 	size float64
 	name string
@@ -40,7 +40,7 @@ var units = map[quantity][]unit{
 	requestCounts: {{1, ""}, {1e6, "million"}, {1e9, "billion"}},
 }
 
-// unitFor is the largest unit that a value has at least one of.
+// unitFor returns the largest unit that does not exceed a value.
 func (q quantity) unitFor(v float64) unit {
 	list := units[q]
 	best := list[0]
@@ -52,7 +52,7 @@ func (q quantity) unitFor(v float64) unit {
 	return best
 }
 
-// text writes a value with three digits that matter.
+// text formats a value with three significant digits.
 func (q quantity) text(v float64) string {
 	if isNull(v) {
 		return "–"
@@ -71,8 +71,7 @@ func (q quantity) text(v float64) string {
 	return join(text, u.name)
 }
 
-// join puts a unit behind a number: together on a line, with a space where one is
-// usual.
+// join appends a unit to a number, with a space unless the unit is a bare rate.
 func join(number, unit string) string {
 	if unit == "" || strings.HasSuffix(unit, "/s") && !strings.Contains(unit, "B") {
 		return number + unit
@@ -80,8 +79,8 @@ func join(number, unit string) string {
 	return number + "\u00a0" + unit
 }
 
-// digits writes a number of at least 0 with three digits that matter, and no zeros
-// behind the point that say nothing.
+// digits formats a number of at least 0 with three significant digits, without trailing
+// zeros.
 func digits(v float64) string {
 	places := 2
 	switch {
@@ -97,7 +96,7 @@ func digits(v float64) string {
 	return text
 }
 
-// grouped writes a whole number with a comma between groups of three digits.
+// grouped formats a whole number with a comma between groups of three digits.
 func grouped(v float64) string {
 	text := strconv.FormatFloat(v, 'f', 0, 64)
 	for i := len(text) - 3; i > 0; i -= 3 {
@@ -106,7 +105,7 @@ func grouped(v float64) string {
 	return text
 }
 
-// ago says how long ago something was, in the largest unit that fits.
+// ago formats how long ago something was, in the largest unit that fits.
 func ago(d time.Duration) string {
 	for _, u := range []struct {
 		size time.Duration

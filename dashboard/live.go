@@ -10,16 +10,16 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// live is how the gateway is at the moment.
+// live is the current state of the gateway.
 type live struct {
-	backends     []backend // those that want attention first
+	backends     []backend // the least healthy first
 	quotas       []quota   // the fullest first
 	dependencies []policy.Dependency
 	errors       []stats.LogEntry // the newest first
-	answers      []stats.LogEntry
+	responses    []stats.LogEntry
 }
 
-// backend is what the gateway publishes of one.
+// backend is the published state of a backend.
 type backend struct {
 	Name      string     `json:"name"`
 	Status    string     `json:"status"` // healthy, degraded, unhealthy
@@ -45,7 +45,7 @@ type instance struct {
 	Reason    string `json:"reason"`
 }
 
-// quota is what a quota publishes of one direction.
+// quota is the published state of one direction of a quota.
 type quota struct {
 	Name      string `json:"name"`
 	Service   string `json:"service"`
@@ -58,7 +58,7 @@ type quota struct {
 	Period    struct {
 		End time.Time `json:"end"`
 	} `json:"period"`
-	Forecast   *int64      `json:"forecast"` // at the end of the period; nil: too early to tell
+	Forecast   *int64      `json:"forecast"` // at the end of the period; nil: too early for a forecast
 	FullAt     *time.Time  `json:"full_at"`
 	AtLimit    string      `json:"at_limit"` // notify, throttle, block
 	State      string      `json:"state"`    // ok, over, throttled, blocked
@@ -77,19 +77,19 @@ type threshold struct {
 
 func (q *quota) share() float64 { return ratio(float64(q.Used), float64(q.Allocated)) }
 
-// requestLog is what the page reads of the log of requests.
+// requestLog is the part of the request log that the page reads.
 type requestLog interface {
 	Report(stats.LogQuery) stats.LogReport
 }
 
-// look reads how a gateway is. The log may be nil.
-func look(gateway string, log requestLog, a ask) (l live) {
+// readLive reads the current state of a gateway. The log may be nil.
+func readLive(gateway string, log requestLog, params pageParams) (l live) {
 	place := policy.Place{Gateway: gateway}
 	for _, report := range policy.PublishedAs[struct{ Services []backend }](policy.Services, place) {
 		for _, b := range report.Services {
-			// While a configuration takes over from another one, both tell.
+			// During a reload, both configurations publish.
 			known := slices.ContainsFunc(l.backends, func(other backend) bool { return other.Name == b.Name })
-			if !known && (a.service == "" || a.service == b.Name) {
+			if !known && (params.service == "" || params.service == b.Name) {
 				l.backends = append(l.backends, b)
 			}
 		}
@@ -98,7 +98,7 @@ func look(gateway string, log requestLog, a ask) (l live) {
 		return cmp.Or(cmp.Compare(severity(b.Status), severity(a.Status)), strings.Compare(a.Name, b.Name))
 	})
 	for _, q := range slices.Concat(policy.PublishedAs[[]quota](policy.Quotas, place)...) {
-		if q.Allocated > 0 && (q.Service == "" || a.service == "" || a.service == q.Service) && (q.Route == "" || a.route == "" || a.route == q.Route) {
+		if q.Allocated > 0 && (q.Service == "" || params.service == "" || params.service == q.Service) && (q.Route == "" || params.route == "" || params.route == q.Route) {
 			l.quotas = append(l.quotas, q)
 		}
 	}
@@ -112,7 +112,7 @@ func look(gateway string, log requestLog, a ask) (l live) {
 	}
 	slices.SortFunc(l.dependencies, func(a, b policy.Dependency) int {
 		if a.Up != b.Up && a.Up {
-			return 1 // what is not up comes first
+			return 1 // dependencies that are down come first
 		} else if a.Up != b.Up {
 			return -1
 		}
@@ -120,9 +120,9 @@ func look(gateway string, log requestLog, a ask) (l live) {
 	})
 	l.dependencies = slices.CompactFunc(l.dependencies, func(a, b policy.Dependency) bool { return a == b })
 	if log != nil {
-		report := log.Report(stats.LogQuery{Service: a.service})
-		l.answers, l.errors = report.Responses, report.Errors
-		l.errors = slices.DeleteFunc(l.errors, func(e stats.LogEntry) bool { return !a.concerns(e.Service, e.Route) })
+		report := log.Report(stats.LogQuery{Service: params.service})
+		l.responses, l.errors = report.Responses, report.Errors
+		l.errors = slices.DeleteFunc(l.errors, func(e stats.LogEntry) bool { return !params.concerns(e.Service, e.Route) })
 	}
 	return l
 }
@@ -131,10 +131,10 @@ func severity(status string) int {
 	return slices.Index([]string{"healthy", "degraded", "unhealthy"}, status)
 }
 
-// lastUsed is when a service last answered, as far as the log reaches back.
+// lastUsed returns the time of each service's last response in the log.
 func (l *live) lastUsed() map[string]time.Time {
 	last := make(map[string]time.Time)
-	for _, e := range l.answers {
+	for _, e := range l.responses {
 		if last[e.Service].Before(e.Time) {
 			last[e.Service] = e.Time
 		}

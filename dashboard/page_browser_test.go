@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the pictures in docs/images anew"
 func serve(t testing.TB, d *Dashboard) (origin string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := d.answer(w, r); err != nil {
+		if err := d.serve(w, r); err != nil {
 			t.Error(err)
 		}
 	}))
@@ -127,11 +127,11 @@ func TestInBrowserWithoutScripts(t *testing.T) {
 		links: document.querySelectorAll("nav a").length,
 		refresh: document.querySelector("meta[http-equiv=refresh]")?.content,
 	})`, &got)
-	if got.Paths < 10 || got.Rows < 100 || got.Links != len(reaches) || got.Refresh != "60" {
+	if got.Paths < 10 || got.Rows < 100 || got.Links != len(timeRanges) || got.Refresh != "60" {
 		t.Errorf("the page has %+v", got)
 	}
 	page.eval(`(document.querySelector("select[name=service]").value = "images", document.forms[0].requestSubmit())`, nil)
-	page.until("the form is answered", `location.search.includes("service=images") && document.querySelector("select[name=service]")?.value === "images"`)
+	page.until("the form is submitted", `location.search.includes("service=images") && document.querySelector("select[name=service]")?.value === "images"`)
 	page.quiet(origin)
 }
 
@@ -148,7 +148,7 @@ func TestInBrowserRefreshes(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		if err := d.answer(w, r); err != nil {
+		if err := d.serve(w, r); err != nil {
 			t.Error(err)
 		}
 	}))

@@ -18,11 +18,11 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// ask sends a request to the page.
-func (d *Dashboard) ask(t testing.TB, method, target string) *httptest.ResponseRecorder {
+// get sends a request to the page.
+func (d *Dashboard) get(t testing.TB, method, target string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
-	if err := d.answer(w, httptest.NewRequest(method, target, nil)); err != nil {
+	if err := d.serve(w, httptest.NewRequest(method, target, nil)); err != nil {
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
 	return w
@@ -34,7 +34,7 @@ func demoLedger(t testing.TB, reach time.Duration) account {
 	return demoRows(demoNow.Truncate(time.Minute).Add(-reach), demoNow, demoServices).store(t)
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	d := demoDashboard(t, demoLedger(t, 2*time.Hour))
 	for _, tc := range []struct {
 		method, target string
@@ -49,7 +49,7 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/dashboard?range=1y", 400, "text/plain; charset=utf-8"},
 		{"GET", "/dashboard?range=%zz", 400, "text/plain; charset=utf-8"},
 	} {
-		got := d.ask(t, tc.method, tc.target)
+		got := d.get(t, tc.method, tc.target)
 		h := got.Header()
 		if got.Code != tc.status || h.Get("Content-Type") != tc.contentType {
 			t.Errorf("%s %s: got %d %s", tc.method, tc.target, got.Code, h.Get("Content-Type"))
@@ -93,7 +93,7 @@ func textOf(n *html.Node) string {
 
 // What the policy lets run is what is in the page, and nothing else would.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
-	got := demoDashboard(t, demoLedger(t, 2*time.Hour)).ask(t, "GET", "/dashboard")
+	got := demoDashboard(t, demoLedger(t, 2*time.Hour)).get(t, "GET", "/dashboard")
 	allowed := got.Header().Get("Content-Security-Policy")
 	ids := make(map[string]bool)
 	count := 0
@@ -158,9 +158,9 @@ func TestHostileNamesAreText(t *testing.T) {
 	} {
 		t.Cleanup(end)
 	}
-	a := ask{reach: reaches[1], gateway: evil}
-	for _, target := range []string{a.query(), ask{reach: reaches[1], service: evil + "images", route: evil + "/images"}.query()} {
-		page := d.ask(t, "GET", "/dashboard"+target).Body.String()
+	a := pageParams{timeRange: timeRanges[1], gateway: evil}
+	for _, target := range []string{a.query(), pageParams{timeRange: timeRanges[1], service: evil + "images", route: evil + "/images"}.query()} {
+		page := d.get(t, "GET", "/dashboard"+target).Body.String()
 		scripts, named := 0, 0
 		elements(t, page, func(n *html.Node) {
 			switch n.Data {
@@ -210,7 +210,7 @@ func tableOf(t testing.TB, page, id string) (rows [][]string) {
 		}
 	})
 	if rows == nil {
-		t.Fatalf("there is no table after %q", id)
+		t.Fatalf("no table after %q", id)
 	}
 	return rows
 }
@@ -231,7 +231,7 @@ func TestPageShowsTheFigures(t *testing.T) {
 		},
 	}
 	d := demoDashboard(t, from.store(t))
-	page := d.ask(t, "GET", "/dashboard?range=5m").Body.String()
+	page := d.get(t, "GET", "/dashboard?range=5m").Body.String()
 	for id, want := range map[string][]string{
 		"requests-t": {"14:29", "3/s"},
 		"errors-t":   {"14:29", "16.7 %"},
@@ -254,7 +254,7 @@ func TestPageShowsTheFigures(t *testing.T) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
-	one := d.ask(t, "GET", "/dashboard?range=5m&service=b").Body.String()
+	one := d.get(t, "GET", "/dashboard?range=5m&service=b").Body.String()
 	if rows := tableOf(t, one, "egress-t"); !slices.Equal(rows[0], []string{"From", "/b"}) || !strings.Contains(one, `<option value="b" selected>`) {
 		t.Errorf("of service b: %q", rows[0])
 	}
@@ -267,14 +267,14 @@ func (broken) Requests(context.Context, bandwidth.Query) ([]bandwidth.RequestPoi
 	return nil, errors.New("dial tcp 10.0.0.9:5432: connection refused")
 }
 
-// Without an account, the page has what the gateway knows, and says what is missing;
-// what the store said is for the log.
+// Without recorded usage, the page shows the current state, and why it shows no more.
+// The error of the store is only logged.
 func TestPageWithoutAccount(t *testing.T) {
 	for _, from := range []account{nil, broken{demoLedger(t, time.Hour)}} {
 		d := demoDashboard(t, from)
-		got := d.ask(t, "GET", "/dashboard")
+		got := d.get(t, "GET", "/dashboard")
 		page := got.Body.String()
-		if got.Code != http.StatusOK || !strings.Contains(page, "cannot be read") || !strings.Contains(page, "shop-checkout-3") || strings.Contains(page, "10.0.0.9") {
+		if got.Code != http.StatusOK || !strings.Contains(page, "not available") || !strings.Contains(page, "shop-checkout-3") || strings.Contains(page, "10.0.0.9") {
 			t.Errorf("got %d %s", got.Code, page)
 		}
 	}
@@ -287,7 +287,7 @@ func TestStrangeReportsAreLeftOut(t *testing.T) {
 		t.Cleanup(policy.Publish(policy.Services, place, func() any { return what }))
 		t.Cleanup(policy.Publish(policy.Quotas, place, func() any { return what }))
 	}
-	l := look("strange", nil, ask{})
+	l := readLive("strange", nil, pageParams{})
 	if len(l.backends) != 0 || len(l.quotas) != 0 {
 		t.Errorf("got %+v", l)
 	}

@@ -70,8 +70,8 @@ func lab(c colour, seen [3]colour) [3]float64 {
 	}
 }
 
-// Text and shapes stand out from what is behind them, and the colours of a picture are
-// told apart by everybody.
+// Text and shapes contrast with their background, and the colours of a picture can be
+// distinguished with any colour blindness.
 func TestColours(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		palette := paletteOf(t, scheme)

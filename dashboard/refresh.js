@@ -2,7 +2,7 @@
 (() => {
 	const root = document.documentElement, stale = document.getElementById("stale");
 	const keyOf = (e) => e && (e.id || (e.closest("details") || {}).id);
-	// swap puts what is new in the place of what is there, and leaves open what was open.
+	// swap replaces the parts of the page, and keeps open details open.
 	const swap = (fresh) => {
 		const open = new Map([...document.querySelectorAll("details[id]")].map((d) => [d.id, d.open]));
 		const focused = document.activeElement, key = main().contains(focused) && keyOf(focused);
@@ -21,9 +21,9 @@
 	const refresh = async () => {
 		if (busy()) return;
 		try {
-			const answer = await fetch(location.href, { cache: "no-store" });
-			if (!answer.ok) throw new Error("status " + answer.status);
-			swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+			const response = await fetch(location.href, { cache: "no-store" });
+			if (!response.ok) throw new Error("status " + response.status);
+			swap(new DOMParser().parseFromString(await response.text(), "text/html"));
 			stale.textContent = "";
 		} catch (error) {
 			stale.textContent = "Not refreshed since: " + error.message + ".";

@@ -28,10 +28,10 @@ var script string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"pct": percent}).Parse(pageText))
 
-// percent writes a part of 1 as the length of something in SVG.
+// percent formats a part of 1 as a length in SVG.
 func percent(v float64) string { return strconv.FormatFloat(v*100, 'f', 2, 64) + "%" }
 
-// contentPolicy lets the browser run and show what is in the page, and load nothing.
+// contentPolicy allows the script and the styles of the page, and nothing else.
 var contentPolicy = "default-src 'none'; style-src " + hashOf(style) + "; script-src " + hashOf(script) +
 	"; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -40,19 +40,19 @@ func hashOf(text string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// readTime is how long the account may take.
+// readTime is the time limit for reading the usage.
 const readTime = 10 * time.Second
 
-// ServeHTTP answers with the page, and leaves other paths to the next handler.
+// ServeHTTP serves the page, and passes requests for other paths to the next handler.
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if d.Off() || !d.Serves(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
-	return d.Admit(w, r, d.answer)
+	return d.Admit(w, r, d.serve)
 }
 
-// answer answers a request that may see the page.
-func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
+// serve responds to a request that may see the page.
+func (d *Dashboard) serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Security-Policy", contentPolicy)
@@ -70,7 +70,7 @@ func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
 		policy.WriteStatus(w, r, http.StatusMethodNotAllowed)
 		return nil
 	}
-	a, err := parseAsk(r.URL.RawQuery)
+	a, err := parseParams(r.URL.RawQuery)
 	if err != nil {
 		policy.WriteBody(w, r, http.StatusBadRequest, "text/plain; charset=utf-8", []byte(err.Error()+"\n"))
 		return nil
@@ -83,29 +83,29 @@ func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// render makes the page. Without an account, or if it cannot be read, it has what the
-// gateway knows by itself.
-func (d *Dashboard) render(ctx context.Context, a ask) ([]byte, error) {
+// render renders the page. If there is no recorded usage, or it cannot be read, the page
+// shows the current state only.
+func (d *Dashboard) render(ctx context.Context, params pageParams) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	now := d.clock()
-	f, problem := nothing(a, now, d.zone), "there is none: configure bandwidth"
+	f, problem := emptyFigures(params, now, d.zone), "bandwidth is not configured"
 	if from := d.account(); from != nil {
 		problem = ""
-		if err := f.collect(ctx, remembering{from, &d.memory, now}, a); err != nil {
-			d.Logger().Warn("the account cannot be read", zap.Error(err))
-			f, problem = nothing(a, now, d.zone), "its store does not answer"
+		if err := f.collect(ctx, cachedAccount{from, &d.cache, now}, params); err != nil {
+			d.Logger().Warn("reading bandwidth usage failed", zap.Error(err))
+			f, problem = emptyFigures(params, now, d.zone), "its store is unavailable"
 		}
 	}
-	return d.write(a, f, look(d.Gateway, d.log, a), problem)
+	return d.write(params, f, readLive(d.Gateway, d.log, params), problem)
 }
 
 // write writes the page.
-func (d *Dashboard) write(a ask, f figures, l live, problem string) ([]byte, error) {
-	p := present(a, f, l, problem)
+func (d *Dashboard) write(params pageParams, f figures, l live, problem string) ([]byte, error) {
+	p := present(params, f, l, problem)
 	p.Gateway, p.HasLog = d.Gateway, d.log != nil
 	p.Style, p.Script = template.CSS(style), template.JS(script) // parts of this package
-	if !a.still {
+	if !params.still {
 		p.Refresh = max(int(time.Duration(d.Refresh).Seconds()), 1)
 	}
 	var body bytes.Buffer

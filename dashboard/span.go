@@ -2,31 +2,31 @@ package dashboard
 
 import "time"
 
-// A span is what the page looks at: windows of equal length, of which the last one
+// span is the time that the page shows: windows of equal length, of which the last one
 // has not ended yet.
 type span struct {
-	from time.Time // the beginning of the first window
+	from time.Time // start of the first window
 	now  time.Time // in the last one
 	step time.Duration
 	n    int
-	in   *time.Location // whose clock the page shows
+	in   *time.Location // the page's time zone
 }
 
-// A reach is how far back the page looks.
-type reach struct {
-	name   string // in the address
+// timeRange is a selectable time range.
+type timeRange struct {
+	name   string // in the query
 	text   string
 	length time.Duration
-	step   time.Duration // of the windows
-	timing time.Duration // of those in which it says how long requests took
-	whole  time.Duration // of those that the times of a route are about
+	step   time.Duration // length of the windows
+	timing time.Duration // length of the windows of durations
+	whole  time.Duration // length of the windows of routes' durations
 }
 
 const day = 24 * time.Hour
 
-// reaches are those there are. The length of a window divides an hour, or consists of
-// whole ones or of whole days, so that the store has it.
-var reaches = []reach{
+// timeRanges are the selectable ranges. The length of a window divides an hour, or is a
+// multiple of an hour or a day, so that the store has it.
+var timeRanges = []timeRange{
 	{"5m", "5 minutes", 5 * time.Minute, time.Minute, time.Minute, time.Minute},
 	{"1h", "1 hour", time.Hour, time.Minute, time.Minute, time.Minute},
 	{"6h", "6 hours", 6 * time.Hour, 5 * time.Minute, 5 * time.Minute, time.Hour},
@@ -35,9 +35,8 @@ var reaches = []reach{
 	{"30d", "30 days", 30 * day, day, day, day},
 }
 
-// spanOf is what a reach means now, in windows of a length: the whole ones, and the
-// one that runs.
-func spanOf(r reach, step time.Duration, now time.Time, in *time.Location) span {
+// spanOf returns the span of a range that ends now, in windows of a length.
+func spanOf(r timeRange, step time.Duration, now time.Time, in *time.Location) span {
 	running := now.Truncate(step)
 	n := int(r.length/step) + 1
 	return span{from: running.Add(-r.length), now: now, step: step, n: n, in: in}
@@ -45,10 +44,10 @@ func spanOf(r reach, step time.Duration, now time.Time, in *time.Location) span 
 
 func (s span) start(i int) time.Time { return s.from.Add(time.Duration(i) * s.step) }
 
-// end is when the last window will have ended.
+// end returns the end of the last window.
 func (s span) end() time.Time { return s.start(s.n) }
 
-// index is the window that a time is in, -1 if it is in none.
+// index returns the index of the window that contains a time, or -1.
 func (s span) index(t time.Time) int {
 	if t.Before(s.from) || !t.Before(s.end()) {
 		return -1
@@ -56,15 +55,15 @@ func (s span) index(t time.Time) int {
 	return int(t.Sub(s.from) / s.step)
 }
 
-// seconds is how long a window is, as far as it is over.
+// seconds returns the length of a window until now.
 func (s span) seconds(i int) float64 {
 	return min(s.step, s.now.Sub(s.start(i))).Seconds()
 }
 
-// judged reports whether enough of a window is over to speak of rates.
+// judged reports whether enough of a window has passed to show rates.
 func (s span) judged(i int) bool { return s.seconds(i) >= min(s.step.Seconds()/10, 60) }
 
-// nulls makes a row of windows that nothing is known of.
+// nulls returns a row of windows without data.
 func (s span) nulls() []float64 {
 	row := make([]float64, s.n)
 	for i := range row {
@@ -73,7 +72,7 @@ func (s span) nulls() []float64 {
 	return row
 }
 
-// clock writes a time as precisely as the windows are.
+// clock formats a time with the precision of the windows.
 func (s span) clock(t time.Time) string {
 	t = t.In(s.in)
 	switch {
@@ -92,7 +91,7 @@ type mark struct {
 	Minor bool // may be left out where there is little room
 }
 
-// marks are at the beginnings of windows, at round times, and at most seven.
+// marks returns at most seven marks, at the beginnings of windows and at round times.
 func (s span) marks() (marks []mark) {
 	every, layout := s.markEvery()
 	for i := range s.n {

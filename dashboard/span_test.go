@@ -11,7 +11,7 @@ func TestSpansAreWholeWindows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range reaches {
+	for _, r := range timeRanges {
 		// The end of summer time is within the longer ones.
 		for _, now := range []time.Time{demoNow, time.Date(2026, 10, 25, 3, 0, 0, 0, time.UTC), time.Date(2026, 1, 1, 0, 0, 0, 1, time.UTC)} {
 			for _, in := range []*time.Location{time.UTC, berlin} {
@@ -45,7 +45,7 @@ func TestSpansAreWholeWindows(t *testing.T) {
 // A window that has hardly begun says nothing of a rate.
 func TestWindowThatHasJustBegunIsLeftOut(t *testing.T) {
 	for after, want := range map[time.Duration]bool{0: false, 5 * time.Second: false, 6 * time.Second: true, 30 * time.Second: true} {
-		s := spanOf(reaches[1], time.Minute, demoNow.Truncate(time.Minute).Add(after), time.UTC)
+		s := spanOf(timeRanges[1], time.Minute, demoNow.Truncate(time.Minute).Add(after), time.UTC)
 		rate := s.perSecond(constant(s, 60))
 		if got := !isNull(rate[s.n-1]); got != want || rate[0] != 1 {
 			t.Errorf("after %s: the last rate is %g", after, rate[s.n-1])

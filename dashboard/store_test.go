@@ -78,15 +78,15 @@ func (rows accountRows) insert(ctx context.Context, tx *bandwidth.Tx) error {
 		if err := add.flush(ctx); err != nil {
 			return err
 		}
-		answers, sketches := make(map[placeOfRow]bandwidth.RequestRow), make(map[placeOfRow][][]byte)
+		sums, sketches := make(map[placeOfRow]bandwidth.RequestRow), make(map[placeOfRow][][]byte)
 		for _, row := range rows.requests {
 			key := placeOfRow{row.Minute.Truncate(unit).Unix(), idOf(row.Gateway, row.Service, row.Route)}
-			sum := answers[key]
+			sum := sums[key]
 			sum.Requests, sum.Errors, sum.Seconds = sum.Requests+row.Requests, sum.Errors+row.Errors, sum.Seconds+row.Seconds
-			answers[key], sketches[key] = sum, append(sketches[key], row.Sketch)
+			sums[key], sketches[key] = sum, append(sketches[key], row.Sketch)
 		}
 		add = adder{tx: tx, table: "answers_" + table + " (at, series, requests, errors, seconds, sketch)"}
-		for key, sum := range answers {
+		for key, sum := range sums {
 			sketch, err := stats.MergeSketches(sketches[key]...)
 			if err != nil {
 				return err

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// page is all that the template writes.
+// page is the data of the template.
 type page struct {
 	Style  template.CSS
 	Script template.JS
@@ -23,10 +23,10 @@ type page struct {
 
 	Reaches []link
 	Choices []choice
-	Kept    []kept // parts of the query that a form must not lose
+	Kept    []kept // parameters that forms keep
 
 	State    badge
-	Problem  string // with the account
+	Problem  string // why there is no recorded usage
 	Tiles    []tile
 	Pictures []picture // of requests
 	Traffic  []picture
@@ -44,7 +44,7 @@ type link struct {
 	Current    bool
 }
 
-// choice is a list to choose from.
+// choice is a list of options.
 type choice struct {
 	Name, Label, All string
 	Options          []option
@@ -57,10 +57,10 @@ type option struct {
 
 type kept struct{ Name, Value string }
 
-// badge says how something is, in a word, a shape and a colour.
+// badge shows a state by a word, a shape and a colour.
 type badge struct{ Class, Text string }
 
-// badges are those of the states that a gateway and its backends know.
+// badges are the badges of the states of gateways and backends.
 var badges = map[string]badge{
 	"healthy":   {"good", "healthy"},
 	"degraded":  {"warn", "degraded"},
@@ -76,7 +76,7 @@ type quotaView struct {
 	State            badge
 	Bar, ForecastBar float64   // 0 to 1
 	Marks            []float64 // the thresholds
-	Failures         []string  // messages that did not get there
+	Failures         []string  // notifications that could not be delivered
 }
 
 type backendView struct {
@@ -109,30 +109,30 @@ type healthView struct {
 	State       badge
 }
 
-// present puts the page together.
-func present(a ask, f figures, l live, problem string) page {
+// present makes the page.
+func present(params pageParams, f figures, l live, problem string) page {
 	s := f.span
 	zone, _ := s.now.In(s.in).Zone()
 	p := page{
-		Now: s.now.In(s.in).Format("15:04:05"), Zone: zone, Problem: problem, Reach: a.text,
-		Tiles: tiles(f, l), Pictures: requestPictures(f), Traffic: trafficPictures(f, a),
-		Slowest: slowest(f, a), Health: healthOf(l, problem), State: stateOf(l, problem),
+		Now: s.now.In(s.in).Format("15:04:05"), Zone: zone, Problem: problem, Reach: params.text,
+		Tiles: tiles(f, l), Pictures: requestPictures(f), Traffic: trafficPictures(f, params),
+		Slowest: slowest(f, params), Health: healthOf(l, problem), State: stateOf(l, problem),
 	}
-	for _, r := range reaches {
-		other := a
-		other.reach = r
-		p.Reaches = append(p.Reaches, link{r.text, other.query(), r.name == a.name})
+	for _, r := range timeRanges {
+		other := params
+		other.timeRange = r
+		p.Reaches = append(p.Reaches, link{r.text, other.query(), r.name == params.name})
 	}
-	other := a
-	other.still = !a.still
-	p.Still = link{Text: map[bool]string{false: "Pause", true: "Resume"}[a.still], Href: other.query()}
-	p.Kept = append(p.Kept, kept{"range", a.name})
-	if a.still {
+	other := params
+	other.still = !params.still
+	p.Still = link{Text: map[bool]string{false: "Pause", true: "Resume"}[params.still], Href: other.query()}
+	p.Kept = append(p.Kept, kept{"range", params.name})
+	if params.still {
 		p.Kept = append(p.Kept, kept{"refresh", "off"})
 	}
-	p.Choices = append(p.Choices, choose("service", "Service", "All services", f.serviceNames, a.service), choose("route", "Route", "All routes", f.routeNames, a.route))
-	if len(f.gatewayNames) > 1 || a.gateway != "" {
-		p.Choices = append(p.Choices, choose("gateway", "Gateway", "All gateways", f.gatewayNames, a.gateway))
+	p.Choices = append(p.Choices, choose("service", "Service", "All services", f.serviceNames, params.service), choose("route", "Route", "All routes", f.routeNames, params.route))
+	if len(f.gatewayNames) > 1 || params.gateway != "" {
+		p.Choices = append(p.Choices, choose("gateway", "Gateway", "All gateways", f.gatewayNames, params.gateway))
 	}
 	for _, q := range l.quotas {
 		p.Quotas = append(p.Quotas, s.quota(q))
@@ -148,7 +148,7 @@ func present(a ask, f figures, l live, problem string) page {
 	return p
 }
 
-// choose makes a list of names, with the one that is chosen even if it is not known.
+// choose makes a list of names, including the selected one even if it is unknown.
 func choose(name, label, all string, names []string, chosen string) choice {
 	c := choice{Name: name, Label: label, All: all}
 	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
@@ -166,7 +166,7 @@ func where(service, route, container string) string {
 	return strings.Join(slices.Compact(parts), " → ")
 }
 
-// lately is the rate of the last window of which enough is over.
+// lately returns the rate of the last window of which enough has passed.
 func (s span) lately(rows ...[]float64) float64 {
 	for i := s.n - 1; i >= 0; i-- {
 		if !s.judged(i) {
@@ -209,7 +209,7 @@ func tiles(f figures, l live) []tile {
 	}
 }
 
-func slowest(f figures, a ask) (views []routeView) {
+func slowest(f figures, params pageParams) (views []routeView) {
 	highest := 0.0
 	for _, one := range f.routes {
 		if !isNull(one.p95) {
@@ -217,7 +217,7 @@ func slowest(f figures, a ask) (views []routeView) {
 		}
 	}
 	for _, one := range f.routes {
-		other := a
+		other := params
 		other.route, other.service = one.route, one.service
 		v := routeView{
 			Route: cmp.Or(one.route, unnamed), Service: cmp.Or(one.service, unnamed), Requests: requestCounts.text(float64(one.requests)),
@@ -234,7 +234,7 @@ func slowest(f figures, a ask) (views []routeView) {
 
 func healthOf(l live, problem string) (views []healthView) {
 	if problem != "" {
-		views = append(views, healthView{Name: "account of bandwidth", State: badge{"bad", "down"}, Cause: problem})
+		views = append(views, healthView{Name: "bandwidth usage", State: badge{"bad", "down"}, Cause: problem})
 	}
 	for _, d := range l.dependencies {
 		v := healthView{Name: d.Name, State: badge{"good", "up"}, Cause: d.Error}
@@ -246,7 +246,7 @@ func healthOf(l live, problem string) (views []healthView) {
 	return views
 }
 
-// stateOf is how all of it is.
+// stateOf returns the overall state.
 func stateOf(l live, problem string) badge {
 	down, worst := 0, "healthy"
 	for _, b := range l.backends {

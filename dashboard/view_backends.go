@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// backends are those of the gateway, and other services that the account knows.
+// backends returns the gateway's backends, and other services with recorded usage.
 func (s span) backends(f figures, l live) (views []backendView) {
 	logged := l.lastUsed()
 	known := make(map[string]bool)
@@ -51,7 +51,7 @@ func (s span) backends(f figures, l live) (views []backendView) {
 	for _, name := range others {
 		v := backendView{Name: cmp.Or(name, unnamed), State: badge{"none", "not here"}, InFlight: "–", Detail: "known by its traffic"}
 		if name == "" {
-			v.Detail = "requests that went to no backend"
+			v.Detail = "requests without a backend"
 		}
 		s.addFigures(&v, f.services[name], logged[name])
 		views = append(views, v)
@@ -59,7 +59,7 @@ func (s span) backends(f figures, l live) (views []backendView) {
 	return views
 }
 
-// addFigures fills in what the account and the log have of a service.
+// addFigures adds what the usage and the request log have of a service.
 func (s span) addFigures(v *backendView, of *sums, logged time.Time) {
 	if of == nil {
 		of = new(sums)

@@ -2,8 +2,8 @@ package dashboard
 
 import "strings"
 
-// perSecond divides what a row has of each window by its length, and leaves out the
-// last window while it has hardly begun.
+// perSecond divides the values of a row by the length of their window, and leaves out
+// the last window while too little of it has passed.
 func (s span) perSecond(row []float64) []float64 {
 	rate := make([]float64, len(row))
 	for i, v := range row {
@@ -15,8 +15,7 @@ func (s span) perSecond(row []float64) []float64 {
 	return rate
 }
 
-// requestPictures show how many requests there were, how many failed, and how long
-// they took.
+// requestPictures draws the requests, the errors, and the durations.
 func requestPictures(f figures) []picture {
 	s := f.span
 	rate := s.perSecond(f.requests)
@@ -29,23 +28,23 @@ func requestPictures(f figures) []picture {
 	requests.Alt = "Line: requests per second, " + describe(s, rates, rate)
 	errors := draw("errors", "Share of errors", s, shares, []series{{name: "Share of errors", class: "cbad", values: failed}}, false)
 	errors.Total = shares.text(f.total.errorShare()) + " of all"
-	errors.Alt = "Line: share of requests answered with 400 and above, " + describe(s, shares, failed)
-	latency := draw("latency", "Time to answer", f.timing, durations, []series{
+	errors.Alt = "Line: share of responses with status 400 and above, " + describe(s, shares, failed)
+	latency := draw("latency", "Response time", f.timing, durations, []series{
 		{name: "99 %", class: "c4", values: f.p99, value: durations.text(f.overall.p99)},
 		{name: "95 %", class: "c2", values: f.p95, value: durations.text(f.overall.p95)},
 		{name: "50 %", class: "c1", values: f.p50, value: durations.text(f.overall.p50)},
 	}, false)
 	latency.Total = durations.text(f.total.average()) + " on average; logarithmic"
-	latency.Alt = "Three lines on a logarithmic axis: the time within which a share of requests was answered. Half of them: " + describe(f.timing, durations, f.p50) +
+	latency.Alt = "Three lines on a logarithmic axis: response times. Half of them: " + describe(f.timing, durations, f.p50) +
 		". 95 %: " + describe(f.timing, durations, f.p95) + ". 99 %: " + describe(f.timing, durations, f.p99)
 	return []picture{requests, latency, errors}
 }
 
-// trafficPictures show what went to clients and came from them.
-func trafficPictures(f figures, a ask) (pictures []picture) {
+// trafficPictures draws the bytes sent to clients and received from them.
+func trafficPictures(f figures, params pageParams) (pictures []picture) {
 	s := f.span
 	of := "service"
-	if a.service != "" {
+	if params.service != "" {
 		of = "route"
 	}
 	for _, one := range []struct {
@@ -76,7 +75,7 @@ func trafficPictures(f figures, a ask) (pictures []picture) {
 	return pictures
 }
 
-// shareOut says in words what the layers of a stack came to.
+// shareOut describes the layers of a stack in words.
 func shareOut(rows []series) string {
 	var said []string
 	for _, one := range rows {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// quotaStates are those that a quota knows, but for how full it is.
+// quotaStates are the badges of the states of a quota.
 var quotaStates = map[string]badge{
 	"over":      {"bad", "used up"},
 	"throttled": {"bad", "used up, slowed down"},

@@ -27,21 +27,21 @@ func (c *counting) Usage(_ context.Context, q bandwidth.Query) (points []bandwid
 	return points, c.err
 }
 
-// Whatever is remembered, the answer has each window once, those that may still change
-// as they are now, and others not older than a few minutes.
-func TestWhatIsOverIsRemembered(t *testing.T) {
-	for _, r := range reaches {
+// The result has each window once: those that may still change are current, others at
+// most a few minutes old.
+func TestPastWindowsAreCached(t *testing.T) {
+	for _, r := range timeRanges {
 		from := &counting{}
-		m := new(memory)
+		m := new(usageCache)
 		read := make(map[time.Time]int64) // when each window was read last
 		began := demoNow
 		for now := demoNow; now.Before(demoNow.Add(time.Hour)); now = now.Add(17 * time.Second) {
 			s := spanOf(r, r.step, now, time.UTC)
 			from.bytes = now.Unix()
-			if now.Sub(began) >= forgets {
+			if now.Sub(began) >= expiresAfter {
 				began = now
 			}
-			points, err := remembering{from, m, now}.Usage(t.Context(), bandwidth.Query{From: s.from, To: s.end(), Step: s.step})
+			points, err := cachedAccount{from, m, now}.Usage(t.Context(), bandwidth.Query{From: s.from, To: s.end(), Step: s.step})
 			if err != nil || len(points) != s.n {
 				t.Fatalf("%s at %s: got %d points, %v, want %d", r.name, now, len(points), err, s.n)
 			}
@@ -49,7 +49,7 @@ func TestWhatIsOverIsRemembered(t *testing.T) {
 				if !p.Start.Equal(s.start(i)) {
 					t.Fatalf("%s at %s: point %d is of %s", r.name, now, i, p.Start)
 				}
-				if at := time.Unix(p.Egress, 0); at.Before(began.Truncate(time.Second)) || s.start(i+1).Add(settles).After(now) && at.Unix() != now.Unix() {
+				if at := time.Unix(p.Egress, 0); at.Before(began.Truncate(time.Second)) || s.start(i+1).Add(finalAfter).After(now) && at.Unix() != now.Unix() {
 					t.Fatalf("%s at %s: the window of %s is from %s", r.name, now, p.Start, at)
 				}
 				read[p.Start] = p.Egress
@@ -61,37 +61,37 @@ func TestWhatIsOverIsRemembered(t *testing.T) {
 				whole++
 			}
 		}
-		if whole > 7 || r.step < r.length/5 && slices.Min(from.spans) > settles+2*r.step {
+		if whole > 7 || r.step < r.length/5 && slices.Min(from.spans) > finalAfter+2*r.step {
 			t.Errorf("%s: of %d reads, %d were of all of it, and the shortest of %s", r.name, len(from.spans), whole, slices.Min(from.spans))
 		}
 	}
 }
 
-func TestWhatFailsIsNotRemembered(t *testing.T) {
-	from, m := &counting{err: errors.New("away")}, new(memory)
+func TestFailuresAreNotCached(t *testing.T) {
+	from, m := &counting{err: errors.New("away")}, new(usageCache)
 	q := bandwidth.Query{From: demoNow.Add(-time.Hour).Truncate(time.Minute), To: demoNow.Truncate(time.Minute), Step: time.Minute}
-	if _, err := (remembering{from, m, demoNow}).Usage(t.Context(), q); err == nil {
+	if _, err := (cachedAccount{from, m, demoNow}).Usage(t.Context(), q); err == nil {
 		t.Fatal("no error")
 	}
 	from.err = nil
-	if points, err := (remembering{from, m, demoNow}).Usage(t.Context(), q); err != nil || len(points) != 60 {
+	if points, err := (cachedAccount{from, m, demoNow}).Usage(t.Context(), q); err != nil || len(points) != 60 {
 		t.Fatalf("got %d points, %v", len(points), err)
 	}
 }
 
-// Different questions have different answers, and only so many are remembered.
-func TestMemoryIsBounded(t *testing.T) {
-	from, m := &counting{}, new(memory)
-	for i := range 3 * maxRemembered {
+// Different queries are cached separately, and the number of cached queries is limited.
+func TestCacheIsBounded(t *testing.T) {
+	from, m := &counting{}, new(usageCache)
+	for i := range 3 * maxQueries {
 		from.bytes = int64(i)
 		q := bandwidth.Query{From: demoNow.Add(-time.Hour).Truncate(time.Minute), To: demoNow.Truncate(time.Minute), Step: time.Minute}
 		q.Services = []string{fmt.Sprint(i)}
-		points, err := remembering{from, m, demoNow.Add(time.Duration(i) * time.Second)}.Usage(t.Context(), q)
+		points, err := cachedAccount{from, m, demoNow.Add(time.Duration(i) * time.Second)}.Usage(t.Context(), q)
 		if err != nil || points[0].Egress != int64(i) {
 			t.Fatalf("question %d: got %v, %v", i, points[0], err)
 		}
 	}
-	if n := len(m.usage.kept); n != maxRemembered {
-		t.Errorf("%d answers are remembered", n)
+	if n := len(m.usage.kept); n != maxQueries {
+		t.Errorf("%d queries are cached", n)
 	}
 }

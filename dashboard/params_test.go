@@ -15,25 +15,25 @@ func TestQueriesAreRead(t *testing.T) {
 		"service=":                       "?range=1h",
 		"service=%3Cscript%3E&range=24h": "?range=24h&service=%3Cscript%3E",
 	} {
-		a, err := parseAsk(raw)
+		a, err := parseParams(raw)
 		if err != nil || a.query() != want {
 			t.Errorf("%q: got %q, %v, want %q", raw, a.query(), err, want)
 		}
-		again, err := parseAsk(strings.TrimPrefix(a.query(), "?"))
+		again, err := parseParams(strings.TrimPrefix(a.query(), "?"))
 		if err != nil || again != a {
 			t.Errorf("%q: reading it again gives %+v, %v", raw, again, err)
 		}
 	}
 	for raw, want := range map[string]string{
-		"range=2h":          `reading range: there is none of "2h"; use 5m, 1h, 6h, 24h, 7d, 30d`,
-		"range=":            `reading range: there is none of ""; use 5m, 1h, 6h, 24h, 7d, 30d`,
-		"range=5m&range=1h": `reading range: it is given 2 times; give it once`,
-		"foo=1":             `reading the query: there is no parameter "foo"; use range, gateway, service, route, refresh`,
-		"rnge=1h":           `reading the query: there is no parameter "rnge" (did you mean "range"?); use range, gateway, service, route, refresh`,
-		"refresh=maybe":     `reading refresh: it is on or off, not "maybe"`,
-		"range=%z":          `reading the query: invalid URL escape "%z"`,
+		"range=2h":          `unknown range "2h": use 5m, 1h, 6h, 24h, 7d, 30d`,
+		"range=":            `unknown range "": use 5m, 1h, 6h, 24h, 7d, 30d`,
+		"range=5m&range=1h": `invalid range: it is given 2 times: give it once`,
+		"foo=1":             `unknown parameter "foo": use range, gateway, service, route, refresh`,
+		"rnge=1h":           `unknown parameter "rnge" (did you mean "range"?): use range, gateway, service, route, refresh`,
+		"refresh=maybe":     `invalid refresh "maybe": must be on or off`,
+		"range=%z":          `invalid query: invalid URL escape "%z"`,
 	} {
-		if _, err := parseAsk(raw); err == nil || err.Error() != want {
+		if _, err := parseParams(raw); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v, want %s", raw, err, want)
 		}
 	}
@@ -43,11 +43,11 @@ func FuzzQueries(f *testing.F) {
 	f.Add("range=5m&service=a")
 	f.Add("route=%2F&refresh=off;x")
 	f.Fuzz(func(t *testing.T, raw string) {
-		a, err := parseAsk(raw)
+		a, err := parseParams(raw)
 		if err != nil {
 			return
 		}
-		if again, err := parseAsk(strings.TrimPrefix(a.query(), "?")); err != nil || again != a {
+		if again, err := parseParams(strings.TrimPrefix(a.query(), "?")); err != nil || again != a {
 			t.Errorf("%q: reading it again gives %+v, %v", raw, again, err)
 		}
 	})
