@@ -1,12 +1,12 @@
 // Package rgate is an API gateway for Docker, made of Caddy modules. It finds
 // backends by the labels of their containers, routes requests to them by path,
-// and keeps count of what it did.
+// and records statistics.
 //
-// Importing this package plugs all of it into Caddy:
+// Importing this package adds all modules to Caddy:
 //
 //	xcaddy build --with github.com/rgate/rgate
 //
-// Each room of the house can be used alone:
+// Each package can be used alone:
 //
 //   - dockerupstreams finds containers: `dynamic docker_labels` in any reverse_proxy.
 //   - balance chooses: `lb_policy ring_hash` and `lb_policy least_latency`.
@@ -15,7 +15,7 @@
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
 //   - dashboard shows all of it on a page: `rgate_dashboard`.
-//   - bandwidth keeps account of bytes: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
+//   - bandwidth records bytes: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
 //   - caddyfile translates rgate's YAML: `--adapter rgate`.
 //   - cli runs a gateway from a YAML file: `caddy rgate -c rgate.yaml -p 8080`.
 package rgate
@@ -38,11 +38,11 @@ import (
 // The order of rgate's directives among Caddy's own. All of it stands here, since
 // several directives before the same one stack in the order of these calls.
 func init() {
-	// What endpoints answer is not counted.
+	// Requests for endpoints are not counted.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_notify", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_bandwidth", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_dashboard", httpcaddyfile.Before, "header")
-	// Statistics see what every later directive answers.
+	// Statistics record every later directive.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
 	// Policies, in the order in which package policy has them.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
@@ -61,6 +61,6 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_coalesce", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_concurrency", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_circuit_breaker", httpcaddyfile.Before, "reverse_proxy")
-	// The gateway answers everything that reaches it, like reverse_proxy.
+	// The gateway handles every request that reaches it, like reverse_proxy.
 	httpcaddyfile.RegisterDirectiveOrder("rgate", httpcaddyfile.Before, "reverse_proxy")
 }

@@ -35,8 +35,8 @@ their labels, and routes requests to them by path.
 	$ rgate -c rgate.yaml -p 8080
 
 runs the gateway that rgate.yaml describes. It follows the containers as they
-come and go; SIGUSR1 or 'rgate reload' loads a changed file, SIGTERM lets the
-requests under way end and then quits.
+start and stop; SIGUSR1 or 'rgate reload' loads a changed file, SIGTERM lets the
+requests in flight end and then quits.
 
 rgate is made of Caddy modules: the other commands are Caddy's own, and take
 rgate's YAML as well as a Caddyfile or JSON.`
@@ -51,14 +51,14 @@ func init() {
 	})
 }
 
-// configure gives the command its flags and subcommands.
+// configure adds the flags and subcommands.
 func configure(cmd *cobra.Command) {
 	cmd.Args = noArgs
 	cobra.AddTemplateFunc("asTyped", asTyped)
 	cmd.SetUsageTemplate(strings.NewReplacer("{{.UseLine}}", "{{asTyped .UseLine}}", "{{.CommandPath}}", "{{asTyped .CommandPath}}").Replace(cmd.UsageTemplate()))
 	file := configFlagOf(cmd)
 	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, over the file's (default 8080)")
-	cmd.RunE = plainly(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
+	cmd.RunE = withPlainErrors(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
 
 	reloading := &cobra.Command{
 		Use:   "reload [-c <file>] [--address <admin>]",
@@ -67,7 +67,7 @@ func configure(cmd *cobra.Command) {
 	}
 	reloadFile := configFlagOf(reloading)
 	address := reloading.Flags().String("address", "", "The address of the admin API (default: the file's, else "+caddy.DefaultAdminListen+")")
-	reloading.RunE = plainly(func() error { return reload(*reloadFile, *address) })
+	reloading.RunE = withPlainErrors(func() error { return reload(*reloadFile, *address) })
 
 	printing := &cobra.Command{
 		Use:   "caddyfile [-c <file>]",
@@ -75,15 +75,15 @@ func configure(cmd *cobra.Command) {
 		Args:  noArgs,
 	}
 	printFile := configFlagOf(printing)
-	printing.RunE = plainly(func() error { return printCaddyfile(*printFile) })
+	printing.RunE = withPlainErrors(func() error { return printCaddyfile(*printFile) })
 
 	checking := &cobra.Command{
 		Use:   "healthcheck [--url <url>]",
-		Short: "Exits with 0 if the gateway of this machine answers, else with 1",
+		Short: "Exits with 0 if the gateway of this machine responds, else with 1",
 		Args:  noArgs,
 	}
-	url := checking.Flags().String("url", "", "What to ask for (default: the admin API)")
-	checking.RunE = plainly(func() error { return healthcheck(*url) })
+	url := checking.Flags().String("url", "", "The URL to request (default: the admin API)")
+	checking.RunE = withPlainErrors(func() error { return healthcheck(*url) })
 
 	version := &cobra.Command{
 		Use:   "version",
@@ -94,8 +94,7 @@ func configure(cmd *cobra.Command) {
 	cmd.AddCommand(reloading, printing, hashKeyCommand(), usageCommand(), testMailCommand(), checking, version)
 }
 
-// noArgs refuses arguments. In the stand-alone binary, the command is called by its own
-// name alone.
+// noArgs rejects arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -104,8 +103,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q for %q: it takes flags only, see `%s --help`", args[0], path, path)
 }
 
-// asTyped is the path of a command as people type it: the stand-alone binary is named
-// like the command that it runs.
+// asTyped returns the path of a command as users type it: the stand-alone binary has
+// the name of the command that it runs.
 func asTyped(path string) string {
 	if caddy.CustomBinaryName != commandName {
 		return path
@@ -117,8 +116,8 @@ func configFlagOf(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("config", "c", defaultConfig, "The configuration: YAML, or a Caddyfile or JSON by name")
 }
 
-// plainly makes a command print its error as one message, and exit with 1.
-func plainly(f func() error) func(*cobra.Command, []string) error {
+// withPlainErrors makes a command print its error as one message, and exit with 1.
+func withPlainErrors(f func() error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		err := f()
 		if err != nil {
@@ -147,15 +146,15 @@ func loadWithWarnings(file string) ([]byte, []caddyconfig.Warning, error) {
 	return caddyconfig.GetAdapter(adapterName).Adapt(body, map[string]any{"filename": file})
 }
 
-// logWarnings logs what an adapter has warned about.
+// logWarnings logs the warnings of an adapter.
 func logWarnings(warnings []caddyconfig.Warning) {
 	for _, w := range warnings {
 		caddy.Log().Warn(w.Message, zap.String("file", w.File), zap.Int("line", w.Line), zap.String("option", w.Directive))
 	}
 }
 
-// reload gives the running gateway a changed file. YAML is adapted over there, for
-// it is the running gateway that knows which port it was told to listen on.
+// reload loads a changed file into the running gateway. The gateway adapts YAML itself,
+// as it knows its overridden port.
 func reload(file, address string) error {
 	cfg, err := load(file)
 	if err != nil {
@@ -166,7 +165,7 @@ func reload(file, address string) error {
 			return fmt.Errorf("finding the admin API: %w", err)
 		}
 	}
-	// The gateway remembers for SIGUSR1 which file it runs, as long as it hears of no other.
+	// The gateway keeps the file's name for SIGUSR1.
 	header := http.Header{"Cache-Control": {"must-revalidate"}, "Caddy-Config-Source-File": {file}, "Caddy-Config-Source-Adapter": {adapterName}}
 	if isYAML(file) {
 		header.Set("Content-Type", "text/"+adapterName)
@@ -194,7 +193,7 @@ func printCaddyfile(file string) error {
 	return err
 }
 
-// healthcheck asks the gateway of this machine whether it is there.
+// healthcheck checks whether the gateway of this machine responds.
 func healthcheck(url string) error {
 	if url == "" {
 		address, err := caddycmd.DetermineAdminAPIAddress(os.Getenv("CADDY_ADMIN"), nil, "", "")
@@ -203,23 +202,23 @@ func healthcheck(url string) error {
 		}
 		response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/rgate/docker", nil, nil)
 		if err != nil {
-			return fmt.Errorf("asking the admin API at %s: %w", address, err)
+			return fmt.Errorf("requesting the admin API at %s: %w", address, err)
 		}
 		return response.Body.Close()
 	}
 	client := http.Client{Timeout: 5 * time.Second}
 	response, err := client.Get(url)
 	if err != nil {
-		return fmt.Errorf("asking the gateway: %w", err)
+		return fmt.Errorf("requesting the gateway: %w", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("asking the gateway: %s answers %s", url, response.Status)
+		return fmt.Errorf("the gateway is not healthy: %s responds with %s", url, response.Status)
 	}
 	return nil
 }
 
-// versions names what this binary is made of.
+// versions returns the versions of the modules of this binary.
 func versions() string {
 	own := "(devel)"
 	if info, ok := debug.ReadBuildInfo(); ok {

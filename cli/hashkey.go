@@ -18,23 +18,23 @@ import (
 const (
 	keyBytes       = 32 // of randomness in a new key
 	maxKeyLength   = 4096
-	shortestToKeep = 20 // shorter keys can be found by trying
+	shortestToKeep = 20 // shorter keys can be guessed
 )
 
-// hashKeyCommand makes the command that prints the hashes of API keys.
+// hashKeyCommand returns the command that prints the hashes of API keys.
 func hashKeyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hash-key [--generate]",
-		Short: "Prints the SHA-256 of an API key, as the configuration has it",
-		Long: `Reads an API key from the standard input and prints its SHA-256, which is what a
-configuration has in its place. An argument would stay in the shell's history.
+		Short: "Prints the SHA-256 of an API key for the configuration",
+		Long: `Reads an API key from the standard input and prints its SHA-256, for the
+		configuration. A key in an argument would stay in the shell's history.
 
 	$ rgate hash-key < key.txt
 	$ rgate hash-key --generate`,
 		Args: noArgs,
 	}
-	generate := cmd.Flags().Bool("generate", false, "Make a new key, and print it with its hash")
-	cmd.RunE = plainly(func() error {
+	generate := cmd.Flags().Bool("generate", false, "Generate a key, and print it with its hash")
+	cmd.RunE = withPlainErrors(func() error {
 		if *generate {
 			return printNewKey(os.Stdout)
 		}
@@ -47,7 +47,7 @@ configuration has in its place. An argument would stay in the shell's history.
 	return cmd
 }
 
-// askForKey reads a key from a file; if that is a terminal, without showing it.
+// askForKey reads a key from a file; from a terminal, without echo.
 func askForKey(in *os.File) (string, error) {
 	if !term.IsTerminal(int(in.Fd())) {
 		return readKey(in)
@@ -61,7 +61,7 @@ func askForKey(in *os.File) (string, error) {
 	return readKey(strings.NewReader(string(text)))
 }
 
-// readKey reads a key, which is all there is but for the end of the line.
+// readKey reads a key, and removes the end of the line.
 func readKey(in io.Reader) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(in, maxKeyLength+2))
 	if err != nil {
@@ -70,11 +70,11 @@ func readKey(in io.Reader) (string, error) {
 	key := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	switch {
 	case key == "":
-		return "", errors.New("there is no key: give it to the standard input, or use --generate for a new one")
+		return "", errors.New("key is required: write it to the standard input, or use --generate for a new one")
 	case len(key) > maxKeyLength:
-		return "", fmt.Errorf("the key is longer than %d bytes: use --generate for one of a good length", maxKeyLength)
+		return "", fmt.Errorf("invalid key: must be at most %d bytes: use --generate for a new one", maxKeyLength)
 	case strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return "", errors.New("the key has a space, a line break or another character that a header field does not carry: give one key alone, or use --generate for a new one")
+		return "", errors.New("invalid key: must not contain spaces, line breaks or non-ASCII characters: use --generate for a new one")
 	}
 	return key, nil
 }
@@ -84,16 +84,16 @@ func hashOf(key string) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// printHash prints the hash of a key, and says if it is a poor one.
+// printHash prints the hash of a key, and a warning if the key is short.
 func printHash(out, notes io.Writer, key string) error {
 	if len(key) < shortestToKeep {
-		fmt.Fprintf(notes, "Note: a key of %d characters can be found by trying. A better one: rgate hash-key --generate\n", len(key))
+		fmt.Fprintf(notes, "Warning: a key of %d characters can be guessed. Use rgate hash-key --generate for a new one.\n", len(key))
 	}
 	_, err := fmt.Fprintln(out, hashOf(key))
 	return err
 }
 
-// printNewKey prints a new key, its hash, and the line for a configuration.
+// printNewKey prints a new key, its hash, and the line for the configuration.
 func printNewKey(out io.Writer) error {
 	random := make([]byte, keyBytes)
 	_, _ = rand.Read(random) // it never fails
@@ -101,7 +101,7 @@ func printNewKey(out io.Writer) error {
 	_, err := fmt.Fprintf(out, `key:    %s
 sha256: %s
 
-The key is for the consumer; it is not kept anywhere. This is for the configuration:
+The key is for the consumer, and is not stored. The configuration gets:
 
 - {name: CONSUMER, sha256: %[2]s}
 `, key, hashOf(key))

@@ -16,14 +16,14 @@ func TestReadKey(t *testing.T) {
 		{text: "a+/=~!\"'", key: "a+/=~!\"'"},
 		{text: strings.Repeat("a", maxKeyLength), key: strings.Repeat("a", maxKeyLength)},
 		{text: strings.Repeat("a", maxKeyLength) + "\r\n", key: strings.Repeat("a", maxKeyLength)},
-		{text: "", wrong: "there is no key"},
-		{text: "\n", wrong: "there is no key"},
+		{text: "", wrong: "key is required"},
+		{text: "\n", wrong: "key is required"},
 		{text: "abc\n\n", wrong: "line break"},
 		{text: " abc", wrong: "space"},
-		{text: "abc\ndef\n", wrong: "give one key alone"},
-		{text: "schlüssel", wrong: "another character"},
-		{text: strings.Repeat("a", maxKeyLength+1), wrong: "longer than 4096 bytes"},
-		{text: strings.Repeat("a", 3*maxKeyLength), wrong: "longer than 4096 bytes"},
+		{text: "abc\ndef\n", wrong: "must not contain"},
+		{text: "schlüssel", wrong: "non-ASCII"},
+		{text: strings.Repeat("a", maxKeyLength+1), wrong: "at most 4096 bytes"},
+		{text: strings.Repeat("a", 3*maxKeyLength), wrong: "at most 4096 bytes"},
 	} {
 		key, err := readKey(strings.NewReader(tc.text))
 		if tc.wrong == "" && (err != nil || key != tc.key) {

@@ -14,36 +14,36 @@ import (
 )
 
 func init() {
-	caddy.RegisterNetwork(lastingNetwork, listenLasting)
+	caddy.RegisterNetwork(sharedNetwork, listenShared)
 }
 
-// lastingNetwork is TCP whose sockets outlive a reload: `rgate/:8080`.
+// sharedNetwork is TCP whose sockets are shared by all configurations: `rgate/:8080`.
 //
-// On plain TCP, Caddy gives every configuration a socket of its own at the same
-// address (SO_REUSEPORT). When that of the old one is closed, the kernel resets the
-// connections that it has established and nobody has accepted yet. And a server
-// that shuts down drops connections whose first request has not come yet. Under
-// load, either hits somebody every few reloads. Here all configurations share one
-// socket, and the newest gets all new connections, once they have something to say
-// (on Linux): when an old one is shut down, it is waiting for no first request.
-const lastingNetwork = "rgate"
+// On plain TCP, Caddy opens a socket of its own for each configuration at the same
+// address (SO_REUSEPORT). When the old one is closed, the kernel resets connections
+// that it has established and that have not been accepted yet. A server that shuts down
+// also closes connections whose first request has not arrived yet. Under load, this
+// loses requests every few reloads. A shared socket stays open, and the newest
+// configuration gets all new connections; on Linux, only after they have sent data, so
+// that a server that shuts down has no connection without a request.
+const sharedNetwork = "rgate"
 
-var lasting = struct {
+var shared = struct {
 	sync.Mutex
-	sockets map[string]*lastingSocket // by address. Guarded by Mutex.
-}{sockets: make(map[string]*lastingSocket)}
+	sockets map[string]*sharedSocket // by address. Guarded by Mutex.
+}{sockets: make(map[string]*sharedSocket)}
 
-// lastingSocket is open as long as somebody listens on it.
-type lastingSocket struct {
+// sharedSocket is open as long as it has listeners.
+type sharedSocket struct {
 	address   string
 	socket    net.Listener
-	listeners []*lastingListener // the newest last. Guarded by lasting.Mutex.
-	changed   chan struct{}      // closed when listeners changes. Guarded by lasting.Mutex.
+	listeners []*sharedListener // the newest last. Guarded by shared.Mutex.
+	changed   chan struct{}     // closed when listeners changes. Guarded by shared.Mutex.
 }
 
-// lastingListener is one configuration's hold on a socket.
-type lastingListener struct {
-	of       *lastingSocket
+// sharedListener is a configuration's listener on a shared socket.
+type sharedListener struct {
+	of       *sharedSocket
 	accepted chan accepted
 	closed   chan struct{}
 }
@@ -53,42 +53,42 @@ type accepted struct {
 	err  error
 }
 
-// listenLasting implements caddy.ListenerFunc.
-func listenLasting(ctx context.Context, _, host, ports string, offset uint, config net.ListenConfig) (any, error) {
+// listenShared implements caddy.ListenerFunc.
+func listenShared(ctx context.Context, _, host, ports string, offset uint, config net.ListenConfig) (any, error) {
 	first, _, _ := strings.Cut(ports, "-")
 	port, err := strconv.ParseUint(first, 10, 16)
 	if err != nil {
-		return nil, fmt.Errorf("reading port %q: %w", ports, err)
+		return nil, fmt.Errorf("invalid port %q: %w", ports, err)
 	}
 	address := net.JoinHostPort(host, strconv.FormatUint(port+uint64(offset), 10))
 
-	lasting.Lock()
-	defer lasting.Unlock()
-	s := lasting.sockets[address]
+	shared.Lock()
+	defer shared.Unlock()
+	s := shared.sockets[address]
 	if s == nil {
-		config.Control = alsoLasting(config.Control)
+		config.Control = shareSocket(config.Control)
 		socket, err := config.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, err
 		}
-		s = &lastingSocket{address: address, socket: socket, changed: make(chan struct{})}
-		lasting.sockets[address] = s
+		s = &sharedSocket{address: address, socket: socket, changed: make(chan struct{})}
+		shared.sockets[address] = s
 		go s.accept()
 	}
-	l := &lastingListener{of: s, accepted: make(chan accepted), closed: make(chan struct{})}
+	l := &sharedListener{of: s, accepted: make(chan accepted), closed: make(chan struct{})}
 	s.change(append(s.listeners, l))
 	return l, nil
 }
 
-// change replaces the listeners. The caller holds lasting.Mutex.
-func (s *lastingSocket) change(listeners []*lastingListener) {
+// change replaces the listeners. The caller holds shared.Mutex.
+func (s *sharedSocket) change(listeners []*sharedListener) {
 	s.listeners = listeners
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// accept gives connections to the newest listener until the socket is closed.
-func (s *lastingSocket) accept() {
+// accept passes connections to the newest listener until the socket is closed.
+func (s *sharedSocket) accept() {
 	for {
 		conn, err := s.socket.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -99,16 +99,16 @@ func (s *lastingSocket) accept() {
 	}
 }
 
-// deliver tries to give something to the newest listener; it returns false if that
-// is another one meanwhile.
-func (s *lastingSocket) deliver(a accepted) (done bool) {
-	lasting.Lock()
+// deliver passes a connection to the newest listener. It returns false if the
+// listeners have changed meanwhile.
+func (s *sharedSocket) deliver(a accepted) (done bool) {
+	shared.Lock()
 	changed := s.changed
 	var to chan accepted
 	if n := len(s.listeners); n > 0 {
 		to = s.listeners[n-1].accepted
 	}
-	lasting.Unlock()
+	shared.Unlock()
 	if to == nil { // the last one was closed
 		if a.conn != nil {
 			_ = a.conn.Close()
@@ -124,7 +124,7 @@ func (s *lastingSocket) deliver(a accepted) (done bool) {
 }
 
 // Accept implements net.Listener.
-func (l *lastingListener) Accept() (net.Conn, error) {
+func (l *sharedListener) Accept() (net.Conn, error) {
 	select {
 	case a := <-l.accepted:
 		return a.conn, a.err
@@ -134,13 +134,13 @@ func (l *lastingListener) Accept() (net.Conn, error) {
 }
 
 // Addr implements net.Listener.
-func (l *lastingListener) Addr() net.Addr { return l.of.socket.Addr() }
+func (l *sharedListener) Addr() net.Addr { return l.of.socket.Addr() }
 
-// Close ends this listener, and the socket with the last one. If it was the newest,
-// because its configuration did not come up, connections go to the one before it.
-func (l *lastingListener) Close() error {
-	lasting.Lock()
-	defer lasting.Unlock()
+// Close closes this listener, and the socket with the last one. If it was the newest,
+// because its configuration failed to start, connections go to the one before it.
+func (l *sharedListener) Close() error {
+	shared.Lock()
+	defer shared.Unlock()
 	i := slices.Index(l.of.listeners, l)
 	if i < 0 {
 		return net.ErrClosed
@@ -150,6 +150,6 @@ func (l *lastingListener) Close() error {
 	if len(l.of.listeners) > 0 {
 		return nil
 	}
-	delete(lasting.sockets, l.of.address)
+	delete(shared.sockets, l.of.address)
 	return l.of.socket.Close()
 }

@@ -6,5 +6,5 @@ import "syscall"
 
 type control func(network, address string, conn syscall.RawConn) error
 
-// alsoLasting has no means to do anything on this platform.
-func alsoLasting(first control) control { return first }
+// shareSocket does nothing on this platform.
+func shareSocket(first control) control { return first }

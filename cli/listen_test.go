@@ -23,7 +23,7 @@ func newAddress(t *testing.T) string {
 
 func listenAt(t *testing.T, address string) net.Listener {
 	t.Helper()
-	parsed, err := caddy.ParseNetworkAddress(lastingNetwork + "/" + address)
+	parsed, err := caddy.ParseNetworkAddress(sharedNetwork + "/" + address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func closed(t *testing.T, l net.Listener) {
 	}
 }
 
-// dial opens connections that nobody may have accepted yet, and sends something.
+// dial opens connections that may not have been accepted yet, and sends data.
 func dial(t *testing.T, address string, n int) (conns []net.Conn) {
 	t.Helper()
 	for range n {
@@ -61,7 +61,7 @@ func dial(t *testing.T, address string, n int) (conns []net.Conn) {
 	return conns
 }
 
-// accept takes that many connections and answers each with one byte.
+// accept accepts n connections and responds to each with one byte.
 func accept(t *testing.T, l net.Listener, n int) {
 	t.Helper()
 	for range n {
@@ -79,7 +79,7 @@ func accept(t *testing.T, l net.Listener, n int) {
 	}
 }
 
-// A connection that is established while nobody accepts must survive the end of
+// A connection that is established while no listener accepts must survive the end of
 // the listener that was there when it came.
 func TestQueuedConnectionsOutliveAListener(t *testing.T) {
 	address := newAddress(t)
@@ -101,8 +101,8 @@ func TestQueuedConnectionsOutliveAListener(t *testing.T) {
 		_ = conn.Close()
 		t.Error("the socket is still open after its last listener was closed")
 	}
-	if len(lasting.sockets) != 0 {
-		t.Errorf("%d sockets are kept", len(lasting.sockets))
+	if len(shared.sockets) != 0 {
+		t.Errorf("%d sockets are kept", len(shared.sockets))
 	}
 }
 
@@ -145,8 +145,8 @@ func TestOnlyTheNewestListenerAccepts(t *testing.T) {
 }
 
 func TestLastingNetworkTakesPortRanges(t *testing.T) {
-	if _, err := listenLasting(t.Context(), "", "127.0.0.1", "http", 0, net.ListenConfig{}); err == nil {
-		t.Error("a port that is no number was taken")
+	if _, err := listenShared(t.Context(), "", "127.0.0.1", "http", 0, net.ListenConfig{}); err == nil {
+		t.Error("an invalid port was accepted")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -156,7 +156,7 @@ func TestLastingNetworkTakesPortRanges(t *testing.T) {
 	busy := l.Addr().(*net.TCPAddr).Port
 	// The second of the range is the busy one.
 	ports := strconv.Itoa(busy-1) + "-" + strconv.Itoa(busy)
-	if _, err := listenLasting(t.Context(), "", "127.0.0.1", ports, 1, net.ListenConfig{}); err == nil {
+	if _, err := listenShared(t.Context(), "", "127.0.0.1", ports, 1, net.ListenConfig{}); err == nil {
 		t.Errorf("port %d of %s could be opened although it is busy", busy, ports)
 	}
 }

@@ -17,21 +17,21 @@ import (
 	"github.com/rgate/rgate/caddyfile"
 )
 
-// run runs the gateway until a signal ends the process. It returns only if the
-// gateway cannot start.
+// run runs the gateway until a signal ends the process. It returns only if the gateway
+// cannot start.
 func run(file string, port int, override bool) error {
 	if override {
 		if port < 1 || port > 65535 {
-			return fmt.Errorf("port %d does not exist: use -p with 1 to 65535", port)
+			return fmt.Errorf("invalid port %d: must be from 1 to 65535", port)
 		}
 		if !isYAML(file) {
-			return fmt.Errorf("%s says itself where it listens: use -p with a YAML file only", file)
+			return fmt.Errorf("-p requires a YAML file: set the port in %s", file)
 		}
 		caddyfile.OverridePort(port)
 	}
-	caddyfile.OverrideNetwork(lastingNetwork)
-	// What is logged until the configuration is loaded goes where that says, or
-	// nowhere: if it cannot be loaded, one message shall tell it.
+	caddyfile.OverrideNetwork(sharedNetwork)
+	// Logs are buffered until the configuration is loaded, and written where it says. If
+	// it cannot be loaded, they are dropped: the error is printed as one message.
 	_, logger, _ := caddy.BufferedLog()
 
 	tuneGC()
@@ -43,7 +43,7 @@ func run(file string, port int, override bool) error {
 	if err := probe(cfg); err != nil {
 		return err
 	}
-	if err := rehearse(cfg); err != nil {
+	if err := dryRun(cfg); err != nil {
 		return fmt.Errorf("%s: %s", file, explain(err))
 	}
 	caddy.TrapSignals()
@@ -63,11 +63,10 @@ func run(file string, port int, override bool) error {
 	select {}
 }
 
-// tuneGC lets the heap grow to five times what is live before garbage is
-// collected, instead of twice: what is live in a gateway is small, and collecting
-// is a tenth of what a request costs it. Close to the memory limit of the
-// container or machine, the runtime collects as often as it must. GOGC and
-// GOMEMLIMIT win.
+// tuneGC lets the heap grow to five times the live heap before garbage is collected,
+// instead of twice: a gateway's live heap is small, and collecting garbage is a tenth of
+// the cost of a request. Close to the memory limit of the container or machine, the
+// runtime collects more often. GOGC and GOMEMLIMIT take precedence.
 func tuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
@@ -75,9 +74,9 @@ func tuneGC() {
 	_, _ = memlimit.Set(memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)))
 }
 
-// probe tries the addresses that a configuration listens at. Caddy would find a
-// busy one out only after it has opened others, and never if the program that
-// has it is another Caddy: they would share it, and the requests.
+// probe tries to listen at the addresses of a configuration. Caddy would detect a busy
+// address only after it has opened others, and never if the other program is another
+// Caddy: both would share it, and the requests.
 func probe(cfg []byte) error {
 	var config struct {
 		Admin struct {
@@ -112,10 +111,10 @@ func probe(cfg []byte) error {
 	return nil
 }
 
-// rehearse sets up all modules of a configuration and takes them down again.
-// Some find out only then what is wrong with their options, at which time Caddy
-// has opened the admin API already and written to the log.
-func rehearse(cfg []byte) error {
+// dryRun provisions all modules of a configuration and cleans them up again. Some only
+// validate their options then, after Caddy has opened the admin API and written to the
+// log.
+func dryRun(cfg []byte) error {
 	var config map[string]json.RawMessage
 	if err := json.Unmarshal(cfg, &config); err != nil {
 		return fmt.Errorf("reading the adapted configuration: %w", err)
@@ -135,7 +134,7 @@ func rehearse(cfg []byte) error {
 
 func tryListen(address string) error {
 	parsed, err := caddy.ParseNetworkAddress(address)
-	if err != nil || parsed.Network != "tcp" && parsed.Network != lastingNetwork || parsed.StartPort == 0 {
+	if err != nil || parsed.Network != "tcp" && parsed.Network != sharedNetwork || parsed.StartPort == 0 {
 		return nil // left to Caddy
 	}
 	for port := range parsed.PortRangeSize() {
@@ -151,12 +150,12 @@ func tryListen(address string) error {
 }
 
 var (
-	// Caddy names every module on the way to the one that complains.
+	// Caddy prefixes an error with every module that led to the failing one.
 	provisioning = regexp.MustCompile(`^.*provision http\.handlers\.rgate: `)
 	busyAddress  = regexp.MustCompile(`listen \w+ (\S+): bind: address already in use`)
 )
 
-// explain turns an error of starting a gateway into the message for its user.
+// explain converts an error of starting a gateway into a message for its user.
 func explain(err error) string {
 	text := err.Error()
 	if errors.Is(err, fs.ErrNotExist) {

@@ -59,9 +59,9 @@ func TestRunRefusesAPortThatCannotBe(t *testing.T) {
 		port int
 		want string
 	}{
-		{"rgate.yaml", 0, "port 0 does not exist"},
-		{"rgate.yaml", 70000, "port 70000 does not exist"},
-		{"Caddyfile", 8080, "Caddyfile says itself where it listens"},
+		{"rgate.yaml", 0, "invalid port 0"},
+		{"rgate.yaml", 70000, "invalid port 70000"},
+		{"Caddyfile", 8080, "-p requires a YAML file: set the port in Caddyfile"},
 	} {
 		if err := run(test.file, test.port, true); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("-c %s -p %d: got %v, want %q", test.file, test.port, err, test.want)

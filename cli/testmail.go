@@ -11,17 +11,17 @@ import (
 	"github.com/rgate/rgate/bandwidth"
 )
 
-// testMailCommand makes the command that sends a test message.
+// testMailCommand returns the command that sends a test message.
 func testMailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test-mail [-c <file>]",
-		Short: "Sends a test message as the configuration sends those about quotas",
-		Long: `Sends a test message in each of the ways that 'notify' in the configuration names,
-by mail and to a webhook, and reports each step. No gateway has to run.`,
+		Short: "Sends a test notification as the configuration sends those of quotas",
+		Long: `Sends a test message by each channel of 'notify' in the configuration, mail and
+		webhook, and reports each step. No gateway has to run.`,
 		Args: noArgs,
 	}
 	file := configFlagOf(cmd)
-	cmd.RunE = plainly(func() error { return testMail(*file) })
+	cmd.RunE = withPlainErrors(func() error { return testMail(*file) })
 	return cmd
 }
 

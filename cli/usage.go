@@ -20,27 +20,27 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usageAsk is what `rgate usage` was asked for.
+// usageAsk holds the options of `rgate usage`.
 type usageAsk struct {
 	services, routes []string
 	since, step      string
 	direction, by    string
 	asJSON           bool
-	fold             bool // days, into as few columns as there may be
+	fold             bool // merge days into at most maxColumns columns
 	address, file    string
 }
 
-// mostColumns is how many windows a sparkline has, if nobody says their length.
-const mostColumns = 60
+// maxColumns is the maximum number of columns of a sparkline, unless --step is set.
+const maxColumns = 60
 
-// usageCommand makes the command that prints how much bandwidth was used.
+// usageCommand returns the command that prints the used bandwidth.
 func usageCommand() *cobra.Command {
 	var ask usageAsk
 	cmd := &cobra.Command{
 		Use:   "usage [--since <duration>] [--step <duration>] [--service <name>] [--route <name>] [--type ingress|egress] [--by service|route|consumer|gateway] [--json] [--address <admin> | --config <file>]",
-		Short: "Prints how many bytes each service took in and gave out",
-		Long: `Asks the running gateway, over its admin API, how many bytes each service took in
-(ingress) and gave out (egress), and prints a table with a sparkline.
+		Short: "Prints the bandwidth that each service has used",
+		Long: `Reads from the running gateway's admin API how many bytes each service received
+		(ingress) and sent (egress), and prints a table with a sparkline.
 
 	$ rgate usage --since 24h
 	$ rgate usage --service payment --since 7d --step 6h --json`,
@@ -52,11 +52,11 @@ func usageCommand() *cobra.Command {
 	flags.StringVar(&ask.since, "since", "24h", "How far to look back, such as 90m, 24h or 7d")
 	flags.StringVar(&ask.step, "step", "", "The span of a column of the sparkline, such as 1m, 1h or 1d (default: so that there are at most 60)")
 	flags.StringVar(&ask.direction, "type", "", "Only ingress, or only egress")
-	flags.StringVar(&ask.by, "by", "service", "What to tell apart: service, route, consumer or gateway")
+	flags.StringVar(&ask.by, "by", "service", "What to group by: service, route, consumer or gateway")
 	flags.BoolVar(&ask.asJSON, "json", false, "Print the points as JSON")
 	flags.StringVar(&ask.address, "address", "", "The address of the admin API (default: the configuration's, else "+caddy.DefaultAdminListen+")")
-	flags.StringVarP(&ask.file, "config", "c", "", "The configuration that says where the admin API is (default: "+defaultConfig+", if it is there)")
-	cmd.RunE = plainly(func() error { return ask.run(os.Stdout, time.Now()) })
+	flags.StringVarP(&ask.file, "config", "c", "", "The configuration with the address of the admin API (default: "+defaultConfig+", if it exists)")
+	cmd.RunE = withPlainErrors(func() error { return ask.run(os.Stdout, time.Now()) })
 	return cmd
 }
 
@@ -69,7 +69,7 @@ func (a *usageAsk) run(out io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	body, err := askForUsage(address, query)
+	body, err := fetchUsage(address, query)
 	if err != nil {
 		return err
 	}
@@ -84,11 +84,11 @@ func (a *usageAsk) run(out io.Writer, now time.Time) error {
 	return printUsage(out, points, a, query)
 }
 
-// query is what to ask the admin API for.
+// query returns the query for the admin API.
 func (a *usageAsk) query(now time.Time) (url.Values, error) {
 	since, err := caddy.ParseDuration(a.since)
 	if err != nil || since < time.Minute {
-		return nil, fmt.Errorf("--since %s is no time to look back: use one such as 90m, 24h or 7d", a.since)
+		return nil, fmt.Errorf("invalid --since %q: use a duration such as 90m, 24h or 7d", a.since)
 	}
 	if a.step == "" {
 		a.step, a.fold = stepFor(since), true
@@ -103,7 +103,7 @@ func (a *usageAsk) query(now time.Time) (url.Values, error) {
 	return query, nil
 }
 
-// stepFor is the span of a column that there are few enough of.
+// stepFor returns the shortest step with at most maxColumns columns.
 func stepFor(since time.Duration) string {
 	for _, step := range []struct {
 		length time.Duration
@@ -112,14 +112,14 @@ func stepFor(since time.Duration) string {
 		{time.Minute, "1m"}, {5 * time.Minute, "5m"}, {15 * time.Minute, "15m"}, {30 * time.Minute, "30m"},
 		{time.Hour, "1h"}, {4 * time.Hour, "4h"}, {12 * time.Hour, "12h"},
 	} {
-		if since <= step.length*(mostColumns-1) {
+		if since <= step.length*(maxColumns-1) {
 			return step.name
 		}
 	}
 	return "1d"
 }
 
-// adminAddress is where the running gateway is asked.
+// adminAddress returns the address of the running gateway's admin API.
 func (a *usageAsk) adminAddress() (string, error) {
 	if a.address != "" {
 		return strings.TrimSuffix(strings.TrimPrefix(a.address, "http://"), "/"), nil
@@ -138,8 +138,8 @@ func (a *usageAsk) adminAddress() (string, error) {
 	return caddycmd.DetermineAdminAPIAddress("", cfg, file, "")
 }
 
-// askForUsage gets the points as JSON.
-func askForUsage(address string, query url.Values) ([]byte, error) {
+// fetchUsage returns the points as JSON.
+func fetchUsage(address string, query url.Values) ([]byte, error) {
 	response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/rgate/bandwidth?"+query.Encode(), nil, nil)
 	if err != nil {
 		return nil, explainAdmin(address, err)
@@ -147,27 +147,27 @@ func askForUsage(address string, query url.Values) ([]byte, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer of the admin API at %s: %w", address, err)
+		return nil, fmt.Errorf("reading the response of the admin API at %s: %w", address, err)
 	}
 	return body, nil
 }
 
-// noAdmin is the error of an answer that no gateway gives.
+// noAdmin returns the error for a response that does not come from a gateway.
 func noAdmin(address string, body []byte) error {
 	got := "nothing"
 	if text := strings.TrimSpace(string(body)); text != "" {
 		got = strconv.Quote(string([]rune(text)[:min(len([]rune(text)), 60)]))
 	}
-	return fmt.Errorf("what listens at %s is not the admin API of a gateway: it answers %s; say where that is with --address or --config", address, got)
+	return fmt.Errorf("%s is not the admin API of a gateway (response: %s): set its address with --address or --config", address, got)
 }
 
-// explainAdmin turns an error of the admin API into a message that says what to do.
+// explainAdmin converts an error of the admin API into a message with its remedy.
 func explainAdmin(address string, err error) error {
 	text := err.Error()
 	if errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(text, "connection refused") || strings.Contains(text, "no such file") || strings.Contains(text, "no such host") {
-		return fmt.Errorf("no gateway answers at %s: start one, or say where its admin API is with --address or --config", address)
+		return fmt.Errorf("no gateway is running at %s: start one, or set the address of its admin API with --address or --config", address)
 	}
-	if at := strings.Index(text, "{"); at >= 0 { // what it answered
+	if at := strings.Index(text, "{"); at >= 0 { // the body of the response
 		var said struct {
 			Error string `json:"error"`
 		}
@@ -176,12 +176,12 @@ func explainAdmin(address string, err error) error {
 		}
 	}
 	if strings.Contains(text, "HTTP 404") {
-		return fmt.Errorf("the program at %s keeps no account of bandwidth: set bandwidth in the gateway's configuration", address)
+		return fmt.Errorf("the gateway at %s does not record bandwidth: set bandwidth in its configuration", address)
 	}
-	return fmt.Errorf("asking the admin API at %s: %w", address, err)
+	return fmt.Errorf("requesting the admin API at %s: %w", address, err)
 }
 
-// usagePoint is a point of the answer.
+// usagePoint is a point of the response.
 type usagePoint struct {
 	Time, Type                        string
 	Service, Route, Consumer, Gateway *string
@@ -200,12 +200,12 @@ func (p *usagePoint) name(by string) string {
 type usageLine struct {
 	name            string
 	ingress, egress int64
-	windows         []*int64 // both together
+	windows         []*int64 // sum of both directions
 }
 
 func (l *usageLine) sum() int64 { return l.ingress + l.egress }
 
-// usageLines adds up the points of each name. The largest comes first.
+// usageLines adds up the points of each name, the largest sum first.
 func usageLines(points []usagePoint, by string) (lines []*usageLine, times []string) {
 	byName := make(map[string]*usageLine)
 	index := make(map[string]int)

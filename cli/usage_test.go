@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// usageAdmin is an admin API that answers with a status and a body, and what it was
-// asked for.
+// usageAdmin starts an admin API that responds with a status and a body, and records
+// the request.
 func usageAdmin(t *testing.T, status int, body string) (address string, asked *http.Request) {
 	asked = new(http.Request)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -132,13 +132,13 @@ func TestUsageSaysWhatToDo(t *testing.T) {
 		ask  usageAsk
 		says string
 	}{
-		{usageAsk{address: server.URL}, "start one, or say where its admin API is with --address or --config"},
-		{usageAsk{address: noAccount}, "set bandwidth in the gateway's configuration"},
+		{usageAsk{address: server.URL}, "start one, or set the address of its admin API with --address or --config"},
+		{usageAsk{address: noAccount}, "set bandwidth in its configuration"},
 		{usageAsk{address: refuses}, `"backend" cannot be told apart: use service`},
-		{usageAsk{address: silent}, "is not the admin API of a gateway: it answers nothing; say where that is with --address or --config"},
+		{usageAsk{address: silent}, "is not the admin API of a gateway (response: nothing): set its address with --address or --config"},
 		{usageAsk{address: silent, asJSON: true}, "is not the admin API of a gateway"},
-		{usageAsk{address: page}, `it answers "<html>hello`},
-		{usageAsk{address: gone, since: "soon"}, "use one such as 90m, 24h or 7d"},
+		{usageAsk{address: page}, `response: "<html>hello`},
+		{usageAsk{address: gone, since: "soon"}, "use a duration such as 90m, 24h or 7d"},
 		{usageAsk{file: "testdata/nowhere.yaml"}, "no such file"},
 	} {
 		if test.ask.since == "" {

@@ -17,7 +17,7 @@ import (
 func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Values) error {
 	lines, times := usageLines(points, ask.by)
 	if len(lines) == 0 {
-		_, err := fmt.Fprintln(out, "Nothing was counted in this time. `rgate usage --since 30d` looks further back.")
+		_, err := fmt.Fprintln(out, "Nothing was recorded in this time. `rgate usage --since 30d` looks further back.")
 		return err
 	}
 	total := usageLine{name: "total", windows: make([]*int64, len(times))}
@@ -35,7 +35,7 @@ func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Val
 		}
 	}
 	step := strings.ToUpper(query.Get("step"))
-	if days := (len(times) + mostColumns - 1) / mostColumns; days > 1 && ask.fold {
+	if days := (len(times) + maxColumns - 1) / maxColumns; days > 1 && ask.fold {
 		step = strconv.Itoa(days) + "D"
 		for _, line := range append(lines, &total) {
 			line.windows = folded(line.windows, days)
@@ -58,14 +58,14 @@ func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Val
 		}
 		table = append(table, append(cells, share(line.sum(), total.sum()), sparkline(line.windows)))
 	}
-	from, _ := strconv.ParseInt(query.Get("from"), 10, 64) // it was made here
+	from, _ := strconv.ParseInt(query.Get("from"), 10, 64) // set by usageAsk.query
 	if _, err := fmt.Fprintf(out, "Since %s\n\n", time.Unix(from, 0).Local().Format("2006-01-02 15:04 MST")); err != nil {
 		return err
 	}
 	return printTable(out, table)
 }
 
-// folded adds up so many windows at a time; the last one has not ended yet.
+// folded adds up n windows each; the last one has not ended yet.
 func folded(windows []*int64, n int) (all []*int64) {
 	for some := range slices.Chunk(windows, n) {
 		var sum *int64
@@ -90,7 +90,7 @@ func (l *usageLine) shownName() string {
 	return l.name
 }
 
-// printTable aligns the columns: names and pictures to the left, numbers to the right.
+// printTable aligns the columns: names and sparklines to the left, numbers to the right.
 func printTable(out io.Writer, table [][]string) error {
 	widths := make([]int, len(table[0]))
 	for _, cells := range table {
@@ -127,8 +127,8 @@ func share(n, whole int64) string {
 
 var bars = []rune("▁▂▃▄▅▆▇█")
 
-// sparkline draws windows, the highest one as high as can be. A window in which
-// nothing was counted is a dot.
+// sparkline draws windows in proportion to the highest. A window without records is a
+// dot.
 func sparkline(windows []*int64) string {
 	var highest int64
 	for _, n := range windows {

@@ -396,7 +396,7 @@ func TestHashKeyCommand(t *testing.T) {
 	if !strings.HasSuffix(made.stdout, "\n- {name: CONSUMER, sha256: "+hash+"}\n") {
 		t.Errorf("a new key: got %q, want a line for the configuration", made.stdout)
 	}
-	if done := rgate(t, nil, "hash-key"); done.code == 0 || !strings.Contains(done.stderr, "rgate: there is no key") {
+	if done := rgate(t, nil, "hash-key"); done.code == 0 || !strings.Contains(done.stderr, "rgate: key is required") {
 		t.Errorf("no key: got %d and %q", done.code, done.stderr)
 	}
 	if done := rgate(t, nil, "hash-key", "my-secret"); done.code == 0 || strings.Contains(done.stdout, hashOfKey("my-secret")) {
