@@ -28,7 +28,7 @@ func requests(b *testing.B) []*http.Request {
 func BenchmarkSelect(b *testing.B) {
 	latency := provision(b, new(LeastLatency))
 	for _, u := range upstreams(500) {
-		latency.table.of(u.Dial, now()).answered(now()+time.Hour, time.Duration(1+rand.IntN(5))*ms)
+		latency.table.of(u.Dial, now()).responded(now()+time.Hour, time.Duration(1+rand.IntN(5))*ms)
 	}
 	header := provision(b, &reverseproxy.HeaderHashSelection{Field: "X-User"})
 	for _, policy := range []struct {
@@ -78,7 +78,7 @@ func BenchmarkFind(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				if r.Find(all[i%manyKeys]) < 0 {
-					b.Fatal("nobody was found")
+					b.Fatal("no upstream was found")
 				}
 				i++
 			}
@@ -108,7 +108,7 @@ func BenchmarkLearn(b *testing.B) {
 		h := t.of("10.0.0.1:8080", begun)
 		h.waiting.Add(1)
 		ended := now()
-		h.answered(ended, ended-begun)
+		h.responded(ended, ended-begun)
 		h.waiting.Add(-1)
 	}
 }

@@ -29,7 +29,7 @@ func TestCapacity(t *testing.T) {
 // Requests whose keys are as unequal as those of real ones stay in flight for a
 // while. No member ever takes one beyond its bound, and as long as a key's own
 // member has room, the key stays there.
-func TestNobodyExceedsTheBound(t *testing.T) {
+func TestNoMemberExceedsTheBound(t *testing.T) {
 	for name, weights := range map[string][]int{
 		"even":     {1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
 		"weighted": {1, 2, 3, 4, 1, 2, 3, 4, 1, 2},
@@ -60,7 +60,7 @@ func TestNobodyExceedsTheBound(t *testing.T) {
 				room := func(i int) bool { return inFlight[i] < all.capacity(factor, members[i].Weight) }
 				to := ring.FindAmong(hash, room)
 				if to < 0 {
-					t.Fatalf("nobody has room: %v", inFlight)
+					t.Fatalf("no member has room: %v", inFlight)
 				}
 				if own := ring.Find(hash); own != to {
 					spilled++

@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// UnmarshalCaddyfile sets up the policy from Caddyfile tokens. Syntax:
+// UnmarshalCaddyfile parses the policy from Caddyfile tokens. Syntax:
 //
 //	lb_policy ring_hash [<key>] {
 //		virtual_nodes <number>
@@ -35,7 +35,7 @@ func (p *RingHash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("unrecognized option '%s': use virtual_nodes or load_factor", option)
 		}
 		if given {
-			return d.Errf("%s is given twice: leave one of the two out", option)
+			return d.Errf("%s is set twice: remove one of the two", option)
 		}
 		if !d.NextArg() {
 			return d.ArgErr()
@@ -70,7 +70,7 @@ func (p *RingHash) parse(option, text string) error {
 	}
 }
 
-// UnmarshalCaddyfile sets up the policy from Caddyfile tokens. Syntax:
+// UnmarshalCaddyfile parses the policy from Caddyfile tokens. Syntax:
 //
 //	lb_policy least_latency
 func (p *LeastLatency) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

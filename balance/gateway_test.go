@@ -11,7 +11,7 @@ import (
 	_ "github.com/rgate/rgate/gateway"
 )
 
-// runContainer makes a container of a fake engine that a real server answers for.
+// runContainer adds a container to a fake engine, backed by a real server.
 func runContainer(t testing.TB, e *dockertest.Engine, name, dial string, labels ...string) (id string) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(dial)
@@ -25,7 +25,7 @@ func runContainer(t testing.TB, e *dockertest.Engine, name, dial string, labels 
 	return e.Run(dockertest.Container{Name: name, Labels: all})
 }
 
-// naming is a backend that answers with a name.
+// naming is a backend that responds with a name.
 func naming(t testing.TB, name string) (dial string) {
 	dial, _ = backend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
 	return dial
@@ -100,7 +100,7 @@ func TestKeysFollowContainerNames(t *testing.T) {
 	}
 }
 
-// The clock of the policy is around the transport of the gateway, whose retries
+// The policy wraps the transport of the gateway, whose retries
 // and statuses remain.
 func TestLeastLatencyInAGateway(t *testing.T) {
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")

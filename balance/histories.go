@@ -7,8 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// tables holds the one table of histories for as long as a configuration uses it:
-// what is known of upstreams outlives a reload.
+// tables holds the table of histories while a configuration uses it: histories survive
+// a reload.
 var tables = caddy.NewUsagePool()
 
 const theTable = "histories"
@@ -23,7 +23,7 @@ type table struct {
 	sweepAt int
 }
 
-// acquireTable returns the process's table, which is to be released.
+// acquireTable returns the process's table, which the caller must release.
 func acquireTable() (*table, error) {
 	value, _, err := tables.LoadOrNew(theTable, func() (caddy.Destructor, error) { return new(table), nil })
 	if err != nil {
@@ -40,7 +40,7 @@ func releaseTable() error {
 // Destruct implements caddy.Destructor.
 func (t *table) Destruct() error { return nil }
 
-// find returns the history of an upstream, nil if it has none.
+// find returns the history of an upstream, or nil.
 func (t *table) find(dial string) *history {
 	if value, ok := t.byDial.Load(dial); ok {
 		return value.(*history)
@@ -48,9 +48,8 @@ func (t *table) find(dial string) *history {
 	return nil
 }
 
-// of returns the history of an upstream, a new one if it has none. Those in which
-// nothing is left make room for it, so that there are never many more than there
-// were upstreams within forgetAfter.
+// of returns the history of an upstream, and creates it if needed. It then removes
+// blank histories, which bounds their number by the upstreams seen within forgetAfter.
 func (t *table) of(dial string, now time.Duration) *history {
 	if h := t.find(dial); h != nil {
 		return h
@@ -76,9 +75,9 @@ func (t *table) of(dial string, now time.Duration) *history {
 	return h
 }
 
-// isBlank reports whether a history has nothing to tell any more.
+// isBlank reports whether a history has nothing left that matters.
 func (h *history) isBlank(now time.Duration) bool {
 	return h.waiting.Load() == 0 &&
-		now-time.Duration(h.heard.Load()) > forgetAfter &&
+		now-time.Duration(h.updated.Load()) > forgetAfter &&
 		now-time.Duration(h.failed.Load()) > forgetAfter
 }

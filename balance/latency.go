@@ -8,54 +8,52 @@ import (
 )
 
 const (
-	// After which time without a new answer half of an estimate is gone, when the
-	// next answer is faster.
+	// The half-life of an estimate when the next response is faster.
 	halfLife = time.Second
 
-	// An estimate that is older says nothing any more.
+	// The age at which an estimate expires.
 	forgetAfter = 10 * time.Second
 
-	// Estimates within this factor are taken to be equal. Else, of equal upstreams
-	// the one with the last slow answer would be left out until it is forgotten.
+	// Estimates within this factor count as equal. Otherwise, of equal upstreams, the one
+	// with the last slow response would get no requests until its estimate expires.
 	sameLatency = 1.5
 
-	// How long an upstream rests after it failed, and how long at most when that
-	// has happened again and again.
+	// How long an upstream rests after a failure, and the limit after repeated failures.
 	firstRest   = time.Second
 	longestRest = forgetAfter
 )
 
-// history is what is remembered of an upstream: how long it takes until the first
-// byte of an answer, and whether it failed. Moments are durations since any fixed
-// one. The zero value remembers nothing.
+// history holds the latency of an upstream's recent responses until their first byte,
+// and its failures. Times are durations since any fixed time. The zero value is an empty
+// history.
 //
 // The estimate is an exponentially weighted moving average by time, in the manner
-// of the peak-sensitive one of Finagle's load balancers: it follows an answer that
-// took longer at once, though to twice as much at most, lest a single slow one
-// count for minutes; and it comes down by half in every half-life.
+// of the peak-sensitive one of Finagle's load balancers: it follows a slower response
+// at once, but at most doubles, so that a single slow one does not count for minutes; it
+// halves in every half-life.
 type history struct {
-	waiting atomic.Int32 // requests that no answer has begun to
+	waiting atomic.Int32 // requests whose response has not begun
 
 	mu       sync.Mutex   // held to write
 	estimate atomic.Int64 // time.Duration; 0: none
-	heard    atomic.Int64 // when the estimate was last made
-	failures atomic.Int32 // since the last answer
-	failed   atomic.Int64 // when the last one was
+	updated  atomic.Int64 // time of the last estimate
+	failures atomic.Int32 // since the last response
+	failed   atomic.Int64 // time of the last failure
 }
 
-// answered takes note of an answer.
-func (h *history) answered(now, took time.Duration) {
+// responded records a response.
+func (h *history) responded(now, took time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.current(now)
 	if h.failures.Load() > 0 {
-		old = 0 // it may be another process by now
+		old = 0 // it may be another process now
 		h.failures.Store(0)
 	}
 	h.learn(now, old, max(took, 1))
 }
 
-// abandoned takes note of a client that would not wait any longer.
+// abandoned records a request whose client left before the response.
 func (h *history) abandoned(now, waited time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,16 +69,15 @@ func (h *history) learn(now, old, took time.Duration) {
 	case took > old:
 		old = min(took, 2*old)
 	default:
-		age := now - time.Duration(h.heard.Load())
+		age := now - time.Duration(h.updated.Load())
 		kept := math.Exp2(-float64(age) / float64(halfLife))
 		old = took + time.Duration(float64(old-took)*kept)
 	}
 	h.estimate.Store(int64(old))
-	h.heard.Store(int64(now))
+	h.updated.Store(int64(now))
 }
 
-// broke takes note of a request that got no answer, or none that helps. Those
-// that fail together count once.
+// broke records a request that failed. Concurrent failures count once.
 func (h *history) broke(now time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,29 +87,28 @@ func (h *history) broke(now time.Duration) {
 	}
 }
 
-// current returns the estimate, 0 if there is none.
+// current returns the estimate, or 0.
 func (h *history) current(now time.Duration) time.Duration {
-	if now-time.Duration(h.heard.Load()) > forgetAfter {
+	if now-time.Duration(h.updated.Load()) > forgetAfter {
 		return 0
 	}
 	return time.Duration(h.estimate.Load())
 }
 
-// rests reports whether an upstream that failed is to be left alone.
+// rests reports whether an upstream rests after a failure.
 func (h *history) rests(now time.Duration) bool {
 	n := h.failures.Load()
 	return n > 0 && now-time.Duration(h.failed.Load()) < min(firstRest<<(n-1), longestRest)
 }
 
-// view is what matters of an upstream when one is to be chosen.
+// view is the part of a history that selection uses.
 type view struct {
-	estimate time.Duration // until the first byte of an answer; 0: nobody knows
+	estimate time.Duration // until the first byte of a response; 0: unknown
 	inFlight int
-	resting  bool // it failed: to be chosen only if all others did, too
+	resting  bool // after a failure: selected only if all others rest as well
 }
 
-// view looks at a history. After its rest, an upstream that failed is tried with
-// one request.
+// view reads a history. After its rest, a failed upstream is tried with one request.
 func (h *history) view(now time.Duration, inFlight int) view {
 	if h == nil {
 		return view{inFlight: inFlight}
@@ -123,9 +119,9 @@ func (h *history) view(now time.Duration, inFlight int) view {
 	return view{estimate: h.current(now), inFlight: inFlight}
 }
 
-// before reports whether a is to be preferred to b: the one that is likely to
-// answer first. One that has not been heard of is tried with a request, and taken
-// to be as fast as the other while that is under way.
+// before reports whether a is preferred to b: the one likely to respond first. An
+// upstream without an estimate is tried with one request, and counts as equally fast
+// while that is in flight.
 func (a view) before(b view) bool {
 	if a.estimate == 0 || b.estimate == 0 {
 		aIsNew, bIsNew := a.estimate == 0 && a.inFlight == 0, b.estimate == 0 && b.inFlight == 0

@@ -11,7 +11,7 @@ const ms = time.Millisecond
 // at is a moment long after nothing was known.
 const at = time.Hour
 
-func TestEstimateFollowsAnswers(t *testing.T) {
+func TestEstimateFollowsResponses(t *testing.T) {
 	h := new(history)
 	if v := h.view(at, 0); v.estimate != 0 || v.resting {
 		t.Errorf("of a new one, %+v is known", v)
@@ -20,25 +20,25 @@ func TestEstimateFollowsAnswers(t *testing.T) {
 		after, took, want time.Duration
 		why               string
 	}{
-		{0, 100 * ms, 100 * ms, "the first answer is all there is"},
+		{0, 100 * ms, 100 * ms, "the first response is the estimate"},
 		{time.Second, 20 * ms, 60 * ms, "half of the difference is gone after a half-life"},
 		{2 * time.Second, 20 * ms, 30 * ms, "and three quarters after two"},
-		{0, 10 * ms, 30 * ms, "at once, a fast answer changes nothing"},
-		{0, 40 * ms, 40 * ms, "a slow answer counts at once"},
+		{0, 10 * ms, 30 * ms, "at once, a fast response changes nothing"},
+		{0, 40 * ms, 40 * ms, "a slow response counts at once"},
 		{0, 10 * time.Second, 80 * ms, "though only to twice the estimate"},
 		{forgetAfter, 80 * ms, 80 * ms, "so far it was remembered"},
 		{forgetAfter + 1, 5 * ms, 5 * ms, "what is older is forgotten"},
 	} {
-		step.after += time.Duration(h.heard.Load())
+		step.after += time.Duration(h.updated.Load())
 		if h.estimate.Load() == 0 {
 			step.after = at
 		}
-		h.answered(step.after, step.took)
+		h.responded(step.after, step.took)
 		if got := h.view(step.after, 0).estimate.Round(10 * time.Microsecond); got != step.want {
 			t.Errorf("%s: got %s, want %s", step.why, got, step.want)
 		}
 	}
-	if v := h.view(time.Duration(h.heard.Load())+forgetAfter+1, 0); v.estimate != 0 {
+	if v := h.view(time.Duration(h.updated.Load())+forgetAfter+1, 0); v.estimate != 0 {
 		t.Errorf("after a long time, %s is still remembered", v.estimate)
 	}
 }
@@ -49,7 +49,7 @@ func TestGivingUpWaitingOnlyMakesItSlower(t *testing.T) {
 	if v := h.view(at, 0); v.estimate != 0 {
 		t.Errorf("the first client left after a second, and the estimate is %s", v.estimate)
 	}
-	h.answered(at, 10*ms)
+	h.responded(at, 10*ms)
 	h.abandoned(at+1, 5*ms)
 	if v := h.view(at+1, 0); v.estimate != 10*ms {
 		t.Errorf("a client left early, and the estimate is %s", v.estimate)
@@ -80,24 +80,24 @@ func TestFailuresMakeItRestLongerAndLonger(t *testing.T) {
 		}
 		h.waiting.Store(0)
 	}
-	h.answered(now, 7*ms)
+	h.responded(now, 7*ms)
 	if v := h.view(now, 0); v.resting || v.estimate != 7*ms {
-		t.Errorf("after an answer it is %+v", v)
+		t.Errorf("after a response it is %+v", v)
 	}
 	h.broke(now)
 	if v := h.view(now+firstRest, 0); v.resting {
-		t.Error("failures from before the answer still count")
+		t.Error("failures from before the response still count")
 	}
 }
 
-func TestWhoIsPreferred(t *testing.T) {
+func TestWhichIsPreferred(t *testing.T) {
 	for _, test := range []struct{ better, worse view }{
 		{view{estimate: 10 * ms}, view{estimate: 50 * ms}},
 		{view{estimate: 10 * ms, inFlight: 3}, view{estimate: 50 * ms}},
 		{view{estimate: 50 * ms}, view{estimate: 10 * ms, inFlight: 5}},
 		{view{estimate: 14 * ms, inFlight: 1}, view{estimate: 10 * ms, inFlight: 2}}, // about as fast
-		{view{}, view{estimate: ms}},                                                 // nobody has tried it yet
-		{view{}, view{inFlight: 1}},                                                  // somebody is trying that one
+		{view{}, view{estimate: ms}},                                                 // not tried yet
+		{view{}, view{inFlight: 1}},                                                  // being tried
 		{view{inFlight: 1}, view{inFlight: 2}},
 		{view{inFlight: 1}, view{estimate: ms, inFlight: 2}},
 		{view{estimate: time.Second, inFlight: 1}, view{inFlight: 2}},
@@ -126,7 +126,7 @@ func TestTableForgetsAndStaysSmall(t *testing.T) {
 		now += 100 * ms // 100 in the time that anything is remembered
 		dial := fmt.Sprint(i)
 		h := tab.of(dial, now)
-		h.answered(now, ms)
+		h.responded(now, ms)
 		if tab.of(dial, now) != h || tab.find(dial) != h {
 			t.Fatal("it is another one every time")
 		}

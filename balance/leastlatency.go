@@ -15,20 +15,18 @@ func init() {
 
 // LeastLatency is a selection policy that takes the better of two random upstreams
 // (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001): the
-// one for which its latency of late, multiplied by the requests that it would have
-// in flight, is lower. Latencies of which none is half as much again as the other
-// are taken to be equal.
+// one with the lower product of its recent latency and the number of requests that it
+// would have in flight. Latencies within a factor of 1.5 count as equal.
 //
-// Latency is the time until the first byte of an answer. It is averaged with a
-// half-life of one second, follows slower answers at once (to twice as much each
-// time at most), and is forgotten ten seconds after the last answer. An upstream
-// without a known latency gets one request at once, and as many as the others
-// until that is answered.
+// Latency is the time until the first byte of a response. It is averaged with a
+// half-life of one second, follows slower responses at once (but at most doubles each
+// time), and expires ten seconds after the last response. An upstream without a known
+// latency gets one request at once, and as many as the others until its response.
 //
-// An upstream that cannot be reached, breaks a connection, takes too long or
-// answers with a status of 500 or more rests for a second, and for twice as long
-// after each further failure, ten seconds at most; then it is tried with one
-// request. It is chosen before that only if all others rest as well.
+// An upstream rests for a second after a failed connection, a timeout, or a response
+// with a status of 500 or above, and twice as long after each further failure, at most
+// ten seconds. Then it is tried with one request. While it rests, it is selected only if
+// all others rest as well.
 type LeastLatency struct {
 	table    *table
 	acquired bool
@@ -42,7 +40,7 @@ func (*LeastLatency) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision puts a clock around the transport of the proxy.
+// Provision wraps the transport of the proxy to measure round trips.
 func (p *LeastLatency) Provision(ctx caddy.Context) error {
 	var err error
 	if p.table, err = acquireTable(); err != nil {
@@ -55,8 +53,7 @@ func (p *LeastLatency) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Cleanup lets go of what is known of upstreams. Requests that are still under way
-// can go on.
+// Cleanup releases the histories. Requests in flight can still use them.
 func (p *LeastLatency) Cleanup() error {
 	if !p.acquired {
 		return nil
@@ -70,12 +67,12 @@ func (p *LeastLatency) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _
 	return p.table.choose(pool, now())
 }
 
-// epoch is when time began for histories.
+// epoch is the reference time of histories.
 var epoch = time.Now()
 
 func now() time.Duration { return time.Since(epoch) }
 
-// choose returns the better of two upstreams at random.
+// choose returns the better of two random upstreams.
 func (t *table) choose(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {
 	if n := len(pool); n > 1 {
 		i, j := rand.IntN(n), rand.IntN(n-1)
@@ -90,8 +87,8 @@ func (t *table) choose(pool reverseproxy.UpstreamPool, now time.Duration) *rever
 	return t.search(pool, now)
 }
 
-// search looks at all upstreams to take two at random among those that do not
-// rest, or if there are none, among those that do.
+// search takes two random upstreams among all that do not rest, or if all rest, among
+// those.
 func (t *table) search(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {
 	var rested, tired sample
 	for _, upstream := range pool {
@@ -114,8 +111,8 @@ func (t *table) search(pool reverseproxy.UpstreamPool, now time.Duration) *rever
 	return rested.of[0].orBetter(rested.of[1]).upstream
 }
 
-// candidate is an upstream and what is known of it. Without an upstream it is one
-// that is not available.
+// candidate is an upstream and its view. Without an upstream, it stands for an
+// unavailable one.
 type candidate struct {
 	upstream *reverseproxy.Upstream
 	view
@@ -130,7 +127,7 @@ func (t *table) look(upstream *reverseproxy.Upstream, now time.Duration) candida
 
 func (c candidate) ready() bool { return c.upstream != nil && !c.resting }
 
-// orBetter returns c unless other is better.
+// orBetter returns the better of c and other.
 func (c candidate) orBetter(other candidate) candidate {
 	if other.before(c.view) {
 		return other
@@ -138,7 +135,7 @@ func (c candidate) orBetter(other candidate) candidate {
 	return c
 }
 
-// sample takes two candidates at random of any number (Vitter, Random Sampling
+// sample selects two of any number of candidates at random (Vitter, Random Sampling
 // with a Reservoir, 1985, algorithm R).
 type sample struct {
 	of   [2]candidate

@@ -65,13 +65,13 @@ func proxyTo(t testing.TB, options string, dials ...string) (*reverseproxy.Handl
 }
 
 // backend is a server that counts its requests.
-func backend(t testing.TB, answer http.HandlerFunc) (dial string, requests *atomic.Int32) {
+func backend(t testing.TB, respond http.HandlerFunc) (dial string, requests *atomic.Int32) {
 	t.Helper()
 	requests = new(atomic.Int32)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
-		if answer != nil {
-			answer(w, r)
+		if respond != nil {
+			respond(w, r)
 		}
 	}))
 	t.Cleanup(s.Close)
@@ -132,7 +132,7 @@ func TestFailuresAreNoticed(t *testing.T) {
 		status   int
 		failures int32
 	}{
-		"nobody listens":     {refusing, http.StatusBadGateway, 1},
+		"no listener":        {refusing, http.StatusBadGateway, 1},
 		"status 500":         {failing, http.StatusInternalServerError, 1},
 		"cut connection":     {breaking, http.StatusBadGateway, 1},
 		"the client's error": {missing, http.StatusNotFound, 0},
@@ -191,7 +191,7 @@ func TestLeavingClientsAreNoFailure(t *testing.T) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	if response, err := client.Do(r); err == nil {
 		response.Body.Close()
-		t.Fatal("there was an answer")
+		t.Fatal("there was a response")
 	}
 	<-gone
 	h := policy.table.find(dial)
@@ -231,7 +231,7 @@ func TestASlowUpstreamGetsLittleForReal(t *testing.T) {
 	}
 }
 
-// What is known survives a reload, and goes when nobody uses it.
+// Histories survive a reload, and are removed with their last user.
 func TestHistoriesOutliveReloads(t *testing.T) {
 	load := func() (*LeastLatency, context.CancelFunc) {
 		base, err := caddy.ProvisionContext(new(caddy.Config))
@@ -292,35 +292,35 @@ func (f *fullTransport) OverrideHealthCheckScheme(*url.URL, string) { f.override
 // bareTransport has nothing but what every transport has.
 type bareTransport struct{ http.RoundTripper }
 
-func TestClockIsLikeItsTransport(t *testing.T) {
+func TestTimedTransportIsLikeItsTransport(t *testing.T) {
 	full := new(fullTransport)
-	c := &clock{RoundTripper: full, table: new(table)}
+	c := &timedTransport{RoundTripper: full, table: new(table)}
 	c.OverrideHealthCheckScheme(nil, "")
 	if c.RequestHeaderOps() == nil || !c.ProxyProtocolEnabled() || !c.RequiresContentLength() || full.overrides != 1 {
 		t.Error("it hides what its transport can do")
 	}
-	bare := c.Around(bareTransport{full}).(*clock)
+	bare := c.Around(bareTransport{full}).(*timedTransport)
 	bare.OverrideHealthCheckScheme(nil, "")
 	if bare.RequestHeaderOps() != nil || bare.ProxyProtocolEnabled() || bare.RequiresContentLength() || full.overrides != 1 {
 		t.Error("it can do what its transport cannot")
 	}
 	if bare.table != c.table || c.Unwrap() != full {
-		t.Error("it is not the same clock around another transport")
+		t.Error("it is not the same timedTransport around another transport")
 	}
-	// Health checks tell nothing of requests.
+	// Health checks are not measured.
 	if _, err := c.RoundTrip(httptest.NewRequest(http.MethodGet, "/", nil)); err != nil || full.trips != 1 || c.table.size != 0 {
 		t.Errorf("after a health check: %d trips, %d histories, error %v", full.trips, c.table.size, err)
 	}
 }
 
-func TestOneClockIsEnough(t *testing.T) {
+func TestTransportsAreWrappedOnce(t *testing.T) {
 	proxy := handler(t, "http.handlers.reverse_proxy", `{"load_balancing": {"selection_policy": {"policy": "header",
 		"field": "X-User", "fallback": {"policy": "least_latency"}}}}`).(*reverseproxy.Handler)
-	c, ok := proxy.Transport.(*clock)
+	c, ok := proxy.Transport.(*timedTransport)
 	if !ok {
 		t.Fatalf("as a fallback it does not time the transport, which is %T", proxy.Transport)
 	}
 	if err := timeRoundTrips(caddy.Context{}, proxy, new(table)); err != nil || proxy.Transport != http.RoundTripper(c) {
-		t.Errorf("a second clock was put around the first; error %v", err)
+		t.Errorf("it was wrapped twice; error %v", err)
 	}
 }

@@ -9,18 +9,17 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 )
 
-// placement is a ring, and which upstreams its members are. It never changes.
+// placement is a ring, with the upstreams of its members. It is immutable.
 type placement struct {
-	set     *dockerupstreams.Set // what it was made of; nil: of plain upstreams
+	set     *dockerupstreams.Set // the containers; nil for plain upstreams
 	ring    *Ring
 	members []Member
-	dials   []string       // where each member is
-	byDial  map[string]int // the member that is there
+	dials   []string       // the address of each member
+	byDial  map[string]int // the member at each address
 }
 
-// placement returns the ring of the upstreams that there are now. A new one is
-// made only if they have changed; while one request does that, others use the
-// ring as it was.
+// placement returns the ring of the current upstreams. It creates a new one only if they
+// have changed; meanwhile, concurrent requests use the previous ring.
 func (p *RingHash) placement(pool reverseproxy.UpstreamPool) *placement {
 	set, fixed := upstreamsOf(p.proxy)
 	current := p.placed.Load()
@@ -37,15 +36,15 @@ func (p *RingHash) placement(pool reverseproxy.UpstreamPool) *placement {
 		return current
 	}
 	if fixed != nil {
-		pool = fixed // of which this one may be what is left for a retry
+		pool = fixed // the pool of a retry may be a part of it
 	}
 	made := place(set, pool, current, p.VirtualNodes)
 	p.placed.Store(made)
 	return made
 }
 
-// serves reports whether at is what a pool is to be looked up in. A pool may lack
-// some of the members, which are then passed over as though they were not there.
+// serves reports whether the placement at is valid for a pool. A pool may lack some of
+// the members, which are then skipped.
 func (at *placement) serves(set *dockerupstreams.Set, fixed, pool reverseproxy.UpstreamPool) bool {
 	if at == nil || at.set != set {
 		return false
@@ -61,8 +60,8 @@ func (at *placement) serves(set *dockerupstreams.Set, fixed, pool reverseproxy.U
 	return true
 }
 
-// place makes the placement of a set of containers, or of a list of upstreams
-// without one. If only addresses have changed, it has the ring of the old one.
+// place creates the placement of a set of containers, or of a list of upstreams without
+// one. It reuses the previous ring if only addresses have changed.
 func place(set *dockerupstreams.Set, upstreams reverseproxy.UpstreamPool, old *placement, virtualNodes int) *placement {
 	at := &placement{set: set}
 	if set != nil {
@@ -91,7 +90,7 @@ func (at *placement) add(m Member, dial string) {
 	at.dials = append(at.dials, dial)
 }
 
-// member returns which member the i-th upstream of a pool is, -1 if none. Pools
+// member returns the member of the i-th upstream of a pool, or -1. Pools
 // and members usually have the same order.
 func (at *placement) member(i int, dial string) int {
 	if i < len(at.dials) && at.dials[i] == dial {
@@ -103,7 +102,7 @@ func (at *placement) member(i int, dial string) int {
 	return -1
 }
 
-// find returns where in a pool a member is, -1 if nowhere.
+// find returns the index of a member in a pool, or -1.
 func (at *placement) find(pool reverseproxy.UpstreamPool, member int) int {
 	dial := at.dials[member]
 	if member < len(pool) && pool[member].Dial == dial {

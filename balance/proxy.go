@@ -9,9 +9,8 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 )
 
-// proxyOf returns the reverse proxy that a selection policy is being provisioned
-// for, nil if there is none. Where its upstreams come from is known only once it
-// is provisioned itself.
+// proxyOf returns the reverse proxy for which a selection policy is being provisioned,
+// or nil. The source of its upstreams is known only after its own provisioning.
 func proxyOf(ctx caddy.Context) *reverseproxy.Handler {
 	for _, module := range slices.Backward(ctx.Modules()) {
 		if proxy, ok := module.(*reverseproxy.Handler); ok {
@@ -21,9 +20,8 @@ func proxyOf(ctx caddy.Context) *reverseproxy.Handler {
 	return nil
 }
 
-// upstreamsOf returns what the upstreams of a proxy are now: a set of containers,
-// or a list that never changes. If they are neither, only each request's pool
-// tells, and both are nil.
+// upstreamsOf returns the current upstreams of a proxy: a set of containers, or a list
+// that never changes. Both are nil if the upstreams are only known per request.
 func upstreamsOf(proxy *reverseproxy.Handler) (*dockerupstreams.Set, reverseproxy.UpstreamPool) {
 	switch {
 	case proxy == nil:

@@ -8,26 +8,25 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// reservations are the requests that a policy has sent to upstreams and that are
-// not over. A request is counted from the moment in which its upstream is chosen
-// until its handler returns or its client leaves, so that no two requests take the
-// same room.
+// reservations counts the requests that a policy has sent to upstreams and that have not
+// ended. A request is counted from the selection of its upstream until its handler
+// returns or its client leaves, so that concurrent requests do not exceed the bound.
 type reservations struct {
 	mu     sync.Mutex
 	byDial map[string]int // guarded by mu; without zeros
 }
 
-// reservationVar is where a request keeps what it has taken.
+// reservationVar is the request variable that holds the reservation.
 const reservationVar = "rgate.ring_hash"
 
-// reservation is what one request has taken.
+// reservation is the upstream that a request is counted for.
 type reservation struct {
 	of   *reservations
 	dial string
-	stop func() bool // ends the wait for the request's end
+	stop func() bool // stops waiting for the request's end
 }
 
-// take counts a request until it is over. The lock is held.
+// take counts a request until it has ended. The lock is held.
 func (all *reservations) take(r *http.Request, dial string) {
 	if all.byDial == nil {
 		all.byDial = make(map[string]int)
@@ -37,9 +36,9 @@ func (all *reservations) take(r *http.Request, dial string) {
 	caddyhttp.SetVar(r.Context(), reservationVar, &reservation{all, dial, stop})
 }
 
-// giveBack ends what a request has taken so far, because it was tried in vain.
-// The lock is not held, for it may have been another policy's.
-func giveBack(r *http.Request) {
+// releaseReservation ends the reservation of the request's previous attempt. The lock is not held:
+// the reservation may belong to another policy.
+func releaseReservation(r *http.Request) {
 	mine, ok := caddyhttp.GetVar(r.Context(), reservationVar).(*reservation)
 	if ok && mine.stop() {
 		mine.of.release(mine.dial)

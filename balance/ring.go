@@ -6,33 +6,33 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Member is one of those that share the keys of a Ring.
+// Member is a member of a Ring.
 type Member struct {
-	// What tells it from the others, wherever it runs and whatever its address.
-	// Members of the same name are told apart by their order.
+	// The name by which its keys are found, independent of its address. Members of the
+	// same name are distinguished by their order.
 	Name string
 
-	// Its share of the keys in proportion to those of the others. Below 1 counts
+	// Its share of the keys, in proportion to the other weights. Values below 1 count
 	// as 1.
 	Weight int
 }
 
-// Ring assigns keys to members by consistent hashing: when a member leaves, only
-// its own keys move, and when it is back, they return. It never changes, and is
-// safe for concurrent use.
+// Ring assigns keys to members by consistent hashing: when a member leaves, only its own
+// keys move, and when it returns, so do they. A Ring is immutable and safe for concurrent
+// use.
 //
 // Each member has virtual nodes on a circle of hashes (Karger et al., Consistent
 // Hashing and Random Trees, 1997). A key is hashed several times, and belongs to
 // the virtual node that one of its hashes is nearest to (Appleton and O'Reilly,
 // Multi-Probe Consistent Hashing, 2015, section 3): with four hashes, the shares
-// of the members spread 0.38 times as much as with one, and nothing else is lost.
+// of the members spread 0.38 times as much as with one, at no other cost.
 type Ring struct {
-	points []uint64 // where the virtual nodes are, sorted
-	owners []uint32 // the member that each belongs to
+	points []uint64 // positions of the virtual nodes, sorted
+	owners []uint32 // member of each virtual node
 
-	// The first point at or above each value that the leading bits of a hash can
-	// have, and then the number of points: where a search begins and ends. Hashes
-	// spread evenly, so that there is about one point in between.
+	// The first point at or above each value of the leading bits of a hash, and then the
+	// number of points: the range of a search. Hashes spread evenly, so that there is
+	// about one point in it.
 	starts []uint32
 	shift  uint
 
@@ -40,17 +40,17 @@ type Ring struct {
 }
 
 const (
-	// How many hashes a key has.
+	// The number of hashes of a key.
 	probes = 4
 
-	// The most points of a ring, which take 64 MB. If there were to be more, all
-	// members get half of theirs, as often as it takes.
+	// The maximum number of points of a ring, which take 64 MB. If there were more, the
+	// points of all members are halved until they fit.
 	maxPoints = 1 << 22
 )
 
-// NewRing makes a ring on which each member has virtualNodes for each unit of its
+// NewRing creates a ring on which each member has virtualNodes for each unit of its
 // weight. More of them make the shares more even, and the ring larger: 16 bytes
-// each. Rings of the same members in another order assign keys to the same names.
+// each. The order of the members does not matter.
 func NewRing(members []Member, virtualNodes int) *Ring {
 	r := &Ring{members: members}
 	counts, total := pointCounts(members, max(virtualNodes, 1))
@@ -63,8 +63,8 @@ func NewRing(members []Member, virtualNodes int) *Ring {
 	r.starts = make([]uint32, 1<<bits+1)
 	seeds := seedsOf(members)
 
-	// Hashes that spread evenly are sorted by counting how many begin alike,
-	// which is done in linear time.
+	// Hashes that spread evenly are sorted by counting their leading bits, in linear
+	// time.
 	for i, seed := range seeds {
 		for n := range counts[i] {
 			r.starts[pointHash(seed, n)>>r.shift+1]++
@@ -90,7 +90,7 @@ func NewRing(members []Member, virtualNodes int) *Ring {
 	return r
 }
 
-// pointCounts returns how many points each member gets, and their sum.
+// pointCounts returns the number of points of each member, and their sum.
 func pointCounts(members []Member, virtualNodes int) (counts []int, total int) {
 	counts = make([]int, len(members))
 	for halvings := 0; ; halvings++ {
@@ -105,7 +105,7 @@ func pointCounts(members []Member, virtualNodes int) (counts []int, total int) {
 	}
 }
 
-// seedsOf returns what the hashes of each member's points are made from.
+// seedsOf returns the seeds for the hashes of each member's points.
 func seedsOf(members []Member) []uint64 {
 	seeds := make([]uint64, len(members))
 	seen := make(map[string]int, len(members))
@@ -119,18 +119,18 @@ func seedsOf(members []Member) []uint64 {
 	return seeds
 }
 
-// Hash is the hash of a key, which Find expects. It is the same everywhere, so
-// that several gateways agree.
+// Hash returns the hash of a key for Find. It is the same on all machines, so that
+// several gateways agree.
 func Hash(key string) uint64 { return xxhash.Sum64String(key) }
 
-// Find returns the index of the member that a key belongs to, -1 if the ring has
-// no members. It takes as long for many members as for few and allocates nothing.
+// Find returns the index of the member of a key, or -1 if the ring is empty. Its cost
+// does not depend on the number of members, and it allocates nothing.
 func (r *Ring) Find(hash uint64) int {
 	if len(r.points) == 0 {
 		return -1
 	}
 	at := r.search(hash)
-	nearest := r.points[at] - hash // going round, by overflow
+	nearest := r.points[at] - hash // wraps around by overflow
 	for i := uint64(1); i < probes; i++ {
 		probe := probeHash(hash, i)
 		here := r.search(probe)
@@ -141,10 +141,9 @@ func (r *Ring) Find(hash uint64) int {
 	return int(r.owners[at])
 }
 
-// FindAmong is like Find among the members that accept approves of, as though
-// the others were not on the ring. Where a key goes when its member does not
-// accept it is thus where it would go if that one left. It returns -1 if there is
-// none, after asking about every virtual node.
+// FindAmong is like Find among the members that accept returns true for: a key of
+// another member goes where it would go if that member left. It returns -1 if no member
+// is accepted, after trying every virtual node.
 func (r *Ring) FindAmong(hash uint64, accept func(member int) bool) int {
 	best, limit := -1, uint64(math.MaxUint64)
 	for i := range uint64(probes) {
@@ -153,20 +152,20 @@ func (r *Ring) FindAmong(hash uint64, accept func(member int) bool) int {
 		case member >= 0:
 			best = member
 		case best < 0:
-			return -1 // a whole turn, and nobody
+			return -1 // a full turn without an accepted member
 		default:
 			continue
 		}
 		if distance == 0 {
 			break
 		}
-		limit = distance - 1 // the next one has to be nearer
+		limit = distance - 1 // the next one must be nearer
 	}
 	return best
 }
 
-// walk goes round from a hash to the first member that is accepted, if that is
-// no farther than limit.
+// walk goes round from a hash to the first member that is accepted, but no farther than
+// limit.
 func (r *Ring) walk(probe, limit uint64, accept func(member int) bool) (member int, distance uint64) {
 	at := r.search(probe)
 	for range r.points {
@@ -183,7 +182,7 @@ func (r *Ring) walk(probe, limit uint64, accept func(member int) bool) (member i
 	return -1, 0
 }
 
-// search returns the first point at or above a hash, going round at the end.
+// search returns the first point at or above a hash, and wraps around at the end.
 func (r *Ring) search(hash uint64) int {
 	bucket := hash >> r.shift
 	at, end := int(r.starts[bucket]), int(r.starts[bucket+1])
@@ -196,11 +195,11 @@ func (r *Ring) search(hash uint64) int {
 	return at
 }
 
-// pointHash is where the n-th virtual node of a member is. The first ones stay
-// where they are when there are more.
+// pointHash returns the position of a member's n-th virtual node. It does not depend on
+// their number.
 func pointHash(seed uint64, n int) uint64 { return mix(seed + uint64(n+1)*golden) }
 
-// probeHash is the i-th hash of a key, from its first.
+// probeHash returns the i-th hash of a key, from its first.
 func probeHash(hash, i uint64) uint64 {
 	if i == 0 {
 		return hash

@@ -203,7 +203,7 @@ func TestSmallRings(t *testing.T) {
 		}
 	}
 	if got := one.FindAmong(1, func(int) bool { return false }); got != -1 {
-		t.Errorf("nobody accepts, and it is %d", got)
+		t.Errorf("no member accepts, got %d", got)
 	}
 }
 

@@ -19,35 +19,33 @@ func init() {
 }
 
 // RingHash is a selection policy that sends requests of the same key to the same
-// upstream. When upstreams come or go, only the keys of those move; the others
-// stay where they are.
+// upstream. When an upstream is added or removed, only its keys move.
 //
-// A container is known by its name: one that is made anew keeps its keys, whatever
-// its address. Its label `rgate.weight` is its share of the keys. Other upstreams
-// are known by their address, and have a weight of 1 each.
+// Containers are identified by name: a recreated container keeps its keys, whatever its
+// address. The label `rgate.weight` sets its share of the keys. Other upstreams are
+// identified by address, and have a weight of 1 each.
 //
-// An upstream that is not available is passed over as though it were not there,
-// and so is one that has failed the request if the proxy offers the others alone.
+// An upstream that is not available, or that has failed the request before, is skipped
+// as if it were not on the ring.
 type RingHash struct {
-	// What requests are told apart by, with at least one placeholder. A request for
-	// which it is empty goes to an upstream at random. Default: the client's IP
-	// address, `{http.vars.client_ip}`.
+	// The key of a request, with at least one placeholder. A request with an empty key
+	// goes to a random upstream. Default: the client's IP address,
+	// `{http.vars.client_ip}`.
 	Key string `json:"key,omitempty"`
 
-	// How many places on the ring an upstream has for each unit of its weight, 1 to
-	// 10000. More of them make the shares more even and the ring larger. Default:
-	// 150.
+	// The number of virtual nodes of an upstream for each unit of its weight, 1 to 10000.
+	// More of them make the shares more even and the ring larger. Default: 150.
 	VirtualNodes int `json:"virtual_nodes,omitempty" default:"150"`
 
-	// How many times its fair share of the requests in flight an upstream may have
-	// before its keys go to the next one on the ring; above 1, such as 1.25. The
-	// share is rounded up. Default: 0, no bound.
+	// The maximum number of an upstream's requests in flight, as a multiple of its fair
+	// share, rounded up. Above it, its keys go to the next upstream on the ring. Must be
+	// above 1, such as 1.25. Default: 0, no bound.
 	LoadFactor float64 `json:"load_factor,omitempty"`
 
 	key     policy.Key
 	proxy   *reverseproxy.Handler
 	placed  atomic.Pointer[placement]
-	placing sync.Mutex   // held to make a new placement
+	placing sync.Mutex   // held to create a placement
 	taken   reservations // with a bound
 }
 
@@ -81,13 +79,13 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check returns the first error in the options. It has a method Field, which returns
+// the name of the option.
 func (p *RingHash) Check() error {
 	return cmp.Or(p.checkKey(), p.checkVirtualNodes(), p.checkLoadFactor())
 }
 
-// Validate does what Check does, for Caddy.
+// Validate implements caddy.Validator.
 func (p *RingHash) Validate() error { return p.Check() }
 
 func (p *RingHash) checkKey() error {
@@ -95,7 +93,7 @@ func (p *RingHash) checkKey() error {
 		return err
 	}
 	if p.Key != "" && !policy.HasPlaceholder(p.Key) {
-		return policy.Optionf("key", "key %q has no placeholder and would send all requests to one upstream: "+
+		return policy.Optionf("key", "invalid key %q: without a placeholder, all requests go to one upstream: "+
 			"use one such as {http.request.header.X-User}", p.Key)
 	}
 	return nil
@@ -109,27 +107,27 @@ func (p *RingHash) checkVirtualNodes() error {
 }
 
 func outOfRange(virtualNodes int) error {
-	return policy.Optionf("virtual_nodes", "virtual_nodes %d is out of range: use 1 to %d", virtualNodes, maxVirtualNodes)
+	return policy.Optionf("virtual_nodes", "invalid virtual_nodes %d: must be from 1 to %d", virtualNodes, maxVirtualNodes)
 }
 
 func (p *RingHash) checkLoadFactor() error {
 	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // nor is it NaN
-		return policy.Optionf("load_factor", "load_factor %v does not leave room for all requests: use a number above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
+		return policy.Optionf("load_factor", "invalid load_factor %v: must be above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
 	}
 	return nil
 }
 
 func notANumber(option, text, want string) error {
-	return fmt.Errorf("%s %q is not a number: use %s", option, text, want)
+	return fmt.Errorf("invalid %s %q: must be %s", option, text, want)
 }
 
 // Select returns the upstream of the request's key, or the next one on the ring
-// that is available and has room. It returns nil if none is available.
+// that is available and has room. It returns nil if no upstream is available.
 func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if p.LoadFactor == 0 {
 		return p.choose(pool, r, w)
 	}
-	giveBack(r) // of an attempt before
+	releaseReservation(r) // of the previous attempt
 	p.taken.mu.Lock()
 	defer p.taken.mu.Unlock()
 	chosen := p.choose(pool, r, w)
@@ -158,24 +156,24 @@ func (p *RingHash) choose(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	if next := p.next(at, pool, hash, all); next != nil {
 		return next
 	}
-	// The pool has changed since the ring was made, or requests came in between.
+	// The pool has changed since the ring was made, or other requests were counted in between.
 	return reverseproxy.RandomSelection{}.Select(pool, r, w)
 }
 
-// hasRoom reports whether an upstream may have one more request, if all of them
-// have so many.
+// hasRoom reports whether an upstream may take one more request, given the load of all
+// of them.
 func (p *RingHash) hasRoom(all load, upstream *reverseproxy.Upstream, weight int) bool {
 	return p.LoadFactor == 0 || p.inFlight(upstream) < all.capacity(p.LoadFactor, weight)
 }
 
-// inFlight is how many requests an upstream has: those that were sent to it by
-// this policy, or by anybody, whichever are more. The proxy counts a request only
-// some time after it was selected for.
+// inFlight returns an upstream's requests in flight: the larger of the number that this
+// policy has sent to it, and the proxy's, which counts a request only some time after its
+// selection.
 func (p *RingHash) inFlight(upstream *reverseproxy.Upstream) int {
 	return max(p.taken.byDial[upstream.Dial], upstream.NumRequests())
 }
 
-// load sums up what the available upstreams of a pool have to do.
+// load sums up the load of the available upstreams of a pool.
 func (p *RingHash) load(at *placement, pool reverseproxy.UpstreamPool) (all load) {
 	for i, upstream := range pool {
 		if member := at.member(i, upstream.Dial); member >= 0 && upstream.Available() {
@@ -186,9 +184,9 @@ func (p *RingHash) load(at *placement, pool reverseproxy.UpstreamPool) (all load
 	return all
 }
 
-// next finds the upstream of a key whose own is not available or has no room.
+// next returns the upstream of a key whose own is not available or has no room.
 func (p *RingHash) next(at *placement, pool reverseproxy.UpstreamPool, hash uint64, all load) *reverseproxy.Upstream {
-	// Where in the pool each member is, from 1 on, if it can take the request.
+	// The index in the pool of each member that can take the request, from 1 on.
 	var few [64]int32
 	where := few[:]
 	if n := len(at.dials); n > len(few) {

@@ -48,7 +48,7 @@ func TestKeys(t *testing.T) {
 		"u{http.request.header.X-User}":                    "ualice",
 		"{http.request.header.X-None}":                     "",
 		"{http.auth.user.id}":                              "",
-		"{nobody.knows}{nobody.knows}":                     "",
+		"{un.known}{un.known}":                             "",
 	} {
 		k := policy.ParseKey(key)
 		if got := k.Of(r); got != want {
@@ -231,7 +231,7 @@ func TestWeightLabelsCount(t *testing.T) {
 	}
 }
 
-// Between the source's answer and the selection, the set may have changed.
+// Between the source's result and the selection, the set may have changed.
 func TestPoolOlderThanTheSet(t *testing.T) {
 	source := &dockerSource{containers(dockerupstreams.Target{Container: "new", Dial: "172.17.0.9:80", Weight: 1})}
 	p := provision(t, &RingHash{Key: byUser})
@@ -248,7 +248,7 @@ func TestPoolOlderThanTheSet(t *testing.T) {
 	}
 }
 
-// A list that somebody else's source makes anew for each request.
+// A list that another module's source creates for each request.
 func TestRingFollowsAnyPool(t *testing.T) {
 	p := provision(t, &RingHash{Key: byUser})
 	before := p.Select(upstreams(3), user(t, 1), nil).Dial
@@ -299,7 +299,7 @@ type joined struct {
 
 func (j joined) Value(key any) any { return j.values.Value(key) }
 
-// isIdle tells whether no request is counted as under way.
+// isIdle reports whether no request is counted as in flight.
 func (p *RingHash) isIdle() bool {
 	p.taken.mu.Lock()
 	defer p.taken.mu.Unlock()

@@ -20,15 +20,15 @@ type simulation struct {
 	underway finishes
 }
 
-// server is how an upstream behaves: it answers after latency, give or take a
+// server is a simulated upstream: it responds after latency, give or take a
 // fifth, or fails after it.
 type server struct {
 	latency          time.Duration
 	fails            bool
 	inFlight, served int
 	firstAt          time.Duration // when it got its first request
-	most             int           // in flight before its first answer
-	answered         bool
+	most             int           // in flight before its first response
+	responded        bool
 }
 
 func simulate(t *testing.T, clients int, servers ...*server) *simulation {
@@ -55,7 +55,7 @@ func (s *simulation) send() {
 		server.firstAt = s.now
 	}
 	server.inFlight++
-	if !server.answered {
+	if !server.responded {
 		server.most = max(server.most, server.inFlight)
 	}
 	occupy(s.t, u, server.inFlight)
@@ -73,14 +73,14 @@ func (s *simulation) run(long time.Duration) {
 		server := s.servers[f.upstream]
 		server.inFlight--
 		server.served++
-		server.answered = true
+		server.responded = true
 		occupy(s.t, f.upstream, server.inFlight)
 		h := s.table.of(f.upstream.Dial, s.now)
 		h.waiting.Add(-1)
 		if server.fails {
 			h.broke(s.now)
 		} else {
-			h.answered(s.now, f.took)
+			h.responded(s.now, f.took)
 		}
 		s.send()
 	}
@@ -163,7 +163,7 @@ func TestANewUpstreamIsTriedSoonAndNotFlooded(t *testing.T) {
 		t.Errorf("it got its first request after %s", after)
 	}
 	if fresh.most > 20 { // the others have 10 to 13 each
-		t.Errorf("it had %d requests before its first answer", fresh.most)
+		t.Errorf("it had %d requests before its first response", fresh.most)
 	}
 }
 
@@ -189,7 +189,7 @@ func TestAFailingUpstreamAttractsNothing(t *testing.T) {
 	}
 }
 
-// With everybody failing there is nothing to prefer, and nobody is left out.
+// If all upstreams fail, none is preferred, and all are tried.
 func TestWhenAllFailAllAreTried(t *testing.T) {
 	servers := []*server{{latency: 5 * ms, fails: true}, {latency: 5 * ms, fails: true}, {latency: 5 * ms, fails: true}}
 	s := simulate(t, 10, servers...)

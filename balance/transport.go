@@ -13,32 +13,30 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// clock is a transport that takes the time of round trips of another one. To the
-// proxy it is otherwise like that one.
-type clock struct {
+// timedTransport measures the round trips of a transport, and otherwise behaves like it.
+type timedTransport struct {
 	http.RoundTripper
 	table *table
 }
 
-// timeRoundTrips puts a clock around the transport of a proxy that is being
-// provisioned. Of all that Caddy tells a selection policy or lets it see, nothing
-// says how long a certain upstream took.
+// timeRoundTrips wraps the transport of a proxy that is being provisioned. Caddy gives a
+// selection policy no other way to learn the latency of an upstream.
 func timeRoundTrips(ctx caddy.Context, proxy *reverseproxy.Handler, t *table) error {
-	if proxy.Transport == nil { // then the proxy would make this one later
+	if proxy.Transport == nil { // the proxy would create the default one later
 		module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", nil)
 		if err != nil {
 			return fmt.Errorf("loading the default transport: %w", err)
 		}
 		proxy.Transport = module.(http.RoundTripper)
 	}
-	if _, ok := proxy.Transport.(*clock); !ok {
-		proxy.Transport = &clock{proxy.Transport, t}
+	if _, ok := proxy.Transport.(*timedTransport); !ok {
+		proxy.Transport = &timedTransport{proxy.Transport, t}
 	}
 	return nil
 }
 
 // RoundTrip implements http.RoundTripper.
-func (c *clock) RoundTrip(r *http.Request) (*http.Response, error) {
+func (c *timedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	info, ok := reverseproxy.GetDialInfo(r.Context())
 	if !ok || info.Upstream == nil || r.Context().Value(caddyhttp.ServerCtxKey) == nil {
 		return c.RoundTripper.RoundTrip(r) // a health check
@@ -51,7 +49,7 @@ func (c *clock) RoundTrip(r *http.Request) (*http.Response, error) {
 	ended := now()
 	switch {
 	case err == nil && response.StatusCode < http.StatusInternalServerError:
-		h.answered(ended, ended-begun)
+		h.responded(ended, ended-begun)
 	case errors.Is(err, context.Canceled):
 		h.abandoned(ended, ended-begun)
 	default:
@@ -60,16 +58,16 @@ func (c *clock) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// Unwrap returns the transport whose time is taken.
-func (c *clock) Unwrap() http.RoundTripper { return c.RoundTripper }
+// Unwrap returns the wrapped transport.
+func (c *timedTransport) Unwrap() http.RoundTripper { return c.RoundTripper }
 
-// Around returns a transport like c around another one.
-func (c *clock) Around(inner http.RoundTripper) http.RoundTripper {
-	return &clock{inner, c.table}
+// Around returns a timedTransport for another transport.
+func (c *timedTransport) Around(inner http.RoundTripper) http.RoundTripper {
+	return &timedTransport{inner, c.table}
 }
 
 // RequestHeaderOps implements reverseproxy.RequestHeaderOpsTransport.
-func (c *clock) RequestHeaderOps() *headers.HeaderOps {
+func (c *timedTransport) RequestHeaderOps() *headers.HeaderOps {
 	if inner, ok := c.RoundTripper.(reverseproxy.RequestHeaderOpsTransport); ok {
 		return inner.RequestHeaderOps()
 	}
@@ -77,20 +75,20 @@ func (c *clock) RequestHeaderOps() *headers.HeaderOps {
 }
 
 // ProxyProtocolEnabled implements reverseproxy.ProxyProtocolTransport.
-func (c *clock) ProxyProtocolEnabled() bool {
+func (c *timedTransport) ProxyProtocolEnabled() bool {
 	inner, ok := c.RoundTripper.(reverseproxy.ProxyProtocolTransport)
 	return ok && inner.ProxyProtocolEnabled()
 }
 
 // RequiresContentLength implements reverseproxy.ContentLengthRequiredTransport.
-func (c *clock) RequiresContentLength() bool {
+func (c *timedTransport) RequiresContentLength() bool {
 	inner, ok := c.RoundTripper.(reverseproxy.ContentLengthRequiredTransport)
 	return ok && inner.RequiresContentLength()
 }
 
 // OverrideHealthCheckScheme implements
 // reverseproxy.HealthCheckSchemeOverriderTransport.
-func (c *clock) OverrideHealthCheckScheme(base *url.URL, port string) {
+func (c *timedTransport) OverrideHealthCheckScheme(base *url.URL, port string) {
 	if inner, ok := c.RoundTripper.(reverseproxy.HealthCheckSchemeOverriderTransport); ok {
 		inner.OverrideHealthCheckScheme(base, port)
 	}
@@ -98,8 +96,8 @@ func (c *clock) OverrideHealthCheckScheme(base *url.URL, port string) {
 
 // Interface guards
 var (
-	_ reverseproxy.RequestHeaderOpsTransport           = (*clock)(nil)
-	_ reverseproxy.ProxyProtocolTransport              = (*clock)(nil)
-	_ reverseproxy.ContentLengthRequiredTransport      = (*clock)(nil)
-	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*clock)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*timedTransport)(nil)
+	_ reverseproxy.ProxyProtocolTransport              = (*timedTransport)(nil)
+	_ reverseproxy.ContentLengthRequiredTransport      = (*timedTransport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*timedTransport)(nil)
 )
