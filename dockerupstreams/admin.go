@@ -12,9 +12,8 @@ func init() {
 	caddy.RegisterModule(adminDocker{})
 }
 
-// adminDocker provides the /rgate/docker endpoint of the admin API: for every
-// engine that is being followed, which containers its selectors found, at which
-// addresses, and which were rejected for what reason.
+// adminDocker serves the admin endpoint /rgate/docker: for each engine, the containers
+// that its selectors found, their addresses, and the rejected ones with the reason.
 type adminDocker struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -33,8 +32,8 @@ func (a adminDocker) Routes() []caddy.AdminRoute {
 	}}
 }
 
-// serve looks the state up when it is asked for: the module is made before there
-// is any, and is never told when it goes away.
+// serve reads the state for each request: the module is provisioned before there is
+// any, and is not notified of its end.
 func (adminDocker) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return caddy.APIError{

@@ -115,7 +115,7 @@ func BenchmarkWholeList(b *testing.B) {
 }
 
 // BenchmarkLoad reports what it costs to follow an engine of 10,000 containers
-// that tells of 1,000 events per second: the share of one core, and the memory
+// that emits 1,000 events per second: the share of one core, and the memory
 // over a process that follows nothing. The engine is a process of its own, so
 // that it does not count. One iteration is one second.
 func BenchmarkLoad(b *testing.B) {
@@ -129,7 +129,7 @@ func BenchmarkLoad(b *testing.B) {
 			for i := range max(services, 1) {
 				labels := map[string]string{"app": fmt.Sprintf("svc%d", i)}
 				switch services {
-				case 0: // all events are about containers that nobody selects
+				case 0: // all events are about unselected containers
 					labels = map[string]string{"app": "none"}
 				case 1: // of all containers
 					labels = map[string]string{"all": "all"}
@@ -210,7 +210,7 @@ func TestHelperEngine(t *testing.T) {
 		c.Labels = map[string]string{
 			"all": "all", "app": fmt.Sprintf("svc%d", i%100), "com.docker.compose.project": "shop",
 			"com.docker.compose.service": fmt.Sprintf("svc%d", i%100), "com.docker.compose.config-hash": strings.Repeat("0", 64),
-			"com.docker.compose.container-number": fmt.Sprint(i), "maintainer": "somebody", "version": "1.2.3",
+			"com.docker.compose.container-number": fmt.Sprint(i), "maintainer": "someone", "version": "1.2.3",
 		}
 		ids[i] = e.Run(c)
 	}

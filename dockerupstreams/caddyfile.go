@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// UnmarshalCaddyfile sets up the source from Caddyfile tokens. Syntax:
+// UnmarshalCaddyfile parses the source from Caddyfile tokens. Syntax:
 //
 //	dynamic docker_labels [<label>=<value>...] {
 //	    match_labels <label>=<value>...
@@ -76,7 +76,7 @@ func (s *Source) unmarshalOption(d *caddyfile.Dispenser) error {
 	}
 	port, err := strconv.Atoi(args[0])
 	if err != nil || port < 1 || port > 65535 {
-		return d.Errf("port '%s' is not a port: use 1 to 65535", args[0])
+		return d.Errf("invalid port '%s': must be from 1 to 65535", args[0])
 	}
 	s.Port = port
 	return nil
@@ -87,10 +87,10 @@ func (s *Source) addLabels(d *caddyfile.Dispenser, pairs []string) error {
 	for _, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || strings.TrimSpace(name) == "" {
-			return d.Errf("label '%s' is incomplete: write it as name=value", pair)
+			return d.Errf("invalid label '%s': must be name=value", pair)
 		}
 		if old, ok := s.MatchLabels[name]; ok && old != value {
-			return d.Errf("label '%s' is wanted with two values, '%s' and '%s': no container has both", name, old, value)
+			return d.Errf("label '%s' is set twice: '%s' and '%s': no container has both", name, old, value)
 		}
 		if s.MatchLabels == nil {
 			s.MatchLabels = make(map[string]string)

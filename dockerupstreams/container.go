@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// container is what an engine says about one of its containers, as far as the
-// rules need it. It is not changed once it is in a table, except for stale.
+// container is the part of an engine's description of a container that the rules need.
+// It is immutable once it is in a table, except for stale.
 type container struct {
 	id     string
 	name   string
@@ -21,8 +21,8 @@ type container struct {
 	networks    []network // sorted by name
 	ports       []port    // sorted; TCP only
 
-	// Whether something happened to the container since it was listed. Only
-	// containers that nobody selects are left in that state.
+	// Whether an event changed the container since it was listed. Only unselected
+	// containers stay in that state.
 	stale bool
 }
 
@@ -33,7 +33,7 @@ type network struct {
 	gateway, gateway6 string
 }
 
-// address is the container's address in the network: IPv4 if it has one.
+// address returns the container's address in the network: IPv4 if it has one.
 func (n network) address() string { return cmp.Or(n.ipv4, n.ipv6) }
 
 // port is a TCP port that a container exposes, and where the engine publishes
@@ -52,8 +52,8 @@ const (
 	healthFailing
 )
 
-// parseHealth reads an engine's word for it, or the text in which older APIs
-// hide it: "Up 5 seconds (health: starting)".
+// parseHealth parses the health, or the status text that contains it in older APIs:
+// "Up 5 seconds (health: starting)".
 func parseHealth(word, status string) health {
 	if word == "" {
 		open := strings.LastIndexByte(status, '(')
@@ -74,8 +74,8 @@ func parseHealth(word, status string) health {
 	}
 }
 
-// parseName picks a container's own name from the names that an engine lists:
-// those given by links of other containers have a further slash.
+// parseName returns a container's own name among those that an engine lists: names from
+// links of other containers contain another slash.
 func parseName(names []string) string {
 	best := ""
 	for _, name := range names {
@@ -90,12 +90,11 @@ func parseName(names []string) string {
 	return best
 }
 
-// hostNetworked reports whether the container has no network of its own, but
-// its host's.
+// hostNetworked reports whether the container uses the network of its host.
 func (c *container) hostNetworked() bool { return c.networkMode == "host" }
 
-// network finds a network that the container is attached to, by its name or by
-// the short name that its Compose file uses for it.
+// network returns the attached network with this name, or with this short name in its
+// Compose file.
 func (c *container) network(name string) (network, bool) {
 	names := []string{name}
 	if project := c.labels[labelComposeProject]; project != "" {

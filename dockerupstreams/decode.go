@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// decodeList reads an answer to GET /containers/json as it comes in, and keeps
-// what the rules need.
+// decodeList decodes the response of GET /containers/json as it arrives, and keeps what
+// the rules need.
 func decodeList(r io.Reader) ([]*container, error) {
 	in := newValues(r)
 	switch open, err := in.peek(); {
 	case err != nil:
 		return nil, unexpected(err)
-	case open == 'n': // null, which is how some say "none"
+	case open == 'n': // some engines send null for an empty list
 		return nil, nil
 	case open != '[':
-		return nil, fmt.Errorf("it begins with %q and is not a list", open)
+		return nil, fmt.Errorf("invalid list: it begins with %q", open)
 	}
 	in.at++
 	var list []*container
@@ -28,7 +28,7 @@ func decodeList(r io.Reader) ([]*container, error) {
 			return nil, unexpected(err)
 		}
 		switch {
-		case c == ']': // without it, the answer was cut
+		case c == ']': // without it, the response is incomplete
 			return list, nil
 		case c == ',' && len(list) > 0:
 			in.at++
@@ -39,7 +39,7 @@ func decodeList(r io.Reader) ([]*container, error) {
 		}
 		item, err := decodeContainer(text)
 		if err != nil {
-			return nil, fmt.Errorf("container %d of it: %w", len(list)+1, err)
+			return nil, fmt.Errorf("container %d: %w", len(list)+1, err)
 		}
 		list = append(list, item)
 	}
@@ -52,7 +52,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// decodeContainer reads one container of a list.
+// decodeContainer decodes one container of a list.
 func decodeContainer(text []byte) (*container, error) {
 	c := new(container)
 	s := scanner{text: text}
@@ -94,7 +94,7 @@ func decodeContainer(text []byte) (*container, error) {
 		return nil, s.err
 	}
 	if c.id == "" {
-		return nil, fmt.Errorf("it has no ID")
+		return nil, fmt.Errorf("missing ID")
 	}
 	if c.name == "" {
 		c.name = c.id[:min(12, len(c.id))]
@@ -105,7 +105,7 @@ func decodeContainer(text []byte) (*container, error) {
 	return c, nil
 }
 
-// only reads a string into where if the member has this name, and else skips it.
+// only reads a string into where if the member has the wanted name, or skips it.
 func (s *scanner) only(name []byte, wanted string, where *string) {
 	if string(name) == wanted {
 		*where = s.string()
@@ -155,8 +155,8 @@ func decodePort(s *scanner, c *container) {
 	}
 }
 
-// The events that matter. Health checks alone emit three others at every run,
-// which the engine must not even send.
+// The relevant events. Health checks alone emit three others at every run; the filter
+// keeps the engine from sending them.
 var (
 	containerEvents = map[string]action{
 		"start":         actionStart,
@@ -171,7 +171,7 @@ var (
 	networkEvents = []string{"connect", "disconnect"}
 )
 
-// decodeEvent reads an event, and reports whether it matters.
+// decodeEvent decodes an event, and reports whether it is relevant.
 func decodeEvent(text []byte) (e event, matters bool, err error) {
 	s := scanner{text: text}
 	var kind, what, signal, attached string
@@ -213,7 +213,7 @@ func decodeEvent(text []byte) (e event, matters bool, err error) {
 	}
 	switch kind {
 	case "container":
-		// The state behind "health_status:" is left alone: not every engine adds it.
+		// The state behind "health_status:" is ignored: not every engine adds it.
 		word, _, _ := strings.Cut(what, ":")
 		e.action, matters = containerEvents[word]
 		e.signal, _ = strconv.Atoi(signal)

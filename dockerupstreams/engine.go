@@ -19,29 +19,29 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// An engine is a connection to a container engine. Its calls need no more than
-// GET on /_ping, /events and /containers/json.
+// engine is a connection to a container engine. It only sends GET requests for /_ping,
+// /events and /containers/json.
 type engine interface {
-	// ping makes sure that the engine answers, and agrees with it on the version
-	// of its API. It comes before all other calls.
+	// ping checks that the engine responds, and negotiates the API version. It must be
+	// called first.
 	ping(ctx context.Context) error
-	// subscribe opens the stream of container events from a moment on and returns
-	// when the engine has accepted it. The stream ends with ctx, or with an error.
+	// subscribe opens the stream of container events since a time, and returns when the
+	// engine has accepted it. The stream ends with ctx, or with an error.
 	subscribe(ctx context.Context, since time.Time) (<-chan []event, <-chan error)
-	// list returns the containers with these IDs that run, or (nil) all that run.
+	// list returns the running containers among these IDs, or all of them for nil.
 	list(ctx context.Context, ids []string) ([]*container, error)
-	// version is the API version agreed on.
+	// version returns the negotiated API version.
 	version() string
-	// close gives up what the engine holds. Streams end by their own context.
+	// close releases the client. Streams end by their own context.
 	close()
 }
 
 const (
-	// The longest time in which an engine must accept the stream of events.
+	// The time limit for an engine to accept the stream of events.
 	subscribeTimeout = 10 * time.Second
 
-	// How many IDs are asked for at once: proxies bound the length of a URL,
-	// HAProxy at 15 KiB.
+	// The maximum number of IDs in a request: proxies limit the length of a URL,
+	// HAProxy to 15 KiB.
 	idsPerList = 64
 )
 
@@ -51,8 +51,8 @@ type dockerEngine struct {
 	base url.URL
 }
 
-// openEngine makes a client for an address. It does not connect, but it reads
-// the certificates.
+// openEngine creates a client for an address. It reads the certificates, but does not
+// connect.
 func openEngine(at address) (engine, error) {
 	opts := []client.Opt{client.WithHost(at.host), client.WithVersion(at.apiVersion)}
 	if at.certPath != "" {
@@ -78,7 +78,7 @@ func openEngine(at address) (engine, error) {
 
 func (e *dockerEngine) ping(ctx context.Context) error {
 	pong, err := e.api.Ping(ctx)
-	if err != nil && pong.APIVersion == "" { // otherwise it is there, and lists will tell how well
+	if err != nil && pong.APIVersion == "" { // with a version, the engine is up
 		return fmt.Errorf("pinging the engine: %w", advise(err))
 	}
 	e.api.NegotiateAPIVersionPing(pong)
@@ -103,7 +103,7 @@ func eventFilter() filters.Args {
 func (e *dockerEngine) subscribe(ctx context.Context, since time.Time) (<-chan []event, <-chan error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	late := time.AfterFunc(subscribeTimeout, func() {
-		cancel(fmt.Errorf("the engine did not begin to send within %s", subscribeTimeout))
+		cancel(fmt.Errorf("the engine did not start the stream within %s", subscribeTimeout))
 	})
 	groups, errs := make(chan []event), make(chan error, 1)
 	resp, err := e.get(ctx, "events", url.Values{"since": {strconv.FormatInt(since.Unix(), 10)}}, eventFilter())
@@ -149,9 +149,9 @@ func (e *dockerEngine) list(ctx context.Context, ids []string) ([]*container, er
 	return all, nil
 }
 
-// listOnce reads the answer container by container. The client's own call holds
-// the whole of it in several forms at once, which at ten thousand containers is
-// above a hundred megabytes.
+// listOnce decodes the response container by container. The client's own call holds the
+// whole response in several forms at once: over a hundred megabytes for ten thousand
+// containers.
 func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*container, error) {
 	resp, err := e.get(ctx, "containers/json", url.Values{}, wanted)
 	if err != nil {
@@ -160,13 +160,13 @@ func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*co
 	defer resp.Body.Close()
 	list, err := decodeList(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("listing containers: reading the engine's answer: %w", err)
+		return nil, fmt.Errorf("listing containers: reading the response: %w", err)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is reused
 	return list, nil
 }
 
-// get asks for something, by the client's own connection.
+// get sends a request on the client's own connection.
 func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, wanted filters.Args) (*http.Response, error) {
 	at := e.base.JoinPath("v"+e.version(), what)
 	if wanted.Len() > 0 {
@@ -192,7 +192,7 @@ func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, w
 	return resp, nil
 }
 
-// refusal is the error that an engine, or a proxy before it, answered with.
+// refusal returns the error in a response of an engine or of a proxy before it.
 func refusal(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	var said struct{ Message string }
@@ -200,14 +200,14 @@ func refusal(resp *http.Response) error {
 	if json.Unmarshal(body, &said) == nil && said.Message != "" {
 		text = said.Message
 	}
-	err := fmt.Errorf("the engine answered %s: %.200s", resp.Status, text)
+	err := fmt.Errorf("the engine responded with %s: %.200s", resp.Status, text)
 	if resp.StatusCode == http.StatusForbidden {
 		err = errdefs.ErrPermissionDenied.WithMessage(err.Error())
 	}
 	return advise(err)
 }
 
-// advise adds the remedy to errors that everybody meets once.
+// advise adds the remedy to common errors.
 func advise(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission) || strings.Contains(err.Error(), "permission denied while"):

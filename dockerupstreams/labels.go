@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// The labels with which a container says how it wants to be reached. What the
-// configuration says about the same wins.
+// The labels that say how a container is reached. The configuration takes precedence.
 const (
 	labelPort        = "rgate.port"         // 1 to 65535
 	labelNetwork     = "rgate.network"      // the name of a network
@@ -27,17 +26,17 @@ const (
 	maxMaxRequests = 1 << 30
 )
 
-// steering is how to reach a container, by the configuration or its labels.
+// steering is how to reach a container, according to the configuration and its labels.
 type steering struct {
-	port        int    // 0: not said
-	network     string // empty: not said
-	address     string // empty: not said
+	port        int    // 0: unset
+	network     string // empty: unset
+	address     string // empty: unset
 	scheme      string
 	weight      int
 	maxRequests int
 }
 
-// A labelError is a label whose value means nothing. Its text says what would.
+// labelError is an invalid value of a label.
 type labelError struct {
 	label, value, remedy string
 }
@@ -46,8 +45,8 @@ func (e *labelError) Error() string {
 	return fmt.Sprintf("label %s=%q is invalid: %s", e.label, clip(e.value), e.remedy)
 }
 
-// steer reads how a container with these labels is to be reached. Labels that
-// sel overrides are not looked at. The error is a *labelError.
+// steer reads how a container with these labels is reached. Labels that sel overrides
+// are ignored. The error is a *labelError.
 func steer(sel *Selector, labels map[string]string) (steering, error) {
 	s := steering{port: sel.Port, network: sel.Network, scheme: sel.Scheme, weight: 1}
 	var err error
@@ -77,7 +76,7 @@ func steer(sel *Selector, labels map[string]string) (steering, error) {
 	return s, err
 }
 
-// scheme reads how the container wants to be spoken to.
+// scheme returns the scheme for requests to the container.
 func scheme(sel *Selector, labels map[string]string) (string, error) {
 	fallback := cmp.Or(sel.onlyScheme, schemeHTTP)
 	value, ok := labels[labelScheme]
@@ -88,7 +87,7 @@ func scheme(sel *Selector, labels map[string]string) (string, error) {
 		return "", &labelError{labelScheme, value, "set it to " + oneOf(schemes)}
 	case sel.onlyScheme != "" && value != sel.onlyScheme:
 		return "", &labelError{labelScheme, value, fmt.Sprintf(
-			"this reverse_proxy speaks %s to all its upstreams; give the container one of its own with scheme %s, or change the label",
+			"this reverse_proxy uses %s for all upstreams: use a separate reverse_proxy with scheme %s, or change the label",
 			sel.onlyScheme, value)}
 	default:
 		return value, nil
@@ -109,9 +108,8 @@ func number(labels map[string]string, label string, fallback, lowest, highest in
 	return int(n), nil
 }
 
-// hostName reads an IP address or a host name. Nothing else gets through: what
-// is dialed later may contain placeholders, and a container must not be able
-// to bring its own.
+// hostName reads an IP address or a host name. It rejects everything else: the dialed
+// address may contain placeholders, which containers must not be able to set.
 func hostName(labels map[string]string) (string, error) {
 	value, ok := labels[labelAddress]
 	if !ok {
@@ -145,7 +143,7 @@ func isHostName(s string) bool {
 	return true
 }
 
-// clip keeps a label's value short enough for a log line.
+// clip limits the length of a label's value in a log.
 func clip(value string) string {
 	const longest = 100
 	if len(value) <= longest {

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// Tests of what is found on the machine call findOrigin themselves.
-	whereAmI = func() origin { return origin{} }
+	detectSelf = func() origin { return origin{} }
 	goleak.VerifyTestMain(m,
 		// Caddy's proxy starts one for the whole process.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Upstream).fillDynamicHost.func1.1"))
@@ -72,7 +72,7 @@ func namesOf(set *Set) []string {
 	return names
 }
 
-// web is a container that answers on port 80.
+// web is a container that listens on port 80.
 func web(name string) dockertest.Container {
 	return dockertest.Container{
 		Name:   name,

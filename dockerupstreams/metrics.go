@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// RegisterMetrics adds the metrics of all engines that are being followed to the
-// registry of a configuration. It may be called more than once per registry.
+// RegisterMetrics registers the metrics of all followed engines with the registry of a
+// configuration. It may be called more than once per registry.
 func RegisterMetrics(ctx caddy.Context) error {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
@@ -23,8 +23,8 @@ func RegisterMetrics(ctx caddy.Context) error {
 	return nil
 }
 
-// collector reads the watchers whenever it is asked: they outlive every
-// registry. Its one label has as many values as there are endpoints.
+// collector reads the watchers on each scrape: they outlive registries. Its label has one
+// value per endpoint.
 type collector struct{}
 
 func describe(name, help string) *prometheus.Desc {
@@ -32,15 +32,15 @@ func describe(name, help string) *prometheus.Desc {
 }
 
 var (
-	descConnected  = describe("connected", "Whether the events of the engine are being followed (1) or not (0).")
-	descAge        = describe("last_sync_age_seconds", "How long ago the engine's containers were last known for certain. Absent before the first time.")
-	descContainers = describe("containers", "How many containers run on the engine, selected or not.")
-	descTargets    = describe("targets", "How many containers receive requests, summed over all selectors.")
-	descRejected   = describe("rejected_containers", "How many containers carry the labels of a selector and receive no requests, summed over all selectors.")
-	descEvents     = describe("events_total", "Events received from the engine.")
-	descSyncs      = describe("syncs_total", "Lists of all containers received from the engine.")
-	descLists      = describe("partial_syncs_total", "Lists of single containers received from the engine, after events.")
-	descReconnects = describe("reconnects_total", "Connections to the engine that ended or failed.")
+	descConnected  = describe("connected", "Whether the stream of events of the engine is connected.")
+	descAge        = describe("last_sync_age_seconds", "Seconds since the containers of the engine were last in sync. Absent before the first sync.")
+	descContainers = describe("containers", "Number of running containers, selected or not.")
+	descTargets    = describe("targets", "Number of containers that receive requests, summed over all selectors.")
+	descRejected   = describe("rejected_containers", "Number of containers with the labels of a selector that receive no requests, summed over all selectors.")
+	descEvents     = describe("events_total", "Total events received from the engine.")
+	descSyncs      = describe("syncs_total", "Total lists of all containers received from the engine.")
+	descLists      = describe("partial_syncs_total", "Total lists of single containers received from the engine after events.")
+	descReconnects = describe("reconnects_total", "Total connections to the engine that ended or failed.")
 
 	descriptions = []*prometheus.Desc{
 		descConnected, descAge, descContainers, descTargets, descRejected,
@@ -59,7 +59,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[string]bool)
 	for _, w := range followed() {
-		// Two endpoints may differ in their certificates alone.
+		// Two endpoints may differ only in their certificates.
 		if name := w.addr.String(); !seen[name] {
 			seen[name] = true
 			w.collect(ch, name)

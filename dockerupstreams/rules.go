@@ -9,25 +9,25 @@ import (
 	"strings"
 )
 
-// A Rejection is a container that carries a selector's labels but receives no
-// requests, and why.
+// Rejection is a container that has a selector's labels but receives no requests, and the
+// reason.
 type Rejection struct {
 	// The container's name, without the engine's leading slash.
 	Container string `json:"container"`
 	// The container's ID.
 	ID string `json:"id"`
-	// What is wrong, and what would be right.
+	// The error, and its remedy.
 	Reason string `json:"reason"`
-	// The label at fault and its value; empty if no label is.
+	// The invalid label and its value; empty if no label is.
 	Label string `json:"label,omitempty"`
 	Value string `json:"value,omitempty"`
-	// Whether this passes without anybody's doing, such as a health check that
-	// has not passed yet.
+	// Whether the reason passes by itself, such as a health check that has not passed
+	// yet.
 	Temporary bool `json:"temporary,omitempty"`
 }
 
-// resolve says where c receives the requests meant for sel, or why it does not.
-// It does not look at whether c carries the labels of sel.
+// resolve returns the target for requests to c by sel, or the rejection. It does not
+// check the labels of sel.
 func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	reject := func(err error) *Rejection {
 		r := &Rejection{Container: c.name, ID: c.id, Reason: err.Error()}
@@ -40,8 +40,8 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	if at.self != "" && c.id == at.self {
 		return Target{}, reject(errOwnContainer)
 	}
-	// Labels come first: they do not change while a container lives, so neither
-	// does what is said about them.
+	// Labels are checked first: they do not change while a container lives, so the reason
+	// does not either.
 	how, err := steer(sel, c.labels)
 	if err != nil {
 		return Target{}, reject(err)
@@ -63,9 +63,9 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	}, nil
 }
 
-var errOwnContainer = errors.New("the container is the one that the gateway runs in: remove the labels from it, or name what else listens in it with dial")
+var errOwnContainer = errors.New("the container is the one that the gateway runs in: remove its labels, or set dial for another process in it")
 
-// unavailable says why a container can take no requests at the moment, or nothing.
+// unavailable returns why a container cannot receive requests now, or "".
 func unavailable(sel *Selector, c *container) string {
 	if c.state != "running" {
 		return "the container is " + c.state
@@ -75,15 +75,15 @@ func unavailable(sel *Selector, c *container) string {
 	}
 	switch c.health {
 	case healthStarting:
-		return "its health check has not passed yet (health any would not wait for it)"
+		return "its health check has not passed yet: set health to any to ignore it"
 	case healthFailing:
-		return "its health check fails (health any would not mind)"
+		return "its health check fails: set health to any to ignore it"
 	default:
 		return ""
 	}
 }
 
-// locateContainer finds the host and the port to dial.
+// locateContainer returns the host and the port to dial.
 func locateContainer(sel *Selector, how steering, c *container, at *site) (host string, number int, err error) {
 	number, err = containerPort(sel, how, c)
 	if err != nil {
@@ -107,9 +107,9 @@ func locateContainer(sel *Selector, how steering, c *container, at *site) (host 
 	return host, number, nil
 }
 
-// containerPort finds the port inside the container: the one that is said, else
-// the only one that there is. Where there are several, a guess would be wrong
-// for somebody: the lowest of 80 and 6379 serves, that of 3306 and 8080 does not.
+// containerPort returns the port inside the container: the configured one, else the only
+// one. It does not guess among several: the lowest of 80 and 6379 would be right, that of
+// 3306 and 8080 wrong.
 func containerPort(sel *Selector, how steering, c *container) (int, error) {
 	if how.port != 0 {
 		return how.port, nil
@@ -132,7 +132,7 @@ func containerPort(sel *Selector, how steering, c *container) (int, error) {
 		return last, nil
 	case 0:
 		if c.hostNetworked() {
-			return 0, fmt.Errorf("the container uses its host's network and does not say its port: set its label %s, or the option port", labelPort)
+			return 0, fmt.Errorf("the container uses its host's network and has no configured port: set its label %s, or the option port", labelPort)
 		}
 		return 0, fmt.Errorf("the container %s no TCP port: set its label %s, or the option port", verb, labelPort)
 	default:
@@ -141,11 +141,11 @@ func containerPort(sel *Selector, how steering, c *container) (int, error) {
 	}
 }
 
-// publishedPort finds where the engine publishes a container's port.
+// publishedPort returns the address at which the engine publishes a container's port.
 func publishedPort(c *container, number int, at *site) (host string, public int, err error) {
 	i := slices.IndexFunc(c.ports, func(p port) bool { return int(p.private) == number && p.public != 0 })
 	if i < 0 {
-		return "", 0, fmt.Errorf("the container's port %d is not published: publish it (docker run -p %d), or leave out the option host_port",
+		return "", 0, fmt.Errorf("the container's port %d is not published: publish it (docker run -p %d), or remove the option host_port",
 			number, number)
 	}
 	found := c.ports[i]
@@ -156,14 +156,14 @@ func publishedPort(c *container, number int, at *site) (host string, public int,
 	case !ip.IsLoopback() || at.hostAddress == "127.0.0.1":
 		return found.ip, int(found.public), nil
 	case at.hostAddress == dockerHostName:
-		return dockerHostName, int(found.public), nil // there, the name leads to the loopback interface
+		return dockerHostName, int(found.public), nil // there, the name resolves to the loopback interface
 	default:
-		return "", 0, fmt.Errorf("the container's port %d is published on %s alone, which only processes on the engine's host reach: publish it on all addresses (docker run -p %d)",
+		return "", 0, fmt.Errorf("the container's port %d is only published on %s, which only the engine's host can reach: publish it on all addresses (docker run -p %d)",
 			number, found.ip, number)
 	}
 }
 
-// networkAddress chooses the network through which to reach a container.
+// networkAddress returns the container's address in the network through which it is reached.
 func networkAddress(how steering, c *container, at *site) (string, error) {
 	if other, ok := strings.CutPrefix(c.networkMode, "container:"); ok && len(c.networks) == 0 {
 		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to that one's address", other, labelAddress)
@@ -190,13 +190,13 @@ func networkAddress(how steering, c *container, at *site) (string, error) {
 	return chosen.address(), nil
 }
 
-// firstNetwork is the first network by name in which the container has an
-// address, those that the gateway is attached to before all others.
+// firstNetwork returns the first network by name in which the container has an address,
+// preferably one of the gateway's networks.
 func firstNetwork(c *container, at *site) network {
 	var first network
 	for _, n := range c.networks {
-		// The ingress network of a swarm carries published ports only; nothing
-		// reaches a task through it directly.
+		// The ingress network of a swarm only carries published ports: tasks cannot be
+		// reached through it directly.
 		if n.address() == "" || n.name == "ingress" {
 			continue
 		}
@@ -210,7 +210,7 @@ func firstNetwork(c *container, at *site) network {
 	return first
 }
 
-// attached lists a container's networks for a message.
+// attached joins the names of a container's networks for a message.
 func attached(c *container) string {
 	if len(c.networks) == 0 {
 		return "none"

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// running is a plain container that answers on port 80 at 10.0.0.2.
+// running is a plain container that listens on port 80 at 10.0.0.2.
 func running(change func(*container)) *container {
 	c := &container{
 		id: "0123456789abcdef", name: "web-1", state: "running",
@@ -74,7 +74,7 @@ func TestPorts(t *testing.T) {
 		"published on IPv6 alone":           {sel: Selector{HostPort: true}, c: withPorts(port{80, 81, "::"}), dial: "127.0.0.1:81"},
 		"published on one address":          {sel: Selector{HostPort: true}, c: withPorts(port{80, 81, "192.0.2.7"}), at: remotely, dial: "192.0.2.7:81"},
 		"published on loopback":             {sel: Selector{HostPort: true}, c: withPorts(port{80, 81, "127.0.0.1"}), dial: "127.0.0.1:81"},
-		"published on loopback elsewhere":   {sel: Selector{HostPort: true}, c: withPorts(port{80, 81, "127.0.0.1"}), at: remotely, want: "published on 127.0.0.1 alone"},
+		"published on loopback elsewhere":   {sel: Selector{HostPort: true}, c: withPorts(port{80, 81, "127.0.0.1"}), at: remotely, want: "only published on 127.0.0.1"},
 		"published on loopback, desktop":    {sel: Selector{HostPort: true}, c: withPorts(port{80, 81, "127.0.0.1"}), at: onDesktop, dial: "host.docker.internal:81"},
 		"publishes none":                    {sel: Selector{HostPort: true}, c: running(nil), want: "publishes no TCP port"},
 		"publishes another":                 {sel: Selector{HostPort: true, Port: 6379}, c: several, want: "port 6379 is not published: publish it (docker run -p 6379)"},
@@ -142,7 +142,7 @@ func TestHostNetwork(t *testing.T) {
 	check(t, Selector{}, host("rgate.port", "8080"), remotely, "docker.example:8080", "")
 	check(t, Selector{HostPort: true}, host("rgate.port", "8080"), onHost, "127.0.0.1:8080", "")
 	check(t, Selector{}, host("rgate.port", "8080", "rgate.address", "192.0.2.1"), onHost, "192.0.2.1:8080", "")
-	check(t, Selector{}, host(), onHost, "", "uses its host's network and does not say its port")
+	check(t, Selector{}, host(), onHost, "", "uses its host's network and has no configured port")
 }
 
 func TestAddressLabel(t *testing.T) {
@@ -233,7 +233,7 @@ func TestOnlyScheme(t *testing.T) {
 		t.Errorf("without a label: %+v, %+v, want https", target, rejection)
 	}
 	check(t, only, labelled("rgate.scheme", "https"), onHost, "10.0.0.2:80", "")
-	check(t, only, labelled("rgate.scheme", "http"), onHost, "", "give the container one of its own with scheme http")
+	check(t, only, labelled("rgate.scheme", "http"), onHost, "", "use a separate reverse_proxy with scheme http")
 }
 
 func TestStatesAndHealth(t *testing.T) {

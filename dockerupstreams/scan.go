@@ -8,17 +8,17 @@ import (
 	"io"
 )
 
-// scanner walks over one JSON value and reads what is asked for. Of a thousand
-// events and containers per second, most of the text is of no interest, and
-// encoding/json spends several times as long on finding that out. It checks what
-// it reads, not what it skips. After an error it finds nothing more.
+// scanner reads parts of one JSON value. Most of the text of a thousand events and
+// containers per second is irrelevant, and encoding/json takes several times as long to
+// skip it. The scanner validates what it reads, not what it skips. After an error it
+// finds nothing more.
 type scanner struct {
 	text []byte
 	at   int
 	err  error
 }
 
-// fail notes the first error.
+// fail records the first error.
 func (s *scanner) fail(what string) {
 	if s.err == nil {
 		s.err = fmt.Errorf("%s at byte %d of a value in JSON", what, s.at)
@@ -26,7 +26,7 @@ func (s *scanner) fail(what string) {
 	s.at = len(s.text)
 }
 
-// peek returns the next byte that is not space; 0: there is none.
+// peek returns the next byte that is not space, or 0.
 func (s *scanner) peek() byte {
 	for ; s.at < len(s.text); s.at++ {
 		if c := s.text[s.at]; c != ' ' && c != '\n' && c != '\t' && c != '\r' {
@@ -36,8 +36,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// list reads a value that opens and closes like this, and calls item for each
-// thing in it. It reads null as an empty one.
+// list reads a value between opens and closes, and calls item for each item in it. It
+// reads null as an empty one.
 func (s *scanner) list(opens, closes byte, item func()) {
 	switch s.peek() {
 	case opens:
@@ -123,7 +123,7 @@ func (s *scanner) number() (n int64) {
 	return n
 }
 
-// literal finds a string with its quotes.
+// literal reads a string with its quotes.
 func (s *scanner) literal() []byte {
 	if s.peek() != '"' {
 		s.fail("no string")
@@ -160,7 +160,7 @@ func unescape(literal []byte) string {
 	return text
 }
 
-// skip passes over a value.
+// skip skips a value.
 func (s *scanner) skip() {
 	switch c := s.peek(); {
 	case c == '"':
@@ -183,8 +183,8 @@ func (s *scanner) skip() {
 	}
 }
 
-// valueEnd returns the length of the object or array at the beginning of text;
-// -1: its end is missing.
+// valueEnd returns the length of the object or array at the beginning of text, or -1 if
+// it is incomplete.
 func valueEnd(text []byte) int {
 	depth, quoted := 0, false
 	for i := 0; i < len(text); i++ {
@@ -205,8 +205,7 @@ func valueEnd(text []byte) int {
 	return -1
 }
 
-// The largest value that an engine may send. Labels and mounts of a container
-// are a few kilobytes.
+// The maximum size of a value. Labels and mounts of a container are a few kilobytes.
 const mostValue = 8 << 20
 
 var errTooLarge = errors.New("a value is larger than 8 MiB")
@@ -237,12 +236,12 @@ func (v *values) more() error {
 	n, err := v.from.Read(v.buf[len(v.buf):cap(v.buf)])
 	v.buf = v.buf[:len(v.buf)+n]
 	if n > 0 {
-		return nil // the error will come again
+		return nil // the next read returns the error again
 	}
 	return err
 }
 
-// peek returns the next byte that is not space, reading on if need be.
+// peek returns the next byte that is not space, and reads more if needed.
 func (v *values) peek() (byte, error) {
 	for {
 		for ; v.at < len(v.buf); v.at++ {
@@ -256,7 +255,7 @@ func (v *values) peek() (byte, error) {
 	}
 }
 
-// buffered returns the next object if it has come in whole, else nil. It is valid
+// buffered returns the next object if it has been read completely, else nil. It is valid
 // until the next call.
 func (v *values) buffered() ([]byte, error) {
 	s := scanner{text: v.buf, at: v.at}

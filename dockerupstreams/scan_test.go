@@ -15,7 +15,7 @@ func TestDecodeEvent(t *testing.T) {
 	for text, want := range map[string]event{
 		`{"Type":"container","Action":"start","Actor":{"ID":"a","Attributes":{"image":"x","signal":"9"}},"scope":"local","time":5,"timeNano":5000000007}`: {id: "a", action: actionStart, signal: 9, at: time.Unix(5, 7)},
 		`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"15"}},"time":5}`:                                                   {id: "a", action: actionKill, signal: 15, at: time.Unix(5, 0)},
-		`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"the label of somebody"}},"time":5}`:                                {id: "a", action: actionKill, at: time.Unix(5, 0)},
+		`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"the label of someone"}},"time":5}`:                                 {id: "a", action: actionKill, at: time.Unix(5, 0)},
 		`{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"a"},"time":5}`:                                                              {id: "a", action: actionOther, at: time.Unix(5, 0)},
 		`{"Type":"container","Action":"health_status","Actor":{"ID":"a","Attributes":null},"time":5}`:                                                     {id: "a", action: actionOther, at: time.Unix(5, 0)},
 		`{"Type":"network","Action":"disconnect","Actor":{"ID":"n","Attributes":{"container":"a"}},"time":5}`:                                             {id: "a", action: actionNetwork, at: time.Unix(5, 0)},

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// What `health` may say.
+// The values of `health`.
 const (
 	healthGate = "healthy"
 	healthAny  = "any"
 )
 
-// What `scheme` may say.
+// The values of `scheme`.
 const (
 	schemeHTTP  = "http"
 	schemeHTTPS = "https"
@@ -26,13 +26,12 @@ var (
 	healths = []string{healthGate, healthAny}
 )
 
-// A Selector says which containers make up a backend and how to reach them.
-// Its options win over the labels that a container may carry for the same
-// purpose (`rgate.port`, `rgate.network`, `rgate.scheme`).
+// Selector selects the containers of a backend, and configures how to reach them. Its
+// options take precedence over the containers' labels for the same purpose (`rgate.port`,
+// `rgate.network`, `rgate.scheme`).
 type Selector struct {
-	// The labels that a container must carry, every one of them with an equal
-	// value. Other labels of the container do not matter. Required: an empty
-	// selector would match every container of the engine and is an error.
+	// The labels that a container must have, with equal values. Other labels are
+	// ignored. Required: an empty selector would match every container of the engine.
 	MatchLabels map[string]string `json:"match_labels,omitempty"`
 
 	// The port that the container's process listens on, 1 to 65535. Default: the
@@ -49,37 +48,37 @@ type Selector struct {
 	// `rgate.scheme` label, else `http`.
 	Scheme string `json:"scheme,omitempty"`
 
-	// Which containers may receive requests: `healthy` (the default: those whose
-	// health check passes, and those without one) or `any` (whatever their
-	// health check says).
+	// Which containers receive requests: `healthy` (containers whose health check passes,
+	// and those without one) or `any` (whatever the health check reports). Default:
+	// `healthy`.
 	Health string `json:"health,omitempty"`
 
-	// Whether to dial the port that the engine publishes on its host, instead of
-	// the container's own address: for a gateway that cannot reach the container
-	// networks, such as one on macOS or on another machine. Default: false.
+	// Dials the port that the engine publishes on its host, instead of the container's
+	// address: for a gateway that cannot reach the container networks, such as one on
+	// macOS or on another machine. Default: false.
 	HostPort bool `json:"host_port,omitempty"`
 
-	// If set, the one scheme that can be spoken: the default of containers that
-	// say none, and a reason to reject those that say another.
+	// If set, the only supported scheme: the default of containers without one, and a
+	// reason to reject those with another.
 	onlyScheme string
 }
 
-// An Endpoint is a Docker engine, and how to reach it.
+// Endpoint is the address of a Docker engine.
 type Endpoint struct {
 	// The engine's address: `unix:///path`, `npipe:////./pipe/…`, `tcp://host:port`,
 	// `http://` or `https://`. Default: the DOCKER_HOST environment variable, else
 	// the platform's own socket.
 	Host string `json:"host,omitempty"`
 
-	// The folder of `ca.pem`, `cert.pem` and `key.pem`, with which the engine and
-	// the gateway prove who they are to each other over TCP. Default: the
-	// DOCKER_CERT_PATH environment variable, used if DOCKER_TLS_VERIFY is set.
+	// The folder of `ca.pem`, `cert.pem` and `key.pem`, with which the engine and the
+	// gateway authenticate each other over TCP. Default: the DOCKER_CERT_PATH environment
+	// variable, used if DOCKER_TLS_VERIFY is set.
 	CertPath string `json:"cert_path,omitempty"`
 }
 
-// Target is a container that may receive requests, and where.
+// Target is a container that may receive requests, and its address.
 type Target struct {
-	// What to dial: host and port.
+	// The host and port to dial.
 	Dial string
 	// The container's name, without the engine's leading slash.
 	Container string
@@ -89,43 +88,43 @@ type Target struct {
 	Scheme string
 	// The share of requests under weighted policies. Default: 1.
 	Weight int
-	// The most requests that it takes at once. 0: no limit.
+	// The maximum number of requests in flight. 0: no limit.
 	MaxRequests int
 }
 
-// optionError is something wrong with the value of an option.
+// optionError is an invalid value of an option.
 type optionError struct{ field, message string }
 
 func (e *optionError) Error() string { return e.message }
 
-// Field is the option's name in JSON.
+// Field returns the option's name in JSON.
 func (e *optionError) Field() string { return e.field }
 
 func optionErrorf(field, format string, args ...any) error {
 	return &optionError{field, fmt.Sprintf(format, args...)}
 }
 
-// Validate reports the first thing wrong with s, and what would be right. The
-// error has a method Field, which names the option.
+// Validate returns the first error in s. It has a method Field, which returns the name
+// of the option.
 func (s Selector) Validate() error {
 	if len(s.MatchLabels) == 0 {
-		return optionErrorf("match_labels", "match_labels is empty and would match every container: "+
-			"name at least one label, such as app=web")
+		return optionErrorf("match_labels", "match_labels is required: "+
+			"set at least one label, such as app=web")
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
 		if strings.TrimSpace(key) == "" {
-			return optionErrorf("match_labels", "match_labels has a label without a name (its value is %q): "+
+			return optionErrorf("match_labels", "invalid match_labels: a label with the value %q has no name: "+
 				"write it as name=value", s.MatchLabels[key])
 		}
 	}
 	if s.Port < 0 || s.Port > 65535 {
-		return optionErrorf("port", "port %d does not exist: use 1 to 65535, or leave it out", s.Port)
+		return optionErrorf("port", "invalid port %d: must be from 1 to 65535", s.Port)
 	}
 	if s.Scheme != "" && !slices.Contains(schemes, s.Scheme) {
-		return optionErrorf("scheme", "scheme %q is unknown: use %s", s.Scheme, oneOf(schemes))
+		return optionErrorf("scheme", "unknown scheme %q: use %s", s.Scheme, oneOf(schemes))
 	}
 	if s.Health != "" && !slices.Contains(healths, s.Health) {
-		return optionErrorf("health", "health %q is unknown: use %s", s.Health, oneOf(healths))
+		return optionErrorf("health", "unknown health %q: use %s", s.Health, oneOf(healths))
 	}
 	return nil
 }
@@ -140,7 +139,7 @@ func (s *Selector) matches(labels map[string]string) bool {
 	return true
 }
 
-// key is equal for selectors that mean the same.
+// key returns the same key for equivalent selectors.
 func (s Selector) key() string {
 	if s.Health == "" {
 		s.Health = healthGate
@@ -149,7 +148,7 @@ func (s Selector) key() string {
 	return s.onlyScheme + string(key)
 }
 
-// oneOf joins words as in "a, b or c".
+// oneOf joins words as "a, b or c".
 func oneOf(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]

@@ -22,13 +22,13 @@ func TestValidate(t *testing.T) {
 	}{
 		{Selector{MatchLabels: labels}, ""},
 		{Selector{MatchLabels: labels, Port: 65535, Scheme: "h2c", Health: "any", Network: "x", HostPort: true}, ""},
-		{Selector{}, "match_labels is empty"},
-		{Selector{MatchLabels: map[string]string{}}, "match_labels is empty"},
-		{Selector{MatchLabels: map[string]string{" ": "x"}}, "a label without a name"},
-		{Selector{MatchLabels: labels, Port: -1}, "port -1 does not exist: use 1 to 65535"},
-		{Selector{MatchLabels: labels, Port: 65536}, "port 65536 does not exist: use 1 to 65535"},
-		{Selector{MatchLabels: labels, Scheme: "ftp"}, `scheme "ftp" is unknown: use http, https or h2c`},
-		{Selector{MatchLabels: labels, Health: "sick"}, `health "sick" is unknown: use healthy or any`},
+		{Selector{}, "match_labels is required"},
+		{Selector{MatchLabels: map[string]string{}}, "match_labels is required"},
+		{Selector{MatchLabels: map[string]string{" ": "x"}}, "has no name: write it as name=value"},
+		{Selector{MatchLabels: labels, Port: -1}, "invalid port -1: must be from 1 to 65535"},
+		{Selector{MatchLabels: labels, Port: 65536}, "invalid port 65536: must be from 1 to 65535"},
+		{Selector{MatchLabels: labels, Scheme: "ftp"}, `unknown scheme "ftp": use http, https or h2c`},
+		{Selector{MatchLabels: labels, Health: "sick"}, `unknown health "sick": use healthy or any`},
 	} {
 		err := c.sel.Validate()
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {

@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	// How long an engine may take to answer. A list of ten thousand containers
-	// takes some engines seconds.
+	// The time limit for a response. A list of ten thousand containers takes some
+	// engines seconds.
 	pingTimeout = 10 * time.Second
 	listTimeout = time.Minute
 
-	// After this long without a word from the engine it is asked whether it is
-	// still there: a connection to a machine that vanished does not end by itself.
+	// The interval after which a silent engine is pinged: a connection to a machine that
+	// vanished does not end by itself.
 	heartbeat = 30 * time.Second
 
-	// The least time between two lists that were asked for by hints.
+	// The minimum time between two lists that hints cause.
 	hintGap = time.Second
 )
 
-// session is one connection to an engine, from the first ping to the first
-// error. One goroutine runs it; requests run beside it, one at a time, so that
-// events are taken in while a slow list is on its way.
+// session is one connection to an engine, from the first ping to the first error. One
+// goroutine runs it; requests run concurrently, one at a time, so that events are applied
+// during a slow list.
 type session struct {
 	w       *watcher
 	eng     engine
@@ -35,17 +35,17 @@ type session struct {
 	errs    <-chan error
 	up      func()
 	results chan result
-	asking  bool  // a request is on its way
-	listed  bool  // the first list is in
-	ended   error // why the stream ended before that
+	asking  bool  // a request is in flight
+	listed  bool  // the first list was received
+	ended   error // the stream's error before that
 
 	wantAll   bool      // list everything
-	allFrom   time.Time // not before
+	allFrom   time.Time // the earliest time
 	lists     limiter   // of single containers
 	publishes limiter
-	askFrom   time.Time // no request before
-	settleAt  time.Time // no publishing before
-	heardFrom time.Time // when the engine last gave a sign of life
+	askFrom   time.Time // the earliest time of a request
+	publishAt time.Time // the earliest time of publishing
+	heardFrom time.Time // when the engine last sent something
 }
 
 type request uint8
@@ -64,9 +64,9 @@ type result struct {
 	err     error
 }
 
-// session connects to the engine, calls up once all its containers are known,
-// and follows it until something fails. It subscribes before it lists, so that
-// nothing happens unseen in between.
+// session connects to the engine, calls up once all its containers are known, and follows
+// it until an error. It subscribes before it lists, so that it misses no change in
+// between.
 func (w *watcher) session(ctx context.Context, up func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	eng, err := w.open()
@@ -90,9 +90,9 @@ func (w *watcher) session(ctx context.Context, up func()) error {
 	if err := eng.ping(pingCtx); err != nil {
 		return err
 	}
-	// What happened a moment ago is asked for as well: it closes the gap between
-	// the engine's promise to send and its first look, and it tells of containers
-	// that are being stopped right now.
+	// Recent events are requested as well: they close the gap between the engine's
+	// response and its first event, and report containers that are being stopped right
+	// now.
 	begun := w.connect()
 	s.events, s.errs = eng.subscribe(ctx, begun.Add(-drainFor))
 	return s.loop(ctx)
@@ -110,7 +110,7 @@ func (s *session) loop(ctx context.Context) error {
 			if s.listed {
 				return err
 			}
-			s.ended, s.errs = err, nil // the first list is still worth having
+			s.ended, s.errs = err, nil // the first list is still useful
 		case group := <-s.events:
 			s.heardFrom = time.Now()
 			s.w.hear(group, s.heardFrom)
@@ -127,18 +127,18 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// step does what is due and returns when to look again.
+// step does what is due and returns the time of the next step.
 func (s *session) step(ctx context.Context, now time.Time) time.Time {
 	ask, next, news := s.plan(now)
-	s.w.tell(news)
+	s.w.logRejections(news)
 	if ask != nil {
 		s.send(ctx, *ask)
 	}
 	return next
 }
 
-// plan publishes what changed, decides what to ask the engine for, and when to
-// look again.
+// plan publishes changes, sends the request that is due, and returns the time of the next
+// step.
 func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*view][]Rejection) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -147,10 +147,10 @@ func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*vi
 		next = earlier(next, drained)
 	}
 	if len(s.w.table.touched) > 0 && !s.w.table.connecting {
-		if s.settleAt.After(now) {
-			next = earlier(next, s.settleAt)
+		if s.publishAt.After(now) {
+			next = earlier(next, s.publishAt)
 		} else {
-			news = s.settle()
+			news = s.publish()
 		}
 	}
 	if !s.asking {
@@ -162,19 +162,19 @@ func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*vi
 	return ask, next, news
 }
 
-// settle publishes. It happens at once as a rule; in groups under many events, and
-// so that it takes a fiftieth of the time at most.
-func (s *session) settle() map[*view][]Rejection {
+// publish updates the views: usually at once, and in groups under many events, so that it
+// takes at most a fiftieth of the time.
+func (s *session) publish() map[*view][]Rejection {
 	begun := time.Now()
-	news := s.w.settle()
+	news := s.w.updateViews()
 	now := time.Now()
 	s.publishes.take(now)
-	s.settleAt = later(s.publishes.next(now), now.Add(min(50*now.Sub(begun), 100*time.Millisecond)))
+	s.publishAt = later(s.publishes.next(now), now.Add(min(50*now.Sub(begun), 100*time.Millisecond)))
 	return news
 }
 
-// ask returns the request that is due, or when the next one will be. Guarded by
-// the watcher's mu.
+// ask returns the request that is due, or the time of the next one. Guarded by the
+// watcher's mu.
 func (s *session) ask(now time.Time) (*result, time.Time) {
 	t := s.w.table
 	due := later(s.heardFrom.Add(heartbeat), s.askFrom)
@@ -204,7 +204,7 @@ func (s *session) ask(now time.Time) (*result, time.Time) {
 	return nil, due
 }
 
-// send has a request run beside the session.
+// send runs a request concurrently.
 func (s *session) send(ctx context.Context, r result) {
 	s.asking = true
 	go func() {
@@ -231,12 +231,12 @@ func (s *session) send(ctx context.Context, r result) {
 	}()
 }
 
-// take takes in the answer to a request.
+// take processes the response to a request.
 func (s *session) take(r result) error {
 	if r.err != nil {
 		return r.err
 	}
-	s.w.tell(s.record(r, time.Now()))
+	s.w.logRejections(s.record(r, time.Now()))
 	if !s.listed {
 		s.listed = true
 		s.up()
@@ -244,7 +244,7 @@ func (s *session) take(r result) error {
 	return nil
 }
 
-// record puts an answer into the table. It publishes whole lists at once.
+// record records a response in the table. It publishes whole lists at once.
 func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 	w := s.w
 	w.mu.Lock()
@@ -255,7 +255,7 @@ func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 		w.table.replaceAll(r.list, now)
 		w.synced, w.connected, w.lastError, w.located = true, true, nil, false
 		w.apiVersion = s.eng.version()
-		news = s.settle()
+		news = s.publish()
 		s.allFrom = now.Add(max(hintGap, 20*r.took))
 	case requestSome:
 		w.lists.Add(1)
@@ -263,12 +263,12 @@ func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 	}
 	w.lastSync, s.heardFrom = now, now
 	if r.took > 20*time.Millisecond {
-		s.askFrom = now.Add(min(r.took, time.Second)) // an engine that has trouble gets a rest
+		s.askFrom = now.Add(min(r.took, time.Second)) // do not overload a slow engine
 	}
 	return news
 }
 
-// connect notes that a session begins, and when.
+// connect records the start of a session.
 func (w *watcher) connect() time.Time {
 	now := time.Now()
 	w.mu.Lock()
@@ -277,7 +277,7 @@ func (w *watcher) connect() time.Time {
 	return now
 }
 
-// hear takes in events.
+// hear applies events.
 func (w *watcher) hear(group []event, now time.Time) {
 	w.events.Add(uint64(len(group)))
 	w.mu.Lock()
@@ -287,9 +287,9 @@ func (w *watcher) hear(group []event, now time.Time) {
 	}
 }
 
-// relocate looks up the container that the gateway runs in, on which it depends
-// how all others are reached. Guarded by mu.
-func (w *watcher) relocate() {
+// refreshSelf looks up the gateway's own container, which determines how the others are
+// reached. Guarded by mu.
+func (w *watcher) refreshSelf() {
 	if w.me.containerID != "" && len(w.ownID) < 64 {
 		for id := range w.table.running {
 			if strings.HasPrefix(id, w.me.containerID) {

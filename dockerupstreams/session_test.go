@@ -90,8 +90,8 @@ func (s *script) lists() int {
 	return len(s.asked)
 }
 
-// tell sends an event about the only container and waits until all is quiet.
-func (s *script) tell(what action, signal int) {
+// emit sends an event about the only container and waits until all is quiet.
+func (s *script) emit(what action, signal int) {
 	s.events <- []event{{id: running(nil).id, action: what, signal: signal, at: time.Now()}}
 	synctest.Wait()
 }
@@ -118,12 +118,12 @@ func inABubble(t *testing.T, me origin, test func(t *testing.T, s *script, sub *
 
 func TestDrainEndsIfTheContainerLivesOn(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
-		s.tell(actionKill, 15)
+		s.emit(actionKill, 15)
 		if len(sub.Set().Targets) != 0 {
 			t.Fatal("a container that is being stopped is still a target")
 		}
 		time.Sleep(drainFor - time.Second)
-		s.tell(actionOther, 0) // a list meanwhile shows it running, which proves nothing
+		s.emit(actionOther, 0) // a list meanwhile shows it running, which proves nothing
 		if len(sub.Set().Targets) != 0 {
 			t.Fatal("the drain ended before its time")
 		}
@@ -141,17 +141,17 @@ func TestDrainEndsIfTheContainerLivesOn(t *testing.T) {
 func TestSignalsThatReloadDoNotDrain(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
 		for _, signal := range []int{1, 10, 12, 28} {
-			s.tell(actionKill, signal)
+			s.emit(actionKill, signal)
 			if len(sub.Set().Targets) != 1 {
 				t.Errorf("signal %d drained the container", signal)
 			}
 		}
 		for _, signal := range []int{0, 2, 3, 6, 9, 15, 37} {
-			s.tell(actionKill, signal)
+			s.emit(actionKill, signal)
 			if len(sub.Set().Targets) != 0 {
 				t.Errorf("signal %d did not drain the container", signal)
 			}
-			s.tell(actionStart, 0)
+			s.emit(actionStart, 0)
 			if len(sub.Set().Targets) != 1 {
 				t.Errorf("after signal %d, a start did not end the drain", signal)
 			}
@@ -170,7 +170,7 @@ func TestDeadConnectionIsFound(t *testing.T) {
 		time.Sleep(heartbeat + pingTimeout + time.Second)
 		synctest.Wait()
 		if sub.parts[0].watcher.status().Connected {
-			t.Error("still connected to an engine that does not answer")
+			t.Error("still connected to an engine that does not respond")
 		}
 		if len(sub.Set().Targets) != 1 {
 			t.Error("the last set did not survive")
@@ -214,7 +214,7 @@ func TestBackoffIsEndlessAndCapped(t *testing.T) {
 	})
 }
 
-// Some proxies end streams every ten minutes: that is no outage.
+// Some proxies end streams every ten minutes, which is not an outage.
 func TestLongStreamsAreRenewedAtOnceAndQuietly(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs) {
 		for range 3 {
@@ -268,7 +268,7 @@ func TestHintsShortenTheBackoff(t *testing.T) {
 func TestPanicsAreSurvived(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs) {
 		s.set(func() { s.panicky = true })
-		s.tell(actionOther, 0)
+		s.emit(actionOther, 0)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		status := sub.parts[0].watcher.status()
@@ -332,7 +332,7 @@ func TestOwnContainerDecides(t *testing.T) {
 	}
 }
 
-// Nobody asks for containers that nobody selects, until somebody does.
+// Containers that are not selected are not listed until they are.
 func TestUnrelatedContainersCostNothing(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
 		other := &container{
@@ -349,7 +349,7 @@ func TestUnrelatedContainersCostNothing(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := s.lists() - before; n != 0 {
-			t.Errorf("%d lists because of a container that nobody selects", n)
+			t.Errorf("%d lists because of an unselected container", n)
 		}
 
 		sel := Selector{MatchLabels: map[string]string{"app": "db"}}
@@ -375,7 +375,7 @@ func TestListsAreBoundedUnderLoad(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		s.set(func() { s.running[0].health = healthFailing })
-		s.tell(actionOther, 0)
+		s.emit(actionOther, 0)
 		if n := s.lists() - before; n > 40+10*20+2 {
 			t.Errorf("%d lists in ten seconds, want 20 per second after the first 40", n)
 		}
@@ -401,21 +401,21 @@ func TestBackoff(t *testing.T) {
 // If lists keep contradicting an event, they are right in the end.
 func TestEventsAreNotBelievedForEver(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
-		s.tell(actionEnd, 0) // of a container that runs, as its next start was lost
+		s.emit(actionEnd, 0) // of a container that runs, as its next start was lost
 		time.Sleep(hintGap)
 		sub.Refresh()
 		synctest.Wait()
 		if len(sub.Set().Targets) != 0 {
 			t.Error("a list was believed against an event of a second ago")
 		}
-		time.Sleep(believeFor)
+		time.Sleep(eventTrust)
 		synctest.Wait()
 		if len(sub.Set().Targets) != 1 {
 			t.Error("a list was not believed against an old event")
 		}
 		w := sub.parts[0].watcher
 		w.mu.Lock()
-		facts := len(w.table.facts) + len(w.table.doubts.items)
+		facts := len(w.table.facts) + len(w.table.pendingChecks.items)
 		w.mu.Unlock()
 		if facts != 0 {
 			t.Errorf("%d facts are left", facts)

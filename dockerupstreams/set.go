@@ -6,33 +6,32 @@ import (
 	"sync"
 )
 
-// Set is the containers of a selector at one moment. It never changes, and
-// neither may what it holds be changed.
+// Set is the containers of a selector at one moment. It is immutable, and so is what it
+// holds.
 type Set struct {
 	// The containers that may receive requests, sorted by name, then by address.
 	Targets []Target
 
-	// The containers that carry the labels and may not, sorted by name.
+	// The containers that have the labels and receive no requests, sorted by name.
 	Rejected []Rejection
 
-	// Grows with every change; the same number means the same content, within one
-	// Subscription.
+	// The version, which grows with every change: equal versions of one Subscription
+	// have equal content.
 	Generation uint64
 
-	// Whether the list of containers has been seen whole at least once, on every
-	// endpoint. Before that, an empty set means nothing.
+	// Whether all containers have been listed at least once, on every endpoint. Before
+	// that, an empty set has no meaning.
 	Synced bool
 
 	byDial  map[string]*Target
 	indexed sync.Once
 }
 
-// Sets of up to this many targets are searched one by one, which costs less
-// than hashing.
+// Sets of up to this many targets are searched linearly, which costs less than hashing.
 const fewTargets = 8
 
-// ByDial finds the target with this address, nil if there is none. It is instant
-// and safe for concurrent use; the first call on a large set builds an index.
+// ByDial returns the target with this address, or nil. It is safe for concurrent use; the
+// first call on a large set builds an index.
 func (s *Set) ByDial(dial string) *Target {
 	if len(s.Targets) <= fewTargets {
 		for i := range s.Targets {
@@ -61,7 +60,7 @@ func compareRejections(a, b Rejection) int {
 	return cmp.Or(cmp.Compare(a.Container, b.Container), cmp.Compare(a.ID, b.ID))
 }
 
-// mergeSets joins the sets that several endpoints have for one selector.
+// mergeSets joins the sets of one selector on several endpoints.
 func mergeSets(sets []*Set) *Set {
 	all := &Set{Synced: true}
 	for _, s := range sets {

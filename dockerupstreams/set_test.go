@@ -130,7 +130,7 @@ func TestUnchangedSetsAreNotReplaced(t *testing.T) {
 	}
 }
 
-// The list tells how things were when it was asked for; events know better.
+// A list shows the state when it was requested; events are newer.
 func TestEventsOvertakeLists(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {

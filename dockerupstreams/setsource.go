@@ -2,14 +2,13 @@ package dockerupstreams
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-// SetSource is a source of upstreams that are containers. It tells a selection
-// policy more of them than an upstream can: names and weights. A Subscription has
-// the method, too.
+// SetSource is a source of upstreams that are containers. It gives a selection policy
+// their names and weights, which upstreams do not have. Subscription implements it.
 type SetSource interface {
 	reverseproxy.UpstreamSource
 
-	// Set returns the containers as they are now. It is instant. Upstreams that
-	// the source gave away before may be missing in it, or others be new.
+	// Set returns the current containers. It takes no lock. Earlier upstreams of the
+	// source may be missing in it, and others may be new.
 	Set() *Set
 }
 

@@ -9,46 +9,43 @@ import (
 	"strings"
 )
 
-// site is where the gateway stands, seen from an engine.
+// site is the gateway's location as seen from an engine.
 type site struct {
-	// The ID of the container that the gateway runs in. Empty: it runs in none of this
-	// engine's.
+	// The ID of the gateway's container. Empty: it runs in none of this engine's
+	// containers.
 	self string
 
-	// The networks of the container that the gateway runs in, if it runs in one
-	// of this engine's containers.
+	// The networks of the gateway's container, if it runs in one of this engine's.
 	networks map[string]bool
 
-	// How the gateway reaches what listens on the engine's host: host-networked
-	// containers and published ports.
+	// The host at which the gateway reaches host-networked containers and published
+	// ports.
 	hostAddress string
 }
 
-// origin is what the gateway's process can find out about where it runs. It
-// does not change while the process lives.
+// origin is what the gateway's process can detect about where it runs. It does not change
+// while the process lives.
 type origin struct {
-	// The ID of the container that the gateway runs in, or the 12 characters with
-	// which it begins. Empty: unknown, or none.
+	// The ID of the gateway's container, or its first 12 characters. Empty: unknown, or
+	// none.
 	containerID string
-	// Whether the gateway runs in a container at all.
+	// Whether the gateway runs in a container.
 	contained bool
-	// Whether the bridge of an engine is among the gateway's own interfaces.
-	// Asked anew each time: an engine makes it when it starts. nil: no.
+	// Whether the bridge of an engine is among the gateway's interfaces. Called each time,
+	// as an engine creates it when it starts. nil: no.
 	bridged func() bool
 }
 
-// sharesHost reports whether what listens on the engine's host can be reached on
-// the loopback interface, if the engine is on this machine and does not know our
-// container.
+// sharesHost reports whether the engine's host can be reached on the loopback interface,
+// if the engine is on this machine and does not know the gateway's container.
 func (me origin) sharesHost() bool {
-	// A container with a bridge is host-networked, runs an engine of its own, or is
-	// a machine made from an image of one.
+	// A container with a bridge is host-networked, runs an engine of its own, or is a
+	// machine made from an image of one.
 	return !me.contained || (me.bridged != nil && me.bridged())
 }
 
-// locate finds the gateway's own container among those of an engine, and from
-// it how to reach the others. remoteHost is the engine's host if it is reached
-// over the network.
+// locate finds the gateway's container among those of an engine, and from it how to reach
+// the others. remoteHost is the host of an engine that is reached over the network.
 func locate(me origin, own *container, remoteHost string) site {
 	switch {
 	case own != nil && own.hostNetworked():
@@ -73,12 +70,11 @@ func locate(me origin, own *container, remoteHost string) site {
 	}
 }
 
-// dockerHostName is what containers may call their host where they are told of
-// no gateway.
+// dockerHostName is the name of the host in containers without a known gateway address.
 const dockerHostName = "host.docker.internal"
 
-// findOrigin looks at the files by which a process can tell that it runs in a
-// container, and in which.
+// findOrigin reads the files by which a process can detect that it runs in a container,
+// and in which.
 func findOrigin() origin {
 	me := origin{bridged: hasBridge}
 	for _, marker := range []string{"/.dockerenv", "/run/.containerenv"} {
@@ -91,7 +87,7 @@ func findOrigin() origin {
 		me.containerID = ownID(mounts)
 	}
 	if me.containerID == "" && me.contained {
-		// Without the mounts, the host's name is the ID unless somebody chose another.
+		// Without the mounts, the host's name is the ID unless it was configured.
 		if name, err := os.Hostname(); err == nil && len(name) == 12 && isHex(name) {
 			me.containerID = name
 		}
@@ -100,7 +96,7 @@ func findOrigin() origin {
 	return me
 }
 
-// hasBridge looks for the interfaces that Docker and Podman make on their hosts.
+// hasBridge looks for the interfaces that Docker and Podman create on their hosts.
 func hasBridge() bool {
 	for _, name := range []string{"docker0", "podman0", "cni-podman0"} {
 		if _, err := net.InterfaceByName(name); err == nil {
@@ -110,9 +106,9 @@ func hasBridge() bool {
 	return false
 }
 
-// ownID finds a container's ID in its mounts (proc(5), "mountinfo"): engines
-// mount /etc/hostname and its like from a folder named for the container. On a
-// host, folders of that name are mounted elsewhere and say nothing about us.
+// ownID returns a container's ID from its mounts (proc(5), "mountinfo"): engines mount
+// /etc/hostname and similar files from a folder named after the container. On a host,
+// folders of that name are mounted elsewhere, and are ignored.
 func ownID(mountinfo io.Reader) string {
 	lines := bufio.NewScanner(mountinfo)
 	for lines.Scan() {

@@ -75,12 +75,12 @@ func TestEndpoints(t *testing.T) {
 		"no TLS on sockets": {env: map[string]string{"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": tls}, e: Endpoint{Host: "unix:///x"}, want: address{host: "unix:///x"}},
 		"TLS by config":     {e: Endpoint{Host: "tcp://localhost:2376", CertPath: tls}, want: address{host: "tcp://localhost:2376", certPath: tls}},
 		"loopback":          {e: Endpoint{Host: "tcp://127.0.0.1:2375"}, want: address{host: "tcp://127.0.0.1:2375"}},
-		"a path":            {e: Endpoint{Host: "/var/run/docker.sock"}, err: "write it as unix:///path/to/socket"},
-		"ssh":               {e: Endpoint{Host: "ssh://host"}, err: "is not an address"},
-		"no host":           {e: Endpoint{Host: "tcp://:2375"}, err: "no valid host and port"},
+		"a path":            {e: Endpoint{Host: "/var/run/docker.sock"}, err: "must be an address such as unix:///path/to/socket"},
+		"ssh":               {e: Endpoint{Host: "ssh://host"}, err: "must be an address"},
+		"no host":           {e: Endpoint{Host: "tcp://:2375"}, err: "must be tcp://host:port"},
 		"a secret":          {e: Endpoint{Host: "ftp://me:secret@host"}, err: "ftp://me:xxxxx@host"},
-		"TLS on a socket":   {e: Endpoint{Host: "unix:///x", CertPath: tls}, err: "no use for cert_path"},
-		"TLS on plain HTTP": {e: Endpoint{Host: "http://h:2375", CertPath: tls}, err: "no use for cert_path"},
+		"TLS on a socket":   {e: Endpoint{Host: "unix:///x", CertPath: tls}, err: "and cert_path cannot be combined"},
+		"TLS on plain HTTP": {e: Endpoint{Host: "http://h:2375", CertPath: tls}, err: "and cert_path cannot be combined"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, variable := range []string{"DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKER_API_VERSION"} {

@@ -18,32 +18,30 @@ func init() {
 	caddy.RegisterModule(new(Source))
 }
 
-// Source provides the Docker containers that carry certain labels as upstreams
-// of a reverse proxy. Containers come and go with the engine's events; the
-// configuration is never reloaded for them. Without Docker it starts with no
-// upstreams, and during an outage it keeps those it knew last.
+// Source provides the Docker containers with certain labels as upstreams of a reverse
+// proxy. It follows the engine's events, without reloads of the configuration. Without
+// Docker it starts with no upstreams; during an outage it keeps the known ones.
 //
-// A reverse proxy has one transport for all its upstreams, and therefore one
-// scheme: containers whose label `rgate.scheme` differs from the option `scheme`
-// (default `http`) get no requests. With `https`, name what to trust in
-// `transport http` (`tls_server_name`, `tls_trust_pool`, …): a container is
-// dialed by its address, which is in few certificates. With `h2c`, also set
-// `transport http { versions h2c }`. The labels `rgate.weight` are left to
-// policies that ask for them.
+// A reverse proxy has one transport and therefore one scheme for all its upstreams:
+// containers whose label `rgate.scheme` differs from the option `scheme` (default `http`)
+// get no requests. With `https`, configure what to trust in `transport http`
+// (`tls_server_name`, `tls_trust_pool`, …): containers are dialed by their address, which
+// few certificates contain. With `h2c`, also set `transport http { versions h2c }`. The
+// labels `rgate.weight` are used by policies that support weights.
 //
 // Global placeholders, such as `{env.STAGE}`, may be used in the values of
 // `match_labels`, in `network`, and in the addresses of endpoints.
 type Source struct {
 	Selector
 
-	// The Docker engines in which containers are looked for. If one cannot be
-	// reached, those of the others are not affected. Default: the one that
-	// DOCKER_HOST names, else the platform's own.
+	// The Docker engines whose containers are selected. An engine that cannot be reached
+	// does not affect the others. Default: the one of DOCKER_HOST, else the platform's
+	// own.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 
 	scheme       string
 	subscription *Subscription
-	server       *caddyhttp.Server // that it is in
+	server       *caddyhttp.Server // the server of the source
 }
 
 // CaddyModule returns the Caddy module information.
@@ -74,12 +72,12 @@ func (s *Source) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// unguarded are the servers for which warnOfUploads has warned.
+// unguarded holds the servers for which warnOfUploads has warned.
 var unguarded sync.Map
 
 // warnOfUploads warns once of a server in which rgate does not guard request bodies: with
-// its limit on pauses (read_body_idle), Caddy hides from net/http that a body was closed
-// before its end, so that the rest of an upload is run as new requests.
+// read_body_idle, Caddy hides from net/http that a body was closed before its end, so
+// that the rest of an upload is executed as new requests.
 func (s *Source) warnOfUploads(ctx caddy.Context) {
 	if s.server == nil || s.server.ReadIdleTimeout < 0 {
 		return
@@ -87,7 +85,7 @@ func (s *Source) warnOfUploads(ctx caddy.Context) {
 	if _, known := unguarded.LoadOrStore(s.server, true); known || entry.Expected(ctx) {
 		return
 	}
-	ctx.Logger().Warn("the rest of an upload that a backend does not read may be run as new requests: "+
+	ctx.Logger().Warn("the rest of an upload that a backend does not read may be executed as new requests: "+
 		"set servers { timeouts { read_body_idle -1s } }, or use a handler of rgate in this site",
 		zap.Strings("listen", s.server.Listen))
 }
@@ -101,16 +99,16 @@ func (s *Source) Cleanup() error {
 	return s.subscription.Close()
 }
 
-// GetUpstreams returns the containers as they are now, sorted by name. It is
-// instant, never fails, and returns an empty slice if there are none.
+// GetUpstreams returns the current containers, sorted by name. It does not block or fail,
+// and returns an empty slice if there are none.
 func (s *Source) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	if s.scheme == schemeHTTPS {
-		r.URL.Scheme = schemeHTTPS // this is the proxy's own copy of the request
+		r.URL.Scheme = schemeHTTPS // the proxy's copy of the request
 	}
 	return Upstreams(s.subscription.Set().Targets), nil
 }
 
-// ResetCache is called after an upstream failed: it asks for a new look at the
+// ResetCache is called after an upstream failed: it schedules a new list of the
 // containers, and does not wait for it.
 func (s *Source) ResetCache(*http.Request) error {
 	s.subscription.Refresh()

@@ -46,13 +46,13 @@ func TestCaddyfile(t *testing.T) {
 			},
 			Endpoints: []Endpoint{{Host: "unix:///a.sock"}, {Host: "tcp://b:2376", CertPath: "/certs"}},
 		}, ""},
-		"no labels":        {`docker_labels`, Source{}, "match_labels is empty"},
-		"half a label":     {`docker_labels app`, Source{}, "label 'app' is incomplete: write it as name=value"},
-		"no name":          {`docker_labels =web`, Source{}, "write it as name=value"},
-		"two values":       {`docker_labels app=a app=b`, Source{}, "label 'app' is wanted with two values"},
+		"no labels":        {`docker_labels`, Source{}, "match_labels is required"},
+		"half a label":     {`docker_labels app`, Source{}, "invalid label 'app': must be name=value"},
+		"no name":          {`docker_labels =web`, Source{}, "must be name=value"},
+		"two values":       {`docker_labels app=a app=b`, Source{}, "label 'app' is set twice"},
 		"unknown option":   {"docker_labels app=a {\n labels b=c\n}", Source{}, "unrecognized docker_labels option 'labels': use match_labels"},
-		"bad port":         {"docker_labels app=a {\n port http\n}", Source{}, "port 'http' is not a port: use 1 to 65535"},
-		"port 0":           {"docker_labels app=a {\n port 0\n}", Source{}, "use 1 to 65535"},
+		"bad port":         {"docker_labels app=a {\n port http\n}", Source{}, "invalid port 'http': must be from 1 to 65535"},
+		"port 0":           {"docker_labels app=a {\n port 0\n}", Source{}, "must be from 1 to 65535"},
 		"bad scheme":       {"docker_labels app=a {\n scheme gopher\n}", Source{}, "use http, https or h2c"},
 		"bad health":       {"docker_labels app=a {\n health fine\n}", Source{}, "use healthy or any"},
 		"no port":          {"docker_labels app=a {\n port\n}", Source{}, "wrong argument count"},
@@ -60,7 +60,7 @@ func TestCaddyfile(t *testing.T) {
 		"no block labels":  {"docker_labels {\n match_labels\n}", Source{}, "wrong argument count"},
 		"host_port 80":     {"docker_labels app=a {\n host_port 80\n}", Source{}, "wrong argument count"},
 		"no endpoint":      {"docker_labels app=a {\n endpoint\n}", Source{}, "wrong argument count"},
-		"bad block labels": {"docker_labels app=a {\n match_labels b\n}", Source{}, "incomplete"},
+		"bad block labels": {"docker_labels app=a {\n match_labels b\n}", Source{}, "must be name=value"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got Source
@@ -150,11 +150,11 @@ func TestSourceWithoutDocker(t *testing.T) {
 
 func TestSourceRejectsBadConfigurations(t *testing.T) {
 	for config, want := range map[string]string{
-		`{}`: "match_labels is empty",
-		`{"match_labels":{"a":"b"},"scheme":"x"}`:                  `scheme "x" is unknown`,
-		`{"match_labels":{"a":"b"},"endpoints":[{"host":"x"}]}`:    `following docker containers: docker host "x" is not an address`,
+		`{}`: "match_labels is required",
+		`{"match_labels":{"a":"b"},"scheme":"x"}`:                  `unknown scheme "x"`,
+		`{"match_labels":{"a":"b"},"endpoints":[{"host":"x"}]}`:    `following docker containers: invalid docker host "x"`,
 		`{"match_labels":{"a":"b"},"label":"x"}`:                   "unknown field",
-		`{"match_labels":{"a":"{env.RGATE_TEST_NEVER_SET}"}}`:      "has no value",
+		`{"match_labels":{"a":"{env.RGATE_TEST_NEVER_SET}"}}`:      "is empty: set the variable",
 		`{"match_labels":{"a":"b"},"network":"x","hostport":true}`: "unknown field",
 	} {
 		_, err := newContext(t).LoadModuleByID("http.reverse_proxy.upstreams.docker_labels", []byte(config))
@@ -196,9 +196,9 @@ func TestReverseProxy(t *testing.T) {
 		}
 		return w.Body.String()
 	}
-	eventually(t, "a answers", func() bool { return get() == "a" })
+	eventually(t, "a responds", func() bool { return get() == "a" })
 	idB := e.Run(b)
-	eventually(t, "b answers", func() bool { return get() == "b" })
+	eventually(t, "b responds", func() bool { return get() == "b" })
 	e.Kill(idA, 15)
 	eventually(t, "a is drained", func() bool { return len(proxy.DynamicUpstreams.(*Source).subscription.Set().Targets) == 1 })
 	stopA()
@@ -228,7 +228,7 @@ func TestAdminAPI(t *testing.T) {
 	if err := routes[0].Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/rgate/docker", nil)); err != nil {
 		t.Fatal(err)
 	}
-	var answer struct {
+	var status struct {
 		Endpoints []struct {
 			Endpoint   string
 			Connected  bool
@@ -243,19 +243,19 @@ func TestAdminAPI(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+	if err := json.Unmarshal(w.Body.Bytes(), &status); err != nil {
 		t.Fatal(err)
 	}
-	if len(answer.Endpoints) != 1 || len(answer.Endpoints[0].Selectors) != 1 {
-		t.Fatalf("answer is %s", w.Body)
+	if len(status.Endpoints) != 1 || len(status.Endpoints[0].Selectors) != 1 {
+		t.Fatalf("response is %s", w.Body)
 	}
-	got := answer.Endpoints[0]
+	got := status.Endpoints[0]
 	sel := got.Selectors[0]
 	if got.Endpoint != e.Host() || !got.Connected || got.APIVersion != "1.51" || time.Since(got.LastSync) > time.Minute || got.Containers != 2 ||
 		sel.MatchLabels["app"] != "web" || sel.Health != "any" ||
 		len(sel.Targets) != 1 || sel.Targets[0].Address != "172.17.0.1:80" ||
 		len(sel.Rejected) != 1 || sel.Rejected[0].Container != "bad" || !strings.Contains(sel.Rejected[0].Reason, "rgate.port") {
-		t.Errorf("answer is %s", w.Body)
+		t.Errorf("response is %s", w.Body)
 	}
 	err := routes[0].Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/rgate/docker", nil))
 	if failure := (caddy.APIError{}); !errors.As(err, &failure) || failure.HTTPStatus != http.StatusMethodNotAllowed {

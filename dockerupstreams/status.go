@@ -6,30 +6,30 @@ import (
 	"time"
 )
 
-// EndpointStatus is what is known about an engine.
+// EndpointStatus is the state of an engine.
 type EndpointStatus struct {
 	// The engine's address.
 	Endpoint string `json:"endpoint"`
-	// Whether its events are being followed.
+	// Whether the stream of its events is connected.
 	Connected bool `json:"connected"`
-	// The version of its API that is spoken; empty before the first connection.
+	// The negotiated API version; empty before the first connection.
 	APIVersion string `json:"api_version,omitempty"`
-	// When its containers were last known for certain; nil: never.
+	// When its containers were last in sync; nil: never.
 	LastSync *time.Time `json:"last_sync,omitempty"`
-	// Why it is not connected.
+	// The error of the connection.
 	Error string `json:"error,omitempty"`
-	// How many containers run there, selected or not.
+	// The number of running containers, selected or not.
 	Containers int `json:"containers"`
-	// What was selected, in the order of the labels.
+	// The selectors, in the order of their labels.
 	Selectors []SelectorStatus `json:"selectors"`
 }
 
-// SelectorStatus is what a selector finds on an engine.
+// SelectorStatus is the state of a selector on an engine.
 type SelectorStatus struct {
 	Selector
 	// The containers that receive requests.
 	Targets []TargetStatus `json:"targets"`
-	// The containers that carry the labels and receive none, and why.
+	// The containers with the labels that receive no requests, and the reasons.
 	Rejected []Rejection `json:"rejected"`
 }
 
@@ -43,8 +43,7 @@ type TargetStatus struct {
 	MaxRequests int    `json:"max_requests,omitempty"`
 }
 
-// Status describes all engines that are being followed, in the order of their
-// addresses.
+// Status returns the state of all followed engines, in the order of their addresses.
 func Status() []EndpointStatus {
 	all := []EndpointStatus{}
 	for _, w := range followed() {
@@ -54,7 +53,7 @@ func Status() []EndpointStatus {
 	return all
 }
 
-// followed returns the watchers at work.
+// followed returns the active watchers.
 func followed() (all []*watcher) {
 	watchers.Range(func(_, value any) bool {
 		if w, ok := value.(*watcher); ok {

@@ -8,18 +8,17 @@ import (
 )
 
 const (
-	// While more events than this come in a tenth of a second, the stream is left
-	// alone for some milliseconds at a time: to wake up for every event costs more
-	// than to understand it.
+	// While more events than this arrive in a tenth of a second, the stream is read every
+	// few milliseconds: waking up for each event costs more than decoding it.
 	busyEvents = 20
 	busyPause  = 10 * time.Millisecond
 
-	// A read that took longer had to wait: nothing is left behind it.
+	// A read that took longer had to wait: the buffer is empty.
 	drainedRead = 200 * time.Microsecond
 )
 
-// pump reads events until the stream ends, and passes them on in groups, as they
-// come. It never lets what has arrived wait for what has not.
+// pump reads events until the stream ends, and passes them on in groups as they arrive. It
+// never delays complete events for incomplete ones.
 func pump(ctx context.Context, from io.Reader, to chan<- []event) error {
 	in := newValues(from)
 	window, events, busy := time.Now(), 0, false
@@ -50,7 +49,7 @@ func pump(ctx context.Context, from io.Reader, to chan<- []event) error {
 	}
 }
 
-// readGroup returns the events that have come in whole.
+// readGroup returns the events that have arrived completely.
 func readGroup(in *values) (group []event, err error) {
 	for {
 		text, err := in.buffered()
@@ -59,7 +58,7 @@ func readGroup(in *values) (group []event, err error) {
 		}
 		e, matters, err := decodeEvent(text)
 		if err != nil {
-			return group, fmt.Errorf("an event makes no sense: %w", err)
+			return group, fmt.Errorf("invalid event: %w", err)
 		}
 		if matters {
 			group = append(group, e)

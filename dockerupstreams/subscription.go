@@ -11,11 +11,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// watchers holds one watcher per address, for as long as anybody subscribes.
+// watchers holds one watcher per address while there are subscriptions.
 var watchers = caddy.NewUsagePool()
 
-// whereAmI is looked up once: a process does not move between containers.
-var whereAmI = sync.OnceValue(findOrigin)
+// detectSelf runs once: a process does not move between containers.
+var detectSelf = sync.OnceValue(findOrigin)
 
 // Subscription follows the containers of one selector. Its methods are safe for
 // concurrent use.
@@ -26,22 +26,22 @@ type Subscription struct {
 	parts  []part
 	closed sync.Once
 
-	// With several endpoints, the sets of all parts in one; nil otherwise.
+	// With several endpoints, the merged sets of all parts; nil otherwise.
 	merged *atomic.Pointer[Set]
 	mu     sync.Mutex // one merge at a time
 }
 
-// part is a subscription's share of one endpoint.
+// part is the part of a subscription on one endpoint.
 type part struct {
 	addr    address
 	watcher *watcher
 	view    *view
 }
 
-// Subscribe follows the containers of sel on every endpoint (none: the default
-// one). All subscriptions of the process share one connection per endpoint. It
-// neither waits for Docker nor fails without it: until the engine has answered,
-// the set is empty and not Synced.
+// Subscribe follows the containers of sel on every endpoint (none: the default one). All
+// subscriptions of the process share one connection per endpoint. It does not wait for
+// Docker, and does not fail without it: until the engine has responded, the set is empty
+// and not Synced.
 //
 // Global placeholders, such as {env.STAGE}, are replaced in the values of the
 // labels, the network, and the endpoints. It is an error if sel is invalid, if
@@ -86,14 +86,14 @@ func Subscribe(endpoints []Endpoint, sel Selector, logger *zap.Logger) (*Subscri
 	return s, nil
 }
 
-// replacePlaceholders returns copies with the values of global placeholders.
+// replacePlaceholders returns copies with global placeholders replaced.
 func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoint, error) {
 	repl := caddy.NewReplacer()
 	var empty error
 	replace := func(option, value string) string {
 		replaced := repl.ReplaceKnown(value, "")
 		if replaced == "" && value != "" && empty == nil {
-			empty = fmt.Errorf("%s %q has no value: set what it names", option, value)
+			empty = fmt.Errorf("%s %q is empty: set the variable that it names", option, value)
 		}
 		return replaced
 	}
@@ -112,7 +112,7 @@ func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoi
 	return sel, endpoints, empty
 }
 
-// acquire finds or starts the watcher of an address.
+// acquire returns the watcher of an address, and starts it if needed.
 func (s *Subscription) acquire(addr address) error {
 	value, _, err := watchers.LoadOrNew(addr, func() (caddy.Destructor, error) {
 		open := func() (engine, error) { return openEngine(addr) }
@@ -121,17 +121,17 @@ func (s *Subscription) acquire(addr address) error {
 			return nil, err
 		}
 		trial.close()
-		return newWatcher(addr, whereAmI(), s.logger, open), nil
+		return newWatcher(addr, detectSelf(), s.logger, open), nil
 	})
 	if err != nil {
-		return fmt.Errorf("preparing docker endpoint %s: %w (cert_path names the folder of ca.pem, cert.pem and key.pem)", addr, err)
+		return fmt.Errorf("preparing docker endpoint %s: %w (cert_path is the folder of ca.pem, cert.pem and key.pem)", addr, err)
 	}
 	s.parts = append(s.parts, part{addr: addr, watcher: value.(*watcher)})
 	return nil
 }
 
-// Started returns when a container last started, in nanoseconds since 1970; 0 if the
-// engine has told of no start while the gateway was connected. It takes no lock.
+// Started returns when a container last started, in nanoseconds since 1970, or 0 if no
+// start was reported while the gateway was connected. It takes no lock.
 func (s *Subscription) Started(id string) int64 {
 	for _, p := range s.parts {
 		if at, ok := p.watcher.table.starts.Load(id); ok {
@@ -141,8 +141,7 @@ func (s *Subscription) Started(id string) int64 {
 	return 0
 }
 
-// Set returns the containers as they are known to be now. It is instant, takes
-// no lock and allocates nothing.
+// Set returns the currently known containers. It takes no lock and allocates nothing.
 func (s *Subscription) Set() *Set {
 	if s.merged != nil {
 		return s.merged.Load()
@@ -150,7 +149,7 @@ func (s *Subscription) Set() *Set {
 	return s.parts[0].view.set.Load()
 }
 
-// merge joins the parts' sets. It is called whenever one of them changed.
+// merge merges the parts' sets. It is called whenever one of them changed.
 func (s *Subscription) merge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,11 +160,11 @@ func (s *Subscription) merge() {
 	s.merged.Store(mergeSets(sets))
 }
 
-// Refresh says that the set may be wrong, for example because a dial failed. It
-// returns at once; many hints lead to one new list, at most one per second.
+// Refresh reports that the set may be outdated, for example because a dial failed. It does
+// not block; it causes at most one new list per second.
 func (s *Subscription) Refresh() {
 	for _, p := range s.parts {
-		poke(p.watcher.hints)
+		notify(p.watcher.hints)
 	}
 }
 

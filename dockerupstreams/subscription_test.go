@@ -43,7 +43,7 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 	e.Run(web("more"))
 	expect(t, next, "good", "more")
 
-	lines := append(logs.FilterMessage("container shut out").All(), nextLogs.FilterMessage("container shut out").All()...)
+	lines := append(logs.FilterMessage("container rejected").All(), nextLogs.FilterMessage("container rejected").All()...)
 	if len(lines) != 1 {
 		t.Fatalf("logged %d times, want once", len(lines))
 	}
@@ -60,7 +60,7 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 	e.Die(id)
 	eventually(t, "bad is gone", func() bool { return len(next.Set().Rejected) == 0 })
 	e.StartAgain(id)
-	eventually(t, "the new one is logged", func() bool { return nextLogs.FilterMessage("container shut out").Len() == 1 })
+	eventually(t, "the new one is logged", func() bool { return nextLogs.FilterMessage("container rejected").Len() == 1 })
 }
 
 func TestSubscriptionsShareOneConnection(t *testing.T) {
@@ -184,10 +184,10 @@ func TestInvalidConfigurations(t *testing.T) {
 		sel      Selector
 		want     string
 	}{
-		"selector":     {sel: Selector{}, want: "match_labels is empty"},
-		"host":         {endpoint: Endpoint{Host: "docker"}, sel: Selector{MatchLabels: labels}, want: `docker host "docker" is not an address`},
-		"certificates": {endpoint: Endpoint{Host: "tcp://h:2376", CertPath: folder}, sel: Selector{MatchLabels: labels}, want: "cert_path names the folder of ca.pem"},
-		"placeholder":  {sel: Selector{MatchLabels: map[string]string{"app": "{env.EMPTY}"}}, want: `match_labels app "{env.EMPTY}" has no value`},
+		"selector":     {sel: Selector{}, want: "match_labels is required"},
+		"host":         {endpoint: Endpoint{Host: "docker"}, sel: Selector{MatchLabels: labels}, want: `invalid docker host "docker"`},
+		"certificates": {endpoint: Endpoint{Host: "tcp://h:2376", CertPath: folder}, sel: Selector{MatchLabels: labels}, want: "cert_path is the folder of ca.pem"},
+		"placeholder":  {sel: Selector{MatchLabels: map[string]string{"app": "{env.EMPTY}"}}, want: `match_labels app "{env.EMPTY}" is empty`},
 		"socket path":  {endpoint: Endpoint{Host: "unix:///" + strings.Repeat("x", 200)}, sel: Selector{MatchLabels: labels}, want: "too long"},
 	} {
 		s, err := Subscribe([]Endpoint{c.endpoint}, c.sel, nil)

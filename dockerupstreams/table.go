@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// An event is something that happened to a container.
+// event is a change of a container.
 type event struct {
 	id     string
 	action action
@@ -16,23 +16,23 @@ type event struct {
 type action uint8
 
 const (
-	actionOther   action = iota // whatever it was, the container must be listed again
-	actionStart                 // runs
+	actionOther   action = iota // the container must be listed again
+	actionStart                 // running
 	actionKill                  // was sent a signal
-	actionEnd                   // runs no more
-	actionPause                 // stands still
-	actionUnpause               // goes on
+	actionEnd                   // ended
+	actionPause                 // paused
+	actionUnpause               // running again
 	actionNetwork               // was attached to a network, or detached from one
 )
 
-// drainFor bounds how long a container receives no requests after a signal that
-// ends most processes. It is longer than the ten seconds after which `docker
-// stop` loses its patience, so that nothing is sent to a container that is about
-// to be killed; and not endless, for a process may choose to live on.
+// drainFor limits how long a container receives no requests after a signal that ends most
+// processes. It is longer than the ten seconds after which `docker stop` kills, so that a
+// container that is about to be killed receives nothing; it is limited, as a process may
+// ignore the signal.
 const drainFor = 15 * time.Second
 
-// terminates reports whether a signal asks a process to end. SIGHUP, SIGUSR1,
-// SIGUSR2 and SIGWINCH (1, 10, 12, 28) are used to reload or to reopen logs.
+// terminates reports whether a signal usually ends a process. SIGHUP, SIGUSR1, SIGUSR2
+// and SIGWINCH (1, 10, 12, 28) are used to reload or to reopen logs.
 func terminates(signal int) bool {
 	switch signal {
 	case 0, 2, 3, 6, 9, 15, 37: // unknown, INT, QUIT, ABRT, KILL, TERM, RTMIN+3 (systemd: halt)
@@ -42,78 +42,78 @@ func terminates(signal int) bool {
 	}
 }
 
-// table is what is known of an engine's running containers. It is kept by events
-// and lists, which may contradict each other for a moment: a list tells how
-// things were when the engine wrote it, and an event may overtake it.
+// table holds an engine's running containers. It is updated by events and lists, which may
+// contradict each other for a moment: a list shows the state when the engine wrote it,
+// and an event may overtake it.
 type table struct {
 	running  map[string]*container
-	draining map[string]time.Time // until when, by our clock
-	expiry   time.Time            // no drain ends before; zero: there is none
+	draining map[string]time.Time // until when, by the gateway's clock
+	expiry   time.Time            // the earliest end of a drain; zero: none
 	dirty    map[string]struct{}  // must be listed again
 	touched  map[string]struct{}  // changed since this was last emptied
 
-	facts  map[string]*fact
-	doubts queue // of facts that may be too old
-	looks  [len(lookAgainAfter)]queue
+	facts         map[string]*fact
+	pendingChecks queue // of facts that may be too old
+	relists       [len(relistDelays)]queue
 
-	// The events since the list on its way was asked for: they are applied again
-	// on top of it.
+	// The events since the request for the list in flight: they are applied again after
+	// it.
 	replay    []event
 	recording bool
 
-	// When the connection began, and whether its first list is still to come: what
-	// is known from before may be out of date, but it is whole.
+	// When the connection began, and whether its first list is still missing: earlier state
+	// may be outdated, but is complete.
 	since      time.Time
 	connecting bool
 
-	// When containers started whose start was heard of, in nanoseconds since 1970, by
+	// Start times of containers whose start was reported, in nanoseconds since 1970, by
 	// ID. It may be read without the watcher's mu.
 	starts sync.Map
 
-	// Whether anybody wants to know about a container. Others are marked stale
-	// instead of being listed again.
+	// Whether a container is selected. Others are marked stale instead of being listed
+	// again.
 	wanted func(*container) bool
 }
 
 func newTable(wanted func(*container) bool) *table {
 	t := &table{
-		running:  make(map[string]*container),
-		draining: make(map[string]time.Time),
-		dirty:    make(map[string]struct{}),
-		touched:  make(map[string]struct{}),
-		facts:    make(map[string]*fact),
-		doubts:   queue{delay: believeFor},
-		wanted:   wanted,
+		running:       make(map[string]*container),
+		draining:      make(map[string]time.Time),
+		dirty:         make(map[string]struct{}),
+		touched:       make(map[string]struct{}),
+		facts:         make(map[string]*fact),
+		pendingChecks: queue{delay: eventTrust},
+		wanted:        wanted,
 	}
-	for i, delay := range lookAgainAfter {
-		t.looks[i].delay = delay
+	for i, delay := range relistDelays {
+		t.relists[i].delay = delay
 	}
 	return t
 }
 
-// apply takes in an event. What it says for certain has effect at once; what it
-// leaves open waits for the next list.
+// apply applies an event. What it states takes effect at once; the rest waits for the
+// next list.
 func (t *table) apply(e event, now time.Time) {
 	if t.recording {
 		t.replay = append(t.replay, e)
 	}
-	// The stream begins in the past, where a container that runs well may have died
-	// before. Such events say no more than that it is worth a look.
+	// The stream begins in the past, when a container that runs now may have died before.
+	// Such events only cause a list.
 	past := e.at.Before(t.since)
 	switch {
 	case e.action == actionKill && !terminates(e.signal):
-		// If it ends all the same, an event will say so.
+		// If it ends, an event will report it.
 	case e.action == actionKill:
 		t.drain(e, now)
 		if past {
-			t.soil(e.id)
+			t.markDirty(e.id)
 		} else {
 			t.touch(e.id)
 		}
 	case e.action == actionNetwork:
-		if t.running[e.id] != nil { // otherwise it is not up yet, or no more
-			t.soil(e.id)
-			t.lookAgain(e.id, now)
+		if t.running[e.id] != nil { // otherwise it has not started, or has ended
+			t.markDirty(e.id)
+			t.relist(e.id, now)
 		}
 	case e.action == actionStart:
 		t.starts.Store(e.id, e.at.UnixNano())
@@ -124,9 +124,9 @@ func (t *table) apply(e event, now time.Time) {
 		if !past {
 			t.believe(e.id, "running", now)
 		}
-		t.soil(e.id)
+		t.markDirty(e.id)
 	case past || e.action == actionOther:
-		t.soil(e.id)
+		t.markDirty(e.id)
 	case e.action == actionEnd:
 		t.believe(e.id, "", now)
 		t.remove(e.id)
@@ -134,15 +134,15 @@ func (t *table) apply(e event, now time.Time) {
 		t.alter(e.id, "paused", now)
 	case e.action == actionUnpause:
 		t.alter(e.id, "running", now)
-		t.soil(e.id)
+		t.markDirty(e.id)
 	}
 }
 
-// drain keeps a container that was sent a signal from requests for a while.
+// drain keeps requests from a container that was sent a signal, for a while.
 func (t *table) drain(e event, now time.Time) {
 	begun := now
 	if e.at.Before(now) && now.Sub(e.at) < drainFor {
-		begun = e.at // we hear of it late
+		begun = e.at // the event is late
 	}
 	t.draining[e.id] = begun.Add(drainFor)
 	t.expiry = sooner(t.expiry, t.draining[e.id])
@@ -159,17 +159,17 @@ func (t *table) alter(id, state string, now time.Time) {
 	}
 }
 
-// connect notes that a connection begins.
+// connect records the start of a connection.
 func (t *table) connect(now time.Time) {
 	t.since, t.connecting = now, true
 }
 
-// begin notes that a list is being asked for.
+// begin records the request for a list.
 func (t *table) begin() {
 	t.recording, t.replay = true, t.replay[:0]
 }
 
-// replaceAll takes in a list of all running containers.
+// replaceAll applies a list of all running containers.
 func (t *table) replaceAll(list []*container, now time.Time) {
 	old := t.running
 	t.running = make(map[string]*container, len(list))
@@ -191,8 +191,7 @@ func (t *table) replaceAll(list []*container, now time.Time) {
 	t.end(now)
 }
 
-// replace takes in a list of the containers ids, of which those that do not run
-// are missing.
+// replace applies a list of the containers ids. Those missing in it do not run.
 func (t *table) replace(ids []string, list []*container, now time.Time) {
 	listed := make(map[string]*container, len(list))
 	for _, c := range list {
@@ -216,7 +215,7 @@ func (t *table) replace(ids []string, list []*container, now time.Time) {
 	t.end(now)
 }
 
-// end applies again what happened while the list was on its way.
+// end applies the events since the request for the list again.
 func (t *table) end(now time.Time) {
 	t.recording, t.connecting = false, false
 	for _, e := range t.replay {
@@ -225,8 +224,8 @@ func (t *table) end(now time.Time) {
 	t.replay = t.replay[:0]
 }
 
-// expire has containers listed again for which it is time, such as those that
-// live on after a signal, and returns when it will be for the next (zero: none).
+// expire marks containers as dirty when their drain ends, and returns the time of the next
+// one, or zero.
 func (t *table) expire(now time.Time) (next time.Time) {
 	if !t.expiry.After(now) {
 		t.expiry = time.Time{}
@@ -241,7 +240,7 @@ func (t *table) expire(now time.Time) (next time.Time) {
 	return sooner(t.expiry, t.recheck(now))
 }
 
-// sooner returns the earlier of two times, of which zero is none.
+// sooner returns the earlier of two times, ignoring zero.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
 		return b
@@ -266,8 +265,8 @@ func (t *table) remove(id string) {
 	}
 }
 
-// soil has a container listed again, unless nobody wants it.
-func (t *table) soil(id string) {
+// markDirty schedules a container to be listed again, unless it is not selected.
+func (t *table) markDirty(id string) {
 	if c := t.running[id]; c != nil && !t.wanted(c) {
 		c.stale = true
 		return

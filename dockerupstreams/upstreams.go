@@ -2,8 +2,8 @@ package dockerupstreams
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-// Upstreams makes an upstream for each target, in their order: always new ones,
-// for the proxy writes into what it is given. It allocates twice at most.
+// Upstreams returns an upstream for each target, in their order: always new ones, as the
+// proxy writes into them. It allocates twice at most.
 func Upstreams(targets []Target) []*reverseproxy.Upstream {
 	pointers, upstreams := slab(len(targets))
 	for i := range targets {
@@ -14,8 +14,7 @@ func Upstreams(targets []Target) []*reverseproxy.Upstream {
 	return pointers
 }
 
-// slab makes room for n upstreams: for most services, in one piece of memory of
-// the right size, as the collector charges for each byte.
+// slab allocates n upstreams: usually in one piece of the right size, to save memory.
 func slab(n int) ([]*reverseproxy.Upstream, []reverseproxy.Upstream) {
 	switch n {
 	case 0:

@@ -6,60 +6,59 @@ import (
 	"sync/atomic"
 )
 
-// view is the containers of one selector on one engine. All that share the
-// selector share the view. Everything but set is guarded by the watcher's mu.
+// view is the containers of one selector on one engine. Subscriptions of the same selector
+// share it. Everything but set is guarded by the watcher's mu.
 type view struct {
 	sel   Selector
 	set   atomic.Pointer[Set]
 	refs  int
-	under label // where the watcher's index has it
+	under label // its key in the watcher's index
 
-	verdicts map[string]verdict // by container ID
-	changed  map[string]verdict // whose verdicts are newer than set, and what set has
-	told     map[string]string  // the reasons that were logged, by container ID
+	resolutions map[string]resolution // by container ID
+	changed     map[string]resolution // the resolutions in set that have changed since
+	logged      map[string]string     // the logged reasons, by container ID
 
-	// Subscriptions that join this set with others, and must do so again whenever
-	// it was replaced.
+	// Subscriptions that merge this set with others when it changes.
 	listeners map[*Subscription]struct{}
 }
 
 // label is a label with its value.
 type label struct{ name, value string }
 
-// verdict is what the rules say about a container that carries the labels:
-// either it is a target, or it was rejected.
-type verdict struct {
+// resolution is the result of the rules for a container with the labels: a target or a
+// rejection.
+type resolution struct {
 	target   Target
 	rejected Rejection
 }
 
-func (v verdict) isTarget() bool { return v.target.ID != "" }
+func (v resolution) isTarget() bool { return v.target.ID != "" }
 
 func newView(sel Selector) *view {
 	v := &view{
-		sel:       sel,
-		verdicts:  make(map[string]verdict),
-		changed:   make(map[string]verdict),
-		told:      make(map[string]string),
-		listeners: make(map[*Subscription]struct{}),
+		sel:         sel,
+		resolutions: make(map[string]resolution),
+		changed:     make(map[string]resolution),
+		logged:      make(map[string]string),
+		listeners:   make(map[*Subscription]struct{}),
 	}
 	v.set.Store(new(Set))
 	return v
 }
 
-// consider judges a container that carries the labels (nil: it does not run any
-// more) and notes what changed.
+// consider resolves a container with the labels, or removes it for nil, and records the
+// change.
 func (v *view) consider(id string, c *container, draining bool, at *site) {
-	old, known := v.verdicts[id]
+	old, known := v.resolutions[id]
 	if c == nil {
 		if known {
-			delete(v.verdicts, id)
-			delete(v.told, id)
+			delete(v.resolutions, id)
+			delete(v.logged, id)
 			v.change(id, old)
 		}
 		return
 	}
-	var now verdict
+	var now resolution
 	target, rejection := resolve(&v.sel, c, at)
 	switch {
 	case rejection != nil:
@@ -70,41 +69,40 @@ func (v *view) consider(id string, c *container, draining bool, at *site) {
 		now.target = target
 	}
 	if !known || old != now {
-		v.verdicts[id] = now
+		v.resolutions[id] = now
 		v.change(id, old)
 	}
 }
 
-// change notes that the verdict on a container is no longer what it was when the
-// set was made.
-func (v *view) change(id string, was verdict) {
+// change records that the resolution of a container differs from the one in the set.
+func (v *view) change(id string, was resolution) {
 	if _, ok := v.changed[id]; !ok {
 		v.changed[id] = was
 	}
 }
 
-// publish replaces the set if anything changed, and returns the rejections that
-// nobody was told of yet.
+// publish replaces the set if anything changed, and returns the rejections that have not
+// been logged.
 func (v *view) publish(synced bool) (news []Rejection) {
 	old := v.set.Load()
 	if len(v.changed) == 0 && old.Synced == synced {
 		return nil
 	}
 	set := &Set{Generation: old.Generation + 1, Synced: synced}
-	var was, now verdicts
+	var was, now resolutions
 	for id, old := range v.changed {
 		was.add(old)
-		verdict, ok := v.verdicts[id]
+		resolution, ok := v.resolutions[id]
 		if !ok {
 			continue
 		}
-		now.add(verdict)
+		now.add(resolution)
 		switch {
-		case verdict.isTarget():
-			delete(v.told, id)
-		case !verdict.rejected.Temporary && v.told[id] != verdict.rejected.Reason:
-			v.told[id] = verdict.rejected.Reason
-			news = append(news, verdict.rejected)
+		case resolution.isTarget():
+			delete(v.logged, id)
+		case !resolution.rejected.Temporary && v.logged[id] != resolution.rejected.Reason:
+			v.logged[id] = resolution.rejected.Reason
+			news = append(news, resolution.rejected)
 		}
 	}
 	set.Targets = merge(old.Targets, was.targets, now.targets, compareTargets)
@@ -118,13 +116,13 @@ func (v *view) publish(synced bool) (news []Rejection) {
 	return news
 }
 
-// verdicts are verdicts of either kind.
-type verdicts struct {
+// resolutions are targets and rejections.
+type resolutions struct {
 	targets  []Target
 	rejected []Rejection
 }
 
-func (vs *verdicts) add(v verdict) {
+func (vs *resolutions) add(v resolution) {
 	switch {
 	case v.isTarget():
 		vs.targets = append(vs.targets, v.target)
@@ -133,9 +131,8 @@ func (vs *verdicts) add(v verdict) {
 	}
 }
 
-// merge is what was there without what is gone and with what is fresh, in order.
-// It copies whole stretches: with ten thousand targets, looking at each for every
-// event would show.
+// merge returns was without what is gone and with what is fresh, in order. It copies whole
+// ranges, which matters with ten thousand targets.
 func merge[T any](old, gone, fresh []T, compare func(a, b T) int) []T {
 	if len(gone) == 0 && len(fresh) == 0 {
 		return old
@@ -157,7 +154,7 @@ func merge[T any](old, gone, fresh []T, compare func(a, b T) int) []T {
 	return append(all, old...)
 }
 
-// labelsOf writes a selector's labels for a log line.
+// labelsOf formats a selector's labels for the log.
 func labelsOf(sel *Selector) string {
 	pairs := make([]string, 0, len(sel.MatchLabels))
 	for name, value := range sel.MatchLabels {

@@ -13,15 +13,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// watcher follows one engine for the whole process, whoever asks, and keeps a
-// set for every selector that somebody asked for. Its sets outlive outages.
+// watcher follows one engine for the whole process, and keeps a set for every subscribed
+// selector. Its sets survive outages.
 type watcher struct {
 	addr   address
 	me     origin
 	first  *zap.Logger
 	open   func() (engine, error)
-	hints  chan struct{} // somebody saw that the picture may be wrong
-	wakes  chan struct{} // somebody changed what is wanted
+	hints  chan struct{} // the containers may be outdated
+	wakes  chan struct{} // the selectors have changed
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -31,20 +31,19 @@ type watcher struct {
 	table       *table
 	views       map[string]*view   // by the selector's key
 	byLabel     map[label][]*view  // each under one of its labels
-	selected    map[string][]*view // those whose labels a container carries, by its ID
+	selected    map[string][]*view // the views that select a container, by its ID
 	subscribers []*Subscription    // in the order in which they came
 	at          site
-	located     bool   // at was looked up since the last whole list
-	ownID       string // of the container that the gateway runs in
-	synced      bool   // a whole list was seen
+	located     bool   // at was determined since the last complete list
+	ownID       string // of the gateway's container
+	synced      bool   // a complete list was received
 	connected   bool
 	apiVersion  string
-	lastSync    time.Time // when the picture was last known to be right
+	lastSync    time.Time // when the containers were last in sync
 	lastError   error
 }
 
-// newWatcher starts to follow an engine. It logs to logger until somebody
-// subscribes.
+// newWatcher starts following an engine. It logs to logger until the first subscription.
 func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine, error)) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watcher{
@@ -68,30 +67,28 @@ func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine
 	return w
 }
 
-// Destruct stops following. It returns when nothing of it runs any more.
+// Destruct stops following, and waits for all goroutines to end.
 func (w *watcher) Destruct() error {
 	w.cancel()
 	<-w.done
 	return nil
 }
 
-// steadyAfter is how long a connection must have lived for its end to be no
-// reason to wait before the next one: some proxies end every stream after a
-// few minutes.
+// steadyAfter is the lifetime of a connection after which the next attempt follows without
+// delay: some proxies end every stream after a few minutes.
 const steadyAfter = 5 * time.Second
 
-// mostFlaps bounds the wait after connections that ended soon, but not before
-// the containers were listed: an engine that refuses to send events is asked for
-// lists every second or two.
+// mostFlaps limits the delay after connections that ended soon, but after a complete list:
+// an engine that refuses to send events is listed every second or two.
 const mostFlaps = 4
 
-// run keeps a session with the engine, for ever.
+// run keeps a session with the engine.
 func (w *watcher) run(ctx context.Context) {
 	defer close(w.done)
 	var (
 		failures int  // in a row
-		synced   bool // whether the last session knew the containers
-		warned   bool // of what keeps going wrong
+		synced   bool // whether the last session received a complete list
+		warned   bool // whether the repeated failure was logged
 		greeted  bool
 	)
 	for {
@@ -109,7 +106,7 @@ func (w *watcher) run(ctx context.Context) {
 		w.mark(err)
 		if synced && time.Since(begun) >= steadyAfter {
 			failures, warned = 0, false
-			w.logger().Debug("the stream of Docker events ended; connecting again", zap.Stringer("endpoint", w.addr), zap.Error(err))
+			w.logger().Debug("the stream of Docker events ended, reconnecting", zap.Stringer("endpoint", w.addr), zap.Error(err))
 			continue
 		}
 		if synced {
@@ -126,17 +123,16 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// warn says once what keeps going wrong.
+// warn logs a repeated failure once.
 func (w *watcher) warn(synced bool, err error) {
-	message := "cannot reach the Docker engine; keeping the containers known so far and trying on"
+	message := "cannot reach the Docker engine, keeping the known containers and retrying"
 	if synced {
-		message = "the stream of Docker events ends again and again; listing all containers each time"
+		message = "the stream of Docker events keeps ending, listing all containers each time"
 	}
 	w.logger().Warn(message, zap.Stringer("endpoint", w.addr), zap.Error(err))
 }
 
-// guard turns a panic into an error: whatever happens, the gateway goes on with
-// what it knows.
+// guard turns a panic into an error: the gateway continues with the known containers.
 func (w *watcher) guard(session func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -147,10 +143,10 @@ func (w *watcher) guard(session func() error) (err error) {
 	return session()
 }
 
-// recovered makes an error of what a panic left.
+// recovered returns an error for a panic.
 func recovered(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
 
-// pause waits until the next attempt is due. A hint, that is a request in need,
+// pause waits until the next attempt is due. A hint, which means that a request failed,
 // makes it due one second after the last attempt began.
 func (w *watcher) pause(ctx context.Context, lastAttempt time.Time, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
@@ -174,7 +170,7 @@ func (w *watcher) pause(ctx context.Context, lastAttempt time.Time, wait time.Du
 	}
 }
 
-// greet says once that the engine is there.
+// greet logs the connection once.
 func (w *watcher) greet(loud bool) {
 	w.mu.Lock()
 	version, count := w.apiVersion, len(w.table.running)
@@ -187,7 +183,7 @@ func (w *watcher) greet(loud bool) {
 		zap.String("api_version", version), zap.Int("containers", count))
 }
 
-// mark notes that the connection is gone.
+// mark records that the connection has ended.
 func (w *watcher) mark(err error) {
 	w.reconnects.Add(1)
 	w.mu.Lock()
@@ -195,8 +191,8 @@ func (w *watcher) mark(err error) {
 	w.connected, w.lastError = false, err
 }
 
-// logger is that of the newest subscriber: those of older configurations may
-// write to where nothing is written any more.
+// logger returns the logger of the newest subscription: those of older configurations may
+// be closed.
 func (w *watcher) logger() *zap.Logger {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -209,8 +205,8 @@ func (w *watcher) logger() *zap.Logger {
 // subscribe returns the view for a subscription's selector.
 func (w *watcher) subscribe(s *Subscription) *view {
 	v, news := w.enter(s)
-	w.tell(map[*view][]Rejection{v: news})
-	poke(w.wakes)
+	w.logRejections(map[*view][]Rejection{v: news})
+	notify(w.wakes)
 	return v
 }
 
@@ -230,7 +226,7 @@ func (w *watcher) enter(s *Subscription) (*view, []Rejection) {
 	return v, v.publish(w.synced)
 }
 
-// rarest is the label under which the fewest views are kept. Guarded by mu.
+// rarest returns the label with the fewest views. Guarded by mu.
 func (w *watcher) rarest(labels map[string]string) (best label) {
 	fewest := -1
 	for key, value := range labels {
@@ -242,30 +238,30 @@ func (w *watcher) rarest(labels map[string]string) (best label) {
 	return best
 }
 
-// fill shows a new view what is known. Guarded by mu.
+// fill adds the known containers to a new view. Guarded by mu.
 func (w *watcher) fill(v *view) {
 	for id, c := range w.table.running {
 		if !v.sel.matches(c.labels) {
 			continue
 		}
-		if _, ok := w.selected[id]; ok { // otherwise, settle has yet to look at it
+		if _, ok := w.selected[id]; ok { // otherwise, updateViews will add it
 			w.selected[id] = append(w.selected[id], v)
 		}
 		v.consider(id, c, w.table.drains(id), &w.at)
 		if c.stale {
-			w.table.soil(id)
+			w.table.markDirty(id)
 		}
 	}
 }
 
-// listen has s merged after every change of v.
+// listen makes s merge its sets after every change of v.
 func (w *watcher) listen(v *view, s *Subscription) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v.listeners[s] = struct{}{}
 }
 
-// unsubscribe undoes one subscribe.
+// unsubscribe reverts one subscribe.
 func (w *watcher) unsubscribe(s *Subscription, v *view) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -279,20 +275,19 @@ func (w *watcher) unsubscribe(s *Subscription, v *view) {
 		} else {
 			delete(w.byLabel, v.under)
 		}
-		for id := range v.verdicts {
+		for id := range v.resolutions {
 			w.selected[id] = slices.DeleteFunc(w.selected[id], isIt)
 		}
 	}
 }
 
-// wanted reports whether what happens to a container matters to anybody. Guarded
-// by mu.
+// wanted reports whether a container is selected, or is the gateway's own. Guarded by mu.
 func (w *watcher) wanted(c *container) bool {
 	return c.id == w.ownID || len(w.viewsOf(c)) > 0
 }
 
-// viewsOf are the views whose labels a container carries. They are looked up once
-// for each container: its labels do not change while it lives. Guarded by mu.
+// viewsOf returns the views that select a container. They are looked up once for each
+// container: its labels do not change while it lives. Guarded by mu.
 func (w *watcher) viewsOf(c *container) []*view {
 	found, ok := w.selected[c.id]
 	if !ok {
@@ -308,10 +303,10 @@ func (w *watcher) viewsOf(c *container) []*view {
 	return found
 }
 
-// settle brings all sets up to date with the table and returns what must be
-// told about it. Guarded by mu.
-func (w *watcher) settle() map[*view][]Rejection {
-	w.relocate()
+// updateViews updates all sets from the table and returns the rejections to log. Guarded
+// by mu.
+func (w *watcher) updateViews() map[*view][]Rejection {
+	w.refreshSelf()
 	for id := range w.table.touched {
 		c, draining := w.table.running[id], w.table.drains(id)
 		if c == nil {
@@ -335,8 +330,8 @@ func (w *watcher) settle() map[*view][]Rejection {
 	return news
 }
 
-// tell logs containers that were shut out, each of them once.
-func (w *watcher) tell(news map[*view][]Rejection) {
+// logRejections logs rejected containers, each of them once.
+func (w *watcher) logRejections(news map[*view][]Rejection) {
 	for v, rejected := range news {
 		for _, r := range rejected {
 			fields := []zap.Field{zap.String("container", r.Container), zap.String("id", r.ID), zap.String("reason", r.Reason)}
@@ -344,13 +339,13 @@ func (w *watcher) tell(news map[*view][]Rejection) {
 				fields = append(fields, zap.String("label", r.Label), zap.String("value", r.Value))
 			}
 			fields = append(fields, zap.String("selector", labelsOf(&v.sel)), zap.Stringer("endpoint", w.addr))
-			w.logger().Warn("container shut out", fields...)
+			w.logger().Warn("container rejected", fields...)
 		}
 	}
 }
 
-// poke leaves a message in a channel of one, unless there is one.
-func poke(c chan struct{}) {
+// notify sends to a channel of one, unless it is full.
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -60,7 +60,7 @@ func TestHealthGate(t *testing.T) {
 	e.SetHealth(id, "unhealthy")
 	expect(t, gated)
 	expect(t, anyhow, "a")
-	// Podman tells that the health changed, but not to what.
+	// Podman reports that the health changed, but not to what.
 	e.Change(id, "health_status", func(c *dockertest.Container) { c.Health = "healthy" })
 	expect(t, gated, "a")
 }
@@ -83,7 +83,7 @@ func TestNetworkEventsMoveAContainer(t *testing.T) {
 	expect(t, s)
 }
 
-// Docker tells of some changes before its lists have them.
+// Docker emits some events before its lists have the changes.
 func TestListsThatLagBehindEvents(t *testing.T) {
 	e := dockertest.New(t)
 	a, b := e.Run(web("a")), e.Run(web("b"))

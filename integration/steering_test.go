@@ -56,7 +56,7 @@ func (g *gateway) wantShutOut(t *testing.T, b *box, parts ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("one line of the log names %s and %q", b.name, parts), func() bool {
 		return slices.ContainsFunc(strings.Split(g.output.String(), "\n"), func(line string) bool {
-			return strings.Contains(line, "container shut out") && strings.Contains(line, b.name) &&
+			return strings.Contains(line, "container rejected") && strings.Contains(line, b.name) &&
 				!slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
 		})
 	})

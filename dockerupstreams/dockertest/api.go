@@ -29,7 +29,7 @@ const (
 	newestAPI = "1.51"
 )
 
-// emit tells of an event. Guarded by mu.
+// emit sends an event to all streams. Guarded by mu.
 func (e *Engine) emit(kind, action, id string, attributes map[string]string) {
 	now := time.Now()
 	m := message{Type: kind, Action: action, Time: now.Unix(), TimeNano: now.UnixNano()}
@@ -66,7 +66,7 @@ func (e *Engine) handler() http.Handler {
 	return mux
 }
 
-// refuse answers with a fault that is switched on, and reports whether it did.
+// refuse responds with the configured fault, and reports whether there was one.
 func (e *Engine) refuse(w http.ResponseWriter, r *http.Request, path string) (Faults, bool) {
 	e.mu.Lock()
 	faults := e.faults
@@ -135,7 +135,7 @@ func (e *Engine) list(w http.ResponseWriter, r *http.Request) {
 	} else {
 		e.counts.Partial++
 	}
-	// The answer is made before the delay: a slow engine tells of the past.
+	// The response is made before the delay: a slow engine reports old state.
 	all := make([]any, 0, len(ids))
 	if ids == nil {
 		ids = e.order
@@ -170,7 +170,7 @@ func (e *Engine) list(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// summary is the container in the words of an answer to a list.
+// summary returns the container as in the response to a list.
 func (c *Container) summary() any {
 	status := c.Status
 	if status == "" {

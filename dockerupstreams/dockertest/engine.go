@@ -27,7 +27,7 @@ type Container struct {
 	State  string // default: running
 	Status string // default: Up 1 second
 	// healthy, unhealthy or starting; empty: no health check. Engines before API
-	// 1.52 tell it in the status alone, and so does this one.
+	// 1.52 report it only in the status, as this one does.
 	Health string
 
 	NetworkMode string             // default: default
@@ -71,7 +71,7 @@ type change struct {
 
 // Faults are ways to fail. The zero value does not fail.
 type Faults struct {
-	ListDelay  time.Duration  // before every answer to a list
+	ListDelay  time.Duration  // before every response to a list
 	ListLag    time.Duration  // changes are in lists this long after their events
 	ListStatus int            // the status of lists, if not 0
 	ListBody   string         // the body of lists, if not empty
@@ -85,7 +85,7 @@ type Counts struct {
 	Pings      int
 	Lists      int // of everything
 	Partial    int // of some IDs
-	Containers int // in all answers to lists
+	Containers int // in all responses to lists
 	Streams    int
 	Versions   map[string]int // requests by the version in their path
 }
@@ -123,7 +123,7 @@ func NewStopped(tb testing.TB) *Engine {
 // Host is the engine's address.
 func (e *Engine) Host() string { return "unix://" + e.path }
 
-// Start lets the engine answer. It must not be running.
+// Start starts the engine. It must not be running.
 func (e *Engine) Start(tb testing.TB) {
 	tb.Helper()
 	listener, err := net.Listen("unix", e.path)
@@ -159,14 +159,14 @@ func (e *Engine) CutStreams() {
 	}
 }
 
-// Mute has the engine forget to tell of events, or not any more.
+// Mute makes the engine lose events, or stops that.
 func (e *Engine) Mute(muted bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.muted = muted
 }
 
-// Fail has the engine fail in a new way.
+// Fail sets the engine's faults.
 func (e *Engine) Fail(faults Faults) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -220,7 +220,7 @@ func (e *Engine) Run(c Container) string {
 	return c.ID
 }
 
-// Change alters a container and tells of it with the event type/action.
+// Change alters a container and emits the event type/action.
 func (e *Engine) Change(id, action string, alter func(*Container)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -260,7 +260,7 @@ func (e *Engine) Remove(id string) {
 	e.order = slices.DeleteFunc(e.order, func(other string) bool { return other == id })
 }
 
-// SetHealth tells the result of a container's health check.
+// SetHealth sets the result of a container's health check.
 func (e *Engine) SetHealth(id, health string) {
 	e.Change(id, "health_status: "+health, func(c *Container) { c.Health = health })
 }
@@ -292,7 +292,7 @@ func (e *Engine) Connect(id, name string, n Network) {
 	e.emit("network", action, name, map[string]string{"container": id, "name": name, "type": "bridge"})
 }
 
-// Noise tells of something that a gateway does not care for.
+// Noise emits an event that is irrelevant for a gateway.
 func (e *Engine) Noise(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
