@@ -1,4 +1,4 @@
-# Everything there is to do with rgate from a clone. `make` lists it.
+# The targets for a clone of rgate. `make` lists them.
 
 CADDY_VERSION := v2.11.9
 PORT          ?=
@@ -10,7 +10,7 @@ IMAGE         ?= rgate:latest
 .DEFAULT_GOAL := help
 .PHONY: help build caddy engine demo-image test cover lint rows words fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
 
-help: ## list what there is to do
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/rgate, the stand-alone gateway
@@ -19,7 +19,7 @@ build: ## bin/rgate, the stand-alone gateway
 caddy: ## bin/caddy, a stock Caddy with rgate in it, made by xcaddy
 	go tool xcaddy build $(CADDY_VERSION) --output bin/caddy --with github.com/rgate/rgate@v0.0.0=.
 
-engine: ## a Docker engine that answers, started if need be (Debian, root)
+engine: ## start a Docker engine unless one runs (Debian, root)
 	@hack/docker-engine
 
 demo-image: engine ## the container image of the demo's backend

@@ -13,35 +13,35 @@ import (
 	"time"
 )
 
-// sample is what one run came to.
+// sample is the result of one run.
 type sample struct {
 	requests  int
 	perSecond float64
 	p99       time.Duration
-	cpu       time.Duration // per request; 0 if it was not a gateway
+	cpu       time.Duration // per request; 0 without a gateway
 	memory    int64
 }
 
-// result is every sample of one gateway, by round.
+// result holds the samples of one gateway, by round.
 type result struct {
 	name    string
 	samples []sample
 }
 
-// subject is a gateway that runs, or the backend itself.
+// subject is a running gateway, or the backend itself.
 type subject struct {
 	url     string
 	process *process // nil for the backend
 }
 
-// compare runs every gateway at once and loads them one by one.
+// compare starts all gateways and loads them one after the other.
 func compare(ctx context.Context, opts options) ([]result, error) {
 	folder, err := os.MkdirTemp("", "rgate-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	// nginx's workers give up root.
+	// nginx's workers do not run as root.
 	if err := os.Chmod(folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func compare(ctx context.Context, opts options) ([]result, error) {
 	}
 	for round := range opts.rounds {
 		for i := range subjects {
-			// Each round begins with another one.
+			// Each round begins with a different gateway.
 			at := (i + round) % len(subjects)
 			s, err := subjects[at].measure(ctx, opts)
 			if err != nil {
@@ -104,7 +104,7 @@ func (s subject) measure(ctx context.Context, opts options) (sample, error) {
 	return result, nil
 }
 
-// wrk loads url for whole seconds, one at least, and reads what wrk prints.
+// wrk loads url for whole seconds, at least one, and parses the output of wrk.
 func wrk(ctx context.Context, url string, connections int, d time.Duration) (sample, error) {
 	out, err := exec.CommandContext(ctx, "wrk", "-t2", "-c", strconv.Itoa(connections),
 		"-d", strconv.Itoa(max(1, int(d.Round(time.Second)/time.Second)))+"s", "--latency", url).CombinedOutput()
@@ -137,12 +137,12 @@ func parseWrk(out string) (s sample, err error) {
 		return s, fmt.Errorf("reading the output of wrk: %w", err)
 	}
 	if s.requests == 0 {
-		return s, errors.New("not one request was answered")
+		return s, errors.New("no request succeeded")
 	}
 	return s, nil
 }
 
-// median returns the middle of what f says about the samples.
+// median returns the median of f over the samples.
 func (r result) median(f func(sample) float64) float64 {
 	values := make([]float64, len(r.samples))
 	for i, s := range r.samples {
@@ -151,7 +151,7 @@ func (r result) median(f func(sample) float64) float64 {
 	return median(values)
 }
 
-// ratio returns the middle of the rounds' ratios of CPU per request to another's.
+// ratio returns the median of the rounds' ratios of CPU time per request.
 func (r result) ratio(other result) float64 {
 	values := make([]float64, len(r.samples))
 	for i, s := range r.samples {

@@ -1,12 +1,11 @@
-// Command bench measures rgate beside its peers and prints what it finds as
-// Markdown: first the micro-benchmarks of the hot packages, then whole gateways
-// on this machine's loopback, one and the same backend behind all of them.
+// Command bench compares rgate with its peers and prints the results as Markdown: first
+// the micro-benchmarks of the hot packages, then whole gateways on this machine's
+// loopback, all with the same backend.
 //
-// It expects bin/rgate, the image of hack/image, a Docker engine, and the
-// commands wrk, nginx and haproxy: `make bench` sees to them. What the gateways
-// cost is CPU time by the kernel's books, per request. Machines are noisy, so
-// every gateway runs in every round, in changing order; what counts is the ratio
-// within a round.
+// It expects bin/rgate, the image of hack/image, a Docker engine, and the commands wrk,
+// nginx and haproxy: `make bench` provides them. The cost of a gateway is CPU time per
+// request, as the kernel counts it. Machines are noisy, so every gateway runs in every
+// round, in changing order; compare the ratios within a round.
 package main
 
 import (
@@ -20,7 +19,7 @@ import (
 	"time"
 )
 
-// options say how long to measure what.
+// options are the durations and parts of the measurement.
 type options struct {
 	rounds      int
 	duration    time.Duration

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The packages whose benchmarks are budgets. The root has what takes several of them.
+// hot lists the packages with benchmarks. The root has those of several packages.
 var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access", "traffic", "bandwidth", "dashboard"}
 
 // benchmark is one line of go test -bench.
@@ -40,7 +40,7 @@ func runMicro(ctx context.Context, each time.Duration) ([]benchmark, error) {
 	return all, nil
 }
 
-// parseBenchmarks reads lines like `BenchmarkX/10-2  1000  12.3 ns/op  0 B/op`.
+// parseBenchmarks parses lines such as `BenchmarkX/10-2  1000  12.3 ns/op  0 B/op`.
 func parseBenchmarks(pkg, out string) (all []benchmark) {
 	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
@@ -59,7 +59,7 @@ func parseBenchmarks(pkg, out string) (all []benchmark) {
 	return all
 }
 
-// withoutProcs cuts off the number of processors at the end, `-2`.
+// withoutProcs removes the number of processors at the end, `-2`.
 func withoutProcs(name string) string {
 	if i := strings.LastIndexByte(name, '-'); i > 0 {
 		if _, err := strconv.Atoi(name[i+1:]); err == nil {

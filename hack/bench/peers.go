@@ -15,7 +15,7 @@ const (
 	image = "rgate-demo-backend:latest"
 	label = "bench=rgate"
 
-	// What every request asks for: 61 bytes of text.
+	// The path of every request: its response has 61 bytes.
 	target = "/api/bench/plain"
 )
 
@@ -23,16 +23,16 @@ const (
 type peer struct {
 	name string
 
-	// config is written into a file, whose name takes the place of FILE in args.
+	// config is written to a file, whose name replaces FILE in args.
 	config func(setup) string
 	file   string
 	args   []string
 
-	// In addition to the environment of the benchmark itself.
+	// Added to the environment of the benchmark.
 	environment []string
 }
 
-// setup is what the gateways have in common.
+// setup is the part of the configuration that all gateways share.
 type setup struct {
 	folder   string
 	port     int      // of this gateway
@@ -45,14 +45,14 @@ const (
 	nameRgate  = "rgate: route, Docker discovery, statistics, 503 mapping"
 )
 
-// How a Caddyfile is run.
+// runCaddyfile are the arguments for a Caddyfile.
 var runCaddyfile = []string{"bin/rgate", "run", "--adapter", "caddyfile", "--config", "FILE"}
 
 var peers = []peer{
 	{name: "nginx", config: nginx, file: "nginx.conf", args: []string{"nginx", "-e", "stderr", "-c", "FILE", "-g", "daemon off;"}},
 	{name: "haproxy", config: haproxy, file: "haproxy.cfg", args: []string{"haproxy", "-db", "-f", "FILE"}},
 	{name: nameCaddy, config: caddyStatic, file: "static.Caddyfile", args: runCaddyfile},
-	// rgate sets this by itself: this tells how much of the difference it is.
+	// rgate sets this by default: this shows how much of the difference it makes.
 	{name: nameCaddy + ", GOGC=400", config: caddyStatic, file: "static400.Caddyfile", args: runCaddyfile, environment: []string{"GOGC=400"}},
 	{name: "Caddy `reverse_proxy`, `dynamic docker_labels`", config: caddyDynamic, file: "dynamic.Caddyfile", args: runCaddyfile},
 	{name: nameRgate, config: rgate, file: "rgate.yaml", args: []string{"bin/rgate", "-c", "FILE", "-p", "PORT"}},
@@ -113,7 +113,7 @@ backend backends
 %s`, s.port, servers.String())
 }
 
-// Neither TLS nor files of its own: nothing but the proxy.
+// No TLS and no files: only the proxy.
 const caddyHead = `{
 	admin off
 	persist_config off
@@ -142,7 +142,7 @@ backends:
 `, label)
 }
 
-// start runs the gateway and waits until it answers.
+// start starts the gateway and waits until it responds.
 func (p peer) start(ctx context.Context, s setup) (*process, error) {
 	file := filepath.Join(s.folder, p.file)
 	if err := os.WriteFile(file, []byte(p.config(s)), 0o644); err != nil {
@@ -184,7 +184,7 @@ func startBackends(ctx context.Context, n int) (addresses []string, stop func(),
 			return nil, stop, err
 		}
 		address := fmt.Sprintf("127.0.0.1:%d", port)
-		// The address is said for machines that are containers themselves.
+		// The address is required on machines that are containers themselves.
 		id, err := exec.CommandContext(ctx, "docker", "run", "--detach", "--network", "host", "--no-healthcheck",
 			"--label", label, "--label", "rgate.address=127.0.0.1", "--label", fmt.Sprintf("rgate.port=%d", port),
 			image, "-listen", address).Output()

@@ -18,8 +18,7 @@ import (
 // architecture.
 const tick = time.Second / 100
 
-// process is a gateway with everything that it started itself, which all is of
-// one process group.
+// process is a gateway with its child processes, which are one process group.
 type process struct {
 	cmd    *exec.Cmd
 	output *bytes.Buffer
@@ -52,7 +51,7 @@ func (p *process) stop() {
 	}
 }
 
-// await waits until url answers with 200.
+// await waits until url responds with 200.
 func (p *process) await(ctx context.Context, url string) error {
 	client := &http.Client{Timeout: time.Second}
 	deadline := time.Now().Add(15 * time.Second)
@@ -63,7 +62,7 @@ func (p *process) await(ctx context.Context, url string) error {
 			if response.StatusCode == http.StatusOK {
 				return nil
 			}
-			err = fmt.Errorf("it answers %s", response.Status)
+			err = fmt.Errorf("it responds with %s", response.Status)
 		}
 		select {
 		case <-p.ended:
@@ -78,13 +77,13 @@ func (p *process) await(ctx context.Context, url string) error {
 	}
 }
 
-// usage is what a process group has used.
+// usage is the resources that a process group has used.
 type usage struct {
 	cpu    time.Duration
 	memory int64 // bytes resident
 }
 
-// usage adds up the processes of the group.
+// usage sums up the processes of the group.
 func (p *process) usage() (usage, error) {
 	var sum usage
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -113,9 +112,9 @@ func (p *process) usage() (usage, error) {
 	return sum, nil
 }
 
-// parseStat reads the line of /proc/PID/stat (proc(5)).
+// parseStat parses the line of /proc/PID/stat (proc(5)).
 func parseStat(line string) (group int, used usage, err error) {
-	// The name, second, stands in parentheses and may hold anything.
+	// The name, second, is in parentheses and may contain anything.
 	end := strings.LastIndexByte(line, ')')
 	fields := strings.Fields(line[end+1:]) // fields[0] is the third of the manual
 	if end < 0 || len(fields) < 22 {

@@ -74,7 +74,7 @@ func printGateways(opts options, results []result) {
 			caddy = r
 		}
 	}
-	fmt.Printf("\nWhole gateways on loopback, two backends, %d connections, answers of 61 bytes; the medians of %d rounds of %s each.\n",
+	fmt.Printf("\nWhole gateways on loopback, two backends, %d connections, responses of 61 bytes; the medians of %d rounds of %s each.\n",
 		opts.connections, opts.rounds, opts.duration)
 	fmt.Print("\n| gateway | µs of CPU per request | over plain Caddy | requests/s | p99 | memory |\n|---|--:|--:|--:|--:|--:|\n")
 	for _, r := range results {

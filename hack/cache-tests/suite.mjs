@@ -10,11 +10,11 @@ import fetch from 'node-fetch'
 
 // What the suite requires and the gateway does otherwise, by the beginnings of ids.
 const deviations = {
-  'age-parse-': 'An `Age` that is no number is ignored, and of several the first counts, as RFC 9111, section 5.1, has it; the suite has RFC 7234',
-  'stale-close-': 'The answer is the gateway\'s 503 and not a stale one, as it has to be; the suite takes every answer that is not the backend\'s for a stored one',
-  'headers-store-Set-Cookie': 'Answers with cookies are stored only if they say `public` or `s-maxage`',
-  'headers-store-Transfer-Encoding': 'Go\'s HTTP client refuses the answer, which has a transfer coding that does not exist',
-  '304-etag-update-response-Set-Cookie': 'Answers with cookies are stored only if they say `public` or `s-maxage`',
+  'age-parse-': 'An invalid `Age` is ignored, and of several the first counts, as in RFC 9111, section 5.1; the suite follows RFC 7234',
+  'stale-close-': 'The response is the gateway\'s 503, as required, and not a stale one; the suite takes every response that is not the backend\'s for a stored one',
+  'headers-store-Set-Cookie': 'Responses with cookies are stored only if they have `public` or `s-maxage`',
+  'headers-store-Transfer-Encoding': 'Go\'s HTTP client refuses the response, whose transfer coding does not exist',
+  '304-etag-update-response-Set-Cookie': 'Responses with cookies are stored only if they have `public` or `s-maxage`',
   '304-etag-update-response-Content-Type': 'A 304 does not change what the stored body is, as RFC 9111, section 3.2, allows'
 }
 
@@ -40,9 +40,9 @@ process.on('exit', () => children.forEach((child) => child.kill()))
 
 const base = `http://localhost:${gateway}`
 for (let tries = 100; ; tries--) {
-  const up = await fetch(base + '/').then((answer) => answer.status !== 503, () => false)
+  const up = await fetch(base + '/').then((response) => response.status !== 503, () => false)
   if (up) break
-  if (tries === 0) throw new Error('the gateway does not answer')
+  if (tries === 0) throw new Error('the gateway does not respond')
   await sleep(100)
 }
 await runTests(tests, fetch, false, base)
