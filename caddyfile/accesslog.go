@@ -8,14 +8,14 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// What clients prove themselves with stays out of the log. Caddy sees to Authorization
-// and to cookies; what else policies read is put out of sight by a filter, also where
-// it is not the access log that shows a request.
+// Credentials are not logged. Caddy redacts Authorization and cookies; a filter redacts
+// the other fields and parameters that policies read, also in logs other than the access
+// log.
 
-// redacted is what the log has in the place of a secret, as Caddy's own words are.
+// redacted replaces a secret in the log, with Caddy's word.
 const redacted = "REDACTED"
 
-// secretlessLog is a default log without secrets.
+// secretlessLog returns a default log that redacts secrets.
 func secretlessLog(s policy.Secrets) *caddy.Logging {
 	fields := make(map[string]any)
 	for _, name := range s.Headers {
@@ -33,7 +33,7 @@ func secretlessLog(s policy.Secrets) *caddy.Logging {
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: log}}
 }
 
-// secretless writes the same as a global option.
+// secretless writes the same log as a global option.
 func (p *printer) secretless(s policy.Secrets) {
 	lines := []string{"log {", "\tformat filter {"}
 	word := func(text string) string {
@@ -56,7 +56,7 @@ func (p *printer) secretless(s policy.Secrets) {
 	p.global = append(p.global, append(lines, "\t}", "}")...)
 }
 
-// The filters must be in every binary that reads the configuration.
+// The filters must be in every binary that loads the configuration.
 var (
 	_ caddy.Module = logging.FilterEncoder{}
 	_ caddy.Module = logging.ReplaceFilter{}

@@ -2,7 +2,7 @@
 // Caddyfile. The YAML has no schema of its own: its keys are the JSON keys of
 // package gateway's configuration, checked against its types, plus the few that
 // make a server around the gateway (`listen`, `admin`, `access_log`) and some
-// shorter spellings. Everything that is wrong is reported with file and line.
+// shorter forms. Every error is reported with its file and line.
 package caddyfile
 
 import (
@@ -24,8 +24,8 @@ func init() {
 // Adapter adapts rgate YAML to Caddy JSON; it is registered as `rgate`.
 type Adapter struct{}
 
-// Adapt converts body to Caddy's JSON. The option `filename` is how errors call
-// the file; without it they call it rgate.yaml. Every error is an *Error.
+// Adapt converts body to Caddy's JSON. The option `filename` is the file's name in errors,
+// rgate.yaml by default. Every error is an *Error.
 func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig.Warning, error) {
 	filename, _ := options["filename"].(string)
 	doc, r, err := read(body, filename)
@@ -36,15 +36,15 @@ func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 	return config, r.warnings(doc), err
 }
 
-// Error is something wrong with a YAML file.
+// Error is an error in a YAML file.
 type Error struct {
-	// The name of the file, as it was given.
+	// The name of the file, as given.
 	File string
 
 	// The line, from 1.
 	Line int
 
-	// What is wrong, and what would be right.
+	// The error, and its remedy.
 	Message string
 }
 
@@ -54,11 +54,10 @@ func (e *Error) Error() string {
 
 var port atomic.Int32
 
-// OverridePort makes the gateways of all configurations that are adapted from
-// now on listen on another port than their file says, so that a port given on
-// the command line still holds after a reload. Each address keeps its host and
-// those that become equal are merged; sockets stay as they are, but if a file
-// names nothing else, the port is added on all interfaces. 0 ends it.
+// OverridePort overrides the port of all configurations that are adapted from now on, so
+// that a port of the command line also applies after a reload. Addresses keep their host,
+// and equal ones are merged; sockets are not changed, but if a file has nothing else, the
+// port is added on all interfaces. 0 ends the override.
 func OverridePort(number int) {
 	port.Store(int32(number))
 }
@@ -87,9 +86,8 @@ func overridden(listen []string, port int) []string {
 
 var network atomic.Pointer[string]
 
-// OverrideNetwork makes the gateways of all configurations that are adapted from
-// now on listen on one of Caddy's registered networks where their file says TCP.
-// The empty name ends it.
+// OverrideNetwork makes the gateways of all configurations that are adapted from now on
+// listen on one of Caddy's registered networks instead of TCP. The empty name ends it.
 func OverrideNetwork(name string) {
 	network.Store(&name)
 }
@@ -110,10 +108,10 @@ func onNetwork(listen []string) []string {
 	return addresses
 }
 
-// checkListen says what is wrong with an address to listen on, if anything.
+// checkListen returns the error in an address to listen on, or nil.
 func checkListen(address string) error {
 	if strings.Contains(address, "{") {
-		return nil // known only when the placeholders are replaced
+		return nil // unknown until its placeholders are replaced
 	}
 	if _, rest, ok := strings.Cut(address, "://"); ok {
 		return fmt.Errorf("is a URL: write %q", strings.TrimRight(rest, "/"))

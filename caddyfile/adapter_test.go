@@ -37,7 +37,7 @@ func eachGolden(t *testing.T, pattern string, test func(t *testing.T, path, yaml
 			}
 			at := bytes.LastIndex(content, []byte(dashes))
 			if at < 0 {
-				t.Fatal("there is no line of dashes")
+				t.Fatal("no line of dashes")
 			}
 			test(t, path, string(content[:at]), string(content[at+len(dashes):]))
 		})
@@ -127,11 +127,11 @@ func TestAdaptEncodings(t *testing.T) {
 		"no last line feed": {yaml: strings.TrimSpace(good)},
 		"Latin-1":           {"# fine\ndefault_response: {body: \"Gr\xfc\xdfe\"}\n", "rgate.yaml:2: the file is not UTF-8 text: save it as UTF-8"},
 		"UTF-16":            {"\xff\xfea\x00:\x00", "rgate.yaml:1: the file is not UTF-8 text: save it as UTF-8"},
-		"control character": {"# fine\ndefault_response: {body: \"\x01\"}\n", "rgate.yaml:2: there is a control character: remove it, or write it as an escape in double quotes"},
-		"tab in a block":    {"default_response:\n  body: x\n\tstatus_code: 1\n", "rgate.yaml:3: there is a tab in the indentation: use spaces"},
+		"control character": {"# fine\ndefault_response: {body: \"\x01\"}\n", "rgate.yaml:2: a control character is not allowed: remove it, or write it as an escape in double quotes"},
+		"tab in a block":    {"default_response:\n  body: x\n\tstatus_code: 1\n", "rgate.yaml:3: the indentation contains a tab: use spaces"},
 		"aliases of aliases": {
 			"handle:\n  - &a {handler: vars, x: [1, 2, 3, 4, 5, 6, 7, 8, 9]}\n" + billionLaughs(),
-			"rgate.yaml:2: aliases stand for more than 100000 values: write some of them out",
+			"rgate.yaml:2: aliases expand to more than 100000 values: write some of them out",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// document is a whole file: a server, and the gateway that is in it.
+// document is a configuration file: a server and its gateway.
 type document struct {
 	// The addresses to listen on. Default: `:8080`.
 	Listen []string `json:"listen,omitempty"`
@@ -26,11 +26,10 @@ type document struct {
 	// The address of Caddy's admin endpoint, or `off`. Default: Caddy's own.
 	Admin string `json:"admin,omitempty"`
 
-	// Whether to write a line to the log for every request, without what clients prove
-	// themselves with. Default: false.
+	// Logs every request, without credentials. Default: false.
 	AccessLog bool `json:"access_log,omitempty"`
 
-	// The server that the gateway is in.
+	// The options of the server.
 	Server *serverOptions `json:"server,omitempty"`
 
 	gateway.Gateway
@@ -42,7 +41,7 @@ const adminOff = "off"
 
 var defaultListen = []string{":8080"}
 
-// read makes a document of YAML. The reader knows the lines of its values.
+// read decodes a document from YAML. The reader records the lines of its values.
 func read(body []byte, filename string) (*document, *reader, error) {
 	r := &reader{file: displayName(filename), lines: map[string]int{"": 1}, fields: make(map[reflect.Type][]field)}
 	root, err := r.parse(body)
@@ -55,7 +54,7 @@ func read(body []byte, filename string) (*document, *reader, error) {
 	}
 	encoded, err := json.Marshal(tree)
 	if err != nil {
-		return nil, nil, r.failAt("", "cannot be said in JSON: %v", err)
+		return nil, nil, r.failAt("", "cannot be encoded as JSON: %v", err)
 	}
 	doc := new(document)
 	if err := caddy.StrictUnmarshalJSON(encoded, doc); err != nil {
@@ -68,7 +67,7 @@ func read(body []byte, filename string) (*document, *reader, error) {
 	return doc, r, nil
 }
 
-// displayName is how errors call a file.
+// displayName returns the name of a file for errors.
 func displayName(filename string) string {
 	switch filename {
 	case "":
@@ -79,13 +78,13 @@ func displayName(filename string) string {
 	return filepath.ToSlash(filename)
 }
 
-// check reports the first thing wrong with what the document means.
+// check returns the first error in the meaning of the document.
 func (r *reader) check(doc *document) error {
 	if doc.Listen == nil {
 		doc.Listen = defaultListen
 	}
 	if len(doc.Listen) == 0 {
-		return r.failAt("listen", `listen is empty: give it an address such as ":8080", or leave it out`)
+		return r.failAt("listen", `listen has no address: add one such as ":8080", or remove listen`)
 	}
 	seen := make(map[string]bool, len(doc.Listen))
 	for i, address := range doc.Listen {
@@ -118,8 +117,8 @@ func (r *reader) check(doc *document) error {
 	return nil
 }
 
-// config makes Caddy's JSON: the same as a Caddyfile would make of one site
-// with nothing but a port in its address.
+// config returns Caddy's JSON: the same as a Caddyfile with one site whose address is a
+// port.
 func (doc *document) config(listen []string) ([]byte, error) {
 	handler, err := moduleObject(&doc.Gateway, "handler", "rgate")
 	if err != nil {
@@ -149,8 +148,8 @@ func (doc *document) config(listen []string) ([]byte, error) {
 	return json.Marshal(config)
 }
 
-// moduleObject encodes a module with its name beside its options. Numbers stay
-// exact, which they would not if they were decoded on the way.
+// moduleObject encodes a module with its name among its options. It does not decode
+// numbers, which keeps them exact.
 func moduleObject(module any, inlineKey, name string) (json.RawMessage, error) {
 	encoded, err := json.Marshal(module)
 	if err != nil {
@@ -164,12 +163,12 @@ func moduleObject(module any, inlineKey, name string) (json.RawMessage, error) {
 	return json.Marshal(options)
 }
 
-// fail makes an error about a node.
+// fail returns an error about a node.
 func (r *reader) fail(n *yaml.Node, format string, args ...any) error {
 	return r.failLine(n.Line, format, args...)
 }
 
-// failAt makes an error about the value at a path, or the nearest one above it.
+// failAt returns an error about the value at a path, or the nearest one above it.
 func (r *reader) failAt(path string, format string, args ...any) error {
 	return r.failLine(r.line(path), format, args...)
 }

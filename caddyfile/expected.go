@@ -10,13 +10,13 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// expectedFields are the fields of requests that a configuration reads although Caddy's
-// server drops fields with such names, sorted.
+// expectedFields are the fields of requests that a configuration reads, but whose names
+// Caddy's server drops by default, sorted.
 type expectedFields struct{ underscores, dots []string }
 
-// expected sorts names of fields by what is unusual in them. Names that backends confuse
-// with those of fields about identity, proxies or framing are left out: they stay dropped,
-// and the gateway refuses a configuration that reads them.
+// expected sorts the names of fields by their unusual characters. It leaves out names that
+// backends confuse with fields about identity, proxies or framing: they are dropped, and
+// the gateway rejects a configuration that reads them.
 func expected(names []string) (fields expectedFields) {
 	canonical := make([]string, 0, len(names))
 	for _, name := range names {

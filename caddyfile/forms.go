@@ -10,9 +10,8 @@ import (
 	"github.com/rgate/rgate/gateway"
 )
 
-// forms are the other ways in which a key may be written, by the struct and the
-// name of its field. A form rewrites the node as the field's type wants it; it
-// returns no node if the key may as well be left out.
+// forms are the alternative forms of keys, by the struct and the name of its field. A form
+// rewrites the node for the field's type; it returns no node if the key has no effect.
 var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, error){
 	{reflect.TypeFor[document](), "listen"}:                       (*reader).listenForm,
 	{reflect.TypeFor[document](), "admin"}:                        (*reader).adminForm,
@@ -27,7 +26,7 @@ var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, e
 	{reflect.TypeFor[gateway.Deprecation](), "sunset"}:            (*reader).dateForm,
 }
 
-// listenForm takes one address or a list.
+// listenForm accepts one address or a list.
 func (r *reader) listenForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	switch n.ShortTag() {
 	case "!!str":
@@ -38,7 +37,7 @@ func (r *reader) listenForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// adminForm takes an address, or off or false.
+// adminForm accepts an address, or off or false.
 func (r *reader) adminForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	if n.ShortTag() != "!!bool" {
 		return n, nil
@@ -49,7 +48,7 @@ func (r *reader) adminForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	return scalar(n, adminOff), nil
 }
 
-// dockerForm takes an endpoint or a list of them, each a map or the host alone.
+// dockerForm accepts an endpoint or a list of them, each a map or only the host.
 func (r *reader) dockerForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	endpoints := n.Content
 	if n.Kind != yaml.SequenceNode {
@@ -65,7 +64,7 @@ func (r *reader) dockerForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return list, nil
 }
 
-// statsForm takes a map, a path, or true, false or off.
+// statsForm accepts a map, a path, or true, false or off.
 func (r *reader) statsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	off := mapping(n, scalar(n, "disabled"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: n.Line})
 	switch {
@@ -79,7 +78,7 @@ func (r *reader) statsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// operationsForm takes a map, a path, or true or false.
+// operationsForm accepts a map, a path, or true or false.
 func (r *reader) operationsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	switch {
 	case n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true"), isNull(n):
@@ -92,7 +91,7 @@ func (r *reader) operationsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// registrationForm takes a map, or true or false.
+// registrationForm accepts a map, or true or false.
 func (r *reader) registrationForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	switch {
 	case n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true"), isNull(n):
@@ -103,7 +102,7 @@ func (r *reader) registrationForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// defaultResponseForm takes a map, or a list of maps that are put together.
+// defaultResponseForm accepts a map, or a list of maps that are merged.
 func (r *reader) defaultResponseForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	if n.Kind == yaml.SequenceNode {
 		whole, lines := mapping(n), make(map[string]int)
@@ -114,7 +113,7 @@ func (r *reader) defaultResponseForm(n *yaml.Node, path string) (*yaml.Node, err
 			for j := 0; j+1 < len(part.Content); j += 2 {
 				key := part.Content[j]
 				if first := lines[key.Value]; first > 0 {
-					return nil, r.fail(key, "the key %q is here and in line %d: keep one of the two", key.Value, first)
+					return nil, r.fail(key, "the key %q is also in line %d: keep one of the two", key.Value, first)
 				}
 				lines[key.Value] = key.Line
 			}
@@ -123,13 +122,13 @@ func (r *reader) defaultResponseForm(n *yaml.Node, path string) (*yaml.Node, err
 		n = whole
 	}
 	if isNull(n) || n.Kind == yaml.MappingNode && len(n.Content) == 0 {
-		return nil, r.fail(n, "%s says nothing: give it a body, a status_code, or both", path)
+		return nil, r.fail(n, "%s is empty: set body, status_code, or both", path)
 	}
 	return n, nil
 }
 
-// labelsForm takes a map, or a list of key=value. Values keep the text in which
-// they are written, for labels are text: `1.0` does not become 1.
+// labelsForm accepts a map, or a list of key=value. Values keep their text: `1.0` does not
+// become 1.
 func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	labels := mapping(n)
 	switch n.Kind {
@@ -153,7 +152,7 @@ func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 			}
 			if previous, ok := seen[key]; ok {
 				if previous != value {
-					return nil, r.fail(item, "label %q must be %q and %q at once, which no container can be: keep one of the two", key, previous, value)
+					return nil, r.fail(item, "label %q is set twice: %q and %q: keep one of the two", key, previous, value)
 				}
 				continue
 			}
@@ -184,7 +183,7 @@ func (r *reader) label(n *yaml.Node, path string) (key, value string, err error)
 	return key, value, nil
 }
 
-// policyForm takes a map, or the policy's name alone.
+// policyForm accepts a map, or only the policy's name.
 func (r *reader) policyForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	if n.ShortTag() == "!!str" {
 		return mapping(n, scalar(n, "policy"), n), nil
@@ -192,9 +191,8 @@ func (r *reader) policyForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// conditions reads what header fields or query parameters must be: the values that
-// they may have, or a single one, each in the text in which it is written. Null is
-// for a header field that must be absent.
+// conditions reads the conditions of header fields or query parameters: a list of values
+// or one value, each kept as text. Null requires that a header field is absent.
 func (r *reader) conditions(n *yaml.Node, t reflect.Type, path string) (any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map of names and values")
@@ -224,7 +222,7 @@ func (r *reader) conditions(n *yaml.Node, t reflect.Type, path string) (any, err
 	return conditions, nil
 }
 
-// dateForm takes a date, which YAML knows as one, as the text in which it is written.
+// dateForm keeps the text of a date, which YAML would parse.
 func (r *reader) dateForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	if n.ShortTag() == "!!timestamp" {
 		return scalar(n, n.Value), nil
@@ -232,7 +230,7 @@ func (r *reader) dateForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// The nodes that forms make stand in the line of those that they replace.
+// Nodes that forms create get the line of the node that they replace.
 
 func scalar(at *yaml.Node, text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Line: at.Line}

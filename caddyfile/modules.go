@@ -15,8 +15,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// namespace is which modules a field takes, as its `caddy` tag says. Without an
-// inline key the modules' names are the keys of a map.
+// namespace is the module namespace of a field, from its `caddy` tag. Without an inline
+// key, the modules' names are the keys of a map.
 type namespace struct {
 	name, inlineKey string
 }
@@ -29,13 +29,13 @@ func namespaceOf(tag reflect.StructTag) namespace {
 	return namespace{options["namespace"], options["inline_key"]}
 }
 
-// rawTypes are the types of fields that are raw JSON but not modules.
+// rawTypes are the types of fields with raw JSON that are not modules.
 var rawTypes = map[[2]any]reflect.Type{
 	{reflect.TypeFor[gateway.Backend](), "proxy"}: reflect.TypeFor[reverseproxy.Handler](),
 }
 
-// module reads a module that says its name under the inline key, like
-// `handler: headers`. Its options are read after its own type.
+// module reads a module with its name under the inline key, such as `handler: headers`.
+// Its options are read according to its type.
 func (r *reader) module(n *yaml.Node, ns namespace, path string) (any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map with the key "+ns.inlineKey)
@@ -60,10 +60,10 @@ func (r *reader) module(n *yaml.Node, ns namespace, path string) (any, error) {
 		options[ns.inlineKey] = name.Value
 		return options, nil
 	}
-	return nil, r.fail(n, "%s has no %s: say which one it is with the key %s", path, ns.inlineKey, ns.inlineKey)
+	return nil, r.fail(n, "%s has no %s: set the key %s", path, ns.inlineKey, ns.inlineKey)
 }
 
-// namedModule reads a module whose name is the key that it stands under.
+// namedModule reads a module whose name is its key.
 func (r *reader) namedModule(key, n *yaml.Node, ns namespace, path string) (any, error) {
 	module, err := r.lookup(key, ns)
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *reader) namedModule(key, n *yaml.Node, ns namespace, path string) (any,
 	return value, r.accepts(module, value, path)
 }
 
-// options reads the options of a module that stand beside its name.
+// options reads the options of a module beside its name.
 func (r *reader) options(n *yaml.Node, module caddy.ModuleInfo, path, inlineKey string) (map[string]any, error) {
 	t := reflect.TypeOf(module.New())
 	for t.Kind() == reflect.Pointer {
@@ -99,7 +99,7 @@ func (r *reader) options(n *yaml.Node, module caddy.ModuleInfo, path, inlineKey 
 	return options, r.accepts(module, options, path)
 }
 
-// accepts makes sure that a module can be decoded from its options.
+// accepts checks that a module can be decoded from its options.
 func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) error {
 	decoded := module.New()
 	encoded, err := json.Marshal(options)
@@ -107,7 +107,7 @@ func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) erro
 		err = caddy.StrictUnmarshalJSON(encoded, decoded)
 	}
 	if err != nil {
-		return r.failAt(path, "%s is not valid for the module %s: %s", path, module.ID.Name(), reason(err))
+		return r.failAt(path, "invalid %s of the module %s: %s", path, module.ID.Name(), reason(err))
 	}
 	if judge, ok := decoded.(checker); ok {
 		if err := judge.Check(); err != nil {
@@ -122,8 +122,8 @@ func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) erro
 	return nil
 }
 
-// checker is a module that can judge its options without being set up. Its error
-// may have a method Field, which names the option at fault.
+// checker is a module that can check its options without being provisioned. Its error may
+// have a method Field, which returns the name of the invalid option.
 type checker interface{ Check() error }
 
 func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error) {
@@ -137,9 +137,9 @@ func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error)
 	}
 	known := modulesIn(ns)
 	if hint := policy.Suggest(name.Value, known); hint != "" {
-		return module, r.fail(name, "there is no %s %q%s", kind, name.Value, hint)
+		return module, r.fail(name, "unknown %s %q%s", kind, name.Value, hint)
 	}
-	return module, r.fail(name, "there is no %s %q: use one of %s", kind, name.Value, strings.Join(known, ", "))
+	return module, r.fail(name, "unknown %s %q: use one of %s", kind, name.Value, strings.Join(known, ", "))
 }
 
 func modulesIn(ns namespace) []string {

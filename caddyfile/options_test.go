@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// What is wrong with the options of a policy is told with the line, the option and what
-// would be right.
+// Errors in the options of a policy have the line, the option and the remedy.
 func TestWrongOptions(t *testing.T) {
 	for policy, want := range map[string]string{
 		"throttle: {requests: 1, window: 1s, queue: 0}":                            "queue cannot be 0: use a value above that, or leave it out for the default, 100",
@@ -25,7 +24,7 @@ func TestWrongOptions(t *testing.T) {
 		"jwt: {algorithms: [RS256], discovery: true, issuer: foo}":                 `issuer "foo" is not a web address: use one such as https://id.example.com`,
 		"fallback: {cached: 1m, max_body: 1GiB}":                                   "max_body is more than max_bytes, 67108864: use less, or more max_bytes",
 		`jwt: {algorithms: [RS256], jwks: {keys: [{kty: RSA, n: AQAB, e: AQAB}]}}`: "jwks cannot be used: it has no key to verify signatures with: key 1: RSA key of",
-		"api_key: {keys: [{name: a, sha256: b, expires: 5}]}":                      "routes[0].api_key.keys[0].expires is not valid: it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
+		"api_key: {keys: [{name: a, sha256: b, expires: 5}]}":                      "invalid routes[0].api_key.keys[0].expires: it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
 		"concurrency: {max: -1}":                                                   "max -1 is out of range",
 		"circuit_breaker: {failures: -1}":                                          "failures -1 is out of range",
 		`cors: {allowed_origins: ["http://a.example.com:65536"]}`:                  `"http://a.example.com:65536" is not an origin`,

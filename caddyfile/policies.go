@@ -15,8 +15,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// holders are the types on which policies may stand under their short names, and
-// the key of the list of handlers that they become part of.
+// holders are the types that can have policies under their short names, with the key of
+// the list of handlers for the policies.
 var holders = map[reflect.Type]string{
 	reflect.TypeFor[document]():           "handle",
 	reflect.TypeFor[gateway.Operations](): "handle",
@@ -25,8 +25,8 @@ var holders = map[reflect.Type]string{
 	reflect.TypeFor[gateway.Backend]():    "around",
 }
 
-// holderOf returns the key of the list of handlers that policies on a value of a type
-// become part of. Endpoints have such a list, too.
+// holderOf returns the key of the list of handlers for the policies of a type. Endpoints
+// have such a list as well.
 func holderOf(t reflect.Type) (list string, ok bool) {
 	if list, ok = holders[t]; ok {
 		return list, true
@@ -41,7 +41,7 @@ func holderOf(t reflect.Type) (list string, ok bool) {
 
 var endpointType = reflect.TypeFor[policy.Endpoint]()
 
-// held is a policy that stands on a holder.
+// held is a policy of a holder.
 type held struct {
 	rank   int
 	line   int
@@ -52,8 +52,8 @@ type held struct {
 //
 //	jwt: {…}        its options
 //	jwt:            none, like true
-//	jwt: false      turned off
-//	cors: [a, b]    what its directive has as arguments
+//	jwt: false      off
+//	cors: [a, b]    the arguments of its directive
 func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	module, ok := policy.Lookup(key.Value)
 	if !ok {
@@ -69,7 +69,7 @@ func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	if err != nil {
 		return held{}, true, err
 	}
-	// As its own type writes it, so that what says nothing is left out.
+	// Encoded by its own type, which omits empty values.
 	decoded := module.New()
 	encoded, err := json.Marshal(options)
 	if err == nil {
@@ -79,12 +79,12 @@ func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 		encoded, err = moduleObject(decoded, "handler", name)
 	}
 	if err != nil {
-		return held{}, true, r.failAt(path, "%s is not valid: %s", path, reason(err))
+		return held{}, true, r.failAt(path, "invalid %s: %s", path, reason(err))
 	}
 	return held{policy.Rank(name), key.Line, encoded}, true, nil
 }
 
-// policyOptions rewrites the shorter spellings of a policy as the map of its options.
+// policyOptions rewrites the shorter forms of a policy as a map of its options.
 func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, error) {
 	isBool := n.ShortTag() == "!!bool"
 	switch {
@@ -106,7 +106,7 @@ func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, erro
 	return mapping(n, scalar(n, argument), n), nil
 }
 
-// hold puts policies, in their order, behind the handlers that a holder at a path has.
+// hold appends policies, in their order, to the handlers of a holder.
 func (r *reader) hold(object map[string]any, path, list string, policies []held) {
 	if len(policies) == 0 {
 		return

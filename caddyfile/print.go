@@ -14,10 +14,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Print translates rgate YAML into a formatted Caddyfile of the same meaning: it
-// adapts to the same JSON, and Print makes sure that it does. A port that was
-// given to OverridePort is not part of it. What has no spelling in a Caddyfile,
-// or none that Print knows, is an *Error that names the line and the remedy.
+// Print translates rgate YAML into a formatted Caddyfile, and checks that it adapts to the
+// same JSON. It ignores OverridePort. If a Caddyfile has no form for a value, or Print
+// does not support it, it returns an *Error with the line and the remedy.
 func Print(yaml []byte, filename string) ([]byte, error) {
 	doc, r, err := read(yaml, filename)
 	if err != nil {
@@ -33,17 +32,17 @@ func Print(yaml []byte, filename string) ([]byte, error) {
 	return p.text(), nil
 }
 
-// printer writes lines, and remembers of which value each one speaks.
+// printer writes lines, and records the path of the value of each.
 type printer struct {
 	*reader
 	global []string // the lines of the global options
 	site   []string
-	paths  []string // of the lines of the site; a quoted text may take several
+	paths  []string // of the lines of the site; quoted text may span several
 	indent int
 	err    error // the first one
 }
 
-// text puts the lines together. Global options come first.
+// text joins the lines, global options first.
 func (p *printer) text(extra ...string) []byte {
 	var b strings.Builder
 	if global := slices.Concat(p.global, extra); len(global) > 0 {
@@ -53,8 +52,8 @@ func (p *printer) text(extra ...string) []byte {
 	return []byte(b.String())
 }
 
-// line writes one line of words, which are quoted where they need it. Empty
-// optional words are to be left out by the caller.
+// line writes one line of words, quoted if needed. The caller omits empty optional
+// words.
 func (p *printer) line(path, keyword string, words ...string) {
 	p.write(path, keyword, words, "")
 }
@@ -89,7 +88,7 @@ func (p *printer) fails(path, format string, args ...any) {
 	}
 }
 
-// document writes everything.
+// document writes the document.
 func (p *printer) document(doc *document) error {
 	if doc.Admin != "" {
 		quoted, err := quote(doc.Admin)
@@ -122,9 +121,8 @@ func (p *printer) document(doc *document) error {
 	return p.err
 }
 
-// addresses splits what to listen on into the address of a site and the hosts
-// that it is bound to. A site has one port: with several, a Caddyfile makes as
-// many servers.
+// addresses splits the addresses to listen on into a site address and the hosts of its
+// bind directive. A site has one port: for several, a Caddyfile makes several servers.
 func (p *printer) addresses(listen []string) (address string, hosts []string) {
 	ports := make(map[string]bool)
 	for i, listen := range listen {
@@ -133,7 +131,7 @@ func (p *printer) addresses(listen []string) (address string, hosts []string) {
 		case err == nil && caddy.IsUnixNetwork(network) && !caddy.IsFdNetwork(network):
 			host, port = listen, ""
 		case err != nil || network != "" || strings.ContainsAny(port, "{-"):
-			p.fails(element("listen", i), "Print knows no Caddyfile for the address %q: use host:port here, and change the Caddyfile by hand", listen)
+			p.fails(element("listen", i), "printing does not support the address %q: use host:port here, and change the Caddyfile by hand", listen)
 		}
 		ports[port] = true
 		hosts = append(hosts, host)
@@ -286,7 +284,7 @@ func (p *printer) backend(path string, b *gateway.Backend) {
 	p.retryBudget(path+".retry_budget", b.RetryBudget)
 	p.timeouts(path+".timeouts", b.Timeouts)
 	if b.ProxyRaw != nil {
-		p.fails(path+".proxy", "Print knows no Caddyfile for proxy: leave it out here, and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand")
+		p.fails(path+".proxy", "printing does not support proxy: remove it here, and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand")
 	}
 	if len(b.AroundRaw) > 0 {
 		p.block(path+".around", "around", nil, func() { p.handlers(path+".around", b.AroundRaw) })
@@ -329,7 +327,7 @@ func (p *printer) handlers(path string, list []json.RawMessage) {
 			Handler string `json:"handler"`
 		}
 		if err := json.Unmarshal(raw, &handler); err != nil || !strings.HasPrefix(handler.Handler, "rgate_") {
-			p.fails(element(path, i), "Print knows no Caddyfile for the handler %s: leave it out here, and add its directive to the Caddyfile by hand", handler.Handler)
+			p.fails(element(path, i), "printing does not support the handler %s: remove it here, and add its directive to the Caddyfile by hand", handler.Handler)
 			return
 		}
 		p.module(element(path, i), "", handlers, raw)

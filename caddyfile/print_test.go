@@ -49,7 +49,7 @@ func sameJSON(t *testing.T, name, got, want string) {
 
 // What cannot be printed, and why.
 var unprintable = map[string]string{
-	"good_handlers": "rgate.yaml:23: Print knows no Caddyfile for proxy: leave it out here, " +
+	"good_handlers": "rgate.yaml:23: printing does not support proxy: remove it here, " +
 		"and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand",
 	"good_listen_several": "rgate.yaml:1: a Caddyfile makes one server for each port, not one for :8080 and :9090: " +
 		"use one port here, and add the others to the Caddyfile by hand",
@@ -121,14 +121,14 @@ func TestPrintRefuses(t *testing.T) {
 	for yaml, want := range map[string]string{
 		"\ndefault_response: {body: 'see {path}'}\n":                                         `2: a Caddyfile would expand the placeholders in "see {path}" to "see {http.request.uri.path}": write them like that here too`,
 		"\nname: '{$NAME}'\n":                                                                `2: a Caddyfile would replace the {$ in "{$NAME}" by an environment variable: write {env.NAME}`,
-		"\nlisten: tcp4/:8080\n":                                                             `2: Print knows no Caddyfile for the address "tcp4/:8080": use host:port here, and change the Caddyfile by hand`,
-		"\nlisten: ':8080-8090'\n":                                                           `2: Print knows no Caddyfile for the address ":8080-8090": use host:port here, and change the Caddyfile by hand`,
+		"\nlisten: tcp4/:8080\n":                                                             `2: printing does not support the address "tcp4/:8080": use host:port here, and change the Caddyfile by hand`,
+		"\nlisten: ':8080-8090'\n":                                                           `2: printing does not support the address ":8080-8090": use host:port here, and change the Caddyfile by hand`,
 		"default_response:\n  body: \"a`\\\\\\\"\\r\"\n":                                     "2: a Caddyfile has no quotes for \"a`\\\\\\\"\\r\": remove the backticks or the carriage returns",
-		"handle:\n  - handler: headers\n":                                                    `2: Print knows no Caddyfile for the handler headers: leave it out here, and add its directive to the Caddyfile by hand`,
-		backend + "    around:\n      - handler: encode\n":                                   `5: Print knows no Caddyfile for the handler encode: leave it out here, and add its directive to the Caddyfile by hand`,
-		backend + "    lb_policy:\n      policy: cookie\n      max_age: 0s\n":                `6: this cannot be said in a Caddyfile (`,
-		backend + "    lb_policy:\n      policy: random_choose\n":                            `4: this cannot be said in a Caddyfile (`,
-		"stats:\n  sinks:\n    - sink: json_lines\n      filename: x\n      roll_keep: -1\n": `5: this cannot be said in a Caddyfile (`,
+		"handle:\n  - handler: headers\n":                                                    `2: printing does not support the handler headers: remove it here, and add its directive to the Caddyfile by hand`,
+		backend + "    around:\n      - handler: encode\n":                                   `5: printing does not support the handler encode: remove it here, and add its directive to the Caddyfile by hand`,
+		backend + "    lb_policy:\n      policy: cookie\n      max_age: 0s\n":                `6: this is not supported in a Caddyfile (`,
+		backend + "    lb_policy:\n      policy: random_choose\n":                            `4: this is not supported in a Caddyfile (`,
+		"stats:\n  sinks:\n    - sink: json_lines\n      filename: x\n      roll_keep: -1\n": `5: this is not supported in a Caddyfile (`,
 	} {
 		_, err := Print([]byte(yaml), "")
 		if got := errorText(err); !strings.HasPrefix(got, "rgate.yaml:"+want) {

@@ -18,7 +18,7 @@ import (
 )
 
 // arguments are the options of Caddy's selection policies that are arguments of
-// lb_policy. The other options of a module are subdirectives in its block.
+// lb_policy. Other options of a module are subdirectives in its block.
 var arguments = map[string][]string{
 	"header":               {"field"},
 	"query":                {"key"},
@@ -28,16 +28,15 @@ var arguments = map[string][]string{
 	"weighted_round_robin": {"weights"},
 }
 
-// The kinds of modules that can be printed.
+// The namespaces of modules that can be printed.
 var (
 	handlers = namespace{"http.handlers", "handler"}
 	policies = namespace{"http.reverse_proxy.selection_policies", "policy"}
 	sinks    = namespace{"rgate.stats.sinks", "sink"}
 )
 
-// module writes a module as keyword, name, arguments and a block of options. It
-// knows what most modules have: plain values, lists of them, and for policies a
-// fallback. What else there is makes an error.
+// module writes a module as keyword, name, arguments and a block of options. It supports
+// plain values, lists of them, and the fallback of policies; other values are errors.
 func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage) {
 	var options map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -86,17 +85,17 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 	})
 }
 
-// directiveOf is what a handler of rgate is called in a gateway.
+// directiveOf returns the name of a handler in the gateway's block.
 func directiveOf(handler string) string {
 	short := strings.TrimPrefix(handler, policy.Prefix)
 	if _, ok := policy.Lookup(short); ok {
 		return short
 	}
-	return handler // such as rgate_stats, beside which there is stats
+	return handler // such as rgate_stats, as there is stats as well
 }
 
-// subdirective writes an option of a module: a word or several, a block of what is
-// in a map, or one block for each map of a list.
+// subdirective writes an option of a module: one line of words, a block for a map, or a
+// block for each map of a list.
 func (p *printer) subdirective(path, key string, value any) {
 	keyword, err := quote(key)
 	if err != nil {
@@ -126,8 +125,7 @@ func (p *printer) subdirective(path, key string, value any) {
 	p.line(path, keyword, p.words(path, value)...)
 }
 
-// readable makes durations of numbers of nanoseconds, after the type that a value
-// is decoded into.
+// readable formats numbers of nanoseconds as durations, according to the type of a value.
 func (p *printer) readable(t reflect.Type, value any) any {
 	switch {
 	case t == durationType:
@@ -172,7 +170,7 @@ func (p *printer) words(path string, value any) []string {
 		}
 		return words
 	}
-	p.fails(path, "Print knows no Caddyfile for this: leave it out here, and add it to the Caddyfile by hand")
+	p.fails(path, "printing does not support this: remove it here, and add it to the Caddyfile by hand")
 	return nil
 }
 
@@ -184,8 +182,8 @@ func (p *printer) verify(doc *document) error {
 	if err != nil {
 		return err
 	}
-	// Where the order of the directive is not registered it has to be said; where
-	// it is, saying it changes nothing.
+	// If the order of the directive is not registered, it must be set; otherwise this has no
+	// effect.
 	extra := "order rgate before respond"
 	got, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(p.text(extra), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -197,7 +195,7 @@ func (p *printer) verify(doc *document) error {
 				path = p.paths[line-1]
 			}
 		}
-		return p.failAt(path, "this cannot be said in a Caddyfile (%s): leave it out here, and add it to the Caddyfile by hand",
+		return p.failAt(path, "this is not supported in a Caddyfile (%s): remove it here, and add it to the Caddyfile by hand",
 			caddyfilePosition.ReplaceAllString(err.Error(), ""))
 	}
 	var a, b any
@@ -209,12 +207,12 @@ func (p *printer) verify(doc *document) error {
 	}
 	if path, differs := difference(a, b, ""); differs {
 		path = strings.TrimPrefix(path, "apps.http.servers.srv0.routes[0].handle[0].")
-		return p.failAt(path, "a Caddyfile says %s differently: leave it out here, and add it to the Caddyfile by hand", path)
+		return p.failAt(path, "%s has a different meaning in a Caddyfile: remove it here, and add it to the Caddyfile by hand", path)
 	}
 	return nil
 }
 
-// difference finds the first place in which two JSON values differ.
+// difference returns the first path at which two JSON values differ.
 func difference(a, b any, path string) (string, bool) {
 	switch a := a.(type) {
 	case map[string]any:

@@ -164,10 +164,10 @@ func TestBadPolicies(t *testing.T) {
 		"\nplain: 5":          "2: plain must be a map of its options, not the number 5",
 		"\nplain: [a]":        "2: plain must be a map of its options, not a list",
 		"probe:\n  cuont: 1":  `2: unknown key "cuont" (did you mean "count"?)`,
-		"probe:\n  wait: 5":   "2: probe.wait has no unit: write 5s for seconds, or another of ms, m, h, d",
+		"probe:\n  wait: 5":   "2: probe.wait has no unit: write 5s for seconds, or use ms, m, h or d",
 		"probe:\n  most: big": `2: probe.most must be a size such as 512KB, 10MB or 1GiB, not the text "big"`,
 		"probe:\n  limits:\n  - requests: 1\n  - requests: -1": "4: requests -1 is negative: use 1 or more",
-		"probe: false\nprobe: true":                            `2: the key "probe" is here and in line 1: keep one of the two`,
+		"probe: false\nprobe: true":                            `2: the key "probe" is also in line 1: keep one of the two`,
 	} {
 		_, err := adapt(yaml)
 		var located *Error
@@ -203,10 +203,10 @@ func TestServerOptions(t *testing.T) {
 		t.Errorf("printed\n%s", printed)
 	}
 	for yaml, want := range map[string]string{
-		"server:\n  trusted_proxies: [nobody]":         `2: "nobody" is no address or range: use one such as 10.0.0.0/8, or private_ranges`,
-		"server:\n  timeouts: {idle: -1s}":             `2: idle is negative: use 0s to disable it, or leave it out for its default`,
+		"server:\n  trusted_proxies: [unknown]":         `2: invalid range "unknown": use an address, a range such as 10.0.0.0/8, or private_ranges`,
+		"server:\n  timeouts: {idle: -1s}":             `2: invalid idle: must not be negative: use 0s to disable it, or remove it for its default`,
 		"server:\n  timeouts: {idel: 1s}":              `2: unknown key "idel" (did you mean "idle"?)`,
-		"server:\n\n  max_header_size: 2GiB":           `3: max_header_size 2147483648 is out of range: use 1KiB to 1GiB`,
+		"server:\n\n  max_header_size: 2GiB":           `3: invalid max_header_size 2147483648: must be from 1KiB to 1GiB`,
 		"server:\n  max_header_size: {a: b}\nroutes: ": `2: server.max_header_size must be a size such as 512KB, 10MB or 1GiB, not a map`,
 	} {
 		if _, err := adapt(yaml); err == nil || err.Error() != "rgate.yaml:"+want {

@@ -15,8 +15,8 @@ var (
 	shorthands  = httpcaddyfile.NewShorthandReplacer()
 )
 
-// quote writes text as one token of a Caddyfile. It fails if a Caddyfile would
-// make something else of it.
+// quote returns text as one token of a Caddyfile. It fails if a Caddyfile would change the
+// text.
 func quote(text string) (string, error) {
 	segment := caddyfile.Segment{{Text: text}}
 	if shorthands.ApplyToSegment(&segment); segment[0].Text != text {
@@ -46,9 +46,8 @@ func isBare(text string) bool {
 	})
 }
 
-// fitsDoubleQuotes reports whether text survives in double quotes, where a
-// backslash stands for itself except before a quote: it is safe if they come in
-// pairs there.
+// fitsDoubleQuotes reports whether text can be in double quotes, where a backslash stands
+// for itself except before a quote.
 func fitsDoubleQuotes(text string) bool {
 	backslashes := 0
 	for _, c := range text + `"` {
@@ -64,7 +63,7 @@ func fitsDoubleQuotes(text string) bool {
 	return true
 }
 
-// heredoc writes text between two marks that do not occur in it.
+// heredoc writes text between two marks that it does not contain.
 func heredoc(text string) string {
 	mark := "END"
 	for strings.Contains(text+"\n", mark) {

@@ -19,24 +19,24 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// reader makes JSON values of YAML nodes, after the Go types that will be
-// decoded from them, and notes the line of each.
+// reader converts YAML nodes to JSON values, according to the Go types that they will be
+// decoded into, and records the line of each.
 type reader struct {
 	file   string
 	lines  map[string]int // by path in the JSON configuration
 	fields map[reflect.Type][]field
 
-	// expected are the fields of requests with underscores or dots in their names that
-	// modules read.
+	// The fields of requests with underscores or dots in their names that modules
+	// read.
 	expected []string
 }
 
-// field is a field of a struct, as encoding/json sees it.
+// field is a field of a struct, as encoding/json handles it.
 type field struct {
 	name      string
 	typ       reflect.Type
 	namespace namespace
-	owner     reflect.Type // the struct that declares it, which may be an embedded one
+	owner     reflect.Type // the struct that declares it, possibly embedded
 	tag       reflect.StructTag
 }
 
@@ -50,8 +50,8 @@ var (
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// value reads a node as a value of a type. Where the type says that it takes
-// modules, ns says which.
+// value reads a node as a value of a type. If the type holds modules, ns is their
+// namespace.
 func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
 	switch {
 	case t == rawType && ns.inlineKey != "":
@@ -93,8 +93,8 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) 
 	return r.opaque(n, t, path)
 }
 
-// object reads a map whose keys are the fields of a struct, and possibly one
-// more, which names the module that the struct is of.
+// object reads a map whose keys are the fields of a struct, and possibly the inline key
+// of a module.
 func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (map[string]any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map of keys and values")
@@ -128,7 +128,7 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 				return nil, err
 			}
 			if node == nil {
-				continue // the same as leaving it out
+				continue // the same as no key
 			}
 		}
 		ft := f.typ
@@ -159,7 +159,7 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 		known = append(known, inlineKey)
 	}
 	if len(known) == 0 {
-		return field{}, r.fail(key, "unknown key %q: there are no options here, so remove it", key.Value)
+		return field{}, r.fail(key, "unknown key %q: remove it: no options are supported here", key.Value)
 	}
 	_, holds := holders[t]
 	likely := known
@@ -203,7 +203,7 @@ func (r *reader) fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// dict reads a map with keys of the writer's choice, or with module names as keys.
+// dict reads a map with free keys, or with module names as keys.
 func (r *reader) dict(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map of keys and values")
@@ -274,10 +274,10 @@ func (r *reader) integer(n *yaml.Node, t reflect.Type, path string) (any, error)
 	return json.Number(number.String()), nil
 }
 
-// duration reads a duration as a number of nanoseconds, as a Caddyfile does.
+// duration reads a duration as a number of nanoseconds, like a Caddyfile.
 func (r *reader) duration(n *yaml.Node, path string) (any, error) {
 	if n.ShortTag() == "!!int" || n.ShortTag() == "!!float" {
-		return nil, r.fail(n, "%s has no unit: write %ss for seconds, or another of ms, m, h, d", path, n.Value)
+		return nil, r.fail(n, "%s has no unit: write %ss for seconds, or use ms, m, h or d", path, n.Value)
 	}
 	duration, err := caddy.ParseDuration(n.Value)
 	if n.ShortTag() != "!!str" || err != nil {
@@ -286,7 +286,7 @@ func (r *reader) duration(n *yaml.Node, path string) (any, error) {
 	return json.Number(strconv.FormatInt(int64(duration), 10)), nil
 }
 
-// opaque reads a value whose type alone knows its form.
+// opaque reads a value of a type with its own decoder.
 func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) {
 	value, err := r.generic(n, path)
 	if err != nil {
@@ -304,12 +304,12 @@ func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) 
 		encoded, err = json.Marshal(decoded.Interface())
 	}
 	if err != nil {
-		return nil, r.fail(n, "%s is not valid: %s", path, reason(err))
+		return nil, r.fail(n, "invalid %s: %s", path, reason(err))
 	}
 	return json.RawMessage(encoded), nil
 }
 
-// generic reads a node as what it looks like. Numbers keep all their digits.
+// generic reads a node according to its own type. Numbers keep all digits.
 func (r *reader) generic(n *yaml.Node, path string) (any, error) {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -335,15 +335,15 @@ func (r *reader) generic(n *yaml.Node, path string) (any, error) {
 				return json.RawMessage(encoded), nil
 			}
 		}
-		return nil, r.fail(n, "%s: %s is a number that JSON does not have: put it in quotes", path, n.Value)
+		return nil, r.fail(n, "%s: JSON does not support the number %s: put it in quotes", path, n.Value)
 	}
 	return n.Value, nil
 }
 
-// mismatch makes the error about a value of the wrong type.
+// mismatch returns the error about a value of the wrong type.
 func (r *reader) mismatch(n *yaml.Node, path, expected string) error {
 	if isNull(n) {
-		return r.fail(n, "%s has no value: it must be %s, or be left out", path, expected)
+		return r.fail(n, "%s has no value: set it to %s, or remove it", path, expected)
 	}
 	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 && len(n.Content) == 2 && isNull(n.Content[1]) {
 		return r.fail(n, `%s must be %s, not a map: put the placeholder in quotes, as "{%s}"`, path, expected, n.Content[0].Value)
@@ -355,7 +355,7 @@ func (r *reader) failLine(line int, format string, args ...any) error {
 	return &Error{File: r.file, Line: max(line, 1), Message: fmt.Sprintf(format, args...)}
 }
 
-// describe says what a node is, for an error.
+// describe describes a node for an error.
 func describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -395,16 +395,16 @@ func element(path string, i int) string {
 
 var jsonPrefix = regexp.MustCompile(`^json: (?:cannot unmarshal )?`)
 
-// reason says what a JSON decoder did not like, without its vocabulary of Go.
+// reason returns the error of a JSON decoder without Go's vocabulary.
 func reason(err error) string {
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {
-		return fmt.Sprintf("a %s is not what belongs here", mismatch.Value)
+		return fmt.Sprintf("a %s is not supported here", mismatch.Value)
 	}
 	return jsonPrefix.ReplaceAllString(err.Error(), "")
 }
 
-// pathOf is where a JSON decoder stumbled, if it says so.
+// pathOf returns the path in the error of a JSON decoder, if it has one.
 func pathOf(err error) string {
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {

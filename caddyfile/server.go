@@ -13,47 +13,46 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// serverOptions are options of the server around the gateway. They are called as
-// the global option `servers` of a Caddyfile calls them.
+// serverOptions are options of the server. They have the names of the global option
+// `servers` of a Caddyfile.
 type serverOptions struct {
-	// The proxies, as IP addresses or ranges, whose word about the client's address
-	// is taken, from the field X-Forwarded-For; `private_ranges` for all private
-	// ones. Default: none.
+	// The trusted proxies, as IP addresses or ranges, or `private_ranges`. Their
+	// X-Forwarded-For field determines the client's address. Default: none.
 	TrustedProxies []string `json:"trusted_proxies,omitempty"`
 
-	// How long clients may take.
+	// The time limits for clients.
 	Timeouts *serverTimeouts `json:"timeouts,omitempty"`
 
-	// How large the header of a request may be: 431 for what is larger. Default:
-	// Caddy's, 16 KiB.
+	// The maximum size of the header of a request. Larger headers are rejected with 431.
+	// Default: Caddy's, 16 KiB.
 	MaxHeaderSize policy.Size `json:"max_header_size,omitempty"`
 }
 
-// serverTimeouts bound how long a slow client can keep a connection busy. 0 disables
-// a limit.
+// serverTimeouts limit how long a slow client can keep a connection busy. 0 disables a
+// limit.
 type serverTimeouts struct {
-	// To send the header of a request. Default: Caddy's, 1m.
+	// The time limit for reading the header of a request. Default: Caddy's, 1m.
 	ReadHeader policy.Timeout `json:"read_header,omitempty"`
 
-	// To send a whole request, the body included. Default: no bound.
+	// The time limit for reading a whole request, including the body. Default: no limit.
 	ReadBody policy.Timeout `json:"read_body,omitempty"`
 
-	// To go on with a body. Default: Caddy's, 1m.
+	// The time limit for a pause in the body of a request. Default: Caddy's, 1m.
 	ReadBodyIdle policy.Timeout `json:"read_body_idle,omitempty"`
 
-	// To receive a whole answer. Default: no bound.
+	// The time limit for writing a whole response. Default: no limit.
 	Write policy.Timeout `json:"write,omitempty"`
 
-	// To go on receiving an answer. Default: Caddy's, 1m.
+	// The time limit for a pause in writing a response. Default: Caddy's, 1m.
 	WriteIdle policy.Timeout `json:"write_idle,omitempty"`
 
-	// To send the next request on a connection. Default: Caddy's, 5m.
+	// The time limit for the next request on a connection. Default: Caddy's, 5m.
 	Idle policy.Timeout `json:"idle,omitempty"`
 }
 
 const privateRanges = "private_ranges"
 
-// each calls a function with the name and value of every timeout that is set.
+// each calls f with the name and value of every timeout that is set.
 func (t *serverTimeouts) each(f func(name string, value policy.Timeout)) {
 	if t == nil {
 		return
@@ -79,21 +78,21 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 		_, prefixErr := netip.ParsePrefix(text)
 		_, addrErr := netip.ParseAddr(text)
 		if text != privateRanges && prefixErr != nil && addrErr != nil {
-			return r.failAt(element("server.trusted_proxies", i), "%q is no address or range: use one such as 10.0.0.0/8, or %s", text, privateRanges)
+			return r.failAt(element("server.trusted_proxies", i), "invalid range %q: use an address, a range such as 10.0.0.0/8, or %s", text, privateRanges)
 		}
 	}
 	o.Timeouts.each(func(name string, value policy.Timeout) {
 		if value < 0 && value != policy.TimeoutOff && err == nil {
-			err = r.failAt("server.timeouts."+name, "%s is negative: use 0s to disable it, or leave it out for its default", name)
+			err = r.failAt("server.timeouts."+name, "invalid %s: must not be negative: use 0s to disable it, or remove it for its default", name)
 		}
 	})
 	if o.MaxHeaderSize < 0 || o.MaxHeaderSize > 1<<30 {
-		return r.failAt("server.max_header_size", "max_header_size %d is out of range: use 1KiB to 1GiB", int64(o.MaxHeaderSize))
+		return r.failAt("server.max_header_size", "invalid max_header_size %d: must be from 1KiB to 1GiB", int64(o.MaxHeaderSize))
 	}
 	return err
 }
 
-// warnings are about changes of what a valid configuration does.
+// warnings returns warnings about values that change routes unexpectedly.
 func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
 	if doc.Server == nil {
 		return nil
@@ -115,7 +114,7 @@ func (o *serverOptions) apply(server *caddyhttp.Server) {
 	}
 	server.MaxHeaderBytes = int(o.MaxHeaderSize)
 	if t := o.Timeouts; t != nil {
-		// Caddy takes 0 for its default, and a negative duration for no limit.
+		// In Caddy, 0 is the default, and a negative duration no limit.
 		server.ReadHeaderTimeout, server.ReadTimeout = caddy.Duration(t.ReadHeader), caddy.Duration(t.ReadBody)
 		server.ReadIdleTimeout, server.WriteTimeout = caddy.Duration(t.ReadBodyIdle), caddy.Duration(t.Write)
 		server.WriteIdleTimeout, server.IdleTimeout = caddy.Duration(t.WriteIdle), caddy.Duration(t.Idle)
@@ -130,13 +129,13 @@ func (o *serverOptions) apply(server *caddyhttp.Server) {
 			}
 		}
 		server.TrustedProxiesRaw = caddyconfig.JSONModuleObject(caddyhttp.StaticIPRange{Ranges: ranges}, "source", "static", nil)
-		// From the right, to the first that is no trusted proxy: what is further left may be
-		// the client's own words, to which proxies append.
+		// From the right, to the first untrusted address: addresses further left may be sent
+		// by the client, as proxies append theirs.
 		server.TrustedProxiesStrict = 1
 	}
 }
 
-// server writes the options of the server as global ones.
+// server writes the options of the server as global options.
 func (p *printer) server(o *serverOptions, fields expectedFields) {
 	if o == nil && fields.none() {
 		return
@@ -148,7 +147,7 @@ func (p *printer) server(o *serverOptions, fields expectedFields) {
 	if len(o.TrustedProxies) > 0 {
 		line := "\ttrusted_proxies static"
 		for _, text := range o.TrustedProxies {
-			line += " " + text // which checkServer has judged
+			line += " " + text // already validated
 		}
 		lines = append(lines, line, "\ttrusted_proxies_strict")
 	}

@@ -12,8 +12,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// parse makes a tree of YAML: one document, a map at its top, without aliases,
-// tags and repeated keys.
+// parse parses YAML: one document with a map at its top, with aliases and merges resolved,
+// and without tags and repeated keys.
 func (r *reader) parse(body []byte) (*yaml.Node, error) {
 	body = bytes.TrimPrefix(body, []byte("\uFEFF"))
 	if at := invalidUTF8(body); at >= 0 {
@@ -28,7 +28,7 @@ func (r *reader) parse(body []byte) (*yaml.Node, error) {
 		return nil, r.failLine(1, "the file is empty: give it routes and backends")
 	}
 	if count > 1 {
-		return nil, r.fail(&documents[1], "a second document begins here: a file holds one gateway, so remove the --- line or split the file")
+		return nil, r.fail(&documents[1], "a second document begins here: remove the --- line or split the file")
 	}
 	root := documents[0].Content[0]
 	if root.Kind != yaml.MappingNode && root.Kind != yaml.AliasNode {
@@ -38,10 +38,10 @@ func (r *reader) parse(body []byte) (*yaml.Node, error) {
 	return e.node(root, 0)
 }
 
-// decode reads documents until there are no more of them, or no more are wanted.
+// decode reads documents to the end, or up to the wanted number.
 func decode(body []byte, documents []yaml.Node) (count int, err error) {
 	defer func() {
-		// The parser gives up on a few malformed texts by panicking.
+		// The parser panics on some malformed texts.
 		if recovered := recover(); recovered != nil {
 			err = fmt.Errorf("yaml: %v", recovered)
 		}
@@ -62,53 +62,52 @@ func decode(body []byte, documents []yaml.Node) (count int, err error) {
 
 var yamlPosition = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
 
-// remedies say in other words what the YAML parser complains about.
+// remedies explain errors of the YAML parser.
 var remedies = []struct{ complaint, message string }{
-	{"mapping values are not allowed", `there is a colon where no key can be: check the indentation, and put text that contains ": " in quotes`},
+	{"mapping values are not allowed", `misplaced colon: check the indentation, and put text that contains ": " in quotes`},
 	{"did not find expected key", "this does not fit the lines above: check the indentation, and that every key ends in a colon"},
 	{"did not find expected '-' indicator", "this does not fit the list above: check the indentation, and that every element begins with a dash"},
-	{"could not find expected ':'", "there is a key without a value: write a colon and a space after it"},
+	{"could not find expected ':'", "a key has no value: write a colon and a space after it"},
 	{"cannot start any token", "a text cannot begin with this character: put it in quotes"},
 	{"did not find expected node content", "a value is missing or cannot begin like this: put it in quotes"},
 	{"found unexpected end of stream", "a quote is opened here and never closed: close it"},
 	{"did not find expected ',' or ']'", "a list is opened with [ here and not closed: add a comma or ]"},
 	{"did not find expected ',' or '}'", "a map is opened with { here and not closed: add a comma or }, or put a placeholder in quotes"},
 	{"did not find expected alphabetic or numeric character", "a text cannot begin with * or &: put it in quotes"},
-	{"control characters are not allowed", "there is a control character: remove it, or write it as an escape in double quotes"},
-	{"found unknown escape character", `there is an unknown escape: double the backslash, or use single quotes`},
+	{"control characters are not allowed", "a control character is not allowed: remove it, or write it as an escape in double quotes"},
+	{"found unknown escape character", `unknown escape: double the backslash, or use single quotes`},
 	{"block sequence entries are not allowed", "a list cannot begin here: put it on the next line, or in [ ]"},
 }
 
-// syntaxError says what is wrong with text that is not YAML, and where.
+// syntaxError returns the error about text that is not valid YAML.
 func (r *reader) syntaxError(body []byte, err error) error {
 	line, text := firstBadLine(body)
 	complaint := yamlPosition.ReplaceAllString(err.Error(), "")
 	if indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]; bytes.ContainsRune(indent, '\t') {
-		return r.failLine(line, "there is a tab in the indentation: use spaces")
+		return r.failLine(line, "the indentation contains a tab: use spaces")
 	}
 	if name, ok := strings.CutPrefix(complaint, "unknown anchor "); ok {
 		name, _, _ = strings.Cut(strings.Trim(name, "'"), "'")
-		return r.failLine(line, "*%s stands for something that no &%s defines above: define it, or put the text in quotes", name, name)
+		return r.failLine(line, "unknown anchor *%s: define &%s above, or put the text in quotes", name, name)
 	}
 	for _, remedy := range remedies {
 		if strings.Contains(complaint, remedy.complaint) {
 			return r.failLine(line, "%s", remedy.message)
 		}
 	}
-	return r.failLine(line, "this is not YAML (%s): check the quotes and the indentation", complaint)
+	return r.failLine(line, "invalid YAML (%s): check the quotes and the indentation", complaint)
 }
 
-// firstBadLine finds where text stops being YAML: after the most lines that are
-// YAML by themselves. The parser's own line is often the one where the map began
-// that it could not finish.
+// firstBadLine returns the line where the text stops being valid YAML: after the longest
+// valid prefix. The line of the parser is often where the unfinished map began.
 func firstBadLine(body []byte) (int, []byte) {
 	lines := bytes.SplitAfter(body, []byte("\n"))
 	good := func(count int) bool {
 		_, err := decode(bytes.Join(lines[:count], nil), make([]yaml.Node, 4))
 		return err == nil
 	}
-	// Bisect. A prefix may be bad only because it ends within a quoted text or a
-	// bracket, hence the look at the next few.
+	// Bisect. A prefix may be invalid only because it ends within a quoted text or a
+	// bracket, so the next few are tried as well.
 	const longest = 12
 	low, high := 0, len(lines)
 	for high-low > 1 {
@@ -144,14 +143,14 @@ func lineAt(body []byte, at int) int {
 }
 
 const (
-	// Deeper than any configuration, and what ends an alias within itself.
+	// Deeper than any configuration; ends an alias within itself.
 	maxDepth = 64
 
-	// More than any configuration takes, and what ends aliases of aliases of aliases.
+	// More than any configuration needs; ends aliases of aliases of aliases.
 	maxAliased = 100_000
 )
 
-// expander copies a tree while it puts what aliases stand for in their place.
+// expander copies a tree and replaces aliases by their values.
 type expander struct {
 	*reader
 	aliases, aliased int
@@ -159,11 +158,11 @@ type expander struct {
 
 func (e *expander) node(n *yaml.Node, depth int) (*yaml.Node, error) {
 	if depth > maxDepth {
-		return nil, e.fail(n, "this is nested more than %d levels deep: an alias may be within itself", maxDepth)
+		return nil, e.fail(n, "this is nested more than %d levels deep: check for an alias within itself", maxDepth)
 	}
 	if e.aliases > 0 {
 		if e.aliased++; e.aliased > maxAliased {
-			return nil, e.fail(n, "aliases stand for more than %d values: write some of them out", maxAliased)
+			return nil, e.fail(n, "aliases expand to more than %d values: write some of them out", maxAliased)
 		}
 	}
 	if n.Kind == yaml.AliasNode {
@@ -189,8 +188,8 @@ func (e *expander) node(n *yaml.Node, depth int) (*yaml.Node, error) {
 	return &result, nil
 }
 
-// pairs copies the keys and values of a map: its own, then those that are merged
-// into it and that it does not have.
+// pairs copies the keys and values of a map: its own, then merged ones that it does not
+// have.
 func (e *expander) pairs(result, n *yaml.Node, depth int) error {
 	lines := make(map[string]int, len(n.Content)/2)
 	var merged []*yaml.Node
@@ -209,7 +208,7 @@ func (e *expander) pairs(result, n *yaml.Node, depth int) error {
 			merged = append(merged, value)
 			continue
 		case lines[key.Value] > 0:
-			return e.fail(key, "the key %q is here and in line %d: keep one of the two", key.Value, lines[key.Value])
+			return e.fail(key, "the key %q is also in line %d: keep one of the two", key.Value, lines[key.Value])
 		}
 		lines[key.Value] = key.Line
 		result.Content = append(result.Content, key, value)

@@ -7,8 +7,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// refuseZero reports a field that is written down as zero, for which its default would
-// be taken.
+// refuseZero returns an error for a field that is set to zero but would get its default.
 func refuseZero(f field, value any) error {
 	if f.tag.Get("default") == "" {
 		return nil

@@ -138,7 +138,7 @@ func TestUsageAPIRefuses(t *testing.T) {
 		t.Errorf("the OpenAPI document is %.100s", openapi.body)
 	}
 	out := rgate(t, nil, "usage", "--address", "localhost:1")
-	if out.code != 1 || !strings.Contains(out.stderr, "start one, or say where its admin API is") {
+	if out.code != 1 || !strings.Contains(out.stderr, "start one, or set the address of its admin API") {
 		t.Errorf("rgate usage without a gateway says %+v", out)
 	}
 
