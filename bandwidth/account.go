@@ -50,9 +50,9 @@ func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
 	}
 	switch t.level {
 	case "backend":
-		t.service = cleanName(at.Name)
+		t.service = CleanName(at.Name)
 	case "route":
-		t.route = cleanName(at.Name)
+		t.route = CleanName(at.Name)
 	case "group":
 		t.path, t.routes = at.Name, at.Routes
 	}
@@ -69,7 +69,7 @@ func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
 		for i := range own {
 			own[i] = cmp.Or(own[i], t.limits[i])
 		}
-		t.consumers[cleanName(c.Name)] = own
+		t.consumers[CleanName(c.Name)] = own
 	}
 	var err error
 	t.calendar, err = parseCalendar(t.period, t.timeZone)
@@ -141,7 +141,7 @@ func (a *account) verdictOn(consumer string) *verdict {
 	if each == nil {
 		return nil
 	}
-	return (*each)[cleanName(consumer)] // as the account has it
+	return (*each)[CleanName(consumer)] // as the account has it
 }
 
 // judge returns the verdict on what has been used in a period. before is the one

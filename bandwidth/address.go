@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// address is where a database is.
-type address struct {
+// Address is where a database is.
+type Address struct {
 	*dialect
-	path string          // of the file of SQLite, absolute
+	Path string          // of the file of SQLite, absolute
 	pg   *pgx.ConnConfig // of PostgreSQL
 	name string          // what and where, without credentials
 }
@@ -22,9 +22,9 @@ type address struct {
 var errAddress = errors.New("the store is neither of the two that there are: " +
 	"use sqlite:///var/lib/rgate/bandwidth.db or postgres://user:password@host/database")
 
-// parseAddress reads a URL whose placeholders are filled in. Its errors do not show
+// ParseAddress reads a URL whose placeholders are filled in. Its errors do not show
 // the URL, which may have a password in it.
-func parseAddress(store string) (address, error) {
+func ParseAddress(store string) (Address, error) {
 	scheme, rest, _ := strings.Cut(store, ":")
 	switch scheme {
 	case "sqlite":
@@ -32,26 +32,26 @@ func parseAddress(store string) (address, error) {
 	case "postgres", "postgresql":
 		return parsePostgres(store)
 	}
-	return address{}, errAddress
+	return Address{}, errAddress
 }
 
-func parseSQLite(rest string) (address, error) {
+func parseSQLite(rest string) (Address, error) {
 	rest = strings.TrimPrefix(rest, "//")
 	path, err := url.PathUnescape(rest)
 	if err != nil || path == "" || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "?#\x00") {
-		return address{}, errors.New("the store names no file: use one such as sqlite:///var/lib/rgate/bandwidth.db, without options")
+		return Address{}, errors.New("the store names no file: use one such as sqlite:///var/lib/rgate/bandwidth.db, without options")
 	}
 	if path, err = filepath.Abs(path); err != nil {
-		return address{}, fmt.Errorf("finding the file of the store: %w: give an absolute path", err)
+		return Address{}, fmt.Errorf("finding the file of the store: %w: give an absolute path", err)
 	}
-	return address{dialect: sqlite, path: path, name: "sqlite " + path}, nil
+	return Address{dialect: sqlite, Path: path, name: "sqlite " + path}, nil
 }
 
-func parsePostgres(store string) (address, error) {
+func parsePostgres(store string) (Address, error) {
 	config, err := pgx.ParseConfig(store)
 	if err != nil {
 		// Its error may quote parts of the URL.
-		return address{}, errors.New("the store is no URL that PostgreSQL takes: " +
+		return Address{}, errors.New("the store is no URL that PostgreSQL takes: " +
 			"use one such as postgres://user:password@host:5432/database?sslmode=require")
 	}
 	if config.ConnectTimeout == 0 {
@@ -60,5 +60,5 @@ func parsePostgres(store string) (address, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "rgate"
 	}
-	return address{dialect: postgres, pg: config, name: fmt.Sprintf("postgres %s:%d/%s", config.Host, config.Port, config.Database)}, nil
+	return Address{dialect: postgres, pg: config, name: fmt.Sprintf("postgres %s:%d/%s", config.Host, config.Port, config.Database)}, nil
 }

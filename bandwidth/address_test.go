@@ -24,7 +24,7 @@ func TestParseAddress(t *testing.T) {
 		"sqlite:///a%zz":                      "names no file",
 		"postgres://a:secret@host:port/usage": "no URL that PostgreSQL takes",
 	} {
-		at, err := parseAddress(store)
+		at, err := ParseAddress(store)
 		got := at.name
 		if err != nil {
 			got = err.Error()
@@ -39,8 +39,8 @@ func FuzzParseAddress(f *testing.F) {
 	f.Add("sqlite:///a%20b.db")
 	f.Add("postgres://a:b@c:1/d?sslmode=require")
 	f.Fuzz(func(t *testing.T, store string) {
-		at, err := parseAddress(store)
-		if err == nil && (at.name == "" || at.dialect == nil || at.dialect == sqlite && at.path[0] != '/') {
+		at, err := ParseAddress(store)
+		if err == nil && (at.name == "" || at.dialect == nil || at.dialect == sqlite && at.Path[0] != '/') {
 			t.Errorf("%q is at %+v", store, at)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -105,41 +106,16 @@ func (a *auditor) Destruct() error {
 	return nil
 }
 
-// nudge has something done soon that waits on a channel with room for one.
-func nudge(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
-
 func (a *auditor) loop(ctx context.Context) {
 	defer a.attach(nil)
-	for ok := wait(ctx, firstAudit); ok; {
+	for ok := pause.For(ctx, firstAudit); ok; {
 		began := time.Now()
 		if err := a.audit(ctx); ctx.Err() == nil { // else it was told to end
 			a.note(err)
 		}
 		// With very many consumers, it takes long, and shall not take all of the time.
-		ok = await(ctx, a.wake, min(4*time.Since(began), longestRest), auditInterval)
+		ok = pause.UntilWoken(ctx, a.wake, min(4*time.Since(began), longestRest), auditInterval)
 	}
-}
-
-// await returns when it is told to, but not before one time has passed, or when another
-// one has. It is false if the context has ended.
-func await(ctx context.Context, wake <-chan struct{}, least, most time.Duration) bool {
-	if !wait(ctx, least) {
-		return false
-	}
-	timer := time.NewTimer(max(most-least, 0))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-	case <-wake:
-	}
-	return true
 }
 
 // note keeps whether quotas can be judged, and logs it when that changes.
@@ -174,7 +150,7 @@ func (a *auditor) attach(l *Ledger) {
 		delete(a.marks, start)
 	}
 	if a.attached = l; l != nil {
-		a.detach = l.AfterFlush(func() { nudge(a.wake) })
+		a.detach = l.AfterFlush(func() { pause.Wake(a.wake) })
 	}
 }
 
@@ -210,7 +186,7 @@ func (a *auditor) join(t *terms, config any) (acc *account, leave func(), err er
 	}
 	mine := &holding{t, config}
 	acc.held = append(acc.held, mine)
-	nudge(a.wake)
+	pause.Wake(a.wake)
 	return acc, func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -218,7 +194,7 @@ func (a *auditor) join(t *terms, config any) (acc *account, leave func(), err er
 		if len(acc.held) == 0 && a.accounts[t.key] == acc {
 			delete(a.accounts, t.key)
 		}
-		nudge(a.wake)
+		pause.Wake(a.wake)
 	}, nil
 }
 
@@ -270,7 +246,7 @@ func (a *auditor) audit(ctx context.Context) error {
 		told = told || fresh
 	}
 	if told {
-		nudge(a.courier.wake)
+		pause.Wake(a.courier.wake)
 		if known, err = readEvents(ctx, l.DB(), now); err != nil {
 			return fmt.Errorf("reading what has been told: %w", err)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rgate/rgate/bandwidth/storetest"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -23,7 +24,7 @@ var bigStore = sync.OnceValues(func() (folder string, err error) {
 		return "", err
 	}
 	removeBigStore = func() { _ = os.RemoveAll(folder) }
-	at, err := parseAddress("sqlite://" + filepath.Join(folder, "bandwidth.db"))
+	at, err := ParseAddress("sqlite://" + filepath.Join(folder, "bandwidth.db"))
 	if err != nil {
 		return "", err
 	}
@@ -76,7 +77,7 @@ func benchLedger(b *testing.B) *Ledger {
 		must(b, err)
 		b.ReportMetric(float64(info.Size())/1e6, "MB")
 	})
-	return newTestLedgerOn(b, "sqlite://"+filepath.Join(folder, "bandwidth.db"), "gw", &testClock{now: time.Unix(benchNow, 0)})
+	return newTestLedgerOn(b, "sqlite://"+filepath.Join(folder, "bandwidth.db"), "gw", storetest.NewClock(time.Unix(benchNow, 0)))
 }
 
 func BenchmarkThirtyDays(b *testing.B) {
@@ -127,23 +128,23 @@ func BenchmarkFlush(b *testing.B) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		for _, series := range []int{1, 100, 1000} {
 			b.Run(fmt.Sprintf("%s/series=%d", engine, series), func(b *testing.B) {
-				store := sqliteStore(b)
+				store := storetest.SQLite(b)
 				if engine == "postgres" {
-					store = postgresStore(b)
+					store = storetest.Postgres(b)
 				}
-				clock := &testClock{now: time.Unix(benchNow, 0)}
+				clock := storetest.NewClock(time.Unix(benchNow, 0))
 				l := newTestLedgerOn(b, store, "gw", clock)
 				sketch := sketchOf(b, 3*time.Millisecond)
 				for b.Loop() {
 					b.StopTimer()
 					for n := range series {
-						l.meter.(*testMeter).add(stats.Interval{Route: fmt.Sprint("/api/", n), Backend: fmt.Sprint("service-", n),
+						l.recorder.(*storetest.Recorder).Add(stats.Interval{Route: fmt.Sprint("/api/", n), Backend: fmt.Sprint("service-", n),
 							Traffic: stats.Traffic{IngressBody: 100, EgressBody: 1000}, Requests: 10, Seconds: 0.03, Sketch: sketch})
 					}
-					l.collect()
+					l.Collect()
 					clock.Advance(5 * time.Second)
 					b.StartTimer()
-					if err := l.flush(b.Context()); err != nil {
+					if err := l.Flush(b.Context()); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -154,7 +155,7 @@ func BenchmarkFlush(b *testing.B) {
 
 // BenchmarkCollect is what is done every second, beside what the recorder does.
 func BenchmarkCollect(b *testing.B) {
-	l := newTestLedger(b, &testClock{now: time.Unix(benchNow, 0)})
+	l := newTestLedger(b, storetest.NewClock(time.Unix(benchNow, 0)))
 	var intervals []stats.Interval
 	sketch := sketchOf(b, 3*time.Millisecond)
 	for n := range 100 {
@@ -163,7 +164,7 @@ func BenchmarkCollect(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		l.meter.(*testMeter).add(intervals...)
-		l.collect()
+		l.recorder.(*storetest.Recorder).Add(intervals...)
+		l.Collect()
 	}
 }

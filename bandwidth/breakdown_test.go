@@ -4,17 +4,19 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 // A breakdown has what Total has of each of its keys, and nothing else, also when rows
 // of minutes and hours are gone but for those around a mark.
 func TestBreakdownIsTotalByKey(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, store string) {
+	storetest.OnBothEngines(t, func(t *testing.T, store string) {
 		random := rand.New(rand.NewPCG(5, 6))
-		clock := newTestClock(t, "2026-02-27T13:07:00Z")
+		clock := storetest.ClockAt(t, "2026-02-27T13:07:00Z")
 		begin := clock.Now()
 		l := newTestLedgerOn(t, store, "test", clock)
-		l.settings.retention = retention{minutes: 2 * 24 * time.Hour, hours: 4 * 24 * time.Hour, days: 30 * 24 * time.Hour}
+		l.settings.Retention = Kept{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
 		all := fill(t, l, clock, random, 10) // the last ones are not written
 		now := clock.Now().Add(time.Minute)
 		for range 30 {
@@ -38,7 +40,7 @@ func TestBreakdownIsTotalByKey(t *testing.T) {
 func checkBreakdown(t *testing.T, l *Ledger, all modelAccount, from, to time.Time) {
 	t.Helper()
 	for _, consumers := range []bool{false, true} {
-		got, err := l.breakdown(t.Context(), consumers, from, to)
+		got, err := l.TotalsByKey(t.Context(), consumers, from, to)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -38,10 +38,10 @@ const maxName = 500
 // cleanKey makes names such that every database takes them: one that it refuses would
 // keep all others out.
 func cleanKey(gateway string, key Key) seriesKey {
-	return seriesKey{cleanName(gateway), Key{cleanName(key.Service), cleanName(key.Route), cleanName(key.Consumer)}}
+	return seriesKey{CleanName(gateway), Key{CleanName(key.Service), CleanName(key.Route), CleanName(key.Consumer)}}
 }
 
-func cleanName(name string) string {
+func CleanName(name string) string {
 	if len(name) > maxName {
 		name = name[:maxName]
 	}

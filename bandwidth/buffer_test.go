@@ -3,6 +3,8 @@ package bandwidth
 import (
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 func rowAt(at int64, service string) rowKey {
@@ -90,7 +92,7 @@ func TestFigures(t *testing.T) {
 }
 
 func TestWindows(t *testing.T) {
-	at := func(text string) time.Time { return testTime(t, text) }
+	at := func(text string) time.Time { return storetest.Time(t, text) }
 	for name, test := range map[string]struct {
 		from, to, step string
 		begin, end     string

@@ -155,14 +155,6 @@ func idOf(family string, labels map[string]string) string {
 	return hex.EncodeToString(digest[:16])
 }
 
-// remembered is what is remembered of a source between two scrapes.
-type remembered struct {
-	since   int64            // seconds: when it was first asked for. 0: never
-	scraped int64            // seconds: when it last answered. 0: never
-	started float64          // what reading.started was then
-	values  map[string]int64 // the last value of each counter
-}
-
 // tolerance is how much the start of a process may seem to move, in seconds: it is
 // computed from clocks.
 const tolerance = 10
@@ -178,20 +170,20 @@ const tolerance = 10
 //
 // A counter that is missing is remembered, in case it comes back: more than twice the
 // limit of them are an error.
-func (m *remembered) delta(r reading, at int64, limit int) (bytes map[Key]Bytes, next remembered, err error) {
-	next = remembered{since: m.since, scraped: at, started: r.started, values: maps.Clone(m.values)}
-	if next.values == nil {
-		next.values = make(map[string]int64, len(r.counters))
+func delta(last SourceState, r reading, at int64, limit int) (bytes map[Key]Bytes, next SourceState, err error) {
+	next = SourceState{Since: last.Since, Scraped: at, Started: r.started, Values: maps.Clone(last.Values)}
+	if next.Values == nil {
+		next.Values = make(map[string]int64, len(r.counters))
 	}
 	bytes = make(map[Key]Bytes)
-	baseline := m.scraped == 0 && !(m.since > 0 && r.started > float64(m.since))
-	restarted := m.started > 0 && r.started > m.started+tolerance && r.started > float64(m.scraped)
+	baseline := last.Scraped == 0 && !(last.Since > 0 && r.started > float64(last.Since))
+	restarted := last.Started > 0 && r.started > last.Started+tolerance && r.started > float64(last.Scraped)
 	if restarted {
-		clear(next.values)
+		clear(next.Values)
 	}
 	for id, c := range r.counters {
-		before := next.values[id]
-		next.values[id] = c.value
+		before := next.Values[id]
+		next.Values[id] = c.value
 		if c.value < before {
 			before = 0
 		}
@@ -209,8 +201,8 @@ func (m *remembered) delta(r reading, at int64, limit int) (bytes map[Key]Bytes,
 			}
 		}
 	}
-	if len(next.values) > 2*limit {
-		return nil, *m, fmt.Errorf("there have been more than %d series: raise max_series", 2*limit)
+	if len(next.Values) > 2*limit {
+		return nil, last, fmt.Errorf("there have been more than %d series: raise max_series", 2*limit)
 	}
 	return bytes, next, nil
 }

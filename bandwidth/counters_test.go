@@ -21,8 +21,8 @@ func countersIn(t *testing.T, metrics string) reading {
 // source had been known before.
 func countersSum(t *testing.T, r reading) map[Key]Bytes {
 	t.Helper()
-	m := remembered{scraped: 1}
-	sum, _, err := m.delta(r, 2, 100)
+	m := SourceState{Scraped: 1}
+	sum, _, err := delta(m, r, 2, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestCountersGrow(t *testing.T) {
 			{"first", 50, "a=1000", 0}, {"a little", 52, "a=1001", 1}, {"a lot, but before the last scrape", 900, "a=1002", 1},
 		}},
 	} {
-		m := remembered{since: test.since}
+		m := SourceState{Since: test.since}
 		for i, step := range test.steps {
 			at := int64(1000 + 100*i)
 			r := reading{counters: make(map[string]counter), started: step.started}
@@ -134,7 +134,7 @@ func TestCountersGrow(t *testing.T) {
 				c.Service, c.direction = "s", Egress
 				r.counters[id] = c
 			}
-			got, next, err := m.delta(r, at, 100)
+			got, next, err := delta(m, r, at, 100)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestCountersGrow(t *testing.T) {
 func TestCountersAddUp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		m := remembered{since: 1}
+		m := SourceState{Since: 1}
 		var total, counted, value, lost, last int64
 		begun := false
 		for at := int64(10); at < 200; at++ {
@@ -172,10 +172,10 @@ func TestCountersAddUp(t *testing.T) {
 			}
 			r := reading{counters: map[string]counter{"a": {Key: Key{Service: "s"}, direction: Ingress, value: value}}}
 			// A restart that nothing tells of: the counter is above what it was.
-			if begun && last == 0 && value >= m.values["a"] {
-				lost += m.values["a"]
+			if begun && last == 0 && value >= m.Values["a"] {
+				lost += m.Values["a"]
 			}
-			grown, next, err := m.delta(r, at, 100)
+			grown, next, err := delta(m, r, at, 100)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,18 +193,18 @@ func TestCountersAddUp(t *testing.T) {
 }
 
 func TestCountersForgetNothing(t *testing.T) {
-	m := remembered{scraped: 1}
+	m := SourceState{Scraped: 1}
 	for i := range 200 {
 		r := reading{counters: map[string]counter{fmt.Sprint(i): {direction: Egress, value: 1}}}
-		_, next, err := m.delta(r, int64(i)+2, 100)
+		_, next, err := delta(m, r, int64(i)+2, 100)
 		if err != nil {
 			t.Fatal(i, err)
 		}
 		m = next
 	}
-	_, same, err := m.delta(reading{counters: map[string]counter{"one more": {value: 1}}}, 300, 100)
-	if err == nil || len(same.values) != 200 {
-		t.Errorf("got %v and %d values", err, len(same.values))
+	_, same, err := delta(m, reading{counters: map[string]counter{"one more": {value: 1}}}, 300, 100)
+	if err == nil || len(same.Values) != 200 {
+		t.Errorf("got %v and %d values", err, len(same.Values))
 	}
 }
 
@@ -217,8 +217,8 @@ func FuzzCounters(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m := remembered{scraped: 1}
-		grown, next, err := m.delta(r, 2, 100)
+		m := SourceState{Scraped: 1}
+		grown, next, err := delta(m, r, 2, 100)
 		if err != nil {
 			return
 		}
@@ -227,7 +227,7 @@ func FuzzCounters(f *testing.F) {
 				t.Fatalf("%v: %+v", key, b)
 			}
 		}
-		again, _, _ := next.delta(r, 3, 100)
+		again, _, _ := delta(next, r, 3, 100)
 		if len(again) != 0 {
 			t.Fatalf("the same reading counts again: %v", again)
 		}
@@ -239,14 +239,14 @@ func BenchmarkCountersDelta(b *testing.B) {
 	for i := range 1000 {
 		fmt.Fprintf(&text, "kong_bandwidth_bytes{service=\"s%d\",route=\"r\",direction=\"egress\",workspace=\"default\",consumer=\"\"} %d\n", i, i*1000)
 	}
-	m := remembered{scraped: 1}
+	m := SourceState{Scraped: 1}
 	b.ReportAllocs()
 	for b.Loop() {
 		r, err := read(strings.NewReader(text.String()), 10_000)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, m, err = m.delta(r, 2, 10_000); err != nil {
+		if _, m, err = delta(m, r, 2, 10_000); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -112,7 +113,7 @@ func (c *courier) join(settings *channels) (leave func()) {
 		c.reopen, c.hurry = true, n > 0 // somebody may have mended what was wrong
 	}
 	c.settings = append(c.settings, settings)
-	nudge(c.wake)
+	pause.Wake(c.wake)
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -143,12 +144,12 @@ func (c *courier) loop(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}()
-	for ok := wait(waiting, firstAudit); ok; {
-		pause := courierInterval
+	for ok := pause.For(waiting, firstAudit); ok; {
+		interval := courierInterval
 		if l := c.auditor.ledger(); l != nil {
-			pause = c.round(ctx, l)
+			interval = c.round(ctx, l)
 		}
-		ok = await(waiting, c.wake, 0, pause)
+		ok = pause.UntilWoken(waiting, c.wake, 0, interval)
 	}
 }
 
@@ -206,7 +207,7 @@ func (c *courier) deliverDue(ctx context.Context, db *DB) (wait time.Duration, e
 		c.mu.Unlock()
 	}
 	if tried {
-		nudge(c.auditor.wake) // which shows the states of deliveries
+		pause.Wake(c.auditor.wake) // which shows the states of deliveries
 	}
 	return wait, nil
 }

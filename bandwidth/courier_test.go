@@ -95,9 +95,9 @@ func TestOneOfSeveralGatewaysTells(t *testing.T) {
 		}
 		mustHaveMail(t, "at 105 %", server, at105)
 		for _, g := range gateways {
-			g.mustBeTold(g.l.node, "80 sent, 90 sent, 100 sent")
+			g.mustBeTold(g.l.Node(), "80 sent, 90 sent, 100 sent")
 			if v := g.accounts[quotaTerms(t, "backend", "web", &Quota{Egress: 1}).key].whole.Load(); v == nil || v.used != 105_000 {
-				t.Errorf("%s: the verdict is %+v", g.l.node, v)
+				t.Errorf("%s: the verdict is %+v", g.l.Node(), v)
 			}
 		}
 	})

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	sqlitedriver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/rgate/rgate/internal/pause"
 )
 
 // DB is the database of a ledger. It is opened, and its schema brought up to date,
@@ -22,7 +24,7 @@ import (
 // All methods are safe for concurrent use. SQLite has one connection that writes: in
 // the function of Tx, nothing but the Tx may be used.
 type DB struct {
-	address
+	Address
 	now func() time.Time
 
 	opened  atomic.Pointer[pools] // nil until it is open
@@ -42,8 +44,8 @@ var errClosed = errors.New("the database has been closed")
 // maxConnections bounds those to PostgreSQL, and those that read SQLite.
 const maxConnections = 4
 
-func newDB(at address, now func() time.Time) *DB {
-	db := &DB{address: at, now: now, opening: make(chan struct{}, 1)}
+func newDB(at Address, now func() time.Time) *DB {
+	db := &DB{Address: at, now: now, opening: make(chan struct{}, 1)}
 	db.done, db.end = context.WithCancel(context.Background())
 	return db
 }
@@ -73,14 +75,14 @@ func (db *DB) open(ctx context.Context) (*pools, error) {
 		return nil, err
 	}
 	err = db.migrate(ctx, p.write)
-	for isBusy(err) && wait(ctx, 20*time.Millisecond) {
+	for isBusy(err) && pause.For(ctx, 20*time.Millisecond) {
 		err = db.migrate(ctx, p.write)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	if db.dialect == sqlite {
-		if p.file, err = os.Stat(db.path); err != nil {
+		if p.file, err = os.Stat(db.Path); err != nil {
 			return nil, errors.Join(err, p.close())
 		}
 	}
@@ -95,12 +97,12 @@ func (db *DB) connect() (*pools, error) {
 		pool.SetConnMaxIdleTime(time.Minute)
 		return &pools{write: pool, read: pool}, nil
 	}
-	if err := createFile(db.path); err != nil {
+	if err := createFile(db.Path); err != nil {
 		return nil, err
 	}
 	// In WAL, readers and the writer do not wait for each other. A commit every few
 	// seconds can afford to wait for the disk.
-	file := "file:" + (&url.URL{Path: db.path}).EscapedPath() +
+	file := "file:" + (&url.URL{Path: db.Path}).EscapedPath() +
 		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-16000)"
 	write, err := sql.Open("sqlite", file+"&_txlock=immediate")
 	if err != nil {
@@ -137,7 +139,7 @@ func (db *DB) letGo() (gone bool) {
 	if p == nil || db.dialect != sqlite {
 		return false
 	}
-	if now, err := os.Stat(db.path); err == nil && os.SameFile(now, p.file) {
+	if now, err := os.Stat(db.Path); err == nil && os.SameFile(now, p.file) {
 		return false
 	}
 	db.opening <- struct{}{} // the next file must not be there before the connections are gone

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/pause"
 )
 
 const (
@@ -13,8 +15,8 @@ const (
 	flushTimeout = 15 * time.Second
 )
 
-// flush writes everything that has been counted. What could not be written, it keeps.
-func (l *Ledger) flush(ctx context.Context) error {
+// Flush writes everything that has been counted. What could not be written, it keeps.
+func (l *Ledger) Flush(ctx context.Context) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
 	if l.db.letGo() {
@@ -34,7 +36,7 @@ func (l *Ledger) flush(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.after {
-		s.wake()
+		pause.Wake(s.signal)
 	}
 	return err
 }
@@ -91,14 +93,6 @@ func (l *Ledger) report(err error) {
 
 // subscriber is somebody who wants to know when the database has changed.
 type subscriber struct{ signal chan struct{} }
-
-// wake tells it, unless it has been told and has not begun.
-func (s *subscriber) wake() {
-	select {
-	case s.signal <- struct{}{}:
-	default:
-	}
-}
 
 // AfterFlush calls f after every flush, whether it has succeeded or not, in a
 // goroutine of its own and never twice at once. If f takes longer than the time

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/rgate/rgate/bandwidth/storetest"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -37,11 +38,11 @@ func (l *Ledger) egress(t testing.TB) int64 {
 	return total.Egress
 }
 
-func TestBatchIsWrittenOnce(t *testing.T) { onBothEngines(t, testBatchIsWrittenOnce) }
+func TestBatchIsWrittenOnce(t *testing.T) { storetest.OnBothEngines(t, testBatchIsWrittenOnce) }
 
 // A COMMIT takes effect, and its answer is lost.
 func testBatchIsWrittenOnce(t *testing.T, store string) {
-	l := newTestLedgerOn(t, store, "test", newTestClock(t, "2026-03-05T10:00:30Z"))
+	l := newTestLedgerOn(t, store, "test", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	l.addPay(10)
 	l.flushed(t)
 	l.addPay(20)
@@ -128,20 +129,13 @@ func away(t *testing.T, engine string) (store string, take, give func()) {
 			func() { must(t, os.RemoveAll(folder)); must(t, os.WriteFile(folder, nil, 0o600)) },
 			func() { must(t, os.Remove(folder)) }
 	}
-	u, err := url.Parse(postgresStore(t))
+	u, err := url.Parse(storetest.Postgres(t))
 	must(t, err)
 	query := u.Query()
 	proxy := newCutProxy(t, "unix", filepath.Join(query.Get("host"), ".s.PGSQL.5432"))
 	query.Del("host")
 	u.Host, u.RawQuery = proxy.listener.Addr().String(), query.Encode()
 	return u.String() + "&sslmode=disable", func() { proxy.setCut(true) }, func() { proxy.setCut(false) }
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // withLog returns what the ledger logs.
@@ -155,7 +149,7 @@ func TestStoreGoesAwayAndComesBack(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			store, take, give := away(t, engine)
-			clock := newTestClock(t, "2026-03-05T10:00:30Z")
+			clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
 			l := newTestLedgerOn(t, store, "test", clock)
 			logs := l.withLog()
 			if engine == "postgres" { // a file that was taken away is not given back
@@ -166,7 +160,7 @@ func TestStoreGoesAwayAndComesBack(t *testing.T) {
 			for range 3 {
 				l.addPay(10)
 				clock.Advance(time.Minute)
-				if err := l.flush(t.Context()); err == nil {
+				if err := l.Flush(t.Context()); err == nil {
 					t.Fatal("a store that is away was written to")
 				}
 			}
@@ -196,16 +190,16 @@ func TestStoreGoesAwayAndComesBack(t *testing.T) {
 // A file that is removed while it is open is made anew, instead of being written to
 // where nobody sees it.
 func TestRemovedFileIsMadeAnew(t *testing.T) {
-	l := newTestLedger(t, newTestClock(t, "2026-03-05T10:00:30Z"))
+	l := newTestLedger(t, storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	l.addPay(1)
 	l.flushed(t)
-	must(t, os.Remove(l.db.path))
+	must(t, os.Remove(l.db.Path))
 	l.addPay(10)
 	l.flushed(t)
 	if n := l.egress(t); n != 10 {
 		t.Errorf("the new file has %d bytes, not 10", n)
 	}
-	info, err := os.Stat(l.db.path)
+	info, err := os.Stat(l.db.Path)
 	must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the file is %s: others can read it", info.Mode())
@@ -213,28 +207,28 @@ func TestRemovedFileIsMadeAnew(t *testing.T) {
 }
 
 func TestBrokenFileIsLeftAlone(t *testing.T) {
-	l := newTestLedger(t, newTestClock(t, "2026-03-05T10:00:30Z"))
+	l := newTestLedger(t, storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	content := strings.Repeat("this is no database", 1000)
-	must(t, os.WriteFile(l.db.path, []byte(content), 0o600))
+	must(t, os.WriteFile(l.db.Path, []byte(content), 0o600))
 	l.addPay(1)
-	if err := l.flush(t.Context()); err == nil {
+	if err := l.Flush(t.Context()); err == nil {
 		t.Fatal("it was written to")
 	}
-	after, err := os.ReadFile(l.db.path)
+	after, err := os.ReadFile(l.db.Path)
 	if err != nil || string(after) != content {
 		t.Errorf("the file has changed (%v)", err)
 	}
-	must(t, os.Remove(l.db.path))
+	must(t, os.Remove(l.db.Path))
 	l.flushed(t)
 	if n := l.egress(t); n != 1 {
 		t.Errorf("%d bytes are counted, not 1", n)
 	}
 }
 
-func TestGatewaysShareADatabase(t *testing.T) { onBothEngines(t, testGatewaysShareADatabase) }
+func TestGatewaysShareADatabase(t *testing.T) { storetest.OnBothEngines(t, testGatewaysShareADatabase) }
 
 func testGatewaysShareADatabase(t *testing.T, store string) {
-	clock := newTestClock(t, "2026-03-05T10:00:30Z")
+	clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
 	var ledgers []*Ledger
 	var working sync.WaitGroup
 	for _, node := range []string{"a", "b", "b"} { // two of them have the same name
@@ -244,10 +238,10 @@ func testGatewaysShareADatabase(t *testing.T, store string) {
 		working.Go(func() {
 			for range 20 {
 				l.addPay(1)
-				l.meter.(*testMeter).add(stats.Interval{Route: "/pay", Backend: "pay", Requests: 1, Seconds: 1, Sketch: sketch,
+				l.recorder.(*storetest.Recorder).Add(stats.Interval{Route: "/pay", Backend: "pay", Requests: 1, Seconds: 1, Sketch: sketch,
 					Traffic: stats.Traffic{EgressBody: 1}})
-				l.collect()
-				if err := l.flush(context.Background()); err != nil {
+				l.Collect()
+				if err := l.Flush(context.Background()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -274,10 +268,10 @@ func testGatewaysShareADatabase(t *testing.T, store string) {
 	}
 }
 
-func TestLeaseIsHeldByOne(t *testing.T) { onBothEngines(t, testLeaseIsHeldByOne) }
+func TestLeaseIsHeldByOne(t *testing.T) { storetest.OnBothEngines(t, testLeaseIsHeldByOne) }
 
 func testLeaseIsHeldByOne(t *testing.T, store string) {
-	clock := &testClock{now: time.Now()}
+	clock := storetest.NewClock(time.Now())
 	a, b := newTestLedgerOn(t, store, "a", clock), newTestLedgerOn(t, store, "a", clock)
 	holds := func(l *Ledger, ttl time.Duration) bool {
 		t.Helper()
@@ -299,10 +293,10 @@ func testLeaseIsHeldByOne(t *testing.T, store string) {
 	}
 }
 
-func TestMigrationsAtOnce(t *testing.T) { onBothEngines(t, testMigrationsAtOnce) }
+func TestMigrationsAtOnce(t *testing.T) { storetest.OnBothEngines(t, testMigrationsAtOnce) }
 
 func testMigrationsAtOnce(t *testing.T, store string) {
-	clock := newTestClock(t, "2026-03-05T10:00:30Z")
+	clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
 	var working sync.WaitGroup
 	for range 4 {
 		l := newTestLedgerOn(t, store, "a", clock)
@@ -316,7 +310,7 @@ func testMigrationsAtOnce(t *testing.T, store string) {
 }
 
 func TestAfterFlush(t *testing.T) {
-	l := newTestLedger(t, newTestClock(t, "2026-03-05T10:00:30Z"))
+	l := newTestLedger(t, storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	var calls, running atomic.Int32
 	release := make(chan struct{})
 	stop := l.AfterFlush(func() {

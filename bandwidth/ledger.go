@@ -12,8 +12,8 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// meter is where a ledger takes from what its gateway counts: a *stats.Recorder.
-type meter interface {
+// recorder is where a ledger takes from what its gateway counts: a *stats.Recorder.
+type recorder interface {
 	Drain(func(stats.Interval))
 }
 
@@ -26,19 +26,19 @@ type meter interface {
 //
 // All methods are safe for concurrent use.
 type Ledger struct {
-	gateway string // whose it is
-	node    string // who writes, in the column gateway
-	writer  string // like no other, in any process
-	db      *DB
-	meter   meter
-	now     func() time.Time
-	logger  *zap.Logger
+	gateway  string // whose it is
+	node     string // who writes, in the column gateway
+	writer   string // like no other, in any process
+	db       *DB
+	recorder recorder
+	now      func() time.Time
+	logger   *zap.Logger
 
 	mu       sync.Mutex
 	pending  *batch // counted, not being written
 	writing  *batch // what the batch of number seq has, until it is known to be written; nil: nothing
 	seq      int64  // the number of the last batch that was begun
-	settings settings
+	settings Settings
 	marks    map[int64]int // how often each time is marked
 	marksDue time.Time     // when the database is to hear of them again
 	trouble  string        // why the database is away; empty: it is not
@@ -54,34 +54,34 @@ type Ledger struct {
 	release func() error // lets go of the meter
 }
 
-// settings may change at a reload.
-type settings struct {
-	every     time.Duration // between two flushes
-	retention retention
+// Settings may change at a reload.
+type Settings struct {
+	FlushInterval time.Duration // between two flushes
+	Retention     Kept
 }
 
-// retention is how long rows are kept.
-type retention struct{ minutes, hours, days time.Duration }
+// Kept is how long rows are kept.
+type Kept struct{ Minutes, Hours, Days time.Duration }
 
 const (
-	defaultFlushInterval = 5 * time.Second
-	maxFlushInterval     = 10 * time.Second
+	DefaultFlushInterval = 5 * time.Second
+	MaxFlushInterval     = 10 * time.Second
 
 	// How many rows are kept in memory while the database is away, before those of
 	// minutes are merged into those of hours.
 	maxPending = 100_000
 )
 
-var defaultRetention = retention{minutes: 7 * 24 * time.Hour, hours: 90 * 24 * time.Hour, days: 1095 * 24 * time.Hour}
+var DefaultRetention = Kept{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
 
-// newLedger makes a ledger that does nothing by itself yet, and has not opened its
+// NewLedger makes a ledger that does nothing by itself yet, and has not opened its
 // database.
-func newLedger(gateway, node string, at address, m meter, now func() time.Time, logger *zap.Logger) *Ledger {
+func NewLedger(gateway, node string, at Address, m recorder, now func() time.Time, logger *zap.Logger) *Ledger {
 	return &Ledger{
 		gateway: gateway, node: node, writer: rand.Text(),
-		db: newDB(at, now), meter: m, now: now, logger: logger,
+		db: newDB(at, now), recorder: m, now: now, logger: logger,
 		pending:  newBatch(),
-		settings: settings{every: defaultFlushInterval, retention: defaultRetention},
+		settings: Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention},
 		marks:    make(map[int64]int),
 		after:    make(map[*subscriber]struct{}),
 		ids:      make(map[seriesKey]int64),
@@ -120,12 +120,12 @@ func (l *Ledger) state() any {
 	return policy.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
 }
 
-// collect takes what the gateway has counted since the last time, which is the second
+// Collect takes what the gateway has counted since the last time, which is the second
 // before, or a part of it.
-func (l *Ledger) collect() {
+func (l *Ledger) Collect() {
 	at := floorTo(l.now().Add(-500*time.Millisecond).Unix(), minute)
 	fresh := newBatch()
-	l.meter.Drain(func(one stats.Interval) {
+	l.recorder.Drain(func(one stats.Interval) {
 		key := rowKey{at, cleanKey(l.node, Key{Service: one.Backend, Route: one.Route, Consumer: one.Consumer})}
 		fresh.addBytes(key, Bytes{
 			Ingress: int64(one.Traffic.IngressBody), Egress: int64(one.Traffic.EgressBody),

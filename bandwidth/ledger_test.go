@@ -3,14 +3,16 @@ package bandwidth
 import (
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 func TestUsageHasWhatIsWrittenAndWhatIsNot(t *testing.T) {
-	onBothEngines(t, testUsageHasWhatIsWrittenAndWhatIsNot)
+	storetest.OnBothEngines(t, testUsageHasWhatIsWrittenAndWhatIsNot)
 }
 
 func testUsageHasWhatIsWrittenAndWhatIsNot(t *testing.T, store string) {
-	clock := newTestClock(t, "2026-03-05T10:00:30Z")
+	clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
 	l := newTestLedgerOn(t, store, "test", clock)
 	l.Add("test", map[Key]Bytes{{Service: "pay", Route: "/pay"}: {Ingress: 1, Egress: 10}})
 	l.flushed(t)

@@ -6,15 +6,24 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 func TestMain(m *testing.M) {
 	// Caddy's packages start goroutines of their own when they are loaded.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
-		server.stop()
+		storetest.Stop()
 		removeBigStore()
 		os.Exit(code)
 	}))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // eventually polls a condition until it holds.

@@ -67,7 +67,7 @@ type Meter struct {
 	Gateway string `json:"gateway,omitempty"`
 
 	ledger  *Ledger
-	key     ledgerKey
+	key     LedgerKey
 	reports reports
 	config  any // identifies the configuration that it is of
 }
@@ -103,13 +103,13 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	at, err := parseAddress(store)
+	at, err := ParseAddress(store)
 	if err != nil {
 		return policy.Optionf("store", "%v", err)
 	}
-	m.key = ledgerKey{gateway: m.Gateway, store: store, node: m.Node}
+	m.key = LedgerKey{Gateway: m.Gateway, URL: store, Node: m.Node}
 	if m.Node == "" {
-		m.key.node = defaultNode(m.Gateway)
+		m.key.Node = defaultNode(m.Gateway)
 	}
 	if err := m.Check(); err != nil {
 		return err
@@ -123,7 +123,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if m.ledger, err = acquireLedger(m.key, at, m.settings()); err != nil {
+	if m.ledger, err = AcquireLedger(m.key, at, m.settings()); err != nil {
 		return err
 	}
 	return m.reports.open(ctx, m)
@@ -169,30 +169,30 @@ func (m *Meter) fillStore() (string, error) {
 }
 
 // settings are those that may change at a reload.
-func (m *Meter) settings() settings {
-	s := settings{every: defaultFlushInterval, retention: defaultRetention}
+func (m *Meter) settings() Settings {
+	s := Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention}
 	if m.FlushInterval > 0 {
-		s.every = time.Duration(m.FlushInterval)
+		s.FlushInterval = time.Duration(m.FlushInterval)
 	}
 	if m.Retention != nil {
-		s.retention = m.Retention.filled()
+		s.Retention = m.Retention.filled()
 	}
 	return s
 }
 
 // filled has the defaults in it. What is longer than a default after it extends that.
-func (r *Retention) filled() retention {
-	kept := defaultRetention
+func (r *Retention) filled() Kept {
+	kept := DefaultRetention
 	if r.Minutes > 0 {
-		kept.minutes = time.Duration(r.Minutes)
+		kept.Minutes = time.Duration(r.Minutes)
 	}
-	kept.hours = max(kept.hours, kept.minutes)
+	kept.Hours = max(kept.Hours, kept.Minutes)
 	if r.Hours > 0 {
-		kept.hours = time.Duration(r.Hours)
+		kept.Hours = time.Duration(r.Hours)
 	}
-	kept.days = max(kept.days, kept.hours)
+	kept.Days = max(kept.Days, kept.Hours)
 	if r.Days > 0 {
-		kept.days = time.Duration(r.Days)
+		kept.Days = time.Duration(r.Days)
 	}
 	return kept
 }
@@ -212,24 +212,24 @@ func (m *Meter) Check() error {
 		return policy.Optionf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)
 	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {
-		if _, err := parseAddress(m.Store); err != nil {
+		if _, err := ParseAddress(m.Store); err != nil {
 			return policy.Optionf("store", "%v", err)
 		}
 	}
 	every := time.Duration(m.FlushInterval)
-	if every != 0 && (every < time.Second || every > maxFlushInterval) {
-		return policy.Optionf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, maxFlushInterval)
+	if every != 0 && (every < time.Second || every > MaxFlushInterval) {
+		return policy.Optionf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, MaxFlushInterval)
 	}
 	if m.Retention != nil {
 		if err := m.Retention.check(); err != nil {
 			return err
 		}
 	}
-	if err := checkSources(m.Sources); err != nil {
+	if err := CheckSources(m.Sources); err != nil {
 		return err
 	}
 	for i, s := range m.Sources {
-		if node := cmp.Or(m.key.node, m.Node); node != "" && s.Name == node {
+		if node := cmp.Or(m.key.Node, m.Node); node != "" && s.Name == node {
 			return policy.Optionf(fmt.Sprintf("sources[%d].name", i), "%q is what this gateway itself is called in the account: give the source another name, or set node", s.Name)
 		}
 	}
@@ -241,12 +241,12 @@ func (r *Retention) check() error {
 	switch {
 	case r.Minutes < 0 || r.Hours < 0 || r.Days < 0:
 		return policy.Optionf("retention", "rows cannot be kept for a negative time: use one such as 7d, or leave it out")
-	case kept.minutes < time.Hour:
+	case kept.Minutes < time.Hour:
 		return policy.Optionf("retention.minutes", "minutes are added up to hours, and kept that long at least: use 1h or more")
-	case kept.hours < kept.minutes:
-		return policy.Optionf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.minutes))
-	case kept.days < kept.hours:
-		return policy.Optionf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.hours))
+	case kept.Hours < kept.Minutes:
+		return policy.Optionf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.Minutes))
+	case kept.Days < kept.Hours:
+		return policy.Optionf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.Hours))
 	}
 	return nil
 }
@@ -277,7 +277,7 @@ func (m *Meter) Cleanup() error {
 	}
 	err := m.reports.close(m)
 	m.ledger = nil
-	return errors.Join(err, releaseLedger(m.key))
+	return errors.Join(err, ReleaseLedger(m.key))
 }
 
 // Interface guards

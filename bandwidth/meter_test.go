@@ -64,12 +64,12 @@ func TestRetentionFillsUp(t *testing.T) {
 	hours := func(n int) caddy.Duration { return caddy.Duration(time.Duration(n) * time.Hour) }
 	for name, test := range map[string]struct {
 		Retention
-		want retention
+		want Kept
 	}{
-		"nothing": {Retention{}, defaultRetention},
+		"nothing": {Retention{}, DefaultRetention},
 		"longer minutes take the others along": {Retention{Minutes: hours(24 * 2000)},
-			retention{2000 * 24 * time.Hour, 2000 * 24 * time.Hour, 2000 * 24 * time.Hour}},
-		"all": {Retention{hours(1), hours(2), hours(3)}, retention{time.Hour, 2 * time.Hour, 3 * time.Hour}},
+			Kept{2000 * 24 * time.Hour, 2000 * 24 * time.Hour, 2000 * 24 * time.Hour}},
+		"all": {Retention{hours(1), hours(2), hours(3)}, Kept{time.Hour, 2 * time.Hour, 3 * time.Hour}},
 	} {
 		if got := test.filled(); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
@@ -94,9 +94,9 @@ func TestStoreIsFilledIn(t *testing.T) {
 			t.Errorf("%s: %s", store, got)
 		}
 	}
-	at, err := parseAddress(defaultStore())
-	if err != nil || !strings.HasSuffix(at.path, "/rgate/bandwidth.db") {
-		t.Errorf("the default is %q, %v", at.path, err)
+	at, err := ParseAddress(defaultStore())
+	if err != nil || !strings.HasSuffix(at.Path, "/rgate/bandwidth.db") {
+		t.Errorf("the default is %q, %v", at.Path, err)
 	}
 }
 

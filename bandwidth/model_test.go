@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 // modelAccount is what a ledger must come to: a list of all that was added.
@@ -47,7 +49,7 @@ func (a modelAccount) usage(f Filter, from, to time.Time, step time.Duration) ma
 }
 
 // fill adds random bytes at random times of some days, and writes now and then.
-func fill(t *testing.T, l *Ledger, clock *testClock, random *rand.Rand, days int) (all modelAccount) {
+func fill(t *testing.T, l *Ledger, clock *storetest.Clock, random *rand.Rand, days int) (all modelAccount) {
 	t.Helper()
 	begin := clock.Now()
 	var minutes []int
@@ -79,11 +81,11 @@ var filters = []Filter{
 	{Consumers: []string{"c0"}}, {Services: []string{"s1"}, Consumers: []string{"c0", "c1"}}, {Services: []string{"unknown"}},
 }
 
-func TestLedgerAddsUp(t *testing.T) { onBothEngines(t, testLedgerAddsUp) }
+func TestLedgerAddsUp(t *testing.T) { storetest.OnBothEngines(t, testLedgerAddsUp) }
 
 func testLedgerAddsUp(t *testing.T, store string) {
 	random := rand.New(rand.NewPCG(1, 2))
-	clock := newTestClock(t, "2026-02-27T13:07:00Z")
+	clock := storetest.ClockAt(t, "2026-02-27T13:07:00Z")
 	begin := clock.Now()
 	l := newTestLedgerOn(t, store, "test", clock)
 	all := fill(t, l, clock, random, 5) // the last ones are not written
@@ -124,14 +126,14 @@ func checkUsage(t *testing.T, l *Ledger, all modelAccount, from, to time.Time) {
 	}
 }
 
-func TestPruningKeepsSums(t *testing.T) { onBothEngines(t, testPruningKeepsSums) }
+func TestPruningKeepsSums(t *testing.T) { storetest.OnBothEngines(t, testPruningKeepsSums) }
 
 func testPruningKeepsSums(t *testing.T, store string) {
 	random := rand.New(rand.NewPCG(3, 4))
-	clock := newTestClock(t, "2026-02-27T13:07:00Z")
+	clock := storetest.ClockAt(t, "2026-02-27T13:07:00Z")
 	begin := clock.Now()
 	l := newTestLedgerOn(t, store, "test", clock)
-	l.settings.retention = retention{minutes: 2 * 24 * time.Hour, hours: 4 * 24 * time.Hour, days: 30 * 24 * time.Hour}
+	l.settings.Retention = Kept{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
 	all := fill(t, l, clock, random, 10)
 	// A period that began in an odd minute, when rows of minutes and hours are gone.
 	marked := all[20].Minute

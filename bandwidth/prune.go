@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/pause"
 )
 
 const (
@@ -30,12 +32,12 @@ type cut struct {
 
 // cutsOf are what a retention asks for at a time, in whole units of the next coarser
 // rows.
-func cutsOf(kept retention, now time.Time) []cut {
+func cutsOf(kept Kept, now time.Time) []cut {
 	before := func(age time.Duration, unit int64) int64 { return floorTo(now.Add(-age).Unix(), unit) }
-	minutes, hours, days := before(kept.minutes, hour), before(kept.hours, day), before(kept.days, day)
+	minutes, hours, days := before(kept.Minutes, hour), before(kept.Hours, day), before(kept.Days, day)
 	return []cut{
 		{"bytes_minute", "minutes", minutes, hour, 10 * minute},
-		{"answers_minute", "answers", before(min(kept.minutes, maxRequestMinutes), hour), hour, 10 * minute},
+		{"answers_minute", "answers", before(min(kept.Minutes, maxRequestMinutes), hour), hour, 10 * minute},
 		{"bytes_hour", "hours", hours, day, hour},
 		{"answers_hour", "hours", hours, day, hour},
 		{"bytes_day", "", days, day, day},
@@ -46,7 +48,7 @@ func cutsOf(kept retention, now time.Time) []cut {
 // pruneLoop deletes rows that are not kept any more, once an hour. Of the gateways on
 // a database, one does.
 func (l *Ledger) pruneLoop(ctx context.Context) {
-	for wait(ctx, time.Minute) { // until marks have been made, and all that is more urgent is done
+	for pause.For(ctx, time.Minute) { // until marks have been made, and all that is more urgent is done
 		held, err := l.Lease(ctx, "prune", 2*pruneInterval)
 		if held {
 			err = l.prune(ctx)
@@ -55,7 +57,7 @@ func (l *Ledger) pruneLoop(ctx context.Context) {
 			l.logger.Debug("old rows of bandwidth could not be deleted, this is tried again", zap.Error(err))
 			continue
 		}
-		if !wait(ctx, pruneInterval) {
+		if !pause.For(ctx, pruneInterval) {
 			return
 		}
 	}
@@ -65,7 +67,7 @@ func (l *Ledger) pruneLoop(ctx context.Context) {
 func (l *Ledger) prune(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()
-	kept := l.settings.retention
+	kept := l.settings.Retention
 	l.mu.Unlock()
 	if _, err := l.db.Exec(ctx, "DELETE FROM marks WHERE seen < ?", now.Add(-markLife).Unix()); err != nil {
 		return err

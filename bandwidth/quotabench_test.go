@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 // Judging quotas, with an hour of rows of minutes, 20 of hours and 19 of days.
@@ -13,8 +15,9 @@ func BenchmarkAudit(b *testing.B) {
 		quotas, consumers int
 	}{{"100 backends", 100, 0}, {"1000 consumers", 1, 1000}} {
 		b.Run(c.what, func(b *testing.B) {
-			clock := newTestClock(b, "2026-11-20T20:59:30Z")
-			l := newTestLedgerOn(b, sqliteStore(b), "test", clock)
+			clock := storetest.ClockAt(b, "2026-11-20T20:59:30Z")
+			rec := new(storetest.Recorder)
+			l := newQuotaStore(b, storetest.SQLite(b), "test", rec, clock)
 			a := newAuditor("rgate")
 			a.now, a.ledger = clock.Now, func() *Ledger { return l }
 			rows := make(map[Key]Bytes)
@@ -37,11 +40,16 @@ func BenchmarkAudit(b *testing.B) {
 			}{{24 * time.Hour, 19}, {time.Hour, 20}, {time.Minute, 59}} {
 				for i := range step.n {
 					clock.Set(now.Add(-time.Duration(i) * step.of))
-					l.Add("test", rows)
+					for key, n := range rows {
+						rec.Add(intervalOf(key, n))
+					}
+					l.Collect()
 				}
 			}
 			clock.Set(now)
-			l.flushed(b)
+			if err := l.Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
 			b.ResetTimer()
 			for b.Loop() {
 				if err := a.audit(b.Context()); err != nil {

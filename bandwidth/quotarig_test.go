@@ -10,20 +10,22 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/bandwidth/mailtest"
+	"github.com/rgate/rgate/bandwidth/storetest"
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
 )
 
 // quotaFleet is a database and what its gateways have in common.
 type quotaFleet struct {
 	t     *testing.T
-	clock *testClock
+	clock *storetest.Clock
 	store string
 }
 
 // eachStore runs a test on each engine.
 func eachStore(t *testing.T, test func(*testing.T, *quotaFleet)) {
-	onBothEngines(t, func(t *testing.T, store string) {
-		test(t, &quotaFleet{t, newTestClock(t, "2026-11-20T12:00:30Z"), store})
+	storetest.OnBothEngines(t, func(t *testing.T, store string) {
+		test(t, &quotaFleet{t, storetest.ClockAt(t, "2026-11-20T12:00:30Z"), store})
 	})
 }
 
@@ -32,6 +34,7 @@ type quotaGateway struct {
 	*auditor
 	t      *testing.T
 	l      *Ledger
+	rec    *storetest.Recorder
 	logged *observer.ObservedLogs
 }
 
@@ -39,7 +42,8 @@ type quotaGateway struct {
 func (f *quotaFleet) gateway(node string) *quotaGateway {
 	f.t.Helper()
 	core, logged := observer.New(zap.DebugLevel)
-	g := &quotaGateway{t: f.t, l: newTestLedgerOn(f.t, f.store, node, f.clock), logged: logged}
+	g := &quotaGateway{t: f.t, logged: logged, rec: new(storetest.Recorder)}
+	g.l = newQuotaStore(f.t, f.store, node, g.rec, f.clock)
 	g.auditor = newAuditor("rgate")
 	g.auditor.now, g.auditor.ledger = f.clock.Now, func() *Ledger { return g.l }
 	g.auditor.logger.Store(zap.New(core))
@@ -85,8 +89,36 @@ func (g *quotaGateway) notify(p *Notify) (leave func()) {
 // uses has the gateway count bytes, and write them.
 func (g *quotaGateway) uses(key Key, n Bytes) {
 	g.t.Helper()
-	g.l.Add(g.l.node, map[Key]Bytes{key: n})
-	g.l.flushed(g.t)
+	g.counts(key, n)
+	if err := g.l.Flush(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// counts has the gateway count bytes, which stay in memory.
+func (g *quotaGateway) counts(key Key, n Bytes) {
+	g.rec.Add(intervalOf(key, n))
+	g.l.Collect()
+}
+
+// intervalOf is what a recorder drains for the bytes.
+func intervalOf(key Key, n Bytes) stats.Interval {
+	return stats.Interval{Route: key.Route, Backend: key.Service, Consumer: key.Consumer, Traffic: stats.Traffic{
+		IngressBody: uint64(n.Ingress), EgressBody: uint64(n.Egress),
+		IngressHeader: uint64(n.IngressHeaders), EgressHeader: uint64(n.EgressHeaders),
+	}}
+}
+
+// newQuotaStore returns a store that collects from rec when the test says so.
+func newQuotaStore(t testing.TB, url, node string, rec *storetest.Recorder, clock *storetest.Clock) *Ledger {
+	t.Helper()
+	at, err := ParseAddress(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := NewLedger("rgate", node, at, rec, clock.Now, zap.NewNop())
+	t.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 func (g *quotaGateway) sends(backend string, n int64) {

@@ -17,9 +17,9 @@ import (
 // ledgers are those of the process. They outlive reloads.
 var ledgers = caddy.NewUsagePool()
 
-// ledgerKey is what ledgers are told apart by. A gateway has one, except while it
+// LedgerKey is what ledgers are told apart by. A gateway has one, except while it
 // changes from one store to another.
-type ledgerKey struct{ gateway, store, node string }
+type LedgerKey struct{ Gateway, URL, Node string }
 
 // books are the ledgers of each gateway, those of newer configurations last. Only the
 // last takes what the gateway counts.
@@ -80,18 +80,18 @@ var registerExit = sync.OnceFunc(func() {
 	})
 })
 
-// acquireLedger returns the ledger of a gateway, which must be released. It does not
+// AcquireLedger returns the ledger of a gateway, which must be released. It does not
 // open the database.
-func acquireLedger(key ledgerKey, at address, s settings) (*Ledger, error) {
+func AcquireLedger(key LedgerKey, at Address, s Settings) (*Ledger, error) {
 	value, _, err := ledgers.LoadOrNew(key, func() (caddy.Destructor, error) {
-		recorder, release, err := stats.HoldRecorder(key.gateway)
+		recorder, release, err := stats.HoldRecorder(key.Gateway)
 		if err != nil {
 			return nil, err
 		}
 		registerExit()
 		// The logger of a configuration may be closed before the ledger is.
 		logger := caddy.Log().Named("http.handlers.rgate_bandwidth")
-		l := newLedger(key.gateway, key.node, at, recorder, time.Now, logger)
+		l := NewLedger(key.Gateway, key.Node, at, recorder, time.Now, logger)
 		l.release = release
 		l.publish = policy.Publish(policy.Dependencies, policy.Place{}, l.state)
 		l.start()
@@ -108,7 +108,7 @@ func acquireLedger(key ledgerKey, at address, s settings) (*Ledger, error) {
 	return l, nil
 }
 
-func releaseLedger(key ledgerKey) error {
+func ReleaseLedger(key LedgerKey) error {
 	_, err := ledgers.Delete(key)
 	return err
 }
@@ -139,13 +139,13 @@ func (l *Ledger) Close() error {
 	defer cancel()
 	next, older := l.leave()
 	if next == nil {
-		l.collect()
+		l.Collect()
 	}
 	var err error
 	switch {
 	case older: // this one was never to be
 	case l.hasRows() || l.db.isOpen():
-		err = l.flush(ctx)
+		err = l.Flush(ctx)
 	}
 	if rest := l.takeAll(); rest.len() > 0 {
 		if next != nil {

@@ -5,18 +5,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rgate/rgate/bandwidth/storetest"
 	"github.com/rgate/rgate/stats"
 )
 
 // takeLedger makes a gateway's ledger as a configuration does.
 func takeLedger(t *testing.T, gateway, store string) (l *Ledger, release func()) {
 	t.Helper()
-	at, err := parseAddress(store)
+	at, err := ParseAddress(store)
 	must(t, err)
-	key := ledgerKey{gateway, store, "test"}
-	l, err = acquireLedger(key, at, settings{every: defaultFlushInterval, retention: defaultRetention})
+	key := LedgerKey{gateway, store, "test"}
+	l, err = AcquireLedger(key, at, Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention})
 	must(t, err)
-	return l, func() { t.Helper(); must(t, releaseLedger(key)) }
+	return l, func() { t.Helper(); must(t, ReleaseLedger(key)) }
 }
 
 // recorderOf returns a function that records requests of a gateway.
@@ -37,14 +38,14 @@ func recorderOf(t *testing.T, gateway string) (record func(n int)) {
 // requestsIn is how many requests a store has.
 func requestsIn(t *testing.T, store string) (n int) {
 	t.Helper()
-	l := newTestLedgerOn(t, store, "reader", newTestClock(t, "2026-03-05T10:00:30Z"))
+	l := newTestLedgerOn(t, store, "reader", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	must(t, l.DB().QueryRow(t.Context(), "SELECT CAST(COALESCE(SUM(requests), 0) AS BIGINT) FROM answers_day").Scan(&n))
 	must(t, l.Close())
 	return n
 }
 
 func TestLastReleaseWritesEverything(t *testing.T) {
-	store, record := sqliteStore(t), recorderOf(t, t.Name())
+	store, record := storetest.SQLite(t), recorderOf(t, t.Name())
 	_, release := takeLedger(t, t.Name(), store)
 	_, releaseToo := takeLedger(t, t.Name(), store)
 	record(3)
@@ -60,10 +61,10 @@ func TestLastReleaseWritesEverything(t *testing.T) {
 }
 
 func TestStoreChanges(t *testing.T) {
-	first, second, record := sqliteStore(t), sqliteStore(t), recorderOf(t, t.Name())
+	first, second, record := storetest.SQLite(t), storetest.SQLite(t), recorderOf(t, t.Name())
 	a, release := takeLedger(t, t.Name(), first)
 	record(3)
-	a.collect()
+	a.Collect()
 	b, releaseToo := takeLedger(t, t.Name(), second)
 	if LedgerOf(t.Name()) != b || a.isCurrent() {
 		t.Error("the newest configuration's ledger is not the current one")
@@ -78,15 +79,15 @@ func TestStoreChanges(t *testing.T) {
 }
 
 func TestStoreThatIsAwayIsLeftForAnother(t *testing.T) {
-	wrong, right, record := "sqlite:///dev/null/bandwidth.db", sqliteStore(t), recorderOf(t, t.Name())
+	wrong, right, record := "sqlite:///dev/null/bandwidth.db", storetest.SQLite(t), recorderOf(t, t.Name())
 	a, release := takeLedger(t, t.Name(), wrong)
 	record(3)
-	a.collect()
-	if err := a.flush(t.Context()); err == nil {
+	a.Collect()
+	if err := a.Flush(t.Context()); err == nil {
 		t.Fatal("what is no folder was written to")
 	}
 	_, releaseToo := takeLedger(t, t.Name(), right)
-	if err := releaseLedger(ledgerKey{t.Name(), wrong, "test"}); err == nil {
+	if err := ReleaseLedger(LedgerKey{t.Name(), wrong, "test"}); err == nil {
 		t.Error("the old store's trouble was not told")
 	}
 	_ = release
@@ -97,34 +98,36 @@ func TestStoreThatIsAwayIsLeftForAnother(t *testing.T) {
 }
 
 func TestFailedConfigurationTakesNothing(t *testing.T) {
-	first, second, record := sqliteStore(t), sqliteStore(t), recorderOf(t, t.Name())
+	first, second, record := storetest.SQLite(t), storetest.SQLite(t), recorderOf(t, t.Name())
 	_, release := takeLedger(t, t.Name(), first)
 	record(3)
 	b, releaseToo := takeLedger(t, t.Name(), second)
-	b.collect()
+	b.Collect()
 	releaseToo()
 	record(4)
 	release()
 	if n := requestsIn(t, first); n != 7 {
 		t.Errorf("the store has %d requests, not 7", n)
 	}
-	if files, _ := filepath.Glob(filepath.Dir(b.db.path) + "/*"); len(files) > 0 {
+	if files, _ := filepath.Glob(filepath.Dir(b.db.Path) + "/*"); len(files) > 0 {
 		t.Errorf("the configuration that failed has left %q", files)
 	}
 }
 
 func TestValidatingMakesNoDatabase(t *testing.T) {
-	l, release := takeLedger(t, t.Name(), sqliteStore(t))
+	l, release := takeLedger(t, t.Name(), storetest.SQLite(t))
 	release()
-	if files, _ := filepath.Glob(filepath.Dir(l.db.path) + "/*"); len(files) > 0 {
+	if files, _ := filepath.Glob(filepath.Dir(l.db.Path) + "/*"); len(files) > 0 {
 		t.Errorf("there are %q", files)
 	}
 }
 
-func TestNamesThatADatabaseRefuses(t *testing.T) { onBothEngines(t, testNamesThatADatabaseRefuses) }
+func TestNamesThatADatabaseRefuses(t *testing.T) {
+	storetest.OnBothEngines(t, testNamesThatADatabaseRefuses)
+}
 
 func testNamesThatADatabaseRefuses(t *testing.T, store string) {
-	l := newTestLedgerOn(t, store, "test", newTestClock(t, "2026-03-05T10:00:30Z"))
+	l := newTestLedgerOn(t, store, "test", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	long := make([]byte, 5000)
 	for i := range long {
 		long[i] = "é"[i%2]

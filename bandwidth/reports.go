@@ -25,7 +25,7 @@ func init() {
 // other gateways.
 type reports struct {
 	api      *restAPI
-	scrapers []*scraper
+	scrapers []*Scraper
 	release  func() error // of the recorder behind Kong's metrics
 }
 
@@ -37,13 +37,13 @@ func (r *reports) open(ctx caddy.Context, m *Meter) error {
 		sources: r.status,
 	}
 	for _, source := range m.Sources {
-		s, err := startScraper(m.Gateway, *source, m.ledger, m.Logger())
+		s, err := StartScraper(m.Gateway, *source, m.ledger, m.Logger())
 		if err != nil {
 			return err
 		}
 		r.scrapers = append(r.scrapers, s)
 	}
-	if err := registerSources(ctx, r.scrapers); err != nil {
+	if err := RegisterSourceMetrics(ctx, r.scrapers); err != nil {
 		return fmt.Errorf("registering the metrics of sources: %w", err)
 	}
 	if m.KongMetrics {
@@ -73,7 +73,7 @@ func (r *reports) close(m *Meter) error {
 	running.Remove(m)
 	var stopping sync.WaitGroup
 	for _, s := range r.scrapers {
-		stopping.Go(s.stop)
+		stopping.Go(s.Stop)
 	}
 	stopping.Wait()
 	r.scrapers = nil
@@ -87,7 +87,7 @@ func (r *reports) close(m *Meter) error {
 func (r *reports) status() []SourceStatus {
 	all := make([]SourceStatus, len(r.scrapers))
 	for i, s := range r.scrapers {
-		all[i] = s.report()
+		all[i] = s.Status()
 	}
 	return all
 }

@@ -290,3 +290,6 @@ func (a *restAPI) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer
 	body.WriteString(strings.ReplaceAll(openAPIText, "{base}", strings.Trim(string(base), `"`)))
 	return "application/vnd.oai.openapi+json;version=3.1", nil
 }
+
+// Interface guard
+var _ accounts = (*Ledger)(nil)

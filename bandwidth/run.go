@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/rgate/rgate/internal/pause"
 )
 
 const (
@@ -17,9 +19,9 @@ func (l *Ledger) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
 	l.running.Go(func() {
-		for wait(ctx, untilNextSecond(l.now())) {
+		for pause.For(ctx, untilNextSecond(l.now())) {
 			if l.isCurrent() {
-				l.collect()
+				l.Collect()
 			}
 		}
 	})
@@ -30,29 +32,17 @@ func (l *Ledger) start() {
 // flushLoop begins after a second: a configuration that is only validated, or fails,
 // does not come that far, and leaves no database behind.
 func (l *Ledger) flushLoop(ctx context.Context) {
-	pause, backoff := time.Second, time.Duration(0)
-	for wait(ctx, pause) {
-		if err := l.flush(ctx); err != nil {
+	delay, backoff := time.Second, time.Duration(0)
+	for pause.For(ctx, delay) {
+		if err := l.Flush(ctx); err != nil {
 			backoff = min(max(2*backoff, minBackoff), maxBackoff)
-			pause = backoff/2 + rand.N(backoff/2)
+			delay = backoff/2 + rand.N(backoff/2)
 			continue
 		}
 		backoff = 0
 		l.mu.Lock()
-		pause = l.settings.every
+		delay = l.settings.FlushInterval
 		l.mu.Unlock()
-	}
-}
-
-// wait returns after some time, or at once and false if the context has ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 

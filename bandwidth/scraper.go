@@ -46,20 +46,20 @@ type archive interface {
 	// Lease is held by one gateway at a time.
 	Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
 
-	// recall returns what is remembered of a source, and the number of its last
+	// LoadSource returns what is remembered of a source, and the number of its last
 	// record. What is not known yet is remembered to have been asked for since then.
-	recall(ctx context.Context, source string, since time.Time) (remembered, int64, error)
+	LoadSource(ctx context.Context, source string, since time.Time) (SourceState, int64, error)
 
-	// record adds bytes to the minute of a time and remembers what is new, all or
+	// SaveSource adds bytes to the minute of a time and remembers what is new, all or
 	// nothing. Nothing is done if the last record is not the one of that number.
-	record(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now remembered) (done bool, err error)
+	SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error)
 }
 
 // errOvertaken is the error of a scrape that another gateway has been ahead of.
 var errOvertaken = errors.New("another gateway has read the source in the meantime")
 
-// scraper reads one source until it is stopped.
-type scraper struct {
+// Scraper reads one source until it is stopped.
+type Scraper struct {
 	Source
 	gateway   string // whose configuration has it
 	request   *http.Request
@@ -71,7 +71,7 @@ type scraper struct {
 
 	// What is remembered, if it is known. Used by the goroutine alone.
 	known  bool
-	memory remembered
+	memory SourceState
 	number int64
 
 	mu     sync.Mutex
@@ -87,7 +87,7 @@ type scraper struct {
 const firstScrape = time.Second
 
 // newScraper makes a scraper that does not run yet.
-func newScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+func newScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*Scraper, error) {
 	source.fillDefaults()
 	request, err := source.request()
 	if err != nil {
@@ -96,7 +96,7 @@ func newScraper(gateway string, source Source, archive archive, logger *zap.Logg
 	shown := *request.URL
 	shown.RawQuery = "" // which may have a secret
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
-	return &scraper{
+	return &Scraper{
 		Source: source, gateway: gateway, request: request, archive: archive, since: time.Now(), transport: transport,
 		client: &http.Client{
 			Transport: transport,
@@ -108,8 +108,8 @@ func newScraper(gateway string, source Source, archive archive, logger *zap.Logg
 	}, nil
 }
 
-// startScraper begins to read a source.
-func startScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*scraper, error) {
+// StartScraper begins to read a source.
+func StartScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*Scraper, error) {
 	s, err := newScraper(gateway, source, archive, logger)
 	if err != nil {
 		return nil, err
@@ -121,15 +121,15 @@ func startScraper(gateway string, source Source, archive archive, logger *zap.Lo
 	return s, nil
 }
 
-// stop ends the reading and waits for it.
-func (s *scraper) stop() {
+// Stop ends the reading and waits for it.
+func (s *Scraper) Stop() {
 	s.endPublish()
 	s.cancel()
 	s.running.Wait()
 	s.transport.CloseIdleConnections()
 }
 
-func (s *scraper) run(ctx context.Context) {
+func (s *Scraper) run(ctx context.Context) {
 	timer := time.NewTimer(firstScrape)
 	defer timer.Stop()
 	for {
@@ -144,12 +144,12 @@ func (s *scraper) run(ctx context.Context) {
 }
 
 // leaseTime is for how long the source is this gateway's after each scrape.
-func (s *scraper) leaseTime() time.Duration {
+func (s *Scraper) leaseTime() time.Duration {
 	return max(3*time.Duration(s.Interval), 15*time.Second) + time.Duration(s.Timeout)
 }
 
 // turn reads the source once, if it is this gateway's turn.
-func (s *scraper) turn(ctx context.Context, at time.Time) {
+func (s *Scraper) turn(ctx context.Context, at time.Time) {
 	held, err := s.archive.Lease(ctx, "source "+s.Name, s.leaseTime())
 	if err == nil && !held {
 		s.known = false
@@ -172,9 +172,9 @@ func (s *scraper) turn(ctx context.Context, at time.Time) {
 }
 
 // scrape reads the source and records what is new.
-func (s *scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
+func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
 	if !s.known {
-		if s.memory, s.number, err = s.archive.recall(ctx, s.Name, s.since); err != nil {
+		if s.memory, s.number, err = s.archive.LoadSource(ctx, s.Name, s.since); err != nil {
 			return 0, fmt.Errorf("the store does not tell what was read before: %w", err)
 		}
 		s.known = true
@@ -183,11 +183,11 @@ func (s *scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	if err != nil {
 		return 0, err
 	}
-	grown, next, err := s.memory.delta(r, at.Unix(), s.MaxSeries)
+	grown, next, err := delta(s.memory, r, at.Unix(), s.MaxSeries)
 	if err != nil {
 		return 0, err
 	}
-	done, err := s.archive.record(ctx, s.Name, s.number, at, grown, s.memory, next)
+	done, err := s.archive.SaveSource(ctx, s.Name, s.number, at, grown, s.memory, next)
 	switch {
 	case err != nil:
 		// It may have been recorded all the same: that is found out next time.
@@ -201,7 +201,7 @@ func (s *scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 }
 
 // fetch asks the source for its metrics.
-func (s *scraper) fetch(ctx context.Context) (reading, error) {
+func (s *Scraper) fetch(ctx context.Context) (reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.Timeout))
 	defer cancel()
 	response, err := s.client.Do(s.request.Clone(ctx))
@@ -237,7 +237,7 @@ func plainError(err error) error {
 }
 
 // note remembers how the source is, and logs when that changes.
-func (s *scraper) note(now SourceStatus) {
+func (s *Scraper) note(now SourceStatus) {
 	s.mu.Lock()
 	before := s.status
 	now.Name, now.URL = before.Name, before.URL
@@ -255,15 +255,18 @@ func (s *scraper) note(now SourceStatus) {
 	}
 }
 
-// report returns how the source is.
-func (s *scraper) report() SourceStatus {
+// Status returns how the source is.
+func (s *Scraper) Status() SourceStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
 }
 
 // dependency is the source as the gateway's health sees it.
-func (s *scraper) dependency() policy.Dependency {
-	now := s.report()
+func (s *Scraper) dependency() policy.Dependency {
+	now := s.Status()
 	return policy.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != sourceDown, Error: now.Error}
 }
+
+// Interface guard
+var _ archive = (*Ledger)(nil)

@@ -24,7 +24,7 @@ type scraperArchive struct {
 	held   bool
 	away   error
 	lost   bool // answer with an error although it was recorded
-	memory remembered
+	memory SourceState
 	number int64
 	since  int64
 	total  map[Key]Bytes
@@ -40,17 +40,17 @@ func (a *scraperArchive) Lease(context.Context, string, time.Duration) (bool, er
 	return a.held, a.away
 }
 
-func (a *scraperArchive) recall(_ context.Context, _ string, since time.Time) (remembered, int64, error) {
+func (a *scraperArchive) LoadSource(_ context.Context, _ string, since time.Time) (SourceState, int64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.since == 0 && a.away == nil {
 		a.since = since.Unix()
-		a.memory.since = a.since
+		a.memory.Since = a.since
 	}
 	return a.memory, a.number, a.away
 }
 
-func (a *scraperArchive) record(_ context.Context, _ string, number int64, _ time.Time, bytes map[Key]Bytes, _, now remembered) (bool, error) {
+func (a *scraperArchive) SaveSource(_ context.Context, _ string, number int64, _ time.Time, bytes map[Key]Bytes, _, now SourceState) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.away != nil {
@@ -115,7 +115,7 @@ func (k *scraperKong) breaks(f http.HandlerFunc) {
 }
 
 // scraperOf makes a scraper that is run by hand.
-func scraperOf(t *testing.T, source Source, a archive) *scraper {
+func scraperOf(t *testing.T, source Source, a archive) *Scraper {
 	t.Helper()
 	s, err := newScraper("g", source, a, zap.NewNop())
 	if err != nil {
@@ -131,7 +131,7 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 	turn := func(what, status string, want int64) {
 		t.Helper()
 		s.turn(t.Context(), time.Now())
-		if got := s.report(); got.Status != status || a.egress() != want {
+		if got := s.Status(); got.Status != status || a.egress() != want {
 			t.Errorf("%s: got %+v and %d bytes, want %s and %d", what, got, a.egress(), status, want)
 		}
 	}
@@ -226,7 +226,7 @@ func TestScraperSaysWhatIsWrong(t *testing.T) {
 			s.Timeout = caddy.Duration(20 * time.Second)
 		}
 		s.turn(t.Context(), time.Now())
-		if got := s.report(); got.Status != sourceDown || !strings.Contains(got.Error, says) {
+		if got := s.Status(); got.Status != sourceDown || !strings.Contains(got.Error, says) {
 			t.Errorf("got %+v, want an error that says %q", got, says)
 		}
 	}
@@ -245,18 +245,18 @@ func scraperFlood(w http.ResponseWriter, r *http.Request) {
 func TestScraperRunsUntilItIsStopped(t *testing.T) {
 	kong, a := newScraperKong(t), newScraperArchive()
 	kong.egress.Store(1)
-	s, err := startScraper("g", Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
+	s, err := StartScraper("g", Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for s.report().Status != sourceUp && time.Now().Before(deadline) {
+	for s.Status().Status != sourceUp && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 1 || !d[0].(policy.Dependency).Up {
 		t.Errorf("health has %+v", d)
 	}
-	s.stop()
+	s.Stop()
 	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 0 {
 		t.Errorf("health still has %+v", d)
 	}
@@ -274,16 +274,16 @@ func TestSourceOptions(t *testing.T) {
 		"sources[0].basic_auth.username": {Name: "kong", URL: "http://kong/metrics", BasicAuth: &SourceAuth{}},
 		"sources[0].headers":             {Name: "kong", URL: "http://kong/metrics", Headers: map[string]string{"X Y": "z"}},
 	} {
-		err := checkSources([]*Source{&source})
+		err := CheckSources([]*Source{&source})
 		if err == nil || err.Field() != strings.TrimSpace(field) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%+v: got %v, want an error about %s", source, err, field)
 		}
 	}
 	right := Source{Name: "kong", URL: "{env.KONG}/metrics"}
-	if err := checkSources([]*Source{&right}); err != nil {
+	if err := CheckSources([]*Source{&right}); err != nil {
 		t.Error(err)
 	}
-	if err := checkSources([]*Source{&right, &right}); err == nil || err.Field() != "sources[1].name" {
+	if err := CheckSources([]*Source{&right, &right}); err == nil || err.Field() != "sources[1].name" {
 		t.Errorf("two of one name: %v", err)
 	}
 }

@@ -58,8 +58,8 @@ const (
 	maxScrape = 32 << 20
 )
 
-// checkSources reports the first thing wrong with the sources.
-func checkSources(sources []*Source) *policy.OptionError {
+// CheckSources reports the first thing wrong with the sources.
+func CheckSources(sources []*Source) *policy.OptionError {
 	names := make(map[string]int, len(sources))
 	for i, s := range sources {
 		at := fmt.Sprintf("sources[%d]", i)

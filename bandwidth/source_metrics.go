@@ -12,7 +12,7 @@ import (
 // sourceCollector exports how the sources of a configuration are.
 type sourceCollector struct {
 	mu       sync.Mutex
-	scrapers []*scraper // Guarded by mu.
+	scrapers []*Scraper // Guarded by mu.
 }
 
 var (
@@ -35,7 +35,7 @@ func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 	type name struct{ gateway, source string }
 	seen := make(map[name]bool)
 	for _, s := range c.scrapers {
-		now, id := s.report(), name{s.gateway, s.Name}
+		now, id := s.Status(), name{s.gateway, s.Name}
 		if seen[id] {
 			continue
 		}
@@ -53,8 +53,8 @@ func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// registerSources exports how sources are on the metrics of a configuration.
-func registerSources(ctx caddy.Context, scrapers []*scraper) error {
+// RegisterSourceMetrics exports how sources are on the metrics of a configuration.
+func RegisterSourceMetrics(ctx caddy.Context, scrapers []*Scraper) error {
 	if len(scrapers) == 0 {
 		return nil
 	}

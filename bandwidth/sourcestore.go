@@ -8,17 +8,25 @@ import (
 	"time"
 )
 
-// recall returns what is remembered of a source, and how many answers of it have been
+// SourceState is what is remembered of a source between two scrapes.
+type SourceState struct {
+	Since   int64            // seconds: when it was first asked for. 0: never
+	Scraped int64            // seconds: when it last answered. 0: never
+	Started float64          // what reading.started was then
+	Values  map[string]int64 // the last value of each counter
+}
+
+// LoadSource returns what is remembered of a source, and how many answers of it have been
 // recorded. One that is not known yet has been asked since then.
-func (l *Ledger) recall(ctx context.Context, source string, since time.Time) (m remembered, number int64, err error) {
+func (l *Ledger) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO sources (name, since, scraped, started, number) VALUES (?, ?, 0, 0, 0) ON CONFLICT (name) DO NOTHING",
 			source, since.Unix()); err != nil {
 			return err
 		}
-		m.values = make(map[string]int64)
+		m.Values = make(map[string]int64)
 		if err := tx.QueryRow(ctx, "SELECT since, scraped, started, number FROM sources WHERE name = ?", source).
-			Scan(&m.since, &m.scraped, &m.started, &number); err != nil {
+			Scan(&m.Since, &m.Scraped, &m.Started, &number); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, "SELECT series, bytes FROM source_counters WHERE source = ?", source)
@@ -32,28 +40,28 @@ func (l *Ledger) recall(ctx context.Context, source string, since time.Time) (m 
 			if err := rows.Scan(&series, &bytes); err != nil {
 				return err
 			}
-			m.values[series] = bytes
+			m.Values[series] = bytes
 		}
 		return rows.Err()
 	})
 	return m, number, err
 }
 
-// record adds the bytes of a source to the minute of a time, and remembers where its
+// SaveSource adds the bytes of a source to the minute of a time, and remembers where its
 // counters are now: all of it, or nothing. It is not done if somebody has recorded an
 // answer since the one of that number.
-func (l *Ledger) record(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now remembered) (done bool, err error) {
+func (l *Ledger) SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		done = false
 		result, err := tx.Exec(ctx, "UPDATE sources SET scraped = ?, started = ?, number = number + 1 WHERE name = ? AND number = ?",
-			now.scraped, now.started, source, number)
+			now.Scraped, now.Started, source, number)
 		if err != nil {
 			return err
 		}
 		if n, err := result.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		if err := saveCounters(ctx, tx, source, before.values, now.values); err != nil {
+		if err := saveCounters(ctx, tx, source, before.Values, now.Values); err != nil {
 			return err
 		}
 		if err := addSourceBytes(ctx, tx, source, at.Unix(), bytes); err != nil {
@@ -126,9 +134,3 @@ func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, counte
 	}
 	return nil
 }
-
-// Interface guards
-var (
-	_ archive  = (*Ledger)(nil)
-	_ accounts = (*Ledger)(nil)
-)

@@ -17,9 +17,9 @@ func (l *Ledger) Total(ctx context.Context, f Filter, from, to time.Time) (total
 	return all[Key{}], nil
 }
 
-// breakdown is Total for each key by itself, of all gateways together: of everybody's
+// TotalsByKey is Total for each key by itself, of all gateways together: of everybody's
 // bytes, or of those of consumers.
-func (l *Ledger) breakdown(ctx context.Context, consumers bool, from, to time.Time) (map[Key]Bytes, error) {
+func (l *Ledger) TotalsByKey(ctx context.Context, consumers bool, from, to time.Time) (map[Key]Bytes, error) {
 	q := Query{GroupBy: []Dimension{ByService, ByRoute}}
 	if consumers {
 		q.GroupBy = append(q.GroupBy, ByConsumer)

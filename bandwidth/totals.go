@@ -34,7 +34,7 @@ func (t *totals) usage(ctx context.Context, q *terms, start, end time.Time) (map
 			until = end
 		}
 		var err error
-		if all, err = t.ledger.breakdown(ctx, q.perConsumer, start, until); err != nil {
+		if all, err = t.ledger.TotalsByKey(ctx, q.perConsumer, start, until); err != nil {
 			return nil, err
 		}
 		t.read[of] = all

@@ -19,14 +19,15 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
-	"access":    {"internal/query", "policy"},
-	"balance":   {"dockerupstreams", "policy"},
-	"bandwidth": {"policy", "stats"},
-	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
-	"cli":       {"bandwidth", "caddyfile"},
-	"cmd/rgate": {"", "cli"},
-	"dashboard": {"bandwidth", "policy", "stats"},
+	"":                    {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
+	"access":              {"internal/query", "policy"},
+	"balance":             {"dockerupstreams", "policy"},
+	"bandwidth":           {"internal/pause", "policy", "stats"},
+	"bandwidth/storetest": {"stats"},
+	"caddyfile":           {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
+	"cli":                 {"bandwidth", "caddyfile"},
+	"cmd/rgate":           {"", "cli"},
+	"dashboard":           {"bandwidth", "policy", "stats"},
 	// The demos share what runs Docker's client.
 	"demo/bandwidth":  {"demo/docker", "demo/assert"},
 	"demo/chaos":      {"demo/docker"},
@@ -36,6 +37,7 @@ var allowedImports = map[string][]string{
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},
 	"internal/entry":     {},
+	"internal/pause":     {},
 	"internal/query":     {},
 	"policy":             {"internal/entry", "internal/query"},
 	"stats":              {"internal/entry", "internal/query", "policy"},
@@ -46,7 +48,7 @@ var allowedImports = map[string][]string{
 // What tests may import besides: the fake engine and the modules that a test
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
-	"bandwidth":       {"bandwidth/mailtest"},
+	"bandwidth":       {"bandwidth/mailtest", "bandwidth/storetest"},
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
 	"caddyfile":       {"access", "balance", "stats", "traffic"},
 	"cli":             {""},

@@ -1,4 +1,4 @@
-package bandwidth
+package storetest
 
 import (
 	"bufio"
@@ -16,27 +16,28 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-// server is the PostgreSQL that all tests of this package share, each with a schema of
-// its own. It starts when it is first needed.
+// server is the PostgreSQL server of the test process. It starts when a test first needs
+// it; each test has a schema of its own.
 var server postgresServer
 
 type postgresServer struct {
 	once  sync.Once
 	url   string
 	err   error
-	input io.Closer // ends it
+	input io.Closer // stops the server
 	cmd   *exec.Cmd
 
 	mu      sync.Mutex
 	schemas int // guarded by mu
 }
 
-// postgresStore returns the address of an empty schema.
-func postgresStore(t testing.TB) string {
+// Postgres returns the URL of an empty schema. It skips the test if PostgreSQL is not
+// installed.
+func Postgres(t testing.TB) string {
 	t.Helper()
 	installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if _, err := exec.LookPath("initdb"); err != nil && len(installed) == 0 {
-		t.Skip("there is no PostgreSQL: run `make test`, which installs it, or install it yourself")
+		t.Skip("PostgreSQL is not installed: run `make test`, which installs it, or install it yourself")
 	}
 	server.once.Do(server.start)
 	if server.err != nil {
@@ -58,7 +59,12 @@ func postgresStore(t testing.TB) string {
 }
 
 func (s *postgresServer) start() {
-	s.cmd = exec.Command("../hack/postgres")
+	root, err := moduleRoot()
+	if err != nil {
+		s.err = err
+		return
+	}
+	s.cmd = exec.Command(filepath.Join(root, "hack", "postgres"))
 	s.cmd.Stderr = os.Stderr
 	input, err := s.cmd.StdinPipe()
 	if err != nil {
@@ -82,19 +88,25 @@ func (s *postgresServer) start() {
 	}
 }
 
-func (s *postgresServer) stop() {
-	if s.cmd != nil && s.cmd.Process != nil {
-		_ = s.input.Close()
-		_ = s.cmd.Wait()
+// moduleRoot returns the folder above the working directory that has the go.mod.
+func moduleRoot() (string, error) {
+	folder, err := os.Getwd()
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder, nil
+		}
+		if folder == filepath.Dir(folder) {
+			return "", errors.New("no go.mod above the working directory")
+		}
+		folder = filepath.Dir(folder)
 	}
+	return "", err
 }
 
-// onBothEngines runs a test on an empty SQLite and on an empty PostgreSQL.
-func onBothEngines(t *testing.T, test func(t *testing.T, store string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, sqliteStore(t)) })
-	t.Run("postgres", func(t *testing.T) { test(t, postgresStore(t)) })
-}
-
-func sqliteStore(t testing.TB) string {
-	return "sqlite://" + filepath.Join(t.TempDir(), "bandwidth.db")
+// Stop stops the server, if a test has started it.
+func Stop() {
+	if server.cmd != nil && server.cmd.Process != nil {
+		_ = server.input.Close()
+		_ = server.cmd.Wait()
+	}
 }
