@@ -9,13 +9,14 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
 // directionTotal is both directions together.
 const directionTotal = "total"
 
-var quotaDirections = [...]string{string(Egress), string(Ingress), directionTotal}
+var quotaDirections = [...]string{string(store.Egress), string(store.Ingress), directionTotal}
 
 // limits are how many bytes there are in each of quotaDirections, 0 for any number.
 type limits [len(quotaDirections)]int64
@@ -50,9 +51,9 @@ func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
 	}
 	switch t.level {
 	case "backend":
-		t.service = CleanName(at.Name)
+		t.service = store.CleanName(at.Name)
 	case "route":
-		t.route = CleanName(at.Name)
+		t.route = store.CleanName(at.Name)
 	case "group":
 		t.path, t.routes = at.Name, at.Routes
 	}
@@ -69,7 +70,7 @@ func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
 		for i := range own {
 			own[i] = cmp.Or(own[i], t.limits[i])
 		}
-		t.consumers[CleanName(c.Name)] = own
+		t.consumers[store.CleanName(c.Name)] = own
 	}
 	var err error
 	t.calendar, err = parseCalendar(t.period, t.timeZone)
@@ -80,7 +81,7 @@ func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
 }
 
 // covers reports whether bytes under a key are of the quota's place.
-func (t *terms) covers(key Key) bool {
+func (t *terms) covers(key store.Key) bool {
 	switch t.level {
 	case "backend":
 		return key.Service == t.service
@@ -93,7 +94,7 @@ func (t *terms) covers(key Key) bool {
 }
 
 // used counts bytes in each of quotaDirections.
-func (t *terms) used(b Bytes) (used limits) {
+func (t *terms) used(b store.Bytes) (used limits) {
 	in, out := b.Ingress, b.Egress
 	if t.countHeaders {
 		in, out = in+b.IngressHeaders, out+b.EgressHeaders
@@ -141,7 +142,7 @@ func (a *account) verdictOn(consumer string) *verdict {
 	if each == nil {
 		return nil
 	}
-	return (*each)[CleanName(consumer)] // as the account has it
+	return (*each)[store.CleanName(consumer)] // as the account has it
 }
 
 // judge returns the verdict on what has been used in a period. before is the one
@@ -156,8 +157,8 @@ func (t *terms) judge(used, limits limits, start, end time.Time, before *verdict
 		if share := shareOf(used[i], limit); share > worst {
 			worst, v.limit, v.used = share, limit, used[i]
 		}
-		v.down = v.down || quotaDirections[i] != string(Ingress)
-		v.up = v.up || quotaDirections[i] != string(Egress)
+		v.down = v.down || quotaDirections[i] != string(store.Ingress)
+		v.up = v.up || quotaDirections[i] != string(store.Egress)
 		if steady := max(lowestRate, limit/int64(end.Sub(start)/time.Second)); t.throttleRate == 0 && (rate == 0 || steady < rate) {
 			rate = steady
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/policy"
 )
@@ -21,7 +22,7 @@ import (
 // reach. It outlives reloads. Nothing that a request does waits for it.
 type auditor struct {
 	gateway string
-	ledger  func() *Ledger
+	ledger  func() *store.Ledger
 	now     func() time.Time
 	logger  atomic.Pointer[zap.Logger]
 	courier *courier
@@ -32,7 +33,7 @@ type auditor struct {
 	problem  string              // with the last audit; guarded by mu.
 
 	// What the loop alone uses.
-	attached *Ledger
+	attached *store.Ledger
 	detach   func()
 	marks    map[int64]func() // beginnings of periods that the ledger keeps to the minute
 
@@ -74,7 +75,7 @@ func holdAuditor(ctx caddy.Context, gateway string) (a *auditor, release func(),
 
 func newAuditor(gateway string) *auditor {
 	a := &auditor{
-		gateway: gateway, ledger: func() *Ledger { return LedgerOf(gateway) }, now: time.Now,
+		gateway: gateway, ledger: func() *store.Ledger { return store.LedgerOf(gateway) }, now: time.Now,
 		accounts: make(map[string]*account), marks: make(map[int64]func()), wake: make(chan struct{}, 1),
 	}
 	a.logger.Store(zap.NewNop())
@@ -137,7 +138,7 @@ func (a *auditor) note(err error) {
 }
 
 // attach makes a ledger the one that is read.
-func (a *auditor) attach(l *Ledger) {
+func (a *auditor) attach(l *store.Ledger) {
 	if l == a.attached {
 		return
 	}
@@ -297,7 +298,7 @@ func (a *auditor) judge(ctx context.Context, totals *totals, acc *account, t *te
 }
 
 // keepMinutes has the ledger keep the minutes around the beginnings of the periods.
-func (a *auditor) keepMinutes(l *Ledger, quotas map[*account]*terms, now time.Time) {
+func (a *auditor) keepMinutes(l *store.Ledger, quotas map[*account]*terms, now time.Time) {
 	current := make(map[int64]bool)
 	for _, t := range quotas {
 		start, _ := t.at(now)

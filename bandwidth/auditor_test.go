@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/bandwidth/mailtest"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -19,9 +20,9 @@ func TestQuotasOfConsumers(t *testing.T) {
 		g.notify(&Notify{SMTP: mailOptions(server)})
 		acc, _ := g.quota("web", &Quota{Egress: 1000, Per: perConsumer, AtLimit: limitBlock, Consumers: []QuotaConsumer{{Name: "alice", Egress: 5000, Ingress: 100}, {Name: "carol", Total: 10}}})
 		for consumer, n := range map[string]int64{"alice": 1000, "bob": 1000, "": 50_000} {
-			g.uses(Key{Service: "web", Route: "/", Consumer: consumer}, Bytes{Egress: n, Ingress: 60})
+			g.uses(store.Key{Service: "web", Route: "/", Consumer: consumer}, store.Bytes{Egress: n, Ingress: 60})
 		}
-		g.uses(Key{Service: "other", Route: "/", Consumer: "alice"}, Bytes{Egress: 10_000, Ingress: 100})
+		g.uses(store.Key{Service: "other", Route: "/", Consumer: "alice"}, store.Bytes{Egress: 10_000, Ingress: 100})
 		g.turn()
 		mustHaveMail(t, "at 100 %", server, "[rgate] bob at web has used up its egress for November 2026: 100.0 %")
 		if acc.whole.Load() != nil || acc.verdictOn("alice") != nil || acc.verdictOn("dave") != nil || acc.verdictOn("bob") == nil {
@@ -62,14 +63,14 @@ func TestWhatCounts(t *testing.T) {
 			}
 		}
 		f.clock.Advance(-30 * 24 * time.Hour) // the month before
-		g.uses(Key{Service: "web", Route: "/api/a"}, Bytes{Egress: 1 << 40, Ingress: 1 << 40})
+		g.uses(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 1 << 40, Ingress: 1 << 40})
 		f.clock.Advance(29 * 24 * time.Hour) // yesterday
-		g.uses(Key{Service: "web", Route: "/api/a"}, Bytes{Egress: 1, Ingress: 10, EgressHeaders: 100, IngressHeaders: 1000})
+		g.uses(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 1, Ingress: 10, EgressHeaders: 100, IngressHeaders: 1000})
 		f.clock.Advance(24 * time.Hour)
-		g.uses(Key{Service: "web", Route: "/api/b"}, Bytes{Egress: 2, Ingress: 20, EgressHeaders: 200})
-		g.uses(Key{Service: "web", Route: "/c"}, Bytes{Egress: 4, Ingress: 40})
-		g.uses(Key{Service: "web", Route: "/c", Consumer: "alice"}, Bytes{Egress: 1 << 30})
-		g.counts(Key{Service: "web", Route: "/api/a"}, Bytes{Egress: 8, Ingress: 80}) // not written yet
+		g.uses(store.Key{Service: "web", Route: "/api/b"}, store.Bytes{Egress: 2, Ingress: 20, EgressHeaders: 200})
+		g.uses(store.Key{Service: "web", Route: "/c"}, store.Bytes{Egress: 4, Ingress: 40})
+		g.uses(store.Key{Service: "web", Route: "/c", Consumer: "alice"}, store.Bytes{Egress: 1 << 30})
+		g.counts(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 8, Ingress: 80}) // not written yet
 		g.audits()
 		var got []string
 		for _, s := range g.report() {
@@ -154,7 +155,7 @@ func TestMessagesOfTwoDatabases(t *testing.T) {
 
 // What one gateway has counted takes effect on all others within ten seconds.
 func TestVerdictsComeInTime(t *testing.T) {
-	if worst := DefaultFlushInterval + auditInterval; worst > 10*time.Second {
+	if worst := store.DefaultFlushInterval + auditInterval; worst > 10*time.Second {
 		t.Errorf("it takes %v", worst)
 	}
 }

@@ -14,13 +14,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // counter is what another gateway has counted in one series of its metrics, since
 // that began.
 type counter struct {
-	Key
-	direction Direction
+	store.Key
+	direction store.Direction
 	headers   bool // of header fields, not of bodies
 	value     int64
 }
@@ -44,8 +46,8 @@ var tongues = [][]tongue{
 	{{"kong_bandwidth_bytes", ofKong("direction")}},
 	{{"kong_bandwidth", ofKong("type")}},
 	{
-		{"traefik_service_requests_bytes_total", ofTraefik(Ingress)},
-		{"traefik_service_responses_bytes_total", ofTraefik(Egress)},
+		{"traefik_service_requests_bytes_total", ofTraefik(store.Ingress)},
+		{"traefik_service_responses_bytes_total", ofTraefik(store.Egress)},
 	},
 }
 
@@ -54,14 +56,14 @@ const startFamily = "process_start_time_seconds"
 
 func ofKong(direction string) func(map[string]string) (counter, bool) {
 	return func(labels map[string]string) (counter, bool) {
-		c := counter{Key: Key{labels["service"], labels["route"], labels["consumer"]}, direction: Direction(labels[direction])}
-		return c, c.direction == Ingress || c.direction == Egress
+		c := counter{Key: store.Key{Service: labels["service"], Route: labels["route"], Consumer: labels["consumer"]}, direction: store.Direction(labels[direction])}
+		return c, c.direction == store.Ingress || c.direction == store.Egress
 	}
 }
 
-func ofTraefik(d Direction) func(map[string]string) (counter, bool) {
+func ofTraefik(d store.Direction) func(map[string]string) (counter, bool) {
 	return func(labels map[string]string) (counter, bool) {
-		return counter{Key: Key{Service: labels["service"], Route: labels["route"]}, direction: d}, true
+		return counter{Key: store.Key{Service: labels["service"], Route: labels["route"]}, direction: d}, true
 	}
 }
 
@@ -170,12 +172,12 @@ const tolerance = 10
 //
 // A counter that is missing is remembered, in case it comes back: more than twice the
 // limit of them are an error.
-func delta(last SourceState, r reading, at int64, limit int) (bytes map[Key]Bytes, next SourceState, err error) {
-	next = SourceState{Since: last.Since, Scraped: at, Started: r.started, Values: maps.Clone(last.Values)}
+func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[store.Key]store.Bytes, next store.SourceState, err error) {
+	next = store.SourceState{Since: last.Since, Scraped: at, Started: r.started, Values: maps.Clone(last.Values)}
 	if next.Values == nil {
 		next.Values = make(map[string]int64, len(r.counters))
 	}
-	bytes = make(map[Key]Bytes)
+	bytes = make(map[store.Key]store.Bytes)
 	baseline := last.Scraped == 0 && !(last.Since > 0 && r.started > float64(last.Since))
 	restarted := last.Started > 0 && r.started > last.Started+tolerance && r.started > float64(last.Scraped)
 	if restarted {
@@ -192,7 +194,7 @@ func delta(last SourceState, r reading, at int64, limit int) (bytes map[Key]Byte
 		}
 		grown := c.of(c.value - before)
 		// What a consumer did is part of what everybody did.
-		for _, key := range []Key{{c.Service, c.Route, ""}, c.Key} {
+		for _, key := range []store.Key{{Service: c.Service, Route: c.Route}, c.Key} {
 			sum := bytes[key]
 			sum.Add(grown)
 			bytes[key] = sum
@@ -208,13 +210,13 @@ func delta(last SourceState, r reading, at int64, limit int) (bytes map[Key]Byte
 }
 
 // of puts bytes where the counter counts them.
-func (c *counter) of(n int64) (b Bytes) {
+func (c *counter) of(n int64) (b store.Bytes) {
 	switch {
-	case c.headers && c.direction == Ingress:
+	case c.headers && c.direction == store.Ingress:
 		b.IngressHeaders = n
 	case c.headers:
 		b.EgressHeaders = n
-	case c.direction == Ingress:
+	case c.direction == store.Ingress:
 		b.Ingress = n
 	default:
 		b.Egress = n

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 func countersIn(t *testing.T, metrics string) reading {
@@ -19,9 +21,9 @@ func countersIn(t *testing.T, metrics string) reading {
 
 // countersSum is everything that a reading counts, as its first one would if the
 // source had been known before.
-func countersSum(t *testing.T, r reading) map[Key]Bytes {
+func countersSum(t *testing.T, r reading) map[store.Key]store.Bytes {
 	t.Helper()
-	m := SourceState{Scraped: 1}
+	m := store.SourceState{Scraped: 1}
 	sum, _, err := delta(m, r, 2, 100)
 	if err != nil {
 		t.Fatal(err)
@@ -32,35 +34,35 @@ func countersSum(t *testing.T, r reading) map[Key]Bytes {
 func TestCountersOfGateways(t *testing.T) {
 	for name, test := range map[string]struct {
 		metrics string
-		want    map[Key]Bytes
+		want    map[store.Key]store.Bytes
 	}{
 		"Kong 2": {`# TYPE kong_bandwidth counter
 kong_bandwidth{type="egress",service="bun-service",route="bun-route"} 1277
 kong_bandwidth{type="ingress",service="bun-service",route="bun-route"} 254
 kong_latency_bucket{type="kong",service="bun-service",route="bun-route",le="1"} 3
-`, map[Key]Bytes{{"bun-service", "bun-route", ""}: {Ingress: 254, Egress: 1277}}},
+`, map[store.Key]store.Bytes{{Service: "bun-service", Route: "bun-route"}: {Ingress: 254, Egress: 1277}}},
 		"Kong 3": {`# TYPE kong_bandwidth_bytes counter
 kong_bandwidth_bytes{service="s",route="r",direction="egress",workspace="default",consumer=""} 10
 kong_bandwidth_bytes{service="s",route="r",direction="egress",workspace="default",consumer="alice"} 5
 kong_bandwidth_bytes{service="s",route="r",direction="egress",workspace="other",consumer="alice"} 2
 kong_bandwidth_bytes{service="s",route="r",direction="sideways",workspace="other",consumer="alice"} 99
-`, map[Key]Bytes{{"s", "r", ""}: {Egress: 17}, {"s", "r", "alice"}: {Egress: 7}}},
+`, map[store.Key]store.Bytes{{Service: "s", Route: "r"}: {Egress: 17}, {Service: "s", Route: "r", Consumer: "alice"}: {Egress: 7}}},
 		"Traefik": {`# TYPE traefik_service_requests_bytes_total counter
 traefik_service_requests_bytes_total{code="200",method="GET",protocol="http",service="whoami@docker"} 0
 traefik_service_requests_bytes_total{code="200",method="POST",protocol="http",service="whoami@docker"} 40
 # TYPE traefik_service_responses_bytes_total counter
 traefik_service_responses_bytes_total{code="200",method="GET",protocol="http",service="whoami@docker"} 3.5e+02
 traefik_router_responses_bytes_total{code="200",method="GET",protocol="http",router="w",service="whoami@docker"} 350
-`, map[Key]Bytes{{Service: "whoami@docker"}: {Ingress: 40, Egress: 350}}},
+`, map[store.Key]store.Bytes{{Service: "whoami@docker"}: {Ingress: 40, Egress: 350}}},
 		"rgate, also with Kong's names": {`# TYPE rgate_bandwidth_bytes_total counter
 rgate_bandwidth_bytes_total{gateway="g",service="s",route="/s",direction="egress"} 9
 rgate_bandwidth_bytes_total{gateway="h",service="s",route="/s",direction="egress"} 1
 rgate_bandwidth_bytes_total{gateway="g",service="",route="_default",direction="egress"} 4
 rgate_bandwidth_header_bytes_total{gateway="g",service="s",route="/s",direction="ingress"} 3
 kong_bandwidth_bytes{service="s",route="/s",direction="egress",workspace="default",consumer=""} 9
-`, map[Key]Bytes{{"s", "/s", ""}: {Egress: 10, IngressHeaders: 3}, {"_none", "_default", ""}: {Egress: 4}}},
-		"without a type": {"kong_bandwidth{type=\"egress\",service=\"s\",route=\"r\"} 7\n", map[Key]Bytes{{"s", "r", ""}: {Egress: 7}}},
-		"no traffic yet": {"kong_datastore_reachable 1\n", map[Key]Bytes{}},
+`, map[store.Key]store.Bytes{{Service: "s", Route: "/s"}: {Egress: 10, IngressHeaders: 3}, {Service: "_none", Route: "_default"}: {Egress: 4}}},
+		"without a type": {"kong_bandwidth{type=\"egress\",service=\"s\",route=\"r\"} 7\n", map[store.Key]store.Bytes{{Service: "s", Route: "r"}: {Egress: 7}}},
+		"no traffic yet": {"kong_datastore_reachable 1\n", map[store.Key]store.Bytes{}},
 	} {
 		if got := countersSum(t, countersIn(t, test.metrics)); !maps.Equal(got, test.want) {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
@@ -123,7 +125,7 @@ func TestCountersGrow(t *testing.T) {
 			{"first", 50, "a=1000", 0}, {"a little", 52, "a=1001", 1}, {"a lot, but before the last scrape", 900, "a=1002", 1},
 		}},
 	} {
-		m := SourceState{Since: test.since}
+		m := store.SourceState{Since: test.since}
 		for i, step := range test.steps {
 			at := int64(1000 + 100*i)
 			r := reading{counters: make(map[string]counter), started: step.started}
@@ -131,14 +133,14 @@ func TestCountersGrow(t *testing.T) {
 				var c counter
 				id, value, _ := strings.Cut(field, "=")
 				fmt.Sscan(value, &c.value)
-				c.Service, c.direction = "s", Egress
+				c.Service, c.direction = "s", store.Egress
 				r.counters[id] = c
 			}
 			got, next, err := delta(m, r, at, 100)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if sum := got[Key{Service: "s"}].Egress; sum != step.want {
+			if sum := got[store.Key{Service: "s"}].Egress; sum != step.want {
 				t.Errorf("%s: %s: got %d, want %d", name, step.what, sum, step.want)
 			}
 			m = next
@@ -152,7 +154,7 @@ func TestCountersGrow(t *testing.T) {
 func TestCountersAddUp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		m := SourceState{Since: 1}
+		m := store.SourceState{Since: 1}
 		var total, counted, value, lost, last int64
 		begun := false
 		for at := int64(10); at < 200; at++ {
@@ -170,7 +172,7 @@ func TestCountersAddUp(t *testing.T) {
 			if rnd.IntN(4) == 0 { // the scrape is missed
 				continue
 			}
-			r := reading{counters: map[string]counter{"a": {Key: Key{Service: "s"}, direction: Ingress, value: value}}}
+			r := reading{counters: map[string]counter{"a": {Key: store.Key{Service: "s"}, direction: store.Ingress, value: value}}}
 			// A restart that nothing tells of: the counter is above what it was.
 			if begun && last == 0 && value >= m.Values["a"] {
 				lost += m.Values["a"]
@@ -179,7 +181,7 @@ func TestCountersAddUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if b := grown[Key{Service: "s"}]; b.Ingress < 0 || b.Ingress > value {
+			if b := grown[store.Key{Service: "s"}]; b.Ingress < 0 || b.Ingress > value {
 				t.Fatalf("got %d where the counter is at %d", b.Ingress, value)
 			} else {
 				counted += b.Ingress
@@ -193,9 +195,9 @@ func TestCountersAddUp(t *testing.T) {
 }
 
 func TestCountersForgetNothing(t *testing.T) {
-	m := SourceState{Scraped: 1}
+	m := store.SourceState{Scraped: 1}
 	for i := range 200 {
-		r := reading{counters: map[string]counter{fmt.Sprint(i): {direction: Egress, value: 1}}}
+		r := reading{counters: map[string]counter{fmt.Sprint(i): {direction: store.Egress, value: 1}}}
 		_, next, err := delta(m, r, int64(i)+2, 100)
 		if err != nil {
 			t.Fatal(i, err)
@@ -217,7 +219,7 @@ func FuzzCounters(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m := SourceState{Scraped: 1}
+		m := store.SourceState{Scraped: 1}
 		grown, next, err := delta(m, r, 2, 100)
 		if err != nil {
 			return
@@ -239,7 +241,7 @@ func BenchmarkCountersDelta(b *testing.B) {
 	for i := range 1000 {
 		fmt.Fprintf(&text, "kong_bandwidth_bytes{service=\"s%d\",route=\"r\",direction=\"egress\",workspace=\"default\",consumer=\"\"} %d\n", i, i*1000)
 	}
-	m := SourceState{Scraped: 1}
+	m := store.SourceState{Scraped: 1}
 	b.ReportAllocs()
 	for b.Loop() {
 		r, err := read(strings.NewReader(text.String()), 10_000)

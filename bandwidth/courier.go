@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/policy"
 )
@@ -163,7 +164,7 @@ func (c *courier) finish() {
 }
 
 // round delivers what is due, and returns when to look again.
-func (c *courier) round(ctx context.Context, l *Ledger) time.Duration {
+func (c *courier) round(ctx context.Context, l *store.Ledger) time.Duration {
 	wait, err := c.deliverDue(ctx, l.DB())
 	if err != nil && ctx.Err() == nil {
 		if entry := c.auditor.logger.Load().Check(zap.DebugLevel, "the outbox cannot be read"); entry != nil {
@@ -173,7 +174,7 @@ func (c *courier) round(ctx context.Context, l *Ledger) time.Duration {
 	return wait
 }
 
-func (c *courier) deliverDue(ctx context.Context, db *DB) (wait time.Duration, err error) {
+func (c *courier) deliverDue(ctx context.Context, db *store.DB) (wait time.Duration, err error) {
 	now := c.auditor.now()
 	if err := c.tidy(ctx, db, now); err != nil {
 		return courierInterval, err
@@ -223,7 +224,7 @@ func (c *courier) isEnding() bool {
 
 // tidy does what is to be done once after a change of the configuration, and once a
 // day.
-func (c *courier) tidy(ctx context.Context, db *DB, now time.Time) error {
+func (c *courier) tidy(ctx context.Context, db *store.DB, now time.Time) error {
 	c.mu.Lock()
 	again, hurry := c.reopen, c.hurry
 	c.mu.Unlock()
@@ -244,7 +245,7 @@ func (c *courier) tidy(ctx context.Context, db *DB, now time.Time) error {
 
 // deliver tries to deliver a message, if no other gateway does, and writes down what
 // came of it. The error is that of the database.
-func (c *courier) deliver(ctx context.Context, db *DB, ways *channels, l *letter) error {
+func (c *courier) deliver(ctx context.Context, db *store.DB, ways *channels, l *letter) error {
 	now := c.auditor.now()
 	ours, err := l.claim(ctx, db, c.holder, now, now.Add(ways.timeout(l.channel)+leaseMargin))
 	if err != nil || !ours {

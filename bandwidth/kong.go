@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -87,7 +88,7 @@ func (c *kongCollector) Collect(ch chan<- prometheus.Metric) {
 	if len(c.gateways) == 0 {
 		return
 	}
-	all := make(map[Key]*kongSeries)
+	all := make(map[store.Key]*kongSeries)
 	var requests uint64
 	var inFlight int64
 	reachable := true
@@ -99,7 +100,7 @@ func (c *kongCollector) Collect(ch chan<- prometheus.Metric) {
 		seen[g.name] = true
 		reachable = reachable && g.reachable()
 		for _, s := range g.recorder.Snapshot().Series {
-			key := Key{Service: s.Backend, Route: s.Route}
+			key := store.Key{Service: s.Backend, Route: s.Route}
 			if key.Service == stats.NoBackend {
 				key.Service = "" // as Kong has it
 			}
@@ -132,7 +133,7 @@ func (k *kongSeries) add(s *stats.SeriesSnapshot) {
 	}
 }
 
-func (k *kongSeries) collect(ch chan<- prometheus.Metric, key Key) {
+func (k *kongSeries) collect(ch chan<- prometheus.Metric, key store.Key) {
 	for direction, n := range map[string]uint64{"ingress": k.traffic.IngressBody, "egress": k.traffic.EgressBody} {
 		ch <- prometheus.MustNewConstMetric(kongBandwidth, prometheus.CounterValue, float64(n), key.Service, key.Route, direction, kongWorkspace, "")
 	}

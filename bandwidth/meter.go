@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -66,8 +67,8 @@ type Meter struct {
 	// it stands on; outside of one, `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
-	ledger  *Ledger
-	key     LedgerKey
+	ledger  *store.Ledger
+	key     store.LedgerKey
 	reports reports
 	config  any // identifies the configuration that it is of
 }
@@ -99,15 +100,15 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 		return err
 	}
 	m.Gateway = cmp.Or(m.Gateway, policy.Standing(ctx).Gateway, stats.DefaultName)
-	store, err := m.fillStore()
+	url, err := m.fillStore()
 	if err != nil {
 		return err
 	}
-	at, err := ParseAddress(store)
+	at, err := store.ParseAddress(url)
 	if err != nil {
 		return policy.Optionf("store", "%v", err)
 	}
-	m.key = LedgerKey{Gateway: m.Gateway, URL: store, Node: m.Node}
+	m.key = store.LedgerKey{Gateway: m.Gateway, URL: url, Node: m.Node}
 	if m.Node == "" {
 		m.key.Node = defaultNode(m.Gateway)
 	}
@@ -123,7 +124,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if m.ledger, err = AcquireLedger(m.key, at, m.settings()); err != nil {
+	if m.ledger, err = store.AcquireLedger(m.key, at, m.settings()); err != nil {
 		return err
 	}
 	return m.reports.open(ctx, m)
@@ -169,8 +170,8 @@ func (m *Meter) fillStore() (string, error) {
 }
 
 // settings are those that may change at a reload.
-func (m *Meter) settings() Settings {
-	s := Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention}
+func (m *Meter) settings() store.Settings {
+	s := store.Settings{FlushInterval: store.DefaultFlushInterval, Retention: store.DefaultRetention}
 	if m.FlushInterval > 0 {
 		s.FlushInterval = time.Duration(m.FlushInterval)
 	}
@@ -181,8 +182,8 @@ func (m *Meter) settings() Settings {
 }
 
 // filled has the defaults in it. What is longer than a default after it extends that.
-func (r *Retention) filled() Kept {
-	kept := DefaultRetention
+func (r *Retention) filled() store.Kept {
+	kept := store.DefaultRetention
 	if r.Minutes > 0 {
 		kept.Minutes = time.Duration(r.Minutes)
 	}
@@ -212,13 +213,13 @@ func (m *Meter) Check() error {
 		return policy.Optionf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)
 	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {
-		if _, err := ParseAddress(m.Store); err != nil {
+		if _, err := store.ParseAddress(m.Store); err != nil {
 			return policy.Optionf("store", "%v", err)
 		}
 	}
 	every := time.Duration(m.FlushInterval)
-	if every != 0 && (every < time.Second || every > MaxFlushInterval) {
-		return policy.Optionf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, MaxFlushInterval)
+	if every != 0 && (every < time.Second || every > store.MaxFlushInterval) {
+		return policy.Optionf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, store.MaxFlushInterval)
 	}
 	if m.Retention != nil {
 		if err := m.Retention.check(); err != nil {
@@ -277,7 +278,7 @@ func (m *Meter) Cleanup() error {
 	}
 	err := m.reports.close(m)
 	m.ledger = nil
-	return errors.Join(err, ReleaseLedger(m.key))
+	return errors.Join(err, store.ReleaseLedger(m.key))
 }
 
 // Interface guards

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -64,12 +65,12 @@ func TestRetentionFillsUp(t *testing.T) {
 	hours := func(n int) caddy.Duration { return caddy.Duration(time.Duration(n) * time.Hour) }
 	for name, test := range map[string]struct {
 		Retention
-		want Kept
+		want store.Kept
 	}{
-		"nothing": {Retention{}, DefaultRetention},
+		"nothing": {Retention{}, store.DefaultRetention},
 		"longer minutes take the others along": {Retention{Minutes: hours(24 * 2000)},
-			Kept{2000 * 24 * time.Hour, 2000 * 24 * time.Hour, 2000 * 24 * time.Hour}},
-		"all": {Retention{hours(1), hours(2), hours(3)}, Kept{time.Hour, 2 * time.Hour, 3 * time.Hour}},
+			store.Kept{Minutes: 2000 * 24 * time.Hour, Hours: 2000 * 24 * time.Hour, Days: 2000 * 24 * time.Hour}},
+		"all": {Retention{hours(1), hours(2), hours(3)}, store.Kept{Minutes: time.Hour, Hours: 2 * time.Hour, Days: 3 * time.Hour}},
 	} {
 		if got := test.filled(); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
@@ -94,7 +95,7 @@ func TestStoreIsFilledIn(t *testing.T) {
 			t.Errorf("%s: %s", store, got)
 		}
 	}
-	at, err := ParseAddress(defaultStore())
+	at, err := store.ParseAddress(defaultStore())
 	if err != nil || !strings.HasSuffix(at.Path, "/rgate/bandwidth.db") {
 		t.Errorf("the default is %q, %v", at.Path, err)
 	}
@@ -118,12 +119,12 @@ func TestMeterDoesNotWaitForItsStore(t *testing.T) {
 	m := &Meter{Gateway: t.Name(), Store: "postgres://u:p@192.0.2.1:1/d"} // answers nobody
 	began := time.Now()
 	must(t, m.Provision(ctx))
-	l := LedgerOf(t.Name())
+	l := store.LedgerOf(t.Name())
 	if took := time.Since(began); l == nil || l != m.ledger || took > 2*time.Second {
 		t.Errorf("after %s, the ledger is %v", took, l)
 	}
 	must(t, m.Cleanup())
-	if LedgerOf(t.Name()) != nil {
+	if store.LedgerOf(t.Name()) != nil {
 		t.Error("the ledger is still there")
 	}
 }

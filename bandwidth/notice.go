@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // notice says that a quota has reached a threshold. It is kept as JSON until it has
@@ -102,7 +104,7 @@ func (n *notice) facts() []fact {
 		all[i] = fmt.Sprintf("%d %%", percent)
 	}
 	meaning := map[string]string{
-		string(Egress): "egress: what clients received", string(Ingress): "ingress: what clients sent",
+		string(store.Egress): "egress: what clients received", string(store.Ingress): "ingress: what clients sent",
 		directionTotal: "total: what clients sent and received",
 	}
 	consequence := map[string]string{

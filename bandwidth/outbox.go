@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // The states of a delivery.
@@ -52,7 +54,7 @@ func (e events) thresholds(j *judged) []ThresholdState {
 
 // readEvents reads what has been reached in periods that are not over, and how far the
 // messages about it have come.
-func readEvents(ctx context.Context, db *DB, now time.Time) (events, error) {
+func readEvents(ctx context.Context, db *store.DB, now time.Time) (events, error) {
 	rows, err := db.Query(ctx, `SELECT e.quota, e.consumer, e.direction, e.starts_at, e.threshold, e.crossed_at,
 		COALESCE(o.channel, ''), COALESCE(o.state, ''), COALESCE(o.attempts, 0), COALESCE(o.error, '')
 		FROM quota_events e LEFT JOIN outbox o ON o.message = e.message
@@ -86,7 +88,7 @@ func readEvents(ctx context.Context, db *DB, now time.Time) (events, error) {
 // mark notes which thresholds have been reached that nobody has noted yet, and puts
 // one message about the highest of them into the outbox. Of several gateways that find
 // the same out at once, one has it told.
-func (a *auditor) mark(ctx context.Context, l *Ledger, j *judged, known events, now time.Time) (told bool, err error) {
+func (a *auditor) mark(ctx context.Context, l *store.Ledger, j *judged, known events, now time.Time) (told bool, err error) {
 	reached := crossed(j.Used, j.Allocated, j.terms.thresholds)
 	of := j.event()
 	news := false
@@ -98,7 +100,7 @@ func (a *auditor) mark(ctx context.Context, l *Ledger, j *judged, known events, 
 		return false, nil
 	}
 	channels := a.courier.channels()
-	err = l.DB().Tx(ctx, func(tx *Tx) error {
+	err = l.DB().Tx(ctx, func(tx *store.Tx) error {
 		origin, err := originOf(ctx, tx)
 		if err != nil {
 			return err
@@ -138,7 +140,7 @@ func (a *auditor) mark(ctx context.Context, l *Ledger, j *judged, known events, 
 }
 
 // originOf returns what tells the messages of a database from those of others.
-func originOf(ctx context.Context, tx *Tx) (id string, err error) {
+func originOf(ctx context.Context, tx *store.Tx) (id string, err error) {
 	if _, err := tx.Exec(ctx, "INSERT INTO quota_origin (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING", rand.Text()); err != nil {
 		return "", err
 	}
@@ -152,7 +154,7 @@ func messageOf(origin string, of eventOf, threshold int) string {
 	return hex.EncodeToString(digest[:16])
 }
 
-func addEvent(ctx context.Context, tx *Tx, of eventOf, threshold int, end, now time.Time, message string) (added bool, err error) {
+func addEvent(ctx context.Context, tx *store.Tx, of eventOf, threshold int, end, now time.Time, message string) (added bool, err error) {
 	result, err := tx.Exec(ctx, `INSERT INTO quota_events (quota, consumer, starts_at, direction, threshold, ends_at, crossed_at, message)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, of.quota, of.consumer, of.start, of.direction, threshold, end.Unix(), now.Unix(), message)
 	if err != nil {
@@ -163,7 +165,7 @@ func addEvent(ctx context.Context, tx *Tx, of eventOf, threshold int, end, now t
 }
 
 // post puts a message into the outbox.
-func post(ctx context.Context, tx *Tx, n *notice, channel string, now time.Time) error {
+func post(ctx context.Context, tx *store.Tx, n *notice, channel string, now time.Time) error {
 	text, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -185,7 +187,7 @@ type letter struct {
 
 // pendingLetters lists the messages that have not been delivered, the ones that wait the
 // longest first.
-func pendingLetters(ctx context.Context, db *DB, limit int) (all []letter, err error) {
+func pendingLetters(ctx context.Context, db *store.DB, limit int) (all []letter, err error) {
 	rows, err := db.Query(ctx, `SELECT message, channel, notice, created_at, attempts, CASE WHEN leased_until > next_at THEN leased_until ELSE next_at END, delivered
 		FROM outbox WHERE state = ? ORDER BY 6, message, channel LIMIT ?`, deliveryPending, limit)
 	if err != nil {
@@ -211,7 +213,7 @@ func pendingLetters(ctx context.Context, db *DB, limit int) (all []letter, err e
 
 // claim makes a message this gateway's to deliver until a time. It is not, if another
 // one was faster.
-func (l *letter) claim(ctx context.Context, db *DB, holder string, now, until time.Time) (ours bool, err error) {
+func (l *letter) claim(ctx context.Context, db *store.DB, holder string, now, until time.Time) (ours bool, err error) {
 	result, err := db.Exec(ctx, `UPDATE outbox SET leased_until = ?, leased_by = ?
 		WHERE message = ? AND channel = ? AND state = ? AND attempts = ? AND next_at <= ? AND leased_until <= ?`,
 		until.Unix(), holder, l.message, l.channel, deliveryPending, l.attempts, now.Unix(), now.Unix())
@@ -223,7 +225,7 @@ func (l *letter) claim(ctx context.Context, db *DB, holder string, now, until ti
 }
 
 // settle writes what came of an attempt.
-func (l *letter) settle(ctx context.Context, db *DB, holder, state, problem string, now, next time.Time) error {
+func (l *letter) settle(ctx context.Context, db *store.DB, holder, state, problem string, now, next time.Time) error {
 	delivered, err := json.Marshal(append([]string{}, l.delivered...))
 	if err != nil {
 		return err
@@ -235,7 +237,7 @@ func (l *letter) settle(ctx context.Context, db *DB, holder, state, problem stri
 
 // reopen has messages tried again that could not be delivered, and at once also those
 // that wait, if it is to hurry.
-func reopen(ctx context.Context, db *DB, now, since time.Time, hurry bool) error {
+func reopen(ctx context.Context, db *store.DB, now, since time.Time, hurry bool) error {
 	condition, args := "state = ?", []any{deliveryPending, now.Unix(), since.Unix(), deliveryFailed}
 	if hurry {
 		condition, args = "state IN (?, ?)", append(args, deliveryPending)
@@ -246,7 +248,7 @@ func reopen(ctx context.Context, db *DB, now, since time.Time, hurry bool) error
 
 // lastProblems returns for each channel what was wrong with the last attempt of any
 // gateway since a time, empty if nothing was.
-func lastProblems(ctx context.Context, db *DB, since time.Time) (map[string]string, error) {
+func lastProblems(ctx context.Context, db *store.DB, since time.Time) (map[string]string, error) {
 	rows, err := db.Query(ctx, "SELECT channel, error FROM outbox WHERE attempted_at >= ? ORDER BY attempted_at, message", since.Unix())
 	if err != nil {
 		return nil, err
@@ -264,8 +266,8 @@ func lastProblems(ctx context.Context, db *DB, since time.Time) (map[string]stri
 }
 
 // forget deletes what is too old to matter.
-func forget(ctx context.Context, db *DB, before time.Time) error {
-	return db.Tx(ctx, func(tx *Tx) error {
+func forget(ctx context.Context, db *store.DB, before time.Time) error {
+	return db.Tx(ctx, func(tx *store.Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM quota_events WHERE ends_at < ?", before.Unix()); err != nil {
 			return err
 		}

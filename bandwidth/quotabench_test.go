@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
@@ -19,14 +20,14 @@ func BenchmarkAudit(b *testing.B) {
 			rec := new(storetest.Recorder)
 			l := newQuotaStore(b, storetest.SQLite(b), "test", rec, clock)
 			a := newAuditor("rgate")
-			a.now, a.ledger = clock.Now, func() *Ledger { return l }
-			rows := make(map[Key]Bytes)
+			a.now, a.ledger = clock.Now, func() *store.Ledger { return l }
+			rows := make(map[store.Key]store.Bytes)
 			for i := range max(c.quotas, c.consumers) {
-				key, quota := Key{Service: fmt.Sprint("s", i), Route: "/"}, &Quota{Egress: 1 << 50}
+				key, quota := store.Key{Service: fmt.Sprint("s", i), Route: "/"}, &Quota{Egress: 1 << 50}
 				if c.consumers > 0 {
-					key, quota.Per = Key{Service: "s0", Route: "/", Consumer: fmt.Sprint("c", i)}, perConsumer
+					key, quota.Per = store.Key{Service: "s0", Route: "/", Consumer: fmt.Sprint("c", i)}, perConsumer
 				}
-				rows[key] = Bytes{Egress: 1}
+				rows[key] = store.Bytes{Egress: 1}
 				if i < c.quotas {
 					if _, _, err := a.join(quotaTerms(b, "backend", fmt.Sprint("s", i), quota), nil); err != nil {
 						b.Fatal(err)

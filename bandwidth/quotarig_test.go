@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/bandwidth/mailtest"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/bandwidth/storetest"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -33,7 +34,7 @@ func eachStore(t *testing.T, test func(*testing.T, *quotaFleet)) {
 type quotaGateway struct {
 	*auditor
 	t      *testing.T
-	l      *Ledger
+	l      *store.Ledger
 	rec    *storetest.Recorder
 	logged *observer.ObservedLogs
 }
@@ -45,7 +46,7 @@ func (f *quotaFleet) gateway(node string) *quotaGateway {
 	g := &quotaGateway{t: f.t, logged: logged, rec: new(storetest.Recorder)}
 	g.l = newQuotaStore(f.t, f.store, node, g.rec, f.clock)
 	g.auditor = newAuditor("rgate")
-	g.auditor.now, g.auditor.ledger = f.clock.Now, func() *Ledger { return g.l }
+	g.auditor.now, g.auditor.ledger = f.clock.Now, func() *store.Ledger { return g.l }
 	g.auditor.logger.Store(zap.New(core))
 	f.t.Cleanup(func() { g.attach(nil) })
 	return g
@@ -87,7 +88,7 @@ func (g *quotaGateway) notify(p *Notify) (leave func()) {
 }
 
 // uses has the gateway count bytes, and write them.
-func (g *quotaGateway) uses(key Key, n Bytes) {
+func (g *quotaGateway) uses(key store.Key, n store.Bytes) {
 	g.t.Helper()
 	g.counts(key, n)
 	if err := g.l.Flush(g.t.Context()); err != nil {
@@ -96,13 +97,13 @@ func (g *quotaGateway) uses(key Key, n Bytes) {
 }
 
 // counts has the gateway count bytes, which stay in memory.
-func (g *quotaGateway) counts(key Key, n Bytes) {
+func (g *quotaGateway) counts(key store.Key, n store.Bytes) {
 	g.rec.Add(intervalOf(key, n))
 	g.l.Collect()
 }
 
 // intervalOf is what a recorder drains for the bytes.
-func intervalOf(key Key, n Bytes) stats.Interval {
+func intervalOf(key store.Key, n store.Bytes) stats.Interval {
 	return stats.Interval{Route: key.Route, Backend: key.Service, Consumer: key.Consumer, Traffic: stats.Traffic{
 		IngressBody: uint64(n.Ingress), EgressBody: uint64(n.Egress),
 		IngressHeader: uint64(n.IngressHeaders), EgressHeader: uint64(n.EgressHeaders),
@@ -110,20 +111,20 @@ func intervalOf(key Key, n Bytes) stats.Interval {
 }
 
 // newQuotaStore returns a store that collects from rec when the test says so.
-func newQuotaStore(t testing.TB, url, node string, rec *storetest.Recorder, clock *storetest.Clock) *Ledger {
+func newQuotaStore(t testing.TB, url, node string, rec *storetest.Recorder, clock *storetest.Clock) *store.Ledger {
 	t.Helper()
-	at, err := ParseAddress(url)
+	at, err := store.ParseAddress(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := NewLedger("rgate", node, at, rec, clock.Now, zap.NewNop())
+	l := store.NewLedger("rgate", node, at, rec, clock.Now, zap.NewNop())
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
 func (g *quotaGateway) sends(backend string, n int64) {
 	g.t.Helper()
-	g.uses(Key{Service: backend, Route: "/"}, Bytes{Egress: n})
+	g.uses(store.Key{Service: backend, Route: "/"}, store.Bytes{Egress: n})
 }
 
 // judge has the quotas judged, and what is due delivered.

@@ -16,13 +16,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"go.uber.org/zap"
 )
 
 // accounts is what the REST endpoints read: a Ledger.
 type accounts interface {
-	Usage(ctx context.Context, q Query) ([]Point, error)
+	Usage(ctx context.Context, q store.Query) ([]store.Point, error)
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
@@ -197,7 +198,7 @@ func (a *restAPI) series(ctx context.Context, r *http.Request, body *bytes.Buffe
 	if err != nil {
 		return "", err
 	}
-	groups := q.arrange(points, q.windows(), func(p *Point) int { return q.index(p.Start) })
+	groups := q.arrange(points, q.windows(), func(p *store.Point) int { return q.index(p.Start) })
 	if n := len(groups) * q.windows() * len(q.types); n > maxPoints {
 		return "", paramf("group_by", "these are %d points, more than %d: ask for a longer step, a shorter span, one type or fewer names", n, maxPoints)
 	}
@@ -216,7 +217,7 @@ func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer
 	if err != nil {
 		return "", err
 	}
-	var points []Point
+	var points []store.Point
 	for _, part := range pieces(q.from, q.to) {
 		ask := q.query()
 		ask.From, ask.To, ask.Step = part.from, part.to, part.step
@@ -226,7 +227,7 @@ func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer
 		}
 		points = append(points, some...)
 	}
-	groups := q.arrange(points, 1, func(*Point) int { return 0 })
+	groups := q.arrange(points, 1, func(*store.Point) int { return 0 })
 	untimed := func(int) string { return "" }
 	if q.wantsCSV(r) {
 		q.writeCSV(body, groups, untimed, false)
@@ -292,4 +293,4 @@ func (a *restAPI) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer
 }
 
 // Interface guard
-var _ accounts = (*Ledger)(nil)
+var _ accounts = (*store.Ledger)(nil)

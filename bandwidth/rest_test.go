@@ -14,34 +14,36 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // restLedger is a ledger with a few rows.
 type restLedger struct {
-	rows  []Row
+	rows  []store.Row
 	err   error
-	asked []Query
+	asked []store.Query
 }
 
-func (l *restLedger) Usage(_ context.Context, q Query) (points []Point, _ error) {
+func (l *restLedger) Usage(_ context.Context, q store.Query) (points []store.Point, _ error) {
 	l.asked = append(l.asked, q)
 	for _, r := range l.rows {
 		in := func(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
-		byConsumer := slices.Contains(q.GroupBy, ByConsumer) || len(q.Consumers) > 0
+		byConsumer := slices.Contains(q.GroupBy, store.ByConsumer) || len(q.Consumers) > 0
 		if r.Minute.Before(q.From) || !r.Minute.Before(q.To) || !in(q.Services, r.Service) || !in(q.Routes, r.Route) ||
 			!in(q.Gateways, r.Gateway) || byConsumer != (r.Consumer != "") || !in(q.Consumers, r.Consumer) {
 			continue
 		}
-		p := Point{Start: windowOf(r.Minute, q.Step), Bytes: r.Bytes}
+		p := store.Point{Start: windowOf(r.Minute, q.Step), Bytes: r.Bytes}
 		for _, by := range q.GroupBy {
 			switch by {
-			case ByService:
+			case store.ByService:
 				p.Service = r.Service
-			case ByRoute:
+			case store.ByRoute:
 				p.Route = r.Route
-			case ByConsumer:
+			case store.ByConsumer:
 				p.Consumer = r.Consumer
-			case ByGateway:
+			case store.ByGateway:
 				p.Gateway = r.Gateway
 			}
 		}
@@ -57,12 +59,12 @@ func (l *restLedger) Names(context.Context, time.Time) (services, routes, consum
 // restServer is the endpoints on a ledger with two services, a consumer and a source.
 func restServer() (*restAPI, *restLedger) {
 	at := usageNow.Truncate(time.Minute)
-	l := &restLedger{rows: []Row{
-		{at.Add(-2 * oneMinute), "gw-1", Key{Service: "payment", Route: "/pay"}, Bytes{10, 20, 30, 40}},
-		{at.Add(-2 * oneMinute), "gw-1", Key{Service: "orders", Route: "/orders"}, Bytes{1, 2, 3, 4}},
-		{at.Add(-2 * oneMinute), "gw-1", Key{"payment", "/pay", "alice"}, Bytes{5, 6, 0, 0}},
-		{at, "kong-eu", Key{Service: "payment", Route: "/pay"}, Bytes{100, 200, 0, 0}},
-		{at.Add(-50 * time.Hour), "gw-1", Key{Service: "payment", Route: "/pay"}, Bytes{1000, 2000, 0, 0}},
+	l := &restLedger{rows: []store.Row{
+		{Minute: at.Add(-2 * oneMinute), Gateway: "gw-1", Key: store.Key{Service: "payment", Route: "/pay"}, Bytes: store.Bytes{Ingress: 10, Egress: 20, IngressHeaders: 30, EgressHeaders: 40}},
+		{Minute: at.Add(-2 * oneMinute), Gateway: "gw-1", Key: store.Key{Service: "orders", Route: "/orders"}, Bytes: store.Bytes{Ingress: 1, Egress: 2, IngressHeaders: 3, EgressHeaders: 4}},
+		{Minute: at.Add(-2 * oneMinute), Gateway: "gw-1", Key: store.Key{Service: "payment", Route: "/pay", Consumer: "alice"}, Bytes: store.Bytes{Ingress: 5, Egress: 6}},
+		{Minute: at, Gateway: "kong-eu", Key: store.Key{Service: "payment", Route: "/pay"}, Bytes: store.Bytes{Ingress: 100, Egress: 200}},
+		{Minute: at.Add(-50 * time.Hour), Gateway: "gw-1", Key: store.Key{Service: "payment", Route: "/pay"}, Bytes: store.Bytes{Ingress: 1000, Egress: 2000}},
 	}}
 	scraped := usageNow
 	return &restAPI{
@@ -141,7 +143,7 @@ func TestRESTRefusesInJSON(t *testing.T) {
 		t.Errorf("Allow is %q", w.Header().Get("Allow"))
 	}
 	for i := range 60 {
-		ledger.rows = append(ledger.rows, Row{usageNow, "g", Key{Service: fmt.Sprint(i)}, Bytes{Egress: 1}})
+		ledger.rows = append(ledger.rows, store.Row{Minute: usageNow, Gateway: "g", Key: store.Key{Service: fmt.Sprint(i)}, Bytes: store.Bytes{Egress: 1}})
 	}
 	check(restAsk(t, api, "GET", restBase+"?lookback_duration=1000m&group_by=service"), 400, "group_by", "more than 100000")
 	ledger.err = errors.New("postgres://user:secret@db: connection refused")

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -48,11 +49,11 @@ type archive interface {
 
 	// LoadSource returns what is remembered of a source, and the number of its last
 	// record. What is not known yet is remembered to have been asked for since then.
-	LoadSource(ctx context.Context, source string, since time.Time) (SourceState, int64, error)
+	LoadSource(ctx context.Context, source string, since time.Time) (store.SourceState, int64, error)
 
 	// SaveSource adds bytes to the minute of a time and remembers what is new, all or
 	// nothing. Nothing is done if the last record is not the one of that number.
-	SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error)
+	SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[store.Key]store.Bytes, before, now store.SourceState) (done bool, err error)
 }
 
 // errOvertaken is the error of a scrape that another gateway has been ahead of.
@@ -71,7 +72,7 @@ type Scraper struct {
 
 	// What is remembered, if it is known. Used by the goroutine alone.
 	known  bool
-	memory SourceState
+	memory store.SourceState
 	number int64
 
 	mu     sync.Mutex
@@ -269,4 +270,4 @@ func (s *Scraper) dependency() policy.Dependency {
 }
 
 // Interface guard
-var _ archive = (*Ledger)(nil)
+var _ archive = (*store.Ledger)(nil)

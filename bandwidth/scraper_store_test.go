@@ -6,26 +6,27 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
 // newTestStore returns a store of the gateway "rgate" on a database that may exist
 // already. Nothing runs in the background.
-func newTestStore(t testing.TB, url, node string, clock *storetest.Clock) *Ledger {
+func newTestStore(t testing.TB, url, node string, clock *storetest.Clock) *store.Ledger {
 	t.Helper()
-	at, err := ParseAddress(url)
+	at, err := store.ParseAddress(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := NewLedger("rgate", node, at, new(storetest.Recorder), clock.Now, zap.NewNop())
+	l := store.NewLedger("rgate", node, at, new(storetest.Recorder), clock.Now, zap.NewNop())
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
 // sourceTotal is what the account has of the source of a test.
-func sourceTotal(t *testing.T, l *Ledger) Bytes {
+func sourceTotal(t *testing.T, l *store.Ledger) store.Bytes {
 	t.Helper()
-	total, err := l.Total(t.Context(), Filter{Gateways: []string{"kong"}, Services: []string{"s"}}, time.Now().Add(-3*time.Hour), time.Now().Add(3*time.Hour))
+	total, err := l.Total(t.Context(), store.Filter{Gateways: []string{"kong"}, Services: []string{"s"}}, time.Now().Add(-3*time.Hour), time.Now().Add(3*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,10 +36,10 @@ func sourceTotal(t *testing.T, l *Ledger) Bytes {
 // Whatever ends in the meantime, a byte of a source is in the account once.
 func TestSourcesSurvive(t *testing.T) { storetest.OnBothEngines(t, testSourcesSurvive) }
 
-func testSourcesSurvive(t *testing.T, store string) {
+func testSourcesSurvive(t *testing.T, url string) {
 	clock := storetest.ClockAt(t, time.Now().UTC().Format(time.RFC3339))
 	kong := newScraperKong(t)
-	turn := func(what string, l *Ledger, want int64) *Scraper {
+	turn := func(what string, l *store.Ledger, want int64) *Scraper {
 		t.Helper()
 		s := scraperOf(t, Source{Name: "kong", URL: kong.URL}, l)
 		s.turn(t.Context(), clock.Now())
@@ -51,7 +52,7 @@ func testSourcesSurvive(t *testing.T, store string) {
 		return s
 	}
 	kong.egress.Store(1000)
-	l := newTestStore(t, store, "a", clock)
+	l := newTestStore(t, url, "a", clock)
 	turn("the first scrape", l, 0)
 	kong.egress.Store(1010)
 	turn("after a reload", l, 10)
@@ -59,14 +60,14 @@ func testSourcesSurvive(t *testing.T, store string) {
 		t.Fatal(err)
 	}
 	kong.egress.Store(1030)
-	l = newTestStore(t, store, "a", clock)
+	l = newTestStore(t, url, "a", clock)
 	turn("after a restart of rgate", l, 30)
 	kong.egress.Store(5)
 	first := turn("after one of the source", l, 35)
 
 	// Another gateway on the same database takes over while the first still believes
 	// that it is its turn.
-	other := newTestStore(t, store, "b", clock)
+	other := newTestStore(t, url, "b", clock)
 	kong.egress.Store(7)
 	second := scraperOf(t, first.Source, other)
 	second.turn(t.Context(), clock.Now())
@@ -86,7 +87,7 @@ func testSourcesSurvive(t *testing.T, store string) {
 	// Every table has all of it.
 	for _, step := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour} {
 		var sum int64
-		points, err := l.Usage(t.Context(), Query{Filter: Filter{Gateways: []string{"kong"}}, From: clock.Now().Add(-50 * time.Hour), To: clock.Now().Add(24 * time.Hour), Step: step})
+		points, err := l.Usage(t.Context(), store.Query{Filter: store.Filter{Gateways: []string{"kong"}}, From: clock.Now().Add(-50 * time.Hour), To: clock.Now().Add(24 * time.Hour), Step: step})
 		if err != nil {
 			t.Fatal(err)
 		}

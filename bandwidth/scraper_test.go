@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -24,14 +25,14 @@ type scraperArchive struct {
 	held   bool
 	away   error
 	lost   bool // answer with an error although it was recorded
-	memory SourceState
+	memory store.SourceState
 	number int64
 	since  int64
-	total  map[Key]Bytes
+	total  map[store.Key]store.Bytes
 }
 
 func newScraperArchive() *scraperArchive {
-	return &scraperArchive{held: true, total: make(map[Key]Bytes)}
+	return &scraperArchive{held: true, total: make(map[store.Key]store.Bytes)}
 }
 
 func (a *scraperArchive) Lease(context.Context, string, time.Duration) (bool, error) {
@@ -40,7 +41,7 @@ func (a *scraperArchive) Lease(context.Context, string, time.Duration) (bool, er
 	return a.held, a.away
 }
 
-func (a *scraperArchive) LoadSource(_ context.Context, _ string, since time.Time) (SourceState, int64, error) {
+func (a *scraperArchive) LoadSource(_ context.Context, _ string, since time.Time) (store.SourceState, int64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.since == 0 && a.away == nil {
@@ -50,7 +51,7 @@ func (a *scraperArchive) LoadSource(_ context.Context, _ string, since time.Time
 	return a.memory, a.number, a.away
 }
 
-func (a *scraperArchive) SaveSource(_ context.Context, _ string, number int64, _ time.Time, bytes map[Key]Bytes, _, now SourceState) (bool, error) {
+func (a *scraperArchive) SaveSource(_ context.Context, _ string, number int64, _ time.Time, bytes map[store.Key]store.Bytes, _, now store.SourceState) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.away != nil {
@@ -81,7 +82,7 @@ func (a *scraperArchive) set(f func()) {
 func (a *scraperArchive) egress() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.total[Key{"s", "r", ""}].Egress
+	return a.total[store.Key{Service: "s", Route: "r"}].Egress
 }
 
 // scraperKong is a Kong with one counter.

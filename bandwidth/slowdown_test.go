@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // slowVerdict holds bodies to 10 KB per second.
 func slowVerdict(direction string) *verdict {
-	return &verdict{pace: paceOf(10_000, nil), down: direction != string(Ingress), up: direction != string(Egress)}
+	return &verdict{pace: paceOf(10_000, nil), down: direction != string(store.Ingress), up: direction != string(store.Egress)}
 }
 
 // took checks how long something took, the first portion of which waits for nothing.
@@ -33,7 +35,7 @@ func took(t *testing.T, what string, began time.Time, bytes int) {
 
 func TestResponsesAreSlowedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := slowVerdict(string(Egress))
+		v := slowVerdict(string(store.Egress))
 		body := bytes.Repeat([]byte("0123456789"), 5000)
 		for what, next := range map[string]func(w http.ResponseWriter) error{
 			"one write": func(w http.ResponseWriter) error { _, err := w.Write(body); return err },
@@ -97,7 +99,7 @@ func TestOneDirectionIsSlowedDown(t *testing.T) {
 		w := httptest.NewRecorder()
 		r := quotaRequest(w, "")
 		r.Body = io.NopCloser(bytes.NewReader(make([]byte, 20_000)))
-		_ = slowVerdict(string(Ingress)).slowDown(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		_ = slowVerdict(string(store.Ingress)).slowDown(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			_, err := w.Write(make([]byte, 1_000_000))
 			return errors.Join(err, eachByte(make([]byte, 10), 10, w))
 		}))
@@ -116,7 +118,7 @@ func TestWhoLeavesIsNotSlowedDown(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		w := httptest.NewRecorder()
-		err := slowVerdict(string(Egress)).slowDown(w, quotaRequest(w, "").WithContext(ctx), caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		err := slowVerdict(string(store.Egress)).slowDown(w, quotaRequest(w, "").WithContext(ctx), caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 			_, err := w.Write(make([]byte, 1_000_000))
 			return err
 		}))

@@ -4,14 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/stats"
 )
 
 // totals reads the account of a period once for all quotas that have it.
 type totals struct {
-	ledger *Ledger
+	ledger *store.Ledger
 	now    time.Time
-	read   map[periodKey]map[Key]Bytes
+	read   map[periodKey]map[store.Key]store.Bytes
 }
 
 type periodKey struct {
@@ -19,8 +20,8 @@ type periodKey struct {
 	consumers  bool
 }
 
-func newTotals(l *Ledger, now time.Time) *totals {
-	return &totals{l, now, make(map[periodKey]map[Key]Bytes)}
+func newTotals(l *store.Ledger, now time.Time) *totals {
+	return &totals{l, now, make(map[periodKey]map[store.Key]store.Bytes)}
 }
 
 // usage returns how much of each allocation has been used in a period, by consumer, or
@@ -39,12 +40,12 @@ func (t *totals) usage(ctx context.Context, q *terms, start, end time.Time) (map
 		}
 		t.read[of] = all
 	}
-	bytes := make(map[string]Bytes)
+	bytes := make(map[string]store.Bytes)
 	if !q.perConsumer {
-		bytes[""] = Bytes{}
+		bytes[""] = store.Bytes{}
 	}
 	for name := range q.consumers {
-		bytes[name] = Bytes{}
+		bytes[name] = store.Bytes{}
 	}
 	for key, b := range all {
 		if q.covers(key) && key.Consumer != stats.Other { // who is too many to be told apart has no account

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // usageNow is when the tests of reports ask.
@@ -119,20 +121,20 @@ func TestUsageQueriesThatAreWrong(t *testing.T) {
 	}
 }
 
-func usageJSON(q usageQuery, points []Point) string {
+func usageJSON(q usageQuery, points []store.Point) string {
 	var body bytes.Buffer
-	q.writeJSON(&body, q.arrange(points, q.windows(), func(p *Point) int { return q.index(p.Start) }), q.stamp)
+	q.writeJSON(&body, q.arrange(points, q.windows(), func(p *store.Point) int { return q.index(p.Start) }), q.stamp)
 	return body.String()
 }
 
 func TestUsageAnswersAsTheOriginalDoes(t *testing.T) {
 	q := usageOf(t, "lookback_duration=2m&type=egress&service=bun-service&route=bun-route")
 	at := usageNow.Truncate(time.Minute)
-	got := usageJSON(q, []Point{
-		{Start: at.Add(-2 * time.Minute), Bytes: Bytes{Ingress: 7, Egress: 9_007_199_254_740_993}},
-		{Start: at, Bytes: Bytes{Egress: 12}},
-		{Start: at.Add(-3 * time.Minute), Bytes: Bytes{Egress: 99}}, // before the span
-		{Start: at.Add(time.Minute), Bytes: Bytes{Egress: 99}},      // after it
+	got := usageJSON(q, []store.Point{
+		{Start: at.Add(-2 * time.Minute), Bytes: store.Bytes{Ingress: 7, Egress: 9_007_199_254_740_993}},
+		{Start: at, Bytes: store.Bytes{Egress: 12}},
+		{Start: at.Add(-3 * time.Minute), Bytes: store.Bytes{Egress: 99}}, // before the span
+		{Start: at.Add(time.Minute), Bytes: store.Bytes{Egress: 99}},      // after it
 	})
 	const want = `[{"time":"2026-03-01T12:33:00+00:00","type":"egress","service":"bun-service","route":"bun-route","bandwidth_used":9007199254740993},` +
 		`{"time":"2026-03-01T12:34:00+00:00","type":"egress","service":"bun-service","route":"bun-route","bandwidth_used":null},` +
@@ -144,9 +146,9 @@ func TestUsageAnswersAsTheOriginalDoes(t *testing.T) {
 
 func TestUsageTellsApart(t *testing.T) {
 	at := usageNow.Truncate(time.Minute)
-	points := []Point{
-		{Start: at, Gateway: "gw", Key: Key{Service: "b", Route: `/"q"`}, Bytes: Bytes{Ingress: 1, Egress: 2, IngressHeaders: 3, EgressHeaders: 4}},
-		{Start: at, Gateway: "gw", Key: Key{Service: "a", Route: "/a"}, Bytes: Bytes{Ingress: 5}},
+	points := []store.Point{
+		{Start: at, Gateway: "gw", Key: store.Key{Service: "b", Route: `/"q"`}, Bytes: store.Bytes{Ingress: 1, Egress: 2, IngressHeaders: 3, EgressHeaders: 4}},
+		{Start: at, Gateway: "gw", Key: store.Key{Service: "a", Route: "/a"}, Bytes: store.Bytes{Ingress: 5}},
 	}
 	q := usageOf(t, "lookback_duration=0m&group_by=service,route&group_by=gateway&headers=true")
 	const now = `{"time":"2026-03-01T12:34:20.500000+00:00",`
@@ -158,7 +160,7 @@ func TestUsageTellsApart(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	var body bytes.Buffer
-	q.writeCSV(&body, q.arrange(points, 1, func(p *Point) int { return 0 }), q.stamp, true)
+	q.writeCSV(&body, q.arrange(points, 1, func(p *store.Point) int { return 0 }), q.stamp, true)
 	want = "time,type,service,route,gateway,bandwidth_used,header_bytes\r\n" +
 		"2026-03-01T12:34:20.500000+00:00,egress,a,/a,gw,0,0\r\n" +
 		"2026-03-01T12:34:20.500000+00:00,ingress,a,/a,gw,5,0\r\n" +
@@ -244,13 +246,13 @@ func BenchmarkUsageJSON(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var points []Point
+	var points []store.Point
 	for i := range q.windows() {
-		points = append(points, Point{Start: q.from.Add(time.Duration(i) * q.step), Key: Key{Service: "payment"}, Bytes: Bytes{Egress: int64(i) * 1000}})
+		points = append(points, store.Point{Start: q.from.Add(time.Duration(i) * q.step), Key: store.Key{Service: "payment"}, Bytes: store.Bytes{Egress: int64(i) * 1000}})
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		var body bytes.Buffer
-		q.writeJSON(&body, q.arrange(points, q.windows(), func(p *Point) int { return q.index(p.Start) }), q.stamp)
+		q.writeJSON(&body, q.arrange(points, q.windows(), func(p *store.Point) int { return q.index(p.Start) }), q.stamp)
 	}
 }

@@ -8,14 +8,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // group is the points of one series of an answer: what they have in common, and the
 // bytes of each window, nil for those without a row.
 type group struct {
 	gateway string
-	Key
-	windows []*Bytes
+	store.Key
+	windows []*store.Bytes
 }
 
 func (g *group) compare(o *group) int {
@@ -26,26 +28,26 @@ func (g *group) compare(o *group) int {
 }
 
 // query is what to ask the ledger for.
-func (q *usageQuery) query() Query {
-	return Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
+func (q *usageQuery) query() store.Query {
+	return store.Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
 }
 
 // tells reports whether points of the answer are told apart by a dimension.
-func (q *usageQuery) tells(by Dimension) bool { return slices.Contains(q.groupBy, by) }
+func (q *usageQuery) tells(by store.Dimension) bool { return slices.Contains(q.groupBy, by) }
 
 // arrange puts points into groups of n windows each, in the order of their names. at
 // is the window of a point, or -1 for one that does not belong here. What the query
 // asks for by name is there even if it has no points.
-func (q *usageQuery) arrange(points []Point, n int, at func(*Point) int) []*group {
+func (q *usageQuery) arrange(points []store.Point, n int, at func(*store.Point) int) []*group {
 	type name struct {
 		gateway string
-		Key
+		store.Key
 	}
 	groups := make(map[name]*group)
-	of := func(gateway string, key Key) *group {
+	of := func(gateway string, key store.Key) *group {
 		id := name{gateway, key}
 		if groups[id] == nil {
-			groups[id] = &group{gateway, key, make([]*Bytes, n)}
+			groups[id] = &group{gateway, key, make([]*store.Bytes, n)}
 		}
 		return groups[id]
 	}
@@ -60,7 +62,7 @@ func (q *usageQuery) arrange(points []Point, n int, at func(*Point) int) []*grou
 		}
 		g := of(p.Gateway, p.Key)
 		if g.windows[window] == nil {
-			g.windows[window] = new(Bytes)
+			g.windows[window] = new(store.Bytes)
 		}
 		g.windows[window].Add(p.Bytes)
 	}
@@ -93,26 +95,26 @@ func (q *usageQuery) named() []group {
 	return all
 }
 
-func (q *usageQuery) names(by Dimension) []string {
+func (q *usageQuery) names(by store.Dimension) []string {
 	switch by {
-	case ByService:
+	case store.ByService:
 		return q.Services
-	case ByRoute:
+	case store.ByRoute:
 		return q.Routes
-	case ByConsumer:
+	case store.ByConsumer:
 		return q.Consumers
 	default:
 		return q.Gateways
 	}
 }
 
-func (g *group) field(by Dimension) *string {
+func (g *group) field(by store.Dimension) *string {
 	switch by {
-	case ByService:
+	case store.ByService:
 		return &g.Service
-	case ByRoute:
+	case store.ByRoute:
 		return &g.Route
-	case ByConsumer:
+	case store.ByConsumer:
 		return &g.Consumer
 	default:
 		return &g.gateway
@@ -121,7 +123,7 @@ func (g *group) field(by Dimension) *string {
 
 // label is the value of a field of the points of a group: what they are told apart by,
 // or else what was asked for. It is missing if that are several, or all.
-func (q *usageQuery) label(g *group, by Dimension) (value string, ok bool) {
+func (q *usageQuery) label(g *group, by store.Dimension) (value string, ok bool) {
 	if q.tells(by) {
 		return *g.field(by), true
 	}
@@ -132,9 +134,9 @@ func (q *usageQuery) label(g *group, by Dimension) (value string, ok bool) {
 }
 
 // fields are the dimensions that points have a field for: service and route always.
-func (q *usageQuery) fields() (all []Dimension) {
+func (q *usageQuery) fields() (all []store.Dimension) {
 	for _, by := range dimensions {
-		if by == ByService || by == ByRoute || q.tells(by) || len(q.names(by)) > 0 {
+		if by == store.ByService || by == store.ByRoute || q.tells(by) || len(q.names(by)) > 0 {
 			all = append(all, by)
 		}
 	}
@@ -143,11 +145,11 @@ func (q *usageQuery) fields() (all []Dimension) {
 
 // used are the bytes of bodies in a direction, and the estimate of what header fields
 // took, nil for a window without a row.
-func used(b *Bytes, d Direction) (bodies, headers *int64) {
+func used(b *store.Bytes, d store.Direction) (bodies, headers *int64) {
 	switch {
 	case b == nil:
 		return nil, nil
-	case d == Ingress:
+	case d == store.Ingress:
 		return &b.Ingress, &b.IngressHeaders
 	default:
 		return &b.Egress, &b.EgressHeaders

@@ -10,15 +10,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
 // usageQuery is what a request to the REST endpoints asks for.
 type usageQuery struct {
 	timespan
-	Filter
-	types   []Direction
-	groupBy []Dimension
+	store.Filter
+	types   []store.Direction
+	groupBy []store.Dimension
 	headers bool // with the estimate of what header fields took
 	csv     bool
 }
@@ -219,23 +220,23 @@ func namesIn(values []string) (names []string) {
 	return names
 }
 
-var directions = []Direction{Egress, Ingress}
+var directions = []store.Direction{store.Egress, store.Ingress}
 
 // dimensions are what can be told apart, in the order of the fields of a point.
-var dimensions = []Dimension{ByService, ByRoute, ByConsumer, ByGateway}
+var dimensions = []store.Dimension{store.ByService, store.ByRoute, store.ByConsumer, store.ByGateway}
 
 // parseShape reads how the points are to look.
 func (q *usageQuery) parseShape(values url.Values) *paramError {
 	q.types = directions
 	if text, given := values["type"]; given {
-		if text[0] != string(Egress) && text[0] != string(Ingress) {
+		if text[0] != string(store.Egress) && text[0] != string(store.Ingress) {
 			return paramf("type", "%q is not a direction: use egress or ingress, or leave type out for both", text[0])
 		}
-		q.types = []Direction{Direction(text[0])}
+		q.types = []store.Direction{store.Direction(text[0])}
 	}
 	for _, text := range values["group_by"] {
 		for name := range strings.SplitSeq(text, ",") {
-			by := Dimension(strings.TrimSpace(name))
+			by := store.Dimension(strings.TrimSpace(name))
 			if !slices.Contains(dimensions, by) {
 				return paramf("group_by", "%q cannot be told apart: use service, route, consumer, gateway, or several of them with commas", name)
 			}

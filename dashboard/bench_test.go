@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -17,9 +17,9 @@ func manyRows(s span) (rows accountRows) {
 	for i := range s.n {
 		for n := range benchServices {
 			name, route := fmt.Sprintf("service-%02d", n), fmt.Sprintf("/api/v1/service-%02d", n)
-			rows.bytes = append(rows.bytes, bandwidth.Row{Minute: s.start(i), Gateway: "gw-1", Key: bandwidth.Key{Service: name, Route: route},
-				Bytes: bandwidth.Bytes{Ingress: random.Int64N(1e9), Egress: random.Int64N(1e10)}})
-			row := bandwidth.RequestRow{Minute: s.start(i), Gateway: "gw-1", Service: name, Route: route, Requests: 20_000, Errors: random.Uint64N(100), Seconds: float64(n) * 100}
+			rows.bytes = append(rows.bytes, store.Row{Minute: s.start(i), Gateway: "gw-1", Key: store.Key{Service: name, Route: route},
+				Bytes: store.Bytes{Ingress: random.Int64N(1e9), Egress: random.Int64N(1e10)}})
+			row := store.RequestRow{Minute: s.start(i), Gateway: "gw-1", Service: name, Route: route, Requests: 20_000, Errors: random.Uint64N(100), Seconds: float64(n) * 100}
 			row.Sketch = demoSketch(random, 50, 0.01*float64(n+1))
 			rows.requests = append(rows.requests, row)
 		}

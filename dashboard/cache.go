@@ -8,14 +8,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // usageCache caches the points of past windows, so that a refresh of the page only reads
 // the latest windows. It is safe for concurrent use.
 type usageCache struct {
-	usage    queryCache[bandwidth.Point]
-	requests queryCache[bandwidth.RequestPoint]
+	usage    queryCache[store.Point]
+	requests queryCache[store.RequestPoint]
 }
 
 const (
@@ -37,14 +37,14 @@ type cachedAccount struct {
 	now   time.Time
 }
 
-func (r cachedAccount) Usage(ctx context.Context, q bandwidth.Query) ([]bandwidth.Point, error) {
-	return r.cache.usage.read(q, r.now, func(p *bandwidth.Point) time.Time { return p.Start }, func(q bandwidth.Query) ([]bandwidth.Point, error) {
+func (r cachedAccount) Usage(ctx context.Context, q store.Query) ([]store.Point, error) {
+	return r.cache.usage.read(q, r.now, func(p *store.Point) time.Time { return p.Start }, func(q store.Query) ([]store.Point, error) {
 		return r.account.Usage(ctx, q)
 	})
 }
 
-func (r cachedAccount) Requests(ctx context.Context, q bandwidth.Query) ([]bandwidth.RequestPoint, error) {
-	return r.cache.requests.read(q, r.now, func(p *bandwidth.RequestPoint) time.Time { return p.Start }, func(q bandwidth.Query) ([]bandwidth.RequestPoint, error) {
+func (r cachedAccount) Requests(ctx context.Context, q store.Query) ([]store.RequestPoint, error) {
+	return r.cache.requests.read(q, r.now, func(p *store.RequestPoint) time.Time { return p.Start }, func(q store.Query) ([]store.RequestPoint, error) {
 		return r.account.Requests(ctx, q)
 	})
 }
@@ -63,7 +63,7 @@ type cachedPoints[P any] struct {
 }
 
 // read returns the points of a query, from the cache as far as it has them.
-func (r *queryCache[P]) read(q bandwidth.Query, now time.Time, start func(*P) time.Time, query func(bandwidth.Query) ([]P, error)) ([]P, error) {
+func (r *queryCache[P]) read(q store.Query, now time.Time, start func(*P) time.Time, query func(store.Query) ([]P, error)) ([]P, error) {
 	q.From = q.From.Truncate(q.Step)
 	key := fmt.Sprintf("%q %s %v %t", []any{q.Gateways, q.Services, q.Routes, q.Consumers}, q.Step, q.GroupBy, q.NoSketches)
 	next := &cachedPoints[P]{since: now, from: q.From, until: now.Add(-finalAfter).Truncate(q.Step)}

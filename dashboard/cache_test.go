@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // counting is an account of which each window has as many bytes as it was asked for.
@@ -19,10 +19,10 @@ type counting struct {
 	err   error
 }
 
-func (c *counting) Usage(_ context.Context, q bandwidth.Query) (points []bandwidth.Point, err error) {
+func (c *counting) Usage(_ context.Context, q store.Query) (points []store.Point, err error) {
 	c.spans = append(c.spans, q.To.Sub(q.From))
 	for at := q.From; at.Before(q.To) && c.err == nil; at = at.Add(q.Step) {
-		points = append(points, bandwidth.Point{Start: at, Bytes: bandwidth.Bytes{Egress: c.bytes}})
+		points = append(points, store.Point{Start: at, Bytes: store.Bytes{Egress: c.bytes}})
 	}
 	return points, c.err
 }
@@ -41,7 +41,7 @@ func TestPastWindowsAreCached(t *testing.T) {
 			if now.Sub(began) >= expiresAfter {
 				began = now
 			}
-			points, err := cachedAccount{from, m, now}.Usage(t.Context(), bandwidth.Query{From: s.from, To: s.end(), Step: s.step})
+			points, err := cachedAccount{from, m, now}.Usage(t.Context(), store.Query{From: s.from, To: s.end(), Step: s.step})
 			if err != nil || len(points) != s.n {
 				t.Fatalf("%s at %s: got %d points, %v, want %d", r.name, now, len(points), err, s.n)
 			}
@@ -69,7 +69,7 @@ func TestPastWindowsAreCached(t *testing.T) {
 
 func TestFailuresAreNotCached(t *testing.T) {
 	from, m := &counting{err: errors.New("away")}, new(usageCache)
-	q := bandwidth.Query{From: demoNow.Add(-time.Hour).Truncate(time.Minute), To: demoNow.Truncate(time.Minute), Step: time.Minute}
+	q := store.Query{From: demoNow.Add(-time.Hour).Truncate(time.Minute), To: demoNow.Truncate(time.Minute), Step: time.Minute}
 	if _, err := (cachedAccount{from, m, demoNow}).Usage(t.Context(), q); err == nil {
 		t.Fatal("no error")
 	}
@@ -84,7 +84,7 @@ func TestCacheIsBounded(t *testing.T) {
 	from, m := &counting{}, new(usageCache)
 	for i := range 3 * maxQueries {
 		from.bytes = int64(i)
-		q := bandwidth.Query{From: demoNow.Add(-time.Hour).Truncate(time.Minute), To: demoNow.Truncate(time.Minute), Step: time.Minute}
+		q := store.Query{From: demoNow.Add(-time.Hour).Truncate(time.Minute), To: demoNow.Truncate(time.Minute), Step: time.Minute}
 		q.Services = []string{fmt.Sprint(i)}
 		points, err := cachedAccount{from, m, demoNow.Add(time.Duration(i) * time.Second)}.Usage(t.Context(), q)
 		if err != nil || points[0].Egress != int64(i) {

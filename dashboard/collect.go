@@ -9,14 +9,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/stats"
 )
 
 // account reads the recorded usage.
 type account interface {
-	Usage(context.Context, bandwidth.Query) ([]bandwidth.Point, error)
-	Requests(context.Context, bandwidth.Query) ([]bandwidth.RequestPoint, error)
+	Usage(context.Context, store.Query) ([]store.Point, error)
+	Requests(context.Context, store.Query) ([]store.RequestPoint, error)
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
@@ -45,11 +45,11 @@ type figures struct {
 type sums struct {
 	requests, errors uint64
 	seconds          float64
-	bytes            bandwidth.Bytes
+	bytes            store.Bytes
 	lastUsed         time.Time // the latest window with requests begins here
 }
 
-func (s *sums) addRequests(p *bandwidth.RequestPoint) {
+func (s *sums) addRequests(p *store.RequestPoint) {
 	s.requests += p.Requests
 	s.errors += p.Errors
 	s.seconds += p.Seconds
@@ -127,9 +127,9 @@ func (f *figures) collect(ctx context.Context, from account, params pageParams) 
 
 // sumUp reads the numbers of requests and bytes, the slowest routes, and the names.
 func (f *figures) sumUp(ctx context.Context, from account, params pageParams) (err error) {
-	q := bandwidth.Query{
+	q := store.Query{
 		Filter: params.filter(), From: f.from, To: f.end(), Step: f.step,
-		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute}, NoSketches: true,
+		GroupBy: []store.Dimension{store.ByService, store.ByRoute}, NoSketches: true,
 	}
 	bytes, err := from.Usage(ctx, q)
 	if err != nil {
@@ -151,7 +151,7 @@ func (f *figures) sumUp(ctx context.Context, from account, params pageParams) (e
 // timeWindows reads the durations of requests, by window and in total.
 func (f *figures) timeWindows(ctx context.Context, from account, params pageParams) error {
 	s := f.timing
-	points, err := from.Requests(ctx, bandwidth.Query{Filter: params.filter(), From: s.from, To: s.end(), Step: s.step})
+	points, err := from.Requests(ctx, store.Query{Filter: params.filter(), From: s.from, To: s.end(), Step: s.step})
 	if err != nil {
 		return err
 	}
@@ -172,9 +172,9 @@ func (f *figures) timeRoutes(ctx context.Context, from account, params pageParam
 	if len(f.routes) == 0 {
 		return nil
 	}
-	q := bandwidth.Query{
+	q := store.Query{
 		Filter: params.filter(), From: f.from, To: f.end(), Step: params.whole,
-		GroupBy: []bandwidth.Dimension{bandwidth.ByService, bandwidth.ByRoute},
+		GroupBy: []store.Dimension{store.ByService, store.ByRoute},
 	}
 	for _, one := range f.routes {
 		q.Routes = append(q.Routes, one.route)
@@ -195,7 +195,7 @@ func (f *figures) timeRoutes(ctx context.Context, from account, params pageParam
 }
 
 // count adds up the requests, and finds the slowest routes.
-func (f *figures) count(points []bandwidth.RequestPoint) {
+func (f *figures) count(points []store.RequestPoint) {
 	byRoute := make(map[routeKey]*routeSums)
 	for i := range points {
 		p := &points[i]
@@ -239,12 +239,12 @@ func (f *figures) service(name string) *sums {
 }
 
 // weigh adds up the bytes by service, or by route if a service is selected.
-func (f *figures) weigh(points []bandwidth.Point, params pageParams) {
-	name := func(p *bandwidth.Point) string { return p.Service }
+func (f *figures) weigh(points []store.Point, params pageParams) {
+	name := func(p *store.Point) string { return p.Service }
 	if params.service != "" {
-		name = func(p *bandwidth.Point) string { return p.Route }
+		name = func(p *store.Point) string { return p.Route }
 	}
-	totals := make(map[string]bandwidth.Bytes)
+	totals := make(map[string]store.Bytes)
 	for i := range points {
 		p := &points[i]
 		sum := totals[name(p)]
@@ -274,7 +274,7 @@ type layer struct {
 
 // placesOf assigns layers to the names with the largest share of either direction, by
 // name, so that their colours do not depend on their size, and one to all others.
-func placesOf(totals map[string]bandwidth.Bytes, all bandwidth.Bytes) map[string]layer {
+func placesOf(totals map[string]store.Bytes, all store.Bytes) map[string]layer {
 	share := func(name string) float64 {
 		b := totals[name]
 		return max(float64(b.Egress)/float64(max(all.Egress, 1)), float64(b.Ingress)/float64(max(all.Ingress, 1)))

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -98,7 +98,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	}
 	d.clock = time.Now
 	d.account = func() account {
-		if ledger := bandwidth.LedgerOf(d.Gateway); ledger != nil {
+		if ledger := store.LedgerOf(d.Gateway); ledger != nil {
 			return ledger
 		}
 		return nil

@@ -9,11 +9,11 @@ import (
 
 	"github.com/DataDog/sketches-go/ddsketch"
 	"github.com/DataDog/sketches-go/ddsketch/mapping"
-	"github.com/DataDog/sketches-go/ddsketch/store"
+	sketchstore "github.com/DataDog/sketches-go/ddsketch/store"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -50,7 +50,7 @@ func demoSketch(random *rand.Rand, n int, median float64) []byte {
 	if err != nil {
 		panic(err)
 	}
-	sketch := ddsketch.NewDDSketch(m, store.NewCollapsingLowestDenseStore(2048), store.NewSparseStore())
+	sketch := ddsketch.NewDDSketch(m, sketchstore.NewCollapsingLowestDenseStore(2048), sketchstore.NewSparseStore())
 	for range n {
 		_ = sketch.Add(median * math.Exp(random.NormFloat64()*0.6)) // it is positive
 	}
@@ -82,11 +82,11 @@ func demoRows(from, to time.Time, services []demoService) (rows accountRows) {
 				continue
 			}
 			errors := uint64(float64(count)*failing + random.Float64())
-			rows.bytes = append(rows.bytes, bandwidth.Row{
-				Minute: at, Gateway: "gw-1", Key: bandwidth.Key{Service: s.name, Route: s.route},
-				Bytes: bandwidth.Bytes{Ingress: int64(n * s.ingress), Egress: int64(n * s.sent * (1 + random.NormFloat64()*0.05))},
+			rows.bytes = append(rows.bytes, store.Row{
+				Minute: at, Gateway: "gw-1", Key: store.Key{Service: s.name, Route: s.route},
+				Bytes: store.Bytes{Ingress: int64(n * s.ingress), Egress: int64(n * s.sent * (1 + random.NormFloat64()*0.05))},
 			})
-			rows.requests = append(rows.requests, bandwidth.RequestRow{
+			rows.requests = append(rows.requests, store.RequestRow{
 				Minute: at, Gateway: "gw-1", Service: s.name, Route: s.route, Requests: count, Errors: errors,
 				Seconds: float64(count) * took * 1.2, Sketch: demoSketch(random, max(int(count)/20, 3), took),
 			})

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/net/html"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -220,12 +220,12 @@ func TestPageShowsTheFigures(t *testing.T) {
 	sketch := demoSketch(newRandom(), 1000, 0.1)
 	minute := demoNow.Truncate(time.Minute).Add(-3 * time.Minute)
 	from := accountRows{
-		bytes: []bandwidth.Row{
-			{Minute: minute, Gateway: "g", Key: bandwidth.Key{Service: "a", Route: "/a"}, Bytes: bandwidth.Bytes{Ingress: 600, Egress: 60_000}},
-			{Minute: minute, Gateway: "g", Key: bandwidth.Key{Service: "b", Route: "/b"}, Bytes: bandwidth.Bytes{Egress: 6_000}},
-			{Minute: minute.Add(time.Minute), Gateway: "g", Key: bandwidth.Key{Service: "a", Route: "/a"}, Bytes: bandwidth.Bytes{Egress: 12_000}},
+		bytes: []store.Row{
+			{Minute: minute, Gateway: "g", Key: store.Key{Service: "a", Route: "/a"}, Bytes: store.Bytes{Ingress: 600, Egress: 60_000}},
+			{Minute: minute, Gateway: "g", Key: store.Key{Service: "b", Route: "/b"}, Bytes: store.Bytes{Egress: 6_000}},
+			{Minute: minute.Add(time.Minute), Gateway: "g", Key: store.Key{Service: "a", Route: "/a"}, Bytes: store.Bytes{Egress: 12_000}},
 		},
-		requests: []bandwidth.RequestRow{
+		requests: []store.RequestRow{
 			{Minute: minute, Gateway: "g", Service: "a", Route: "/a", Requests: 120, Errors: 30, Seconds: 12, Sketch: sketch},
 			{Minute: minute, Gateway: "g", Service: "b", Route: "/b", Requests: 60, Seconds: 60, Sketch: sketch},
 		},
@@ -263,7 +263,7 @@ func TestPageShowsTheFigures(t *testing.T) {
 // broken is an account whose store is away.
 type broken struct{ account }
 
-func (broken) Requests(context.Context, bandwidth.Query) ([]bandwidth.RequestPoint, error) {
+func (broken) Requests(context.Context, store.Query) ([]store.RequestPoint, error) {
 	return nil, errors.New("dial tcp 10.0.0.9:5432: connection refused")
 }
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -74,14 +74,14 @@ func (params pageParams) query() string {
 }
 
 // filter returns the filter of the recorded usage.
-func (params pageParams) filter() (f bandwidth.Filter) {
+func (params pageParams) filter() (f store.Filter) {
 	only := func(name string) []string {
 		if name == "" {
 			return nil
 		}
 		return []string{name}
 	}
-	return bandwidth.Filter{Gateways: only(params.gateway), Services: only(params.service), Routes: only(params.route)}
+	return store.Filter{Gateways: only(params.gateway), Services: only(params.service), Routes: only(params.route)}
 }
 
 // concerns reports whether a service and a route are selected.

@@ -10,17 +10,18 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/stats"
 )
 
 // accountRows are what a gateway has counted.
 type accountRows struct {
-	bytes    []bandwidth.Row
-	requests []bandwidth.RequestRow
+	bytes    []store.Row
+	requests []store.RequestRow
 }
 
 // store puts the rows into an account of their own, in SQLite.
-func (rows accountRows) store(t testing.TB) *bandwidth.Ledger {
+func (rows accountRows) store(t testing.TB) *store.Ledger {
 	t.Helper()
 	const always = caddy.Duration(100 * 365 * day) // whatever time it is
 	meter := &bandwidth.Meter{
@@ -37,8 +38,8 @@ func (rows accountRows) store(t testing.TB) *bandwidth.Ledger {
 			t.Error(err)
 		}
 	})
-	ledger := bandwidth.LedgerOf(meter.Gateway)
-	if err := ledger.DB().Tx(t.Context(), func(tx *bandwidth.Tx) error { return rows.insert(t.Context(), tx) }); err != nil {
+	ledger := store.LedgerOf(meter.Gateway)
+	if err := ledger.DB().Tx(t.Context(), func(tx *store.Tx) error { return rows.insert(t.Context(), tx) }); err != nil {
 		t.Fatal(err)
 	}
 	return ledger
@@ -52,7 +53,7 @@ type placeOfRow struct {
 }
 
 // insert writes the rows of minutes, and what they add up to by hour and day.
-func (rows accountRows) insert(ctx context.Context, tx *bandwidth.Tx) error {
+func (rows accountRows) insert(ctx context.Context, tx *store.Tx) error {
 	ids := make(map[seriesOfRow]int64)
 	idOf := func(gateway, service, route string) int64 {
 		key := seriesOfRow{gateway, service, route}
@@ -62,7 +63,7 @@ func (rows accountRows) insert(ctx context.Context, tx *bandwidth.Tx) error {
 		return ids[key]
 	}
 	for unit, table := range map[time.Duration]string{time.Minute: "minute", time.Hour: "hour", day: "day"} {
-		bytes := make(map[placeOfRow]bandwidth.Bytes)
+		bytes := make(map[placeOfRow]store.Bytes)
 		for _, row := range rows.bytes {
 			key := placeOfRow{row.Minute.Truncate(unit).Unix(), idOf(row.Gateway, row.Service, row.Route)}
 			sum := bytes[key]
@@ -78,7 +79,7 @@ func (rows accountRows) insert(ctx context.Context, tx *bandwidth.Tx) error {
 		if err := add.flush(ctx); err != nil {
 			return err
 		}
-		sums, sketches := make(map[placeOfRow]bandwidth.RequestRow), make(map[placeOfRow][][]byte)
+		sums, sketches := make(map[placeOfRow]store.RequestRow), make(map[placeOfRow][][]byte)
 		for _, row := range rows.requests {
 			key := placeOfRow{row.Minute.Truncate(unit).Unix(), idOf(row.Gateway, row.Service, row.Route)}
 			sum := sums[key]
@@ -110,7 +111,7 @@ func (rows accountRows) insert(ctx context.Context, tx *bandwidth.Tx) error {
 
 // adder adds rows to a table, many at a time.
 type adder struct {
-	tx     *bandwidth.Tx
+	tx     *store.Tx
 	table  string
 	values []any
 	width  int

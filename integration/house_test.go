@@ -19,15 +19,13 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":                    {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
-	"access":              {"internal/query", "policy"},
-	"balance":             {"dockerupstreams", "policy"},
-	"bandwidth":           {"internal/pause", "policy", "stats"},
-	"bandwidth/storetest": {"stats"},
-	"caddyfile":           {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
-	"cli":                 {"bandwidth", "caddyfile"},
-	"cmd/rgate":           {"", "cli"},
-	"dashboard":           {"bandwidth", "policy", "stats"},
+	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
+	"access":    {"internal/query", "policy"},
+	"balance":   {"dockerupstreams", "policy"},
+	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
+	"cli":       {"bandwidth", "caddyfile"},
+	"cmd/rgate": {"", "cli"},
+	"dashboard": {"bandwidth/store", "policy", "stats"},
 	// The demos share what runs Docker's client.
 	"demo/bandwidth":  {"demo/docker", "demo/assert"},
 	"demo/chaos":      {"demo/docker"},
@@ -37,24 +35,31 @@ var allowedImports = map[string][]string{
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},
 	"internal/entry":     {},
-	"internal/pause":     {},
 	"internal/query":     {},
 	"policy":             {"internal/entry", "internal/query"},
 	"stats":              {"internal/entry", "internal/query", "policy"},
 	"traffic":            {"internal/query", "policy", "traffic/httpcache"},
 	"traffic/httpcache":  {},
+
+	"bandwidth":           {"bandwidth/store", "internal/pause", "policy", "stats"},
+	"bandwidth/store":     {"internal/pause", "policy", "stats"},
+	"bandwidth/storetest": {"stats"},
+	"internal/pause":      {},
 }
 
 // What tests may import besides: the fake engine and the modules that a test
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
-	"bandwidth":       {"bandwidth/mailtest", "bandwidth/storetest"},
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
 	"caddyfile":       {"access", "balance", "stats", "traffic"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
 	"integration":     {"", "access", "balance", "bandwidth", "bandwidth/mailtest", "caddyfile", "cli", "dashboard", "dockerupstreams", "dockerupstreams/dockertest", "gateway", "policy", "stats", "traffic"},
+
+	"bandwidth":       {"bandwidth/mailtest", "bandwidth/storetest"},
+	"bandwidth/store": {"bandwidth/storetest"},
+	"dashboard":       {"bandwidth"},
 
 	// A gateway in the process of the test.
 	"integration/stream": {""},
@@ -78,7 +83,7 @@ var pureFiles = map[string][]string{
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
 	"access":            {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "prefetch.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
-	"bandwidth":         {{"allocation.go"}, {"calendar.go"}, {"counters.go", "model.go"}, {"timespan.go"}},
+	"bandwidth":         {{"allocation.go"}, {"calendar.go"}, {"timespan.go"}},
 	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"dashboard":         {{"format.go"}, {"chart.go", "format.go", "span.go"}},

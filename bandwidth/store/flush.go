@@ -1,0 +1,119 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/pause"
+)
+
+const (
+	maxBatch     = 5000 // rows of minutes in a transaction, about
+	flushTimeout = 15 * time.Second
+)
+
+// Flush writes everything that has been counted. What could not be written, it keeps.
+func (l *Ledger) Flush(ctx context.Context) error {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	if l.db.letGo() {
+		clear(l.ids) // they were those of the file
+	}
+	var err error
+	for more := true; more && err == nil; {
+		more, err = l.flushBatch(ctx)
+	}
+	if err == nil {
+		err = l.writeMarks(ctx)
+	}
+	if err != nil {
+		clear(l.ids) // it may be another database when it is back
+	}
+	l.report(err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.after {
+		pause.Wake(s.signal)
+	}
+	return err
+}
+
+// flushBatch writes one batch, and tells whether more is waiting. A batch whose fate
+// is unknown stays the same until it is written: by its number, the database knows
+// whether it has it. The caller holds l.flushing.
+func (l *Ledger) flushBatch(ctx context.Context) (more bool, err error) {
+	l.mu.Lock()
+	if l.writing == nil && l.pending.len() > 0 {
+		l.writing = l.pending.take(maxBatch)
+		l.seq++
+		more = l.pending.len() > 0
+	} else {
+		more = l.writing != nil && l.pending.len() > 0
+	}
+	b, seq := l.writing, l.seq
+	l.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if b == nil {
+		var one int
+		return false, l.db.QueryRow(ctx, "SELECT 1").Scan(&one)
+	}
+	if err := l.write(ctx, b, seq); err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	l.writing = nil
+	l.mu.Unlock()
+	return more, nil
+}
+
+// report remembers how it went, and logs when that has changed.
+func (l *Ledger) report(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.trouble
+	switch {
+	case err == nil && before != "":
+		l.trouble = ""
+		l.logger.Info("bandwidth is written again, nothing was lost",
+			zap.String("store", l.db.name), zap.Duration("away", l.now().Sub(l.since)))
+	case err != nil:
+		l.trouble = err.Error()
+		if before == "" {
+			l.since = l.now()
+			l.logger.Warn("bandwidth cannot be written, it is kept in memory until the store is back",
+				zap.String("store", l.db.name), zap.Error(err))
+		}
+	}
+}
+
+// subscriber is somebody who wants to know when the database has changed.
+type subscriber struct{ signal chan struct{} }
+
+// AfterFlush calls f after every flush, whether it has succeeded or not, in a
+// goroutine of its own and never twice at once. If f takes longer than the time
+// between two, there are fewer calls. The function that it returns ends it, and
+// returns when f has.
+func (l *Ledger) AfterFlush(f func()) (stop func()) {
+	s := &subscriber{signal: make(chan struct{}, 1)}
+	l.mu.Lock()
+	l.after[s] = struct{}{}
+	l.mu.Unlock()
+	var running sync.WaitGroup
+	running.Go(func() {
+		for range s.signal {
+			f()
+		}
+	})
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		delete(l.after, s)
+		l.mu.Unlock()
+		close(s.signal) // nobody wakes it any more
+		running.Wait()
+	})
+}

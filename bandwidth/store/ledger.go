@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// recorder is where a ledger takes from what its gateway counts: a *stats.Recorder.
+type recorder interface {
+	Drain(func(stats.Interval))
+}
+
+// Ledger is the account of one gateway: it takes the bytes that the gateway counts
+// every second, adds them up by minute, and writes them to a database every few
+// seconds. It outlives reloads.
+//
+// While the database is away, it goes on in memory: nothing that it has taken is lost
+// as long as the process lives.
+//
+// All methods are safe for concurrent use.
+type Ledger struct {
+	gateway  string // whose it is
+	node     string // who writes, in the column gateway
+	writer   string // like no other, in any process
+	db       *DB
+	recorder recorder
+	now      func() time.Time
+	logger   *zap.Logger
+
+	mu       sync.Mutex
+	pending  *batch // counted, not being written
+	writing  *batch // what the batch of number seq has, until it is known to be written; nil: nothing
+	seq      int64  // the number of the last batch that was begun
+	settings Settings
+	marks    map[int64]int // how often each time is marked
+	marksDue time.Time     // when the database is to hear of them again
+	trouble  string        // why the database is away; empty: it is not
+	since    time.Time     // when that began
+	after    map[*subscriber]struct{}
+
+	flushing sync.Mutex          // held to write: one batch after the other
+	ids      map[seriesKey]int64 // known to the database; guarded by flushing
+
+	stop    context.CancelFunc // nil unless it runs
+	running sync.WaitGroup
+	publish func()       // ends what is told about it
+	release func() error // lets go of the meter
+}
+
+// Settings may change at a reload.
+type Settings struct {
+	FlushInterval time.Duration // between two flushes
+	Retention     Kept
+}
+
+// Kept is how long rows are kept.
+type Kept struct{ Minutes, Hours, Days time.Duration }
+
+const (
+	DefaultFlushInterval = 5 * time.Second
+	MaxFlushInterval     = 10 * time.Second
+
+	// How many rows are kept in memory while the database is away, before those of
+	// minutes are merged into those of hours.
+	maxPending = 100_000
+)
+
+var DefaultRetention = Kept{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
+
+// NewLedger makes a ledger that does nothing by itself yet, and has not opened its
+// database.
+func NewLedger(gateway, node string, at Address, m recorder, now func() time.Time, logger *zap.Logger) *Ledger {
+	return &Ledger{
+		gateway: gateway, node: node, writer: rand.Text(),
+		db: newDB(at, now), recorder: m, now: now, logger: logger,
+		pending:  newBatch(),
+		settings: Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention},
+		marks:    make(map[int64]int),
+		after:    make(map[*subscriber]struct{}),
+		ids:      make(map[seriesKey]int64),
+	}
+}
+
+// Node is the name under which the ledger writes the bytes of its own gateway: the
+// column `gateway` of their rows.
+func (l *Ledger) Node() string { return l.node }
+
+// DB is the database. It is opened when it is first used.
+func (l *Ledger) DB() *DB { return l.db }
+
+// bound keeps the memory bounded. The caller holds l.mu.
+func (l *Ledger) bound() {
+	room := maxPending
+	if l.writing != nil {
+		room -= l.writing.len()
+	}
+	if l.pending.len() > room {
+		l.pending.bound(room, l.now().Unix(), l.isMarked)
+	}
+}
+
+// Health reports whether the database answers, and why it does not. While it does
+// not, traffic is counted all the same.
+func (l *Ledger) Health() (ok bool, problem string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trouble == "", l.trouble
+}
+
+// state is what reports tell about the database.
+func (l *Ledger) state() any {
+	ok, problem := l.Health()
+	return policy.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
+}
+
+// Collect takes what the gateway has counted since the last time, which is the second
+// before, or a part of it.
+func (l *Ledger) Collect() {
+	at := floorTo(l.now().Add(-500*time.Millisecond).Unix(), minute)
+	fresh := newBatch()
+	l.recorder.Drain(func(one stats.Interval) {
+		key := rowKey{at, cleanKey(l.node, Key{Service: one.Backend, Route: one.Route, Consumer: one.Consumer})}
+		fresh.addBytes(key, Bytes{
+			Ingress: int64(one.Traffic.IngressBody), Egress: int64(one.Traffic.EgressBody),
+			IngressHeaders: int64(one.Traffic.IngressHeader), EgressHeaders: int64(one.Traffic.EgressHeader),
+		})
+		if one.Requests > 0 {
+			f := figures{requests: one.Requests, errors: one.Errors, seconds: one.Seconds}
+			if one.Sketch != nil {
+				f.sketches = [][]byte{one.Sketch}
+			}
+			fresh.addRequests(key, f)
+		}
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pending.merge(fresh)
+	l.bound()
+}

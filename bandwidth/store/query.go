@@ -1,0 +1,366 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// memory is what a ledger has counted and not written, at one moment.
+type memory struct {
+	seq     int64
+	writing []byteEntry // may be in the database already
+	pending []byteEntry
+
+	writingRequests, pendingRequests []requestEntry
+}
+
+type byteEntry struct {
+	rowKey
+	Bytes
+}
+
+type requestEntry struct {
+	rowKey
+	figures
+}
+
+// remember copies what is in memory of a span of time.
+func (l *Ledger) remember(from, to int64, requests bool) (m memory) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m.seq = l.seq
+	for _, part := range []struct {
+		batch    *batch
+		bytes    *[]byteEntry
+		requests *[]requestEntry
+	}{{l.writing, &m.writing, &m.writingRequests}, {l.pending, &m.pending, &m.pendingRequests}} {
+		if part.batch == nil {
+			continue
+		}
+		if !requests {
+			for key, n := range part.batch.bytes {
+				if key.at >= from && key.at < to {
+					*part.bytes = append(*part.bytes, byteEntry{key, *n})
+				}
+			}
+			continue
+		}
+		for key, f := range part.batch.requests {
+			if key.at >= from && key.at < to {
+				entry := requestEntry{key, *f}
+				entry.sketches = slices.Clone(f.sketches)
+				*part.requests = append(*part.requests, entry)
+			}
+		}
+	}
+	return m
+}
+
+// read calls f with one state of the database and what is not in it: f must begin
+// anew with every call. The two belong together, whatever is written meanwhile.
+func (l *Ledger) read(ctx context.Context, from, to int64, requests bool, f func(*Tx, memory) error) error {
+	errMoved := errors.New("a batch was written meanwhile")
+	attempt := func() error {
+		m := l.remember(from, to, requests)
+		return l.db.snapshot(ctx, func(tx *Tx) error {
+			var seq int64
+			err := tx.QueryRow(ctx, "SELECT seq FROM flushes WHERE writer = ?", l.writer).Scan(&seq)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+			if seq > m.seq {
+				return errMoved
+			}
+			if seq == m.seq {
+				m.writing, m.writingRequests = nil, nil
+			}
+			return f(tx, m)
+		})
+	}
+	for range 3 {
+		if err := attempt(); err != errMoved {
+			return err
+		}
+	}
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	return attempt()
+}
+
+// Usage returns the bytes of a span of time, those included that are not in the
+// database yet, by the beginning of their window and then by name. The span is cut to
+// whole windows. Where rows of minutes or hours are not kept any more, those of hours
+// or days stand at their beginning: sums stay exact.
+func (l *Ledger) Usage(ctx context.Context, q Query) ([]Point, error) {
+	w := windowsOf(q)
+	var sum *sums
+	err := l.read(ctx, w.from, w.to, false, func(tx *Tx, m memory) error {
+		sum = newSums(w, q)
+		marks, err := readWatermarks(ctx, tx)
+		if err != nil {
+			return err
+		}
+		groups, err := sum.readSeries(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, span := range spansOf(w.from, w.to, w.unit(), marks) {
+			if err := sum.readBytes(ctx, tx, span, groups); err != nil {
+				return err
+			}
+		}
+		for _, entry := range append(m.writing, m.pending...) {
+			if sum.admits(entry.seriesKey) {
+				sum.add(entry.at, sum.groupOf(entry.seriesKey), entry.Bytes)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading bandwidth: %w", err)
+	}
+	return sum.points(), nil
+}
+
+func readWatermarks(ctx context.Context, tx *Tx) (w watermarks, err error) {
+	rows, err := tx.Query(ctx, "SELECT name, before FROM pruned")
+	if err != nil {
+		return w, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		var before int64
+		if err := rows.Scan(&name, &before); err != nil {
+			return w, err
+		}
+		switch name {
+		case "minutes":
+			w.minutes = before
+		case "hours":
+			w.hours = before
+		case "answers":
+			w.answers = before
+		}
+	}
+	return w, rows.Err()
+}
+
+// sums adds bytes up by window and group.
+type sums struct {
+	windows
+	filter Filter
+	by     map[Dimension]bool
+	groups map[seriesKey]int // their numbers
+	keys   []seriesKey       // by number
+	cells  []cell            // may have several of one window and group
+	merged int               // how many there were when each had one
+	all    int               // how many series there are, whether they count or not
+}
+
+// cell is the bytes of a group in a window.
+type cell struct {
+	start int64
+	group int
+	Bytes
+}
+
+func newSums(w windows, q Query) *sums {
+	s := &sums{windows: w, filter: q.Filter, by: make(map[Dimension]bool), groups: make(map[seriesKey]int)}
+	for _, d := range q.GroupBy {
+		s.by[d] = true
+	}
+	return s
+}
+
+// admits reports whether a series is to be counted.
+func (s *sums) admits(key seriesKey) bool {
+	f := &s.filter
+	return admits(f.Gateways, key.gateway) && admits(f.Services, key.Service) && admits(f.Routes, key.Route) &&
+		(key.Consumer != "") == s.ofConsumers() && admits(f.Consumers, key.Consumer)
+}
+
+// ofConsumers reports whether the accounts of consumers are read, and not that of
+// everybody.
+func (s *sums) ofConsumers() bool { return s.by[ByConsumer] || len(s.filter.Consumers) > 0 }
+
+func admits(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
+
+// groupOf is the number of the group that a series is counted in.
+func (s *sums) groupOf(key seriesKey) int {
+	if !s.by[ByGateway] {
+		key.gateway = ""
+	}
+	if !s.by[ByService] {
+		key.Service = ""
+	}
+	if !s.by[ByRoute] {
+		key.Route = ""
+	}
+	if !s.by[ByConsumer] {
+		key.Consumer = ""
+	}
+	group, ok := s.groups[key]
+	if !ok {
+		group = len(s.keys)
+		s.groups[key] = group
+		s.keys = append(s.keys, key)
+	}
+	return group
+}
+
+func (s *sums) add(at int64, group int, n Bytes) {
+	s.cells = append(s.cells, cell{s.startOf(at), group, n})
+	if len(s.cells) > 2*s.merged+10_000 {
+		s.merge()
+	}
+}
+
+// merge makes one of the cells that are of one window and group.
+func (s *sums) merge() {
+	slices.SortFunc(s.cells, func(a, b cell) int {
+		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.group, b.group))
+	})
+	kept := s.cells[:0]
+	for _, c := range s.cells {
+		if last := len(kept) - 1; last >= 0 && kept[last].start == c.start && kept[last].group == c.group {
+			kept[last].Add(c.Bytes)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	s.cells, s.merged = kept, len(kept)
+}
+
+// inOrder numbers groups in the order of their names.
+func (s *sums) inOrder() {
+	order := make([]int, len(s.keys))
+	for group := range order {
+		order[group] = group
+	}
+	slices.SortFunc(order, func(a, b int) int { return compareSeries(s.keys[a], s.keys[b]) })
+	ranks, keys := make([]int, len(order)), make([]seriesKey, len(order))
+	for rank, group := range order {
+		ranks[group], keys[rank] = rank, s.keys[group]
+	}
+	for i := range s.cells {
+		s.cells[i].group = ranks[s.cells[i].group]
+	}
+	s.keys = keys
+	clear(s.groups)
+}
+
+func compareSeries(a, b seriesKey) int {
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Route, b.Route),
+		cmp.Compare(a.Consumer, b.Consumer), cmp.Compare(a.gateway, b.gateway))
+}
+
+func (s *sums) points() []Point {
+	s.inOrder()
+	s.merge()
+	points := make([]Point, len(s.cells))
+	for i, c := range s.cells {
+		key := &s.keys[c.group]
+		points[i] = Point{Start: time.Unix(c.start, 0).UTC(), Gateway: key.gateway, Key: key.Key, Bytes: c.Bytes}
+	}
+	return points
+}
+
+// condition says in SQL which series count.
+func (s *sums) condition() (where string, args []any) {
+	where = "consumer = ''"
+	if s.ofConsumers() {
+		where = "consumer <> ''"
+	}
+	for _, list := range []struct {
+		column string
+		names  []string
+	}{{"gateway", s.filter.Gateways}, {"service", s.filter.Services}, {"route", s.filter.Routes}, {"consumer", s.filter.Consumers}} {
+		if len(list.names) == 0 {
+			continue
+		}
+		where += " AND " + list.column + " IN " + placeholders(1, len(list.names))
+		for _, name := range list.names {
+			args = append(args, name)
+		}
+	}
+	return where, args
+}
+
+// readSeries finds the groups that series are counted in, by the number of the
+// series. Those that do not count are not in it.
+func (s *sums) readSeries(ctx context.Context, tx *Tx) (map[int64]int, error) {
+	if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM series").Scan(&s.all); err != nil {
+		return nil, err
+	}
+	where, args := s.condition()
+	rows, err := tx.Query(ctx, "SELECT id, gateway, service, route, consumer FROM series WHERE "+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	groups := make(map[int64]int)
+	for rows.Next() {
+		var id int64
+		var key seriesKey
+		if err := rows.Scan(&id, &key.gateway, &key.Service, &key.Route, &key.Consumer); err != nil {
+			return nil, err
+		}
+		groups[id] = s.groupOf(key)
+	}
+	return groups, rows.Err()
+}
+
+// readBytes adds the rows of a span. What is all of one group, the database adds up.
+func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int64]int) error {
+	what, end := "at, series, ingress, egress, ingress_headers, egress_headers", ""
+	if len(s.keys) == 1 {
+		start := "at" // which is the order of the table
+		if s.step != span.unit {
+			start = fmt.Sprintf("at - (at - %d) %% %d", s.offset, s.step)
+		}
+		what = start + ", MIN(series), CAST(SUM(ingress) AS BIGINT), CAST(SUM(egress) AS BIGINT), " +
+			"CAST(SUM(ingress_headers) AS BIGINT), CAST(SUM(egress_headers) AS BIGINT)"
+		end = " GROUP BY " + start
+	}
+	when := "at >= ? AND at < ?"
+	if tx.dialect == sqlite && len(groups)*fewOf < s.all {
+		// Few of the rows of each time: they are looked up one by one.
+		when = fmt.Sprintf("at IN (WITH RECURSIVE times(at) AS (SELECT ? UNION ALL SELECT at + %d FROM times WHERE at + %d < ?) SELECT at FROM times)",
+			span.unit, span.unit)
+	}
+	where, args := s.condition()
+	rows, err := tx.Query(ctx, "SELECT "+what+" FROM "+tableOf(span.unit).bytes+
+		" WHERE "+when+" AND series IN (SELECT id FROM series WHERE "+where+")"+end,
+		append([]any{ceilTo(span.from, span.unit), span.to}, args...)...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var columns [6]any // which is faster than to scan numbers
+	to := []any{&columns[0], &columns[1], &columns[2], &columns[3], &columns[4], &columns[5]}
+	for rows.Next() {
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		var n [6]int64
+		for i, column := range columns {
+			var ok bool
+			if n[i], ok = column.(int64); !ok {
+				return fmt.Errorf("column %d is a %T", i, column)
+			}
+		}
+		if group, ok := groups[n[1]]; ok {
+			s.add(n[0], group, Bytes{n[2], n[3], n[4], n[5]})
+		}
+	}
+	return rows.Err()
+}
+
+// fewOf is how many rows are read in the time that one is looked up in.
+const fewOf = 10

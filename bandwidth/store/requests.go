@@ -1,0 +1,120 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Requests returns how the requests of a span of time went, like Usage does for
+// bytes. What consumers did is not told apart.
+func (l *Ledger) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
+	q.Consumers = nil
+	q.GroupBy = slices.DeleteFunc(slices.Clone(q.GroupBy), func(d Dimension) bool { return d == ByConsumer })
+	w := windowsOf(q)
+	var sum *requestSums
+	err := l.read(ctx, w.from, w.to, true, func(tx *Tx, m memory) error {
+		sum = &requestSums{sums: newSums(w, q), figures: make(map[place]*figures), noSketches: q.NoSketches}
+		marks, err := readWatermarks(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if w.unit() == minute { // these are kept for a shorter time than those of bytes
+			marks.minutes = max(marks.minutes, marks.answers)
+		}
+		groups, err := sum.readSeries(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, span := range spansOf(w.from, w.to, w.unit(), marks) {
+			if err := sum.read(ctx, tx, span, groups); err != nil {
+				return err
+			}
+		}
+		for _, entry := range append(m.writingRequests, m.pendingRequests...) {
+			if sum.admits(entry.seriesKey) {
+				sum.add(entry.at, sum.groupOf(entry.seriesKey), &entry.figures)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading how requests went: %w", err)
+	}
+	return sum.points(), nil
+}
+
+// place is a window of a group.
+type place struct {
+	start int64
+	group int
+}
+
+// requestSums adds up how requests went, by window and group.
+type requestSums struct {
+	*sums
+	figures    map[place]*figures
+	noSketches bool
+}
+
+func (s *requestSums) add(at int64, group int, f *figures) {
+	at = s.startOf(at)
+	sum := s.figures[place{at, group}]
+	if sum == nil {
+		sum = new(figures)
+		s.figures[place{at, group}] = sum
+	}
+	sum.requests += f.requests
+	sum.errors += f.errors
+	sum.seconds += f.seconds
+	if !s.noSketches {
+		sum.sketches = append(sum.sketches, f.sketches...) // merged at once in the end
+	}
+}
+
+func (s *requestSums) read(ctx context.Context, tx *Tx, span span, groups map[int64]int) error {
+	where, args := s.condition()
+	sketch := "sketch"
+	if s.noSketches {
+		sketch = "NULL"
+	}
+	rows, err := tx.Query(ctx, "SELECT at, series, requests, errors, seconds, "+sketch+" FROM "+tableOf(span.unit).requests+
+		" WHERE at >= ? AND at < ? AND series IN (SELECT id FROM series WHERE "+where+")",
+		append([]any{span.from, span.to}, args...)...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var at, series int64
+		var f figures
+		var sketch []byte
+		if err := rows.Scan(&at, &series, &f.requests, &f.errors, &f.seconds, &sketch); err != nil {
+			return err
+		}
+		if sketch != nil {
+			f.sketches = [][]byte{sketch}
+		}
+		if group, ok := groups[series]; ok {
+			s.add(at, group, &f)
+		}
+	}
+	return rows.Err()
+}
+
+func (s *requestSums) points() []RequestPoint {
+	points := make([]RequestPoint, 0, len(s.figures))
+	for at, f := range s.figures {
+		key := s.keys[at.group]
+		points = append(points, RequestPoint{
+			Start: time.Unix(at.start, 0).UTC(), Gateway: key.gateway, Service: key.Service, Route: key.Route,
+			Requests: f.requests, Errors: f.errors, Seconds: f.seconds, Sketch: f.sketch(),
+		})
+	}
+	slices.SortFunc(points, func(a, b RequestPoint) int {
+		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Route, b.Route), cmp.Compare(a.Gateway, b.Gateway))
+	})
+	return points
+}

@@ -1,0 +1,136 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+)
+
+// SourceState is what is remembered of a source between two scrapes.
+type SourceState struct {
+	Since   int64            // seconds: when it was first asked for. 0: never
+	Scraped int64            // seconds: when it last answered. 0: never
+	Started float64          // what reading.started was then
+	Values  map[string]int64 // the last value of each counter
+}
+
+// LoadSource returns what is remembered of a source, and how many answers of it have been
+// recorded. One that is not known yet has been asked since then.
+func (l *Ledger) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
+	err = l.db.Tx(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(ctx, "INSERT INTO sources (name, since, scraped, started, number) VALUES (?, ?, 0, 0, 0) ON CONFLICT (name) DO NOTHING",
+			source, since.Unix()); err != nil {
+			return err
+		}
+		m.Values = make(map[string]int64)
+		if err := tx.QueryRow(ctx, "SELECT since, scraped, started, number FROM sources WHERE name = ?", source).
+			Scan(&m.Since, &m.Scraped, &m.Started, &number); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT series, bytes FROM source_counters WHERE source = ?", source)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var series string
+			var bytes int64
+			if err := rows.Scan(&series, &bytes); err != nil {
+				return err
+			}
+			m.Values[series] = bytes
+		}
+		return rows.Err()
+	})
+	return m, number, err
+}
+
+// SaveSource adds the bytes of a source to the minute of a time, and remembers where its
+// counters are now: all of it, or nothing. It is not done if somebody has recorded an
+// answer since the one of that number.
+func (l *Ledger) SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error) {
+	err = l.db.Tx(ctx, func(tx *Tx) error {
+		done = false
+		result, err := tx.Exec(ctx, "UPDATE sources SET scraped = ?, started = ?, number = number + 1 WHERE name = ? AND number = ?",
+			now.Scraped, now.Started, source, number)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		if err := saveCounters(ctx, tx, source, before.Values, now.Values); err != nil {
+			return err
+		}
+		if err := addSourceBytes(ctx, tx, source, at.Unix(), bytes); err != nil {
+			return err
+		}
+		done = true
+		return nil
+	})
+	return done && err == nil, err
+}
+
+// saveCounters writes the counters that have changed.
+func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[string]int64) error {
+	for series := range before { // those of a process that is gone
+		if _, ok := now[series]; ok {
+			continue
+		}
+		if _, err := tx.Exec(ctx, "DELETE FROM source_counters WHERE source = ? AND series = ?", source, series); err != nil {
+			return err
+		}
+	}
+	var changed []string
+	for series, bytes := range now {
+		if old, ok := before[series]; !ok || old != bytes {
+			changed = append(changed, series)
+		}
+	}
+	slices.Sort(changed) // whoever writes several rows takes them in one order
+	for some := range slices.Chunk(changed, rowsPerStatement) {
+		args := make([]any, 0, 3*len(some))
+		for _, series := range some {
+			args = append(args, source, series, now[series])
+		}
+		if _, err := tx.Exec(ctx, "INSERT INTO source_counters (source, series, bytes) VALUES "+placeholders(len(some), 3)+
+			" ON CONFLICT (source, series) DO UPDATE SET bytes = excluded.bytes", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addSourceBytes adds the bytes that a source has counted to the tables, but for what
+// nobody can have served between two scrapes.
+func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, counted map[Key]Bytes) error {
+	bytes := make(map[Key]Bytes, len(counted))
+	for key, n := range counted {
+		if n.sane() {
+			key = cleanKey(source, key).Key
+			sum := bytes[key]
+			sum.Add(n)
+			bytes[key] = sum
+		}
+	}
+	if len(bytes) == 0 {
+		return nil
+	}
+	ids, err := seriesOf(ctx, tx, source, maps.Keys(bytes))
+	if err != nil {
+		return err
+	}
+	for _, unit := range units {
+		rows := make([]byteRow, 0, len(bytes))
+		for key, n := range bytes {
+			rows = append(rows, byteRow{floorTo(at, unit.seconds), ids[key], &n})
+		}
+		slices.SortFunc(rows, func(a, b byteRow) int { return cmp.Compare(a.series, b.series) })
+		if err := addBytes(ctx, tx, unit.bytes, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
