@@ -17,18 +17,18 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// What is read of a body that no handler has read to its end.
+// Limits for the rest of a body that no handler has read to its end.
 const (
-	// A connection is kept after a body of this size or less, as net/http does. After a
-	// larger one of which a part was left, it is closed, whatever the part.
+	// The maximum size of a body after which the connection is reused, as in net/http. A
+	// connection with unread bytes of a larger one is closed.
 	mostForReuse = 256 << 10
 
-	// Of more, this much is read, so that a client that reads nothing before it has
-	// sent everything still reads the response.
+	// The maximum number of bytes read of larger bodies, so that a client that reads
+	// only after it has sent everything still receives the response.
 	mostDrained = 16 << 20
 
-	// How long to wait for more of it, and for all of it. The response waits meanwhile, so
-	// that a client slower than drainRate, in bytes per second, gets it soon.
+	// The time limits for a pause and for the whole rest. The response waits meanwhile, so
+	// that clients slower than drainRate, in bytes per second, are not waited for.
 	drainPause = time.Second
 	drainTime  = 5 * time.Second
 	drainRate  = 64 << 10
@@ -36,12 +36,11 @@ const (
 
 // requestBody is the body of an HTTP/1 request, between the server and all handlers.
 //
-// No handler closes the server's own body. Closed before its end, net/http takes it for
-// read, and what is left on the connection for the next request: Caddy hides the body's
-// type from it (caddyhttp.IdleTimeoutReader), and with the type its state. For the same
-// reason net/http does not know that a client waits for 100 Continue. So net/http is told
-// to leave the body alone (full duplex), which also keeps it from taking bytes away from a
-// transport that still sends them, and finish decides what becomes of the connection.
+// Handlers never close the server's own body. If it were closed before its end, net/http
+// would treat the rest of it as the next request: Caddy hides the body's type
+// (caddyhttp.IdleTimeoutReader), and with it its state. For the same reason net/http does
+// not know that a client waits for 100 Continue. Full duplex makes net/http leave the body
+// alone, also while a transport still sends it; finish then decides about the connection.
 type requestBody struct {
 	source     io.ReadCloser
 	controller *http.ResponseController
@@ -49,26 +48,26 @@ type requestBody struct {
 	expects100 bool
 	ctx        context.Context
 
-	begun atomic.Bool  // some handler has read
+	begun atomic.Bool  // a handler has read
 	read  atomic.Int64 // bytes
-	ended atomic.Bool  // it was read to its end
+	ended atomic.Bool  // read to its end
 
 	failed, malformed, closed, hijacked atomic.Bool
 	stopped                             atomic.Bool  // see StopBody
 	status                              atomic.Int32 // of the response
 }
 
-// bodyVar is the variable of a request that has its requestBody: others may stand around it.
+// bodyVar is the variable of a request with its requestBody, which may have been wrapped.
 const bodyVar = "rgate.request_body"
 
-// bodyOf returns the requestBody of a request, nil if it has none.
+// bodyOf returns the requestBody of a request, or nil.
 func bodyOf(r *http.Request) *requestBody {
 	body, _ := caddyhttp.GetVar(r.Context(), bodyVar).(*requestBody)
 	return body
 }
 
-// guard puts a requestBody in the place of a request's body. It returns nil if the request
-// does not come from a connection of net/http's server.
+// guard replaces a request's body by a requestBody. It returns nil if the request does not
+// come from a connection of net/http's server.
 func guard(w http.ResponseWriter, r *http.Request) *requestBody {
 	body := &requestBody{
 		source:     r.Body,
@@ -107,8 +106,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// MalformedError is the error of reading a body of which the client has sent something
-// that does not belong into a body, such as a chunk without an end, or less than it has announced.
+// MalformedError is the error of reading a malformed body: one with an invalid chunk, or
+// shorter than announced.
 type MalformedError struct{ Cause error }
 
 func (e MalformedError) Error() string { return e.Cause.Error() }
@@ -122,21 +121,21 @@ func (b *requestBody) Close() error {
 	return nil
 }
 
-// finish leaves the connection in a state in which no byte of the body can be taken for
-// another request: at its end, or about to be closed. It is called when no handler reads
-// the body any more; a transport may still try. It returns the error for the client.
+// finish ensures that no byte of the body can be read as another request: the connection is
+// at the body's end, or will be closed. It is called when no handler reads the body any
+// more, although a transport may. It returns the error for the client.
 func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	b.closed.Store(true)
 	if b.hijacked.Load() {
 		return err
 	}
 	if b.stopped.Load() {
-		closeConnection(w) // at once, for its time is up
+		closeConnection(w) // at once: its time is up
 		return b.blame(err)
 	}
 	if b.ended.Load() {
 		if (err != nil || b.status.Load() >= 400) && b.read.Load() > mostForReuse {
-			closeConnection(w) // as it is if a part of such an upload was left
+			closeConnection(w) // consistent with uploads that were not read to their end
 		}
 		return err
 	}
@@ -145,7 +144,7 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 		return b.blame(err)
 	}
 	if b.expects100 && !b.begun.Load() {
-		// The client holds it back: there is nothing to wait for.
+		// The client waits for 100 Continue: there is nothing to read.
 		closeConnection(w)
 		_ = b.controller.SetReadDeadline(time.Unix(1, 0))
 		return err
@@ -155,14 +154,14 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 		return err
 	}
 	closeConnection(w)
-	// That long, net/http goes on to read when the response has been sent.
+	// net/http reads on for this long after the response.
 	_ = b.controller.SetReadDeadline(time.Now().Add(drainPause))
 	return err
 }
 
-// StopBody ends reads of the body of a request of which the time is up, those under way
-// included. Over HTTP/1, its connection ends with the response. It must be called while the
-// request is being handled.
+// StopBody stops all reads of the body of a request whose time is up. In HTTP/1, the
+// connection is closed after the response. It must be called while the request is being
+// handled.
 func StopBody(w http.ResponseWriter, r *http.Request) {
 	controller := http.NewResponseController(w)
 	if body := bodyOf(r); body != nil {
@@ -172,8 +171,8 @@ func StopBody(w http.ResponseWriter, r *http.Request) {
 	_ = controller.SetReadDeadline(time.Unix(1, 0))
 }
 
-// blame returns the error for the client of a request whose handlers have failed: 400 if
-// the reason is its body.
+// blame returns the error for the client after handlers have failed: 400 if the cause is
+// the body.
 func (b *requestBody) blame(err error) error {
 	if err == nil || !b.malformed.Load() {
 		return err
@@ -186,14 +185,14 @@ func (b *requestBody) blame(err error) error {
 	return caddyhttp.Error(http.StatusBadRequest, err)
 }
 
-// drain reads what is left and reports whether the whole body was so small that the
-// connection can be kept.
+// drain reads the rest of the body, and reports whether the whole body was small enough
+// to reuse the connection.
 func (b *requestBody) drain() bool {
 	if b.length-b.read.Load() > mostDrained {
 		return false
 	}
 	rest := &pacedReader{reader: b.source, controller: b.controller, begun: time.Now()}
-	// The reader of Caddy's would hold on to a timeout, and keep net/http from reading on.
+	// Caddy's reader would keep a timeout, and net/http could not read on.
 	if reader, _ := caddyhttp.IdleTimeoutsFromContext(b.ctx); reader != nil {
 		rest.reader = reader.ReadCloser
 	}
@@ -201,7 +200,7 @@ func (b *requestBody) drain() bool {
 	return err == io.EOF && b.read.Load()+n <= mostForReuse
 }
 
-// pacedReader is a reader of a connection that neither pauses for long nor takes long.
+// pacedReader reads from a connection with limits on pauses and on the total time.
 type pacedReader struct {
 	reader     io.Reader
 	controller *http.ResponseController
@@ -221,9 +220,8 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 }
 
 // closeConnection makes the server of an HTTP/1 request close its connection after the
-// response, and wait between its own end and that of the connection, so that the client
-// can read the response although it has not sent everything. Only a reader of net/http's
-// own can ask for that.
+// response, with a delay so that a client that has not sent everything can read the
+// response. Only a reader of net/http's own can request that.
 func closeConnection(w http.ResponseWriter) {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
@@ -236,8 +234,8 @@ func closeConnection(w http.ResponseWriter) {
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(tooMuch[:])
 }
 
-// isMalformed reports whether an error of an HTTP/1 body means that the client has sent
-// a malformed body, rather than too slowly, too much, or nothing any more.
+// isMalformed reports whether an error of an HTTP/1 body means that the body is malformed,
+// and not slow, too large or incomplete because the client left.
 func isMalformed(err error) bool {
 	var network net.Error
 	var errno syscall.Errno
@@ -248,7 +246,7 @@ func isMalformed(err error) bool {
 		!strings.HasPrefix(err.Error(), "tls: ") && !strings.Contains(err.Error(), "EOF")
 }
 
-// watch returns a writer that notices the status, and when a handler takes over the
+// watch returns a writer that records the status, and whether a handler takes over the
 // connection.
 func (b *requestBody) watch(w http.ResponseWriter) http.ResponseWriter {
 	return &watchingWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, b}

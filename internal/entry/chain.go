@@ -8,10 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// chainOf compiles routes, of which next is the end. Caddy's own compilation binds the
-// handlers of a route anew for every request, which costs five allocations per route that
-// is looked at. That is what the entry itself costs, so its routes are bound once where
-// they need nothing else of Caddy's.
+// chainOf compiles routes that end with next. Caddy's own compilation binds the handlers of
+// a route for each request, which costs five allocations per route. That is the cost of the
+// entry, so its routes are bound once if they need nothing else of Caddy's.
 func (e *entry) chainOf(next caddyhttp.Handler) caddyhttp.Handler {
 	if !e.plain || slices.ContainsFunc(e.routes, func(route caddyhttp.Route) bool { return route.Group != "" }) {
 		return e.routes.Compile(next)
@@ -33,8 +32,8 @@ func (e *entry) chainOf(next caddyhttp.Handler) caddyhttp.Handler {
 	return chain
 }
 
-// isPlain reports whether the server that is being provisioned neither measures nor traces
-// its routes.
+// isPlain reports whether the server that is being provisioned has neither metrics nor
+// tracing for its routes.
 func isPlain(ctx caddy.Context, server *caddyhttp.Server) bool {
 	for _, module := range ctx.Modules() {
 		if app, ok := module.(*caddyhttp.App); ok {
@@ -44,7 +43,7 @@ func isPlain(ctx caddy.Context, server *caddyhttp.Server) bool {
 	return false
 }
 
-// boundHandler is a handler with what comes after it.
+// boundHandler is a handler with its next handler.
 type boundHandler struct {
 	caddyhttp.MiddlewareHandler
 	next caddyhttp.Handler

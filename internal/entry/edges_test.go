@@ -52,7 +52,7 @@ func TestAdmissionOfAPlainRequestAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestGRPCIsToldByTypeAndVersion(t *testing.T) {
+func TestGRPCIsRecognizedByTypeAndVersion(t *testing.T) {
 	for field, want := range map[string]bool{
 		"application/grpc": true, "application/grpc+proto": true, "application/grpc;a=b": true,
 		"application/grpc-web": false, "application/grpcx": false, "application/json": false,

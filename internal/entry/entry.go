@@ -11,8 +11,8 @@ import (
 
 // entry is the first handler of a server.
 type entry struct {
-	// routes are the server's own. Caddy provisions them in place, some of them after
-	// the entry has been mounted. Nil if the entry stands among them.
+	// routes are the server's own routes. Caddy provisions them in place, some after the
+	// entry has been mounted. Nil if the entry is one of them.
 	routes       caddyhttp.RouteList
 	plain        bool // see isPlain
 	errorsFollow bool // error routes run after a route has failed, behind an errorEntry
@@ -29,7 +29,7 @@ const enteredVar = "rgate.entered"
 
 // ServeHTTP passes a request on to the server's own routes, or to those behind the entry.
 func (e *entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if e.routes == nil { // there may be another one further out
+	if e.routes == nil { // there may be an outer one
 		if caddyhttp.GetVar(r.Context(), enteredVar) != nil {
 			return next.ServeHTTP(w, r)
 		}
@@ -43,7 +43,7 @@ func (e *entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return e.serve(w, r, *chain)
 }
 
-// compile compiles the server's own routes. What comes after them is the same for all
+// compile compiles the server's own routes. The handler after them is the same for all
 // requests.
 func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 	e.mu.Lock()
@@ -55,13 +55,13 @@ func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 	return e.chain.Load()
 }
 
-// serve runs a chain between what must hold for every request before and after it. If it
-// fails and error routes follow, what comes after is left to their entry.
+// serve runs a chain with the checks of every request before and after it. If it fails
+// and error routes follow, their entry does the rest.
 func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Handler) error {
 	if r.ProtoMajor == 1 && r.ProtoMinor == 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "keep-alive") {
-		// net/http drops Transfer-Encoding from a request of HTTP/1.0 without a trace, and would
-		// take its chunks for requests. Such a request is the last one (RFC 9112, section 6.1), and
-		// a gateway keeps no connection of HTTP/1.0 (RFC 9112, section 9.3).
+		// net/http silently drops Transfer-Encoding from a request of HTTP/1.0, and would read
+		// its chunks as requests. Such a request must be the last one (RFC 9112, section 6.1),
+		// and gateways do not keep connections of HTTP/1.0 (RFC 9112, section 9.3).
 		closeConnection(w)
 	}
 	for _, p := range e.ofAll {
@@ -85,8 +85,8 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 // errorEntry is the first handler of a server's error routes.
 type errorEntry struct{ *entry }
 
-// ServeHTTP passes a request on to the server's own error routes. A request that has failed
-// before it came to the server's other routes begins here.
+// ServeHTTP passes a request on to the server's own error routes. Requests that failed
+// before the server's other routes enter here.
 func (e errorEntry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	for _, p := range e.ofErrors {
 		p.prepare(r)

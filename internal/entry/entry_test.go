@@ -147,7 +147,7 @@ func TestPrepareBelongsToASite(t *testing.T) {
 	}
 }
 
-func TestMalformedBodiesAreToldFromOthers(t *testing.T) {
+func TestMalformedBodiesAreRecognized(t *testing.T) {
 	for _, test := range []struct {
 		err  error
 		want bool

@@ -11,24 +11,24 @@ import (
 	"go.uber.org/zap"
 )
 
-// ownStatusVar is the variable of a gRPC request with the status of a response that was
-// made here, and not by a backend.
+// ownStatusVar is the variable of a gRPC request with the status of a response that the
+// gateway creates.
 const ownStatusVar = "rgate.own_status"
 
 const httpErrorsVar = "rgate.grpc_http_errors"
 
-// OwnResponse notes that a handler is about to write a response of its own with a status,
-// which a gRPC client then gets in its way. All handlers see the HTTP status.
+// OwnResponse announces a response that a handler creates, with its status, which is
+// converted for gRPC clients. Handlers see the HTTP status.
 func OwnResponse(r *http.Request, status int) {
 	if status >= 400 && IsGRPC(r) && caddyhttp.GetVar(r.Context(), httpErrorsVar) == nil {
 		caddyhttp.SetVar(r.Context(), ownStatusVar, status)
 	}
 }
 
-// KeepHTTPErrors makes a gRPC client get the HTTP status of a response of the gateway's own.
+// KeepHTTPErrors disables that conversion for a request.
 func KeepHTTPErrors(r *http.Request) { caddyhttp.SetVar(r.Context(), httpErrorsVar, true) }
 
-// IsGRPC reports whether a request is one of gRPC over HTTP/2 or 3.
+// IsGRPC reports whether a request is gRPC over HTTP/2 or 3.
 func IsGRPC(r *http.Request) bool {
 	if r.ProtoMajor < 2 || len(r.Header["Content-Type"]) == 0 {
 		return false
@@ -37,14 +37,14 @@ func IsGRPC(r *http.Request) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// grpcWriter writes responses of the gateway's own as gRPC clients expect them: with the
-// HTTP status 200, and the status of the call in a header that is trailers at once
-// (Trailers-Only in "gRPC over HTTP2").
+// grpcWriter writes the gateway's own responses in the form of gRPC: HTTP status 200, and
+// the status of the call in the header, which is also the trailers (Trailers-Only in "gRPC
+// over HTTP2").
 type grpcWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	request *http.Request
 	began   bool
-	own     bool // the response is one of the gateway's; its body is dropped
+	own     bool // the gateway created the response; its body is dropped
 }
 
 func (w *grpcWriter) WriteHeader(status int) {
@@ -85,14 +85,13 @@ func (w *grpcWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError begins the response, with the status 200 if none was written.
+// FlushError begins the response, with status 200 by default.
 func (w *grpcWriter) FlushError() error {
 	w.began = true
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// end writes the response to an error that no handler has written one for, unless error
-// routes do.
+// end writes the response for an error without one, unless error routes follow.
 func (w *grpcWriter) end(err error) error {
 	server, _ := w.request.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if err == nil || w.began || server != nil && server.Errors != nil && len(server.Errors.Routes) > 0 {
@@ -113,9 +112,9 @@ func (w *grpcWriter) end(err error) error {
 	return nil
 }
 
-// grpcStatus is the status of a call that failed with an HTTP status. Where gRPC's own
-// mapping for clients (http-grpc-status-mapping.md) is coarser than what the gateway
-// knows, it is the status that says the same.
+// grpcStatus returns the gRPC status for an HTTP status. Where gRPC's own mapping for
+// clients (http-grpc-status-mapping.md) is less specific than what the gateway knows, it
+// returns the specific one.
 func grpcStatus(status int) int {
 	switch status {
 	case 499:

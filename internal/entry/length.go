@@ -16,8 +16,9 @@ var (
 	errLengths = errors.New("the request has several values of Content-Length")
 )
 
-// checkLengths refuses a request of HTTP/2 with lengths that differ (RFC 9110, section 8.6):
-// net/http takes the first. It refuses them in HTTP/1 itself, as quic-go does in HTTP/3.
+// checkLengths rejects an HTTP/2 request with different values of Content-Length (RFC 9110,
+// section 8.6): net/http takes the first. net/http rejects them in HTTP/1, and quic-go in
+// HTTP/3.
 func checkLengths(r *http.Request) error {
 	lengths := r.Header["Content-Length"]
 	if slices.ContainsFunc(lengths, func(other string) bool { return other != lengths[0] }) {
@@ -26,10 +27,10 @@ func checkLengths(r *http.Request) error {
 	return nil
 }
 
-// lengthBody is the body of a request of HTTP/2 or HTTP/3 that says how long it is. One of
+// lengthBody is the body of an HTTP/2 or HTTP/3 request with a Content-Length. A body of
 // another length is malformed (RFC 9113, section 8.1.1; RFC 9114, section 4.1.2), which is
-// the client's doing. net/http says so in HTTP/2 with an error that is not exported; in
-// HTTP/3 a shorter body just ends, and the transport would fail in its place.
+// the client's error. In HTTP/2, net/http reports it with an unexported error; in HTTP/3, a
+// shorter body just ends, and the transport would fail instead.
 type lengthBody struct {
 	io.ReadCloser
 	left atomic.Int64

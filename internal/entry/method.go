@@ -8,8 +8,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// checkMethod refuses a method that is not a token (RFC 9110, section 9.1): HTTP/2 and 3
-// let it through, and no backend can be sent it. Names of fields are tokens, too.
+// checkMethod rejects a method that is not a token (RFC 9110, section 9.1): HTTP/2 and 3
+// accept it, but it cannot be sent to a backend. Names of fields are tokens as well.
 func checkMethod(r *http.Request) error {
 	if r.ProtoMajor > 1 && !httpguts.ValidHeaderFieldName(r.Method) {
 		return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("invalid method %q", r.Method))

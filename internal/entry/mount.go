@@ -1,6 +1,6 @@
-// Package entry is what every request of a server passes first if one of rgate's handlers
-// is anywhere in it: what must hold for a connection, or for all paths of a site, and not
-// only for the requests that reach a certain handler. It needs no configuration.
+// Package entry handles every request of a server that has one of rgate's handlers: it
+// enforces rules for connections and for all paths of a site, not only for the requests
+// that reach a certain handler. It needs no configuration.
 package entry
 
 import (
@@ -14,17 +14,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// Mount puts the entry in front of all routes of the server that is being provisioned,
-// unless it is there. Every handler of rgate calls it in Provision. Outside of a server, it
-// does nothing.
+// Mount puts the entry before all routes of the server that is being provisioned, unless
+// it is mounted. Every handler of rgate calls it in Provision. Outside of a server, it does
+// nothing.
 func Mount(ctx caddy.Context) { mounted(ctx) }
 
-// mounted returns the entry of the server that is being provisioned, nil if it has none.
+// mounted returns the entry of the server that is being provisioned, or nil.
 //
-// Caddy provisions the handlers of a list of routes in place and then compiles the list
-// that the server has by that time. So the list can be replaced by one route around it
-// while the first of rgate's handlers in it is being provisioned. Its routes keep their
-// matchers, groups, metrics and their end (`terminal`), because nothing in them changes.
+// Caddy provisions the handlers of a list of routes in place and then compiles the server's
+// current list. So the list can be replaced by one route around it while the first of
+// rgate's handlers in it is being provisioned. Its routes keep their matchers, groups,
+// metrics and `terminal`, as they are not changed.
 func mounted(ctx caddy.Context) *entry {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
@@ -51,10 +51,10 @@ func mounted(ctx caddy.Context) *entry {
 	return e
 }
 
-// mountLate mounts the entry of a server of which only named routes have handlers of rgate.
-// Caddy provisions them last, when the others are compiled. What is compiled for each
-// request can still be changed: the named routes and the subroutes, which are all of a site
-// that has a host name in a Caddyfile.
+// mountLate mounts the entry of a server with handlers of rgate only in named routes. Caddy
+// provisions those last, when the others are compiled. What is compiled for each request
+// can still be changed: the named routes and the subroutes, which include all of a site
+// with a host name in a Caddyfile.
 func (e *entry) mountLate(ctx caddy.Context, server *caddyhttp.Server) {
 	for _, route := range server.NamedRoutes {
 		if route.HandlersRaw != nil {
@@ -76,7 +76,7 @@ func (e *entry) mountLate(ctx caddy.Context, server *caddyhttp.Server) {
 	}
 }
 
-// Routes returns a server's own routes, whether the entry stands in front of them or not.
+// Routes returns a server's own routes, whether or not the entry is mounted.
 func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 	if e := first(server.Routes); e != nil {
 		return e.routes
@@ -84,8 +84,8 @@ func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 	return server.Routes
 }
 
-// Expected reports whether the server that is being provisioned has an entry, or a handler
-// of rgate still to come that will mount it. Outside of a server, it reports true.
+// Expected reports whether the server that is being provisioned has an entry, or a later
+// handler of rgate that will mount it. Outside of a server, it reports true.
 func Expected(ctx caddy.Context) bool {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil || of(server) != nil {
@@ -120,7 +120,7 @@ func of(server *caddyhttp.Server) *entry {
 	return nil
 }
 
-// first returns the entry that a list of routes begins with, or nil.
+// first returns the entry at the beginning of a list of routes, or nil.
 func first(routes caddyhttp.RouteList) *entry {
 	if len(routes) == 0 || len(routes[0].Handlers) == 0 {
 		return nil
@@ -129,9 +129,8 @@ func first(routes caddyhttp.RouteList) *entry {
 	return e
 }
 
-// provisioning returns the route of a list that is being provisioned, or the next one to
-// be, nil if there is none left. A route has the JSON of its handlers until all of them are
-// loaded.
+// provisioning returns the route of a list that is being provisioned or the next one to be,
+// or nil. A route has the JSON of its handlers until all of them are loaded.
 func provisioning(routes caddyhttp.RouteList) *caddyhttp.Route {
 	for i := range routes {
 		if routes[i].HandlersRaw != nil {
@@ -141,14 +140,14 @@ func provisioning(routes caddyhttp.RouteList) *caddyhttp.Route {
 	return nil
 }
 
-// asRoutes returns the entry as a list of routes, in place of those that it holds.
+// asRoutes returns a list of routes with only the entry, which holds the others.
 func (e *entry) asRoutes(ctx caddy.Context) caddyhttp.RouteList {
 	route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{e}}
-	_ = route.ProvisionHandlers(ctx, nil) // there is none to load
+	_ = route.ProvisionHandlers(ctx, nil) // it has no modules to load
 	return caddyhttp.RouteList{route}
 }
 
-// before returns error routes, which are not provisioned yet, behind an entry of theirs.
+// before returns error routes, not yet provisioned, behind an entry of their own.
 func (e *entry) before(routes caddyhttp.RouteList) caddyhttp.RouteList {
 	return caddyhttp.RouteList{{
 		Handlers: []caddyhttp.MiddlewareHandler{errorEntry{e}},

@@ -12,19 +12,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// preparer is what is done to each request of a site before anything in it.
+// preparer is called for each request of a site before its handlers.
 type preparer struct {
-	name    string // what is done once only
+	name    string // the key by which it is added only once
 	prepare func(*http.Request)
 }
 
-// Prepare makes prepare run for each request of the site that is being provisioned before
-// any handler of the site, unless something of that name does already. A site is the
-// top-level route that ends the request (`terminal`), such as that of a host name in a
-// Caddyfile. If it does not, all of the server is one site. Error routes belong to all
-// sites of their server. Prepare returns what to call the site in a warning if it may now
-// touch requests that the module which is being provisioned does not see, and does so for
-// the first time.
+// Prepare makes prepare run for each request of the site that is being provisioned, before
+// any handler of the site, unless a preparer of that name exists. A site is a top-level
+// `terminal` route, such as that of a host name in a Caddyfile; without one, the whole
+// server is a site. Error routes belong to all sites of their server. Prepare returns the
+// site's name for a warning if, for the first time, prepare may be called for requests that
+// the module being provisioned does not see.
 func Prepare(ctx caddy.Context, name string, prepare func(*http.Request)) (beyond string) {
 	e := mounted(ctx)
 	if e == nil {
@@ -47,7 +46,7 @@ func Prepare(ctx caddy.Context, name string, prepare func(*http.Request)) (beyon
 	return ""
 }
 
-// hasMatchers reports whether the handlers of a route do not all see the same requests.
+// hasMatchers reports whether the handlers of a route see different requests.
 func hasMatchers(route *caddyhttp.Route) bool {
 	return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"match"`)) })
 }
@@ -65,7 +64,7 @@ func hostsOf(route *caddyhttp.Route) string {
 	return strings.Join(hosts, " ")
 }
 
-// appended returns a list of preparers with one more, unless it has it.
+// appended returns preparers with one more, unless it is among them.
 func appended(all []preparer, p preparer) (more []preparer, added bool) {
 	if slices.ContainsFunc(all, func(other preparer) bool { return other.name == p.name }) {
 		return all, false
@@ -73,9 +72,9 @@ func appended(all []preparer, p preparer) (more []preparer, added bool) {
 	return append(all, p), true
 }
 
-// addTo makes the preparer the last of a route's matchers, so that it is called for exactly
-// the requests that the route takes. Unlike a handler, it costs no allocation for a
-// request, and leaves the handler after which Caddy's metrics name the route.
+// addTo adds the preparer as the last of a route's matchers, so that it is called for
+// exactly the requests of the route. Unlike a handler, this costs no allocation per
+// request, and does not change the handler that names the route in Caddy's metrics.
 func (p preparer) addTo(route *caddyhttp.Route) (added bool) {
 	if len(route.MatcherSets) == 0 {
 		route.MatcherSets = caddyhttp.MatcherSets{nil}

@@ -10,21 +10,20 @@ import (
 
 var (
 	errTarget   = errors.New("the target of the request has a fragment, a space or a control character")
-	errNoHost   = errors.New("the target of the request is absolute and names no host") // RFC 9110, section 4.2.1
-	errConnect  = errors.New("CONNECT asks for a tunnel")
-	errProtocol = errors.New("CONNECT asks for a protocol other than websocket")
+	errNoHost   = errors.New("the target of the request is absolute and has no host") // RFC 9110, section 4.2.1
+	errConnect  = errors.New("CONNECT requests a tunnel")
+	errProtocol = errors.New("CONNECT requests a protocol other than websocket")
 )
 
-// checkTarget refuses an invalid target of a request to an origin server.
+// checkTarget rejects an invalid target of a request to an origin server.
 //
-// A target has no fragment, spaces or control characters (RFC 9112, section 3.2): what
-// reads it further on would cut it there, and so read another target than the one that
-// handlers have judged. net/http lets `#` through, and in HTTP/2 and 3 spaces. Bytes from
-// 0x80 on pass, since clients send them and nothing is cut there.
+// A target has no fragment, spaces or control characters (RFC 9112, section 3.2): other
+// parsers would cut it there, and read another target than handlers have checked. net/http
+// accepts `#`, and spaces in HTTP/2 and 3. Bytes from 0x80 are accepted, since clients send
+// them and parsers do not cut there.
 //
-// Of CONNECT, only that for a WebSocket is served (RFC 8441 and 9220). Everything else
-// would reach an HTTP/1.1 backend as bytes without a frame (RFC 9220, section 3, has 501
-// for unknown protocols).
+// CONNECT is only served for WebSockets (RFC 8441 and 9220). Other protocols would reach an
+// HTTP/1.1 backend as unframed bytes (RFC 9220, section 3, requires 501 for them).
 func checkTarget(r *http.Request) error {
 	for i := range len(r.RequestURI) {
 		if c := r.RequestURI[i]; c <= ' ' || c == '#' || c == 0x7f {
@@ -57,9 +56,8 @@ func checkConnect(r *http.Request) error {
 	return nil
 }
 
-// connectProtocol returns the protocol that an extended CONNECT asks for. net/http has it
-// among the fields, where no client can put one of that name, and quic-go in the place of
-// the version.
+// connectProtocol returns the protocol of an extended CONNECT. net/http has it among the
+// fields, under a name that clients cannot send, and quic-go in place of the version.
 func connectProtocol(r *http.Request) (protocol string, extended bool) {
 	switch {
 	case r.ProtoMajor == 2 && len(r.Header[":protocol"]) > 0:

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// DropUpgrades removes the protocols from a request's offer to switch that keep does not
-// hold of, and all that belong to them. Of those that are left, the first stays: a proxy
-// compares the backend's choice with the whole field. It returns what was dropped.
+// DropUpgrades removes the protocols for which keep returns false from a request's Upgrade
+// field, with the fields that belong to them. Of the others only the first remains: a
+// proxy compares the backend's choice with the whole field. It returns the dropped ones.
 func DropUpgrades(r *http.Request, keep func(protocol string) bool) (dropped []string) {
 	if r.Header["Upgrade"] == nil && r.Header["Http2-Settings"] == nil {
 		return nil
 	}
 	kept := ""
-	// An offer in HTTP/1.0, or one that is not named in Connection, is none (RFC 9110,
+	// Upgrade is ignored in HTTP/1.0, and without its name in Connection (RFC 9110,
 	// section 7.8).
 	if offered := httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade"); r.ProtoAtLeast(1, 1) && offered {
 		for _, line := range r.Header["Upgrade"] {
@@ -60,16 +60,16 @@ func keepsHandlers(protocol string) bool { return !CarriesRequests(protocol) }
 
 const droppedVar = "rgate.dropped_upgrades"
 
-// DroppedUpgrades returns what has been removed from a request's offer before any handler:
-// protocols that CarriesRequests holds of.
+// DroppedUpgrades returns the protocols that were removed from a request before any handler:
+// those for which CarriesRequests returns true.
 func DroppedUpgrades(r *http.Request) []string {
 	dropped, _ := caddyhttp.GetVar(r.Context(), droppedVar).([]string)
 	return dropped
 }
 
-// CarriesRequests reports whether what flows after a switch to a protocol are requests of
-// HTTP, which no handler would see: h2c (RFC 9113 has done away with the switch to it),
-// another version of HTTP, and TLS around them (RFC 2817).
+// CarriesRequests reports whether a protocol carries HTTP requests, which handlers would not
+// see: h2c (RFC 9113 has removed the switch to it), another version of HTTP, or TLS (RFC
+// 2817).
 func CarriesRequests(protocol string) bool {
 	name, _, _ := strings.Cut(strings.ToLower(protocol), "/")
 	switch name {

@@ -1,5 +1,5 @@
-// Package query reads the query of a URL. Everything in the gateway that looks at
-// parameters reads them here, so that a route, a policy and a key see the same ones.
+// Package query parses the query of a URL. All of the gateway uses it, so that routes,
+// policies and keys see the same parameters.
 package query
 
 import (
@@ -11,13 +11,12 @@ import (
 
 // Parameter is one parameter of a query.
 type Parameter struct {
-	Raw         string // as it is written
+	Raw         string // as received
 	Name, Value string // decoded
 }
 
-// All yields the parameters of a query in the reading of the gateway, which is that of
-// most backends: they are parted by &, and an escape that is not valid stands for itself.
-// No parameter is left out for what another one looks like.
+// All yields the parameters of a query as the gateway and most backends parse it: they are
+// separated by &, and an invalid escape stands for itself. No parameter hides another one.
 func All(query string) iter.Seq[Parameter] { return split(query, "&") }
 
 // First returns the first value of a parameter that is not empty.
@@ -30,8 +29,7 @@ func First(query, name string) string {
 	return ""
 }
 
-// Joined returns all values of a parameter with commas between them, as Caddy does for
-// its placeholders.
+// Joined returns all values of a parameter, joined by commas, like Caddy's placeholders.
 func Joined(query, name string) string {
 	var values []string
 	for p := range All(query) {
@@ -42,7 +40,7 @@ func Joined(query, name string) string {
 	return strings.Join(values, ",")
 }
 
-// Without returns a query without a parameter. All others keep their bytes.
+// Without returns a query without a parameter. The others keep their bytes.
 func Without(query, name string) string {
 	var kept []string
 	for p := range All(query) {
@@ -53,13 +51,12 @@ func Without(query, name string) string {
 	return strings.Join(kept, "&")
 }
 
-// Values returns the parameters of a query in the reading of the gateway.
+// Values returns the parameters of a query as the gateway parses it.
 func Values(query string) url.Values { return collect(All(query)) }
 
-// Readings returns the parameters of a query in all readings of backends, that of the
-// gateway first. It is nil if all backends read the query in the same way. Some part
-// parameters by semicolons, too; others ignore those that have a semicolon or an escape
-// that is not valid.
+// Readings returns the parameters of a query in all ways in which backends parse it, the
+// gateway's first. It is nil if they are the same. Some backends also separate parameters
+// by semicolons; others ignore parameters with a semicolon or an invalid escape.
 func Readings(query string) []url.Values {
 	if isClear(query) {
 		return nil
@@ -79,8 +76,8 @@ func Agreed(query, name string) bool {
 	return true
 }
 
-// Hides reports whether a query has a parameter that the gateway does not see, but
-// a backend that parts parameters by semicolons does.
+// Hides reports whether a query has a parameter that the gateway does not see, but a
+// backend that separates parameters by semicolons does.
 func Hides(query, name string) bool {
 	if !strings.Contains(query, ";") {
 		return false
@@ -97,7 +94,7 @@ func Hides(query, name string) bool {
 	return false
 }
 
-// Unescape decodes a name or value. An escape that is not valid stands for itself.
+// Unescape decodes a name or value. An invalid escape stands for itself.
 func Unescape(text string) string {
 	if decoded, err := url.QueryUnescape(text); err == nil {
 		return decoded
@@ -139,7 +136,7 @@ func collect(parameters iter.Seq[Parameter]) url.Values {
 	return values
 }
 
-// isClear reports whether a query has neither a semicolon nor an escape that is not valid.
+// isClear reports whether a query has neither a semicolon nor an invalid escape.
 func isClear(query string) bool {
 	if strings.Contains(query, ";") {
 		return false
