@@ -1,4 +1,4 @@
-# rgate in a container: one static binary on nothing, as an ordinary user.
+# rgate in a container: one static binary in an empty image, as an unprivileged user.
 #
 #	docker build .     builds it from source (pulls the Go image)
 #	make image         builds it from a local binary (pulls nothing)
@@ -10,11 +10,11 @@
 #	  -v /var/run/docker.sock:/var/run/docker.sock:ro \
 #	  --group-add "$(stat -c %g /var/run/docker.sock)" rgate
 #
-# compose.yaml has the same, and what to do about the power of the socket.
+# compose.yaml does the same, and shows how to protect the socket.
 
 FROM scratch AS base
-# Certificates and other state of Caddy. The folders are there, and belong to the
-# user, because something is copied into them. Mount volumes to keep them.
+# Certificates and other state of Caddy. The copies create the folders with the user as
+# their owner. Mount volumes to keep them.
 ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config
 COPY --chown=65532:65532 LICENSE /data/
 COPY --chown=65532:65532 LICENSE /config/
@@ -26,8 +26,8 @@ ENTRYPOINT ["/rgate"]
 CMD ["-c", "/etc/rgate/rgate.yaml"]
 
 FROM base AS local
-# The pattern matches nothing in a fresh clone, where LICENSE keeps older
-# builders content; they build this stage even if nobody asked for it.
+# In a fresh clone the pattern matches nothing. LICENSE is for older builders, which
+# build this stage in any case and fail without a match.
 COPY LICENSE bin/image/rgat[e] /
 
 FROM golang:1.26 AS build

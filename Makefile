@@ -13,26 +13,26 @@ IMAGE         ?= rgate:latest
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## bin/rgate, the stand-alone gateway
+build: ## build bin/rgate, the stand-alone gateway
 	go build -o bin/rgate ./cmd/rgate
 
-caddy: ## bin/caddy, a stock Caddy with rgate in it, made by xcaddy
+caddy: ## build bin/caddy, a stock Caddy with rgate, by xcaddy
 	go tool xcaddy build $(CADDY_VERSION) --output bin/caddy --with github.com/rgate/rgate@v0.0.0=.
 
 engine: ## start a Docker engine unless one runs (Debian, root)
 	@hack/docker-engine
 
-demo-image: engine ## the container image of the demo's backend
+demo-image: engine ## build the container image of the demo's backend
 	@hack/image
 
-test: demo-image ## every test, with real containers and the race detector
+test: demo-image ## all tests, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev
 	@hack/need redis-server redis-server
 	@hack/need chromium chromium fonts-dejavu-core
 	@hack/need pg_createcluster postgresql
 	go test -race -timeout $(TEST_TIMEOUT) ./...
 
-cover: demo-image ## coverage per package, whole gateways in processes of their own included
+cover: demo-image ## coverage per package, including gateways in their own processes
 	@hack/need redis-server redis-server
 	@hack/need chromium chromium fonts-dejavu-core
 	@hack/need pg_createcluster postgresql
@@ -46,18 +46,18 @@ lint: ## format, vet, staticcheck, a test for each promise on the wire, the word
 	@hack/rows
 	@hack/words
 
-rows: ## the promises on the wire that no test holds
+rows: ## list the promises on the wire without a test
 	@hack/rows
 
-words: ## lines of Go and docs that contain words with a better one in this field
+words: ## count lines of Go and docs with words outside of the field's vocabulary
 	@hack/words
 
-cache-tests: build ## the cache through the public suite of tests for HTTP caches (from npm)
+cache-tests: build ## run the public test suite for HTTP caches (from npm)
 	@hack/need node nodejs
 	@hack/need npm npm
 	@hack/cache-tests/run bin/rgate
 
-dashboard-images: ## the pictures of the dashboard in docs/images, anew
+dashboard-images: ## update the pictures of the dashboard in docs/images
 	@hack/need chromium chromium fonts-dejavu-core
 	go test ./dashboard -run TestInBrowser$$ -update
 
@@ -66,34 +66,34 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 		echo "$$target in $$(dirname $$file) for $(FUZZTIME)"; \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" || exit 1; done
 
-bench: build demo-image ## micro-benchmarks and the whole gateway beside its peers, in Markdown
+bench: build demo-image ## micro-benchmarks and comparison with other gateways, in Markdown
 	@hack/need wrk wrk
 	@hack/need nginx nginx
 	@hack/need haproxy haproxy
 	@go run ./hack/bench $(BENCHFLAGS)
 
-bench-routing: ## finding a route among 100 to 1,000,000, beside a list and Caddy's own routes
+bench-routing: ## benchmark of routing among 100 to 1,000,000 routes, compared with Caddy's
 	@go test -run '^$$' -bench 'BenchmarkRout' -benchmem ./gateway
 
-bench-balance: ## ring_hash and least_latency beside Caddy's policies, in Markdown
+bench-balance: ## ring_hash and least_latency compared with Caddy's policies, in Markdown
 	@go run ./hack/bench-balance $(BENCHFLAGS)
 
-demo: build demo-image ## containers, the gateway and two thousand requests, checked as they go (PORT=8080)
+demo: build demo-image ## run the demo: containers, the gateway and 2000 checked requests (PORT=8080)
 	@go run ./demo/run $(if $(PORT),-port $(PORT))
 
-chaos: build demo-image ## kill and revive six containers in turn under load, and count what is lost
+chaos: build demo-image ## kill and restart six containers under load, and count lost requests
 	@go run ./demo/chaos
 
-demo-bandwidth: build demo-image ## rgate and a mock Kong count bytes; REST and rgate usage show them, checked as they go
+demo-bandwidth: build demo-image ## run the bandwidth demo: rgate and a mock Kong count bytes, with checks
 	@go run ./demo/bandwidth
 
-demo-down: ## remove what the demo left running
+demo-down: ## remove the demo's gateway and containers
 	@go run ./demo/run -down
 
-image: engine ## the container image of rgate, from a static binary, without a pull
+image: engine ## build the container image of rgate from a static binary, without a pull
 	GOOS=linux GOARCH=$$(docker version --format '{{.Server.Arch}}') CGO_ENABLED=0 \
 		go build -trimpath -ldflags='-s -w' -o bin/image/rgate ./cmd/rgate
 	docker build --target local --tag $(IMAGE) .
 
-clean: ## remove what was built
+clean: ## remove build output
 	rm -rf bin $(COVER)

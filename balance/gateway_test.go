@@ -44,14 +44,14 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	deadline := time.Now().Add(10 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
 // Containers are known by name in a gateway and in any other proxy; one that is
-// made anew keeps its keys at its new address.
+// recreated keeps its keys at its new address.
 func TestKeysFollowContainerNames(t *testing.T) {
 	for name, make := range map[string]func(testing.TB, *dockertest.Engine) string{
 		"gateway": func(t testing.TB, e *dockertest.Engine) string {

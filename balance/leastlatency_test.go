@@ -255,7 +255,7 @@ func TestHistoriesOutliveReloads(t *testing.T) {
 	if err := before.Cleanup(); err != nil { // again
 		t.Error(err)
 	}
-	// A request of the old configuration may still be under way.
+	// A request of the old configuration may still be in flight.
 	if before.Select(upstreams(2), nil, nil) == nil {
 		t.Error("nothing was selected")
 	}

@@ -147,7 +147,7 @@ func TestRetriesGoRoundTheRing(t *testing.T) {
 		}
 	}
 	if p.placed.Load() != ring {
-		t.Error("the ring was made anew")
+		t.Error("the ring was created again")
 	}
 }
 
@@ -203,7 +203,7 @@ func TestContainersMadeAnewKeepTheirKeys(t *testing.T) {
 		}
 	}
 	if p.placed.Load().ring != ring {
-		t.Error("the ring was made anew although only addresses have changed")
+		t.Error("the ring was created again although only addresses have changed")
 	}
 	source.set = containers(source.set.Targets[:2]...)
 	for i, was := range before {

@@ -127,14 +127,14 @@ func TestUsageSaysWhatToDo(t *testing.T) {
 	noAccount, _ := usageAdmin(t, 404, "404 page not found\n")
 	silent, _ := usageAdmin(t, 200, "")
 	page, _ := usageAdmin(t, 200, "<html>hello</html>")
-	refuses, _ := usageAdmin(t, 400, `{"status":400,"error":"\"backend\" cannot be told apart: use service"}`)
+	refuses, _ := usageAdmin(t, 400, `{"status":400,"error":"unknown grouping \"backend\": use service"}`)
 	for _, test := range []struct {
 		ask  usageAsk
 		says string
 	}{
 		{usageAsk{address: server.URL}, "start one, or set the address of its admin API with --address or --config"},
 		{usageAsk{address: noAccount}, "set bandwidth in its configuration"},
-		{usageAsk{address: refuses}, `"backend" cannot be told apart: use service`},
+		{usageAsk{address: refuses}, `unknown grouping "backend": use service`},
 		{usageAsk{address: silent}, "is not the admin API of a gateway (response: nothing): set its address with --address or --config"},
 		{usageAsk{address: silent, asJSON: true}, "is not the admin API of a gateway"},
 		{usageAsk{address: page}, `response: "<html>hello`},

@@ -279,7 +279,7 @@ func (p *tab) until(what, expression string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("waited in vain until %s", what)
+			p.t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-var update = flag.Bool("update", false, "write the pictures in docs/images anew")
+var update = flag.Bool("update", false, "update the pictures in docs/images")
 
 // serve serves a page on a port of the loopback.
 func serve(t testing.TB, d *Dashboard) (origin string) {
@@ -112,7 +112,7 @@ func TestInBrowser(t *testing.T) {
 }
 
 // Without scripts, all is there: the pictures, the links, the form; and the page loads
-// itself anew.
+// itself again.
 func TestInBrowserWithoutScripts(t *testing.T) {
 	origin := serve(t, demoDashboard(t, demoLedger(t, 2*time.Hour)))
 	page := startBrowser(t).open("light", 800, 600, false)

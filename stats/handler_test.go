@@ -94,9 +94,9 @@ func TestFiguresSurviveAReloadAndNoMore(t *testing.T) {
 	}
 	unloadFresh()
 
-	anew, _, unloadAnew := load(t, config)
-	defer unloadAnew()
-	if got := anew.handle.Report(Query{}).Requests; got != (Requests{}) {
+	empty, _, unloadEmpty := load(t, config)
+	defer unloadEmpty()
+	if got := empty.handle.Report(Query{}).Requests; got != (Requests{}) {
 		t.Errorf("after everything was unloaded: %+v, want nothing", got)
 	}
 }

@@ -293,7 +293,7 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 	rec := NewRecorder("g")
 	s := rec.Series("/", "b")
 	attributed := func(w http.ResponseWriter, r *http.Request) error {
-		_, _ = io.CopyN(io.Discard, r.Body, 2) // before anybody knows whose it is
+		_, _ = io.CopyN(io.Discard, r.Body, 2) // before it is attributed
 		var wrapped http.ResponseWriter = &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
 		ok := AttributeTo(wrapped, "alice")
 		if wanted := rec.consumers.wanted.Load(); ok != wanted {
@@ -313,7 +313,7 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 	got := drained{}
 	got.from(rec)
 	if len(got) != 1 {
-		t.Errorf("drained %v before anybody asked for consumers", got)
+		t.Errorf("drained %v before consumers were enabled", got)
 	}
 	serve()
 	serve()

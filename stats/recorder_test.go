@@ -168,7 +168,7 @@ func TestSeriesBeyondTheLimitAreCountedTogether(t *testing.T) {
 	}
 }
 
-// Configurations come and go; their routes must not use up the limit for ever,
+// The routes of replaced configurations must not use up the limit forever,
 // and what they have counted must not be lost.
 func TestSeriesWithoutAHolderMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
