@@ -90,7 +90,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("starting statistics: %w", err)
 	}
 	config, _ := json.Marshal(g) // while the handlers can still be read
-	g.stats.Conceal(policy.SecretsIn(config).Parameters)
+	g.stats.RedactParams(policy.SecretsIn(config).Parameters)
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
 	if g.Operations != nil && g.Operations.Registration != nil {
 		if g.registry, err = acquireRegistry(g.Name); err != nil {

@@ -47,9 +47,9 @@ func (h *Handle) RequestLog() *RequestLog {
 	return h.log
 }
 
-// Conceal redacts the values of these query parameters in the log of the gateway's
+// RedactParams redacts the values of these query parameters in the log of the gateway's
 // requests, also after a reload: the log outlives the configuration.
-func (h *Handle) Conceal(parameters []string) { h.rec.redacted.add(parameters) }
+func (h *Handle) RedactParams(parameters []string) { h.rec.redacted.add(parameters) }
 
 // ServesPath reports whether the statistics page is at this path.
 func (h *Handle) ServesPath(path string) bool {
