@@ -93,8 +93,9 @@ type TransformResponse struct {
 	Body BodyEdits `json:"body,omitzero"`
 
 	// Whether streams of JSON (such as application/x-ndjson, application/json-seq and
-	// text/event-stream) and responses without a type are refused with 502 where `body`
-	// changes responses, in place of passing as they are. Default: false.
+	// text/event-stream) and responses without a type that can be read are refused with
+	// 502 where `body` changes responses. Default: false, streams pass as they are, and
+	// of the others those are changed that begin as JSON does.
 	Strict *bool `json:"strict,omitempty"`
 
 	// Whether a body of JSON or text becomes the `data` of an object with `status`,
