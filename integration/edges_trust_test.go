@@ -81,7 +81,12 @@ var relayFields = []string{
 	"X-Forwarded-Tls-Client-Cert", "evil", "X-Forwarded-Tls-Client-Cert-Info", "evil", "X-Cluster-Client-Ip", "198.51.100.7",
 	"True-Client-Ip", "198.51.100.7", "Fastly-Client-Ip", "198.51.100.7", "Cf-Connecting-Ip", "198.51.100.7", "Cf-Connecting-Ipv6", "2001:db8::7",
 	"X-Original-Host", "evil.test", "X-Original-Url", "/evil", "X-Original-Forwarded-For", "198.51.100.7", "X-Host", "evil.test",
-	"Front-End-Https", "on", "X-Url-Scheme", "https",
+	"Front-End-Https", "on", "X-Url-Scheme", "https", "X-Scheme", "https", "Fastly-Ssl", "1", "Cf-Visitor", `{"scheme":"https"}`,
+	"X-Rewrite-Url", "/evil", "X-Original-Uri", "/evil", "Forwarded-For", "198.51.100.7", "X-Forward-For", "198.51.100.7",
+	"X-Forwarded-Preferred-Username", "root", "X-Forwarded-Access-Token", "evil", "X-Forwarded-Anything", "evil",
+	"Client-Ip", "198.51.100.7", "Proxy-Client-Ip", "198.51.100.7", "Wl-Proxy-Client-Ip", "198.51.100.7", "Wl-Proxy-Ssl", "true",
+	"X-Azure-Clientip", "198.51.100.7", "X-Azure-Socketip", "198.51.100.7", "X-Envoy-External-Address", "198.51.100.7",
+	"X-Envoy-Internal", "true", "X-Appengine-User-Ip", "198.51.100.7", "X-Remote-Addr", "198.51.100.7", "X-Arr-Clientcert", "evil",
 }
 
 func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
@@ -101,7 +106,7 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 	names := []string{
 		"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Cookie", "Set-Cookie", "Connection", "Te", "Upgrade", "Trailer",
 		"Content-Type", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded",
-		"CF-Connecting-IP", "X-User-ID", "X.User.ID", "X_User_ID", "x-consumer-scopes", "X_Consumer.Scopes", "X-Gateway-Service", "X_Real.IP",
+		"CF-Connecting-IP", "X-Rewrite-URL", "Client-IP", "X-Forwarded-Anything", "Proxy", "X.Rewrite_URL", "X-User-ID", "X.User.ID", "X_User_ID", "x-consumer-scopes", "X_Consumer.Scopes", "X-Gateway-Service", "X_Real.IP",
 		"X_Forwarded_For", "Content_Length", "X_Other", "X.Other", "X-Request-ID", "X-API-Key",
 	}
 	for _, announced := range []string{"X-Checksum", "X-Checksum, X-User-ID, X-Forwarded-For, X.User.ID, Cookie"} {
@@ -181,7 +186,10 @@ trust_identity: false
 routes:
   - {path_prefix: /, backend: web}
   - {path_prefix: /by-address, backend: web, headers: {CF-Connecting-IP: "*"}, name: by-address}
+  - {path_prefix: /by-proto, backend: web, headers: {X-Forwarded-Proto: https}, name: by-proto}
   - {path_prefix: /limited, backend: web, rate_limit: {requests: 1, window: 1h, key: "{http.request.header.True-Client-IP}"}}
+  - {path_prefix: /limited-by-path, backend: web, rate_limit: {requests: 1, window: 1h, key: "{http.request.header.X-Forwarded-For}"}}
+  - {path_prefix: /copied, backend: web, transform: {request: {headers: {set: {X-Copy: "{http.request.header.X-Forwarded-Host}"}}}}}
   - path_prefix: /around
     backend: down
 backends:
@@ -192,6 +200,7 @@ backends:
 	made := append([]string{
 		"X-Real-Ip", "198.51.100.7", "X-Forwarded-Port", "666", "X-Forwarded-For", "198.51.100.7", "X-Forwarded-Host", "evil.test:666",
 		"X-Forwarded-Proto", "https", "X-Client-Ip", "198.51.100.7", "X_Real_Ip", "198.51.100.7", "X.Real.Ip", "198.51.100.7",
+		"X.Rewrite_Url", "/evil", "Proxy", "http://evil.test",
 		"Connection", "X-Real-IP, X-Forwarded-Port",
 	}, relayFields...)
 	stranger, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, proxyAddress)
@@ -206,6 +215,7 @@ backends:
 		for name, want := range map[string]string{
 			"X-Real-Ip": "127.0.0.1", "X-Forwarded-Port": fmt.Sprint(g.port), "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": g.address(),
 			"X-Forwarded-Proto": "http", "X-Client-Ip": "198.51.100.7", "X_Real_Ip": "", "X.Real.Ip": "",
+			"X.Rewrite_Url": "", "Proxy": "",
 		} {
 			if got := strings.Join(s.Header[name], " and "); got != want {
 				t.Errorf("%s: from a stranger, %s is %q, want %q", target, name, got, want)
@@ -239,13 +249,30 @@ backends:
 
 	// Routes and policies do not see them either.
 	g.askBy(t, stranger, "/by-address", "CF-Connecting-IP", "192.0.2.1")
-	if figures := g.get(t, "/stats?by=route").body; strings.Contains(figures, `"by-address"`) && !strings.Contains(figures, `"by-address":{"requests_count":{"success":0`) {
-		t.Errorf("a route is chosen by a stranger's field: %s", figures)
-	}
-	for i, want := range []int{200, 429} {
-		if got := g.askBy(t, stranger, "/limited", "True-Client-IP", fmt.Sprintf("192.0.2.%d", i)); got.status != want {
-			t.Errorf("request %d with a new key is answered with %d, want %d", i, got.status, want)
+	g.askBy(t, stranger, "/by-proto", "X-Forwarded-Proto", "https")
+	figures := g.get(t, "/stats?by=route").body
+	for _, route := range []string{"by-address", "by-proto"} {
+		if strings.Contains(figures, `"`+route+`"`) && !strings.Contains(figures, `"`+route+`":{"requests_count":{"success":0`) {
+			t.Errorf("a route is chosen by a stranger's field: %s", figures)
 		}
+	}
+	for target, name := range map[string]string{"/limited": "True-Client-IP", "/limited-by-path": "X-Forwarded-For"} {
+		for i, want := range []int{200, 429} {
+			if got := g.askBy(t, stranger, target, name, fmt.Sprintf("192.0.2.%d", i)); got.status != want {
+				t.Errorf("%s: request %d with a new key gets %d, want %d", target, i, got.status, want)
+			}
+		}
+		if got := g.askBy(t, proxy, target, name, "192.0.2.1"); got.status != 200 {
+			t.Errorf("%s: another client of a trusted proxy gets %d, want 200", target, got.status)
+		}
+	}
+	for client, want := range map[*http.Client]string{stranger: "", proxy: "shop.test"} {
+		if s := seenIn(t, "copied", g.askBy(t, client, "/copied", "X-Forwarded-Host", "shop.test")); s.Header.Get("X-Copy") != want {
+			t.Errorf("a transform copies X-Forwarded-Host as %q, want %q", s.Header.Get("X-Copy"), want)
+		}
+	}
+	if s := seenIn(t, "a proxy's", g.askBy(t, proxy, "/", "Proxy", "http://evil.test")); s.Header["Proxy"] != nil {
+		t.Error("a trusted proxy's field Proxy reaches the backend")
 	}
 
 	log := g.output.String()
@@ -258,11 +285,96 @@ backends:
 		t.Error("the log does not say how to keep the fields")
 	}
 
-	for _, bad := range []string{"X-Forwarded-For", "X-Forwarded-Prefx", "X-Other"} {
+	for _, bad := range []string{"X-Forwarded-For", "X-Reel-IP", "X-Other"} {
 		file := writeFile(t, "rgate.yaml", "keep_fields: ["+bad+"]\nroutes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: ['127.0.0.1:1']}]\n")
 		if got := rgate(t, nil, "validate", "--config", file, "--adapter", "rgate"); got.code == 0 || !strings.Contains(got.stderr, bad) {
 			t.Errorf("keep_fields with %s: code %d, %s", bad, got.code, got.stderr)
 		}
+	}
+}
+
+func TestD5HoldsInASite(t *testing.T) {
+	t.Parallel()
+	g := launch(t, "Caddyfile", strings.ReplaceAll(`{
+	admin localhost:$ADMIN
+	servers {
+		trusted_proxies static `+proxyAddress+`
+	}
+}
+http://plain.test:$PORT {
+	@forwarded header X-Forwarded-Proto https
+	redir @forwarded https://shop.test 302
+	handle /limited {
+		rgate_rate_limit {
+			requests 1
+			window 1h
+			key {header.X-Real-IP}
+		}
+		reverse_proxy $DIAL
+	}
+	handle {
+		reverse_proxy $DIAL
+	}
+}
+http://both.test:$PORT {
+	rgate_rate_limit {
+		requests 1
+		window 1h
+		key {header.X-Forwarded-For}
+	}
+	rgate {
+		keep_fields X-Rewrite-URL
+		backend web {
+			dial $DIAL
+		}
+		route / web
+	}
+}
+http://other.test:$PORT {
+	reverse_proxy $DIAL
+}
+`, "$DIAL", startSeeing(t)), nil, "run", "--config", "$FILE")
+	stranger, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, proxyAddress)
+
+	said := append([]string{"Host", "plain.test", "X-Real-Ip", "192.0.2.1", "X-Forwarded-Proto", "https"}, relayFields...)
+	s := seenIn(t, "a stranger's", g.askBy(t, stranger, "/", said...))
+	for i := 2; i < len(said); i += 2 {
+		if values := s.Header[said[i]]; values != nil && said[i] != "X-Forwarded-Proto" || strings.Join(values, "") == "https" {
+			t.Errorf("a stranger's %s reaches the backend of a site as %q", said[i], values)
+		}
+	}
+	if got := g.askBy(t, proxy, "/", said...); got.status != 302 {
+		t.Errorf("a matcher of a site does not see the fields of a trusted proxy: status %d", got.status)
+	}
+	s = seenIn(t, "a proxy's", g.askBy(t, proxy, "/", append([]string{"Host", "plain.test"}, relayFields...)...))
+	for i := 0; i < len(relayFields); i += 2 {
+		if got := s.Header.Get(relayFields[i]); got != relayFields[i+1] {
+			t.Errorf("a trusted proxy's %s reaches the backend of a site as %q", relayFields[i], got)
+		}
+	}
+	for i, want := range []int{200, 429} {
+		if got := g.askBy(t, stranger, "/limited", "Host", "plain.test", "X-Real-IP", fmt.Sprintf("192.0.2.%d", i)); got.status != want {
+			t.Errorf("request %d with a new key gets %d, want %d", i, got.status, want)
+		}
+	}
+
+	// Trailers are judged there, too.
+	text := g.raw(t, "POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, X-Real-IP\r\nConnection: close\r\n\r\n"+
+		"5\r\nhello\r\n0\r\nX-Checksum: 7\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+	_, body, _ := strings.Cut(text, "\r\n\r\n")
+	if s := seenIn(t, "trailers", answer{status: 200, body: body}); len(s.Trailer) != 1 || s.Trailer.Get("X-Checksum") != "7" {
+		t.Errorf("the backend of a site gets the trailers %v, want X-Checksum alone", s.Trailer)
+	}
+
+	// What a gateway of the site keeps is kept, and other sites are as they were.
+	for i, want := range []int{200, 429} {
+		got := g.askBy(t, stranger, "/", "Host", "both.test", "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i), "X-Rewrite-URL", "/kept")
+		if got.status != want || i == 0 && seenIn(t, "kept", got).Header.Get("X-Rewrite-Url") != "/kept" {
+			t.Errorf("request %d before a gateway gets %d and %s, want %d and the field that is kept", i, got.status, got.body, want)
+		}
+	}
+	if s := seenIn(t, "another site's", g.askBy(t, stranger, "/", "Host", "other.test", "X-Real-IP", "192.0.2.1")); s.Header.Get("X-Real-Ip") != "192.0.2.1" {
+		t.Errorf("in a site without rgate, X-Real-IP is %q", s.Header.Get("X-Real-Ip"))
 	}
 }
 

@@ -49,7 +49,7 @@ func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
 	case s.KeepIdentity || ctx.Value(trustedIdentityKey{}) != nil:
 		return nil
 	}
-	if site := entry.Prepare(ctx, "identity", StripIdentity); site != "" && !inGateway {
+	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(StripIdentity)); site != "" && !inGateway {
 		ctx.Logger().Warn("header fields in which clients say who they are are removed in all of this site, also where nothing authenticates: keep_identity passes them on",
 			zap.String("site", site))
 	}

@@ -12,39 +12,48 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// preparer is what is done to each request of a site before anything in it.
+// Preparer is what is done to each request of a site before anything in it.
+type Preparer interface{ Prepare(r *http.Request) }
+
+// PrepareFunc is a Preparer that is nothing but a function.
+type PrepareFunc func(r *http.Request)
+
+// Prepare implements Preparer.
+func (f PrepareFunc) Prepare(r *http.Request) { f(r) }
+
+// preparer is a Preparer of a site.
 type preparer struct {
-	name    string // what is done once only
-	prepare func(*http.Request)
+	name string // what is done once only
+	Preparer
 }
 
-// Prepare makes prepare run for each request of the site that is being provisioned before
-// any handler of the site, unless something of that name does already. A site is the
+// Prepare makes do run for each request of the site that is being provisioned before any
+// handler of the site, unless something of that name does already. A site is the
 // top-level route that ends the request (`terminal`), such as that of a host name in a
 // Caddyfile. If it does not, all of the server is one site. Error routes belong to all
-// sites of their server. Prepare returns what to call the site in a warning if it may now
-// touch requests that the module which is being provisioned does not see, and does so for
-// the first time.
-func Prepare(ctx caddy.Context, name string, prepare func(*http.Request)) (beyond string) {
+// sites of their server. Prepare returns what runs, and what to call the site in a warning if
+// it may now touch requests that the module which is being provisioned does not see, and
+// does so for the first time.
+func Prepare(ctx caddy.Context, name string, do Preparer) (running Preparer, beyond string) {
 	e := mounted(ctx)
 	if e == nil {
-		return ""
+		return do, ""
 	}
-	p := preparer{name, prepare}
-	e.ofErrors, _ = appended(e.ofErrors, p)
+	p := preparer{name, do}
+	e.ofErrors, _, _ = appended(e.ofErrors, p)
 	site := provisioning(e.routes)
 	added, server := false, ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	hosts := strings.Join(server.Listen, " ")
 	if site != nil && site.Terminal && !e.afterFailure {
 		hosts = cmp.Or(hostsOf(site), hosts)
-		added = p.addTo(site)
+		running, added = p.addTo(site)
 	} else {
-		e.ofAll, added = appended(e.ofAll, p)
+		e.ofAll, running, added = appended(e.ofAll, p)
 	}
 	if added && (site == nil || !site.Terminal && len(site.MatcherSets) > 0 || hasMatchers(site)) {
-		return hosts
+		return running, hosts
 	}
-	return ""
+	return running, ""
 }
 
 // hasMatchers reports whether the handlers of a route do not all see the same requests.
@@ -65,32 +74,37 @@ func hostsOf(route *caddyhttp.Route) string {
 	return strings.Join(hosts, " ")
 }
 
-// appended returns a list of preparers with one more, unless it has it.
-func appended(all []preparer, p preparer) (more []preparer, added bool) {
-	if slices.ContainsFunc(all, func(other preparer) bool { return other.name == p.name }) {
-		return all, false
+// appended returns a list of preparers with one more, unless it has one of that name.
+func appended(all []preparer, p preparer) (more []preparer, running Preparer, added bool) {
+	for _, other := range all {
+		if other.name == p.name {
+			return all, other.Preparer, false
+		}
 	}
-	return append(all, p), true
+	return append(all, p), p.Preparer, true
 }
 
 // addTo makes the preparer the last of a route's matchers, so that it is called for exactly
 // the requests that the route takes. Unlike a handler, it costs no allocation for a
 // request, and leaves the handler after which Caddy's metrics name the route.
-func (p preparer) addTo(route *caddyhttp.Route) (added bool) {
+func (p preparer) addTo(route *caddyhttp.Route) (running Preparer, added bool) {
 	if len(route.MatcherSets) == 0 {
 		route.MatcherSets = caddyhttp.MatcherSets{nil}
 	}
-	for i, set := range route.MatcherSets {
-		if !slices.ContainsFunc(set, func(m any) bool { other, ok := m.(preparer); return ok && other.name == p.name }) {
-			route.MatcherSets[i], added = append(set, p), true
+	for _, matcher := range route.MatcherSets[0] { // all sets have the same
+		if other, ok := matcher.(preparer); ok && other.name == p.name {
+			return other.Preparer, false
 		}
 	}
-	return added
+	for i, set := range route.MatcherSets {
+		route.MatcherSets[i] = append(set, p)
+	}
+	return p.Preparer, true
 }
 
 // MatchWithError implements caddyhttp.RequestMatcherWithError. It matches all requests.
 func (p preparer) MatchWithError(r *http.Request) (bool, error) {
-	p.prepare(r)
+	p.Prepare(r)
 	return true, nil
 }
 
