@@ -50,7 +50,7 @@ func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
 		return nil
 	}
 	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(StripIdentity)); site != "" && !inGateway {
-		ctx.Logger().Warn("header fields in which clients say who they are are removed in all of this site, also where nothing authenticates: keep_identity passes them on",
+		ctx.Logger().Warn("header fields about identity, such as X-User-ID, are removed from all requests of this site, also where nothing authenticates: keep_identity passes them on, as earlier versions did there",
 			zap.String("site", site))
 	}
 	return nil

@@ -183,8 +183,9 @@ func (t *Transform) Warnings([]caddyhttp.MiddlewareHandler) []string {
 	if t.lenient || t.Response.Strict != nil || t.response == nil || t.response.body.empty() {
 		return nil
 	}
-	return []string{"a response that claims to be JSON and cannot be read is refused with 502 where transform changes its body; it passed before: " +
-		"set strict in response to false to confirm this, or to true to refuse streams of JSON and responses without a type, too"}
+	return []string{"a response that claims to be JSON and cannot be read is refused with 502 where transform changes its body: " +
+		"set strict in response to true to refuse streams of JSON and responses without a type, too, or to false to let them pass; " +
+		"earlier versions let all of them pass, and legacy: [" + policy.LegacyUnreadableJSON + "] restores that"}
 }
 
 // Validate implements caddy.Validator.
