@@ -46,7 +46,7 @@ type CORS struct {
 	//   example.com itself
 	// - a regular expression after a tilde, such as `~https://app-\d+\.example\.com`,
 	//   which has to match the origin as a whole
-	// - `null`, the origin of sandboxed frames and of files, which anybody can have;
+	// - `null`, the origin of sandboxed frames and of files, which any page can have;
 	//   not with `allow_credentials`
 	// - `*` alone: every origin
 	AllowedOrigins []string `json:"allowed_origins,omitempty" caddyfile:"arg"`
@@ -64,7 +64,7 @@ type CORS struct {
 	ExposedHeaders []string `json:"exposed_headers,omitempty"`
 
 	// Whether browsers may send cookies and other credentials along, and pages read
-	// what they are answered. Invalid with origins that let in anybody. Default:
+	// what they are answered. Invalid with origins that let in any page. Default:
 	// false.
 	AllowCredentials bool `json:"allow_credentials,omitempty"`
 
@@ -219,10 +219,10 @@ func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // allowedOrigin is whom a response to a request of that method may be read by, as
-// Access-Control-Allow-Origin says it. It is empty if nobody may.
+// Access-Control-Allow-Origin says it. It is empty if none may.
 func (p *CORS) allowedOrigin(r *http.Request, method string) string {
 	if p.origins.any && p.allowsMethod(method) {
-		return "*" // always, so that one response in a cache serves everybody
+		return "*" // always, so that one response in a cache serves all pages
 	}
 	if said := r.Header["Origin"]; len(said) == 1 && p.origins.allow(said[0]) && p.allowsMethod(method) {
 		return said[0]

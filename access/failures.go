@@ -113,8 +113,8 @@ func (p *RateLimit) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 	if !slices.Contains(chain, caddyhttp.MiddlewareHandler(failureGate{p})) {
 		return nil
 	}
-	return []string{"failed authentications count against a rate_limit by the client's address now; restore the earlier behaviour with legacy: [" +
-		policy.LegacyUncountedFailures + "]"}
+	return []string{"failed authentications count against a rate_limit by the client's address, so that guessing ends with 429: nothing needs to be set; " +
+		"earlier versions did not count them, and legacy: [" + policy.LegacyUncountedFailures + "] restores that"}
 }
 
 // failureWatch is a response writer that notes the status, and whether the request came to

@@ -12,7 +12,7 @@ import (
 
 // rolesWarning is logged at the start where roles are required of tokens and the
 // configuration says nothing of splitting them, which earlier versions did at spaces.
-const rolesWarning = "a role that a token has as one text is not split at spaces any more: " +
+const rolesWarning = "a role that a token has as one text is one role, which is not split at spaces any more as it was in earlier versions: " +
 	`set split: " " in the option roles of jwt if issuers list several roles in one text, or split: "" if they do not`
 
 // leavesSplit reports whether the options say nothing of splitting roles.

@@ -43,7 +43,7 @@ type Require struct {
 	Roles []string `json:"roles,omitempty"`
 
 	// Users, of a token or another authentication, and consumers of API keys, of
-	// which the sender must be one. Default: anybody.
+	// which the sender must be one. Default: all clients.
 	Users []string `json:"users,omitempty"`
 
 	// Claims that a token must have: for each, its value, or several of which it must

@@ -70,6 +70,7 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.VirtualNodes == 0 {
 		p.VirtualNodes = defaultVirtualNodes
 	}
+	policy.Enter(ctx)
 	if err := policy.CheckFields(ctx, p); err != nil {
 		return err
 	}

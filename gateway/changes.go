@@ -16,10 +16,10 @@ func (all warnings) addChanges(routes []*Route, backends map[string]*Backend) {
 			return slices.ContainsFunc(rt.backendNames(), func(name string) bool { return holds(backends[name]) })
 		}
 		if rt.Timeouts.anyOff() || leadsTo(func(b *Backend) bool { return b.Timeouts.anyOff() }) {
-			all.add("time limits written as 0 are off: remove them for the defaults", rt.name)
+			all.add("time limits written as 0 are off: remove them for the defaults, which 0 stood for in earlier versions", rt.name)
 		}
 		if proxied && leadsTo(func(b *Backend) bool { return b.direct }) {
-			all.add("the proxy that the environment names is not used for backends: set legacy to "+legacyEnvironmentProxy+" to use it", rt.name)
+			all.add("backends are dialled directly, whatever proxy the environment names: nothing needs to be set; earlier versions used that proxy, and legacy: ["+legacyEnvironmentProxy+"] restores that", rt.name)
 		}
 	}
 }

@@ -45,7 +45,7 @@ type Gateway struct {
 	// Whether to believe what clients say in the header fields by which backends
 	// learn who sent a request: X-User-ID and all that begin with X-Consumer-. They
 	// are taken away otherwise. It is right if a gateway in front of this one sets
-	// them, and nobody else can reach this one. Default: false.
+	// them, and no other client can reach this one. Default: false.
 	TrustIdentity bool `json:"trust_identity,omitempty"`
 
 	// The fields of proxies that are kept although their peer is none of the server's

@@ -44,6 +44,7 @@ type exchange struct {
 
 	upload     *policy.WatchedBody // nil: the request has no body
 	fault      error               // of the client, in the last attempt
+	writer     faultWriter         // in which the proxy writes
 	limitAgain func()              // restores the time limit of the request's body
 }
 

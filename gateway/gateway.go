@@ -67,7 +67,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.Check(); err != nil {
 		return err
 	}
-	entry.Mount(ctx)
+	g.provisionFields(ctx)
 	if err := policy.CheckFields(ctx, g); err != nil {
 		return err
 	}
@@ -82,8 +82,6 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		g.Stats = new(stats.Config)
 	}
 	g.logger = policy.Sampled(ctx.Logger())
-
-	g.provisionFields(ctx.Logger())
 
 	var err error
 	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {

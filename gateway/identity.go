@@ -5,20 +5,21 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/policy"
 )
 
 // provisionFields decides which fields of requests reach backends, which believe what
 // some of them say about the client. The logger is not sampled: each field is logged once.
-func (g *Gateway) provisionFields(logger *zap.Logger) {
+func (g *Gateway) provisionFields(ctx caddy.Context) {
 	keep := make([]string, len(g.KeepFields))
 	for i, name := range g.KeepFields {
 		keep[i] = http.CanonicalHeaderKey(name)
 	}
-	g.fields = &policy.Fields{TrustIdentity: g.TrustIdentity, Relayed: true, Keep: keep, Logger: logger}
+	g.fields = &policy.Fields{TrustIdentity: g.TrustIdentity, Relayed: true, Keep: keep, Logger: ctx.Logger()}
+	policy.Enter(ctx, keep...)
 }
 
 // checkKeepFields reports a name in keep_fields that has no effect.

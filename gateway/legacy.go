@@ -25,7 +25,7 @@ var legacyBehaviours = map[string]string{
 	legacyStandInsFirst:            "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
 	legacyGRPCErrors:               "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
 	policy.LegacyUncountedFailures: "Failed authentications do not count against a `rate_limit` by the client's address.",
-	policy.LegacyUnreadableJSON:    "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are.",
+	policy.LegacyUnreadableJSON:    "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are. So do requests and responses without a type that can be read.",
 	policy.LegacyUnlistedFields:    "`cache` ignores request fields but for `Authorization`, `X-User-ID`, `X-Consumer-*`, what `Vary` names, and with `ttl` also `Cookie`.",
 	legacyEnvironmentProxy:         "Backends are dialled through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment name.",
 }

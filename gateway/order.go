@@ -23,9 +23,9 @@ func (g *Gateway) noteOrder(route string, levels [][]loaded) {
 		message string
 	}{
 		{order{handlersFirst: true, standInsFirst: now.standInsFirst},
-			"handlers that may respond run behind authentication now; give an open response a route of its own, or restore the earlier order with legacy: [" + legacyHandlersFirst + "]"},
+			"handlers that may respond run behind authentication now, wherever they stand: give an open response a route of its own; legacy: [" + legacyHandlersFirst + "] restores the order of earlier versions"},
 		{order{handlersFirst: now.handlersFirst, standInsFirst: true},
-			"cache, coalesce and fallback run behind all other handlers now; restore the earlier order with legacy: [" + legacyStandInsFirst + "]"},
+			"cache, coalesce and fallback run behind all other handlers now, wherever they stand: nothing needs to be set; legacy: [" + legacyStandInsFirst + "] restores the order of earlier versions"},
 	} {
 		same := func(a, b composed) bool { return a.level == b.level && a.index == b.index }
 		if !slices.EqualFunc(now.compose(levels...), earlier.compose(levels...), same) {

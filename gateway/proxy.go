@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -160,7 +161,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if ex.guard != nil {
 		ex.guard.Left(status, err)
 	}
-	if ex.verdict.Blame == policy.BlameClient && ex.upload != nil {
+	if ex.verdict.Blame == policy.BlameClient && (ex.upload != nil || !errors.Is(err, context.Canceled)) {
 		ex.fault = err
 		return nil, clientFault{err}
 	}

@@ -135,10 +135,10 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	r.Header[policy.HeaderGatewayService] = b.called
 	r.Header[hopsField] = ex.hops
 	if ex.upload = policy.WatchBody(r); ex.upload != nil {
-		w = &uploadWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
 		defer ex.restoreLimit()
 	}
-	err := b.proxy.ServeHTTP(w, r, nil)
+	ex.writer = faultWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
+	err := b.proxy.ServeHTTP(&ex.writer, r, nil)
 	switch {
 	case err != nil:
 		return upstreamError(r, err)

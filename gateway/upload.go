@@ -97,14 +97,14 @@ func (clientFault) Is(target error) bool { return target == context.Canceled }
 
 func (f clientFault) Unwrap() error { return f.error }
 
-// uploadWriter keeps the status of a client that has left from one that is to get
+// faultWriter keeps the status of a client that has left from one that is to get
 // another.
-type uploadWriter struct {
+type faultWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	state *exchange
 }
 
-func (w *uploadWriter) WriteHeader(status int) {
+func (w *faultWriter) WriteHeader(status int) {
 	if status != policy.StatusClientClosedRequest || w.state.fault == nil {
 		w.ResponseWriter.WriteHeader(status)
 	}
@@ -164,5 +164,5 @@ func (ex *exchange) prepared(r *http.Request, via *reverseproxy.HTTPTransport) *
 // Interface guards
 var (
 	_ net.Conn            = (*patientConn)(nil)
-	_ http.ResponseWriter = (*uploadWriter)(nil)
+	_ http.ResponseWriter = (*faultWriter)(nil)
 )

@@ -323,3 +323,28 @@ func TestB2SlowUploadsDoNotCount(t *testing.T) {
 	wantAnswer(t, "a backend that does not read", got, 504)
 	wantAnswer(t, "after a backend that does not read", g.get(t, "/deaf"), 503)
 }
+
+// Passive health checks counted what a client had done wrong in a request without a body.
+func TestB2HeadersThatABackendDoesNotTakeDoNotCount(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Config.MaxHeaderBytes = 4 << 10
+	server.Start()
+	t.Cleanup(server.Close)
+	g := startGateway(t, `
+routes: [{path_prefix: /, backend: web, circuit_breaker: {failures: 1, recovery: 1h}}]
+backends:
+  - name: web
+    dial: ["`+server.Listener.Addr().String()+`"]
+    scheme: h2c
+    proxy: {health_checks: {passive: {fail_duration: 1h, max_fails: 1}}}
+`)
+	wantAnswer(t, "before", g.get(t, "/"), 200) // with the backend's settings
+	for range 3 {
+		got := g.ask(t, "GET", "/", "", "X-Large", strings.Repeat("x", 10<<10))
+		wantAnswer(t, "with a large header", got, 400)
+		wantAnswer(t, "after it", g.get(t, "/"), 200)
+	}
+}

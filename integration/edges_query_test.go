@@ -19,6 +19,7 @@ func TestQueryIsReadByRoutesAsByBackends(t *testing.T) {
 	t.Cleanup(backend.Close)
 	hash := sha256.Sum256([]byte("a-key-of-24-characters-x"))
 	g := startGateway(t, `
+admin: localhost:$ADMIN
 api_key: {query: key, hide_credentials: true, keys: [{name: alice, sha256: `+hex.EncodeToString(hash[:])+`}]}
 routes:
   - {path_prefix: /, backend: b, api_key: off}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -100,7 +101,7 @@ func TestD3NothingComesOutOfABodyThatCannotBeRead(t *testing.T) {
 		"/205": {"205", json, `{"secret":"secret"}`},
 		// To be refused where that is asked for.
 		"/ndjson": {"200", "application/x-ndjson", `{"secret":"secret"}` + "\n"}, "/seq": {"200", "application/json-seq", "\x1e{\"secret\":\"secret\"}\n"},
-		"/events": {"200", "text/event-stream", "data: {\"secret\":\"secret\"}\n\n"}, "/untyped": {"200", "", `{"secret":"secret"}`},
+		"/events": {"200", "text/event-stream", "data: {\"secret\":\"secret\"}\n\n"},
 		"/stream": {"200", "application/stream+json", `{"secret":"secret"}`},
 	}
 	backend := redactionBackend(t, all)
@@ -139,7 +140,7 @@ backends: [{name: b, dial: ["`+backend+`"]}]`)
 			t.Errorf("%s: got %d and %q", path, got.status, got.body)
 		}
 	}
-	for _, path := range strings.Fields("/ndjson /seq /events /untyped /stream") {
+	for _, path := range strings.Fields("/ndjson /seq /events /stream") {
 		if got := g.get(t, path); got.status != 200 || got.body != all[path][2] {
 			t.Errorf("%s: got %d and %q, want what is documented: it passes", path, got.status, got.body)
 		}
@@ -172,5 +173,72 @@ backends: [{name: b, dial: ["`+backend+`"]}]`)
 	}
 	if lines := g.logged(warning); len(lines) != 1 {
 		t.Errorf("the warnings with legacy are %q", lines)
+	}
+}
+
+// A Content-Type that could not be read kept a body from being changed, also with strict.
+func TestRedactionDoesNotDependOnAReadableType(t *testing.T) {
+	t.Parallel()
+	const secret, half = `{"a":1,"secret":"secret"}`, `{"secret":"secret"`
+	all, types := make(map[string][3]string), map[string]string{
+		"space": "application/json charset=utf-8", "bare": "json", "quoted": `"application/json"`, "combined": "application/json,text/html",
+		"semicolons": "application/json;;", "missing": "", "upper": "APPLICATION/JSON", "two": "text/html\napplication/json", "same": "application/json\napplication/json",
+		"last": "application/json\ntext/html", "apostrophes": "'application/json'", "colon": "Content-Type: application/json", "blank": " ", "slash": "application/", "star": "*/*;",
+		"other": "utf-8", "parameter": "charset=utf-8; application/json", "hidden": "text/plain; charset=x, application/json", "bytes": "application/json\xa0",
+		"json5": "application/json5", "vendor": "application/vnd.json.v2", "angles": "<application/json>", "problem": "application/problem +json",
+		"stream": "application/x-ndjson charset=utf-8,application/json",
+	}
+	for name, media := range types {
+		all["/"+name], all["/half/"+name] = [3]string{"200", media, "\ufeff \n" + secret}, [3]string{"200", media, half}
+	}
+	large := strings.Repeat("x", 3<<20)
+	all["/large"], all["/image"], all["/lines"] = [3]string{"200", "", large}, [3]string{"200", "image", "\x89PNG secret"}, [3]string{"200", "", "\n\n"}
+	all["/wide"], all["/sequence"] = [3]string{"200", "", "\xfe\xff\x00{\x00}secret"}, [3]string{"200", "", "\x1e{\"secret\":1}"}
+	all["/large/json"], all["/blanks"] = [3]string{"200", "", `{"secret":"` + large + `"}`}, [3]string{"200", "", strings.Repeat(" ", 600) + secret}
+	all["/gzip"], all["/206"], all["/head"] = [3]string{"200", "", "\x1f\x8bsecret"}, [3]string{"206", "", "secret"}, all["/missing"]
+	backend := redactionBackend(t, all)
+	g := startGateway(t, `
+routes:
+  - {path_prefix: /, backend: b, transform: {response: {body: {delete: [secret]}}, request: {body: {delete: [secret]}}}}
+  - {path_prefix: /strict, backend: b, transform: {response: {body: {delete: [secret]}, strict: true}}}
+backends: [{name: b, dial: ["`+backend+`"]}]`)
+
+	for name, media := range types {
+		if got := g.get(t, "/"+name); got.status != 200 || got.body != `{"a":1}` && got.body != " \n"+`{"a":1}` {
+			t.Errorf("%s: got %d and %q", media, got.status, got.body)
+		}
+		if got := g.get(t, "/half/"+name); got.status != http.StatusBadGateway || strings.Contains(got.body, "secret") {
+			t.Errorf("%s and half a body: got %d and %q", media, got.status, got.body)
+		}
+		got, clear := g.get(t, "/strict/"+name), slices.Contains([]string{"upper", "json5", "vendor", "apostrophes"}, name)
+		if clear != (got.status == 200) || !clear && got.status != http.StatusBadGateway || strings.Contains(got.body, "secret") {
+			t.Errorf("%s with strict: got %d and %q", media, got.status, got.body)
+		}
+	}
+	for _, path := range strings.Fields("/large /image /lines") {
+		if got := g.get(t, path); got.status != 200 || got.body != all[path][2] {
+			t.Errorf("%s: got %d and %.40q, want it as it is", path, got.status, got.body)
+		}
+	}
+	for _, path := range strings.Fields("/wide /sequence /large/json /gzip /206") {
+		if got := g.get(t, path); got.status != http.StatusBadGateway || strings.Contains(got.body, "secret") {
+			t.Errorf("%s: got %d and %.40q, want 502", path, got.status, got.body)
+		}
+	}
+	if got := g.get(t, "/blanks"); got.status != 200 || strings.TrimSpace(got.body) != `{"a":1}` {
+		t.Errorf("after many blanks: got %d and %.40q", got.status, got.body)
+	}
+	if got := g.ask(t, "HEAD", "/head", ""); got.status != 200 || got.length > 0 {
+		t.Errorf("HEAD: got %d and the length %d", got.status, got.length)
+	}
+	for media, status := range map[string]int{"application/json charset=utf-8": 400, "json": 400, "": 400, "text/plain": 200, "application/json;;": 400, "text/html, application/json": 400} {
+		request := g.request(t, "POST", "/upper", half)
+		if request.Header["Content-Type"] = nil; media != "" {
+			request.Header.Set("Content-Type", media)
+		}
+		got, err := do(g.client, request)
+		if must(t, "sending a request", err); got.status != status {
+			t.Errorf("a request of %q: got %d, want %d", media, got.status, status)
+		}
 	}
 }

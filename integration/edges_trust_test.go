@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,7 +82,12 @@ var relayFields = []string{
 	"X-Forwarded-Tls-Client-Cert", "evil", "X-Forwarded-Tls-Client-Cert-Info", "evil", "X-Cluster-Client-Ip", "198.51.100.7",
 	"True-Client-Ip", "198.51.100.7", "Fastly-Client-Ip", "198.51.100.7", "Cf-Connecting-Ip", "198.51.100.7", "Cf-Connecting-Ipv6", "2001:db8::7",
 	"X-Original-Host", "evil.test", "X-Original-Url", "/evil", "X-Original-Forwarded-For", "198.51.100.7", "X-Host", "evil.test",
-	"Front-End-Https", "on", "X-Url-Scheme", "https",
+	"Front-End-Https", "on", "X-Url-Scheme", "https", "X-Scheme", "https", "Fastly-Ssl", "1", "Cf-Visitor", `{"scheme":"https"}`,
+	"X-Rewrite-Url", "/evil", "X-Original-Uri", "/evil", "Forwarded-For", "198.51.100.7", "X-Forward-For", "198.51.100.7",
+	"X-Forwarded-Preferred-Username", "root", "X-Forwarded-Access-Token", "evil", "X-Forwarded-Anything", "evil",
+	"Client-Ip", "198.51.100.7", "Proxy-Client-Ip", "198.51.100.7", "Wl-Proxy-Client-Ip", "198.51.100.7", "Wl-Proxy-Ssl", "true",
+	"X-Azure-Clientip", "198.51.100.7", "X-Azure-Socketip", "198.51.100.7", "X-Envoy-External-Address", "198.51.100.7",
+	"X-Envoy-Internal", "true", "X-Appengine-User-Ip", "198.51.100.7", "X-Remote-Addr", "198.51.100.7", "X-Arr-Clientcert", "evil",
 }
 
 func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
@@ -101,7 +107,7 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 	names := []string{
 		"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Cookie", "Set-Cookie", "Connection", "Te", "Upgrade", "Trailer",
 		"Content-Type", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded",
-		"CF-Connecting-IP", "X-User-ID", "X.User.ID", "X_User_ID", "x-consumer-scopes", "X_Consumer.Scopes", "X-Gateway-Service", "X_Real.IP",
+		"CF-Connecting-IP", "X-Rewrite-URL", "Client-IP", "X-Forwarded-Anything", "Proxy", "X.Rewrite_URL", "X-User-ID", "X.User.ID", "X_User_ID", "x-consumer-scopes", "X_Consumer.Scopes", "X-Gateway-Service", "X_Real.IP",
 		"X_Forwarded_For", "Content_Length", "X_Other", "X.Other", "X-Request-ID", "X-API-Key",
 	}
 	for _, announced := range []string{"X-Checksum", "X-Checksum, X-User-ID, X-Forwarded-For, X.User.ID, Cookie"} {
@@ -181,7 +187,10 @@ trust_identity: false
 routes:
   - {path_prefix: /, backend: web}
   - {path_prefix: /by-address, backend: web, headers: {CF-Connecting-IP: "*"}, name: by-address}
+  - {path_prefix: /by-proto, backend: web, headers: {X-Forwarded-Proto: https}, name: by-proto}
   - {path_prefix: /limited, backend: web, rate_limit: {requests: 1, window: 1h, key: "{http.request.header.True-Client-IP}"}}
+  - {path_prefix: /limited-by-path, backend: web, rate_limit: {requests: 1, window: 1h, key: "{http.request.header.X-Forwarded-For}"}}
+  - {path_prefix: /copied, backend: web, transform: {request: {headers: {set: {X-Copy: "{http.request.header.X-Forwarded-Host}"}}}}}
   - path_prefix: /around
     backend: down
 backends:
@@ -192,6 +201,7 @@ backends:
 	made := append([]string{
 		"X-Real-Ip", "198.51.100.7", "X-Forwarded-Port", "666", "X-Forwarded-For", "198.51.100.7", "X-Forwarded-Host", "evil.test:666",
 		"X-Forwarded-Proto", "https", "X-Client-Ip", "198.51.100.7", "X_Real_Ip", "198.51.100.7", "X.Real.Ip", "198.51.100.7",
+		"X.Rewrite_Url", "/evil", "Proxy", "http://evil.test",
 		"Connection", "X-Real-IP, X-Forwarded-Port",
 	}, relayFields...)
 	stranger, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, proxyAddress)
@@ -206,6 +216,7 @@ backends:
 		for name, want := range map[string]string{
 			"X-Real-Ip": "127.0.0.1", "X-Forwarded-Port": fmt.Sprint(g.port), "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": g.address(),
 			"X-Forwarded-Proto": "http", "X-Client-Ip": "198.51.100.7", "X_Real_Ip": "", "X.Real.Ip": "",
+			"X.Rewrite_Url": "", "Proxy": "",
 		} {
 			if got := strings.Join(s.Header[name], " and "); got != want {
 				t.Errorf("%s: from a stranger, %s is %q, want %q", target, name, got, want)
@@ -239,13 +250,30 @@ backends:
 
 	// Routes and policies do not see them either.
 	g.askBy(t, stranger, "/by-address", "CF-Connecting-IP", "192.0.2.1")
-	if figures := g.get(t, "/stats?by=route").body; strings.Contains(figures, `"by-address"`) && !strings.Contains(figures, `"by-address":{"requests_count":{"success":0`) {
-		t.Errorf("a route is chosen by a stranger's field: %s", figures)
-	}
-	for i, want := range []int{200, 429} {
-		if got := g.askBy(t, stranger, "/limited", "True-Client-IP", fmt.Sprintf("192.0.2.%d", i)); got.status != want {
-			t.Errorf("request %d with a new key is answered with %d, want %d", i, got.status, want)
+	g.askBy(t, stranger, "/by-proto", "X-Forwarded-Proto", "https")
+	figures := g.get(t, "/stats?by=route").body
+	for _, route := range []string{"by-address", "by-proto"} {
+		if strings.Contains(figures, `"`+route+`"`) && !strings.Contains(figures, `"`+route+`":{"requests_count":{"success":0`) {
+			t.Errorf("a route is chosen by a stranger's field: %s", figures)
 		}
+	}
+	for target, name := range map[string]string{"/limited": "True-Client-IP", "/limited-by-path": "X-Forwarded-For"} {
+		for i, want := range []int{200, 429} {
+			if got := g.askBy(t, stranger, target, name, fmt.Sprintf("192.0.2.%d", i)); got.status != want {
+				t.Errorf("%s: request %d with a new key gets %d, want %d", target, i, got.status, want)
+			}
+		}
+		if got := g.askBy(t, proxy, target, name, "192.0.2.1"); got.status != 200 {
+			t.Errorf("%s: another client of a trusted proxy gets %d, want 200", target, got.status)
+		}
+	}
+	for client, want := range map[*http.Client]string{stranger: "", proxy: "shop.test"} {
+		if s := seenIn(t, "copied", g.askBy(t, client, "/copied", "X-Forwarded-Host", "shop.test")); s.Header.Get("X-Copy") != want {
+			t.Errorf("a transform copies X-Forwarded-Host as %q, want %q", s.Header.Get("X-Copy"), want)
+		}
+	}
+	if s := seenIn(t, "a proxy's", g.askBy(t, proxy, "/", "Proxy", "http://evil.test")); s.Header["Proxy"] != nil {
+		t.Error("a trusted proxy's field Proxy reaches the backend")
 	}
 
 	log := g.output.String()
@@ -258,11 +286,96 @@ backends:
 		t.Error("the log does not say how to keep the fields")
 	}
 
-	for _, bad := range []string{"X-Forwarded-For", "X-Forwarded-Prefx", "X-Other"} {
+	for _, bad := range []string{"X-Forwarded-For", "X-Reel-IP", "X-Other"} {
 		file := writeFile(t, "rgate.yaml", "keep_fields: ["+bad+"]\nroutes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: ['127.0.0.1:1']}]\n")
 		if got := rgate(t, nil, "validate", "--config", file, "--adapter", "rgate"); got.code == 0 || !strings.Contains(got.stderr, bad) {
 			t.Errorf("keep_fields with %s: code %d, %s", bad, got.code, got.stderr)
 		}
+	}
+}
+
+func TestD5HoldsInASite(t *testing.T) {
+	t.Parallel()
+	g := launch(t, "Caddyfile", strings.ReplaceAll(`{
+	admin localhost:$ADMIN
+	servers {
+		trusted_proxies static `+proxyAddress+`
+	}
+}
+http://plain.test:$PORT {
+	@forwarded header X-Forwarded-Proto https
+	redir @forwarded https://shop.test 302
+	handle /limited {
+		rgate_rate_limit {
+			requests 1
+			window 1h
+			key {header.X-Real-IP}
+		}
+		reverse_proxy $DIAL
+	}
+	handle {
+		reverse_proxy $DIAL
+	}
+}
+http://both.test:$PORT {
+	rgate_rate_limit {
+		requests 1
+		window 1h
+		key {header.X-Forwarded-For}
+	}
+	rgate {
+		keep_fields X-Rewrite-URL
+		backend web {
+			dial $DIAL
+		}
+		route / web
+	}
+}
+http://other.test:$PORT {
+	reverse_proxy $DIAL
+}
+`, "$DIAL", startSeeing(t)), nil, "run", "--config", "$FILE")
+	stranger, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, proxyAddress)
+
+	said := append([]string{"Host", "plain.test", "X-Real-Ip", "192.0.2.1", "X-Forwarded-Proto", "https"}, relayFields...)
+	s := seenIn(t, "a stranger's", g.askBy(t, stranger, "/", said...))
+	for i := 2; i < len(said); i += 2 {
+		if values := s.Header[said[i]]; values != nil && said[i] != "X-Forwarded-Proto" || strings.Join(values, "") == "https" {
+			t.Errorf("a stranger's %s reaches the backend of a site as %q", said[i], values)
+		}
+	}
+	if got := g.askBy(t, proxy, "/", said...); got.status != 302 {
+		t.Errorf("a matcher of a site does not see the fields of a trusted proxy: status %d", got.status)
+	}
+	s = seenIn(t, "a proxy's", g.askBy(t, proxy, "/", append([]string{"Host", "plain.test"}, relayFields...)...))
+	for i := 0; i < len(relayFields); i += 2 {
+		if got := s.Header.Get(relayFields[i]); got != relayFields[i+1] {
+			t.Errorf("a trusted proxy's %s reaches the backend of a site as %q", relayFields[i], got)
+		}
+	}
+	for i, want := range []int{200, 429} {
+		if got := g.askBy(t, stranger, "/limited", "Host", "plain.test", "X-Real-IP", fmt.Sprintf("192.0.2.%d", i)); got.status != want {
+			t.Errorf("request %d with a new key gets %d, want %d", i, got.status, want)
+		}
+	}
+
+	// Trailers are judged there, too.
+	text := g.raw(t, "POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, X-Real-IP\r\nConnection: close\r\n\r\n"+
+		"5\r\nhello\r\n0\r\nX-Checksum: 7\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+	_, body, _ := strings.Cut(text, "\r\n\r\n")
+	if s := seenIn(t, "trailers", answer{status: 200, body: body}); len(s.Trailer) != 1 || s.Trailer.Get("X-Checksum") != "7" {
+		t.Errorf("the backend of a site gets the trailers %v, want X-Checksum alone", s.Trailer)
+	}
+
+	// What a gateway of the site keeps is kept, and other sites are as they were.
+	for i, want := range []int{200, 429} {
+		got := g.askBy(t, stranger, "/", "Host", "both.test", "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i), "X-Rewrite-URL", "/kept")
+		if got.status != want || i == 0 && seenIn(t, "kept", got).Header.Get("X-Rewrite-Url") != "/kept" {
+			t.Errorf("request %d before a gateway gets %d and %s, want %d and the field that is kept", i, got.status, got.body, want)
+		}
+	}
+	if s := seenIn(t, "another site's", g.askBy(t, stranger, "/", "Host", "other.test", "X-Real-IP", "192.0.2.1")); s.Header.Get("X-Real-Ip") != "192.0.2.1" {
+		t.Errorf("in a site without rgate, X-Real-IP is %q", s.Header.Get("X-Real-Ip"))
 	}
 }
 
@@ -318,6 +431,125 @@ http://plain.test:$PORT {
 		g.askBy(t, proxy, "/addresses?cache", "Host", site, "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1")
 		if got := g.askBy(t, proxy, "/addresses?cache", "Host", site, "X-Forwarded-For", "192.0.2.2", "Forwarded", "for=192.0.2.2"); !strings.Contains(got.header.Get("Cache-Status"), "hit") {
 			t.Errorf("%s: another client of the proxy gets Cache-Status %q, want a hit", site, got.header.Get("Cache-Status"))
+		}
+	}
+}
+
+// What Vary names is compared as the backend gets it, also where the proxy alone sets it.
+func TestC3VaryMeansWhatBackendsGet(t *testing.T) {
+	t.Parallel()
+	var failing atomic.Bool
+	second := make(chan struct{}, 1)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", r.URL.Query().Get("vary"))
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		switch {
+		case failing.Load():
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/shared":
+			select {
+			case second <- struct{}{}: // it is the first
+				time.Sleep(300 * time.Millisecond) // the other one may join
+			default:
+			}
+		}
+		_, _ = fmt.Fprint(w, r.Header.Get(r.URL.Query().Get("vary"))) // the gateway left
+	}))
+	t.Cleanup(backend.Close)
+	g := launch(t, "Caddyfile", strings.ReplaceAll(`{
+	admin localhost:$ADMIN
+	servers {
+		trusted_proxies static `+proxyAddress+`
+	}
+}
+http://gateway.test:$PORT {
+	rgate {
+		backend web {
+			dial $DIAL
+		}
+		route /cached web {
+			cache
+		}
+		route /shared web {
+			coalesce
+		}
+		route /kept web {
+			fallback {
+				cached 1h
+			}
+		}
+	}
+}
+http://plain.test:$PORT {
+	rgate_coalesce
+	rgate_fallback {
+		cached 1h
+	}
+	rgate_cache
+	reverse_proxy $DIAL
+}
+http://set.test:$PORT {
+	rgate_cache
+	reverse_proxy $DIAL {
+		header_up X-Tenant {header.Via}
+	}
+}
+`, "$DIAL", backend.Listener.Addr().String()), nil, "run", "--config", "$FILE")
+	one, other, proxy := clientFrom(t, "127.0.0.1"), clientFrom(t, "127.0.0.3"), clientFrom(t, proxyAddress)
+	clients := []struct {
+		*http.Client
+		said, address, host string
+	}{
+		{one, "127.0.0.3", "127.0.0.1", ""}, {other, "127.0.0.1", "127.0.0.3", ""}, {one, "", "127.0.0.1", ""},
+		{proxy, "192.0.2.1", "192.0.2.1, " + proxyAddress, "a.test"}, {proxy, "192.0.2.2", "192.0.2.2, " + proxyAddress, "b.test"}, {proxy, "", proxyAddress, ""},
+	}
+	ask := func(site, target string, i int) answer {
+		headers := []string{"Host", site}
+		if clients[i].said != "" {
+			headers = append(headers, "X-Forwarded-For", clients[i].said)
+		}
+		if clients[i].host != "" {
+			headers = append(headers, "X-Forwarded-Host", clients[i].host)
+		}
+		return g.askBy(t, clients[i].Client, target, headers...)
+	}
+
+	for _, target := range []string{"gateway.test /cached?", "gateway.test /kept?", "plain.test /cached?"} {
+		site, path, _ := strings.Cut(target, " ")
+		for round := range 3 {
+			failing.Store(round == 2 && path == "/kept?")
+			for i, c := range clients {
+				if got := ask(site, path+"vary=X-Forwarded-For", i); got.body != c.address {
+					t.Errorf("%s, round %d: client %d gets what the backend has for %q, want %q", target, round, i, got.body, c.address)
+				} else if status := got.header.Get("Cache-Status"); path == "/cached?" && round > 0 && !strings.Contains(status, "hit") {
+					t.Errorf("%s: client %d asks again and gets Cache-Status %q, want a hit", target, i, status)
+				}
+				want := c.host
+				if want == "" {
+					want = fmt.Sprintf("%s:%d", site, g.port)
+				}
+				if got := g.askBy(t, c.Client, path+"vary=X-Forwarded-Host", "Host", fmt.Sprintf("%s:%d", site, g.port), "X-Forwarded-Host", c.host); got.body != want && c.Client == proxy {
+					t.Errorf("%s: client %d gets what the backend has for the host %q, want %q", target, i, got.body, want)
+				}
+			}
+		}
+		failing.Store(false)
+	}
+	if got := ask("gateway.test", "/cached?vary=X-Real-IP", 0).body + " " + ask("gateway.test", "/cached?vary=X-Real-IP", 1).body; got != "127.0.0.1 127.0.0.3" {
+		t.Errorf("two clients get what the backend has for X-Real-IP %s", got)
+	}
+
+	bodies := make(chan string, 1)
+	go func() { bodies <- ask("gateway.test", "/shared?vary=X-Forwarded-For", 0).body }()
+	eventually(t, "the first request has come", func() bool { return len(second) == 1 })
+	if got := ask("gateway.test", "/shared?vary=X-Forwarded-For", 1).body; got != "127.0.0.3" || <-bodies != "127.0.0.1" {
+		t.Errorf("a client that joins another one's request gets what the backend has for %q", got)
+	}
+
+	// What the proxy makes of other fields cannot be told.
+	for _, via := range []string{"1.1 a", "1.1 b"} {
+		if got := g.askBy(t, one, "/?vary=X-Tenant", "Host", "set.test", "Via", via); got.body != via || strings.Contains(got.header.Get("Cache-Status"), "stored") {
+			t.Errorf("a field that header_up sets: for %q, the response is %q with Cache-Status %q", via, got.body, got.header.Get("Cache-Status"))
 		}
 	}
 }

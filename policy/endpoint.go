@@ -57,7 +57,7 @@ type Guarded struct {
 	// `private_ranges`.
 	// A request counts as from elsewhere if it has passed a proxy that is none of the
 	// server's trusted proxies, or if its host is neither an address nor localhost nor a
-	// name of the configuration. `[0.0.0.0/0, "::/0"]` is everybody.
+	// name of the configuration. `[0.0.0.0/0, "::/0"]` is all clients.
 	Allow []string `json:"allow,omitempty"`
 
 	// More names under which it may be asked for: that of the gateway in the network of

@@ -6,9 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/internal/entry"
 )
 
 // fieldClass says who may set a field of a request.
@@ -25,57 +28,85 @@ const (
 	// proxies set it; Fields drops it if the peer is not trusted.
 	relayField
 
-	// replacedField is one of those that Caddy's reverse proxy replaces if the peer is
-	// not trusted.
+	// replacedField is one of those that Caddy's reverse proxy sets itself. What a peer
+	// that is not trusted says in it is dropped, too.
 	replacedField
+
+	// badField is one that nothing may set: to CGI, it is the proxy that the backend is to
+	// send its own requests through (HTTP_PROXY).
+	badField
 )
 
 const (
 	headerRealIP         = "X-Real-Ip"
 	headerForwarded      = "Forwarded"
+	headerForwardedFor   = "X-Forwarded-For"
 	headerForwardedHost  = "X-Forwarded-Host"
 	headerForwardedPort  = "X-Forwarded-Port"
 	headerForwardedProto = "X-Forwarded-Proto"
 )
 
+// RelayFields are names of fields that only proxies set. A name that ends with `*` stands
+// for all that begin so.
+var RelayFields = strings.Fields(`
+	Forwarded* X-Forwarded* X-Real-IP X-Forward-For X-Client-IP X-Cluster-Client-IP X-Remote-IP X-Remote-Addr X-Originating-IP
+	Client-IP True-Client-IP Fastly-Client-IP Fly-Client-IP Proxy-Client-IP WL-Proxy-* DO-Connecting-IP CF-Connecting-IP*
+	CF-Pseudo-IPv4 CF-Visitor X-Azure-ClientIP X-Azure-SocketIP X-Envoy-External-Address X-Envoy-Internal X-Appengine-User-IP
+	X-Vercel-Forwarded-For X-Vercel-Proxied-For X-Original-Host X-Original-URL X-Original-URI X-Original-Method
+	X-Original-Forwarded-For X-Rewrite-URL X-Host Disguised-Host Was-Default-Hostname X-Scheme X-Url-Scheme Front-End-Https
+	Fastly-SSL X-ARR-SSL X-ARR-ClientCert X-AppService-Proto`)
+
+// fieldClasses has the classes by canonical names. All fields that begin with one of
+// relayPrefixes are relay fields. initials are the letters that any of them begins with.
+var (
+	fieldClasses = map[string]fieldClass{
+		HeaderUserID: identityField, HeaderGatewayService: identityField, "Proxy": badField,
+		headerForwardedFor: replacedField, headerForwardedProto: replacedField, headerForwardedHost: replacedField,
+	}
+	relayPrefixes []string
+	initials      [256]bool
+)
+
+func init() {
+	for _, name := range RelayFields {
+		name, isPrefix := strings.CutSuffix(http.CanonicalHeaderKey(name), "*")
+		if isPrefix {
+			relayPrefixes = append(relayPrefixes, name)
+		} else {
+			fieldClasses[name] = relayField
+		}
+		initials[name[0]] = true
+	}
+	for name := range fieldClasses {
+		initials[name[0]] = true
+	}
+}
+
 // classOf returns the class of a field by its canonical name.
 func classOf(name string) fieldClass {
-	switch name {
-	case HeaderUserID, HeaderGatewayService:
-		return identityField
-	case "X-Forwarded-For", headerForwardedProto, headerForwardedHost:
-		return replacedField
-	case headerForwarded, headerRealIP, headerForwardedPort,
-		"X-Forwarded-Prefix", "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-Uri", "X-Forwarded-Method",
-		"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Client-Cert",
-		"X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Fastly-Client-Ip",
-		"X-Original-Host", "X-Original-Url", "X-Original-Forwarded-For", "X-Host", "Front-End-Https", "X-Url-Scheme":
-		return relayField
+	if name == "" || !initials[name[0]] {
+		return plainField
 	}
-	switch {
-	case strings.HasPrefix(name, consumerPrefix):
+	if class, ok := fieldClasses[name]; ok {
+		return class
+	}
+	if strings.HasPrefix(name, consumerPrefix) {
 		return identityField
-	case strings.HasPrefix(name, "X-Forwarded-Tls-Client-Cert"), strings.HasPrefix(name, "Cf-Connecting-Ip"):
-		return relayField
+	}
+	for _, prefix := range relayPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return relayField
+		}
 	}
 	return plainField
 }
 
-// RelayFields are names of fields that are dropped if the peer is not trusted, for
-// messages: those that begin as X-Forwarded-Tls-Client-Cert and CF-Connecting-IP do are
-// dropped, too.
-var RelayFields = []string{
-	"Forwarded", "X-Forwarded-Prefix", "X-Real-IP", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Forwarded-Scheme",
-	"X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Client-Cert",
-	"X-Forwarded-Tls-Client-Cert", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "Fastly-Client-IP", "CF-Connecting-IP",
-	"X-Original-Host", "X-Original-URL", "X-Original-Forwarded-For", "X-Host", "Front-End-Https", "X-Url-Scheme",
-}
-
-// IsRelayField reports whether a field is dropped if the peer is not trusted.
+// IsRelayField reports whether a field is dropped if the peer is not trusted, and is none
+// of those that Caddy's reverse proxy sets itself.
 func IsRelayField(name string) bool { return classOf(http.CanonicalHeaderKey(name)) == relayField }
 
-// IsReplacedField reports whether Caddy's reverse proxy replaces a field if the peer is
-// not trusted.
+// IsReplacedField reports whether a field is dropped if the peer is not trusted, and set by
+// Caddy's reverse proxy.
 func IsReplacedField(name string) bool {
 	return classOf(http.CanonicalHeaderKey(name)) == replacedField
 }
@@ -117,7 +148,10 @@ type Fields struct {
 	logged OnceEach[string] // names
 }
 
-const strippedVar = "rgate.identity_stripped"
+const (
+	strippedVar = "rgate.identity_stripped" // true once fields about identity have been judged
+	relayedVar  = "rgate.relayed"           // whether fields of proxies have been dropped
+)
 
 // Clean removes from a request what must not reach a backend: the fields above, those
 // that look like them to CGI and PHP, and those that the client's Connection field names:
@@ -135,16 +169,32 @@ func (f *Fields) Clean(r *http.Request) {
 		KeepIdentity(r)
 		stripHop(r.Header)
 	}
+	f.drop(r, first && !f.TrustIdentity)
+}
+
+// Prepare implements entry.Preparer: it removes what Clean removes, but for the fields about
+// identity, once for each request.
+func (f *Fields) Prepare(r *http.Request) {
+	if caddyhttp.GetVar(r.Context(), relayedVar) == nil {
+		caddyhttp.SetVar(r.Context(), relayedVar, false)
+		f.drop(r, false)
+	}
+}
+
+// drop removes fields from a request, and trailers once they are known.
+func (f *Fields) drop(r *http.Request, identity bool) {
 	relayed := f.Relayed && !TrustedPeer(r)
 	for name := range r.Header {
-		switch classOf(name) {
+		switch class := classOf(name); class {
+		case badField:
+			delete(r.Header, name)
 		case identityField:
-			if first && !f.TrustIdentity {
+			if identity {
 				delete(r.Header, name)
 			}
-		case relayField:
+		case relayField, replacedField:
 			if relayed && !slices.Contains(f.Keep, name) {
-				f.log(r, name)
+				f.log(r, name, class)
 				delete(r.Header, name)
 				caddyhttp.SetVar(r.Context(), relayedVar, true)
 			}
@@ -154,22 +204,36 @@ func (f *Fields) Clean(r *http.Request) {
 			}
 		}
 	}
-	if first && r.Trailer != nil {
+	if _, guarded := r.Body.(*trailerGuard); r.Trailer != nil && !guarded {
 		guard := &trailerGuard{r.Body, r.Trailer, serverOf(r)}
 		guard.clean()
 		r.Body = guard
 	}
 }
 
+// Enter puts the entry in front of the server that is being provisioned. Nothing in the site
+// sees what a peer that is not trusted says in fields of proxies, but for those that a
+// gateway keeps, by their canonical names.
+func Enter(ctx caddy.Context, keep ...string) {
+	entry.Mount(ctx)
+	running, _ := entry.Prepare(ctx, "relayed", &Fields{Relayed: true, Logger: ctx.Logger()})
+	fields := running.(*Fields)
+	fields.Keep = append(fields.Keep, keep...)
+}
+
 // mostLogged is the number of names that Fields logs. Clients can invent them.
 const mostLogged = 64
 
 // log logs that a field is dropped, once for each name.
-func (f *Fields) log(r *http.Request, name string) {
+func (f *Fields) log(r *http.Request, name string, class fieldClass) {
 	if f.Logger != nil && f.logged.First(name, mostLogged) {
+		remedy := "add the peer to trusted_proxies of the server"
+		if class == relayField {
+			remedy += ", or the field to keep_fields of the gateway"
+		}
 		f.Logger.Warn("dropped a field of a peer that is not a trusted proxy",
 			zap.String("field", name), zap.String("peer", r.RemoteAddr),
-			zap.String("remedy", "add the peer to trusted_proxies of the server, or the field to keep_fields of the gateway"))
+			zap.String("remedy", remedy))
 	}
 }
 

@@ -12,7 +12,12 @@ import (
 
 // FieldSet is a field that a handler sets on requests, by its canonical name, and the text
 // that it sets it to, which may have placeholders.
-type FieldSet struct{ Name, Text string }
+type FieldSet struct {
+	Name, Text string
+
+	// Last is whether a proxy sets it when it sends the request, which no handler sees.
+	Last bool
+}
 
 // FieldSetter is a handler that sets fields of requests.
 type FieldSetter interface {
@@ -34,6 +39,16 @@ func EachFieldSet(handler caddyhttp.MiddlewareHandler, visit func(FieldSet)) {
 	case *caddyhttp.Subroute:
 		EachFieldSetIn(handler.Routes, visit)
 	case *reverseproxy.Handler:
+		if handler.Headers != nil && handler.Headers.Request != nil {
+			last := func(set FieldSet) { visit(FieldSet{set.Name, set.Text, true}) }
+			eachFieldOf(handler.Headers.Request.Set, last)
+			eachFieldOf(handler.Headers.Request.Add, last)
+			for name, replacements := range handler.Headers.Request.Replace {
+				for _, replacement := range replacements {
+					last(FieldSet{Name: http.CanonicalHeaderKey(name), Text: replacement.Replace})
+				}
+			}
+		}
 		for _, response := range handler.HandleResponse {
 			EachFieldSetIn(response.Routes, visit)
 		}
@@ -61,7 +76,7 @@ func EachFieldSetIn(routes caddyhttp.RouteList, visit func(FieldSet)) {
 func eachFieldOf(fields http.Header, visit func(FieldSet)) {
 	for name, texts := range fields {
 		for _, text := range texts {
-			visit(FieldSet{http.CanonicalHeaderKey(name), text})
+			visit(FieldSet{Name: http.CanonicalHeaderKey(name), Text: text})
 		}
 	}
 }

@@ -103,16 +103,14 @@ func isPeer(r *http.Request, address string) bool {
 	return err == nil && peer == address
 }
 
-const relayedVar = "rgate.relayed"
-
 // Relayed reports whether a request has come through a proxy that is not trusted, so
 // that its client is not known: the address of the peer is that of the proxy.
 func Relayed(r *http.Request) bool {
 	if TrustedPeer(r) {
 		return false
 	}
-	if caddyhttp.GetVar(r.Context(), relayedVar) != nil {
-		return true // Fields.Clean has removed the fields
+	if dropped, _ := caddyhttp.GetVar(r.Context(), relayedVar).(bool); dropped {
+		return true
 	}
 	for name := range r.Header {
 		if class := classOf(name); class == relayField || class == replacedField || name == "Via" {

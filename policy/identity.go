@@ -49,8 +49,8 @@ func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
 	case s.KeepIdentity || ctx.Value(trustedIdentityKey{}) != nil:
 		return nil
 	}
-	if site := entry.Prepare(ctx, "identity", StripIdentity); site != "" && !inGateway {
-		ctx.Logger().Warn("header fields in which clients say who they are are removed in all of this site, also where nothing authenticates: keep_identity passes them on",
+	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(StripIdentity)); site != "" && !inGateway {
+		ctx.Logger().Warn("header fields about identity, such as X-User-ID, are removed from all requests of this site, also where nothing authenticates: keep_identity passes them on, as earlier versions did there",
 			zap.String("site", site))
 	}
 	return nil

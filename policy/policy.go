@@ -11,8 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	"github.com/rgate/rgate/internal/entry"
 )
 
 // Prefix is what the names of all policies' handlers and directives begin with.
@@ -91,7 +89,7 @@ func (b *Base) Off() bool { return b.Disabled }
 // gateway.
 func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
-	entry.Mount(ctx)
+	Enter(ctx)
 	b.logger = Sampled(ctx.Logger())
 	if !b.Disabled {
 		if err := CheckFields(ctx, ctx.Module()); err != nil {

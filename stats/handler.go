@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/policy"
 )
 
 func init() {
@@ -50,7 +50,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision starts recording.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
-	entry.Mount(ctx)
+	policy.Enter(ctx)
 	if h.Name == "" {
 		h.Name = DefaultName
 	}

@@ -220,10 +220,12 @@ func (p *Cache) Warnings([]caddyhttp.MiddlewareHandler) (messages []string) {
 		return nil
 	}
 	if p.IgnoreFields == nil && p.Key == "" && !p.unlisted {
-		messages = append(messages, "responses to requests with cookies, keys or other credentials are stored only if they are public or their Vary names the field, and by ttl those to requests with unknown fields neither: name fields that do not matter in ignore_fields, or write `ignore_fields: []`")
+		messages = append(messages, "responses to requests with cookies, keys or other credentials, and by ttl those to requests with unknown fields, are stored only if they are public or their Vary names the field: "+
+			"name fields that do not change responses in ignore_fields, or write `ignore_fields: []` if there are none; earlier versions stored more, and legacy: ["+policy.LegacyUnlistedFields+"] restores that")
 	}
 	if p.TTL > 0 && p.TTLByStatus == nil {
-		messages = append(messages, "errors such as 404 are fresh for a tenth of ttl, 10s at most: set ttl_by_status to change it, such as `4xx: 30s`, or write `ttl_by_status: {}`")
+		messages = append(messages, "errors such as 404 are fresh for a tenth of ttl, 10s at most: set ttl_by_status to change it, such as `4xx: 30s`, or write `ttl_by_status: {}` to keep it; "+
+			"in earlier versions they were fresh for the whole ttl")
 	}
 	return messages
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
-	"github.com/rgate/rgate/traffic/httpcache"
 )
 
 func init() {
@@ -176,7 +175,7 @@ func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp
 // nobody has to wait for it; the request goes on if it leaves.
 func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	lw := leadWriters.Get().(*leadWriter)
-	lw.ResponseWriter, lw.flight, lw.request = w, f, r
+	lw.ResponseWriter, lw.flight, lw.request, lw.sharing = w, f, r, c.sharing
 	lw.before.set(w.Header())
 	returned := false
 	defer func() {
@@ -228,7 +227,7 @@ func (c *Coalesce) follow(f *flight, body *reader, w http.ResponseWriter, r *htt
 		return leftError(r)
 	}
 	o := &f.outcome
-	if !o.shared || !o.varied.Matches(&httpcache.Request{Header: r.Header}) {
+	if q := c.sharing.varied(r); !o.shared || !o.varied.Matches(&q) {
 		leave()
 		return next.ServeHTTP(w, r)
 	}

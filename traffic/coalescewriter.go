@@ -23,6 +23,7 @@ type leadWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	flight   *flight
 	request  *http.Request
+	sharing  *sharing
 	before   headerMark
 	began    bool
 	hijacked bool
@@ -39,7 +40,7 @@ var leadWriters = sync.Pool{New: func() any { return new(leadWriter) }}
 
 // reset makes the writer ready for another flight. The mark is overwritten then.
 func (w *leadWriter) reset() {
-	w.ResponseWriter, w.flight, w.request = nil, nil, nil
+	w.ResponseWriter, w.flight, w.request, w.sharing = nil, nil, nil, nil
 	w.began, w.hijacked = false, false
 	if w.own != nil {
 		w.own, w.header, w.served, w.clientErr, w.panicked = nil, nil, nil, nil, nil
@@ -74,15 +75,15 @@ func (w *leadWriter) begin(status int) {
 	if !f.seal() {
 		return
 	}
-	header := w.ResponseWriter.Header()
-	if !shareable(status, header) {
+	header, q := w.ResponseWriter.Header(), w.sharing.varied(w.request)
+	if !shareable(&q, status, header) {
 		f.landApart(true)
 		return
 	}
 	w.own, w.header, w.served = f.body.reader(), header.Clone(), make(chan struct{})
 	f.land(outcome{
 		shared: true, status: status, header: w.before.change(header),
-		varied: httpcache.VariantOf(&httpcache.Request{Header: w.request.Header}, header, false), kind: kindOf(header),
+		varied: httpcache.VariantOf(&q, header, false), kind: kindOf(header),
 	})
 }
 

@@ -42,18 +42,18 @@ type Fallback struct {
 	// kept.
 	Cached caddy.Duration `json:"cached,omitempty"`
 
-	// How much memory kept answers may take, for each backend. Default: 64MiB.
+	// How much memory kept responses may take, for each backend. Default: 64MiB.
 	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// How large a body may be that is kept. Default: 1MiB.
 	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	// What kept answers depend on besides route, scheme, host, path and query: text with
+	// What kept responses depend on besides route, scheme, host, path and query: text with
 	// placeholders, such as `{http.request.header.X-Tenant}`. A field, cookie, certificate
 	// or user that it names does not keep an answer from being kept. Default: none.
 	Key string `json:"key,omitempty"`
 
-	// Names of request fields that kept answers do not depend on, such as `X-Org-Id`;
+	// Names of request fields that kept responses do not depend on, such as `X-Org-Id`;
 	// `X-Acme-*` for all that begin so, and `*` for all but `Authorization`, `Cookie` and
 	// those about users. A field that is not listed here, in `key`, in `Vary` or among the
 	// known ones keeps an answer from being kept. Default: none.
@@ -187,10 +187,11 @@ func (f *Fallback) Warnings([]caddyhttp.MiddlewareHandler) []string {
 	if f.Off() || f.Cached == 0 || f.IgnoreFields != nil || f.Key != "" {
 		return nil
 	}
-	return []string{"responses to requests with credentials or unknown fields are kept for a failing backend only if they are public or their Vary names the field: name fields that do not matter in ignore_fields of fallback, or write `ignore_fields: []`"}
+	return []string{"responses to requests with credentials or unknown fields are kept for a failing backend only if they are public or their Vary names the field: " +
+		"name fields that do not change responses in ignore_fields of fallback, or write `ignore_fields: []` if there are none; earlier versions kept more"}
 }
 
-// Cleanup lets go of the kept answers.
+// Cleanup lets go of the kept responses.
 func (f *Fallback) Cleanup() error {
 	f.stores.release()
 	f.position.Release()

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// fallbackPlace is what kept answers belong to.
+// fallbackPlace is what kept responses belong to.
 type fallbackPlace struct{ gateway, backend, position string }
 
 var lastGoods = caddy.NewUsagePool() // of *lastGood, by fallbackPlace
@@ -92,7 +92,7 @@ func (c *fallbackCall) setKey() {
 	}
 }
 
-// kept returns the kept answer to the request, or nil.
+// kept returns the kept response to the request, or nil.
 func (c *fallbackCall) kept() *goodAnswer {
 	if c.store == nil || c.q.Bypass != "" {
 		return nil

@@ -224,7 +224,7 @@ func keepable(answer *httpcache.Answer, q *httpcache.Request, most time.Duration
 	header := answer.Header
 	d := httpcache.ParseDirectives(header["Cache-Control"])
 	open = d.ForAll()
-	if d.NoCache || !forEveryone(header, &d) || endless(header) || len(header["Trailer"]) > 0 {
+	if d.NoCache || !forEveryone(q, header, &d) || endless(header) || len(header["Trailer"]) > 0 {
 		return until, false, false
 	}
 	if personal, _ := q.PersonalTo(header["Vary"]); personal && !open {

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -94,7 +95,7 @@ func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody
 	if !plan.readsBody {
 		return body, 0, nil
 	}
-	if isJSON(r.Header) && policy.HasBody(r) {
+	if x.claimsJSON(r) {
 		if body.text, status, err = x.readBody(w, r); err != nil {
 			return body, status, err
 		}
@@ -121,44 +122,27 @@ func allowsBody(method string) bool {
 	return true
 }
 
-// isJSON reports whether a message claims that its body is one JSON value. Of several
-// types, some receivers believe the first and others the last.
-func isJSON(header http.Header) bool {
-	return hasMediaType(header, func(media string) bool {
-		switch media {
-		case "application/json", "application/x-json", "text/json", "text/x-json":
-			return true
-		case "application/stream+json": // many values, without an end
-			return false
-		}
-		return strings.HasSuffix(media, "+json")
-	})
-}
-
-// isJSONStream reports whether a message claims that its body has JSON in it that comes
-// value by value.
-func isJSONStream(header http.Header) bool {
-	return hasMediaType(header, func(media string) bool {
-		switch media {
-		case "application/stream+json", "text/event-stream", "application/json-seq",
-			"application/ndjson", "application/x-ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines",
-			"application/x-jsonlines", "application/json-lines", "application/jsonstream", "application/x-json-stream":
-			return true
-		}
-		return strings.HasSuffix(media, "+json-seq")
-	})
-}
-
-// hasMediaType reports whether one of the content types of a message is such.
-func hasMediaType(header http.Header, is func(media string) bool) bool {
-	for _, field := range header["Content-Type"] {
-		for one := range strings.SplitSeq(field, ",") {
-			if is(mediaType(one)) {
-				return true
-			}
+// claimsJSON reports whether the body of a request is JSON by its type, or may be by its
+// first bytes if it has no type that can be read.
+func (x *exchange) claimsJSON(r *http.Request) bool {
+	kind, _ := bodyKindOf(r.Header)
+	switch {
+	case kind != jsonBody && (kind != unknownBody || x.lenient), !policy.HasBody(r):
+		return false
+	case kind == jsonBody, isEncoded(r.Header):
+		return true
+	}
+	body := bufio.NewReaderSize(r.Body, maxLead)
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{body, r.Body}
+	for n := 1; ; n++ {
+		begin, err := body.Peek(n)
+		if may, known := mayBeJSON(begin); known || err != nil {
+			return may
 		}
 	}
-	return false
 }
 
 // readJSON returns the text of a JSON body, without the byte order mark that some senders
@@ -167,12 +151,6 @@ func hasMediaType(header http.Header, is func(media string) bool) bool {
 func readJSON(body []byte) (text string, ok bool) {
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	return string(body), utf8.Valid(body) && json.Valid(body)
-}
-
-// mediaType is the content type of a field, without parameters.
-func mediaType(field string) string {
-	media, _, _ := strings.Cut(field, ";")
-	return strings.ToLower(strings.TrimSpace(media))
 }
 
 // isEncoded reports whether a body is compressed, or encoded otherwise.

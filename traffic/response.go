@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	err := ww.run(r, next)
 	if err == nil && !ww.hijacked {
 		ww.began()
-		if ww.state == holding {
+		if ww.state == holding || ww.state == sniffing {
 			err = ww.sendHeld()
 		}
 	}
@@ -45,7 +46,7 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	case refusing:
 		ww.restoreHeader()
 		return x.refuse(w, r, http.StatusBadGateway, ww.obstacle)
-	case holding: // an error: nothing was sent, and another handler responds
+	case holding, sniffing: // an error: nothing was sent, and another handler responds
 		ww.restoreHeader()
 	case passing: // what is in the header now goes into the trailers
 		x.response.headers.strip(w.Header(), http.TrailerPrefix)
@@ -65,10 +66,10 @@ type responseWriter struct {
 
 	state    writerState
 	status   int           // that the client sees
+	claimed  bool          // the body is JSON, or may be
 	before   http.Header   // the header without what the answer has put into it
 	held     *bytes.Buffer // the body
 	obstacle error         // why the body cannot be changed
-	trailers []string      // that were announced
 	hijacked bool
 }
 
@@ -76,6 +77,7 @@ type writerState uint8
 
 const (
 	waiting  writerState = iota // for the header
+	sniffing                    // the first bytes of the body decide whether it is JSON
 	passing                     // the body goes through
 	dropping                    // the body is left out, for the new status has none
 	holding                     // the body is held until it is whole
@@ -133,9 +135,15 @@ func (w *responseWriter) WriteHeader(status int) {
 	w.status = w.response.statusFor(status)
 	// Responses of 205 have no body (RFC 9110, section 15.3.6), and some send one.
 	content := hasContent(status) || status == http.StatusResetContent && !w.response.body.empty()
-	whole := content && w.response.changes(header)
+	kind, clear := otherBody, true
+	if w.response.editsBody() {
+		kind, clear = bodyKindOf(header)
+	}
+	w.claimed = kind == jsonBody
+	whole := content && w.response.changes(header, kind)
+	sniff := content && kind == unknownBody && !w.lenient && !w.response.body.empty() && header.Get("Content-Length") != "0"
 	switch {
-	case content && !w.head && w.refuses(status, header):
+	case content && !w.head && w.refuses(status, header, kind, clear):
 	case content && !hasContent(w.status):
 		for _, name := range []string{"Content-Length", "Content-Type", "Content-Encoding", "Etag", "Last-Modified", "Trailer"} {
 			delete(header, name)
@@ -145,7 +153,12 @@ func (w *responseWriter) WriteHeader(status int) {
 		w.describe(header)
 		w.send(passing)
 	case whole:
-		w.hold(status)
+		w.hold(holding, status, header)
+	case sniff && w.head: // the body may have another length
+		delete(header, "Content-Length")
+		w.send(passing)
+	case sniff:
+		w.hold(sniffing, status, header)
 	default:
 		if status == http.StatusNotModified && w.response.editsBody() {
 			weakenETag(header)
@@ -155,41 +168,63 @@ func (w *responseWriter) WriteHeader(status int) {
 }
 
 // refuses reports whether a response is refused for what its header says, since something
-// that was to be taken away could be in its body.
-func (w *responseWriter) refuses(status int, header http.Header) bool {
-	if w.response.body.empty() || w.lenient {
-		return false
-	}
-	byteRanges := func(media string) bool { return media == "multipart/byteranges" }
+// that was to be changed or taken away could be in its body.
+func (w *responseWriter) refuses(status int, header http.Header, kind bodyKind, clear bool) bool {
+	mayBeJSON := kind == jsonBody || kind == unknownBody && header.Get("Content-Length") != "0"
 	switch {
-	case isJSON(header) && caddyhttp.IsIncremental(header):
+	case w.response.body.empty() || w.lenient:
+	case mayBeJSON && caddyhttp.IsIncremental(header):
 		w.giveUp(errAnswerIncremental)
-	case status == http.StatusPartialContent && hasMediaType(header, byteRanges):
+	case status == http.StatusPartialContent && isByteRanges(header):
 		w.giveUp(errAnswerPartial)
-	case w.response.strict && (isJSONStream(header) || header.Get("Content-Type") == "" && header.Get("Content-Length") != "0"):
+	case w.response.strict && (kind == streamBody || mayBeJSON && !clear):
 		w.giveUp(errAnswerStrict)
 	}
 	return w.state == refusing
 }
 
-// hold begins to hold the body, or refuses the answer if that would be in vain.
-func (w *responseWriter) hold(status int) {
-	header := w.Header()
-	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+func isByteRanges(header http.Header) bool {
+	types, _ := mediaTypes(header)
+	return slices.Contains(types, "multipart/byteranges")
+}
+
+// hold begins to hold the body, or its first bytes, or refuses the answer if that would
+// be in vain.
+func (w *responseWriter) hold(state writerState, status int, header http.Header) {
 	switch {
 	case isEncoded(header):
 		w.giveUp(errAnswerEncoded)
 	case status == http.StatusPartialContent || header.Get("Content-Range") != "":
 		w.giveUp(errAnswerPartial)
-	case err == nil && length > int64(w.MaxBody):
+	case state == holding && w.isTooLarge(header):
 		w.giveUp(errAnswerTooLarge)
 	default:
-		w.state = holding
+		w.state = state
 		w.held = buffers.Get().(*bytes.Buffer)
-		// They cannot follow a body whose length is told before it.
-		w.trailers = header["Trailer"]
-		delete(header, "Trailer")
 	}
+}
+
+func (w *responseWriter) isTooLarge(header http.Header) bool {
+	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	return err == nil && length > int64(w.MaxBody)
+}
+
+// sniff decides by the first bytes of a body whether it is held or goes through.
+func (w *responseWriter) sniff() error {
+	may, known := mayBeJSON(w.held.Bytes())
+	switch {
+	case !known:
+		return nil
+	case may:
+		w.state, w.claimed = holding, true
+		if w.isTooLarge(w.Header()) || w.held.Len() > int(w.MaxBody) {
+			w.giveUp(errAnswerTooLarge)
+		}
+		return w.obstacle
+	}
+	w.send(passing)
+	_, err := w.held.WriteTo(w.ResponseWriter)
+	return err
 }
 
 var (
@@ -198,7 +233,7 @@ var (
 	errAnswerTooLarge = errors.New("the answer is larger than max_body: raise that, or leave the bodies of this route as they are")
 	errAnswerInvalid  = errors.New("the response is called JSON and is none")
 	errAnswerCut      = errors.New("the backend broke off the response")
-	errAnswerStrict   = errors.New("the response is a stream of JSON or has no Content-Type, which strict refuses")
+	errAnswerStrict   = errors.New("the response is a stream of JSON or has no Content-Type that can be read, which strict refuses")
 
 	errAnswerIncremental = errors.New("the JSON of the response is to be passed on as it comes (Incremental)")
 )
@@ -243,29 +278,35 @@ func hasContent(status int) bool {
 }
 
 // changes reports whether the plan changes the body of an answer with this header.
-func (p *responsePlan) changes(header http.Header) bool {
+func (p *responsePlan) changes(header http.Header, kind bodyKind) bool {
 	switch {
 	case !p.editsBody() || caddyhttp.IsIncremental(header): // if it is JSON, refuses has been asked
 		return false
-	case isJSON(header):
+	case kind == jsonBody:
 		return true
 	case !p.envelope:
 		return false
 	}
-	contentType := header.Get("Content-Type")
-	media := mediaType(contentType)
-	return strings.HasPrefix(media, "text/") && media != "text/event-stream" ||
-		contentType == "" && header.Get("Content-Length") == "0"
+	types, clear := mediaTypes(header)
+	return clear && strings.HasPrefix(types[0], "text/") && kind != streamBody ||
+		header.Get("Content-Type") == "" && header.Get("Content-Length") == "0"
 }
 
 // sendHeld sends the body that was held, changed if it can be.
 func (w *responseWriter) sendHeld() error {
 	header := w.Header()
-	for _, announced := range w.trailers {
+	if w.state == sniffing { // it has ended before it said what it is
+		w.send(passing)
+		_, err := w.held.WriteTo(w.ResponseWriter)
+		return err
+	}
+	// They cannot follow a body whose length is told before it.
+	for _, announced := range header["Trailer"] {
 		for name := range strings.SplitSeq(announced, ",") {
 			header.Del(strings.TrimSpace(name))
 		}
 	}
+	delete(header, "Trailer")
 	for name := range header {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			delete(header, name)
@@ -292,8 +333,8 @@ func (w *responseWriter) sendHeld() error {
 // changedBody makes the body that the client gets of the one that is held. An error
 // is for the log.
 func (w *responseWriter) changedBody() (body string, changed bool, err error) {
-	claimed, valid := isJSON(w.Header()), false
-	if claimed {
+	valid := false
+	if w.claimed {
 		body, valid = readJSON(w.held.Bytes())
 	} else {
 		body = w.held.String()
@@ -302,7 +343,7 @@ func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	switch {
 	case valid:
 		body, err = w.response.body.edit(body, w.repl)
-	case claimed && !blank:
+	case w.claimed && !blank:
 		err = errAnswerInvalid
 	}
 	if (err == errAnswerInvalid || err == errNotMoved) && !w.lenient && !w.response.body.empty() {
@@ -351,6 +392,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 			return 0, w.obstacle
 		}
 		return w.held.Write(p)
+	case sniffing:
+		w.held.Write(p)
+		return len(p), w.sniff()
 	case refusing:
 		return 0, w.obstacle
 	}
@@ -368,7 +412,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 // FlushError sends what is buffered, but nothing of a body that is held.
 func (w *responseWriter) FlushError() error {
 	w.began()
-	if w.state == holding || w.state == refusing {
+	if w.state == holding || w.state == sniffing || w.state == refusing {
 		return nil
 	}
 	return http.NewResponseController(w.ResponseWriter).Flush()

@@ -109,18 +109,19 @@ func TestEnvelope(t *testing.T) {
 		contentType, body string
 		want              string
 	}{
-		"JSON":        {200, "application/json", " {\"a\": 1.0}\n", `{"status":200,"data":{"a": 1.0,"x":1}` + rest},
-		"a list":      {200, "application/json", `[1]`, `{"status":200,"data":[1]` + rest},
-		"mapped":      {500, "application/json", `{}`, `{"status":503,"data":{"x":1}` + rest},
-		"text":        {404, "text/plain; charset=utf-8", "no \"such\"\nthing", `{"status":404,"data":"no \"such\"\nthing"` + rest},
-		"empty":       {401, "application/json", "", `{"status":401,"data":null` + rest},
-		"empty text":  {401, "text/plain", "", `{"status":401,"data":null` + rest},
-		"no text":     {200, "text/plain", "\xff", "\xff"},
-		"events":      {200, "text/event-stream", "data: 1\n\n", "data: 1\n\n"},
-		"image":       {200, "image/png", "PNG", "PNG"},
-		"no type":     {200, "", "{}", "{}"},
-		"no content":  {204, "application/json", "", ""},
-		"none at all": {410, "", "", `{"status":410,"data":null` + rest},
+		"JSON":             {200, "application/json", " {\"a\": 1.0}\n", `{"status":200,"data":{"a": 1.0,"x":1}` + rest},
+		"a list":           {200, "application/json", `[1]`, `{"status":200,"data":[1]` + rest},
+		"mapped":           {500, "application/json", `{}`, `{"status":503,"data":{"x":1}` + rest},
+		"text":             {404, "text/plain; charset=utf-8", "no \"such\"\nthing", `{"status":404,"data":"no \"such\"\nthing"` + rest},
+		"empty":            {401, "application/json", "", `{"status":401,"data":null` + rest},
+		"empty text":       {401, "text/plain", "", `{"status":401,"data":null` + rest},
+		"no text":          {200, "text/plain", "\xff", "\xff"},
+		"events":           {200, "text/event-stream", "data: 1\n\n", "data: 1\n\n"},
+		"image":            {200, "image/png", "PNG", "PNG"},
+		"no type":          {200, "", "{}", `{"status":200,"data":{"x":1}` + rest},
+		"no type nor JSON": {200, "", "PNG", "PNG"},
+		"no content":       {204, "application/json", "", ""},
+		"none at all":      {410, "", "", `{"status":410,"data":null` + rest},
 	} {
 		handler := loadTransform(t, `{"response": {"envelope": true, "status": {"500": 503}, "body": {"set": {"x": 1}}}}`)
 		fields := []string{"Content-Type", tc.contentType}

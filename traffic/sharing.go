@@ -92,7 +92,7 @@ func (s *sharing) read(r *http.Request, ignore bool) httpcache.Request {
 		UserKeyed:     s.user && user != "",
 		ConsumerKeyed: consumer != "" && r.Header[policy.HeaderUserID] == nil,
 		TokenKeyed:    s.token && r.Header["Authorization"] != nil,
-		Rules:         httpcache.Rules{Fields: s.fields, Set: s.sourcesFor(r), Trusted: policy.TrustedPeer(r)},
+		Rules:         s.rulesFor(r),
 	}
 	switch {
 	case known.UserKeyed:
@@ -102,6 +102,15 @@ func (s *sharing) read(r *http.Request, ignore bool) httpcache.Request {
 		known.Identified = user != "" || policy.Authenticated(r)
 	}
 	return httpcache.ReadRequest(r, ignore, known)
+}
+
+func (s *sharing) rulesFor(r *http.Request) httpcache.Rules {
+	return httpcache.Rules{Fields: s.fields, Set: s.sourcesFor(r), Trusted: policy.TrustedPeer(r)}
+}
+
+// varied is the part of a request on which what its backend names in Vary depends.
+func (s *sharing) varied(r *http.Request) httpcache.Request {
+	return httpcache.Request{Header: r.Header, Rules: s.rulesFor(r), Received: r}
 }
 
 // namesCookieOf reports whether a request has one of the cookies that the key names.
@@ -165,12 +174,14 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 	repl := caddy.NewReplacer()
 	add := func(set policy.FieldSet) {
 		source := sources[set.Name]
-		switch whatSets(set.Text) {
-		case httpcache.Constant:
+		switch class := whatSets(set.Text); {
+		case set.Last:
+			source.Unseen = source.Unseen || class != httpcache.Constant
+		case class == httpcache.Constant:
 			if text := repl.ReplaceAll(set.Text, ""); !slices.Contains(source.Constants, text) {
 				source.Constants = append(source.Constants, text)
 			}
-		case httpcache.Credential:
+		case class == httpcache.Credential:
 			source.Credential = true
 		}
 		sources[set.Name] = source

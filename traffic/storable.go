@@ -7,11 +7,11 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// forEveryone reports whether an answer may be given to others than the one who
-// asked for it, if their requests do not differ.
-func forEveryone(header http.Header, d *httpcache.Directives) bool {
+// forEveryone reports whether an answer to a request may be given to others than the one
+// who asked for it, if their requests do not differ.
+func forEveryone(q *httpcache.Request, header http.Header, d *httpcache.Directives) bool {
 	return !d.NoStore && !d.Private && len(header["Set-Cookie"]) == 0 && len(header["Set-Cookie2"]) == 0 &&
-		!strings.Contains(strings.Join(header["Vary"], ","), "*")
+		!q.VariesUnseen(header["Vary"])
 }
 
 // endless reports whether the body of an answer is a stream of events, which ends
@@ -27,12 +27,12 @@ func endless(header http.Header) bool {
 	return false
 }
 
-// shareable reports whether an answer may go to several clients who asked for it at
-// the same time. Beside what may be stored without a word about how long, these are
+// shareable reports whether an answer to a request may go to several clients who asked for
+// it at the same time. Beside what may be stored without a word about how long, these are
 // the errors of a server: to ask it again and again would not help it.
-func shareable(status int, header http.Header) bool {
+func shareable(q *httpcache.Request, status int, header http.Header) bool {
 	d := httpcache.ParseDirectives(header["Cache-Control"])
-	if d.NoCache || !forEveryone(header, &d) || endless(header) || len(header["Trailer"]) > 0 {
+	if d.NoCache || !forEveryone(q, header, &d) || endless(header) || len(header["Trailer"]) > 0 {
 		return false
 	}
 	switch status {

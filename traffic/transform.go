@@ -93,8 +93,9 @@ type TransformResponse struct {
 	Body BodyEdits `json:"body,omitzero"`
 
 	// Whether streams of JSON (such as application/x-ndjson, application/json-seq and
-	// text/event-stream) and responses without a type are refused with 502 where `body`
-	// changes responses, in place of passing as they are. Default: false.
+	// text/event-stream) and responses without a type that can be read are refused with
+	// 502 where `body` changes responses. Default: false, streams pass as they are, and
+	// of the others those are changed that begin as JSON does.
 	Strict *bool `json:"strict,omitempty"`
 
 	// Whether a body of JSON or text becomes the `data` of an object with `status`,
@@ -182,8 +183,9 @@ func (t *Transform) Warnings([]caddyhttp.MiddlewareHandler) []string {
 	if t.lenient || t.Response.Strict != nil || t.response == nil || t.response.body.empty() {
 		return nil
 	}
-	return []string{"a response that claims to be JSON and cannot be read is refused with 502 where transform changes its body; it passed before: " +
-		"set strict in response to false to confirm this, or to true to refuse streams of JSON and responses without a type, too"}
+	return []string{"a response that claims to be JSON and cannot be read is refused with 502 where transform changes its body: " +
+		"set strict in response to true to refuse streams of JSON and responses without a type, too, or to false to let them pass; " +
+		"earlier versions let all of them pass, and legacy: [" + policy.LegacyUnreadableJSON + "] restores that"}
 }
 
 // Validate implements caddy.Validator.

@@ -65,7 +65,7 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 		closeConnection(w)
 	}
 	for _, p := range e.ofAll {
-		p.prepare(r)
+		p.Prepare(r)
 	}
 	if r.ProtoMajor != 1 || r.ContentLength == 0 {
 		checkLength(r)
@@ -89,7 +89,7 @@ type errorEntry struct{ *entry }
 // before the server's other routes enter here.
 func (e errorEntry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	for _, p := range e.ofErrors {
-		p.prepare(r)
+		p.Prepare(r)
 	}
 	body := bodyOf(r)
 	if body == nil && r.ProtoMajor == 1 && r.ContentLength != 0 {

@@ -38,7 +38,7 @@ func (m *mounter) Provision(ctx caddy.Context) error {
 		Mount(ctx)
 	}
 	if m.Prepare != "" {
-		Prepare(ctx, m.Prepare, func(r *http.Request) { r.Header.Add("Prepared", m.Prepare) })
+		Prepare(ctx, m.Prepare, PrepareFunc(func(r *http.Request) { r.Header.Add("Prepared", m.Prepare) }))
 	}
 	return nil
 }

@@ -12,41 +12,49 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// preparer is called for each request of a site before its handlers.
+// Preparer is called for each request of a site before its handlers.
+type Preparer interface{ Prepare(r *http.Request) }
+
+// PrepareFunc is a function that implements Preparer.
+type PrepareFunc func(r *http.Request)
+
+// Prepare implements Preparer.
+func (f PrepareFunc) Prepare(r *http.Request) { f(r) }
+
 type preparer struct {
-	name    string // the key by which it is added only once
-	prepare func(*http.Request)
+	name string // the key by which it is added only once
+	Preparer
 }
 
-// Prepare makes prepare run for each request of the site that is being provisioned, before
-// any handler of the site, unless a preparer of that name exists. A site is a top-level
+// Prepare makes do run for each request of the site that is being provisioned, before any
+// handler of the site, unless a preparer of that name exists. A site is a top-level
 // `terminal` route, such as that of a host name in a Caddyfile; without one, the whole
 // server is a site. Error routes belong to all sites of their server. Prepare returns the
-// site's name for a warning if, for the first time, prepare may be called for requests that
-// the module being provisioned does not see.
-func Prepare(ctx caddy.Context, name string, prepare func(*http.Request)) (beyond string) {
+// preparer that runs, and the site's name for a warning if, for the first time, it may be
+// called for requests that the module being provisioned does not see.
+func Prepare(ctx caddy.Context, name string, do Preparer) (running Preparer, beyond string) {
 	e := mounted(ctx)
 	if e == nil {
-		return ""
+		return do, ""
 	}
-	p := preparer{name, prepare}
-	e.ofErrors, _ = appended(e.ofErrors, p)
+	p := preparer{name, do}
+	e.ofErrors, _, _ = appended(e.ofErrors, p)
 	site := provisioning(e.routes)
 	added, server := false, ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	hosts := strings.Join(server.Listen, " ")
 	if site != nil && site.Terminal && !e.afterFailure {
 		hosts = cmp.Or(hostsOf(site), hosts)
-		added = p.addTo(site)
+		running, added = p.addTo(site)
 	} else {
-		e.ofAll, added = appended(e.ofAll, p)
+		e.ofAll, running, added = appended(e.ofAll, p)
 	}
 	if added && (site == nil || !site.Terminal && len(site.MatcherSets) > 0 || hasMatchers(site)) {
-		return hosts
+		return running, hosts
 	}
-	return ""
+	return running, ""
 }
 
-// hasMatchers reports whether the handlers of a route see different requests.
+// hasMatchers reports whether the handlers of a route do not all see the same requests.
 func hasMatchers(route *caddyhttp.Route) bool {
 	return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"match"`)) })
 }
@@ -64,32 +72,37 @@ func hostsOf(route *caddyhttp.Route) string {
 	return strings.Join(hosts, " ")
 }
 
-// appended returns preparers with one more, unless it is among them.
-func appended(all []preparer, p preparer) (more []preparer, added bool) {
-	if slices.ContainsFunc(all, func(other preparer) bool { return other.name == p.name }) {
-		return all, false
+// appended returns a list of preparers with one more, unless it has one of that name.
+func appended(all []preparer, p preparer) (more []preparer, running Preparer, added bool) {
+	for _, other := range all {
+		if other.name == p.name {
+			return all, other.Preparer, false
+		}
 	}
-	return append(all, p), true
+	return append(all, p), p.Preparer, true
 }
 
-// addTo adds the preparer as the last of a route's matchers, so that it is called for
-// exactly the requests of the route. Unlike a handler, this costs no allocation per
-// request, and does not change the handler that names the route in Caddy's metrics.
-func (p preparer) addTo(route *caddyhttp.Route) (added bool) {
+// addTo makes the preparer the last of a route's matchers, so that it is called for exactly
+// the requests that the route takes. Unlike a handler, it costs no allocation for a
+// request, and leaves the handler after which Caddy's metrics name the route.
+func (p preparer) addTo(route *caddyhttp.Route) (running Preparer, added bool) {
 	if len(route.MatcherSets) == 0 {
 		route.MatcherSets = caddyhttp.MatcherSets{nil}
 	}
-	for i, set := range route.MatcherSets {
-		if !slices.ContainsFunc(set, func(m any) bool { other, ok := m.(preparer); return ok && other.name == p.name }) {
-			route.MatcherSets[i], added = append(set, p), true
+	for _, matcher := range route.MatcherSets[0] { // all sets have the same
+		if other, ok := matcher.(preparer); ok && other.name == p.name {
+			return other.Preparer, false
 		}
 	}
-	return added
+	for i, set := range route.MatcherSets {
+		route.MatcherSets[i] = append(set, p)
+	}
+	return p.Preparer, true
 }
 
 // MatchWithError implements caddyhttp.RequestMatcherWithError. It matches all requests.
 func (p preparer) MatchWithError(r *http.Request) (bool, error) {
-	p.prepare(r)
+	p.Prepare(r)
 	return true, nil
 }
 

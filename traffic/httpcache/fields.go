@@ -218,6 +218,7 @@ func isCoveredByAll(class Class) bool { return class == Unknown || class == Cred
 type Source struct {
 	Constants  []string // the same for everyone
 	Credential bool     // who sent the request, or what cannot be told
+	Unseen     bool     // something that a proxy makes of the request when it sends it
 }
 
 // Rules tell the classes of the fields of requests at one place of a configuration.

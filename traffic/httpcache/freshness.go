@@ -205,7 +205,7 @@ func mayStore(q *Request, status int, h http.Header, d *Directives) bool {
 		d.MustUnderstand && !understood(status),
 		d.NoStore && !d.MustUnderstand,
 		d.Private && d.PrivateFields == nil,
-		varies(h["Vary"]), isStream(h), h["Trailer"] != nil:
+		q.VariesUnseen(h["Vary"]), isStream(h), h["Trailer"] != nil:
 		return false
 	case h["Set-Cookie"] != nil && !d.Public && !d.SMaxAge.Given() && !named(d.PrivateFields, "Set-Cookie") && !named(d.NoCacheFields, "Set-Cookie"):
 		return false

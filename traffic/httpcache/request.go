@@ -1,7 +1,11 @@
 package httpcache
 
 import (
+	"cmp"
+	"net"
 	"net/http"
+	"net/textproto"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,6 +43,58 @@ type Request struct {
 
 	Header http.Header
 	Rules  Rules
+
+	// Received is the request as it has come. A proxy makes of it what backends get in
+	// X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.
+	Received *http.Request
+}
+
+// VariesUnseen reports whether a response with this Vary depends on more than what can be
+// told of the request.
+func (q *Request) VariesUnseen(vary []string) bool {
+	for _, line := range vary {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = strings.Trim(name, " \t"); name == "*" || q.Rules.Set[textproto.CanonicalMIMEHeaderKey(name)].Unseen {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sent returns the lines of a field as the backend gets them.
+func (q *Request) sent(name string) (lines []string, ok bool) {
+	lines, ok = q.Header[name]
+	if q.Received == nil {
+		return lines, ok
+	}
+	last := ""
+	if ok && q.Rules.Trusted && len(lines) > 0 {
+		last = lines[len(lines)-1]
+	}
+	switch name {
+	case "X-Forwarded-For":
+		peer, _, err := net.SplitHostPort(q.Received.RemoteAddr)
+		if err != nil {
+			peer = q.Received.RemoteAddr
+		}
+		if last == "" {
+			return []string{peer}, true
+		}
+		return append(slices.Clone(lines), peer), true
+	case "X-Forwarded-Proto":
+		switch {
+		case last != "":
+		case q.Received.TLS != nil:
+			last = "https"
+		default:
+			last = "http"
+		}
+		return []string{last}, true
+	case "X-Forwarded-Host":
+		return []string{cmp.Or(last, q.Received.Host)}, true
+	}
+	return lines, ok
 }
 
 // PersonalTo reports whether a response with this Vary may be another one for this request
@@ -123,7 +179,7 @@ func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 	if r.ContentLength != 0 { // what it says may decide about the answer
 		q.Bypass = Bypassed
 	}
-	q.Header = r.Header
+	q.Header, q.Received = r.Header, r
 	var control, pragma []string
 	for name, lines := range r.Header {
 		switch q.Class(name, lines) {

@@ -11,11 +11,6 @@ import (
 	"strings"
 )
 
-// varies reports whether an answer depends on more than the request's fields.
-func varies(lines []string) bool {
-	return varyNamesField(lines, "*")
-}
-
 // varyNames lists the fields that a Vary field names, in order.
 func varyNames(lines []string) (names []string) {
 	for _, line := range lines {
@@ -96,7 +91,7 @@ func (v *Variant) append(text []byte, q *Request) []byte {
 	if v.negotiated {
 		text = q.appendAll(text, Negotiated)
 	}
-	return appendVariant(text, v.names, q.Header)
+	return q.appendVariant(text, v.names)
 }
 
 // AppendConstants appends to a key what the request has in all fields of the class Constant.
@@ -122,10 +117,10 @@ func (q *Request) appendAll(text []byte, class Class) []byte {
 
 // appendVariant appends what a request has in fields that answers depend on. Equal
 // texts mean that the requests are equal in them.
-func appendVariant(text []byte, names []string, h http.Header) []byte {
+func (q *Request) appendVariant(text []byte, names []string) []byte {
 	const absent = math.MaxUint32
 	for _, name := range names {
-		lines, ok := h[name]
+		lines, ok := q.sent(name)
 		if !ok {
 			text = binary.BigEndian.AppendUint32(text, absent)
 			continue
