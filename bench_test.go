@@ -15,19 +15,19 @@ import (
 	_ "github.com/rgate/rgate"
 )
 
-// benchAnswer stands in the place of a backend's proxy, and answers at once.
-type benchAnswer struct {
-	// Whether it asks to be told when the client leaves, as a transport does.
+// benchResponse replaces the proxy of a backend, and responds at once.
+type benchResponse struct {
+	// Watches whether the client leaves, like a transport.
 	Watches bool `json:"watches,omitempty"`
 }
 
-func (*benchAnswer) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.handlers.bench_answer", New: func() caddy.Module { return new(benchAnswer) }}
+func (*benchResponse) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.bench_response", New: func() caddy.Module { return new(benchResponse) }}
 }
 
 var benchBody = []byte("This is a small response of exactly 61 bytes from a backend.\n")
 
-func (a *benchAnswer) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+func (a *benchResponse) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if a.Watches {
 		_, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
@@ -37,20 +37,20 @@ func (a *benchAnswer) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyh
 	return err
 }
 
-// benchWriter is a response writer that keeps nothing.
+// benchWriter is a response writer that discards everything.
 type benchWriter struct{ header http.Header }
 
 func (w benchWriter) Header() http.Header         { return w.header }
 func (w benchWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (w benchWriter) WriteHeader(int)             {}
 
-// BenchmarkSurvival is what a request pays in a gateway for the policies that keep its
-// backend alive and for the log of requests, on the happy path: the difference to
-// "nothing", which routes and keeps statistics. What coalescing adds on top where
-// somebody watches whether the client leaves shows in the two rows that end so.
+// BenchmarkSurvival measures the cost of a successful request in a gateway for the policies
+// that protect its backend and for the request log: the difference to "nothing", which
+// routes and records statistics. The rows that end in "watched" add the cost of coalescing
+// when a transport watches whether the client leaves.
 func BenchmarkSurvival(b *testing.B) {
-	caddy.RegisterModule(new(benchAnswer))
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the binary has it
+	caddy.RegisterModule(new(benchResponse))
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as in the binary
 	const (
 		coalesce    = `{"handler": "rgate_coalesce"}`
 		concurrency = `{"handler": "rgate_concurrency", "max": 100, "queue": 200, "queue_timeout": "1s"}`
@@ -81,7 +81,7 @@ func BenchmarkSurvival(b *testing.B) {
 			module, err := ctx.LoadModuleByID("http.handlers.rgate", json.RawMessage(`{"name": "`+b.Name()+`", `+c.options+`
 				"routes": [{"path_prefix": "/api", "backend": "web"}],
 				"backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [`+c.around+`
-					{"handler": "bench_answer", "watches": `+strconv.FormatBool(c.watched)+`}]}]}`))
+					{"handler": "bench_response", "watches": `+strconv.FormatBool(c.watched)+`}]}]}`))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -97,7 +97,7 @@ func BenchmarkSurvival(b *testing.B) {
 			vars := ctxOf.Value(caddyhttp.VarsCtxKey).(map[string]any)
 			b.ReportAllocs()
 			for b.Loop() {
-				// A request is new each time, and so is its replacer.
+				// Each request has a new replacer.
 				ctx := context.WithValue(ctxOf, caddy.ReplacerCtxKey, caddy.NewEmptyReplacer())
 				end := func() {}
 				if c.watched {

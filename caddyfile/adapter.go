@@ -124,7 +124,7 @@ func checkListen(address string) error {
 	case err != nil || addr.Network == "":
 		return fmt.Errorf(`is not an address: use ":8080" or "127.0.0.1:8080"`)
 	case strings.HasPrefix(addr.Network, "udp"):
-		return fmt.Errorf(`is a UDP address: leave out %q, for HTTP/3 is served on the same port by itself`, addr.Network+"/")
+		return fmt.Errorf(`is a UDP address: remove %q: HTTP/3 uses the same port by default`, addr.Network+"/")
 	case !addr.IsUnixNetwork() && !addr.IsFdNetwork() && addr.StartPort == 0:
 		return fmt.Errorf("has no port: add one, such as %q", net.JoinHostPort(addr.Host, "8080"))
 	}

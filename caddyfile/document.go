@@ -100,7 +100,7 @@ func (r *reader) check(doc *document) error {
 	if doc.Admin != "" && doc.Admin != adminOff {
 		_, err := caddy.ParseNetworkAddressWithDefaults(doc.Admin, "tcp", 2019)
 		if err != nil || strings.Contains(doc.Admin, "://") {
-			return r.failAt("admin", `%q is not an address: use one such as "localhost:2019", or off`, doc.Admin)
+			return r.failAt("admin", `invalid address %q: use one such as "localhost:2019", or off`, doc.Admin)
 		}
 	}
 	if err := r.checkServer(doc.Server); err != nil {

@@ -43,7 +43,7 @@ func (r *reader) adminForm(n *yaml.Node, path string) (*yaml.Node, error) {
 		return n, nil
 	}
 	if strings.EqualFold(n.Value, "true") {
-		return nil, r.fail(n, `%s must be an address such as "localhost:2019", or off: leave it out for Caddy's default`, path)
+		return nil, r.fail(n, `%s must be an address such as "localhost:2019", or off: remove it for Caddy's default`, path)
 	}
 	return scalar(n, adminOff), nil
 }

@@ -167,7 +167,7 @@ func acquireRecorder(name string) (*Recorder, error) {
 		return NewRecorder(name), nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making recorder %q: %w", name, err)
+		return nil, fmt.Errorf("creating recorder %q: %w", name, err)
 	}
 	return rec.(*Recorder), nil
 }

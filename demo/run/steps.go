@@ -60,7 +60,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 		return exited || err == nil && a.status == 200
 	})
 	if exited {
-		return errors.New("the gateway ended at its start")
+		return errors.New("the gateway exited at start")
 	}
 	if err != nil {
 		return fmt.Errorf("waiting for the gateway: %w", err)

@@ -1,6 +1,6 @@
-// Command bench-balance measures rgate's selection policies beside Caddy's and
-// prints what it finds as Markdown: how evenly keys are shared and which of them
-// move, what a hot key does, what a slow upstream does, and what choosing costs.
+// Command bench-balance compares rgate's selection policies with Caddy's and prints the
+// results as Markdown: how evenly keys are distributed and which of them move, the effects
+// of a hot key and of a slow upstream, and the cost of a selection.
 //
 // Everything runs in this process, over loopback where requests are needed.
 package main

@@ -18,7 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// upstream is a server that takes its time.
+// upstream is a server with a given latency.
 type upstream struct {
 	*httptest.Server
 	requests, inFlight, most atomic.Int64
@@ -39,13 +39,13 @@ func newUpstream(latency time.Duration) *upstream {
 
 // trial is a proxy under load.
 type trial struct {
-	policy    string // its JSON
+	policy    string // in JSON
 	upstreams []*upstream
 	clients   int
-	key       func(*rand.Rand) string // of a request; nil: none
+	key       func(*rand.Rand) string // of a request; nil: no key
 }
 
-// run puts the proxy under load and returns how long each request took, sorted.
+// run loads the proxy and returns the sorted durations of the requests.
 func (t *trial) run(ctx context.Context, duration time.Duration) ([]time.Duration, error) {
 	proxy, stop, err := t.start()
 	if err != nil {
@@ -76,12 +76,12 @@ func (t *trial) run(ctx context.Context, duration time.Duration) ([]time.Duratio
 	wg.Wait()
 	slices.Sort(all)
 	if first == nil && len(all) == 0 {
-		first = errors.New("there was no time for a request")
+		first = errors.New("no request was sent in time")
 	}
 	return all, first
 }
 
-// client sends one request after the other until the time is over.
+// client sends requests one after the other until the time is over.
 func (t *trial) client(ctx context.Context, transport http.RoundTripper, url string) (took []time.Duration, err error) {
 	random := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	for ctx.Err() == nil {
@@ -110,7 +110,7 @@ func (t *trial) client(ctx context.Context, transport http.RoundTripper, url str
 	return took, nil
 }
 
-// start makes a server of Caddy's reverse proxy.
+// start starts a server with Caddy's reverse proxy.
 func (t *trial) start() (*httptest.Server, func(), error) {
 	var to []map[string]string
 	for _, u := range t.upstreams {
