@@ -203,7 +203,7 @@ func TestServerOptions(t *testing.T) {
 		t.Errorf("printed\n%s", printed)
 	}
 	for yaml, want := range map[string]string{
-		"server:\n  trusted_proxies: [unknown]":         `2: invalid range "unknown": use an address, a range such as 10.0.0.0/8, or private_ranges`,
+		"server:\n  trusted_proxies: [unknown]":        `2: invalid range "unknown": use an address, a range such as 10.0.0.0/8, or private_ranges`,
 		"server:\n  timeouts: {idle: -1s}":             `2: invalid idle: must not be negative: use 0s to disable it, or remove it for its default`,
 		"server:\n  timeouts: {idel: 1s}":              `2: unknown key "idel" (did you mean "idle"?)`,
 		"server:\n\n  max_header_size: 2GiB":           `3: invalid max_header_size 2147483648: must be from 1KiB to 1GiB`,
