@@ -197,15 +197,6 @@ func (p *Notify) channels() (c *channels, err error) {
 	return c, nil
 }
 
-// filled returns a text with values in place of its placeholders.
-func filled(option, text string) (string, error) {
-	value, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-	if err != nil { // which may have some of a secret in it
-		return "", policy.Optionf(option, "%s has a placeholder that is unknown or empty: set what it stands for; a brace that begins none is written \\{", option)
-	}
-	return strings.TrimRight(value, "\r\n"), nil // that of a file ends a line
-}
-
 func (o *SMTP) mailer() (*mailer, error) {
 	host, port, err := o.server()
 	if err != nil {
@@ -215,10 +206,10 @@ func (o *SMTP) mailer() (*mailer, error) {
 		address: net.JoinHostPort(host, port), host: host, tls: cmp.Or(o.TLS, tlsStart),
 		timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout),
 	}
-	if m.username, err = filled("smtp.username", o.Username); err != nil {
+	if m.username, err = policy.FillOption("smtp.username", o.Username); err != nil {
 		return nil, err
 	}
-	if m.password, err = filled("smtp.password", o.Password); err != nil {
+	if m.password, err = policy.FillOption("smtp.password", o.Password); err != nil {
 		return nil, err
 	}
 	if m.from, err = parseMailAddress(o.From); err != nil {
@@ -234,7 +225,7 @@ func (o *SMTP) mailer() (*mailer, error) {
 	if o.CAFile == "" {
 		return m, nil
 	}
-	file, err := filled("smtp.ca_file", o.CAFile)
+	file, err := policy.FillOption("smtp.ca_file", o.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -253,14 +244,14 @@ func (o *SMTP) mailer() (*mailer, error) {
 
 func (o *Webhook) hook() (h *hook, err error) {
 	h = &hook{header: make(http.Header), timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout)}
-	if h.url, err = filled("webhook.url", o.URL); err != nil {
+	if h.url, err = policy.FillOption("webhook.url", o.URL); err != nil {
 		return nil, err
 	}
 	if !isWebAddress(h.url) {
 		return nil, policy.Optionf("webhook.url", "what its placeholder stands for is not an address: use one such as https://hooks.example.com/quota")
 	}
 	for name, text := range o.Headers {
-		value, err := filled("webhook.headers."+name, text)
+		value, err := policy.FillOption("webhook.headers."+name, text)
 		if err != nil {
 			return nil, err
 		}

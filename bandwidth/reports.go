@@ -24,17 +24,17 @@ func init() {
 // reports is what a meter does beside keeping account: it tells about it, and reads
 // other gateways.
 type reports struct {
-	api      *restAPI
+	api      *Handler
 	scrapers []*Scraper
 	release  func() error // of the recorder behind Kong's metrics
 }
 
 // open begins to report. What it has begun, close ends, also after an error.
 func (r *reports) open(ctx caddy.Context, m *Meter) error {
-	r.api = &restAPI{
-		base: m.Path, accounts: m.ledger, logger: m.Logger(), now: time.Now,
-		quotas:  func() []any { return publishedQuotas(m.Gateway) },
-		sources: r.status,
+	r.api = &Handler{
+		Base: m.Path, Store: m.ledger, Logger: m.Logger(), Now: time.Now,
+		Quotas:  func() []any { return publishedQuotas(m.Gateway) },
+		Sources: func() any { return r.status() },
 	}
 	for _, source := range m.Sources {
 		s, err := StartScraper(m.Gateway, *source, m.ledger, m.Logger())
@@ -105,7 +105,7 @@ func publishedQuotas(gateway string) []any {
 
 // serve answers a request under the meter's path that has been let through.
 func (m *Meter) serve(w http.ResponseWriter, r *http.Request) error {
-	return m.reports.api.serve(w, r)
+	return m.reports.api.Serve(w, r)
 }
 
 // running are the meters of the process.
@@ -154,8 +154,8 @@ func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
 		asked.URL.RawQuery = query.Encode()
 	}
 	api := *m.reports.api
-	api.base = adminPath
-	return api.serve(w, asked)
+	api.Base = adminPath
+	return api.Serve(w, asked)
 }
 
 // Interface guard

@@ -21,20 +21,20 @@ import (
 	"go.uber.org/zap"
 )
 
-// accounts is what the REST endpoints read: a Ledger.
-type accounts interface {
+// usageStore is what the REST endpoints read: a Ledger.
+type usageStore interface {
 	Usage(ctx context.Context, q store.Query) ([]store.Point, error)
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
-// restAPI answers requests for reports under one path.
-type restAPI struct {
-	base     string
-	accounts accounts
-	quotas   func() []any          // what quotas tell
-	sources  func() []SourceStatus // how the sources are
-	now      func() time.Time
-	logger   *zap.Logger
+// Handler answers requests for reports under one path.
+type Handler struct {
+	Base    string
+	Store   usageStore
+	Quotas  func() []any // what quotas tell
+	Sources func() any   // the status of each source
+	Now     func() time.Time
+	Logger  *zap.Logger
 }
 
 const (
@@ -63,7 +63,7 @@ type statusError struct {
 }
 
 // reportAt returns what answers requests for a path under the base.
-func (a *restAPI) reportAt(path string) report {
+func (a *Handler) reportAt(path string) report {
 	switch path {
 	case "", "/":
 		return a.series
@@ -72,23 +72,23 @@ func (a *restAPI) reportAt(path string) report {
 	case "/names":
 		return a.names
 	case "/quotas":
-		return a.listOf(func() any { return orEmpty(a.quotas()) })
+		return a.listOf(func() any { return orEmpty(a.Quotas()) })
 	case "/sources":
-		return a.listOf(func() any { return orEmpty(a.sources()) })
+		return a.listOf(a.Sources)
 	case "/openapi.json":
 		return a.openAPI
 	}
 	return nil
 }
 
-// serve answers a request.
-func (a *restAPI) serve(w http.ResponseWriter, r *http.Request) error {
+// Serve answers a request.
+func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Vary", "Accept")
 	header.Set("X-Content-Type-Options", "nosniff")
-	answer := a.reportAt(strings.TrimPrefix(r.URL.Path, a.base))
+	answer := a.reportAt(strings.TrimPrefix(r.URL.Path, a.Base))
 	if answer == nil {
-		return a.refuse(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.base + ", or total, names, quotas, sources or openapi.json under it")})
+		return a.refuse(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
@@ -144,7 +144,7 @@ type refusal struct {
 }
 
 // refuse answers with an error. What the store had to say is for the log.
-func (a *restAPI) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+func (a *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) error {
 	said := refusal{Status: http.StatusServiceUnavailable, Error: "the store cannot be read at the moment: try again later, and see the gateway's log"}
 	var wrong *paramError
 	var known statusError
@@ -156,7 +156,7 @@ func (a *restAPI) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 	default:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		if r.Context().Err() == nil {
-			a.logger.Error("reading the account of bandwidth failed", zap.Error(err))
+			a.Logger.Error("reading the account of bandwidth failed", zap.Error(err))
 		}
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -189,12 +189,12 @@ func acceptsCSV(r *http.Request) bool {
 }
 
 // series is the bytes of each window.
-func (a *restAPI) series(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
-	q, err := parseUsage(r.URL.Query(), seriesParams, a.now())
+func (a *Handler) series(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+	q, err := parseUsage(r.URL.Query(), seriesParams, a.Now())
 	if err != nil {
 		return "", err
 	}
-	points, err := a.accounts.Usage(ctx, q.query())
+	points, err := a.Store.Usage(ctx, q.query())
 	if err != nil {
 		return "", err
 	}
@@ -212,8 +212,8 @@ func (a *restAPI) series(ctx context.Context, r *http.Request, body *bytes.Buffe
 }
 
 // total is the bytes of the whole span.
-func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
-	q, err := parseUsage(r.URL.Query(), totalParams, a.now())
+func (a *Handler) total(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+	q, err := parseUsage(r.URL.Query(), totalParams, a.Now())
 	if err != nil {
 		return "", err
 	}
@@ -221,7 +221,7 @@ func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer
 	for _, part := range pieces(q.from, q.to) {
 		ask := q.query()
 		ask.From, ask.To, ask.Step = part.from, part.to, part.step
-		some, err := a.accounts.Usage(ctx, ask)
+		some, err := a.Store.Usage(ctx, ask)
 		if err != nil {
 			return "", err
 		}
@@ -240,11 +240,11 @@ func (a *restAPI) total(ctx context.Context, r *http.Request, body *bytes.Buffer
 }
 
 // names is what there is to ask for.
-func (a *restAPI) names(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+func (a *Handler) names(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 	if err := checkNames(r.URL.Query(), []string{"from"}); err != nil {
 		return "", err
 	}
-	since := a.now().Add(-namesSince)
+	since := a.Now().Add(-namesSince)
 	if text := r.URL.Query().Get("from"); text != "" {
 		from, err := parseTime("from", text)
 		if err != nil {
@@ -252,7 +252,7 @@ func (a *restAPI) names(ctx context.Context, r *http.Request, body *bytes.Buffer
 		}
 		since = from
 	}
-	services, routes, consumers, gateways, err := a.accounts.Names(ctx, since)
+	services, routes, consumers, gateways, err := a.Store.Names(ctx, since)
 	if err != nil {
 		return "", err
 	}
@@ -262,7 +262,7 @@ func (a *restAPI) names(ctx context.Context, r *http.Request, body *bytes.Buffer
 }
 
 // listOf is a report of something that has no parameters.
-func (a *restAPI) listOf(read func() any) report {
+func (a *Handler) listOf(read func() any) report {
 	return func(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 		if err := checkNames(r.URL.Query(), nil); err != nil {
 			return "", err
@@ -283,14 +283,14 @@ func orEmpty[T any](list []T) []T {
 var openAPIText string
 
 // openAPI is the description of these endpoints.
-func (a *restAPI) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
+func (a *Handler) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 	if err := checkNames(r.URL.Query(), nil); err != nil {
 		return "", err
 	}
-	base, _ := json.Marshal(a.base) // a string can be encoded
+	base, _ := json.Marshal(a.Base) // a string can be encoded
 	body.WriteString(strings.ReplaceAll(openAPIText, "{base}", strings.Trim(string(base), `"`)))
 	return "application/vnd.oai.openapi+json;version=3.1", nil
 }
 
 // Interface guard
-var _ accounts = (*store.Ledger)(nil)
+var _ usageStore = (*store.Ledger)(nil)

@@ -36,14 +36,14 @@ type SourceStatus struct {
 
 // The states of a source.
 const (
-	sourceUp       = "up"
-	sourceDown     = "down"
-	sourceStarting = "starting"
-	sourceStandby  = "standby"
+	StatusUp       = "up"
+	StatusDown     = "down"
+	StatusStarting = "starting"
+	StatusStandby  = "standby"
 )
 
-// archive is where what is remembered of sources is kept, beside their bytes: a Ledger.
-type archive interface {
+// stateStore is where what is remembered of sources is kept, beside their bytes: a Ledger.
+type stateStore interface {
 	// Lease is held by one gateway at a time.
 	Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
 
@@ -66,7 +66,7 @@ type Scraper struct {
 	request   *http.Request
 	transport *http.Transport
 	client    *http.Client
-	archive   archive
+	store     stateStore
 	logger    *zap.Logger
 	since     time.Time // when it was made
 
@@ -88,7 +88,7 @@ type Scraper struct {
 const firstScrape = time.Second
 
 // newScraper makes a scraper that does not run yet.
-func newScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*Scraper, error) {
+func newScraper(gateway string, source Source, archive stateStore, logger *zap.Logger) (*Scraper, error) {
 	source.fillDefaults()
 	request, err := source.request()
 	if err != nil {
@@ -98,19 +98,19 @@ func newScraper(gateway string, source Source, archive archive, logger *zap.Logg
 	shown.RawQuery = "" // which may have a secret
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
 	return &Scraper{
-		Source: source, gateway: gateway, request: request, archive: archive, since: time.Now(), transport: transport,
+		Source: source, gateway: gateway, request: request, store: archive, since: time.Now(), transport: transport,
 		client: &http.Client{
 			Transport: transport,
 			// Another address would get the header, and the secrets in it, too.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		logger: logger.With(zap.String("source", source.Name)),
-		status: SourceStatus{Name: source.Name, URL: shown.String(), Status: sourceStarting},
+		status: SourceStatus{Name: source.Name, URL: shown.String(), Status: StatusStarting},
 	}, nil
 }
 
 // StartScraper begins to read a source.
-func StartScraper(gateway string, source Source, archive archive, logger *zap.Logger) (*Scraper, error) {
+func StartScraper(gateway string, source Source, archive stateStore, logger *zap.Logger) (*Scraper, error) {
 	s, err := newScraper(gateway, source, archive, logger)
 	if err != nil {
 		return nil, err
@@ -151,10 +151,10 @@ func (s *Scraper) leaseTime() time.Duration {
 
 // turn reads the source once, if it is this gateway's turn.
 func (s *Scraper) turn(ctx context.Context, at time.Time) {
-	held, err := s.archive.Lease(ctx, "source "+s.Name, s.leaseTime())
+	held, err := s.store.Lease(ctx, "source "+s.Name, s.leaseTime())
 	if err == nil && !held {
 		s.known = false
-		s.note(SourceStatus{Status: sourceStandby})
+		s.note(SourceStatus{Status: StatusStandby})
 		return
 	}
 	series := 0
@@ -166,16 +166,16 @@ func (s *Scraper) turn(ctx context.Context, at time.Time) {
 	case errors.Is(err, errOvertaken):
 		s.known = false
 	case err != nil:
-		s.note(SourceStatus{Status: sourceDown, Error: err.Error()})
+		s.note(SourceStatus{Status: StatusDown, Error: err.Error()})
 	default:
-		s.note(SourceStatus{Status: sourceUp, LastScrape: &at, Series: series})
+		s.note(SourceStatus{Status: StatusUp, LastScrape: &at, Series: series})
 	}
 }
 
 // scrape reads the source and records what is new.
 func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
 	if !s.known {
-		if s.memory, s.number, err = s.archive.LoadSource(ctx, s.Name, s.since); err != nil {
+		if s.memory, s.number, err = s.store.LoadSource(ctx, s.Name, s.since); err != nil {
 			return 0, fmt.Errorf("the store does not tell what was read before: %w", err)
 		}
 		s.known = true
@@ -188,7 +188,7 @@ func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	if err != nil {
 		return 0, err
 	}
-	done, err := s.archive.SaveSource(ctx, s.Name, s.number, at, grown, s.memory, next)
+	done, err := s.store.SaveSource(ctx, s.Name, s.number, at, grown, s.memory, next)
 	switch {
 	case err != nil:
 		// It may have been recorded all the same: that is found out next time.
@@ -249,9 +249,9 @@ func (s *Scraper) note(now SourceStatus) {
 	s.mu.Unlock()
 	switch {
 	case now.Status == before.Status:
-	case now.Status == sourceDown:
+	case now.Status == StatusDown:
 		s.logger.Warn("source of bandwidth is down; what it counts meanwhile is read when it is back", zap.String("error", now.Error))
-	case before.Status == sourceDown:
+	case before.Status == StatusDown:
 		s.logger.Info("source of bandwidth is back", zap.String("status", now.Status))
 	}
 }
@@ -266,8 +266,8 @@ func (s *Scraper) Status() SourceStatus {
 // dependency is the source as the gateway's health sees it.
 func (s *Scraper) dependency() policy.Dependency {
 	now := s.Status()
-	return policy.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != sourceDown, Error: now.Error}
+	return policy.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != StatusDown, Error: now.Error}
 }
 
 // Interface guard
-var _ archive = (*store.Ledger)(nil)
+var _ stateStore = (*store.Ledger)(nil)

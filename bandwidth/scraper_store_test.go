@@ -43,7 +43,7 @@ func testSourcesSurvive(t *testing.T, url string) {
 		t.Helper()
 		s := scraperOf(t, Source{Name: "kong", URL: kong.URL}, l)
 		s.turn(t.Context(), clock.Now())
-		if got := s.Status(); got.Status != sourceUp {
+		if got := s.Status(); got.Status != StatusUp {
 			t.Errorf("%s: %+v", what, got)
 		}
 		if got := sourceTotal(t, l).Egress; got != want {
@@ -71,7 +71,7 @@ func testSourcesSurvive(t *testing.T, url string) {
 	kong.egress.Store(7)
 	second := scraperOf(t, first.Source, other)
 	second.turn(t.Context(), clock.Now())
-	if second.Status().Status != sourceStandby {
+	if second.Status().Status != StatusStandby {
 		t.Errorf("the other is %s", second.Status().Status)
 	}
 	if _, err := l.DB().Exec(t.Context(), "DELETE FROM leases"); err != nil { // it has run out

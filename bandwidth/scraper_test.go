@@ -116,7 +116,7 @@ func (k *scraperKong) breaks(f http.HandlerFunc) {
 }
 
 // scraperOf makes a scraper that is run by hand.
-func scraperOf(t *testing.T, source Source, a archive) *Scraper {
+func scraperOf(t *testing.T, source Source, a stateStore) *Scraper {
 	t.Helper()
 	s, err := newScraper("g", source, a, zap.NewNop())
 	if err != nil {
@@ -137,29 +137,29 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 		}
 	}
 	kong.egress.Store(1000)
-	turn("the first scrape is where counting begins", sourceUp, 0)
+	turn("the first scrape is where counting begins", StatusUp, 0)
 	kong.egress.Add(10)
-	turn("then it grows", sourceUp, 10)
+	turn("then it grows", StatusUp, 10)
 	kong.breaks(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	kong.egress.Add(20)
-	turn("it is broken", sourceDown, 10)
+	turn("it is broken", StatusDown, 10)
 	kong.breaks(nil)
-	turn("it is back", sourceUp, 30)
+	turn("it is back", StatusUp, 30)
 	kong.egress.Store(3)
-	turn("it has restarted", sourceUp, 33)
+	turn("it has restarted", StatusUp, 33)
 
 	a.set(func() { a.away = errors.New("away") })
 	kong.egress.Add(4)
-	turn("the store is away", sourceDown, 33)
+	turn("the store is away", StatusDown, 33)
 	a.set(func() { a.away = nil })
-	turn("the store is back", sourceUp, 37)
+	turn("the store is back", StatusUp, 37)
 	a.set(func() { a.lost = true })
 	kong.egress.Add(5)
-	turn("the store's answer is lost", sourceDown, 42)
-	turn("it was recorded all the same", sourceUp, 42)
+	turn("the store's answer is lost", StatusDown, 42)
+	turn("it was recorded all the same", StatusUp, 42)
 
 	a.set(func() { a.held = false })
-	turn("another gateway reads it", sourceStandby, 42)
+	turn("another gateway reads it", StatusStandby, 42)
 	kong.egress.Add(6)
 	other := scraperOf(t, s.Source, a)
 	a.set(func() { a.held = true })
@@ -168,12 +168,12 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 		t.Errorf("the other has counted %d", a.egress())
 	}
 	kong.egress.Add(7)
-	turn("it is this one's again", sourceUp, 55)
+	turn("it is this one's again", StatusUp, 55)
 	kong.egress.Add(8)
 	other.turn(t.Context(), time.Now()) // both believe that it is theirs
 	other.turn(t.Context(), time.Now())
-	turn("the other was faster", sourceUp, 63)
-	turn("nobody counts twice", sourceUp, 63)
+	turn("the other was faster", StatusUp, 63)
+	turn("nobody counts twice", StatusUp, 63)
 
 	restarted := scraperOf(t, s.Source, a)
 	kong.egress.Add(9)
@@ -227,7 +227,7 @@ func TestScraperSaysWhatIsWrong(t *testing.T) {
 			s.Timeout = caddy.Duration(20 * time.Second)
 		}
 		s.turn(t.Context(), time.Now())
-		if got := s.Status(); got.Status != sourceDown || !strings.Contains(got.Error, says) {
+		if got := s.Status(); got.Status != StatusDown || !strings.Contains(got.Error, says) {
 			t.Errorf("got %+v, want an error that says %q", got, says)
 		}
 	}
@@ -251,7 +251,7 @@ func TestScraperRunsUntilItIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for s.Status().Status != sourceUp && time.Now().Before(deadline) {
+	for s.Status().Status != StatusUp && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 1 || !d[0].(policy.Dependency).Up {

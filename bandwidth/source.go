@@ -148,11 +148,11 @@ func (s *Source) request() (*http.Request, error) {
 		request.Header.Set(name, repl.ReplaceKnown(value, ""))
 	}
 	if s.BasicAuth != nil {
-		username, err := filled("basic_auth.username", s.BasicAuth.Username)
+		username, err := policy.FillOption("basic_auth.username", s.BasicAuth.Username)
 		if err != nil {
 			return nil, err
 		}
-		password, err := filled("basic_auth.password", s.BasicAuth.Password)
+		password, err := policy.FillOption("basic_auth.password", s.BasicAuth.Password)
 		if err != nil {
 			return nil, err
 		}

@@ -40,9 +40,9 @@ func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 			continue
 		}
 		seen[id] = true
-		if now.Status == sourceUp || now.Status == sourceDown {
+		if now.Status == StatusUp || now.Status == StatusDown {
 			up := 0.0
-			if now.Status == sourceUp {
+			if now.Status == StatusUp {
 				up = 1
 			}
 			ch <- prometheus.MustNewConstMetric(sourceUpDesc, prometheus.GaugeValue, up, s.gateway, s.Name)

@@ -392,7 +392,7 @@ func TestTestMail(t *testing.T) {
 		t.Errorf("a wrong password: got %d, %q and %q", done.code, done.stdout, done.stderr)
 	}
 	done = rgate(t, nil, "test-mail", "-c", file)
-	if done.code != 1 || !strings.Contains(done.stderr, "smtp.password has a placeholder that is unknown or empty") {
+	if done.code != 1 || !strings.Contains(done.stderr, "smtp.password has an unknown or empty placeholder") {
 		t.Errorf("without a password: got %d and %q", done.code, done.stderr)
 	}
 }

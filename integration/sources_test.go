@@ -185,7 +185,7 @@ func TestSourceOptionsAreChecked(t *testing.T) {
 func TestSourcesNeedWhatTheirPlaceholdersStandFor(t *testing.T) {
 	t.Parallel()
 	out := validate(t, `bandwidth: {sources: [{name: a, url: "http://a/", basic_auth: {username: x, password: "{env.RGATE_TEST_UNSET}"}}]}`+"\n")
-	if out.code == 0 || !strings.Contains(out.stderr, "source a: basic_auth.password has a placeholder that is unknown or empty") {
+	if out.code == 0 || !strings.Contains(out.stderr, "source a: basic_auth.password has an unknown or empty placeholder") {
 		t.Errorf("got %+v", out)
 	}
 }
