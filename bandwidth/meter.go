@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/bandwidth/scrape"
 	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -57,7 +58,7 @@ type Meter struct {
 	FlushInterval caddy.Duration `json:"flush_interval,omitempty" default:"5s"`
 
 	// Other gateways whose bytes go into the same account.
-	Sources []*Source `json:"sources,omitempty"`
+	Sources []*scrape.Source `json:"sources,omitempty"`
 
 	// Also publishes the bytes under the names that Kong gives to its metrics.
 	// Default: false.
@@ -226,7 +227,7 @@ func (m *Meter) Check() error {
 			return err
 		}
 	}
-	if err := CheckSources(m.Sources); err != nil {
+	if err := scrape.CheckSources(m.Sources); err != nil {
 		return err
 	}
 	for i, s := range m.Sources {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/bandwidth/api"
+	"github.com/rgate/rgate/bandwidth/scrape"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -24,26 +26,26 @@ func init() {
 // reports is what a meter does beside keeping account: it tells about it, and reads
 // other gateways.
 type reports struct {
-	api      *Handler
-	scrapers []*Scraper
+	api      *api.Handler
+	scrapers []*scrape.Scraper
 	release  func() error // of the recorder behind Kong's metrics
 }
 
 // open begins to report. What it has begun, close ends, also after an error.
 func (r *reports) open(ctx caddy.Context, m *Meter) error {
-	r.api = &Handler{
+	r.api = &api.Handler{
 		Base: m.Path, Store: m.ledger, Logger: m.Logger(), Now: time.Now,
 		Quotas:  func() []any { return publishedQuotas(m.Gateway) },
 		Sources: func() any { return r.status() },
 	}
 	for _, source := range m.Sources {
-		s, err := StartScraper(m.Gateway, *source, m.ledger, m.Logger())
+		s, err := scrape.StartScraper(m.Gateway, *source, m.ledger, m.Logger())
 		if err != nil {
 			return err
 		}
 		r.scrapers = append(r.scrapers, s)
 	}
-	if err := RegisterSourceMetrics(ctx, r.scrapers); err != nil {
+	if err := scrape.RegisterSourceMetrics(ctx, r.scrapers); err != nil {
 		return fmt.Errorf("registering the metrics of sources: %w", err)
 	}
 	if m.KongMetrics {
@@ -84,8 +86,8 @@ func (r *reports) close(m *Meter) error {
 }
 
 // status is how the sources are.
-func (r *reports) status() []SourceStatus {
-	all := make([]SourceStatus, len(r.scrapers))
+func (r *reports) status() []scrape.SourceStatus {
+	all := make([]scrape.SourceStatus, len(r.scrapers))
 	for i, s := range r.scrapers {
 		all[i] = s.Status()
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/scrape"
 	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
@@ -30,8 +31,8 @@ import (
 var optionsOf = map[string]reflect.Type{
 	"bandwidth.Meter":           reflect.TypeFor[bandwidth.Meter](),
 	"bandwidth.Retention":       reflect.TypeFor[bandwidth.Retention](),
-	"bandwidth.Source":          reflect.TypeFor[bandwidth.Source](),
-	"bandwidth.SourceAuth":      reflect.TypeFor[bandwidth.SourceAuth](),
+	"scrape.Source":             reflect.TypeFor[scrape.Source](),
+	"scrape.SourceAuth":         reflect.TypeFor[scrape.SourceAuth](),
 	"traffic.FallbackResponse":  reflect.TypeFor[rtraffic.FallbackResponse](),
 	"traffic.Fallback":          reflect.TypeFor[rtraffic.Fallback](),
 	"traffic.Coalesce":          reflect.TypeFor[rtraffic.Coalesce](),

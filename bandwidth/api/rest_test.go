@@ -1,4 +1,4 @@
-package bandwidth
+package api
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/scrape"
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
@@ -72,7 +73,7 @@ func restServer() (*Handler, *restLedger) {
 		Base: "/metrics/bandwidth_used", Store: l, Logger: zap.NewNop(), Now: func() time.Time { return usageNow },
 		Quotas: func() []any { return restQuotas },
 		Sources: func() any {
-			return []SourceStatus{{Name: "kong-eu", URL: "http://kong/metrics", Status: StatusUp, LastScrape: &scraped, Series: 4}, {Name: "b", URL: "http://b/", Status: StatusDown, Error: "refused"}}
+			return []scrape.SourceStatus{{Name: "kong-eu", URL: "http://kong/metrics", Status: scrape.StatusUp, LastScrape: &scraped, Series: 4}, {Name: "b", URL: "http://b/", Status: scrape.StatusDown, Error: "refused"}}
 		},
 	}, l
 }

@@ -1,4 +1,4 @@
-package bandwidth
+package scrape
 
 import (
 	"crypto/sha256"
