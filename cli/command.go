@@ -213,7 +213,7 @@ func healthcheck(url string) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("the gateway is not healthy: %s responds with %s", url, response.Status)
+		return fmt.Errorf("requesting the gateway: %s responds with %s", url, response.Status)
 	}
 	return nil
 }

@@ -90,7 +90,7 @@ func TestHealthcheck(t *testing.T) {
 		if done.code != want {
 			t.Errorf("healthcheck %v: got %d and %q, want %d", args, done.code, done.stderr, want)
 		}
-		if want != 0 && !strings.HasPrefix(done.stderr, "rgate: asking ") {
+		if want != 0 && !strings.HasPrefix(done.stderr, "rgate: requesting ") {
 			t.Errorf("healthcheck %v: got the message %q", args, done.stderr)
 		}
 	}
