@@ -73,8 +73,8 @@ var allowedInTests = map[string][]string{
 // they can be tested, fuzzed and measured by themselves.
 var pureFiles = map[string][]string{
 	"access":            {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go", "hasher.go", "lanes.go", "prefetch.go", "prefetch_other.go", "rate_headers.go", "table.go", "window.go", "claimvalues.go", "credential.go", "ipset.go", "correlation.go", "limits.go", "origins.go"},
-	"bandwidth":         {"allocation.go", "calendar.go", "notice.go"},
-	"bandwidth/api":     {"timespan.go", "usageanswer.go", "usagequery.go"},
+	"bandwidth":         {"alert.go", "calendar.go", "forecast.go"},
+	"bandwidth/api":     {"format.go", "params.go", "timerange.go"},
 	"bandwidth/scrape":  {"counters.go"},
 	"balance":           {"bounded.go", "latency.go", "ring.go"},
 	"dockerupstreams":   {"container.go", "decode.go", "labels.go", "limiter.go", "rules.go", "selector.go", "set.go", "site.go", "table.go", "view.go"},
@@ -89,7 +89,7 @@ var pureFiles = map[string][]string{
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
 	"access":            {{"jwt_keys.go"}, {"jwt_token.go"}, {"hasher.go", "prefetch.go", "table.go", "window.go"}, {"hasher.go", "lanes.go", "window.go"}, {"claimvalues.go"}, {"credential.go"}, {"ipset.go"}, {"correlation.go"}, {"limits.go"}, {"origins.go"}},
-	"bandwidth":         {{"allocation.go"}, {"calendar.go"}},
+	"bandwidth":         {{"forecast.go"}, {"calendar.go"}},
 	"balance":           {{"bounded.go"}, {"latency.go"}, {"ring.go"}},
 	"dockerupstreams":   {{"container.go", "labels.go", "rules.go", "selector.go", "set.go", "site.go"}},
 	"dashboard":         {{"format.go"}, {"chart.go", "format.go", "span.go"}},

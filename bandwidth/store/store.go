@@ -3,11 +3,13 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -143,4 +145,73 @@ func (l *Ledger) Collect() {
 	defer l.mu.Unlock()
 	l.pending.merge(fresh)
 	l.bound()
+}
+
+const (
+	minBackoff = 500 * time.Millisecond
+	maxBackoff = 10 * time.Second
+)
+
+// start lets the ledger work: take what was counted at every whole second, and write
+// at every flush interval.
+func (l *Ledger) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	l.running.Go(func() {
+		for pause.For(ctx, untilNextSecond(l.now())) {
+			if l.isCurrent() {
+				l.Collect()
+			}
+		}
+	})
+	l.running.Go(func() { l.flushLoop(ctx) })
+	l.running.Go(func() { l.pruneLoop(ctx) })
+}
+
+// flushLoop begins after a second: a configuration that is only validated, or fails,
+// does not come that far, and leaves no database behind.
+func (l *Ledger) flushLoop(ctx context.Context) {
+	delay, backoff := time.Second, time.Duration(0)
+	for pause.For(ctx, delay) {
+		if err := l.Flush(ctx); err != nil {
+			backoff = min(max(2*backoff, minBackoff), maxBackoff)
+			delay = backoff/2 + mathrand.N(backoff/2)
+			continue
+		}
+		backoff = 0
+		l.mu.Lock()
+		delay = l.settings.FlushInterval
+		l.mu.Unlock()
+	}
+}
+
+func untilNextSecond(now time.Time) time.Duration {
+	return now.Truncate(time.Second).Add(time.Second).Sub(now)
+}
+
+// Lease reports whether this ledger may do what only one of those that share a
+// database shall do. It holds for the time given, or until it is asked for again. If
+// the holder is gone, another one gets it when that time has passed.
+func (l *Ledger) Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
+	// The clocks of gateways need not agree: where there is a server, its own counts.
+	now, args := "?", []any{name, l.writer}
+	if l.db.nowMillis != "" {
+		now = l.db.nowMillis
+	}
+	clock := func() {
+		if l.db.nowMillis == "" {
+			args = append(args, l.now().UnixMilli())
+		}
+	}
+	clock()
+	args = append(args, max(ttl.Milliseconds(), 1))
+	clock()
+	result, err := l.db.Exec(ctx, "INSERT INTO leases (name, holder, expires) VALUES (?, ?, "+now+" + ?) "+
+		"ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires "+
+		"WHERE leases.holder = excluded.holder OR leases.expires <= "+now, args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }
