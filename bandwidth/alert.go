@@ -12,9 +12,9 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// notice says that a quota has reached a threshold. It is kept as JSON until it has
+// alert says that a quota has reached a threshold. It is kept as JSON until it has
 // been delivered, and most of it is what a webhook is sent.
-type notice struct {
+type alert struct {
 	ID    string `json:"id"` // the same at every attempt to deliver it
 	Event string `json:"event"`
 
@@ -52,7 +52,7 @@ const (
 )
 
 // who is what the quota is about, in words.
-func (n *notice) who() string {
+func (n *alert) who() string {
 	if n.Consumer == "" {
 		return n.Name
 	}
@@ -70,7 +70,7 @@ func printable(name string) string {
 }
 
 // headline says in one sentence, without its full stop, what has happened.
-func (n *notice) headline() string {
+func (n *alert) headline() string {
 	switch {
 	case n.Event == eventTest:
 		return "This is a test of rgate's messages about quotas"
@@ -81,7 +81,7 @@ func (n *notice) headline() string {
 	}
 }
 
-func (n *notice) allocation() string {
+func (n *alert) allocation() string {
 	if n.Direction == directionTotal {
 		return "bandwidth"
 	}
@@ -94,7 +94,7 @@ type fact struct{ Label, Value string }
 const momentLayout = "2 January 2006 15:04"
 
 // facts are the lines of the table.
-func (n *notice) facts() []fact {
+func (n *alert) facts() []fact {
 	if n.Event == eventTest {
 		return []fact{{"Gateway", n.Gateway}, {"Sent", n.At.Format(momentLayout)}}
 	}
@@ -128,7 +128,7 @@ func (n *notice) facts() []fact {
 }
 
 // outlook is the forecast in words.
-func (n *notice) outlook() string {
+func (n *alert) outlook() string {
 	if n.AtEnd == nil {
 		return "it is too early for one"
 	}
@@ -143,7 +143,7 @@ func (n *notice) outlook() string {
 type mailText struct{ subject, plain, html string }
 
 // mail writes the notice for people. link leads to more, if it is not empty.
-func (n *notice) mail(link string) mailText {
+func (n *alert) mail(link string) mailText {
 	facts := n.facts()
 	var plain strings.Builder
 	fmt.Fprintf(&plain, "%s.\n\n", n.headline())
@@ -166,7 +166,7 @@ func (n *notice) mail(link string) mailText {
 
 const footer = "rgate tells each threshold of a quota once in a period."
 
-func (n *notice) color() string {
+func (n *alert) color() string {
 	switch {
 	case n.Event == eventTest:
 		return "#2f6f4f"
@@ -202,7 +202,7 @@ var mailTemplate = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 
 // webhookBody writes the notice for programs, and in `text` for Slack and others that
 // show what is in it.
-func (n *notice) webhookBody(link string) []byte {
+func (n *alert) webhookBody(link string) []byte {
 	text := n.headline() + "."
 	if n.Event == eventThreshold {
 		text += fmt.Sprintf(" Used: %s of %s. Forecast: %s.", formatBytes(n.Used), formatBytes(n.Allocated), n.outlook())
@@ -212,7 +212,7 @@ func (n *notice) webhookBody(link string) []byte {
 	}
 	body, _ := json.Marshal(struct { // of nothing that cannot be encoded
 		Text string `json:"text"`
-		*notice
+		*alert
 		Link string `json:"link,omitempty"`
 	}{escapeSlack.Replace(text), n, link})
 	return body

@@ -23,15 +23,15 @@ func TestMessagesOnThePage(t *testing.T) {
 
 func TestHeadlines(t *testing.T) {
 	for _, c := range []struct {
-		change func(*notice)
+		change func(*alert)
 		want   string
 	}{
-		{func(n *notice) {}, "payment has used 80.0 % of its egress for November 2026"},
-		{func(n *notice) { n.Direction = directionTotal }, "payment has used 80.0 % of its bandwidth for November 2026"},
-		{func(n *notice) { n.Consumer = "alice" }, "alice at payment has used 80.0 % of its egress for November 2026"},
-		{func(n *notice) { n.Used, n.Share = 10_500_000_000, 105 }, "payment has used up its egress for November 2026: 105.0 %"},
+		{func(n *alert) {}, "payment has used 80.0 % of its egress for November 2026"},
+		{func(n *alert) { n.Direction = directionTotal }, "payment has used 80.0 % of its bandwidth for November 2026"},
+		{func(n *alert) { n.Consumer = "alice" }, "alice at payment has used 80.0 % of its egress for November 2026"},
+		{func(n *alert) { n.Used, n.Share = 10_500_000_000, 105 }, "payment has used up its egress for November 2026: 105.0 %"},
 		// What is not reached does not look as if it were.
-		{func(n *notice) { n.Used = 9_999_999_999; n.Share = shareOf(n.Used, n.Allocated) }, "payment has used 99.9 % of its egress for November 2026"},
+		{func(n *alert) { n.Used = 9_999_999_999; n.Share = shareOf(n.Used, n.Allocated) }, "payment has used 99.9 % of its egress for November 2026"},
 	} {
 		n := sampleNotice()
 		c.change(&n)

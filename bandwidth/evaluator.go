@@ -18,14 +18,14 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// auditor judges the quotas of a gateway by its ledger, and has it told what they
+// quotaEvaluator judges the quotas of a gateway by its ledger, and has it told what they
 // reach. It outlives reloads. Nothing that a request does waits for it.
-type auditor struct {
-	gateway string
-	ledger  func() *store.Ledger
-	now     func() time.Time
-	logger  atomic.Pointer[zap.Logger]
-	courier *courier
+type quotaEvaluator struct {
+	gateway  string
+	ledger   func() *store.Store
+	now      func() time.Time
+	logger   atomic.Pointer[zap.Logger]
+	notifier *notifier
 
 	mu       sync.Mutex
 	accounts map[string]*account // by the keys of their terms; guarded by mu.
@@ -33,7 +33,7 @@ type auditor struct {
 	problem  string              // with the last audit; guarded by mu.
 
 	// What the loop alone uses.
-	attached *store.Ledger
+	attached *store.Store
 	detach   func()
 	marks    map[int64]func() // beginnings of periods that the ledger keeps to the minute
 
@@ -45,22 +45,22 @@ type auditor struct {
 
 const (
 	// What others have used shows this much after they have written it.
-	auditInterval = 2 * time.Second
+	evaluateInterval = 2 * time.Second
 	// A configuration that is only looked at is gone by then, and the database has not
 	// been opened.
-	firstAudit  = time.Second
-	longestRest = 4 * time.Second
+	firstEvaluation = time.Second
+	longestRest     = 4 * time.Second
 	// How long judging all quotas may take.
-	auditTimeout = 30 * time.Second
+	evaluateTimeout = 30 * time.Second
 )
 
-// auditors are those of the process, by gateway.
-var auditors = caddy.NewUsagePool()
+// evaluators are those of the process, by gateway.
+var evaluators = caddy.NewUsagePool()
 
-// holdAuditor returns that of a gateway. Whoever has it lets go of it by release.
-func holdAuditor(ctx caddy.Context, gateway string) (a *auditor, release func(), err error) {
-	value, _, err := auditors.LoadOrNew(gateway, func() (caddy.Destructor, error) {
-		a := newAuditor(gateway)
+// holdEvaluator returns that of a gateway. Whoever has it lets go of it by release.
+func holdEvaluator(ctx caddy.Context, gateway string) (a *quotaEvaluator, release func(), err error) {
+	value, _, err := evaluators.LoadOrNew(gateway, func() (caddy.Destructor, error) {
+		a := newEvaluator(gateway)
 		a.logger.Store(ctx.Logger())
 		a.start()
 		return a, nil
@@ -68,23 +68,23 @@ func holdAuditor(ctx caddy.Context, gateway string) (a *auditor, release func(),
 	if err != nil {
 		return nil, nil, err
 	}
-	a = value.(*auditor)
+	a = value.(*quotaEvaluator)
 	a.logger.Store(ctx.Logger()) // that of an older configuration ends with it
-	return a, func() { _, _ = auditors.Delete(gateway) }, policy.RegisterMetrics(ctx, quotaMetrics)
+	return a, func() { _, _ = evaluators.Delete(gateway) }, policy.RegisterMetrics(ctx, quotaMetrics)
 }
 
-func newAuditor(gateway string) *auditor {
-	a := &auditor{
-		gateway: gateway, ledger: func() *store.Ledger { return store.LedgerOf(gateway) }, now: time.Now,
+func newEvaluator(gateway string) *quotaEvaluator {
+	a := &quotaEvaluator{
+		gateway: gateway, ledger: func() *store.Store { return store.For(gateway) }, now: time.Now,
 		accounts: make(map[string]*account), marks: make(map[int64]func()), wake: make(chan struct{}, 1),
 	}
 	a.logger.Store(zap.NewNop())
-	a.courier = newCourier(a)
+	a.notifier = newNotifier(a)
 	return a
 }
 
 // start begins to judge and to deliver.
-func (a *auditor) start() {
+func (a *quotaEvaluator) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	a.publish = []func(){
@@ -92,35 +92,35 @@ func (a *auditor) start() {
 		policy.Publish(policy.Dependencies, policy.Place{}, a.dependency),
 	}
 	a.ended.Go(func() { a.loop(ctx) })
-	a.ended.Go(func() { a.courier.loop(ctx) })
+	a.ended.Go(func() { a.notifier.loop(ctx) })
 }
 
 // Destruct implements caddy.Destructor. A message that is being delivered has a little
 // time to get there.
-func (a *auditor) Destruct() error {
+func (a *quotaEvaluator) Destruct() error {
 	for _, end := range a.publish {
 		end()
 	}
-	a.courier.finish()
+	a.notifier.finish()
 	a.cancel()
 	a.ended.Wait()
 	return nil
 }
 
-func (a *auditor) loop(ctx context.Context) {
+func (a *quotaEvaluator) loop(ctx context.Context) {
 	defer a.attach(nil)
-	for ok := pause.For(ctx, firstAudit); ok; {
+	for ok := pause.For(ctx, firstEvaluation); ok; {
 		began := time.Now()
-		if err := a.audit(ctx); ctx.Err() == nil { // else it was told to end
-			a.note(err)
+		if err := a.evaluate(ctx); ctx.Err() == nil { // else it was told to end
+			a.setProblem(err)
 		}
 		// With very many consumers, it takes long, and shall not take all of the time.
-		ok = pause.UntilWoken(ctx, a.wake, min(4*time.Since(began), longestRest), auditInterval)
+		ok = pause.UntilWoken(ctx, a.wake, min(4*time.Since(began), longestRest), evaluateInterval)
 	}
 }
 
-// note keeps whether quotas can be judged, and logs it when that changes.
-func (a *auditor) note(err error) {
+// setProblem keeps whether quotas can be judged, and logs it when that changes.
+func (a *quotaEvaluator) setProblem(err error) {
 	problem := ""
 	if err != nil {
 		problem = err.Error()
@@ -138,7 +138,7 @@ func (a *auditor) note(err error) {
 }
 
 // attach makes a ledger the one that is read.
-func (a *auditor) attach(l *store.Ledger) {
+func (a *quotaEvaluator) attach(l *store.Store) {
 	if l == a.attached {
 		return
 	}
@@ -157,8 +157,8 @@ func (a *auditor) attach(l *store.Ledger) {
 
 // joinQuota has a quota judged. What it returns is what requests look at, and how to
 // leave.
-func joinQuota(ctx caddy.Context, t *terms) (acc *account, leave func(), err error) {
-	a, release, err := holdAuditor(ctx, t.gateway)
+func joinQuota(ctx caddy.Context, t *quotaSpec) (acc *account, leave func(), err error) {
+	a, release, err := holdEvaluator(ctx, t.gateway)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -172,7 +172,7 @@ func joinQuota(ctx caddy.Context, t *terms) (acc *account, leave func(), err err
 
 // join adds the terms of a quota, which are in force until a newer configuration
 // brings others.
-func (a *auditor) join(t *terms, config any) (acc *account, leave func(), err error) {
+func (a *quotaEvaluator) join(t *quotaSpec, config any) (acc *account, leave func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	acc = a.accounts[t.key]
@@ -200,33 +200,33 @@ func (a *auditor) join(t *terms, config any) (acc *account, leave func(), err er
 }
 
 // inForce lists the accounts with the terms that hold.
-func (a *auditor) inForce() map[*account]*terms {
+func (a *quotaEvaluator) inForce() map[*account]*quotaSpec {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := make(map[*account]*terms, len(a.accounts))
+	all := make(map[*account]*quotaSpec, len(a.accounts))
 	for _, acc := range a.accounts {
-		all[acc] = acc.held[len(acc.held)-1].terms
+		all[acc] = acc.held[len(acc.held)-1].spec
 	}
 	return all
 }
 
-var errNoLedger = errors.New("no account of bandwidth is kept here: add rgate_bandwidth")
+var errNoStore = errors.New("no account of bandwidth is kept here: add rgate_bandwidth")
 
-// audit judges all quotas by what the ledger has, and marks what they have reached.
-func (a *auditor) audit(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+// evaluate judges all quotas by what the ledger has, and marks what they have reached.
+func (a *quotaEvaluator) evaluate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, evaluateTimeout)
 	defer cancel()
 	l := a.ledger()
 	a.attach(l)
 	quotas := a.inForce()
 	if l == nil {
-		return errNoLedger
+		return errNoStore
 	}
 	now := a.now()
-	totals := newTotals(l, now)
-	var all []judged
+	totals := newUsageCache(l, now)
+	var all []evaluated
 	for acc, t := range quotas {
-		states, err := a.judge(ctx, totals, acc, t, now)
+		states, err := a.evaluateQuota(ctx, totals, acc, t, now)
 		if err != nil {
 			return fmt.Errorf("reading the account: %w", err)
 		}
@@ -240,44 +240,44 @@ func (a *auditor) audit(ctx context.Context) error {
 	}
 	told := false
 	for i := range all {
-		fresh, err := a.mark(ctx, l, &all[i], known, now)
+		fresh, err := a.recordThresholds(ctx, l, &all[i], known, now)
 		if err != nil {
 			return fmt.Errorf("marking a threshold: %w", err)
 		}
 		told = told || fresh
 	}
 	if told {
-		pause.Wake(a.courier.wake)
+		pause.Wake(a.notifier.wake)
 		if known, err = readEvents(ctx, l.DB(), now); err != nil {
 			return fmt.Errorf("reading what has been told: %w", err)
 		}
 	}
-	a.keep(all, known)
+	a.setStates(all, known)
 	return nil
 }
 
-// judged is an allocation and how much of it is used.
-type judged struct {
-	terms *terms
+// evaluated is an allocation and how much of it is used.
+type evaluated struct {
+	spec *quotaSpec
 	QuotaState
 }
 
-// judge gives the verdicts on an account, and describes its allocations.
-func (a *auditor) judge(ctx context.Context, totals *totals, acc *account, t *terms, now time.Time) (all []judged, err error) {
+// evaluateQuota gives the verdicts on an account, and describes its allocations.
+func (a *quotaEvaluator) evaluateQuota(ctx context.Context, totals *usageCache, acc *account, t *quotaSpec, now time.Time) (all []evaluated, err error) {
 	start, end := t.at(now)
 	used, err := totals.usage(ctx, t, start, end)
 	if err != nil {
 		return nil, err
 	}
 	before := acc.each.Load()
-	each := make(map[string]*verdict)
+	each := make(map[string]*limitState)
 	for consumer, used := range used {
 		limits := t.limitsOf(consumer)
 		last := acc.whole.Load()
 		if t.perConsumer && before != nil {
 			last = (*before)[consumer]
 		}
-		v := t.judge(used, limits, start, end, last)
+		v := t.evaluate(used, limits, start, end, last)
 		if !t.perConsumer {
 			acc.whole.Store(v)
 		} else if v != nil {
@@ -285,7 +285,7 @@ func (a *auditor) judge(ctx context.Context, totals *totals, acc *account, t *te
 		}
 		for i, limit := range limits {
 			if limit > 0 {
-				all = append(all, judged{t, t.stateIn(start, end, consumer, i, used[i], limit, now)})
+				all = append(all, evaluated{t, t.stateIn(start, end, consumer, i, used[i], limit, now)})
 			}
 		}
 	}
@@ -298,7 +298,7 @@ func (a *auditor) judge(ctx context.Context, totals *totals, acc *account, t *te
 }
 
 // keepMinutes has the ledger keep the minutes around the beginnings of the periods.
-func (a *auditor) keepMinutes(l *store.Ledger, quotas map[*account]*terms, now time.Time) {
+func (a *quotaEvaluator) keepMinutes(l *store.Store, quotas map[*account]*quotaSpec, now time.Time) {
 	current := make(map[int64]bool)
 	for _, t := range quotas {
 		start, _ := t.at(now)
@@ -315,9 +315,9 @@ func (a *auditor) keepMinutes(l *store.Ledger, quotas map[*account]*terms, now t
 	}
 }
 
-// keep makes the states of all allocations readable, the names of their places in
+// setStates makes the states of all allocations readable, the names of their places in
 // order.
-func (a *auditor) keep(all []judged, known events) {
+func (a *quotaEvaluator) setStates(all []evaluated, known events) {
 	states := make([]QuotaState, len(all))
 	for i, j := range all {
 		states[i] = j.QuotaState
@@ -333,14 +333,14 @@ func (a *auditor) keep(all []judged, known events) {
 }
 
 // report is what the quotas publish. What is in it does not change any more.
-func (a *auditor) report() []QuotaState {
+func (a *quotaEvaluator) report() []QuotaState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.states)
 }
 
 // dependency tells whether quotas can be judged.
-func (a *auditor) dependency() any {
+func (a *quotaEvaluator) dependency() any {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return policy.Dependency{Name: "quotas of " + a.gateway, Up: a.problem == "", Error: a.problem}

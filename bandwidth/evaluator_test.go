@@ -25,7 +25,7 @@ func TestQuotasOfConsumers(t *testing.T) {
 		g.uses(store.Key{Service: "other", Route: "/", Consumer: "alice"}, store.Bytes{Egress: 10_000, Ingress: 100})
 		g.turn()
 		mustHaveMail(t, "at 100 %", server, "[rgate] bob at web has used up its egress for November 2026: 100.0 %")
-		if acc.whole.Load() != nil || acc.verdictOn("alice") != nil || acc.verdictOn("dave") != nil || acc.verdictOn("bob") == nil {
+		if acc.whole.Load() != nil || acc.ofConsumer("alice") != nil || acc.ofConsumer("dave") != nil || acc.ofConsumer("bob") == nil {
 			t.Errorf("the verdicts are %v", acc.each.Load())
 		}
 		var got []string
@@ -54,7 +54,7 @@ func TestWhatCounts(t *testing.T) {
 			{"backend", "idle", nil, Quota{Ingress: 1}},
 			{"backend", "web", nil, Quota{Egress: 1, Period: "day", TimeZone: "Asia/Tokyo"}},
 		} {
-			terms, err := c.quota.terms(policy.Standpoint{Gateway: "rgate", Level: c.level, Name: c.name, Routes: c.routes}, "rgate")
+			terms, err := c.quota.spec(policy.Standpoint{Gateway: "rgate", Level: c.level, Name: c.name, Routes: c.routes}, "rgate")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,8 +97,8 @@ func TestDatabaseIsAway(t *testing.T) {
 		if err := g.l.DB().Close(); err != nil {
 			t.Fatal(err)
 		}
-		err := g.audit(context.Background())
-		g.note(err)
+		err := g.evaluate(context.Background())
+		g.setProblem(err)
 		if err == nil || acc.whole.Load() == nil {
 			t.Errorf("got %v, and the verdict %v", err, acc.whole.Load())
 		}
@@ -110,7 +110,7 @@ func TestDatabaseIsAway(t *testing.T) {
 
 // Two quotas that nobody could tell apart are an error.
 func TestTheSameQuotaTwice(t *testing.T) {
-	g := newAuditor("rgate")
+	g := newEvaluator("rgate")
 	config := new(int)
 	terms := quotaTerms(t, "backend", "web", &Quota{Egress: 1})
 	if _, _, err := g.join(terms, config); err != nil {
@@ -155,7 +155,7 @@ func TestMessagesOfTwoDatabases(t *testing.T) {
 
 // What one gateway has counted takes effect on all others within ten seconds.
 func TestVerdictsComeInTime(t *testing.T) {
-	if worst := store.DefaultFlushInterval + auditInterval; worst > 10*time.Second {
+	if worst := store.DefaultFlushInterval + evaluateInterval; worst > 10*time.Second {
 		t.Errorf("it takes %v", worst)
 	}
 }

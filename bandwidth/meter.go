@@ -68,8 +68,8 @@ type Meter struct {
 	// it stands on; outside of one, `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
-	ledger  *store.Ledger
-	key     store.LedgerKey
+	ledger  *store.Store
+	key     store.ID
 	reports reports
 	config  any // identifies the configuration that it is of
 }
@@ -109,7 +109,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return policy.Optionf("store", "%v", err)
 	}
-	m.key = store.LedgerKey{Gateway: m.Gateway, URL: url, Node: m.Node}
+	m.key = store.ID{Gateway: m.Gateway, URL: url, Node: m.Node}
 	if m.Node == "" {
 		m.key.Node = defaultNode(m.Gateway)
 	}
@@ -125,7 +125,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if m.ledger, err = store.AcquireLedger(m.key, at, m.settings()); err != nil {
+	if m.ledger, err = store.Acquire(m.key, at, m.settings()); err != nil {
 		return err
 	}
 	return m.reports.open(ctx, m)
@@ -183,7 +183,7 @@ func (m *Meter) settings() store.Settings {
 }
 
 // filled has the defaults in it. What is longer than a default after it extends that.
-func (r *Retention) filled() store.Kept {
+func (r *Retention) filled() store.Retention {
 	kept := store.DefaultRetention
 	if r.Minutes > 0 {
 		kept.Minutes = time.Duration(r.Minutes)
@@ -227,7 +227,7 @@ func (m *Meter) Check() error {
 			return err
 		}
 	}
-	if err := scrape.CheckSources(m.Sources); err != nil {
+	if err := scrape.Check(m.Sources); err != nil {
 		return err
 	}
 	for i, s := range m.Sources {
@@ -279,7 +279,7 @@ func (m *Meter) Cleanup() error {
 	}
 	err := m.reports.close(m)
 	m.ledger = nil
-	return errors.Join(err, store.ReleaseLedger(m.key))
+	return errors.Join(err, store.Release(m.key))
 }
 
 // Interface guards

@@ -65,12 +65,12 @@ func TestRetentionFillsUp(t *testing.T) {
 	hours := func(n int) caddy.Duration { return caddy.Duration(time.Duration(n) * time.Hour) }
 	for name, test := range map[string]struct {
 		Retention
-		want store.Kept
+		want store.Retention
 	}{
 		"nothing": {Retention{}, store.DefaultRetention},
 		"longer minutes take the others along": {Retention{Minutes: hours(24 * 2000)},
-			store.Kept{Minutes: 2000 * 24 * time.Hour, Hours: 2000 * 24 * time.Hour, Days: 2000 * 24 * time.Hour}},
-		"all": {Retention{hours(1), hours(2), hours(3)}, store.Kept{Minutes: time.Hour, Hours: 2 * time.Hour, Days: 3 * time.Hour}},
+			store.Retention{Minutes: 2000 * 24 * time.Hour, Hours: 2000 * 24 * time.Hour, Days: 2000 * 24 * time.Hour}},
+		"all": {Retention{hours(1), hours(2), hours(3)}, store.Retention{Minutes: time.Hour, Hours: 2 * time.Hour, Days: 3 * time.Hour}},
 	} {
 		if got := test.filled(); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
@@ -119,12 +119,12 @@ func TestMeterDoesNotWaitForItsStore(t *testing.T) {
 	m := &Meter{Gateway: t.Name(), Store: "postgres://u:p@192.0.2.1:1/d"} // answers nobody
 	began := time.Now()
 	must(t, m.Provision(ctx))
-	l := store.LedgerOf(t.Name())
+	l := store.For(t.Name())
 	if took := time.Since(began); l == nil || l != m.ledger || took > 2*time.Second {
 		t.Errorf("after %s, the ledger is %v", took, l)
 	}
 	must(t, m.Cleanup())
-	if store.LedgerOf(t.Name()) != nil {
+	if store.For(t.Name()) != nil {
 		t.Error("the ledger is still there")
 	}
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// courier delivers the messages of an auditor's outbox.
-type courier struct {
-	auditor *auditor
-	holder  string // what it calls itself where it takes a message on
+// notifier delivers the messages of an auditor's outbox.
+type notifier struct {
+	evaluator *quotaEvaluator
+	holder    string // what it calls itself where it takes a message on
 
 	mu       sync.Mutex
 	settings []*channels       // of configurations, the newest last; guarded by mu.
@@ -42,21 +42,21 @@ const (
 
 const (
 	// How often messages are looked for that another gateway has left behind.
-	courierInterval = 15 * time.Second
+	notifierInterval = 15 * time.Second
 	// How much longer than its time limit a message is one gateway's.
 	leaseMargin = 30 * time.Second
 	// Who has not been reached by then will not be.
 	giveUpAfter = 7 * 24 * time.Hour
 	// How long a delivery under way has when the gateway ends.
-	farewell = 5 * time.Second
+	shutdownTimeout = 5 * time.Second
 	// Longer than two of the longest periods.
 	forgetAfter = 2 * (maxPeriodDays + 1) * 24 * time.Hour
 
-	lettersAtOnce = 50
+	maxDeliveries = 50
 )
 
-func newCourier(a *auditor) *courier {
-	return &courier{auditor: a, holder: rand.Text(), problems: make(map[string]string), wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
+func newNotifier(a *quotaEvaluator) *notifier {
+	return &notifier{evaluator: a, holder: rand.Text(), problems: make(map[string]string), wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // names lists the channels that there are.
@@ -73,14 +73,14 @@ func (c *channels) names() (names []string) {
 // joinNotify makes settings those of a gateway's messages, until a newer configuration
 // brings others.
 func joinNotify(ctx caddy.Context, gateway string, settings *channels) (leave func(), err error) {
-	a, release, err := holdAuditor(ctx, gateway)
+	a, release, err := holdEvaluator(ctx, gateway)
 	if err != nil {
 		return nil, err
 	}
-	left := a.courier.join(settings)
+	left := a.notifier.join(settings)
 	var ends []func()
 	for _, name := range settings.names() {
-		ends = append(ends, policy.Publish(policy.Dependencies, policy.Place{}, func() any { return a.courier.dependency(settings, name) }))
+		ends = append(ends, policy.Publish(policy.Dependencies, policy.Place{}, func() any { return a.notifier.dependency(settings, name) }))
 	}
 	return func() {
 		for _, end := range ends {
@@ -92,7 +92,7 @@ func joinNotify(ctx caddy.Context, gateway string, settings *channels) (leave fu
 }
 
 // dependency tells whether messages can be delivered in a way.
-func (c *courier) dependency(settings *channels, channel string) policy.Dependency {
+func (c *notifier) dependency(settings *channels, channel string) policy.Dependency {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	problem := c.problems[channel]
@@ -107,7 +107,7 @@ func (c *channels) describe(channel string) string {
 	return "webhook " + c.hook.host()
 }
 
-func (c *courier) join(settings *channels) (leave func()) {
+func (c *notifier) join(settings *channels) (leave func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.settings); n == 0 || !reflect.DeepEqual(c.settings[n-1], settings) {
@@ -123,7 +123,7 @@ func (c *courier) join(settings *channels) (leave func()) {
 }
 
 // channels are the ways in which messages go now.
-func (c *courier) channels() *channels {
+func (c *notifier) channels() *channels {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.settings); n > 0 {
@@ -132,7 +132,7 @@ func (c *courier) channels() *channels {
 	return new(channels)
 }
 
-func (c *courier) loop(ctx context.Context) {
+func (c *notifier) loop(ctx context.Context) {
 	defer close(c.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -145,9 +145,9 @@ func (c *courier) loop(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}()
-	for ok := pause.For(waiting, firstAudit); ok; {
-		interval := courierInterval
-		if l := c.auditor.ledger(); l != nil {
+	for ok := pause.For(waiting, firstEvaluation); ok; {
+		interval := notifierInterval
+		if l := c.evaluator.ledger(); l != nil {
 			interval = c.round(ctx, l)
 		}
 		ok = pause.UntilWoken(waiting, c.wake, 0, interval)
@@ -155,36 +155,36 @@ func (c *courier) loop(ctx context.Context) {
 }
 
 // finish lets a delivery that is under way come to its end, for a little while.
-func (c *courier) finish() {
+func (c *notifier) finish() {
 	close(c.ending)
 	select {
 	case <-c.ended:
-	case <-time.After(farewell):
+	case <-time.After(shutdownTimeout):
 	}
 }
 
 // round delivers what is due, and returns when to look again.
-func (c *courier) round(ctx context.Context, l *store.Ledger) time.Duration {
+func (c *notifier) round(ctx context.Context, l *store.Store) time.Duration {
 	wait, err := c.deliverDue(ctx, l.DB())
 	if err != nil && ctx.Err() == nil {
-		if entry := c.auditor.logger.Load().Check(zap.DebugLevel, "the outbox cannot be read"); entry != nil {
+		if entry := c.evaluator.logger.Load().Check(zap.DebugLevel, "the outbox cannot be read"); entry != nil {
 			entry.Write(zap.Error(err)) // why, the auditor says, which reads the same database
 		}
 	}
 	return wait
 }
 
-func (c *courier) deliverDue(ctx context.Context, db *store.DB) (wait time.Duration, err error) {
-	now := c.auditor.now()
+func (c *notifier) deliverDue(ctx context.Context, db *store.DB) (wait time.Duration, err error) {
+	now := c.evaluator.now()
 	if err := c.tidy(ctx, db, now); err != nil {
-		return courierInterval, err
+		return notifierInterval, err
 	}
-	letters, err := pendingLetters(ctx, db, lettersAtOnce)
+	letters, err := pendingDeliveries(ctx, db, maxDeliveries)
 	if err != nil {
-		return courierInterval, err
+		return notifierInterval, err
 	}
 	ways := c.channels()
-	wait, tried := courierInterval, false
+	wait, tried := notifierInterval, false
 	for i := range letters {
 		letter := &letters[i]
 		if !slices.Contains(ways.names(), letter.channel) {
@@ -198,7 +198,7 @@ func (c *courier) deliverDue(ctx context.Context, db *store.DB) (wait time.Durat
 			break
 		}
 		if err := c.deliver(ctx, db, ways, letter); err != nil {
-			return courierInterval, err
+			return notifierInterval, err
 		}
 		tried, wait = true, min(wait, firstRetry)
 	}
@@ -208,12 +208,12 @@ func (c *courier) deliverDue(ctx context.Context, db *store.DB) (wait time.Durat
 		c.mu.Unlock()
 	}
 	if tried {
-		pause.Wake(c.auditor.wake) // which shows the states of deliveries
+		pause.Wake(c.evaluator.wake) // which shows the states of deliveries
 	}
 	return wait, nil
 }
 
-func (c *courier) isEnding() bool {
+func (c *notifier) isEnding() bool {
 	select {
 	case <-c.ending:
 		return true
@@ -224,7 +224,7 @@ func (c *courier) isEnding() bool {
 
 // tidy does what is to be done once after a change of the configuration, and once a
 // day.
-func (c *courier) tidy(ctx context.Context, db *store.DB, now time.Time) error {
+func (c *notifier) tidy(ctx context.Context, db *store.DB, now time.Time) error {
 	c.mu.Lock()
 	again, hurry := c.reopen, c.hurry
 	c.mu.Unlock()
@@ -245,14 +245,14 @@ func (c *courier) tidy(ctx context.Context, db *store.DB, now time.Time) error {
 
 // deliver tries to deliver a message, if no other gateway does, and writes down what
 // came of it. The error is that of the database.
-func (c *courier) deliver(ctx context.Context, db *store.DB, ways *channels, l *letter) error {
-	now := c.auditor.now()
+func (c *notifier) deliver(ctx context.Context, db *store.DB, ways *channels, l *delivery) error {
+	now := c.evaluator.now()
 	ours, err := l.claim(ctx, db, c.holder, now, now.Add(ways.timeout(l.channel)+leaseMargin))
 	if err != nil || !ours {
 		return err
 	}
 	wait, problem := ways.send(ctx, l)
-	now = c.auditor.now()
+	now = c.evaluator.now()
 	state, next, text := deliverySent, now, ""
 	if problem != nil {
 		text = problem.Error()
@@ -265,22 +265,22 @@ func (c *courier) deliver(ctx context.Context, db *store.DB, ways *channels, l *
 			state, next = deliveryPending, now.Add(max(wait, retryPause(l.attempts+1)))
 		}
 	}
-	c.tell(l, state, problem, next.Sub(now))
+	c.logOutcome(l, state, problem, next.Sub(now))
 	// What has been delivered shall be known to have been, whatever ends in the meantime.
-	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	return l.settle(recording, db, c.holder, state, text, now, next)
+	return l.finish(recording, db, c.holder, state, text, now, next)
 }
 
-// tell counts and logs what came of an attempt.
-func (c *courier) tell(l *letter, state string, problem error, wait time.Duration) {
-	logger := c.auditor.logger.Load().With(zap.String("channel", l.channel), zap.String("quota", l.notice.Name),
-		zap.Int("threshold", l.notice.Threshold), zap.String("message", l.message), zap.Int("attempt", l.attempts+1))
+// logOutcome counts and logs what came of an attempt.
+func (c *notifier) logOutcome(l *delivery, state string, problem error, wait time.Duration) {
+	logger := c.evaluator.logger.Load().With(zap.String("channel", l.channel), zap.String("quota", l.alert.Name),
+		zap.Int("threshold", l.alert.Threshold), zap.String("message", l.message), zap.Int("attempt", l.attempts+1))
 	counted := state
 	if state == deliveryPending {
 		counted = notificationRetried
 	}
-	notifications.Count(notification{c.auditor.gateway, l.channel, counted})
+	notifications.Count(notification{c.evaluator.gateway, l.channel, counted})
 	switch state {
 	case deliverySent:
 		logger.Info("message about a quota delivered")
@@ -299,11 +299,11 @@ func (c *channels) timeout(channel string) time.Duration {
 }
 
 // send delivers a message in its way. Who has got it is noted in the letter.
-func (c *channels) send(ctx context.Context, l *letter) (wait time.Duration, err error) {
+func (c *channels) send(ctx context.Context, l *delivery) (wait time.Duration, err error) {
 	if l.channel == channelWebhook {
-		return c.hook.post(ctx, l.message, l.notice.webhookBody(c.link))
+		return c.hook.post(ctx, l.message, l.alert.webhookBody(c.link))
 	}
-	delivered, err := c.mail.send(ctx, l.message, l.notice.At, l.notice.mail(c.link), l.delivered)
+	delivered, err := c.mail.send(ctx, l.message, l.alert.At, l.alert.mail(c.link), l.delivered)
 	l.delivered = append(l.delivered, delivered...)
 	return 0, err
 }

@@ -156,13 +156,13 @@ func TestServerOfMailIsAway(t *testing.T) {
 			t.Error("it is not blocked")
 		}
 		g.mustBeTold("without a server", "80 pending, 90 pending, 100 pending")
-		if up := g.courier.dependency(g.courier.channels(), channelMail); up.Up || !strings.Contains(up.Error, "connection refused") || up.Name != "mail "+server.Address {
+		if up := g.notifier.dependency(g.notifier.channels(), channelMail); up.Up || !strings.Contains(up.Error, "connection refused") || up.Name != "mail "+server.Address {
 			t.Errorf("the health is %+v", up)
 		}
 		server.Restart()
 		g.turn()
 		mustHaveMail(t, "with the server back", server, "[rgate] web has used up its egress for November 2026: 100.0 %")
-		if up := g.courier.dependency(g.courier.channels(), channelMail); !up.Up {
+		if up := g.notifier.dependency(g.notifier.channels(), channelMail); !up.Up {
 			t.Errorf("the health is %+v", up)
 		}
 		if id := server.Messages()[0].Header.Get("Message-Id"); !strings.HasPrefix(id, "<rgate.") || !strings.HasSuffix(id, "@example.com>") {
@@ -189,7 +189,7 @@ func TestPermanentFailures(t *testing.T) {
 		if n := server.Attempts(); n != 1 {
 			t.Errorf("%d attempts, want 1", n)
 		}
-		if up := g.courier.dependency(g.courier.channels(), channelMail); up.Up || !strings.Contains(up.Error, "535") {
+		if up := g.notifier.dependency(g.notifier.channels(), channelMail); up.Up || !strings.Contains(up.Error, "535") {
 			t.Errorf("the health is %+v", up)
 		}
 		if n := g.logged.FilterMessage("message about a quota cannot be delivered").Len(); n != 1 {
@@ -305,7 +305,7 @@ func TestALeaseEnds(t *testing.T) {
 		}
 		first.sends("web", 80_000)
 		first.audits()
-		letters, err := pendingLetters(t.Context(), first.l.DB(), 10)
+		letters, err := pendingDeliveries(t.Context(), first.l.DB(), 10)
 		if err != nil || len(letters) != 1 {
 			t.Fatalf("got %v, %v", letters, err)
 		}
@@ -322,7 +322,7 @@ func TestALeaseEnds(t *testing.T) {
 		second.turn()
 		mustHaveMail(t, "when it is not any more", server, at80)
 		// Nobody hears what the first has to say about it now.
-		if err := letters[0].settle(t.Context(), first.l.DB(), "first", deliveryPending, "", f.clock.Now(), f.clock.Now()); err != nil {
+		if err := letters[0].finish(t.Context(), first.l.DB(), "first", deliveryPending, "", f.clock.Now(), f.clock.Now()); err != nil {
 			t.Fatal(err)
 		}
 		second.turn()

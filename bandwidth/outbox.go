@@ -34,17 +34,17 @@ type event struct {
 // events are those of periods that are not over, by threshold.
 type events map[eventOf]map[int]event
 
-func (j *judged) event() eventOf {
-	return eventOf{j.terms.key, j.Consumer, j.Direction, j.Period.Start.Unix()}
+func (j *evaluated) event() eventOf {
+	return eventOf{j.spec.key, j.Consumer, j.Direction, j.Period.Start.Unix()}
 }
 
 // thresholds says which of an allocation's thresholds have been reached.
-func (e events) thresholds(j *judged) []ThresholdState {
-	all := make([]ThresholdState, len(j.terms.thresholds))
-	for i, percent := range j.terms.thresholds {
+func (e events) thresholds(j *evaluated) []ThresholdState {
+	all := make([]ThresholdState, len(j.spec.thresholds))
+	for i, percent := range j.spec.thresholds {
 		all[i] = ThresholdState{Percent: percent, Deliveries: []DeliveryState{}}
 		if known, ok := e[j.event()][percent]; ok {
-			at := known.at.In(j.terms.zone)
+			at := known.at.In(j.spec.zone)
 			all[i].CrossedAt = &at
 			all[i].Deliveries = append(all[i].Deliveries, known.deliveries...)
 		}
@@ -85,11 +85,11 @@ func readEvents(ctx context.Context, db *store.DB, now time.Time) (events, error
 	return all, rows.Err()
 }
 
-// mark notes which thresholds have been reached that nobody has noted yet, and puts
+// recordThresholds notes which thresholds have been reached that nobody has noted yet, and puts
 // one message about the highest of them into the outbox. Of several gateways that find
 // the same out at once, one has it told.
-func (a *auditor) mark(ctx context.Context, l *store.Ledger, j *judged, known events, now time.Time) (told bool, err error) {
-	reached := crossed(j.Used, j.Allocated, j.terms.thresholds)
+func (a *quotaEvaluator) recordThresholds(ctx context.Context, l *store.Store, j *evaluated, known events, now time.Time) (told bool, err error) {
+	reached := crossed(j.Used, j.Allocated, j.spec.thresholds)
 	of := j.event()
 	news := false
 	for _, percent := range reached {
@@ -99,7 +99,7 @@ func (a *auditor) mark(ctx context.Context, l *store.Ledger, j *judged, known ev
 	if !news {
 		return false, nil
 	}
-	channels := a.courier.channels()
+	channels := a.notifier.channels()
 	err = l.DB().Tx(ctx, func(tx *store.Tx) error {
 		origin, err := originOf(ctx, tx)
 		if err != nil {
@@ -128,7 +128,7 @@ func (a *auditor) mark(ctx context.Context, l *store.Ledger, j *judged, known ev
 			return err
 		}
 		told = true
-		n := j.notice(id, a.gateway, reached, now.In(j.terms.zone).Truncate(time.Second))
+		n := j.alert(id, a.gateway, reached, now.In(j.spec.zone).Truncate(time.Second))
 		for _, channel := range channels.names() {
 			if err := post(ctx, tx, &n, channel, now); err != nil {
 				return err
@@ -165,7 +165,7 @@ func addEvent(ctx context.Context, tx *store.Tx, of eventOf, threshold int, end,
 }
 
 // post puts a message into the outbox.
-func post(ctx context.Context, tx *store.Tx, n *notice, channel string, now time.Time) error {
+func post(ctx context.Context, tx *store.Tx, n *alert, channel string, now time.Time) error {
 	text, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -175,19 +175,19 @@ func post(ctx context.Context, tx *store.Tx, n *notice, channel string, now time
 	return err
 }
 
-// letter is a message that is to be delivered in one way.
-type letter struct {
+// delivery is a message that is to be delivered in one way.
+type delivery struct {
 	message, channel string
-	notice           notice
+	alert            alert
 	created          int64
 	attempts         int
 	next             int64 // when it may be tried, unless it is another gateway's until later
 	delivered        []string
 }
 
-// pendingLetters lists the messages that have not been delivered, the ones that wait the
+// pendingDeliveries lists the messages that have not been delivered, the ones that wait the
 // longest first.
-func pendingLetters(ctx context.Context, db *store.DB, limit int) (all []letter, err error) {
+func pendingDeliveries(ctx context.Context, db *store.DB, limit int) (all []delivery, err error) {
 	rows, err := db.Query(ctx, `SELECT message, channel, notice, created_at, attempts, CASE WHEN leased_until > next_at THEN leased_until ELSE next_at END, delivered
 		FROM outbox WHERE state = ? ORDER BY 6, message, channel LIMIT ?`, deliveryPending, limit)
 	if err != nil {
@@ -195,12 +195,12 @@ func pendingLetters(ctx context.Context, db *store.DB, limit int) (all []letter,
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var l letter
+		var l delivery
 		var text, delivered string
 		if err := rows.Scan(&l.message, &l.channel, &text, &l.created, &l.attempts, &l.next, &delivered); err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal([]byte(text), &l.notice); err != nil {
+		if err := json.Unmarshal([]byte(text), &l.alert); err != nil {
 			return nil, err
 		}
 		if err := json.Unmarshal([]byte(delivered), &l.delivered); err != nil {
@@ -213,7 +213,7 @@ func pendingLetters(ctx context.Context, db *store.DB, limit int) (all []letter,
 
 // claim makes a message this gateway's to deliver until a time. It is not, if another
 // one was faster.
-func (l *letter) claim(ctx context.Context, db *store.DB, holder string, now, until time.Time) (ours bool, err error) {
+func (l *delivery) claim(ctx context.Context, db *store.DB, holder string, now, until time.Time) (ours bool, err error) {
 	result, err := db.Exec(ctx, `UPDATE outbox SET leased_until = ?, leased_by = ?
 		WHERE message = ? AND channel = ? AND state = ? AND attempts = ? AND next_at <= ? AND leased_until <= ?`,
 		until.Unix(), holder, l.message, l.channel, deliveryPending, l.attempts, now.Unix(), now.Unix())
@@ -224,8 +224,8 @@ func (l *letter) claim(ctx context.Context, db *store.DB, holder string, now, un
 	return n == 1, err
 }
 
-// settle writes what came of an attempt.
-func (l *letter) settle(ctx context.Context, db *store.DB, holder, state, problem string, now, next time.Time) error {
+// finish writes what came of an attempt.
+func (l *delivery) finish(ctx context.Context, db *store.DB, holder, state, problem string, now, next time.Time) error {
 	delivered, err := json.Marshal(append([]string{}, l.delivered...))
 	if err != nil {
 		return err

@@ -197,7 +197,7 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 	if err := p.checkKept(ctx, gateway); err != nil {
 		return err
 	}
-	terms, err := p.terms(policy.Standing(ctx), gateway)
+	terms, err := p.spec(policy.Standing(ctx), gateway)
 	if err != nil {
 		return err
 	}
@@ -231,14 +231,14 @@ func (p *Quota) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	var v *verdict
+	var v *limitState
 	if p.Per == perConsumer {
 		consumer := consumerKey.Of(r)
 		if consumer == "" {
 			return next.ServeHTTP(w, r)
 		}
 		stats.AttributeTo(w, consumer)
-		v = p.account.verdictOn(consumer)
+		v = p.account.ofConsumer(consumer)
 	} else {
 		v = p.account.whole.Load()
 	}
@@ -261,7 +261,7 @@ var errUsedUp = errors.New("the quota is used up")
 
 // refuse answers a request that is over the limit. How much there is and how much has
 // been used is nobody's business, except for a consumer's own.
-func (p *Quota) refuse(w http.ResponseWriter, r *http.Request, v *verdict, rest time.Duration) error {
+func (p *Quota) refuse(w http.ResponseWriter, r *http.Request, v *limitState, rest time.Duration) error {
 	seconds := strconv.FormatInt(int64((rest+time.Second-1)/time.Second), 10)
 	header := w.Header()
 	header.Set("Retry-After", seconds)

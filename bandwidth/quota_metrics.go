@@ -33,8 +33,8 @@ func (c quotaCollector) Describe(ch chan<- *prometheus.Desc) {
 // name are left out: there may be any number of them.
 func (c quotaCollector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[[7]string]bool)
-	auditors.Range(func(_, value any) bool {
-		a := value.(*auditor)
+	evaluators.Range(func(_, value any) bool {
+		a := value.(*quotaEvaluator)
 		for _, s := range a.report() {
 			labels := [7]string{a.gateway, s.Level, s.Service + s.Route + s.Group, s.Name, s.period, s.Consumer, s.Direction}
 			if !s.named || seen[labels] {

@@ -67,7 +67,7 @@ func TestBlock(t *testing.T) {
 	}
 	now := time.Now()
 	p.now = func() time.Time { return now }
-	p.account.whole.Store(&verdict{until: now.Add(90*time.Second + time.Millisecond), limit: 1000, used: 1200})
+	p.account.whole.Store(&limitState{until: now.Add(90*time.Second + time.Millisecond), limit: 1000, used: 1200})
 	for accept, want := range map[string]string{"": "Too Many Requests\n", "application/json": `{"error":"Too Many Requests","status":429}`} {
 		got := askQuota(t, p, "", "Accept", accept)
 		header := got.Header()
@@ -91,14 +91,14 @@ func TestBlock(t *testing.T) {
 func TestNotifyLetsPass(t *testing.T) {
 	terms := quotaTerms(t, "backend", "web", &Quota{Egress: 1000})
 	start, end := terms.at(time.Now())
-	if v := terms.judge(limits{2000}, terms.limits, start, end, nil); v != nil {
+	if v := terms.evaluate(limits{2000}, terms.limits, start, end, nil); v != nil {
 		t.Errorf("got %+v", v)
 	}
 }
 
 func TestBlockedConsumer(t *testing.T) {
 	p := startQuota(t, &Quota{Egress: 1000, AtLimit: limitBlock, Per: perConsumer})
-	p.account.each.Store(&map[string]*verdict{"bob": {until: time.Now().Add(time.Hour), limit: 1000, used: 1200}})
+	p.account.each.Store(&map[string]*limitState{"bob": {until: time.Now().Add(time.Hour), limit: 1000, used: 1200}})
 	for user, want := range map[string]int{"": 200, "alice": 200, "bob": 429} {
 		got := askQuota(t, p, user)
 		if got.Code != want {

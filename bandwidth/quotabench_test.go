@@ -19,8 +19,8 @@ func BenchmarkAudit(b *testing.B) {
 			clock := storetest.ClockAt(b, "2026-11-20T20:59:30Z")
 			rec := new(storetest.Recorder)
 			l := newQuotaStore(b, storetest.SQLite(b), "test", rec, clock)
-			a := newAuditor("rgate")
-			a.now, a.ledger = clock.Now, func() *store.Ledger { return l }
+			a := newEvaluator("rgate")
+			a.now, a.ledger = clock.Now, func() *store.Store { return l }
 			rows := make(map[store.Key]store.Bytes)
 			for i := range max(c.quotas, c.consumers) {
 				key, quota := store.Key{Service: fmt.Sprint("s", i), Route: "/"}, &Quota{Egress: 1 << 50}
@@ -53,7 +53,7 @@ func BenchmarkAudit(b *testing.B) {
 			}
 			b.ResetTimer()
 			for b.Loop() {
-				if err := a.audit(b.Context()); err != nil {
+				if err := a.evaluate(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 			}

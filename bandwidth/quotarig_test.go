@@ -32,9 +32,9 @@ func eachStore(t *testing.T, test func(*testing.T, *quotaFleet)) {
 
 // quotaGateway is a gateway that does something only when it is told to.
 type quotaGateway struct {
-	*auditor
+	*quotaEvaluator
 	t      *testing.T
-	l      *store.Ledger
+	l      *store.Store
 	rec    *storetest.Recorder
 	logged *observer.ObservedLogs
 }
@@ -45,19 +45,19 @@ func (f *quotaFleet) gateway(node string) *quotaGateway {
 	core, logged := observer.New(zap.DebugLevel)
 	g := &quotaGateway{t: f.t, logged: logged, rec: new(storetest.Recorder)}
 	g.l = newQuotaStore(f.t, f.store, node, g.rec, f.clock)
-	g.auditor = newAuditor("rgate")
-	g.auditor.now, g.auditor.ledger = f.clock.Now, func() *store.Ledger { return g.l }
-	g.auditor.logger.Store(zap.New(core))
+	g.quotaEvaluator = newEvaluator("rgate")
+	g.quotaEvaluator.now, g.quotaEvaluator.ledger = f.clock.Now, func() *store.Store { return g.l }
+	g.quotaEvaluator.logger.Store(zap.New(core))
 	f.t.Cleanup(func() { g.attach(nil) })
 	return g
 }
 
-func quotaTerms(t testing.TB, level, name string, q *Quota) *terms {
+func quotaTerms(t testing.TB, level, name string, q *Quota) *quotaSpec {
 	t.Helper()
 	if err := q.Check(); err != nil {
 		t.Fatal(err)
 	}
-	terms, err := q.terms(policy.Standpoint{Gateway: "rgate", Level: level, Name: name}, "rgate")
+	terms, err := q.spec(policy.Standpoint{Gateway: "rgate", Level: level, Name: name}, "rgate")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func (g *quotaGateway) notify(p *Notify) (leave func()) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	return g.courier.join(channels)
+	return g.notifier.join(channels)
 }
 
 // uses has the gateway count bytes, and write them.
@@ -111,13 +111,13 @@ func intervalOf(key store.Key, n store.Bytes) stats.Interval {
 }
 
 // newQuotaStore returns a store that collects from rec when the test says so.
-func newQuotaStore(t testing.TB, url, node string, rec *storetest.Recorder, clock *storetest.Clock) *store.Ledger {
+func newQuotaStore(t testing.TB, url, node string, rec *storetest.Recorder, clock *storetest.Clock) *store.Store {
 	t.Helper()
 	at, err := store.ParseAddress(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := store.NewLedger("rgate", node, at, rec, clock.Now, zap.NewNop())
+	l := store.New("rgate", node, at, rec, clock.Now, zap.NewNop())
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
@@ -131,7 +131,7 @@ func (g *quotaGateway) sends(backend string, n int64) {
 func (g *quotaGateway) turn() {
 	g.t.Helper()
 	g.audits()
-	if _, err := g.courier.deliverDue(g.t.Context(), g.l.DB()); err != nil {
+	if _, err := g.notifier.deliverDue(g.t.Context(), g.l.DB()); err != nil {
 		g.t.Fatal(err)
 	}
 	g.audits()
@@ -139,7 +139,7 @@ func (g *quotaGateway) turn() {
 
 func (g *quotaGateway) audits() {
 	g.t.Helper()
-	if err := g.audit(g.t.Context()); err != nil {
+	if err := g.evaluate(g.t.Context()); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -21,8 +21,8 @@ var quotaDirections = [...]string{string(store.Egress), string(store.Ingress), d
 // limits are how many bytes there are in each of quotaDirections, 0 for any number.
 type limits [len(quotaDirections)]int64
 
-// terms are what a quota says. They do not change.
-type terms struct {
+// quotaSpec are what a quota says. They do not change.
+type quotaSpec struct {
 	key                  string // tells the quota from all others, at every reload and on every gateway
 	gateway, level, name string
 	service, route, path string   // of these, what the level has
@@ -40,9 +40,9 @@ type terms struct {
 	countHeaders bool
 }
 
-// terms puts together what a quota says that stands in a place.
-func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
-	t := &terms{
+// spec puts together what a quota says that stands in a place.
+func (p *Quota) spec(at policy.Standpoint, gateway string) (*quotaSpec, error) {
+	t := &quotaSpec{
 		gateway: gateway, level: cmp.Or(at.Level, "gateway"), name: cmp.Or(p.Name, at.Name, gateway),
 		period: cmp.Or(p.Period, defaultPeriod), timeZone: cmp.Or(p.TimeZone, defaultTimeZone),
 		limits:      limits{int64(p.Egress), int64(p.Ingress), int64(p.Total)},
@@ -81,7 +81,7 @@ func (p *Quota) terms(at policy.Standpoint, gateway string) (*terms, error) {
 }
 
 // covers reports whether bytes under a key are of the quota's place.
-func (t *terms) covers(key store.Key) bool {
+func (t *quotaSpec) covers(key store.Key) bool {
 	switch t.level {
 	case "backend":
 		return key.Service == t.service
@@ -94,7 +94,7 @@ func (t *terms) covers(key store.Key) bool {
 }
 
 // used counts bytes in each of quotaDirections.
-func (t *terms) used(b store.Bytes) (used limits) {
+func (t *quotaSpec) used(b store.Bytes) (used limits) {
 	in, out := b.Ingress, b.Egress
 	if t.countHeaders {
 		in, out = in+b.IngressHeaders, out+b.EgressHeaders
@@ -103,7 +103,7 @@ func (t *terms) used(b store.Bytes) (used limits) {
 }
 
 // limitsOf are those of a consumer, or of all together if it is empty.
-func (t *terms) limitsOf(consumer string) limits {
+func (t *quotaSpec) limitsOf(consumer string) limits {
 	if own, ok := t.consumers[consumer]; ok {
 		return own
 	}
@@ -114,20 +114,20 @@ func (t *terms) limitsOf(consumer string) limits {
 // reloads.
 type account struct {
 	// What is used up, or nil. That is all that a request looks at.
-	whole atomic.Pointer[verdict]
-	each  atomic.Pointer[map[string]*verdict] // by consumer; nil if nobody's is
+	whole atomic.Pointer[limitState]
+	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if nobody's is
 
 	held []*holding // by configurations, the newest last; guarded by auditor.mu.
 }
 
 // holding is what one handler has of an account.
 type holding struct {
-	terms  *terms
+	spec   *quotaSpec
 	config any // identifies the configuration that it is of
 }
 
-// verdict is about an allocation that is used up. It does not change.
-type verdict struct {
+// limitState is about an allocation that is used up. It does not change.
+type limitState struct {
 	until       time.Time // when its period ends
 	limit, used int64     // in the direction of which most is used
 
@@ -136,8 +136,8 @@ type verdict struct {
 	down, up bool
 }
 
-// verdictOn returns that on a consumer.
-func (a *account) verdictOn(consumer string) *verdict {
+// ofConsumer returns that on a consumer.
+func (a *account) ofConsumer(consumer string) *limitState {
 	each := a.each.Load()
 	if each == nil {
 		return nil
@@ -145,10 +145,10 @@ func (a *account) verdictOn(consumer string) *verdict {
 	return (*each)[store.CleanName(consumer)] // as the account has it
 }
 
-// judge returns the verdict on what has been used in a period. before is the one
+// evaluate returns the verdict on what has been used in a period. before is the one
 // before it, whose pace goes on.
-func (t *terms) judge(used, limits limits, start, end time.Time, before *verdict) *verdict {
-	v := verdict{until: end}
+func (t *quotaSpec) evaluate(used, limits limits, start, end time.Time, before *limitState) *limitState {
+	v := limitState{until: end}
 	worst, rate := 0.0, t.throttleRate
 	for i, limit := range limits {
 		if limit == 0 || used[i] < limit {
@@ -174,7 +174,7 @@ func (t *terms) judge(used, limits limits, start, end time.Time, before *verdict
 
 // paceOf returns what holds bytes to so many per second: that of the verdict before,
 // if it is the same.
-func paceOf(bytesPerSecond int64, before *verdict) *rate.Limiter {
+func paceOf(bytesPerSecond int64, before *limitState) *rate.Limiter {
 	if before != nil && before.pace != nil && before.pace.Limit() == rate.Limit(bytesPerSecond) {
 		return before.pace
 	}

@@ -50,7 +50,7 @@ type DeliveryState struct {
 }
 
 // stateOf is the state of an allocation.
-func (t *terms) stateOf(used, limit int64) string {
+func (t *quotaSpec) stateOf(used, limit int64) string {
 	switch {
 	case used < limit:
 		return QuotaOK
@@ -64,7 +64,7 @@ func (t *terms) stateOf(used, limit int64) string {
 }
 
 // stateIn describes an allocation in a period.
-func (t *terms) stateIn(start, end time.Time, consumer string, direction int, used, limit int64, now time.Time) QuotaState {
+func (t *quotaSpec) stateIn(start, end time.Time, consumer string, direction int, used, limit int64, now time.Time) QuotaState {
 	_, named := t.consumers[consumer]
 	return QuotaState{
 		Name: t.name, Level: t.level, Service: t.service, Route: t.route, Group: t.path, Consumer: consumer,
@@ -75,9 +75,9 @@ func (t *terms) stateIn(start, end time.Time, consumer string, direction int, us
 	}
 }
 
-// notice is the message about the thresholds that an allocation has reached.
-func (s *QuotaState) notice(id, gateway string, crossed []int, now time.Time) notice {
-	return notice{
+// alert is the message about the thresholds that an allocation has reached.
+func (s *QuotaState) alert(id, gateway string, crossed []int, now time.Time) alert {
+	return alert{
 		ID: id, Event: eventThreshold, Gateway: gateway, Name: s.Name, Level: s.Level,
 		Service: s.Service, Route: s.Route, Group: s.Group, Consumer: s.Consumer,
 		Direction: s.Direction, Threshold: crossed[len(crossed)-1], Crossed: crossed,

@@ -39,13 +39,13 @@ func (r *reports) open(ctx caddy.Context, m *Meter) error {
 		Sources: func() any { return r.status() },
 	}
 	for _, source := range m.Sources {
-		s, err := scrape.StartScraper(m.Gateway, *source, m.ledger, m.Logger())
+		s, err := scrape.Start(m.Gateway, *source, m.ledger, m.Logger())
 		if err != nil {
 			return err
 		}
 		r.scrapers = append(r.scrapers, s)
 	}
-	if err := scrape.RegisterSourceMetrics(ctx, r.scrapers); err != nil {
+	if err := scrape.RegisterMetrics(ctx, r.scrapers); err != nil {
 		return fmt.Errorf("registering the metrics of sources: %w", err)
 	}
 	if m.KongMetrics {
@@ -86,8 +86,8 @@ func (r *reports) close(m *Meter) error {
 }
 
 // status is how the sources are.
-func (r *reports) status() []scrape.SourceStatus {
-	all := make([]scrape.SourceStatus, len(r.scrapers))
+func (r *reports) status() []scrape.Status {
+	all := make([]scrape.Status, len(r.scrapers))
 	for i, s := range r.scrapers {
 		all[i] = s.Status()
 	}

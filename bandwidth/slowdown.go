@@ -12,7 +12,7 @@ import (
 )
 
 // slowDown serves a request whose bodies are held to a pace.
-func (v *verdict) slowDown(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (v *limitState) slowDown(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	slow := &slowWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ctx: r.Context()}
 	if v.down {
 		slow.down = v.pace

@@ -20,8 +20,8 @@ import (
 )
 
 // slowVerdict holds bodies to 10 KB per second.
-func slowVerdict(direction string) *verdict {
-	return &verdict{pace: paceOf(10_000, nil), down: direction != string(store.Ingress), up: direction != string(store.Egress)}
+func slowVerdict(direction string) *limitState {
+	return &limitState{pace: paceOf(10_000, nil), down: direction != string(store.Ingress), up: direction != string(store.Egress)}
 }
 
 // took checks how long something took, the first portion of which waits for nothing.
@@ -196,11 +196,11 @@ func TestPace(t *testing.T) {
 		c.quota.Period, c.quota.AtLimit = "30d", limitThrottle
 		terms := quotaTerms(t, "backend", "web", &c.quota)
 		start, end := terms.at(time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC))
-		v := terms.judge(c.used, terms.limits, start, end, nil)
+		v := terms.evaluate(c.used, terms.limits, start, end, nil)
 		if v == nil || float64(v.pace.Limit()) != c.want {
 			t.Fatalf("%+v: got %+v", c.quota, v)
 		}
-		if next := terms.judge(c.used, terms.limits, start, end, v); next.pace != v.pace {
+		if next := terms.evaluate(c.used, terms.limits, start, end, v); next.pace != v.pace {
 			t.Errorf("%+v: who waits is forgotten", c.quota)
 		}
 	}

@@ -36,12 +36,12 @@ func mailerFor(t testing.TB, options *SMTP) *mailer {
 	return m
 }
 
-func sampleNotice() notice {
+func sampleNotice() alert {
 	zone, _ := time.LoadLocation("Europe/Berlin")
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, zone)
 	end := start.AddDate(0, 1, 0)
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, zone)
-	return notice{
+	return alert{
 		ID: "0123456789abcdef", Event: eventThreshold, Gateway: "rgate", Name: "payment", Level: "backend", Service: "payment",
 		Direction: "egress", Threshold: 80, Crossed: []int{80}, Used: 8_000_000_000, Allocated: 10_000_000_000, Share: 80,
 		Period:   periodSpan{"November 2026", start, end, "Europe/Berlin"},

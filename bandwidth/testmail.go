@@ -85,7 +85,7 @@ func (p *Notify) sendTest(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	host, _ := os.Hostname() // only to be shown
-	test := notice{ID: rand.Text(), Event: eventTest, Gateway: host, At: time.Now()}
+	test := alert{ID: rand.Text(), Event: eventTest, Gateway: host, At: time.Now()}
 	step := func(name, detail string) { fmt.Fprintf(out, "  %-15s %s\n", name, detail) }
 	var failed error
 	for _, name := range ways.names() {

@@ -8,9 +8,9 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// totals reads the account of a period once for all quotas that have it.
-type totals struct {
-	ledger *store.Ledger
+// usageCache reads the account of a period once for all quotas that have it.
+type usageCache struct {
+	ledger *store.Store
 	now    time.Time
 	read   map[periodKey]map[store.Key]store.Bytes
 }
@@ -20,13 +20,13 @@ type periodKey struct {
 	consumers  bool
 }
 
-func newTotals(l *store.Ledger, now time.Time) *totals {
-	return &totals{l, now, make(map[periodKey]map[store.Key]store.Bytes)}
+func newUsageCache(l *store.Store, now time.Time) *usageCache {
+	return &usageCache{l, now, make(map[periodKey]map[store.Key]store.Bytes)}
 }
 
 // usage returns how much of each allocation has been used in a period, by consumer, or
 // with an empty name for all together.
-func (t *totals) usage(ctx context.Context, q *terms, start, end time.Time) (map[string]limits, error) {
+func (t *usageCache) usage(ctx context.Context, q *quotaSpec, start, end time.Time) (map[string]limits, error) {
 	of := periodKey{start.Unix(), end.Unix(), q.perConsumer}
 	all, ok := t.read[of]
 	if !ok {

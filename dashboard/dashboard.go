@@ -98,7 +98,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	}
 	d.clock = time.Now
 	d.account = func() account {
-		if ledger := store.LedgerOf(d.Gateway); ledger != nil {
+		if ledger := store.For(d.Gateway); ledger != nil {
 			return ledger
 		}
 		return nil

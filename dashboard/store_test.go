@@ -21,7 +21,7 @@ type accountRows struct {
 }
 
 // store puts the rows into an account of their own, in SQLite.
-func (rows accountRows) store(t testing.TB) *store.Ledger {
+func (rows accountRows) store(t testing.TB) *store.Store {
 	t.Helper()
 	const always = caddy.Duration(100 * 365 * day) // whatever time it is
 	meter := &bandwidth.Meter{
@@ -38,7 +38,7 @@ func (rows accountRows) store(t testing.TB) *store.Ledger {
 			t.Error(err)
 		}
 	})
-	ledger := store.LedgerOf(meter.Gateway)
+	ledger := store.For(meter.Gateway)
 	if err := ledger.DB().Tx(t.Context(), func(tx *store.Tx) error { return rows.insert(t.Context(), tx) }); err != nil {
 		t.Fatal(err)
 	}

@@ -28,17 +28,17 @@ func (g *group) compare(o *group) int {
 }
 
 // query is what to ask the ledger for.
-func (q *usageQuery) query() store.Query {
+func (q *usageParams) query() store.Query {
 	return store.Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
 }
 
-// tells reports whether points of the answer are told apart by a dimension.
-func (q *usageQuery) tells(by store.Dimension) bool { return slices.Contains(q.groupBy, by) }
+// groupsBy reports whether points of the answer are told apart by a dimension.
+func (q *usageParams) groupsBy(by store.Dimension) bool { return slices.Contains(q.groupBy, by) }
 
 // arrange puts points into groups of n windows each, in the order of their names. at
 // is the window of a point, or -1 for one that does not belong here. What the query
 // asks for by name is there even if it has no points.
-func (q *usageQuery) arrange(points []store.Point, n int, at func(*store.Point) int) []*group {
+func (q *usageParams) arrange(points []store.Point, n int, at func(*store.Point) int) []*group {
 	type name struct {
 		gateway string
 		store.Key
@@ -76,7 +76,7 @@ func (q *usageQuery) arrange(points []store.Point, n int, at func(*store.Point) 
 
 // named are the groups that a query names, which is all of them if it names a value
 // for each dimension that it tells apart.
-func (q *usageQuery) named() []group {
+func (q *usageParams) named() []group {
 	all := []group{{}}
 	for _, by := range q.groupBy {
 		names := q.names(by)
@@ -95,7 +95,7 @@ func (q *usageQuery) named() []group {
 	return all
 }
 
-func (q *usageQuery) names(by store.Dimension) []string {
+func (q *usageParams) names(by store.Dimension) []string {
 	switch by {
 	case store.ByService:
 		return q.Services
@@ -123,8 +123,8 @@ func (g *group) field(by store.Dimension) *string {
 
 // label is the value of a field of the points of a group: what they are told apart by,
 // or else what was asked for. It is missing if that are several, or all.
-func (q *usageQuery) label(g *group, by store.Dimension) (value string, ok bool) {
-	if q.tells(by) {
+func (q *usageParams) label(g *group, by store.Dimension) (value string, ok bool) {
+	if q.groupsBy(by) {
 		return *g.field(by), true
 	}
 	if names := q.names(by); len(names) == 1 {
@@ -134,9 +134,9 @@ func (q *usageQuery) label(g *group, by store.Dimension) (value string, ok bool)
 }
 
 // fields are the dimensions that points have a field for: service and route always.
-func (q *usageQuery) fields() (all []store.Dimension) {
+func (q *usageParams) fields() (all []store.Dimension) {
 	for _, by := range dimensions {
-		if by == store.ByService || by == store.ByRoute || q.tells(by) || len(q.names(by)) > 0 {
+		if by == store.ByService || by == store.ByRoute || q.groupsBy(by) || len(q.names(by)) > 0 {
 			all = append(all, by)
 		}
 	}
@@ -188,7 +188,7 @@ func numberLabel(name string, n *int64) label {
 
 // rows calls f with each point of an answer, in ascending order of time, then names,
 // then direction. The row is only valid during the call.
-func (q *usageQuery) rows(groups []*group, stamp func(window int) string, f func(*row)) {
+func (q *usageParams) rows(groups []*group, stamp func(window int) string, f func(*row)) {
 	if len(groups) == 0 {
 		return
 	}
@@ -223,7 +223,7 @@ func (q *usageQuery) rows(groups []*group, stamp func(window int) string, f func
 
 // writeJSON writes rows as an array of objects. Those without a time have no such
 // field.
-func (q *usageQuery) writeJSON(body *bytes.Buffer, groups []*group, stamp func(int) string) {
+func (q *usageParams) writeJSON(body *bytes.Buffer, groups []*group, stamp func(int) string) {
 	body.WriteByte('[')
 	q.rows(groups, stamp, func(r *row) {
 		if body.Bytes()[body.Len()-1] == '}' {
@@ -254,7 +254,7 @@ func writeFields(body *bytes.Buffer, labels []label) {
 }
 
 // writeCSV writes rows as RFC 4180 has it, with a line of names first.
-func (q *usageQuery) writeCSV(body *bytes.Buffer, groups []*group, stamp func(int) string, timed bool) {
+func (q *usageParams) writeCSV(body *bytes.Buffer, groups []*group, stamp func(int) string, timed bool) {
 	w := csv.NewWriter(body)
 	w.UseCRLF = true
 	var line []string

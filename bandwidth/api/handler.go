@@ -88,21 +88,21 @@ func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Content-Type-Options", "nosniff")
 	answer := a.reportAt(strings.TrimPrefix(r.URL.Path, a.Base))
 	if answer == nil {
-		return a.refuse(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
+		return a.writeError(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		return a.refuse(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")})
+		return a.writeError(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")})
 	}
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-		return a.refuse(w, r, statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w: write a percent sign as %%25, and a semicolon as %%3B", err)})
+		return a.writeError(w, r, statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w: write a percent sign as %%25, and a semicolon as %%3B", err)})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	var body bytes.Buffer
 	contentType, err := answer(ctx, r, &body)
 	if err != nil {
-		return a.refuse(w, r, err)
+		return a.writeError(w, r, err)
 	}
 	digest := sha256.Sum256(body.Bytes())
 	tag := `"` + hex.EncodeToString(digest[:12]) + `"`
@@ -134,8 +134,8 @@ func matchesTag(values []string, tag string) bool {
 	return false
 }
 
-// refusal is the body of an answer to a request that is wrong, or cannot be answered.
-type refusal struct {
+// errorBody is the body of an answer to a request that is wrong, or cannot be answered.
+type errorBody struct {
 	Status int    `json:"status"`
 	Error  string `json:"error"`
 
@@ -143,16 +143,16 @@ type refusal struct {
 	Parameter string `json:"parameter,omitempty"`
 }
 
-// refuse answers with an error. What the store had to say is for the log.
-func (a *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) error {
-	said := refusal{Status: http.StatusServiceUnavailable, Error: "the store cannot be read at the moment: try again later, and see the gateway's log"}
+// writeError answers with an error. What the store had to say is for the log.
+func (a *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) error {
+	said := errorBody{Status: http.StatusServiceUnavailable, Error: "the store cannot be read at the moment: try again later, and see the gateway's log"}
 	var wrong *paramError
 	var known statusError
 	switch {
 	case errors.As(err, &wrong):
-		said = refusal{http.StatusBadRequest, wrong.Error(), wrong.Parameter}
+		said = errorBody{http.StatusBadRequest, wrong.Error(), wrong.Parameter}
 	case errors.As(err, &known):
-		said = refusal{Status: known.status, Error: known.Error()}
+		said = errorBody{Status: known.status, Error: known.Error()}
 	default:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		if r.Context().Err() == nil {
@@ -167,7 +167,7 @@ func (a *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 
 // wantsCSV reports whether CSV is asked for, or accepted by a client that does not accept
 // JSON.
-func (q *usageQuery) wantsCSV(r *http.Request) bool {
+func (q *usageParams) wantsCSV(r *http.Request) bool {
 	return q.csv || r.URL.Query().Get("format") == "" && acceptsCSV(r)
 }
 
@@ -293,4 +293,4 @@ func (a *Handler) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer
 }
 
 // Interface guard
-var _ usageStore = (*store.Ledger)(nil)
+var _ usageStore = (*store.Store)(nil)

@@ -73,7 +73,7 @@ func restServer() (*Handler, *restLedger) {
 		Base: "/metrics/bandwidth_used", Store: l, Logger: zap.NewNop(), Now: func() time.Time { return usageNow },
 		Quotas: func() []any { return restQuotas },
 		Sources: func() any {
-			return []scrape.SourceStatus{{Name: "kong-eu", URL: "http://kong/metrics", Status: scrape.StatusUp, LastScrape: &scraped, Series: 4}, {Name: "b", URL: "http://b/", Status: scrape.StatusDown, Error: "refused"}}
+			return []scrape.Status{{Name: "kong-eu", URL: "http://kong/metrics", Status: scrape.StatusUp, LastScrape: &scraped, Series: 4}, {Name: "b", URL: "http://b/", Status: scrape.StatusDown, Error: "refused"}}
 		},
 	}, l
 }
@@ -128,7 +128,7 @@ func TestRESTRefusesInJSON(t *testing.T) {
 	api, ledger := restServer()
 	check := func(w *httptest.ResponseRecorder, status int, parameter, says string) {
 		t.Helper()
-		var said refusal
+		var said errorBody
 		err := json.Unmarshal(w.Body.Bytes(), &said)
 		if err != nil || w.Code != status || said.Status != status || said.Parameter != parameter || !strings.Contains(said.Error, says) ||
 			w.Header().Get("Content-Type") != "application/json" || w.Header().Get("ETag") != "" {

@@ -14,9 +14,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// usageQuery is what a request to the REST endpoints asks for.
-type usageQuery struct {
-	timespan
+// usageParams is what a request to the REST endpoints asks for.
+type usageParams struct {
+	timeRange
 	store.Filter
 	types   []store.Direction
 	groupBy []store.Dimension
@@ -60,7 +60,7 @@ var (
 )
 
 // parseUsage reads a query. known are the parameters that the endpoint has.
-func parseUsage(values url.Values, known []string, now time.Time) (q usageQuery, _ error) {
+func parseUsage(values url.Values, known []string, now time.Time) (q usageParams, _ error) {
 	if err := checkNames(values, known); err != nil {
 		return q, err
 	}
@@ -99,7 +99,7 @@ func checkNames(values url.Values, known []string) error {
 var lookbackForm = regexp.MustCompile(`^[0-9]+m$`)
 
 // parseSpan reads which windows are wanted.
-func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
+func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 	step, err := parseStep(values.Get("step"))
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
 		if err != nil || minutes > now.Unix()/60 {
 			return paramf("lookback_duration", "%s reaches back to before 1970: use a shorter one", lookback)
 		}
-		q.timespan = lookBack(now, time.Duration(minutes)*oneMinute, step)
+		q.timeRange = lookBack(now, time.Duration(minutes)*oneMinute, step)
 		return nil
 	}
 	if lookback != "" {
@@ -141,12 +141,12 @@ func (q *usageQuery) parseSpan(values url.Values, now time.Time) *paramError {
 	case !begin.Before(now):
 		return paramf("from", "%s has not come yet: use a from in the past", from)
 	}
-	q.timespan = between(begin, end, now, step)
+	q.timeRange = between(begin, end, now, step)
 	return nil
 }
 
 // checkWindows refuses more windows than a report may have.
-func (q *usageQuery) checkWindows(values url.Values) *paramError {
+func (q *usageParams) checkWindows(values url.Values) *paramError {
 	parameter := "step"
 	if values.Has("lookback_duration") {
 		parameter = "lookback_duration"
@@ -226,7 +226,7 @@ var directions = []store.Direction{store.Egress, store.Ingress}
 var dimensions = []store.Dimension{store.ByService, store.ByRoute, store.ByConsumer, store.ByGateway}
 
 // parseShape reads how the points are to look.
-func (q *usageQuery) parseShape(values url.Values) *paramError {
+func (q *usageParams) parseShape(values url.Values) *paramError {
 	q.types = directions
 	if text, given := values["type"]; given {
 		if text[0] != string(store.Egress) && text[0] != string(store.Ingress) {

@@ -2,8 +2,8 @@ package api
 
 import "time"
 
-// timespan is the windows of equal length that a report has points for.
-type timespan struct {
+// timeRange is the windows of equal length that a report has points for.
+type timeRange struct {
 	from, to time.Time     // whole windows, UTC; to is the end of the last one
 	step     time.Duration // their length
 
@@ -28,14 +28,14 @@ func windowOf(t time.Time, step time.Duration) time.Time {
 
 // lookBack is the windows of the last while: those that are over, and the one
 // under way.
-func lookBack(now time.Time, back, step time.Duration) timespan {
+func lookBack(now time.Time, back, step time.Duration) timeRange {
 	current := windowOf(now, step)
-	return timespan{windowOf(current.Add(-back), step), current.Add(step), step, now}
+	return timeRange{windowOf(current.Add(-back), step), current.Add(step), step, now}
 }
 
 // between is the windows that a span of time touches. What lies ahead of now is
 // left out.
-func between(from, to, now time.Time, step time.Duration) timespan {
+func between(from, to, now time.Time, step time.Duration) timeRange {
 	if to.After(now) {
 		to = now
 	}
@@ -43,7 +43,7 @@ func between(from, to, now time.Time, step time.Duration) timespan {
 	if end.Before(to) || !end.After(windowOf(from, step)) {
 		end = end.Add(step)
 	}
-	s := timespan{from: windowOf(from, step), to: end, step: step}
+	s := timeRange{from: windowOf(from, step), to: end, step: step}
 	if end.After(now) {
 		s.now = now
 	}
@@ -51,13 +51,13 @@ func between(from, to, now time.Time, step time.Duration) timespan {
 }
 
 // windows is how many there are.
-func (s timespan) windows() int { return int(s.to.Sub(s.from) / s.step) }
+func (s timeRange) windows() int { return int(s.to.Sub(s.from) / s.step) }
 
 // isOver reports whether all windows lie in the past.
-func (s timespan) isOver() bool { return s.now.IsZero() }
+func (s timeRange) isOver() bool { return s.now.IsZero() }
 
 // index is the window that begins at a time, or -1 if that is not one of the span.
-func (s timespan) index(start time.Time) int {
+func (s timeRange) index(start time.Time) int {
 	i := int(start.Sub(s.from) / s.step)
 	if start.Before(s.from) || i >= s.windows() {
 		return -1
@@ -73,7 +73,7 @@ const (
 
 // stamp is the time of the point of a window: its end or, if it is not over, now,
 // with microseconds.
-func (s timespan) stamp(i int) string {
+func (s timeRange) stamp(i int) string {
 	if !s.isOver() && i == s.windows()-1 {
 		return s.now.UTC().Format(stampPartial)
 	}
@@ -81,10 +81,10 @@ func (s timespan) stamp(i int) string {
 }
 
 // end is the time up to which there is something to report.
-func (s timespan) end() string { return s.stamp(s.windows() - 1) }
+func (s timeRange) end() string { return s.stamp(s.windows() - 1) }
 
 // start is the time from which on there is something to report.
-func (s timespan) start() string { return s.from.Format(stampWhole) }
+func (s timeRange) start() string { return s.from.Format(stampWhole) }
 
 // piece is a part of a span that is read in windows of one length.
 type piece struct {

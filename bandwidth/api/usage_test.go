@@ -13,7 +13,7 @@ import (
 // usageNow is when the tests of reports ask.
 var usageNow = time.Date(2026, 3, 1, 12, 34, 20, 500_000_000, time.UTC)
 
-func usageOf(t *testing.T, query string) usageQuery {
+func usageOf(t *testing.T, query string) usageParams {
 	t.Helper()
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -26,7 +26,7 @@ func usageOf(t *testing.T, query string) usageQuery {
 	return q
 }
 
-func usageStamps(s timespan) (stamps []string) {
+func usageStamps(s timeRange) (stamps []string) {
 	for i := range s.windows() {
 		stamps = append(stamps, s.stamp(i))
 	}
@@ -52,7 +52,7 @@ func TestUsageWindows(t *testing.T) {
 		{"from=2026-03-01T12:34:00Z&to=2026-03-01T12:34:10Z", "12:34:20.500000"},
 		{"from=2026-03-01T10:30:00Z&step=1h", "11:00:00 12:00:00 12:34:20.500000"},
 	} {
-		s := usageOf(t, test.query).timespan
+		s := usageOf(t, test.query).timeRange
 		got := strings.ReplaceAll(strings.Join(usageStamps(s), " "), "2026-03-01T", "")
 		if got = strings.ReplaceAll(got, "+00:00", ""); got != test.want {
 			t.Errorf("%s: got %s, want %s", test.query, got, test.want)
@@ -65,7 +65,7 @@ func TestUsageWindows(t *testing.T) {
 }
 
 func TestUsageDaysAreThoseOfUTC(t *testing.T) {
-	s := usageOf(t, "from=2026-02-27T23:59:00-02:00&to=2026-03-01T00:00:00Z&step=1d").timespan
+	s := usageOf(t, "from=2026-02-27T23:59:00-02:00&to=2026-03-01T00:00:00Z&step=1d").timeRange
 	if got := strings.Join(usageStamps(s), " "); got != "2026-03-01T00:00:00+00:00" {
 		t.Errorf("got %s", got)
 	}
@@ -121,7 +121,7 @@ func TestUsageQueriesThatAreWrong(t *testing.T) {
 	}
 }
 
-func usageJSON(q usageQuery, points []store.Point) string {
+func usageJSON(q usageParams, points []store.Point) string {
 	var body bytes.Buffer
 	q.writeJSON(&body, q.arrange(points, q.windows(), func(p *store.Point) int { return q.index(p.Start) }), q.stamp)
 	return body.String()
@@ -231,7 +231,7 @@ func FuzzUsageQuery(f *testing.F) {
 		if q.to.After(usageNow) == q.isOver() {
 			t.Fatalf("%v: is it over?", q.to)
 		}
-		stamps := usageStamps(q.timespan)
+		stamps := usageStamps(q.timeRange)
 		for i, stamp := range stamps {
 			if _, err := time.Parse(time.RFC3339Nano, stamp); err != nil || i > 0 && stamp <= stamps[i-1] {
 				t.Fatalf("stamp %d is %s: %v", i, stamp, err)

@@ -34,14 +34,14 @@ type reading struct {
 }
 
 // A tongue is how one kind of gateway names its counters.
-type tongue struct {
+type metricFormat struct {
 	family  string
 	counter func(labels map[string]string) (counter, bool)
 }
 
-// tongues are tried in this order. Of a source, the first that it speaks is read: one
+// metricFormats are tried in this order. Of a source, the first that it speaks is read: one
 // that speaks several says the same bytes twice.
-var tongues = [][]tongue{
+var metricFormats = [][]metricFormat{
 	{{"rgate_bandwidth_bytes_total", ofRgate(false)}, {"rgate_bandwidth_header_bytes_total", ofRgate(true)}},
 	{{"kong_bandwidth_bytes", ofKong("direction")}},
 	{{"kong_bandwidth", ofKong("type")}},
@@ -67,15 +67,15 @@ func ofTraefik(d store.Direction) func(map[string]string) (counter, bool) {
 	}
 }
 
-// nobody is the service of requests that went to none.
-const nobody = "_none"
+// noService is the service of requests that went to none.
+const noService = "_none"
 
 func ofRgate(headers bool) func(map[string]string) (counter, bool) {
 	return func(labels map[string]string) (counter, bool) {
 		c, ok := ofKong("direction")(labels)
 		c.headers = headers
 		if c.Service == "" {
-			c.Service = nobody
+			c.Service = noService
 		}
 		return c, ok
 	}
@@ -98,7 +98,7 @@ func read(metrics io.Reader, limit int) (reading, error) {
 			r.started = value
 		}
 	}
-	for _, spoken := range tongues {
+	for _, spoken := range metricFormats {
 		for _, d := range spoken {
 			if err := r.add(families[d.family], d, limit); err != nil {
 				return reading{}, err
@@ -112,7 +112,7 @@ func read(metrics io.Reader, limit int) (reading, error) {
 }
 
 // add adds the series of a family.
-func (r *reading) add(family *dto.MetricFamily, d tongue, limit int) error {
+func (r *reading) add(family *dto.MetricFamily, d metricFormat, limit int) error {
 	for _, metric := range family.GetMetric() {
 		labels := make(map[string]string, len(metric.GetLabel()))
 		for _, pair := range metric.GetLabel() {

@@ -17,8 +17,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// SourceStatus is how a source is.
-type SourceStatus struct {
+// Status is how a source is.
+type Status struct {
 	Name string `json:"name"`
 	URL  string `json:"url"`
 
@@ -72,11 +72,11 @@ type Scraper struct {
 
 	// What is remembered, if it is known. Used by the goroutine alone.
 	known  bool
-	memory store.SourceState
+	last   store.SourceState
 	number int64
 
 	mu     sync.Mutex
-	status SourceStatus // Guarded by mu.
+	status Status // Guarded by mu.
 
 	cancel     context.CancelFunc
 	running    sync.WaitGroup
@@ -105,12 +105,12 @@ func newScraper(gateway string, source Source, archive stateStore, logger *zap.L
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		logger: logger.With(zap.String("source", source.Name)),
-		status: SourceStatus{Name: source.Name, URL: shown.String(), Status: StatusStarting},
+		status: Status{Name: source.Name, URL: shown.String(), Status: StatusStarting},
 	}, nil
 }
 
-// StartScraper begins to read a source.
-func StartScraper(gateway string, source Source, archive stateStore, logger *zap.Logger) (*Scraper, error) {
+// Start begins to read a source.
+func Start(gateway string, source Source, archive stateStore, logger *zap.Logger) (*Scraper, error) {
 	s, err := newScraper(gateway, source, archive, logger)
 	if err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func (s *Scraper) turn(ctx context.Context, at time.Time) {
 	held, err := s.store.Lease(ctx, "source "+s.Name, s.leaseTime())
 	if err == nil && !held {
 		s.known = false
-		s.note(SourceStatus{Status: StatusStandby})
+		s.setStatus(Status{Status: StatusStandby})
 		return
 	}
 	series := 0
@@ -166,16 +166,16 @@ func (s *Scraper) turn(ctx context.Context, at time.Time) {
 	case errors.Is(err, errOvertaken):
 		s.known = false
 	case err != nil:
-		s.note(SourceStatus{Status: StatusDown, Error: err.Error()})
+		s.setStatus(Status{Status: StatusDown, Error: err.Error()})
 	default:
-		s.note(SourceStatus{Status: StatusUp, LastScrape: &at, Series: series})
+		s.setStatus(Status{Status: StatusUp, LastScrape: &at, Series: series})
 	}
 }
 
 // scrape reads the source and records what is new.
 func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
 	if !s.known {
-		if s.memory, s.number, err = s.store.LoadSource(ctx, s.Name, s.since); err != nil {
+		if s.last, s.number, err = s.store.LoadSource(ctx, s.Name, s.since); err != nil {
 			return 0, fmt.Errorf("the store does not tell what was read before: %w", err)
 		}
 		s.known = true
@@ -184,11 +184,11 @@ func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	if err != nil {
 		return 0, err
 	}
-	grown, next, err := delta(s.memory, r, at.Unix(), s.MaxSeries)
+	grown, next, err := delta(s.last, r, at.Unix(), s.MaxSeries)
 	if err != nil {
 		return 0, err
 	}
-	done, err := s.store.SaveSource(ctx, s.Name, s.number, at, grown, s.memory, next)
+	done, err := s.store.SaveSource(ctx, s.Name, s.number, at, grown, s.last, next)
 	switch {
 	case err != nil:
 		// It may have been recorded all the same: that is found out next time.
@@ -197,7 +197,7 @@ func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	case !done:
 		return 0, errOvertaken
 	}
-	s.memory, s.number = next, s.number+1
+	s.last, s.number = next, s.number+1
 	return len(r.counters), nil
 }
 
@@ -237,8 +237,8 @@ func plainError(err error) error {
 	return err
 }
 
-// note remembers how the source is, and logs when that changes.
-func (s *Scraper) note(now SourceStatus) {
+// setStatus remembers how the source is, and logs when that changes.
+func (s *Scraper) setStatus(now Status) {
 	s.mu.Lock()
 	before := s.status
 	now.Name, now.URL = before.Name, before.URL
@@ -257,7 +257,7 @@ func (s *Scraper) note(now SourceStatus) {
 }
 
 // Status returns how the source is.
-func (s *Scraper) Status() SourceStatus {
+func (s *Scraper) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
@@ -270,4 +270,4 @@ func (s *Scraper) dependency() policy.Dependency {
 }
 
 // Interface guard
-var _ stateStore = (*store.Ledger)(nil)
+var _ stateStore = (*store.Store)(nil)

@@ -12,19 +12,19 @@ import (
 
 // newTestStore returns a store of the gateway "rgate" on a database that may exist
 // already. Nothing runs in the background.
-func newTestStore(t testing.TB, url, node string, clock *storetest.Clock) *store.Ledger {
+func newTestStore(t testing.TB, url, node string, clock *storetest.Clock) *store.Store {
 	t.Helper()
 	at, err := store.ParseAddress(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := store.NewLedger("rgate", node, at, new(storetest.Recorder), clock.Now, zap.NewNop())
+	l := store.New("rgate", node, at, new(storetest.Recorder), clock.Now, zap.NewNop())
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
 // sourceTotal is what the account has of the source of a test.
-func sourceTotal(t *testing.T, l *store.Ledger) store.Bytes {
+func sourceTotal(t *testing.T, l *store.Store) store.Bytes {
 	t.Helper()
 	total, err := l.Total(t.Context(), store.Filter{Gateways: []string{"kong"}, Services: []string{"s"}}, time.Now().Add(-3*time.Hour), time.Now().Add(3*time.Hour))
 	if err != nil {
@@ -39,7 +39,7 @@ func TestSourcesSurvive(t *testing.T) { storetest.OnBothEngines(t, testSourcesSu
 func testSourcesSurvive(t *testing.T, url string) {
 	clock := storetest.ClockAt(t, time.Now().UTC().Format(time.RFC3339))
 	kong := newScraperKong(t)
-	turn := func(what string, l *store.Ledger, want int64) *Scraper {
+	turn := func(what string, l *store.Store, want int64) *Scraper {
 		t.Helper()
 		s := scraperOf(t, Source{Name: "kong", URL: kong.URL}, l)
 		s.turn(t.Context(), clock.Now())

@@ -246,7 +246,7 @@ func scraperFlood(w http.ResponseWriter, r *http.Request) {
 func TestScraperRunsUntilItIsStopped(t *testing.T) {
 	kong, a := newScraperKong(t), newScraperArchive()
 	kong.egress.Store(1)
-	s, err := StartScraper("g", Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
+	s, err := Start("g", Source{Name: "kong", URL: kong.URL, Interval: caddy.Duration(time.Second)}, a, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,16 +275,16 @@ func TestSourceOptions(t *testing.T) {
 		"sources[0].basic_auth.username": {Name: "kong", URL: "http://kong/metrics", BasicAuth: &SourceAuth{}},
 		"sources[0].headers":             {Name: "kong", URL: "http://kong/metrics", Headers: map[string]string{"X Y": "z"}},
 	} {
-		err := CheckSources([]*Source{&source})
+		err := Check([]*Source{&source})
 		if err == nil || err.Field() != strings.TrimSpace(field) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%+v: got %v, want an error about %s", source, err, field)
 		}
 	}
 	right := Source{Name: "kong", URL: "{env.KONG}/metrics"}
-	if err := CheckSources([]*Source{&right}); err != nil {
+	if err := Check([]*Source{&right}); err != nil {
 		t.Error(err)
 	}
-	if err := CheckSources([]*Source{&right, &right}); err == nil || err.Field() != "sources[1].name" {
+	if err := Check([]*Source{&right, &right}); err == nil || err.Field() != "sources[1].name" {
 		t.Errorf("two of one name: %v", err)
 	}
 }

@@ -50,16 +50,16 @@ type SourceAuth struct {
 
 const (
 	defaultSourceInterval = 5 * time.Second
-	longestSourceTimeout  = 10 * time.Second
+	maxSourceTimeout      = 10 * time.Second
 	defaultMaxSeries      = 10_000
-	longestSourceName     = 200
+	maxSourceName         = 200
 
 	// maxScrape is how many bytes of metrics are read.
 	maxScrape = 32 << 20
 )
 
-// CheckSources reports the first thing wrong with the sources.
-func CheckSources(sources []*Source) *policy.OptionError {
+// Check reports the first thing wrong with the sources.
+func Check(sources []*Source) *policy.OptionError {
 	names := make(map[string]int, len(sources))
 	for i, s := range sources {
 		at := fmt.Sprintf("sources[%d]", i)
@@ -81,8 +81,8 @@ func (s *Source) check(at string) *policy.OptionError {
 	switch {
 	case s.Name == "":
 		return policy.Optionf(at+".name", "the source has no name: say what its bytes are counted under")
-	case len(s.Name) > longestSourceName:
-		return policy.Optionf(at+".name", "the name has %d bytes: use at most %d", len(s.Name), longestSourceName)
+	case len(s.Name) > maxSourceName:
+		return policy.Optionf(at+".name", "the name has %d bytes: use at most %d", len(s.Name), maxSourceName)
 	case s.URL == "":
 		return policy.Optionf(at+".url", "the source has no url: say where its metrics are, such as http://kong:8001/metrics")
 	case s.Interval != 0 && time.Duration(s.Interval) < time.Second:
@@ -167,7 +167,7 @@ func (s *Source) fillDefaults() {
 		s.Interval = caddy.Duration(defaultSourceInterval)
 	}
 	if s.Timeout == 0 {
-		s.Timeout = min(s.Interval, caddy.Duration(longestSourceTimeout))
+		s.Timeout = min(s.Interval, caddy.Duration(maxSourceTimeout))
 	}
 	if s.MaxSeries == 0 {
 		s.MaxSeries = defaultMaxSeries

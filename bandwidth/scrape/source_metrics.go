@@ -53,8 +53,8 @@ func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// RegisterSourceMetrics exports how sources are on the metrics of a configuration.
-func RegisterSourceMetrics(ctx caddy.Context, scrapers []*Scraper) error {
+// RegisterMetrics exports how sources are on the metrics of a configuration.
+func RegisterMetrics(ctx caddy.Context, scrapers []*Scraper) error {
 	if len(scrapers) == 0 {
 		return nil
 	}

@@ -71,14 +71,14 @@ type rowKey struct {
 	seriesKey
 }
 
-// figures are how requests went. Sketches are merged a few at a time.
-type figures struct {
+// requestCounts are how requests went. Sketches are merged a few at a time.
+type requestCounts struct {
 	requests, errors uint64
 	seconds          float64
 	sketches         [][]byte
 }
 
-func (f *figures) add(o *figures) {
+func (f *requestCounts) add(o *requestCounts) {
 	f.requests += o.requests
 	f.errors += o.errors
 	f.seconds += o.seconds
@@ -92,7 +92,7 @@ const maxSketches = 8
 
 // mergeSketches makes one of the sketches. If one of them cannot be read, which only
 // a database can have given us, there is none.
-func (f *figures) mergeSketches() {
+func (f *requestCounts) mergeSketches() {
 	merged, err := stats.MergeSketches(f.sketches...)
 	f.sketches = f.sketches[:0]
 	if err == nil && merged != nil {
@@ -101,7 +101,7 @@ func (f *figures) mergeSketches() {
 }
 
 // sketch is the one that all are merged into, or nil.
-func (f *figures) sketch() []byte {
+func (f *requestCounts) sketch() []byte {
 	if len(f.sketches) > 1 {
 		f.mergeSketches()
 	}
@@ -115,11 +115,11 @@ func (f *figures) sketch() []byte {
 // series in it. It is not safe for concurrent use.
 type batch struct {
 	bytes    map[rowKey]*Bytes
-	requests map[rowKey]*figures
+	requests map[rowKey]*requestCounts
 }
 
 func newBatch() *batch {
-	return &batch{bytes: make(map[rowKey]*Bytes), requests: make(map[rowKey]*figures)}
+	return &batch{bytes: make(map[rowKey]*Bytes), requests: make(map[rowKey]*requestCounts)}
 }
 
 func (b *batch) len() int { return len(b.bytes) + len(b.requests) }
@@ -146,10 +146,10 @@ func (b *batch) addBytes(key rowKey, n Bytes) {
 	sum.Add(n)
 }
 
-func (b *batch) addRequests(key rowKey, f figures) {
+func (b *batch) addRequests(key rowKey, f requestCounts) {
 	sum := b.requests[key]
 	if sum == nil {
-		sum = new(figures)
+		sum = new(requestCounts)
 		b.requests[key] = sum
 	}
 	sum.add(&f)

@@ -16,7 +16,7 @@ func TestBatchIsTakenOldestFirst(t *testing.T) {
 	for m := range int64(100) {
 		b.addBytes(rowAt(m*minute, "a"), Bytes{Egress: m})
 		b.addBytes(rowAt(m*minute, "b"), Bytes{Egress: 1})
-		b.addRequests(rowAt(m*minute, "b"), figures{requests: 1})
+		b.addRequests(rowAt(m*minute, "b"), requestCounts{requests: 1})
 	}
 	oldest := int64(0)
 	for n := 0; b.len() > 0; n++ {
@@ -49,7 +49,7 @@ func TestBatchIsBounded(t *testing.T) {
 			n := Bytes{Egress: m % 1000, Ingress: 1}
 			sum.Add(n)
 			b.addBytes(rowAt(m, service), n)
-			b.addRequests(rowAt(m, service), figures{requests: 1, sketches: [][]byte{sketchOf(t, time.Millisecond)}})
+			b.addRequests(rowAt(m, service), requestCounts{requests: 1, sketches: [][]byte{sketchOf(t, time.Millisecond)}})
 		}
 	}
 	b.bound(limit, now, func(at, unit int64) bool { return marked >= at && marked < at+unit })
@@ -78,14 +78,14 @@ func TestBatchIsBounded(t *testing.T) {
 }
 
 func TestFigures(t *testing.T) {
-	var f figures
+	var f requestCounts
 	for range 100 {
-		f.add(&figures{requests: 1, seconds: 1, sketches: [][]byte{sketchOf(t, time.Second)}})
+		f.add(&requestCounts{requests: 1, seconds: 1, sketches: [][]byte{sketchOf(t, time.Second)}})
 	}
 	if len(f.sketches) > maxSketches || countOf(t, f.sketch()) != 100 || f.requests != 100 || f.seconds != 100 {
 		t.Errorf("%d sketches, %d requests, %g seconds", len(f.sketches), f.requests, f.seconds)
 	}
-	f.add(&figures{sketches: [][]byte{[]byte("no sketch")}})
+	f.add(&requestCounts{sketches: [][]byte{[]byte("no sketch")}})
 	if f.sketch() != nil { // rather none than a wrong one
 		t.Error("what is no sketch was merged")
 	}

@@ -68,7 +68,7 @@ var removeBigStore = func() {}
 const benchNow = 20_500 * day
 
 // benchLedger is a ledger on the big store.
-func benchLedger(b *testing.B) *Ledger {
+func benchLedger(b *testing.B) *Store {
 	b.Helper()
 	folder, err := bigStore()
 	must(b, err)

@@ -16,7 +16,7 @@ func TestBreakdownIsTotalByKey(t *testing.T) {
 		clock := storetest.ClockAt(t, "2026-02-27T13:07:00Z")
 		begin := clock.Now()
 		l := newTestLedgerOn(t, store, "test", clock)
-		l.settings.Retention = Kept{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
+		l.settings.Retention = Retention{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
 		all := fill(t, l, clock, random, 10) // the last ones are not written
 		now := clock.Now().Add(time.Minute)
 		for range 30 {
@@ -37,7 +37,7 @@ func TestBreakdownIsTotalByKey(t *testing.T) {
 	})
 }
 
-func checkBreakdown(t *testing.T, l *Ledger, all modelAccount, from, to time.Time) {
+func checkBreakdown(t *testing.T, l *Store, all modelAccount, from, to time.Time) {
 	t.Helper()
 	for _, consumers := range []bool{false, true} {
 		got, err := l.TotalsByKey(t.Context(), consumers, from, to)

@@ -132,9 +132,9 @@ func (p *pools) close() error {
 	return errors.Join(p.read.Close(), p.write.Close())
 }
 
-// letGo lets go of a file of SQLite that is not at its place any more: what is
+// closeRemoved lets go of a file of SQLite that is not at its place any more: what is
 // written to it is lost. The next one who needs the database opens it anew.
-func (db *DB) letGo() (gone bool) {
+func (db *DB) closeRemoved() (gone bool) {
 	p := db.opened.Load()
 	if p == nil || db.dialect != sqlite {
 		return false

@@ -16,10 +16,10 @@ const (
 )
 
 // Flush writes everything that has been counted. What could not be written, it keeps.
-func (l *Ledger) Flush(ctx context.Context) error {
+func (l *Store) Flush(ctx context.Context) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
-	if l.db.letGo() {
+	if l.db.closeRemoved() {
 		clear(l.ids) // they were those of the file
 	}
 	var err error
@@ -44,7 +44,7 @@ func (l *Ledger) Flush(ctx context.Context) error {
 // flushBatch writes one batch, and tells whether more is waiting. A batch whose fate
 // is unknown stays the same until it is written: by its number, the database knows
 // whether it has it. The caller holds l.flushing.
-func (l *Ledger) flushBatch(ctx context.Context) (more bool, err error) {
+func (l *Store) flushBatch(ctx context.Context) (more bool, err error) {
 	l.mu.Lock()
 	if l.writing == nil && l.pending.len() > 0 {
 		l.writing = l.pending.take(maxBatch)
@@ -72,19 +72,19 @@ func (l *Ledger) flushBatch(ctx context.Context) (more bool, err error) {
 }
 
 // report remembers how it went, and logs when that has changed.
-func (l *Ledger) report(err error) {
+func (l *Store) report(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.trouble
+	before := l.problem
 	switch {
 	case err == nil && before != "":
-		l.trouble = ""
+		l.problem = ""
 		l.logger.Info("bandwidth is written again, nothing was lost",
-			zap.String("store", l.db.name), zap.Duration("away", l.now().Sub(l.since)))
+			zap.String("store", l.db.name), zap.Duration("away", l.now().Sub(l.problemSince)))
 	case err != nil:
-		l.trouble = err.Error()
+		l.problem = err.Error()
 		if before == "" {
-			l.since = l.now()
+			l.problemSince = l.now()
 			l.logger.Warn("bandwidth cannot be written, it is kept in memory until the store is back",
 				zap.String("store", l.db.name), zap.Error(err))
 		}
@@ -98,7 +98,7 @@ type subscriber struct{ signal chan struct{} }
 // goroutine of its own and never twice at once. If f takes longer than the time
 // between two, there are fewer calls. The function that it returns ends it, and
 // returns when f has.
-func (l *Ledger) AfterFlush(f func()) (stop func()) {
+func (l *Store) AfterFlush(f func()) (stop func()) {
 	s := &subscriber{signal: make(chan struct{}, 1)}
 	l.mu.Lock()
 	l.after[s] = struct{}{}

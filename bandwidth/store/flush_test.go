@@ -26,10 +26,10 @@ var (
 )
 
 // addPay counts so many bytes to clients.
-func (l *Ledger) addPay(n int64) { l.Add(l.node, map[Key]Bytes{pay: {Egress: n}}) }
+func (l *Store) addPay(n int64) { l.Add(l.node, map[Key]Bytes{pay: {Egress: n}}) }
 
 // egress is the total of the last two days.
-func (l *Ledger) egress(t testing.TB) int64 {
+func (l *Store) egress(t testing.TB) int64 {
 	t.Helper()
 	total, err := l.Total(t.Context(), allOf, l.now().Add(-48*time.Hour), l.now().Add(time.Minute))
 	if err != nil {
@@ -139,7 +139,7 @@ func away(t *testing.T, engine string) (store string, take, give func()) {
 }
 
 // withLog returns what the ledger logs.
-func (l *Ledger) withLog() *observer.ObservedLogs {
+func (l *Store) withLog() *observer.ObservedLogs {
 	core, logs := observer.New(zap.InfoLevel)
 	l.logger = zap.New(core)
 	return logs
@@ -229,7 +229,7 @@ func TestGatewaysShareADatabase(t *testing.T) { storetest.OnBothEngines(t, testG
 
 func testGatewaysShareADatabase(t *testing.T, store string) {
 	clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
-	var ledgers []*Ledger
+	var ledgers []*Store
 	var working sync.WaitGroup
 	for _, node := range []string{"a", "b", "b"} { // two of them have the same name
 		l := newTestLedgerOn(t, store, node, clock)
@@ -273,7 +273,7 @@ func TestLeaseIsHeldByOne(t *testing.T) { storetest.OnBothEngines(t, testLeaseIs
 func testLeaseIsHeldByOne(t *testing.T, store string) {
 	clock := storetest.NewClock(time.Now())
 	a, b := newTestLedgerOn(t, store, "a", clock), newTestLedgerOn(t, store, "a", clock)
-	holds := func(l *Ledger, ttl time.Duration) bool {
+	holds := func(l *Store, ttl time.Duration) bool {
 		t.Helper()
 		held, err := l.Lease(t.Context(), "scrape kong", ttl)
 		must(t, err)

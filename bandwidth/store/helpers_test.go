@@ -12,25 +12,25 @@ import (
 // called "test". It has a clock of its own and does nothing by itself: call flush
 // after Add for what is to be in the database, and close is not needed. LedgerOf finds
 // it under the gateway's name if it has been entered.
-func newTestLedger(t testing.TB, clock *storetest.Clock) *Ledger {
+func newTestLedger(t testing.TB, clock *storetest.Clock) *Store {
 	t.Helper()
 	return newTestLedgerOn(t, storetest.SQLite(t), "test", clock)
 }
 
 // newTestLedgerOn makes one on a store that there may be already.
-func newTestLedgerOn(t testing.TB, store, node string, clock *storetest.Clock) *Ledger {
+func newTestLedgerOn(t testing.TB, store, node string, clock *storetest.Clock) *Store {
 	t.Helper()
 	at, err := ParseAddress(store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := NewLedger("rgate", node, at, new(storetest.Recorder), clock.Now, zap.NewNop())
+	l := New("rgate", node, at, new(storetest.Recorder), clock.Now, zap.NewNop())
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
 // flushed writes what has been added.
-func (l *Ledger) flushed(t testing.TB) {
+func (l *Store) flushed(t testing.TB) {
 	t.Helper()
 	if err := l.Flush(t.Context()); err != nil {
 		t.Fatalf("flushing: %v", err)

@@ -49,7 +49,7 @@ func (a modelAccount) usage(f Filter, from, to time.Time, step time.Duration) ma
 }
 
 // fill adds random bytes at random times of some days, and writes now and then.
-func fill(t *testing.T, l *Ledger, clock *storetest.Clock, random *rand.Rand, days int) (all modelAccount) {
+func fill(t *testing.T, l *Store, clock *storetest.Clock, random *rand.Rand, days int) (all modelAccount) {
 	t.Helper()
 	begin := clock.Now()
 	var minutes []int
@@ -97,7 +97,7 @@ func testLedgerAddsUp(t *testing.T, store string) {
 	}
 }
 
-func checkTotal(t *testing.T, l *Ledger, all modelAccount, f Filter, from, to time.Time) {
+func checkTotal(t *testing.T, l *Store, all modelAccount, f Filter, from, to time.Time) {
 	t.Helper()
 	got, err := l.Total(t.Context(), f, from, to)
 	if want := all.total(f, from, to); err != nil || got != want {
@@ -105,7 +105,7 @@ func checkTotal(t *testing.T, l *Ledger, all modelAccount, f Filter, from, to ti
 	}
 }
 
-func checkUsage(t *testing.T, l *Ledger, all modelAccount, from, to time.Time) {
+func checkUsage(t *testing.T, l *Store, all modelAccount, from, to time.Time) {
 	t.Helper()
 	for _, step := range []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour} {
 		for _, f := range filters {
@@ -133,7 +133,7 @@ func testPruningKeepsSums(t *testing.T, store string) {
 	clock := storetest.ClockAt(t, "2026-02-27T13:07:00Z")
 	begin := clock.Now()
 	l := newTestLedgerOn(t, store, "test", clock)
-	l.settings.Retention = Kept{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
+	l.settings.Retention = Retention{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
 	all := fill(t, l, clock, random, 10)
 	// A period that began in an odd minute, when rows of minutes and hours are gone.
 	marked := all[20].Minute

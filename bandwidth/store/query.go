@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// memory is what a ledger has counted and not written, at one moment.
-type memory struct {
+// unwritten is what a ledger has counted and not written, at one moment.
+type unwritten struct {
 	seq     int64
 	writing []byteEntry // may be in the database already
 	pending []byteEntry
@@ -28,11 +28,11 @@ type byteEntry struct {
 
 type requestEntry struct {
 	rowKey
-	figures
+	requestCounts
 }
 
-// remember copies what is in memory of a span of time.
-func (l *Ledger) remember(from, to int64, requests bool) (m memory) {
+// copyUnwritten copies what is in memory of a span of time.
+func (l *Store) copyUnwritten(from, to int64, requests bool) (m unwritten) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m.seq = l.seq
@@ -65,10 +65,10 @@ func (l *Ledger) remember(from, to int64, requests bool) (m memory) {
 
 // read calls f with one state of the database and what is not in it: f must begin
 // anew with every call. The two belong together, whatever is written meanwhile.
-func (l *Ledger) read(ctx context.Context, from, to int64, requests bool, f func(*Tx, memory) error) error {
+func (l *Store) read(ctx context.Context, from, to int64, requests bool, f func(*Tx, unwritten) error) error {
 	errMoved := errors.New("a batch was written meanwhile")
 	attempt := func() error {
-		m := l.remember(from, to, requests)
+		m := l.copyUnwritten(from, to, requests)
 		return l.db.snapshot(ctx, func(tx *Tx) error {
 			var seq int64
 			err := tx.QueryRow(ctx, "SELECT seq FROM flushes WHERE writer = ?", l.writer).Scan(&seq)
@@ -98,10 +98,10 @@ func (l *Ledger) read(ctx context.Context, from, to int64, requests bool, f func
 // database yet, by the beginning of their window and then by name. The span is cut to
 // whole windows. Where rows of minutes or hours are not kept any more, those of hours
 // or days stand at their beginning: sums stay exact.
-func (l *Ledger) Usage(ctx context.Context, q Query) ([]Point, error) {
+func (l *Store) Usage(ctx context.Context, q Query) ([]Point, error) {
 	w := windowsOf(q)
 	var sum *sums
-	err := l.read(ctx, w.from, w.to, false, func(tx *Tx, m memory) error {
+	err := l.read(ctx, w.from, w.to, false, func(tx *Tx, m unwritten) error {
 		sum = newSums(w, q)
 		marks, err := readWatermarks(ctx, tx)
 		if err != nil {
@@ -147,7 +147,7 @@ func readWatermarks(ctx context.Context, tx *Tx) (w watermarks, err error) {
 		case "hours":
 			w.hours = before
 		case "answers":
-			w.answers = before
+			w.requestMinutes = before
 		}
 	}
 	return w, rows.Err()
@@ -368,10 +368,10 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 const fewOf = 10
 
 // Names returns the names that there are bytes of since the day of a time, in order.
-func (l *Ledger) Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error) {
+func (l *Store) Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error) {
 	from := floorTo(since.Unix(), day)
 	var found [4]map[string]bool
-	err = l.read(ctx, from, math.MaxInt64, false, func(tx *Tx, m memory) error {
+	err = l.read(ctx, from, math.MaxInt64, false, func(tx *Tx, m unwritten) error {
 		for i := range found {
 			found[i] = make(map[string]bool)
 		}

@@ -14,64 +14,64 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// ledgers are those of the process. They outlive reloads.
-var ledgers = caddy.NewUsagePool()
+// pool are those of the process. They outlive reloads.
+var pool = caddy.NewUsagePool()
 
-// LedgerKey is what ledgers are told apart by. A gateway has one, except while it
+// ID is what ledgers are told apart by. A gateway has one, except while it
 // changes from one store to another.
-type LedgerKey struct{ Gateway, URL, Node string }
+type ID struct{ Gateway, URL, Node string }
 
-// books are the ledgers of each gateway, those of newer configurations last. Only the
+// registry are the ledgers of each gateway, those of newer configurations last. Only the
 // last takes what the gateway counts.
-var books = struct {
+var registry = struct {
 	sync.Mutex
-	of     map[string][]*Ledger
-	atExit []*Ledger // to be closed when everything else has been
-}{of: make(map[string][]*Ledger)}
+	of     map[string][]*Store
+	atExit []*Store // to be closed when everything else has been
+}{of: make(map[string][]*Store)}
 
-// LedgerOf returns the ledger that the newest configuration of a gateway has made, or
+// For returns the ledger that the newest configuration of a gateway has made, or
 // nil if it keeps no account.
-func LedgerOf(gateway string) *Ledger {
-	books.Lock()
-	defer books.Unlock()
-	if all := books.of[gateway]; len(all) > 0 {
+func For(gateway string) *Store {
+	registry.Lock()
+	defer registry.Unlock()
+	if all := registry.of[gateway]; len(all) > 0 {
 		return all[len(all)-1]
 	}
 	return nil
 }
 
-func (l *Ledger) isCurrent() bool { return LedgerOf(l.gateway) == l }
+func (l *Store) isCurrent() bool { return For(l.gateway) == l }
 
 // enter makes a ledger its gateway's current one.
-func (l *Ledger) enter() {
-	books.Lock()
-	defer books.Unlock()
-	books.of[l.gateway] = append(slices.DeleteFunc(books.of[l.gateway], func(o *Ledger) bool { return o == l }), l)
+func (l *Store) enter() {
+	registry.Lock()
+	defer registry.Unlock()
+	registry.of[l.gateway] = append(slices.DeleteFunc(registry.of[l.gateway], func(o *Store) bool { return o == l }), l)
 }
 
 // leave takes a ledger out, and returns the one that goes on, if any, and whether that
 // is older, because a newer configuration has failed.
-func (l *Ledger) leave() (next *Ledger, older bool) {
-	books.Lock()
-	defer books.Unlock()
-	all := books.of[l.gateway]
+func (l *Store) leave() (next *Store, older bool) {
+	registry.Lock()
+	defer registry.Unlock()
+	all := registry.of[l.gateway]
 	older = len(all) > 1 && all[len(all)-1] == l
-	all = slices.DeleteFunc(all, func(o *Ledger) bool { return o == l })
+	all = slices.DeleteFunc(all, func(o *Store) bool { return o == l })
 	if len(all) == 0 {
-		delete(books.of, l.gateway)
+		delete(registry.of, l.gateway)
 		return nil, false
 	}
-	books.of[l.gateway] = all
+	registry.of[l.gateway] = all
 	return all[len(all)-1], older
 }
 
 // registerExit makes sure that ledgers are closed when the process ends.
 var registerExit = sync.OnceFunc(func() {
 	caddy.OnExit(func(context.Context) {
-		books.Lock()
-		all := books.atExit
-		books.atExit = nil
-		books.Unlock()
+		registry.Lock()
+		all := registry.atExit
+		registry.atExit = nil
+		registry.Unlock()
 		var closing sync.WaitGroup
 		for _, l := range all {
 			closing.Go(func() { _ = l.Close() }) // which has logged what is wrong
@@ -80,10 +80,10 @@ var registerExit = sync.OnceFunc(func() {
 	})
 })
 
-// AcquireLedger returns the ledger of a gateway, which must be released. It does not
+// Acquire returns the ledger of a gateway, which must be released. It does not
 // open the database.
-func AcquireLedger(key LedgerKey, at Address, s Settings) (*Ledger, error) {
-	value, _, err := ledgers.LoadOrNew(key, func() (caddy.Destructor, error) {
+func Acquire(key ID, at Address, s Settings) (*Store, error) {
+	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) {
 		recorder, release, err := stats.HoldRecorder(key.Gateway)
 		if err != nil {
 			return nil, err
@@ -91,7 +91,7 @@ func AcquireLedger(key LedgerKey, at Address, s Settings) (*Ledger, error) {
 		registerExit()
 		// The logger of a configuration may be closed before the ledger is.
 		logger := caddy.Log().Named("http.handlers.rgate_bandwidth")
-		l := NewLedger(key.Gateway, key.Node, at, recorder, time.Now, logger)
+		l := New(key.Gateway, key.Node, at, recorder, time.Now, logger)
 		l.release = release
 		l.publish = policy.Publish(policy.Dependencies, policy.Place{}, l.state)
 		l.start()
@@ -100,7 +100,7 @@ func AcquireLedger(key LedgerKey, at Address, s Settings) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := value.(*Ledger)
+	l := value.(*Store)
 	l.mu.Lock()
 	l.settings = s
 	l.mu.Unlock()
@@ -108,18 +108,18 @@ func AcquireLedger(key LedgerKey, at Address, s Settings) (*Ledger, error) {
 	return l, nil
 }
 
-func ReleaseLedger(key LedgerKey) error {
-	_, err := ledgers.Delete(key)
+func Release(key ID) error {
+	_, err := pool.Delete(key)
 	return err
 }
 
 // Destruct implements caddy.Destructor. When the process ends, requests that were cut
 // off have not ended yet: it is left for the very last.
-func (l *Ledger) Destruct() error {
+func (l *Store) Destruct() error {
 	if caddy.Exiting() {
-		books.Lock()
-		defer books.Unlock()
-		books.atExit = append(books.atExit, l)
+		registry.Lock()
+		defer registry.Unlock()
+		registry.atExit = append(registry.atExit, l)
 		return nil
 	}
 	return l.Close()
@@ -130,7 +130,7 @@ const closeTimeout = 3 * time.Second
 
 // Close takes what was counted, writes everything, and closes the database. If that
 // fails, the gateway's next ledger takes over what has not been written.
-func (l *Ledger) Close() error {
+func (l *Store) Close() error {
 	if l.stop != nil {
 		l.stop()
 		l.running.Wait()
@@ -149,14 +149,14 @@ func (l *Ledger) Close() error {
 	}
 	if rest := l.takeAll(); rest.len() > 0 {
 		if next != nil {
-			next.adopt(rest, l.node)
+			next.takeOver(rest, l.node)
 		} else {
 			l.logger.Error("bandwidth could not be written before the end and is lost",
 				zap.String("store", l.db.name), zap.Int64("bytes", rest.total()), zap.Error(err))
 		}
 	}
 	if l.db.isOpen() && err == nil {
-		err = l.withdraw(ctx)
+		err = l.deleteOwnRows(ctx)
 	}
 	if l.publish != nil {
 		l.publish()
@@ -167,14 +167,14 @@ func (l *Ledger) Close() error {
 	return errors.Join(err, l.db.Close())
 }
 
-func (l *Ledger) hasRows() bool {
+func (l *Store) hasRows() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.writing != nil || l.pending.len() > 0
 }
 
 // takeAll removes what has not been written.
-func (l *Ledger) takeAll() *batch {
+func (l *Store) takeAll() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := l.pending
@@ -185,9 +185,9 @@ func (l *Ledger) takeAll() *batch {
 	return all
 }
 
-// adopt takes over what another ledger of the same gateway could not write. Its own
+// takeOver takes over what another ledger of the same gateway could not write. Its own
 // rows become those of this one's node.
-func (l *Ledger) adopt(rest *batch, node string) {
+func (l *Store) takeOver(rest *batch, node string) {
 	renamed := newBatch()
 	for key, n := range rest.bytes {
 		if key.gateway == node {
@@ -207,8 +207,8 @@ func (l *Ledger) adopt(rest *batch, node string) {
 	l.bound()
 }
 
-// withdraw removes what only this ledger needs in the database.
-func (l *Ledger) withdraw(ctx context.Context) error {
+// deleteOwnRows removes what only this ledger needs in the database.
+func (l *Store) deleteOwnRows(ctx context.Context) error {
 	return l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM leases WHERE holder = ?", l.writer); err != nil {
 			return err

@@ -10,14 +10,14 @@ import (
 )
 
 // takeLedger makes a gateway's ledger as a configuration does.
-func takeLedger(t *testing.T, gateway, store string) (l *Ledger, release func()) {
+func takeLedger(t *testing.T, gateway, store string) (l *Store, release func()) {
 	t.Helper()
 	at, err := ParseAddress(store)
 	must(t, err)
-	key := LedgerKey{gateway, store, "test"}
-	l, err = AcquireLedger(key, at, Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention})
+	key := ID{gateway, store, "test"}
+	l, err = Acquire(key, at, Settings{FlushInterval: DefaultFlushInterval, Retention: DefaultRetention})
 	must(t, err)
-	return l, func() { t.Helper(); must(t, ReleaseLedger(key)) }
+	return l, func() { t.Helper(); must(t, Release(key)) }
 }
 
 // recorderOf returns a function that records requests of a gateway.
@@ -55,7 +55,7 @@ func TestLastReleaseWritesEverything(t *testing.T) {
 	if n := requestsIn(t, store); n != 7 {
 		t.Errorf("the store has %d requests, not 7", n)
 	}
-	if LedgerOf(t.Name()) != nil {
+	if For(t.Name()) != nil {
 		t.Error("the ledger is still there")
 	}
 }
@@ -66,7 +66,7 @@ func TestStoreChanges(t *testing.T) {
 	record(3)
 	a.Collect()
 	b, releaseToo := takeLedger(t, t.Name(), second)
-	if LedgerOf(t.Name()) != b || a.isCurrent() {
+	if For(t.Name()) != b || a.isCurrent() {
 		t.Error("the newest configuration's ledger is not the current one")
 	}
 	record(4)
@@ -87,7 +87,7 @@ func TestStoreThatIsAwayIsLeftForAnother(t *testing.T) {
 		t.Fatal("what is no folder was written to")
 	}
 	_, releaseToo := takeLedger(t, t.Name(), right)
-	if err := ReleaseLedger(LedgerKey{t.Name(), wrong, "test"}); err == nil {
+	if err := Release(ID{t.Name(), wrong, "test"}); err == nil {
 		t.Error("the old store's trouble was not told")
 	}
 	_ = release

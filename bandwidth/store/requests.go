@@ -10,19 +10,19 @@ import (
 
 // Requests returns how the requests of a span of time went, like Usage does for
 // bytes. What consumers did is not told apart.
-func (l *Ledger) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
+func (l *Store) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
 	q.Consumers = nil
 	q.GroupBy = slices.DeleteFunc(slices.Clone(q.GroupBy), func(d Dimension) bool { return d == ByConsumer })
 	w := windowsOf(q)
 	var sum *requestSums
-	err := l.read(ctx, w.from, w.to, true, func(tx *Tx, m memory) error {
-		sum = &requestSums{sums: newSums(w, q), figures: make(map[place]*figures), noSketches: q.NoSketches}
+	err := l.read(ctx, w.from, w.to, true, func(tx *Tx, m unwritten) error {
+		sum = &requestSums{sums: newSums(w, q), figures: make(map[cellKey]*requestCounts), noSketches: q.NoSketches}
 		marks, err := readWatermarks(ctx, tx)
 		if err != nil {
 			return err
 		}
 		if w.unit() == minute { // these are kept for a shorter time than those of bytes
-			marks.minutes = max(marks.minutes, marks.answers)
+			marks.minutes = max(marks.minutes, marks.requestMinutes)
 		}
 		groups, err := sum.readSeries(ctx, tx)
 		if err != nil {
@@ -35,7 +35,7 @@ func (l *Ledger) Requests(ctx context.Context, q Query) ([]RequestPoint, error) 
 		}
 		for _, entry := range append(m.writingRequests, m.pendingRequests...) {
 			if sum.admits(entry.seriesKey) {
-				sum.add(entry.at, sum.groupOf(entry.seriesKey), &entry.figures)
+				sum.add(entry.at, sum.groupOf(entry.seriesKey), &entry.requestCounts)
 			}
 		}
 		return nil
@@ -46,8 +46,8 @@ func (l *Ledger) Requests(ctx context.Context, q Query) ([]RequestPoint, error) 
 	return sum.points(), nil
 }
 
-// place is a window of a group.
-type place struct {
+// cellKey is a window of a group.
+type cellKey struct {
 	start int64
 	group int
 }
@@ -55,16 +55,16 @@ type place struct {
 // requestSums adds up how requests went, by window and group.
 type requestSums struct {
 	*sums
-	figures    map[place]*figures
+	figures    map[cellKey]*requestCounts
 	noSketches bool
 }
 
-func (s *requestSums) add(at int64, group int, f *figures) {
+func (s *requestSums) add(at int64, group int, f *requestCounts) {
 	at = s.startOf(at)
-	sum := s.figures[place{at, group}]
+	sum := s.figures[cellKey{at, group}]
 	if sum == nil {
-		sum = new(figures)
-		s.figures[place{at, group}] = sum
+		sum = new(requestCounts)
+		s.figures[cellKey{at, group}] = sum
 	}
 	sum.requests += f.requests
 	sum.errors += f.errors
@@ -89,7 +89,7 @@ func (s *requestSums) read(ctx context.Context, tx *Tx, span span, groups map[in
 	defer rows.Close()
 	for rows.Next() {
 		var at, series int64
-		var f figures
+		var f requestCounts
 		var sketch []byte
 		if err := rows.Scan(&at, &series, &f.requests, &f.errors, &f.seconds, &sketch); err != nil {
 			return err

@@ -25,7 +25,7 @@ const (
 // Mark keeps the rows that a sum from a time on needs, however old they are, such as
 // the minutes around the begin of a quota's period. The function that it returns ends
 // it.
-func (l *Ledger) Mark(t time.Time) (unmark func()) {
+func (l *Store) Mark(t time.Time) (unmark func()) {
 	at := floorTo(t.Unix(), minute)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,7 +42,7 @@ func (l *Ledger) Mark(t time.Time) (unmark func()) {
 
 // isMarked reports whether there is a mark in the unit that begins at a time. The
 // caller holds l.mu.
-func (l *Ledger) isMarked(at, unit int64) bool {
+func (l *Store) isMarked(at, unit int64) bool {
 	for mark := range l.marks {
 		if mark >= at && mark < at+unit {
 			return true
@@ -53,7 +53,7 @@ func (l *Ledger) isMarked(at, unit int64) bool {
 
 // writeMarks tells whoever deletes rows from the database what is marked, every now
 // and then.
-func (l *Ledger) writeMarks(ctx context.Context) error {
+func (l *Store) writeMarks(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()
 	if len(l.marks) == 0 || now.Before(l.marksDue) {
@@ -94,8 +94,8 @@ const (
 	writerLife = 30 * 24 * time.Hour
 )
 
-// cut says which rows of a table are to be deleted.
-type cut struct {
+// deletion says which rows of a table are to be deleted.
+type deletion struct {
 	table  string
 	mark   string // the name of the watermark; empty: none, nothing is coarser
 	before int64
@@ -103,12 +103,12 @@ type cut struct {
 	chunk  int64 // what is deleted at once
 }
 
-// cutsOf are what a retention asks for at a time, in whole units of the next coarser
+// deletionsFor are what a retention asks for at a time, in whole units of the next coarser
 // rows.
-func cutsOf(kept Kept, now time.Time) []cut {
+func deletionsFor(kept Retention, now time.Time) []deletion {
 	before := func(age time.Duration, unit int64) int64 { return floorTo(now.Add(-age).Unix(), unit) }
 	minutes, hours, days := before(kept.Minutes, hour), before(kept.Hours, day), before(kept.Days, day)
-	return []cut{
+	return []deletion{
 		{"bytes_minute", "minutes", minutes, hour, 10 * minute},
 		{"answers_minute", "answers", before(min(kept.Minutes, maxRequestMinutes), hour), hour, 10 * minute},
 		{"bytes_hour", "hours", hours, day, hour},
@@ -120,7 +120,7 @@ func cutsOf(kept Kept, now time.Time) []cut {
 
 // pruneLoop deletes rows that are not kept any more, once an hour. Of the gateways on
 // a database, one does.
-func (l *Ledger) pruneLoop(ctx context.Context) {
+func (l *Store) pruneLoop(ctx context.Context) {
 	for pause.For(ctx, time.Minute) { // until marks have been made, and all that is more urgent is done
 		held, err := l.Lease(ctx, "prune", 2*pruneInterval)
 		if held {
@@ -137,7 +137,7 @@ func (l *Ledger) pruneLoop(ctx context.Context) {
 }
 
 // prune deletes, in transactions so short that nobody waits for them.
-func (l *Ledger) prune(ctx context.Context) error {
+func (l *Store) prune(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()
 	kept := l.settings.Retention
@@ -152,7 +152,7 @@ func (l *Ledger) prune(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range cutsOf(kept, now) {
+	for _, c := range deletionsFor(kept, now) {
 		if err := l.pruneTable(ctx, c, marks); err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (l *Ledger) prune(ctx context.Context) error {
 }
 
 // readMarks reads what all gateways on the database have marked.
-func (l *Ledger) readMarks(ctx context.Context) (marks []int64, err error) {
+func (l *Store) readMarks(ctx context.Context) (marks []int64, err error) {
 	rows, err := l.db.Query(ctx, "SELECT at FROM marks")
 	if err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (l *Ledger) readMarks(ctx context.Context) (marks []int64, err error) {
 	return marks, rows.Err()
 }
 
-func (l *Ledger) pruneTable(ctx context.Context, c cut, marks []int64) error {
+func (l *Store) pruneTable(ctx context.Context, c deletion, marks []int64) error {
 	spared := make(map[int64]bool)
 	for _, at := range marks {
 		spared[floorTo(at, c.spare)] = true

@@ -18,7 +18,7 @@ type SourceState struct {
 
 // LoadSource returns what is remembered of a source, and how many answers of it have been
 // recorded. One that is not known yet has been asked since then.
-func (l *Ledger) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
+func (l *Store) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO sources (name, since, scraped, started, number) VALUES (?, ?, 0, 0, 0) ON CONFLICT (name) DO NOTHING",
 			source, since.Unix()); err != nil {
@@ -50,7 +50,7 @@ func (l *Ledger) LoadSource(ctx context.Context, source string, since time.Time)
 // SaveSource adds the bytes of a source to the minute of a time, and remembers where its
 // counters are now: all of it, or nothing. It is not done if somebody has recorded an
 // answer since the one of that number.
-func (l *Ledger) SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error) {
+func (l *Store) SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		done = false
 		result, err := tx.Exec(ctx, "UPDATE sources SET scraped = ?, started = ?, number = number + 1 WHERE name = ? AND number = ?",

@@ -52,7 +52,7 @@ func BenchmarkSourceRecord(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := NewLedger("rgate", "test", at, new(storetest.Recorder), clock.Now, zap.NewNop())
+	l := New("rgate", "test", at, new(storetest.Recorder), clock.Now, zap.NewNop())
 	defer l.Close()
 	before, number, err := l.LoadSource(b.Context(), "kong", clock.Now())
 	if err != nil {

@@ -19,7 +19,7 @@ type recorder interface {
 	Drain(func(stats.Interval))
 }
 
-// Ledger is the account of one gateway: it takes the bytes that the gateway counts
+// Store is the account of one gateway: it takes the bytes that the gateway counts
 // every second, adds them up by minute, and writes them to a database every few
 // seconds. It outlives reloads.
 //
@@ -27,7 +27,7 @@ type recorder interface {
 // as long as the process lives.
 //
 // All methods are safe for concurrent use.
-type Ledger struct {
+type Store struct {
 	gateway  string // whose it is
 	node     string // who writes, in the column gateway
 	writer   string // like no other, in any process
@@ -36,16 +36,16 @@ type Ledger struct {
 	now      func() time.Time
 	logger   *zap.Logger
 
-	mu       sync.Mutex
-	pending  *batch // counted, not being written
-	writing  *batch // what the batch of number seq has, until it is known to be written; nil: nothing
-	seq      int64  // the number of the last batch that was begun
-	settings Settings
-	marks    map[int64]int // how often each time is marked
-	marksDue time.Time     // when the database is to hear of them again
-	trouble  string        // why the database is away; empty: it is not
-	since    time.Time     // when that began
-	after    map[*subscriber]struct{}
+	mu           sync.Mutex
+	pending      *batch // counted, not being written
+	writing      *batch // what the batch of number seq has, until it is known to be written; nil: nothing
+	seq          int64  // the number of the last batch that was begun
+	settings     Settings
+	marks        map[int64]int // how often each time is marked
+	marksDue     time.Time     // when the database is to hear of them again
+	problem      string        // why the database is away; empty: it is not
+	problemSince time.Time     // when that began
+	after        map[*subscriber]struct{}
 
 	flushing sync.Mutex          // held to write: one batch after the other
 	ids      map[seriesKey]int64 // known to the database; guarded by flushing
@@ -59,11 +59,11 @@ type Ledger struct {
 // Settings may change at a reload.
 type Settings struct {
 	FlushInterval time.Duration // between two flushes
-	Retention     Kept
+	Retention     Retention
 }
 
-// Kept is how long rows are kept.
-type Kept struct{ Minutes, Hours, Days time.Duration }
+// Retention is how long rows are kept.
+type Retention struct{ Minutes, Hours, Days time.Duration }
 
 const (
 	DefaultFlushInterval = 5 * time.Second
@@ -74,12 +74,12 @@ const (
 	maxPending = 100_000
 )
 
-var DefaultRetention = Kept{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
+var DefaultRetention = Retention{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
 
-// NewLedger makes a ledger that does nothing by itself yet, and has not opened its
+// New makes a ledger that does nothing by itself yet, and has not opened its
 // database.
-func NewLedger(gateway, node string, at Address, m recorder, now func() time.Time, logger *zap.Logger) *Ledger {
-	return &Ledger{
+func New(gateway, node string, at Address, m recorder, now func() time.Time, logger *zap.Logger) *Store {
+	return &Store{
 		gateway: gateway, node: node, writer: rand.Text(),
 		db: newDB(at, now), recorder: m, now: now, logger: logger,
 		pending:  newBatch(),
@@ -92,13 +92,13 @@ func NewLedger(gateway, node string, at Address, m recorder, now func() time.Tim
 
 // Node is the name under which the ledger writes the bytes of its own gateway: the
 // column `gateway` of their rows.
-func (l *Ledger) Node() string { return l.node }
+func (l *Store) Node() string { return l.node }
 
 // DB is the database. It is opened when it is first used.
-func (l *Ledger) DB() *DB { return l.db }
+func (l *Store) DB() *DB { return l.db }
 
 // bound keeps the memory bounded. The caller holds l.mu.
-func (l *Ledger) bound() {
+func (l *Store) bound() {
 	room := maxPending
 	if l.writing != nil {
 		room -= l.writing.len()
@@ -110,21 +110,21 @@ func (l *Ledger) bound() {
 
 // Health reports whether the database answers, and why it does not. While it does
 // not, traffic is counted all the same.
-func (l *Ledger) Health() (ok bool, problem string) {
+func (l *Store) Health() (ok bool, problem string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.trouble == "", l.trouble
+	return l.problem == "", l.problem
 }
 
 // state is what reports tell about the database.
-func (l *Ledger) state() any {
+func (l *Store) state() any {
 	ok, problem := l.Health()
 	return policy.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
 }
 
 // Collect takes what the gateway has counted since the last time, which is the second
 // before, or a part of it.
-func (l *Ledger) Collect() {
+func (l *Store) Collect() {
 	at := floorTo(l.now().Add(-500*time.Millisecond).Unix(), minute)
 	fresh := newBatch()
 	l.recorder.Drain(func(one stats.Interval) {
@@ -134,7 +134,7 @@ func (l *Ledger) Collect() {
 			IngressHeaders: int64(one.Traffic.IngressHeader), EgressHeaders: int64(one.Traffic.EgressHeader),
 		})
 		if one.Requests > 0 {
-			f := figures{requests: one.Requests, errors: one.Errors, seconds: one.Seconds}
+			f := requestCounts{requests: one.Requests, errors: one.Errors, seconds: one.Seconds}
 			if one.Sketch != nil {
 				f.sketches = [][]byte{one.Sketch}
 			}
@@ -154,7 +154,7 @@ const (
 
 // start lets the ledger work: take what was counted at every whole second, and write
 // at every flush interval.
-func (l *Ledger) start() {
+func (l *Store) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
 	l.running.Go(func() {
@@ -170,7 +170,7 @@ func (l *Ledger) start() {
 
 // flushLoop begins after a second: a configuration that is only validated, or fails,
 // does not come that far, and leaves no database behind.
-func (l *Ledger) flushLoop(ctx context.Context) {
+func (l *Store) flushLoop(ctx context.Context) {
 	delay, backoff := time.Second, time.Duration(0)
 	for pause.For(ctx, delay) {
 		if err := l.Flush(ctx); err != nil {
@@ -192,7 +192,7 @@ func untilNextSecond(now time.Time) time.Duration {
 // Lease reports whether this ledger may do what only one of those that share a
 // database shall do. It holds for the time given, or until it is asked for again. If
 // the holder is gone, another one gets it when that time has passed.
-func (l *Ledger) Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
+func (l *Store) Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
 	// The clocks of gateways need not agree: where there is a server, its own counts.
 	now, args := "?", []any{name, l.writer}
 	if l.db.nowMillis != "" {

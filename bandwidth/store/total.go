@@ -9,7 +9,7 @@ import (
 // Total returns the bytes of a span of time, those included that are not in the
 // database yet. The span is cut to whole minutes, those of both ends included. It is
 // exact as far as minutes are kept, and before that at a begin that has a Mark.
-func (l *Ledger) Total(ctx context.Context, f Filter, from, to time.Time) (total Bytes, err error) {
+func (l *Store) Total(ctx context.Context, f Filter, from, to time.Time) (total Bytes, err error) {
 	all, err := l.totalsOf(ctx, Query{Filter: f}, from, to)
 	if err != nil {
 		return Bytes{}, fmt.Errorf("adding bandwidth up: %w", err)
@@ -19,7 +19,7 @@ func (l *Ledger) Total(ctx context.Context, f Filter, from, to time.Time) (total
 
 // TotalsByKey is Total for each key by itself, of all gateways together: of everybody's
 // bytes, or of those of consumers.
-func (l *Ledger) TotalsByKey(ctx context.Context, consumers bool, from, to time.Time) (map[Key]Bytes, error) {
+func (l *Store) TotalsByKey(ctx context.Context, consumers bool, from, to time.Time) (map[Key]Bytes, error) {
 	q := Query{GroupBy: []Dimension{ByService, ByRoute}}
 	if consumers {
 		q.GroupBy = append(q.GroupBy, ByConsumer)
@@ -29,12 +29,12 @@ func (l *Ledger) TotalsByKey(ctx context.Context, consumers bool, from, to time.
 
 // totalsOf is Total by what a query tells apart, gateways excepted. Its span and its
 // windows do not matter.
-func (l *Ledger) totalsOf(ctx context.Context, q Query, from, to time.Time) (all map[Key]Bytes, err error) {
+func (l *Store) totalsOf(ctx context.Context, q Query, from, to time.Time) (all map[Key]Bytes, err error) {
 	begin, end := floorTo(from.Unix(), minute), floorTo(to.Unix(), minute)
 	if to.After(time.Unix(end, 0)) {
 		end += minute
 	}
-	err = l.read(ctx, begin, end, false, func(tx *Tx, m memory) error {
+	err = l.read(ctx, begin, end, false, func(tx *Tx, m unwritten) error {
 		t := &totalizer{ctx: ctx, tx: tx, sums: newSums(windows{}, q)}
 		if t.marks, err = readWatermarks(ctx, tx); err != nil {
 			return err

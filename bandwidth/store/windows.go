@@ -12,7 +12,7 @@ type span struct {
 // are cut to whole units of the next one.
 type watermarks struct {
 	minutes, hours int64
-	answers        int64 // of the minutes of requests
+	requestMinutes int64 // of the minutes of requests
 }
 
 func (w watermarks) of(unit int64) int64 {

@@ -34,7 +34,7 @@ func tableOf(unit int64) tables {
 
 // write adds a batch to the tables, unless it is there already. The caller holds
 // l.flushing.
-func (l *Ledger) write(ctx context.Context, b *batch, seq int64) error {
+func (l *Store) write(ctx context.Context, b *batch, seq int64) error {
 	learned := make(map[seriesKey]int64)
 	err := l.db.Tx(ctx, func(tx *Tx) error {
 		if tx.dialect == postgres {
@@ -47,7 +47,7 @@ func (l *Ledger) write(ctx context.Context, b *batch, seq int64) error {
 		if err != nil || !fresh {
 			return err
 		}
-		if err := l.learn(ctx, tx, b, learned); err != nil {
+		if err := l.assignIDs(ctx, tx, b, learned); err != nil {
 			return err
 		}
 		for _, unit := range units {
@@ -79,7 +79,7 @@ func lockOf(node string) int64 {
 }
 
 // claim notes that the batch of a number is written. It is not fresh if it has been.
-func (l *Ledger) claim(ctx context.Context, tx *Tx, seq int64) (fresh bool, err error) {
+func (l *Store) claim(ctx context.Context, tx *Tx, seq int64) (fresh bool, err error) {
 	result, err := tx.Exec(ctx, `INSERT INTO flushes (writer, seq, at) VALUES (?, ?, ?)
 		ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE flushes.seq < excluded.seq`,
 		l.writer, seq, l.now().Unix())
@@ -90,8 +90,8 @@ func (l *Ledger) claim(ctx context.Context, tx *Tx, seq int64) (fresh bool, err 
 	return n > 0, err
 }
 
-// learn finds out the numbers of series that are not known yet.
-func (l *Ledger) learn(ctx context.Context, tx *Tx, b *batch, learned map[seriesKey]int64) error {
+// assignIDs finds out the numbers of series that are not known yet.
+func (l *Store) assignIDs(ctx context.Context, tx *Tx, b *batch, learned map[seriesKey]int64) error {
 	missing := make(map[string]map[Key]bool) // by gateway
 	seek := func(key seriesKey) {
 		if l.ids[key] != 0 {
@@ -164,7 +164,7 @@ func knownSeries(ctx context.Context, tx *Tx, gateway string) (map[Key]int64, er
 	return ids, rows.Err()
 }
 
-func (l *Ledger) idOf(key seriesKey, learned map[seriesKey]int64) int64 {
+func (l *Store) idOf(key seriesKey, learned map[seriesKey]int64) int64 {
 	if id := l.ids[key]; id != 0 {
 		return id
 	}
@@ -179,7 +179,7 @@ type byteRow struct {
 
 // numbered lists the bytes of a batch by the numbers of their series, in the order of
 // the table.
-func (l *Ledger) numbered(b *batch, learned map[seriesKey]int64) []byteRow {
+func (l *Store) numbered(b *batch, learned map[seriesKey]int64) []byteRow {
 	rows := make([]byteRow, 0, len(b.bytes))
 	for key, n := range b.bytes {
 		rows = append(rows, byteRow{key.at, l.idOf(key.seriesKey, learned), n})
@@ -217,21 +217,21 @@ func placeholders(rows, columns int) string {
 	return strings.Repeat(row+", ", rows-1) + row
 }
 
-// answerRow is a row of a table of requests.
-type answerRow struct {
+// requestCountRow is a row of a table of requests.
+type requestCountRow struct {
 	at, series int64
-	*figures
+	*requestCounts
 	stored []byte // the sketch that the table has
 }
 
 // addRequests adds how requests went. Sketches of the rows that are there are merged
 // here; nobody else writes them meanwhile.
-func (l *Ledger) addRequests(ctx context.Context, tx *Tx, table string, b *batch, learned map[seriesKey]int64) error {
-	rows := make([]*answerRow, 0, len(b.requests))
+func (l *Store) addRequests(ctx context.Context, tx *Tx, table string, b *batch, learned map[seriesKey]int64) error {
+	rows := make([]*requestCountRow, 0, len(b.requests))
 	for key, f := range b.requests {
-		rows = append(rows, &answerRow{at: key.at, series: l.idOf(key.seriesKey, learned), figures: f})
+		rows = append(rows, &requestCountRow{at: key.at, series: l.idOf(key.seriesKey, learned), requestCounts: f})
 	}
-	slices.SortFunc(rows, func(a, b *answerRow) int {
+	slices.SortFunc(rows, func(a, b *requestCountRow) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.series, b.series))
 	})
 	for some := range slices.Chunk(rows, rowsPerStatement) {
@@ -254,8 +254,8 @@ func (l *Ledger) addRequests(ctx context.Context, tx *Tx, table string, b *batch
 
 // merged is the sketch that the row is to have, nil for none. It changes nothing: the
 // batch may have to be written again.
-func (row *answerRow) merged() any {
-	sum := figures{sketches: slices.Clone(row.sketches)}
+func (row *requestCountRow) merged() any {
+	sum := requestCounts{sketches: slices.Clone(row.sketches)}
 	if row.stored != nil {
 		sum.sketches = append(sum.sketches, row.stored)
 	}
@@ -267,7 +267,7 @@ func (row *answerRow) merged() any {
 
 // readSketches reads the sketches that a table has of some rows, which are in its
 // order.
-func readSketches(ctx context.Context, tx *Tx, table string, some []*answerRow) error {
+func readSketches(ctx context.Context, tx *Tx, table string, some []*requestCountRow) error {
 	for begin := 0; begin < len(some); {
 		end := begin
 		for end < len(some) && some[end].at == some[begin].at {
@@ -282,8 +282,8 @@ func readSketches(ctx context.Context, tx *Tx, table string, some []*answerRow) 
 }
 
 // readSketchesAt does it for rows of one time.
-func readSketchesAt(ctx context.Context, tx *Tx, table string, some []*answerRow) error {
-	bySeries := make(map[int64]*answerRow, len(some))
+func readSketchesAt(ctx context.Context, tx *Tx, table string, some []*requestCountRow) error {
+	bySeries := make(map[int64]*requestCountRow, len(some))
 	args := []any{some[0].at}
 	for _, row := range some {
 		bySeries[row.series] = row
