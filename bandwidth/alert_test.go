@@ -8,7 +8,7 @@ import (
 
 // What the page shows is what is sent.
 func TestMessagesOnThePage(t *testing.T) {
-	page, err := os.ReadFile("../docs/quotas.md")
+	page, err := os.ReadFile("../docs/operate/quotas.md")
 	if err != nil {
 		t.Fatal(err)
 	}

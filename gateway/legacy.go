@@ -19,7 +19,7 @@ const (
 )
 
 // legacyBehaviours are the behaviours of earlier versions that the option legacy
-// restores: name → what it restores. docs/yaml.md has the same table.
+// restores: name → what it restores. docs/guide/yaml.md has the same table.
 var legacyBehaviours = map[string]string{
 	legacyHandlersFirst:            "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
 	legacyStandInsFirst:            "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",

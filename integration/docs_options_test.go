@@ -217,8 +217,8 @@ func TestReferenceTables(t *testing.T) {
 			if m == nil {
 				continue
 			}
-			at := fmt.Sprintf("%s:%d", filepath.Base(page), i+1)
-			seen[filepath.Base(page)+" "+m[0]], seen[m[0]] = true, true
+			at := fmt.Sprintf("%s:%d", pageName(page), i+1)
+			seen[pageName(page)+" "+m[0]], seen[m[0]] = true, true
 			var want []string
 			switch m[1] {
 			case "options":
@@ -265,15 +265,15 @@ func TestReferenceTables(t *testing.T) {
 // neededTables are which page must have which table.
 func neededTables() []string {
 	needed := []string{
-		"README.md <!-- labels -->", "docker-labels.md <!-- labels -->",
-		"stats.md <!-- metrics -->", "yaml.md <!-- yaml -->", "yaml.md <!-- yaml: server -->", "yaml.md <!-- yaml: server.timeouts -->",
-		"yaml.md <!-- legacy -->",
+		"docs/guide/docker-labels.md <!-- labels -->", "docs/operate/stats.md <!-- metrics -->",
+		"docs/guide/yaml.md <!-- yaml -->", "docs/guide/yaml.md <!-- yaml: server -->",
+		"docs/guide/yaml.md <!-- yaml: server.timeouts -->", "docs/guide/yaml.md <!-- legacy -->",
 	}
 	for name := range optionsOf { // on any page
 		needed = append(needed, "<!-- options: "+name+" -->")
 	}
 	for _, block := range []string{"rgate", "backend", "route", "group", "deprecated", "timeouts", "default_response"} {
-		needed = append(needed, "caddyfile.md <!-- subdirectives: "+block+" -->")
+		needed = append(needed, "docs/guide/caddyfile.md <!-- subdirectives: "+block+" -->")
 	}
 	return needed
 }
@@ -327,11 +327,11 @@ func TestLinks(t *testing.T) {
 				continue
 			}
 			if err != nil {
-				t.Errorf("%s links to %s, which is not there", filepath.Base(page), m[1])
+				t.Errorf("%s links to %s, which is not there", pageName(page), m[1])
 				continue
 			}
 			if anchor != "" && !slices.Contains(anchorsOf(string(text)), anchor) {
-				t.Errorf("%s links to %s, which has no such heading", filepath.Base(page), m[1])
+				t.Errorf("%s links to %s, which has no such heading", pageName(page), m[1])
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,17 +52,22 @@ var (
 // pages are the README and all of docs.
 func pages(t testing.TB) []string {
 	t.Helper()
-	found, err := filepath.Glob("../docs/*.md")
+	top, err := filepath.Glob("../docs/*.md")
 	must(t, "looking for pages", err)
-	return append([]string{"../README.md"}, found...)
+	grouped, err := filepath.Glob("../docs/*/*.md")
+	must(t, "looking for pages", err)
+	return slices.Concat([]string{"../README.md"}, top, grouped)
 }
+
+// pageName returns the path of a page in the repository.
+func pageName(page string) string { return strings.TrimPrefix(page, "../") }
 
 // snippetsOf reads the fenced blocks of a page.
 func snippetsOf(t testing.TB, page string) []*snippet {
 	t.Helper()
 	content, err := os.ReadFile(page)
 	must(t, "reading a page", err)
-	snippets, err := parseSnippets(filepath.Base(page), string(content))
+	snippets, err := parseSnippets(pageName(page), string(content))
 	must(t, "reading snippets", err)
 	return snippets
 }
