@@ -14,71 +14,14 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
-
-// keysModule is what a test provisions.
-type keysModule interface {
-	caddy.Provisioner
-	caddy.Validator
-}
-
-// keysProvision makes a module ready, until the test ends.
-func keysProvision(t testing.TB, module keysModule) error {
-	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	t.Cleanup(cancel)
-	if cleaner, ok := module.(caddy.CleanerUpper); ok {
-		t.Cleanup(func() {
-			if err := cleaner.Cleanup(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	if err := module.Provision(ctx); err != nil {
-		return err
-	}
-	return module.Validate()
-}
-
-// keysRequest makes a request as Caddy's server hands it on. headers are names and
-// values in turn.
-func keysRequest(target string, headers ...string) *http.Request {
-	r := httptest.NewRequest("GET", target, nil)
-	for i := 0; i+1 < len(headers); i += 2 {
-		r.Header.Add(headers[i], headers[i+1])
-	}
-	ctx := context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "192.0.2.1"})
-	return r.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer()))
-}
-
-// keysServe hands a request to a policy. It returns the answer, and the request as
-// the next handler saw it; nil if it did not.
-func keysServe(t testing.TB, p caddyhttp.MiddlewareHandler, r *http.Request) (*httptest.ResponseRecorder, *http.Request) {
-	t.Helper()
-	w := httptest.NewRecorder()
-	var seen *http.Request
-	err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
-		seen = r
-		return nil
-	}))
-	if err != nil {
-		t.Error(err)
-	}
-	return w, seen
-}
-
-// keysPlaceholder is the value of a placeholder.
-func keysPlaceholder(r *http.Request, name string) string {
-	value, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).GetString(name)
-	return value
-}
 
 func TestAPIKeyAdmits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
@@ -93,7 +36,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 		},
 		File: path,
 	}}
-	if err := keysProvision(t, p); err != nil {
+	if err := testkit.Provision(t, p); err != nil {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -106,8 +49,8 @@ func TestAPIKeyAdmits(t *testing.T) {
 		{"wrong-secret", "", "", "the API key is not known"},
 		{"", "", "", "there is no API key"},
 	} {
-		r := keysRequest("/", "X-API-Key", tc.key, "X-Consumer-Username", "root", "X-Consumer-Groups", "admin", "X-User-Id", "root", "X_Consumer_Scopes", "all")
-		w, seen := keysServe(t, p, r)
+		r := testkit.Request("/", "X-API-Key", tc.key, "X-Consumer-Username", "root", "X-Consumer-Groups", "admin", "X-User-Id", "root", "X_Consumer_Scopes", "all")
+		w, seen := testkit.Serve(t, p, r)
 		if admitted := tc.consumer != "" && tc.reason == ""; admitted != (seen != nil) {
 			t.Errorf("%q: got status %d", tc.key, w.Code)
 		}
@@ -131,7 +74,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 			t.Errorf("%q: the backend gets %v; the log has %v", tc.key, got, logged)
 		}
 		for name, want := range map[string]string{"id": tc.consumer, "consumer": tc.consumer, "scopes": tc.scopes} {
-			if got := keysPlaceholder(seen, "http.auth.user."+name); got != want {
+			if got := testkit.Placeholder(seen, "http.auth.user."+name); got != want {
 				t.Errorf("%q: %s is %q, want %q", tc.key, name, got, want)
 			}
 		}
@@ -142,29 +85,29 @@ func TestAPIKeyOptional(t *testing.T) {
 	p := &APIKey{Optional: true, APIKeys: APIKeys{
 		Keys: []Key{{Name: "alice", SHA256: keyHash("one")}}, Query: "key", HideCredentials: true,
 	}}
-	if err := keysProvision(t, p); err != nil {
+	if err := testkit.Provision(t, p); err != nil {
 		t.Fatal(err)
 	}
-	if _, seen := keysServe(t, p, keysRequest("/?a=b", "X-Consumer-Username", "alice")); seen == nil || identityOf(seen) != nil || seen.Header.Get("X-Consumer-Username") != "" {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/?a=b", "X-Consumer-Username", "alice")); seen == nil || identityOf(seen) != nil || seen.Header.Get("X-Consumer-Username") != "" {
 		t.Errorf("without a key: %+v", seen)
 	}
-	if w, seen := keysServe(t, p, keysRequest("/?a=b&key=wrong")); seen != nil || w.Code != 401 {
+	if w, seen := testkit.Serve(t, p, testkit.Request("/?a=b&key=wrong")); seen != nil || w.Code != 401 {
 		t.Errorf("with a wrong key: got %d", w.Code)
 	}
-	if _, seen := keysServe(t, p, keysRequest("/?a=b&key=one")); seen == nil || identityOf(seen).consumer != "alice" || seen.URL.RawQuery != "a=b" {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/?a=b&key=one")); seen == nil || identityOf(seen).consumer != "alice" || seen.URL.RawQuery != "a=b" {
 		t.Errorf("with a key: %+v", seen)
 	}
-	if _, seen := keysServe(t, p, keysRequest("/", "X-API-Key", "one")); seen == nil || identityOf(seen) != nil {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/", "X-API-Key", "one")); seen == nil || identityOf(seen) != nil {
 		t.Error("the header is looked at, though only the query is set")
 	}
 }
 
 func TestAPIKeyOff(t *testing.T) {
 	p := &APIKey{Base: policy.Base{Disabled: true}}
-	if err := keysProvision(t, p); err != nil {
+	if err := testkit.Provision(t, p); err != nil {
 		t.Fatal(err)
 	}
-	if _, seen := keysServe(t, p, keysRequest("/")); seen == nil {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/")); seen == nil {
 		t.Error("a policy that is off refuses")
 	}
 }
@@ -172,13 +115,13 @@ func TestAPIKeyOff(t *testing.T) {
 // What is a token's stays beside what is a key's.
 func TestAPIKeyBesideToken(t *testing.T) {
 	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "shop", SHA256: keyHash("one"), Scopes: []string{"pay"}}}}}
-	if err := keysProvision(t, p); err != nil {
+	if err := testkit.Provision(t, p); err != nil {
 		t.Fatal(err)
 	}
-	r := keysRequest("/", "X-API-Key", "one")
+	r := testkit.Request("/", "X-API-Key", "one")
 	policy.StripIdentity(r)
 	identify(r, identity{user: "alice", scopes: []string{"read"}})
-	_, seen := keysServe(t, p, r)
+	_, seen := testkit.Serve(t, p, r)
 	if got := seen.Header; got.Get("X-User-Id") != "alice" || got.Get("X-Consumer-Username") != "shop" || got.Get("X-Consumer-Scopes") != "read pay" {
 		t.Errorf("the backend gets %v", got)
 	}
@@ -193,8 +136,8 @@ func TestAPILimit(t *testing.T) {
 	}}
 	first, second := &APIKey{APIKeys: options}, &APIKey{APIKeys: options}
 	provider := &APIKeyProvider{APIKeys: options}
-	for _, module := range []keysModule{first, second, provider} {
-		if err := keysProvision(t, module); err != nil {
+	for _, module := range []testkit.Module{first, second, provider} {
+		if err := testkit.Provision(t, module); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -206,7 +149,7 @@ func TestAPILimit(t *testing.T) {
 		{first, "one", 200}, {second, "one", 200}, {first, "one", 429}, {second, "one", 429},
 		{first, "other", 200}, {first, "free", 200}, {first, "free", 200}, {first, "free", 200}, {first, "wrong", 401},
 	} {
-		w, seen := keysServe(t, tc.policy, keysRequest("/", "X-API-Key", t.Name()+tc.key))
+		w, seen := testkit.Serve(t, tc.policy, testkit.Request("/", "X-API-Key", t.Name()+tc.key))
 		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
 			t.Errorf("request %d: got %d, want %d", i, w.Code, tc.status)
 		}
@@ -214,18 +157,18 @@ func TestAPILimit(t *testing.T) {
 			t.Errorf("request %d: got %v", i, got)
 		}
 	}
-	if _, ok, _ := provider.Authenticate(httptest.NewRecorder(), keysRequest("/", "X-API-Key", t.Name()+"one")); ok {
+	if _, ok, _ := provider.Authenticate(httptest.NewRecorder(), testkit.Request("/", "X-API-Key", t.Name()+"one")); ok {
 		t.Error("the provider lets in what is above the limit")
 	}
 }
 
 func TestAPIKeyProvider(t *testing.T) {
 	p := &APIKeyProvider{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("one"), Scopes: []string{"pay"}}}, HideCredentials: true}}
-	if err := keysProvision(t, p); err != nil {
+	if err := testkit.Provision(t, p); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ key, user string }{{"one", "alice"}, {"wrong", ""}, {"", ""}} {
-		w, r := httptest.NewRecorder(), keysRequest("/", "X-API-Key", tc.key, "X-Consumer-Username", "root")
+		w, r := httptest.NewRecorder(), testkit.Request("/", "X-API-Key", tc.key, "X-Consumer-Username", "root")
 		user, ok, err := p.Authenticate(w, r)
 		if err != nil || user.ID != tc.user || ok != (tc.user != "") {
 			t.Errorf("%q: got %+v, %v and %v", tc.key, user, ok, err)
@@ -236,12 +179,12 @@ func TestAPIKeyProvider(t *testing.T) {
 		if got := w.Header().Get("WWW-Authenticate"); (got == "") != ok {
 			t.Errorf("%q: the challenge is %q", tc.key, got)
 		}
-		if ok && (keysPlaceholder(r, "http.auth.user.scopes") != "pay" || r.Header.Get("X-API-Key") != "") {
+		if ok && (testkit.Placeholder(r, "http.auth.user.scopes") != "pay" || r.Header.Get("X-API-Key") != "") {
 			t.Errorf("the backend gets %v", r.Header)
 		}
 	}
 	for _, provider := range []*APIKeyProvider{{}, {APIKeys: APIKeys{Keys: []Key{{Name: "a"}}}}} {
-		if err := keysProvision(t, provider); err == nil {
+		if err := testkit.Provision(t, provider); err == nil {
 			t.Errorf("%+v: no error", provider.APIKeys)
 		}
 	}
@@ -267,7 +210,7 @@ func TestAPIKeyErrors(t *testing.T) {
 		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: got %v, want one about %s with %q", tc.options, err, tc.field, tc.wrong)
 		}
-		if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+		if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: provisioning gives %v", tc.options, err)
 		}
 	}
@@ -275,23 +218,23 @@ func TestAPIKeyErrors(t *testing.T) {
 	if err := p.Check(); err != nil {
 		t.Errorf("a missing file: Check says %v", err)
 	}
-	if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), "missing.yaml: no such file") {
+	if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), "missing.yaml: no such file") {
 		t.Errorf("a missing file: got %v", err)
 	}
 	t.Setenv("KEYS_FOLDER", filepath.Dir(missing))
 	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_FOLDER}/missing.yaml"}}
-	if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), missing) {
+	if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("a placeholder in the name of the file: got %v", err)
 	}
 	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_NOWHERE}"}}
-	if err := keysProvision(t, p); err == nil || !strings.Contains(err.Error(), "KEYS_NOWHERE") {
+	if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), "KEYS_NOWHERE") {
 		t.Errorf("an unknown placeholder in the name of the file: got %v", err)
 	}
 }
 
 func TestAPIKeyCaddyfile(t *testing.T) {
 	var p APIKey
-	err := policy.Unmarshal(keysDispenser(`rgate_api_key {
+	err := policy.Unmarshal(testkit.Dispenser(`rgate_api_key {
 	keys alice `+keyHashA+` {
 		scopes pay refund
 		roles admin
@@ -328,17 +271,10 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is missing: say in what time 5 requests may pass, such as 60s, at Testfile:3"},
 	} {
-		if err := policy.Unmarshal(keysDispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+		if err := policy.Unmarshal(testkit.Dispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%s: got %v, want %q", tc.text, err, tc.wrong)
 		}
 	}
-}
-
-// keysDispenser has the name of the directive as its current token.
-func keysDispenser(text string) *caddyfile.Dispenser {
-	d := caddyfile.NewTestDispenser(text)
-	d.Next()
-	return d
 }
 
 // While a configuration is replaced, its requests go on.
@@ -357,17 +293,17 @@ func TestAPIKeyServesAfterCleanup(t *testing.T) {
 	if err := p.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	if _, seen := keysServe(t, p, keysRequest("/", "X-API-Key", "one")); seen == nil {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/", "X-API-Key", "one")); seen == nil {
 		t.Error("a request under way is refused")
 	}
 }
 
 func BenchmarkAPIKey(b *testing.B) {
 	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8"), Scopes: []string{"pay", "refund"}}}}}
-	if err := keysProvision(b, p); err != nil {
+	if err := testkit.Provision(b, p); err != nil {
 		b.Fatal(err)
 	}
-	r := keysRequest("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
+	r := testkit.Request("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
 	b.Run("judge", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -379,7 +315,7 @@ func BenchmarkAPIKey(b *testing.B) {
 	b.Run("request alone", func(b *testing.B) { // what "serve" has in it besides
 		b.ReportAllocs()
 		for b.Loop() {
-			keysRequest("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
+			testkit.Request("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
 		}
 	})
 	b.Run("serve", func(b *testing.B) {
@@ -387,7 +323,7 @@ func BenchmarkAPIKey(b *testing.B) {
 		w := httptest.NewRecorder()
 		b.ReportAllocs()
 		for b.Loop() {
-			r := keysRequest("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
+			r := testkit.Request("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
 			if err := p.ServeHTTP(w, r, next); err != nil {
 				b.Fatal(err)
 			}

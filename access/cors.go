@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -212,9 +213,9 @@ func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		p.answerPreflight(w, r)
 		return nil
 	}
-	ew := editing(w, p, p.allowedOrigin(r, r.Method))
-	err := next.ServeHTTP(ew, r)
-	ew.end()
+	hw := httpx.NewHeaderWriter(w, p, p.allowedOrigin(r, r.Method))
+	err := next.ServeHTTP(hw, r)
+	hw.Close()
 	return err
 }
 
@@ -279,9 +280,9 @@ func (p *CORS) allowsHeaders(wanted []string) bool {
 	return true
 }
 
-// editHeader replaces what the backend says of CORS. The response may be read by the
+// EditHeader replaces what the backend says of CORS. The response may be read by the
 // given origin, if there is one.
-func (p *CORS) editHeader(header http.Header, origin string, values *cells) {
+func (p *CORS) EditHeader(header http.Header, origin string, values *httpx.FieldValues) {
 	removeCORS(header)
 	if !p.origins.any {
 		addVary(header, "Origin", values)
@@ -289,12 +290,12 @@ func (p *CORS) editHeader(header http.Header, origin string, values *cells) {
 	if origin == "" {
 		return
 	}
-	header["Access-Control-Allow-Origin"] = values.of(origin)
+	header["Access-Control-Allow-Origin"] = values.Of(origin)
 	if p.AllowCredentials {
-		header["Access-Control-Allow-Credentials"] = values.of("true")
+		header["Access-Control-Allow-Credentials"] = values.Of("true")
 	}
 	if p.exposedLine != "" {
-		header["Access-Control-Expose-Headers"] = values.of(p.exposedLine)
+		header["Access-Control-Expose-Headers"] = values.Of(p.exposedLine)
 	}
 }
 
@@ -319,10 +320,10 @@ func removeCORS(header http.Header) {
 
 // addVary says that a response depends on a field of the request, unless it says so
 // already.
-func addVary(header http.Header, field string, values *cells) {
+func addVary(header http.Header, field string, values *httpx.FieldValues) {
 	lines := header["Vary"]
 	if len(lines) == 0 {
-		header["Vary"] = values.of(field)
+		header["Vary"] = values.Of(field)
 		return
 	}
 	for _, line := range lines {

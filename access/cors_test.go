@@ -10,6 +10,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	rscors "github.com/rs/cors"
+
+	"github.com/rgate/rgate/internal/testkit"
+	"github.com/rgate/rgate/policy"
 )
 
 // corsServe sends a request through a policy to a backend that answers with the
@@ -17,7 +20,7 @@ import (
 func corsServe(t *testing.T, p *CORS, method string, backend http.Header, fields ...string) (header http.Header, status int, reached bool) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	r := editingRequest(httptest.NewRequest(method, "https://api.example.com/", nil), nil, fields...)
+	r := testkit.Prepare(httptest.NewRequest(method, "https://api.example.com/", nil), nil, fields...)
 	err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		reached = true
 		for name, values := range backend {
@@ -80,7 +83,7 @@ func TestPreflights(t *testing.T) {
 		{"regular expression", `{"allowed_origins": ["~https://app-[0-9]\\.example\\.com"]}`, "https://app-7.example.com", "DELETE", "",
 			corsAllMethods + "Allow-Origin=https://app-7.example.com; " + corsVary},
 	} {
-		p := editingLoad[CORS](t, tc.config)
+		p := testkit.Load[CORS](t, tc.config)
 		fields := []string{"Access-Control-Request-Method", tc.method}
 		if tc.origin != "" {
 			fields = append(fields, "Origin", tc.origin)
@@ -97,11 +100,11 @@ func TestPreflights(t *testing.T) {
 
 func TestPreflightFromThePublicInternet(t *testing.T) {
 	ask := []string{"Origin", "https://app.example.com", "Access-Control-Request-Method", "GET", "Access-Control-Request-Private-Network", "true"}
-	header, _, _ := corsServe(t, editingLoad[CORS](t, corsExampleOnly), http.MethodOptions, nil, ask...)
+	header, _, _ := corsServe(t, testkit.Load[CORS](t, corsExampleOnly), http.MethodOptions, nil, ask...)
 	if got := header.Get("Access-Control-Allow-Private-Network"); got != "" {
 		t.Errorf("not allowed, but %q", got)
 	}
-	p := editingLoad[CORS](t, `{"allowed_origins": ["https://app.example.com"], "allow_private_network": true}`)
+	p := testkit.Load[CORS](t, `{"allowed_origins": ["https://app.example.com"], "allow_private_network": true}`)
 	header, _, _ = corsServe(t, p, http.MethodOptions, nil, ask...)
 	if got := header.Get("Access-Control-Allow-Private-Network"); got != "true" || !strings.Contains(header.Get("Vary"), "Private-Network") {
 		t.Errorf("allowed, but the header is %v", header)
@@ -117,7 +120,7 @@ func TestPreflightsAgreeWithAnotherImplementation(t *testing.T) {
 	origins := []string{"https://app.example.com", "http://localhost:8080", "https://evil.example", "null", "https://x.app.example.com", ""}
 	methods := []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PURGE", "get", ""}
 	headers := []string{"", "content-type", "content-type,x-a", "authorization", "x-a,x-b", "x-b"}
-	p := editingLoad[CORS](t, `{"allowed_origins": ["https://app.example.com", "http://localhost:8080"],
+	p := testkit.Load[CORS](t, `{"allowed_origins": ["https://app.example.com", "http://localhost:8080"],
 		"allowed_methods": ["GET", "PUT", "PURGE"], "allowed_headers": ["Content-Type", "X-A"], "allow_credentials": true, "max_age": "1m"}`)
 	other := rscors.New(rscors.Options{
 		AllowedOrigins: p.AllowedOrigins, AllowedMethods: p.AllowedMethods, AllowedHeaders: p.AllowedHeaders,
@@ -135,7 +138,7 @@ func TestPreflightsAgreeWithAnotherImplementation(t *testing.T) {
 				}
 				got, status, reached := corsServe(t, p, http.MethodOptions, nil, fields...)
 				w := httptest.NewRecorder()
-				other.HandlerFunc(w, editingRequest(httptest.NewRequest(http.MethodOptions, "/", nil), nil, fields...))
+				other.HandlerFunc(w, testkit.Prepare(httptest.NewRequest(http.MethodOptions, "/", nil), nil, fields...))
 				want := w.Result().Header
 				for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"} {
 					if got.Get(name) != want.Get(name) {
@@ -191,7 +194,7 @@ func TestResponses(t *testing.T) {
 		if tc.origin != "" {
 			fields = []string{"Origin", tc.origin}
 		}
-		header, status, reached := corsServe(t, editingLoad[CORS](t, tc.config), tc.method, backend, fields...)
+		header, status, reached := corsServe(t, testkit.Load[CORS](t, tc.config), tc.method, backend, fields...)
 		if got := corsOf(header); got != tc.want || status != http.StatusTeapot || !reached {
 			t.Errorf("%s: got %d (reached the backend: %v)\n%s\nwant\n%s", tc.what, status, reached, got, tc.want)
 		}
@@ -200,7 +203,7 @@ func TestResponses(t *testing.T) {
 
 // Two origins in one request are none.
 func TestTwoOriginsAreNone(t *testing.T) {
-	header, _, _ := corsServe(t, editingLoad[CORS](t, corsExampleOnly), "GET", nil, "Origin", "https://app.example.com", "Origin", "https://app.example.com")
+	header, _, _ := corsServe(t, testkit.Load[CORS](t, corsExampleOnly), "GET", nil, "Origin", "https://app.example.com", "Origin", "https://app.example.com")
 	if got := corsOf(header); got != "Vary=Origin" {
 		t.Errorf("got %s", got)
 	}
@@ -208,9 +211,9 @@ func TestTwoOriginsAreNone(t *testing.T) {
 
 // Pages may read the errors of handlers further on, whoever answers with them.
 func TestErrorsMayBeRead(t *testing.T) {
-	p := editingLoad[CORS](t, corsExampleOnly)
+	p := testkit.Load[CORS](t, corsExampleOnly)
 	w := httptest.NewRecorder()
-	r := editingRequest(httptest.NewRequest("GET", "/", nil), nil, "Origin", "https://app.example.com")
+	r := testkit.Prepare(httptest.NewRequest("GET", "/", nil), nil, "Origin", "https://app.example.com")
 	err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 		return caddyhttp.Error(http.StatusUnauthorized, nil)
 	}))
@@ -222,13 +225,13 @@ func TestErrorsMayBeRead(t *testing.T) {
 // Caddy's `header` directive edits values where they are: those of one response must
 // not be those of another.
 func TestResponsesShareNoValues(t *testing.T) {
-	p := editingLoad[CORS](t, `{"allowed_origins": ["https://app.example.com"], "exposed_headers": ["X-A"], "allow_credentials": true}`)
+	p := testkit.Load[CORS](t, `{"allowed_origins": ["https://app.example.com"], "exposed_headers": ["X-A"], "allow_credentials": true}`)
 	for _, fields := range [][]string{{}, {"Origin", "https://app.example.com"}, {"Origin", "https://app.example.com", "Access-Control-Request-Method", "GET"}} {
 		for _, method := range []string{"GET", "OPTIONS"} {
 			first, _, _ := corsServe(t, p, method, nil, fields...)
 			want := corsOf(first)
 			w := httptest.NewRecorder()
-			_ = p.ServeHTTP(w, editingRequest(httptest.NewRequest(method, "/", nil), nil, fields...), caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+			_ = p.ServeHTTP(w, testkit.Prepare(httptest.NewRequest(method, "/", nil), nil, fields...), caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
 			for name := range w.Header() {
 				w.Header()[name][0] = "changed"
 				w.Header()[name] = append(w.Header()[name], "added")
@@ -241,7 +244,7 @@ func TestResponsesShareNoValues(t *testing.T) {
 }
 
 func TestCORSTurnedOff(t *testing.T) {
-	p := editingLoad[CORS](t, `{"disabled": true}`)
+	p := testkit.Load[CORS](t, `{"disabled": true}`)
 	header, status, reached := corsServe(t, p, http.MethodOptions, corsBackend, "Origin", "https://a.example", "Access-Control-Request-Method", "GET")
 	if !reached || status != http.StatusTeapot || header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("got %d %v", status, header)
@@ -249,7 +252,7 @@ func TestCORSTurnedOff(t *testing.T) {
 }
 
 func TestCORSInACaddyfile(t *testing.T) {
-	editingParses[CORS](t, []struct{ text, want string }{
+	testkit.CheckDirectives[CORS](t, policy.Unmarshal, [][2]string{
 		{"rgate_cors https://a.example https://*.b.example", `{"allowed_origins":["https://a.example","https://*.b.example"]}`},
 		{"rgate_cors *", `{"allowed_origins":["*"]}`},
 		{"rgate_cors off", `{"disabled":true}`},

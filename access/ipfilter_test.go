@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -51,12 +52,12 @@ func TestIPFilter(t *testing.T) {
 		{IPFilter{Base: policy.Base{Disabled: true}}, "", 200},
 	} {
 		p := tc.filter
-		if err := keysProvision(t, &p); err != nil {
+		if err := testkit.Provision(t, &p); err != nil {
 			t.Fatal(err)
 		}
-		r := keysRequest("/", "X-Forwarded-For", "203.0.113.9") // which is not looked at
+		r := testkit.Request("/", "X-Forwarded-For", "203.0.113.9") // which is not looked at
 		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, tc.address)
-		if w, seen := keysServe(t, &p, r); w.Code != tc.status || (seen != nil) != (tc.status == 200) {
+		if w, seen := testkit.Serve(t, &p, r); w.Code != tc.status || (seen != nil) != (tc.status == 200) {
 			t.Errorf("%q with allow %q and deny %q: got %d, want %d", tc.address, p.Allow, p.Deny, w.Code, tc.status)
 		}
 	}
@@ -83,7 +84,7 @@ func TestIPFilterErrors(t *testing.T) {
 		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: got %v, want one about %s with %q", tc.filter, err, tc.field, tc.wrong)
 		}
-		if err := keysProvision(t, &tc.filter); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+		if err := testkit.Provision(t, &tc.filter); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: provisioning gives %v", tc.filter, err)
 		}
 	}
@@ -95,7 +96,7 @@ func TestIPFilterCaddyfile(t *testing.T) {
 		"rgate_ip_filter {\nallow private_ranges\nallow ::1\ndeny 10.0.0.0/8\n}": "[private_ranges ::1] [10.0.0.0/8]",
 	} {
 		var p IPFilter
-		if err := policy.Unmarshal(keysDispenser(text), &p); err != nil || fmt.Sprint(p.Allow, p.Deny) != want {
+		if err := policy.Unmarshal(testkit.Dispenser(text), &p); err != nil || fmt.Sprint(p.Allow, p.Deny) != want {
 			t.Errorf("%s: got %v %v and %v, want %s", text, p.Allow, p.Deny, err, want)
 		}
 	}
@@ -103,7 +104,7 @@ func TestIPFilterCaddyfile(t *testing.T) {
 		"rgate_ip_filter": "nobody is filtered",
 		"rgate_ip_filter {\nallow ::1\ndeny 10.0.0.1/8\n}": "or 10.0.0.1 for the one address, at Testfile:3",
 	} {
-		if err := policy.Unmarshal(keysDispenser(text), new(IPFilter)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := policy.Unmarshal(testkit.Dispenser(text), new(IPFilter)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -374,7 +375,7 @@ func TestJWTCacheForgetsWhenTimeIsOver(t *testing.T) {
 	if got := ask(); got != 200 {
 		t.Errorf("before it expires: got %d", got)
 	}
-	eventually(t, "the token expires", func() bool { return ask() == 401 })
+	testkit.Eventually(t, "the token expires", func() bool { return ask() == 401 })
 }
 
 func TestJWTProvider(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // jwtIssuer serves a JWK Set, or nothing as long as there is none.
@@ -60,7 +62,7 @@ func TestJWTWithoutKeys(t *testing.T) {
 		t.Errorf("without a token: got %d", w.Code)
 	}
 	issuer.serve(jwtSet(t, jwtJWK(t, jwtEC().Public(), map[string]any{"kid": "1"})))
-	eventually(t, "the keys are there", func() bool {
+	testkit.Eventually(t, "the keys are there", func() bool {
 		status, _ := jwtStatus(t, p, good)
 		return status == 200
 	})
@@ -116,7 +118,7 @@ func TestJWTFilesAreReadAgain(t *testing.T) {
 	source.mu.Lock()
 	source.begun = time.Time{} // long ago
 	source.mu.Unlock()
-	eventually(t, "the new key is good", func() bool {
+	testkit.Eventually(t, "the new key is good", func() bool {
 		status, _ := jwtStatus(t, p, after)
 		return status == 200
 	})

@@ -2,7 +2,6 @@ package access
 
 import (
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 )
@@ -10,15 +9,4 @@ import (
 func TestMain(m *testing.M) {
 	// Caddy's packages start goroutines of their own when they are loaded.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
-}
-
-// eventually polls a condition until it holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }

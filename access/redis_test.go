@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -63,7 +64,7 @@ func (s *redisServer) start(t testing.TB) {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	redisEventually(t, "redis-server listens", func() bool {
+	testkit.Eventually(t, "redis-server listens", func() bool {
 		conn, err := net.Dial("tcp", s.address())
 		if err != nil {
 			return false
@@ -78,15 +79,6 @@ func (s *redisServer) start(t testing.TB) {
 func (s *redisServer) kill() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
-}
-
-func redisEventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
 }
 
 // useRedis returns the counter of a server, and what it logs.
@@ -244,7 +236,7 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 			t.Errorf("%d requests were decided without it, want %d", local, round*100)
 		}
 		server.start(t)
-		redisEventually(t, "redis is used again", func() bool {
+		testkit.Eventually(t, "redis is used again", func() bool {
 			_, ok := c.take(patient, "key", 1, limits)
 			return ok
 		})
@@ -289,7 +281,7 @@ func TestRedisCluster(t *testing.T) {
 	if err := client.ClusterAddSlotsRange(context.Background(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	redisEventually(t, "the cluster is up", func() bool {
+	testkit.Eventually(t, "the cluster is up", func() bool {
 		return strings.Contains(client.ClusterInfo(context.Background()).Val(), "cluster_state:ok")
 	})
 	c, _ := useRedis(t, "redis://"+server.address()+"?addr="+server.address())

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -101,9 +102,9 @@ func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 		trace = traceID(parents[0])
 	}
 	tellIDs(r, id, trace)
-	ew := editing(w, p, id)
-	err := next.ServeHTTP(ew, r)
-	ew.end()
+	hw := httpx.NewHeaderWriter(w, p, id)
+	err := next.ServeHTTP(hw, r)
+	hw.Close()
 	return err
 }
 
@@ -145,9 +146,9 @@ func tellIDs(r *http.Request, id, trace string) {
 	}
 }
 
-// editHeader tells the client the ID.
-func (p *RequestID) editHeader(header http.Header, id string, values *cells) {
-	header[p.field] = values.of(id)
+// EditHeader tells the client the ID.
+func (p *RequestID) EditHeader(header http.Header, id string, values *httpx.FieldValues) {
+	header[p.field] = values.Of(id)
 }
 
 // Interface guards

@@ -9,6 +9,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/uuid"
+
+	"github.com/rgate/rgate/internal/testkit"
+	"github.com/rgate/rgate/policy"
 )
 
 // requestIDServe sends a request through a policy to a backend that has an ID of its
@@ -45,8 +48,8 @@ func TestRequestID(t *testing.T) {
 		{"two", `{"trust": true}`, "X-Request-Id", []string{valid, valid}, false},
 		{"another field", `{"trust": true, "header": "x-correlation-ID"}`, "X-Correlation-Id", []string{valid}, true},
 	} {
-		p := editingLoad[RequestID](t, tc.config)
-		r := editingRequest(httptest.NewRequest("GET", "/", nil), nil)
+		p := testkit.Load[RequestID](t, tc.config)
+		r := testkit.Prepare(httptest.NewRequest("GET", "/", nil), nil)
 		for _, id := range tc.sent {
 			r.Header.Add(tc.header, id)
 		}
@@ -69,7 +72,7 @@ func TestRequestID(t *testing.T) {
 }
 
 func TestTraceIsToldAndPassedOn(t *testing.T) {
-	p := editingLoad[RequestID](t, `{}`)
+	p := testkit.Load[RequestID](t, `{}`)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	for _, tc := range []struct {
 		sent []string
@@ -80,7 +83,7 @@ func TestTraceIsToldAndPassedOn(t *testing.T) {
 		{[]string{"nonsense"}, ""},
 		{[]string{parent, parent}, ""},
 	} {
-		r := editingRequest(httptest.NewRequest("GET", "/", nil), nil)
+		r := testkit.Prepare(httptest.NewRequest("GET", "/", nil), nil)
 		for _, value := range tc.sent {
 			r.Header.Add("traceparent", value)
 		}
@@ -99,9 +102,9 @@ func TestTraceIsToldAndPassedOn(t *testing.T) {
 // Of two policies on the way, such as on a site and on a gateway in it, the outer
 // one gives the ID, so that there is one.
 func TestRequestHasOneID(t *testing.T) {
-	outer, inner := editingLoad[RequestID](t, `{}`), editingLoad[RequestID](t, `{"header": "X-Inner"}`)
+	outer, inner := testkit.Load[RequestID](t, `{}`), testkit.Load[RequestID](t, `{"header": "X-Inner"}`)
 	w := httptest.NewRecorder()
-	r := editingRequest(httptest.NewRequest("GET", "/", nil), nil)
+	r := testkit.Prepare(httptest.NewRequest("GET", "/", nil), nil)
 	_ = outer.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return inner.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
 	}))
@@ -111,15 +114,15 @@ func TestRequestHasOneID(t *testing.T) {
 }
 
 func TestRequestIDTurnedOff(t *testing.T) {
-	p := editingLoad[RequestID](t, `{"disabled": true}`)
-	backend, client := requestIDServe(t, p, editingRequest(httptest.NewRequest("GET", "/", nil), nil, "X-Request-ID", "mine"))
+	p := testkit.Load[RequestID](t, `{"disabled": true}`)
+	backend, client := requestIDServe(t, p, testkit.Prepare(httptest.NewRequest("GET", "/", nil), nil, "X-Request-ID", "mine"))
 	if backend.Get("X-Request-ID") != "mine" || client.Get("X-Request-ID") != "of-the-backend" {
 		t.Errorf("the backend got %v, the client %v", backend, client)
 	}
 }
 
 func TestRequestIDInACaddyfile(t *testing.T) {
-	editingParses[RequestID](t, []struct{ text, want string }{
+	testkit.CheckDirectives[RequestID](t, policy.Unmarshal, [][2]string{
 		{"rgate_request_id", `{}`},
 		{"rgate_request_id off", `{"disabled":true}`},
 		{"rgate_request_id {\n header X-Correlation-ID\n trust\n}", `{"header":"X-Correlation-ID","trust":true}`},

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -74,15 +75,15 @@ func TestRequire(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if err := keysProvision(t, p); err != nil {
+		if err := testkit.Provision(t, p); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		r := keysRequest("/")
+		r := testkit.Request("/")
 		if tc.who != nil {
 			identify(r, *tc.who)
 		}
-		w, seen := keysServe(t, p, r)
+		w, seen := testkit.Serve(t, p, r)
 		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
 			t.Errorf("%s: got %d, want %d", name, w.Code, tc.status)
 		}
@@ -99,12 +100,12 @@ func TestRequireBehindBasicAuth(t *testing.T) {
 		if err := caddy.StrictUnmarshalJSON([]byte(options), p); err != nil {
 			t.Fatal(err)
 		}
-		if err := keysProvision(t, p); err != nil {
+		if err := testkit.Provision(t, p); err != nil {
 			t.Fatal(err)
 		}
-		r := keysRequest("/")
+		r := testkit.Request("/")
 		r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", "alice")
-		if w, _ := keysServe(t, p, r); w.Code != want || w.Header().Get("WWW-Authenticate") != "" {
+		if w, _ := testkit.Serve(t, p, r); w.Code != want || w.Header().Get("WWW-Authenticate") != "" {
 			t.Errorf("%s: got %d and %v, want %d", options, w.Code, w.Header(), want)
 		}
 	}
@@ -114,13 +115,13 @@ func TestRequireBehindBasicAuth(t *testing.T) {
 func TestRequireBehindOptionalKey(t *testing.T) {
 	key := &APIKey{Optional: true, APIKeys: APIKeys{Keys: []Key{{Name: "a", SHA256: keyHash("a")}}}}
 	require := new(Require)
-	for _, module := range []keysModule{key, require} {
-		if err := keysProvision(t, module); err != nil {
+	for _, module := range []testkit.Module{key, require} {
+		if err := testkit.Provision(t, module); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, seen := keysServe(t, key, keysRequest("/"))
-	w, _ := keysServe(t, require, seen)
+	_, seen := testkit.Serve(t, key, testkit.Request("/"))
+	w, _ := testkit.Serve(t, require, seen)
 	if got := strings.Join(w.Header().Values("WWW-Authenticate"), "|"); w.Code != 401 || got != `Bearer realm="rgate"|ApiKey realm="rgate"` {
 		t.Errorf("got %d and %q", w.Code, got)
 	}
@@ -161,7 +162,7 @@ func TestRequireCaddyfile(t *testing.T) {
 		"rgate_require {\nclaims {\ndepartment sales\nrealm.tier gold\n}\n}":                                                     `{"claims":{"department":"sales","realm.tier":"gold"}}`,
 	} {
 		p := new(Require)
-		if err := policy.Unmarshal(keysDispenser(text), p); err != nil {
+		if err := policy.Unmarshal(testkit.Dispenser(text), p); err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
@@ -175,7 +176,7 @@ func TestRequireCaddyfile(t *testing.T) {
 		"rgate_require {\nscope a\n}":     `did you mean "scopes"?`,
 		"rgate_require {\nscopes \"\"\n}": `"" cannot be one of scopes: use text without spaces and quotes, at Testfile:2`,
 	} {
-		if err := policy.Unmarshal(keysDispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := policy.Unmarshal(testkit.Dispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
@@ -183,10 +184,10 @@ func TestRequireCaddyfile(t *testing.T) {
 
 func BenchmarkRequire(b *testing.B) {
 	p := &Require{Scopes: []string{"read", "pay"}, Roles: []string{"admin", "editor"}, Claims: map[string]ClaimValues{"realm.tier": {"gold"}}}
-	if err := keysProvision(b, p); err != nil {
+	if err := testkit.Provision(b, p); err != nil {
 		b.Fatal(err)
 	}
-	r := keysRequest("/")
+	r := testkit.Request("/")
 	identify(r, identity{user: "alice", scopes: []string{"read", "write", "pay"}, roles: []string{"editor"}, claims: map[string]any{"realm": map[string]any{"tier": "gold"}}})
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	b.ReportAllocs()

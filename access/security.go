@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -204,20 +205,20 @@ func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if r.TLS != nil || policy.SchemeOf(r) == "https" {
 		fields = p.overTLS
 	}
-	ew := editing(w, fields, "")
-	err := p.serveLimited(ew, r, next)
-	ew.end()
+	hw := httpx.NewHeaderWriter(w, fields, "")
+	err := p.serveLimited(hw, r, next)
+	hw.Close()
 	return err
 }
 
-// editHeader adds and removes fields of a response.
-func (f *securityFields) editHeader(header http.Header, _ string, values *cells) {
+// EditHeader adds and removes fields of a response.
+func (f *securityFields) EditHeader(header http.Header, _ string, values *httpx.FieldValues) {
 	for _, name := range f.removed {
 		delete(header, name)
 	}
 	for i, name := range f.names {
 		if len(header[name]) == 0 {
-			header[name] = values.of(f.values[i])
+			header[name] = values.Of(f.values[i])
 		}
 	}
 }
@@ -230,7 +231,7 @@ var (
 )
 
 // serveLimited passes a request on if it is not too large.
-func (p *Security) serveLimited(w *editingWriter, r *http.Request, next caddyhttp.Handler) error {
+func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next caddyhttp.Handler) error {
 	switch {
 	case p.maxURL > 0 && int64(len(r.RequestURI)) > p.maxURL:
 		return p.refuse(w, r, http.StatusRequestURITooLong, errURLTooLong)
@@ -245,7 +246,7 @@ func (p *Security) serveLimited(w *editingWriter, r *http.Request, next caddyhtt
 	body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, p.maxBody)}
 	r.Body = body
 	err := next.ServeHTTP(w, r)
-	if err != nil && body.exceeded.Load() && !w.sent {
+	if err != nil && body.exceeded.Load() && !w.Sent() {
 		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
 	}
 	return err

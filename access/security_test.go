@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
+	"github.com/rgate/rgate/policy"
 )
 
 // securityServe sends a request through a policy to a backend that answers with the
@@ -53,7 +56,7 @@ func TestSecurityFields(t *testing.T) {
 		{"the server is hidden", `{"hide_server": true}`, []string{"Server", "a", "X-Powered-By", "a", "X-Powered-By", "b", "X-AspNet-Version", "a", "X-AspNetMvc-Version", "a", "X-Generator", "a", "X-Runtime", "a"}, defaults},
 		{"more is hidden", `{"hide": ["via", "X-Secret"]}`, []string{"Via", "1.1 Caddy", "X-Secret", "a"}, defaults},
 	} {
-		p := editingLoad[Security](t, tc.config)
+		p := testkit.Load[Security](t, tc.config)
 		if got := securityServe(t, p, httptest.NewRequest("GET", "/", nil), tc.backend...); got != tc.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", tc.what, got, tc.want)
 		}
@@ -62,9 +65,9 @@ func TestSecurityFields(t *testing.T) {
 
 func TestHSTSIsForTLSOnly(t *testing.T) {
 	const year = "Strict-Transport-Security: max-age=31536000"
-	p := editingLoad[Security](t, `{}`)
+	p := testkit.Load[Security](t, `{}`)
 	plain := func(trusted bool, proto string) *http.Request {
-		r := editingRequest(httptest.NewRequest("GET", "/", nil), nil)
+		r := testkit.Prepare(httptest.NewRequest("GET", "/", nil), nil)
 		if proto != "" {
 			r.Header.Set("X-Forwarded-Proto", proto)
 		}
@@ -90,7 +93,7 @@ func TestHSTSIsForTLSOnly(t *testing.T) {
 	if got := securityServe(t, p, secure, "Strict-Transport-Security", "max-age=0"); !strings.Contains(got, "max-age=0") || strings.Contains(got, year) {
 		t.Errorf("the backend's own: got %s", got)
 	}
-	if got := securityServe(t, editingLoad[Security](t, `{"hsts": "off"}`), secure); strings.Contains(got, "Strict") {
+	if got := securityServe(t, testkit.Load[Security](t, `{"hsts": "off"}`), secure); strings.Contains(got, "Strict") {
 		t.Errorf("off: got %s", got)
 	}
 }
@@ -140,10 +143,10 @@ func TestLimits(t *testing.T) {
 		{"header above it", `{"max_header": 100}`, header(101), 431},
 		{"header without a limit", `{}`, header(100000), 200},
 	} {
-		p := editingLoad[Security](t, tc.config)
+		p := testkit.Load[Security](t, tc.config)
 		w := httptest.NewRecorder()
 		reached, read := false, int64(0)
-		err := p.ServeHTTP(w, editingRequest(tc.r, nil), caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) (err error) {
+		err := p.ServeHTTP(w, testkit.Prepare(tc.r, nil), caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) (err error) {
 			reached = true
 			if read, err = io.Copy(io.Discard, r.Body); err != nil {
 				return caddyhttp.Error(http.StatusBadGateway, err)
@@ -167,9 +170,9 @@ func TestLimits(t *testing.T) {
 // Whoever answers by itself although the body was too large is not contradicted, and
 // errors that have nothing to do with it stay what they are.
 func TestOtherAnswersStay(t *testing.T) {
-	p := editingLoad[Security](t, `{"max_body": 10}`)
+	p := testkit.Load[Security](t, `{"max_body": 10}`)
 	w := httptest.NewRecorder()
-	err := p.ServeHTTP(w, editingRequest(endless(11), nil), caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	err := p.ServeHTTP(w, testkit.Prepare(endless(11), nil), caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusOK)
 		_, err := io.Copy(io.Discard, r.Body)
 		return err
@@ -179,21 +182,21 @@ func TestOtherAnswersStay(t *testing.T) {
 		t.Errorf("after an answer: got %d and %v", w.Code, err)
 	}
 	cause := caddyhttp.Error(http.StatusBadGateway, nil)
-	err = p.ServeHTTP(httptest.NewRecorder(), editingRequest(endless(10), nil), caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return cause }))
+	err = p.ServeHTTP(httptest.NewRecorder(), testkit.Prepare(endless(10), nil), caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return cause }))
 	if err != cause {
 		t.Errorf("of another error: got %v", err)
 	}
 }
 
 func TestSecurityTurnedOff(t *testing.T) {
-	p := editingLoad[Security](t, `{"disabled": true, "max_url": 1, "hide_server": true}`)
+	p := testkit.Load[Security](t, `{"disabled": true, "max_url": 1, "hide_server": true}`)
 	if got := securityServe(t, p, httptest.NewRequest("GET", "/long", nil), "Server", "a"); got != "Server: a" {
 		t.Errorf("got %s", got)
 	}
 }
 
 func TestSecurityInACaddyfile(t *testing.T) {
-	editingParses[Security](t, []struct{ text, want string }{
+	testkit.CheckDirectives[Security](t, policy.Unmarshal, [][2]string{
 		{"rgate_security", `{}`},
 		{"rgate_security off", `{"disabled":true}`},
 		{"rgate_security {\n hsts \"max-age=63072000; includeSubDomains; preload\"\n frame_options DENY\n content_security_policy \"default-src 'self'\"\n hide_server\n hide Via X-Secret\n max_body 1MiB\n max_header 8KiB\n max_url 2KiB\n}",

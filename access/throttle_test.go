@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -32,7 +33,7 @@ func TestThrottleDelaysAndRefuses(t *testing.T) {
 		r := rateRequest("203.0.113.7:1")
 		waits <- p.ServeHTTP(httptest.NewRecorder(), r.WithContext(mergedContext{r.Context(), ctx}), rateOK)
 	}()
-	redisEventually(t, "it waits", func() bool { return p.lanes.waiting.Load() == 1 })
+	testkit.Eventually(t, "it waits", func() bool { return p.lanes.waiting.Load() == 1 })
 	w := rateServe(t, p, rateRequest("203.0.113.7:1"))
 	if retry := w.Header().Get("Retry-After"); w.Code != http.StatusTooManyRequests || retry != "3600" || w.Body.String() != `{"error":"Too Many Requests","status":429}` {
 		t.Errorf("with a full queue: got %d, %v, %q", w.Code, w.Header(), w.Body)

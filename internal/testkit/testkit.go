@@ -1,0 +1,184 @@
+// Package testkit has what the tests of several packages need.
+package testkit
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Eventually polls a condition until it is true, and fails the test after ten seconds.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting until %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Context returns the context of a configuration, which is in use until the test ends.
+func Context(t testing.TB) caddy.Context {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Load provisions a module from its JSON. It is in use until the test ends.
+func Load[T any, P interface {
+	*T
+	caddy.Module
+}](t testing.TB, config string) P {
+	t.Helper()
+	module, err := Context(t).LoadModuleByID(string(P(new(T)).CaddyModule().ID), json.RawMessage(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return module.(P)
+}
+
+// Module is what Provision takes.
+type Module interface {
+	caddy.Provisioner
+	caddy.Validator
+}
+
+// Provision provisions and validates a module, which is cleaned up when the test ends.
+func Provision(t testing.TB, module Module) error {
+	t.Helper()
+	ctx := Context(t)
+	if cleaner, ok := module.(caddy.CleanerUpper); ok {
+		t.Cleanup(func() {
+			if err := cleaner.Cleanup(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := module.Provision(ctx); err != nil {
+		return err
+	}
+	return module.Validate()
+}
+
+// Request returns a GET request as Caddy's server passes it to handlers. Its client has the
+// address 192.0.2.1. headers are names and values in turn.
+func Request(target string, headers ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	addFields(r, headers)
+	ctx := context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "192.0.2.1"})
+	return r.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer()))
+}
+
+// Prepare adds header fields, given as names and values in turn, and what a server of
+// Caddy's adds to a request.
+func Prepare(r *http.Request, server *caddyhttp.Server, headers ...string) *http.Request {
+	addFields(r, headers)
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, server)
+}
+
+func addFields(r *http.Request, headers []string) {
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+}
+
+// Placeholder returns the value of a placeholder in a request.
+func Placeholder(r *http.Request, name string) string {
+	value, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).GetString(name)
+	return value
+}
+
+// Serve passes a request through a middleware. It returns the response, and the request as
+// the next handler received it; nil if the middleware did not call it.
+func Serve(t testing.TB, middleware caddyhttp.MiddlewareHandler, r *http.Request) (*httptest.ResponseRecorder, *http.Request) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	var passed *http.Request
+	err := middleware.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		passed = r
+		return nil
+	}))
+	if err != nil {
+		t.Error(err)
+	}
+	return w, passed
+}
+
+// Dispenser returns the tokens of a directive, with its name as the current one.
+func Dispenser(text string) *caddyfile.Dispenser {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	return d
+}
+
+// CheckDirectives compares what directives mean in JSON, or their error up to its position,
+// with what is wanted. cases are pairs of both.
+func CheckDirectives[T any](t *testing.T, unmarshal func(*caddyfile.Dispenser, any) error, cases [][2]string) {
+	t.Helper()
+	for _, tc := range cases {
+		target := new(T)
+		got := ""
+		if err := unmarshal(Dispenser(tc[0]), target); err != nil {
+			got, _, _ = strings.Cut(err.Error(), ", at Testfile:")
+		} else if text, err := json.Marshal(target); err != nil {
+			got = err.Error()
+		} else {
+			got = string(text)
+		}
+		if got != tc[1] {
+			t.Errorf("%s\ngot  %s\nwant %s", tc[0], got, tc[1])
+		}
+	}
+}
+
+// DiscardWriter is a response writer for benchmarks that keeps only the header.
+type DiscardWriter http.Header
+
+// Header implements http.ResponseWriter.
+func (w DiscardWriter) Header() http.Header { return http.Header(w) }
+
+// Write implements http.ResponseWriter.
+func (DiscardWriter) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader implements http.ResponseWriter.
+func (DiscardWriter) WriteHeader(int) {}
+
+// Benchmark measures a middleware and a handler that responds at once, or that handler
+// alone if middleware is nil.
+func Benchmark(b *testing.B, r *http.Request, middleware func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) {
+	w := DiscardWriter(BackendHeader())
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Vary"] = nil // of the previous request
+		w.WriteHeader(http.StatusOK)
+		return nil
+	})
+	if middleware == nil {
+		middleware = func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+			return next.ServeHTTP(w, r)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := middleware(w, r, next); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BackendHeader returns the header of a typical response.
+func BackendHeader() http.Header {
+	return http.Header{
+		"Content-Type": {"application/json"}, "Content-Length": {"61"}, "Date": {"Wed, 21 Oct 2015 07:28:00 GMT"},
+		"Server": {"nginx"}, "Etag": {`"1"`}, "Cache-Control": {"no-store"}, "Via": {"1.1 Caddy"},
+	}
+}
