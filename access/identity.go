@@ -1,6 +1,3 @@
-// Package access is the policies that say who may come in, how often, and what the
-// backend learns about them. Each is a handler of its own; together they run in
-// the order of package policy.
 package access
 
 import (

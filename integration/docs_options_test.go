@@ -15,6 +15,10 @@ import (
 	"testing"
 
 	"github.com/rgate/rgate/access"
+	"github.com/rgate/rgate/access/cors"
+	"github.com/rgate/rgate/access/ipfilter"
+	"github.com/rgate/rgate/access/requestid"
+	"github.com/rgate/rgate/access/security"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/bandwidth"
 	"github.com/rgate/rgate/bandwidth/scrape"
@@ -46,11 +50,11 @@ var optionsOf = map[string]reflect.Type{
 	"traffic.FieldEdits":        reflect.TypeFor[rtraffic.FieldEdits](),
 	"traffic.BodyEdits":         reflect.TypeFor[rtraffic.BodyEdits](),
 	"traffic.RequestBodyEdits":  reflect.TypeFor[rtraffic.RequestBodyEdits](),
-	"access.CORS":               reflect.TypeFor[access.CORS](),
-	"access.RequestID":          reflect.TypeFor[access.RequestID](),
-	"access.Security":           reflect.TypeFor[access.Security](),
+	"access.CORS":               reflect.TypeFor[cors.CORS](),
+	"access.RequestID":          reflect.TypeFor[requestid.RequestID](),
+	"access.Security":           reflect.TypeFor[security.Security](),
 	"access.APIKey":             reflect.TypeFor[access.APIKey](),
-	"access.IPFilter":           reflect.TypeFor[access.IPFilter](),
+	"access.IPFilter":           reflect.TypeFor[ipfilter.IPFilter](),
 	"access.Key":                reflect.TypeFor[access.Key](),
 	"access.Require":            reflect.TypeFor[access.Require](),
 	"access.RateLimit":          reflect.TypeFor[access.RateLimit](),

@@ -1,4 +1,4 @@
-package access
+package ipfilter
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package access
+package security
 
 import (
 	"net/http"

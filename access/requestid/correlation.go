@@ -1,4 +1,4 @@
-package access
+package requestid
 
 import (
 	"encoding/binary"
