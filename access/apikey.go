@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -72,12 +73,12 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	policy.StripIdentity(r)
 	held, err := p.judge(r)
 	if p.Optional && errors.Is(err, errNoKey) {
-		caddyhttp.SetVar(r.Context(), keysServeVar, true)
+		identity.AcceptAPIKey(r)
 		return next.ServeHTTP(w, r)
 	}
 	if err != nil {
 		p.log(r, held, err)
-		challengeKey(w)
+		identity.ChallengeAPIKey(w.Header())
 		return p.Refuse(w, r, http.StatusUnauthorized, err)
 	}
 	if !p.spend(w.Header(), held) {
@@ -87,9 +88,6 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	p.admit(r, held)
 	return next.ServeHTTP(w, r)
 }
-
-// keysServeVar says that a request without identity might have come with a key.
-const keysServeVar = "rgate.keys_serve"
 
 // Interface guards
 var (

@@ -6,6 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -57,11 +58,11 @@ func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (c
 	}
 	if err != nil {
 		p.log(r, held, err)
-		challengeKey(w)
+		identity.ChallengeAPIKey(w.Header())
 		return caddyauth.User{}, false, nil
 	}
 	p.admit(r, held)
-	return caddyauth.User{ID: identityOf(r).name()}, true, nil
+	return caddyauth.User{ID: identity.Of(r).Name()}, true, nil
 }
 
 // Interface guards

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
@@ -88,16 +89,22 @@ func TestAPIKeyOptional(t *testing.T) {
 	if err := testkit.Provision(t, p); err != nil {
 		t.Fatal(err)
 	}
-	if _, seen := testkit.Serve(t, p, testkit.Request("/?a=b", "X-Consumer-Username", "alice")); seen == nil || identityOf(seen) != nil || seen.Header.Get("X-Consumer-Username") != "" {
-		t.Errorf("without a key: %+v", seen)
+	_, seen := testkit.Serve(t, p, testkit.Request("/?a=b", "X-Consumer-Username", "alice"))
+	if seen == nil || identity.Of(seen) != nil || seen.Header.Get("X-Consumer-Username") != "" {
+		t.Fatalf("without a key: %+v", seen)
+	}
+	challenge := make(http.Header)
+	identity.Challenge(challenge, seen)
+	if got := challenge.Values("WWW-Authenticate"); !slices.Contains(got, `ApiKey realm="rgate"`) {
+		t.Errorf("a later policy asks for %q", got)
 	}
 	if w, seen := testkit.Serve(t, p, testkit.Request("/?a=b&key=wrong")); seen != nil || w.Code != 401 {
 		t.Errorf("with a wrong key: got %d", w.Code)
 	}
-	if _, seen := testkit.Serve(t, p, testkit.Request("/?a=b&key=one")); seen == nil || identityOf(seen).consumer != "alice" || seen.URL.RawQuery != "a=b" {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/?a=b&key=one")); seen == nil || identity.Of(seen).Consumer != "alice" || seen.URL.RawQuery != "a=b" {
 		t.Errorf("with a key: %+v", seen)
 	}
-	if _, seen := testkit.Serve(t, p, testkit.Request("/", "X-API-Key", "one")); seen == nil || identityOf(seen) != nil {
+	if _, seen := testkit.Serve(t, p, testkit.Request("/", "X-API-Key", "one")); seen == nil || identity.Of(seen) != nil {
 		t.Error("the header is looked at, though only the query is set")
 	}
 }
@@ -120,7 +127,7 @@ func TestAPIKeyBesideToken(t *testing.T) {
 	}
 	r := testkit.Request("/", "X-API-Key", "one")
 	policy.StripIdentity(r)
-	identify(r, identity{user: "alice", scopes: []string{"read"}})
+	identity.Add(r, identity.Identity{User: "alice", Scopes: []string{"read"}})
 	_, seen := testkit.Serve(t, p, r)
 	if got := seen.Header; got.Get("X-User-Id") != "alice" || got.Get("X-Consumer-Username") != "shop" || got.Get("X-Consumer-Scopes") != "read pay" {
 		t.Errorf("the backend gets %v", got)

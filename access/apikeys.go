@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -173,22 +174,18 @@ func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
 	if entry := a.logger.Check(level, "request refused for its API key"); entry != nil {
 		consumer := ""
 		if held != nil {
-			consumer = held.who.consumer
+			consumer = held.who.Consumer
 		}
 		entry.Write(zap.Error(err), zap.String("consumer", consumer), zap.String("client_ip", policy.ClientAddress(r)))
 	}
 }
-
-// challengeKey tells a client that a key is needed. There is no registered scheme
-// for keys.
-func challengeKey(w http.ResponseWriter) { w.Header().Add("WWW-Authenticate", `ApiKey realm="rgate"`) }
 
 // admit tells those who come next who has sent a request.
 func (a *APIKeys) admit(r *http.Request, held *heldKey) {
 	if a.HideCredentials {
 		a.carrier.hide(r)
 	}
-	identify(r, held.who)
+	identity.Add(r, held.who)
 }
 
 // RequestFields implements policy.FieldReader.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/rgate/rgate/access/identity"
 )
 
 // tokenRules are what a token must be like.
@@ -28,7 +30,7 @@ type tokenRules struct {
 
 // verified is a token that was found good. It never changes.
 type verified struct {
-	who identity
+	who identity.Identity
 
 	// It is good from the one to just before the other, in milliseconds since 1970.
 	notBefore, expires int64
@@ -76,7 +78,7 @@ func (rules *tokenRules) judge(payload []byte, now time.Time) (*verified, error)
 	if err != nil {
 		return nil, err
 	}
-	v := &verified{who: identity{claims: claims}}
+	v := &verified{who: identity.Identity{Claims: claims}}
 	if v.notBefore, v.expires, err = rules.period(claims); err != nil {
 		return nil, err
 	}
@@ -153,32 +155,32 @@ func milliseconds(claims map[string]any, name string) (int64, error) {
 }
 
 // identity reads who sent a request from the claims.
-func (rules *tokenRules) identity(who *identity) error {
-	switch user, _ := claimAt(who.claims, rules.userClaim); user := user.(type) {
+func (rules *tokenRules) identity(who *identity.Identity) error {
+	switch user, _ := who.Claim(rules.userClaim); user := user.(type) {
 	case string:
-		who.user = user
+		who.User = user
 	case json.Number:
-		who.user = user.String()
+		who.User = user.String()
 	}
 	// A backend would cut off what is around the name, or take it for the end of
 	// the header field.
-	if !isHeaderText(who.user) {
+	if !identity.IsHeaderText(who.User) {
 		return fmt.Errorf("its claim %q has control characters or spaces around it", rules.userClaim)
 	}
-	scope, _ := claimAt(who.claims, rules.scopeClaim)
+	scope, _ := who.Claim(rules.scopeClaim)
 	if rules.scopeClaim == "" {
 		var ok bool
-		if scope, ok = who.claims["scope"]; !ok {
-			scope = who.claims["scp"]
+		if scope, ok = who.Claims["scope"]; !ok {
+			scope = who.Claims["scp"]
 		}
 	}
 	for _, one := range scopesIn(scope) {
 		if isScopeToken(one) {
-			who.scopes = append(who.scopes, one)
+			who.Scopes = append(who.Scopes, one)
 		}
 	}
-	roles, _ := claimAt(who.claims, rules.rolesClaim)
-	who.roles = rules.rolesIn(roles)
+	roles, _ := who.Claim(rules.rolesClaim)
+	who.Roles = rules.rolesIn(roles)
 	return nil
 }
 

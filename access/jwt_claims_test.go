@@ -9,6 +9,8 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rgate/rgate/access/identity"
 )
 
 func TestTokensAreParsed(t *testing.T) {
@@ -106,12 +108,12 @@ func TestIdentityOfClaims(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		who := identity{claims: claims}
+		who := identity.Identity{Claims: claims}
 		if err := rules.identity(&who); err != nil {
 			t.Errorf("%s: %v", tc.claims, err)
 		}
-		if who.user != tc.user || strings.Join(who.scopes, ",") != tc.scopes || strings.Join(who.roles, ",") != tc.roles {
-			t.Errorf("%s: got %q, %q, %q", tc.claims, who.user, who.scopes, who.roles)
+		if who.User != tc.user || strings.Join(who.Scopes, ",") != tc.scopes || strings.Join(who.Roles, ",") != tc.roles {
+			t.Errorf("%s: got %q, %q, %q", tc.claims, who.User, who.Scopes, who.Roles)
 		}
 	}
 }
@@ -179,7 +181,7 @@ func FuzzClaims(f *testing.F) {
 		if !json.Valid(payload) || v.expires <= now.UnixMilli() || v.notBefore > now.UnixMilli() {
 			t.Errorf("%q is taken for good: %+v", payload, v)
 		}
-		if !isHeaderText(v.who.user) || slices.ContainsFunc(v.who.scopes, func(scope string) bool { return len(strings.Fields(scope)) != 1 }) {
+		if !identity.IsHeaderText(v.who.User) || slices.ContainsFunc(v.who.Scopes, func(scope string) bool { return len(strings.Fields(scope)) != 1 }) {
 			t.Errorf("%q: %+v", payload, v.who)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	jose "github.com/go-jose/go-jose/v4"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -339,7 +340,7 @@ func (o *JWTOptions) checkRest() *policy.OptionError {
 	if o.CacheSize < -1 || o.CacheSize > maxCacheSize {
 		return policy.Optionf("cache_size", "cache_size %d is out of range: use 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
 	}
-	if !isHeaderText(o.Realm) || strings.ContainsAny(o.Realm, `"\`) {
+	if !identity.IsHeaderText(o.Realm) || strings.ContainsAny(o.Realm, `"\`) {
 		return policy.Optionf("realm", "realm %q has characters that cannot be sent: use letters, digits and spaces", o.Realm)
 	}
 	return nil

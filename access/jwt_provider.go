@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -55,8 +56,8 @@ func (p *JWTProvider) Authenticate(w http.ResponseWriter, r *http.Request) (user
 		p.verifier.challenge(w.Header(), err)
 		return user, false, nil
 	}
-	if who := identityOf(r); who != nil {
-		user.ID = who.name()
+	if who := identity.Of(r); who != nil {
+		user.ID = who.Name()
 	}
 	return user, true, nil
 }

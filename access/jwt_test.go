@@ -29,6 +29,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
@@ -393,7 +394,7 @@ func TestJWTProvider(t *testing.T) {
 		err := handler.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			called = true
 			repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-			if id, _ := repl.GetString("http.auth.user.id"); id != "alice" || r.Header.Get("X-User-ID") != "alice" || identityOf(r).scopes[1] != "write" {
+			if id, _ := repl.GetString("http.auth.user.id"); id != "alice" || r.Header.Get("X-User-ID") != "alice" || identity.Of(r).Scopes[1] != "write" {
 				t.Errorf("the user is %q, and the backend gets %q", id, r.Header.Get("X-User-ID"))
 			}
 			return nil

@@ -9,6 +9,7 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -171,7 +172,7 @@ func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 			at.hide(r)
 		}
 	}
-	identify(r, found.who)
+	identity.Add(r, found.who)
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/access/identity"
 )
 
 const (
@@ -29,11 +31,11 @@ func TestParseKeys(t *testing.T) {
 			t.Fatalf("%s: got %d keys and %v", syntax, len(ring), err)
 		}
 		a, b := ring.find("a"), ring.find("b")
-		if a == nil || a.who.consumer != "alice" || strings.Join(a.who.scopes, " ") != "pay refund" || strings.Join(a.who.roles, " ") != "admin" ||
+		if a == nil || a.who.Consumer != "alice" || strings.Join(a.who.Scopes, " ") != "pay refund" || strings.Join(a.who.Roles, " ") != "admin" ||
 			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (limit{5, 10 * time.Second}) {
 			t.Errorf("%s: the first key is %+v", syntax, a)
 		}
-		if b == nil || b.who.consumer != "007" || !b.expires.IsZero() || b.limit != (limit{}) {
+		if b == nil || b.who.Consumer != "007" || !b.expires.IsZero() || b.limit != (limit{}) {
 			t.Errorf("%s: the second key is %+v", syntax, b)
 		}
 	}
@@ -92,7 +94,7 @@ func FuzzParseKeys(f *testing.F) {
 			t.Fatalf("got %v and %v", ring, err)
 		}
 		for digest, held := range ring {
-			if held.digest != digest || !isPrintable(held.who.consumer) || held.limit.requests < 0 {
+			if held.digest != digest || !identity.IsPrintable(held.who.Consumer) || held.limit.requests < 0 {
 				t.Errorf("got %+v", held)
 			}
 		}

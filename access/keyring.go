@@ -6,10 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
-	"unicode"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -44,7 +43,7 @@ type digest [sha256.Size]byte
 // heldKey is a key as requests are judged by it. It does not change.
 type heldKey struct {
 	digest  digest
-	who     identity
+	who     identity.Identity
 	expires time.Time // zero: never
 	limit   limit     // zero: none
 }
@@ -80,10 +79,10 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 	if key.Name == "" {
 		return policy.Optionf("name", "key %d has no name: give it that of its consumer", position)
 	}
-	if !isPrintable(key.Name) {
+	if !identity.IsPrintable(key.Name) {
 		return policy.Optionf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
 	}
-	held := &heldKey{who: identity{consumer: key.Name, scopes: key.Scopes, roles: key.Roles}}
+	held := &heldKey{who: identity.Identity{Consumer: key.Name, Scopes: key.Scopes, Roles: key.Roles}}
 	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
 		return notADigest(key.Name)
 	}
@@ -91,12 +90,12 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 		return notADigest(key.Name)
 	}
 	if other, ok := ring[held.digest]; ok {
-		return policy.Optionf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.consumer, key.Name)
+		return policy.Optionf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
-	if err := checkRights("scopes", key.Scopes, isScope, "without spaces and quotes"); err != nil {
+	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "without spaces and quotes"); err != nil {
 		return err
 	}
-	if err := checkRights("roles", key.Roles, isPrintable, "of printable characters"); err != nil {
+	if err := identity.CheckNames("roles", key.Roles, identity.IsPrintable, "of printable characters"); err != nil {
 		return err
 	}
 	if key.Expires != "" {
@@ -146,26 +145,4 @@ func (m Moment) parse() (time.Time, error) {
 		return date, nil
 	}
 	return time.Parse(time.RFC3339, string(m))
-}
-
-// checkRights reports the first scope or role that is not one.
-func checkRights(option string, rights []string, valid func(string) bool, want string) *policy.OptionError {
-	for _, right := range rights {
-		if !valid(right) {
-			return policy.Optionf(option, "%q cannot be one of %s: use text %s", right, option, want)
-		}
-	}
-	return nil
-}
-
-// isScope reports whether a text can be a scope (RFC 6749, section 3.3).
-func isScope(text string) bool {
-	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
-		return c <= ' ' || c > '~' || c == '"' || c == '\\'
-	})
-}
-
-// isPrintable reports whether a text can be the value of a header field.
-func isPrintable(text string) bool {
-	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, unicode.IsControl)
 }

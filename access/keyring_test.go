@@ -34,7 +34,7 @@ func TestKeyringFinds(t *testing.T) {
 	} {
 		got := ""
 		if held := ring.find(presented); held != nil {
-			got = fmt.Sprint(held.who.consumer, " ", held.who.scopes, " ", held.who.roles)
+			got = fmt.Sprint(held.who.Consumer, " ", held.who.Scopes, " ", held.who.Roles)
 		}
 		if got != want {
 			t.Errorf("%.20q: got %q, want %q", presented, got, want)

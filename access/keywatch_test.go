@@ -73,7 +73,7 @@ func keyNames(f *keyFile, presented ...string) string {
 	for i, key := range presented {
 		names[i] = "-"
 		if held := f.find(key); held != nil {
-			names[i] = held.who.consumer
+			names[i] = held.who.Consumer
 		}
 	}
 	return strings.Join(names, " ")

@@ -18,6 +18,7 @@ import (
 	"github.com/rgate/rgate/access/cors"
 	"github.com/rgate/rgate/access/ipfilter"
 	"github.com/rgate/rgate/access/requestid"
+	"github.com/rgate/rgate/access/require"
 	"github.com/rgate/rgate/access/security"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/bandwidth"
@@ -56,7 +57,7 @@ var optionsOf = map[string]reflect.Type{
 	"access.APIKey":             reflect.TypeFor[access.APIKey](),
 	"access.IPFilter":           reflect.TypeFor[ipfilter.IPFilter](),
 	"access.Key":                reflect.TypeFor[access.Key](),
-	"access.Require":            reflect.TypeFor[access.Require](),
+	"access.Require":            reflect.TypeFor[require.Require](),
 	"access.RateLimit":          reflect.TypeFor[access.RateLimit](),
 	"access.Limit":              reflect.TypeFor[access.Limit](),
 	"access.Throttle":           reflect.TypeFor[access.Throttle](),

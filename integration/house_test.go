@@ -19,13 +19,19 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":          {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
-	"access":    {"internal/httpx", "internal/query", "policy"},
-	"balance":   {"dockerupstreams", "policy"},
-	"caddyfile": {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
-	"cli":       {"bandwidth", "caddyfile"},
-	"cmd/rgate": {"", "cli"},
-	"dashboard": {"bandwidth/store", "policy", "stats"},
+	"":                 {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic"},
+	"access":           {"access/cors", "access/identity", "access/ipfilter", "access/requestid", "access/require", "access/security", "internal/httpx", "internal/monotime", "policy"},
+	"access/cors":      {"internal/httpx", "policy"},
+	"access/identity":  {"policy"},
+	"access/ipfilter":  {"policy"},
+	"access/requestid": {"internal/httpx", "policy"},
+	"access/require":   {"access/identity", "policy"},
+	"access/security":  {"internal/httpx", "policy"},
+	"balance":          {"dockerupstreams", "policy"},
+	"caddyfile":        {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
+	"cli":              {"bandwidth", "caddyfile"},
+	"cmd/rgate":        {"", "cli"},
+	"dashboard":        {"bandwidth/store", "policy", "stats"},
 	// The demos share what runs Docker's client.
 	"demo/bandwidth":  {"demo/docker", "demo/assert"},
 	"demo/chaos":      {"demo/docker"},

@@ -1,4 +1,4 @@
-package access
+package require
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -49,7 +50,7 @@ type Require struct {
 	// Claims that a token must have: for each, its value, or several of which it must
 	// have one. A claim that is a list must have the value in it. Dots in a name lead
 	// into objects. Default: none.
-	Claims map[string]ClaimValues `json:"claims,omitempty"`
+	Claims map[string]identity.ClaimValues `json:"claims,omitempty"`
 }
 
 // Why a request is refused. Clients are not told, except of scopes.
@@ -85,12 +86,12 @@ func (p *Require) Check() error {
 		valid  func(string) bool
 		want   string
 	}{
-		{"scopes", p.Scopes, isScope, "without spaces and quotes"},
-		{"any_scope", p.AnyScope, isScope, "without spaces and quotes"},
-		{"roles", p.Roles, isPrintable, "of printable characters"},
-		{"users", p.Users, isPrintable, "of printable characters"},
+		{"scopes", p.Scopes, identity.IsScope, "without spaces and quotes"},
+		{"any_scope", p.AnyScope, identity.IsScope, "without spaces and quotes"},
+		{"roles", p.Roles, identity.IsPrintable, "of printable characters"},
+		{"users", p.Users, identity.IsPrintable, "of printable characters"},
 	} {
-		if err := checkRights(list.option, list.values, list.valid, list.want); err != nil {
+		if err := identity.CheckNames(list.option, list.values, list.valid, list.want); err != nil {
 			return err
 		}
 	}
@@ -111,20 +112,17 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	policy.StripIdentity(r) // unless who has authenticated the sender has done so
-	who := identityOf(r)
+	who := identity.Of(r)
 	if who == nil {
-		w.Header().Add("WWW-Authenticate", `Bearer realm="rgate"`)
-		if caddyhttp.GetVar(r.Context(), keysServeVar) != nil {
-			challengeKey(w)
-		}
+		identity.Challenge(w.Header(), r)
 		p.log(zapcore.DebugLevel, r, "", errNobody)
 		return p.Refuse(w, r, http.StatusUnauthorized, errNobody)
 	}
 	if scopes, err := p.judge(who); err != nil {
-		if who.claims != nil {
+		if who.Claims != nil {
 			w.Header().Add("WWW-Authenticate", insufficientScope(scopes))
 		}
-		p.log(zapcore.InfoLevel, r, who.name(), err)
+		p.log(zapcore.InfoLevel, r, who.Name(), err)
 		return p.Refuse(w, r, http.StatusForbidden, err)
 	}
 	policy.Introduce(r)
@@ -132,26 +130,39 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // judge says why somebody may not pass, if so, and which scopes would be needed.
-func (p *Require) judge(who *identity) (scopes []string, err error) {
+func (p *Require) judge(who *identity.Identity) (scopes []string, err error) {
 	for _, scope := range p.Scopes {
-		if !slices.Contains(who.scopes, scope) {
+		if !slices.Contains(who.Scopes, scope) {
 			return p.Scopes, errNoScope
 		}
 	}
 	switch {
-	case len(p.AnyScope) > 0 && !haveCommon(p.AnyScope, who.scopes):
+	case len(p.AnyScope) > 0 && !intersect(p.AnyScope, who.Scopes):
 		return p.AnyScope, errNoScope
-	case len(p.Roles) > 0 && !haveCommon(p.Roles, who.roles):
+	case len(p.Roles) > 0 && !intersect(p.Roles, who.Roles):
 		return nil, errNoRole
-	case len(p.Users) > 0 && !p.names(who.user) && !p.names(who.consumer):
+	case len(p.Users) > 0 && !p.names(who.User) && !p.names(who.Consumer):
 		return nil, errNoUser
 	}
 	for name, values := range p.Claims {
-		if claim, ok := claimAt(who.claims, name); !ok || !values.match(claim) {
+		if claim, ok := who.Claim(name); !ok || !values.Match(claim) {
 			return nil, fmt.Errorf("%w: %s", errNoClaim, name)
 		}
 	}
 	return nil, nil
+}
+
+// intersect reports whether two lists have an element in common.
+func intersect(a, b []string) bool {
+	return slices.ContainsFunc(a, func(one string) bool { return slices.Contains(b, one) })
+}
+
+// Warnings implements policy.Warner.
+func (p *Require) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
+	if len(p.Roles) == 0 || !identity.RolesSplitUnset(chain) {
+		return nil
+	}
+	return []string{identity.RolesWarning}
 }
 
 // names reports whether a user or consumer is among those who may pass.
@@ -179,4 +190,5 @@ var (
 	_ caddy.Provisioner = (*Require)(nil)
 	_ caddy.Validator   = (*Require)(nil)
 	_ policy.Module     = (*Require)(nil)
+	_ policy.Warner     = (*Require)(nil)
 )

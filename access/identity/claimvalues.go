@@ -1,4 +1,4 @@
-package access
+package identity
 
 import (
 	"bytes"
@@ -8,16 +8,15 @@ import (
 	"strconv"
 )
 
-// ClaimValues are the values of which a claim must have one. In JSON and YAML, a
-// single one needs no list; numbers, true and false are compared as they are
-// written.
+// ClaimValues are the values of which a claim must have one. In JSON and YAML, a single
+// value needs no list. Numbers and booleans are compared as text.
 type ClaimValues []string
 
-// UnmarshalJSON reads a value or a list of values.
+// UnmarshalJSON decodes a value or a list of values.
 func (v *ClaimValues) UnmarshalJSON(data []byte) error {
 	var value any
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber() // large ones would lose digits
+	decoder.UseNumber() // keeps all digits
 	if err := decoder.Decode(&value); err != nil {
 		return err
 	}
@@ -36,7 +35,7 @@ func (v *ClaimValues) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON writes a single value without a list.
+// MarshalJSON encodes a single value without a list.
 func (v ClaimValues) MarshalJSON() ([]byte, error) {
 	if len(v) == 1 {
 		return json.Marshal(v[0])
@@ -44,14 +43,13 @@ func (v ClaimValues) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(v))
 }
 
-// match reports whether a claim has one of the values, or is a list that has one in
-// it.
-func (v ClaimValues) match(claim any) bool {
+// Match reports whether a claim is one of the values, or a list that contains one.
+func (v ClaimValues) Match(claim any) bool {
 	switch claim := claim.(type) {
 	case []any:
 		return slices.ContainsFunc(claim, v.matchOne)
 	case []string:
-		return haveCommon(v, claim)
+		return slices.ContainsFunc(claim, func(one string) bool { return slices.Contains(v, one) })
 	}
 	return v.matchOne(claim)
 }
@@ -61,12 +59,7 @@ func (v ClaimValues) matchOne(claim any) bool {
 	return ok && slices.Contains(v, text)
 }
 
-// haveCommon reports whether two lists have something in common.
-func haveCommon(a, b []string) bool {
-	return slices.ContainsFunc(a, func(one string) bool { return slices.Contains(b, one) })
-}
-
-// claimText is the text of a claim that is neither an object, a list nor nothing.
+// claimText returns the text of a string, boolean or number.
 func claimText(claim any) (string, bool) {
 	switch claim := claim.(type) {
 	case string:

@@ -1,4 +1,4 @@
-package access
+package require
 
 import (
 	"encoding/json"
@@ -10,23 +10,24 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
 func TestRequire(t *testing.T) {
-	token := &identity{
-		user: "alice", scopes: []string{"read", "write"}, roles: []string{"editor"},
-		claims: map[string]any{
+	token := &identity.Identity{
+		User: "alice", Scopes: []string{"read", "write"}, Roles: []string{"editor"},
+		Claims: map[string]any{
 			"department": "sales", "groups": []any{"staff", "night shift", 7.0}, "verified": true, "level": 3.0,
 			"realm": map[string]any{"tier": "gold"}, "example.com/plan": "pro", "nothing": nil, "big": json.Number("9007199254740993"),
 		},
 	}
-	key := &identity{consumer: "shop", scopes: []string{"read"}}
-	both := &identity{user: "alice", consumer: "shop", scopes: []string{"read"}}
+	key := &identity.Identity{Consumer: "shop", Scopes: []string{"read"}}
+	both := &identity.Identity{User: "alice", Consumer: "shop", Scopes: []string{"read"}}
 	for name, tc := range map[string]struct {
 		options   string
-		who       *identity
+		who       *identity.Identity
 		status    int
 		challenge string
 	}{
@@ -81,7 +82,7 @@ func TestRequire(t *testing.T) {
 		}
 		r := testkit.Request("/")
 		if tc.who != nil {
-			identify(r, *tc.who)
+			identity.Add(r, *tc.who)
 		}
 		w, seen := testkit.Serve(t, p, r)
 		if w.Code != tc.status || (seen != nil) != (tc.status == 200) {
@@ -111,17 +112,15 @@ func TestRequireBehindBasicAuth(t *testing.T) {
 	}
 }
 
-// Whoever could have come with a key is told so.
+// A request that could have had an API key is asked for one.
 func TestRequireBehindOptionalKey(t *testing.T) {
-	key := &APIKey{Optional: true, APIKeys: APIKeys{Keys: []Key{{Name: "a", SHA256: keyHash("a")}}}}
-	require := new(Require)
-	for _, module := range []testkit.Module{key, require} {
-		if err := testkit.Provision(t, module); err != nil {
-			t.Fatal(err)
-		}
+	p := new(Require)
+	if err := testkit.Provision(t, p); err != nil {
+		t.Fatal(err)
 	}
-	_, seen := testkit.Serve(t, key, testkit.Request("/"))
-	w, _ := testkit.Serve(t, require, seen)
+	r := testkit.Request("/")
+	identity.AcceptAPIKey(r)
+	w, _ := testkit.Serve(t, p, r)
 	if got := strings.Join(w.Header().Values("WWW-Authenticate"), "|"); w.Code != 401 || got != `Bearer realm="rgate"|ApiKey realm="rgate"` {
 		t.Errorf("got %d and %q", w.Code, got)
 	}
@@ -183,12 +182,12 @@ func TestRequireCaddyfile(t *testing.T) {
 }
 
 func BenchmarkRequire(b *testing.B) {
-	p := &Require{Scopes: []string{"read", "pay"}, Roles: []string{"admin", "editor"}, Claims: map[string]ClaimValues{"realm.tier": {"gold"}}}
+	p := &Require{Scopes: []string{"read", "pay"}, Roles: []string{"admin", "editor"}, Claims: map[string]identity.ClaimValues{"realm.tier": {"gold"}}}
 	if err := testkit.Provision(b, p); err != nil {
 		b.Fatal(err)
 	}
 	r := testkit.Request("/")
-	identify(r, identity{user: "alice", scopes: []string{"read", "write", "pay"}, roles: []string{"editor"}, claims: map[string]any{"realm": map[string]any{"tier": "gold"}}})
+	identity.Add(r, identity.Identity{User: "alice", Scopes: []string{"read", "write", "pay"}, Roles: []string{"editor"}, Claims: map[string]any{"realm": map[string]any{"tier": "gold"}}})
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,0 +1,164 @@
+// Package identity stores who sent a request, for policies, placeholders and the backend.
+package identity
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// Identity is the authenticated client of a request. Requests with the same token share
+// its claims, which must not be changed; their numbers are of type json.Number.
+// Placeholders read it:
+//
+//	{http.auth.user.id}             the user, else the consumer
+//	{http.auth.user.consumer}       the consumer
+//	{http.auth.user.scopes}         the scopes, separated by spaces
+//	{http.auth.user.roles}          the roles without spaces in them, separated by spaces
+//	{http.auth.user.claims.NAME}    a claim of the token; dots select members of objects;
+//	                                objects and lists are JSON
+type Identity struct {
+	User     string         // of a token
+	Consumer string         // of an API key
+	Scopes   []string       // of both
+	Roles    []string       // of both
+	Claims   map[string]any // of a token
+}
+
+const identityVar = "rgate.identity"
+
+// Of returns the identity of a request; nil if it is not authenticated. A user that
+// another handler authenticated, such as Caddy's basic_auth, has only a name.
+func Of(r *http.Request) *Identity {
+	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity); ok {
+		return id
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		if user, ok := repl.GetString("http.auth.user.id"); ok && user != "" {
+			return &Identity{User: user}
+		}
+	}
+	return nil
+}
+
+// Add merges an identity into that of a request, for later policies, for placeholders and
+// for the backend's header fields.
+func Add(r *http.Request, found Identity) {
+	policy.Authenticate(r)
+	id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity)
+	if !ok {
+		id = new(Identity)
+		caddyhttp.SetVar(r.Context(), identityVar, id)
+		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+			repl.Map(id.placeholder)
+		}
+	}
+	if found.User != "" {
+		id.User = found.User
+	}
+	if found.Consumer != "" {
+		id.Consumer = found.Consumer
+	}
+	if found.Claims != nil {
+		id.Claims = found.Claims
+	}
+	id.Scopes = union(id.Scopes, found.Scopes)
+	id.Roles = union(id.Roles, found.Roles)
+
+	setHeader(r, policy.HeaderUserID, id.User)
+	setHeader(r, policy.HeaderConsumerUsername, id.Consumer)
+	setHeader(r, policy.HeaderConsumerScopes, strings.Join(id.Scopes, " "))
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.auth.user.id", id.Name()) // replaces that of another handler
+	}
+}
+
+// setHeader sets a header field for the backend, unless the value is empty or would be
+// changed in transit.
+func setHeader(r *http.Request, field, value string) {
+	if value != "" && IsHeaderText(value) {
+		r.Header[field] = []string{value}
+	}
+}
+
+// Name returns the user, or the consumer if there is no user.
+func (id *Identity) Name() string {
+	if id.User != "" {
+		return id.User
+	}
+	return id.Consumer
+}
+
+// Claim returns a claim of the token by its name, or by a path whose dots select members
+// of objects.
+func (id *Identity) Claim(path string) (any, bool) { return claimAt(id.Claims, path) }
+
+func claimAt(claims map[string]any, path string) (any, bool) {
+	if value, ok := claims[path]; ok {
+		return value, true
+	}
+	for i := range path {
+		if path[i] != '.' {
+			continue
+		}
+		if inner, ok := claims[path[:i]].(map[string]any); ok {
+			if value, ok := claimAt(inner, path[i+1:]); ok {
+				return value, true
+			}
+		}
+	}
+	return nil, false
+}
+
+func (id *Identity) placeholder(key string) (any, bool) {
+	name, ok := strings.CutPrefix(key, "http.auth.user.")
+	if !ok {
+		return nil, false
+	}
+	switch name {
+	case "consumer":
+		return id.Consumer, true
+	case "scopes":
+		return strings.Join(id.Scopes, " "), true
+	case "roles":
+		return strings.Join(slices.DeleteFunc(slices.Clone(id.Roles), hasSpace), " "), true
+	}
+	if claim, ok := strings.CutPrefix(name, "claims."); ok {
+		value, _ := id.Claim(claim)
+		return placeholderValue(value), true
+	}
+	return nil, false
+}
+
+func hasSpace(text string) bool { return strings.ContainsFunc(text, unicode.IsSpace) }
+
+// placeholderValue encodes objects and lists as JSON and returns other claims unchanged.
+func placeholderValue(claim any) any {
+	switch claim.(type) {
+	case map[string]any, []any:
+		if text, err := json.Marshal(claim); err == nil {
+			return string(text)
+		}
+	}
+	return claim
+}
+
+// union appends the elements of more that all does not contain.
+func union(all, more []string) []string {
+	if len(all) == 0 {
+		return more[:len(more):len(more)]
+	}
+	for _, one := range more {
+		if !slices.Contains(all, one) {
+			all = append(all[:len(all):len(all)], one)
+		}
+	}
+	return all
+}

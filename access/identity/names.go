@@ -1,0 +1,42 @@
+package identity
+
+import (
+	"strings"
+	"unicode"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// CheckNames returns an error for the first invalid scope, role or user in an option. want
+// describes a valid one.
+func CheckNames(option string, names []string, valid func(string) bool, want string) *policy.OptionError {
+	for _, name := range names {
+		if !valid(name) {
+			return policy.Optionf(option, "%q cannot be one of %s: use text %s", name, option, want)
+		}
+	}
+	return nil
+}
+
+// IsScope reports whether a text is a scope (RFC 6749, section 3.3).
+func IsScope(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
+		return c <= ' ' || c > '~' || c == '"' || c == '\\'
+	})
+}
+
+// IsPrintable reports whether a text is a name that fits into a header field.
+func IsPrintable(text string) bool {
+	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, unicode.IsControl)
+}
+
+// IsHeaderText reports whether a text can be the value of a header field and arrives
+// unchanged: it has no control characters and no spaces at its ends.
+func IsHeaderText(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return text == strings.TrimSpace(text)
+}

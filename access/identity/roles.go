@@ -1,0 +1,38 @@
+package identity
+
+import (
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+)
+
+// RolesWarning is logged when roles are required of tokens and the configuration does not
+// set how they are split. Earlier versions split them at spaces.
+const RolesWarning = "a role that a token has as one text is one role, which is not split at spaces any more as it was in earlier versions: " +
+	`set split: " " in the option roles of jwt if issuers list several roles in one text, or split: "" if they do not`
+
+// RolesReader is implemented by handlers and authentication providers that read roles from
+// tokens.
+type RolesReader interface {
+	// RolesSplitUnset reports whether the options do not set how roles are split.
+	RolesSplitUnset() bool
+}
+
+// RolesSplitUnset reports whether a chain has a RolesReader whose options do not set how
+// roles are split.
+func RolesSplitUnset(chain []caddyhttp.MiddlewareHandler) bool {
+	return slices.ContainsFunc(chain, func(handler caddyhttp.MiddlewareHandler) bool {
+		switch handler := handler.(type) {
+		case RolesReader:
+			return handler.RolesSplitUnset()
+		case *caddyauth.Authentication:
+			for _, provider := range handler.Providers {
+				if provider, ok := provider.(RolesReader); ok && provider.RolesSplitUnset() {
+					return true
+				}
+			}
+		}
+		return false
+	})
+}
