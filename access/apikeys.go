@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -45,7 +48,7 @@ type APIKeys struct {
 	// Default: false.
 	HideCredentials bool `json:"hide_credentials,omitempty"`
 
-	carrier carrier
+	sources []httpx.CredentialSource
 	ring    keyring
 	file    *keyFile // nil without one
 	counts  *limiter // of all the process's keys; nil before start
@@ -76,7 +79,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	if a.counts, err = acquireLimiter(sharedTable); err != nil {
 		return err
 	}
-	a.carrier = carrier{textproto.CanonicalMIMEHeaderKey(a.Header), a.Query, a.Cookie}
+	a.sources = a.credentialSources()
 	if a.File == "" {
 		return nil
 	}
@@ -129,10 +132,47 @@ func (a *APIKeys) hold() (keyring, error) {
 	return ring, nil
 }
 
+// credentialSources returns where the key of a request can be, in order of precedence.
+func (a *APIKeys) credentialSources() (sources []httpx.CredentialSource) {
+	for _, source := range []httpx.CredentialSource{
+		{Kind: httpx.Header, Name: textproto.CanonicalMIMEHeaderKey(a.Header)},
+		{Kind: httpx.QueryParameter, Name: a.Query},
+		{Kind: httpx.Cookie, Name: a.Cookie},
+	} {
+		if source.Name != "" {
+			sources = append(sources, source)
+		}
+	}
+	return sources
+}
+
+// presentedKey returns the first key in the sources, or an empty string.
+func presentedKey(r *http.Request, sources []httpx.CredentialSource) string {
+	for i := range sources {
+		key := sources[i].First(r)
+		if sources[i].Kind == httpx.Header && sources[i].Name == "Authorization" {
+			key = schemeKey(key)
+		}
+		if key != "" {
+			return key
+		}
+	}
+	return ""
+}
+
+// schemeKey returns the key in a value of Authorization; empty for the schemes of others.
+func schemeKey(value string) string {
+	scheme, key, _ := strings.Cut(value, " ")
+	if strings.EqualFold(scheme, "ApiKey") || strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimLeft(key, " ")
+	}
+	return ""
+}
+
 // judge finds the key that a request carries. The error says why it is refused; the
 // key comes with it if it is known.
 func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
-	presented := a.carrier.find(r)
+	presented := presentedKey(r, a.sources)
 	if presented == "" {
 		return nil, errNoKey
 	}
@@ -156,7 +196,7 @@ func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
 	if held.limit == (limit{}) {
 		return true
 	}
-	d := a.counts.take(uptime(), a.counts.hashBytes(0, held.digest[:]), 1, held.limit)
+	d := a.counts.take(monotime.Now(), a.counts.hashBytes(0, held.digest[:]), 1, held.limit)
 	tell(header, &d, strconv.FormatInt(held.limit.requests, 10))
 	if !d.admitted {
 		tellRetry(header, d.after)
@@ -183,7 +223,9 @@ func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
 // admit tells those who come next who has sent a request.
 func (a *APIKeys) admit(r *http.Request, held *heldKey) {
 	if a.HideCredentials {
-		a.carrier.hide(r)
+		for i := range a.sources {
+			a.sources[i].Remove(r)
+		}
 	}
 	identity.Add(r, held.who)
 }

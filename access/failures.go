@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -77,7 +78,7 @@ func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 // Redis is asked only about keys with failures, so that other requests do not wait for it
 // twice.
 func (p *RateLimit) peek(key uint64, text string, cost int64) decision {
-	now := uptime()
+	now := monotime.Now()
 	if p.redis != nil {
 		if p.local.peek(now, p.failureKey(key), 1, limit{1, p.longest()}).admitted {
 			return decision{admitted: true}
@@ -92,7 +93,7 @@ func (p *RateLimit) peek(key uint64, text string, cost int64) decision {
 // countFailure counts a request that authentication has refused.
 func (p *RateLimit) countFailure(key uint64, text string, cost int64) {
 	if p.redis != nil {
-		p.local.add(uptime(), p.failureKey(key), 1, limit{1, p.longest()})
+		p.local.add(monotime.Now(), p.failureKey(key), 1, limit{1, p.longest()})
 	}
 	p.countKey(key, func() string { return text }, cost)
 }

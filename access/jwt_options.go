@@ -14,6 +14,7 @@ import (
 	jose "github.com/go-jose/go-jose/v4"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -312,17 +313,17 @@ func checkURL(text, example string) error {
 }
 
 func (o *JWTOptions) checkPlaces() *policy.OptionError {
-	var seen []tokenPlace
+	var seen []httpx.CredentialSource
 	for i, text := range o.TokenFrom {
 		field := fmt.Sprintf("token_from[%d]", i)
-		place, ok := parseTokenPlace(text)
+		source, ok := httpx.ParseCredentialSource(text)
 		if !ok {
 			return policy.Optionf(field, "token_from %q is not a place: use header:NAME, cookie:NAME or query:NAME", text)
 		}
-		if slices.Contains(seen, place) {
+		if slices.Contains(seen, source) {
 			return policy.Optionf(field, "token_from %q is given twice: remove one", text)
 		}
-		seen = append(seen, place)
+		seen = append(seen, source)
 	}
 	return nil
 }

@@ -3,15 +3,17 @@ package access
 import (
 	"net/http"
 	"testing"
+
+	"github.com/rgate/rgate/internal/httpx"
 )
 
 func TestTokensAreHidden(t *testing.T) {
 	for _, tc := range []struct {
-		place, target string
-		cookies       []string
-		header        string
-		wantURI       string
-		wantCookies   []string
+		source, target string
+		cookies        []string
+		header         string
+		wantURI        string
+		wantCookies    []string
 	}{
 		{"query:token", "/a%2Fb?token=x", nil, "", "/a%2Fb", nil},
 		{"query:token", "/a%2Fb?c=%20&token=x&d=+&e", nil, "", "/a%2Fb?c=%20&d=+&e", nil},
@@ -20,9 +22,9 @@ func TestTokensAreHidden(t *testing.T) {
 		{"cookie:session", "/", []string{"session=x"}, "", "/", nil},
 		{"header:x-token", "/?x-token=y", []string{"x-token=z"}, "x", "/?x-token=y", []string{"x-token=z"}},
 	} {
-		place, ok := parseTokenPlace(tc.place)
+		source, ok := httpx.ParseCredentialSource(tc.source)
 		if !ok {
-			t.Fatalf("%s is no place", tc.place)
+			t.Fatalf("%s is not a source", tc.source)
 		}
 		r, _ := jwtRequest(tc.target)
 		for _, line := range tc.cookies {
@@ -31,21 +33,21 @@ func TestTokensAreHidden(t *testing.T) {
 		if tc.header != "" {
 			r.Header.Set("X-Token", tc.header)
 		}
-		if token, err := findToken(r, []tokenPlace{place}); len(tc.cookies) < 2 && (token != "x" || err != nil || !place.holds(r, "x")) {
-			t.Errorf("%s: found %q: %v", tc.place, token, err)
+		if token, err := findToken(r, []httpx.CredentialSource{source}); len(tc.cookies) < 2 && (token != "x" || err != nil) {
+			t.Errorf("%s: found %q: %v", tc.source, token, err)
 		}
-		place.hide(r)
+		source.Remove(r)
 		if r.RequestURI != tc.wantURI || r.URL.RequestURI() != tc.wantURI {
-			t.Errorf("%s: left %s and %s, want %s", tc.place, r.RequestURI, r.URL.RequestURI(), tc.wantURI)
+			t.Errorf("%s: left %s and %s, want %s", tc.source, r.RequestURI, r.URL.RequestURI(), tc.wantURI)
 		}
 		if got := r.Header["Cookie"]; len(got) != len(tc.wantCookies) || len(got) > 0 && (got[0] != tc.wantCookies[0] || got[len(got)-1] != tc.wantCookies[len(got)-1]) {
-			t.Errorf("%s: left the cookies %q, want %q", tc.place, got, tc.wantCookies)
+			t.Errorf("%s: left the cookies %q, want %q", tc.source, got, tc.wantCookies)
 		}
 		if got := r.Header.Get("X-Token"); got != "" {
-			t.Errorf("%s: left the header %q", tc.place, got)
+			t.Errorf("%s: left the header %q", tc.source, got)
 		}
-		if _, err := findToken(r, []tokenPlace{place}); err != errNoToken {
-			t.Errorf("%s: after hiding, %v", tc.place, err)
+		if _, err := findToken(r, []httpx.CredentialSource{source}); err != errNoToken {
+			t.Errorf("%s: after hiding, %v", tc.source, err)
 		}
 	}
 }
@@ -57,7 +59,7 @@ func TestTokenOfTheQueryIsTheSameForAll(t *testing.T) {
 		"/?a;token=x": errSeveralTokens, "/?token=x%": errSeveralTokens, "/?a;b=%": errNoToken,
 	} {
 		r, _ := jwtRequest(target)
-		if token, err := findToken(r, []tokenPlace{{inQuery, "token"}}); err != want || err == nil && token != "x" {
+		if token, err := findToken(r, []httpx.CredentialSource{{Kind: httpx.QueryParameter, Name: "token"}}); err != want || err == nil && token != "x" {
 			t.Errorf("%s: found %q: %v, want %v", target, token, err, want)
 		}
 	}
@@ -65,9 +67,9 @@ func TestTokenOfTheQueryIsTheSameForAll(t *testing.T) {
 
 func TestTokensAreFoundWithoutGarbage(t *testing.T) {
 	r, _ := jwtRequest("/?a=b&c=d", "Authorization", "Bearer abc", "X-Other", "1")
-	places := []tokenPlace{{inHeader, authorization}, {inHeader, "X-Token"}, {inCookie, "session"}, {inQuery, "token"}}
+	sources := []httpx.CredentialSource{{Kind: httpx.Header, Name: authorization}, {Kind: httpx.Header, Name: "X-Token"}, {Kind: httpx.Cookie, Name: "session"}, {Kind: httpx.QueryParameter, Name: "token"}}
 	if n := testing.AllocsPerRun(100, func() {
-		if token, err := findToken(r, places); token != "abc" || err != nil {
+		if token, err := findToken(r, sources); token != "abc" || err != nil {
 			t.Error(token, err)
 		}
 	}); n > 0 {
@@ -75,10 +77,10 @@ func TestTokensAreFoundWithoutGarbage(t *testing.T) {
 	}
 }
 
-func FuzzTokenPlace(f *testing.F) {
+func FuzzTokenSource(f *testing.F) {
 	f.Add("Bearer a", "session=a; session=b", "token=a&%74oken=b")
 	f.Add("bearer  a,b", "session=\"a\"", "token&token=%GG;")
-	places := []tokenPlace{{inHeader, authorization}, {inCookie, "session"}, {inQuery, "token"}}
+	sources := []httpx.CredentialSource{{Kind: httpx.Header, Name: authorization}, {Kind: httpx.Cookie, Name: "session"}, {Kind: httpx.QueryParameter, Name: "token"}}
 	f.Fuzz(func(t *testing.T, field, cookie, query string) {
 		r, err := http.NewRequest(http.MethodGet, "http://example.com/", nil)
 		if err != nil {
@@ -86,16 +88,16 @@ func FuzzTokenPlace(f *testing.F) {
 		}
 		r.Header["Authorization"], r.Header["Cookie"] = []string{field}, []string{cookie}
 		r.URL.RawQuery = query
-		token, err := findToken(r, places)
+		token, err := findToken(r, sources)
 		if err != nil {
 			return
 		}
-		for _, at := range places {
-			if at.holds(r, token) {
-				at.hide(r)
+		for _, source := range sources {
+			if found, err := tokenIn(r, &source); err == nil && found == token {
+				source.Remove(r)
 			}
 		}
-		if again, err := findToken(r, places); err != errNoToken {
+		if again, err := findToken(r, sources); err != errNoToken {
 			t.Errorf("after %q was hidden, there is %q: %v", token, again, err)
 		}
 	})

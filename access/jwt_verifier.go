@@ -10,6 +10,7 @@ import (
 	jose "github.com/go-jose/go-jose/v4"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -17,7 +18,7 @@ import (
 // provider share it.
 type verifier struct {
 	rules    tokenRules
-	places   []tokenPlace
+	sources  []httpx.CredentialSource
 	optional bool
 	hide     bool
 	realm    string
@@ -40,7 +41,7 @@ func newVerifier(options *JWTOptions) (*verifier, error) {
 			userClaim: o.UserClaim, scopeClaim: o.ScopeClaim,
 			rolesClaim: o.Roles.Claim, rolesSeparator: *o.Roles.Split,
 		},
-		places:   []tokenPlace{{inHeader, authorization}},
+		sources:  []httpx.CredentialSource{{Kind: httpx.Header, Name: authorization}},
 		optional: o.Optional,
 		hide:     o.HideCredentials,
 		realm:    o.Realm,
@@ -53,11 +54,11 @@ func newVerifier(options *JWTOptions) (*verifier, error) {
 		v.rules.leeway = time.Duration(*o.Leeway)
 	}
 	if len(o.TokenFrom) > 0 {
-		v.places = nil
+		v.sources = nil
 	}
 	for _, text := range o.TokenFrom {
-		place, _ := parseTokenPlace(text) // it was checked
-		v.places = append(v.places, place)
+		source, _ := httpx.ParseCredentialSource(text) // the options are valid
+		v.sources = append(v.sources, source)
 	}
 	return v, v.useKeys(o)
 }
@@ -149,7 +150,7 @@ var errKeysMissing = errors.New("the keys have not been read yet")
 // serve finds out who sent a request, and makes it known. It does nothing for a
 // request without a token that may pass.
 func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
-	token, err := findToken(r, v.places)
+	token, err := findToken(r, v.sources)
 	if err == errNoToken && v.optional {
 		return nil
 	}
@@ -160,16 +161,16 @@ func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for i := range v.places {
-		at := &v.places[i]
-		if !at.holds(r, token) {
+	for i := range v.sources {
+		source := &v.sources[i]
+		if found, err := tokenIn(r, source); err != nil || found != token {
 			continue
 		}
-		if at.kind == inQuery {
+		if source.Kind == httpx.QueryParameter {
 			w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
 		}
 		if v.hide {
-			at.hide(r)
+			source.Remove(r)
 		}
 	}
 	identity.Add(r, found.who)

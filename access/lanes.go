@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 // pace is how fast requests of a key may go on, and how many may wait for it.
@@ -69,7 +71,7 @@ type waiter struct {
 	lane           *lane // nil once it does not wait any more
 }
 
-func newLanes() *lanes { return &lanes{hasher: newHasher(), now: uptime} }
+func newLanes() *lanes { return &lanes{hasher: newHasher(), now: monotime.Now} }
 
 // enter asks for a request to go on. If it may at once, there is no waiter; else its
 // waiter's turn comes, unless it leaves. If there is no room, or the turn would come

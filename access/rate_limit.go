@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -359,15 +360,15 @@ func (p *RateLimit) count(r *http.Request, key uint64) decision {
 // countKey counts a request of a key, whose text only Redis needs.
 func (p *RateLimit) countKey(key uint64, text func() string, cost int64) decision {
 	if p.redis == nil {
-		return p.local.take(uptime(), key, cost, p.limits...)
+		return p.local.take(monotime.Now(), key, cost, p.limits...)
 	}
 	if d, ok := p.redis.take(time.Duration(p.RedisTimeout), text(), cost, p.limits); ok {
 		if d.admitted { // to go on from there if Redis goes away
-			p.local.add(uptime(), key, cost, p.limits...)
+			p.local.add(monotime.Now(), key, cost, p.limits...)
 		}
 		return d
 	}
-	return p.local.take(uptime(), key, cost, p.limits...)
+	return p.local.take(monotime.Now(), key, cost, p.limits...)
 }
 
 // costOf is how many requests a request counts for.

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unsafe"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 func TestLimiterAdmitsExactlyTheLimit(t *testing.T) {
@@ -79,7 +81,7 @@ func TestLimiterIsExactUnderLoad(t *testing.T) {
 	for range 8 {
 		clients.Go(func() {
 			for i := range 4000 {
-				if l.take(uptime(), uint64(i%8), 1, limits...).admitted {
+				if l.take(monotime.Now(), uint64(i%8), 1, limits...).admitted {
 					admitted[i%8].Add(1)
 				}
 			}
@@ -221,9 +223,9 @@ func TestTableIsAMap(t *testing.T) {
 
 func TestUptimeFollowsTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		before := uptime()
+		before := monotime.Now()
 		time.Sleep(time.Hour)
-		if got := uptime() - before; got != time.Hour {
+		if got := monotime.Now() - before; got != time.Hour {
 			t.Errorf("an hour took %v", got)
 		}
 	})
@@ -235,7 +237,7 @@ func BenchmarkLimiter(b *testing.B) {
 		l := newLimiter(defaultMaxKeys)
 		b.ReportAllocs()
 		for b.Loop() {
-			l.take(uptime(), 1, 1, endless)
+			l.take(monotime.Now(), 1, 1, endless)
 		}
 	})
 	b.Run("hot key, parallel", func(b *testing.B) {
@@ -243,7 +245,7 @@ func BenchmarkLimiter(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				l.take(uptime(), 1, 1, endless)
+				l.take(monotime.Now(), 1, 1, endless)
 			}
 		})
 	})
@@ -257,7 +259,7 @@ func BenchmarkLimiter(b *testing.B) {
 		b.ResetTimer()
 		random := rand.New(rand.NewPCG(1, 2))
 		for b.Loop() {
-			l.take(uptime(), mix(random.Uint64N(defaultMaxKeys), 1), 1, endless)
+			l.take(monotime.Now(), mix(random.Uint64N(defaultMaxKeys), 1), 1, endless)
 		}
 	})
 	b.Run("new keys at the cap", func(b *testing.B) {
@@ -270,7 +272,7 @@ func BenchmarkLimiter(b *testing.B) {
 		n := uint64(defaultMaxKeys)
 		for b.Loop() {
 			n++
-			l.take(uptime(), mix(n, 1), 1, endless)
+			l.take(monotime.Now(), mix(n, 1), 1, endless)
 		}
 	})
 }

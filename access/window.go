@@ -13,13 +13,6 @@ const (
 	maxWindow   = 366 * 24 * time.Hour
 )
 
-// began is when the counting of time began: a time.Duration since then is smaller
-// than a time.Time, and cheaper to get.
-var began = time.Now()
-
-// uptime is the time that limits are counted by. It does not go backwards.
-func uptime() time.Duration { return time.Since(began) }
-
 // limit is how many requests may pass within any span of time that is as long as
 // the window. A request may count for several: its cost.
 //

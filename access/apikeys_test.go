@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-func TestCarrierFindsAndHides(t *testing.T) {
-	everywhere := carrier{"X-Api-Key", "api_key", "key"}
-	authorization := carrier{header: "Authorization"}
+func TestKeysAreFoundAndHidden(t *testing.T) {
+	everywhere := APIKeys{Header: "X-Api-Key", Query: "api_key", Cookie: "key"}
+	authorization := APIKeys{Header: "Authorization"}
 	for _, tc := range []struct {
 		name    string
-		carrier carrier
+		options APIKeys
 		target  string
 		headers string // lines
 		key     string
@@ -35,7 +35,7 @@ func TestCarrierFindsAndHides(t *testing.T) {
 		{"Authorization as a bearer", authorization, "/", "Authorization: bearer secret", "secret", "/"},
 		{"Authorization of others", authorization, "/", "Authorization: Basic c2VjcmV0", "", "/|Authorization: Basic c2VjcmV0"},
 		{"Authorization without a scheme", authorization, "/", "Authorization: secret", "", "/|Authorization: secret"},
-		{"a place that is not looked at", carrier{query: "api_key"}, "/", "X-Api-Key: secret", "", "/|X-Api-Key: secret"},
+		{"a source that is not configured", APIKeys{Query: "api_key"}, "/", "X-Api-Key: secret", "", "/|X-Api-Key: secret"},
 	} {
 		r := httptest.NewRequest("GET", tc.target, nil)
 		for line := range strings.SplitSeq(tc.headers, "\n") {
@@ -43,12 +43,15 @@ func TestCarrierFindsAndHides(t *testing.T) {
 				r.Header.Add(name, value)
 			}
 		}
-		key := tc.carrier.find(r)
+		sources := tc.options.credentialSources()
+		key := presentedKey(r, sources)
 		if key != tc.key {
 			t.Errorf("%s: got the key %q, want %q", tc.name, key, tc.key)
 		}
 		if key != "" {
-			tc.carrier.hide(r)
+			for i := range sources {
+				sources[i].Remove(r)
+			}
 		}
 		rest := r.URL.RequestURI()
 		if r.RequestURI != rest {

@@ -1,0 +1,10 @@
+// Package monotime measures time since the start of the process: a time.Duration is smaller
+// than a time.Time and cheaper to get.
+package monotime
+
+import "time"
+
+var start = time.Now()
+
+// Now returns the time since the start of the process. It never decreases.
+func Now() time.Duration { return time.Since(start) }
