@@ -180,20 +180,24 @@ func steeringLabels(t *testing.T) []string {
 
 // metricNames are what the collectors describe.
 func metricNames(t *testing.T) []string {
-	return literalsIn(t, "../*/*metrics.go", func(n ast.Node) (string, bool) {
+	describes := func(n ast.Node) (string, bool) {
 		call, ok := n.(*ast.CallExpr)
 		if !ok || len(call.Args) == 0 {
 			return "", false
 		}
 		switch f := call.Fun.(type) {
 		case *ast.SelectorExpr:
+			if f.Sel.Name == "NewRequestCounter" {
+				return literal(call.Args[1]), true
+			}
 			name := literal(call.Args[0])
 			return name, f.Sel.Name == "NewDesc" && name != ""
 		case *ast.Ident:
 			return "rgate_docker_" + literal(call.Args[0]), f.Name == "describe"
 		}
 		return "", false
-	})
+	}
+	return append(literalsIn(t, "../*/*metrics.go", describes), literalsIn(t, "../*/*/*metrics.go", describes)...)
 }
 
 func literal(e ast.Expr) string {

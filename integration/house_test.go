@@ -46,8 +46,10 @@ var allowedImports = map[string][]string{
 	"internal/query":     {},
 	"internal/testkit":   {},
 	"policy":             {"internal/entry", "internal/query"},
+	"policy/policytest":  {"policy"},
 	"stats":              {"internal/entry", "internal/query", "policy"},
-	"traffic":            {"internal/query", "policy", "traffic/httpcache"},
+	"traffic":            {"internal/httpx", "internal/lease", "internal/query", "policy", "traffic/httpcache", "traffic/sharing"},
+	"traffic/sharing":    {"policy", "traffic/httpcache"},
 	"traffic/httpcache":  {},
 
 	"bandwidth":           {"bandwidth/api", "bandwidth/scrape", "bandwidth/store", "internal/pause", "policy", "stats"},
@@ -63,6 +65,7 @@ var allowedImports = map[string][]string{
 var allowedInTests = map[string][]string{
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
 	"caddyfile":       {"access", "balance", "stats", "traffic"},
+	"traffic":         {"policy/policytest"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
@@ -94,8 +97,10 @@ var pureFiles = map[string][]string{
 	"dashboard":         {"chart.go", "format.go", "span.go"},
 	"gateway":           {"ambiguous.go", "conditions.go", "conflicts.go", "groups.go", "path.go", "pattern.go", "radix.go", "router.go", "budget.go"},
 	"policy":            {"option.go", "size.go", "suggest.go"},
+	"internal/httpx":    {"header.go", "range.go", "unreadbody.go"},
+	"internal/lease":    {"lease.go"},
 	"stats":             {"account.go", "drain.go", "recorder.go", "redact.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"},
-	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "earlybody.go", "held.go", "limiter.go", "flight.go", "headermark.go", "lastgood.go", "lifeline.go", "part.go", "storable.go", "stream.go"},
+	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "earlybody.go", "limiter.go", "flight.go", "lastgood.go", "lifeline.go", "stream.go"},
 	"traffic/httpcache": {"conditional.go", "directives.go", "entry.go", "fields.go", "flight.go", "freshness.go", "key.go", "purge.go", "request.go", "store.go", "vary.go"},
 }
 
@@ -109,7 +114,7 @@ var pureCores = map[string][][]string{
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
 	"stats":             {{"account.go", "drain.go", "recorder.go", "redact.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"}},
-	"traffic":           {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"breaker.go"}, {"held.go"}, {"limiter.go"}, {"lifeline.go"}, {"stream.go"}, {"headermark.go", "storable.go"}, {"part.go"}},
+	"traffic":           {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"breaker.go"}, {"limiter.go"}, {"lifeline.go"}, {"stream.go"}},
 	"traffic/httpcache": {{"conditional.go"}, {"directives.go"}, {"key.go"}, {"fields.go"}, {"directives.go", "fields.go", "freshness.go", "request.go", "vary.go"}},
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 func init() {
@@ -78,7 +79,7 @@ type Cache struct {
 	// them can then make the backend work. Default: false.
 	IgnoreRequestDirectives bool `json:"ignore_request_directives,omitempty"`
 
-	sharing     *sharing
+	sharing     *sharing.Rules
 	options     httpcache.Options
 	tellsStatus bool
 	position    policy.Position
@@ -121,10 +122,10 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	p.MaxBytes = cmp.Or(p.MaxBytes, defaultCacheBytes)
 	p.MaxBody = cmp.Or(p.MaxBody, min(defaultCacheBody, p.MaxBytes/4))
 	at := policy.Standing(ctx)
-	p.sharing = newSharing(p.Key, p.IgnoreFields)
+	p.sharing = sharing.New(p.Key, p.IgnoreFields)
 	if p.unlisted = at.Restores(policy.LegacyUnlistedFields); p.unlisted {
-		p.sharing = newSharing(p.Key, append(slices.Clone(p.IgnoreFields), "*"))
-		p.sharing.fields.CookiesByTTL = true
+		p.sharing = sharing.New(p.Key, append(slices.Clone(p.IgnoreFields), "*"))
+		p.sharing.Fields.CookiesByTTL = true
 	}
 	p.tellsStatus = p.StatusHeader == nil || *p.StatusHeader
 	p.options = httpcache.Options{
@@ -165,7 +166,7 @@ func (p *Cache) Check() error {
 	if err := p.checkTTLByStatus(); err != nil {
 		return err
 	}
-	if err := checkIgnoredFields(p.IgnoreFields); err != nil {
+	if err := sharing.CheckIgnoredFields(p.IgnoreFields); err != nil {
 		return err
 	}
 	most := cmp.Or(p.MaxBytes, defaultCacheBytes)
@@ -186,7 +187,7 @@ func (p *Cache) Check() error {
 // checkTTLByStatus reports the first wrong entry of the option ttl_by_status.
 func (p *Cache) checkTTLByStatus() error {
 	for _, text := range slices.Sorted(maps.Keys(p.TTLByStatus)) {
-		status, ok := parseStatus(text)
+		status, ok := policy.ParseStatus(text)
 		switch {
 		case !ok:
 			return policy.Optionf("ttl_by_status", "invalid status %q: must be 200 to 599, or a class such as 4xx", text)
@@ -205,7 +206,7 @@ func (p *Cache) ttlByStatus() map[int]time.Duration {
 	}
 	ttl := make(map[int]time.Duration, len(p.TTLByStatus))
 	for text, d := range p.TTLByStatus {
-		status, _ := parseStatus(text) // Check reports errors
+		status, _ := policy.ParseStatus(text) // Check reports errors
 		ttl[status] = time.Duration(d)
 	}
 	return ttl
@@ -248,9 +249,9 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return next.ServeHTTP(w, r)
 	}
 	site := p.site(r)
-	q := p.sharing.read(r, p.IgnoreRequestDirectives)
+	q := p.sharing.Read(r, p.IgnoreRequestDirectives)
 	asked := policy.TargetOf(r)
-	if q.Bypass == "" && !isForReading(&asked) {
+	if q.Bypass == "" && !sharing.IsRead(&asked) {
 		q.Bypass = httpcache.Method
 	}
 	if q.Bypass != "" {

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/traffic/httpcache"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 // pass passes on a request whose response is not stored, perhaps because of a field. If
@@ -15,7 +16,7 @@ import (
 func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, why httpcache.Forward, field string) error {
 	site.counts.add(cacheBypass)
 	p.tell(w, forwarded(why, false, field))
-	if isSafeMethod(r.Method) {
+	if sharing.IsSafeMethod(r.Method) {
 		return next.ServeHTTP(w, r)
 	}
 	watched := effectWatchers.Get().(*effectWatcher)
@@ -30,15 +31,6 @@ func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	err := next.ServeHTTP(watched, r)
 	watched.returned = err == nil
 	return err
-}
-
-// isSafeMethod reports whether requests of a method change nothing.
-func isSafeMethod(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect, "PROPFIND", "REPORT", "SEARCH", "QUERY":
-		return true
-	}
-	return false
 }
 
 // invalidate removes what is stored for the URL that a request was for, and for

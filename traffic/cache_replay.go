@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
@@ -37,8 +38,8 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 	case notModified:
 		w.WriteHeader(http.StatusNotModified)
 		return
-	case whole && q.Range && wantsPart(r):
-		serveRange(w, r, q.Conditional, e.LastModified, e.Body)
+	case whole && q.Range && httpx.WantsRange(r):
+		httpx.ServeRange(w, r, q.Conditional, e.LastModified, e.Body)
 		return
 	}
 	if e.Status != http.StatusNoContent {

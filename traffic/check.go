@@ -103,7 +103,7 @@ func (o *TransformResponse) check() *policy.OptionError {
 		}
 	}
 	for _, from := range slices.Sorted(maps.Keys(o.Status)) {
-		if _, ok := parseStatus(from); !ok || from == "304" || from == "206" {
+		if _, ok := policy.ParseStatus(from); !ok || from == "304" || from == "206" {
 			return policy.Optionf("response.status."+from, "%q is no status that can be replaced: use one from 200 to 599 other than 206 and 304, or a class such as 5xx", from)
 		}
 		if to := o.Status[from]; to < 200 || to > 599 || to == http.StatusNotModified || to == http.StatusPartialContent {

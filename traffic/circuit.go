@@ -55,10 +55,10 @@ func sinceStart() time.Duration { return time.Since(processStart) }
 // circuitAt returns the state for the backend of a place.
 func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
 	place.Route = ""
-	if c, ok := p.circuits.get(place); ok {
+	if c, ok := p.circuits.Get(place); ok {
 		return c
 	}
-	return p.circuits.add(place, func() (*circuit, func()) {
+	return p.circuits.Add(place, func() (*circuit, func()) {
 		key := circuitKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, breakerOptions: p.options}
 		inGateway := place != policy.Place{}
 		key.perContainer = p.PerContainer && inGateway
@@ -83,7 +83,7 @@ func (p *CircuitBreaker) adopt() {
 	})
 	for _, key := range keys {
 		_, _, _ = circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil })
-		p.circuits.keep(func() { _, _ = circuits.Delete(key) })
+		p.circuits.Keep(func() { _, _ = circuits.Delete(key) })
 	}
 }
 

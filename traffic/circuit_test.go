@@ -14,14 +14,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/policy/policytest"
 )
 
 func TestStateOutlivesAReload(t *testing.T) {
 	place := policy.Place{Gateway: t.Name(), Backend: "b"}
-	old := provisionSurvivor(t, &CircuitBreaker{Failures: 1})
-	circuitSend(t, old, &circuitExchange{place: place}, answersWith(500))
-	same, other := provisionSurvivor(t, &CircuitBreaker{Failures: 1}), provisionSurvivor(t, &CircuitBreaker{Failures: 2})
-	named := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "own"})
+	old := policytest.Provision(t, &CircuitBreaker{Failures: 1})
+	circuitSend(t, old, &policytest.Exchange{At: place}, policytest.RespondWith(500))
+	same, other := policytest.Provision(t, &CircuitBreaker{Failures: 1}), policytest.Provision(t, &CircuitBreaker{Failures: 2})
+	named := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	if same.stateAt(place) != circuitOpen || other.stateAt(place) != circuitClosed || named.stateAt(place) != circuitClosed {
 		t.Error("the state belongs to the backend, the name and the options")
 	}
@@ -33,13 +34,13 @@ func TestStateOutlivesAReload(t *testing.T) {
 	_ = same.stateAt(place) // of a request that is late
 
 	// Two reloads, and no request in between.
-	first := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
-	circuitSend(t, first, &circuitExchange{place: place}, answersWith(500))
+	first := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	circuitSend(t, first, &policytest.Exchange{At: place}, policytest.RespondWith(500))
 	calm := policy.Place{Gateway: t.Name(), Backend: "calm"}
-	circuitSend(t, first, &circuitExchange{place: calm}, answersWith(200))
-	second := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	circuitSend(t, first, &policytest.Exchange{At: calm}, policytest.RespondWith(200))
+	second := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	_ = first.Cleanup()
-	third := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	third := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	_ = second.Cleanup()
 	if third.stateAt(place) != circuitOpen {
 		t.Error("two reloads have lost the state")
@@ -47,29 +48,29 @@ func TestStateOutlivesAReload(t *testing.T) {
 	if policy.Published("circuit_breaker", calm) != nil {
 		t.Error("a state that does not matter is kept")
 	}
-	if provisionSurvivor(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
+	if policytest.Provision(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
 		t.Error("the state has outlived everybody")
 	}
 
 	// Outside of a gateway, it takes a name.
-	circuitSend(t, named, nil, answersWith(500))
-	again := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Name: "own"})
-	stranger := provisionSurvivor(t, &CircuitBreaker{Failures: 1})
+	circuitSend(t, named, nil, policytest.RespondWith(500))
+	again := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
+	stranger := policytest.Provision(t, &CircuitBreaker{Failures: 1})
 	if again.stateAt(policy.Place{}) != circuitOpen || stranger.stateAt(policy.Place{}) != circuitClosed {
 		t.Error("outside of a gateway, the state belongs to the name")
 	}
 }
 
 func TestBreakerPerContainer(t *testing.T) {
-	p := provisionSurvivor(t, &CircuitBreaker{Failures: 2, PerContainer: true})
-	ex := &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	p := policytest.Provision(t, &CircuitBreaker{Failures: 2, PerContainer: true})
+	ex := &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: "b"}}
 	visit := func(address string, status int, cause error) (entered bool) {
 		_, _ = circuitSend(t, p, ex, func(w http.ResponseWriter, _ *http.Request) error {
-			if !ex.guard.Admits(address) {
+			if !ex.Guarding.Admits(address) {
 				return caddyhttp.Error(503, errors.New("no upstreams available"))
 			}
-			if entered = ex.guard.Enter(address); entered {
-				ex.guard.Left(status, cause)
+			if entered = ex.Guarding.Enter(address); entered {
+				ex.Guarding.Left(status, cause)
 			}
 			return nil
 		})
@@ -85,16 +86,16 @@ func TestBreakerPerContainer(t *testing.T) {
 		t.Error("a should be open, and b closed")
 	}
 	status, header := circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
-		ex.guard.Admits("a")
+		ex.Guarding.Admits("a")
 		return caddyhttp.Error(503, errors.New("no upstreams available"))
 	})
 	if status != 503 || header.Get("Retry-After") != "60" {
 		t.Errorf("all are open: got %d, Retry-After %q", status, header.Get("Retry-After"))
 	}
-	if ex.guard != nil {
+	if ex.Guarding != nil {
 		t.Error("the guard stays")
 	}
-	report := policy.Published("circuit_breaker", ex.place)[0].(circuitReport)
+	report := policy.Published("circuit_breaker", ex.At)[0].(circuitReport)
 	if report.IsOpen() || report.Containers["a"] != "open" || len(report.Containers) != 1 {
 		t.Errorf("published: %+v", report)
 	}
@@ -102,13 +103,13 @@ func TestBreakerPerContainer(t *testing.T) {
 		t.Error("a is impaired alone")
 	}
 
-	c := p.circuitAt(ex.place)
+	c := p.circuitAt(ex.At)
 	a := c.of("a")
 	a.mu.Lock()
 	a.until = 0
 	a.mu.Unlock()
 	circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
-		if !ex.guard.Admits("a") || !ex.guard.Enter("a") {
+		if !ex.Guarding.Admits("a") || !ex.Guarding.Enter("a") {
 			t.Error("no probe")
 		}
 		return nil // it was chosen, and never sent
@@ -130,15 +131,15 @@ func TestCircuitMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, single := &CircuitBreaker{Failures: 1}, &CircuitBreaker{Failures: 1, PerContainer: true}
-	provisionSurvivorIn(t, ctx, p)
-	provisionSurvivorIn(t, ctx, single)
+	policytest.ProvisionIn(t, ctx, p)
+	policytest.ProvisionIn(t, ctx, single)
 	defer p.Cleanup()
 	defer single.Cleanup()
-	ex := &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: "b"}}
-	circuitSend(t, p, ex, answersWith(500))
+	ex := &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	circuitSend(t, p, ex, policytest.RespondWith(500))
 	circuitSend(t, single, ex, func(http.ResponseWriter, *http.Request) error {
-		ex.guard.Enter("a")
-		ex.guard.Left(500, nil)
+		ex.Guarding.Enter("a")
+		ex.Guarding.Left(500, nil)
 		return nil
 	})
 	families, err := ctx.GetMetricsRegistry().Gather()
@@ -192,10 +193,10 @@ func TestCircuitEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &CircuitBreaker{Failures: 1}
-	provisionSurvivorIn(t, ctx, p)
+	policytest.ProvisionIn(t, ctx, p)
 	defer p.Cleanup()
 	for _, backend := range []string{"a", "b", "c"} {
-		circuitSend(t, p, &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: backend}}, answersWith(500))
+		circuitSend(t, p, &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: backend}}, policytest.RespondWith(500))
 	}
 	for _, backend := range []string{"a", "b", "c"} {
 		if got, want := <-heard, "rgate_circuit_breaker_open "+backend+" closed"; got != want {

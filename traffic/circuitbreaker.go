@@ -1,17 +1,18 @@
 package traffic
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/lease"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -94,8 +95,8 @@ type CircuitBreaker struct {
 	Name string `json:"name,omitempty"`
 
 	options  breakerOptions
-	failing  [100]bool // by status, from 500 on
-	circuits held[policy.Place, *circuit]
+	failing  policy.FailureStatuses
+	circuits lease.Set[policy.Place, *circuit]
 	home     *circuit // of the backend that the policy stands on; nil: on none
 	herald   herald
 }
@@ -136,7 +137,7 @@ func (p *CircuitBreaker) Check() error {
 			return policy.Optionf(d.option, "%s %v is out of range: use 10ms to 24h", d.option, value)
 		}
 	}
-	if _, err := failingStatuses(p.Statuses, aboutBackend); err != nil {
+	if _, err := policy.ParseFailureStatuses(p.Statuses, aboutBackend); err != nil {
 		return err
 	}
 	return nil
@@ -148,66 +149,34 @@ func aboutBackend(status int) bool {
 	return policy.Judge(status, nil, policy.Upload{}).Blame == policy.BlameBackend
 }
 
-// anyStatus is the class 5xx in full.
-func anyStatus(int) bool { return true }
-
-// failingStatuses reads a list of statuses, of which the class 5xx stands for those that
-// inClass accepts.
-func failingStatuses(list []string, inClass func(status int) bool) (failing [100]bool, err *policy.OptionError) {
-	for i, text := range list {
-		at := "statuses[" + strconv.Itoa(i) + "]"
-		status, notNumber := strconv.Atoi(text)
-		switch {
-		case strings.EqualFold(text, "5xx"):
-			for i := range failing {
-				failing[i] = failing[i] || inClass(500+i)
-			}
-		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
-			return failing, policy.Optionf(at, "%s says that the client is wrong, not the backend: use statuses from 500 to 599", text)
-		case notNumber != nil || status < 500 || status > 599:
-			return failing, policy.Optionf(at, "%q is no status of a failure: use 500 to 599, or 5xx for all of them", text)
-		default:
-			failing[status-500] = true
-		}
-	}
-	return failing, nil
-}
-
 // Provision sets the breaker up. Unless it stands on a backend, its states are looked
 // for when requests come.
 func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "circuit_breaker"); err != nil {
 		return err
 	}
-	setDefault(&p.Recovery, caddy.Duration(defaultRecovery))
-	setDefault(&p.Probes, defaultProbes)
+	p.Recovery = cmp.Or(p.Recovery, caddy.Duration(defaultRecovery))
+	p.Probes = cmp.Or(p.Probes, defaultProbes)
 	p.options = breakerOptions{recovery: time.Duration(p.Recovery), probes: p.Probes}
 	if p.Ratio != 0 {
-		setDefault(&p.Window, caddy.Duration(defaultWindow))
-		setDefault(&p.Minimum, defaultMinimum)
+		p.Window = cmp.Or(p.Window, caddy.Duration(defaultWindow))
+		p.Minimum = cmp.Or(p.Minimum, defaultMinimum)
 		p.options.ratio, p.options.span, p.options.minimum = p.Ratio, time.Duration(p.Window), p.Minimum
 	} else {
-		setDefault(&p.Failures, defaultFailures)
-		setDefault(&p.Expire, caddy.Duration(defaultExpire))
+		p.Failures = cmp.Or(p.Failures, defaultFailures)
+		p.Expire = cmp.Or(p.Expire, caddy.Duration(defaultExpire))
 		p.options.failures, p.options.expire = p.Failures, time.Duration(p.Expire)
 	}
 	if len(p.Statuses) == 0 {
 		p.Statuses = []string{defaultStatuses}
 	}
-	p.failing, _ = failingStatuses(p.Statuses, aboutBackend) // Validate tells
+	p.failing, _ = policy.ParseFailureStatuses(p.Statuses, aboutBackend) // Validate tells
 	p.herald.start(ctx)
 	p.adopt()
 	if home, ok := policy.Standing(ctx).Home(); ok {
 		p.home = p.circuitAt(home)
 	}
-	return registerMetrics(ctx)
-}
-
-// setDefault gives an option a value if it has none.
-func setDefault[T comparable](option *T, value T) {
-	if *option == *new(T) {
-		*option = value
-	}
+	return policy.RegisterMetrics(ctx, circuitCollector{})
 }
 
 // Validate implements caddy.Validator.
@@ -215,7 +184,7 @@ func (p *CircuitBreaker) Validate() error { return p.Check() }
 
 // Cleanup lets go of the states.
 func (p *CircuitBreaker) Cleanup() error {
-	p.circuits.release()
+	p.circuits.Release()
 	return nil
 }
 
@@ -253,7 +222,7 @@ func (p *CircuitBreaker) refuse(w http.ResponseWriter, r *http.Request, wait tim
 // judge says what the end of a request says about the backend: its response with a
 // status, or the error in place of one.
 func (p *CircuitBreaker) judge(r *http.Request, status int, err error) verdict {
-	if err == nil && status >= 500 && status <= 599 && p.failing[status-500] {
+	if err == nil && p.failing.Has(status) {
 		return failed
 	}
 	v := policy.JudgeRequest(r, status, err)

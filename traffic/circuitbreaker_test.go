@@ -5,91 +5,22 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/policy/policytest"
 )
 
-// circuitExchange is a gateway as a policy sees it.
-type circuitExchange struct {
-	place policy.Place
-	guard policy.Guard
-}
-
-func (e *circuitExchange) Place() policy.Place { return e.place }
-
-func (e *circuitExchange) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
-	return false, nil
-}
-
-func (e *circuitExchange) Guard(guard policy.Guard) (before policy.Guard) {
-	before, e.guard = e.guard, guard
-	return before
-}
-
-// survivor is a policy of this part, and what Caddy does with it.
-type survivor interface {
-	policy.Module
-	caddy.Provisioner
-	caddy.CleanerUpper
-}
-
-// provisionSurvivor sets a policy up until the test ends.
-func provisionSurvivor[P survivor](t testing.TB, p P) P {
-	t.Helper()
-	ctx, err := caddy.ProvisionContext(new(caddy.Config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	provisionSurvivorIn(t, ctx, p)
-	t.Cleanup(func() { _ = p.Cleanup() })
-	return p
-}
-
-func provisionSurvivorIn(t testing.TB, ctx caddy.Context, p survivor) {
-	t.Helper()
-	if err := p.Provision(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Check(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// circuitRequest makes a request, as if from a gateway if there is an exchange.
-func circuitRequest(ctx context.Context, exchange *circuitExchange, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
-	w := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodPost, "http://example.com/", body).WithContext(ctx)
-	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
-	if exchange != nil {
-		caddyhttp.SetVar(r.Context(), policy.ExchangeVar, exchange)
-	}
-	return r, w
-}
-
-func answersWith(status int) caddyhttp.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(status)
-		return nil
-	}
-}
-
-func failsWith(err error) caddyhttp.HandlerFunc {
-	return func(http.ResponseWriter, *http.Request) error { return err }
-}
-
 // circuitSend sends a request and returns the status, that of an error included.
-func circuitSend(t *testing.T, p *CircuitBreaker, exchange *circuitExchange, next caddyhttp.HandlerFunc) (status int, header http.Header) {
+func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.Exchange, next caddyhttp.HandlerFunc) (status int, header http.Header) {
 	t.Helper()
-	r, w := circuitRequest(t.Context(), exchange, nil)
+	r, w := policytest.Request(t.Context(), exchange, nil)
 	err := p.ServeHTTP(w, r, next)
 	var failure caddyhttp.HandlerError
 	if errors.As(err, &failure) {
@@ -116,25 +47,25 @@ func TestWhatAFailureIs(t *testing.T) {
 		next     caddyhttp.HandlerFunc
 		opens    bool
 	}{
-		"500":                       {next: answersWith(500), opens: true},
-		"599":                       {next: answersWith(599), opens: true},
-		"600":                       {next: answersWith(600)},
-		"404":                       {next: answersWith(404)},
-		"429":                       {next: answersWith(429)},
-		"499 of the proxy":          {next: answersWith(499)},
-		"listed":                    {next: answersWith(503), statuses: []string{"502", "503"}, opens: true},
-		"not listed":                {next: answersWith(500), statuses: []string{"502", "503"}},
+		"500":                       {next: policytest.RespondWith(500), opens: true},
+		"599":                       {next: policytest.RespondWith(599), opens: true},
+		"600":                       {next: policytest.RespondWith(600)},
+		"404":                       {next: policytest.RespondWith(404)},
+		"429":                       {next: policytest.RespondWith(429)},
+		"499 of the proxy":          {next: policytest.RespondWith(499)},
+		"listed":                    {next: policytest.RespondWith(503), statuses: []string{"502", "503"}, opens: true},
+		"not listed":                {next: policytest.RespondWith(500), statuses: []string{"502", "503"}},
 		"hints, then 500":           {next: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(103); w.WriteHeader(500); return nil }, opens: true},
-		"down, whatever is listed":  {next: failsWith(caddyhttp.Error(503, policy.Failure{Cause: io.EOF})), statuses: []string{"500"}, opens: true},
-		"time-out":                  {next: failsWith(caddyhttp.Error(504, errors.New("timeout"))), opens: true},
-		"nonsense":                  {next: failsWith(caddyhttp.Error(502, errors.New("malformed HTTP response"))), opens: true},
-		"another error":             {next: failsWith(errors.New("oops")), opens: true},
-		"too large":                 {next: failsWith(caddyhttp.Error(413, errors.New("too large")))},
-		"no upstream":               {next: failsWith(caddyhttp.Error(503, policy.Failure{Cause: errors.New("no upstreams available")}))},
-		"client left":               {ctx: canceled, next: failsWith(caddyhttp.Error(502, io.EOF))},
-		"client left, 499":          {next: failsWith(caddyhttp.Error(499, context.Canceled))},
-		"client left, 500 all same": {ctx: canceled, next: answersWith(500), opens: true},
-		"its time limit":            {ctx: overdue, next: failsWith(caddyhttp.Error(504, context.DeadlineExceeded)), opens: true},
+		"down, whatever is listed":  {next: policytest.FailWith(caddyhttp.Error(503, policy.Failure{Cause: io.EOF})), statuses: []string{"500"}, opens: true},
+		"time-out":                  {next: policytest.FailWith(caddyhttp.Error(504, errors.New("timeout"))), opens: true},
+		"nonsense":                  {next: policytest.FailWith(caddyhttp.Error(502, errors.New("malformed HTTP response"))), opens: true},
+		"another error":             {next: policytest.FailWith(errors.New("oops")), opens: true},
+		"too large":                 {next: policytest.FailWith(caddyhttp.Error(413, errors.New("too large")))},
+		"no upstream":               {next: policytest.FailWith(caddyhttp.Error(503, policy.Failure{Cause: errors.New("no upstreams available")}))},
+		"client left":               {ctx: canceled, next: policytest.FailWith(caddyhttp.Error(502, io.EOF))},
+		"client left, 499":          {next: policytest.FailWith(caddyhttp.Error(499, context.Canceled))},
+		"client left, 500 all same": {ctx: canceled, next: policytest.RespondWith(500), opens: true},
+		"its time limit":            {ctx: overdue, next: policytest.FailWith(caddyhttp.Error(504, context.DeadlineExceeded)), opens: true},
 		"client breaks off its upload": {body: broken, next: func(_ http.ResponseWriter, r *http.Request) error {
 			_, err := io.ReadAll(r.Body)
 			return caddyhttp.Error(502, err)
@@ -148,11 +79,11 @@ func TestWhatAFailureIs(t *testing.T) {
 		"header, then error": {next: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(200); return io.EOF }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Statuses: tc.statuses})
+			p := policytest.Provision(t, &CircuitBreaker{Failures: 1, Statuses: tc.statuses})
 			if tc.ctx == nil {
 				tc.ctx = t.Context()
 			}
-			r, w := circuitRequest(tc.ctx, nil, tc.body)
+			r, w := policytest.Request(tc.ctx, nil, tc.body)
 			_ = p.ServeHTTP(w, r, tc.next)
 			if opened := p.stateAt(policy.Place{}) == circuitOpen; opened != tc.opens {
 				t.Errorf("it is open: %v, want %v", opened, tc.opens)
@@ -162,9 +93,9 @@ func TestWhatAFailureIs(t *testing.T) {
 }
 
 func TestOpenBreakerAnswersAtOnce(t *testing.T) {
-	p := provisionSurvivor(t, &CircuitBreaker{Failures: 2, Recovery: caddy.Duration(90 * time.Second)})
-	circuitSend(t, p, nil, answersWith(500))
-	circuitSend(t, p, nil, failsWith(caddyhttp.Error(503, io.EOF)))
+	p := policytest.Provision(t, &CircuitBreaker{Failures: 2, Recovery: caddy.Duration(90 * time.Second)})
+	circuitSend(t, p, nil, policytest.RespondWith(500))
+	circuitSend(t, p, nil, policytest.FailWith(caddyhttp.Error(503, io.EOF)))
 	never := func(http.ResponseWriter, *http.Request) error {
 		t.Error("the backend was asked")
 		return nil
@@ -174,11 +105,11 @@ func TestOpenBreakerAnswersAtOnce(t *testing.T) {
 		t.Errorf("got %d and Retry-After %q, want 503 and 90", status, header.Get("Retry-After"))
 	}
 	place := policy.Place{Gateway: t.Name(), Route: "/a", Backend: "b"}
-	inside := &circuitExchange{place: place}
+	inside := &policytest.Exchange{At: place}
 	for range 2 {
-		circuitSend(t, p, inside, answersWith(500))
+		circuitSend(t, p, inside, policytest.RespondWith(500))
 	}
-	r, w := circuitRequest(t.Context(), inside, nil)
+	r, w := policytest.Request(t.Context(), inside, nil)
 	var failure policy.Failure
 	if err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(never)); !errors.As(err, &failure) || !errors.Is(err, errCircuitOpen) || w.Body.Len() > 0 {
 		t.Errorf("in a gateway: got %v and %q, want a failure and nothing written", err, w.Body)
@@ -195,8 +126,8 @@ func TestOpenBreakerAnswersAtOnce(t *testing.T) {
 // openFor opens a breaker whose recovery is over at once.
 func openFor(t *testing.T, probes int) (*CircuitBreaker, *breaker) {
 	t.Helper()
-	p := provisionSurvivor(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})
-	circuitSend(t, p, nil, answersWith(500))
+	p := policytest.Provision(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})
+	circuitSend(t, p, nil, policytest.RespondWith(500))
 	b := p.circuitAt(policy.Place{}).whole
 	b.mu.Lock()
 	b.until = 0
@@ -240,10 +171,10 @@ func TestProbeThatSaysNothingGivesItsPermitBack(t *testing.T) {
 			}()
 			circuitSend(t, p, nil, func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 		}()
-		r, w := circuitRequest(canceled, nil, nil)
-		_ = p.ServeHTTP(w, r, failsWith(caddyhttp.Error(499, context.Canceled)))
+		r, w := policytest.Request(canceled, nil, nil)
+		_ = p.ServeHTTP(w, r, policytest.FailWith(caddyhttp.Error(499, context.Canceled)))
 	}
-	circuitSend(t, p, nil, answersWith(200))
+	circuitSend(t, p, nil, policytest.RespondWith(200))
 	if state, _ := b.look(); state != circuitClosed {
 		t.Errorf("it is %v", state)
 	}
@@ -274,29 +205,19 @@ func TestCircuitBreakerOptions(t *testing.T) {
 		"{\nstatuses error\n}":           `"error" is no status of a failure`,
 		"{\nrecover 60s\n}":              `unrecognized subdirective 'recover' (did you mean "recovery"?)`,
 	} {
-		wantOptions(t, new(CircuitBreaker), "rgate_circuit_breaker "+text, want)
-	}
-}
-
-func wantOptions(t *testing.T, p policy.Module, text, want string) {
-	t.Helper()
-	d := caddyfile.NewTestDispenser(text)
-	d.Next()
-	err := policy.Unmarshal(d, p)
-	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-		t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		policytest.WantOptions(t, new(CircuitBreaker), "rgate_circuit_breaker "+text, want)
 	}
 }
 
 func BenchmarkCircuitBreaker(b *testing.B) {
 	for name, options := range map[string]*CircuitBreaker{"whole": {}, "ratio": {Ratio: .5}, "per-container": {PerContainer: true}} {
-		p := provisionSurvivor(b, options)
-		ex := &circuitExchange{place: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}
-		r, _ := circuitRequest(b.Context(), ex, nil)
+		p := policytest.Provision(b, options)
+		ex := &policytest.Exchange{At: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}
+		r, _ := policytest.Request(b.Context(), ex, nil)
 		r.Body = http.NoBody
 		next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-			if ex.guard != nil && ex.guard.Admits("a") && ex.guard.Enter("a") {
-				ex.guard.Left(200, nil)
+			if ex.Guarding != nil && ex.Guarding.Admits("a") && ex.Guarding.Enter("a") {
+				ex.Guarding.Left(200, nil)
 			}
 			w.WriteHeader(200)
 			return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 func init() {
@@ -63,7 +64,7 @@ type Coalesce struct {
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	key     policy.Key
-	sharing *sharing
+	sharing *sharing.Rules
 	flights *flights
 }
 
@@ -93,9 +94,9 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if c.MaxWait == 0 {
 		c.MaxWait = caddy.Duration(defaultMaxWait)
 	}
-	c.key, c.sharing, c.flights = policy.ParseKey(c.Key), newSharing(c.Key, c.IgnoreFields), newFlights(int64(c.MaxBuffer))
-	c.sharing.account = strings.Contains(c.Key, "{http.auth.user.")
-	return coalesced.register(ctx)
+	c.key, c.sharing, c.flights = policy.ParseKey(c.Key), sharing.New(c.Key, c.IgnoreFields), newFlights(int64(c.MaxBuffer))
+	c.sharing.KeyHasIdentity = strings.Contains(c.Key, "{http.auth.user.")
+	return coalesced.Register(ctx)
 }
 
 // Check reports the first thing wrong with the options.
@@ -106,8 +107,8 @@ func (c *Coalesce) Check() error {
 	switch {
 	case c.Key != "" && !policy.HasPlaceholder(c.Key):
 		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.Authorization}, or leave it out", c.Key)
-	case checkIgnoredFields(c.IgnoreFields) != nil:
-		return checkIgnoredFields(c.IgnoreFields)
+	case sharing.CheckIgnoredFields(c.IgnoreFields) != nil:
+		return sharing.CheckIgnoredFields(c.IgnoreFields)
 	case c.MaxBuffer < 0:
 		return policy.Optionf("max_buffer", "max_buffer is negative: use a size such as 1MiB")
 	case c.MaxWait < 0:
@@ -176,7 +177,7 @@ func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp
 func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	lw := leadWriters.Get().(*leadWriter)
 	lw.ResponseWriter, lw.flight, lw.request, lw.sharing = w, f, r, c.sharing
-	lw.before.set(w.Header())
+	lw.before.Set(w.Header())
 	returned := false
 	defer func() {
 		var cause any
@@ -227,15 +228,15 @@ func (c *Coalesce) follow(f *flight, body *reader, w http.ResponseWriter, r *htt
 		return leftError(r)
 	}
 	o := &f.outcome
-	if q := c.sharing.varied(r); !o.shared || !o.varied.Matches(&q) {
+	if q := c.sharing.Varied(r); !o.shared || !o.varied.Matches(&q) {
 		leave()
 		return next.ServeHTTP(w, r)
 	}
-	coalesced.count(r, "")
+	coalesced.Count(r, "")
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.coalesced", true)
 	}
-	o.header.apply(w.Header())
+	o.header.Apply(w.Header())
 	if o.err != nil {
 		return o.err
 	}

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/policy/policytest"
 )
 
 // Once nobody waits any more, the backend need not go on.
@@ -332,22 +332,11 @@ func TestCoalesceOptions(t *testing.T) {
 		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
 	} {
 		c := new(Coalesce)
-		if got := policyOptions(c, text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
+		if got := policytest.Options(t, c, text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
 			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
 		}
 	}
 	if err := (&Coalesce{MaxBuffer: -1}).Check(); err == nil {
 		t.Error("a negative max_buffer is right")
 	}
-}
-
-// policyOptions are those that a directive sets, as JSON, or after an exclamation
-// mark what is wrong with them.
-func policyOptions(p policy.Module, text string) string {
-	d := caddyfile.NewTestDispenser(text)
-	d.Next()
-	if err := policy.Unmarshal(d, p); err != nil {
-		return "! " + err.Error()
-	}
-	return string(coalesceJSON(p))
 }

@@ -12,8 +12,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 // leadWriter is what the leader of a flight writes its answer to. If there are
@@ -23,8 +25,8 @@ type leadWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	flight   *flight
 	request  *http.Request
-	sharing  *sharing
-	before   headerMark
+	sharing  *sharing.Rules
+	before   httpx.HeaderMark
 	began    bool
 	hijacked bool
 
@@ -75,14 +77,14 @@ func (w *leadWriter) begin(status int) {
 	if !f.seal() {
 		return
 	}
-	header, q := w.ResponseWriter.Header(), w.sharing.varied(w.request)
+	header, q := w.ResponseWriter.Header(), w.sharing.Varied(w.request)
 	if !shareable(&q, status, header) {
 		f.landApart(true)
 		return
 	}
 	w.own, w.header, w.served = f.body.reader(), header.Clone(), make(chan struct{})
 	f.land(outcome{
-		shared: true, status: status, header: w.before.change(header),
+		shared: true, status: status, header: w.before.Change(header),
 		varied: httpcache.VariantOf(&q, header, false), kind: kindOf(header),
 	})
 }
@@ -123,11 +125,8 @@ func (w *leadWriter) ReadFrom(r io.Reader) (int64, error) {
 	if w.own == nil {
 		return w.ResponseWriterWrapper.ReadFrom(r)
 	}
-	return io.Copy(onlyWriter{w}, r)
+	return io.Copy(struct{ io.Writer }{w}, r)
 }
-
-// onlyWriter hides the other methods of a writer.
-type onlyWriter struct{ io.Writer }
 
 // FlushError sends what is buffered, which may be nothing but the header.
 func (w *leadWriter) FlushError() error {
@@ -206,7 +205,7 @@ func (w *leadWriter) fail(err error, returned bool) {
 		w.flight.landApart(false)
 		return
 	}
-	w.flight.land(outcome{shared: true, err: err, header: w.before.change(w.ResponseWriter.Header())})
+	w.flight.land(outcome{shared: true, err: err, header: w.before.Change(w.ResponseWriter.Header())})
 }
 
 // kinds are the fields by which an answer is known to be the same as another one.
@@ -253,7 +252,7 @@ func (w *restWriter) Write(p []byte) (n int, err error) {
 }
 
 // ReadFrom implements io.ReaderFrom.
-func (w *restWriter) ReadFrom(r io.Reader) (int64, error) { return io.Copy(onlyWriter{w}, r) }
+func (w *restWriter) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{w}, r) }
 
 // FlushError sends what is buffered.
 func (w *restWriter) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }

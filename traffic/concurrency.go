@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/lease"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -53,7 +55,7 @@ type Concurrency struct {
 	Name string `json:"name,omitempty"`
 
 	key      *policy.Key
-	limiters held[policy.Place, *sharedLimiter]
+	limiters lease.Set[policy.Place, *sharedLimiter]
 	home     *sharedLimiter // of the backend that the policy stands on; nil: on none
 }
 
@@ -97,7 +99,7 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if p.Queue > 0 {
-		setDefault(&p.QueueTimeout, caddy.Duration(defaultQueueTimeout))
+		p.QueueTimeout = cmp.Or(p.QueueTimeout, caddy.Duration(defaultQueueTimeout))
 	}
 	if p.Key != "" {
 		policy.WarnOfKey(ctx, "key", p.Key)
@@ -108,7 +110,7 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 	if home, ok := policy.Standing(ctx).Home(); ok {
 		p.home = p.limiterAt(home)
 	}
-	return registerMetrics(ctx)
+	return policy.RegisterMetrics(ctx, concurrencyCollector{})
 }
 
 // Validate implements caddy.Validator.
@@ -116,7 +118,7 @@ func (p *Concurrency) Validate() error { return p.Check() }
 
 // Cleanup lets go of the places.
 func (p *Concurrency) Cleanup() error {
-	p.limiters.release()
+	p.limiters.Release()
 	return nil
 }
 
@@ -212,10 +214,10 @@ func (l *sharedLimiter) Destruct() error {
 // limiterAt returns what counts the requests of a place.
 func (p *Concurrency) limiterAt(place policy.Place) *sharedLimiter {
 	place.Route = ""
-	if l, ok := p.limiters.get(place); ok {
+	if l, ok := p.limiters.Get(place); ok {
 		return l
 	}
-	return p.limiters.add(place, func() (*sharedLimiter, func()) {
+	return p.limiters.Add(place, func() (*sharedLimiter, func()) {
 		key := limiterKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, key: p.Key}
 		if place == (policy.Place{}) && p.Name == "" {
 			key.owner = p
@@ -243,7 +245,7 @@ func (p *Concurrency) adopt() {
 	})
 	for _, key := range keys {
 		_, _, _ = sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil })
-		p.limiters.keep(func() { _, _ = sharedLimiters.Delete(key) })
+		p.limiters.Keep(func() { _, _ = sharedLimiters.Delete(key) })
 	}
 }
 

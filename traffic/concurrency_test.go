@@ -12,13 +12,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/policy/policytest"
 )
 
 // occupy sends a request that stays until the function that it returns is called.
-func occupy(t *testing.T, p *Concurrency, ex *circuitExchange) (leave func()) {
+func occupy(t *testing.T, p *Concurrency, ex *policytest.Exchange) (leave func()) {
 	t.Helper()
 	end, inside, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	r, w := circuitRequest(t.Context(), ex, nil)
+	r, w := policytest.Request(t.Context(), ex, nil)
 	go func() {
 		defer close(ended)
 		_ = p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
@@ -31,27 +32,27 @@ func occupy(t *testing.T, p *Concurrency, ex *circuitExchange) (leave func()) {
 	return func() { close(end); <-ended }
 }
 
-func concurrencySend(ctx context.Context, p *Concurrency, ex *circuitExchange, next caddyhttp.HandlerFunc) (status int, header http.Header, err error) {
-	r, w := circuitRequest(ctx, ex, nil)
+func concurrencySend(ctx context.Context, p *Concurrency, ex *policytest.Exchange, next caddyhttp.HandlerFunc) (status int, header http.Header, err error) {
+	r, w := policytest.Request(ctx, ex, nil)
 	err = p.ServeHTTP(w, r, next)
 	return w.Code, w.Header(), err
 }
 
 func TestConcurrencyTurnsAway(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1})
+	p := policytest.Provision(t, &Concurrency{Max: 1})
 	leave := occupy(t, p, nil)
-	status, header, err := concurrencySend(t.Context(), p, nil, answersWith(200))
+	status, header, err := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200))
 	if err != nil || status != 503 || header.Get("Retry-After") != "1" {
 		t.Errorf("got %d, Retry-After %q, %v", status, header.Get("Retry-After"), err)
 	}
 	leave()
-	if status, _, _ := concurrencySend(t.Context(), p, nil, answersWith(200)); status != 200 {
+	if status, _, _ := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200)); status != 200 {
 		t.Errorf("afterwards: got %d", status)
 	}
 
 	place := policy.Place{Gateway: t.Name(), Route: "/", Backend: "b"}
-	defer occupy(t, p, &circuitExchange{place: place})()
-	_, _, err = concurrencySend(t.Context(), p, &circuitExchange{place: place}, answersWith(200))
+	defer occupy(t, p, &policytest.Exchange{At: place})()
+	_, _, err = concurrencySend(t.Context(), p, &policytest.Exchange{At: place}, policytest.RespondWith(200))
 	var failure policy.Failure
 	if !errors.As(err, &failure) {
 		t.Errorf("in a gateway: got %v, want a failure for others to answer", err)
@@ -61,26 +62,26 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 		t.Errorf("published: %+v", got)
 	}
 	place.Backend = "another"
-	if status, _, _ := concurrencySend(t.Context(), p, &circuitExchange{place: place}, answersWith(200)); status != 200 {
+	if status, _, _ := concurrencySend(t.Context(), p, &policytest.Exchange{At: place}, policytest.RespondWith(200)); status != 200 {
 		t.Errorf("another backend: got %d", status)
 	}
 }
 
 func TestConcurrencyPanicGivesThePlaceBack(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1})
+	p := policytest.Provision(t, &Concurrency{Max: 1})
 	for range 3 {
 		func() {
 			defer func() { _ = recover() }()
 			_, _, _ = concurrencySend(t.Context(), p, nil, func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 		}()
 	}
-	if status, _, _ := concurrencySend(t.Context(), p, nil, answersWith(200)); status != 200 {
+	if status, _, _ := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200)); status != 200 {
 		t.Errorf("got %d", status)
 	}
 }
 
 func TestConcurrencyQueue(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1, Queue: 2, QueueTimeout: caddy.Duration(time.Minute)})
+	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 2, QueueTimeout: caddy.Duration(time.Minute)})
 	synctest.Test(t, func(t *testing.T) {
 		leave := occupy(t, p, nil)
 		impatient, goAway := context.WithCancel(t.Context())
@@ -95,7 +96,7 @@ func TestConcurrencyQueue(t *testing.T) {
 		outcomes, start := make(chan outcome, 9), time.Now()
 		send := func(name string, ctx context.Context) {
 			go func() {
-				status, _, err := concurrencySend(ctx, p, nil, answersWith(200))
+				status, _, err := concurrencySend(ctx, p, nil, policytest.RespondWith(200))
 				var failure caddyhttp.HandlerError
 				errors.As(err, &failure)
 				outcomes <- outcome{name, status, failure.StatusCode, time.Since(start)}
@@ -125,49 +126,49 @@ func TestConcurrencyQueue(t *testing.T) {
 }
 
 func TestConcurrencyCountsAcrossAReload(t *testing.T) {
-	ex := &circuitExchange{place: policy.Place{Gateway: t.Name(), Backend: "b"}}
-	old, next := provisionSurvivor(t, &Concurrency{Max: 1}), provisionSurvivor(t, &Concurrency{Max: 2})
+	ex := &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	old, next := policytest.Provision(t, &Concurrency{Max: 1}), policytest.Provision(t, &Concurrency{Max: 2})
 	leave := occupy(t, old, ex)
-	if _, _, err := concurrencySend(t.Context(), next, ex, answersWith(200)); err == nil {
+	if _, _, err := concurrencySend(t.Context(), next, ex, policytest.RespondWith(200)); err == nil {
 		t.Error("the larger one of two counts")
 	}
 	_ = old.Cleanup()
-	if _, _, err := concurrencySend(t.Context(), next, ex, answersWith(200)); err != nil {
+	if _, _, err := concurrencySend(t.Context(), next, ex, policytest.RespondWith(200)); err != nil {
 		t.Errorf("when the old one is gone: %v", err)
 	}
 	defer occupy(t, next, ex)()
-	if _, _, err := concurrencySend(t.Context(), next, ex, answersWith(200)); err == nil {
+	if _, _, err := concurrencySend(t.Context(), next, ex, policytest.RespondWith(200)); err == nil {
 		t.Error("what was under way at the reload is forgotten")
 	}
 	leave()
 
 	// A WebSocket may outlive its configuration, and be the only request.
-	ex.place.Backend = "c"
-	last := provisionSurvivor(t, &Concurrency{Max: 1, Name: "sockets"})
+	ex.At.Backend = "c"
+	last := policytest.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
 	leave = occupy(t, last, ex)
-	after := provisionSurvivor(t, &Concurrency{Max: 1, Name: "sockets"})
+	after := policytest.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
 	_ = last.Cleanup()
-	if _, _, err := concurrencySend(t.Context(), after, ex, answersWith(200)); err == nil {
+	if _, _, err := concurrencySend(t.Context(), after, ex, policytest.RespondWith(200)); err == nil {
 		t.Error("what outlives the configuration is forgotten")
 	}
 	leave()
-	if _, _, err := concurrencySend(t.Context(), after, ex, answersWith(200)); err != nil {
+	if _, _, err := concurrencySend(t.Context(), after, ex, policytest.RespondWith(200)); err != nil {
 		t.Errorf("when it has left: %v", err)
 	}
 }
 
 func TestConcurrencyByKey(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1, Key: "{user}"})
-	r, w := circuitRequest(t.Context(), nil, nil)
+	p := policytest.Provision(t, &Concurrency{Max: 1, Key: "{user}"})
+	r, w := policytest.Request(t.Context(), nil, nil)
 	set := func(r *http.Request, user string) {
 		r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("user", user)
 	}
 	set(r, "alice")
 	_ = p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 		for user, want := range map[string]int{"alice": 503, "bob": 200} {
-			r, w := circuitRequest(t.Context(), nil, nil)
+			r, w := policytest.Request(t.Context(), nil, nil)
 			set(r, user)
-			if err := p.ServeHTTP(w, r, answersWith(200)); err != nil || w.Code != want {
+			if err := p.ServeHTTP(w, r, policytest.RespondWith(200)); err != nil || w.Code != want {
 				t.Errorf("%s: got %d and %v, want %d", user, w.Code, err, want)
 			}
 		}
@@ -191,14 +192,14 @@ func TestConcurrencyOptions(t *testing.T) {
 		"1 {\nkey alice\n}": `"alice" has no placeholder and is the same for all requests`,
 		"1 {\nqeue 1\n}":    `unrecognized subdirective 'qeue' (did you mean "queue"?)`,
 	} {
-		wantOptions(t, new(Concurrency), "rgate_concurrency "+text, want)
+		policytest.WantOptions(t, new(Concurrency), "rgate_concurrency "+text, want)
 	}
 }
 
 func BenchmarkConcurrency(b *testing.B) {
 	for name, options := range map[string]*Concurrency{"backend": {Max: 100}, "key": {Max: 100, Key: "{http.request.method}"}} {
-		p := provisionSurvivor(b, options)
-		r, _ := circuitRequest(b.Context(), &circuitExchange{place: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}, nil)
+		p := policytest.Provision(b, options)
+		r, _ := policytest.Request(b.Context(), &policytest.Exchange{At: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}, nil)
 		next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

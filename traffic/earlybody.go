@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"sync"
+
+	"github.com/rgate/rgate/internal/httpx"
 )
 
 // mostEarly is how large a body may be that is read while its request waits.
@@ -35,8 +37,8 @@ func readEarly(r *http.Request) *earlyBody {
 	b := &earlyBody{ended: make(chan struct{}), ahead: make([]byte, 0, r.ContentLength), reading: true}
 	b.came.L = &b.mu
 	// That it is read ahead does not keep a fallback from sending it elsewhere.
-	if watched, ok := r.Body.(*unread); ok {
-		watched.replace(func(body io.ReadCloser) io.ReadCloser { b.source = body; return b })
+	if watched, ok := r.Body.(*httpx.UnreadBody); ok {
+		watched.Replace(func(body io.ReadCloser) io.ReadCloser { b.source = body; return b })
 	} else {
 		b.source, r.Body = r.Body, b
 	}

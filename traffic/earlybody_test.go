@@ -16,7 +16,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/policy/policytest"
 )
 
 // queueServer serves a limit on one request at once, and tells of those that come
@@ -42,11 +44,11 @@ func queueServer(t *testing.T, p *Concurrency) (server *httptest.Server, bodies 
 
 func awaitQueued(t *testing.T, p *Concurrency, n int) {
 	t.Helper()
-	cacheEventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).look().queued == n })
+	eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).look().queued == n })
 }
 
 func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
+	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
 	server, bodies := queueServer(t, p)
 	leave := occupy(t, p, nil)
 	for what, request := range map[string]string{
@@ -77,7 +79,7 @@ func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
 
 // What was read while a request waited is sent on, and so is what had not come yet.
 func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
+	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
 	server, bodies := queueServer(t, p)
 	for _, size := range []int{1, 100, mostEarly, mostEarly + 1} {
 		for _, early := range []int{0, size / 2, size} {
@@ -114,21 +116,21 @@ func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
 
 // A request that was refused has its body still, for others to send it elsewhere.
 func TestConcurrencyLeavesBodiesToOthers(t *testing.T) {
-	p := provisionSurvivor(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(20 * time.Millisecond)})
+	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(20 * time.Millisecond)})
 	defer occupy(t, p, nil)()
 	for _, watched := range []bool{false, true} {
-		r, w := circuitRequest(t.Context(), nil, strings.NewReader("abc"))
-		var body *unread
+		r, w := policytest.Request(t.Context(), nil, strings.NewReader("abc"))
+		var body *httpx.UnreadBody
 		if watched {
-			body = unreadBody(r, new(circuitExchange))
+			body = httpx.WrapBody(r)
 		}
-		if err := p.ServeHTTP(w, r, answersWith(200)); err != nil || w.Code != 503 {
+		if err := p.ServeHTTP(w, r, policytest.RespondWith(200)); err != nil || w.Code != 503 {
 			t.Fatalf("got %d, %v", w.Code, err)
 		}
-		if !body.untouched() {
+		if !body.Untouched() {
 			t.Error("it counts as read")
 		}
-		body.give(r)
+		body.Give(r)
 		if got, err := io.ReadAll(r.Body); err != nil || string(got) != "abc" {
 			t.Errorf("what is left is %q, %v", got, err)
 		}
@@ -198,5 +200,15 @@ func TestEarlyBodies(t *testing.T) {
 	r = request(strings.NewReader("a"), 1)
 	if r.ProtoMajor = 2; readEarly(r) != nil {
 		t.Error("it is read though HTTP/2 notices anyway")
+	}
+}
+
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting until %s", what)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

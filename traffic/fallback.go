@@ -16,7 +16,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/lease"
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 func init() {
@@ -72,9 +74,9 @@ type Fallback struct {
 	Statuses []string `json:"statuses,omitempty"`
 
 	position policy.Position
-	failing  [100]bool // by status, from 500 on
-	stores   held[fallbackPlace, *lastGood]
-	sharing  *sharing
+	failing  policy.FailureStatuses
+	stores   lease.Set[fallbackPlace, *lastGood]
+	sharing  *sharing.Rules
 	missing  sync.Once // to tell that there is no such backend
 }
 
@@ -121,21 +123,21 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if f.Cached > 0 {
-		setDefault(&f.MaxBytes, defaultKeptBytes)
-		setDefault(&f.MaxBody, min(defaultKeptBody, f.MaxBytes))
+		f.MaxBytes = cmp.Or(f.MaxBytes, defaultKeptBytes)
+		f.MaxBody = cmp.Or(f.MaxBody, min(defaultKeptBody, f.MaxBytes))
 	}
 	if f.Response != nil {
-		setDefault(&f.Response.StatusCode, http.StatusServiceUnavailable)
+		f.Response.StatusCode = cmp.Or(f.Response.StatusCode, http.StatusServiceUnavailable)
 	}
-	f.sharing = newSharing(f.Key, f.IgnoreFields)
+	f.sharing = sharing.New(f.Key, f.IgnoreFields)
 	if policy.Standing(ctx).Level == "" {
 		for _, warning := range f.Warnings(nil) {
 			ctx.Logger().Warn(warning)
 		}
 	}
-	f.failing, _ = failingStatuses(f.Statuses, anyStatus) // Validate tells
+	f.failing, _ = policy.ParseFailureStatuses(f.Statuses, nil) // Validate tells
 	f.position = policy.PositionOf(ctx, "fallback")
-	return fallbacks.register(ctx)
+	return fallbacks.Register(ctx)
 }
 
 // Check reports the first thing wrong with the options.
@@ -167,10 +169,10 @@ func (f *Fallback) Check() error {
 	if err := policy.CheckKey("key", f.Key); err != nil {
 		return err
 	}
-	if err := checkIgnoredFields(f.IgnoreFields); err != nil {
+	if err := sharing.CheckIgnoredFields(f.IgnoreFields); err != nil {
 		return err
 	}
-	if _, err := failingStatuses(f.Statuses, anyStatus); err != nil {
+	if _, err := policy.ParseFailureStatuses(f.Statuses, nil); err != nil {
 		return err
 	}
 	if f.Response == nil {
@@ -193,7 +195,7 @@ func (f *Fallback) Warnings([]caddyhttp.MiddlewareHandler) []string {
 
 // Cleanup lets go of the kept responses.
 func (f *Fallback) Cleanup() error {
-	f.stores.release()
+	f.stores.Release()
 	f.position.Release()
 	return nil
 }
@@ -216,10 +218,10 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	c := fallbackCalls.Get().(*fallbackCall)
 	c.policy, c.w, c.r, c.exchange = f, w, r, exchange
 	c.ResponseWriter = w
-	c.before.set(w.Header())
+	c.before.Set(w.Header())
 	c.body = unreadBody(r, exchange)
-	if asked := policy.TargetOf(r); f.Cached > 0 && (isForReading(&asked) || !isSafeMethod(r.Method)) {
-		c.store, c.q = f.storeAt(r), f.sharing.read(r, true)
+	if asked := policy.TargetOf(r); f.Cached > 0 && (sharing.IsRead(&asked) || !sharing.IsSafeMethod(r.Method)) {
+		c.store, c.q = f.storeAt(r), f.sharing.Read(r, true)
 		if c.q.Credential != "" || c.q.Unknown != "" {
 			c.q.Header = maps.Clone(r.Header) // as the client sent it
 		}
@@ -293,17 +295,17 @@ func (c *fallbackCall) answer(failed failure) error {
 	header := c.w.Header()
 	after := header.Clone()
 	if good := c.kept(); good != nil {
-		c.before.restore(header)
+		c.before.Restore(header)
 		header[fallbackHeader] = []string{byCached}
 		c.tell(byCached, failed)
 		good.write(c.w, c.r, time.Now(), failed.status)
 		return nil
 	}
 	if name := c.otherBackend(failed); name != "" {
-		c.before.restore(header)
+		c.before.Restore(header)
 		header[fallbackHeader] = []string{name}
 		caddyhttp.SetVar(c.r.Context(), fallbackVar, true)
-		c.body.give(c.r)
+		c.body.Give(c.r)
 		_, err := c.exchange.Forward(name, c.w, c.r)
 		caddyhttp.SetVar(c.r.Context(), fallbackVar, nil)
 		if !isFailure(c.r, err) {
@@ -312,7 +314,7 @@ func (c *fallbackCall) answer(failed failure) error {
 		}
 	}
 	if c.policy.Response != nil {
-		c.before.restore(header)
+		c.before.Restore(header)
 		if retry := after["Retry-After"]; retry != nil {
 			header["Retry-After"] = retry
 		}
@@ -372,7 +374,7 @@ func (c *fallbackCall) otherBackend(failed failure) string {
 			return ""
 		}
 	}
-	if !c.body.untouched() {
+	if !c.body.Untouched() {
 		return ""
 	}
 	return name
@@ -380,7 +382,7 @@ func (c *fallbackCall) otherBackend(failed failure) string {
 
 // tell says who answers: to the metrics, the log, and in a placeholder.
 func (c *fallbackCall) tell(by string, failed failure) {
-	fallbacks.count(c.r, by)
+	fallbacks.Count(c.r, by)
 	if repl, ok := c.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.fallback", by)
 	}

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -11,12 +12,32 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
+// fallbackDiscard is a response writer that keeps nothing.
+type fallbackDiscard struct{ header http.Header }
+
+func (d fallbackDiscard) Header() http.Header         { return d.header }
+func (d fallbackDiscard) Write(p []byte) (int, error) { return len(p), nil }
+func (d fallbackDiscard) WriteHeader(int)             {}
+
+func browserRequest(method string) *http.Request {
+	r := httptest.NewRequest(method, "http://api.example.com/api/v2/orders/7?page=2", nil)
+	for name, value := range map[string]string{
+		"Accept": "application/json", "Accept-Encoding": "gzip, br", "Accept-Language": "en", "User-Agent": "Mozilla/5.0",
+		"Referer": "https://example.com/", "Sec-Fetch-Mode": "cors", "X-Request-Id": "0123456789abcdef",
+	} {
+		r.Header.Set(name, value)
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
+}
+
+var benchBody = []byte("This is a small response of exactly 63 bytes from one backend.\n")
+
 // BenchmarkFallbackUnused is a request that needs no fallback, by what the policy is
 // ready to do.
 func BenchmarkFallbackUnused(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusOK)
-		_, err := w.Write(coalesceAnswer)
+		_, err := w.Write(benchBody)
 		return err
 	})
 	for name, f := range map[string]*Fallback{
@@ -26,8 +47,8 @@ func BenchmarkFallbackUnused(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			fallbackPolicy(b, f)
-			w := coalesceDiscard{http.Header{"Server": {"Caddy"}}}
-			r := coalesceBrowser(http.MethodGet)
+			w := fallbackDiscard{http.Header{"Server": {"Caddy"}}}
+			r := browserRequest(http.MethodGet)
 			caddyhttp.SetVar(r.Context(), policy.ExchangeVar, &fallbackExchange{place: policy.Place{Gateway: b.Name()}})
 			b.ReportAllocs()
 			for b.Loop() {

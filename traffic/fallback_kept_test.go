@@ -133,7 +133,7 @@ func TestFallbackKeptAnswersAreBounded(t *testing.T) {
 		rig.backend = fallbackSays(body, "Vary", "Accept-Language")
 		rig.ask(t, "GET", "/"+strconv.Itoa(i/2), "", "Accept-Language", strconv.Itoa(i%2))
 	}
-	store, _ := rig.stores.get(fallbackPlace{rig.exchange.place.Gateway, "first", rig.position.String()})
+	store, _ := rig.stores.Get(fallbackPlace{rig.exchange.place.Gateway, "first", rig.position.String()})
 	var sum int64
 	count := 0
 	for _, variants := range store.byKey {

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/policy/policytest"
 )
 
 func fallbackPolicy(t testing.TB, f *Fallback) *Fallback {
@@ -379,7 +380,7 @@ func TestFallbackOptions(t *testing.T) {
 		"rgate_fallback {\n response {\n headers content-length 5\n }\n}": "! content-length belongs to the connection",
 		"rgate_fallback {\n reponse a\n}":                                 "! unrecognized subdirective 'reponse' (did you mean \"response\"?)",
 	} {
-		if got := policyOptions(new(Fallback), text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
+		if got := policytest.Options(t, new(Fallback), text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {
 			t.Errorf("%s:\ngot  %s\nwant %s", text, got, want)
 		}
 	}

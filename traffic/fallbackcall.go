@@ -3,7 +3,6 @@ package traffic
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,8 +13,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 // fallbackPlace is what kept responses belong to.
@@ -34,10 +35,10 @@ func (l *lastGood) Destruct() error { return nil }
 func (f *Fallback) storeAt(r *http.Request) *lastGood {
 	at := policy.PlaceOf(r)
 	place := fallbackPlace{at.Gateway, at.Backend, f.position.String()}
-	if store, ok := f.stores.get(place); ok {
+	if store, ok := f.stores.Get(place); ok {
 		return store
 	}
-	return f.stores.add(place, func() (*lastGood, func()) {
+	return f.stores.Add(place, func() (*lastGood, func()) {
 		store, _, _ := lastGoods.LoadOrNew(place, func() (caddy.Destructor, error) { return new(lastGood), nil }) // never fails
 		store.(*lastGood).limit(int64(f.MaxBytes))
 		return store.(*lastGood), func() {
@@ -55,8 +56,8 @@ type fallbackCall struct {
 	w        http.ResponseWriter
 	r        *http.Request
 	exchange policy.Exchange // nil outside of a gateway
-	before   headerMark
-	body     *unread
+	before   httpx.HeaderMark
+	body     *httpx.UnreadBody
 	store    *lastGood         // nil: no responses are kept
 	q        httpcache.Request // read if responses are kept
 	key      []byte
@@ -83,12 +84,12 @@ func (c *fallbackCall) setKey() {
 	asked := policy.TargetOf(c.r)
 	c.key = policy.AppendForwarded(c.key[:0], c.r)
 	for _, part := range [...]string{policy.PlaceOf(c.r).Route, policy.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
-		c.key = appendText(c.key, part)
+		c.key = sharing.AppendText(c.key, part)
 	}
-	c.key = appendPort(appendRewritten(c.key, c.r, &asked), c.r)
+	c.key = sharing.AppendPort(sharing.AppendRewritten(c.key, c.r, &asked), c.r)
 	c.url = len(c.key)
 	if c.q.Bypass == "" {
-		c.key = c.policy.sharing.appendTo(c.key, c.r, &c.q)
+		c.key = c.policy.sharing.AppendTo(c.key, c.r, &c.q)
 	}
 }
 
@@ -108,7 +109,7 @@ func (c *fallbackCall) WriteHeader(status int) {
 		return
 	}
 	c.began, c.status = true, status
-	if status >= 500 && status <= 599 && c.policy.failing[status-500] && c.hasBetter(status) {
+	if c.policy.failing.Has(status) && c.hasBetter(status) {
 		c.thrownAway = status
 		return
 	}
@@ -145,7 +146,7 @@ func (c *fallbackCall) consider(status int) {
 		c.length = length
 	}
 	c.keep = &goodAnswer{
-		status: status, header: c.before.change(header), varied: httpcache.VariantOf(&c.q, header, true), open: open,
+		status: status, header: c.before.Change(header), varied: httpcache.VariantOf(&c.q, header, true), open: open,
 		at: now, age: answer.Age(), until: until,
 	}
 	if c.length > 0 {
@@ -204,7 +205,7 @@ func (c *fallbackCall) Write(p []byte) (int, error) {
 func (c *fallbackCall) ReadFrom(r io.Reader) (int64, error) {
 	c.start()
 	if c.thrownAway != 0 || c.keep != nil {
-		return io.Copy(onlyWriter{c}, r)
+		return io.Copy(struct{ io.Writer }{c}, r)
 	}
 	return c.ResponseWriterWrapper.ReadFrom(r)
 }
@@ -230,75 +231,13 @@ func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buf, err
 }
 
-// unread is the body of a request as long as nobody has read from it. A transport
-// may come back to it after its handler has failed.
-type unread struct {
-	io.ReadCloser
-	mu    sync.Mutex // held while it is read for the first time
-	began bool       // Guarded by mu.
-	given bool       // to somebody else. Guarded by mu.
-}
-
-// unreadBody watches the body of a request, if it has one that may be needed again.
-func unreadBody(r *http.Request, exchange policy.Exchange) *unread {
+// unreadBody wraps the body of a request that a fallback backend may need. It returns nil
+// if there is no body.
+func unreadBody(r *http.Request, exchange policy.Exchange) *httpx.UnreadBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || policy.LacksBody(r.Method) && !policy.HasBody(r) {
 		return nil
 	}
-	body := &unread{ReadCloser: r.Body}
-	r.Body = body
-	return body
-}
-
-var errGiven = errors.New("the request has been given to another backend")
-
-func (b *unread) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	b.began = true
-	given := b.given
-	b.mu.Unlock()
-	if given {
-		return 0, errGiven
-	}
-	return b.ReadCloser.Read(p)
-}
-
-// Close closes the body if it was read from. The server closes it in any case.
-func (b *unread) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.began || b.given {
-		return nil
-	}
-	return b.ReadCloser.Close()
-}
-
-// untouched reports whether all of the body is left. Nil has none.
-func (b *unread) untouched() bool {
-	if b == nil {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.began
-}
-
-// give puts the body back into the request, and keeps it from whoever had it.
-func (b *unread) give(r *http.Request) {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.given = true
-	r.Body = b.ReadCloser
-}
-
-// replace puts another body in the place of the one that is watched, which must not
-// have been read.
-func (b *unread) replace(with func(io.ReadCloser) io.ReadCloser) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ReadCloser = with(b.ReadCloser)
+	return httpx.WrapBody(r)
 }
 
 // Interface guards

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
@@ -64,12 +65,12 @@ type company struct {
 
 // outcome is what became of a flight.
 type outcome struct {
-	shared bool              // if not, each request goes to the backend itself
-	err    error             // what the handlers returned in place of an answer
-	status int               // of the answer; if there is one, the body is in the stream
-	header headerChange      // what has become of the header
-	varied httpcache.Variant // what a request must have in common with the leader's
-	kind   [6]string         // what another answer must have to be the same
+	shared bool               // if not, each request goes to the backend itself
+	err    error              // what the handlers returned in place of an answer
+	status int                // of the answer; if there is one, the body is in the stream
+	header httpx.HeaderChange // what has become of the header
+	varied httpcache.Variant  // what a request must have in common with the leader's
+	kind   [6]string          // what another answer must have to be the same
 }
 
 var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}

@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/traffic/httpcache"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 // lastGood keeps the last good answers of a backend, by what was asked for, in
@@ -37,7 +39,7 @@ type goodAnswer struct {
 	key    string
 	url    string // the beginning of the key
 	status int
-	header headerChange // what the backend has made of the header
+	header httpx.HeaderChange // what the backend has made of the header
 	body   []byte
 	varied httpcache.Variant
 	open   bool          // it says that it is for all
@@ -48,10 +50,10 @@ type goodAnswer struct {
 
 func (a *goodAnswer) size() int64 {
 	n := goodCost + 2*len(a.key) + cap(a.body) + a.varied.Len()
-	for _, fields := range [][]field{a.header.set, a.header.added} {
+	for _, fields := range [][]httpx.Field{a.header.Set, a.header.Added} {
 		for _, f := range fields {
-			n += len(f.name) + 64
-			for _, value := range f.values {
+			n += len(f.Name) + 64
+			for _, value := range f.Values {
 				n += len(value) + 16
 			}
 		}
@@ -172,7 +174,7 @@ func (l *lastGood) remove(element *list.Element) {
 // answered with, 0 if it has not.
 func (a *goodAnswer) write(w http.ResponseWriter, r *http.Request, now time.Time, failed int) {
 	header := w.Header()
-	a.header.apply(header)
+	a.header.Apply(header)
 	header["Age"] = []string{strconv.FormatInt(int64((a.age+now.Sub(a.at))/time.Second), 10)}
 	// RFC 9211: the backend was asked, for what is here is old.
 	status := "rgate-fallback; fwd=stale"
@@ -184,16 +186,16 @@ func (a *goodAnswer) write(w http.ResponseWriter, r *http.Request, now time.Time
 	switch {
 	case a.status != http.StatusOK: // of which there are no parts
 	case httpcache.NotModified(r.Header, header.Get("Etag"), modified, a.dated(header)):
-		for _, f := range a.header.set {
-			if strings.HasPrefix(f.name, "Content-") && f.name != "Content-Location" { // they describe the body
-				delete(header, f.name)
+		for _, f := range a.header.Set {
+			if strings.HasPrefix(f.Name, "Content-") && f.Name != "Content-Location" { // they describe the body
+				delete(header, f.Name)
 			}
 		}
 		w.WriteHeader(http.StatusNotModified)
 		return
-	case wantsPart(r):
+	case httpx.WantsRange(r):
 		delete(header, "Content-Length")
-		serveRange(w, r, true, modified, a.body)
+		httpx.ServeRange(w, r, true, modified, a.body)
 		return
 	}
 	header["Content-Length"] = []string{strconv.Itoa(len(a.body))}
@@ -224,7 +226,7 @@ func keepable(answer *httpcache.Answer, q *httpcache.Request, most time.Duration
 	header := answer.Header
 	d := httpcache.ParseDirectives(header["Cache-Control"])
 	open = d.ForAll()
-	if d.NoCache || !forEveryone(q, header, &d) || endless(header) || len(header["Trailer"]) > 0 {
+	if d.NoCache || !sharing.ForAll(q, header, &d) || sharing.IsEndless(header) || len(header["Trailer"]) > 0 {
 		return until, false, false
 	}
 	if personal, _ := q.PersonalTo(header["Vary"]); personal && !open {

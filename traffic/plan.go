@@ -5,13 +5,13 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/tidwall/gjson"
 
 	"github.com/rgate/rgate/internal/query"
+	"github.com/rgate/rgate/policy"
 )
 
 // The plans of this file are options in the form in which they are carried out.
@@ -89,25 +89,13 @@ func (o *TransformResponse) plan() *responsePlan {
 		status: make(map[int]int, len(o.Status)),
 	}
 	for from, to := range o.Status {
-		status, _ := parseStatus(from)
+		status, _ := policy.ParseStatus(from)
 		p.status[status] = to
 	}
 	if p.headers.empty() && len(p.status) == 0 && !p.editsBody() {
 		return nil
 	}
 	return p
-}
-
-// parseStatus reads a status, or the first digit of a class such as 5xx.
-func parseStatus(text string) (status int, ok bool) {
-	if len(text) != 3 || text[0] < '2' || text[0] > '5' {
-		return 0, false
-	}
-	if text[1:] == "xx" {
-		return int(text[0] - '0'), true
-	}
-	status, err := strconv.Atoi(text)
-	return status, err == nil
 }
 
 func (p *responsePlan) editsBody() bool { return p.envelope || !p.body.empty() }

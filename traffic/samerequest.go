@@ -8,6 +8,7 @@ import (
 
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
+	"github.com/rgate/rgate/traffic/sharing"
 )
 
 // requestKey is what a response may depend on: the request's line, the way that it goes,
@@ -30,10 +31,10 @@ type keyField struct {
 
 // of makes it the key of a request, and reports whether the answer may be shared at
 // all.
-func (k *requestKey) of(r *http.Request, s *sharing) bool {
-	q := s.read(r, false)
+func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
+	q := s.Read(r, false)
 	if q.Bypass != "" || q.Identified || q.NoCache || q.NoStore ||
-		len(s.cookies) > 0 && r.Header["Cookie"] != nil && !s.namesCookieOf(r) {
+		s.HasOtherCookies(r) {
 		return false
 	}
 	for name, values := range r.Header {

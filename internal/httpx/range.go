@@ -1,4 +1,4 @@
-package traffic
+package httpx
 
 import (
 	"bytes"
@@ -8,38 +8,38 @@ import (
 	"time"
 )
 
-// wantsPart reports whether a request asks for a part of what it asks for. Parts that are
-// not counted in bytes are none.
-func wantsPart(r *http.Request) bool {
+// WantsRange reports whether a request is a GET with a byte range. Other range units are
+// ignored.
+func WantsRange(r *http.Request) bool {
 	unit, _, ok := strings.Cut(r.Header.Get("Range"), "=")
 	return ok && r.Method == http.MethodGet && strings.EqualFold(unit, "bytes")
 }
 
-// serveRange answers a request for a part of a body that is there as a whole (RFC 9110,
-// section 14), given what its header says. judged tells that what the client has already
-// was looked at, and found to be another answer.
-func serveRange(w http.ResponseWriter, r *http.Request, judged bool, modified time.Time, body []byte) {
+// ServeRange responds to a range request (RFC 9110, section 14) from a complete body.
+// The header of w describes that body. Set evaluated if the request's If-None-Match and
+// If-Modified-Since were evaluated before and did not match.
+func ServeRange(w http.ResponseWriter, r *http.Request, evaluated bool, modified time.Time, body []byte) {
 	if header := w.Header(); header["Content-Type"] == nil {
-		header["Content-Type"] = nil // there is none to be guessed
+		header["Content-Type"] = nil // keeps net/http from guessing it
 	}
 	r = r.WithContext(r.Context())
 	r.Header = r.Header.Clone()
 	r.Header["Range"] = []string{boundedRange(r.Header.Get("Range"))}
-	if judged {
+	if evaluated {
 		r.Header.Del("If-None-Match")
 		r.Header.Del("If-Modified-Since")
 	}
 	http.ServeContent(w, r, "", modified, bytes.NewReader(body))
 }
 
-// beyond is a position that no body has.
-const beyond = "9223372036854775807"
+// maxPosition is larger than the length of any body.
+const maxPosition = "9223372036854775807"
 
 var rangeSpec = regexp.MustCompile(`^[ \t]*([0-9]*)[ \t]*-[ \t]*([0-9]*)[ \t]*$`)
 
-// boundedRange returns a Range field without what package net/http reads otherwise than
-// RFC 9110, section 14.1.2: a number that is too large for it is as good as the largest
-// one, the last 0 bytes cannot be satisfied, and a sign is an error.
+// boundedRange rewrites a Range field where package net/http differs from RFC 9110,
+// section 14.1.2: numbers that are too large become the largest one, the last 0 bytes
+// cannot be satisfied, and a sign is an error.
 func boundedRange(field string) string {
 	_, list, _ := strings.Cut(field, "=")
 	var kept []string
@@ -53,14 +53,14 @@ func boundedRange(field string) string {
 		}
 		first, last := boundedPosition(parts[1]), boundedPosition(parts[2])
 		if first == "" && last == "0" {
-			first, last = beyond, ""
+			first, last = maxPosition, ""
 		}
 		kept = append(kept, first+"-"+last)
 	}
 	return "bytes=" + strings.Join(kept, ",")
 }
 
-// boundedPosition returns digits as a number that is not too large.
+// boundedPosition caps a number at maxPosition.
 func boundedPosition(digits string) string {
 	if digits == "" {
 		return ""
@@ -69,8 +69,8 @@ func boundedPosition(digits string) string {
 	switch {
 	case digits == "":
 		return "0"
-	case len(digits) >= len(beyond):
-		return beyond
+	case len(digits) >= len(maxPosition):
+		return maxPosition
 	}
 	return digits
 }

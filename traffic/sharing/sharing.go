@@ -1,7 +1,10 @@
-package traffic
+// Package sharing decides which requests may have the same response. The cache, the
+// responses that a fallback stores, and coalescing use it.
+package sharing
 
 import (
 	"net/http"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,23 +20,26 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// sharing tells which requests may have the same response: for the cache, for kept
-// responses of a fallback, and for coalescing.
-type sharing struct {
-	fields      *httpcache.Fields
-	parts       []policy.Key // of the key in the options
-	cookies     []string     // that the key tells apart, if it has not all of them
-	certificate bool         // the key tells apart the certificates of clients
-	user        bool         // or the users whom policies have found out
-	consumer    bool         // or the consumers
-	token       bool         // or the fields Authorization
-	account     bool         // or whatever else is known of users
+// Rules decide which requests may have the same response, by the options key and
+// ignore_fields of a policy.
+type Rules struct {
+	Fields         *httpcache.Fields
+	KeyHasIdentity bool // the key has a placeholder of the authenticated user
+
+	parts       []policy.Key // the placeholders of the key
+	cookies     []string     // the cookies in the key, unless it has all of them
+	certificate bool         // the key has a placeholder of the client's certificate
+	user        bool         // the key has the user's ID
+	consumer    bool         // the key has the consumer
+	token       bool         // the key has the field Authorization
 	sources     atomic.Pointer[serverSources]
 }
 
-// newSharing makes the rules of a policy of its options.
-func newSharing(key string, ignored []string) *sharing {
-	s := new(sharing)
+var placeholder = regexp.MustCompile(`\{[^{}]+\}`)
+
+// New returns the rules for the options of a policy.
+func New(key string, ignored []string) *Rules {
+	s := new(Rules)
 	key = policy.ExpandPlaceholders(key)
 	var keyed []string
 	for _, text := range placeholder.FindAllString(key, -1) {
@@ -56,13 +62,13 @@ func newSharing(key string, ignored []string) *sharing {
 	} else if s.cookies != nil {
 		keyed = append(keyed, "Cookie")
 	}
-	s.fields = httpcache.NewFields(ignored, keyed)
-	s.token = s.fields.Covers("Authorization")
+	s.Fields = httpcache.NewFields(ignored, keyed)
+	s.token = s.Fields.Covers("Authorization")
 	return s
 }
 
-// checkIgnoredFields reports the first name of the option ignore_fields that is wrong.
-func checkIgnoredFields(names []string) error {
+// CheckIgnoredFields reports the first invalid name in the option ignore_fields.
+func CheckIgnoredFields(names []string) error {
 	for _, name := range names {
 		field := strings.TrimSuffix(name, "*")
 		switch {
@@ -75,15 +81,15 @@ func checkIgnoredFields(names []string) error {
 	return nil
 }
 
-// read reads what decides about sharing the response to a request. If ignore is true,
-// what it says in Cache-Control does not matter.
-func (s *sharing) read(r *http.Request, ignore bool) httpcache.Request {
+// Read returns what decides whether the response to a request may be shared. If ignore is
+// true, the request's Cache-Control is ignored.
+func (s *Rules) Read(r *http.Request, ignore bool) httpcache.Request {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		policy.HasBody(r) // makes the length known
 	}
 	var user, consumer string
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		user, _ = repl.GetString("http.auth.user.id") // also by handlers that are not of rgate
+		user, _ = repl.GetString("http.auth.user.id") // other modules set it, too
 		if s.consumer {
 			consumer, _ = repl.GetString("http.auth.user.consumer")
 		}
@@ -98,36 +104,36 @@ func (s *sharing) read(r *http.Request, ignore bool) httpcache.Request {
 	case known.UserKeyed:
 	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !s.certificate:
 		known.Identified = true
-	case !known.ConsumerKeyed && !known.TokenKeyed && !s.account:
+	case !known.ConsumerKeyed && !known.TokenKeyed && !s.KeyHasIdentity:
 		known.Identified = user != "" || policy.Authenticated(r)
 	}
 	return httpcache.ReadRequest(r, ignore, known)
 }
 
-func (s *sharing) rulesFor(r *http.Request) httpcache.Rules {
-	return httpcache.Rules{Fields: s.fields, Set: s.sourcesFor(r), Trusted: policy.TrustedPeer(r)}
+func (s *Rules) rulesFor(r *http.Request) httpcache.Rules {
+	return httpcache.Rules{Fields: s.Fields, Set: s.sourcesFor(r), Trusted: policy.TrustedPeer(r)}
 }
 
-// varied is the part of a request on which what its backend names in Vary depends.
-func (s *sharing) varied(r *http.Request) httpcache.Request {
+// Varied returns the part of a request that a response's Vary may name.
+func (s *Rules) Varied(r *http.Request) httpcache.Request {
 	return httpcache.Request{Header: r.Header, Rules: s.rulesFor(r), Received: r}
 }
 
-// namesCookieOf reports whether a request has one of the cookies that the key names.
-// If it has others alone, the key does not tell whose it is.
-func (s *sharing) namesCookieOf(r *http.Request) bool {
-	return slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool {
+// HasOtherCookies reports whether the key names cookies and the request has others only,
+// so that the key does not identify the client.
+func (s *Rules) HasOtherCookies(r *http.Request) bool {
+	return len(s.cookies) > 0 && r.Header["Cookie"] != nil && !slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool {
 		return c.Value != "" && slices.ContainsFunc(s.cookies, func(name string) bool { return strings.EqualFold(name, c.Name) })
 	})
 }
 
-// appendTo appends to a key what the options and the configuration add to it.
-func (s *sharing) appendTo(key []byte, r *http.Request, q *httpcache.Request) []byte {
+// AppendTo appends the parts of a key that come from the options and the configuration.
+func (s *Rules) AppendTo(key []byte, r *http.Request, q *httpcache.Request) []byte {
 	for i := range s.parts {
-		key = appendText(key, s.parts[i].Of(r))
+		key = AppendText(key, s.parts[i].Of(r))
 	}
-	if id := s.fields.ID(); id != "" {
-		key = appendText(key, id)
+	if id := s.Fields.ID(); id != "" {
+		key = AppendText(key, id)
 	}
 	if q.Constant {
 		key = q.AppendConstants(key)
@@ -135,14 +141,14 @@ func (s *sharing) appendTo(key []byte, r *http.Request, q *httpcache.Request) []
 	return key
 }
 
-// serverSources is what the handlers of a server set the fields of requests to.
+// serverSources are the values that the handlers of a server set request fields to.
 type serverSources struct {
 	server  *caddyhttp.Server
 	sources map[string]httpcache.Source
 }
 
-// sourcesFor returns what the handlers of a request's server set fields to.
-func (s *sharing) sourcesFor(r *http.Request) map[string]httpcache.Source {
+// sourcesFor returns the values that the handlers of a request's server set fields to.
+func (s *Rules) sourcesFor(r *http.Request) map[string]httpcache.Source {
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
 		return nil
@@ -155,8 +161,8 @@ func (s *sharing) sourcesFor(r *http.Request) map[string]httpcache.Source {
 	return known.sources
 }
 
-// allSources has those of all servers that requests have come to, as long as there are
-// these servers.
+// allSources are the sources of all servers that have had requests. Entries are removed
+// with their servers.
 var allSources = struct {
 	sync.Mutex
 	byServer map[weak.Pointer[caddyhttp.Server]]map[string]httpcache.Source
@@ -174,7 +180,7 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 	repl := caddy.NewReplacer()
 	add := func(set policy.FieldSet) {
 		source := sources[set.Name]
-		switch class := whatSets(set.Text); {
+		switch class := classOfText(set.Text); {
 		case set.Last:
 			source.Unseen = source.Unseen || class != httpcache.Constant
 		case class == httpcache.Constant:
@@ -196,10 +202,10 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 	return sources
 }
 
-// whatSets returns what a text in a configuration makes of a field: Constant if the text is
-// the same for everyone, Unknown if it is of the request but not of who sent it, and
-// Credential otherwise.
-func whatSets(text string) httpcache.Class {
+// classOfText returns the class of a field that is set to a configured text: Constant if
+// the text is the same for all requests, Unknown if it depends on the request but not on
+// the client, and Credential otherwise.
+func classOfText(text string) httpcache.Class {
 	class := httpcache.Constant
 	for _, found := range placeholder.FindAllString(text, -1) {
 		name := strings.Trim(found, "{}")

@@ -1,0 +1,79 @@
+// Package lease lets policies use values that outlive them, such as the items of a
+// caddy.UsagePool.
+package lease
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+)
+
+// Set is the values that a policy uses, by key. Each is acquired when it is first needed,
+// and released in Cleanup. The zero value is ready. It is safe for concurrent use.
+type Set[K comparable, V any] struct {
+	first atomic.Pointer[item[K, V]] // most policies have one key, and need no map
+	all   atomic.Pointer[map[K]V]    // never changed, only replaced
+
+	mu       sync.Mutex
+	releases []func() // Guarded by mu.
+	closed   bool     // Guarded by mu.
+}
+
+type item[K comparable, V any] struct {
+	key   K
+	value V
+}
+
+// Get returns the value for a key.
+func (s *Set[K, V]) Get(key K) (value V, ok bool) {
+	if first := s.first.Load(); first != nil && first.key == key {
+		return first.value, true
+	}
+	if all := s.all.Load(); all != nil {
+		value, ok = (*all)[key]
+	}
+	return value, ok
+}
+
+// Add returns the value for a key, and acquires it if it is the first call for this key.
+// A value that is acquired after Release, for a request in flight, is released at once.
+// It must remain usable.
+func (s *Set[K, V]) Add(key K, acquire func() (value V, release func())) V {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value, ok := s.Get(key); ok {
+		return value
+	}
+	value, release := acquire()
+	if s.closed {
+		release()
+	} else {
+		s.releases = append(s.releases, release)
+	}
+	if s.first.CompareAndSwap(nil, &item[K, V]{key, value}) {
+		return value
+	}
+	more := map[K]V{key: value}
+	if all := s.all.Load(); all != nil {
+		maps.Copy(more, *all)
+	}
+	s.all.Store(&more)
+	return value
+}
+
+// Keep adds a function that Release calls.
+func (s *Set[K, V]) Keep(release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.releases = append(s.releases, release)
+}
+
+// Release releases all values.
+func (s *Set[K, V]) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, release := range s.releases {
+		release()
+	}
+	s.releases, s.closed = nil, true
+}

@@ -1,0 +1,123 @@
+// Package policytest has what the tests of several policies need.
+package policytest
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
+)
+
+// Exchange is a gateway's exchange at a place. It keeps the guard that a policy sets.
+type Exchange struct {
+	At       policy.Place
+	Guarding policy.Guard
+}
+
+// Place implements policy.Exchange.
+func (e *Exchange) Place() policy.Place { return e.At }
+
+// Forward implements policy.Exchange. It has no other backend.
+func (e *Exchange) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
+	return false, nil
+}
+
+// Guard implements policy.GuardedExchange.
+func (e *Exchange) Guard(guard policy.Guard) (before policy.Guard) {
+	before, e.Guarding = e.Guarding, guard
+	return before
+}
+
+// Policy is a policy with state.
+type Policy interface {
+	policy.Module
+	caddy.Provisioner
+	caddy.CleanerUpper
+}
+
+// Provision provisions and checks a policy, and cleans it up when the test ends.
+func Provision[P Policy](t testing.TB, p P) P {
+	t.Helper()
+	ctx, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ProvisionIn(t, ctx, p)
+	t.Cleanup(func() { _ = p.Cleanup() })
+	return p
+}
+
+// ProvisionIn provisions and checks a policy of a configuration.
+func ProvisionIn(t testing.TB, ctx caddy.Context, p Policy) {
+	t.Helper()
+	if err := p.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Request returns a POST request and a recorder for its response. The request belongs to
+// the exchange unless that is nil.
+func Request(ctx context.Context, exchange *Exchange, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodPost, "http://example.com/", body).WithContext(ctx)
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
+	if exchange != nil {
+		caddyhttp.SetVar(r.Context(), policy.ExchangeVar, exchange)
+	}
+	return r, w
+}
+
+// RespondWith returns a handler that responds with a status.
+func RespondWith(status int) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(status)
+		return nil
+	}
+}
+
+// FailWith returns a handler that returns an error.
+func FailWith(err error) caddyhttp.HandlerFunc {
+	return func(http.ResponseWriter, *http.Request) error { return err }
+}
+
+// WantOptions checks that a directive is valid if want is empty, and else that its error
+// contains want.
+func WantOptions(t *testing.T, p policy.Module, text, want string) {
+	t.Helper()
+	err := unmarshal(p, text)
+	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+	}
+}
+
+// Options returns the options that a directive sets, as JSON, or its error after an
+// exclamation mark.
+func Options(t *testing.T, p policy.Module, text string) string {
+	t.Helper()
+	if err := unmarshal(p, text); err != nil {
+		return "! " + err.Error()
+	}
+	encoded, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(encoded)
+}
+
+func unmarshal(p policy.Module, text string) error {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	return policy.Unmarshal(d, p)
+}

@@ -1,0 +1,64 @@
+package policy
+
+import (
+	"cmp"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// RequestCounter counts the requests that a policy responds to in some way, by place. It
+// counts for the whole process, so that reloads lose nothing. The counts are metrics and
+// part of the policy's published state.
+type RequestCounter struct {
+	policy string
+	desc   *prometheus.Desc
+	byKind bool
+	counts Counters[countedRequest]
+}
+
+// countedRequest is what requests are counted by. All of it comes from the configuration,
+// so there are never many.
+type countedRequest struct {
+	place Place
+	kind  string
+}
+
+// NewRequestCounter returns a counter of a policy's requests, with the name and HELP of
+// its metric. If kindLabel is not empty, it is the label for the kind of a request.
+func NewRequestCounter(policy, metric, help, kindLabel string) *RequestCounter {
+	labels := []string{"gateway", "route", "backend"}
+	if kindLabel != "" {
+		labels = append(labels, kindLabel)
+	}
+	return &RequestCounter{policy: policy, desc: prometheus.NewDesc(metric, help, labels, nil), byKind: kindLabel != ""}
+}
+
+// Count counts a request of a kind, which is empty if the counter has no kinds.
+func (c *RequestCounter) Count(r *http.Request, kind string) {
+	what := countedRequest{PlaceOf(r), kind}
+	if c.counts.Count(what) { // both the count and what is published last as long as the process
+		Publish(c.policy, what.place, func() any { return map[string]uint64{cmp.Or(kind, "requests"): c.counts.Of(what)} })
+	}
+}
+
+// Register adds the counts to the metrics of a configuration, once.
+func (c *RequestCounter) Register(ctx caddy.Context) error { return RegisterMetrics(ctx, c) }
+
+// Describe implements prometheus.Collector.
+func (c *RequestCounter) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *RequestCounter) Collect(ch chan<- prometheus.Metric) {
+	c.counts.Each(func(what countedRequest, n uint64) {
+		labels := []string{what.place.Gateway, what.place.Route, what.place.Backend}
+		if c.byKind {
+			labels = append(labels, what.kind)
+		}
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n), labels...)
+	})
+}
+
+// Interface guard
+var _ prometheus.Collector = (*RequestCounter)(nil)

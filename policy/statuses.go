@@ -1,0 +1,49 @@
+package policy
+
+import (
+	"strconv"
+	"strings"
+)
+
+// ParseStatus parses a status from 200 to 599, or a class such as 5xx, for which it
+// returns the first digit.
+func ParseStatus(text string) (status int, ok bool) {
+	if len(text) != 3 || text[0] < '2' || text[0] > '5' {
+		return 0, false
+	}
+	if text[1:] == "xx" {
+		return int(text[0] - '0'), true
+	}
+	status, err := strconv.Atoi(text)
+	return status, err == nil
+}
+
+// FailureStatuses is a set of statuses from 500 to 599.
+type FailureStatuses [100]bool
+
+// Has reports whether a status is in the set.
+func (s *FailureStatuses) Has(status int) bool {
+	return status >= 500 && status <= 599 && s[status-500]
+}
+
+// ParseFailureStatuses parses the option statuses. 5xx stands for the statuses that inClass
+// accepts; a nil inClass accepts all.
+func ParseFailureStatuses(list []string, inClass func(status int) bool) (set FailureStatuses, err *OptionError) {
+	for i, text := range list {
+		at := "statuses[" + strconv.Itoa(i) + "]"
+		status, notNumber := strconv.Atoi(text)
+		switch {
+		case strings.EqualFold(text, "5xx"):
+			for i := range set {
+				set[i] = set[i] || inClass == nil || inClass(500+i)
+			}
+		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
+			return set, Optionf(at, "%s says that the client is wrong, not the backend: use statuses from 500 to 599", text)
+		case notNumber != nil || status < 500 || status > 599:
+			return set, Optionf(at, "%q is no status of a failure: use 500 to 599, or 5xx for all of them", text)
+		default:
+			set[status-500] = true
+		}
+	}
+	return set, nil
+}

@@ -1,0 +1,7 @@
+package traffic
+
+import "github.com/rgate/rgate/policy"
+
+// coalesced counts the requests that shared a response.
+var coalesced = policy.NewRequestCounter("coalesce", "rgate_coalesced_requests_total",
+	"Total requests that shared the response to another request.", "")

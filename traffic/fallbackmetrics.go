@@ -1,0 +1,7 @@
+package traffic
+
+import "github.com/rgate/rgate/policy"
+
+// fallbacks counts the requests that a fallback responded to, by fallback.
+var fallbacks = policy.NewRequestCounter("fallback", "rgate_fallback_requests_total",
+	"Total requests that a fallback responded to.", "by")
