@@ -5,4 +5,5 @@ import (
 	_ "github.com/rgate/rgate/access"
 	_ "github.com/rgate/rgate/balance"
 	_ "github.com/rgate/rgate/traffic"
+	_ "github.com/rgate/rgate/traffic/transform"
 )

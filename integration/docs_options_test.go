@@ -28,6 +28,7 @@ import (
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
 	rtraffic "github.com/rgate/rgate/traffic"
+	"github.com/rgate/rgate/traffic/transform"
 )
 
 // optionsOf are the types whose options the pages list, by the name in the

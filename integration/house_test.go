@@ -51,6 +51,7 @@ var allowedImports = map[string][]string{
 	"traffic":            {"internal/httpx", "internal/lease", "internal/query", "policy", "traffic/httpcache", "traffic/sharing"},
 	"traffic/sharing":    {"policy", "traffic/httpcache"},
 	"traffic/httpcache":  {},
+	"traffic/transform":  {"internal/query", "policy"},
 
 	"bandwidth":           {"bandwidth/api", "bandwidth/scrape", "bandwidth/store", "internal/pause", "policy", "stats"},
 	"bandwidth/api":       {"bandwidth/store", "policy"},
@@ -64,7 +65,7 @@ var allowedImports = map[string][]string{
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
-	"caddyfile":       {"access", "balance", "stats", "traffic"},
+	"caddyfile":       {"access", "balance", "stats", "traffic", "traffic/transform"},
 	"traffic":         {"policy/policytest"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
@@ -100,7 +101,8 @@ var pureFiles = map[string][]string{
 	"internal/httpx":    {"header.go", "range.go", "unreadbody.go"},
 	"internal/lease":    {"lease.go"},
 	"stats":             {"account.go", "drain.go", "recorder.go", "redact.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"},
-	"traffic":           {"jsonedit.go", "query.go", "rewrite.go", "value.go", "breaker.go", "earlybody.go", "limiter.go", "flight.go", "lastgood.go", "lifeline.go", "stream.go"},
+	"traffic":           {"breaker.go", "earlybody.go", "limiter.go", "flight.go", "lastgood.go", "lifeline.go", "stream.go"},
+	"traffic/transform": {"jsonedit.go", "query.go", "rewrite.go", "value.go"},
 	"traffic/httpcache": {"conditional.go", "directives.go", "entry.go", "fields.go", "flight.go", "freshness.go", "key.go", "purge.go", "request.go", "store.go", "vary.go"},
 }
 
@@ -114,7 +116,8 @@ var pureCores = map[string][][]string{
 	"gateway":           {{"path.go"}, {"radix.go"}, {"budget.go"}},
 	"policy":            {{"option.go"}, {"suggest.go"}},
 	"stats":             {{"account.go", "drain.go", "recorder.go", "redact.go", "report.go", "requestlog.go", "ring.go", "series.go", "sketch.go", "tally.go", "traffic.go"}},
-	"traffic":           {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}, {"breaker.go"}, {"limiter.go"}, {"lifeline.go"}, {"stream.go"}},
+	"traffic":           {{"breaker.go"}, {"limiter.go"}, {"lifeline.go"}, {"stream.go"}},
+	"traffic/transform": {{"jsonedit.go"}, {"query.go"}, {"rewrite.go"}},
 	"traffic/httpcache": {{"conditional.go"}, {"directives.go"}, {"key.go"}, {"fields.go"}, {"directives.go", "fields.go", "freshness.go", "request.go", "vary.go"}},
 }
 

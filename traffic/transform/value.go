@@ -1,4 +1,4 @@
-package traffic
+package transform
 
 import (
 	"encoding/json"
