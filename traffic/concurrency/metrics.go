@@ -1,4 +1,4 @@
-package traffic
+package concurrency
 
 import "github.com/prometheus/client_golang/prometheus"
 
