@@ -28,6 +28,7 @@ import (
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
 	rtraffic "github.com/rgate/rgate/traffic"
+	"github.com/rgate/rgate/traffic/circuitbreaker"
 	"github.com/rgate/rgate/traffic/concurrency"
 	"github.com/rgate/rgate/traffic/transform"
 )

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
+	"github.com/rgate/rgate/traffic/circuitbreaker"
 )
 
 func fallbackPolicy(t testing.TB, f *Fallback) *Fallback {
@@ -286,7 +287,7 @@ func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
 // A policy in front of the backend says that nothing was sent.
 func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	rig := newFallbackRig(t, &Fallback{Backend: "other"})
-	breaker := &CircuitBreaker{Failures: 1}
+	breaker := &circuitbreaker.CircuitBreaker{Failures: 1}
 	base, _ := caddy.ProvisionContext(new(caddy.Config))
 	ctx, cancel := caddy.NewContext(base)
 	t.Cleanup(cancel)

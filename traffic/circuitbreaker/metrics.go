@@ -1,4 +1,4 @@
-package traffic
+package circuitbreaker
 
 import "github.com/prometheus/client_golang/prometheus"
 
