@@ -34,6 +34,7 @@ import (
 	_ "github.com/rgate/rgate/stats"
 	_ "github.com/rgate/rgate/traffic"
 	_ "github.com/rgate/rgate/traffic/circuitbreaker"
+	_ "github.com/rgate/rgate/traffic/coalesce"
 	_ "github.com/rgate/rgate/traffic/concurrency"
 	_ "github.com/rgate/rgate/traffic/transform"
 )

@@ -29,6 +29,7 @@ import (
 	"github.com/rgate/rgate/stats"
 	rtraffic "github.com/rgate/rgate/traffic"
 	"github.com/rgate/rgate/traffic/circuitbreaker"
+	"github.com/rgate/rgate/traffic/coalesce"
 	"github.com/rgate/rgate/traffic/concurrency"
 	"github.com/rgate/rgate/traffic/transform"
 )
