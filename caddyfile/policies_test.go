@@ -8,5 +8,6 @@ import (
 	_ "github.com/rgate/rgate/traffic/circuitbreaker"
 	_ "github.com/rgate/rgate/traffic/coalesce"
 	_ "github.com/rgate/rgate/traffic/concurrency"
+	_ "github.com/rgate/rgate/traffic/fallback"
 	_ "github.com/rgate/rgate/traffic/transform"
 )

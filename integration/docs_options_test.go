@@ -31,6 +31,7 @@ import (
 	"github.com/rgate/rgate/traffic/circuitbreaker"
 	"github.com/rgate/rgate/traffic/coalesce"
 	"github.com/rgate/rgate/traffic/concurrency"
+	"github.com/rgate/rgate/traffic/fallback"
 	"github.com/rgate/rgate/traffic/transform"
 )
 

@@ -1,4 +1,4 @@
-package traffic
+package fallback
 
 import "github.com/rgate/rgate/policy"
 
