@@ -32,7 +32,7 @@ import (
 	_ "github.com/rgate/rgate/dockerupstreams"
 	_ "github.com/rgate/rgate/gateway"
 	_ "github.com/rgate/rgate/stats"
-	_ "github.com/rgate/rgate/traffic"
+	_ "github.com/rgate/rgate/traffic/cache"
 	_ "github.com/rgate/rgate/traffic/circuitbreaker"
 	_ "github.com/rgate/rgate/traffic/coalesce"
 	_ "github.com/rgate/rgate/traffic/concurrency"

@@ -4,7 +4,7 @@ package caddyfile
 import (
 	_ "github.com/rgate/rgate/access"
 	_ "github.com/rgate/rgate/balance"
-	_ "github.com/rgate/rgate/traffic"
+	_ "github.com/rgate/rgate/traffic/cache"
 	_ "github.com/rgate/rgate/traffic/circuitbreaker"
 	_ "github.com/rgate/rgate/traffic/coalesce"
 	_ "github.com/rgate/rgate/traffic/concurrency"

@@ -27,7 +27,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
 	"github.com/rgate/rgate/stats"
-	rtraffic "github.com/rgate/rgate/traffic"
+	"github.com/rgate/rgate/traffic/cache"
 	"github.com/rgate/rgate/traffic/circuitbreaker"
 	"github.com/rgate/rgate/traffic/coalesce"
 	"github.com/rgate/rgate/traffic/concurrency"

@@ -1,4 +1,4 @@
-package traffic
+package cache
 
 import (
 	"github.com/caddyserver/caddy/v2"
