@@ -11,7 +11,7 @@
 //   - dockerupstreams finds containers: `dynamic docker_labels` in any reverse_proxy.
 //   - balance chooses: `lb_policy ring_hash` and `lb_policy least_latency`.
 //   - access admits: `rgate_jwt`, `rgate_api_key`, `rgate_require`, `rgate_rate_limit`, `rgate_cors` and others.
-//   - traffic shapes: `rgate_transform`.
+//   - traffic/* manage traffic: `rgate_transform`, `rgate_cache`, `rgate_coalesce`, `rgate_fallback`, `rgate_circuit_breaker`, `rgate_concurrency`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
 //   - dashboard shows all of it on a page: `rgate_dashboard`.
