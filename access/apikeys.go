@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 
 	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/internal/httpx"
-	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -51,7 +49,7 @@ type APIKeys struct {
 	sources []httpx.CredentialSource
 	ring    keyring
 	file    *keyFile // nil without one
-	counts  *limiter // of all the process's keys; nil before start
+	limits  *Shared // nil before start
 	logger  *zap.Logger
 }
 
@@ -76,7 +74,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	if a.Header == "" && a.Query == "" && a.Cookie == "" {
 		a.Header = DefaultKeyHeader
 	}
-	if a.counts, err = acquireLimiter(sharedTable); err != nil {
+	if a.limits, err = AcquireShared(); err != nil {
 		return err
 	}
 	a.sources = a.credentialSources()
@@ -96,8 +94,8 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 // stop lets go of what start has acquired. Requests that are under way may go on.
 func (a *APIKeys) stop() error {
 	var errs [2]error
-	if a.counts != nil {
-		errs[0] = releaseLimiter(sharedTable)
+	if a.limits != nil {
+		errs[0] = a.limits.Release()
 	}
 	if a.file != nil {
 		errs[1] = a.file.close()
@@ -193,15 +191,7 @@ func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 // much is left. It reports whether the request is within the limit. A key counts for
 // itself, whatever it is used for and however often the configuration is reloaded.
 func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
-	if held.limit == (limit{}) {
-		return true
-	}
-	d := a.counts.take(monotime.Now(), a.counts.hashBytes(0, held.digest[:]), 1, held.limit)
-	tell(header, &d, strconv.FormatInt(held.limit.requests, 10))
-	if !d.admitted {
-		tellRetry(header, d.after)
-	}
-	return d.admitted
+	return held.limit == (Limit{}) || a.limits.Allow(header, held.digest[:], held.limit)
 }
 
 // log says why a request is refused. That one has no key happens to every client

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/rgate/rgate/access/identity"
 )
 
@@ -32,10 +34,10 @@ func TestParseKeys(t *testing.T) {
 		}
 		a, b := ring.find("a"), ring.find("b")
 		if a == nil || a.who.Consumer != "alice" || strings.Join(a.who.Scopes, " ") != "pay refund" || strings.Join(a.who.Roles, " ") != "admin" ||
-			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (limit{5, 10 * time.Second}) {
+			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (Limit{Requests: 5, Window: caddy.Duration(10 * time.Second)}) {
 			t.Errorf("%s: the first key is %+v", syntax, a)
 		}
-		if b == nil || b.who.Consumer != "007" || !b.expires.IsZero() || b.limit != (limit{}) {
+		if b == nil || b.who.Consumer != "007" || !b.expires.IsZero() || b.limit != (Limit{}) {
 			t.Errorf("%s: the second key is %+v", syntax, b)
 		}
 	}
@@ -94,7 +96,7 @@ func FuzzParseKeys(f *testing.F) {
 			t.Fatalf("got %v and %v", ring, err)
 		}
 		for digest, held := range ring {
-			if held.digest != digest || !identity.IsPrintable(held.who.Consumer) || held.limit.requests < 0 {
+			if held.digest != digest || !identity.IsPrintable(held.who.Consumer) || held.limit.Requests < 0 {
 				t.Errorf("got %+v", held)
 			}
 		}

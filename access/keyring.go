@@ -45,7 +45,7 @@ type heldKey struct {
 	digest  digest
 	who     identity.Identity
 	expires time.Time // zero: never
-	limit   limit     // zero: none
+	limit   Limit     // zero: none
 }
 
 // expired reports whether the key is not valid any more.
@@ -105,10 +105,10 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 		}
 	}
 	if l := key.RateLimit; l != nil {
-		if err := checkLimit("rate_limit.", l.Requests, l.Window); err != nil {
+		if err := l.Check("rate_limit."); err != nil {
 			return err
 		}
-		held.limit = limit{l.Requests, time.Duration(l.Window)}
+		held.limit = *l
 	}
 	ring[held.digest] = held
 	return nil
