@@ -5,6 +5,7 @@ package access
 import (
 	_ "github.com/rgate/rgate/access/cors"
 	_ "github.com/rgate/rgate/access/ipfilter"
+	_ "github.com/rgate/rgate/access/ratelimit"
 	_ "github.com/rgate/rgate/access/requestid"
 	_ "github.com/rgate/rgate/access/require"
 	_ "github.com/rgate/rgate/access/security"

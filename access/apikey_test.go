@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/access/ratelimit"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
@@ -135,7 +136,7 @@ func TestAPIKeyBesideToken(t *testing.T) {
 }
 
 func TestAPILimit(t *testing.T) {
-	two := Limit{Requests: 2, Window: caddy.Duration(time.Minute)}
+	two := ratelimit.Limit{Requests: 2, Window: caddy.Duration(time.Minute)}
 	options := APIKeys{Keys: []Key{
 		{Name: "alice", SHA256: keyHash(t.Name() + "one"), RateLimit: &two},
 		{Name: "alice", SHA256: keyHash(t.Name() + "other"), RateLimit: &two},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/access/ratelimit"
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
@@ -48,8 +49,8 @@ type APIKeys struct {
 
 	sources []httpx.CredentialSource
 	ring    keyring
-	file    *keyFile // nil without one
-	limits  *Shared // nil before start
+	file    *keyFile          // nil without one
+	limits  *ratelimit.Shared // nil before start
 	logger  *zap.Logger
 }
 
@@ -74,7 +75,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	if a.Header == "" && a.Query == "" && a.Cookie == "" {
 		a.Header = DefaultKeyHeader
 	}
-	if a.limits, err = AcquireShared(); err != nil {
+	if a.limits, err = ratelimit.AcquireShared(); err != nil {
 		return err
 	}
 	a.sources = a.credentialSources()
@@ -191,7 +192,7 @@ func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 // much is left. It reports whether the request is within the limit. A key counts for
 // itself, whatever it is used for and however often the configuration is reloaded.
 func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
-	return held.limit == (Limit{}) || a.limits.Allow(header, held.digest[:], held.limit)
+	return held.limit == (ratelimit.Limit{}) || a.limits.Allow(header, held.digest[:], held.limit)
 }
 
 // log says why a request is refused. That one has no key happens to every client

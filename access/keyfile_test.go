@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/access/ratelimit"
 )
 
 const (
@@ -34,10 +35,10 @@ func TestParseKeys(t *testing.T) {
 		}
 		a, b := ring.find("a"), ring.find("b")
 		if a == nil || a.who.Consumer != "alice" || strings.Join(a.who.Scopes, " ") != "pay refund" || strings.Join(a.who.Roles, " ") != "admin" ||
-			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (Limit{Requests: 5, Window: caddy.Duration(10 * time.Second)}) {
+			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (ratelimit.Limit{Requests: 5, Window: caddy.Duration(10 * time.Second)}) {
 			t.Errorf("%s: the first key is %+v", syntax, a)
 		}
-		if b == nil || b.who.Consumer != "007" || !b.expires.IsZero() || b.limit != (Limit{}) {
+		if b == nil || b.who.Consumer != "007" || !b.expires.IsZero() || b.limit != (ratelimit.Limit{}) {
 			t.Errorf("%s: the second key is %+v", syntax, b)
 		}
 	}

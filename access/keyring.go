@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/access/ratelimit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -34,7 +35,7 @@ type Key struct {
 	Expires Moment `json:"expires,omitempty"`
 
 	// How many requests may come with the key. Default: any number.
-	RateLimit *Limit `json:"rate_limit,omitempty"`
+	RateLimit *ratelimit.Limit `json:"rate_limit,omitempty"`
 }
 
 // digest is the SHA-256 of a key.
@@ -44,8 +45,8 @@ type digest [sha256.Size]byte
 type heldKey struct {
 	digest  digest
 	who     identity.Identity
-	expires time.Time // zero: never
-	limit   Limit     // zero: none
+	expires time.Time       // zero: never
+	limit   ratelimit.Limit // zero: none
 }
 
 // expired reports whether the key is not valid any more.

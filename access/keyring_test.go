@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/access/ratelimit"
 )
 
 // keyHash is what a configuration has in the place of a key.
@@ -97,9 +99,11 @@ func TestWrongKeys(t *testing.T) {
 		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `"" cannot be one of roles`},
 		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `expires "tomorrow" of key "alice" is no time: use a date such as 2027-01-31`},
 		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "is no time"},
-		{right(func(k *Key) { k.RateLimit = new(Limit) }), "rate_limit.requests", "say how many may pass in what time"},
-		{right(func(k *Key) { k.RateLimit = &Limit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use 1ms to 8784h"},
-		{right(func(k *Key) { k.RateLimit = &Limit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)} }), "rate_limit.window", "use 1ms to 8784h"},
+		{right(func(k *Key) { k.RateLimit = new(ratelimit.Limit) }), "rate_limit.requests", "say how many may pass in what time"},
+		{right(func(k *Key) { k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use 1ms to 8784h"},
+		{right(func(k *Key) {
+			k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)}
+		}), "rate_limit.window", "use 1ms to 8784h"},
 	} {
 		ring := make(keyring)
 		if err := ring.add(&Key{Name: "first", SHA256: keyHash("first")}, 1); err != nil {

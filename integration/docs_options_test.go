@@ -17,6 +17,7 @@ import (
 	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/access/cors"
 	"github.com/rgate/rgate/access/ipfilter"
+	"github.com/rgate/rgate/access/ratelimit"
 	"github.com/rgate/rgate/access/requestid"
 	"github.com/rgate/rgate/access/require"
 	"github.com/rgate/rgate/access/security"
@@ -63,9 +64,9 @@ var optionsOf = map[string]reflect.Type{
 	"access.IPFilter":               reflect.TypeFor[ipfilter.IPFilter](),
 	"access.Key":                    reflect.TypeFor[access.Key](),
 	"access.Require":                reflect.TypeFor[require.Require](),
-	"access.RateLimit":              reflect.TypeFor[access.RateLimit](),
-	"access.Limit":                  reflect.TypeFor[access.Limit](),
-	"access.Throttle":               reflect.TypeFor[access.Throttle](),
+	"access.RateLimit":              reflect.TypeFor[ratelimit.RateLimit](),
+	"access.Limit":                  reflect.TypeFor[ratelimit.Limit](),
+	"access.Throttle":               reflect.TypeFor[ratelimit.Throttle](),
 	"access.JWT":                    reflect.TypeFor[access.JWT](),
 	"access.JWTRoles":               reflect.TypeFor[access.JWTRoles](),
 	"bandwidth.Quota":               reflect.TypeFor[bandwidth.Quota](),

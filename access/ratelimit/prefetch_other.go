@@ -1,6 +1,6 @@
 //go:build !amd64 && !arm64
 
-package access
+package ratelimit
 
 // prefetch does nothing on processors for which nobody has written it.
 func prefetch(uintptr) {}
