@@ -3,6 +3,7 @@
 package access
 
 import (
+	_ "github.com/rgate/rgate/access/apikey"
 	_ "github.com/rgate/rgate/access/cors"
 	_ "github.com/rgate/rgate/access/ipfilter"
 	_ "github.com/rgate/rgate/access/ratelimit"

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/rgate/rgate/access"
+	"github.com/rgate/rgate/access/apikey"
 	"github.com/rgate/rgate/access/cors"
 	"github.com/rgate/rgate/access/ipfilter"
 	"github.com/rgate/rgate/access/ratelimit"
@@ -60,9 +61,9 @@ var optionsOf = map[string]reflect.Type{
 	"access.CORS":                   reflect.TypeFor[cors.CORS](),
 	"access.RequestID":              reflect.TypeFor[requestid.RequestID](),
 	"access.Security":               reflect.TypeFor[security.Security](),
-	"access.APIKey":                 reflect.TypeFor[access.APIKey](),
+	"access.APIKey":                 reflect.TypeFor[apikey.APIKey](),
 	"access.IPFilter":               reflect.TypeFor[ipfilter.IPFilter](),
-	"access.Key":                    reflect.TypeFor[access.Key](),
+	"access.Key":                    reflect.TypeFor[apikey.Key](),
 	"access.Require":                reflect.TypeFor[require.Require](),
 	"access.RateLimit":              reflect.TypeFor[ratelimit.RateLimit](),
 	"access.Limit":                  reflect.TypeFor[ratelimit.Limit](),

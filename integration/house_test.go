@@ -20,7 +20,8 @@ import (
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
 	"":                 {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
-	"access":           {"access/cors", "access/identity", "access/ipfilter", "access/ratelimit", "access/requestid", "access/require", "access/security", "internal/httpx", "policy"},
+	"access":           {"access/apikey", "access/cors", "access/identity", "access/ipfilter", "access/ratelimit", "access/requestid", "access/require", "access/security", "internal/httpx", "policy"},
+	"access/apikey":    {"access/identity", "access/ratelimit", "internal/httpx", "policy"},
 	"access/cors":      {"internal/httpx", "policy"},
 	"access/identity":  {"policy"},
 	"access/ipfilter":  {"policy"},
