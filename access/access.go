@@ -6,6 +6,7 @@ import (
 	_ "github.com/rgate/rgate/access/apikey"
 	_ "github.com/rgate/rgate/access/cors"
 	_ "github.com/rgate/rgate/access/ipfilter"
+	_ "github.com/rgate/rgate/access/jwt"
 	_ "github.com/rgate/rgate/access/ratelimit"
 	_ "github.com/rgate/rgate/access/requestid"
 	_ "github.com/rgate/rgate/access/require"

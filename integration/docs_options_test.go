@@ -14,10 +14,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rgate/rgate/access"
 	"github.com/rgate/rgate/access/apikey"
 	"github.com/rgate/rgate/access/cors"
 	"github.com/rgate/rgate/access/ipfilter"
+	"github.com/rgate/rgate/access/jwt"
 	"github.com/rgate/rgate/access/ratelimit"
 	"github.com/rgate/rgate/access/requestid"
 	"github.com/rgate/rgate/access/require"
@@ -68,8 +68,8 @@ var optionsOf = map[string]reflect.Type{
 	"access.RateLimit":              reflect.TypeFor[ratelimit.RateLimit](),
 	"access.Limit":                  reflect.TypeFor[ratelimit.Limit](),
 	"access.Throttle":               reflect.TypeFor[ratelimit.Throttle](),
-	"access.JWT":                    reflect.TypeFor[access.JWT](),
-	"access.JWTRoles":               reflect.TypeFor[access.JWTRoles](),
+	"access.JWT":                    reflect.TypeFor[jwt.JWT](),
+	"access.JWTRoles":               reflect.TypeFor[jwt.JWTRoles](),
 	"bandwidth.Quota":               reflect.TypeFor[bandwidth.Quota](),
 	"bandwidth.QuotaConsumer":       reflect.TypeFor[bandwidth.QuotaConsumer](),
 	"bandwidth.Notify":              reflect.TypeFor[bandwidth.Notify](),

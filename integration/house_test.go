@@ -20,11 +20,12 @@ import (
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
 	"":                 {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
-	"access":           {"access/apikey", "access/cors", "access/identity", "access/ipfilter", "access/ratelimit", "access/requestid", "access/require", "access/security", "internal/httpx", "policy"},
+	"access":           {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security"},
 	"access/apikey":    {"access/identity", "access/ratelimit", "internal/httpx", "policy"},
 	"access/cors":      {"internal/httpx", "policy"},
 	"access/identity":  {"policy"},
 	"access/ipfilter":  {"policy"},
+	"access/jwt":       {"access/identity", "internal/httpx", "policy"},
 	"access/ratelimit": {"internal/monotime", "policy"},
 	"access/requestid": {"internal/httpx", "policy"},
 	"access/require":   {"access/identity", "policy"},
@@ -95,7 +96,7 @@ var allowedInTests = map[string][]string{
 // Files that are pure: they know nothing of Caddy and of Docker's client, so that
 // they can be tested, fuzzed and measured by themselves.
 var pureFiles = map[string][]string{
-	"access":                 {"jwt_cache.go", "jwt_claims.go", "jwt_keys.go", "jwt_source.go", "jwt_token.go"},
+	"access/jwt":             {"cache.go", "claims.go", "keys.go", "source.go", "token.go"},
 	"access/cors":            {"origins.go"},
 	"access/identity":        {"claimvalues.go"},
 	"access/ipfilter":        {"ipset.go"},
@@ -123,7 +124,7 @@ var pureFiles = map[string][]string{
 
 // Those of them that lean on nothing else of their package either.
 var pureCores = map[string][][]string{
-	"access":                 {{"jwt_keys.go"}, {"jwt_token.go"}},
+	"access/jwt":             {{"keys.go"}},
 	"access/ratelimit":       {{"hasher.go", "limiter.go", "prefetch.go", "window.go"}, {"hasher.go", "queue.go", "window.go"}},
 	"bandwidth":              {{"forecast.go"}, {"calendar.go"}},
 	"balance":                {{"bounded.go"}, {"latency.go"}, {"ring.go"}},

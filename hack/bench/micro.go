@@ -12,7 +12,7 @@ import (
 )
 
 // hot lists the packages with benchmarks. The root has those of several packages.
-var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access", "access/apikey", "access/cors", "access/ipfilter", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic", "bandwidth", "dashboard"}
+var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic", "bandwidth", "dashboard"}
 
 // benchmark is one line of go test -bench.
 type benchmark struct {

@@ -1,4 +1,4 @@
-package access
+package jwt
 
 import (
 	"net/http"
