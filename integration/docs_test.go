@@ -277,7 +277,9 @@ func decodeShownAnswer(s *snippet) error {
 }
 
 // pagesOfText describe no single feature.
-var pagesOfText = []string{"README.md", "docs/README.md", "docs/behaviour.md", "docs/operate/troubleshooting.md"}
+var pagesOfText = []string{
+	"README.md", "docs/README.md", "docs/behaviour.md", "docs/guide/command-line.md", "docs/operate/troubleshooting.md",
+}
 
 // TestPagesShowThreeSyntaxes makes sure that the page of each feature shows one
 // gateway in all of them, which TestDocumentation then compares.
