@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -49,6 +50,8 @@ type requestBody struct {
 	expects100 bool
 	ctx        context.Context
 
+	reading sync.Mutex // held during each read of the source
+
 	begun atomic.Bool  // some handler has read
 	read  atomic.Int64 // bytes
 	ended atomic.Bool  // it was read to its end
@@ -87,6 +90,8 @@ func guard(w http.ResponseWriter, r *http.Request) *requestBody {
 
 // Read implements io.Reader.
 func (b *requestBody) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
@@ -192,6 +197,10 @@ func (b *requestBody) drain() bool {
 	if b.length-b.read.Load() > mostDrained {
 		return false
 	}
+	// A transport may be reading; the deadline ends it.
+	_ = b.controller.SetReadDeadline(time.Now().Add(drainPause))
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	rest := &pacedReader{reader: b.source, controller: b.controller, begun: time.Now()}
 	// The reader of Caddy's would hold on to a timeout, and keep net/http from reading on.
 	if reader, _ := caddyhttp.IdleTimeoutsFromContext(b.ctx); reader != nil {
