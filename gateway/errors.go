@@ -48,9 +48,12 @@ func failureOf(verdict policy.Verdict, cause error) error {
 func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := next.ServeHTTP(w, r)
+		if err == nil {
+			return nil // without the allocations of the variables below
+		}
 		var handlerErr caddyhttp.HandlerError
 		var failed policy.Failure
-		if err == nil || !errors.As(err, &failed) || !errors.As(err, &handlerErr) {
+		if !errors.As(err, &failed) || !errors.As(err, &handlerErr) {
 			return err
 		}
 		if handlerErr.StatusCode == http.StatusServiceUnavailable {

@@ -275,13 +275,13 @@ func TestB2SlowUploadsDoNotCount(t *testing.T) {
 			dial $DIAL
 			concurrency 1
 			timeouts {
-				total 400ms
+				total 800ms
 			}
 		}
 		backend deaf {
 			dial $DEAF
 			timeouts {
-				total 400ms
+				total 800ms
 			}
 		}
 	}

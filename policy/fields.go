@@ -58,28 +58,26 @@ var RelayFields = strings.Fields(`
 
 // fieldClasses has the classes by canonical names. All fields that begin with one of
 // relayPrefixes are relay fields. initials are the letters that any of them begins with.
-var (
-	fieldClasses = map[string]fieldClass{
+var fieldClasses, relayPrefixes, initials = classify()
+
+func classify() (classes map[string]fieldClass, prefixes []string, initials [256]bool) {
+	classes = map[string]fieldClass{
 		HeaderUserID: identityField, HeaderGatewayService: identityField, "Proxy": badField,
 		headerForwardedFor: replacedField, headerForwardedProto: replacedField, headerForwardedHost: replacedField,
 	}
-	relayPrefixes []string
-	initials      [256]bool
-)
-
-func init() {
 	for _, name := range RelayFields {
 		name, isPrefix := strings.CutSuffix(http.CanonicalHeaderKey(name), "*")
 		if isPrefix {
-			relayPrefixes = append(relayPrefixes, name)
+			prefixes = append(prefixes, name)
 		} else {
-			fieldClasses[name] = relayField
+			classes[name] = relayField
 		}
 		initials[name[0]] = true
 	}
-	for name := range fieldClasses {
+	for name := range classes {
 		initials[name[0]] = true
 	}
+	return classes, prefixes, initials
 }
 
 // classOf returns the class of a field by its canonical name.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -48,6 +49,8 @@ type requestBody struct {
 	expects100 bool
 	ctx        context.Context
 
+	reading sync.Mutex // held during each read of the source
+
 	begun atomic.Bool  // a handler has read
 	read  atomic.Int64 // bytes
 	ended atomic.Bool  // read to its end
@@ -86,6 +89,8 @@ func guard(w http.ResponseWriter, r *http.Request) *requestBody {
 
 // Read implements io.Reader.
 func (b *requestBody) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
@@ -191,6 +196,10 @@ func (b *requestBody) drain() bool {
 	if b.length-b.read.Load() > mostDrained {
 		return false
 	}
+	// A transport may be reading; the deadline ends it.
+	_ = b.controller.SetReadDeadline(time.Now().Add(drainPause))
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	rest := &pacedReader{reader: b.source, controller: b.controller, begun: time.Now()}
 	// Caddy's reader would keep a timeout, and net/http could not read on.
 	if reader, _ := caddyhttp.IdleTimeoutsFromContext(b.ctx); reader != nil {
