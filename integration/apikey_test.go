@@ -222,7 +222,7 @@ func TestAPIKeys(t *testing.T) {
 				t.Errorf("%s: the log has the key %s", syntax, secret)
 			}
 		}
-		for _, reason := range []string{"the API key has expired", "the API key is not known", "the sender lacks a scope", "the sender has none of the roles"} {
+		for _, reason := range []string{"the API key has expired", "unknown API key", "the client lacks a scope", "the client has none of the roles"} {
 			if !strings.Contains(g.output.String(), reason) {
 				t.Errorf("%s: the log does not say that %s", syntax, reason)
 			}
@@ -307,7 +307,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		func() { write(line("alice", "new-key") + "- name") },
 		func() { must(t, "removing", os.Remove(file)) },
 	} {
-		const kept = "API keys cannot be read; those of before stay valid"
+		const kept = "API keys cannot be read, the previous ones stay valid"
 		breakIt()
 		eventually(t, "the log tells of it", func() bool { return logged(kept) == i+1 })
 		await("is broken", "new-key", in)
@@ -338,7 +338,7 @@ func TestKeyFileIsNeededAtTheStart(t *testing.T) {
 		"file: /nowhere/keys.yaml":                 "/nowhere/keys.yaml: no such file",
 		"file: " + broken:                          `keys.yaml: line 1: the sha256 of key "alice" is not 64 hexadecimal digits: give the key itself to rgate hash-key`,
 		"keys: [{name: a, sha256: my-secret-key}]": "rgate.yaml:3: the sha256 of key \"a\" is not 64 hexadecimal digits",
-		"keys: []": "rgate.yaml:3: there are no API keys",
+		"keys: []": "rgate.yaml:3: keys or file is required",
 		"keys: [{name: a, sha256: a, expires: tomorow}]": "rgate.yaml:3: ",
 	} {
 		done := rgate(t, nil, "-c", config(options), "-p", fmt.Sprint(freePort(t)))

@@ -226,7 +226,7 @@ func TestRedisIsKilledUnderLoad(t *testing.T) {
 		load.awaitMore(t, "200", 100)
 	}
 	only(t, load.stop(), "200")
-	for message, want := range map[string]int{"redis does not answer": 2, "redis answers again": 2} {
+	for message, want := range map[string]int{"redis is unavailable": 2, "redis is available again": 2} {
 		if n := strings.Count(g.output.String(), message); n != want {
 			t.Errorf("the log says %d times that %s, want %d", n, message, want)
 		}

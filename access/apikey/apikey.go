@@ -51,7 +51,7 @@ func (p *APIKey) Provision(ctx caddy.Context) error {
 	return p.start(p.Logger())
 }
 
-// Check reports the first thing wrong with the options, without reading the file.
+// Check reports the first invalid option. It does not read the file.
 func (p *APIKey) Check() error {
 	if p.Off() {
 		return nil
@@ -59,7 +59,7 @@ func (p *APIKey) Check() error {
 	return p.APIKeys.Check()
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *APIKey) Validate() error { return p.Check() }
 
 // Cleanup lets go of the file of keys.

@@ -205,8 +205,8 @@ func TestAPIKeyErrors(t *testing.T) {
 		options      APIKeys
 		field, wrong string
 	}{
-		{APIKeys{}, "keys", "there are no API keys: list them in keys, or name the file"},
-		{APIKeys{Keys: []Key{}}, "keys", "there are no API keys"},
+		{APIKeys{}, "keys", "keys or file is required"},
+		{APIKeys{Keys: []Key{}}, "keys", "keys or file is required"},
 		{APIKeys{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
 		{APIKeys{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "are the same key"},
 		{APIKeys{Keys: right, Header: "X API"}, "header", `header "X API" is no name`},
@@ -272,7 +272,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	for _, tc := range []struct{ text, wrong string }{
-		{"rgate_api_key", "there are no API keys"},
+		{"rgate_api_key", "keys or file is required"},
 		{"rgate_api_key {\nkeys alice my-key\n}", "the sha256 of key \"alice\" is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints, at Testfile:2"},
 		{"rgate_api_key {\nkeys\n}", "key 1 has no name: give it that of its consumer, at Testfile:2"},
 		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "are the same key: give each a key of its own, with rgate hash-key --generate, at Testfile:3"},

@@ -59,10 +59,10 @@ const DefaultKeyHeader = "X-API-Key"
 
 // Why a request is refused. Clients are not told.
 var (
-	errNoKey      = errors.New("there is no API key")
-	errUnknownKey = errors.New("the API key is not known")
+	errNoKey      = errors.New("the request has no API key")
+	errUnknownKey = errors.New("unknown API key")
 	errExpiredKey = errors.New("the API key has expired")
-	errKeyRate    = errors.New("the API key is used too often")
+	errKeyRate    = errors.New("the API key is above its rate limit")
 )
 
 // start makes the options ready for requests.
@@ -104,17 +104,16 @@ func (a *APIKeys) stop() error {
 	return errors.Join(errs[:]...)
 }
 
-// Check reports the first thing wrong with the options, without looking at the
-// file.
+// Check reports the first invalid option. It does not read the file.
 func (a *APIKeys) Check() error {
 	if len(a.Keys) == 0 && a.File == "" {
-		return policy.Optionf("keys", "there are no API keys: list them in keys, or name the file that does")
+		return policy.Optionf("keys", "keys or file is required: set one of them")
 	}
 	if a.Header != "" && !httpguts.ValidHeaderFieldName(a.Header) {
-		return policy.Optionf("header", "header %q is no name of a header field: use a word such as %s", a.Header, DefaultKeyHeader)
+		return policy.Optionf("header", "header %q is not a valid field name: use one such as %s", a.Header, DefaultKeyHeader)
 	}
 	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // the same characters
-		return policy.Optionf("cookie", "cookie %q is no name of a cookie: use a word such as api_key", a.Cookie)
+		return policy.Optionf("cookie", "cookie %q is not a valid cookie name: use one such as api_key", a.Cookie)
 	}
 	_, err := a.hold()
 	return err
@@ -202,7 +201,7 @@ func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
 	if errors.Is(err, errNoKey) {
 		level = zapcore.DebugLevel
 	}
-	if entry := a.logger.Check(level, "request refused for its API key"); entry != nil {
+	if entry := a.logger.Check(level, "request rejected by its API key"); entry != nil {
 		consumer := ""
 		if held != nil {
 			consumer = held.who.Consumer

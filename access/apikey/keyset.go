@@ -102,7 +102,7 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 	if key.Expires != "" {
 		var err error
 		if held.expires, err = key.Expires.parse(); err != nil {
-			return policy.Optionf("expires", "expires %q of key %q is no time: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
+			return policy.Optionf("expires", "expires %q of key %q is invalid: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
 		}
 	}
 	if l := key.RateLimit; l != nil {

@@ -25,7 +25,7 @@ func parseKeys(data []byte) (keyring, error) {
 	var root, more yaml.Node
 	switch err := decoder.Decode(&root); {
 	case errors.Is(err, io.EOF):
-		return nil, errors.New("the file is empty: write [] into it if there shall be no keys")
+		return nil, errors.New("the file is empty: write [] for no keys")
 	case err != nil:
 		return nil, yamlError(err)
 	}
@@ -34,7 +34,7 @@ func parseKeys(data []byte) (keyring, error) {
 	}
 	list := root.Content[0]
 	if list.Kind != yaml.SequenceNode {
-		return nil, fmt.Errorf("line %d: this is no list of keys: begin each with - name", list.Line)
+		return nil, fmt.Errorf("line %d: this is not a list of keys: begin each with - name", list.Line)
 	}
 	ring := make(keyring, len(list.Content))
 	for i, item := range list.Content {
@@ -60,7 +60,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 		item = item.Alias
 	}
 	if item.Kind != yaml.MappingNode {
-		return nil, errors.New("this is no key: use {name: …, sha256: …}")
+		return nil, errors.New("this is not a key: use {name: …, sha256: …}")
 	}
 	var options map[string]any
 	if err := item.Decode(&options); err != nil {

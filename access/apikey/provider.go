@@ -42,7 +42,7 @@ func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
 	return p.start(p.base.Logger())
 }
 
-// Validate reports the first thing wrong with the options.
+// Validate reports the first invalid option.
 func (p *APIKeyProvider) Validate() error { return p.Check() }
 
 // Cleanup lets go of the file of keys.

@@ -24,19 +24,19 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_cors", policy.Directive[CORS])
 }
 
-// CORS is a policy that lets the pages of other origins read what is answered, and
-// send what browsers do not send to other origins unasked (https://fetch.spec.whatwg.org/#http-cors-protocol).
+// CORS lets pages of other origins read responses and send requests that browsers otherwise
+// block (https://fetch.spec.whatwg.org/#http-cors-protocol).
 //
-// Preflights, which are OPTIONS requests with Access-Control-Request-Method, are
-// answered with 204 before anything else looks at them, and never sent on. If the
-// origin, the method or a header field is not allowed, the answer says nothing of
-// CORS, and the browser does not send the request that it asked for.
+// Preflights, which are OPTIONS requests with Access-Control-Request-Method, get a 204
+// response from the policy and never reach the backend. If the origin, the method or a
+// header field is not allowed, the response has no CORS fields and the browser does not
+// send the request.
 //
-// What the backend says of CORS is removed from its responses. Responses that are
-// not the same for all origins have `Vary: Origin`.
+// CORS fields of the backend are removed from responses. Responses that depend on the
+// origin have `Vary: Origin`.
 //
-// Requests of origins that are not allowed are served all the same: their pages
-// cannot read the response. CORS does not keep requests away.
+// CORS does not block requests: those of other origins are served, but their pages cannot
+// read the response.
 type CORS struct {
 	policy.Base
 
@@ -56,22 +56,21 @@ type CORS struct {
 	// PATCH and DELETE.
 	AllowedMethods []string `json:"allowed_methods,omitempty"`
 
-	// The header fields of requests that are allowed beside those that always are.
-	// Default: `*`, whatever the browser asks for.
+	// The header fields of requests that are allowed in addition to those that are always
+	// allowed. Default: `*`, any that the browser requests.
 	AllowedHeaders []string `json:"allowed_headers,omitempty"`
 
-	// The header fields of responses that pages may read beside those that they
-	// always may. `*`, without credentials, are all. Default: none.
+	// The header fields of responses that pages may read in addition to those that they may
+	// always read. `*`, without credentials, means all. Default: none.
 	ExposedHeaders []string `json:"exposed_headers,omitempty"`
 
-	// Whether browsers may send cookies and other credentials along, and pages read
-	// what they are answered. Invalid with origins that let in any page. Default:
-	// false.
+	// Whether browsers may send cookies and other credentials, and pages read the responses
+	// to such requests. Invalid with origins that allow any page. Default: false.
 	AllowCredentials bool `json:"allow_credentials,omitempty"`
 
-	// How long browsers may remember the answer to a preflight, in whole seconds;
-	// they have an upper bound of their own, such as two hours. Default: 0, which
-	// leaves it to the browser: five seconds.
+	// How long browsers may cache the response to a preflight, in whole seconds. Browsers
+	// have an upper limit of their own, such as two hours. Default: 0, the default of the
+	// browser: five seconds.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	// Whether pages of the public Internet may reach this server in a private
@@ -92,7 +91,7 @@ func (*CORS) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision fills in the defaults.
+// Provision sets the defaults.
 func (p *CORS) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "cors"); err != nil {
 		return err
@@ -123,8 +122,7 @@ func (p *CORS) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (p *CORS) Check() error {
 	if p.Off() {
 		return nil
@@ -132,19 +130,19 @@ func (p *CORS) Check() error {
 	return cmp.Or(p.checkOrigins(), p.checkMethods(), p.checkHeaders(), p.checkExposed(), p.checkMaxAge())
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *CORS) Validate() error { return p.Check() }
 
 func (p *CORS) checkOrigins() error {
 	if len(p.AllowedOrigins) == 0 {
-		return policy.Optionf("allowed_origins", "no origin is allowed: name those whose pages shall read the responses, such as https://app.example.com, or * for all")
+		return policy.Optionf("allowed_origins", "allowed_origins is required: list origins such as https://app.example.com, or * for all")
 	}
 	all, i, err := parseOrigins(p.AllowedOrigins)
 	switch {
 	case err != nil:
 		return policy.Optionf("allowed_origins["+strconv.Itoa(i)+"]", "%v", err)
 	case p.AllowCredentials && all.unbounded():
-		return policy.Optionf("allow_credentials", "allow_credentials with %s would let the pages of anybody act as the user, and browsers refuse it: name the origins, or do not allow credentials",
+		return policy.Optionf("allow_credentials", "allow_credentials with %s would let any website act as the user, and browsers reject it: list the origins or remove allow_credentials",
 			strings.Join(p.AllowedOrigins, " "))
 	}
 	return nil
@@ -185,8 +183,7 @@ func (p *CORS) checkExposed() error {
 	return nil
 }
 
-// checkFieldName checks one of several names of header fields, of which * must be
-// alone.
+// checkFieldName checks one of several names of header fields. * must be the only one.
 func checkFieldName(option string, i int, name string, count int) error {
 	switch {
 	case name == "*" && count > 1:
@@ -204,13 +201,13 @@ func (p *CORS) checkMaxAge() error {
 	return nil
 }
 
-// ServeHTTP answers preflights, and passes on everything else.
+// ServeHTTP responds to preflights and passes all other requests on.
 func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
 	if r.Method == http.MethodOptions && len(r.Header["Access-Control-Request-Method"]) > 0 {
-		p.answerPreflight(w, r)
+		p.servePreflight(w, r)
 		return nil
 	}
 	hw := httpx.NewHeaderWriter(w, p, p.allowedOrigin(r, r.Method))
@@ -219,8 +216,8 @@ func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return err
 }
 
-// allowedOrigin is whom a response to a request of that method may be read by, as
-// Access-Control-Allow-Origin says it. It is empty if none may.
+// allowedOrigin returns the value of Access-Control-Allow-Origin for a request with that
+// method; empty if its origin or method is not allowed.
 func (p *CORS) allowedOrigin(r *http.Request, method string) string {
 	if p.origins.any && p.allowsMethod(method) {
 		return "*" // always, so that one response in a cache serves all pages
@@ -235,8 +232,8 @@ func (p *CORS) allowsMethod(method string) bool {
 	return method == http.MethodOptions || slices.Contains(p.AllowedMethods, method)
 }
 
-// answerPreflight answers a browser that asks what it may send.
-func (p *CORS) answerPreflight(w http.ResponseWriter, r *http.Request) {
+// servePreflight responds to a preflight request.
+func (p *CORS) servePreflight(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	removeCORS(header)
 	header.Add("Vary", p.varyLine)
@@ -264,8 +261,8 @@ func (p *CORS) answerPreflight(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// allowsHeaders reports whether all header fields that a browser wants to send are
-// allowed: lines of names with commas between them.
+// allowsHeaders reports whether all header fields in lines of comma-separated names are
+// allowed.
 func (p *CORS) allowsHeaders(wanted []string) bool {
 	if p.headers == nil {
 		return true
@@ -280,8 +277,8 @@ func (p *CORS) allowsHeaders(wanted []string) bool {
 	return true
 }
 
-// EditHeader replaces what the backend says of CORS. The response may be read by the
-// given origin, if there is one.
+// EditHeader replaces the CORS fields of the backend. origin is empty if the response may
+// not be read.
 func (p *CORS) EditHeader(header http.Header, origin string, values *httpx.FieldValues) {
 	removeCORS(header)
 	if !p.origins.any {
@@ -299,8 +296,8 @@ func (p *CORS) EditHeader(header http.Header, origin string, values *httpx.Field
 	}
 }
 
-// removeCORS removes all that a response says of CORS. Going through the whole
-// header instead would take longer, and so would deleting what is hardly ever there.
+// removeCORS removes the CORS fields of a response. It looks up the frequent ones, which is
+// faster than a loop over the whole header.
 func removeCORS(header http.Header) {
 	found := false
 	for _, name := range [...]string{
@@ -318,8 +315,7 @@ func removeCORS(header http.Header) {
 	}
 }
 
-// addVary says that a response depends on a field of the request, unless it says so
-// already.
+// addVary adds a field of the request to Vary, unless it is there.
 func addVary(header http.Header, field string, values *httpx.FieldValues) {
 	lines := header["Vary"]
 	if len(lines) == 0 {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// origins are those that may read what is answered. Browsers say their origin as
-// RFC 6454, section 6.2 has it: in lower case, without a default port and without
-// a path. Only an origin that is said so is allowed.
+// origins are the origins that may read responses. Browsers send theirs as in RFC 6454,
+// section 6.2: in lower case, without a default port and without a path. Only this form is
+// matched.
 type origins struct {
 	any       bool
 	exact     map[string]struct{}
@@ -18,15 +18,15 @@ type origins struct {
 	patterns  []*regexp.Regexp
 }
 
-// wildcardOrigin stands for all subdomains of a domain.
+// wildcardOrigin matches all subdomains of a domain.
 type wildcardOrigin struct {
 	scheme string // with `://`
 	domain string // with the dot before it, and the port after it
 }
 
-// parseOrigins reads a list of origins: exact ones such as https://app.example.com,
-// https://*.example.com for all subdomains, a regular expression after a tilde,
-// null, and * alone. On an error, it tells the index of the wrong one.
+// parseOrigins parses a list of origins: exact ones such as https://app.example.com,
+// https://*.example.com for all subdomains, a regular expression after a tilde, null, and *
+// alone. With an error, it returns the index of the invalid one.
 func parseOrigins(list []string) (*origins, int, error) {
 	o := &origins{exact: make(map[string]struct{}, len(list))}
 	for i, text := range list {
@@ -59,8 +59,7 @@ func parseOrigins(list []string) (*origins, int, error) {
 	return o, 0, nil
 }
 
-// parseOriginPattern compiles a regular expression that has to match an origin as a
-// whole, whether it says so or not.
+// parseOriginPattern compiles a regular expression that must match the whole origin.
 func parseOriginPattern(text string) (*regexp.Regexp, error) {
 	if text == "" {
 		return nil, errors.New(`"~" has no regular expression: use one such as ~^https://[a-z]+\.example\.com$`)
@@ -71,8 +70,8 @@ func parseOriginPattern(text string) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + text + `)\z`)
 }
 
-// normalOrigin checks an origin, which may have a wildcard for its subdomains, and
-// writes it as browsers do.
+// normalOrigin validates an origin, which can have a wildcard for its subdomains, and
+// returns the form that browsers send.
 func normalOrigin(text string) (string, error) {
 	origin := strings.ToLower(text)
 	scheme, authority, ok := strings.Cut(origin, "://")
@@ -98,7 +97,7 @@ func normalOrigin(text string) (string, error) {
 	return scheme + "://" + host + port, nil
 }
 
-// splitPort splits a host and its port, which keeps its colon.
+// splitPort splits a host and its port, including the colon.
 func splitPort(authority string) (host, port string) {
 	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
 		return authority[:i], authority[i:]
@@ -127,8 +126,7 @@ func isPort(s string) bool {
 	return err == nil && digits[0] != '0'
 }
 
-// isHost reports whether s is an IPv6 address in brackets, or names with a dot
-// between each two.
+// isHost reports whether s is an IPv6 address in brackets or a domain name.
 func isHost(s string) bool {
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")
@@ -137,7 +135,7 @@ func isHost(s string) bool {
 	return areLabels(s)
 }
 
-// areLabels reports whether s is names with a dot between each two.
+// areLabels reports whether s consists of labels separated by dots.
 func areLabels(s string) bool {
 	dot := true // before the first character
 	for _, c := range []byte(s) {
@@ -153,7 +151,7 @@ func areLabels(s string) bool {
 	return !dot
 }
 
-// allow reports whether an origin is one of them.
+// allow reports whether an origin is allowed.
 func (o *origins) allow(origin string) bool {
 	if o.any {
 		return true
@@ -176,9 +174,9 @@ func (o *origins) allow(origin string) bool {
 	return false
 }
 
-// An origin that nobody has in mind.
-const strangeOrigin = "https://xn--q7-0fa.rgate-probe.invalid:4242"
+// unlikelyOrigin is allowed only by patterns that match any origin.
+const unlikelyOrigin = "https://xn--q7-0fa.rgate-probe.invalid:4242"
 
-// unbounded reports whether any origin at all is allowed, as far as can be told. Each page
-// can have the origin null, for the frames that it sandboxes.
-func (o *origins) unbounded() bool { return o.allow(strangeOrigin) || o.allow("null") }
+// unbounded reports whether any page can have an allowed origin. null is such an origin,
+// because pages can sandbox their frames.
+func (o *origins) unbounded() bool { return o.allow(unlikelyOrigin) || o.allow("null") }

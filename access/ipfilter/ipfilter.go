@@ -20,26 +20,25 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_ip_filter", policy.Directive[IPFilter])
 }
 
-// IPFilter lets requests pass by the IP address of their clients. The others are
-// answered with 403, and so are those whose address is not known.
+// IPFilter allows or denies requests by the IP address of the client. Denied requests, and
+// those with an unknown address, get a 403 response.
 //
-// The address is that of the connection, or if that is one of the server's
-// `trusted_proxies`, the one that the proxy tells.
+// The address is that of the connection or, if the connection is from one of the server's
+// `trusted_proxies`, the one that the proxy forwards.
 type IPFilter struct {
 	policy.Base
 
-	// The addresses that may come in: IP addresses, ranges in CIDR notation, or
-	// `private_ranges`, which is those that Caddy calls so. Default: all.
+	// The allowed addresses: IP addresses, ranges in CIDR notation, or `private_ranges`,
+	// which has the same meaning as in Caddy. Default: all.
 	Allow []string `json:"allow,omitempty" caddyfile:"arg"`
 
-	// The addresses that may not, even if they are among those allowed. Default:
-	// none.
+	// The denied addresses. They take precedence over the allowed ones. Default: none.
 	Deny []string `json:"deny,omitempty"`
 
 	allowed, denied ipSet
 }
 
-// Why a request is refused. Clients are not told.
+// Reasons to reject a request. They are logged and not sent to the client.
 var (
 	errNoAddress  = errors.New("the client's address is not known")
 	errDenied     = errors.New("the client's address is denied")
@@ -54,7 +53,7 @@ func (*IPFilter) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision makes sets of the lists.
+// Provision parses the lists.
 func (p *IPFilter) Provision(ctx caddy.Context) error {
 	err := p.Start(ctx, "ip_filter")
 	if err == nil {
@@ -66,10 +65,10 @@ func (p *IPFilter) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Check reports the first thing wrong with the options.
+// Check reports the first invalid option.
 func (p *IPFilter) Check() error {
 	if !p.Off() && len(p.Allow) == 0 && len(p.Deny) == 0 {
-		return policy.Optionf("allow", "nobody is filtered: list addresses to allow or to deny")
+		return policy.Optionf("allow", "ip_filter has no effect: set allow or deny")
 	}
 	if _, err := ipSetOf("allow", p.Allow); err != nil {
 		return err
@@ -78,10 +77,10 @@ func (p *IPFilter) Check() error {
 	return err
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *IPFilter) Validate() error { return p.Check() }
 
-// ipSetOf makes the set of the addresses in a list.
+// ipSetOf parses the addresses of an option.
 func ipSetOf(option string, list []string) (ipSet, error) {
 	var prefixes []netip.Prefix
 	for i, text := range list {
@@ -99,7 +98,7 @@ func ipSetOf(option string, list []string) (ipSet, error) {
 	return newIPSet(prefixes), nil
 }
 
-// privatePrefixes are the ranges that Caddy calls private.
+// privatePrefixes returns the ranges that Caddy calls private.
 func privatePrefixes() (prefixes []netip.Prefix) {
 	for _, text := range caddyhttp.PrivateRangesCIDR() {
 		// Not all of them are written as ranges have to be.
@@ -110,14 +109,14 @@ func privatePrefixes() (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// ServeHTTP passes a request on if its client's address may come in.
+// ServeHTTP rejects a request whose client address is not allowed.
 func (p *IPFilter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
 	address := policy.ClientAddress(r)
-	if err := p.judge(address); err != nil {
-		if entry := p.Logger().Check(zapcore.InfoLevel, "request refused for its client's address"); entry != nil {
+	if err := p.authorize(address); err != nil {
+		if entry := p.Logger().Check(zapcore.InfoLevel, "request rejected by its client address"); entry != nil {
 			entry.Write(zap.Error(err), zap.String("client_ip", address))
 		}
 		return p.Refuse(w, r, http.StatusForbidden, err)
@@ -125,8 +124,8 @@ func (p *IPFilter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return next.ServeHTTP(w, r)
 }
 
-// judge says why an address may not come in, if it may not.
-func (p *IPFilter) judge(address string) error {
+// authorize returns why an address is not allowed, or nil.
+func (p *IPFilter) authorize(address string) error {
 	addr, known := parseIP(address)
 	switch {
 	case !known:

@@ -74,7 +74,7 @@ func TestIPFilterErrors(t *testing.T) {
 		filter       IPFilter
 		field, wrong string
 	}{
-		{IPFilter{}, "allow", "nobody is filtered: list addresses to allow or to deny"},
+		{IPFilter{}, "allow", "ip_filter has no effect: set allow or deny"},
 		{IPFilter{Allow: []string{"10.0.0.0/8", "10.0.0.1/8"}}, "allow[1]", `"10.0.0.1/8" in allow is not a range of addresses: use 10.0.0.0/8 for the whole range`},
 		{IPFilter{Deny: []string{"localhost"}}, "deny[0]", `"localhost" in deny is not a range`},
 		{IPFilter{Deny: []string{"private_range"}}, "deny[0]", `(did you mean "private_ranges"?)`},
@@ -101,7 +101,7 @@ func TestIPFilterCaddyfile(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"rgate_ip_filter": "nobody is filtered",
+		"rgate_ip_filter": "ip_filter has no effect",
 		"rgate_ip_filter {\nallow ::1\ndeny 10.0.0.1/8\n}": "or 10.0.0.1 for the one address, at Testfile:3",
 	} {
 		if err := policy.Unmarshal(testkit.Dispenser(text), new(IPFilter)); err == nil || !strings.Contains(err.Error(), want) {

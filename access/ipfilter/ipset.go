@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// ipSet is a set of IP addresses. Finding one is a binary search, so the number of
-// prefixes hardly matters. IPv4 and IPv6 are apart: `::/0` holds no IPv4 address.
-type ipSet []ipSpan // in order, of which none overlap
+// ipSet is a set of IP addresses with a binary search. IPv4 and IPv6 are separate: `::/0`
+// contains no IPv4 address.
+type ipSet []ipSpan // sorted, without overlaps
 
-// ipSpan is the addresses from one to another, both included.
+// ipSpan is a range of addresses, including both ends.
 type ipSpan struct{ first, last netip.Addr }
 
-// newIPSet makes the set of all addresses with these prefixes.
+// newIPSet returns the set of all addresses with these prefixes.
 func newIPSet(prefixes []netip.Prefix) ipSet {
 	spans := make([]ipSpan, len(prefixes))
 	for i, prefix := range prefixes {
@@ -33,7 +33,7 @@ func newIPSet(prefixes []netip.Prefix) ipSet {
 	return slices.Clip(set)
 }
 
-// lastOf is the last address that has a prefix.
+// lastOf returns the last address with a prefix.
 func lastOf(prefix netip.Prefix) netip.Addr {
 	bytes := prefix.Addr().AsSlice()
 	for bit := prefix.Bits(); bit < prefix.Addr().BitLen(); bit++ {
@@ -43,7 +43,7 @@ func lastOf(prefix netip.Prefix) netip.Addr {
 	return last
 }
 
-// has reports whether an address, as parseIP returns it, is in the set.
+// has reports whether the set contains an address from parseIP.
 func (set ipSet) has(addr netip.Addr) bool {
 	from, to := 0, len(set)
 	for from < to { // the first span that begins after the address
@@ -56,15 +56,14 @@ func (set ipSet) has(addr netip.Addr) bool {
 	return from > 0 && !set[from-1].last.Less(addr)
 }
 
-// parseIP reads the address of a client. One of IPv4 that is written as IPv6 is
-// taken for what it is, and the zone of a link-local one is left out.
+// parseIP parses the address of a client. IPv4-mapped IPv6 addresses become IPv4, and zones
+// are removed.
 func parseIP(text string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(text)
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// parsePrefix reads an address, or addresses in CIDR notation. The error says what
-// would be right.
+// parsePrefix parses an address or a range in CIDR notation.
 func parsePrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		if addr.Zone() != "" {
@@ -86,5 +85,5 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// privateRanges stands for the addresses of private networks.
+// privateRanges is the name of the private ranges in lists.
 const privateRanges = "private_ranges"

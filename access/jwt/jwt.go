@@ -58,8 +58,7 @@ func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	return err
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (p *JWT) Check() error {
 	if p.Off() {
 		return nil
@@ -67,7 +66,7 @@ func (p *JWT) Check() error {
 	return p.JWTOptions.Check()
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *JWT) Validate() error { return p.Check() }
 
 // Cleanup lets go of the keys.

@@ -415,7 +415,7 @@ func TestJWTCaddyfile(t *testing.T) {
 		{"rgate_jwt {\nalgorithms HS256\nsecret {env.JWT_SECRET}\n}", `{"algorithms":["HS256"],"secret":"{env.JWT_SECRET}"}`, ""},
 		{"rgate_jwt {\nalgorithms RS256\npublic_key x\n}", "", "public_key cannot be used: it is not PEM: it should begin with -----BEGIN PUBLIC KEY-----, at Test:3"},
 		{"rgate_jwt RS256", "", "one argument too many"},
-		{"rgate_jwt {\nalgorithms none\n}", "", "would let anybody in: use the one that tokens are signed with, such as RS256, at Test:2"},
+		{"rgate_jwt {\nalgorithms none\n}", "", "accepts any token: use the one that tokens are signed with, such as RS256, at Test:2"},
 		{"rgate_jwt {\nalgorithms RS256\nsecret x\n}", "", "a secret is for HS256, HS384 and HS512, not RS256: give public keys, or use one of those, at Test:3"},
 		{"rgate_jwt {\nalgorithms RS256\njwks_uri https://id.example.com\n}", "", `unrecognized subdirective 'jwks_uri' (did you mean "jwks_url"?)`},
 	} {

@@ -265,7 +265,7 @@ func parseJWK(raw []byte) (none verifyKey, err error) {
 	case key.Type == "oct" || key.K != "":
 		return none, errors.New("it is a secret, which has no place among public keys: use the option secret")
 	case key.D != "":
-		return none, errors.New("it is a private key, which nobody but the issuer should have: replace it")
+		return none, errors.New("it is a private key: replace it, because only the issuer must have it")
 	}
 	if raw, err = json.Marshal(key); err != nil {
 		return none, err

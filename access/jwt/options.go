@@ -153,8 +153,7 @@ func (s JWKS) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(s))
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (o *JWTOptions) Check() error { return o.check(policy.HasPlaceholder) }
 
 // check leaves out texts whose value is not known yet.
@@ -186,7 +185,7 @@ func (o *JWTOptions) checkAlgorithms() *policy.OptionError {
 	for i, name := range o.Algorithms {
 		field := fmt.Sprintf("algorithms[%d]", i)
 		if strings.EqualFold(name, "none") {
-			return policy.Optionf(field, "algorithm %q would let anybody in: use the one that tokens are signed with, such as RS256", name)
+			return policy.Optionf(field, "algorithm %q accepts any token: use the one that tokens are signed with, such as RS256", name)
 		}
 		if !slices.Contains(known, name) {
 			return policy.Optionf(field, "algorithm %q is unknown%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))

@@ -42,7 +42,7 @@ func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
 	return err
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *JWTProvider) Validate() error { return p.Check() }
 
 // Cleanup lets go of the keys.

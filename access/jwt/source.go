@@ -153,12 +153,12 @@ func (s *keySource) run(ctx context.Context) {
 		}
 		if err == nil {
 			if failures > 0 {
-				s.log().Info("keys of tokens can be read again", zap.String("from", s.name))
+				s.log().Info("reading the token keys succeeded again", zap.String("from", s.name))
 			}
 			failures = 0
 		} else {
 			if failures == 0 {
-				s.log().Error("reading the keys of tokens; trying again, with the last ones until then",
+				s.log().Error("reading the token keys failed, the last ones stay in use until a retry succeeds",
 					zap.String("from", s.name), zap.Bool("has_keys", s.current() != nil), zap.Error(err))
 			}
 			wait = min(minBackoff<<min(failures, 10), maxBackoff)
@@ -208,6 +208,6 @@ func (s *keySource) take(text []byte) error {
 
 func logLeftOut(logger *zap.Logger, from string, left []error) {
 	for _, why := range left {
-		logger.Warn("leaving out a key of tokens", zap.String("from", from), zap.Error(why))
+		logger.Warn("ignoring a token key", zap.String("from", from), zap.Error(why))
 	}
 }

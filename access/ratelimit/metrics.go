@@ -19,19 +19,19 @@ func newRateCollector() *rateCollector {
 	redis := []string{"redis"}
 	return &rateCollector{
 		keys: prometheus.NewDesc("rgate_rate_limit_keys",
-			"Keys that rate limits remember in the process.", nil, nil),
+			"Number of keys that rate limits keep in memory.", nil, nil),
 		evicted: prometheus.NewDesc("rgate_rate_limit_evicted_keys_total",
-			"Keys that were forgotten before their time because there were too many.", nil, nil),
+			"Total number of keys evicted before they expired.", nil, nil),
 		redisUp: prometheus.NewDesc("rgate_rate_limit_redis_up",
-			"Whether requests are counted in Redis (1), or in each gateway alone because it does not answer (0).", redis, nil),
+			"Whether requests are counted in Redis (1) or, because it is unavailable, in each gateway (0).", redis, nil),
 		redisErrors: prometheus.NewDesc("rgate_rate_limit_redis_errors_total",
-			"Requests for which Redis failed or did not answer in time.", redis, nil),
+			"Total number of requests for which Redis failed or timed out.", redis, nil),
 		fallback: prometheus.NewDesc("rgate_rate_limit_redis_fallbacks_total",
-			"Requests that a gateway has decided about alone because Redis failed or was away.", redis, nil),
+			"Total number of requests that were counted without Redis because it was unavailable.", redis, nil),
 		waiting: prometheus.NewDesc("rgate_throttle_waiting_requests",
-			"Requests that wait for their turn.", nil, nil),
+			"Number of requests waiting in a queue of a throttle.", nil, nil),
 		delayed: prometheus.NewDesc("rgate_throttle_delayed_requests_total",
-			"Requests that have waited, and went on.", nil, nil),
+			"Total number of requests that were delayed.", nil, nil),
 	}
 }
 

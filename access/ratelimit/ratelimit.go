@@ -188,8 +188,7 @@ func (p *RateLimit) acquire() (err error) {
 	return nil
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (p *RateLimit) Check() error {
 	if p.Off() {
 		return nil
@@ -202,7 +201,7 @@ func (p *RateLimit) Check() error {
 	return nil
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *RateLimit) Validate() error { return p.Check() }
 
 // all are the limits as they are configured.

@@ -104,8 +104,7 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (p *Throttle) Check() error {
 	if p.Off() {
 		return nil
@@ -124,7 +123,7 @@ func (p *Throttle) Check() error {
 	return nil
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *Throttle) Validate() error { return p.Check() }
 
 // Cleanup lets go of the lanes.

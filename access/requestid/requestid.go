@@ -21,14 +21,13 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_request_id", policy.Directive[RequestID])
 }
 
-// RequestID is a policy that gives every request an ID, a UUID of version 7. The
-// backend gets it in a header field, and so does the client, whoever answers. What
-// either of them sends in that field is replaced.
+// RequestID gives every request an ID, a UUID of version 7, and sends it to the backend and
+// to the client in a header field. It replaces the values that they send in this field.
 //
-// The field `traceparent` (https://www.w3.org/TR/trace-context/) goes to the backend
-// as it is.
+// The field `traceparent` (https://www.w3.org/TR/trace-context/) is passed to the backend
+// unchanged.
 //
-// Placeholders, which also become fields of the access log:
+// Placeholders, which are also fields of the access log:
 //
 // Placeholder | Field | Meaning
 // ------------|-------|--------
@@ -37,15 +36,14 @@ func init() {
 type RequestID struct {
 	policy.Base
 
-	// The header field of the ID, in requests and in responses. Default:
-	// `X-Request-ID`.
+	// The header field of the ID in requests and responses. Default: `X-Request-ID`.
 	Header string `json:"header,omitempty"`
 
-	// Whether to keep the ID that a client sends: up to 128 letters, digits and
-	// signs of `-_.:+/=@`. Another one is replaced. Default: false.
+	// Whether to keep the ID that a client sends: up to 128 letters, digits and characters
+	// of `-_.:+/=@`. Other IDs are replaced. Default: false.
 	Trust bool `json:"trust,omitempty"`
 
-	field string // as Go writes it
+	field string // in canonical form
 }
 
 const requestIDVar = "rgate.request_id"
@@ -58,7 +56,7 @@ func (*RequestID) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision fills in the defaults.
+// Provision sets the defaults.
 func (p *RequestID) Provision(ctx caddy.Context) error {
 	if p.Header == "" {
 		p.Header = "X-Request-ID"
@@ -67,31 +65,30 @@ func (p *RequestID) Provision(ctx caddy.Context) error {
 	return p.Start(ctx, "request_id")
 }
 
-// Header fields that mean something by themselves, and cannot hold an ID.
-var notForIDs = []string{
+// reservedFields have a meaning that an ID would break.
+var reservedFields = []string{
 	"Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive",
 	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Set-Cookie", "Te", "Traceparent", "Trailer",
 	"Transfer-Encoding", "Upgrade", "X-Gateway-Service", "X-User-Id",
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (p *RequestID) Check() error {
 	switch {
 	case p.Header == "":
 	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
 		return policy.Optionf("header", "%q is not the name of a header field: use one such as X-Request-ID", p.Header)
-	case slices.Contains(notForIDs, http.CanonicalHeaderKey(p.Header)),
+	case slices.Contains(reservedFields, http.CanonicalHeaderKey(p.Header)),
 		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), "X-Consumer-"):
 		return policy.Optionf("header", "header field %s has a meaning of its own: use one such as X-Request-ID", p.Header)
 	}
 	return nil
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *RequestID) Validate() error { return p.Check() }
 
-// ServeHTTP gives the request its ID.
+// ServeHTTP adds the ID to the request and its response.
 func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -101,15 +98,14 @@ func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if parents := r.Header["Traceparent"]; len(parents) == 1 {
 		trace = traceID(parents[0])
 	}
-	tellIDs(r, id, trace)
+	publishIDs(r, id, trace)
 	hw := httpx.NewHeaderWriter(w, p, id)
 	err := next.ServeHTTP(hw, r)
 	hw.Close()
 	return err
 }
 
-// idOf is the ID of a request: what a policy before this one has given it, what a
-// trusted client says, or a new one.
+// idOf returns the ID of an earlier policy, that of a trusted client, or a new one.
 func (p *RequestID) idOf(r *http.Request) string {
 	if id, ok := caddyhttp.GetVar(r.Context(), requestIDVar).(string); ok {
 		return id
@@ -122,9 +118,9 @@ func (p *RequestID) idOf(r *http.Request) string {
 	return newRequestID(time.Now())
 }
 
-// tellIDs makes the IDs known to handlers further on, to placeholders and to the access
+// publishIDs makes the IDs known to handlers further on, to placeholders and to the access
 // log.
-func tellIDs(r *http.Request, id, trace string) {
+func publishIDs(r *http.Request, id, trace string) {
 	ctx := r.Context()
 	var value any = id // once for both
 	caddyhttp.SetVar(ctx, requestIDVar, value)
@@ -146,7 +142,7 @@ func tellIDs(r *http.Request, id, trace string) {
 	}
 }
 
-// EditHeader tells the client the ID.
+// EditHeader sets the ID in the response.
 func (p *RequestID) EditHeader(header http.Header, id string, values *httpx.FieldValues) {
 	header[p.field] = values.Of(id)
 }

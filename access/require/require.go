@@ -22,44 +22,43 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_require", policy.Directive[Require])
 }
 
-// Require lets requests pass whose sender has certain rights. It stands behind
-// what finds the sender out: `rgate_jwt`, `rgate_api_key`, or any handler that sets
-// `{http.auth.user.id}`, such as Caddy's `basic_auth`.
+// Require rejects requests whose client lacks certain rights. It runs after authentication
+// by `rgate_jwt`, `rgate_api_key`, or any handler that sets `{http.auth.user.id}`, such as
+// Caddy's `basic_auth`.
 //
-// Requests of nobody are answered with 401; those of somebody who lacks a right
-// with 403. Everything that is set is required; with nothing set, it is
-// enough to be somebody.
+// Requests that are not authenticated get a 401 response, those that lack a right a 403
+// response. All options that are set must be fulfilled. Without options, any authenticated
+// client is accepted.
 type Require struct {
 	policy.Base
 	policy.SiteIdentity
 
-	// Scopes, of a token or an API key, of which the sender must have all. Default:
-	// none.
+	// The scopes of a token or an API key that the client must all have. Default: none.
 	Scopes []string `json:"scopes,omitempty" caddyfile:"arg"`
 
-	// Scopes of which the sender must have one at least. Default: none.
+	// The scopes of which the client must have at least one. Default: none.
 	AnyScope []string `json:"any_scope,omitempty"`
 
-	// Roles of which the sender must have one at least. Default: none.
+	// The roles of which the client must have at least one. Default: none.
 	Roles []string `json:"roles,omitempty"`
 
-	// Users, of a token or another authentication, and consumers of API keys, of
-	// which the sender must be one. Default: all clients.
+	// The accepted users, of a token or another authentication, and consumers of API keys.
+	// Default: all.
 	Users []string `json:"users,omitempty"`
 
-	// Claims that a token must have: for each, its value, or several of which it must
-	// have one. A claim that is a list must have the value in it. Dots in a name lead
-	// into objects. Default: none.
+	// The required claims of a token: for each name, a value or several alternatives. A
+	// claim that is a list must contain the value. Dots in a name select members of
+	// objects. Default: none.
 	Claims map[string]identity.ClaimValues `json:"claims,omitempty"`
 }
 
-// Why a request is refused. Clients are not told, except of scopes.
+// Reasons to reject a request. They are logged; only missing scopes are sent to the client.
 var (
-	errNobody  = errors.New("the request is of nobody")
-	errNoScope = errors.New("the sender lacks a scope")
-	errNoRole  = errors.New("the sender has none of the roles")
-	errNoUser  = errors.New("the sender is none of the users")
-	errNoClaim = errors.New("the sender's token lacks a claim")
+	errNotAuthenticated = errors.New("the request is not authenticated")
+	errNoScope          = errors.New("the client lacks a scope")
+	errNoRole           = errors.New("the client has none of the roles")
+	errNoUser           = errors.New("the client is none of the users")
+	errNoClaim          = errors.New("the token lacks a claim")
 )
 
 // CaddyModule returns the Caddy module information.
@@ -70,7 +69,7 @@ func (*Require) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision makes the policy ready.
+// Provision prepares the policy.
 func (p *Require) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "require"); err != nil || p.Off() {
 		return err
@@ -78,7 +77,7 @@ func (p *Require) Provision(ctx caddy.Context) error {
 	return p.StripIdentityInSite(ctx)
 }
 
-// Check reports the first thing wrong with the options.
+// Check reports the first invalid option.
 func (p *Require) Check() error {
 	for _, list := range []struct {
 		option string
@@ -103,22 +102,22 @@ func (p *Require) Check() error {
 	return nil
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *Require) Validate() error { return p.Check() }
 
-// ServeHTTP passes a request on if its sender may do what it asks for.
+// ServeHTTP rejects a request whose client lacks a right.
 func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	policy.StripIdentity(r) // unless who has authenticated the sender has done so
+	policy.StripIdentity(r) // unless authentication has done so
 	who := identity.Of(r)
 	if who == nil {
 		identity.Challenge(w.Header(), r)
-		p.log(zapcore.DebugLevel, r, "", errNobody)
-		return p.Refuse(w, r, http.StatusUnauthorized, errNobody)
+		p.log(zapcore.DebugLevel, r, "", errNotAuthenticated)
+		return p.Refuse(w, r, http.StatusUnauthorized, errNotAuthenticated)
 	}
-	if scopes, err := p.judge(who); err != nil {
+	if scopes, err := p.authorize(who); err != nil {
 		if who.Claims != nil {
 			w.Header().Add("WWW-Authenticate", insufficientScope(scopes))
 		}
@@ -129,8 +128,8 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
-// judge says why somebody may not pass, if so, and which scopes would be needed.
-func (p *Require) judge(who *identity.Identity) (scopes []string, err error) {
+// authorize returns why a client is rejected, and the scopes that it needs.
+func (p *Require) authorize(who *identity.Identity) (scopes []string, err error) {
 	for _, scope := range p.Scopes {
 		if !slices.Contains(who.Scopes, scope) {
 			return p.Scopes, errNoScope
@@ -141,7 +140,7 @@ func (p *Require) judge(who *identity.Identity) (scopes []string, err error) {
 		return p.AnyScope, errNoScope
 	case len(p.Roles) > 0 && !intersect(p.Roles, who.Roles):
 		return nil, errNoRole
-	case len(p.Users) > 0 && !p.names(who.User) && !p.names(who.Consumer):
+	case len(p.Users) > 0 && !p.isListed(who.User) && !p.isListed(who.Consumer):
 		return nil, errNoUser
 	}
 	for name, values := range p.Claims {
@@ -165,11 +164,11 @@ func (p *Require) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 	return []string{identity.RolesWarning}
 }
 
-// names reports whether a user or consumer is among those who may pass.
-func (p *Require) names(user string) bool { return user != "" && slices.Contains(p.Users, user) }
+// isListed reports whether a user or consumer is one of the accepted users.
+func (p *Require) isListed(user string) bool { return user != "" && slices.Contains(p.Users, user) }
 
-// insufficientScope is the challenge for a token that lacks a right (RFC 6750,
-// section 3.1).
+// insufficientScope returns the challenge for a token that lacks a right (RFC 6750, section
+// 3.1).
 func insufficientScope(scopes []string) string {
 	challenge := `Bearer realm="rgate", error="insufficient_scope"`
 	if len(scopes) > 0 {
@@ -178,9 +177,9 @@ func insufficientScope(scopes []string) string {
 	return challenge
 }
 
-// log says why a request is refused.
+// log logs why a request is rejected.
 func (p *Require) log(level zapcore.Level, r *http.Request, user string, err error) {
-	if entry := p.Logger().Check(level, "request refused for lack of rights"); entry != nil {
+	if entry := p.Logger().Check(level, "request rejected: the client lacks a right"); entry != nil {
 		entry.Write(zap.Error(err), zap.String("user", user), zap.String("client_ip", policy.ClientAddress(r)))
 	}
 }

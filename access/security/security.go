@@ -25,55 +25,55 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_security", policy.Directive[Security])
 }
 
-// Security is a policy that adds header fields by which browsers protect users, to
-// responses that do not have them, and refuses requests that are too large.
+// Security adds header fields that protect users in browsers to responses without them, and
+// rejects requests that are too large.
 //
-// Each header field is given as its value; `off` leaves it to the backend.
+// The value `off` leaves a header field to the backend.
 type Security struct {
 	policy.Base
 
-	// Strict-Transport-Security: browsers use TLS from then on. It is added to
-	// responses over TLS only, also if a trusted proxy says that there was TLS before
-	// it. Default: `max-age=31536000`, a year, without subdomains.
+	// Strict-Transport-Security: browsers use only TLS. It is added to responses over TLS,
+	// including TLS that a trusted proxy reports. Default: `max-age=31536000`, a year,
+	// without subdomains.
 	HSTS string `json:"hsts,omitempty"`
 
-	// X-Content-Type-Options: `nosniff`, browsers believe the Content-Type. Default:
-	// `nosniff`.
+	// X-Content-Type-Options: with `nosniff`, browsers do not guess the content type.
+	// Default: `nosniff`.
 	ContentTypeOptions string `json:"content_type_options,omitempty"`
 
-	// X-Frame-Options: who may show the page in a frame, `DENY` or `SAMEORIGIN`.
+	// X-Frame-Options: which pages can show the page in a frame, `DENY` or `SAMEORIGIN`.
 	// Default: `SAMEORIGIN`.
 	FrameOptions string `json:"frame_options,omitempty"`
 
-	// Referrer-Policy: what other sites learn about where a user comes from. Default:
+	// Referrer-Policy: which part of the address other sites get in Referer. Default:
 	// `strict-origin-when-cross-origin`.
 	ReferrerPolicy string `json:"referrer_policy,omitempty"`
 
-	// Content-Security-Policy: what a page may load and run. Default: none.
+	// Content-Security-Policy: what a page can load and run. Default: none.
 	ContentSecurityPolicy string `json:"content_security_policy,omitempty"`
 
-	// Permissions-Policy: what of the browser a page may use. Default: none.
+	// Permissions-Policy: which browser features a page can use. Default: none.
 	PermissionsPolicy string `json:"permissions_policy,omitempty"`
 
-	// Whether to remove the header fields in which a backend says what it is made of:
-	// Server, X-Powered-By, X-AspNet-Version, X-AspNetMvc-Version, X-Generator and
-	// X-Runtime. Default: false.
+	// Whether to remove the header fields that reveal the software of a backend: Server,
+	// X-Powered-By, X-AspNet-Version, X-AspNetMvc-Version, X-Generator and X-Runtime.
+	// Default: false.
 	HideServer bool `json:"hide_server,omitempty"`
 
-	// More header fields to remove from responses. Default: none.
+	// Other header fields to remove from responses. Default: none.
 	Hide []string `json:"hide,omitempty"`
 
-	// How large the body of a request may be, whether it says so before or not. A
-	// larger one is refused with 413. 0: as large as it likes. Default: 10MiB.
+	// The maximum size of a request body, with or without Content-Length. Larger bodies are
+	// rejected with 413. Default: 10MiB. 0 disables the limit.
 	MaxBody *policy.Size `json:"max_body,omitempty"`
 
-	// How large the header of a request may be, as it is written in HTTP/1.1. A larger
-	// one is refused with 431. The limit of the server, by default 16KiB, comes before
-	// it. 0: no limit but that one. Default: 0.
+	// The maximum size of a request header as written in HTTP/1.1. Larger headers are
+	// rejected with 431. The limit of the server, by default 16KiB, applies first. Default:
+	// 0, only the limit of the server.
 	MaxHeader policy.Size `json:"max_header,omitempty"`
 
-	// How long the target of a request, its path and query, may be. A longer one is
-	// refused with 414. 0: no limit. Default: 8KiB.
+	// The maximum length of a request target, which is path and query. Longer ones are
+	// rejected with 414. Default: 8KiB. 0 disables the limit.
 	MaxURL *policy.Size `json:"max_url,omitempty"`
 
 	maxBody, maxURL int64 // 0: no limit
@@ -81,7 +81,7 @@ type Security struct {
 }
 
 const (
-	off = "off" // in place of a header field's value
+	off = "off" // the value that leaves a header field to the backend
 
 	defaultMaxBody policy.Size = 10 << 20
 	defaultMaxURL  policy.Size = 8 << 10
@@ -91,7 +91,7 @@ var revealing = []string{
 	"Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version", "X-Generator", "X-Runtime",
 }
 
-// securityFields are what is to be done to the header of a response.
+// securityFields are the changes to a response header.
 type securityFields struct {
 	names, values []string // added, of the same length
 	removed       []string
@@ -105,7 +105,7 @@ func (*Security) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision fills in the defaults.
+// Provision sets the defaults.
 func (p *Security) Provision(ctx caddy.Context) error {
 	p.HSTS = cmp.Or(p.HSTS, "max-age=31536000")
 	p.ContentTypeOptions = cmp.Or(p.ContentTypeOptions, "nosniff")
@@ -143,8 +143,7 @@ func (f *securityFields) add(name, value string) {
 	}
 }
 
-// Check reports the first thing wrong with the options, and what would be right.
-// The error has a method Field, which names the option.
+// Check reports the first invalid option as a *policy.OptionError.
 func (p *Security) Check() error {
 	return cmp.Or(
 		p.checkHSTS(),
@@ -158,7 +157,7 @@ func (p *Security) Check() error {
 	)
 }
 
-// Validate does what Check does, for Caddy.
+// Validate calls Check, for Caddy.
 func (p *Security) Validate() error { return p.Check() }
 
 var hstsValue = regexp.MustCompile(`(?i)^\s*max-age=\d+\s*(;\s*includeSubDomains\s*)?(;\s*preload\s*)?$`)
@@ -170,7 +169,7 @@ func (p *Security) checkHSTS() error {
 	return nil
 }
 
-// checkValue checks the value of a header field that knows only a few.
+// checkValue checks the value of a header field with a few known values.
 func checkValue(option, value string, known ...string) error {
 	if value == "" || value == off || slices.Contains(known, value) {
 		return nil
@@ -196,7 +195,7 @@ func (p *Security) checkHide() error {
 	return nil
 }
 
-// ServeHTTP refuses what is too large, and passes on everything else.
+// ServeHTTP rejects requests that are too large and edits the header of responses.
 func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -211,7 +210,7 @@ func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return err
 }
 
-// EditHeader adds and removes fields of a response.
+// EditHeader adds and removes header fields of a response.
 func (f *securityFields) EditHeader(header http.Header, _ string, values *httpx.FieldValues) {
 	for _, name := range f.removed {
 		delete(header, name)
@@ -223,14 +222,14 @@ func (f *securityFields) EditHeader(header http.Header, _ string, values *httpx.
 	}
 }
 
-// Refused requests have these causes, which are for the log.
+// Reasons to reject a request. They are logged and not sent to the client.
 var (
 	errURLTooLong     = errors.New("the target of the request is longer than max_url")
 	errHeaderTooLarge = errors.New("the header of the request is larger than max_header")
 	errBodyTooLarge   = errors.New("the body of the request is larger than max_body")
 )
 
-// serveLimited passes a request on if it is not too large.
+// serveLimited rejects a request that is too large.
 func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next caddyhttp.Handler) error {
 	switch {
 	case p.maxURL > 0 && int64(len(r.RequestURI)) > p.maxURL:
@@ -240,7 +239,7 @@ func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next cad
 	case p.maxBody > 0 && r.ContentLength > p.maxBody:
 		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
 	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || policy.IsTunnel(r):
-		// The server lets nothing through beyond what was announced.
+		// The server reads no more than Content-Length.
 		return next.ServeHTTP(w, r)
 	}
 	body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, p.maxBody)}
