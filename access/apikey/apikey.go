@@ -17,18 +17,18 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_api_key", policy.Directive[APIKey])
 }
 
-// APIKey lets those requests pass that carry a valid API key. The others are
-// answered with 401, and those above the key's limit with 429.
+// APIKey requires a valid API key. Requests without one get a 401 response, those above the
+// limit of their key a 429 response.
 //
-// The backend learns the consumer and its scopes from X-Consumer-Username and
-// X-Consumer-Scopes. For `rgate_require`, they are part of the request's identity,
-// beside those of a token.
+// The backend receives the consumer and its scopes in X-Consumer-Username and
+// X-Consumer-Scopes. `rgate_require` reads them from the identity of the request, together
+// with those of a token.
 type APIKey struct {
 	policy.Base
 	APIKeys
 
-	// Whether requests without a key pass too, as nobody's. A wrong key is refused
-	// all the same. Default: false.
+	// Whether requests without a key are accepted. Wrong keys are rejected in any case.
+	// Default: false.
 	Optional bool `json:"optional,omitempty"`
 }
 
@@ -40,7 +40,7 @@ func (*APIKey) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the file of keys and begins to follow it.
+// Provision reads the file of keys and starts to watch it.
 func (p *APIKey) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "api_key"); err != nil || p.Off() {
 		return err
@@ -62,16 +62,16 @@ func (p *APIKey) Check() error {
 // Validate calls Check, for Caddy.
 func (p *APIKey) Validate() error { return p.Check() }
 
-// Cleanup lets go of the file of keys.
+// Cleanup releases the file of keys.
 func (p *APIKey) Cleanup() error { return p.stop() }
 
-// ServeHTTP passes a request on if its key is valid.
+// ServeHTTP rejects a request without a valid key.
 func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
 	policy.StripIdentity(r)
-	held, err := p.judge(r)
+	held, err := p.authenticate(r)
 	if p.Optional && errors.Is(err, errNoKey) {
 		identity.AcceptAPIKey(r)
 		return next.ServeHTTP(w, r)
@@ -81,11 +81,11 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		identity.ChallengeAPIKey(w.Header())
 		return p.Refuse(w, r, http.StatusUnauthorized, err)
 	}
-	if !p.spend(w.Header(), held) {
+	if !p.allow(w.Header(), held) {
 		p.log(r, held, errKeyRate)
 		return p.RefuseWithJSON(w, r, http.StatusTooManyRequests, errKeyRate)
 	}
-	p.admit(r, held)
+	p.addIdentity(r, held)
 	return next.ServeHTTP(w, r)
 }
 

@@ -315,7 +315,7 @@ func BenchmarkAPIKey(b *testing.B) {
 	b.Run("judge", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := p.judge(r); err != nil {
+			if _, err := p.authenticate(r); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -13,45 +13,45 @@ import (
 	"go.uber.org/zap"
 )
 
-// keyFiles holds one follower per file, for as long as anybody uses it.
+// keyFiles are the watched files of the process by path.
 var keyFiles = caddy.NewUsagePool()
 
-// How often a file is looked at, and how old a change must be so that none that
-// comes after it could have the same time of modification.
+// The interval of checks, and the minimum age of a change after which a later change has
+// another modification time.
 const (
 	lookEvery = time.Second
 	settledBy = time.Second
 )
 
-// keyFile is a file of keys that is followed: when it changes, its keys do. Those
-// of the last good version stay when it cannot be read.
+// keyFile is a watched file of keys. If it cannot be read, the keys of the last valid
+// version stay.
 type keyFile struct {
 	path   string
 	logger *zap.Logger
-	ring   atomic.Pointer[keyring]
+	keys   atomic.Pointer[keySet]
 
-	mu      sync.Mutex  // one look at a time
+	mu      sync.Mutex  // held during a reload
 	seen    os.FileInfo // of what was read last; nil if it was not there. Guarded by mu.
-	settled bool        // no change can look like seen any more. Guarded by mu.
+	settled bool        // a later change has another modification time. Guarded by mu.
 	content digest      // what was read last. Guarded by mu.
 	err     error       // what is wrong with it. Guarded by mu.
 
 	stop, stopped chan struct{}
 }
 
-// followKeys begins to follow a file, or shares what others follow. It is an error
-// if the file cannot be read now.
-func followKeys(path string, logger *zap.Logger) (*keyFile, error) {
+// watchFile starts to watch a file, or shares the watcher of others. It fails if the file
+// cannot be read.
+func watchFile(path string, logger *zap.Logger) (*keyFile, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
 	value, shared, err := keyFiles.LoadOrNew(path, func() (caddy.Destructor, error) {
 		f := &keyFile{path: path, logger: logger, stop: make(chan struct{}), stopped: make(chan struct{})}
-		if err := f.look(); err != nil {
+		if err := f.reload(); err != nil {
 			return nil, err
 		}
-		go f.follow()
+		go f.watch()
 		return f, nil
 	})
 	if err != nil {
@@ -61,14 +61,14 @@ func followKeys(path string, logger *zap.Logger) (*keyFile, error) {
 	if !shared {
 		return f, nil
 	}
-	if err := f.look(); err != nil {
+	if err := f.reload(); err != nil {
 		_ = f.close()
 		return nil, err
 	}
 	return f, nil
 }
 
-// close ends what followKeys has begun.
+// close releases the file.
 func (f *keyFile) close() error {
 	_, err := keyFiles.Delete(f.path)
 	return err
@@ -81,11 +81,11 @@ func (f *keyFile) Destruct() error {
 	return nil
 }
 
-// find returns the key that a client has presented; nil if there is none such.
-func (f *keyFile) find(presented string) *heldKey { return (*f.ring.Load()).find(presented) }
+// find returns the key that a client presented; nil if it is unknown.
+func (f *keyFile) find(presented string) *apiKey { return (*f.keys.Load()).find(presented) }
 
-// follow looks at the file until it is told to stop.
-func (f *keyFile) follow() {
+// watch checks the file for changes until stop is closed.
+func (f *keyFile) watch() {
 	defer close(f.stopped)
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -96,9 +96,9 @@ func (f *keyFile) follow() {
 			return
 		case <-ticker.C:
 		}
-		before := f.ring.Load()
-		err := f.look()
-		after := f.ring.Load()
+		before := f.keys.Load()
+		err := f.reload()
+		after := f.keys.Load()
 		switch {
 		case err != nil && !broken:
 			f.logger.Error("API keys cannot be read, the previous ones stay valid", zap.String("file", f.path), zap.Error(err))
@@ -109,12 +109,12 @@ func (f *keyFile) follow() {
 	}
 }
 
-// look reads the file if it has changed. It returns what is wrong with it.
-func (f *keyFile) look() error {
+// reload reads the file if it has changed, and returns its error.
+func (f *keyFile) reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.path)
-	if err == nil && f.settled && f.isSeen(info) {
+	if err == nil && f.settled && f.isUnchanged(info) {
 		return f.err
 	}
 	f.seen, f.settled = info, err == nil && time.Since(info.ModTime()) > settledBy
@@ -125,8 +125,7 @@ func (f *keyFile) look() error {
 	return err
 }
 
-// read takes the keys from the file, unless they are those that were read last. The
-// caller holds mu.
+// read reads the keys, unless the content is unchanged. The caller holds mu.
 func (f *keyFile) read() error {
 	data, err := os.ReadFile(f.path)
 	if err != nil {
@@ -136,17 +135,16 @@ func (f *keyFile) read() error {
 	if f.err == nil && f.content == content {
 		return nil
 	}
-	ring, err := parseKeys(data)
+	keys, err := parseKeys(data)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", f.path, err)
 	}
 	f.content = content
-	f.ring.Store(&ring)
+	f.keys.Store(&keys)
 	return nil
 }
 
-// isSeen reports whether the file looks as it did when it was read last. The caller
-// holds mu.
-func (f *keyFile) isSeen(info os.FileInfo) bool {
+// isUnchanged reports whether the file is the one that was read last. The caller holds mu.
+func (f *keyFile) isUnchanged(info os.FileInfo) bool {
 	return f.seen != nil && os.SameFile(f.seen, info) && f.seen.Size() == info.Size() && f.seen.ModTime().Equal(info.ModTime())
 }

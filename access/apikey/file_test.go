@@ -52,15 +52,15 @@ func (f keyFiling) rename(text string) {
 	}
 }
 
-// pass lets the follower look at least once, so late that all is settled.
+// pass waits until the watcher has reloaded a settled file.
 func (f keyFiling) pass() {
 	time.Sleep(lookEvery + settledBy + time.Millisecond)
 	synctest.Wait()
 }
 
-func (f keyFiling) follow(logger *zap.Logger) *keyFile {
+func (f keyFiling) watch(logger *zap.Logger) *keyFile {
 	f.t.Helper()
-	file, err := followKeys(f.path, logger)
+	file, err := watchFile(f.path, logger)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestKeyFileIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := keyFiling{path, t}
 		f.write(one)
-		file := f.follow(zap.New(core))
+		file := f.watch(zap.New(core))
 		defer file.close()
 		for _, step := range []struct {
 			what   string
@@ -135,7 +135,7 @@ func TestKeyFileChangesTwiceAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := keyFiling{path, t}
 		f.write(keyLine("alice", "one"))
-		file := f.follow(zap.NewNop())
+		file := f.watch(zap.NewNop())
 		defer file.close()
 		f.write(keyLine("clara", "one"))
 		f.pass()
@@ -149,25 +149,25 @@ func TestKeyFileIsShared(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	synctest.Test(t, func(t *testing.T) {
 		f := keyFiling{path, t}
-		if _, err := followKeys(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "no such file") {
+		if _, err := watchFile(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "no such file") {
 			t.Errorf("a missing file: got %v", err)
 		}
 		f.write("- name")
-		if _, err := followKeys(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "keys.yaml: line 1") {
+		if _, err := watchFile(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "keys.yaml: line 1") {
 			t.Errorf("a broken file: got %v", err)
 		}
 		f.write(keyLine("alice", "one"))
-		first, second := f.follow(zap.NewNop()), f.follow(zap.NewNop())
+		first, second := f.watch(zap.NewNop()), f.watch(zap.NewNop())
 		if first != second {
 			t.Error("a file is followed twice")
 		}
 		f.write(keyLine("clara", "one"))
-		third := f.follow(zap.NewNop())
+		third := f.watch(zap.NewNop())
 		if got := keyNames(first, "one"); got != "clara" {
 			t.Errorf("who comes later finds the key of %q", got)
 		}
 		f.write("- name")
-		if _, err := followKeys(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "keys.yaml: line 1") {
+		if _, err := watchFile(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "keys.yaml: line 1") {
 			t.Errorf("a file that is broken now: got %v", err)
 		}
 		for _, file := range []*keyFile{first, second, third} {

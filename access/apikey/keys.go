@@ -19,45 +19,44 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// APIKeys are the keys that are valid, and where requests carry theirs. The
-// handler and the authentication provider have these options in common.
+// APIKeys are the valid keys and where requests carry theirs: the options that the handler
+// and the authentication provider share.
 type APIKeys struct {
 	policy.SiteIdentity
 
-	// The keys, by their hashes. A key that is in the file too is as it is here.
-	// Default: none. Keys or a file is required.
+	// The keys, by their hashes. They take precedence over those of the file. Default:
+	// none. Keys or a file is required.
 	Keys []Key `json:"keys,omitempty"`
 
-	// A file with such a list, in YAML or JSON, which may change: it is looked at
-	// every second. While it is missing or wrong, the keys stay as they were; only
-	// at the start is that an error. Placeholders such as `{env.HOME}` are replaced.
+	// A file with such a list, in YAML or JSON. It is checked for changes every second. If
+	// it becomes invalid or disappears, the last keys stay valid; at the start, this is an
+	// error. Placeholders such as `{env.HOME}` are replaced.
 	File string `json:"file,omitempty"`
 
-	// The header field that has the key. In `Authorization`, the key follows the word
-	// `ApiKey` or `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.
+	// The header field with the key. In `Authorization`, the key follows `ApiKey` or
+	// `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.
 	Header string `json:"header,omitempty"`
 
-	// The parameter of the query that has the key. Default: none.
+	// The query parameter with the key. Default: none.
 	Query string `json:"query,omitempty"`
 
-	// The cookie that has the key. Default: none.
+	// The cookie with the key. Default: none.
 	Cookie string `json:"cookie,omitempty"`
 
-	// Whether the key is taken out of the request before the backend gets it.
-	// Default: false.
+	// Whether the key is removed from the request to the backend. Default: false.
 	HideCredentials bool `json:"hide_credentials,omitempty"`
 
 	sources []httpx.CredentialSource
-	ring    keyring
+	keys    keySet
 	file    *keyFile          // nil without one
 	limits  *ratelimit.Shared // nil before start
 	logger  *zap.Logger
 }
 
-// DefaultKeyHeader is the header field that has the key, if nothing else is said.
+// DefaultKeyHeader is the header field with the key if no other source is configured.
 const DefaultKeyHeader = "X-API-Key"
 
-// Why a request is refused. Clients are not told.
+// Reasons to reject a request. They are logged and not sent to the client.
 var (
 	errNoKey      = errors.New("the request has no API key")
 	errUnknownKey = errors.New("unknown API key")
@@ -65,11 +64,11 @@ var (
 	errKeyRate    = errors.New("the API key is above its rate limit")
 )
 
-// start makes the options ready for requests.
+// start prepares the options for requests.
 func (a *APIKeys) start(logger *zap.Logger) error {
 	a.logger = logger
 	var err error
-	if a.ring, err = a.hold(); err != nil {
+	if a.keys, err = a.parsedKeys(); err != nil {
 		return err
 	}
 	if a.Header == "" && a.Query == "" && a.Cookie == "" {
@@ -84,7 +83,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	}
 	path, err := caddy.NewReplacer().ReplaceOrErr(a.File, true, true)
 	if err == nil {
-		a.file, err = followKeys(path, logger)
+		a.file, err = watchFile(path, logger)
 	}
 	if err != nil {
 		return fmt.Errorf("reading the API keys: %w", err)
@@ -92,7 +91,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 	return nil
 }
 
-// stop lets go of what start has acquired. Requests that are under way may go on.
+// stop releases what start acquired. Requests in flight can still use it.
 func (a *APIKeys) stop() error {
 	var errs [2]error
 	if a.limits != nil {
@@ -115,19 +114,19 @@ func (a *APIKeys) Check() error {
 	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // the same characters
 		return policy.Optionf("cookie", "cookie %q is not a valid cookie name: use one such as api_key", a.Cookie)
 	}
-	_, err := a.hold()
+	_, err := a.parsedKeys()
 	return err
 }
 
-// hold makes a ring of the keys in the configuration.
-func (a *APIKeys) hold() (keyring, error) {
-	ring := make(keyring, len(a.Keys))
+// parsedKeys returns the keys of the configuration.
+func (a *APIKeys) parsedKeys() (keySet, error) {
+	keys := make(keySet, len(a.Keys))
 	for i := range a.Keys {
-		if err := ring.add(&a.Keys[i], i+1); err != nil {
+		if err := keys.add(&a.Keys[i], i+1); err != nil {
 			return nil, policy.Optionf(fmt.Sprintf("keys[%d].%s", i, err.Field()), "%v", err)
 		}
 	}
-	return ring, nil
+	return keys, nil
 }
 
 // credentialSources returns where the key of a request can be, in order of precedence.
@@ -167,14 +166,14 @@ func schemeKey(value string) string {
 	return ""
 }
 
-// judge finds the key that a request carries. The error says why it is refused; the
-// key comes with it if it is known.
-func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
+// authenticate returns the key of a request, or why it is rejected, with the key if it is
+// known.
+func (a *APIKeys) authenticate(r *http.Request) (*apiKey, error) {
 	presented := presentedKey(r, a.sources)
 	if presented == "" {
 		return nil, errNoKey
 	}
-	held := a.ring.find(presented)
+	held := a.keys.find(presented)
 	if held == nil && a.file != nil {
 		held = a.file.find(presented)
 	}
@@ -187,16 +186,15 @@ func (a *APIKeys) judge(r *http.Request) (*heldKey, error) {
 	return held, nil
 }
 
-// spend counts a request of a key, if that is limited, and says in the header how
-// much is left. It reports whether the request is within the limit. A key counts for
-// itself, whatever it is used for and however often the configuration is reloaded.
-func (a *APIKeys) spend(header http.Header, held *heldKey) bool {
+// allow counts a request of a key with a limit, sets the RateLimit fields and reports
+// whether it is within the limit. A key counts for itself on all routes and across reloads.
+func (a *APIKeys) allow(header http.Header, held *apiKey) bool {
 	return held.limit == (ratelimit.Limit{}) || a.limits.Allow(header, held.digest[:], held.limit)
 }
 
-// log says why a request is refused. That one has no key happens to every client
-// that does not know yet that it needs one.
-func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
+// log logs why a request is rejected. A missing key has level debug, because it is usual
+// for a client's first request.
+func (a *APIKeys) log(r *http.Request, held *apiKey, err error) {
 	level := zapcore.InfoLevel
 	if errors.Is(err, errNoKey) {
 		level = zapcore.DebugLevel
@@ -210,8 +208,8 @@ func (a *APIKeys) log(r *http.Request, held *heldKey, err error) {
 	}
 }
 
-// admit tells those who come next who has sent a request.
-func (a *APIKeys) admit(r *http.Request, held *heldKey) {
+// addIdentity adds the consumer to the identity of a request.
+func (a *APIKeys) addIdentity(r *http.Request, held *apiKey) {
 	if a.HideCredentials {
 		for i := range a.sources {
 			a.sources[i].Remove(r)

@@ -13,36 +13,36 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Key is an API key, by its hash, and whom it stands for.
+// Key is the hash of an API key and its consumer.
 type Key struct {
-	// The consumer that the key was given to. Several keys may have the same name,
-	// as they do while one takes the place of another. Required.
+	// The consumer of the key. Several keys can have the same consumer, for example during
+	// a rotation. Required.
 	Name string `json:"name,omitempty" caddyfile:"arg"`
 
 	// The SHA-256 of the key in 64 hexadecimal digits, as `rgate hash-key` prints
 	// it. No two keys may have the same. Required.
 	SHA256 string `json:"sha256,omitempty" caddyfile:"arg"`
 
-	// What the consumer may do, for `rgate_require` and the backend. Scopes have
-	// neither spaces nor quotes in them.
+	// The scopes of the consumer, for `rgate_require` and the backend. Scopes contain
+	// neither spaces nor quotes.
 	Scopes []string `json:"scopes,omitempty"`
 
-	// What the consumer is, for `rgate_require`.
+	// The roles of the consumer, for `rgate_require`.
 	Roles []string `json:"roles,omitempty"`
 
-	// The moment from which the key is refused, as RFC 3339 has it, or a date, which
-	// begins at midnight UTC. Default: never.
+	// The time from which the key is rejected, in RFC 3339, or a date, which begins at
+	// midnight UTC. Default: never.
 	Expires Moment `json:"expires,omitempty"`
 
-	// How many requests may come with the key. Default: any number.
+	// The rate limit of the key. Default: none.
 	RateLimit *ratelimit.Limit `json:"rate_limit,omitempty"`
 }
 
 // digest is the SHA-256 of a key.
 type digest [sha256.Size]byte
 
-// heldKey is a key as requests are judged by it. It does not change.
-type heldKey struct {
+// apiKey is a parsed Key. It does not change.
+type apiKey struct {
 	digest  digest
 	who     identity.Identity
 	expires time.Time       // zero: never
@@ -50,47 +50,46 @@ type heldKey struct {
 }
 
 // expired reports whether the key is not valid any more.
-func (k *heldKey) expired(now time.Time) bool { return !k.expires.IsZero() && !now.Before(k.expires) }
+func (k *apiKey) expired(now time.Time) bool { return !k.expires.IsZero() && !now.Before(k.expires) }
 
-// keyring finds keys by what clients present.
-type keyring map[digest]*heldKey
+// keySet has keys by their digest.
+type keySet map[digest]*apiKey
 
-// find returns the key that a client has presented; nil if there is none such.
+// find returns the key that a client presented; nil if it is unknown.
 //
-// How long that takes does not help to guess a key, since only hashes are looked
-// up and compared. To get from one bit of a hash to the next by time, a client had
-// to present texts whose SHA-256 begins like that of a key: each bit doubles the
-// work to find one, the map hashes with a secret seed besides, and the whole
-// digest, were it known, would still not tell the key. The last comparison takes
-// the same time whatever it finds.
-func (ring keyring) find(presented string) *heldKey {
+// The duration does not help to guess a key, because only hashes are looked up and
+// compared. To learn a bit of a hash from the duration, a client needs texts whose SHA-256
+// begins like that of a key: each bit doubles the work to find one, and the map uses a
+// secret seed. The whole digest would not reveal the key. The last comparison takes
+// constant time.
+func (keys keySet) find(presented string) *apiKey {
 	var buffer [128]byte // so that nothing is allocated
 	presentedDigest := digest(sha256.Sum256(append(buffer[:0], presented...)))
-	held := ring[presentedDigest]
+	held := keys[presentedDigest]
 	if held == nil || subtle.ConstantTimeCompare(held.digest[:], presentedDigest[:]) != 1 {
 		return nil
 	}
 	return held
 }
 
-// add puts a key into the ring. position is where in its list it stands, from 1
-// on. The error is about a field of the key; what it says has no secret in it,
-// not even if the key itself stands in the place of its hash.
-func (ring keyring) add(key *Key, position int) *policy.OptionError {
+// add adds a key. position is its position in the list, from 1. The error is about an
+// option of the key and contains no secret, not even if the key itself is used instead of
+// its hash.
+func (keys keySet) add(key *Key, position int) *policy.OptionError {
 	if key.Name == "" {
 		return policy.Optionf("name", "key %d has no name: give it that of its consumer", position)
 	}
 	if !identity.IsPrintable(key.Name) {
 		return policy.Optionf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
 	}
-	held := &heldKey{who: identity.Identity{Consumer: key.Name, Scopes: key.Scopes, Roles: key.Roles}}
+	held := &apiKey{who: identity.Identity{Consumer: key.Name, Scopes: key.Scopes, Roles: key.Roles}}
 	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
-		return notADigest(key.Name)
+		return digestError(key.Name)
 	}
 	if _, err := hex.Decode(held.digest[:], []byte(key.SHA256)); err != nil {
-		return notADigest(key.Name)
+		return digestError(key.Name)
 	}
-	if other, ok := ring[held.digest]; ok {
+	if other, ok := keys[held.digest]; ok {
 		return policy.Optionf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
 	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "without spaces and quotes"); err != nil {
@@ -111,15 +110,15 @@ func (ring keyring) add(key *Key, position int) *policy.OptionError {
 		}
 		held.limit = *l
 	}
-	ring[held.digest] = held
+	keys[held.digest] = held
 	return nil
 }
 
-func notADigest(name string) *policy.OptionError {
+func digestError(name string) *policy.OptionError {
 	return policy.Optionf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
 }
 
-// Moment is a moment in time as text: a date, or a date and time of RFC 3339.
+// Moment is a date, or a date and time in RFC 3339.
 type Moment string
 
 var errMoment = errors.New("it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")

@@ -20,13 +20,13 @@ func keyHash(key string) string {
 }
 
 func TestKeyringFinds(t *testing.T) {
-	ring := make(keyring)
+	keys := make(keySet)
 	for i, key := range []Key{
 		{Name: "alice", SHA256: keyHash("old"), Scopes: []string{"pay"}},
 		{Name: "alice", SHA256: strings.ToUpper(keyHash("new")), Scopes: []string{"pay", "refund"}, Roles: []string{"accounting dept."}},
 		{Name: "böb", SHA256: keyHash(strings.Repeat("long", 1000)), Expires: "2027-01-31T18:00:00+01:00"},
 	} {
-		if err := ring.add(&key, i+1); err != nil {
+		if err := keys.add(&key, i+1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -35,7 +35,7 @@ func TestKeyringFinds(t *testing.T) {
 		"": "", "Old": "", "old ": "", "alice": "", keyHash("old"): "", strings.Repeat("long", 999): "",
 	} {
 		got := ""
-		if held := ring.find(presented); held != nil {
+		if held := keys.find(presented); held != nil {
 			got = fmt.Sprint(held.who.Consumer, " ", held.who.Scopes, " ", held.who.Roles)
 		}
 		if got != want {
@@ -52,17 +52,17 @@ func TestKeyExpires(t *testing.T) {
 		{"2027-01-31", "2027-01-31T00:00:00Z"},
 		{"2027-01-31T18:00:00+01:00", "2027-01-31T17:00:00Z"},
 	} {
-		ring := make(keyring)
-		if err := ring.add(&Key{Name: "a", SHA256: keyHash("k"), Expires: tc.expires}, 1); err != nil {
+		keys := make(keySet)
+		if err := keys.add(&Key{Name: "a", SHA256: keyHash("k"), Expires: tc.expires}, 1); err != nil {
 			t.Fatal(err)
 		}
-		held, at := ring.find("k"), parsedTime(t, tc.now)
+		held, at := keys.find("k"), parsedTime(t, tc.now)
 		if held.expired(at.Add(-1)) || !held.expired(at) || !held.expired(at.AddDate(1, 0, 0)) {
 			t.Errorf("%s: the key does not expire at %s", tc.expires, tc.now)
 		}
 	}
-	ring := make(keyring)
-	if err := ring.add(&Key{Name: "a", SHA256: keyHash("k")}, 1); err != nil || ring.find("k").expired(time.Now().AddDate(1000, 0, 0)) {
+	keys := make(keySet)
+	if err := keys.add(&Key{Name: "a", SHA256: keyHash("k")}, 1); err != nil || keys.find("k").expired(time.Now().AddDate(1000, 0, 0)) {
 		t.Error("a key without an end has one")
 	}
 }
@@ -105,28 +105,28 @@ func TestWrongKeys(t *testing.T) {
 			k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)}
 		}), "rate_limit.window", "use 1ms to 8784h"},
 	} {
-		ring := make(keyring)
-		if err := ring.add(&Key{Name: "first", SHA256: keyHash("first")}, 1); err != nil {
+		keys := make(keySet)
+		if err := keys.add(&Key{Name: "first", SHA256: keyHash("first")}, 1); err != nil {
 			t.Fatal(err)
 		}
-		err := ring.add(&tc.key, 2)
+		err := keys.add(&tc.key, 2)
 		if err == nil || err.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: got %v, want one about %s with %q", tc.key, err, tc.field, tc.wrong)
 		}
 		if err != nil && strings.Contains(err.Error(), secret) {
 			t.Errorf("the error shows the key: %v", err)
 		}
-		if len(ring) != 1 {
-			t.Errorf("%+v is in the ring all the same", tc.key)
+		if len(keys) != 1 {
+			t.Errorf("%+v is in the keys all the same", tc.key)
 		}
 	}
 }
 
 func BenchmarkKeyring(b *testing.B) {
 	for _, size := range []int{10, 10_000} {
-		ring := make(keyring)
+		keys := make(keySet)
 		for i := range size {
-			if err := ring.add(&Key{Name: "consumer", SHA256: keyHash(fmt.Sprint("key-", i))}, i); err != nil {
+			if err := keys.add(&Key{Name: "consumer", SHA256: keyHash(fmt.Sprint("key-", i))}, i); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -134,7 +134,7 @@ func BenchmarkKeyring(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", what, size), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					ring.find(key)
+					keys.find(key)
 				}
 			})
 		}

@@ -14,9 +14,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// parseKeys reads a list of keys in YAML or JSON. The error begins with the line
-// that it is about, if that is known.
-func parseKeys(data []byte) (keyring, error) {
+// parseKeys parses a list of keys in YAML or JSON. The error begins with its line, if
+// known.
+func parseKeys(data []byte) (keySet, error) {
 	if json.Valid(data) {
 		// YAML takes JSON as it is, except for tabs between its words.
 		data = bytes.ReplaceAll(data, []byte{'\t'}, []byte{' '})
@@ -36,11 +36,11 @@ func parseKeys(data []byte) (keyring, error) {
 	if list.Kind != yaml.SequenceNode {
 		return nil, fmt.Errorf("line %d: this is not a list of keys: begin each with - name", list.Line)
 	}
-	ring := make(keyring, len(list.Content))
+	keys := make(keySet, len(list.Content))
 	for i, item := range list.Content {
 		key, err := decodeKey(item)
 		if err == nil {
-			if wrong := ring.add(key, i+1); wrong != nil {
+			if wrong := keys.add(key, i+1); wrong != nil {
 				err = wrong
 			}
 		}
@@ -48,13 +48,13 @@ func parseKeys(data []byte) (keyring, error) {
 			return nil, fmt.Errorf("line %d: %w", item.Line, err)
 		}
 	}
-	return ring, nil
+	return keys, nil
 }
 
 var keyOptions = []string{"name", "sha256", "scopes", "roles", "expires", "rate_limit"}
 
-// decodeKey reads a key, by way of JSON, so that a file has the same options as the
-// configuration. What it says never quotes a value, which may be a secret.
+// decodeKey decodes a key by way of JSON, so that a file has the same options as the
+// configuration. Errors contain no values, which can be secrets.
 func decodeKey(item *yaml.Node) (*Key, error) {
 	if item.Kind == yaml.AliasNode {
 		item = item.Alias
@@ -79,7 +79,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 	return key, nil
 }
 
-// optionError says what is wrong with the options of a key.
+// optionError describes an error in the options of a key.
 func optionError(err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		name = strings.Trim(name, `"`)

@@ -29,11 +29,11 @@ func TestParseKeys(t *testing.T) {
 	const sameInJSON = "[\n\t{\n\t\t\"name\": \"alice\",\t\"sha256\": \"" + keyHashA + "\",\n\t\t\"scopes\": [\"pay\", \"refund\"], \"roles\": [\"admin\"],\n" +
 		"\t\t\"expires\": \"2027-01-31T00:00:00Z\", \"rate_limit\": {\"requests\": 5, \"window\": 10000000000}\n\t},\n\t{\"name\": \"007\", \"sha256\": \"" + keyHashB + "\"}\n]\n"
 	for syntax, text := range map[string]string{"YAML": sameInYAML, "JSON": sameInJSON} {
-		ring, err := parseKeys([]byte(text))
-		if err != nil || len(ring) != 2 {
-			t.Fatalf("%s: got %d keys and %v", syntax, len(ring), err)
+		keys, err := parseKeys([]byte(text))
+		if err != nil || len(keys) != 2 {
+			t.Fatalf("%s: got %d keys and %v", syntax, len(keys), err)
 		}
-		a, b := ring.find("a"), ring.find("b")
+		a, b := keys.find("a"), keys.find("b")
 		if a == nil || a.who.Consumer != "alice" || strings.Join(a.who.Scopes, " ") != "pay refund" || strings.Join(a.who.Roles, " ") != "admin" ||
 			!a.expires.Equal(parsedTime(t, "2027-01-31T00:00:00Z")) || a.limit != (ratelimit.Limit{Requests: 5, Window: caddy.Duration(10 * time.Second)}) {
 			t.Errorf("%s: the first key is %+v", syntax, a)
@@ -42,8 +42,8 @@ func TestParseKeys(t *testing.T) {
 			t.Errorf("%s: the second key is %+v", syntax, b)
 		}
 	}
-	if ring, err := parseKeys([]byte("[]")); err != nil || len(ring) != 0 {
-		t.Errorf("no keys: got %v and %v", ring, err)
+	if keys, err := parseKeys([]byte("[]")); err != nil || len(keys) != 0 {
+		t.Errorf("no keys: got %v and %v", keys, err)
 	}
 	if _, err := parseKeys([]byte("- &a {name: a, sha256: " + keyHashA + "}\n- {<<: *a, sha256: " + keyHashB + "}\n")); err != nil {
 		t.Errorf("a key that goes on with another's options: %v", err)
@@ -74,9 +74,9 @@ func TestWrongKeyFiles(t *testing.T) {
 		{"- {name: a, [1]: b}\n", "line 1: "},
 		{"- &a [*a]\n", "line 1: "},
 	} {
-		ring, err := parseKeys([]byte(tc.text))
-		if err == nil || ring != nil || !strings.Contains(err.Error(), tc.wrong) {
-			t.Errorf("%q: got %v and %v, want an error with %q", tc.text, ring, err, tc.wrong)
+		keys, err := parseKeys([]byte(tc.text))
+		if err == nil || keys != nil || !strings.Contains(err.Error(), tc.wrong) {
+			t.Errorf("%q: got %v and %v, want an error with %q", tc.text, keys, err, tc.wrong)
 		}
 		if err != nil && strings.Contains(err.Error(), secret[:5]) {
 			t.Errorf("%q: the error shows the key: %v", tc.text, err)
@@ -92,11 +92,11 @@ func FuzzParseKeys(f *testing.F) {
 	f.Add("- &a {name: a, sha256: " + keyHashA + "}\n- {<<: *a, sha256: " + keyHashB + "}\n")
 	f.Add("- &a [*a]\n---\n{}")
 	f.Fuzz(func(t *testing.T, text string) {
-		ring, err := parseKeys([]byte(text))
-		if (err == nil) != (ring != nil) {
-			t.Fatalf("got %v and %v", ring, err)
+		keys, err := parseKeys([]byte(text))
+		if (err == nil) != (keys != nil) {
+			t.Fatalf("got %v and %v", keys, err)
 		}
-		for digest, held := range ring {
+		for digest, held := range keys {
 			if held.digest != digest || !identity.IsPrintable(held.who.Consumer) || held.limit.Requests < 0 {
 				t.Errorf("got %+v", held)
 			}

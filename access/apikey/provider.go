@@ -14,9 +14,9 @@ func init() {
 	caddy.RegisterModule(new(APIKeyProvider))
 }
 
-// APIKeyProvider is the handler `rgate_api_key` as a provider of Caddy's handler
-// `authentication`, which answers 401 when no provider knows who has sent a
-// request. That goes for requests above a key's limit too, as it knows no other.
+// APIKeyProvider is `rgate_api_key` as a provider of Caddy's handler `authentication`,
+// which responds with 401 if no provider accepts a request. This includes requests above
+// the limit of a key.
 type APIKeyProvider struct {
 	APIKeys
 
@@ -31,7 +31,7 @@ func (*APIKeyProvider) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the file of keys and begins to follow it.
+// Provision reads the file of keys and starts to watch it.
 func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
 	if err := p.base.Start(ctx, "api_key"); err != nil {
 		return err
@@ -45,15 +45,14 @@ func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
 // Validate reports the first invalid option.
 func (p *APIKeyProvider) Validate() error { return p.Check() }
 
-// Cleanup lets go of the file of keys.
+// Cleanup releases the file of keys.
 func (p *APIKeyProvider) Cleanup() error { return p.stop() }
 
-// Authenticate finds out who has sent a request by its key. It gives no error: that
-// a key is missing or wrong is none.
+// Authenticate authenticates a request by its key. A missing or wrong key is not an error.
 func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	policy.StripIdentity(r)
-	held, err := p.judge(r)
-	if err == nil && !p.spend(w.Header(), held) {
+	held, err := p.authenticate(r)
+	if err == nil && !p.allow(w.Header(), held) {
 		err = errKeyRate
 	}
 	if err != nil {
@@ -61,7 +60,7 @@ func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (c
 		identity.ChallengeAPIKey(w.Header())
 		return caddyauth.User{}, false, nil
 	}
-	p.admit(r, held)
+	p.addIdentity(r, held)
 	return caddyauth.User{ID: identity.Of(r).Name()}, true, nil
 }
 

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// tokenDigest stands for a token, so that none is kept.
+// tokenDigest identifies a token in memory, where tokens are not stored.
 type tokenDigest [sha256.Size]byte
 
 func digestOf(token string) tokenDigest {
@@ -14,10 +14,9 @@ func digestOf(token string) tokenDigest {
 	return sha256.Sum256(append(text, token...))
 }
 
-// tokenCache remembers tokens that were found good, up to a number of them. It is
-// a set-associative table: a token has its place in one row, and the columns are
-// looked through, without a lock. The table is allocated with the first token,
-// so that routes without requests take no memory for it.
+// tokenCache caches valid tokens. It is a set-associative table without locks: a token
+// belongs to one row, whose columns are searched. The table is allocated with the first
+// token.
 type tokenCache struct {
 	rows  int
 	table atomic.Pointer[[]atomic.Pointer[verified]]
@@ -25,8 +24,7 @@ type tokenCache struct {
 
 const cacheColumns = 8
 
-// newTokenCache makes a cache for about as many tokens. It is nil, and remembers
-// nothing, for none.
+// newTokenCache returns a cache for about size tokens; nil, an empty cache, for 0.
 func newTokenCache(size int) *tokenCache {
 	if size <= 0 {
 		return nil
@@ -44,8 +42,7 @@ func (c *tokenCache) row(token *tokenDigest) []atomic.Pointer[verified] {
 	return (*table)[at : at+cacheColumns]
 }
 
-// get returns what is known of a token, if these keys verified it. Whether it is
-// good at this time is not looked at.
+// get returns a cached token that these keys verified. The caller checks its period.
 func (c *tokenCache) get(token *tokenDigest, keys *keySet) *verified {
 	if c == nil {
 		return nil
@@ -59,8 +56,8 @@ func (c *tokenCache) get(token *tokenDigest, keys *keySet) *verified {
 	return nil
 }
 
-// put remembers a token. If its row is full, it takes the place of one that other
-// keys verified or that has expired at now, else of any.
+// put adds a token. In a full row, it replaces one that other keys verified or that has
+// expired, or else any.
 func (c *tokenCache) put(added *verified, now int64) {
 	if c == nil {
 		return

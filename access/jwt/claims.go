@@ -16,7 +16,7 @@ import (
 	"github.com/rgate/rgate/access/identity"
 )
 
-// tokenRules are what a token must be like.
+// tokenRules are the requirements for tokens.
 type tokenRules struct {
 	algorithms []jose.SignatureAlgorithm
 	issuer     string   // empty for any
@@ -28,23 +28,22 @@ type tokenRules struct {
 	rolesSeparator string // at which a text is split into roles; empty for one role
 }
 
-// verified is a token that was found good. It never changes.
+// verified is a valid token. It never changes.
 type verified struct {
 	who identity.Identity
 
-	// It is good from the one to just before the other, in milliseconds since 1970.
+	// The period of validity, without its end, in milliseconds since 1970.
 	notBefore, expires int64
 
 	token tokenDigest // for the cache
 	keys  *keySet     // that verified it
 }
 
-// maxTokenLength bounds what is decoded for whoever asks.
+// maxTokenLength limits the work for a token.
 const maxTokenLength = 16 << 10
 
-// parse reads a token in its compact form (RFC 7515, section 7.1) as far as that
-// can be done without a key. That its algorithm is one of the rules' is certain
-// afterwards.
+// parse parses a token in compact form (RFC 7515, section 7.1) and checks what needs no
+// key, such as its algorithm.
 func (rules *tokenRules) parse(text string) (*jose.JSONWebSignature, error) {
 	if len(text) > maxTokenLength {
 		return nil, fmt.Errorf("it is longer than %d bytes", maxTokenLength)
@@ -72,8 +71,8 @@ func (rules *tokenRules) parse(text string) (*jose.JSONWebSignature, error) {
 	return token, nil
 }
 
-// judge reads the claims of a token whose signature is right.
-func (rules *tokenRules) judge(payload []byte, now time.Time) (*verified, error) {
+// validate validates the claims of a token with a valid signature.
+func (rules *tokenRules) validate(payload []byte, now time.Time) (*verified, error) {
 	claims, err := parseClaims(payload)
 	if err != nil {
 		return nil, err
@@ -96,7 +95,7 @@ func (rules *tokenRules) judge(payload []byte, now time.Time) (*verified, error)
 	return v, rules.identity(&v.who)
 }
 
-// inTime reports an error if a token is not good now.
+// inTime returns an error if a token is outside of its period.
 func (v *verified) inTime(now time.Time) error {
 	switch t := now.UnixMilli(); {
 	case t >= v.expires:
@@ -107,7 +106,7 @@ func (v *verified) inTime(now time.Time) error {
 	return nil
 }
 
-// parseClaims reads a payload. Numbers keep all of their digits.
+// parseClaims decodes a payload. Numbers keep all digits.
 func parseClaims(payload []byte) (claims map[string]any, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(payload))
 	decoder.UseNumber()
@@ -120,7 +119,7 @@ func parseClaims(payload []byte) (claims map[string]any, err error) {
 	return claims, nil
 }
 
-// period is when a token is good, leeway included.
+// period returns the period of validity, including the leeway.
 func (rules *tokenRules) period(claims map[string]any) (notBefore, expires int64, err error) {
 	notBefore = math.MinInt64
 	leeway := rules.leeway.Milliseconds()
@@ -140,8 +139,8 @@ func (rules *tokenRules) period(claims map[string]any) (notBefore, expires int64
 	return notBefore, expires + leeway, nil
 }
 
-// milliseconds reads a NumericDate (RFC 7519, section 2), which is in seconds and
-// may have a fraction.
+// milliseconds parses a NumericDate (RFC 7519, section 2): seconds with an optional
+// fraction.
 func milliseconds(claims map[string]any, name string) (int64, error) {
 	number, ok := claims[name].(json.Number)
 	if !ok {
@@ -154,7 +153,7 @@ func milliseconds(claims map[string]any, name string) (int64, error) {
 	return int64(math.Round(seconds * 1000)), nil
 }
 
-// identity reads who sent a request from the claims.
+// identity sets user, scopes and roles from the claims.
 func (rules *tokenRules) identity(who *identity.Identity) error {
 	switch user, _ := who.Claim(rules.userClaim); user := user.(type) {
 	case string:
@@ -162,8 +161,7 @@ func (rules *tokenRules) identity(who *identity.Identity) error {
 	case json.Number:
 		who.User = user.String()
 	}
-	// A backend would cut off what is around the name, or take it for the end of
-	// the header field.
+	// A backend would trim the name or end the header field.
 	if !identity.IsHeaderText(who.User) {
 		return fmt.Errorf("its claim %q has control characters or spaces around it", rules.userClaim)
 	}
@@ -200,8 +198,8 @@ func (rules *tokenRules) rolesIn(claim any) []string {
 	return roles
 }
 
-// texts returns a claim that is a text, or a list of them. What else there is in
-// the list is left out.
+// texts returns a claim that is a string or a list of strings. Other elements of the list
+// are ignored.
 func texts(claim any) []string {
 	switch claim := claim.(type) {
 	case string:

@@ -74,7 +74,7 @@ func TestClaimsAreJudged(t *testing.T) {
 		{``, "not a JSON object"},
 		{strings.Repeat(`{"a":`, 20000), "not a JSON object"},
 	} {
-		v, err := rules.judge([]byte(tc.payload), now)
+		v, err := rules.validate([]byte(tc.payload), now)
 		if (err == nil) != (tc.fails == "") || err != nil && !strings.Contains(err.Error(), tc.fails) {
 			t.Errorf("%.80s: got %v, %v, want %q", tc.payload, v, err, tc.fails)
 		}
@@ -174,7 +174,7 @@ func FuzzClaims(f *testing.F) {
 	rules := &tokenRules{userClaim: "sub", rolesClaim: "roles"}
 	now := time.Unix(1_800_000_000, 0)
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		v, err := rules.judge(payload, now)
+		v, err := rules.validate(payload, now)
 		if err != nil {
 			return
 		}

@@ -19,29 +19,27 @@ import (
 )
 
 const (
-	// How long keys are fresh if their document does not say so, and within which
-	// bounds it may.
+	// The freshness of keys whose document does not specify it, and its limits.
 	defaultFresh = 5 * time.Minute
 	minFresh     = time.Minute
 	maxFresh     = 24 * time.Hour
 
-	// How often a file is looked at.
+	// The interval of reading a file.
 	fileFresh = 5 * time.Second
 
 	maxDocument  = 1 << 20 // bytes
 	maxRedirects = 5
 )
 
-// keySources are those in use, by where their keys come from: routes share them,
-// and they outlive reloads.
+// keySources are the sources in use by their origin. Routes share them, and they outlive
+// reloads.
 var keySources = caddy.NewUsagePool()
 
-// fetcher reads documents over HTTP.
+// fetcher gets documents over HTTP.
 type fetcher struct{ client *http.Client }
 
-// newFetcher makes a fetcher that keeps no connections: documents are read too
-// seldom for that. Servers are verified by the authorities of a file, if one is given, else
-// by those of the system.
+// newFetcher returns a fetcher without keep-alive, because documents are read rarely.
+// Servers are verified with the certificates of a file or, without a file, of the system.
 func newFetcher(caFile string) (fetcher, error) {
 	var authorities *x509.CertPool
 	if caFile != "" {
@@ -74,7 +72,7 @@ func newFetcher(caFile string) (fetcher, error) {
 	}}, nil
 }
 
-// get reads a document.
+// get gets a document.
 func (f fetcher) get(ctx context.Context, url string) (none document, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -100,8 +98,8 @@ func (f fetcher) get(ctx context.Context, url string) (none document, err error)
 	return document{text, freshFor(response.Header)}, nil
 }
 
-// discover reads the keys of an issuer by its configuration (OpenID Connect
-// Discovery 1.0, section 4).
+// discover gets the keys of an issuer through its configuration (OpenID Connect Discovery
+// 1.0, section 4).
 func (f fetcher) discover(ctx context.Context, issuer string) (none document, err error) {
 	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 	read, err := f.get(ctx, address)
@@ -127,8 +125,7 @@ func (f fetcher) discover(ctx context.Context, issuer string) (none document, er
 	return f.get(ctx, configuration.Keys)
 }
 
-// freshFor is how long a response says that it is fresh (RFC 9111, section 4.2),
-// within bounds.
+// freshFor returns the freshness of a response (RFC 9111, section 4.2), within limits.
 func freshFor(header http.Header) time.Duration {
 	fresh, said := defaultFresh, false
 	for _, line := range header.Values("Cache-Control") {
@@ -168,9 +165,8 @@ func readFile(path string) (none document, err error) {
 	return document{text, fileFresh}, nil
 }
 
-// useSource returns the source of the keys in a place, such as `jwks_url
-// https://id.example.com/keys`. If nobody has it yet, it is made, and begins with
-// the keys of a text, if one is given.
+// useSource returns the shared source of keys with a name such as `jwks_url
+// https://id.example.com/keys`. A new source starts with the keys of first, if given.
 func useSource(place string, parse parser, first []byte, load func(context.Context) (document, error)) (*keySource, error) {
 	source, _, err := keySources.LoadOrNew(place, func() (caddy.Destructor, error) {
 		s := &keySource{name: place, load: load, parse: parse, log: jwtLogger}
@@ -188,5 +184,5 @@ func useSource(place string, parse parser, first []byte, load func(context.Conte
 	return source.(*keySource), nil
 }
 
-// jwtLogger is the logger of what belongs to no configuration.
+// jwtLogger returns the logger for state that outlives configurations.
 func jwtLogger() *zap.Logger { return caddy.Log().Named("http.handlers.rgate_jwt") }

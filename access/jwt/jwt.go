@@ -19,14 +19,14 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_jwt", policy.Directive[JWT])
 }
 
-// JWT lets requests pass that have a good JSON Web Token (RFC 7519), and tells the
-// policies after it and the backend who sent them. It is a bearer token (RFC 6750):
+// JWT requires a valid JSON Web Token (RFC 7519) and adds the user to the identity of the
+// request, for later policies and the backend. Tokens are bearer tokens (RFC 6750):
 //
-//   - 401 without a token, or with one that is not good.
-//   - 400 with several tokens, or a field for a token with nothing or too much in it.
-//   - 503 as long as no keys could be read from an address.
+//   - 401 without a token or with an invalid one.
+//   - 400 with several tokens or a malformed token field.
+//   - 503 until the keys of an address are read for the first time.
 //
-// Why a token is not good is in the log, and not in the answer.
+// The reason is logged and not sent to the client.
 type JWT struct {
 	policy.Base
 	JWTOptions
@@ -42,7 +42,7 @@ func (*JWT) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision gets at the keys. Those at an address are read in the background.
+// Provision reads the keys. Those of an address are read in the background.
 func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	if err := p.Start(ctx, "jwt"); err != nil {
 		return err
@@ -69,10 +69,10 @@ func (p *JWT) Check() error {
 // Validate calls Check, for Caddy.
 func (p *JWT) Validate() error { return p.Check() }
 
-// Cleanup lets go of the keys.
+// Cleanup releases the keys.
 func (p *JWT) Cleanup() error { return p.verifier.close() }
 
-// ServeHTTP calls the next handler for a request with a good token.
+// ServeHTTP rejects a request without a valid token.
 func (p *JWT) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -85,8 +85,8 @@ func (p *JWT) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return next.ServeHTTP(w, r)
 }
 
-// logRefusal says why a request may not pass. That it has no token happens to
-// every client that does not know yet that it needs one.
+// logRefusal logs why a request is rejected. A missing token has level debug, because it is
+// usual for a client's first request.
 func logRefusal(logger *zap.Logger, err error) {
 	level := zapcore.InfoLevel
 	switch err {

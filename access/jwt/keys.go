@@ -16,8 +16,8 @@ import (
 	jose "github.com/go-jose/go-jose/v4"
 )
 
-// signingAlgorithms are those that a token may be signed with, by how they are
-// called in its header (RFC 7518, section 3.1, RFC 8037 and RFC 9864).
+// signingAlgorithms are the supported algorithms by their names in token headers (RFC 7518,
+// section 3.1, RFC 8037 and RFC 9864).
 var signingAlgorithms = []jose.SignatureAlgorithm{
 	jose.HS256, jose.HS384, jose.HS512,
 	jose.RS256, jose.RS384, jose.RS512,
@@ -26,8 +26,8 @@ var signingAlgorithms = []jose.SignatureAlgorithm{
 	jose.EdDSA, ed25519Algorithm,
 }
 
-// ed25519Algorithm is the name of EdDSA with Ed25519 (RFC 9864, section 2.2). Other keys of
-// EdDSA are not supported, so that both names mean the same.
+// ed25519Algorithm is the name of EdDSA with Ed25519 (RFC 9864, section 2.2). Other EdDSA
+// keys are not supported, so that both names are equivalent.
 const ed25519Algorithm jose.SignatureAlgorithm = "Ed25519"
 
 func isSymmetric(algorithm jose.SignatureAlgorithm) bool {
@@ -42,8 +42,7 @@ func aliases(algorithm jose.SignatureAlgorithm) []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{algorithm}
 }
 
-// ed25519Key verifies signatures under both names of the algorithm, of which go-jose knows
-// one.
+// ed25519Key verifies signatures under both names of the algorithm; go-jose knows one.
 type ed25519Key ed25519.PublicKey
 
 // VerifyPayload implements jose.OpaqueVerifier.
@@ -54,10 +53,10 @@ func (k ed25519Key) VerifyPayload(payload, signature []byte, algorithm jose.Sign
 	return nil
 }
 
-// keySet is what signatures are verified with. It never changes.
+// keySet has the keys that verify signatures. It never changes.
 type keySet struct{ keys []verifyKey }
 
-// verifyKey is a key that can do nothing but verify.
+// verifyKey is a public key or a secret that verifies signatures.
 type verifyKey struct {
 	id         string                    // its `kid`; without one, it may belong to any token
 	material   any                       // as go-jose takes it
@@ -69,8 +68,8 @@ const (
 	maxJWKs    = 100  // of a set
 )
 
-// newVerifyKey makes a key that is used with the algorithms of its kind, or with
-// only one of them if that is given. A public key is never one for HMAC.
+// newVerifyKey returns a key for the algorithms of its type, or for one of them if only is
+// set. A public key is never used for HMAC.
 func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	key := verifyKey{id: id, material: material}
 	switch public := material.(type) {
@@ -106,7 +105,7 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	return key, nil
 }
 
-// secretKeys makes a set of a secret, which is only for HMAC.
+// secretKeys returns a set with a secret, which is only for HMAC.
 func secretKeys(secret string) *keySet {
 	return &keySet{[]verifyKey{{
 		material:   []byte(secret),
@@ -114,7 +113,7 @@ func secretKeys(secret string) *keySet {
 	}}}
 }
 
-// suitsAny reports whether a signature with one of the algorithms can be verified.
+// suitsAny reports whether the set has a key for one of the algorithms.
 func (s *keySet) suitsAny(algorithms []jose.SignatureAlgorithm) bool {
 	return slices.ContainsFunc(s.keys, func(key verifyKey) bool {
 		return slices.ContainsFunc(algorithms, func(a jose.SignatureAlgorithm) bool {
@@ -123,8 +122,8 @@ func (s *keySet) suitsAny(algorithms []jose.SignatureAlgorithm) bool {
 	})
 }
 
-// verify returns the payload of a token, if its signature is right. If it is not, a later
-// set may have another key, also under the same identifier.
+// verify returns the payload of a token with a valid signature. Otherwise a later set can
+// have the right key, also with the same ID.
 func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error) {
 	header := token.Signatures[0].Protected
 	tried := false
@@ -147,7 +146,7 @@ func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error
 	return nil, errors.New("its signature is wrong")
 }
 
-// parsePEM reads public keys and certificates.
+// parsePEM parses public keys and certificates.
 func parsePEM(text []byte) (*keySet, []error, error) {
 	set := new(keySet)
 	rest := text
@@ -202,8 +201,8 @@ func publicKeyOf(block *pem.Block) (material any, err error) {
 	return material, nil
 }
 
-// jwk is what is read of a key in a JWK Set (RFC 7517). Certificates are not: they
-// add nothing, and some that are in use are not well-formed.
+// jwk has the members of a key in a JWK Set (RFC 7517) that are read. Certificates are
+// ignored, because some in use are malformed.
 type jwk struct {
 	ID        string   `json:"kid,omitempty"`
 	Type      string   `json:"kty"`
@@ -219,8 +218,8 @@ type jwk struct {
 	K         string   `json:"k,omitempty"` // of a symmetric one
 }
 
-// parseJWKS reads a JWK Set. Keys that are not for verifying signatures, or that
-// cannot be used, are left out (RFC 7517, section 5): the second result says why.
+// parseJWKS parses a JWK Set. It ignores keys that are not for signatures or cannot be used
+// (RFC 7517, section 5); the second result has the reasons.
 func parseJWKS(text []byte) (*keySet, []error, error) {
 	var document struct {
 		Keys []json.RawMessage `json:"keys"`

@@ -18,104 +18,102 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// JWTOptions say which JSON Web Tokens are good, and where they are. Exactly one
-// of secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery
-// gives the keys. Texts may have placeholders such as {env.SECRET} and
-// {file./run/secrets/jwt}, which are replaced when the configuration is loaded.
+// JWTOptions are the requirements for JSON Web Tokens and their sources. Exactly one of
+// secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery provides the
+// keys. Values can have placeholders such as {env.SECRET} and {file./run/secrets/jwt},
+// which are replaced when the configuration is loaded.
 type JWTOptions struct {
 	policy.SiteIdentity
 
-	// The algorithms that tokens may be signed with: HS256, HS384, HS512, RS256,
-	// RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519. Those
-	// that begin with HS are for a secret, and the others for public keys. Required;
-	// what a token says of itself is never believed.
+	// The accepted algorithms: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384,
+	// PS512, ES256, ES384, ES512, EdDSA, Ed25519. Those that begin with HS require a
+	// secret, the others public keys. Required; the algorithm in a token is never trusted.
 	Algorithms []string `json:"algorithms,omitempty"`
 
-	// The secret of HS256, HS384 and HS512: at least as long as their hash, which
-	// is 32, 48 and 64 bytes (RFC 7518, section 3.2).
+	// The secret of HS256, HS384 and HS512: at least 32, 48 or 64 bytes, the size of the
+	// hash (RFC 7518, section 3.2).
 	Secret string `json:"secret,omitempty"`
 
-	// One or several public keys or certificates in PEM, one of which must have
-	// signed the token. How long a certificate is valid is not looked at.
+	// One or several public keys or certificates in PEM. The validity period of a
+	// certificate is ignored.
 	PublicKey string `json:"public_key,omitempty"`
 
-	// A file of such keys. It is read again when it has changed.
+	// A file with such keys. It is read again when it changes.
 	PublicKeyFile string `json:"public_key_file,omitempty"`
 
 	// A JWK Set (RFC 7517): an object, or its text in JSON.
 	JWKS JWKS `json:"jwks,omitempty"`
 
-	// A file with a JWK Set. It is read again when it has changed.
+	// A file with a JWK Set. It is read again when it changes.
 	JWKSFile string `json:"jwks_file,omitempty"`
 
-	// The address of a JWK Set, http or https. It is read in the background for as
-	// long as its Cache-Control says, and when a token cannot be verified.
+	// The URL of a JWK Set, http or https. It is read in the background when its
+	// Cache-Control expires and when a token cannot be verified.
 	JWKSURL string `json:"jwks_url,omitempty"`
 
-	// A file of certificates in PEM by which the server of `jwks_url` or `discovery` is
-	// verified. Default: the authorities of the system.
+	// A file with certificates in PEM that verify the server of `jwks_url` or `discovery`.
+	// Default: the certificates of the system.
 	CAFile string `json:"ca_file,omitempty"`
 
-	// Whether the address of the JWK Set is looked up in the configuration of the
-	// issuer (OpenID Connect Discovery). Default: false.
+	// Whether the URL of the JWK Set is taken from the configuration of the issuer (OpenID
+	// Connect Discovery). Default: false.
 	Discovery bool `json:"discovery,omitempty"`
 
-	// What the claim `iss` of a token must be. Default: anything.
+	// The required value of the claim `iss`. Default: any.
 	Issuer string `json:"issuer,omitempty"`
 
-	// What the claim `aud` of a token must be or have in it: one of these. Default:
-	// anything.
+	// The accepted values of the claim `aud`, which must be or contain one of them.
+	// Default: any.
 	Audience []string `json:"audience,omitempty"`
 
-	// How much clocks may differ: a token is good for as long after `exp`, and
-	// before `nbf` and `iat`. At most 1h. Default: 60s.
+	// The tolerated clock difference: a token is valid that much longer than `exp` and
+	// earlier than `nbf` and `iat`. At most 1h. Default: 60s.
 	Leeway *caddy.Duration `json:"leeway,omitempty"`
 
-	// Where a request may have its token: `header:NAME`, `cookie:NAME` or
-	// `query:NAME`. In the header `Authorization` it follows the word Bearer, which
-	// may be missing in others. Default: `header:Authorization`.
+	// The sources of the token: `header:NAME`, `cookie:NAME` or `query:NAME`. In the header
+	// `Authorization`, the token follows the word Bearer, which is optional in other
+	// headers. Default: `header:Authorization`.
 	TokenFrom []string `json:"token_from,omitempty"`
 
-	// The claim with the user's name. Dots lead into objects, here and in the next
-	// two. Default: `sub`.
+	// The claim with the user name. Dots select members of objects, here and in the next
+	// two options. Default: `sub`.
 	UserClaim string `json:"user_claim,omitempty"`
 
-	// The claim with the scopes: text with spaces between them, or a list. Default:
-	// `scope`, or if there is none, `scp`.
+	// The claim with the scopes: text separated by spaces, or a list. Default: `scope`, or
+	// else `scp`.
 	ScopeClaim string `json:"scope_claim,omitempty"`
 
-	// The claim with the roles: a list, or text that is one role. It is short for `claim`
+	// The claim with the roles: a list, or text that is one role. A short form of `claim`
 	// in `roles`. Default: `roles`.
 	RolesClaim string `json:"roles_claim,omitempty"`
 
-	// Where the roles are, and whether a text is split into several. Default: the claim
-	// `roles`; a text is one role.
+	// The claim with the roles, and how text is split. Default: the claim `roles`; text is
+	// one role.
 	Roles *JWTRoles `json:"roles,omitempty"`
 
-	// Whether a request without a token may pass. One with a wrong token may not.
-	// Default: false.
+	// Whether requests without a token are accepted. Invalid tokens are rejected in any
+	// case. Default: false.
 	Optional bool `json:"optional,omitempty"`
 
-	// Whether the token is taken away before the request goes on. Default: false.
+	// Whether the token is removed from the request to the backend. Default: false.
 	HideCredentials bool `json:"hide_credentials,omitempty"`
 
-	// How many good tokens are remembered, so that they need not be verified again;
-	// at most 1000000, or -1 for none. Default: 10000.
+	// The maximum number of cached valid tokens, at most 1000000; -1 disables the cache.
+	// Default: 10000.
 	CacheSize int `json:"cache_size,omitempty" default:"10000"`
 
-	// What clients are told that the token is for. Default: `rgate`.
+	// The realm in challenges to clients. Default: `rgate`.
 	Realm string `json:"realm,omitempty"`
 }
 
-// JWTRoles are where a token has its roles.
+// JWTRoles configure the roles of a token.
 type JWTRoles struct {
 	// The claim with the roles: a list, or text that is one role unless `split` is set.
-	// Dots lead into objects. Default: `roles`.
+	// Dots select members of objects. Default: `roles`.
 	Claim string `json:"claim,omitempty" caddyfile:"arg"`
 
-	// The separator at which a text is split into roles, such as a space or a comma.
-	// Spaces around a role are dropped, and so are empty ones. Default: empty, a text is
-	// one role, such as `Read Only Admin`.
+	// The separator of roles in text, such as a space or a comma. Spaces around roles and
+	// empty roles are removed. Default: empty, text is one role, such as `Read Only Admin`.
 	Split *string `json:"split,omitempty"`
 }
 
@@ -156,7 +154,7 @@ func (s JWKS) MarshalJSON() ([]byte, error) {
 // Check reports the first invalid option as a *policy.OptionError.
 func (o *JWTOptions) Check() error { return o.check(policy.HasPlaceholder) }
 
-// check leaves out texts whose value is not known yet.
+// check skips texts whose value is unknown.
 func (o *JWTOptions) check(unknown func(text string) bool) error {
 	for _, check := range []func() *policy.OptionError{
 		o.checkAlgorithms,
@@ -197,7 +195,7 @@ func (o *JWTOptions) checkAlgorithms() *policy.OptionError {
 	return nil
 }
 
-// keyOptions are the names of those of the options for keys that are used.
+// keyOptions returns the names of the key options that are set.
 func (o *JWTOptions) keyOptions() (used []string) {
 	for _, option := range []struct {
 		name string
@@ -269,7 +267,7 @@ func (o *JWTOptions) checkURLs(unknown func(string) bool) *policy.OptionError {
 	return nil
 }
 
-// checkPublicKeys reads the keys that the configuration itself has.
+// checkPublicKeys parses the keys in the configuration.
 func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *policy.OptionError {
 	if o.PublicKey != "" && !unknown(o.PublicKey) {
 		_, _, err := o.keysOf("public_key", []byte(o.PublicKey), parsePEM)
@@ -282,8 +280,8 @@ func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *policy.OptionEr
 	return nil
 }
 
-// keysOf reads the keys of an option, some of which must suit the algorithms. It also
-// returns why others are left out.
+// keysOf parses the keys of an option, of which one must suit the algorithms. The second
+// result has the reasons why others are ignored.
 func (o *JWTOptions) keysOf(option string, text []byte, parse parser) (*keySet, []error, *policy.OptionError) {
 	keys, left, err := parse(text)
 	if err != nil {
@@ -299,7 +297,7 @@ func (o *JWTOptions) keysOf(option string, text []byte, parse parser) (*keySet, 
 	return keys, left, nil
 }
 
-// checkURL reports what is wrong with an address to get something from.
+// checkURL returns what is wrong with a URL.
 func checkURL(text, example string) error {
 	address, err := url.Parse(text)
 	switch {
@@ -346,7 +344,7 @@ func (o *JWTOptions) checkRest() *policy.OptionError {
 	return nil
 }
 
-// resolved returns the options with values in place of the placeholders.
+// resolved returns the options with placeholders replaced.
 func (o *JWTOptions) resolved() (*JWTOptions, error) {
 	r := *o
 	r.Audience = slices.Clone(o.Audience)

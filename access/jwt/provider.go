@@ -11,9 +11,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// JWTProvider is what JWT is, for Caddy's handler `authentication`: among other
-// providers, any of which may let a request pass. That handler answers all other
-// requests with 401.
+// JWTProvider is `rgate_jwt` as a provider of Caddy's handler `authentication`, which
+// responds with 401 if no provider accepts a request.
 type JWTProvider struct {
 	JWTOptions
 
@@ -29,7 +28,7 @@ func (*JWTProvider) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision gets at the keys. Those at an address are read in the background.
+// Provision reads the keys. Those of an address are read in the background.
 func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
 	if err := p.base.Start(ctx, "jwt"); err != nil {
 		return err
@@ -45,10 +44,10 @@ func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
 // Validate calls Check, for Caddy.
 func (p *JWTProvider) Validate() error { return p.Check() }
 
-// Cleanup lets go of the keys.
+// Cleanup releases the keys.
 func (p *JWTProvider) Cleanup() error { return p.verifier.close() }
 
-// Authenticate reports whether a request has a good token, or may pass without.
+// Authenticate reports whether a request has a valid token or needs none.
 func (p *JWTProvider) Authenticate(w http.ResponseWriter, r *http.Request) (user caddyauth.User, ok bool, err error) {
 	policy.StripIdentity(r)
 	if err := p.verifier.serve(w, r); err != nil {

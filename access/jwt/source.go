@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// keySource keeps the keys of a document at hand, and up to date. Whatever happens
-// to the document, the last keys that it had remain.
+// keySource keeps the keys of a document up to date. If it cannot be read, the last keys
+// stay.
 type keySource struct {
 	name  string // of the document, for the log
 	load  func(context.Context) (document, error)
@@ -23,43 +23,43 @@ type keySource struct {
 
 	keys   atomic.Pointer[keySet] // nil until the document was read for the first time
 	text   tokenDigest            // of the document that the keys are from
-	wanted chan struct{}          // somebody would like it to be read now
+	wanted chan struct{}          // requests an immediate refresh
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	waiting atomic.Int32 // requests that wait for loading
 
 	mu      sync.Mutex
-	loading chan struct{} // closed when the document was read; nil if nobody does. Guarded by mu.
+	loading chan struct{} // closed after the refresh in progress; nil without one. Guarded by mu.
 	begun   time.Time     // when it was last read. Guarded by mu.
 }
 
-// parser reads keys from a text. Its second result is why some were left out.
+// parser parses keys. Its second result has the reasons why some were ignored.
 type parser func(text []byte) (*keySet, []error, error)
 
-// document is what keys are read from.
+// document is the content of a source of keys.
 type document struct {
 	text  []byte
 	fresh time.Duration // how long it need not be read again
 }
 
 const (
-	// How long a request waits for keys, and how many of them do.
+	// The time limit of requests that wait for keys, and their maximum number.
 	keyPatience        = time.Second
 	maxQueuedRefreshes = 256
 
-	// How often requests can have the document read, at most.
+	// The minimum interval between refreshes that requests cause.
 	minKeyInterval  = 5 * time.Second
 	minFirstAttempt = time.Second // while there are no keys at all
 
-	// How long reading it may take.
+	// The time limit of a refresh.
 	loadTimeout = 10 * time.Second
 
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
 )
 
-// start begins to read the document.
+// start starts reading the document.
 func (s *keySource) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done, s.wanted = cancel, make(chan struct{}), make(chan struct{}, 1)
@@ -67,7 +67,7 @@ func (s *keySource) start() {
 	go s.run(ctx)
 }
 
-// Destruct stops reading the document. It returns when nothing of it runs any more.
+// Destruct stops reading the document and waits for the goroutine to end.
 func (s *keySource) Destruct() error {
 	s.cancel()
 	<-s.done
@@ -77,11 +77,10 @@ func (s *keySource) Destruct() error {
 // current returns the keys; nil if there are none yet.
 func (s *keySource) current() *keySet { return s.keys.Load() }
 
-// newer has the document read if others than these keys are needed, unless that
-// was done just now, and waits a short time for it. Requests that come meanwhile
-// wait for the same reading.
+// newer refreshes the keys if they are still those given and the last refresh is not
+// recent, and waits a short time. Concurrent requests wait for the same refresh.
 func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
-	loading := s.ask(than)
+	loading := s.requestRefresh(than)
 	if loading == nil {
 		return s.current()
 	}
@@ -99,8 +98,9 @@ func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 	return s.current()
 }
 
-// ask returns what to wait for; nil if that would be in vain.
-func (s *keySource) ask(than *keySet) <-chan struct{} {
+// requestRefresh requests a refresh and returns a channel to wait for; nil if a refresh is
+// not possible now.
+func (s *keySource) requestRefresh(than *keySet) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current() != than {
@@ -140,7 +140,7 @@ func (s *keySource) end() {
 	s.loading = nil
 }
 
-// run reads the document again and again.
+// run refreshes the keys until the source is stopped.
 func (s *keySource) run(ctx context.Context) {
 	defer close(s.done)
 	failures := 0 // in a row
@@ -164,7 +164,7 @@ func (s *keySource) run(ctx context.Context) {
 			wait = min(minBackoff<<min(failures, 10), maxBackoff)
 			failures++
 		}
-		// Many gateways shall not come at once, nor after the document has expired.
+		// Spread the requests of many gateways, before the document expires.
 		select {
 		case <-time.After(wait - rand.N(wait/10)):
 		case <-s.wanted:
@@ -174,7 +174,7 @@ func (s *keySource) run(ctx context.Context) {
 	}
 }
 
-// refresh reads the document once, and returns how long its keys are fresh.
+// refresh reads the document once and returns the freshness of its keys.
 func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error) {
 	defer func() { // whatever is in the document, the gateway lives on
 		if p := recover(); p != nil {
@@ -190,7 +190,7 @@ func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error
 	return read.fresh, s.take(read.text)
 }
 
-// take replaces the keys by those of a text, if it has changed.
+// take replaces the keys if the text has changed.
 func (s *keySource) take(text []byte) error {
 	sum := tokenDigest(sha256.Sum256(text))
 	if s.current() != nil && sum == s.text {

@@ -14,8 +14,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// verifier finds out from a request's token who sent it. The handler and the
-// provider share it.
+// verifier authenticates requests by their token, for the handler and the provider.
 type verifier struct {
 	rules    tokenRules
 	sources  []httpx.CredentialSource
@@ -29,7 +28,7 @@ type verifier struct {
 	place  string     // of the source, in the pool
 }
 
-// newVerifier makes a verifier of options. It waits for nothing.
+// newVerifier returns a verifier. It does not wait for keys.
 func newVerifier(options *JWTOptions) (*verifier, error) {
 	o, err := options.resolved()
 	if err != nil {
@@ -63,7 +62,7 @@ func newVerifier(options *JWTOptions) (*verifier, error) {
 	return v, v.useKeys(o)
 }
 
-// useKeys gets at the keys, or at what will have them.
+// useKeys sets the keys or their source.
 func (v *verifier) useKeys(o *JWTOptions) (err error) {
 	switch {
 	case o.Secret != "":
@@ -88,8 +87,8 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 	return err
 }
 
-// useServer has the keys of a server read again and again. The file of the authorities that
-// it is verified by is read each time, and must be good now.
+// useServer sets a source of keys on a server. The file of certificates is read for each
+// refresh and must be valid now.
 func (v *verifier) useServer(o *JWTOptions, place string, load func(context.Context, fetcher) (document, error)) error {
 	if o.CAFile != "" {
 		place += " ca_file " + o.CAFile
@@ -106,7 +105,7 @@ func (v *verifier) useServer(o *JWTOptions, place string, load func(context.Cont
 	})
 }
 
-// keysOf reads the keys of an option, and logs those that are left out.
+// keysOf parses the keys of an option and logs those that are ignored.
 func (v *verifier) keysOf(o *JWTOptions, option string, text []byte, parse parser) (*keySet, error) {
 	keys, left, err := o.keysOf(option, text, parse)
 	if err != nil {
@@ -116,8 +115,7 @@ func (v *verifier) keysOf(o *JWTOptions, option string, text []byte, parse parse
 	return keys, nil
 }
 
-// useFile has a file of keys read again and again. It must be good now, whatever
-// becomes of it.
+// useFile sets a file as the source of keys. It must be valid now.
 func (v *verifier) useFile(o *JWTOptions, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
@@ -136,7 +134,7 @@ func (v *verifier) useSource(place string, parse parser, first []byte, load func
 	return err
 }
 
-// close lets go of the keys.
+// close releases the keys.
 func (v *verifier) close() error {
 	if v == nil || v.place == "" {
 		return nil
@@ -147,8 +145,8 @@ func (v *verifier) close() error {
 
 var errKeysMissing = errors.New("the keys have not been read yet")
 
-// serve finds out who sent a request, and makes it known. It does nothing for a
-// request without a token that may pass.
+// serve authenticates a request. It does nothing for a request that needs no token and has
+// none.
 func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 	token, err := findToken(r, v.sources)
 	if err == errNoToken && v.optional {
@@ -177,7 +175,7 @@ func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// check verifies a token, unless it has been before.
+// check verifies a token or finds it in the cache.
 func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	now, keys := time.Now(), v.keys
 	if v.source != nil {
@@ -198,7 +196,7 @@ func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := v.rules.judge(payload, now)
+	found, err := v.rules.validate(payload, now)
 	if err != nil {
 		return nil, err
 	}
@@ -209,8 +207,8 @@ func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	return found, nil
 }
 
-// payload returns what a token has signed, and the keys that verified it. If none of those
-// at hand does, it looks for new ones, which the source does once in a while at most.
+// payload returns the payload of a token and the keys that verified it. If the current keys
+// do not, it asks the source for newer ones.
 func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, keys *keySet) ([]byte, *keySet, error) {
 	if keys == nil {
 		if keys = v.source.newer(ctx, nil); keys == nil {
@@ -227,8 +225,8 @@ func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, ke
 	return payload, keys, err
 }
 
-// challenge returns the status of the answer to a request that may not pass, and
-// sets the header that tells its sender why (RFC 6750, section 3).
+// challenge returns the status for a rejected request and sets the challenge (RFC 6750,
+// section 3).
 func (v *verifier) challenge(header http.Header, err error) int {
 	status, problem := http.StatusUnauthorized, `, error="invalid_token"`
 	switch err {

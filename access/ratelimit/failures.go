@@ -16,13 +16,13 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// failureGate is the part of a RateLimit that runs before authentication. Requests whose
-// limit is used up are refused there, and those that authentication refuses with 401 are
-// counted, which never come to the policy itself.
+// failureGate is the part of a RateLimit that runs before authentication. It rejects
+// requests above the limit, and counts requests that authentication rejects with 401, which
+// do not reach the policy itself.
 type failureGate struct{ *RateLimit }
 
-// Gate implements policy.Gated. Limits that do not go by the client's address have none:
-// with wrong credentials, a client could use up those of others.
+// Gate implements policy.Gated. Only limits by client address have a gate: under other
+// keys, a client with wrong credentials could exhaust the limits of others.
 func (p *RateLimit) Gate() caddyhttp.MiddlewareHandler {
 	if p.Off() || p.ignoresFailures || !goesByAddress(p.Key) {
 		return nil
@@ -31,8 +31,8 @@ func (p *RateLimit) Gate() caddyhttp.MiddlewareHandler {
 	return failureGate{p}
 }
 
-// goesByAddress reports whether a key has the client's address in it, and nothing that
-// authentication finds out.
+// goesByAddress reports whether a key contains the client address and nothing from
+// authentication.
 func goesByAddress(key string) bool {
 	names := policy.PlaceholdersIn(key)
 	return slices.ContainsFunc(names, func(name string) bool {
@@ -40,8 +40,7 @@ func goesByAddress(key string) bool {
 	}) && !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "http.auth.") })
 }
 
-// ServeHTTP refuses a request whose limit is used up, and counts one that authentication
-// has refused.
+// ServeHTTP rejects a request above the limit and counts one that authentication rejects.
 func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	p := g.RateLimit
 	key, text, cost := p.hash(r, p.local.hasher, &p.spaces), "", p.costOf(r)
@@ -50,7 +49,7 @@ func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 	}
 	if d := p.peek(key, text, cost); !d.admitted {
 		if !p.HideHeaders {
-			tell(w.Header(), &d, p.textOf(d.limit))
+			setHeaders(w.Header(), &d, p.textOf(d.limit))
 		}
 		return p.refuse(w, r, d)
 	}
@@ -74,9 +73,8 @@ func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 	return err
 }
 
-// peek decides about a request that has not been authenticated yet, without counting it.
-// Redis is asked only about keys with failures, so that other requests do not wait for it
-// twice.
+// peek decides about a request before authentication without counting it. It asks Redis
+// only about keys with failures, so that other requests do not wait for it twice.
 func (p *RateLimit) peek(key uint64, text string, cost int64) decision {
 	now := monotime.Now()
 	if p.redis != nil {
@@ -90,7 +88,7 @@ func (p *RateLimit) peek(key uint64, text string, cost int64) decision {
 	return p.local.peek(now, key, cost, p.limits...)
 }
 
-// countFailure counts a request that authentication has refused.
+// countFailure counts a request that authentication rejected.
 func (p *RateLimit) countFailure(key uint64, text string, cost int64) {
 	if p.redis != nil {
 		p.local.add(monotime.Now(), p.failureKey(key), 1, limit{1, p.longest()})
@@ -98,7 +96,7 @@ func (p *RateLimit) countFailure(key uint64, text string, cost int64) {
 	p.countKey(key, func() string { return text }, cost)
 }
 
-// failureKey is the key under which is noted that a key has failures.
+// failureKey returns the key that records that a key has failures.
 func (p *RateLimit) failureKey(key uint64) uint64 { return mix(key, 1) }
 
 // longest returns the longest window of the limits.
@@ -118,8 +116,8 @@ func (p *RateLimit) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 		"earlier versions did not count them, and legacy: [" + policy.LegacyUncountedFailures + "] restores that"}
 }
 
-// failureWatch is a response writer that notes the status, and whether the request came to
-// the policy itself.
+// failureWatch is a response writer that records the status and whether the request reached
+// the policy.
 type failureWatch struct {
 	caddyhttp.ResponseWriterWrapper
 	status            int

@@ -10,8 +10,7 @@ import (
 	"unsafe"
 )
 
-// Whatever is told, it is told in decimal, and the fields do not share what they point
-// to: Caddy edits their values in place.
+// Values are decimal, and the fields do not share memory that
 func TestFieldsTellNumbers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	numbers := []int64{0, 1, 9, 10, 99, 100, 101, 999, 1000, 9_999_999, 10_000_000, 31_622_400, 99_999_999, 100_000_000, 999_999_999, 1_000_000_000}
@@ -24,7 +23,7 @@ func TestFieldsTellNumbers(t *testing.T) {
 			remaining, reset = numbers[i%16], min(numbers[i/16], int64(maxWindow/time.Second))
 		}
 		header := make(http.Header)
-		tell(header, &decision{admitted: true, remaining: remaining, after: time.Duration(reset) * time.Second}, "5")
+		setHeaders(header, &decision{admitted: true, remaining: remaining, after: time.Duration(reset) * time.Second}, "5")
 		got := [3]string{header.Get(headerLimit), header.Get(headerRemaining), header.Get(headerReset)}
 		if want := [3]string{"5", strconv.FormatInt(remaining, 10), strconv.FormatInt(reset, 10)}; got != want {
 			t.Fatalf("got %q, want %q", got, want)
@@ -37,13 +36,12 @@ func TestFieldsTellNumbers(t *testing.T) {
 	}
 }
 
-// What is read together shall be in one piece: a told field and a shard in a cache line
-// each, two slots in one.
+// The fields are in one allocation; they and a shard fit into a cache line
 func TestSizesAreThoseOfCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("not on 64 bits")
 	}
-	if told, shard, slot := unsafe.Sizeof(told{}), unsafe.Sizeof(shard{}), unsafe.Sizeof(slot{}); told != 64 || shard != 64 || slot != 32 {
-		t.Errorf("got %d, %d and %d", told, shard, slot)
+	if rateLimitHeaders, shard, entry := unsafe.Sizeof(rateLimitHeaders{}), unsafe.Sizeof(shard{}), unsafe.Sizeof(entry{}); rateLimitHeaders != 64 || shard != 64 || entry != 32 {
+		t.Errorf("got %d, %d and %d", rateLimitHeaders, shard, entry)
 	}
 }

@@ -14,31 +14,28 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// RateKey is how rate_limit and throttle tell requests apart.
+// RateKey groups requests for rate_limit and throttle.
 type RateKey struct {
-	// What requests are told apart by: text with placeholders, such as
-	// `{http.auth.user.id}` or `{http.request.header.X-API-Key}`; the shorthands of a
-	// Caddyfile are understood. Without a placeholder,
-	// all requests count together. A request for which it is empty counts by its
-	// client's IP address. Default: `{http.vars.client_ip}`, that address, as the
-	// server's trusted proxies tell it.
+	// The key by which requests are grouped: text with placeholders such as
+	// `{http.auth.user.id}` or `{http.request.header.X-API-Key}`, or the shorthands of a
+	// Caddyfile. Without a placeholder, all requests have the same key. A request with an
+	// empty key is grouped by its client address. Default: `{http.vars.client_ip}`, the
+	// address of the client as reported by trusted proxies.
 	Key string `json:"key,omitempty"`
 
-	// How many leading bits of an IPv6 address are one client, 1 to 128, where a
-	// placeholder of the key stands for an address. Addresses that have an IPv4 address in
-	// them, such as those of NAT64, count as that. Default: 64, what one client is commonly
-	// given.
+	// The number of leading bits of an IPv6 address that identify a client, 1 to 128, where
+	// a placeholder of the key is an address. Addresses with an embedded IPv4 address, such
+	// as those of NAT64, count as that address. Default: 64, the usual network of a client.
 	IPv6Prefix int `json:"ipv6_prefix,omitempty" default:"64"`
 
-	// The name under which counts are kept. Policies of the same name share them, on
-	// whatever route, and they outlive a reload that changes the policy. Default:
-	// none; the counts are the policy's own, and outlive reloads that leave it as it
-	// is.
+	// The name of the counters. Policies with the same name share them on all routes and
+	// across reloads that change the policy. Default: none, the counters belong to the
+	// policy and outlive reloads that do not change it.
 	Name string `json:"name,omitempty"`
 
-	key      policy.Key
-	identity string // of the counts
-	ordinal  ordinalKey
+	key         policy.Key
+	identity    string // of the counts
+	policyCount configID
 }
 
 const defaultIPv6Prefix = 64
@@ -53,10 +50,10 @@ func (k *RateKey) check() *policy.OptionError {
 	return nil
 }
 
-// provision fills in the defaults and finds out the identity of the counts, given
-// the policy and those of its options that make it another one.
-func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, essence any) error {
-	if err := k.identify(ctx, string(of.CaddyModule().ID), essence); err != nil {
+// provision sets the defaults and identifies the counters by the given options of the
+// policy.
+func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any) error {
+	if err := k.identify(ctx, string(of.CaddyModule().ID), identifying); err != nil {
 		return err
 	}
 	if k.Key == "" {
@@ -70,54 +67,53 @@ func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, essence any) err
 	return nil
 }
 
-// identify names the counts of a policy. Those without a name are known by their
-// options, the scope that they stand in, and how many of the same options were
-// set up before: a configuration is always set up in the same order.
-func (k *RateKey) identify(ctx caddy.Context, kind string, essence any) error {
+// identify sets the identity of the counters. Without a name, it consists of the options,
+// the scope, and the number of equal policies that were provisioned before, because a
+// configuration is always provisioned in the same order.
+func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) error {
 	if k.Name != "" {
 		k.identity = kind + " named " + k.Name
 		return nil
 	}
-	options, err := json.Marshal(essence)
+	options, err := json.Marshal(identifying)
 	if err != nil {
 		return fmt.Errorf("encoding the options: %w", err)
 	}
 	k.identity = fmt.Sprintf("%s in %q: %s", kind, policy.Scope(ctx), options)
-	key := ordinalKey{ctx.GetMetricsRegistry(), k.identity}
-	count, _, err := ordinals.LoadOrNew(key, func() (caddy.Destructor, error) { return new(ordinal), nil })
+	key := configID{ctx.GetMetricsRegistry(), k.identity}
+	count, _, err := configIDs.LoadOrNew(key, func() (caddy.Destructor, error) { return new(policyCount), nil })
 	if err != nil {
 		return err
 	}
-	k.ordinal = key
-	k.identity = fmt.Sprintf("%s number %d", k.identity, count.(*ordinal).Add(1))
+	k.policyCount = key
+	k.identity = fmt.Sprintf("%s number %d", k.identity, count.(*policyCount).Add(1))
 	return nil
 }
 
-// release lets go of what identify has acquired.
+// release releases what identify acquired.
 func (k *RateKey) release() error {
-	if k.ordinal.identity == "" {
+	if k.policyCount.identity == "" {
 		return nil
 	}
-	_, err := ordinals.Delete(k.ordinal)
-	k.ordinal = ordinalKey{}
+	_, err := configIDs.Delete(k.policyCount)
+	k.policyCount = configID{}
 	return err
 }
 
-// ordinals count equal policies, by configuration: each has a registry of metrics of
-// its own.
-var ordinals = caddy.NewUsagePool()
+// configIDs count equal policies of a configuration, which has its own registry of metrics.
+var configIDs = caddy.NewUsagePool()
 
-type ordinalKey struct {
+type configID struct {
 	configuration *prometheus.Registry
 	identity      string
 }
 
-type ordinal struct{ atomic.Int64 }
+type policyCount struct{ atomic.Int64 }
 
-func (*ordinal) Destruct() error { return nil }
+func (*policyCount) Destruct() error { return nil }
 
-// of returns what a request counts by, whether that is one value, which may be an address,
-// and whether it is the client's address in place of a key that is empty.
+// of returns the key of a request, whether it is a single value, which can be an address,
+// and whether it is the address of the client instead of an empty key.
 func (k *RateKey) of(r *http.Request) (text string, single, instead bool) {
 	if single = k.key.IsPlaceholder(); single {
 		text = k.key.Of(r)
@@ -130,7 +126,7 @@ func (k *RateKey) of(r *http.Request) (text string, single, instead bool) {
 	return text, single, false
 }
 
-// grouped is the network in place of an IPv6 address.
+// grouped returns the network of an IPv6 address and other values unchanged.
 func (k *RateKey) grouped(value string) string {
 	if network := appendNetwork(nil, value, k.IPv6Prefix); len(network) > 0 {
 		return string(network)
@@ -138,8 +134,8 @@ func (k *RateKey) grouped(value string) string {
 	return value
 }
 
-// hash is the key of a request, given the spaces of keys and of addresses that take
-// their place.
+// hash returns the hash of the key of a request, in the space of keys or in that of
+// addresses that replace empty keys.
 func (k *RateKey) hash(r *http.Request, h hasher, spaces *[2]uint64) uint64 {
 	text, single, instead := k.of(r)
 	space := spaces[0]
@@ -154,12 +150,12 @@ func (k *RateKey) hash(r *http.Request, h hasher, spaces *[2]uint64) uint64 {
 	return h.hash(space, text)
 }
 
-// spaces are those that hash needs.
+// spaces returns the spaces for hash.
 func (k *RateKey) spaces(h hasher) [2]uint64 {
 	return [2]uint64{h.hash(0, k.identity), h.hash(1, k.identity)}
 }
 
-// text is the key of a request in words that are the same in every process.
+// text returns the key of a request in a form that is equal in all processes.
 func (k *RateKey) text(r *http.Request) string {
 	text, single, instead := k.of(r)
 	if single {
@@ -183,8 +179,8 @@ func appendNetwork(b []byte, text string, bits int) []byte {
 	return network.AppendTo(b)
 }
 
-// networkOf returns the network of an IPv6 address, if the text is one. An address that
-// stands for one of IPv4 becomes that.
+// networkOf returns the network of an IPv6 address, or the IPv4 address that is embedded in
+// it.
 func networkOf(text string, bits int) (network netip.Prefix, ok bool) {
 	if strings.IndexByte(text, ':') < 0 {
 		return network, false
@@ -210,9 +206,9 @@ var (
 	teredo         = netip.MustParsePrefix("2001::/32")      // RFC 4380, section 4
 )
 
-// embeddedIPv4 returns the IPv4 address of a client whose IPv6 address is made of it. All
-// clients of a translator, or of a Teredo server, are in one network of 64 bits, and a
-// client of 6to4 has 65536 of these.
+// embeddedIPv4 returns the IPv4 address that is embedded in an IPv6 address. All clients of
+// a translator or a Teredo server are in one /64 network, and a client of 6to4 has 65536 of
+// these.
 func embeddedIPv4(address netip.Addr) (v4 netip.Addr, ok bool) {
 	if address.Is4In6() {
 		return address.Unmap(), true
@@ -229,8 +225,8 @@ func embeddedIPv4(address netip.Addr) (v4 netip.Addr, ok bool) {
 	return v4, false
 }
 
-// hashNetwork makes a key of what networkOf returns: of an IPv4 address the one that its
-// text has, and of the others one of their 16 bytes, which are faster to get than a text.
+// hashNetwork hashes the result of networkOf: the text of an IPv4 address, and the 16 bytes
+// of others, which are faster to get than a text.
 func hashNetwork(h hasher, space uint64, network netip.Prefix) uint64 {
 	if address := network.Addr(); address.Is4() {
 		var text [len("255.255.255.255")]byte

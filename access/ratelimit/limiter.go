@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// How many keys are remembered if nothing else is said, and at least.
+	// The default and the minimum of the number of keys.
 	defaultMaxKeys = 1_000_000
 	minMaxKeys     = 1_000
 
 	maxShards    = 256
 	keysPerShard = 1024 // at least, so that shards fill evenly
-	minSlots     = 16
+	minEntries   = 16
 
-	sweptPerInsert = 4 // slots that are looked at for what has run out
+	sweptPerInsert = 4 // entries that are looked at for what has run out
 	evictionSample = 8 // keys of which one must go
 )
 
-// limiter counts the requests of many keys under any limits, exactly, whatever
-// comes at once. A request that is refused by one of its limits counts for none.
+// limiter counts the requests of many keys under any limits. A request that one of its
+// limits rejects counts for none.
 //
 // A key takes 32 bytes, and a table of them up to two and two thirds of that while
 // it grows: 48 MB when it holds its million keys. It never holds more than its
@@ -34,13 +34,13 @@ const (
 // Keys are known by their hashes; see hasher.
 type limiter struct {
 	hasher
-	max    int64
-	keys   atomic.Int64
-	driven atomic.Uint64 // keys driven out before their time
-	shards []shard
-	views  []view // of the shards
-	mask   uint64
-	roomy  int // slots of a shard that has its share of the keys
+	max      int64
+	keys     atomic.Int64
+	evicted  atomic.Uint64 // keys evicted out before their time
+	shards   []shard
+	views    []view // of the shards
+	mask     uint64
+	fullSize int // entries of a shard that has its share of the keys
 }
 
 // newLimiter makes a limiter for at most that many keys.
@@ -50,7 +50,7 @@ func newLimiter(maxKeys int) *limiter {
 	l := &limiter{
 		hasher: newHasher(), max: int64(maxKeys),
 		shards: make([]shard, shards), views: make([]view, shards), mask: uint64(shards - 1),
-		roomy: maxKeys / shards * 3 / 2,
+		fullSize: maxKeys / shards * 3 / 2,
 	}
 	for i := range l.shards {
 		l.shards[i].view = &l.views[i]
@@ -58,12 +58,12 @@ func newLimiter(maxKeys int) *limiter {
 	return l
 }
 
-// fetch has the processor load what take is going to look at, which in a large table is
-// in none of its caches. Whoever has something else to do in the meantime calls it first.
+// fetch prefetches the memory that take reads, which is not in a cache in a large table.
+// The caller can do other work in the meantime.
 func (l *limiter) fetch(key uint64, limits ...limit) {
 	v := &l.views[key&l.mask]
 	for i := range limits {
-		v.fetch(slotKey(key, limits[i]))
+		v.fetch(entryKey(key, limits[i]))
 	}
 }
 
@@ -75,7 +75,7 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(limits) == 1 { // no need to look twice
-		id := slotKey(key, limits[0])
+		id := entryKey(key, limits[0])
 		var c counter
 		at, found := s.load(&c, id, now, limits[0].window)
 		d := limits[0].judge(&c, now, cost)
@@ -88,7 +88,7 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 	d := decision{admitted: true}
 	for i, limit := range limits {
 		var c counter
-		s.load(&c, slotKey(key, limit), now, limit.window)
+		s.load(&c, entryKey(key, limit), now, limit.window)
 		one := limit.judge(&c, now, cost)
 		if i == 0 {
 			d = one
@@ -109,7 +109,7 @@ func (l *limiter) peek(now time.Duration, key uint64, cost int64, limits ...limi
 	defer s.mu.Unlock()
 	for i, limit := range limits {
 		var c counter
-		s.load(&c, slotKey(key, limit), now, limit.window)
+		s.load(&c, entryKey(key, limit), now, limit.window)
 		if one := limit.judge(&c, now, cost); i == 0 {
 			d = one
 		} else {
@@ -129,7 +129,7 @@ func (l *limiter) add(now time.Duration, key uint64, cost int64, limits ...limit
 
 func (l *limiter) count(s *shard, now time.Duration, key uint64, cost int64, limits []limit) {
 	for _, limit := range limits {
-		id := slotKey(key, limit)
+		id := entryKey(key, limit)
 		var c counter
 		at, found := s.load(&c, id, now, limit.window)
 		c.add(now, cost)
@@ -137,7 +137,7 @@ func (l *limiter) count(s *shard, now time.Duration, key uint64, cost int64, lim
 	}
 }
 
-// store keeps a counter where load has looked for it.
+// store stores a counter at the position from load.
 func (l *limiter) store(s *shard, at int, found bool, now time.Duration, id uint64, c *counter, window time.Duration) {
 	if !found {
 		l.makeRoom(s, now)
@@ -145,69 +145,68 @@ func (l *limiter) store(s *shard, at int, found bool, now time.Duration, id uint
 		s.keys++
 	}
 	shift := unit(window)
-	s.slots[at] = slot{id, c.begin + 2*window, c.current.pack(shift), c.previous.pack(shift)}
+	s.entries[at] = entry{id, c.begin + 2*window, c.current.pack(shift), c.previous.pack(shift)}
 }
 
-// makeRoom makes sure that there is room for one more key in a shard.
+// makeRoom makes room for another key in a shard.
 func (l *limiter) makeRoom(s *shard, now time.Duration) {
 	l.keys.Add(int64(-s.sweep(now)))
 	if l.keys.Add(1) > l.max {
 		if s.evict(now) { // a shard is empty only if the hash is not random
 			l.keys.Add(-1)
-			l.driven.Add(1)
+			l.evicted.Add(1)
 		}
 	}
-	if s.keys+1 > len(s.slots)/4*3 {
-		l.keys.Add(int64(-s.rebuild(now, l.roomy)))
-		s.view.set(s.slots)
+	if s.keys+1 > len(s.entries)/4*3 {
+		l.keys.Add(int64(-s.rebuild(now, l.fullSize)))
+		s.view.set(s.entries)
 	}
 }
 
 // shard is a part of the keys: a hash table with open addressing and linear
 // probing, of which at most three quarters are in use.
 type shard struct {
-	mu    sync.Mutex
-	slots []slot // Guarded by mu, like the rest.
-	keys  int
-	hand  int // where sweep goes on
+	mu      sync.Mutex
+	entries []entry // Guarded by mu, like the rest.
+	keys    int
+	hand    int // where sweep goes on
 
 	view *view
 
-	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]slot{}) - 3*unsafe.Sizeof(0)]byte // a cache line each
+	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]entry{}) - 3*unsafe.Sizeof(0)]byte // a cache line each
 }
 
-// view is where the slots of a shard are, for those who do not have its lock. It does not
-// share a cache line with that, which is written to all the time.
+// view points to the entries of a shard, for readers without its lock. It does not share a
+// cache line with the lock.
 type view struct {
-	first atomic.Pointer[slot]
+	first atomic.Pointer[entry]
 	size  atomic.Int64
 }
 
-// fetch is for a key what that of the limiter is. While the slots are replaced, it may
-// load what nobody needs.
+// fetch prefetches the entry of a key. While the entries are replaced, it can fetch others.
 func (v *view) fetch(id uint64) {
 	if first, size := v.first.Load(), v.size.Load(); first != nil {
-		prefetch(uintptr(unsafe.Pointer(first)) + uintptr(home(id, int(size)))*unsafe.Sizeof(slot{}))
+		prefetch(uintptr(unsafe.Pointer(first)) + uintptr(homeIndex(id, int(size)))*unsafe.Sizeof(entry{}))
 	}
 }
 
-func (v *view) set(slots []slot) {
-	v.first.Store(&slots[0])
-	v.size.Store(int64(len(slots)))
+func (v *view) set(entries []entry) {
+	v.first.Store(&entries[0])
+	v.size.Store(int64(len(entries)))
 }
 
-// slot is a counter in a table. It is empty if its time is 0.
-type slot struct {
+// entry is a counter in a table. It is empty if until is 0.
+type entry struct {
 	id                uint64        // of the key and the window
-	until             time.Duration // when the counter is worth nothing any more: two windows after its begin
+	until             time.Duration // the expiry: two windows after the begin of the counter
 	current, previous packed
 }
 
 // packed is a bucket whose time has 32 bits; see unit.
 type packed struct{ count, last uint32 }
 
-// slotKey tells apart the counters of a key.
-func slotKey(key uint64, limit limit) uint64 { return mix(key, uint64(limit.window)) }
+// entryKey returns the ID of the counter of a key and a window.
+func entryKey(key uint64, limit limit) uint64 { return mix(key, uint64(limit.window)) }
 
 // load reads the counter of a key and a window, at a time, and returns what find does.
 func (s *shard) load(c *counter, id uint64, now, window time.Duration) (at int, found bool) {
@@ -216,8 +215,8 @@ func (s *shard) load(c *counter, id uint64, now, window time.Duration) (at int, 
 		c.begin = now
 		return at, found
 	}
-	slot, shift := &s.slots[at], unit(window)
-	c.begin, c.current, c.previous = slot.until-2*window, slot.current.unpack(shift), slot.previous.unpack(shift)
+	entry, shift := &s.entries[at], unit(window)
+	c.begin, c.current, c.previous = entry.until-2*window, entry.current.unpack(shift), entry.previous.unpack(shift)
 	c.roll(now, window)
 	return at, found
 }
@@ -231,19 +230,19 @@ func (b bucket) pack(shift int) packed {
 
 func (p packed) unpack(shift int) bucket { return bucket{p.count, time.Duration(p.last) << shift} }
 
-// home is where in a table a key belongs.
-func home(id uint64, slots int) int {
-	at, _ := bits.Mul64(id, uint64(slots)) // Lemire, "Fast random integer generation in an interval", 2019
+// homeIndex returns the first position of a key in a table.
+func homeIndex(id uint64, entries int) int {
+	at, _ := bits.Mul64(id, uint64(entries)) // Lemire, "Fast random integer generation in an interval", 2019
 	return int(at)
 }
 
-// find returns where a key is, or where it would be put if there is room.
+// find returns the position of a key, or the position for it if it is absent.
 func (s *shard) find(id uint64) (at int, found bool) {
-	if len(s.slots) == 0 {
+	if len(s.entries) == 0 {
 		return 0, false
 	}
-	for at = home(id, len(s.slots)); s.slots[at].until != 0; at = s.next(at) {
-		if s.slots[at].id == id {
+	for at = homeIndex(id, len(s.entries)); s.entries[at].until != 0; at = s.next(at) {
+		if s.entries[at].id == id {
 			return at, true
 		}
 	}
@@ -251,37 +250,36 @@ func (s *shard) find(id uint64) (at int, found bool) {
 }
 
 func (s *shard) next(at int) int {
-	if at++; at == len(s.slots) {
+	if at++; at == len(s.entries) {
 		return 0
 	}
 	return at
 }
 
-// remove empties a slot and closes the gap (Knuth, The Art of Computer
+// remove empties a entry and closes the gap (Knuth, The Art of Computer
 // Programming, volume 3, algorithm 6.4 R).
 func (s *shard) remove(gap int) {
-	size := len(s.slots)
+	size := len(s.entries)
 	distance := func(from, to int) int {
 		if to < from {
 			return to - from + size
 		}
 		return to - from
 	}
-	for at := s.next(gap); s.slots[at].until != 0; at = s.next(at) {
-		if distance(home(s.slots[at].id, size), at) >= distance(gap, at) {
-			s.slots[gap] = s.slots[at]
+	for at := s.next(gap); s.entries[at].until != 0; at = s.next(at) {
+		if distance(homeIndex(s.entries[at].id, size), at) >= distance(gap, at) {
+			s.entries[gap] = s.entries[at]
 			gap = at
 		}
 	}
-	s.slots[gap] = slot{}
+	s.entries[gap] = entry{}
 	s.keys--
 }
 
-// sweep looks at a few slots and forgets what has run out. It returns how many
-// keys that are.
+// sweep removes expired keys from a few entries and returns how many.
 func (s *shard) sweep(now time.Duration) (forgotten int) {
-	for range min(sweptPerInsert, len(s.slots)) {
-		if until := s.slots[s.hand].until; until != 0 && until <= now {
+	for range min(sweptPerInsert, len(s.entries)) {
+		if until := s.entries[s.hand].until; until != 0 && until <= now {
 			s.remove(s.hand) // another may be in its place now
 			forgotten++
 		} else {
@@ -299,7 +297,7 @@ func (s *shard) evict(now time.Duration) bool {
 	}
 	victim := -1
 	for seen := 0; seen < min(evictionSample, s.keys); s.hand = s.next(s.hand) {
-		candidate := &s.slots[s.hand]
+		candidate := &s.entries[s.hand]
 		if candidate.until == 0 {
 			continue
 		}
@@ -308,7 +306,7 @@ func (s *shard) evict(now time.Duration) bool {
 			victim = s.hand
 			break
 		}
-		if victim < 0 || candidate.lessUsed(&s.slots[victim]) {
+		if victim < 0 || candidate.lessUsed(&s.entries[victim]) {
 			victim = s.hand
 		}
 	}
@@ -316,32 +314,32 @@ func (s *shard) evict(now time.Duration) bool {
 	return true
 }
 
-func (s *slot) lessUsed(than *slot) bool {
+func (s *entry) lessUsed(than *entry) bool {
 	used := uint64(s.current.count) + uint64(s.previous.count)
 	other := uint64(than.current.count) + uint64(than.previous.count)
 	return used < other || used == other && s.until < than.until
 }
 
-// rebuild makes a table of the right size for the keys whose time has not run out,
-// and one more. It returns how many keys are forgotten.
-func (s *shard) rebuild(now time.Duration, roomy int) (forgotten int) {
+// rebuild resizes the table for the keys that have not expired and one more. It returns the
+// number of expired keys.
+func (s *shard) rebuild(now time.Duration, fullSize int) (forgotten int) {
 	live := 0
-	for i := range s.slots {
-		if s.slots[i].until > now {
+	for i := range s.entries {
+		if s.entries[i].until > now {
 			live++
 		}
 	}
-	size := max(minSlots, (live+1)*8/3) // three eighths in use
-	if size > roomy && live < roomy/8*5 {
-		size = roomy // all that it is ever going to need
+	size := max(minEntries, (live+1)*8/3) // three eighths in use
+	if size > fullSize && live < fullSize/8*5 {
+		size = fullSize // all that it is ever going to need
 	}
-	old := s.slots
+	old := s.entries
 	forgotten = s.keys - live
-	s.slots, s.keys, s.hand = make([]slot, size), live, 0
+	s.entries, s.keys, s.hand = make([]entry, size), live, 0
 	for i := range old {
 		if old[i].until > now {
 			at, _ := s.find(old[i].id)
-			s.slots[at] = old[i]
+			s.entries[at] = old[i]
 		}
 	}
 	return forgotten

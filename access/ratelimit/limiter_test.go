@@ -122,15 +122,15 @@ func TestLimiterRemembersAMillionKeys(t *testing.T) {
 	if n := l.keys.Load(); n > defaultMaxKeys || l.bytes() > before*11/10 {
 		t.Errorf("there are %d keys in %d bytes, which were %d", n, l.bytes(), before)
 	}
-	if l.driven.Load() == 0 {
-		t.Error("no key was driven out")
+	if l.evicted.Load() == 0 {
+		t.Error("no key was evicted out")
 	}
 }
 
 // bytes is the memory of the tables.
 func (l *limiter) bytes() (sum int) {
 	for i := range l.shards {
-		sum += len(l.shards[i].slots) * int(unsafe.Sizeof(slot{}))
+		sum += len(l.shards[i].entries) * int(unsafe.Sizeof(entry{}))
 	}
 	return sum
 }
@@ -167,8 +167,8 @@ func TestLimiterForgets(t *testing.T) {
 	if n := l.keys.Load(); n > 40_000 {
 		t.Errorf("there are %d keys, of which 20,000 are not worth anything", n)
 	}
-	if l.driven.Load() > 0 {
-		t.Error("keys were driven out")
+	if l.evicted.Load() > 0 {
+		t.Error("keys were evicted out")
 	}
 	if size := l.bytes(); size > 40_000*86 {
 		t.Errorf("they take %d bytes", size)
@@ -189,22 +189,22 @@ func TestTableIsAMap(t *testing.T) {
 				delete(want, id)
 			}
 		default:
-			if s.keys+1 > len(s.slots)/4*3 {
+			if s.keys+1 > len(s.entries)/4*3 {
 				s.rebuild(0, 1000)
 			}
 			at, found := s.find(id)
 			if !found {
 				s.keys++
 			}
-			s.slots[at] = slot{id: id, until: time.Duration(1 + random.IntN(100))}
-			want[id] = s.slots[at].until
+			s.entries[at] = entry{id: id, until: time.Duration(1 + random.IntN(100))}
+			want[id] = s.entries[at].until
 		}
 		if s.keys != len(want) {
 			t.Fatalf("there are %d keys, want %d", s.keys, len(want))
 		}
 	}
 	for id, until := range want {
-		if at, found := s.find(id); !found || s.slots[at].until != until {
+		if at, found := s.find(id); !found || s.entries[at].until != until {
 			t.Errorf("key %x is lost", id)
 		}
 	}

@@ -7,8 +7,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// rateCollector renders what limits count as metrics when they are scraped. All of it
-// belongs to the process, so that reloads lose nothing.
+// rateCollector collects the metrics of limits and throttles of the process.
 type rateCollector struct {
 	keys, evicted                  *prometheus.Desc
 	redisUp, redisErrors, fallback *prometheus.Desc
@@ -48,11 +47,11 @@ func (c *rateCollector) Collect(ch chan<- prometheus.Metric) {
 	tables.Range(func(_, value any) bool {
 		l := value.(*limiter)
 		keys += float64(l.keys.Load())
-		evicted += float64(l.driven.Load())
+		evicted += float64(l.evicted.Load())
 		return true
 	})
 	throttles.Range(func(_, value any) bool {
-		l := value.(*lanes)
+		l := value.(*queues)
 		waiting += float64(l.waiting.Load())
 		delayed += float64(l.delayed.Load())
 		return true

@@ -2,8 +2,8 @@ package ratelimit
 
 import "github.com/caddyserver/caddy/v2"
 
-// tables are the limiters of the process: one that all share whose keys need no
-// table of their own, and others. They outlive reloads.
+// tables are the limiters of the process: a shared one, and those of policies with
+// max_keys. They outlive reloads.
 var tables = caddy.NewUsagePool()
 
 type tableKey struct {
@@ -11,8 +11,8 @@ type tableKey struct {
 	maxKeys  int
 }
 
-// sharedTable is the limiter that everybody may use, each in a space of its own
-// (see limiter.hash).
+// sharedTable is the limiter that policies share, each in a space of its own (see
+// hasher.hash).
 var sharedTable = tableKey{maxKeys: defaultMaxKeys}
 
 // acquireLimiter returns a limiter, which must be released.

@@ -2,6 +2,6 @@
 
 package ratelimit
 
-// prefetch has the processor load the 128 bytes at an address into its cache, and does
-// not wait for them. An address where nothing is does no harm.
+// prefetch loads the 128 bytes at an address into the cache without waiting. Invalid
+// addresses do no harm.
 func prefetch(address uintptr)

@@ -2,5 +2,5 @@
 
 package ratelimit
 
-// prefetch does nothing on processors for which nobody has written it.
+// prefetch does nothing on processors without an implementation.
 func prefetch(uintptr) {}

@@ -8,22 +8,22 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// pace is how fast requests of a key may go on, and how many may wait for it.
-type pace struct {
+// rate is the speed at which requests of a key continue, and the limits of its queue.
+type rate struct {
 	interval time.Duration // between two requests
 	ahead    time.Duration // how much earlier a request may be: burst − 1 intervals
 	queue    int           // how many may wait
 	maxWait  time.Duration // and how long
 }
 
-func newPace(l limit, burst int64, queue int, maxWait time.Duration) pace {
-	p := pace{interval: (l.window + time.Duration(l.requests) - 1) / time.Duration(l.requests), queue: queue, maxWait: maxWait}
+func newRate(l limit, burst int64, queue int, maxWait time.Duration) rate {
+	p := rate{interval: (l.window + time.Duration(l.requests) - 1) / time.Duration(l.requests), queue: queue, maxWait: maxWait}
 	p.ahead = p.intervals(burst - 1)
 	return p
 }
 
-// intervals are so many intervals together, or the longest window if they are longer.
-func (p *pace) intervals(n int64) time.Duration {
+// intervals returns the duration of n intervals, at most the longest window.
+func (p *rate) intervals(n int64) time.Duration {
 	if n > int64(maxWindow/p.interval) {
 		return maxWindow
 	}
@@ -31,172 +31,170 @@ func (p *pace) intervals(n int64) time.Duration {
 }
 
 const (
-	laneShards = 16
-	maxLanes   = 100_000 // all together; each takes some 150 bytes
-	maxWaiting = 10_000  // all together; each has a goroutine and a connection
+	queueShards = 16
+	maxQueues   = 100_000 // all together; each takes some 150 bytes
+	maxWaiting  = 10_000  // all together; each has a goroutine and a connection
 )
 
-// lanes let requests of each key go on at a pace, in the order in which they came.
+// queues delay the requests of each key to a rate, in order of arrival.
 //
-// When a request may go on is decided by the generic cell rate algorithm (ITU-T
-// I.371, annex A), and only when it is first in its lane: if one leaves that waits,
-// all behind it move up.
-type lanes struct {
+// The generic cell rate algorithm (ITU-T I.371, annex A) decides when the first request in
+// a queue continues. If a waiting request is canceled, those behind it move up.
+type queues struct {
 	hasher
 	now     func() time.Duration
 	waiting atomic.Int64
-	delayed atomic.Uint64 // requests that have waited, and went on
-	shards  [laneShards]laneShard
+	delayed atomic.Uint64 // requests that have continued after a delay
+	shards  [queueShards]queueShard
 }
 
-type laneShard struct {
-	mu    sync.Mutex
-	lanes map[uint64]*lane // Guarded by mu, and so are the lanes.
+type queueShard struct {
+	mu     sync.Mutex
+	queues map[uint64]*queue // Guarded by mu, and so are the queues.
 }
 
-// lane is the requests of one key.
-type lane struct {
+// queue has the waiting requests of one key.
+type queue struct {
 	next       time.Duration // when a request is due: the algorithm's theoretical arrival time
-	pace       pace
+	rate       rate
 	head, tail *waiter
 	waiting    int
 	timer      *time.Timer // fires when the head may go on; nil until one has waited
 }
 
-// waiter is a request that waits.
+// waiter is a waiting request.
 type waiter struct {
-	turn           chan struct{} // closed when it may go on
+	turn           chan struct{} // closed when the request continues
 	before, behind *waiter
-	shard          *laneShard
-	lane           *lane // nil once it does not wait any more
+	shard          *queueShard
+	queue          *queue // nil once it does not wait any more
 }
 
-func newLanes() *lanes { return &lanes{hasher: newHasher(), now: monotime.Now} }
+func newQueues() *queues { return &queues{hasher: newHasher(), now: monotime.Now} }
 
-// enter asks for a request to go on. If it may at once, there is no waiter; else its
-// waiter's turn comes, unless it leaves. If there is no room, or the turn would come
-// too late, it is not ok, and may try again after some time.
-func (l *lanes) enter(key uint64, p pace) (w *waiter, after time.Duration, ok bool) {
-	s := &l.shards[key%laneShards]
+// enter admits a request. Without a waiter, it continues at once; otherwise when its turn
+// comes, unless it leaves. It is not ok if the queue is full or the delay too long; it can
+// be repeated after some time.
+func (l *queues) enter(key uint64, p rate) (w *waiter, after time.Duration, ok bool) {
+	s := &l.shards[key%queueShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := l.now()
-	ln := s.lanes[key]
-	if ln == nil {
-		if ln = s.open(now, key); ln == nil {
+	q := s.queues[key]
+	if q == nil {
+		if q = s.open(now, key); q == nil {
 			return nil, p.interval, false
 		}
 	}
-	ln.pace = p
-	wait := max(0, ln.next-p.ahead-now) // of the head
-	if ln.head == nil && wait == 0 {
-		ln.advance(now)
+	q.rate = p
+	wait := max(0, q.next-p.ahead-now) // of the head
+	if q.head == nil && wait == 0 {
+		q.advance(now)
 		return nil, 0, true
 	}
-	if ln.waiting >= p.queue || l.waiting.Load() >= maxWaiting {
+	if q.waiting >= p.queue || l.waiting.Load() >= maxWaiting {
 		return nil, max(wait, 1), false
 	}
-	if all := wait + p.intervals(int64(ln.waiting)); all > p.maxWait {
+	if all := wait + p.intervals(int64(q.waiting)); all > p.maxWait {
 		return nil, all - p.maxWait, false
 	}
-	w = &waiter{turn: make(chan struct{}), before: ln.tail, shard: s, lane: ln}
-	if ln.tail = w; w.before == nil {
-		ln.head = w
-		l.arm(s, ln, wait)
+	w = &waiter{turn: make(chan struct{}), before: q.tail, shard: s, queue: q}
+	if q.tail = w; w.before == nil {
+		q.head = w
+		l.arm(s, q, wait)
 	} else {
 		w.before.behind = w
 	}
-	ln.waiting++
+	q.waiting++
 	l.waiting.Add(1)
 	return w, 0, true
 }
 
-// leave takes a waiter out of its lane, if its turn has not come.
-func (l *lanes) leave(w *waiter) {
+// leave removes a waiter from its queue, if its turn has not come.
+func (l *queues) leave(w *waiter) {
 	w.shard.mu.Lock()
 	defer w.shard.mu.Unlock()
-	if w.lane != nil {
+	if w.queue != nil {
 		l.remove(w)
 	}
 }
 
-func (l *lanes) remove(w *waiter) {
-	ln := w.lane
+func (l *queues) remove(w *waiter) {
+	q := w.queue
 	if w.before == nil {
-		ln.head = w.behind
+		q.head = w.behind
 	} else {
 		w.before.behind = w.behind
 	}
 	if w.behind == nil {
-		ln.tail = w.before
+		q.tail = w.before
 	} else {
 		w.behind.before = w.before
 	}
-	w.lane = nil
-	ln.waiting--
+	w.queue = nil
+	q.waiting--
 	l.waiting.Add(-1)
 }
 
-// arm has release called when the head of a lane may go on.
-func (l *lanes) arm(s *laneShard, ln *lane, wait time.Duration) {
-	if ln.timer == nil {
-		ln.timer = time.AfterFunc(wait, func() { l.release(s, ln) })
+// arm schedules release for when the head of a queue can continue.
+func (l *queues) arm(s *queueShard, q *queue, wait time.Duration) {
+	if q.timer == nil {
+		q.timer = time.AfterFunc(wait, func() { l.release(s, q) })
 	} else {
-		ln.timer.Reset(wait)
+		q.timer.Reset(wait)
 	}
 }
 
-// release lets those go on whose turn has come.
-func (l *lanes) release(s *laneShard, ln *lane) {
+// release lets the waiters whose turn has come continue.
+func (l *queues) release(s *queueShard, q *queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := l.now()
-	for ln.head != nil {
-		if wait := ln.next - ln.pace.ahead - now; wait > 0 {
-			l.arm(s, ln, wait)
+	for q.head != nil {
+		if wait := q.next - q.rate.ahead - now; wait > 0 {
+			l.arm(s, q, wait)
 			return
 		}
-		ln.advance(now)
-		w := ln.head
+		q.advance(now)
+		w := q.head
 		l.remove(w)
 		l.delayed.Add(1)
 		close(w.turn)
 	}
 }
 
-// advance counts a request that goes on.
-func (ln *lane) advance(now time.Duration) { ln.next = max(ln.next, now) + ln.pace.interval }
+// advance counts a request that continues.
+func (q *queue) advance(now time.Duration) { q.next = max(q.next, now) + q.rate.interval }
 
-// open makes a lane, and closes others that are not worth anything: each new one
-// looks at two old ones. It returns nil if there are too many in all of which
-// requests wait.
-func (s *laneShard) open(now time.Duration, key uint64) *lane {
-	if s.lanes == nil {
-		s.lanes = make(map[uint64]*lane)
+// open adds a queue. It looks at a few others and removes those that have no effect any
+// more. It returns nil if there are too many, with requests waiting in all of those.
+func (s *queueShard) open(now time.Duration, key uint64) *queue {
+	if s.queues == nil {
+		s.queues = make(map[uint64]*queue)
 	}
 	looks := 2
-	if len(s.lanes) >= maxLanes/laneShards {
+	if len(s.queues) >= maxQueues/queueShards {
 		looks = 8
 	}
-	var least *lane
+	var least *queue
 	var leastKey uint64
-	for k, ln := range s.lanes { // begins anywhere
-		if ln.head == nil && ln.next <= now {
-			delete(s.lanes, k)
-		} else if ln.head == nil && (least == nil || ln.next < least.next) {
-			least, leastKey = ln, k
+	for k, q := range s.queues { // begins anywhere
+		if q.head == nil && q.next <= now {
+			delete(s.queues, k)
+		} else if q.head == nil && (least == nil || q.next < least.next) {
+			least, leastKey = q, k
 		}
 		if looks--; looks == 0 {
 			break
 		}
 	}
-	if len(s.lanes) >= maxLanes/laneShards {
+	if len(s.queues) >= maxQueues/queueShards {
 		if least == nil {
 			return nil
 		}
-		delete(s.lanes, leastKey)
+		delete(s.queues, leastKey)
 	}
-	ln := new(lane)
-	s.lanes[key] = ln
-	return ln
+	q := new(queue)
+	s.queues[key] = q
+	return q
 }

@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// laneTest runs a test with a clock that starts at 0 and stands still unless
+// queueTest runs a test with a clock that starts at 0 and stands still unless
 // everybody waits.
-func laneTest(t *testing.T, test func(t *testing.T, l *lanes)) {
+func queueTest(t *testing.T, test func(t *testing.T, l *queues)) {
 	synctest.Test(t, func(t *testing.T) {
-		l, start := newLanes(), time.Now()
+		l, start := newQueues(), time.Now()
 		l.now = func() time.Duration { return time.Since(start) }
 		test(t, l)
 	})
 }
 
-var tenPerSecond = newPace(limit{10, time.Second}, 1, 3, time.Minute)
+var tenPerSecond = newRate(limit{10, time.Second}, 1, 3, time.Minute)
 
-func mustWait(t *testing.T, l *lanes, key uint64, p pace) *waiter {
+func mustWait(t *testing.T, l *queues, key uint64, p rate) *waiter {
 	t.Helper()
 	w, _, ok := l.enter(key, p)
 	if !ok || w == nil {
@@ -30,20 +30,20 @@ func mustWait(t *testing.T, l *lanes, key uint64, p pace) *waiter {
 	return w
 }
 
-func mustGo(t *testing.T, l *lanes, key uint64, p pace) {
+func mustGo(t *testing.T, l *queues, key uint64, p rate) {
 	t.Helper()
 	if w, after, ok := l.enter(key, p); !ok || w != nil {
 		t.Fatalf("it does not go on at once: %v, %v, %v", w, after, ok)
 	}
 }
 
-func wentAt(l *lanes, w *waiter) time.Duration {
+func wentAt(l *queues, w *waiter) time.Duration {
 	<-w.turn
 	return l.now()
 }
 
 func TestLanesKeepThePace(t *testing.T) {
-	laneTest(t, func(t *testing.T, l *lanes) {
+	queueTest(t, func(t *testing.T, l *queues) {
 		mustGo(t, l, 1, tenPerSecond)
 		first, second, third := mustWait(t, l, 1, tenPerSecond), mustWait(t, l, 1, tenPerSecond), mustWait(t, l, 1, tenPerSecond)
 		if _, after, ok := l.enter(1, tenPerSecond); ok || after != 100*time.Millisecond {
@@ -68,8 +68,8 @@ func TestLanesKeepThePace(t *testing.T) {
 }
 
 func TestLanesLetABurstGo(t *testing.T) {
-	laneTest(t, func(t *testing.T, l *lanes) {
-		p := newPace(limit{10, time.Second}, 5, 10, time.Minute)
+	queueTest(t, func(t *testing.T, l *queues) {
+		p := newRate(limit{10, time.Second}, 5, 10, time.Minute)
 		for range 2 {
 			for range 5 {
 				mustGo(t, l, 1, p)
@@ -90,7 +90,7 @@ func TestLanesLetABurstGo(t *testing.T) {
 func TestLeaversGiveTheirPlaceBack(t *testing.T) {
 	for leaver, name := range []string{"first", "in between", "last"} {
 		t.Run(name, func(t *testing.T) {
-			laneTest(t, func(t *testing.T, l *lanes) {
+			queueTest(t, func(t *testing.T, l *queues) {
 				mustGo(t, l, 1, tenPerSecond)
 				all := []*waiter{mustWait(t, l, 1, tenPerSecond), mustWait(t, l, 1, tenPerSecond), mustWait(t, l, 1, tenPerSecond)}
 				time.Sleep(50 * time.Millisecond)
@@ -111,7 +111,7 @@ func TestLeaversGiveTheirPlaceBack(t *testing.T) {
 }
 
 func TestAllLeave(t *testing.T) {
-	laneTest(t, func(t *testing.T, l *lanes) {
+	queueTest(t, func(t *testing.T, l *queues) {
 		mustGo(t, l, 1, tenPerSecond)
 		for range 5 {
 			l.leave(mustWait(t, l, 1, tenPerSecond))
@@ -122,8 +122,8 @@ func TestAllLeave(t *testing.T) {
 }
 
 func TestLanesRefuseWhoWouldWaitTooLong(t *testing.T) {
-	laneTest(t, func(t *testing.T, l *lanes) {
-		p := newPace(limit{1, time.Second}, 1, 100, 2500*time.Millisecond)
+	queueTest(t, func(t *testing.T, l *queues) {
+		p := newRate(limit{1, time.Second}, 1, 100, 2500*time.Millisecond)
 		mustGo(t, l, 1, p)
 		first, second := mustWait(t, l, 1, p), mustWait(t, l, 1, p)
 		if _, after, ok := l.enter(1, p); ok || after != 500*time.Millisecond {
@@ -140,13 +140,13 @@ func TestLanesRefuseWhoWouldWaitTooLong(t *testing.T) {
 }
 
 // Whatever comes and leaves: the order is kept, and no span of time has more than
-// the pace and the burst allow.
+// the rate and the burst allow.
 func TestLanesKeepOrderAndPace(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 50 {
-		laneTest(t, func(t *testing.T, l *lanes) {
+		queueTest(t, func(t *testing.T, l *queues) {
 			burst := 1 + random.Int64N(5)
-			p := newPace(limit{1 + random.Int64N(100), time.Second}, burst, 1+random.IntN(50), time.Duration(random.IntN(2000))*time.Millisecond)
+			p := newRate(limit{1 + random.Int64N(100), time.Second}, burst, 1+random.IntN(50), time.Duration(random.IntN(2000))*time.Millisecond)
 			var went []time.Duration
 			var order []int
 			var mu sync.Mutex
@@ -204,8 +204,8 @@ func TestLanesKeepOrderAndPace(t *testing.T) {
 
 // The longest times do not run over.
 func TestLanesForAYear(t *testing.T) {
-	laneTest(t, func(t *testing.T, l *lanes) {
-		p := newPace(limit{1, maxWindow}, maxBurst, maxWaiting, maxMaxWait)
+	queueTest(t, func(t *testing.T, l *queues) {
+		p := newRate(limit{1, maxWindow}, maxBurst, maxWaiting, maxMaxWait)
 		mustGo(t, l, 1, p)
 		mustGo(t, l, 1, p)
 		if _, after, ok := l.enter(1, p); ok || after != maxWindow-maxMaxWait {
@@ -218,27 +218,27 @@ func TestLanesForAYear(t *testing.T) {
 }
 
 func TestLanesAreBounded(t *testing.T) {
-	laneTest(t, func(t *testing.T, l *lanes) {
-		p := newPace(limit{1, time.Hour}, 1, 1, 2*time.Hour)
+	queueTest(t, func(t *testing.T, l *queues) {
+		p := newRate(limit{1, time.Hour}, 1, 1, 2*time.Hour)
 		count := func() (n int) {
 			for i := range l.shards {
-				n += len(l.shards[i].lanes)
+				n += len(l.shards[i].queues)
 			}
 			return n
 		}
-		for key := range uint64(maxLanes * 3 / 2) {
+		for key := range uint64(maxQueues * 3 / 2) {
 			mustGo(t, l, key, p)
 		}
-		if n := count(); n != maxLanes {
+		if n := count(); n != maxQueues {
 			t.Errorf("there are %d lanes", n)
 		}
 		time.Sleep(2 * time.Hour)
-		for key := range uint64(maxLanes * 2) {
+		for key := range uint64(maxQueues * 2) {
 			mustGo(t, l, mix(key, 1), p)
 			time.Sleep(time.Second)
 		}
 		if n := count(); n > 3*3600 {
-			t.Errorf("there are %d lanes, of which 3600 are worth something", n)
+			t.Errorf("there are %d queues, of which 3600 are worth something", n)
 		}
 		var waiting []*waiter
 		for key := range uint64(maxWaiting) {
@@ -259,8 +259,8 @@ func TestLanesAreBounded(t *testing.T) {
 }
 
 func TestLanesUnderLoad(t *testing.T) {
-	l := newLanes()
-	p := newPace(limit{1_000_000, time.Second}, 10, 50, time.Second)
+	l := newQueues()
+	p := newRate(limit{1_000_000, time.Second}, 10, 50, time.Second)
 	var went, refused, left atomic.Int64
 	var clients sync.WaitGroup
 	for i := range 8 {
@@ -289,8 +289,8 @@ func TestLanesUnderLoad(t *testing.T) {
 }
 
 func BenchmarkLanes(b *testing.B) {
-	l := newLanes()
-	p := newPace(limit{maxRequests, time.Second}, maxBurst, 1, time.Second)
+	l := newQueues()
+	p := newRate(limit{maxRequests, time.Second}, maxBurst, 1, time.Second)
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _, _ = l.enter(1, p)

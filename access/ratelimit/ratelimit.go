@@ -24,55 +24,50 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_rate_limit", policy.Directive[RateLimit])
 }
 
-// RateLimit refuses requests with 429 when there are too many of a client, a user,
-// or whatever else tells them apart.
+// RateLimit rejects requests with 429 when a client, a user or another key sends too many.
 //
-// Requests are counted in a sliding window, in the memory of the process or, for
-// several gateways together, in Redis. When Redis does not answer, each gateway
-// goes on with what it has counted itself.
+// Requests are counted in a sliding window, in memory or, for several gateways together, in
+// Redis. If Redis is unavailable, each gateway counts by itself.
 //
-// An answer says how much is left: `RateLimit-Limit`, `RateLimit-Remaining` and
-// `RateLimit-Reset`, of the limit that is nearest to being used up
-// (draft-ietf-httpapi-ratelimit-headers-03). A refusal says when the request would
-// pass: `Retry-After`.
+// Responses have `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` of the
+// limit that is nearest to exhaustion (draft-ietf-httpapi-ratelimit-headers-03). Rejected
+// requests get `Retry-After`.
 type RateLimit struct {
 	policy.Base
 
-	// How many requests may pass within any span of time as long as the window, 1 to
-	// 1000000000. Required, unless there are `limits`.
+	// The maximum number of requests in any period as long as the window, 1 to 1000000000.
+	// Required, unless `limits` is set.
 	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
 
 	// The length of the window, 1ms to 8784h, such as `60s`. Required with `requests`.
 	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
 
-	// Several limits in place of one, with windows of different lengths. A request
-	// must pass all of them; one that is refused counts for none. At most 8.
+	// Several limits instead of one, with windows of different lengths. A request must be
+	// within all of them; a rejected one counts for none. At most 8.
 	Limits []Limit `json:"limits,omitempty"`
 
 	RateKey
 
-	// How many requests a request counts for: a whole number from 1 on, or text with
-	// placeholders that is one. What is not a number counts as 1. Default: 1.
+	// The cost of a request: a whole number from 1, or text with placeholders that becomes
+	// one. Other values count as 1. Default: 1.
 	Cost Cost `json:"cost,omitempty"`
 
-	// Where requests are counted for several gateways together: the URL of a Redis
-	// server, `redis://[user:password@]host[:port][/database]`, `rediss://` with TLS, or
-	// `unix://`. With `?master_name=…`, the addresses are those of sentinels; with
-	// `?addr=…` for each further node, they are those of a cluster. Placeholders such as
-	// `{env.REDIS_PASSWORD}` are filled in once. Default: none; requests are counted in
-	// the process.
+	// The URL of a Redis server in which several gateways count requests together:
+	// `redis://[user:password@]host[:port][/database]`, `rediss://` with TLS, or `unix://`.
+	// With `?master_name=…`, the addresses are those of sentinels; with `?addr=…` for each
+	// further node, those of a cluster. Placeholders such as `{env.REDIS_PASSWORD}` are
+	// replaced once. Default: none, requests are counted in memory.
 	Redis string `json:"redis,omitempty"`
 
-	// How long Redis may take for a request before the gateway decides by itself.
+	// The time limit of Redis for a request, after which the gateway decides by itself.
 	// Default: 50ms.
 	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty" default:"50ms"`
 
-	// How many keys the policy remembers at most, 1000 to 100000000. When there are
-	// more, those go that were used least. Default: 0, the policy shares a table of
-	// 1000000 keys with all others that say nothing.
+	// The maximum number of keys in memory, 1000 to 100000000. Further keys evict the least
+	// used ones. Default: 0, the policy shares a table of 1000000 keys with others.
 	MaxKeys int `json:"max_keys,omitempty"`
 
-	// Whether to leave the `RateLimit-*` fields out of answers. `Retry-After` stays.
+	// Whether to omit the `RateLimit-*` fields from responses. `Retry-After` stays.
 	// Default: false.
 	HideHeaders bool `json:"hide_headers,omitempty"`
 
@@ -91,20 +86,20 @@ type RateLimit struct {
 	server string // whose counter that is
 }
 
-// Limit is one of several limits of a RateLimit.
+// Limit is a maximum number of requests in a window.
 type Limit struct {
-	// How many requests may pass within any span of time as long as the window, 1 to
-	// 1000000000. Required.
+	// The maximum number of requests in any period as long as the window, 1 to 1000000000.
+	// Required.
 	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
 
 	// The length of the window, 1ms to 8784h. Required.
 	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
 }
 
-// Cost is a number, or a text with placeholders that is one.
+// Cost is a number, or text with placeholders that becomes one.
 type Cost string
 
-// UnmarshalJSON reads a number or a text.
+// UnmarshalJSON decodes a number or text.
 func (c *Cost) UnmarshalJSON(data []byte) error {
 	var text string
 	if err := json.Unmarshal(data, &text); err != nil {
@@ -132,7 +127,7 @@ func (*RateLimit) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision takes hold of the counts. It does not wait for Redis.
+// Provision acquires the counters. It does not wait for Redis.
 func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "rate_limit"); err != nil {
 		return err
@@ -143,10 +138,10 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := registerRateMetrics(ctx); err != nil {
 		return err
 	}
-	// Where the counts are kept is no part of what they are: gateways may reach a
-	// Redis that they share by different URLs.
-	essence := RateLimit{Requests: p.Requests, Window: p.Window, Limits: p.Limits, RateKey: p.RateKey, Cost: p.Cost}
-	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
+	// The location of the counters does not identify the policy: gateways can reach the
+	// same Redis by different URLs.
+	identifying := RateLimit{Requests: p.Requests, Window: p.Window, Limits: p.Limits, RateKey: p.RateKey, Cost: p.Cost}
+	if err := p.RateKey.provision(ctx, p, &identifying); err != nil {
 		return err
 	}
 	p.ignoresFailures = policy.Standing(ctx).Restores(policy.LegacyUncountedFailures)
@@ -163,7 +158,7 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	return p.acquire()
 }
 
-// acquire takes hold of what outlives the policy.
+// acquire acquires the state that outlives the policy.
 func (p *RateLimit) acquire() (err error) {
 	table := sharedTable
 	if p.MaxKeys != 0 {
@@ -204,7 +199,7 @@ func (p *RateLimit) Check() error {
 // Validate calls Check, for Caddy.
 func (p *RateLimit) Validate() error { return p.Check() }
 
-// all are the limits as they are configured.
+// all returns the configured limits.
 func (p *RateLimit) all() []Limit {
 	if len(p.Limits) == 0 {
 		return []Limit{{p.Requests, p.Window}}
@@ -292,7 +287,7 @@ func (p *RateLimit) checkMaxKeys() *policy.OptionError {
 	return nil
 }
 
-// Cleanup lets go of the counts. A last request may still be there to read them.
+// Cleanup releases the counters. Requests in flight can still use them.
 func (p *RateLimit) Cleanup() error {
 	var errs []error
 	if p.server != "" {
@@ -306,7 +301,7 @@ func (p *RateLimit) Cleanup() error {
 	return errors.Join(append(errs, p.RateKey.release())...)
 }
 
-// ServeHTTP counts a request and passes it on, or refuses it.
+// ServeHTTP counts a request and rejects it if it is above a limit.
 func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -327,13 +322,13 @@ func (p *RateLimit) refuse(w http.ResponseWriter, r *http.Request, d decision) e
 	if c := p.Logger().Check(zapcore.DebugLevel, "refused a request above the limit"); c != nil {
 		c.Write(zap.Int64("requests", d.limit.requests), zap.Duration("window", d.limit.window), zap.Duration("retry_after", d.after))
 	}
-	tellRetry(w.Header(), d.after)
+	setRetryAfter(w.Header(), d.after)
 	return p.RefuseWithJSON(w, r, http.StatusTooManyRequests, errLimited)
 }
 
 var errLimited = errors.New("above the rate limit")
 
-// decide decides about a request, and says so in the header of its response.
+// decide counts a request and sets the header fields of its response.
 func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) {
 	key := p.hash(r, p.local.hasher, &p.spaces)
 	p.local.fetch(key, p.limits...)
@@ -343,12 +338,12 @@ func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) 
 	header := w.Header()
 	if header[headerRemaining] != nil { // another policy has been faster
 		d = p.count(r, key)
-		tell(header, &d, p.textOf(d.limit))
+		setHeaders(header, &d, p.textOf(d.limit))
 		return d
 	}
-	told := announce(header) // while the processor loads what is known of the key
+	fields := addHeaders(header) // while the processor loads the entry of the key
 	d = p.count(r, key)
-	told.fill(&d, p.textOf(d.limit))
+	fields.fill(&d, p.textOf(d.limit))
 	return d
 }
 
@@ -356,7 +351,7 @@ func (p *RateLimit) count(r *http.Request, key uint64) decision {
 	return p.countKey(key, func() string { return p.text(r) }, p.costOf(r))
 }
 
-// countKey counts a request of a key, whose text only Redis needs.
+// countKey counts a request of a key. Only Redis needs its text.
 func (p *RateLimit) countKey(key uint64, text func() string, cost int64) decision {
 	if p.redis == nil {
 		return p.local.take(monotime.Now(), key, cost, p.limits...)
@@ -370,7 +365,7 @@ func (p *RateLimit) countKey(key uint64, text func() string, cost int64) decisio
 	return p.local.take(monotime.Now(), key, cost, p.limits...)
 }
 
-// costOf is how many requests a request counts for.
+// costOf returns the cost of a request.
 func (p *RateLimit) costOf(r *http.Request) int64 {
 	if p.fixed != 0 {
 		return p.fixed
@@ -385,7 +380,7 @@ func (p *RateLimit) costOf(r *http.Request) int64 {
 	return cost
 }
 
-// parseCost reads a cost. What is above all limits is all the same.
+// parseCost parses a cost, limited to a value above all limits.
 func parseCost(text string) (int64, bool) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil && !(errors.Is(err, strconv.ErrRange) && n > 0) || n < 1 {

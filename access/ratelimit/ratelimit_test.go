@@ -181,7 +181,7 @@ func TestRateLimitKeys(t *testing.T) {
 			if w := rateServe(t, p, test.other); w.Code != http.StatusOK {
 				t.Errorf("another key: got %d", w.Code)
 			}
-			// In Redis, they are told apart in the same way.
+			// Redis distinguishes them in the same way.
 			texts := make(map[string]bool)
 			for _, r := range test.same {
 				texts[p.text(r)] = true
@@ -279,7 +279,7 @@ func TestRateLimitReleasesWhatItHolds(t *testing.T) {
 		_, err := ctx.LoadModuleByID("http.handlers.rgate_rate_limit", json.RawMessage(options))
 		t.Logf("%s: %v", options, err)
 		stop()
-		for name, pool := range map[string]*caddy.UsagePool{"tables": tables, "redises": redises, "ordinals": ordinals} {
+		for name, pool := range map[string]*caddy.UsagePool{"tables": tables, "redises": redises, "ordinals": configIDs} {
 			pool.Range(func(key, _ any) bool {
 				t.Errorf("%s: %s still has %v", options, name, key)
 				return true

@@ -17,23 +17,22 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// script does in Redis what limiter.take does in memory, at once for all limits of
-// a request. It goes by the clock of Redis, so that those of gateways need not
-// agree. Times are in microseconds: as numbers in Lua, they are exact.
+// script is limiter.take for Redis, for all limits of a request at once. It uses the clock
+// of Redis, because the clocks of gateways can differ. Times are in microseconds: as
+// numbers in Lua, they are exact.
 //
-// KEYS has a key for each limit, whose value is the begin of the window, then for
-// it and for the window before, the sum of the costs and when the last request came.
-// ARGV has the cost, then the requests and the window of each limit, and `peek` if the
-// request is not to be counted. The answer is
-// whether the request is admitted, then for each limit how long the window has
-// lasted and the four numbers, without the request.
+// KEYS has a key for each limit. Its value is the begin of the window and, for it and the
+// window before, the sum of the costs and the time of the last request. ARGV has the cost,
+// the requests and the window of each limit, and `peek` if the request is not counted. The
+// reply is whether the request is admitted and, for each limit, the age of the window and
+// the four numbers without the request.
 var script = redis.NewScript(scriptSource)
 
 const scriptSource = `
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local cost = tonumber(ARGV[1])
-local counters, answer = {}, {1}
+local counters, reply = {}, {1}
 for i, key in ipairs(KEYS) do
 	local requests, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
 	local begin, count, last, count1, last1 = now, 0, 0, 0, 0
@@ -54,30 +53,29 @@ for i, key in ipairs(KEYS) do
 		left = math.ceil(count1 * (last1 - elapsed) / last1)
 	end
 	if count + left + cost > requests then
-		answer[1] = 0
+		reply[1] = 0
 	end
 	counters[i] = {begin, count + cost, math.max(last, elapsed), count1, last1}
 	for _, number in ipairs({elapsed, count, last, count1, last1}) do
-		answer[#answer + 1] = number
+		reply[#reply + 1] = number
 	end
 end
-if answer[1] == 1 and ARGV[2 * #KEYS + 2] ~= 'peek' then
+if reply[1] == 1 and ARGV[2 * #KEYS + 2] ~= 'peek' then
 	for i, key in ipairs(KEYS) do
 		local ttl = math.ceil((counters[i][1] + 2 * ARGV[2 * i + 1] - now) / 1000)
 		redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %.0f', unpack(counters[i])), 'PX', string.format('%.0f', ttl))
 	end
 end
-return answer
+return reply
 `
 
 const (
-	failuresUntilAway = 3
+	failuresUntilDown = 3
 	probeInterval     = time.Second
 )
 
-// redisCounter counts requests in a Redis that several gateways share. Once it has
-// failed a few times in a row, it is away: requests do not wait for it any more,
-// until a write by a goroutine of its own succeeds.
+// redisCounter counts requests in a Redis that several gateways share. After a few
+// consecutive failures it is away: requests do not use it until a probe succeeds.
 type redisCounter struct {
 	client redis.UniversalClient
 	server string // where it is, without credentials
@@ -91,13 +89,13 @@ type redisCounter struct {
 
 	ctx     context.Context // until it is not used any more
 	cancel  context.CancelFunc
-	publish func() // ends what is told about it
+	publish func() // ends publishing the state
 
 	mu      sync.Mutex     // held to end ctx, and to begin to probe while it has not ended
 	probing sync.WaitGroup // Guarded by mu.
 }
 
-// redises are those of the process, by their URLs. They outlive reloads.
+// redises are the counters of the process by URL. They outlive reloads.
 var redises = caddy.NewUsagePool()
 
 // acquireRedis returns the counter of a server, which must be released. It does not
@@ -136,7 +134,7 @@ func (c *redisCounter) Destruct() error {
 	return c.client.Close()
 }
 
-// state is what reports tell about it.
+// state returns the state for reports.
 func (c *redisCounter) state() any {
 	d := policy.Dependency{Name: "redis " + c.server, Up: !c.away.Load()}
 	if trouble := c.trouble.Load(); trouble != nil && !d.Up {
@@ -145,14 +143,13 @@ func (c *redisCounter) state() any {
 	return d
 }
 
-// noRedisLog keeps the client from writing to stderr what is counted, and logged
-// once, here.
+// noRedisLog discards the log of the client, because errors are logged and counted here.
 type noRedisLog struct{}
 
 func (noRedisLog) Printf(context.Context, string, ...any) {}
 
-// take decides about a request and counts it if it is admitted. It is not ok if
-// Redis did not answer in time.
+// take counts a request if it is within its limits. It is not ok if Redis failed or timed
+// out.
 func (c *redisCounter) take(budget time.Duration, key string, cost int64, limits []limit) (d decision, ok bool) {
 	return c.try(budget, key, cost, limits)
 }
@@ -183,16 +180,16 @@ func (c *redisCounter) ask(budget time.Duration, key string, cost int64, limits 
 	ctx, cancel := context.WithTimeout(c.ctx, budget)
 	defer cancel()
 	keys, args := scriptInput(key, cost, limits)
-	answer, err := script.Run(ctx, c.client, keys, append(args, more...)...).Int64Slice()
+	reply, err := script.Run(ctx, c.client, keys, append(args, more...)...).Int64Slice()
 	if err != nil {
 		return decision{}, err
 	}
-	return readAnswer(answer, cost, limits)
+	return readReply(reply, cost, limits)
 }
 
-// scriptInput is what the script gets. The part of a key in braces is what a cluster
-// places it by, so that all limits of a request are in one place. The key itself,
-// which may be a secret, does not leave the process.
+// scriptInput returns the input of the script. A cluster places keys by the part in braces,
+// so that all limits of a request are on one node. The key itself, which can be a secret,
+// is not sent.
 func scriptInput(key string, cost int64, limits []limit) (keys []string, args []any) {
 	hash := sha256.Sum256([]byte(key))
 	place := "rgate:{" + hex.EncodeToString(hash[:16]) + "}:"
@@ -206,12 +203,12 @@ func scriptInput(key string, cost int64, limits []limit) (keys []string, args []
 	return keys, args
 }
 
-func readAnswer(answer []int64, cost int64, limits []limit) (d decision, err error) {
-	if len(answer) != 1+5*len(limits) {
-		return decision{}, fmt.Errorf("the script returned %d numbers", len(answer))
+func readReply(reply []int64, cost int64, limits []limit) (d decision, err error) {
+	if len(reply) != 1+5*len(limits) {
+		return decision{}, fmt.Errorf("the script returned %d numbers", len(reply))
 	}
 	for i, l := range limits {
-		of := answer[1+5*i:]
+		of := reply[1+5*i:]
 		elapsed := time.Duration(of[0]) * time.Microsecond
 		one := l.judge(&counter{current: readBucket(of[1:]), previous: readBucket(of[3:])}, elapsed, cost)
 		if i == 0 {
@@ -220,7 +217,7 @@ func readAnswer(answer []int64, cost int64, limits []limit) (d decision, err err
 			d = d.and(one)
 		}
 	}
-	d.admitted = answer[0] == 1 // beyond 2^53, Lua rounds
+	d.admitted = reply[0] == 1 // beyond 2^53, Lua rounds
 	return d, nil
 }
 
@@ -228,14 +225,14 @@ func readBucket(of []int64) bucket {
 	return bucket{uint32(of[0]), time.Duration(of[1]) * time.Microsecond}
 }
 
-// failed counts a failure. After a few in a row, Redis is away until it answers
-// within the time that it was given.
+// failed counts a failure. After a few consecutive ones, Redis is away until a probe
+// succeeds in time.
 func (c *redisCounter) failed(err error, budget time.Duration) {
 	if c.ctx.Err() != nil { // it is not used any more
 		return
 	}
 	c.errors.Add(1)
-	if c.failures.Add(1) < failuresUntilAway || !c.away.CompareAndSwap(false, true) {
+	if c.failures.Add(1) < failuresUntilDown || !c.away.CompareAndSwap(false, true) {
 		return
 	}
 	trouble := err.Error()

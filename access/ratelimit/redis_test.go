@@ -116,7 +116,7 @@ func TestRedisAdmitsExactlyTheLimit(t *testing.T) {
 	for i, want := range []decision{{true, few, 1, 0}, {true, few, 0, 0}, {false, few, 0, 0}} {
 		got := mustTake(t, c, "a", 1, few, many)
 		if left := got.after; left > time.Hour || left < 59*time.Minute {
-			t.Errorf("request %d: it is told to wait %v", i+1, left)
+			t.Errorf("request %d: it must wait %v", i+1, left)
 		}
 		if got.after = 0; got != want {
 			t.Errorf("request %d: got %+v, want %+v", i+1, got, want)
@@ -176,7 +176,7 @@ func TestScriptKeepsTheDefinition(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := readAnswer(answer, cost, limits)
+			got, err := readReply(answer, cost, limits)
 			if want := l.take(now, 1, cost, limits...); err != nil || got != want {
 				t.Fatalf("%v at %v, cost %d: got %+v, %v, want %+v", limits, now, cost, got, err, want)
 			}
@@ -226,8 +226,8 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 				t.Fatal("a server that is gone answers")
 			}
 		}
-		if errors := c.errors.Load(); errors != uint64(round*failuresUntilAway) {
-			t.Errorf("%d requests were sent to a server that is gone, want %d", errors, round*failuresUntilAway)
+		if errors := c.errors.Load(); errors != uint64(round*failuresUntilDown) {
+			t.Errorf("%d requests were sent to a server that is gone, want %d", errors, round*failuresUntilDown)
 		}
 		if state := c.state().(policy.Dependency); state.Up || state.Name != "redis "+server.address() || !strings.Contains(state.Error, "refused") {
 			t.Errorf("its state is %+v", state)
@@ -259,7 +259,7 @@ func TestSilentRedisIsLeftAlone(t *testing.T) {
 	}
 	defer listener.Close()
 	c, logs := useRedis(t, "redis://:secret@"+listener.Addr().String())
-	for range failuresUntilAway {
+	for range failuresUntilDown {
 		if _, ok := c.take(time.Millisecond, "key", 1, []limit{documented}); ok {
 			t.Error("it has answered")
 		}

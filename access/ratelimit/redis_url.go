@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// redisOptions are how to reach a Redis: one of three.
+// redisOptions are the options of a Redis client of one of three kinds.
 type redisOptions struct {
 	server   string // where it is, without credentials
 	single   *redis.Options
@@ -24,8 +24,8 @@ type redisOptions struct {
 var errRedisURL = errors.New("redis is not a URL: use one such as redis://127.0.0.1:6379/0, rediss://… with TLS, " +
 	"redis://sentinel:26379?master_name=NAME or redis://node:6379?addr=NODE:6379")
 
-// parseRedisURL reads a URL whose placeholders are filled in. Its errors do not show
-// the URL, which may have a password in it.
+// parseRedisURL parses a URL without placeholders. Its errors do not contain the URL, which
+// can have a password.
 func parseRedisURL(text string) (o redisOptions, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
@@ -55,7 +55,7 @@ func parseRedisURL(text string) (o redisOptions, err error) {
 	return o, nil
 }
 
-// withoutURL is the message of an error, if that is not about the URL as a whole.
+// withoutURL returns the message of an error without the URL.
 func withoutURL(err error) string {
 	var whole *url.Error
 	if errors.As(err, &whole) {
@@ -64,29 +64,29 @@ func withoutURL(err error) string {
 	return err.Error()
 }
 
-// newClient makes a client, which connects when it is used. What the URL says
-// nothing of is set for requests that wait: one that fails is not tried again.
+// newClient returns a client, which connects on first use. Unless the URL says otherwise,
+// it does not retry.
 func (o redisOptions) newClient() redis.UniversalClient {
 	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	switch {
 	case o.sentinel != nil:
 		c := o.sentinel
 		c.ContextTimeoutEnabled = true
-		hasten(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
+		setFastDefaults(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
 		return redis.NewFailoverClient(c)
 	case o.cluster != nil:
 		c := o.cluster
 		c.ContextTimeoutEnabled, c.MaintNotificationsConfig = true, quiet
-		hasten(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
+		setFastDefaults(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
 		return redis.NewClusterClient(c)
 	}
 	c := o.single
 	c.ContextTimeoutEnabled, c.MaintNotificationsConfig = true, quiet
-	hasten(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
+	setFastDefaults(&c.MaxRetries, &c.DialerRetries, &c.DialTimeout)
 	return redis.NewClient(c)
 }
 
-func hasten(retries, dials *int, dialTimeout *time.Duration) {
+func setFastDefaults(retries, dials *int, dialTimeout *time.Duration) {
 	if *retries == 0 {
 		*retries = -1 // none
 	}
@@ -98,8 +98,8 @@ func hasten(retries, dials *int, dialTimeout *time.Duration) {
 	}
 }
 
-// fillRedisURL puts in what placeholders stand for. What stands before the host is a
-// user and a password, which may have any characters.
+// fillRedisURL replaces placeholders. User and password, before the host, can have any
+// characters.
 func fillRedisURL(text string) (string, error) {
 	repl := caddy.NewReplacer()
 	at := strings.LastIndexByte(text, '@')

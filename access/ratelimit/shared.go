@@ -30,9 +30,9 @@ func (s *Shared) Release() error { return releaseLimiter(sharedTable) }
 // key must be unlike all others, for example a cryptographic hash.
 func (s *Shared) Allow(header http.Header, key []byte, l Limit) bool {
 	d := s.limiter.take(monotime.Now(), s.limiter.hashBytes(0, key), 1, limit{l.Requests, time.Duration(l.Window)})
-	tell(header, &d, strconv.FormatInt(l.Requests, 10))
+	setHeaders(header, &d, strconv.FormatInt(l.Requests, 10))
 	if !d.admitted {
-		tellRetry(header, d.after)
+		setRetryAfter(header, d.after)
 	}
 	return d.admitted
 }

@@ -18,37 +18,36 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_throttle", policy.Directive[Throttle])
 }
 
-// Throttle delays requests that come too fast, and lets them go on evenly, in the
-// order in which they came. A client that leaves gives its place to those behind.
-// Requests for which there is no room are refused with 429 and `Retry-After`.
+// Throttle delays requests above a rate and lets them continue evenly, in order of arrival.
+// Requests that do not fit into the queue are rejected with 429 and `Retry-After`.
 type Throttle struct {
 	policy.Base
 
-	// How many requests may go on per window, 1 to 1000000000: with 10 and `1s`, one
-	// each 100ms. Required.
+	// The number of requests per window, 1 to 1000000000: with 10 and `1s`, one each 100ms.
+	// Required.
 	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
 
 	// The length of the window, 1ms to 8784h. Required.
 	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
 
-	// How many requests may go on at once after a time without any, 1 to 1000000.
+	// The number of requests that continue at once after an idle period, 1 to 1000000.
 	// Default: 1.
 	Burst int64 `json:"burst,omitempty" default:"1"`
 
 	RateKey
 
-	// How many requests of a key may wait, 1 to 10000, which is also how many may wait
-	// altogether. Default: 100.
+	// The maximum number of waiting requests of a key, 1 to 10000, which is also the
+	// maximum of all keys. Default: 100.
 	Queue int `json:"queue,omitempty" default:"100"`
 
-	// How long a request may wait, at most 24h. One whose turn would come later is
-	// refused at once. Default: 30s.
+	// The maximum delay of a request, at most 24h. A request with a longer delay is
+	// rejected at once. Default: 30s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
-	pace   pace
-	lanes  *lanes
+	rate   rate
+	queues *queues
 	spaces [2]uint64
-	holds  bool // the lanes
+	holds  bool // the queues
 }
 
 const (
@@ -66,14 +65,14 @@ func (*Throttle) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// throttles are the lanes of the process, by the identity of their policy. They
-// outlive reloads, and so do the places of those that wait.
+// throttles are the queues of the process, by the identity of their policy. They outlive
+// reloads, with the waiting requests.
 var throttles = caddy.NewUsagePool()
 
-// Destruct implements caddy.Destructor. Those that still wait go on in their time.
-func (*lanes) Destruct() error { return nil }
+// Destruct implements caddy.Destructor. Waiting requests continue in their turn.
+func (*queues) Destruct() error { return nil }
 
-// Provision takes hold of the lanes.
+// Provision acquires the queues.
 func (p *Throttle) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "throttle"); err != nil {
 		return err
@@ -87,20 +86,20 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 	if err := registerRateMetrics(ctx); err != nil {
 		return err
 	}
-	essence := Throttle{Requests: p.Requests, Window: p.Window, RateKey: p.RateKey}
-	if err := p.RateKey.provision(ctx, p, &essence); err != nil {
+	identifying := Throttle{Requests: p.Requests, Window: p.Window, RateKey: p.RateKey}
+	if err := p.RateKey.provision(ctx, p, &identifying); err != nil {
 		return err
 	}
 	p.Burst = cmp.Or(p.Burst, 1)
 	p.Queue = cmp.Or(p.Queue, defaultQueue)
 	p.MaxWait = cmp.Or(p.MaxWait, caddy.Duration(defaultMaxWait))
-	p.pace = newPace(limit{p.Requests, time.Duration(p.Window)}, p.Burst, p.Queue, time.Duration(p.MaxWait))
-	shared, _, err := throttles.LoadOrNew(p.identity, func() (caddy.Destructor, error) { return newLanes(), nil })
+	p.rate = newRate(limit{p.Requests, time.Duration(p.Window)}, p.Burst, p.Queue, time.Duration(p.MaxWait))
+	shared, _, err := throttles.LoadOrNew(p.identity, func() (caddy.Destructor, error) { return newQueues(), nil })
 	if err != nil {
 		return err
 	}
-	p.lanes, p.holds = shared.(*lanes), true
-	p.spaces = p.RateKey.spaces(p.lanes.hasher)
+	p.queues, p.holds = shared.(*queues), true
+	p.spaces = p.RateKey.spaces(p.queues.hasher)
 	return nil
 }
 
@@ -126,7 +125,7 @@ func (p *Throttle) Check() error {
 // Validate calls Check, for Caddy.
 func (p *Throttle) Validate() error { return p.Check() }
 
-// Cleanup lets go of the lanes.
+// Cleanup releases the queues.
 func (p *Throttle) Cleanup() error {
 	var err error
 	if p.holds {
@@ -138,22 +137,22 @@ func (p *Throttle) Cleanup() error {
 
 const statusClientClosedRequest = 499 // as Caddy's reverse_proxy has it
 
-// ServeHTTP passes a request on when its turn has come, or refuses it.
+// ServeHTTP delays a request or rejects it.
 func (p *Throttle) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	lanes := p.lanes
-	waiter, after, ok := lanes.enter(p.hash(r, lanes.hasher, &p.spaces), p.pace)
+	queues := p.queues
+	waiter, after, ok := queues.enter(p.hash(r, queues.hasher, &p.spaces), p.rate)
 	if !ok {
-		tellRetry(w.Header(), after)
+		setRetryAfter(w.Header(), after)
 		return p.RefuseWithJSON(w, r, http.StatusTooManyRequests, errThrottled)
 	}
 	if waiter != nil {
 		select {
 		case <-waiter.turn:
 		case <-r.Context().Done():
-			lanes.leave(waiter)
+			queues.leave(waiter)
 			return caddyhttp.Error(statusClientClosedRequest, r.Context().Err())
 		}
 	}

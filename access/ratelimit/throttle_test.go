@@ -33,7 +33,7 @@ func TestThrottleDelaysAndRefuses(t *testing.T) {
 		r := rateRequest("203.0.113.7:1")
 		waits <- p.ServeHTTP(httptest.NewRecorder(), r.WithContext(mergedContext{r.Context(), ctx}), rateOK)
 	}()
-	testkit.Eventually(t, "it waits", func() bool { return p.lanes.waiting.Load() == 1 })
+	testkit.Eventually(t, "it waits", func() bool { return p.queues.waiting.Load() == 1 })
 	w := rateServe(t, p, rateRequest("203.0.113.7:1"))
 	if retry := w.Header().Get("Retry-After"); w.Code != http.StatusTooManyRequests || retry != "3600" || w.Body.String() != `{"error":"Too Many Requests","status":429}` {
 		t.Errorf("with a full queue: got %d, %v, %q", w.Code, w.Header(), w.Body)
@@ -43,7 +43,7 @@ func TestThrottleDelaysAndRefuses(t *testing.T) {
 	if err := <-waits; !errors.As(err, &failed) || failed.StatusCode != 499 {
 		t.Errorf("who has left: got %v", err)
 	}
-	if n := p.lanes.waiting.Load(); n != 0 {
+	if n := p.queues.waiting.Load(); n != 0 {
 		t.Errorf("%d wait", n)
 	}
 }
@@ -66,7 +66,7 @@ func TestThrottleLetsThemGoOnInOrder(t *testing.T) {
 	}
 }
 
-// The lanes are there before and after a reload.
+// The queues are there before and after a reload.
 func TestThrottleOutlivesReloads(t *testing.T) {
 	const options = `{"requests": 1, "window": "1h", "max_wait": "1ms"}`
 	first, stop := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -86,7 +86,7 @@ func TestThrottleOutlivesReloads(t *testing.T) {
 	}
 	stopSecond()
 	throttles.Range(func(key, _ any) bool {
-		t.Errorf("the lanes %v are still there", key)
+		t.Errorf("the queues %v are still there", key)
 		return true
 	})
 }
@@ -149,7 +149,7 @@ func TestRateMetrics(t *testing.T) {
 		rateServe(t, limit, rateRequest("203.0.113.7:1"))
 		rateServe(t, throttle, rateRequest("203.0.113.7:1"))
 	}
-	throttle.lanes.delayed.Store(4) // how many waited depends on the machine
+	throttle.queues.delayed.Store(4) // how many waited depends on the machine
 	got := make(map[string]float64)
 	families, err := ctx.GetMetricsRegistry().Gather()
 	if err != nil {
@@ -166,7 +166,7 @@ func TestRateMetrics(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"rgate_rate_limit_keys": 1, "rgate_rate_limit_evicted_keys_total": 0,
-		"rgate_rate_limit_redis_up 127.0.0.1:1": 0, "rgate_rate_limit_redis_errors_total 127.0.0.1:1": failuresUntilAway,
+		"rgate_rate_limit_redis_up 127.0.0.1:1": 0, "rgate_rate_limit_redis_errors_total 127.0.0.1:1": failuresUntilDown,
 		"rgate_rate_limit_redis_fallbacks_total 127.0.0.1:1": 5,
 		"rgate_throttle_waiting_requests":                    0, "rgate_throttle_delayed_requests_total": 4,
 	} {

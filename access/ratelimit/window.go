@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// The most that a limit may let through, and the longest window, so that counts
-// fit into 32 bits and twice a window into a time.Duration.
+// The maximum of requests and window, so that counts fit into 32 bits and twice a window
+// into a time.Duration.
 const (
 	maxRequests = 1_000_000_000
 	maxWindow   = 366 * 24 * time.Hour
 )
 
-// limit is how many requests may pass within any span of time that is as long as
-// the window. A request may count for several: its cost.
+// limit is a maximum number of requests in any period as long as the window. A request can
+// count for several: its cost.
 //
 // Requests are counted by a sliding window counter (Desgats, "How we built rate
 // limiting capable of scaling to millions of domains", Cloudflare, 2017): those of
@@ -28,20 +28,19 @@ type limit struct {
 	window   time.Duration
 }
 
-// counter is what is known of a key under one limit. The zero counter knows of no
-// request.
+// counter has the requests of a key under one limit.
 type counter struct {
 	begin             time.Duration // of the current window
 	current, previous bucket
 }
 
-// bucket is the requests of a window.
+// bucket has the requests of a window.
 type bucket struct {
 	count uint32        // the sum of their costs
 	last  time.Duration // when the last one came, since the begin of the window
 }
 
-// roll makes it the counter at a time, if nothing was added to it since.
+// roll advances the counter to a time, if nothing was added since.
 func (c *counter) roll(now, window time.Duration) {
 	age := now - c.begin
 	if age < window { // also if another request was faster, and now is before begin
@@ -60,10 +59,10 @@ func (c *counter) add(now time.Duration, cost int64) {
 	c.current.last = max(c.current.last, c.elapsed(now))
 }
 
-// elapsed is how long the current window has lasted.
+// elapsed returns the age of the current window.
 func (c *counter) elapsed(now time.Duration) time.Duration { return max(0, now-c.begin) }
 
-// used is how much of a limit is used up, rounded up.
+// used returns the used part of a limit, rounded up.
 func (c *counter) used(now time.Duration) int64 {
 	return int64(c.current.count) + c.previous.left(c.elapsed(now))
 }
@@ -107,7 +106,7 @@ func (l limit) wait(c *counter, now time.Duration, cost int64) time.Duration {
 	return l.window - c.elapsed(now) + c.current.gone(room)
 }
 
-// decision is whether a request passes its limits, and what its sender is told.
+// decision is the result of counting a request.
 type decision struct {
 	admitted bool
 
@@ -129,7 +128,7 @@ func (l limit) judge(c *counter, now time.Duration, cost int64) decision {
 	return decision{admitted: true, limit: l, remaining: left - cost, after: l.window - c.elapsed(now)}
 }
 
-// and is the decision under several limits: all of them must admit the request.
+// and combines decisions: all limits must admit the request.
 func (d decision) and(other decision) decision {
 	switch {
 	case d.admitted != other.admitted:

@@ -147,7 +147,7 @@ func TestLimiterKeepsItsDefinition(t *testing.T) {
 			}
 			cost := 1 + random.Int64N(3)
 			var before counter
-			l.shards[0].load(&before, slotKey(7, reference.limit), now, reference.window)
+			l.shards[0].load(&before, entryKey(7, reference.limit), now, reference.window)
 			got := l.take(now, 7, cost, reference.limit)
 			if want := reference.admits(now, cost); got.admitted != want {
 				t.Fatalf("%v at %v, cost %d: got %v, want %v", reference.limit, now, cost, got.admitted, want)
