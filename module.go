@@ -10,7 +10,7 @@
 //
 //   - dockerupstreams finds containers: `dynamic docker_labels` in any reverse_proxy.
 //   - balance chooses: `lb_policy ring_hash` and `lb_policy least_latency`.
-//   - access admits: `rgate_jwt`, `rgate_api_key`, `rgate_require`, `rgate_rate_limit`, `rgate_cors` and others.
+//   - access/* control access: `rgate_jwt`, `rgate_api_key`, `rgate_require`, `rgate_ip_filter`, `rgate_rate_limit`, `rgate_throttle`, `rgate_cors`, `rgate_security`, `rgate_request_id`.
 //   - traffic/* manage traffic: `rgate_transform`, `rgate_cache`, `rgate_coalesce`, `rgate_fallback`, `rgate_circuit_breaker`, `rgate_concurrency`.
 //   - gateway routes: the `rgate` directive.
 //   - stats records: the `rgate_stats` directive.
@@ -23,7 +23,14 @@ package rgate
 import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
-	_ "github.com/rgate/rgate/access"
+	_ "github.com/rgate/rgate/access/apikey"
+	_ "github.com/rgate/rgate/access/cors"
+	_ "github.com/rgate/rgate/access/ipfilter"
+	_ "github.com/rgate/rgate/access/jwt"
+	_ "github.com/rgate/rgate/access/ratelimit"
+	_ "github.com/rgate/rgate/access/requestid"
+	_ "github.com/rgate/rgate/access/require"
+	_ "github.com/rgate/rgate/access/security"
 	_ "github.com/rgate/rgate/balance"
 	_ "github.com/rgate/rgate/bandwidth"
 	_ "github.com/rgate/rgate/caddyfile"

@@ -19,8 +19,7 @@ import (
 // none: the demo and the tools stand outside of the house. Wherever rooms need
 // each other beyond this, they meet through Caddy: modules, placeholders, events.
 var allowedImports = map[string][]string{
-	"":                 {"access", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
-	"access":           {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security"},
+	"":                 {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
 	"access/apikey":    {"access/identity", "access/ratelimit", "internal/httpx", "policy"},
 	"access/cors":      {"internal/httpx", "policy"},
 	"access/identity":  {"policy"},
@@ -73,7 +72,7 @@ var allowedImports = map[string][]string{
 // needs to be loaded. Package integration looks at everything.
 var allowedInTests = map[string][]string{
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
-	"caddyfile":       {"access", "balance", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
+	"caddyfile":       {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "balance", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
 	"cli":             {""},
 	"dockerupstreams": {"dockerupstreams/dockertest"},
 	"gateway":         {"caddyfile", "dockerupstreams/dockertest"},
