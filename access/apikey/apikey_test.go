@@ -209,8 +209,8 @@ func TestAPIKeyErrors(t *testing.T) {
 		{APIKeys{Keys: []Key{}}, "keys", "keys or file is required"},
 		{APIKeys{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
 		{APIKeys{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "are the same key"},
-		{APIKeys{Keys: right, Header: "X API"}, "header", `header "X API" is no name`},
-		{APIKeys{Keys: right, Cookie: "a=b"}, "cookie", `cookie "a=b" is no name`},
+		{APIKeys{Keys: right, Header: "X API"}, "header", `header "X API" is not a valid field name`},
+		{APIKeys{Keys: right, Cookie: "a=b"}, "cookie", `cookie "a=b" is not a valid cookie name`},
 	} {
 		p := &APIKey{APIKeys: tc.options}
 		err := p.Check()

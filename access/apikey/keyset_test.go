@@ -97,8 +97,8 @@ func TestWrongKeys(t *testing.T) {
 		{right(func(k *Key) { k.Scopes = []string{"a", "b c"} }), "scopes", `"b c" cannot be one of scopes`},
 		{right(func(k *Key) { k.Scopes = []string{`a"`} }), "scopes", "without spaces and quotes"},
 		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `"" cannot be one of roles`},
-		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `expires "tomorrow" of key "alice" is no time: use a date such as 2027-01-31`},
-		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "is no time"},
+		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `expires "tomorrow" of key "alice" is invalid: use a date such as 2027-01-31`},
+		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "is invalid"},
 		{right(func(k *Key) { k.RateLimit = new(ratelimit.Limit) }), "rate_limit.requests", "say how many may pass in what time"},
 		{right(func(k *Key) { k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use 1ms to 8784h"},
 		{right(func(k *Key) {

@@ -53,9 +53,9 @@ func TestParseKeys(t *testing.T) {
 func TestWrongKeyFiles(t *testing.T) {
 	const secret = "mysecretkey"
 	for _, tc := range []struct{ text, wrong string }{
-		{"", "the file is empty: write [] into it"},
+		{"", "the file is empty: write [] for no keys"},
 		{"# nothing\n", "the file is empty"},
-		{"---\n", "this is no list of keys"},
+		{"---\n", "this is not a list of keys"},
 		{"keys:\n- name: a\n", "line 1: this is not a list of keys: begin each with - name"},
 		{"[]\n---\n[]\n", "several documents"},
 		{"- name: a\n  sha256: [\n", "line 2: "},

@@ -36,7 +36,7 @@ func TestFieldsTellNumbers(t *testing.T) {
 	}
 }
 
-// The fields are in one allocation; they and a shard fit into a cache line
+// The fields, a shard, and two entries fit into a cache line each.
 func TestSizesAreThoseOfCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("not on 64 bits")
