@@ -25,8 +25,8 @@ func TestWrongOptions(t *testing.T) {
 		"fallback: {cached: 1m, max_body: 1GiB}":                                   "max_body is more than max_bytes, 67108864: use less, or more max_bytes",
 		`jwt: {algorithms: [RS256], jwks: {keys: [{kty: RSA, n: AQAB, e: AQAB}]}}`: "jwks cannot be used: it has no key to verify signatures with: key 1: RSA key of",
 		"api_key: {keys: [{name: a, sha256: b, expires: 5}]}":                      "invalid routes[0].api_key.keys[0].expires: it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
-		"concurrency: {max: -1}":                                                   "max -1 is out of range",
-		"circuit_breaker: {failures: -1}":                                          "failures -1 is out of range",
+		"concurrency: {max: -1}":                                                   "invalid max -1",
+		"circuit_breaker: {failures: -1}":                                          "invalid failures -1",
 		`cors: {allowed_origins: ["http://a.example.com:65536"]}`:                  `"http://a.example.com:65536" is not an origin`,
 		`concurrency: {max: 1, key: "a{http.vars.x} {http.vars.y"}`:                "key \"a{http.vars.x} {http.vars.y\" has a placeholder without its end",
 	} {

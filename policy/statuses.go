@@ -38,9 +38,9 @@ func ParseFailureStatuses(list []string, inClass func(status int) bool) (set Fai
 				set[i] = set[i] || inClass == nil || inClass(500+i)
 			}
 		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
-			return set, Optionf(at, "%s says that the client is wrong, not the backend: use statuses from 500 to 599", text)
+			return set, Optionf(at, "invalid status %s: 4xx are errors of the client: use 500 to 599", text)
 		case notNumber != nil || status < 500 || status > 599:
-			return set, Optionf(at, "%q is no status of a failure: use 500 to 599, or 5xx for all of them", text)
+			return set, Optionf(at, "invalid status %q: must be 500 to 599, or 5xx for all of them", text)
 		default:
 			set[status-500] = true
 		}

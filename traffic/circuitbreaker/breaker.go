@@ -8,49 +8,47 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// breaker is a circuit breaker (Nygard, Release It!, 2007): closed, it lets requests
-// pass and watches how they end; open, it lets none pass; half-open, it lets a few
-// pass to find out.
+// breaker is a circuit breaker (Nygard, Release It!, 2007). Closed, it admits requests
+// and records their outcomes. Open, it admits none. Half-open, it admits some as probes.
 //
-// It is not gobreaker's, which cannot say when it will try again, tells of changes
-// while it is locked, and takes that lock twice for each request. This one takes
-// none as long as all goes well.
+// gobreaker does not expose the time until the next probe, reports changes while it is
+// locked, and locks twice for each request. This one takes no lock while requests succeed.
 type breaker struct {
 	breakerOptions
 	now func() time.Duration // monotonic
 
-	// The state in the two lowest bits, and above them how often it has changed.
-	// Written under mu.
+	// The state in the two lowest bits, and above them the number of changes. Written
+	// under mu.
 	phase atomic.Uint64
 
-	// How many failures there were in a row, if that is what matters. Written under mu.
+	// The number of consecutive failures. 0 if the ratio is used. Written under mu.
 	run atomic.Int64
 
-	entered [3]atomic.Uint64 // how often each state was entered
+	entered [3]atomic.Uint64 // the number of transitions into each state
 
-	instance policy.Instance // the container that it is for, in a circuit with one for each
-	retired  bool            // no longer the one for its address. Guarded by the circuit's mu.
-	troubled int32           // 1 while it is not closed. Guarded by the circuit's mu.
+	instance  policy.Instance // the container, in a circuit with one breaker for each
+	retired   bool            // replaced at its address. Guarded by the circuit's mu.
+	notClosed int32           // 1 while it is not closed. Guarded by the circuit's mu.
 
 	mu        sync.Mutex
-	failed    []time.Duration // when the last failures were, in a ring. Guarded by mu.
-	next      int             // where the next one goes. Guarded by mu.
+	failed    []time.Duration // times of the last failures, in a ring. Guarded by mu.
+	next      int             // index of the next failure. Guarded by mu.
 	window    window          // Guarded by mu.
-	until     time.Duration   // when an open breaker tries again. Guarded by mu.
-	probing   int             // probes under way. Guarded by mu.
+	until     time.Duration   // when an open breaker becomes half-open. Guarded by mu.
+	probing   int             // probes in flight. Guarded by mu.
 	succeeded int             // probes that succeeded. Guarded by mu.
-	lastProbe time.Duration   // when the last one began. Guarded by mu.
+	lastProbe time.Duration   // start of the last probe. Guarded by mu.
 }
 
-// breakerOptions are what a breaker goes by.
+// breakerOptions are the options of a breaker.
 type breakerOptions struct {
-	failures int           // how many in a row open it; 0 if the ratio matters
-	expire   time.Duration // how long a failure counts as one of a row
-	ratio    float64       // which share of failures opens it
-	minimum  int           // of how many requests at least
-	span     time.Duration // within how long
-	recovery time.Duration // how long it stays open
-	probes   int           // how many requests it takes to close it again
+	failures int           // consecutive failures that open it; 0: the ratio is used
+	expire   time.Duration // maximum age of the first consecutive failure
+	ratio    float64       // share of failures that opens it
+	minimum  int           // minimum number of requests for ratio
+	span     time.Duration // window of ratio
+	recovery time.Duration // time that it stays open
+	probes   int           // successful probes that close it
 }
 
 // circuitState is the state of a breaker.
@@ -64,26 +62,26 @@ const (
 
 func (s circuitState) String() string { return [...]string{"closed", "half_open", "open"}[s] }
 
-// verdict is how a request ended, as far as the backend is concerned.
-type verdict uint8
+// outcome is what a request shows about the backend.
+type outcome uint8
 
 const (
-	unknown verdict = iota // the client left, or something else went wrong
+	unknown outcome = iota // such as: the client left
 	succeeded
 	failed
 )
 
-// change is that of a breaker's state. In none, both are the same.
+// change is a transition of a breaker. If there is none, both states are equal.
 type change struct{ from, to circuitState }
 
 func (c change) happened() bool { return c.from != c.to }
 
-// admission is what a breaker says to a request. One that is admitted must be
-// ended with its ticket.
+// admission is the decision about a request. An admitted request must be ended with its
+// ticket.
 type admission struct {
 	admitted bool
 	ticket   uint64
-	wait     time.Duration // how long to wait, if it is not admitted
+	wait     time.Duration // time until the next probe, if it is not admitted
 	change
 }
 
@@ -97,7 +95,7 @@ func newBreaker(options breakerOptions, now func() time.Duration) *breaker {
 
 func stateIn(phase uint64) circuitState { return circuitState(phase & 3) }
 
-// begin asks whether a request may pass.
+// begin decides whether a request is admitted.
 func (b *breaker) begin() admission {
 	if phase := b.phase.Load(); stateIn(phase) == circuitClosed {
 		return admission{admitted: true, ticket: phase}
@@ -105,14 +103,14 @@ func (b *breaker) begin() admission {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now, from := b.now(), stateIn(b.phase.Load())
-	if refused, wait := b.refuses(now); refused {
+	if rejected, wait := b.rejects(now); rejected {
 		return admission{wait: wait}
 	}
 	if from == circuitClosed {
 		return admission{admitted: true, ticket: b.phase.Load()}
 	}
 	if from == circuitOpen || b.probing+b.succeeded >= b.probes {
-		// A probe that has not ended in all that time does not keep it half-open.
+		// The recovery time has passed without an end of the last probe.
 		b.enter(circuitHalfOpen)
 	}
 	b.probing++
@@ -120,9 +118,9 @@ func (b *breaker) begin() admission {
 	return admission{admitted: true, ticket: b.phase.Load(), change: change{from, circuitHalfOpen}}
 }
 
-// refuses reports whether no request may pass now, and how long that will be so if
-// it is known. It must be called with mu held.
-func (b *breaker) refuses(now time.Duration) (refused bool, wait time.Duration) {
+// rejects reports whether no request is admitted now, and for how long if that is known.
+// It must be called with mu held.
+func (b *breaker) rejects(now time.Duration) (rejected bool, wait time.Duration) {
 	switch stateIn(b.phase.Load()) {
 	case circuitOpen:
 		return now < b.until, b.until - now
@@ -132,9 +130,9 @@ func (b *breaker) refuses(now time.Duration) (refused bool, wait time.Duration) 
 	return false, 0
 }
 
-// end tells how the request with a ticket ended. One that began in another phase
-// does not matter any more.
-func (b *breaker) end(ticket uint64, how verdict) change {
+// end records the outcome of the request with a ticket. Requests that began in another
+// phase are ignored.
+func (b *breaker) end(ticket uint64, how outcome) change {
 	if stateIn(ticket) == circuitClosed && (how == unknown || how == succeeded && b.failures > 0 && b.run.Load() == 0) {
 		return change{}
 	}
@@ -153,7 +151,7 @@ func (b *breaker) end(ticket uint64, how verdict) change {
 }
 
 // endProbe must be called with mu held.
-func (b *breaker) endProbe(how verdict) {
+func (b *breaker) endProbe(how outcome) {
 	b.probing--
 	switch how {
 	case failed:
@@ -167,7 +165,7 @@ func (b *breaker) endProbe(how verdict) {
 
 // count counts a request of a closed breaker and reports whether that opens it. It
 // must be called with mu held.
-func (b *breaker) count(how verdict) (opens bool) {
+func (b *breaker) count(how outcome) (opens bool) {
 	if b.failures == 0 {
 		b.window.add(b.now(), b.span, how == failed)
 		if how != failed {
@@ -182,7 +180,7 @@ func (b *breaker) count(how verdict) (opens bool) {
 	}
 	now := b.now()
 	b.failed[b.next] = now
-	b.next = (b.next + 1) % b.failures // now that of the oldest
+	b.next = (b.next + 1) % b.failures // now the index of the oldest
 	run := min(b.run.Load()+1, int64(b.failures))
 	b.run.Store(run)
 	return run == int64(b.failures) && now-b.failed[b.next] <= b.expire
@@ -203,9 +201,9 @@ func (b *breaker) enter(s circuitState) {
 	}
 }
 
-// look returns the state, and of an open breaker how long it will stay so. One
-// whose time is over counts as half-open, for the next request will be let through.
-func (b *breaker) look() (s circuitState, rest time.Duration) {
+// current returns the state, and the time that an open breaker will remain open. An open
+// breaker whose recovery time is over counts as half-open: it admits the next request.
+func (b *breaker) current() (s circuitState, rest time.Duration) {
 	if s = stateIn(b.phase.Load()); s != circuitOpen {
 		return s, 0
 	}
@@ -217,9 +215,8 @@ func (b *breaker) look() (s circuitState, rest time.Duration) {
 	return circuitHalfOpen, 0
 }
 
-// matters reports whether anything depends on what the breaker knows. If not, a new
-// one is as good.
-func (b *breaker) matters() bool {
+// hasState reports whether the breaker differs from a new one.
+func (b *breaker) hasState() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -234,18 +231,18 @@ func (b *breaker) matters() bool {
 	return b.run.Load() > 0 && now-b.failed[(b.next+b.failures-1)%b.failures] < b.expire
 }
 
-// full reports whether no request may pass now.
-func (b *breaker) full() bool {
+// isRejecting reports whether no request is admitted now.
+func (b *breaker) isRejecting() bool {
 	if stateIn(b.phase.Load()) == circuitClosed {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	refused, _ := b.refuses(b.now())
-	return refused
+	rejected, _ := b.rejects(b.now())
+	return rejected
 }
 
-// window counts requests and failures of the last time, in slices of a tenth.
+// window counts requests and failures in the last span, in slices of a tenth.
 type window struct {
 	slices [10]struct{ requests, failures int }
 	last   int64 // the number of the newest slice

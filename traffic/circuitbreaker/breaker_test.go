@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// fakeClock moves when it is told to.
+// fakeClock moves only by advance.
 type fakeClock struct{ at atomic.Int64 }
 
 func (c *fakeClock) now() time.Duration      { return time.Duration(c.at.Load()) }
@@ -23,7 +23,7 @@ func testBreaker(options breakerOptions) (*breaker, *fakeClock) {
 }
 
 // send lets requests through that end in this way, as long as it is admitted.
-func (b *breaker) send(n int, how verdict) (admitted int) {
+func (b *breaker) send(n int, how outcome) (admitted int) {
 	for range n {
 		if pass := b.begin(); pass.admitted {
 			admitted++
@@ -35,7 +35,7 @@ func (b *breaker) send(n int, how verdict) (admitted int) {
 
 func wantState(t *testing.T, b *breaker, want circuitState) {
 	t.Helper()
-	if got, _ := b.look(); got != want {
+	if got, _ := b.current(); got != want {
 		t.Fatalf("it is %v, want %v", got, want)
 	}
 }
@@ -141,16 +141,16 @@ func TestWhatMatters(t *testing.T) {
 		}, time.Minute},
 	} {
 		b, clock := testBreaker(tc.options)
-		if b.matters() {
+		if b.hasState() {
 			t.Errorf("%s: a new one matters", name)
 		}
 		tc.lead(b, clock)
 		clock.advance(tc.lasts - time.Millisecond)
-		if !b.matters() {
+		if !b.hasState() {
 			t.Errorf("%s: it matters no more within %v", name, tc.lasts)
 		}
 		clock.advance(2 * time.Millisecond)
-		if b.matters() {
+		if b.hasState() {
 			t.Errorf("%s: it still matters after %v", name, tc.lasts)
 		}
 	}
@@ -251,7 +251,7 @@ func TestProbesAreNeverTooMany(t *testing.T) {
 					clock.advance(time.Second)
 					continue
 				}
-				how := verdict(random.IntN(3))
+				how := outcome(random.IntN(3))
 				if stateIn(pass.ticket) == circuitHalfOpen {
 					n, _ := probing.LoadOrStore(pass.ticket, new(atomic.Int64))
 					most.Store(max(most.Load(), n.(*atomic.Int64).Add(1)))

@@ -12,11 +12,10 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// circuits are the states of all circuit breakers, by circuitKey, so that they
-// outlive reloads.
+// circuits are the states of all circuit breakers, by circuitKey. They outlive reloads.
 var circuits = caddy.NewUsagePool()
 
-// circuitKey is what a state belongs to. One whose options are others is another.
+// circuitKey identifies a state. Breakers with different options have different states.
 type circuitKey struct {
 	gateway, backend, name string
 	breakerOptions
@@ -28,17 +27,17 @@ type circuitKey struct {
 type circuit struct {
 	circuitKey
 	whole *breaker
-	end   func() // of publishing it
+	end   func() // ends publishing
 
-	troubled atomic.Int32 // how many containers' breakers are not closed
+	notClosed atomic.Int32 // number of containers whose breaker is not closed
 
-	// The breakers of containers, by address, in place of whole. The map is never
+	// The breakers of containers, by address, used instead of whole. The map is never
 	// changed, only replaced.
 	containers atomic.Pointer[map[string]*breaker]
 
 	mu      sync.Mutex // held to replace containers
-	pruneAt int        // how many of them are too many. Guarded by mu.
-	gone    [3]uint64  // what those that were forgotten had entered. Guarded by mu.
+	pruneAt int        // number of containers at which they are pruned. Guarded by mu.
+	retired [3]uint64  // transitions of breakers that were removed. Guarded by mu.
 }
 
 // Destruct implements caddy.Destructor.
@@ -52,7 +51,7 @@ var processStart = time.Now()
 // sinceStart is a monotonic clock.
 func sinceStart() time.Duration { return time.Since(processStart) }
 
-// circuitAt returns the state for the backend of a place.
+// circuitAt returns the state of the backend at a place.
 func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
 	place.Route = ""
 	if c, ok := p.circuits.Get(place); ok {
@@ -70,13 +69,13 @@ func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
 	})
 }
 
-// adopt keeps the states that handlers of the same options have, for the old
-// configuration may be gone before the first request comes.
-func (p *CircuitBreaker) adopt() {
+// reuse acquires the existing states with the same options. The old configuration may be
+// released before the first request arrives.
+func (p *CircuitBreaker) reuse() {
 	var keys []circuitKey
 	circuits.Range(func(key, value any) bool {
 		k := key.(circuitKey)
-		if k.breakerOptions == p.options && k.name == p.Name && k.owner == nil && value.(*circuit).matters() {
+		if k.breakerOptions == p.options && k.name == p.Name && k.owner == nil && value.(*circuit).hasState() {
 			keys = append(keys, k)
 		}
 		return true
@@ -87,8 +86,8 @@ func (p *CircuitBreaker) adopt() {
 	}
 }
 
-func (c *circuit) matters() (yes bool) {
-	c.each(func(_ string, b *breaker) { yes = yes || b.matters() })
+func (c *circuit) hasState() (yes bool) {
+	c.each(func(_ string, b *breaker) { yes = yes || b.hasState() })
 	return yes
 }
 
@@ -99,7 +98,7 @@ func newCircuit(key circuitKey) *circuit {
 	return c
 }
 
-// label is what metrics and logs call the backend.
+// label is the name of the backend in metrics and logs.
 func (c *circuit) label() string {
 	if c.backend == "" {
 		return c.name
@@ -107,11 +106,11 @@ func (c *circuit) label() string {
 	return c.backend
 }
 
-// of returns the breaker of an address that does not belong to a container.
+// of returns the breaker of a static address.
 func (c *circuit) of(address string) *breaker { return c.at(address, policy.Instance{}) }
 
-// at returns the breaker of a container. One that has the address of another, or has
-// been started again, has a new one.
+// at returns the breaker of a container. A container that was restarted, or has the
+// address of a former one, gets a new breaker.
 func (c *circuit) at(address string, instance policy.Instance) *breaker {
 	if b := (*c.containers.Load())[address]; b != nil && b.instance == instance {
 		return b
@@ -138,8 +137,8 @@ func (c *circuit) at(address string, instance policy.Instance) *breaker {
 	return b
 }
 
-// note keeps count of the containers whose breakers are not closed.
-func (c *circuit) note(b *breaker, change change) {
+// countChange updates the number of containers whose breaker is not closed.
+func (c *circuit) countChange(b *breaker, change change) {
 	difference := int32(0)
 	switch {
 	case !change.happened():
@@ -152,23 +151,23 @@ func (c *circuit) note(b *breaker, change change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !b.retired {
-		b.troubled += difference
-		c.troubled.Add(difference)
+		b.notClosed += difference
+		c.notClosed.Add(difference)
 	}
 }
 
-// retire forgets a breaker, except for what it has entered. It must be called with mu
-// held.
+// retire removes a breaker from the counts and keeps its transitions. It must be called
+// with mu held.
 func (c *circuit) retire(b *breaker) {
-	c.troubled.Add(-b.troubled)
+	c.notClosed.Add(-b.notClosed)
 	b.retired = true
-	for s := range c.gone {
-		c.gone[s] += b.entered[s].Load()
+	for s := range c.retired {
+		c.retired[s] += b.entered[s].Load()
 	}
 }
 
-// pruned is the containers without those that nothing is wrong with, of which many
-// will be gone. It must be called with mu held.
+// pruned returns the containers whose breaker is not closed or has counted failures. Many
+// of the others no longer exist. It must be called with mu held.
 func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 	kept := make(map[string]*breaker)
 	for address, b := range containers {
@@ -182,7 +181,7 @@ func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 	return kept
 }
 
-// circuitReport is what operators are shown of a circuit breaker.
+// circuitReport is the published state of a circuit breaker.
 type circuitReport struct {
 	Name       string            `json:"name,omitempty"`
 	State      string            `json:"state,omitempty"`
@@ -190,12 +189,11 @@ type circuitReport struct {
 	Containers map[string]string `json:"containers,omitempty"` // those that are not closed
 }
 
-// IsOpen reports whether no request gets to the backend.
+// IsOpen reports whether no request reaches the backend.
 func (r circuitReport) IsOpen() bool { return r.State == circuitOpen.String() }
 
-// Impairs reports whether the backend gets requests, but not all: if it is probed, or
-// if there is a circuit breaker for each container and that of one at these addresses
-// is not closed.
+// Impairs reports whether only some requests reach the backend: the breaker is half-open,
+// or that of a container at one of these addresses is not closed.
 func (r circuitReport) Impairs(addresses []string) bool {
 	return r.State == circuitHalfOpen.String() ||
 		slices.ContainsFunc(addresses, func(address string) bool { return r.Containers[address] != "" })
@@ -204,20 +202,20 @@ func (r circuitReport) Impairs(addresses []string) bool {
 func (c *circuit) report() circuitReport {
 	report := circuitReport{Name: c.name}
 	if !c.perContainer {
-		state, rest := c.whole.look()
+		state, rest := c.whole.current()
 		report.State, report.RetryAfter = state.String(), rest.Round(time.Millisecond).Seconds()
 		return report
 	}
 	report.Containers = make(map[string]string)
 	c.each(func(address string, b *breaker) {
-		if state, _ := b.look(); state != circuitClosed {
+		if state, _ := b.current(); state != circuitClosed {
 			report.Containers[address] = state.String()
 		}
 	})
 	return report
 }
 
-// each calls f with every breaker that there is.
+// each calls f with every breaker. The address of the backend's breaker is empty.
 func (c *circuit) each(f func(address string, b *breaker)) {
 	f("", c.whole)
 	for address, b := range *c.containers.Load() {

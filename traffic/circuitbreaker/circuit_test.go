@@ -114,7 +114,7 @@ func TestBreakerPerContainer(t *testing.T) {
 		}
 		return nil // it was chosen, and never sent
 	})
-	if !visit("a", 200, nil) || c.troubled.Load() != 0 {
+	if !visit("a", 200, nil) || c.notClosed.Load() != 0 {
 		t.Error("a probe that was never sent keeps its permit")
 	}
 	for i := range 1000 {
@@ -188,7 +188,7 @@ func TestCircuitEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := make(listener) // which nobody listens to until the request is over
+	heard := make(listener) // read after the request has ended
 	if err := app.(*caddyevents.App).On("rgate_circuit_breaker_open", heard); err != nil {
 		t.Fatal(err)
 	}
@@ -212,13 +212,13 @@ func TestCircuitForgetsTheContainerBefore(t *testing.T) {
 	defer func() { _ = c.Destruct() }()
 	fail := func(b *breaker) {
 		pass := b.begin()
-		c.note(b, pass.change)
-		c.note(b, b.end(pass.ticket, failed))
+		c.countChange(b, pass.change)
+		c.countChange(b, b.end(pass.ticket, failed))
 	}
 	first := c.at("a", policy.Instance{ID: "1"})
 	late := first.begin() // still under way when the container is gone
 	fail(first)
-	if !first.full() || c.troubled.Load() != 1 || len(c.report().Containers) != 1 {
+	if !first.isRejecting() || c.notClosed.Load() != 1 || len(c.report().Containers) != 1 {
 		t.Fatalf("a failure did not open it: %+v", c.report())
 	}
 	if c.at("a", policy.Instance{ID: "1"}) != first {
@@ -226,11 +226,11 @@ func TestCircuitForgetsTheContainerBefore(t *testing.T) {
 	}
 	for _, instance := range []policy.Instance{{ID: "1", Started: 1}, {ID: "2"}} {
 		b := c.at("a", instance)
-		if b.full() || c.troubled.Load() != 0 || len(c.report().Containers) != 0 {
-			t.Errorf("%+v inherits: %+v, %d are troubled", instance, c.report(), c.troubled.Load())
+		if b.isRejecting() || c.notClosed.Load() != 0 || len(c.report().Containers) != 0 {
+			t.Errorf("%+v inherits: %+v, %d are troubled", instance, c.report(), c.notClosed.Load())
 		}
-		c.note(first, first.end(late.ticket, failed))
-		if c.troubled.Load() != 0 {
+		c.countChange(first, first.end(late.ticket, failed))
+		if c.notClosed.Load() != 0 {
 			t.Error("the one before still counts")
 		}
 		fail(b)

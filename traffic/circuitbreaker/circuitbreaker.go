@@ -35,70 +35,71 @@ const (
 	maxProbes   = 100
 )
 
-// CircuitBreaker keeps requests away from a backend that fails, so that clients
-// learn it at once and the backend can recover. After some failures it is open and
-// answers with 503; after a while it is half-open and lets a probe through, which
-// closes it again or, if it fails, opens it for another while.
+// CircuitBreaker rejects requests to a failing backend, so that clients fail fast and
+// the backend can recover. After some failures it opens and responds with 503. After the
+// recovery time it is half-open and admits a probe: if the probe succeeds, it closes; if
+// the probe fails, it opens again.
 //
 // A failure is a request to which the backend did not respond, or responded with one
-// of the statuses. Responses with 4xx are successes. What a client can cause counts
-// for nothing: clients that leave or do not send what they have begun, requests that
-// cannot be sent, uploads that the backend closes the connection on, and 501, 505,
-// 506, 507, 508, 510 and 511. So does a backend without any upstream. What counts is
-// the header of a response: a stream that breaks off later is no failure.
+// of the statuses. Responses with 4xx are successes. Causes on the client's side are not
+// counted: clients that leave or stop sending, requests that cannot be sent, uploads
+// during which the backend closes the connection, and 501, 505, 506, 507, 508, 510 and
+// 511. Requests for a backend without upstreams are not counted either. A response counts
+// once its header has arrived: a stream that breaks off later is not a failure.
 //
-// There is one state for each backend. It outlives a reload of the configuration,
-// unless one of the options that make it up has changed.
+// Each backend has one state. It outlives a reload of the configuration unless the
+// options of the breaker change.
 type CircuitBreaker struct {
 	policy.Base
 
-	// How many failures in a row open it, 1 to 1000. Excludes `ratio`. Default: 5.
+	// The number of consecutive failures that open it, 1 to 1000. Cannot be combined with
+	// `ratio`. Default: 5.
 	Failures int `json:"failures,omitempty" caddyfile:"arg" default:"5"`
 
-	// How long it stays open, 10ms to 24h. Default: 60s.
+	// The time that it stays open, 10ms to 24h. Default: 60s.
 	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg" default:"60s"`
 
-	// How long a failure counts as one in a row: the last `failures` ones open it
-	// if the first of them is not older than this. At least 10ms. Default: 5m.
+	// The maximum age of the first of the consecutive failures that open it, 10ms to 24h.
+	// Default: 5m.
 	Expire caddy.Duration `json:"expire,omitempty" default:"5m"`
 
-	// Opens it if this share of the requests within `window` has failed, above 0
-	// and up to 1, whatever their order. Default: failures in a row count.
+	// The share of failed requests within `window` that opens it, above 0 and at most 1.
+	// Default: consecutive failures count.
 	Ratio float64 `json:"ratio,omitempty"`
 
-	// What `ratio` looks at: the requests of this time, 10ms to 24h, give or take a
-	// tenth. Default: 10s.
+	// The time over which `ratio` is computed, 10ms to 24h, with a precision of a tenth.
+	// Default: 10s.
 	Window caddy.Duration `json:"window,omitempty" default:"10s"`
 
-	// How many requests there must be within `window` for `ratio` to mean anything,
-	// 1 to 1,000,000. Default: 20.
+	// The minimum number of requests within `window` before `ratio` applies, 1 to
+	// 1,000,000. Default: 20.
 	Minimum int `json:"minimum,omitempty" default:"20"`
 
-	// How many requests are let through when it is half-open, 1 to 100. If all of
-	// them succeed, it closes; if one fails, it opens again. A probe that has no
-	// answer after `recovery` makes room for another. Default: 1.
+	// The number of requests that a half-open breaker admits, 1 to 100. If all of them
+	// succeed, it closes; if one fails, it opens again. A probe without a response after
+	// `recovery` is replaced by another. Default: 1.
 	Probes int `json:"probes,omitempty" default:"1"`
 
-	// The statuses that are failures: 500 to 599, or `5xx` for all of them that are
-	// about the backend: not 501, 505, 506, 507, 508, 510 and 511, which are about the
-	// request and count only if they are listed. Default: `5xx`.
+	// The statuses that count as failures: 500 to 599, or `5xx` for those that concern the
+	// backend. 501, 505, 506, 507, 508, 510 and 511 concern the request and count only if
+	// they are listed. Default: `5xx`.
 	Statuses []string `json:"statuses,omitempty" default:"5xx"`
 
-	// Whether every container, or address, has a state of its own. Those that are
-	// open are not chosen; if all of them are, the answer is 503. It takes a
-	// gateway: elsewhere there is one state all the same. Default: false.
+	// Whether every container, or address, has its own state. Containers whose breaker is
+	// open are not selected; if all are open, the response is 503. Requires a gateway:
+	// elsewhere, there is one state. Default: false.
 	PerContainer bool `json:"per_container,omitempty"`
 
-	// The name under which the state outlives a reload outside of a gateway;
-	// handlers of the same name and the same options share it. In a gateway, it
-	// tells apart breakers that would share a backend's state. Default: none.
+	// The name under which the state outlives a reload outside of a gateway. Handlers with
+	// the same name and options share it. In a gateway, breakers of a backend with
+	// different names have separate states. Default: none.
 	Name string `json:"name,omitempty"`
 
 	options  breakerOptions
 	failing  policy.FailureStatuses
 	circuits lease.Set[policy.Place, *circuit]
-	home     *circuit // of the backend that the policy stands on; nil: on none
-	herald   herald
+	own      *circuit // of the backend that the policy belongs to; nil: none
+	events   eventEmitter
 }
 
 // CaddyModule returns the Caddy module information.
@@ -113,28 +114,28 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 func (p *CircuitBreaker) Check() error {
 	switch {
 	case p.Failures < 0 || p.Failures > maxFailures:
-		return policy.Optionf("failures", "failures %d is out of range: use 1 to %d", p.Failures, maxFailures)
+		return policy.Optionf("failures", "invalid failures %d: must be 1 to %d", p.Failures, maxFailures)
 	case p.Ratio != 0 && p.Failures != 0:
-		return policy.Optionf("ratio", "failures and ratio exclude each other: use failures for some in a row, or ratio for a share of all")
+		return policy.Optionf("ratio", "failures and ratio cannot be combined: use failures for consecutive failures, or ratio for a share of all requests")
 	case p.Ratio < 0 || p.Ratio > 1 || math.IsNaN(p.Ratio):
-		return policy.Optionf("ratio", "ratio %v is no share: use a number above 0 and up to 1, such as 0.5", p.Ratio)
+		return policy.Optionf("ratio", "invalid ratio %v: must be above 0 and at most 1", p.Ratio)
 	case p.Ratio != 0 && p.Expire != 0:
-		return policy.Optionf("expire", "expire is about failures in a row: with ratio, use window")
+		return policy.Optionf("expire", "expire and ratio cannot be combined: use window")
 	case p.Ratio == 0 && p.Window != 0:
-		return policy.Optionf("window", "window belongs to ratio: set it, such as ratio: 0.5, or use expire")
+		return policy.Optionf("window", "window requires ratio: set ratio, such as 0.5, or use expire")
 	case p.Ratio == 0 && p.Minimum != 0:
-		return policy.Optionf("minimum", "minimum belongs to ratio: set it, such as ratio: 0.5, or leave minimum out")
+		return policy.Optionf("minimum", "minimum requires ratio: set ratio, such as 0.5, or remove minimum")
 	case p.Minimum < 0 || p.Minimum > 1e6:
-		return policy.Optionf("minimum", "minimum %d is out of range: use 1 to 1000000", p.Minimum)
+		return policy.Optionf("minimum", "invalid minimum %d: must be 1 to 1000000", p.Minimum)
 	case p.Probes < 0 || p.Probes > maxProbes:
-		return policy.Optionf("probes", "probes %d is out of range: use 1 to %d", p.Probes, maxProbes)
+		return policy.Optionf("probes", "invalid probes %d: must be 1 to %d", p.Probes, maxProbes)
 	}
 	for _, d := range []struct {
 		option string
 		value  caddy.Duration
 	}{{"recovery", p.Recovery}, {"expire", p.Expire}, {"window", p.Window}} {
 		if value := time.Duration(d.value); value != 0 && (value < 10*time.Millisecond || value > 24*time.Hour) {
-			return policy.Optionf(d.option, "%s %v is out of range: use 10ms to 24h", d.option, value)
+			return policy.Optionf(d.option, "invalid %s %v: must be 10ms to 24h", d.option, value)
 		}
 	}
 	if _, err := policy.ParseFailureStatuses(p.Statuses, aboutBackend); err != nil {
@@ -143,14 +144,14 @@ func (p *CircuitBreaker) Check() error {
 	return nil
 }
 
-// aboutBackend reports whether a status from 500 on is about the backend rather than the
+// aboutBackend reports whether a status from 500 on concerns the backend and not the
 // request.
 func aboutBackend(status int) bool {
 	return policy.Judge(status, nil, policy.Upload{}).Blame == policy.BlameBackend
 }
 
-// Provision sets the breaker up. Unless it stands on a backend, its states are looked
-// for when requests come.
+// Provision sets up the policy. Unless it belongs to a backend, its states are looked up
+// by request.
 func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "circuit_breaker"); err != nil {
 		return err
@@ -170,11 +171,11 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if len(p.Statuses) == 0 {
 		p.Statuses = []string{defaultStatuses}
 	}
-	p.failing, _ = policy.ParseFailureStatuses(p.Statuses, aboutBackend) // Validate tells
-	p.herald.start(ctx)
-	p.adopt()
-	if home, ok := policy.Standing(ctx).Home(); ok {
-		p.home = p.circuitAt(home)
+	p.failing, _ = policy.ParseFailureStatuses(p.Statuses, aboutBackend) // Validate returns the error
+	p.events.start(ctx)
+	p.reuse()
+	if backend, ok := policy.Standing(ctx).Home(); ok {
+		p.own = p.circuitAt(backend)
 	}
 	return policy.RegisterMetrics(ctx, circuitCollector{})
 }
@@ -182,18 +183,18 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 // Validate implements caddy.Validator.
 func (p *CircuitBreaker) Validate() error { return p.Check() }
 
-// Cleanup lets go of the states.
+// Cleanup releases the states.
 func (p *CircuitBreaker) Cleanup() error {
 	p.circuits.Release()
 	return nil
 }
 
-// ServeHTTP lets a request through to the backend, or answers it with 503.
+// ServeHTTP passes a request to the backend, or responds with 503.
 func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	c := p.home
+	c := p.own
 	if c == nil {
 		c = p.circuitAt(policy.PlaceOf(r))
 	}
@@ -202,35 +203,36 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 			return p.serveGuarded(c, guarded, w, r, next)
 		}
 	}
-	pass := c.whole.begin()
-	p.tell(c, "", pass.change)
-	if !pass.admitted {
-		return p.refuse(w, r, pass.wait)
+	admission := c.whole.begin()
+	p.report(c, "", admission.change)
+	if !admission.admitted {
+		return p.reject(w, r, admission.wait)
 	}
-	return p.serve(c, pass.ticket, w, r, next)
+	return p.serve(c, admission.ticket, w, r, next)
 }
 
 var errCircuitOpen = errors.New("the circuit breaker is open")
 
-// refuse answers a request that is not let through.
-func (p *CircuitBreaker) refuse(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
+// reject responds to a request that is not admitted. Retry-After is the time until the
+// next probe.
+func (p *CircuitBreaker) reject(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
 	seconds := max(1, int((wait+time.Second-1)/time.Second))
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	return p.Fail(w, r, http.StatusServiceUnavailable, errCircuitOpen)
 }
 
-// judge says what the end of a request says about the backend: its response with a
-// status, or the error in place of one.
-func (p *CircuitBreaker) judge(r *http.Request, status int, err error) verdict {
+// judge returns the outcome of a request for the backend, from the status of its response
+// or the error in place of one.
+func (p *CircuitBreaker) judge(r *http.Request, status int, err error) outcome {
 	if err == nil && p.failing.Has(status) {
 		return failed
 	}
 	v := policy.JudgeRequest(r, status, err)
 	switch {
 	case err == nil && status < 500 && status != policy.StatusClientClosedRequest:
-		return succeeded // also with 4xx: the backend is well
+		return succeeded // also with 4xx
 	case err == nil && v.Blame == policy.BlameBackend:
-		return succeeded // with a status that is not listed
+		return succeeded // the status is not listed
 	case v.Blame == policy.BlameBackend:
 		return failed
 	}

@@ -30,7 +30,7 @@ func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.Exchange,
 }
 
 func (p *CircuitBreaker) stateAt(place policy.Place) circuitState {
-	state, _ := p.circuitAt(place).whole.look()
+	state, _ := p.circuitAt(place).whole.current()
 	return state
 }
 
@@ -143,16 +143,16 @@ func TestStreamIsJudgedByItsHeader(t *testing.T) {
 	} {
 		p, b := openFor(t, 1)
 		circuitSend(t, p, nil, func(w http.ResponseWriter, r *http.Request) error {
-			if state, _ := b.look(); state != circuitHalfOpen {
+			if state, _ := b.current(); state != circuitHalfOpen {
 				t.Errorf("%s: before the header, it is %v", name, state)
 			}
 			begin(w)
-			if state, _ := b.look(); state != circuitClosed {
+			if state, _ := b.current(); state != circuitClosed {
 				t.Errorf("%s: after the header, it is %v", name, state)
 			}
 			return io.EOF
 		})
-		if state, _ := b.look(); state != circuitClosed {
+		if state, _ := b.current(); state != circuitClosed {
 			t.Errorf("%s: in the end, it is %v", name, state)
 		}
 	}
@@ -175,7 +175,7 @@ func TestProbeThatSaysNothingGivesItsPermitBack(t *testing.T) {
 		_ = p.ServeHTTP(w, r, policytest.FailWith(caddyhttp.Error(499, context.Canceled)))
 	}
 	circuitSend(t, p, nil, policytest.RespondWith(200))
-	if state, _ := b.look(); state != circuitClosed {
+	if state, _ := b.current(); state != circuitClosed {
 		t.Errorf("it is %v", state)
 	}
 }
@@ -189,20 +189,20 @@ func TestCircuitBreakerOptions(t *testing.T) {
 		"five":    "failures must be a whole number, not 'five'",
 		"{\nratio 0.5\nwindow 5s\nminimum 10\nprobes 3\nstatuses 502 5xx\nper_container\nname a\n}": "",
 		"{\nexpire 1m\nrecovery 10ms\n}": "",
-		"-1":                             "-1 is out of range: use 1 to 1000",
-		"{\nfailures 5\nratio 0.5\n}":    "failures and ratio exclude each other",
-		"{\nratio 50\n}":                 "50 is no share: use a number above 0 and up to 1, such as 0.5",
-		"{\nratio -1\n}":                 "-1 is no share",
-		"{\nratio 0.5\nexpire 1m\n}":     "expire is about failures in a row: with ratio, use window",
-		"{\nwindow 1m\n}":                "window belongs to ratio",
-		"{\nminimum 10\n}":               "minimum belongs to ratio",
-		"{\nratio 0.5\nminimum -1\n}":    "-1 is out of range: use 1 to 1000000",
-		"{\nprobes 101\n}":               "101 is out of range: use 1 to 100",
-		"{\nrecovery 1ms\n}":             "1ms is out of range: use 10ms to 24h",
-		"{\nstatuses 404\n}":             "404 says that the client is wrong, not the backend: use statuses from 500 to 599",
-		"{\nstatuses 500 4xx\n}":         "4xx says that the client is wrong",
-		"{\nstatuses 600\n}":             `"600" is no status of a failure: use 500 to 599, or 5xx for all of them`,
-		"{\nstatuses error\n}":           `"error" is no status of a failure`,
+		"-1":                             "invalid failures -1: must be 1 to 1000",
+		"{\nfailures 5\nratio 0.5\n}":    "failures and ratio cannot be combined",
+		"{\nratio 50\n}":                 "invalid ratio 50: must be above 0 and at most 1",
+		"{\nratio -1\n}":                 "invalid ratio -1",
+		"{\nratio 0.5\nexpire 1m\n}":     "expire and ratio cannot be combined: use window",
+		"{\nwindow 1m\n}":                "window requires ratio",
+		"{\nminimum 10\n}":               "minimum requires ratio",
+		"{\nratio 0.5\nminimum -1\n}":    "invalid minimum -1: must be 1 to 1000000",
+		"{\nprobes 101\n}":               "invalid probes 101: must be 1 to 100",
+		"{\nrecovery 1ms\n}":             "invalid recovery 1ms: must be 10ms to 24h",
+		"{\nstatuses 404\n}":             "invalid status 404: 4xx are errors of the client: use 500 to 599",
+		"{\nstatuses 500 4xx\n}":         "invalid status 4xx",
+		"{\nstatuses 600\n}":             `invalid status "600": must be 500 to 599, or 5xx for all of them`,
+		"{\nstatuses error\n}":           `invalid status "error"`,
 		"{\nrecover 60s\n}":              `unrecognized subdirective 'recover' (did you mean "recovery"?)`,
 	} {
 		policytest.WantOptions(t, new(CircuitBreaker), "rgate_circuit_breaker "+text, want)

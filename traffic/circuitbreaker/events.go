@@ -9,50 +9,49 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// herald emits events one after the other, and lets no request wait for those who
-// handle them.
-type herald struct {
-	ctx  caddy.Context
-	app  *caddyevents.App // nil: there are no events
-	mu   sync.Mutex
-	news []func() // Guarded by mu.
+// eventEmitter emits events in order, in the background, so that requests do not wait for
+// event handlers.
+type eventEmitter struct {
+	ctx   caddy.Context
+	app   *caddyevents.App // nil: no events app
+	mu    sync.Mutex
+	queue []func() // Guarded by mu.
 }
 
-func (h *herald) start(ctx caddy.Context) {
+func (h *eventEmitter) start(ctx caddy.Context) {
 	h.ctx = ctx
 	if app, err := ctx.AppIfConfigured("events"); err == nil { // always, in a server
 		h.app = app.(*caddyevents.App)
 	}
 }
 
-func (h *herald) emit(name string, data map[string]any) {
+func (h *eventEmitter) emit(name string, data map[string]any) {
 	if h.app == nil || !h.app.ShouldEmit(name) {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.news = append(h.news, func() { h.app.Emit(h.ctx, name, data) })
-	if len(h.news) == 1 {
+	h.queue = append(h.queue, func() { h.app.Emit(h.ctx, name, data) })
+	if len(h.queue) == 1 {
 		go h.run()
 	}
 }
 
-// run ends when there are no news.
-func (h *herald) run() {
+// run emits the queued events.
+func (h *eventEmitter) run() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for len(h.news) > 0 {
-		emit := h.news[0]
+	for len(h.queue) > 0 {
+		emit := h.queue[0]
 		h.mu.Unlock()
 		emit()
 		h.mu.Lock()
-		h.news = h.news[1:]
+		h.queue = h.queue[1:]
 	}
 }
 
-// tell makes a change of a breaker known: to the log, and as an event. Metrics look
-// for themselves.
-func (p *CircuitBreaker) tell(c *circuit, address string, change change) {
+// report logs a transition of a breaker and emits an event.
+func (p *CircuitBreaker) report(c *circuit, address string, change change) {
 	if !change.happened() {
 		return
 	}
@@ -64,7 +63,7 @@ func (p *CircuitBreaker) tell(c *circuit, address string, change change) {
 		entry.Write(zap.String("gateway", c.gateway), zap.String("backend", c.label()), zap.String("upstream", address),
 			zap.Stringer("from", change.from), zap.Stringer("to", change.to))
 	}
-	p.herald.emit("rgate_circuit_breaker_"+change.to.String(), map[string]any{
+	p.events.emit("rgate_circuit_breaker_"+change.to.String(), map[string]any{
 		"gateway": c.gateway, "backend": c.label(), "upstream": address,
 		"from": change.from.String(), "to": change.to.String(),
 	})

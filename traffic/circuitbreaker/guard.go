@@ -10,25 +10,25 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// circuitGuard keeps a request away from the containers whose breakers are open,
-// and tells the breakers of those that it went to how they did.
+// circuitGuard rejects the containers whose breaker is open for a request, and records
+// the outcomes of its attempts.
 type circuitGuard struct {
 	policy  *CircuitBreaker
 	circuit *circuit
 	request *http.Request
-	known   policy.InstanceExchange // tells containers apart; nil: addresses alone
+	known   policy.InstanceExchange // identifies containers; nil: only addresses are known
 
-	address string // where the request is
+	address string // of the current attempt
 	breaker *breaker
 	ticket  uint64
 	inside  bool
 
-	entered bool          // whether it has been anywhere
-	refused bool          // whether it was kept away from anywhere
-	wait    time.Duration // the shortest time until that may change
+	entered  bool          // there was an attempt
+	rejected bool          // a container was rejected
+	wait     time.Duration // shortest time until a rejecting breaker admits a probe
 }
 
-// serveGuarded calls the next handler, with a breaker around each container.
+// serveGuarded calls the next handler with a breaker for each container.
 func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
 	policy.WatchBody(r)
@@ -38,16 +38,16 @@ func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchang
 	returned := false
 	defer func() {
 		exchange.Guard(before)
-		guard.leave(unknown) // it was chosen, and nothing was heard of it
-		if returned {        // else a goroutine that outlives a panic may still ask it
+		guard.leave(unknown) // the attempt has not ended
+		if returned {        // a goroutine that outlives a panic may use the guard
 			*guard = circuitGuard{}
 			circuitGuards.Put(guard)
 		}
 	}()
 	err := next.ServeHTTP(w, r)
 	returned = true
-	if err != nil && guard.refused && !guard.entered && policy.JudgeRequest(r, 0, err).Blame == policy.BlameGateway {
-		return p.refuse(w, r, guard.wait)
+	if err != nil && guard.rejected && !guard.entered && policy.JudgeRequest(r, 0, err).Blame == policy.BlameGateway {
+		return p.reject(w, r, guard.wait)
 	}
 	return err
 }
@@ -56,36 +56,37 @@ var circuitGuards = sync.Pool{New: func() any { return new(circuitGuard) }}
 
 // Admits implements policy.Guard.
 func (g *circuitGuard) Admits(address string) bool {
-	if g.circuit.troubled.Load() == 0 {
+	if g.circuit.notClosed.Load() == 0 {
 		return true
 	}
 	b := g.breakerOf(address)
-	if !b.full() {
+	if !b.isRejecting() {
 		return true
 	}
-	_, wait := b.look()
-	g.keptAway(wait)
+	_, wait := b.current()
+	g.reject(wait)
 	return false
 }
 
-func (g *circuitGuard) keptAway(wait time.Duration) {
-	if !g.refused || wait < g.wait {
+// reject records that a container was rejected.
+func (g *circuitGuard) reject(wait time.Duration) {
+	if !g.rejected || wait < g.wait {
 		g.wait = wait
 	}
-	g.refused = true
+	g.rejected = true
 }
 
 // Enter implements policy.Guard.
 func (g *circuitGuard) Enter(address string) bool {
-	g.leave(unknown) // where it was before
+	g.leave(unknown) // the attempt before
 	b := g.breakerOf(address)
-	pass := b.begin()
-	g.tell(b, address, pass.change)
-	if !pass.admitted {
-		g.keptAway(pass.wait)
+	admission := b.begin()
+	g.report(b, address, admission.change)
+	if !admission.admitted {
+		g.reject(admission.wait)
 		return false
 	}
-	g.address, g.breaker, g.ticket = address, b, pass.ticket
+	g.address, g.breaker, g.ticket = address, b, admission.ticket
 	g.inside, g.entered = true, true
 	return true
 }
@@ -95,10 +96,11 @@ func (g *circuitGuard) Left(status int, err error) {
 	g.leave(g.policy.judge(g.request, status, err))
 }
 
-func (g *circuitGuard) leave(how verdict) {
+// leave ends the current attempt.
+func (g *circuitGuard) leave(how outcome) {
 	if g.inside {
 		g.inside = false
-		g.tell(g.breaker, g.address, g.breaker.end(g.ticket, how))
+		g.report(g.breaker, g.address, g.breaker.end(g.ticket, how))
 	}
 }
 
@@ -109,9 +111,9 @@ func (g *circuitGuard) breakerOf(address string) *breaker {
 	return g.circuit.at(address, g.known.Instance(address))
 }
 
-func (g *circuitGuard) tell(b *breaker, address string, change change) {
-	g.circuit.note(b, change)
-	g.policy.tell(g.circuit, address, change)
+func (g *circuitGuard) report(b *breaker, address string, change change) {
+	g.circuit.countChange(b, change)
+	g.policy.report(g.circuit, address, change)
 }
 
 // Interface guard

@@ -63,7 +63,7 @@ func (circuitCollector) Collect(ch chan<- prometheus.Metric) {
 func (f *circuitFigures) add(c *circuit) {
 	f.whole, f.perContainer = f.whole || !c.perContainer, f.perContainer || c.perContainer
 	c.each(func(address string, b *breaker) {
-		state, _ := b.look()
+		state, _ := b.current()
 		if address == "" {
 			f.state = max(f.state, state)
 		} else if state == circuitOpen {
@@ -75,7 +75,7 @@ func (f *circuitFigures) add(c *circuit) {
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for s, n := range c.gone {
+	for s, n := range c.retired {
 		f.entered[s] += n
 	}
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// serve calls the next handler and tells the circuit, once, how the backend did: as
-// soon as the header of its answer is known, so that a probe that goes on as a
-// stream keeps nobody waiting. A panic gives the ticket back and goes on.
+// serve calls the next handler and records the outcome once, when the response header
+// arrives: a probe whose response is a stream ends there. A panic is recorded as unknown
+// and continues.
 func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	ww := circuitWriters.Get().(*circuitWriter)
 	ww.ResponseWriter, ww.policy, ww.circuit, ww.ticket = w, p, c, ticket
@@ -24,12 +24,11 @@ func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter,
 		switch {
 		case ww.decided:
 		case returned:
-			ww.decide(p.judge(r, http.StatusOK, err)) // 200, if there was no other status
+			ww.decide(p.judge(r, http.StatusOK, err)) // the status is 200 if no header was written
 		default:
 			ww.decide(unknown)
 		}
-		// A hijacked connection, or a goroutine that outlives a panic, may still hold
-		// the writer.
+		// A hijacked connection, or a goroutine that outlives a panic, may use the writer.
 		if returned && !ww.hijacked {
 			ww.ResponseWriter, ww.policy, ww.circuit, ww.decided = nil, nil, nil, false
 			circuitWriters.Put(ww)
@@ -42,7 +41,7 @@ func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter,
 
 var circuitWriters = sync.Pool{New: func() any { return new(circuitWriter) }}
 
-// circuitWriter tells a circuit of the status of an answer and passes everything on.
+// circuitWriter records the status of a response and passes everything on.
 type circuitWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	policy   *CircuitBreaker
@@ -52,10 +51,10 @@ type circuitWriter struct {
 	hijacked bool
 }
 
-func (w *circuitWriter) decide(how verdict) {
+func (w *circuitWriter) decide(how outcome) {
 	if !w.decided {
 		w.decided = true
-		w.policy.tell(w.circuit, "", w.circuit.whole.end(w.ticket, how))
+		w.policy.report(w.circuit, "", w.circuit.whole.end(w.ticket, how))
 	}
 }
 
@@ -67,7 +66,7 @@ func (w *circuitWriter) WriteHeader(status int) {
 }
 
 func (w *circuitWriter) Write(p []byte) (int, error) {
-	w.decide(succeeded) // 200, if there was no other status
+	w.decide(succeeded) // the status is 200 if no header was written
 	return w.ResponseWriter.Write(p)
 }
 
@@ -76,7 +75,7 @@ func (w *circuitWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError sends what is buffered, which may be nothing but the header.
+// FlushError flushes buffered data, and the header if it was not sent.
 func (w *circuitWriter) FlushError() error {
 	err := http.NewResponseController(w.ResponseWriter).Flush()
 	if err == nil {
@@ -85,7 +84,7 @@ func (w *circuitWriter) FlushError() error {
 	return err
 }
 
-// Hijack hands over the connection as it is.
+// Hijack implements http.Hijacker.
 func (w *circuitWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {

@@ -26,37 +26,37 @@ const (
 	maxConcurrency = 1_000_000
 )
 
-// Concurrency bounds how many requests a backend has to deal with at once. Further
-// ones wait for their turn, first come, first served; if too many wait, or one does
-// for too long, the answer is 503.
+// Concurrency limits the number of requests to a backend in flight. Further requests wait
+// in a queue, first come, first served. If the queue is full, or a request waits for too
+// long, the response is 503.
 //
-// A request has its place until its answer is written to the end, a WebSocket as
-// long as it is open. A client that leaves gives its place back at once.
+// A request is in flight until its response is complete, a WebSocket until it is closed.
+// If the client leaves, its permit is released at once.
 type Concurrency struct {
 	policy.Base
 
-	// How many requests may be under way at once, 1 to 1,000,000. Required.
+	// The maximum number of requests in flight, 1 to 1,000,000. Required.
 	Max int `json:"max,omitempty" caddyfile:"arg"`
 
-	// How many more may wait, 0 to 1,000,000. Default: 0.
+	// The maximum number of waiting requests, 0 to 1,000,000. Default: 0.
 	Queue int `json:"queue,omitempty" caddyfile:"arg"`
 
-	// How long each of them may wait, 1ms to 1h. Needs `queue`. Default: 1s.
+	// The maximum time that a request waits, 1ms to 1h. Requires `queue`. Default: 1s.
 	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty" caddyfile:"arg" default:"1s"`
 
-	// What requests are told apart by: each value has `max` and `queue` of its own.
-	// A text with placeholders, such as `{http.rgate.route}`, `{http.vars.client_ip}`
-	// or `{http.auth.user.id}`. Default: nothing, so that they are a backend's.
+	// A text with placeholders, such as `{http.rgate.route}`, `{http.vars.client_ip}` or
+	// `{http.auth.user.id}`. `max` and `queue` apply to each of its values. Default: none,
+	// they apply to all requests of a backend.
 	Key string `json:"key,omitempty"`
 
-	// The name under which requests are counted outside of a gateway; handlers of
-	// the same name count together. In a gateway, it tells apart limits that would
-	// count a backend's requests together. Default: none.
+	// The name of the limit outside of a gateway. Handlers with the same name share the
+	// limit. In a gateway, limits of a backend with different names are separate.
+	// Default: none.
 	Name string `json:"name,omitempty"`
 
 	key      *policy.Key
 	limiters lease.Set[policy.Place, *sharedLimiter]
-	home     *sharedLimiter // of the backend that the policy stands on; nil: on none
+	own      *sharedLimiter // of the backend that the policy belongs to; nil: none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -77,23 +77,23 @@ func (p *Concurrency) Check() error {
 	case p.Off():
 		return nil
 	case p.Max == 0:
-		return policy.Optionf("max", "max is missing: say how many requests may be under way at once, such as max: 100")
+		return policy.Optionf("max", "max is required: set the maximum number of requests in flight, such as max: 100")
 	case p.Max < 0 || p.Max > maxConcurrency:
-		return policy.Optionf("max", "max %d is out of range: use 1 to %d", p.Max, maxConcurrency)
+		return policy.Optionf("max", "invalid max %d: must be 1 to %d", p.Max, maxConcurrency)
 	case p.Queue < 0 || p.Queue > maxConcurrency:
-		return policy.Optionf("queue", "queue %d is out of range: use 0 to %d", p.Queue, maxConcurrency)
+		return policy.Optionf("queue", "invalid queue %d: must be 0 to %d", p.Queue, maxConcurrency)
 	case timeout != 0 && p.Queue == 0:
-		return policy.Optionf("queue_timeout", "nobody waits without a queue: set queue, or leave queue_timeout out")
+		return policy.Optionf("queue_timeout", "queue_timeout requires queue: set queue or remove queue_timeout")
 	case timeout != 0 && (timeout < time.Millisecond || timeout > time.Hour):
-		return policy.Optionf("queue_timeout", "queue_timeout %v is out of range: use 1ms to 1h", timeout)
+		return policy.Optionf("queue_timeout", "invalid queue_timeout %v: must be 1ms to 1h", timeout)
 	case p.Key != "" && !policy.HasPlaceholder(p.Key):
-		return policy.Optionf("key", "%q has no placeholder and is the same for all requests: use one such as {http.rgate.route}, or leave it out", p.Key)
+		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.rgate.route}", p.Key)
 	}
 	return nil
 }
 
-// Provision sets the limit up. Unless it stands on a backend, what it counts for which
-// one shows when requests come.
+// Provision sets up the policy. Unless it belongs to a backend, its limiter is looked up by
+// request.
 func (p *Concurrency) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "concurrency"); err != nil {
 		return err
@@ -106,9 +106,9 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		key := policy.ParseKey(p.Key)
 		p.key = &key
 	}
-	p.adopt()
-	if home, ok := policy.Standing(ctx).Home(); ok {
-		p.home = p.limiterAt(home)
+	p.reuse()
+	if backend, ok := policy.Standing(ctx).Home(); ok {
+		p.own = p.limiterAt(backend)
 	}
 	return policy.RegisterMetrics(ctx, concurrencyCollector{})
 }
@@ -116,72 +116,71 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 // Validate implements caddy.Validator.
 func (p *Concurrency) Validate() error { return p.Check() }
 
-// Cleanup lets go of the places.
+// Cleanup releases the limiters.
 func (p *Concurrency) Cleanup() error {
 	p.limiters.Release()
 	return nil
 }
 
-// ServeHTTP lets a request through when there is a place for it, or answers it
-// with 503.
+// ServeHTTP passes a request on when it gets a permit, or responds with 503.
 func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	limiter, key := p.home, ""
+	limiter, key := p.own, ""
 	if limiter == nil {
 		limiter = p.limiterAt(policy.PlaceOf(r))
 	}
 	if p.key != nil {
 		key = p.key.Of(r)
 	}
-	place, queued := limiter.enter(key, p.Queue)
+	held, queued := limiter.enter(key, p.Queue)
 	if queued != nil {
-		defer readEarly(r).halt() // when the place is free again
+		defer readEarly(r).halt() // after the permit is released
 		if err := p.await(r.Context(), limiter, queued); err != nil {
-			return p.refuse(w, r, err)
+			return p.reject(w, r, err)
 		}
-		place = queued.lane
+		held = queued.queue
 	}
-	if place == nil {
-		return p.refuse(w, r, errQueueFull)
+	if held == nil {
+		return p.reject(w, r, errQueueFull)
 	}
-	defer limiter.leave(place)
+	defer limiter.leave(held)
 	return next.ServeHTTP(w, r)
 }
 
 var (
-	errQueueFull = errors.New("too many requests are under way, and none or too many may wait")
-	errQueueTime = errors.New("no place became free in time")
+	errQueueFull    = errors.New("too many requests in flight, and the queue is full")
+	errQueueTimeout = errors.New("timed out in the queue")
 )
 
-// await waits for the turn of a request.
+// await waits until a queued request gets a permit.
 func (p *Concurrency) await(ctx context.Context, limiter *sharedLimiter, queued *waiter) error {
 	timer := time.NewTimer(time.Duration(p.QueueTimeout))
 	defer timer.Stop()
 	var err error
 	select {
-	case <-queued.turn:
+	case <-queued.admitted:
 		return nil
 	case <-timer.C:
-		err = errQueueTime
+		err = errQueueTimeout
 	case <-ctx.Done():
 		if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
-			err = errQueueTime
+			err = errQueueTimeout
 		}
 	}
-	if limiter.giveUp(queued, err == errQueueTime) {
+	if limiter.giveUp(queued, err == errQueueTimeout) {
 		return err
 	}
-	if err == errQueueTime {
-		return nil // it was its turn at the last moment
+	if err == errQueueTimeout {
+		return nil // it got a permit in the meantime
 	}
-	limiter.leave(queued.lane)
+	limiter.leave(queued.queue)
 	return err
 }
 
-// refuse answers a request that is not let through.
-func (p *Concurrency) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+// reject responds to a request that gets no permit.
+func (p *Concurrency) reject(w http.ResponseWriter, r *http.Request, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return caddyhttp.Error(policy.StatusClientClosedRequest, err)
 	}
@@ -189,8 +188,8 @@ func (p *Concurrency) refuse(w http.ResponseWriter, r *http.Request, err error) 
 	return p.Fail(w, r, http.StatusServiceUnavailable, err)
 }
 
-// sharedLimiters are what all limits count, by limiterKey, so that a reload does
-// not forget what is under way.
+// sharedLimiters are the limiters of all policies, by limiterKey. They outlive reloads, so
+// that requests in flight are counted.
 var sharedLimiters = caddy.NewUsagePool()
 
 type limiterKey struct {
@@ -198,11 +197,11 @@ type limiterKey struct {
 	owner                       *Concurrency // outside of a gateway, if it has no name
 }
 
-// sharedLimiter is a limiter that the handlers of one key have in common.
+// sharedLimiter is a limiter that all handlers with the same key use.
 type sharedLimiter struct {
 	*limiter
 	limiterKey
-	end func() // of publishing it
+	end func() // ends publishing
 }
 
 // Destruct implements caddy.Destructor.
@@ -211,7 +210,7 @@ func (l *sharedLimiter) Destruct() error {
 	return nil
 }
 
-// limiterAt returns what counts the requests of a place.
+// limiterAt returns the limiter of the backend at a place.
 func (p *Concurrency) limiterAt(place policy.Place) *sharedLimiter {
 	place.Route = ""
 	if l, ok := p.limiters.Get(place); ok {
@@ -224,21 +223,21 @@ func (p *Concurrency) limiterAt(place policy.Place) *sharedLimiter {
 		}
 		shared, _, _ := sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil }) // it cannot fail
 		l := shared.(*sharedLimiter)
-		letGo := l.hold(p.Max)
+		release := l.limit(p.Max)
 		return l, func() {
-			letGo()
+			release()
 			_, _ = sharedLimiters.Delete(key)
 		}
 	})
 }
 
-// adopt keeps what handlers of the same options count, for the old configuration may
-// be gone before the first request comes, and what it let through may not be.
-func (p *Concurrency) adopt() {
+// reuse acquires the existing limiters with the same options and requests in flight. The
+// old configuration may be released before the first request arrives.
+func (p *Concurrency) reuse() {
 	var keys []limiterKey
 	sharedLimiters.Range(func(key, value any) bool {
 		k := key.(limiterKey)
-		if k.name == p.Name && k.key == p.Key && k.owner == nil && value.(*sharedLimiter).look().inFlight > 0 {
+		if k.name == p.Name && k.key == p.Key && k.owner == nil && value.(*sharedLimiter).counts().inFlight > 0 {
 			keys = append(keys, k)
 		}
 		return true
@@ -255,7 +254,7 @@ func newSharedLimiter(key limiterKey) *sharedLimiter {
 	return l
 }
 
-// label is what metrics call the backend.
+// label is the name of the backend in metrics.
 func (l *sharedLimiter) label() string {
 	if l.backend == "" {
 		return l.name
@@ -263,7 +262,7 @@ func (l *sharedLimiter) label() string {
 	return l.backend
 }
 
-// concurrencyReport is what operators are shown of a limit.
+// concurrencyReport is the published state of a limiter.
 type concurrencyReport struct {
 	Name     string `json:"name,omitempty"`
 	Key      string `json:"key,omitempty"`
@@ -274,8 +273,8 @@ type concurrencyReport struct {
 }
 
 func (l *sharedLimiter) report() concurrencyReport {
-	load := l.look()
-	return concurrencyReport{l.name, l.key, load.max, load.inFlight, load.queued, load.full + load.outOfTime}
+	now := l.counts()
+	return concurrencyReport{l.name, l.key, now.max, now.inFlight, now.queued, now.full + now.timedOut}
 }
 
 // Interface guards

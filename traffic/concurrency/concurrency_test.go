@@ -55,7 +55,7 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 	_, _, err = concurrencySend(t.Context(), p, &policytest.Exchange{At: place}, policytest.RespondWith(200))
 	var failure policy.Failure
 	if !errors.As(err, &failure) {
-		t.Errorf("in a gateway: got %v, want a failure for others to answer", err)
+		t.Errorf("in a gateway: got %v, want a failure that the gateway handles", err)
 	}
 	place.Route = ""
 	if got := policy.Published("concurrency", place); len(got) != 1 || got[0] != (concurrencyReport{Max: 1, InFlight: 1, Rejected: 1}) {
@@ -182,14 +182,14 @@ func TestConcurrencyOptions(t *testing.T) {
 		"100 200 1s":   "",
 		"off":          "",
 		"100 200 1s x": "'x' is one argument too many",
-		"":             "max is missing: say how many requests may be under way at once, such as max: 100",
+		"":             "max is required: set the maximum number of requests in flight, such as max: 100",
 		"many":         "max must be a whole number, not 'many'",
 		"{\nmax 10\nqueue 5\nqueue_timeout 2s\nkey {http.rgate.route}\nname a\n}": "",
-		"-1":                "-1 is out of range: use 1 to 1000000",
-		"1 -1":              "-1 is out of range: use 0 to 1000000",
-		"1 0 1s":            "nobody waits without a queue: set queue, or leave queue_timeout out",
-		"1 1 2h":            "2h0m0s is out of range: use 1ms to 1h",
-		"1 {\nkey alice\n}": `"alice" has no placeholder and is the same for all requests`,
+		"-1":                "invalid max -1: must be 1 to 1000000",
+		"1 -1":              "invalid queue -1: must be 0 to 1000000",
+		"1 0 1s":            "queue_timeout requires queue: set queue or remove queue_timeout",
+		"1 1 2h":            "invalid queue_timeout 2h0m0s: must be 1ms to 1h",
+		"1 {\nkey alice\n}": `invalid key "alice": must have a placeholder`,
 		"1 {\nqeue 1\n}":    `unrecognized subdirective 'qeue' (did you mean "queue"?)`,
 	} {
 		policytest.WantOptions(t, new(Concurrency), "rgate_concurrency "+text, want)

@@ -8,37 +8,37 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// mostEarly is how large a body may be that is read while its request waits.
-const mostEarly = 64 << 10
+// maxEarly is the maximum size of a body that is read while its request waits.
+const maxEarly = 64 << 10
 
-// earlyBody is the body of a request that is read into memory while the request waits:
-// Go's server notices that an HTTP/1 client has left only once it has read the body.
-// Who reads it gets what is there, and then what comes.
+// earlyBody is the body of a request that is read into memory while the request waits: Go's
+// server notices that an HTTP/1 client has left only after the body was read. Reads return
+// the buffered bytes, and then the rest of the body.
 type earlyBody struct {
 	source io.ReadCloser
-	ended  chan struct{} // closed when nobody reads ahead any more
+	ended  chan struct{} // closed when reading ahead has ended
 
 	mu      sync.Mutex
-	came    sync.Cond // something did, or reading ahead has ended
-	ahead   []byte    // what was read and not given yet. Its room is only written beyond its end. Guarded by mu.
-	err     error     // what comes after that. Guarded by mu.
-	reading bool      // ahead. Guarded by mu.
-	halted  bool      // the reading is to end. Guarded by mu.
+	came    sync.Cond // bytes were read, or reading ahead has ended
+	ahead   []byte    // bytes that were read ahead and not returned yet. Written only beyond the end. Guarded by mu.
+	err     error     // the error after ahead. Guarded by mu.
+	reading bool      // reading ahead is in progress. Guarded by mu.
+	halted  bool      // reading ahead must end. Guarded by mu.
 	closed  bool      // Guarded by mu.
 }
 
-// readEarly begins to read the body of a request, if that is small and says whether
-// the client is there. Whoever calls it must call halt before the request has ended.
+// readEarly starts reading the body of an HTTP/1 request ahead, if it is small. The caller
+// must call halt before the request ends.
 func readEarly(r *http.Request) *earlyBody {
-	if r.ProtoMajor != 1 || r.ContentLength < 1 || r.ContentLength > mostEarly || r.Body == nil || r.Body == http.NoBody ||
+	if r.ProtoMajor != 1 || r.ContentLength < 1 || r.ContentLength > maxEarly || r.Body == nil || r.Body == http.NoBody ||
 		r.Header["Expect"] != nil || r.Header["Upgrade"] != nil {
 		return nil
 	}
 	b := &earlyBody{ended: make(chan struct{}), ahead: make([]byte, 0, r.ContentLength), reading: true}
 	b.came.L = &b.mu
-	// That it is read ahead does not keep a fallback from sending it elsewhere.
-	if watched, ok := r.Body.(*httpx.UnreadBody); ok {
-		watched.Replace(func(body io.ReadCloser) io.ReadCloser { b.source = body; return b })
+	// A fallback can still send the body to another backend.
+	if unread, ok := r.Body.(*httpx.UnreadBody); ok {
+		unread.Replace(func(body io.ReadCloser) io.ReadCloser { b.source = body; return b })
 	} else {
 		b.source, r.Body = r.Body, b
 	}
@@ -53,7 +53,7 @@ func (b *earlyBody) readAhead(buffer []byte) {
 	for total := 0; ; {
 		room := buffer[total:cap(buffer)]
 		if len(room) == 0 {
-			room = beyond[:] // only the end is still to come
+			room = beyond[:] // to read the end
 		}
 		n, err := b.source.Read(room)
 		if b.add(room[:n], err) {
@@ -63,11 +63,11 @@ func (b *earlyBody) readAhead(buffer []byte) {
 	}
 }
 
-// add takes what was read, and reports whether that was all.
+// add adds bytes that were read, and reports whether reading ahead ends.
 func (b *earlyBody) add(p []byte, err error) (ends bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ahead = append(b.ahead, p...) // where it is already
+	b.ahead = append(b.ahead, p...) // p is already there
 	b.err = err
 	ends = err != nil || b.halted
 	b.reading = !ends
@@ -116,8 +116,8 @@ func (b *earlyBody) Close() error {
 	return b.source.Close()
 }
 
-// halt ends reading ahead, and waits for that. What was not read yet can be read
-// further. Nil reads nothing.
+// halt ends reading ahead and waits for its end. The rest of the body can still be read.
+// A nil body is allowed.
 func (b *earlyBody) halt() {
 	if b == nil {
 		return

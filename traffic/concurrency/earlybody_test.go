@@ -21,7 +21,7 @@ import (
 	"github.com/rgate/rgate/policy/policytest"
 )
 
-// queueServer serves a limit on one request at once, and tells of those that come
+// queueServer serves a limit of one request, and returns the bodies of those that come
 // through, which read what they are sent.
 func queueServer(t *testing.T, p *Concurrency) (server *httptest.Server, bodies chan string) {
 	t.Helper()
@@ -44,7 +44,7 @@ func queueServer(t *testing.T, p *Concurrency) (server *httptest.Server, bodies 
 
 func awaitQueued(t *testing.T, p *Concurrency, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).look().queued == n })
+	eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).counts().queued == n })
 }
 
 func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
@@ -81,7 +81,7 @@ func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
 func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
 	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
 	server, bodies := queueServer(t, p)
-	for _, size := range []int{1, 100, mostEarly, mostEarly + 1} {
+	for _, size := range []int{1, 100, maxEarly, maxEarly + 1} {
 		for _, early := range []int{0, size / 2, size} {
 			body := make([]byte, size)
 			for i := range body {
@@ -91,20 +91,20 @@ func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
 			reader, writer := io.Pipe()
 			request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, reader)
 			request.ContentLength = int64(size)
-			answered := make(chan error, 1)
+			responded := make(chan error, 1)
 			go func() {
 				response, err := server.Client().Do(request)
 				if err == nil && response.StatusCode != 200 {
 					err = errors.New(response.Status)
 				}
-				answered <- err
+				responded <- err
 			}()
 			_, _ = writer.Write(body[:early])
 			awaitQueued(t, p, 1)
 			leave()
 			_, _ = writer.Write(body[early:])
 			writer.Close()
-			if err := <-answered; err != nil {
+			if err := <-responded; err != nil {
 				t.Fatalf("%d bytes, %d of them early: %v", size, early, err)
 			}
 			if got := <-bodies; got != string(body) {
@@ -185,7 +185,7 @@ func TestEarlyBodies(t *testing.T) {
 	}
 	for what, r := range map[string]*http.Request{
 		"none":     request(http.NoBody, 0),
-		"too much": request(strings.NewReader("a"), mostEarly+1),
+		"too much": request(strings.NewReader("a"), maxEarly+1),
 		"unknown":  request(strings.NewReader("a"), -1),
 	} {
 		if readEarly(r) != nil {

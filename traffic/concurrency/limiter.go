@@ -5,71 +5,71 @@ import (
 	"sync"
 )
 
-// limiter bounds how many requests of a kind are under way at once, and makes those
-// that are too many wait for their turn, first come, first served. The requests of
-// one key are one lane; lanes know nothing of each other.
+// limiter limits the number of requests in flight for each key. Further requests wait in a
+// queue, first come, first served.
 //
-// It is not x/sync's semaphore, which has no bound on how many wait, cannot tell
-// how many do, and does not change its size.
+// The semaphore of x/sync has no bound on the number of waiting requests, does not expose
+// it, and cannot be resized.
 type limiter struct {
-	mu    sync.Mutex
-	max   int              // Guarded by mu.
-	said  []*int           // what each holder says that max shall be. Guarded by mu.
-	lanes map[string]*lane // those in use. Guarded by mu.
-	spare []*lane          // a few that can be used again. Guarded by mu.
+	mu     sync.Mutex
+	max    int               // Guarded by mu.
+	limits []*int            // max of each configuration. Guarded by mu.
+	queues map[string]*queue // those in use. Guarded by mu.
+	spare  []*queue          // some that can be reused. Guarded by mu.
 
-	inFlight, queued int    // in all lanes. Guarded by mu.
-	full, outOfTime  uint64 // how many were turned away, and why. Guarded by mu.
+	inFlight, queued int    // of all queues. Guarded by mu.
+	full, timedOut   uint64 // rejected requests. Guarded by mu.
 }
 
-// lane is the requests of one key.
-type lane struct {
+// queue is the requests of one key: those in flight and those that wait.
+type queue struct {
 	key         string
 	inFlight    int // Guarded by limiter.mu, as all that follows.
 	queued      int
 	first, last *waiter
 }
 
-// waiter is a request that waits.
+// waiter is a waiting request.
 type waiter struct {
-	*lane
-	turn       chan struct{} // closed when it is its turn
+	*queue
+	admitted   chan struct{} // closed when it gets a permit
 	prev, next *waiter
 	waits      bool
 }
 
-const maxSpareLanes = 64
+const maxSpareQueues = 64
 
-func newLimiter() *limiter { return &limiter{lanes: make(map[string]*lane)} }
+func newLimiter() *limiter { return &limiter{queues: make(map[string]*queue)} }
 
-// hold makes max at most what the holder says until it lets go: a new
-// configuration may lower it at once, and raise it when the old one is gone.
-func (l *limiter) hold(max int) (letGo func()) {
-	said := &max
+// limit adds the limit of a configuration, until release is called. The lowest one
+// applies: a new configuration can lower it at once, and raise it once the old one is
+// released.
+func (l *limiter) limit(max int) (release func()) {
+	own := &max
 	change := func(how func()) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		how()
-		if len(l.said) == 0 {
-			return // it stays as it was for the requests that are left
+		if len(l.limits) == 0 {
+			return // max remains for the requests in flight
 		}
-		l.max = *slices.MinFunc(l.said, func(a, b *int) int { return *a - *b })
-		for _, one := range l.lanes {
-			l.call(one)
+		l.max = *slices.MinFunc(l.limits, func(a, b *int) int { return *a - *b })
+		for _, q := range l.queues {
+			l.admit(q)
 		}
 	}
-	change(func() { l.said = append(l.said, said) })
+	change(func() { l.limits = append(l.limits, own) })
 	return func() {
-		change(func() { l.said = slices.DeleteFunc(l.said, func(n *int) bool { return n == said }) })
+		change(func() { l.limits = slices.DeleteFunc(l.limits, func(n *int) bool { return n == own }) })
 	}
 }
 
-// enter asks for a place in the lane of a key. If there is none, but fewer than
-// queue others wait for one, it returns what waits. Else both are nil.
-func (l *limiter) enter(key string, queue int) (*lane, *waiter) {
+// enter returns the queue of a key with a permit in it. If there is no permit and fewer
+// than maxQueued requests wait, it returns a waiter. Otherwise, both are nil.
+func (l *limiter) enter(key string, maxQueued int) (*queue, *waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	one := l.lanes[key]
+	one := l.queues[key]
 	if one == nil {
 		one = l.open(key)
 	}
@@ -78,12 +78,12 @@ func (l *limiter) enter(key string, queue int) (*lane, *waiter) {
 		l.inFlight++
 		return one, nil
 	}
-	if one.queued >= queue {
+	if one.queued >= maxQueued {
 		l.full++
 		l.closeIfUnused(one)
 		return nil, nil
 	}
-	w := &waiter{lane: one, turn: make(chan struct{}), prev: one.last, waits: true}
+	w := &waiter{queue: one, admitted: make(chan struct{}), prev: one.last, waits: true}
 	if one.last == nil {
 		one.first = w
 	} else {
@@ -95,46 +95,45 @@ func (l *limiter) enter(key string, queue int) (*lane, *waiter) {
 	return nil, w
 }
 
-// leave gives a place back. Whoever waits longest gets it.
-func (l *limiter) leave(one *lane) {
+// leave releases a permit. The request that has waited longest gets it.
+func (l *limiter) leave(one *queue) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one.inFlight--
 	l.inFlight--
-	l.call(one)
+	l.admit(one)
 	l.closeIfUnused(one)
 }
 
-// giveUp ends the waiting. If it was the waiter's turn already, it has a place and
-// does not give up.
-func (l *limiter) giveUp(w *waiter, outOfTime bool) (gaveUp bool) {
+// giveUp ends the waiting. It reports false if the waiter has a permit.
+func (l *limiter) giveUp(w *waiter, timedOut bool) (gaveUp bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !w.waits {
 		return false
 	}
 	l.remove(w)
-	if outOfTime {
-		l.outOfTime++
+	if timedOut {
+		l.timedOut++
 	}
-	l.closeIfUnused(w.lane)
+	l.closeIfUnused(w.queue)
 	return true
 }
 
-// call lets those pass for whom there is a place. It must be called with mu held.
-func (l *limiter) call(one *lane) {
+// admit gives free permits to waiting requests. It must be called with mu held.
+func (l *limiter) admit(one *queue) {
 	for one.first != nil && one.inFlight < l.max {
 		w := one.first
 		l.remove(w)
 		one.inFlight++
 		l.inFlight++
-		close(w.turn)
+		close(w.admitted)
 	}
 }
 
-// remove takes a waiter out of its queue. It must be called with mu held.
+// remove removes a waiter from its queue. It must be called with mu held.
 func (l *limiter) remove(w *waiter) {
-	one := w.lane
+	one := w.queue
 	if w.prev == nil {
 		one.first = w.next
 	} else {
@@ -150,39 +149,39 @@ func (l *limiter) remove(w *waiter) {
 	l.queued--
 }
 
-// open makes the lane of a key. It must be called with mu held.
-func (l *limiter) open(key string) *lane {
-	var one *lane
+// open creates the queue of a key. It must be called with mu held.
+func (l *limiter) open(key string) *queue {
+	var one *queue
 	if n := len(l.spare); n > 0 {
 		one, l.spare = l.spare[n-1], l.spare[:n-1]
 	} else {
-		one = new(lane)
+		one = new(queue)
 	}
 	one.key = key
-	l.lanes[key] = one
+	l.queues[key] = one
 	return one
 }
 
-// closeIfUnused forgets a lane with nobody in it. That of requests without a key
-// stays. It must be called with mu held.
-func (l *limiter) closeIfUnused(one *lane) {
+// closeIfUnused removes an empty queue, except that of the empty key. It must be called
+// with mu held.
+func (l *limiter) closeIfUnused(one *queue) {
 	if one.inFlight > 0 || one.queued > 0 || one.key == "" {
 		return
 	}
-	delete(l.lanes, one.key)
-	if len(l.spare) < maxSpareLanes {
+	delete(l.queues, one.key)
+	if len(l.spare) < maxSpareQueues {
 		l.spare = append(l.spare, one)
 	}
 }
 
-// load is how busy a limiter is.
-type load struct {
+// counts are the figures of a limiter.
+type counts struct {
 	max, inFlight, queued int
-	full, outOfTime       uint64
+	full, timedOut        uint64
 }
 
-func (l *limiter) look() load {
+func (l *limiter) counts() counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return load{l.max, l.inFlight, l.queued, l.full, l.outOfTime}
+	return counts{l.max, l.inFlight, l.queued, l.full, l.timedOut}
 }

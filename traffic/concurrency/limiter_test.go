@@ -12,14 +12,14 @@ import (
 
 func testLimiter(max int) *limiter {
 	l := newLimiter()
-	l.hold(max)
+	l.limit(max)
 	return l
 }
 
-// hisTurn reports whether a waiter has been called.
-func (w *waiter) hisTurn() bool {
+// hasPermit reports whether a waiter has been called.
+func (w *waiter) hasPermit() bool {
 	select {
-	case <-w.turn:
+	case <-w.admitted:
 		return true
 	default:
 		return false
@@ -45,43 +45,43 @@ func TestLimiterIsFirstComeFirstServed(t *testing.T) {
 		t.Error("giving up")
 	}
 	l.leave(a)
-	if !queue[0].hisTurn() || queue[2].hisTurn() {
+	if !queue[0].hasPermit() || queue[2].hasPermit() {
 		t.Error("not the first one's turn")
 	}
 	if l.giveUp(queue[0], false) {
 		t.Error("it gave up a place that it had")
 	}
-	l.leave(queue[0].lane)
-	if !queue[2].hisTurn() {
+	l.leave(queue[0].queue)
+	if !queue[2].hasPermit() {
 		t.Error("not the last one's turn")
 	}
-	if got, want := l.look(), (load{max: 2, inFlight: 2, full: 1, outOfTime: 1}); got != want {
+	if got, want := l.counts(), (counts{max: 2, inFlight: 2, full: 1, timedOut: 1}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	l.leave(b)
-	l.leave(queue[2].lane)
-	if got := l.look(); got.inFlight != 0 || got.queued != 0 {
+	l.leave(queue[2].queue)
+	if got := l.counts(); got.inFlight != 0 || got.queued != 0 {
 		t.Errorf("in the end: %+v", got)
 	}
 }
 
-// A request that arrives when somebody waits does not get a place before them.
+// A request that arrives while others wait gets no permit before them.
 func TestLimiterLetsNobodyPass(t *testing.T) {
 	l := testLimiter(1)
 	first, _ := l.enter("", 9)
 	_, second := l.enter("", 9)
 	l.leave(first)
-	if !second.hisTurn() {
+	if !second.hasPermit() {
 		t.Fatal("the second one waits in vain")
 	}
-	if place, third := l.enter("", 9); place != nil || third.hisTurn() {
+	if place, third := l.enter("", 9); place != nil || third.hasPermit() {
 		t.Error("the third one has a place")
 	}
 }
 
 func TestLimiterOfKeys(t *testing.T) {
 	l := testLimiter(1)
-	var places []*lane
+	var places []*queue
 	for i := range 1000 {
 		place, _ := l.enter(fmt.Sprint(i), 0)
 		if place == nil {
@@ -95,26 +95,26 @@ func TestLimiterOfKeys(t *testing.T) {
 	for _, place := range places {
 		l.leave(place)
 	}
-	if len(l.lanes) != 0 || len(l.spare) > maxSpareLanes || l.look().inFlight != 0 {
-		t.Errorf("%d keys are left, %d spare", len(l.lanes), len(l.spare))
+	if len(l.queues) != 0 || len(l.spare) > maxSpareQueues || l.counts().inFlight != 0 {
+		t.Errorf("%d keys are left, %d spare", len(l.queues), len(l.spare))
 	}
 }
 
 func TestLimiterChangesItsMax(t *testing.T) {
 	l := newLimiter()
-	letGo := l.hold(1)
+	letGo := l.limit(1)
 	first, _ := l.enter("", 9)
 	_, second := l.enter("", 9)
-	letGoMore := l.hold(3)
-	if second.hisTurn() {
+	letGoMore := l.limit(3)
+	if second.hasPermit() {
 		t.Error("the larger one of two counts")
 	}
 	letGo()
-	if !second.hisTurn() {
+	if !second.hasPermit() {
 		t.Error("the larger one does not count when the other is gone")
 	}
 	letGoMore()
-	if place, _ := l.enter("", 0); place == nil || l.look().max != 3 {
+	if place, _ := l.enter("", 0); place == nil || l.counts().max != 3 {
 		t.Error("what is left forgets how many there may be")
 	}
 	l.leave(first)
@@ -134,8 +134,8 @@ func TestLimiterIsExact(t *testing.T) {
 					if random.IntN(4) == 0 && l.giveUp(w, false) {
 						continue
 					}
-					<-w.turn
-					place = w.lane
+					<-w.admitted
+					place = w.queue
 				}
 				n := inside.Add(1)
 				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -151,7 +151,7 @@ func TestLimiterIsExact(t *testing.T) {
 	if most.Load() != max {
 		t.Errorf("%d at once, want exactly %d", most.Load(), max)
 	}
-	if got := l.look(); got.inFlight != 0 || got.queued != 0 {
+	if got := l.counts(); got.inFlight != 0 || got.queued != 0 {
 		t.Errorf("%d were served; in the end: %+v", served.Load(), got)
 	}
 }
@@ -160,34 +160,34 @@ func TestLimiterIsExact(t *testing.T) {
 func FuzzLimiter(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 2, 1, 3, 2, 2, 2}, uint8(1), uint8(2))
 	f.Add([]byte{1, 1, 1, 1, 7, 2, 11, 2, 1, 2, 2}, uint8(2), uint8(3))
-	f.Fuzz(func(t *testing.T, steps []byte, max, queue uint8) {
+	f.Fuzz(func(t *testing.T, steps []byte, max, maxQueued uint8) {
 		if max == 0 {
 			return
 		}
 		l := testLimiter(int(max))
-		var inside []*lane
+		var inside []*queue
 		var waiting []*waiter
 		called := func() {
 			for len(waiting) > 0 && len(inside) < int(max) {
-				if !waiting[0].hisTurn() {
-					t.Fatal("the first one is not called")
+				if !waiting[0].hasPermit() {
+					t.Fatal("the first waiting request has no permit")
 				}
-				inside, waiting = append(inside, waiting[0].lane), waiting[1:]
+				inside, waiting = append(inside, waiting[0].queue), waiting[1:]
 			}
-			if slices.ContainsFunc(waiting, (*waiter).hisTurn) {
-				t.Fatal("somebody is called whose turn it is not")
+			if slices.ContainsFunc(waiting, (*waiter).hasPermit) {
+				t.Fatal("a later request has a permit")
 			}
 		}
 		for _, step := range steps {
 			switch step % 3 {
 			case 1:
-				place, w := l.enter("", int(queue))
+				place, w := l.enter("", int(maxQueued))
 				switch {
 				case place != nil && w == nil && len(inside) < int(max):
 					inside = append(inside, place)
-				case place == nil && w != nil && len(inside) == int(max) && len(waiting) < int(queue):
+				case place == nil && w != nil && len(inside) == int(max) && len(waiting) < int(maxQueued):
 					waiting = append(waiting, w)
-				case place != nil || w != nil || len(inside) < int(max) || len(waiting) < int(queue):
+				case place != nil || w != nil || len(inside) < int(max) || len(waiting) < int(maxQueued):
 					t.Fatalf("%d inside, %d waiting: got %v, %v", len(inside), len(waiting), place, w)
 				}
 			case 2:
@@ -205,7 +205,7 @@ func FuzzLimiter(f *testing.F) {
 				}
 			}
 			called()
-			if got := l.look(); got.inFlight != len(inside) || got.queued != len(waiting) {
+			if got := l.counts(); got.inFlight != len(inside) || got.queued != len(waiting) {
 				t.Fatalf("got %+v, want %d inside and %d waiting", got, len(inside), len(waiting))
 			}
 		}

@@ -25,15 +25,15 @@ func (concurrencyCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (concurrencyCollector) Collect(ch chan<- prometheus.Metric) {
 	type labels struct{ gateway, backend string }
-	all := make(map[labels]load)
+	all := make(map[labels]counts)
 	sharedLimiters.Range(func(_, value any) bool {
 		l := value.(*sharedLimiter)
-		at, more := labels{l.gateway, l.label()}, l.look()
+		at, more := labels{l.gateway, l.label()}, l.counts()
 		sum := all[at]
 		sum.inFlight += more.inFlight
 		sum.queued += more.queued
 		sum.full += more.full
-		sum.outOfTime += more.outOfTime
+		sum.timedOut += more.timedOut
 		all[at] = sum
 		return true
 	})
@@ -41,7 +41,7 @@ func (concurrencyCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(concurrencyInFlight, prometheus.GaugeValue, float64(sum.inFlight), at.gateway, at.backend)
 		ch <- prometheus.MustNewConstMetric(concurrencyQueued, prometheus.GaugeValue, float64(sum.queued), at.gateway, at.backend)
 		ch <- prometheus.MustNewConstMetric(concurrencyRejected, prometheus.CounterValue, float64(sum.full), at.gateway, at.backend, "full")
-		ch <- prometheus.MustNewConstMetric(concurrencyRejected, prometheus.CounterValue, float64(sum.outOfTime), at.gateway, at.backend, "timeout")
+		ch <- prometheus.MustNewConstMetric(concurrencyRejected, prometheus.CounterValue, float64(sum.timedOut), at.gateway, at.backend, "timeout")
 	}
 }
 
