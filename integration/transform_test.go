@@ -296,7 +296,7 @@ func TestTransformAnswers(t *testing.T) {
 		t.Errorf("where it is off: got %v", got.header)
 	}
 	output := g.output.String()
-	for _, logged := range []string{"the answer is larger than max_body", "the answer is compressed", "is called JSON and is none"} {
+	for _, logged := range []string{"the response is larger than max_body", "the response is compressed", "has a JSON Content-Type and invalid JSON"} {
 		if !strings.Contains(output, logged) {
 			t.Errorf("the log does not say %q", logged)
 		}

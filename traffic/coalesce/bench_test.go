@@ -27,14 +27,14 @@ func coalesceBrowser(method string) *http.Request {
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
 }
 
-var coalesceAnswer = []byte("This is a small answer of exactly 61 bytes from one backend.\n")
+var coalesceBody61 = []byte("This is a small result of exactly 61 bytes from one backend.\n")
 
-// BenchmarkCoalesceAlone is a request that nobody shares, beside what it would cost
+// BenchmarkCoalesceAlone is a request that is not shared, beside what it would cost
 // without the policy.
 func BenchmarkCoalesceAlone(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusOK)
-		_, err := w.Write(coalesceAnswer)
+		_, err := w.Write(coalesceBody61)
 		return err
 	})
 	for _, with := range []string{"without", "with", "off"} {
@@ -58,7 +58,7 @@ func BenchmarkCoalesceAlone(b *testing.B) {
 // BenchmarkCoalesceParallel is many different requests at once.
 func BenchmarkCoalesceParallel(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-		_, err := w.Write(coalesceAnswer)
+		_, err := w.Write(coalesceBody61)
 		return err
 	})
 	c := coalescePolicy(b, new(Coalesce))

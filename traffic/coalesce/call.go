@@ -11,74 +11,73 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// flights are the requests under way whose answers others may share. Package
-// singleflight of golang.org/x/sync hands out a result when it is complete; here
-// the body goes on to everybody while it comes, and it takes a look at the header
-// to know whether it may.
-type flights struct {
+// calls are the requests in call whose responses others may share. Package singleflight
+// of golang.org/x/sync returns a result when it is complete. Here, bodies are streamed to
+// all clients, and the response header decides whether they are shared.
+type calls struct {
 	seed  maphash.Seed
-	limit int64 // of what is kept of a body
+	limit int64 // maximum size of the buffered part of a body
 
-	mu    sync.Mutex
-	byURL [256]*flight         // chains of those with the same end of their hash. Guarded by mu.
-	count int                  // of them all. Guarded by mu.
-	apart map[uint64]time.Time // the hashes of what cannot be shared, and until when. Guarded by mu.
+	mu          sync.Mutex
+	byURL       [256]*call           // hash table with chains. Guarded by mu.
+	count       int                  // of all calls. Guarded by mu.
+	unshareable map[uint64]time.Time // end of the time for which requests are not shared, by hash. Guarded by mu.
 }
 
 const (
-	apartFor  = 10 * time.Second // how long it is remembered that something cannot be shared
-	apartMost = 1024             // of how many
+	unshareableFor = 10 * time.Second // how long requests are not shared after a response that cannot be
+	maxUnshareable = 1024             // maximum number of entries
 
-	// How long the clients who share an answer wait for a slow one among them, beside
-	// half of the time.
+	// The time that a slow client may delay the others, in addition to half of the time.
 	patience = 500 * time.Millisecond
 )
 
-func newFlights(limit int64) *flights {
-	return &flights{seed: maphash.MakeSeed(), limit: limit, apart: make(map[uint64]time.Time)}
+func newCalls(limit int64) *calls {
+	return &calls{seed: maphash.MakeSeed(), limit: limit, unshareable: make(map[uint64]time.Time)}
 }
 
-// flight is a request under way. The one who sent it leads; others may follow until
-// the answer begins, and so nobody gets an answer that had begun before they asked.
-type flight struct {
-	lifeline
-	request http.Request // as it goes to the backend: the leader's, on the lifeline
-	flights *flights
+// call is a request in call. The first client's request is the leader. Others can follow
+// until the response begins, so that no client receives a response that began before its
+// request.
+type call struct {
+	sharedContext
+	request http.Request // the leader's, with the shared context
+	calls   *calls
 	url     uint64
 	query   string
-	key     *requestKey // of requestKeys, until the flight is sealed
-	next    *flight     // in the chain. Guarded by flights.mu.
+	key     *requestKey // of requestKeys, until the call is closed
+	next    *call       // in the chain. Guarded by calls.mu.
 
-	followers int  // who wait for the answer or read it. Guarded by flights.mu.
-	alone     bool // the leader's client has left. Guarded by flights.mu.
-	sealed    bool // nobody can join any more. Guarded by flights.mu.
+	followers int  // number of those that wait or read. Guarded by calls.mu.
+	alone     bool // the leader's client has left. Guarded by calls.mu.
+	closed    bool // no request can join. Guarded by calls.mu.
 
-	*company // nil if nobody has joined. Set under flights.mu, before it is sealed.
+	*followed // allocated when the first follower joins. Set under calls.mu, before the call is closed.
 }
 
-// company is what a flight has if somebody follows.
-type company struct {
-	begun   chan struct{} // closed when the outcome is known
+// followed is the part of a call that is needed with followers.
+type followed struct {
+	begun   chan struct{} // closed when the outcome is published
 	outcome outcome       // set before begun is closed
 	body    stream
 }
 
-// outcome is what became of a flight.
+// outcome is the result of a call.
 type outcome struct {
-	shared bool               // if not, each request goes to the backend itself
-	err    error              // what the handlers returned in place of an answer
-	status int                // of the answer; if there is one, the body is in the stream
-	header httpx.HeaderChange // what has become of the header
-	varied httpcache.Variant  // what a request must have in common with the leader's
-	kind   [6]string          // what another answer must have to be the same
+	shared bool               // false: each request is sent to the backend
+	err    error              // the error of the handlers in place of a response
+	status int                // of the response, whose body is in the stream
+	header httpx.HeaderChange // the changes of the header
+	varied httpcache.Variant  // the fields that a request must have in common with the leader's
+	kind   [6]string          // fields that identify an equal response
 }
 
 var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}
 
-// join finds the flight that a request may share, and then has a reader of its
-// body. If there is none, the request leads a new one, which keeps the key, and the
-// reader is nil. The flight is nil if it is known that the answer cannot be shared.
-func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
+// join returns the call that a request can follow, and a reader of its body. If there is
+// none, the request leads a new call, which keeps the key, and the reader is nil. The call
+// is nil if the response cannot be shared.
+func (t *calls) join(r *http.Request, key *requestKey) (*call, *reader) {
 	url := t.hashOf(key.asked[1], plainPath(key.asked[2]))
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,142 +85,139 @@ func (t *flights) join(r *http.Request, key *requestKey) (*flight, *reader) {
 	for f := *first; f != nil; f = f.next {
 		if f.url == url && f.key.equal(key, r.Header) {
 			f.followers++
-			if f.company == nil {
-				f.company = &company{begun: make(chan struct{}), body: stream{limit: t.limit, patience: patience}}
+			if f.followed == nil {
+				f.followed = &followed{begun: make(chan struct{}), body: stream{limit: t.limit, patience: patience}}
 			}
 			return f, f.body.reader()
 		}
 	}
-	if len(t.apart) > 0 && t.isApart(url, key.query) {
+	if len(t.unshareable) > 0 && t.isUnshareable(url, key.query) {
 		return nil, nil
 	}
-	f := &flight{flights: t, url: url, query: key.query, key: key, next: *first}
+	f := &call{calls: t, url: url, query: key.query, key: key, next: *first}
 	f.first, f.owner = r.Context(), f
 	*first = f
 	t.count++
 	return f, nil
 }
 
-// chain is where the flights with a hash begin, and others. mu is held.
-func (t *flights) chain(url uint64) **flight { return &t.byURL[url%uint64(len(t.byURL))] }
+// chain returns the chain for a hash. mu is held.
+func (t *calls) chain(url uint64) **call { return &t.byURL[url%uint64(len(t.byURL))] }
 
-// hashOf is the hash of what a client asks for, whatever the query.
-func (t *flights) hashOf(host, path string) uint64 {
+// hashOf returns the hash of a host and path.
+func (t *calls) hashOf(host, path string) uint64 {
 	return maphash.String(t.seed, host)*31 ^ maphash.String(t.seed, path)
 }
 
-func (t *flights) apartKey(url uint64, query string) uint64 {
+func (t *calls) unshareableKey(url uint64, query string) uint64 {
 	return url*31 ^ maphash.String(t.seed, query)
 }
 
-// isApart reports whether it is known that what is asked for cannot be shared. mu is
-// held.
-func (t *flights) isApart(url uint64, query string) bool {
-	key := t.apartKey(url, query)
-	until, ok := t.apart[key]
+// isUnshareable reports whether a recent response for a URL could not be shared. mu is held.
+func (t *calls) isUnshareable(url uint64, query string) bool {
+	key := t.unshareableKey(url, query)
+	until, ok := t.unshareable[key]
 	if ok && !time.Now().Before(until) {
-		delete(t.apart, key)
+		delete(t.unshareable, key)
 		ok = false
 	}
 	return ok
 }
 
-// forget keeps later requests from sharing what was asked for before: something may
-// have changed there.
-func (t *flights) forget(url uint64) {
+// forget closes the calls for a resource, which may have changed.
+func (t *calls) forget(url uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for at := t.chain(url); *at != nil; {
 		if f := *at; f.url == url {
 			*at = f.next
-			f.close()
+			f.removed()
 		} else {
 			at = &f.next
 		}
 	}
 }
 
-// idle reports whether nothing is under way.
-func (t *flights) idle() bool {
+// idle reports whether there are no calls.
+func (t *calls) idle() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.count == 0
 }
 
-// seal keeps others from joining, and reports whether somebody has.
-func (f *flight) seal() bool {
-	t := f.flights
+// close ends joining, and reports whether there are followers.
+func (f *call) close() bool {
+	t := f.calls
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.remove()
 	return f.followers > 0
 }
 
-// remove takes the flight out of those that can be joined. flights.mu is held.
-func (f *flight) remove() {
-	if f.sealed {
+// remove removes the call from its chain. calls.mu is held.
+func (f *call) remove() {
+	if f.closed {
 		return
 	}
-	at := f.flights.chain(f.url)
+	at := f.calls.chain(f.url)
 	for *at != f {
 		at = &(*at).next
 	}
 	*at = f.next
-	f.close()
+	f.removed()
 }
 
-// close notes that nobody can join any more, now that it is out of its chain.
-// flights.mu is held.
-func (f *flight) close() {
-	f.sealed, f.next = true, nil
-	f.flights.count--
+// removed updates the call after it was removed from its chain. calls.mu is held.
+func (f *call) removed() {
+	f.closed, f.next = true, nil
+	f.calls.count--
 	f.key.reset()
 	requestKeys.Put(f.key)
 	f.key = nil
 }
 
-// land tells the followers what became of the flight, once.
-func (f *flight) land(o outcome) {
-	if f.company != nil { // which nobody brings after seal
+// publish publishes the outcome to the followers, once.
+func (f *call) publish(o outcome) {
+	if f.followed != nil { // not set after close
 		f.outcome = o
 		close(f.begun)
 	}
 }
 
-// landApart sends the followers their own way. If it is about the answer, those who
-// come later need not wait for it in vain.
-func (f *flight) landApart(remember bool) {
-	if t := f.flights; remember {
+// publishUnshared makes the followers send requests of their own. If remember is set, later
+// requests for the URL are not shared for some time.
+func (f *call) publishUnshared(remember bool) {
+	if t := f.calls; remember {
 		t.mu.Lock()
-		if len(t.apart) >= apartMost {
-			clear(t.apart)
+		if len(t.unshareable) >= maxUnshareable {
+			clear(t.unshareable)
 		}
-		t.apart[t.apartKey(f.url, f.query)] = time.Now().Add(apartFor)
+		t.unshareable[t.unshareableKey(f.url, f.query)] = time.Now().Add(unshareableFor)
 		t.mu.Unlock()
 	}
-	f.land(outcome{})
+	f.publish(outcome{})
 }
 
-// leave is called by a follower who no longer waits or reads.
-func (f *flight) leave(r *reader) {
+// leave is called when a follower no longer waits or reads.
+func (f *call) leave(r *reader) {
 	r.leave()
-	f.flights.mu.Lock()
-	defer f.flights.mu.Unlock()
+	f.calls.mu.Lock()
+	defer f.calls.mu.Unlock()
 	f.followers--
-	f.cutIfNobody()
+	f.cancelIfUnused()
 }
 
 // leaderLeft is called when the leader's client has left.
-func (f *flight) leaderLeft() {
-	f.flights.mu.Lock()
-	defer f.flights.mu.Unlock()
+func (f *call) leaderLeft() {
+	f.calls.mu.Lock()
+	defer f.calls.mu.Unlock()
 	f.alone = true
-	f.cutIfNobody()
+	f.cancelIfUnused()
 }
 
-func (f *flight) cutIfNobody() {
+func (f *call) cancelIfUnused() {
 	if f.alone && f.followers == 0 {
 		f.remove()
-		f.cut(context.Cause(f.first))
+		f.cancel(context.Cause(f.first))
 	}
 }

@@ -21,51 +21,49 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_coalesce", policy.Directive[Coalesce])
 }
 
-// Coalesce lets equal GET and HEAD requests that arrive while one of them waits for
-// its answer share that answer: the backend is asked once. Bodies go on to all of
-// them as they come.
+// Coalesce lets equal GET and HEAD requests that arrive while one of them waits for its
+// response share that response: one request is sent to the backend. Bodies are streamed to
+// all clients.
 //
-// Requests are equal if all of their header fields are, but for those that say
-// nothing about what is asked for, such as User-Agent; if the answer's Vary names one
-// of those, it has to be equal, too. Those with credentials (Authorization, cookies,
-// a client's certificate) have the backend to themselves, unless the key tells whose
-// they are.
+// Requests are equal if their header fields are equal. Fields that do not affect the
+// response, such as User-Agent, are ignored unless the response's Vary names them.
+// Requests with credentials (Authorization, cookies, a client's certificate) are not
+// shared unless the key has these credentials.
 //
-// An answer is shared if a shared cache might store it: no Set-Cookie, and not
-// private, no-store or no-cache; also a 5xx, and what handlers return in place of an
-// answer. If it may not, everybody who waited asks for an own one, all at once, and
-// equal requests do not wait for each other for the next ten seconds.
+// A response is shared if a shared cache may store it: no Set-Cookie, and not private,
+// no-store or no-cache. Responses with 5xx and errors of handlers are shared, too. If a
+// response cannot be shared, the waiting requests are sent to the backend at once, and
+// equal requests do not wait for each other in the next ten seconds.
 //
-// It sets the placeholder `{http.rgate.coalesced}` to true for a request that got the
-// answer of another one.
+// It sets the placeholder `{http.rgate.coalesced}` to true for a request that shared the
+// response to another one.
 type Coalesce struct {
 	policy.Base
 
-	// What else requests must have in common: text with placeholders. If it has
+	// A text with placeholders whose values equal requests must have in common. With
 	// `{http.request.header.Authorization}`, `{http.request.header.Cookie}`, a
-	// `{http.request.cookie.NAME}` or a `{http.request.tls.client.…}`, requests with
-	// such credentials are shared among those with the same ones; with
-	// `{http.auth.user.id}`, those whose credentials a policy has taken and hidden.
-	// Default: nothing.
+	// `{http.request.cookie.NAME}` or a `{http.request.tls.client.…}`, requests with equal
+	// credentials are shared; with `{http.auth.user.id}`, also those whose credentials a
+	// policy has verified and hidden. Default: none.
 	Key string `json:"key,omitempty" caddyfile:"arg"`
 
-	// Names of request fields that need not be equal, and that do not keep a request from
-	// being shared, such as `X-Org-Id`; `X-Acme-*` for all that begin so, and `*` for all
-	// but `Authorization`, `Cookie` and those about users. Default: none.
+	// Names of request fields that are ignored, such as `X-Org-Id`; `X-Acme-*` for all with
+	// this prefix, and `*` for all except `Authorization`, `Cookie` and those about users.
+	// Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
-	// How much of a body is kept for those who have not had it yet. A client that is
-	// further behind than that, and makes the others wait for more than half of the
-	// time, goes on with an own request. Default: 1MiB.
+	// The maximum size of the part of a body that is buffered for slow clients. A client
+	// that is further behind, and delays the others for more than half of the time,
+	// continues with a request of its own. Default: 1MiB.
 	MaxBuffer policy.Size `json:"max_buffer,omitempty" default:"1MiB"`
 
-	// How long a request waits for another one's answer to begin; then the backend is
-	// asked for an own one. Default: 30s.
+	// The maximum time that a request waits for the response to another one to begin. Then
+	// it is sent to the backend. Default: 30s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	key     policy.Key
 	sharing *sharing.Rules
-	flights *flights
+	calls   *calls
 }
 
 const (
@@ -81,7 +79,7 @@ func (*Coalesce) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets the policy up.
+// Provision sets up the policy.
 func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if err := c.Start(ctx, "coalesce"); err != nil {
 		return err
@@ -94,35 +92,35 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if c.MaxWait == 0 {
 		c.MaxWait = caddy.Duration(defaultMaxWait)
 	}
-	c.key, c.sharing, c.flights = policy.ParseKey(c.Key), sharing.New(c.Key, c.IgnoreFields), newFlights(int64(c.MaxBuffer))
+	c.key, c.sharing, c.calls = policy.ParseKey(c.Key), sharing.New(c.Key, c.IgnoreFields), newCalls(int64(c.MaxBuffer))
 	c.sharing.KeyHasIdentity = strings.Contains(c.Key, "{http.auth.user.")
 	return coalesced.Register(ctx)
 }
 
-// Check reports the first thing wrong with the options.
+// Check reports the first invalid option.
 func (c *Coalesce) Check() error {
 	if err := policy.CheckKey("key", c.Key); err != nil {
 		return err
 	}
 	switch {
 	case c.Key != "" && !policy.HasPlaceholder(c.Key):
-		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.Authorization}, or leave it out", c.Key)
+		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.request.header.Authorization}", c.Key)
 	case sharing.CheckIgnoredFields(c.IgnoreFields) != nil:
 		return sharing.CheckIgnoredFields(c.IgnoreFields)
 	case c.MaxBuffer < 0:
-		return policy.Optionf("max_buffer", "max_buffer is negative: use a size such as 1MiB")
+		return policy.Optionf("max_buffer", "invalid max_buffer: must not be negative")
 	case c.MaxWait < 0:
-		return policy.Optionf("max_wait", "max_wait is negative: use a duration such as 30s")
+		return policy.Optionf("max_wait", "invalid max_wait: must not be negative")
 	}
 	return nil
 }
 
-// Validate reports the first thing wrong with the options.
+// Validate implements caddy.Validator.
 func (c *Coalesce) Validate() error { return c.Check() }
 
-// ServeHTTP passes a request on, or has it share the answer of an equal one.
+// ServeHTTP passes a request on, or responds with the response to an equal one.
 func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if c.Off() || policy.Looped(r) { // which would wait for itself
+	if c.Off() || policy.Looped(r) { // it would wait for itself
 		return next.ServeHTTP(w, r)
 	}
 	switch r.Method {
@@ -133,7 +131,7 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		return c.change(w, r, next)
 	}
 	key := requestKeys.Get().(*requestKey)
-	var f *flight
+	var f *call
 	var body *reader
 	if key.of(r, c.sharing) {
 		place := policy.PlaceOf(r)
@@ -143,7 +141,7 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		}
 		asked := policy.TargetOf(r)
 		key.asked = [4]string{asked.Method, asked.Host, asked.Path, asked.Query}
-		f, body = c.flights.join(r, key)
+		f, body = c.calls.join(r, key)
 	}
 	if f == nil || body != nil {
 		key.reset()
@@ -158,25 +156,25 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return c.follow(f, body, w, r, next)
 }
 
-// change passes on a request that may change what others ask for. Who asks once it
-// is over gets an answer that began later.
+// change passes on a request that may change a resource. Requests for the resource that
+// arrive after it do not share responses from before.
 func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	asked := policy.TargetOf(r)
-	url := c.flights.hashOf(asked.Host, plainPath(asked.Path))
+	url := c.calls.hashOf(asked.Host, plainPath(asked.Path))
 	defer func() {
-		if !c.flights.idle() {
-			c.flights.forget(url)
+		if !c.calls.idle() {
+			c.calls.forget(url)
 		}
 	}()
 	return next.ServeHTTP(w, r)
 }
 
-// lead sends the request to the backend, for all who wait for its answer. They are
-// served on their own goroutines. If there are any, so is this one's client, that
-// nobody has to wait for it; the request goes on if it leaves.
-func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+// lead sends the request to the backend. Followers receive the response on their own
+// goroutines. If there are followers, the leader's client is served on another goroutine,
+// too, so that it cannot delay them, and the request continues if that client leaves.
+func (c *Coalesce) lead(f *call, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	lw := leadWriters.Get().(*leadWriter)
-	lw.ResponseWriter, lw.flight, lw.request, lw.sharing = w, f, r, c.sharing
+	lw.ResponseWriter, lw.call, lw.request, lw.sharing = w, f, r, c.sharing
 	lw.before.Set(w.Header())
 	returned := false
 	defer func() {
@@ -206,8 +204,8 @@ func (c *Coalesce) lead(f *flight, w http.ResponseWriter, r *http.Request, next 
 	return err
 }
 
-// follow waits for the answer that another request asked for.
-func (c *Coalesce) follow(f *flight, body *reader, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+// follow waits for the response to the leader's request.
+func (c *Coalesce) follow(f *call, body *reader, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	following := true
 	leave := func() {
 		if following {
@@ -252,7 +250,7 @@ func (c *Coalesce) follow(f *flight, body *reader, w http.ResponseWriter, r *htt
 	}
 }
 
-// leftError is the error for a client that left before it had an answer.
+// leftError returns the error for a client that left before it received a response.
 func leftError(r *http.Request) error {
 	cause := context.Cause(r.Context())
 	if errors.Is(cause, context.DeadlineExceeded) {
@@ -261,10 +259,10 @@ func leftError(r *http.Request) error {
 	return caddyhttp.Error(policy.StatusClientClosedRequest, cause)
 }
 
-// goOn sends a request of its own for a client that fell behind in a shared answer,
-// and lets it have what it has not had. That is right if all that it has had is how
-// the new answer begins; else the connection is cut.
-func (c *Coalesce) goOn(f *flight, had *reader, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+// goOn sends another request for a client that fell behind in a shared response, and sends
+// it the rest of the new response. If that does not begin with the part that the client
+// has received, the connection is closed.
+func (c *Coalesce) goOn(f *call, had *reader, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rw := &restWriter{want: &f.outcome, rest: newRest(had, w), header: make(http.Header)}
 	rw.ResponseWriter = w
 	if err := next.ServeHTTP(rw, r); err != nil || !rw.complete() {

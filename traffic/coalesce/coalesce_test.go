@@ -48,8 +48,8 @@ type coalesceBackend struct {
 
 func (b *coalesceBackend) release() { b.once.Do(func() { close(b.open) }) }
 
-// coalesceServer serves answer behind the policy.
-func coalesceServer(t testing.TB, c *Coalesce, answer func(w http.ResponseWriter, r *http.Request) error) *coalesceBackend {
+// coalesceServer serves a handler behind the policy.
+func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWriter, r *http.Request) error) *coalesceBackend {
 	t.Helper()
 	b := &coalesceBackend{policy: coalescePolicy(t, c), open: make(chan struct{})}
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -59,7 +59,7 @@ func coalesceServer(t testing.TB, c *Coalesce, answer func(w http.ResponseWriter
 		case <-r.Context().Done():
 			return caddyhttp.Error(policy.StatusClientClosedRequest, context.Cause(r.Context()))
 		}
-		return answer(w, r)
+		return respond(w, r)
 	})
 	b.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
@@ -107,7 +107,7 @@ func coalesceDo(ctx context.Context, method, url string, headers ...string) (*ht
 
 var coalesceTransport = &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 
-// coalesceText is the whole of an answer: its status and body, or what went wrong.
+// coalesceText is a response: its status and body, or the error.
 func coalesceText(response *http.Response, err error) string {
 	if err != nil {
 		return err.Error()
@@ -122,9 +122,9 @@ func coalesceText(response *http.Response, err error) string {
 
 // waiting is how many requests follow others.
 func (c *Coalesce) waiting() (n int) {
-	c.flights.mu.Lock()
-	defer c.flights.mu.Unlock()
-	for _, f := range c.flights.byURL {
+	c.calls.mu.Lock()
+	defer c.calls.mu.Unlock()
+	for _, f := range c.calls.byURL {
 		for ; f != nil; f = f.next {
 			n += f.followers
 		}
@@ -144,13 +144,13 @@ func coalesceEventually(t testing.TB, what string, holds func() bool) {
 
 // together sends one request and, once that is under way, others; all wait before the
 // backend is opened. Those of the others that do not follow must reach it by then.
-func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]string) (answers []string) {
+func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]string) (responses []string) {
 	t.Helper()
-	answers = make([]string, 1+len(others))
+	responses = make([]string, 1+len(others))
 	var all sync.WaitGroup
 	send := func(i int, headers []string) {
 		all.Go(func() {
-			answers[i] = coalesceText(coalesceGet(t.Context(), b.URL+"/items?page=1", headers...))
+			responses[i] = coalesceText(coalesceGet(t.Context(), b.URL+"/items?page=1", headers...))
 		})
 	}
 	before := b.reached.Load()
@@ -164,7 +164,7 @@ func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]str
 	})
 	b.release()
 	all.Wait()
-	return answers
+	return responses
 }
 
 func coalesceHello(w http.ResponseWriter, _ *http.Request) error {
@@ -247,7 +247,7 @@ func TestCoalesceWhatIsShared(t *testing.T) {
 	for _, tc := range []struct {
 		what   string
 		status int
-		header []string // of the answer
+		header []string // of the response
 		shared bool
 	}{
 		{"plain", 200, nil, true},
@@ -358,7 +358,7 @@ func TestCoalesceLeaderLeaves(t *testing.T) {
 	coalesceEventually(t, "the others follow", func() bool { return b.policy.waiting() == 3 })
 	cancel()
 	<-gone
-	b.onlyFlight(t, func(f *flight) bool { return f.alone })
+	b.onlyCall(t, func(f *call) bool { return f.alone })
 	b.release()
 	all.Wait()
 	if n := b.reached.Load(); n != 1 {
@@ -366,13 +366,13 @@ func TestCoalesceLeaderLeaves(t *testing.T) {
 	}
 }
 
-// onlyFlight waits until a condition holds of the flight that there is.
-func (b *coalesceBackend) onlyFlight(t testing.TB, holds func(*flight) bool) {
+// onlyCall waits until a condition holds of the call that there is.
+func (b *coalesceBackend) onlyCall(t testing.TB, holds func(*call) bool) {
 	t.Helper()
-	coalesceEventually(t, "the flight is as it should be", func() bool {
-		b.policy.flights.mu.Lock()
-		defer b.policy.flights.mu.Unlock()
-		for _, f := range b.policy.flights.byURL {
+	coalesceEventually(t, "the call is as it should be", func() bool {
+		b.policy.calls.mu.Lock()
+		defer b.policy.calls.mu.Unlock()
+		for _, f := range b.policy.calls.byURL {
 			if f != nil {
 				return holds(f)
 			}

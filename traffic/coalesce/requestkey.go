@@ -29,8 +29,7 @@ type keyField struct {
 	more        []string
 }
 
-// of makes it the key of a request, and reports whether the answer may be shared at
-// all.
+// of sets the key to that of a request. It reports false if the response cannot be shared.
 func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
 	q := s.Read(r, false)
 	if q.Bypass != "" || q.Identified || q.NoCache || q.NoStore ||
@@ -71,7 +70,7 @@ func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
 	return true
 }
 
-// equal reports whether it is the same as the key of a request with this header.
+// equal reports whether it equals the key of a request with this header.
 func (k *requestKey) equal(o *requestKey, header http.Header) bool {
 	if len(k.fields) != len(o.fields) || k.path != o.path || k.query != o.query || k.host != o.host || k.rawPath != o.rawPath ||
 		k.method != o.method || k.secure != o.secure || k.route != o.route || k.backend != o.backend || k.text != o.text || k.asked != o.asked || k.forwarding != o.forwarding {
@@ -88,7 +87,7 @@ func (k *requestKey) equal(o *requestKey, header http.Header) bool {
 	return true
 }
 
-// reset makes it ready for another request.
+// reset prepares the key for another request.
 func (k *requestKey) reset() {
 	clear(k.fields)
 	k.fields = k.fields[:0]

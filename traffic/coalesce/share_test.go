@@ -21,7 +21,7 @@ import (
 	"github.com/rgate/rgate/policy/policytest"
 )
 
-// Once nobody waits any more, the backend need not go on.
+// The request is canceled when all clients have left.
 func TestCoalesceAllLeave(t *testing.T) {
 	b := coalesceServer(t, new(Coalesce), coalesceHello)
 	for _, order := range []string{"leader first", "follower first"} {
@@ -43,7 +43,7 @@ func TestCoalesceAllLeave(t *testing.T) {
 			cancels[first]()
 			coalesceEventually(t, "one has left", func() bool {
 				return first == 1 && b.policy.waiting() == 0 || first == 0 && func() bool {
-					b.onlyFlight(t, func(f *flight) bool { return f.alone })
+					b.onlyCall(t, func(f *call) bool { return f.alone })
 					return true
 				}()
 			})
@@ -51,7 +51,7 @@ func TestCoalesceAllLeave(t *testing.T) {
 			gone.Wait()
 			coalesceEventually(t, "the request has ended", func() bool {
 				_, ok := b.errs.Load(fmt.Sprint(order, 0))
-				return ok && b.policy.flights.idle()
+				return ok && b.policy.calls.idle()
 			})
 		})
 	}
@@ -157,7 +157,7 @@ func TestCoalesceStreams(t *testing.T) {
 	}
 }
 
-// coalesceBody is a body that tells every place in it from the others.
+// coalesceBody returns a body in which every position is recognizable.
 func coalesceBody(size int) []byte {
 	body := make([]byte, 0, size+8)
 	for i := 0; len(body) < size; i++ {
@@ -166,7 +166,7 @@ func coalesceBody(size int) []byte {
 	return body[:size]
 }
 
-// coalesceSlowly sends a request over a connection of its own. Nobody reads from it
+// coalesceSlowly sends a request over a connection of its own. No one reads from it
 // yet, and the kernel keeps little.
 func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
 	t.Helper()
@@ -191,7 +191,7 @@ func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 		slow   int // which of the clients
 		length bool
 	}{
-		{"nobody is slow", -1, true},
+		{"no client is slow", -1, true},
 		{"a slow follower", 2, false},
 		{"a slow follower, length known", 2, true},
 		{"a slow leader", 0, false},
@@ -238,7 +238,7 @@ func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 	}
 }
 
-// A slow client must not get two halves of different answers.
+// A slow client must not receive parts of different responses.
 func TestCoalesceSlowClientOfAnAnswerThatChanges(t *testing.T) {
 	var asked atomic.Int32
 	b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
@@ -274,7 +274,7 @@ func TestCoalesceWaitsNoLongerThanItMay(t *testing.T) {
 	all.Wait()
 }
 
-// Who asks after a change gets an answer that began after it.
+// A request after a change gets a response that began after it.
 func TestCoalesceAfterAChange(t *testing.T) {
 	b := coalesceServer(t, new(Coalesce), coalesceHello)
 	var all sync.WaitGroup
@@ -287,7 +287,7 @@ func TestCoalesceAfterAChange(t *testing.T) {
 		cancel()
 	}()
 	coalesceText(coalesceDo(ctx, http.MethodPut, b.URL+"/a"))
-	coalesceEventually(t, "the change is over", b.policy.flights.idle)
+	coalesceEventually(t, "the change is over", b.policy.calls.idle)
 	get()
 	coalesceEventually(t, "another one is under way", func() bool { return b.reached.Load() == 3 })
 	get()
@@ -326,8 +326,8 @@ func TestCoalesceOptions(t *testing.T) {
 		"rgate_coalesce {http.request.header.Authorization}": `{"key":"{http.request.header.Authorization}"}`,
 		"rgate_coalesce off": `{"disabled":true}`,
 		"rgate_coalesce {\n max_buffer 64KiB\n max_wait 5s\n}": `{"max_buffer":65536,"max_wait":5000000000}`,
-		"rgate_coalesce user":                   "! key \"user\" has no placeholder",
-		"rgate_coalesce {\n max_wait -1s\n}":    "! max_wait is negative",
+		"rgate_coalesce user":                   "! invalid key \"user\": must have a placeholder",
+		"rgate_coalesce {\n max_wait -1s\n}":    "! invalid max_wait: must not be negative",
 		"rgate_coalesce {\n max_buffer much\n}": "! max_buffer must be a size",
 		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
 	} {

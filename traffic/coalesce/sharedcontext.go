@@ -7,28 +7,27 @@ import (
 	"time"
 )
 
-// lifeline is the context of a request that several clients may wait for. It has the
-// values of the first one's context, and ends when it is cut, whatever becomes of
-// that one. Nothing is made before somebody asks for its end, as a proxy does: what
-// is answered without that costs nothing.
-type lifeline struct {
+// sharedContext is the context of a request that several clients may wait for. It has the
+// values of the first client's context, and ends when it is canceled, even if the first
+// client stays. It allocates nothing until Done or Err is called, as proxies do.
+type sharedContext struct {
 	first context.Context
-	owner interface{ leaderLeft() } // is told if the first client leaves, once somebody has asked
+	owner interface{ leaderLeft() } // notified when the first client leaves, once Done or Err was called
 
-	mu   sync.Mutex           // held while the end is made
-	fuse fuse                 // set under mu, before end
-	end  atomic.Pointer[fuse] // the one above, or nil: nobody has asked
-	stop func() bool          // no longer watches the first client. Guarded by mu.
+	mu         sync.Mutex                 // held while the end is made
+	cancelable cancelable                 // set under mu, before end
+	end        atomic.Pointer[cancelable] // the one above, or nil: not used yet
+	stop       func() bool                // no longer watches the first client. Guarded by mu.
 }
 
-// fuse is the end of a lifeline. It is a context of the standard library's, so that
+// cancelable is the end of a sharedContext. It is a context of the standard library, so that
 // contexts derived from it need no goroutine.
-type fuse struct {
+type cancelable struct {
 	context.Context
-	cut context.CancelCauseFunc
+	cancel context.CancelCauseFunc
 }
 
-func (l *lifeline) ending() *fuse {
+func (l *sharedContext) ending() *cancelable {
 	if f := l.end.Load(); f != nil {
 		return f
 	}
@@ -36,19 +35,19 @@ func (l *lifeline) ending() *fuse {
 	defer l.mu.Unlock()
 	f := l.end.Load()
 	if f == nil {
-		f = &l.fuse
-		f.Context, f.cut = context.WithCancelCause(context.Background())
+		f = &l.cancelable
+		f.Context, f.cancel = context.WithCancelCause(context.Background())
 		l.end.Store(f)
 		l.stop = context.AfterFunc(l.first, l.owner.leaderLeft)
 	}
 	return f
 }
 
-// cut ends the context.
-func (l *lifeline) cut(cause error) { l.ending().cut(cause) }
+// cancel ends the context.
+func (l *sharedContext) cancel(cause error) { l.ending().cancel(cause) }
 
-// release ends it when all is over.
-func (l *lifeline) release() {
+// release releases the resources of the context.
+func (l *sharedContext) release() {
 	f := l.end.Load()
 	if f == nil {
 		return
@@ -57,22 +56,22 @@ func (l *lifeline) release() {
 	stop := l.stop
 	l.mu.Unlock()
 	stop()
-	f.cut(context.Canceled)
+	f.cancel(context.Canceled)
 }
 
-// Deadline implements context.Context. The first client's has no say in it: the
-// lifeline is cut when that is over, if nobody else waits.
-func (l *lifeline) Deadline() (time.Time, bool) { return time.Time{}, false }
+// Deadline implements context.Context. The first client's deadline does not apply: if it
+// passes and no other client waits, the context is canceled.
+func (l *sharedContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done implements context.Context.
-func (l *lifeline) Done() <-chan struct{} { return l.ending().Done() }
+func (l *sharedContext) Done() <-chan struct{} { return l.ending().Done() }
 
 // Err implements context.Context.
-func (l *lifeline) Err() error { return l.ending().Err() }
+func (l *sharedContext) Err() error { return l.ending().Err() }
 
-// Value implements context.Context. The end comes first: by a value, package context
-// finds out whose child a context is.
-func (l *lifeline) Value(key any) any {
+// Value implements context.Context. The end comes first: package context identifies parents
+// by a value.
+func (l *sharedContext) Value(key any) any {
 	if f := l.end.Load(); f != nil {
 		if value := f.Value(key); value != nil {
 			return value
@@ -82,4 +81,4 @@ func (l *lifeline) Value(key any) any {
 }
 
 // Interface guard
-var _ context.Context = (*lifeline)(nil)
+var _ context.Context = (*sharedContext)(nil)

@@ -7,30 +7,30 @@ import (
 	"testing/synctest"
 )
 
-// lifelineOwner notes that it was told.
-type lifelineOwner struct{ told chan struct{} }
+// contextOwner records the notification.
+type contextOwner struct{ notified chan struct{} }
 
-func (o lifelineOwner) leaderLeft() { close(o.told) }
+func (o contextOwner) leaderLeft() { close(o.notified) }
 
-type lifelineKey struct{}
+type contextKey struct{}
 
-func TestLifeline(t *testing.T) {
+func TestSharedContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first, leave := context.WithCancel(context.WithValue(t.Context(), lifelineKey{}, "value"))
-		owner := lifelineOwner{make(chan struct{})}
-		l := &lifeline{first: first, owner: owner}
+		first, leave := context.WithCancel(context.WithValue(t.Context(), contextKey{}, "value"))
+		owner := contextOwner{make(chan struct{})}
+		l := &sharedContext{first: first, owner: owner}
 		child, cancel := context.WithTimeout(l, 1<<62)
 		defer cancel()
 		leave()
-		<-owner.told
+		<-owner.notified
 		if child.Err() != nil || l.Err() != nil {
 			t.Error("it ends with the first client")
 		}
-		if child.Value(lifelineKey{}) != "value" || l.Value("other") != nil {
+		if child.Value(contextKey{}) != "value" || l.Value("other") != nil {
 			t.Error("the values are others")
 		}
-		cause := errors.New("nobody is left")
-		l.cut(cause)
+		cause := errors.New("all clients have left")
+		l.cancel(cause)
 		<-child.Done()
 		if context.Cause(child) != cause || !errors.Is(child.Err(), context.Canceled) {
 			t.Errorf("it ended with %v and %v", child.Err(), context.Cause(child))
@@ -39,16 +39,16 @@ func TestLifeline(t *testing.T) {
 	})
 }
 
-// Nobody is told once it is over, and nothing is left behind.
-func TestLifelineIsReleased(t *testing.T) {
+// No owner is notified once it is over, and nothing is left behind.
+func TestSharedContextIsReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, leave := context.WithCancel(t.Context())
-		l := &lifeline{first: first, owner: lifelineOwner{nil}} // who would panic
+		l := &sharedContext{first: first, owner: contextOwner{nil}} // who would panic
 		done := l.Done()
 		l.release()
 		<-done
 		leave()
 		synctest.Wait()
-		(&lifeline{first: first}).release() // nobody has asked for its end
+		(&sharedContext{first: first}).release() // Done was not called
 	})
 }

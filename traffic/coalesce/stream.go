@@ -10,57 +10,56 @@ import (
 	"time"
 )
 
-// stream is a body on its way from one writer to several readers, who all get the
-// whole of it. What the slowest of them has not had yet is kept, up to a limit; then
-// the writer waits. A reader who makes the others wait for more than half of the time
-// has to go on in another way: it falls behind.
+// stream copies a body from one writer to several readers. The part that the slowest reader
+// has not read is buffered up to a limit; then the writer waits. A reader that delays the
+// others for more than half of the time falls behind: it is removed.
 type stream struct {
-	limit    int64         // of bytes that are kept
-	patience time.Duration // how long others wait for a reader, beside half of the time
+	limit    int64         // of buffered bytes
+	patience time.Duration // the time that a reader may delay the others, in addition to half of the time
 
 	mu      sync.Mutex
-	hash    maphash.Hash         // of all that was written. Guarded by mu.
+	hash    maphash.Hash         // of all written bytes. Guarded by mu.
 	last    *chunk               // at first an empty one. Guarded by mu.
-	flushes int                  // how often the writer wanted all to be sent. Guarded by mu.
-	over    error                // io.EOF, or why it ended; nil: it goes on. Guarded by mu.
-	readers map[*reader]struct{} // those who are up to date. Guarded by mu.
-	changed chan struct{}        // closed at the next change; nil: nobody waits. Guarded by mu.
-	starved time.Time            // since when a reader waits for more; zero: none. Guarded by mu.
-	room    chan struct{}        // tells the writer to look again; nil: it does not wait. Guarded by mu.
-	need    int64                // the cost of what all readers must have had for it to go on. Guarded by mu.
-	slow    int                  // how many have not. Guarded by mu.
-	latest  *reader              // the last that had. Guarded by mu.
-	began   time.Time            // when the first bytes came. Guarded by mu.
+	flushes int                  // number of flushes by the writer. Guarded by mu.
+	over    error                // io.EOF, or another error; nil: not ended. Guarded by mu.
+	readers map[*reader]struct{} // those that have not left or fallen behind. Guarded by mu.
+	changed chan struct{}        // closed at the next change; nil: no reader waits. Guarded by mu.
+	starved time.Time            // when a reader began to wait for more; zero: none waits. Guarded by mu.
+	room    chan struct{}        // closed to wake the writer; nil: it does not wait. Guarded by mu.
+	need    int64                // the cost that all readers must have read before the writer continues. Guarded by mu.
+	slow    int                  // number of readers that have not. Guarded by mu.
+	latest  *reader              // the last reader that has. Guarded by mu.
+	began   time.Time            // time of the first write. Guarded by mu.
 }
 
-// chunk is some bytes of a stream. Nothing of it changes but next, so that readers
-// need no lock for the bytes, and those that everybody has had are garbage.
+// chunk is a part of a stream. Only next changes, so that readers need no lock for the
+// bytes. Chunks that all readers have read are garbage collected.
 type chunk struct {
 	data []byte
-	end  int64  // where it ends in the body
+	end  int64  // end offset in the body
 	cost int64  // of this and all chunks before it
 	sum  uint64 // of the body up to its end
 	next *chunk // Guarded by the stream's mu.
 }
 
 const (
-	chunkCost = 128      // about what a chunk takes besides its bytes
-	maxChunk  = 32 << 10 // the most bytes of one
+	chunkCost = 128      // approximate overhead of a chunk
+	maxChunk  = 32 << 10 // maximum bytes of a chunk
 )
 
 var (
-	errBehind  = errors.New("the client was too slow for the answer that it shared")
-	errNobody  = errors.New("nobody is left who wants the answer")
-	errAborted = errors.New("the answer broke off")
+	errBehind    = errors.New("the client was too slow for the shared response")
+	errNoReaders = errors.New("all clients have left")
+	errAborted   = errors.New("the response broke off")
 )
 
 // reader reads a stream from its beginning.
 type reader struct {
 	*stream
-	at      *chunk        // the last that was handed out
-	had     int64         // the cost of what was taken. Guarded by mu.
-	flushed int           // the flushes that were passed on
-	held    time.Duration // how long others have waited for it. Guarded by mu.
+	at      *chunk        // the last that was returned
+	had     int64         // the cost of the chunks that were read. Guarded by mu.
+	flushed int           // number of flushes that were passed on
+	held    time.Duration // how long it has delayed others. Guarded by mu.
 	behind  bool          // Guarded by mu.
 }
 
@@ -79,7 +78,7 @@ func (s *stream) reader() *reader {
 	return r
 }
 
-// write adds a copy of p, after waiting for room. It fails if nobody reads.
+// write adds a copy of p, after waiting for room. It fails without readers.
 func (s *stream) write(p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,12 +101,12 @@ func (s *stream) write(p []byte) error {
 	return nil
 }
 
-// makeRoom waits until that much more can be kept. What has been taken by everyone
-// does not count, and one chunk always fits. mu is held, except while waiting.
+// makeRoom waits until a cost can be buffered. Chunks that all readers have read do not
+// count, and one chunk always fits. mu is held, except while waiting.
 func (s *stream) makeRoom(cost int64) error {
 	for {
 		if len(s.readers) == 0 {
-			return errNobody
+			return errNoReaders
 		}
 		s.need = min(s.last.cost+cost-s.limit, s.last.cost)
 		var slow []*reader
@@ -123,8 +122,8 @@ func (s *stream) makeRoom(cost int64) error {
 	}
 }
 
-// waitFor waits for a change, or until the patience with one of the readers ends. The
-// time counts while somebody else could go on, and counts against the last to come.
+// waitFor waits for a change, or until the allowance of a slow reader is used up. Time
+// counts while another reader could continue, and is charged to the slowest.
 func (s *stream) waitFor(slow []*reader) {
 	s.room, s.slow, s.latest = make(chan struct{}), len(slow), nil
 	room, now := s.room, time.Now()
@@ -132,7 +131,7 @@ func (s *stream) waitFor(slow []*reader) {
 	if !s.starved.IsZero() {
 		left := time.Duration(math.MaxInt64)
 		for _, r := range slow {
-			// What is left of it grows by half of the time.
+			// The allowance grows by half of the time.
 			left = min(left, 2*(s.allowance(now)-r.held))
 		}
 		timer := time.NewTimer(left)
@@ -162,13 +161,12 @@ func (s *stream) waitFor(slow []*reader) {
 	}
 }
 
-// allowance is how long others may have waited for a reader by now, in all: half of
-// the time, and a bit.
+// allowance returns the total time that a reader may have delayed the others by now.
 func (s *stream) allowance(now time.Time) time.Duration {
 	return s.patience + now.Sub(s.began)/2
 }
 
-// flush asks the readers to pass on at once what they have got.
+// flush makes the readers flush what they have read.
 func (s *stream) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +174,7 @@ func (s *stream) flush() {
 	s.wake()
 }
 
-// close ends the stream: with io.EOF if the body is whole.
+// close ends the stream, with io.EOF if the body is complete.
 func (s *stream) close(how error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +184,7 @@ func (s *stream) close(how error) {
 	s.wake()
 }
 
-// wake tells those who wait for more. mu is held.
+// wake wakes the waiting readers. mu is held.
 func (s *stream) wake() {
 	if s.changed != nil {
 		close(s.changed)
@@ -194,26 +192,26 @@ func (s *stream) wake() {
 	}
 }
 
-// tellWriter makes the writer look again, if it waits. mu is held.
-func (s *stream) tellWriter() {
+// wakeWriter wakes the writer if it waits. mu is held.
+func (s *stream) wakeWriter() {
 	if s.room != nil {
 		close(s.room)
 		s.room = nil
 	}
 }
 
-// took notes that the reader has had that much, or will never have more. mu is held.
+// took records the cost that the reader has read. mu is held.
 func (r *reader) took(cost int64) {
 	if r.room != nil && r.had < r.need && cost >= r.need {
 		if r.slow--; r.slow == 0 {
 			r.latest = r
-			r.tellWriter()
+			r.wakeWriter()
 		}
 	}
 	r.had = cost
 }
 
-// leave takes the reader out.
+// leave removes the reader.
 func (r *reader) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,10 +221,9 @@ func (r *reader) leave() {
 	}
 }
 
-// next returns what comes next in the body, after waiting for it until done is
-// closed. All that it returned before counts as taken. If there is nothing and no
-// error, all is to be sent that was taken so far. The error is io.EOF at the end,
-// errBehind, the one that the stream was closed with, or nil with done closed.
+// next waits for the next bytes of the body, until done is closed. The bytes that it
+// returned before count as read. Without bytes and error, the caller must flush. The error
+// is io.EOF at the end, errBehind, errLeft if done is closed, or the error of close.
 func (r *reader) next(done <-chan struct{}) (data []byte, err error) {
 	for {
 		r.mu.Lock()
@@ -244,7 +241,7 @@ func (r *reader) next(done <-chan struct{}) (data []byte, err error) {
 		default:
 			if r.starved.IsZero() {
 				r.starved = time.Now()
-				r.tellWriter()
+				r.wakeWriter()
 			}
 			if r.changed == nil {
 				r.changed = make(chan struct{})
@@ -266,21 +263,20 @@ func (r *reader) next(done <-chan struct{}) (data []byte, err error) {
 // errLeft means that the client of a reader has left.
 var errLeft = errors.New("the client left")
 
-// position is how much of the body was taken, and the sum of that.
+// position returns the number of bytes that were read, and their checksum.
 func (r *reader) position() (n int64, sum uint64) { return r.at.end, r.at.sum }
 
-// rest lets pass what comes after the first part of a body, if that has a certain
-// sum.
+// rest writes a body without its first part, if the checksum of that part is as expected.
 type rest struct {
 	to   io.Writer
-	skip int64  // how much more to leave out
-	sum  uint64 // what the sum of all that is left out must be
+	skip int64  // bytes that remain to be skipped
+	sum  uint64 // expected checksum of the skipped part
 	hash maphash.Hash
 }
 
-var errChanged = errors.New("the answer is not the same as the one that it should go on from")
+var errChanged = errors.New("the response does not begin like the shared one")
 
-// newRest goes on after what a reader has taken.
+// newRest returns a rest that starts at the position of a reader.
 func newRest(r *reader, to io.Writer) *rest {
 	w := &rest{to: to}
 	w.skip, w.sum = r.position()
@@ -288,8 +284,7 @@ func newRest(r *reader, to io.Writer) *rest {
 	return w
 }
 
-// Write implements io.Writer. It fails with errChanged once it is clear that the
-// beginning is another one.
+// Write implements io.Writer. It fails with errChanged if the skipped part differs.
 func (w *rest) Write(p []byte) (int, error) {
 	skipped := int(min(w.skip, int64(len(p))))
 	if skipped > 0 {
@@ -307,6 +302,5 @@ func (w *rest) Write(p []byte) (int, error) {
 	return skipped + n, err
 }
 
-// whole reports whether the body was as long as the part that was left out, and
-// that part the right one.
+// whole reports whether the body had at least the skipped part, with the expected checksum.
 func (w *rest) whole() bool { return w.skip == 0 && w.hash.Sum64() == w.sum }

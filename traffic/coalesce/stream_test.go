@@ -117,7 +117,7 @@ func TestStreamIsBounded(t *testing.T) {
 		}
 		s.mu.Unlock()
 		r.leave() // nobody is left
-		if err := <-written; err != errNobody {
+		if err := <-written; err != errNoReaders {
 			t.Errorf("the writer got %v", err)
 		}
 	})

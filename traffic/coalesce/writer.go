@@ -18,31 +18,31 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// leadWriter is what the leader of a flight writes its answer to. If there are
-// followers, it goes into the flight's stream, and from there to the leader's client
-// as to theirs; if not, straight to the client.
+// leadWriter is the response writer of a leader. With followers, the response is written to
+// the call's stream, from which all clients are served. Without, it is written to the
+// client.
 type leadWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	flight   *flight
+	call     *call
 	request  *http.Request
 	sharing  *sharing.Rules
 	before   httpx.HeaderMark
 	began    bool
 	hijacked bool
 
-	// If the answer is shared:
-	own       *reader       // for the leader's client; nil: it is not shared
-	header    http.Header   // what handlers see of the header from then on
-	served    chan struct{} // closed when the client has had it all, or has left
+	// If the response is shared:
+	own       *reader       // of the leader's client; nil: not shared
+	header    http.Header   // the header that handlers see from then on
+	served    chan struct{} // closed when the client was served or has left
 	clientErr error         // set before served is closed
 	panicked  any           // set before served is closed
 }
 
 var leadWriters = sync.Pool{New: func() any { return new(leadWriter) }}
 
-// reset makes the writer ready for another flight. The mark is overwritten then.
+// reset prepares the writer for another call. The mark is overwritten then.
 func (w *leadWriter) reset() {
-	w.ResponseWriter, w.flight, w.request, w.sharing = nil, nil, nil, nil
+	w.ResponseWriter, w.call, w.request, w.sharing = nil, nil, nil, nil
 	w.began, w.hijacked = false, false
 	if w.own != nil {
 		w.own, w.header, w.served, w.clientErr, w.panicked = nil, nil, nil, nil, nil
@@ -70,33 +70,33 @@ func (w *leadWriter) WriteHeader(status int) {
 	}
 }
 
-// begin ends joining, and decides whether those who have joined get this answer.
+// begin ends joining, and decides whether the followers share this response.
 func (w *leadWriter) begin(status int) {
 	w.began = true
-	f := w.flight
-	if !f.seal() {
+	f := w.call
+	if !f.close() {
 		return
 	}
 	header, q := w.ResponseWriter.Header(), w.sharing.Varied(w.request)
 	if !shareable(&q, status, header) {
-		f.landApart(true)
+		f.publishUnshared(true)
 		return
 	}
 	w.own, w.header, w.served = f.body.reader(), header.Clone(), make(chan struct{})
-	f.land(outcome{
+	f.publish(outcome{
 		shared: true, status: status, header: w.before.Change(header),
 		varied: httpcache.VariantOf(&q, header, false), kind: kindOf(header),
 	})
 }
 
-// serveClient lets the leader's client have the answer like the followers.
+// serveClient sends the shared response to the leader's client.
 func (w *leadWriter) serveClient(own *reader, done <-chan struct{}) {
 	defer close(w.served)
 	defer func() { w.panicked = recover() }()
 	w.clientErr = deliver(w.ResponseWriter, own, done)
 	own.leave()
 	if w.clientErr == errLeft {
-		w.flight.leaderLeft()
+		w.call.leaderLeft()
 	}
 }
 
@@ -112,7 +112,7 @@ func (w *leadWriter) Write(p []byte) (int, error) {
 		return w.ResponseWriter.Write(p)
 	}
 	if w.request.Method != http.MethodHead {
-		if err := w.flight.body.write(p); err != nil {
+		if err := w.call.body.write(p); err != nil {
 			return 0, err
 		}
 	}
@@ -128,17 +128,17 @@ func (w *leadWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
 }
 
-// FlushError sends what is buffered, which may be nothing but the header.
+// FlushError flushes buffered data, and the header if it was not sent.
 func (w *leadWriter) FlushError() error {
 	w.start()
 	if w.own == nil {
 		return http.NewResponseController(w.ResponseWriter).Flush()
 	}
-	w.flight.body.flush()
+	w.call.body.flush()
 	return nil
 }
 
-// Hijack hands over the connection. Nobody shares what follows.
+// Hijack implements http.Hijacker. A hijacked connection is not shared.
 func (w *leadWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if w.own != nil {
 		return nil, nil, http.ErrNotSupported
@@ -148,8 +148,8 @@ func (w *leadWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		w.hijacked = true
 		if !w.began {
 			w.began = true
-			if w.flight.seal() {
-				w.flight.landApart(true)
+			if w.call.close() {
+				w.call.publishUnshared(true)
 			}
 		}
 	}
@@ -164,15 +164,14 @@ func (w *leadWriter) Push(target string, options *http.PushOptions) error {
 	return w.ResponseWriterWrapper.Push(target, options)
 }
 
-// finish ends the flight once the handlers have returned, with an error or not, or
-// have panicked. It waits until the leader's client has been served, and reports
-// whether that one fell behind.
+// finish ends the call when the handlers have returned or panicked. It waits until the
+// leader's client is served, and reports whether that client fell behind.
 func (w *leadWriter) finish(err error, returned bool) (behind bool) {
-	f := w.flight
+	f := w.call
 	if !w.began {
 		if returned && err == nil {
-			w.start() // an empty answer
-		} else if w.began = true; f.seal() {
+			w.start() // an empty response
+		} else if w.began = true; f.close() {
 			w.fail(err, returned)
 		}
 	}
@@ -198,17 +197,17 @@ func (w *leadWriter) finish(err error, returned bool) (behind bool) {
 	return w.clientErr == errBehind
 }
 
-// fail tells the followers what the handlers returned in place of an answer.
+// fail publishes the error of the handlers to the followers.
 func (w *leadWriter) fail(err error, returned bool) {
 	var handlerErr caddyhttp.HandlerError
 	if !returned || !errors.As(err, &handlerErr) || handlerErr.StatusCode == policy.StatusClientClosedRequest || errors.Is(err, context.Canceled) {
-		w.flight.landApart(false)
+		w.call.publishUnshared(false)
 		return
 	}
-	w.flight.land(outcome{shared: true, err: err, header: w.before.Change(w.ResponseWriter.Header())})
+	w.call.publish(outcome{shared: true, err: err, header: w.before.Change(w.ResponseWriter.Header())})
 }
 
-// kinds are the fields by which an answer is known to be the same as another one.
+// kinds are the fields by which equal responses are recognized.
 var kinds = [6]string{"Content-Type", "Content-Encoding", "Content-Length", "Content-Range", "Etag", "Last-Modified"}
 
 func kindOf(header http.Header) (kind [6]string) {
@@ -218,8 +217,8 @@ func kindOf(header http.Header) (kind [6]string) {
 	return kind
 }
 
-// restWriter is what an answer is written to of which the client has had the
-// beginning, from another answer.
+// restWriter writes the rest of a response to a client that has received the beginning of
+// an equal response.
 type restWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	want   *outcome
@@ -254,10 +253,10 @@ func (w *restWriter) Write(p []byte) (n int, err error) {
 // ReadFrom implements io.ReaderFrom.
 func (w *restWriter) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{w}, r) }
 
-// FlushError sends what is buffered.
+// FlushError flushes buffered data.
 func (w *restWriter) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
 
-// Hijack fails: the answer has begun.
+// Hijack fails: the response has begun.
 func (w *restWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }

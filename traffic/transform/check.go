@@ -99,7 +99,7 @@ func (o *TransformResponse) check() *policy.OptionError {
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Headers.Set)) {
 		if http.CanonicalHeaderKey(name) == "Host" {
-			return policy.Optionf("response.headers.set."+name, "an answer has no Host: put it under request")
+			return policy.Optionf("response.headers.set."+name, "a response has no Host: set it under request")
 		}
 	}
 	for _, from := range slices.Sorted(maps.Keys(o.Status)) {
@@ -116,7 +116,7 @@ func (o *TransformResponse) check() *policy.OptionError {
 	return o.Body.check("response.body")
 }
 
-// Fields that say how a message travels. Whoever sets them by hand breaks it.
+// framing fields are set by the gateway. Other values break the message.
 var framing = []string{"Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 func (o *FieldEdits) checkHeader(at string) *policy.OptionError {

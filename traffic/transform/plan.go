@@ -14,10 +14,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// The plans of this file are options in the form in which they are carried out.
-// They are made of options that Check has found right.
+// The plans in this file are the compiled form of options that Check has accepted.
 
-// requestPlan is what is done to requests.
+// requestPlan is the compiled form of the request options.
 type requestPlan struct {
 	headers, query fieldPlan
 	method         string
@@ -27,7 +26,7 @@ type requestPlan struct {
 	readsBody      bool
 }
 
-// plan returns nil if there is nothing to do.
+// plan returns nil if requests are not changed.
 func (o *TransformRequest) plan() *requestPlan {
 	p := &requestPlan{
 		headers: o.Headers.plan(http.CanonicalHeaderKey), query: o.Query.plan(nil),
@@ -49,7 +48,7 @@ func (o *TransformRequest) plan() *requestPlan {
 	return p
 }
 
-// mention reports whether a text is in one of the values.
+// mention reports whether one of the values contains a text.
 func (o *FieldEdits) mention(text string) bool {
 	for _, values := range []map[string]string{o.Set, o.Add} {
 		for _, value := range values {
@@ -61,7 +60,7 @@ func (o *FieldEdits) mention(text string) bool {
 	return false
 }
 
-// compileTemplate reads the template, which is JSON or a text that is JSON.
+// compileTemplate compiles the template, which is JSON or a string that contains JSON.
 func (o *RequestBodyEdits) compileTemplate() (jsonTemplate, error) {
 	template := string(o.Template)
 	if value := gjson.Parse(template); value.Type == gjson.String {
@@ -73,7 +72,7 @@ func (o *RequestBodyEdits) compileTemplate() (jsonTemplate, error) {
 	return compileJSON(template)
 }
 
-// responsePlan is what is done to answers.
+// responsePlan is the compiled form of the response options.
 type responsePlan struct {
 	headers  fieldPlan
 	status   map[int]int // a class is known by its first digit
@@ -100,7 +99,7 @@ func (o *TransformResponse) plan() *responsePlan {
 
 func (p *responsePlan) editsBody() bool { return p.envelope || !p.body.empty() }
 
-// statusFor returns the status that a client sees in the place of a backend's.
+// statusFor returns the status that replaces that of a backend.
 func (p *responsePlan) statusFor(status int) int {
 	if to, ok := p.status[status]; ok {
 		return to
@@ -111,7 +110,7 @@ func (p *responsePlan) statusFor(status int) int {
 	return status
 }
 
-// fieldPlan is what is done to header fields or parameters.
+// fieldPlan is the compiled form of FieldEdits.
 type fieldPlan struct {
 	delete   []string
 	rename   []renaming
@@ -125,7 +124,7 @@ type fieldText struct {
 	value textTemplate
 }
 
-// plan makes a plan, with each name as canonical has it.
+// plan compiles the edits. canonical is applied to each name.
 func (o *FieldEdits) plan(canonical func(string) string) (p fieldPlan) {
 	if canonical == nil {
 		canonical = func(name string) string { return name }
@@ -150,7 +149,7 @@ func (p *fieldPlan) empty() bool {
 	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.set) == 0 && len(p.add) == 0
 }
 
-// values are the texts of set and add for a request.
+// values returns the texts of set and add for a request.
 func (p *fieldPlan) values(value func(textTemplate) string) []string {
 	if len(p.set)+len(p.add) == 0 {
 		return nil
@@ -165,7 +164,7 @@ func (p *fieldPlan) values(value func(textTemplate) string) []string {
 	return values
 }
 
-// editHeader changes a header. The values are those of the plan.
+// editHeader changes a header. values are the results of p.values.
 func (p *fieldPlan) editHeader(header http.Header, values []string) {
 	for _, name := range p.delete {
 		delete(header, name)
@@ -184,8 +183,8 @@ func (p *fieldPlan) editHeader(header http.Header, values []string) {
 	}
 }
 
-// strip removes all fields that are deleted, renamed or set. It is for parts of a response
-// in which they have no other value: informational headers and trailers.
+// strip removes all fields that are deleted, renamed or set. It is used for informational
+// headers and trailers, in which fields are not replaced.
 func (p *fieldPlan) strip(header http.Header, prefix string) {
 	for _, name := range p.delete {
 		delete(header, prefix+name)
@@ -198,8 +197,8 @@ func (p *fieldPlan) strip(header http.Header, prefix string) {
 	}
 }
 
-// hiddenIn returns a parameter that the plan deletes, renames or sets, and that a query
-// has behind a semicolon all the same, where some backends read it.
+// hiddenIn returns a parameter that the plan deletes, renames or sets and that remains in
+// the query behind a semicolon, where some backends read it.
 func (p *fieldPlan) hiddenIn(raw string) string {
 	if !strings.Contains(raw, ";") {
 		return ""
@@ -219,7 +218,7 @@ func (p *fieldPlan) hiddenIn(raw string) string {
 	return ""
 }
 
-// editQuery changes a query. The values are those of the plan.
+// editQuery changes a query. values are the results of p.values.
 func (p *fieldPlan) editQuery(raw string, values []string) string {
 	params := parseQuery(raw)
 	for _, name := range p.delete {
@@ -237,7 +236,7 @@ func (p *fieldPlan) editQuery(raw string, values []string) string {
 	return joinQuery(params)
 }
 
-// bodyPlan is what is done to JSON bodies.
+// bodyPlan is the compiled form of BodyEdits.
 type bodyPlan struct {
 	delete []jsonPath
 	rename []memberRenaming
@@ -282,11 +281,11 @@ func (p *bodyPlan) empty() bool {
 	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.move) == 0 && len(p.set) == 0
 }
 
-// errNotMoved says that a value that was to be moved is still where it was.
+// errNotMoved means that a value could not be moved.
 var errNotMoved = errors.New("the body has no place to move a value to")
 
-// edit changes a valid JSON text. An error tells that some change had no place in it;
-// all others were made.
+// edit changes a valid JSON text. An error means that a change could not be made. All
+// others were made.
 func (p *bodyPlan) edit(text string, repl *caddy.Replacer) (edited string, err error) {
 	for _, path := range p.delete {
 		text = deleteJSON(text, path)

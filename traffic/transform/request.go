@@ -20,10 +20,10 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// changeRequest changes a request as it goes on to the backend. If it cannot, it
-// returns an error and the status to refuse the request with.
+// changeRequest changes a request for the backend. If it fails, it returns an error and the
+// status of the rejection.
 //
-// Everything that depends on the request is found out before anything is changed.
+// All values are computed before anything is changed.
 func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	plan := x.request
 	body, status, err := x.newBody(w, r)
@@ -82,14 +82,14 @@ func setTarget(r *http.Request, newPath bool, path, rawPath, query string) {
 	}
 }
 
-// newBody is the body that the backend gets in the place of the client's.
+// newBody is the body of the request to the backend.
 type newBody struct {
 	text         string
 	changed      bool // it is another one, or the client's has been read
 	fromTemplate bool
 }
 
-// newBody makes the body that the backend gets.
+// newBody returns the body of the request to the backend.
 func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody, status int, err error) {
 	plan := x.request
 	if !plan.readsBody {
@@ -165,9 +165,9 @@ func isEncoded(header http.Header) bool {
 
 var (
 	errRequestEncoded     = errors.New("the JSON body of the request is compressed")
-	errRequestIncremental = errors.New("the JSON body of the request is to be passed on as it comes")
+	errRequestIncremental = errors.New("the JSON body of the request is incremental")
 	errRequestTooLarge    = errors.New("the JSON body of the request is larger than max_body")
-	errRequestInvalid     = errors.New("the body of the request is called JSON and is none")
+	errRequestInvalid     = errors.New("the request has a JSON Content-Type and invalid JSON")
 )
 
 // readBody reads the JSON body of a request.
@@ -214,7 +214,7 @@ func setBody(r *http.Request, body string) {
 	r.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
 }
 
-// forgetDigests removes what vouches for a body that is not there any more.
+// forgetDigests removes the digests of a body that was changed.
 func forgetDigests(header http.Header) {
 	for _, name := range []string{"Content-Digest", "Content-Md5", "Digest", "Repr-Digest"} {
 		delete(header, name)

@@ -19,15 +19,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// askForWhole asks the backend for a body that can be changed: all of it, and not
-// compressed.
+// askForWhole requests a complete, uncompressed body from the backend.
 func askForWhole(header http.Header) {
 	header["Accept-Encoding"] = []string{"identity"}
 	delete(header, "Range")
 	delete(header, "If-Range")
 }
 
-// changeResponse changes the answer of the next handler.
+// changeResponse changes the response of the next handler.
 func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ww := &responseWriter{exchange: *x}
 	ww.ResponseWriter = w
@@ -57,17 +56,16 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	return err
 }
 
-// responseWriter changes an answer on its way to the client. What is not to have
-// another body goes through as it comes; what is to have one is held until it is
-// whole.
+// responseWriter changes a response. A body that is changed is buffered until it is
+// complete; others are streamed.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	exchange
 
 	state    writerState
-	status   int           // that the client sees
+	status   int           // of the client's response
 	claimed  bool          // the body is JSON, or may be
-	before   http.Header   // the header without what the answer has put into it
+	before   http.Header   // the header before the response
 	held     *bytes.Buffer // the body
 	obstacle error         // why the body cannot be changed
 	hijacked bool
@@ -84,8 +82,8 @@ const (
 	refusing                    // the body cannot be changed
 )
 
-// run calls the next handler. The proxy aborts when it is told that its response is
-// refused, and when the backend breaks off: the client gets a 502 then.
+// run calls the next handler. The proxy aborts when a write fails because the response is
+// rejected, and when the backend breaks off: the client receives 502.
 func (w *responseWriter) run(r *http.Request, next caddyhttp.Handler) error {
 	defer func() {
 		cutOff := w.state == holding && !w.lenient && r.Context().Err() == nil
@@ -97,13 +95,13 @@ func (w *responseWriter) run(r *http.Request, next caddyhttp.Handler) error {
 			panic(cause)
 		}
 		if cause != nil && cutOff {
-			w.giveUp(errAnswerCut)
+			w.giveUp(errResponseCut)
 		}
 	}()
 	return next.ServeHTTP(w, r)
 }
 
-// release gives the buffer back.
+// release returns the buffer to the pool.
 func (w *responseWriter) release() {
 	if w.held != nil {
 		releaseBuffer(w.held)
@@ -111,7 +109,7 @@ func (w *responseWriter) release() {
 	}
 }
 
-// restoreHeader takes away all that the answer has put into the header.
+// restoreHeader removes all changes that the response made to the header.
 func (w *responseWriter) restoreHeader() {
 	header := w.Header()
 	clear(header)
@@ -120,8 +118,8 @@ func (w *responseWriter) restoreHeader() {
 	}
 }
 
-// WriteHeader decides what becomes of the answer, and sends its header unless its
-// body is held. Informational statuses pass.
+// WriteHeader decides how the response is handled, and sends its header unless the body is
+// buffered. Informational statuses pass.
 func (w *responseWriter) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols {
 		w.response.headers.strip(w.Header(), "")
@@ -167,18 +165,18 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 }
 
-// refuses reports whether a response is refused for what its header says, since something
-// that was to be changed or taken away could be in its body.
+// refuses reports whether a response is rejected because of its header: its body may
+// contain values that must be changed or removed.
 func (w *responseWriter) refuses(status int, header http.Header, kind bodyKind, clear bool) bool {
 	mayBeJSON := kind == jsonBody || kind == unknownBody && header.Get("Content-Length") != "0"
 	switch {
 	case w.response.body.empty() || w.lenient:
 	case mayBeJSON && caddyhttp.IsIncremental(header):
-		w.giveUp(errAnswerIncremental)
+		w.giveUp(errResponseIncremental)
 	case status == http.StatusPartialContent && isByteRanges(header):
-		w.giveUp(errAnswerPartial)
+		w.giveUp(errResponsePartial)
 	case w.response.strict && (kind == streamBody || mayBeJSON && !clear):
-		w.giveUp(errAnswerStrict)
+		w.giveUp(errResponseStrict)
 	}
 	return w.state == refusing
 }
@@ -188,16 +186,16 @@ func isByteRanges(header http.Header) bool {
 	return slices.Contains(types, "multipart/byteranges")
 }
 
-// hold begins to hold the body, or its first bytes, or refuses the answer if that would
-// be in vain.
+// hold starts buffering the body, or its first bytes. It rejects the response if the body
+// cannot be changed.
 func (w *responseWriter) hold(state writerState, status int, header http.Header) {
 	switch {
 	case isEncoded(header):
-		w.giveUp(errAnswerEncoded)
+		w.giveUp(errResponseEncoded)
 	case status == http.StatusPartialContent || header.Get("Content-Range") != "":
-		w.giveUp(errAnswerPartial)
+		w.giveUp(errResponsePartial)
 	case state == holding && w.isTooLarge(header):
-		w.giveUp(errAnswerTooLarge)
+		w.giveUp(errResponseTooLarge)
 	default:
 		w.state = state
 		w.held = buffers.Get().(*bytes.Buffer)
@@ -209,7 +207,7 @@ func (w *responseWriter) isTooLarge(header http.Header) bool {
 	return err == nil && length > int64(w.MaxBody)
 }
 
-// sniff decides by the first bytes of a body whether it is held or goes through.
+// sniff decides by the first bytes of a body whether it is buffered or streamed.
 func (w *responseWriter) sniff() error {
 	may, known := mayBeJSON(w.held.Bytes())
 	switch {
@@ -218,7 +216,7 @@ func (w *responseWriter) sniff() error {
 	case may:
 		w.state, w.claimed = holding, true
 		if w.isTooLarge(w.Header()) || w.held.Len() > int(w.MaxBody) {
-			w.giveUp(errAnswerTooLarge)
+			w.giveUp(errResponseTooLarge)
 		}
 		return w.obstacle
 	}
@@ -228,14 +226,14 @@ func (w *responseWriter) sniff() error {
 }
 
 var (
-	errAnswerEncoded  = errors.New("the answer is compressed although this was not asked for: have the backend heed Accept-Encoding, or compress in the gateway (encode) and not there")
-	errAnswerPartial  = errors.New("the answer is a part of something although this was not asked for")
-	errAnswerTooLarge = errors.New("the answer is larger than max_body: raise that, or leave the bodies of this route as they are")
-	errAnswerInvalid  = errors.New("the response is called JSON and is none")
-	errAnswerCut      = errors.New("the backend broke off the response")
-	errAnswerStrict   = errors.New("the response is a stream of JSON or has no Content-Type that can be read, which strict refuses")
+	errResponseEncoded  = errors.New("the response is compressed although identity was requested: make the backend respect Accept-Encoding, or compress in the gateway (encode)")
+	errResponsePartial  = errors.New("the response is partial although no range was requested")
+	errResponseTooLarge = errors.New("the response is larger than max_body: raise max_body, or do not change the bodies of this route")
+	errResponseInvalid  = errors.New("the response has a JSON Content-Type and invalid JSON")
+	errResponseCut      = errors.New("the backend broke off the response")
+	errResponseStrict   = errors.New("the response is a stream of JSON or has no valid Content-Type, and strict is set")
 
-	errAnswerIncremental = errors.New("the JSON of the response is to be passed on as it comes (Incremental)")
+	errResponseIncremental = errors.New("the JSON response is incremental (Incremental)")
 )
 
 func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing, obstacle }
@@ -248,7 +246,7 @@ func (w *responseWriter) send(state writerState) {
 	w.ResponseWriter.WriteHeader(w.status)
 }
 
-// describe makes the header that of a changed body.
+// describe adapts the header to a changed body.
 func (w *responseWriter) describe(header http.Header) {
 	forgetDigests(header)
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Accept-Ranges"} {
@@ -260,15 +258,14 @@ func (w *responseWriter) describe(header http.Header) {
 	}
 }
 
-// weakenETag says that a body means the same as that of the tag, and is not the same
-// byte for byte.
+// weakenETag makes the ETag weak: the body is no longer the same byte for byte.
 func weakenETag(header http.Header) {
 	if tag := header.Get("Etag"); tag != "" && !strings.HasPrefix(tag, "W/") {
 		header["Etag"] = []string{"W/" + tag}
 	}
 }
 
-// hasContent reports whether answers of a status have a body.
+// hasContent reports whether responses with a status have a body.
 func hasContent(status int) bool {
 	switch status {
 	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusResetContent, http.StatusNotModified:
@@ -277,7 +274,7 @@ func hasContent(status int) bool {
 	return true
 }
 
-// changes reports whether the plan changes the body of an answer with this header.
+// changes reports whether the plan changes the body of a response with this header.
 func (p *responsePlan) changes(header http.Header, kind bodyKind) bool {
 	switch {
 	case !p.editsBody() || caddyhttp.IsIncremental(header): // if it is JSON, refuses has been asked
@@ -292,7 +289,7 @@ func (p *responsePlan) changes(header http.Header, kind bodyKind) bool {
 		header.Get("Content-Type") == "" && header.Get("Content-Length") == "0"
 }
 
-// sendHeld sends the body that was held, changed if it can be.
+// sendHeld sends the buffered body, changed if possible.
 func (w *responseWriter) sendHeld() error {
 	header := w.Header()
 	if w.state == sniffing { // it has ended before it said what it is
@@ -300,7 +297,7 @@ func (w *responseWriter) sendHeld() error {
 		_, err := w.held.WriteTo(w.ResponseWriter)
 		return err
 	}
-	// They cannot follow a body whose length is told before it.
+	// A body with Content-Length has no trailers.
 	for _, announced := range header["Trailer"] {
 		for name := range strings.SplitSeq(announced, ",") {
 			header.Del(strings.TrimSpace(name))
@@ -317,7 +314,7 @@ func (w *responseWriter) sendHeld() error {
 		return nil
 	}
 	if err != nil {
-		if c := w.Logger().Check(zapcore.WarnLevel, "the body of an answer is not changed as configured"); c != nil {
+		if c := w.Logger().Check(zapcore.WarnLevel, "the body of a response is not changed as configured"); c != nil {
 			c.Write(zap.String("route", w.named("http.rgate.route")), zap.Int("status", w.status), zap.Error(err))
 		}
 	}
@@ -330,8 +327,7 @@ func (w *responseWriter) sendHeld() error {
 	return err
 }
 
-// changedBody makes the body that the client gets of the one that is held. An error
-// is for the log.
+// changedBody returns the body for the client. The error is for the log.
 func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	valid := false
 	if w.claimed {
@@ -344,9 +340,9 @@ func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	case valid:
 		body, err = w.response.body.edit(body, w.repl)
 	case w.claimed && !blank:
-		err = errAnswerInvalid
+		err = errResponseInvalid
 	}
-	if (err == errAnswerInvalid || err == errNotMoved) && !w.lenient && !w.response.body.empty() {
+	if (err == errResponseInvalid || err == errNotMoved) && !w.lenient && !w.response.body.empty() {
 		w.giveUp(err)
 		return "", false, err
 	}
@@ -359,14 +355,14 @@ func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	case blank:
 		data = "null"
 	case !utf8.ValidString(body):
-		return body, false, errAnswerInvalid
+		return body, false, errResponseInvalid
 	default:
 		data = quoteJSON(body)
 	}
 	return w.envelop(data), true, err
 }
 
-// envelop puts JSON data into an envelope.
+// envelop wraps JSON data in an envelope.
 func (w *responseWriter) envelop(data string) string {
 	took := math.Round(float64(time.Since(w.start))/float64(time.Microsecond)) / 1000
 	return `{"status":` + strconv.Itoa(w.status) + `,"data":` + data +
@@ -388,7 +384,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	case holding:
 		if w.held.Len()+len(p) > int(w.MaxBody) {
-			w.giveUp(errAnswerTooLarge)
+			w.giveUp(errResponseTooLarge)
 			return 0, w.obstacle
 		}
 		return w.held.Write(p)
@@ -409,7 +405,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
 }
 
-// FlushError sends what is buffered, but nothing of a body that is held.
+// FlushError flushes the response unless its body is buffered.
 func (w *responseWriter) FlushError() error {
 	w.began()
 	if w.state == holding || w.state == sniffing || w.state == refusing {
@@ -418,7 +414,7 @@ func (w *responseWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// Hijack hands over the connection as it is.
+// Hijack implements http.Hijacker.
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	w.hijacked = w.hijacked || err == nil

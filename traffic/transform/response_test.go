@@ -21,9 +21,9 @@ func TestResponseHeadersAndStatus(t *testing.T) {
 		"status": {"404": 204, "5xx": 503, "502": 500, "201": 200}}}`)
 	for status, want := range map[int]int{200: 200, 201: 200, 404: 204, 403: 403, 500: 503, 502: 500, 503: 503, 304: 304} {
 		got := handler.serve(transformRequest("GET", "/", ""), status, "body", "Vary", "Origin", "Server", "x", "X-Old", "o", "Content-Type", "text/plain", "Content-Length", "4", "Etag", `"a"`)
-		header := got.answer.Header()
-		if got.answer.Code != want {
-			t.Errorf("%d became %d, want %d", status, got.answer.Code, want)
+		header := got.response.Header()
+		if got.response.Code != want {
+			t.Errorf("%d became %d, want %d", status, got.response.Code, want)
 		}
 		if header.Get("X-Route") != "/api" || header.Get("X-Crlf") != "a  X-Evil: 1" || strings.Join(header["Vary"], "|") != "Origin|X-A" ||
 			header["Server"] != nil || header.Get("X-New") != "o" || header["X-Old"] != nil {
@@ -33,8 +33,8 @@ func TestResponseHeadersAndStatus(t *testing.T) {
 		if want == 204 {
 			body, length = "", ""
 		}
-		if got.answer.Body.String() != body || header.Get("Content-Length") != length || (header.Get("Etag") == `"a"`) == (want == 204) {
-			t.Errorf("%d came as %q with %v", status, got.answer.Body, header)
+		if got.response.Body.String() != body || header.Get("Content-Length") != length || (header.Get("Etag") == `"a"`) == (want == 204) {
+			t.Errorf("%d came as %q with %v", status, got.response.Body, header)
 		}
 	}
 }
@@ -86,11 +86,11 @@ func TestResponseBodies(t *testing.T) {
 	} {
 		handler := loadTransform(t, `{"response": {`+edits+`}}`)
 		got := handler.serve(transformRequest(tc.method, "/", "", "Accept-Encoding", "gzip, br", "Range", "bytes=0-3", "If-Range", "x"), tc.status, tc.body, tc.fields...)
-		if got.err != nil && tc.code != 502 || got.answer.Code != tc.code || got.answer.Body.String() != tc.want {
-			t.Errorf("%s: got %d, %v and %.100q, want %d and %.100q", name, got.answer.Code, got.err, got.answer.Body, tc.code, tc.want)
+		if got.err != nil && tc.code != 502 || got.response.Code != tc.code || got.response.Body.String() != tc.want {
+			t.Errorf("%s: got %d, %v and %.100q, want %d and %.100q", name, got.response.Code, got.err, got.response.Body, tc.code, tc.want)
 		}
 		for field, want := range tc.header {
-			if have := got.answer.Header()[field]; strings.Join(have, "|") != strings.Join(want, "|") {
+			if have := got.response.Header()[field]; strings.Join(have, "|") != strings.Join(want, "|") {
 				t.Errorf("%s: %s is %q, want %q", name, field, have, want)
 			}
 		}
@@ -132,10 +132,10 @@ func TestEnvelope(t *testing.T) {
 			}
 		}
 		got := handler.serve(transformRequest("GET", "/", "", "X-Request-Id", "r1"), tc.status, tc.body, fields...)
-		body := got.answer.Body.String()
+		body := got.response.Body.String()
 		if wrapped := strings.HasSuffix(tc.want, rest); wrapped {
-			if !took.MatchString(body) || got.answer.Header().Get("Content-Type") != "application/json" || got.answer.Header().Get("Content-Length") != fmt.Sprint(len(body)) {
-				t.Errorf("%s: got %q with %v", name, body, got.answer.Header())
+			if !took.MatchString(body) || got.response.Header().Get("Content-Type") != "application/json" || got.response.Header().Get("Content-Length") != fmt.Sprint(len(body)) {
+				t.Errorf("%s: got %q with %v", name, body, got.response.Header())
 			}
 			body = took.ReplaceAllString(body, `"processing_time":0}`)
 		}
@@ -146,13 +146,13 @@ func TestEnvelope(t *testing.T) {
 	// Without an identifier that the client has sent, there is the request's own.
 	handler := loadTransform(t, `{"response": {"envelope": true}}`)
 	got := handler.serve(transformRequest("GET", "/", ""), 200, "{}", "Content-Type", "application/json")
-	if !regexp.MustCompile(`"request_id":"[0-9a-f-]{36}"`).MatchString(got.answer.Body.String()) {
-		t.Errorf("got %s", got.answer.Body)
+	if !regexp.MustCompile(`"request_id":"[0-9a-f-]{36}"`).MatchString(got.response.Body.String()) {
+		t.Errorf("got %s", got.response.Body)
 	}
 }
 
-// answers has a transform answer a request, with a handler of the test's own behind it.
-func (t *Transform) answers(r *http.Request, next caddyhttp.HandlerFunc) (*httptest.ResponseRecorder, error) {
+// respond sends a request through a transform to a handler of the test.
+func (t *Transform) respond(r *http.Request, next caddyhttp.HandlerFunc) (*httptest.ResponseRecorder, error) {
 	w := httptest.NewRecorder()
 	return w, t.ServeHTTP(w, r, next)
 }
@@ -168,7 +168,7 @@ func TestAnswerThatGrowsTooLargeIsRefused(t *testing.T) {
 		},
 		"at once": func(w io.Writer) (int64, error) { return io.Copy(w, strings.NewReader(strings.Repeat("x", 1000))) },
 	} {
-		w, err := handler.answers(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
+		w, err := handler.respond(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("X-Up", "1")
 			if _, err := write(w); err != nil {
@@ -193,7 +193,7 @@ func TestPanicsGoOn(t *testing.T) {
 						t.Errorf("%s: the panic is %v, want %v", config, got, cause)
 					}
 				}()
-				_, err := handler.answers(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
+				_, err := handler.respond(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
 					w.Header().Set("Content-Type", "application/json")
 					w.Header().Set("Content-Encoding", encoding)
 					_, _ = io.WriteString(w, `{}`)
@@ -209,7 +209,7 @@ func TestErrorsGoOn(t *testing.T) {
 	handler := loadTransform(t, `{"response": {"body": {"set": {"a": 1}}, "headers": {"set": {"A": "1"}}}}`)
 	for _, begun := range []bool{false, true} {
 		failed := errors.New("failed")
-		w, err := handler.answers(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
+		w, err := handler.respond(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
 			if begun {
 				w.Header().Set("Content-Type", "application/json")
 				w.Header().Set("Content-Length", "100")
@@ -225,7 +225,7 @@ func TestErrorsGoOn(t *testing.T) {
 
 func TestTrailersOfHeldAnswersAreDropped(t *testing.T) {
 	handler := loadTransform(t, `{"response": {"body": {"set": {"a": 1}}}}`)
-	w, err := handler.answers(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
+	w, err := handler.respond(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Add("Trailer", "X-Sum, X-Other")
 		_, _ = io.WriteString(w, `{}`)
@@ -310,7 +310,7 @@ func TestUpgradesPass(t *testing.T) {
 
 func TestHandlerThatAnswersNothing(t *testing.T) {
 	handler := loadTransform(t, `{"response": {"headers": {"set": {"A": "1"}}, "status": {"200": 202}}}`)
-	w, err := handler.answers(transformRequest("GET", "/", ""), func(http.ResponseWriter, *http.Request) error { return nil })
+	w, err := handler.respond(transformRequest("GET", "/", ""), func(http.ResponseWriter, *http.Request) error { return nil })
 	if err != nil || w.Code != 202 || w.Header().Get("A") != "1" {
 		t.Errorf("got %v, %d and %v", err, w.Code, w.Header())
 	}

@@ -23,79 +23,76 @@ func init() {
 
 const defaultMaxBody policy.Size = 1 << 20
 
-// Transform changes requests on their way to a backend, and answers on their way
-// back: header fields, the query, the method, the path, JSON bodies, the status.
+// Transform changes requests before they reach a backend, and responses before they reach
+// the client: header fields, the query, the method, the path, JSON bodies, the status.
 //
-// Names stand as they are; texts that are put in may have placeholders, which stand for
-// what the request was before any of the changes. Within headers, query and body,
-// things are done in this order: delete, rename, move, set, add; and each of them in
-// the alphabetical order of names.
+// Names are literal. Values may have placeholders, which are evaluated before any change.
+// Within headers, query and body, edits are made in this order: delete, rename, move, set,
+// add; each in the alphabetical order of names.
 //
-// Placeholders that it sets, if the body of the request is JSON, and is to be changed
-// or has such a placeholder in one of the texts:
+// It sets these placeholders if the body of the request is JSON and is changed, or if a
+// value has such a placeholder:
 //
 // Placeholder | Description
 // ------------|-------------
 // `{http.rgate.body}` | The whole body, before any change
-// `{http.rgate.body.PATH}` | A part of it: `{http.rgate.body.user.name}`. A string is what it says, all else is JSON
+// `{http.rgate.body.PATH}` | A value in it, such as `{http.rgate.body.user.name}`. Strings are unquoted, other values are JSON
 type Transform struct {
 	policy.Base
 
-	// What is changed of requests.
+	// Changes of requests.
 	Request TransformRequest `json:"request,omitzero"`
 
-	// What is changed of answers. What the gateway itself answers in the place of a
-	// backend, such as 503 if there is none, is no answer in this sense.
+	// Changes of responses. The gateway's own responses, such as 503 without a backend, are
+	// not changed.
 	Response TransformResponse `json:"response,omitzero"`
 
-	// How large a body may be that is to be changed. A request with a larger one is
-	// refused with 413; in the place of an answer with a larger one comes 502.
-	// Default: 1MiB.
+	// The maximum size of a body that is changed. Requests with larger bodies are rejected
+	// with 413. Larger responses are replaced by 502. Default: 1MiB.
 	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	request  *requestPlan  // nil: requests stay as they are
-	response *responsePlan // nil: answers stay as they are
-	lenient  bool          // what claims to be JSON and is none passes, as in earlier versions
+	request  *requestPlan  // nil: requests are not changed
+	response *responsePlan // nil: responses are not changed
+	lenient  bool          // invalid JSON passes, as in earlier versions
 }
 
-// TransformRequest is what is changed of requests.
+// TransformRequest is the changes of requests.
 type TransformRequest struct {
 	// Header fields. `Host` can be set.
 	Headers FieldEdits `json:"headers,omitzero"`
 
-	// Parameters of the query. All others keep their bytes.
+	// Parameters of the query. The bytes of others are not changed.
 	Query FieldEdits `json:"query,omitzero"`
 
-	// The method that the backend gets, such as PUT, whatever the client's was.
+	// The method of the request to the backend, such as PUT. Default: the client's.
 	Method string `json:"method,omitempty"`
 
-	// The path that the backend gets, encoded, such as `/v2/users/{http.rgate.param.id}`.
-	// What a placeholder stands for is encoded. It must not be empty and must have no
-	// slashes, except for whole paths (`{http.rgate.param.*}`, `{http.request.uri.path}`);
-	// a request is refused with 400 if it has, or if dot segments come about.
+	// The encoded path of the request to the backend, such as
+	// `/v2/users/{http.rgate.param.id}`. Values of placeholders are encoded. Requests are
+	// rejected with 400 if a value is empty, has slashes (except in
+	// `{http.rgate.param.*}` and `{http.request.uri.path}`), or results in dot segments.
 	Path string `json:"path,omitempty"`
 
 	// The body, if it is JSON.
 	Body RequestBodyEdits `json:"body,omitzero"`
 }
 
-// TransformResponse is what is changed of answers.
+// TransformResponse is the changes of responses.
 type TransformResponse struct {
 	// Header fields.
 	Headers FieldEdits `json:"headers,omitzero"`
 
-	// Other statuses in the place of some: `"404": 204`, or of whole classes:
-	// `"5xx": 503`. An exact status comes before its class.
+	// Replacements of statuses, such as `"404": 204`, or of classes, such as `"5xx": 503`.
+	// An exact status takes precedence over its class.
 	Status map[string]int `json:"status,omitempty"`
 
-	// The body, if it is JSON. In place of a response that claims to be JSON and cannot be
-	// read comes 502.
+	// The body, if it is JSON. Responses with invalid JSON are replaced by 502.
 	Body BodyEdits `json:"body,omitzero"`
 
 	// Whether streams of JSON (such as application/x-ndjson, application/json-seq and
-	// text/event-stream) and responses without a type that can be read are refused with
-	// 502 where `body` changes responses. Default: false, streams pass as they are, and
-	// of the others those are changed that begin as JSON does.
+	// text/event-stream) and responses without a valid Content-Type are replaced by 502
+	// where `body` changes responses. Default: false: streams pass unchanged, and the others
+	// are changed if they begin like JSON.
 	Strict *bool `json:"strict,omitempty"`
 
 	// Whether a body of JSON or text becomes the `data` of an object with `status`,
@@ -105,36 +102,35 @@ type TransformResponse struct {
 
 // FieldEdits are changes of header fields, or of the parameters of a query.
 type FieldEdits struct {
-	// Those of these names are removed.
+	// The names to remove.
 	Delete []string `json:"delete,omitempty"`
 
-	// Those of the name on the left get the one on the right, and replace others of it.
+	// New names by old names. Fields that have the new name already are replaced.
 	Rename map[string]string `json:"rename,omitempty"`
 
-	// The only value that the name has afterwards. May have placeholders.
+	// Values by name. They replace all others. May have placeholders.
 	Set map[string]string `json:"set,omitempty"`
 
-	// A value that the name has besides its others. May have placeholders.
+	// Additional values by name. May have placeholders.
 	Add map[string]string `json:"add,omitempty"`
 }
 
-// BodyEdits are changes of a JSON body. Paths are names with dots between them;
-// in an array, an index leads to an element, and `*` to all of them. A dot that
-// belongs to a name is written `\.`. What no path leads to keeps its bytes.
+// BodyEdits are changes of a JSON body. Paths are names separated by dots. In an array, an
+// index selects an element, and `*` all of them. A dot in a name is written `\.`. The bytes
+// of other values are not changed.
 type BodyEdits struct {
-	// What is at these paths is removed.
+	// The paths to remove.
 	Delete []string `json:"delete,omitempty"`
 
-	// The members at the paths on the left get the names on the right, which are no
-	// paths, and replace others of the name beside them.
+	// New names, which are not paths, by the paths of members. Members of the same object
+	// that have the new name already are replaced.
 	Rename map[string]string `json:"rename,omitempty"`
 
-	// What is at the path on the left goes to the path on the right.
+	// New paths by old paths.
 	Move map[string]string `json:"move,omitempty"`
 
-	// What is at the path on the left is replaced by the value on the right, or made:
-	// any JSON, whose texts may have placeholders. In a Caddyfile, text, or JSON
-	// after `json:`.
+	// Values by path: any JSON, whose strings may have placeholders. Missing members are
+	// added. In a Caddyfile, text, or JSON after `json:`.
 	Set map[string]Value `json:"set,omitempty"`
 }
 
@@ -142,9 +138,9 @@ type BodyEdits struct {
 type RequestBodyEdits struct {
 	BodyEdits
 
-	// The whole new body: JSON, as such or as text, whose texts may have placeholders.
-	// It becomes the body of every request whose method allows for one, whatever its
-	// body was. Excludes the other options.
+	// The whole new body: JSON, or a string that contains JSON, whose strings may have
+	// placeholders. It becomes the body of every request whose method allows one. Cannot be
+	// combined with the other options.
 	Template Value `json:"template,omitempty"`
 }
 
@@ -156,7 +152,7 @@ func (*Transform) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision compiles what is to be done.
+// Provision compiles the options.
 func (t *Transform) Provision(ctx caddy.Context) error {
 	if err := t.Start(ctx, "transform"); err != nil {
 		return err
@@ -191,7 +187,7 @@ func (t *Transform) Warnings([]caddyhttp.MiddlewareHandler) []string {
 // Validate implements caddy.Validator.
 func (t *Transform) Validate() error { return t.Check() }
 
-// ServeHTTP changes the request, and the answer of the next handler.
+// ServeHTTP changes the request, and the response of the next handler.
 func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if t.Off() || t.request == nil && t.response == nil {
 		return next.ServeHTTP(w, r)
@@ -237,7 +233,7 @@ func replacerOf(r *http.Request) *caddy.Replacer {
 	return caddy.NewEmptyReplacer()
 }
 
-// exchange is a request and its answer.
+// exchange is a request and its response.
 type exchange struct {
 	*Transform
 	repl *caddy.Replacer
@@ -248,11 +244,11 @@ type exchange struct {
 	requestID string
 }
 
-// refuse answers in the place of the backend, and says why in the log.
+// refuse rejects a request or a response, and logs the cause.
 func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
-	message, level := "request refused that cannot be changed as configured", zapcore.InfoLevel
+	message, level := "rejected a request that cannot be changed as configured", zapcore.InfoLevel
 	if status == http.StatusBadGateway {
-		message, level = "answer refused that cannot be changed as configured", zapcore.WarnLevel
+		message, level = "rejected a response that cannot be changed as configured", zapcore.WarnLevel
 	}
 	if c := x.Logger().Check(level, message); c != nil {
 		c.Write(zap.String("route", x.named("http.rgate.route")), zap.Int("status", status), zap.Error(cause))
@@ -260,13 +256,13 @@ func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int, ca
 	return x.Refuse(w, r, status, cause)
 }
 
-// named returns what a placeholder stands for; nothing if that is not known.
+// named returns the value of a placeholder, or an empty string if it is unknown.
 func (x *exchange) named(placeholder string) string {
 	value, _ := x.repl.GetString(placeholder)
 	return value
 }
 
-// begin notes what the envelope of the answer will tell.
+// begin records the values for the envelope.
 func (x *exchange) begin(r *http.Request) {
 	if !x.response.envelope {
 		return

@@ -57,19 +57,19 @@ var transformPlaceholders = map[string]any{
 	"test.text": "seven", "test.segment": "a;b=c d%",
 }
 
-// transformed is what a handler behind a transform got, and what it was answered.
+// transformed is the request that a handler behind a transform received, and the response.
 type transformed struct {
-	request *http.Request
-	body    string
-	answer  *httptest.ResponseRecorder
-	err     error
+	request  *http.Request
+	body     string
+	response *httptest.ResponseRecorder
+	err      error
 }
 
-// serve has a transform answer a request, with a handler behind it that answers with
+// serve sends a request through a transform to a handler that responds with
 // a status, a body and header fields.
 func (t *Transform) serve(r *http.Request, status int, body string, fields ...string) (got transformed) {
-	got.answer = httptest.NewRecorder()
-	got.err = t.ServeHTTP(got.answer, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	got.response = httptest.NewRecorder()
+	got.err = t.ServeHTTP(got.response, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		read, err := io.ReadAll(r.Body)
 		if err != nil {
 			return err
@@ -139,8 +139,8 @@ func TestRequestBodies(t *testing.T) {
 			fields = []string{"Content-Type", tc.contentType, "Content-Md5", "x", "Content-Digest", "x"}
 		}
 		got := handler.serve(transformRequest(tc.method, "/", tc.body, fields...), 200, "")
-		if got.err != nil || got.answer.Code != 200 {
-			t.Errorf("%s: got %d and %v", name, got.answer.Code, got.err)
+		if got.err != nil || got.response.Code != 200 {
+			t.Errorf("%s: got %d and %v", name, got.response.Code, got.err)
 			continue
 		}
 		if got.body != tc.want {
@@ -180,25 +180,25 @@ func TestRequestBodiesThatAreRefused(t *testing.T) {
 		handler := loadTransform(t, `{"request": {`+tc.options+`}}`)
 		method := "POST"
 		got := handler.serve(transformRequest(method, "/", tc.body, append(tc.fields, "Content-Type", isJSON)...), 200, "")
-		if got.err != nil || got.answer.Code != tc.status {
-			t.Errorf("%s: got %d and %v, want %d", name, got.answer.Code, got.err, tc.status)
+		if got.err != nil || got.response.Code != tc.status {
+			t.Errorf("%s: got %d and %v, want %d", name, got.response.Code, got.err, tc.status)
 		}
 		if refused := tc.status != 200; refused != (got.request == nil) {
 			t.Errorf("%s: the backend got a request: %v", name, got.request != nil)
 		}
-		if text := got.answer.Body.String(); tc.status != 200 && text != http.StatusText(tc.status)+"\n" {
-			t.Errorf("%s: the client is told %q", name, text)
+		if text := got.response.Body.String(); tc.status != 200 && text != http.StatusText(tc.status)+"\n" {
+			t.Errorf("%s: the client receives %q", name, text)
 		}
-		if tc.status == 415 && got.answer.Header().Get("Accept-Encoding") != "identity" {
-			t.Errorf("%s: the client is not told what to send", name)
+		if tc.status == 415 && got.response.Header().Get("Accept-Encoding") != "identity" {
+			t.Errorf("%s: Accept-Encoding is missing", name)
 		}
 	}
 	handler := loadTransform(t, `{"request": {"path": "{http.request.uri.path}"}}`)
 	for path, status := range map[string]int{"//host/a": 400, `/\host`: 400, "/a//b": 200, "/a/..;x/b": 400, "/a/.%2e/b": 400, "/a/%252e%252e": 400, "/a/..b": 200} {
 		r := transformRequest("GET", "/", "")
 		r.URL.Path = path
-		if got := handler.serve(r, 200, ""); got.answer.Code != status {
-			t.Errorf("%s: got %d, want %d", path, got.answer.Code, status)
+		if got := handler.serve(r, 200, ""); got.response.Code != status {
+			t.Errorf("%s: got %d, want %d", path, got.response.Code, status)
 		}
 	}
 	// A body whose length is not known, too.
@@ -206,15 +206,15 @@ func TestRequestBodiesThatAreRefused(t *testing.T) {
 	for body, status := range map[string]int{`{"a": 0}`: 200, `{"a": 10}`: 413} {
 		r := transformRequest("POST", "/", body, "Content-Type", isJSON)
 		r.ContentLength = -1
-		if got := handler.serve(r, 200, ""); got.answer.Code != status {
-			t.Errorf("%s: got %d, want %d", body, got.answer.Code, status)
+		if got := handler.serve(r, 200, ""); got.response.Code != status {
+			t.Errorf("%s: got %d, want %d", body, got.response.Code, status)
 		}
 	}
 	for cause, status := range map[error]int{&http.MaxBytesError{Limit: 1}: 413, io.ErrUnexpectedEOF: 400} {
 		r := transformRequest("POST", "/", "{}", "Content-Type", isJSON)
 		r.Body = io.NopCloser(brokenReader{cause})
-		if got := handler.serve(r, 200, ""); got.answer.Code != status {
-			t.Errorf("%v: got %d, want %d", cause, got.answer.Code, status)
+		if got := handler.serve(r, 200, ""); got.response.Code != status {
+			t.Errorf("%v: got %d, want %d", cause, got.response.Code, status)
 		}
 	}
 }
@@ -261,7 +261,7 @@ func TestRequestTargets(t *testing.T) {
 		handler := loadTransform(t, `{"request": {`+tc.options+`}}`)
 		got := handler.serve(transformRequest("POST", tc.target, ""), 200, "")
 		if got.request == nil {
-			t.Errorf("%s: got %d", name, got.answer.Code)
+			t.Errorf("%s: got %d", name, got.response.Code)
 			continue
 		}
 		if got.request.RequestURI != tc.want || name != "odd bytes" && got.request.URL.RequestURI() != tc.want {
@@ -282,10 +282,10 @@ func TestPartsOfTheBodyElsewhere(t *testing.T) {
 	handler := loadTransform(t, `{"request": {"path": "/u/{http.rgate.body.id}", "query": {"set": {"n": "{http.rgate.body.u.n}"}}, "headers": {"set": {"X-All": "{http.rgate.body}"}}}}`)
 	got := handler.serve(transformRequest("POST", "/", ` {"id":7,"u":{"n":"x&"}}`, "Content-Type", "application/json"), 200, "")
 	if got.request == nil || got.request.RequestURI != "/u/7?n=x%26" || got.request.Header.Get("X-All") != ` {"id":7,"u":{"n":"x&"}}` || got.body != ` {"id":7,"u":{"n":"x&"}}` {
-		t.Errorf("got %d and %+v", got.answer.Code, got)
+		t.Errorf("got %d and %+v", got.response.Code, got)
 	}
-	if got := handler.serve(transformRequest("POST", "/", `{}`, "Content-Type", "application/json"), 200, ""); got.answer.Code != 400 {
-		t.Errorf("without what the path needs: got %d", got.answer.Code)
+	if got := handler.serve(transformRequest("POST", "/", `{}`, "Content-Type", "application/json"), 200, ""); got.response.Code != 400 {
+		t.Errorf("without what the path needs: got %d", got.response.Code)
 	}
 }
 
