@@ -19,37 +19,36 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// fallbackPlace is what kept responses belong to.
+// fallbackPlace identifies a store.
 type fallbackPlace struct{ gateway, backend, position string }
 
-var lastGoods = caddy.NewUsagePool() // of *lastGood, by fallbackPlace
+var staleStores = caddy.NewUsagePool() // of *staleStore, by fallbackPlace
 
-// keptUnused is how long answers are kept that no policy uses: after a reload, those
-// of the new configuration take hold of theirs by their first requests.
-const keptUnused = 5 * time.Minute
+// unusedFor is the time after which an unused store is removed. After a reload, policies
+// acquire their stores at their first requests.
+const unusedFor = 5 * time.Minute
 
 // Destruct implements caddy.Destructor.
-func (l *lastGood) Destruct() error { return nil }
+func (l *staleStore) Destruct() error { return nil }
 
-// storeAt finds the answers that are kept for the backend of a request.
-func (f *Fallback) storeAt(r *http.Request) *lastGood {
+// storeAt returns the store for the backend of a request.
+func (f *Fallback) storeAt(r *http.Request) *staleStore {
 	at := policy.PlaceOf(r)
 	place := fallbackPlace{at.Gateway, at.Backend, f.position.String()}
 	if store, ok := f.stores.Get(place); ok {
 		return store
 	}
-	return f.stores.Add(place, func() (*lastGood, func()) {
-		store, _, _ := lastGoods.LoadOrNew(place, func() (caddy.Destructor, error) { return new(lastGood), nil }) // never fails
-		store.(*lastGood).limit(int64(f.MaxBytes))
-		return store.(*lastGood), func() {
-			time.AfterFunc(keptUnused, func() { _, _ = lastGoods.Delete(place) }) // Destruct never fails
+	return f.stores.Add(place, func() (*staleStore, func()) {
+		store, _, _ := staleStores.LoadOrNew(place, func() (caddy.Destructor, error) { return new(staleStore), nil }) // never fails
+		store.(*staleStore).limit(int64(f.MaxBytes))
+		return store.(*staleStore), func() {
+			time.AfterFunc(unusedFor, func() { _, _ = staleStores.Delete(place) }) // Destruct never fails
 		}
 	})
 }
 
-// fallbackCall is a request on its way through the policy, and the writer of its
-// answer: that throws away an answer in place of which the policy has a better one,
-// and keeps a good one.
+// fallbackCall is the state of a request, and its response writer. It discards a failed
+// response if a fallback is available, and stores a good one.
 type fallbackCall struct {
 	caddyhttp.ResponseWriterWrapper
 	policy   *Fallback
@@ -58,28 +57,28 @@ type fallbackCall struct {
 	exchange policy.Exchange // nil outside of a gateway
 	before   httpx.HeaderMark
 	body     *httpx.UnreadBody
-	store    *lastGood         // nil: no responses are kept
-	q        httpcache.Request // read if responses are kept
+	store    *staleStore       // nil: responses are not stored
+	q        httpcache.Request // set if responses are stored
 	key      []byte
-	url      int // how much of the key is where the request goes
+	url      int // length of the part of the key that identifies the target
 
-	began      bool
-	hijacked   bool
-	status     int
-	thrownAway int         // the status of the answer that was thrown away; 0: none
-	keep       *goodAnswer // that may be kept once it is whole; nil: none
-	length     int64       // what its length is said to be; negative: nothing is said
+	began     bool
+	hijacked  bool
+	status    int
+	discarded int            // the status of the response that was discarded; 0: none
+	keep      *staleResponse // stored when it is complete; nil: none
+	length    int64          // its Content-Length; negative: unknown
 }
 
 var fallbackCalls = sync.Pool{New: func() any { return new(fallbackCall) }}
 
-// reset makes the call ready for another request. The mark is overwritten then.
+// reset prepares the call for another request. The mark is overwritten then.
 func (c *fallbackCall) reset() {
 	c.ResponseWriter, c.policy, c.w, c.r, c.exchange, c.body, c.store, c.keep = nil, nil, nil, nil, nil, nil, nil, nil
-	c.began, c.status, c.thrownAway, c.q = false, 0, 0, httpcache.Request{}
+	c.began, c.status, c.discarded, c.q = false, 0, 0, httpcache.Request{}
 }
 
-// setKey sets what the request asks for. Methods have no part in it.
+// setKey sets the key of the request. It does not contain the method.
 func (c *fallbackCall) setKey() {
 	asked := policy.TargetOf(c.r)
 	c.key = policy.AppendForwarded(c.key[:0], c.r)
@@ -93,8 +92,8 @@ func (c *fallbackCall) setKey() {
 	}
 }
 
-// kept returns the kept response to the request, or nil.
-func (c *fallbackCall) kept() *goodAnswer {
+// stored returns the stored response to the request, or nil.
+func (c *fallbackCall) stored() *staleResponse {
 	if c.store == nil || c.q.Bypass != "" {
 		return nil
 	}
@@ -103,27 +102,27 @@ func (c *fallbackCall) kept() *goodAnswer {
 
 func (c *fallbackCall) WriteHeader(status int) {
 	if c.began || status < 200 && status != http.StatusSwitchingProtocols {
-		if c.thrownAway == 0 {
+		if c.discarded == 0 {
 			c.ResponseWriter.WriteHeader(status)
 		}
 		return
 	}
 	c.began, c.status = true, status
-	if c.policy.failing.Has(status) && c.hasBetter(status) {
-		c.thrownAway = status
+	if c.policy.failing.Has(status) && c.hasFallback(status) {
+		c.discarded = status
 		return
 	}
 	c.consider(status)
 	c.ResponseWriter.WriteHeader(status)
 }
 
-// hasBetter reports whether there is something in place of an answer.
-func (c *fallbackCall) hasBetter(status int) bool {
+// hasFallback reports whether a fallback is available for a status.
+func (c *fallbackCall) hasFallback(status int) bool {
 	return c.r.Context().Err() == nil &&
-		(c.policy.Response != nil || c.kept() != nil || c.otherBackend(failure{status: status}) != "")
+		(c.policy.Response != nil || c.stored() != nil || c.otherBackend(failure{status: status}) != "")
 }
 
-// consider looks whether the answer that begins may be kept.
+// consider starts recording a response if it may be stored.
 func (c *fallbackCall) consider(status int) {
 	if c.store == nil || c.q.Bypass != "" || c.q.Head {
 		return
@@ -132,8 +131,8 @@ func (c *fallbackCall) consider(status int) {
 	if c.store.isNew(c.key, &c.q, now) {
 		return
 	}
-	answer := httpcache.Answer{Status: status, Header: header, Requested: now, Received: now}
-	until, open, ok := keepable(&answer, &c.q, time.Duration(c.policy.Cached))
+	response := httpcache.Answer{Status: status, Header: header, Requested: now, Received: now}
+	until, open, ok := storable(&response, &c.q, time.Duration(c.policy.Cached))
 	if !ok {
 		return
 	}
@@ -145,17 +144,17 @@ func (c *fallbackCall) consider(status int) {
 		}
 		c.length = length
 	}
-	c.keep = &goodAnswer{
+	c.keep = &staleResponse{
 		status: status, header: c.before.Change(header), varied: httpcache.VariantOf(&c.q, header, true), open: open,
-		at: now, age: answer.Age(), until: until,
+		at: now, age: response.Age(), until: until,
 	}
 	if c.length > 0 {
 		c.keep.body = make([]byte, 0, c.length)
 	}
 }
 
-// see takes a part of the body that is written.
-func (c *fallbackCall) see(p []byte) {
+// record records a part of the body.
+func (c *fallbackCall) record(p []byte) {
 	switch {
 	case c.keep == nil:
 	case int64(len(c.keep.body)+len(p)) > int64(c.policy.MaxBody):
@@ -165,8 +164,8 @@ func (c *fallbackCall) see(p []byte) {
 	}
 }
 
-// finish keeps the answer, which is whole; or if it was one to a request that has
-// changed something, forgets what was kept.
+// finish stores the response, or removes stored responses after a request that may have
+// changed them.
 func (c *fallbackCall) finish() {
 	if c.store == nil {
 		return
@@ -193,35 +192,35 @@ func (c *fallbackCall) start() {
 
 func (c *fallbackCall) Write(p []byte) (int, error) {
 	c.start()
-	if c.thrownAway != 0 {
+	if c.discarded != 0 {
 		return len(p), nil
 	}
 	n, err := c.ResponseWriter.Write(p)
-	c.see(p[:n])
+	c.record(p[:n])
 	return n, err
 }
 
 // ReadFrom implements io.ReaderFrom.
 func (c *fallbackCall) ReadFrom(r io.Reader) (int64, error) {
 	c.start()
-	if c.thrownAway != 0 || c.keep != nil {
+	if c.discarded != 0 || c.keep != nil {
 		return io.Copy(struct{ io.Writer }{c}, r)
 	}
 	return c.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError sends what is buffered, which may be nothing but the header.
+// FlushError flushes buffered data, and the header if it was not sent.
 func (c *fallbackCall) FlushError() error {
 	c.start()
-	if c.thrownAway != 0 {
+	if c.discarded != 0 {
 		return nil
 	}
 	return http.NewResponseController(c.ResponseWriter).Flush()
 }
 
-// Hijack hands over the connection as it is.
+// Hijack implements http.Hijacker.
 func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if c.thrownAway != 0 {
+	if c.discarded != 0 {
 		return nil, nil, http.ErrNotSupported
 	}
 	conn, buf, err := http.NewResponseController(c.ResponseWriter).Hijack()

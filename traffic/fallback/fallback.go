@@ -26,10 +26,9 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_fallback", policy.Directive[Fallback])
 }
 
-// Fallback answers in place of a backend that is down, too slow, or kept from
-// requests by a circuit breaker or a full queue: with its last good answer, or else
-// with that of another backend, or else with a fixed one. If none of them is to be
-// had, the failure stays what it was.
+// Fallback responds in place of a backend that is down, too slow, or protected by a circuit
+// breaker or a full queue: with the last good response, or else that of another backend, or
+// else a fixed one. If none of them is available, the failure is returned.
 //
 // It sets the header field X-Gateway-Fallback and the placeholder
 // `{http.rgate.fallback}` to `cached`, to the name of the other backend, or to
@@ -37,53 +36,52 @@ func init() {
 type Fallback struct {
 	policy.Base
 
-	// How old an answer may become that stands in for a new one. Kept are the last
-	// good answers to GET requests, if a shared cache might store them: no
-	// Set-Cookie, not private, no-store or no-cache, and not to somebody in
-	// particular unless they are public. They answer GET and HEAD. Default: none is
-	// kept.
+	// The maximum age of a stored response. The last good responses to GET requests are
+	// stored if a shared cache may store them: no Set-Cookie, not private, no-store or
+	// no-cache, and not for one user unless they are public. They are used for GET and HEAD.
+	// Default: responses are not stored.
 	Cached caddy.Duration `json:"cached,omitempty"`
 
-	// How much memory kept responses may take, for each backend. Default: 64MiB.
+	// The maximum memory of stored responses, for each backend. Default: 64MiB.
 	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
-	// How large a body may be that is kept. Default: 1MiB.
+	// The maximum size of a body that is stored. Default: 1MiB.
 	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	// What kept responses depend on besides route, scheme, host, path and query: text with
-	// placeholders, such as `{http.request.header.X-Tenant}`. A field, cookie, certificate
-	// or user that it names does not keep an answer from being kept. Default: none.
+	// A text with placeholders, such as `{http.request.header.X-Tenant}`, on which stored
+	// responses depend besides route, scheme, host, path and query. Responses to requests
+	// with a field, cookie, certificate or user in the key are stored. Default: none.
 	Key string `json:"key,omitempty"`
 
-	// Names of request fields that kept responses do not depend on, such as `X-Org-Id`;
-	// `X-Acme-*` for all that begin so, and `*` for all but `Authorization`, `Cookie` and
-	// those about users. A field that is not listed here, in `key`, in `Vary` or among the
-	// known ones keeps an answer from being kept. Default: none.
+	// Names of request fields that do not affect responses, such as `X-Org-Id`; `X-Acme-*`
+	// for all with this prefix, and `*` for all except `Authorization`, `Cookie` and those
+	// about users. Responses to requests with a field that is neither listed here, nor in
+	// `key`, in `Vary` or among the known ones are not stored. Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
-	// The name of another backend of the gateway that gets the request: a GET, HEAD
-	// or OPTIONS, or any other if nothing was sent to the first one. Default: that
-	// backend's name with `-fallback` behind it, if there is one.
+	// The name of another backend of the gateway, which receives GET, HEAD and OPTIONS
+	// requests, and others if nothing was sent to the first backend. Default: the name of the
+	// backend followed by `-fallback`, if that backend exists.
 	Backend string `json:"backend,omitempty" caddyfile:"arg"`
 
-	// A fixed answer. Default: none.
+	// A fixed response. Default: none.
 	Response *FallbackResponse `json:"response,omitempty"`
 
-	// The statuses of a backend's answers that are failures, too: 500 to 599, or
-	// `5xx` for all of them. Default: none.
+	// The statuses of responses that count as failures, too: 500 to 599, or `5xx` for all of
+	// them. Default: none.
 	Statuses []string `json:"statuses,omitempty"`
 
 	position policy.Position
 	failing  policy.FailureStatuses
-	stores   lease.Set[fallbackPlace, *lastGood]
+	stores   lease.Set[fallbackPlace, *staleStore]
 	sharing  *sharing.Rules
-	missing  sync.Once // to tell that there is no such backend
+	missing  sync.Once // logs an unknown backend
 }
 
-// FallbackResponse is a fixed answer.
+// FallbackResponse is a fixed response.
 type FallbackResponse struct {
-	// The body, sent byte for byte. It is announced as JSON if it is JSON, and as
-	// plain text otherwise, unless the headers say what it is. Default: empty.
+	// The body. Unless the headers have a Content-Type, it is application/json if the body is
+	// JSON, and text/plain otherwise. Default: empty.
 	Body string `json:"body,omitempty" caddyfile:"arg"`
 
 	// The status, 200 to 599. Default: 503.
@@ -103,8 +101,8 @@ const (
 	byCached   = "cached"
 	byResponse = "response"
 
-	// fallbackVar is the variable of a request that a fallback backend has got: that
-	// one has no fallback backend itself.
+	// fallbackVar is the variable of a request at a fallback backend, which has no fallback
+	// backend itself.
 	fallbackVar = "rgate.fallback"
 )
 
@@ -116,8 +114,7 @@ func (*Fallback) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets the policy up. The answers that it has kept before are looked for
-// when requests come.
+// Provision sets up the policy. Its stores are looked up by request.
 func (f *Fallback) Provision(ctx caddy.Context) error {
 	if err := f.Start(ctx, "fallback"); err != nil {
 		return err
@@ -135,24 +132,24 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 			ctx.Logger().Warn(warning)
 		}
 	}
-	f.failing, _ = policy.ParseFailureStatuses(f.Statuses, nil) // Validate tells
+	f.failing, _ = policy.ParseFailureStatuses(f.Statuses, nil) // Validate returns the error
 	f.position = policy.PositionOf(ctx, "fallback")
 	return fallbacks.Register(ctx)
 }
 
-// Check reports the first thing wrong with the options.
+// Check reports the first invalid option.
 func (f *Fallback) Check() error {
 	switch {
 	case f.Cached < 0:
-		return policy.Optionf("cached", "cached is negative: use a duration such as 10m")
+		return policy.Optionf("cached", "invalid cached: must not be negative")
 	case f.MaxBytes < 0:
-		return policy.Optionf("max_bytes", "max_bytes is negative: use a size such as 64MiB")
+		return policy.Optionf("max_bytes", "invalid max_bytes: must not be negative")
 	case f.MaxBody < 0:
-		return policy.Optionf("max_body", "max_body is negative: use a size such as 1MiB")
+		return policy.Optionf("max_body", "invalid max_body: must not be negative")
 	case f.Cached == 0 && f.MaxBytes != 0:
-		return policy.Optionf("max_bytes", "max_bytes is about kept answers, and none is: set cached, such as 10m")
+		return policy.Optionf("max_bytes", "max_bytes requires cached: set cached, such as 10m, or remove max_bytes")
 	case f.Cached == 0 && f.MaxBody != 0:
-		return policy.Optionf("max_body", "max_body is about kept answers, and none is: set cached, such as 10m")
+		return policy.Optionf("max_body", "max_body requires cached: set cached, such as 10m, or remove max_body")
 	case f.Cached == 0 && f.Key != "":
 		return policy.Optionf("key", "key requires cached: set cached, such as 10m, or remove key")
 	case f.Cached == 0 && f.IgnoreFields != nil:
@@ -160,11 +157,11 @@ func (f *Fallback) Check() error {
 	case policy.IsUnclosed(f.Key):
 		return policy.UnclosedKey("key", f.Key)
 	case f.Key != "" && !policy.HasPlaceholder(f.Key):
-		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.X-Tenant}", f.Key)
+		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", f.Key)
 	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
-		return policy.Optionf("max_body", "max_body is more than max_bytes, %d: use less, or more max_bytes", cmp.Or(f.MaxBytes, defaultKeptBytes))
+		return policy.Optionf("max_body", "invalid max_body: must not be more than max_bytes, %d", cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
-		return policy.Optionf("backend", "%q is no backend: use the name of one", f.Backend)
+		return policy.Optionf("backend", "invalid backend %q: must be the name of a backend", f.Backend)
 	}
 	if err := policy.CheckKey("key", f.Key); err != nil {
 		return err
@@ -181,7 +178,7 @@ func (f *Fallback) Check() error {
 	return f.Response.check()
 }
 
-// Validate reports the first thing wrong with the options.
+// Validate implements caddy.Validator.
 func (f *Fallback) Validate() error { return f.Check() }
 
 // Warnings implements policy.Warner.
@@ -189,24 +186,24 @@ func (f *Fallback) Warnings([]caddyhttp.MiddlewareHandler) []string {
 	if f.Off() || f.Cached == 0 || f.IgnoreFields != nil || f.Key != "" {
 		return nil
 	}
-	return []string{"responses to requests with credentials or unknown fields are kept for a failing backend only if they are public or their Vary names the field: " +
-		"name fields that do not change responses in ignore_fields of fallback, or write `ignore_fields: []` if there are none; earlier versions kept more"}
+	return []string{"responses to requests with credentials or unknown fields are stored for a failing backend only if they are public or their Vary names the field: " +
+		"name fields that do not change responses in ignore_fields of fallback, or write `ignore_fields: []` if there are none; earlier versions stored more"}
 }
 
-// Cleanup lets go of the kept responses.
+// Cleanup releases the stored responses.
 func (f *Fallback) Cleanup() error {
 	f.stores.Release()
 	f.position.Release()
 	return nil
 }
 
-// failure is how a backend has failed.
+// failure is a backend's failure.
 type failure struct {
-	status int   // of the answer that was thrown away; 0 if there was none
-	err    error // nil if there was an answer
+	status int   // of the response that was discarded; 0: none
+	err    error // nil if there was a response
 }
 
-// ServeHTTP passes a request on, and answers it if that fails.
+// ServeHTTP passes a request on, and responds if that fails.
 func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if f.Off() {
 		return next.ServeHTTP(w, r)
@@ -237,15 +234,15 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}()
 	var err error
 	if c.store == nil && len(f.Statuses) == 0 {
-		err = next.ServeHTTP(w, r) // an error says enough
+		err = next.ServeHTTP(w, r) // only errors matter
 	} else {
 		err = c.pass(next)
 	}
-	failed := failure{c.thrownAway, err}
+	failed := failure{c.discarded, err}
 	switch {
-	case c.thrownAway != 0 || isFailure(r, err) && !c.began:
+	case c.discarded != 0 || isFailure(r, err) && !c.began:
 		if r.Context().Err() == nil {
-			err = c.answer(failed)
+			err = c.respond(failed)
 		}
 	case err == nil:
 		c.finish()
@@ -254,12 +251,11 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return err
 }
 
-// pass passes the request on. What happens to an answer that is thrown away does not
-// matter any more.
+// pass passes the request on. An aborted response is ignored if it was discarded.
 func (c *fallbackCall) pass(next caddyhttp.Handler) error {
 	returned := false
 	defer func() {
-		if !returned && c.thrownAway != 0 {
+		if !returned && c.discarded != 0 {
 			if cause := recover(); cause != http.ErrAbortHandler {
 				panic(cause)
 			}
@@ -270,11 +266,11 @@ func (c *fallbackCall) pass(next caddyhttp.Handler) error {
 	return err
 }
 
-// isFailure reports whether an error means that a backend has not answered.
+// isFailure reports whether an error means that the backend has not responded.
 func isFailure(r *http.Request, err error) bool {
 	failed, ok := errors.AsType[caddyhttp.HandlerError](err)
 	if !ok || policy.JudgeRequest(r, 0, err).Status < 500 {
-		return false // it is the client's
+		return false // caused by the client
 	}
 	switch failed.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -284,21 +280,20 @@ func isFailure(r *http.Request, err error) bool {
 	return ok && failed.StatusCode >= 500
 }
 
-// nothingSent reports whether a failure came before the backend had anything of the
-// request.
+// nothingSent reports whether a failure occurred before anything was sent to the backend.
 func (c *fallbackCall) nothingSent(err error) bool {
 	return err != nil && policy.JudgeRequest(c.r, 0, err).Unsent
 }
 
-// answer answers in place of the backend, if it can.
-func (c *fallbackCall) answer(failed failure) error {
+// respond responds in place of the backend, if a fallback is available.
+func (c *fallbackCall) respond(failed failure) error {
 	header := c.w.Header()
 	after := header.Clone()
-	if good := c.kept(); good != nil {
+	if stale := c.stored(); stale != nil {
 		c.before.Restore(header)
 		header[fallbackHeader] = []string{byCached}
-		c.tell(byCached, failed)
-		good.write(c.w, c.r, time.Now(), failed.status)
+		c.report(byCached, failed)
+		stale.write(c.w, c.r, time.Now(), failed.status)
 		return nil
 	}
 	if name := c.otherBackend(failed); name != "" {
@@ -309,7 +304,7 @@ func (c *fallbackCall) answer(failed failure) error {
 		_, err := c.exchange.Forward(name, c.w, c.r)
 		caddyhttp.SetVar(c.r.Context(), fallbackVar, nil)
 		if !isFailure(c.r, err) {
-			c.tell(name, failed)
+			c.report(name, failed)
 			return err
 		}
 	}
@@ -319,7 +314,7 @@ func (c *fallbackCall) answer(failed failure) error {
 			header["Retry-After"] = retry
 		}
 		header[fallbackHeader] = []string{byResponse}
-		c.tell(byResponse, failed)
+		c.report(byResponse, failed)
 		c.policy.Response.write(c.w, c.r)
 		return nil
 	}
@@ -330,14 +325,14 @@ func (c *fallbackCall) answer(failed failure) error {
 	return c.giveUp(failed)
 }
 
-// giveUp leaves the failure what it was.
+// giveUp returns the failure.
 func (c *fallbackCall) giveUp(failed failure) error {
 	err := failed.err
 	if failed.status != 0 {
-		err = caddyhttp.Error(failed.status, policy.Failure{Cause: fmt.Errorf("the backend answered with status %d", failed.status)})
+		err = caddyhttp.Error(failed.status, policy.Failure{Cause: fmt.Errorf("the backend responded with status %d", failed.status)})
 	}
 	if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && c.exchange == nil && !policy.HasErrorRoutes(c.r.Context()) {
-		if _, ok := errors.AsType[policy.Failure](err); ok { // nobody else would answer with a body
+		if _, ok := errors.AsType[policy.Failure](err); ok { // no error handler writes a body
 			policy.WriteStatus(c.w, c.r, handlerErr.StatusCode)
 			return nil
 		}
@@ -345,7 +340,7 @@ func (c *fallbackCall) giveUp(failed failure) error {
 	return err
 }
 
-// otherBackend is the name of the backend that can get the request, or empty.
+// otherBackend returns the name of the fallback backend for the request, or an empty string.
 func (c *fallbackCall) otherBackend(failed failure) string {
 	directory, ok := c.exchange.(policy.Directory)
 	if !ok || caddyhttp.GetVar(c.r.Context(), fallbackVar) != nil {
@@ -361,7 +356,7 @@ func (c *fallbackCall) otherBackend(failed failure) string {
 	if !directory.Knows(name) {
 		if c.policy.Backend != "" {
 			c.policy.missing.Do(func() {
-				c.policy.Logger().Error("the gateway has no such fallback backend", zap.String("backend", name))
+				c.policy.Logger().Error("unknown fallback backend", zap.String("backend", name))
 			})
 		}
 		return ""
@@ -369,7 +364,7 @@ func (c *fallbackCall) otherBackend(failed failure) string {
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 	default:
-		// It might be done twice.
+		// The request might be executed twice.
 		if failed.status != 0 || !c.nothingSent(failed.err) {
 			return ""
 		}
@@ -380,13 +375,13 @@ func (c *fallbackCall) otherBackend(failed failure) string {
 	return name
 }
 
-// tell says who answers: to the metrics, the log, and in a placeholder.
-func (c *fallbackCall) tell(by string, failed failure) {
+// report records the fallback that responds: in metrics, the log and a placeholder.
+func (c *fallbackCall) report(by string, failed failure) {
 	fallbacks.Count(c.r, by)
 	if repl, ok := c.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.fallback", by)
 	}
-	if entry := c.policy.Logger().Check(zapcore.WarnLevel, "backend failed, its fallback answers"); entry != nil {
+	if entry := c.policy.Logger().Check(zapcore.WarnLevel, "backend failed, using its fallback"); entry != nil {
 		place, status, cause := policy.PlaceOf(c.r), failed.status, failed.err
 		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](cause); ok {
 			status, cause = handlerErr.StatusCode, handlerErr.Err

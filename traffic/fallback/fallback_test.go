@@ -47,7 +47,7 @@ func (e *fallbackExchange) Forward(backend string, w http.ResponseWriter, r *htt
 	return true, e.others[backend](w, r)
 }
 
-// fallbackRig is a policy with a backend whose answers a test chooses.
+// fallbackRig is a policy with a backend whose responses a test selects.
 type fallbackRig struct {
 	*Fallback
 	exchange *fallbackExchange
@@ -64,7 +64,7 @@ func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
 	}}
 }
 
-// fallbackSays answers with a body, a status if it is not 200, and header fields.
+// fallbackSays responds with a body, a status if it is not 200, and header fields.
 func fallbackSays(body string, options ...any) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		status := http.StatusOK
@@ -85,7 +85,7 @@ func fallbackSays(body string, options ...any) caddyhttp.HandlerFunc {
 	}
 }
 
-// fallbackFails is a backend that does not answer.
+// fallbackFails is a backend that does not respond.
 func fallbackFails(status int, cause error) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Retry-After", "9")
@@ -100,13 +100,13 @@ var (
 	fallbackNotThere = fallbackFails(http.StatusServiceUnavailable, fallbackRefused{})
 )
 
-// fallbackRefused is a failed dial. Nobody else than the proxy can give it a text.
+// fallbackRefused is a failed dial. Only the proxy can create one with a text.
 type fallbackRefused struct{ reverseproxy.DialError }
 
 func (fallbackRefused) Error() string   { return "connection refused" }
 func (e fallbackRefused) Unwrap() error { return e.DialError }
 
-// ask returns the answer in one line: status, body, who stood in, or the error.
+// ask returns the response in one line: status, body, fallback, or the error.
 func (rig *fallbackRig) ask(t testing.TB, method, target, body string, headers ...string) (string, http.Header) {
 	t.Helper()
 	var reader io.Reader
@@ -167,7 +167,7 @@ func TestFallbackOrder(t *testing.T) {
 		{"other backend is down", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackDown }, "503 later by response"},
 		{"other backend is down, and that is all", &Fallback{Backend: "other"}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackDown }, down},
 		{"other backend refuses", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackSays("no", 403) }, "403 no by other"},
-		{"no such backend", &Fallback{Backend: "nobody", Response: static}, nil, "503 later by response"},
+		{"no such backend", &Fallback{Backend: "missing", Response: static}, nil, "503 later by response"},
 		{"itself", &Fallback{Backend: "first"}, func(rig *fallbackRig) { rig.exchange.others["first"] = fallbackSays("again") }, down},
 		{"outside of a gateway", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange = nil }, "503 later by response"},
 		{"outside of a gateway, and nothing", &Fallback{}, func(rig *fallbackRig) { rig.exchange = nil }, "503 Service Unavailable"},
@@ -205,7 +205,7 @@ func TestFallbackTriggers(t *testing.T) {
 		{"a client that left", nil, func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(499, errFallbackDown) }, "error 499"},
 		{"a refusal", nil, func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(403, errFallbackDown) }, "error 403"},
 		{"another error", nil, func(http.ResponseWriter, *http.Request) error { return errFallbackDown }, "error connection lost"},
-		{"an answer with 500", nil, fallbackSays("oops", 500), "500 oops"},
+		{"a response with 500", nil, fallbackSays("oops", 500), "500 oops"},
 		{"a listed status", []string{"500"}, fallbackSays("oops", 500), "503 later by response"},
 		{"a class of them", []string{"5xx"}, fallbackSays("oops", 507), "503 later by response"},
 		{"another one than listed", []string{"503"}, fallbackSays("oops", 500), "500 oops"},
@@ -225,14 +225,14 @@ func TestFallbackTriggers(t *testing.T) {
 	}
 }
 
-// Without anything in its place, an answer stays as it is.
+// Without a fallback, a response is not changed.
 func TestFallbackKeepsAnErrorWithoutABetterAnswer(t *testing.T) {
 	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
 	rig.backend = fallbackSays("oops", 500, "X-A", "b")
 	if header := rig.expect(t, "500 oops", "GET", "/", ""); header.Get("X-A") != "b" {
 		t.Errorf("the header is %v", header)
 	}
-	// Of a fallback backend, nobody knows before.
+	// Fallback backends are looked up at run time.
 	rig.exchange.others["first-fallback"] = fallbackDown
 	rig.expect(t, "error 500", "GET", "/", "")
 }
@@ -263,7 +263,7 @@ func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
 		{"POST that was never sent", "POST", "", fallbackNotThere, "200 other" + other},
 		{"POST with a body that was never sent", "POST", "+body", fallbackNotThere, "200 other+body" + other},
 		{"POST whose body was closed", "POST", "+body", closed(fallbackNotThere), "200 other+body" + other},
-		{"POST with nobody there", "POST", "+body", fallbackFails(503, errors.New("no upstreams available")), "200 other+body" + other},
+		{"POST without upstreams", "POST", "+body", fallbackFails(503, errors.New("no upstreams available")), "200 other+body" + other},
 		{"POST whose body was read", "POST", "+body", read(fallbackNotThere), down},
 		{"GET whose body was read", "GET", "+body", read(fallbackDown), down},
 		{"GET whose body was not read", "GET", "+body", fallbackDown, "200 other+body" + other},
@@ -298,7 +298,7 @@ func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
 	rig.expect(t, "error 503", "POST", "/", "+body") // it was sent
 	rig.expect(t, "200 other+body by other", "POST", "/", "+body")
-	// Also outside of a gateway, it leaves the answer to the fallback.
+	// Also outside of a gateway, the fallback responds.
 	rig = newFallbackRig(t, &Fallback{Response: &FallbackResponse{Body: "later"}})
 	rig.exchange = nil
 	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
@@ -368,17 +368,17 @@ func TestFallbackOptions(t *testing.T) {
 		"rgate_fallback off":   `{"disabled":true}`,
 		"rgate_fallback {\n cached 10m\n max_bytes 1MiB\n max_body 1KiB\n backend b\n statuses 500 503\n response later 503\n}": `{"cached":600000000000,"max_bytes":1048576,"max_body":1024,"backend":"b","response":{"body":"later","status_code":503},"statuses":["500","503"]}`,
 		"rgate_fallback {\n response {\n body b\n headers X-A b\n }\n}":                                                         `{"response":{"body":"b","headers":{"X-A":"b"}}}`,
-		"rgate_fallback {\n cached -1s\n}":                                "! cached is negative",
-		"rgate_fallback {\n max_bytes 1MiB\n}":                            "! max_bytes is about kept answers",
-		"rgate_fallback {\n max_body 1MiB\n}":                             "! max_body is about kept answers",
-		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! max_body is more than max_bytes",
-		"rgate_fallback {http.request.header.X}":                          "! \"{http.request.header.X}\" is no backend",
-		"rgate_fallback {\n statuses 404\n}":                              "! 404 says that the client is wrong",
-		"rgate_fallback {\n response a 99\n}":                             "! 99 is not a status",
-		"rgate_fallback {\n response a 204\n}":                            "! an answer with status 204 has no body",
-		"rgate_fallback {\n response {\n headers \"X A\" b\n }\n}":        "! \"X A\" is no name of a header field",
-		"rgate_fallback {\n response {\n headers X-A \"b\nc\"\n }\n}":     "! the value of X-A is more than one line",
-		"rgate_fallback {\n response {\n headers content-length 5\n }\n}": "! content-length belongs to the connection",
+		"rgate_fallback {\n cached -1s\n}":                                "! invalid cached: must not be negative",
+		"rgate_fallback {\n max_bytes 1MiB\n}":                            "! max_bytes requires cached",
+		"rgate_fallback {\n max_body 1MiB\n}":                             "! max_body requires cached",
+		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! invalid max_body: must not be more than max_bytes",
+		"rgate_fallback {http.request.header.X}":                          "! invalid backend \"{http.request.header.X}\"",
+		"rgate_fallback {\n statuses 404\n}":                              "! invalid status 404",
+		"rgate_fallback {\n response a 99\n}":                             "! invalid status_code 99",
+		"rgate_fallback {\n response a 204\n}":                            "! a response with status 204 has no body",
+		"rgate_fallback {\n response {\n headers \"X A\" b\n }\n}":        "! invalid header field name \"X A\"",
+		"rgate_fallback {\n response {\n headers X-A \"b\nc\"\n }\n}":     "! invalid value of X-A: must be one line",
+		"rgate_fallback {\n response {\n headers content-length 5\n }\n}": "! content-length is set by the gateway",
 		"rgate_fallback {\n reponse a\n}":                                 "! unrecognized subdirective 'reponse' (did you mean \"response\"?)",
 	} {
 		if got := policytest.Options(t, new(Fallback), text); got != want && (!strings.HasPrefix(want, "!") || !strings.HasPrefix(got, want)) {

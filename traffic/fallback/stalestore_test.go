@@ -17,10 +17,10 @@ import (
 func TestFallbackWhatIsKept(t *testing.T) {
 	const kept, gone = "200 first by cached", "error 503"
 	for _, tc := range []struct {
-		what    string
-		answer  caddyhttp.HandlerFunc
-		request []string
-		want    string
+		what     string
+		response caddyhttp.HandlerFunc
+		request  []string
+		want     string
 	}{
 		{"plain", fallbackSays("first"), nil, kept},
 		{"with a lifetime", fallbackSays("first", "Cache-Control", "max-age=1"), nil, kept},
@@ -53,7 +53,7 @@ func TestFallbackWhatIsKept(t *testing.T) {
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), MaxBody: 1000})
-			rig.backend = tc.answer
+			rig.backend = tc.response
 			rig.ask(t, "GET", "/", "", tc.request...)
 			rig.backend = fallbackDown
 			rig.expect(t, tc.want, "GET", "/", "", tc.request...)
@@ -86,7 +86,7 @@ func TestFallbackKeptByRequest(t *testing.T) {
 	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
 	rig.exchange.place.Backend = "first"
 
-	// What was there before a change is not told any more, unless the change failed.
+	// Responses from before a change are removed unless the change failed.
 	rig.backend = fallbackSays("no", 409)
 	rig.expect(t, "409 no", "PUT", "/a?b=c", "")
 	rig.backend = fallbackDown
@@ -138,12 +138,12 @@ func TestFallbackKeptAnswersAreBounded(t *testing.T) {
 	count := 0
 	for _, variants := range store.byKey {
 		for _, element := range variants {
-			sum += element.Value.(*goodAnswer).size()
+			sum += element.Value.(*staleResponse).size()
 			count++
 		}
 	}
 	if sum != store.bytes || sum > most || count != store.order.Len() || count < most/(12<<10) {
-		t.Errorf("%d answers take %d bytes, %d of them counted", count, sum, store.bytes)
+		t.Errorf("%d responses take %d bytes, %d of them counted", count, sum, store.bytes)
 	}
 	for i := range 100 { // of one URL, no more than some variants
 		rig.ask(t, "GET", "/", "", "Accept-Language", strconv.Itoa(i))
@@ -178,55 +178,55 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 		endOld() // before the new one has had a request
 		next.backend = fallbackDown
 		next.expect(t, "200 first by cached", "GET", "/", "")
-		time.Sleep(2 * keptUnused)
+		time.Sleep(2 * unusedFor)
 		next.expect(t, "200 first by cached", "GET", "/", "")
 		endNext()
-		time.Sleep(2 * keptUnused)
-		if n, ok := lastGoods.References(fallbackPlace{t.Name(), "first", next.position.String()}); ok {
+		time.Sleep(2 * unusedFor)
+		if n, ok := staleStores.References(fallbackPlace{t.Name(), "first", next.position.String()}); ok {
 			t.Errorf("%d still refer to it", n)
 		}
 	})
 }
 
-// A kept answer is as good as a new one: to clients that have it already, and to those
+// A stored response is as good as a new one: to clients that have it already, and to those
 // that want a part of it.
 func TestFallbackKeptConditionsAndParts(t *testing.T) {
 	const date, later = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:01 GMT"
-	answer := []any{"Etag", `"1"`, "Content-Type", "text/x", "Content-Language", "en", "Cache-Control", "max-age=1", "Vary", "Accept"}
-	modified := append(answer[:len(answer):len(answer)], "Last-Modified", date)
+	response := []any{"Etag", `"1"`, "Content-Type", "text/x", "Content-Language", "en", "Cache-Control", "max-age=1", "Vary", "Accept"}
+	modified := append(response[:len(response):len(response)], "Last-Modified", date)
 	const whole, same = "200 0123456789 by cached", "304  by cached"
 	for _, tc := range []struct {
-		what    string
-		answer  []any
-		method  string
-		request []string
-		want    string
-		header  map[string]string // of the answer
+		what     string
+		response []any
+		method   string
+		request  []string
+		want     string
+		header   map[string]string // of the response
 	}{
-		{"neither", answer, "GET", nil, whole, map[string]string{"Content-Length": "10", "Etag": `"1"`}},
-		{"the same tag", answer, "GET", []string{"If-None-Match", `"0", W/"1"`}, same, map[string]string{
+		{"neither", response, "GET", nil, whole, map[string]string{"Content-Length": "10", "Etag": `"1"`}},
+		{"the same tag", response, "GET", []string{"If-None-Match", `"0", W/"1"`}, same, map[string]string{
 			"Etag": `"1"`, "Content-Type": "", "Content-Length": "", "Content-Language": "", "Cache-Control": "max-age=1", "Vary": "Accept"}},
-		{"the same tag, by HEAD", answer, "HEAD", []string{"If-None-Match", `"1"`}, same, nil},
-		{"another tag", answer, "GET", []string{"If-None-Match", `"2"`}, whole, nil},
+		{"the same tag, by HEAD", response, "HEAD", []string{"If-None-Match", `"1"`}, same, nil},
+		{"another tag", response, "GET", []string{"If-None-Match", `"2"`}, whole, nil},
 		{"not modified", modified, "GET", []string{"If-Modified-Since", date}, same, nil},
 		{"modified", modified, "GET", []string{"If-Modified-Since", "Wed, 21 Oct 2015 07:27:59 GMT"}, whole, nil},
 		{"the tag says more than the time", modified, "GET", []string{"If-None-Match", `"2"`, "If-Modified-Since", later}, whole, nil},
-		{"dated", append(answer[:len(answer):len(answer)], "Date", date), "GET", []string{"If-Modified-Since", later}, same, nil},
-		{"not 200", append(answer[:len(answer):len(answer)], 203), "GET", []string{"If-None-Match", `"1"`}, "203 0123456789 by cached", nil},
-		{"a part", answer, "GET", []string{"Range", "bytes=2-4"}, "206 234 by cached", map[string]string{
+		{"dated", append(response[:len(response):len(response)], "Date", date), "GET", []string{"If-Modified-Since", later}, same, nil},
+		{"not 200", append(response[:len(response):len(response)], 203), "GET", []string{"If-None-Match", `"1"`}, "203 0123456789 by cached", nil},
+		{"a part", response, "GET", []string{"Range", "bytes=2-4"}, "206 234 by cached", map[string]string{
 			"Content-Range": "bytes 2-4/10", "Content-Length": "3", "Content-Type": "text/x"}},
-		{"the end", answer, "GET", []string{"Range", "bytes=-2"}, "206 89 by cached", nil},
-		{"a part of what is new", answer, "GET", []string{"Range", "bytes=2-4", "If-None-Match", `"2"`}, "206 234 by cached", nil},
-		{"a part of what is there", answer, "GET", []string{"Range", "bytes=2-4", "If-None-Match", `"1"`}, same, nil},
-		{"a part of the same", answer, "GET", []string{"Range", "bytes=2-4", "If-Range", `"1"`}, "206 234 by cached", nil},
-		{"a part of another", answer, "GET", []string{"Range", "bytes=2-4", "If-Range", `"2"`}, whole, nil},
-		{"beyond the end", answer, "GET", []string{"Range", "bytes=10-"}, "416 invalid range: failed to overlap by cached", map[string]string{"Content-Range": "bytes */10"}},
-		{"another unit", answer, "GET", []string{"Range", "lines=1-2"}, whole, nil},
-		{"no part of a HEAD", answer, "HEAD", []string{"Range", "bytes=2-4"}, "200  by cached", map[string]string{"Content-Length": "10"}},
+		{"the end", response, "GET", []string{"Range", "bytes=-2"}, "206 89 by cached", nil},
+		{"a part of what is new", response, "GET", []string{"Range", "bytes=2-4", "If-None-Match", `"2"`}, "206 234 by cached", nil},
+		{"a part of what is there", response, "GET", []string{"Range", "bytes=2-4", "If-None-Match", `"1"`}, same, nil},
+		{"a part of the same", response, "GET", []string{"Range", "bytes=2-4", "If-Range", `"1"`}, "206 234 by cached", nil},
+		{"a part of another", response, "GET", []string{"Range", "bytes=2-4", "If-Range", `"2"`}, whole, nil},
+		{"beyond the end", response, "GET", []string{"Range", "bytes=10-"}, "416 invalid range: failed to overlap by cached", map[string]string{"Content-Range": "bytes */10"}},
+		{"another unit", response, "GET", []string{"Range", "lines=1-2"}, whole, nil},
+		{"no part of a HEAD", response, "HEAD", []string{"Range", "bytes=2-4"}, "200  by cached", map[string]string{"Content-Length": "10"}},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour)})
-			rig.backend = fallbackSays("0123456789", tc.answer...)
+			rig.backend = fallbackSays("0123456789", tc.response...)
 			rig.ask(t, "GET", "/", "")
 			rig.backend = fallbackDown
 			header := rig.expect(t, tc.want, tc.method, "/", "", tc.request...)
