@@ -18,8 +18,8 @@ func init() {
 	caddy.RegisterModule(adminCache{})
 }
 
-// adminCache provides endpoints of the admin API: /rgate/cache tells how much is
-// stored, and /rgate/cache/purge removes what is.
+// adminCache provides endpoints of the admin API: /rgate/cache returns the stores' figures,
+// and /rgate/cache/purge removes responses.
 type adminCache struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -38,7 +38,7 @@ func (a adminCache) Routes() []caddy.AdminRoute {
 	}
 }
 
-// stats looks the stores up when it is asked: the module is made before there are any.
+// stats looks up the stores at each request: the module is loaded before there are any.
 func (adminCache) stats(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return adminError(http.StatusMethodNotAllowed, errors.New("method not allowed: use GET"))
@@ -52,10 +52,10 @@ func (adminCache) stats(w http.ResponseWriter, r *http.Request) error {
 	for _, store := range allCacheStores() {
 		stores = append(stores, storeStats{store.gateway, store.Stats(), store.hits()})
 	}
-	return answerJSON(w, map[string]any{"stores": stores})
+	return writeJSON(w, map[string]any{"stores": stores})
 }
 
-// purgeRequest says which answers to remove. Exactly one of the first four is needed.
+// purgeRequest selects responses to remove. Exactly one of the first four is required.
 type purgeRequest struct {
 	URL    string `json:"url"`
 	Prefix string `json:"prefix"`
@@ -65,7 +65,7 @@ type purgeRequest struct {
 	Gateway *string `json:"gateway"` // nil: all of them
 }
 
-// selection is what to remove.
+// selection returns the responses to remove.
 func (p *purgeRequest) selection() (httpcache.Purge, error) {
 	given := 0
 	for _, one := range []bool{p.URL != "", p.Prefix != "", p.Tag != "", p.All} {
@@ -75,7 +75,7 @@ func (p *purgeRequest) selection() (httpcache.Purge, error) {
 	}
 	purge := httpcache.Purge{URL: p.URL, Prefix: p.Prefix, Tag: p.Tag}
 	if given != 1 {
-		return purge, errors.New(`exactly one of url, prefix, tag and all is needed, such as {"prefix": "/api/"}`)
+		return purge, errors.New(`exactly one of url, prefix, tag and all is required, such as {"prefix": "/api/"}`)
 	}
 	for _, text := range []*string{&purge.URL, &purge.Prefix} {
 		if *text == "" || (*text)[0] == '/' {
@@ -83,7 +83,7 @@ func (p *purgeRequest) selection() (httpcache.Purge, error) {
 		}
 		url, ok := httpcache.NormalizeURL(*text)
 		if !ok {
-			return purge, fmt.Errorf("%q is neither a whole URL nor a path: use one such as https://example.com/a or /a", *text)
+			return purge, fmt.Errorf("invalid URL %q: must be a URL such as https://example.com/a or a path such as /a", *text)
 		}
 		*text = url
 	}
@@ -116,11 +116,11 @@ func (adminCache) purge(w http.ResponseWriter, r *http.Request) error {
 			purged += store.Purge(purge)
 		}
 	}
-	return answerJSON(w, map[string]int{"purged": purged})
+	return writeJSON(w, map[string]int{"purged": purged})
 }
 
-// checkGateway makes sure that there is a gateway of that name, or something stored of
-// one that there was. The empty name is that of caches outside of gateways.
+// checkGateway checks that a gateway or store with a name exists. The empty name is that of
+// caches outside of gateways.
 func checkGateway(name string, stores []*cacheStore) error {
 	known := policy.PublishingGateways(policy.Services)
 	for _, store := range stores {
@@ -134,14 +134,14 @@ func checkGateway(name string, stores []*cacheStore) error {
 	case name == "" || slices.Contains(known, name):
 		return nil
 	case len(known) == 0:
-		return fmt.Errorf("there is no gateway %q, nor any other: leave gateway out", name)
+		return fmt.Errorf("unknown gateway %q: remove gateway", name)
 	}
-	return fmt.Errorf("there is no gateway %q%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+	return fmt.Errorf("unknown gateway %q%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
 }
 
 func adminError(status int, err error) error { return caddy.APIError{HTTPStatus: status, Err: err} }
 
-func answerJSON(w http.ResponseWriter, v any) error {
+func writeJSON(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(v)
 }

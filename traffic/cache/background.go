@@ -17,23 +17,23 @@ import (
 
 const (
 	validationTimeout = 30 * time.Second
-	validationPause   = time.Second // before another one of the same answer
-	mostValidations   = 64          // at the same time, of one policy
+	validationPause   = time.Second // before another validation of the same response
+	mostValidations   = 64          // concurrent validations of a policy
 )
 
-// cacheBackground is the requests that a policy sends by itself.
+// cacheBackground runs the background requests of a policy.
 type cacheBackground struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
-	count  int  // that are under way. Guarded by mu.
+	count  int  // in flight. Guarded by mu.
 	ended  bool // Guarded by mu.
 	all    sync.WaitGroup
 }
 
 func (b *cacheBackground) start() { b.ctx, b.cancel = context.WithCancel(context.Background()) }
 
-// stop ends all requests, and waits until they have ended.
+// stop cancels all requests and waits for their end.
 func (b *cacheBackground) stop() {
 	b.mu.Lock()
 	b.ended = true
@@ -42,7 +42,7 @@ func (b *cacheBackground) stop() {
 	b.all.Wait()
 }
 
-// run runs a function in a goroutine unless there are too many.
+// run runs a function in a goroutine. It reports false if there are too many.
 func (b *cacheBackground) run(f func(context.Context)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -61,8 +61,7 @@ func (b *cacheBackground) run(f func(context.Context)) bool {
 	return true
 }
 
-// validate asks the backend in the background for a new answer in place of one that
-// is stale, unless somebody does so already.
+// validate validates a stale response in the background, unless a validation is in progress.
 func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request, key httpcache.Key, stored *httpcache.Entry, now time.Time) {
 	if !stored.TryValidate(now) {
 		return
@@ -78,13 +77,13 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 	q.NoCache, q.NoStore, q.OnlyIfCached = false, false, false
 	q.MaxAge, q.MaxStale, q.MinFresh = httpcache.Absent, httpcache.Absent, httpcache.Absent
 	own := key.Clone()
-	t := &transfer{policy: p, site: site, q: q, stored: stored, why: httpcache.Stale, alone: true}
+	t := &recorder{policy: p, site: site, q: q, stored: stored, why: httpcache.Stale, alone: true}
 	started := p.background.run(func(limit context.Context) {
 		defer context.AfterFunc(limit, cancel)()
 		defer cancel()
 		defer func() { stored.EndValidation(time.Now().Add(validationPause)) }()
 		if err := forwardAlone(p, w, asked, next, own, t); err != nil && limit.Err() != context.Canceled {
-			p.Logger().Warn("a stale answer could not be validated in the background",
+			p.Logger().Warn("validating a stale response in the background failed",
 				zap.String("route", site.place.Route), zap.String("backend", site.place.Backend), zap.Error(err))
 		}
 	})
@@ -94,13 +93,13 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 	}
 }
 
-// forwardAlone is forward without a server around it that takes care of panics.
-func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *transfer) (err error) {
+// forwardAlone calls forward and recovers from panics, which no server handles.
+func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *recorder) (err error) {
 	defer func() {
 		switch cause := recover(); cause {
 		case nil:
 		case http.ErrAbortHandler:
-			err = errors.New("the answer was not complete")
+			err = errors.New("the response was not complete")
 		default:
 			err = fmt.Errorf("a handler panicked: %v", cause)
 		}
@@ -108,7 +107,7 @@ func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyht
 	return p.forward(w, r, next, key, t)
 }
 
-// noClient is a client that does not care.
+// noClient is a response writer without a client.
 type noClient struct{ header http.Header }
 
 func (n noClient) Header() http.Header         { return n.header }

@@ -23,73 +23,71 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_cache", policy.Directive[Cache])
 }
 
-// Cache answers GET and HEAD requests from memory where RFC 9111 lets a shared cache
-// do so, and stores the answers of backends for that. What an answer says in
-// `Cache-Control` and `Expires` decides; `ttl` is for those that say nothing.
+// Cache stores responses in memory and serves GET and HEAD requests from it, as RFC 9111
+// allows a shared cache. `Cache-Control` and `Expires` of a response decide; `ttl` applies
+// to responses without them.
 //
-// The field `Cache-Status` (RFC 9211) says what became of a request. Answers may name
-// tags in `Cache-Tag` or `Surrogate-Key`, by which the admin API can purge them.
+// The field `Cache-Status` (RFC 9211) describes how a request was handled. Responses may
+// have tags in `Cache-Tag` or `Surrogate-Key`, by which the admin API can purge them.
 type Cache struct {
 	policy.Base
 
-	// How long answers are fresh that do not say whether they may be stored, such as
-	// `30s`. They are stored for requests without credentials and cookies only, and
-	// only given to such. Default: 0, they are not stored.
+	// The lifetime of responses without explicit freshness, such as `30s`. They are stored
+	// for, and sent to, requests without credentials and cookies only. Default: 0, they are
+	// not stored.
 	TTL caddy.Duration `json:"ttl,omitempty" caddyfile:"arg"`
 
-	// How long responses of a status are fresh that do not say so, such as `404: 5s`; of
-	// the classes `4xx` and `5xx`, those that may be stored. A status that is named is
-	// stored also if others of its kind are not. Default: `ttl`, and for statuses from 400
-	// on a tenth of it, 10s at most.
+	// The lifetime by status of responses without explicit freshness, such as `404: 5s`. The
+	// classes `4xx` and `5xx` stand for the statuses that may be stored. A listed status is
+	// stored even if it is not cacheable by default. Default: `ttl`, and for statuses from
+	// 400 on a tenth of it, 10s at most.
 	TTLByStatus map[string]caddy.Duration `json:"ttl_by_status,omitempty"`
 
-	// How much memory the answers of a gateway may take, with all that belongs to them,
-	// from 64KiB on. All caches of a gateway share it; the largest number counts.
-	// Default: 64MiB.
+	// The maximum memory of the stored responses of a gateway, at least 64KiB. All caches of
+	// a gateway share it; the largest value applies. Default: 64MiB.
 	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
-	// How large the body of an answer may be to be stored: at most a quarter of
-	// `max_bytes`. Default: 1MiB, or that quarter if it is less.
+	// The maximum size of a body that is stored, at most a quarter of `max_bytes`. Default:
+	// 1MiB, or that quarter if it is less.
 	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	// What responses depend on besides route, backend, scheme, host, path and query: text
-	// with placeholders, such as `{http.request.header.X-Tenant}`. A field, cookie,
-	// certificate or user that it names does not keep a response from being stored.
-	// Default: none.
+	// A text with placeholders, such as `{http.request.header.X-Tenant}`, on which responses
+	// depend besides route, backend, scheme, host, path and query. Responses to requests with
+	// a field, cookie, certificate or user in the key are stored. Default: none.
 	Key string `json:"key,omitempty"`
 
-	// Names of request fields that responses do not depend on, such as `X-Org-Id`;
-	// `X-Acme-*` for all that begin so, and `*` for all but `Authorization`, `Cookie` and
-	// those about users. A field that is not listed here, in `key`, in `Vary` or among the
-	// known ones keeps a response from being stored by `ttl`. Default: none.
+	// Names of request fields that do not affect responses, such as `X-Org-Id`; `X-Acme-*`
+	// for all with this prefix, and `*` for all except `Authorization`, `Cookie` and those
+	// about users. Responses to requests with a field that is neither listed here, nor in
+	// `key`, in `Vary` or among the known ones are not stored by `ttl`. Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
-	// For how long stale answers that do not say so themselves are given while they are
+	// The time for which stale responses without this directive are served while they are
 	// validated in the background. Default: 0.
 	StaleWhileRevalidate caddy.Duration `json:"stale_while_revalidate,omitempty"`
 
-	// For how long stale answers that do not say so themselves are given when the
-	// backend does not answer, or with 500, 502, 503 or 504. Default: 0.
+	// The time for which stale responses without this directive are served when the backend
+	// does not respond, or responds with 500, 502, 503 or 504. Default: 0.
 	StaleIfError caddy.Duration `json:"stale_if_error,omitempty"`
 
-	// Whether to say in `Cache-Status` what became of a request. Default: true.
+	// Whether responses have the field `Cache-Status`. Default: true.
 	StatusHeader *bool `json:"status_header,omitempty"`
 
-	// Whether what clients say in `Cache-Control` and `Pragma` does not matter: none of
-	// them can then make the backend work. Default: false.
+	// Whether `Cache-Control` and `Pragma` of requests are ignored, so that clients cannot
+	// bypass the cache. Default: false.
 	IgnoreRequestDirectives bool `json:"ignore_request_directives,omitempty"`
 
-	sharing     *sharing.Rules
-	options     httpcache.Options
-	tellsStatus bool
-	position    policy.Position
-	unlisted    bool // fields that are not listed do not matter
-	shelf       *cacheShelf
-	released    bool // the shelf
-	left        bool // the stores. Guarded by the shelf's mutex.
-	background  cacheBackground
-	sitesMu     sync.Mutex // of those who change sites
-	sites       atomic.Pointer[map[policy.Place]*cacheSite]
+	sharing    *sharing.Rules
+	options    httpcache.Options
+	hasStatus  bool
+	position   policy.Position
+	unlisted   bool // unlisted fields are ignored
+	stores     *storePool
+	released   bool // the pool was released
+	left       bool // the stores were released. Guarded by the pool's mu.
+	background cacheBackground
+	sitesMu    sync.Mutex // held to replace sites
+	sites      atomic.Pointer[map[policy.Place]*cacheSite]
 }
 
 const (
@@ -106,7 +104,7 @@ func (*Cache) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision takes hold of the stored answers of the process.
+// Provision sets up the policy, and acquires the stores of the process.
 func (p *Cache) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "cache"); err != nil {
 		return err
@@ -127,7 +125,7 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 		p.sharing = sharing.New(p.Key, append(slices.Clone(p.IgnoreFields), "*"))
 		p.sharing.Fields.CookiesByTTL = true
 	}
-	p.tellsStatus = p.StatusHeader == nil || *p.StatusHeader
+	p.hasStatus = p.StatusHeader == nil || *p.StatusHeader
 	p.options = httpcache.Options{
 		TTL:                  time.Duration(p.TTL),
 		TTLByStatus:          p.ttlByStatus(),
@@ -142,13 +140,12 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 		}
 	}
 	p.background.start()
-	shelf, err := acquireShelf()
-	p.shelf = shelf
+	stores, err := acquireStores()
+	p.stores = stores
 	return err
 }
 
-// Check reports the first thing wrong with the options, and what would be right. The
-// error has a method Field, which names the option.
+// Check reports the first invalid option.
 func (p *Cache) Check() error {
 	if p.Off() {
 		return nil
@@ -160,7 +157,7 @@ func (p *Cache) Check() error {
 		{"ttl", p.TTL}, {"stale_while_revalidate", p.StaleWhileRevalidate}, {"stale_if_error", p.StaleIfError},
 	} {
 		if d.value < 0 {
-			return policy.Optionf(d.name, "%s %v is negative: use a time such as 30s, or 0 for none", d.name, time.Duration(d.value))
+			return policy.Optionf(d.name, "invalid %s %v: must not be negative", d.name, time.Duration(d.value))
 		}
 	}
 	if err := p.checkTTLByStatus(); err != nil {
@@ -175,16 +172,16 @@ func (p *Cache) Check() error {
 	}
 	switch {
 	case most < leastCacheBytes:
-		return policy.Optionf("max_bytes", "max_bytes %d is too little to be of use: use 64KiB or more", most)
+		return policy.Optionf("max_bytes", "invalid max_bytes %d: must be at least 64KiB", most)
 	case p.MaxBody < 0 || p.MaxBody > most/4:
-		return policy.Optionf("max_body", "max_body %d is not within a quarter of max_bytes: use at most %d, or more max_bytes", p.MaxBody, most/4)
+		return policy.Optionf("max_body", "invalid max_body %d: must be at most %d, a quarter of max_bytes", p.MaxBody, most/4)
 	case p.Key != "" && !policy.HasPlaceholder(p.Key):
-		return policy.Optionf("key", "key %q has no placeholder and tells no requests apart: use one such as {http.request.header.X-Tenant}", p.Key)
+		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", p.Key)
 	}
 	return nil
 }
 
-// checkTTLByStatus reports the first wrong entry of the option ttl_by_status.
+// checkTTLByStatus reports the first invalid entry of the option ttl_by_status.
 func (p *Cache) checkTTLByStatus() error {
 	for _, text := range slices.Sorted(maps.Keys(p.TTLByStatus)) {
 		status, ok := policy.ParseStatus(text)
@@ -194,7 +191,7 @@ func (p *Cache) checkTTLByStatus() error {
 		case !httpcache.MayHaveTTL(status):
 			return policy.Optionf("ttl_by_status", "responses with status %s are for one client: remove it", text)
 		case p.TTLByStatus[text] < 0:
-			return policy.Optionf("ttl_by_status", "the time of %s is negative: use a time such as 5s, or 0 for none", text)
+			return policy.Optionf("ttl_by_status", "invalid time of %s: must not be negative", text)
 		}
 	}
 	return nil
@@ -212,7 +209,7 @@ func (p *Cache) ttlByStatus() map[int]time.Duration {
 	return ttl
 }
 
-// Validate does what Check does, for Caddy.
+// Validate implements caddy.Validator.
 func (p *Cache) Validate() error { return p.Check() }
 
 // Warnings implements policy.Warner.
@@ -231,19 +228,19 @@ func (p *Cache) Warnings([]caddyhttp.MiddlewareHandler) (messages []string) {
 	return messages
 }
 
-// Cleanup ends what runs in the background and lets go of the stored answers.
+// Cleanup ends background requests and releases the stores.
 func (p *Cache) Cleanup() error {
-	if p.shelf == nil || p.released {
+	if p.stores == nil || p.released {
 		return nil
 	}
 	p.released = true
 	p.background.stop()
 	p.position.Release()
-	p.shelf.leave(p)
-	return releaseShelf()
+	p.stores.leave(p)
+	return releaseStores()
 }
 
-// ServeHTTP answers a request from the store, or lets the next handler answer it.
+// ServeHTTP responds from the store, or passes the request on.
 func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -257,11 +254,11 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if q.Bypass != "" {
 		return p.pass(w, r, next, site, q.Bypass, q.Exclusive)
 	}
-	return p.answer(w, r, next, site, q)
+	return p.respond(w, r, next, site, q)
 }
 
-// answer handles a request that may be answered from the store.
-func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request) error {
+// respond responds to a request from the store if possible.
+func (p *Cache) respond(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request) error {
 	var room [512]byte
 	key := p.keyOf(room[:0], r, site, &q)
 	now := time.Now()
@@ -280,16 +277,16 @@ func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		switch use {
 		case httpcache.Fresh:
 			site.counts.add(cacheHit)
-			p.replay(w, r, q, stored, now, provenance{hit: true})
+			p.replay(w, r, q, stored, now, cacheStatus{hit: true})
 			return nil
 		case httpcache.Tolerated:
 			site.counts.add(cacheStale)
-			p.replay(w, r, q, stored, now, provenance{hit: true, detail: "max-stale"})
+			p.replay(w, r, q, stored, now, cacheStatus{hit: true, detail: "max-stale"})
 			return nil
 		case httpcache.Revalidated:
 			p.validate(r, next, site, q, key, stored, now)
 			site.counts.add(cacheStale)
-			p.replay(w, r, q, stored, now, provenance{hit: true, detail: "stale-while-revalidate"})
+			p.replay(w, r, q, stored, now, cacheStatus{hit: true, detail: "stale-while-revalidate"})
 			return nil
 		}
 	case others:
@@ -297,10 +294,10 @@ func (p *Cache) answer(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	}
 	if q.OnlyIfCached {
 		site.counts.add(cacheMiss)
-		p.tell(w, "rgate; detail=only-if-cached")
+		p.addStatus(w, "rgate; detail=only-if-cached")
 		return p.Refuse(w, r, http.StatusGatewayTimeout, errNotStored)
 	}
-	return p.forward(w, r, next, key, &transfer{policy: p, site: site, q: q, stored: stored, why: why})
+	return p.forward(w, r, next, key, &recorder{policy: p, site: site, q: q, stored: stored, why: why})
 }
 
 // Interface guards

@@ -11,34 +11,35 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// pass passes on a request whose response is not stored, perhaps because of a field. If
-// the request may have changed something, what is stored about that is removed.
+// pass passes on a request whose response is not stored. field is the request field that is
+// the reason, if there is one. If the request may have changed a resource, its stored
+// responses are removed.
 func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, why httpcache.Forward, field string) error {
 	site.counts.add(cacheBypass)
-	p.tell(w, forwarded(why, false, field))
+	p.addStatus(w, forwarded(why, false, field))
 	if sharing.IsSafeMethod(r.Method) {
 		return next.ServeHTTP(w, r)
 	}
-	watched := effectWatchers.Get().(*effectWatcher)
-	watched.ResponseWriter = w
+	effect := invalidations.Get().(*invalidation)
+	effect.ResponseWriter = w
 	defer func() {
-		if watched.succeeded() && !site.store.Idle() {
-			invalidate(site.store.Store, r, watched)
+		if effect.succeeded() && !site.store.Idle() {
+			invalidate(site.store.Store, r, effect)
 		}
-		*watched = effectWatcher{}
-		effectWatchers.Put(watched)
+		*effect = invalidation{}
+		invalidations.Put(effect)
 	}()
-	err := next.ServeHTTP(watched, r)
-	watched.returned = err == nil
+	err := next.ServeHTTP(effect, r)
+	effect.returned = err == nil
 	return err
 }
 
-// invalidate removes what is stored for the URL that a request was for, and for
-// those of the same origin that its answer names (RFC 9111, section 4.4).
-func invalidate(store *httpcache.Store, r *http.Request, answer *effectWatcher) {
+// invalidate removes the stored responses for the URL of a request, and for URLs of the
+// same origin that its response names (RFC 9111, section 4.4).
+func invalidate(store *httpcache.Store, r *http.Request, effect *invalidation) {
 	url := cacheURL(r)
 	store.Invalidate(url)
-	for _, reference := range []string{answer.location, answer.contentLocation} {
+	for _, reference := range []string{effect.location, effect.contentLocation} {
 		if reference == "" {
 			continue
 		}
@@ -48,10 +49,10 @@ func invalidate(store *httpcache.Store, r *http.Request, answer *effectWatcher) 
 	}
 }
 
-var effectWatchers = sync.Pool{New: func() any { return new(effectWatcher) }}
+var invalidations = sync.Pool{New: func() any { return new(invalidation) }}
 
-// effectWatcher notes how a request was answered.
-type effectWatcher struct {
+// invalidation records the response to a request that may have changed a resource.
+type invalidation struct {
 	caddyhttp.ResponseWriterWrapper
 	status                    int
 	location, contentLocation string
@@ -59,11 +60,11 @@ type effectWatcher struct {
 }
 
 // succeeded reports whether the request may have had an effect.
-func (w *effectWatcher) succeeded() bool {
+func (w *invalidation) succeeded() bool {
 	return w.status >= 200 && w.status < 400 || w.status == 0 && w.returned
 }
 
-func (w *effectWatcher) WriteHeader(status int) {
+func (w *invalidation) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 		h := w.Header()
@@ -72,27 +73,27 @@ func (w *effectWatcher) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *effectWatcher) Write(p []byte) (int, error) {
+func (w *invalidation) Write(p []byte) (int, error) {
 	w.began()
 	return w.ResponseWriter.Write(p)
 }
 
-func (w *effectWatcher) ReadFrom(r io.Reader) (int64, error) {
+func (w *invalidation) ReadFrom(r io.Reader) (int64, error) {
 	w.began()
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError sends what is buffered, which may be nothing but the header.
-func (w *effectWatcher) FlushError() error {
+// FlushError flushes buffered data, and the header if it was not sent.
+func (w *invalidation) FlushError() error {
 	w.began()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-func (w *effectWatcher) began() {
+func (w *invalidation) began() {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
 }
 
 // Interface guard
-var _ io.ReaderFrom = (*effectWatcher)(nil)
+var _ io.ReaderFrom = (*invalidation)(nil)

@@ -8,11 +8,10 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// keyOf appends what a request's response is stored under. Besides the URL that the client asked
-// for, it has all that decides where the request goes: what handlers have made of the URL,
-// the port that it came to, the policy's position, the route, the backend. A client can
-// say anything in Host, and must not be able to put the response of one site into the place
-// of another's.
+// keyOf appends the key of a request's response. Besides the URL of the client's request, it
+// has all that selects the target: the rewritten URL, the port, the policy's position, the
+// route and the backend. Clients can send any Host, and must not be able to store a
+// response for another site.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *httpcache.Request) httpcache.Key {
 	asked := policy.TargetOf(r)
 	key = httpcache.AppendKey(key, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query)
@@ -23,7 +22,7 @@ func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *ht
 	return p.sharing.AppendTo(key, r, q)
 }
 
-// cacheURL is the URL that the client asked for, as the store knows it.
+// cacheURL returns the URL of the client's request, in the form of the store.
 func cacheURL(r *http.Request) string {
 	asked := policy.TargetOf(r)
 	return string(httpcache.AppendURL(nil, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query))

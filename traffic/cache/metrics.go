@@ -7,8 +7,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// cacheCollector renders what the caches of the process count as metrics when they
-// are scraped.
+// cacheCollector collects the figures of all caches of the process.
 type cacheCollector struct {
 	requests, bytes, entries, evictions *prometheus.Desc
 }
@@ -17,13 +16,13 @@ func newCacheCollector() *cacheCollector {
 	gateway := []string{"gateway"}
 	return &cacheCollector{
 		requests: prometheus.NewDesc("rgate_cache_requests_total",
-			"Requests that came to a cache, by what became of them.", []string{"gateway", "route", "result"}, nil),
+			"Total requests at a cache, by result.", []string{"gateway", "route", "result"}, nil),
 		bytes: prometheus.NewDesc("rgate_cache_bytes",
-			"Memory that stored answers take.", gateway, nil),
+			"Memory of stored responses in bytes.", gateway, nil),
 		entries: prometheus.NewDesc("rgate_cache_entries",
-			"Stored answers.", gateway, nil),
+			"Number of stored responses.", gateway, nil),
 		evictions: prometheus.NewDesc("rgate_cache_evictions_total",
-			"Stored answers that were removed to make room.", gateway, nil),
+			"Total stored responses that were evicted.", gateway, nil),
 	}
 }
 

@@ -15,47 +15,47 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-var errNotStored = errors.New("the client wants a stored answer alone, and there is none")
+var errNotStored = errors.New("the client sent only-if-cached, and no response is stored")
 
-// transfer is a request that goes on to the backend, and the writer that takes the
-// answer. That streams to the client while it is recorded.
-type transfer struct {
+// recorder is a request to the backend, and the writer of its response, which is recorded
+// while it is streamed to the client.
+type recorder struct {
 	caddyhttp.ResponseWriterWrapper // the client's
 	policy                          *Cache
 	site                            *cacheSite
 	q                               httpcache.Request
-	stored                          *httpcache.Entry // what is in the store and may not be given as it is
+	stored                          *httpcache.Entry // the stored response, which cannot be served without validation
 	why                             httpcache.Forward
-	alone                           bool // nobody waits for the answer
+	alone                           bool // no client waits for the response
 
 	request    *http.Request // the client's
-	asked      http.Header   // its header, as it came
-	sent       http.Header   // that of the request that went on, which other handlers may change
+	asked      http.Header   // its original header
+	sent       http.Header   // the header of the forwarded request, which handlers may change
 	requested  time.Time
 	flight     *httpcache.Flight
-	validating bool        // the backend was asked whether the stored answer still holds
-	before     http.Header // what others had set before the backend answered
+	validating bool        // the request is conditional on the stored response
+	before     http.Header // the header before the backend's response
 
-	status   int              // of the answer, 0 before it began
-	length   int64            // that it announces, or -1
-	written  int64            // of its body
-	entry    *httpcache.Entry // that is being recorded
-	field    string           // of the request, because of which nothing is recorded
-	settled  bool             // the client was given what is stored in place of the answer
-	settling http.Header      // what takes the header of an answer that the client does not get
-	outdated bool             // the answer shows that what is stored does not hold
+	status          int              // of the response, 0 before it begins
+	length          int64            // its Content-Length, or -1
+	written         int64            // bytes of its body
+	entry           *httpcache.Entry // the entry that is being recorded
+	field           string           // the request field because of which nothing is recorded
+	replaced        bool             // the stored response was served instead
+	discardedHeader http.Header      // the header of a response that the client does not receive
+	outdated        bool             // the response invalidates the stored one
 }
 
-// forward lets the next handler answer, and stores the answer if it may be stored.
-func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *transfer) error {
+// forward passes the request on, and stores the response if allowed.
+func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *recorder) error {
 	t.ResponseWriter, t.request, t.requested = w, r, time.Now()
 	t.before, t.asked = maps.Clone(w.Header()), r.Header.Clone()
 	t.q.Header = t.asked
 	t.flight = t.site.store.Begin(key)
 	defer t.flight.End()
-	question := t.question(r)
-	t.sent = question.Header
-	err := next.ServeHTTP(t, question)
+	conditionalRequest := t.conditionalRequest(r)
+	t.sent = conditionalRequest.Header
+	err := next.ServeHTTP(t, conditionalRequest)
 	if err != nil {
 		return t.failed(err)
 	}
@@ -63,9 +63,9 @@ func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return nil
 }
 
-// question is the request as the backend gets it: with the validators of what is
-// stored, if there are any.
-func (t *transfer) question(r *http.Request) *http.Request {
+// conditionalRequest returns the request to the backend, with the validators of the stored
+// response, if there are any.
+func (t *recorder) conditionalRequest(r *http.Request) *http.Request {
 	if t.stored == nil || t.q.Range {
 		return r
 	}
@@ -76,7 +76,7 @@ func (t *transfer) question(r *http.Request) *http.Request {
 	t.validating = true
 	asked := r.WithContext(r.Context())
 	asked.Header = maps.Clone(r.Header)
-	// The client's own conditions are judged by what is stored once that is known to hold.
+	// The client's own conditions are evaluated after the validation.
 	delete(asked.Header, "If-None-Match")
 	delete(asked.Header, "If-Modified-Since")
 	if etag != "" {
@@ -88,18 +88,18 @@ func (t *transfer) question(r *http.Request) *http.Request {
 	return asked
 }
 
-// Header returns the header of the answer.
-func (t *transfer) Header() http.Header {
-	if t.settled {
-		return t.settling
+// Header implements http.ResponseWriter.
+func (t *recorder) Header() http.Header {
+	if t.replaced {
+		return t.discardedHeader
 	}
 	return t.ResponseWriter.Header()
 }
 
-// WriteHeader decides what is to become of an answer.
-func (t *transfer) WriteHeader(status int) {
-	if t.status != 0 || t.settled || status < 200 && status != http.StatusSwitchingProtocols {
-		if !t.settled {
+// WriteHeader decides how a response is handled.
+func (t *recorder) WriteHeader(status int) {
+	if t.status != 0 || t.replaced || status < 200 && status != http.StatusSwitchingProtocols {
+		if !t.replaced {
 			t.ResponseWriter.WriteHeader(status)
 		}
 		return
@@ -108,11 +108,11 @@ func (t *transfer) WriteHeader(status int) {
 	now := time.Now()
 	switch {
 	case t.validating && status == http.StatusNotModified:
-		t.settle(func() { t.holds(now) })
+		t.serveInstead(func() { t.revalidated(now) })
 		return
 	case maskable(status) && t.usableOnError(now):
-		t.settle(func() { t.giveStale(now, status) })
-		// What the backend has to say about its failure may take long.
+		t.serveInstead(func() { t.serveStale(now, status) })
+		// The backend's error response may take long.
 		_ = http.NewResponseController(t.ResponseWriter).Flush()
 		return
 	}
@@ -120,20 +120,20 @@ func (t *transfer) WriteHeader(status int) {
 	if !t.alone {
 		t.site.counts.add(t.result())
 	}
-	t.policy.tell(t, forwarded(t.why, t.entry != nil, t.field))
+	t.policy.addStatus(t, forwarded(t.why, t.entry != nil, t.field))
 	t.ResponseWriter.WriteHeader(status)
 }
 
-// result is what became of a request whose response came from the backend.
-func (t *transfer) result() int {
+// result returns the result of a request that was forwarded.
+func (t *recorder) result() int {
 	if t.field != "" {
 		return cacheBypass
 	}
 	return cacheMiss
 }
 
-// maskable reports whether a status is one in place of which a stored answer may be
-// given (RFC 5861, section 4).
+// maskable reports whether a stored response may be served in place of a status (RFC 5861,
+// section 4).
 func maskable(status int) bool {
 	switch status {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -142,23 +142,23 @@ func maskable(status int) bool {
 	return false
 }
 
-func (t *transfer) usableOnError(now time.Time) bool {
+func (t *recorder) usableOnError(now time.Time) bool {
 	return t.stored != nil && t.stored.UsableOnError(&t.q, now)
 }
 
-// settle gives the client something else than the answer that is coming.
-func (t *transfer) settle(give func()) {
+// serveInstead calls serve in place of the response of the backend.
+func (t *recorder) serveInstead(serve func()) {
 	h := t.ResponseWriter.Header()
-	answer := maps.Clone(h)
+	discarded := maps.Clone(h)
 	clear(h)
 	maps.Copy(h, t.before)
-	t.settling = answer
-	t.settled = true
-	give()
+	t.discardedHeader = discarded
+	t.replaced = true
+	serve()
 }
 
-// answer is what is known of the backend's answer, without what others have set.
-func (t *transfer) answer(h http.Header, status int, now time.Time) (a *httpcache.Answer, adds map[string]bool, drops []string) {
+// response returns the backend's response without the fields that other handlers have set.
+func (t *recorder) response(h http.Header, status int, now time.Time) (a *httpcache.Answer, adds map[string]bool, drops []string) {
 	own, adds, drops := httpcache.Difference(t.before, h)
 	if own["Date"] == nil {
 		own["Date"] = []string{now.UTC().Format(http.TimeFormat)}
@@ -166,10 +166,10 @@ func (t *transfer) answer(h http.Header, status int, now time.Time) (a *httpcach
 	return &httpcache.Answer{Status: status, Header: own, Requested: t.requested, Received: now}, adds, drops
 }
 
-// holds gives what is stored, for the backend says that it still holds.
-func (t *transfer) holds(now time.Time) {
+// revalidated serves the stored response after the backend has confirmed it.
+func (t *recorder) revalidated(now time.Time) {
 	p, site := t.policy, t.site
-	a, _, _ := t.answer(t.settling, http.StatusNotModified, now)
+	a, _, _ := t.response(t.discardedHeader, http.StatusNotModified, now)
 	fresh, store, keep := t.stored.Validated(&p.options, &t.q, a)
 	t.rest(fresh, now)
 	switch {
@@ -181,21 +181,21 @@ func (t *transfer) holds(now time.Time) {
 	if !t.alone {
 		site.counts.add(cacheRevalidated)
 	}
-	p.replay(t.ResponseWriter, t.request, t.q, fresh, now, provenance{why: t.why, status: http.StatusNotModified, stored: store})
+	p.replay(t.ResponseWriter, t.request, t.q, fresh, now, cacheStatus{why: t.why, status: http.StatusNotModified, stored: store})
 }
 
-// giveStale gives what is stored, for the backend has failed; with a status, or with 0
-// if there was no answer.
-func (t *transfer) giveStale(now time.Time, status int) {
+// serveStale serves the stored response after the backend has failed with a status, 0 if
+// there was no response.
+func (t *recorder) serveStale(now time.Time, status int) {
 	if !t.alone {
 		t.site.counts.add(cacheStale)
 	}
-	t.policy.replay(t.ResponseWriter, t.request, t.q, t.stored, now, provenance{why: t.why, status: status, detail: "stale-if-error"})
+	t.policy.replay(t.ResponseWriter, t.request, t.q, t.stored, now, cacheStatus{why: t.why, status: status, detail: "stale-if-error"})
 }
 
-// receive begins to record an answer that is to be stored, and finds out whether it
-// shows that what is stored does not hold.
-func (t *transfer) receive(status int, now time.Time) {
+// receive starts recording a response if it is stored, and decides whether it invalidates
+// the stored one.
+func (t *recorder) receive(status int, now time.Time) {
 	h := t.Header()
 	t.length = -1
 	if text := h.Get("Content-Length"); text != "" {
@@ -209,7 +209,7 @@ func (t *transfer) receive(status int, now time.Time) {
 			return
 		}
 	}
-	a, adds, drops := t.answer(h, status, now)
+	a, adds, drops := t.response(h, status, now)
 	t.outdated = t.supersedes(a)
 	if t.q.Head || h["X-Gateway-Fallback"] != nil || t.length > int64(t.policy.MaxBody) {
 		return
@@ -226,23 +226,22 @@ func (t *transfer) receive(status int, now time.Time) {
 	}
 }
 
-// rest sees to it that an answer that came in the background is not asked for again at
-// once: it may be stale already.
-func (t *transfer) rest(e *httpcache.Entry, now time.Time) {
+// rest prevents that a response to a background request, which may be stale already, is
+// validated again at once.
+func (t *recorder) rest(e *httpcache.Entry, now time.Time) {
 	if t.alone {
 		e.EndValidation(now.Add(validationPause))
 	}
 }
 
-// supersedes reports whether an answer shows that what is stored does not hold, even
-// if the answer itself may not be stored. That it may not because of who asked for it
-// shows nothing.
-func (t *transfer) supersedes(a *httpcache.Answer) bool {
+// supersedes reports whether a response invalidates the stored one, even if it may not be
+// stored itself. The client's credentials have no influence.
+func (t *recorder) supersedes(a *httpcache.Answer) bool {
 	switch {
 	case t.stored == nil || t.q.Range:
 		return false
 	case a.Status < 200 || a.Status >= 400 && a.Status != http.StatusNotFound && a.Status != http.StatusGone:
-		return false // it is about the request, or says nothing
+		return false // it concerns the request
 	case t.q.Head:
 		return a.Status == http.StatusOK && t.stored.Differs(a, t.length)
 	case t.length > int64(t.policy.MaxBody):
@@ -252,12 +251,12 @@ func (t *transfer) supersedes(a *httpcache.Answer) bool {
 	return !may
 }
 
-// Write passes on a part of the body.
-func (t *transfer) Write(p []byte) (int, error) {
+// Write implements io.Writer.
+func (t *recorder) Write(p []byte) (int, error) {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
 	}
-	if t.settled {
+	if t.replaced {
 		return len(p), nil
 	}
 	if t.entry != nil && !t.flight.Write(p, int64(t.policy.MaxBody)) {
@@ -268,12 +267,12 @@ func (t *transfer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom passes on the body, by the fastest way if nobody looks at it.
-func (t *transfer) ReadFrom(r io.Reader) (int64, error) {
+// ReadFrom implements io.ReaderFrom. A body that is not recorded takes the fastest way.
+func (t *recorder) ReadFrom(r io.Reader) (int64, error) {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
 	}
-	if t.settled || t.entry != nil {
+	if t.replaced || t.entry != nil {
 		return io.Copy(struct{ io.Writer }{t}, r)
 	}
 	n, err := t.ResponseWriterWrapper.ReadFrom(r)
@@ -281,19 +280,19 @@ func (t *transfer) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// FlushError sends what the client has to get so far.
-func (t *transfer) FlushError() error {
+// FlushError flushes the response.
+func (t *recorder) FlushError() error {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
 	}
-	if t.settled {
+	if t.replaced {
 		return nil
 	}
 	return http.NewResponseController(t.ResponseWriter).Flush()
 }
 
-// failed gives what is stored in place of an error of the backend, if it may be given.
-func (t *transfer) failed(err error) error {
+// failed serves the stored response in place of an error of the backend, if allowed.
+func (t *recorder) failed(err error) error {
 	status := http.StatusInternalServerError
 	var handlerErr caddyhttp.HandlerError
 	if errors.As(err, &handlerErr) && handlerErr.StatusCode != 0 {
@@ -304,17 +303,17 @@ func (t *transfer) failed(err error) error {
 	if t.status != 0 || left || !maskable(status) || !t.usableOnError(now) {
 		if t.status == 0 && !t.alone {
 			t.site.counts.add(cacheMiss)
-			t.policy.tell(t.ResponseWriter, forwarded(t.why, false, ""))
+			t.policy.addStatus(t.ResponseWriter, forwarded(t.why, false, ""))
 		}
 		return err
 	}
-	t.settle(func() { t.giveStale(now, 0) })
+	t.serveInstead(func() { t.serveStale(now, 0) })
 	return nil
 }
 
-// finish stores the answer if all of it has come.
-func (t *transfer) finish() {
-	if t.settled {
+// finish stores the response if it is complete.
+func (t *recorder) finish() {
+	if t.replaced {
 		return
 	}
 	stored := t.entry != nil && t.isComplete() && t.flight.Store(t.entry, &t.q)
@@ -323,10 +322,9 @@ func (t *transfer) finish() {
 	}
 }
 
-// isComplete reports whether all of the body has been recorded, no trailers have come
-// after it, and the backend saw those fields that the answer depends on as the client
-// sent them.
-func (t *transfer) isComplete() bool {
+// isComplete reports whether all of the body has been recorded, there are no trailers, and
+// the backend received the fields that Vary names as the client sent them.
+func (t *recorder) isComplete() bool {
 	for name := range t.Header() {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			return false
@@ -338,6 +336,6 @@ func (t *transfer) isComplete() bool {
 
 // Interface guards
 var (
-	_ io.ReaderFrom = (*transfer)(nil)
-	_ http.Pusher   = (*transfer)(nil)
+	_ io.ReaderFrom = (*recorder)(nil)
+	_ http.Pusher   = (*recorder)(nil)
 )

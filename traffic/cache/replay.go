@@ -9,17 +9,17 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// provenance is how it came about that a stored answer is given.
-type provenance struct {
-	hit    bool              // the backend was not asked
-	why    httpcache.Forward // it was asked, if it was
-	status int               // that it answered with, 0 if it did not
-	stored bool              // what it said was stored
+// cacheStatus describes why a stored response is served (RFC 9211).
+type cacheStatus struct {
+	hit    bool              // the request was not forwarded
+	why    httpcache.Forward // it was forwarded, if it was
+	status int               // of the backend's response, 0 if there was none
+	stored bool              // the backend's response was stored
 	detail string
 }
 
-// replay answers a request with a stored answer.
-func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Request, e *httpcache.Entry, now time.Time, how provenance) {
+// replay responds with a stored response.
+func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Request, e *httpcache.Entry, now time.Time, how cacheStatus) {
 	h := w.Header()
 	whole := e.Status == http.StatusOK
 	notModified := whole && q.Conditional && httpcache.NotModified(r.Header, e.ETag, e.LastModified, e.Date)
@@ -29,9 +29,9 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 		h[name] = room[len(room)-1 : len(room) : len(room)]
 	}
 	set("Age", strconv.FormatInt(int64(e.Age(now)/time.Second), 10))
-	if status := h["Cache-Status"]; p.tellsStatus && len(status) > 0 {
+	if status := h["Cache-Status"]; p.hasStatus && len(status) > 0 {
 		h["Cache-Status"] = append(status, how.text(e, now))
-	} else if p.tellsStatus {
+	} else if p.hasStatus {
 		set("Cache-Status", how.text(e, now))
 	}
 	switch {
@@ -51,8 +51,8 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 	}
 }
 
-// text is a member of the field Cache-Status (RFC 9211).
-func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
+// text returns the member of the field Cache-Status.
+func (h *cacheStatus) text(e *httpcache.Entry, now time.Time) string {
 	var room [96]byte
 	text := append(room[:0], "rgate"...)
 	if h.hit {
@@ -76,8 +76,8 @@ func (h *provenance) text(e *httpcache.Entry, now time.Time) string {
 	return string(text)
 }
 
-// forwarded is the member for a response of the backend. field is the one because of which
-// it is not stored, if there is one.
+// forwarded returns the member for a response of the backend. field is the request field
+// because of which it is not stored, if there is one.
 func forwarded(why httpcache.Forward, stored bool, field string) string {
 	switch {
 	case stored:
@@ -100,9 +100,9 @@ func forwarded(why httpcache.Forward, stored bool, field string) string {
 	return "rgate; fwd=" + string(why)
 }
 
-// tell says in an answer what became of its request.
-func (p *Cache) tell(w http.ResponseWriter, member string) {
-	if p.tellsStatus {
+// addStatus adds a member to Cache-Status.
+func (p *Cache) addStatus(w http.ResponseWriter, member string) {
+	if p.hasStatus {
 		h := w.Header()
 		h["Cache-Status"] = append(h["Cache-Status"], member)
 	}

@@ -54,9 +54,9 @@ func TestCacheStoresGoAway(t *testing.T) {
 		if err := leave.Provision(cacheContext(t)); err != nil {
 			t.Fatal(err)
 		}
-		leave.shelf.join("edge", leave)
-		store := stay.shelf.join("other", stay)
-		leave.shelf.join("other", leave)
+		leave.stores.join("edge", leave)
+		store := stay.stores.join("other", stay)
+		leave.stores.join("other", leave)
 		if got := store.Stats().MaxBytes; got != 2<<20 {
 			t.Errorf("the larger bound does not count: %d", got)
 		}
@@ -113,10 +113,10 @@ func TestCacheAdmin(t *testing.T) {
 		`{"tag": "b"}`:                       `{"purged":2}`,
 		`{"tag": "c", "gateway": ""}`:        `{"purged":1}`,
 		`{"tag": "b", "gateway": "idle"}`:    `{"purged":0}`,
-		`{"tag": "b", "gateway": "idel"}`:    `404 there is no gateway "idel" (did you mean "idle"?): use one of idle`,
+		`{"tag": "b", "gateway": "idel"}`:    `404 unknown gateway "idel" (did you mean "idle"?): use one of idle`,
 		`{}`:                                 `exactly one of`,
 		`{"tag": "b", "url": "/a"}`:          `exactly one of`,
-		`{"url": "a.example/b"}`:             `neither a whole URL nor a path`,
+		`{"url": "a.example/b"}`:             `must be a URL such as https://example.com/a or a path such as /a`,
 		`{"urls": ["/a"]}`:                   `unknown field`,
 		`tag=b`:                              `use JSON such as`,
 	} {
@@ -207,11 +207,11 @@ func TestCacheOptions(t *testing.T) {
 		"rgate_cache 30s": `{"ttl":30000000000}`,
 		"rgate_cache off": `{"disabled":true}`,
 		"rgate_cache 30s {\nmax_bytes 1GiB\nmax_body 10MB\nkey {http.request.header.X-Tenant}\nstale_while_revalidate 1m\nstale_if_error 1h\nstatus_header false\nignore_request_directives\n}": `{"ttl":30000000000,"max_bytes":1073741824,"max_body":10000000,"key":"{http.request.header.X-Tenant}","stale_while_revalidate":60000000000,"stale_if_error":3600000000000,"status_header":false,"ignore_request_directives":true}`,
-		"rgate_cache -30s":                      "ttl -30s is negative",
-		"rgate_cache {\nstale_if_error -1s\n}":  "stale_if_error -1s is negative",
-		"rgate_cache {\nmax_bytes 1KB\n}":       "max_bytes 1000 is too little to be of use: use 64KiB or more, at Testfile:2",
-		"rgate_cache {\nmax_body 20MiB\n}":      "max_body 20971520 is not within a quarter of max_bytes: use at most 16777216, or more max_bytes, at Testfile:2",
-		"rgate_cache {\nkey X-Tenant\n}":        "tells no requests apart",
+		"rgate_cache -30s":                      "invalid ttl -30s: must not be negative",
+		"rgate_cache {\nstale_if_error -1s\n}":  "invalid stale_if_error -1s: must not be negative",
+		"rgate_cache {\nmax_bytes 1KB\n}":       "invalid max_bytes 1000: must be at least 64KiB, at Testfile:2",
+		"rgate_cache {\nmax_body 20MiB\n}":      "invalid max_body 20971520: must be at most 16777216, a quarter of max_bytes, at Testfile:2",
+		"rgate_cache {\nkey X-Tenant\n}":        "invalid key \"X-Tenant\": must have a placeholder, such as {http.request.header.X-Tenant}, at Testfile:2",
 		"rgate_cache {\nstatus_header maybe\n}": "status_header must be true or false",
 		"rgate_cache 30s 40s":                   "one argument too many",
 		"rgate_cache {\nmethods GET\n}":         "unrecognized subdirective",

@@ -15,17 +15,17 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// shelves has the one shelf of the process, as long as there are caches.
-var shelves = caddy.NewUsagePool()
+// pools has the one storePool of the process, as long as there are caches.
+var pools = caddy.NewUsagePool()
 
-const theShelf = "cache"
+const thePool = "cache"
 
-// unusedFor is how long a store is kept that no cache uses: after a reload, caches
-// take hold of theirs by their first requests.
+// unusedFor is the time after which an unused store is removed. After a reload, caches
+// acquire their stores at their first requests.
 const unusedFor = 5 * time.Minute
 
-// cacheShelf is the stores of all gateways. It outlives reloads.
-type cacheShelf struct {
+// storePool is the stores of all gateways. It outlives reloads.
+type storePool struct {
 	mu     sync.Mutex
 	stores map[string]*cacheStore // by the name of the gateway. Guarded by mu.
 	tidier *time.Timer            // Guarded by mu.
@@ -36,29 +36,29 @@ type cacheShelf struct {
 type cacheStore struct {
 	*httpcache.Store
 	gateway string
-	end     func()              // of telling about it
-	users   map[*Cache]struct{} // Guarded by the shelf's mutex, as below.
+	end     func()              // ends publishing
+	users   map[*Cache]struct{} // Guarded by the pool's mu, as unused.
 	unused  time.Time           // since when there is no user
 	counts  sync.Map            // of *cacheCounts, by route
 }
 
-func acquireShelf() (*cacheShelf, error) {
-	shelf, _, err := shelves.LoadOrNew(theShelf, func() (caddy.Destructor, error) {
-		return &cacheShelf{stores: make(map[string]*cacheStore)}, nil
+func acquireStores() (*storePool, error) {
+	pool, _, err := pools.LoadOrNew(thePool, func() (caddy.Destructor, error) {
+		return &storePool{stores: make(map[string]*cacheStore)}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return shelf.(*cacheShelf), nil
+	return pool.(*storePool), nil
 }
 
-func releaseShelf() error {
-	_, err := shelves.Delete(theShelf)
+func releaseStores() error {
+	_, err := pools.Delete(thePool)
 	return err
 }
 
 // Destruct implements caddy.Destructor.
-func (s *cacheShelf) Destruct() error {
+func (s *storePool) Destruct() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
@@ -72,8 +72,8 @@ func (s *cacheShelf) Destruct() error {
 	return nil
 }
 
-// join makes a cache use the store of a gateway.
-func (s *cacheShelf) join(gateway string, p *Cache) *cacheStore {
+// join acquires the store of a gateway for a cache.
+func (s *storePool) join(gateway string, p *Cache) *cacheStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	store := s.stores[gateway]
@@ -86,7 +86,7 @@ func (s *cacheShelf) join(gateway string, p *Cache) *cacheStore {
 		store.end = policy.Publish(policy.CacheHits, policy.Place{Gateway: gateway}, func() any { return store.hits() })
 		s.stores[gateway] = store
 	}
-	if p.left { // a last request of a configuration that is gone
+	if p.left { // a request of a released configuration
 		store.unused = time.Now()
 		s.tidyLater()
 		return store
@@ -96,8 +96,8 @@ func (s *cacheShelf) join(gateway string, p *Cache) *cacheStore {
 	return store
 }
 
-// leave ends the use of all stores by a cache.
-func (s *cacheShelf) leave(p *Cache) {
+// leave releases all stores of a cache.
+func (s *storePool) leave(p *Cache) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.left = true
@@ -114,14 +114,14 @@ func (s *cacheShelf) leave(p *Cache) {
 	}
 }
 
-func (s *cacheShelf) tidyLater() {
+func (s *storePool) tidyLater() {
 	if s.tidier == nil && !s.gone {
 		s.tidier = time.AfterFunc(unusedFor, s.tidy)
 	}
 }
 
-// tidy removes the stores that nobody has used for some time.
-func (s *cacheShelf) tidy() {
+// tidy removes the stores that have been unused for unusedFor.
+func (s *storePool) tidy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tidier = nil
@@ -142,8 +142,8 @@ func (s *cacheShelf) tidy() {
 	}
 }
 
-// all lists the stores, by the names of their gateways.
-func (s *cacheShelf) all() []*cacheStore {
+// all returns the stores, sorted by gateway.
+func (s *storePool) all() []*cacheStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]*cacheStore, 0, len(s.stores))
@@ -153,16 +153,16 @@ func (s *cacheShelf) all() []*cacheStore {
 	return list
 }
 
-// allCacheStores lists the stores of the process.
+// allCacheStores returns the stores of the process.
 func allCacheStores() (list []*cacheStore) {
-	shelves.Range(func(_, shelf any) bool {
-		list = shelf.(*cacheShelf).all()
+	pools.Range(func(_, pool any) bool {
+		list = pool.(*storePool).all()
 		return true
 	})
 	return list
 }
 
-// adjust gives a store the largest bound that one of its users asks for.
+// adjust sets the size of a store to the largest max_bytes of its users.
 func (s *cacheStore) adjust() {
 	var most int64
 	for user := range s.users {
@@ -173,19 +173,19 @@ func (s *cacheStore) adjust() {
 	}
 }
 
-// What becomes of requests.
+// Results of requests.
 const (
-	cacheHit         = iota // answered from the store
-	cacheRevalidated        // … after the backend said that it still holds
-	cacheStale              // … although it is stale
-	cacheMiss               // not answered from it
-	cacheBypass             // none for a cache
+	cacheHit         = iota // served from the store
+	cacheRevalidated        // … after validation
+	cacheStale              // … although stale
+	cacheMiss               // not served from the store
+	cacheBypass             // not handled by the cache
 	cacheResults
 )
 
 var cacheResultNames = [cacheResults]string{"hit", "revalidated", "stale", "miss", "bypass"}
 
-// cacheCounts counts what became of a route's requests.
+// cacheCounts counts the results of a route's requests.
 type cacheCounts struct {
 	results [cacheResults]atomic.Uint64
 }
@@ -200,7 +200,7 @@ func (s *cacheStore) countsOf(route string) *cacheCounts {
 	return counts.(*cacheCounts)
 }
 
-// hits is how many requests were answered from the store.
+// hits returns the number of requests that were served from the store.
 func (s *cacheStore) hits() (n uint64) {
 	s.counts.Range(func(_, counts any) bool {
 		for _, result := range []int{cacheHit, cacheRevalidated, cacheStale} {
@@ -211,16 +211,15 @@ func (s *cacheStore) hits() (n uint64) {
 	return n
 }
 
-// cacheSite is what a cache has to know of a place where it stands.
+// cacheSite is the state of a cache at a place.
 type cacheSite struct {
 	place  policy.Place
-	scope  []byte // of the keys of its answers
+	scope  []byte // prefix of its keys
 	store  *cacheStore
 	counts *cacheCounts
 }
 
-// site returns where a request is. There are as many sites as the configuration has
-// ways through the cache.
+// site returns the site of a request. The configuration limits the number of sites.
 func (p *Cache) site(r *http.Request) *cacheSite {
 	place := policy.PlaceOf(r)
 	if sites := p.sites.Load(); sites != nil {
@@ -237,7 +236,7 @@ func (p *Cache) site(r *http.Request) *cacheSite {
 		}
 		maps.Copy(sites, *known)
 	}
-	store := p.shelf.join(place.Gateway, p)
+	store := p.stores.join(place.Gateway, p)
 	site := &cacheSite{place: place, store: store, counts: store.countsOf(place.Route)}
 	for _, name := range []string{p.position.String(), place.Route, place.Backend} {
 		site.scope = binary.AppendUvarint(site.scope, uint64(len(name)))
