@@ -48,8 +48,8 @@ func TestAPIKeyAdmits(t *testing.T) {
 		{"new", "alice", "pay refund", ""},
 		{"in-file", "filed", "", ""},
 		{"late", "bob", "", "the API key has expired"},
-		{"wrong-secret", "", "", "the API key is not known"},
-		{"", "", "", "there is no API key"},
+		{"wrong-secret", "", "", "unknown API key"},
+		{"", "", "", "the request has no API key"},
 	} {
 		r := testkit.Request("/", "X-API-Key", tc.key, "X-Consumer-Username", "root", "X-Consumer-Groups", "admin", "X-User-Id", "root", "X_Consumer_Scopes", "all")
 		w, seen := testkit.Serve(t, p, r)
