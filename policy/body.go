@@ -178,7 +178,7 @@ func (b *WatchedBody) Read(p []byte) (int, error) {
 // client by then, it is the client that was too slow. The returned function must be called
 // before the handler returns.
 func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *http.Request) (release func()) {
-	done := make(chan struct{})
+	done, stopBody := make(chan struct{}), entry.BodyStopper(w, r)
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
 		if state := b.State(); ctx.Err() != context.DeadlineExceeded || !state.Unfinished {
@@ -190,7 +190,7 @@ func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *h
 			return // another backend may read it
 		}
 		b.stopped.Store(true)
-		entry.StopBody(w, r)
+		stopBody()
 	})
 	return func() {
 		if !stop() {

@@ -56,7 +56,7 @@ type requestBody struct {
 	ended atomic.Bool  // read to its end
 
 	failed, malformed, closed, hijacked atomic.Bool
-	stopped                             atomic.Bool  // see StopBody
+	stopped                             atomic.Bool  // see BodyStopper
 	status                              atomic.Int32 // of the response
 }
 
@@ -164,16 +164,20 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	return err
 }
 
-// StopBody stops all reads of the body of a request whose time is up. In HTTP/1, the
-// connection is closed after the response. It must be called while the request is being
-// handled.
-func StopBody(w http.ResponseWriter, r *http.Request) {
-	controller := http.NewResponseController(w)
-	if body := bodyOf(r); body != nil {
-		body.stopped.Store(true)
+// BodyStopper returns a function that stops all reads of the body of a request whose time
+// is up. In HTTP/1, the connection is closed after the response. The function may be called
+// by any goroutine while the request is being handled.
+func BodyStopper(w http.ResponseWriter, r *http.Request) (stop func()) {
+	controller, body := http.NewResponseController(w), bodyOf(r)
+	if body != nil {
 		controller = body.controller
 	}
-	_ = controller.SetReadDeadline(time.Unix(1, 0))
+	return func() {
+		if body != nil {
+			body.stopped.Store(true)
+		}
+		_ = controller.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // blame returns the error for the client after handlers have failed: 400 if the cause is

@@ -162,3 +162,11 @@ func TestBlameIsTheFirstName(t *testing.T) {
 		t.Error("the prefixes are not sorted")
 	}
 }
+
+func TestAnEmptyLineHidesNoAddress(t *testing.T) {
+	q := Request{Rules: Rules{Trusted: true}, Received: &http.Request{RemoteAddr: "192.0.2.1:1"}}
+	q.Header = http.Header{"X-Forwarded-For": {"198.51.100.7", ""}}
+	if got, _ := q.sent("X-Forwarded-For"); !slices.Equal(got, []string{"198.51.100.7", "", "192.0.2.1"}) {
+		t.Errorf("got %q, want the lines of the trusted peer and its address", got)
+	}
+}

@@ -78,7 +78,7 @@ func (q *Request) sent(name string) (lines []string, ok bool) {
 		if err != nil {
 			peer = q.Received.RemoteAddr
 		}
-		if last == "" {
+		if !q.Rules.Trusted || strings.Join(lines, "") == "" {
 			return []string{peer}, true
 		}
 		return append(slices.Clone(lines), peer), true

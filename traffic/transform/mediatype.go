@@ -3,6 +3,7 @@ package transform
 import (
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -36,16 +37,14 @@ func bodyKindOf(header http.Header) (kind bodyKind, clear bool) {
 	return kind, clear
 }
 
+// streamNames are parts of the names of media types whose bodies have JSON in them that
+// comes value by value.
+var streamNames = []string{"ndjson", "ldjson", "jsonl", "json-lines", "json-seq", "jsonstream", "json-stream", "stream+json"}
+
 // isJSONStream reports whether bodies of a media type have JSON in them that comes value
 // by value.
 func isJSONStream(media string) bool {
-	switch media {
-	case "application/stream+json", "text/event-stream", "application/json-seq",
-		"application/ndjson", "application/x-ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines",
-		"application/x-jsonlines", "application/json-lines", "application/jsonstream", "application/x-json-stream":
-		return true
-	}
-	return strings.HasSuffix(media, "+json-seq")
+	return media == "text/event-stream" || slices.ContainsFunc(streamNames, func(name string) bool { return strings.Contains(media, name) })
 }
 
 // mediaTypes returns the media types of a message in lower case, and whether it is clear
