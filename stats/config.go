@@ -61,7 +61,7 @@ type Config struct {
 func (c *Config) Validate() error {
 	switch {
 	case c.Path != "" && !strings.HasPrefix(c.Path, "/"):
-		return &fieldError{"path", fmt.Sprintf("invalid path %q: must begin with a slash", c.Path)}
+		return &fieldError{"path", fmt.Sprintf("invalid path %q: must begin with a slash: use %q", c.Path, "/"+c.Path)}
 	case strings.ContainsAny(c.Path, "*?#"):
 		return &fieldError{"path", fmt.Sprintf("invalid path %q: must not contain '*', '?' or '#'", c.Path)}
 	case c.Interval != 0 && time.Duration(c.Interval) < minInterval:
