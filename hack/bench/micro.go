@@ -12,7 +12,7 @@ import (
 )
 
 // hot lists the packages with benchmarks. The root has those of several packages.
-var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic", "bandwidth", "dashboard"}
+var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/httpcache", "traffic/transform", "bandwidth", "bandwidth/store", "bandwidth/scrape", "bandwidth/api", "dashboard"}
 
 // benchmark is one line of go test -bench.
 type benchmark struct {
