@@ -144,9 +144,6 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errConnect
 	}
 	keepPathBytes(r)
-	if _, ok := r.Header[hopsField]; !ok { // an attempt before may still read it
-		r.Header[hopsField] = ex.hops
-	}
 	status := 0
 	response, err := via.RoundTrip(ex.prepared(r, via))
 	if err == nil {

@@ -133,6 +133,7 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 		r = asConnect(r)
 	}
 	r.Header[policy.HeaderGatewayService] = b.called
+	r.Header[hopsField] = ex.hops
 	if ex.upload = policy.WatchBody(r); ex.upload != nil {
 		defer ex.restoreLimit()
 	}
