@@ -172,11 +172,11 @@ func TestScriptKeepsTheDefinition(t *testing.T) {
 			cost := 1 + random.Int64N(3)
 			keys, args := scriptInput(strconv.Itoa(round), cost, limits)
 			args = append(args, int64(now/time.Second), int64(now%time.Second/time.Microsecond))
-			answer, err := timed.Run(context.Background(), client, keys, args...).Int64Slice()
+			reply, err := timed.Run(context.Background(), client, keys, args...).Int64Slice()
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := readReply(answer, cost, limits)
+			got, err := readReply(reply, cost, limits)
 			if want := l.take(now, 1, cost, limits...); err != nil || got != want {
 				t.Fatalf("%v at %v, cost %d: got %+v, %v, want %+v", limits, now, cost, got, err, want)
 			}

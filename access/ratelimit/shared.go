@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
@@ -39,3 +41,33 @@ func (s *Shared) Allow(header http.Header, key []byte, l Limit) bool {
 
 // Check reports the first error in the limit, whose options have names that begin with path.
 func (l Limit) Check(path string) *policy.OptionError { return checkLimit(path, l.Requests, l.Window) }
+
+// tables are the limiters of the process: a shared one, and those of policies with
+// max_keys. They outlive reloads.
+var tables = caddy.NewUsagePool()
+
+type tableKey struct {
+	identity string // of a policy with a table of its own
+	maxKeys  int
+}
+
+// sharedTable is the limiter that policies share, each in a space of its own (see
+// hasher.hash).
+var sharedTable = tableKey{maxKeys: defaultMaxKeys}
+
+// acquireLimiter returns a limiter, which must be released.
+func acquireLimiter(key tableKey) (*limiter, error) {
+	l, _, err := tables.LoadOrNew(key, func() (caddy.Destructor, error) { return newLimiter(key.maxKeys), nil })
+	if err != nil {
+		return nil, err
+	}
+	return l.(*limiter), nil
+}
+
+func releaseLimiter(key tableKey) error {
+	_, err := tables.Delete(key)
+	return err
+}
+
+// Destruct implements caddy.Destructor.
+func (*limiter) Destruct() error { return nil }
