@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 func TestC3FieldsOfProxiesArePartOfTheKey(t *testing.T) {
@@ -71,7 +70,7 @@ http://plain.test:$PORT {
 func TestC3VaryMeansWhatBackendsGet(t *testing.T) {
 	t.Parallel()
 	var failing atomic.Bool
-	second := make(chan struct{}, 1)
+	first, release := make(chan struct{}, 1), make(chan struct{})
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", r.URL.Query().Get("vary"))
 		w.Header().Set("Cache-Control", "public, max-age=60")
@@ -80,8 +79,8 @@ func TestC3VaryMeansWhatBackendsGet(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case r.URL.Path == "/shared":
 			select {
-			case second <- struct{}{}: // it is the first
-				time.Sleep(300 * time.Millisecond) // the other one may join
+			case first <- struct{}{}:
+				<-release // when the other one may have joined
 			default:
 			}
 		}
@@ -171,14 +170,18 @@ http://set.test:$PORT {
 		t.Errorf("two clients get what the backend has for X-Real-IP %s", got)
 	}
 
-	bodies := make(chan string, 1)
-	go func() { bodies <- ask("gateway.test", "/shared?vary=X-Forwarded-For", 0).body }()
-	eventually(t, "the first request has come", func() bool { return len(second) == 1 })
-	if got := ask("gateway.test", "/shared?vary=X-Forwarded-For", 1).body; got != "127.0.0.3" || <-bodies != "127.0.0.1" {
-		t.Errorf("a client that joins another one's request gets what the backend has for %q", got)
+	bodies := [2]chan string{make(chan string, 1), make(chan string, 1)}
+	share := func(i int) { bodies[i] <- ask("gateway.test", "/shared?vary=X-Forwarded-For", i).body }
+	go share(0)
+	eventually(t, "the first request has come", func() bool { return len(first) == 1 })
+	go share(1)
+	eventually(t, "the second request has come", func() bool { return g.metric(t, "rgate_requests_in_flight") == 2 })
+	close(release)
+	if a, b := <-bodies[0], <-bodies[1]; a != "127.0.0.1" || b != "127.0.0.3" {
+		t.Errorf("two clients that ask at once get what the backend has for %q and %q", a, b)
 	}
 
-	// What the proxy makes of other fields cannot be told.
+	// What the proxy makes of other fields is unknown.
 	for _, via := range []string{"1.1 a", "1.1 b"} {
 		if got := g.askBy(t, one, "/?vary=X-Tenant", "Host", "set.test", "Via", via); got.body != via || strings.Contains(got.header.Get("Cache-Status"), "stored") {
 			t.Errorf("a field that header_up sets: for %q, the response is %q with Cache-Status %q", via, got.body, got.header.Get("Cache-Status"))
