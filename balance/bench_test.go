@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 var sizes = []int{3, 10, 50, 500}
@@ -28,7 +30,7 @@ func requests(b *testing.B) []*http.Request {
 func BenchmarkSelect(b *testing.B) {
 	latency := provision(b, new(LeastLatency))
 	for _, u := range upstreams(500) {
-		latency.table.of(u.Dial, now()).responded(now()+time.Hour, time.Duration(1+rand.IntN(5))*ms)
+		latency.table.of(u.Dial, monotime.Now()).responded(monotime.Now()+time.Hour, time.Duration(1+rand.IntN(5))*ms)
 	}
 	header := provision(b, &reverseproxy.HeaderHashSelection{Field: "X-User"})
 	for _, policy := range []struct {
@@ -104,10 +106,10 @@ func BenchmarkLearn(b *testing.B) {
 	t := new(table)
 	b.ReportAllocs()
 	for b.Loop() {
-		begun := now()
+		begun := monotime.Now()
 		h := t.of("10.0.0.1:8080", begun)
 		h.waiting.Add(1)
-		ended := now()
+		ended := monotime.Now()
 		h.responded(ended, ended-begun)
 		h.waiting.Add(-1)
 	}

@@ -5,10 +5,10 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
 	_ "github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // runContainer adds a container to a fake engine, backed by a real server.
@@ -39,17 +39,6 @@ func gatewayWith(t testing.TB, e *dockertest.Engine, policy string) (url string)
 		"backends": [{"name": "web", "match_labels": {"app": "web"}, "lb_policy": %s}]}`, t.Name(), e.Host(), policy)))
 }
 
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting until %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // Containers are known by name in a gateway and in any other proxy; one that is
 // recreated keeps its keys at its new address.
 func TestKeysFollowContainerNames(t *testing.T) {
@@ -74,7 +63,7 @@ func TestKeysFollowContainerNames(t *testing.T) {
 				_, name := get(t, url, "X-User", fmt.Sprint(i))
 				return name
 			}
-			eventually(t, "all containers are there", func() bool {
+			testkit.Eventually(t, "all containers are there", func() bool {
 				seen := map[string]bool{}
 				for i := range 30 {
 					seen[ask(i)] = true
@@ -88,7 +77,7 @@ func TestKeysFollowContainerNames(t *testing.T) {
 			e.Die(ids["web-2"])
 			e.Remove(ids["web-2"])
 			runContainer(t, e, "web-2", naming(t, "web-2"))
-			eventually(t, "the new container has the keys of the old one", func() bool {
+			testkit.Eventually(t, "the new container has the keys of the old one", func() bool {
 				for i, name := range before {
 					if ask(i) != name {
 						return false
@@ -116,7 +105,7 @@ func TestLeastLatencyInAGateway(t *testing.T) {
 	}
 	defer releaseTable()
 	url := gatewayWith(t, e, `{"policy": "least_latency"}`)
-	eventually(t, "the failure is known", func() bool {
+	testkit.Eventually(t, "the failure is known", func() bool {
 		get(t, url)
 		h := known.find(refusing)
 		return h != nil && h.failures.Load() > 0

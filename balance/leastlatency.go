@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 func init() {
@@ -64,13 +66,8 @@ func (p *LeastLatency) Cleanup() error {
 
 // Select returns the better of two available upstreams, nil if there is none.
 func (p *LeastLatency) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
-	return p.table.choose(pool, now())
+	return p.table.choose(pool, monotime.Now())
 }
-
-// epoch is the reference time of histories.
-var epoch = time.Now()
-
-func now() time.Duration { return time.Since(epoch) }
 
 // choose returns the better of two random upstreams.
 func (t *table) choose(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {

@@ -19,6 +19,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 // handler loads a HTTP handler module from its JSON.
@@ -246,7 +248,7 @@ func TestHistoriesOutliveReloads(t *testing.T) {
 		return module.(*LeastLatency), cancel
 	}
 	before, unload := load()
-	h := before.table.of("10.0.0.1:80", now())
+	h := before.table.of("10.0.0.1:80", monotime.Now())
 	after, unloadAfter := load()
 	unload()
 	if after.table.find("10.0.0.1:80") != h {
@@ -272,7 +274,7 @@ func TestLeastLatencySelectsWhatIsAvailable(t *testing.T) {
 	p := provision(t, new(LeastLatency))
 	selectsWhatIsAvailable(t, p)
 	for _, u := range upstreams(50) { // some rest
-		p.table.of(u.Dial, now()).broke(now())
+		p.table.of(u.Dial, monotime.Now()).broke(monotime.Now())
 	}
 	selectsWhatIsAvailable(t, p)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -285,7 +286,7 @@ func TestHotKeysSpillOver(t *testing.T) {
 		t.Errorf("the key's own upstream has %d of 100 requests, not 13", inFlight[own])
 	}
 	end()
-	eventually(t, "all requests are over", p.isIdle)
+	testkit.Eventually(t, "all requests are over", p.isIdle)
 	if back := p.Select(pool, user(t, 1), nil); back != own {
 		t.Errorf("when all is over, the key is with %s and not with %s", back, own)
 	}
@@ -323,7 +324,7 @@ func TestRetriesGiveTheirPlaceBack(t *testing.T) {
 		p.taken.mu.Unlock()
 	}
 	end()
-	eventually(t, "the request counts for none", p.isIdle)
+	testkit.Eventually(t, "the request counts for none", p.isIdle)
 }
 
 // Requests that arrive at the same instant do not take the same room.

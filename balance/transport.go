@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 // timedTransport measures the round trips of a transport, and otherwise behaves like it.
@@ -41,12 +43,12 @@ func (c *timedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok || info.Upstream == nil || r.Context().Value(caddyhttp.ServerCtxKey) == nil {
 		return c.RoundTripper.RoundTrip(r) // a health check
 	}
-	begun := now()
+	begun := monotime.Now()
 	h := c.table.of(info.Upstream.Dial, begun)
 	h.waiting.Add(1)
 	defer h.waiting.Add(-1)
 	response, err := c.RoundTripper.RoundTrip(r)
-	ended := now()
+	ended := monotime.Now()
 	switch {
 	case err == nil && response.StatusCode < http.StatusInternalServerError:
 		h.responded(ended, ended-begun)

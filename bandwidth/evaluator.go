@@ -57,7 +57,8 @@ const (
 // evaluators are those of the process, by gateway.
 var evaluators = caddy.NewUsagePool()
 
-// holdEvaluator returns that of a gateway. Whoever has it lets go of it by release.
+// holdEvaluator returns the evaluator of a gateway. release must be called when it is no
+// longer needed.
 func holdEvaluator(ctx caddy.Context, gateway string) (a *quotaEvaluator, release func(), err error) {
 	value, _, err := evaluators.LoadOrNew(gateway, func() (caddy.Destructor, error) {
 		a := newEvaluator(gateway)

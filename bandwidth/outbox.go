@@ -85,9 +85,9 @@ func readEvents(ctx context.Context, db *store.DB, now time.Time) (events, error
 	return all, rows.Err()
 }
 
-// recordThresholds notes which thresholds have been reached that nobody has noted yet, and puts
-// one message about the highest of them into the outbox. Of several gateways that find
-// the same out at once, one has it told.
+// recordThresholds records thresholds that were newly reached, and puts one message about
+// the highest of them into the outbox. If several gateways do so at once, one of them
+// sends it.
 func (a *quotaEvaluator) recordThresholds(ctx context.Context, l *store.Store, j *evaluated, known events, now time.Time) (told bool, err error) {
 	reached := crossed(j.Used, j.Allocated, j.spec.thresholds)
 	of := j.event()

@@ -115,7 +115,7 @@ func (t *quotaSpec) limitsOf(consumer string) limits {
 type account struct {
 	// What is used up, or nil. That is all that a request looks at.
 	whole atomic.Pointer[limitState]
-	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if nobody's is
+	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if no consumer's is
 
 	held []*holding // by configurations, the newest last; guarded by auditor.mu.
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 var sizes = []int{10, 100, 1_000, 10_000}
@@ -33,7 +34,7 @@ func BenchmarkGetUpstreams(b *testing.B) {
 				e.Run(c)
 			}
 			s := &Source{subscription: benchSubscription(b, e, "web")}
-			eventually(b, "all are known", func() bool { return len(s.subscription.Set().Targets) == 3 })
+			testkit.Eventually(b, "all are known", func() bool { return len(s.subscription.Set().Targets) == 3 })
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -142,7 +143,7 @@ func BenchmarkLoad(b *testing.B) {
 				subs = append(subs, s)
 			}
 			w := subs[0].parts[0].watcher
-			eventually(b, "all are known", func() bool { return subs[0].Set().Synced })
+			testkit.Eventually(b, "all are known", func() bool { return subs[0].Set().Synced })
 			events, begun, used := w.events.Load(), time.Now(), cpu(b)
 			peak := uint64(0)
 			b.ResetTimer()

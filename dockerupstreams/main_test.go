@@ -3,7 +3,6 @@ package dockerupstreams
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -11,6 +10,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -45,22 +45,10 @@ func follow(t testing.TB, sel Selector, engines ...*dockertest.Engine) (*Subscri
 	return s, logs
 }
 
-// eventually waits for a condition, for at most ten seconds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting until %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // expect waits until the set holds exactly these containers, in this order.
 func expect(t testing.TB, s *Subscription, names ...string) *Set {
 	t.Helper()
-	eventually(t, "the set is right", func() bool { return slices.Equal(namesOf(s.Set()), names) && s.Set().Synced })
+	testkit.Eventually(t, "the set is right", func() bool { return slices.Equal(namesOf(s.Set()), names) && s.Set().Synced })
 	return s.Set()
 }
 

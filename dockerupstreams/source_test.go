@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestCaddyfile(t *testing.T) {
@@ -136,7 +137,7 @@ func TestSource(t *testing.T) {
 	if err := s.ResetCache(r); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the hint led to a list", func() bool { return syncs(s.subscription) > before })
+	testkit.Eventually(t, "the hint led to a list", func() bool { return syncs(s.subscription) > before })
 }
 
 // "None" must not be an error, or the proxy falls back to static upstreams.
@@ -196,11 +197,11 @@ func TestReverseProxy(t *testing.T) {
 		}
 		return w.Body.String()
 	}
-	eventually(t, "a responds", func() bool { return get() == "a" })
+	testkit.Eventually(t, "a responds", func() bool { return get() == "a" })
 	idB := e.Run(b)
-	eventually(t, "b responds", func() bool { return get() == "b" })
+	testkit.Eventually(t, "b responds", func() bool { return get() == "b" })
 	e.Kill(idA, 15)
-	eventually(t, "a is drained", func() bool { return len(proxy.DynamicUpstreams.(*Source).subscription.Set().Targets) == 1 })
+	testkit.Eventually(t, "a is drained", func() bool { return len(proxy.DynamicUpstreams.(*Source).subscription.Set().Targets) == 1 })
 	stopA()
 	for range 20 {
 		if got := get(); got != "b" {
@@ -209,7 +210,7 @@ func TestReverseProxy(t *testing.T) {
 	}
 	e.Die(idA)
 	e.Die(idB)
-	eventually(t, "none is left", func() bool { return get() == http.StatusText(http.StatusServiceUnavailable) })
+	testkit.Eventually(t, "none is left", func() bool { return get() == http.StatusText(http.StatusServiceUnavailable) })
 }
 
 func TestAdminAPI(t *testing.T) {
@@ -280,7 +281,7 @@ func TestMetrics(t *testing.T) {
 	e.Run(web("b"))
 	expect(t, s, "a", "b")
 	e.CutStreams()
-	eventually(t, "the engine is back", func() bool { return syncs(s) == 2 })
+	testkit.Eventually(t, "the engine is back", func() bool { return syncs(s) == 2 })
 
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(collector{})

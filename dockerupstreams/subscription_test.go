@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
@@ -39,7 +40,7 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 	e.SetHealth(id, "healthy")
 	before := syncs(s)
 	s.Refresh()
-	eventually(t, "all containers were listed again", func() bool { return syncs(s) > before })
+	testkit.Eventually(t, "all containers were listed again", func() bool { return syncs(s) > before })
 	e.Run(web("more"))
 	expect(t, next, "good", "more")
 
@@ -58,9 +59,9 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 
 	// A new container with the same fault is news again.
 	e.Die(id)
-	eventually(t, "bad is gone", func() bool { return len(next.Set().Rejected) == 0 })
+	testkit.Eventually(t, "bad is gone", func() bool { return len(next.Set().Rejected) == 0 })
 	e.StartAgain(id)
-	eventually(t, "the new one is logged", func() bool { return nextLogs.FilterMessage("container rejected").Len() == 1 })
+	testkit.Eventually(t, "the new one is logged", func() bool { return nextLogs.FilterMessage("container rejected").Len() == 1 })
 }
 
 func TestSubscriptionsShareOneConnection(t *testing.T) {
@@ -97,7 +98,7 @@ func TestSubscriptionsShareOneConnection(t *testing.T) {
 		t.Errorf("%d views are left, want one", views)
 	}
 	_ = next.Close()
-	eventually(t, "the stream ended with its last subscription", func() bool { return e.Streaming() == 0 })
+	testkit.Eventually(t, "the stream ended with its last subscription", func() bool { return e.Streaming() == 0 })
 	if names := namesOf(next.Set()); !slices.Equal(names, []string{"a", "b"}) {
 		t.Errorf("after Close, the set is %v, want the last one", names)
 	}
@@ -131,7 +132,7 @@ func TestEndpointAbsentFromTheStartKeepsTheOthers(t *testing.T) {
 	one, never := dockertest.New(t), dockertest.NewStopped(t)
 	one.Run(web("a"))
 	s, _ := follow(t, Selector{}, one, never)
-	eventually(t, "the one that is there is known", func() bool { return slices.Equal(namesOf(s.Set()), []string{"a"}) })
+	testkit.Eventually(t, "the one that is there is known", func() bool { return slices.Equal(namesOf(s.Set()), []string{"a"}) })
 	if s.Set().Synced {
 		t.Error("the set is synced, though one endpoint was never seen")
 	}
@@ -170,7 +171,7 @@ func TestConcurrentReadersAndChanges(t *testing.T) {
 			one.Die(id)
 		}
 	}
-	eventually(t, "all are there", func() bool { return len(s.Set().Targets) == 150 })
+	testkit.Eventually(t, "all are there", func() bool { return len(s.Set().Targets) == 150 })
 	close(stop)
 	wg.Wait()
 }
@@ -230,7 +231,7 @@ func TestErrorsNameTheRemedy(t *testing.T) {
 			return false
 		}
 	}
-	eventually(t, "the log says what to allow", warned(logs, "let the socket proxy pass GET on /_ping, /events and /containers/json"))
+	testkit.Eventually(t, "the log says what to allow", warned(logs, "let the socket proxy pass GET on /_ping, /events and /containers/json"))
 
 	locked := dockertest.New(t)
 	path := strings.TrimPrefix(locked.Host(), "unix://")
@@ -242,7 +243,7 @@ func TestErrorsNameTheRemedy(t *testing.T) {
 		return
 	}
 	_, logs = follow(t, Selector{}, locked)
-	eventually(t, "the log says whom to let in", warned(logs, "let the gateway's user read and write the socket"))
+	testkit.Eventually(t, "the log says whom to let in", warned(logs, "let the gateway's user read and write the socket"))
 }
 
 func TestEnginesOverTCP(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/dockerupstreams/dockertest"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestContainersComeAndGo(t *testing.T) {
@@ -97,13 +98,13 @@ func TestListsThatLagBehindEvents(t *testing.T) {
 	expect(t, s, "a", "b")
 
 	e.Connect(a, "bridge", dockertest.Network{IPAddress: "172.17.9.9"})
-	eventually(t, "the new address is known", func() bool { return s.Set().ByDial("172.17.9.9:80") != nil })
+	testkit.Eventually(t, "the new address is known", func() bool { return s.Set().ByDial("172.17.9.9:80") != nil })
 
 	e.Die(b)
 	expect(t, s, "a")
 	before := syncs(s)
 	s.Refresh() // as after a failed dial
-	eventually(t, "all containers were listed", func() bool { return syncs(s) > before })
+	testkit.Eventually(t, "all containers were listed", func() bool { return syncs(s) > before })
 	if names := namesOf(s.Set()); !slices.Equal(names, []string{"a"}) {
 		t.Errorf("after the list, the set is %v, with a container that died", names)
 	}
@@ -123,7 +124,7 @@ func TestKilledContainersDrainAtOnce(t *testing.T) {
 		t.Errorf("rejected: %+v, want b, for a while", set.Rejected)
 	}
 	e.Die(b)
-	eventually(t, "b is gone for good", func() bool { return len(s.Set().Rejected) == 0 })
+	testkit.Eventually(t, "b is gone for good", func() bool { return len(s.Set().Rejected) == 0 })
 	e.StartAgain(b)
 	expect(t, s, "a", "b")
 }
@@ -136,7 +137,7 @@ func TestEventsAreHeardDuringASlowList(t *testing.T) {
 	e.Fail(dockertest.Faults{ListDelay: 2 * time.Second})
 	begun := time.Now()
 	s.Refresh()
-	eventually(t, "the slow list is on its way", func() bool { return e.Counts().Lists == 2 })
+	testkit.Eventually(t, "the slow list is on its way", func() bool { return e.Counts().Lists == 2 })
 	e.Kill(a, 15)
 	expect(t, s, "b")
 	e.Die(b) // the list on its way still says that it runs
@@ -145,7 +146,7 @@ func TestEventsAreHeardDuringASlowList(t *testing.T) {
 		t.Skipf("the machine took %s, longer than the list", took)
 	}
 	e.Fail(dockertest.Faults{})
-	eventually(t, "the slow list is in", func() bool { return syncs(s) == 2 })
+	testkit.Eventually(t, "the slow list is in", func() bool { return syncs(s) == 2 })
 	expect(t, s)
 }
 
@@ -178,7 +179,7 @@ func TestOutages(t *testing.T) {
 			expect(t, s, "a")
 
 			// The stream repeats that a started; what follows from that must be over.
-			eventually(t, "all is quiet", func() bool { return e.Streaming() == 1 && s.parts[0].watcher.lists.Load() == 1 })
+			testkit.Eventually(t, "all is quiet", func() bool { return e.Streaming() == 1 && s.parts[0].watcher.lists.Load() == 1 })
 
 			// Whatever happens unseen must be known after the next connection, and
 			// until then the last picture stays whole.
@@ -236,7 +237,7 @@ func TestEventsForbidden(t *testing.T) {
 	e.Fail(dockertest.Faults{Refuse: map[string]int{"/events": http.StatusForbidden}})
 	e.Run(web("a"))
 	s, logs := follow(t, Selector{}, e)
-	eventually(t, "the log says what to allow", func() bool {
+	testkit.Eventually(t, "the log says what to allow", func() bool {
 		for _, line := range logs.FilterLevelExact(zapcore.WarnLevel).All() {
 			if text, _ := line.ContextMap()["error"].(string); strings.Contains(text, "let the socket proxy pass GET on /_ping, /events") {
 				return true
@@ -254,7 +255,7 @@ func TestEventsForbidden(t *testing.T) {
 func TestEngineAbsentAtStart(t *testing.T) {
 	e := dockertest.NewStopped(t)
 	s, logs := follow(t, Selector{}, e)
-	eventually(t, "the outage was logged", func() bool { return logs.FilterLevelExact(zapcore.WarnLevel).Len() == 1 })
+	testkit.Eventually(t, "the outage was logged", func() bool { return logs.FilterLevelExact(zapcore.WarnLevel).Len() == 1 })
 	if set := s.Set(); set.Synced || len(set.Targets) != 0 {
 		t.Errorf("set is %+v, want an empty one that is not synced", set)
 	}
@@ -264,7 +265,7 @@ func TestEngineAbsentAtStart(t *testing.T) {
 	if n := logs.FilterLevelExact(zapcore.WarnLevel).Len(); n != 1 {
 		t.Errorf("logged the outage %d times, want once", n)
 	}
-	eventually(t, "the connection was logged", func() bool { return logs.FilterLevelExact(zapcore.InfoLevel).Len() == 1 })
+	testkit.Eventually(t, "the connection was logged", func() bool { return logs.FilterLevelExact(zapcore.InfoLevel).Len() == 1 })
 }
 
 func TestOldEngines(t *testing.T) {
@@ -320,7 +321,7 @@ func TestStopUnderWayAtConnectDrains(t *testing.T) {
 	e.Die(b)
 	e.StartAgain(b)
 	s, _ := follow(t, Selector{}, e)
-	eventually(t, "a alone drains", func() bool {
+	testkit.Eventually(t, "a alone drains", func() bool {
 		names := namesOf(s.Set())
 		if s.Set().Synced && !slices.Contains(names, "b") {
 			t.Fatalf("the set is %v, without b", names)

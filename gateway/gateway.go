@@ -338,8 +338,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return share.series.Serve(w, r, share.handler, ex)
 }
 
-// refuseTarget answers a request whose path and query lead to one route as they stand,
-// and elsewhere if the backend reads them in another way.
+// refuseTarget responds with 400 to a request whose path and query match one route as they
+// are, and another route if the backend reads them differently.
 func refuseTarget(w http.ResponseWriter, r *http.Request) error {
 	policy.WriteStatus(w, r, http.StatusBadRequest)
 	return nil

@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -138,7 +138,7 @@ func (o *RetryBudget) start() *budget {
 	if o == nil {
 		return nil
 	}
-	b := &budget{ratio: defaultRetryRatio, perSlice: defaultRetryPerSecond, now: sinceStart}
+	b := &budget{ratio: defaultRetryRatio, perSlice: defaultRetryPerSecond, now: monotime.Now}
 	if o.Ratio != nil {
 		b.ratio = *o.Ratio
 	}
@@ -147,8 +147,3 @@ func (o *RetryBudget) start() *budget {
 	}
 	return b
 }
-
-var processStart = time.Now()
-
-// sinceStart is a monotonic clock.
-func sinceStart() time.Duration { return time.Since(processStart) }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Guesses of keys and passwords were answered with 401 for ever: they never came to the
-// limit, which stands behind authentication.
+// Guesses of keys and passwords got 401 without end: they never reached the limit, which
+// comes after authentication.
 func TestD4GuessesCountAgainstTheLimitOfAnAddress(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -29,7 +29,7 @@ var allowedImports = map[string][]string{
 	"access/requestid": {"internal/httpx", "policy"},
 	"access/require":   {"access/identity", "policy"},
 	"access/security":  {"internal/httpx", "policy"},
-	"balance":          {"dockerupstreams", "policy"},
+	"balance":          {"dockerupstreams", "internal/monotime", "policy"},
 	"caddyfile":        {"dockerupstreams", "gateway", "policy", "stats"}, // their configuration
 	"cli":              {"bandwidth", "caddyfile"},
 	"cmd/rgate":        {"", "cli"},
@@ -39,7 +39,7 @@ var allowedImports = map[string][]string{
 	"demo/chaos":      {"demo/docker"},
 	"demo/run":        {"demo/docker", "demo/assert"},
 	"dockerupstreams": {"internal/entry"},
-	"gateway":         {"dockerupstreams", "internal/entry", "internal/query", "policy", "stats"},
+	"gateway":         {"dockerupstreams", "internal/entry", "internal/monotime", "internal/query", "policy", "stats"},
 	// A tool that measures a pure core.
 	"hack/bench-balance": {"balance"},
 	"internal/entry":     {},
@@ -47,7 +47,7 @@ var allowedImports = map[string][]string{
 	"internal/monotime":  {},
 	"internal/query":     {},
 	"internal/testkit":   {},
-	"policy":             {"internal/entry", "internal/query"},
+	"policy":             {"internal/entry", "internal/monotime", "internal/query"},
 	"stats":              {"internal/entry", "internal/query", "policy"},
 
 	"bandwidth":              {"bandwidth/api", "bandwidth/scrape", "bandwidth/store", "internal/pause", "policy", "stats"},
@@ -57,9 +57,9 @@ var allowedImports = map[string][]string{
 	"bandwidth/storetest":    {"stats"},
 	"internal/pause":         {},
 	"internal/lease":         {},
-	"policy/policytest":      {"policy"},
+	"policy/policytest":      {"internal/testkit", "policy"},
 	"traffic/cache":          {"internal/httpx", "policy", "traffic/httpcache", "traffic/sharing"},
-	"traffic/circuitbreaker": {"internal/lease", "policy"},
+	"traffic/circuitbreaker": {"internal/lease", "internal/monotime", "policy"},
 	"traffic/coalesce":       {"internal/httpx", "policy", "traffic/httpcache", "traffic/sharing"},
 	"traffic/concurrency":    {"internal/httpx", "internal/lease", "policy"},
 	"traffic/fallback":       {"internal/httpx", "internal/lease", "policy", "traffic/httpcache", "traffic/sharing"},

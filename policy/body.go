@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 // IsTunnel reports whether what looks like the body of a request is one direction of a
@@ -116,18 +117,13 @@ type WatchedBody struct {
 	ended   atomic.Bool
 	stopped atomic.Bool // the gateway has made reads fail
 	reading atomic.Int32
-	last    atomic.Int64 // when the last read ended, as uploadClock has it; 0: none has
+	last    atomic.Int64 // when the last read ended, as monotime.Now has it; 0: none has
 	failed  atomic.Pointer[error]
 }
 
 // stallTime is how long a backend may take to accept a part of a body before it is the
 // one that is waited for, and not the client.
 const stallTime = 200 * time.Millisecond
-
-var processStart = time.Now()
-
-// uploadClock is a monotonic clock.
-func uploadClock() int64 { return int64(time.Since(processStart)) }
 
 const uploadVar = "rgate.upload"
 
@@ -160,7 +156,7 @@ func (b *WatchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch err {
 	case nil:
-		b.last.Store(uploadClock())
+		b.last.Store(int64(monotime.Now()))
 	case http.ErrBodyReadAfterClose: // the gateway's doing
 	case io.EOF:
 		b.ended.Store(true)
@@ -209,6 +205,6 @@ func (b *WatchedBody) State() (u Upload) {
 	}
 	u.Unfinished = !b.ended.Load()
 	last := b.last.Load()
-	u.Waiting = u.Unfinished && (b.reading.Load() > 0 || last > 0 && uploadClock()-last < int64(stallTime))
+	u.Waiting = u.Unfinished && (b.reading.Load() > 0 || last > 0 && monotime.Now()-time.Duration(last) < stallTime)
 	return u
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // What is estimated for one request is what really is on the wire in HTTP/1.1.
@@ -77,7 +79,7 @@ func TestHeadersOfARequestAreMeasured(t *testing.T) {
 			// What the last header ends with, the server has not closed.
 			var got bytes.Buffer
 			go func() {
-				eventually(t, "the request is recorded", func() bool { return len(rec.Snapshot().Series[0].Codes) > 0 })
+				testkit.Eventually(t, "the request is recorded", func() bool { return len(rec.Snapshot().Series[0].Codes) > 0 })
 				srv.CloseClientConnections()
 			}()
 			_, _ = io.Copy(&got, conn)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func jsonLines(t *testing.T, j *JSONLines) *JSONLines {
@@ -131,7 +133,7 @@ func TestLargeFilesAreRolledAndOldOnesRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "one rolled file is left, compressed", func() bool {
+	testkit.Eventually(t, "one rolled file is left, compressed", func() bool {
 		names, err := filepath.Glob(filepath.Join(dir, "*"))
 		if err != nil {
 			t.Fatal(err)

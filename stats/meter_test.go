@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // serveOnce runs one request through a series and returns what it came to.
@@ -257,7 +259,7 @@ func TestHijackedConnectionsAreCounted(t *testing.T) {
 	}
 	<-looked // the server reads on until the connection is hijacked
 	_, _ = io.WriteString(conn, "\nlate\n")
-	eventually(t, "what flows is counted", func() bool {
+	testkit.Eventually(t, "what flows is counted", func() bool {
 		got := counted()
 		return got.IngressBody == uint64(len("early\nlate\n")) && got.EgressBody == uint64(len("buffered,direct"))
 	})

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 type handle = func(http.ResponseWriter, *http.Request) error
@@ -163,7 +165,7 @@ func TestEventsArriveAsTheyAreFlushed(t *testing.T) {
 		t.Errorf("%d requests in flight, want 1", n)
 	}
 	read <- struct{}{}
-	eventually(t, "the stream is recorded", func() bool { return rec.Report(Query{}).Requests.Success == 1 })
+	testkit.Eventually(t, "the stream is recorded", func() bool { return rec.Report(Query{}).Requests.Success == 1 })
 }
 
 func TestAnAbortAfterAFlushCountsAsWhatWasSent(t *testing.T) {
@@ -210,7 +212,7 @@ func TestHijackedConnectionCanBeHalfClosed(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(all), "\r\n\r\nhello\n") {
 		t.Errorf("read %q, %v", all, err)
 	}
-	eventually(t, "the connection is recorded", func() bool { return rec.Snapshot().Series[0].Codes[101] == 1 })
+	testkit.Eventually(t, "the connection is recorded", func() bool { return rec.Snapshot().Series[0].Codes[101] == 1 })
 	if got := rec.Report(Query{}); got.Figures != (Figures{}) {
 		t.Errorf("figures are %+v, want none", got)
 	}

@@ -32,7 +32,7 @@ func (q *usageParams) query() store.Query {
 	return store.Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
 }
 
-// groupsBy reports whether points of the answer are told apart by a dimension.
+// groupsBy reports whether the points of the response are grouped by a dimension.
 func (q *usageParams) groupsBy(by store.Dimension) bool { return slices.Contains(q.groupBy, by) }
 
 // arrange puts points into groups of n windows each, in the order of their names. at

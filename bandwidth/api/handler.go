@@ -27,7 +27,7 @@ type usageStore interface {
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
-// Handler answers requests for reports under one path.
+// Handler serves reports under one path.
 type Handler struct {
 	Base    string
 	Store   usageStore
@@ -48,7 +48,7 @@ const (
 	namesSince = 31 * oneDay
 )
 
-// report makes the body of one kind of answer.
+// report writes the body of one kind of response.
 type report func(ctx context.Context, r *http.Request, body *bytes.Buffer) (contentType string, err error)
 
 const (
@@ -62,7 +62,7 @@ type statusError struct {
 	error
 }
 
-// reportAt returns what answers requests for a path under the base.
+// reportAt returns the report at a path under the base, or nil.
 func (a *Handler) reportAt(path string) report {
 	switch path {
 	case "", "/":
@@ -81,13 +81,13 @@ func (a *Handler) reportAt(path string) report {
 	return nil
 }
 
-// Serve answers a request.
+// Serve responds with the report that the path names.
 func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Vary", "Accept")
 	header.Set("X-Content-Type-Options", "nosniff")
-	answer := a.reportAt(strings.TrimPrefix(r.URL.Path, a.Base))
-	if answer == nil {
+	write := a.reportAt(strings.TrimPrefix(r.URL.Path, a.Base))
+	if write == nil {
 		return a.writeError(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -100,7 +100,7 @@ func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	var body bytes.Buffer
-	contentType, err := answer(ctx, r, &body)
+	contentType, err := write(ctx, r, &body)
 	if err != nil {
 		return a.writeError(w, r, err)
 	}
@@ -134,7 +134,7 @@ func matchesTag(values []string, tag string) bool {
 	return false
 }
 
-// errorBody is the body of an answer to a request that is wrong, or cannot be answered.
+// errorBody is the body of an error response.
 type errorBody struct {
 	Status int    `json:"status"`
 	Error  string `json:"error"`
@@ -143,7 +143,7 @@ type errorBody struct {
 	Parameter string `json:"parameter,omitempty"`
 }
 
-// writeError answers with an error. What the store had to say is for the log.
+// writeError responds with an error. The detail of errors of the store is logged only.
 func (a *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) error {
 	said := errorBody{Status: http.StatusServiceUnavailable, Error: "the store cannot be read at the moment: try again later, and see the gateway's log"}
 	var wrong *paramError

@@ -155,7 +155,7 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 	turn("the store is back", StatusUp, 37)
 	a.set(func() { a.lost = true })
 	kong.egress.Add(5)
-	turn("the store's answer is lost", StatusDown, 42)
+	turn("the store's response is lost", StatusDown, 42)
 	turn("it was recorded all the same", StatusUp, 42)
 
 	a.set(func() { a.held = false })
@@ -173,7 +173,7 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 	other.turn(t.Context(), time.Now()) // both believe that it is theirs
 	other.turn(t.Context(), time.Now())
 	turn("the other was faster", StatusUp, 63)
-	turn("nobody counts twice", StatusUp, 63)
+	turn("nothing is counted twice", StatusUp, 63)
 
 	restarted := scraperOf(t, s.Source, a)
 	kong.egress.Add(9)

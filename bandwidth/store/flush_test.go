@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/bandwidth/storetest"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -282,7 +283,7 @@ func testLeaseIsHeldByOne(t *testing.T, store string) {
 	if !holds(a, time.Minute) || holds(b, time.Minute) || !holds(a, 50*time.Millisecond) {
 		t.Fatal("not the first one holds the lease")
 	}
-	eventually(t, "the lease ends", func() bool { clock.Set(time.Now()); return holds(b, time.Minute) })
+	testkit.Eventually(t, "the lease ends", func() bool { clock.Set(time.Now()); return holds(b, time.Minute) })
 	if holds(a, time.Minute) {
 		t.Fatal("two hold the lease")
 	}
@@ -322,12 +323,12 @@ func TestAfterFlush(t *testing.T) {
 		running.Add(-1)
 	})
 	l.flushed(t)
-	eventually(t, "the first call", func() bool { return calls.Load() == 1 })
+	testkit.Eventually(t, "the first call", func() bool { return calls.Load() == 1 })
 	for range 5 {
 		l.flushed(t)
 	}
 	close(release)
-	eventually(t, "one for those that came meanwhile", func() bool { return calls.Load() == 2 })
+	testkit.Eventually(t, "one for those that came meanwhile", func() bool { return calls.Load() == 2 })
 	stop()
 	l.flushed(t)
 	if calls.Load() != 2 {

@@ -17,8 +17,8 @@ const (
 	// How often a ledger tells what it has marked.
 	markInterval = time.Hour
 
-	// How long the database believes it without hearing of it again. Whoever is
-	// restarted, or away for a weekend, finds what it needs.
+	// How long a mark is valid without being renewed. A gateway that is restarted, or
+	// stopped over a weekend, finds its rows.
 	markLife = 7 * 24 * time.Hour
 )
 
@@ -51,8 +51,8 @@ func (l *Store) isMarked(at, unit int64) bool {
 	return false
 }
 
-// writeMarks tells whoever deletes rows from the database what is marked, every now
-// and then.
+// writeMarks writes the marks to the database every markInterval, for the gateway that
+// deletes rows.
 func (l *Store) writeMarks(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()
@@ -182,7 +182,7 @@ func (l *Store) pruneTable(ctx context.Context, c deletion, marks []int64) error
 	for _, at := range marks {
 		spared[floorTo(at, c.spare)] = true
 	}
-	// Whoever reads from now on does not rely on the rows.
+	// Later readers must not rely on the rows.
 	if c.mark != "" {
 		if _, err := l.db.Exec(ctx, `INSERT INTO pruned (name, before) VALUES (?, ?)
 			ON CONFLICT (name) DO UPDATE SET before = excluded.before WHERE pruned.before < excluded.before`, c.mark, c.before); err != nil {

@@ -11,12 +11,12 @@ import (
 // SourceState is what is remembered of a source between two scrapes.
 type SourceState struct {
 	Since   int64            // seconds: when it was first asked for. 0: never
-	Scraped int64            // seconds: when it last answered. 0: never
+	Scraped int64            // seconds: when it last responded. 0: never
 	Started float64          // what reading.started was then
 	Values  map[string]int64 // the last value of each counter
 }
 
-// LoadSource returns what is remembered of a source, and how many answers of it have been
+// LoadSource returns what is remembered of a source, and how many of its responses have been
 // recorded. One that is not known yet has been asked since then.
 func (l *Store) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {

@@ -108,8 +108,8 @@ func (l *Store) bound() {
 	}
 }
 
-// Health reports whether the database answers, and why it does not. While it does
-// not, traffic is counted all the same.
+// Health reports whether the database is reachable, and else the problem. Traffic is
+// counted in both cases.
 func (l *Store) Health() (ok bool, problem string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,9 +189,9 @@ func untilNextSecond(now time.Time) time.Duration {
 	return now.Truncate(time.Second).Add(time.Second).Sub(now)
 }
 
-// Lease reports whether this ledger may do what only one of those that share a
-// database shall do. It holds for the time given, or until it is asked for again. If
-// the holder is gone, another one gets it when that time has passed.
+// Lease reports whether this store holds the named lease, which one of the stores that
+// share a database holds at a time. It expires after ttl unless it is renewed by another
+// call.
 func (l *Store) Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
 	// The clocks of gateways need not agree: where there is a server, its own counts.
 	now, args := "?", []any{name, l.writer}

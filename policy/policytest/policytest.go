@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -117,7 +117,5 @@ func Options(t *testing.T, p policy.Module, text string) string {
 }
 
 func unmarshal(p policy.Module, text string) error {
-	d := caddyfile.NewTestDispenser(text)
-	d.Next()
-	return policy.Unmarshal(d, p)
+	return policy.Unmarshal(testkit.Dispenser(text), p)
 }

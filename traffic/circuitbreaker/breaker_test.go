@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/monotime"
 )
 
 // fakeClock moves only by advance.
@@ -275,7 +277,7 @@ func BenchmarkBreaker(b *testing.B) {
 		"in-a-row": inARow,
 		"ratio":    {ratio: .5, minimum: 20, span: 10 * time.Second, recovery: time.Minute, probes: 1},
 	} {
-		br := newBreaker(options, sinceStart)
+		br := newBreaker(options, monotime.Now)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

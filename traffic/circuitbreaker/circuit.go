@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -45,11 +46,6 @@ func (c *circuit) Destruct() error {
 	c.end()
 	return nil
 }
-
-var processStart = time.Now()
-
-// sinceStart is a monotonic clock.
-func sinceStart() time.Duration { return time.Since(processStart) }
 
 // circuitAt returns the state of the backend at a place.
 func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
@@ -92,7 +88,7 @@ func (c *circuit) hasState() (yes bool) {
 }
 
 func newCircuit(key circuitKey) *circuit {
-	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, sinceStart), pruneAt: 64}
+	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, monotime.Now), pruneAt: 64}
 	c.containers.Store(new(map[string]*breaker))
 	c.end = policy.Publish("circuit_breaker", policy.Place{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })
 	return c
@@ -130,7 +126,7 @@ func (c *circuit) at(address string, instance policy.Instance) *breaker {
 	if before != nil && !before.retired {
 		c.retire(before)
 	}
-	b := newBreaker(c.breakerOptions, sinceStart)
+	b := newBreaker(c.breakerOptions, monotime.Now)
 	b.instance = instance
 	containers[address] = b
 	c.containers.Store(&containers)

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 )
@@ -44,7 +45,7 @@ func queueServer(t *testing.T, p *Concurrency) (server *httptest.Server, bodies 
 
 func awaitQueued(t *testing.T, p *Concurrency, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).counts().queued == n })
+	testkit.Eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).counts().queued == n })
 }
 
 func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
@@ -200,15 +201,5 @@ func TestEarlyBodies(t *testing.T) {
 	r = request(strings.NewReader("a"), 1)
 	if r.ProtoMajor = 2; readEarly(r) != nil {
 		t.Error("it is read though HTTP/2 notices anyway")
-	}
-}
-
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting until %s", what)
-		}
-		time.Sleep(time.Millisecond)
 	}
 }
