@@ -102,7 +102,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	g.noteFallbacks(used) // while the handlers can still be read
 	for _, b := range g.Backends {
 		if b.Register {
-			b.registry = g.registry
+			b.registered = func() []string { return g.registry.dials(b.Name) }
 		}
 		if err := b.provision(g.scope(ctx, "backend", b.Name), g.Docker, g.order(), ctx.Logger()); err != nil {
 			return err

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -71,7 +69,7 @@ func (g *Gateway) health() health {
 // say that they need.
 func (g *Gateway) dependencies() []dependency {
 	all := []dependency{}
-	if slices.ContainsFunc(g.Backends, func(b *Backend) bool { return b.containers != nil }) {
+	if slices.ContainsFunc(g.Backends, func(b *Backend) bool { return b.hasContainers() }) {
 		for _, e := range dockerupstreams.Status() {
 			d := dependency{Name: "docker " + e.Endpoint, Status: healthy, Error: e.Error}
 			if !e.Connected {
@@ -96,7 +94,7 @@ func (g *Gateway) dependencies() []dependency {
 // waitsFor lists the backends whose containers are not known yet.
 func (g *Gateway) waitsFor() (names []string) {
 	for _, b := range g.Backends {
-		if b.containers != nil && !b.containers.Set().Synced {
+		if !b.synced() {
 			names = append(names, b.Name)
 		}
 	}
@@ -145,7 +143,7 @@ func (g *Gateway) services() services {
 	for i, b := range g.Backends {
 		place := policy.Place{Gateway: g.Name, Backend: b.Name}
 		s := serviceReport{
-			Name: b.Name, InFlight: inFlight[b.Name], Instances: b.instances(),
+			Name: b.Name, InFlight: inFlight[b.Name], Instances: g.instances(b),
 			CircuitBreaker: policy.Published("circuit_breaker", place), Concurrency: policy.Published("concurrency", place),
 		}
 		s.Total = len(s.Instances)
@@ -182,31 +180,16 @@ func impairs(state any, addresses []string) bool {
 }
 
 // instances lists where the backend runs, and what does not get requests and why.
-func (b *Backend) instances() []instance {
-	all := append([]instance{}, b.registry.list(b.Name)...)
-	if b.containers == nil {
-		for _, upstream := range b.proxy.Upstreams {
-			all = append(all, staticInstance(upstream))
+func (g *Gateway) instances(b *Backend) []instance {
+	all := append([]instance{}, g.registry.list(b.Name)...)
+	for _, u := range b.upstreams() {
+		one := instance{Address: u.address, Container: u.container, Status: healthy, InFlight: u.inFlight, Reason: u.reason}
+		if u.reason != "" {
+			one.Status = unhealthy
 		}
-		return all
-	}
-	set := b.containers.Set()
-	for _, target := range set.Targets {
-		all = append(all, instance{Address: target.Dial, Container: target.Container, Status: healthy})
-	}
-	for _, rejected := range set.Rejected {
-		all = append(all, instance{Container: rejected.Container, Status: unhealthy, Reason: rejected.Reason})
+		all = append(all, one)
 	}
 	return all
-}
-
-func staticInstance(upstream *reverseproxy.Upstream) instance {
-	n := upstream.NumRequests()
-	one := instance{Address: upstream.Dial, Status: healthy, InFlight: &n}
-	if !upstream.Healthy() {
-		one.Status, one.Reason = unhealthy, "its health checks fail"
-	}
-	return one
 }
 
 // totals are the gateway's statistics in the form of an operator's overview.

@@ -47,7 +47,7 @@ func (j joined) GetUpstreams(r *http.Request) (all []*reverseproxy.Upstream, err
 			return nil, err
 		}
 	}
-	for _, dial := range slices.Concat(j.Dial, j.registry.dials(j.Name)) {
+	for _, dial := range slices.Concat(j.Dial, j.registered()) {
 		all = append(all, &reverseproxy.Upstream{Dial: dial})
 	}
 	return all, nil

@@ -33,7 +33,7 @@ const (
 type service struct {
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
-	registry   *registry                     // nil: nobody registers for it
+	registered func() []string               // the addresses that have registered; nil: registration is off
 	transport  *transport                    // nil: not one of HTTP
 	budget     *budget                       // nil: retries have none
 	upgrades   []string                      // what requests may switch to
@@ -65,7 +65,7 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 	}
 	b.proxy = module.(*reverseproxy.Handler)
 	switch {
-	case b.registry != nil:
+	case b.registered != nil:
 		b.proxy.DynamicUpstreams = joined{b}
 	case b.containers != nil:
 		b.proxy.DynamicUpstreams = containers{b.containers}
@@ -158,18 +158,54 @@ func (b *Backend) release() error {
 	return b.containers.Close()
 }
 
-// up reports how many upstreams could take a request now.
-func (b *Backend) up() (n int) {
-	n = len(b.registry.dials(b.Name))
-	if b.containers != nil {
-		return n + len(b.containers.Set().Targets)
+// hasContainers reports whether the service consists of containers.
+func (s *service) hasContainers() bool { return s.containers != nil }
+
+// synced reports whether the containers of the service are known.
+func (s *service) synced() bool { return s.containers == nil || s.containers.Set().Synced }
+
+// available returns the number of upstreams that can take requests.
+func (s *service) available() (n int) {
+	if s.registered != nil {
+		n = len(s.registered())
 	}
-	for _, upstream := range b.proxy.Upstreams {
-		if upstream.Healthy() {
+	for _, u := range s.upstreams() {
+		if u.reason == "" {
 			n++
 		}
 	}
 	return n
+}
+
+// upstreamReport is the state of a container or a static address.
+type upstreamReport struct {
+	address, container string
+	reason             string // why it gets no requests; empty if it does
+	inFlight           *int   // nil for containers
+}
+
+// upstreams reports on the containers or static addresses of the service. Registered
+// instances are not included.
+func (s *service) upstreams() (all []upstreamReport) {
+	if s.containers != nil {
+		set := s.containers.Set()
+		for _, target := range set.Targets {
+			all = append(all, upstreamReport{address: target.Dial, container: target.Container})
+		}
+		for _, rejected := range set.Rejected {
+			all = append(all, upstreamReport{container: rejected.Container, reason: rejected.Reason})
+		}
+		return all
+	}
+	for _, upstream := range s.proxy.Upstreams {
+		n := upstream.NumRequests()
+		report := upstreamReport{address: upstream.Dial, inFlight: &n}
+		if !upstream.Healthy() {
+			report.reason = "its health checks fail"
+		}
+		all = append(all, report)
+	}
+	return all
 }
 
 // proxyOptions are options of reverse_proxy in their JSON form.
