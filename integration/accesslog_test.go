@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What clients prove themselves with is in no line of the log, whoever writes it, and
-// all the rest of a request is.
+// No line of the log contains credentials, whichever module writes it. The rest of the
+// request is logged.
 func TestAccessLogHasNoSecrets(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -45,12 +45,12 @@ backends: [{name: web, dial: ["$BACKEND"]}]
 		{"/token/6?token=token-to-hide", nil, 401},
 		{"/token/7", []string{"X-Token", "token-to-hide"}, 401},
 	} {
-		wantAnswer(t, tc.target, g.ask(t, "GET", tc.target, "", tc.headers...), tc.status)
+		wantStatus(t, tc.target, g.ask(t, "GET", tc.target, "", tc.headers...), tc.status)
 	}
-	// The answer breaks off, and a client sees that.
+	// The response breaks off, and the client sees an error.
 	request := g.request(t, "GET", "/header/8?breaks", "", "X-API-Key", "key-to-hide")
 	if _, err := do(g.client, request); err == nil {
-		t.Error("the answer is whole")
+		t.Error("the response is complete")
 	}
 	for _, want := range []string{
 		`"uri":"/header/0"`, `"X-Shown":["to be seen"]`, `"uri":"/header/1"`, `"uri":"/query/3?a=b&key=REDACTED"`, `"uri":"/token/6?token=REDACTED"`,

@@ -197,7 +197,7 @@ func TestAPIKeys(t *testing.T) {
 			}
 			if tc.status != 200 {
 				if want := http.StatusText(tc.status) + "\n"; got.body != want {
-					t.Errorf("%s: %s with %s: the client is told %q", syntax, tc.target, tc.value, got.body)
+					t.Errorf("%s: %s with %s: the client gets %q", syntax, tc.target, tc.value, got.body)
 				}
 				continue
 			}
@@ -289,9 +289,9 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 	status := func(key string) int { return g.ask(t, "GET", "/in", "", "X-API-Key", key).status }
 	await := func(when, key string, want int) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("%s is answered with %d, since the file %s", key, want, when), func() bool { return status(key) == want })
+		eventually(t, fmt.Sprintf("the status of %s is %d after the file %s", key, want, when), func() bool { return status(key) == want })
 	}
-	const in, out = 503, 401 // there is no backend behind it
+	const in, out = 503, 401 // no backend behind it
 	await("has it", "old-key", in)
 	await("does not have it", "new-key", out)
 
@@ -309,7 +309,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 	} {
 		const kept = "API keys cannot be read, the previous ones stay valid"
 		breakIt()
-		eventually(t, "the log tells of it", func() bool { return logged(kept) == i+1 })
+		eventually(t, "the change is logged", func() bool { return logged(kept) == i+1 })
 		await("is broken", "new-key", in)
 		await("is broken", "old-key", out)
 		// A configuration that needs the file cannot be loaded, and the old one stays.
@@ -321,9 +321,9 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		before := logged("API keys read")
 		write(line("alice", "new-key") + line("bob", fmt.Sprint("healed-", i)))
 		await("is whole again", fmt.Sprint("healed-", i), in)
-		eventually(t, "the log tells of it", func() bool { return logged("API keys read") == before+1 })
+		eventually(t, "the change is logged", func() bool { return logged("API keys read") == before+1 })
 		if got := logged(kept); got != i+1 {
-			t.Errorf("the log has told %d times, want %d", got, i+1)
+			t.Errorf("the log has %d lines, want %d", got, i+1)
 		}
 	}
 }

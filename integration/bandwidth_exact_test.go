@@ -30,7 +30,7 @@ func (c *meterCount) converse(t testing.TB, g *gateway, messages int) {
 }
 
 // abort sends a part of an upload and leaves when some of it has arrived, by FIN or by
-// RST. How much of it comes through, nobody can know but the gateway.
+// RST. Only the gateway knows how much of it was read.
 func (b *meterBackend) abort(t testing.TB, g *gateway, reset bool) {
 	part := 70_000 + rand.IntN(200_000)
 	conn := g.uploading(t, "/cut/upload?n=1", part, "Content-Length: 1000000\r\n\r\n")

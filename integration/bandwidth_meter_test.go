@@ -196,7 +196,7 @@ func (c *meterCount) exchange(t testing.TB, client *http.Client, request *http.R
 	defer response.Body.Close()
 	read, err := io.Copy(io.Discard, response.Body)
 	if err != nil {
-		t.Errorf("%s %s: reading the answer: %v", request.Method, request.URL, err)
+		t.Errorf("%s %s: reading the response: %v", request.Method, request.URL, err)
 	}
 	c.in.Add(read)
 	c.out.Add(int64(size))
@@ -260,7 +260,7 @@ func (c *meterCount) cut(t testing.TB, g *gateway, b *meterBackend) {
 	}
 	must(t, "leaving", conn.(*net.TCPConn).CloseWrite())
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	must(t, "reading the answer", err)
+	must(t, "reading the response", err)
 	own, _ := io.Copy(io.Discard, response.Body)
 	if response.StatusCode < 400 {
 		t.Errorf("got %d to half an upload", response.StatusCode)

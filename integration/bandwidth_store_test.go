@@ -47,7 +47,7 @@ func accountIn(t testing.TB, file string) (minutes, hours, days int64) {
 	return minutes, hours, days
 }
 
-// lookInto is what is in the account now, while somebody writes to it.
+// lookInto reads what is in the store while the gateway writes to it.
 func lookInto(file string) (n int64) {
 	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err != nil {
@@ -163,8 +163,8 @@ func TestKilledGatewayLosesOneFlushAtMost(t *testing.T) {
 	}
 }
 
-// What is under way when the gateway is told to stop counts as well, a connection
-// whose protocol was switched included.
+// Requests in flight when the gateway is stopped are counted, including a connection
+// whose protocol was switched.
 func TestStoppedGatewayWritesEverything(t *testing.T) {
 	t.Parallel()
 	b := startMeterBackend(t)
@@ -195,9 +195,9 @@ func (g *gateway) reconfigure(t testing.TB, config string) {
 		fmt.Sprintf("listen: \":%d\"\nadmin: localhost:%d\n%s", g.port, g.admin, config), "$DIR", filepath.Dir(g.file))))
 	must(t, "making a request", err)
 	request.Header.Set("Content-Type", "text/rgate")
-	answer, err := do(g.client, request)
-	if must(t, "loading a configuration", err); answer.status != http.StatusOK {
-		t.Fatalf("loading a configuration: %d %s", answer.status, answer.body)
+	loaded, err := do(g.client, request)
+	if must(t, "loading a configuration", err); loaded.status != http.StatusOK {
+		t.Fatalf("loading a configuration: %d %s", loaded.status, loaded.body)
 	}
 }
 

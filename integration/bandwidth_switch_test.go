@@ -102,7 +102,7 @@ func TestExtendedConnectIsMeteredBothWays(t *testing.T) {
 	}
 	opened := false
 	var client meterCount
-	// receive reads frames until that many bytes have come, or at first an answer.
+	// receive reads frames until that many bytes have come, or first the header of the response.
 	receive := func(n int64) {
 		for opened && client.in.Load() < n || !opened {
 			frame, err := frames.ReadFrame()
@@ -119,10 +119,10 @@ func TestExtendedConnectIsMeteredBothWays(t *testing.T) {
 				must(t, "opening a stream", frames.WriteHeaders(http2.HeadersFrameParam{
 					StreamID: 1, BlockFragment: header.Bytes(), EndHeaders: true}))
 			case *http2.HeadersFrame:
-				answer, err := hpack.NewDecoder(4096, nil).DecodeFull(frame.HeaderBlockFragment())
+				header, err := hpack.NewDecoder(4096, nil).DecodeFull(frame.HeaderBlockFragment())
 				must(t, "decoding", err)
-				if answer[0].Value != "200" {
-					t.Fatalf("got %v, want 200", answer)
+				if header[0].Value != "200" {
+					t.Fatalf("got %v, want 200", header)
 				}
 				opened = true
 			case *http2.DataFrame:

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// cacheBackend answers as the query of a request asks for: ?cc= is Cache-Control,
+// cacheBackend responds as the query of a request asks for: ?cc= is Cache-Control,
 // ?h=Name:value other fields, ?status= the status. The body counts the requests.
 type cacheBackend struct {
 	*httptest.Server
@@ -51,8 +51,8 @@ func startCacheBackend(t *testing.T) *cacheBackend {
 
 func (b *cacheBackend) address() string { return b.Listener.Addr().String() }
 
-// wants fails the test unless an answer has a status, a body, and a text in Cache-Status.
-func (a answer) wants(t testing.TB, what string, status int, body, cacheStatus string) {
+// wants fails the test unless a response has a status, a body, and a text in Cache-Status.
+func (a response) wants(t testing.TB, what string, status int, body, cacheStatus string) {
 	t.Helper()
 	if got := a.header.Get("Cache-Status"); a.status != status || a.body != body || !strings.Contains(got, cacheStatus) {
 		t.Errorf("%s: got %d %q %q, want %d %q %q", what, a.status, a.body, got, status, body, cacheStatus)
@@ -100,14 +100,14 @@ func TestCache(t *testing.T) {
 	backend.status.Store(0)
 
 	if n := g.purge(t, `{"tag": "shop"}`); n != 1 {
-		t.Errorf("%d answers had the tag", n)
+		t.Errorf("%d responses had the tag", n)
 	}
 	if n := g.purge(t, `{"prefix": "http://`+g.address()+`/a"}`); n != 1 {
-		t.Errorf("%d answers had the prefix", n)
+		t.Errorf("%d responses had the prefix", n)
 	}
 	g.get(t, "/a").wants(t, "after a purge", 200, "11 for ", "uri-miss")
 	if n := g.purge(t, `{"url": "/a"}`); n != 1 {
-		t.Errorf("%d answers had the URL", n)
+		t.Errorf("%d responses had the URL", n)
 	}
 
 	if hits := g.metric(t, "rgate_cache_requests_total", "gateway", "edge", "result", "hit"); hits != 4 {
@@ -125,7 +125,7 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// purge asks the admin API to remove answers, and returns how many there were.
+// purge asks the admin API to remove responses, and returns how many it removed.
 func (g *gateway) purge(t testing.TB, request string) int {
 	t.Helper()
 	response, err := g.client.Post(g.adminURL("/rgate/cache/purge"), "application/json", strings.NewReader(request))
@@ -138,8 +138,8 @@ func (g *gateway) purge(t testing.TB, request string) int {
 	return purged.Purged
 }
 
-// A key makes a request one of somebody in particular, although nothing that the
-// cache knows of as credentials is in it.
+// A key identifies the user of a request, although it is in no field that the cache
+// knows as credentials.
 func TestCacheAndKeys(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -178,8 +178,8 @@ func TestCacheOutlivesReloadsAndBackends(t *testing.T) {
 	}
 }
 
-// Clients get the stale answer while one request validates it, through the gateway's
-// own way to the backend.
+// Clients get the stale response while one request validates it, through the gateway's
+// own chain to the backend.
 func TestCacheValidatesInTheBackground(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -198,8 +198,8 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	eventually(t, "a new answer is stored", func() bool { return g.get(t, target).body != "1 for " })
-	if n := backend.asked.Load(); n > 3 { // each new answer is stale at once, and validated a second later
+	eventually(t, "a new response is stored", func() bool { return g.get(t, target).body != "1 for " })
+	if n := backend.asked.Load(); n > 3 { // each new response is stale at once, and validated a second later
 		t.Errorf("the backend was asked %d times", n)
 	}
 }
@@ -220,11 +220,11 @@ func TestCacheDirective(t *testing.T) {
 	reverse_proxy $BACKEND
 }
 `, "$BACKEND", backend.address()), nil, "run", "--config", "$FILE")
-	asked := backend.asked.Load() // to see whether the gateway answers
+	asked := backend.asked.Load() // to see whether the gateway responds itself
 	g.ask(t, "GET", "/a", "", "X-Tenant", "a").wants(t, "a", 200, fmt.Sprintf("%d for ", asked+1), "stored")
 	g.ask(t, "GET", "/a", "", "X-Tenant", "b").wants(t, "b", 200, fmt.Sprintf("%d for ", asked+2), "stored")
 	g.ask(t, "GET", "/a", "", "X-Tenant", "a").wants(t, "a", 200, fmt.Sprintf("%d for ", asked+1), "hit")
 	if n := g.metric(t, "rgate_cache_entries"); n != 2 {
-		t.Errorf("%v answers are stored", n)
+		t.Errorf("%v responses are stored", n)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/websocket"
 )
 
-// The states of a circuit breaker, as its metric tells them.
+// The states of a circuit breaker, as values of its metric.
 const (
 	breakerClosed   = 0
 	breakerHalfOpen = 1
@@ -29,7 +29,7 @@ func (g *gateway) awaitBreaker(t *testing.T, backend string, state float64) {
 	})
 }
 
-func wantAnswer(t *testing.T, what string, got answer, status int) {
+func wantStatus(t *testing.T, what string, got response, status int) {
 	t.Helper()
 	if got.status != status {
 		t.Fatalf("%s: got %d, want %d", what, got.status, status)
@@ -58,34 +58,34 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {recover
 		}
 	}
 	for range 5 {
-		wantAnswer(t, "a failure", g.get(t, "/?status=500"), 500)
+		wantStatus(t, "a failure", g.get(t, "/?status=500"), 500)
 	}
 	refused := g.get(t, "/")
 	wantDown(t, "the sixth", refused)
 	wantSeen("the sixth", 5)
-	wantTold := func(parts ...string) {
+	wantReported := func(parts ...string) {
 		t.Helper()
 		services, err := do(g.client, mustRequest(t, g.adminURL("/rgate/gateway/services")))
 		must(t, "asking for services", err)
 		for _, part := range parts {
 			if !strings.Contains(services.body, part) {
-				t.Errorf("operators are not told %s: %s", part, services.body)
+				t.Errorf("the operations endpoint does not report %s: %s", part, services.body)
 			}
 		}
 	}
-	wantTold(`"state":"open","retry_after_seconds":`, `"status":"unhealthy"`)
+	wantReported(`"state":"open","retry_after_seconds":`, `"status":"unhealthy"`)
 	g.awaitBreaker(t, "web", breakerHalfOpen)
-	wantTold(`"state":"half_open"`, `"status":"degraded"`) // though nobody has tried yet
-	answers := make(chan int, 20)
-	for range cap(answers) {
+	wantReported(`"state":"half_open"`, `"status":"degraded"`) // before the first probe
+	statuses := make(chan int, 20)
+	for range cap(statuses) {
 		go func() {
 			got, _ := do(g.client, g.request(t, "GET", "/?delay=300ms&status=500", ""))
-			answers <- got.status
+			statuses <- got.status
 		}()
 	}
 	tally := make(map[int]int)
-	for range cap(answers) {
-		tally[<-answers]++
+	for range cap(statuses) {
+		tally[<-statuses]++
 	}
 	if tally[500] != 1 || tally[503] != 19 {
 		t.Fatalf("half-open: got %v, want one probe that fails, and 503 for the others", tally)
@@ -95,10 +95,10 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {recover
 	wantSeen("open again", 6)
 
 	g.awaitBreaker(t, "web", breakerHalfOpen)
-	wantAnswer(t, "the second probe", g.get(t, "/"), 200)
+	wantStatus(t, "the second probe", g.get(t, "/"), 200)
 	g.awaitBreaker(t, "web", breakerClosed)
 	for _, status := range []int{500, 500, 500, 500, 200, 503, 503, 503, 503, 404, 500, 500, 500, 500} {
-		wantAnswer(t, "four failures, then a success", g.get(t, fmt.Sprintf("/?status=%d", status)), status)
+		wantStatus(t, "four failures, then a success", g.get(t, fmt.Sprintf("/?status=%d", status)), status)
 	}
 	g.awaitBreaker(t, "web", breakerClosed)
 	for state, want := range map[string]float64{"open": 2, "half_open": 2, "closed": 1} {
@@ -107,24 +107,24 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {recover
 		}
 	}
 	if n := strings.Count(g.output.String(), "circuit breaker changed"); n != 5 {
-		t.Errorf("the log tells of %d changes, want 5", n)
+		t.Errorf("%d changes are logged, want 5", n)
 	}
 	if got := g.metric(t, "rgate_refused_requests_total", "policy", "circuit_breaker"); got < 21 {
 		t.Errorf("%v requests were refused, want 21 at least", got)
 	}
 }
 
-// neverAnswers is an address that accepts connections and says nothing.
-func neverAnswers(t *testing.T) string {
+// silentBackend returns an address that accepts connections and sends nothing.
+func silentBackend(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, "listening", err)
 	t.Cleanup(func() { _ = listener.Close() })
 	return listener.Addr().String()
 }
 
-func TestCircuitBreakerTellsWhoseFaultItIs(t *testing.T) {
+func TestCircuitBreakerCountsOnlyTheBackendsFaults(t *testing.T) {
 	t.Parallel()
-	startContainer(t, spec{labels: map[string]string{"role": "answers"}})
+	startContainer(t, spec{labels: map[string]string{"role": "web"}})
 	startContainer(t, spec{labels: map[string]string{"role": "refuses", "rgate.port": "8081"}})
 	g := startGateway(t, strings.ReplaceAll(`
 circuit_breaker: {failures: 3, recovery: 1h}
@@ -136,13 +136,13 @@ routes:
   - {path_prefix: /none, backend: none}
   - {path_prefix: /fine, backend: fine}
 backends:
-  - {name: drops, match_labels: {app_name: $APP, role: answers}}
+  - {name: drops, match_labels: {app_name: $APP, role: web}}
   - {name: refuses, match_labels: {app_name: $APP, role: refuses}}
   - {name: silent, dial: ["$SILENT"], timeouts: {first_byte: 50ms}}
-  - {name: garbage, match_labels: {app_name: $APP, role: answers}}
+  - {name: garbage, match_labels: {app_name: $APP, role: web}}
   - {name: none, match_labels: {app_name: $APP, role: none}}
   - {name: fine, match_labels: {app_name: $APP}}
-`, "$SILENT", neverAnswers(t)))
+`, "$SILENT", silentBackend(t)))
 	g.await(t, "refuses", 1)
 	g.await(t, "drops", 1)
 	g.await(t, "fine", 2)
@@ -151,19 +151,19 @@ backends:
 	} {
 		backend, _, _ := strings.Cut(strings.TrimLeft(target, "/"), "?")
 		for range 3 {
-			wantAnswer(t, target, g.get(t, target), status)
+			wantStatus(t, target, g.get(t, target), status)
 		}
 		g.awaitBreaker(t, backend, breakerOpen)
-		wantAnswer(t, target, g.get(t, target), 503)
+		wantStatus(t, target, g.get(t, target), 503)
 	}
 	for range 20 {
-		wantAnswer(t, "nobody there", g.get(t, "/none"), 503)
+		wantStatus(t, "without a container", g.get(t, "/none"), 503)
 	}
 	g.awaitBreaker(t, "none", breakerClosed)
 
 	for range 20 {
 		// One of its two containers refuses, and the other one is tried.
-		wantAnswer(t, "not found", g.get(t, "/fine?status=404"), 404)
+		wantStatus(t, "not found", g.get(t, "/fine?status=404"), 404)
 	}
 	for range 5 {
 		ctx, leave := context.WithCancel(t.Context())
@@ -189,7 +189,7 @@ backends:
 	if got := g.metric(t, "rgate_circuit_breaker_state", "backend", "fine"); got != breakerClosed {
 		t.Errorf("what clients do has opened the breaker: %v", got)
 	}
-	wantAnswer(t, "after all that", g.get(t, "/fine"), 200)
+	wantStatus(t, "after all that", g.get(t, "/fine"), 200)
 }
 
 func TestCircuitBreakerOutlivesAReload(t *testing.T) {
@@ -207,7 +207,7 @@ backends: [{name: web, dial: ["` + backend.Listener.Addr().String() + `"], circu
 `
 	g := startGateway(t, fmt.Sprintf(config, 0, "1h"))
 	for range 2 {
-		wantAnswer(t, "a failure", g.get(t, "/web"), 500)
+		wantStatus(t, "a failure", g.get(t, "/web"), 500)
 	}
 	for version := 1; version <= 2; version++ {
 		g.write(t, fmt.Sprintf(config, version, "1h"))
@@ -221,7 +221,7 @@ backends: [{name: web, dial: ["` + backend.Listener.Addr().String() + `"], circu
 	g.write(t, fmt.Sprintf(config, 3, "2h")) // another breaker
 	g.reload(t)
 	g.awaitVersion(t, 3)
-	wantAnswer(t, "with other options", g.get(t, "/web"), 500)
+	wantStatus(t, "with other options", g.get(t, "/web"), 500)
 }
 
 func TestCircuitBreakerPerContainer(t *testing.T) {
@@ -259,18 +259,18 @@ backends:
 	}
 	before := asked[0].Load()
 	for range 20 {
-		wantAnswer(t, "around the sick one", g.get(t, "/"), 200)
+		wantStatus(t, "around the sick one", g.get(t, "/"), 200)
 	}
 	if asked[0].Load() != before {
 		t.Error("the sick one was asked")
 	}
 	sick.Store(false)
 	eventually(t, "the one that is well again gets requests", func() bool {
-		wantAnswer(t, "while it comes back", g.get(t, "/soon"), 200)
+		wantStatus(t, "while it comes back", g.get(t, "/soon"), 200)
 		return asked[0].Load() > before+2
 	})
 	for range 2 {
-		wantAnswer(t, "the other one fails, too", g.get(t, "/fail"), 502)
+		wantStatus(t, "the other one fails, too", g.get(t, "/fail"), 502)
 	}
 	if got := g.get(t, "/"); got.status != 503 || got.header.Get("Retry-After") < "50" {
 		t.Errorf("both are open: got %d, Retry-After %s", got.status, got.header.Get("Retry-After"))
@@ -300,11 +300,11 @@ backends: [{name: web, match_labels: {app_name: $APP}}, {name: single, match_lab
 			t.Errorf("the first event: %q, %v", line, err)
 		}
 		_ = response.Body.Close()
-		wantAnswer(t, "a large answer", g.get(t, path+"/?bytes=1000000"), 200)
+		wantStatus(t, "a large response", g.get(t, path+"/?bytes=1000000"), 200)
 		if got, err := do(g.client, g.request(t, "GET", path+"/?cut=1000", "")); err == nil {
-			t.Errorf("an answer that breaks off: got %+v", got)
+			t.Errorf("a response that breaks off: got %+v", got)
 		}
-		wantAnswer(t, "in the end", g.get(t, path+"/"), 200)
+		wantStatus(t, "in the end", g.get(t, path+"/"), 200)
 	}
 }
 
@@ -337,13 +337,13 @@ func TestCircuitBreakerInAnySite(t *testing.T) {
 `, nil, "run", "--config", "$FILE")
 	for path, status := range map[string]int{"/a": 500, "/b": 502} {
 		for range 2 {
-			wantAnswer(t, path, g.get(t, path), status)
+			wantStatus(t, path, g.get(t, path), status)
 		}
 		if got := g.get(t, path); got.status != 503 || got.header.Get("Retry-After") < "3590" || got.body != "Service Unavailable\n" {
 			t.Errorf("%s: got %+v", path, got)
 		}
 	}
-	wantAnswer(t, "another one", g.get(t, "/"), 200)
+	wantStatus(t, "another one", g.get(t, "/"), 200)
 	if asked.Load() != 2 {
 		t.Errorf("the backend was asked %d times", asked.Load())
 	}
@@ -403,8 +403,8 @@ backends:
 	}
 	g := startGateway(t, config(0))
 	for range 5 {
-		wantAnswer(t, "a failure", g.get(t, "/web"), 500)
-		wantAnswer(t, "a failure", g.get(t, "/each"), 500)
+		wantStatus(t, "a failure", g.get(t, "/web"), 500)
+		wantStatus(t, "a failure", g.get(t, "/each"), 500)
 	}
 	for n := 1; n <= 5; n++ {
 		g.write(t, config(n))
@@ -423,10 +423,10 @@ backends:
 	services, err := do(g.client, mustRequest(t, g.adminURL("/rgate/gateway/services")))
 	must(t, "asking for services", err)
 	if !strings.Contains(services.body, `"state":"open","retry_after_seconds":`) || !strings.Contains(services.body, backend.Listener.Addr().String()+`":"open"`) {
-		t.Errorf("operators are not told: %s", services.body)
+		t.Errorf("the operations endpoint does not report it: %s", services.body)
 	}
-	wantAnswer(t, "after the reloads", g.get(t, "/web"), 503)
-	wantAnswer(t, "after the reloads, per container", g.get(t, "/each"), 503)
+	wantStatus(t, "after the reloads", g.get(t, "/web"), 503)
+	wantStatus(t, "after the reloads, per container", g.get(t, "/each"), 503)
 	if got := seen.Load(); got != 10 {
 		t.Errorf("the backend has seen %d requests, want 10", got)
 	}

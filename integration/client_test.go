@@ -41,8 +41,8 @@ func newClient(t testing.TB) *http.Client {
 	}
 }
 
-// answer is a whole response.
-type answer struct {
+// response is a complete response.
+type response struct {
 	status          int
 	header, trailer http.Header
 	length          int64
@@ -61,7 +61,7 @@ type echo struct {
 	BodySHA256 string `json:"body_sha256"`
 }
 
-func (a answer) echo(t testing.TB) (e echo) {
+func (a response) echo(t testing.TB) (e echo) {
 	t.Helper()
 	if a.status != http.StatusOK {
 		t.Fatalf("got status %d and %q, want the backend's echo", a.status, a.body)
@@ -70,15 +70,15 @@ func (a answer) echo(t testing.TB) (e echo) {
 	return e
 }
 
-// do sends a request and reads its answer.
-func do(client *http.Client, request *http.Request) (answer, error) {
-	response, err := client.Do(request)
+// do sends a request and reads the response.
+func do(client *http.Client, request *http.Request) (response, error) {
+	resp, err := client.Do(request)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, response.Trailer, response.ContentLength, string(body)}, err
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return response{resp.StatusCode, resp.Header, resp.Trailer, resp.ContentLength, string(body)}, err
 }
 
 // request makes a request of the gateway. headers are names and values in turn.
@@ -96,20 +96,20 @@ func (g *gateway) request(t testing.TB, method, target, body string, headers ...
 	return request
 }
 
-// ask sends a request that must be answered, whatever the status.
-func (g *gateway) ask(t testing.TB, method, target, body string, headers ...string) answer {
+// ask sends a request that must get a response, with any status.
+func (g *gateway) ask(t testing.TB, method, target, body string, headers ...string) response {
 	t.Helper()
 	got, err := do(g.client, g.request(t, method, target, body, headers...))
 	must(t, method+" "+target, err)
 	return got
 }
 
-func (g *gateway) get(t testing.TB, target string) answer {
+func (g *gateway) get(t testing.TB, target string) response {
 	t.Helper()
 	return g.ask(t, http.MethodGet, target, "")
 }
 
-// awaitStatus asks until the answer has that status.
+// awaitStatus repeats a GET request until the response has that status.
 func (g *gateway) awaitStatus(t testing.TB, target string, status int) {
 	t.Helper()
 	last := 0
@@ -118,13 +118,13 @@ func (g *gateway) awaitStatus(t testing.TB, target string, status int) {
 			t.Logf("%s: the last status was %d, want %d", target, last, status)
 		}
 	}()
-	eventually(t, fmt.Sprintf("%s is answered with %d", target, status), func() bool {
+	eventually(t, fmt.Sprintf("the status of %s is %d", target, status), func() bool {
 		last = g.get(t, target).status
 		return last == status
 	})
 }
 
-// raw sends bytes over a connection of its own, and reads the answers that come
+// raw sends bytes over a connection of its own, and reads the responses that come
 // before the gateway closes it, which the last request should ask for.
 func (g *gateway) raw(t testing.TB, bytes string) string {
 	t.Helper()
@@ -140,17 +140,17 @@ func (g *gateway) raw(t testing.TB, bytes string) string {
 }
 
 // rawGet sends a GET request whose target is exactly these bytes.
-func (g *gateway) rawGet(t testing.TB, target string) answer {
+func (g *gateway) rawGet(t testing.TB, target string) response {
 	t.Helper()
 	text := g.raw(t, "GET "+target+" HTTP/1.1\r\nHost: gateway.example\r\nConnection: close\r\n\r\n")
-	response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(text)), nil)
+	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(text)), nil)
 	if err != nil {
-		t.Fatalf("GET %s: reading the answer %q: %v", target, text, err)
+		t.Fatalf("GET %s: reading the response %q: %v", target, text, err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
 	must(t, "reading the body", err)
-	return answer{status: response.StatusCode, header: response.Header, length: response.ContentLength, body: string(body)}
+	return response{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, body: string(body)}
 }
 
 // counts is what the demo's backend has seen.
@@ -237,7 +237,7 @@ func (tr *traffic) mark() {
 // the mark.
 func (tr *traffic) firstSeen(t testing.TB, outcome string) (at time.Time) {
 	t.Helper()
-	eventually(t, "an answer is "+outcome, func() bool {
+	eventually(t, "a response is "+outcome, func() bool {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
 		at = tr.first[outcome]
@@ -257,7 +257,7 @@ func (tr *traffic) seen(outcome string) int {
 func (tr *traffic) awaitMore(t testing.TB, outcome string, more int) {
 	t.Helper()
 	until := tr.seen(outcome) + more
-	eventually(t, fmt.Sprintf("%d more answers are %s", more, outcome), func() bool { return tr.seen(outcome) >= until })
+	eventually(t, fmt.Sprintf("%d more responses are %s", more, outcome), func() bool { return tr.seen(outcome) >= until })
 }
 
 // stop ends the traffic and returns how often each outcome was seen.
@@ -275,7 +275,7 @@ func only(t testing.TB, tally map[string]int, outcomes ...string) {
 	t.Helper()
 	for _, outcome := range outcomes {
 		if tally[outcome] == 0 {
-			t.Errorf("no answer was %s: %v", outcome, tally)
+			t.Errorf("no response was %s: %v", outcome, tally)
 		}
 	}
 	if len(tally) > len(outcomes) {

@@ -15,20 +15,20 @@ import (
 	"time"
 )
 
-// gated is a backend that answers when it is told to.
+// gated is a backend that responds once its gate is open.
 type gated struct {
 	*httptest.Server
 	reached atomic.Int32
 	open    chan struct{}
 }
 
-func newGated(t *testing.T, answer http.HandlerFunc) *gated {
+func newGated(t *testing.T, respond http.HandlerFunc) *gated {
 	b := &gated{open: make(chan struct{})}
 	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.reached.Add(1)
 		select {
 		case <-b.open:
-			answer(w, r)
+			respond(w, r)
 		case <-r.Context().Done():
 		}
 	}))
@@ -54,18 +54,18 @@ func (g *gateway) awaitInFlight(t *testing.T, n int) {
 func TestCoalesceFiveHundredClients(t *testing.T) {
 	t.Parallel()
 	const clients = 500
-	b := newGated(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the answer to ", r.URL) })
+	b := newGated(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the response to ", r.URL) })
 	g := coalescing(t, b, "true")
 	var all sync.WaitGroup
 	var right, own atomic.Int32
 	for i := range clients {
 		request := g.request(t, "GET", "/slow?a=b", "", "User-Agent", fmt.Sprint("client/", i))
-		if i%50 == 7 { // somebody in particular
+		if i%50 == 7 { // of an identified user
 			request.Header.Set("Authorization", fmt.Sprint("user-", i))
 			own.Add(1)
 		}
 		all.Go(func() {
-			if got, err := do(g.client, request); err != nil || got.status != 200 || got.body != "the answer to /slow?a=b" {
+			if got, err := do(g.client, request); err != nil || got.status != 200 || got.body != "the response to /slow?a=b" {
 				t.Errorf("client %d got %d %q, %v", i, got.status, got.body, err)
 				return
 			}
@@ -76,7 +76,7 @@ func TestCoalesceFiveHundredClients(t *testing.T) {
 	close(b.open)
 	all.Wait()
 	if got, want := b.reached.Load(), 1+own.Load(); right.Load() != clients || got != want {
-		t.Errorf("%d right answers of %d requests to the backend, want %d of %d", right.Load(), got, clients, want)
+		t.Errorf("%d right responses of %d requests to the backend, want %d of %d", right.Load(), got, clients, want)
 	}
 	if got, want := g.metric(t, "rgate_coalesced_requests_total", "route", "/", "backend", "web"), float64(clients-1-own.Load()); got != want {
 		t.Errorf("%v are counted as coalesced, want %v", got, want)
@@ -96,7 +96,7 @@ func TestCoalesceLeaderIsKilled(t *testing.T) {
 		<-rest
 		_, _ = io.WriteString(w, "two")
 	})
-	for _, when := range []string{"before the answer", "in its middle"} {
+	for _, when := range []string{"before the response", "in its middle"} {
 		t.Run(when, func(t *testing.T) {
 			b.reached.Store(0)
 			b.open, half, rest = make(chan struct{}), make(chan struct{}), make(chan struct{})
@@ -118,7 +118,7 @@ func TestCoalesceLeaderIsKilled(t *testing.T) {
 				})
 			}
 			g.awaitInFlight(t, 1+followers)
-			if when == "before the answer" {
+			if when == "before the response" {
 				leader.Close()
 				close(b.open)
 				<-half
@@ -161,7 +161,7 @@ func TestCoalesceEverybodyLeaves(t *testing.T) {
 	select {
 	case <-left:
 	case <-time.After(patience):
-		t.Error("the backend is not told")
+		t.Error("the backend does not see that its client left")
 	}
 	g.awaitInFlight(t, 0)
 }

@@ -143,7 +143,7 @@ backends: [{name: web, dial: ["`+backend.Listener.Addr().String()+`"]}]
 	}
 	close(backend.open)
 	eventually(t, "all have left", func() bool { return g.metric(t, "rgate_concurrency_in_flight") == 0 })
-	wantAnswer(t, "in the end", g.get(t, "/a"), 200)
+	wantStatus(t, "in the end", g.get(t, "/a"), 200)
 }
 
 func TestConcurrencyCountsWebSocketsWhileTheyLive(t *testing.T) {
@@ -244,7 +244,7 @@ backends:
 		t.Errorf("goodput is %.0f/s, want at least nine tenths of %.0f/s", goodput, capacity)
 	}
 	if int64(len(took)) != done.Load() {
-		t.Errorf("the backend has answered %d requests, and clients got %d of them", done.Load(), len(took))
+		t.Errorf("the backend has completed %d requests, and clients got %d of them", done.Load(), len(took))
 	}
 	if p99 > 500*time.Millisecond+10*work {
 		t.Errorf("the slowest of the admitted took %v", p99)

@@ -232,7 +232,7 @@ func (b *box) happenings(t testing.TB, what events.Action) func() time.Time {
 		case err := <-errs:
 			t.Fatalf("waiting for the %s event of %s: %v", what, b.name, err)
 		case <-time.After(patience):
-			t.Fatalf("the engine did not tell of the %s event of %s within %s", what, b.name, patience)
+			t.Fatalf("the engine did not report the %s event of %s within %s", what, b.name, patience)
 		}
 		panic("unreachable")
 	}
@@ -279,7 +279,7 @@ func removeLeftovers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// lives tells whether a run's process is there. A run that shares the engine from
+// lives reports whether a run's process exists. A run that shares the engine from
 // another machine cannot be seen; its containers would have to bear that.
 func lives(run string) bool {
 	pid, err := strconv.Atoi(run)

@@ -23,7 +23,7 @@ func passwordHash(t testing.TB, password string) string {
 	return string(hash)
 }
 
-// nosyBackend is a server that says more than it should, and answers in ways that
+// nosyBackend runs a server that sets CORS fields of its own, and responds in ways that
 // a response writer can get wrong. It returns its address.
 func nosyBackend(t testing.TB) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -74,8 +74,8 @@ func saysNothingOfCORS(t testing.TB, what string, header http.Header, allowed st
 	}
 }
 
-// A browser's preflight has no password: it is answered before anybody is asked for
-// one, and the backend never hears of it.
+// A browser's preflight has no password: the gateway responds before authentication,
+// and the backend gets no request.
 func TestPreflightsComeBeforeAuthentication(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})
@@ -88,7 +88,7 @@ routes:
 backends: [{name: web, match_labels: {app_name: $APP}}]
 `, passwordHash(t, "secret")))
 	g.await(t, "web", 1)
-	preflight := func(origin string) answer {
+	preflight := func(origin string) response {
 		return g.ask(t, "OPTIONS", "/orders", "", "Origin", origin, "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization")
 	}
 	got := preflight("https://app.example.com")
@@ -104,10 +104,10 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 		}
 	}
 	if got.status != http.StatusNoContent || got.body != "" || !strings.Contains(got.header.Get("Vary"), "Origin") {
-		t.Errorf("a preflight is answered with %d, %q, %v", got.status, got.body, got.header)
+		t.Errorf("a preflight: got %d, %q, %v", got.status, got.body, got.header)
 	}
 	if got := preflight("https://evil.example"); got.status != http.StatusNoContent {
-		t.Errorf("a preflight of another origin is answered with %d", got.status)
+		t.Errorf("a preflight of another origin: got %d", got.status)
 	} else {
 		saysNothingOfCORS(t, "a preflight of another origin", got.header, "")
 	}
@@ -116,9 +116,9 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 	if got.status != http.StatusUnauthorized || got.header.Get("Access-Control-Allow-Origin") != "https://app.example.com" {
 		t.Errorf("without a password, got %d, %v", got.status, got.header)
 	}
-	// An OPTIONS request that is no preflight is like any other.
+	// An OPTIONS request other than a preflight is like any other.
 	if got := g.ask(t, "OPTIONS", "/orders", "", "Origin", "https://app.example.com"); got.status != http.StatusUnauthorized {
-		t.Errorf("an ordinary OPTIONS request is answered with %d", got.status)
+		t.Errorf("an ordinary OPTIONS request: got %d", got.status)
 	}
 	if seen := web.counts(t); seen.Total != 0 {
 		t.Errorf("the backend has seen %v", seen.ByMethod)
@@ -256,8 +256,8 @@ backends: [{name: web, match_labels: {app_name: $APP}}, {name: nosy, dial: [%q]}
 	})
 }
 
-// A preflight asks about another method than its own, and every answer of a gateway
-// has what the gateway's own policies put into it.
+// A preflight asks about another method than its own, and every response has the fields
+// of the gateway's own policies.
 func TestPreflightsFindTheirRoute(t *testing.T) {
 	t.Parallel()
 	dial := nosyBackend(t)
@@ -269,7 +269,7 @@ routes:
   - {path_prefix: /b, methods: [GET], backend: web, cors: false}
 backends: [{name: web, dial: ["`+dial+`"]}]
 `)
-	ask := func(method, target, about string) answer {
+	ask := func(method, target, about string) response {
 		headers := []string{"Origin", "https://app.example.com"}
 		if about != "" {
 			headers = append(headers, "Access-Control-Request-Method", about)

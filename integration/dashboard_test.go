@@ -28,7 +28,7 @@ func (g *gateway) dashboard(t testing.TB, query string, headers ...string) map[s
 	t.Helper()
 	got := g.ask(t, http.MethodGet, "/dashboard"+query, "", headers...)
 	if got.status != http.StatusOK || got.header.Get("Content-Type") != "text/html; charset=utf-8" {
-		t.Fatalf("the page is answered with %d: %s", got.status, got.body)
+		t.Fatalf("the page: got %d: %s", got.status, got.body)
 	}
 	root, err := html.Parse(strings.NewReader(got.body))
 	must(t, "reading the page", err)

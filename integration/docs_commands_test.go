@@ -35,8 +35,8 @@ func runCommands(t *testing.T, s *snippet, others []*snippet) error {
 	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != want {
 		return fmt.Errorf("the status is %s, not %s, after\n%s", got, want, output)
 	}
-	if s.answer != nil && strings.TrimSpace(string(output)) != strings.TrimSpace(s.answer.text) {
-		return fmt.Errorf("it prints\n%s\nnot\n%s", output, s.answer.text)
+	if s.output != nil && strings.TrimSpace(string(output)) != strings.TrimSpace(s.output.text) {
+		return fmt.Errorf("it prints\n%s\nnot\n%s", output, s.output.text)
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func checkCommand(t *testing.T, words []string) error {
 		must(t, "reading the Makefile", err)
 		for _, target := range words[1:] {
 			if !strings.Contains(target, "=") && !strings.Contains(string(makefile), "\n"+target+":") {
-				return fmt.Errorf("there is no target %s", target)
+				return fmt.Errorf("unknown target %s", target)
 			}
 		}
 	case "rgate", "bin/rgate", "caddy", "bin/caddy":
@@ -80,7 +80,7 @@ func checkCommand(t *testing.T, words []string) error {
 		}
 	case "cp", "cat", "curl", "docker", "git", "cd", "kill", "pkill", "export":
 	default:
-		return fmt.Errorf("nobody knows what %s is", name)
+		return fmt.Errorf("unknown command %s: add it to checkCommands", name)
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func checkFlags(t *testing.T, standAlone bool, words []string) error {
 	help, err := helpOf(t, strings.Join(command, " "))
 	typed := strings.Replace("rgate "+strings.Join(command, " "), "rgate rgate", "rgate", 1)
 	if err != nil || !strings.Contains(help, "\n  "+typed+" ") {
-		return fmt.Errorf("there is no command %s", strings.Join(command, " "))
+		return fmt.Errorf("unknown command %s", strings.Join(command, " "))
 	}
 	for _, flag := range flags {
 		if !regexp.MustCompile(`(?m)^ +(-\w, +)?` + regexp.QuoteMeta(flag) + `\b`).MatchString(help) {

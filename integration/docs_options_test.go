@@ -133,7 +133,7 @@ func subdirectivesOf(t *testing.T, block string) []string {
 		"default_response": "default_response {\nzzzzzzzzzz\n}\n",
 	}[block]
 	if text == "" {
-		t.Fatalf("there is no block %q", block)
+		t.Fatalf("unknown block %q", block)
 	}
 	_, err := adaptSnippet(&snippet{lang: "caddyfile", text: text, words: map[string]string{"in": "gateway"}})
 	return listIn(t, err, ": use ", ", or an HTTP directive")
@@ -240,7 +240,7 @@ func TestReferenceTables(t *testing.T) {
 			case "options":
 				typ := optionsOf[m[2]]
 				if typ == nil {
-					t.Errorf("%s: there is no type %q", at, m[2])
+					t.Errorf("%s: unknown type %q", at, m[2])
 					continue
 				}
 				want = jsonKeys(typ)

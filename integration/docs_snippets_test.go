@@ -27,13 +27,13 @@ import (
 //	             one does, is all that they print
 //	exit=N       … and they exit with that status
 //	commands     shell commands that exist, with the flags that are given
-//	is=KIND      not a configuration: an answer in JSON (stats, docker,
+//	is=KIND      not a configuration: a response in JSON (stats, docker,
 //	             json_lines, usage), or a figure in text
 type snippet struct {
 	page, lang, text string
 	line             int
 	words            map[string]string
-	answer           *snippet // the text block that follows
+	output           *snippet // the text block that follows
 }
 
 func (s *snippet) String() string { return fmt.Sprintf("%s:%d", s.page, s.line) }
@@ -94,8 +94,8 @@ func parseSnippets(page, content string) ([]*snippet, error) {
 		if open != nil && strings.TrimSpace(line) == mark {
 			last := len(all) - 1
 			switch {
-			case open.lang == "text" && !open.has("is") && last >= 0 && all[last].answer == nil && (all[last].has("fails") || all[last].has("run")):
-				all[last].answer = open
+			case open.lang == "text" && !open.has("is") && last >= 0 && all[last].output == nil && (all[last].has("fails") || all[last].has("run")):
+				all[last].output = open
 			default:
 				all = append(all, open)
 			}
@@ -126,10 +126,10 @@ func TestSnippetsAreRead(t *testing.T) {
 	if len(got) != 2 {
 		t.Fatalf("there are %d snippets", len(got))
 	}
-	if s := got[0]; s.lang != "yaml" || s.text != "port: 1\n" || s.words["in"] != "backend" || s.words["same"] != "ports" || s.answer != nil {
+	if s := got[0]; s.lang != "yaml" || s.text != "port: 1\n" || s.words["in"] != "backend" || s.words["same"] != "ports" || s.output != nil {
 		t.Errorf("the first is %+v", s)
 	}
-	if s := got[1]; s.text != "a:\n  b: 1\n" || !s.has("fails") || s.answer == nil || s.answer.text != "wrong\n" {
+	if s := got[1]; s.text != "a:\n  b: 1\n" || !s.has("fails") || s.output == nil || s.output.text != "wrong\n" {
 		t.Errorf("the second is %+v", s)
 	}
 	for what, page := range map[string]string{
@@ -156,11 +156,11 @@ func TestWrongSnippetsAreFound(t *testing.T) {
 		"JSON of a gateway":    {lang: "json", text: `{"rotes": []}`, words: map[string]string{"in": "gateway"}},
 		"provisioning":         {lang: "yaml", text: "docker: ftp://x\n" + "backends: [{name: a, match_labels: [a=b]}]\n"},
 		"fails and does not":   {lang: "yaml", text: "routes: []\n", words: map[string]string{"fails": ""}},
-		"fails otherwise":      {lang: "yaml", text: "rotes: []\n", words: map[string]string{"fails": ""}, answer: &snippet{text: "no\n"}},
+		"fails otherwise":      {lang: "yaml", text: "rotes: []\n", words: map[string]string{"fails": ""}, output: &snippet{text: "no\n"}},
 		"fails without a word": {lang: "yaml", text: "rotes: []\n", words: map[string]string{"fails": ""}},
-		"answer":               {lang: "json", text: `{"requests": {}}`, words: map[string]string{"is": "stats"}},
+		"response":             {lang: "json", text: `{"requests": {}}`, words: map[string]string{"is": "stats"}},
 		"status":               {lang: "sh", text: "exit 3\n", words: map[string]string{"run": ""}},
-		"output":               {lang: "sh", text: "echo a\n", words: map[string]string{"run": ""}, answer: &snippet{text: "b\n"}},
+		"output":               {lang: "sh", text: "echo a\n", words: map[string]string{"run": ""}, output: &snippet{text: "b\n"}},
 		"target":               {lang: "sh", text: "make coffee\n", words: map[string]string{"commands": ""}},
 		"program":              {lang: "sh", text: "rgaet -c x.yaml\n", words: map[string]string{"commands": ""}},
 		"command":              {lang: "sh", text: "rgate relaod\n", words: map[string]string{"commands": ""}},

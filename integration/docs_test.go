@@ -53,7 +53,7 @@ func runSnippet(t *testing.T, s *snippet, others []*snippet) error {
 	switch s.lang {
 	case "yaml", "caddyfile", "json":
 		if s.has("is") {
-			return decodeShownAnswer(s)
+			return decodeShownResponse(s)
 		}
 		return tryConfig(s)
 	case "sh":
@@ -70,7 +70,7 @@ func runSnippet(t *testing.T, s *snippet, others []*snippet) error {
 		}
 		return errors.New("a text block must follow one that fails or is run, or be a figure")
 	}
-	return fmt.Errorf("nobody knows how to run the language %q: use yaml, caddyfile, json, sh or text", s.lang)
+	return fmt.Errorf("unknown language %q: use yaml, caddyfile, json, sh or text", s.lang)
 }
 
 // tryConfig adapts a configuration and has Caddy provision it.
@@ -80,10 +80,10 @@ func tryConfig(s *snippet) error {
 		switch {
 		case err == nil:
 			return errors.New("it should fail and does not")
-		case s.answer == nil:
+		case s.output == nil:
 			return fmt.Errorf("it must be followed by a text block with the error, which is:\n%w", err)
-		case err.Error() != strings.TrimSpace(s.answer.text):
-			return fmt.Errorf("got the error\n%w\nwant\n%s", err, s.answer.text)
+		case err.Error() != strings.TrimSpace(s.output.text):
+			return fmt.Errorf("got the error\n%w\nwant\n%s", err, s.output.text)
 		}
 		return nil
 	}
@@ -158,7 +158,7 @@ func wrapSnippet(s *snippet) ([]byte, error) {
 	}
 	frame, ok := snippetFrames[s.lang][in]
 	if !ok {
-		return nil, fmt.Errorf("there is no frame for %s in a %s", s.lang, in)
+		return nil, fmt.Errorf("%s has no frame in a %s", s.lang, in)
 	}
 	text, bare := s.text, in == "backend" && !saysWhere.MatchString(s.text)
 	switch s.lang {
@@ -252,8 +252,8 @@ func normal(value any) any {
 	return value
 }
 
-// decodeShownAnswer makes sure that an answer has the fields that it is shown with.
-func decodeShownAnswer(s *snippet) error {
+// decodeShownResponse checks that a response has the fields that the page shows.
+func decodeShownResponse(s *snippet) error {
 	var into any
 	switch s.words["is"] {
 	case "stats":
@@ -271,7 +271,7 @@ func decodeShownAnswer(s *snippet) error {
 			stats.SeriesSnapshot
 		})
 	default:
-		return fmt.Errorf("%q is no answer in JSON", s.words["is"])
+		return fmt.Errorf("unknown kind of response %q", s.words["is"])
 	}
 	return caddy.StrictUnmarshalJSON([]byte(s.text), into)
 }
@@ -302,7 +302,7 @@ func TestPagesShowThreeSyntaxes(t *testing.T) {
 	}
 }
 
-// TestExamples runs the files that people are told to copy.
+// TestExamples runs the example files of the repository.
 func TestExamples(t *testing.T) {
 	read := func(file, lang string) *snippet {
 		content, err := os.ReadFile("../" + file)

@@ -144,7 +144,7 @@ func post(path string, chunked bool, body []byte) []byte {
 }
 
 // responsesUntilEnd reads the statuses of all final responses until the connection ends in
-// an orderly way. It fails if one is no response.
+// an orderly way. It fails if one is malformed.
 func responsesUntilEnd(conn net.Conn) (statuses []int, err error) {
 	reader := bufio.NewReader(conn)
 	for {

@@ -10,7 +10,7 @@ import (
 
 // A page could not read that its request was too large, nor that its method is wrong on a
 // route with cors of its own.
-func TestD11EveryResponseTellsWhoMayReadIt(t *testing.T) {
+func TestD11EveryResponseNamesTheOriginThatMayReadIt(t *testing.T) {
 	t.Parallel()
 	const origin = "https://app.example.com"
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,19 +50,19 @@ backends:
 	whole := startGateway(t, strings.ReplaceAll(policies, ", cors:", "\ncors:")+"\nroutes:"+strings.NewReplacer("$WITH", "", "$", "").Replace(routes)+backends)
 	own := startGateway(t, "routes:"+strings.NewReplacer("$WITH", ", "+policies, "$", "").Replace(routes)+backends)
 	for what, g := range map[string]*gateway{"on the gateway": whole, "on routes": own} {
-		chunked := func(method, target, body string) answer {
+		chunked := func(method, target, body string) response {
 			request := g.request(t, method, target, body, "Origin", origin)
 			request.ContentLength = -1
 			got, err := do(g.client, request)
 			must(t, "sending chunks", err)
 			return got
 		}
-		ask := func(method, target, body string, headers ...string) answer {
+		ask := func(method, target, body string, headers ...string) response {
 			return g.ask(t, method, target, body, append(headers, "Origin", origin)...)
 		}
 		large := strings.Repeat("x", 4000)
 		for name, test := range map[string]struct {
-			got  answer
+			got  response
 			want int
 		}{
 			"too large":              {ask("POST", "/echo", large), 413},

@@ -130,7 +130,7 @@ func TestD8StatisticsAreGuarded(t *testing.T) {
 		"open.test": {200, 200}, "filtered.test": {200, 403}, "own.test": {200, 403}, "keys.test": {200, 200}, "guarded.test": {200, 403},
 	} {
 		if got := [2]int{g.askBy(t, near, "/stats", "Host", host).status, g.askBy(t, far, "/stats", "Host", host).status}; got != want {
-			t.Errorf("%s: the statistics are answered with %v, want %v", host, got, want)
+			t.Errorf("%s: the statistics: got %v, want %v", host, got, want)
 		}
 	}
 	if n := strings.Count(g.output.String(), "the statistics page does not ask for the credentials"); n != 1 {
@@ -138,6 +138,6 @@ func TestD8StatisticsAreGuarded(t *testing.T) {
 	}
 	yaml := startGateway(t, "stats: {path: /figures, allow: [192.0.2.0/24], hosts: [figures]}\nroutes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: ['127.0.0.1:1']}]\n")
 	if got := yaml.get(t, "/figures"); got.status != 403 {
-		t.Errorf("the statistics of the YAML are answered with %d, want 403", got.status)
+		t.Errorf("the statistics of the YAML: got %d, want 403", got.status)
 	}
 }

@@ -146,7 +146,7 @@ func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 		}
 	})
 
-	hit := func(t *testing.T, what string, got answer, want bool) {
+	hit := func(t *testing.T, what string, got response, want bool) {
 		t.Helper()
 		if status := got.header.Get("Cache-Status"); strings.Contains(status, "hit") != want {
 			t.Errorf("%s: got %q, want a hit: %t", what, status, want)

@@ -106,7 +106,7 @@ func TestB4SilentClientsOfStreamsAreKept(t *testing.T) {
 	}
 	for _, c := range cut {
 		// The gateway's own errors are grpc-status for such clients.
-		if got := readAnswer(t, c.stream); got.status == 200 && got.header.Get("Grpc-Status") == "" {
+		if got := readResponse(t, c.stream); got.status == 200 && got.header.Get("Grpc-Status") == "" {
 			t.Errorf("%s: got 200, want the limit to hold before a response", c.what)
 		}
 	}
@@ -135,7 +135,7 @@ backends:
   - {name: drops, dial: ["$DROPS"], proxy: {load_balancing: {try_duration: 300ms, try_interval: 50ms}}}
   - {name: never, dial: ["127.0.0.1:1"], proxy: {load_balancing: {try_duration: 300ms, try_interval: 50ms}}}
 `))
-	answers := make(chan answer, 2)
+	responses := make(chan response, 2)
 	for _, method := range []string{"GET", "POST"} {
 		request := g.request(t, method, "/", "")
 		go func() {
@@ -143,7 +143,7 @@ backends:
 			if err != nil {
 				t.Errorf("%s: %v", method, err)
 			}
-			answers <- got
+			responses <- got
 		}()
 	}
 	<-time.After(500 * time.Millisecond) // the address refuses meanwhile
@@ -158,12 +158,12 @@ backends:
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 	for range 2 {
-		wantAnswer(t, "a container that listens late", <-answers, 200)
+		wantStatus(t, "a container that listens late", <-responses, 200)
 	}
 	if posts.Load() != 1 {
 		t.Errorf("the POST was sent %d times", posts.Load())
 	}
-	wantAnswer(t, "a POST that is lost", g.ask(t, "POST", "/drops", "body"), 503)
+	wantStatus(t, "a POST that is lost", g.ask(t, "POST", "/drops", "body"), 503)
 	if dropped.Load() != 1 {
 		t.Errorf("a POST that is lost was sent %d times", dropped.Load())
 	}
@@ -179,9 +179,9 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {failure
 `)
 	g.await(t, "web", 1)
 	for range 2 {
-		wantAnswer(t, "a failure", g.get(t, "/?status=500"), 500)
+		wantStatus(t, "a failure", g.get(t, "/?status=500"), 500)
 	}
-	wantAnswer(t, "an open breaker", g.get(t, "/"), 503)
+	wantStatus(t, "an open breaker", g.get(t, "/"), 503)
 	before := web.ip
 	web.restart(t)
 	web.awaitPort(t, 8080)
@@ -281,7 +281,7 @@ backends:
 	load.Header.Set("Cache-Control", "must-revalidate")
 	loaded, err := do(caddyfile.client, load)
 	must(t, "loading JSON", err)
-	wantAnswer(t, "loading JSON", loaded, 200)
+	wantStatus(t, "loading JSON", loaded, 200)
 	wantOff(caddyfile, "JSON")
 
 	server, err := do(yaml.client, mustRequest(t, yaml.adminURL("/config/apps/http/servers")))

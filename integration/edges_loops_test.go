@@ -49,13 +49,13 @@ bandwidth: {store: "sqlite://$DIR/b.db", sources: [{name: kong, url: "http://sou
 	env := []string{"HTTP_PROXY=http://" + proxy, "HTTPS_PROXY=http://" + proxy, "ALL_PROXY=http://" + proxy, "NO_PROXY="}
 	g := startGateway(t, config, env...)
 	g.await(t, "container", 1)
-	wantAnswer(t, "a container", g.get(t, "/container"), 200)
+	wantStatus(t, "a container", g.get(t, "/container"), 200)
 	for _, target := range []string{"/dial", "/limited"} {
 		if got := g.get(t, target); got.body != "direct" {
 			t.Errorf("%s: got %d %q, want the backend itself", target, got.status, got.body)
 		}
 	}
-	wantAnswer(t, "a backend with a proxy of its own", g.get(t, "/own"), 200)
+	wantStatus(t, "a backend with a proxy of its own", g.get(t, "/own"), 200)
 	eventually(t, "the keys are read through the proxy", func() bool { return seen("/keys") > 0 })
 	eventually(t, "the source is read through the proxy", func() bool { return seen("/metrics") > 0 })
 	if seen("/own") != 1 || seen("/dial")+seen("/limited")+seen("/container") != 0 {
@@ -150,7 +150,7 @@ backends: [{name: first, dial: ["%s"]}, {name: self, dial: ["127.0.0.1:$PORT"]}]
 			}
 			before := total(g)
 			got := g.ask(t, method, path, body)
-			wantAnswer(t, method+" "+path, got, 508)
+			wantStatus(t, method+" "+path, got, 508)
 			if n := total(g) - before; n != 6 {
 				t.Errorf("%s %s: one request became %d, want 6", method, path, n)
 			}
@@ -159,12 +159,12 @@ backends: [{name: first, dial: ["%s"]}, {name: self, dial: ["127.0.0.1:$PORT"]}]
 			}
 		}
 	}
-	wantAnswer(t, "by way of another gateway", g.get(t, "/around"), 508)
+	wantStatus(t, "by way of another gateway", g.get(t, "/around"), 508)
 	if n := relayed.Load(); n < 2 || n > 5 { // the second one lets a request pass twice
 		t.Errorf("the relay has forwarded %d requests", n)
 	}
 	before := total(second)
-	wantAnswer(t, "max_hops 2", second.get(t, "/self"), 508)
+	wantStatus(t, "max_hops 2", second.get(t, "/self"), 508)
 	if n := total(second) - before; n != 3 {
 		t.Errorf("max_hops 2: one request became %d, want 3", n)
 	}
@@ -175,8 +175,8 @@ backends: [{name: first, dial: ["%s"]}, {name: self, dial: ["127.0.0.1:$PORT"]}]
 		chain[i] = fmt.Sprintf("%016x=1", i)
 	}
 	got := g.ask(t, "GET", "/echo", "", "X-Gateway-Hops", strings.Join(chain, ", ")+", nonsense, =, 1=1")
-	wantAnswer(t, "behind eight gateways", got, 200)
-	wantAnswer(t, "through two gateways", second.get(t, "/echo"), 200)
+	wantStatus(t, "behind eight gateways", got, 200)
+	wantStatus(t, "through two gateways", second.get(t, "/echo"), 200)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(fields) != 2 || strings.Count(fields[0], "=1") != 9 || strings.Contains(fields[0], "nonsense") || strings.Count(fields[1], "=1") != 2 {

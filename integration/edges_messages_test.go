@@ -50,9 +50,9 @@ func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 		}
 	}`)), "")
 
-	// get sends a GET whose header does not tell whether it has a body.
+	// get sends a GET whose header does not say whether it has a body.
 	conns := g.rawVersions(t)
-	get := func(version, path, body string, fields ...string) answer {
+	get := func(version, path, body string, fields ...string) response {
 		t.Helper()
 		conn, ok := conns[version]
 		if !ok {
@@ -64,15 +64,15 @@ func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 			for i := 0; i < len(fields); i += 2 {
 				request += fields[i] + ": " + fields[i+1] + "\r\n"
 			}
-			response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(g.raw(t, request+"\r\n"+chunk+"0\r\n\r\n"))), nil)
+			resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(g.raw(t, request+"\r\n"+chunk+"0\r\n\r\n"))), nil)
 			must(t, "reading a response", err)
-			text, err := io.ReadAll(response.Body)
+			text, err := io.ReadAll(resp.Body)
 			must(t, "reading a body", err)
-			return answer{status: response.StatusCode, header: response.Header, body: string(text)}
+			return response{status: resp.StatusCode, header: resp.Header, body: string(text)}
 		}
 		stream := conn.open(t, false, append([]string{":method", "GET", ":scheme", "https", ":authority", "x", ":path", path}, fields...)...)
 		stream.write(t, body, true)
-		return readAnswer(t, stream).answer
+		return readResponse(t, stream).response
 	}
 	for i, version := range []string{"HTTP/1.1", "h2c", "HTTP/2", "HTTP/3"} {
 		path := func(of string) string { return fmt.Sprintf("/%s/%d/", of, i) }
@@ -166,7 +166,7 @@ func TestA7ResponsesThatAreNoneAreNotPassedOn(t *testing.T) {
 				t.Errorf("%s: %s for a WebSocket got %d, want 502", version, path, got.status)
 			}
 		}
-		got := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "/~early"))
+		got := readResponse(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "/~early"))
 		if len(got.informational) != 1 || got.status != 200 {
 			t.Errorf("%s: got %v and %d, want 103 and 200", version, got.informational, got.status)
 		}
@@ -315,8 +315,8 @@ func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
 	}
 
 	for version, conn := range g.rawVersions(t) {
-		ask := func(path string, fields ...string) rawAnswer {
-			return readAnswer(t, conn.open(t, true, append([]string{":method", "POST", ":scheme", "https", ":authority", "x", ":path", path}, fields...)...))
+		ask := func(path string, fields ...string) rawResponse {
+			return readResponse(t, conn.open(t, true, append([]string{":method", "POST", ":scheme", "https", ":authority", "x", ":path", path}, fields...)...))
 		}
 		for _, contentType := range []string{"application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"} {
 			got := ask("/keyed/call", "content-type", contentType, "te", "trailers")

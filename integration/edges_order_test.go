@@ -263,7 +263,7 @@ func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 }
 `
 	g := launchSyntax(t, "Caddyfile", strings.NewReplacer("$BACKEND", backend.Listener.Addr().String(), "$AUTH", auth.Listener.Addr().String()).Replace(config))
-	// The field tells nobody apart for the backend, which says so.
+	// The backend declares that its response does not depend on the field.
 	check := func(target string, kept bool) {
 		t.Helper()
 		for i := range 2 {
@@ -289,7 +289,7 @@ func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 	}
 	down.Store(false)
 
-	led := make(chan answer, 1)
+	led := make(chan response, 1)
 	go func() {
 		got, _ := do(g.client, g.request(t, http.MethodGet, "/coalesce/respond", "", "Pass", "yes"))
 		led <- got

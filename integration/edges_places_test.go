@@ -187,7 +187,7 @@ http://:$OTHER {
 	// What is stripped off makes two requests the same for the backend alone.
 	want("/cache/admin/report", "a /report ")
 	if got := g.get(t, "/cache/open/report"); strings.Contains(got.header.Get("Cache-Status"), "hit") {
-		t.Errorf("/cache/open/report is answered with what is stored of /cache/admin/report")
+		t.Errorf("/cache/open/report gets the stored response of /cache/admin/report")
 	}
 
 	// Requests at the same moment.

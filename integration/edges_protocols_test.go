@@ -105,7 +105,7 @@ func (b *edgeBackend) raw(w http.ResponseWriter, echoes bool, text string) {
 }
 
 // reach decodes what the backend says.
-func reach(t testing.TB, what string, got answer) (seen reached) {
+func reach(t testing.TB, what string, got response) (seen reached) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(got.body), &seen); got.status != 200 || err != nil {
 		t.Errorf("%s: got %d with %q, want the backend's response", what, got.status, got.body)
@@ -153,14 +153,14 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 				stream := connect(protocol, path)
 				stream.write(t, smuggled, true)
 				// RFC 9220, section 3, for RFC 8441 as well.
-				if got := readAnswer(t, stream); got.status != http.StatusNotImplemented {
+				if got := readResponse(t, stream); got.status != http.StatusNotImplemented {
 					t.Errorf("%s: CONNECT of %s for %s got %d, want 501", version, path, protocol, got.status)
 				}
 			}
 		}
 		stream := conn.open(t, false, ":method", "CONNECT", ":authority", "localhost:80")
 		stream.write(t, smuggled, true)
-		if got := readAnswer(t, stream); got.status != http.StatusMethodNotAllowed {
+		if got := readResponse(t, stream); got.status != http.StatusMethodNotAllowed {
 			t.Errorf("%s: CONNECT got %d, want 405", version, got.status)
 		}
 
@@ -198,7 +198,7 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 }
 
 // rawOffer sends an HTTP/1 request with fields and returns the response's beginning.
-func rawOffer(t testing.TB, g *gateway, version, target string, fields ...string) (got answer, conn net.Conn, reader *bufio.Reader) {
+func rawOffer(t testing.TB, g *gateway, version, target string, fields ...string) (got response, conn net.Conn, reader *bufio.Reader) {
 	t.Helper()
 	conn, err := net.Dial("tcp", g.address())
 	must(t, "dialing the gateway", err)
@@ -301,7 +301,7 @@ func TestA4WebSocketsThatTheBackendDoesNotNameAreRefusedOverHTTP2And3(t *testing
 	for version, conn := range g.rawVersions(t) {
 		stream := conn.open(t, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "localhost", ":path", "/other/~switch",
 			"sec-websocket-version", "13")
-		if got := readAnswer(t, stream); got.status != http.StatusNotImplemented {
+		if got := readResponse(t, stream); got.status != http.StatusNotImplemented {
 			t.Errorf("%s: got %d, want 501", version, got.status)
 		}
 	}
@@ -329,7 +329,7 @@ func TestA5TargetsWithFragmentsSpacesOrControlsAreRefused(t *testing.T) {
 	before := b.count("")
 	for version, conn := range g.rawVersions(t) {
 		for _, path := range []string{"/admin#", "/a?b#c", "/a b", "/a?b c", "/plain/a b", "/a ", "/plain/a#", "/a\tb", "/a\x01b", "/a\x7f", "/a?\x7f", "/a\rb", "/a\nb"} {
-			got := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
+			got := readResponse(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
 			// net/http and quic-go reset a stream whose fields have control characters.
 			if got.status != http.StatusBadRequest && !got.reset {
 				t.Errorf("%s: %q got %d, want 400", version, path, got.status)
@@ -341,8 +341,8 @@ func TestA5TargetsWithFragmentsSpacesOrControlsAreRefused(t *testing.T) {
 	}
 	for version, conn := range g.rawVersions(t) {
 		for _, path := range []string{"/a%23b", "/caf\xc3\xa9", "/a%20b?c%20d"} {
-			got := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
-			if seen := reach(t, version+" "+path, got.answer); string(seen.Target) != path {
+			got := readResponse(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
+			if seen := reach(t, version+" "+path, got.response); string(seen.Target) != path {
 				t.Errorf("%s: %s reached the backend as %s", version, path, seen.Target)
 			}
 		}

@@ -54,7 +54,7 @@ routes:
     jwt: false
     require: {roles: [Admin]}
     handle: [{handler: authentication, providers: {rgate_jwt: {`+options+`}}}]
-  - path_prefix: /told
+  - path_prefix: /claim
     backend: b
     transform: {response: {headers: {set: {X-Roles: "{http.auth.user.roles}"}}}}
 backends: [{name: b, dial: ["`+echo+`"]}]`)
@@ -82,7 +82,7 @@ backends: [{name: b, dial: ["`+echo+`"]}]`)
 			t.Errorf("%s with %v: status %d, want %d", tc.path, tc.claims, got.status, tc.want)
 		}
 	}
-	got := g.ask(t, "GET", "/told", "", bearer(t, map[string]any{"roles": []string{"Read Only Admin", "Reader"}})...)
+	got := g.ask(t, "GET", "/claim", "", bearer(t, map[string]any{"roles": []string{"Read Only Admin", "Reader"}})...)
 	if roles := got.header.Get("X-Roles"); roles != "Reader" {
 		t.Errorf("the placeholder of roles is %q: with the others it would be read as Admin", roles)
 	}

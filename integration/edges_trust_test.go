@@ -35,7 +35,7 @@ func startSeeing(t testing.TB) (dial string) {
 }
 
 // seenIn is what the backend has seen of a request, by its response.
-func seenIn(t testing.TB, what string, got answer) (s seen) {
+func seenIn(t testing.TB, what string, got response) (s seen) {
 	t.Helper()
 	if got.status != http.StatusOK {
 		t.Errorf("%s: got status %d and %q, want 200", what, got.status, got.body)
@@ -57,7 +57,7 @@ func clientFrom(t testing.TB, address string) *http.Client {
 }
 
 // askBy sends a request by a client. Of the headers, Host is that of the request.
-func (g *gateway) askBy(t testing.TB, client *http.Client, target string, headers ...string) answer {
+func (g *gateway) askBy(t testing.TB, client *http.Client, target string, headers ...string) response {
 	t.Helper()
 	request := g.request(t, http.MethodGet, target, "")
 	for i := 0; i+1 < len(headers); i += 2 {
@@ -119,7 +119,7 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 			t.Errorf("HTTP/1.1, announced %s: got %q", announced, got)
 			continue
 		}
-		s := seenIn(t, "HTTP/1.1", answer{status: 200, body: body})
+		s := seenIn(t, "HTTP/1.1", response{status: 200, body: body})
 		if s.Trailer.Get("X-Checksum") != "7" || len(s.Trailer) != 1 {
 			t.Errorf("HTTP/1.1, announced %s: the backend gets the trailers %v, want X-Checksum alone", announced, s.Trailer)
 		}
@@ -361,7 +361,7 @@ http://other.test:$PORT {
 	text := g.raw(t, "POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, X-Real-IP\r\nConnection: close\r\n\r\n"+
 		"5\r\nhello\r\n0\r\nX-Checksum: 7\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
 	_, body, _ := strings.Cut(text, "\r\n\r\n")
-	if s := seenIn(t, "trailers", answer{status: 200, body: body}); len(s.Trailer) != 1 || s.Trailer.Get("X-Checksum") != "7" {
+	if s := seenIn(t, "trailers", response{status: 200, body: body}); len(s.Trailer) != 1 || s.Trailer.Get("X-Checksum") != "7" {
 		t.Errorf("the backend of a site gets the trailers %v, want X-Checksum alone", s.Trailer)
 	}
 

@@ -134,7 +134,7 @@ http://set.test:$PORT {
 		{one, "127.0.0.3", "127.0.0.1", ""}, {other, "127.0.0.1", "127.0.0.3", ""}, {one, "", "127.0.0.1", ""},
 		{proxy, "192.0.2.1", "192.0.2.1, " + proxyAddress, "a.test"}, {proxy, "192.0.2.2", "192.0.2.2, " + proxyAddress, "b.test"}, {proxy, "", proxyAddress, ""},
 	}
-	ask := func(site, target string, i int) answer {
+	ask := func(site, target string, i int) response {
 		headers := []string{"Host", site}
 		if clients[i].said != "" {
 			headers = append(headers, "X-Forwarded-For", clients[i].said)

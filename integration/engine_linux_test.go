@@ -88,7 +88,7 @@ func (e *ownEngine) start(t *testing.T) {
 		_ = daemon.Wait()
 		close(ended)
 	}()
-	eventually(t, "the engine answers", func() bool {
+	eventually(t, "the engine responds", func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("dockerd ended: %s", daemon.ProcessState)

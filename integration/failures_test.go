@@ -16,8 +16,8 @@ import (
 	"github.com/docker/docker/api/types/network"
 )
 
-// wantDown checks that an answer is the one for a backend that is down.
-func wantDown(t *testing.T, what string, got answer) {
+// wantDown checks that a response is the one for a backend that is down.
+func wantDown(t *testing.T, what string, got response) {
 	t.Helper()
 	if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") != "1" || got.length == 0 {
 		t.Errorf("%s: got %d, Retry-After %q and %d bytes, want 503, 1 and a short body",
@@ -98,18 +98,18 @@ func TestConnectionLostInFlightIs503(t *testing.T) {
 			web := startContainer(t, spec{})
 			g := startGateway(t, oneBackend)
 			g.await(t, "web", 1)
-			answered := make(chan answer, 1)
+			responses := make(chan response, 1)
 			request := g.request(t, method, "/?delay=1m", "")
 			go func() {
 				got, err := do(g.client, request)
 				if err != nil {
-					t.Errorf("the client got no answer: %v", err)
+					t.Errorf("the client got no response: %v", err)
 				}
-				answered <- got
+				responses <- got
 			}()
 			eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
 			web.kill(t)
-			wantDown(t, method+" of a killed container", <-answered)
+			wantDown(t, method+" of a killed container", <-responses)
 		})
 	}
 }
@@ -157,13 +157,13 @@ func TestNonsenseIs502(t *testing.T) {
 	g.await(t, "web", 1)
 	for _, method := range []string{"GET", "POST"} {
 		if got := g.ask(t, method, "/?garbage=1", ""); got.status != http.StatusBadGateway {
-			t.Errorf("%s: got %d for an answer that is not HTTP, want 502", method, got.status)
+			t.Errorf("%s: got %d for a response that is not HTTP, want 502", method, got.status)
 		}
 	}
-	// Once the answer has begun, it is too late for another status: the client
-	// must see that it is incomplete.
+	// Once the response has begun, its status is sent: the client must see that it
+	// is incomplete.
 	if got, err := do(g.client, g.request(t, "GET", "/?cut=1000", "")); err == nil || got.status != http.StatusOK {
-		t.Errorf("got %d and %d bytes without an error of an answer that was cut, want 200 and an error", got.status, len(got.body))
+		t.Errorf("got %d and %d bytes without an error for a response that was cut, want 200 and an error", got.status, len(got.body))
 	}
 }
 
@@ -243,7 +243,7 @@ func TestFailedDialIsRetriedElsewhereWithAnyMethod(t *testing.T) {
 		for range each {
 			got := g.ask(t, method, "/", body)
 			if got.status != http.StatusOK {
-				t.Fatalf("%s: got %d although one of three containers answers", method, got.status)
+				t.Fatalf("%s: got %d although one of three containers is up", method, got.status)
 			}
 			if method != "HEAD" {
 				if e := got.echo(t); e.BodyBytes != int64(len(body)) {
@@ -252,7 +252,7 @@ func TestFailedDialIsRetriedElsewhereWithAnyMethod(t *testing.T) {
 			}
 		}
 		if seen := good.counts(t).ByMethod[method]; seen != each {
-			t.Errorf("%s: the container that answers saw %d requests, want %d", method, seen, each)
+			t.Errorf("%s: the container that is up saw %d requests, want %d", method, seen, each)
 		}
 	}
 }
@@ -287,9 +287,9 @@ func TestLostConnectionIsRetriedElsewhereIfNothingChanges(t *testing.T) {
 	g.await(t, "web", 2)
 	const each = 40
 	for method, body := range bodies {
-		answered := map[int]int{}
+		statuses := map[int]int{}
 		for range each {
-			answered[g.ask(t, method, "/", body).status]++
+			statuses[g.ask(t, method, "/", body).status]++
 		}
 		seen, lost := good.counts(t).ByMethod[method], dropped(method)
 		if lost == 0 {
@@ -297,13 +297,13 @@ func TestLostConnectionIsRetriedElsewhereIfNothingChanges(t *testing.T) {
 		}
 		switch method {
 		case "GET", "HEAD", "OPTIONS":
-			if seen != each || answered[200] != each {
-				t.Errorf("%s: got %v and %d requests at the good container, want 200 for all %d", method, answered, seen, each)
+			if seen != each || statuses[200] != each {
+				t.Errorf("%s: got %v and %d requests at the good container, want 200 for all %d", method, statuses, seen, each)
 			}
 		default:
-			if seen+lost != each || answered[200] != seen || answered[503] != lost {
-				t.Errorf("%s: %d requests reached %d containers, %d of them the good one, and were answered %v; want each at one container, and 503 if that was the bad one",
-					method, each, seen+lost, seen, answered)
+			if seen+lost != each || statuses[200] != seen || statuses[503] != lost {
+				t.Errorf("%s: %d requests reached %d containers, %d of them the good one, and got %v; want each at one container, and 503 if that was the bad one",
+					method, each, seen+lost, seen, statuses)
 			}
 		}
 	}

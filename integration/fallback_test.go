@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// by tells who has answered in place of a backend.
-func (a answer) by() string { return a.header.Get("X-Gateway-Fallback") }
+// by returns which fallback made the response.
+func (a response) by() string { return a.header.Get("X-Gateway-Fallback") }
 
 func TestFallbackWhenBackendsAreKilled(t *testing.T) {
 	t.Parallel()
@@ -41,7 +41,7 @@ backends:
 	g.await(t, "payment", 0)
 	kept := g.get(t, "/pay/kept?a=b")
 	if kept.body != first.body || kept.by() != "cached" || kept.header.Get("Cache-Status") != "rgate-fallback; fwd=stale" || kept.header.Get("Age") == "" {
-		t.Errorf("the kept answer is %+v", kept)
+		t.Errorf("the kept response is %+v", kept)
 	}
 	if part := g.ask(t, "GET", "/pay/kept?a=b", "", "Range", "bytes=1-3"); part.status != 206 || part.body != first.body[1:4] || part.by() != "cached" {
 		t.Errorf("a part of it is %+v", part)
@@ -56,7 +56,7 @@ backends:
 	}{
 		{"GET", "/pay/new", "", nil},
 		{"GET", "/pay/private", "", []string{"Authorization", "bob"}},
-		{"POST", "/pay/kept?a=b", "a body", nil}, // nobody has had it
+		{"POST", "/pay/kept?a=b", "a body", nil}, // no stored response
 	} {
 		got := g.ask(t, tc.method, tc.target, tc.body, tc.headers...)
 		if e := got.echo(t); e.Service != "spare" || got.by() != "spare" || e.RequestURI != tc.target || e.BodyBytes != int64(len(tc.body)) ||
@@ -72,13 +72,13 @@ backends:
 	spare.kill(t)
 	g.await(t, "spare", 0)
 	if got := g.get(t, "/pay/kept?a=b"); got.by() != "cached" {
-		t.Errorf("the kept answer is gone: %+v", got)
+		t.Errorf("the kept response is gone: %+v", got)
 	}
 	if got := g.get(t, "/pay/new"); got.status != 503 || got.body != "later" || got.by() != "response" || got.header.Get("Retry-After") != "1" {
-		t.Errorf("the fixed answer is %+v", got)
+		t.Errorf("the fixed response is %+v", got)
 	}
 	if got := g.get(t, "/bare/x"); got.by() != "" {
-		t.Errorf("got %q by %q, and there is nobody", got.body, got.by())
+		t.Errorf("got %q by %q, want no fallback", got.body, got.by())
 	} else {
 		wantDown(t, "without anything left", got)
 	}
@@ -88,7 +88,7 @@ backends:
 		}
 	}
 
-	// Kept answers outlive a reload.
+	// Kept responses outlive a reload.
 	g.reload(t)
 	if got := g.get(t, "/pay/kept?a=b"); got.by() != "cached" {
 		t.Errorf("after a reload: %+v", got)
@@ -138,7 +138,7 @@ backends:
 			t.Errorf("%s %s: got %d by %q, want %d by %q", tc.method, tc.target, got.status, got.by(), tc.status, tc.by)
 		}
 		if strings.HasPrefix(tc.target, "/slow?") && (got.body != `{"later": true}` || got.header.Get("X-A") != "b" || got.header.Get("Content-Type") != "application/json") {
-			t.Errorf("the fixed answer is %+v", got)
+			t.Errorf("the fixed response is %+v", got)
 		}
 	}
 
@@ -155,7 +155,7 @@ backends:
 	}
 }
 
-// Behind a fallback, coalesced requests that fail are answered one by one.
+// Behind a fallback, each coalesced request that fails gets its own response.
 func TestFallbackAroundCoalescing(t *testing.T) {
 	t.Parallel()
 	b := newGated(t, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
@@ -163,21 +163,21 @@ func TestFallbackAroundCoalescing(t *testing.T) {
 routes: [{path_prefix: /, backend: web, coalesce: true}]
 backends: [{name: web, dial: ["$DIAL"], retries: 0, fallback: {response: {body: later, status_code: 200}}}]
 `, "$DIAL", b.Listener.Addr().String()))
-	answers := make(chan answer, 10)
-	for range cap(answers) {
+	responses := make(chan response, 10)
+	for range cap(responses) {
 		request := g.request(t, "GET", "/", "")
 		go func() {
 			got, err := do(g.client, request)
 			if err != nil {
 				t.Error(err)
 			}
-			answers <- got
+			responses <- got
 		}()
 	}
-	g.awaitInFlight(t, cap(answers))
+	g.awaitInFlight(t, cap(responses))
 	close(b.open)
-	for range cap(answers) {
-		if got := <-answers; got.status != 200 || got.body != "later" || got.by() != "response" {
+	for range cap(responses) {
+		if got := <-responses; got.status != 200 || got.body != "later" || got.by() != "response" {
 			t.Errorf("got %+v", got)
 		}
 	}

@@ -51,7 +51,7 @@ func startGateway(t testing.TB, config string, env ...string) *gateway {
 }
 
 // launch runs rgate with a configuration in a file of that name, and waits until
-// it answers. In args, $FILE stands for the file.
+// it responds. In args, $FILE stands for the file.
 func launch(t testing.TB, name, config string, env []string, args ...string) *gateway {
 	t.Helper()
 	folder := t.TempDir()
@@ -109,20 +109,20 @@ func (g *gateway) adminURL(path string) string {
 
 func (g *gateway) awaitStart(t testing.TB) {
 	t.Helper()
-	eventually(t, "the gateway answers", func() bool {
+	eventually(t, "the gateway responds", func() bool {
 		select {
 		case <-g.exited:
 			t.Fatalf("the gateway exited with %d:\n%s", g.exitCode, g.output)
 		default:
 		}
-		return g.answers()
+		return g.responds()
 	})
 }
 
-// answers tells whether the gateway answers requests, by one that is too wrong to
-// be counted. That a connection comes about says less: before it starts, the
-// gateway tries its ports.
-func (g *gateway) answers() bool {
+// responds reports whether the gateway responds to requests, by one that is too malformed
+// to be counted. An open port does not show that: the gateway tries its ports before it
+// starts.
+func (g *gateway) responds() bool {
 	conn, err := net.Dial("tcp", g.address())
 	if err != nil {
 		return false
@@ -186,8 +186,8 @@ func (g *gateway) awaitExit(t testing.TB) int {
 	}
 }
 
-// end ends the process. It must do so by itself when told to, with status 0, and
-// the race detector must have had nothing to say.
+// end ends the process. It must end by itself on SIGTERM with status 0, and without
+// a report of the race detector.
 func (g *gateway) end(t testing.TB) {
 	g.client.CloseIdleConnections()
 	select {
@@ -278,7 +278,7 @@ func freePort(t testing.TB) int {
 			return port
 		}
 	}
-	t.Fatal("there is no free port")
+	t.Fatal("found no free port")
 	return 0
 }
 

@@ -77,8 +77,8 @@ func (s scraped) matching(selector *parser.VectorSelector) (names map[string]boo
 	return names
 }
 
-// check reports what a query asks for that was not scraped: a metric, a label of it
-// that is matched or told apart, a value.
+// check reports what a query asks for that was not scraped: a metric, a label that it
+// matches or groups by, a value.
 func (s scraped) check(query string) error {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 	if err != nil {
@@ -104,7 +104,7 @@ func (s scraped) check(query string) error {
 			if by, ok := above.(*parser.AggregateExpr); ok && !by.Without {
 				for _, name := range by.Grouping {
 					if !names[name] && !replaces(path, name) {
-						found = fmt.Errorf("%s has no label %q to be told apart by", selector.Name, name)
+						found = fmt.Errorf("%s has no label %q to group by", selector.Name, name)
 					}
 				}
 			}
@@ -149,7 +149,7 @@ func dashboardQueries(t *testing.T, file string) (queries []string) {
 			for label := range strings.FieldsSeq(target.LegendFormat) {
 				name, ok := strings.CutPrefix(label, "{{")
 				if name = strings.TrimSuffix(name, "}}"); ok && name != "instance" && !strings.Contains(target.Expr, name) {
-					t.Errorf("the panel %q shows the label %s, which its query does not tell apart", panel.Title, name)
+					t.Errorf("the panel %q shows the label %s, which its query does not group by", panel.Title, name)
 				}
 			}
 			queries = append(queries, target.Expr)
@@ -217,7 +217,7 @@ func TestGrafanaDashboard(t *testing.T) {
 	files, err := filepath.Glob("../contrib/grafana/*.json")
 	must(t, "looking for dashboards", err)
 	if len(files) == 0 {
-		t.Fatal("there is no dashboard")
+		t.Fatal("found no dashboard")
 	}
 	series := g.scrape(t)
 	for _, file := range files {
@@ -274,8 +274,8 @@ func TestKongMetrics(t *testing.T) {
 	}
 	for name, pair := range map[string][2]float64{
 		"bytes to clients": {g.metric(t, "kong_bandwidth_bytes", "direction", "egress", "service", "a"), g.metric(t, "rgate_bandwidth_bytes_total", "direction", "egress", "service", "a")},
-		"answers":          {g.metric(t, "kong_http_requests_total", "service", "a", "code", "200", "source", "service"), 3},
-		"own answers":      {g.metric(t, "kong_http_requests_total", "source", "kong"), 1},
+		"responses":        {g.metric(t, "kong_http_requests_total", "service", "a", "code", "200", "source", "service"), 3},
+		"own responses":    {g.metric(t, "kong_http_requests_total", "source", "kong"), 1},
 		"durations":        {g.metric(t, "kong_request_latency_ms", "service", "a"), 3},
 		"healthy targets":  {g.metric(t, "kong_upstream_target_health", "upstream", "a", "state", "healthy"), 1},
 	} {

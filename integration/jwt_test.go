@@ -24,7 +24,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// issuer is somebody who issues tokens, and serves the keys that verify them.
+// issuer issues tokens, and serves the keys that verify them.
 type issuer struct {
 	*httptest.Server
 	mu   sync.Mutex

@@ -17,7 +17,7 @@ func TestKillOfTheOnlyContainerUnderLoad(t *testing.T) {
 	g := startGateway(t, oneBackend)
 	g.awaitStatus(t, "/", http.StatusOK)
 	load := g.startTraffic(t, 4, "/")
-	within(t, 100*time.Millisecond, "from the engine's start event to the first answer under load", 5, func() time.Duration {
+	within(t, 100*time.Millisecond, "from the engine's start event to the first response under load", 5, func() time.Duration {
 		load.awaitMore(t, "200", 100)
 		web.kill(t)
 		load.awaitMore(t, "503", 100)
@@ -109,14 +109,14 @@ func TestKillOfOneOfTwoUnderLoadLosesNoRequest(t *testing.T) {
 	only(t, load.stop(), "200")
 }
 
-// A container that is told to stop gets no further requests, though it would
-// still take them, and ends those that it has.
+// A container that is being stopped gets no further requests, though it would still
+// accept them, and completes those that it has.
 func TestStoppedContainerIsDrained(t *testing.T) {
 	t.Parallel()
 	stopping := startContainer(t, spec{args: []string{"-linger", "3s"}})
 	g := startGateway(t, oneBackend)
 	g.await(t, "web", 1)
-	inFlight := make(chan answer, 1)
+	inFlight := make(chan response, 1)
 	request := g.request(t, "GET", "/?delay=2s", "")
 	go func() {
 		got, err := do(g.client, request)
@@ -135,7 +135,7 @@ func TestStoppedContainerIsDrained(t *testing.T) {
 		stopping.stop(t)
 	}()
 	g.await(t, "web", 1)
-	before := stopping.counts(t).Total // it still answers
+	before := stopping.counts(t).Total // it still responds
 	const n = 50
 	for range n {
 		if got := g.get(t, "/").echo(t).Container; got != staying.id[:12] {
@@ -151,7 +151,7 @@ func TestStoppedContainerIsDrained(t *testing.T) {
 	default:
 	}
 	if got := <-inFlight; got.status != http.StatusOK {
-		t.Errorf("the request in flight is answered with %d, want 200", got.status)
+		t.Errorf("the request in flight: got %d, want 200", got.status)
 	}
 	<-stopped
 	if got := staying.counts(t).Total; got != n {
@@ -159,7 +159,7 @@ func TestStoppedContainerIsDrained(t *testing.T) {
 	}
 }
 
-// Signals that nobody means as an end must not take a container out.
+// Signals that do not end a container must not take it out.
 func TestSignalThatEndsNothingDoesNotDrain(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})

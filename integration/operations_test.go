@@ -86,7 +86,7 @@ func TestOperations(t *testing.T) {
 	g.report(t, "/health/ready", http.StatusOK, &said)
 
 	two := startContainer(t, spec{labels: map[string]string{"rgate.port": "nonsense"}})
-	eventually(t, "the container that cannot be reached is told of", func() bool {
+	eventually(t, "the container that cannot be reached is reported", func() bool {
 		var s servicesReport
 		g.report(t, "/services", http.StatusOK, &s)
 		web := s.Services[0]
@@ -229,7 +229,7 @@ func TestOperationsLogIsFollowed(t *testing.T) {
 	}
 	must(t, "reading "+lines.Text(), json.Unmarshal([]byte(strings.TrimPrefix(lines.Text(), "data: ")), &e))
 	if e.URL != "/web?status=418" || e.Status != http.StatusTeapot {
-		t.Errorf("the first answer of web is %+v", e)
+		t.Errorf("the first entry of web is %+v", e)
 	}
 	g.reload(t)
 	for lines.Scan() { // until the old configuration ends it
@@ -248,7 +248,7 @@ func TestRegistration(t *testing.T) {
 	}
 	instance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "at your service") }))
 	t.Cleanup(instance.Close)
-	send := func(method, target, body string) answer {
+	send := func(method, target, body string) response {
 		return g.ask(t, method, "/gateway/services/"+target, body, "X-API-Key", secretKey)
 	}
 	for _, tc := range []struct {
@@ -260,7 +260,7 @@ func TestRegistration(t *testing.T) {
 		{"POST", "self/one/heartbeat", "", http.StatusNoContent},
 		{"POST", "self/two/heartbeat", "", http.StatusNotFound},
 		{"PUT", "web/one", `{"url": "` + instance.URL + `"}`, http.StatusNotFound},
-		{"PUT", "nobody/one", `{"url": "` + instance.URL + `"}`, http.StatusNotFound},
+		{"PUT", "unknown/one", `{"url": "` + instance.URL + `"}`, http.StatusNotFound},
 		{"PUT", "self/two", `{"url": "ftp://10.0.0.1"}`, http.StatusBadRequest},
 		{"PUT", "self/two", `{"urls": "x"}`, http.StatusBadRequest},
 		{"PUT", "self/two", `{"url": "` + instance.URL + `", "ttl": "1h"}`, http.StatusBadRequest},

@@ -119,8 +119,8 @@ func overRelay(r *relay) string {
 
 func TestEngineCutAndBack(t *testing.T) {
 	t.Parallel()
-	// Nobody else may get the address of a container that ended, for the gateway
-	// goes on sending requests there.
+	// The network keeps the address of a container that ended from other tests: the
+	// gateway continues to send requests there.
 	alone := spec{networks: []string{makeNetwork(t, "alone")}}
 	first := startContainer(t, alone)
 	r := newRelay(t)
@@ -148,7 +148,7 @@ func TestEngineCutAndBack(t *testing.T) {
 		r.up(t)
 		g.awaitStatus(t, "/", http.StatusOK)
 		if got := g.get(t, "/").echo(t).Container; got != second.id[:12] {
-			t.Errorf("once the engine is back, container %s answers, want %s", got, second.id[:12])
+			t.Errorf("once the engine is back, container %s responds, want %s", got, second.id[:12])
 		}
 		first = second
 	}

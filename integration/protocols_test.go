@@ -17,7 +17,7 @@ import (
 )
 
 // The tests of this file send something only after what was sent before has come
-// through: a gateway that buffers would never answer.
+// through: a gateway that buffers would never respond.
 
 func TestWebSocket(t *testing.T) {
 	t.Parallel()
@@ -164,22 +164,22 @@ func TestExpectContinue(t *testing.T) {
 	}
 	conn, reader := open("/")
 	defer conn.Close()
-	response, err := http.ReadResponse(reader, nil) // comes before the body is sent
-	if err != nil || response.StatusCode != http.StatusContinue {
-		t.Fatalf("got %v and %v, want 100 Continue", response, err)
+	resp, err := http.ReadResponse(reader, nil) // comes before the body is sent
+	if err != nil || resp.StatusCode != http.StatusContinue {
+		t.Fatalf("got %v and %v, want 100 Continue", resp, err)
 	}
 	_, err = io.WriteString(conn, "12345")
 	must(t, "sending the body", err)
-	for err == nil && response.StatusCode == http.StatusContinue { // that of the backend may follow
-		response, err = http.ReadResponse(reader, nil)
+	for err == nil && resp.StatusCode == http.StatusContinue { // that of the backend may follow
+		resp, err = http.ReadResponse(reader, nil)
 	}
-	must(t, "reading the answer", err)
-	body, err := io.ReadAll(response.Body)
+	must(t, "reading the response", err)
+	body, err := io.ReadAll(resp.Body)
 	must(t, "reading the body", err)
-	if got := (answer{status: response.StatusCode, body: string(body)}).echo(t); got.BodyBytes != 5 {
+	if got := (response{status: resp.StatusCode, body: string(body)}).echo(t); got.BodyBytes != 5 {
 		t.Errorf("%d bytes of 5 reached the backend", got.BodyBytes)
 	}
-	// A request that no route takes gets its answer without having sent its body.
+	// A request without a route gets its response before its body is sent.
 	g.write(t, "admin: localhost:$ADMIN\nlisten: :$PORT\ndefault_response: {status_code: 410}\n")
 	g.reload(t)
 	conn, reader = open("/")
@@ -243,7 +243,7 @@ func (g *gateway) memory(t testing.TB, name string) int64 {
 	must(t, "reading the gateway's memory", err)
 	found := regexp.MustCompile(name + `:\s+(\d+) kB`).FindSubmatch(status)
 	if found == nil {
-		t.Fatalf("there is no %s in %s", name, status)
+		t.Fatalf("found no %s in %s", name, status)
 	}
 	kilobytes, err := strconv.ParseInt(string(found[1]), 10, 64)
 	must(t, "reading the gateway's memory", err)

@@ -19,7 +19,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/mailtest"
 )
 
-// sizedBackend answers with as many bytes as the query says. It returns its address.
+// sizedBackend runs a backend that responds with as many bytes as the query says. It
+// returns its address.
 func sizedBackend(t testing.TB) string {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -63,7 +64,7 @@ func metered(t testing.TB, store, policies, quota string, more ...string) string
 		store, strings.Join(more, ""), policies, sizedBackend(t), quota)
 }
 
-// quotaReport is what the gateway tells about a quota.
+// quotaReport is the gateway's report of a quota.
 type quotaReport struct {
 	Name, Level, Service, Consumer, Direction, State string
 	Allocated, Used                                  int64
@@ -75,8 +76,8 @@ type quotaReport struct {
 	}
 }
 
-// told is the state of each threshold, such as `80 sent, 90, 100`.
-func (q quotaReport) told() string {
+// alerts returns the state of each threshold, such as `80 sent, 90, 100`.
+func (q quotaReport) alerts() string {
 	var all []string
 	for _, threshold := range q.Thresholds {
 		text := strconv.Itoa(threshold.Percent)
@@ -107,11 +108,11 @@ func (g *gateway) onlyQuota(t testing.TB) (q quotaReport) {
 }
 
 // awaitQuota waits until so many bytes have been judged. It returns the report.
-func (g *gateway) awaitQuota(t testing.TB, used int64, told string) (q quotaReport) {
+func (g *gateway) awaitQuota(t testing.TB, used int64, alerts string) (q quotaReport) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d bytes are judged, and the thresholds are %q", used, told), func() bool {
+	eventually(t, fmt.Sprintf("%d bytes are judged, and the thresholds are %q", used, alerts), func() bool {
 		q = g.onlyQuota(t)
-		return q.Used == used && q.told() == told
+		return q.Used == used && q.alerts() == alerts
 	})
 	return q
 }
@@ -195,8 +196,8 @@ func TestQuotaIsAnnouncedByMail(t *testing.T) {
 	}
 }
 
-// While the server of mail is away, all requests are answered; the message comes when
-// it is back, though the gateway has ended in the meantime.
+// While the mail server is down, all requests get responses; the message is sent when
+// it is up again, although the gateway was restarted in the meantime.
 func TestQuotaWithoutAServerOfMail(t *testing.T) {
 	t.Parallel()
 	mail := mailtest.Start(t)
@@ -217,7 +218,7 @@ func TestQuotaWithoutAServerOfMail(t *testing.T) {
 	mail.Restart()
 	again := startGateway(t, config, mailPassword...)
 	eventually(t, "the mail is delivered", func() bool { return len(mail.Messages()) > 0 })
-	eventually(t, "that is seen", func() bool { return again.onlyQuota(t).told() == "80 sent, 90, 100" })
+	eventually(t, "that is seen", func() bool { return again.onlyQuota(t).alerts() == "80 sent, 90, 100" })
 	if n := len(mail.Messages()); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
@@ -264,9 +265,9 @@ func TestQuotaOfTwoGateways(t *testing.T) {
 		t.Errorf("the metric counts %v refusals", n)
 	}
 	for _, g := range gateways {
-		eventually(t, "both know that it has been told", func() bool {
+		eventually(t, "both know that the alert was sent", func() bool {
 			q := g.onlyQuota(t)
-			return q.told() == "80 sent, 90 sent, 100 sent" && q.State == "blocked"
+			return q.alerts() == "80 sent, 90 sent, 100 sent" && q.State == "blocked"
 		})
 	}
 	if subjects := mailSubjects(mail); len(subjects) > 2 { // one if both parts were written together

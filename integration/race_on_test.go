@@ -2,5 +2,5 @@
 
 package integration
 
-// raceDetector tells whether the tests, and so the gateways, have it.
+// raceDetector is whether the tests, and so the gateways, run with the race detector.
 const raceDetector = true

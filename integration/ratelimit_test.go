@@ -71,7 +71,7 @@ func limited(t testing.TB, policies string, routes ...string) string {
 }
 
 // statuses sends requests from several clients at once, and returns how often each
-// status was the answer.
+// status was the response.
 func (g *gateway) statuses(t testing.TB, requests int, target string, headers ...string) map[int]int {
 	t.Helper()
 	const clients = 4
@@ -151,7 +151,7 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-// A client that waits as it is told is let in, and one that does not is not.
+// A client that waits as long as Retry-After says is admitted, and an earlier one is not.
 func TestRetryAfterIsRight(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, limited(t, `rate_limit: {requests: 5, window: 2s}`, "path_prefix: /"))

@@ -114,9 +114,9 @@ type versionClient struct {
 	base string
 }
 
-// ask sends a request that must be answered, whatever the status. headers are names
-// and values in turn. A body makes it a request of known length.
-func (c versionClient) ask(t testing.TB, method, target, body string, headers ...string) answer {
+// ask sends a request that must get a response, with any status. headers are names and
+// values in turn. A body makes it a request of known length.
+func (c versionClient) ask(t testing.TB, method, target, body string, headers ...string) response {
 	t.Helper()
 	var reader io.Reader
 	if body != "" {
@@ -183,15 +183,15 @@ type rawEvent struct {
 	reset  bool // in place of a regular end
 }
 
-// rawAnswer is a response whose parts are known.
-type rawAnswer struct {
-	answer
+// rawResponse is a response whose parts are known.
+type rawResponse struct {
+	response
 	informational []int // the 1xx statuses before it
 	reset         bool  // the stream or connection was cut
 }
 
 // readHeader reads up to the end of a response's header.
-func readHeader(t testing.TB, stream rawStream) (got rawAnswer, ended bool) {
+func readHeader(t testing.TB, stream rawStream) (got rawResponse, ended bool) {
 	t.Helper()
 	for {
 		event := stream.event(t)
@@ -209,8 +209,8 @@ func readHeader(t testing.TB, stream rawStream) (got rawAnswer, ended bool) {
 	}
 }
 
-// readAnswer reads a whole response.
-func readAnswer(t testing.TB, stream rawStream) rawAnswer {
+// readResponse reads a complete response.
+func readResponse(t testing.TB, stream rawStream) rawResponse {
 	t.Helper()
 	got, ended := readHeader(t, stream)
 	var body strings.Builder
@@ -280,7 +280,7 @@ func speakH2(t testing.TB, conn net.Conn) *h2Conn {
 	c.framer.AllowIllegalWrites = true
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	must(t, "sending settings", c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}))
-	for len(c.events[0]) == 0 { // the server's settings, which tell whether there is extended CONNECT
+	for len(c.events[0]) == 0 { // the server's settings, which say whether it has extended CONNECT
 		must(t, "reading settings", c.next())
 	}
 	return c
@@ -397,7 +397,7 @@ func TestClientsOfAllVersions(t *testing.T) {
 			for i, part := range parts {
 				stream.write(t, part, i == len(parts)-1)
 			}
-			got, want := readAnswer(t, stream), fmt.Sprintf("POST /a?b %q", strings.Join(parts, ""))
+			got, want := readResponse(t, stream), fmt.Sprintf("POST /a?b %q", strings.Join(parts, ""))
 			if got.status != 200 || got.body != want {
 				t.Errorf("%s: got %d with %q, want %s", name, got.status, got.body, want)
 			}

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// version is a configuration that can be told from others by its default response.
-// It says nothing of a port: that comes from the command line.
+// version returns a configuration with a default response of its own. Its port comes
+// from the command line.
 func version(n int) string {
 	return fmt.Sprintf(`admin: localhost:$ADMIN
 default_response: {status_code: 410, body: version %d}
@@ -121,7 +121,7 @@ func TestReloadOfAWrongFileChangesNothing(t *testing.T) {
 		return strings.Contains(g.output.String(), "routs")
 	})
 	if got := g.get(t, "/").body; got != "version 1" {
-		t.Errorf("after a wrong file, %s answers, want version 1", got)
+		t.Errorf("after a wrong file, %s responds, want version 1", got)
 	}
 	load.awaitMore(t, "200", 50)
 	only(t, load.stop(), "200")
@@ -154,7 +154,7 @@ func TestSignalsLetRequestsInFlightEnd(t *testing.T) {
 			g := startGateway(t, oneBackend)
 			g.await(t, "web", 1)
 			type result struct {
-				answer
+				response
 				err error
 			}
 			inFlight := make(chan result, 1)

@@ -86,13 +86,13 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 		return "Bearer " + signed(t, jwt.SigningMethodHS256, []byte(secret), "", claimsOf(changes))
 	}
 	reader, seller := token(nil), token(map[string]any{"department": []string{"support", "sales"}, "app": map[string]any{"level": 3}})
-	const nobody = `Bearer realm="rgate"|ApiKey realm="rgate"`
+	const challenge = `Bearer realm="rgate"|ApiKey realm="rgate"`
 	for _, tc := range []struct {
 		target, token, key string
 		status             int
 		challenge          string
 	}{
-		{"/any", "", "", 401, nobody},
+		{"/any", "", "", 401, challenge},
 		{"/any", reader, "", 200, ""},
 		{"/any", "", "right", 200, ""},
 		{"/any", reader, "right", 200, ""},
@@ -100,7 +100,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 		{"/any", "Bearer x.y.z", "right", 401, `Bearer realm="rgate", error="invalid_token"`},
 		{"/pay", "", "right", 200, ""},
 		{"/pay", reader, "", 403, `Bearer realm="rgate", error="insufficient_scope", scope="pay"`},
-		{"/pay", "", "", 401, nobody},
+		{"/pay", "", "", 401, challenge},
 		{"/both", reader, "right", 200, ""},
 		{"/both", "", "right", 403, ""},
 		{"/both", reader, "", 403, `Bearer realm="rgate", error="insufficient_scope", scope="read pay"`},
@@ -183,8 +183,8 @@ func TestRequireBehindForwardAuth(t *testing.T) {
 	}
 }
 
-// Nobody is nobody, whatever is required, and a route in which nothing says who
-// sends its requests is closed.
+// A request without a user is refused, whatever is required: a route without
+// authentication is closed.
 func TestRequireWithoutAuthentication(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, `require: true
@@ -202,15 +202,15 @@ backends: [{name: none, match_labels: {app_name: none}}]
 	}
 }
 
-// The address is that of the connection, or what a trusted proxy tells: a client
-// that is none cannot make one up.
+// The address is that of the connection, or the one that a trusted proxy sends. Other
+// clients cannot set it.
 func TestIPFilterAndProxies(t *testing.T) {
 	t.Parallel()
 	const filter = `ip_filter: {allow: [203.0.113.0/24, "2001:db8::/32"], deny: [203.0.113.7]}
 routes: [{path_prefix: /in, backend: none}, {path_prefix: /local, backend: none, ip_filter: private_ranges}]
 backends: [{name: none, match_labels: {app_name: none}}]
 `
-	const in, out = 503, 403 // there is no backend behind it
+	const in, out = 503, 403 // no backend behind it
 	trusting := startGateway(t, filter+"server: {trusted_proxies: [127.0.0.1]}\n")
 	doubting := startGateway(t, filter)
 	for _, tc := range []struct {
@@ -226,7 +226,7 @@ backends: [{name: none, match_labels: {app_name: none}}]
 		{"203.0.113.9:1234", in, out},
 		{"", out, out},
 		{"nonsense", out, out},
-		{"203.0.113.9, 198.51.100.9", out, out}, // proxies append what they see to what they are told
+		{"203.0.113.9, 198.51.100.9", out, out}, // proxies append what they see to what they get
 		{"198.51.100.9, 203.0.113.9", in, out},
 		{"203.0.113.9, 127.0.0.1", in, out},
 	} {
@@ -243,13 +243,13 @@ backends: [{name: none, match_labels: {app_name: none}}]
 		t.Errorf("another client behind a local proxy: got %d, want %d", got, out)
 	}
 	if got := fmt.Sprint(trusting.ask(t, "GET", "/in", "", "Accept", "application/json").body); got != `{"error":"Forbidden","status":403}` {
-		t.Errorf("the client is told %s", got)
+		t.Errorf("the client gets %s", got)
 	}
 }
 
 // What a client says about who it is reaches no backend, in whatever part of the request,
 // and it cannot take away what the gateway says.
-func TestNobodyIsSomebodyElse(t *testing.T) {
+func TestClientsCannotImpersonateOthers(t *testing.T) {
 	t.Parallel()
 	var header, trailer http.Header
 	backend := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

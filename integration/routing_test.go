@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// One container with three ports tells three backends apart.
+// Three backends are three ports of one container.
 const threeBackends = `
 backends:
   - {name: short, match_labels: {app_name: $APP}, port: 8080}
@@ -52,7 +52,7 @@ func TestLongestPrefixWinsWhateverTheOrder(t *testing.T) {
 		}
 		for _, target := range []string{"/", "/ap", "/API/payment", "/x/api"} {
 			if got := g.get(t, target); got.status != http.StatusNotFound {
-				t.Errorf("order %v: %s is answered with %d, want 404 as no route begins it", order, target, got.status)
+				t.Errorf("order %v: %s: got %d, want 404 as no route matches", order, target, got.status)
 			}
 		}
 	}
@@ -84,16 +84,16 @@ routes:
 		}
 	}
 	if got := g.get(t, "/api/paymentX"); got.status != http.StatusNotFound {
-		t.Errorf("/api/paymentX is answered with %d by a route for segments, want 404", got.status)
+		t.Errorf("/api/paymentX: got %d by a route that matches segments, want 404", got.status)
 	}
 	request := g.request(t, http.MethodPost, "/read", "")
 	request.Host = "api.example.com"
 	got, err := do(g.client, request)
 	if err != nil || got.status != http.StatusMethodNotAllowed || got.header.Get("Allow") != "GET, HEAD" {
-		t.Errorf("POST /read is answered with %d, Allow %q (%v), want 405 and GET, HEAD", got.status, got.header.Get("Allow"), err)
+		t.Errorf("POST /read: got %d, Allow %q (%v), want 405 and GET, HEAD", got.status, got.header.Get("Allow"), err)
 	}
 	if got := g.get(t, "/read"); got.status != http.StatusNotFound {
-		t.Errorf("/read of another host is answered with %d, want 404", got.status)
+		t.Errorf("/read of another host: got %d, want 404", got.status)
 	}
 }
 
@@ -124,11 +124,11 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 	// Some backends would read these as a way out of what the route gives them.
 	for _, target := range []string{"/api/%2e%2e/a", "/api/../a", "/api/..;/a", "/api/..%2fa", `/api\..\..\a`} {
 		if got := g.rawGet(t, target); got.status != http.StatusBadRequest {
-			t.Errorf("%s, which may lead elsewhere, is answered with %d, want 400", target, got.status)
+			t.Errorf("%s, which may lead elsewhere: got %d, want 400", target, got.status)
 		}
 	}
 	if got := g.rawGet(t, "/api/%zz"); got.status != http.StatusBadRequest {
-		t.Errorf("/api/%%zz, which is no path, is answered with %d, want 400", got.status)
+		t.Errorf("/api/%%zz, which is malformed: got %d, want 400", got.status)
 	}
 }
 
@@ -154,7 +154,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 			}
 		}
 	}
-	// Nobody may ask for compression in the client's name.
+	// The gateway must not add fields, such as Accept-Encoding, to a client's request.
 	if got := g.rawGet(t, "/any").echo(t).Headers; got.Get("Accept-Encoding") != "" || got.Get("User-Agent") != "" {
 		t.Errorf("the backend saw headers that the client did not send: %v", got)
 	}

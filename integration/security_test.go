@@ -18,7 +18,7 @@ func TestSecurityFieldsAndHiding(t *testing.T) {
 security: {hide_server: true, hide: [Via], frame_options: DENY, referrer_policy: off}
 routes:
   - {path_prefix: /, backend: nosy}
-  - {path_prefix: /told, backend: nosy, security: }
+  - {path_prefix: /set, backend: nosy, security: }
   - {path_prefix: /off, backend: nosy, security: false}
   - {path_prefix: /gone, backend: gone}
 backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
@@ -26,7 +26,7 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 	for target, want := range map[string]map[string]string{
 		"/": {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "", "Strict-Transport-Security": "",
 			"Server": "", "X-Powered-By": "", "Via": "", "Content-Security-Policy": ""},
-		"/told": {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "strict-origin-when-cross-origin",
+		"/set": {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "strict-origin-when-cross-origin",
 			"Server": "nosy/1.2.3", "X-Powered-By": "gossip", "Via": "1.1 Caddy"},
 		"/off":  {"X-Content-Type-Options": "", "X-Frame-Options": "", "Referrer-Policy": "", "Server": "nosy/1.2.3"},
 		"/gone": {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Server": ""},
@@ -84,7 +84,7 @@ routes: [{path_prefix: /, backend: intake}]
 backends: [{name: intake, dial: [%q]}]
 `, in.address))
 	const limit = 1 << 20
-	upload := func(size, announced int64) answer {
+	upload := func(size, announced int64) response {
 		request := g.request(t, "POST", "/", "", "Accept", "application/json")
 		request.Body, request.ContentLength = io.NopCloser(io.LimitReader(zeros{}, size)), announced
 		got, err := do(g.client, request)
@@ -93,16 +93,16 @@ backends: [{name: intake, dial: [%q]}]
 	}
 	for _, announced := range []int64{limit, -1} {
 		if got := upload(limit, announced); got.status != 200 || in.seen(t) != (body{limit, true}) {
-			t.Errorf("a body of the limit is answered with %d", got.status)
+			t.Errorf("a body of the limit: got %d", got.status)
 		}
 	}
-	refused := func(what string, got answer, status int) {
+	refused := func(what string, got response, status int) {
 		t.Helper()
 		if want := fmt.Sprintf(`{"error":%q,"status":%d}`, http.StatusText(status), status); got.status != status || got.body != want {
 			t.Errorf("%s: got %d and %q, want %s", what, got.status, got.body, want)
 		}
 		if got.header.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s: the answer has %v", what, got.header)
+			t.Errorf("%s: the response has %v", what, got.header)
 		}
 	}
 	refused("announced", upload(limit+1, limit+1), http.StatusRequestEntityTooLarge)
@@ -191,8 +191,8 @@ https://localhost:%d {
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} // signed by itself
 	t.Cleanup(transport.CloseIdleConnections)
-	var got answer
-	eventually(t, "the site with TLS answers", func() (ok bool) {
+	var got response
+	eventually(t, "the site with TLS responds", func() (ok bool) {
 		request, err := http.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("https://localhost:%d/", secure), nil)
 		must(t, "making a request", err)
 		got, err = do(&http.Client{Transport: transport}, request)
@@ -203,8 +203,8 @@ https://localhost:%d {
 	}
 }
 
-// Whoever sends the header of a request byte by byte does not get to hold a
-// connection for long.
+// A client that sends the header of a request byte by byte cannot hold a connection for
+// long.
 func TestSlowHeadersAreGivenUp(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, "server: {timeouts: {read_header: 100ms}}\n")

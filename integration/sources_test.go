@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// otherGateways are a Kong and a Traefik that tell what they have counted.
+// otherGateways are fakes of Kong and Traefik with their metrics.
 type otherGateways struct {
 	*httptest.Server
 	kong, traefik atomic.Int64
@@ -95,7 +95,7 @@ func TestSources(t *testing.T) {
 	await("Traefik's bytes are there", traefik, 300)
 
 	others.kong.Store(5)
-	await("a restart of Kong is no negative point", kong, 1282)
+	await("a restart of Kong adds no negative point", kong, 1282)
 
 	others.down.Store(true)
 	eventually(t, "they are down", func() bool { return g.sourceStatus(t, "kong-eu") == "down" })
@@ -119,7 +119,7 @@ func TestSources(t *testing.T) {
 	}
 	text := g.get(t, usagePath+"/sources").body + g.output.String()
 	if strings.Contains(text, "secret") {
-		t.Errorf("a password is told: %s", text)
+		t.Errorf("a password is logged: %s", text)
 	}
 	eventually(t, "the metric says that both are up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 2 })
 }

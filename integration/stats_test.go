@@ -99,7 +99,7 @@ func TestStatsPage(t *testing.T) {
 		}
 	}
 	if got := g.get(t, "/stats?window=2m"); got.status != http.StatusBadRequest {
-		t.Errorf("?window=2m: got %d, want 400 as there is no such window", got.status)
+		t.Errorf("?window=2m: got %d, want 400 for an unknown window", got.status)
 	}
 	wantGroups(t, g.stats(t, "?by=route").ByRoute, map[string][2]int{"/web": {7, 6}, "/also-web": {4, 0}, "/down": {0, 3}, "_default": {0, 6}})
 	wantGroups(t, g.stats(t, "?by=backend").ByBackend, map[string][2]int{"web": {11, 6}, "down": {0, 3}, "_none": {0, 6}})
@@ -152,14 +152,14 @@ func TestStatsPathCanBeMovedAndTurnedOff(t *testing.T) {
 	t.Parallel()
 	moved := startGateway(t, "stats: {path: /figures}\ndefault_response: {status_code: 410}")
 	if got := moved.get(t, "/figures"); !strings.HasPrefix(got.body, `{"requests_count":`) {
-		t.Errorf("the moved page answers %d with %q", got.status, got.body)
+		t.Errorf("the moved page: got %d with %q", got.status, got.body)
 	}
 	if got := moved.get(t, "/stats"); got.status != http.StatusGone {
-		t.Errorf("/stats is answered with %d where the page was moved away, want the default response", got.status)
+		t.Errorf("/stats: got %d where the page was moved away, want the default response", got.status)
 	}
 	off := startGateway(t, "stats: false\ndefault_response: {status_code: 410}")
 	if got := off.get(t, "/stats"); got.status != http.StatusGone {
-		t.Errorf("/stats is answered with %d where the page is turned off, want the default response", got.status)
+		t.Errorf("/stats: got %d where the page is turned off, want the default response", got.status)
 	}
 }
 

@@ -186,9 +186,9 @@ backends:
 			t.Errorf("%s: the request arrived with TLS %v over %s, want %v over %s", backend, got.TLS, got.Protocol, want.tls, want.protocol)
 		}
 	}
-	// Nobody has signed the certificate.
+	// The certificate is self-signed.
 	if got := g.get(t, "/https-verified"); got.status != http.StatusBadGateway {
-		t.Errorf("a certificate that nobody signed: got %d, want 502", got.status)
+		t.Errorf("a self-signed certificate: got %d, want 502", got.status)
 	}
 	// Containers of one backend may speak different schemes. The port for TLS is
 	// overridden here, so that one of the three cannot be spoken to.
@@ -209,7 +209,7 @@ func TestMaxRequests(t *testing.T) {
 	web := startContainer(t, spec{labels: map[string]string{"rgate.max_requests": "2"}})
 	g := startGateway(t, oneBackend)
 	g.await(t, "web", 1)
-	answers := make(chan int, 2)
+	statuses := make(chan int, 2)
 	for n := range 2 {
 		request := g.request(t, "GET", "/?delay=1500ms", "")
 		go func() {
@@ -217,13 +217,13 @@ func TestMaxRequests(t *testing.T) {
 			if err != nil {
 				t.Errorf("a request within the limit: %v", err)
 			}
-			answers <- got.status
+			statuses <- got.status
 		}()
 		eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == n+1 })
 	}
 	wantDown(t, "a third request at once", g.get(t, "/"))
 	for range 2 {
-		if got := <-answers; got != http.StatusOK {
+		if got := <-statuses; got != http.StatusOK {
 			t.Errorf("a request within the limit: got %d, want 200", got)
 		}
 	}

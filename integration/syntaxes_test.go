@@ -153,8 +153,8 @@ func TestThreeSyntaxesMeanTheSame(t *testing.T) {
 	}
 }
 
-// outline is what matters of an answer.
-func outline(t *testing.T, a answer) string {
+// outline returns what the test compares of a response.
+func outline(t *testing.T, a response) string {
 	t.Helper()
 	switch {
 	case a.status == 200:

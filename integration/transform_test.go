@@ -25,7 +25,7 @@ type transformSeen struct {
 }
 
 // startTransformBackend runs a backend that says in JSON what it got, with the status
-// that the request asks for, and a few answers of other kinds. It returns its address.
+// that the request asks for, and a few other responses. It returns its address.
 func startTransformBackend(t *testing.T) string {
 	t.Helper()
 	next := make(chan struct{})
@@ -104,7 +104,7 @@ func startTransformBackend(t *testing.T) string {
 	return server.Listener.Addr().String()
 }
 
-func (a answer) seen(t testing.TB) (seen transformSeen) {
+func (a response) seen(t testing.TB) (seen transformSeen) {
 	t.Helper()
 	must(t, "reading what the backend saw in "+a.body, json.Unmarshal([]byte(a.body), &seen))
 	return seen
@@ -188,7 +188,7 @@ func TestTransformRequests(t *testing.T) {
 			seen.Host = ""
 		}
 		if want := int64(len(tc.want.Body)); seen.Length != want {
-			t.Errorf("%s: the backend was told of %d bytes, want %d", name, seen.Length, want)
+			t.Errorf("%s: the backend got the length %d, want %d", name, seen.Length, want)
 		}
 		if seen.Method != tc.want.Method || seen.Target != tc.want.Target || seen.Host != tc.want.Host || seen.Body != tc.want.Body {
 			t.Errorf("%s: the backend saw\n%+v, want\n%+v", name, seen, tc.want)
@@ -238,7 +238,7 @@ func TestTransformRefusesRequests(t *testing.T) {
 	}
 }
 
-const transformAnswers = `
+const transformedResponses = `
 transform:
   max_body: 64KiB
   response:
@@ -258,9 +258,9 @@ backends:
   - {name: none, dial: ["127.0.0.1:1"]}
 `
 
-func TestTransformAnswers(t *testing.T) {
+func TestTransformResponses(t *testing.T) {
 	t.Parallel()
-	config := transformAnswers
+	config := transformedResponses
 	g := startGateway(t, strings.ReplaceAll(config, "$BACKEND", startTransformBackend(t)))
 
 	got := g.ask(t, "GET", "/a?b=c", "", "Accept-Encoding", "gzip", "Range", "bytes=0-3")
@@ -279,7 +279,7 @@ func TestTransformAnswers(t *testing.T) {
 	if got := g.ask(t, "HEAD", "/", ""); got.status != 200 || got.length != -1 || got.header.Get("Etag") != `W/"v1"` {
 		t.Errorf("HEAD: got %d with %v", got.status, got.header)
 	}
-	for target, want := range map[string]answer{
+	for target, want := range map[string]response{
 		"/gzip":    {status: 502, body: "Bad Gateway\n"},
 		"/endless": {status: 502, body: "Bad Gateway\n"},
 		"/broken":  {status: 502, body: "Bad Gateway\n"},
@@ -305,7 +305,7 @@ func TestTransformAnswers(t *testing.T) {
 
 func TestTransformEnvelope(t *testing.T) {
 	t.Parallel()
-	config := transformAnswers
+	config := transformedResponses
 	g := startGateway(t, strings.ReplaceAll(config, "$BACKEND", startTransformBackend(t)))
 	for target, want := range map[string]string{
 		"/wrapped/text":   `"plain \"text\""`,
@@ -337,7 +337,7 @@ func TestTransformEnvelope(t *testing.T) {
 // A second event is sent once the first has come through.
 func TestTransformLetsStreamsThrough(t *testing.T) {
 	t.Parallel()
-	config := transformAnswers
+	config := transformedResponses
 	g := startGateway(t, strings.ReplaceAll(config, "$BACKEND", startTransformBackend(t)))
 	for _, prefix := range []string{"", "/wrapped"} {
 		response, err := g.client.Do(g.request(t, "GET", prefix+"/sse", ""))

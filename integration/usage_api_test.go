@@ -32,7 +32,7 @@ func (g *gateway) usage(t testing.TB, query string) (items []usageItem) {
 	t.Helper()
 	got := g.get(t, usagePath+query)
 	if got.status != http.StatusOK {
-		t.Fatalf("%s is answered with %d: %s", query, got.status, got.body)
+		t.Fatalf("%s got %d: %s", query, got.status, got.body)
 	}
 	strict := json.NewDecoder(strings.NewReader(got.body))
 	strict.DisallowUnknownFields()
@@ -92,7 +92,7 @@ func TestUsageAPI(t *testing.T) {
 	must(t, "asking the admin API", err)
 	admin.Body.Close()
 	if admin.StatusCode != http.StatusOK {
-		t.Errorf("the admin API answers with %d", admin.StatusCode)
+		t.Errorf("the admin API: got %d", admin.StatusCode)
 	}
 	if got := g.ask(t, http.MethodGet, usagePath+"?lookback_duration=0m", "", "Accept", "text/csv"); got.header.Get("Content-Type") != "text/csv; charset=utf-8; header=present" || !strings.HasPrefix(got.body, "time,type,service,route,bandwidth_used\r\n") {
 		t.Errorf("CSV is %q as %s", got.body, got.header.Get("Content-Type"))
@@ -119,19 +119,19 @@ func TestUsageAPIRefuses(t *testing.T) {
 	} {
 		got := g.get(t, target)
 		if got.status != status || strings.HasPrefix(target, usagePath+"?") && !json.Valid([]byte(got.body)) {
-			t.Errorf("%s is answered with %d %s", target, got.status, got.body)
+			t.Errorf("%s: got %d %s", target, got.status, got.body)
 		}
 	}
 	if got := g.ask(t, http.MethodDelete, usagePath, ""); got.status != http.StatusMethodNotAllowed || got.header.Get("Allow") != "GET, HEAD" {
-		t.Errorf("DELETE is answered with %d", got.status)
+		t.Errorf("DELETE: got %d", got.status)
 	}
 	const over = usagePath + "?from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z"
 	tag := g.get(t, over).header.Get("ETag")
 	if got := g.ask(t, http.MethodGet, over, "", "If-None-Match", tag); got.status != http.StatusNotModified {
-		t.Errorf("what the client has is answered with %d", got.status)
+		t.Errorf("what the client has: got %d", got.status)
 	}
 	if got := g.ask(t, http.MethodHead, usagePath, ""); got.status != http.StatusOK || got.body != "" || got.length <= 0 {
-		t.Errorf("HEAD is answered with %d %q", got.status, got.body)
+		t.Errorf("HEAD: got %d %q", got.status, got.body)
 	}
 	openapi := g.get(t, usagePath+"/openapi.json")
 	if !strings.Contains(openapi.body, `"`+usagePath+`/total"`) || !json.Valid([]byte(openapi.body)) {
@@ -144,7 +144,7 @@ func TestUsageAPIRefuses(t *testing.T) {
 
 	closed := startGateway(t, strings.Replace(usageGateway, "bandwidth: {", "bandwidth: {allow: [192.0.2.1], ", 1))
 	if got := closed.get(t, usagePath); got.status != http.StatusForbidden {
-		t.Errorf("whoever is not allowed gets %d", got.status)
+		t.Errorf("a client without permission gets %d", got.status)
 	}
 	plain := startGateway(t, strings.Replace(usageGateway, "bandwidth: {path: /metrics/bandwidth_used, flush_interval: 1s}", "", 1))
 	out = rgate(t, nil, "usage", "--config", plain.file)

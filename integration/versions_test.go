@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Two versions of an API in containers of their own, told apart in every way.
+// Two versions of an API in containers of their own, chosen in every way.
 const versions = `
 groups:
   - path_prefix: /api/v1
@@ -82,7 +82,7 @@ func TestVersions(t *testing.T) {
 			want = `@1772323200 Thu, 31 Dec 2026 00:00:00 GMT <https://example.com/v2>; rel="deprecation"; type="text/html"`
 		}
 		if deprecated != want {
-			t.Errorf("%s: the answer says %q about its deprecation, want %q", tc.target, deprecated, want)
+			t.Errorf("%s: the response says %q about its deprecation, want %q", tc.target, deprecated, want)
 		}
 	}
 	if got := g.get(t, "/api/v2/users/caf%C3%A9").echo(t).Headers; got.Get("X-Group") != "two" || got.Get("X-User") != "café" {
@@ -96,7 +96,7 @@ func TestVersions(t *testing.T) {
 		`/api/v2/files/..\users\7`, "/users/../canary", "/users/..//canary", "/users/%252e%252e/canary",
 	} {
 		if got := g.rawGet(t, target); got.status != http.StatusBadRequest {
-			t.Errorf("%s is answered with %d, want 400: it may be read as a path of another route", target, got.status)
+			t.Errorf("%s: got %d, want 400: it may be read as a path of another route", target, got.status)
 		}
 	}
 }

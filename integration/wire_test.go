@@ -306,7 +306,7 @@ func (run *wireRun) overStreams(t *testing.T, conn rawConn) {
 	if body != "" {
 		stream.write(t, body, true)
 	}
-	got := readAnswer(t, stream)
+	got := readResponse(t, stream)
 	statuses := append(slices.DeleteFunc(got.informational, func(status int) bool { return status == http.StatusContinue }), got.status)
 	if len(statuses) != len(run.expect.responses) {
 		t.Errorf("got %v, want %v", statuses, run.expect.responses)
@@ -327,7 +327,7 @@ func (run *wireRun) overStreams(t *testing.T, conn rawConn) {
 	}
 	run.checkClient(t, got.header, got.body)
 	if run.expect.connection == "open" {
-		probe := readAnswer(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "gateway.example", ":path", wireProbe))
+		probe := readResponse(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "gateway.example", ":path", wireProbe))
 		if probe.status != http.StatusOK || probe.body != wireProbeBody {
 			t.Errorf("one request more has the response %d with %q", probe.status, probe.body)
 		}

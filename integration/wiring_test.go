@@ -6,7 +6,7 @@ import (
 )
 
 // Accounts and quotas that nothing counts for are found before they run.
-func TestAnAccountNeedsSomebodyWhoCounts(t *testing.T) {
+func TestBandwidthRequiresStatistics(t *testing.T) {
 	t.Parallel()
 	const proxy, quota = "reverse_proxy 127.0.0.1:1\n", "rgate_quota 1KB day {\nat_limit block\n}\n"
 	const counts, kept = `nothing counts bytes under the name "rgate_stats", so that none would be in the account: add rgate_stats`,

@@ -105,7 +105,7 @@ type received struct{ method, target, body string }
 func compare(requests []message, tail bool, got outcome) string {
 	most := len(requests)
 	if tail && (most == 0 || requests[most-1].complete) {
-		most++ // the response to what is no request
+		most++ // the response to a malformed request
 	}
 	switch {
 	case got.hung:
@@ -133,7 +133,7 @@ func compare(requests []message, tail bool, got outcome) string {
 			}
 		}
 		if found < 0 {
-			return fmt.Sprintf("the backend received %.200q, which is no request of the stream", fmt.Sprint(arrived))
+			return fmt.Sprintf("the backend received %.200q, which the stream did not send", fmt.Sprint(arrived))
 		}
 		taken[found] = true
 	}
@@ -223,7 +223,7 @@ func (g *gateway) send(t *testing.T, stream string, requests []message, tail boo
 	defer func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		for _, client := range []string{ip, ""} { // what is no request names no client
+		for _, client := range []string{ip, ""} { // a malformed request names no client
 			for _, one := range g.arrivals[client] {
 				got.received = append(got.received, *one)
 			}
