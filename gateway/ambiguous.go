@@ -16,7 +16,7 @@ import (
 // semicolon, or decoded once more. For queries see query.Readings. What a route keeps
 // from its backend, or asks for before it lets a request through, could be gone around
 // by that.
-func (rt *router) misleading(r *http.Request, route *Route) bool {
+func (rt *router) misleading(r *http.Request, route *routeMatcher) bool {
 	readings := []url.Values{nil}
 	if rt.queries {
 		if several := query.Readings(r.URL.RawQuery); several != nil {
@@ -150,8 +150,8 @@ func withoutLastDots(path string) string {
 // climbs reports whether a path climbs out of what the route's parameters stand
 // for, or of what is stripped from it, on its way to another path of the same
 // route: in that shape, what is left for the backend is not what it gets.
-func (rt *Route) climbs(path string, reshape func(string) string) bool {
-	if rt.pattern == nil && !rt.StripPrefix {
+func (rt *routeMatcher) climbs(path string, reshape func(string) string) bool {
+	if rt.Pattern == nil && !rt.StripPrefix {
 		return false
 	}
 	fixed := rt.fixedLength(path)
@@ -165,12 +165,12 @@ func (rt *Route) climbs(path string, reshape func(string) string) bool {
 
 // fixedLength returns how much of a path that the route takes comes before the
 // open end of its prefix or pattern.
-func (rt *Route) fixedLength(path string) int {
+func (rt *routeMatcher) fixedLength(path string) int {
 	switch {
-	case rt.pattern == nil:
-		return len(strings.TrimSuffix(rt.PathPrefix, "/"))
-	case rt.pattern[len(rt.pattern)-1].kind == segmentRest:
-		return rt.pattern.fixed(path)
+	case rt.Pattern == nil:
+		return len(strings.TrimSuffix(rt.Path, "/"))
+	case rt.Pattern[len(rt.Pattern)-1].kind == segmentRest:
+		return rt.Pattern.fixed(path)
 	}
 	return len(path)
 }

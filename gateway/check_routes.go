@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rgate/rgate/policy"
@@ -114,14 +115,6 @@ func (rt placed) checkPath() error {
 		return problemf(rt.at+".strip_prefix", "%q takes whole paths, of which nothing would be left: end it with /*", rt.PathPrefix)
 	}
 	return nil
-}
-
-// parsePattern returns the route's pattern, or nil if it has a prefix.
-func (rt *Route) parsePattern() (pattern, error) {
-	if rt.Match != "" {
-		return nil, nil
-	}
-	return parsePattern(rt.PathPrefix)
 }
 
 // checkPath looks for what can be in no path, or in none that reaches a backend.
@@ -283,6 +276,42 @@ func (rt placed) checkBackends(known []string) error {
 		return problemf(rt.at+".backends", "no backend has a weight: give at least one of them a weight above 0")
 	}
 	return nil
+}
+
+// checkConflicts reports the first route that would never be chosen because of an
+// earlier one.
+func checkConflicts(routes []placed) error {
+	matchers := make([]*routeMatcher, len(routes))
+	for i, rt := range routes {
+		var err error
+		if matchers[i], err = rt.newMatcher(); err != nil {
+			return problemf(rt.at+".path_prefix", "%v", err)
+		}
+		matchers[i].Index = i
+	}
+	later, earlier := conflict(matchers)
+	if later == nil {
+		return nil
+	}
+	rt, other := routes[later.Index], routes[earlier.Index]
+	taken := rt.PathPrefix
+	if other.PathPrefix != rt.PathPrefix {
+		taken = fmt.Sprintf("%s takes the same paths as %s, which", rt.PathPrefix, other.PathPrefix)
+	}
+	problem := problemf(rt.at+".path_prefix",
+		"%s leads to %s already: remove one of the two routes, or tell them apart by match, hosts, headers, query or methods",
+		taken, quotedList(other.backendNames()))
+	problem.Other = other.at + ".path_prefix"
+	return problem
+}
+
+// quotedList joins names for a sentence.
+func quotedList(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name)
+	}
+	return strings.Join(quoted, " and ")
 }
 
 // suggestOrList helps whoever named a backend that is not there.

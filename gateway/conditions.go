@@ -39,7 +39,7 @@ func canonical[M ~map[string][]string](headers M) M {
 
 // conditions is equal for routes whose conditions on headers and the query are,
 // whatever the order of their values.
-func (rt *Route) conditions() string {
+func (rt *routeMatcher) conditions() string {
 	sorted := func(all map[string][]string) map[string][]string {
 		all = maps.Clone(all)
 		for name, values := range all {
@@ -52,16 +52,13 @@ func (rt *Route) conditions() string {
 	return string(text)
 }
 
-// label is how a route is called in statistics and logs.
-func (rt *Route) label() string {
-	if rt.Name != "" {
-		return rt.Name
-	}
+// String returns the conditions in the form in which statistics and logs name a route.
+func (rt *routeMatcher) String() string {
 	var parts []string
 	if len(rt.Methods) > 0 {
 		parts = append(parts, strings.Join(rt.Methods, ","))
 	}
-	path := strings.Join(rt.Hosts, ",") + rt.PathPrefix
+	path := strings.Join(rt.Hosts, ",") + rt.Path
 	if query := listConditions(rt.Query); len(query) > 0 {
 		path += "?" + strings.Join(query, "&")
 	}

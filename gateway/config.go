@@ -163,13 +163,12 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
-	always     []composed // of its policies, those that every response needs
-	sticky     policy.Key // of StickyKey
-	pattern    pattern    // nil: path_prefix is a prefix
-	preflights bool       // whether a policy responds to preflights for it
-	name       string
-	shares     []share
-	limits     limits
+	matcher *routeMatcher
+	always  []composed // of its policies, those that every response needs
+	sticky  policy.Key // of StickyKey
+	name    string
+	shares  []share
+	limits  limits
 }
 
 // Share is a backend that gets a share of a route's requests.

@@ -1,41 +1,31 @@
 package gateway
 
 import (
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
-// checkConflicts finds two routes of which one could never be chosen.
-func checkConflicts(routes []placed) error {
-	byPath := make(map[string][]placed, len(routes))
+// conflict returns the first route that is never found because an earlier one has the
+// same conditions, and that one. Without a conflict, both are nil.
+func conflict(routes []*routeMatcher) (later, earlier *routeMatcher) {
+	byPath := make(map[string][]*routeMatcher, len(routes))
 	for _, rt := range routes {
-		path := rt.PathPrefix
-		if p, _ := rt.parsePattern(); p != nil {
-			path = "pattern " + p.shape()
+		path := rt.Path
+		if rt.Pattern != nil {
+			path = "pattern " + rt.Pattern.shape()
 		}
 		for _, other := range byPath[path] {
-			if !rt.conflictsWith(other.Route) {
-				continue
+			if rt.conflictsWith(other) {
+				return rt, other
 			}
-			taken := rt.PathPrefix
-			if other.PathPrefix != rt.PathPrefix {
-				taken = fmt.Sprintf("%s takes the same paths as %s, which", rt.PathPrefix, other.PathPrefix)
-			}
-			problem := problemf(rt.at+".path_prefix",
-				"%s leads to %s already: remove one of the two routes, or tell them apart by match, hosts, headers, query or methods",
-				taken, quotedList(other.backendNames()))
-			problem.Other = other.at + ".path_prefix"
-			return problem
 		}
 		byPath[path] = append(byPath[path], rt)
 	}
-	return nil
+	return nil, nil
 }
 
-func (rt *Route) conflictsWith(other *Route) bool {
-	return (rt.Match == matchSegment) == (other.Match == matchSegment) &&
+func (rt *routeMatcher) conflictsWith(other *routeMatcher) bool {
+	return rt.Segment == other.Segment &&
 		rt.conditions() == other.conditions() &&
 		overlap(rt.Hosts, other.Hosts, strings.EqualFold) &&
 		overlap(rt.Methods, other.Methods, func(a, b string) bool { return a == b })
@@ -50,13 +40,4 @@ func overlap(a, b []string, same func(string, string) bool) bool {
 	return slices.ContainsFunc(a, func(x string) bool {
 		return slices.ContainsFunc(b, func(y string) bool { return same(x, y) })
 	})
-}
-
-// quotedList is for a sentence.
-func quotedList(names []string) string {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = strconv.Quote(name)
-	}
-	return strings.Join(quoted, " and ")
 }

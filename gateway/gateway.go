@@ -35,6 +35,7 @@ const defaultName = "rgate"
 // state is a gateway at work.
 type state struct {
 	router   *router
+	routes   []*Route // with what they inherit, by index
 	stats    *stats.Handle
 	unrouted *stats.Series
 	registry *registry // nil: nobody may register
@@ -137,6 +138,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	g.always = alwaysIn([][]loaded{common})
 	g.guardPage(common)
 	var routes []*Route
+	var matchers []*routeMatcher
 	all := g.allRoutes()
 	names := routesOf(all)
 	for _, rt := range all {
@@ -157,7 +159,8 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		for _, name := range rt.backendNames() {
 			used[name] = true
 		}
-		routes = append(routes, rt.Route)
+		rt.matcher.Index = len(routes)
+		routes, matchers = append(routes, rt.Route), append(matchers, rt.matcher)
 	}
 	for name, b := range backends {
 		g.noteFieldSets(b.around)
@@ -168,7 +171,8 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	g.warnings.addChanges(routes, backends)
 	g.warnings.log(ctx.Logger())
 	g.warnings = nil
-	g.router = newRouter(routes)
+	g.routes = routes
+	g.router = newRouter(matchers, conditionMatchers)
 	return nil
 }
 
@@ -191,7 +195,7 @@ func routesOf(all []placed) map[*Group][]string {
 // provision loads the route's handlers, which are a level within those given.
 func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[string]*Backend, g *Gateway) error {
 	var err error
-	if rt.pattern, err = rt.parsePattern(); err != nil {
+	if rt.matcher, err = rt.newMatcher(); err != nil {
 		return err
 	}
 	rt.name = rt.label()
@@ -240,7 +244,7 @@ func (rt *Route) way(levels [][]loaded, b *Backend, g *Gateway) (caddyhttp.Handl
 	g.noteOrder(rt.name, all)
 	handlers := g.order().compose(all...)
 	g.warnings.collect(rt.name, handlers)
-	rt.preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
+	rt.matcher.Preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
 	last := withinLimit(handlers, len(levels))
 	way := b.within(rt.Timeouts, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
@@ -258,7 +262,7 @@ func (rt *Route) way(levels [][]loaded, b *Backend, g *Gateway) (caddyhttp.Handl
 func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		path := exchangeOf(r).path
-		front := path[:rt.fixedLength(path)]
+		front := path[:rt.matcher.fixedLength(path)]
 		if !strings.HasPrefix(r.URL.Path, front) {
 			return next.ServeHTTP(w, r)
 		}
@@ -319,15 +323,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if most := g.maxHops(); most > 0 && before >= most {
 		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
 	}
-	route, allowed := g.router.find(r, r.URL.Path)
-	if route == nil {
+	found, allowed := g.router.find(r, r.URL.Path)
+	if found == nil {
 		always := g.always
 		if len(allowed) > 0 {
-			always = g.router.nearest(r, r.URL.Path).always
+			always = g.routes[g.router.nearest(r, r.URL.Path).Index].always
 		}
 		return g.unrouted.Serve(w, r, chain(always, g.notRouted(allowed)), nil)
 	}
-	if g.router.misleading(r, route) {
+	route := g.routes[found.Index]
+	if g.router.misleading(r, found) {
 		return g.unrouted.Serve(w, r, chain(route.always, caddyhttp.HandlerFunc(refuseTarget)), nil)
 	}
 	ex := begin(r, g, route)

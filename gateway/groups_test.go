@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -144,48 +143,6 @@ func TestVersions(t *testing.T) {
 	response.Body.Close()
 	if route := response.Header.Get("X-Route"); route != "five" {
 		t.Errorf("of its host: got %q, want five", route)
-	}
-}
-
-// The route with more conditions is the narrower one. What is equal goes by the
-// order of the configuration.
-func TestMoreConditionsAreTriedFirst(t *testing.T) {
-	headers := func(names ...string) caddyhttp.MatchHeader {
-		m := make(caddyhttp.MatchHeader)
-		for _, name := range names {
-			m[name] = []string{"*"}
-		}
-		return m
-	}
-	query := caddyhttp.MatchQuery{"a": {"*"}}
-	inOrder := []*Route{
-		{Name: "segment", PathPrefix: "/", Match: matchSegment, Headers: headers("X-Segment")},
-		{Name: "host", PathPrefix: "/", Hosts: []string{"x"}, Headers: headers("A")},
-		{Name: "wildcard", PathPrefix: "/", Hosts: []string{"*.x"}, Headers: headers("A")},
-		{Name: "two headers", PathPrefix: "/", Headers: headers("A", "B")},
-		{Name: "header and query", PathPrefix: "/", Headers: headers("A"), Query: query},
-		{Name: "header and method", PathPrefix: "/", Headers: headers("A"), Methods: []string{"GET"}},
-		{Name: "header", PathPrefix: "/", Headers: headers("A")},
-		{Name: "another header", PathPrefix: "/", Headers: headers("C")},
-		{Name: "query", PathPrefix: "/", Query: query},
-		{Name: "method", PathPrefix: "/", Methods: []string{"GET"}},
-		{Name: "none", PathPrefix: "/"},
-	}
-	r := httptest.NewRequest("GET", "http://a.x/?a", nil)
-	for _, name := range []string{"A", "B", "C", "X-Segment"} {
-		r.Header.Set(name, "1")
-	}
-	for i, want := range inOrder {
-		if want.Name == "host" { // the request is for another one
-			continue
-		}
-		routes := slices.Clone(inOrder[i:])
-		if want.Name != "header" { // as good as another header
-			slices.Reverse(routes)
-		}
-		if got, _ := find(routes, r); got != want {
-			t.Errorf("got %q, want %q", nameOf(got), want.Name)
-		}
 	}
 }
 

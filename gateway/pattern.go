@@ -178,7 +178,7 @@ func (n *patternNode) lead(text string, texts interner) *patternNode {
 }
 
 // add puts a route where its pattern leads.
-func (n *patternNode) add(p pattern, rt *Route, texts interner) {
+func (n *patternNode) add(p pattern, rt *routeMatcher, texts interner) {
 	for _, s := range p {
 		switch s.kind {
 		case segmentText:

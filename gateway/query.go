@@ -6,19 +6,57 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// matchQuery reports whether each parameter that is asked for has one of its values.
-// It is Caddy's matcher with another reading of the query: that one takes a query for
-// empty if any part of it cannot be decoded.
-func matchQuery(r *http.Request, asked map[string][]string, params url.Values) bool {
+// matcher returns the conditions of the route. Its index is not set.
+func (rt *Route) newMatcher() (*routeMatcher, error) {
+	p, err := rt.parsePattern()
+	if err != nil {
+		return nil, err
+	}
+	return &routeMatcher{
+		Path: rt.PathPrefix, Pattern: p, Segment: rt.Match == matchSegment, StripPrefix: rt.StripPrefix,
+		Hosts: rt.Hosts, Methods: rt.Methods, Headers: rt.Headers, Query: rt.Query,
+	}, nil
+}
+
+// parsePattern returns the route's pattern, or nil if path_prefix is a prefix.
+func (rt *Route) parsePattern() (pattern, error) {
+	if rt.Match != "" {
+		return nil, nil
+	}
+	return parsePattern(rt.PathPrefix)
+}
+
+// label returns the name of the route in statistics and logs.
+func (rt *Route) label() string {
+	if rt.Name != "" {
+		return rt.Name
+	}
+	matcher := routeMatcher{Path: rt.PathPrefix, Hosts: rt.Hosts, Methods: rt.Methods, Headers: rt.Headers, Query: rt.Query}
+	return matcher.String()
+}
+
+// conditionMatchers are Caddy's for header fields, and the gateway's own for the query.
+var conditionMatchers = matchers{Headers: matchHeaders, Query: matchQuery}
+
+func matchHeaders(r *http.Request, want map[string][]string) bool {
+	ok, err := caddyhttp.MatchHeader(want).MatchWithError(r)
+	return ok && err == nil
+}
+
+// matchQuery reports whether each wanted parameter has one of its values. It differs from
+// Caddy's matcher in how the query was parsed: that one treats a query as empty if any
+// part of it cannot be decoded.
+func matchQuery(r *http.Request, want map[string][]string, params url.Values) bool {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return false
 	}
-	for name, wanted := range asked {
+	for name, accepted := range want {
 		values, ok := params[repl.ReplaceAll(name, "")]
-		if !ok || !slices.ContainsFunc(wanted, func(value string) bool {
+		if !ok || !slices.ContainsFunc(accepted, func(value string) bool {
 			value = repl.ReplaceAll(value, "")
 			return value == "*" || slices.Contains(values, value)
 		}) {

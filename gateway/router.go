@@ -11,6 +11,38 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
+// routeMatcher is the conditions of one route.
+type routeMatcher struct {
+	// The prefix of paths, or the text of a pattern.
+	Path string
+
+	// Nil: Path is a prefix.
+	Pattern pattern
+
+	// Whether the prefix ends only at the end of a segment.
+	Segment bool
+
+	// Empty lists and maps match every request. A nil list of values of a header field
+	// matches requests without the field.
+	Hosts, Methods []string
+	Headers, Query map[string][]string
+
+	// Whether a preflight of CORS matches if the request that it is for does.
+	Preflights bool
+
+	// Whether the part of the path that is fixed is removed for the backend.
+	StripPrefix bool
+
+	// The number of the route, for the owner of the router.
+	Index int
+}
+
+// matchers evaluate conditions whose names and values may contain placeholders.
+type matchers struct {
+	Headers func(r *http.Request, want map[string][]string) bool
+	Query   func(r *http.Request, want map[string][]string, params url.Values) bool
+}
+
 // router finds the route of a request. It is immutable.
 //
 // Of the routes that take the path, the one is tried first that says most about
@@ -23,6 +55,7 @@ import (
 // stands first in the configuration comes first, those in groups after the others.
 // The first route that takes the request gets it.
 type router struct {
+	match    matchers
 	prefixes *tree[place]
 	patterns *patternNode // nil: there are none
 	hosts    bool         // whether any route looks at the host
@@ -32,16 +65,16 @@ type router struct {
 // place is the routes of one prefix or pattern. It is small, for in a large tree the wait for
 // memory is what a search consists of.
 type place struct {
-	only   *Route    // if it is the only one, and has no further conditions
-	routes *[]*Route // if not; nil if there are none
+	only   *routeMatcher    // if it is the only one, and has no further conditions
+	routes *[]*routeMatcher // if not; nil if there are none
 }
 
 // insert puts a route among those of the place.
-func (at *place) insert(route *Route) {
-	var routes []*Route
+func (at *place) insert(route *routeMatcher) {
+	var routes []*routeMatcher
 	switch {
 	case at.only != nil:
-		routes = []*Route{at.only}
+		routes = []*routeMatcher{at.only}
 	case at.routes != nil:
 		routes = *at.routes
 	}
@@ -56,43 +89,43 @@ func (at *place) insert(route *Route) {
 // length is that of the prefix.
 func (at place) length() int {
 	if at.only != nil {
-		return len(at.only.PathPrefix)
+		return len(at.only.Path)
 	}
-	return len((*at.routes)[0].PathPrefix)
+	return len((*at.routes)[0].Path)
 }
 
-func newRouter(routes []*Route) *router {
+func newRouter(routes []*routeMatcher, match matchers) *router {
 	byPrefix := make(map[string]place, len(routes))
 	texts := make(interner)
-	rt := new(router)
+	rt := &router{match: match}
 	for _, route := range routes {
 		rt.hosts = rt.hosts || len(route.Hosts) > 0
 		rt.queries = rt.queries || len(route.Query) > 0
-		if route.pattern == nil {
-			at := byPrefix[route.PathPrefix]
+		if route.Pattern == nil {
+			at := byPrefix[route.Path]
 			at.insert(route)
-			byPrefix[route.PathPrefix] = at
+			byPrefix[route.Path] = at
 			continue
 		}
 		if rt.patterns == nil {
 			rt.patterns = new(patternNode)
 		}
-		rt.patterns.add(route.pattern, route, texts)
+		rt.patterns.add(route.Pattern, route, texts)
 	}
 	rt.prefixes = newTree(byPrefix)
 	return rt
 }
 
 // insert puts a route among those of one path, in the order in which to try them.
-func insert(routes []*Route, route *Route) []*Route {
-	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *Route) int {
+func insert(routes []*routeMatcher, route *routeMatcher) []*routeMatcher {
+	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *routeMatcher) int {
 		return cmp.Or(cmp.Compare(b.specificity(), a.specificity()), -1)
 	})
 	return slices.Insert(routes, at, route)
 }
 
 // specificity ranks the routes of one path: the higher is tried first.
-func (rt *Route) specificity() (rank int) {
+func (rt *routeMatcher) specificity() (rank int) {
 	switch {
 	case len(rt.Hosts) == 0:
 	case slices.ContainsFunc(rt.Hosts, isWildcard):
@@ -100,7 +133,7 @@ func (rt *Route) specificity() (rank int) {
 	default:
 		rank = 2
 	}
-	if rt.Match == matchSegment {
+	if rt.Segment {
 		rank += 4
 	}
 	const most = 1<<8 - 1
@@ -116,7 +149,7 @@ func (rt *Route) specificity() (rank int) {
 // find returns the route that takes the request if its path is this one. If there
 // is none for the sole reason of its method, find returns the methods that would
 // be taken.
-func (rt *router) find(r *http.Request, path string) (route *Route, allowed []string) {
+func (rt *router) find(r *http.Request, path string) (route *routeMatcher, allowed []string) {
 	s := rt.search(r, path, nil)
 	if s.found != nil {
 		return s.found, nil
@@ -130,7 +163,7 @@ func (rt *router) find(r *http.Request, path string) (route *Route, allowed []st
 
 // nearest returns the route that comes first among those that take a request but for its
 // method.
-func (rt *router) nearest(r *http.Request, path string) *Route {
+func (rt *router) nearest(r *http.Request, path string) *routeMatcher {
 	s := rt.search(r, path, nil)
 	return s.near
 }
@@ -138,7 +171,7 @@ func (rt *router) nearest(r *http.Request, path string) *Route {
 // search looks for the route of a request whose path and query are read in these ways.
 // Without parameters, the query is read where a route asks for it.
 func (rt *router) search(r *http.Request, path string, params url.Values) search {
-	s := search{request: r, path: path, params: params, prefixes: rt.prefixes, next: rt.prefixes.longest(path)}
+	s := search{router: rt, request: r, path: path, params: params, next: rt.prefixes.longest(path)}
 	if rt.hosts {
 		s.host = hostname(r.Host)
 	}
@@ -148,15 +181,15 @@ func (rt *router) search(r *http.Request, path string, params url.Values) search
 
 // search is the search for one request's route.
 type search struct {
-	request  *http.Request
-	path     string
-	host     string
-	params   url.Values // of the query; nil until a route looks at it
-	prefixes *tree[place]
-	next     int32    // the leaf of the longest prefix that was not tried
-	found    *Route   // the result
-	near     *Route   // the first that took all but the method
-	allowed  []string // methods of the routes that took all but the method
+	router  *router
+	request *http.Request
+	path    string
+	host    string
+	params  url.Values    // of the query; nil until a route looks at it
+	next    int32         // the leaf of the longest prefix that was not tried
+	found   *routeMatcher // the result
+	near    *routeMatcher // the first that took all but the method
+	allowed []string      // methods of the routes that took all but the method
 }
 
 // try looks for a route that takes the request among those that take its path.
@@ -169,10 +202,10 @@ func (s *search) try(at place) bool {
 		return false
 	}
 	for _, route := range *at.routes {
-		if !route.takesPath(s.path) || !route.takesHost(s.host) || !route.takesHeaders(s.request) || !s.takesQuery(route) {
+		if !route.takesPath(s.path) || !route.takesHost(s.host) || !s.takesHeaders(route) || !s.takesQuery(route) {
 			continue
 		}
-		if route.takesMethod(s.request.Method) || route.preflights && route.takesPreflight(s.request) {
+		if route.takesMethod(s.request.Method) || route.Preflights && route.takesPreflight(s.request) {
 			s.found = route
 			return true
 		}
@@ -187,7 +220,7 @@ func (s *search) try(at place) bool {
 // tryPrefixes tries the prefixes of at least this length, the longest first.
 func (s *search) tryPrefixes(length int) bool {
 	for s.next != none {
-		leaf := &s.prefixes.leaves[s.next]
+		leaf := &s.router.prefixes.leaves[s.next]
 		if length > 0 && leaf.value.length() < length {
 			return false
 		}
@@ -201,43 +234,39 @@ func (s *search) tryPrefixes(length int) bool {
 
 // takesPath reports whether the route takes a path that begins with its prefix,
 // or that its pattern takes.
-func (rt *Route) takesPath(path string) bool {
-	n := len(rt.PathPrefix)
-	return rt.Match != matchSegment || len(path) == n || path[n] == '/' || path[n-1] == '/'
+func (rt *routeMatcher) takesPath(path string) bool {
+	n := len(rt.Path)
+	return !rt.Segment || len(path) == n || path[n] == '/' || path[n-1] == '/'
 }
 
-func (rt *Route) takesMethod(method string) bool {
+func (rt *routeMatcher) takesMethod(method string) bool {
 	return len(rt.Methods) == 0 || slices.Contains(rt.Methods, method) ||
 		method == http.MethodHead && slices.Contains(rt.Methods, http.MethodGet)
 }
 
 // takesPreflight reports whether a request asks, for a browser, if the route would
 // take a request of some method. The route's own policy answers that.
-func (rt *Route) takesPreflight(r *http.Request) bool {
+func (rt *routeMatcher) takesPreflight(r *http.Request) bool {
 	method := r.Header["Access-Control-Request-Method"]
 	return r.Method == http.MethodOptions && len(method) == 1 && r.Header["Origin"] != nil && rt.takesMethod(method[0])
 }
 
-func (rt *Route) takesHeaders(r *http.Request) bool {
-	if len(rt.Headers) == 0 {
-		return true
-	}
-	ok, err := rt.Headers.MatchWithError(r)
-	return ok && err == nil
+func (s *search) takesHeaders(route *routeMatcher) bool {
+	return len(route.Headers) == 0 || s.router.match.Headers(s.request, route.Headers)
 }
 
 // takesQuery reports whether the route's conditions on the query hold.
-func (s *search) takesQuery(route *Route) bool {
+func (s *search) takesQuery(route *routeMatcher) bool {
 	if len(route.Query) == 0 {
 		return true
 	}
 	if s.params == nil {
 		s.params = query.Values(s.request.URL.RawQuery)
 	}
-	return matchQuery(s.request, route.Query, s.params)
+	return s.router.match.Query(s.request, route.Query, s.params)
 }
 
-func (rt *Route) takesHost(host string) bool {
+func (rt *routeMatcher) takesHost(host string) bool {
 	if len(rt.Hosts) == 0 {
 		return true
 	}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,20 +9,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 func TestRouterChooses(t *testing.T) {
-	routes := []*Route{
-		{Name: "root", PathPrefix: "/"},
-		{Name: "api", PathPrefix: "/api"},
-		{Name: "payment", PathPrefix: "/api/payment"},
-		{Name: "orders", PathPrefix: "/api/orders", Match: matchSegment},
-		{Name: "orders-post", PathPrefix: "/api/orders", Match: matchSegment, Methods: []string{"POST"}},
-		{Name: "shop", PathPrefix: "/api", Hosts: []string{"shop.example.com"}},
-		{Name: "any-shop", PathPrefix: "/api", Hosts: []string{"*.example.com"}},
-		{Name: "slash", PathPrefix: "/files/", Match: matchSegment},
+	routes := []namedRoute{
+		{"root", routeMatcher{Path: "/"}},
+		{"api", routeMatcher{Path: "/api"}},
+		{"payment", routeMatcher{Path: "/api/payment"}},
+		{"orders", routeMatcher{Path: "/api/orders", Segment: true}},
+		{"orders-post", routeMatcher{Path: "/api/orders", Segment: true, Methods: []string{"POST"}}},
+		{"shop", routeMatcher{Path: "/api", Hosts: []string{"shop.example.com"}}},
+		{"any-shop", routeMatcher{Path: "/api", Hosts: []string{"*.example.com"}}},
+		{"slash", routeMatcher{Path: "/files/", Segment: true}},
 	}
 	for _, test := range []struct{ method, url, want string }{
 		{"GET", "/", "root"},
@@ -51,21 +48,21 @@ func TestRouterChooses(t *testing.T) {
 		{"GET", "/files", "root"},
 	} {
 		// Whatever the order of the configuration.
-		for _, order := range []func([]*Route){func([]*Route) {}, slices.Reverse[[]*Route]} {
+		for _, order := range []func([]namedRoute){func([]namedRoute) {}, slices.Reverse[[]namedRoute]} {
 			order(routes)
 			route, allowed := find(routes, httptest.NewRequest(test.method, test.url, nil))
-			if route == nil || route.Name != test.want || allowed != nil {
-				t.Errorf("%s %s: got %v, %v; want %s", test.method, test.url, route, allowed, test.want)
+			if route != test.want || allowed != nil {
+				t.Errorf("%s %s: got %q, %v; want %s", test.method, test.url, route, allowed, test.want)
 			}
 		}
 	}
 }
 
 func TestRouterNamesAllowedMethodsIfOnlyTheMethodFails(t *testing.T) {
-	routes := []*Route{
-		{PathPrefix: "/api", Methods: []string{"GET", "PUT"}},
-		{PathPrefix: "/api/x", Methods: []string{"DELETE"}},
-		{PathPrefix: "/api/x", Methods: []string{"PATCH"}, Hosts: []string{"other.example.com"}},
+	routes := []namedRoute{
+		{"api", routeMatcher{Path: "/api", Methods: []string{"GET", "PUT"}}},
+		{"x", routeMatcher{Path: "/api/x", Methods: []string{"DELETE"}}},
+		{"x of another host", routeMatcher{Path: "/api/x", Methods: []string{"PATCH"}, Hosts: []string{"other.example.com"}}},
 	}
 	for _, test := range []struct{ method, path, want string }{
 		{"POST", "/api", "[GET HEAD PUT]"},
@@ -73,39 +70,76 @@ func TestRouterNamesAllowedMethodsIfOnlyTheMethodFails(t *testing.T) {
 		{"POST", "/", "[]"},
 	} {
 		route, allowed := find(routes, httptest.NewRequest(test.method, test.path, nil))
-		if route != nil || fmt.Sprint(allowed) != test.want {
-			t.Errorf("%s %s: got %v, %v; want no route and %s", test.method, test.path, route, allowed, test.want)
+		if route != "" || fmt.Sprint(allowed) != test.want {
+			t.Errorf("%s %s: got %q, %v; want no route and %s", test.method, test.path, route, allowed, test.want)
 		}
 	}
 	for _, method := range []string{"GET", "HEAD", "PUT"} {
-		if route, _ := find(routes, httptest.NewRequest(method, "/api/x", nil)); route == nil {
-			t.Errorf("%s /api/x: found no route, want the one at the shorter prefix", method)
+		if route, _ := find(routes, httptest.NewRequest(method, "/api/x", nil)); route != "api" {
+			t.Errorf("%s /api/x: got %q, want the route of the shorter prefix", method, route)
 		}
 	}
 }
 
-// find returns the route that a router of these routes chooses.
-func find(routes []*Route, r *http.Request) (*Route, []string) {
-	for _, rt := range routes {
-		rt.pattern, _ = rt.parsePattern()
+// namedRoute is a route and its name.
+type namedRoute struct {
+	name string
+	routeMatcher
+}
+
+// newTestRouter returns a router of these routes, in whose paths patterns are parsed.
+func newTestRouter(routes []namedRoute) *router {
+	all := make([]*routeMatcher, len(routes))
+	for i := range routes {
+		route := routes[i].routeMatcher
+		if !route.Segment {
+			route.Pattern, _ = parsePattern(route.Path)
+		}
+		route.Index = i
+		all[i] = &route
 	}
-	r = r.WithContext(context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
-	return newRouter(routes).find(r, r.URL.Path)
+	return newRouter(all, exact)
+}
+
+// exact compares the values of conditions with those of the request; * is any.
+var exact = matchers{
+	Headers: func(r *http.Request, want map[string][]string) bool { return holds(want, r.Header) },
+	Query: func(_ *http.Request, want map[string][]string, params url.Values) bool {
+		return holds(want, params)
+	},
+}
+
+func holds(want, values map[string][]string) bool {
+	for name, accepted := range want {
+		if len(values[name]) == 0 || accepted[0] != "*" && !slices.Contains(accepted, values[name][0]) {
+			return false
+		}
+	}
+	return true
+}
+
+// find returns the name of the route that a router of these routes chooses.
+func find(routes []namedRoute, r *http.Request) (name string, allowed []string) {
+	route, allowed := newTestRouter(routes).find(r, r.URL.Path)
+	if route == nil {
+		return "", allowed
+	}
+	return routes[route.Index].name, allowed
 }
 
 func TestRouterChoosesByPattern(t *testing.T) {
-	var routes []*Route
+	var routes []namedRoute
 	for _, path := range []string{
 		"/users", "/users/:id", "/users/me", "/users/:id/orders", "/users/:id/orders/*", "/users/me/settings/x",
 		"/files/*", "/files/images/", "/files/im", "/a/:x/c", "/:y/b/c", "/a/*/d", "/a/*", "/:one", "/v/:a/:b", "/v/1/:b",
 	} {
-		routes = append(routes, &Route{Name: path, PathPrefix: path})
+		routes = append(routes, namedRoute{path, routeMatcher{Path: path}})
 	}
 	routes = append(routes,
-		&Route{Name: "post", PathPrefix: "/users/:user", Methods: []string{"POST"}},
-		&Route{Name: "literal", PathPrefix: "/lit/:id", Match: matchPrefix},
-		&Route{Name: "v2", PathPrefix: "/users", Headers: map[string][]string{"X-Api-Version": {"2"}}},
-		&Route{Name: "v3", PathPrefix: "/users", Query: map[string][]string{"version": {"3"}}},
+		namedRoute{"post", routeMatcher{Path: "/users/:user", Methods: []string{"POST"}}},
+		namedRoute{"literal", routeMatcher{Path: "/lit/:id", Segment: true}},
+		namedRoute{"v2", routeMatcher{Path: "/users", Headers: map[string][]string{"X-Api-Version": {"2"}}}},
+		namedRoute{"v3", routeMatcher{Path: "/users", Query: map[string][]string{"version": {"3"}}}},
 	)
 	for _, test := range []struct{ method, url, want string }{
 		{"GET", "/users", "/users"},
@@ -137,50 +171,85 @@ func TestRouterChoosesByPattern(t *testing.T) {
 		{"GET", "/", ""},
 		{"GET", "//", ""},
 	} {
-		for _, order := range []func([]*Route){func([]*Route) {}, slices.Reverse[[]*Route]} {
+		for _, order := range []func([]namedRoute){func([]namedRoute) {}, slices.Reverse[[]namedRoute]} {
 			order(routes)
 			route, _ := find(routes, httptest.NewRequest(test.method, "http://x"+test.url, nil))
-			if got := nameOf(route); got != test.want {
-				t.Errorf("%s %s: got %q, want %q", test.method, test.url, got, test.want)
+			if route != test.want {
+				t.Errorf("%s %s: got %q, want %q", test.method, test.url, route, test.want)
 			}
 		}
 	}
 	versioned := httptest.NewRequest("GET", "/users", nil)
 	versioned.Header.Set("X-API-Version", "2")
-	if route, _ := find(routes, versioned); nameOf(route) != "v2" {
-		t.Errorf("with the header: got %q, want v2", nameOf(route))
+	if route, _ := find(routes, versioned); route != "v2" {
+		t.Errorf("with the header: got %q, want v2", route)
 	}
 }
 
-func nameOf(rt *Route) string {
-	if rt == nil {
-		return ""
+// The route with more conditions is the narrower one. What is equal goes by the
+// order of the configuration.
+func TestMoreConditionsAreTriedFirst(t *testing.T) {
+	headers := func(names ...string) map[string][]string {
+		m := make(map[string][]string)
+		for _, name := range names {
+			m[name] = []string{"*"}
+		}
+		return m
 	}
-	return rt.Name
+	query := map[string][]string{"a": {"*"}}
+	inOrder := []namedRoute{
+		{"segment", routeMatcher{Path: "/", Segment: true, Headers: headers("X-Segment")}},
+		{"host", routeMatcher{Path: "/", Hosts: []string{"x"}, Headers: headers("A")}},
+		{"wildcard", routeMatcher{Path: "/", Hosts: []string{"*.x"}, Headers: headers("A")}},
+		{"two headers", routeMatcher{Path: "/", Headers: headers("A", "B")}},
+		{"header and query", routeMatcher{Path: "/", Headers: headers("A"), Query: query}},
+		{"header and method", routeMatcher{Path: "/", Headers: headers("A"), Methods: []string{"GET"}}},
+		{"header", routeMatcher{Path: "/", Headers: headers("A")}},
+		{"another header", routeMatcher{Path: "/", Headers: headers("C")}},
+		{"query", routeMatcher{Path: "/", Query: query}},
+		{"method", routeMatcher{Path: "/", Methods: []string{"GET"}}},
+		{"none", routeMatcher{Path: "/"}},
+	}
+	r := httptest.NewRequest("GET", "http://a.x/?a", nil)
+	for _, name := range []string{"A", "B", "C", "X-Segment"} {
+		r.Header.Set(name, "1")
+	}
+	for i, want := range inOrder {
+		if want.name == "host" { // the request is for another one
+			continue
+		}
+		routes := slices.Clone(inOrder[i:])
+		if want.name != "header" { // as good as another header
+			slices.Reverse(routes)
+		}
+		if got, _ := find(routes, r); got != want.name {
+			t.Errorf("got %q, want %q", got, want.name)
+		}
+	}
 }
 
 // kinds says of every segment of a path how a route knows it: by its text (3), a
 // parameter (2), a wildcard (1), or not at all (0), after which nothing follows.
 // It returns nil if the route does not take the path. It is the definition of the
 // router's order, written without a thought of speed.
-func (rt *Route) kinds(path string) []int {
+func (rt *routeMatcher) kinds(path string) []int {
 	segments := strings.Split(path, "/")[1:]
 	var all []int
-	if rt.pattern == nil {
-		if !strings.HasPrefix(path, rt.PathPrefix) || !rt.takesPath(path) {
+	if rt.Pattern == nil {
+		if !strings.HasPrefix(path, rt.Path) || !rt.takesPath(path) {
 			return nil
 		}
 		end := 0
 		for _, text := range segments {
-			if end += 1 + len(text); end > len(rt.PathPrefix) {
+			if end += 1 + len(text); end > len(rt.Path) {
 				return append(all, 0)
 			}
 			all = append(all, 3)
 		}
 		return all
 	}
-	for i, s := range rt.pattern {
-		if i >= len(segments) || s.kind != segmentRest && i == len(rt.pattern)-1 && len(segments) != len(rt.pattern) {
+	for i, s := range rt.Pattern {
+		if i >= len(segments) || s.kind != segmentRest && i == len(rt.Pattern)-1 && len(segments) != len(rt.Pattern) {
 			return nil
 		}
 		switch {
@@ -207,16 +276,20 @@ func FuzzRouter(f *testing.F) {
 	f.Add("/users\n/users/:id\n/users/me\n/users/:id/*\n/users/*/x", "GET", "/users/me/x")
 	f.Add("/a/*\n/a/*/b\n/a/:x/b POST\n/a/b/\n/:a/b", "GET", "/a/b/b")
 	f.Fuzz(func(t *testing.T, list, method, path string) {
-		var routes []*Route
+		var routes []*routeMatcher
 		for line := range strings.Lines(list) {
 			prefix, options, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-			rt := &Route{PathPrefix: "/" + strings.TrimPrefix(prefix, "/")}
-			if options == matchSegment {
-				rt.Match = matchSegment
+			rt := &routeMatcher{Path: "/" + strings.TrimPrefix(prefix, "/")}
+			if options == "segment" {
+				rt.Segment = true
 			} else if options != "" {
 				rt.Methods = []string{options}
 			}
-			if _, err := rt.parsePattern(); err == nil && !slices.ContainsFunc(routes, rt.equals) {
+			var err error
+			if !rt.Segment {
+				rt.Pattern, err = parsePattern(rt.Path)
+			}
+			if err == nil && !slices.ContainsFunc(routes, rt.equals) {
 				routes = append(routes, rt)
 			}
 		}
@@ -224,14 +297,14 @@ func FuzzRouter(f *testing.F) {
 			path = "/" + path
 		}
 		r := &http.Request{Method: method, URL: &url.URL{Path: path}}
-		got, _ := find(routes, r)
-		var want *Route
+		got, _ := newRouter(routes, exact).find(r, path)
+		var want *routeMatcher
 		for _, rt := range routes {
 			kinds := rt.kinds(path)
 			if kinds == nil || !rt.takesMethod(method) {
 				continue
 			}
-			if want == nil || cmp.Or(slices.Compare(kinds, want.kinds(path)), cmp.Compare(len(rt.PathPrefix), len(want.PathPrefix))*plain(rt, want), cmp.Compare(rt.specificity(), want.specificity())) > 0 {
+			if want == nil || cmp.Or(slices.Compare(kinds, want.kinds(path)), cmp.Compare(len(rt.Path), len(want.Path))*plain(rt, want), cmp.Compare(rt.specificity(), want.specificity())) > 0 {
 				want = rt
 			}
 		}
@@ -243,19 +316,17 @@ func FuzzRouter(f *testing.F) {
 
 // plain is 1 if both routes are prefixes, of which the longer wins even if they
 // spell out the same segments.
-func plain(a, b *Route) int {
-	if a.pattern == nil && b.pattern == nil {
+func plain(a, b *routeMatcher) int {
+	if a.Pattern == nil && b.Pattern == nil {
 		return 1
 	}
 	return 0
 }
 
-func (rt *Route) equals(other *Route) bool {
-	p, _ := rt.parsePattern()
-	q, _ := other.parsePattern()
-	same := rt.PathPrefix == other.PathPrefix
-	if p != nil && q != nil {
-		same = p.shape() == q.shape()
+func (rt *routeMatcher) equals(other *routeMatcher) bool {
+	same := rt.Path == other.Path
+	if rt.Pattern != nil && other.Pattern != nil {
+		same = rt.Pattern.shape() == other.Pattern.shape()
 	}
-	return same && rt.Match == other.Match && slices.Equal(rt.Methods, other.Methods)
+	return same && rt.Segment == other.Segment && slices.Equal(rt.Methods, other.Methods)
 }

@@ -1,21 +1,17 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"runtime"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // BenchmarkRouting compares what it costs to find the route of a request: by
-// looking at one after the other, as a list does; by Caddy's own list of routes
-// with path matchers; and by the gateway's router, for prefixes and for patterns.
+// looking at one after the other, as a list does; and by the router, for prefixes and
+// for patterns. BenchmarkRoutingByCaddy in package gateway measures Caddy's own list.
 // The routes asked for lie at even distances all over the configuration.
 func BenchmarkRouting(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000, 1_000_000} {
@@ -24,7 +20,6 @@ func BenchmarkRouting(b *testing.B) {
 			prefixes[i] = fmt.Sprintf("/api/v%d/service-%d/resource", i%3+1, i)
 		}
 		b.Run(fmt.Sprintf("list/routes=%d", n), func(b *testing.B) { benchmarkList(b, prefixes) })
-		b.Run(fmt.Sprintf("caddy/routes=%d", n), func(b *testing.B) { benchmarkCaddy(b, prefixes) })
 		b.Run(fmt.Sprintf("prefixes/routes=%d", n), func(b *testing.B) { benchmarkRouter(b, prefixes, "") })
 		b.Run(fmt.Sprintf("patterns/routes=%d", n), func(b *testing.B) { benchmarkRouter(b, prefixes, "/:id/details") })
 	}
@@ -35,11 +30,9 @@ func BenchmarkRouting(b *testing.B) {
 // the wait for the requests themselves.
 func requestsTo(prefixes []string, rest string) []*http.Request {
 	requests := make([]*http.Request, 1024)
-	ctx := context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer())
 	for i := range requests {
 		prefix := prefixes[i*len(prefixes)/len(requests)]
-		r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: prefix + rest}, Header: http.Header{}}
-		requests[i] = r.WithContext(ctx)
+		requests[i] = &http.Request{Method: http.MethodGet, URL: &url.URL{Path: prefix + rest}, Header: http.Header{}}
 	}
 	return requests
 }
@@ -62,55 +55,14 @@ func benchmarkList(b *testing.B, prefixes []string) {
 	}
 }
 
-func benchmarkCaddy(b *testing.B, prefixes []string) {
-	var found int
-	done := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { found++; return nil })
-	answer := caddyhttp.MiddlewareHandler(terminal{done})
-	routes := make(caddyhttp.RouteList, len(prefixes))
-	for i, prefix := range prefixes {
-		match := caddyhttp.MatchPath{prefix + "*"}
-		if err := match.Provision(caddy.Context{}); err != nil {
-			b.Fatal(err)
-		}
-		routes[i] = caddyhttp.Route{
-			MatcherSets: caddyhttp.MatcherSets{{match}},
-			Handlers:    []caddyhttp.MiddlewareHandler{answer},
-			Terminal:    true,
-		}
-		if err := routes[i].ProvisionHandlers(caddy.Context{Context: context.Background()}, nil); err != nil {
-			b.Fatal(err)
-		}
-	}
-	handler := routes.Compile(done)
-	requests := requestsTo(prefixes, "/42")
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if err := handler.ServeHTTP(nil, requests[i%len(requests)]); err != nil {
-			b.Fatal(err)
-		}
-		i++
-	}
-	if found < i {
-		b.Fatal("a request found no route")
-	}
-}
-
-// terminal is a handler that calls no other.
-type terminal struct{ handler caddyhttp.Handler }
-
-func (t terminal) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	return t.handler.ServeHTTP(w, r)
-}
-
 func benchmarkRouter(b *testing.B, prefixes []string, rest string) {
-	routes := make([]*Route, len(prefixes))
+	routes := make([]*routeMatcher, len(prefixes))
 	for i, prefix := range prefixes {
-		routes[i] = &Route{PathPrefix: prefix + rest}
-		routes[i].pattern, _ = routes[i].parsePattern()
+		routes[i] = &routeMatcher{Path: prefix + rest, Index: i}
+		routes[i].Pattern, _ = parsePattern(prefix + rest)
 	}
 	before := heap()
-	rt := newRouter(routes)
+	rt := newRouter(routes, exact)
 	size := float64(heap()-before) / float64(len(routes))
 	requests := requestsTo(prefixes, strings.ReplaceAll(rest, ":id", "42"))
 	b.ReportAllocs()
