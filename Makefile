@@ -73,7 +73,7 @@ bench: build demo-image ## micro-benchmarks and comparison with other gateways, 
 	@go run ./hack/bench $(BENCHFLAGS)
 
 bench-routing: ## benchmark of routing among 100 to 1,000,000 routes, compared with Caddy's
-	@go test -run '^$$' -bench 'BenchmarkRout' -benchmem ./gateway
+	@go test -run '^$$' -bench 'BenchmarkRout' -benchmem ./gateway/...
 
 bench-balance: ## ring_hash and least_latency compared with Caddy's policies, in Markdown
 	@go run ./hack/bench-balance $(BENCHFLAGS)

@@ -2,69 +2,131 @@ package gateway
 
 import (
 	"bufio"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
-	"net/url"
-	"path"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-func TestWithoutDots(t *testing.T) {
-	for in, want := range map[string]string{ // after RFC 3986, section 5.2.4
-		"/a/b/c/./../../g": "/a/g", "/..": "/", "/../g": "/g", "/./g": "/g", "/g.": "/g.", "/.g": "/.g", "/g..": "/g..", "/..g": "/..g",
-		"/./../g": "/g", "/./g/.": "/g/", "/g/./h": "/g/h", "/g/../h": "/h", "/a//../b": "/a/b", "//../b": "/b", "/a/..": "/",
-		"*": "*", "": "", "/": "/",
-	} {
-		if got := withoutDots(in); got != want {
-			t.Errorf("%s: got %s, want %s", in, got, want)
-		}
+// send sends a GET request whose target has exactly these bytes.
+func send(t testing.TB, server, target string) answer {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(server, "http://"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("%s: %v", target, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s: %v", target, err)
+	}
+	return answer{response.StatusCode, string(body), response.Header}
 }
 
-// Whatever the target: if it is let through, then backends that clean paths in ways
-// of their own find the same route in it.
-func FuzzMisleading(f *testing.F) {
+// guarded is a gateway that keeps parts of its backend for those who may see them.
+func guarded(t testing.TB) (server string, reached func() int32) {
+	address, requests := backend(t, nil)
+	const deny = `"handle": [{"handler": "static_response", "status_code": 401}]`
+	g := start(t, fmt.Sprintf(`{
+		"routes": [
+			{"path_prefix": "/", "backend": "b"},
+			{"path_prefix": "/admin", "backend": "b", %[1]s},
+			{"path_prefix": "/public", "backend": "b"},
+			{"path_prefix": "/segment", "match": "segment", "backend": "b"},
+			{"path_prefix": "/files", "backend": "b"},
+			{"path_prefix": "/files/private", "match": "segment", "backend": "b", %[1]s},
+			{"path_prefix": "/users/:id/*", "backend": "b"},
+			{"path_prefix": "/users/:id/secret", "backend": "b", %[1]s},
+			{"path_prefix": "/strip/api", "strip_prefix": true, "backend": "b"}
+		],
+		"backends": [{"name": "b", "dial": [%[2]s]}]
+	}`, deny, quoted(address)))
+	return serve(t, g, &caddyhttp.Server{}), requests.Load
+}
+
+func TestPathsThatMislead(t *testing.T) {
+	server, reached := guarded(t)
 	for _, target := range []string{
-		"/public/../admin", "/public/a%2F..%2fb", `/x\..\admin`, "/users/1/a/../../2/b", "/x/..;/admin", "/%252e%252e/admin", "/a//../b", "/./public",
+		// Dot segments, in all of their spellings.
+		"/public/../admin", "/public/..//admin", "/public/./../admin", "/public/x/../../admin/", "/x/../admin", "/./admin",
+		"/%2e/admin", "/public/%2e%2e/admin", "/public/%2E%2E/admin", "/public/.%2e/admin", "/public/%2e./admin",
+		"/public/..%2fadmin", "/public/..%2Fadmin", "/public%2f..%2fadmin", "/public/%2e%2e%2fadmin", "/public%2f%2e%2e/admin",
+		"/../admin", "/../../../admin", "/public/../../../admin", "/.%2fadmin", "/public/..", "/public/%2e%2e/", "/public/../",
+		"http://x/public/../admin", "/public/../admin?x=/../public", "/x//../../admin", "/x/y//../../../admin",
+		// Slashes that are merged.
+		"//admin", "///admin", "//admin/", "/%2fadmin", "/%2Fadmin", "//%2fadmin", "/x/..//admin",
+		// An encoded slash within a segment, or not.
+		"/segment%2fx", "/segment%2Fadmin", "/files/private%2fx", "/files%2fprivate/x", "/files%2Fprivate",
+		// Backslashes.
+		`/public\..\admin`, `/public/..\admin`, `/\admin`, `/x/..\..\admin`, "/public/..%5cadmin", "/public%5C..%5Cadmin",
+		"/%5cadmin", "/public/%2e%2e%5cadmin", `/\/admin`, `/files\private`,
+		// Parameters after a semicolon.
+		"/public/..;/admin", "/public/..;a=b/admin", "/;/admin", "/;a=b/admin", "/.;/admin", "/public/..;%2fadmin",
+		"/public/%2e%2e;/admin", "/files/private;x/y", "/files/private;x", "/public;x/../admin", "/public/..%3b/admin",
+		// Encoded twice.
+		"/public/%252e%252e/admin", "/public/%252e%252e%252fadmin", "/public/..%252fadmin", "/%252fadmin", "/public/..%255cadmin",
+		"/%2561dmin", "/files/%2570rivate/x",
+		// Out of what a parameter stands for, or of what is stripped, and back.
+		"/users/1/x/../../2/x", "/users/1/../2/x", "/users/1/x/..;/..;/2/x", "/users/1/..%2f2/x", "/users/./2/x", "/users//2/x",
+		"/users/1/x/../secret", "/users/1/%2e/secret", "/users/1/secret;x", "/users/1//secret",
+		"/users/1/secret/.", "/users/1/secret/x/..", "/users/1/secret//.",
+		"/strip/api/../api/x", "/strip/api/../../strip/api/x", "/strip/api/../admin", "/strip/apix/../api/x",
 	} {
-		f.Add(target)
-	}
-	var routes []namedRoute
-	for _, path := range []string{"/", "/admin", "/public", "/public/admin", "/users/:id/*", "/users/:id/secret", "/:a/:b"} {
-		routes = append(routes, namedRoute{path, routeMatcher{Path: path}})
-	}
-	router := newTestRouter(routes)
-	readers := map[string]func(u *url.URL) string{
-		"path.Clean":  func(u *url.URL) string { return keepSlash(u.Path, path.Clean(u.Path)) },
-		"a reference": func(u *url.URL) string { return new(url.URL).ResolveReference(&url.URL{Path: u.Path}).Path },
-		"JoinPath":    func(u *url.URL) string { return u.JoinPath().Path },
-		"a back end":  func(u *url.URL) string { p := strings.ReplaceAll(u.Path, `\`, "/"); return keepSlash(p, path.Clean(p)) },
-		"encoded last": func(u *url.URL) string {
-			p := path.Clean(u.EscapedPath())
-			d, _ := url.PathUnescape(keepSlash(u.EscapedPath(), p))
-			return d
-		},
-	}
-	f.Fuzz(func(t *testing.T, target string) {
-		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))
-		if err != nil || !strings.HasPrefix(r.URL.Path, "/") {
-			return
+		before := reached()
+		got := send(t, server, target)
+		if got.status != http.StatusBadRequest || got.body != "Bad Request\n" {
+			t.Errorf("%s: got %d %q, want 400", target, got.status, got.body)
 		}
-		route, _ := router.find(r, r.URL.Path)
-		if route == nil || router.misleading(r, route) {
-			return
+		if reached() != before {
+			t.Errorf("%s reached the backend as %q", target, got.body)
 		}
-		for name, read := range readers {
-			if other, _ := router.find(r, read(r.URL)); other != route {
-				t.Errorf("%q is let through to %s, but %s makes %q of it, which is of %s", target, route, name, read(r.URL), other)
-			}
-		}
-	})
+	}
 }
 
-func keepSlash(before, after string) string {
-	if after != "/" && (strings.HasSuffix(before, "/") || strings.HasSuffix(before, "/.") || strings.HasSuffix(before, "/..")) {
-		after += "/"
+func TestPathsThatDoNotMislead(t *testing.T) {
+	server, reached := guarded(t)
+	for _, target := range []string{
+		"/", "/x", "/public", "/public/", "/public/a/../b", "/public/a/./b", "/public/./a", "/public/a/..", "/public//a", "/public/a//",
+		"/public%2fadmin", "/public/%2e", "/.well-known/acme", "/public/.hidden/..x/...", "/x/.../admin", "/public/a%2Fb", "/files/a%2Fb",
+		"/files/a%2fb?c=%2F..%2F", "/files/a%252Fb", "/public/50%25", "/public/%25zz", "/public/a;b=c/d;e", "/public;x=1", "/a;b/c",
+		`/public/a\b`, "/public/a%5Cb", "/public/a|b", "/public/caf%C3%A9", "/%C3%A9", "/x/%c0%ae%c0%ae/admin", "/x/admin", "/public/%00",
+		"/segment", "/segment/", "/segment/x/../y", "/segment/a%2Fb", "/Admin", "/public/http://x/y", "/?path=/../admin", "/x?//admin",
+		"/users/1/x", "/users/1/secret/", "/users/1/a/../b", "/users/1//x", "/users/a;b/x", "/users/1/a%2Fb", "/users/%2531/x", "/users/1/50%25",
+		"/files/privately", "/files/public/private",
+	} {
+		if got := send(t, server, target); got.status != 200 || got.body != "GET "+target {
+			t.Errorf("%s: got %d %q, want it unchanged", target, got.status, got.body)
+		}
 	}
-	return after
+	for target, want := range map[string]string{
+		"/strip/api/a/../b": "/a/../b",
+		"/strip/api/a/..":   "/a/..",
+		"/strip/api//b":     "//b",
+		"/strip/apix//b":    "/x//b",
+		"/strip/api/a%2Fb":  "/a%2Fb",
+		"/strip/api/a;b":    "/a;b",
+	} {
+		if got := send(t, server, target); got.body != "GET "+want {
+			t.Errorf("%s: got %d %q, want %s", target, got.status, got.body, want)
+		}
+	}
+	before := reached()
+	for _, target := range []string{"/admin", "/admin/../admin", "/admin/x/../y", "/admin%2fx", "/adminx", "/users/7/secret", "/admin;x/y"} {
+		if got := send(t, server, target); got.status != http.StatusUnauthorized {
+			t.Errorf("%s: got %d, want the route's own 401", target, got.status)
+		}
+	}
+	if reached() != before {
+		t.Error("a request that its route keeps out reached the backend")
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rgate/rgate/gateway/routing"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -72,7 +73,7 @@ func checkGroupPath(at, path string) error {
 	if strings.HasSuffix(path, "/*") {
 		return problemf(at, "%q ends in a wildcard, but routes go on after it: leave /* out", path)
 	}
-	if _, err := parsePattern(path); err != nil {
+	if _, err := routing.ParsePattern(path); err != nil {
 		return problemf(at, "%q %v", path, err)
 	}
 	return nil
@@ -92,7 +93,7 @@ func (rt placed) checkPlace() error {
 			rt.Match, policy.Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
 	}
 	for _, g := range rt.groups {
-		if p, _ := parsePattern("/" + strings.Trim(g.PathPrefix, "/")); p != nil {
+		if p, _ := routing.ParsePattern("/" + strings.Trim(g.PathPrefix, "/")); p != nil {
 			return problemf(rt.at+".match", "the route is in a group with the pattern %s, and patterns take whole paths: leave match out, and end the route with /* to take what follows", g.PathPrefix)
 		}
 	}
@@ -111,7 +112,7 @@ func (rt placed) checkPath() error {
 	if err != nil {
 		return problemf(at, "%q %v", rt.PathPrefix, err)
 	}
-	if p != nil && rt.StripPrefix && p[len(p)-1].kind != segmentRest {
+	if p != nil && rt.StripPrefix && !p.HasRest() {
 		return problemf(rt.at+".strip_prefix", "%q takes whole paths, of which nothing would be left: end it with /*", rt.PathPrefix)
 	}
 	return nil
@@ -128,8 +129,8 @@ func checkPath(at, path string) error {
 		return problemf(at, "%q is percent-encoded: write the characters themselves, for the decoded path is compared", path)
 	case strings.ContainsAny(path, `\;`):
 		return problemf(at, "%q has a backslash or semicolon, which some backends take for a slash or the end of a segment: leave it out", path)
-	case withoutDots(merged(path)) != path:
-		return problemf(at, "%q is not how backends read it: write %q", path, withoutDots(merged(path)))
+	case routing.CleanPath(path) != path:
+		return problemf(at, "%q is not how backends read it: write %q", path, routing.CleanPath(path))
 	}
 	return nil
 }
@@ -217,7 +218,7 @@ func (rt placed) checkParams() error {
 		return problemf(rt.at+".sticky_key", "%v", err)
 	}
 	p, _ := rt.parsePattern()
-	known := p.names()
+	known := p.Names()
 	check := func(at, text string) error {
 		for _, use := range paramUse.FindAllStringSubmatch(text, -1) {
 			if slices.Contains(known, use[1]) {
@@ -281,7 +282,7 @@ func (rt placed) checkBackends(known []string) error {
 // checkConflicts reports the first route that would never be chosen because of an
 // earlier one.
 func checkConflicts(routes []placed) error {
-	matchers := make([]*routeMatcher, len(routes))
+	matchers := make([]*routing.Route, len(routes))
 	for i, rt := range routes {
 		var err error
 		if matchers[i], err = rt.newMatcher(); err != nil {
@@ -289,7 +290,7 @@ func checkConflicts(routes []placed) error {
 		}
 		matchers[i].Index = i
 	}
-	later, earlier := conflict(matchers)
+	later, earlier := routing.Conflict(matchers)
 	if later == nil {
 		return nil
 	}

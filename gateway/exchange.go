@@ -79,7 +79,7 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 		return "", true
 	}
 	if name, ok := strings.CutPrefix(key, "http.rgate.param."); ok {
-		return ex.route.matcher.Pattern.param(ex.path, name), true
+		return ex.route.matcher.Pattern.Param(ex.path, name), true
 	}
 	return nil, false
 }

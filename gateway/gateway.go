@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/gateway/routing"
 	"github.com/rgate/rgate/internal/entry"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -34,7 +35,7 @@ const defaultName = "rgate"
 
 // state is a gateway at work.
 type state struct {
-	router   *router
+	router   *routing.Router
 	routes   []*Route // with what they inherit, by index
 	stats    *stats.Handle
 	unrouted *stats.Series
@@ -138,7 +139,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	g.always = alwaysIn([][]loaded{common})
 	g.guardPage(common)
 	var routes []*Route
-	var matchers []*routeMatcher
+	var matchers []*routing.Route
 	all := g.allRoutes()
 	names := routesOf(all)
 	for _, rt := range all {
@@ -172,7 +173,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	g.warnings.log(ctx.Logger())
 	g.warnings = nil
 	g.routes = routes
-	g.router = newRouter(matchers, conditionMatchers)
+	g.router = routing.New(matchers, conditionMatchers)
 	return nil
 }
 
@@ -262,12 +263,12 @@ func (rt *Route) way(levels [][]loaded, b *Backend, g *Gateway) (caddyhttp.Handl
 func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		path := exchangeOf(r).path
-		front := path[:rt.matcher.fixedLength(path)]
+		front := path[:rt.matcher.FixedLength(path)]
 		if !strings.HasPrefix(r.URL.Path, front) {
 			return next.ServeHTTP(w, r)
 		}
 		whole, uri := r.URL, r.RequestURI
-		stripPrefix(r, len(front))
+		routing.StripPrefix(r, len(front))
 		err := next.ServeHTTP(w, r)
 		r.URL, r.RequestURI = whole, uri
 		return err
@@ -323,16 +324,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if most := g.maxHops(); most > 0 && before >= most {
 		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
 	}
-	found, allowed := g.router.find(r, r.URL.Path)
+	found, allowed := g.router.Find(r, r.URL.Path)
 	if found == nil {
 		always := g.always
 		if len(allowed) > 0 {
-			always = g.routes[g.router.nearest(r, r.URL.Path).Index].always
+			always = g.routes[g.router.Nearest(r, r.URL.Path).Index].always
 		}
 		return g.unrouted.Serve(w, r, chain(always, g.notRouted(allowed)), nil)
 	}
 	route := g.routes[found.Index]
-	if g.router.misleading(r, found) {
+	if g.router.IsAmbiguous(r, found) {
 		return g.unrouted.Serve(w, r, chain(route.always, caddyhttp.HandlerFunc(refuseTarget)), nil)
 	}
 	ex := begin(r, g, route)

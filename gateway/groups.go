@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"strings"
+
+	"github.com/rgate/rgate/gateway/routing"
 )
 
 // placed is a route with what it inherits, and where it stands in the
@@ -41,7 +43,7 @@ func (g *Group) collect(all []placed, at string, around []*Group) []placed {
 // it, the outermost first.
 func (rt *Route) within(groups []*Group) *Route {
 	own := *rt
-	own.Headers = canonical(own.Headers)
+	own.Headers = routing.Canonical(own.Headers)
 	for i := len(groups) - 1; i >= 0; i-- {
 		g := groups[i]
 		if own.PathPrefix == "" {
@@ -52,8 +54,8 @@ func (rt *Route) within(groups []*Group) *Route {
 		if len(own.Hosts) == 0 {
 			own.Hosts = g.Hosts
 		}
-		own.Headers = inherit(own.Headers, canonical(g.Headers))
-		own.Query = inherit(own.Query, g.Query)
+		own.Headers = routing.Inherit(own.Headers, routing.Canonical(g.Headers))
+		own.Query = routing.Inherit(own.Query, g.Query)
 		if own.Deprecated == nil {
 			own.Deprecated = g.Deprecated
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/gateway/routing"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -143,7 +144,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodConnect {
 		return nil, errConnect
 	}
-	keepPathBytes(r)
+	routing.KeepPathBytes(r)
 	status := 0
 	response, err := via.RoundTrip(ex.prepared(r, via))
 	if err == nil {

@@ -7,26 +7,28 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/gateway/routing"
 )
 
 // matcher returns the conditions of the route. Its index is not set.
-func (rt *Route) newMatcher() (*routeMatcher, error) {
+func (rt *Route) newMatcher() (*routing.Route, error) {
 	p, err := rt.parsePattern()
 	if err != nil {
 		return nil, err
 	}
-	return &routeMatcher{
+	return &routing.Route{
 		Path: rt.PathPrefix, Pattern: p, Segment: rt.Match == matchSegment, StripPrefix: rt.StripPrefix,
 		Hosts: rt.Hosts, Methods: rt.Methods, Headers: rt.Headers, Query: rt.Query,
 	}, nil
 }
 
 // parsePattern returns the route's pattern, or nil if path_prefix is a prefix.
-func (rt *Route) parsePattern() (pattern, error) {
+func (rt *Route) parsePattern() (routing.Pattern, error) {
 	if rt.Match != "" {
 		return nil, nil
 	}
-	return parsePattern(rt.PathPrefix)
+	return routing.ParsePattern(rt.PathPrefix)
 }
 
 // label returns the name of the route in statistics and logs.
@@ -34,12 +36,12 @@ func (rt *Route) label() string {
 	if rt.Name != "" {
 		return rt.Name
 	}
-	matcher := routeMatcher{Path: rt.PathPrefix, Hosts: rt.Hosts, Methods: rt.Methods, Headers: rt.Headers, Query: rt.Query}
+	matcher := routing.Route{Path: rt.PathPrefix, Hosts: rt.Hosts, Methods: rt.Methods, Headers: rt.Headers, Query: rt.Query}
 	return matcher.String()
 }
 
 // conditionMatchers are Caddy's for header fields, and the gateway's own for the query.
-var conditionMatchers = matchers{Headers: matchHeaders, Query: matchQuery}
+var conditionMatchers = routing.Matchers{Headers: matchHeaders, Query: matchQuery}
 
 func matchHeaders(r *http.Request, want map[string][]string) bool {
 	ok, err := caddyhttp.MatchHeader(want).MatchWithError(r)

@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"bufio"
@@ -24,7 +24,7 @@ func TestPathKeepsItsBytes(t *testing.T) {
 		"/caf%C3%A9", "/a;b=c", "/a?", "/a?x=1;y=2", "/a'b(c)*!", "/a/../b", "/%2e%2e/b", `/a"b<c>`, "/a?q={x}|",
 	} {
 		r := received(t, target)
-		keepPathBytes(r)
+		KeepPathBytes(r)
 		if got := r.URL.RequestURI(); got != target {
 			t.Errorf("%s would reach the backend as %s", target, got)
 		}
@@ -37,7 +37,7 @@ func TestPathOfAnAbsoluteTargetKeepsItsBytes(t *testing.T) {
 	} {
 		r := received(t, target)
 		r.URL.Scheme, r.URL.Host = "http", "backend"
-		keepPathBytes(r)
+		KeepPathBytes(r)
 		if got := r.URL.RequestURI(); got != want {
 			t.Errorf("%s would reach the backend as %s, want %s", target, got, want)
 		}
@@ -47,7 +47,7 @@ func TestPathOfAnAbsoluteTargetKeepsItsBytes(t *testing.T) {
 func TestPathKeptYieldsToARewrite(t *testing.T) {
 	r := received(t, "/a{b}")
 	r.URL.Path, r.URL.RawPath = "/rewritten", ""
-	keepPathBytes(r)
+	KeepPathBytes(r)
 	if got := r.URL.RequestURI(); got != "/rewritten" {
 		t.Errorf("got %s, want what the handler made of the path", got)
 	}
@@ -73,8 +73,8 @@ func TestStripPrefix(t *testing.T) {
 		{"http://x/api", "/api", "/"},
 	} {
 		r := received(t, test.target)
-		stripPrefix(r, len(strings.TrimSuffix(test.prefix, "/")))
-		keepPathBytes(r)
+		StripPrefix(r, len(strings.TrimSuffix(test.prefix, "/")))
+		KeepPathBytes(r)
 		if got := r.URL.RequestURI(); got != test.want {
 			t.Errorf("%s without %s: got %s, want %s", test.target, test.prefix, got, test.want)
 		}
@@ -92,7 +92,7 @@ func FuzzStripPrefix(f *testing.F) {
 		if err != nil || !strings.HasPrefix(target, "/") || !strings.HasPrefix(prefix, "/") || !strings.HasPrefix(r.URL.Path, prefix) {
 			return
 		}
-		stripPrefix(r, len(strings.TrimSuffix(prefix, "/")))
+		StripPrefix(r, len(strings.TrimSuffix(prefix, "/")))
 		if !strings.HasPrefix(r.URL.Path, "/") || !strings.HasPrefix(r.URL.EscapedPath(), "/") {
 			t.Errorf("%q without %q: path %q, encoded %q", target, prefix, r.URL.Path, r.URL.EscapedPath())
 		}

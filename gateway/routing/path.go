@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"net/http"
@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// stripPrefix takes the first bytes off the request's decoded path, as the backend
+// StripPrefix takes the first bytes off the request's decoded path, as the backend
 // sees it. The encoding of what remains stays as the client wrote it.
-func stripPrefix(r *http.Request, length int) {
+func StripPrefix(r *http.Request, length int) {
 	length = min(length, len(r.URL.Path)) // a handler may have rewritten the path
 	raw, ok := sentPath(r)
 	if !ok {
@@ -67,10 +67,10 @@ func sentPath(r *http.Request) (raw string, ok bool) {
 	return raw, err == nil && path == r.URL.Path
 }
 
-// keepPathBytes makes sure that the backend receives the path with the bytes that
+// KeepPathBytes makes sure that the backend receives the path with the bytes that
 // the client sent. A URL remembers its encoded form only where that is a valid one,
 // and some clients send characters that should have been encoded and were not.
-func keepPathBytes(r *http.Request) {
+func KeepPathBytes(r *http.Request) {
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
 	if raw == r.URL.EscapedPath() {
 		return // as with nearly all requests

@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"fmt"
@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// pattern is a path pattern: `/users/:id/profile`, `/files/*`. A segment `:name`
+// Pattern is a path pattern: `/users/:id/profile`, `/files/*`. A segment `:name`
 // stands for any one segment that is not empty, and gives it a name; a segment
 // `*` does so without a name, except at the end, where it stands for whatever
 // follows the slash before it, be it nothing or several segments. All else stands
 // for itself. A pattern takes the whole path, a trailing slash included.
-type pattern []segment
+type Pattern []segment
 
 type segment struct {
 	kind segmentKind
@@ -27,10 +27,10 @@ const (
 	segmentRest              // * at the end
 )
 
-// parsePattern reads a path that begins with a slash. It returns nil if there is
+// ParsePattern parses a path that begins with a slash. It returns nil if there is
 // no variable segment in it: then it is a prefix.
-func parsePattern(path string) (pattern, error) {
-	var p pattern
+func ParsePattern(path string) (Pattern, error) {
+	var p Pattern
 	variable := false
 	texts := strings.Split(path[1:], "/")
 	for i, text := range texts {
@@ -67,7 +67,7 @@ func isName(s string) bool {
 }
 
 // shape is equal for patterns that take the same paths.
-func (p pattern) shape() string {
+func (p Pattern) shape() string {
 	var b strings.Builder
 	for _, s := range p {
 		b.WriteByte('/')
@@ -83,8 +83,11 @@ func (p pattern) shape() string {
 	return b.String()
 }
 
-// names are what the pattern's variable segments are called.
-func (p pattern) names() (names []string) {
+// HasRest reports whether the pattern ends in a wildcard.
+func (p Pattern) HasRest() bool { return len(p) > 0 && p[len(p)-1].kind == segmentRest }
+
+// Names are what the pattern's variable segments are called.
+func (p Pattern) Names() (names []string) {
 	for _, s := range p {
 		switch s.kind {
 		case segmentParam:
@@ -96,9 +99,9 @@ func (p pattern) names() (names []string) {
 	return names
 }
 
-// param returns what a named segment stands for in a path that the pattern takes;
+// Param returns what a named segment stands for in a path that the pattern takes;
 // `*` names what the last segment stands for. It is empty if there is none.
-func (p pattern) param(path, name string) string {
+func (p Pattern) Param(path, name string) string {
 	for _, s := range p {
 		path = path[1:] // the slash
 		text, _, _ := strings.Cut(path, "/")
@@ -115,7 +118,7 @@ func (p pattern) param(path, name string) string {
 
 // fixed returns how much of a path that the pattern takes comes before what its
 // last segment, a `*`, stands for: all up to the slash.
-func (p pattern) fixed(path string) int {
+func (p Pattern) fixed(path string) int {
 	at := 0
 	for range p[:len(p)-1] {
 		at++ // the slash
@@ -178,7 +181,7 @@ func (n *patternNode) lead(text string, texts interner) *patternNode {
 }
 
 // add puts a route where its pattern leads.
-func (n *patternNode) add(p pattern, rt *routeMatcher, texts interner) {
+func (n *patternNode) add(p Pattern, rt *Route, texts interner) {
 	for _, s := range p {
 		switch s.kind {
 		case segmentText:

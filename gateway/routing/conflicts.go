@@ -1,14 +1,14 @@
-package gateway
+package routing
 
 import (
 	"slices"
 	"strings"
 )
 
-// conflict returns the first route that is never found because an earlier one has the
+// Conflict returns the first route that is never found because an earlier one has the
 // same conditions, and that one. Without a conflict, both are nil.
-func conflict(routes []*routeMatcher) (later, earlier *routeMatcher) {
-	byPath := make(map[string][]*routeMatcher, len(routes))
+func Conflict(routes []*Route) (later, earlier *Route) {
+	byPath := make(map[string][]*Route, len(routes))
 	for _, rt := range routes {
 		path := rt.Path
 		if rt.Pattern != nil {
@@ -24,7 +24,7 @@ func conflict(routes []*routeMatcher) (later, earlier *routeMatcher) {
 	return nil, nil
 }
 
-func (rt *routeMatcher) conflictsWith(other *routeMatcher) bool {
+func (rt *Route) conflictsWith(other *Route) bool {
 	return rt.Segment == other.Segment &&
 		rt.conditions() == other.conditions() &&
 		overlap(rt.Hosts, other.Hosts, strings.EqualFold) &&

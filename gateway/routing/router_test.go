@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"cmp"
@@ -13,14 +13,14 @@ import (
 
 func TestRouterChooses(t *testing.T) {
 	routes := []namedRoute{
-		{"root", routeMatcher{Path: "/"}},
-		{"api", routeMatcher{Path: "/api"}},
-		{"payment", routeMatcher{Path: "/api/payment"}},
-		{"orders", routeMatcher{Path: "/api/orders", Segment: true}},
-		{"orders-post", routeMatcher{Path: "/api/orders", Segment: true, Methods: []string{"POST"}}},
-		{"shop", routeMatcher{Path: "/api", Hosts: []string{"shop.example.com"}}},
-		{"any-shop", routeMatcher{Path: "/api", Hosts: []string{"*.example.com"}}},
-		{"slash", routeMatcher{Path: "/files/", Segment: true}},
+		{"root", Route{Path: "/"}},
+		{"api", Route{Path: "/api"}},
+		{"payment", Route{Path: "/api/payment"}},
+		{"orders", Route{Path: "/api/orders", Segment: true}},
+		{"orders-post", Route{Path: "/api/orders", Segment: true, Methods: []string{"POST"}}},
+		{"shop", Route{Path: "/api", Hosts: []string{"shop.example.com"}}},
+		{"any-shop", Route{Path: "/api", Hosts: []string{"*.example.com"}}},
+		{"slash", Route{Path: "/files/", Segment: true}},
 	}
 	for _, test := range []struct{ method, url, want string }{
 		{"GET", "/", "root"},
@@ -60,9 +60,9 @@ func TestRouterChooses(t *testing.T) {
 
 func TestRouterNamesAllowedMethodsIfOnlyTheMethodFails(t *testing.T) {
 	routes := []namedRoute{
-		{"api", routeMatcher{Path: "/api", Methods: []string{"GET", "PUT"}}},
-		{"x", routeMatcher{Path: "/api/x", Methods: []string{"DELETE"}}},
-		{"x of another host", routeMatcher{Path: "/api/x", Methods: []string{"PATCH"}, Hosts: []string{"other.example.com"}}},
+		{"api", Route{Path: "/api", Methods: []string{"GET", "PUT"}}},
+		{"x", Route{Path: "/api/x", Methods: []string{"DELETE"}}},
+		{"x of another host", Route{Path: "/api/x", Methods: []string{"PATCH"}, Hosts: []string{"other.example.com"}}},
 	}
 	for _, test := range []struct{ method, path, want string }{
 		{"POST", "/api", "[GET HEAD PUT]"},
@@ -84,25 +84,25 @@ func TestRouterNamesAllowedMethodsIfOnlyTheMethodFails(t *testing.T) {
 // namedRoute is a route and its name.
 type namedRoute struct {
 	name string
-	routeMatcher
+	Route
 }
 
 // newTestRouter returns a router of these routes, in whose paths patterns are parsed.
-func newTestRouter(routes []namedRoute) *router {
-	all := make([]*routeMatcher, len(routes))
+func newTestRouter(routes []namedRoute) *Router {
+	all := make([]*Route, len(routes))
 	for i := range routes {
-		route := routes[i].routeMatcher
+		route := routes[i].Route
 		if !route.Segment {
-			route.Pattern, _ = parsePattern(route.Path)
+			route.Pattern, _ = ParsePattern(route.Path)
 		}
 		route.Index = i
 		all[i] = &route
 	}
-	return newRouter(all, exact)
+	return New(all, exact)
 }
 
 // exact compares the values of conditions with those of the request; * is any.
-var exact = matchers{
+var exact = Matchers{
 	Headers: func(r *http.Request, want map[string][]string) bool { return holds(want, r.Header) },
 	Query: func(_ *http.Request, want map[string][]string, params url.Values) bool {
 		return holds(want, params)
@@ -120,7 +120,7 @@ func holds(want, values map[string][]string) bool {
 
 // find returns the name of the route that a router of these routes chooses.
 func find(routes []namedRoute, r *http.Request) (name string, allowed []string) {
-	route, allowed := newTestRouter(routes).find(r, r.URL.Path)
+	route, allowed := newTestRouter(routes).Find(r, r.URL.Path)
 	if route == nil {
 		return "", allowed
 	}
@@ -133,13 +133,13 @@ func TestRouterChoosesByPattern(t *testing.T) {
 		"/users", "/users/:id", "/users/me", "/users/:id/orders", "/users/:id/orders/*", "/users/me/settings/x",
 		"/files/*", "/files/images/", "/files/im", "/a/:x/c", "/:y/b/c", "/a/*/d", "/a/*", "/:one", "/v/:a/:b", "/v/1/:b",
 	} {
-		routes = append(routes, namedRoute{path, routeMatcher{Path: path}})
+		routes = append(routes, namedRoute{path, Route{Path: path}})
 	}
 	routes = append(routes,
-		namedRoute{"post", routeMatcher{Path: "/users/:user", Methods: []string{"POST"}}},
-		namedRoute{"literal", routeMatcher{Path: "/lit/:id", Segment: true}},
-		namedRoute{"v2", routeMatcher{Path: "/users", Headers: map[string][]string{"X-Api-Version": {"2"}}}},
-		namedRoute{"v3", routeMatcher{Path: "/users", Query: map[string][]string{"version": {"3"}}}},
+		namedRoute{"post", Route{Path: "/users/:user", Methods: []string{"POST"}}},
+		namedRoute{"literal", Route{Path: "/lit/:id", Segment: true}},
+		namedRoute{"v2", Route{Path: "/users", Headers: map[string][]string{"X-Api-Version": {"2"}}}},
+		namedRoute{"v3", Route{Path: "/users", Query: map[string][]string{"version": {"3"}}}},
 	)
 	for _, test := range []struct{ method, url, want string }{
 		{"GET", "/users", "/users"},
@@ -198,17 +198,17 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 	}
 	query := map[string][]string{"a": {"*"}}
 	inOrder := []namedRoute{
-		{"segment", routeMatcher{Path: "/", Segment: true, Headers: headers("X-Segment")}},
-		{"host", routeMatcher{Path: "/", Hosts: []string{"x"}, Headers: headers("A")}},
-		{"wildcard", routeMatcher{Path: "/", Hosts: []string{"*.x"}, Headers: headers("A")}},
-		{"two headers", routeMatcher{Path: "/", Headers: headers("A", "B")}},
-		{"header and query", routeMatcher{Path: "/", Headers: headers("A"), Query: query}},
-		{"header and method", routeMatcher{Path: "/", Headers: headers("A"), Methods: []string{"GET"}}},
-		{"header", routeMatcher{Path: "/", Headers: headers("A")}},
-		{"another header", routeMatcher{Path: "/", Headers: headers("C")}},
-		{"query", routeMatcher{Path: "/", Query: query}},
-		{"method", routeMatcher{Path: "/", Methods: []string{"GET"}}},
-		{"none", routeMatcher{Path: "/"}},
+		{"segment", Route{Path: "/", Segment: true, Headers: headers("X-Segment")}},
+		{"host", Route{Path: "/", Hosts: []string{"x"}, Headers: headers("A")}},
+		{"wildcard", Route{Path: "/", Hosts: []string{"*.x"}, Headers: headers("A")}},
+		{"two headers", Route{Path: "/", Headers: headers("A", "B")}},
+		{"header and query", Route{Path: "/", Headers: headers("A"), Query: query}},
+		{"header and method", Route{Path: "/", Headers: headers("A"), Methods: []string{"GET"}}},
+		{"header", Route{Path: "/", Headers: headers("A")}},
+		{"another header", Route{Path: "/", Headers: headers("C")}},
+		{"query", Route{Path: "/", Query: query}},
+		{"method", Route{Path: "/", Methods: []string{"GET"}}},
+		{"none", Route{Path: "/"}},
 	}
 	r := httptest.NewRequest("GET", "http://a.x/?a", nil)
 	for _, name := range []string{"A", "B", "C", "X-Segment"} {
@@ -232,7 +232,7 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 // parameter (2), a wildcard (1), or not at all (0), after which nothing follows.
 // It returns nil if the route does not take the path. It is the definition of the
 // router's order, written without a thought of speed.
-func (rt *routeMatcher) kinds(path string) []int {
+func (rt *Route) kinds(path string) []int {
 	segments := strings.Split(path, "/")[1:]
 	var all []int
 	if rt.Pattern == nil {
@@ -276,10 +276,10 @@ func FuzzRouter(f *testing.F) {
 	f.Add("/users\n/users/:id\n/users/me\n/users/:id/*\n/users/*/x", "GET", "/users/me/x")
 	f.Add("/a/*\n/a/*/b\n/a/:x/b POST\n/a/b/\n/:a/b", "GET", "/a/b/b")
 	f.Fuzz(func(t *testing.T, list, method, path string) {
-		var routes []*routeMatcher
+		var routes []*Route
 		for line := range strings.Lines(list) {
 			prefix, options, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-			rt := &routeMatcher{Path: "/" + strings.TrimPrefix(prefix, "/")}
+			rt := &Route{Path: "/" + strings.TrimPrefix(prefix, "/")}
 			if options == "segment" {
 				rt.Segment = true
 			} else if options != "" {
@@ -287,7 +287,7 @@ func FuzzRouter(f *testing.F) {
 			}
 			var err error
 			if !rt.Segment {
-				rt.Pattern, err = parsePattern(rt.Path)
+				rt.Pattern, err = ParsePattern(rt.Path)
 			}
 			if err == nil && !slices.ContainsFunc(routes, rt.equals) {
 				routes = append(routes, rt)
@@ -297,8 +297,8 @@ func FuzzRouter(f *testing.F) {
 			path = "/" + path
 		}
 		r := &http.Request{Method: method, URL: &url.URL{Path: path}}
-		got, _ := newRouter(routes, exact).find(r, path)
-		var want *routeMatcher
+		got, _ := New(routes, exact).Find(r, path)
+		var want *Route
 		for _, rt := range routes {
 			kinds := rt.kinds(path)
 			if kinds == nil || !rt.takesMethod(method) {
@@ -316,14 +316,14 @@ func FuzzRouter(f *testing.F) {
 
 // plain is 1 if both routes are prefixes, of which the longer wins even if they
 // spell out the same segments.
-func plain(a, b *routeMatcher) int {
+func plain(a, b *Route) int {
 	if a.Pattern == nil && b.Pattern == nil {
 		return 1
 	}
 	return 0
 }
 
-func (rt *routeMatcher) equals(other *routeMatcher) bool {
+func (rt *Route) equals(other *Route) bool {
 	same := rt.Path == other.Path
 	if rt.Pattern != nil && other.Pattern != nil {
 		same = rt.Pattern.shape() == other.Pattern.shape()

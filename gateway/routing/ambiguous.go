@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"net/http"
@@ -9,14 +9,14 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// misleading reports whether the request would lead elsewhere if its path or query
+// IsAmbiguous reports whether the request would lead elsewhere if its path or query
 // were read in another way, as the backend may do. For paths these are: with dot
 // segments resolved (RFC 3986, section 5.2.4) or slashes merged, with encoded slashes
 // as plain characters, with backslashes as slashes, without parameters after a
 // semicolon, or decoded once more. For queries see query.Readings. What a route keeps
 // from its backend, or asks for before it lets a request through, could be gone around
 // by that.
-func (rt *router) misleading(r *http.Request, route *routeMatcher) bool {
+func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 	readings := []url.Values{nil}
 	if rt.queries {
 		if several := query.Readings(r.URL.RawQuery); several != nil {
@@ -80,8 +80,8 @@ func spellings(u *url.URL) []string {
 // shapes are the ways to read a path segment by segment.
 var shapes = []func(string) string{
 	merged,
-	withoutDots,
-	func(path string) string { return withoutDots(merged(path)) },
+	removeDotSegments,
+	CleanPath,
 	withoutLastDots,
 	func(path string) string { return withoutLastDots(merged(path)) },
 }
@@ -114,8 +114,8 @@ func merged(path string) string {
 	return path
 }
 
-// withoutDots is a path in which the segments . and .. have done what they say.
-func withoutDots(path string) string {
+// removeDotSegments is a path in which the segments . and .. have done what they say.
+func removeDotSegments(path string) string {
 	if !strings.Contains(path, "/.") {
 		return path
 	}
@@ -137,10 +137,13 @@ func withoutDots(path string) string {
 	return strings.Join(kept, "/")
 }
 
+// CleanPath returns a path with single slashes and without dot segments.
+func CleanPath(path string) string { return removeDotSegments(merged(path)) }
+
 // withoutLastDots is a path in which dot segments have done what they say, and the
 // last one has left no slash, in the way of path.Clean.
 func withoutLastDots(path string) string {
-	clean := withoutDots(path)
+	clean := removeDotSegments(path)
 	if clean != "/" && (strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..")) {
 		clean = strings.TrimSuffix(clean, "/")
 	}
@@ -150,11 +153,11 @@ func withoutLastDots(path string) string {
 // climbs reports whether a path climbs out of what the route's parameters stand
 // for, or of what is stripped from it, on its way to another path of the same
 // route: in that shape, what is left for the backend is not what it gets.
-func (rt *routeMatcher) climbs(path string, reshape func(string) string) bool {
+func (rt *Route) climbs(path string, reshape func(string) string) bool {
 	if rt.Pattern == nil && !rt.StripPrefix {
 		return false
 	}
-	fixed := rt.fixedLength(path)
+	fixed := rt.FixedLength(path)
 	front, rest, slash := path[:fixed], path[fixed:], ""
 	if !strings.HasPrefix(rest, "/") {
 		slash = "/" // which it gets when the front is stripped
@@ -163,13 +166,13 @@ func (rt *routeMatcher) climbs(path string, reshape func(string) string) bool {
 	return strings.TrimSuffix(left, "/") != strings.TrimSuffix(reshape(path), "/")
 }
 
-// fixedLength returns how much of a path that the route takes comes before the
+// FixedLength returns how much of a path that the route takes comes before the
 // open end of its prefix or pattern.
-func (rt *routeMatcher) fixedLength(path string) int {
+func (rt *Route) FixedLength(path string) int {
 	switch {
 	case rt.Pattern == nil:
 		return len(strings.TrimSuffix(rt.Path, "/"))
-	case rt.Pattern[len(rt.Pattern)-1].kind == segmentRest:
+	case rt.Pattern.HasRest():
 		return rt.Pattern.fixed(path)
 	}
 	return len(path)

@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"encoding/json"
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// inherit returns the conditions of both; where both have one, the inner.
-func inherit[M ~map[string][]string](inner, outer M) M {
+// Inherit returns the conditions of both; where both have one, the inner.
+func Inherit[M ~map[string][]string](inner, outer M) M {
 	if len(outer) == 0 {
 		return inner
 	}
@@ -18,10 +18,10 @@ func inherit[M ~map[string][]string](inner, outer M) M {
 	return both
 }
 
-// canonical returns conditions on headers under the names that net/http gives to
+// Canonical returns conditions on headers under the names that net/http gives to
 // header fields, so that one is not taken for two. Where it is there twice, all of
 // its values are allowed.
-func canonical[M ~map[string][]string](headers M) M {
+func Canonical[M ~map[string][]string](headers M) M {
 	if len(headers) == 0 {
 		return nil
 	}
@@ -39,7 +39,7 @@ func canonical[M ~map[string][]string](headers M) M {
 
 // conditions is equal for routes whose conditions on headers and the query are,
 // whatever the order of their values.
-func (rt *routeMatcher) conditions() string {
+func (rt *Route) conditions() string {
 	sorted := func(all map[string][]string) map[string][]string {
 		all = maps.Clone(all)
 		for name, values := range all {
@@ -53,7 +53,7 @@ func (rt *routeMatcher) conditions() string {
 }
 
 // String returns the conditions in the form in which statistics and logs name a route.
-func (rt *routeMatcher) String() string {
+func (rt *Route) String() string {
 	var parts []string
 	if len(rt.Methods) > 0 {
 		parts = append(parts, strings.Join(rt.Methods, ","))

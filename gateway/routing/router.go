@@ -1,4 +1,6 @@
-package gateway
+// Package routing finds the route of a request. It knows conditions alone: what a route
+// does is for the owner of the router.
+package routing
 
 import (
 	"cmp"
@@ -11,13 +13,13 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// routeMatcher is the conditions of one route.
-type routeMatcher struct {
+// Route is the conditions of one route.
+type Route struct {
 	// The prefix of paths, or the text of a pattern.
 	Path string
 
 	// Nil: Path is a prefix.
-	Pattern pattern
+	Pattern Pattern
 
 	// Whether the prefix ends only at the end of a segment.
 	Segment bool
@@ -37,13 +39,13 @@ type routeMatcher struct {
 	Index int
 }
 
-// matchers evaluate conditions whose names and values may contain placeholders.
-type matchers struct {
+// Matchers evaluate conditions whose names and values may contain placeholders.
+type Matchers struct {
 	Headers func(r *http.Request, want map[string][]string) bool
 	Query   func(r *http.Request, want map[string][]string, params url.Values) bool
 }
 
-// router finds the route of a request. It is immutable.
+// Router finds the route of a request. It is immutable.
 //
 // Of the routes that take the path, the one is tried first that says most about
 // it: they are compared segment by segment from the left, where text beats a
@@ -54,8 +56,8 @@ type matchers struct {
 // methods before all of them. Of routes that are equal in all this, the one that
 // stands first in the configuration comes first, those in groups after the others.
 // The first route that takes the request gets it.
-type router struct {
-	match    matchers
+type Router struct {
+	match    Matchers
 	prefixes *tree[place]
 	patterns *patternNode // nil: there are none
 	hosts    bool         // whether any route looks at the host
@@ -65,16 +67,16 @@ type router struct {
 // place is the routes of one prefix or pattern. It is small, for in a large tree the wait for
 // memory is what a search consists of.
 type place struct {
-	only   *routeMatcher    // if it is the only one, and has no further conditions
-	routes *[]*routeMatcher // if not; nil if there are none
+	only   *Route    // if it is the only one, and has no further conditions
+	routes *[]*Route // if not; nil if there are none
 }
 
 // insert puts a route among those of the place.
-func (at *place) insert(route *routeMatcher) {
-	var routes []*routeMatcher
+func (at *place) insert(route *Route) {
+	var routes []*Route
 	switch {
 	case at.only != nil:
-		routes = []*routeMatcher{at.only}
+		routes = []*Route{at.only}
 	case at.routes != nil:
 		routes = *at.routes
 	}
@@ -94,10 +96,10 @@ func (at place) length() int {
 	return len((*at.routes)[0].Path)
 }
 
-func newRouter(routes []*routeMatcher, match matchers) *router {
+func New(routes []*Route, match Matchers) *Router {
 	byPrefix := make(map[string]place, len(routes))
 	texts := make(interner)
-	rt := &router{match: match}
+	rt := &Router{match: match}
 	for _, route := range routes {
 		rt.hosts = rt.hosts || len(route.Hosts) > 0
 		rt.queries = rt.queries || len(route.Query) > 0
@@ -117,15 +119,15 @@ func newRouter(routes []*routeMatcher, match matchers) *router {
 }
 
 // insert puts a route among those of one path, in the order in which to try them.
-func insert(routes []*routeMatcher, route *routeMatcher) []*routeMatcher {
-	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *routeMatcher) int {
+func insert(routes []*Route, route *Route) []*Route {
+	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *Route) int {
 		return cmp.Or(cmp.Compare(b.specificity(), a.specificity()), -1)
 	})
 	return slices.Insert(routes, at, route)
 }
 
 // specificity ranks the routes of one path: the higher is tried first.
-func (rt *routeMatcher) specificity() (rank int) {
+func (rt *Route) specificity() (rank int) {
 	switch {
 	case len(rt.Hosts) == 0:
 	case slices.ContainsFunc(rt.Hosts, isWildcard):
@@ -146,10 +148,10 @@ func (rt *routeMatcher) specificity() (rank int) {
 	return rank
 }
 
-// find returns the route that takes the request if its path is this one. If there
-// is none for the sole reason of its method, find returns the methods that would
+// Find returns the route that takes the request if its path is this one. If there
+// is none for the sole reason of its method, Find returns the methods that would
 // be taken.
-func (rt *router) find(r *http.Request, path string) (route *routeMatcher, allowed []string) {
+func (rt *Router) Find(r *http.Request, path string) (route *Route, allowed []string) {
 	s := rt.search(r, path, nil)
 	if s.found != nil {
 		return s.found, nil
@@ -161,16 +163,16 @@ func (rt *router) find(r *http.Request, path string) (route *routeMatcher, allow
 	return nil, slices.Compact(s.allowed)
 }
 
-// nearest returns the route that comes first among those that take a request but for its
+// Nearest returns the route that comes first among those that take a request but for its
 // method.
-func (rt *router) nearest(r *http.Request, path string) *routeMatcher {
+func (rt *Router) Nearest(r *http.Request, path string) *Route {
 	s := rt.search(r, path, nil)
 	return s.near
 }
 
 // search looks for the route of a request whose path and query are read in these ways.
 // Without parameters, the query is read where a route asks for it.
-func (rt *router) search(r *http.Request, path string, params url.Values) search {
+func (rt *Router) search(r *http.Request, path string, params url.Values) search {
 	s := search{router: rt, request: r, path: path, params: params, next: rt.prefixes.longest(path)}
 	if rt.hosts {
 		s.host = hostname(r.Host)
@@ -181,15 +183,15 @@ func (rt *router) search(r *http.Request, path string, params url.Values) search
 
 // search is the search for one request's route.
 type search struct {
-	router  *router
+	router  *Router
 	request *http.Request
 	path    string
 	host    string
-	params  url.Values    // of the query; nil until a route looks at it
-	next    int32         // the leaf of the longest prefix that was not tried
-	found   *routeMatcher // the result
-	near    *routeMatcher // the first that took all but the method
-	allowed []string      // methods of the routes that took all but the method
+	params  url.Values // of the query; nil until a route looks at it
+	next    int32      // the leaf of the longest prefix that was not tried
+	found   *Route     // the result
+	near    *Route     // the first that took all but the method
+	allowed []string   // methods of the routes that took all but the method
 }
 
 // try looks for a route that takes the request among those that take its path.
@@ -234,29 +236,29 @@ func (s *search) tryPrefixes(length int) bool {
 
 // takesPath reports whether the route takes a path that begins with its prefix,
 // or that its pattern takes.
-func (rt *routeMatcher) takesPath(path string) bool {
+func (rt *Route) takesPath(path string) bool {
 	n := len(rt.Path)
 	return !rt.Segment || len(path) == n || path[n] == '/' || path[n-1] == '/'
 }
 
-func (rt *routeMatcher) takesMethod(method string) bool {
+func (rt *Route) takesMethod(method string) bool {
 	return len(rt.Methods) == 0 || slices.Contains(rt.Methods, method) ||
 		method == http.MethodHead && slices.Contains(rt.Methods, http.MethodGet)
 }
 
 // takesPreflight reports whether a request asks, for a browser, if the route would
 // take a request of some method. The route's own policy answers that.
-func (rt *routeMatcher) takesPreflight(r *http.Request) bool {
+func (rt *Route) takesPreflight(r *http.Request) bool {
 	method := r.Header["Access-Control-Request-Method"]
 	return r.Method == http.MethodOptions && len(method) == 1 && r.Header["Origin"] != nil && rt.takesMethod(method[0])
 }
 
-func (s *search) takesHeaders(route *routeMatcher) bool {
+func (s *search) takesHeaders(route *Route) bool {
 	return len(route.Headers) == 0 || s.router.match.Headers(s.request, route.Headers)
 }
 
 // takesQuery reports whether the route's conditions on the query hold.
-func (s *search) takesQuery(route *routeMatcher) bool {
+func (s *search) takesQuery(route *Route) bool {
 	if len(route.Query) == 0 {
 		return true
 	}
@@ -266,7 +268,7 @@ func (s *search) takesQuery(route *routeMatcher) bool {
 	return s.router.match.Query(s.request, route.Query, s.params)
 }
 
-func (rt *routeMatcher) takesHost(host string) bool {
+func (rt *Route) takesHost(host string) bool {
 	if len(rt.Hosts) == 0 {
 		return true
 	}

@@ -1,4 +1,4 @@
-package gateway
+package routing
 
 import (
 	"fmt"
@@ -56,20 +56,20 @@ func benchmarkList(b *testing.B, prefixes []string) {
 }
 
 func benchmarkRouter(b *testing.B, prefixes []string, rest string) {
-	routes := make([]*routeMatcher, len(prefixes))
+	routes := make([]*Route, len(prefixes))
 	for i, prefix := range prefixes {
-		routes[i] = &routeMatcher{Path: prefix + rest, Index: i}
-		routes[i].Pattern, _ = parsePattern(prefix + rest)
+		routes[i] = &Route{Path: prefix + rest, Index: i}
+		routes[i].Pattern, _ = ParsePattern(prefix + rest)
 	}
 	before := heap()
-	rt := newRouter(routes, exact)
+	rt := New(routes, exact)
 	size := float64(heap()-before) / float64(len(routes))
 	requests := requestsTo(prefixes, strings.ReplaceAll(rest, ":id", "42"))
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
 		r := requests[i%len(requests)]
-		if route, _ := rt.find(r, r.URL.Path); route == nil {
+		if route, _ := rt.Find(r, r.URL.Path); route == nil {
 			b.Fatal("a request found no route")
 		}
 		i++
