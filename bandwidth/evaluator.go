@@ -89,8 +89,8 @@ func (a *quotaEvaluator) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	a.publish = []func(){
-		policy.Publish(policy.Quotas, policy.Place{Gateway: a.gateway}, func() any { return a.report() }),
-		policy.Publish(policy.Dependencies, policy.Place{}, a.dependency),
+		policy.Publish(policy.Quotas, policy.RouteInfo{Gateway: a.gateway}, func() any { return a.report() }),
+		policy.Publish(policy.Dependencies, policy.RouteInfo{}, a.dependency),
 	}
 	a.ended.Go(func() { a.loop(ctx) })
 	a.ended.Go(func() { a.notifier.loop(ctx) })

@@ -54,7 +54,7 @@ func TestWhatCounts(t *testing.T) {
 			{"backend", "idle", nil, Quota{Ingress: 1}},
 			{"backend", "web", nil, Quota{Egress: 1, Period: "day", TimeZone: "Asia/Tokyo"}},
 		} {
-			terms, err := c.quota.spec(policy.Standpoint{Gateway: "rgate", Level: c.level, Name: c.name, Routes: c.routes}, "rgate")
+			terms, err := c.quota.spec(policy.Scope{Gateway: "rgate", Level: c.level, Name: c.name, Routes: c.routes}, "rgate")
 			if err != nil {
 				t.Fatal(err)
 			}

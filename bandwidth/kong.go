@@ -180,7 +180,7 @@ func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	type target struct{ upstream, name, address string }
 	states := make(map[target]string)
 	for _, gateway := range gateways {
-		for _, told := range policy.PublishedAs[kongServices](policy.Services, policy.Place{Gateway: gateway}) {
+		for _, told := range policy.PublishedAs[kongServices](policy.Services, policy.RouteInfo{Gateway: gateway}) {
 			for _, s := range told.Services {
 				for _, one := range s.Instances {
 					t := target{s.Name, one.Container, one.Address}

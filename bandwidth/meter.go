@@ -37,7 +37,7 @@ type Meter struct {
 	policy.Base
 
 	// Where the account can be read, none by default, and who may.
-	policy.Guarded
+	policy.ProtectedEndpoint
 
 	// The database: `sqlite:///var/lib/rgate/bandwidth.db`, or
 	// `postgres://user:password@host/database`, which several gateways may share.
@@ -100,7 +100,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err := m.Start(ctx, "bandwidth"); err != nil || m.Off() {
 		return err
 	}
-	m.Gateway = cmp.Or(m.Gateway, policy.Standing(ctx).Gateway, stats.DefaultName)
+	m.Gateway = cmp.Or(m.Gateway, policy.ScopeOf(ctx).Gateway, stats.DefaultName)
 	url, err := m.fillStore()
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	}
 	m.config = ctx.GetMetricsRegistry()
 	if m.Path != "" {
-		if err := m.Guard(ctx); err != nil {
+		if err := m.ProvisionAccess(ctx); err != nil {
 			return err
 		}
 	}
@@ -201,7 +201,7 @@ func (r *Retention) filled() store.Retention {
 
 // Check reports the first thing wrong with the options.
 func (m *Meter) Check() error {
-	if err := m.CheckGuard("/metrics/bandwidth_used"); err != nil {
+	if err := m.CheckAccess("/metrics/bandwidth_used"); err != nil {
 		return err
 	}
 	if m.Path == "" && (len(m.Allow) > 0 || len(m.Hosts) > 0 || len(m.HandlersRaw) > 0) {
@@ -269,7 +269,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if m.Off() || !m.Serves(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
-	return m.Admit(w, r, m.serve)
+	return m.ServeProtected(w, r, m.serve)
 }
 
 // Cleanup lets go of the account, which goes on if a new configuration has it too.

@@ -80,7 +80,7 @@ func joinNotify(ctx caddy.Context, gateway string, settings *channels) (leave fu
 	left := a.notifier.join(settings)
 	var ends []func()
 	for _, name := range settings.names() {
-		ends = append(ends, policy.Publish(policy.Dependencies, policy.Place{}, func() any { return a.notifier.dependency(settings, name) }))
+		ends = append(ends, policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return a.notifier.dependency(settings, name) }))
 	}
 	return func() {
 		for _, end := range ends {

@@ -197,7 +197,7 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 	if err := p.checkKept(ctx, gateway); err != nil {
 		return err
 	}
-	terms, err := p.spec(policy.Standing(ctx), gateway)
+	terms, err := p.spec(policy.ScopeOf(ctx), gateway)
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 // gatewayOf is the name of the gateway that a policy stands on, or what it is told
 // instead.
 func gatewayOf(ctx caddy.Context, option string) string {
-	return cmp.Or(policy.Standing(ctx).Gateway, option, stats.DefaultName)
+	return cmp.Or(policy.ScopeOf(ctx).Gateway, option, stats.DefaultName)
 }
 
 // Validate implements caddy.Validator.

@@ -78,7 +78,7 @@ func TestBlock(t *testing.T) {
 			t.Errorf("strangers learn how much there is: %v", header)
 		}
 	}
-	if policy.Refused("quota") < 2 {
+	if policy.RefusalCount("quota") < 2 {
 		t.Error("what was refused is not counted")
 	}
 	// The next period has begun, and nobody has judged it yet.

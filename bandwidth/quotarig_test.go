@@ -57,7 +57,7 @@ func quotaTerms(t testing.TB, level, name string, q *Quota) *quotaSpec {
 	if err := q.Check(); err != nil {
 		t.Fatal(err)
 	}
-	terms, err := q.spec(policy.Standpoint{Gateway: "rgate", Level: level, Name: name}, "rgate")
+	terms, err := q.spec(policy.Scope{Gateway: "rgate", Level: level, Name: name}, "rgate")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ type quotaSpec struct {
 }
 
 // spec puts together what a quota says that stands in a place.
-func (p *Quota) spec(at policy.Standpoint, gateway string) (*quotaSpec, error) {
+func (p *Quota) spec(at policy.Scope, gateway string) (*quotaSpec, error) {
 	t := &quotaSpec{
 		gateway: gateway, level: cmp.Or(at.Level, "gateway"), name: cmp.Or(p.Name, at.Name, gateway),
 		period: cmp.Or(p.Period, defaultPeriod), timeZone: cmp.Or(p.TimeZone, defaultTimeZone),

@@ -96,7 +96,7 @@ func (r *reports) status() []scrape.Status {
 
 // publishedQuotas is what the quotas of a gateway tell, always in the same order.
 func publishedQuotas(gateway string) []any {
-	all := slices.Concat(policy.PublishedAs[[]json.RawMessage](policy.Quotas, policy.Place{Gateway: gateway})...)
+	all := slices.Concat(policy.PublishedAs[[]json.RawMessage](policy.Quotas, policy.RouteInfo{Gateway: gateway})...)
 	slices.SortFunc(all, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
 	list := make([]any, len(all))
 	for i, one := range all {

@@ -15,10 +15,10 @@ import (
 
 // checkCounted makes sure that somebody counts what the account is to be of.
 func (m *Meter) checkCounted(ctx caddy.Context) error {
-	if m.Gateway == policy.Standing(ctx).Gateway || len(m.Sources) > 0 || stats.Counts(ctx, m.Gateway) {
+	if m.Gateway == policy.ScopeOf(ctx).Gateway || len(m.Sources) > 0 || stats.Counts(ctx, m.Gateway) {
 		return nil
 	}
-	found, known := policy.Ahead(ctx, func(handler map[string]any) bool {
+	found, known := policy.HasHandler(ctx, func(handler map[string]any) bool {
 		switch handler["handler"] {
 		case "rgate_stats":
 			return textOr(handler["name"], stats.DefaultName) == m.Gateway
@@ -37,10 +37,10 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 // checkKept makes sure that somebody keeps the account that a quota is judged by.
 func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 	config := any(ctx.GetMetricsRegistry())
-	if policy.Standing(ctx).Gateway != "" || running.Newest(func(m *Meter) bool { return m.Gateway == gateway && m.config == config }) != nil {
+	if policy.ScopeOf(ctx).Gateway != "" || running.Newest(func(m *Meter) bool { return m.Gateway == gateway && m.config == config }) != nil {
 		return nil
 	}
-	found, known := policy.Ahead(ctx, func(handler map[string]any) bool {
+	found, known := policy.HasHandler(ctx, func(handler map[string]any) bool {
 		switch off, _ := handler["disabled"].(bool); handler["handler"] {
 		case "rgate_bandwidth":
 			return !off && textOr(handler["gateway"], stats.DefaultName) == gateway

@@ -31,7 +31,7 @@ type Dashboard struct {
 	policy.Base
 
 	// The path of the page, `/dashboard` by default, and who may see it.
-	policy.Guarded
+	policy.ProtectedEndpoint
 
 	// The gateway that the page shows. Default: the surrounding gateway, or
 	// `rgate_stats` outside of one.
@@ -67,7 +67,7 @@ func (*Dashboard) CaddyModule() caddy.ModuleInfo {
 
 // Check returns the first error in the options.
 func (d *Dashboard) Check() error {
-	if err := d.CheckGuard(defaultPath); err != nil {
+	if err := d.CheckAccess(defaultPath); err != nil {
 		return err
 	}
 	if _, err := time.LoadLocation(d.Timezone); err != nil {
@@ -103,7 +103,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 		}
 		return nil
 	}
-	d.Gateway = cmp.Or(d.Gateway, policy.Standing(ctx).Gateway, stats.DefaultName)
+	d.Gateway = cmp.Or(d.Gateway, policy.ScopeOf(ctx).Gateway, stats.DefaultName)
 	if d.zone, err = time.LoadLocation(d.Timezone); err != nil {
 		return d.Check()
 	}
@@ -116,7 +116,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	}
 	log, releaseLog := recorder.HoldLog()
 	d.log, d.release = log, []func() error{func() error { releaseLog(); return nil }, release}
-	return d.Guard(ctx)
+	return d.ProvisionAccess(ctx)
 }
 
 // Cleanup releases the request log.

@@ -47,7 +47,7 @@ func TestCaddyfile(t *testing.T) {
 
 // A page that is turned off, and paths that are not its own, are for the next handler.
 func TestOtherPathsGoOn(t *testing.T) {
-	for _, d := range []*Dashboard{{Base: policy.Base{Disabled: true}}, {Guarded: policy.Guarded{Path: "/dashboard"}}} {
+	for _, d := range []*Dashboard{{Base: policy.Base{Disabled: true}}, {ProtectedEndpoint: policy.ProtectedEndpoint{Path: "/dashboard"}}} {
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 		t.Cleanup(cancel)
 		d.Gateway = "none"

@@ -10,7 +10,6 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch"
 	"github.com/DataDog/sketches-go/ddsketch/mapping"
 	sketchstore "github.com/DataDog/sketches-go/ddsketch/store"
-
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/bandwidth/store"
@@ -97,7 +96,7 @@ func demoRows(from, to time.Time, services []demoService) (rows accountRows) {
 
 // publishDemo publishes what a gateway and its policies would.
 func publishDemo(t testing.TB, gateway string) {
-	place := policy.Place{Gateway: gateway}
+	place := policy.RouteInfo{Gateway: gateway}
 	healthy := func(name string, n int) map[string]any {
 		var instances []map[string]any
 		for i := range n {
@@ -116,8 +115,8 @@ func publishDemo(t testing.TB, gateway string) {
 		policy.Publish(policy.Services, place, func() any {
 			return map[string]any{"services": []any{healthy("catalog", 4), checkout, healthy("images", 2), legacy, payment, healthy("recommendations", 1), healthy("reports", 1), healthy("search", 2), healthy("uploads", 1), healthy("users", 2)}}
 		}),
-		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
-		policy.Publish(policy.Dependencies, policy.Place{}, func() any {
+		policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return policy.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
+		policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any {
 			return policy.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}
 		}),
 	}

@@ -84,7 +84,7 @@ type requestLog interface {
 
 // readLive reads the current state of a gateway. The log may be nil.
 func readLive(gateway string, log requestLog, params pageParams) (l live) {
-	place := policy.Place{Gateway: gateway}
+	place := policy.RouteInfo{Gateway: gateway}
 	for _, report := range policy.PublishedAs[struct{ Services []backend }](policy.Services, place) {
 		for _, b := range report.Services {
 			// During a reload, both configurations publish.
@@ -105,7 +105,7 @@ func readLive(gateway string, log requestLog, params pageParams) (l live) {
 	slices.SortStableFunc(l.quotas, func(a, b quota) int {
 		return cmp.Or(cmp.Compare(b.share(), a.share()), strings.Compare(a.Name, b.Name), strings.Compare(a.Direction, b.Direction))
 	})
-	for _, one := range policy.Published(policy.Dependencies, policy.Place{}) {
+	for _, one := range policy.Published(policy.Dependencies, policy.RouteInfo{}) {
 		if needed, ok := one.(policy.Dependency); ok {
 			l.dependencies = append(l.dependencies, needed)
 		}

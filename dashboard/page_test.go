@@ -143,7 +143,7 @@ func TestHostileNamesAreText(t *testing.T) {
 	d := demoDashboard(t, from.store(t))
 	d.Gateway = evil
 	d.log = demoErrors{{Time: demoNow, Service: evil, Route: evil, Container: evil, Method: evil, URL: "javascript:alert(3)//" + evil, Status: 500, Error: evil}}
-	place := policy.Place{Gateway: evil}
+	place := policy.RouteInfo{Gateway: evil}
 	for _, end := range []func(){
 		policy.Publish(policy.Services, place, func() any {
 			return map[string]any{"services": []any{map[string]any{"name": evil, "status": evil, "instances": []any{map[string]any{"container": evil, "address": evil, "reason": evil, "status": evil}},
@@ -154,7 +154,7 @@ func TestHostileNamesAreText(t *testing.T) {
 			return []any{map[string]any{"name": evil, "direction": evil, "consumer": evil, "at_limit": evil, "state": evil, "allocated": 10, "used": 5,
 				"thresholds": []any{map[string]any{"percent": 50, "deliveries": []any{failed}}}}}
 		}),
-		policy.Publish(policy.Dependencies, policy.Place{}, func() any { return policy.Dependency{Name: evil, Error: evil} }),
+		policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return policy.Dependency{Name: evil, Error: evil} }),
 	} {
 		t.Cleanup(end)
 	}
@@ -282,7 +282,7 @@ func TestPageWithoutAccount(t *testing.T) {
 
 // What is published in a form that the page does not know is left out.
 func TestStrangeReportsAreLeftOut(t *testing.T) {
-	place := policy.Place{Gateway: "strange"}
+	place := policy.RouteInfo{Gateway: "strange"}
 	for _, what := range []any{nil, 5, "text", []any{1}, map[string]any{"services": "none", "allocated": "x"}, func() {}, []any{map[string]any{"allocated": 0, "used": 5}}} {
 		t.Cleanup(policy.Publish(policy.Services, place, func() any { return what }))
 		t.Cleanup(policy.Publish(policy.Quotas, place, func() any { return what }))

@@ -48,7 +48,7 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if d.Off() || !d.Serves(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
-	return d.Admit(w, r, d.serve)
+	return d.ServeProtected(w, r, d.serve)
 }
 
 // serve responds to a request that may see the page.

@@ -19,7 +19,7 @@ func init() {
 var running policy.Running[*Gateway]
 
 func (g *Gateway) startsRunning() {
-	g.unpublish = policy.Publish(policy.Services, policy.Place{Gateway: g.Name}, func() any { return g.services() })
+	g.unpublish = policy.Publish(policy.Services, policy.RouteInfo{Gateway: g.Name}, func() any { return g.services() })
 	running.Add(g)
 }
 

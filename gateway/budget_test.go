@@ -86,9 +86,9 @@ type refusing struct {
 	left         []int
 }
 
-func (g *refusing) Admits(address string) bool { return address != g.barred }
-func (g *refusing) Enter(address string) bool  { return address != g.late }
-func (g *refusing) Left(status int, _ error)   { g.left = append(g.left, status) }
+func (g *refusing) Allows(address string) bool { return address != g.barred }
+func (g *refusing) Begin(address string) bool  { return address != g.late }
+func (g *refusing) End(status int, _ error)    { g.left = append(g.left, status) }
 
 // inOrder chooses the first one, and counts how often it is asked.
 type inOrder struct{ asked int }

@@ -153,7 +153,7 @@ func beforeStandIns(all []free, ranked []composed) []free {
 	if end < 0 {
 		end = len(ranked)
 	}
-	if !slices.ContainsFunc(all, isStandIn) && (end == len(ranked) || !policy.StandsIn(handlerName(ranked[end].handler))) {
+	if !slices.ContainsFunc(all, isStandIn) && (end == len(ranked) || !policy.ReplacesBackend(handlerName(ranked[end].handler))) {
 		return all
 	}
 	for i := range all {
@@ -186,7 +186,7 @@ func rankedOf(levels [][]loaded) (ranked []composed) {
 			if !off {
 				ranked = append(ranked, composed{handler, level, index})
 			}
-			if off || !policy.AddsUp(name) {
+			if off || !policy.Cumulative(name) {
 				here = append(here, name)
 			}
 		}
@@ -222,8 +222,8 @@ func withGates(all []composed) []composed {
 	}
 	var gates []composed
 	for _, c := range all[first:] {
-		if gated, ok := c.handler.(policy.Gated); ok {
-			if gate := gated.Gate(); gate != nil {
+		if gated, ok := c.handler.(policy.PreAuthModule); ok {
+			if gate := gated.PreAuthHandler(); gate != nil {
 				gates = append(gates, composed{gate, c.level, c.index})
 			}
 		}

@@ -199,7 +199,7 @@ func (forwarder) CaddyModule() caddy.ModuleInfo {
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	err := next.ServeHTTP(w, r)
 	if failure := new(policy.Failure); errors.As(err, failure) {
-		known, err := policy.ExchangeOf(r).Forward(f.To, w, r)
+		known, err := policy.RequestStateOf(r).Forward(f.To, w, r)
 		if !known {
 			return fmt.Errorf("no backend %s", f.To)
 		}
@@ -248,7 +248,7 @@ func (scoped) CaddyModule() caddy.ModuleInfo {
 }
 
 func (*scoped) Provision(ctx caddy.Context) error {
-	scopes = append(scopes, strings.TrimPrefix(policy.Scope(ctx), "TestPoliciesKnowWhereTheyStand "))
+	scopes = append(scopes, strings.TrimPrefix(policy.ScopeKey(ctx), "TestPoliciesKnowWhereTheyStand "))
 	return nil
 }
 

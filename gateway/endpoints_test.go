@@ -16,7 +16,7 @@ import (
 // corner is an endpoint that tells who asked for what.
 type corner struct {
 	policy.Base
-	policy.Guarded
+	policy.ProtectedEndpoint
 }
 
 func (*corner) CaddyModule() caddy.ModuleInfo {

@@ -31,7 +31,7 @@ type exchange struct {
 
 	own policy.OwnFields // of the request
 
-	guard policy.Guard // whom to ask about upstreams; nil: nobody
+	guard policy.UpstreamGuard // whom to ask about upstreams; nil: nobody
 
 	// spent is set once the backend's retries have used up their budget.
 	spent bool
@@ -51,7 +51,7 @@ type exchange struct {
 // begin makes the exchange of a request known to what handles it further on.
 func begin(r *http.Request, g *Gateway, route *Route) *exchange {
 	ex := &exchange{gateway: g, route: route, path: r.URL.Path, host: r.Host}
-	caddyhttp.SetVar(r.Context(), policy.ExchangeVar, ex)
+	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, ex)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
 	}
@@ -60,7 +60,7 @@ func begin(r *http.Request, g *Gateway, route *Route) *exchange {
 
 // exchangeOf returns the exchange of a request that came through a gateway.
 func exchangeOf(r *http.Request) *exchange {
-	ex, _ := caddyhttp.GetVar(r.Context(), policy.ExchangeVar).(*exchange)
+	ex, _ := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(*exchange)
 	return ex
 }
 
@@ -84,15 +84,15 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 	return nil, false
 }
 
-// Place implements policy.Exchange.
-func (ex *exchange) Place() policy.Place {
-	return policy.Place{Gateway: ex.gateway.Name, Route: ex.route.name, Backend: ex.backend}
+// RouteInfo implements policy.RequestState.
+func (ex *exchange) RouteInfo() policy.RouteInfo {
+	return policy.RouteInfo{Gateway: ex.gateway.Name, Route: ex.route.name, Backend: ex.backend}
 }
 
 // ClientHost returns the host that the client asked for.
 func (ex *exchange) ClientHost() string { return ex.host }
 
-// Forward implements policy.Exchange. Statistics go on to count the request for the
+// Forward implements policy.RequestState. Statistics go on to count the request for the
 // backend that it was meant for.
 func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error) {
 	b := ex.gateway.backendNamed(backend)
@@ -117,8 +117,8 @@ func (ex *exchange) Attach(r *http.Request) {
 	attached.hops, attached.looped = ex.hops, ex.looped
 }
 
-// Knows implements policy.Directory.
-func (ex *exchange) Knows(backend string) bool { return ex.gateway.backendNamed(backend) != nil }
+// HasBackend implements policy.BackendDirectory.
+func (ex *exchange) HasBackend(backend string) bool { return ex.gateway.backendNamed(backend) != nil }
 
 // LogDetails implements stats.LogDetails.
 func (ex *exchange) LogDetails() (container, failure string) {
@@ -128,16 +128,16 @@ func (ex *exchange) LogDetails() (container, failure string) {
 	return container, ex.failure
 }
 
-// Looped implements policy.LoopedExchange.
+// Looped implements policy.LoopDetector.
 func (ex *exchange) Looped() bool { return ex.looped }
 
-// Guard implements policy.GuardedExchange.
-func (ex *exchange) Guard(guard policy.Guard) (before policy.Guard) {
+// SetGuard implements policy.GuardSetter.
+func (ex *exchange) SetGuard(guard policy.UpstreamGuard) (before policy.UpstreamGuard) {
 	before, ex.guard = ex.guard, guard
 	return before
 }
 
-// Instance implements policy.InstanceExchange.
+// Instance implements policy.InstanceResolver.
 func (ex *exchange) Instance(address string) policy.Instance {
 	if ex.set == nil {
 		return policy.Instance{}
@@ -159,8 +159,8 @@ func (ex *exchange) target() *dockerupstreams.Target {
 
 // Interface guards
 var (
-	_ policy.Directory        = (*exchange)(nil)
-	_ policy.InstanceExchange = (*exchange)(nil)
-	_ policy.LoopedExchange   = (*exchange)(nil)
+	_ policy.BackendDirectory = (*exchange)(nil)
+	_ policy.InstanceResolver = (*exchange)(nil)
+	_ policy.LoopDetector     = (*exchange)(nil)
 	_ stats.LogDetails        = (*exchange)(nil)
 )

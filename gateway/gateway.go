@@ -146,7 +146,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		levels := [][]loaded{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
-				scope := policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group], Legacy: g.Legacy})
+				scope := policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group], Legacy: g.Legacy})
 				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw", group.HandlersRaw); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
@@ -179,7 +179,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 
 // scope is the context to set up what stands in one place of the gateway.
 func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
-	return policy.WithStandpoint(ctx, policy.Standpoint{Gateway: g.Name, Level: level, Name: name, Legacy: g.Legacy})
+	return policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: level, Name: name, Legacy: g.Legacy})
 }
 
 // routesOf are the names of the routes in each group, those of groups within it too.
@@ -314,7 +314,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return chain(g.pageFilters, caddyhttp.HandlerFunc(g.stats.ServePage)).ServeHTTP(w, r)
 	}
 	if g.Operations != nil && g.Operations.Serves(r.URL.Path) {
-		return g.Operations.Admit(w, r, g.Operations.answer)
+		return g.Operations.ServeProtected(w, r, g.Operations.answer)
 	}
 	if endpoint := g.endpointFor(r.URL.Path); endpoint != nil {
 		return endpoint.ServeHTTP(w, r, notFound)

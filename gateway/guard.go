@@ -13,18 +13,18 @@ import (
 // that a guard lets the request go to.
 type watched struct {
 	reverseproxy.Selector
-	guard policy.Guard
+	guard policy.UpstreamGuard
 }
 
 // Select implements reverseproxy.Selector.
 func (g watched) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	barred := func(upstream *reverseproxy.Upstream) bool { return !g.guard.Admits(upstream.Dial) }
+	barred := func(upstream *reverseproxy.Upstream) bool { return !g.guard.Allows(upstream.Dial) }
 	if slices.ContainsFunc(pool, barred) {
 		pool = slices.DeleteFunc(slices.Clone(pool), barred)
 	}
 	for len(pool) > 0 {
 		chosen := g.Selector.Select(pool, r, w)
-		if chosen == nil || g.guard.Enter(chosen.Dial) {
+		if chosen == nil || g.guard.Begin(chosen.Dial) {
 			return chosen
 		}
 		// Another request was faster.

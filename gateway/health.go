@@ -78,7 +78,7 @@ func (g *Gateway) dependencies() []dependency {
 			all = append(all, d)
 		}
 	}
-	for _, one := range policy.Published(policy.Dependencies, policy.Place{}) {
+	for _, one := range policy.Published(policy.Dependencies, policy.RouteInfo{}) {
 		if needed, ok := one.(policy.Dependency); ok {
 			d := dependency{Name: needed.Name, Status: healthy, Error: needed.Error}
 			if !needed.Up {
@@ -141,7 +141,7 @@ func (g *Gateway) services() services {
 	all := services{Services: make([]serviceReport, len(g.Backends)), Count: len(g.Backends), Timestamp: time.Now()}
 	inFlight := g.stats.InFlight()
 	for i, b := range g.Backends {
-		place := policy.Place{Gateway: g.Name, Backend: b.Name}
+		place := policy.RouteInfo{Gateway: g.Name, Backend: b.Name}
 		s := serviceReport{
 			Name: b.Name, InFlight: inFlight[b.Name], Instances: g.instances(b),
 			CircuitBreaker: policy.Published("circuit_breaker", place), Concurrency: policy.Published("concurrency", place),
@@ -214,11 +214,11 @@ func (g *Gateway) figures() totals {
 	report := g.stats.Report(stats.Query{ByBackend: true})
 	t := totals{
 		Successful: report.Requests.Success, Failed: report.Requests.Error,
-		RateLimitHits: policy.Refused("rate_limit"), Refused: policy.RefusedByPolicy(),
+		RateLimitHits: policy.RefusalCount("rate_limit"), Refused: policy.RefusalsByPolicy(),
 		Backends: make(map[string]backendTotals, len(report.ByBackend)),
 	}
 	t.Requests, t.SuccessRate = summary(report.Requests)
-	for _, one := range policy.Published(policy.CacheHits, policy.Place{Gateway: g.Name}) {
+	for _, one := range policy.Published(policy.CacheHits, policy.RouteInfo{Gateway: g.Name}) {
 		if hits, ok := one.(uint64); ok {
 			t.CacheHits += hits
 		}

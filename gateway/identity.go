@@ -42,7 +42,7 @@ func (g *Gateway) checkKeepFields() error {
 // handler that is not of rgate, such as Caddy's basic_auth.
 func introducing(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		policy.Introduce(r)
+		policy.ForwardIdentity(r)
 		return next.ServeHTTP(w, r)
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Names of behaviours that the option legacy restores. A policy asks for one with
-// policy.Standpoint.Restores.
+// policy.Scope.HasLegacy.
 const (
 	legacyEnvironmentProxy = "environment_proxy"
 	legacyGRPCErrors       = "grpc_http_errors"

@@ -15,7 +15,7 @@ import (
 // are, and what it did lately. They are not counted in the statistics.
 type Operations struct {
 	// Where they are, `/gateway` by default, and who may see them.
-	policy.Guarded
+	policy.ProtectedEndpoint
 
 	// Whether instances of services may register themselves. Needs a handler that
 	// authenticates them. Default: no.
@@ -29,7 +29,7 @@ const defaultOperationsPath = "/gateway"
 
 // check reports the first thing wrong with the options.
 func (o *Operations) check() error {
-	if err := o.CheckGuard(defaultOperationsPath); err != nil {
+	if err := o.CheckAccess(defaultOperationsPath); err != nil {
 		return fieldProblem("operations", err)
 	}
 	return o.checkRegistration()
@@ -42,7 +42,7 @@ func (o *Operations) provision(ctx caddy.Context, g *Gateway) error {
 	if o.Path == "" {
 		o.Path = defaultOperationsPath
 	}
-	return o.Guard(ctx)
+	return o.ProvisionAccess(ctx)
 }
 
 // answer answers a request that may see the endpoints.

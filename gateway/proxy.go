@@ -160,7 +160,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		ex.verdict = policy.JudgeRequest(r, 0, err)
 	}
 	if ex.guard != nil {
-		ex.guard.Left(status, err)
+		ex.guard.End(status, err)
 	}
 	if ex.verdict.Blame == policy.BlameClient && (ex.upload != nil || !errors.Is(err, context.Canceled)) {
 		ex.fault = err

@@ -54,7 +54,7 @@ func (b *Backend) provision(ctx caddy.Context, docker []dockerupstreams.Endpoint
 		}
 		b.containers = sub
 	}
-	b.environmentProxy = policy.Standing(ctx).Restores(legacyEnvironmentProxy)
+	b.environmentProxy = policy.ScopeOf(ctx).HasLegacy(legacyEnvironmentProxy)
 	options, err := b.proxyOptions()
 	if err != nil {
 		return fmt.Errorf("configuring the proxy of backend %s: %w", b.Name, err)

@@ -69,7 +69,7 @@ func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 		switch rank := policy.Rank(name); {
 		case policy.Authorizes(name):
 			all |= admits
-		case policy.StandsIn(name):
+		case policy.ReplacesBackend(name):
 			all |= standsIn
 		case rank > 0 || slices.Contains(silent, name) || name == "subroute" || name == "invoke":
 		case name == "reverse_proxy" && isForwardAuth(options):

@@ -10,10 +10,10 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Ahead looks among the handlers of an HTTP configuration that are still to be
+// HasHandler looks among the handlers of an HTTP configuration that are still to be
 // provisioned: is gets the options of each. known is false where a module is
 // provisioned by itself, and nobody can tell what else there is.
-func Ahead(ctx caddy.Context, is func(handler map[string]any) bool) (found, known bool) {
+func HasHandler(ctx caddy.Context, is func(handler map[string]any) bool) (found, known bool) {
 	modules := ctx.Modules()
 	at := slices.IndexFunc(modules, func(m caddy.Module) bool { _, ok := m.(*caddyhttp.App); return ok })
 	if at < 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// attacher is an Exchange that can make another request one of the same place.
+// attacher is a RequestState that can make another request one of the same place.
 type attacher interface {
 	// Attach makes the request go on from where the exchange's is, with an exchange of
 	// its own.
@@ -34,14 +34,14 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	for key, value := range vars {
-		if key != ExchangeVar {
+		if key != RequestStateVar {
 			caddyhttp.SetVar(detached.Context(), key, value)
 		}
 	}
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // the placeholders have the pointer
 	}
-	if exchange, ok := ExchangeOf(r).(attacher); ok {
+	if exchange, ok := RequestStateOf(r).(attacher); ok {
 		exchange.Attach(detached)
 	}
 	if before, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {

@@ -12,14 +12,14 @@ import (
 
 type attaching struct{ somewhere }
 
-func (a attaching) Attach(r *http.Request) { caddyhttp.SetVar(r.Context(), ExchangeVar, a) }
+func (a attaching) Attach(r *http.Request) { caddyhttp.SetVar(r.Context(), RequestStateVar, a) }
 
 // A detached request shares nothing with the other one that changes.
 func TestDetach(t *testing.T) {
 	r, w := newRequest(new(caddyhttp.Server), "X-A", "b")
 	ended, end := context.WithCancel(r.Context())
 	r = r.WithContext(ended)
-	caddyhttp.SetVar(r.Context(), ExchangeVar, attaching{})
+	caddyhttp.SetVar(r.Context(), RequestStateVar, attaching{})
 	caddyhttp.SetVar(r.Context(), "mine", "yes")
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.auth.user.id", "alice")
@@ -38,8 +38,8 @@ func TestDetach(t *testing.T) {
 	if got := own.ReplaceAll("{http.auth.user.id} {http.vars.mine} {http.request.header.X-A}", ""); got != "alice yes b" {
 		t.Errorf("it has %q", got)
 	}
-	if PlaceOf(detached) != PlaceOf(r) || w.Code != http.StatusOK {
-		t.Errorf("it is in %v", PlaceOf(detached))
+	if RouteInfoOf(detached) != RouteInfoOf(r) || w.Code != http.StatusOK {
+		t.Errorf("it is in %v", RouteInfoOf(detached))
 	}
 	cancel()
 	if detached.Context().Err() == nil {

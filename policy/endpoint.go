@@ -48,8 +48,8 @@ func EndpointDirective[T any, P interface {
 	return h.NewRoute(nil, handler), nil
 }
 
-// Guarded is what endpoints embed that only some may see.
-type Guarded struct {
+// ProtectedEndpoint is what endpoints embed that only some may see.
+type ProtectedEndpoint struct {
 	// The path that the endpoint is under.
 	Path string `json:"path,omitempty" caddyfile:"arg"`
 
@@ -74,9 +74,9 @@ type Guarded struct {
 	locality *locality // nil: all clients may see it
 }
 
-// CheckGuard reports whether something is wrong with the path, or with whom to allow.
+// CheckAccess reports whether something is wrong with the path, or with whom to allow.
 // An empty path is right.
-func (g *Guarded) CheckGuard(example string) error {
+func (g *ProtectedEndpoint) CheckAccess(example string) error {
 	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
 		return Optionf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
 	}
@@ -99,8 +99,8 @@ func (g *Guarded) CheckGuard(example string) error {
 	return filter.Check()
 }
 
-// Guard loads the handlers that decide who is let through to the endpoint.
-func (g *Guarded) Guard(ctx caddy.Context) error {
+// ProvisionAccess loads the handlers that decide who is let through to the endpoint.
+func (g *ProtectedEndpoint) ProvisionAccess(ctx caddy.Context) error {
 	if g.Allow == nil {
 		g.Allow = []string{"private_ranges"}
 	}
@@ -142,13 +142,13 @@ func rankAmongGuards(handler caddyhttp.MiddlewareHandler) int {
 }
 
 // Serves reports whether a path is the endpoint's, or under it.
-func (g *Guarded) Serves(path string) bool {
+func (g *ProtectedEndpoint) Serves(path string) bool {
 	rest, ok := strings.CutPrefix(path, g.Path)
 	return ok && g.Path != "" && (rest == "" || rest[0] == '/')
 }
 
-// Admit lets a request through to the answer, or refuses it.
-func (g *Guarded) Admit(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
+// ServeProtected calls the handler for a request that is let through, or refuses it.
+func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
 	if g.locality != nil {
 		if err := g.locality.check(r); err != nil {
 			return g.filter.Refuse(w, r, http.StatusForbidden, err)

@@ -31,8 +31,8 @@ func WithTrustedIdentity(ctx caddy.Context) caddy.Context {
 	return ctx
 }
 
-// SiteIdentity is what modules embed that authenticate or authorise requests.
-type SiteIdentity struct {
+// IdentityOptions is what modules embed that authenticate or authorise requests.
+type IdentityOptions struct {
 	// Passes on what clients say about their identity on the paths of the site where no
 	// policy authenticates or authorises requests. It is for sites behind a proxy that
 	// sets these fields; a gateway has `trust_identity`. Default: false.
@@ -41,8 +41,8 @@ type SiteIdentity struct {
 
 // StripIdentityInSite makes StripIdentity run first for all requests of the site that is
 // being provisioned, also for those that the module which calls it never sees.
-func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
-	inGateway := Standing(ctx).Gateway != ""
+func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
+	inGateway := ScopeOf(ctx).Gateway != ""
 	switch {
 	case s.KeepIdentity && inGateway:
 		return Optionf("keep_identity", "keep_identity is for sites without a gateway: set trust_identity of the gateway, or remove keep_identity")
@@ -56,9 +56,9 @@ func (s *SiteIdentity) StripIdentityInSite(ctx caddy.Context) error {
 	return nil
 }
 
-// Introduce tells the backend who was authenticated by a handler that is not of rgate,
+// ForwardIdentity tells the backend who was authenticated by a handler that is not of rgate,
 // such as Caddy's basic_auth, if nobody else has.
-func Introduce(r *http.Request) {
+func ForwardIdentity(r *http.Request) {
 	if _, known := r.Header[HeaderUserID]; known {
 		return
 	}
@@ -77,14 +77,14 @@ func KeepIdentity(r *http.Request) {
 
 const authenticatedVar = "rgate.authenticated"
 
-// Authenticate notes that somebody in particular has sent a request. What is kept
+// MarkAuthenticated notes that somebody in particular has sent a request. What is kept
 // for others, such as a cache, must take it as it takes one with an Authorization
 // field, which may have been hidden from the backend.
-func Authenticate(r *http.Request) {
+func MarkAuthenticated(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), authenticatedVar, true)
 }
 
-// Authenticated reports whether a policy has found out who sent a request.
-func Authenticated(r *http.Request) bool {
+// IsAuthenticated reports whether a policy has found out who sent a request.
+func IsAuthenticated(r *http.Request) bool {
 	return caddyhttp.GetVar(r.Context(), authenticatedVar) != nil
 }

@@ -7,16 +7,16 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Place is where in a gateway a request is. It is empty outside of one.
-type Place struct {
+// RouteInfo names the gateway, route and backend of a request. It is empty outside of a gateway.
+type RouteInfo struct {
 	Gateway string // its name
 	Route   string // the name of the route that took the request
 	Backend string // the name of the backend that it goes to
 }
 
-// Exchange is what a gateway knows of a request under way, for its policies.
-type Exchange interface {
-	Place() Place
+// RequestState is the per-request state of a gateway, for its policies.
+type RequestState interface {
+	RouteInfo() RouteInfo
 
 	// Forward sends the request to another backend of the gateway, through the
 	// handlers that stand on it. Its error is as that of the handler that calls it.
@@ -24,42 +24,42 @@ type Exchange interface {
 	Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error)
 }
 
-// Directory is an Exchange that tells which backends requests can be sent to.
-type Directory interface {
-	Exchange
+// BackendDirectory is a RequestState that reports which backends requests can be sent to.
+type BackendDirectory interface {
+	RequestState
 
-	Knows(backend string) bool
+	HasBackend(backend string) bool
 }
 
-// LoopedExchange is an Exchange that knows whether the request has passed this process
+// LoopDetector is a RequestState that knows whether the request has passed this process
 // before: then it must not wait for itself.
-type LoopedExchange interface {
-	Exchange
+type LoopDetector interface {
+	RequestState
 
 	Looped() bool
 }
 
 // Looped reports whether a gateway of this process has forwarded the request before.
 func Looped(r *http.Request) bool {
-	exchange, ok := ExchangeOf(r).(LoopedExchange)
+	exchange, ok := RequestStateOf(r).(LoopDetector)
 	return ok && exchange.Looped()
 }
 
-// ExchangeVar is the variable of a request that has its Exchange.
-const ExchangeVar = "rgate.exchange"
+// RequestStateVar is the variable of a request that has its RequestState.
+const RequestStateVar = "rgate.exchange"
 
-// ExchangeOf returns what a gateway knows of a request, nil outside of one.
-func ExchangeOf(r *http.Request) Exchange {
-	exchange, _ := caddyhttp.GetVar(r.Context(), ExchangeVar).(Exchange)
+// RequestStateOf returns the gateway's state of a request, nil outside of a gateway.
+func RequestStateOf(r *http.Request) RequestState {
+	exchange, _ := caddyhttp.GetVar(r.Context(), RequestStateVar).(RequestState)
 	return exchange
 }
 
-// PlaceOf returns where in a gateway a request is.
-func PlaceOf(r *http.Request) Place {
-	if exchange := ExchangeOf(r); exchange != nil {
-		return exchange.Place()
+// RouteInfoOf returns the gateway, route and backend of a request.
+func RouteInfoOf(r *http.Request) RouteInfo {
+	if exchange := RequestStateOf(r); exchange != nil {
+		return exchange.RouteInfo()
 	}
-	return Place{}
+	return RouteInfo{}
 }
 
 // StatusClientClosedRequest is nginx's status for a client that left before it had
@@ -82,24 +82,24 @@ func (f Failure) Unwrap() error { return f.Cause }
 
 const coveredVar = "rgate.covered"
 
-// Cover notes that a handler answers the failures of those further in also outside of
+// MarkFallbackPresent notes that a handler answers the failures of those further in also outside of
 // a gateway.
-func Cover(r *http.Request) { caddyhttp.SetVar(r.Context(), coveredVar, true) }
+func MarkFallbackPresent(r *http.Request) { caddyhttp.SetVar(r.Context(), coveredVar, true) }
 
-// Fail turns a request away as Refuse does, but in a gateway leaves it to others to
+// RefuseWithFallback turns a request away as Refuse does, but in a gateway leaves it to others to
 // answer: to a fallback, or to the gateway itself.
-func (b *Base) Fail(w http.ResponseWriter, r *http.Request, status int, cause error) error {
-	if ExchangeOf(r) == nil && caddyhttp.GetVar(r.Context(), coveredVar) == nil {
+func (b *Base) RefuseWithFallback(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+	if RequestStateOf(r) == nil && caddyhttp.GetVar(r.Context(), coveredVar) == nil {
 		return b.Refuse(w, r, status, cause)
 	}
-	b.note(r, status)
+	b.countRefusal(r, status)
 	started := b.name != "" // then it is known to stand before the backend
 	return caddyhttp.Error(status, Failure{cause, Verdict{Blame: BlameGateway, Status: status, Unsent: started}})
 }
 
-// note counts a refusal and says in a placeholder whose it was.
-func (b *Base) note(r *http.Request, status int) {
-	route := PlaceOf(r).Route
+// countRefusal counts a refusal and says in a placeholder whose it was.
+func (b *Base) countRefusal(r *http.Request, status int) {
+	route := RouteInfoOf(r).Route
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.refused_by", b.name)
 	}

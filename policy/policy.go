@@ -59,18 +59,20 @@ func Authorizes(handler string) bool { return isBetween(handler, "rgate_ip_filte
 // request, or wants to know that.
 func Authenticates(handler string) bool { return isBetween(handler, "rgate_jwt", "rgate_require") }
 
-// StandsIn reports whether a policy by its handler's name responds in place of a
+// ReplacesBackend reports whether a policy by its handler's name responds in place of a
 // backend with what another request or another backend has brought.
-func StandsIn(handler string) bool { return isBetween(handler, "rgate_fallback", "rgate_coalesce") }
+func ReplacesBackend(handler string) bool {
+	return isBetween(handler, "rgate_fallback", "rgate_coalesce")
+}
 
 func isBetween(handler, first, last string) bool {
 	rank := Rank(handler)
 	return rank >= Rank(first) && rank <= Rank(last)
 }
 
-// AddsUp reports whether a policy by its handler's name holds beside those of the same
+// Cumulative reports whether a policy by its handler's name holds beside those of the same
 // name that stand further out, in place of which others hold.
-func AddsUp(handler string) bool { return handler == "rgate_quota" }
+func Cumulative(handler string) bool { return handler == "rgate_quota" }
 
 // Base is what a policy embeds.
 type Base struct {

@@ -27,7 +27,7 @@ type Position struct {
 // PositionOf returns the position of the handler that is being provisioned, of those of a
 // kind. Release gives it back.
 func PositionOf(ctx caddy.Context, kind string) Position {
-	key := positionKey{ctx.GetMetricsRegistry(), kind + " " + strconv.Quote(Scope(ctx)) + " " + route(ctx)}
+	key := positionKey{ctx.GetMetricsRegistry(), kind + " " + strconv.Quote(ScopeKey(ctx)) + " " + route(ctx)}
 	count, _, _ := positions.LoadOrNew(key, func() (caddy.Destructor, error) { return new(equalPositions), nil }) // it cannot fail
 	return Position{key.text + " " + strconv.FormatInt(count.(*equalPositions).Add(1), 10), key}
 }
@@ -68,7 +68,7 @@ func route(ctx caddy.Context) string {
 	}
 	var b strings.Builder
 	b.WriteString(strings.Join(server.Listen, ","))
-	inGateway := Standing(ctx).Level != ""
+	inGateway := ScopeOf(ctx).Level != ""
 	at := func(list string, routes caddyhttp.RouteList) bool {
 		for i := range routes {
 			if routes[i].HandlersRaw == nil {

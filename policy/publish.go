@@ -14,14 +14,14 @@ var published = struct {
 
 type publishedKey struct {
 	policy string
-	place  Place
+	place  RouteInfo
 }
 
 // Publish makes the state of a policy readable for reports, such as the operations
 // endpoints: read is called whenever somebody asks, and returns a value that can be
 // encoded as JSON. The parts of the place that do not matter are empty. The
 // function that it returns ends it.
-func Publish(policy string, place Place, read func() any) (end func()) {
+func Publish(policy string, place RouteInfo, read func() any) (end func()) {
 	published.Lock()
 	defer published.Unlock()
 	key := publishedKey{policy, place}
@@ -39,7 +39,7 @@ func Publish(policy string, place Place, read func() any) (end func()) {
 }
 
 // Published returns what the policies of a name tell about a place, in no order.
-func Published(policy string, place Place) (all []any) {
+func Published(policy string, place RouteInfo) (all []any) {
 	published.Lock()
 	var reads []func() any
 	for read := range published.byKey[publishedKey{policy, place}] {
@@ -67,7 +67,7 @@ func PublishingGateways(policy string) (names []string) {
 
 // PublishedAs is Published for those who do not know the types of what is told: each of
 // it becomes a T by way of JSON. What does not fit is left out.
-func PublishedAs[T any](policy string, place Place) (all []T) {
+func PublishedAs[T any](policy string, place RouteInfo) (all []T) {
 	for _, one := range Published(policy, place) {
 		encoded, err := json.Marshal(one)
 		if err != nil {
@@ -81,9 +81,9 @@ func PublishedAs[T any](policy string, place Place) (all []T) {
 	return all
 }
 
-// Refused returns how many requests a policy has turned away, on all routes of the
+// RefusalCount returns how many requests a policy has turned away, on all routes of the
 // process or on one; the route of requests outside of a gateway is empty.
-func Refused(policy string, route ...string) (n uint64) {
+func RefusalCount(policy string, route ...string) (n uint64) {
 	refusals.Each(func(what refusal, count uint64) {
 		if what.policy == policy && (len(route) == 0 || route[0] == what.route) {
 			n += count
@@ -94,7 +94,7 @@ func Refused(policy string, route ...string) (n uint64) {
 
 // What is published under other names than those of policies.
 const (
-	// What policies need outside of the process: a Dependency each, in an empty Place.
+	// What policies need outside of the process: a Dependency each, in an empty RouteInfo.
 	Dependencies = "dependencies"
 
 	// How many requests of a gateway were answered from a cache, as uint64.
@@ -114,8 +114,8 @@ type Dependency struct {
 	Error string // why it is not up
 }
 
-// RefusedByPolicy returns how many requests each policy has turned away.
-func RefusedByPolicy() map[string]uint64 {
+// RefusalsByPolicy returns how many requests each policy has turned away.
+func RefusalsByPolicy() map[string]uint64 {
 	all := make(map[string]uint64)
 	refusals.Each(func(what refusal, n uint64) { all[what.policy] += n })
 	return all

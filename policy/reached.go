@@ -19,7 +19,7 @@ import (
 // themselves. It does not stand before them, where it would count, store and change what
 // `respond` and its like do.
 func checkReached(ctx caddy.Context, handler string) error {
-	if Rank(handler) < Rank("rgate_transform") || Standing(ctx).Level != "" {
+	if Rank(handler) < Rank("rgate_transform") || ScopeOf(ctx).Level != "" {
 		return nil
 	}
 	before, after := siblings(ctx, handler)
@@ -29,7 +29,7 @@ func checkReached(ctx caddy.Context, handler string) error {
 				"put it into the block, beside its reverse_proxy, and what is for other requests into a block of its own", handler)
 		}
 	}
-	if !StandsIn(handler) {
+	if !ReplacesBackend(handler) {
 		return nil
 	}
 	for _, sibling := range after {

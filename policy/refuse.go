@@ -28,7 +28,7 @@ func (b *Base) RefuseWithJSON(w http.ResponseWriter, r *http.Request, status int
 }
 
 func (b *Base) refuse(w http.ResponseWriter, r *http.Request, status int, cause error, asJSON bool) error {
-	b.note(r, status)
+	b.countRefusal(r, status)
 	if HasErrorRoutes(r.Context()) {
 		return caddyhttp.Error(status, cause)
 	}

@@ -45,7 +45,7 @@ func TestRefuse(t *testing.T) {
 	} {
 		r, w := newRequest(new(caddyhttp.Server), "Accept", accept)
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		caddyhttp.SetVar(r.Context(), ExchangeVar, somewhere{})
+		caddyhttp.SetVar(r.Context(), RequestStateVar, somewhere{})
 		if err := b.Refuse(w, r, http.StatusForbidden, cause); err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestRefuse(t *testing.T) {
 // somewhere is an exchange on a route.
 type somewhere struct{}
 
-func (somewhere) Place() Place { return Place{"edge", "/api", "web"} }
+func (somewhere) RouteInfo() RouteInfo { return RouteInfo{"edge", "/api", "web"} }
 
 func (somewhere) Forward(string, http.ResponseWriter, *http.Request) (bool, error) { return false, nil }
 
@@ -97,27 +97,27 @@ func TestFail(t *testing.T) {
 	b, _ := startBase(t, t.Name())
 	cause := errors.New("the breaker is open")
 	r, w := newRequest(new(caddyhttp.Server))
-	if err := b.Fail(w, r, http.StatusServiceUnavailable, cause); err != nil || w.Code != http.StatusServiceUnavailable {
+	if err := b.RefuseWithFallback(w, r, http.StatusServiceUnavailable, cause); err != nil || w.Code != http.StatusServiceUnavailable {
 		t.Errorf("alone: %d, %v", w.Code, err)
 	}
 	r, w = newRequest(new(caddyhttp.Server))
-	caddyhttp.SetVar(r.Context(), ExchangeVar, somewhere{})
-	err := b.Fail(w, r, http.StatusServiceUnavailable, cause)
+	caddyhttp.SetVar(r.Context(), RequestStateVar, somewhere{})
+	err := b.RefuseWithFallback(w, r, http.StatusServiceUnavailable, cause)
 	var failed caddyhttp.HandlerError
 	var failure Failure
 	if !errors.As(err, &failed) || failed.StatusCode != http.StatusServiceUnavailable || !errors.As(err, &failure) || !errors.Is(err, cause) || w.Body.Len() > 0 {
 		t.Errorf("in a gateway: %v, and %q was written", err, w.Body)
 	}
-	if n := Refused(t.Name()); n != 2 {
+	if n := RefusalCount(t.Name()); n != 2 {
 		t.Errorf("%d are counted", n)
 	}
-	if n := Refused(t.Name(), "/api"); n != 1 {
+	if n := RefusalCount(t.Name(), "/api"); n != 1 {
 		t.Errorf("%d are counted on the route", n)
 	}
 }
 
 func TestPublish(t *testing.T) {
-	place := Place{Gateway: "edge", Backend: "web"}
+	place := RouteInfo{Gateway: "edge", Backend: "web"}
 	if got := Published(t.Name(), place); got != nil {
 		t.Errorf("before: %v", got)
 	}
@@ -130,7 +130,7 @@ func TestPublish(t *testing.T) {
 		t.Errorf("of the one that is left: %v", got)
 	}
 	endB()
-	if got := Published(t.Name(), place); got != nil || Published(t.Name(), Place{}) != nil {
+	if got := Published(t.Name(), place); got != nil || Published(t.Name(), RouteInfo{}) != nil {
 		t.Errorf("after: %v", got)
 	}
 }

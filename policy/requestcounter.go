@@ -21,7 +21,7 @@ type RequestCounter struct {
 // countedRequest is what requests are counted by. All of it comes from the configuration,
 // so there are never many.
 type countedRequest struct {
-	place Place
+	place RouteInfo
 	kind  string
 }
 
@@ -37,7 +37,7 @@ func NewRequestCounter(policy, metric, help, kindLabel string) *RequestCounter {
 
 // Count counts a request of a kind, which is empty if the counter has no kinds.
 func (c *RequestCounter) Count(r *http.Request, kind string) {
-	what := countedRequest{PlaceOf(r), kind}
+	what := countedRequest{RouteInfoOf(r), kind}
 	if c.counts.Count(what) { // both the count and what is published last as long as the process
 		Publish(c.policy, what.place, func() any { return map[string]uint64{cmp.Or(kind, "requests"): c.counts.Of(what)} })
 	}

@@ -15,7 +15,7 @@ type Target struct {
 	Query  string
 }
 
-// hostKeeper is an Exchange that knows the host that a client asked for.
+// hostKeeper is a RequestState that knows the host that a client asked for.
 type hostKeeper interface{ ClientHost() string }
 
 // TargetOf returns what the client of a request asked for.
@@ -25,7 +25,7 @@ func TargetOf(r *http.Request) Target {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
 		t.Method, url, uri = original.Method, original.URL, original.RequestURI
 	}
-	if keeper, ok := ExchangeOf(r).(hostKeeper); ok {
+	if keeper, ok := RequestStateOf(r).(hostKeeper); ok {
 		t.Host = keeper.ClientHost()
 	}
 	t.Query = url.RawQuery

@@ -69,11 +69,13 @@ func (c *Config) Validate() error {
 	case len(c.Hosts) > 0 && len(c.Allow) == 0:
 		return &fieldError{"hosts", "hosts requires allow: set allow or remove hosts"}
 	}
-	return c.guard().CheckGuard(DefaultPath)
+	return c.guard().CheckAccess(DefaultPath)
 }
 
 // guard returns the access check of the page.
-func (c *Config) guard() *policy.Guarded { return &policy.Guarded{Allow: c.Allow, Hosts: c.Hosts} }
+func (c *Config) guard() *policy.ProtectedEndpoint {
+	return &policy.ProtectedEndpoint{Allow: c.Allow, Hosts: c.Hosts}
+}
 
 // fieldError is an error in the value of a key.
 type fieldError struct{ field, message string }
@@ -90,10 +92,10 @@ func (c *Config) Start(ctx caddy.Context, name string) (*Handle, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	var guard *policy.Guarded
+	var guard *policy.ProtectedEndpoint
 	if len(c.Allow) > 0 {
 		guard = c.guard()
-		if err := guard.Guard(ctx); err != nil {
+		if err := guard.ProvisionAccess(ctx); err != nil {
 			return nil, fmt.Errorf("restricting the statistics page: %w", err)
 		}
 	}

@@ -16,7 +16,7 @@ type Handle struct {
 	rec      *Recorder
 	reporter *reporter
 	counted  counted
-	guard    *policy.Guarded // nil: all clients may see the page
+	guard    *policy.ProtectedEndpoint // nil: all clients may see the page
 
 	mu    sync.Mutex
 	held  []*Series   // guarded by mu
@@ -62,7 +62,7 @@ func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
 	if h.guard == nil {
 		return page(w, r)
 	}
-	return h.guard.Admit(w, r, page)
+	return h.guard.ServeProtected(w, r, page)
 }
 
 // Report returns the statistics that a query selects.

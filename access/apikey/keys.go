@@ -22,7 +22,7 @@ import (
 // APIKeys are the valid keys and where requests carry theirs: the options that the handler
 // and the authentication provider share.
 type APIKeys struct {
-	policy.SiteIdentity
+	policy.IdentityOptions
 
 	// The keys, by their hashes. They take precedence over those of the file. Default:
 	// none. Keys or a file is required.

@@ -51,7 +51,7 @@ func Of(r *http.Request) *Identity {
 // Add merges an identity into that of a request, for later policies, for placeholders and
 // for the backend's header fields.
 func Add(r *http.Request, found Identity) {
-	policy.Authenticate(r)
+	policy.MarkAuthenticated(r)
 	id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity)
 	if !ok {
 		id = new(Identity)

@@ -23,7 +23,7 @@ import (
 // keys. Values can have placeholders such as {env.SECRET} and {file./run/secrets/jwt},
 // which are replaced when the configuration is loaded.
 type JWTOptions struct {
-	policy.SiteIdentity
+	policy.IdentityOptions
 
 	// The accepted algorithms: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384,
 	// PS512, ES256, ES384, ES512, EdDSA, Ed25519. Those that begin with HS require a

@@ -12,10 +12,10 @@ func (o *JWTOptions) RolesSplitUnset() bool { return o.Roles == nil || o.Roles.S
 
 // warn logs the warning outside of a gateway, which collects those of its routes.
 func (o *JWTOptions) warn(ctx caddy.Context) {
-	if policy.Standing(ctx).Level != "" || !o.RolesSplitUnset() {
+	if policy.ScopeOf(ctx).Level != "" || !o.RolesSplitUnset() {
 		return
 	}
-	found, _ := policy.Ahead(ctx, func(handler map[string]any) bool {
+	found, _ := policy.HasHandler(ctx, func(handler map[string]any) bool {
 		roles, _ := handler["roles"].([]any)
 		return handler["handler"] == "rgate_require" && len(roles) > 0
 	})

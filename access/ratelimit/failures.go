@@ -21,9 +21,9 @@ import (
 // do not reach the policy itself.
 type failureGate struct{ *RateLimit }
 
-// Gate implements policy.Gated. Only limits by client address have a gate: under other
+// PreAuthHandler implements policy.PreAuthModule. Only limits by client address have a gate: under other
 // keys, a client with wrong credentials could exhaust the limits of others.
-func (p *RateLimit) Gate() caddyhttp.MiddlewareHandler {
+func (p *RateLimit) PreAuthHandler() caddyhttp.MiddlewareHandler {
 	if p.Off() || p.ignoresFailures || !goesByAddress(p.Key) {
 		return nil
 	}
@@ -142,7 +142,7 @@ func (w *failureWatch) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Interface guards
 var (
-	_ policy.Gated  = (*RateLimit)(nil)
-	_ policy.Warner = (*RateLimit)(nil)
-	_ http.Hijacker = (*failureWatch)(nil)
+	_ policy.PreAuthModule = (*RateLimit)(nil)
+	_ policy.Warner        = (*RateLimit)(nil)
+	_ http.Hijacker        = (*failureWatch)(nil)
 )

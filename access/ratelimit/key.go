@@ -79,7 +79,7 @@ func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) erro
 	if err != nil {
 		return fmt.Errorf("encoding the options: %w", err)
 	}
-	k.identity = fmt.Sprintf("%s in %q: %s", kind, policy.Scope(ctx), options)
+	k.identity = fmt.Sprintf("%s in %q: %s", kind, policy.ScopeKey(ctx), options)
 	key := configID{ctx.GetMetricsRegistry(), k.identity}
 	count, _, err := configIDs.LoadOrNew(key, func() (caddy.Destructor, error) { return new(policyCount), nil })
 	if err != nil {

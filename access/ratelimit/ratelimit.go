@@ -144,7 +144,7 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := p.RateKey.provision(ctx, p, &identifying); err != nil {
 		return err
 	}
-	p.ignoresFailures = policy.Standing(ctx).Restores(policy.LegacyUncountedFailures)
+	p.ignoresFailures = policy.ScopeOf(ctx).HasLegacy(policy.LegacyUncountedFailures)
 	if p.Redis != "" {
 		p.RedisTimeout = cmp.Or(p.RedisTimeout, caddy.Duration(redisTimeout))
 	}

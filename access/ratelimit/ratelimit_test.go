@@ -229,7 +229,7 @@ func TestRateLimitIdentity(t *testing.T) {
 	}
 	load := func(ctx caddy.Context, scope, options string) *RateLimit {
 		if level, name, ok := strings.Cut(scope, " "); ok {
-			ctx = policy.WithStandpoint(ctx, policy.Standpoint{Level: level, Name: name})
+			ctx = policy.WithScope(ctx, policy.Scope{Level: level, Name: name})
 		}
 		return rateLoad[*RateLimit](t, ctx, "rgate_rate_limit", options)
 	}

@@ -110,7 +110,7 @@ func acquireRedis(url string) (*redisCounter, error) {
 		// The logger of a configuration may be closed before the counter is.
 		c := &redisCounter{client: options.newClient(), server: options.server, logger: caddy.Log().Named("http.handlers.rgate_rate_limit")}
 		c.ctx, c.cancel = context.WithCancel(context.Background())
-		c.publish = policy.Publish(policy.Dependencies, policy.Place{}, c.state)
+		c.publish = policy.Publish(policy.Dependencies, policy.RouteInfo{}, c.state)
 		return c, nil
 	})
 	if err != nil {

@@ -31,7 +31,7 @@ func init() {
 // client is accepted.
 type Require struct {
 	policy.Base
-	policy.SiteIdentity
+	policy.IdentityOptions
 
 	// The scopes of a token or an API key that the client must all have. Default: none.
 	Scopes []string `json:"scopes,omitempty" caddyfile:"arg"`
@@ -124,7 +124,7 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		p.log(zapcore.InfoLevel, r, who.Name(), err)
 		return p.Refuse(w, r, http.StatusForbidden, err)
 	}
-	policy.Introduce(r)
+	policy.ForwardIdentity(r)
 	return next.ServeHTTP(w, r)
 }
 

@@ -115,7 +115,7 @@ func Start(gateway string, source Source, archive stateStore, logger *zap.Logger
 	if err != nil {
 		return nil, err
 	}
-	s.endPublish = policy.Publish(policy.Dependencies, policy.Place{}, func() any { return s.dependency() })
+	s.endPublish = policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return s.dependency() })
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.running.Go(func() { s.run(ctx) })

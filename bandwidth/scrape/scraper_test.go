@@ -254,11 +254,11 @@ func TestScraperRunsUntilItIsStopped(t *testing.T) {
 	for s.Status().Status != StatusUp && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond)
 	}
-	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 1 || !d[0].(policy.Dependency).Up {
+	if d := policy.Published(policy.Dependencies, policy.RouteInfo{}); len(d) != 1 || !d[0].(policy.Dependency).Up {
 		t.Errorf("health has %+v", d)
 	}
 	s.Stop()
-	if d := policy.Published(policy.Dependencies, policy.Place{}); len(d) != 0 {
+	if d := policy.Published(policy.Dependencies, policy.RouteInfo{}); len(d) != 0 {
 		t.Errorf("health still has %+v", d)
 	}
 }

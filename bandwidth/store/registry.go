@@ -93,7 +93,7 @@ func Acquire(key ID, at Address, s Settings) (*Store, error) {
 		logger := caddy.Log().Named("http.handlers.rgate_bandwidth")
 		l := New(key.Gateway, key.Node, at, recorder, time.Now, logger)
 		l.release = release
-		l.publish = policy.Publish(policy.Dependencies, policy.Place{}, l.state)
+		l.publish = policy.Publish(policy.Dependencies, policy.RouteInfo{}, l.state)
 		l.start()
 		return l, nil
 	})

@@ -17,22 +17,22 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Exchange is a gateway's exchange at a place. It keeps the guard that a policy sets.
-type Exchange struct {
-	At       policy.Place
-	Guarding policy.Guard
+// RequestState is a gateway's state of a request at a place. It keeps the guard that a policy sets.
+type RequestState struct {
+	At       policy.RouteInfo
+	Guarding policy.UpstreamGuard
 }
 
-// Place implements policy.Exchange.
-func (e *Exchange) Place() policy.Place { return e.At }
+// RouteInfo implements policy.RequestState.
+func (e *RequestState) RouteInfo() policy.RouteInfo { return e.At }
 
-// Forward implements policy.Exchange. It has no other backend.
-func (e *Exchange) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
+// Forward implements policy.RequestState. It has no other backend.
+func (e *RequestState) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
 	return false, nil
 }
 
-// Guard implements policy.GuardedExchange.
-func (e *Exchange) Guard(guard policy.Guard) (before policy.Guard) {
+// SetGuard implements policy.GuardSetter.
+func (e *RequestState) SetGuard(guard policy.UpstreamGuard) (before policy.UpstreamGuard) {
 	before, e.Guarding = e.Guarding, guard
 	return before
 }
@@ -69,12 +69,12 @@ func ProvisionIn(t testing.TB, ctx caddy.Context, p Policy) {
 
 // Request returns a POST request and a recorder for its response. The request belongs to
 // the exchange unless that is nil.
-func Request(ctx context.Context, exchange *Exchange, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
+func Request(ctx context.Context, exchange *RequestState, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodPost, "http://example.com/", body).WithContext(ctx)
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
 	if exchange != nil {
-		caddyhttp.SetVar(r.Context(), policy.ExchangeVar, exchange)
+		caddyhttp.SetVar(r.Context(), policy.RequestStateVar, exchange)
 	}
 	return r, w
 }

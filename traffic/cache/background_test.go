@@ -18,7 +18,7 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 	var seen atomic.Pointer[http.Request]
 	rig.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) error {
-			caddyhttp.SetVar(r.Context(), policy.ExchangeVar, cachePlaced{policy.Place{Gateway: "edge", Route: "/", Backend: "web"}})
+			caddyhttp.SetVar(r.Context(), policy.RequestStateVar, cachePlaced{policy.RouteInfo{Gateway: "edge", Route: "/", Backend: "web"}})
 			r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", "alice")
 			return next(w, r)
 		}
@@ -53,7 +53,7 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 	if got := repl.ReplaceAll("{http.auth.user.id} {http.request.method} {http.request.uri}", ""); got != "alice GET /a?b" {
 		t.Errorf("placeholders are %q", got)
 	}
-	if policy.PlaceOf(r).Backend != "web" {
+	if policy.RouteInfoOf(r).Backend != "web" {
 		t.Error("the request is in no place")
 	}
 	rig.run(`

@@ -87,7 +87,7 @@ type Cache struct {
 	left       bool // the stores were released. Guarded by the pool's mu.
 	background cacheBackground
 	sitesMu    sync.Mutex // held to replace sites
-	sites      atomic.Pointer[map[policy.Place]*cacheSite]
+	sites      atomic.Pointer[map[policy.RouteInfo]*cacheSite]
 }
 
 const (
@@ -119,9 +119,9 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	}
 	p.MaxBytes = cmp.Or(p.MaxBytes, defaultCacheBytes)
 	p.MaxBody = cmp.Or(p.MaxBody, min(defaultCacheBody, p.MaxBytes/4))
-	at := policy.Standing(ctx)
+	at := policy.ScopeOf(ctx)
 	p.sharing = sharing.New(p.Key, p.IgnoreFields)
-	if p.unlisted = at.Restores(policy.LegacyUnlistedFields); p.unlisted {
+	if p.unlisted = at.HasLegacy(policy.LegacyUnlistedFields); p.unlisted {
 		p.sharing = sharing.New(p.Key, append(slices.Clone(p.IgnoreFields), "*"))
 		p.sharing.Fields.CookiesByTTL = true
 	}

@@ -272,7 +272,7 @@ func TestCacheHiddenCredentials(t *testing.T) {
 	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
 	rig.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) error {
-			policy.Authenticate(r)
+			policy.MarkAuthenticated(r)
 			return next(w, r)
 		}
 	}
@@ -319,10 +319,10 @@ func TestCachePlacesAreApart(t *testing.T) {
 		< 200 | Cache-Control: max-age=60 | =b
 		> GET / | Host: victim.example
 		= =b`)
-	place := policy.Place{Gateway: "edge", Route: "/", Backend: "v1"}
+	place := policy.RouteInfo{Gateway: "edge", Route: "/", Backend: "v1"}
 	a.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) error {
-			caddyhttp.SetVar(r.Context(), policy.ExchangeVar, cachePlaced{place})
+			caddyhttp.SetVar(r.Context(), policy.RequestStateVar, cachePlaced{place})
 			return next(w, r)
 		}
 	}

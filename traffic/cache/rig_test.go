@@ -327,15 +327,17 @@ func cacheEventually(t testing.TB, what string, holds func() bool) {
 }
 
 // cachePlaced is an exchange of a gateway.
-type cachePlaced struct{ place policy.Place }
+type cachePlaced struct{ place policy.RouteInfo }
 
-func (e cachePlaced) Place() policy.Place { return e.place }
+func (e cachePlaced) RouteInfo() policy.RouteInfo { return e.place }
 
 func (cachePlaced) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
 	return false, nil
 }
 
-func (e cachePlaced) Attach(r *http.Request) { caddyhttp.SetVar(r.Context(), policy.ExchangeVar, e) }
+func (e cachePlaced) Attach(r *http.Request) {
+	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, e)
+}
 
 // cacheClosedPort is an address that nobody listens on.
 func cacheClosedPort(t testing.TB) string {

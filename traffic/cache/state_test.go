@@ -81,7 +81,7 @@ func TestCacheStoresGoAway(t *testing.T) {
 }
 
 func TestCacheAdmin(t *testing.T) {
-	defer policy.Publish(policy.Services, policy.Place{Gateway: "idle"}, func() any { return nil })() // it has stored nothing yet
+	defer policy.Publish(policy.Services, policy.RouteInfo{Gateway: "idle"}, func() any { return nil })() // it has stored nothing yet
 	rig := cacheNewRig(t, new(Cache))
 	purge := func(body string) (int, string) {
 		w := httptest.NewRecorder()
@@ -155,7 +155,7 @@ func TestCacheMetrics(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) error {
-			caddyhttp.SetVar(r.Context(), policy.ExchangeVar, cachePlaced{policy.Place{Gateway: "edge", Route: "/api", Backend: "web"}})
+			caddyhttp.SetVar(r.Context(), policy.RequestStateVar, cachePlaced{policy.RouteInfo{Gateway: "edge", Route: "/api", Backend: "web"}})
 			return next(w, r)
 		}
 	}
@@ -196,7 +196,7 @@ func TestCacheMetrics(t *testing.T) {
 			t.Errorf("%s is %v, want %v; there are %v", name, value, want, got)
 		}
 	}
-	if hits := policy.Published(policy.CacheHits, policy.Place{Gateway: "edge"}); len(hits) != 1 || hits[0] != uint64(4) {
+	if hits := policy.Published(policy.CacheHits, policy.RouteInfo{Gateway: "edge"}); len(hits) != 1 || hits[0] != uint64(4) {
 		t.Errorf("published hits are %v", hits)
 	}
 }

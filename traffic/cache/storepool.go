@@ -83,7 +83,7 @@ func (s *storePool) join(gateway string, p *Cache) *cacheStore {
 		if s.gone {
 			return store
 		}
-		store.end = policy.Publish(policy.CacheHits, policy.Place{Gateway: gateway}, func() any { return store.hits() })
+		store.end = policy.Publish(policy.CacheHits, policy.RouteInfo{Gateway: gateway}, func() any { return store.hits() })
 		s.stores[gateway] = store
 	}
 	if p.left { // a request of a released configuration
@@ -213,7 +213,7 @@ func (s *cacheStore) hits() (n uint64) {
 
 // cacheSite is the state of a cache at a place.
 type cacheSite struct {
-	place  policy.Place
+	place  policy.RouteInfo
 	scope  []byte // prefix of its keys
 	store  *cacheStore
 	counts *cacheCounts
@@ -221,7 +221,7 @@ type cacheSite struct {
 
 // site returns the site of a request. The configuration limits the number of sites.
 func (p *Cache) site(r *http.Request) *cacheSite {
-	place := policy.PlaceOf(r)
+	place := policy.RouteInfoOf(r)
 	if sites := p.sites.Load(); sites != nil {
 		if site := (*sites)[place]; site != nil {
 			return site
@@ -229,7 +229,7 @@ func (p *Cache) site(r *http.Request) *cacheSite {
 	}
 	p.sitesMu.Lock()
 	defer p.sitesMu.Unlock()
-	sites := make(map[policy.Place]*cacheSite)
+	sites := make(map[policy.RouteInfo]*cacheSite)
 	if known := p.sites.Load(); known != nil {
 		if site := (*known)[place]; site != nil {
 			return site

@@ -48,14 +48,14 @@ func (c *circuit) Destruct() error {
 }
 
 // circuitAt returns the state of the backend at a place.
-func (p *CircuitBreaker) circuitAt(place policy.Place) *circuit {
+func (p *CircuitBreaker) circuitAt(place policy.RouteInfo) *circuit {
 	place.Route = ""
 	if c, ok := p.circuits.Get(place); ok {
 		return c
 	}
 	return p.circuits.Add(place, func() (*circuit, func()) {
 		key := circuitKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, breakerOptions: p.options}
-		inGateway := place != policy.Place{}
+		inGateway := place != policy.RouteInfo{}
 		key.perContainer = p.PerContainer && inGateway
 		if !inGateway && p.Name == "" {
 			key.owner = p
@@ -90,7 +90,7 @@ func (c *circuit) hasState() (yes bool) {
 func newCircuit(key circuitKey) *circuit {
 	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, monotime.Now), pruneAt: 64}
 	c.containers.Store(new(map[string]*breaker))
-	c.end = policy.Publish("circuit_breaker", policy.Place{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })
+	c.end = policy.Publish("circuit_breaker", policy.RouteInfo{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })
 	return c
 }
 

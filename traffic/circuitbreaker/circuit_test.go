@@ -18,9 +18,9 @@ import (
 )
 
 func TestStateOutlivesAReload(t *testing.T) {
-	place := policy.Place{Gateway: t.Name(), Backend: "b"}
+	place := policy.RouteInfo{Gateway: t.Name(), Backend: "b"}
 	old := policytest.Provision(t, &CircuitBreaker{Failures: 1})
-	circuitSend(t, old, &policytest.Exchange{At: place}, policytest.RespondWith(500))
+	circuitSend(t, old, &policytest.RequestState{At: place}, policytest.RespondWith(500))
 	same, other := policytest.Provision(t, &CircuitBreaker{Failures: 1}), policytest.Provision(t, &CircuitBreaker{Failures: 2})
 	named := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	if same.stateAt(place) != circuitOpen || other.stateAt(place) != circuitClosed || named.stateAt(place) != circuitClosed {
@@ -35,9 +35,9 @@ func TestStateOutlivesAReload(t *testing.T) {
 
 	// Two reloads, and no request in between.
 	first := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
-	circuitSend(t, first, &policytest.Exchange{At: place}, policytest.RespondWith(500))
-	calm := policy.Place{Gateway: t.Name(), Backend: "calm"}
-	circuitSend(t, first, &policytest.Exchange{At: calm}, policytest.RespondWith(200))
+	circuitSend(t, first, &policytest.RequestState{At: place}, policytest.RespondWith(500))
+	calm := policy.RouteInfo{Gateway: t.Name(), Backend: "calm"}
+	circuitSend(t, first, &policytest.RequestState{At: calm}, policytest.RespondWith(200))
 	second := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	_ = first.Cleanup()
 	third := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
@@ -56,21 +56,21 @@ func TestStateOutlivesAReload(t *testing.T) {
 	circuitSend(t, named, nil, policytest.RespondWith(500))
 	again := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	stranger := policytest.Provision(t, &CircuitBreaker{Failures: 1})
-	if again.stateAt(policy.Place{}) != circuitOpen || stranger.stateAt(policy.Place{}) != circuitClosed {
+	if again.stateAt(policy.RouteInfo{}) != circuitOpen || stranger.stateAt(policy.RouteInfo{}) != circuitClosed {
 		t.Error("outside of a gateway, the state belongs to the name")
 	}
 }
 
 func TestBreakerPerContainer(t *testing.T) {
 	p := policytest.Provision(t, &CircuitBreaker{Failures: 2, PerContainer: true})
-	ex := &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: t.Name(), Backend: "b"}}
 	visit := func(address string, status int, cause error) (entered bool) {
 		_, _ = circuitSend(t, p, ex, func(w http.ResponseWriter, _ *http.Request) error {
-			if !ex.Guarding.Admits(address) {
+			if !ex.Guarding.Allows(address) {
 				return caddyhttp.Error(503, errors.New("no upstreams available"))
 			}
-			if entered = ex.Guarding.Enter(address); entered {
-				ex.Guarding.Left(status, cause)
+			if entered = ex.Guarding.Begin(address); entered {
+				ex.Guarding.End(status, cause)
 			}
 			return nil
 		})
@@ -86,7 +86,7 @@ func TestBreakerPerContainer(t *testing.T) {
 		t.Error("a should be open, and b closed")
 	}
 	status, header := circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
-		ex.Guarding.Admits("a")
+		ex.Guarding.Allows("a")
 		return caddyhttp.Error(503, errors.New("no upstreams available"))
 	})
 	if status != 503 || header.Get("Retry-After") != "60" {
@@ -109,7 +109,7 @@ func TestBreakerPerContainer(t *testing.T) {
 	a.until = 0
 	a.mu.Unlock()
 	circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
-		if !ex.Guarding.Admits("a") || !ex.Guarding.Enter("a") {
+		if !ex.Guarding.Allows("a") || !ex.Guarding.Begin("a") {
 			t.Error("no probe")
 		}
 		return nil // it was chosen, and never sent
@@ -135,11 +135,11 @@ func TestCircuitMetrics(t *testing.T) {
 	policytest.ProvisionIn(t, ctx, single)
 	defer p.Cleanup()
 	defer single.Cleanup()
-	ex := &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: t.Name(), Backend: "b"}}
 	circuitSend(t, p, ex, policytest.RespondWith(500))
 	circuitSend(t, single, ex, func(http.ResponseWriter, *http.Request) error {
-		ex.Guarding.Enter("a")
-		ex.Guarding.Left(500, nil)
+		ex.Guarding.Begin("a")
+		ex.Guarding.End(500, nil)
 		return nil
 	})
 	families, err := ctx.GetMetricsRegistry().Gather()
@@ -196,7 +196,7 @@ func TestCircuitEvents(t *testing.T) {
 	policytest.ProvisionIn(t, ctx, p)
 	defer p.Cleanup()
 	for _, backend := range []string{"a", "b", "c"} {
-		circuitSend(t, p, &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: backend}}, policytest.RespondWith(500))
+		circuitSend(t, p, &policytest.RequestState{At: policy.RouteInfo{Gateway: t.Name(), Backend: backend}}, policytest.RespondWith(500))
 	}
 	for _, backend := range []string{"a", "b", "c"} {
 		if got, want := <-heard, "rgate_circuit_breaker_open "+backend+" closed"; got != want {

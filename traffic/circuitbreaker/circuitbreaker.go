@@ -97,7 +97,7 @@ type CircuitBreaker struct {
 
 	options  breakerOptions
 	failing  policy.FailureStatuses
-	circuits lease.Set[policy.Place, *circuit]
+	circuits lease.Set[policy.RouteInfo, *circuit]
 	own      *circuit // of the backend that the policy belongs to; nil: none
 	events   eventEmitter
 }
@@ -174,7 +174,7 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	p.failing, _ = policy.ParseFailureStatuses(p.Statuses, aboutBackend) // Validate returns the error
 	p.events.start(ctx)
 	p.reuse()
-	if backend, ok := policy.Standing(ctx).Home(); ok {
+	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
 		p.own = p.circuitAt(backend)
 	}
 	return policy.RegisterMetrics(ctx, circuitCollector{})
@@ -196,10 +196,10 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	}
 	c := p.own
 	if c == nil {
-		c = p.circuitAt(policy.PlaceOf(r))
+		c = p.circuitAt(policy.RouteInfoOf(r))
 	}
 	if c.perContainer {
-		if guarded, ok := policy.ExchangeOf(r).(policy.GuardedExchange); ok {
+		if guarded, ok := policy.RequestStateOf(r).(policy.GuardSetter); ok {
 			return p.serveGuarded(c, guarded, w, r, next)
 		}
 	}
@@ -218,7 +218,7 @@ var errCircuitOpen = errors.New("the circuit breaker is open")
 func (p *CircuitBreaker) reject(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
 	seconds := max(1, int((wait+time.Second-1)/time.Second))
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
-	return p.Fail(w, r, http.StatusServiceUnavailable, errCircuitOpen)
+	return p.RefuseWithFallback(w, r, http.StatusServiceUnavailable, errCircuitOpen)
 }
 
 // judge returns the outcome of a request for the backend, from the status of its response

@@ -18,7 +18,7 @@ import (
 )
 
 // circuitSend sends a request and returns the status, that of an error included.
-func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.Exchange, next caddyhttp.HandlerFunc) (status int, header http.Header) {
+func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.RequestState, next caddyhttp.HandlerFunc) (status int, header http.Header) {
 	t.Helper()
 	r, w := policytest.Request(t.Context(), exchange, nil)
 	err := p.ServeHTTP(w, r, next)
@@ -29,7 +29,7 @@ func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.Exchange,
 	return w.Code, w.Header()
 }
 
-func (p *CircuitBreaker) stateAt(place policy.Place) circuitState {
+func (p *CircuitBreaker) stateAt(place policy.RouteInfo) circuitState {
 	state, _ := p.circuitAt(place).whole.current()
 	return state
 }
@@ -85,7 +85,7 @@ func TestWhatAFailureIs(t *testing.T) {
 			}
 			r, w := policytest.Request(tc.ctx, nil, tc.body)
 			_ = p.ServeHTTP(w, r, tc.next)
-			if opened := p.stateAt(policy.Place{}) == circuitOpen; opened != tc.opens {
+			if opened := p.stateAt(policy.RouteInfo{}) == circuitOpen; opened != tc.opens {
 				t.Errorf("it is open: %v, want %v", opened, tc.opens)
 			}
 		})
@@ -104,8 +104,8 @@ func TestOpenBreakerAnswersAtOnce(t *testing.T) {
 	if status != 503 || header.Get("Retry-After") != "90" {
 		t.Errorf("got %d and Retry-After %q, want 503 and 90", status, header.Get("Retry-After"))
 	}
-	place := policy.Place{Gateway: t.Name(), Route: "/a", Backend: "b"}
-	inside := &policytest.Exchange{At: place}
+	place := policy.RouteInfo{Gateway: t.Name(), Route: "/a", Backend: "b"}
+	inside := &policytest.RequestState{At: place}
 	for range 2 {
 		circuitSend(t, p, inside, policytest.RespondWith(500))
 	}
@@ -114,11 +114,11 @@ func TestOpenBreakerAnswersAtOnce(t *testing.T) {
 	if err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(never)); !errors.As(err, &failure) || !errors.Is(err, errCircuitOpen) || w.Body.Len() > 0 {
 		t.Errorf("in a gateway: got %v and %q, want a failure and nothing written", err, w.Body)
 	}
-	published := policy.Published("circuit_breaker", policy.Place{Gateway: t.Name(), Backend: "b"})
+	published := policy.Published("circuit_breaker", policy.RouteInfo{Gateway: t.Name(), Backend: "b"})
 	if len(published) != 1 || !published[0].(circuitReport).IsOpen() || published[0].(circuitReport).RetryAfter < 80 {
 		t.Errorf("published: %+v", published)
 	}
-	if p.stateAt(policy.Place{Gateway: t.Name(), Backend: "other"}) != circuitClosed {
+	if p.stateAt(policy.RouteInfo{Gateway: t.Name(), Backend: "other"}) != circuitClosed {
 		t.Error("another backend's is open, too")
 	}
 }
@@ -128,7 +128,7 @@ func openFor(t *testing.T, probes int) (*CircuitBreaker, *breaker) {
 	t.Helper()
 	p := policytest.Provision(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})
 	circuitSend(t, p, nil, policytest.RespondWith(500))
-	b := p.circuitAt(policy.Place{}).whole
+	b := p.circuitAt(policy.RouteInfo{}).whole
 	b.mu.Lock()
 	b.until = 0
 	b.mu.Unlock()
@@ -212,12 +212,12 @@ func TestCircuitBreakerOptions(t *testing.T) {
 func BenchmarkCircuitBreaker(b *testing.B) {
 	for name, options := range map[string]*CircuitBreaker{"whole": {}, "ratio": {Ratio: .5}, "per-container": {PerContainer: true}} {
 		p := policytest.Provision(b, options)
-		ex := &policytest.Exchange{At: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}
+		ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: b.Name(), Route: "/", Backend: "b"}}
 		r, _ := policytest.Request(b.Context(), ex, nil)
 		r.Body = http.NoBody
 		next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-			if ex.Guarding != nil && ex.Guarding.Admits("a") && ex.Guarding.Enter("a") {
-				ex.Guarding.Left(200, nil)
+			if ex.Guarding != nil && ex.Guarding.Allows("a") && ex.Guarding.Begin("a") {
+				ex.Guarding.End(200, nil)
 			}
 			w.WriteHeader(200)
 			return nil

@@ -16,7 +16,7 @@ type circuitGuard struct {
 	policy  *CircuitBreaker
 	circuit *circuit
 	request *http.Request
-	known   policy.InstanceExchange // identifies containers; nil: only addresses are known
+	known   policy.InstanceResolver // identifies containers; nil: only addresses are known
 
 	address string // of the current attempt
 	breaker *breaker
@@ -29,15 +29,15 @@ type circuitGuard struct {
 }
 
 // serveGuarded calls the next handler with a breaker for each container.
-func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardSetter, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
 	policy.WatchBody(r)
 	guard.policy, guard.circuit, guard.request = p, c, r
-	guard.known, _ = exchange.(policy.InstanceExchange)
-	before := exchange.Guard(guard)
+	guard.known, _ = exchange.(policy.InstanceResolver)
+	before := exchange.SetGuard(guard)
 	returned := false
 	defer func() {
-		exchange.Guard(before)
+		exchange.SetGuard(before)
 		guard.leave(unknown) // the attempt has not ended
 		if returned {        // a goroutine that outlives a panic may use the guard
 			*guard = circuitGuard{}
@@ -54,8 +54,8 @@ func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardedExchang
 
 var circuitGuards = sync.Pool{New: func() any { return new(circuitGuard) }}
 
-// Admits implements policy.Guard.
-func (g *circuitGuard) Admits(address string) bool {
+// Allows implements policy.UpstreamGuard.
+func (g *circuitGuard) Allows(address string) bool {
 	if g.circuit.notClosed.Load() == 0 {
 		return true
 	}
@@ -76,8 +76,8 @@ func (g *circuitGuard) reject(wait time.Duration) {
 	g.rejected = true
 }
 
-// Enter implements policy.Guard.
-func (g *circuitGuard) Enter(address string) bool {
+// Begin implements policy.UpstreamGuard.
+func (g *circuitGuard) Begin(address string) bool {
 	g.leave(unknown) // the attempt before
 	b := g.breakerOf(address)
 	admission := b.begin()
@@ -91,8 +91,8 @@ func (g *circuitGuard) Enter(address string) bool {
 	return true
 }
 
-// Left implements policy.Guard.
-func (g *circuitGuard) Left(status int, err error) {
+// End implements policy.UpstreamGuard.
+func (g *circuitGuard) End(status int, err error) {
 	g.leave(g.policy.judge(g.request, status, err))
 }
 
@@ -117,4 +117,4 @@ func (g *circuitGuard) report(b *breaker, address string, change change) {
 }
 
 // Interface guard
-var _ policy.Guard = (*circuitGuard)(nil)
+var _ policy.UpstreamGuard = (*circuitGuard)(nil)

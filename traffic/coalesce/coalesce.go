@@ -134,7 +134,7 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	var f *call
 	var body *reader
 	if key.of(r, c.sharing) {
-		place := policy.PlaceOf(r)
+		place := policy.RouteInfoOf(r)
 		key.route, key.backend = place.Route, place.Backend
 		if c.Key != "" {
 			key.text = c.key.Of(r)

@@ -65,7 +65,7 @@ func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWrite
 		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
 		w.Header().Set("X-Own", r.Header.Get("X-Request-Id"))
 		if r.Header.Get("X-Hidden") != "" { // as an API key that the backend does not see
-			policy.Authenticate(r)
+			policy.MarkAuthenticated(r)
 			r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", r.Header.Get("X-Hidden"))
 			r.Header.Del("X-Hidden")
 		}

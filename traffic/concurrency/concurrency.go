@@ -55,7 +55,7 @@ type Concurrency struct {
 	Name string `json:"name,omitempty"`
 
 	key      *policy.Key
-	limiters lease.Set[policy.Place, *sharedLimiter]
+	limiters lease.Set[policy.RouteInfo, *sharedLimiter]
 	own      *sharedLimiter // of the backend that the policy belongs to; nil: none
 }
 
@@ -107,7 +107,7 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		p.key = &key
 	}
 	p.reuse()
-	if backend, ok := policy.Standing(ctx).Home(); ok {
+	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
 		p.own = p.limiterAt(backend)
 	}
 	return policy.RegisterMetrics(ctx, concurrencyCollector{})
@@ -129,7 +129,7 @@ func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	}
 	limiter, key := p.own, ""
 	if limiter == nil {
-		limiter = p.limiterAt(policy.PlaceOf(r))
+		limiter = p.limiterAt(policy.RouteInfoOf(r))
 	}
 	if p.key != nil {
 		key = p.key.Of(r)
@@ -185,7 +185,7 @@ func (p *Concurrency) reject(w http.ResponseWriter, r *http.Request, err error) 
 		return caddyhttp.Error(policy.StatusClientClosedRequest, err)
 	}
 	w.Header().Set("Retry-After", "1")
-	return p.Fail(w, r, http.StatusServiceUnavailable, err)
+	return p.RefuseWithFallback(w, r, http.StatusServiceUnavailable, err)
 }
 
 // sharedLimiters are the limiters of all policies, by limiterKey. They outlive reloads, so
@@ -211,14 +211,14 @@ func (l *sharedLimiter) Destruct() error {
 }
 
 // limiterAt returns the limiter of the backend at a place.
-func (p *Concurrency) limiterAt(place policy.Place) *sharedLimiter {
+func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 	place.Route = ""
 	if l, ok := p.limiters.Get(place); ok {
 		return l
 	}
 	return p.limiters.Add(place, func() (*sharedLimiter, func()) {
 		key := limiterKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, key: p.Key}
-		if place == (policy.Place{}) && p.Name == "" {
+		if place == (policy.RouteInfo{}) && p.Name == "" {
 			key.owner = p
 		}
 		shared, _, _ := sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil }) // it cannot fail
@@ -250,7 +250,7 @@ func (p *Concurrency) reuse() {
 
 func newSharedLimiter(key limiterKey) *sharedLimiter {
 	l := &sharedLimiter{limiter: newLimiter(), limiterKey: key}
-	l.end = policy.Publish("concurrency", policy.Place{Gateway: key.gateway, Backend: key.backend}, func() any { return l.report() })
+	l.end = policy.Publish("concurrency", policy.RouteInfo{Gateway: key.gateway, Backend: key.backend}, func() any { return l.report() })
 	return l
 }
 

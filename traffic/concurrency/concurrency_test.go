@@ -16,7 +16,7 @@ import (
 )
 
 // occupy sends a request that stays until the function that it returns is called.
-func occupy(t *testing.T, p *Concurrency, ex *policytest.Exchange) (leave func()) {
+func occupy(t *testing.T, p *Concurrency, ex *policytest.RequestState) (leave func()) {
 	t.Helper()
 	end, inside, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	r, w := policytest.Request(t.Context(), ex, nil)
@@ -32,7 +32,7 @@ func occupy(t *testing.T, p *Concurrency, ex *policytest.Exchange) (leave func()
 	return func() { close(end); <-ended }
 }
 
-func concurrencySend(ctx context.Context, p *Concurrency, ex *policytest.Exchange, next caddyhttp.HandlerFunc) (status int, header http.Header, err error) {
+func concurrencySend(ctx context.Context, p *Concurrency, ex *policytest.RequestState, next caddyhttp.HandlerFunc) (status int, header http.Header, err error) {
 	r, w := policytest.Request(ctx, ex, nil)
 	err = p.ServeHTTP(w, r, next)
 	return w.Code, w.Header(), err
@@ -50,9 +50,9 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 		t.Errorf("afterwards: got %d", status)
 	}
 
-	place := policy.Place{Gateway: t.Name(), Route: "/", Backend: "b"}
-	defer occupy(t, p, &policytest.Exchange{At: place})()
-	_, _, err = concurrencySend(t.Context(), p, &policytest.Exchange{At: place}, policytest.RespondWith(200))
+	place := policy.RouteInfo{Gateway: t.Name(), Route: "/", Backend: "b"}
+	defer occupy(t, p, &policytest.RequestState{At: place})()
+	_, _, err = concurrencySend(t.Context(), p, &policytest.RequestState{At: place}, policytest.RespondWith(200))
 	var failure policy.Failure
 	if !errors.As(err, &failure) {
 		t.Errorf("in a gateway: got %v, want a failure that the gateway handles", err)
@@ -62,7 +62,7 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 		t.Errorf("published: %+v", got)
 	}
 	place.Backend = "another"
-	if status, _, _ := concurrencySend(t.Context(), p, &policytest.Exchange{At: place}, policytest.RespondWith(200)); status != 200 {
+	if status, _, _ := concurrencySend(t.Context(), p, &policytest.RequestState{At: place}, policytest.RespondWith(200)); status != 200 {
 		t.Errorf("another backend: got %d", status)
 	}
 }
@@ -126,7 +126,7 @@ func TestConcurrencyQueue(t *testing.T) {
 }
 
 func TestConcurrencyCountsAcrossAReload(t *testing.T) {
-	ex := &policytest.Exchange{At: policy.Place{Gateway: t.Name(), Backend: "b"}}
+	ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: t.Name(), Backend: "b"}}
 	old, next := policytest.Provision(t, &Concurrency{Max: 1}), policytest.Provision(t, &Concurrency{Max: 2})
 	leave := occupy(t, old, ex)
 	if _, _, err := concurrencySend(t.Context(), next, ex, policytest.RespondWith(200)); err == nil {
@@ -199,7 +199,7 @@ func TestConcurrencyOptions(t *testing.T) {
 func BenchmarkConcurrency(b *testing.B) {
 	for name, options := range map[string]*Concurrency{"backend": {Max: 100}, "key": {Max: 100, Key: "{http.request.method}"}} {
 		p := policytest.Provision(b, options)
-		r, _ := policytest.Request(b.Context(), &policytest.Exchange{At: policy.Place{Gateway: b.Name(), Route: "/", Backend: "b"}}, nil)
+		r, _ := policytest.Request(b.Context(), &policytest.RequestState{At: policy.RouteInfo{Gateway: b.Name(), Route: "/", Backend: "b"}}, nil)
 		next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -45,7 +45,7 @@ func queueServer(t *testing.T, p *Concurrency) (server *httptest.Server, bodies 
 
 func awaitQueued(t *testing.T, p *Concurrency, n int) {
 	t.Helper()
-	testkit.Eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.Place{}).counts().queued == n })
+	testkit.Eventually(t, fmt.Sprintf("%d wait", n), func() bool { return p.limiterAt(policy.RouteInfo{}).counts().queued == n })
 }
 
 func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {

@@ -49,7 +49,7 @@ func BenchmarkFallbackUnused(b *testing.B) {
 			fallbackPolicy(b, f)
 			w := fallbackDiscard{http.Header{"Server": {"Caddy"}}}
 			r := browserRequest(http.MethodGet)
-			caddyhttp.SetVar(r.Context(), policy.ExchangeVar, &fallbackExchange{place: policy.Place{Gateway: b.Name()}})
+			caddyhttp.SetVar(r.Context(), policy.RequestStateVar, &fallbackExchange{place: policy.RouteInfo{Gateway: b.Name()}})
 			b.ReportAllocs()
 			for b.Loop() {
 				_ = f.ServeHTTP(w, r, next)

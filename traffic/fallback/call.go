@@ -33,7 +33,7 @@ func (l *staleStore) Destruct() error { return nil }
 
 // storeAt returns the store for the backend of a request.
 func (f *Fallback) storeAt(r *http.Request) *staleStore {
-	at := policy.PlaceOf(r)
+	at := policy.RouteInfoOf(r)
 	place := fallbackPlace{at.Gateway, at.Backend, f.position.String()}
 	if store, ok := f.stores.Get(place); ok {
 		return store
@@ -54,7 +54,7 @@ type fallbackCall struct {
 	policy   *Fallback
 	w        http.ResponseWriter
 	r        *http.Request
-	exchange policy.Exchange // nil outside of a gateway
+	exchange policy.RequestState // nil outside of a gateway
 	before   httpx.HeaderMark
 	body     *httpx.UnreadBody
 	store    *staleStore       // nil: responses are not stored
@@ -82,7 +82,7 @@ func (c *fallbackCall) reset() {
 func (c *fallbackCall) setKey() {
 	asked := policy.TargetOf(c.r)
 	c.key = policy.AppendForwarded(c.key[:0], c.r)
-	for _, part := range [...]string{policy.PlaceOf(c.r).Route, policy.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
+	for _, part := range [...]string{policy.RouteInfoOf(c.r).Route, policy.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
 		c.key = sharing.AppendText(c.key, part)
 	}
 	c.key = sharing.AppendPort(sharing.AppendRewritten(c.key, c.r, &asked), c.r)
@@ -232,7 +232,7 @@ func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // unreadBody wraps the body of a request that a fallback backend may need. It returns nil
 // if there is no body.
-func unreadBody(r *http.Request, exchange policy.Exchange) *httpx.UnreadBody {
+func unreadBody(r *http.Request, exchange policy.RequestState) *httpx.UnreadBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || policy.LacksBody(r.Method) && !policy.HasBody(r) {
 		return nil
 	}

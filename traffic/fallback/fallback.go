@@ -127,7 +127,7 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 		f.Response.StatusCode = cmp.Or(f.Response.StatusCode, http.StatusServiceUnavailable)
 	}
 	f.sharing = sharing.New(f.Key, f.IgnoreFields)
-	if policy.Standing(ctx).Level == "" {
+	if policy.ScopeOf(ctx).Level == "" {
 		for _, warning := range f.Warnings(nil) {
 			ctx.Logger().Warn(warning)
 		}
@@ -208,9 +208,9 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if f.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	exchange := policy.ExchangeOf(r)
+	exchange := policy.RequestStateOf(r)
 	if exchange == nil {
-		policy.Cover(r)
+		policy.MarkFallbackPresent(r)
 	}
 	c := fallbackCalls.Get().(*fallbackCall)
 	c.policy, c.w, c.r, c.exchange = f, w, r, exchange
@@ -342,18 +342,18 @@ func (c *fallbackCall) giveUp(failed failure) error {
 
 // otherBackend returns the name of the fallback backend for the request, or an empty string.
 func (c *fallbackCall) otherBackend(failed failure) string {
-	directory, ok := c.exchange.(policy.Directory)
+	directory, ok := c.exchange.(policy.BackendDirectory)
 	if !ok || caddyhttp.GetVar(c.r.Context(), fallbackVar) != nil {
 		return ""
 	}
-	own, name := c.exchange.Place().Backend, c.policy.Backend
+	own, name := c.exchange.RouteInfo().Backend, c.policy.Backend
 	if name == "" {
 		name = own + fallbackSuffix
 	}
 	if name == own {
 		return ""
 	}
-	if !directory.Knows(name) {
+	if !directory.HasBackend(name) {
 		if c.policy.Backend != "" {
 			c.policy.missing.Do(func() {
 				c.policy.Logger().Error("unknown fallback backend", zap.String("backend", name))
@@ -382,7 +382,7 @@ func (c *fallbackCall) report(by string, failed failure) {
 		repl.Set("http.rgate.fallback", by)
 	}
 	if entry := c.policy.Logger().Check(zapcore.WarnLevel, "backend failed, using its fallback"); entry != nil {
-		place, status, cause := policy.PlaceOf(c.r), failed.status, failed.err
+		place, status, cause := policy.RouteInfoOf(c.r), failed.status, failed.err
 		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](cause); ok {
 			status, cause = handlerErr.StatusCode, handlerErr.Err
 		}

@@ -37,12 +37,12 @@ func fallbackPolicy(t testing.TB, f *Fallback) *Fallback {
 
 // fallbackExchange is a gateway with one backend and others to forward to.
 type fallbackExchange struct {
-	place  policy.Place
+	place  policy.RouteInfo
 	others map[string]caddyhttp.HandlerFunc
 }
 
-func (e *fallbackExchange) Place() policy.Place       { return e.place }
-func (e *fallbackExchange) Knows(backend string) bool { return e.others[backend] != nil }
+func (e *fallbackExchange) RouteInfo() policy.RouteInfo    { return e.place }
+func (e *fallbackExchange) HasBackend(backend string) bool { return e.others[backend] != nil }
 func (e *fallbackExchange) Forward(backend string, w http.ResponseWriter, r *http.Request) (bool, error) {
 	return true, e.others[backend](w, r)
 }
@@ -59,7 +59,7 @@ var fallbackRigs atomic.Int64
 
 func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
 	return &fallbackRig{Fallback: fallbackPolicy(t, f), backend: fallbackSays("first"), exchange: &fallbackExchange{
-		place:  policy.Place{Gateway: fmt.Sprint(t.Name(), fallbackRigs.Add(1)), Route: "/", Backend: "first"},
+		place:  policy.RouteInfo{Gateway: fmt.Sprint(t.Name(), fallbackRigs.Add(1)), Route: "/", Backend: "first"},
 		others: map[string]caddyhttp.HandlerFunc{"other": fallbackSays("other")},
 	}}
 }
@@ -120,7 +120,7 @@ func (rig *fallbackRig) ask(t testing.TB, method, target, body string, headers .
 	w := httptest.NewRecorder()
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
 	if rig.exchange != nil {
-		caddyhttp.SetVar(r.Context(), policy.ExchangeVar, rig.exchange)
+		caddyhttp.SetVar(r.Context(), policy.RequestStateVar, rig.exchange)
 	}
 	w.Header().Set("X-Outer", "yes")
 	err := rig.ServeHTTP(w, r, rig.backend)
@@ -269,7 +269,7 @@ func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
 		{"GET whose body was not read", "GET", "+body", fallbackDown, "200 other+body" + other},
 		{"POST that a policy refused", "POST", "+body", func(w http.ResponseWriter, r *http.Request) error {
 			var base policy.Base
-			return base.Fail(w, r, 503, errors.New("open")) // says who refused
+			return base.RefuseWithFallback(w, r, 503, errors.New("open")) // says who refused
 		}, down},
 	} {
 		t.Run(tc.what, func(t *testing.T) {

@@ -164,7 +164,7 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 			if err := f.Provision(ctx); err != nil {
 				t.Fatal(err)
 			}
-			rig := &fallbackRig{Fallback: f, backend: fallbackSays("first"), exchange: &fallbackExchange{place: policy.Place{Gateway: t.Name(), Backend: "first"}}}
+			rig := &fallbackRig{Fallback: f, backend: fallbackSays("first"), exchange: &fallbackExchange{place: policy.RouteInfo{Gateway: t.Name(), Backend: "first"}}}
 			return rig, func() {
 				cancel()
 				if err := f.Cleanup(); err != nil {

@@ -105,7 +105,7 @@ func (s *Rules) Read(r *http.Request, ignore bool) httpcache.Request {
 	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !s.certificate:
 		known.Identified = true
 	case !known.ConsumerKeyed && !known.TokenKeyed && !s.KeyHasIdentity:
-		known.Identified = user != "" || policy.Authenticated(r)
+		known.Identified = user != "" || policy.IsAuthenticated(r)
 	}
 	return httpcache.ReadRequest(r, ignore, known)
 }

@@ -164,8 +164,8 @@ func (t *Transform) Provision(ctx caddy.Context) error {
 		t.MaxBody = defaultMaxBody
 	}
 	t.request, t.response = t.Request.plan(), t.Response.plan()
-	at := policy.Standing(ctx)
-	t.lenient = at.Restores(policy.LegacyUnreadableJSON)
+	at := policy.ScopeOf(ctx)
+	t.lenient = at.HasLegacy(policy.LegacyUnreadableJSON)
 	if at.Level == "" {
 		for _, warning := range t.Warnings(nil) {
 			ctx.Logger().Warn(warning)
