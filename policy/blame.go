@@ -51,6 +51,24 @@ type Verdict struct {
 // TimedOut reports whether a backend that was reached did not respond in time.
 func (v Verdict) TimedOut() bool { return v.Status == http.StatusGatewayTimeout }
 
+// StatusClientClosedRequest is nginx's status for a client that left before it had
+// an answer.
+const StatusClientClosedRequest = 499
+
+// Failure is the error of a backend that did not answer, or of a policy that did
+// not let a request through to it, within a caddyhttp.HandlerError with the status
+// for the client. Nothing has been written: a handler further out may answer in its
+// place, and in the end the gateway does.
+type Failure struct {
+	Cause   error
+	Verdict Verdict // without blame if it is not known
+}
+
+func (f Failure) Error() string { return f.Cause.Error() }
+
+// Unwrap returns the cause.
+func (f Failure) Unwrap() error { return f.Cause }
+
 // JudgeRequest judges an attempt to forward a request by the status of its response,
 // or if there is none, by the error.
 func JudgeRequest(r *http.Request, status int, err error) Verdict {

@@ -8,10 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// attacher is a RequestState that can make another request one of the same place.
-type attacher interface {
-	// Attach makes the request go on from where the exchange's is, with an exchange of
-	// its own.
+// Attacher is a variable of a request that cannot be shared with another one: Detach calls
+// Attach, which gives the other request a variable of its own.
+type Attacher interface {
 	Attach(r *http.Request)
 }
 
@@ -33,16 +32,19 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 	detached = caddyhttp.PrepareRequest(detached, repl, w, server)
 
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	var attachers []Attacher
 	for key, value := range vars {
-		if key != RequestStateVar {
+		if attacher, ok := value.(Attacher); ok {
+			attachers = append(attachers, attacher)
+		} else {
 			caddyhttp.SetVar(detached.Context(), key, value)
 		}
 	}
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // the placeholders have the pointer
 	}
-	if exchange, ok := RequestStateOf(r).(attacher); ok {
-		exchange.Attach(detached)
+	for _, attacher := range attachers {
+		attacher.Attach(detached)
 	}
 	if before, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		for _, key := range userPlaceholders {

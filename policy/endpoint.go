@@ -74,6 +74,11 @@ type ProtectedEndpoint struct {
 	locality *locality // nil: all clients may see it
 }
 
+// LookupHandler implements options.HandlerLookup: the handlers are policies.
+func (*ProtectedEndpoint) LookupHandler(name string) (caddy.ModuleInfo, bool) {
+	return Lookup(strings.TrimPrefix(name, Prefix))
+}
+
 // CheckAccess reports whether something is wrong with the path, or with whom to allow.
 // An empty path is right.
 func (g *ProtectedEndpoint) CheckAccess(example string) error {

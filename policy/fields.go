@@ -14,6 +14,17 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
+// Header fields by which a backend learns who sent a request. What a client sends
+// in them is never passed on; see StripIdentity.
+const (
+	HeaderUserID           = "X-User-Id"
+	HeaderConsumerUsername = "X-Consumer-Username"
+	HeaderConsumerScopes   = "X-Consumer-Scopes"
+	HeaderGatewayService   = "X-Gateway-Service"
+
+	consumerPrefix = "X-Consumer-"
+)
+
 // fieldClass says who may set a field of a request.
 type fieldClass uint8
 
@@ -217,6 +228,12 @@ func Enter(ctx caddy.Context, keep ...string) {
 	running, _ := entry.Prepare(ctx, "relayed", &Fields{Relayed: true, Logger: ctx.Logger()})
 	fields := running.(*Fields)
 	fields.Keep = append(fields.Keep, keep...)
+}
+
+// KeepIdentity makes StripIdentity do nothing for a request, whose sender is
+// trusted.
+func KeepIdentity(r *http.Request) {
+	caddyhttp.SetVar(r.Context(), strippedVar, true)
 }
 
 // mostLogged is the number of names that Fields logs. Clients can invent them.

@@ -19,6 +19,19 @@ func TrustedPeer(r *http.Request) bool {
 	return trusted
 }
 
+// ClientAddress is the client's IP address, as the server's trusted proxies tell
+// it. It is empty if it is not known.
+func ClientAddress(r *http.Request) string {
+	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	// It may have a port: one colon, or brackets around those of an IPv6 address.
+	if colon := strings.IndexByte(address, ':'); colon > 0 && (address[0] == '[' || colon == strings.LastIndexByte(address, ':')) {
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			return host
+		}
+	}
+	return address
+}
+
 // Forwarded is what the client asked for, as a trusted peer says it; without one, as the
 // request itself does.
 type Forwarded struct {

@@ -11,17 +11,6 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Header fields by which a backend learns who sent a request. What a client sends
-// in them is never passed on; see StripIdentity.
-const (
-	HeaderUserID           = "X-User-Id"
-	HeaderConsumerUsername = "X-Consumer-Username"
-	HeaderConsumerScopes   = "X-Consumer-Scopes"
-	HeaderGatewayService   = "X-Gateway-Service"
-
-	consumerPrefix = "X-Consumer-"
-)
-
 type trustedIdentityKey struct{}
 
 // WithTrustedIdentity returns a context in which policies are to be provisioned whose
@@ -67,12 +56,6 @@ func ForwardIdentity(r *http.Request) {
 			r.Header[HeaderUserID] = []string{user}
 		}
 	}
-}
-
-// KeepIdentity makes StripIdentity do nothing for a request, whose sender is
-// trusted.
-func KeepIdentity(r *http.Request) {
-	caddyhttp.SetVar(r.Context(), strippedVar, true)
 }
 
 const authenticatedVar = "rgate.authenticated"

@@ -1,12 +1,10 @@
 package policy
 
 import (
-	"net"
 	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // ClientIP is the placeholder of the client's address, as the server's trusted
@@ -104,17 +102,4 @@ func (k *Key) Of(r *http.Request) string {
 		return caddy.ToString(PlaceholderValue(repl, k.name))
 	}
 	return ReplacePlaceholders(repl, k.text)
-}
-
-// ClientAddress is the client's IP address, as the server's trusted proxies tell
-// it. It is empty if it is not known.
-func ClientAddress(r *http.Request) string {
-	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	// It may have a port: one colon, or brackets around those of an IPv6 address.
-	if colon := strings.IndexByte(address, ':'); colon > 0 && (address[0] == '[' || colon == strings.LastIndexByte(address, ':')) {
-		if host, _, err := net.SplitHostPort(address); err == nil {
-			return host
-		}
-	}
-	return address
 }

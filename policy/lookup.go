@@ -1,11 +1,12 @@
 package policy
 
 import (
-	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 const namespace = "http.handlers"
@@ -35,18 +36,16 @@ func Names() (names []string) {
 	return names
 }
 
-// Argument returns the key in JSON of what a policy is told by a single value in
-// place of all its options: the first option that is an argument of its directive,
-// and, if it is a list of values that is told, the first such option that takes one.
-func Argument(module caddy.ModuleInfo, list bool) (key string, ok bool) {
-	v := reflect.Indirect(reflect.ValueOf(module.New()))
-	if v.Kind() != reflect.Struct {
-		return "", false
+// Directive makes the setup function of a policy's directive. Its syntax follows
+// from the policy's type; see Unmarshal. The word `off` alone turns the policy off.
+func Directive[T any, P interface {
+	*T
+	Module
+}](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next() // the directive's name
+	p := P(new(T))
+	if err := Unmarshal(h.Dispenser, p); err != nil {
+		return nil, err
 	}
-	for _, m := range membersOf(v) {
-		if m.isArg && (!list || m.value.Kind() == reflect.Slice) {
-			return m.key, true
-		}
-	}
-	return "", false
+	return p, nil
 }

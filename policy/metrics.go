@@ -2,23 +2,12 @@ package policy
 
 import (
 	"errors"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// refusal is what refused requests are counted by. All of it comes from the
-// configuration, so there are never many.
-type refusal struct {
-	policy, route string
-	status        int
-}
-
-// refusals counts for the whole process, so that reloads lose nothing.
-var refusals Counters[refusal]
 
 // Counters count events by what they are told apart by, of which there must never be
 // many. Their zero value is ready. They are safe for concurrent use.
@@ -52,20 +41,6 @@ func (c *Counters[K]) Each(f func(what K, n uint64)) {
 	})
 }
 
-// collector renders the refusals as a metric.
-type collector struct{ refused *prometheus.Desc }
-
-// Describe implements prometheus.Collector.
-func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.refused }
-
-// Collect implements prometheus.Collector.
-func (c collector) Collect(ch chan<- prometheus.Metric) {
-	refusals.Each(func(what refusal, n uint64) {
-		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue,
-			float64(n), what.policy, what.route, strconv.Itoa(what.status))
-	})
-}
-
 // RegisterMetrics adds a collector to the metrics of a configuration. Of equal ones,
 // which several policies of it may bring, the first is enough.
 func RegisterMetrics(ctx caddy.Context, collector prometheus.Collector) error {
@@ -87,12 +62,3 @@ func JoinMetrics[C prometheus.Collector](ctx caddy.Context, collector C) (C, err
 	}
 	return collector, err
 }
-
-// registerRefusals adds the metric of what all policies have turned away.
-func registerRefusals(ctx caddy.Context) error {
-	return RegisterMetrics(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
-		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
-}
-
-// Interface guard
-var _ prometheus.Collector = collector{}

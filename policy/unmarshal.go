@@ -12,23 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
-
-// Directive makes the setup function of a policy's directive. Its syntax follows
-// from the policy's type; see Unmarshal. The word `off` alone turns the policy off.
-func Directive[T any, P interface {
-	*T
-	Module
-}](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	h.Next() // the directive's name
-	p := P(new(T))
-	if err := Unmarshal(h.Dispenser, p); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
 
 // Unmarshal reads the options of a directive from its tokens, of which the first
 // is the current one. They go into the struct that target points to:
@@ -48,6 +32,7 @@ func Directive[T any, P interface {
 // a method Check, its error is placed at the option that it is about.
 func Unmarshal(d *caddyfile.Dispenser, target any) error {
 	u := &unmarshaler{Dispenser: d, tokens: map[string]caddyfile.Token{"": d.Token()}}
+	u.lookup, _ = target.(HandlerLookup)
 	if err := u.object("", reflect.ValueOf(target).Elem(), true); err != nil {
 		return err
 	}
@@ -57,6 +42,12 @@ func Unmarshal(d *caddyfile.Dispenser, target any) error {
 		}
 	}
 	return nil
+}
+
+// HandlerLookup is implemented by options with a list of handlers. The handlers stand in the
+// block of the options by the names that LookupHandler knows.
+type HandlerLookup interface {
+	LookupHandler(name string) (caddy.ModuleInfo, bool)
 }
 
 // placeOf is the path of the option that an error is about.
@@ -71,6 +62,7 @@ func placeOf(err error) string {
 // unmarshaler reads one directive.
 type unmarshaler struct {
 	*caddyfile.Dispenser
+	lookup HandlerLookup              // nil: the options have no handlers
 	tokens map[string]caddyfile.Token // where each value came from, by its path in JSON
 }
 
@@ -187,10 +179,10 @@ func (u *unmarshaler) option(path string, members []member) error {
 		keys[i] = m.key
 	}
 	for i, m := range members {
-		if m.value.Type() != handlersType {
+		if m.value.Type() != handlersType || u.lookup == nil {
 			continue
 		}
-		if module, ok := Lookup(strings.TrimPrefix(u.Val(), Prefix)); ok {
+		if module, ok := u.lookup.LookupHandler(u.Val()); ok {
 			return u.handler(join(path, m.key), m.value, module)
 		}
 		keys[i] = "a policy"

@@ -1,0 +1,41 @@
+package policy
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// refusal is what refused requests are counted by. All of it comes from the
+// configuration, so there are never many.
+type refusal struct {
+	policy, route string
+	status        int
+}
+
+// refusals counts for the whole process, so that reloads lose nothing.
+var refusals Counters[refusal]
+
+// collector renders the refusals as a metric.
+type collector struct{ refused *prometheus.Desc }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.refused }
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	refusals.Each(func(what refusal, n uint64) {
+		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue,
+			float64(n), what.policy, what.route, strconv.Itoa(what.status))
+	})
+}
+
+// registerRefusals adds the metric of what all policies have turned away.
+func registerRefusals(ctx caddy.Context) error {
+	return RegisterMetrics(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
+		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
+}
+
+// Interface guard
+var _ prometheus.Collector = collector{}
