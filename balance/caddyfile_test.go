@@ -6,13 +6,13 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/placeholder"
 )
 
 func TestOptions(t *testing.T) {
 	for text, want := range map[string]*RingHash{
 		"ring_hash":                            {},
-		"ring_hash {http.vars.client_ip}":      {Key: policy.ClientIP},
+		"ring_hash {http.vars.client_ip}":      {Key: placeholder.ClientIP},
 		"ring_hash {header} {\n}":              {Key: "{header}"},
 		"ring_hash {\nvirtual_nodes 300\n}":    {VirtualNodes: 300},
 		"ring_hash {a} {\nload_factor 1.25\n}": {Key: "{a}", LoadFactor: 1.25},

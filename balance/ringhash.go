@@ -11,7 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 func init() {
@@ -42,7 +44,7 @@ type RingHash struct {
 	// above 1, such as 1.25. Default: 0, no bound.
 	LoadFactor float64 `json:"load_factor,omitempty"`
 
-	key     policy.Key
+	key     placeholder.Key
 	proxy   *reverseproxy.Handler
 	placed  atomic.Pointer[placement]
 	placing sync.Mutex   // held to create a placement
@@ -65,17 +67,17 @@ func (*RingHash) CaddyModule() caddy.ModuleInfo {
 // Provision fills in the defaults.
 func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.Key == "" {
-		p.Key = policy.ClientIP
+		p.Key = placeholder.ClientIP
 	}
 	if p.VirtualNodes == 0 {
 		p.VirtualNodes = defaultVirtualNodes
 	}
-	policy.Enter(ctx)
-	if err := policy.CheckFields(ctx, p); err != nil {
+	trust.MountFilter(ctx)
+	if err := trust.CheckFields(ctx, p); err != nil {
 		return err
 	}
-	policy.WarnOfKey(ctx, "key", p.Key)
-	p.key = policy.ParseKey(p.Key)
+	placeholder.WarnUnknown(ctx, "key", p.Key)
+	p.key = placeholder.ParseKey(p.Key)
 	p.proxy = proxyOf(ctx)
 	return nil
 }
@@ -90,11 +92,11 @@ func (p *RingHash) Check() error {
 func (p *RingHash) Validate() error { return p.Check() }
 
 func (p *RingHash) checkKey() error {
-	if err := policy.CheckKey("key", p.Key); err != nil {
+	if err := placeholder.CheckKey("key", p.Key); err != nil {
 		return err
 	}
-	if p.Key != "" && !policy.HasPlaceholder(p.Key) {
-		return policy.Optionf("key", "invalid key %q: without a placeholder, all requests go to one upstream: "+
+	if p.Key != "" && !placeholder.Has(p.Key) {
+		return options.Errorf("key", "invalid key %q: without a placeholder, all requests go to one upstream: "+
 			"use one such as {http.request.header.X-User}", p.Key)
 	}
 	return nil
@@ -108,12 +110,12 @@ func (p *RingHash) checkVirtualNodes() error {
 }
 
 func outOfRange(virtualNodes int) error {
-	return policy.Optionf("virtual_nodes", "invalid virtual_nodes %d: must be from 1 to %d", virtualNodes, maxVirtualNodes)
+	return options.Errorf("virtual_nodes", "invalid virtual_nodes %d: must be from 1 to %d", virtualNodes, maxVirtualNodes)
 }
 
 func (p *RingHash) checkLoadFactor() error {
 	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // nor is it NaN
-		return policy.Optionf("load_factor", "invalid load_factor %v: must be above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
+		return options.Errorf("load_factor", "invalid load_factor %v: must be above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
 	}
 	return nil
 }

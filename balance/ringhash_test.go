@@ -15,8 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 func TestSameKeySameUpstream(t *testing.T) {
@@ -42,7 +42,7 @@ func TestKeys(t *testing.T) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "192.0.2.7")
 	for key, want := range map[string]string{
 		byUser:                          "alice",
-		policy.ClientIP:                 "192.0.2.7",
+		placeholder.ClientIP:            "192.0.2.7",
 		"{http.request.cookie.session}": "s3",
 		"{http.request.uri.path}":       "/orders/7",
 		"{http.request.host}/{http.request.header.X-User}": "example.com/alice",
@@ -51,7 +51,7 @@ func TestKeys(t *testing.T) {
 		"{http.auth.user.id}":                              "",
 		"{un.known}{un.known}":                             "",
 	} {
-		k := policy.ParseKey(key)
+		k := placeholder.ParseKey(key)
 		if got := k.Of(r); got != want {
 			t.Errorf("%s: got %q, want %q", key, got, want)
 		}
@@ -60,12 +60,12 @@ func TestKeys(t *testing.T) {
 		"192.0.2.7:1234": "192.0.2.7", "[2001:db8::7]:1234": "2001:db8::7", "2001:db8::7": "2001:db8::7", "": "",
 	} {
 		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, address)
-		k := policy.ParseKey(policy.ClientIP)
+		k := placeholder.ParseKey(placeholder.ClientIP)
 		if got := k.Of(r); got != want {
 			t.Errorf("client %q: got %q, want %q", address, got, want)
 		}
 	}
-	k := policy.ParseKey(byUser)
+	k := placeholder.ParseKey(byUser)
 	if got := k.Of(new(http.Request).WithContext(context.Background())); got != "" {
 		t.Errorf("without placeholders: got %q", got)
 	}

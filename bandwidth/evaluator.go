@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/bandwidth/store"
+	"github.com/rgate/rgate/internal/metrics"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/policy"
 )
@@ -71,7 +73,7 @@ func holdEvaluator(ctx caddy.Context, gateway string) (a *quotaEvaluator, releas
 	}
 	a = value.(*quotaEvaluator)
 	a.logger.Store(ctx.Logger()) // that of an older configuration ends with it
-	return a, func() { _, _ = evaluators.Delete(gateway) }, policy.RegisterMetrics(ctx, quotaMetrics)
+	return a, func() { _, _ = evaluators.Delete(gateway) }, metrics.Register(ctx, quotaMetrics)
 }
 
 func newEvaluator(gateway string) *quotaEvaluator {
@@ -183,7 +185,7 @@ func (a *quotaEvaluator) join(t *quotaSpec, config any) (acc *account, leave fun
 	}
 	for _, other := range acc.held {
 		if config != nil && other.config == config {
-			return nil, nil, policy.Optionf("name", "there is another quota with this period in the same place: give one of the two a name")
+			return nil, nil, options.Errorf("name", "there is another quota with this period in the same place: give one of the two a name")
 		}
 	}
 	mine := &holding{t, config}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rgate/rgate/bandwidth/store"
+	"github.com/rgate/rgate/internal/metrics"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -232,7 +233,7 @@ func kongProcess(ch chan<- prometheus.Metric, node string, reachable bool, reque
 
 // registerKong exports a gateway's figures under Kong's names.
 func registerKong(ctx caddy.Context, g kongGateway) error {
-	c, err := policy.JoinMetrics(ctx, new(kongCollector))
+	c, err := metrics.RegisterShared(ctx, new(kongCollector))
 	if err != nil {
 		return err
 	}

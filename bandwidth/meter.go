@@ -18,6 +18,7 @@ import (
 
 	"github.com/rgate/rgate/bandwidth/scrape"
 	"github.com/rgate/rgate/bandwidth/store"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -107,7 +108,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	}
 	at, err := store.ParseAddress(url)
 	if err != nil {
-		return policy.Optionf("store", "%v", err)
+		return options.Errorf("store", "%v", err)
 	}
 	m.key = store.ID{Gateway: m.Gateway, URL: url, Node: m.Node}
 	if m.Node == "" {
@@ -156,7 +157,7 @@ func (m *Meter) fillStore() (string, error) {
 	at := strings.LastIndexByte(m.Store, '@')
 	credentials, err := repl.ReplaceFunc(m.Store[:at+1], func(name string, value any) (any, error) {
 		if caddy.ToString(value) == "" {
-			return nil, policy.Optionf("store", "the placeholder {%s} in store is empty: set it, or take it out", name)
+			return nil, options.Errorf("store", "the placeholder {%s} in store is empty: set it, or take it out", name)
 		}
 		return strings.ReplaceAll(url.QueryEscape(caddy.ToString(value)), "+", "%20"), nil
 	})
@@ -165,7 +166,7 @@ func (m *Meter) fillStore() (string, error) {
 	}
 	rest, err := repl.ReplaceOrErr(m.Store[at+1:], true, true)
 	if err != nil {
-		return "", policy.Optionf("store", "filling in store: %v: set it, or take it out", err)
+		return "", options.Errorf("store", "filling in store: %v: set it, or take it out", err)
 	}
 	return credentials + rest, nil
 }
@@ -211,16 +212,16 @@ func (m *Meter) Check() error {
 		} else if len(m.Allow) == 0 {
 			option = "handle"
 		}
-		return policy.Optionf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)
+		return options.Errorf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)
 	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {
 		if _, err := store.ParseAddress(m.Store); err != nil {
-			return policy.Optionf("store", "%v", err)
+			return options.Errorf("store", "%v", err)
 		}
 	}
 	every := time.Duration(m.FlushInterval)
 	if every != 0 && (every < time.Second || every > store.MaxFlushInterval) {
-		return policy.Optionf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, store.MaxFlushInterval)
+		return options.Errorf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, store.MaxFlushInterval)
 	}
 	if m.Retention != nil {
 		if err := m.Retention.check(); err != nil {
@@ -232,7 +233,7 @@ func (m *Meter) Check() error {
 	}
 	for i, s := range m.Sources {
 		if node := cmp.Or(m.key.Node, m.Node); node != "" && s.Name == node {
-			return policy.Optionf(fmt.Sprintf("sources[%d].name", i), "%q is what this gateway itself is called in the account: give the source another name, or set node", s.Name)
+			return options.Errorf(fmt.Sprintf("sources[%d].name", i), "%q is what this gateway itself is called in the account: give the source another name, or set node", s.Name)
 		}
 	}
 	return nil
@@ -242,13 +243,13 @@ func (r *Retention) check() error {
 	kept := r.filled()
 	switch {
 	case r.Minutes < 0 || r.Hours < 0 || r.Days < 0:
-		return policy.Optionf("retention", "rows cannot be kept for a negative time: use one such as 7d, or leave it out")
+		return options.Errorf("retention", "rows cannot be kept for a negative time: use one such as 7d, or leave it out")
 	case kept.Minutes < time.Hour:
-		return policy.Optionf("retention.minutes", "minutes are added up to hours, and kept that long at least: use 1h or more")
+		return options.Errorf("retention.minutes", "minutes are added up to hours, and kept that long at least: use 1h or more")
 	case kept.Hours < kept.Minutes:
-		return policy.Optionf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.Minutes))
+		return options.Errorf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.Minutes))
 	case kept.Days < kept.Hours:
-		return policy.Optionf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.Hours))
+		return options.Errorf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.Hours))
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 func TestMeterInCaddyfile(t *testing.T) {
@@ -47,7 +47,7 @@ func TestMeterInCaddyfile(t *testing.T) {
 		m := new(Meter)
 		d := caddyfile.NewTestDispenser(text)
 		d.Next()
-		err := policy.Unmarshal(d, m)
+		err := options.Unmarshal(d, m)
 		if err != nil {
 			if !strings.Contains(err.Error(), want) || strings.HasPrefix(want, "{") {
 				t.Errorf("%s: %v", text, err)
@@ -135,7 +135,7 @@ func TestMeterWithWrongStoreIsRefused(t *testing.T) {
 	t.Setenv("RGATE_TEST_STORE", "mysql://u:secret@h/d")
 	m := &Meter{Gateway: t.Name(), Store: "{env.RGATE_TEST_STORE}"}
 	err := m.Provision(ctx)
-	var option *policy.OptionError
+	var option *options.Error
 	if !errors.As(err, &option) || option.Field() != "store" || strings.Contains(err.Error(), "secret") {
 		t.Errorf("got %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -55,10 +56,10 @@ func (p *Notify) Check() error {
 		return nil
 	}
 	if p.SMTP == nil && p.Webhook == nil {
-		return policy.Optionf("smtp", "nobody would be told anything: set smtp, webhook or both")
+		return options.Errorf("smtp", "nobody would be told anything: set smtp, webhook or both")
 	}
 	if p.Link != "" && !isWebAddress(p.Link) {
-		return policy.Optionf("link", "%q is not an address: use one such as https://gateway.example.com/dashboard", p.Link)
+		return options.Errorf("link", "%q is not an address: use one such as https://gateway.example.com/dashboard", p.Link)
 	}
 	if p.SMTP != nil {
 		if err := p.SMTP.check(); err != nil {

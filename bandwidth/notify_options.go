@@ -18,7 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 )
 
 // SMTP is the server that mail goes through, and who gets it.
@@ -94,7 +95,7 @@ const defaultSendTimeout = 30 * time.Second
 
 func checkTimeout(option string, timeout caddy.Duration) error {
 	if d := time.Duration(timeout); d != 0 && (d < time.Second || d > 5*time.Minute) {
-		return policy.Optionf(option, "timeout %v is out of range: use 1s to 5m", d)
+		return options.Errorf(option, "timeout %v is out of range: use 1s to 5m", d)
 	}
 	return nil
 }
@@ -103,28 +104,28 @@ func (o *SMTP) check() error {
 	host, _, err := o.server()
 	switch {
 	case o.Address == "":
-		return policy.Optionf("smtp.address", "address is missing: say which server takes mail, such as mail.example.com:587")
+		return options.Errorf("smtp.address", "address is missing: say which server takes mail, such as mail.example.com:587")
 	case err != nil:
-		return policy.Optionf("smtp.address", "%q is not the address of a server: use one such as mail.example.com:587", o.Address)
+		return options.Errorf("smtp.address", "%q is not the address of a server: use one such as mail.example.com:587", o.Address)
 	case smtpPorts[cmp.Or(o.TLS, tlsStart)] == "":
-		return policy.Optionf("smtp.tls", "there is no %q: use starttls, implicit or none", o.TLS)
+		return options.Errorf("smtp.tls", "there is no %q: use starttls, implicit or none", o.TLS)
 	case o.Username != "" && o.Password == "":
-		return policy.Optionf("smtp.password", "password is missing: set it, such as {env.SMTP_PASSWORD}, or leave username out")
+		return options.Errorf("smtp.password", "password is missing: set it, such as {env.SMTP_PASSWORD}, or leave username out")
 	case o.Username == "" && o.Password != "":
-		return policy.Optionf("smtp.username", "username is missing: set it, or leave password out")
+		return options.Errorf("smtp.username", "username is missing: set it, or leave password out")
 	case o.Username != "" && o.TLS == tlsNone && !isLoopback(host):
-		return policy.Optionf("smtp.tls", "the password would be sent for all to read: use starttls or implicit")
+		return options.Errorf("smtp.tls", "the password would be sent for all to read: use starttls or implicit")
 	case o.From == "":
-		return policy.Optionf("smtp.from", "from is missing: say who sends, such as rgate@example.com")
+		return options.Errorf("smtp.from", "from is missing: say who sends, such as rgate@example.com")
 	case len(o.To) == 0:
-		return policy.Optionf("smtp.to", "to is missing: say who gets the mail, such as ops@example.com")
+		return options.Errorf("smtp.to", "to is missing: say who gets the mail, such as ops@example.com")
 	}
 	if _, err := parseMailAddress(o.From); err != nil {
-		return policy.Optionf("smtp.from", "%q is not an address of mail: use one such as rgate@example.com", o.From)
+		return options.Errorf("smtp.from", "%q is not an address of mail: use one such as rgate@example.com", o.From)
 	}
 	for i, to := range o.To {
 		if _, err := parseMailAddress(to); err != nil {
-			return policy.Optionf(fmt.Sprintf("smtp.to[%d]", i), "%q is not an address of mail: use one such as ops@example.com", to)
+			return options.Errorf(fmt.Sprintf("smtp.to[%d]", i), "%q is not an address of mail: use one such as ops@example.com", to)
 		}
 	}
 	return checkTimeout("smtp.timeout", o.Timeout)
@@ -162,13 +163,13 @@ func parseMailAddress(text string) (*netmail.Address, error) {
 func (o *Webhook) check() error {
 	switch {
 	case o.URL == "":
-		return policy.Optionf("webhook.url", "url is missing: use an address such as https://hooks.example.com/quota")
-	case !isWebAddress(o.URL) && !policy.HasPlaceholder(o.URL): // which may have a secret in it
-		return policy.Optionf("webhook.url", "that is not an address: use one such as https://hooks.example.com/quota")
+		return options.Errorf("webhook.url", "url is missing: use an address such as https://hooks.example.com/quota")
+	case !isWebAddress(o.URL) && !placeholder.Has(o.URL): // which may have a secret in it
+		return options.Errorf("webhook.url", "that is not an address: use one such as https://hooks.example.com/quota")
 	}
 	for name, value := range o.Headers {
 		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			return policy.Optionf("webhook.headers."+name, "%q cannot be sent: use a name such as Authorization, and a value without line breaks", name)
+			return options.Errorf("webhook.headers."+name, "%q cannot be sent: use a name such as Authorization, and a value without line breaks", name)
 		}
 	}
 	return checkTimeout("webhook.timeout", o.Timeout)
@@ -206,10 +207,10 @@ func (o *SMTP) mailer() (*mailer, error) {
 		address: net.JoinHostPort(host, port), host: host, tls: cmp.Or(o.TLS, tlsStart),
 		timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout),
 	}
-	if m.username, err = policy.FillOption("smtp.username", o.Username); err != nil {
+	if m.username, err = options.ReplacePlaceholders("smtp.username", o.Username); err != nil {
 		return nil, err
 	}
-	if m.password, err = policy.FillOption("smtp.password", o.Password); err != nil {
+	if m.password, err = options.ReplacePlaceholders("smtp.password", o.Password); err != nil {
 		return nil, err
 	}
 	if m.from, err = parseMailAddress(o.From); err != nil {
@@ -225,38 +226,38 @@ func (o *SMTP) mailer() (*mailer, error) {
 	if o.CAFile == "" {
 		return m, nil
 	}
-	file, err := policy.FillOption("smtp.ca_file", o.CAFile)
+	file, err := options.ReplacePlaceholders("smtp.ca_file", o.CAFile)
 	if err != nil {
 		return nil, err
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, policy.Optionf("smtp.ca_file", "%v: name a file of certificates in PEM", err)
+		return nil, options.Errorf("smtp.ca_file", "%v: name a file of certificates in PEM", err)
 	}
 	if m.roots, err = x509.SystemCertPool(); err != nil {
 		m.roots = x509.NewCertPool()
 	}
 	if !m.roots.AppendCertsFromPEM(pem) {
-		return nil, policy.Optionf("smtp.ca_file", "%s has no certificate in it: name a file of certificates in PEM", file)
+		return nil, options.Errorf("smtp.ca_file", "%s has no certificate in it: name a file of certificates in PEM", file)
 	}
 	return m, nil
 }
 
 func (o *Webhook) hook() (h *hook, err error) {
 	h = &hook{header: make(http.Header), timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout)}
-	if h.url, err = policy.FillOption("webhook.url", o.URL); err != nil {
+	if h.url, err = options.ReplacePlaceholders("webhook.url", o.URL); err != nil {
 		return nil, err
 	}
 	if !isWebAddress(h.url) {
-		return nil, policy.Optionf("webhook.url", "what its placeholder stands for is not an address: use one such as https://hooks.example.com/quota")
+		return nil, options.Errorf("webhook.url", "what its placeholder stands for is not an address: use one such as https://hooks.example.com/quota")
 	}
 	for name, text := range o.Headers {
-		value, err := policy.FillOption("webhook.headers."+name, text)
+		value, err := options.ReplacePlaceholders("webhook.headers."+name, text)
 		if err != nil {
 			return nil, err
 		}
 		if !httpguts.ValidHeaderFieldValue(value) {
-			return nil, policy.Optionf("webhook.headers."+name, "what its placeholder stands for cannot be sent: use a value without line breaks")
+			return nil, options.Errorf("webhook.headers."+name, "what its placeholder stands for cannot be sent: use a value without line breaks")
 		}
 		h.header.Set(name, value)
 	}

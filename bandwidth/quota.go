@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -32,17 +34,17 @@ type Quota struct {
 	policy.Base
 
 	// How many bytes of bodies clients may receive in a period. Default: any number.
-	Egress policy.Size `json:"egress,omitempty" caddyfile:"arg"`
+	Egress options.Size `json:"egress,omitempty" caddyfile:"arg"`
 
 	// How long a period is: `day`, `week` (from Monday on), `month`, or a number of
 	// days such as `30d`, which are counted from 1970-01-01. Default: `month`.
 	Period string `json:"period,omitempty" caddyfile:"arg"`
 
 	// How many bytes of bodies clients may send in a period. Default: any number.
-	Ingress policy.Size `json:"ingress,omitempty"`
+	Ingress options.Size `json:"ingress,omitempty"`
 
 	// How many bytes they may send and receive together. Default: any number.
-	Total policy.Size `json:"total,omitempty"`
+	Total options.Size `json:"total,omitempty"`
 
 	// The time zone in which periods begin at midnight, such as `Europe/Berlin`.
 	// Default: `UTC`.
@@ -56,7 +58,7 @@ type Quota struct {
 	// With `throttle`, how many bytes per second all requests together may move then,
 	// on each gateway, from 1KB. Default: so many that the allocation would last for a
 	// period.
-	ThrottleRate policy.Size `json:"throttle_rate,omitempty"`
+	ThrottleRate options.Size `json:"throttle_rate,omitempty"`
 
 	// At which shares of it there are messages, in percent from 1 to 1000. Default:
 	// 80, 90 and 100.
@@ -93,13 +95,13 @@ type QuotaConsumer struct {
 	Name string `json:"name,omitempty" caddyfile:"arg"`
 
 	// How many bytes it may receive.
-	Egress policy.Size `json:"egress,omitempty" caddyfile:"arg"`
+	Egress options.Size `json:"egress,omitempty" caddyfile:"arg"`
 
 	// How many bytes it may send.
-	Ingress policy.Size `json:"ingress,omitempty"`
+	Ingress options.Size `json:"ingress,omitempty"`
 
 	// How many bytes it may send and receive together.
-	Total policy.Size `json:"total,omitempty"`
+	Total options.Size `json:"total,omitempty"`
 }
 
 // What happens at the limit.
@@ -136,29 +138,29 @@ func (p *Quota) Check() error {
 		return nil
 	}
 	if _, err := parseCalendar(cmp.Or(p.Period, defaultPeriod), cmp.Or(p.TimeZone, defaultTimeZone)); err == errPeriod {
-		return policy.Optionf("period", "there is no period %q: %v", p.Period, err)
+		return options.Errorf("period", "there is no period %q: %v", p.Period, err)
 	} else if err != nil {
-		return policy.Optionf("timezone", "there is no time zone %q: %v", p.TimeZone, err)
+		return options.Errorf("timezone", "there is no time zone %q: %v", p.TimeZone, err)
 	}
 	switch {
 	case p.Egress == 0 && p.Ingress == 0 && p.Total == 0 && len(p.Consumers) == 0:
-		return policy.Optionf("egress", "nothing is allocated: set egress, ingress or total, such as egress: 10GB")
+		return options.Errorf("egress", "nothing is allocated: set egress, ingress or total, such as egress: 10GB")
 	case !slices.Contains([]string{"", limitNotify, limitThrottle, limitBlock}, p.AtLimit):
-		return policy.Optionf("at_limit", "there is no %q: use notify, throttle or block", p.AtLimit)
+		return options.Errorf("at_limit", "there is no %q: use notify, throttle or block", p.AtLimit)
 	case p.ThrottleRate != 0 && p.AtLimit != limitThrottle:
-		return policy.Optionf("throttle_rate", "nothing is slowed down: set at_limit: throttle, or leave throttle_rate out")
+		return options.Errorf("throttle_rate", "nothing is slowed down: set at_limit: throttle, or leave throttle_rate out")
 	case p.ThrottleRate != 0 && p.ThrottleRate < lowestRate:
-		return policy.Optionf("throttle_rate", "%d bytes per second are too few: use 1KB or more", p.ThrottleRate)
+		return options.Errorf("throttle_rate", "%d bytes per second are too few: use 1KB or more", p.ThrottleRate)
 	case p.Per != "" && p.Per != perConsumer:
-		return policy.Optionf("per", "there is no %q: use consumer, or leave it out", p.Per)
+		return options.Errorf("per", "there is no %q: use consumer, or leave it out", p.Per)
 	case len(p.Consumers) > 0 && p.Per == "":
-		return policy.Optionf("consumers", "the allocation is one for all together: set per: consumer, or leave consumers out")
+		return options.Errorf("consumers", "the allocation is one for all together: set per: consumer, or leave consumers out")
 	case len(p.Thresholds) > maxThresholds:
-		return policy.Optionf("thresholds", "%d are too many: use at most %d", len(p.Thresholds), maxThresholds)
+		return options.Errorf("thresholds", "%d are too many: use at most %d", len(p.Thresholds), maxThresholds)
 	}
 	for i, percent := range p.Thresholds {
 		if percent < 1 || percent > maxThreshold {
-			return policy.Optionf(fmt.Sprintf("thresholds[%d]", i), "%d %% is out of range: use 1 to %d, such as 80", percent, maxThreshold)
+			return options.Errorf(fmt.Sprintf("thresholds[%d]", i), "%d %% is out of range: use 1 to %d, such as 80", percent, maxThreshold)
 		}
 	}
 	return p.checkConsumers()
@@ -170,11 +172,11 @@ func (p *Quota) checkConsumers() error {
 		at := fmt.Sprintf("consumers[%d]", i)
 		switch {
 		case c.Name == "":
-			return policy.Optionf(at+".name", "name is missing: say which consumer it is")
+			return options.Errorf(at+".name", "name is missing: say which consumer it is")
 		case seen[c.Name]:
-			return policy.Optionf(at+".name", "%q is there twice: keep one of the two", c.Name)
+			return options.Errorf(at+".name", "%q is there twice: keep one of the two", c.Name)
 		case c.Egress == 0 && c.Ingress == 0 && c.Total == 0:
-			return policy.Optionf(at+".egress", "nothing is allocated to %q: set egress, ingress or total", c.Name)
+			return options.Errorf(at+".egress", "nothing is allocated to %q: set egress, ingress or total", c.Name)
 		}
 		seen[c.Name] = true
 	}
@@ -223,7 +225,7 @@ func (p *Quota) Cleanup() error {
 	return nil
 }
 
-var consumerKey = policy.ParseKey("{http.auth.user.id}")
+var consumerKey = placeholder.ParseKey("{http.auth.user.id}")
 
 // ServeHTTP lets a request through, slows its bodies down, or refuses it. What decides
 // has been judged before: on the way of a request, that is a look at it.

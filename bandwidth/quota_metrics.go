@@ -3,7 +3,7 @@ package bandwidth
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // quotaCollector renders the quotas of the process as metrics.
@@ -59,7 +59,7 @@ type notification struct{ gateway, channel, state string }
 const notificationRetried = "retried"
 
 // notifications counts for the whole process, so that reloads lose nothing.
-var notifications policy.Counters[notification]
+var notifications metrics.Counters[notification]
 
 // Interface guard
 var _ prometheus.Collector = quotaCollector{}

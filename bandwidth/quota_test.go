@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -240,7 +241,7 @@ func TestQuotaCaddyfile(t *testing.T) {
 		d := caddyfile.NewTestDispenser(c.text)
 		d.Next()
 		p := new(Quota)
-		checkCaddyfile(t, c.text, c.want, p, policy.Unmarshal(d, p))
+		checkCaddyfile(t, c.text, c.want, p, options.Unmarshal(d, p))
 	}
 }
 
@@ -257,7 +258,7 @@ func TestNotifyCaddyfile(t *testing.T) {
 		d := caddyfile.NewTestDispenser(c.text)
 		d.Next()
 		p := new(Notify)
-		checkCaddyfile(t, c.text, c.want, p, policy.Unmarshal(d, p))
+		checkCaddyfile(t, c.text, c.want, p, options.Unmarshal(d, p))
 	}
 }
 

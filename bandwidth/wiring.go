@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -30,7 +31,7 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if found || !known {
 		return nil
 	}
-	return policy.Optionf("gateway", "nothing counts bytes under the name %q, so that none would be in the account: "+
+	return options.Errorf("gateway", "nothing counts bytes under the name %q, so that none would be in the account: "+
 		"add rgate_stats before it, or set gateway to the name of what counts", m.Gateway)
 }
 
@@ -52,7 +53,7 @@ func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 	if found || !known {
 		return nil
 	}
-	return policy.Optionf("gateway", "no account is kept of the bytes that are counted under the name %q, so that the quota would never be used up: "+
+	return options.Errorf("gateway", "no account is kept of the bytes that are counted under the name %q, so that the quota would never be used up: "+
 		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of what counts", gateway)
 }
 

@@ -8,13 +8,13 @@ import (
 	"reflect"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"gopkg.in/yaml.v3"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -63,7 +63,7 @@ func read(body []byte, filename string) (*document, *reader, error) {
 	if err := r.check(doc); err != nil {
 		return nil, nil, err
 	}
-	doc.expected = expected(append(r.expected, policy.ExpectedFields(&doc.Gateway)...))
+	doc.expected = expected(append(r.expected, trust.ExpectedFields(&doc.Gateway)...))
 	return doc, r, nil
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 // expectedFields are the fields of requests that a configuration reads, but whose names
@@ -20,7 +20,7 @@ type expectedFields struct{ underscores, dots []string }
 func expected(names []string) (fields expectedFields) {
 	canonical := make([]string, 0, len(names))
 	for _, name := range names {
-		if httpguts.ValidHeaderFieldName(name) && policy.LooksLike(name) == "" {
+		if httpguts.ValidHeaderFieldName(name) && trust.CGIAlias(name) == "" {
 			canonical = append(canonical, http.CanonicalHeaderKey(name))
 		}
 	}

@@ -6,13 +6,13 @@ import (
 	"reflect"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"gopkg.in/yaml.v3"
 
 	"github.com/rgate/rgate/gateway"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 // namespace is the module namespace of a field, from its `caddy` tag. Without an inline
@@ -118,7 +118,7 @@ func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) erro
 			return r.failAt(path, "%v", err)
 		}
 	}
-	r.expected = append(r.expected, policy.ExpectedFields(decoded)...)
+	r.expected = append(r.expected, trust.ExpectedFields(decoded)...)
 	return nil
 }
 
@@ -136,7 +136,7 @@ func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error)
 		kind = "module"
 	}
 	known := modulesIn(ns)
-	if hint := policy.Suggest(name.Value, known); hint != "" {
+	if hint := options.Suggest(name.Value, known); hint != "" {
 		return module, r.fail(name, "unknown %s %q%s", kind, name.Value, hint)
 	}
 	return module, r.fail(name, "unknown %s %q: use one of %s", kind, name.Value, strings.Join(known, ", "))

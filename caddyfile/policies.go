@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"gopkg.in/yaml.v3"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -96,11 +96,11 @@ func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, erro
 		return mapping(n, scalar(n, "disabled"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: n.Line}), nil
 	}
 	module, _ := policy.Lookup(key.Value)
-	argument, ok := policy.Argument(module, n.Kind == yaml.SequenceNode)
+	argument, ok := options.Argument(module, n.Kind == yaml.SequenceNode)
 	if !ok {
 		return nil, r.mismatch(n, path, "a map of its options")
 	}
-	if list, _ := policy.Argument(module, true); list == argument && n.Kind == yaml.ScalarNode {
+	if list, _ := options.Argument(module, true); list == argument && n.Kind == yaml.ScalarNode {
 		n = sequence(n, n)
 	}
 	return mapping(n, scalar(n, argument), n), nil

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -348,7 +349,7 @@ func (p *printer) duration(path, keyword string, value caddy.Duration) {
 }
 
 // timeout writes a time limit, if it is set.
-func (p *printer) timeout(path, keyword string, value policy.Timeout) {
+func (p *printer) timeout(path, keyword string, value options.Timeout) {
 	if value != 0 {
 		p.line(path, keyword, formatDuration(value.Written()))
 	}

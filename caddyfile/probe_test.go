@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -19,7 +20,7 @@ type probe struct {
 	Origins []string          `json:"origins,omitempty" caddyfile:"arg"`
 	Count   int               `json:"count,omitempty"`
 	Wait    caddy.Duration    `json:"wait,omitempty"`
-	Most    policy.Size       `json:"most,omitempty"`
+	Most    options.Size      `json:"most,omitempty"`
 	Strict  *bool             `json:"strict,omitempty"`
 	Limits  []probeLimit      `json:"limits,omitempty"`
 	Set     map[string]string `json:"set,omitempty"`
@@ -40,7 +41,7 @@ func (*probe) CaddyModule() caddy.ModuleInfo {
 
 func (p *probe) Check() error {
 	if len(p.Limits) > 1 && p.Limits[1].Requests < 0 {
-		return policy.Optionf("limits[1].requests", "requests %d is negative: use 1 or more", p.Limits[1].Requests)
+		return options.Errorf("limits[1].requests", "requests %d is negative: use 1 or more", p.Limits[1].Requests)
 	}
 	return nil
 }

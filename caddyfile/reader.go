@@ -11,11 +11,11 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"gopkg.in/yaml.v3"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -45,7 +45,7 @@ var (
 	headersType         = reflect.TypeFor[caddyhttp.MatchHeader]()
 	queryType           = reflect.TypeFor[caddyhttp.MatchQuery]()
 	rawType             = reflect.TypeFor[json.RawMessage]()
-	sizeType            = reflect.TypeFor[policy.Size]()
+	sizeType            = reflect.TypeFor[options.Size]()
 	jsonUnmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
@@ -58,7 +58,7 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) 
 		return r.module(n, ns, path)
 	case t == rawType || t.Kind() == reflect.Interface:
 		return r.generic(n, path)
-	case t == durationType || t == policy.TimeoutType:
+	case t == durationType || t == options.TimeoutType:
 		return r.duration(n, path)
 	case t == headersType || t == queryType:
 		return r.conditions(n, t, path)
@@ -166,7 +166,7 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 	if holds {
 		likely = append(policy.Names(), known...)
 	}
-	if hint := policy.Suggest(key.Value, likely); hint != "" {
+	if hint := options.Suggest(key.Value, likely); hint != "" {
 		return field{}, r.fail(key, "unknown key %q%s", key.Value, hint)
 	}
 	list := strings.Join(known, ", ")

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // serverOptions are options of the server. They have the names of the global option
@@ -25,41 +25,41 @@ type serverOptions struct {
 
 	// The maximum size of the header of a request. Larger headers are rejected with 431.
 	// Default: Caddy's, 16 KiB.
-	MaxHeaderSize policy.Size `json:"max_header_size,omitempty"`
+	MaxHeaderSize options.Size `json:"max_header_size,omitempty"`
 }
 
 // serverTimeouts limit how long a slow client can keep a connection busy. 0 disables a
 // limit.
 type serverTimeouts struct {
 	// The time limit for reading the header of a request. Default: Caddy's, 1m.
-	ReadHeader policy.Timeout `json:"read_header,omitempty"`
+	ReadHeader options.Timeout `json:"read_header,omitempty"`
 
 	// The time limit for reading a whole request, including the body. Default: no limit.
-	ReadBody policy.Timeout `json:"read_body,omitempty"`
+	ReadBody options.Timeout `json:"read_body,omitempty"`
 
 	// The time limit for a pause in the body of a request. Default: Caddy's, 1m.
-	ReadBodyIdle policy.Timeout `json:"read_body_idle,omitempty"`
+	ReadBodyIdle options.Timeout `json:"read_body_idle,omitempty"`
 
 	// The time limit for writing a whole response. Default: no limit.
-	Write policy.Timeout `json:"write,omitempty"`
+	Write options.Timeout `json:"write,omitempty"`
 
 	// The time limit for a pause in writing a response. Default: Caddy's, 1m.
-	WriteIdle policy.Timeout `json:"write_idle,omitempty"`
+	WriteIdle options.Timeout `json:"write_idle,omitempty"`
 
 	// The time limit for the next request on a connection. Default: Caddy's, 5m.
-	Idle policy.Timeout `json:"idle,omitempty"`
+	Idle options.Timeout `json:"idle,omitempty"`
 }
 
 const privateRanges = "private_ranges"
 
 // each calls f with the name and value of every timeout that is set.
-func (t *serverTimeouts) each(f func(name string, value policy.Timeout)) {
+func (t *serverTimeouts) each(f func(name string, value options.Timeout)) {
 	if t == nil {
 		return
 	}
 	for _, timeout := range []struct {
 		name  string
-		value policy.Timeout
+		value options.Timeout
 	}{
 		{"read_header", t.ReadHeader}, {"read_body", t.ReadBody}, {"read_body_idle", t.ReadBodyIdle},
 		{"write", t.Write}, {"write_idle", t.WriteIdle}, {"idle", t.Idle},
@@ -81,8 +81,8 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 			return r.failAt(element("server.trusted_proxies", i), "invalid range %q: use an address, a range such as 10.0.0.0/8, or %s", text, privateRanges)
 		}
 	}
-	o.Timeouts.each(func(name string, value policy.Timeout) {
-		if value < 0 && value != policy.TimeoutOff && err == nil {
+	o.Timeouts.each(func(name string, value options.Timeout) {
+		if value < 0 && value != options.TimeoutOff && err == nil {
 			err = r.failAt("server.timeouts."+name, "invalid %s: must not be negative: use 0s to disable it, or remove it for its default", name)
 		}
 	})
@@ -97,8 +97,8 @@ func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
 	if doc.Server == nil {
 		return nil
 	}
-	doc.Server.Timeouts.each(func(name string, value policy.Timeout) {
-		if value == policy.TimeoutOff {
+	doc.Server.Timeouts.each(func(name string, value options.Timeout) {
+		if value == options.TimeoutOff {
 			at := "server.timeouts." + name
 			warnings = append(warnings, caddyconfig.Warning{File: r.file, Line: r.line(at), Directive: at,
 				Message: "the time limit is written as 0 and off, for all routes: remove it for its default"})
@@ -152,7 +152,7 @@ func (p *printer) server(o *serverOptions, fields expectedFields) {
 		lines = append(lines, line, "\ttrusted_proxies_strict")
 	}
 	var timeouts []string
-	o.Timeouts.each(func(name string, value policy.Timeout) {
+	o.Timeouts.each(func(name string, value options.Timeout) {
 		timeouts = append(timeouts, "\t\t"+name+" "+formatDuration(caddy.Duration(value)))
 	})
 	if timeouts != nil {

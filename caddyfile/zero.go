@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // refuseZero returns an error for a field that is set to zero but would get its default.
@@ -17,5 +17,5 @@ func refuseZero(f field, value any) error {
 	if err != nil || json.Unmarshal(encoded, decoded.Interface()) != nil {
 		return nil // which is reported elsewhere
 	}
-	return policy.RefuseZero(f.name, f.tag, decoded.Elem())
+	return options.CheckZero(f.name, f.tag, decoded.Elem())
 }

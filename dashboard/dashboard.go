@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/bandwidth/store"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -71,10 +72,10 @@ func (d *Dashboard) Check() error {
 		return err
 	}
 	if _, err := time.LoadLocation(d.Timezone); err != nil {
-		return policy.Optionf("timezone", "unknown time zone %q: use one such as Europe/Berlin, or UTC", d.Timezone)
+		return options.Errorf("timezone", "unknown time zone %q: use one such as Europe/Berlin, or UTC", d.Timezone)
 	}
 	if d.Refresh != 0 && d.Refresh < shortest {
-		return policy.Optionf("refresh", "invalid interval %s: must be at least 1s, such as 15s", time.Duration(d.Refresh))
+		return options.Errorf("refresh", "invalid interval %s: must be at least 1s, such as 15s", time.Duration(d.Refresh))
 	}
 	return nil
 }

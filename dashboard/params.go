@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // pageParams are the parameters of the page's query.
@@ -31,7 +31,7 @@ func parseParams(raw string) (params pageParams, err error) {
 	for name, given := range values {
 		switch {
 		case !slices.Contains(paramNames, name):
-			return params, fmt.Errorf("unknown parameter %q%s: use %s", name, policy.Suggest(name, paramNames), strings.Join(paramNames, ", "))
+			return params, fmt.Errorf("unknown parameter %q%s: use %s", name, options.Suggest(name, paramNames), strings.Join(paramNames, ", "))
 		case len(given) > 1:
 			return params, fmt.Errorf("invalid %s: it is given %d times: give it once", name, len(given))
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -380,7 +381,7 @@ func (p *parser) policy(path string, b *Backend) error {
 		for _, module := range caddy.GetModules(namespace) {
 			known = append(known, module.ID.Name())
 		}
-		return p.Errf("there is no selection policy '%s'%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+		return p.Errf("there is no selection policy '%s'%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 	}
 	module, err := caddyfile.UnmarshalModule(p.Dispenser, namespace+"."+name)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -108,7 +109,7 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 			return errAt(segment[0], "unrecognized directive '%s': use an HTTP directive of Caddy or of rgate", name)
 		}
 		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
-			name, policy.Suggest(name, known), strings.Join(known, ", "))
+			name, options.Suggest(name, known), strings.Join(known, ", "))
 	}
 	// Caddy puts the place of the block behind an error that says where it is.
 	if inner := placedTwice.FindStringSubmatch(err.Error()); inner != nil {
@@ -158,7 +159,7 @@ func (p *parser) number(path string, target *int) error {
 	return nil
 }
 
-func (p *parser) timeout(path string, target *policy.Timeout) error {
+func (p *parser) timeout(path string, target *options.Timeout) error {
 	name, text := p.Val(), ""
 	if err := p.text(path, &text); err != nil {
 		return err
@@ -254,11 +255,11 @@ func (p *parser) retryBudget(path string, b *Backend) error {
 	b.RetryBudget = new(RetryBudget)
 	d := p.NewFromNextSegment()
 	d.Next() // the subdirective's name
-	return policy.Unmarshal(d, b.RetryBudget)
+	return options.Unmarshal(d, b.RetryBudget)
 }
 
 func (p *parser) unrecognized(known ...string) error {
-	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), policy.Suggest(p.Val(), known), strings.Join(known, ", "))
+	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), options.Suggest(p.Val(), known), strings.Join(known, ", "))
 }
 
 // tokenOf returns the token at a path, or at the nearest one above it.

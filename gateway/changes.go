@@ -4,7 +4,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // addChanges adds warnings about options of routes and backends that mean something else
@@ -26,7 +26,7 @@ func (all warnings) addChanges(routes []*Route, backends map[string]*Backend) {
 
 // anyOff reports whether a limit is written as 0.
 func (t *Timeouts) anyOff() bool {
-	return t != nil && (t.Dial == policy.TimeoutOff || t.FirstByte == policy.TimeoutOff || t.Total == policy.TimeoutOff)
+	return t != nil && (t.Dial == options.TimeoutOff || t.FirstByte == options.TimeoutOff || t.Total == options.TimeoutOff)
 }
 
 // proxyInEnvironment reports whether package net/http would use a proxy.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // Problem is something wrong with the configuration of a gateway.
@@ -148,9 +148,9 @@ func (t *Timeouts) check(path string) error {
 	switch {
 	case t == nil:
 		return nil
-	case t.Dial.IsOff() && t.Dial != policy.TimeoutOff:
+	case t.Dial.IsOff() && t.Dial != options.TimeoutOff:
 		return problemf(path+".dial", "dial is negative: use a duration such as 3s, or 0s to disable the limit")
-	case t.Total.IsOff() && t.Total != policy.TimeoutOff:
+	case t.Total.IsOff() && t.Total != options.TimeoutOff:
 		return problemf(path+".total", "total is negative: use a duration such as 1m, or 0s to disable the limit")
 	}
 	return nil
@@ -235,7 +235,7 @@ func (b *Backend) checkPolicy(path string) error {
 			known = append(known, module.ID.Name())
 		}
 		return problemf(at, "there is no selection policy %q%s: use one of %s",
-			chosen.Policy, policy.Suggest(chosen.Policy, known), strings.Join(known, ", "))
+			chosen.Policy, options.Suggest(chosen.Policy, known), strings.Join(known, ", "))
 	}
 	if chosen.Policy == "weighted_round_robin" && len(chosen.Weights) != len(b.Dial) {
 		return problemf(at, "weighted_round_robin gives weights to positions in a list: use it with dial, and with as many weights as addresses")

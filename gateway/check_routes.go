@@ -9,7 +9,8 @@ import (
 	"strings"
 
 	"github.com/rgate/rgate/gateway/routing"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 )
 
 const (
@@ -90,7 +91,7 @@ func (rt placed) checkPlace() error {
 	}
 	if rt.Match != matchPrefix && rt.Match != matchSegment {
 		return problemf(rt.at+".match", "%q is no way to match%s: use %s or %s",
-			rt.Match, policy.Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
+			rt.Match, options.Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
 	}
 	for _, g := range rt.groups {
 		if p, _ := routing.ParsePattern("/" + strings.Trim(g.PathPrefix, "/")); p != nil {
@@ -205,16 +206,16 @@ func isToken(s string) bool {
 }
 
 var (
-	placeholder = regexp.MustCompile(`\{[^{}\s]+\}`)
-	paramUse    = regexp.MustCompile(`\{http\.rgate\.param\.([^{}]*)\}`)
+	placeholderPattern = regexp.MustCompile(`\{[^{}\s]+\}`)
+	paramUse           = regexp.MustCompile(`\{http\.rgate\.param\.([^{}]*)\}`)
 )
 
 // checkParams looks for parameters that the route uses and its path does not have.
 func (rt placed) checkParams() error {
-	if rt.StickyKey != "" && !placeholder.MatchString(rt.StickyKey) {
+	if rt.StickyKey != "" && !placeholderPattern.MatchString(rt.StickyKey) {
 		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)
 	}
-	if err := policy.CheckKey("sticky_key", rt.StickyKey); err != nil {
+	if err := placeholder.CheckKey("sticky_key", rt.StickyKey); err != nil {
 		return problemf(rt.at+".sticky_key", "%v", err)
 	}
 	p, _ := rt.parsePattern()
@@ -224,7 +225,7 @@ func (rt placed) checkParams() error {
 			if slices.Contains(known, use[1]) {
 				continue
 			}
-			remedy := policy.Suggest(use[1], known)
+			remedy := options.Suggest(use[1], known)
 			switch {
 			case len(known) == 0:
 				remedy = ": it has none, so add a segment /:" + use[1]
@@ -317,7 +318,7 @@ func quotedList(names []string) string {
 
 // suggestOrList helps whoever named a backend that is not there.
 func suggestOrList(word string, known []string) string {
-	if suggestion := policy.Suggest(word, known); suggestion != "" {
+	if suggestion := options.Suggest(word, known); suggestion != "" {
 		return suggestion
 	}
 	if len(known) == 0 {

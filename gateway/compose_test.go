@@ -14,6 +14,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -198,7 +199,7 @@ func (forwarder) CaddyModule() caddy.ModuleInfo {
 
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	err := next.ServeHTTP(w, r)
-	if failure := new(policy.Failure); errors.As(err, failure) {
+	if failure := new(failure.Error); errors.As(err, failure) {
 		known, err := policy.RequestStateOf(r).Forward(f.To, w, r)
 		if !known {
 			return fmt.Errorf("no backend %s", f.To)

@@ -7,7 +7,8 @@ import (
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/gateway/routing"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -165,8 +166,8 @@ type Route struct {
 	StickyKey string `json:"sticky_key,omitempty"`
 
 	matcher *routing.Route
-	always  []composed // of its policies, those that every response needs
-	sticky  policy.Key // of StickyKey
+	always  []composed      // of its policies, those that every response needs
+	sticky  placeholder.Key // of StickyKey
 	name    string
 	shares  []share
 	limits  limits
@@ -280,16 +281,16 @@ type Backend struct {
 type Timeouts struct {
 	// The time to establish a connection. Default: 3s. 0 disables the limit: the
 	// system's own remains.
-	Dial policy.Timeout `json:"dial,omitempty"`
+	Dial options.Timeout `json:"dial,omitempty"`
 
 	// The time until the backend begins its response, counted from the end of the
 	// request; then the client gets 504. Default: 60s. 0 disables the limit.
-	FirstByte policy.Timeout `json:"first_byte,omitempty"`
+	FirstByte options.Timeout `json:"first_byte,omitempty"`
 
 	// The time for everything, retries and the body included: 504 if the response
 	// had not begun, else the connection is cut. It bounds WebSockets and streams as
 	// well. Default: no limit. On a route, 0 disables the backend's limit.
-	Total policy.Timeout `json:"total,omitempty"`
+	Total options.Timeout `json:"total,omitempty"`
 }
 
 // RetryBudget bounds how many requests are sent to a backend again. What is beyond

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -24,7 +25,7 @@ func upstreamError(r *http.Request, err error) error {
 	default:
 		return err
 	}
-	verdict := policy.JudgeRequest(r, 0, handlerErr.Err)
+	verdict := failure.ClassifyRequest(r, 0, handlerErr.Err)
 	if verdict.Status == http.StatusBadGateway { // or what a handler of responses has chosen
 		verdict.Status = handlerErr.StatusCode
 	}
@@ -34,11 +35,11 @@ func upstreamError(r *http.Request, err error) error {
 
 // failureOf is the cause of a failure that others may respond to in place of the
 // backend, unless the client is to learn of its own mistake.
-func failureOf(verdict policy.Verdict, cause error) error {
+func failureOf(verdict failure.Result, cause error) error {
 	if verdict.Status < 500 {
 		return cause
 	}
-	return policy.Failure{Cause: cause, Verdict: verdict}
+	return failure.Error{Err: cause, Result: verdict}
 }
 
 // answerFailures is a middleware that answers in the place of a backend which
@@ -52,7 +53,7 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 			return nil // without the allocations of the variables below
 		}
 		var handlerErr caddyhttp.HandlerError
-		var failed policy.Failure
+		var failed failure.Error
 		if !errors.As(err, &failed) || !errors.As(err, &handlerErr) {
 			return err
 		}
@@ -62,14 +63,14 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 			}
 		}
 		ex := exchangeOf(r)
-		ex.failure = failed.Cause.Error()
+		ex.failure = failed.Err.Error()
 		if policy.HasErrorRoutes(r.Context()) {
 			return err
 		}
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
 			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
 				zap.String("upstream", ex.dial), zap.Int("status", handlerErr.StatusCode),
-				zap.Stringer("blame", failed.Verdict.Blame), zap.Error(failed.Cause))
+				zap.Stringer("blame", failed.Result.Cause), zap.Error(failed.Err))
 		}
 		policy.WriteStatus(w, r, handlerErr.StatusCode)
 		return nil

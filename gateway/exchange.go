@@ -8,6 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -29,7 +32,7 @@ type exchange struct {
 
 	failure string // why the backend did not answer
 
-	own policy.OwnFields // of the request
+	own trust.ProxyFields // of the request
 
 	guard policy.UpstreamGuard // whom to ask about upstreams; nil: nobody
 
@@ -37,15 +40,15 @@ type exchange struct {
 	spent bool
 
 	// verdict is on the last attempt, if it failed.
-	verdict policy.Verdict
+	verdict failure.Result
 
 	hops   []string // the field for the backend
 	looped bool     // whether the request has passed this process before
 
-	upload     *policy.WatchedBody // nil: the request has no body
-	fault      error               // of the client, in the last attempt
-	writer     faultWriter         // in which the proxy writes
-	limitAgain func()              // restores the time limit of the request's body
+	upload     *httpx.WatchedBody // nil: the request has no body
+	fault      error              // of the client, in the last attempt
+	writer     faultWriter        // in which the proxy writes
+	limitAgain func()             // restores the time limit of the request's body
 }
 
 // begin makes the exchange of a request known to what handles it further on.
@@ -110,7 +113,7 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 }
 
 // Attach makes a detached copy of the request one of the same route and backend (see
-// policy.Detach).
+// httpx.Detach).
 func (ex *exchange) Attach(r *http.Request) {
 	attached := begin(r, ex.gateway, ex.route)
 	attached.backend, attached.path, attached.host = ex.backend, ex.path, ex.host

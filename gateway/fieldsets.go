@@ -1,13 +1,13 @@
 package gateway
 
-import "github.com/rgate/rgate/policy"
+import "github.com/rgate/rgate/internal/trust"
 
 // noteFieldSets notes what handlers of the gateway set on requests.
 func (g *Gateway) noteFieldSets(handlers []loaded) {
 	for _, handler := range handlers {
-		policy.EachFieldSet(handler.MiddlewareHandler, func(set policy.FieldSet) {
+		trust.EachFieldSet(handler.MiddlewareHandler, func(set trust.FieldSet) {
 			if g.fieldSets == nil {
-				g.fieldSets = make(map[policy.FieldSet]struct{})
+				g.fieldSets = make(map[trust.FieldSet]struct{})
 			}
 			g.fieldSets[set] = struct{}{}
 		})
@@ -15,11 +15,11 @@ func (g *Gateway) noteFieldSets(handlers []loaded) {
 }
 
 // EachFieldSet implements policy.FieldSetter.
-func (g *Gateway) EachFieldSet(visit func(policy.FieldSet)) {
+func (g *Gateway) EachFieldSet(visit func(trust.FieldSet)) {
 	for set := range g.fieldSets {
 		visit(set)
 	}
 }
 
 // Interface guard
-var _ policy.FieldSetter = (*Gateway)(nil)
+var _ trust.FieldSetter = (*Gateway)(nil)

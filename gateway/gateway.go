@@ -15,6 +15,9 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/gateway/routing"
 	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/logging"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -45,20 +48,20 @@ type state struct {
 	endpoints []policy.Endpoint
 
 	// What reaches backends of the fields of a request.
-	fields *policy.Fields
+	fields *trust.FieldFilter
 
 	// The gateway's policies that requests without a route pass, too.
 	always []composed
 
 	warnings warnings // of the configuration, while it is provisioned
-	dropped  *policy.OnceEach[droppedOffer]
+	dropped  *logging.OnceEach[droppedOffer]
 
 	// The gateway's filters of addresses, which requests for the statistics page pass
 	// unless the page has its own.
 	pageFilters []composed
 
 	// What the gateway's handlers set on requests.
-	fieldSets map[policy.FieldSet]struct{}
+	fieldSets map[trust.FieldSet]struct{}
 
 	unpublish func() // what was published about the gateway
 	logger    *zap.Logger
@@ -70,10 +73,10 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return err
 	}
 	g.provisionFields(ctx)
-	if err := policy.CheckFields(ctx, g); err != nil {
+	if err := trust.CheckFields(ctx, g); err != nil {
 		return err
 	}
-	g.dropped = new(policy.OnceEach[droppedOffer])
+	g.dropped = new(logging.OnceEach[droppedOffer])
 	if g.TrustIdentity {
 		ctx = policy.WithTrustedIdentity(ctx)
 	}
@@ -83,7 +86,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if g.Stats == nil {
 		g.Stats = new(stats.Config)
 	}
-	g.logger = policy.Sampled(ctx.Logger())
+	g.logger = logging.Sampled(ctx.Logger())
 
 	var err error
 	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {
@@ -307,7 +310,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if g.restores(legacyGRPCErrors) {
 		entry.KeepHTTPErrors(r)
 	}
-	if policy.IsTunnel(r) {
+	if httpx.IsTunnel(r) {
 		asGET(r)
 	}
 	if g.stats.ServesPath(r.URL.Path) {
@@ -320,7 +323,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return endpoint.ServeHTTP(w, r, notFound)
 	}
 	before, hops := takeHops(r)
-	g.fields.Clean(r)
+	g.fields.Filter(r)
 	if most := g.maxHops(); most > 0 && before >= most {
 		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -18,22 +20,22 @@ func (g *Gateway) provisionFields(ctx caddy.Context) {
 	for i, name := range g.KeepFields {
 		keep[i] = http.CanonicalHeaderKey(name)
 	}
-	g.fields = &policy.Fields{TrustIdentity: g.TrustIdentity, Relayed: true, Keep: keep, Logger: ctx.Logger()}
-	policy.Enter(ctx, keep...)
+	g.fields = &trust.FieldFilter{TrustIdentity: g.TrustIdentity, Relayed: true, Keep: keep, Logger: ctx.Logger()}
+	trust.MountFilter(ctx, keep...)
 }
 
 // checkKeepFields reports a name in keep_fields that has no effect.
 func (g *Gateway) checkKeepFields() error {
 	for i, name := range g.KeepFields {
-		if policy.IsRelayField(name) {
+		if trust.IsRelayField(name) {
 			continue
 		}
 		at := fmt.Sprintf("keep_fields[%d]", i)
-		if policy.IsReplacedField(name) {
+		if trust.IsReplacedField(name) {
 			return problemf(at, "invalid field %q: the proxy sets it itself: add the proxy before the gateway to trusted_proxies of the server", name)
 		}
 		return problemf(at, "invalid field %q%s: must be one that the gateway removes or sets, such as %s", name,
-			policy.Suggest(name, policy.RelayFields), strings.Join(policy.RelayFields[:3], ", "))
+			options.Suggest(name, trust.RelayFields), strings.Join(trust.RelayFields[:3], ", "))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -40,7 +41,7 @@ func (g *Gateway) checkLegacy() error {
 	for i, name := range g.Legacy {
 		at := fmt.Sprintf("legacy[%d]", i)
 		if _, ok := legacyBehaviours[name]; !ok {
-			remedy := policy.Suggest(name, known)
+			remedy := options.Suggest(name, known)
 			if remedy == "" {
 				remedy = ": use " + strings.Join(known, ", ")
 			}

@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // collector exports how the backends of a configuration's gateways are, at the
@@ -54,7 +54,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 
 // registerMetrics exports the gateway's backends on the configuration's registry.
 func registerMetrics(ctx caddy.Context, g *Gateway) error {
-	c, err := policy.JoinMetrics(ctx, new(collector))
+	c, err := metrics.RegisterShared(ctx, new(collector))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -52,7 +52,7 @@ var logParameters = []string{"service", "status", "since", "follow"}
 func parseLogQuery(query url.Values) (q stats.LogQuery, follow bool, err error) {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(logParameters, name) {
-			return q, false, fmt.Errorf("there is no parameter %q%s: use service, status, since or follow", name, policy.Suggest(name, logParameters))
+			return q, false, fmt.Errorf("there is no parameter %q%s: use service, status, since or follow", name, options.Suggest(name, logParameters))
 		}
 	}
 	if query.Has("follow") {

@@ -11,7 +11,9 @@ import (
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/gateway/routing"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 // The types of this file stand in the joints of Caddy's reverse proxy: which
@@ -151,18 +153,18 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		err = checkResponse(r, response)
 	}
 	if err == nil {
-		status, ex.verdict = response.StatusCode, policy.Verdict{}
+		status, ex.verdict = response.StatusCode, failure.Result{}
 		ex.waitForClient(r)
 		if response.Trailer != nil {
-			policy.CleanTrailers(response.Trailer)
+			trust.CleanTrailers(response.Trailer)
 		}
 	} else {
-		ex.verdict = policy.JudgeRequest(r, 0, err)
+		ex.verdict = failure.ClassifyRequest(r, 0, err)
 	}
 	if ex.guard != nil {
 		ex.guard.End(status, err)
 	}
-	if ex.verdict.Blame == policy.BlameClient && (ex.upload != nil || !errors.Is(err, context.Canceled)) {
+	if ex.verdict.Cause == failure.Client && (ex.upload != nil || !errors.Is(err, context.Canceled)) {
 		ex.fault = err
 		return nil, clientFault{err}
 	}
@@ -203,7 +205,7 @@ func (repeatable) MatchWithError(r *http.Request) (bool, error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		verdict := exchangeOf(r).verdict
-		return verdict.Blame != policy.BlameClient && !verdict.TimedOut() && !policy.HasBody(r), nil
+		return verdict.Cause != failure.Client && !verdict.TimedOut() && !httpx.HasBody(r), nil
 	}
 	return false, nil
 }

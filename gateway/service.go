@@ -15,6 +15,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -102,7 +105,7 @@ func (b *Backend) within(route *Timeouts, next caddyhttp.Handler) caddyhttp.Hand
 		ctx, cancel := context.WithTimeout(r.Context(), total)
 		defer cancel()
 		r = r.WithContext(ctx)
-		if body := policy.WatchBody(r); body != nil {
+		if body := httpx.WatchBody(r); body != nil {
 			defer body.StopAfter(ctx, w, r)()
 		}
 		return next.ServeHTTP(w, r)
@@ -119,22 +122,22 @@ func (t *Timeouts) total() time.Duration {
 // forward is the innermost handler of a backend: the proxy.
 func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	ex := exchangeOf(r)
-	ex.set, ex.dial, ex.tried, ex.verdict, ex.spent, ex.fault = nil, "", nil, policy.Verdict{}, false, nil
+	ex.set, ex.dial, ex.tried, ex.verdict, ex.spent, ex.fault = nil, "", nil, failure.Result{}, false, nil
 	b.budget.request()
-	tunnel := policy.IsTunnel(r)
-	if b.dropUpgrades(r, ex); tunnel && !policy.IsTunnel(r) {
+	tunnel := httpx.IsTunnel(r)
+	if b.dropUpgrades(r, ex); tunnel && !httpx.IsTunnel(r) {
 		policy.WriteStatus(w, r, http.StatusNotImplemented) // RFC 9220, section 3
 		return nil
 	}
-	if policy.LacksBody(r.Method) {
-		policy.HasBody(r) // known before it is sent, it decides about retries
+	if httpx.LacksBody(r.Method) {
+		httpx.HasBody(r) // known before it is sent, it decides about retries
 	}
 	if tunnel {
 		r = asConnect(r)
 	}
-	r.Header[policy.HeaderGatewayService] = b.called
+	r.Header[trust.HeaderGatewayService] = b.called
 	r.Header[hopsField] = ex.hops
-	if ex.upload = policy.WatchBody(r); ex.upload != nil {
+	if ex.upload = httpx.WatchBody(r); ex.upload != nil {
 		defer ex.restoreLimit()
 	}
 	ex.writer = faultWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
@@ -145,7 +148,7 @@ func (b *Backend) forward(w http.ResponseWriter, r *http.Request) error {
 	case ex.fault != nil:
 		return caddyhttp.Error(ex.verdict.Status, failureOf(ex.verdict, ex.fault))
 	}
-	policy.CleanLateTrailers(w.Header())
+	trust.CleanLateTrailers(w.Header())
 	return nil
 }
 

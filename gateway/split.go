@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -24,7 +24,7 @@ type share struct {
 
 // newShares returns the shares that the route's requests are divided into.
 func (rt *Route) newShares() []share {
-	rt.sticky = policy.ParseKey(rt.StickyKey)
+	rt.sticky = placeholder.ParseKey(rt.StickyKey)
 	if rt.Backend != "" {
 		return []share{{backend: rt.Backend}}
 	}

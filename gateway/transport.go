@@ -10,12 +10,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/internal/monotime"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // limits are the time limits of a route that its backend's transport has to keep.
 // Routes with the same ones share a transport, and with it its connections.
-type limits struct{ dial, firstByte policy.Timeout }
+type limits struct{ dial, firstByte options.Timeout }
 
 func (t *Timeouts) limits() limits {
 	if t == nil {

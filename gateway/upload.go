@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/internal/entry"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/failure"
 )
 
 // patientConn is a connection to a backend that withholds the error of a write while
@@ -105,7 +105,7 @@ type faultWriter struct {
 }
 
 func (w *faultWriter) WriteHeader(status int) {
-	if status != policy.StatusClientClosedRequest || w.state.fault == nil {
+	if status != failure.StatusClientClosedRequest || w.state.fault == nil {
 		w.ResponseWriter.WriteHeader(status)
 	}
 }

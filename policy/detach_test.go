@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/httpx"
 )
 
 type attaching struct{ somewhere }
@@ -25,7 +27,7 @@ func TestDetach(t *testing.T) {
 	repl.Set("http.auth.user.id", "alice")
 
 	ctx, cancel := context.WithCancel(context.Background())
-	detached := Detach(ctx, r, httptest.NewRecorder())
+	detached := httpx.Detach(ctx, r, httptest.NewRecorder())
 	end()
 	r.Header.Set("X-A", "changed")
 	caddyhttp.SetVar(r.Context(), "mine", "changed")

@@ -12,6 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 // Endpoint is a module that answers requests for a path of its own and leaves all
@@ -70,8 +73,8 @@ type ProtectedEndpoint struct {
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	handlers []caddyhttp.MiddlewareHandler
-	filter   refuser   // one of them, of addresses
-	locality *locality // nil: all clients may see it
+	filter   refuser         // one of them, of addresses
+	locality *trust.Locality // nil: all clients may see it
 }
 
 // LookupHandler implements options.HandlerLookup: the handlers are policies.
@@ -83,11 +86,11 @@ func (*ProtectedEndpoint) LookupHandler(name string) (caddy.ModuleInfo, bool) {
 // An empty path is right.
 func (g *ProtectedEndpoint) CheckAccess(example string) error {
 	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
-		return Optionf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
+		return options.Errorf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
 	}
 	for i, host := range g.Hosts {
 		if host == "" || strings.ContainsAny(host, "/: \t") {
-			return Optionf(fmt.Sprintf("hosts[%d]", i), "invalid host %q: must be a name without scheme and port", host)
+			return options.Errorf(fmt.Sprintf("hosts[%d]", i), "invalid host %q: must be a name without scheme and port", host)
 		}
 	}
 	if len(g.Allow) == 0 {
@@ -114,8 +117,8 @@ func (g *ProtectedEndpoint) ProvisionAccess(ctx caddy.Context) error {
 		return fmt.Errorf("loading the filter of addresses for %s: %w", g.Path, err)
 	}
 	g.filter = filter.(refuser)
-	if !hasAllAddresses(g.Allow) {
-		g.locality = newLocality(ctx, g.Hosts)
+	if !trust.HasAllAddresses(g.Allow) {
+		g.locality = trust.NewLocality(ctx, g.Hosts)
 	}
 	g.handlers = []caddyhttp.MiddlewareHandler{filter.(caddyhttp.MiddlewareHandler)}
 	if g.HandlersRaw == nil {
@@ -155,7 +158,7 @@ func (g *ProtectedEndpoint) Serves(path string) bool {
 // ServeProtected calls the handler for a request that is let through, or refuses it.
 func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
 	if g.locality != nil {
-		if err := g.locality.check(r); err != nil {
+		if err := g.locality.Check(r); err != nil {
 			return g.filter.Refuse(w, r, http.StatusForbidden, err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 type trustedIdentityKey struct{}
@@ -34,11 +36,11 @@ func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 	inGateway := ScopeOf(ctx).Gateway != ""
 	switch {
 	case s.KeepIdentity && inGateway:
-		return Optionf("keep_identity", "keep_identity is for sites without a gateway: set trust_identity of the gateway, or remove keep_identity")
+		return options.Errorf("keep_identity", "keep_identity is for sites without a gateway: set trust_identity of the gateway, or remove keep_identity")
 	case s.KeepIdentity || ctx.Value(trustedIdentityKey{}) != nil:
 		return nil
 	}
-	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(StripIdentity)); site != "" && !inGateway {
+	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(trust.StripIdentity)); site != "" && !inGateway {
 		ctx.Logger().Warn("header fields about identity, such as X-User-ID, are removed from all requests of this site, also where nothing authenticates: keep_identity passes them on, as earlier versions did there",
 			zap.String("site", site))
 	}
@@ -48,12 +50,12 @@ func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 // ForwardIdentity tells the backend who was authenticated by a handler that is not of rgate,
 // such as Caddy's basic_auth, if nobody else has.
 func ForwardIdentity(r *http.Request) {
-	if _, known := r.Header[HeaderUserID]; known {
+	if _, known := r.Header[trust.HeaderUserID]; known {
 		return
 	}
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		if user, ok := repl.GetString("http.auth.user.id"); ok && user != "" {
-			r.Header[HeaderUserID] = []string{user}
+			r.Header[trust.HeaderUserID] = []string{user}
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 const namespace = "http.handlers"
@@ -44,7 +46,7 @@ func Directive[T any, P interface {
 }](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	h.Next() // the directive's name
 	p := P(new(T))
-	if err := Unmarshal(h.Dispenser, p); err != nil {
+	if err := options.Unmarshal(h.Dispenser, p); err != nil {
 		return nil, err
 	}
 	return p, nil

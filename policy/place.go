@@ -5,6 +5,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/failure"
 )
 
 // RouteInfo names the gateway, route and backend of a request. It is empty outside of a gateway.
@@ -76,7 +78,7 @@ func (b *Base) RefuseWithFallback(w http.ResponseWriter, r *http.Request, status
 	}
 	b.countRefusal(r, status)
 	started := b.name != "" // then it is known to stand before the backend
-	return caddyhttp.Error(status, Failure{cause, Verdict{Blame: BlameGateway, Status: status, Unsent: started}})
+	return caddyhttp.Error(status, failure.Error{Err: cause, Result: failure.Result{Cause: failure.Gateway, Status: status, Unsent: started}})
 }
 
 // countRefusal counts a refusal and says in a placeholder whose it was.

@@ -11,6 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/logging"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 // Prefix is what the names of all policies' handlers and directives begin with.
@@ -91,10 +94,10 @@ func (b *Base) Off() bool { return b.Disabled }
 // gateway.
 func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
-	Enter(ctx)
-	b.logger = Sampled(ctx.Logger())
+	trust.MountFilter(ctx)
+	b.logger = logging.Sampled(ctx.Logger())
 	if !b.Disabled {
-		if err := CheckFields(ctx, ctx.Module()); err != nil {
+		if err := trust.CheckFields(ctx, ctx.Module()); err != nil {
 			return err
 		}
 		if err := checkReached(ctx, Prefix+name); err != nil {

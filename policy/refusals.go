@@ -5,6 +5,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // refusal is what refused requests are counted by. All of it comes from the
@@ -15,7 +17,7 @@ type refusal struct {
 }
 
 // refusals counts for the whole process, so that reloads lose nothing.
-var refusals Counters[refusal]
+var refusals metrics.Counters[refusal]
 
 // collector renders the refusals as a metric.
 type collector struct{ refused *prometheus.Desc }
@@ -33,7 +35,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 
 // registerRefusals adds the metric of what all policies have turned away.
 func registerRefusals(ctx caddy.Context) error {
-	return RegisterMetrics(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
+	return metrics.Register(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
 		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
 }
 

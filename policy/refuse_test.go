@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/internal/failure"
 )
 
 func newRequest(server *caddyhttp.Server, header ...string) (*http.Request, *httptest.ResponseRecorder) {
@@ -104,7 +106,7 @@ func TestFail(t *testing.T) {
 	caddyhttp.SetVar(r.Context(), RequestStateVar, somewhere{})
 	err := b.RefuseWithFallback(w, r, http.StatusServiceUnavailable, cause)
 	var failed caddyhttp.HandlerError
-	var failure Failure
+	var failure failure.Error
 	if !errors.As(err, &failed) || failed.StatusCode != http.StatusServiceUnavailable || !errors.As(err, &failure) || !errors.Is(err, cause) || w.Body.Len() > 0 {
 		t.Errorf("in a gateway: %v, and %q was written", err, w.Body)
 	}
@@ -141,32 +143,5 @@ func TestHeadHasNoBody(t *testing.T) {
 	WriteStatus(w, r, http.StatusNotFound)
 	if w.Body.Len() != 0 || w.Header().Get("Content-Length") != "10" {
 		t.Errorf("got %q, %v", w.Body, w.Header())
-	}
-}
-
-func TestStripIdentity(t *testing.T) {
-	r, _ := newRequest(new(caddyhttp.Server), "X-User-Id", "a", "X-Consumer-Username", "b", "X-Consumer-Foo", "c",
-		"X-Gateway-Service", "d", "x_user-id", "e", "X_consumer_Scopes", "f", "X-Users", "kept", "X-Consumers", "kept", "My_Field", "kept")
-	StripIdentity(r)
-	if len(r.Header) != 3 {
-		t.Errorf("what remains is %v", r.Header)
-	}
-	r.Header.Set(HeaderUserID, "set by the gateway")
-	if StripIdentity(r); r.Header.Get(HeaderUserID) == "" {
-		t.Error("a second call took what the gateway has set")
-	}
-	r, _ = newRequest(new(caddyhttp.Server), "X-User-Id", "a")
-	KeepIdentity(r)
-	if StripIdentity(r); r.Header.Get(HeaderUserID) != "a" {
-		t.Error("the word of a trusted client was taken away")
-	}
-}
-
-func BenchmarkStripIdentity(b *testing.B) {
-	r, _ := newRequest(new(caddyhttp.Server), "Accept", "*/*", "User-Agent", "x", "Accept-Encoding", "gzip", "Cookie", "a=b", "X-Forwarded-For", "::1")
-	b.ReportAllocs()
-	for b.Loop() {
-		caddyhttp.SetVar(r.Context(), strippedVar, nil)
-		StripIdentity(r)
 	}
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // RequestCounter counts the requests that a policy responds to in some way, by place. It
@@ -15,7 +17,7 @@ type RequestCounter struct {
 	policy string
 	desc   *prometheus.Desc
 	byKind bool
-	counts Counters[countedRequest]
+	counts metrics.Counters[countedRequest]
 }
 
 // countedRequest is what requests are counted by. All of it comes from the configuration,
@@ -44,7 +46,7 @@ func (c *RequestCounter) Count(r *http.Request, kind string) {
 }
 
 // Register adds the counts to the metrics of a configuration, once.
-func (c *RequestCounter) Register(ctx caddy.Context) error { return RegisterMetrics(ctx, c) }
+func (c *RequestCounter) Register(ctx caddy.Context) error { return metrics.Register(ctx, c) }
 
 // Describe implements prometheus.Collector.
 func (c *RequestCounter) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }

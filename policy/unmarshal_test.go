@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 // sample is a policy with options of all kinds.
@@ -18,7 +20,7 @@ type sample struct {
 	Requests int                 `json:"requests,omitempty" caddyfile:"arg"`
 	Window   caddy.Duration      `json:"window,omitempty" caddyfile:"arg"`
 	Paths    []string            `json:"paths,omitempty" caddyfile:"arg"`
-	Most     Size                `json:"most,omitempty"`
+	Most     options.Size        `json:"most,omitempty"`
 	Share    float64             `json:"share,omitempty"`
 	Ports    []uint16            `json:"ports,omitempty"`
 	Strict   bool                `json:"strict,omitempty"`
@@ -44,7 +46,7 @@ type sampleLimit struct {
 func (s *sample) Check() error {
 	for i, limit := range s.Limits {
 		if limit.Requests < 0 {
-			return Optionf("limits["+string(rune('0'+i))+"].requests", "requests is negative: use 1 or more")
+			return options.Errorf("limits["+string(rune('0'+i))+"].requests", "requests is negative: use 1 or more")
 		}
 	}
 	if s.Share < 0 {
@@ -65,7 +67,7 @@ func unmarshalSample(text string) (*sample, error) {
 	s := new(sample)
 	d := caddyfile.NewTestDispenser(text)
 	d.Next()
-	return s, Unmarshal(d, s)
+	return s, options.Unmarshal(d, s)
 }
 
 func TestUnmarshal(t *testing.T) {
@@ -152,7 +154,7 @@ func FuzzUnmarshal(f *testing.F) {
 		if !d.Next() {
 			return
 		}
-		if err := Unmarshal(d, new(sample)); err != nil && !strings.Contains(err.Error(), "Testfile:") {
+		if err := options.Unmarshal(d, new(sample)); err != nil && !strings.Contains(err.Error(), "Testfile:") {
 			t.Errorf("%q: the error has no place: %v", text, err)
 		}
 	})
@@ -166,23 +168,23 @@ func TestRanksFollowTheOrder(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	info := new(sample).CaddyModule()
-	if key, ok := Argument(info, false); key != "requests" || !ok {
+	if key, ok := options.Argument(info, false); key != "requests" || !ok {
 		t.Errorf("a value is %s", key)
 	}
-	if key, ok := Argument(info, true); key != "paths" || !ok {
+	if key, ok := options.Argument(info, true); key != "paths" || !ok {
 		t.Errorf("a list is %s", key)
 	}
 }
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]Size{"5": 5, `"64KiB"`: 65536, `"10MB"`: 10_000_000, `"0"`: 0} {
-		var s Size
+	for text, want := range map[string]options.Size{"5": 5, `"64KiB"`: 65536, `"10MB"`: 10_000_000, `"0"`: 0} {
+		var s options.Size
 		if err := json.Unmarshal([]byte(text), &s); err != nil || s != want {
 			t.Errorf("%s: got %d, %v", text, s, err)
 		}
 	}
 	for _, text := range []string{`"much"`, `-1`, `{}`, `"99999999999999999EB"`} {
-		if err := json.Unmarshal([]byte(text), new(Size)); err == nil {
+		if err := json.Unmarshal([]byte(text), new(options.Size)); err == nil {
 			t.Errorf("%s is a size", text)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 func init() {
@@ -50,7 +50,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision starts recording.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
-	policy.Enter(ctx)
+	trust.MountFilter(ctx)
 	if h.Name == "" {
 		h.Name = DefaultName
 	}

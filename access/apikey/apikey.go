@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -70,7 +71,7 @@ func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	policy.StripIdentity(r)
+	trust.StripIdentity(r)
 	held, err := p.authenticate(r)
 	if p.Optional && errors.Is(err, errNoKey) {
 		identity.AcceptAPIKey(r)

@@ -21,7 +21,9 @@ import (
 
 	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/access/ratelimit"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -71,7 +73,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 			}
 			continue
 		}
-		if got := seen.Header; got.Get(policy.HeaderConsumerUsername) != tc.consumer || got.Get(policy.HeaderConsumerScopes) != tc.scopes ||
+		if got := seen.Header; got.Get(trust.HeaderConsumerUsername) != tc.consumer || got.Get(trust.HeaderConsumerScopes) != tc.scopes ||
 			got.Get("X-Consumer-Groups")+got.Get("X-User-Id")+got.Get("X_Consumer_Scopes") != "" || got.Get("X-API-Key") != tc.key || len(logged) != 0 {
 			t.Errorf("%q: the backend gets %v; the log has %v", tc.key, got, logged)
 		}
@@ -127,7 +129,7 @@ func TestAPIKeyBesideToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := testkit.Request("/", "X-API-Key", "one")
-	policy.StripIdentity(r)
+	trust.StripIdentity(r)
 	identity.Add(r, identity.Identity{User: "alice", Scopes: []string{"read"}})
 	_, seen := testkit.Serve(t, p, r)
 	if got := seen.Header; got.Get("X-User-Id") != "alice" || got.Get("X-Consumer-Username") != "shop" || got.Get("X-Consumer-Scopes") != "read pay" {
@@ -214,7 +216,7 @@ func TestAPIKeyErrors(t *testing.T) {
 	} {
 		p := &APIKey{APIKeys: tc.options}
 		err := p.Check()
-		var about *policy.OptionError
+		var about *options.Error
 		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: got %v, want one about %s with %q", tc.options, err, tc.field, tc.wrong)
 		}
@@ -242,7 +244,7 @@ func TestAPIKeyErrors(t *testing.T) {
 
 func TestAPIKeyCaddyfile(t *testing.T) {
 	var p APIKey
-	err := policy.Unmarshal(testkit.Dispenser(`rgate_api_key {
+	err := options.Unmarshal(testkit.Dispenser(`rgate_api_key {
 	keys alice `+keyHashA+` {
 		scopes pay refund
 		roles admin
@@ -279,7 +281,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is missing: say in what time 5 requests may pass, such as 60s, at Testfile:3"},
 	} {
-		if err := policy.Unmarshal(testkit.Dispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+		if err := options.Unmarshal(testkit.Dispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%s: got %v, want %q", tc.text, err, tc.wrong)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/access/ratelimit"
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -106,13 +108,13 @@ func (a *APIKeys) stop() error {
 // Check reports the first invalid option. It does not read the file.
 func (a *APIKeys) Check() error {
 	if len(a.Keys) == 0 && a.File == "" {
-		return policy.Optionf("keys", "keys or file is required: set one of them")
+		return options.Errorf("keys", "keys or file is required: set one of them")
 	}
 	if a.Header != "" && !httpguts.ValidHeaderFieldName(a.Header) {
-		return policy.Optionf("header", "header %q is not a valid field name: use one such as %s", a.Header, DefaultKeyHeader)
+		return options.Errorf("header", "header %q is not a valid field name: use one such as %s", a.Header, DefaultKeyHeader)
 	}
 	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // the same characters
-		return policy.Optionf("cookie", "cookie %q is not a valid cookie name: use one such as api_key", a.Cookie)
+		return options.Errorf("cookie", "cookie %q is not a valid cookie name: use one such as api_key", a.Cookie)
 	}
 	_, err := a.parsedKeys()
 	return err
@@ -123,7 +125,7 @@ func (a *APIKeys) parsedKeys() (keySet, error) {
 	keys := make(keySet, len(a.Keys))
 	for i := range a.Keys {
 		if err := keys.add(&a.Keys[i], i+1); err != nil {
-			return nil, policy.Optionf(fmt.Sprintf("keys[%d].%s", i, err.Field()), "%v", err)
+			return nil, options.Errorf(fmt.Sprintf("keys[%d].%s", i, err.Field()), "%v", err)
 		}
 	}
 	return keys, nil
@@ -204,7 +206,7 @@ func (a *APIKeys) log(r *http.Request, held *apiKey, err error) {
 		if held != nil {
 			consumer = held.who.Consumer
 		}
-		entry.Write(zap.Error(err), zap.String("consumer", consumer), zap.String("client_ip", policy.ClientAddress(r)))
+		entry.Write(zap.Error(err), zap.String("consumer", consumer), zap.String("client_ip", trust.ClientAddress(r)))
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/access/ratelimit"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // Key is the hash of an API key and its consumer.
@@ -75,12 +75,12 @@ func (keys keySet) find(presented string) *apiKey {
 // add adds a key. position is its position in the list, from 1. The error is about an
 // option of the key and contains no secret, not even if the key itself is used instead of
 // its hash.
-func (keys keySet) add(key *Key, position int) *policy.OptionError {
+func (keys keySet) add(key *Key, position int) *options.Error {
 	if key.Name == "" {
-		return policy.Optionf("name", "key %d has no name: give it that of its consumer", position)
+		return options.Errorf("name", "key %d has no name: give it that of its consumer", position)
 	}
 	if !identity.IsPrintable(key.Name) {
-		return policy.Optionf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
+		return options.Errorf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
 	}
 	held := &apiKey{who: identity.Identity{Consumer: key.Name, Scopes: key.Scopes, Roles: key.Roles}}
 	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
@@ -90,7 +90,7 @@ func (keys keySet) add(key *Key, position int) *policy.OptionError {
 		return digestError(key.Name)
 	}
 	if other, ok := keys[held.digest]; ok {
-		return policy.Optionf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.Consumer, key.Name)
+		return options.Errorf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
 	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "without spaces and quotes"); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (keys keySet) add(key *Key, position int) *policy.OptionError {
 	if key.Expires != "" {
 		var err error
 		if held.expires, err = key.Expires.parse(); err != nil {
-			return policy.Optionf("expires", "expires %q of key %q is invalid: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
+			return options.Errorf("expires", "expires %q of key %q is invalid: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
 		}
 	}
 	if l := key.RateLimit; l != nil {
@@ -114,8 +114,8 @@ func (keys keySet) add(key *Key, position int) *policy.OptionError {
 	return nil
 }
 
-func digestError(name string) *policy.OptionError {
-	return policy.Optionf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
+func digestError(name string) *options.Error {
+	return options.Errorf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
 }
 
 // Moment is a date, or a date and time in RFC 3339.

@@ -11,7 +11,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // parseKeys parses a list of keys in YAML or JSON. The error begins with its line, if
@@ -83,7 +83,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 func optionError(err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		name = strings.Trim(name, `"`)
-		return fmt.Errorf("unknown option %q%s: use %s", name, policy.Suggest(name, keyOptions), strings.Join(keyOptions, ", "))
+		return fmt.Errorf("unknown option %q%s: use %s", name, options.Suggest(name, keyOptions), strings.Join(keyOptions, ", "))
 	}
 	if errors.Is(err, errMoment) {
 		return errors.New("expires must be text, in quotes: a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -50,7 +51,7 @@ func (p *APIKeyProvider) Cleanup() error { return p.stop() }
 
 // Authenticate authenticates a request by its key. A missing or wrong key is not an error.
 func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
-	policy.StripIdentity(r)
+	trust.StripIdentity(r)
 	held, err := p.authenticate(r)
 	if err == nil && !p.allow(w.Header(), held) {
 		err = errKeyRate

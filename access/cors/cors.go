@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -122,7 +123,7 @@ func (p *CORS) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
+// Check reports the first invalid option as a *policy.Error.
 func (p *CORS) Check() error {
 	if p.Off() {
 		return nil
@@ -135,14 +136,14 @@ func (p *CORS) Validate() error { return p.Check() }
 
 func (p *CORS) checkOrigins() error {
 	if len(p.AllowedOrigins) == 0 {
-		return policy.Optionf("allowed_origins", "allowed_origins is required: list origins such as https://app.example.com, or * for all")
+		return options.Errorf("allowed_origins", "allowed_origins is required: list origins such as https://app.example.com, or * for all")
 	}
 	all, i, err := parseOrigins(p.AllowedOrigins)
 	switch {
 	case err != nil:
-		return policy.Optionf("allowed_origins["+strconv.Itoa(i)+"]", "%v", err)
+		return options.Errorf("allowed_origins["+strconv.Itoa(i)+"]", "%v", err)
 	case p.AllowCredentials && all.unbounded():
-		return policy.Optionf("allow_credentials", "allow_credentials with %s would let any website act as the user, and browsers reject it: list the origins or remove allow_credentials",
+		return options.Errorf("allow_credentials", "allow_credentials with %s would let any website act as the user, and browsers reject it: list the origins or remove allow_credentials",
 			strings.Join(p.AllowedOrigins, " "))
 	}
 	return nil
@@ -152,11 +153,11 @@ func (p *CORS) checkMethods() error {
 	for i, method := range p.AllowedMethods {
 		switch {
 		case !httpguts.ValidHeaderFieldName(method):
-			return policy.Optionf("allowed_methods["+strconv.Itoa(i)+"]", "%q is not a method: use those such as GET and POST", method)
+			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "%q is not a method: use those such as GET and POST", method)
 		case method == "*":
-			return policy.Optionf("allowed_methods["+strconv.Itoa(i)+"]", "* is not a method: name those that are allowed, such as GET, POST and DELETE")
+			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "* is not a method: name those that are allowed, such as GET, POST and DELETE")
 		case method != strings.ToUpper(method):
-			return policy.Optionf("allowed_methods["+strconv.Itoa(i)+"]", "method %q is not in upper case: use %s", method, strings.ToUpper(method))
+			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "method %q is not in upper case: use %s", method, strings.ToUpper(method))
 		}
 	}
 	return nil
@@ -177,7 +178,7 @@ func (p *CORS) checkExposed() error {
 			return err
 		}
 		if name == "*" && p.AllowCredentials {
-			return policy.Optionf("exposed_headers["+strconv.Itoa(i)+"]", "exposed_headers * means nothing to browsers that send credentials: name the header fields")
+			return options.Errorf("exposed_headers["+strconv.Itoa(i)+"]", "exposed_headers * means nothing to browsers that send credentials: name the header fields")
 		}
 	}
 	return nil
@@ -187,16 +188,16 @@ func (p *CORS) checkExposed() error {
 func checkFieldName(option string, i int, name string, count int) error {
 	switch {
 	case name == "*" && count > 1:
-		return policy.Optionf(option+"["+strconv.Itoa(i)+"]", "%s has * and names beside it, which mean nothing: use either * or the names", option)
+		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "%s has * and names beside it, which mean nothing: use either * or the names", option)
 	case !httpguts.ValidHeaderFieldName(name):
-		return policy.Optionf(option+"["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Request-ID", name)
+		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Request-ID", name)
 	}
 	return nil
 }
 
 func (p *CORS) checkMaxAge() error {
 	if age := time.Duration(p.MaxAge); age < 0 || age%time.Second != 0 {
-		return policy.Optionf("max_age", "max_age %s is not a number of whole seconds: use a duration such as 10m", age)
+		return options.Errorf("max_age", "max_age %s is not a number of whole seconds: use a duration such as 10m", age)
 	}
 	return nil
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	rscors "github.com/rs/cors"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 // corsServe sends a request through a policy to a backend that answers with the
@@ -252,7 +252,7 @@ func TestCORSTurnedOff(t *testing.T) {
 }
 
 func TestCORSInACaddyfile(t *testing.T) {
-	testkit.CheckDirectives[CORS](t, policy.Unmarshal, [][2]string{
+	testkit.CheckDirectives[CORS](t, options.Unmarshal, [][2]string{
 		{"rgate_cors https://a.example https://*.b.example", `{"allowed_origins":["https://a.example","https://*.b.example"]}`},
 		{"rgate_cors *", `{"allowed_origins":["*"]}`},
 		{"rgate_cors off", `{"disabled":true}`},

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -72,9 +73,9 @@ func Add(r *http.Request, found Identity) {
 	id.Scopes = union(id.Scopes, found.Scopes)
 	id.Roles = union(id.Roles, found.Roles)
 
-	setHeader(r, policy.HeaderUserID, id.User)
-	setHeader(r, policy.HeaderConsumerUsername, id.Consumer)
-	setHeader(r, policy.HeaderConsumerScopes, strings.Join(id.Scopes, " "))
+	setHeader(r, trust.HeaderUserID, id.User)
+	setHeader(r, trust.HeaderConsumerUsername, id.Consumer)
+	setHeader(r, trust.HeaderConsumerScopes, strings.Join(id.Scopes, " "))
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.auth.user.id", id.Name()) // replaces that of another handler
 	}

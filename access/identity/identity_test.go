@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 func TestIdentityGrows(t *testing.T) {
@@ -16,13 +16,13 @@ func TestIdentityGrows(t *testing.T) {
 	if Of(r) != nil {
 		t.Error("a request has an identity before authentication")
 	}
-	policy.StripIdentity(r)
+	trust.StripIdentity(r)
 	shared := []string{"read", "write", "delete"}[:2]
 	Add(r, Identity{User: "alice", Scopes: shared, Roles: []string{"admin"}, Claims: map[string]any{"a": "b"}})
 	if h := r.Header; h.Get("X-User-ID") != "alice" || h.Get("X-Consumer-Username") != "" || h.Get("X-Consumer-Scopes") != "read write" {
 		t.Errorf("after the token, the backend gets %v", h)
 	}
-	policy.StripIdentity(r) // of the next policy
+	trust.StripIdentity(r) // of the next policy
 	Add(r, Identity{Consumer: "shop", Scopes: []string{"write", "pay"}})
 	if h := r.Header; h.Get("X-User-ID") != "alice" || h.Get("X-Consumer-Username") != "shop" || h.Get("X-Consumer-Scopes") != "read write pay" {
 		t.Errorf("after the key, the backend gets %v", h)
@@ -61,9 +61,9 @@ func TestIdentityIsNoInjection(t *testing.T) {
 		"a\r\nX-Admin: 1": "", "a\nb": "", "a\x00": "", "a\x7f": "", "\ta": "", " a": "", "a ": "", "a\u00a0": "", "": "",
 	} {
 		r := testkit.Request("/")
-		policy.StripIdentity(r)
+		trust.StripIdentity(r)
 		Add(r, Identity{User: value, Consumer: value, Scopes: []string{value}})
-		for _, field := range []string{policy.HeaderUserID, policy.HeaderConsumerUsername, policy.HeaderConsumerScopes} {
+		for _, field := range []string{trust.HeaderUserID, trust.HeaderConsumerUsername, trust.HeaderConsumerScopes} {
 			if got := r.Header.Get(field); got != want {
 				t.Errorf("%s of %q is %q", field, value, got)
 			}

@@ -4,15 +4,15 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // CheckNames returns an error for the first invalid scope, role or user in an option. want
 // describes a valid one.
-func CheckNames(option string, names []string, valid func(string) bool, want string) *policy.OptionError {
+func CheckNames(option string, names []string, valid func(string) bool, want string) *options.Error {
 	for _, name := range names {
 		if !valid(name) {
-			return policy.Optionf(option, "%q cannot be one of %s: use text %s", name, option, want)
+			return options.Errorf(option, "%q cannot be one of %s: use text %s", name, option, want)
 		}
 	}
 	return nil

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -68,7 +70,7 @@ func (p *IPFilter) Provision(ctx caddy.Context) error {
 // Check reports the first invalid option.
 func (p *IPFilter) Check() error {
 	if !p.Off() && len(p.Allow) == 0 && len(p.Deny) == 0 {
-		return policy.Optionf("allow", "ip_filter has no effect: set allow or deny")
+		return options.Errorf("allow", "ip_filter has no effect: set allow or deny")
 	}
 	if _, err := ipSetOf("allow", p.Allow); err != nil {
 		return err
@@ -90,8 +92,8 @@ func ipSetOf(option string, list []string) (ipSet, error) {
 		}
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			suggestion := policy.Suggest(text, []string{privateRanges})
-			return nil, policy.Optionf(fmt.Sprintf("%s[%d]", option, i), "%q in %s is not a range of addresses%s: %v", text, option, suggestion, err)
+			suggestion := options.Suggest(text, []string{privateRanges})
+			return nil, options.Errorf(fmt.Sprintf("%s[%d]", option, i), "%q in %s is not a range of addresses%s: %v", text, option, suggestion, err)
 		}
 		prefixes = append(prefixes, prefix)
 	}
@@ -114,7 +116,7 @@ func (p *IPFilter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	address := policy.ClientAddress(r)
+	address := trust.ClientAddress(r)
 	if err := p.authorize(address); err != nil {
 		if entry := p.Logger().Check(zapcore.InfoLevel, "request rejected by its client address"); entry != nil {
 			entry.Write(zap.Error(err), zap.String("client_ip", address))

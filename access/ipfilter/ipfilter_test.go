@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
@@ -80,7 +81,7 @@ func TestIPFilterErrors(t *testing.T) {
 		{IPFilter{Deny: []string{"private_range"}}, "deny[0]", `(did you mean "private_ranges"?)`},
 	} {
 		err := tc.filter.Check()
-		var about *policy.OptionError
+		var about *options.Error
 		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: got %v, want one about %s with %q", tc.filter, err, tc.field, tc.wrong)
 		}
@@ -96,7 +97,7 @@ func TestIPFilterCaddyfile(t *testing.T) {
 		"rgate_ip_filter {\nallow private_ranges\nallow ::1\ndeny 10.0.0.0/8\n}": "[private_ranges ::1] [10.0.0.0/8]",
 	} {
 		var p IPFilter
-		if err := policy.Unmarshal(testkit.Dispenser(text), &p); err != nil || fmt.Sprint(p.Allow, p.Deny) != want {
+		if err := options.Unmarshal(testkit.Dispenser(text), &p); err != nil || fmt.Sprint(p.Allow, p.Deny) != want {
 			t.Errorf("%s: got %v %v and %v, want %s", text, p.Allow, p.Deny, err, want)
 		}
 	}
@@ -104,7 +105,7 @@ func TestIPFilterCaddyfile(t *testing.T) {
 		"rgate_ip_filter": "ip_filter has no effect",
 		"rgate_ip_filter {\nallow ::1\ndeny 10.0.0.1/8\n}": "or 10.0.0.1 for the one address, at Testfile:3",
 	} {
-		if err := policy.Unmarshal(testkit.Dispenser(text), new(IPFilter)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := options.Unmarshal(testkit.Dispenser(text), new(IPFilter)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -58,7 +59,7 @@ func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	return err
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
+// Check reports the first invalid option as a *policy.Error.
 func (p *JWT) Check() error {
 	if p.Off() {
 		return nil
@@ -77,7 +78,7 @@ func (p *JWT) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	policy.StripIdentity(r)
+	trust.StripIdentity(r)
 	if err := p.verifier.serve(w, r); err != nil {
 		logRefusal(p.Logger(), err)
 		return p.Refuse(w, r, p.verifier.challenge(w.Header(), err), err)

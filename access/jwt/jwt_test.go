@@ -30,6 +30,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
@@ -422,7 +423,7 @@ func TestJWTCaddyfile(t *testing.T) {
 		d := caddyfile.NewTestDispenser(tc.text)
 		d.Next()
 		p := new(JWT)
-		err := policy.Unmarshal(d, p)
+		err := options.Unmarshal(d, p)
 		switch {
 		case tc.fails != "":
 			if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "Testfile", "Test"), tc.fails) {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -151,17 +153,17 @@ func (s JWKS) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(s))
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
-func (o *JWTOptions) Check() error { return o.check(policy.HasPlaceholder) }
+// Check reports the first invalid option as a *policy.Error.
+func (o *JWTOptions) Check() error { return o.check(placeholder.Has) }
 
 // check skips texts whose value is unknown.
 func (o *JWTOptions) check(unknown func(text string) bool) error {
-	for _, check := range []func() *policy.OptionError{
+	for _, check := range []func() *options.Error{
 		o.checkAlgorithms,
 		o.checkKeys,
-		func() *policy.OptionError { return o.checkSecret(unknown) },
-		func() *policy.OptionError { return o.checkURLs(unknown) },
-		func() *policy.OptionError { return o.checkPublicKeys(unknown) },
+		func() *options.Error { return o.checkSecret(unknown) },
+		func() *options.Error { return o.checkURLs(unknown) },
+		func() *options.Error { return o.checkPublicKeys(unknown) },
 		o.checkPlaces,
 		o.checkRest,
 	} {
@@ -172,9 +174,9 @@ func (o *JWTOptions) check(unknown func(text string) bool) error {
 	return nil
 }
 
-func (o *JWTOptions) checkAlgorithms() *policy.OptionError {
+func (o *JWTOptions) checkAlgorithms() *options.Error {
 	if len(o.Algorithms) == 0 {
-		return policy.Optionf("algorithms", "algorithms are missing: say which ones tokens are signed with, such as RS256")
+		return options.Errorf("algorithms", "algorithms are missing: say which ones tokens are signed with, such as RS256")
 	}
 	known := make([]string, len(signingAlgorithms))
 	for i, algorithm := range signingAlgorithms {
@@ -183,13 +185,13 @@ func (o *JWTOptions) checkAlgorithms() *policy.OptionError {
 	for i, name := range o.Algorithms {
 		field := fmt.Sprintf("algorithms[%d]", i)
 		if strings.EqualFold(name, "none") {
-			return policy.Optionf(field, "algorithm %q accepts any token: use the one that tokens are signed with, such as RS256", name)
+			return options.Errorf(field, "algorithm %q accepts any token: use the one that tokens are signed with, such as RS256", name)
 		}
 		if !slices.Contains(known, name) {
-			return policy.Optionf(field, "algorithm %q is unknown%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+			return options.Errorf(field, "algorithm %q is unknown%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 		}
 		if isSymmetric(jose.SignatureAlgorithm(name)) != isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0])) {
-			return policy.Optionf(field, "algorithms %s and %s cannot stand together: HS* are for a secret and the others for public keys", o.Algorithms[0], name)
+			return options.Errorf(field, "algorithms %s and %s cannot stand together: HS* are for a secret and the others for public keys", o.Algorithms[0], name)
 		}
 	}
 	return nil
@@ -211,29 +213,29 @@ func (o *JWTOptions) keyOptions() (used []string) {
 	return used
 }
 
-func (o *JWTOptions) checkKeys() *policy.OptionError {
+func (o *JWTOptions) checkKeys() *options.Error {
 	used := o.keyOptions()
 	symmetric := isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0]))
 	switch {
 	case len(used) == 0 && symmetric:
-		return policy.Optionf("algorithms", "algorithm %s needs a key: give the option secret", o.Algorithms[0])
+		return options.Errorf("algorithms", "algorithm %s needs a key: give the option secret", o.Algorithms[0])
 	case len(used) == 0:
-		return policy.Optionf("algorithms", "algorithm %s needs keys: give one of public_key, public_key_file, jwks, jwks_file, jwks_url, or discovery with issuer", o.Algorithms[0])
+		return options.Errorf("algorithms", "algorithm %s needs keys: give one of public_key, public_key_file, jwks, jwks_file, jwks_url, or discovery with issuer", o.Algorithms[0])
 	case len(used) > 1:
-		return policy.Optionf(used[1], "keys come from both %s and %s: keep one of them", used[0], used[1])
+		return options.Errorf(used[1], "keys come from both %s and %s: keep one of them", used[0], used[1])
 	case symmetric && used[0] != "secret":
-		return policy.Optionf(used[0], "%s has public keys, with which anybody could sign by %s: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
+		return options.Errorf(used[0], "%s has public keys, with which anybody could sign by %s: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
 	case !symmetric && used[0] == "secret":
-		return policy.Optionf("secret", "a secret is for HS256, HS384 and HS512, not %s: give public keys, or use one of those", o.Algorithms[0])
+		return options.Errorf("secret", "a secret is for HS256, HS384 and HS512, not %s: give public keys, or use one of those", o.Algorithms[0])
 	case o.CAFile != "" && o.JWKSURL == "" && !o.Discovery:
-		return policy.Optionf("ca_file", "ca_file requires jwks_url or discovery: set one of them or remove ca_file")
+		return options.Errorf("ca_file", "ca_file requires jwks_url or discovery: set one of them or remove ca_file")
 	case o.Discovery && o.Issuer == "":
-		return policy.Optionf("discovery", "discovery needs the issuer: give its address as issuer")
+		return options.Errorf("discovery", "discovery needs the issuer: give its address as issuer")
 	}
 	return nil
 }
 
-func (o *JWTOptions) checkSecret(unknown func(string) bool) *policy.OptionError {
+func (o *JWTOptions) checkSecret(unknown func(string) bool) *options.Error {
 	if o.Secret == "" || unknown(o.Secret) {
 		return nil
 	}
@@ -242,13 +244,13 @@ func (o *JWTOptions) checkSecret(unknown func(string) bool) *policy.OptionError 
 		least = max(least, map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}[name])
 	}
 	if len(o.Secret) < least {
-		return policy.Optionf("secret", "the secret has %d bytes, and %s needs at least %d: make one with `openssl rand -base64 %d`",
+		return options.Errorf("secret", "the secret has %d bytes, and %s needs at least %d: make one with `openssl rand -base64 %d`",
 			len(o.Secret), strings.Join(o.Algorithms, ", "), least, least)
 	}
 	return nil
 }
 
-func (o *JWTOptions) checkURLs(unknown func(string) bool) *policy.OptionError {
+func (o *JWTOptions) checkURLs(unknown func(string) bool) *options.Error {
 	for _, option := range []struct {
 		name, value string
 		needed      bool
@@ -261,14 +263,14 @@ func (o *JWTOptions) checkURLs(unknown func(string) bool) *policy.OptionError {
 			continue
 		}
 		if err := checkURL(option.value, option.example); err != nil {
-			return policy.Optionf(option.name, "%s %v", option.name, err)
+			return options.Errorf(option.name, "%s %v", option.name, err)
 		}
 	}
 	return nil
 }
 
 // checkPublicKeys parses the keys in the configuration.
-func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *policy.OptionError {
+func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *options.Error {
 	if o.PublicKey != "" && !unknown(o.PublicKey) {
 		_, _, err := o.keysOf("public_key", []byte(o.PublicKey), parsePEM)
 		return err
@@ -282,17 +284,17 @@ func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *policy.OptionEr
 
 // keysOf parses the keys of an option, of which one must suit the algorithms. The second
 // result has the reasons why others are ignored.
-func (o *JWTOptions) keysOf(option string, text []byte, parse parser) (*keySet, []error, *policy.OptionError) {
+func (o *JWTOptions) keysOf(option string, text []byte, parse parser) (*keySet, []error, *options.Error) {
 	keys, left, err := parse(text)
 	if err != nil {
-		return nil, nil, policy.Optionf(option, "%s cannot be used: %v", option, err)
+		return nil, nil, options.Errorf(option, "%s cannot be used: %v", option, err)
 	}
 	algorithms := make([]jose.SignatureAlgorithm, len(o.Algorithms))
 	for i, name := range o.Algorithms {
 		algorithms[i] = jose.SignatureAlgorithm(name)
 	}
 	if !keys.suitsAny(algorithms) {
-		return nil, nil, policy.Optionf(option, "%s has no key for the algorithms %v: use those of its keys", option, algorithms)
+		return nil, nil, options.Errorf(option, "%s has no key for the algorithms %v: use those of its keys", option, algorithms)
 	}
 	return keys, left, nil
 }
@@ -309,37 +311,37 @@ func checkURL(text, example string) error {
 	return nil
 }
 
-func (o *JWTOptions) checkPlaces() *policy.OptionError {
+func (o *JWTOptions) checkPlaces() *options.Error {
 	var seen []httpx.CredentialSource
 	for i, text := range o.TokenFrom {
 		field := fmt.Sprintf("token_from[%d]", i)
 		source, ok := httpx.ParseCredentialSource(text)
 		if !ok {
-			return policy.Optionf(field, "token_from %q is not a place: use header:NAME, cookie:NAME or query:NAME", text)
+			return options.Errorf(field, "token_from %q is not a place: use header:NAME, cookie:NAME or query:NAME", text)
 		}
 		if slices.Contains(seen, source) {
-			return policy.Optionf(field, "token_from %q is given twice: remove one", text)
+			return options.Errorf(field, "token_from %q is given twice: remove one", text)
 		}
 		seen = append(seen, source)
 	}
 	return nil
 }
 
-func (o *JWTOptions) checkRest() *policy.OptionError {
+func (o *JWTOptions) checkRest() *options.Error {
 	if o.Roles != nil && o.Roles.Claim != "" && o.RolesClaim != "" {
-		return policy.Optionf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
+		return options.Errorf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
 	}
 	if i := slices.Index(o.Audience, ""); i >= 0 {
-		return policy.Optionf(fmt.Sprintf("audience[%d]", i), "an audience is empty: give its name, or none for any")
+		return options.Errorf(fmt.Sprintf("audience[%d]", i), "an audience is empty: give its name, or none for any")
 	}
 	if o.Leeway != nil && (*o.Leeway < 0 || time.Duration(*o.Leeway) > maxLeeway) {
-		return policy.Optionf("leeway", "leeway %s is out of range: use 0s to 1h", time.Duration(*o.Leeway))
+		return options.Errorf("leeway", "leeway %s is out of range: use 0s to 1h", time.Duration(*o.Leeway))
 	}
 	if o.CacheSize < -1 || o.CacheSize > maxCacheSize {
-		return policy.Optionf("cache_size", "cache_size %d is out of range: use 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
+		return options.Errorf("cache_size", "cache_size %d is out of range: use 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
 	}
 	if !identity.IsHeaderText(o.Realm) || strings.ContainsAny(o.Realm, `"\`) {
-		return policy.Optionf("realm", "realm %q has characters that cannot be sent: use letters, digits and spaces", o.Realm)
+		return options.Errorf("realm", "realm %q has characters that cannot be sent: use letters, digits and spaces", o.Realm)
 	}
 	return nil
 }
@@ -349,14 +351,14 @@ func (o *JWTOptions) resolved() (*JWTOptions, error) {
 	r := *o
 	r.Audience = slices.Clone(o.Audience)
 	repl := caddy.NewReplacer()
-	var wrong *policy.OptionError
+	var wrong *options.Error
 	resolve := func(name string, value *string) {
 		if *value == "" || wrong != nil {
 			return
 		}
 		text, err := repl.ReplaceOrErr(*value, true, true)
 		if err != nil { // which may have some of a secret in it
-			wrong = policy.Optionf(name, "%s has a placeholder that is unknown or empty: set what it stands for; a brace that begins none is written \\{", name)
+			wrong = options.Errorf(name, "%s has a placeholder that is unknown or empty: set what it stands for; a brace that begins none is written \\{", name)
 			return
 		}
 		*value = text

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -49,7 +50,7 @@ func (p *JWTProvider) Cleanup() error { return p.verifier.close() }
 
 // Authenticate reports whether a request has a valid token or needs none.
 func (p *JWTProvider) Authenticate(w http.ResponseWriter, r *http.Request) (user caddyauth.User, ok bool, err error) {
-	policy.StripIdentity(r)
+	trust.StripIdentity(r)
 	if err := p.verifier.serve(w, r); err != nil {
 		logRefusal(p.base.Logger(), err)
 		p.verifier.challenge(w.Header(), err)

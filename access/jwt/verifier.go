@@ -11,7 +11,7 @@ import (
 
 	"github.com/rgate/rgate/access/identity"
 	"github.com/rgate/rgate/internal/httpx"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // verifier authenticates requests by their token, for the handler and the provider.
@@ -93,7 +93,7 @@ func (v *verifier) useServer(o *JWTOptions, place string, load func(context.Cont
 	if o.CAFile != "" {
 		place += " ca_file " + o.CAFile
 		if _, err := newFetcher(o.CAFile); err != nil {
-			return policy.Optionf("ca_file", "ca_file: %v: name a file of certificates in PEM", err)
+			return options.Errorf("ca_file", "ca_file: %v: name a file of certificates in PEM", err)
 		}
 	}
 	return v.useSource(place, parseJWKS, nil, func(ctx context.Context) (document, error) {
@@ -119,7 +119,7 @@ func (v *verifier) keysOf(o *JWTOptions, option string, text []byte, parse parse
 func (v *verifier) useFile(o *JWTOptions, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
-		return policy.Optionf(option, "%s: %v: make the file, or correct the path", option, err)
+		return options.Errorf(option, "%s: %v: make the file, or correct the path", option, err)
 	}
 	if _, err := v.keysOf(o, option, read.text, parse); err != nil {
 		return fmt.Errorf("%s: %w", path, err)

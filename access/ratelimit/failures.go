@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/monotime"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -34,9 +35,9 @@ func (p *RateLimit) PreAuthHandler() caddyhttp.MiddlewareHandler {
 // goesByAddress reports whether a key contains the client address and nothing from
 // authentication.
 func goesByAddress(key string) bool {
-	names := policy.PlaceholdersIn(key)
+	names := placeholder.Names(key)
 	return slices.ContainsFunc(names, func(name string) bool {
-		return "{"+name+"}" == policy.ClientIP || strings.HasPrefix(name, "http.request.remote")
+		return "{"+name+"}" == placeholder.ClientIP || strings.HasPrefix(name, "http.request.remote")
 	}) && !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "http.auth.") })
 }
 

@@ -11,6 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -33,19 +36,19 @@ type RateKey struct {
 	// policy and outlive reloads that do not change it.
 	Name string `json:"name,omitempty"`
 
-	key         policy.Key
+	key         placeholder.Key
 	identity    string // of the counts
 	policyCount configID
 }
 
 const defaultIPv6Prefix = 64
 
-func (k *RateKey) check() *policy.OptionError {
-	if err := policy.CheckKey("key", k.Key); err != nil {
+func (k *RateKey) check() *options.Error {
+	if err := placeholder.CheckKey("key", k.Key); err != nil {
 		return err
 	}
 	if k.IPv6Prefix < 0 || k.IPv6Prefix > 128 {
-		return policy.Optionf("ipv6_prefix", "ipv6_prefix %d is out of range: use 1 to 128", k.IPv6Prefix)
+		return options.Errorf("ipv6_prefix", "ipv6_prefix %d is out of range: use 1 to 128", k.IPv6Prefix)
 	}
 	return nil
 }
@@ -57,13 +60,13 @@ func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any)
 		return err
 	}
 	if k.Key == "" {
-		k.Key = policy.ClientIP
+		k.Key = placeholder.ClientIP
 	}
 	if k.IPv6Prefix == 0 {
 		k.IPv6Prefix = defaultIPv6Prefix
 	}
-	policy.WarnOfKey(ctx, "key", k.Key)
-	k.key = policy.ParseKey(k.Key)
+	placeholder.WarnUnknown(ctx, "key", k.Key)
+	k.key = placeholder.ParseKey(k.Key)
 	return nil
 }
 
@@ -121,7 +124,7 @@ func (k *RateKey) of(r *http.Request) (text string, single, instead bool) {
 		text = k.key.OfEach(r, k.grouped)
 	}
 	if text == "" && !k.key.IsClientIP() {
-		return policy.ClientAddress(r), true, true
+		return trust.ClientAddress(r), true, true
 	}
 	return text, single, false
 }

@@ -4,7 +4,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // rateCollector collects the metrics of limits and throttles of the process.
@@ -89,7 +89,7 @@ func (c *rateCollector) collectRedis(ch chan<- prometheus.Metric) {
 
 // registerRateMetrics adds the metrics to those of a configuration, once.
 func registerRateMetrics(ctx caddy.Context) error {
-	return policy.RegisterMetrics(ctx, newRateCollector())
+	return metrics.Register(ctx, newRateCollector())
 }
 
 // Interface guard

@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/internal/monotime"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -73,7 +75,7 @@ type RateLimit struct {
 
 	limits []limit
 	texts  []string // of their requests
-	cost   policy.Key
+	cost   placeholder.Key
 	fixed  int64 // the cost, if it is the same for all
 
 	ignoresFailures bool   // of authentication
@@ -152,8 +154,8 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 		p.limits = append(p.limits, limit{l.Requests, time.Duration(l.Window)})
 		p.texts = append(p.texts, strconv.FormatInt(l.Requests, 10))
 	}
-	policy.WarnOfKey(ctx, "cost", string(p.Cost))
-	p.cost = policy.ParseKey(string(p.Cost))
+	placeholder.WarnUnknown(ctx, "cost", string(p.Cost))
+	p.cost = placeholder.ParseKey(string(p.Cost))
 	p.fixed, _ = parseCost(cmp.Or(string(p.Cost), "1")) // 0 if it has a placeholder
 	return p.acquire()
 }
@@ -183,12 +185,12 @@ func (p *RateLimit) acquire() (err error) {
 	return nil
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
+// Check reports the first invalid option as a *policy.Error.
 func (p *RateLimit) Check() error {
 	if p.Off() {
 		return nil
 	}
-	for _, check := range []func() *policy.OptionError{p.checkLimits, p.RateKey.check, p.checkCost, p.checkRedis, p.checkMaxKeys} {
+	for _, check := range []func() *options.Error{p.checkLimits, p.RateKey.check, p.checkCost, p.checkRedis, p.checkMaxKeys} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -207,15 +209,15 @@ func (p *RateLimit) all() []Limit {
 	return p.Limits
 }
 
-func (p *RateLimit) checkLimits() *policy.OptionError {
+func (p *RateLimit) checkLimits() *options.Error {
 	if len(p.Limits) == 0 {
 		return checkLimit("", p.Requests, p.Window)
 	}
 	if p.Requests != 0 || p.Window != 0 {
-		return policy.Optionf("limits", "there are requests or a window beside limits: make them one of the limits")
+		return options.Errorf("limits", "there are requests or a window beside limits: make them one of the limits")
 	}
 	if len(p.Limits) > maxLimits {
-		return policy.Optionf("limits", "there are %d limits: use at most %d", len(p.Limits), maxLimits)
+		return options.Errorf("limits", "there are %d limits: use at most %d", len(p.Limits), maxLimits)
 	}
 	seen := make(map[caddy.Duration]bool)
 	for i, l := range p.Limits {
@@ -224,65 +226,65 @@ func (p *RateLimit) checkLimits() *policy.OptionError {
 			return err
 		}
 		if seen[l.Window] {
-			return policy.Optionf(path+".window", "two limits have the window %v: keep the smaller one", time.Duration(l.Window))
+			return options.Errorf(path+".window", "two limits have the window %v: keep the smaller one", time.Duration(l.Window))
 		}
 		seen[l.Window] = true
 	}
 	return nil
 }
 
-func checkLimit(path string, requests int64, window caddy.Duration) *policy.OptionError {
+func checkLimit(path string, requests int64, window caddy.Duration) *options.Error {
 	switch {
 	case requests == 0 && window == 0:
-		return policy.Optionf(path+"requests", "requests and window are missing: say how many may pass in what time, such as 1000 and 60s")
+		return options.Errorf(path+"requests", "requests and window are missing: say how many may pass in what time, such as 1000 and 60s")
 	case requests == 0:
-		return policy.Optionf(path+"requests", "requests is missing or 0: say how many may pass in %v, from 1 on", time.Duration(window))
+		return options.Errorf(path+"requests", "requests is missing or 0: say how many may pass in %v, from 1 on", time.Duration(window))
 	case requests < 1 || requests > maxRequests:
-		return policy.Optionf(path+"requests", "requests %d is out of range: use 1 to %d", requests, maxRequests)
+		return options.Errorf(path+"requests", "requests %d is out of range: use 1 to %d", requests, maxRequests)
 	case window == 0:
-		return policy.Optionf(path+"window", "window is missing: say in what time %d requests may pass, such as 60s", requests)
+		return options.Errorf(path+"window", "window is missing: say in what time %d requests may pass, such as 60s", requests)
 	case window < caddy.Duration(time.Millisecond) || window > caddy.Duration(maxWindow):
-		return policy.Optionf(path+"window", "window %v is out of range: use 1ms to 8784h", time.Duration(window))
+		return options.Errorf(path+"window", "window %v is out of range: use 1ms to 8784h", time.Duration(window))
 	}
 	return nil
 }
 
-func (p *RateLimit) checkCost() *policy.OptionError {
+func (p *RateLimit) checkCost() *options.Error {
 	text := string(p.Cost)
-	if err := policy.CheckKey("cost", text); err != nil {
+	if err := placeholder.CheckKey("cost", text); err != nil {
 		return err
 	}
 	cost, ok := parseCost(text)
 	for _, l := range p.all() {
 		if ok && cost > l.Requests {
-			return policy.Optionf("cost", "cost %d is more than the %d requests of a limit, so that none would ever pass: use less, or more requests", cost, l.Requests)
+			return options.Errorf("cost", "cost %d is more than the %d requests of a limit, so that none would ever pass: use less, or more requests", cost, l.Requests)
 		}
 	}
-	if text != "" && !ok && !policy.HasPlaceholder(text) {
-		return policy.Optionf("cost", "cost %q is not a whole number from 1 on, and has no placeholder: use one such as 1 or {http.request.header.X-Cost}", text)
+	if text != "" && !ok && !placeholder.Has(text) {
+		return options.Errorf("cost", "cost %q is not a whole number from 1 on, and has no placeholder: use one such as 1 or {http.request.header.X-Cost}", text)
 	}
 	return nil
 }
 
-func (p *RateLimit) checkRedis() *policy.OptionError {
+func (p *RateLimit) checkRedis() *options.Error {
 	if p.RedisTimeout < 0 {
-		return policy.Optionf("redis_timeout", "redis_timeout %v is negative: use a time such as 50ms", time.Duration(p.RedisTimeout))
+		return options.Errorf("redis_timeout", "redis_timeout %v is negative: use a time such as 50ms", time.Duration(p.RedisTimeout))
 	}
 	if p.Redis == "" && p.RedisTimeout != 0 {
-		return policy.Optionf("redis_timeout", "redis_timeout belongs to redis: set that, such as redis://127.0.0.1:6379/0, or leave redis_timeout out")
+		return options.Errorf("redis_timeout", "redis_timeout belongs to redis: set that, such as redis://127.0.0.1:6379/0, or leave redis_timeout out")
 	}
-	if p.Redis == "" || policy.HasPlaceholder(p.Redis) { // which is filled in where it runs
+	if p.Redis == "" || placeholder.Has(p.Redis) { // which is filled in where it runs
 		return nil
 	}
 	if _, err := parseRedisURL(p.Redis); err != nil {
-		return policy.Optionf("redis", "%v", err)
+		return options.Errorf("redis", "%v", err)
 	}
 	return nil
 }
 
-func (p *RateLimit) checkMaxKeys() *policy.OptionError {
+func (p *RateLimit) checkMaxKeys() *options.Error {
 	if p.MaxKeys != 0 && (p.MaxKeys < minMaxKeys || p.MaxKeys > maxMaxKeys) {
-		return policy.Optionf("max_keys", "max_keys %d is out of range: use %d to %d", p.MaxKeys, minMaxKeys, maxMaxKeys)
+		return options.Errorf("max_keys", "max_keys %d is out of range: use %d to %d", p.MaxKeys, minMaxKeys, maxMaxKeys)
 	}
 	return nil
 }

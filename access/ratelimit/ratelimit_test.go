@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -329,7 +330,7 @@ func TestRateLimitCaddyfile(t *testing.T) {
 		p := new(RateLimit)
 		d := caddyfile.NewTestDispenser(text)
 		d.Next()
-		if err := policy.Unmarshal(d, p); err != nil {
+		if err := options.Unmarshal(d, p); err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
@@ -343,7 +344,7 @@ func TestRateLimitCaddyfile(t *testing.T) {
 }
 
 func TestRateLimitCheck(t *testing.T) {
-	for options, want := range map[string][2]string{
+	for text, want := range map[string][2]string{
 		`{}`:                                {"requests", "requests and window are missing"},
 		`{"requests": 5}`:                   {"window", "window is missing: say in what time 5 requests may pass, such as 60s"},
 		`{"window": "5s"}`:                  {"requests", "requests is missing or 0: say how many may pass in 5s, from 1 on"},
@@ -371,25 +372,25 @@ func TestRateLimitCheck(t *testing.T) {
 		`{"disabled": true}`: {},
 	} {
 		p := new(RateLimit)
-		if err := json.Unmarshal([]byte(options), p); err != nil {
-			t.Errorf("%s: %v", options, err)
+		if err := json.Unmarshal([]byte(text), p); err != nil {
+			t.Errorf("%s: %v", text, err)
 			continue
 		}
 		err := p.Check()
 		if want[0] == "" {
 			if err != nil {
-				t.Errorf("%s: %v", options, err)
+				t.Errorf("%s: %v", text, err)
 			}
 			continue
 		}
-		var about *policy.OptionError
+		var about *options.Error
 		if !errors.As(err, &about) || about.Field() != want[0] || !strings.Contains(err.Error(), want[1]) {
-			t.Errorf("%s: got %v, want %s about %s", options, err, want[1], want[0])
+			t.Errorf("%s: got %v, want %s about %s", text, err, want[1], want[0])
 		}
 	}
-	for _, options := range []string{`{"cost": true}`, `{"cost": []}`} {
-		if err := json.Unmarshal([]byte(options), new(RateLimit)); err == nil {
-			t.Errorf("%s is taken", options)
+	for _, text := range []string{`{"cost": true}`, `{"cost": []}`} {
+		if err := json.Unmarshal([]byte(text), new(RateLimit)); err == nil {
+			t.Errorf("%s is taken", text)
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/internal/monotime"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // Shared limits requests by keys of other policies, such as API keys, in the table that rate
@@ -40,7 +40,7 @@ func (s *Shared) Allow(header http.Header, key []byte, l Limit) bool {
 }
 
 // Check reports the first error in the limit, whose options have names that begin with path.
-func (l Limit) Check(path string) *policy.OptionError { return checkLimit(path, l.Requests, l.Window) }
+func (l Limit) Check(path string) *options.Error { return checkLimit(path, l.Requests, l.Window) }
 
 // tables are the limiters of the process: a shared one, and those of policies with
 // max_keys. They outlive reloads.

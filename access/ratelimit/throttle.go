@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -103,7 +104,7 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
+// Check reports the first invalid option as a *policy.Error.
 func (p *Throttle) Check() error {
 	if p.Off() {
 		return nil
@@ -113,11 +114,11 @@ func (p *Throttle) Check() error {
 	}
 	switch {
 	case p.Burst < 0 || p.Burst > maxBurst:
-		return policy.Optionf("burst", "burst %d is out of range: use 1 to %d", p.Burst, maxBurst)
+		return options.Errorf("burst", "burst %d is out of range: use 1 to %d", p.Burst, maxBurst)
 	case p.Queue < 0 || p.Queue > maxWaiting:
-		return policy.Optionf("queue", "queue %d is out of range: use 1 to %d", p.Queue, maxWaiting)
+		return options.Errorf("queue", "queue %d is out of range: use 1 to %d", p.Queue, maxWaiting)
 	case p.MaxWait < 0 || p.MaxWait > caddy.Duration(maxMaxWait):
-		return policy.Optionf("max_wait", "max_wait %v is out of range: use a time such as 30s, at most 24h", time.Duration(p.MaxWait))
+		return options.Errorf("max_wait", "max_wait %v is out of range: use a time such as 30s, at most 24h", time.Duration(p.MaxWait))
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 func TestThrottleDelaysAndRefuses(t *testing.T) {
@@ -100,7 +100,7 @@ func TestThrottleCaddyfile(t *testing.T) {
 		p := new(Throttle)
 		d := caddyfile.NewTestDispenser(text)
 		d.Next()
-		if err := policy.Unmarshal(d, p); err != nil {
+		if err := options.Unmarshal(d, p); err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
@@ -113,7 +113,7 @@ func TestThrottleCaddyfile(t *testing.T) {
 }
 
 func TestThrottleCheck(t *testing.T) {
-	for options, want := range map[string][2]string{
+	for text, want := range map[string][2]string{
 		`{}`:                               {"requests", "requests and window are missing"},
 		`{"requests": 5}`:                  {"window", "window is missing"},
 		`{"requests": 1, "window": "5us"}`: {"window", "out of range"},
@@ -125,18 +125,18 @@ func TestThrottleCheck(t *testing.T) {
 		`{"disabled": true}`:                                 {},
 	} {
 		p := new(Throttle)
-		if err := json.Unmarshal([]byte(options), p); err != nil {
+		if err := json.Unmarshal([]byte(text), p); err != nil {
 			t.Fatal(err)
 		}
 		err := p.Check()
-		var about *policy.OptionError
+		var about *options.Error
 		switch {
 		case want[0] == "":
 			if err != nil {
-				t.Errorf("%s: %v", options, err)
+				t.Errorf("%s: %v", text, err)
 			}
 		case !errors.As(err, &about) || about.Field() != want[0] || !strings.Contains(err.Error(), want[1]):
-			t.Errorf("%s: got %v, want %s", options, err, want[1])
+			t.Errorf("%s: got %v, want %s", text, err, want[1])
 		}
 	}
 }

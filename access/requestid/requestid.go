@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -72,15 +73,15 @@ var reservedFields = []string{
 	"Transfer-Encoding", "Upgrade", "X-Gateway-Service", "X-User-Id",
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
+// Check reports the first invalid option as a *policy.Error.
 func (p *RequestID) Check() error {
 	switch {
 	case p.Header == "":
 	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
-		return policy.Optionf("header", "%q is not the name of a header field: use one such as X-Request-ID", p.Header)
+		return options.Errorf("header", "%q is not the name of a header field: use one such as X-Request-ID", p.Header)
 	case slices.Contains(reservedFields, http.CanonicalHeaderKey(p.Header)),
 		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), "X-Consumer-"):
-		return policy.Optionf("header", "header field %s has a meaning of its own: use one such as X-Request-ID", p.Header)
+		return options.Errorf("header", "header field %s has a meaning of its own: use one such as X-Request-ID", p.Header)
 	}
 	return nil
 }

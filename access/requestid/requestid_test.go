@@ -10,8 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/uuid"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 // requestIDServe sends a request through a policy to a backend that has an ID of its
@@ -122,7 +122,7 @@ func TestRequestIDTurnedOff(t *testing.T) {
 }
 
 func TestRequestIDInACaddyfile(t *testing.T) {
-	testkit.CheckDirectives[RequestID](t, policy.Unmarshal, [][2]string{
+	testkit.CheckDirectives[RequestID](t, options.Unmarshal, [][2]string{
 		{"rgate_request_id", `{}`},
 		{"rgate_request_id off", `{"disabled":true}`},
 		{"rgate_request_id {\n header X-Correlation-ID\n trust\n}", `{"header":"X-Correlation-ID","trust":true}`},

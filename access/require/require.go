@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -96,7 +98,7 @@ func (p *Require) Check() error {
 	}
 	for name, values := range p.Claims {
 		if name == "" || len(values) == 0 {
-			return policy.Optionf("claims."+name, "claim %q has no value to be compared with: use claims: {department: [sales, support]}", name)
+			return options.Errorf("claims."+name, "claim %q has no value to be compared with: use claims: {department: [sales, support]}", name)
 		}
 	}
 	return nil
@@ -110,7 +112,7 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	policy.StripIdentity(r) // unless authentication has done so
+	trust.StripIdentity(r) // unless authentication has done so
 	who := identity.Of(r)
 	if who == nil {
 		identity.Challenge(w.Header(), r)
@@ -180,7 +182,7 @@ func insufficientScope(scopes []string) string {
 // log logs why a request is rejected.
 func (p *Require) log(level zapcore.Level, r *http.Request, user string, err error) {
 	if entry := p.Logger().Check(level, "request rejected: the client lacks a right"); entry != nil {
-		entry.Write(zap.Error(err), zap.String("user", user), zap.String("client_ip", policy.ClientAddress(r)))
+		entry.Write(zap.Error(err), zap.String("user", user), zap.String("client_ip", trust.ClientAddress(r)))
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/access/identity"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 func TestRequire(t *testing.T) {
@@ -127,7 +127,7 @@ func TestRequireBehindOptionalKey(t *testing.T) {
 }
 
 func TestRequireErrors(t *testing.T) {
-	for options, want := range map[string][2]string{
+	for text, want := range map[string][2]string{
 		`{"scopes": ["read write"]}`:     {"scopes", `"read write" cannot be one of scopes: use text without spaces and quotes`},
 		`{"any_scope": [""]}`:            {"any_scope", `"" cannot be one of any_scope`},
 		`{"roles": ["a\n"]}`:             {"roles", "of printable characters"},
@@ -135,18 +135,18 @@ func TestRequireErrors(t *testing.T) {
 		`{"claims": {"department": []}}`: {"claims.department", `claim "department" has no value to be compared with`},
 	} {
 		p := new(Require)
-		if err := caddy.StrictUnmarshalJSON([]byte(options), p); err != nil {
+		if err := caddy.StrictUnmarshalJSON([]byte(text), p); err != nil {
 			t.Fatal(err)
 		}
 		err := p.Check()
-		var about *policy.OptionError
+		var about *options.Error
 		if !errors.As(err, &about) || about.Field() != want[0] || !strings.Contains(err.Error(), want[1]) {
-			t.Errorf("%s: got %v, want one about %s with %q", options, err, want[0], want[1])
+			t.Errorf("%s: got %v, want one about %s with %q", text, err, want[0], want[1])
 		}
 	}
-	for _, options := range []string{`{"claims": {"a": {"b": 1}}}`, `{"claims": {"a": null}}`, `{"claims": {"a": [["b"]]}}`} {
-		if err := caddy.StrictUnmarshalJSON([]byte(options), new(Require)); err == nil || !strings.Contains(err.Error(), "a claim is compared with text, a number, true or false") {
-			t.Errorf("%s: got %v", options, err)
+	for _, text := range []string{`{"claims": {"a": {"b": 1}}}`, `{"claims": {"a": null}}`, `{"claims": {"a": [["b"]]}}`} {
+		if err := caddy.StrictUnmarshalJSON([]byte(text), new(Require)); err == nil || !strings.Contains(err.Error(), "a claim is compared with text, a number, true or false") {
+			t.Errorf("%s: got %v", text, err)
 		}
 	}
 }
@@ -161,7 +161,7 @@ func TestRequireCaddyfile(t *testing.T) {
 		"rgate_require {\nclaims {\ndepartment sales\nrealm.tier gold\n}\n}":                                                     `{"claims":{"department":"sales","realm.tier":"gold"}}`,
 	} {
 		p := new(Require)
-		if err := policy.Unmarshal(testkit.Dispenser(text), p); err != nil {
+		if err := options.Unmarshal(testkit.Dispenser(text), p); err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
@@ -175,7 +175,7 @@ func TestRequireCaddyfile(t *testing.T) {
 		"rgate_require {\nscope a\n}":     `did you mean "scopes"?`,
 		"rgate_require {\nscopes \"\"\n}": `"" cannot be one of scopes: use text without spaces and quotes, at Testfile:2`,
 	} {
-		if err := policy.Unmarshal(testkit.Dispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := options.Unmarshal(testkit.Dispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -65,16 +67,16 @@ type Security struct {
 
 	// The maximum size of a request body, with or without Content-Length. Larger bodies are
 	// rejected with 413. Default: 10MiB. 0 disables the limit.
-	MaxBody *policy.Size `json:"max_body,omitempty"`
+	MaxBody *options.Size `json:"max_body,omitempty"`
 
 	// The maximum size of a request header as written in HTTP/1.1. Larger headers are
 	// rejected with 431. The limit of the server, by default 16KiB, applies first. Default:
 	// 0, only the limit of the server.
-	MaxHeader policy.Size `json:"max_header,omitempty"`
+	MaxHeader options.Size `json:"max_header,omitempty"`
 
 	// The maximum length of a request target, which is path and query. Longer ones are
 	// rejected with 414. Default: 8KiB. 0 disables the limit.
-	MaxURL *policy.Size `json:"max_url,omitempty"`
+	MaxURL *options.Size `json:"max_url,omitempty"`
 
 	maxBody, maxURL int64 // 0: no limit
 	overTLS, plain  *securityFields
@@ -83,8 +85,8 @@ type Security struct {
 const (
 	off = "off" // the value that leaves a header field to the backend
 
-	defaultMaxBody policy.Size = 10 << 20
-	defaultMaxURL  policy.Size = 8 << 10
+	defaultMaxBody options.Size = 10 << 20
+	defaultMaxURL  options.Size = 8 << 10
 )
 
 var revealing = []string{
@@ -143,7 +145,7 @@ func (f *securityFields) add(name, value string) {
 	}
 }
 
-// Check reports the first invalid option as a *policy.OptionError.
+// Check reports the first invalid option as a *policy.Error.
 func (p *Security) Check() error {
 	return cmp.Or(
 		p.checkHSTS(),
@@ -164,7 +166,7 @@ var hstsValue = regexp.MustCompile(`(?i)^\s*max-age=\d+\s*(;\s*includeSubDomains
 
 func (p *Security) checkHSTS() error {
 	if p.HSTS != "" && p.HSTS != off && !hstsValue.MatchString(p.HSTS) {
-		return policy.Optionf("hsts", "hsts %q is not a value of Strict-Transport-Security: use one such as %q, or off", p.HSTS, "max-age=31536000; includeSubDomains")
+		return options.Errorf("hsts", "hsts %q is not a value of Strict-Transport-Security: use one such as %q, or off", p.HSTS, "max-age=31536000; includeSubDomains")
 	}
 	return nil
 }
@@ -175,13 +177,13 @@ func checkValue(option, value string, known ...string) error {
 		return nil
 	}
 	known = append(known, off)
-	return policy.Optionf(option, "%s %q means nothing to browsers%s: use %s", option, value,
-		policy.Suggest(value, known), strings.Join(known, ", "))
+	return options.Errorf(option, "%s %q means nothing to browsers%s: use %s", option, value,
+		options.Suggest(value, known), strings.Join(known, ", "))
 }
 
 func checkText(option, value string) error {
 	if !httpguts.ValidHeaderFieldValue(value) {
-		return policy.Optionf(option, "%s cannot be in a header: write it in one line", option)
+		return options.Errorf(option, "%s cannot be in a header: write it in one line", option)
 	}
 	return nil
 }
@@ -189,7 +191,7 @@ func checkText(option, value string) error {
 func (p *Security) checkHide() error {
 	for i, name := range p.Hide {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return policy.Optionf("hide["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Powered-By", name)
+			return options.Errorf("hide["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Powered-By", name)
 		}
 	}
 	return nil
@@ -201,7 +203,7 @@ func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		return next.ServeHTTP(w, r)
 	}
 	fields := p.plain
-	if r.TLS != nil || policy.SchemeOf(r) == "https" {
+	if r.TLS != nil || trust.SchemeOf(r) == "https" {
 		fields = p.overTLS
 	}
 	hw := httpx.NewHeaderWriter(w, fields, "")
@@ -238,7 +240,7 @@ func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next cad
 		return p.refuse(w, r, http.StatusRequestHeaderFieldsTooLarge, errHeaderTooLarge)
 	case p.maxBody > 0 && r.ContentLength > p.maxBody:
 		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
-	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || policy.IsTunnel(r):
+	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || httpx.IsTunnel(r):
 		// The server reads no more than Content-Length.
 		return next.ServeHTTP(w, r)
 	}
@@ -253,7 +255,7 @@ func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next cad
 
 func (p *Security) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	if c := p.Logger().Check(zapcore.InfoLevel, "request too large"); c != nil {
-		c.Write(zap.Int("status", status), zap.String("client", policy.ClientAddress(r)), zap.Error(cause))
+		c.Write(zap.Int("status", status), zap.String("client", trust.ClientAddress(r)), zap.Error(cause))
 	}
 	return p.Refuse(w, r, status, cause)
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 // securityServe sends a request through a policy to a backend that answers with the
@@ -196,7 +196,7 @@ func TestSecurityTurnedOff(t *testing.T) {
 }
 
 func TestSecurityInACaddyfile(t *testing.T) {
-	testkit.CheckDirectives[Security](t, policy.Unmarshal, [][2]string{
+	testkit.CheckDirectives[Security](t, options.Unmarshal, [][2]string{
 		{"rgate_security", `{}`},
 		{"rgate_security off", `{"disabled":true}`},
 		{"rgate_security {\n hsts \"max-age=63072000; includeSubDomains; preload\"\n frame_options DENY\n content_security_policy \"default-src 'self'\"\n hide_server\n hide Via X-Secret\n max_body 1MiB\n max_header 8KiB\n max_url 2KiB\n}",

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // usageParams is what a request to the REST endpoints asks for.
@@ -86,7 +86,7 @@ func checkNames(values url.Values, known []string) error {
 	for name, given := range values {
 		switch {
 		case !slices.Contains(known, name):
-			return paramf(name, "there is no parameter %q%s: use %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+			return paramf(name, "there is no parameter %q%s: use %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 		case len(given) > 1 && !slices.Contains(filterParams, name) && name != "group_by":
 			return paramf(name, "%s is given %d times: give it once", name, len(given))
 		case len(given) > maxNames:

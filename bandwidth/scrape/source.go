@@ -9,7 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // Source is another gateway whose metrics tell how many bytes it let through: a Kong,
@@ -59,50 +59,50 @@ const (
 )
 
 // Check reports the first thing wrong with the sources.
-func Check(sources []*Source) *policy.OptionError {
+func Check(sources []*Source) *options.Error {
 	names := make(map[string]int, len(sources))
 	for i, s := range sources {
 		at := fmt.Sprintf("sources[%d]", i)
 		if s == nil {
-			return policy.Optionf(at, "the source is null: give it a name and a url, or leave it out")
+			return options.Errorf(at, "the source is null: give it a name and a url, or leave it out")
 		}
 		if err := s.check(at); err != nil {
 			return err
 		}
 		if first, ok := names[s.Name]; ok {
-			return policy.Optionf(at+".name", "sources[%d] is named %q, too: give each a name of its own", first, s.Name)
+			return options.Errorf(at+".name", "sources[%d] is named %q, too: give each a name of its own", first, s.Name)
 		}
 		names[s.Name] = i
 	}
 	return nil
 }
 
-func (s *Source) check(at string) *policy.OptionError {
+func (s *Source) check(at string) *options.Error {
 	switch {
 	case s.Name == "":
-		return policy.Optionf(at+".name", "the source has no name: say what its bytes are counted under")
+		return options.Errorf(at+".name", "the source has no name: say what its bytes are counted under")
 	case len(s.Name) > maxSourceName:
-		return policy.Optionf(at+".name", "the name has %d bytes: use at most %d", len(s.Name), maxSourceName)
+		return options.Errorf(at+".name", "the name has %d bytes: use at most %d", len(s.Name), maxSourceName)
 	case s.URL == "":
-		return policy.Optionf(at+".url", "the source has no url: say where its metrics are, such as http://kong:8001/metrics")
+		return options.Errorf(at+".url", "the source has no url: say where its metrics are, such as http://kong:8001/metrics")
 	case s.Interval != 0 && time.Duration(s.Interval) < time.Second:
-		return policy.Optionf(at+".interval", "%s is too often: use at least 1s", time.Duration(s.Interval))
+		return options.Errorf(at+".interval", "%s is too often: use at least 1s", time.Duration(s.Interval))
 	case s.Timeout < 0:
-		return policy.Optionf(at+".timeout", "%s is no time: use a positive one such as 5s", time.Duration(s.Timeout))
+		return options.Errorf(at+".timeout", "%s is no time: use a positive one such as 5s", time.Duration(s.Timeout))
 	case s.MaxSeries < 0:
-		return policy.Optionf(at+".max_series", "%d is no number of series: use a positive one", s.MaxSeries)
+		return options.Errorf(at+".max_series", "%d is no number of series: use a positive one", s.MaxSeries)
 	case s.BasicAuth != nil && s.BasicAuth.Username == "":
-		return policy.Optionf(at+".basic_auth.username", "there is no name: say username and password")
+		return options.Errorf(at+".basic_auth.username", "there is no name: say username and password")
 	}
 	if strings.Contains(s.URL, "{") { // a placeholder, known later
 		return nil
 	}
 	if _, err := parseSourceURL(s.URL); err != nil {
-		return policy.Optionf(at+".url", "%v", err)
+		return options.Errorf(at+".url", "%v", err)
 	}
 	for name := range s.Headers {
 		if !isToken(name) {
-			return policy.Optionf(at+".headers", "%q is no name of a header field", name)
+			return options.Errorf(at+".headers", "%q is no name of a header field", name)
 		}
 	}
 	return nil
@@ -148,11 +148,11 @@ func (s *Source) request() (*http.Request, error) {
 		request.Header.Set(name, repl.ReplaceKnown(value, ""))
 	}
 	if s.BasicAuth != nil {
-		username, err := policy.FillOption("basic_auth.username", s.BasicAuth.Username)
+		username, err := options.ReplacePlaceholders("basic_auth.username", s.BasicAuth.Username)
 		if err != nil {
 			return nil, err
 		}
-		password, err := policy.FillOption("basic_auth.password", s.BasicAuth.Password)
+		password, err := options.ReplacePlaceholders("basic_auth.password", s.BasicAuth.Password)
 		if err != nil {
 			return nil, err
 		}

@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // sourceCollector exports how the sources of a configuration are.
@@ -58,7 +58,7 @@ func RegisterMetrics(ctx caddy.Context, scrapers []*Scraper) error {
 	if len(scrapers) == 0 {
 		return nil
 	}
-	c, err := policy.JoinMetrics(ctx, new(sourceCollector))
+	c, err := metrics.RegisterShared(ctx, new(sourceCollector))
 	if err != nil {
 		return err
 	}

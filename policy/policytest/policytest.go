@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
@@ -117,5 +118,5 @@ func Options(t *testing.T, p policy.Module, text string) string {
 }
 
 func unmarshal(p policy.Module, text string) error {
-	return policy.Unmarshal(testkit.Dispenser(text), p)
+	return options.Unmarshal(testkit.Dispenser(text), p)
 }

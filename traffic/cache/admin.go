@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
@@ -136,7 +137,7 @@ func checkGateway(name string, stores []*cacheStore) error {
 	case len(known) == 0:
 		return fmt.Errorf("unknown gateway %q: remove gateway", name)
 	}
-	return fmt.Errorf("unknown gateway %q%s: use one of %s", name, policy.Suggest(name, known), strings.Join(known, ", "))
+	return fmt.Errorf("unknown gateway %q%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 }
 
 func adminError(status int, err error) error { return caddy.APIError{HTTPStatus: status, Err: err} }

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
@@ -68,7 +68,7 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := noClient{make(http.Header)}
-	asked := policy.Detach(ctx, r, w)
+	asked := httpx.Detach(ctx, r, w)
 	asked.Method = http.MethodGet
 	for _, name := range []string{"Range", "If-Range", "If-None-Match", "If-Modified-Since", "Cache-Control", "Pragma"} {
 		asked.Header.Del(name)

@@ -13,6 +13,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 	"github.com/rgate/rgate/traffic/sharing"
@@ -45,11 +48,11 @@ type Cache struct {
 
 	// The maximum memory of the stored responses of a gateway, at least 64KiB. All caches of
 	// a gateway share it; the largest value applies. Default: 64MiB.
-	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
+	MaxBytes options.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// The maximum size of a body that is stored, at most a quarter of `max_bytes`. Default:
 	// 1MiB, or that quarter if it is less.
-	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
+	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// A text with placeholders, such as `{http.request.header.X-Tenant}`, on which responses
 	// depend besides route, backend, scheme, host, path and query. Responses to requests with
@@ -109,8 +112,8 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "cache"); err != nil {
 		return err
 	}
-	policy.WarnOfKey(ctx, "key", p.Key)
-	p.Key = policy.ExpandPlaceholders(p.Key)
+	placeholder.WarnUnknown(ctx, "key", p.Key)
+	p.Key = placeholder.Expand(p.Key)
 	if p.Off() {
 		return nil
 	}
@@ -157,7 +160,7 @@ func (p *Cache) Check() error {
 		{"ttl", p.TTL}, {"stale_while_revalidate", p.StaleWhileRevalidate}, {"stale_if_error", p.StaleIfError},
 	} {
 		if d.value < 0 {
-			return policy.Optionf(d.name, "invalid %s %v: must not be negative", d.name, time.Duration(d.value))
+			return options.Errorf(d.name, "invalid %s %v: must not be negative", d.name, time.Duration(d.value))
 		}
 	}
 	if err := p.checkTTLByStatus(); err != nil {
@@ -167,16 +170,16 @@ func (p *Cache) Check() error {
 		return err
 	}
 	most := cmp.Or(p.MaxBytes, defaultCacheBytes)
-	if err := policy.CheckKey("key", p.Key); err != nil {
+	if err := placeholder.CheckKey("key", p.Key); err != nil {
 		return err
 	}
 	switch {
 	case most < leastCacheBytes:
-		return policy.Optionf("max_bytes", "invalid max_bytes %d: must be at least 64KiB", most)
+		return options.Errorf("max_bytes", "invalid max_bytes %d: must be at least 64KiB", most)
 	case p.MaxBody < 0 || p.MaxBody > most/4:
-		return policy.Optionf("max_body", "invalid max_body %d: must be at most %d, a quarter of max_bytes", p.MaxBody, most/4)
-	case p.Key != "" && !policy.HasPlaceholder(p.Key):
-		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", p.Key)
+		return options.Errorf("max_body", "invalid max_body %d: must be at most %d, a quarter of max_bytes", p.MaxBody, most/4)
+	case p.Key != "" && !placeholder.Has(p.Key):
+		return options.Errorf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", p.Key)
 	}
 	return nil
 }
@@ -184,14 +187,14 @@ func (p *Cache) Check() error {
 // checkTTLByStatus reports the first invalid entry of the option ttl_by_status.
 func (p *Cache) checkTTLByStatus() error {
 	for _, text := range slices.Sorted(maps.Keys(p.TTLByStatus)) {
-		status, ok := policy.ParseStatus(text)
+		status, ok := failure.ParseStatus(text)
 		switch {
 		case !ok:
-			return policy.Optionf("ttl_by_status", "invalid status %q: must be 200 to 599, or a class such as 4xx", text)
+			return options.Errorf("ttl_by_status", "invalid status %q: must be 200 to 599, or a class such as 4xx", text)
 		case !httpcache.MayHaveTTL(status):
-			return policy.Optionf("ttl_by_status", "responses with status %s are for one client: remove it", text)
+			return options.Errorf("ttl_by_status", "responses with status %s are for one client: remove it", text)
 		case p.TTLByStatus[text] < 0:
-			return policy.Optionf("ttl_by_status", "invalid time of %s: must not be negative", text)
+			return options.Errorf("ttl_by_status", "invalid time of %s: must not be negative", text)
 		}
 	}
 	return nil
@@ -203,7 +206,7 @@ func (p *Cache) ttlByStatus() map[int]time.Duration {
 	}
 	ttl := make(map[int]time.Duration, len(p.TTLByStatus))
 	for text, d := range p.TTLByStatus {
-		status, _ := policy.ParseStatus(text) // Check reports errors
+		status, _ := failure.ParseStatus(text) // Check reports errors
 		ttl[status] = time.Duration(d)
 	}
 	return ttl

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -138,7 +139,7 @@ func TestCacheBackendIsGone(t *testing.T) {
 		> POST /other
 		= 502 | Cache-Status: rgate; fwd=method`)
 	// So it is if a policy fails a request in the place of a backend.
-	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusServiceUnavailable, policy.Failure{Cause: io.EOF})}
+	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusServiceUnavailable, failure.Error{Err: io.EOF})}
 	rig.run(`
 		> GET /
 		= 200 | Cache-Status: rgate; fwd=stale; detail=stale-if-error | =a`)

@@ -3,6 +3,7 @@ package cache
 import (
 	"net/http"
 
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 	"github.com/rgate/rgate/traffic/sharing"
@@ -14,10 +15,10 @@ import (
 // response for another site.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *httpcache.Request) httpcache.Key {
 	asked := policy.TargetOf(r)
-	key = httpcache.AppendKey(key, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query)
+	key = httpcache.AppendKey(key, trust.SchemeOf(r), asked.Host, asked.Path, asked.Query)
 	key = sharing.AppendRewritten(key, r, &asked)
 	key = append(key, site.scope...)
-	key = policy.AppendForwarded(key, r)
+	key = trust.AppendForwarded(key, r)
 	key = sharing.AppendPort(key, r)
 	return p.sharing.AppendTo(key, r, q)
 }
@@ -25,5 +26,5 @@ func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *ht
 // cacheURL returns the URL of the client's request, in the form of the store.
 func cacheURL(r *http.Request) string {
 	asked := policy.TargetOf(r)
-	return string(httpcache.AppendURL(nil, policy.SchemeOf(r), asked.Host, asked.Path, asked.Query))
+	return string(httpcache.AppendURL(nil, trust.SchemeOf(r), asked.Host, asked.Path, asked.Query))
 }

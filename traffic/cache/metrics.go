@@ -4,7 +4,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/metrics"
 )
 
 // cacheCollector collects the figures of all caches of the process.
@@ -52,7 +52,7 @@ func (c *cacheCollector) Collect(ch chan<- prometheus.Metric) {
 
 // registerCacheMetrics adds the metrics to those of a configuration, once.
 func registerCacheMetrics(ctx caddy.Context) error {
-	return policy.RegisterMetrics(ctx, newCacheCollector())
+	return metrics.Register(ctx, newCacheCollector())
 }
 
 // Interface guard

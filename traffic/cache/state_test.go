@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -219,7 +220,7 @@ func TestCacheOptions(t *testing.T) {
 		d := caddyfile.NewTestDispenser(text)
 		d.Next()
 		p := new(Cache)
-		if err := policy.Unmarshal(d, p); err != nil {
+		if err := options.Unmarshal(d, p); err != nil {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v", text, err)
 			}

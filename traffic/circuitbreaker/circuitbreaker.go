@@ -12,7 +12,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/internal/lease"
+	"github.com/rgate/rgate/internal/metrics"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -96,7 +100,7 @@ type CircuitBreaker struct {
 	Name string `json:"name,omitempty"`
 
 	options  breakerOptions
-	failing  policy.FailureStatuses
+	failing  failure.Statuses
 	circuits lease.Set[policy.RouteInfo, *circuit]
 	own      *circuit // of the backend that the policy belongs to; nil: none
 	events   eventEmitter
@@ -114,31 +118,31 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 func (p *CircuitBreaker) Check() error {
 	switch {
 	case p.Failures < 0 || p.Failures > maxFailures:
-		return policy.Optionf("failures", "invalid failures %d: must be 1 to %d", p.Failures, maxFailures)
+		return options.Errorf("failures", "invalid failures %d: must be 1 to %d", p.Failures, maxFailures)
 	case p.Ratio != 0 && p.Failures != 0:
-		return policy.Optionf("ratio", "failures and ratio cannot be combined: use failures for consecutive failures, or ratio for a share of all requests")
+		return options.Errorf("ratio", "failures and ratio cannot be combined: use failures for consecutive failures, or ratio for a share of all requests")
 	case p.Ratio < 0 || p.Ratio > 1 || math.IsNaN(p.Ratio):
-		return policy.Optionf("ratio", "invalid ratio %v: must be above 0 and at most 1", p.Ratio)
+		return options.Errorf("ratio", "invalid ratio %v: must be above 0 and at most 1", p.Ratio)
 	case p.Ratio != 0 && p.Expire != 0:
-		return policy.Optionf("expire", "expire and ratio cannot be combined: use window")
+		return options.Errorf("expire", "expire and ratio cannot be combined: use window")
 	case p.Ratio == 0 && p.Window != 0:
-		return policy.Optionf("window", "window requires ratio: set ratio, such as 0.5, or use expire")
+		return options.Errorf("window", "window requires ratio: set ratio, such as 0.5, or use expire")
 	case p.Ratio == 0 && p.Minimum != 0:
-		return policy.Optionf("minimum", "minimum requires ratio: set ratio, such as 0.5, or remove minimum")
+		return options.Errorf("minimum", "minimum requires ratio: set ratio, such as 0.5, or remove minimum")
 	case p.Minimum < 0 || p.Minimum > 1e6:
-		return policy.Optionf("minimum", "invalid minimum %d: must be 1 to 1000000", p.Minimum)
+		return options.Errorf("minimum", "invalid minimum %d: must be 1 to 1000000", p.Minimum)
 	case p.Probes < 0 || p.Probes > maxProbes:
-		return policy.Optionf("probes", "invalid probes %d: must be 1 to %d", p.Probes, maxProbes)
+		return options.Errorf("probes", "invalid probes %d: must be 1 to %d", p.Probes, maxProbes)
 	}
 	for _, d := range []struct {
 		option string
 		value  caddy.Duration
 	}{{"recovery", p.Recovery}, {"expire", p.Expire}, {"window", p.Window}} {
 		if value := time.Duration(d.value); value != 0 && (value < 10*time.Millisecond || value > 24*time.Hour) {
-			return policy.Optionf(d.option, "invalid %s %v: must be 10ms to 24h", d.option, value)
+			return options.Errorf(d.option, "invalid %s %v: must be 10ms to 24h", d.option, value)
 		}
 	}
-	if _, err := policy.ParseFailureStatuses(p.Statuses, aboutBackend); err != nil {
+	if _, err := failure.ParseStatuses(p.Statuses, aboutBackend); err != nil {
 		return err
 	}
 	return nil
@@ -147,7 +151,7 @@ func (p *CircuitBreaker) Check() error {
 // aboutBackend reports whether a status from 500 on concerns the backend and not the
 // request.
 func aboutBackend(status int) bool {
-	return policy.Judge(status, nil, policy.Upload{}).Blame == policy.BlameBackend
+	return failure.Classify(status, nil, httpx.Upload{}).Cause == failure.Backend
 }
 
 // Provision sets up the policy. Unless it belongs to a backend, its states are looked up
@@ -171,13 +175,13 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if len(p.Statuses) == 0 {
 		p.Statuses = []string{defaultStatuses}
 	}
-	p.failing, _ = policy.ParseFailureStatuses(p.Statuses, aboutBackend) // Validate returns the error
+	p.failing, _ = failure.ParseStatuses(p.Statuses, aboutBackend) // Validate returns the error
 	p.events.start(ctx)
 	p.reuse()
 	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
 		p.own = p.circuitAt(backend)
 	}
-	return policy.RegisterMetrics(ctx, circuitCollector{})
+	return metrics.Register(ctx, circuitCollector{})
 }
 
 // Validate implements caddy.Validator.
@@ -227,13 +231,13 @@ func (p *CircuitBreaker) judge(r *http.Request, status int, err error) outcome {
 	if err == nil && p.failing.Has(status) {
 		return failed
 	}
-	v := policy.JudgeRequest(r, status, err)
+	v := failure.ClassifyRequest(r, status, err)
 	switch {
-	case err == nil && status < 500 && status != policy.StatusClientClosedRequest:
+	case err == nil && status < 500 && status != failure.StatusClientClosedRequest:
 		return succeeded // also with 4xx
-	case err == nil && v.Blame == policy.BlameBackend:
+	case err == nil && v.Cause == failure.Backend:
 		return succeeded // the status is not listed
-	case v.Blame == policy.BlameBackend:
+	case v.Cause == failure.Backend:
 		return failed
 	}
 	return unknown

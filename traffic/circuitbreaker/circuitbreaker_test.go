@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 )
@@ -56,12 +57,12 @@ func TestWhatAFailureIs(t *testing.T) {
 		"listed":                    {next: policytest.RespondWith(503), statuses: []string{"502", "503"}, opens: true},
 		"not listed":                {next: policytest.RespondWith(500), statuses: []string{"502", "503"}},
 		"hints, then 500":           {next: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(103); w.WriteHeader(500); return nil }, opens: true},
-		"down, whatever is listed":  {next: policytest.FailWith(caddyhttp.Error(503, policy.Failure{Cause: io.EOF})), statuses: []string{"500"}, opens: true},
+		"down, whatever is listed":  {next: policytest.FailWith(caddyhttp.Error(503, failure.Error{Err: io.EOF})), statuses: []string{"500"}, opens: true},
 		"time-out":                  {next: policytest.FailWith(caddyhttp.Error(504, errors.New("timeout"))), opens: true},
 		"nonsense":                  {next: policytest.FailWith(caddyhttp.Error(502, errors.New("malformed HTTP response"))), opens: true},
 		"another error":             {next: policytest.FailWith(errors.New("oops")), opens: true},
 		"too large":                 {next: policytest.FailWith(caddyhttp.Error(413, errors.New("too large")))},
-		"no upstream":               {next: policytest.FailWith(caddyhttp.Error(503, policy.Failure{Cause: errors.New("no upstreams available")}))},
+		"no upstream":               {next: policytest.FailWith(caddyhttp.Error(503, failure.Error{Err: errors.New("no upstreams available")}))},
 		"client left":               {ctx: canceled, next: policytest.FailWith(caddyhttp.Error(502, io.EOF))},
 		"client left, 499":          {next: policytest.FailWith(caddyhttp.Error(499, context.Canceled))},
 		"client left, 500 all same": {ctx: canceled, next: policytest.RespondWith(500), opens: true},
@@ -110,7 +111,7 @@ func TestOpenBreakerAnswersAtOnce(t *testing.T) {
 		circuitSend(t, p, inside, policytest.RespondWith(500))
 	}
 	r, w := policytest.Request(t.Context(), inside, nil)
-	var failure policy.Failure
+	var failure failure.Error
 	if err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(never)); !errors.As(err, &failure) || !errors.Is(err, errCircuitOpen) || w.Body.Len() > 0 {
 		t.Errorf("in a gateway: got %v and %q, want a failure and nothing written", err, w.Body)
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -31,7 +33,7 @@ type circuitGuard struct {
 // serveGuarded calls the next handler with a breaker for each container.
 func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardSetter, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
-	policy.WatchBody(r)
+	httpx.WatchBody(r)
 	guard.policy, guard.circuit, guard.request = p, c, r
 	guard.known, _ = exchange.(policy.InstanceResolver)
 	before := exchange.SetGuard(guard)
@@ -46,7 +48,7 @@ func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardSetter, w
 	}()
 	err := next.ServeHTTP(w, r)
 	returned = true
-	if err != nil && guard.rejected && !guard.entered && policy.JudgeRequest(r, 0, err).Blame == policy.BlameGateway {
+	if err != nil && guard.rejected && !guard.entered && failure.ClassifyRequest(r, 0, err).Cause == failure.Gateway {
 		return p.reject(w, r, guard.wait)
 	}
 	return err

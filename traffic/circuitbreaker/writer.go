@@ -9,7 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/httpx"
 )
 
 // serve calls the next handler and records the outcome once, when the response header
@@ -18,7 +18,7 @@ import (
 func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	ww := circuitWriters.Get().(*circuitWriter)
 	ww.ResponseWriter, ww.policy, ww.circuit, ww.ticket = w, p, c, ticket
-	policy.WatchBody(r)
+	httpx.WatchBody(r)
 	returned := false
 	defer func() {
 		switch {

@@ -12,6 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/sharing"
 )
@@ -55,13 +58,13 @@ type Coalesce struct {
 	// The maximum size of the part of a body that is buffered for slow clients. A client
 	// that is further behind, and delays the others for more than half of the time,
 	// continues with a request of its own. Default: 1MiB.
-	MaxBuffer policy.Size `json:"max_buffer,omitempty" default:"1MiB"`
+	MaxBuffer options.Size `json:"max_buffer,omitempty" default:"1MiB"`
 
 	// The maximum time that a request waits for the response to another one to begin. Then
 	// it is sent to the backend. Default: 30s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
-	key     policy.Key
+	key     placeholder.Key
 	sharing *sharing.Rules
 	calls   *calls
 }
@@ -84,33 +87,33 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	if err := c.Start(ctx, "coalesce"); err != nil {
 		return err
 	}
-	policy.WarnOfKey(ctx, "key", c.Key)
-	c.Key = policy.ExpandPlaceholders(c.Key)
+	placeholder.WarnUnknown(ctx, "key", c.Key)
+	c.Key = placeholder.Expand(c.Key)
 	if c.MaxBuffer == 0 {
 		c.MaxBuffer = defaultMaxBuffer
 	}
 	if c.MaxWait == 0 {
 		c.MaxWait = caddy.Duration(defaultMaxWait)
 	}
-	c.key, c.sharing, c.calls = policy.ParseKey(c.Key), sharing.New(c.Key, c.IgnoreFields), newCalls(int64(c.MaxBuffer))
+	c.key, c.sharing, c.calls = placeholder.ParseKey(c.Key), sharing.New(c.Key, c.IgnoreFields), newCalls(int64(c.MaxBuffer))
 	c.sharing.KeyHasIdentity = strings.Contains(c.Key, "{http.auth.user.")
 	return coalesced.Register(ctx)
 }
 
 // Check reports the first invalid option.
 func (c *Coalesce) Check() error {
-	if err := policy.CheckKey("key", c.Key); err != nil {
+	if err := placeholder.CheckKey("key", c.Key); err != nil {
 		return err
 	}
 	switch {
-	case c.Key != "" && !policy.HasPlaceholder(c.Key):
-		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.request.header.Authorization}", c.Key)
+	case c.Key != "" && !placeholder.Has(c.Key):
+		return options.Errorf("key", "invalid key %q: must have a placeholder, such as {http.request.header.Authorization}", c.Key)
 	case sharing.CheckIgnoredFields(c.IgnoreFields) != nil:
 		return sharing.CheckIgnoredFields(c.IgnoreFields)
 	case c.MaxBuffer < 0:
-		return policy.Optionf("max_buffer", "invalid max_buffer: must not be negative")
+		return options.Errorf("max_buffer", "invalid max_buffer: must not be negative")
 	case c.MaxWait < 0:
-		return policy.Optionf("max_wait", "invalid max_wait: must not be negative")
+		return options.Errorf("max_wait", "invalid max_wait: must not be negative")
 	}
 	return nil
 }
@@ -254,9 +257,9 @@ func (c *Coalesce) follow(f *call, body *reader, w http.ResponseWriter, r *http.
 func leftError(r *http.Request) error {
 	cause := context.Cause(r.Context())
 	if errors.Is(cause, context.DeadlineExceeded) {
-		return caddyhttp.Error(http.StatusGatewayTimeout, policy.Failure{Cause: cause})
+		return caddyhttp.Error(http.StatusGatewayTimeout, failure.Error{Err: cause})
 	}
-	return caddyhttp.Error(policy.StatusClientClosedRequest, cause)
+	return caddyhttp.Error(failure.StatusClientClosedRequest, cause)
 }
 
 // goOn sends another request for a client that fell behind in a shared response, and sends

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -57,7 +58,7 @@ func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWrite
 		select {
 		case <-b.open:
 		case <-r.Context().Done():
-			return caddyhttp.Error(policy.StatusClientClosedRequest, context.Cause(r.Context()))
+			return caddyhttp.Error(failure.StatusClientClosedRequest, context.Cause(r.Context()))
 		}
 		return respond(w, r)
 	})

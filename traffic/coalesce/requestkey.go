@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/traffic/httpcache"
 	"github.com/rgate/rgate/traffic/sharing"
 )
@@ -65,7 +65,7 @@ func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
 	k.method, k.host, k.path, k.rawPath, k.query = r.Method, r.Host, r.URL.Path, r.URL.RawPath, r.URL.RawQuery
 	k.secure = r.TLS != nil
 	if r.Header["Forwarded"] != nil {
-		k.forwarding = string(policy.AppendForwarded(nil, r))
+		k.forwarding = string(trust.AppendForwarded(nil, r))
 	}
 	return true
 }

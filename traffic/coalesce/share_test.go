@@ -17,7 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy/policytest"
 )
 
@@ -58,13 +58,13 @@ func TestCoalesceAllLeave(t *testing.T) {
 }
 
 func TestCoalesceErrorsAreShared(t *testing.T) {
-	failure := caddyhttp.Error(http.StatusServiceUnavailable, policy.Failure{Cause: errors.New("down")})
+	failed := caddyhttp.Error(http.StatusServiceUnavailable, failure.Error{Err: errors.New("down")})
 	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Retry-After", "7")
-		return failure
+		return failed
 	})
 	for i, got := range b.together(t, []string{"X-Request-Id", "0"}, []string{"X-Request-Id", "1"}, []string{"X-Request-Id", "2"}) {
-		var failed policy.Failure
+		var failed failure.Error
 		err, _ := b.errs.Load(fmt.Sprint(i))
 		if got != "503 " || !errors.As(err.(error), &failed) {
 			t.Errorf("client %d got %s, and the error %v", i, got, err)

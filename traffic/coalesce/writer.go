@@ -12,8 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/httpx"
-	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 	"github.com/rgate/rgate/traffic/sharing"
 )
@@ -200,7 +200,7 @@ func (w *leadWriter) finish(err error, returned bool) (behind bool) {
 // fail publishes the error of the handlers to the followers.
 func (w *leadWriter) fail(err error, returned bool) {
 	var handlerErr caddyhttp.HandlerError
-	if !returned || !errors.As(err, &handlerErr) || handlerErr.StatusCode == policy.StatusClientClosedRequest || errors.Is(err, context.Canceled) {
+	if !returned || !errors.As(err, &handlerErr) || handlerErr.StatusCode == failure.StatusClientClosedRequest || errors.Is(err, context.Canceled) {
 		w.call.publishUnshared(false)
 		return
 	}

@@ -11,7 +11,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/lease"
+	"github.com/rgate/rgate/internal/metrics"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -54,7 +58,7 @@ type Concurrency struct {
 	// Default: none.
 	Name string `json:"name,omitempty"`
 
-	key      *policy.Key
+	key      *placeholder.Key
 	limiters lease.Set[policy.RouteInfo, *sharedLimiter]
 	own      *sharedLimiter // of the backend that the policy belongs to; nil: none
 }
@@ -70,24 +74,24 @@ func (*Concurrency) CaddyModule() caddy.ModuleInfo {
 // Check implements policy.Module.
 func (p *Concurrency) Check() error {
 	timeout := time.Duration(p.QueueTimeout)
-	if err := policy.CheckKey("key", p.Key); err != nil {
+	if err := placeholder.CheckKey("key", p.Key); err != nil {
 		return err
 	}
 	switch {
 	case p.Off():
 		return nil
 	case p.Max == 0:
-		return policy.Optionf("max", "max is required: set the maximum number of requests in flight, such as max: 100")
+		return options.Errorf("max", "max is required: set the maximum number of requests in flight, such as max: 100")
 	case p.Max < 0 || p.Max > maxConcurrency:
-		return policy.Optionf("max", "invalid max %d: must be 1 to %d", p.Max, maxConcurrency)
+		return options.Errorf("max", "invalid max %d: must be 1 to %d", p.Max, maxConcurrency)
 	case p.Queue < 0 || p.Queue > maxConcurrency:
-		return policy.Optionf("queue", "invalid queue %d: must be 0 to %d", p.Queue, maxConcurrency)
+		return options.Errorf("queue", "invalid queue %d: must be 0 to %d", p.Queue, maxConcurrency)
 	case timeout != 0 && p.Queue == 0:
-		return policy.Optionf("queue_timeout", "queue_timeout requires queue: set queue or remove queue_timeout")
+		return options.Errorf("queue_timeout", "queue_timeout requires queue: set queue or remove queue_timeout")
 	case timeout != 0 && (timeout < time.Millisecond || timeout > time.Hour):
-		return policy.Optionf("queue_timeout", "invalid queue_timeout %v: must be 1ms to 1h", timeout)
-	case p.Key != "" && !policy.HasPlaceholder(p.Key):
-		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.rgate.route}", p.Key)
+		return options.Errorf("queue_timeout", "invalid queue_timeout %v: must be 1ms to 1h", timeout)
+	case p.Key != "" && !placeholder.Has(p.Key):
+		return options.Errorf("key", "invalid key %q: must have a placeholder, such as {http.rgate.route}", p.Key)
 	}
 	return nil
 }
@@ -102,15 +106,15 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		p.QueueTimeout = cmp.Or(p.QueueTimeout, caddy.Duration(defaultQueueTimeout))
 	}
 	if p.Key != "" {
-		policy.WarnOfKey(ctx, "key", p.Key)
-		key := policy.ParseKey(p.Key)
+		placeholder.WarnUnknown(ctx, "key", p.Key)
+		key := placeholder.ParseKey(p.Key)
 		p.key = &key
 	}
 	p.reuse()
 	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
 		p.own = p.limiterAt(backend)
 	}
-	return policy.RegisterMetrics(ctx, concurrencyCollector{})
+	return metrics.Register(ctx, concurrencyCollector{})
 }
 
 // Validate implements caddy.Validator.
@@ -182,7 +186,7 @@ func (p *Concurrency) await(ctx context.Context, limiter *sharedLimiter, queued 
 // reject responds to a request that gets no permit.
 func (p *Concurrency) reject(w http.ResponseWriter, r *http.Request, err error) error {
 	if errors.Is(err, context.Canceled) {
-		return caddyhttp.Error(policy.StatusClientClosedRequest, err)
+		return caddyhttp.Error(failure.StatusClientClosedRequest, err)
 	}
 	w.Header().Set("Retry-After", "1")
 	return p.RefuseWithFallback(w, r, http.StatusServiceUnavailable, err)

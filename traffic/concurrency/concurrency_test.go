@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 )
@@ -53,7 +54,7 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 	place := policy.RouteInfo{Gateway: t.Name(), Route: "/", Backend: "b"}
 	defer occupy(t, p, &policytest.RequestState{At: place})()
 	_, _, err = concurrencySend(t.Context(), p, &policytest.RequestState{At: place}, policytest.RespondWith(200))
-	var failure policy.Failure
+	var failure failure.Error
 	if !errors.As(err, &failure) {
 		t.Errorf("in a gateway: got %v, want a failure that the gateway handles", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 	"github.com/rgate/rgate/traffic/sharing"
@@ -81,8 +82,8 @@ func (c *fallbackCall) reset() {
 // setKey sets the key of the request. It does not contain the method.
 func (c *fallbackCall) setKey() {
 	asked := policy.TargetOf(c.r)
-	c.key = policy.AppendForwarded(c.key[:0], c.r)
-	for _, part := range [...]string{policy.RouteInfoOf(c.r).Route, policy.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
+	c.key = trust.AppendForwarded(c.key[:0], c.r)
+	for _, part := range [...]string{policy.RouteInfoOf(c.r).Route, trust.SchemeOf(c.r), asked.Host, asked.Path, asked.Query} {
 		c.key = sharing.AppendText(c.key, part)
 	}
 	c.key = sharing.AppendPort(sharing.AppendRewritten(c.key, c.r, &asked), c.r)
@@ -119,7 +120,7 @@ func (c *fallbackCall) WriteHeader(status int) {
 // hasFallback reports whether a fallback is available for a status.
 func (c *fallbackCall) hasFallback(status int) bool {
 	return c.r.Context().Err() == nil &&
-		(c.policy.Response != nil || c.stored() != nil || c.otherBackend(failure{status: status}) != "")
+		(c.policy.Response != nil || c.stored() != nil || c.otherBackend(failedCall{status: status}) != "")
 }
 
 // consider starts recording a response if it may be stored.
@@ -233,7 +234,7 @@ func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // unreadBody wraps the body of a request that a fallback backend may need. It returns nil
 // if there is no body.
 func unreadBody(r *http.Request, exchange policy.RequestState) *httpx.UnreadBody {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || policy.LacksBody(r.Method) && !policy.HasBody(r) {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || httpx.LacksBody(r.Method) && !httpx.HasBody(r) {
 		return nil
 	}
 	return httpx.WrapBody(r)

@@ -16,7 +16,10 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/lease"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/sharing"
 )
@@ -43,10 +46,10 @@ type Fallback struct {
 	Cached caddy.Duration `json:"cached,omitempty"`
 
 	// The maximum memory of stored responses, for each backend. Default: 64MiB.
-	MaxBytes policy.Size `json:"max_bytes,omitempty" default:"64MiB"`
+	MaxBytes options.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
 	// The maximum size of a body that is stored. Default: 1MiB.
-	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
+	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// A text with placeholders, such as `{http.request.header.X-Tenant}`, on which stored
 	// responses depend besides route, scheme, host, path and query. Responses to requests
@@ -72,7 +75,7 @@ type Fallback struct {
 	Statuses []string `json:"statuses,omitempty"`
 
 	position policy.Position
-	failing  policy.FailureStatuses
+	failing  failure.Statuses
 	stores   lease.Set[fallbackPlace, *staleStore]
 	sharing  *sharing.Rules
 	missing  sync.Once // logs an unknown backend
@@ -132,7 +135,7 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 			ctx.Logger().Warn(warning)
 		}
 	}
-	f.failing, _ = policy.ParseFailureStatuses(f.Statuses, nil) // Validate returns the error
+	f.failing, _ = failure.ParseStatuses(f.Statuses, nil) // Validate returns the error
 	f.position = policy.PositionOf(ctx, "fallback")
 	return fallbacks.Register(ctx)
 }
@@ -141,35 +144,35 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 func (f *Fallback) Check() error {
 	switch {
 	case f.Cached < 0:
-		return policy.Optionf("cached", "invalid cached: must not be negative")
+		return options.Errorf("cached", "invalid cached: must not be negative")
 	case f.MaxBytes < 0:
-		return policy.Optionf("max_bytes", "invalid max_bytes: must not be negative")
+		return options.Errorf("max_bytes", "invalid max_bytes: must not be negative")
 	case f.MaxBody < 0:
-		return policy.Optionf("max_body", "invalid max_body: must not be negative")
+		return options.Errorf("max_body", "invalid max_body: must not be negative")
 	case f.Cached == 0 && f.MaxBytes != 0:
-		return policy.Optionf("max_bytes", "max_bytes requires cached: set cached, such as 10m, or remove max_bytes")
+		return options.Errorf("max_bytes", "max_bytes requires cached: set cached, such as 10m, or remove max_bytes")
 	case f.Cached == 0 && f.MaxBody != 0:
-		return policy.Optionf("max_body", "max_body requires cached: set cached, such as 10m, or remove max_body")
+		return options.Errorf("max_body", "max_body requires cached: set cached, such as 10m, or remove max_body")
 	case f.Cached == 0 && f.Key != "":
-		return policy.Optionf("key", "key requires cached: set cached, such as 10m, or remove key")
+		return options.Errorf("key", "key requires cached: set cached, such as 10m, or remove key")
 	case f.Cached == 0 && f.IgnoreFields != nil:
-		return policy.Optionf("ignore_fields", "ignore_fields requires cached: set cached, such as 10m, or remove ignore_fields")
-	case policy.IsUnclosed(f.Key):
-		return policy.UnclosedKey("key", f.Key)
-	case f.Key != "" && !policy.HasPlaceholder(f.Key):
-		return policy.Optionf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", f.Key)
+		return options.Errorf("ignore_fields", "ignore_fields requires cached: set cached, such as 10m, or remove ignore_fields")
+	case placeholder.IsUnclosed(f.Key):
+		return placeholder.UnclosedError("key", f.Key)
+	case f.Key != "" && !placeholder.Has(f.Key):
+		return options.Errorf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", f.Key)
 	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
-		return policy.Optionf("max_body", "invalid max_body: must not be more than max_bytes, %d", cmp.Or(f.MaxBytes, defaultKeptBytes))
+		return options.Errorf("max_body", "invalid max_body: must not be more than max_bytes, %d", cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
-		return policy.Optionf("backend", "invalid backend %q: must be the name of a backend", f.Backend)
+		return options.Errorf("backend", "invalid backend %q: must be the name of a backend", f.Backend)
 	}
-	if err := policy.CheckKey("key", f.Key); err != nil {
+	if err := placeholder.CheckKey("key", f.Key); err != nil {
 		return err
 	}
 	if err := sharing.CheckIgnoredFields(f.IgnoreFields); err != nil {
 		return err
 	}
-	if _, err := policy.ParseFailureStatuses(f.Statuses, nil); err != nil {
+	if _, err := failure.ParseStatuses(f.Statuses, nil); err != nil {
 		return err
 	}
 	if f.Response == nil {
@@ -198,7 +201,7 @@ func (f *Fallback) Cleanup() error {
 }
 
 // failure is a backend's failure.
-type failure struct {
+type failedCall struct {
 	status int   // of the response that was discarded; 0: none
 	err    error // nil if there was a response
 }
@@ -238,7 +241,7 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	} else {
 		err = c.pass(next)
 	}
-	failed := failure{c.discarded, err}
+	failed := failedCall{c.discarded, err}
 	switch {
 	case c.discarded != 0 || isFailure(r, err) && !c.began:
 		if r.Context().Err() == nil {
@@ -269,24 +272,24 @@ func (c *fallbackCall) pass(next caddyhttp.Handler) error {
 // isFailure reports whether an error means that the backend has not responded.
 func isFailure(r *http.Request, err error) bool {
 	failed, ok := errors.AsType[caddyhttp.HandlerError](err)
-	if !ok || policy.JudgeRequest(r, 0, err).Status < 500 {
+	if !ok || failure.ClassifyRequest(r, 0, err).Status < 500 {
 		return false // caused by the client
 	}
 	switch failed.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
-	_, ok = errors.AsType[policy.Failure](err)
+	_, ok = errors.AsType[failure.Error](err)
 	return ok && failed.StatusCode >= 500
 }
 
 // nothingSent reports whether a failure occurred before anything was sent to the backend.
 func (c *fallbackCall) nothingSent(err error) bool {
-	return err != nil && policy.JudgeRequest(c.r, 0, err).Unsent
+	return err != nil && failure.ClassifyRequest(c.r, 0, err).Unsent
 }
 
 // respond responds in place of the backend, if a fallback is available.
-func (c *fallbackCall) respond(failed failure) error {
+func (c *fallbackCall) respond(failed failedCall) error {
 	header := c.w.Header()
 	after := header.Clone()
 	if stale := c.stored(); stale != nil {
@@ -326,13 +329,13 @@ func (c *fallbackCall) respond(failed failure) error {
 }
 
 // giveUp returns the failure.
-func (c *fallbackCall) giveUp(failed failure) error {
+func (c *fallbackCall) giveUp(failed failedCall) error {
 	err := failed.err
 	if failed.status != 0 {
-		err = caddyhttp.Error(failed.status, policy.Failure{Cause: fmt.Errorf("the backend responded with status %d", failed.status)})
+		err = caddyhttp.Error(failed.status, failure.Error{Err: fmt.Errorf("the backend responded with status %d", failed.status)})
 	}
 	if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && c.exchange == nil && !policy.HasErrorRoutes(c.r.Context()) {
-		if _, ok := errors.AsType[policy.Failure](err); ok { // no error handler writes a body
+		if _, ok := errors.AsType[failure.Error](err); ok { // no error handler writes a body
 			policy.WriteStatus(c.w, c.r, handlerErr.StatusCode)
 			return nil
 		}
@@ -341,7 +344,7 @@ func (c *fallbackCall) giveUp(failed failure) error {
 }
 
 // otherBackend returns the name of the fallback backend for the request, or an empty string.
-func (c *fallbackCall) otherBackend(failed failure) string {
+func (c *fallbackCall) otherBackend(failed failedCall) string {
 	directory, ok := c.exchange.(policy.BackendDirectory)
 	if !ok || caddyhttp.GetVar(c.r.Context(), fallbackVar) != nil {
 		return ""
@@ -376,7 +379,7 @@ func (c *fallbackCall) otherBackend(failed failure) string {
 }
 
 // report records the fallback that responds: in metrics, the log and a placeholder.
-func (c *fallbackCall) report(by string, failed failure) {
+func (c *fallbackCall) report(by string, failed failedCall) {
 	fallbacks.Count(c.r, by)
 	if repl, ok := c.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.fallback", by)

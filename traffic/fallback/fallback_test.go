@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 	"github.com/rgate/rgate/traffic/circuitbreaker"
@@ -90,7 +91,7 @@ func fallbackFails(status int, cause error) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Retry-After", "9")
 		w.Header().Add("Via", "first")
-		return caddyhttp.Error(status, policy.Failure{Cause: cause})
+		return caddyhttp.Error(status, failure.Error{Err: cause})
 	}
 }
 

@@ -7,27 +7,28 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
 func (s *FallbackResponse) check() error {
 	switch status := s.StatusCode; {
 	case status != 0 && (status < 200 || status > 599):
-		return policy.Optionf("response.status_code", "invalid status_code %d: must be 200 to 599", status)
+		return options.Errorf("response.status_code", "invalid status_code %d: must be 200 to 599", status)
 	case (status == http.StatusNoContent || status == http.StatusNotModified) && s.Body != "":
-		return policy.Optionf("response.body", "a response with status %d has no body: use another status, or remove body", status)
+		return options.Errorf("response.body", "a response with status %d has no body: use another status, or remove body", status)
 	}
 	for name, value := range s.Headers {
 		at := "response.headers." + name
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
-			return policy.Optionf(at, "invalid header field name %q: use one such as Retry-After", name)
+			return options.Errorf(at, "invalid header field name %q: use one such as Retry-After", name)
 		case strings.ContainsAny(value, "\r\n\x00"):
-			return policy.Optionf(at, "invalid value of %s: must be one line", name)
+			return options.Errorf(at, "invalid value of %s: must be one line", name)
 		}
 		switch http.CanonicalHeaderKey(name) {
 		case "Content-Length", "Transfer-Encoding", "Connection", "Trailer":
-			return policy.Optionf(at, "%s is set by the gateway: remove it", name)
+			return options.Errorf(at, "%s is set by the gateway: remove it", name)
 		}
 	}
 	return nil

@@ -16,6 +16,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/placeholder"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
@@ -26,24 +30,24 @@ type Rules struct {
 	Fields         *httpcache.Fields
 	KeyHasIdentity bool // the key has a placeholder of the authenticated user
 
-	parts       []policy.Key // the placeholders of the key
-	cookies     []string     // the cookies in the key, unless it has all of them
-	certificate bool         // the key has a placeholder of the client's certificate
-	user        bool         // the key has the user's ID
-	consumer    bool         // the key has the consumer
-	token       bool         // the key has the field Authorization
+	parts       []placeholder.Key // the placeholders of the key
+	cookies     []string          // the cookies in the key, unless it has all of them
+	certificate bool              // the key has a placeholder of the client's certificate
+	user        bool              // the key has the user's ID
+	consumer    bool              // the key has the consumer
+	token       bool              // the key has the field Authorization
 	sources     atomic.Pointer[serverSources]
 }
 
-var placeholder = regexp.MustCompile(`\{[^{}]+\}`)
+var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
 
 // New returns the rules for the options of a policy.
 func New(key string, ignored []string) *Rules {
 	s := new(Rules)
-	key = policy.ExpandPlaceholders(key)
+	key = placeholder.Expand(key)
 	var keyed []string
-	for _, text := range placeholder.FindAllString(key, -1) {
-		s.parts = append(s.parts, policy.ParseKey(text))
+	for _, text := range placeholderPattern.FindAllString(key, -1) {
+		s.parts = append(s.parts, placeholder.ParseKey(text))
 		name := strings.Trim(text, "{}")
 		if field, ok := strings.CutPrefix(name, "http.request.header."); ok {
 			keyed = append(keyed, field)
@@ -73,9 +77,9 @@ func CheckIgnoredFields(names []string) error {
 		field := strings.TrimSuffix(name, "*")
 		switch {
 		case name == "" || field != "" && !httpguts.ValidHeaderFieldName(field) || strings.Contains(field, "*"):
-			return policy.Optionf("ignore_fields", "invalid field name %q: must be a name such as X-Org-Id, the beginning of names such as X-Acme-*, or *", name)
+			return options.Errorf("ignore_fields", "invalid field name %q: must be a name such as X-Org-Id, the beginning of names such as X-Acme-*, or *", name)
 		case name == field && httpcache.ClassOf(http.CanonicalHeaderKey(field), false) == httpcache.Own, strings.EqualFold(name, "Upgrade"):
-			return policy.Optionf("ignore_fields", "%s cannot be ignored: remove it", name)
+			return options.Errorf("ignore_fields", "%s cannot be ignored: remove it", name)
 		}
 	}
 	return nil
@@ -85,7 +89,7 @@ func CheckIgnoredFields(names []string) error {
 // true, the request's Cache-Control is ignored.
 func (s *Rules) Read(r *http.Request, ignore bool) httpcache.Request {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		policy.HasBody(r) // makes the length known
+		httpx.HasBody(r) // makes the length known
 	}
 	var user, consumer string
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
@@ -96,7 +100,7 @@ func (s *Rules) Read(r *http.Request, ignore bool) httpcache.Request {
 	}
 	known := httpcache.Request{
 		UserKeyed:     s.user && user != "",
-		ConsumerKeyed: consumer != "" && r.Header[policy.HeaderUserID] == nil,
+		ConsumerKeyed: consumer != "" && r.Header[trust.HeaderUserID] == nil,
 		TokenKeyed:    s.token && r.Header["Authorization"] != nil,
 		Rules:         s.rulesFor(r),
 	}
@@ -111,7 +115,7 @@ func (s *Rules) Read(r *http.Request, ignore bool) httpcache.Request {
 }
 
 func (s *Rules) rulesFor(r *http.Request) httpcache.Rules {
-	return httpcache.Rules{Fields: s.Fields, Set: s.sourcesFor(r), Trusted: policy.TrustedPeer(r)}
+	return httpcache.Rules{Fields: s.Fields, Set: s.sourcesFor(r), Trusted: trust.TrustedPeer(r)}
 }
 
 // Varied returns the part of a request that a response's Vary may name.
@@ -178,7 +182,7 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 	}
 	sources = make(map[string]httpcache.Source)
 	repl := caddy.NewReplacer()
-	add := func(set policy.FieldSet) {
+	add := func(set trust.FieldSet) {
 		source := sources[set.Name]
 		switch class := classOfText(set.Text); {
 		case set.Last:
@@ -192,7 +196,7 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 		}
 		sources[set.Name] = source
 	}
-	policy.EachFieldSetOf(server, add)
+	trust.EachFieldSetOf(server, add)
 	allSources.byServer[at] = sources
 	runtime.AddCleanup(server, func(at weak.Pointer[caddyhttp.Server]) {
 		allSources.Lock()
@@ -207,7 +211,7 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 // the client, and Credential otherwise.
 func classOfText(text string) httpcache.Class {
 	class := httpcache.Constant
-	for _, found := range placeholder.FindAllString(text, -1) {
+	for _, found := range placeholderPattern.FindAllString(text, -1) {
 		name := strings.Trim(found, "{}")
 		field, isField := strings.CutPrefix(name, "http.request.header.")
 		switch {

@@ -11,15 +11,16 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/options"
 )
 
 // Check implements policy.Module.
 func (t *Transform) Check() error {
 	if t.MaxBody < 0 || t.MaxBody > 1<<31 {
-		return policy.Optionf("max_body", "max_body must be 2GiB at most: use a size such as 1MiB")
+		return options.Errorf("max_body", "max_body must be 2GiB at most: use a size such as 1MiB")
 	}
-	for _, check := range []func() *policy.OptionError{t.Request.check, t.Response.check} {
+	for _, check := range []func() *options.Error{t.Request.check, t.Response.check} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -27,7 +28,7 @@ func (t *Transform) Check() error {
 	return nil
 }
 
-func (o *TransformRequest) check() *policy.OptionError {
+func (o *TransformRequest) check() *options.Error {
 	if err := o.Headers.checkHeader("request.headers"); err != nil {
 		return err
 	}
@@ -45,73 +46,73 @@ func (o *TransformRequest) check() *policy.OptionError {
 
 var methodName = regexp.MustCompile(`^[A-Z][A-Z_-]*$`)
 
-func checkMethod(method string) *policy.OptionError {
+func checkMethod(method string) *options.Error {
 	switch {
 	case method == "":
 		return nil
 	case method == http.MethodHead || method == http.MethodConnect || !methodName.MatchString(method):
-		return policy.Optionf("request.method", "%q is no method that requests can be given: use one such as GET, POST, PUT, PATCH or DELETE", method)
+		return options.Errorf("request.method", "%q is no method that requests can be given: use one such as GET, POST, PUT, PATCH or DELETE", method)
 	}
 	return nil
 }
 
 var placeholders = regexp.MustCompile(`\{[^{}]*\}`)
 
-func checkPath(path string) *policy.OptionError {
+func checkPath(path string) *options.Error {
 	if path == "" {
 		return nil
 	}
 	if path[0] != '/' && path[0] != '{' {
-		return policy.Optionf("request.path", "%q does not begin with a slash: write /%s", path, path)
+		return options.Errorf("request.path", "%q does not begin with a slash: write /%s", path, path)
 	}
 	fixed := placeholders.ReplaceAllString(path, "x")
 	if strings.ContainsAny(fixed, "{}") {
-		return policy.Optionf("request.path", "%q has a brace that belongs to no placeholder: write %%7B and %%7D for braces", path)
+		return options.Errorf("request.path", "%q has a brace that belongs to no placeholder: write %%7B and %%7D for braces", path)
 	}
 	if strings.ContainsAny(fixed, "?#") {
-		return policy.Optionf("request.path", "%q has more than a path in it: use query for the query", path)
+		return options.Errorf("request.path", "%q has more than a path in it: use query for the query", path)
 	}
 	if u, err := url.ParseRequestURI("/" + strings.TrimLeft(fixed, "/")); err != nil || strings.ContainsAny(fixed, " \\") || u.Path == "" {
-		return policy.Optionf("request.path", "%q is no encoded path: encode what is no letter, as in %%20 for a space", path)
+		return options.Errorf("request.path", "%q is no encoded path: encode what is no letter, as in %%20 for a space", path)
 	}
 	if _, _, err := parsePath(fixed); err != nil {
-		return policy.Optionf("request.path", "%q begins with two slashes or has a segment . or ..: write where the path leads", path)
+		return options.Errorf("request.path", "%q begins with two slashes or has a segment . or ..: write where the path leads", path)
 	}
 	return nil
 }
 
-func (o *RequestBodyEdits) check() *policy.OptionError {
+func (o *RequestBodyEdits) check() *options.Error {
 	if err := o.BodyEdits.check("request.body"); err != nil || o.Template == "" {
 		return err
 	}
 	if !o.BodyEdits.empty() {
-		return policy.Optionf("request.body.template", "template makes the whole body and excludes delete, rename, move and set: put their results into it")
+		return options.Errorf("request.body.template", "template makes the whole body and excludes delete, rename, move and set: put their results into it")
 	}
 	if _, err := o.compileTemplate(); err != nil {
-		return policy.Optionf("request.body.template", `template %v: write JSON, with placeholders in its texts, as in {"user": "{http.auth.user.id}"}`, err)
+		return options.Errorf("request.body.template", `template %v: write JSON, with placeholders in its texts, as in {"user": "{http.auth.user.id}"}`, err)
 	}
 	return nil
 }
 
-func (o *TransformResponse) check() *policy.OptionError {
+func (o *TransformResponse) check() *options.Error {
 	if err := o.Headers.checkHeader("response.headers"); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Headers.Set)) {
 		if http.CanonicalHeaderKey(name) == "Host" {
-			return policy.Optionf("response.headers.set."+name, "a response has no Host: set it under request")
+			return options.Errorf("response.headers.set."+name, "a response has no Host: set it under request")
 		}
 	}
 	for _, from := range slices.Sorted(maps.Keys(o.Status)) {
-		if _, ok := policy.ParseStatus(from); !ok || from == "304" || from == "206" {
-			return policy.Optionf("response.status."+from, "%q is no status that can be replaced: use one from 200 to 599 other than 206 and 304, or a class such as 5xx", from)
+		if _, ok := failure.ParseStatus(from); !ok || from == "304" || from == "206" {
+			return options.Errorf("response.status."+from, "%q is no status that can be replaced: use one from 200 to 599 other than 206 and 304, or a class such as 5xx", from)
 		}
 		if to := o.Status[from]; to < 200 || to > 599 || to == http.StatusNotModified || to == http.StatusPartialContent {
-			return policy.Optionf("response.status."+from, "%d cannot take the place of another status: use one from 200 to 599 other than 206 and 304", to)
+			return options.Errorf("response.status."+from, "%d cannot take the place of another status: use one from 200 to 599 other than 206 and 304", to)
 		}
 	}
 	if o.Strict != nil && o.Body.empty() {
-		return policy.Optionf("response.strict", "strict requires body: set body or remove strict")
+		return options.Errorf("response.strict", "strict requires body: set body or remove strict")
 	}
 	return o.Body.check("response.body")
 }
@@ -119,20 +120,20 @@ func (o *TransformResponse) check() *policy.OptionError {
 // framing fields are set by the gateway. Other values break the message.
 var framing = []string{"Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
-func (o *FieldEdits) checkHeader(at string) *policy.OptionError {
+func (o *FieldEdits) checkHeader(at string) *options.Error {
 	if err := o.check(at, http.CanonicalHeaderKey); err != nil {
 		return err
 	}
 	for place, name := range o.names(at) {
 		switch canonical := http.CanonicalHeaderKey(name); {
 		case !httpguts.ValidHeaderFieldName(name):
-			return policy.Optionf(place, "%q is no name of a header field: use letters, digits and dashes", name)
+			return options.Errorf(place, "%q is no name of a header field: use letters, digits and dashes", name)
 		case slices.Contains(framing, canonical):
-			return policy.Optionf(place, "%s belongs to the connection and is not to be changed: leave it out", canonical)
+			return options.Errorf(place, "%s belongs to the connection and is not to be changed: leave it out", canonical)
 		case canonical == "Host" && !strings.HasPrefix(place, at+".set."):
-			return policy.Optionf(place, "a request always has one Host: set it")
+			return options.Errorf(place, "a request always has one Host: set it")
 		case !httpguts.ValidHeaderFieldValue(o.Set[name]) || !httpguts.ValidHeaderFieldValue(o.Add[name]):
-			return policy.Optionf(place, "the value of %s has a line break or another control character in it: write it in one line", name)
+			return options.Errorf(place, "the value of %s has a line break or another control character in it: write it in one line", name)
 		}
 	}
 	return nil
@@ -165,17 +166,17 @@ func (o *FieldEdits) names(at string) func(func(place, name string) bool) {
 }
 
 // check judges what header fields and parameters have in common.
-func (o *FieldEdits) check(at string, canonical func(string) string) *policy.OptionError {
+func (o *FieldEdits) check(at string, canonical func(string) string) *options.Error {
 	for place, name := range o.names(at) {
 		if name == "" {
-			return policy.Optionf(place, "a name is empty: leave it out")
+			return options.Errorf(place, "a name is empty: leave it out")
 		}
 	}
 	return checkRenaming(at+".rename", o.Rename, canonical)
 }
 
 // checkRenaming makes sure that the order in which names change does not matter.
-func checkRenaming(at string, renaming map[string]string, canonical func(string) string) *policy.OptionError {
+func checkRenaming(at string, renaming map[string]string, canonical func(string) string) *options.Error {
 	sources, targets := make(map[string]bool), make(map[string]string)
 	for from := range renaming {
 		sources[canonical(from)] = true
@@ -183,20 +184,20 @@ func checkRenaming(at string, renaming map[string]string, canonical func(string)
 	for _, from := range slices.Sorted(maps.Keys(renaming)) {
 		to := canonical(renaming[from])
 		if other, ok := targets[to]; ok {
-			return policy.Optionf(at+"."+from, "%q and %q would both become %q: keep one of them", other, from, renaming[from])
+			return options.Errorf(at+"."+from, "%q and %q would both become %q: keep one of them", other, from, renaming[from])
 		}
 		if sources[to] {
-			return policy.Optionf(at+"."+from, "%q would become %q, which becomes something else itself: say where each ends up", from, renaming[from])
+			return options.Errorf(at+"."+from, "%q would become %q, which becomes something else itself: say where each ends up", from, renaming[from])
 		}
 		targets[to] = from
 	}
 	return nil
 }
 
-func (o *BodyEdits) check(at string) *policy.OptionError {
+func (o *BodyEdits) check(at string) *options.Error {
 	for _, path := range o.Delete {
 		if _, err := parseJSONPath(path); err != nil {
-			return policy.Optionf(at+".delete", "path %q %v", path, err)
+			return options.Errorf(at+".delete", "path %q %v", path, err)
 		}
 	}
 	if err := o.checkRename(at + ".rename"); err != nil {
@@ -205,9 +206,9 @@ func (o *BodyEdits) check(at string) *policy.OptionError {
 	for _, from := range slices.Sorted(maps.Keys(o.Move)) {
 		for _, end := range []string{from, o.Move[from]} {
 			if path, err := parseJSONPath(end); err != nil {
-				return policy.Optionf(at+".move."+from, "path %q %v", end, err)
+				return options.Errorf(at+".move."+from, "path %q %v", end, err)
 			} else if path.hasAll() {
-				return policy.Optionf(at+".move."+from, "path %q leads to any number of values, and one can be moved: use an index in the place of *", end)
+				return options.Errorf(at+".move."+from, "path %q leads to any number of values, and one can be moved: use an index in the place of *", end)
 			}
 		}
 	}
@@ -216,29 +217,29 @@ func (o *BodyEdits) check(at string) *policy.OptionError {
 	}
 	for _, path := range slices.Sorted(maps.Keys(o.Set)) {
 		if _, err := parseJSONPath(path); err != nil {
-			return policy.Optionf(at+".set."+path, "path %q %v", path, err)
+			return options.Errorf(at+".set."+path, "path %q %v", path, err)
 		}
 		if !validJSON(string(o.Set[path])) {
-			return policy.Optionf(at+".set."+path, "the value of %s is no JSON: write a text, a number, true, false, null, a list or a map", path)
+			return options.Errorf(at+".set."+path, "the value of %s is no JSON: write a text, a number, true, false, null, a list or a map", path)
 		}
 		if _, err := compileJSON(string(o.Set[path])); err != nil {
-			return policy.Optionf(at+".set."+path, "the value of %s %v: write json:5, or json:{http.rgate.body.id}", path, err)
+			return options.Errorf(at+".set."+path, "the value of %s %v: write json:5, or json:{http.rgate.body.id}", path, err)
 		}
 	}
 	return nil
 }
 
-func (o *BodyEdits) checkRename(at string) *policy.OptionError {
+func (o *BodyEdits) checkRename(at string) *options.Error {
 	ends := make(map[string]string, len(o.Rename)) // whole paths
 	for _, from := range slices.Sorted(maps.Keys(o.Rename)) {
 		path, err := parseJSONPath(from)
 		switch {
 		case err != nil:
-			return policy.Optionf(at+"."+from, "path %q %v", from, err)
+			return options.Errorf(at+"."+from, "path %q %v", from, err)
 		case path.last().all:
-			return policy.Optionf(at+"."+from, "path %q ends in elements of an array, which have no names: end it in the name of a member", from)
+			return options.Errorf(at+"."+from, "path %q ends in elements of an array, which have no names: end it in the name of a member", from)
 		case o.Rename[from] == "":
-			return policy.Optionf(at+"."+from, "the new name of %q is empty: use delete to remove it", from)
+			return options.Errorf(at+"."+from, "the new name of %q is empty: use delete to remove it", from)
 		}
 		ends[path.String()] = append(path[:len(path)-1:len(path)-1], jsonStep{name: o.Rename[from]}).String()
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/options"
 )
 
 func TestTransformOptions(t *testing.T) {
@@ -67,7 +67,7 @@ func TestTransformOptions(t *testing.T) {
 			}
 			continue
 		}
-		var option *policy.OptionError
+		var option *options.Error
 		if !errors.As(err, &option) || option.Field() != want.field || !strings.Contains(option.Error(), want.message) {
 			t.Errorf("%s: got %v about %v, want %q about %s", config, err, option, want.message, want.field)
 		}
@@ -125,7 +125,7 @@ func TestTransformInCaddyfile(t *testing.T) {
 		d := caddyfile.NewTestDispenser(text)
 		d.Next()
 		got, parsed := new(Transform), new(Transform)
-		if err := policy.Unmarshal(d, got); err != nil {
+		if err := options.Unmarshal(d, got); err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
@@ -147,7 +147,7 @@ func TestTransformInCaddyfile(t *testing.T) {
 	} {
 		d := caddyfile.NewTestDispenser(text)
 		d.Next()
-		if err := policy.Unmarshal(d, new(Transform)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := options.Unmarshal(d, new(Transform)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want something with %q", text, err, want)
 		}
 	}

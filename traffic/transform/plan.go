@@ -10,8 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/tidwall/gjson"
 
+	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/query"
-	"github.com/rgate/rgate/policy"
 )
 
 // The plans in this file are the compiled form of options that Check has accepted.
@@ -88,7 +88,7 @@ func (o *TransformResponse) plan() *responsePlan {
 		status: make(map[int]int, len(o.Status)),
 	}
 	for from, to := range o.Status {
-		status, _ := policy.ParseStatus(from)
+		status, _ := failure.ParseStatus(from)
 		p.status[status] = to
 	}
 	if p.headers.empty() && len(p.status) == 0 && !p.editsBody() {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/httpx"
 )
 
 // changeRequest changes a request for the backend. If it fails, it returns an error and the
@@ -127,7 +127,7 @@ func allowsBody(method string) bool {
 func (x *exchange) claimsJSON(r *http.Request) bool {
 	kind, _ := bodyKindOf(r.Header)
 	switch {
-	case kind != jsonBody && (kind != unknownBody || x.lenient), !policy.HasBody(r):
+	case kind != jsonBody && (kind != unknownBody || x.lenient), !httpx.HasBody(r):
 		return false
 	case kind == jsonBody, isEncoded(r.Header):
 		return true

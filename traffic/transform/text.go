@@ -9,7 +9,7 @@ import (
 	"github.com/tidwall/gjson"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/placeholder"
 )
 
 // textTemplate is a text that may have placeholders in it.
@@ -28,7 +28,7 @@ func (t textTemplate) in(repl *caddy.Replacer) string {
 	if t.fixed {
 		return t.raw
 	}
-	return policy.ReplacePlaceholders(repl, t.raw)
+	return placeholder.Replace(repl, t.raw)
 }
 
 // fieldValue returns the text as the value of a header field, which is one line.
@@ -50,7 +50,7 @@ func (t textTemplate) path(repl *caddy.Replacer) (path, raw string, err error) {
 	encoded := t.raw
 	if !t.fixed {
 		encoded, err = repl.ReplaceFunc(t.raw, func(name string, _ any) (any, error) {
-			value := policy.PlaceholderValue(repl, name)
+			value := placeholder.Value(repl, name)
 			if takesPath(name) {
 				return escapePath(caddy.ToString(value)), nil
 			}
@@ -72,9 +72,9 @@ func (t jsonTemplate) in(repl *caddy.Replacer) string {
 	for _, part := range t.parts {
 		b = append(b, part.before...)
 		if part.placeholder != "" {
-			b = append(b, asJSON(policy.PlaceholderValue(repl, part.placeholder))...)
+			b = append(b, asJSON(placeholder.Value(repl, part.placeholder))...)
 		} else {
-			b = append(b, quoteJSON(policy.ReplacePlaceholders(repl, part.text))...)
+			b = append(b, quoteJSON(placeholder.Replace(repl, part.text))...)
 		}
 	}
 	return string(append(b, t.end...))

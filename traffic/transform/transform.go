@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -21,7 +23,7 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_transform", policy.Directive[Transform])
 }
 
-const defaultMaxBody policy.Size = 1 << 20
+const defaultMaxBody options.Size = 1 << 20
 
 // Transform changes requests before they reach a backend, and responses before they reach
 // the client: header fields, the query, the method, the path, JSON bodies, the status.
@@ -49,7 +51,7 @@ type Transform struct {
 
 	// The maximum size of a body that is changed. Requests with larger bodies are rejected
 	// with 413. Larger responses are replaced by 502. Default: 1MiB.
-	MaxBody policy.Size `json:"max_body,omitempty" default:"1MiB"`
+	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	request  *requestPlan  // nil: requests are not changed
 	response *responsePlan // nil: responses are not changed
@@ -211,18 +213,18 @@ func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 }
 
 // EachFieldSet implements policy.FieldSetter.
-func (t *Transform) EachFieldSet(visit func(policy.FieldSet)) {
+func (t *Transform) EachFieldSet(visit func(trust.FieldSet)) {
 	if t.Off() {
 		return
 	}
 	edits := &t.Request.Headers
 	for _, texts := range []map[string]string{edits.Set, edits.Add} {
 		for name, text := range texts {
-			visit(policy.FieldSet{Name: http.CanonicalHeaderKey(name), Text: text})
+			visit(trust.FieldSet{Name: http.CanonicalHeaderKey(name), Text: text})
 		}
 	}
 	for from, to := range edits.Rename {
-		visit(policy.FieldSet{Name: http.CanonicalHeaderKey(to), Text: "{http.request.header." + from + "}"})
+		visit(trust.FieldSet{Name: http.CanonicalHeaderKey(to), Text: "{http.request.header." + from + "}"})
 	}
 }
 
@@ -280,7 +282,7 @@ var (
 	_ caddy.Validator             = (*Transform)(nil)
 	_ policy.Module               = (*Transform)(nil)
 	_ policy.Warner               = (*Transform)(nil)
-	_ policy.FieldSetter          = (*Transform)(nil)
+	_ trust.FieldSetter           = (*Transform)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Transform)(nil)
 )
 

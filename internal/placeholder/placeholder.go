@@ -1,4 +1,5 @@
-package policy
+// Package placeholder parses, checks and replaces the placeholders of options that distinguish requests.
+package placeholder
 
 import (
 	"fmt"
@@ -11,14 +12,16 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/internal/logging"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/query"
 )
 
 var shorthands = httpcaddyfile.NewShorthandReplacer()
 
-// ExpandPlaceholders writes the shorthands of a Caddyfile in full: `{header.X}` becomes
+// Expand writes the shorthands of a Caddyfile in full: `{header.X}` becomes
 // `{http.request.header.X}`. In YAML and JSON, nothing else does.
-func ExpandPlaceholders(text string) string {
+func Expand(text string) string {
 	if !strings.Contains(text, "{") {
 		return text
 	}
@@ -27,9 +30,9 @@ func ExpandPlaceholders(text string) string {
 	return tokens[0].Text
 }
 
-// PlaceholdersIn returns the names of the placeholders of a text, in full.
-func PlaceholdersIn(text string) (names []string) {
-	for _, part := range partsOf(ExpandPlaceholders(text)) {
+// Names returns the names of the placeholders of a text, in full.
+func Names(text string) (names []string) {
+	for _, part := range partsOf(Expand(text)) {
 		if part.isName {
 			names = append(names, part.text)
 		}
@@ -72,25 +75,25 @@ func partsOf(text string) (parts []part) {
 // parameterPlaceholder is what the placeholders of the query's parameters begin with.
 const parameterPlaceholder = "http.request.uri.query."
 
-// ReplacePlaceholders replaces the placeholders of a text with what they stand for, those
+// Replace replaces the placeholders of a text with what they stand for, those
 // that are not known with nothing. Parameters of the query are read as they are
 // everywhere in the gateway: Caddy leaves out those that cannot be decoded.
-func ReplacePlaceholders(repl *caddy.Replacer, text string) string {
+func Replace(repl *caddy.Replacer, text string) string {
 	if !strings.Contains(text, parameterPlaceholder) {
 		return repl.ReplaceAll(text, "")
 	}
 	text, _ = repl.ReplaceFunc(text, func(name string, value any) (any, error) {
 		if strings.HasPrefix(name, parameterPlaceholder) {
-			value = PlaceholderValue(repl, name)
+			value = Value(repl, name)
 		}
 		return value, nil
 	})
 	return text
 }
 
-// PlaceholderValue returns what a placeholder stands for, as ReplacePlaceholders does. It
+// Value returns what a placeholder stands for, as Replace does. It
 // is nil if that is not known.
-func PlaceholderValue(repl *caddy.Replacer, name string) any {
+func Value(repl *caddy.Replacer, name string) any {
 	if parameter, ok := strings.CutPrefix(name, parameterPlaceholder); ok {
 		raw, _ := repl.GetString("http.request.uri.query")
 		return query.Joined(raw, parameter)
@@ -102,23 +105,23 @@ func PlaceholderValue(repl *caddy.Replacer, name string) any {
 // CheckKey reports what is wrong with the placeholders of a text that requests are told
 // apart by: one that does not end, or that cannot be known. Such a text would be the same
 // for all requests.
-func CheckKey(field, text string) *OptionError {
+func CheckKey(field, text string) *options.Error {
 	if IsUnclosed(text) {
-		return UnclosedKey(field, text)
+		return UnclosedError(field, text)
 	}
-	for _, name := range PlaceholdersIn(text) {
+	for _, name := range Names(text) {
 		if root := closedRootOf(name); root != "" && !isKnown(name, root) {
-			return Optionf(field, "unknown placeholder {%s} in %s%s", name, field, suggestPlaceholder(name, root))
+			return options.Errorf(field, "unknown placeholder {%s} in %s%s", name, field, suggestPlaceholder(name, root))
 		}
 	}
 	return nil
 }
 
-// WarnOfKey logs the placeholders of a text that neither Caddy nor rgate has. A plugin may.
-func WarnOfKey(ctx caddy.Context, option, text string) {
-	for _, name := range PlaceholdersIn(text) {
+// WarnUnknown logs the placeholders of a text that neither Caddy nor rgate has. A plugin may.
+func WarnUnknown(ctx caddy.Context, option, text string) {
+	for _, name := range Names(text) {
 		if closedRootOf(name) == "" && !slices.ContainsFunc(openRoots, func(root string) bool { return strings.HasPrefix(name, root) }) {
-			Sampled(ctx.Logger()).Warn("unknown placeholder: it is empty unless a plugin sets it, and tells no requests apart then",
+			logging.Sampled(ctx.Logger()).Warn("unknown placeholder: it is empty unless a plugin sets it, and tells no requests apart then",
 				zap.String("placeholder", "{"+name+"}"), zap.String("option", option))
 		}
 	}
@@ -211,7 +214,7 @@ func suggestPlaceholder(name, root string) string {
 			}
 			candidate += strings.Join(segments[n:], ".")
 		}
-		if distance := editDistance(strings.ToLower(name), strings.ToLower(candidate)); distance < least {
+		if distance := options.EditDistance(strings.ToLower(name), strings.ToLower(candidate)); distance < least {
 			best, least = candidate, distance
 		}
 	}

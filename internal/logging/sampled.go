@@ -1,4 +1,5 @@
-package policy
+// Package logging limits what requests write to the log.
+package logging
 
 import (
 	"time"

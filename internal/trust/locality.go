@@ -1,4 +1,4 @@
-package policy
+package trust
 
 import (
 	"errors"
@@ -16,11 +16,11 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// locality decides whether the address of a request's peer says where the request comes
+// Locality decides whether the address of a request's peer says where the request comes
 // from. It does not for a request that has passed a proxy which is not trusted, nor for
 // one that a page of another site has a browser send: by a name of that site which its
 // DNS has turned into the address of the gateway.
-type locality struct {
+type Locality struct {
 	hosts  []caddyhttp.MatchHost // names that are configured
 	logger *zap.Logger
 
@@ -35,10 +35,10 @@ var (
 // namer is a module whose configuration names hosts.
 type namer interface{ HostNames() []string }
 
-// newLocality collects the names that are configured: those given, and those of the
+// NewLocality collects the names that are configured: those given, and those of the
 // gateway, the sites and the routes around the module that is being provisioned.
-func newLocality(ctx caddy.Context, names []string) *locality {
-	l := &locality{logger: ctx.Logger()}
+func NewLocality(ctx caddy.Context, names []string) *Locality {
+	l := &Locality{logger: ctx.Logger()}
 	if name, err := os.Hostname(); err == nil {
 		names = append(slices.Clip(names), name)
 	}
@@ -62,7 +62,7 @@ func newLocality(ctx caddy.Context, names []string) *locality {
 }
 
 // addRoutes adds the hosts that routes match.
-func (l *locality) addRoutes(routes caddyhttp.RouteList) {
+func (l *Locality) addRoutes(routes caddyhttp.RouteList) {
 	for _, route := range routes {
 		for _, set := range route.MatcherSets {
 			for _, matcher := range set {
@@ -74,9 +74,9 @@ func (l *locality) addRoutes(routes caddyhttp.RouteList) {
 	}
 }
 
-// check reports why the address of the peer does not count.
-func (l *locality) check(r *http.Request) error {
-	if Relayed(r) {
+// Check reports why the address of the peer does not count.
+func (l *Locality) Check(r *http.Request) error {
+	if IsRelayed(r) {
 		if l.warnedRelayed.CompareAndSwap(false, true) {
 			l.logger.Warn("refused a request that has passed a proxy which is not trusted: its client is not known",
 				zap.String("path", r.URL.Path), zap.String("peer", r.RemoteAddr),
@@ -97,7 +97,7 @@ func (l *locality) check(r *http.Request) error {
 
 // isOwn reports whether a host is an address, localhost or a name that is configured. A
 // browser always sends a host.
-func (l *locality) isOwn(r *http.Request, host string) bool {
+func (l *Locality) isOwn(r *http.Request, host string) bool {
 	name, _ := splitPort(host)
 	if _, err := netip.ParseAddr(name); err == nil || host == "" ||
 		strings.EqualFold(name, "localhost") || strings.HasSuffix(strings.ToLower(name), ".localhost") {
@@ -111,8 +111,8 @@ func (l *locality) isOwn(r *http.Request, host string) bool {
 	})
 }
 
-// hasAllAddresses reports whether a list of ranges has all addresses of a family in it, so that
+// HasAllAddresses reports whether a list of ranges has all addresses of a family in it, so that
 // it does not tell local clients from others.
-func hasAllAddresses(ranges []string) bool {
+func HasAllAddresses(ranges []string) bool {
 	return slices.Contains(ranges, "0.0.0.0/0") || slices.Contains(ranges, "::/0")
 }

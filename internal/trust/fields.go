@@ -1,4 +1,6 @@
-package policy
+// Package trust decides which header fields of a request are believed: fields about identity are set by the gateway
+// alone, and fields about the client and its URL by trusted proxies.
+package trust
 
 import (
 	"io"
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/internal/logging"
 )
 
 // Header fields by which a backend learns who sent a request. What a client sends
@@ -124,10 +127,10 @@ func IsReplacedField(name string) bool {
 // does not tell underscores and dots from dashes.
 var dashes = strings.NewReplacer("_", "-", ".", "-")
 
-// LooksLike returns the name of the field that CGI and PHP take a field for because of
+// CGIAlias returns the name of the field that CGI and PHP take a field for because of
 // its underscores or dots, if that one is about identity, set by proxies, or about
 // framing, routing, authentication or content. It is empty for other fields.
-func LooksLike(name string) string {
+func CGIAlias(name string) string {
 	if strings.IndexByte(name, '_') < 0 && strings.IndexByte(name, '.') < 0 {
 		return ""
 	}
@@ -138,10 +141,10 @@ func LooksLike(name string) string {
 	return ""
 }
 
-// Fields decides which fields of requests reach a backend. The same decision is made
+// FieldFilter decides which fields of requests reach a backend. The same decision is made
 // for fields in the header and for those among the trailers. The zero value drops those
 // about identity alone.
-type Fields struct {
+type FieldFilter struct {
 	// TrustIdentity keeps the fields about identity.
 	TrustIdentity bool
 
@@ -154,7 +157,7 @@ type Fields struct {
 	// Logger logs the first drop of each name.
 	Logger *zap.Logger
 
-	logged OnceEach[string] // names
+	logged logging.OnceEach[string] // names
 }
 
 const (
@@ -162,14 +165,14 @@ const (
 	relayedVar  = "rgate.relayed"           // whether fields of proxies have been dropped
 )
 
-// Clean removes from a request what must not reach a backend: the fields above, those
+// Filter removes from a request what must not reach a backend: the fields above, those
 // that look like them to CGI and PHP, and those that the client's Connection field names:
 // they are for this server alone, and the proxy would remove what the gateway sets in
 // their place. Trailers are judged when they arrive, whether they were announced or not.
 //
 // Fields about identity are removed once for each request, so that nothing is removed
 // that the gateway itself has set.
-func (f *Fields) Clean(r *http.Request) {
+func (f *FieldFilter) Filter(r *http.Request) {
 	first := caddyhttp.GetVar(r.Context(), strippedVar) == nil
 	if !first && !f.Relayed {
 		return
@@ -183,7 +186,7 @@ func (f *Fields) Clean(r *http.Request) {
 
 // Prepare implements entry.Preparer: it removes what Clean removes, but for the fields about
 // identity, once for each request.
-func (f *Fields) Prepare(r *http.Request) {
+func (f *FieldFilter) Prepare(r *http.Request) {
 	if caddyhttp.GetVar(r.Context(), relayedVar) == nil {
 		caddyhttp.SetVar(r.Context(), relayedVar, false)
 		f.drop(r, false)
@@ -191,7 +194,7 @@ func (f *Fields) Prepare(r *http.Request) {
 }
 
 // drop removes fields from a request, and trailers once they are known.
-func (f *Fields) drop(r *http.Request, identity bool) {
+func (f *FieldFilter) drop(r *http.Request, identity bool) {
 	relayed := f.Relayed && !TrustedPeer(r)
 	for name := range r.Header {
 		switch class := classOf(name); class {
@@ -208,7 +211,7 @@ func (f *Fields) drop(r *http.Request, identity bool) {
 				caddyhttp.SetVar(r.Context(), relayedVar, true)
 			}
 		case plainField:
-			if LooksLike(name) != "" {
+			if CGIAlias(name) != "" {
 				delete(r.Header, name)
 			}
 		}
@@ -220,13 +223,13 @@ func (f *Fields) drop(r *http.Request, identity bool) {
 	}
 }
 
-// Enter puts the entry in front of the server that is being provisioned. Nothing in the site
+// MountFilter puts the entry in front of the server that is being provisioned. Nothing in the site
 // sees what a peer that is not trusted says in fields of proxies, but for those that a
 // gateway keeps, by their canonical names.
-func Enter(ctx caddy.Context, keep ...string) {
+func MountFilter(ctx caddy.Context, keep ...string) {
 	entry.Mount(ctx)
-	running, _ := entry.Prepare(ctx, "relayed", &Fields{Relayed: true, Logger: ctx.Logger()})
-	fields := running.(*Fields)
+	running, _ := entry.Prepare(ctx, "relayed", &FieldFilter{Relayed: true, Logger: ctx.Logger()})
+	fields := running.(*FieldFilter)
 	fields.Keep = append(fields.Keep, keep...)
 }
 
@@ -240,7 +243,7 @@ func KeepIdentity(r *http.Request) {
 const mostLogged = 64
 
 // log logs that a field is dropped, once for each name.
-func (f *Fields) log(r *http.Request, name string, class fieldClass) {
+func (f *FieldFilter) log(r *http.Request, name string, class fieldClass) {
 	if f.Logger != nil && f.logged.First(name, mostLogged) {
 		remedy := "add the peer to trusted_proxies of the server"
 		if class == relayField {
@@ -253,10 +256,10 @@ func (f *Fields) log(r *http.Request, name string, class fieldClass) {
 }
 
 // StripIdentity removes what a client says about its own identity: X-User-ID,
-// X-Gateway-Service and every X-Consumer-*. See Fields.Clean.
-func StripIdentity(r *http.Request) { identityFields.Clean(r) }
+// X-Gateway-Service and every X-Consumer-*. See FieldFilter.Filter.
+func StripIdentity(r *http.Request) { identityFields.Filter(r) }
 
-var identityFields Fields
+var identityFields FieldFilter
 
 // stripHop removes the fields that are for this server alone (RFC 9110, section 7.6.1),
 // but for those that the server or its proxy deals with.
@@ -305,8 +308,8 @@ func (b *trailerGuard) Read(p []byte) (int, error) {
 // never one of those that the gateway or a trusted proxy sets.
 func (b *trailerGuard) clean() {
 	for name := range b.trailers {
-		if classOf(name) != plainField || !isTrailerName(name) || LooksLike(name) != "" ||
-			strings.ContainsAny(name, "_.") && !Expects(b.server, name) {
+		if classOf(name) != plainField || !isTrailerName(name) || CGIAlias(name) != "" ||
+			strings.ContainsAny(name, "_.") && !ServerExpects(b.server, name) {
 			delete(b.trailers, name)
 		}
 	}
@@ -344,9 +347,9 @@ func CleanLateTrailers(header http.Header) {
 	}
 }
 
-// Expects reports whether a server lets a field through whose name has underscores or
+// ServerExpects reports whether a server lets a field through whose name has underscores or
 // dots. Without a server, it does not.
-func Expects(server *caddyhttp.Server, name string) bool {
+func ServerExpects(server *caddyhttp.Server, name string) bool {
 	if server == nil {
 		return false
 	}

@@ -1,4 +1,4 @@
-package policy
+package options
 
 import (
 	"encoding/json"

@@ -1,4 +1,5 @@
-package policy
+// Package options reads the options of modules from a Caddyfile and reports errors about them by their paths in JSON.
+package options
 
 import (
 	"encoding"
@@ -123,7 +124,7 @@ func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error
 				return err
 			}
 		}
-		if err := RefuseZero(m.key, m.tag, m.value); err != nil {
+		if err := CheckZero(m.key, m.tag, m.value); err != nil {
 			return u.Errf("%v", err)
 		}
 	}
@@ -171,7 +172,7 @@ func (u *unmarshaler) option(path string, members []member) error {
 			if err := u.value(join(path, m.key), m.value); err != nil {
 				return err
 			}
-			if err := RefuseZero(m.key, m.tag, m.value); err != nil {
+			if err := CheckZero(m.key, m.tag, m.value); err != nil {
 				return u.errAt(join(path, m.key), "%v", err)
 			}
 			return nil

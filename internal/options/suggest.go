@@ -1,4 +1,4 @@
-package policy
+package options
 
 import (
 	"slices"
@@ -17,7 +17,7 @@ func Suggest(word string, known []string) string {
 	}
 	best, least := "", len(word)/3+2
 	for _, candidate := range known {
-		distance := editDistance(strings.ToLower(word), strings.ToLower(candidate))
+		distance := EditDistance(strings.ToLower(word), strings.ToLower(candidate))
 		if distance < least {
 			best, least = candidate, distance
 		}
@@ -28,9 +28,9 @@ func Suggest(word string, known []string) string {
 	return ` (did you mean "` + best + `"?)`
 }
 
-// editDistance is the number of letters to insert, delete, replace or swap with
+// EditDistance is the number of letters to insert, delete, replace or swap with
 // their neighbour to make b of a (optimal string alignment).
-func editDistance(a, b string) int {
+func EditDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j

@@ -1,10 +1,13 @@
-package policy
+package placeholder
 
 import (
 	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 )
 
 // ClientIP is the placeholder of the client's address, as the server's trusted
@@ -21,7 +24,7 @@ type Key struct {
 
 // ParseKey makes a key of a text with placeholders, which may be shorthands.
 func ParseKey(text string) Key {
-	text = ExpandPlaceholders(text)
+	text = Expand(text)
 	k := Key{text: text, clientIP: text == ClientIP}
 	if inner, ok := strings.CutPrefix(text, "{"); ok {
 		if inner, ok = strings.CutSuffix(inner, "}"); ok && !strings.ContainsAny(inner, `{}\`) {
@@ -50,7 +53,7 @@ func (k *Key) OfEach(r *http.Request, replace func(value string) string) string 
 	var b strings.Builder
 	for _, p := range k.parts {
 		if p.isName {
-			b.WriteString(replace(caddy.ToString(PlaceholderValue(repl, p.text))))
+			b.WriteString(replace(caddy.ToString(Value(repl, p.text))))
 		} else {
 			b.WriteString(p.text)
 		}
@@ -58,9 +61,9 @@ func (k *Key) OfEach(r *http.Request, replace func(value string) string) string 
 	return b.String()
 }
 
-// HasPlaceholder reports whether a text has a placeholder in it, and so can tell
+// Has reports whether a text has a placeholder in it, and so can tell
 // requests apart.
-func HasPlaceholder(text string) bool {
+func Has(text string) bool {
 	_, after, ok := strings.Cut(text, "{")
 	return ok && strings.Contains(after, "}")
 }
@@ -81,9 +84,9 @@ func IsUnclosed(text string) bool {
 	return begun
 }
 
-// UnclosedKey is the error about a text whose placeholder does not end.
-func UnclosedKey(field, text string) *OptionError {
-	return Optionf(field, "%s %q has a placeholder without its end: close it with }", field, text)
+// UnclosedError is the error about a text whose placeholder does not end.
+func UnclosedError(field, text string) *options.Error {
+	return options.Errorf(field, "%s %q has a placeholder without its end: close it with }", field, text)
 }
 
 // IsClientIP reports whether the key is the client's address and nothing else.
@@ -92,14 +95,14 @@ func (k *Key) IsClientIP() bool { return k.clientIP }
 // Of returns the key of a request, with nothing in place of what is not known.
 func (k *Key) Of(r *http.Request) string {
 	if k.clientIP {
-		return ClientAddress(r)
+		return trust.ClientAddress(r)
 	}
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return ""
 	}
 	if k.name != "" {
-		return caddy.ToString(PlaceholderValue(repl, k.name))
+		return caddy.ToString(Value(repl, k.name))
 	}
-	return ReplacePlaceholders(repl, k.text)
+	return Replace(repl, k.text)
 }

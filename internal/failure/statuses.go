@@ -1,8 +1,10 @@
-package policy
+package failure
 
 import (
 	"strconv"
 	"strings"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 // ParseStatus parses a status from 200 to 599, or a class such as 5xx, for which it
@@ -18,17 +20,17 @@ func ParseStatus(text string) (status int, ok bool) {
 	return status, err == nil
 }
 
-// FailureStatuses is a set of statuses from 500 to 599.
-type FailureStatuses [100]bool
+// Statuses is a set of statuses from 500 to 599.
+type Statuses [100]bool
 
 // Has reports whether a status is in the set.
-func (s *FailureStatuses) Has(status int) bool {
+func (s *Statuses) Has(status int) bool {
 	return status >= 500 && status <= 599 && s[status-500]
 }
 
-// ParseFailureStatuses parses the option statuses. 5xx stands for the statuses that inClass
+// ParseStatuses parses the option statuses. 5xx stands for the statuses that inClass
 // accepts; a nil inClass accepts all.
-func ParseFailureStatuses(list []string, inClass func(status int) bool) (set FailureStatuses, err *OptionError) {
+func ParseStatuses(list []string, inClass func(status int) bool) (set Statuses, err *options.Error) {
 	for i, text := range list {
 		at := "statuses[" + strconv.Itoa(i) + "]"
 		status, notNumber := strconv.Atoi(text)
@@ -38,9 +40,9 @@ func ParseFailureStatuses(list []string, inClass func(status int) bool) (set Fai
 				set[i] = set[i] || inClass == nil || inClass(500+i)
 			}
 		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
-			return set, Optionf(at, "invalid status %s: 4xx are errors of the client: use 500 to 599", text)
+			return set, options.Errorf(at, "invalid status %s: 4xx are errors of the client: use 500 to 599", text)
 		case notNumber != nil || status < 500 || status > 599:
-			return set, Optionf(at, "invalid status %q: must be 500 to 599, or 5xx for all of them", text)
+			return set, options.Errorf(at, "invalid status %q: must be 500 to 599, or 5xx for all of them", text)
 		default:
 			set[status-500] = true
 		}

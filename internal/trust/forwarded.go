@@ -1,4 +1,4 @@
-package policy
+package trust
 
 import (
 	"encoding/binary"
@@ -92,13 +92,13 @@ func isPort(text string) bool {
 	return err == nil && port > 0
 }
 
-// OwnFields has room for the values of the fields that Set sets.
-type OwnFields [2]string
+// ProxyFields has room for the values of the fields that Set sets.
+type ProxyFields [2]string
 
 // Set tells the backend the address of the client in X-Real-IP and the port that it
-// asked for in X-Forwarded-Port. What Fields.Clean has left in them stays, unless a
+// asked for in X-Forwarded-Port. What FieldFilter.Filter has left in them stays, unless a
 // trusted peer says in other fields who the client is.
-func (own *OwnFields) Set(r *http.Request) {
+func (own *ProxyFields) Set(r *http.Request) {
 	address := ClientAddress(r)
 	if _, said := r.Header[headerRealIP]; address != "" && (!said || TrustedPeer(r) && !isPeer(r, address)) {
 		own[0] = address
@@ -116,9 +116,9 @@ func isPeer(r *http.Request, address string) bool {
 	return err == nil && peer == address
 }
 
-// Relayed reports whether a request has come through a proxy that is not trusted, so
+// IsRelayed reports whether a request has come through a proxy that is not trusted, so
 // that its client is not known: the address of the peer is that of the proxy.
-func Relayed(r *http.Request) bool {
+func IsRelayed(r *http.Request) bool {
 	if TrustedPeer(r) {
 		return false
 	}
@@ -141,7 +141,7 @@ var siteFields = []string{
 }
 
 // AppendForwarded appends to a key what fields of proxies say about the address that the
-// client asked for. That the peer is not trusted does not matter: Fields.Clean has
+// client asked for. That the peer is not trusted does not matter: FieldFilter.Filter has
 // removed what the backend will not see.
 func AppendForwarded(key []byte, r *http.Request) []byte {
 	add := func(values ...string) {

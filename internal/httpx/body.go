@@ -1,4 +1,4 @@
-package policy
+package httpx
 
 import (
 	"context"
@@ -142,8 +142,8 @@ func WatchBody(r *http.Request) *WatchedBody {
 	return body
 }
 
-// uploadOf returns the watched body of a request or of a copy of it, nil if there is none.
-func uploadOf(r *http.Request) *WatchedBody {
+// UploadOf returns the watched body of a request or of a copy of it, nil if there is none.
+func UploadOf(r *http.Request) *WatchedBody {
 	if body, ok := r.Body.(*WatchedBody); ok {
 		return body
 	}

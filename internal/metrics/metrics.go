@@ -1,4 +1,5 @@
-package policy
+// Package metrics counts events for the whole process and registers collectors once per configuration.
+package metrics
 
 import (
 	"errors"
@@ -41,16 +42,16 @@ func (c *Counters[K]) Each(f func(what K, n uint64)) {
 	})
 }
 
-// RegisterMetrics adds a collector to the metrics of a configuration. Of equal ones,
+// Register adds a collector to the metrics of a configuration. Of equal ones,
 // which several policies of it may bring, the first is enough.
-func RegisterMetrics(ctx caddy.Context, collector prometheus.Collector) error {
-	_, err := JoinMetrics(ctx, collector)
+func Register(ctx caddy.Context, collector prometheus.Collector) error {
+	_, err := RegisterShared(ctx, collector)
 	return err
 }
 
-// JoinMetrics is RegisterMetrics for a collector that several modules of a
+// RegisterShared is Register for a collector that several modules of a
 // configuration add to: it returns the one that is registered.
-func JoinMetrics[C prometheus.Collector](ctx caddy.Context, collector C) (C, error) {
+func RegisterShared[C prometheus.Collector](ctx caddy.Context, collector C) (C, error) {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
 		return collector, nil

@@ -1,4 +1,6 @@
-package policy
+// Package failure classifies the outcome of a request that was forwarded: who caused its failure, and which
+// status the client receives.
+package failure
 
 import (
 	"context"
@@ -14,31 +16,32 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/internal/httpx"
 )
 
-// Blame says who caused a failure.
-type Blame uint8
+// Cause says who caused a failure.
+type Cause uint8
 
 const (
-	// BlameNone means that the request did not fail.
-	BlameNone Blame = iota
-	// BlameClient means that the request or its client did, or that any client could
+	// None means that the request did not fail.
+	None Cause = iota
+	// Client means that the request or its client did, or that any client could
 	// cause the same failure of a backend that is well.
-	BlameClient
-	// BlameGateway means that the gateway could not send the request: no upstream, an
+	Client
+	// Gateway means that the gateway could not send the request: no upstream, an
 	// open circuit breaker, a full queue, no file descriptor.
-	BlameGateway
-	// BlameBackend means that the backend did not respond, or responded with an error.
-	BlameBackend
+	Gateway
+	// Backend means that the backend did not respond, or responded with an error.
+	Backend
 )
 
-func (b Blame) String() string {
+func (b Cause) String() string {
 	return [...]string{"none", "client", "gateway", "backend"}[b]
 }
 
-// Verdict is what follows from the end of an attempt to forward a request.
-type Verdict struct {
-	Blame Blame
+// Result is what follows from the end of an attempt to forward a request.
+type Result struct {
+	Cause Cause
 
 	// The status for the client, if there is no response.
 	Status int
@@ -49,90 +52,90 @@ type Verdict struct {
 }
 
 // TimedOut reports whether a backend that was reached did not respond in time.
-func (v Verdict) TimedOut() bool { return v.Status == http.StatusGatewayTimeout }
+func (v Result) TimedOut() bool { return v.Status == http.StatusGatewayTimeout }
 
 // StatusClientClosedRequest is nginx's status for a client that left before it had
 // an answer.
 const StatusClientClosedRequest = 499
 
-// Failure is the error of a backend that did not answer, or of a policy that did
+// Error is the error of a backend that did not answer, or of a policy that did
 // not let a request through to it, within a caddyhttp.HandlerError with the status
 // for the client. Nothing has been written: a handler further out may answer in its
 // place, and in the end the gateway does.
-type Failure struct {
-	Cause   error
-	Verdict Verdict // without blame if it is not known
+type Error struct {
+	Err    error
+	Result Result // without blame if it is not known
 }
 
-func (f Failure) Error() string { return f.Cause.Error() }
+func (f Error) Error() string { return f.Err.Error() }
 
 // Unwrap returns the cause.
-func (f Failure) Unwrap() error { return f.Cause }
+func (f Error) Unwrap() error { return f.Err }
 
-// JudgeRequest judges an attempt to forward a request by the status of its response,
+// ClassifyRequest judges an attempt to forward a request by the status of its response,
 // or if there is none, by the error.
-func JudgeRequest(r *http.Request, status int, err error) Verdict {
+func ClassifyRequest(r *http.Request, status int, err error) Result {
 	if err == nil {
-		return Judge(status, nil, Upload{})
+		return Classify(status, nil, httpx.Upload{})
 	}
 	if errors.Is(r.Context().Err(), context.Canceled) {
 		err = context.Canceled
 	}
-	return Judge(status, err, uploadOf(r).State())
+	return Classify(status, err, httpx.UploadOf(r).State())
 }
 
-// Judge says who is to blame for the end of an attempt to forward a request: its status
+// Classify says who is to blame for the end of an attempt to forward a request: its status
 // if there is a response, else its error, given how far the request's body came.
-func Judge(status int, err error, upload Upload) Verdict {
+func Classify(status int, err error, upload httpx.Upload) Result {
 	if err == nil {
-		return Verdict{Blame: blameForStatus(status), Status: status}
+		return Result{Cause: causeOfStatus(status), Status: status}
 	}
-	if failure, ok := errors.AsType[Failure](err); ok && failure.Verdict.Blame != BlameNone {
-		return failure.Verdict
+	if failure, ok := errors.AsType[Error](err); ok && failure.Result.Cause != None {
+		return failure.Result
 	}
 	var handlerErr caddyhttp.HandlerError
 	switch {
 	case errors.Is(err, context.Canceled), strings.Contains(err.Error(), "operation was canceled"):
-		return Verdict{Blame: BlameClient, Status: StatusClientClosedRequest}
+		return Result{Cause: Client, Status: StatusClientClosedRequest}
 	case upload.Err != nil:
-		return Verdict{Blame: BlameClient, Status: uploadStatus(upload.Err)}
+		return Result{Cause: Client, Status: uploadStatus(upload.Err)}
 	case isNoUpstream(err):
-		return Verdict{Blame: BlameGateway, Status: http.StatusServiceUnavailable, Unsent: true}
+		return Result{Cause: Gateway, Status: http.StatusServiceUnavailable, Unsent: true}
 	case errors.As(err, &handlerErr) && handlerErr.StatusCode > 0 && handlerErr.StatusCode < 500:
-		return Verdict{Blame: BlameClient, Status: handlerErr.StatusCode}
+		return Result{Cause: Client, Status: handlerErr.StatusCode}
 	case isExhausted(err):
-		return Verdict{Blame: BlameGateway, Status: http.StatusServiceUnavailable, Unsent: isDialError(err)}
+		return Result{Cause: Gateway, Status: http.StatusServiceUnavailable, Unsent: isDialError(err)}
 	case isDialError(err):
-		return Verdict{Blame: BlameBackend, Status: http.StatusServiceUnavailable, Unsent: true}
+		return Result{Cause: Backend, Status: http.StatusServiceUnavailable, Unsent: true}
 	case isInvalidRequest(err):
-		return Verdict{Blame: BlameClient, Status: http.StatusBadRequest, Unsent: true}
+		return Result{Cause: Client, Status: http.StatusBadRequest, Unsent: true}
 	case isTimeout(err):
 		if upload.Waiting {
-			return Verdict{Blame: BlameClient, Status: http.StatusRequestTimeout}
+			return Result{Cause: Client, Status: http.StatusRequestTimeout}
 		}
-		return Verdict{Blame: BlameBackend, Status: http.StatusGatewayTimeout}
+		return Result{Cause: Backend, Status: http.StatusGatewayTimeout}
 	case isLost(err):
 		// A backend may refuse an upload and close the connection before it has read the
 		// body, by which its response can be lost (RFC 9112, 9.6).
 		if upload.Unfinished {
-			return Verdict{Blame: BlameClient, Status: http.StatusServiceUnavailable}
+			return Result{Cause: Client, Status: http.StatusServiceUnavailable}
 		}
-		return Verdict{Blame: BlameBackend, Status: http.StatusServiceUnavailable}
+		return Result{Cause: Backend, Status: http.StatusServiceUnavailable}
 	}
 	if handlerErr.StatusCode >= 500 {
-		return Verdict{Blame: BlameBackend, Status: handlerErr.StatusCode}
+		return Result{Cause: Backend, Status: handlerErr.StatusCode}
 	}
-	return Verdict{Blame: BlameBackend, Status: http.StatusBadGateway}
+	return Result{Cause: Backend, Status: http.StatusBadGateway}
 }
 
-// blameForStatus says who caused a response. Some statuses from 500 on are about the
+// causeOfStatus says who caused a response. Some statuses from 500 on are about the
 // request, so that any client can provoke them.
-func blameForStatus(status int) Blame {
+func causeOfStatus(status int) Cause {
 	switch {
 	case status < 400:
-		return BlameNone
+		return None
 	case status < 500:
-		return BlameClient
+		return Client
 	}
 	switch status {
 	case http.StatusNotImplemented, // the method (RFC 9110, 15.6.2)
@@ -142,9 +145,9 @@ func blameForStatus(status int) Blame {
 		http.StatusLoopDetected,          // the resource (RFC 5842, 7.2), or the way to the backend
 		http.StatusNotExtended,           // a policy that the request does not meet (RFC 2774, 7)
 		http.StatusNetworkAuthenticationRequired:
-		return BlameClient
+		return Client
 	}
-	return BlameBackend
+	return Backend
 }
 
 // uploadStatus is the status for a request whose body could not be read.

@@ -1,4 +1,4 @@
-package policy
+package trust
 
 import (
 	"encoding/json"
@@ -58,10 +58,10 @@ func CheckFields(ctx caddy.Context, module any) error {
 			}
 			continue
 		}
-		if meant := LooksLike(name); meant != "" {
+		if meant := CGIAlias(name); meant != "" {
 			return fmt.Errorf("field %q is dropped from requests because CGI and PHP take it for %s: use another name", name, meant)
 		}
-		if !Expects(server, name) {
+		if !ServerExpects(server, name) {
 			option := "expected_underscore_headers"
 			if !strings.Contains(name, "_") {
 				option = "expected_dot_headers"
