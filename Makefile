@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image test cover lint rows words fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
+.PHONY: help build caddy engine demo-image unit test cover lint rows words fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ engine: ## start a Docker engine unless one runs (Debian, root)
 
 demo-image: engine ## build the container image of the demo's backend
 	@hack/image
+
+unit: ## the tests that need no Docker, services or network, in less than a minute
+	go test -short ./...
 
 test: demo-image ## all tests, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/internal/monotime"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 var sizes = []int{3, 10, 50, 500}
@@ -28,18 +29,18 @@ func requests(b *testing.B) []*http.Request {
 // Choosing one of n upstreams that have something to do, by rgate's policies and
 // by Caddy's.
 func BenchmarkSelect(b *testing.B) {
-	latency := provision(b, new(LeastLatency))
+	latency := testkit.Provision(b, new(LeastLatency))
 	for _, u := range upstreams(500) {
 		latency.table.of(u.Dial, monotime.Now()).responded(monotime.Now()+time.Hour, time.Duration(1+rand.IntN(5))*ms)
 	}
-	header := provision(b, &reverseproxy.HeaderHashSelection{Field: "X-User"})
+	header := testkit.Provision(b, &reverseproxy.HeaderHashSelection{Field: "X-User"})
 	for _, policy := range []struct {
 		name string
 		make func() reverseproxy.Selector
 	}{
-		{"ring_hash", func() reverseproxy.Selector { return provision(b, new(RingHash)) }},
-		{"ring_hash_by_header", func() reverseproxy.Selector { return provision(b, &RingHash{Key: byUser}) }},
-		{"ring_hash_bounded", func() reverseproxy.Selector { return provision(b, &RingHash{LoadFactor: 1.25}) }},
+		{"ring_hash", func() reverseproxy.Selector { return testkit.Provision(b, new(RingHash)) }},
+		{"ring_hash_by_header", func() reverseproxy.Selector { return testkit.Provision(b, &RingHash{Key: byUser}) }},
+		{"ring_hash_bounded", func() reverseproxy.Selector { return testkit.Provision(b, &RingHash{LoadFactor: 1.25}) }},
 		{"caddy_client_ip_hash", func() reverseproxy.Selector { return reverseproxy.ClientIPHashSelection{} }},
 		{"caddy_header", func() reverseproxy.Selector { return *header }},
 		{"least_latency", func() reverseproxy.Selector { return latency }},

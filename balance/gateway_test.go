@@ -27,7 +27,7 @@ func runContainer(t testing.TB, e *dockertest.Engine, name, dial string, labels 
 
 // naming is a backend that responds with a name.
 func naming(t testing.TB, name string) (dial string) {
-	dial, _ = backend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
+	dial, _ = testkit.Backend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
 	return dial
 }
 

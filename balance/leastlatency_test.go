@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,18 +20,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/internal/monotime"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // handler loads a HTTP handler module from its JSON.
 func handler(t testing.TB, id, config string) caddyhttp.MiddlewareHandler {
 	t.Helper()
-	base, err := caddy.ProvisionContext(new(caddy.Config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := caddy.NewContext(base)
-	t.Cleanup(cancel)
-	module, err := ctx.LoadModuleByID(id, json.RawMessage(config))
+	module, err := testkit.Context(t).LoadModuleByID(id, json.RawMessage(config))
 	if err != nil {
 		t.Fatalf("loading %s: %v", id, err)
 	}
@@ -66,20 +60,6 @@ func proxyTo(t testing.TB, options string, dials ...string) (*reverseproxy.Handl
 	return proxy, proxy.LoadBalancing.SelectionPolicy.(*LeastLatency)
 }
 
-// backend is a server that counts its requests.
-func backend(t testing.TB, respond http.HandlerFunc) (dial string, requests *atomic.Int32) {
-	t.Helper()
-	requests = new(atomic.Int32)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		if respond != nil {
-			respond(w, r)
-		}
-	}))
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String(), requests
-}
-
 func get(t testing.TB, url string, header ...string) (status int, body string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -109,7 +89,7 @@ func TestLearnsFromRoundTrips(t *testing.T) {
 		"own transport":     `, "transport": {"protocol": "http"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			dial, _ := backend(t, nil)
+			dial, _ := testkit.Backend(t, nil)
 			proxy, policy := proxyTo(t, options, dial)
 			if status, _ := get(t, serve(t, proxy)); status != http.StatusOK {
 				t.Fatalf("the status is %d", status)
@@ -126,9 +106,9 @@ func TestFailuresAreNoticed(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	refusing := closed.Listener.Addr().String()
 	closed.Close()
-	failing, _ := backend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
-	breaking, _ := backend(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	missing, _ := backend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	failing, _ := testkit.Backend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	breaking, _ := testkit.Backend(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	missing, _ := testkit.Backend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
 	for name, test := range map[string]struct {
 		dial     string
 		status   int
@@ -155,7 +135,7 @@ func TestRetriesGoElsewhere(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	refusing := closed.Listener.Addr().String()
 	closed.Close()
-	working, requests := backend(t, nil)
+	working, requests := testkit.Backend(t, nil)
 	proxy, policy := proxyTo(t, "", refusing, working)
 	proxy.LoadBalancing.Retries = 2
 	url := serve(t, proxy)
@@ -174,7 +154,7 @@ func TestRetriesGoElsewhere(t *testing.T) {
 
 func TestLeavingClientsAreNoFailure(t *testing.T) {
 	arrived, gone := make(chan struct{}), make(chan struct{})
-	dial, _ := backend(t, func(_ http.ResponseWriter, r *http.Request) {
+	dial, _ := testkit.Backend(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(arrived)
 		<-r.Context().Done()
 		close(gone)
@@ -197,25 +177,19 @@ func TestLeavingClientsAreNoFailure(t *testing.T) {
 	}
 	<-gone
 	h := policy.table.find(dial)
-	deadline := time.Now().Add(10 * time.Second)
-	for h.waiting.Load() > 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("the request does not end")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, "the request ends", func() bool { return h.waiting.Load() == 0 })
 	if n := h.failures.Load(); n != 0 {
 		t.Errorf("it counts as %d failures", n)
 	}
 }
 
 func TestASlowUpstreamGetsLittleForReal(t *testing.T) {
-	wait := func(d time.Duration) http.HandlerFunc {
+	slowBy := func(d time.Duration) http.HandlerFunc {
 		return func(http.ResponseWriter, *http.Request) { time.Sleep(d) }
 	}
-	fast, fastRequests := backend(t, wait(5*ms))
-	fast2, fast2Requests := backend(t, wait(5*ms))
-	slow, slowRequests := backend(t, wait(300*ms))
+	fast, fastRequests := testkit.Backend(t, slowBy(5*ms))
+	fast2, fast2Requests := testkit.Backend(t, slowBy(5*ms))
+	slow, slowRequests := testkit.Backend(t, slowBy(300*ms))
 	proxy, _ := proxyTo(t, "", fast, fast2, slow)
 	url := serve(t, proxy)
 	var wg sync.WaitGroup
@@ -271,7 +245,7 @@ func TestHistoriesOutliveReloads(t *testing.T) {
 }
 
 func TestLeastLatencySelectsWhatIsAvailable(t *testing.T) {
-	p := provision(t, new(LeastLatency))
+	p := testkit.Provision(t, new(LeastLatency))
 	selectsWhatIsAvailable(t, p)
 	for _, u := range upstreams(50) { // some rest
 		p.table.of(u.Dial, monotime.Now()).broke(monotime.Now())

@@ -56,36 +56,6 @@ func setAvailable(t testing.TB, u *reverseproxy.Upstream, available bool) {
 	}
 }
 
-// provision makes a policy ready for use.
-func provision[P interface {
-	caddy.Provisioner
-	caddy.Module
-}](t testing.TB, policy P) P {
-	t.Helper()
-	base, err := caddy.ProvisionContext(new(caddy.Config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := caddy.NewContext(base)
-	t.Cleanup(cancel)
-	if err := policy.Provision(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if validator, ok := any(policy).(caddy.Validator); ok {
-		if err := validator.Validate(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if cleaner, ok := any(policy).(caddy.CleanerUpper); ok {
-		t.Cleanup(func() {
-			if err := cleaner.Cleanup(); err != nil {
-				t.Errorf("cleaning up: %v", err)
-			}
-		})
-	}
-	return policy
-}
-
 // request is one as it gets to a selection policy.
 func request(t testing.TB, header ...string) *http.Request {
 	t.Helper()

@@ -20,7 +20,7 @@ import (
 )
 
 func TestSameKeySameUpstream(t *testing.T) {
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	pool := upstreams(5)
 	used := make(map[*reverseproxy.Upstream]bool)
 	for i := range 200 {
@@ -72,7 +72,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestEmptyKeysGoAnywhere(t *testing.T) {
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	pool := upstreams(4)
 	setAvailable(t, pool[2], false)
 	used := make(map[*reverseproxy.Upstream]int)
@@ -87,7 +87,7 @@ func TestEmptyKeysGoAnywhere(t *testing.T) {
 }
 
 func TestUnavailableUpstreamsArePassedOver(t *testing.T) {
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	pool := upstreams(5)
 	own := make([]*reverseproxy.Upstream, 500)
 	for i := range own {
@@ -121,7 +121,7 @@ func TestUnavailableUpstreamsArePassedOver(t *testing.T) {
 // each request goes round the ring, and no new ring is made for it.
 func TestRetriesGoRoundTheRing(t *testing.T) {
 	all := upstreams(6)
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	p.proxy = &reverseproxy.Handler{Upstreams: all}
 	var ring *placement
 	for i := range 200 {
@@ -137,7 +137,7 @@ func TestRetriesGoRoundTheRing(t *testing.T) {
 			}
 			// What would be chosen if those tried had never been there.
 			if i < 5 {
-				if want := provision(t, &RingHash{Key: byUser}).Select(left, user(t, i), nil); chosen != want {
+				if want := testkit.Provision(t, &RingHash{Key: byUser}).Select(left, user(t, i), nil); chosen != want {
 					t.Fatalf("attempt %d of user %d went to %s, not to %s", attempt, i, chosen, want)
 				}
 			}
@@ -185,7 +185,7 @@ func TestContainersMadeAnewKeepTheirKeys(t *testing.T) {
 		dockerupstreams.Target{Container: "web-2", Dial: "172.17.0.3:80", Weight: 1},
 		dockerupstreams.Target{Container: "web-3", Dial: "172.17.0.4:80", Weight: 1},
 	)}
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	p.proxy = &reverseproxy.Handler{DynamicUpstreams: source}
 	var before []string
 	for i := range 300 {
@@ -219,7 +219,7 @@ func TestWeightLabelsCount(t *testing.T) {
 		dockerupstreams.Target{Container: "web-1", Dial: "172.17.0.2:80", Weight: 1},
 		dockerupstreams.Target{Container: "web-2", Dial: "172.17.0.3:80", Weight: 3},
 	)}
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	p.proxy = &reverseproxy.Handler{DynamicUpstreams: source}
 	heavy := 0
 	for i := range 4000 {
@@ -235,7 +235,7 @@ func TestWeightLabelsCount(t *testing.T) {
 // Between the source's result and the selection, the set may have changed.
 func TestPoolOlderThanTheSet(t *testing.T) {
 	source := &dockerSource{containers(dockerupstreams.Target{Container: "new", Dial: "172.17.0.9:80", Weight: 1})}
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	p.proxy = &reverseproxy.Handler{DynamicUpstreams: source}
 	pool := reverseproxy.UpstreamPool{upstreamAt("172.17.0.2:80"), upstreamAt("172.17.0.3:80")}
 	for i := range 50 {
@@ -251,7 +251,7 @@ func TestPoolOlderThanTheSet(t *testing.T) {
 
 // A list that another module's source creates for each request.
 func TestRingFollowsAnyPool(t *testing.T) {
-	p := provision(t, &RingHash{Key: byUser})
+	p := testkit.Provision(t, &RingHash{Key: byUser})
 	before := p.Select(upstreams(3), user(t, 1), nil).Dial
 	first := p.placed.Load()
 	if after := p.Select(upstreams(3), user(t, 1), nil).Dial; after != before || p.placed.Load() != first {
@@ -267,7 +267,7 @@ func TestRingFollowsAnyPool(t *testing.T) {
 }
 
 func TestHotKeysSpillOver(t *testing.T) {
-	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
+	p := testkit.Provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
 	pool := upstreams(10)
 	ctx, end := context.WithCancel(t.Context())
 	hot := func() *http.Request { r := user(t, 1); return r.WithContext(joined{r.Context(), ctx}) }
@@ -310,7 +310,7 @@ func (p *RingHash) isIdle() bool {
 // A request counts for the upstream that it was sent to last, and for none once
 // it is over.
 func TestRetriesGiveTheirPlaceBack(t *testing.T) {
-	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
+	p := testkit.Provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
 	pool := upstreams(5)
 	ctx, end := context.WithCancel(t.Context())
 	r := user(t, 1)
@@ -336,7 +336,7 @@ func TestTheBoundHoldsForRequestsAtOnce(t *testing.T) {
 	release := make(chan struct{})
 	var dials []string
 	for i := range nodes {
-		dial, _ := backend(t, func(http.ResponseWriter, *http.Request) {
+		dial, _ := testkit.Backend(t, func(http.ResponseWriter, *http.Request) {
 			under[i].Add(1)
 			arrived.Done()
 			<-release
@@ -367,7 +367,7 @@ func TestTheBoundHoldsForRequestsAtOnce(t *testing.T) {
 // Only available upstreams are ever selected, and always one if there is one.
 func TestRingHashSelectsWhatIsAvailable(t *testing.T) {
 	for _, factor := range []float64{0, 1.01, 1.25, 3} {
-		selectsWhatIsAvailable(t, provision(t, &RingHash{Key: byUser, LoadFactor: factor}))
+		selectsWhatIsAvailable(t, testkit.Provision(t, &RingHash{Key: byUser, LoadFactor: factor}))
 	}
 }
 
@@ -402,7 +402,7 @@ func TestRingHashConcurrently(t *testing.T) {
 		containers(dockerupstreams.Target{Container: "a", Dial: "10.0.0.1:80", Weight: 1}, dockerupstreams.Target{Container: "b", Dial: "10.0.0.2:80", Weight: 1}),
 		containers(dockerupstreams.Target{Container: "a", Dial: "10.0.0.3:80", Weight: 2}, dockerupstreams.Target{Container: "c", Dial: "10.0.0.4:80", Weight: 1}),
 	}
-	p := provision(t, &RingHash{Key: byUser, LoadFactor: 1.5})
+	p := testkit.Provision(t, &RingHash{Key: byUser, LoadFactor: 1.5})
 	p.proxy = &reverseproxy.Handler{DynamicUpstreams: &changing{sets: sets}}
 	var wg sync.WaitGroup
 	for range 8 {

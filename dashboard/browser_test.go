@@ -21,6 +21,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // browser is a Chromium without a window, spoken to through pipes in its DevTools
@@ -55,16 +57,7 @@ const browserPatience = 30 * time.Second
 // startBrowser runs Chromium until the test ends.
 func startBrowser(t testing.TB) *browser {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("chromium is not installed: run `make test`, which installs it, or install it yourself")
-	}
+	path := testkit.RequireProgram(t, "chromium", "chromium-browser", "google-chrome")
 	theirIn, ourOut, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -273,15 +266,10 @@ func (p *tab) eval(expression string, into any) {
 // until waits until an expression is true.
 func (p *tab) until(what, expression string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(browserPatience); ; time.Sleep(20 * time.Millisecond) {
-		var holds bool
-		if p.eval("!!("+expression+")", &holds); holds {
-			return
-		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("timed out waiting until %s", what)
-		}
-	}
+	testkit.Eventually(p.t, what, func() (holds bool) {
+		p.eval("!!("+expression+")", &holds)
+		return holds
+	})
 }
 
 // picture is what the page looks like: all of it, or its first so many pixels.

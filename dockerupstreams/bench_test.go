@@ -148,7 +148,7 @@ func BenchmarkLoad(b *testing.B) {
 			peak := uint64(0)
 			b.ResetTimer()
 			for range b.N {
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) // what is measured
 				peak = max(peak, resident(b))
 			}
 			took := time.Since(begun)

@@ -307,12 +307,7 @@ func TestStartIsRoutableSoon(t *testing.T) {
 	for i := range 20 {
 		begun := time.Now()
 		e.Run(web(fmt.Sprintf("c%02d", i)))
-		for len(s.Set().Targets) <= i {
-			if time.Since(begun) > 10*time.Second {
-				t.Fatal("the container never came")
-			}
-			time.Sleep(50 * time.Microsecond)
-		}
+		testkit.Eventually(t, "the container is known", func() bool { return len(s.Set().Targets) > i })
 		took = append(took, time.Since(begun))
 	}
 	slices.Sort(took)

@@ -158,16 +158,16 @@ func TestOutages(t *testing.T) {
 			e.Start(t)
 		},
 		"bad JSON": func(_ *testing.T, e *dockertest.Engine) {
-			fails(e, dockertest.Faults{ListBody: `[{"Id":"x"`})
+			fails(t, e, dockertest.Faults{ListBody: `[{"Id":"x"`})
 		},
 		"not a list": func(_ *testing.T, e *dockertest.Engine) {
-			fails(e, dockertest.Faults{ListBody: `{"message":"no"}`})
+			fails(t, e, dockertest.Faults{ListBody: `{"message":"no"}`})
 		},
 		"server errors": func(_ *testing.T, e *dockertest.Engine) {
-			fails(e, dockertest.Faults{ListStatus: 500})
+			fails(t, e, dockertest.Faults{ListStatus: 500})
 		},
 		"forbidden events": func(_ *testing.T, e *dockertest.Engine) {
-			fails(e, dockertest.Faults{Refuse: map[string]int{"/events": http.StatusForbidden}})
+			fails(t, e, dockertest.Faults{Refuse: map[string]int{"/events": http.StatusForbidden}})
 		},
 	}
 	for name, strike := range outages {
@@ -219,15 +219,11 @@ func TestOutages(t *testing.T) {
 }
 
 // fails cuts the connection and has the next attempts fail for a moment.
-func fails(e *dockertest.Engine, faults dockertest.Faults) {
+func fails(t testing.TB, e *dockertest.Engine, faults dockertest.Faults) {
 	e.Fail(faults)
 	e.CutStreams()
 	before := e.Counts()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if e.Counts().Pings > before.Pings+1 {
-			break
-		}
-	}
+	testkit.Eventually(t, "the watcher has tried twice", func() bool { return e.Counts().Pings > before.Pings+1 })
 	e.Fail(dockertest.Faults{})
 }
 

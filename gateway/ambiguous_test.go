@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // send sends a GET request whose target has exactly these bytes.
@@ -35,7 +37,7 @@ func send(t testing.TB, server, target string) answer {
 
 // guarded is a gateway that keeps parts of its backend for those who may see them.
 func guarded(t testing.TB) (server string, reached func() int32) {
-	address, requests := backend(t, nil)
+	address, requests := testkit.Backend(t, nil)
 	const deny = `"handle": [{"handler": "static_response", "status_code": 401}]`
 	g := start(t, fmt.Sprintf(`{
 		"routes": [

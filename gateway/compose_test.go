@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -212,7 +213,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 func init() { caddy.RegisterModule(new(forwarder)) }
 
 func TestForward(t *testing.T) {
-	works, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+	works, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "for "+r.Header.Get("X-Gateway-Service")+" with "+r.Header.Get("X-Around"))
 	})
 	config := `{
@@ -235,7 +236,7 @@ func TestForward(t *testing.T) {
 // headersBackend is a backend that tells the header fields of its requests.
 func headersBackend(t *testing.T) (dial string, received chan http.Header) {
 	received = make(chan http.Header, 1)
-	dial, _ = backend(t, func(_ http.ResponseWriter, r *http.Request) { received <- r.Header })
+	dial, _ = testkit.Backend(t, func(_ http.ResponseWriter, r *http.Request) { received <- r.Header })
 	return dial, received
 }
 

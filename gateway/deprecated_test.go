@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestDeprecation(t *testing.T) {
-	address, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/old/own" {
 			w.Header().Set("Deprecation", "@1")
 			w.Header().Set("Sunset", "Thu, 01 Jan 1970 00:00:00 GMT")

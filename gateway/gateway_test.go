@@ -13,12 +13,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/requestbody"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // start provisions the gateway that a JSON configuration describes.
@@ -90,22 +91,6 @@ func get(t testing.TB, method, url string, header ...string) answer {
 		t.Fatalf("reading the answer to %s %s: %v", method, url, err)
 	}
 	return answer{response.StatusCode, string(body), response.Header}
-}
-
-// backend is an HTTP server that counts its requests and tells what it saw.
-func backend(t testing.TB, handler http.HandlerFunc) (address string, requests *atomic.Int32) {
-	t.Helper()
-	requests = new(atomic.Int32)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		if handler != nil {
-			handler(w, r)
-			return
-		}
-		fmt.Fprintf(w, "%s %s", r.Method, r.RequestURI)
-	}))
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String(), requests
 }
 
 // rawBackend accepts connections, reads a request from each, and leaves the rest
@@ -218,7 +203,7 @@ func TestFailureGoesToErrorRoutesIfThereAreAny(t *testing.T) {
 }
 
 func TestFailedDialIsRetriedElsewhereWhateverTheMethod(t *testing.T) {
-	alive, _ := backend(t, nil)
+	alive, _ := testkit.Backend(t, nil)
 	config := oneBackend(quoted(deadAddress(t), deadAddress(t), alive), `, "lb_policy": {"policy": "first"}`)
 	url := serve(t, start(t, config), &caddyhttp.Server{})
 	for _, method := range []string{"GET", "POST", "DELETE"} {
@@ -243,7 +228,7 @@ func TestLostConnectionIsRetriedIfNothingCanHappenTwice(t *testing.T) {
 	} {
 		t.Run(test.method+test.body, func(t *testing.T) {
 			losing, lost := rawBackend(t, func(net.Conn) {})
-			alive, answered := backend(t, nil)
+			alive, answered := testkit.Backend(t, nil)
 			url := serve(t, start(t, oneBackend(quoted(losing, alive), `, "lb_policy": {"policy": "first"}`)), &caddyhttp.Server{})
 			r, _ := http.NewRequest(test.method, url, strings.NewReader(test.body))
 			response, err := http.DefaultTransport.RoundTrip(r)
@@ -267,7 +252,7 @@ func TestTimeoutIsNotRetried(t *testing.T) {
 	silent := make(chan struct{})
 	t.Cleanup(func() { close(silent) })
 	slow, _ := rawBackend(t, func(net.Conn) { <-silent })
-	alive, answered := backend(t, nil)
+	alive, answered := testkit.Backend(t, nil)
 	url := serve(t, start(t, oneBackend(quoted(slow, alive), `, "lb_policy": {"policy": "first"}, "timeouts": {"first_byte": "50ms"}`)), &caddyhttp.Server{})
 	if got := get(t, "GET", url); got.status != 504 || answered.Load() != 0 {
 		t.Errorf("got %d with %d requests elsewhere, want 504 and none", got.status, answered.Load())
@@ -275,7 +260,7 @@ func TestTimeoutIsNotRetried(t *testing.T) {
 }
 
 func TestRetriesCanBeTurnedOff(t *testing.T) {
-	alive, _ := backend(t, nil)
+	alive, _ := testkit.Backend(t, nil)
 	url := serve(t, start(t, oneBackend(quoted(deadAddress(t), alive), `, "retries": 0, "lb_policy": {"policy": "first"}`)), &caddyhttp.Server{})
 	if got := get(t, "GET", url); got.status != 503 {
 		t.Errorf("got %d, want 503", got.status)
@@ -284,7 +269,7 @@ func TestRetriesCanBeTurnedOff(t *testing.T) {
 
 func TestClientThatLeavesIs499(t *testing.T) {
 	entered := make(chan struct{})
-	address, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		close(entered)
 		<-r.Context().Done()
 	})
@@ -299,18 +284,9 @@ func TestClientThatLeavesIs499(t *testing.T) {
 	if _, err := http.DefaultTransport.RoundTrip(r); err == nil {
 		t.Fatal("the request was answered")
 	}
-	eventually(t, func() bool {
+	testkit.Eventually(t, "the request counts as an error", func() bool {
 		return strings.Contains(get(t, "GET", url+"/stats").body, `"success":0,"error":1`)
 	})
-}
-
-func eventually(t *testing.T, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not become true within 5 s")
-		}
-	}
 }
 
 func TestDefaultResponse(t *testing.T) {
@@ -336,7 +312,7 @@ func TestDefaultResponse(t *testing.T) {
 }
 
 func TestRouteOptions(t *testing.T) {
-	address, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.RequestURI, r.Header.Get("X-Set"))
 	})
 	url := serve(t, start(t, fmt.Sprintf(`{
@@ -368,7 +344,7 @@ func TestRouteOptions(t *testing.T) {
 }
 
 func TestBodyTooLargeIs413(t *testing.T) {
-	address, _ := backend(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
 	url := serve(t, start(t, fmt.Sprintf(`{
 		"handle": [{"handler": "request_body", "max_size": 10}],
 		"routes": [{"path_prefix": "/", "backend": "b"}],

@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // adding is a handler that adds a value to the request's X-Set field.
@@ -18,7 +20,7 @@ func adding(value string) string {
 }
 
 func TestHandlersRunFromTheOutsideIn(t *testing.T) {
-	address, _ := backend(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, strings.Join(r.Header.Values("X-Set"), " "))
 	})
 	g := start(t, fmt.Sprintf(`{
@@ -91,7 +93,7 @@ func TestVersions(t *testing.T) {
 	routes := func(version string) string {
 		return fmt.Sprintf(`"routes": [{"name": %q, "path_prefix": "/users", "backend": "b"}]`, version)
 	}
-	address, _ := backend(t, nil)
+	address, _ := testkit.Backend(t, nil)
 	g := start(t, fmt.Sprintf(`{
 		"handle": [{"handler": "headers", "response": {"set": {"X-Route": ["{http.rgate.route}"]}}}],
 		"groups": [
@@ -147,7 +149,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestParameters(t *testing.T) {
-	address, _ := backend(t, nil)
+	address, _ := testkit.Backend(t, nil)
 	const tell = `"handle": [{"handler": "headers", "response": {"set": {
 		"X-Params": ["{http.rgate.param.id} {http.rgate.param.order} {http.rgate.param.*}"]}}}]`
 	g := start(t, fmt.Sprintf(`{

@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // within6Sigma reports whether chance explains that of n draws, which each succeed with
@@ -99,7 +101,7 @@ func TestKeysDoNotDependOnTheOrderOfShares(t *testing.T) {
 func TestStickyRequests(t *testing.T) {
 	names := make(map[string]string)
 	dial := func(name string) string {
-		address, _ := backend(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
+		address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
 		names[name] = address
 		return quoted(address)
 	}

@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // No line of the log contains credentials, whichever module writes it. The rest of the
@@ -56,7 +58,7 @@ backends: [{name: web, dial: ["$BACKEND"]}]
 		`"uri":"/header/0"`, `"X-Shown":["to be seen"]`, `"uri":"/header/1"`, `"uri":"/query/3?a=b&key=REDACTED"`, `"uri":"/token/6?token=REDACTED"`,
 		`"uri":"/token/7"`, `"X-Api-Key":"REDACTED"`, `"X-Partner":"REDACTED"`, `"X-Token":"REDACTED"`, `"uri":"/header/8?breaks`, "aborting with incomplete response",
 	} {
-		eventually(t, "the log has "+want, func() bool { return strings.Contains(g.output.String(), want) })
+		testkit.Eventually(t, "the log has "+want, func() bool { return strings.Contains(g.output.String(), want) })
 	}
 	if strings.Contains(g.output.String(), "to-hide") {
 		t.Error("there is a key or a token in the log")

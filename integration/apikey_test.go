@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // hashOfKey is what a configuration has in the place of an API key.
@@ -289,7 +291,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 	status := func(key string) int { return g.ask(t, "GET", "/in", "", "X-API-Key", key).status }
 	await := func(when, key string, want int) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("the status of %s is %d after the file %s", key, want, when), func() bool { return status(key) == want })
+		testkit.Eventually(t, fmt.Sprintf("the status of %s is %d after the file %s", key, want, when), func() bool { return status(key) == want })
 	}
 	const in, out = 503, 401 // no backend behind it
 	await("has it", "old-key", in)
@@ -309,7 +311,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 	} {
 		const kept = "API keys cannot be read, the previous ones stay valid"
 		breakIt()
-		eventually(t, "the change is logged", func() bool { return logged(kept) == i+1 })
+		testkit.Eventually(t, "the change is logged", func() bool { return logged(kept) == i+1 })
 		await("is broken", "new-key", in)
 		await("is broken", "old-key", out)
 		// A configuration that needs the file cannot be loaded, and the old one stays.
@@ -321,7 +323,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		before := logged("API keys read")
 		write(line("alice", "new-key") + line("bob", fmt.Sprint("healed-", i)))
 		await("is whole again", fmt.Sprint("healed-", i), in)
-		eventually(t, "the change is logged", func() bool { return logged("API keys read") == before+1 })
+		testkit.Eventually(t, "the change is logged", func() bool { return logged("API keys read") == before+1 })
 		if got := logged(kept); got != i+1 {
 			t.Errorf("the log has %d lines, want %d", got, i+1)
 		}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // converse sends messages through a tunnel, and reads twice of each.
@@ -78,11 +80,11 @@ func TestBandwidthIsWhatBothSidesCount(t *testing.T) {
 	g.agree(t, &client, &b.meterCount)
 
 	refused := g.get(t, "/elsewhere")
-	eventually(t, "the default response is counted", func() bool {
+	testkit.Eventually(t, "the default response is counted", func() bool {
 		_, egress := g.bodies(t, "_none")
 		return egress == int64(len(refused.body))
 	})
-	eventually(t, "everything has ended", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
+	testkit.Eventually(t, "everything has ended", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
 	ingress, egress := g.bodies(t, "cut")
 	if least, most := b.aborted.in.Load(), b.aborted.out.Load(); ingress < least || ingress > most || least == 0 {
 		t.Errorf("of aborted uploads, %d are in; the backend has %d, and the clients sent %d", ingress, least, most)
@@ -126,7 +128,7 @@ func meterViewsAgree(t *testing.T, g *gateway, want map[string][2]int64) {
 			t.Logf("the account has %v, want %v", written, want)
 		}
 	}()
-	eventually(t, "the account has what the metrics have", func() bool {
+	testkit.Eventually(t, "the account has what the metrics have", func() bool {
 		written = serviceAccounts(filepath.Join(filepath.Dir(g.file), "bandwidth.db"))
 		return maps.Equal(written, want)
 	})

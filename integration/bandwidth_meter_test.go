@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // meterCount is what one side has counted of the bodies, from where it stands.
@@ -177,7 +179,7 @@ func (g *gateway) counts(t testing.TB, client *meterCount) {
 			t.Logf("the gateway has %d in and %d out", ingress, egress)
 		}
 	}()
-	eventually(t, fmt.Sprintf("%d are in and %d out", client.out.Load(), client.in.Load()), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("%d are in and %d out", client.out.Load(), client.in.Load()), func() bool {
 		ingress, egress = g.bodies(t, "web")
 		return ingress == client.out.Load() && egress == client.in.Load()
 	})
@@ -278,7 +280,7 @@ func TestAStreamIsMeteredWhileItFlows(t *testing.T) {
 	defer response.Body.Close()
 	_, err = io.CopyN(io.Discard, response.Body, 1_000_000)
 	must(t, "reading", err)
-	eventually(t, "what has come is counted", func() bool {
+	testkit.Eventually(t, "what has come is counted", func() bool {
 		_, egress := g.bodies(t, "web")
 		return egress == 1_000_000
 	})
@@ -298,9 +300,9 @@ func TestAnUploadIsMeteredWhileItFlowsAndAsFarAsItCame(t *testing.T) {
 	conn := g.uploading(t, fmt.Sprintf("/web/cut?n=%d", part), part, "Content-Length: 1000000\r\n\r\n")
 	defer conn.Close()
 	arrived := func() bool { ingress, _ := g.bodies(t, "web"); return ingress == part }
-	eventually(t, "what has come is counted", arrived)
+	testkit.Eventually(t, "what has come is counted", arrived)
 	must(t, "leaving", conn.Close())
-	eventually(t, "the end is noticed", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
+	testkit.Eventually(t, "the end is noticed", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
 	if got := b.in.Load(); !arrived() || got > part {
 		t.Errorf("the backend has %d of %d", got, part)
 	}
@@ -332,7 +334,7 @@ backends: [{name: web, dial: ["%s"]}]
 	conn := client.open(t, g)
 	for n := 1; n <= 5; n++ {
 		before := client.in.Load()
-		eventually(t, "there is traffic", func() bool { return client.in.Load() > before })
+		testkit.Eventually(t, "there is traffic", func() bool { return client.in.Load() > before })
 		g.write(t, config(n))
 		g.reload(t)
 		g.awaitVersion(t, n)

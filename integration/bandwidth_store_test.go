@@ -18,6 +18,8 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite" // to look into the account
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // accounted is a gateway that keeps account in a store, before one backend.
@@ -141,7 +143,7 @@ func TestKilledGatewayLosesOneFlushAtMost(t *testing.T) {
 		load := startStoreLoad(t, g, 2)
 		var got history
 		end := time.Now().Add(3200*time.Millisecond + rand.N(time.Second)) // at any moment of a flush
-		eventually(t, "it is time to kill", func() bool {
+		testkit.Eventually(t, "it is time to kill", func() bool {
 			got.note(load.got.Load())
 			return time.Now().After(end)
 		})
@@ -173,7 +175,7 @@ func TestStoppedGatewayWritesEverything(t *testing.T) {
 	var client meterCount
 	tunnel := client.open(t, g)
 	load := startStoreLoad(t, g, 4)
-	eventually(t, "there was traffic", func() bool { return load.got.Load() > 5_000_000 })
+	testkit.Eventually(t, "there was traffic", func() bool { return load.got.Load() > 5_000_000 })
 	must(t, "stopping the gateway", g.cmd.Process.Signal(syscall.SIGTERM))
 	rest, _ := io.Copy(io.Discard, tunnel.reader) // until the gateway ends it
 	client.in.Add(rest)
@@ -210,7 +212,7 @@ func TestReloadsLoseNothing(t *testing.T) {
 	current := first
 	for _, store := range []string{first, second, second, first, second} {
 		before := lookInto(current)
-		eventually(t, "some of it is in the account", func() bool { return lookInto(current) > before })
+		testkit.Eventually(t, "some of it is in the account", func() bool { return lookInto(current) > before })
 		g.reconfigure(t, accounted("sqlite://"+store, "gw-1", b))
 		current = store
 	}
@@ -252,11 +254,11 @@ func TestTrafficGoesOnWithoutStore(t *testing.T) {
 	isHealth := func(gateway, store string) func() bool {
 		return func() bool { g, s := health(); return g == gateway && s == store }
 	}
-	eventually(t, "the store is away", isHealth("degraded", "unhealthy"))
+	testkit.Eventually(t, "the store is away", isHealth("degraded", "unhealthy"))
 	before := load.got.Load()
-	eventually(t, "there is traffic", func() bool { return load.got.Load() > before+1_000_000 })
+	testkit.Eventually(t, "there is traffic", func() bool { return load.got.Load() > before+1_000_000 })
 	must(t, "clearing the way", os.Remove(folder))
-	eventually(t, "the store is back", isHealth("healthy", "healthy"))
+	testkit.Eventually(t, "the store is back", isHealth("healthy", "healthy"))
 	load.end()
 	must(t, "stopping the gateway", g.cmd.Process.Signal(syscall.SIGTERM))
 	<-g.exited

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // tunnel is a connection whose protocol was switched.
@@ -76,7 +78,7 @@ func TestSwitchedProtocolsAreMeteredBothWays(t *testing.T) {
 	client.out.Add(int64(len(last)))
 	client.in.Add(int64(len(rest)))
 	g.agree(t, &client, &b.meterCount)
-	eventually(t, "the end is noticed", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
+	testkit.Eventually(t, "the end is noticed", func() bool { return g.metric(t, "rgate_requests_in_flight") == 0 })
 	g.agree(t, &client, &b.meterCount)
 }
 
@@ -141,7 +143,7 @@ func TestExtendedConnectIsMeteredBothWays(t *testing.T) {
 	}
 	g.agree(t, &client, &b.meterCount) // while it is open
 	must(t, "leaving", conn.Close())
-	eventually(t, "the end is noticed", func() bool {
+	testkit.Eventually(t, "the end is noticed", func() bool {
 		return g.metric(t, "rgate_requests_total", "code", "101") == 1 && g.metric(t, "rgate_requests_in_flight") == 0
 	})
 	g.agree(t, &client, &b.meterCount)

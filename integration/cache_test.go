@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // cacheBackend responds as the query of a request asks for: ?cc= is Cache-Control,
@@ -198,7 +200,7 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	eventually(t, "a new response is stored", func() bool { return g.get(t, target).body != "1 for " })
+	testkit.Eventually(t, "a new response is stored", func() bool { return g.get(t, target).body != "1 for " })
 	if n := backend.asked.Load(); n > 3 { // each new response is stale at once, and validated a second later
 		t.Errorf("the backend was asked %d times", n)
 	}

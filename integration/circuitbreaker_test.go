@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/websocket"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // The states of a circuit breaker, as values of its metric.
@@ -24,7 +26,7 @@ const (
 
 func (g *gateway) awaitBreaker(t *testing.T, backend string, state float64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("the breaker of %s is %v", backend, state), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("the breaker of %s is %v", backend, state), func() bool {
 		return g.metric(t, "rgate_circuit_breaker_state", "backend", backend) == state
 	})
 }
@@ -172,19 +174,19 @@ backends:
 			_, err := do(g.client, g.request(t, "GET", "/fine?delay=1h", "").WithContext(ctx))
 			left <- err
 		}()
-		eventually(t, "the request is under way", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 1 })
+		testkit.Eventually(t, "the request is under way", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 1 })
 		leave()
 		<-left
-		eventually(t, "the gateway has seen the client leave", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 0 })
+		testkit.Eventually(t, "the gateway has seen the client leave", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 0 })
 	}
 	for range 5 {
 		conn, err := net.Dial("tcp", g.address())
 		must(t, "dialing", err)
 		_, err = io.WriteString(conn, "POST /fine HTTP/1.1\r\nHost: example.com\r\nContent-Length: 1000000\r\n\r\nthe beginning")
 		must(t, "sending half a request", err)
-		eventually(t, "the request is under way", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 1 })
+		testkit.Eventually(t, "the request is under way", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 1 })
 		_ = conn.Close()
-		eventually(t, "the gateway has seen the client leave", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 0 })
+		testkit.Eventually(t, "the gateway has seen the client leave", func() bool { return g.metric(t, "rgate_requests_in_flight", "backend", "fine") == 0 })
 	}
 	if got := g.metric(t, "rgate_circuit_breaker_state", "backend", "fine"); got != breakerClosed {
 		t.Errorf("what clients do has opened the breaker: %v", got)
@@ -265,7 +267,7 @@ backends:
 		t.Error("the sick one was asked")
 	}
 	sick.Store(false)
-	eventually(t, "the one that is well again gets requests", func() bool {
+	testkit.Eventually(t, "the one that is well again gets requests", func() bool {
 		wantStatus(t, "while it comes back", g.get(t, "/soon"), 200)
 		return asked[0].Load() > before+2
 	})

@@ -13,23 +13,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
-// patience is how long anything may take that has to happen. It is far above what
-// is needed, and only a failing test uses it up.
-const patience = 20 * time.Second
-
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s in vain until %s", patience, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
+// patience is how long a test waits for anything.
+const patience = testkit.Patience
 
 // newClient makes a client that changes nothing of what it gets.
 func newClient(t testing.TB) *http.Client {
@@ -118,7 +107,7 @@ func (g *gateway) awaitStatus(t testing.TB, target string, status int) {
 			t.Logf("%s: the last status was %d, want %d", target, last, status)
 		}
 	}()
-	eventually(t, fmt.Sprintf("the status of %s is %d", target, status), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("the status of %s is %d", target, status), func() bool {
 		last = g.get(t, target).status
 		return last == status
 	})
@@ -237,7 +226,7 @@ func (tr *traffic) mark() {
 // the mark.
 func (tr *traffic) firstSeen(t testing.TB, outcome string) (at time.Time) {
 	t.Helper()
-	eventually(t, "a response is "+outcome, func() bool {
+	testkit.Eventually(t, "a response is "+outcome, func() bool {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
 		at = tr.first[outcome]
@@ -257,7 +246,7 @@ func (tr *traffic) seen(outcome string) int {
 func (tr *traffic) awaitMore(t testing.TB, outcome string, more int) {
 	t.Helper()
 	until := tr.seen(outcome) + more
-	eventually(t, fmt.Sprintf("%d more responses are %s", more, outcome), func() bool { return tr.seen(outcome) >= until })
+	testkit.Eventually(t, fmt.Sprintf("%d more responses are %s", more, outcome), func() bool { return tr.seen(outcome) >= until })
 }
 
 // stop ends the traffic and returns how often each outcome was seen.

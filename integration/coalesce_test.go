@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // gated is a backend that responds once its gate is open.
@@ -48,7 +50,7 @@ backends: [{name: web, dial: ["$DIAL"]}]
 // awaitInFlight waits until that many requests are in the gateway.
 func (g *gateway) awaitInFlight(t *testing.T, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d requests are in flight", n), func() bool { return g.metric(t, "rgate_requests_in_flight") == float64(n) })
+	testkit.Eventually(t, fmt.Sprintf("%d requests are in flight", n), func() bool { return g.metric(t, "rgate_requests_in_flight") == float64(n) })
 }
 
 func TestCoalesceFiveHundredClients(t *testing.T) {
@@ -105,7 +107,7 @@ func TestCoalesceLeaderIsKilled(t *testing.T) {
 			must(t, "dialing", err)
 			_, err = fmt.Fprintf(leader, "GET /x HTTP/1.1\r\nHost: %s\r\n\r\n", g.address())
 			must(t, "asking", err)
-			eventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+			testkit.Eventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
 			const followers = 20
 			var all sync.WaitGroup
 			for range followers {

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func (g *gateway) awaitQueued(t *testing.T, n float64) {
 	t.Helper()
-	eventually(t, "that many requests wait", func() bool { return g.metric(t, "rgate_concurrency_queued") == n })
+	testkit.Eventually(t, "that many requests wait", func() bool { return g.metric(t, "rgate_concurrency_queued") == n })
 }
 
 func TestConcurrencyIsExactUnderLoad(t *testing.T) {
@@ -92,7 +94,7 @@ backends: [{name: web, dial: ["`+backend.Listener.Addr().String()+`"], concurren
 		return status
 	}
 	statuses := []chan int{send(t.Context(), "/0")}
-	eventually(t, "the first one has arrived", func() bool { return backend.order() == "/0" })
+	testkit.Eventually(t, "the first one has arrived", func() bool { return backend.order() == "/0" })
 	leaving, leave := context.WithCancel(t.Context())
 	for i, path := range strings.Fields("/1 /2 /3 /4 /5 /6 /7 /8 /9") {
 		ctx := t.Context()
@@ -136,13 +138,13 @@ backends: [{name: web, dial: ["`+backend.Listener.Addr().String()+`"]}]
 	for _, path := range []string{"/a", "/b"} {
 		go func() { _, _ = do(g.client, g.request(t, "GET", path, "")) }()
 	}
-	eventually(t, "each route has its place", func() bool { return len(backend.order()) == 4 })
+	testkit.Eventually(t, "each route has its place", func() bool { return len(backend.order()) == 4 })
 	wantDown(t, "one that waits too long", g.get(t, "/a"))
 	if got := g.metric(t, "rgate_concurrency_rejected_total", "reason", "timeout"); got != 1 {
 		t.Errorf("%v were rejected, want 1", got)
 	}
 	close(backend.open)
-	eventually(t, "all have left", func() bool { return g.metric(t, "rgate_concurrency_in_flight") == 0 })
+	testkit.Eventually(t, "all have left", func() bool { return g.metric(t, "rgate_concurrency_in_flight") == 0 })
 	wantStatus(t, "in the end", g.get(t, "/a"), 200)
 }
 
@@ -177,7 +179,7 @@ func TestOverload(t *testing.T) {
 		if n := inside.Add(1); n > most.Load() {
 			most.Store(n)
 		}
-		time.Sleep(work)
+		time.Sleep(work) // a slow backend
 		inside.Add(-1)
 		busy.Add(int64(time.Since(begun)))
 		done.Add(1)

@@ -23,6 +23,8 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 const (
@@ -70,6 +72,7 @@ var boxes atomic.Int64
 // the test ends, and waits until it listens.
 func startContainer(t testing.TB, s spec) *box {
 	t.Helper()
+	requireEngine(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("containers can be reached by their addresses on Linux only")
 	}
@@ -121,7 +124,7 @@ func startContainer(t testing.TB, s spec) *box {
 func (b *box) awaitPort(t testing.TB, port int) {
 	t.Helper()
 	address := net.JoinHostPort(b.ip, strconv.Itoa(port))
-	eventually(t, b.name+" listens on "+address, func() bool {
+	testkit.Eventually(t, b.name+" listens on "+address, func() bool {
 		conn, err := net.DialTimeout("tcp", address, time.Second)
 		if err == nil {
 			_ = conn.Close()
@@ -205,6 +208,7 @@ func (b *box) remove(t testing.TB) {
 // Containers in it must be started later than it is made, so that they go first.
 func makeNetwork(t testing.TB, suffix string) string {
 	t.Helper()
+	requireEngine(t)
 	name := strings.ToLower(appOf(t)) + "-" + suffix
 	created, err := engine.NetworkCreate(t.Context(), name, network.CreateOptions{Labels: map[string]string{runLabel: runID}})
 	must(t, "making network "+name, err)

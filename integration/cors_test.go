@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/net/websocket"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // passwordHash is what Caddy's basic_auth keeps of a password.
@@ -215,7 +217,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}, {name: nosy, dial: [%q]}
 			t.Errorf("got %q and %v", line, err)
 		}
 		_ = response.Body.Close()
-		eventually(t, "the backend's stream ends", func() bool { return web.counts(t).InFlight == 0 })
+		testkit.Eventually(t, "the backend's stream ends", func() bool { return web.counts(t).InFlight == 0 })
 	})
 	t.Run("trailers", func(t *testing.T) {
 		request := g.request(t, "POST", "/trailers", "")

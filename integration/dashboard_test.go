@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/html"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 const dashboardGateway = `
@@ -70,7 +72,7 @@ func TestDashboard(t *testing.T) {
 	}
 	g.get(t, "/nowhere")
 	var page map[string]string
-	eventually(t, "the page has all of it", func() bool {
+	testkit.Eventually(t, "the page has all of it", func() bool {
 		page = g.dashboard(t, "?range=5m")
 		return strings.Contains(page["In the last 5 minutes"], "Requests\n25\n") && strings.Contains(page["Backends"], two.name) &&
 			strings.Contains(page["Quotas"], "60 %")
@@ -146,7 +148,7 @@ backends: [{name: web, dial: ["127.0.0.1:1"]}]
 	if got := alone.get(t, "/far/figures"); got.body != "behind" {
 		t.Errorf("another path: got %d %s", got.status, got.body)
 	}
-	eventually(t, "the page has all of it", func() bool {
+	testkit.Eventually(t, "the page has all of it", func() bool {
 		body := alone.get(t, "/figures").body
 		return strings.Contains(body, "<b>4</b>") && strings.Contains(body, "<b>21\u00a0B</b>")
 	})

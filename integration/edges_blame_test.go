@@ -13,12 +13,15 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/network"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // bridgeAddress is an address of this machine that is not on its loopback interface,
 // for which package net/http never uses a proxy.
 func bridgeAddress(t *testing.T) string {
 	t.Helper()
+	requireEngine(t)
 	about, err := engine.NetworkInspect(t.Context(), "bridge", network.InspectOptions{})
 	must(t, "inspecting the default network", err)
 	return about.IPAM.Config[0].Gateway
@@ -183,7 +186,7 @@ func TestB2MistakesOfClientsDoNotCount(t *testing.T) {
 	for _, path := range []string{"/web/200", "/alone/200", "/modern"} {
 		wantStatus(t, path+" after mistakes of clients", g.get(t, path), 200)
 	}
-	eventually(t, "the client that left is counted as such", func() bool {
+	testkit.Eventually(t, "the client that left is counted as such", func() bool {
 		return strings.Contains(g.get(t, "/stats?by=route").body, "/web")
 	})
 	wantStatus(t, "after the client that left", g.get(t, "/web/200"), 200)

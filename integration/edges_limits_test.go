@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestB4SilentClientsOfStreamsAreKept(t *testing.T) {
@@ -185,7 +187,7 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {failure
 	before := web.ip
 	web.restart(t)
 	web.awaitPort(t, 8080)
-	eventually(t, "the container that was started again gets requests", func() bool { return g.get(t, "/").status == 200 })
+	testkit.Eventually(t, "the container that was started again gets requests", func() bool { return g.get(t, "/").status == 200 })
 	if web.ip != before {
 		t.Logf("the container has another address, %s after %s: this proves less than it could", web.ip, before)
 	}

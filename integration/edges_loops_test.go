@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestA11NoProxyBeforeContainers(t *testing.T) {
@@ -56,8 +58,8 @@ bandwidth: {store: "sqlite://$DIR/b.db", sources: [{name: kong, url: "http://sou
 		}
 	}
 	wantStatus(t, "a backend with a proxy of its own", g.get(t, "/own"), 200)
-	eventually(t, "the keys are read through the proxy", func() bool { return seen("/keys") > 0 })
-	eventually(t, "the source is read through the proxy", func() bool { return seen("/metrics") > 0 })
+	testkit.Eventually(t, "the keys are read through the proxy", func() bool { return seen("/keys") > 0 })
+	testkit.Eventually(t, "the source is read through the proxy", func() bool { return seen("/metrics") > 0 })
 	if seen("/own") != 1 || seen("/dial")+seen("/limited")+seen("/container") != 0 {
 		t.Errorf("the proxy has seen %v", proxied)
 	}

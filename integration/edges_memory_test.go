@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // load replaces the configuration through the admin API.
@@ -29,7 +31,7 @@ var heapAlloc = regexp.MustCompile(`# HeapAlloc = (\d+)`)
 func (g *gateway) heap(t testing.TB) int {
 	t.Helper()
 	least, same := 1<<62, 0
-	eventually(t, "the heap shrinks no more", func() bool {
+	testkit.Eventually(t, "the heap shrinks no more", func() bool {
 		response, err := g.client.Get(g.adminURL("/debug/pprof/heap?gc=1&debug=1"))
 		must(t, "reading the heap", err)
 		defer response.Body.Close()

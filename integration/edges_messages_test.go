@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
@@ -311,7 +313,7 @@ func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
 		t.Errorf("the statistics count %d errors more, want %d", got.Error-failed, len(codesOf))
 	}
 	for _, want := range []string{`"http_status":401`, `"http_status":503`, `"http_status":504`} {
-		eventually(t, "the access log has "+want, func() bool { return strings.Contains(g.output.String(), want) })
+		testkit.Eventually(t, "the access log has "+want, func() bool { return strings.Contains(g.output.String(), want) })
 	}
 
 	for version, conn := range g.rawVersions(t) {

@@ -319,7 +319,7 @@ func adaptAndValidate(t testing.TB, config string) (string, error) {
 	file := folder + "/Caddyfile"
 	config = strings.ReplaceAll(config, "$PORT", fmt.Sprint(freePort(t)))
 	must(t, "writing the configuration", os.WriteFile(file, []byte(config), 0o600))
-	output, err := rgateCommand(folder, nil, "validate", "--config", file, "--adapter", "caddyfile").CombinedOutput()
+	output, err := rgateCommand(t, folder, nil, "validate", "--config", file, "--adapter", "caddyfile").CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, output)
 	}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // edgeBackend is an HTTP/1.1 backend that says what has reached it, byte for byte where
@@ -194,7 +196,7 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 	if n := b.count("GET /get/~switch"); n != 6 {
 		t.Errorf("the backend has seen %d WebSockets of 6", n)
 	}
-	eventually(t, "the ends of the WebSockets are noticed", func() bool { return g.metric(t, "rgate_requests_total", "code", "101") == 12 })
+	testkit.Eventually(t, "the ends of the WebSockets are noticed", func() bool { return g.metric(t, "rgate_requests_total", "code", "101") == 12 })
 }
 
 // rawOffer sends an HTTP/1 request with fields and returns the response's beginning.

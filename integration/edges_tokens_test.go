@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 const testSecret = "0123456789012345678901234567890123456789"
@@ -163,7 +165,7 @@ backends: [{name: b, dial: ["`+startEcho(t)+`"]}]`)
 	}
 	keys.serve("same", "EdDSA", second)
 	began := time.Now()
-	eventually(t, "a token of the second key is good", func() bool { return status(second) == 200 })
+	testkit.Eventually(t, "a token of the second key is good", func() bool { return status(second) == 200 })
 	if got := status(first); got != 401 {
 		t.Errorf("a token of the first key afterwards: status %d, want 401", got)
 	}

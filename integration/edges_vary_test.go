@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestC3FieldsOfProxiesArePartOfTheKey(t *testing.T) {
@@ -173,9 +175,9 @@ http://set.test:$PORT {
 	bodies := [2]chan string{make(chan string, 1), make(chan string, 1)}
 	share := func(i int) { bodies[i] <- ask("gateway.test", "/shared?vary=X-Forwarded-For", i).body }
 	go share(0)
-	eventually(t, "the first request has come", func() bool { return len(first) == 1 })
+	testkit.Eventually(t, "the first request has come", func() bool { return len(first) == 1 })
 	go share(1)
-	eventually(t, "the second request has come", func() bool { return g.metric(t, "rgate_requests_in_flight") == 2 })
+	testkit.Eventually(t, "the second request has come", func() bool { return g.metric(t, "rgate_requests_in_flight") == 2 })
 	close(release)
 	if a, b := <-bodies[0], <-bodies[1]; a != "127.0.0.1" || b != "127.0.0.3" {
 		t.Errorf("two clients that ask at once get what the backend has for %q and %q", a, b)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // ownEngine is a Docker engine of the test's own, which may be stopped.
@@ -31,6 +33,7 @@ type ownEngine struct {
 
 func newOwnEngine(t *testing.T) *ownEngine {
 	t.Helper()
+	requireEngine(t)
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		t.Skip("dockerd is not on this machine: the engine is elsewhere, and a test cannot restart it")
 	}
@@ -88,7 +91,7 @@ func (e *ownEngine) start(t *testing.T) {
 		_ = daemon.Wait()
 		close(ended)
 	}()
-	eventually(t, "the engine responds", func() bool {
+	testkit.Eventually(t, "the engine responds", func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("dockerd ended: %s", daemon.ProcessState)

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/docker/docker/api/types/network"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // wantDown checks that a response is the one for a backend that is down.
@@ -28,6 +30,7 @@ func wantDown(t *testing.T, what string, got response) {
 // unassigned returns an address of the default network that no container has.
 func unassigned(t *testing.T) string {
 	t.Helper()
+	requireEngine(t)
 	about, err := engine.NetworkInspect(t.Context(), "bridge", network.InspectOptions{})
 	must(t, "inspecting the default network", err)
 	_, subnet, err := net.ParseCIDR(about.IPAM.Config[0].Subnet)
@@ -107,7 +110,7 @@ func TestConnectionLostInFlightIs503(t *testing.T) {
 				}
 				responses <- got
 			}()
-			eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
+			testkit.Eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
 			web.kill(t)
 			wantDown(t, method+" of a killed container", <-responses)
 		})
@@ -180,13 +183,13 @@ func TestClientThatLeavesIs499(t *testing.T) {
 			_, err := do(g.client, request)
 			left <- err
 		}()
-		eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
+		testkit.Eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
 		leave()
 		if err := <-left; !errors.Is(err, context.Canceled) {
 			t.Fatalf("%s: the client did not leave: %v", method, err)
 		}
-		eventually(t, "the request is counted as an error", func() bool { return g.stats(t, "").Requests.Error == n+1 })
-		eventually(t, "the backend is left too", func() bool { return web.counts(t).InFlight == 0 })
+		testkit.Eventually(t, "the request is counted as an error", func() bool { return g.stats(t, "").Requests.Error == n+1 })
+		testkit.Eventually(t, "the backend is left too", func() bool { return web.counts(t).InFlight == 0 })
 	}
 	if got := g.metric(t, "rgate_requests_total", "code", "499"); got != 2 {
 		t.Errorf("%v requests have code 499 in the metrics, want 2", got)
@@ -211,14 +214,14 @@ func TestUploadThatBreaksOffIs499(t *testing.T) {
 		must(t, "connecting", err)
 		_, err = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n%5000d", n)
 		must(t, "sending a part", err)
-		eventually(t, "the part is at the backend", func() bool { return web.counts(t).InFlight == 1 })
+		testkit.Eventually(t, "the part is at the backend", func() bool { return web.counts(t).InFlight == 1 })
 		if n%2 == 0 {
 			must(t, "asking for a reset", conn.(*net.TCPConn).SetLinger(0))
 		}
 		must(t, "leaving", conn.Close())
-		eventually(t, "the backend is left too", func() bool { return web.counts(t).InFlight == 0 })
+		testkit.Eventually(t, "the backend is left too", func() bool { return web.counts(t).InFlight == 0 })
 	}
-	eventually(t, "all are counted", func() bool { return g.stats(t, "").Requests.Error == times })
+	testkit.Eventually(t, "all are counted", func() bool { return g.stats(t, "").Requests.Error == times })
 	if got := g.metric(t, "rgate_requests_total", "code", "499"); got != times {
 		t.Errorf("%v requests have code 499, want %d", got, times)
 	}

@@ -23,6 +23,8 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // gateway is a process of rgate.
@@ -65,7 +67,7 @@ func launch(t testing.TB, name, config string, env []string, args ...string) *ga
 	for i, arg := range args {
 		args[i] = strings.NewReplacer("$FILE", g.file, "$PORT", strconv.Itoa(g.port)).Replace(arg)
 	}
-	g.cmd = rgateCommand(folder, env, args...)
+	g.cmd = rgateCommand(t, folder, env, args...)
 	g.cmd.Stdout, g.cmd.Stderr = g.output, g.output
 	must(t, "starting the gateway", g.cmd.Start())
 	go func() {
@@ -79,7 +81,9 @@ func launch(t testing.TB, name, config string, env []string, args ...string) *ga
 }
 
 // rgateCommand makes a command of the binary, which keeps its files in a folder.
-func rgateCommand(folder string, env []string, args ...string) *exec.Cmd {
+func rgateCommand(t testing.TB, folder string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	requireEngine(t)
 	cmd := exec.Command(binary, args...)
 	dieWithTests(cmd)
 	cmd.Env = append(os.Environ(), "HOME="+folder, "XDG_DATA_HOME="+folder, "XDG_CONFIG_HOME="+folder)
@@ -109,7 +113,7 @@ func (g *gateway) adminURL(path string) string {
 
 func (g *gateway) awaitStart(t testing.TB) {
 	t.Helper()
-	eventually(t, "the gateway responds", func() bool {
+	testkit.Eventually(t, "the gateway responds", func() bool {
 		select {
 		case <-g.exited:
 			t.Fatalf("the gateway exited with %d:\n%s", g.exitCode, g.output)
@@ -137,7 +141,7 @@ func (g *gateway) responds() bool {
 // await waits until a backend has that many upstreams. No request is sent.
 func (g *gateway) await(t testing.TB, backend string, upstreams int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("backend %s has %d upstreams", backend, upstreams), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("backend %s has %d upstreams", backend, upstreams), func() bool {
 		return g.metric(t, "rgate_backend_upstreams", "backend", backend) == float64(upstreams)
 	})
 }
@@ -248,7 +252,7 @@ type outcome struct {
 func rgate(t testing.TB, env []string, args ...string) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := rgateCommand(t.TempDir(), env, args...)
+	cmd := rgateCommand(t, t.TempDir(), env, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second
 	must(t, "starting rgate", cmd.Start())

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // scraped are the series of a scrape: the labels of each, by the metric's name.
@@ -212,8 +214,8 @@ func TestGrafanaDashboard(t *testing.T) {
 		g.get(t, "/api/x")
 	}
 	g.get(t, "/nothing")
-	eventually(t, "a quota refuses", func() bool { return g.get(t, "/full/plain").status >= 400 })
-	eventually(t, "the source is up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 1 })
+	testkit.Eventually(t, "a quota refuses", func() bool { return g.get(t, "/full/plain").status >= 400 })
+	testkit.Eventually(t, "the source is up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 1 })
 	files, err := filepath.Glob("../contrib/grafana/*.json")
 	must(t, "looking for dashboards", err)
 	if len(files) == 0 {

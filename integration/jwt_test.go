@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // issuer issues tokens, and serves the keys that verify them.
@@ -200,7 +202,7 @@ backends:
 		{name: "JWKS down, after a reload", before: func() {
 			g.write(t, config+"\nadmin: localhost:$ADMIN\ndefault_response: {body: reloaded}\n")
 			g.reload(t)
-			eventually(t, "the new configuration is loaded", func() bool { return g.get(t, "/").body == "reloaded" })
+			testkit.Eventually(t, "the new configuration is loaded", func() bool { return g.get(t, "/").body == "reloaded" })
 		}, path: "/jwks", token: es("first", first), status: 200},
 		{name: "restart with JWKS down", before: func() { g = startGateway(t, config) }, path: "/jwks", token: es("first", first), status: 503},
 		{name: "restart with JWKS down, no token", path: "/jwks", status: 401},
@@ -218,7 +220,7 @@ backends:
 		}
 		got := g.ask(t, "GET", tc.path, "", headers...)
 		if tc.soon {
-			eventually(t, tc.name+" passes", func() bool {
+			testkit.Eventually(t, tc.name+" passes", func() bool {
 				got = g.ask(t, "GET", tc.path, "", headers...)
 				return got.status == tc.status
 			})
@@ -244,7 +246,7 @@ backends:
 	if n := g.metric(t, "rgate_refused_requests_total", "policy", "jwt", "route", "/jwks", "code", "401"); n != 2 {
 		t.Errorf("%v requests are counted as refused with 401", n)
 	}
-	eventually(t, "the reason is in the log", func() bool { return strings.Contains(g.output.String(), "it has expired") })
+	testkit.Eventually(t, "the reason is in the log", func() bool { return strings.Contains(g.output.String(), "it has expired") })
 	for _, secret := range []string{parts[2], "BEGIN PUBLIC KEY"} {
 		if strings.Contains(g.output.String(), secret) {
 			t.Errorf("the log has %q in it", secret)

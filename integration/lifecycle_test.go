@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/events"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // The tests of this file look at the clock, or would disturb those that do.
@@ -125,7 +127,7 @@ func TestStoppedContainerIsDrained(t *testing.T) {
 		}
 		inFlight <- got
 	}()
-	eventually(t, "the request is in flight", func() bool { return stopping.counts(t).InFlight == 1 })
+	testkit.Eventually(t, "the request is in flight", func() bool { return stopping.counts(t).InFlight == 1 })
 	staying := startContainer(t, spec{})
 	g.await(t, "web", 2)
 

@@ -4,8 +4,9 @@
 //
 // It needs Linux, where containers can be reached by their addresses, and a Docker
 // engine (hack/docker-engine starts one). Every test has containers with labels of its
-// own, so that they can run side by side, and removes what it made. Tests that
-// measure time, or that load the machine, run alone.
+// own, so that they can run in parallel, and removes what it made. Tests that measure
+// time, or that load the machine, run alone. In short mode, only the tests run that need
+// neither an engine nor the binary: those of the docs and of the packages' rules.
 package integration
 
 import (
@@ -36,6 +37,9 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
+	if testing.Short() {
+		return m.Run()
+	}
 	folder, err := tempFolder()
 	if err == nil {
 		defer os.RemoveAll(folder)
@@ -55,6 +59,14 @@ func runTests(m *testing.M) int {
 		}
 	}
 	return code
+}
+
+// requireEngine skips a test in short mode, which has neither an engine nor the binary.
+func requireEngine(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short mode has no Docker engine")
+	}
 }
 
 // prepare connects to the engine, removes what an aborted run left there, and

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // A key, and what `rgate hash-key` makes of it.
@@ -86,7 +88,7 @@ func TestOperations(t *testing.T) {
 	g.report(t, "/health/ready", http.StatusOK, &said)
 
 	two := startContainer(t, spec{labels: map[string]string{"rgate.port": "nonsense"}})
-	eventually(t, "the container that cannot be reached is reported", func() bool {
+	testkit.Eventually(t, "the container that cannot be reached is reported", func() bool {
 		var s servicesReport
 		g.report(t, "/services", http.StatusOK, &s)
 		web := s.Services[0]
@@ -144,7 +146,7 @@ func TestOperations(t *testing.T) {
 		}
 	}
 	one.kill(t)
-	eventually(t, "the gateway is unhealthy", func() bool {
+	testkit.Eventually(t, "the gateway is unhealthy", func() bool {
 		return g.ask(t, http.MethodGet, "/gateway/health", "", "X-API-Key", secretKey).status == http.StatusServiceUnavailable
 	})
 }
@@ -284,7 +286,7 @@ func TestRegistration(t *testing.T) {
 			t.Fatalf("a heartbeat: %d", got.status)
 		}
 		g.awaitStatus(t, "/self", http.StatusOK)
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond) // the interval of an instance
 	}
 	if got := g.get(t, "/self"); got.status != http.StatusOK || got.body != "at your service" {
 		t.Errorf("got %d %q", got.status, got.body)
@@ -300,7 +302,7 @@ func TestRegistration(t *testing.T) {
 		t.Errorf("the service is %+v", self)
 	}
 	send("PUT", "self/one", `{"url": "`+instance.URL+`", "ttl": "1s"}`)
-	eventually(t, "it is forgotten without a heartbeat", func() bool { return g.get(t, "/self").status == http.StatusServiceUnavailable })
+	testkit.Eventually(t, "it is forgotten without a heartbeat", func() bool { return g.get(t, "/self").status == http.StatusServiceUnavailable })
 	send("PUT", "self/one", `{"url": "`+instance.URL+`"}`)
 	if got := send("DELETE", "self/one", ""); got.status != http.StatusNoContent || g.get(t, "/self").status != http.StatusServiceUnavailable {
 		t.Errorf("removing it: %d", got.status)

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/docker/docker/client"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // relay is a socket that leads to the Docker engine as long as it is up.
@@ -28,6 +30,7 @@ type relay struct {
 // newRelay makes a relay that is down. It ends with the test.
 func newRelay(t *testing.T) *relay {
 	t.Helper()
+	requireEngine(t)
 	socket, ok := strings.CutPrefix(engine.DaemonHost(), "unix://")
 	if !ok {
 		t.Skipf("the engine is at %s: the relay leads to local sockets only", engine.DaemonHost())
@@ -130,7 +133,7 @@ func TestEngineCutAndBack(t *testing.T) {
 	for range 2 {
 		load := g.startTraffic(t, 2, "/")
 		r.cut()
-		eventually(t, "the gateway says that the engine is gone", func() bool {
+		testkit.Eventually(t, "the gateway says that the engine is gone", func() bool {
 			return strings.Contains(g.output.String(), "cannot reach the Docker engine")
 		})
 		// What happens meanwhile is not seen, and what was known keeps serving.
@@ -166,7 +169,7 @@ func TestStreamOfEventsThatEndsIsOpenedAgain(t *testing.T) {
 	for n := range 3 {
 		before := r.connections()
 		r.cutConnections()
-		eventually(t, "the gateway connects again", func() bool { return r.connections() > before })
+		testkit.Eventually(t, "the gateway connects again", func() bool { return r.connections() > before })
 		startContainer(t, spec{})
 		g.await(t, "web", n+2)
 	}

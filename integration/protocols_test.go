@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // The tests of this file send something only after what was sent before has come
@@ -41,7 +43,7 @@ func TestWebSocket(t *testing.T) {
 		t.Errorf("the statistics count an open WebSocket as %+v, want neither", got)
 	}
 	must(t, "closing", conn.Close())
-	eventually(t, "the end of the WebSocket is noticed", func() bool {
+	testkit.Eventually(t, "the end of the WebSocket is noticed", func() bool {
 		return g.metric(t, "rgate_requests_total", "code", "101") == 1 && g.metric(t, "rgate_requests_in_flight") == 0
 	})
 	if got := g.stats(t, "").Requests; got.Success != 0 || got.Error != 0 {
@@ -71,7 +73,7 @@ func TestServerSentEventsComeAtOnce(t *testing.T) {
 	}
 	// The backend must hear that the client is gone.
 	_ = response.Body.Close()
-	eventually(t, "the backend's stream ends", func() bool { return web.counts(t).InFlight == 0 })
+	testkit.Eventually(t, "the backend's stream ends", func() bool { return web.counts(t).InFlight == 0 })
 
 	got := g.get(t, "/sse?n=20&every=1ms")
 	if events := strings.Count(got.body, "\n\n"); events != 20 {

@@ -17,23 +17,24 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/bandwidth/mailtest"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // sizedBackend runs a backend that responds with as many bytes as the query says. It
 // returns its address.
 func sizedBackend(t testing.TB) string {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		n, _ := strconv.Atoi(r.URL.Query().Get("bytes"))
 		_, _ = w.Write(make([]byte, n))
-	}))
-	t.Cleanup(backend.Close)
-	return backend.Listener.Addr().String()
+	})
+	return address
 }
 
 // quotaPostgres is the address of an empty PostgreSQL.
 func quotaPostgres(t testing.TB) string {
 	t.Helper()
+	requireEngine(t)
 	cmd := exec.Command("../hack/postgres")
 	dieWithTests(cmd)
 	input, err := cmd.StdinPipe()
@@ -110,7 +111,7 @@ func (g *gateway) onlyQuota(t testing.TB) (q quotaReport) {
 // awaitQuota waits until so many bytes have been judged. It returns the report.
 func (g *gateway) awaitQuota(t testing.TB, used int64, alerts string) (q quotaReport) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d bytes are judged, and the thresholds are %q", used, alerts), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("%d bytes are judged, and the thresholds are %q", used, alerts), func() bool {
 		q = g.onlyQuota(t)
 		return q.Used == used && q.alerts() == alerts
 	})
@@ -205,11 +206,11 @@ func TestQuotaWithoutAServerOfMail(t *testing.T) {
 	config := metered(t, "sqlite://"+t.TempDir()+"/bandwidth.db", mailSettings(mail), "egress: 1MB")
 	g := startGateway(t, config, mailPassword...)
 	g.download(t, 850_000)
-	eventually(t, "the mail is tried again", func() bool {
+	testkit.Eventually(t, "the mail is tried again", func() bool {
 		g.download(t, 1)
 		return g.metric(t, "rgate_quota_notifications_total", "state", "retried") >= 2
 	})
-	eventually(t, "it is seen in the health", func() bool {
+	testkit.Eventually(t, "it is seen in the health", func() bool {
 		body := g.get(t, "/gateway/health").body
 		return strings.Contains(body, `{"name":"mail `+mail.Address+`","status":"unhealthy"`) && strings.Contains(body, "connection refused")
 	})
@@ -217,8 +218,8 @@ func TestQuotaWithoutAServerOfMail(t *testing.T) {
 	g.awaitExit(t)
 	mail.Restart()
 	again := startGateway(t, config, mailPassword...)
-	eventually(t, "the mail is delivered", func() bool { return len(mail.Messages()) > 0 })
-	eventually(t, "that is seen", func() bool { return again.onlyQuota(t).alerts() == "80 sent, 90, 100" })
+	testkit.Eventually(t, "the mail is delivered", func() bool { return len(mail.Messages()) > 0 })
+	testkit.Eventually(t, "that is seen", func() bool { return again.onlyQuota(t).alerts() == "80 sent, 90, 100" })
 	if n := len(mail.Messages()); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
@@ -249,7 +250,7 @@ func TestQuotaOfTwoGateways(t *testing.T) {
 	gateways[1].download(t, 450_000)
 	over := time.Now()
 	for i, g := range gateways {
-		eventually(t, fmt.Sprintf("gateway %d refuses", i+1), func() bool { return g.get(t, "/?bytes=0").status == http.StatusTooManyRequests })
+		testkit.Eventually(t, fmt.Sprintf("gateway %d refuses", i+1), func() bool { return g.get(t, "/?bytes=0").status == http.StatusTooManyRequests })
 	}
 	if took := time.Since(over); took > 10*time.Second && !raceDetector {
 		t.Errorf("it took %v until both refuse", took)
@@ -265,7 +266,7 @@ func TestQuotaOfTwoGateways(t *testing.T) {
 		t.Errorf("the metric counts %v refusals", n)
 	}
 	for _, g := range gateways {
-		eventually(t, "both know that the alert was sent", func() bool {
+		testkit.Eventually(t, "both know that the alert was sent", func() bool {
 			q := g.onlyQuota(t)
 			return q.alerts() == "80 sent, 90 sent, 100 sent" && q.State == "blocked"
 		})
@@ -288,7 +289,7 @@ func TestQuotaOfConsumers(t *testing.T) {
 		g.download(t, 150_000, "X-API-Key", key)
 	}
 	g.download(t, 150_000)
-	eventually(t, "alice is refused", func() bool {
+	testkit.Eventually(t, "alice is refused", func() bool {
 		return g.ask(t, "GET", "/", "", "X-API-Key", "alice").status == http.StatusTooManyRequests
 	})
 	got := g.ask(t, "GET", "/", "", "X-API-Key", "alice")
@@ -297,7 +298,7 @@ func TestQuotaOfConsumers(t *testing.T) {
 	}
 	g.download(t, 1000, "X-API-Key", "bob")
 	g.download(t, 1000)
-	eventually(t, "both are in the report", func() bool {
+	testkit.Eventually(t, "both are in the report", func() bool {
 		all := g.quotas(t)
 		return len(all) == 2 && all[0].Consumer == "alice" && all[0].State == "blocked" && all[1].Consumer == "bob" && all[1].Used >= 151_000 && all[1].State == "ok"
 	})
@@ -333,17 +334,17 @@ admin: localhost:$ADMIN
 	}
 	await := func(what, want string) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("%s: %s, but %s", what, want, used()), func() bool { return used() == want })
+		testkit.Eventually(t, fmt.Sprintf("%s: %s, but %s", what, want, used()), func() bool { return used() == want })
 	}
 	await("at first", "backend web egress 161000 ok, gateway rgate total 161000 ok, group /api egress 90000 ok, route /api/b ingress 0 ok")
 	if got := g.ask(t, "POST", "/api/b", strings.Repeat("x", 50_000)); got.status != http.StatusOK {
 		t.Fatalf("got %d", got.status)
 	}
-	eventually(t, "the route is blocked", func() bool { return g.get(t, "/api/b").status == http.StatusTooManyRequests })
+	testkit.Eventually(t, "the route is blocked", func() bool { return g.get(t, "/api/b").status == http.StatusTooManyRequests })
 	if got := g.get(t, "/api/a?bytes=10000").status; got != http.StatusOK {
 		t.Errorf("the route beside it: got %d", got)
 	}
-	eventually(t, "the group is blocked", func() bool { return g.get(t, "/api/a").status == http.StatusTooManyRequests })
+	testkit.Eventually(t, "the group is blocked", func() bool { return g.get(t, "/api/a").status == http.StatusTooManyRequests })
 	for _, path := range []string{"/other", "/free"} {
 		if got := g.get(t, path).status; got != http.StatusOK {
 			t.Errorf("%s: got %d", path, got)
@@ -351,7 +352,7 @@ admin: localhost:$ADMIN
 	}
 	g.write(t, strings.Replace(config, "100KB", "10MB", 1))
 	g.reload(t)
-	eventually(t, "the group is let through", func() bool { return g.get(t, "/api/a").status == http.StatusOK })
+	testkit.Eventually(t, "the group is let through", func() bool { return g.get(t, "/api/a").status == http.StatusOK })
 	if got := g.get(t, "/api/b").status; got != http.StatusTooManyRequests {
 		t.Errorf("the route, after a reload: got %d", got)
 	}
@@ -361,7 +362,7 @@ func TestQuotaSlowsDown(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, metered(t, "sqlite://$DIR/bandwidth.db", "", "egress: 100KB, at_limit: throttle, throttle_rate: 50KB"))
 	g.download(t, 100_000)
-	eventually(t, "the limit is seen", func() bool { return g.onlyQuota(t).State == "throttled" })
+	testkit.Eventually(t, "the limit is seen", func() bool { return g.onlyQuota(t).State == "throttled" })
 	began := time.Now()
 	var all sync.WaitGroup
 	for range 2 {

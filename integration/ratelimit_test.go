@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // redisServer is a redis-server on a port of the loopback, without a disk.
@@ -31,11 +32,12 @@ func startRedis(t testing.TB) *redisServer {
 
 func (s *redisServer) start(t testing.TB) {
 	t.Helper()
+	testkit.RequireProgram(t, "redis-server")
 	s.cmd = exec.Command("redis-server", "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1",
 		"--dir", t.TempDir(), "--save", "", "--appendonly", "no")
 	dieWithTests(s.cmd)
-	must(t, "starting redis-server, which `make test` installs", s.cmd.Start())
-	eventually(t, "redis-server listens", func() bool {
+	must(t, "starting redis-server", s.cmd.Start())
+	testkit.Eventually(t, "redis-server listens", func() bool {
 		conn, err := net.Dial("tcp", s.address())
 		if err == nil {
 			_ = conn.Close()
@@ -53,11 +55,10 @@ func (s *redisServer) kill() {
 
 // staticBackend is a backend in the tests' process. It returns its address.
 func staticBackend(t testing.TB) string {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	address, _ := testkit.Backend(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("hello"))
-	}))
-	t.Cleanup(backend.Close)
-	return backend.Listener.Addr().String()
+	})
+	return address
 }
 
 // limited is a gateway before a static backend. policies are lines of YAML for the
@@ -165,7 +166,7 @@ func TestRetryAfterIsRight(t *testing.T) {
 	if got.status != http.StatusTooManyRequests || retry < 1 || retry > 2 {
 		t.Fatalf("got %d, and again after %d s", got.status, retry)
 	}
-	eventually(t, "it is let in", func() bool { return g.get(t, "/").status == http.StatusOK })
+	testkit.Eventually(t, "it is let in", func() bool { return g.get(t, "/").status == http.StatusOK })
 	if took := time.Since(began); took < 2*time.Second {
 		t.Errorf("it is let in %v after the first of five in two seconds", took)
 	}
@@ -215,14 +216,14 @@ func TestRedisIsKilledUnderLoad(t *testing.T) {
 	load.awaitMore(t, "200", 100)
 	for round := range 2 {
 		redis.kill()
-		eventually(t, "redis is seen to be away", func() bool { return g.metric(t, "rgate_rate_limit_redis_up") == 0 })
+		testkit.Eventually(t, "redis is seen to be away", func() bool { return g.metric(t, "rgate_rate_limit_redis_up") == 0 })
 		load.awaitMore(t, "200", 300)
 		user := fmt.Sprintf("user-%d", round)
 		if got := g.statuses(t, 8, "/few", "X-User", user); got[200] != 3 || got[429] != 5 {
 			t.Errorf("without redis: got %v, want 3 to be admitted", got)
 		}
 		redis.start(t)
-		eventually(t, "redis is used again", func() bool { return g.metric(t, "rgate_rate_limit_redis_up") == 1 })
+		testkit.Eventually(t, "redis is used again", func() bool { return g.metric(t, "rgate_rate_limit_redis_up") == 1 })
 		load.awaitMore(t, "200", 100)
 	}
 	only(t, load.stop(), "200")
@@ -260,7 +261,7 @@ func TestThrottle(t *testing.T) {
 			_, err := do(g.client, request)
 			left <- err
 		}()
-		eventually(t, "a request waits", func() bool { return waiting() == 1 })
+		testkit.Eventually(t, "a request waits", func() bool { return waiting() == 1 })
 		got := g.get(t, "/full")
 		if retry, _ := strconv.Atoi(got.header.Get("Retry-After")); got.status != http.StatusTooManyRequests || retry < 3500 || retry > 3600 {
 			t.Errorf("with a full queue: got %d, %v", got.status, got.header)
@@ -269,6 +270,6 @@ func TestThrottle(t *testing.T) {
 		if err := <-left; !errors.Is(err, context.Canceled) {
 			t.Errorf("the one that left: got %v", err)
 		}
-		eventually(t, "its place is free", func() bool { return waiting() == 0 })
+		testkit.Eventually(t, "its place is free", func() bool { return waiting() == 0 })
 	}
 }

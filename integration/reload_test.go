@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // version returns a configuration with a default response of its own. Its port comes
@@ -24,7 +26,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 
 func (g *gateway) awaitVersion(t *testing.T, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("version %d is loaded", n), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("version %d is loaded", n), func() bool {
 		return g.get(t, "/").body == fmt.Sprintf("version %d", n)
 	})
 }
@@ -100,7 +102,7 @@ func TestScrapesDuringReloads(t *testing.T) {
 		g.write(t, version(n))
 		g.reload(t)
 		g.awaitVersion(t, n)
-		eventually(t, "the metrics are read again", func() bool { return scraped.Load() > before })
+		testkit.Eventually(t, "the metrics are read again", func() bool { return scraped.Load() > before })
 	}
 }
 
@@ -117,7 +119,7 @@ func TestReloadOfAWrongFileChangesNothing(t *testing.T) {
 		t.Errorf("rgate reload of a wrong file: got %d and %q, want an error with its line and the right word", done.code, done.stderr)
 	}
 	g.signal(t, syscall.SIGUSR1)
-	eventually(t, "the log says that SIGUSR1 met a wrong file", func() bool {
+	testkit.Eventually(t, "the log says that SIGUSR1 met a wrong file", func() bool {
 		return strings.Contains(g.output.String(), "routs")
 	})
 	if got := g.get(t, "/").body; got != "version 1" {
@@ -163,9 +165,9 @@ func TestSignalsLetRequestsInFlightEnd(t *testing.T) {
 				got, err := do(g.client, request)
 				inFlight <- result{got, err}
 			}()
-			eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
+			testkit.Eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == 1 })
 			g.signal(t, signal)
-			eventually(t, "the gateway takes no more connections", func() bool {
+			testkit.Eventually(t, "the gateway takes no more connections", func() bool {
 				conn, err := net.Dial("tcp", g.address())
 				if err == nil {
 					_ = conn.Close()

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestRequestIDs(t *testing.T) {
@@ -54,7 +56,7 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 			t.Errorf("%s: the backend got %q and %q", tc.what, got.header.Get("X-Got-Request-ID"), got.header.Get("X-Got-Traceparent"))
 		}
 		logged := fmt.Sprintf(`"request_id":%q,"trace_id":"0af7651916cd43dd8448eb211c80319c"`, ids[0])
-		eventually(t, "the access log has "+logged, func() bool { return strings.Contains(g.output.String(), logged) })
+		testkit.Eventually(t, "the access log has "+logged, func() bool { return strings.Contains(g.output.String(), logged) })
 	}
 	if got := g.ask(t, "GET", "/off", "", "X-Request-ID", mine); got.header.Get("X-Request-ID") != "of-the-backend" || got.header.Get("X-Got-Request-ID") != mine {
 		t.Errorf("turned off, the policy still changes %v", got.header)

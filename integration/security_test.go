@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestSecurityFieldsAndHiding(t *testing.T) {
@@ -165,7 +167,7 @@ func TestLargeBodiesNeverReachContainersWhole(t *testing.T) {
 	if got.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a stream above the limit: got %d and %q", got.status, got.body)
 	}
-	eventually(t, "the container is rid of the request", func() bool { return web.counts(t).InFlight == 0 })
+	testkit.Eventually(t, "the container is rid of the request", func() bool { return web.counts(t).InFlight == 0 })
 }
 
 func TestHSTSIsSentOverTLSOnly(t *testing.T) {
@@ -192,7 +194,7 @@ https://localhost:%d {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} // signed by itself
 	t.Cleanup(transport.CloseIdleConnections)
 	var got response
-	eventually(t, "the site with TLS responds", func() (ok bool) {
+	testkit.Eventually(t, "the site with TLS responds", func() (ok bool) {
 		request, err := http.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("https://localhost:%d/", secure), nil)
 		must(t, "making a request", err)
 		got, err = do(&http.Client{Transport: transport}, request)

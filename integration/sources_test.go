@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // otherGateways are fakes of Kong and Traefik with their metrics.
@@ -78,11 +80,11 @@ func TestSources(t *testing.T) {
 	g := startGateway(t, config, "TRAEFIK_PASSWORD=secret")
 	await := func(what, query string, want int64) {
 		t.Helper()
-		eventually(t, what, func() bool { return sumUsage(g.usage(t, query), "egress") == want })
+		testkit.Eventually(t, what, func() bool { return sumUsage(g.usage(t, query), "egress") == want })
 	}
 	up := func() {
 		t.Helper()
-		eventually(t, "both are up", func() bool {
+		testkit.Eventually(t, "both are up", func() bool {
 			return g.sourceStatus(t, "kong-eu") == "up" && g.sourceStatus(t, "traefik") == "up"
 		})
 	}
@@ -98,7 +100,7 @@ func TestSources(t *testing.T) {
 	await("a restart of Kong adds no negative point", kong, 1282)
 
 	others.down.Store(true)
-	eventually(t, "they are down", func() bool { return g.sourceStatus(t, "kong-eu") == "down" })
+	testkit.Eventually(t, "they are down", func() bool { return g.sourceStatus(t, "kong-eu") == "down" })
 	if health := g.get(t, "/gateway/health"); !strings.Contains(health.body, `"degraded"`) || !strings.Contains(health.body, "source kong-eu") {
 		t.Errorf("health is %s", health.body)
 	}
@@ -109,7 +111,7 @@ func TestSources(t *testing.T) {
 	// A reload begins where the last configuration ended.
 	g.write(t, config+"\nadmin: localhost:$ADMIN\ndefault_response: {body: changed}\n")
 	g.signal(t, syscall.SIGUSR1)
-	eventually(t, "the configuration is changed", func() bool { return g.get(t, "/nothing").body == "changed" })
+	testkit.Eventually(t, "the configuration is changed", func() bool { return g.get(t, "/nothing").body == "changed" })
 	others.kong.Add(20)
 	await("after a reload", kong, 1312)
 	for _, item := range g.usage(t, kong+"&lookback_duration=5m") {
@@ -121,7 +123,7 @@ func TestSources(t *testing.T) {
 	if strings.Contains(text, "secret") {
 		t.Errorf("a password is logged: %s", text)
 	}
-	eventually(t, "the metric says that both are up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 2 })
+	testkit.Eventually(t, "the metric says that both are up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 2 })
 }
 
 // Bytes that are counted while rgate is away are there when it is back.
@@ -131,12 +133,12 @@ func TestSourcesOutliveTheGateway(t *testing.T) {
 	others.kong.Store(100)
 	config := strings.ReplaceAll(strings.ReplaceAll(sourcesGateway, "$OTHERS", others.URL), "$DIR", t.TempDir())
 	g := startGateway(t, config, "TRAEFIK_PASSWORD=secret")
-	eventually(t, "it is up", func() bool { return g.sourceStatus(t, "kong-eu") == "up" })
+	testkit.Eventually(t, "it is up", func() bool { return g.sourceStatus(t, "kong-eu") == "up" })
 	g.signal(t, os.Interrupt)
 	g.awaitExit(t)
 	others.kong.Add(7)
 	g = startGateway(t, config, "TRAEFIK_PASSWORD=secret")
-	eventually(t, "the bytes are there", func() bool {
+	testkit.Eventually(t, "the bytes are there", func() bool {
 		return sumUsage(g.usage(t, "?service=bun-service"), "egress") == 7
 	})
 }
@@ -148,12 +150,12 @@ func TestRgateIsASource(t *testing.T) {
 	origin := startGateway(t, "routes: [{path_prefix: /web, backend: web}]\nbackends: [{name: web, match_labels: {app_name: $APP}}]\n")
 	origin.await(t, "web", 1)
 	g := startGateway(t, fmt.Sprintf("bandwidth: {path: %s, store: \"sqlite://$DIR/b.db\", sources: [{name: origin, url: %q, interval: 1s}]}\n", usagePath, origin.adminURL("/metrics")))
-	eventually(t, "it is up", func() bool { return g.sourceStatus(t, "origin") == "up" })
+	testkit.Eventually(t, "it is up", func() bool { return g.sourceStatus(t, "origin") == "up" })
 	var received int64
 	for range 5 {
 		received += int64(len(origin.get(t, "/web/file?bytes=1234").body))
 	}
-	eventually(t, "its bytes are there", func() bool {
+	testkit.Eventually(t, "its bytes are there", func() bool {
 		return sumUsage(g.usage(t, "?service=web&route=/web&gateway=origin"), "egress") == received
 	})
 	response, err := g.client.Get(g.adminURL("/rgate/bandwidth/names"))

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/websocket"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -76,7 +77,7 @@ func TestStatsPage(t *testing.T) {
 		}
 	}
 	talk(t, g, "/web/ws") // 101, which is neither
-	eventually(t, "the WebSocket is counted as code 101", func() bool {
+	testkit.Eventually(t, "the WebSocket is counted as code 101", func() bool {
 		return g.metric(t, "rgate_requests_total", "code", "101") == 1
 	})
 

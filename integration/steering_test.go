@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // localOf asks for the address at which a container received a request.
@@ -54,7 +56,7 @@ backends:
 // to do about it.
 func (g *gateway) wantShutOut(t *testing.T, b *box, parts ...string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("one line of the log names %s and %q", b.name, parts), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("one line of the log names %s and %q", b.name, parts), func() bool {
 		return slices.ContainsFunc(strings.Split(g.output.String(), "\n"), func(line string) bool {
 			return strings.Contains(line, "container rejected") && strings.Contains(line, b.name) &&
 				!slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
@@ -129,7 +131,7 @@ backends:
 	two.disconnect(t, back)
 	want := two.addressIn(t, front) + ":8080"
 	impatient := &http.Client{Transport: g.client.Transport, Timeout: time.Second}
-	eventually(t, "requests arrive through the other network", func() bool {
+	testkit.Eventually(t, "requests arrive through the other network", func() bool {
 		got, err := do(impatient, g.request(t, "GET", "/unsaid", ""))
 		return err == nil && got.status == http.StatusOK && got.echo(t).Local == want
 	})
@@ -219,7 +221,7 @@ func TestMaxRequests(t *testing.T) {
 			}
 			statuses <- got.status
 		}()
-		eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == n+1 })
+		testkit.Eventually(t, "the request is in flight", func() bool { return web.counts(t).InFlight == n+1 })
 	}
 	wantDown(t, "a third request at once", g.get(t, "/"))
 	for range 2 {
@@ -264,7 +266,7 @@ backends:
 
 func (b *box) awaitHealth(t *testing.T, want string) {
 	t.Helper()
-	eventually(t, b.name+" is "+want, func() bool {
+	testkit.Eventually(t, b.name+" is "+want, func() bool {
 		about, err := engine.ContainerInspect(t.Context(), b.id)
 		must(t, "inspecting "+b.name, err)
 		return string(about.State.Health.Status) == want

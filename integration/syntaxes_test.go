@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // The same gateway in three syntaxes.
@@ -224,7 +226,7 @@ func TestPlaceholders(t *testing.T) {
 	if got := g.get(t, "/web").header.Get("X-Inner"); got != web.name {
 		t.Errorf("a route's own header says %q, want %q", got, web.name)
 	}
-	eventually(t, "three lines are in the access log", func() bool {
+	testkit.Eventually(t, "three lines are in the access log", func() bool {
 		log, _ := os.ReadFile(filepath.Join(filepath.Dir(g.file), "access.log"))
 		return strings.Count(string(log), "\n") == 3
 	})

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 const usageGateway = `
@@ -62,7 +64,7 @@ func TestUsageAPI(t *testing.T) {
 		sent += int64(len(body))
 	}
 	const query = "?lookback_duration=5m&type=egress&service=web&route=/web"
-	eventually(t, "every byte is counted", func() bool {
+	testkit.Eventually(t, "every byte is counted", func() bool {
 		return sumUsage(g.usage(t, query), "egress") == received && sumUsage(g.usage(t, "?type=ingress"), "ingress") == sent
 	})
 

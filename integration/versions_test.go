@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // Two versions of an API in containers of their own, chosen in every way.
@@ -132,7 +134,7 @@ func TestSharesOfTheTraffic(t *testing.T) {
 		t.Fatalf("reloading: exit code %d, %s", done.code, done.stderr)
 	}
 	var after [keys]string
-	eventually(t, "keys have moved", func() bool { after = reached(); return after != before })
+	testkit.Eventually(t, "keys have moved", func() bool { after = reached(); return after != before })
 	for key := range keys {
 		if before[key] == "v2" && after[key] != "v2" {
 			t.Errorf("key %d went back to %s, although the share of v2 grew", key, after[key])

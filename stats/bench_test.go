@@ -15,6 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // latencies are lognormal around 5 ms.
@@ -54,7 +56,7 @@ func typical() (http.ResponseWriter, *http.Request, caddyhttp.Handler) {
 		"Cookie", "X-Request-Id", "Referer"} {
 		r.Header.Set(field, "some value of middling length")
 	}
-	w := newDiscard()
+	w := testkit.DiscardWriter{}
 	for _, field := range []string{"Content-Type", "Content-Length", "Date", "Server", "Via", "X-Request-Id"} {
 		w.Header().Set(field, "some value of middling length")
 	}

@@ -133,7 +133,7 @@ func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 		for i := range n {
 			k := load.kind(i)
 			kind := kinds[k]
-			_ = s.Serve(newDiscard(), requests[k], caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			_ = s.Serve(testkit.DiscardWriter{}, requests[k], caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 				w.Header().Set("X-Response", strings.Repeat("x", kind.response))
 				w.Header().Set("Content-Length", "0")
 				return nil

@@ -3,7 +3,6 @@ package stats
 import (
 	"go/parser"
 	"go/token"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -30,11 +29,3 @@ func TestCoreIsPure(t *testing.T) {
 		}
 	}
 }
-
-// discard is a response writer that keeps nothing.
-type discard struct{ header http.Header }
-
-func newDiscard() http.ResponseWriter         { return discard{http.Header{}} }
-func (d discard) Header() http.Header         { return d.header }
-func (d discard) Write(p []byte) (int, error) { return len(p), nil }
-func (d discard) WriteHeader(int)             {}

@@ -96,7 +96,7 @@ func TestBodiesReadAfterTheHandlerAreCounted(t *testing.T) {
 		left = r.Body
 		return nil
 	})
-	if err := s.Serve(newDiscard(), upload("12345"), next, nil); err != nil {
+	if err := s.Serve(testkit.DiscardWriter{}, upload("12345"), next, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.Copy(io.Discard, left)
@@ -109,7 +109,7 @@ func TestWithoutABodyNothingIsWrapped(t *testing.T) {
 	for name, body := range map[string]io.ReadCloser{"none": nil, "NoBody": http.NoBody, "known to be empty": io.NopCloser(strings.NewReader(""))} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Body = body
-		_ = NewRecorder("g").Series("/", "b").Serve(newDiscard(), r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_ = NewRecorder("g").Series("/", "b").Serve(testkit.DiscardWriter{}, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			if r.Body != body {
 				t.Errorf("%s: the body is a %T", name, r.Body)
 			}
@@ -150,7 +150,7 @@ func TestDownloadsAreSeenWhileTheyFlow(t *testing.T) {
 		},
 	} {
 		rec := NewRecorder("g")
-		slow := &watching{ResponseWriter: newDiscard(), seen: func() uint64 { return rec.Snapshot().Series[0].Traffic.EgressBody }}
+		slow := &watching{ResponseWriter: testkit.DiscardWriter{}, seen: func() uint64 { return rec.Snapshot().Series[0].Traffic.EgressBody }}
 		if err := rec.Series("/", "b").Serve(slow, httptest.NewRequest("GET", "/", nil), caddyhttp.HandlerFunc(send), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +184,7 @@ func TestPiecesOfAFileCanBeSentByTheKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []*io.LimitedReader
-		under := readFromFunc{newDiscard(), func(r io.Reader) (int64, error) {
+		under := readFromFunc{testkit.DiscardWriter{}, func(r io.Reader) (int64, error) {
 			limit, _ := r.(*io.LimitedReader)
 			got = append(got, limit)
 			if limit == nil || limit.R != file {

@@ -76,10 +76,10 @@ func TestEachRequestIsRecordedOnceWithItsStatus(t *testing.T) {
 			}
 			var returned error
 			panicked := capture(func() {
-				returned = s.Serve(newDiscard(), r, caddyhttp.HandlerFunc(tc.next), nil)
+				returned = s.Serve(testkit.DiscardWriter{}, r, caddyhttp.HandlerFunc(tc.next), nil)
 			})
 			var wanted error
-			if expected := capture(func() { wanted = tc.next(newDiscard(), r) }); panicked != expected {
+			if expected := capture(func() { wanted = tc.next(testkit.DiscardWriter{}, r) }); panicked != expected {
 				t.Errorf("panicked with %v, want %v", panicked, expected)
 			}
 			if (returned == nil) != (wanted == nil) {
@@ -105,7 +105,7 @@ func capture(f func()) (cause any) {
 func TestDurationIsThatOfTheHandler(t *testing.T) {
 	rec := NewRecorder("g")
 	const took = 20 * time.Millisecond
-	_ = rec.Series("/", "b").Serve(newDiscard(), httptest.NewRequest("GET", "/", nil),
+	_ = rec.Series("/", "b").Serve(testkit.DiscardWriter{}, httptest.NewRequest("GET", "/", nil),
 		caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 			<-time.After(took)
 			return nil
@@ -264,13 +264,13 @@ func TestWritersOfHijackedAndAbortedRequestsAreNotReused(t *testing.T) {
 	var held []http.ResponseWriter
 	for range 20 {
 		capture(func() {
-			_ = s.Serve(newDiscard(), httptest.NewRequest("GET", "/", nil),
+			_ = s.Serve(testkit.DiscardWriter{}, httptest.NewRequest("GET", "/", nil),
 				caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 					held = append(held, w)
 					panic(http.ErrAbortHandler)
 				}), nil)
 		})
-		_ = s.Serve(hijackable{newDiscard()}, httptest.NewRequest("GET", "/", nil),
+		_ = s.Serve(hijackable{testkit.DiscardWriter{}}, httptest.NewRequest("GET", "/", nil),
 			caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 				held = append(held, w)
 				_, _, err := http.NewResponseController(w).Hijack()

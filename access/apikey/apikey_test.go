@@ -40,9 +40,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 		},
 		File: path,
 	}}
-	if err := testkit.Provision(t, p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Provision(t, p)
 	core, logs := observer.New(zapcore.DebugLevel)
 	p.logger = zap.New(core)
 	for _, tc := range []struct{ key, consumer, scopes, reason string }{
@@ -89,9 +87,7 @@ func TestAPIKeyOptional(t *testing.T) {
 	p := &APIKey{Optional: true, APIKeys: APIKeys{
 		Keys: []Key{{Name: "alice", SHA256: keyHash("one")}}, Query: "key", HideCredentials: true,
 	}}
-	if err := testkit.Provision(t, p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Provision(t, p)
 	_, seen := testkit.Serve(t, p, testkit.Request("/?a=b", "X-Consumer-Username", "alice"))
 	if seen == nil || identity.Of(seen) != nil || seen.Header.Get("X-Consumer-Username") != "" {
 		t.Fatalf("without a key: %+v", seen)
@@ -114,9 +110,7 @@ func TestAPIKeyOptional(t *testing.T) {
 
 func TestAPIKeyOff(t *testing.T) {
 	p := &APIKey{Base: policy.Base{Disabled: true}}
-	if err := testkit.Provision(t, p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Provision(t, p)
 	if _, seen := testkit.Serve(t, p, testkit.Request("/")); seen == nil {
 		t.Error("a policy that is off refuses")
 	}
@@ -125,9 +119,7 @@ func TestAPIKeyOff(t *testing.T) {
 // What is a token's stays beside what is a key's.
 func TestAPIKeyBesideToken(t *testing.T) {
 	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "shop", SHA256: keyHash("one"), Scopes: []string{"pay"}}}}}
-	if err := testkit.Provision(t, p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Provision(t, p)
 	r := testkit.Request("/", "X-API-Key", "one")
 	trust.StripIdentity(r)
 	identity.Add(r, identity.Identity{User: "alice", Scopes: []string{"read"}})
@@ -146,10 +138,8 @@ func TestAPILimit(t *testing.T) {
 	}}
 	first, second := &APIKey{APIKeys: options}, &APIKey{APIKeys: options}
 	provider := &APIKeyProvider{APIKeys: options}
-	for _, module := range []testkit.Module{first, second, provider} {
-		if err := testkit.Provision(t, module); err != nil {
-			t.Fatal(err)
-		}
+	for _, module := range []caddy.Provisioner{first, second, provider} {
+		testkit.Provision(t, module)
 	}
 	for i, tc := range []struct {
 		policy *APIKey
@@ -174,9 +164,7 @@ func TestAPILimit(t *testing.T) {
 
 func TestAPIKeyProvider(t *testing.T) {
 	p := &APIKeyProvider{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("one"), Scopes: []string{"pay"}}}, HideCredentials: true}}
-	if err := testkit.Provision(t, p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Provision(t, p)
 	for _, tc := range []struct{ key, user string }{{"one", "alice"}, {"wrong", ""}, {"", ""}} {
 		w, r := httptest.NewRecorder(), testkit.Request("/", "X-API-Key", tc.key, "X-Consumer-Username", "root")
 		user, ok, err := p.Authenticate(w, r)
@@ -194,7 +182,7 @@ func TestAPIKeyProvider(t *testing.T) {
 		}
 	}
 	for _, provider := range []*APIKeyProvider{{}, {APIKeys: APIKeys{Keys: []Key{{Name: "a"}}}}} {
-		if err := testkit.Provision(t, provider); err == nil {
+		if err := testkit.TryProvision(t, provider); err == nil {
 			t.Errorf("%+v: no error", provider.APIKeys)
 		}
 	}
@@ -220,7 +208,7 @@ func TestAPIKeyErrors(t *testing.T) {
 		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: got %v, want one about %s with %q", tc.options, err, tc.field, tc.wrong)
 		}
-		if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), tc.wrong) {
+		if err := testkit.TryProvision(t, p); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%+v: provisioning gives %v", tc.options, err)
 		}
 	}
@@ -228,16 +216,16 @@ func TestAPIKeyErrors(t *testing.T) {
 	if err := p.Check(); err != nil {
 		t.Errorf("a missing file: Check says %v", err)
 	}
-	if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), "missing.yaml: no such file") {
+	if err := testkit.TryProvision(t, p); err == nil || !strings.Contains(err.Error(), "missing.yaml: no such file") {
 		t.Errorf("a missing file: got %v", err)
 	}
 	t.Setenv("KEYS_FOLDER", filepath.Dir(missing))
 	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_FOLDER}/missing.yaml"}}
-	if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), missing) {
+	if err := testkit.TryProvision(t, p); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("a placeholder in the name of the file: got %v", err)
 	}
 	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_NOWHERE}"}}
-	if err := testkit.Provision(t, p); err == nil || !strings.Contains(err.Error(), "KEYS_NOWHERE") {
+	if err := testkit.TryProvision(t, p); err == nil || !strings.Contains(err.Error(), "KEYS_NOWHERE") {
 		t.Errorf("an unknown placeholder in the name of the file: got %v", err)
 	}
 }
@@ -310,9 +298,7 @@ func TestAPIKeyServesAfterCleanup(t *testing.T) {
 
 func BenchmarkAPIKey(b *testing.B) {
 	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8"), Scopes: []string{"pay", "refund"}}}}}
-	if err := testkit.Provision(b, p); err != nil {
-		b.Fatal(err)
-	}
+	testkit.Provision(b, p)
 	r := testkit.Request("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
 	b.Run("judge", func(b *testing.B) {
 		b.ReportAllocs()

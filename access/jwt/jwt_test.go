@@ -1,7 +1,6 @@
 package jwt
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -108,29 +107,10 @@ func jwtJSON(t testing.TB, value any) string {
 	return string(text)
 }
 
-// jwtProvision makes a policy of options, until the test ends.
+// jwtProvision returns a policy with options.
 func jwtProvision(t testing.TB, options JWTOptions) *JWT {
 	t.Helper()
-	p := &JWT{JWTOptions: options}
-	if err := jwtTryProvision(t, p); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func jwtTryProvision(t testing.TB, p interface {
-	caddy.Provisioner
-	caddy.CleanerUpper
-}) error {
-	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	t.Cleanup(func() {
-		cancel()
-		if err := p.Cleanup(); err != nil {
-			t.Errorf("cleaning up: %v", err)
-		}
-	})
-	return p.Provision(ctx)
+	return testkit.Provision(t, &JWT{JWTOptions: options})
 }
 
 func jwtRequest(target string, header ...string) (*http.Request, *httptest.ResponseRecorder) {
@@ -355,7 +335,7 @@ func TestJWTOptional(t *testing.T) {
 
 func TestJWTOff(t *testing.T) {
 	p := &JWT{Base: policy.Base{Disabled: true}}
-	if err := jwtTryProvision(t, p); err != nil {
+	if err := testkit.TryProvision(t, p); err != nil {
 		t.Fatal(err)
 	}
 	r, w := jwtRequest("/")
@@ -382,7 +362,7 @@ func TestJWTCacheForgetsWhenTimeIsOver(t *testing.T) {
 
 func TestJWTProvider(t *testing.T) {
 	p := &JWTProvider{JWTOptions: JWTOptions{Algorithms: []string{"HS256"}, Secret: jwtSecret}}
-	if err := jwtTryProvision(t, p); err != nil {
+	if err := testkit.TryProvision(t, p); err != nil {
 		t.Fatal(err)
 	}
 	handler := caddyauth.Authentication{Providers: map[string]caddyauth.Authenticator{"rgate_jwt": p}}

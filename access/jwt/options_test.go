@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestJWTOptionsAreChecked(t *testing.T) {
@@ -64,7 +66,7 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.wants) || !errors.As(err, &field) || field.Field() != tc.field {
 			t.Errorf("%+v: got %v, want %s: %s", tc.options, err, tc.field, tc.wants)
 		}
-		if provisioned := jwtTryProvision(t, &JWT{JWTOptions: tc.options}); provisioned == nil {
+		if provisioned := testkit.TryProvision(t, &JWT{JWTOptions: tc.options}); provisioned == nil {
 			t.Errorf("%+v: is provisioned", tc.options)
 		}
 	}
@@ -87,7 +89,7 @@ func TestJWTPlaceholdersAreReplaced(t *testing.T) {
 		{jwtSecret + `\{unknown}`, ""},
 	} {
 		p := &JWT{JWTOptions: JWTOptions{Algorithms: hs, Secret: tc.secret}}
-		err := jwtTryProvision(t, p)
+		err := testkit.TryProvision(t, p)
 		if tc.fails == "" && err != nil || tc.fails != "" && (err == nil || !strings.Contains(err.Error(), tc.fails)) {
 			t.Errorf("%q: got %v, want %q", tc.secret, err, tc.fails)
 		}
@@ -123,7 +125,7 @@ func TestJWTKeysMustSuit(t *testing.T) {
 		"not JSON":           {JWTOptions{Algorithms: ec, JWKS: "keys"}, "jwks", "it is not a JWK Set"},
 		"no keys":            {JWTOptions{Algorithms: ec, JWKS: "{}"}, "jwks", "its list of keys is empty"},
 	} {
-		err := jwtTryProvision(t, &JWT{JWTOptions: tc.options})
+		err := testkit.TryProvision(t, &JWT{JWTOptions: tc.options})
 		var field interface{ Field() string }
 		if err == nil || !strings.Contains(err.Error(), tc.fails) || !errors.As(err, &field) || field.Field() != tc.field {
 			t.Errorf("%s: got %v, want %s: %s", name, err, tc.field, tc.fails)

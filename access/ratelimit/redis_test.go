@@ -34,9 +34,7 @@ type redisServer struct {
 // startRedis runs a server until the test ends.
 func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("there is no redis-server: run `make test`, which installs it, or install it yourself")
-	}
+	testkit.RequireProgram(t, "redis-server")
 	s := &redisServer{port: redisPort(t), args: args}
 	s.start(t)
 	t.Cleanup(s.kill)

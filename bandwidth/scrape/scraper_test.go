@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/bandwidth/store"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -250,10 +251,7 @@ func TestScraperRunsUntilItIsStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for s.Status().Status != StatusUp && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
-	}
+	testkit.Eventually(t, "the source is up", func() bool { return s.Status().Status == StatusUp })
 	if d := policy.Published(policy.Dependencies, policy.RouteInfo{}); len(d) != 1 || !d[0].(policy.Dependency).Up {
 		t.Errorf("health has %+v", d)
 	}

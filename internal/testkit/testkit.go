@@ -4,9 +4,12 @@ package testkit
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,21 +18,63 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Eventually polls a condition until it is true, and fails the test after ten seconds.
+// Patience is how long Eventually waits. It is far above what is needed: only a failing
+// test uses it up.
+const Patience = 20 * time.Second
+
+// Eventually polls a condition until it is true, and fails the test after Patience.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting until %s", what)
+	for begun := time.Now(); !condition(); {
+		waited := time.Since(begun)
+		if waited > Patience {
+			t.Fatalf("timed out after %s waiting until %s", Patience, what)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(min(max(waited/10, time.Millisecond), 20*time.Millisecond))
 	}
+}
+
+// RequireProgram returns the path of the first of several programs that is installed. It
+// skips the test if none is, and in short mode, which has no services.
+func RequireProgram(t testing.TB, names ...string) (path string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("requires %s: short mode has no services", names[0])
+	}
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skipf("requires %s: install it, or run `make test`, which does", names[0])
+	return ""
+}
+
+// Backend runs an HTTP server until the test ends, and counts its requests. Without a
+// handler, it responds with the method and the target of a request.
+func Backend(t testing.TB, handler http.HandlerFunc) (address string, requests *atomic.Int32) {
+	t.Helper()
+	requests = new(atomic.Int32)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if handler != nil {
+			handler(w, r)
+			return
+		}
+		fmt.Fprintf(w, "%s %s", r.Method, r.RequestURI)
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String(), requests
 }
 
 // Context returns the context of a configuration, which is in use until the test ends.
 func Context(t testing.TB) caddy.Context {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	base, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -47,27 +92,33 @@ func Load[T any, P interface {
 	return module.(P)
 }
 
-// Module is what Provision takes.
-type Module interface {
-	caddy.Provisioner
-	caddy.Validator
-}
-
-// Provision provisions and validates a module, which is cleaned up when the test ends.
-func Provision(t testing.TB, module Module) error {
+// TryProvision provisions and validates a module, which is cleaned up when the test ends.
+func TryProvision(t testing.TB, module caddy.Provisioner) error {
 	t.Helper()
 	ctx := Context(t)
 	if cleaner, ok := module.(caddy.CleanerUpper); ok {
 		t.Cleanup(func() {
 			if err := cleaner.Cleanup(); err != nil {
-				t.Error(err)
+				t.Errorf("cleaning up: %v", err)
 			}
 		})
 	}
 	if err := module.Provision(ctx); err != nil {
 		return err
 	}
-	return module.Validate()
+	if validator, ok := module.(caddy.Validator); ok {
+		return validator.Validate()
+	}
+	return nil
+}
+
+// Provision is TryProvision for a module that must be valid.
+func Provision[M caddy.Provisioner](t testing.TB, module M) M {
+	t.Helper()
+	if err := TryProvision(t, module); err != nil {
+		t.Fatal(err)
+	}
+	return module
 }
 
 // Request returns a GET request as Caddy's server passes it to handlers. Its client has the
@@ -141,7 +192,7 @@ func CheckDirectives[T any](t *testing.T, unmarshal func(*caddyfile.Dispenser, a
 	}
 }
 
-// DiscardWriter is a response writer for benchmarks that keeps only the header.
+// DiscardWriter is a response writer that keeps only the header.
 type DiscardWriter http.Header
 
 // Header implements http.ResponseWriter.

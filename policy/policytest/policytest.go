@@ -45,18 +45,6 @@ type Policy interface {
 	caddy.CleanerUpper
 }
 
-// Provision provisions and checks a policy, and cleans it up when the test ends.
-func Provision[P Policy](t testing.TB, p P) P {
-	t.Helper()
-	ctx, err := caddy.ProvisionContext(new(caddy.Config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ProvisionIn(t, ctx, p)
-	t.Cleanup(func() { _ = p.Cleanup() })
-	return p
-}
-
 // ProvisionIn provisions and checks a policy of a configuration.
 func ProvisionIn(t testing.TB, ctx caddy.Context, p Policy) {
 	t.Helper()

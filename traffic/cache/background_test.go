@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -40,7 +41,7 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 		}
 	}
 	close(proceed)
-	cacheEventually(t, "the new answer is stored", func() bool { return rig.ask("GET /a?b").body == "b" })
+	testkit.Eventually(t, "the new answer is stored", func() bool { return rig.ask("GET /a?b").body == "b" })
 	asked := rig.taken()
 	if len(asked) != 1 {
 		t.Fatalf("the backend was asked %d times", len(asked))
@@ -110,5 +111,5 @@ func TestCacheBackgroundPanics(t *testing.T) {
 	}}
 	rig.ask("GET /")
 	rig.expect(cacheAnswer([]string{"Cache-Control: max-age=60", "=b"}))
-	cacheEventually(t, "it is tried again", func() bool { return rig.ask("GET /").body == "b" })
+	testkit.Eventually(t, "it is tried again", func() bool { return rig.ask("GET /").body == "b" })
 }

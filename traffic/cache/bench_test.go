@@ -9,14 +9,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
-
-// cacheDiscard is a client that keeps the header, as a server's response writer does.
-type cacheDiscard struct{ header http.Header }
-
-func (d *cacheDiscard) Header() http.Header         { return d.header }
-func (d *cacheDiscard) Write(p []byte) (int, error) { return len(p), nil }
-func (d *cacheDiscard) WriteHeader(int)             {}
 
 func cacheBenchRequest(method string) *http.Request {
 	r := httptest.NewRequest(method, "/api/orders?limit=10", nil)
@@ -42,13 +37,13 @@ var cacheBenchBody = strings.Repeat("x", 1000)
 
 func cacheBench(b *testing.B, r *http.Request, p *Cache) {
 	cacheStart(b, p)
-	w := &cacheDiscard{make(http.Header)}
+	w := testkit.DiscardWriter{}
 	if err := p.ServeHTTP(w, r, cacheBenchBackend); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		clear(w.header)
+		clear(w)
 		if err := p.ServeHTTP(w, r, cacheBenchBackend); err != nil {
 			b.Fatal(err)
 		}
@@ -59,14 +54,14 @@ func BenchmarkCacheHit(b *testing.B) { cacheBench(b, cacheBenchRequest(http.Meth
 
 func BenchmarkCacheHitParallel(b *testing.B) {
 	p := cacheStart(b, new(Cache))
-	if err := p.ServeHTTP(&cacheDiscard{make(http.Header)}, cacheBenchRequest(http.MethodGet), cacheBenchBackend); err != nil {
+	if err := p.ServeHTTP(testkit.DiscardWriter{}, cacheBenchRequest(http.MethodGet), cacheBenchBackend); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
-		w, r := &cacheDiscard{make(http.Header)}, cacheBenchRequest(http.MethodGet)
+		w, r := testkit.DiscardWriter{}, cacheBenchRequest(http.MethodGet)
 		for pb.Next() {
-			clear(w.header)
+			clear(w)
 			_ = p.ServeHTTP(w, r, cacheBenchBackend)
 		}
 	})
@@ -94,10 +89,10 @@ func BenchmarkCachePost(b *testing.B) { cacheBench(b, cacheBenchRequest(http.Met
 
 // BenchmarkCacheBackendAlone is what the others have in them besides the cache.
 func BenchmarkCacheBackendAlone(b *testing.B) {
-	r, w := cacheBenchRequest(http.MethodGet), &cacheDiscard{make(http.Header)}
+	r, w := cacheBenchRequest(http.MethodGet), testkit.DiscardWriter{}
 	b.ReportAllocs()
 	for b.Loop() {
-		clear(w.header)
+		clear(w)
 		_ = cacheBenchBackend(w, r)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -43,7 +44,7 @@ func TestCacheStreams(t *testing.T) {
 	if rest, err := io.ReadAll(body); err != nil || string(rest) != "second\n" {
 		t.Fatalf("got %q, %v", rest, err)
 	}
-	cacheEventually(t, "the answer is stored", func() bool {
+	testkit.Eventually(t, "the answer is stored", func() bool {
 		got := rig.ask("GET /", "Cache-Control: only-if-cached")
 		return got.status == 200 && got.body == "first\nsecond\n"
 	})
@@ -75,7 +76,7 @@ func TestCacheStoresNothingIncomplete(t *testing.T) {
 			answer(w, r)
 		})
 		_, _ = rig.try("GET /")
-		cacheEventually(t, "the request has ended", func() bool { return cacheReserved() == 0 })
+		testkit.Eventually(t, "the request has ended", func() bool { return cacheReserved() == 0 })
 		if got := rig.ask("GET /", "Cache-Control: only-if-cached"); got.status != http.StatusGatewayTimeout {
 			t.Errorf("%s: got %d %q", what, got.status, got.body)
 		}
@@ -110,7 +111,7 @@ func TestCacheClientLeaves(t *testing.T) {
 	}
 	_ = response.Body.Close()
 	<-left
-	cacheEventually(t, "nothing is being received any more", func() bool { return cacheReserved() == 0 })
+	testkit.Eventually(t, "nothing is being received any more", func() bool { return cacheReserved() == 0 })
 	rig.taken()
 	rig.run(`
 		< 200 | Cache-Control: max-age=60 | =b

@@ -315,17 +315,6 @@ func cacheCheckHeader(t testing.TB, at string, h http.Header, parts []string) {
 	}
 }
 
-// cacheEventually polls a condition until it holds.
-func cacheEventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // cachePlaced is an exchange of a gateway.
 type cachePlaced struct{ place policy.RouteInfo }
 

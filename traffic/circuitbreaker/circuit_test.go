@@ -13,16 +13,17 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 )
 
 func TestStateOutlivesAReload(t *testing.T) {
 	place := policy.RouteInfo{Gateway: t.Name(), Backend: "b"}
-	old := policytest.Provision(t, &CircuitBreaker{Failures: 1})
+	old := testkit.Provision(t, &CircuitBreaker{Failures: 1})
 	circuitSend(t, old, &policytest.RequestState{At: place}, policytest.RespondWith(500))
-	same, other := policytest.Provision(t, &CircuitBreaker{Failures: 1}), policytest.Provision(t, &CircuitBreaker{Failures: 2})
-	named := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
+	same, other := testkit.Provision(t, &CircuitBreaker{Failures: 1}), testkit.Provision(t, &CircuitBreaker{Failures: 2})
+	named := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	if same.stateAt(place) != circuitOpen || other.stateAt(place) != circuitClosed || named.stateAt(place) != circuitClosed {
 		t.Error("the state belongs to the backend, the name and the options")
 	}
@@ -34,13 +35,13 @@ func TestStateOutlivesAReload(t *testing.T) {
 	_ = same.stateAt(place) // of a request that is late
 
 	// Two reloads, and no request in between.
-	first := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	first := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	circuitSend(t, first, &policytest.RequestState{At: place}, policytest.RespondWith(500))
 	calm := policy.RouteInfo{Gateway: t.Name(), Backend: "calm"}
 	circuitSend(t, first, &policytest.RequestState{At: calm}, policytest.RespondWith(200))
-	second := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	second := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	_ = first.Cleanup()
-	third := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
+	third := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	_ = second.Cleanup()
 	if third.stateAt(place) != circuitOpen {
 		t.Error("two reloads have lost the state")
@@ -48,21 +49,21 @@ func TestStateOutlivesAReload(t *testing.T) {
 	if policy.Published("circuit_breaker", calm) != nil {
 		t.Error("a state that does not matter is kept")
 	}
-	if policytest.Provision(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
+	if testkit.Provision(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
 		t.Error("the state has outlived everybody")
 	}
 
 	// Outside of a gateway, it takes a name.
 	circuitSend(t, named, nil, policytest.RespondWith(500))
-	again := policytest.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
-	stranger := policytest.Provision(t, &CircuitBreaker{Failures: 1})
+	again := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
+	stranger := testkit.Provision(t, &CircuitBreaker{Failures: 1})
 	if again.stateAt(policy.RouteInfo{}) != circuitOpen || stranger.stateAt(policy.RouteInfo{}) != circuitClosed {
 		t.Error("outside of a gateway, the state belongs to the name")
 	}
 }
 
 func TestBreakerPerContainer(t *testing.T) {
-	p := policytest.Provision(t, &CircuitBreaker{Failures: 2, PerContainer: true})
+	p := testkit.Provision(t, &CircuitBreaker{Failures: 2, PerContainer: true})
 	ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: t.Name(), Backend: "b"}}
 	visit := func(address string, status int, cause error) (entered bool) {
 		_, _ = circuitSend(t, p, ex, func(w http.ResponseWriter, _ *http.Request) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 )
@@ -80,7 +81,7 @@ func TestWhatAFailureIs(t *testing.T) {
 		"header, then error": {next: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(200); return io.EOF }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := policytest.Provision(t, &CircuitBreaker{Failures: 1, Statuses: tc.statuses})
+			p := testkit.Provision(t, &CircuitBreaker{Failures: 1, Statuses: tc.statuses})
 			if tc.ctx == nil {
 				tc.ctx = t.Context()
 			}
@@ -94,7 +95,7 @@ func TestWhatAFailureIs(t *testing.T) {
 }
 
 func TestOpenBreakerAnswersAtOnce(t *testing.T) {
-	p := policytest.Provision(t, &CircuitBreaker{Failures: 2, Recovery: caddy.Duration(90 * time.Second)})
+	p := testkit.Provision(t, &CircuitBreaker{Failures: 2, Recovery: caddy.Duration(90 * time.Second)})
 	circuitSend(t, p, nil, policytest.RespondWith(500))
 	circuitSend(t, p, nil, policytest.FailWith(caddyhttp.Error(503, io.EOF)))
 	never := func(http.ResponseWriter, *http.Request) error {
@@ -127,7 +128,7 @@ func TestOpenBreakerAnswersAtOnce(t *testing.T) {
 // openFor opens a breaker whose recovery is over at once.
 func openFor(t *testing.T, probes int) (*CircuitBreaker, *breaker) {
 	t.Helper()
-	p := policytest.Provision(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})
+	p := testkit.Provision(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})
 	circuitSend(t, p, nil, policytest.RespondWith(500))
 	b := p.circuitAt(policy.RouteInfo{}).whole
 	b.mu.Lock()
@@ -212,7 +213,7 @@ func TestCircuitBreakerOptions(t *testing.T) {
 
 func BenchmarkCircuitBreaker(b *testing.B) {
 	for name, options := range map[string]*CircuitBreaker{"whole": {}, "ratio": {Ratio: .5}, "per-container": {PerContainer: true}} {
-		p := policytest.Provision(b, options)
+		p := testkit.Provision(b, options)
 		ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: b.Name(), Route: "/", Backend: "b"}}
 		r, _ := policytest.Request(b.Context(), ex, nil)
 		r.Body = http.NoBody
@@ -223,7 +224,7 @@ func BenchmarkCircuitBreaker(b *testing.B) {
 			w.WriteHeader(200)
 			return nil
 		})
-		w := circuitDiscard{http.Header{}}
+		w := testkit.DiscardWriter{}
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -232,10 +233,3 @@ func BenchmarkCircuitBreaker(b *testing.B) {
 		})
 	}
 }
-
-// circuitDiscard is a response writer that keeps nothing.
-type circuitDiscard struct{ header http.Header }
-
-func (d circuitDiscard) Header() http.Header         { return d.header }
-func (d circuitDiscard) Write(p []byte) (int, error) { return len(p), nil }
-func (d circuitDiscard) WriteHeader(int)             {}

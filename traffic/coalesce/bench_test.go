@@ -7,14 +7,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
-
-// coalesceDiscard is a response writer that keeps nothing.
-type coalesceDiscard struct{ header http.Header }
-
-func (d coalesceDiscard) Header() http.Header         { return d.header }
-func (d coalesceDiscard) Write(p []byte) (int, error) { return len(p), nil }
-func (d coalesceDiscard) WriteHeader(int)             {}
 
 func coalesceBrowser(method string) *http.Request {
 	r := httptest.NewRequest(method, "http://api.example.com/api/v2/orders/7?page=2", nil)
@@ -41,7 +36,7 @@ func BenchmarkCoalesceAlone(b *testing.B) {
 		b.Run(with, func(b *testing.B) {
 			c := coalescePolicy(b, new(Coalesce))
 			c.Disabled = with == "off"
-			w := coalesceDiscard{http.Header{"Server": {"Caddy"}}}
+			w := testkit.DiscardWriter{"Server": {"Caddy"}}
 			r := coalesceBrowser(http.MethodGet)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -64,7 +59,7 @@ func BenchmarkCoalesceParallel(b *testing.B) {
 	c := coalescePolicy(b, new(Coalesce))
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
-		w := coalesceDiscard{http.Header{"Server": {"Caddy"}}}
+		w := testkit.DiscardWriter{"Server": {"Caddy"}}
 		r := coalesceBrowser(http.MethodGet)
 		for pb.Next() {
 			_ = c.ServeHTTP(w, r, next)

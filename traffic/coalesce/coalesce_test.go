@@ -12,12 +12,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -133,16 +133,6 @@ func (c *Coalesce) waiting() (n int) {
 	return n
 }
 
-func coalesceEventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // together sends one request and, once that is under way, others; all wait before the
 // backend is opened. Those of the others that do not follow must reach it by then.
 func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]string) (responses []string) {
@@ -156,11 +146,11 @@ func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]str
 	}
 	before := b.reached.Load()
 	send(0, first)
-	coalesceEventually(t, "the first request is under way", func() bool { return b.reached.Load() == before+1 })
+	testkit.Eventually(t, "the first request is under way", func() bool { return b.reached.Load() == before+1 })
 	for i, headers := range others {
 		send(1+i, headers)
 	}
-	coalesceEventually(t, "all requests wait", func() bool {
+	testkit.Eventually(t, "all requests wait", func() bool {
 		return b.policy.waiting()+int(b.reached.Load()-before) == 1+len(others)
 	})
 	b.release()
@@ -307,7 +297,7 @@ func TestCoalesceRemembersWhatIsPrivate(t *testing.T) {
 	for range 3 {
 		all.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL+"/items?page=1")) })
 	}
-	coalesceEventually(t, "all reach the backend", func() bool { return b.reached.Load() == before+3 })
+	testkit.Eventually(t, "all reach the backend", func() bool { return b.reached.Load() == before+3 })
 	b.release()
 	all.Wait()
 }
@@ -332,7 +322,7 @@ func TestCoalesceHeadersAreEachOnesOwn(t *testing.T) {
 			}
 		})
 	}
-	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 4 })
+	testkit.Eventually(t, "all wait", func() bool { return b.policy.waiting() == 4 })
 	b.release()
 	all.Wait()
 }
@@ -347,7 +337,7 @@ func TestCoalesceLeaderLeaves(t *testing.T) {
 			t.Errorf("the leader got %s", got)
 		}
 	}()
-	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	testkit.Eventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
 	var all sync.WaitGroup
 	for range 3 {
 		all.Go(func() {
@@ -356,7 +346,7 @@ func TestCoalesceLeaderLeaves(t *testing.T) {
 			}
 		})
 	}
-	coalesceEventually(t, "the others follow", func() bool { return b.policy.waiting() == 3 })
+	testkit.Eventually(t, "the others follow", func() bool { return b.policy.waiting() == 3 })
 	cancel()
 	<-gone
 	b.onlyCall(t, func(f *call) bool { return f.alone })
@@ -370,7 +360,7 @@ func TestCoalesceLeaderLeaves(t *testing.T) {
 // onlyCall waits until a condition holds of the call that there is.
 func (b *coalesceBackend) onlyCall(t testing.TB, holds func(*call) bool) {
 	t.Helper()
-	coalesceEventually(t, "the call is as it should be", func() bool {
+	testkit.Eventually(t, "the call is as it should be", func() bool {
 		b.policy.calls.mu.Lock()
 		defer b.policy.calls.mu.Unlock()
 		for _, f := range b.policy.calls.byURL {

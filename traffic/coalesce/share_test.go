@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy/policytest"
 )
 
@@ -34,14 +35,14 @@ func TestCoalesceAllLeave(t *testing.T) {
 				ctxs[i], cancels[i] = context.WithCancel(t.Context())
 				defer cancels[i]()
 				gone.Go(func() { coalesceText(coalesceGet(ctxs[i], b.URL, "X-Request-Id", fmt.Sprint(order, i))) })
-				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == before+1 && b.policy.waiting() == i })
+				testkit.Eventually(t, "it is under way", func() bool { return b.reached.Load() == before+1 && b.policy.waiting() == i })
 			}
 			first, second := 0, 1
 			if order == "follower first" {
 				first, second = 1, 0
 			}
 			cancels[first]()
-			coalesceEventually(t, "one has left", func() bool {
+			testkit.Eventually(t, "one has left", func() bool {
 				return first == 1 && b.policy.waiting() == 0 || first == 0 && func() bool {
 					b.onlyCall(t, func(f *call) bool { return f.alone })
 					return true
@@ -49,7 +50,7 @@ func TestCoalesceAllLeave(t *testing.T) {
 			})
 			cancels[second]()
 			gone.Wait()
-			coalesceEventually(t, "the request has ended", func() bool {
+			testkit.Eventually(t, "the request has ended", func() bool {
 				_, ok := b.errs.Load(fmt.Sprint(order, 0))
 				return ok && b.policy.calls.idle()
 			})
@@ -133,7 +134,7 @@ func TestCoalesceStreams(t *testing.T) {
 			responses <- response
 		}()
 	}
-	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == clients-1 })
+	testkit.Eventually(t, "all wait", func() bool { return b.policy.waiting() == clients-1 })
 	b.release()
 	var bodies []*bufio.Reader
 	for range clients {
@@ -221,7 +222,7 @@ func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 						}
 					})
 				}
-				coalesceEventually(t, "it is under way", func() bool { return b.reached.Load() == 1 && b.policy.waiting() == i })
+				testkit.Eventually(t, "it is under way", func() bool { return b.reached.Load() == 1 && b.policy.waiting() == i })
 			}
 			b.release()
 			fast.Wait() // although the slow one has read nothing
@@ -249,9 +250,9 @@ func TestCoalesceSlowClientOfAnAnswerThatChanges(t *testing.T) {
 	})
 	var fast sync.WaitGroup
 	fast.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL)) })
-	coalesceEventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
+	testkit.Eventually(t, "the leader is under way", func() bool { return b.reached.Load() == 1 })
 	slow := coalesceSlowly(t, b)
-	coalesceEventually(t, "the other follows", func() bool { return b.policy.waiting() == 1 })
+	testkit.Eventually(t, "the other follows", func() bool { return b.policy.waiting() == 1 })
 	b.release()
 	fast.Wait()
 	if got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil)); !strings.Contains(got, "then unexpected EOF") {
@@ -269,7 +270,7 @@ func TestCoalesceWaitsNoLongerThanItMay(t *testing.T) {
 			}
 		})
 	}
-	coalesceEventually(t, "all have reached the backend", func() bool { return b.reached.Load() == 3 })
+	testkit.Eventually(t, "all have reached the backend", func() bool { return b.reached.Load() == 3 })
 	b.release()
 	all.Wait()
 }
@@ -280,18 +281,18 @@ func TestCoalesceAfterAChange(t *testing.T) {
 	var all sync.WaitGroup
 	get := func() { all.Go(func() { coalesceText(coalesceGet(t.Context(), b.URL+"/a?b=c")) }) }
 	get()
-	coalesceEventually(t, "one is under way", func() bool { return b.reached.Load() == 1 })
+	testkit.Eventually(t, "one is under way", func() bool { return b.reached.Load() == 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		coalesceEventually(t, "the change is under way", func() bool { return b.reached.Load() == 2 })
+		testkit.Eventually(t, "the change is under way", func() bool { return b.reached.Load() == 2 })
 		cancel()
 	}()
 	coalesceText(coalesceDo(ctx, http.MethodPut, b.URL+"/a"))
-	coalesceEventually(t, "the change is over", b.policy.calls.idle)
+	testkit.Eventually(t, "the change is over", b.policy.calls.idle)
 	get()
-	coalesceEventually(t, "another one is under way", func() bool { return b.reached.Load() == 3 })
+	testkit.Eventually(t, "another one is under way", func() bool { return b.reached.Load() == 3 })
 	get()
-	coalesceEventually(t, "the last one follows that", func() bool { return b.policy.waiting() == 1 })
+	testkit.Eventually(t, "the last one follows that", func() bool { return b.policy.waiting() == 1 })
 	b.release()
 	all.Wait()
 }
@@ -315,7 +316,7 @@ func TestCoalesceHead(t *testing.T) {
 			}
 		})
 	}
-	coalesceEventually(t, "all wait", func() bool { return b.policy.waiting() == 2 })
+	testkit.Eventually(t, "all wait", func() bool { return b.policy.waiting() == 2 })
 	b.release()
 	all.Wait()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
 )
@@ -40,7 +41,7 @@ func concurrencySend(ctx context.Context, p *Concurrency, ex *policytest.Request
 }
 
 func TestConcurrencyTurnsAway(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1})
+	p := testkit.Provision(t, &Concurrency{Max: 1})
 	leave := occupy(t, p, nil)
 	status, header, err := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200))
 	if err != nil || status != 503 || header.Get("Retry-After") != "1" {
@@ -69,7 +70,7 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 }
 
 func TestConcurrencyPanicGivesThePlaceBack(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1})
+	p := testkit.Provision(t, &Concurrency{Max: 1})
 	for range 3 {
 		func() {
 			defer func() { _ = recover() }()
@@ -82,7 +83,7 @@ func TestConcurrencyPanicGivesThePlaceBack(t *testing.T) {
 }
 
 func TestConcurrencyQueue(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 2, QueueTimeout: caddy.Duration(time.Minute)})
+	p := testkit.Provision(t, &Concurrency{Max: 1, Queue: 2, QueueTimeout: caddy.Duration(time.Minute)})
 	synctest.Test(t, func(t *testing.T) {
 		leave := occupy(t, p, nil)
 		impatient, goAway := context.WithCancel(t.Context())
@@ -128,7 +129,7 @@ func TestConcurrencyQueue(t *testing.T) {
 
 func TestConcurrencyCountsAcrossAReload(t *testing.T) {
 	ex := &policytest.RequestState{At: policy.RouteInfo{Gateway: t.Name(), Backend: "b"}}
-	old, next := policytest.Provision(t, &Concurrency{Max: 1}), policytest.Provision(t, &Concurrency{Max: 2})
+	old, next := testkit.Provision(t, &Concurrency{Max: 1}), testkit.Provision(t, &Concurrency{Max: 2})
 	leave := occupy(t, old, ex)
 	if _, _, err := concurrencySend(t.Context(), next, ex, policytest.RespondWith(200)); err == nil {
 		t.Error("the larger one of two counts")
@@ -145,9 +146,9 @@ func TestConcurrencyCountsAcrossAReload(t *testing.T) {
 
 	// A WebSocket may outlive its configuration, and be the only request.
 	ex.At.Backend = "c"
-	last := policytest.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
+	last := testkit.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
 	leave = occupy(t, last, ex)
-	after := policytest.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
+	after := testkit.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
 	_ = last.Cleanup()
 	if _, _, err := concurrencySend(t.Context(), after, ex, policytest.RespondWith(200)); err == nil {
 		t.Error("what outlives the configuration is forgotten")
@@ -159,7 +160,7 @@ func TestConcurrencyCountsAcrossAReload(t *testing.T) {
 }
 
 func TestConcurrencyByKey(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1, Key: "{user}"})
+	p := testkit.Provision(t, &Concurrency{Max: 1, Key: "{user}"})
 	r, w := policytest.Request(t.Context(), nil, nil)
 	set := func(r *http.Request, user string) {
 		r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("user", user)
@@ -199,7 +200,7 @@ func TestConcurrencyOptions(t *testing.T) {
 
 func BenchmarkConcurrency(b *testing.B) {
 	for name, options := range map[string]*Concurrency{"backend": {Max: 100}, "key": {Max: 100, Key: "{http.request.method}"}} {
-		p := policytest.Provision(b, options)
+		p := testkit.Provision(b, options)
 		r, _ := policytest.Request(b.Context(), &policytest.RequestState{At: policy.RouteInfo{Gateway: b.Name(), Route: "/", Backend: "b"}}, nil)
 		next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 		b.Run(name, func(b *testing.B) {

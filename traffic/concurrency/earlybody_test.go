@@ -49,7 +49,7 @@ func awaitQueued(t *testing.T, p *Concurrency, n int) {
 }
 
 func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
+	p := testkit.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
 	server, bodies := queueServer(t, p)
 	leave := occupy(t, p, nil)
 	for what, request := range map[string]string{
@@ -80,7 +80,7 @@ func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
 
 // What was read while a request waited is sent on, and so is what had not come yet.
 func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
+	p := testkit.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
 	server, bodies := queueServer(t, p)
 	for _, size := range []int{1, 100, maxEarly, maxEarly + 1} {
 		for _, early := range []int{0, size / 2, size} {
@@ -117,7 +117,7 @@ func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
 
 // A request that was refused has its body still, for others to send it elsewhere.
 func TestConcurrencyLeavesBodiesToOthers(t *testing.T) {
-	p := policytest.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(20 * time.Millisecond)})
+	p := testkit.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(20 * time.Millisecond)})
 	defer occupy(t, p, nil)()
 	for _, watched := range []bool{false, true} {
 		r, w := policytest.Request(t.Context(), nil, strings.NewReader("abc"))

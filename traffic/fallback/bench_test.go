@@ -9,15 +9,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 )
-
-// fallbackDiscard is a response writer that keeps nothing.
-type fallbackDiscard struct{ header http.Header }
-
-func (d fallbackDiscard) Header() http.Header         { return d.header }
-func (d fallbackDiscard) Write(p []byte) (int, error) { return len(p), nil }
-func (d fallbackDiscard) WriteHeader(int)             {}
 
 func browserRequest(method string) *http.Request {
 	r := httptest.NewRequest(method, "http://api.example.com/api/v2/orders/7?page=2", nil)
@@ -47,7 +41,7 @@ func BenchmarkFallbackUnused(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			fallbackPolicy(b, f)
-			w := fallbackDiscard{http.Header{"Server": {"Caddy"}}}
+			w := testkit.DiscardWriter{"Server": {"Caddy"}}
 			r := browserRequest(http.MethodGet)
 			caddyhttp.SetVar(r.Context(), policy.RequestStateVar, &fallbackExchange{place: policy.RouteInfo{Gateway: b.Name()}})
 			b.ReportAllocs()
