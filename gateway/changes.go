@@ -18,7 +18,7 @@ func (all warnings) addChanges(routes []*Route, backends map[string]*Backend) {
 		if rt.Timeouts.anyOff() || leadsTo(func(b *Backend) bool { return b.Timeouts.anyOff() }) {
 			all.add("time limits written as 0 are off: remove them for the defaults, which 0 stood for in earlier versions", rt.name)
 		}
-		if proxied && leadsTo(func(b *Backend) bool { return b.direct }) {
+		if proxied && leadsTo(func(b *Backend) bool { return b.service.DialsDirectly() }) {
 			all.add("backends are dialled directly, whatever proxy the environment names: nothing needs to be set; earlier versions used that proxy, and legacy: ["+legacyEnvironmentProxy+"] restores that", rt.name)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/options"
 )
 
@@ -250,7 +251,7 @@ func (b *Backend) checkProxy(path string) error {
 		return nil
 	}
 	at := path + ".proxy"
-	var proxy proxyOptions
+	var proxy upstream.ProxyOptions
 	if err := json.Unmarshal(b.ProxyRaw, &proxy); err != nil {
 		return problemf(at, "is not an object of reverse_proxy options: %v", err)
 	}
@@ -259,11 +260,11 @@ func (b *Backend) checkProxy(path string) error {
 			return problemf(at, "%s belong to the backend: use match_labels or dial instead", key)
 		}
 	}
-	transport, err := proxy.object("transport")
+	transport, err := proxy.Object("transport")
 	if err != nil {
 		return problemf(at+".transport", "%v", err)
 	}
-	balancing, err := proxy.object("load_balancing")
+	balancing, err := proxy.Object("load_balancing")
 	if err != nil {
 		return problemf(at+".load_balancing", "%v", err)
 	}
@@ -271,7 +272,7 @@ func (b *Backend) checkProxy(path string) error {
 	for _, twice := range []struct {
 		set     bool
 		option  string
-		options proxyOptions
+		options upstream.ProxyOptions
 		key     string
 	}{
 		{b.LBPolicyRaw != nil, "lb_policy", balancing, "selection_policy"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/gateway/routing"
+	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/stats"
@@ -170,7 +171,7 @@ type Route struct {
 	sticky  placeholder.Key // of StickyKey
 	name    string
 	shares  []share
-	limits  limits
+	limits  upstream.Limits
 }
 
 // Share is a backend that gets a share of a route's requests.
@@ -274,7 +275,9 @@ type Backend struct {
 	// order.
 	AroundRaw []json.RawMessage `json:"around,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	service
+	service    *upstream.Service
+	around     []loaded
+	standalone caddyhttp.Handler // the service and what is around it, without any route
 }
 
 // Timeouts bound how long a request waits for its backend. 0 turns a limit off.

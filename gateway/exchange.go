@@ -7,9 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/rgate/rgate/dockerupstreams"
-	"github.com/rgate/rgate/internal/failure"
-	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -25,35 +23,18 @@ type exchange struct {
 	path    string // as it led to the route
 	host    string // that the client asked for
 
-	set        *dockerupstreams.Set          // the containers that the last attempt chose from
-	containers *dockerupstreams.Subscription // which has had that set
-	dial       string                        // where the last attempt went
-	tried      []string                      // where all attempts went
+	upstream.Request
 
 	failure string // why the backend did not answer
 
 	own trust.ProxyFields // of the request
 
-	guard policy.UpstreamGuard // whom to ask about upstreams; nil: nobody
-
-	// spent is set once the backend's retries have used up their budget.
-	spent bool
-
-	// verdict is on the last attempt, if it failed.
-	verdict failure.Result
-
-	hops   []string // the field for the backend
-	looped bool     // whether the request has passed this process before
-
-	upload     *httpx.WatchedBody // nil: the request has no body
-	fault      error              // of the client, in the last attempt
-	writer     faultWriter        // in which the proxy writes
-	limitAgain func()             // restores the time limit of the request's body
+	looped bool // whether the request has passed this process before
 }
 
 // begin makes the exchange of a request known to what handles it further on.
 func begin(r *http.Request, g *Gateway, route *Route) *exchange {
-	ex := &exchange{gateway: g, route: route, path: r.URL.Path, host: r.Host}
+	ex := &exchange{gateway: g, route: route, path: r.URL.Path, host: r.Host, Request: upstream.Request{Limits: route.limits}}
 	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, ex)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
@@ -76,10 +57,7 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 	case "http.rgate.backend":
 		return ex.backend, true
 	case "http.rgate.container":
-		if target := ex.target(); target != nil {
-			return target.Container, true
-		}
-		return "", true
+		return ex.Container(), true
 	}
 	if name, ok := strings.CutPrefix(key, "http.rgate.param."); ok {
 		return ex.route.matcher.Pattern.Param(ex.path, name), true
@@ -105,7 +83,7 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 	before := ex.backend
 	ex.backend = b.Name
 	defer func() { ex.backend = before }()
-	way := caddyhttp.Handler(introducing(b.alone))
+	way := caddyhttp.Handler(introducing(b.standalone))
 	if ex.route.StripPrefix {
 		way = ex.route.stripping(way)
 	}
@@ -117,7 +95,7 @@ func (ex *exchange) Forward(backend string, w http.ResponseWriter, r *http.Reque
 func (ex *exchange) Attach(r *http.Request) {
 	attached := begin(r, ex.gateway, ex.route)
 	attached.backend, attached.path, attached.host = ex.backend, ex.path, ex.host
-	attached.hops, attached.looped = ex.hops, ex.looped
+	attached.Hops, attached.looped = ex.Hops, ex.looped
 }
 
 // HasBackend implements policy.BackendDirectory.
@@ -125,44 +103,16 @@ func (ex *exchange) HasBackend(backend string) bool { return ex.gateway.backendN
 
 // LogDetails implements stats.LogDetails.
 func (ex *exchange) LogDetails() (container, failure string) {
-	if target := ex.target(); target != nil {
-		container = target.Container
-	}
-	return container, ex.failure
+	return ex.Container(), ex.failure
 }
 
 // Looped implements policy.LoopDetector.
 func (ex *exchange) Looped() bool { return ex.looped }
 
-// SetGuard implements policy.GuardSetter.
-func (ex *exchange) SetGuard(guard policy.UpstreamGuard) (before policy.UpstreamGuard) {
-	before, ex.guard = ex.guard, guard
-	return before
-}
-
-// Instance implements policy.InstanceResolver.
-func (ex *exchange) Instance(address string) policy.Instance {
-	if ex.set == nil {
-		return policy.Instance{}
-	}
-	target := ex.set.ByDial(address)
-	if target == nil {
-		return policy.Instance{}
-	}
-	return policy.Instance{ID: target.ID, Started: ex.containers.Started(target.ID)}
-}
-
-// target returns the container that the last attempt went to, or nil.
-func (ex *exchange) target() *dockerupstreams.Target {
-	if ex.set == nil || ex.dial == "" {
-		return nil
-	}
-	return ex.set.ByDial(ex.dial)
-}
-
 // Interface guards
 var (
 	_ policy.BackendDirectory = (*exchange)(nil)
+	_ policy.GuardSetter      = (*exchange)(nil)
 	_ policy.InstanceResolver = (*exchange)(nil)
 	_ policy.LoopDetector     = (*exchange)(nil)
 	_ stats.LogDetails        = (*exchange)(nil)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/gateway/routing"
+	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/entry"
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/internal/logging"
@@ -106,10 +107,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	backends, used := make(map[string]*Backend, len(g.Backends)), make(map[string]bool)
 	g.noteFallbacks(used) // while the handlers can still be read
 	for _, b := range g.Backends {
-		if b.Register {
-			b.registered = func() []string { return g.registry.dials(b.Name) }
-		}
-		if err := b.provision(g.scope(ctx, "backend", b.Name), g.Docker, g.order(), ctx.Logger()); err != nil {
+		if err := b.provision(g.scope(ctx, "backend", b.Name), g); err != nil {
 			return err
 		}
 		backends[b.Name] = b
@@ -222,7 +220,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[str
 	rt.shares = rt.newShares()
 	for i := range rt.shares {
 		s := &rt.shares[i]
-		if err := backends[s.backend].limit(ctx, rt.limits); err != nil {
+		if err := backends[s.backend].service.AddLimits(ctx, rt.limits); err != nil {
 			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
 		}
 		way, err := rt.way(levels, backends[s.backend], g)
@@ -250,7 +248,7 @@ func (rt *Route) way(levels [][]loaded, b *Backend, g *Gateway) (caddyhttp.Handl
 	g.warnings.collect(rt.name, handlers)
 	rt.matcher.Preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
 	last := withinLimit(handlers, len(levels))
-	way := b.within(rt.Timeouts, chain(handlers[last:], caddyhttp.HandlerFunc(b.forward)))
+	way := b.withTimeout(rt.Timeouts, chain(handlers[last:], b.service))
 	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
 		way = introducing(way)
 	}
@@ -311,7 +309,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		entry.KeepHTTPErrors(r)
 	}
 	if httpx.IsTunnel(r) {
-		asGET(r)
+		upstream.WebSocketAsGET(r)
 	}
 	if g.stats.ServesPath(r.URL.Path) {
 		return chain(g.pageFilters, caddyhttp.HandlerFunc(g.stats.ServePage)).ServeHTTP(w, r)
@@ -322,7 +320,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if endpoint := g.endpointFor(r.URL.Path); endpoint != nil {
 		return endpoint.ServeHTTP(w, r, notFound)
 	}
-	before, hops := takeHops(r)
+	before, hops := upstream.TakeHops(r)
 	g.fields.Filter(r)
 	if most := g.maxHops(); most > 0 && before >= most {
 		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
@@ -341,7 +339,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	ex := begin(r, g, route)
 	ex.own.Set(r)
-	ex.hops, ex.looped = hops, before > 0
+	ex.Hops, ex.looped = hops, before > 0
 	share := route.choose(r)
 	ex.backend = share.backend
 	return share.series.Serve(w, r, share.handler, ex)

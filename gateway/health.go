@@ -69,7 +69,7 @@ func (g *Gateway) health() health {
 // say that they need.
 func (g *Gateway) dependencies() []dependency {
 	all := []dependency{}
-	if slices.ContainsFunc(g.Backends, func(b *Backend) bool { return b.hasContainers() }) {
+	if slices.ContainsFunc(g.Backends, func(b *Backend) bool { return b.service.HasContainers() }) {
 		for _, e := range dockerupstreams.Status() {
 			d := dependency{Name: "docker " + e.Endpoint, Status: healthy, Error: e.Error}
 			if !e.Connected {
@@ -94,7 +94,7 @@ func (g *Gateway) dependencies() []dependency {
 // waitsFor lists the backends whose containers are not known yet.
 func (g *Gateway) waitsFor() (names []string) {
 	for _, b := range g.Backends {
-		if !b.synced() {
+		if !b.service.Synced() {
 			names = append(names, b.Name)
 		}
 	}
@@ -182,9 +182,9 @@ func impairs(state any, addresses []string) bool {
 // instances lists where the backend runs, and what does not get requests and why.
 func (g *Gateway) instances(b *Backend) []instance {
 	all := append([]instance{}, g.registry.list(b.Name)...)
-	for _, u := range b.upstreams() {
-		one := instance{Address: u.address, Container: u.container, Status: healthy, InFlight: u.inFlight, Reason: u.reason}
-		if u.reason != "" {
+	for _, u := range b.service.Upstreams() {
+		one := instance{Address: u.Address, Container: u.Container, Status: healthy, InFlight: u.InFlight, Reason: u.Reason}
+		if u.Reason != "" {
 			one.Status = unhealthy
 		}
 		all = append(all, one)

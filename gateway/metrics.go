@@ -45,7 +45,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 			} else {
 				seen[k] = true
 			}
-			n := b.available()
+			n := b.service.Available()
 			metrics <- prometheus.MustNewConstMetric(backendUp, prometheus.GaugeValue, float64(min(n, 1)), g.Name, b.Name)
 			metrics <- prometheus.MustNewConstMetric(backendUpstreams, prometheus.GaugeValue, float64(n), g.Name, b.Name)
 		}

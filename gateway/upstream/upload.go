@@ -1,4 +1,4 @@
-package gateway
+package upstream
 
 import (
 	"context"
@@ -32,8 +32,8 @@ type patientConn struct {
 	once    sync.Once
 }
 
-// patientDials makes a transport use patient connections for HTTP/1.
-func patientDials(t *reverseproxy.HTTPTransport) {
+// waitAfterWriteErrors makes a transport use patient connections for HTTP/1.
+func waitAfterWriteErrors(t *reverseproxy.HTTPTransport) {
 	if slices.Contains(t.Versions, "h2c") {
 		return
 	}
@@ -101,11 +101,11 @@ func (f clientFault) Unwrap() error { return f.error }
 // another.
 type faultWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	state *exchange
+	state *Request
 }
 
 func (w *faultWriter) WriteHeader(status int) {
-	if status != failure.StatusClientClosedRequest || w.state.fault == nil {
+	if status != failure.StatusClientClosedRequest || w.state.attempt.fault == nil {
 		w.ResponseWriter.WriteHeader(status)
 	}
 }
@@ -113,29 +113,29 @@ func (w *faultWriter) WriteHeader(status int) {
 // unlimited is longer than any request.
 const unlimited = 365 * 24 * time.Hour
 
-// waitForClient lifts the limit of how long the client may pause while it sends the
-// request's body.
-func (ex *exchange) waitForClient(r *http.Request) {
-	if ex.upload == nil || ex.limitAgain != nil || !ex.upload.State().Unfinished {
+// allowPause lifts the limit of how long the client may pause while it sends the request's
+// body.
+func (q *Request) allowPause(r *http.Request) {
+	if q.upload == nil || q.endPause != nil || !q.upload.State().Unfinished {
 		return
 	}
 	if reader, _ := caddyhttp.IdleTimeoutsFromContext(r.Context()); reader != nil {
-		ex.limitAgain = reader.Override(unlimited, 0)
+		q.endPause = reader.Override(unlimited, 0)
 	}
 }
 
-// restoreLimit puts the limit back for what the server does after the handler.
-func (ex *exchange) restoreLimit() {
-	if ex.limitAgain != nil {
-		ex.limitAgain()
-		ex.limitAgain = nil
+// restoreReadLimit restores the limit for what the server does after the handler.
+func (q *Request) restoreReadLimit() {
+	if q.endPause != nil {
+		q.endPause()
+		q.endPause = nil
 	}
 }
 
-// prepared returns the request as a transport can send it. A backend of HTTP/2 gets no
-// offer to switch protocols, which exists in HTTP/1.1 alone (RFC 9113, section 8.2.2),
-// and the client of a gRPC call to it may pause for as long as it likes.
-func (ex *exchange) prepared(r *http.Request, via *reverseproxy.HTTPTransport) *http.Request {
+// prepare returns the request in the form that a transport can send. An upstream of HTTP/2
+// gets no offer to switch protocols, which exists in HTTP/1.1 alone (RFC 9113, section
+// 8.2.2), and the client of a gRPC call to it may pause without limit.
+func (q *Request) prepare(r *http.Request, via *reverseproxy.HTTPTransport) *http.Request {
 	h2c := via.TLS == nil && slices.Contains(via.Versions, "h2c")
 	if h2c && r.Header["Upgrade"] != nil {
 		without := *r
@@ -145,17 +145,17 @@ func (ex *exchange) prepared(r *http.Request, via *reverseproxy.HTTPTransport) *
 		}
 		r = &without
 	}
-	if ex.upload == nil || !entry.IsGRPC(r) {
+	if q.upload == nil || !entry.IsGRPC(r) {
 		return r
 	}
 	if h2c {
-		ex.waitForClient(r)
+		q.allowPause(r)
 		return r
 	}
 	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			if conn, ok := info.Conn.(*tls.Conn); ok && conn.ConnectionState().NegotiatedProtocol == "h2" {
-				ex.waitForClient(r)
+				q.allowPause(r)
 			}
 		},
 	}))

@@ -1,4 +1,4 @@
-package gateway
+package upstream
 
 import (
 	"net/http/httptest"
@@ -23,13 +23,13 @@ func TestTakeHops(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		if field != "" {
-			r.Header.Set(hopsField, field)
+			r.Header.Set(HopsField, field)
 		}
-		before, next := takeHops(r)
+		before, next := TakeHops(r)
 		if before != want.before || len(next) != 1 || next[0] != want.next {
 			t.Errorf("%.80q: got %d and %q, want %+v", field, before, next, want)
 		}
-		if r.Header[hopsField] != nil {
+		if r.Header[HopsField] != nil {
 			t.Errorf("%.80q: the field is left for handlers", field)
 		}
 	}

@@ -1,4 +1,4 @@
-package gateway
+package upstream
 
 import (
 	"crypto/rand"
@@ -6,23 +6,15 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-
-	"go.uber.org/zap"
-
-	"github.com/rgate/rgate/policy"
 )
 
-// hopsField is the request field by which a gateway recognises a request that it has
+// HopsField is the request field by which a gateway recognises a request that it has
 // forwarded itself: `id=count`, separated by commas, with an entry for each process on
 // the way. Handlers and backends of other gateways see it, clients do not.
-const hopsField = "X-Gateway-Hops"
+const HopsField = "X-Gateway-Hops"
 
-const (
-	defaultMaxHops = 5
-
-	// maxHopEntries is how many other processes are passed on.
-	maxHopEntries = 32
-)
+// maxHopEntries is the maximum number of entries of other processes that are forwarded.
+const maxHopEntries = 32
 
 // processID is what the entries of this process begin with.
 var processID = newProcessID()
@@ -36,14 +28,14 @@ func newProcessID() string {
 	return hex.EncodeToString(id) + "="
 }
 
-// takeHops removes the field from a request. It returns how often the request has
+// TakeHops removes the field from a request. It returns how often the request has
 // passed this process before, and the field to send to a backend.
-func takeHops(r *http.Request) (before int, next []string) {
-	fields := r.Header[hopsField]
+func TakeHops(r *http.Request) (before int, next []string) {
+	fields := r.Header[HopsField]
 	if len(fields) == 0 {
 		return 0, firstHop
 	}
-	delete(r.Header, hopsField)
+	delete(r.Header, HopsField)
 	var entries []string
 	for entry := range strings.SplitSeq(strings.Join(fields, ","), ",") {
 		entry = strings.TrimSpace(entry)
@@ -67,27 +59,4 @@ func isHop(entry string) bool {
 	_, badID := hex.DecodeString(id)
 	_, badCount := strconv.ParseUint(count, 10, 16)
 	return badID == nil && badCount == nil
-}
-
-// maxHops is how often a request may pass the gateway; 0: any number of times.
-func (g *Gateway) maxHops() int {
-	if g.MaxHops == nil {
-		return defaultMaxHops
-	}
-	return *g.MaxHops
-}
-
-// checkHops reports whether the option max_hops is out of range.
-func (g *Gateway) checkHops() error {
-	if n := g.maxHops(); n < 0 || n > 1000 {
-		return problemf("max_hops", "max_hops %d is out of range: use 1 to 1000, or 0 to disable it", n)
-	}
-	return nil
-}
-
-// refuseLoop responds to a request that has passed the gateway too often.
-func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) error {
-	g.logger.Warn("request refused: the gateway is its own backend", zap.Int("max_hops", g.maxHops()), zap.String("path", r.URL.Path))
-	policy.WriteStatus(w, r, http.StatusLoopDetected)
-	return nil
 }

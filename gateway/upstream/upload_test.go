@@ -1,4 +1,4 @@
-package gateway
+package upstream
 
 import (
 	"context"
@@ -29,7 +29,7 @@ func TestConnectionsOfHTTP2DoNotWaitAfterAFailedWrite(t *testing.T) {
 			if err := transport.Provision(ctx); err != nil {
 				t.Fatal(err)
 			}
-			patientDials(transport)
+			waitAfterWriteErrors(transport)
 			url := name + "://" + resettingServer(t, transport.TLS != nil)
 			if name == "h2c" {
 				url = "http" + url[len(name):]

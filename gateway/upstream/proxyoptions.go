@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// Defaults of a service's proxy, where they differ from Caddy's.
+const (
+	defaultRetries   = 2
+	defaultFirstByte = time.Minute
+
+	// Idle connections kept open per container. With Caddy's 32, more concurrent requests
+	// than that would open and close connections all the time.
+	defaultIdleConns = 256
+)
+
+// ProxyOptions are options of reverse_proxy in their JSON form.
+type ProxyOptions map[string]json.RawMessage
+
+// Object returns an option that is itself an object; an absent one is empty.
+func (o ProxyOptions) Object(key string) (ProxyOptions, error) {
+	inner := ProxyOptions{}
+	if raw, ok := o[key]; ok {
+		if err := json.Unmarshal(raw, &inner); err != nil {
+			return nil, fmt.Errorf("%s is not an object: %w", key, err)
+		}
+	}
+	return inner, nil
+}
+
+// set gives an option a value.
+func (o ProxyOptions) set(key string, value any) { o[key] = caddyconfig.JSON(value, nil) }
+
+// setDefault gives an option a value if it has none.
+func (o ProxyOptions) setDefault(key string, value any) {
+	if _, ok := o[key]; !ok {
+		o.set(key, value)
+	}
+}
+
+// setScheme sets the options of an HTTP transport for a scheme. Without any, it is http.
+func (o ProxyOptions) setScheme(scheme string) {
+	switch scheme {
+	case "https":
+		o.setDefault("tls", struct{}{})
+	case "h2c":
+		o.set("versions", []string{"h2c"})
+	}
+}
+
+// ProxyOptions returns the options of the service's reverse proxy: the ones given in their
+// JSON form, and those that the service's own options stand for.
+func (s *Service) proxyOptions() (ProxyOptions, error) {
+	options := ProxyOptions{}
+	if s.options.Proxy != nil {
+		if err := json.Unmarshal(s.options.Proxy, &options); err != nil {
+			return nil, err
+		}
+	}
+	balancing, err := options.Object("load_balancing")
+	if err != nil {
+		return nil, err
+	}
+	if s.options.LBPolicy != nil {
+		balancing.set("selection_policy", s.options.LBPolicy)
+	}
+	if s.options.Retries != nil {
+		balancing.set("retries", *s.options.Retries)
+	} else if _, ok := balancing["try_duration"]; !ok {
+		balancing.setDefault("retries", defaultRetries)
+	}
+	options.set("load_balancing", balancing)
+
+	transport, err := options.Object("transport")
+	if err != nil {
+		return nil, err
+	}
+	transport.setDefault("protocol", "http")
+	if string(transport["protocol"]) == `"http"` {
+		s.httpTransport(transport)
+	}
+	options.set("transport", transport)
+
+	if len(s.options.Dial) > 0 {
+		upstreams := make([]map[string]string, len(s.options.Dial))
+		for i, dial := range s.options.Dial {
+			upstreams[i] = map[string]string{"dial": dial}
+		}
+		options.set("upstreams", upstreams)
+	}
+	return options, nil
+}
+
+// httpTransport completes the options of Caddy's HTTP transport.
+func (s *Service) httpTransport(transport ProxyOptions) {
+	s.options.Limits.apply(transport)
+	transport.setDefault("response_header_timeout", defaultFirstByte)
+	transport.setDefault("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
+	// Backends are dialled directly, whatever proxy the environment names.
+	if _, ok := transport["forward_proxy_url"]; !ok && !s.options.UseEnvironmentProxy {
+		_, ok = transport["network_proxy"]
+		s.direct = !ok
+		transport.setDefault("network_proxy", map[string]string{"from": "none"})
+	}
+	// Responses reach the client as the container has sent them.
+	transport.setDefault("compression", false)
+	transport.setScheme(s.options.Scheme)
+}

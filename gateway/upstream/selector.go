@@ -1,0 +1,100 @@
+package upstream
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/policy"
+)
+
+// retrySelector is a selection policy that lets another one choose among the upstreams
+// that the request has not been sent to, while retries are within their budget. If the
+// proxy waits between attempts, all upstreams can be chosen again after all were tried.
+type retrySelector struct {
+	reverseproxy.Selector
+	budget *budget
+	again  bool
+}
+
+// Select implements reverseproxy.Selector.
+func (s retrySelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	state := requestOf(r)
+	if failed := state.attempt.dial; failed != "" {
+		if state.spent = state.spent || !s.budget.retry(); state.spent {
+			return nil
+		}
+		state.tried = append(state.tried, failed)
+		untried := make(reverseproxy.UpstreamPool, 0, len(pool))
+		for _, upstream := range pool {
+			if !slices.Contains(state.tried, upstream.Dial) {
+				untried = append(untried, upstream)
+			}
+		}
+		if len(untried) == 0 && s.again {
+			state.tried, untried = state.tried[:0], pool
+		}
+		pool = untried
+	}
+	if len(pool) == 0 {
+		return nil
+	}
+	selector := s.Selector
+	if state.guard != nil {
+		selector = guardedSelector{selector, state.guard}
+	}
+	chosen := selector.Select(pool, r, w)
+	if chosen != nil {
+		state.attempt.dial = chosen.Dial
+	}
+	return chosen
+}
+
+// guardedSelector is a selection policy that lets another one choose among the upstreams
+// that a guard allows.
+type guardedSelector struct {
+	reverseproxy.Selector
+	guard policy.UpstreamGuard
+}
+
+// Select implements reverseproxy.Selector.
+func (s guardedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	refused := func(upstream *reverseproxy.Upstream) bool { return !s.guard.Allows(upstream.Dial) }
+	if slices.ContainsFunc(pool, refused) {
+		pool = slices.DeleteFunc(slices.Clone(pool), refused)
+	}
+	for len(pool) > 0 {
+		chosen := s.Selector.Select(pool, r, w)
+		if chosen == nil || s.guard.Begin(chosen.Dial) {
+			return chosen
+		}
+		// Another request was faster.
+		pool = slices.DeleteFunc(slices.Clone(pool), func(u *reverseproxy.Upstream) bool { return u == chosen })
+	}
+	return nil
+}
+
+// repeatable matches requests that may be sent to a second upstream although the first
+// one may have received them: those with a safe method and without a body.
+type repeatable struct{}
+
+// MatchWithError implements caddyhttp.RequestMatcherWithError.
+func (repeatable) MatchWithError(r *http.Request) (bool, error) {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		verdict := requestOf(r).attempt.verdict
+		return verdict.Cause != failure.Client && !verdict.TimedOut() && !httpx.HasBody(r), nil
+	}
+	return false, nil
+}
+
+// Interface guards
+var (
+	_ reverseproxy.Selector             = retrySelector{}
+	_ reverseproxy.Selector             = guardedSelector{}
+	_ caddyhttp.RequestMatcherWithError = repeatable{}
+)

@@ -1,0 +1,199 @@
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/trust"
+	"github.com/rgate/rgate/policy"
+)
+
+// Options configure a service.
+type Options struct {
+	// The name of the backend, for errors and a header field of requests.
+	Name string
+
+	// Where the service runs: the containers of a subscription, which the service closes,
+	// or static addresses; and the addresses that have registered themselves, unless the
+	// function is nil.
+	Containers *dockerupstreams.Subscription
+	Dial       []string
+	Registered func() []string
+
+	// The scheme of all upstreams. Empty: that of each container.
+	Scheme string
+
+	// Options of Caddy's reverse_proxy in its JSON form, and its selection policy.
+	Proxy, LBPolicy json.RawMessage
+
+	Retries     *int         // nil: the default
+	RetryBudget *RetryBudget // nil: no limit
+	Limits      Limits       // of the backend; a request may have others
+	Upgrades    []string     // protocols that requests may switch to; nil: WebSocket
+
+	// Whether to dial through the proxy that the environment names.
+	UseEnvironmentProxy bool
+
+	// Called for each offer to switch protocols that is removed from a request.
+	OnDroppedUpgrade func(r *http.Request, protocol string)
+}
+
+// Service forwards requests to the upstreams of one backend. It has a proxy of its own: a
+// shared one would share the counter of round robin, too.
+type Service struct {
+	options    Options
+	nameField  []string // the name, as a header field has it
+	proxy      *reverseproxy.Handler
+	containers *dockerupstreams.Subscription // nil: static addresses
+	transport  *transport                    // nil: not one of HTTP
+	budget     *budget                       // nil: no limit
+	upgrades   []string                      // protocols that requests may switch to
+	direct     bool                          // dials through no proxy, whatever the environment names
+}
+
+// New loads the proxy of a service. If that fails, it closes the subscription.
+func New(ctx caddy.Context, options Options) (*Service, error) {
+	s := &Service{
+		options: options, nameField: []string{options.Name}, containers: options.Containers,
+		upgrades: options.Upgrades, budget: newBudget(options.RetryBudget),
+	}
+	if s.upgrades == nil {
+		s.upgrades = []string{webSocket}
+	}
+	if err := s.load(ctx); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) load(ctx caddy.Context) error {
+	options, err := s.proxyOptions()
+	if err != nil {
+		return fmt.Errorf("configuring the proxy of backend %s: %w", s.options.Name, err)
+	}
+	module, err := ctx.LoadModuleByID("http.handlers.reverse_proxy", caddyconfig.JSON(options, nil))
+	if err != nil {
+		return fmt.Errorf("loading the proxy of backend %s: %w", s.options.Name, err)
+	}
+	s.proxy = module.(*reverseproxy.Handler)
+	switch {
+	case s.options.Registered != nil:
+		s.proxy.DynamicUpstreams = multiSource{s}
+	case s.containers != nil:
+		s.proxy.DynamicUpstreams = containerSource{s.containers}
+	}
+	balancing := s.proxy.LoadBalancing
+	balancing.SelectionPolicy = retrySelector{balancing.SelectionPolicy, s.budget, balancing.TryInterval > 0}
+	if balancing.RetryMatch == nil {
+		balancing.RetryMatch = caddyhttp.MatcherSets{{repeatable{}}}
+	}
+	if err := s.wrapTransport(ctx, options); err != nil {
+		return fmt.Errorf("loading the transports of backend %s: %w", s.options.Name, err)
+	}
+	return nil
+}
+
+// ServeHTTP forwards a request to an upstream.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	state := requestOf(r)
+	state.attempt, state.tried, state.spent = attempt{}, nil, false
+	s.budget.request()
+	tunnel := httpx.IsTunnel(r)
+	if s.dropUpgrades(r); tunnel && !httpx.IsTunnel(r) {
+		policy.WriteStatus(w, r, http.StatusNotImplemented) // RFC 9220, section 3
+		return nil
+	}
+	if httpx.LacksBody(r.Method) {
+		httpx.HasBody(r) // known before it is sent, it decides about retries
+	}
+	if tunnel {
+		r = webSocketAsConnect(r)
+	}
+	r.Header[trust.HeaderGatewayService] = s.nameField
+	r.Header[HopsField] = state.Hops
+	if state.upload = httpx.WatchBody(r); state.upload != nil {
+		defer state.restoreReadLimit()
+	}
+	state.writer = faultWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, state}
+	err := s.proxy.ServeHTTP(&state.writer, r, nil)
+	switch {
+	case err != nil:
+		return statusError(r, err)
+	case state.attempt.fault != nil:
+		return caddyhttp.Error(state.attempt.verdict.Status, failureOf(state.attempt.verdict, state.attempt.fault))
+	}
+	trust.CleanLateTrailers(w.Header())
+	return nil
+}
+
+// Close releases the containers. A service that is still used, as by a scrape of its
+// metrics, keeps the last set of containers.
+func (s *Service) Close() error {
+	if s.containers == nil {
+		return nil
+	}
+	return s.containers.Close()
+}
+
+// HasContainers reports whether the service consists of containers.
+func (s *Service) HasContainers() bool { return s.containers != nil }
+
+// Synced reports whether the containers of the service are known.
+func (s *Service) Synced() bool { return s.containers == nil || s.containers.Set().Synced }
+
+// Available returns the number of upstreams that can take requests.
+func (s *Service) Available() (n int) {
+	if s.options.Registered != nil {
+		n = len(s.options.Registered())
+	}
+	for _, u := range s.Upstreams() {
+		if u.Reason == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// Report is the state of a container or a static address.
+type Report struct {
+	Address, Container string
+	Reason             string // why it gets no requests; empty if it does
+	InFlight           *int   // nil for containers
+}
+
+// Upstreams reports on the containers or static addresses of the service. Registered
+// instances are not included.
+func (s *Service) Upstreams() (all []Report) {
+	if s.containers != nil {
+		set := s.containers.Set()
+		for _, target := range set.Targets {
+			all = append(all, Report{Address: target.Dial, Container: target.Container})
+		}
+		for _, rejected := range set.Rejected {
+			all = append(all, Report{Container: rejected.Container, Reason: rejected.Reason})
+		}
+		return all
+	}
+	for _, upstream := range s.proxy.Upstreams {
+		n := upstream.NumRequests()
+		report := Report{Address: upstream.Dial, InFlight: &n}
+		if !upstream.Healthy() {
+			report.Reason = "its health checks fail"
+		}
+		all = append(all, report)
+	}
+	return all
+}
+
+// DialsDirectly reports whether no proxy is between the gateway and the service, whatever
+// the environment names.
+func (s *Service) DialsDirectly() bool { return s.direct }

@@ -1,0 +1,60 @@
+package upstream
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/dockerupstreams"
+)
+
+// containerSource provides the proxy with the containers of a service.
+type containerSource struct{ *dockerupstreams.Subscription }
+
+// GetUpstreams implements reverseproxy.UpstreamSource.
+func (c containerSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	set := c.Set()
+	if state := requestOf(r); state != nil {
+		state.attempt.set, state.attempt.containers = set, c.Subscription
+	}
+	return dockerupstreams.Upstreams(set.Targets), nil
+}
+
+// ResetCache implements reverseproxy.CachingUpstreamSource. The proxy calls it before a
+// retry: the upstream that failed may be gone already.
+func (c containerSource) ResetCache(*http.Request) error {
+	c.Refresh()
+	return nil
+}
+
+// multiSource provides the proxy with the containers or static addresses of a service, and
+// with the instances that have registered. Selection policies know them by address.
+type multiSource struct{ *Service }
+
+// GetUpstreams implements reverseproxy.UpstreamSource.
+func (m multiSource) GetUpstreams(r *http.Request) (all []*reverseproxy.Upstream, err error) {
+	if m.containers != nil {
+		if all, err = (containerSource{m.containers}).GetUpstreams(r); err != nil {
+			return nil, err
+		}
+	}
+	for _, dial := range slices.Concat(m.options.Dial, m.options.Registered()) {
+		all = append(all, &reverseproxy.Upstream{Dial: dial})
+	}
+	return all, nil
+}
+
+// ResetCache implements reverseproxy.CachingUpstreamSource.
+func (m multiSource) ResetCache(r *http.Request) error {
+	if m.containers == nil {
+		return nil
+	}
+	return containerSource{m.containers}.ResetCache(r)
+}
+
+// Interface guards
+var (
+	_ reverseproxy.CachingUpstreamSource = containerSource{}
+	_ reverseproxy.CachingUpstreamSource = multiSource{}
+)

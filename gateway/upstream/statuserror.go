@@ -1,0 +1,40 @@
+package upstream
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/failure"
+)
+
+// statusError sets the status of an error of the proxy: 503 if the
+// backend is down, 504 if it was reached and did not respond in time, 502 if its
+// response is malformed. What the client caused is 400, 408, 413 or 499.
+func statusError(r *http.Request, err error) error {
+	var handlerErr caddyhttp.HandlerError
+	if !errors.As(err, &handlerErr) {
+		return err
+	}
+	switch handlerErr.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	default:
+		return err
+	}
+	verdict := failure.ClassifyRequest(r, 0, handlerErr.Err)
+	if verdict.Status == http.StatusBadGateway { // or what a handler of responses has chosen
+		verdict.Status = handlerErr.StatusCode
+	}
+	handlerErr.StatusCode, handlerErr.Err = verdict.Status, failureOf(verdict, handlerErr.Err)
+	return handlerErr
+}
+
+// failureOf wraps the cause of a failure that others may respond to in place of the
+// backend: all but the client's own.
+func failureOf(verdict failure.Result, cause error) error {
+	if verdict.Status < 500 {
+		return cause
+	}
+	return failure.Error{Err: cause, Result: verdict}
+}

@@ -1,0 +1,28 @@
+package upstream
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/httpx"
+)
+
+// WithTimeout limits the duration of a handler, including the request's body. A limit of 0
+// or less is none.
+func WithTimeout(limit time.Duration, next caddyhttp.Handler) caddyhttp.Handler {
+	if limit <= 0 {
+		return next
+	}
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		r = r.WithContext(ctx)
+		if body := httpx.WatchBody(r); body != nil {
+			defer body.StopAfter(ctx, w, r)()
+		}
+		return next.ServeHTTP(w, r)
+	})
+}

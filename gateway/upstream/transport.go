@@ -1,0 +1,221 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/rgate/rgate/gateway/routing"
+	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
+)
+
+// transport is Caddy's HTTP transport, in the scheme that the chosen container
+// asks for, and within the time limits of the route.
+type transport struct {
+	schemeTransports
+	limited map[Limits]schemeTransports // for routes with limits of their own
+}
+
+// schemeTransports are transports that differ in their scheme alone.
+type schemeTransports struct {
+	*reverseproxy.HTTPTransport
+	schemes map[string]*reverseproxy.HTTPTransport // nil: the same for all
+}
+
+// latencyTransport is the transport that a selection policy may have put around that of the
+// proxy to measure round trips. It must be around the gateway's, too.
+type latencyTransport interface {
+	Unwrap() http.RoundTripper
+	Around(http.RoundTripper) http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	state := requestOf(r)
+	transports := t.schemeTransports
+	if state.Limits != (Limits{}) {
+		if own, ok := t.limited[state.Limits]; ok {
+			transports = own
+		}
+	}
+	via := transports.HTTPTransport
+	if transports.schemes != nil {
+		r.URL.Scheme = "" // of an attempt before
+		if target := state.attempt.target(); target != nil && transports.schemes[target.Scheme] != nil {
+			via = transports.schemes[target.Scheme]
+		}
+	}
+	if r.Method == http.MethodConnect {
+		return nil, errConnect
+	}
+	routing.KeepPathBytes(r)
+	status := 0
+	response, err := via.RoundTrip(state.prepare(r, via))
+	if err == nil {
+		err = checkResponse(r, response)
+	}
+	if err == nil {
+		status, state.attempt.verdict = response.StatusCode, failure.Result{}
+		state.allowPause(r)
+		if response.Trailer != nil {
+			trust.CleanTrailers(response.Trailer)
+		}
+	} else {
+		state.attempt.verdict = failure.ClassifyRequest(r, 0, err)
+	}
+	if state.guard != nil {
+		state.guard.End(status, err)
+	}
+	if state.attempt.verdict.Cause == failure.Client && (state.upload != nil || !errors.Is(err, context.Canceled)) {
+		state.attempt.fault = err
+		return nil, clientFault{err}
+	}
+	return response, err
+}
+
+var (
+	errConnect  = errors.New("CONNECT cannot be forwarded: its body has no framing")
+	errSwitched = errors.New("the backend switched to a protocol that the request does not offer")
+	errNoStatus = errors.New("the status of the backend's response is below 100")
+)
+
+// checkResponse refuses a response that cannot be passed on: a switch to a protocol that
+// the request does not offer (RFC 9110, section 7.8), or a status that is none.
+func checkResponse(r *http.Request, response *http.Response) (err error) {
+	switch status := response.StatusCode; {
+	case status == http.StatusSwitchingProtocols && !offers(r.Header, response.Header):
+		err = errSwitched
+	case status < 100:
+		err = errNoStatus
+	case status == http.StatusNoContent:
+		response.Header.Del("Content-Length") // RFC 9110, section 8.6; net/http leaves it in HTTP/2
+		return nil
+	default:
+		return nil
+	}
+	_ = response.Body.Close()
+	return err
+}
+
+// Limits are the time limits of a route that a transport has to keep. Routes with the same
+// ones share a transport, and with it its connections.
+type Limits struct{ Dial, FirstByte options.Timeout }
+
+// noDialTimeout is the dial timeout of a service that has none: 0 is Caddy's default, and a
+// negative one is a deadline in the past for package net.
+const noDialTimeout = unlimited
+
+// apply sets the limits among the options of Caddy's HTTP transport.
+func (l Limits) apply(transport ProxyOptions) {
+	if l.Dial != 0 {
+		transport.set("dial_timeout", cmp.Or(l.Dial.Or(0), noDialTimeout))
+	}
+	if l.FirstByte != 0 {
+		transport.set("response_header_timeout", l.FirstByte.Or(0))
+	}
+}
+
+// wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
+func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
+	inner := s.proxy.Transport
+	outer, timed := inner.(latencyTransport)
+	if timed {
+		inner = outer.Unwrap()
+	}
+	base, ok := inner.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return nil
+	}
+	own, err := options.Object("transport")
+	if err != nil {
+		return err
+	}
+	schemes, err := s.schemes(ctx, own)
+	if err != nil {
+		return err
+	}
+	waitAfterWriteErrors(base)
+	s.transport = &transport{schemeTransports: schemeTransports{base, schemes}, limited: make(map[Limits]schemeTransports)}
+	s.proxy.Transport = s.transport
+	if timed {
+		s.proxy.Transport = outer.Around(s.transport)
+	}
+	return nil
+}
+
+// schemes loads a transport for each scheme that labels of containers can set. It returns
+// nil if the service has one scheme.
+func (s *Service) schemes(ctx caddy.Context, options ProxyOptions) (map[string]*reverseproxy.HTTPTransport, error) {
+	if s.containers == nil || s.options.Scheme != "" {
+		return nil, nil
+	}
+	schemes := make(map[string]*reverseproxy.HTTPTransport, 2)
+	for _, scheme := range []string{"https", "h2c"} {
+		own := maps.Clone(options)
+		own.setScheme(scheme)
+		transport, err := loadTransport(ctx, own)
+		if err != nil {
+			return nil, err
+		}
+		schemes[scheme] = transport
+	}
+	return schemes, nil
+}
+
+func loadTransport(ctx caddy.Context, options ProxyOptions) (*reverseproxy.HTTPTransport, error) {
+	delete(options, "protocol")
+	module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(options, nil))
+	if err != nil {
+		return nil, err
+	}
+	transport := module.(*reverseproxy.HTTPTransport)
+	waitAfterWriteErrors(transport)
+	return transport, nil
+}
+
+// AddLimits loads transports that keep the time limits of a route.
+func (s *Service) AddLimits(ctx caddy.Context, added Limits) error {
+	if added == (Limits{}) {
+		return nil
+	}
+	if s.transport == nil {
+		return fmt.Errorf("the transport of backend %s is not HTTP: remove dial and first_byte from the timeouts, or use total instead", s.options.Name)
+	}
+	if _, ok := s.transport.limited[added]; ok {
+		return nil
+	}
+	options, err := s.proxyOptions()
+	if err != nil {
+		return err
+	}
+	own, err := options.Object("transport")
+	if err != nil {
+		return err
+	}
+	added.apply(own)
+	schemes, err := s.schemes(ctx, own)
+	if err != nil {
+		return err
+	}
+	base, err := loadTransport(ctx, own)
+	if err != nil {
+		return err
+	}
+	s.transport.limited[added] = schemeTransports{base, schemes}
+	return nil
+}
+
+// Interface guards
+var (
+	_ http.RoundTripper         = (*transport)(nil)
+	_ reverseproxy.TLSTransport = (*transport)(nil)
+)

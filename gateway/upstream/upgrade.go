@@ -1,0 +1,61 @@
+package upstream
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/rgate/rgate/internal/entry"
+)
+
+// webSocket is the only protocol that requests may switch to unless a backend names
+// others.
+const webSocket = "websocket"
+
+// WebSocketAsGET turns an extended CONNECT for a WebSocket (RFC 8441 and 9220) into the GET
+// that opens one in HTTP/1.1, so that conditions, policies and statistics treat both alike.
+func WebSocketAsGET(r *http.Request) {
+	r.Method = http.MethodGet
+	delete(r.Header, ":protocol")
+	r.Header["Connection"], r.Header["Upgrade"] = []string{"Upgrade"}, []string{webSocket}
+	if r.ProtoMajor == 3 {
+		r.Proto = "HTTP/3.0"
+	}
+}
+
+// webSocketAsConnect reverts WebSocketAsGET, in the form that Caddy's proxy expects.
+func webSocketAsConnect(r *http.Request) *http.Request {
+	connect := *r
+	connect.Method = http.MethodConnect
+	if connect.ProtoMajor == 3 {
+		connect.Proto = webSocket
+	} else {
+		connect.Header = maps.Clone(r.Header)
+		connect.Header[":protocol"] = []string{webSocket}
+	}
+	return &connect
+}
+
+// dropUpgrades removes offers to switch to protocols that the service does not support.
+func (s *Service) dropUpgrades(r *http.Request) {
+	for _, protocol := range entry.DroppedUpgrades(r) {
+		s.options.OnDroppedUpgrade(r, protocol)
+	}
+	for _, protocol := range entry.DropUpgrades(r, s.supportsUpgrade) {
+		s.options.OnDroppedUpgrade(r, protocol)
+	}
+}
+
+func (s *Service) supportsUpgrade(protocol string) bool {
+	return slices.ContainsFunc(s.upgrades, func(known string) bool { return strings.EqualFold(known, protocol) })
+}
+
+// offers reports whether a request's header offers the protocol of a response's.
+func offers(request, response http.Header) bool {
+	protocol := response.Get("Upgrade")
+	return protocol != "" && strings.EqualFold(protocol, request.Get("Upgrade")) &&
+		httpguts.HeaderValuesContainsToken(request["Connection"], "upgrade")
+}
