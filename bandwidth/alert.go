@@ -8,14 +8,12 @@ import (
 	"strings"
 	"time"
 	"unicode"
-
-	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// alert says that a quota has reached a threshold. It is kept as JSON until it has
-// been delivered, and most of it is what a webhook is sent.
-type alert struct {
-	ID    string `json:"id"` // the same at every attempt to deliver it
+// Alert is the message that a quota has reached a threshold. The outbox keeps it as
+// JSON, and webhooks receive that JSON with a text and a link.
+type Alert struct {
+	ID    string `json:"id"` // the same in every attempt to deliver it
 	Event string `json:"event"`
 
 	Gateway  string `json:"gateway"`
@@ -26,40 +24,42 @@ type alert struct {
 	Group    string `json:"group,omitempty"`
 	Consumer string `json:"consumer,omitempty"`
 
-	Direction string     `json:"direction"` // `ingress`, `egress`, `total`
-	Threshold int        `json:"threshold"` // the highest that has been reached, in percent
-	Crossed   []int      `json:"thresholds"`
-	Used      int64      `json:"used"`
-	Allocated int64      `json:"allocated"`
-	Share     float64    `json:"share"` // in percent
-	Period    periodSpan `json:"period"`
-	forecast
-	AtLimit string    `json:"at_limit"`
-	At      time.Time `json:"at"` // when that was found out
+	Direction string     `json:"direction"`  // `ingress`, `egress`, `total`
+	Threshold int        `json:"threshold"`  // the highest that has been reached, in percent
+	Crossed   []int      `json:"thresholds"` // all that have been reached, in ascending order
+	Used      int64      `json:"used"`       // bytes
+	Allocated int64      `json:"allocated"`  // bytes
+	Share     float64    `json:"share"`      // in percent
+	Period    Period     `json:"period"`
+	AtEnd     *int64     `json:"forecast"`          // bytes at the end of the period; nil if it is too early for a forecast
+	FullAt    *time.Time `json:"full_at,omitempty"` // when the allocation will be used up, if within the period
+	AtLimit   string     `json:"at_limit"`          // `notify`, `throttle`, `block`
+	At        time.Time  `json:"at"`                // when the evaluator saw it
 }
 
-// periodSpan is the period of a quota.
-type periodSpan struct {
+// Period is a period of a quota.
+type Period struct {
 	Name     string    `json:"name"`
 	Start    time.Time `json:"start"`
 	End      time.Time `json:"end"`
 	TimeZone string    `json:"timezone"`
 }
 
+// The kinds of alerts.
 const (
-	eventThreshold = "quota_threshold"
+	EventThreshold = "quota_threshold"
 	eventTest      = "test"
 )
 
-// who is what the quota is about, in words.
-func (n *alert) who() string {
-	if n.Consumer == "" {
-		return n.Name
+// subject names the quota, and its consumer if it has one.
+func (a *Alert) subject() string {
+	if a.Consumer == "" {
+		return a.Name
 	}
-	return printable(n.Consumer) + " at " + n.Name
+	return printable(a.Consumer) + " at " + a.Name
 }
 
-// printable makes one line of a name that may come from anybody's token.
+// printable replaces control characters. The name of a consumer may come from a token.
 func printable(name string) string {
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
@@ -69,23 +69,23 @@ func printable(name string) string {
 	}, name)
 }
 
-// headline says in one sentence, without its full stop, what has happened.
-func (n *alert) headline() string {
+// headline returns one sentence about what has happened, without its full stop.
+func (a *Alert) headline() string {
 	switch {
-	case n.Event == eventTest:
+	case a.Event == eventTest:
 		return "This is a test of rgate's messages about quotas"
-	case n.Used >= n.Allocated:
-		return fmt.Sprintf("%s has used up its %s for %s: %s", n.who(), n.allocation(), n.Period.Name, formatShare(n.Share))
+	case a.Used >= a.Allocated:
+		return fmt.Sprintf("%s has used up its %s for %s: %s", a.subject(), a.allocation(), a.Period.Name, formatShare(a.Share))
 	default:
-		return fmt.Sprintf("%s has used %s of its %s for %s", n.who(), formatShare(n.Share), n.allocation(), n.Period.Name)
+		return fmt.Sprintf("%s has used %s of its %s for %s", a.subject(), formatShare(a.Share), a.allocation(), a.Period.Name)
 	}
 }
 
-func (n *alert) allocation() string {
-	if n.Direction == directionTotal {
+func (a *Alert) allocation() string {
+	if a.Direction == "total" {
 		return "bandwidth"
 	}
-	return n.Direction
+	return a.Direction
 }
 
 // fact is a line of the table in a message.
@@ -93,60 +93,60 @@ type fact struct{ Label, Value string }
 
 const momentLayout = "2 January 2006 15:04"
 
-// facts are the lines of the table.
-func (n *alert) facts() []fact {
-	if n.Event == eventTest {
-		return []fact{{"Gateway", n.Gateway}, {"Sent", n.At.Format(momentLayout)}}
+// facts returns the lines of the table.
+func (a *Alert) facts() []fact {
+	if a.Event == eventTest {
+		return []fact{{"Gateway", a.Gateway}, {"Sent", a.At.Format(momentLayout)}}
 	}
 	exactly := func(bytes int64) string { return fmt.Sprintf("%s (%d bytes)", formatBytes(bytes), bytes) }
-	all := make([]string, len(n.Crossed))
-	for i, percent := range n.Crossed {
+	all := make([]string, len(a.Crossed))
+	for i, percent := range a.Crossed {
 		all[i] = fmt.Sprintf("%d %%", percent)
 	}
 	meaning := map[string]string{
-		string(store.Egress): "egress: what clients received", string(store.Ingress): "ingress: what clients sent",
-		directionTotal: "total: what clients sent and received",
+		"egress": "egress: what clients received", "ingress": "ingress: what clients sent",
+		"total": "total: what clients sent and received",
 	}
 	consequence := map[string]string{
-		limitNotify: "nothing else happens", limitThrottle: "what flows is slowed down until the period ends", limitBlock: "requests are refused until the period ends",
+		"notify": "nothing else happens", "throttle": "bodies are slowed down until the period ends", "block": "requests are refused until the period ends",
 	}
 	facts := []fact{
-		{"Used", exactly(n.Used)},
-		{"Allocated", exactly(n.Allocated)},
-		{"Share", fmt.Sprintf("%s; reached: %s", formatShare(n.Share), strings.Join(all, ", "))},
-		{"Direction", meaning[n.Direction]},
-		{"Period", fmt.Sprintf("%s: %s to %s (%s)", n.Period.Name, n.Period.Start.Format(momentLayout), n.Period.End.Format(momentLayout), n.Period.TimeZone)},
-		{"Forecast", n.outlook()},
-		{"At 100 %", consequence[n.AtLimit]},
+		{"Used", exactly(a.Used)},
+		{"Allocated", exactly(a.Allocated)},
+		{"Share", fmt.Sprintf("%s; reached: %s", formatShare(a.Share), strings.Join(all, ", "))},
+		{"Direction", meaning[a.Direction]},
+		{"Period", fmt.Sprintf("%s: %s to %s (%s)", a.Period.Name, a.Period.Start.Format(momentLayout), a.Period.End.Format(momentLayout), a.Period.TimeZone)},
+		{"Forecast", a.outlook()},
+		{"At 100 %", consequence[a.AtLimit]},
 	}
-	for _, place := range []fact{{"Service", n.Service}, {"Route", n.Route}, {"Group", n.Group}, {"Consumer", printable(n.Consumer)}, {"Gateway", n.Gateway}} {
-		if place.Value != "" {
-			facts = append(facts, place)
+	for _, scope := range []fact{{"Service", a.Service}, {"Route", a.Route}, {"Group", a.Group}, {"Consumer", printable(a.Consumer)}, {"Gateway", a.Gateway}} {
+		if scope.Value != "" {
+			facts = append(facts, scope)
 		}
 	}
-	return append(facts, fact{"As of", n.At.Format(momentLayout)})
+	return append(facts, fact{"As of", a.At.Format(momentLayout)})
 }
 
-// outlook is the forecast in words.
-func (n *alert) outlook() string {
-	if n.AtEnd == nil {
-		return "it is too early for one"
+// outlook returns the forecast as text.
+func (a *Alert) outlook() string {
+	if a.AtEnd == nil {
+		return "not yet: the period has just begun"
 	}
-	text := fmt.Sprintf("%s by the end (%s)", formatBytes(*n.AtEnd), formatShare(shareOf(*n.AtEnd, n.Allocated)))
-	if n.FullAt != nil {
-		text += ", used up on " + n.FullAt.Format(momentLayout)
+	text := fmt.Sprintf("%s by the end (%s)", formatBytes(*a.AtEnd), formatShare(float64(*a.AtEnd)/float64(a.Allocated)*100))
+	if a.FullAt != nil {
+		text += ", used up on " + a.FullAt.Format(momentLayout)
 	}
 	return text
 }
 
-// mailText is what a mail says.
+// mailText is the content of a mail.
 type mailText struct{ subject, plain, html string }
 
-// mail writes the notice for people. link leads to more, if it is not empty.
-func (n *alert) mail(link string) mailText {
-	facts := n.facts()
+// mail returns the alert as a mail. It ends with link, unless that is empty.
+func (a *Alert) mail(link string) mailText {
+	facts := a.facts()
 	var plain strings.Builder
-	fmt.Fprintf(&plain, "%s.\n\n", n.headline())
+	fmt.Fprintf(&plain, "%s.\n\n", a.headline())
 	for _, f := range facts {
 		fmt.Fprintf(&plain, "  %-10s %s\n", f.Label, f.Value)
 	}
@@ -156,28 +156,28 @@ func (n *alert) mail(link string) mailText {
 	fmt.Fprintf(&plain, "\n-- \n%s\n", footer)
 
 	var html bytes.Buffer
-	_ = mailTemplate.Execute(&html, struct { // it writes to memory, and its fields are there
+	_ = mailTemplate.Execute(&html, struct { // cannot fail: it writes to memory
 		Headline, Link, Footer, Color string
 		Bar                           float64
 		Facts                         []fact
-	}{n.headline(), link, footer, n.color(), min(n.Share, 100), facts})
-	return mailText{subject: "[rgate] " + n.headline(), plain: plain.String(), html: html.String()}
+	}{a.headline(), link, footer, a.color(), min(a.Share, 100), facts})
+	return mailText{subject: "[rgate] " + a.headline(), plain: plain.String(), html: html.String()}
 }
 
-const footer = "rgate tells each threshold of a quota once in a period."
+const footer = "rgate sends one message per threshold of a quota and period."
 
-func (n *alert) color() string {
+func (a *Alert) color() string {
 	switch {
-	case n.Event == eventTest:
+	case a.Event == eventTest:
 		return "#2f6f4f"
-	case n.Used >= n.Allocated:
+	case a.Used >= a.Allocated:
 		return "#b3261e"
 	default:
 		return "#b06000"
 	}
 }
 
-// Mail programs know little of CSS, and of it only what is in each element.
+// Mail programs support little CSS, and only inline.
 var mailTemplate = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{{.Headline}}</title></head>
@@ -200,23 +200,22 @@ var mailTemplate = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 </html>
 `))
 
-// webhookBody writes the notice for programs, and in `text` for Slack and others that
-// show what is in it.
-func (n *alert) webhookBody(link string) []byte {
-	text := n.headline() + "."
-	if n.Event == eventThreshold {
-		text += fmt.Sprintf(" Used: %s of %s. Forecast: %s.", formatBytes(n.Used), formatBytes(n.Allocated), n.outlook())
+// webhookBody returns the alert as JSON. Slack and compatible services display `text`.
+func (a *Alert) webhookBody(link string) []byte {
+	text := a.headline() + "."
+	if a.Event == EventThreshold {
+		text += fmt.Sprintf(" Used: %s of %s. Forecast: %s.", formatBytes(a.Used), formatBytes(a.Allocated), a.outlook())
 	}
 	if link != "" {
 		text += " " + link
 	}
-	body, _ := json.Marshal(struct { // of nothing that cannot be encoded
+	body, _ := json.Marshal(struct { // cannot fail with these types
 		Text string `json:"text"`
-		*alert
+		*Alert
 		Link string `json:"link,omitempty"`
-	}{escapeSlack.Replace(text), n, link})
+	}{escapeSlack.Replace(text), a, link})
 	return body
 }
 
-// What begins a link or a mention in Slack's texts.
+// escapeSlack escapes what begins a link or a mention in Slack's texts.
 var escapeSlack = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")

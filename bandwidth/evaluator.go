@@ -20,24 +20,25 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// quotaEvaluator judges the quotas of a gateway by its ledger, and has it told what they
-// reach. It outlives reloads. Nothing that a request does waits for it.
+// quotaEvaluator compares the quotas of a gateway with its usage store every few seconds,
+// and records the thresholds that they reach. It outlives reloads. Requests read its
+// results without waiting.
 type quotaEvaluator struct {
-	gateway  string
-	ledger   func() *store.Store
-	now      func() time.Time
-	logger   atomic.Pointer[zap.Logger]
-	notifier *notifier
+	gateway    string
+	usageStore func() *store.Store // nil while there is none
+	now        func() time.Time
+	logger     atomic.Pointer[zap.Logger]
+	notifier   *Notifier
 
-	mu       sync.Mutex
-	accounts map[string]*account // by the keys of their terms; guarded by mu.
-	states   []QuotaState        // as of the last audit; guarded by mu.
-	problem  string              // with the last audit; guarded by mu.
+	mu      sync.Mutex
+	quotas  map[string]*sharedQuota // by the keys of their specs; guarded by mu.
+	states  []QuotaState            // of the last evaluation; guarded by mu.
+	problem string                  // of the last evaluation; guarded by mu.
 
-	// What the loop alone uses.
+	// Used by the loop alone.
 	attached *store.Store
 	detach   func()
-	marks    map[int64]func() // beginnings of periods that the ledger keeps to the minute
+	marks    map[int64]func() // removes a mark of the usage store, by the start of a period
 
 	wake    chan struct{}
 	cancel  context.CancelFunc
@@ -46,305 +47,335 @@ type quotaEvaluator struct {
 }
 
 const (
-	// What others have used shows this much after they have written it.
+	// evaluateInterval bounds how long the usage that other gateways have written goes
+	// unnoticed.
 	evaluateInterval = 2 * time.Second
-	// A configuration that is only looked at is gone by then, and the database has not
-	// been opened.
+	// firstEvaluation keeps a configuration that is only validated from opening the database.
 	firstEvaluation = time.Second
 	longestRest     = 4 * time.Second
-	// How long judging all quotas may take.
+	// evaluateTimeout is how long one evaluation of all quotas may take.
 	evaluateTimeout = 30 * time.Second
+	// keepEvents is longer than two of the longest periods.
+	keepEvents = 2 * (maxPeriodDays + 1) * 24 * time.Hour
 )
 
-// evaluators are those of the process, by gateway.
+// evaluators are the evaluators of the process, by gateway.
 var evaluators = caddy.NewUsagePool()
 
 // holdEvaluator returns the evaluator of a gateway. release must be called when it is no
 // longer needed.
-func holdEvaluator(ctx caddy.Context, gateway string) (a *quotaEvaluator, release func(), err error) {
+func holdEvaluator(ctx caddy.Context, gateway string) (e *quotaEvaluator, release func(), err error) {
 	value, _, err := evaluators.LoadOrNew(gateway, func() (caddy.Destructor, error) {
-		a := newEvaluator(gateway)
-		a.logger.Store(ctx.Logger())
-		a.start()
-		return a, nil
+		e := newEvaluator(gateway)
+		e.logger.Store(ctx.Logger())
+		e.start()
+		return e, nil
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	a = value.(*quotaEvaluator)
-	a.logger.Store(ctx.Logger()) // that of an older configuration ends with it
-	return a, func() { _, _ = evaluators.Delete(gateway) }, metrics.Register(ctx, quotaMetrics)
+	e = value.(*quotaEvaluator)
+	e.logger.Store(ctx.Logger()) // the logger of an older configuration is closed with it
+	return e, func() { _, _ = evaluators.Delete(gateway) },
+		errors.Join(metrics.Register(ctx, quotaMetrics), metrics.Register(ctx, Metrics))
 }
 
 func newEvaluator(gateway string) *quotaEvaluator {
-	a := &quotaEvaluator{
-		gateway: gateway, ledger: func() *store.Store { return store.For(gateway) }, now: time.Now,
-		accounts: make(map[string]*account), marks: make(map[int64]func()), wake: make(chan struct{}, 1),
+	e := &quotaEvaluator{
+		gateway: gateway, usageStore: func() *store.Store { return store.For(gateway) }, now: time.Now,
+		quotas: make(map[string]*sharedQuota), marks: make(map[int64]func()), wake: make(chan struct{}, 1),
 	}
-	a.logger.Store(zap.NewNop())
-	a.notifier = newNotifier(a)
-	return a
+	e.logger.Store(zap.NewNop())
+	e.notifier = New(Config{
+		Gateway: gateway, DB: e.db, Now: func() time.Time { return e.now() }, Logger: e.logger.Load, Keep: keepEvents,
+		OnSent: func() { pause.Wake(e.wake) }, // reports have the states of deliveries
+	})
+	return e
 }
 
-// start begins to judge and to deliver.
-func (a *quotaEvaluator) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel = cancel
-	a.publish = []func(){
-		policy.Publish(policy.Quotas, policy.RouteInfo{Gateway: a.gateway}, func() any { return a.report() }),
-		policy.Publish(policy.Dependencies, policy.RouteInfo{}, a.dependency),
+func (e *quotaEvaluator) db() *store.DB {
+	if s := e.usageStore(); s != nil {
+		return s.DB()
 	}
-	a.ended.Go(func() { a.loop(ctx) })
-	a.ended.Go(func() { a.notifier.loop(ctx) })
-}
-
-// Destruct implements caddy.Destructor. A message that is being delivered has a little
-// time to get there.
-func (a *quotaEvaluator) Destruct() error {
-	for _, end := range a.publish {
-		end()
-	}
-	a.notifier.finish()
-	a.cancel()
-	a.ended.Wait()
 	return nil
 }
 
-func (a *quotaEvaluator) loop(ctx context.Context) {
-	defer a.attach(nil)
+// start starts the goroutines that evaluate and deliver.
+func (e *quotaEvaluator) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	e.publish = []func(){
+		policy.Publish(policy.Quotas, policy.RouteInfo{Gateway: e.gateway}, func() any { return e.report() }),
+		policy.Publish(policy.Dependencies, policy.RouteInfo{}, e.dependency),
+	}
+	e.ended.Go(func() { e.loop(ctx) })
+	e.ended.Go(func() { e.notifier.Run(ctx) })
+}
+
+// Destruct implements caddy.Destructor. A delivery in progress has a few seconds to end.
+func (e *quotaEvaluator) Destruct() error {
+	for _, end := range e.publish {
+		end()
+	}
+	e.notifier.Stop()
+	e.cancel()
+	e.ended.Wait()
+	return nil
+}
+
+func (e *quotaEvaluator) loop(ctx context.Context) {
+	defer e.attach(nil)
 	for ok := pause.For(ctx, firstEvaluation); ok; {
 		began := time.Now()
-		if err := a.evaluate(ctx); ctx.Err() == nil { // else it was told to end
-			a.setProblem(err)
+		if err := e.evaluate(ctx); ctx.Err() == nil { // else the error is due to the end
+			e.setProblem(err)
 		}
-		// With very many consumers, it takes long, and shall not take all of the time.
-		ok = pause.UntilWoken(ctx, a.wake, min(4*time.Since(began), longestRest), evaluateInterval)
+		// With very many consumers, an evaluation is slow: use at most a fifth of the time.
+		ok = pause.UntilWoken(ctx, e.wake, min(4*time.Since(began), longestRest), evaluateInterval)
 	}
 }
 
-// setProblem keeps whether quotas can be judged, and logs it when that changes.
-func (a *quotaEvaluator) setProblem(err error) {
+// setProblem stores the error of an evaluation, and logs when evaluations begin or cease to
+// fail.
+func (e *quotaEvaluator) setProblem(err error) {
 	problem := ""
 	if err != nil {
 		problem = err.Error()
 	}
-	a.mu.Lock()
-	before := a.problem
-	a.problem = problem
-	a.mu.Unlock()
+	e.mu.Lock()
+	before := e.problem
+	e.problem = problem
+	e.mu.Unlock()
 	switch {
 	case problem != "" && before == "":
-		a.logger.Load().Warn("quotas cannot be judged", zap.Error(err))
+		e.logger.Load().Warn("evaluating quotas failed", zap.Error(err))
 	case problem == "" && before != "":
-		a.logger.Load().Info("quotas are judged again")
+		e.logger.Load().Info("quotas are evaluated again")
 	}
 }
 
-// attach makes a ledger the one that is read.
-func (a *quotaEvaluator) attach(l *store.Store) {
-	if l == a.attached {
+// attach makes s the store whose writes wake the evaluator. The marks belong to it.
+func (e *quotaEvaluator) attach(s *store.Store) {
+	if s == e.attached {
 		return
 	}
-	if a.detach != nil {
-		a.detach()
-		a.detach = nil
+	if e.detach != nil {
+		e.detach()
+		e.detach = nil
 	}
-	for start, unmark := range a.marks {
+	for start, unmark := range e.marks {
 		unmark()
-		delete(a.marks, start)
+		delete(e.marks, start)
 	}
-	if a.attached = l; l != nil {
-		a.detach = l.AfterFlush(func() { pause.Wake(a.wake) })
+	if e.attached = s; s != nil {
+		e.detach = s.AfterFlush(func() { pause.Wake(e.wake) })
 	}
 }
 
-// joinQuota has a quota judged. What it returns is what requests look at, and how to
-// leave.
-func joinQuota(ctx caddy.Context, t *quotaSpec) (acc *account, leave func(), err error) {
-	a, release, err := holdEvaluator(ctx, t.gateway)
+// joinQuota starts the evaluation of a quota. Requests read the result from the sharedQuota.
+func joinQuota(ctx caddy.Context, spec *quotaSpec) (q *sharedQuota, leave func(), err error) {
+	e, release, err := holdEvaluator(ctx, spec.gateway)
 	if err != nil {
 		return nil, nil, err
 	}
-	acc, left, err := a.join(t, ctx.GetMetricsRegistry())
+	q, left, err := e.join(spec, ctx.GetMetricsRegistry())
 	if err != nil {
 		release()
 		return nil, nil, err
 	}
-	return acc, func() { left(); release() }, nil
+	return q, func() { left(); release() }, nil
 }
 
-// join adds the terms of a quota, which are in force until a newer configuration
-// brings others.
-func (a *quotaEvaluator) join(t *quotaSpec, config any) (acc *account, leave func(), err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	acc = a.accounts[t.key]
-	if acc == nil {
-		acc = new(account)
-		a.accounts[t.key] = acc
+// join adds the spec of a quota. It applies until a newer configuration joins or leave is
+// called. config identifies the configuration.
+func (e *quotaEvaluator) join(spec *quotaSpec, config any) (q *sharedQuota, leave func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q = e.quotas[spec.key]
+	if q == nil {
+		q = new(sharedQuota)
+		e.quotas[spec.key] = q
 	}
-	for _, other := range acc.held {
+	for _, other := range q.members {
 		if config != nil && other.config == config {
 			return nil, nil, options.Errorf("name", "there is another quota with this period in the same place: give one of the two a name")
 		}
 	}
-	mine := &holding{t, config}
-	acc.held = append(acc.held, mine)
-	pause.Wake(a.wake)
-	return acc, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		acc.held = slices.DeleteFunc(acc.held, func(h *holding) bool { return h == mine })
-		if len(acc.held) == 0 && a.accounts[t.key] == acc {
-			delete(a.accounts, t.key)
+	joined := &quotaMember{spec, config}
+	q.members = append(q.members, joined)
+	pause.Wake(e.wake)
+	return q, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		q.members = slices.DeleteFunc(q.members, func(m *quotaMember) bool { return m == joined })
+		if len(q.members) == 0 && e.quotas[spec.key] == q {
+			delete(e.quotas, spec.key)
 		}
-		pause.Wake(a.wake)
+		pause.Wake(e.wake)
 	}, nil
 }
 
-// inForce lists the accounts with the terms that hold.
-func (a *quotaEvaluator) inForce() map[*account]*quotaSpec {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	all := make(map[*account]*quotaSpec, len(a.accounts))
-	for _, acc := range a.accounts {
-		all[acc] = acc.held[len(acc.held)-1].spec
+// currentSpecs returns the newest spec of each quota.
+func (e *quotaEvaluator) currentSpecs() map[*sharedQuota]*quotaSpec {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	specs := make(map[*sharedQuota]*quotaSpec, len(e.quotas))
+	for _, q := range e.quotas {
+		specs[q] = q.members[len(q.members)-1].spec
 	}
-	return all
+	return specs
 }
 
-var errNoStore = errors.New("no account of bandwidth is kept here: add rgate_bandwidth")
+var errNoStore = errors.New("usage is not recorded here: add rgate_bandwidth")
 
-// evaluate judges all quotas by what the ledger has, and marks what they have reached.
-func (a *quotaEvaluator) evaluate(ctx context.Context) error {
+// evaluate compares all quotas with the usage store, and records the thresholds that they
+// have reached.
+func (e *quotaEvaluator) evaluate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, evaluateTimeout)
 	defer cancel()
-	l := a.ledger()
-	a.attach(l)
-	quotas := a.inForce()
-	if l == nil {
+	s := e.usageStore()
+	e.attach(s)
+	specs := e.currentSpecs()
+	if s == nil {
 		return errNoStore
 	}
-	now := a.now()
-	totals := newUsageCache(l, now)
+	now := e.now()
+	usage := newUsageCache(s, now)
 	var all []evaluated
-	for acc, t := range quotas {
-		states, err := a.evaluateQuota(ctx, totals, acc, t, now)
+	for q, spec := range specs {
+		states, err := e.evaluateQuota(ctx, usage, q, spec, now)
 		if err != nil {
-			return fmt.Errorf("reading the account: %w", err)
+			return fmt.Errorf("reading usage: %w", err)
 		}
 		all = append(all, states...)
 	}
-	a.keepMinutes(l, quotas, now)
+	e.markPeriods(s, specs, now)
 
-	known, err := readEvents(ctx, l.DB(), now)
+	events, err := ReadEvents(ctx, s.DB(), now)
 	if err != nil {
-		return fmt.Errorf("reading what has been told: %w", err)
+		return fmt.Errorf("reading events: %w", err)
 	}
-	told := false
+	recorded := false
 	for i := range all {
-		fresh, err := a.recordThresholds(ctx, l, &all[i], known, now)
+		queued, err := e.recordThresholds(ctx, s.DB(), &all[i], events, now)
 		if err != nil {
-			return fmt.Errorf("marking a threshold: %w", err)
+			return fmt.Errorf("recording a threshold: %w", err)
 		}
-		told = told || fresh
+		recorded = recorded || queued
 	}
-	if told {
-		pause.Wake(a.notifier.wake)
-		if known, err = readEvents(ctx, l.DB(), now); err != nil {
-			return fmt.Errorf("reading what has been told: %w", err)
+	if recorded {
+		e.notifier.Wake()
+		if events, err = ReadEvents(ctx, s.DB(), now); err != nil {
+			return fmt.Errorf("reading events: %w", err)
 		}
 	}
-	a.setStates(all, known)
+	e.setStates(all, events)
 	return nil
 }
 
-// evaluated is an allocation and how much of it is used.
+// evaluated is the state of an allocation with the spec of its quota.
 type evaluated struct {
 	spec *quotaSpec
 	QuotaState
 }
 
-// evaluateQuota gives the verdicts on an account, and describes its allocations.
-func (a *quotaEvaluator) evaluateQuota(ctx context.Context, totals *usageCache, acc *account, t *quotaSpec, now time.Time) (all []evaluated, err error) {
-	start, end := t.at(now)
-	used, err := totals.usage(ctx, t, start, end)
+func (v *evaluated) allocation() Allocation {
+	return Allocation{Quota: v.spec.key, Consumer: v.Consumer, Direction: v.Direction, Start: v.Period.Start.Unix()}
+}
+
+// evaluateQuota stores what requests of a quota see, and returns the states of its
+// allocations.
+func (e *quotaEvaluator) evaluateQuota(ctx context.Context, usage *usageCache, q *sharedQuota, spec *quotaSpec, now time.Time) (all []evaluated, err error) {
+	start, end := spec.at(now)
+	usedBy, err := usage.usage(ctx, spec, start, end)
 	if err != nil {
 		return nil, err
 	}
-	before := acc.each.Load()
+	before := q.each.Load()
 	each := make(map[string]*limitState)
-	for consumer, used := range used {
-		limits := t.limitsOf(consumer)
-		last := acc.whole.Load()
-		if t.perConsumer && before != nil {
+	for consumer, used := range usedBy {
+		limits := spec.limitsOf(consumer)
+		last := q.whole.Load()
+		if spec.perConsumer && before != nil {
 			last = (*before)[consumer]
 		}
-		v := t.evaluate(used, limits, start, end, last)
-		if !t.perConsumer {
-			acc.whole.Store(v)
-		} else if v != nil {
-			each[consumer] = v
+		state := spec.evaluate(used, limits, start, end, last)
+		if !spec.perConsumer {
+			q.whole.Store(state)
+		} else if state != nil {
+			each[consumer] = state
 		}
 		for i, limit := range limits {
 			if limit > 0 {
-				all = append(all, evaluated{t, t.stateIn(start, end, consumer, i, used[i], limit, now)})
+				all = append(all, evaluated{spec, spec.stateIn(start, end, consumer, i, used[i], limit, now)})
 			}
 		}
 	}
 	if len(each) > 0 {
-		acc.each.Store(&each)
+		q.each.Store(&each)
 	} else {
-		acc.each.Store(nil)
+		q.each.Store(nil)
 	}
 	return all, nil
 }
 
-// keepMinutes has the ledger keep the minutes around the beginnings of the periods.
-func (a *quotaEvaluator) keepMinutes(l *store.Store, quotas map[*account]*quotaSpec, now time.Time) {
+// recordThresholds records the thresholds that an allocation has newly reached. It reports
+// whether a message was queued.
+func (e *quotaEvaluator) recordThresholds(ctx context.Context, db *store.DB, v *evaluated, events Events, now time.Time) (queued bool, err error) {
+	reached := crossed(v.Used, v.Allocated, v.spec.thresholds)
+	known := events[v.allocation()]
+	isNew := func(percent int) bool { _, ok := known[percent]; return !ok }
+	if !slices.ContainsFunc(reached, isNew) {
+		return false, nil
+	}
+	alert := v.alert(e.gateway, reached, now.In(v.spec.zone).Truncate(time.Second))
+	return e.notifier.Record(ctx, db, v.allocation(), &alert)
+}
+
+// markPeriods makes the usage store keep the minutes around the starts of the periods.
+func (e *quotaEvaluator) markPeriods(s *store.Store, specs map[*sharedQuota]*quotaSpec, now time.Time) {
 	current := make(map[int64]bool)
-	for _, t := range quotas {
-		start, _ := t.at(now)
+	for _, spec := range specs {
+		start, _ := spec.at(now)
 		current[start.Unix()] = true
-		if a.marks[start.Unix()] == nil {
-			a.marks[start.Unix()] = l.Mark(start)
+		if e.marks[start.Unix()] == nil {
+			e.marks[start.Unix()] = s.Mark(start)
 		}
 	}
-	for start, unmark := range a.marks {
+	for start, unmark := range e.marks {
 		if !current[start] {
 			unmark()
-			delete(a.marks, start)
+			delete(e.marks, start)
 		}
 	}
 }
 
-// setStates makes the states of all allocations readable, the names of their places in
-// order.
-func (a *quotaEvaluator) setStates(all []evaluated, known events) {
+// setStates stores the states of all allocations, in a fixed order.
+func (e *quotaEvaluator) setStates(all []evaluated, events Events) {
 	states := make([]QuotaState, len(all))
-	for i, j := range all {
-		states[i] = j.QuotaState
-		states[i].Thresholds = known.thresholds(&j)
+	for i := range all {
+		states[i] = all[i].QuotaState
+		states[i].Thresholds = all[i].thresholdStates(events)
 	}
 	slices.SortFunc(states, func(a, b QuotaState) int {
 		return strings.Compare(a.Level+"\x00"+a.Name+"\x00"+a.Period.Name+"\x00"+a.Consumer+"\x00"+a.Direction,
 			b.Level+"\x00"+b.Name+"\x00"+b.Period.Name+"\x00"+b.Consumer+"\x00"+b.Direction)
 	})
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.states = states
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.states = states
 }
 
-// report is what the quotas publish. What is in it does not change any more.
-func (a *quotaEvaluator) report() []QuotaState {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.states)
+// report returns the states of the last evaluation.
+func (e *quotaEvaluator) report() []QuotaState {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.states)
 }
 
-// dependency tells whether quotas can be judged.
-func (a *quotaEvaluator) dependency() any {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return policy.Dependency{Name: "quotas of " + a.gateway, Up: a.problem == "", Error: a.problem}
+// dependency returns whether the last evaluation succeeded.
+func (e *quotaEvaluator) dependency() any {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return policy.Dependency{Name: "quotas of " + e.gateway, Up: e.problem == "", Error: e.problem}
 }

@@ -18,15 +18,15 @@ func TestQuotasOfConsumers(t *testing.T) {
 		server := mailtest.Start(t)
 		g := f.gateway("gw-1")
 		g.notify(&Notify{SMTP: mailOptions(server)})
-		acc, _ := g.quota("web", &Quota{Egress: 1000, Per: perConsumer, AtLimit: limitBlock, Consumers: []QuotaConsumer{{Name: "alice", Egress: 5000, Ingress: 100}, {Name: "carol", Total: 10}}})
+		q, _ := g.quota("web", &Quota{Egress: 1000, Per: perConsumer, AtLimit: limitBlock, Consumers: []QuotaConsumer{{Name: "alice", Egress: 5000, Ingress: 100}, {Name: "carol", Total: 10}}})
 		for consumer, n := range map[string]int64{"alice": 1000, "bob": 1000, "": 50_000} {
 			g.uses(store.Key{Service: "web", Route: "/", Consumer: consumer}, store.Bytes{Egress: n, Ingress: 60})
 		}
 		g.uses(store.Key{Service: "other", Route: "/", Consumer: "alice"}, store.Bytes{Egress: 10_000, Ingress: 100})
 		g.turn()
-		mustHaveMail(t, "at 100 %", server, "[rgate] bob at web has used up its egress for November 2026: 100.0 %")
-		if acc.whole.Load() != nil || acc.ofConsumer("alice") != nil || acc.ofConsumer("dave") != nil || acc.ofConsumer("bob") == nil {
-			t.Errorf("the verdicts are %v", acc.each.Load())
+		server.MustHave(t, "at 100 %", "[rgate] bob at web has used up its egress for November 2026: 100.0 %")
+		if q.whole.Load() != nil || q.ofConsumer("alice") != nil || q.ofConsumer("dave") != nil || q.ofConsumer("bob") == nil {
+			t.Errorf("the states are %v", q.each.Load())
 		}
 		var got []string
 		for _, s := range g.report() {
@@ -39,7 +39,7 @@ func TestQuotasOfConsumers(t *testing.T) {
 	})
 }
 
-func TestWhatCounts(t *testing.T) {
+func TestUsageOfQuotas(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {
 		g := f.gateway("gw-1")
 		for _, c := range []struct {
@@ -54,11 +54,11 @@ func TestWhatCounts(t *testing.T) {
 			{"backend", "idle", nil, Quota{Ingress: 1}},
 			{"backend", "web", nil, Quota{Egress: 1, Period: "day", TimeZone: "Asia/Tokyo"}},
 		} {
-			terms, err := c.quota.spec(policy.Scope{Gateway: "rgate", Level: c.level, Name: c.name, Routes: c.routes}, "rgate")
+			spec, err := c.quota.spec(policy.Scope{Gateway: "rgate", Level: c.level, Name: c.name, Routes: c.routes}, "rgate")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := g.join(terms, nil); err != nil {
+			if _, _, err := g.join(spec, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -71,7 +71,7 @@ func TestWhatCounts(t *testing.T) {
 		g.uses(store.Key{Service: "web", Route: "/c"}, store.Bytes{Egress: 4, Ingress: 40})
 		g.uses(store.Key{Service: "web", Route: "/c", Consumer: "alice"}, store.Bytes{Egress: 1 << 30})
 		g.counts(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 8, Ingress: 80}) // not written yet
-		g.audits()
+		g.mustEvaluate()
 		var got []string
 		for _, s := range g.report() {
 			got = append(got, fmt.Sprintf("%s %s %s %d", s.Level, s.Name, s.Direction, s.Used))
@@ -87,20 +87,20 @@ func TestWhatCounts(t *testing.T) {
 	})
 }
 
-// While the database is away, what was decided holds, until its period ends.
-func TestDatabaseIsAway(t *testing.T) {
+// While the database is down, the last evaluation applies until its period ends.
+func TestDatabaseIsDown(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {
 		g := f.gateway("gw-1")
-		acc, _ := g.quota("web", &Quota{Egress: 1000, AtLimit: limitBlock})
+		q, _ := g.quota("web", &Quota{Egress: 1000, AtLimit: limitBlock})
 		g.sends("web", 1000)
-		g.audits()
-		if err := g.l.DB().Close(); err != nil {
+		g.mustEvaluate()
+		if err := g.store.DB().Close(); err != nil {
 			t.Fatal(err)
 		}
 		err := g.evaluate(context.Background())
 		g.setProblem(err)
-		if err == nil || acc.whole.Load() == nil {
-			t.Errorf("got %v, and the verdict %v", err, acc.whole.Load())
+		if err == nil || q.whole.Load() == nil {
+			t.Errorf("got %v, and the state %v", err, q.whole.Load())
 		}
 		if d := g.dependency().(policy.Dependency); d.Up || d.Error == "" {
 			t.Errorf("the health is %+v", d)
@@ -108,28 +108,28 @@ func TestDatabaseIsAway(t *testing.T) {
 	})
 }
 
-// Two quotas that nobody could tell apart are an error.
+// Two quotas with the same scope, period and name are an error.
 func TestTheSameQuotaTwice(t *testing.T) {
 	g := newEvaluator("rgate")
 	config := new(int)
-	terms := quotaTerms(t, "backend", "web", &Quota{Egress: 1})
-	if _, _, err := g.join(terms, config); err != nil {
+	spec := specOf(t, "backend", "web", &Quota{Egress: 1})
+	if _, _, err := g.join(spec, config); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := g.join(terms, config); err == nil || !strings.Contains(err.Error(), "give one of the two a name") {
+	if _, _, err := g.join(spec, config); err == nil || !strings.Contains(err.Error(), "give one of the two a name") {
 		t.Errorf("got %v", err)
 	}
 	for _, other := range []*Quota{{Egress: 1, Name: "b"}, {Egress: 1, Period: "day"}, {Egress: 1, Per: perConsumer}} {
-		if _, _, err := g.join(quotaTerms(t, "backend", "web", other), config); err != nil {
+		if _, _, err := g.join(specOf(t, "backend", "web", other), config); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, _, err := g.join(terms, new(int)); err != nil {
+	if _, _, err := g.join(spec, new(int)); err != nil {
 		t.Errorf("another configuration: %v", err)
 	}
 }
 
-// The messages of two databases are different ones, although all else is the same.
+// The messages of two databases have different IDs, although all else is equal.
 func TestMessagesOfTwoDatabases(t *testing.T) {
 	server := mailtest.Start(t)
 	for _, name := range []string{"one", "another"} {
@@ -149,12 +149,12 @@ func TestMessagesOfTwoDatabases(t *testing.T) {
 		ids[m.Header.Get("Message-Id")] = true
 	}
 	if len(messages) < 2 || len(ids) != len(messages) {
-		t.Errorf("%d messages have the names %v", len(messages), ids)
+		t.Errorf("%d messages have the IDs %v", len(messages), ids)
 	}
 }
 
 // What one gateway has counted takes effect on all others within ten seconds.
-func TestVerdictsComeInTime(t *testing.T) {
+func TestEvaluationDelay(t *testing.T) {
 	if worst := store.DefaultFlushInterval + evaluateInterval; worst > 10*time.Second {
 		t.Errorf("it takes %v", worst)
 	}

@@ -60,38 +60,3 @@ func TestForecast(t *testing.T) {
 		t.Errorf("very much: got %+v", f)
 	}
 }
-
-func TestRetriesComeLaterAndLater(t *testing.T) {
-	for failed := 1; failed < 40; failed++ {
-		low, high := time.Duration(math.MaxInt64), time.Duration(0)
-		for range 1000 {
-			d := retryPause(failed)
-			low, high = min(low, d), max(high, d)
-		}
-		if low < firstRetry || high > lastRetry || low < high/3 {
-			t.Errorf("after %d failures: between %v and %v", failed, low, high)
-		}
-		if high-low < high/4 {
-			t.Errorf("after %d failures: all between %v and %v", failed, low, high)
-		}
-	}
-	if d := retryPause(40); d < lastRetry/2 {
-		t.Errorf("in the end: got %v", d)
-	}
-}
-
-func TestFormats(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0 B", 999: "999 B", 1000: "1.00 kB", 7_999_999_999: "7.99 GB", 8_000_000_000: "8.00 GB", 8_200_000_000: "8.20 GB", 1_005: "1.00 kB", 10_500_000_000: "10.5 GB",
-		105_000_000_000: "105 GB", 999_999: "999 kB", 9_999_999: "9.99 MB", 1_000_000: "1.00 MB", math.MaxInt64: "9.22 EB",
-	} {
-		if got := formatBytes(n); got != want {
-			t.Errorf("%d bytes: got %q, want %q", n, got, want)
-		}
-	}
-	for share, want := range map[float64]string{0: "0.0 %", 79.99999: "79.9 %", 80: "80.0 %", 105.55: "105.5 %", shareOf(8, 10): "80.0 %", shareOf(29, 100): "29.0 %"} {
-		if got := formatShare(share); got != want {
-			t.Errorf("%v: got %q, want %q", share, got, want)
-		}
-	}
-}

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/bandwidth/store"
@@ -17,270 +16,239 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// notifier delivers the messages of an auditor's outbox.
-type notifier struct {
-	evaluator *quotaEvaluator
-	holder    string // what it calls itself where it takes a message on
+// Config is what a Notifier needs.
+type Config struct {
+	Gateway string             // its name, for metrics
+	DB      func() *store.DB   // the database of the outbox; nil while it is not open
+	Now     func() time.Time   // the clock
+	Logger  func() *zap.Logger // the current logger
+	Keep    time.Duration      // how long events and messages are kept
+	OnSent  func()             // is called after attempts, whether they succeeded or not
+}
+
+// Notifier delivers the messages in the outbox of a gateway.
+type Notifier struct {
+	Config
+	holder string // identifies it in leases
 
 	mu       sync.Mutex
-	settings []*channels       // of configurations, the newest last; guarded by mu.
-	reopen   bool              // what has failed is to be tried once more; guarded by mu.
-	hurry    bool              // and what waits, at once; guarded by mu.
-	problems map[string]string // with the last deliveries, by channel; guarded by mu.
-	forgot   time.Time         // when old messages were deleted; the loop's alone
+	used     []*Channels       // by configurations, the newest last; guarded by mu.
+	retry    bool              // failed deliveries are to be tried again; guarded by mu.
+	hurry    bool              // pending ones as well, at once; guarded by mu.
+	problems map[string]string // the error of the last delivery by channel; guarded by mu.
+
+	cleaned time.Time // when old messages were deleted; used by the loop alone
 
 	wake   chan struct{}
 	ending chan struct{}
 	ended  chan struct{}
 }
 
-// The channels.
 const (
-	channelMail    = "mail"
-	channelWebhook = "webhook"
-)
-
-const (
-	// How often messages are looked for that another gateway has left behind.
-	notifierInterval = 15 * time.Second
-	// How much longer than its time limit a message is one gateway's.
+	// startDelay keeps a configuration that is only validated from opening the database.
+	startDelay = time.Second
+	// pollInterval is how often the outbox is read for messages of other gateways.
+	pollInterval = 15 * time.Second
+	// leaseMargin is added to a channel's timeout to make a lease.
 	leaseMargin = 30 * time.Second
-	// Who has not been reached by then will not be.
+	// Deliveries older than this are abandoned.
 	giveUpAfter = 7 * 24 * time.Hour
-	// How long a delivery under way has when the gateway ends.
+	// shutdownTimeout is how long a delivery may take after Stop.
 	shutdownTimeout = 5 * time.Second
-	// Longer than two of the longest periods.
-	forgetAfter = 2 * (maxPeriodDays + 1) * 24 * time.Hour
 
-	maxDeliveries = 50
+	maxDeliveries = 50 // of one read
 )
 
-func newNotifier(a *quotaEvaluator) *notifier {
-	return &notifier{evaluator: a, holder: rand.Text(), problems: make(map[string]string), wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
+// New returns a notifier without channels. It delivers nothing before Run.
+func New(c Config) *Notifier {
+	return &Notifier{
+		Config: c, holder: rand.Text(), problems: make(map[string]string),
+		wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{}),
+	}
 }
 
-// names lists the channels that there are.
-func (c *channels) names() (names []string) {
-	if c.mail != nil {
-		names = append(names, channelMail)
+// Use makes the notifier deliver by channels, until a newer configuration brings others or
+// leave is called.
+func (n *Notifier) Use(channels *Channels) (leave func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if i := len(n.used); i == 0 || !reflect.DeepEqual(n.used[i-1], channels) {
+		n.retry, n.hurry = true, i > 0 // what was wrong may have been corrected
 	}
-	if c.hook != nil {
-		names = append(names, channelWebhook)
-	}
-	return names
-}
-
-// joinNotify makes settings those of a gateway's messages, until a newer configuration
-// brings others.
-func joinNotify(ctx caddy.Context, gateway string, settings *channels) (leave func(), err error) {
-	a, release, err := holdEvaluator(ctx, gateway)
-	if err != nil {
-		return nil, err
-	}
-	left := a.notifier.join(settings)
-	var ends []func()
-	for _, name := range settings.names() {
-		ends = append(ends, policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return a.notifier.dependency(settings, name) }))
-	}
+	n.used = append(n.used, channels)
+	n.Wake()
 	return func() {
-		for _, end := range ends {
-			end()
-		}
-		left()
-		release()
-	}, nil
-}
-
-// dependency tells whether messages can be delivered in a way.
-func (c *notifier) dependency(settings *channels, channel string) policy.Dependency {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	problem := c.problems[channel]
-	return policy.Dependency{Name: settings.describe(channel), Up: problem == "", Error: problem}
-}
-
-// describe says where messages go in a way, without secrets.
-func (c *channels) describe(channel string) string {
-	if channel == channelMail {
-		return "mail " + c.mail.address
-	}
-	return "webhook " + c.hook.host()
-}
-
-func (c *notifier) join(settings *channels) (leave func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n := len(c.settings); n == 0 || !reflect.DeepEqual(c.settings[n-1], settings) {
-		c.reopen, c.hurry = true, n > 0 // somebody may have mended what was wrong
-	}
-	c.settings = append(c.settings, settings)
-	pause.Wake(c.wake)
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.settings = slices.DeleteFunc(c.settings, func(s *channels) bool { return s == settings })
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.used = slices.DeleteFunc(n.used, func(c *Channels) bool { return c == channels })
 	}
 }
 
-// channels are the ways in which messages go now.
-func (c *notifier) channels() *channels {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n := len(c.settings); n > 0 {
-		return c.settings[n-1]
+// channels returns the channels of the newest configuration.
+func (n *Notifier) channels() *Channels {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if i := len(n.used); i > 0 {
+		return n.used[i-1]
 	}
-	return new(channels)
+	return new(Channels)
 }
 
-func (c *notifier) loop(ctx context.Context) {
-	defer close(c.ended)
+// Health returns whether the last delivery by a channel succeeded.
+func (n *Notifier) Health(channels *Channels, channel string) policy.Dependency {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	problem := n.problems[channel]
+	return policy.Dependency{Name: channels.describe(channel), Up: problem == "", Error: problem}
+}
+
+// Wake makes the notifier read the outbox now.
+func (n *Notifier) Wake() { pause.Wake(n.wake) }
+
+// Run delivers messages until ctx ends or Stop is called.
+func (n *Notifier) Run(ctx context.Context) {
+	defer close(n.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { // a delivery goes on while nothing new begins
+	go func() { // Stop ends waiting, but not a delivery
 		defer stop()
 		select {
-		case <-c.ending:
+		case <-n.ending:
 		case <-ctx.Done():
 		}
 	}()
-	for ok := pause.For(waiting, firstEvaluation); ok; {
-		interval := notifierInterval
-		if l := c.evaluator.ledger(); l != nil {
-			interval = c.round(ctx, l)
+	for ok := pause.For(waiting, startDelay); ok; {
+		interval := pollInterval
+		if db := n.DB(); db != nil {
+			var err error
+			if interval, err = n.DeliverDue(ctx, db); err != nil && ctx.Err() == nil {
+				n.Logger().Debug("reading the outbox failed", zap.Error(err)) // the evaluator, which reads the same database, warns
+			}
 		}
-		ok = pause.UntilWoken(waiting, c.wake, 0, interval)
+		ok = pause.UntilWoken(waiting, n.wake, 0, interval)
 	}
 }
 
-// finish lets a delivery that is under way come to its end, for a little while.
-func (c *notifier) finish() {
-	close(c.ending)
+// Stop ends Run. It waits a few seconds for a delivery.
+func (n *Notifier) Stop() {
+	close(n.ending)
 	select {
-	case <-c.ended:
+	case <-n.ended:
 	case <-time.After(shutdownTimeout):
 	}
 }
 
-// round delivers what is due, and returns when to look again.
-func (c *notifier) round(ctx context.Context, l *store.Store) time.Duration {
-	wait, err := c.deliverDue(ctx, l.DB())
-	if err != nil && ctx.Err() == nil {
-		if entry := c.evaluator.logger.Load().Check(zap.DebugLevel, "the outbox cannot be read"); entry != nil {
-			entry.Write(zap.Error(err)) // why, the auditor says, which reads the same database
-		}
+// DeliverDue makes one attempt at each delivery that is due, and returns when to look
+// again. The error is that of the database.
+func (n *Notifier) DeliverDue(ctx context.Context, db *store.DB) (wait time.Duration, err error) {
+	now := n.Now()
+	if err := n.maintain(ctx, db, now); err != nil {
+		return pollInterval, err
 	}
-	return wait
-}
-
-func (c *notifier) deliverDue(ctx context.Context, db *store.DB) (wait time.Duration, err error) {
-	now := c.evaluator.now()
-	if err := c.tidy(ctx, db, now); err != nil {
-		return notifierInterval, err
-	}
-	letters, err := pendingDeliveries(ctx, db, maxDeliveries)
+	deliveries, err := pendingDeliveries(ctx, db, maxDeliveries)
 	if err != nil {
-		return notifierInterval, err
+		return pollInterval, err
 	}
-	ways := c.channels()
-	wait, tried := notifierInterval, false
-	for i := range letters {
-		letter := &letters[i]
-		if !slices.Contains(ways.names(), letter.channel) {
-			continue // of a gateway that has it, or had
+	channels := n.channels()
+	wait, tried := pollInterval, false
+	for i := range deliveries {
+		d := &deliveries[i]
+		if !slices.Contains(channels.Names(), d.channel) {
+			continue // of another gateway, or of an older configuration
 		}
-		if due := time.Unix(letter.next, 0).Sub(now); due > 0 {
+		if due := time.Unix(d.next, 0).Sub(now); due > 0 {
 			wait = min(wait, due)
 			continue
 		}
-		if c.isEnding() {
+		if n.isEnding() {
 			break
 		}
-		if err := c.deliver(ctx, db, ways, letter); err != nil {
-			return notifierInterval, err
+		if err := n.deliver(ctx, db, channels, d); err != nil {
+			return pollInterval, err
 		}
 		tried, wait = true, min(wait, firstRetry)
 	}
 	if problems, err := lastProblems(ctx, db, now.Add(-giveUpAfter)); err == nil {
-		c.mu.Lock()
-		c.problems = problems
-		c.mu.Unlock()
+		n.mu.Lock()
+		n.problems = problems
+		n.mu.Unlock()
 	}
 	if tried {
-		pause.Wake(c.evaluator.wake) // which shows the states of deliveries
+		n.OnSent()
 	}
 	return wait, nil
 }
 
-func (c *notifier) isEnding() bool {
+func (n *Notifier) isEnding() bool {
 	select {
-	case <-c.ending:
+	case <-n.ending:
 		return true
 	default:
 		return false
 	}
 }
 
-// tidy does what is to be done once after a change of the configuration, and once a
-// day.
-func (c *notifier) tidy(ctx context.Context, db *store.DB, now time.Time) error {
-	c.mu.Lock()
-	again, hurry := c.reopen, c.hurry
-	c.mu.Unlock()
-	if again {
-		if err := reopen(ctx, db, now, now.Add(-giveUpAfter), hurry); err != nil {
+// maintain retries failed deliveries once after a change of the configuration, and deletes
+// old messages once a day.
+func (n *Notifier) maintain(ctx context.Context, db *store.DB, now time.Time) error {
+	n.mu.Lock()
+	retry, hurry := n.retry, n.hurry
+	n.mu.Unlock()
+	if retry {
+		if err := retryFailed(ctx, db, now, now.Add(-giveUpAfter), hurry); err != nil {
 			return err
 		}
-		c.mu.Lock()
-		c.reopen = false
-		c.mu.Unlock()
+		n.mu.Lock()
+		n.retry = false
+		n.mu.Unlock()
 	}
-	if now.Sub(c.forgot) < 24*time.Hour {
+	if now.Sub(n.cleaned) < 24*time.Hour {
 		return nil
 	}
-	c.forgot = now
-	return forget(ctx, db, now.Add(-forgetAfter))
+	n.cleaned = now
+	return deleteOld(ctx, db, now.Add(-n.Keep))
 }
 
-// deliver tries to deliver a message, if no other gateway does, and writes down what
-// came of it. The error is that of the database.
-func (c *notifier) deliver(ctx context.Context, db *store.DB, ways *channels, l *delivery) error {
-	now := c.evaluator.now()
-	ours, err := l.claim(ctx, db, c.holder, now, now.Add(ways.timeout(l.channel)+leaseMargin))
-	if err != nil || !ours {
+// deliver makes one attempt at a delivery, unless another gateway makes it, and stores the
+// outcome. The error is that of the database.
+func (n *Notifier) deliver(ctx context.Context, db *store.DB, channels *Channels, d *delivery) error {
+	now := n.Now()
+	claimed, err := d.claim(ctx, db, n.holder, now, now.Add(channels.timeout(d.channel)+leaseMargin))
+	if err != nil || !claimed {
 		return err
 	}
-	wait, problem := ways.send(ctx, l)
-	now = c.evaluator.now()
+	wait, problem := channels.send(ctx, d)
+	now = n.Now()
 	state, next, text := deliverySent, now, ""
 	if problem != nil {
 		text = problem.Error()
 		switch {
 		case isPermanent(problem):
 			state = deliveryFailed
-		case now.Sub(time.Unix(l.created, 0)) > giveUpAfter:
-			state, text = deliveryFailed, fmt.Sprintf("given up after %d attempts: %s", l.attempts+1, text)
+		case now.Sub(time.Unix(d.created, 0)) > giveUpAfter:
+			state, text = deliveryFailed, fmt.Sprintf("given up after %d attempts: %s", d.attempts+1, text)
 		default:
-			state, next = deliveryPending, now.Add(max(wait, retryPause(l.attempts+1)))
+			state, next = deliveryPending, now.Add(max(wait, retryDelay(d.attempts+1)))
 		}
 	}
-	c.logOutcome(l, state, problem, next.Sub(now))
-	// What has been delivered shall be known to have been, whatever ends in the meantime.
+	n.logOutcome(d, state, problem, next.Sub(now))
+	// Record it even if ctx has ended, so that no other gateway sends the message again.
 	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	return l.finish(recording, db, c.holder, state, text, now, next)
+	return d.finish(recording, db, n.holder, state, text, now, next)
 }
 
-// logOutcome counts and logs what came of an attempt.
-func (c *notifier) logOutcome(l *delivery, state string, problem error, wait time.Duration) {
-	logger := c.evaluator.logger.Load().With(zap.String("channel", l.channel), zap.String("quota", l.alert.Name),
-		zap.Int("threshold", l.alert.Threshold), zap.String("message", l.message), zap.Int("attempt", l.attempts+1))
+// logOutcome counts and logs an attempt.
+func (n *Notifier) logOutcome(d *delivery, state string, problem error, wait time.Duration) {
+	logger := n.Logger().With(zap.String("channel", d.channel), zap.String("quota", d.alert.Name),
+		zap.Int("threshold", d.alert.Threshold), zap.String("message", d.message), zap.Int("attempt", d.attempts+1))
 	counted := state
 	if state == deliveryPending {
-		counted = notificationRetried
+		counted = stateRetried
 	}
-	notifications.Count(notification{c.evaluator.gateway, l.channel, counted})
+	attempts.Count(attempt{n.Gateway, d.channel, counted})
 	switch state {
 	case deliverySent:
 		logger.Info("message about a quota delivered")
@@ -289,21 +257,4 @@ func (c *notifier) logOutcome(l *delivery, state string, problem error, wait tim
 	default:
 		logger.Warn("message about a quota not delivered yet", zap.Error(problem), zap.Duration("again_in", wait.Round(time.Second)))
 	}
-}
-
-func (c *channels) timeout(channel string) time.Duration {
-	if channel == channelMail {
-		return c.mail.timeout
-	}
-	return c.hook.timeout
-}
-
-// send delivers a message in its way. Who has got it is noted in the letter.
-func (c *channels) send(ctx context.Context, l *delivery) (wait time.Duration, err error) {
-	if l.channel == channelWebhook {
-		return c.hook.post(ctx, l.message, l.alert.webhookBody(c.link))
-	}
-	delivered, err := c.mail.send(ctx, l.message, l.alert.At, l.alert.mail(c.link), l.delivered)
-	l.delivered = append(l.delivered, delivered...)
-	return 0, err
 }

@@ -2,7 +2,6 @@ package bandwidth
 
 import (
 	"net/http"
-	"net/url"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -17,26 +16,26 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_notify", policy.Directive[Notify])
 }
 
-// Notify says who hears that a quota has reached a threshold, and how: by mail, by a
-// webhook, or both. It stands on a gateway and does nothing to requests.
+// Notify sends messages about the thresholds of quotas by mail, by a webhook, or both. It
+// belongs to a gateway and does not change requests.
 //
-// A message is kept in the account's database before it is sent, and is tried again
-// until it has been delivered, also after a restart. Of several gateways on one
-// database, one sends it.
+// Messages are stored in the database of `bandwidth` before they are sent, and are retried
+// until they have been delivered, also after a restart. Of several gateways on one database,
+// one sends a message.
 type Notify struct {
 	policy.Base
 
-	// Mail. Default: none is sent.
+	// The mail server and the recipients. Default: no mail.
 	SMTP *SMTP `json:"smtp,omitempty"`
 
-	// What is sent JSON: an address, or a map of options. Default: nothing.
+	// The URL that receives JSON, or a map of options. Default: no webhook.
 	Webhook *Webhook `json:"webhook,omitempty"`
 
-	// An address that messages lead to, such as that of the dashboard. Default: none.
+	// A URL at the end of messages, such as that of the dashboard. Default: none.
 	Link string `json:"link,omitempty"`
 
-	// Outside of a gateway, the name of the statistics whose account the quotas are
-	// about. Default: `rgate_stats`.
+	// Outside of a gateway, the name of the statistics that the quotas belong to.
+	// Default: `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
 	leave func()
@@ -56,30 +55,25 @@ func (p *Notify) Check() error {
 		return nil
 	}
 	if p.SMTP == nil && p.Webhook == nil {
-		return options.Errorf("smtp", "nobody would be told anything: set smtp, webhook or both")
+		return options.Errorf("smtp", "notify has no effect: set smtp, webhook or both")
 	}
-	if p.Link != "" && !isWebAddress(p.Link) {
-		return options.Errorf("link", "%q is not an address: use one such as https://gateway.example.com/dashboard", p.Link)
+	if p.Link != "" && !IsURL(p.Link) {
+		return options.Errorf("link", "invalid link %q: must be a URL such as https://gateway.example.com/dashboard", p.Link)
 	}
 	if p.SMTP != nil {
-		if err := p.SMTP.check(); err != nil {
+		if err := p.SMTP.Check(); err != nil {
 			return err
 		}
 	}
 	if p.Webhook != nil {
-		if err := p.Webhook.check(); err != nil {
+		if err := p.Webhook.Check(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func isWebAddress(text string) bool {
-	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
-}
-
-// Provision makes the settings those of the gateway's messages.
+// Provision makes the gateway's notifier use the channels.
 func (p *Notify) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "notify"); err != nil {
 		return err
@@ -90,7 +84,7 @@ func (p *Notify) Provision(ctx caddy.Context) error {
 	if err := p.Check(); err != nil {
 		return err
 	}
-	channels, err := p.channels()
+	channels, err := Open(p.SMTP, p.Webhook, p.Link)
 	if err != nil {
 		return err
 	}
@@ -98,10 +92,31 @@ func (p *Notify) Provision(ctx caddy.Context) error {
 	return err
 }
 
+// joinNotify makes the notifier of a gateway deliver by channels, until a newer
+// configuration brings others. It publishes their health.
+func joinNotify(ctx caddy.Context, gateway string, channels *Channels) (leave func(), err error) {
+	e, release, err := holdEvaluator(ctx, gateway)
+	if err != nil {
+		return nil, err
+	}
+	left := e.notifier.Use(channels)
+	var ends []func()
+	for _, name := range channels.Names() {
+		ends = append(ends, policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return e.notifier.Health(channels, name) }))
+	}
+	return func() {
+		for _, end := range ends {
+			end()
+		}
+		left()
+		release()
+	}, nil
+}
+
 // Validate implements caddy.Validator.
 func (p *Notify) Validate() error { return p.Check() }
 
-// Cleanup lets go of the settings.
+// Cleanup ends the use of the channels.
 func (p *Notify) Cleanup() error {
 	if p.leave != nil {
 		p.leave()
@@ -110,7 +125,7 @@ func (p *Notify) Cleanup() error {
 	return nil
 }
 
-// Serves implements policy.Endpoint. No request is for it.
+// Serves implements policy.Endpoint. It serves no path.
 func (*Notify) Serves(string) bool { return false }
 
 // ServeHTTP passes requests on.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	netmail "net/mail"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -22,23 +23,23 @@ import (
 	"github.com/rgate/rgate/internal/placeholder"
 )
 
-// SMTP is the server that mail goes through, and who gets it.
+// SMTP is a mail server and the recipients.
 //
-// In `username`, `password` and `ca_file`, placeholders such as `{env.SMTP_PASSWORD}`
-// and `{file./run/secrets/smtp}` are filled in once, at the start.
+// In `username`, `password` and `ca_file`, placeholders such as `{env.SMTP_PASSWORD}` and
+// `{file./run/secrets/smtp}` are replaced once, at the start.
 type SMTP struct {
-	// The server, with a port or without: that of `tls` is 587, 465 or 25. Required.
+	// The server, as host or host:port. Required. Default port: 587, or by `tls` 465 or 25.
 	Address string `json:"address,omitempty" caddyfile:"arg"`
 
-	// How the connection is encrypted: `starttls`, `implicit` from its beginning, or
-	// `none`. If it cannot be, nothing is sent. Default: `starttls`.
+	// The encryption: `starttls`, `implicit` or `none`. If the server does not support it,
+	// nothing is sent. Default: `starttls`.
 	TLS string `json:"tls,omitempty"`
 
-	// Whom to authenticate as, by the safest mechanism that the server offers.
-	// Needs TLS, unless the server is on this machine. Default: nobody.
+	// The user to authenticate as, with the safest mechanism that the server offers.
+	// Requires TLS, unless the server is on this machine. Default: no authentication.
 	Username string `json:"username,omitempty"`
 
-	// Required with `username`.
+	// The password. Required with `username`.
 	Password string `json:"password,omitempty"`
 
 	// The sender, such as `rgate@example.com` or `Gateway <rgate@example.com>`.
@@ -48,30 +49,29 @@ type SMTP struct {
 	// The recipients. Required.
 	To []string `json:"to,omitempty"`
 
-	// A file of certificates in PEM that are trusted besides those that the system
-	// trusts. Default: none.
+	// A PEM file of certificates to trust besides those of the system. Default: none.
 	CAFile string `json:"ca_file,omitempty"`
 
-	// How long delivering a message may take, 1s to 5m. Default: 30s.
+	// The time limit of a delivery, 1s to 5m. Default: 30s.
 	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
-// Webhook is an address that takes JSON in a POST.
+// Webhook is a URL that receives messages as JSON in POST requests.
 //
 // In `url` and the values of `headers`, placeholders such as `{env.WEBHOOK_URL}` are
-// filled in once, at the start.
+// replaced once, at the start.
 type Webhook struct {
-	// The address. Required.
+	// The URL. Required.
 	URL string `json:"url,omitempty" caddyfile:"arg"`
 
-	// Header fields to send with it, such as `Authorization`. Default: none.
+	// Header fields of the requests, such as `Authorization`. Default: none.
 	Headers map[string]string `json:"headers,omitempty"`
 
-	// How long a request may take, 1s to 5m. Default: 30s.
+	// The time limit of a request, 1s to 5m. Default: 30s.
 	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
-// UnmarshalJSON reads an address, or a map of all options.
+// UnmarshalJSON reads a URL or a map of options.
 func (o *Webhook) UnmarshalJSON(data []byte) error {
 	if json.Unmarshal(data, &o.URL) == nil {
 		return nil
@@ -82,7 +82,7 @@ func (o *Webhook) UnmarshalJSON(data []byte) error {
 	return decoder.Decode((*plain)(o))
 }
 
-// How a connection to a server of mail is encrypted.
+// The values of SMTP.TLS.
 const (
 	tlsStart    = "starttls"
 	tlsImplicit = "implicit"
@@ -95,43 +95,44 @@ const defaultSendTimeout = 30 * time.Second
 
 func checkTimeout(option string, timeout caddy.Duration) error {
 	if d := time.Duration(timeout); d != 0 && (d < time.Second || d > 5*time.Minute) {
-		return options.Errorf(option, "timeout %v is out of range: use 1s to 5m", d)
+		return options.Errorf(option, "invalid timeout %v: must be 1s to 5m", d)
 	}
 	return nil
 }
 
-func (o *SMTP) check() error {
+// Check reports the first invalid option.
+func (o *SMTP) Check() error {
 	host, _, err := o.server()
 	switch {
 	case o.Address == "":
-		return options.Errorf("smtp.address", "address is missing: say which server takes mail, such as mail.example.com:587")
+		return options.Errorf("smtp.address", "address is required: set it to a mail server such as mail.example.com:587")
 	case err != nil:
-		return options.Errorf("smtp.address", "%q is not the address of a server: use one such as mail.example.com:587", o.Address)
+		return options.Errorf("smtp.address", "invalid address %q: must be a host with an optional port, such as mail.example.com:587", o.Address)
 	case smtpPorts[cmp.Or(o.TLS, tlsStart)] == "":
-		return options.Errorf("smtp.tls", "there is no %q: use starttls, implicit or none", o.TLS)
+		return options.Errorf("smtp.tls", "unknown tls %q: use starttls, implicit or none", o.TLS)
 	case o.Username != "" && o.Password == "":
-		return options.Errorf("smtp.password", "password is missing: set it, such as {env.SMTP_PASSWORD}, or leave username out")
+		return options.Errorf("smtp.password", "username requires password: set password, such as {env.SMTP_PASSWORD}, or remove username")
 	case o.Username == "" && o.Password != "":
-		return options.Errorf("smtp.username", "username is missing: set it, or leave password out")
+		return options.Errorf("smtp.username", "password requires username: set username or remove password")
 	case o.Username != "" && o.TLS == tlsNone && !isLoopback(host):
-		return options.Errorf("smtp.tls", "the password would be sent for all to read: use starttls or implicit")
+		return options.Errorf("smtp.tls", "username and tls: none cannot be combined, since the password would be sent in plain text: use starttls or implicit")
 	case o.From == "":
-		return options.Errorf("smtp.from", "from is missing: say who sends, such as rgate@example.com")
+		return options.Errorf("smtp.from", "from is required: set a sender such as rgate@example.com")
 	case len(o.To) == 0:
-		return options.Errorf("smtp.to", "to is missing: say who gets the mail, such as ops@example.com")
+		return options.Errorf("smtp.to", "to is required: set recipients such as ops@example.com")
 	}
 	if _, err := parseMailAddress(o.From); err != nil {
-		return options.Errorf("smtp.from", "%q is not an address of mail: use one such as rgate@example.com", o.From)
+		return options.Errorf("smtp.from", "invalid from %q: must be a mail address such as rgate@example.com", o.From)
 	}
 	for i, to := range o.To {
 		if _, err := parseMailAddress(to); err != nil {
-			return options.Errorf(fmt.Sprintf("smtp.to[%d]", i), "%q is not an address of mail: use one such as ops@example.com", to)
+			return options.Errorf(fmt.Sprintf("smtp.to[%d]", i), "invalid recipient %q: must be a mail address such as ops@example.com", to)
 		}
 	}
 	return checkTimeout("smtp.timeout", o.Timeout)
 }
 
-// server returns the host and port that the address is of.
+// server returns the host and the port of the address.
 func (o *SMTP) server() (host, port string, err error) {
 	if host, port, err = net.SplitHostPort(o.Address); err != nil {
 		host, port, err = strings.Trim(o.Address, "[]"), smtpPorts[cmp.Or(o.TLS, tlsStart)], nil
@@ -150,7 +151,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-var errNotASCII = errors.New("letters beyond ASCII need an extension that few servers have")
+var errNotASCII = errors.New("mail addresses with other characters than ASCII are not supported")
 
 func parseMailAddress(text string) (*netmail.Address, error) {
 	address, err := netmail.ParseAddress(text)
@@ -160,44 +161,29 @@ func parseMailAddress(text string) (*netmail.Address, error) {
 	return address, err
 }
 
-func (o *Webhook) check() error {
+// Check reports the first invalid option.
+func (o *Webhook) Check() error {
 	switch {
 	case o.URL == "":
-		return options.Errorf("webhook.url", "url is missing: use an address such as https://hooks.example.com/quota")
-	case !isWebAddress(o.URL) && !placeholder.Has(o.URL): // which may have a secret in it
-		return options.Errorf("webhook.url", "that is not an address: use one such as https://hooks.example.com/quota")
+		return options.Errorf("webhook.url", "url is required: set it to a URL such as https://hooks.example.com/quota")
+	case !IsURL(o.URL) && !placeholder.Has(o.URL): // errors do not quote it: it may contain a secret
+		return options.Errorf("webhook.url", "invalid url: must be a URL such as https://hooks.example.com/quota")
 	}
 	for name, value := range o.Headers {
 		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			return options.Errorf("webhook.headers."+name, "%q cannot be sent: use a name such as Authorization, and a value without line breaks", name)
+			return options.Errorf("webhook.headers."+name, "invalid header field %q: must be a name such as Authorization, and a value without line breaks", name)
 		}
 	}
 	return checkTimeout("webhook.timeout", o.Timeout)
 }
 
-// channels are the ways in which messages go, with everything filled in.
-type channels struct {
-	mail *mailer
-	hook *hook
-	link string
+// IsURL reports whether text is a URL with the scheme http or https.
+func IsURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// channels makes what the options describe.
-func (p *Notify) channels() (c *channels, err error) {
-	c = &channels{link: p.Link}
-	if p.SMTP != nil {
-		if c.mail, err = p.SMTP.mailer(); err != nil {
-			return nil, err
-		}
-	}
-	if p.Webhook != nil {
-		if c.hook, err = p.Webhook.hook(); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
-}
-
+// mailer returns the mailer of the options.
 func (o *SMTP) mailer() (*mailer, error) {
 	host, port, err := o.server()
 	if err != nil {
@@ -232,24 +218,25 @@ func (o *SMTP) mailer() (*mailer, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, options.Errorf("smtp.ca_file", "%v: name a file of certificates in PEM", err)
+		return nil, options.Errorf("smtp.ca_file", "%v: set ca_file to a PEM file of certificates", err)
 	}
 	if m.roots, err = x509.SystemCertPool(); err != nil {
 		m.roots = x509.NewCertPool()
 	}
 	if !m.roots.AppendCertsFromPEM(pem) {
-		return nil, options.Errorf("smtp.ca_file", "%s has no certificate in it: name a file of certificates in PEM", file)
+		return nil, options.Errorf("smtp.ca_file", "%s contains no certificate: set ca_file to a PEM file of certificates", file)
 	}
 	return m, nil
 }
 
+// hook returns the hook of the options.
 func (o *Webhook) hook() (h *hook, err error) {
 	h = &hook{header: make(http.Header), timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout)}
 	if h.url, err = options.ReplacePlaceholders("webhook.url", o.URL); err != nil {
 		return nil, err
 	}
-	if !isWebAddress(h.url) {
-		return nil, options.Errorf("webhook.url", "what its placeholder stands for is not an address: use one such as https://hooks.example.com/quota")
+	if !IsURL(h.url) {
+		return nil, options.Errorf("webhook.url", "invalid value of the placeholder in url: must be a URL such as https://hooks.example.com/quota")
 	}
 	for name, text := range o.Headers {
 		value, err := options.ReplacePlaceholders("webhook.headers."+name, text)
@@ -257,7 +244,7 @@ func (o *Webhook) hook() (h *hook, err error) {
 			return nil, err
 		}
 		if !httpguts.ValidHeaderFieldValue(value) {
-			return nil, options.Errorf("webhook.headers."+name, "what its placeholder stands for cannot be sent: use a value without line breaks")
+			return nil, options.Errorf("webhook.headers."+name, "invalid value of the placeholder: must not contain line breaks")
 		}
 		h.header.Set(name, value)
 	}

@@ -24,87 +24,89 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_quota", policy.Directive[Quota])
 }
 
-// Quota allocates bandwidth to a backend, a route, a group, the whole gateway, or each
-// of their consumers, for a period. Whoever `notify` names hears when thresholds are
-// reached; what happens at 100 % is its own choice.
+// Quota limits the bytes of a backend, a route, a group, the whole gateway, or each of
+// their consumers, in a period. `notify` sends a message when a threshold is reached.
+// `at_limit` sets what happens at 100 %.
 //
-// What is used is read from the gateway's account, which is exact and shared by all
-// gateways on its database. Quotas of several levels all hold.
+// The usage comes from the database of `bandwidth`, where it is exact and shared by all
+// gateways on it. Quotas of several levels apply together.
 type Quota struct {
 	policy.Base
 
-	// How many bytes of bodies clients may receive in a period. Default: any number.
+	// The number of bytes of bodies that clients may receive in a period. Default:
+	// unlimited.
 	Egress options.Size `json:"egress,omitempty" caddyfile:"arg"`
 
-	// How long a period is: `day`, `week` (from Monday on), `month`, or a number of
-	// days such as `30d`, which are counted from 1970-01-01. Default: `month`.
+	// The length of a period: `day`, `week` (from Monday on), `month`, or a number of
+	// days such as `30d`, counted from 1970-01-01. Default: `month`.
 	Period string `json:"period,omitempty" caddyfile:"arg"`
 
-	// How many bytes of bodies clients may send in a period. Default: any number.
+	// The number of bytes of bodies that clients may send in a period. Default:
+	// unlimited.
 	Ingress options.Size `json:"ingress,omitempty"`
 
-	// How many bytes they may send and receive together. Default: any number.
+	// The number of bytes of bodies that clients may send and receive together.
+	// Default: unlimited.
 	Total options.Size `json:"total,omitempty"`
 
-	// The time zone in which periods begin at midnight, such as `Europe/Berlin`.
+	// The time zone whose midnight starts a period, such as `Europe/Berlin`.
 	// Default: `UTC`.
 	TimeZone string `json:"timezone,omitempty"`
 
-	// What happens when all of it is used up, until the period ends: `notify`, which
-	// is nothing but the message; `throttle`, which slows bodies down; or `block`,
-	// which answers requests with 429. Default: `notify`.
+	// What happens at the limit, until the period ends: `notify` only sends the
+	// message, `throttle` slows bodies down, `block` rejects requests with 429.
+	// Default: `notify`.
 	AtLimit string `json:"at_limit,omitempty"`
 
-	// With `throttle`, how many bytes per second all requests together may move then,
-	// on each gateway, from 1KB. Default: so many that the allocation would last for a
-	// period.
+	// With `throttle`, the bytes per second of all requests of a gateway together, at
+	// least 1KB. Default: the allocation divided by the period.
 	ThrottleRate options.Size `json:"throttle_rate,omitempty"`
 
-	// At which shares of it there are messages, in percent from 1 to 1000. Default:
-	// 80, 90 and 100.
+	// The shares of the allocation that send a message, in percent from 1 to 1000.
+	// Default: 80, 90 and 100.
 	Thresholds []int `json:"thresholds,omitempty"`
 
-	// Counts what header fields take as well, which is an estimate. Default: false.
+	// Whether the bytes of header fields count as well, which are an estimate.
+	// Default: false.
 	CountHeaders bool `json:"count_headers,omitempty"`
 
-	// Whose the allocation is: `consumer` gives each authenticated consumer one of
-	// its own; requests of nobody in particular are let through. Default: one for all
-	// together.
+	// `consumer` gives each authenticated consumer an allocation of its own;
+	// unauthenticated requests are not limited. Default: one allocation for all.
 	Per string `json:"per,omitempty"`
 
-	// Consumers whose allocation is another than everybody's. Needs `per: consumer`.
+	// Consumers with another allocation. Requires `per: consumer`.
 	Consumers []QuotaConsumer `json:"consumers,omitempty"`
 
-	// What messages and reports call it. Required if there are several with the same
-	// period in one place. Default: the name of the place.
+	// The name in messages and reports. Required for a second quota with the same
+	// period in the same place. Default: the name of the backend, route or group.
 	Name string `json:"name,omitempty"`
 
-	// Outside of a gateway, the name of the statistics whose account is read.
-	// Default: `rgate_stats`.
+	// Outside of a gateway, the name of the statistics whose usage is read. Default:
+	// `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
-	account *account
-	leave   func()
-	now     func() time.Time
+	shared *sharedQuota
+	leave  func()
+	now    func() time.Time
 }
 
-// QuotaConsumer is the allocation of one consumer. What it does not say is as it is
-// for everybody.
+// QuotaConsumer is the allocation of one consumer. Limits that it does not set are those
+// of the quota.
 type QuotaConsumer struct {
-	// The name of the API key, or whom the token was issued to. Required.
+	// The name of the API key, or the user of the token. Required.
 	Name string `json:"name,omitempty" caddyfile:"arg"`
 
-	// How many bytes it may receive.
+	// The number of bytes that it may receive.
 	Egress options.Size `json:"egress,omitempty" caddyfile:"arg"`
 
-	// How many bytes it may send.
+	// The number of bytes that it may send.
 	Ingress options.Size `json:"ingress,omitempty"`
 
-	// How many bytes it may send and receive together.
+	// The number of bytes that it may send and receive together.
 	Total options.Size `json:"total,omitempty"`
 }
 
-// What happens at the limit.
+// The values of at_limit.
 const (
 	limitNotify   = "notify"
 	limitThrottle = "throttle"
@@ -138,29 +140,29 @@ func (p *Quota) Check() error {
 		return nil
 	}
 	if _, err := parseCalendar(cmp.Or(p.Period, defaultPeriod), cmp.Or(p.TimeZone, defaultTimeZone)); err == errPeriod {
-		return options.Errorf("period", "there is no period %q: %v", p.Period, err)
+		return options.Errorf("period", "invalid period %q: %v", p.Period, err)
 	} else if err != nil {
-		return options.Errorf("timezone", "there is no time zone %q: %v", p.TimeZone, err)
+		return options.Errorf("timezone", "unknown time zone %q: %v", p.TimeZone, err)
 	}
 	switch {
 	case p.Egress == 0 && p.Ingress == 0 && p.Total == 0 && len(p.Consumers) == 0:
 		return options.Errorf("egress", "nothing is allocated: set egress, ingress or total, such as egress: 10GB")
 	case !slices.Contains([]string{"", limitNotify, limitThrottle, limitBlock}, p.AtLimit):
-		return options.Errorf("at_limit", "there is no %q: use notify, throttle or block", p.AtLimit)
+		return options.Errorf("at_limit", "unknown at_limit %q: use notify, throttle or block", p.AtLimit)
 	case p.ThrottleRate != 0 && p.AtLimit != limitThrottle:
-		return options.Errorf("throttle_rate", "nothing is slowed down: set at_limit: throttle, or leave throttle_rate out")
+		return options.Errorf("throttle_rate", "throttle_rate requires at_limit: throttle: set at_limit: throttle or remove throttle_rate")
 	case p.ThrottleRate != 0 && p.ThrottleRate < lowestRate:
-		return options.Errorf("throttle_rate", "%d bytes per second are too few: use 1KB or more", p.ThrottleRate)
+		return options.Errorf("throttle_rate", "invalid throttle_rate %d: must be at least 1KB", p.ThrottleRate)
 	case p.Per != "" && p.Per != perConsumer:
-		return options.Errorf("per", "there is no %q: use consumer, or leave it out", p.Per)
+		return options.Errorf("per", "unknown per %q: use consumer or remove per", p.Per)
 	case len(p.Consumers) > 0 && p.Per == "":
-		return options.Errorf("consumers", "the allocation is one for all together: set per: consumer, or leave consumers out")
+		return options.Errorf("consumers", "consumers requires per: consumer: set per: consumer or remove consumers")
 	case len(p.Thresholds) > maxThresholds:
-		return options.Errorf("thresholds", "%d are too many: use at most %d", len(p.Thresholds), maxThresholds)
+		return options.Errorf("thresholds", "%d thresholds are too many: use at most %d", len(p.Thresholds), maxThresholds)
 	}
 	for i, percent := range p.Thresholds {
 		if percent < 1 || percent > maxThreshold {
-			return options.Errorf(fmt.Sprintf("thresholds[%d]", i), "%d %% is out of range: use 1 to %d, such as 80", percent, maxThreshold)
+			return options.Errorf(fmt.Sprintf("thresholds[%d]", i), "invalid threshold %d: must be 1 to %d percent, such as 80", percent, maxThreshold)
 		}
 	}
 	return p.checkConsumers()
@@ -172,9 +174,9 @@ func (p *Quota) checkConsumers() error {
 		at := fmt.Sprintf("consumers[%d]", i)
 		switch {
 		case c.Name == "":
-			return options.Errorf(at+".name", "name is missing: say which consumer it is")
+			return options.Errorf(at+".name", "name is required: set the name of a consumer")
 		case seen[c.Name]:
-			return options.Errorf(at+".name", "%q is there twice: keep one of the two", c.Name)
+			return options.Errorf(at+".name", "duplicate consumer %q: remove one of the two", c.Name)
 		case c.Egress == 0 && c.Ingress == 0 && c.Total == 0:
 			return options.Errorf(at+".egress", "nothing is allocated to %q: set egress, ingress or total", c.Name)
 		}
@@ -183,7 +185,7 @@ func (p *Quota) checkConsumers() error {
 	return nil
 }
 
-// Provision has the quota judged from now on.
+// Provision starts the evaluation of the quota.
 func (p *Quota) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "quota"); err != nil {
 		return err
@@ -199,16 +201,16 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 	if err := p.checkKept(ctx, gateway); err != nil {
 		return err
 	}
-	terms, err := p.spec(policy.ScopeOf(ctx), gateway)
+	spec, err := p.spec(policy.ScopeOf(ctx), gateway)
 	if err != nil {
 		return err
 	}
-	p.account, p.leave, err = joinQuota(ctx, terms)
+	p.shared, p.leave, err = joinQuota(ctx, spec)
 	return err
 }
 
-// gatewayOf is the name of the gateway that a policy stands on, or what it is told
-// instead.
+// gatewayOf returns the name of the gateway that has the policy, or outside of a gateway the
+// value of the option.
 func gatewayOf(ctx caddy.Context, option string) string {
 	return cmp.Or(policy.ScopeOf(ctx).Gateway, option, stats.DefaultName)
 }
@@ -216,7 +218,7 @@ func gatewayOf(ctx caddy.Context, option string) string {
 // Validate implements caddy.Validator.
 func (p *Quota) Validate() error { return p.Check() }
 
-// Cleanup lets go of the account.
+// Cleanup ends the evaluation of the quota, unless a newer configuration has it too.
 func (p *Quota) Cleanup() error {
 	if p.leave != nil {
 		p.leave()
@@ -227,50 +229,50 @@ func (p *Quota) Cleanup() error {
 
 var consumerKey = placeholder.ParseKey("{http.auth.user.id}")
 
-// ServeHTTP lets a request through, slows its bodies down, or refuses it. What decides
-// has been judged before: on the way of a request, that is a look at it.
+// ServeHTTP passes a request on, slows its bodies down or rejects it. It reads the result of
+// the last evaluation.
 func (p *Quota) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	var v *limitState
+	var state *limitState
 	if p.Per == perConsumer {
 		consumer := consumerKey.Of(r)
 		if consumer == "" {
 			return next.ServeHTTP(w, r)
 		}
 		stats.AttributeTo(w, consumer)
-		v = p.account.ofConsumer(consumer)
+		state = p.shared.ofConsumer(consumer)
 	} else {
-		v = p.account.whole.Load()
+		state = p.shared.whole.Load()
 	}
-	if v == nil {
+	if state == nil {
 		return next.ServeHTTP(w, r)
 	}
-	rest := v.until.Sub(p.now())
+	rest := state.until.Sub(p.now())
 	switch {
-	case rest <= 0: // its period is over, and the next one has not been judged yet
+	case rest <= 0: // the period is over, and the next one has not been evaluated yet
 		return next.ServeHTTP(w, r)
 	case p.AtLimit == limitThrottle:
-		return v.slowDown(w, r, next)
+		return state.slowDown(w, r, next)
 	case p.AtLimit == limitBlock:
-		return p.refuse(w, r, v, rest)
+		return p.refuse(w, r, state, rest)
 	}
 	return next.ServeHTTP(w, r)
 }
 
 var errUsedUp = errors.New("the quota is used up")
 
-// refuse answers a request that is over the limit. How much there is and how much has
-// been used is nobody's business, except for a consumer's own.
-func (p *Quota) refuse(w http.ResponseWriter, r *http.Request, v *limitState, rest time.Duration) error {
+// refuse rejects a request with 429. Only consumers with an allocation of their own see
+// the limit and the usage.
+func (p *Quota) refuse(w http.ResponseWriter, r *http.Request, state *limitState, rest time.Duration) error {
 	seconds := strconv.FormatInt(int64((rest+time.Second-1)/time.Second), 10)
 	header := w.Header()
 	header.Set("Retry-After", seconds)
 	header.Set("X-Quota-Reset", seconds)
 	if p.Per == perConsumer {
-		header.Set("X-Quota-Limit", strconv.FormatInt(v.limit, 10))
-		header.Set("X-Quota-Used", strconv.FormatInt(v.used, 10))
+		header.Set("X-Quota-Limit", strconv.FormatInt(state.limit, 10))
+		header.Set("X-Quota-Used", strconv.FormatInt(state.used, 10))
 	}
 	return p.Refuse(w, r, http.StatusTooManyRequests, errUsedUp)
 }

@@ -68,7 +68,7 @@ func TestBlock(t *testing.T) {
 	}
 	now := time.Now()
 	p.now = func() time.Time { return now }
-	p.account.whole.Store(&limitState{until: now.Add(90*time.Second + time.Millisecond), limit: 1000, used: 1200})
+	p.shared.whole.Store(&limitState{until: now.Add(90*time.Second + time.Millisecond), limit: 1000, used: 1200})
 	for accept, want := range map[string]string{"": "Too Many Requests\n", "application/json": `{"error":"Too Many Requests","status":429}`} {
 		got := askQuota(t, p, "", "Accept", accept)
 		header := got.Header()
@@ -90,16 +90,16 @@ func TestBlock(t *testing.T) {
 }
 
 func TestNotifyLetsPass(t *testing.T) {
-	terms := quotaTerms(t, "backend", "web", &Quota{Egress: 1000})
-	start, end := terms.at(time.Now())
-	if v := terms.evaluate(limits{2000}, terms.limits, start, end, nil); v != nil {
+	spec := specOf(t, "backend", "web", &Quota{Egress: 1000})
+	start, end := spec.at(time.Now())
+	if v := spec.evaluate(limits{2000}, spec.limits, start, end, nil); v != nil {
 		t.Errorf("got %+v", v)
 	}
 }
 
 func TestBlockedConsumer(t *testing.T) {
 	p := startQuota(t, &Quota{Egress: 1000, AtLimit: limitBlock, Per: perConsumer})
-	p.account.each.Store(&map[string]*limitState{"bob": {until: time.Now().Add(time.Hour), limit: 1000, used: 1200}})
+	p.shared.each.Store(&map[string]*limitState{"bob": {until: time.Now().Add(time.Hour), limit: 1000, used: 1200}})
 	for user, want := range map[string]int{"": 200, "alice": 200, "bob": 429} {
 		got := askQuota(t, p, user)
 		if got.Code != want {
@@ -121,14 +121,14 @@ func TestQuotaOptions(t *testing.T) {
 		{Quota{Egress: 1, TimeZone: "Berlin"}, "timezone", "use UTC or a name such as Europe/Berlin"},
 		{Quota{Egress: 1, AtLimit: "stop"}, "at_limit", "use notify, throttle or block"},
 		{Quota{Egress: 1, ThrottleRate: 5000}, "throttle_rate", "set at_limit: throttle"},
-		{Quota{Egress: 1, ThrottleRate: 5, AtLimit: limitThrottle}, "throttle_rate", "use 1KB or more"},
+		{Quota{Egress: 1, ThrottleRate: 5, AtLimit: limitThrottle}, "throttle_rate", "must be at least 1KB"},
 		{Quota{Egress: 1, Per: "user"}, "per", "use consumer"},
 		{Quota{Egress: 1, Consumers: []QuotaConsumer{{Name: "a", Egress: 1}}}, "consumers", "set per: consumer"},
-		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Egress: 1}}}, "consumers[0].name", "name is missing"},
-		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Name: "a", Egress: 1}, {Name: "a", Egress: 1}}}, "consumers[1].name", "twice"},
+		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Egress: 1}}}, "consumers[0].name", "name is required"},
+		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Name: "a", Egress: 1}, {Name: "a", Egress: 1}}}, "consumers[1].name", "duplicate consumer"},
 		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Name: "a"}}}, "consumers[0].egress", "nothing is allocated"},
-		{Quota{Egress: 1, Thresholds: []int{80, 0}}, "thresholds[1]", "use 1 to 1000"},
-		{Quota{Egress: 1, Thresholds: []int{1001}}, "thresholds[0]", "use 1 to 1000"},
+		{Quota{Egress: 1, Thresholds: []int{80, 0}}, "thresholds[1]", "must be 1 to 1000"},
+		{Quota{Egress: 1, Thresholds: []int{1001}}, "thresholds[0]", "must be 1 to 1000"},
 		{Quota{Egress: 1, Thresholds: make([]int, 21)}, "thresholds", "at most 20"},
 	} {
 		err := c.quota.Check()
@@ -159,22 +159,22 @@ func TestNotifyOptions(t *testing.T) {
 	}{
 		{Notify{}, "smtp", "set smtp, webhook or both"},
 		{Notify{Webhook: &Webhook{URL: "https://a.example/"}, Link: "dashboard"}, "link", "https://gateway.example.com/dashboard"},
-		{Notify{Webhook: &Webhook{}}, "webhook.url", "url is missing"},
-		{Notify{Webhook: &Webhook{URL: "ftp://s3cret/"}}, "webhook.url", "that is not an address"},
-		{Notify{Webhook: &Webhook{URL: "https://a.example/", Headers: map[string]string{"A B": "c"}}}, "webhook.headers.A B", "cannot be sent"},
-		{Notify{Webhook: &Webhook{URL: "https://a.example/", Timeout: caddy.Duration(time.Hour)}}, "webhook.timeout", "use 1s to 5m"},
-		{smtp(func(o *SMTP) { o.Address = "" }), "smtp.address", "address is missing"},
+		{Notify{Webhook: &Webhook{}}, "webhook.url", "url is required"},
+		{Notify{Webhook: &Webhook{URL: "ftp://s3cret/"}}, "webhook.url", "invalid url"},
+		{Notify{Webhook: &Webhook{URL: "https://a.example/", Headers: map[string]string{"A B": "c"}}}, "webhook.headers.A B", "invalid header field"},
+		{Notify{Webhook: &Webhook{URL: "https://a.example/", Timeout: caddy.Duration(time.Hour)}}, "webhook.timeout", "must be 1s to 5m"},
+		{smtp(func(o *SMTP) { o.Address = "" }), "smtp.address", "address is required"},
 		{smtp(func(o *SMTP) { o.Address = "mail.example.com:99999" }), "smtp.address", "mail.example.com:587"},
 		{smtp(func(o *SMTP) { o.Address = "smtp://mail.example.com" }), "smtp.address", "mail.example.com:587"},
 		{smtp(func(o *SMTP) { o.TLS = "ssl" }), "smtp.tls", "use starttls, implicit or none"},
-		{smtp(func(o *SMTP) { o.Username = "a" }), "smtp.password", "password is missing"},
-		{smtp(func(o *SMTP) { o.Password = "a" }), "smtp.username", "username is missing"},
-		{smtp(func(o *SMTP) { o.TLS, o.Username, o.Password = tlsNone, "a", "b" }), "smtp.tls", "for all to read"},
-		{smtp(func(o *SMTP) { o.From = "" }), "smtp.from", "from is missing"},
+		{smtp(func(o *SMTP) { o.Username = "a" }), "smtp.password", "username requires password"},
+		{smtp(func(o *SMTP) { o.Password = "a" }), "smtp.username", "password requires username"},
+		{smtp(func(o *SMTP) { o.TLS, o.Username, o.Password = tlsNone, "a", "b" }), "smtp.tls", "in plain text"},
+		{smtp(func(o *SMTP) { o.From = "" }), "smtp.from", "from is required"},
 		{smtp(func(o *SMTP) { o.From = "nobody" }), "smtp.from", "rgate@example.com"},
-		{smtp(func(o *SMTP) { o.To = nil }), "smtp.to", "to is missing"},
+		{smtp(func(o *SMTP) { o.To = nil }), "smtp.to", "to is required"},
 		{smtp(func(o *SMTP) { o.To = []string{"a@example.com", "ü@example.com"} }), "smtp.to[1]", "ops@example.com"},
-		{smtp(func(o *SMTP) { o.Timeout = 1 }), "smtp.timeout", "use 1s to 5m"},
+		{smtp(func(o *SMTP) { o.Timeout = 1 }), "smtp.timeout", "must be 1s to 5m"},
 	} {
 		err := c.notify.Check()
 		var field interface{ Field() string }
@@ -234,7 +234,7 @@ func TestQuotaCaddyfile(t *testing.T) {
 			`{"egress":1000000000,"per":"consumer","consumers":[{"name":"alice","egress":10000000000},{"name":"bob","total":1000000000}]}`},
 		{"quota", "nothing is allocated"},
 		{"quota ten", "egress must be a size such as 512KB"},
-		{"quota 10GB year", "there is no period"},
+		{"quota 10GB year", "invalid period"},
 		{"quota 10GB month UTC", "one argument too many"},
 		{"quota {\negres 1\n}", "unrecognized subdirective 'egres'"},
 	} {
@@ -252,8 +252,8 @@ func TestNotifyCaddyfile(t *testing.T) {
 			`{"smtp":{"address":"mail.example.com:587","username":"rgate","password":"{env.PASSWORD}","from":"a@example.com","to":["b@example.com","c@example.com"],"timeout":10000000000}}`},
 		{"notify {\nwebhook {\nurl https://a.example/\nheaders Authorization \"Bearer x\"\n}\n}", `{"webhook":{"url":"https://a.example/","headers":{"Authorization":"Bearer x"}}}`},
 		{"notify off", `{"disabled":true}`},
-		{"notify", "nobody would be told anything"},
-		{"notify {\nsmtp {\naddress mail.example.com\nfrom a@example.com\n}\n}", "to is missing"},
+		{"notify", "notify has no effect"},
+		{"notify {\nsmtp {\naddress mail.example.com\nfrom a@example.com\n}\n}", "to is required"},
 	} {
 		d := caddyfile.NewTestDispenser(c.text)
 		d.Next()

@@ -9,8 +9,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// Judging quotas, with an hour of rows of minutes, 20 of hours and 19 of days.
-func BenchmarkAudit(b *testing.B) {
+// With rows of 59 minutes, 20 hours and 19 days.
+func BenchmarkEvaluate(b *testing.B) {
 	for _, c := range []struct {
 		what              string
 		quotas, consumers int
@@ -18,9 +18,9 @@ func BenchmarkAudit(b *testing.B) {
 		b.Run(c.what, func(b *testing.B) {
 			clock := storetest.ClockAt(b, "2026-11-20T20:59:30Z")
 			rec := new(storetest.Recorder)
-			l := newQuotaStore(b, storetest.SQLite(b), "test", rec, clock)
-			a := newEvaluator("rgate")
-			a.now, a.ledger = clock.Now, func() *store.Store { return l }
+			usage := newQuotaStore(b, storetest.SQLite(b), "test", rec, clock)
+			e := newEvaluator("rgate")
+			e.now, e.usageStore = clock.Now, func() *store.Store { return usage }
 			rows := make(map[store.Key]store.Bytes)
 			for i := range max(c.quotas, c.consumers) {
 				key, quota := store.Key{Service: fmt.Sprint("s", i), Route: "/"}, &Quota{Egress: 1 << 50}
@@ -29,7 +29,7 @@ func BenchmarkAudit(b *testing.B) {
 				}
 				rows[key] = store.Bytes{Egress: 1}
 				if i < c.quotas {
-					if _, _, err := a.join(quotaTerms(b, "backend", fmt.Sprint("s", i), quota), nil); err != nil {
+					if _, _, err := e.join(specOf(b, "backend", fmt.Sprint("s", i), quota), nil); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -44,21 +44,21 @@ func BenchmarkAudit(b *testing.B) {
 					for key, n := range rows {
 						rec.Add(intervalOf(key, n))
 					}
-					l.Collect()
+					usage.Collect()
 				}
 			}
 			clock.Set(now)
-			if err := l.Flush(b.Context()); err != nil {
+			if err := usage.Flush(b.Context()); err != nil {
 				b.Fatal(err)
 			}
 			b.ResetTimer()
 			for b.Loop() {
-				if err := a.evaluate(b.Context()); err != nil {
+				if err := e.evaluate(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 			}
 			b.StopTimer()
-			a.attach(nil)
+			e.attach(nil)
 		})
 	}
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// directionTotal is both directions together.
+// directionTotal is the sum of both directions.
 const directionTotal = "total"
 
 var quotaDirections = [...]string{string(store.Egress), string(store.Ingress), directionTotal}
 
-// limits are how many bytes there are in each of quotaDirections, 0 for any number.
+// limits are the allocated bytes in each of quotaDirections; 0 means unlimited.
 type limits [len(quotaDirections)]int64
 
-// quotaSpec are what a quota says. They do not change.
+// quotaSpec is the configuration of a quota, with defaults filled in. It does not change.
 type quotaSpec struct {
-	key                  string // tells the quota from all others, at every reload and on every gateway
+	key                  string // identifies the quota across reloads and gateways
 	gateway, level, name string
-	service, route, path string   // of these, what the level has
+	service, route, path string   // at most one is set, by level
 	routes               []string // of the group
 
 	calendar
@@ -40,116 +40,115 @@ type quotaSpec struct {
 	countHeaders bool
 }
 
-// spec puts together what a quota says that stands in a place.
+// spec returns the spec of the quota in its scope.
 func (p *Quota) spec(at policy.Scope, gateway string) (*quotaSpec, error) {
-	t := &quotaSpec{
+	q := &quotaSpec{
 		gateway: gateway, level: cmp.Or(at.Level, "gateway"), name: cmp.Or(p.Name, at.Name, gateway),
 		period: cmp.Or(p.Period, defaultPeriod), timeZone: cmp.Or(p.TimeZone, defaultTimeZone),
 		limits:      limits{int64(p.Egress), int64(p.Ingress), int64(p.Total)},
 		perConsumer: p.Per == perConsumer, atLimit: cmp.Or(p.AtLimit, limitNotify), throttleRate: int64(p.ThrottleRate), countHeaders: p.CountHeaders,
 		thresholds: slices.Clone(defaultThresholds),
 	}
-	switch t.level {
+	switch q.level {
 	case "backend":
-		t.service = store.CleanName(at.Name)
+		q.service = store.CleanName(at.Name)
 	case "route":
-		t.route = store.CleanName(at.Name)
+		q.route = store.CleanName(at.Name)
 	case "group":
-		t.path, t.routes = at.Name, at.Routes
+		q.path, q.routes = at.Name, at.Routes
 	}
 	if len(p.Thresholds) > 0 {
-		t.thresholds = slices.Clone(p.Thresholds)
-		slices.Sort(t.thresholds)
-		t.thresholds = slices.Compact(t.thresholds)
+		q.thresholds = slices.Clone(p.Thresholds)
+		slices.Sort(q.thresholds)
+		q.thresholds = slices.Compact(q.thresholds)
 	}
 	if len(p.Consumers) > 0 {
-		t.consumers = make(map[string]limits, len(p.Consumers))
+		q.consumers = make(map[string]limits, len(p.Consumers))
 	}
 	for _, c := range p.Consumers {
 		own := limits{int64(c.Egress), int64(c.Ingress), int64(c.Total)}
 		for i := range own {
-			own[i] = cmp.Or(own[i], t.limits[i])
+			own[i] = cmp.Or(own[i], q.limits[i])
 		}
-		t.consumers[store.CleanName(c.Name)] = own
+		q.consumers[store.CleanName(c.Name)] = own
 	}
 	var err error
-	t.calendar, err = parseCalendar(t.period, t.timeZone)
-	// An allocation that is changed is still the same one: what has been told is not told
-	// again.
-	t.key = strings.Join([]string{gateway, t.level, at.Name, p.Name, t.period, t.timeZone, p.Per}, "|")
-	return t, err
+	q.calendar, err = parseCalendar(q.period, q.timeZone)
+	// The allocated bytes are not part of the key: if they change, thresholds that have been
+	// reported are not reported again.
+	q.key = strings.Join([]string{gateway, q.level, at.Name, p.Name, q.period, q.timeZone, p.Per}, "|")
+	return q, err
 }
 
-// covers reports whether bytes under a key are of the quota's place.
-func (t *quotaSpec) covers(key store.Key) bool {
-	switch t.level {
+// covers reports whether the bytes of a key count towards the quota.
+func (q *quotaSpec) covers(key store.Key) bool {
+	switch q.level {
 	case "backend":
-		return key.Service == t.service
+		return key.Service == q.service
 	case "route":
-		return key.Route == t.route
+		return key.Route == q.route
 	case "group":
-		return slices.Contains(t.routes, key.Route)
+		return slices.Contains(q.routes, key.Route)
 	}
 	return true
 }
 
-// used counts bytes in each of quotaDirections.
-func (t *quotaSpec) used(b store.Bytes) (used limits) {
+// used returns the bytes that count in each of quotaDirections.
+func (q *quotaSpec) used(b store.Bytes) (used limits) {
 	in, out := b.Ingress, b.Egress
-	if t.countHeaders {
+	if q.countHeaders {
 		in, out = in+b.IngressHeaders, out+b.EgressHeaders
 	}
 	return limits{out, in, in + out}
 }
 
-// limitsOf are those of a consumer, or of all together if it is empty.
-func (t *quotaSpec) limitsOf(consumer string) limits {
-	if own, ok := t.consumers[consumer]; ok {
+// limitsOf returns the limits of a consumer, or those of the quota if it is empty.
+func (q *quotaSpec) limitsOf(consumer string) limits {
+	if own, ok := q.consumers[consumer]; ok {
 		return own
 	}
-	return t.limits
+	return q.limits
 }
 
-// account is what requests see of a quota, and what its handlers share. It outlives
-// reloads.
-type account struct {
-	// What is used up, or nil. That is all that a request looks at.
+// sharedQuota is what the evaluator and the handlers of a quota share. It outlives reloads.
+type sharedQuota struct {
+	// Set while an allocation is used up. Requests read nothing else.
 	whole atomic.Pointer[limitState]
-	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if no consumer's is
+	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if none is
 
-	held []*holding // by configurations, the newest last; guarded by auditor.mu.
+	members []*quotaMember // by configurations, the newest last; guarded by quotaEvaluator.mu.
 }
 
-// holding is what one handler has of an account.
-type holding struct {
+// quotaMember is a handler that uses a sharedQuota.
+type quotaMember struct {
 	spec   *quotaSpec
-	config any // identifies the configuration that it is of
+	config any // identifies the configuration of the handler
 }
 
-// limitState is about an allocation that is used up. It does not change.
+// limitState describes an allocation that is used up. It does not change.
 type limitState struct {
-	until       time.Time // when its period ends
-	limit, used int64     // in the direction of which most is used
+	until       time.Time // the end of the period
+	limit, used int64     // in the direction with the largest share
 
-	// What bodies are held to, and of which; all requests share it.
-	pace     *rate.Limiter
+	// The rate of bodies, shared by all requests, and the directions that it applies to.
+	rate     *rate.Limiter
 	down, up bool
 }
 
-// ofConsumer returns that on a consumer.
-func (a *account) ofConsumer(consumer string) *limitState {
-	each := a.each.Load()
+// ofConsumer returns the state of a consumer's allocation, nil if it is not used up.
+func (q *sharedQuota) ofConsumer(consumer string) *limitState {
+	each := q.each.Load()
 	if each == nil {
 		return nil
 	}
-	return (*each)[store.CleanName(consumer)] // as the account has it
+	return (*each)[store.CleanName(consumer)] // the name that usage is stored under
 }
 
-// evaluate returns the verdict on what has been used in a period. before is the one
-// before it, whose pace goes on.
-func (t *quotaSpec) evaluate(used, limits limits, start, end time.Time, before *limitState) *limitState {
+// evaluate returns the state of an allocation, nil if it is not used up or if nothing
+// happens at the limit. It takes the rate limiter of before, the last state.
+func (q *quotaSpec) evaluate(used, limits limits, start, end time.Time, before *limitState) *limitState {
 	v := limitState{until: end}
-	worst, rate := 0.0, t.throttleRate
+	worst, rate := 0.0, q.throttleRate
 	for i, limit := range limits {
 		if limit == 0 || used[i] < limit {
 			continue
@@ -159,25 +158,24 @@ func (t *quotaSpec) evaluate(used, limits limits, start, end time.Time, before *
 		}
 		v.down = v.down || quotaDirections[i] != string(store.Ingress)
 		v.up = v.up || quotaDirections[i] != string(store.Egress)
-		if steady := max(lowestRate, limit/int64(end.Sub(start)/time.Second)); t.throttleRate == 0 && (rate == 0 || steady < rate) {
+		if steady := max(lowestRate, limit/int64(end.Sub(start)/time.Second)); q.throttleRate == 0 && (rate == 0 || steady < rate) {
 			rate = steady
 		}
 	}
-	if worst == 0 || t.atLimit == limitNotify {
+	if worst == 0 || q.atLimit == limitNotify {
 		return nil
 	}
-	if t.atLimit == limitThrottle {
-		v.pace = paceOf(rate, before)
+	if q.atLimit == limitThrottle {
+		v.rate = rateLimiter(rate, before)
 	}
 	return &v
 }
 
-// paceOf returns what holds bytes to so many per second: that of the verdict before,
-// if it is the same.
-func paceOf(bytesPerSecond int64, before *limitState) *rate.Limiter {
-	if before != nil && before.pace != nil && before.pace.Limit() == rate.Limit(bytesPerSecond) {
-		return before.pace
+// rateLimiter returns a limiter of bytes: that of before, if it has the same rate.
+func rateLimiter(bytesPerSecond int64, before *limitState) *rate.Limiter {
+	if before != nil && before.rate != nil && before.rate.Limit() == rate.Limit(bytesPerSecond) {
+		return before.rate
 	}
-	// In portions of a quarter of a second, so that what is slow is at least steady.
+	// With bursts of a quarter of a second, slow transfers are steady.
 	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(min(max(bytesPerSecond/4, 512), 1<<20)))
 }

@@ -2,85 +2,92 @@ package bandwidth
 
 import "time"
 
-// QuotaState is how much of an allocation has been used in the current period, in one
-// direction. It is what a quota publishes, as JSON.
+// QuotaState is the usage of an allocation in the current period, in one direction. Quotas
+// are published as its JSON.
 type QuotaState struct {
 	Name     string `json:"name"`
 	Level    string `json:"level"` // `gateway`, `group`, `route`, `backend`
 	Service  string `json:"service,omitempty"`
 	Route    string `json:"route,omitempty"`
-	Group    string `json:"group,omitempty"`    // its path
-	Consumer string `json:"consumer,omitempty"` // whose it is, if each has its own
+	Group    string `json:"group,omitempty"`    // path of the group
+	Consumer string `json:"consumer,omitempty"` // if each has an allocation of its own
 
-	Direction string     `json:"direction"` // `ingress`, `egress`, `total`
-	Allocated int64      `json:"allocated"` // bytes
-	Used      int64      `json:"used"`
-	Share     float64    `json:"share"` // in percent
-	Period    periodSpan `json:"period"`
+	Direction string  `json:"direction"` // `ingress`, `egress`, `total`
+	Allocated int64   `json:"allocated"` // bytes
+	Used      int64   `json:"used"`
+	Share     float64 `json:"share"` // in percent
+	Period    Period  `json:"period"`
 	forecast
 	AtLimit    string           `json:"at_limit"`
 	State      string           `json:"state"`
 	Thresholds []ThresholdState `json:"thresholds"`
 
-	period string // as the configuration says it
-	named  bool   // in the configuration, so that metrics may have it
+	period string // as in the configuration
+	named  bool   // whether the configuration names the consumer, so that metrics include it
 }
 
 // The states of a quota.
 const (
 	QuotaOK        = "ok"
-	QuotaOver      = "over" // and only told
+	QuotaOver      = "over" // with at_limit notify
 	QuotaThrottled = "throttled"
 	QuotaBlocked   = "blocked"
 )
 
-// ThresholdState says whether a threshold has been reached, and who knows.
+// ThresholdState is when a threshold was reached, and how far its messages have got.
 type ThresholdState struct {
 	Percent    int             `json:"percent"`
 	CrossedAt  *time.Time      `json:"crossed_at"`
 	Deliveries []DeliveryState `json:"deliveries"`
 }
 
-// DeliveryState is how far a message has come.
-type DeliveryState struct {
-	Channel  string `json:"channel"` // `mail`, `webhook`
-	State    string `json:"state"`   // `pending`, `sent`, `failed`
-	Attempts int    `json:"attempts"`
-	Error    string `json:"error,omitempty"` // of the last one
-}
-
-// stateOf is the state of an allocation.
-func (t *quotaSpec) stateOf(used, limit int64) string {
+// stateOf returns the state of an allocation.
+func (q *quotaSpec) stateOf(used, limit int64) string {
 	switch {
 	case used < limit:
 		return QuotaOK
-	case t.atLimit == limitThrottle:
+	case q.atLimit == limitThrottle:
 		return QuotaThrottled
-	case t.atLimit == limitBlock:
+	case q.atLimit == limitBlock:
 		return QuotaBlocked
 	default:
 		return QuotaOver
 	}
 }
 
-// stateIn describes an allocation in a period.
-func (t *quotaSpec) stateIn(start, end time.Time, consumer string, direction int, used, limit int64, now time.Time) QuotaState {
-	_, named := t.consumers[consumer]
+// stateIn returns the state of an allocation in a period.
+func (q *quotaSpec) stateIn(start, end time.Time, consumer string, direction int, used, limit int64, now time.Time) QuotaState {
+	_, named := q.consumers[consumer]
 	return QuotaState{
-		Name: t.name, Level: t.level, Service: t.service, Route: t.route, Group: t.path, Consumer: consumer,
+		Name: q.name, Level: q.level, Service: q.service, Route: q.route, Group: q.path, Consumer: consumer,
 		Direction: quotaDirections[direction], Allocated: limit, Used: used, Share: shareOf(used, limit),
-		Period:   periodSpan{t.calendar.name(start), start, end, t.timeZone},
-		forecast: forecastOf(used, limit, start, end, now), AtLimit: t.atLimit, State: t.stateOf(used, limit),
-		period: t.period, named: named || consumer == "",
+		Period:   Period{q.calendar.name(start), start, end, q.timeZone},
+		forecast: forecastOf(used, limit, start, end, now), AtLimit: q.atLimit, State: q.stateOf(used, limit),
+		period: q.period, named: named || consumer == "",
 	}
 }
 
-// alert is the message about the thresholds that an allocation has reached.
-func (s *QuotaState) alert(id, gateway string, crossed []int, now time.Time) alert {
-	return alert{
-		ID: id, Event: eventThreshold, Gateway: gateway, Name: s.Name, Level: s.Level,
+// alert returns the message about the thresholds that an allocation has reached.
+func (s *QuotaState) alert(gateway string, crossed []int, now time.Time) Alert {
+	return Alert{
+		Event: EventThreshold, Gateway: gateway, Name: s.Name, Level: s.Level,
 		Service: s.Service, Route: s.Route, Group: s.Group, Consumer: s.Consumer,
 		Direction: s.Direction, Threshold: crossed[len(crossed)-1], Crossed: crossed,
-		Used: s.Used, Allocated: s.Allocated, Share: s.Share, Period: s.Period, forecast: s.forecast, AtLimit: s.AtLimit, At: now,
+		Used: s.Used, Allocated: s.Allocated, Share: s.Share, Period: s.Period,
+		AtEnd: s.AtEnd, FullAt: s.FullAt, AtLimit: s.AtLimit, At: now,
 	}
+}
+
+// thresholdStates returns the states of an allocation's thresholds.
+func (v *evaluated) thresholdStates(events Events) []ThresholdState {
+	states := make([]ThresholdState, len(v.spec.thresholds))
+	for i, percent := range v.spec.thresholds {
+		states[i] = ThresholdState{Percent: percent, Deliveries: []DeliveryState{}}
+		if event, ok := events[v.allocation()][percent]; ok {
+			at := event.At.In(v.spec.zone)
+			states[i].CrossedAt = &at
+			states[i].Deliveries = append(states[i].Deliveries, event.Deliveries...)
+		}
+	}
+	return states
 }

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// The tests of the REST endpoints read quota states from a file. It holds one that has
-// just begun, and one that has every field.
+// The tests of the REST endpoints read quota states from a file: one of a period that has
+// just begun, and one with every field.
 func TestQuotaStatesAreThoseOfTheRESTTests(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 34, 20, 500_000_000, time.UTC)
 	states := []QuotaState{
 		{Name: "payment", Level: "backend", Service: "payment", Direction: "egress", Allocated: 10, AtLimit: "notify", State: QuotaOK, Thresholds: []ThresholdState{}},
 		{
 			Name: "api", Level: "group", Group: "/api", Consumer: "alice", Direction: "total", Allocated: 10, Used: 11, Share: 110.5, AtLimit: "block", State: QuotaBlocked,
-			forecast: forecast{AtEnd: new(int64(20)), FullAt: &at}, Period: periodSpan{Name: "month", Start: at, End: at, TimeZone: "UTC"},
+			forecast: forecast{AtEnd: new(int64(20)), FullAt: &at}, Period: Period{Name: "month", Start: at, End: at, TimeZone: "UTC"},
 			Thresholds: []ThresholdState{{Percent: 80, CrossedAt: &at, Deliveries: []DeliveryState{{Channel: "mail", State: "failed", Attempts: 3, Error: "refused"}}}, {Percent: 90, Deliveries: []DeliveryState{}}},
 		},
 	}

@@ -11,52 +11,52 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// slowDown serves a request whose bodies are held to a pace.
-func (v *limitState) slowDown(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+// slowDown serves a request and limits the rate of its bodies.
+func (s *limitState) slowDown(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	slow := &slowWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ctx: r.Context()}
-	if v.down {
-		slow.down = v.pace
+	if s.down {
+		slow.down = s.rate
 	}
-	if v.up {
-		slow.up = v.pace
+	if s.up {
+		slow.up = s.rate
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &slowBody{r.Body, r.Context(), v.pace}
+			r.Body = &slowBody{r.Body, r.Context(), s.rate}
 		}
 	}
 	return next.ServeHTTP(slow, r)
 }
 
-// slowBody is the body of a request.
+// slowBody is a request body with a limited rate.
 type slowBody struct {
 	io.ReadCloser
 	ctx  context.Context
-	pace *rate.Limiter
+	rate *rate.Limiter
 }
 
-func (b *slowBody) Read(p []byte) (int, error) { return readSlowly(b.ctx, b.ReadCloser, b.pace, p) }
+func (b *slowBody) Read(p []byte) (int, error) { return readSlowly(b.ctx, b.ReadCloser, b.rate, p) }
 
-// readSlowly takes the time for what it has read, so that the next portion comes later.
-func readSlowly(ctx context.Context, from io.Reader, pace *rate.Limiter, p []byte) (int, error) {
-	if pace == nil {
+// readSlowly waits after it has read, as long as the rate requires.
+func readSlowly(ctx context.Context, from io.Reader, limiter *rate.Limiter, p []byte) (int, error) {
+	if limiter == nil {
 		return from.Read(p)
 	}
-	n, err := from.Read(p[:min(len(p), pace.Burst())])
+	n, err := from.Read(p[:min(len(p), limiter.Burst())])
 	if n > 0 {
-		if late := pace.WaitN(ctx, n); late != nil && err == nil {
+		if late := limiter.WaitN(ctx, n); late != nil && err == nil {
 			err = late
 		}
 	}
 	return n, err
 }
 
-// writeSlowly takes the time for each portion before it writes it.
-func writeSlowly(ctx context.Context, to io.Writer, pace *rate.Limiter, p []byte) (written int, err error) {
-	if pace == nil {
+// writeSlowly writes in portions, and waits before each as long as the rate requires.
+func writeSlowly(ctx context.Context, to io.Writer, limiter *rate.Limiter, p []byte) (written int, err error) {
+	if limiter == nil {
 		return to.Write(p)
 	}
 	for len(p) > 0 {
-		portion := p[:min(len(p), pace.Burst())]
-		if err := pace.WaitN(ctx, len(portion)); err != nil {
+		portion := p[:min(len(p), limiter.Burst())]
+		if err := limiter.WaitN(ctx, len(portion)); err != nil {
 			return written, err
 		}
 		n, err := to.Write(portion)
@@ -69,12 +69,12 @@ func writeSlowly(ctx context.Context, to io.Writer, pace *rate.Limiter, p []byte
 	return written, nil
 }
 
-// slowWriter holds the body of a response to a pace, and a connection that is taken
-// over in both directions.
+// slowWriter limits the rate of a response body, and of a hijacked connection in both
+// directions.
 type slowWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	ctx      context.Context
-	down, up *rate.Limiter // nil for no bound
+	down, up *rate.Limiter // nil means unlimited
 }
 
 func (w *slowWriter) Write(p []byte) (int, error) {
@@ -84,20 +84,18 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return writeSlowly(w.ctx, flushed{w.ResponseWriter}, w.down, p)
 }
 
-// flushed sends what it writes at once: a client that waits for it would have to wait
-// until there is enough to fill a buffer.
+// flushed flushes each write, so that a slow response does not wait in a buffer.
 type flushed struct{ http.ResponseWriter }
 
 func (w flushed) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	if err == nil {
-		_ = http.NewResponseController(w.ResponseWriter).Flush() // it is an attempt
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // not every writer can
 	}
 	return n, err
 }
 
-// ReadFrom writes in portions, too: what is copied from a file or a connection by other
-// means would not be held to anything.
+// ReadFrom copies through Write: sendfile and splice would bypass the rate.
 func (w *slowWriter) ReadFrom(r io.Reader) (int64, error) {
 	if w.down == nil {
 		return w.ResponseWriterWrapper.ReadFrom(r)
@@ -118,8 +116,8 @@ func (w *slowWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return slow, buf, nil
 }
 
-// slowConn is a connection that has been taken over. What is in its buffers already
-// passes.
+// slowConn is a hijacked connection with a limited rate. Bytes that are in its buffers
+// already are not limited.
 type slowConn struct {
 	net.Conn
 	ctx      context.Context // until it is closed
@@ -136,8 +134,7 @@ func (c *slowConn) Close() error {
 	return c.Conn.Close()
 }
 
-// slowHalfCloser is a slowConn of which one half can be closed: proxies look whether a
-// connection has the method.
+// slowHalfCloser is a slowConn with CloseWrite: proxies check for that method.
 type slowHalfCloser struct {
 	*slowConn
 	half interface{ CloseWrite() error }

@@ -21,7 +21,7 @@ import (
 
 // slowVerdict holds bodies to 10 KB per second.
 func slowVerdict(direction string) *limitState {
-	return &limitState{pace: paceOf(10_000, nil), down: direction != string(store.Ingress), up: direction != string(store.Egress)}
+	return &limitState{rate: rateLimiter(10_000, nil), down: direction != string(store.Ingress), up: direction != string(store.Egress)}
 }
 
 // took checks how long something took, the first portion of which waits for nothing.
@@ -194,13 +194,13 @@ func TestPace(t *testing.T) {
 		{Quota{Egress: 1000, ThrottleRate: 50_000}, limits{1000}, 50_000},
 	} {
 		c.quota.Period, c.quota.AtLimit = "30d", limitThrottle
-		terms := quotaTerms(t, "backend", "web", &c.quota)
+		terms := specOf(t, "backend", "web", &c.quota)
 		start, end := terms.at(time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC))
 		v := terms.evaluate(c.used, terms.limits, start, end, nil)
-		if v == nil || float64(v.pace.Limit()) != c.want {
+		if v == nil || float64(v.rate.Limit()) != c.want {
 			t.Fatalf("%+v: got %+v", c.quota, v)
 		}
-		if next := terms.evaluate(c.used, terms.limits, start, end, v); next.pace != v.pace {
+		if next := terms.evaluate(c.used, terms.limits, start, end, v); next.rate != v.rate {
 			t.Errorf("%+v: who waits is forgotten", c.quota)
 		}
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/wneessen/go-mail/smtp"
 )
 
-// mailer delivers mail to one SMTP server. It does not change once it is made.
+// mailer delivers mail to one SMTP server. It does not change.
 type mailer struct {
 	address, host      string
 	tls                string // `starttls`, `implicit`, `none`
@@ -30,36 +30,35 @@ type mailer struct {
 	to                 []*netmail.Address
 	timeout            time.Duration
 
-	// report, if there is one, is told each step that has succeeded.
-	report func(step, detail string)
+	report func(step, detail string) // is called after each step that succeeds, unless nil
 }
 
-// stepError is why a delivery has failed.
+// stepError is the error of a step of a delivery.
 type stepError struct {
 	step      string
 	err       error
-	permanent bool // trying again would not help
+	permanent bool // retrying would not help
 }
 
 func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
 
 func (e *stepError) Unwrap() error { return e.err }
 
-// isPermanent reports whether trying again would not help. Whatever is not known to be
-// so, such as a network's error, may help.
+// isPermanent reports whether retrying would not help. Errors of the network are not
+// permanent.
 func isPermanent(err error) bool {
 	var failed *stepError
 	return errors.As(err, &failed) && failed.permanent
 }
 
-// failedAt makes an error of what an SMTP server has replied, or of a network's.
+// failedAt returns the error of a step, permanent if it is an SMTP reply of 500 or above.
 func failedAt(step string, err error) *stepError {
 	var reply *textproto.Error
 	return &stepError{step, err, errors.As(err, &reply) && reply.Code >= 500}
 }
 
-// send delivers a message to those of the recipients that do not have it already. It
-// returns to whom, and why not to all.
+// send delivers a message to the recipients except those in have. It returns the recipients
+// that the server accepted; the error is about the others.
 func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailText, have []string) (delivered []string, err error) {
 	raw, err := m.compose(id, at, text)
 	if err != nil {
@@ -72,7 +71,7 @@ func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailTex
 		return nil, err
 	}
 	defer client.Close()
-	// The connection has the deadline; this is for whoever is told to end.
+	// The connection has the deadline of ctx; this ends it if ctx is canceled.
 	stop := context.AfterFunc(ctx, func() { _ = client.UpdateDeadline(-time.Second) })
 	defer stop()
 	if err := m.open(client); err != nil {
@@ -82,7 +81,7 @@ func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailTex
 	if err := client.Mail(angle(m.from.Address)); err != nil {
 		return nil, failedAt("sender "+m.from.Address, err)
 	}
-	m.tell("sender", m.from.Address)
+	m.reportStep("sender", m.from.Address)
 	accepted, err := m.recipients(client, have)
 	if len(accepted) == 0 {
 		return nil, err
@@ -91,34 +90,34 @@ func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailTex
 	if failed != nil {
 		return nil, failedAt("message", failed)
 	}
-	m.tell("message", reply)
-	_ = client.Quit() // it has the message
+	m.reportStep("message", reply)
+	_ = client.Quit() // the server has the message
 	return accepted, err
 }
 
-func (m *mailer) tell(step, detail string) {
+func (m *mailer) reportStep(step, detail string) {
 	if m.report != nil {
 		m.report(step, detail)
 	}
 }
 
-// dial opens the connection, encrypted if it is to be from its beginning.
+// dial connects to the server, with implicit TLS if configured.
 func (m *mailer) dial(ctx context.Context) (*smtp.Client, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", m.address)
 	if err != nil {
 		return nil, failedAt("connecting to "+m.address, err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline) // on a new connection, it can be set
+		_ = conn.SetDeadline(deadline) // cannot fail on a new connection
 	}
-	m.tell("connection", fmt.Sprintf("%s (%s)", m.address, conn.RemoteAddr()))
+	m.reportStep("connection", fmt.Sprintf("%s (%s)", m.address, conn.RemoteAddr()))
 	if m.tls == tlsImplicit {
 		encrypted := tls.Client(conn, m.tlsConfig())
 		if err := encrypted.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()
 			return nil, failedAt("TLS", err)
 		}
-		m.tell("TLS", describeTLS(encrypted.ConnectionState()))
+		m.reportStep("TLS", describeTLS(encrypted.ConnectionState()))
 		conn = encrypted
 	}
 	client, err := smtp.NewClient(conn, m.host)
@@ -141,22 +140,22 @@ func describeTLS(state tls.ConnectionState) string {
 	return text
 }
 
-// open begins the session: it greets, encrypts and authenticates.
+// open sends EHLO, starts TLS and authenticates.
 func (m *mailer) open(client *smtp.Client) error {
-	client.SkipSMTPUTF8(true) // addresses are ASCII, and what is encoded needs none
+	client.SkipSMTPUTF8(true) // addresses are ASCII, and the rest is encoded
 	if err := client.Hello(helloName()); err != nil {
 		return failedAt("greeting", err)
 	}
-	m.tell("greeting", client.HelloResponse())
+	m.reportStep("greeting", client.HelloResponse())
 	if m.tls == tlsStart {
 		if ok, _ := client.Extension("STARTTLS"); !ok {
-			return &stepError{"STARTTLS", errors.New("the server does not offer it: use tls: implicit, or tls: none within a network that you trust"), true}
+			return &stepError{"STARTTLS", errors.New("the server does not support it: use tls: implicit, or tls: none in a trusted network"), true}
 		}
 		if err := client.StartTLS(m.tlsConfig()); err != nil {
 			return failedAt("STARTTLS", err)
 		}
 		if state, ok := client.TLSConnectionState(); ok {
-			m.tell("STARTTLS", describeTLS(state))
+			m.reportStep("STARTTLS", describeTLS(state))
 		}
 	}
 	if m.username == "" {
@@ -165,16 +164,16 @@ func (m *mailer) open(client *smtp.Client) error {
 	_, offered := client.Extension("AUTH")
 	mechanism, auth := m.auth(strings.Fields(offered))
 	if auth == nil {
-		return &stepError{"authentication", fmt.Errorf("the server offers %q, and none of it is known here: leave username out if it needs none", offered), true}
+		return &stepError{"authentication", fmt.Errorf("no supported mechanism among %q: remove username if the server needs no authentication", offered), true}
 	}
 	if err := client.Auth(auth); err != nil {
 		return failedAt("authentication as "+m.username, err)
 	}
-	m.tell("authentication", fmt.Sprintf("as %s by %s", m.username, mechanism))
+	m.reportStep("authentication", fmt.Sprintf("as %s by %s", m.username, mechanism))
 	return nil
 }
 
-// auth chooses the safest of the mechanisms that the server offers.
+// auth returns the safest mechanism that the server offers, nil if none is supported.
 func (m *mailer) auth(offered []string) (string, smtp.Auth) {
 	for _, known := range []struct {
 		name string
@@ -193,9 +192,8 @@ func (m *mailer) auth(offered []string) (string, smtp.Auth) {
 	return "", nil
 }
 
-// recipients names those who are to get the message, and returns whom the server
-// accepts. The error is about all others. It is permanent if none of them may be
-// accepted later.
+// recipients sends the recipients except those in have, and returns those that the server
+// accepts. The error is about the others, and permanent if each of their errors is.
 func (m *mailer) recipients(client *smtp.Client, have []string) (accepted []string, err error) {
 	var all []error
 	permanent := true
@@ -210,7 +208,7 @@ func (m *mailer) recipients(client *smtp.Client, have []string) (accepted []stri
 			continue
 		}
 		accepted = append(accepted, to.Address)
-		m.tell("recipient", to.Address)
+		m.reportStep("recipient", to.Address)
 	}
 	if len(all) > 0 {
 		err = &stepError{"refused", errors.Join(all...), permanent}
@@ -218,7 +216,7 @@ func (m *mailer) recipients(client *smtp.Client, have []string) (accepted []stri
 	return accepted, err
 }
 
-// transmit sends the message itself, and returns what the server says to it.
+// transmit sends the message, and returns the reply of the server.
 func transmit(client *smtp.Client, raw []byte) (reply string, err error) {
 	w, err := client.Data()
 	if err != nil {
@@ -233,7 +231,7 @@ func transmit(client *smtp.Client, raw []byte) (reply string, err error) {
 	return w.(*smtp.DataCloser).ServerResponse(), nil
 }
 
-// compose writes the message as it is sent.
+// compose returns the message in the format of RFC 5322.
 func (m *mailer) compose(id string, at time.Time, text mailText) ([]byte, error) {
 	msg := mail.NewMsg(mail.WithNoDefaultUserAgent())
 	msg.FromMailAddress(m.from)
@@ -241,7 +239,7 @@ func (m *mailer) compose(id string, at time.Time, text mailText) ([]byte, error)
 	msg.Subject(text.subject)
 	msg.SetDateWithValue(at)
 	msg.SetMessageIDWithValue(messageID(id, m.from.Address))
-	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's holiday note shall answer
+	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no automatic replies
 	msg.SetBodyString(mail.TypeTextPlain, text.plain)
 	msg.AddAlternativeString(mail.TypeTextHTML, text.html)
 	var raw bytes.Buffer
@@ -249,8 +247,8 @@ func (m *mailer) compose(id string, at time.Time, text mailText) ([]byte, error)
 	return raw.Bytes(), err
 }
 
-// messageID is the same for each attempt to deliver a message, so that mail programs
-// show it once.
+// messageID returns the Message-ID. It is the same in each attempt, so that mail programs
+// display a message once.
 func messageID(id, from string) string {
 	return "rgate." + id + from[strings.LastIndexByte(from, '@'):]
 }
@@ -259,7 +257,7 @@ func angle(address string) string { return "<" + address + ">" }
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]*$`)
 
-// helloName is what the gateway calls itself.
+// helloName returns the name that the client sends in EHLO.
 func helloName() string {
 	if name, err := os.Hostname(); err == nil && hostName.MatchString(name) {
 		return name

@@ -16,7 +16,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/mailtest"
 )
 
-// mailOptions are those for a server of mail in the test.
+// mailOptions returns the options for a server of the test.
 func mailOptions(s *mailtest.Server) *SMTP {
 	return &SMTP{
 		Address: s.Address, CAFile: s.CAFile, Username: mailtest.User, Password: mailtest.Password,
@@ -26,7 +26,7 @@ func mailOptions(s *mailtest.Server) *SMTP {
 
 func mailerFor(t testing.TB, options *SMTP) *mailer {
 	t.Helper()
-	if err := options.check(); err != nil {
+	if err := options.Check(); err != nil {
 		t.Fatal(err)
 	}
 	m, err := options.mailer()
@@ -36,16 +36,16 @@ func mailerFor(t testing.TB, options *SMTP) *mailer {
 	return m
 }
 
-func sampleNotice() alert {
+func sampleAlert() Alert {
 	zone, _ := time.LoadLocation("Europe/Berlin")
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, zone)
 	end := start.AddDate(0, 1, 0)
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, zone)
-	return alert{
-		ID: "0123456789abcdef", Event: eventThreshold, Gateway: "rgate", Name: "payment", Level: "backend", Service: "payment",
+	return Alert{
+		ID: "0123456789abcdef", Event: EventThreshold, Gateway: "rgate", Name: "payment", Level: "backend", Service: "payment",
 		Direction: "egress", Threshold: 80, Crossed: []int{80}, Used: 8_000_000_000, Allocated: 10_000_000_000, Share: 80,
-		Period:   periodSpan{"November 2026", start, end, "Europe/Berlin"},
-		forecast: forecastOf(8_000_000_000, 10_000_000_000, start, end, now), AtLimit: limitBlock, At: now,
+		Period: Period{"November 2026", start, end, "Europe/Berlin"},
+		AtEnd:  new(int64(12_307_692_307)), FullAt: new(time.Date(2026, 11, 25, 9, 0, 0, 0, zone)), AtLimit: "block", At: now,
 	}
 }
 
@@ -56,7 +56,7 @@ func TestMail(t *testing.T) {
 		options.TLS = name
 		options.To = append(options.To, "Boss <boss@example.com>")
 		m := mailerFor(t, options)
-		n := sampleNotice()
+		n := sampleAlert()
 		delivered, err := m.send(t.Context(), n.ID, n.At, n.mail("https://gw.example.com/dashboard"), nil)
 		if err != nil || !slices.Equal(delivered, []string{"ops@example.com", "boss@example.com"}) {
 			t.Fatalf("%s: got %v, %v", name, delivered, err)
@@ -92,10 +92,10 @@ func TestMail(t *testing.T) {
 	}
 }
 
-// The names of consumers may come from anybody's token.
+// The names of consumers may come from tokens.
 func TestMailIsNotInjected(t *testing.T) {
 	server := mailtest.Start(t)
-	n := sampleNotice()
+	n := sampleAlert()
 	n.Consumer = "<b>x</b>\r\nBcc: all@example.com\r\n\r\nbody"
 	if _, err := mailerFor(t, mailOptions(server)).send(t.Context(), n.ID, n.At, n.mail(""), nil); err != nil {
 		t.Fatal(err)
@@ -117,9 +117,9 @@ func TestMailFailures(t *testing.T) {
 		permanent bool
 		delivered []string
 	}{
-		{"a server that is busy", func(s *mailtest.Server, _ *SMTP) { s.Reply("DATA", 451, 1) }, "message: 451", false, nil},
-		{"one that does not like the message", func(s *mailtest.Server, _ *SMTP) { s.Reply("DATA", 554, 1) }, "message: 554", true, nil},
-		{"a sender that waits", func(s *mailtest.Server, _ *SMTP) { s.Reply("MAIL", 452, 1) }, "sender rgate@example.com: 452", false, nil},
+		{"a busy server", func(s *mailtest.Server, _ *SMTP) { s.Reply("DATA", 451, 1) }, "message: 451", false, nil},
+		{"a rejected message", func(s *mailtest.Server, _ *SMTP) { s.Reply("DATA", 554, 1) }, "message: 554", true, nil},
+		{"a sender for later", func(s *mailtest.Server, _ *SMTP) { s.Reply("MAIL", 452, 1) }, "sender rgate@example.com: 452", false, nil},
 		{"a wrong sender", func(s *mailtest.Server, _ *SMTP) { s.Reply("MAIL", 553, 1) }, "sender rgate@example.com: 553", true, nil},
 		{"a wrong recipient", func(s *mailtest.Server, _ *SMTP) { s.Refuse("ops@example.com") }, "recipient ops@example.com: 550", true, nil},
 		{"one of two wrong", func(s *mailtest.Server, o *SMTP) {
@@ -131,14 +131,14 @@ func TestMailFailures(t *testing.T) {
 			o.To = []string{"later@example.com", "ops@example.com"}
 		}, "recipient later@example.com: 450", false, []string{"ops@example.com"}},
 		{"a wrong password", func(_ *mailtest.Server, o *SMTP) { o.Password = "wrong" }, "authentication as rgate: 535", true, nil},
-		{"authentication that waits", func(s *mailtest.Server, _ *SMTP) { s.Reply("AUTH", 454, 1) }, "authentication as rgate: 454", false, nil},
-		{"a certificate that is not trusted", func(_ *mailtest.Server, o *SMTP) { o.CAFile = "" }, "STARTTLS: tls: failed to verify certificate", false, nil},
-		{"a server that is away", func(s *mailtest.Server, _ *SMTP) { s.Stop() }, "connecting to", false, nil},
+		{"authentication for later", func(s *mailtest.Server, _ *SMTP) { s.Reply("AUTH", 454, 1) }, "authentication as rgate: 454", false, nil},
+		{"an untrusted certificate", func(_ *mailtest.Server, o *SMTP) { o.CAFile = "" }, "STARTTLS: tls: failed to verify certificate", false, nil},
+		{"a server that is down", func(s *mailtest.Server, _ *SMTP) { s.Stop() }, "connecting to", false, nil},
 	} {
 		server := mailtest.Start(t)
 		options := mailOptions(server)
 		c.prepare(server, options)
-		n := sampleNotice()
+		n := sampleAlert()
 		delivered, err := mailerFor(t, options).send(t.Context(), n.ID, n.At, n.mail(""), nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) || isPermanent(err) != c.permanent || !slices.Equal(delivered, c.delivered) {
 			t.Errorf("%s: got %v, %v (permanent: %v), want %q", c.what, delivered, err, isPermanent(err), c.want)
@@ -149,13 +149,13 @@ func TestMailFailures(t *testing.T) {
 	}
 }
 
-// Who has a message already does not get it again.
-func TestMailGoesToTheRest(t *testing.T) {
+// Recipients that have a message do not get it again.
+func TestMailGoesToTheOtherRecipients(t *testing.T) {
 	server := mailtest.Start(t)
 	options := mailOptions(server)
 	options.To = []string{"a@example.com", "b@example.com"}
 	m := mailerFor(t, options)
-	n := sampleNotice()
+	n := sampleAlert()
 	if _, err := m.send(t.Context(), n.ID, n.At, n.mail(""), []string{"a@example.com"}); err != nil {
 		t.Fatal(err)
 	}
@@ -163,18 +163,18 @@ func TestMailGoesToTheRest(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	if delivered, err := m.send(t.Context(), n.ID, n.At, n.mail(""), []string{"a@example.com", "b@example.com"}); err != nil || len(delivered) > 0 || len(server.Messages()) != 1 {
-		t.Errorf("to nobody: got %v, %v, and %d messages", delivered, err, len(server.Messages()))
+		t.Errorf("to no recipient: got %v, %v, and %d messages", delivered, err, len(server.Messages()))
 	}
 }
 
-// A password is never sent for all to read, whatever the server says.
+// The password is never sent in plain text.
 func TestMailWithoutSTARTTLS(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	heard := make(chan string, 1)
+	received := make(chan string, 1)
 	go func() {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -183,19 +183,19 @@ func TestMailWithoutSTARTTLS(t *testing.T) {
 		defer conn.Close()
 		_, _ = io.WriteString(conn, "220 mail.example.com\r\n250-mail.example.com\r\n250 AUTH PLAIN\r\n")
 		all, _ := io.ReadAll(conn) // until the client leaves
-		heard <- string(all)
+		received <- string(all)
 	}()
 	options := &SMTP{Address: listener.Addr().String(), Username: "a", Password: "secret", From: "a@example.com", To: []string{"b@example.com"}}
 	_, err = mailerFor(t, options).send(t.Context(), "id", time.Now(), mailText{}, nil)
-	if err == nil || !isPermanent(err) || !strings.Contains(err.Error(), "STARTTLS: the server does not offer it") {
+	if err == nil || !isPermanent(err) || !strings.Contains(err.Error(), "STARTTLS: the server does not support it") {
 		t.Errorf("got %v", err)
 	}
-	if text := <-heard; strings.Contains(text, "AUTH") {
+	if text := <-received; strings.Contains(text, "AUTH") {
 		t.Errorf("the client said %q", text)
 	}
 }
 
-// A server that says nothing has until the time limit, and no longer.
+// A server that does not reply is abandoned after the time limit.
 func TestMailEndsInTime(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -221,7 +221,7 @@ func TestWebhook(t *testing.T) {
 			w.Header().Set("Retry-After", retry)
 		}
 		w.WriteHeader(status)
-		_, _ = io.WriteString(w, "said")
+		_, _ = io.WriteString(w, "text")
 	}))
 	defer server.Close()
 	t.Setenv("RGATE_TEST_TOKEN", "s3cret")
@@ -230,7 +230,7 @@ func TestWebhook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := sampleNotice()
+	n := sampleAlert()
 	for _, c := range []struct {
 		status    int
 		retry     string
@@ -263,50 +263,5 @@ func TestWebhook(t *testing.T) {
 	server.Close()
 	if _, err := h.post(t.Context(), n.ID, nil); err == nil || isPermanent(err) || strings.Contains(err.Error(), "T000") {
 		t.Errorf("away: got %v", err)
-	}
-}
-
-func TestSendTest(t *testing.T) {
-	server, hook := mailtest.Start(t), startQuotaHook(t)
-	config := func(password string) []byte {
-		return []byte(`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "rgate", "handle": [
-			{"handler": "rgate_notify", "smtp": {"address": "` + server.Address + `", "ca_file": "` + server.CAFile + `", "username": "rgate", "password": "` + password + `",
-			"from": "rgate@example.com", "to": ["ops@example.com"]}, "webhook": "` + hook.url() + `", "link": "https://gw.example.com/"}]}]}]}}}}}`)
-	}
-	var out strings.Builder
-	if err := SendTest(t.Context(), config(mailtest.Password), &out); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
-	}
-	for _, want := range []string{"mail " + server.Address, "connection ", "greeting ", "STARTTLS        TLS 1.3, certificate valid until 20", "authentication  as rgate by PLAIN",
-		"sender          rgate@example.com", "recipient       ops@example.com", "message ", "webhook 127.0.0.1", "request         accepted"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("it does not say %q:\n%s", want, &out)
-		}
-	}
-	mustHaveMail(t, "afterwards", server, "[rgate] This is a test of rgate's messages about quotas")
-	if bodies := hook.bodies(); len(bodies) != 1 || !strings.Contains(bodies[0], `"event":"test"`) {
-		t.Errorf("the webhook got %q", bodies)
-	}
-
-	out.Reset()
-	err := SendTest(t.Context(), config("wrong"), &out)
-	if err == nil || !strings.HasSuffix(err.Error(), ": check username and password") || !strings.Contains(out.String(), "FAILED          authentication as rgate: 535") {
-		t.Errorf("a wrong password: %v\n%s", err, &out)
-	}
-	if n := len(hook.bodies()); n != 2 {
-		t.Errorf("the webhook got %d messages: the one of the two does not depend on the other", n)
-	}
-	server.CAFile = "" // of nobody
-	for want, config := range map[string]string{
-		"add one that says who gets mail":          `{"apps": {}}`,
-		"set ca_file":                              strings.Replace(string(config("x")), `"ca_file": "",`, "", 1),
-		"that a firewall lets the gateway through": `[{"handler": "rgate_notify", "smtp": {"address": "127.0.0.1:1", "from": "a@example.com", "to": ["b@example.com"]}}]`,
-		"nobody would be told anything":            `[{"handler": "rgate_notify"}]`,
-		"reading notify":                           `[{"handler": "rgate_notify", "smpt": {}}]`,
-		"no notify":                                `[{"handler": "rgate_notify", "disabled": true}]`,
-	} {
-		if err := SendTest(t.Context(), []byte(config), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", config, err, want)
-		}
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// usageCache reads the account of a period once for all quotas that have it.
+// usageCache reads the usage of a period once for all quotas that need it.
 type usageCache struct {
-	ledger *store.Store
-	now    time.Time
-	read   map[periodKey]map[store.Key]store.Bytes
+	store *store.Store
+	now   time.Time
+	read  map[periodKey]map[store.Key]store.Bytes
 }
 
 type periodKey struct {
@@ -20,25 +20,25 @@ type periodKey struct {
 	consumers  bool
 }
 
-func newUsageCache(l *store.Store, now time.Time) *usageCache {
-	return &usageCache{l, now, make(map[periodKey]map[store.Key]store.Bytes)}
+func newUsageCache(s *store.Store, now time.Time) *usageCache {
+	return &usageCache{s, now, make(map[periodKey]map[store.Key]store.Bytes)}
 }
 
-// usage returns how much of each allocation has been used in a period, by consumer, or
-// with an empty name for all together.
-func (t *usageCache) usage(ctx context.Context, q *quotaSpec, start, end time.Time) (map[string]limits, error) {
+// usage returns the used bytes of a quota in a period, by consumer. Without `per: consumer`,
+// the only name is empty.
+func (c *usageCache) usage(ctx context.Context, q *quotaSpec, start, end time.Time) (map[string]limits, error) {
 	of := periodKey{start.Unix(), end.Unix(), q.perConsumer}
-	all, ok := t.read[of]
+	all, ok := c.read[of]
 	if !ok {
-		until := t.now.Truncate(time.Minute).Add(time.Minute) // with the minute that is under way
+		until := c.now.Truncate(time.Minute).Add(time.Minute) // includes the current minute
 		if until.After(end) {
 			until = end
 		}
 		var err error
-		if all, err = t.ledger.TotalsByKey(ctx, q.perConsumer, start, until); err != nil {
+		if all, err = c.store.TotalsByKey(ctx, q.perConsumer, start, until); err != nil {
 			return nil, err
 		}
-		t.read[of] = all
+		c.read[of] = all
 	}
 	bytes := make(map[string]store.Bytes)
 	if !q.perConsumer {
@@ -48,7 +48,7 @@ func (t *usageCache) usage(ctx context.Context, q *quotaSpec, start, end time.Ti
 		bytes[name] = store.Bytes{}
 	}
 	for key, b := range all {
-		if q.covers(key) && key.Consumer != stats.Other { // who is too many to be told apart has no account
+		if q.covers(key) && key.Consumer != stats.Other { // consumers beyond the limit of names share one row
 			sum := bytes[key.Consumer]
 			sum.Add(b)
 			bytes[key.Consumer] = sum

@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// hook delivers messages to an address by HTTP. It does not change once it is made.
-// The address may have a secret in it, and is not to be shown.
+// hook delivers messages to a URL. The URL may contain a secret and must not be displayed.
+// A hook does not change.
 type hook struct {
 	url     string
 	header  http.Header
 	timeout time.Duration
 }
 
-// host is what may be shown of the address.
+// host returns the host of the URL, which may be displayed.
 func (h *hook) host() string {
 	u, err := url.Parse(h.url)
 	if err != nil {
@@ -29,22 +29,21 @@ func (h *hook) host() string {
 	return u.Host
 }
 
-// post sends a message. If it is to be sent again, but not before some time, it
-// returns that.
+// post sends a message. After a response with Retry-After, wait is its value.
 func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
 	step := "webhook " + h.host()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(body))
 	if err != nil {
-		return 0, &stepError{step, errors.New("its address cannot be used"), true}
+		return 0, &stepError{step, errors.New("invalid url"), true}
 	}
 	request.Header = h.header.Clone()
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "rgate")
 	request.Header.Set("Idempotency-Key", id)
 	client := http.Client{
-		// One message in a while: there is no use for the connection afterwards.
+		// Messages are rare: do not keep the connection.
 		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -57,19 +56,18 @@ func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Dura
 		return 0, &stepError{step, err, false}
 	}
 	defer response.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(response.Body, 200)) // only to be shown
+	excerpt, _ := io.ReadAll(io.LimitReader(response.Body, 200)) // only displayed
 	if response.StatusCode/100 == 2 {
 		return 0, nil
 	}
 	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31); err == nil {
 		wait = min(time.Duration(seconds)*time.Second, lastRetry)
 	}
-	return wait, &stepError{step, fmt.Errorf("it answers %s: %q", response.Status, said), hopeless(response.StatusCode)}
+	return wait, &stepError{step, fmt.Errorf("the response is %s: %q", response.Status, excerpt), isPermanentStatus(response.StatusCode)}
 }
 
-// hopeless reports whether a status will not be another one when the same is sent
-// again.
-func hopeless(status int) bool {
+// isPermanentStatus reports whether a retry would have the same status.
+func isPermanentStatus(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false

@@ -1,5 +1,5 @@
-// Package mailtest is a real SMTP server for tests: in the test's process, with
-// STARTTLS and authentication, and with failures when they are asked for.
+// Package mailtest is an SMTP server for tests, in the process of the test, with STARTTLS,
+// authentication and configurable failures.
 package mailtest
 
 import (
@@ -20,6 +20,7 @@ import (
 	"net/mail"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// Who may send.
+// The credentials that the server accepts.
 const (
 	User     = "rgate"
 	Password = "correct horse"
@@ -39,7 +40,7 @@ const (
 type Message struct {
 	From       string
 	To         []string // of the envelope
-	User       string   // who has authenticated
+	User       string   // the authenticated user
 	TLS        bool
 	Header     mail.Header
 	Subject    string
@@ -52,7 +53,7 @@ type Message struct {
 // Server is an SMTP server.
 type Server struct {
 	Address string
-	CAFile  string // a certificate that makes its own trusted
+	CAFile  string // the certificate that clients have to trust
 
 	t        testing.TB
 	implicit bool
@@ -63,13 +64,13 @@ type Server struct {
 	mu       sync.Mutex
 	messages []Message          // Guarded by mu.
 	attempts int                // connections; guarded by mu.
-	replies  map[string][]error // the next ones to a command, by its name; guarded by mu.
+	replies  map[string][]error // the next replies to a command, by its name; guarded by mu.
 }
 
-// Start runs a server that wants STARTTLS and authentication, until the test ends.
+// Start runs a server that requires STARTTLS and authentication, until the test ends.
 func Start(t testing.TB) *Server { return start(t, false) }
 
-// StartImplicit runs one that speaks TLS from the beginning of a connection.
+// StartImplicit runs a server with implicit TLS.
 func StartImplicit(t testing.TB) *Server { return start(t, true) }
 
 func start(t testing.TB, implicit bool) *Server {
@@ -84,7 +85,7 @@ func start(t testing.TB, implicit bool) *Server {
 	return s
 }
 
-// Restart begins to listen, at the same address as before.
+// Restart starts the server again, at the same address as before.
 func (s *Server) Restart() {
 	s.t.Helper()
 	address := s.Address
@@ -107,23 +108,23 @@ func (s *Server) Restart() {
 	go func() { _ = server.Serve(listener) }() // until it is closed
 }
 
-// Stop ends the server. It may be started again.
+// Stop stops the server.
 func (s *Server) Stop() {
-	_ = s.listener.Close() // which the server may not know of yet
+	_ = s.listener.Close() // the server may not know of it yet
 	_ = s.server.Close()
 }
 
-// Reply has the next commands of a name (MAIL, RCPT, DATA, AUTH) answered with a
-// status, as often as that.
+// Reply makes the next replies to a command (MAIL, RCPT, DATA, AUTH) have a status, that
+// many times.
 func (s *Server) Reply(command string, code, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range times {
-		s.replies[command] = append(s.replies[command], &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 0, 0}, Message: "as the test wants it"})
+		s.replies[command] = append(s.replies[command], &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 0, 0}, Message: "configured by the test"})
 	}
 }
 
-// Refuse has a recipient refused for good.
+// Refuse makes the server refuse a recipient permanently.
 func (s *Server) Refuse(recipient string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,14 +144,26 @@ func (s *Server) next(command string) error {
 	return list[0]
 }
 
-// Messages are those that have been accepted.
+// Messages returns the messages that the server has accepted.
 func (s *Server) Messages() []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Message(nil), s.messages...)
 }
 
-// Attempts is how often a client has come.
+// MustHave fails the test unless the subjects of the accepted messages are these.
+func (s *Server) MustHave(t testing.TB, when string, subjects ...string) {
+	t.Helper()
+	var got []string
+	for _, m := range s.Messages() {
+		got = append(got, m.Subject)
+	}
+	if !slices.Equal(got, subjects) {
+		t.Fatalf("%s: the mail is %q, want %q", when, got, subjects)
+	}
+}
+
+// Attempts returns the number of connections.
 func (s *Server) Attempts() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,14 +173,14 @@ func (s *Server) Attempts() int {
 func (s *Server) session(conn *smtp.Conn) (smtp.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// After STARTTLS, the same client begins another one.
+	// After STARTTLS, there is a second session on the same connection.
 	if _, encrypted := conn.TLSConnectionState(); !encrypted || s.implicit {
 		s.attempts++
 	}
 	return &session{server: s, conn: conn}, nil
 }
 
-// session is one client's.
+// session is a session of a client.
 type session struct {
 	server *Server
 	conn   *smtp.Conn
@@ -234,7 +247,7 @@ func (s *session) Reset() { s.from, s.to = "", nil }
 
 func (s *session) Logout() error { return nil }
 
-// parse reads a message with a plain and an HTML part.
+// parse parses a message with a plain and an HTML part.
 func parse(raw string) (Message, error) {
 	m := Message{Undecoded: raw}
 	parsed, err := mail.ReadMessage(strings.NewReader(raw))
@@ -270,7 +283,7 @@ func parse(raw string) (Message, error) {
 	}
 }
 
-// selfSigned makes a certificate for the loopback, and writes it to a file.
+// selfSigned returns a certificate for the loopback, and a file that contains it.
 func selfSigned(t testing.TB) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -1,0 +1,64 @@
+package bandwidth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/textproto"
+	"os"
+	"time"
+)
+
+// SendTest sends a test message by each channel, and writes each step that succeeds to out.
+// The error is that of the first channel that failed, with a remedy.
+func (c *Channels) SendTest(ctx context.Context, out io.Writer) error {
+	host, _ := os.Hostname() // only displayed
+	test := Alert{ID: rand.Text(), Event: eventTest, Gateway: host, At: time.Now()}
+	step := func(name, detail string) { fmt.Fprintf(out, "  %-15s %s\n", name, detail) }
+	var failed error
+	for _, name := range c.Names() {
+		fmt.Fprintln(out, c.describe(name))
+		var err error
+		if name == ChannelMail {
+			reporting := *c.mail
+			reporting.report = step
+			_, err = reporting.send(ctx, test.ID, test.At, test.mail(c.link), nil)
+		} else if _, err = c.webhook.post(ctx, test.ID, test.webhookBody(c.link)); err == nil {
+			step("request", "accepted")
+		}
+		if err != nil {
+			step("FAILED", err.Error())
+			if failed == nil {
+				failed = fmt.Errorf("sending a test message: %w%s", err, remedy(err))
+			}
+		}
+	}
+	return failed
+}
+
+// remedy returns what to check after an error.
+func remedy(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var wrongName x509.HostnameError
+	var network *net.OpError
+	var reply *textproto.Error
+	switch {
+	case errors.As(err, &unknown):
+		return ": the certificate is not signed by a trusted authority: set ca_file"
+	case errors.As(err, &wrongName):
+		return ": set address to a name that the certificate is valid for"
+	case errors.As(err, &reply) && (reply.Code == 535 || reply.Code == 534):
+		return ": check username and password"
+	case errors.As(err, &reply) && reply.Code == 530:
+		return ": set username and password, or another tls"
+	case errors.As(err, &reply) && reply.Code/100 == 4:
+		return ": the failure is temporary, and a gateway would retry later"
+	case errors.As(err, &network) && network.Op == "dial":
+		return ": check address, and that a firewall lets the gateway through to it"
+	}
+	return ""
+}
