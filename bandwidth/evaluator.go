@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/notify"
 	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/internal/metrics"
 	"github.com/rgate/rgate/internal/options"
@@ -28,7 +29,7 @@ type quotaEvaluator struct {
 	usageStore func() *store.Store // nil while there is none
 	now        func() time.Time
 	logger     atomic.Pointer[zap.Logger]
-	notifier   *Notifier
+	notifier   *notify.Notifier
 
 	mu      sync.Mutex
 	quotas  map[string]*sharedQuota // by the keys of their specs; guarded by mu.
@@ -77,7 +78,7 @@ func holdEvaluator(ctx caddy.Context, gateway string) (e *quotaEvaluator, releas
 	e = value.(*quotaEvaluator)
 	e.logger.Store(ctx.Logger()) // the logger of an older configuration is closed with it
 	return e, func() { _, _ = evaluators.Delete(gateway) },
-		errors.Join(metrics.Register(ctx, quotaMetrics), metrics.Register(ctx, Metrics))
+		errors.Join(metrics.Register(ctx, quotaMetrics), metrics.Register(ctx, notify.Metrics))
 }
 
 func newEvaluator(gateway string) *quotaEvaluator {
@@ -86,7 +87,7 @@ func newEvaluator(gateway string) *quotaEvaluator {
 		quotas: make(map[string]*sharedQuota), marks: make(map[int64]func()), wake: make(chan struct{}, 1),
 	}
 	e.logger.Store(zap.NewNop())
-	e.notifier = New(Config{
+	e.notifier = notify.New(notify.Config{
 		Gateway: gateway, DB: e.db, Now: func() time.Time { return e.now() }, Logger: e.logger.Load, Keep: keepEvents,
 		OnSent: func() { pause.Wake(e.wake) }, // reports have the states of deliveries
 	})
@@ -251,7 +252,7 @@ func (e *quotaEvaluator) evaluate(ctx context.Context) error {
 	}
 	e.markPeriods(s, specs, now)
 
-	events, err := ReadEvents(ctx, s.DB(), now)
+	events, err := notify.ReadEvents(ctx, s.DB(), now)
 	if err != nil {
 		return fmt.Errorf("reading events: %w", err)
 	}
@@ -265,7 +266,7 @@ func (e *quotaEvaluator) evaluate(ctx context.Context) error {
 	}
 	if recorded {
 		e.notifier.Wake()
-		if events, err = ReadEvents(ctx, s.DB(), now); err != nil {
+		if events, err = notify.ReadEvents(ctx, s.DB(), now); err != nil {
 			return fmt.Errorf("reading events: %w", err)
 		}
 	}
@@ -279,8 +280,8 @@ type evaluated struct {
 	QuotaState
 }
 
-func (v *evaluated) allocation() Allocation {
-	return Allocation{Quota: v.spec.key, Consumer: v.Consumer, Direction: v.Direction, Start: v.Period.Start.Unix()}
+func (v *evaluated) allocation() notify.Allocation {
+	return notify.Allocation{Quota: v.spec.key, Consumer: v.Consumer, Direction: v.Direction, Start: v.Period.Start.Unix()}
 }
 
 // evaluateQuota stores what requests of a quota see, and returns the states of its
@@ -321,7 +322,7 @@ func (e *quotaEvaluator) evaluateQuota(ctx context.Context, usage *usageCache, q
 
 // recordThresholds records the thresholds that an allocation has newly reached. It reports
 // whether a message was queued.
-func (e *quotaEvaluator) recordThresholds(ctx context.Context, db *store.DB, v *evaluated, events Events, now time.Time) (queued bool, err error) {
+func (e *quotaEvaluator) recordThresholds(ctx context.Context, db *store.DB, v *evaluated, events notify.Events, now time.Time) (queued bool, err error) {
 	reached := crossed(v.Used, v.Allocated, v.spec.thresholds)
 	known := events[v.allocation()]
 	isNew := func(percent int) bool { _, ok := known[percent]; return !ok }
@@ -351,7 +352,7 @@ func (e *quotaEvaluator) markPeriods(s *store.Store, specs map[*sharedQuota]*quo
 }
 
 // setStates stores the states of all allocations, in a fixed order.
-func (e *quotaEvaluator) setStates(all []evaluated, events Events) {
+func (e *quotaEvaluator) setStates(all []evaluated, events notify.Events) {
 	states := make([]QuotaState, len(all))
 	for i := range all {
 		states[i] = all[i].QuotaState

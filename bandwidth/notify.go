@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/bandwidth/notify"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
@@ -26,10 +27,10 @@ type Notify struct {
 	policy.Base
 
 	// The mail server and the recipients. Default: no mail.
-	SMTP *SMTP `json:"smtp,omitempty"`
+	SMTP *notify.SMTP `json:"smtp,omitempty"`
 
 	// The URL that receives JSON, or a map of options. Default: no webhook.
-	Webhook *Webhook `json:"webhook,omitempty"`
+	Webhook *notify.Webhook `json:"webhook,omitempty"`
 
 	// A URL at the end of messages, such as that of the dashboard. Default: none.
 	Link string `json:"link,omitempty"`
@@ -57,7 +58,7 @@ func (p *Notify) Check() error {
 	if p.SMTP == nil && p.Webhook == nil {
 		return options.Errorf("smtp", "notify has no effect: set smtp, webhook or both")
 	}
-	if p.Link != "" && !IsURL(p.Link) {
+	if p.Link != "" && !notify.IsURL(p.Link) {
 		return options.Errorf("link", "invalid link %q: must be a URL such as https://gateway.example.com/dashboard", p.Link)
 	}
 	if p.SMTP != nil {
@@ -84,7 +85,7 @@ func (p *Notify) Provision(ctx caddy.Context) error {
 	if err := p.Check(); err != nil {
 		return err
 	}
-	channels, err := Open(p.SMTP, p.Webhook, p.Link)
+	channels, err := notify.Open(p.SMTP, p.Webhook, p.Link)
 	if err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func (p *Notify) Provision(ctx caddy.Context) error {
 
 // joinNotify makes the notifier of a gateway deliver by channels, until a newer
 // configuration brings others. It publishes their health.
-func joinNotify(ctx caddy.Context, gateway string, channels *Channels) (leave func(), err error) {
+func joinNotify(ctx caddy.Context, gateway string, channels *notify.Channels) (leave func(), err error) {
 	e, release, err := holdEvaluator(ctx, gateway)
 	if err != nil {
 		return nil, err

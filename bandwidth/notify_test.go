@@ -1,12 +1,14 @@
 package bandwidth
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rgate/rgate/bandwidth/mailtest"
+	"github.com/rgate/rgate/bandwidth/notify"
 )
 
 func TestEachThresholdSendsOneMessage(t *testing.T) {
@@ -148,4 +150,22 @@ func TestRaisedQuota(t *testing.T) {
 			t.Errorf("there are %d quotas", len(g.quotas))
 		}
 	})
+}
+
+func TestNotifyOptions(t *testing.T) {
+	for _, c := range []struct {
+		notify      Notify
+		field, want string
+	}{
+		{Notify{}, "smtp", "set smtp, webhook or both"},
+		{Notify{Webhook: &notify.Webhook{URL: "https://a.example/"}, Link: "dashboard"}, "link", "https://gateway.example.com/dashboard"},
+		{Notify{Webhook: new(notify.Webhook)}, "webhook.url", "url is required"},
+		{Notify{SMTP: new(notify.SMTP)}, "smtp.address", "address is required"},
+	} {
+		err := c.notify.Check()
+		var field interface{ Field() string }
+		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &field) || field.Field() != c.field {
+			t.Errorf("%+v: got %v, want %q at %s", c.notify, err, c.want, c.field)
+		}
+	}
 }

@@ -7,6 +7,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/bandwidth/mailtest"
+	"github.com/rgate/rgate/bandwidth/notify"
 	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/bandwidth/storetest"
 	"github.com/rgate/rgate/policy"
@@ -74,7 +76,7 @@ func (g *quotaGateway) notify(p *Notify) (leave func()) {
 	if err := p.Check(); err != nil {
 		g.t.Fatal(err)
 	}
-	channels, err := Open(p.SMTP, p.Webhook, p.Link)
+	channels, err := notify.Open(p.SMTP, p.Webhook, p.Link)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -170,3 +172,11 @@ const (
 	at80  = "[rgate] web has used 80.0 % of its egress for November 2026"
 	at105 = "[rgate] web has used up its egress for November 2026: 105.0 %"
 )
+
+// mailOptions returns the options for a server of the test.
+func mailOptions(s *mailtest.Server) *notify.SMTP {
+	return &notify.SMTP{
+		Address: s.Address, CAFile: s.CAFile, Username: mailtest.User, Password: mailtest.Password,
+		From: "Gateway <rgate@example.com>", To: []string{"ops@example.com"},
+	}
+}

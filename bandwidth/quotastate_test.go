@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/notify"
 )
 
 // The tests of the REST endpoints read quota states from a file: one of a period that has
@@ -16,8 +18,8 @@ func TestQuotaStatesAreThoseOfTheRESTTests(t *testing.T) {
 		{Name: "payment", Level: "backend", Service: "payment", Direction: "egress", Allocated: 10, AtLimit: "notify", State: QuotaOK, Thresholds: []ThresholdState{}},
 		{
 			Name: "api", Level: "group", Group: "/api", Consumer: "alice", Direction: "total", Allocated: 10, Used: 11, Share: 110.5, AtLimit: "block", State: QuotaBlocked,
-			forecast: forecast{AtEnd: new(int64(20)), FullAt: &at}, Period: Period{Name: "month", Start: at, End: at, TimeZone: "UTC"},
-			Thresholds: []ThresholdState{{Percent: 80, CrossedAt: &at, Deliveries: []DeliveryState{{Channel: "mail", State: "failed", Attempts: 3, Error: "refused"}}}, {Percent: 90, Deliveries: []DeliveryState{}}},
+			forecast: forecast{AtEnd: new(int64(20)), FullAt: &at}, Period: notify.Period{Name: "month", Start: at, End: at, TimeZone: "UTC"},
+			Thresholds: []ThresholdState{{Percent: 80, CrossedAt: &at, Deliveries: []notify.DeliveryState{{Channel: "mail", State: "failed", Attempts: 3, Error: "refused"}}}, {Percent: 90, Deliveries: []notify.DeliveryState{}}},
 		},
 	}
 	got, err := json.MarshalIndent(states, "", "\t")

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/bandwidth/notify"
 )
 
 // SendTest sends a test message by each channel of a configuration, which is Caddy JSON. It
@@ -74,7 +76,7 @@ func (p *Notify) sendTest(ctx context.Context, out io.Writer) error {
 	if err := p.Check(); err != nil {
 		return err
 	}
-	channels, err := Open(p.SMTP, p.Webhook, p.Link)
+	channels, err := notify.Open(p.SMTP, p.Webhook, p.Link)
 	if err != nil {
 		return err
 	}

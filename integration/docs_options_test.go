@@ -24,6 +24,7 @@ import (
 	"github.com/rgate/rgate/access/security"
 	"github.com/rgate/rgate/balance"
 	"github.com/rgate/rgate/bandwidth"
+	"github.com/rgate/rgate/bandwidth/notify"
 	"github.com/rgate/rgate/bandwidth/scrape"
 	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
@@ -73,8 +74,8 @@ var optionsOf = map[string]reflect.Type{
 	"bandwidth.Quota":               reflect.TypeFor[bandwidth.Quota](),
 	"bandwidth.QuotaConsumer":       reflect.TypeFor[bandwidth.QuotaConsumer](),
 	"bandwidth.Notify":              reflect.TypeFor[bandwidth.Notify](),
-	"bandwidth.SMTP":                reflect.TypeFor[bandwidth.SMTP](),
-	"bandwidth.Webhook":             reflect.TypeFor[bandwidth.Webhook](),
+	"notify.SMTP":                   reflect.TypeFor[notify.SMTP](),
+	"notify.Webhook":                reflect.TypeFor[notify.Webhook](),
 	"dashboard.Dashboard":           reflect.TypeFor[dashboard.Dashboard](),
 	"balance.RingHash":              reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":               reflect.TypeFor[rgateway.Gateway](),

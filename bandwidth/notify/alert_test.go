@@ -1,4 +1,4 @@
-package bandwidth
+package notify
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 
 // The page of quotas quotes the messages verbatim.
 func TestMessagesInTheDocs(t *testing.T) {
-	page, err := os.ReadFile("../docs/operate/quotas.md")
+	page, err := os.ReadFile("../../docs/operate/quotas.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package bandwidth
+// Package notify sends messages about the thresholds of quotas by mail and by webhooks. They
+// wait in an outbox in the database of the usage store until they have been delivered.
+package notify
 
 import (
 	"context"

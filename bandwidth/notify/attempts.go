@@ -1,4 +1,4 @@
-package bandwidth
+package notify
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
