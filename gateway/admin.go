@@ -16,24 +16,12 @@ func init() {
 }
 
 // running are the gateways of the process.
-var running policy.Running[*Gateway]
-
-func (g *Gateway) startsRunning() {
-	g.unpublish = policy.Publish(policy.Services, policy.RouteInfo{Gateway: g.Name}, func() any { return g.services() })
-	running.Add(g)
-}
-
-func (g *Gateway) endsRunning() {
-	if g.unpublish != nil {
-		g.unpublish()
-	}
-	running.Remove(g)
-}
+var running policy.Running[*Reporter]
 
 // runningGateway returns the gateway of a name that was set up last; of any, if the
 // name is empty.
-func runningGateway(name string) *Gateway {
-	return running.Newest(func(g *Gateway) bool { return name == "" || name == g.Name })
+func runningGateway(name string) *Reporter {
+	return running.Newest(func(rep *Reporter) bool { return name == "" || name == rep.Gateway })
 }
 
 // adminGateway provides the operations endpoints on the admin API, under
@@ -58,16 +46,13 @@ func (a adminGateway) Routes() []caddy.AdminRoute {
 
 func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
 	name := r.URL.Query().Get("gateway")
-	g := runningGateway(name)
-	if g == nil {
+	rep := runningGateway(name)
+	if rep == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q is running", name)}
 	}
-	var log servedLog
-	if g.Operations != nil {
-		log = g.Operations.log
-		log.others = []string{"gateway"}
-	}
-	err := g.report(w, r, strings.TrimPrefix(r.URL.Path, adminPath), &log)
+	log := rep.log
+	log.others = []string{"gateway"}
+	err := rep.report(w, r, strings.TrimPrefix(r.URL.Path, adminPath), &log)
 	var refused reportError
 	if errors.As(err, &refused) {
 		return caddy.APIError{HTTPStatus: refused.status, Err: refused.error}

@@ -24,7 +24,7 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 		},
 	}
 	if b.Register {
-		options.Registered = func() []string { return g.registry.dials(b.Name) }
+		options.Registered = func() []string { return g.registry.Dials(b.Name) }
 	}
 	if b.MatchLabels != nil {
 		if options.Containers, err = dockerupstreams.Subscribe(g.Docker, b.Selector, ctx.Logger()); err != nil {

@@ -61,8 +61,8 @@ func (g *Gateway) Check() error {
 		}
 	}
 	if g.Operations != nil {
-		if err := g.Operations.check(); err != nil {
-			return err
+		if err := g.Operations.Check(); err != nil {
+			return fieldProblem("operations", err)
 		}
 	}
 	if err := g.checkKeepFields(); err != nil {

@@ -34,7 +34,7 @@ func (g *Gateway) endpointPaths() (all []endpointPath) {
 		add("the statistics page", page.Path, stats.DefaultPath, "stats.path")
 	}
 	if g.Operations != nil {
-		add("operations", g.Operations.Path, defaultOperationsPath, "operations.path")
+		add("operations", g.Operations.Path, DefaultOperationsPath, "operations.path")
 	}
 	for i, raw := range g.HandlersRaw {
 		name := nameOfRaw(raw)

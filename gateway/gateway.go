@@ -43,7 +43,8 @@ type state struct {
 	routes   []*Route // with what they inherit, by index
 	stats    *stats.Handle
 	unrouted *stats.Series
-	registry *registry // nil: nobody may register
+	registry *Registry // nil: no instance may register
+	reporter *Reporter
 
 	// What answers requests before any route does.
 	endpoints []policy.Endpoint
@@ -64,8 +65,7 @@ type state struct {
 	// What the gateway's handlers set on requests.
 	fieldSets map[trust.FieldSet]struct{}
 
-	unpublish func() // what was published about the gateway
-	logger    *zap.Logger
+	logger *zap.Logger
 }
 
 // Provision sets the gateway up. It does not wait for Docker.
@@ -97,7 +97,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	g.stats.RedactParams(policy.SecretsIn(config).Parameters)
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
 	if g.Operations != nil && g.Operations.Registration != nil {
-		if g.registry, err = acquireRegistry(g.Name); err != nil {
+		if g.registry, err = AcquireRegistry(g.Name); err != nil {
 			return err
 		}
 	}
@@ -115,16 +115,36 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.provisionRoutes(ctx, backends, used); err != nil {
 		return err
 	}
-	if g.Operations != nil {
-		if err := g.Operations.provision(ctx, g); err != nil {
-			return err
-		}
+	if err := g.startReporter(ctx); err != nil {
+		return err
 	}
-	g.startsRunning()
 	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
 		return fmt.Errorf("registering the metrics of Docker: %w", err)
 	}
-	return registerMetrics(ctx, g)
+	return nil
+}
+
+// startReporter starts the reports about the gateway.
+func (g *Gateway) startReporter(ctx caddy.Context) error {
+	g.reporter = &Reporter{Gateway: g.Name, Backends: make([]ReportedBackend, len(g.Backends)), Stats: g.stats, Registry: g.registry}
+	for i, b := range g.Backends {
+		g.reporter.Backends[i] = ReportedBackend{Name: b.Name, Scheme: b.Scheme, Register: b.Register, Upstreams: reportedUpstreams{b}}
+	}
+	return g.reporter.Start(ctx, g.Operations)
+}
+
+// reportedUpstreams reports the upstreams of a backend to the endpoints for operators.
+type reportedUpstreams struct{ b *Backend }
+
+func (u reportedUpstreams) HasContainers() bool { return u.b.service.HasContainers() }
+func (u reportedUpstreams) Synced() bool        { return u.b.service.Synced() }
+func (u reportedUpstreams) Available() int      { return u.b.service.Available() }
+
+func (u reportedUpstreams) List() (all []Upstream) {
+	for _, one := range u.b.service.Upstreams() {
+		all = append(all, Upstream{one.Address, one.Container, one.Reason, one.InFlight})
+	}
+	return all
 }
 
 // provisionRoutes provisions all routes, given the backends and which of them are of
@@ -278,16 +298,14 @@ func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 
 // Cleanup releases what Provision acquired, however far it came.
 func (g *Gateway) Cleanup() error {
-	g.endsRunning()
+	g.reporter.Stop()
 	var errs []error
 	for _, b := range g.Backends {
 		if b != nil {
 			errs = append(errs, b.release())
 		}
 	}
-	if g.registry != nil {
-		errs = append(errs, releaseRegistry(g.Name))
-	}
+	errs = append(errs, g.registry.Release())
 	if g.stats != nil {
 		errs = append(errs, g.stats.Close())
 	}
@@ -315,7 +333,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return chain(g.pageFilters, caddyhttp.HandlerFunc(g.stats.ServePage)).ServeHTTP(w, r)
 	}
 	if g.Operations != nil && g.Operations.Serves(r.URL.Path) {
-		return g.Operations.ServeProtected(w, r, g.Operations.answer)
+		return g.Operations.ServeHTTP(w, r)
 	}
 	if endpoint := g.endpointFor(r.URL.Path); endpoint != nil {
 		return endpoint.ServeHTTP(w, r, notFound)

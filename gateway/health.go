@@ -42,10 +42,10 @@ type dependency struct {
 
 // health puts together how the gateway is: healthy if all of its backends and all
 // that it depends on are, unhealthy if no backend can take a request.
-func (g *Gateway) health() health {
-	h := health{Status: healthy, Timestamp: time.Now(), Backends: make(map[string]backendHealth), Dependencies: g.dependencies()}
+func (rep *Reporter) health() health {
+	h := health{Status: healthy, Timestamp: time.Now(), Backends: make(map[string]backendHealth), Dependencies: rep.dependencies()}
 	down := 0
-	for _, s := range g.services().Services {
+	for _, s := range rep.services().Services {
 		h.Backends[s.Name] = backendHealth{s.Status, s.Healthy, s.Total}
 		if s.Status != healthy {
 			h.Status = degraded
@@ -67,9 +67,9 @@ func (g *Gateway) health() health {
 
 // dependencies are the Docker engines that backends come from, and what policies
 // say that they need.
-func (g *Gateway) dependencies() []dependency {
+func (rep *Reporter) dependencies() []dependency {
 	all := []dependency{}
-	if slices.ContainsFunc(g.Backends, func(b *Backend) bool { return b.service.HasContainers() }) {
+	if slices.ContainsFunc(rep.Backends, func(b ReportedBackend) bool { return b.Upstreams.HasContainers() }) {
 		for _, e := range dockerupstreams.Status() {
 			d := dependency{Name: "docker " + e.Endpoint, Status: healthy, Error: e.Error}
 			if !e.Connected {
@@ -92,9 +92,9 @@ func (g *Gateway) dependencies() []dependency {
 }
 
 // waitsFor lists the backends whose containers are not known yet.
-func (g *Gateway) waitsFor() (names []string) {
-	for _, b := range g.Backends {
-		if !b.service.Synced() {
+func (rep *Reporter) waitsFor() (names []string) {
+	for _, b := range rep.Backends {
+		if !b.Upstreams.Synced() {
 			names = append(names, b.Name)
 		}
 	}
@@ -137,13 +137,13 @@ type instance struct {
 	Expires    *time.Time `json:"expires,omitempty"`
 }
 
-func (g *Gateway) services() services {
-	all := services{Services: make([]serviceReport, len(g.Backends)), Count: len(g.Backends), Timestamp: time.Now()}
-	inFlight := g.stats.InFlight()
-	for i, b := range g.Backends {
-		place := policy.RouteInfo{Gateway: g.Name, Backend: b.Name}
+func (rep *Reporter) services() services {
+	all := services{Services: make([]serviceReport, len(rep.Backends)), Count: len(rep.Backends), Timestamp: time.Now()}
+	inFlight := rep.Stats.InFlight()
+	for i, b := range rep.Backends {
+		place := policy.RouteInfo{Gateway: rep.Gateway, Backend: b.Name}
 		s := serviceReport{
-			Name: b.Name, InFlight: inFlight[b.Name], Instances: g.instances(b),
+			Name: b.Name, InFlight: inFlight[b.Name], Instances: rep.instances(b),
 			CircuitBreaker: policy.Published("circuit_breaker", place), Concurrency: policy.Published("concurrency", place),
 		}
 		s.Total = len(s.Instances)
@@ -179,10 +179,10 @@ func impairs(state any, addresses []string) bool {
 	return ok && breaker.Impairs(addresses)
 }
 
-// instances lists where the backend runs, and what does not get requests and why.
-func (g *Gateway) instances(b *Backend) []instance {
-	all := append([]instance{}, g.registry.list(b.Name)...)
-	for _, u := range b.service.Upstreams() {
+// instances lists where a backend runs, and what does not get requests and why.
+func (rep *Reporter) instances(b ReportedBackend) []instance {
+	all := append([]instance{}, rep.registry(b).list(b.Name)...)
+	for _, u := range b.Upstreams.List() {
 		one := instance{Address: u.Address, Container: u.Container, Status: healthy, InFlight: u.InFlight, Reason: u.Reason}
 		if u.Reason != "" {
 			one.Status = unhealthy
@@ -190,6 +190,14 @@ func (g *Gateway) instances(b *Backend) []instance {
 		all = append(all, one)
 	}
 	return all
+}
+
+// registry returns the registry with a backend's instances, or nil if none may register.
+func (rep *Reporter) registry(b ReportedBackend) *Registry {
+	if !b.Register {
+		return nil
+	}
+	return rep.Registry
 }
 
 // totals are the gateway's statistics in the form of an operator's overview.
@@ -210,15 +218,15 @@ type backendTotals struct {
 	ErrorRate float64 `json:"error_rate"`
 }
 
-func (g *Gateway) figures() totals {
-	report := g.stats.Report(stats.Query{ByBackend: true})
+func (rep *Reporter) figures() totals {
+	report := rep.Stats.Report(stats.Query{ByBackend: true})
 	t := totals{
 		Successful: report.Requests.Success, Failed: report.Requests.Error,
 		RateLimitHits: policy.RefusalCount("rate_limit"), Refused: policy.RefusalsByPolicy(),
 		Backends: make(map[string]backendTotals, len(report.ByBackend)),
 	}
 	t.Requests, t.SuccessRate = summary(report.Requests)
-	for _, one := range policy.Published(policy.CacheHits, policy.RouteInfo{Gateway: g.Name}) {
+	for _, one := range policy.Published(policy.CacheHits, policy.RouteInfo{Gateway: rep.Gateway}) {
 		if hits, ok := one.(uint64); ok {
 			t.CacheHits += hits
 		}

@@ -13,7 +13,7 @@ import (
 // moment of a scrape.
 type collector struct {
 	mu       sync.Mutex
-	gateways []*Gateway // Guarded by mu.
+	gateways []*Reporter // Guarded by mu.
 }
 
 var (
@@ -38,28 +38,28 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	defer c.mu.Unlock()
 	type key struct{ gateway, backend string }
 	seen := make(map[key]bool)
-	for _, g := range c.gateways {
-		for _, b := range g.Backends {
-			if k := (key{g.Name, b.Name}); seen[k] {
+	for _, rep := range c.gateways {
+		for _, b := range rep.Backends {
+			if k := (key{rep.Gateway, b.Name}); seen[k] {
 				continue
 			} else {
 				seen[k] = true
 			}
-			n := b.service.Available()
-			metrics <- prometheus.MustNewConstMetric(backendUp, prometheus.GaugeValue, float64(min(n, 1)), g.Name, b.Name)
-			metrics <- prometheus.MustNewConstMetric(backendUpstreams, prometheus.GaugeValue, float64(n), g.Name, b.Name)
+			n := b.Upstreams.Available()
+			metrics <- prometheus.MustNewConstMetric(backendUp, prometheus.GaugeValue, float64(min(n, 1)), rep.Gateway, b.Name)
+			metrics <- prometheus.MustNewConstMetric(backendUpstreams, prometheus.GaugeValue, float64(n), rep.Gateway, b.Name)
 		}
 	}
 }
 
 // registerMetrics exports the gateway's backends on the configuration's registry.
-func registerMetrics(ctx caddy.Context, g *Gateway) error {
+func registerMetrics(ctx caddy.Context, rep *Reporter) error {
 	c, err := metrics.RegisterShared(ctx, new(collector))
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gateways = append(c.gateways, g)
+	c.gateways = append(c.gateways, rep)
 	return nil
 }

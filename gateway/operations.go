@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
 )
 
 // Operations are endpoints for those who run the gateway: how it and its backends
@@ -21,37 +22,107 @@ type Operations struct {
 	// authenticates them. Default: no.
 	Registration *Registration `json:"registration,omitempty"`
 
-	gateway *Gateway
-	log     servedLog
+	reporter *Reporter
 }
 
-const defaultOperationsPath = "/gateway"
+// Reporter reports the state of a gateway at run time.
+type Reporter struct {
+	Gateway  string // its name
+	Backends []ReportedBackend
+	Stats    *stats.Handle
+	Registry *Registry // nil: no instance may register
 
-// check reports the first thing wrong with the options.
-func (o *Operations) check() error {
-	if err := o.CheckAccess(defaultOperationsPath); err != nil {
-		return fieldProblem("operations", err)
+	log       servedLog
+	unpublish func()
+}
+
+// ReportedBackend is a backend of a Reporter.
+type ReportedBackend struct {
+	Name      string
+	Scheme    string // empty: http
+	Register  bool   // whether instances may register
+	Upstreams Upstreams
+}
+
+// Upstreams reports where a backend's requests can go.
+type Upstreams interface {
+	// HasContainers reports whether the backend consists of containers.
+	HasContainers() bool
+
+	// Synced reports whether the containers are known.
+	Synced() bool
+
+	// Available returns the number of upstreams that can take requests, registered
+	// instances included.
+	Available() int
+
+	// List returns the containers or static addresses.
+	List() []Upstream
+}
+
+// Upstream is the state of a container or a static address.
+type Upstream struct {
+	Address, Container string
+	Reason             string // why it gets no requests; empty if it does
+	InFlight           *int   // nil for containers
+}
+
+// Start makes the reporter available: to the endpoints if o is not nil, to the admin API,
+// to the policies, and as metrics. Stop must be called even if Start fails.
+func (rep *Reporter) Start(ctx caddy.Context, o *Operations) error {
+	if o != nil {
+		config, _ := json.Marshal(o) // while the handlers can still be read
+		rep.log = servedLog{RequestLog: rep.Stats.RequestLog(), done: ctx, others: policy.SecretsIn(config).Parameters}
+		if err := o.provision(ctx, rep); err != nil {
+			return err
+		}
+	}
+	rep.unpublish = policy.Publish(policy.Services, policy.RouteInfo{Gateway: rep.Gateway}, func() any { return rep.services() })
+	running.Add(rep)
+	return registerMetrics(ctx, rep)
+}
+
+// Stop ends what Start began. It does nothing for a nil reporter.
+func (rep *Reporter) Stop() {
+	if rep == nil {
+		return
+	}
+	if rep.unpublish != nil {
+		rep.unpublish()
+	}
+	running.Remove(rep)
+}
+
+// DefaultOperationsPath is where the endpoints are by default.
+const DefaultOperationsPath = "/gateway"
+
+// Check reports the first thing wrong with the options.
+func (o *Operations) Check() error {
+	if err := o.CheckAccess(DefaultOperationsPath); err != nil {
+		return err
 	}
 	return o.checkRegistration()
 }
 
-func (o *Operations) provision(ctx caddy.Context, g *Gateway) error {
-	config, _ := json.Marshal(o) // while the handlers can still be read
-	o.gateway = g
-	o.log = servedLog{RequestLog: g.stats.RequestLog(), done: ctx, others: policy.SecretsIn(config).Parameters}
+func (o *Operations) provision(ctx caddy.Context, rep *Reporter) error {
+	o.reporter = rep
 	if o.Path == "" {
-		o.Path = defaultOperationsPath
+		o.Path = DefaultOperationsPath
 	}
 	return o.ProvisionAccess(ctx)
 }
 
-// answer answers a request that may see the endpoints.
-func (o *Operations) answer(w http.ResponseWriter, r *http.Request) error {
+// ServeHTTP serves the endpoints to those who may see them.
+func (o *Operations) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	return o.ServeProtected(w, r, o.serve)
+}
+
+func (o *Operations) serve(w http.ResponseWriter, r *http.Request) error {
 	var err error
 	if parts, ok := o.registers(r); ok {
 		err = o.register(w, r, parts)
 	} else {
-		err = o.gateway.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), &o.log)
+		err = o.reporter.report(w, r, strings.TrimPrefix(r.URL.Path, o.Path), &o.reporter.log)
 	}
 	var refused reportError
 	if errors.As(err, &refused) {
@@ -67,14 +138,14 @@ type reportError struct {
 }
 
 // report answers a request for one of the reports.
-func (g *Gateway) report(w http.ResponseWriter, r *http.Request, name string, log *servedLog) error {
+func (rep *Reporter) report(w http.ResponseWriter, r *http.Request, name string, log *servedLog) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return reportError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")}
 	}
 	switch name {
 	case "/health":
-		h := g.health()
+		h := rep.health()
 		status := http.StatusOK
 		if h.Status == unhealthy {
 			status = http.StatusServiceUnavailable
@@ -83,14 +154,14 @@ func (g *Gateway) report(w http.ResponseWriter, r *http.Request, name string, lo
 	case "/health/live":
 		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "alive"})
 	case "/health/ready":
-		if waiting := g.waitsFor(); len(waiting) > 0 {
+		if waiting := rep.waitsFor(); len(waiting) > 0 {
 			return writeJSON(w, r, http.StatusServiceUnavailable, map[string]any{"status": "starting", "waiting_for": waiting})
 		}
 		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "ready"})
 	case "/services":
-		return writeJSON(w, r, http.StatusOK, g.services())
+		return writeJSON(w, r, http.StatusOK, rep.services())
 	case "/metrics":
-		return writeJSON(w, r, http.StatusOK, g.figures())
+		return writeJSON(w, r, http.StatusOK, rep.figures())
 	case "/logs":
 		if log.RequestLog == nil {
 			return reportError{http.StatusNotFound, errors.New("requests are not logged: set operations in the gateway's configuration")}

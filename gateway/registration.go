@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 // Registration lets instances of services tell the gateway themselves where they
@@ -40,7 +42,7 @@ func (o *Operations) checkRegistration() error {
 		return nil
 	}
 	if o.Registration.TTL < 0 {
-		return problemf("operations.registration.ttl", "ttl is negative: use a positive duration such as 300s")
+		return options.Errorf("registration.ttl", "ttl is negative: use a positive duration such as 300s")
 	}
 	for _, raw := range o.HandlersRaw {
 		var handler struct {
@@ -51,7 +53,7 @@ func (o *Operations) checkRegistration() error {
 			return nil
 		}
 	}
-	return problemf("operations.registration", "registration lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
+	return options.Errorf("registration", "registration lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
 }
 
 // ttl is how long an instance is known.
@@ -74,34 +76,34 @@ func (o *Operations) registers(r *http.Request) (parts []string, ok bool) {
 
 // register answers a request about a registered instance.
 func (o *Operations) register(w http.ResponseWriter, r *http.Request, parts []string) error {
-	g, name, instance := o.gateway, parts[0], parts[1]
-	b := g.backendNamed(name)
-	if b == nil || !b.Register {
+	rep, name, instance := o.reporter, parts[0], parts[1]
+	i := slices.IndexFunc(rep.Backends, func(b ReportedBackend) bool { return b.Name == name && b.Register })
+	if i < 0 {
 		return reportError{http.StatusNotFound, fmt.Errorf("there is no backend %q that instances may register for: set register on it", name)}
 	}
 	beat, method := len(parts) == 3, r.Method
 	switch {
 	case beat && method == http.MethodPost:
-		if !g.registry.renew(name, instance) {
+		if !rep.Registry.renew(name, instance) {
 			return reportError{http.StatusNotFound, fmt.Errorf("instance %q is not known: register it with PUT", instance)}
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	case !beat && method == http.MethodDelete:
-		if !g.registry.remove(name, instance) {
+		if !rep.Registry.remove(name, instance) {
 			return reportError{http.StatusNotFound, fmt.Errorf("instance %q is not known", instance)}
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	case !beat && method == http.MethodPut:
-		return o.put(w, r, b, instance)
+		return o.put(w, r, rep.Backends[i], instance)
 	}
 	w.Header().Set("Allow", map[bool]string{true: "POST", false: "PUT, DELETE"}[beat])
 	return reportError{http.StatusMethodNotAllowed, errors.New("use PUT, DELETE, or POST to its heartbeat")}
 }
 
 // put registers an instance.
-func (o *Operations) put(w http.ResponseWriter, r *http.Request, b *Backend, instance string) error {
+func (o *Operations) put(w http.ResponseWriter, r *http.Request, b ReportedBackend, instance string) error {
 	var request struct {
 		URL   string   `json:"url"`
 		Check string   `json:"health_check_url"`
@@ -131,7 +133,7 @@ func (o *Operations) put(w http.ResponseWriter, r *http.Request, b *Backend, ins
 	} else if own > 0 {
 		ttl = own
 	}
-	isNew, err := o.gateway.registry.put(b.Name, instance, dial, request.Check, ttl)
+	isNew, err := o.reporter.Registry.put(b.Name, instance, dial, request.Check, ttl)
 	if err != nil {
 		return reportError{http.StatusInsufficientStorage, err}
 	}
@@ -143,7 +145,7 @@ func (o *Operations) put(w http.ResponseWriter, r *http.Request, b *Backend, ins
 }
 
 // addressOf returns the host:port of an instance's URL.
-func (b *Backend) addressOf(text string) (dial string, err error) {
+func (b ReportedBackend) addressOf(text string) (dial string, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", fmt.Errorf("url %q is not the address of an instance: use one such as http://10.0.0.7:8080", text)

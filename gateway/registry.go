@@ -18,13 +18,14 @@ import (
 // their gateway. They outlive reloads.
 var registries = caddy.NewUsagePool()
 
-// registry is the registered instances of a gateway's backends. An instance is
+// Registry is the registered instances of a gateway's backends. An instance is
 // known until its time is over, unless it is heard of before, and gets requests as
 // long as its health check passes, if it has one.
-type registry struct {
-	client *http.Client
-	stop   context.CancelFunc
-	ended  sync.WaitGroup
+type Registry struct {
+	gateway string // its name
+	client  *http.Client
+	stop    context.CancelFunc
+	ended   sync.WaitGroup
 
 	mu        sync.Mutex
 	instances map[instanceKey]*registered // guarded by mu
@@ -58,23 +59,28 @@ const (
 	maxRegistered = 10_000
 )
 
-// acquireRegistry returns the registry of a gateway, which is to be released.
-func acquireRegistry(gateway string) (*registry, error) {
-	value, _, err := registries.LoadOrNew(gateway, func() (caddy.Destructor, error) { return newRegistry(), nil })
+// AcquireRegistry returns the registry of a gateway, which is to be released.
+func AcquireRegistry(gateway string) (*Registry, error) {
+	value, _, err := registries.LoadOrNew(gateway, func() (caddy.Destructor, error) { return newRegistry(gateway), nil })
 	if err != nil {
 		return nil, err
 	}
-	return value.(*registry), nil
+	return value.(*Registry), nil
 }
 
-func releaseRegistry(gateway string) error {
-	_, err := registries.Delete(gateway)
+// Release gives the registry back. It does nothing for a nil registry.
+func (r *Registry) Release() error {
+	if r == nil {
+		return nil
+	}
+	_, err := registries.Delete(r.gateway)
 	return err
 }
 
-func newRegistry() *registry {
+func newRegistry(gateway string) *Registry {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &registry{
+	r := &Registry{
+		gateway: gateway,
 		client: &http.Client{
 			Timeout:       checkWithin,
 			Transport:     &http.Transport{DisableKeepAlives: true},
@@ -89,14 +95,14 @@ func newRegistry() *registry {
 }
 
 // Destruct implements caddy.Destructor.
-func (r *registry) Destruct() error {
+func (r *Registry) Destruct() error {
 	r.stop()
 	r.ended.Wait()
 	return nil
 }
 
-// dials returns where the registered instances of a backend are that get requests.
-func (r *registry) dials(backend string) []string {
+// Dials returns where the registered instances of a backend are that get requests.
+func (r *Registry) Dials(backend string) []string {
 	if r == nil {
 		return nil
 	}
@@ -105,7 +111,7 @@ func (r *registry) dials(backend string) []string {
 
 // put makes an instance known for a time, or tells more of a known one. It reports
 // whether it is new.
-func (r *registry) put(backend, name string, dial, check string, ttl time.Duration) (isNew bool, err error) {
+func (r *Registry) put(backend, name string, dial, check string, ttl time.Duration) (isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := instanceKey{backend, name}
@@ -128,7 +134,7 @@ func (r *registry) put(backend, name string, dial, check string, ttl time.Durati
 
 // renew prolongs the time of an instance by what it has asked for. It reports whether
 // the instance is known.
-func (r *registry) renew(backend, name string) bool {
+func (r *Registry) renew(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.instances[instanceKey{backend, name}]
@@ -139,7 +145,7 @@ func (r *registry) renew(backend, name string) bool {
 }
 
 // remove forgets an instance. It reports whether it was known.
-func (r *registry) remove(backend, name string) bool {
+func (r *Registry) remove(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := instanceKey{backend, name}
@@ -150,7 +156,7 @@ func (r *registry) remove(backend, name string) bool {
 }
 
 // list returns the instances of a backend as reports show them.
-func (r *registry) list(backend string) (all []instance) {
+func (r *Registry) list(backend string) (all []instance) {
 	if r == nil {
 		return nil
 	}
@@ -171,14 +177,14 @@ func (r *registry) list(backend string) (all []instance) {
 	return all
 }
 
-func (r *registry) publish() {
+func (r *Registry) publish() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.publishLocked()
 }
 
 // publishLocked replaces what gets requests, if it has changed. The caller holds mu.
-func (r *registry) publishLocked() {
+func (r *Registry) publishLocked() {
 	routable := make(map[string][]string)
 	for key, one := range r.instances {
 		if one.healthy {
@@ -195,7 +201,7 @@ func (r *registry) publishLocked() {
 }
 
 // look looks after the instances until the context ends.
-func (r *registry) look(ctx context.Context) {
+func (r *Registry) look(ctx context.Context) {
 	ticker := time.NewTicker(registryTick)
 	defer ticker.Stop()
 	for tick := 0; ; tick++ {
@@ -209,7 +215,7 @@ func (r *registry) look(ctx context.Context) {
 }
 
 // tend forgets instances whose time is over, and checks those that have to be.
-func (r *registry) tend(ctx context.Context, all bool) {
+func (r *Registry) tend(ctx context.Context, all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -227,7 +233,7 @@ func (r *registry) tend(ctx context.Context, all bool) {
 }
 
 // ask checks an instance.
-func (r *registry) ask(ctx context.Context, one *registered, url string) {
+func (r *Registry) ask(ctx context.Context, one *registered, url string) {
 	failure := r.probe(ctx, url)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -238,7 +244,7 @@ func (r *registry) ask(ctx context.Context, one *registered, url string) {
 }
 
 // probe returns why a health check does not pass, if it does not.
-func (r *registry) probe(ctx context.Context, url string) (failure string) {
+func (r *Registry) probe(ctx context.Context, url string) (failure string) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "its health check cannot be asked: " + err.Error()

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/rgate/rgate/dockerupstreams"
 )
 
 // roundTripper is a transport that is a function.
@@ -22,14 +20,14 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 func TestRegisteredInstancesExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
+		r := newRegistry("test")
 		defer r.Destruct()
 		for _, name := range []string{"b", "a"} {
 			if isNew, err := r.put("web", name, "10.0.0."+name+":80", "", 10*time.Second); !isNew || err != nil {
 				t.Fatalf("new: %t, %v", isNew, err)
 			}
 		}
-		if got := r.dials("web"); !slices.Equal(got, []string{"10.0.0.a:80", "10.0.0.b:80"}) || r.dials("other") != nil {
+		if got := r.Dials("web"); !slices.Equal(got, []string{"10.0.0.a:80", "10.0.0.b:80"}) || r.Dials("other") != nil {
 			t.Errorf("got %v", got)
 		}
 		time.Sleep(8 * time.Second)
@@ -37,16 +35,16 @@ func TestRegisteredInstancesExpire(t *testing.T) {
 			t.Error("a is known and c is not")
 		}
 		time.Sleep(4 * time.Second)
-		if got := r.dials("web"); !slices.Equal(got, []string{"10.0.0.a:80"}) {
+		if got := r.Dials("web"); !slices.Equal(got, []string{"10.0.0.a:80"}) {
 			t.Errorf("after a while without a word from b: %v", got)
 		}
 		if isNew, _ := r.put("web", "a", "10.0.0.9:80", "", 10*time.Second); isNew {
 			t.Error("a is new")
 		}
-		if got := r.dials("web"); !slices.Equal(got, []string{"10.0.0.9:80"}) {
+		if got := r.Dials("web"); !slices.Equal(got, []string{"10.0.0.9:80"}) {
 			t.Errorf("after a has moved: %v", got)
 		}
-		if !r.remove("web", "a") || r.remove("web", "a") || len(r.dials("web")) > 0 {
+		if !r.remove("web", "a") || r.remove("web", "a") || len(r.Dials("web")) > 0 {
 			t.Error("a cannot be removed once")
 		}
 	})
@@ -54,7 +52,7 @@ func TestRegisteredInstancesExpire(t *testing.T) {
 
 func TestRegisteredInstancesAreChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
+		r := newRegistry("test")
 		defer r.Destruct()
 		var status atomic.Int32
 		r.client.Transport = roundTripper(func(request *http.Request) (*http.Response, error) {
@@ -77,7 +75,7 @@ func TestRegisteredInstancesAreChecked(t *testing.T) {
 			time.Sleep(time.Duration(checkEvery+1) * registryTick)
 			synctest.Wait()
 			one := r.list("web")[0]
-			if routable := len(r.dials("web")) == 1; routable != (step.reason == "") || !strings.Contains(one.Reason, step.reason) || (one.Status == healthy) != routable {
+			if routable := len(r.Dials("web")) == 1; routable != (step.reason == "") || !strings.Contains(one.Reason, step.reason) || (one.Status == healthy) != routable {
 				t.Errorf("after %d: routable %t, %+v", step.status, routable, one)
 			}
 		}
@@ -90,11 +88,11 @@ func TestAddressesOfInstances(t *testing.T) {
 		"https://10.0.0.7": "", "10.0.0.7:80": "", "http://a/b": "", "http://u:p@a": "", "http://a?b": "", "": "", "ftp://a": "",
 		"http://a:65535": "a:65535", "http://a:65536": "", "http://a:0": "", "http://a:": "a:80",
 	} {
-		if got, err := new(Backend).addressOf(text); got != want || (err == nil) != (want != "") {
+		if got, err := (ReportedBackend{}).addressOf(text); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}
-	if got, err := (&Backend{Selector: dockerupstreams.Selector{Scheme: "https"}}).addressOf("https://a"); got != "a:443" || err != nil {
+	if got, err := (ReportedBackend{Scheme: "https"}).addressOf("https://a"); got != "a:443" || err != nil {
 		t.Errorf("https: got %q, %v", got, err)
 	}
 	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false,
