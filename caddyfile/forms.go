@@ -8,6 +8,7 @@ import (
 
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/gateway/operations"
 )
 
 // forms are the alternative forms of keys, by the struct and the name of its field. A form
@@ -18,7 +19,7 @@ var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, e
 	{reflect.TypeFor[gateway.Gateway](), "docker"}:                (*reader).dockerForm,
 	{reflect.TypeFor[gateway.Gateway](), "stats"}:                 (*reader).statsForm,
 	{reflect.TypeFor[gateway.Gateway](), "operations"}:            (*reader).operationsForm,
-	{reflect.TypeFor[gateway.Operations](), "registration"}:       (*reader).registrationForm,
+	{reflect.TypeFor[operations.Config](), "registration"}:        (*reader).registrationForm,
 	{reflect.TypeFor[gateway.Gateway](), "default_response"}:      (*reader).defaultResponseForm,
 	{reflect.TypeFor[dockerupstreams.Selector](), "match_labels"}: (*reader).labelsForm,
 	{reflect.TypeFor[gateway.Backend](), "lb_policy"}:             (*reader).policyForm,

@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/gateway/operations"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
@@ -18,11 +19,11 @@ import (
 // holders are the types that can have policies under their short names, with the key of
 // the list of handlers for the policies.
 var holders = map[reflect.Type]string{
-	reflect.TypeFor[document]():           "handle",
-	reflect.TypeFor[gateway.Operations](): "handle",
-	reflect.TypeFor[gateway.Group]():      "handle",
-	reflect.TypeFor[gateway.Route]():      "handle",
-	reflect.TypeFor[gateway.Backend]():    "around",
+	reflect.TypeFor[document]():          "handle",
+	reflect.TypeFor[operations.Config](): "handle",
+	reflect.TypeFor[gateway.Group]():     "handle",
+	reflect.TypeFor[gateway.Route]():     "handle",
+	reflect.TypeFor[gateway.Backend]():   "around",
 }
 
 // holderOf returns the key of the list of handlers for the policies of a type. Endpoints

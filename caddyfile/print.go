@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/gateway/operations"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
@@ -209,7 +210,7 @@ func (p *printer) stats(g *gateway.Gateway) {
 	})
 }
 
-func (p *printer) operations(o *gateway.Operations) {
+func (p *printer) operations(o *operations.Config) {
 	if o == nil {
 		return
 	}

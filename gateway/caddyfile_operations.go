@@ -3,6 +3,8 @@ package gateway
 import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/rgate/rgate/gateway/operations"
 )
 
 // operations reads the operations endpoints and what runs before them.
@@ -11,7 +13,7 @@ func (p *parser) operations() error {
 	if err := p.once(path); err != nil {
 		return err
 	}
-	directive, o := p.Token(), new(Operations)
+	directive, o := p.Token(), new(operations.Config)
 	p.gateway.Operations = o
 	if p.NextArg() {
 		o.Path, p.tokens[path+".path"] = p.Val(), p.Token()
@@ -41,11 +43,11 @@ func (p *parser) operations() error {
 	return err
 }
 
-func (p *parser) registration(path string, o *Operations) error {
+func (p *parser) registration(path string, o *operations.Config) error {
 	if err := p.once(path); err != nil {
 		return err
 	}
-	o.Registration = new(Registration)
+	o.Registration = new(operations.Registration)
 	if !p.NextArg() {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/gateway/operations"
 	"github.com/rgate/rgate/gateway/routing"
 	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/options"
@@ -40,7 +41,7 @@ type Gateway struct {
 
 	// Endpoints for those who run the gateway, and a log of its last requests.
 	// Default: none; the admin API has the endpoints under `/rgate/gateway` anyway.
-	Operations *Operations `json:"operations,omitempty"`
+	Operations *operations.Config `json:"operations,omitempty"`
 
 	// The answer to requests that no route matches. Default: 404 with an empty body.
 	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`

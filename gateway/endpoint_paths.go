@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rgate/rgate/gateway/operations"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -34,7 +35,7 @@ func (g *Gateway) endpointPaths() (all []endpointPath) {
 		add("the statistics page", page.Path, stats.DefaultPath, "stats.path")
 	}
 	if g.Operations != nil {
-		add("operations", g.Operations.Path, DefaultOperationsPath, "operations.path")
+		add("operations", g.Operations.Path, operations.DefaultPath, "operations.path")
 	}
 	for i, raw := range g.HandlersRaw {
 		name := nameOfRaw(raw)

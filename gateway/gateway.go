@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/gateway/operations"
 	"github.com/rgate/rgate/gateway/routing"
 	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/entry"
@@ -43,8 +44,8 @@ type state struct {
 	routes   []*Route // with what they inherit, by index
 	stats    *stats.Handle
 	unrouted *stats.Series
-	registry *Registry // nil: no instance may register
-	reporter *Reporter
+	registry *operations.Registry // nil: no instance may register
+	reporter *operations.Reporter
 
 	// What answers requests before any route does.
 	endpoints []policy.Endpoint
@@ -97,7 +98,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	g.stats.RedactParams(policy.SecretsIn(config).Parameters)
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
 	if g.Operations != nil && g.Operations.Registration != nil {
-		if g.registry, err = AcquireRegistry(g.Name); err != nil {
+		if g.registry, err = operations.AcquireRegistry(g.Name); err != nil {
 			return err
 		}
 	}
@@ -126,23 +127,19 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 
 // startReporter starts the reports about the gateway.
 func (g *Gateway) startReporter(ctx caddy.Context) error {
-	g.reporter = &Reporter{Gateway: g.Name, Backends: make([]ReportedBackend, len(g.Backends)), Stats: g.stats, Registry: g.registry}
+	g.reporter = &operations.Reporter{Gateway: g.Name, Backends: make([]operations.Backend, len(g.Backends)), Stats: g.stats, Registry: g.registry}
 	for i, b := range g.Backends {
-		g.reporter.Backends[i] = ReportedBackend{Name: b.Name, Scheme: b.Scheme, Register: b.Register, Upstreams: reportedUpstreams{b}}
+		g.reporter.Backends[i] = operations.Backend{Name: b.Name, Scheme: b.Scheme, Register: b.Register, Upstreams: reportedUpstreams{b.service}}
 	}
 	return g.reporter.Start(ctx, g.Operations)
 }
 
 // reportedUpstreams reports the upstreams of a backend to the endpoints for operators.
-type reportedUpstreams struct{ b *Backend }
+type reportedUpstreams struct{ *upstream.Service }
 
-func (u reportedUpstreams) HasContainers() bool { return u.b.service.HasContainers() }
-func (u reportedUpstreams) Synced() bool        { return u.b.service.Synced() }
-func (u reportedUpstreams) Available() int      { return u.b.service.Available() }
-
-func (u reportedUpstreams) List() (all []Upstream) {
-	for _, one := range u.b.service.Upstreams() {
-		all = append(all, Upstream{one.Address, one.Container, one.Reason, one.InFlight})
+func (u reportedUpstreams) List() (all []operations.Upstream) {
+	for _, report := range u.Upstreams() {
+		all = append(all, operations.Upstream{Address: report.Address, Container: report.Container, Reason: report.Reason, InFlight: report.InFlight})
 	}
 	return all
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/rgate/rgate/dashboard"
 	"github.com/rgate/rgate/dockerupstreams"
 	rgateway "github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/gateway/operations"
 	"github.com/rgate/rgate/stats"
 	"github.com/rgate/rgate/traffic/cache"
 	"github.com/rgate/rgate/traffic/circuitbreaker"
@@ -79,8 +80,8 @@ var optionsOf = map[string]reflect.Type{
 	"dashboard.Dashboard":           reflect.TypeFor[dashboard.Dashboard](),
 	"balance.RingHash":              reflect.TypeFor[balance.RingHash](),
 	"gateway.Gateway":               reflect.TypeFor[rgateway.Gateway](),
-	"gateway.Operations":            reflect.TypeFor[rgateway.Operations](),
-	"gateway.Registration":          reflect.TypeFor[rgateway.Registration](),
+	"operations.Config":             reflect.TypeFor[operations.Config](),
+	"operations.Registration":       reflect.TypeFor[operations.Registration](),
 	"gateway.DefaultResponse":       reflect.TypeFor[rgateway.DefaultResponse](),
 	"gateway.Route":                 reflect.TypeFor[rgateway.Route](),
 	"gateway.Share":                 reflect.TypeFor[rgateway.Share](),

@@ -28,7 +28,7 @@ var allowedImports = map[string][]string{
 	"access/require":   {"access/identity", "internal/options", "internal/trust", "policy"},
 	"access/security":  {"internal/httpx", "internal/options", "internal/trust", "policy"},
 	"balance":          {"dockerupstreams", "internal/monotime", "internal/options", "internal/placeholder", "internal/trust", "policy"},
-	"caddyfile":        {"dockerupstreams", "gateway", "internal/options", "internal/trust", "policy", "stats"}, // their configuration
+	"caddyfile":        {"dockerupstreams", "gateway", "gateway/operations", "internal/options", "internal/trust", "policy", "stats"}, // their configuration
 	"cli":              {"bandwidth", "caddyfile"},
 	"cmd/rgate":        {"", "cli"},
 	"dashboard":        {"bandwidth/store", "internal/options", "policy", "stats"},
@@ -37,7 +37,7 @@ var allowedImports = map[string][]string{
 	"demo/chaos":       {"demo/docker"},
 	"demo/run":         {"demo/assert", "demo/docker"},
 	"dockerupstreams":  {"internal/entry"},
-	"gateway":          {"dockerupstreams", "gateway/routing", "gateway/upstream", "internal/entry", "internal/failure", "internal/httpx", "internal/logging", "internal/metrics", "internal/options", "internal/placeholder", "internal/trust", "policy", "stats"},
+	"gateway":          {"dockerupstreams", "gateway/operations", "gateway/routing", "gateway/upstream", "internal/entry", "internal/failure", "internal/httpx", "internal/logging", "internal/metrics", "internal/options", "internal/placeholder", "internal/trust", "policy", "stats"},
 	"gateway/routing":  {"internal/query"},
 	"gateway/upstream": {"dockerupstreams", "gateway/routing", "internal/entry", "internal/failure", "internal/httpx", "internal/monotime", "internal/options", "internal/trust", "policy"},
 	// A tool that measures a pure core.
@@ -59,6 +59,7 @@ var allowedImports = map[string][]string{
 	"internal/pause":         {},
 	"internal/lease":         {},
 	"policy/policytest":      {"internal/options", "internal/testkit", "policy"},
+	"gateway/operations":     {"dockerupstreams", "internal/metrics", "internal/options", "policy", "stats"},
 	"traffic/cache":          {"internal/failure", "internal/httpx", "internal/metrics", "internal/options", "internal/placeholder", "internal/trust", "policy", "traffic/httpcache", "traffic/sharing"},
 	"traffic/circuitbreaker": {"internal/failure", "internal/httpx", "internal/lease", "internal/metrics", "internal/monotime", "internal/options", "policy"},
 	"traffic/coalesce":       {"internal/failure", "internal/httpx", "internal/options", "internal/placeholder", "internal/trust", "policy", "traffic/httpcache", "traffic/sharing"},

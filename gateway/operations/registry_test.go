@@ -1,4 +1,4 @@
-package gateway
+package operations
 
 import (
 	"encoding/json"
@@ -88,11 +88,11 @@ func TestAddressesOfInstances(t *testing.T) {
 		"https://10.0.0.7": "", "10.0.0.7:80": "", "http://a/b": "", "http://u:p@a": "", "http://a?b": "", "": "", "ftp://a": "",
 		"http://a:65535": "a:65535", "http://a:65536": "", "http://a:0": "", "http://a:": "a:80",
 	} {
-		if got, err := (ReportedBackend{}).addressOf(text); got != want || (err == nil) != (want != "") {
+		if got, err := (Backend{}).addressOf(text); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}
-	if got, err := (ReportedBackend{Scheme: "https"}).addressOf("https://a"); got != "a:443" || err != nil {
+	if got, err := (Backend{Scheme: "https"}).addressOf("https://a"); got != "a:443" || err != nil {
 		t.Errorf("https: got %q, %v", got, err)
 	}
 	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false,

@@ -1,4 +1,4 @@
-package gateway
+package operations
 
 import (
 	"encoding/json"
@@ -37,7 +37,7 @@ const defaultRegistrationTTL = 5 * time.Minute
 var authenticates = []string{"rgate_jwt", "rgate_api_key", "authentication", "rgate_require"}
 
 // checkRegistration reports if just anybody could register.
-func (o *Operations) checkRegistration() error {
+func (o *Config) checkRegistration() error {
 	if o.Registration == nil {
 		return nil
 	}
@@ -65,7 +65,7 @@ func (c *Registration) ttl() time.Duration {
 }
 
 // registers reports whether a request is about a registered instance, and which.
-func (o *Operations) registers(r *http.Request) (parts []string, ok bool) {
+func (o *Config) registers(r *http.Request) (parts []string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, o.Path+"/services/")
 	if !ok || o.Registration == nil {
 		return nil, false
@@ -75,9 +75,9 @@ func (o *Operations) registers(r *http.Request) (parts []string, ok bool) {
 }
 
 // register answers a request about a registered instance.
-func (o *Operations) register(w http.ResponseWriter, r *http.Request, parts []string) error {
+func (o *Config) register(w http.ResponseWriter, r *http.Request, parts []string) error {
 	rep, name, instance := o.reporter, parts[0], parts[1]
-	i := slices.IndexFunc(rep.Backends, func(b ReportedBackend) bool { return b.Name == name && b.Register })
+	i := slices.IndexFunc(rep.Backends, func(b Backend) bool { return b.Name == name && b.Register })
 	if i < 0 {
 		return reportError{http.StatusNotFound, fmt.Errorf("there is no backend %q that instances may register for: set register on it", name)}
 	}
@@ -103,7 +103,7 @@ func (o *Operations) register(w http.ResponseWriter, r *http.Request, parts []st
 }
 
 // put registers an instance.
-func (o *Operations) put(w http.ResponseWriter, r *http.Request, b ReportedBackend, instance string) error {
+func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance string) error {
 	var request struct {
 		URL   string   `json:"url"`
 		Check string   `json:"health_check_url"`
@@ -145,7 +145,7 @@ func (o *Operations) put(w http.ResponseWriter, r *http.Request, b ReportedBacke
 }
 
 // addressOf returns the host:port of an instance's URL.
-func (b ReportedBackend) addressOf(text string) (dial string, err error) {
+func (b Backend) addressOf(text string) (dial string, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", fmt.Errorf("url %q is not the address of an instance: use one such as http://10.0.0.7:8080", text)

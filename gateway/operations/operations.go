@@ -1,4 +1,4 @@
-package gateway
+package operations
 
 import (
 	"encoding/json"
@@ -12,9 +12,9 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// Operations are endpoints for those who run the gateway: how it and its backends
+// Config configures endpoints for those who run the gateway: how it and its backends
 // are, and what it did lately. They are not counted in the statistics.
-type Operations struct {
+type Config struct {
 	// Where they are, `/gateway` by default, and who may see them.
 	policy.ProtectedEndpoint
 
@@ -28,7 +28,7 @@ type Operations struct {
 // Reporter reports the state of a gateway at run time.
 type Reporter struct {
 	Gateway  string // its name
-	Backends []ReportedBackend
+	Backends []Backend
 	Stats    *stats.Handle
 	Registry *Registry // nil: no instance may register
 
@@ -36,8 +36,8 @@ type Reporter struct {
 	unpublish func()
 }
 
-// ReportedBackend is a backend of a Reporter.
-type ReportedBackend struct {
+// Backend is a backend of a Reporter.
+type Backend struct {
 	Name      string
 	Scheme    string // empty: http
 	Register  bool   // whether instances may register
@@ -69,7 +69,7 @@ type Upstream struct {
 
 // Start makes the reporter available: to the endpoints if o is not nil, to the admin API,
 // to the policies, and as metrics. Stop must be called even if Start fails.
-func (rep *Reporter) Start(ctx caddy.Context, o *Operations) error {
+func (rep *Reporter) Start(ctx caddy.Context, o *Config) error {
 	if o != nil {
 		config, _ := json.Marshal(o) // while the handlers can still be read
 		rep.log = servedLog{RequestLog: rep.Stats.RequestLog(), done: ctx, others: policy.SecretsIn(config).Parameters}
@@ -93,31 +93,31 @@ func (rep *Reporter) Stop() {
 	running.Remove(rep)
 }
 
-// DefaultOperationsPath is where the endpoints are by default.
-const DefaultOperationsPath = "/gateway"
+// DefaultPath is where the endpoints are by default.
+const DefaultPath = "/gateway"
 
 // Check reports the first thing wrong with the options.
-func (o *Operations) Check() error {
-	if err := o.CheckAccess(DefaultOperationsPath); err != nil {
+func (o *Config) Check() error {
+	if err := o.CheckAccess(DefaultPath); err != nil {
 		return err
 	}
 	return o.checkRegistration()
 }
 
-func (o *Operations) provision(ctx caddy.Context, rep *Reporter) error {
+func (o *Config) provision(ctx caddy.Context, rep *Reporter) error {
 	o.reporter = rep
 	if o.Path == "" {
-		o.Path = DefaultOperationsPath
+		o.Path = DefaultPath
 	}
 	return o.ProvisionAccess(ctx)
 }
 
 // ServeHTTP serves the endpoints to those who may see them.
-func (o *Operations) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+func (o *Config) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return o.ServeProtected(w, r, o.serve)
 }
 
-func (o *Operations) serve(w http.ResponseWriter, r *http.Request) error {
+func (o *Config) serve(w http.ResponseWriter, r *http.Request) error {
 	var err error
 	if parts, ok := o.registers(r); ok {
 		err = o.register(w, r, parts)

@@ -1,4 +1,4 @@
-package gateway
+package operations
 
 import (
 	"cmp"
@@ -69,7 +69,7 @@ func (rep *Reporter) health() health {
 // say that they need.
 func (rep *Reporter) dependencies() []dependency {
 	all := []dependency{}
-	if slices.ContainsFunc(rep.Backends, func(b ReportedBackend) bool { return b.Upstreams.HasContainers() }) {
+	if slices.ContainsFunc(rep.Backends, func(b Backend) bool { return b.Upstreams.HasContainers() }) {
 		for _, e := range dockerupstreams.Status() {
 			d := dependency{Name: "docker " + e.Endpoint, Status: healthy, Error: e.Error}
 			if !e.Connected {
@@ -180,7 +180,7 @@ func impairs(state any, addresses []string) bool {
 }
 
 // instances lists where a backend runs, and what does not get requests and why.
-func (rep *Reporter) instances(b ReportedBackend) []instance {
+func (rep *Reporter) instances(b Backend) []instance {
 	all := append([]instance{}, rep.registry(b).list(b.Name)...)
 	for _, u := range b.Upstreams.List() {
 		one := instance{Address: u.Address, Container: u.Container, Status: healthy, InFlight: u.InFlight, Reason: u.Reason}
@@ -193,7 +193,7 @@ func (rep *Reporter) instances(b ReportedBackend) []instance {
 }
 
 // registry returns the registry with a backend's instances, or nil if none may register.
-func (rep *Reporter) registry(b ReportedBackend) *Registry {
+func (rep *Reporter) registry(b Backend) *Registry {
 	if !b.Register {
 		return nil
 	}
