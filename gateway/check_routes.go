@@ -75,7 +75,7 @@ func checkGroupPath(at, path string) error {
 		return problemf(at, "%q ends in a wildcard, but routes go on after it: leave /* out", path)
 	}
 	if _, err := routing.ParsePattern(path); err != nil {
-		return problemf(at, "%q %v", path, err)
+		return problemf(at, "invalid path %q: %v", path, err)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func (rt placed) checkPath() error {
 	}
 	p, err := rt.parsePattern()
 	if err != nil {
-		return problemf(at, "%q %v", rt.PathPrefix, err)
+		return problemf(at, "invalid path %q: %v", rt.PathPrefix, err)
 	}
 	if p != nil && rt.StripPrefix && !p.HasRest() {
 		return problemf(rt.at+".strip_prefix", "%q takes whole paths, of which nothing would be left: end it with /*", rt.PathPrefix)

@@ -43,7 +43,7 @@ func (g *Group) collect(all []placed, at string, around []*Group) []placed {
 // it, the outermost first.
 func (rt *Route) within(groups []*Group) *Route {
 	own := *rt
-	own.Headers = routing.Canonical(own.Headers)
+	own.Headers = routing.CanonicalHeaders(own.Headers)
 	for i := len(groups) - 1; i >= 0; i-- {
 		g := groups[i]
 		if own.PathPrefix == "" {
@@ -54,7 +54,7 @@ func (rt *Route) within(groups []*Group) *Route {
 		if len(own.Hosts) == 0 {
 			own.Hosts = g.Hosts
 		}
-		own.Headers = routing.Inherit(own.Headers, routing.Canonical(g.Headers))
+		own.Headers = routing.Inherit(own.Headers, routing.CanonicalHeaders(g.Headers))
 		own.Query = routing.Inherit(own.Query, g.Query)
 		if own.Deprecated == nil {
 			own.Deprecated = g.Deprecated

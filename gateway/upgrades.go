@@ -10,16 +10,16 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// droppedOffer is an offer to switch protocols that was dropped, and logged.
+// droppedOffer identifies a logged offer to switch protocols.
 type droppedOffer struct{ protocol, route string }
 
-// A client chooses what it offers: beyond this many, and of longer ones, nothing is kept.
+// Limits of the memory for offers that are logged already: clients choose what they offer.
 const (
 	mostDroppedOffers = 1000
 	longestOffer      = 64
 )
 
-// logDropped logs once for each protocol and route that an offer was dropped.
+// logDropped logs a dropped offer once for each protocol and route.
 func (g *Gateway) logDropped(protocol, route, backend string) {
 	protocol = strings.ToLower(protocol[:min(len(protocol), longestOffer)])
 	if g.dropped.First(droppedOffer{strings.Clone(protocol), route}, mostDroppedOffers) {
@@ -28,8 +28,7 @@ func (g *Gateway) logDropped(protocol, route, backend string) {
 	}
 }
 
-// checkUpgrades reports the first protocol that is none, or that would lead past the
-// policies.
+// checkUpgrades reports the first protocol that is invalid or that would bypass the policies.
 func (b *Backend) checkUpgrades(path string) error {
 	for i, protocol := range b.Upgrades {
 		name, version, versioned := strings.Cut(protocol, "/")

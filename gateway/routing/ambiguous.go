@@ -9,13 +9,13 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// IsAmbiguous reports whether the request would lead elsewhere if its path or query
-// were read in another way, as the backend may do. For paths these are: with dot
-// segments resolved (RFC 3986, section 5.2.4) or slashes merged, with encoded slashes
-// as plain characters, with backslashes as slashes, without parameters after a
-// semicolon, or decoded once more. For queries see query.Readings. What a route keeps
-// from its backend, or asks for before it lets a request through, could be gone around
-// by that.
+// IsAmbiguous reports whether a request would match another route if its path or query were
+// read in another way, as the backend may do: the client could bypass what the route
+// requires, or reach what the route hides.
+//
+// Paths are also read with dot segments resolved (RFC 3986, section 5.2.4) or slashes
+// merged, with encoded slashes or backslashes as slashes, without parameters after a
+// semicolon, and decoded twice. For queries, see query.Readings.
 func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 	readings := []url.Values{nil}
 	if rt.queries {
@@ -23,22 +23,22 @@ func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 			readings = several
 		}
 	}
-	leadsElsewhere := func(path string) bool {
+	differs := func(path string) bool {
 		return slices.ContainsFunc(readings, func(params url.Values) bool {
 			s := rt.search(r, path, params)
 			return s.found != route
 		})
 	}
-	if !isPeculiar(r.URL) {
-		return len(readings) > 1 && leadsElsewhere(r.URL.Path)
+	if !hasReadings(r.URL) {
+		return len(readings) > 1 && differs(r.URL.Path)
 	}
-	for _, spelling := range spellings(r.URL) {
-		if leadsElsewhere(spelling) {
+	for _, reading := range pathReadings(r.URL) {
+		if differs(reading) {
 			return true
 		}
-		for _, reshape := range shapes {
-			shape := reshape(spelling)
-			if shape != spelling && (leadsElsewhere(shape) || route.climbs(spelling, reshape)) {
+		for _, normalize := range normalizations {
+			normalized := normalize(reading)
+			if normalized != reading && (differs(normalized) || route.escapes(reading, normalize)) {
 				return true
 			}
 		}
@@ -46,8 +46,8 @@ func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 	return false
 }
 
-// isPeculiar is a cheap test for paths that can be read in several ways.
-func isPeculiar(u *url.URL) bool {
+// hasReadings is a cheap test for paths that can be read in several ways.
+func hasReadings(u *url.URL) bool {
 	return strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/.") || strings.ContainsAny(u.Path, `\;%`) ||
 		hasEncodedSlash(u.RawPath)
 }
@@ -56,18 +56,19 @@ func hasEncodedSlash(raw string) bool {
 	return strings.Contains(raw, "%2F") || strings.Contains(raw, "%2f")
 }
 
-// spellings are the ways to read a path letter by letter. The first is its own.
-func spellings(u *url.URL) []string {
+// pathReadings returns the readings of a path that differ in single characters. The first
+// is the gateway's own.
+func pathReadings(u *url.URL) []string {
 	all := []string{u.Path}
 	if hasEncodedSlash(u.RawPath) {
-		// Encoded twice, they are still there after decoding once.
+		// A reading in which encoded slashes remain encoded.
 		kept := strings.NewReplacer("%2F", "%252F", "%2f", "%252f").Replace(u.RawPath)
 		if path, err := url.PathUnescape(kept); err == nil {
 			all = append(all, path)
 		}
 	}
-	// Those below add to the ones before what becomes of each.
-	for _, read := range []func(string) string{decoded, slashed, withoutParameters} {
+	// Each function is applied to all readings before it.
+	for _, read := range []func(string) string{decode, replaceBackslashes, removeParameters} {
 		for _, path := range all {
 			if other := read(path); !slices.Contains(all, other) {
 				all = append(all, other)
@@ -77,25 +78,25 @@ func spellings(u *url.URL) []string {
 	return all
 }
 
-// shapes are the ways to read a path segment by segment.
-var shapes = []func(string) string{
-	merged,
+// normalizations are the ways in which backends normalize the segments of a path.
+var normalizations = []func(string) string{
+	mergeSlashes,
 	removeDotSegments,
 	CleanPath,
-	withoutLastDots,
-	func(path string) string { return withoutLastDots(merged(path)) },
+	cleanLikePathClean,
+	func(path string) string { return cleanLikePathClean(mergeSlashes(path)) },
 }
 
-func decoded(path string) string {
+func decode(path string) string {
 	if twice, err := url.PathUnescape(path); err == nil {
 		return twice
 	}
-	return path // it has a plain %
+	return path // its % is not an escape
 }
 
-func slashed(path string) string { return strings.ReplaceAll(path, `\`, "/") }
+func replaceBackslashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
 
-func withoutParameters(path string) string {
+func removeParameters(path string) string {
 	if !strings.Contains(path, ";") {
 		return path
 	}
@@ -106,15 +107,15 @@ func withoutParameters(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// merged is a path with single slashes.
-func merged(path string) string {
+// mergeSlashes replaces each sequence of slashes with one.
+func mergeSlashes(path string) string {
 	for strings.Contains(path, "//") {
 		path = strings.ReplaceAll(path, "//", "/")
 	}
 	return path
 }
 
-// removeDotSegments is a path in which the segments . and .. have done what they say.
+// removeDotSegments resolves dot segments (RFC 3986, section 5.2.4).
 func removeDotSegments(path string) string {
 	if !strings.Contains(path, "/.") {
 		return path
@@ -131,18 +132,18 @@ func removeDotSegments(path string) string {
 			continue
 		}
 		if i == len(segments)-2 {
-			kept = append(kept, "") // what it leads to is a folder
+			kept = append(kept, "") // a dot segment at the end is a folder
 		}
 	}
 	return strings.Join(kept, "/")
 }
 
 // CleanPath returns a path with single slashes and without dot segments.
-func CleanPath(path string) string { return removeDotSegments(merged(path)) }
+func CleanPath(path string) string { return removeDotSegments(mergeSlashes(path)) }
 
-// withoutLastDots is a path in which dot segments have done what they say, and the
-// last one has left no slash, in the way of path.Clean.
-func withoutLastDots(path string) string {
+// cleanLikePathClean removes dot segments as package path does: without a slash after the
+// last one.
+func cleanLikePathClean(path string) string {
 	clean := removeDotSegments(path)
 	if clean != "/" && (strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..")) {
 		clean = strings.TrimSuffix(clean, "/")
@@ -150,30 +151,30 @@ func withoutLastDots(path string) string {
 	return clean
 }
 
-// climbs reports whether a path climbs out of what the route's parameters stand
-// for, or of what is stripped from it, on its way to another path of the same
-// route: in that shape, what is left for the backend is not what it gets.
-func (rt *Route) climbs(path string, reshape func(string) string) bool {
+// escapes reports whether dot segments of a path leave the values of the route's parameters
+// or the part after the stripped prefix, and lead to another path of the same route. Then
+// the backend would not get what a normalization of the whole path yields.
+func (rt *Route) escapes(path string, normalize func(string) string) bool {
 	if rt.Pattern == nil && !rt.StripPrefix {
 		return false
 	}
 	fixed := rt.FixedLength(path)
 	front, rest, slash := path[:fixed], path[fixed:], ""
 	if !strings.HasPrefix(rest, "/") {
-		slash = "/" // which it gets when the front is stripped
+		slash = "/" // which is added when the prefix is stripped
 	}
-	left := front + strings.TrimPrefix(reshape(slash+rest), slash)
-	return strings.TrimSuffix(left, "/") != strings.TrimSuffix(reshape(path), "/")
+	left := front + strings.TrimPrefix(normalize(slash+rest), slash)
+	return strings.TrimSuffix(left, "/") != strings.TrimSuffix(normalize(path), "/")
 }
 
-// FixedLength returns how much of a path that the route takes comes before the
-// open end of its prefix or pattern.
+// FixedLength returns the length of the prefix, or of the part before the wildcard at the
+// end of the pattern, in a path that the route matches. It does not include the slash after it.
 func (rt *Route) FixedLength(path string) int {
 	switch {
 	case rt.Pattern == nil:
 		return len(strings.TrimSuffix(rt.Path, "/"))
 	case rt.Pattern.HasRest():
-		return rt.Pattern.fixed(path)
+		return rt.Pattern.fixedLength(path)
 	}
 	return len(path)
 }

@@ -21,8 +21,8 @@ func TestRemoveDotSegments(t *testing.T) {
 	}
 }
 
-// Whatever the target: if it is let through, then backends that clean paths in ways
-// of their own find the same route in it.
+// If a target is accepted, then it has the same route for backends that clean paths in
+// their own way.
 func FuzzIsAmbiguous(f *testing.F) {
 	for _, target := range []string{
 		"/public/../admin", "/public/a%2F..%2fb", `/x\..\admin`, "/users/1/a/../../2/b", "/x/..;/admin", "/%252e%252e/admin", "/a//../b", "/./public",
@@ -56,7 +56,7 @@ func FuzzIsAmbiguous(f *testing.F) {
 		}
 		for name, read := range readers {
 			if other, _ := router.Find(r, read(r.URL)); other != route {
-				t.Errorf("%q is let through to %s, but %s makes %q of it, which is of %s", target, route, name, read(r.URL), other)
+				t.Errorf("%q is accepted for %s, but %s reads %q, which has the route %s", target, route, name, read(r.URL), other)
 			}
 		}
 	})

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Conflict returns the first route that is never found because an earlier one has the
-// same conditions, and that one. Without a conflict, both are nil.
+// Conflict returns the first route that is never chosen because an earlier one has the same
+// conditions, and that one. Without a conflict, it returns nil.
 func Conflict(routes []*Route) (later, earlier *Route) {
 	byPath := make(map[string][]*Route, len(routes))
 	for _, rt := range routes {
@@ -26,13 +26,13 @@ func Conflict(routes []*Route) (later, earlier *Route) {
 
 func (rt *Route) conflictsWith(other *Route) bool {
 	return rt.Segment == other.Segment &&
-		rt.conditions() == other.conditions() &&
+		rt.conditionsKey() == other.conditionsKey() &&
 		overlap(rt.Hosts, other.Hosts, strings.EqualFold) &&
 		overlap(rt.Methods, other.Methods, func(a, b string) bool { return a == b })
 }
 
-// overlap reports whether two conditions hold for the same things while neither
-// is the narrower one: both are absent, or they share an element.
+// overlap reports whether two conditions match the same requests and neither is more
+// specific: both are empty, or they share an element.
 func overlap(a, b []string, same func(string, string) bool) bool {
 	if len(a) == 0 || len(b) == 0 {
 		return len(a) == len(b)

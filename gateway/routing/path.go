@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// StripPrefix takes the first bytes off the request's decoded path, as the backend
-// sees it. The encoding of what remains stays as the client wrote it.
+// StripPrefix removes the first bytes of a request's decoded path. The rest keeps the
+// encoding that the client sent.
 func StripPrefix(r *http.Request, length int) {
 	length = min(length, len(r.URL.Path)) // a handler may have rewritten the path
 	raw, ok := sentPath(r)
 	if !ok {
 		raw = r.URL.EscapedPath()
 	}
-	raw = dropEncoded(raw, length)
+	raw = skipEncoded(raw, length)
 	if len(raw) >= 3 && strings.EqualFold(raw[:3], "%2F") {
-		raw = raw[3:] // it is the slash that a path begins with
+		raw = raw[3:] // the leading slash
 	}
 	raw = withSlash(raw)
 
@@ -40,8 +40,8 @@ func withSlash(path string) string {
 	return "/" + path
 }
 
-// dropEncoded drops the beginning of an encoded path that stands for n bytes.
-func dropEncoded(raw string, n int) string {
+// skipEncoded removes the first n decoded bytes of an encoded path.
+func skipEncoded(raw string, n int) string {
 	for ; n > 0 && raw != ""; n-- {
 		if raw[0] == '%' && len(raw) >= 3 {
 			raw = raw[3:]
@@ -52,8 +52,8 @@ func dropEncoded(raw string, n int) string {
 	return raw
 }
 
-// sentPath returns the path of a request's target with the bytes that the client sent,
-// unless a handler has rewritten it.
+// sentPath returns the path of a request in the bytes that the client sent. It reports
+// whether no handler has rewritten the path.
 func sentPath(r *http.Request) (raw string, ok bool) {
 	raw, _, _ = strings.Cut(r.RequestURI, "?")
 	if raw != "" && raw[0] != '/' { // RFC 9112, section 3.2.2
@@ -67,9 +67,9 @@ func sentPath(r *http.Request) (raw string, ok bool) {
 	return raw, err == nil && path == r.URL.Path
 }
 
-// KeepPathBytes makes sure that the backend receives the path with the bytes that
-// the client sent. A URL remembers its encoded form only where that is a valid one,
-// and some clients send characters that should have been encoded and were not.
+// KeepPathBytes makes the transport send the path in the bytes that the client sent. A URL
+// keeps the encoded path only if it is valid, and some clients send characters that have
+// to be encoded.
 func KeepPathBytes(r *http.Request) {
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
 	if raw == r.URL.EscapedPath() {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// received parses a request as a server does, so that its target has the bytes
-// that a client sent.
+// received parses a request as a server does, with the bytes of the target that a client
+// sent.
 func received(t *testing.T, target string) *http.Request {
 	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))
@@ -26,7 +26,7 @@ func TestPathKeepsItsBytes(t *testing.T) {
 		r := received(t, target)
 		KeepPathBytes(r)
 		if got := r.URL.RequestURI(); got != target {
-			t.Errorf("%s would reach the backend as %s", target, got)
+			t.Errorf("%s reaches the backend as %s", target, got)
 		}
 	}
 }
@@ -39,17 +39,17 @@ func TestPathOfAnAbsoluteTargetKeepsItsBytes(t *testing.T) {
 		r.URL.Scheme, r.URL.Host = "http", "backend"
 		KeepPathBytes(r)
 		if got := r.URL.RequestURI(); got != want {
-			t.Errorf("%s would reach the backend as %s, want %s", target, got, want)
+			t.Errorf("%s reaches the backend as %s, want %s", target, got, want)
 		}
 	}
 }
 
-func TestPathKeptYieldsToARewrite(t *testing.T) {
+func TestARewrittenPathIsKept(t *testing.T) {
 	r := received(t, "/a{b}")
 	r.URL.Path, r.URL.RawPath = "/rewritten", ""
 	KeepPathBytes(r)
 	if got := r.URL.RequestURI(); got != "/rewritten" {
-		t.Errorf("got %s, want what the handler made of the path", got)
+		t.Errorf("got %s, want the path that the handler set", got)
 	}
 }
 
@@ -79,7 +79,7 @@ func TestStripPrefix(t *testing.T) {
 			t.Errorf("%s without %s: got %s, want %s", test.target, test.prefix, got, test.want)
 		}
 		if r.RequestURI != test.want {
-			t.Errorf("%s without %s: placeholders say %s, want %s", test.target, test.prefix, r.RequestURI, test.want)
+			t.Errorf("%s without %s: the placeholder is %s, want %s", test.target, test.prefix, r.RequestURI, test.want)
 		}
 	}
 }

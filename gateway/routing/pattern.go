@@ -1,21 +1,22 @@
 package routing
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// Pattern is a path pattern: `/users/:id/profile`, `/files/*`. A segment `:name`
-// stands for any one segment that is not empty, and gives it a name; a segment
-// `*` does so without a name, except at the end, where it stands for whatever
-// follows the slash before it, be it nothing or several segments. All else stands
-// for itself. A pattern takes the whole path, a trailing slash included.
+// Pattern is a path pattern, such as `/users/:id/profile` or `/files/*`. A segment `:name`
+// matches any one segment that is not empty, as a named parameter. A segment `*` does the
+// same without a name; at the end, it matches the rest of the path after the slash, which
+// may be empty. All other segments match themselves. A pattern matches whole paths,
+// including a trailing slash.
 type Pattern []segment
 
 type segment struct {
 	kind segmentKind
-	text string // what it says, or its name
+	text string // its text or name
 }
 
 type segmentKind uint8
@@ -27,8 +28,8 @@ const (
 	segmentRest              // * at the end
 )
 
-// ParsePattern parses a path that begins with a slash. It returns nil if there is
-// no variable segment in it: then it is a prefix.
+// ParsePattern parses a path that begins with a slash. It returns nil if no segment is
+// variable: then the path is a prefix.
 func ParsePattern(path string) (Pattern, error) {
 	var p Pattern
 	variable := false
@@ -41,14 +42,14 @@ func ParsePattern(path string) (Pattern, error) {
 		case text == "*":
 			s.kind = segmentAny
 		case strings.Contains(text, "*"):
-			return nil, fmt.Errorf("has a wildcard that is not a whole segment: write /* for whatever follows a slash")
+			return nil, errors.New("a wildcard must be a whole segment: write /* for the rest of the path")
 		case strings.HasPrefix(text, ":"):
 			s = segment{kind: segmentParam, text: text[1:]}
 			if !isName(s.text) {
-				return nil, fmt.Errorf("has the parameter %q: name it with letters, digits and underscores, as in /:id", text)
+				return nil, fmt.Errorf("the name of the parameter %q must consist of letters, digits and underscores, as in /:id", text)
 			}
 			if slices.Contains(p, s) {
-				return nil, fmt.Errorf("has the parameter %q twice: give each a name of its own", text)
+				return nil, fmt.Errorf("the parameter %q is given twice: use different names", text)
 			}
 		}
 		variable = variable || s.kind != segmentText
@@ -66,7 +67,7 @@ func isName(s string) bool {
 	})
 }
 
-// shape is equal for patterns that take the same paths.
+// shape returns a text that is equal for patterns that match the same paths.
 func (p Pattern) shape() string {
 	var b strings.Builder
 	for _, s := range p {
@@ -86,7 +87,7 @@ func (p Pattern) shape() string {
 // HasRest reports whether the pattern ends in a wildcard.
 func (p Pattern) HasRest() bool { return len(p) > 0 && p[len(p)-1].kind == segmentRest }
 
-// Names are what the pattern's variable segments are called.
+// Names returns the names of the pattern's parameters, with `*` for a wildcard at the end.
 func (p Pattern) Names() (names []string) {
 	for _, s := range p {
 		switch s.kind {
@@ -99,8 +100,8 @@ func (p Pattern) Names() (names []string) {
 	return names
 }
 
-// Param returns what a named segment stands for in a path that the pattern takes;
-// `*` names what the last segment stands for. It is empty if there is none.
+// Param returns the value of a parameter in a path that the pattern matches; `*` is the name
+// of a wildcard at the end. The value of an unknown parameter is empty.
 func (p Pattern) Param(path, name string) string {
 	for _, s := range p {
 		path = path[1:] // the slash
@@ -116,9 +117,9 @@ func (p Pattern) Param(path, name string) string {
 	return ""
 }
 
-// fixed returns how much of a path that the pattern takes comes before what its
-// last segment, a `*`, stands for: all up to the slash.
-func (p Pattern) fixed(path string) int {
+// fixedLength returns the length of a path that the pattern matches without the rest that
+// its last segment, a `*`, matches, and the slash before it.
+func (p Pattern) fixedLength(path string) int {
 	at := 0
 	for range p[:len(p)-1] {
 		at++ // the slash
@@ -129,20 +130,19 @@ func (p Pattern) fixed(path string) int {
 	return at
 }
 
-// patternNode is a node of the tree of all patterns, in which every level is a
-// segment.
+// patternNode is a node of the tree of all patterns. Each level is a segment.
 type patternNode struct {
-	text  string // most nodes lead to one text at the most
+	text  string // of the first child with a text; most nodes have no other
 	next  *patternNode
-	texts map[string]*patternNode // the others
+	texts map[string]*patternNode // the other children with a text
 	param *patternNode
 	any   *patternNode
-	rest  place // of the routes whose pattern goes on with a * to the end
-	here  place // of those whose pattern ends
+	rest  candidates // routes whose pattern continues with a * at the end
+	here  candidates // routes whose pattern ends
 }
 
-// interner has one copy of each text: what many patterns have in common is then
-// in the processor's cache.
+// interner keeps one copy of each text, so that common texts remain in the processor's
+// cache.
 type interner map[string]string
 
 func (in interner) intern(text string) string {
@@ -154,17 +154,17 @@ func (in interner) intern(text string) string {
 	return own
 }
 
-// after returns the node that a text leads to, or nil.
-func (n *patternNode) after(text string) *patternNode {
+// child returns the child for a text, or nil.
+func (n *patternNode) child(text string) *patternNode {
 	if n.next != nil && n.text == text {
 		return n.next
 	}
 	return n.texts[text]
 }
 
-// lead returns the node that a text leads to. It is made if need be.
-func (n *patternNode) lead(text string, texts interner) *patternNode {
-	if next := n.after(text); next != nil {
+// ensureChild returns the child for a text, which it adds if it is missing.
+func (n *patternNode) ensureChild(text string, texts interner) *patternNode {
+	if next := n.child(text); next != nil {
 		return next
 	}
 	text = texts.intern(text)
@@ -180,12 +180,12 @@ func (n *patternNode) lead(text string, texts interner) *patternNode {
 	return next
 }
 
-// add puts a route where its pattern leads.
+// add adds a route at the node of its pattern.
 func (n *patternNode) add(p Pattern, rt *Route, texts interner) {
 	for _, s := range p {
 		switch s.kind {
 		case segmentText:
-			n = n.lead(s.text, texts)
+			n = n.ensureChild(s.text, texts)
 		case segmentParam:
 			if n.param == nil {
 				n.param = new(patternNode)
@@ -204,8 +204,8 @@ func (n *patternNode) add(p Pattern, rt *Route, texts interner) {
 	n.here.insert(rt)
 }
 
-// walk tries the patterns that take the path, whose segments before index at have
-// led to n. Among them it tries the prefixes that are to be preferred.
+// walk tries the patterns that match the path, of which the segments before index at lead
+// to n. In between, it tries the prefixes that take precedence.
 func (s *search) walk(n *patternNode, at int) bool {
 	if at > len(s.path) {
 		return s.try(n.here)
@@ -215,13 +215,13 @@ func (s *search) walk(n *patternNode, at int) bool {
 		end = at + i
 	}
 	text := s.path[at:end]
-	if next := n.after(text); next != nil && s.walk(next, end+1) {
+	if next := n.child(text); next != nil && s.walk(next, end+1) {
 		return true
 	}
-	if n.param == nil && n.any == nil && n.rest == (place{}) {
+	if n.param == nil && n.any == nil && n.rest == (candidates{}) {
 		return false
 	}
-	// A prefix that spells this segment out knows it better than a variable does.
+	// A prefix that includes this segment takes precedence over a variable.
 	if s.tryPrefixes(end) {
 		return true
 	}

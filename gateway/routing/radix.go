@@ -7,43 +7,41 @@ import (
 	"strings"
 )
 
-// tree is an immutable radix tree (a compact prefix trie) over byte strings.
-// A lookup costs a step per branching point on the way, whatever the number of
-// keys, and allocates nothing.
+// tree is an immutable radix tree (a compact prefix trie) over byte strings. A lookup takes
+// one step per branching point, whatever the number of keys, and allocates nothing.
 //
-// What a step costs in a large tree is the wait for memory. So nodes are small
-// and lie in one slice, siblings next to each other, with the bytes that choose
-// among their children inside: a step reads one cache line. Most nodes would have
-// a key and no children: where all children of a node are like that, the keys'
-// leaves stand in their place.
+// In a large tree, a step costs a cache miss. So nodes are small and in one slice, siblings
+// next to each other, with the bytes that select a child inside: a step reads one cache
+// line. Most nodes would have a key and no children: if all children of a node are such
+// nodes, their leaves replace them.
 type tree[T any] struct {
 	nodes  []node
-	labels string   // what the nodes' labels say, one after the other
+	labels string   // the labels of all nodes, concatenated
 	wide   []string // the edges of the nodes with more than maxEdges children
 	leaves []leaf[T]
 }
 
-// maxEdges is how many children a node can have without looking elsewhere. Ten
-// digits fit, and with them most trees of generated names.
+// maxEdges is the maximum number of children whose first bytes are in the node itself. It
+// is enough for ten digits, and so for most trees of generated names.
 const maxEdges = 15
 
 type node struct {
 	edges    [maxEdges]byte // the first byte of every child's label, in the children's order
 	count    uint8          // the number of children, or isWide
-	label    uint32         // where in labels the node's label goes on after its first byte …
-	labelLen uint32         // … and for how long
-	first    int32          // the index of the first child, or if they are leaves, its complement
+	label    uint32         // the offset in labels of the node's label without its first byte
+	labelLen uint32         // its length
+	first    int32          // the index of the first child; its complement if the children are leaves
 	leaf     int32          // the index of the key that ends here, or none
 }
 
-// isWide is the count of a node with more children than edges has room for: it
-// has the index of their first bytes in wide instead.
+// isWide is the count of a node with more than maxEdges children. Its edges are the index
+// of their first bytes in wide.
 const isWide = maxEdges + 1
 
 type leaf[T any] struct {
 	value    T
 	outer    int32  // the leaf of the next shorter key that is a prefix of this one, or none
-	label    uint32 // as a node's, if this leaf is in the place of one
+	label    uint32 // as in a node, if the leaf replaces one
 	labelLen uint32
 }
 
@@ -57,9 +55,9 @@ func newTree[T any](values map[string]T) *tree[T] {
 	}
 	slices.Sort(keys)
 	b := treeBuilder[T]{
-		tree:   &tree[T]{nodes: []node{{leaf: none}}, leaves: make([]leaf[T], 0, len(keys))},
-		values: values,
-		placed: make(map[string]uint32),
+		tree:    &tree[T]{nodes: []node{{leaf: none}}, leaves: make([]leaf[T], 0, len(keys))},
+		values:  values,
+		offsets: make(map[string]uint32),
 	}
 	b.fill(0, keys, 0, none)
 	b.tree.nodes = slices.Clip(b.tree.nodes)
@@ -68,26 +66,26 @@ func newTree[T any](values map[string]T) *tree[T] {
 }
 
 type treeBuilder[T any] struct {
-	tree   *tree[T]
-	values map[string]T
-	labels strings.Builder
-	placed map[string]uint32 // where in labels each one stands
+	tree    *tree[T]
+	values  map[string]T
+	labels  strings.Builder
+	offsets map[string]uint32 // of labels
 }
 
-// place returns where a label stands among all labels. Equal ones share a place:
-// generated names have few different endings, which then stay in the cache.
-func (b *treeBuilder[T]) place(label string) uint32 {
-	at, ok := b.placed[label]
+// offset returns the offset of a label in labels. Equal labels share one: generated names
+// have few different endings, which then remain in the cache.
+func (b *treeBuilder[T]) offset(label string) uint32 {
+	at, ok := b.offsets[label]
 	if !ok {
 		at = uint32(b.labels.Len())
 		b.labels.WriteString(label)
-		b.placed[label] = at
+		b.offsets[label] = at
 	}
 	return at
 }
 
-// fill gives node i its key and children: keys are sorted and share their first
-// depth bytes, which is what the way from the root to node i spells.
+// fill sets the key and children of node i. The keys are sorted, and their first depth
+// bytes are the labels on the path from the root to node i.
 func (b *treeBuilder[T]) fill(i int32, keys []string, depth int, outer int32) {
 	t := b.tree
 	if len(keys) > 0 && len(keys[0]) == depth {
@@ -112,7 +110,7 @@ func (b *treeBuilder[T]) fill(i int32, keys []string, depth int, outer int32) {
 		t.setEdges(i, edges, ^int32(len(t.leaves)))
 		for _, key := range keys {
 			label := key[depth+1:]
-			t.leaves = append(t.leaves, leaf[T]{b.values[key], outer, b.place(label), uint32(len(label))})
+			t.leaves = append(t.leaves, leaf[T]{b.values[key], outer, b.offset(label), uint32(len(label))})
 		}
 		return
 	}
@@ -122,7 +120,7 @@ func (b *treeBuilder[T]) fill(i int32, keys []string, depth int, outer int32) {
 	for n, group := range groups {
 		ends[n] = depth + commonPrefix(group[0][depth:], group[len(group)-1][depth:])
 		label := group[0][depth+1 : ends[n]]
-		t.nodes = append(t.nodes, node{label: b.place(label), labelLen: uint32(len(label)), leaf: none})
+		t.nodes = append(t.nodes, node{label: b.offset(label), labelLen: uint32(len(label)), leaf: none})
 	}
 	for n, group := range groups {
 		b.fill(first+int32(n), group, ends[n], outer)
@@ -140,9 +138,9 @@ func (t *tree[T]) setEdges(i int32, edges []byte, first int32) {
 	copy(n.edges[:], edges)
 }
 
-// edge returns which child's label begins with c, -1 if none does: it looks at
-// eight edges at a time (Warren, Hacker's Delight, second edition, 6-1: the first
-// zero byte of a word). Edges that are not there come after those that are.
+// edge returns the index of the child whose label begins with c, or -1. It compares eight
+// edges at a time (Warren, Hacker's Delight, second edition, 6-1: the first zero byte of a
+// word). Unused edges come last.
 func (n *node) edge(c byte) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	all := ones * uint64(c)
@@ -194,8 +192,8 @@ func (t *tree[T]) longest(s string) int32 {
 	return found
 }
 
-// commonPrefix returns how many bytes a and b both begin with. For the first and
-// the last of sorted strings, all those between begin with them too.
+// commonPrefix returns the length of the common prefix of a and b. If they are the first and
+// the last of sorted strings, it is that of all of them.
 func commonPrefix(a, b string) (n int) {
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++

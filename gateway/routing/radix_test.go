@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// prefixesOf returns the keys that s begins with, longest first, as the tree
-// reports them.
+// prefixesOf returns the keys that are prefixes of s as the tree finds them, longest first.
 func prefixesOf(t *tree[string], s string) (found []string) {
 	for i := t.longest(s); i != none; i = t.leaves[i].outer {
 		found = append(found, t.leaves[i].value)
@@ -24,7 +23,7 @@ func newStringTree(keys []string) *tree[string] {
 	return newTree(values)
 }
 
-// naivePrefixes is what prefixesOf must return, found by looking at every key.
+// naivePrefixes returns the same by a comparison with all keys.
 func naivePrefixes(keys []string, s string) (found []string) {
 	for n := len(s); n >= 0; n-- {
 		for _, key := range keys {
@@ -79,8 +78,8 @@ func BenchmarkRouteLookup(b *testing.B) {
 				keys[i] = fmt.Sprintf("/api/v%d/service-%d/resource", i%3+1, i)
 				values[keys[i]] = i
 			}
-			// As many whatever the number of routes, and next to each other: what differs
-			// is the search alone.
+			// The number of paths does not depend on the number of routes, so that only the
+			// search differs.
 			paths := make([]string, 4096)
 			for i := range paths {
 				paths[i] = keys[i*n/len(paths)] + "/42"
@@ -91,7 +90,7 @@ func BenchmarkRouteLookup(b *testing.B) {
 			b.ResetTimer()
 			for i := range b.N {
 				if tree.longest(paths[i%len(paths)]) == none {
-					b.Fatal("a path found no route")
+					b.Fatal("no route found")
 				}
 			}
 		})

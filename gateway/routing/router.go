@@ -1,78 +1,42 @@
-// Package routing finds the route of a request. It knows conditions alone: what a route
-// does is for the owner of the router.
+// Package routing finds the route of a request by its path, host, method, header fields and
+// query. It returns the number of a route; what the route does is up to the caller.
 package routing
 
 import (
 	"cmp"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/rgate/rgate/internal/query"
 )
 
-// Route is the conditions of one route.
-type Route struct {
-	// The prefix of paths, or the text of a pattern.
-	Path string
-
-	// Nil: Path is a prefix.
-	Pattern Pattern
-
-	// Whether the prefix ends only at the end of a segment.
-	Segment bool
-
-	// Empty lists and maps match every request. A nil list of values of a header field
-	// matches requests without the field.
-	Hosts, Methods []string
-	Headers, Query map[string][]string
-
-	// Whether a preflight of CORS matches if the request that it is for does.
-	Preflights bool
-
-	// Whether the part of the path that is fixed is removed for the backend.
-	StripPrefix bool
-
-	// The number of the route, for the owner of the router.
-	Index int
-}
-
-// Matchers evaluate conditions whose names and values may contain placeholders.
-type Matchers struct {
-	Headers func(r *http.Request, want map[string][]string) bool
-	Query   func(r *http.Request, want map[string][]string, params url.Values) bool
-}
-
 // Router finds the route of a request. It is immutable.
 //
-// Of the routes that take the path, the one is tried first that says most about
-// it: they are compared segment by segment from the left, where text beats a
-// parameter, a parameter a wildcard, and a wildcard the open end of a prefix. So
-// the longest of several prefixes is first. At one path, `match: segment` comes
-// before `match: prefix`, an exact host before a wildcard before none, more
-// conditions on headers before fewer, more on the query before fewer, and some
-// methods before all of them. Of routes that are equal in all this, the one that
-// stands first in the configuration comes first, those in groups after the others.
-// The first route that takes the request gets it.
+// Of the routes that match the path, the most specific one is tried first. They are compared
+// segment by segment from the left: text comes before a parameter, a parameter before a
+// wildcard, and a wildcard before the open end of a prefix. So the longest of several
+// prefixes comes first. At one path, `match: segment` comes before `match: prefix`, an exact
+// host before a wildcard before none, more conditions on header fields before fewer, more
+// on the query before fewer, and some methods before all methods. Routes that are equal in
+// all this are tried in the order given. The first route that matches is chosen.
 type Router struct {
 	match    Matchers
-	prefixes *tree[place]
-	patterns *patternNode // nil: there are none
-	hosts    bool         // whether any route looks at the host
-	queries  bool         // whether any route looks at the query
+	prefixes *tree[candidates]
+	patterns *patternNode // nil without patterns
+	hosts    bool         // whether any route has a condition on the host
+	queries  bool         // whether any route has a condition on the query
 }
 
-// place is the routes of one prefix or pattern. It is small, for in a large tree the wait for
-// memory is what a search consists of.
-type place struct {
-	only   *Route    // if it is the only one, and has no further conditions
-	routes *[]*Route // if not; nil if there are none
+// candidates are the routes of one prefix or pattern. They are small, because a search in a
+// large tree spends its time on cache misses.
+type candidates struct {
+	only   *Route    // the only one, if it has no further conditions
+	routes *[]*Route // otherwise; nil if there are none
 }
 
-// insert puts a route among those of the place.
-func (at *place) insert(route *Route) {
+// insert adds a route.
+func (at *candidates) insert(route *Route) {
 	var routes []*Route
 	switch {
 	case at.only != nil:
@@ -82,22 +46,23 @@ func (at *place) insert(route *Route) {
 	}
 	routes = insert(routes, route)
 	if len(routes) == 1 && route.specificity() == 0 {
-		*at = place{only: route}
+		*at = candidates{only: route}
 	} else {
-		*at = place{routes: &routes}
+		*at = candidates{routes: &routes}
 	}
 }
 
-// length is that of the prefix.
-func (at place) length() int {
+// length returns the length of the prefix.
+func (at candidates) length() int {
 	if at.only != nil {
 		return len(at.only.Path)
 	}
 	return len((*at.routes)[0].Path)
 }
 
+// New returns a router of the given routes.
 func New(routes []*Route, match Matchers) *Router {
-	byPrefix := make(map[string]place, len(routes))
+	byPrefix := make(map[string]candidates, len(routes))
 	texts := make(interner)
 	rt := &Router{match: match}
 	for _, route := range routes {
@@ -118,7 +83,7 @@ func New(routes []*Route, match Matchers) *Router {
 	return rt
 }
 
-// insert puts a route among those of one path, in the order in which to try them.
+// insert adds a route to those of one path, in the order in which they are tried.
 func insert(routes []*Route, route *Route) []*Route {
 	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *Route) int {
 		return cmp.Or(cmp.Compare(b.specificity(), a.specificity()), -1)
@@ -126,31 +91,8 @@ func insert(routes []*Route, route *Route) []*Route {
 	return slices.Insert(routes, at, route)
 }
 
-// specificity ranks the routes of one path: the higher is tried first.
-func (rt *Route) specificity() (rank int) {
-	switch {
-	case len(rt.Hosts) == 0:
-	case slices.ContainsFunc(rt.Hosts, isWildcard):
-		rank = 1
-	default:
-		rank = 2
-	}
-	if rt.Segment {
-		rank += 4
-	}
-	const most = 1<<8 - 1
-	rank = rank<<8 + min(len(rt.Headers), most)
-	rank = rank<<8 + min(len(rt.Query), most)
-	rank <<= 1
-	if len(rt.Methods) > 0 {
-		rank++
-	}
-	return rank
-}
-
-// Find returns the route that takes the request if its path is this one. If there
-// is none for the sole reason of its method, Find returns the methods that would
-// be taken.
+// Find returns the route that matches a request with the given path. If only the method
+// prevents a match, it returns the allowed methods.
 func (rt *Router) Find(r *http.Request, path string) (route *Route, allowed []string) {
 	s := rt.search(r, path, nil)
 	if s.found != nil {
@@ -163,15 +105,14 @@ func (rt *Router) Find(r *http.Request, path string) (route *Route, allowed []st
 	return nil, slices.Compact(s.allowed)
 }
 
-// Nearest returns the route that comes first among those that take a request but for its
-// method.
+// Nearest returns the first route that matches a request in all but its method, or nil.
 func (rt *Router) Nearest(r *http.Request, path string) *Route {
 	s := rt.search(r, path, nil)
 	return s.near
 }
 
-// search looks for the route of a request whose path and query are read in these ways.
-// Without parameters, the query is read where a route asks for it.
+// search looks for the route of a request with the given path and query parameters. If
+// params is nil, the query is parsed when a route has a condition on it.
 func (rt *Router) search(r *http.Request, path string, params url.Values) search {
 	s := search{router: rt, request: r, path: path, params: params, next: rt.prefixes.longest(path)}
 	if rt.hosts {
@@ -187,15 +128,15 @@ type search struct {
 	request *http.Request
 	path    string
 	host    string
-	params  url.Values // of the query; nil until a route looks at it
-	next    int32      // the leaf of the longest prefix that was not tried
+	params  url.Values // of the query; nil until they are needed
+	next    int32      // the leaf of the longest prefix that was not tried yet
 	found   *Route     // the result
-	near    *Route     // the first that took all but the method
-	allowed []string   // methods of the routes that took all but the method
+	near    *Route     // the first that matches in all but the method
+	allowed []string   // methods of the routes that match in all but the method
 }
 
-// try looks for a route that takes the request among those that take its path.
-func (s *search) try(at place) bool {
+// try looks for a route that matches the request among candidates that match its path.
+func (s *search) try(at candidates) bool {
 	if at.only != nil {
 		s.found = at.only
 		return true
@@ -204,10 +145,10 @@ func (s *search) try(at place) bool {
 		return false
 	}
 	for _, route := range *at.routes {
-		if !route.takesPath(s.path) || !route.takesHost(s.host) || !s.takesHeaders(route) || !s.takesQuery(route) {
+		if !route.matchesPath(s.path) || !route.matchesHost(s.host) || !s.matchesHeaders(route) || !s.matchesQuery(route) {
 			continue
 		}
-		if route.takesMethod(s.request.Method) || route.Preflights && route.takesPreflight(s.request) {
+		if route.matchesMethod(s.request.Method) || route.Preflights && route.matchesPreflight(s.request) {
 			s.found = route
 			return true
 		}
@@ -219,7 +160,7 @@ func (s *search) try(at place) bool {
 	return false
 }
 
-// tryPrefixes tries the prefixes of at least this length, the longest first.
+// tryPrefixes tries the prefixes of at least the given length, the longest first.
 func (s *search) tryPrefixes(length int) bool {
 	for s.next != none {
 		leaf := &s.router.prefixes.leaves[s.next]
@@ -234,31 +175,11 @@ func (s *search) tryPrefixes(length int) bool {
 	return false
 }
 
-// takesPath reports whether the route takes a path that begins with its prefix,
-// or that its pattern takes.
-func (rt *Route) takesPath(path string) bool {
-	n := len(rt.Path)
-	return !rt.Segment || len(path) == n || path[n] == '/' || path[n-1] == '/'
-}
-
-func (rt *Route) takesMethod(method string) bool {
-	return len(rt.Methods) == 0 || slices.Contains(rt.Methods, method) ||
-		method == http.MethodHead && slices.Contains(rt.Methods, http.MethodGet)
-}
-
-// takesPreflight reports whether a request asks, for a browser, if the route would
-// take a request of some method. The route's own policy answers that.
-func (rt *Route) takesPreflight(r *http.Request) bool {
-	method := r.Header["Access-Control-Request-Method"]
-	return r.Method == http.MethodOptions && len(method) == 1 && r.Header["Origin"] != nil && rt.takesMethod(method[0])
-}
-
-func (s *search) takesHeaders(route *Route) bool {
+func (s *search) matchesHeaders(route *Route) bool {
 	return len(route.Headers) == 0 || s.router.match.Headers(s.request, route.Headers)
 }
 
-// takesQuery reports whether the route's conditions on the query hold.
-func (s *search) takesQuery(route *Route) bool {
+func (s *search) matchesQuery(route *Route) bool {
 	if len(route.Query) == 0 {
 		return true
 	}
@@ -266,31 +187,4 @@ func (s *search) takesQuery(route *Route) bool {
 		s.params = query.Values(s.request.URL.RawQuery)
 	}
 	return s.router.match.Query(s.request, route.Query, s.params)
-}
-
-func (rt *Route) takesHost(host string) bool {
-	if len(rt.Hosts) == 0 {
-		return true
-	}
-	for _, pattern := range rt.Hosts {
-		if strings.EqualFold(pattern, host) {
-			return true
-		}
-		if isWildcard(pattern) {
-			if _, domain, ok := strings.Cut(host, "."); ok && strings.EqualFold(pattern[2:], domain) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func isWildcard(host string) bool { return strings.HasPrefix(host, "*.") }
-
-// hostname returns a Host header's value without port, brackets or trailing dot.
-func hostname(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
 }

@@ -47,7 +47,7 @@ func TestRouterChooses(t *testing.T) {
 		{"GET", "/files/a", "slash"},
 		{"GET", "/files", "root"},
 	} {
-		// Whatever the order of the configuration.
+		// The order of the configuration has no effect.
 		for _, order := range []func([]namedRoute){func([]namedRoute) {}, slices.Reverse[[]namedRoute]} {
 			order(routes)
 			route, allowed := find(routes, httptest.NewRequest(test.method, test.url, nil))
@@ -58,7 +58,7 @@ func TestRouterChooses(t *testing.T) {
 	}
 }
 
-func TestRouterNamesAllowedMethodsIfOnlyTheMethodFails(t *testing.T) {
+func TestRouterReturnsAllowedMethodsIfOnlyTheMethodFails(t *testing.T) {
 	routes := []namedRoute{
 		{"api", Route{Path: "/api", Methods: []string{"GET", "PUT"}}},
 		{"x", Route{Path: "/api/x", Methods: []string{"DELETE"}}},
@@ -87,7 +87,7 @@ type namedRoute struct {
 	Route
 }
 
-// newTestRouter returns a router of these routes, in whose paths patterns are parsed.
+// newTestRouter returns a router of the routes. It parses their patterns.
 func newTestRouter(routes []namedRoute) *Router {
 	all := make([]*Route, len(routes))
 	for i := range routes {
@@ -101,7 +101,7 @@ func newTestRouter(routes []namedRoute) *Router {
 	return New(all, exact)
 }
 
-// exact compares the values of conditions with those of the request; * is any.
+// exact compares conditions with the values of a request; * matches any value.
 var exact = Matchers{
 	Headers: func(r *http.Request, want map[string][]string) bool { return holds(want, r.Header) },
 	Query: func(_ *http.Request, want map[string][]string, params url.Values) bool {
@@ -118,7 +118,7 @@ func holds(want, values map[string][]string) bool {
 	return true
 }
 
-// find returns the name of the route that a router of these routes chooses.
+// find returns the name of the route that a router of the routes chooses.
 func find(routes []namedRoute, r *http.Request) (name string, allowed []string) {
 	route, allowed := newTestRouter(routes).Find(r, r.URL.Path)
 	if route == nil {
@@ -186,8 +186,7 @@ func TestRouterChoosesByPattern(t *testing.T) {
 	}
 }
 
-// The route with more conditions is the narrower one. What is equal goes by the
-// order of the configuration.
+// A route with more conditions is more specific. Equal routes are tried in the order given.
 func TestMoreConditionsAreTriedFirst(t *testing.T) {
 	headers := func(names ...string) map[string][]string {
 		m := make(map[string][]string)
@@ -215,11 +214,11 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 		r.Header.Set(name, "1")
 	}
 	for i, want := range inOrder {
-		if want.name == "host" { // the request is for another one
+		if want.name == "host" { // the request has another host
 			continue
 		}
 		routes := slices.Clone(inOrder[i:])
-		if want.name != "header" { // as good as another header
+		if want.name != "header" { // as specific as another header
 			slices.Reverse(routes)
 		}
 		if got, _ := find(routes, r); got != want.name {
@@ -228,15 +227,14 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 	}
 }
 
-// kinds says of every segment of a path how a route knows it: by its text (3), a
-// parameter (2), a wildcard (1), or not at all (0), after which nothing follows.
-// It returns nil if the route does not take the path. It is the definition of the
-// router's order, written without a thought of speed.
+// kinds returns how a route matches each segment of a path: by its text (3), a parameter
+// (2), a wildcard (1), or the open end of its prefix (0), which is the last. It returns nil
+// if the route does not match the path. It is a slow definition of the router's order.
 func (rt *Route) kinds(path string) []int {
 	segments := strings.Split(path, "/")[1:]
 	var all []int
 	if rt.Pattern == nil {
-		if !strings.HasPrefix(path, rt.Path) || !rt.takesPath(path) {
+		if !strings.HasPrefix(path, rt.Path) || !rt.matchesPath(path) {
 			return nil
 		}
 		end := 0
@@ -260,7 +258,7 @@ func (rt *Route) kinds(path string) []int {
 		case s.kind == segmentAny && segments[i] != "":
 			all = append(all, 1)
 		case s.kind == segmentRest:
-			return append(all, 1, -1) // one segment is better than any number
+			return append(all, 1, -1) // one segment comes before any number
 		default:
 			return nil
 		}
@@ -268,8 +266,7 @@ func (rt *Route) kinds(path string) []int {
 	return all
 }
 
-// FuzzRouter compares the router with the definition of what it does, applied to
-// every route in turn.
+// FuzzRouter compares the router with the definition of its order, applied to all routes.
 func FuzzRouter(f *testing.F) {
 	f.Add("/api\n/api/pay segment\n/api/pay GET", "GET", "/api/payment")
 	f.Add("/\n/a segment\n/a/b POST", "PUT", "/a/b")
@@ -301,7 +298,7 @@ func FuzzRouter(f *testing.F) {
 		var want *Route
 		for _, rt := range routes {
 			kinds := rt.kinds(path)
-			if kinds == nil || !rt.takesMethod(method) {
+			if kinds == nil || !rt.matchesMethod(method) {
 				continue
 			}
 			if want == nil || cmp.Or(slices.Compare(kinds, want.kinds(path)), cmp.Compare(len(rt.Path), len(want.Path))*plain(rt, want), cmp.Compare(rt.specificity(), want.specificity())) > 0 {
@@ -314,8 +311,8 @@ func FuzzRouter(f *testing.F) {
 	})
 }
 
-// plain is 1 if both routes are prefixes, of which the longer wins even if they
-// spell out the same segments.
+// plain is 1 if both routes are prefixes: then the longer comes first even if both include
+// the same segments.
 func plain(a, b *Route) int {
 	if a.Pattern == nil && b.Pattern == nil {
 		return 1

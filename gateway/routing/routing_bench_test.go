@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// BenchmarkRouting compares what it costs to find the route of a request: by
-// looking at one after the other, as a list does; and by the router, for prefixes and
-// for patterns. BenchmarkRoutingByCaddy in package gateway measures Caddy's own list.
-// The routes asked for lie at even distances all over the configuration.
+// BenchmarkRouting compares ways to find the route of a request: a list of all routes, and
+// the router with prefixes and with patterns. BenchmarkRoutingByCaddy in package gateway
+// measures Caddy's list of routes. The requested routes are spread evenly over the
+// configuration.
 func BenchmarkRouting(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000, 1_000_000} {
 		prefixes := make([]string, n)
@@ -25,9 +25,8 @@ func BenchmarkRouting(b *testing.B) {
 	}
 }
 
-// requestsTo makes requests to routes at even distances. There are as many of them
-// whatever the number of routes, so that what differs is the search alone, and not
-// the wait for the requests themselves.
+// requestsTo returns requests to routes that are spread evenly. Their number does not depend
+// on that of the routes, so that only the search differs.
 func requestsTo(prefixes []string, rest string) []*http.Request {
 	requests := make([]*http.Request, 1024)
 	for i := range requests {
@@ -49,7 +48,7 @@ func benchmarkList(b *testing.B, prefixes []string) {
 			}
 		}
 		if best == "" {
-			b.Fatal("a request found no route")
+			b.Fatal("no route found")
 		}
 		i++
 	}
@@ -70,7 +69,7 @@ func benchmarkRouter(b *testing.B, prefixes []string, rest string) {
 	for b.Loop() {
 		r := requests[i%len(requests)]
 		if route, _ := rt.Find(r, r.URL.Path); route == nil {
-			b.Fatal("a request found no route")
+			b.Fatal("no route found")
 		}
 		i++
 	}
@@ -78,7 +77,7 @@ func benchmarkRouter(b *testing.B, prefixes []string, rest string) {
 	runtime.KeepAlive(routes)
 }
 
-// heap returns how much memory is in use.
+// heap returns the size of allocated memory.
 func heap() uint64 {
 	runtime.GC()
 	var stats runtime.MemStats

@@ -15,10 +15,10 @@ func TestBudgetIsAShareOfTheRequests(t *testing.T) {
 	now := time.Hour
 	b := &budget{ratio: .2, now: func() time.Duration { return now }}
 	if b.retry() {
-		t.Error("a retry of no request")
+		t.Error("a retry without any request")
 	}
 	granted := 0
-	for range 100 { // seconds, in which every request asks for two retries
+	for range 100 { // seconds; every request asks for two retries
 		for range 50 {
 			b.request()
 			for range 2 {
@@ -34,11 +34,11 @@ func TestBudgetIsAShareOfTheRequests(t *testing.T) {
 	}
 	now += time.Minute
 	if b.retry() {
-		t.Error("requests of long ago count")
+		t.Error("old requests count")
 	}
 }
 
-func TestBudgetHasAFewMore(t *testing.T) {
+func TestBudgetAlwaysAllowsSomeRetries(t *testing.T) {
 	now := time.Duration(0)
 	b := &budget{ratio: 0, perSlice: 3, now: func() time.Duration { return now }}
 	for _, want := range []int{30, 0, 30} {
@@ -54,35 +54,35 @@ func TestBudgetHasAFewMore(t *testing.T) {
 		now += 5 * time.Second
 	}
 	if (*budget)(nil).request(); !(*budget)(nil).retry() {
-		t.Error("no budget is no bound")
+		t.Error("a nil budget limits retries")
 	}
 }
 
-// refusing is a guard that has changed its mind about an address.
-type refusing struct {
+// refusingGuard refuses one address, and another one when it is chosen.
+type refusingGuard struct {
 	barred, late string
 	left         []int
 }
 
-func (g *refusing) Allows(address string) bool { return address != g.barred }
-func (g *refusing) Begin(address string) bool  { return address != g.late }
-func (g *refusing) End(status int, _ error)    { g.left = append(g.left, status) }
+func (g *refusingGuard) Allows(address string) bool { return address != g.barred }
+func (g *refusingGuard) Begin(address string) bool  { return address != g.late }
+func (g *refusingGuard) End(status int, _ error)    { g.left = append(g.left, status) }
 
-// inOrder chooses the first one, and counts how often it is asked.
-type inOrder struct{ asked int }
+// firstSelector chooses the first upstream, and counts its calls.
+type firstSelector struct{ calls int }
 
-func (s *inOrder) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
-	s.asked++
+func (s *firstSelector) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
+	s.calls++
 	return pool[0]
 }
 
-func TestGuardIsAsked(t *testing.T) {
+func TestGuardRestrictsTheUpstreams(t *testing.T) {
 	pool := reverseproxy.UpstreamPool{{Dial: "a"}, {Dial: "b"}, {Dial: "c"}}
 	for _, tc := range []struct {
 		barred, late string
 		pool         reverseproxy.UpstreamPool
 		want         string
-		asked        int
+		calls        int
 	}{
 		{"", "", pool, "a", 1},
 		{"a", "", pool, "b", 1},
@@ -90,12 +90,12 @@ func TestGuardIsAsked(t *testing.T) {
 		{"a", "b", pool[:2], "", 1},
 		{"a", "", pool[:1], "", 0},
 	} {
-		inner, chosen := new(inOrder), ""
-		if upstream := (guardedSelector{inner, &refusing{barred: tc.barred, late: tc.late}}).Select(tc.pool, nil, nil); upstream != nil {
+		inner, chosen := new(firstSelector), ""
+		if upstream := (guardedSelector{inner, &refusingGuard{barred: tc.barred, late: tc.late}}).Select(tc.pool, nil, nil); upstream != nil {
 			chosen = upstream.Dial
 		}
-		if chosen != tc.want || inner.asked != tc.asked {
-			t.Errorf("%+v: got %q after asking %d times", tc, chosen, inner.asked)
+		if chosen != tc.want || inner.calls != tc.calls {
+			t.Errorf("%+v: got %q after %d calls", tc, chosen, inner.calls)
 		}
 	}
 	if len(pool) != 3 || pool[0].Dial != "a" {

@@ -8,18 +8,17 @@ import (
 	"strings"
 )
 
-// HopsField is the request field by which a gateway recognises a request that it has
-// forwarded itself: `id=count`, separated by commas, with an entry for each process on
-// the way. Handlers and backends of other gateways see it, clients do not.
-const HopsField = "X-Gateway-Hops"
+// hopsField is the request field by which a gateway detects a request that it has forwarded
+// itself: entries `id=count`, separated by commas, one for each process on the way.
+const hopsField = "X-Gateway-Hops"
 
 // maxHopEntries is the maximum number of entries of other processes that are forwarded.
 const maxHopEntries = 32
 
-// processID is what the entries of this process begin with.
+// processID is the beginning of the entries of this process.
 var processID = newProcessID()
 
-// firstHop is the field of a request that comes from no gateway.
+// firstHop is the field of a request that no gateway has forwarded.
 var firstHop = []string{processID + "1"}
 
 func newProcessID() string {
@@ -28,14 +27,14 @@ func newProcessID() string {
 	return hex.EncodeToString(id) + "="
 }
 
-// TakeHops removes the field from a request. It returns how often the request has
-// passed this process before, and the field to send to a backend.
+// TakeHops removes the field from a request. It returns the number of times that the request
+// has passed this process before, and the field for the upstream.
 func TakeHops(r *http.Request) (before int, next []string) {
-	fields := r.Header[HopsField]
+	fields := r.Header[hopsField]
 	if len(fields) == 0 {
 		return 0, firstHop
 	}
-	delete(r.Header, HopsField)
+	delete(r.Header, hopsField)
 	var entries []string
 	for entry := range strings.SplitSeq(strings.Join(fields, ","), ",") {
 		entry = strings.TrimSpace(entry)
@@ -50,7 +49,7 @@ func TakeHops(r *http.Request) (before int, next []string) {
 	return before, []string{strings.Join(entries, ", ")}
 }
 
-// isHop reports whether an entry is one that a gateway makes.
+// isHop reports whether an entry has the form that gateways write.
 func isHop(entry string) bool {
 	id, count, _ := strings.Cut(entry, "=")
 	if len(id) != 16 || len(count) > 5 {

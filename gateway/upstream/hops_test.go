@@ -23,13 +23,13 @@ func TestTakeHops(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		if field != "" {
-			r.Header.Set(HopsField, field)
+			r.Header.Set(hopsField, field)
 		}
 		before, next := TakeHops(r)
 		if before != want.before || len(next) != 1 || next[0] != want.next {
 			t.Errorf("%.80q: got %d and %q, want %+v", field, before, next, want)
 		}
-		if r.Header[HopsField] != nil {
+		if r.Header[hopsField] != nil {
 			t.Errorf("%.80q: the field is left for handlers", field)
 		}
 	}

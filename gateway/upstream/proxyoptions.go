@@ -100,7 +100,7 @@ func (s *Service) httpTransport(transport ProxyOptions) {
 	s.options.Limits.apply(transport)
 	transport.setDefault("response_header_timeout", defaultFirstByte)
 	transport.setDefault("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
-	// Backends are dialled directly, whatever proxy the environment names.
+	// Upstreams are dialled directly, whatever proxy the environment names.
 	if _, ok := transport["forward_proxy_url"]; !ok && !s.options.UseEnvironmentProxy {
 		_, ok = transport["network_proxy"]
 		s.direct = !ok

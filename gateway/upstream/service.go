@@ -1,3 +1,5 @@
+// Package upstream forwards requests to the containers or addresses of a backend, with
+// retries, time limits and upgrades, by a reverse proxy of Caddy.
 package upstream
 
 import (
@@ -21,9 +23,8 @@ type Options struct {
 	// The name of the backend, for errors and a header field of requests.
 	Name string
 
-	// Where the service runs: the containers of a subscription, which the service closes,
-	// or static addresses; and the addresses that have registered themselves, unless the
-	// function is nil.
+	// The upstreams: the containers of a subscription, which the service closes, or static
+	// addresses; and the addresses of registered instances, unless the function is nil.
 	Containers *dockerupstreams.Subscription
 	Dial       []string
 	Registered func() []string
@@ -50,10 +51,10 @@ type Options struct {
 // shared one would share the counter of round robin, too.
 type Service struct {
 	options    Options
-	nameField  []string // the name, as a header field has it
+	nameField  []string // the name as the values of a header field
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
-	transport  *transport                    // nil: not one of HTTP
+	transport  *transport                    // nil: the transport is not HTTP
 	budget     *budget                       // nil: no limit
 	upgrades   []string                      // protocols that requests may switch to
 	direct     bool                          // dials through no proxy, whatever the environment names
@@ -113,13 +114,13 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	if httpx.LacksBody(r.Method) {
-		httpx.HasBody(r) // known before it is sent, it decides about retries
+		httpx.HasBody(r) // decides about retries; it must be known before the request is sent
 	}
 	if tunnel {
 		r = webSocketAsConnect(r)
 	}
 	r.Header[trust.HeaderGatewayService] = s.nameField
-	r.Header[HopsField] = state.Hops
+	r.Header[hopsField] = state.Hops
 	if state.upload = httpx.WatchBody(r); state.upload != nil {
 		defer state.restoreReadLimit()
 	}
@@ -144,10 +145,10 @@ func (s *Service) Close() error {
 	return s.containers.Close()
 }
 
-// HasContainers reports whether the service consists of containers.
+// HasContainers reports whether the upstreams of the service are containers.
 func (s *Service) HasContainers() bool { return s.containers != nil }
 
-// Synced reports whether the containers of the service are known.
+// Synced reports whether the containers of the service are known. It is true without any.
 func (s *Service) Synced() bool { return s.containers == nil || s.containers.Set().Synced }
 
 // Available returns the number of upstreams that can take requests.
@@ -166,7 +167,7 @@ func (s *Service) Available() (n int) {
 // Report is the state of a container or a static address.
 type Report struct {
 	Address, Container string
-	Reason             string // why it gets no requests; empty if it does
+	Reason             string // why it receives no requests; empty if it does
 	InFlight           *int   // nil for containers
 }
 

@@ -9,9 +9,9 @@ import (
 	"github.com/rgate/rgate/internal/failure"
 )
 
-// statusError sets the status of an error of the proxy: 503 if the
-// backend is down, 504 if it was reached and did not respond in time, 502 if its
-// response is malformed. What the client caused is 400, 408, 413 or 499.
+// statusError sets the status of an error of the proxy: 503 if the backend is down, 504 if
+// it was reached and did not respond in time, 502 if its response is malformed. Errors that
+// the client caused have 400, 408, 413 or 499.
 func statusError(r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
 	if !errors.As(err, &handlerErr) {
@@ -23,15 +23,15 @@ func statusError(r *http.Request, err error) error {
 		return err
 	}
 	verdict := failure.ClassifyRequest(r, 0, handlerErr.Err)
-	if verdict.Status == http.StatusBadGateway { // or what a handler of responses has chosen
+	if verdict.Status == http.StatusBadGateway { // or the status of a response handler
 		verdict.Status = handlerErr.StatusCode
 	}
 	handlerErr.StatusCode, handlerErr.Err = verdict.Status, failureOf(verdict, handlerErr.Err)
 	return handlerErr
 }
 
-// failureOf wraps the cause of a failure that others may respond to in place of the
-// backend: all but the client's own.
+// failureOf marks a cause as a failure that a fallback may respond to, unless the client
+// caused it.
 func failureOf(verdict failure.Result, cause error) error {
 	if verdict.Status < 500 {
 		return cause

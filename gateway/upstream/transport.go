@@ -18,8 +18,8 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// transport is Caddy's HTTP transport, in the scheme that the chosen container
-// asks for, and within the time limits of the route.
+// transport is Caddy's HTTP transport with the scheme of the chosen container and the time
+// limits of the route.
 type transport struct {
 	schemeTransports
 	limited map[Limits]schemeTransports // for routes with limits of their own
@@ -49,7 +49,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	via := transports.HTTPTransport
 	if transports.schemes != nil {
-		r.URL.Scheme = "" // of an attempt before
+		r.URL.Scheme = "" // of the previous attempt
 		if target := state.attempt.target(); target != nil && transports.schemes[target.Scheme] != nil {
 			via = transports.schemes[target.Scheme]
 		}
@@ -88,8 +88,8 @@ var (
 	errNoStatus = errors.New("the status of the backend's response is below 100")
 )
 
-// checkResponse refuses a response that cannot be passed on: a switch to a protocol that
-// the request does not offer (RFC 9110, section 7.8), or a status that is none.
+// checkResponse returns an error for a response that cannot be forwarded: a switch to a
+// protocol that the request does not offer (RFC 9110, section 7.8), or a status below 100.
 func checkResponse(r *http.Request, response *http.Response) (err error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusSwitchingProtocols && !offers(r.Header, response.Header):
@@ -106,15 +106,15 @@ func checkResponse(r *http.Request, response *http.Response) (err error) {
 	return err
 }
 
-// Limits are the time limits of a route that a transport has to keep. Routes with the same
-// ones share a transport, and with it its connections.
+// Limits are the time limits of a route that its transport applies. Routes with equal limits
+// share a transport and its connections.
 type Limits struct{ Dial, FirstByte options.Timeout }
 
 // noDialTimeout is the dial timeout of a service that has none: 0 is Caddy's default, and a
 // negative one is a deadline in the past for package net.
 const noDialTimeout = unlimited
 
-// apply sets the limits among the options of Caddy's HTTP transport.
+// apply sets the limits in the options of Caddy's HTTP transport.
 func (l Limits) apply(transport ProxyOptions) {
 	if l.Dial != 0 {
 		transport.set("dial_timeout", cmp.Or(l.Dial.Or(0), noDialTimeout))

@@ -11,8 +11,7 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// webSocket is the only protocol that requests may switch to unless a backend names
-// others.
+// webSocket is the protocol that requests may switch to by default.
 const webSocket = "websocket"
 
 // WebSocketAsGET turns an extended CONNECT for a WebSocket (RFC 8441 and 9220) into the GET
@@ -53,7 +52,7 @@ func (s *Service) supportsUpgrade(protocol string) bool {
 	return slices.ContainsFunc(s.upgrades, func(known string) bool { return strings.EqualFold(known, protocol) })
 }
 
-// offers reports whether a request's header offers the protocol of a response's.
+// offers reports whether a request offers to switch to the protocol of a response.
 func offers(request, response http.Header) bool {
 	protocol := response.Get("Upgrade")
 	return protocol != "" && strings.EqualFold(protocol, request.Get("Upgrade")) &&

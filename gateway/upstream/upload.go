@@ -19,20 +19,20 @@ import (
 	"github.com/rgate/rgate/internal/failure"
 )
 
-// patientConn is a connection to a backend that withholds the error of a write while
-// there may be something to read. A backend that refuses an upload responds and closes
-// the connection before it has read the body: its response must be read although the
-// rest of the body cannot be written any more (RFC 9112, section 9.6).
+// readableConn is a connection to a backend that delays the error of a write until nothing
+// more can be read. A backend that refuses an upload responds and closes the connection
+// before it has read the body: its response must be read although the rest of the body
+// cannot be written (RFC 9112, section 9.6).
 //
-// It is for HTTP/1 alone. A client of HTTP/2 writes while it holds what its reader needs,
-// and the reader itself writes: it would wait for itself.
-type patientConn struct {
+// It is for HTTP/1 only. In HTTP/2, the reader of a connection also writes, and would wait
+// for itself.
+type readableConn struct {
 	net.Conn
-	drained chan struct{} // closed once nothing more can be read, or no write is to wait
+	drained chan struct{} // closed when nothing more can be read, or writes must not wait
 	once    sync.Once
 }
 
-// waitAfterWriteErrors makes a transport use patient connections for HTTP/1.
+// waitAfterWriteErrors makes a transport use readableConn for HTTP/1.
 func waitAfterWriteErrors(t *reverseproxy.HTTPTransport) {
 	if slices.Contains(t.Versions, "h2c") {
 		return
@@ -43,11 +43,11 @@ func waitAfterWriteErrors(t *reverseproxy.HTTPTransport) {
 		if err != nil {
 			return nil, err
 		}
-		return &patientConn{Conn: conn, drained: make(chan struct{})}, nil
+		return &readableConn{Conn: conn, drained: make(chan struct{})}, nil
 	}
 	if upgrade := t.Transport.TLSNextProto["h2"]; upgrade != nil {
 		t.Transport.TLSNextProto["h2"] = func(authority string, conn *tls.Conn) http.RoundTripper {
-			if c, ok := conn.NetConn().(*patientConn); ok {
+			if c, ok := conn.NetConn().(*readableConn); ok {
 				c.stopWaiting()
 			}
 			return upgrade(authority, conn)
@@ -55,10 +55,10 @@ func waitAfterWriteErrors(t *reverseproxy.HTTPTransport) {
 	}
 }
 
-// stopWaiting ends writes that wait, and makes later ones return their errors at once.
-func (c *patientConn) stopWaiting() { c.once.Do(func() { close(c.drained) }) }
+// stopWaiting ends the wait of failed writes. Later ones do not wait.
+func (c *readableConn) stopWaiting() { c.once.Do(func() { close(c.drained) }) }
 
-func (c *patientConn) Read(p []byte) (int, error) {
+func (c *readableConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil {
 		c.stopWaiting()
@@ -66,39 +66,39 @@ func (c *patientConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *patientConn) Write(p []byte) (int, error) {
+func (c *readableConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
-		<-c.drained // soon, for the connection is dead
+		<-c.drained // soon: the connection is broken
 	}
 	return n, err
 }
 
-// Close closes the connection, which ends a write that waits.
-func (c *patientConn) Close() error {
+// Close closes the connection and ends the wait of a failed write.
+func (c *readableConn) Close() error {
 	c.stopWaiting()
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the half of a tunnel.
-func (c *patientConn) CloseWrite() error {
+// CloseWrite closes the connection for writing, if possible, as tunnels need it.
+func (c *readableConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return c.Close()
 }
 
-// clientFault is the error of an attempt that failed because of the client, for which
-// Caddy's proxy neither counts a failure of the upstream nor tries another one.
+// clientFault is the error of an attempt that the client caused to fail. Caddy's proxy
+// neither counts it as a failure of the upstream nor retries.
 type clientFault struct{ error }
 
-// Is makes the proxy take the error for that of a client that has left.
+// Is makes the proxy treat the error as that of a client that has left.
 func (clientFault) Is(target error) bool { return target == context.Canceled }
 
 func (f clientFault) Unwrap() error { return f.error }
 
-// faultWriter keeps the status of a client that has left from one that is to get
-// another.
+// faultWriter suppresses the status for a client that has left if the client caused a
+// failure of another kind.
 type faultWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	state *Request
@@ -110,7 +110,7 @@ func (w *faultWriter) WriteHeader(status int) {
 	}
 }
 
-// unlimited is longer than any request.
+// unlimited is longer than any request takes.
 const unlimited = 365 * 24 * time.Hour
 
 // allowPause lifts the limit of how long the client may pause while it sends the request's
@@ -163,6 +163,6 @@ func (q *Request) prepare(r *http.Request, via *reverseproxy.HTTPTransport) *htt
 
 // Interface guards
 var (
-	_ net.Conn            = (*patientConn)(nil)
+	_ net.Conn            = (*readableConn)(nil)
 	_ http.ResponseWriter = (*faultWriter)(nil)
 )

@@ -16,8 +16,7 @@ import (
 )
 
 // The reader of an HTTP/2 connection acknowledges settings and pings. If its write waited
-// until nothing more could be read, it would wait for itself, and all requests of the
-// connection with it.
+// until nothing more can be read, it would wait for itself and block the connection.
 func TestConnectionsOfHTTP2DoNotWaitAfterAFailedWrite(t *testing.T) {
 	for name, transport := range map[string]*reverseproxy.HTTPTransport{
 		"h2c":   {Versions: []string{"h2c", "2"}},

@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/gateway/routing"
 )
 
-// matcher returns the conditions of the route. Its index is not set.
+// newMatcher returns the conditions of the route, without an index.
 func (rt *Route) newMatcher() (*routing.Route, error) {
 	p, err := rt.parsePattern()
 	if err != nil {
@@ -40,7 +40,7 @@ func (rt *Route) label() string {
 	return matcher.String()
 }
 
-// conditionMatchers are Caddy's for header fields, and the gateway's own for the query.
+// conditionMatchers evaluate the conditions of routes.
 var conditionMatchers = routing.Matchers{Headers: matchHeaders, Query: matchQuery}
 
 func matchHeaders(r *http.Request, want map[string][]string) bool {
