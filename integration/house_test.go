@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -229,6 +230,86 @@ func TestEveryPackageIsListed(t *testing.T) {
 			t.Errorf("%s is in a package without rules: add it to allowedImports", f.path)
 		}
 	}
+}
+
+// TestArchitecturePage compares the tables of packages and imports in the docs with the code.
+func TestArchitecturePage(t *testing.T) {
+	content, err := os.ReadFile("../docs/internals/architecture.md")
+	must(t, "reading the page", err)
+	page := string(content)
+	quoted := regexp.MustCompile("`([^`]+)`")
+	table := func(header string) (rows [][2][]string) {
+		_, text, found := strings.Cut(page, "\n| Package | "+header+" |\n|---|---|\n")
+		if !found {
+			t.Fatalf("the page has no table of %s", header)
+		}
+		text, _, _ = strings.Cut(text, "\n\n")
+		for line := range strings.SplitSeq(text, "\n") {
+			var row [2][]string
+			cells := strings.Split(line, "|")
+			for i := range row {
+				for _, m := range quoted.FindAllStringSubmatch(cells[i+1], -1) {
+					row[i] = append(row[i], m[1])
+				}
+			}
+			rows = append(rows, row)
+		}
+		return rows
+	}
+	for _, m := range regexp.MustCompile("`[a-z_/]+\\.go`[^]]").FindAllString(page, -1) {
+		t.Errorf("%s is not a link, which a test would check", m)
+	}
+	listed := make(map[string]bool)
+	for _, row := range table("What it does") {
+		for _, name := range row[0] {
+			if _, err := os.Stat("../" + name); err != nil {
+				t.Errorf("the page lists %s, which does not exist", name)
+			}
+			listed[strings.TrimSuffix(name, "/")] = true
+		}
+	}
+	imports := table("Imports, besides `internal`")
+	used := make(map[string]bool)
+	for pkg, allowed := range allowedImports {
+		top, _, _ := strings.Cut(pkg, "/")
+		switch {
+		case pkg != "" && !listed[top] && !listed[pkg]:
+			t.Errorf("the page does not list package %s", top)
+		case slices.Contains([]string{"", "cmd", "demo", "hack", "internal"}, top) || strings.HasSuffix(pkg, "test"):
+			continue
+		}
+		for _, imported := range allowed {
+			found := strings.HasPrefix(imported, "internal/")
+			for _, row := range imports {
+				if !matchesAny(row[0], pkg) {
+					continue
+				}
+				for _, pattern := range row[1] {
+					if matchesAny([]string{pattern}, imported) {
+						found, used[row[0][0]+" "+pattern] = true, true
+					}
+				}
+			}
+			if !found {
+				t.Errorf("%s may import %s, and the page does not say so", pkg, imported)
+			}
+		}
+	}
+	for _, row := range imports {
+		for _, pattern := range row[1] {
+			if !used[row[0][0]+" "+pattern] {
+				t.Errorf("the page says that %s imports %s, which it may not", row[0][0], pattern)
+			}
+		}
+	}
+}
+
+// matchesAny reports whether a package matches one of several patterns.
+func matchesAny(patterns []string, pkg string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		matched, _ := filepath.Match(pattern, pkg)
+		return matched
+	})
 }
 
 // Docker's client can be replaced by its successor in one file.
