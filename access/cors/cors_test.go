@@ -15,7 +15,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// corsServe sends a request through a policy to a backend that answers with the
+// corsServe sends a request through a policy to a backend that responds with the
 // given header fields; it tells whether the backend got to see it.
 func corsServe(t *testing.T, p *CORS, method string, backend http.Header, fields ...string) (header http.Header, status int, reached bool) {
 	t.Helper()
@@ -209,7 +209,7 @@ func TestTwoOriginsAreNone(t *testing.T) {
 	}
 }
 
-// Pages may read the errors of handlers further on, whoever answers with them.
+// Pages may read the errors of all handlers behind the policy.
 func TestErrorsMayBeRead(t *testing.T) {
 	p := testkit.Load[CORS](t, corsExampleOnly)
 	w := httptest.NewRecorder()

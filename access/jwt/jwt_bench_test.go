@@ -68,7 +68,7 @@ func BenchmarkJWTRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkJWTRefusal is a token that is signed by somebody else, which is never
+// BenchmarkJWTRefusal is a token that is signed with another key, which is never
 // in the cache.
 func BenchmarkJWTRefusal(b *testing.B) {
 	v := jwtProvision(b, JWTOptions{Algorithms: []string{"RS256"}, PublicKey: jwtPEM(b, jwtRSA().Public())}).verifier

@@ -141,7 +141,7 @@ const (
 	jwtWrong   = `Bearer realm="rgate", error="invalid_request"`
 )
 
-func TestJWTAnswers(t *testing.T) {
+func TestJWTResponses(t *testing.T) {
 	p := jwtProvision(t, JWTOptions{
 		Algorithms: []string{"RS256"}, PublicKey: jwtPEM(t, jwtRSA().Public()),
 		Issuer: "https://id.example.com", Audience: []string{"web", "api"},
@@ -191,7 +191,7 @@ func TestJWTAnswers(t *testing.T) {
 		{"not valid yet", "/", bearer(signed(map[string]any{"nbf": now.Add(2 * time.Minute).Unix()})), 401, jwtInvalid},
 		{"issued in the future", "/", bearer(signed(map[string]any{"iat": now.Add(2 * time.Minute).Unix()})), 401, jwtInvalid},
 		{"wrong start", "/", bearer(signed(map[string]any{"nbf": true})), 401, jwtInvalid},
-		{"signed by somebody else", "/", bearer(jwtSign(t, jwt.SigningMethodRS256, jwtOtherRSA(), "", jwtClaims(nil))), 401, jwtInvalid},
+		{"signed with another key", "/", bearer(jwtSign(t, jwt.SigningMethodRS256, jwtOtherRSA(), "", jwtClaims(nil))), 401, jwtInvalid},
 		{"signature of another token", "/", bearer(parts[0] + "." + strings.Split(signed(map[string]any{"sub": "root"}), ".")[1] + "." + parts[2]), 401, jwtInvalid},
 		{"no signature", "/", bearer(parts[0] + "." + parts[1] + "."), 401, jwtInvalid},
 		{"alg none", "/", bearer(none + "." + parts[1] + "."), 401, jwtInvalid},

@@ -171,7 +171,7 @@ func TestSourceReadsForUnknownKeys(t *testing.T) {
 			t.Errorf("%d requests got old keys, and the document was read %d times", wrong.Load(), d.count())
 		}
 
-		// Whoever makes up keys does not make it be read all the time.
+		// Made-up key IDs do not cause a read for each token.
 		second := s.current()
 		for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(10 * time.Millisecond) {
 			s.newer(t.Context(), second)
@@ -262,7 +262,7 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
-// jwtWeb answers requests without a network.
+// jwtWeb responds to requests without a network.
 type jwtWeb map[string]string
 
 func (web jwtWeb) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -135,7 +135,7 @@ func (l *limiter) bytes() (sum int) {
 	return sum
 }
 
-// Whoever is near a limit stays there, whatever a flood of other keys does.
+// A key near its limit stays there, despite a flood of other keys.
 func TestFloodDrivesOutItself(t *testing.T) {
 	l := newLimiter(minMaxKeys)
 	random := rand.New(rand.NewPCG(1, 2))

@@ -86,7 +86,7 @@ func TestLanesLetABurstGo(t *testing.T) {
 	})
 }
 
-// Whoever leaves gives its place to those behind.
+// A request that leaves gives its place to those behind.
 func TestLeaversGiveTheirPlaceBack(t *testing.T) {
 	for leaver, name := range []string{"first", "in between", "last"} {
 		t.Run(name, func(t *testing.T) {

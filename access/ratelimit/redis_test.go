@@ -215,13 +215,13 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 	c, logs := useRedis(t, "redis://"+server.address())
 	limits := []limit{documented}
 	if _, ok := c.take(patient, "key", 1, limits); !ok {
-		t.Fatal("redis does not answer")
+		t.Fatal("redis does not respond")
 	}
 	for round := 1; round <= 2; round++ {
 		server.kill()
 		for range 100 {
 			if _, ok := c.take(patient, "key", 1, limits); ok {
-				t.Fatal("a server that is gone answers")
+				t.Fatal("a stopped server responds")
 			}
 		}
 		if errors := c.errors.Load(); errors != uint64(round*failuresUntilDown) {
@@ -259,7 +259,7 @@ func TestSilentRedisIsLeftAlone(t *testing.T) {
 	c, logs := useRedis(t, "redis://:secret@"+listener.Addr().String())
 	for range failuresUntilDown {
 		if _, ok := c.take(time.Millisecond, "key", 1, []limit{documented}); ok {
-			t.Error("it has answered")
+			t.Error("it has responded")
 		}
 	}
 	if !c.away.Load() {

@@ -40,8 +40,8 @@ func TestRequestID(t *testing.T) {
 	}{
 		{"none sent", `{}`, "X-Request-Id", nil, false},
 		{"one sent", `{}`, "X-Request-Id", []string{valid}, false},
-		{"none sent by somebody trusted", `{"trust": true}`, "X-Request-Id", nil, false},
-		{"one sent by somebody trusted", `{"trust": true}`, "X-Request-Id", []string{valid}, true},
+		{"none sent by a trusted proxy", `{"trust": true}`, "X-Request-Id", nil, false},
+		{"one sent by a trusted proxy", `{"trust": true}`, "X-Request-Id", []string{valid}, true},
 		{"one that is too long", `{"trust": true}`, "X-Request-Id", []string{strings.Repeat("a", 129)}, false},
 		{"one that is not plain", `{"trust": true}`, "X-Request-Id", []string{`a"b`}, false},
 		{"an empty one", `{"trust": true}`, "X-Request-Id", []string{""}, false},

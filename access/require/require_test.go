@@ -31,10 +31,10 @@ func TestRequire(t *testing.T) {
 		status    int
 		challenge string
 	}{
-		"nothing of nobody":         {`{}`, nil, 401, `Bearer realm="rgate"`},
+		"no rights, no user":        {`{}`, nil, 401, `Bearer realm="rgate"`},
 		"nothing of a token":        {`{}`, token, 200, ""},
 		"nothing of a key":          {`{}`, key, 200, ""},
-		"something of nobody":       {`{"scopes": ["read"]}`, nil, 401, `Bearer realm="rgate"`},
+		"a scope, no user":          {`{"scopes": ["read"]}`, nil, 401, `Bearer realm="rgate"`},
 		"all scopes":                {`{"scopes": ["write", "read"]}`, token, 200, ""},
 		"a scope lacks":             {`{"scopes": ["read", "pay"]}`, token, 403, `Bearer realm="rgate", error="insufficient_scope", scope="read pay"`},
 		"a scope of a key lacks":    {`{"scopes": ["write"]}`, key, 403, ""},

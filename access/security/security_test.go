@@ -17,7 +17,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// securityServe sends a request through a policy to a backend that answers with the
+// securityServe sends a request through a policy to a backend that responds with the
 // given header fields, and returns those of the response in order.
 func securityServe(t *testing.T, p *Security, r *http.Request, backend ...string) string {
 	t.Helper()
@@ -167,9 +167,9 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Whoever answers by itself although the body was too large is not contradicted, and
-// errors that have nothing to do with it stay what they are.
-func TestOtherAnswersStay(t *testing.T) {
+// A handler that responds although the body was too large keeps its response, and
+// unrelated errors stay as they are.
+func TestOtherResponsesStay(t *testing.T) {
 	p := testkit.Load[Security](t, `{"max_body": 10}`)
 	w := httptest.NewRecorder()
 	err := p.ServeHTTP(w, testkit.Prepare(endless(11), nil), caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -179,7 +179,7 @@ func TestOtherAnswersStay(t *testing.T) {
 	}))
 	var tooLarge *http.MaxBytesError
 	if w.Code != http.StatusOK || !errors.As(err, &tooLarge) {
-		t.Errorf("after an answer: got %d and %v", w.Code, err)
+		t.Errorf("after a response: got %d and %v", w.Code, err)
 	}
 	cause := caddyhttp.Error(http.StatusBadGateway, nil)
 	err = p.ServeHTTP(httptest.NewRecorder(), testkit.Prepare(endless(10), nil), caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return cause }))

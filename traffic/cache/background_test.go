@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// The stale answer is given at once, and one request validates it.
+// The stale response is sent at once, and one request validates it.
 func TestCacheValidatesInTheBackground(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	var seen atomic.Pointer[http.Request]
@@ -32,7 +32,7 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 	proceed := make(chan struct{})
 	rig.expect(func(w http.ResponseWriter, r *http.Request) {
 		<-proceed
-		cacheAnswer([]string{"Cache-Control: public, max-age=60", `ETag: "2"`, "=b"})(w, r)
+		cacheResponse([]string{"Cache-Control: public, max-age=60", `ETag: "2"`, "=b"})(w, r)
 	})
 	for range 10 {
 		got := rig.ask("HEAD /a?b", "Range: bytes=0-0", "If-None-Match: x")
@@ -41,7 +41,7 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 		}
 	}
 	close(proceed)
-	testkit.Eventually(t, "the new answer is stored", func() bool { return rig.ask("GET /a?b").body == "b" })
+	testkit.Eventually(t, "the new response is stored", func() bool { return rig.ask("GET /a?b").body == "b" })
 	asked := rig.taken()
 	if len(asked) != 1 {
 		t.Fatalf("the backend was asked %d times", len(asked))
@@ -90,7 +90,7 @@ func TestCacheCleanupEndsTheBackground(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	// A request that comes later is answered, and nothing is begun.
+	// A later request gets a response, and starts no validation.
 	if got := rig.ask("GET /"); got.body != "a" {
 		t.Errorf("got %q", got.body)
 	}
@@ -110,6 +110,6 @@ func TestCacheBackgroundPanics(t *testing.T) {
 		}
 	}}
 	rig.ask("GET /")
-	rig.expect(cacheAnswer([]string{"Cache-Control: max-age=60", "=b"}))
+	rig.expect(cacheResponse([]string{"Cache-Control: max-age=60", "=b"}))
 	testkit.Eventually(t, "it is tried again", func() bool { return rig.ask("GET /").body == "b" })
 }

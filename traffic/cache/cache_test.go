@@ -20,7 +20,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// The client gets an answer while it is being recorded.
+// The client gets a response while it is being recorded.
 func TestCacheStreams(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	more := make(chan struct{})
@@ -44,7 +44,7 @@ func TestCacheStreams(t *testing.T) {
 	if rest, err := io.ReadAll(body); err != nil || string(rest) != "second\n" {
 		t.Fatalf("got %q, %v", rest, err)
 	}
-	testkit.Eventually(t, "the answer is stored", func() bool {
+	testkit.Eventually(t, "the response is stored", func() bool {
 		got := rig.ask("GET /", "Cache-Control: only-if-cached")
 		return got.status == 200 && got.body == "first\nsecond\n"
 	})
@@ -52,7 +52,7 @@ func TestCacheStreams(t *testing.T) {
 
 // What was not received as a whole is not stored.
 func TestCacheStoresNothingIncomplete(t *testing.T) {
-	for what, answer := range map[string]http.HandlerFunc{
+	for what, respond := range map[string]http.HandlerFunc{
 		"less than announced": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "10")
 			_, _ = io.WriteString(w, "half")
@@ -73,7 +73,7 @@ func TestCacheStoresNothingIncomplete(t *testing.T) {
 		rig.gateway.Config.ErrorLog = cacheNoLog
 		rig.expect(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "max-age=60")
-			answer(w, r)
+			respond(w, r)
 		})
 		_, _ = rig.try("GET /")
 		testkit.Eventually(t, "the request has ended", func() bool { return cacheReserved() == 0 })
@@ -171,12 +171,12 @@ func TestCacheForgetsWhatIsUnderWay(t *testing.T) {
 	rig.expect(func(w http.ResponseWriter, r *http.Request) {
 		close(begun)
 		<-proceed
-		cacheAnswer([]string{"Cache-Control: max-age=60", "=old"})(w, r)
+		cacheResponse([]string{"Cache-Control: max-age=60", "=old"})(w, r)
 	})
 	done := make(chan cacheGot)
 	go func() { got, _ := rig.try("GET /"); done <- got }()
 	<-begun
-	rig.expect(cacheAnswer([]string{"204"}))
+	rig.expect(cacheResponse([]string{"204"}))
 	rig.ask("PUT /")
 	close(proceed)
 	if got := <-done; got.body != "old" {
@@ -189,7 +189,7 @@ func TestCacheForgetsWhatIsUnderWay(t *testing.T) {
 		= fwd=uri-miss | =new`)
 }
 
-// Two users never see each other's answers, however the backend marks them.
+// Two users never see each other's responses, however the backend marks them.
 func TestCacheKeepsUsersApart(t *testing.T) {
 	for what, key := range map[string]string{
 		"no key": "", "one of them": "{http.request.header.Authorization}", "all": "{http.request.header.Authorization}{http.request.cookie.a}{http.request.header.X-User-Id}",
@@ -230,12 +230,12 @@ func TestCacheKeepsUsersApart(t *testing.T) {
 					user := fmt.Sprintf("u%d", random.IntN(5))
 					header := []string{"Authorization: " + user, "Cookie: a=" + user, "X-User-Id: " + user}[random.IntN(3)]
 					if user == "u0" {
-						header = "X-Nobody: 1"
+						header = "X-Unknown: 1"
 						user = ""
 					}
 					got, err := rig.try("GET "+paths[i%len(paths)], header)
 					// What is fresh by its own word is for everybody (RFC 9111, section 4), and was
-					// made for nobody.
+					// made for no user.
 					open := paths[i%len(paths)] == "/max-age" && got.body == "for "
 					if err != nil || got.status == 200 && got.body != "for "+user && !open {
 						t.Errorf("%s %s: %s got %d %q %v %v", what, paths[i%len(paths)], header, got.status, got.body, got.header, err)
@@ -291,7 +291,7 @@ func TestCacheHiddenCredentials(t *testing.T) {
 		= =b`)
 }
 
-// Handlers before the cache set fields that belong to one answer alone.
+// Handlers before the cache set fields that belong to one response alone.
 func TestCacheStoresNothingOfOthers(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	var n atomic.Int64
@@ -310,7 +310,7 @@ func TestCacheStoresNothingOfOthers(t *testing.T) {
 		= hit | X-Request-Id: 2 | Vary: Origin, Accept`)
 }
 
-// Sites on different ports, routes and backends have answers of their own, whatever
+// Sites on different ports, routes and backends have responses of their own, whatever
 // a client says in Host.
 func TestCachePlacesAreApart(t *testing.T) {
 	a, b := cacheNewRig(t, new(Cache)), cacheNewRig(t, new(Cache))
@@ -392,7 +392,7 @@ func TestCacheKeysAreUnambiguous(t *testing.T) {
 func TestCacheBodies(t *testing.T) {
 	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
 	for _, body := range []string{"a", "b"} {
-		rig.expect(cacheAnswer([]string{"=" + body}))
+		rig.expect(cacheResponse([]string{"=" + body}))
 		r, _ := http.NewRequest(http.MethodGet, rig.gateway.URL, strings.NewReader(body))
 		response, err := rig.client.Do(r)
 		if err != nil {

@@ -23,7 +23,7 @@ import (
 )
 
 // cacheRig is a cache between two real servers: Caddy's reverse proxy behind it leads
-// to a backend that answers as a test tells it to.
+// to a backend with responses that the test sets.
 type cacheRig struct {
 	t       testing.TB
 	cache   *Cache
@@ -33,9 +33,9 @@ type cacheRig struct {
 	proxy   caddyhttp.MiddlewareHandler
 	around  func(caddyhttp.HandlerFunc) caddyhttp.HandlerFunc // what stands before the cache
 
-	mu      sync.Mutex
-	answers []http.HandlerFunc // of the backend, in turn. Guarded by mu.
-	asked   []*http.Request    // what the backend got. Guarded by mu.
+	mu        sync.Mutex
+	responses []http.HandlerFunc // of the backend, in turn. Guarded by mu.
+	asked     []*http.Request    // what the backend got. Guarded by mu.
 }
 
 // cacheContext is that of a configuration without anything in it.
@@ -71,7 +71,7 @@ func cacheStart(t testing.TB, p *Cache) *Cache {
 func cacheNewRig(t testing.TB, p *Cache) *cacheRig {
 	t.Helper()
 	rig := &cacheRig{t: t, cache: cacheStart(t, p)}
-	rig.backend = httptest.NewServer(http.HandlerFunc(rig.answer))
+	rig.backend = httptest.NewServer(http.HandlerFunc(rig.respond))
 	t.Cleanup(rig.backend.Close)
 	rig.proxy = cacheProxyTo(t, rig.backend.Listener.Addr().String())
 	server := new(caddyhttp.Server)
@@ -116,28 +116,28 @@ func cacheProxyTo(t testing.TB, address string) caddyhttp.MiddlewareHandler {
 	return module.(caddyhttp.MiddlewareHandler)
 }
 
-// answer is the backend.
-func (rig *cacheRig) answer(w http.ResponseWriter, r *http.Request) {
+// respond is the backend.
+func (rig *cacheRig) respond(w http.ResponseWriter, r *http.Request) {
 	rig.mu.Lock()
 	rig.asked = append(rig.asked, r)
-	var answer http.HandlerFunc
-	if len(rig.answers) > 0 {
-		answer, rig.answers = rig.answers[0], rig.answers[1:]
+	var respond http.HandlerFunc
+	if len(rig.responses) > 0 {
+		respond, rig.responses = rig.responses[0], rig.responses[1:]
 	}
 	rig.mu.Unlock()
-	if answer == nil {
+	if respond == nil {
 		w.Header().Set("X-Unexpected", "yes")
 		w.WriteHeader(http.StatusTeapot)
 		return
 	}
-	answer(w, r)
+	respond(w, r)
 }
 
-// expect tells the backend how to answer the next request.
-func (rig *cacheRig) expect(answer http.HandlerFunc) {
+// expect adds a response of the backend, for the next request.
+func (rig *cacheRig) expect(respond http.HandlerFunc) {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
-	rig.answers = append(rig.answers, answer)
+	rig.responses = append(rig.responses, respond)
 }
 
 // taken returns what the backend was asked, and forgets it.
@@ -145,11 +145,11 @@ func (rig *cacheRig) taken() []*http.Request {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
 	asked := rig.asked
-	rig.asked, rig.answers = nil, nil
+	rig.asked, rig.responses = nil, nil
 	return asked
 }
 
-// cacheGot is a whole answer.
+// cacheGot is a complete response.
 type cacheGot struct {
 	status int
 	header http.Header
@@ -195,9 +195,9 @@ func (rig *cacheRig) try(request string, header ...string) (cacheGot, error) {
 	return cacheGot{response.StatusCode, header2, string(body)}, err
 }
 
-// cacheAnswer makes an answer of the backend of parts: a status, lines of the header,
+// cacheResponse makes a response of the backend from parts: a status, lines of the header,
 // and `=body`. $NOW, $PAST and $FUTURE are dates.
-func cacheAnswer(parts []string) http.HandlerFunc {
+func cacheResponse(parts []string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		status, body := 200, ""
 		w.Header()["Date"] = nil
@@ -212,7 +212,7 @@ func cacheAnswer(parts []string) http.HandlerFunc {
 			} else if n, err := strconv.Atoi(part); err == nil {
 				status = n
 			} else {
-				panic("no part of an answer: " + part)
+				panic("unknown part of a response: " + part)
 			}
 		}
 		w.WriteHeader(status)
@@ -233,11 +233,11 @@ func cacheDates(text string) string {
 // run plays a script. Its lines are
 //
 //	> GET /path | Name: value      the client asks
-//	< 200 | Name: value | =body    before that line: how the backend is going to answer
+//	< 200 | Name: value | =body    before that line: the response of the backend
 //	= 200 | hit | Name: value | !Name | =body    what the client gets; a word is in Cache-Status
 //	? Name: value | !Name          what the backend got
 //
-// The backend must be asked as often as there are answers of it.
+// The backend must get as many requests as it has responses.
 func (rig *cacheRig) run(script string) {
 	rig.t.Helper()
 	var got cacheGot
@@ -253,7 +253,7 @@ func (rig *cacheRig) run(script string) {
 		switch line[0] {
 		case '<':
 			expected++
-			rig.expect(cacheAnswer(parts))
+			rig.expect(cacheResponse(parts))
 		case '>':
 			for i, part := range parts {
 				parts[i] = cacheDates(part)
@@ -328,7 +328,7 @@ func (e cachePlaced) Attach(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, e)
 }
 
-// cacheClosedPort is an address that nobody listens on.
+// cacheClosedPort is an address without a listener.
 func cacheClosedPort(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -24,7 +24,7 @@ import (
 
 var cacheNoLog = log.New(io.Discard, "", 0)
 
-// Answers outlive a reload, also one after which nobody asks for a while.
+// Responses outlive a reload, also if no request comes for a while afterwards.
 func TestCacheOutlivesReloads(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.run(`
@@ -131,7 +131,7 @@ func TestCacheAdmin(t *testing.T) {
 	if err := (adminCache{}).stats(w, httptest.NewRequest(http.MethodGet, "/rgate/cache", nil)); err != nil {
 		t.Fatal(err)
 	}
-	var answer struct {
+	var stats struct {
 		Stores []struct {
 			Gateway  string
 			Entries  int
@@ -139,15 +139,15 @@ func TestCacheAdmin(t *testing.T) {
 			MaxBytes int `json:"max_bytes"`
 		}
 	}
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || len(answer.Stores) != 1 || answer.Stores[0].Entries != 3 ||
-		answer.Stores[0].Bytes == 0 || answer.Stores[0].MaxBytes != defaultCacheBytes {
+	if err := json.Unmarshal(w.Body.Bytes(), &stats); err != nil || len(stats.Stores) != 1 || stats.Stores[0].Entries != 3 ||
+		stats.Stores[0].Bytes == 0 || stats.Stores[0].MaxBytes != defaultCacheBytes {
 		t.Errorf("got %s", w.Body)
 	}
 	for method, handler := range map[string]func(http.ResponseWriter, *http.Request) error{
 		http.MethodPost: adminCache{}.stats, http.MethodGet: adminCache{}.purge,
 	} {
 		if err := handler(w, httptest.NewRequest(method, "/", nil)); err == nil {
-			t.Errorf("%s is answered", method)
+			t.Errorf("%s gets a response", method)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func TestWhatAFailureIs(t *testing.T) {
 	}
 }
 
-func TestOpenBreakerAnswersAtOnce(t *testing.T) {
+func TestOpenBreakerRespondsAtOnce(t *testing.T) {
 	p := testkit.Provision(t, &CircuitBreaker{Failures: 2, Recovery: caddy.Duration(90 * time.Second)})
 	circuitSend(t, p, nil, policytest.RespondWith(500))
 	circuitSend(t, p, nil, policytest.FailWith(caddyhttp.Error(503, io.EOF)))

@@ -77,7 +77,7 @@ func TestCoalesceErrorsAreShared(t *testing.T) {
 }
 
 // A handler that panics is the leader's trouble alone.
-func TestCoalescePanicBeforeTheAnswer(t *testing.T) {
+func TestCoalescePanicBeforeTheResponse(t *testing.T) {
 	var first atomic.Bool
 	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, r *http.Request) error {
 		if first.CompareAndSwap(false, true) {
@@ -183,7 +183,7 @@ func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
 }
 
 // A body that is larger than the buffer gets to everybody, the slow ones included,
-// whom nobody waits for: whether it is the leader or a follower that is slow, and
+// that no client waits for: whether it is the leader or a follower that is slow, and
 // whether or not the length is known.
 func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 	body := coalesceBody(2 << 20)
@@ -240,7 +240,7 @@ func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 }
 
 // A slow client must not receive parts of different responses.
-func TestCoalesceSlowClientOfAnAnswerThatChanges(t *testing.T) {
+func TestCoalesceSlowClientOfAResponseThatChanges(t *testing.T) {
 	var asked atomic.Int32
 	b := coalesceServer(t, &Coalesce{MaxBuffer: 64 << 10}, func(w http.ResponseWriter, _ *http.Request) error {
 		body := coalesceBody(2 << 20)

@@ -116,14 +116,14 @@ func TestStreamIsBounded(t *testing.T) {
 			t.Errorf("%d bytes are kept", s.last.cost)
 		}
 		s.mu.Unlock()
-		r.leave() // nobody is left
+		r.leave() // no reader is left
 		if err := <-written; err != errNoReaders {
 			t.Errorf("the writer got %v", err)
 		}
 	})
 }
 
-func TestStreamEndsForWhoeverLeaves(t *testing.T) {
+func TestStreamEndsForReadersThatLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{limit: 1 << 10}
 		r := s.reader()

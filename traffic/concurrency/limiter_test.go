@@ -66,7 +66,7 @@ func TestLimiterIsFirstComeFirstServed(t *testing.T) {
 }
 
 // A request that arrives while others wait gets no permit before them.
-func TestLimiterLetsNobodyPass(t *testing.T) {
+func TestLimiterKeepsTheOrder(t *testing.T) {
 	l := testLimiter(1)
 	first, _ := l.enter("", 9)
 	_, second := l.enter("", 9)

@@ -227,7 +227,7 @@ func TestFallbackTriggers(t *testing.T) {
 }
 
 // Without a fallback, a response is not changed.
-func TestFallbackKeepsAnErrorWithoutABetterAnswer(t *testing.T) {
+func TestFallbackKeepsAnErrorWithoutABetterResponse(t *testing.T) {
 	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
 	rig.backend = fallbackSays("oops", 500, "X-A", "b")
 	if header := rig.expect(t, "500 oops", "GET", "/", ""); header.Get("X-A") != "b" {

@@ -97,7 +97,7 @@ func TestFallbackKeptByRequest(t *testing.T) {
 	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
 }
 
-func TestFallbackKeptAnswersGrowOld(t *testing.T) {
+func TestFallbackKeptResponsesGrowOld(t *testing.T) {
 	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
 	synctest.Test(t, func(t *testing.T) {
 		rig.backend = fallbackSays("one", "Age", "7", "X-A", "b", "Cache-Control", "max-age=10")
@@ -125,7 +125,7 @@ func TestFallbackKeptAnswersGrowOld(t *testing.T) {
 	})
 }
 
-func TestFallbackKeptAnswersAreBounded(t *testing.T) {
+func TestFallbackKeptResponsesAreBounded(t *testing.T) {
 	const most = 1 << 20
 	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Hour), MaxBytes: most, MaxBody: 64 << 10})
 	body := strings.Repeat("x", 10<<10)

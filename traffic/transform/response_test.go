@@ -159,7 +159,7 @@ func (t *Transform) respond(r *http.Request, next caddyhttp.HandlerFunc) (*httpt
 	return w, t.ServeHTTP(w, r, next)
 }
 
-func TestAnswerThatGrowsTooLargeIsRefused(t *testing.T) {
+func TestResponseThatGrowsTooLargeIsRefused(t *testing.T) {
 	handler := loadTransform(t, `{"max_body": 100, "response": {"body": {"set": {"a": 1}}}}`)
 	for name, write := range map[string]func(io.Writer) (int64, error){
 		"by pieces": func(w io.Writer) (n int64, err error) {
@@ -225,7 +225,7 @@ func TestErrorsGoOn(t *testing.T) {
 	}
 }
 
-func TestTrailersOfHeldAnswersAreDropped(t *testing.T) {
+func TestTrailersOfHeldResponsesAreDropped(t *testing.T) {
 	handler := loadTransform(t, `{"response": {"body": {"set": {"a": 1}}}}`)
 	w, err := handler.respond(transformRequest("GET", "/", ""), func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", "application/json")
@@ -310,7 +310,7 @@ func TestUpgradesPass(t *testing.T) {
 	}
 }
 
-func TestHandlerThatAnswersNothing(t *testing.T) {
+func TestHandlerWithoutAResponse(t *testing.T) {
 	handler := loadTransform(t, `{"response": {"headers": {"set": {"A": "1"}}, "status": {"200": 202}}}`)
 	w, err := handler.respond(transformRequest("GET", "/", ""), func(http.ResponseWriter, *http.Request) error { return nil })
 	if err != nil || w.Code != 202 || w.Header().Get("A") != "1" {
