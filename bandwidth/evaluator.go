@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/pause"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 )
 
 // quotaEvaluator compares the quotas of a gateway with its usage store every few seconds,
@@ -106,8 +106,8 @@ func (e *quotaEvaluator) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.publish = []func(){
-		policy.Publish(policy.Quotas, policy.RouteInfo{Gateway: e.gateway}, func() any { return e.report() }),
-		policy.Publish(policy.Dependencies, policy.RouteInfo{}, e.dependency),
+		status.Quotas.Publish(e.gateway, func() any { return e.report() }),
+		status.Dependencies.Publish(status.Process{}, e.dependency),
 	}
 	e.ended.Go(func() { e.loop(ctx) })
 	e.ended.Go(func() { e.notifier.Run(ctx) })
@@ -375,8 +375,8 @@ func (e *quotaEvaluator) report() []QuotaState {
 }
 
 // dependency returns whether the last evaluation succeeded.
-func (e *quotaEvaluator) dependency() any {
+func (e *quotaEvaluator) dependency() status.Dependency {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return policy.Dependency{Name: "quotas of " + e.gateway, Up: e.problem == "", Error: e.problem}
+	return status.Dependency{Name: "quotas of " + e.gateway, Up: e.problem == "", Error: e.problem}
 }

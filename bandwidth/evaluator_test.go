@@ -102,7 +102,7 @@ func TestDatabaseIsDown(t *testing.T) {
 		if err == nil || q.whole.Load() == nil {
 			t.Errorf("got %v, and the state %v", err, q.whole.Load())
 		}
-		if d := g.dependency().(policy.Dependency); d.Up || d.Error == "" {
+		if d := g.dependency(); d.Up || d.Error == "" {
 			t.Errorf("the health is %+v", d)
 		}
 	})

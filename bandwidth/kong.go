@@ -15,7 +15,7 @@ import (
 
 	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/internal/metrics"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -181,7 +181,7 @@ func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	type target struct{ upstream, name, address string }
 	states := make(map[target]string)
 	for _, gateway := range gateways {
-		for _, told := range policy.PublishedAs[kongServices](policy.Services, policy.RouteInfo{Gateway: gateway}) {
+		for _, told := range status.Decode[kongServices](status.Services.All(gateway)) {
 			for _, s := range told.Services {
 				for _, one := range s.Instances {
 					t := target{s.Name, one.Container, one.Address}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rgate/rgate/bandwidth/notify"
 	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -103,7 +104,7 @@ func joinNotify(ctx caddy.Context, gateway string, channels *notify.Channels) (l
 	left := e.notifier.Use(channels)
 	var ends []func()
 	for _, name := range channels.Names() {
-		ends = append(ends, policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return e.notifier.Health(channels, name) }))
+		ends = append(ends, status.Dependencies.Publish(status.Process{}, func() status.Dependency { return e.notifier.Health(channels, name) }))
 	}
 	return func() {
 		for _, end := range ends {

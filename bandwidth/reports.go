@@ -15,7 +15,7 @@ import (
 
 	"github.com/rgate/rgate/bandwidth/api"
 	"github.com/rgate/rgate/bandwidth/scrape"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -96,7 +96,7 @@ func (r *reports) status() []scrape.Status {
 
 // publishedQuotas is what the quotas of a gateway tell, always in the same order.
 func publishedQuotas(gateway string) []any {
-	all := slices.Concat(policy.PublishedAs[[]json.RawMessage](policy.Quotas, policy.RouteInfo{Gateway: gateway})...)
+	all := slices.Concat(status.Decode[[]json.RawMessage](status.Quotas.All(gateway))...)
 	slices.SortFunc(all, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
 	list := make([]any, len(all))
 	for i, one := range all {
@@ -111,7 +111,7 @@ func (m *Meter) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // running are the meters of the process.
-var running policy.Running[*Meter]
+var running status.Running[*Meter]
 
 // runningMeter returns the meter of a gateway that was set up last; of any, if the name
 // is empty.

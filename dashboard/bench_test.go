@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 )
 
 const benchServices = 100
@@ -36,7 +36,7 @@ func publishMany(b *testing.B, gateway string) {
 			backends[n].Instances = append(backends[n].Instances, instance{Address: fmt.Sprintf("172.18.%d.%d:8080", n, i), Container: fmt.Sprintf("shop-service-%02d-%d", n, i), Status: "healthy"})
 		}
 	}
-	b.Cleanup(policy.Publish(policy.Services, policy.RouteInfo{Gateway: gateway}, func() any { return map[string]any{"services": backends} }))
+	b.Cleanup(status.Services.Publish(gateway, func() any { return map[string]any{"services": backends} }))
 }
 
 // benchPage makes a page of 100 services with 300 containers over 30 days.

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -96,7 +96,6 @@ func demoRows(from, to time.Time, services []demoService) (rows accountRows) {
 
 // publishDemo publishes what a gateway and its policies would.
 func publishDemo(t testing.TB, gateway string) {
-	place := policy.RouteInfo{Gateway: gateway}
 	healthy := func(name string, n int) map[string]any {
 		var instances []map[string]any
 		for i := range n {
@@ -112,15 +111,15 @@ func publishDemo(t testing.TB, gateway string) {
 	payment := healthy("payment", 2)
 	payment["circuit_breaker"] = []map[string]any{{"state": "half_open"}}
 	ends := []func(){
-		policy.Publish(policy.Services, place, func() any {
+		status.Services.Publish(gateway, func() any {
 			return map[string]any{"services": []any{healthy("catalog", 4), checkout, healthy("images", 2), legacy, payment, healthy("recommendations", 1), healthy("reports", 1), healthy("search", 2), healthy("uploads", 1), healthy("users", 2)}}
 		}),
-		policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return policy.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
-		policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any {
-			return policy.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}
+		status.Dependencies.Publish(status.Process{}, func() status.Dependency { return status.Dependency{Name: "redis 10.0.0.7:6379", Up: true} }),
+		status.Dependencies.Publish(status.Process{}, func() status.Dependency {
+			return status.Dependency{Name: "source kong-eu", Error: "reading http://10.0.4.8:8001/metrics: connection refused"}
 		}),
 	}
-	ends = append(ends, policy.Publish(policy.Quotas, place, func() any {
+	ends = append(ends, status.Quotas.Publish(gateway, func() any {
 		return []quota{
 			demoQuota("images", "egress", 2_000_000_000_000, 1_460_000_000_000, "notify", "ok"),
 			demoQuota("uploads", "ingress", 300_000_000_000, 256_000_000_000, "throttle", "ok"),

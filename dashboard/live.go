@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -14,7 +14,7 @@ import (
 type live struct {
 	backends     []backend // the least healthy first
 	quotas       []quota   // the fullest first
-	dependencies []policy.Dependency
+	dependencies []status.Dependency
 	errors       []stats.LogEntry // the newest first
 	responses    []stats.LogEntry
 }
@@ -84,8 +84,7 @@ type requestLog interface {
 
 // readLive reads the current state of a gateway. The log may be nil.
 func readLive(gateway string, log requestLog, params pageParams) (l live) {
-	place := policy.RouteInfo{Gateway: gateway}
-	for _, report := range policy.PublishedAs[struct{ Services []backend }](policy.Services, place) {
+	for _, report := range status.Decode[struct{ Services []backend }](status.Services.All(gateway)) {
 		for _, b := range report.Services {
 			// During a reload, both configurations publish.
 			known := slices.ContainsFunc(l.backends, func(other backend) bool { return other.Name == b.Name })
@@ -97,7 +96,7 @@ func readLive(gateway string, log requestLog, params pageParams) (l live) {
 	slices.SortStableFunc(l.backends, func(a, b backend) int {
 		return cmp.Or(cmp.Compare(severity(b.Status), severity(a.Status)), strings.Compare(a.Name, b.Name))
 	})
-	for _, q := range slices.Concat(policy.PublishedAs[[]quota](policy.Quotas, place)...) {
+	for _, q := range slices.Concat(status.Decode[[]quota](status.Quotas.All(gateway))...) {
 		if q.Allocated > 0 && (q.Service == "" || params.service == "" || params.service == q.Service) && (q.Route == "" || params.route == "" || params.route == q.Route) {
 			l.quotas = append(l.quotas, q)
 		}
@@ -105,12 +104,8 @@ func readLive(gateway string, log requestLog, params pageParams) (l live) {
 	slices.SortStableFunc(l.quotas, func(a, b quota) int {
 		return cmp.Or(cmp.Compare(b.share(), a.share()), strings.Compare(a.Name, b.Name), strings.Compare(a.Direction, b.Direction))
 	})
-	for _, one := range policy.Published(policy.Dependencies, policy.RouteInfo{}) {
-		if needed, ok := one.(policy.Dependency); ok {
-			l.dependencies = append(l.dependencies, needed)
-		}
-	}
-	slices.SortFunc(l.dependencies, func(a, b policy.Dependency) int {
+	l.dependencies = status.Dependencies.All(status.Process{})
+	slices.SortFunc(l.dependencies, func(a, b status.Dependency) int {
 		if a.Up != b.Up && a.Up {
 			return 1 // dependencies that are down come first
 		} else if a.Up != b.Up {
@@ -118,7 +113,7 @@ func readLive(gateway string, log requestLog, params pageParams) (l live) {
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	l.dependencies = slices.CompactFunc(l.dependencies, func(a, b policy.Dependency) bool { return a == b })
+	l.dependencies = slices.CompactFunc(l.dependencies, func(a, b status.Dependency) bool { return a == b })
 	if log != nil {
 		report := log.Report(stats.LogQuery{Service: params.service})
 		l.responses, l.errors = report.Responses, report.Errors

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -143,18 +143,18 @@ func TestHostileNamesAreText(t *testing.T) {
 	d := demoDashboard(t, from.store(t))
 	d.Gateway = evil
 	d.log = demoErrors{{Time: demoNow, Service: evil, Route: evil, Container: evil, Method: evil, URL: "javascript:alert(3)//" + evil, Status: 500, Error: evil}}
-	place := policy.RouteInfo{Gateway: evil}
+	place := evil
 	for _, end := range []func(){
-		policy.Publish(policy.Services, place, func() any {
+		status.Services.Publish(place, func() any {
 			return map[string]any{"services": []any{map[string]any{"name": evil, "status": evil, "instances": []any{map[string]any{"container": evil, "address": evil, "reason": evil, "status": evil}},
 				"circuit_breaker": []any{map[string]any{"state": evil}}}}}
 		}),
-		policy.Publish(policy.Quotas, place, func() any {
+		status.Quotas.Publish(place, func() any {
 			failed := map[string]any{"channel": evil, "state": "failed", "error": evil}
 			return []any{map[string]any{"name": evil, "direction": evil, "consumer": evil, "at_limit": evil, "state": evil, "allocated": 10, "used": 5,
 				"thresholds": []any{map[string]any{"percent": 50, "deliveries": []any{failed}}}}}
 		}),
-		policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return policy.Dependency{Name: evil, Error: evil} }),
+		status.Dependencies.Publish(status.Process{}, func() status.Dependency { return status.Dependency{Name: evil, Error: evil} }),
 	} {
 		t.Cleanup(end)
 	}
@@ -282,10 +282,10 @@ func TestPageWithoutAccount(t *testing.T) {
 
 // What is published in a form that the page does not know is left out.
 func TestStrangeReportsAreLeftOut(t *testing.T) {
-	place := policy.RouteInfo{Gateway: "strange"}
+	place := "strange"
 	for _, what := range []any{nil, 5, "text", []any{1}, map[string]any{"services": "none", "allocated": "x"}, func() {}, []any{map[string]any{"allocated": 0, "used": 5}}} {
-		t.Cleanup(policy.Publish(policy.Services, place, func() any { return what }))
-		t.Cleanup(policy.Publish(policy.Quotas, place, func() any { return what }))
+		t.Cleanup(status.Services.Publish(place, func() any { return what }))
+		t.Cleanup(status.Quotas.Publish(place, func() any { return what }))
 	}
 	l := readLive("strange", nil, pageParams{})
 	if len(l.backends) != 0 || len(l.quotas) != 0 {

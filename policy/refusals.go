@@ -19,6 +19,24 @@ type refusal struct {
 // refusals counts for the whole process, so that reloads lose nothing.
 var refusals metrics.Counters[refusal]
 
+// RefusalCount returns how many requests a policy has refused, on all routes of the
+// process or on one. The route of requests outside of a gateway is empty.
+func RefusalCount(policy string, route ...string) (n uint64) {
+	refusals.Each(func(what refusal, count uint64) {
+		if what.policy == policy && (len(route) == 0 || route[0] == what.route) {
+			n += count
+		}
+	})
+	return n
+}
+
+// RefusalsByPolicy returns how many requests each policy has refused.
+func RefusalsByPolicy() map[string]uint64 {
+	all := make(map[string]uint64)
+	refusals.Each(func(what refusal, n uint64) { all[what.policy] += n })
+	return all
+}
+
 // collector renders the refusals as a metric.
 type collector struct{ refused *prometheus.Desc }
 

@@ -118,25 +118,6 @@ func TestFail(t *testing.T) {
 	}
 }
 
-func TestPublish(t *testing.T) {
-	place := RouteInfo{Gateway: "edge", Backend: "web"}
-	if got := Published(t.Name(), place); got != nil {
-		t.Errorf("before: %v", got)
-	}
-	endA, endB := Publish(t.Name(), place, func() any { return "a" }), Publish(t.Name(), place, func() any { return "b" })
-	if got := Published(t.Name(), place); len(got) != 2 {
-		t.Errorf("of two: %v", got)
-	}
-	endA()
-	if got := Published(t.Name(), place); len(got) != 1 || got[0] != "b" {
-		t.Errorf("of the one that is left: %v", got)
-	}
-	endB()
-	if got := Published(t.Name(), place); got != nil || Published(t.Name(), RouteInfo{}) != nil {
-		t.Errorf("after: %v", got)
-	}
-}
-
 func TestHeadHasNoBody(t *testing.T) {
 	r, w := newRequest(nil)
 	r.Method = http.MethodHead

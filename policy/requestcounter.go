@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -11,10 +10,8 @@ import (
 )
 
 // RequestCounter counts the requests that a policy responds to in some way, by place. It
-// counts for the whole process, so that reloads lose nothing. The counts are metrics and
-// part of the policy's published state.
+// counts for the whole process, so that reloads lose nothing. The counts are metrics.
 type RequestCounter struct {
-	policy string
 	desc   *prometheus.Desc
 	byKind bool
 	counts metrics.Counters[countedRequest]
@@ -27,22 +24,20 @@ type countedRequest struct {
 	kind  string
 }
 
-// NewRequestCounter returns a counter of a policy's requests, with the name and HELP of
+// NewRequestCounter returns a counter of requests, with the name and HELP of
 // its metric. If kindLabel is not empty, it is the label for the kind of a request.
-func NewRequestCounter(policy, metric, help, kindLabel string) *RequestCounter {
+func NewRequestCounter(metric, help, kindLabel string) *RequestCounter {
 	labels := []string{"gateway", "route", "backend"}
 	if kindLabel != "" {
 		labels = append(labels, kindLabel)
 	}
-	return &RequestCounter{policy: policy, desc: prometheus.NewDesc(metric, help, labels, nil), byKind: kindLabel != ""}
+	return &RequestCounter{desc: prometheus.NewDesc(metric, help, labels, nil), byKind: kindLabel != ""}
 }
 
 // Count counts a request of a kind, which is empty if the counter has no kinds.
 func (c *RequestCounter) Count(r *http.Request, kind string) {
 	what := countedRequest{RouteInfoOf(r), kind}
-	if c.counts.Count(what) { // both the count and what is published last as long as the process
-		Publish(c.policy, what.place, func() any { return map[string]uint64{cmp.Or(kind, "requests"): c.counts.Of(what)} })
-	}
+	c.counts.Count(what)
 }
 
 // Register adds the counts to the metrics of a configuration, once.

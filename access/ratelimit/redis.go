@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 )
 
 // script is limiter.take for Redis, for all limits of a request at once. It uses the clock
@@ -110,7 +110,7 @@ func acquireRedis(url string) (*redisCounter, error) {
 		// The logger of a configuration may be closed before the counter is.
 		c := &redisCounter{client: options.newClient(), server: options.server, logger: caddy.Log().Named("http.handlers.rgate_rate_limit")}
 		c.ctx, c.cancel = context.WithCancel(context.Background())
-		c.publish = policy.Publish(policy.Dependencies, policy.RouteInfo{}, c.state)
+		c.publish = status.Dependencies.Publish(status.Process{}, c.state)
 		return c, nil
 	})
 	if err != nil {
@@ -135,8 +135,8 @@ func (c *redisCounter) Destruct() error {
 }
 
 // state returns the state for reports.
-func (c *redisCounter) state() any {
-	d := policy.Dependency{Name: "redis " + c.server, Up: !c.away.Load()}
+func (c *redisCounter) state() status.Dependency {
+	d := status.Dependency{Name: "redis " + c.server, Up: !c.away.Load()}
 	if trouble := c.trouble.Load(); trouble != nil && !d.Up {
 		d.Error = *trouble
 	}

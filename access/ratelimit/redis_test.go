@@ -21,7 +21,6 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 // redisServer is a process of redis-server on a port of the loopback.
@@ -227,7 +226,7 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 		if errors := c.errors.Load(); errors != uint64(round*failuresUntilDown) {
 			t.Errorf("%d requests were sent to a server that is gone, want %d", errors, round*failuresUntilDown)
 		}
-		if state := c.state().(policy.Dependency); state.Up || state.Name != "redis "+server.address() || !strings.Contains(state.Error, "refused") {
+		if state := c.state(); state.Up || state.Name != "redis "+server.address() || !strings.Contains(state.Error, "refused") {
 			t.Errorf("its state is %+v", state)
 		}
 		if local := c.local.Load(); local != uint64(round*100) {
@@ -239,7 +238,7 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 			return ok
 		})
 		c.local.Store(uint64(round * 100)) // of the wait
-		if state := c.state().(policy.Dependency); !state.Up || state.Error != "" {
+		if state := c.state(); !state.Up || state.Error != "" {
 			t.Errorf("its state is %+v", state)
 		}
 		if got := logs.Len(); got != 2*round {

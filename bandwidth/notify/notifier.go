@@ -15,7 +15,7 @@ import (
 
 	"github.com/rgate/rgate/bandwidth/store"
 	"github.com/rgate/rgate/internal/pause"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 )
 
 // Config is what a Notifier needs.
@@ -97,11 +97,11 @@ func (n *Notifier) channels() *Channels {
 }
 
 // Health returns whether the last delivery by a channel succeeded.
-func (n *Notifier) Health(channels *Channels, channel string) policy.Dependency {
+func (n *Notifier) Health(channels *Channels, channel string) status.Dependency {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	problem := n.problems[channel]
-	return policy.Dependency{Name: channels.describe(channel), Up: problem == "", Error: problem}
+	return status.Dependency{Name: channels.describe(channel), Up: problem == "", Error: problem}
 }
 
 // Wake makes the notifier read the outbox now.

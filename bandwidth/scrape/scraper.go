@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/bandwidth/store"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 )
 
 // Status is how a source is.
@@ -115,7 +115,7 @@ func Start(gateway string, source Source, archive stateStore, logger *zap.Logger
 	if err != nil {
 		return nil, err
 	}
-	s.endPublish = policy.Publish(policy.Dependencies, policy.RouteInfo{}, func() any { return s.dependency() })
+	s.endPublish = status.Dependencies.Publish(status.Process{}, func() status.Dependency { return s.dependency() })
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.running.Go(func() { s.run(ctx) })
@@ -264,9 +264,9 @@ func (s *Scraper) Status() Status {
 }
 
 // dependency is the source as the gateway's health sees it.
-func (s *Scraper) dependency() policy.Dependency {
+func (s *Scraper) dependency() status.Dependency {
 	now := s.Status()
-	return policy.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != StatusDown, Error: now.Error}
+	return status.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != StatusDown, Error: now.Error}
 }
 
 // Interface guard

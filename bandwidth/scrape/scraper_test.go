@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/bandwidth/store"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/internal/testkit"
-	"github.com/rgate/rgate/policy"
 )
 
 // scraperArchive keeps what a scraper records in memory.
@@ -252,11 +252,11 @@ func TestScraperRunsUntilItIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the source is up", func() bool { return s.Status().Status == StatusUp })
-	if d := policy.Published(policy.Dependencies, policy.RouteInfo{}); len(d) != 1 || !d[0].(policy.Dependency).Up {
+	if d := status.Dependencies.All(status.Process{}); len(d) != 1 || !d[0].Up {
 		t.Errorf("health has %+v", d)
 	}
 	s.Stop()
-	if d := policy.Published(policy.Dependencies, policy.RouteInfo{}); len(d) != 0 {
+	if d := status.Dependencies.All(status.Process{}); len(d) != 0 {
 		t.Errorf("health still has %+v", d)
 	}
 }

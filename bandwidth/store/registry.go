@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -93,7 +93,7 @@ func Acquire(key ID, at Address, s Settings) (*Store, error) {
 		logger := caddy.Log().Named("http.handlers.rgate_bandwidth")
 		l := New(key.Gateway, key.Node, at, recorder, time.Now, logger)
 		l.release = release
-		l.publish = policy.Publish(policy.Dependencies, policy.RouteInfo{}, l.state)
+		l.publish = status.Dependencies.Publish(status.Process{}, l.state)
 		l.start()
 		return l, nil
 	})

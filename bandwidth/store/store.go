@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/internal/pause"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
 
@@ -117,9 +117,9 @@ func (l *Store) Health() (ok bool, problem string) {
 }
 
 // state is what reports tell about the database.
-func (l *Store) state() any {
+func (l *Store) state() status.Dependency {
 	ok, problem := l.Health()
-	return policy.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
+	return status.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
 }
 
 // Collect takes what the gateway has counted since the last time, which is the second

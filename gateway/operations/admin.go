@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 )
 
 func init() {
@@ -16,7 +16,7 @@ func init() {
 }
 
 // running are the gateways of the process.
-var running policy.Running[*Reporter]
+var running status.Running[*Reporter]
 
 // runningGateway returns the gateway of a name that was set up last; of any, if the
 // name is empty.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -78,14 +79,12 @@ func (rep *Reporter) dependencies() []dependency {
 			all = append(all, d)
 		}
 	}
-	for _, one := range policy.Published(policy.Dependencies, policy.RouteInfo{}) {
-		if needed, ok := one.(policy.Dependency); ok {
-			d := dependency{Name: needed.Name, Status: healthy, Error: needed.Error}
-			if !needed.Up {
-				d.Status = unhealthy
-			}
-			all = append(all, d)
+	for _, one := range status.Dependencies.All(status.Process{}) {
+		d := dependency{Name: one.Name, Status: healthy, Error: one.Error}
+		if !one.Up {
+			d.Status = unhealthy
 		}
+		all = append(all, d)
 	}
 	slices.SortFunc(all, func(a, b dependency) int { return cmp.Compare(a.Name, b.Name) })
 	return slices.CompactFunc(all, func(a, b dependency) bool { return a.Name == b.Name })
@@ -115,8 +114,8 @@ type serviceReport struct {
 	Healthy int       `json:"healthy_instances"`
 
 	// What policies on the backend tell, absent without them.
-	CircuitBreaker []any `json:"circuit_breaker,omitempty"`
-	Concurrency    []any `json:"concurrency,omitempty"`
+	CircuitBreaker []status.CircuitBreaker   `json:"circuit_breaker,omitempty"`
+	Concurrency    []status.ConcurrencyLimit `json:"concurrency,omitempty"`
 
 	// Requests that have begun and not ended.
 	InFlight int64 `json:"in_flight"`
@@ -141,10 +140,10 @@ func (rep *Reporter) services() services {
 	all := services{Services: make([]serviceReport, len(rep.Backends)), Count: len(rep.Backends), Timestamp: time.Now()}
 	inFlight := rep.Stats.InFlight()
 	for i, b := range rep.Backends {
-		place := policy.RouteInfo{Gateway: rep.Gateway, Backend: b.Name}
+		backend := status.Backend{Gateway: rep.Gateway, Name: b.Name}
 		s := serviceReport{
 			Name: b.Name, InFlight: inFlight[b.Name], Instances: rep.instances(b),
-			CircuitBreaker: policy.Published("circuit_breaker", place), Concurrency: policy.Published("concurrency", place),
+			CircuitBreaker: status.CircuitBreakers.All(backend), Concurrency: status.ConcurrencyLimits.All(backend),
 		}
 		s.Total = len(s.Instances)
 		addresses := make([]string, len(s.Instances))
@@ -154,9 +153,9 @@ func (rep *Reporter) services() services {
 			}
 		}
 		switch {
-		case s.Healthy == 0 || slices.ContainsFunc(s.CircuitBreaker, isOpen):
+		case s.Healthy == 0 || slices.ContainsFunc(s.CircuitBreaker, func(b status.CircuitBreaker) bool { return b.IsOpen() }):
 			s.Status = unhealthy
-		case s.Healthy < s.Total || slices.ContainsFunc(s.CircuitBreaker, func(state any) bool { return impairs(state, addresses) }):
+		case s.Healthy < s.Total || slices.ContainsFunc(s.CircuitBreaker, func(b status.CircuitBreaker) bool { return b.Impairs(addresses) }):
 			s.Status = degraded
 		default:
 			s.Status = healthy
@@ -164,19 +163,6 @@ func (rep *Reporter) services() services {
 		all.Services[i] = s
 	}
 	return all
-}
-
-// isOpen reports whether what a circuit breaker tells is that it is open.
-func isOpen(state any) bool {
-	breaker, ok := state.(interface{ IsOpen() bool })
-	return ok && breaker.IsOpen()
-}
-
-// impairs reports whether what a circuit breaker tells is that it lets some requests
-// pass to the instances at these addresses, but not all.
-func impairs(state any, addresses []string) bool {
-	breaker, ok := state.(interface{ Impairs(addresses []string) bool })
-	return ok && breaker.Impairs(addresses)
 }
 
 // instances lists where a backend runs, and what does not get requests and why.
@@ -226,10 +212,8 @@ func (rep *Reporter) figures() totals {
 		Backends: make(map[string]backendTotals, len(report.ByBackend)),
 	}
 	t.Requests, t.SuccessRate = summary(report.Requests)
-	for _, one := range policy.Published(policy.CacheHits, policy.RouteInfo{Gateway: rep.Gateway}) {
-		if hits, ok := one.(uint64); ok {
-			t.CacheHits += hits
-		}
+	for _, hits := range status.CacheHits.All(rep.Gateway) {
+		t.CacheHits += hits
 	}
 	for name, figures := range report.ByBackend {
 		n, success := summary(figures.Requests)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
 )
@@ -77,7 +78,7 @@ func (rep *Reporter) Start(ctx caddy.Context, o *Config) error {
 			return err
 		}
 	}
-	rep.unpublish = policy.Publish(policy.Services, policy.RouteInfo{Gateway: rep.Gateway}, func() any { return rep.services() })
+	rep.unpublish = status.Services.Publish(rep.Gateway, func() any { return rep.services() })
 	running.Add(rep)
 	return registerMetrics(ctx, rep)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/internal/options"
-	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
@@ -123,7 +123,7 @@ func (adminCache) purge(w http.ResponseWriter, r *http.Request) error {
 // checkGateway checks that a gateway or store with a name exists. The empty name is that of
 // caches outside of gateways.
 func checkGateway(name string, stores []*cacheStore) error {
-	known := policy.PublishingGateways(policy.Services)
+	known := status.Services.Keys()
 	for _, store := range stores {
 		if store.gateway != "" {
 			known = append(known, store.gateway)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -82,7 +83,7 @@ func TestCacheStoresGoAway(t *testing.T) {
 }
 
 func TestCacheAdmin(t *testing.T) {
-	defer policy.Publish(policy.Services, policy.RouteInfo{Gateway: "idle"}, func() any { return nil })() // it has stored nothing yet
+	defer status.Services.Publish("idle", func() any { return nil })() // it has stored nothing yet
 	rig := cacheNewRig(t, new(Cache))
 	purge := func(body string) (int, string) {
 		w := httptest.NewRecorder()
@@ -197,7 +198,7 @@ func TestCacheMetrics(t *testing.T) {
 			t.Errorf("%s is %v, want %v; there are %v", name, value, want, got)
 		}
 	}
-	if hits := policy.Published(policy.CacheHits, policy.RouteInfo{Gateway: "edge"}); len(hits) != 1 || hits[0] != uint64(4) {
+	if hits := status.CacheHits.All("edge"); len(hits) != 1 || hits[0] != 4 {
 		t.Errorf("published hits are %v", hits)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/traffic/httpcache"
 )
@@ -83,7 +84,7 @@ func (s *storePool) join(gateway string, p *Cache) *cacheStore {
 		if s.gone {
 			return store
 		}
-		store.end = policy.Publish(policy.CacheHits, policy.RouteInfo{Gateway: gateway}, func() any { return store.hits() })
+		store.end = status.CacheHits.Publish(gateway, store.hits)
 		s.stores[gateway] = store
 	}
 	if p.left { // a request of a released configuration

@@ -2,7 +2,6 @@ package circuitbreaker
 
 import (
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/rgate/rgate/internal/monotime"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -90,7 +90,7 @@ func (c *circuit) hasState() (yes bool) {
 func newCircuit(key circuitKey) *circuit {
 	c := &circuit{circuitKey: key, whole: newBreaker(key.breakerOptions, monotime.Now), pruneAt: 64}
 	c.containers.Store(new(map[string]*breaker))
-	c.end = policy.Publish("circuit_breaker", policy.RouteInfo{Gateway: key.gateway, Backend: key.backend}, func() any { return c.report() })
+	c.end = status.CircuitBreakers.Publish(status.Backend{Gateway: key.gateway, Name: key.backend}, c.report)
 	return c
 }
 
@@ -177,26 +177,9 @@ func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 	return kept
 }
 
-// circuitReport is the published state of a circuit breaker.
-type circuitReport struct {
-	Name       string            `json:"name,omitempty"`
-	State      string            `json:"state,omitempty"`
-	RetryAfter float64           `json:"retry_after_seconds,omitempty"`
-	Containers map[string]string `json:"containers,omitempty"` // those that are not closed
-}
-
-// IsOpen reports whether no request reaches the backend.
-func (r circuitReport) IsOpen() bool { return r.State == circuitOpen.String() }
-
-// Impairs reports whether only some requests reach the backend: the breaker is half-open,
-// or that of a container at one of these addresses is not closed.
-func (r circuitReport) Impairs(addresses []string) bool {
-	return r.State == circuitHalfOpen.String() ||
-		slices.ContainsFunc(addresses, func(address string) bool { return r.Containers[address] != "" })
-}
-
-func (c *circuit) report() circuitReport {
-	report := circuitReport{Name: c.name}
+// report returns the published state of the circuit breaker.
+func (c *circuit) report() status.CircuitBreaker {
+	report := status.CircuitBreaker{Name: c.name}
 	if !c.perContainer {
 		state, rest := c.whole.current()
 		report.State, report.RetryAfter = state.String(), rest.Round(time.Millisecond).Seconds()

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
@@ -46,7 +47,7 @@ func TestStateOutlivesAReload(t *testing.T) {
 	if third.stateAt(place) != circuitOpen {
 		t.Error("two reloads have lost the state")
 	}
-	if policy.Published("circuit_breaker", calm) != nil {
+	if status.CircuitBreakers.All(status.Backend{Gateway: calm.Gateway, Name: calm.Backend}) != nil {
 		t.Error("a state that does not matter is kept")
 	}
 	if testkit.Provision(t, &CircuitBreaker{Failures: 1}).stateAt(place) != circuitClosed {
@@ -86,17 +87,17 @@ func TestBreakerPerContainer(t *testing.T) {
 	if visit("a", 200, nil) || !visit("b", 200, nil) {
 		t.Error("a should be open, and b closed")
 	}
-	status, header := circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
+	code, header := circuitSend(t, p, ex, func(http.ResponseWriter, *http.Request) error {
 		ex.Guarding.Allows("a")
 		return caddyhttp.Error(503, errors.New("no upstreams available"))
 	})
-	if status != 503 || header.Get("Retry-After") != "60" {
-		t.Errorf("all are open: got %d, Retry-After %q", status, header.Get("Retry-After"))
+	if code != 503 || header.Get("Retry-After") != "60" {
+		t.Errorf("all are open: got %d, Retry-After %q", code, header.Get("Retry-After"))
 	}
 	if ex.Guarding != nil {
 		t.Error("the guard stays")
 	}
-	report := policy.Published("circuit_breaker", ex.At)[0].(circuitReport)
+	report := status.CircuitBreakers.All(status.Backend{Gateway: ex.At.Gateway, Name: ex.At.Backend})[0]
 	if report.IsOpen() || report.Containers["a"] != "open" || len(report.Containers) != 1 {
 		t.Errorf("published: %+v", report)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
@@ -102,9 +103,9 @@ func TestOpenBreakerRespondsAtOnce(t *testing.T) {
 		t.Error("the backend was asked")
 		return nil
 	}
-	status, header := circuitSend(t, p, nil, never)
-	if status != 503 || header.Get("Retry-After") != "90" {
-		t.Errorf("got %d and Retry-After %q, want 503 and 90", status, header.Get("Retry-After"))
+	code, header := circuitSend(t, p, nil, never)
+	if code != 503 || header.Get("Retry-After") != "90" {
+		t.Errorf("got %d and Retry-After %q, want 503 and 90", code, header.Get("Retry-After"))
 	}
 	place := policy.RouteInfo{Gateway: t.Name(), Route: "/a", Backend: "b"}
 	inside := &policytest.RequestState{At: place}
@@ -116,8 +117,8 @@ func TestOpenBreakerRespondsAtOnce(t *testing.T) {
 	if err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(never)); !errors.As(err, &failure) || !errors.Is(err, errCircuitOpen) || w.Body.Len() > 0 {
 		t.Errorf("in a gateway: got %v and %q, want a failure and nothing written", err, w.Body)
 	}
-	published := policy.Published("circuit_breaker", policy.RouteInfo{Gateway: t.Name(), Backend: "b"})
-	if len(published) != 1 || !published[0].(circuitReport).IsOpen() || published[0].(circuitReport).RetryAfter < 80 {
+	published := status.CircuitBreakers.All(status.Backend{Gateway: t.Name(), Name: "b"})
+	if len(published) != 1 || !published[0].IsOpen() || published[0].RetryAfter < 80 {
 		t.Errorf("published: %+v", published)
 	}
 	if p.stateAt(policy.RouteInfo{Gateway: t.Name(), Backend: "other"}) != circuitClosed {

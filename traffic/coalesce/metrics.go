@@ -3,5 +3,5 @@ package coalesce
 import "github.com/rgate/rgate/policy"
 
 // coalesced counts the requests that shared a response.
-var coalesced = policy.NewRequestCounter("coalesce", "rgate_coalesced_requests_total",
+var coalesced = policy.NewRequestCounter("rgate_coalesced_requests_total",
 	"Total requests that shared the response to another request.", "")

@@ -16,6 +16,7 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/placeholder"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -254,7 +255,7 @@ func (p *Concurrency) reuse() {
 
 func newSharedLimiter(key limiterKey) *sharedLimiter {
 	l := &sharedLimiter{limiter: newLimiter(), limiterKey: key}
-	l.end = policy.Publish("concurrency", policy.RouteInfo{Gateway: key.gateway, Backend: key.backend}, func() any { return l.report() })
+	l.end = status.ConcurrencyLimits.Publish(status.Backend{Gateway: key.gateway, Name: key.backend}, l.report)
 	return l
 }
 
@@ -266,19 +267,12 @@ func (l *sharedLimiter) label() string {
 	return l.backend
 }
 
-// concurrencyReport is the published state of a limiter.
-type concurrencyReport struct {
-	Name     string `json:"name,omitempty"`
-	Key      string `json:"key,omitempty"`
-	Max      int    `json:"max"`
-	InFlight int    `json:"in_flight"`
-	Queued   int    `json:"queued"`
-	Rejected uint64 `json:"rejected"`
-}
-
-func (l *sharedLimiter) report() concurrencyReport {
+// report returns the published state of the limiter.
+func (l *sharedLimiter) report() status.ConcurrencyLimit {
 	now := l.counts()
-	return concurrencyReport{l.name, l.key, now.max, now.inFlight, now.queued, now.full + now.timedOut}
+	return status.ConcurrencyLimit{
+		Name: l.name, Key: l.key, Max: now.max, InFlight: now.inFlight, Queued: now.queued, Rejected: now.full + now.timedOut,
+	}
 }
 
 // Interface guards

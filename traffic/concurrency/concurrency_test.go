@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/internal/failure"
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/internal/testkit"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/policy/policytest"
@@ -43,9 +44,9 @@ func concurrencySend(ctx context.Context, p *Concurrency, ex *policytest.Request
 func TestConcurrencyTurnsAway(t *testing.T) {
 	p := testkit.Provision(t, &Concurrency{Max: 1})
 	leave := occupy(t, p, nil)
-	status, header, err := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200))
-	if err != nil || status != 503 || header.Get("Retry-After") != "1" {
-		t.Errorf("got %d, Retry-After %q, %v", status, header.Get("Retry-After"), err)
+	code, header, err := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200))
+	if err != nil || code != 503 || header.Get("Retry-After") != "1" {
+		t.Errorf("got %d, Retry-After %q, %v", code, header.Get("Retry-After"), err)
 	}
 	leave()
 	if status, _, _ := concurrencySend(t.Context(), p, nil, policytest.RespondWith(200)); status != 200 {
@@ -60,7 +61,7 @@ func TestConcurrencyTurnsAway(t *testing.T) {
 		t.Errorf("in a gateway: got %v, want a failure that the gateway handles", err)
 	}
 	place.Route = ""
-	if got := policy.Published("concurrency", place); len(got) != 1 || got[0] != (concurrencyReport{Max: 1, InFlight: 1, Rejected: 1}) {
+	if got := status.ConcurrencyLimits.All(status.Backend{Gateway: place.Gateway, Name: place.Backend}); len(got) != 1 || got[0] != (status.ConcurrencyLimit{Max: 1, InFlight: 1, Rejected: 1}) {
 		t.Errorf("published: %+v", got)
 	}
 	place.Backend = "another"

@@ -3,5 +3,5 @@ package fallback
 import "github.com/rgate/rgate/policy"
 
 // fallbacks counts the requests that a fallback responded to, by fallback.
-var fallbacks = policy.NewRequestCounter("fallback", "rgate_fallback_requests_total",
+var fallbacks = policy.NewRequestCounter("rgate_fallback_requests_total",
 	"Total requests that a fallback responded to.", "by")

@@ -1,12 +1,12 @@
-package policy
+package status
 
 import (
 	"slices"
 	"sync"
 )
 
-// Running are the modules of one kind that the process has set up, in that order. While
-// a configuration takes over from another, both have theirs. Its zero value is ready.
+// Running lists the modules of one kind that are provisioned, in that order. While
+// a configuration replaces another, it has the modules of both. Its zero value is ready.
 // It is safe for concurrent use.
 type Running[T comparable] struct {
 	mu  sync.Mutex
@@ -27,13 +27,13 @@ func (r *Running[T]) Remove(module T) {
 	r.all = slices.DeleteFunc(r.all, func(other T) bool { return other == module })
 }
 
-// Newest returns the module that was added last of those for which is is true, or the
+// Newest returns the module that was added last and that matches, or the
 // zero value.
-func (r *Running[T]) Newest(is func(T) bool) (newest T) {
+func (r *Running[T]) Newest(matches func(T) bool) (newest T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, module := range slices.Backward(r.all) {
-		if is(module) {
+		if matches(module) {
 			return module
 		}
 	}
