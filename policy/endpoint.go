@@ -17,17 +17,17 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// Endpoint is a module that answers requests for a path of its own and leaves all
-// others alone. On a gateway it is asked before any route, and what it answers is not
-// counted in the statistics.
+// Endpoint is a policy that responds to requests for a path of its own and passes on all
+// others. On a gateway, it runs before the routes, and its responses are not counted in the
+// statistics.
 type Endpoint interface {
 	Module
 
-	// Serves reports whether the path of a request is the endpoint's.
+	// Serves reports whether the path of a request is that of the endpoint.
 	Serves(path string) bool
 }
 
-// IsEndpoint reports whether a handler by its name in JSON is an Endpoint.
+// IsEndpoint reports whether a handler is an Endpoint, by its name in JSON.
 func IsEndpoint(handler string) bool {
 	module, ok := Lookup(strings.TrimPrefix(handler, Prefix))
 	if !ok {
@@ -37,9 +37,9 @@ func IsEndpoint(handler string) bool {
 	return ok
 }
 
-// EndpointDirective makes the setup function of an endpoint's directive, to be given to
-// httpcaddyfile.RegisterDirective. It is like Directive, but takes no matcher: its first
-// argument is the path of the endpoint.
+// EndpointDirective is the setup function of an endpoint's directive, for
+// httpcaddyfile.RegisterDirective. Unlike Directive, it takes no matcher: the first argument
+// is the path of the endpoint.
 func EndpointDirective[T any, P interface {
 	*T
 	Endpoint
@@ -51,30 +51,29 @@ func EndpointDirective[T any, P interface {
 	return h.NewRoute(nil, handler), nil
 }
 
-// ProtectedEndpoint is what endpoints embed that only some may see.
+// ProtectedEndpoint is embedded in endpoints that only some clients may use.
 type ProtectedEndpoint struct {
-	// The path that the endpoint is under.
+	// The path of the endpoint.
 	Path string `json:"path,omitempty" caddyfile:"arg"`
 
-	// Who may see it: IP addresses, ranges, or `private_ranges`. Default:
-	// `private_ranges`.
-	// A request counts as from elsewhere if it has passed a proxy that is none of the
-	// server's trusted proxies, or if its host is neither an address nor localhost nor a
-	// name of the configuration. `[0.0.0.0/0, "::/0"]` is all clients.
+	// The allowed clients: IP addresses, ranges, or `private_ranges`. Default:
+	// `private_ranges`. Requests are refused if they have passed a proxy that is not trusted
+	// by the server, or if their host is not an address, localhost or a configured name.
+	// `[0.0.0.0/0, "::/0"]` allows all clients.
 	Allow []string `json:"allow,omitempty"`
 
-	// More names under which it may be asked for: that of the gateway in the network of
-	// its containers, for example. `*.example.com` is for one label. Default: those of
-	// the site, the gateway and its routes, and the name of the machine.
+	// More allowed host names, such as the gateway's name in a container network.
+	// `*.example.com` matches one label. Default: the names of the site, the gateway, its
+	// routes and the machine.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Handlers that run before it, such as one that wants a password. Policies run
-	// in their own order.
+	// Handlers that run before the endpoint, such as one that requires a password. Policies
+	// run in their fixed order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	handlers []caddyhttp.MiddlewareHandler
-	filter   refuser         // one of them, of addresses
-	locality *trust.Locality // nil: all clients may see it
+	filter   refuser         // filters addresses; one of the handlers
+	locality *trust.Locality // nil: all clients are allowed
 }
 
 // LookupHandler implements options.HandlerLookup: the handlers are policies.
@@ -82,11 +81,10 @@ func (*ProtectedEndpoint) LookupHandler(name string) (caddy.ModuleInfo, bool) {
 	return Lookup(strings.TrimPrefix(name, Prefix))
 }
 
-// CheckAccess reports whether something is wrong with the path, or with whom to allow.
-// An empty path is right.
+// CheckAccess reports the first invalid option. An empty path is valid.
 func (g *ProtectedEndpoint) CheckAccess(example string) error {
 	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
-		return options.Errorf("path", "%q is not a path to put endpoints under: use one such as %s", g.Path, example)
+		return options.Errorf("path", "invalid path %q: use a path such as %s", g.Path, example)
 	}
 	for i, host := range g.Hosts {
 		if host == "" || strings.ContainsAny(host, "/: \t") {
@@ -96,7 +94,7 @@ func (g *ProtectedEndpoint) CheckAccess(example string) error {
 	if len(g.Allow) == 0 {
 		return nil
 	}
-	module, ok := Lookup("ip_filter")
+	module, ok := Lookup(strings.TrimPrefix(addressFilter, Prefix))
 	if !ok {
 		return nil
 	}
@@ -107,12 +105,12 @@ func (g *ProtectedEndpoint) CheckAccess(example string) error {
 	return filter.Check()
 }
 
-// ProvisionAccess loads the handlers that decide who is let through to the endpoint.
+// ProvisionAccess loads the handlers that protect the endpoint.
 func (g *ProtectedEndpoint) ProvisionAccess(ctx caddy.Context) error {
 	if g.Allow == nil {
 		g.Allow = []string{"private_ranges"}
 	}
-	filter, err := ctx.LoadModuleByID("http.handlers.rgate_ip_filter", caddyconfig.JSON(map[string]any{"allow": g.Allow}, nil))
+	filter, err := ctx.LoadModuleByID(namespace+"."+addressFilter, caddyconfig.JSON(map[string]any{"allow": g.Allow}, nil))
 	if err != nil {
 		return fmt.Errorf("loading the filter of addresses for %s: %w", g.Path, err)
 	}
@@ -134,37 +132,37 @@ func (g *ProtectedEndpoint) ProvisionAccess(ctx caddy.Context) error {
 		}
 	}
 	slices.SortStableFunc(g.handlers, func(a, b caddyhttp.MiddlewareHandler) int {
-		return cmp.Compare(rankAmongGuards(a), rankAmongGuards(b))
+		return cmp.Compare(endpointRank(a), endpointRank(b))
 	})
 	return nil
 }
 
-// rankAmongGuards puts what has no place in the order of policies last.
-func rankAmongGuards(handler caddyhttp.MiddlewareHandler) int {
+// endpointRank sorts handlers without a rank last.
+func endpointRank(handler caddyhttp.MiddlewareHandler) int {
 	if module, ok := handler.(caddy.Module); ok {
 		if rank := Rank(module.CaddyModule().ID.Name()); rank > 0 {
 			return rank
 		}
 	}
-	return len(order) + 1
+	return len(kinds) + 1
 }
 
-// Serves reports whether a path is the endpoint's, or under it.
+// Serves reports whether a path is that of the endpoint, or below it.
 func (g *ProtectedEndpoint) Serves(path string) bool {
 	rest, ok := strings.CutPrefix(path, g.Path)
 	return ok && g.Path != "" && (rest == "" || rest[0] == '/')
 }
 
-// ServeProtected calls the handler for a request that is let through, or refuses it.
-func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Request, answer caddyhttp.HandlerFunc) error {
+// ServeProtected calls the handler for an allowed request, and refuses others.
+func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Request, handler caddyhttp.HandlerFunc) error {
 	if g.locality != nil {
 		if err := g.locality.Check(r); err != nil {
 			return g.filter.Refuse(w, r, http.StatusForbidden, err)
 		}
 	}
-	next := caddyhttp.Handler(answer)
-	for _, handler := range slices.Backward(g.handlers) {
-		next = Before(handler, next)
+	next := caddyhttp.Handler(handler)
+	for _, guard := range slices.Backward(g.handlers) {
+		next = Before(guard, next)
 	}
 	return next.ServeHTTP(w, r)
 }
@@ -174,7 +172,7 @@ type refuser interface {
 	Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error
 }
 
-// Before puts a handler before the next one.
+// Before returns a handler that calls a middleware with the next handler.
 func Before(handler caddyhttp.MiddlewareHandler, next caddyhttp.Handler) caddyhttp.Handler {
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return handler.ServeHTTP(w, r, next)

@@ -15,23 +15,23 @@ import (
 
 type trustedIdentityKey struct{}
 
-// WithTrustedIdentity returns a context in which policies are to be provisioned whose
-// requests keep what they say about their sender.
+// WithTrustedIdentity returns a context to provision policies whose clients are trusted to
+// set the header fields about identity.
 func WithTrustedIdentity(ctx caddy.Context) caddy.Context {
 	ctx.Context = context.WithValue(ctx.Context, trustedIdentityKey{}, true)
 	return ctx
 }
 
-// IdentityOptions is what modules embed that authenticate or authorise requests.
+// IdentityOptions is embedded in modules that authenticate or authorize requests.
 type IdentityOptions struct {
-	// Passes on what clients say about their identity on the paths of the site where no
-	// policy authenticates or authorises requests. It is for sites behind a proxy that
-	// sets these fields; a gateway has `trust_identity`. Default: false.
+	// Whether header fields about identity, such as X-User-ID, are passed on where no policy
+	// authenticates or authorizes requests. It is for sites behind a proxy that sets these
+	// fields; a gateway has `trust_identity`. Default: false.
 	KeepIdentity bool `json:"keep_identity,omitempty"`
 }
 
-// StripIdentityInSite makes StripIdentity run first for all requests of the site that is
-// being provisioned, also for those that the module which calls it never sees.
+// StripIdentityInSite runs trust.StripIdentity first for all requests of the site that is
+// being provisioned, including requests that the calling module does not receive.
 func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 	inGateway := ScopeOf(ctx).Gateway != ""
 	switch {
@@ -47,8 +47,8 @@ func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 	return nil
 }
 
-// ForwardIdentity tells the backend who was authenticated by a handler that is not of rgate,
-// such as Caddy's basic_auth, if nobody else has.
+// ForwardIdentity sets X-User-ID to the user that another handler, such as Caddy's
+// basic_auth, has authenticated, unless a policy has set it.
 func ForwardIdentity(r *http.Request) {
 	if _, known := r.Header[trust.HeaderUserID]; known {
 		return
@@ -62,14 +62,13 @@ func ForwardIdentity(r *http.Request) {
 
 const authenticatedVar = "rgate.authenticated"
 
-// MarkAuthenticated notes that somebody in particular has sent a request. What is kept
-// for others, such as a cache, must take it as it takes one with an Authorization
-// field, which may have been hidden from the backend.
+// MarkAuthenticated marks a request as authenticated. Caches must handle it like a request
+// with an Authorization field, which may have been removed.
 func MarkAuthenticated(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), authenticatedVar, true)
 }
 
-// IsAuthenticated reports whether a policy has found out who sent a request.
+// IsAuthenticated reports whether a policy has authenticated a request.
 func IsAuthenticated(r *http.Request) bool {
 	return caddyhttp.GetVar(r.Context(), authenticatedVar) != nil
 }

@@ -1,97 +1,66 @@
-// Package policy is what rgate's policies have in common: how they are switched,
-// configured and placed, how they tell requests apart, and how they turn one away.
+// Package policy is what rgate's policies share: the contract with the gateway, the table of
+// kinds, their scope in a configuration, the refusal of requests, and identity.
 //
-// A policy is an ordinary HTTP handler of Caddy's whose name begins with rgate_.
-// It knows nothing of the gateway: it learns the route, the backend and the user
-// from placeholders, and works alone in any Caddyfile. Its type embeds Base, and
-// its keys in JSON are those in YAML and the subdirectives in a Caddyfile.
+// A policy is an HTTP handler of Caddy with a name that begins with rgate_. It does not
+// depend on the gateway: it learns the route, the backend and the user from placeholders, and
+// works in any Caddyfile. Its type embeds Base. Its keys in JSON are its keys in YAML and its
+// subdirectives in a Caddyfile.
 package policy
 
 import (
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/internal/logging"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// Prefix is what the names of all policies' handlers and directives begin with.
-// In a gateway, they are called without it.
-const Prefix = "rgate_"
+// Module is a policy, as Directive and the gateway see it.
+type Module interface {
+	caddyhttp.MiddlewareHandler
 
-// order is the order in which policies run on a request, wherever they stand.
-var order = []string{
-	"rgate_notify",
-	"rgate_bandwidth",
-	"rgate_dashboard",
-	"rgate_request_id",
-	"rgate_cors",
-	"rgate_security",
-	"rgate_ip_filter",
-	"rgate_jwt",
-	"rgate_api_key",
-	"authentication", // Caddy's
-	"rgate_require",
-	"rgate_quota",
-	"rgate_rate_limit",
-	"rgate_throttle",
-	"rgate_transform",
-	"rgate_fallback",
-	"rgate_cache",
-	"rgate_coalesce",
-	"rgate_concurrency",
-	"rgate_circuit_breaker",
+	// Check reports the first invalid option, without setting anything up. If the error is
+	// about an option, it has a method Field.
+	Check() error
+
+	// Off reports whether the policy is disabled.
+	Off() bool
 }
 
-// Rank is where in the fixed order of policies a handler belongs, from 1 on. It is
-// 0 for a handler that has no place of its own.
-func Rank(handler string) int {
-	for i, name := range order {
-		if name == handler {
-			return i + 1
-		}
-	}
-	return 0
+// PreAuthModule is a policy of which a part runs before authentication.
+type PreAuthModule interface {
+	Module
+
+	// PreAuthHandler returns the handler that a gateway runs before those that authenticate
+	// requests for the policy; nil for none.
+	PreAuthHandler() caddyhttp.MiddlewareHandler
 }
 
-// Authorizes reports whether a policy by its handler's name decides who is let in.
-func Authorizes(handler string) bool { return isBetween(handler, "rgate_ip_filter", "rgate_require") }
-
-// Authenticates reports whether a policy by its handler's name finds out who sent a
-// request, or wants to know that.
-func Authenticates(handler string) bool { return isBetween(handler, "rgate_jwt", "rgate_require") }
-
-// ReplacesBackend reports whether a policy by its handler's name responds in place of a
-// backend with what another request or another backend has brought.
-func ReplacesBackend(handler string) bool {
-	return isBetween(handler, "rgate_fallback", "rgate_coalesce")
+// Warner is a policy that has warnings about valid configurations. A gateway logs each
+// warning once, with the names of its routes.
+type Warner interface {
+	// Warnings returns constant messages. The chain has all handlers of a route in the order
+	// in which they run, including the policy.
+	Warnings(chain []caddyhttp.MiddlewareHandler) []string
 }
 
-func isBetween(handler, first, last string) bool {
-	rank := Rank(handler)
-	return rank >= Rank(first) && rank <= Rank(last)
-}
-
-// Cumulative reports whether a policy by its handler's name holds beside those of the same
-// name that stand further out, in place of which others hold.
-func Cumulative(handler string) bool { return handler == "rgate_quota" }
-
-// Base is what a policy embeds.
+// Base is embedded in all policies.
 type Base struct {
-	// Turns the policy off, also one of the same name that stands further out: on
-	// the gateway or the group around. Default: false.
+	// Disables the policy, and one of the same name on the gateway or the group around.
+	// Default: false.
 	Disabled bool `json:"disabled,omitempty"`
 
 	name   string
 	logger *zap.Logger
 }
 
-// Off reports whether the policy is turned off.
+// Off reports whether the policy is disabled.
 func (b *Base) Off() bool { return b.Disabled }
 
-// Start is to be called first when the policy is provisioned, with its name in a
-// gateway.
+// Start must be called first in Provision, with the name of the policy in a gateway.
 func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
 	trust.MountFilter(ctx)
@@ -107,17 +76,19 @@ func (b *Base) Start(ctx caddy.Context, name string) error {
 	return registerRefusals(ctx)
 }
 
-// Logger is the policy's logger for what requests bring about. Of equal messages, all
-// policies together write a few per second.
+// Logger returns the logger for events of requests. It is sampled: see logging.Sampled.
 func (b *Base) Logger() *zap.Logger { return b.logger }
 
-// Module is a policy, as Directive and the gateway see it.
-type Module interface {
-	caddyhttp.MiddlewareHandler
-
-	// Check reports the first thing wrong with the options, without setting
-	// anything up. Its error has a method Field, if it is about an option.
-	Check() error
-
-	Off() bool
+// Directive is the setup function of a policy's directive. Its syntax follows from the
+// policy's type: see options.Unmarshal. The word `off` alone disables the policy.
+func Directive[T any, P interface {
+	*T
+	Module
+}](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next() // the directive's name
+	p := P(new(T))
+	if err := options.Unmarshal(h.Dispenser, p); err != nil {
+		return nil, err
+	}
+	return p, nil
 }

@@ -15,27 +15,26 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Position is where a handler stands in a configuration: the addresses of its server,
-// the way to it through lists of routes, and its gateway and level. No two handlers of a
-// configuration have the same one. A reload leaves it as it is, unless handlers around it
-// have changed.
+// Position identifies a handler in a configuration: by the addresses of its server, its path
+// through lists of routes, and its scope. It does not change when the configuration is
+// reloaded, unless the handlers around it have changed.
 type Position struct {
 	text string
 	key  positionKey
 }
 
-// PositionOf returns the position of the handler that is being provisioned, of those of a
-// kind. Release gives it back.
+// PositionOf returns the position of the handler that is being provisioned, among those of a
+// kind. The caller must call Release.
 func PositionOf(ctx caddy.Context, kind string) Position {
 	key := positionKey{ctx.GetMetricsRegistry(), kind + " " + strconv.Quote(ScopeKey(ctx)) + " " + route(ctx)}
 	count, _, _ := positions.LoadOrNew(key, func() (caddy.Destructor, error) { return new(equalPositions), nil }) // it cannot fail
 	return Position{key.text + " " + strconv.FormatInt(count.(*equalPositions).Add(1), 10), key}
 }
 
-// String returns a text that no other position has.
+// String returns a text that is unique among the positions of a configuration.
 func (p *Position) String() string { return p.text }
 
-// Release ends the use of the position, once.
+// Release ends the use of the position. Further calls have no effect.
 func (p *Position) Release() {
 	if p.key.text != "" {
 		_, _ = positions.Delete(p.key)
@@ -43,8 +42,8 @@ func (p *Position) Release() {
 	}
 }
 
-// positions count what is equal so far, by configuration: each has a registry of metrics
-// of its own.
+// positions counts equal positions by configuration, which its registry of metrics
+// identifies.
 var positions = caddy.NewUsagePool()
 
 type positionKey struct {
@@ -56,11 +55,11 @@ type equalPositions struct{ atomic.Int64 }
 
 func (*equalPositions) Destruct() error { return nil }
 
-// unstable makes texts that no configuration has had.
+// unstable makes texts unique across configurations.
 var unstable atomic.Int64
 
-// route is the way to the handler that is being provisioned. Routes are provisioned one
-// after another, and have the JSON of their handlers until all of them are.
+// route returns the path to the handler that is being provisioned. Routes are provisioned in
+// order, and have the JSON of their handlers until all handlers are provisioned.
 func route(ctx caddy.Context) string {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
@@ -75,7 +74,7 @@ func route(ctx caddy.Context) string {
 				continue
 			}
 			b.WriteString(" " + list + strconv.Itoa(i))
-			if !inGateway { // which has a name
+			if !inGateway { // a gateway has a name
 				b.WriteString(digest(routes[i].HandlersRaw))
 			}
 			return true
@@ -91,7 +90,7 @@ func route(ctx caddy.Context) string {
 		}
 		if len(left) == 1 && len(server.NamedRoutes) == 1 {
 			b.WriteString(" n" + strconv.Quote(left[0]))
-		} else { // Caddy provisions them in any order
+		} else { // Caddy provisions named routes in random order
 			b.WriteString(" u" + strconv.FormatInt(unstable.Add(1), 10))
 		}
 	}
@@ -103,7 +102,7 @@ func route(ctx caddy.Context) string {
 	return b.String()
 }
 
-// digest tells apart what routes lead to.
+// digest returns a hash of handlers.
 func digest(handlers []json.RawMessage) string {
 	hash := sha256.New()
 	for _, raw := range handlers {

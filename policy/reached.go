@@ -11,15 +11,14 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// checkReached reports whether a policy that belongs to a backend stands in a site where
-// it misses requests, or where what it stores would reach clients that are to be refused.
+// checkReached reports whether a policy in front of a backend misses requests of its site, or
+// would respond to requests that a later handler refuses.
 //
-// In a Caddyfile, such a policy stands right before `reverse_proxy`, and so behind
-// `handle`, `handle_path`, `route` and `invoke`, which may pass requests to a backend by
-// themselves. It does not stand before them, where it would count, store and change what
-// `respond` and its like do.
+// A Caddyfile sorts such a policy directly before `reverse_proxy`, after `handle`,
+// `handle_path`, `route` and `invoke`, which may contain a proxy. It is not sorted before
+// them, because it would apply to `respond` and similar directives.
 func checkReached(ctx caddy.Context, handler string) error {
-	if Rank(handler) < Rank("rgate_transform") || ScopeOf(ctx).Level != "" {
+	if !kindOf(handler).atBackend || ScopeOf(ctx).Level != "" {
 		return nil
 	}
 	before, after := siblings(ctx, handler)
@@ -48,7 +47,7 @@ type sibling struct {
 	always  bool // the route takes every request
 }
 
-// siblings returns what stands before and behind the handler that is being provisioned.
+// siblings returns the handlers before and after the one that is being provisioned.
 func siblings(ctx caddy.Context, name string) (before, after []sibling) {
 	modules := ctx.Modules() // the last one is the handler itself
 	if len(modules) < 2 {
@@ -74,7 +73,7 @@ func siblings(ctx caddy.Context, name string) (before, after []sibling) {
 		for i := range routes[:current] {
 			route := &routes[i]
 			for _, handler := range route.Handlers {
-				if !route.Terminal { // where the order is intended
+				if !route.Terminal { // the order of terminal routes is intended
 					before = append(before, sibling{handler: handler, always: len(route.MatcherSets) == 0})
 				}
 			}
@@ -102,11 +101,12 @@ func nameIn(raw json.RawMessage) string {
 	var handler struct {
 		Handler string `json:"handler"`
 	}
-	_ = json.Unmarshal(raw, &handler) // its own type reports it
+	_ = json.Unmarshal(raw, &handler) // the handler's type reports the error
 	return handler.Handler
 }
 
-// takes reports whether a block keeps requests for a backend from what follows.
+// takes reports whether a block passes requests to a backend, so that later handlers do not
+// receive them.
 func (s *sibling) takes(ctx caddy.Context) bool {
 	if s.handler == nil {
 		name := nameIn(s.raw)
@@ -116,13 +116,13 @@ func (s *sibling) takes(ctx caddy.Context) bool {
 	case *caddyhttp.Subroute:
 		return s.takesRoutes(ctx, block.Routes)
 	case *caddyhttp.Invoke:
-		return s.takesRaw(ctx, caddyhttpJSON(block))
+		return s.takesRaw(ctx, invokeJSON(block))
 	}
 	return false
 }
 
-func caddyhttpJSON(invoke *caddyhttp.Invoke) json.RawMessage {
-	encoded, _ := json.Marshal(map[string]string{"handler": "invoke", "name": invoke.Name}) // texts can be encoded
+func invokeJSON(invoke *caddyhttp.Invoke) json.RawMessage {
+	encoded, _ := json.Marshal(map[string]string{"handler": "invoke", "name": invoke.Name}) // text can be encoded
 	return encoded
 }
 
@@ -135,7 +135,7 @@ func (s *sibling) takesRoutes(ctx caddy.Context, routes caddyhttp.RouteList) boo
 					return true
 				}
 			case *caddyhttp.Invoke:
-				if s.takesRaw(ctx, caddyhttpJSON(inner)) {
+				if s.takesRaw(ctx, invokeJSON(inner)) {
 					return true
 				}
 			default:
@@ -167,8 +167,8 @@ func (s *sibling) ends(name string, auth bool) bool {
 	return false
 }
 
-// refuses returns the name of the handler within a sibling that refuses requests, or
-// nothing.
+// refuses returns the name of the handler in a sibling that refuses requests, or the empty
+// string.
 func (s *sibling) refuses(ctx caddy.Context) (refuser string) {
 	EachHandler(ctx, s.raw, func(name string, options map[string]any) {
 		status := fmt.Sprint(options["status_code"])

@@ -9,14 +9,14 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// refusal is what refused requests are counted by. All of it comes from the
-// configuration, so there are never many.
+// refusal is the key of the counters of refused requests. Its values come from the
+// configuration, which limits their number.
 type refusal struct {
 	policy, route string
 	status        int
 }
 
-// refusals counts for the whole process, so that reloads lose nothing.
+// refusals counts for the whole process, across reloads.
 var refusals metrics.Counters[refusal]
 
 // RefusalCount returns how many requests a policy has refused, on all routes of the
@@ -37,7 +37,7 @@ func RefusalsByPolicy() map[string]uint64 {
 	return all
 }
 
-// collector renders the refusals as a metric.
+// collector exports the refusals as a metric.
 type collector struct{ refused *prometheus.Desc }
 
 // Describe implements prometheus.Collector.
@@ -51,10 +51,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
-// registerRefusals adds the metric of what all policies have turned away.
+// registerRefusals registers the metric of the refusals of all policies.
 func registerRefusals(ctx caddy.Context) error {
 	return metrics.Register(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
-		"Requests that a policy has turned away.", []string{"policy", "route", "code"}, nil)})
+		"Total requests refused by a policy.", []string{"policy", "route", "code"}, nil)})
 }
 
 // Interface guard

@@ -17,11 +17,11 @@ type RequestCounter struct {
 	counts metrics.Counters[countedRequest]
 }
 
-// countedRequest is what requests are counted by. All of it comes from the configuration,
-// so there are never many.
+// countedRequest is the key of the counters. Its values come from the configuration, which
+// limits their number.
 type countedRequest struct {
-	place RouteInfo
-	kind  string
+	at   RouteInfo
+	kind string
 }
 
 // NewRequestCounter returns a counter of requests, with the name and HELP of
@@ -49,7 +49,7 @@ func (c *RequestCounter) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 // Collect implements prometheus.Collector.
 func (c *RequestCounter) Collect(ch chan<- prometheus.Metric) {
 	c.counts.Each(func(what countedRequest, n uint64) {
-		labels := []string{what.place.Gateway, what.place.Route, what.place.Backend}
+		labels := []string{what.at.Gateway, what.at.Route, what.at.Backend}
 		if c.byKind {
 			labels = append(labels, what.kind)
 		}

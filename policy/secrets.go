@@ -7,16 +7,23 @@ import (
 	"strings"
 )
 
-// Secrets are where requests have what nobody shall read in a log: the names of header
-// fields, without Authorization, which Caddy hides itself, and of parameters of the
-// query. Both are sorted.
-type Secrets struct{ Headers, Parameters []string }
+// Secrets names the parts of requests that must not be logged. Both lists are sorted.
+type Secrets struct {
+	Headers    []string // without Authorization, which Caddy redacts itself
+	Parameters []string // of the query
+}
 
-// SecretsIn finds what the policies of a configuration in JSON read.
+// secretOption is an option that names parts of requests with secrets.
+type secretOption struct {
+	option string
+	in     string // header or query; empty if the option is a list of texts such as query:NAME
+}
+
+// SecretsIn returns the secrets that the policies of a configuration in JSON read.
 func SecretsIn(config []byte) Secrets {
 	s := Secrets{Headers: []string{"X-Api-Key"}}
 	var tree any
-	if json.Unmarshal(config, &tree) == nil { // who loads it has more to say about that
+	if json.Unmarshal(config, &tree) == nil { // loading the configuration reports the error
 		s.find(tree)
 	}
 	slices.Sort(s.Headers)
@@ -25,8 +32,8 @@ func SecretsIn(config []byte) Secrets {
 	return s
 }
 
-// find looks for policies, which may be handlers and providers of Caddy's handler
-// `authentication`, wherever they are.
+// find visits policies, which are handlers or providers of Caddy's handler
+// `authentication`.
 func (s *Secrets) find(tree any) {
 	switch value := tree.(type) {
 	case []any:
@@ -34,7 +41,9 @@ func (s *Secrets) find(tree any) {
 			s.find(element)
 		}
 	case map[string]any:
-		s.read(value["handler"], value)
+		if handler, ok := value["handler"].(string); ok {
+			s.read(handler, value)
+		}
 		for name, element := range value {
 			s.read(name, element)
 			s.find(element)
@@ -42,31 +51,30 @@ func (s *Secrets) find(tree any) {
 	}
 }
 
-// read takes what a policy is told to read. What is none, or is told nothing, says
-// nothing.
-func (s *Secrets) read(name, policy any) {
+// read adds what the options of a policy name. Invalid options are ignored.
+func (s *Secrets) read(handler string, policy any) {
 	options, _ := policy.(map[string]any)
-	switch name {
-	case "rgate_api_key":
-		s.add("header", options["header"])
-		s.add("query", options["query"])
-	case "rgate_jwt":
-		places, _ := options["token_from"].([]any)
-		for _, place := range places {
-			text, _ := place.(string)
-			kind, name, _ := strings.Cut(text, ":")
-			s.add(kind, name)
+	for _, secret := range kindOf(handler).secrets {
+		if secret.in != "" {
+			s.add(secret.in, options[secret.option])
+			continue
+		}
+		sources, _ := options[secret.option].([]any)
+		for _, source := range sources {
+			text, _ := source.(string)
+			in, name, _ := strings.Cut(text, ":")
+			s.add(in, name)
 		}
 	}
 }
 
-func (s *Secrets) add(kind string, value any) {
+func (s *Secrets) add(in string, value any) {
 	name, _ := value.(string)
 	switch {
 	case name == "":
-	case kind == "query":
+	case in == "query":
 		s.Parameters = append(s.Parameters, name)
-	case kind == "header" && !strings.EqualFold(name, "Authorization"):
+	case in == "header" && !strings.EqualFold(name, "Authorization"):
 		s.Headers = append(s.Headers, http.CanonicalHeaderKey(name))
 	}
 }
