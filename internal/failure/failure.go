@@ -1,4 +1,4 @@
-// Package failure classifies the outcome of a request that was forwarded: who caused its failure, and which
+// Package failure classifies failures of forwarded requests: who caused them, and which
 // status the client receives.
 package failure
 
@@ -19,14 +19,14 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// Cause says who caused a failure.
+// Cause is who caused a failure.
 type Cause uint8
 
 const (
 	// None means that the request did not fail.
 	None Cause = iota
-	// Client means that the request or its client did, or that any client could
-	// cause the same failure of a backend that is well.
+	// Client means that the request or its client caused the failure. Any client can cause
+	// it in a healthy backend.
 	Client
 	// Gateway means that the gateway could not send the request: no upstream, an
 	// open circuit breaker, a full queue, no file descriptor.
@@ -39,32 +39,31 @@ func (b Cause) String() string {
 	return [...]string{"none", "client", "gateway", "backend"}[b]
 }
 
-// Result is what follows from the end of an attempt to forward a request.
+// Result is the classification of an attempt to forward a request.
 type Result struct {
 	Cause Cause
 
 	// The status for the client, if there is no response.
 	Status int
 
-	// Whether the backend has received nothing of the request, which can then be sent
-	// elsewhere, whatever its method.
+	// Whether the backend has received nothing of the request, which can then be sent to
+	// another upstream, whatever its method.
 	Unsent bool
 }
 
-// TimedOut reports whether a backend that was reached did not respond in time.
+// TimedOut reports whether the backend received the request and did not respond in time.
 func (v Result) TimedOut() bool { return v.Status == http.StatusGatewayTimeout }
 
-// StatusClientClosedRequest is nginx's status for a client that left before it had
-// an answer.
+// StatusClientClosedRequest is nginx's status for a client that closed the connection before
+// the response.
 const StatusClientClosedRequest = 499
 
-// Error is the error of a backend that did not answer, or of a policy that did
-// not let a request through to it, within a caddyhttp.HandlerError with the status
-// for the client. Nothing has been written: a handler further out may answer in its
-// place, and in the end the gateway does.
+// Error is the error of a backend that did not respond, or of a policy that refused a
+// request in front of it. It is wrapped by a caddyhttp.HandlerError with the status for the
+// client. Nothing has been written: an outer handler can respond, else the gateway does.
 type Error struct {
 	Err    error
-	Result Result // without blame if it is not known
+	Result Result // zero if unknown
 }
 
 func (f Error) Error() string { return f.Err.Error() }
@@ -72,8 +71,8 @@ func (f Error) Error() string { return f.Err.Error() }
 // Unwrap returns the cause.
 func (f Error) Unwrap() error { return f.Err }
 
-// ClassifyRequest judges an attempt to forward a request by the status of its response,
-// or if there is none, by the error.
+// ClassifyRequest classifies an attempt to forward a request by the status of the response,
+// or without a response, by the error.
 func ClassifyRequest(r *http.Request, status int, err error) Result {
 	if err == nil {
 		return Classify(status, nil, httpx.Upload{})
@@ -84,8 +83,8 @@ func ClassifyRequest(r *http.Request, status int, err error) Result {
 	return Classify(status, err, httpx.UploadOf(r).State())
 }
 
-// Classify says who is to blame for the end of an attempt to forward a request: its status
-// if there is a response, else its error, given how far the request's body came.
+// Classify classifies an attempt to forward a request by the status of the response, or
+// without a response, by the error and the progress of the request's body.
 func Classify(status int, err error, upload httpx.Upload) Result {
 	if err == nil {
 		return Result{Cause: causeOfStatus(status), Status: status}
@@ -116,7 +115,7 @@ func Classify(status int, err error, upload httpx.Upload) Result {
 		return Result{Cause: Backend, Status: http.StatusGatewayTimeout}
 	case isLost(err):
 		// A backend may refuse an upload and close the connection before it has read the
-		// body, by which its response can be lost (RFC 9112, 9.6).
+		// body. Its response can be lost (RFC 9112, section 9.6).
 		if upload.Unfinished {
 			return Result{Cause: Client, Status: http.StatusServiceUnavailable}
 		}
@@ -128,8 +127,8 @@ func Classify(status int, err error, upload httpx.Upload) Result {
 	return Result{Cause: Backend, Status: http.StatusBadGateway}
 }
 
-// causeOfStatus says who caused a response. Some statuses from 500 on are about the
-// request, so that any client can provoke them.
+// causeOfStatus returns who caused a response. Some statuses from 500 on are about the
+// request, so any client can cause them.
 func causeOfStatus(status int) Cause {
 	switch {
 	case status < 400:
@@ -150,7 +149,7 @@ func causeOfStatus(status int) Cause {
 	return Backend
 }
 
-// uploadStatus is the status for a request whose body could not be read.
+// uploadStatus returns the status for a request whose body could not be read.
 func uploadStatus(err error) int {
 	var tooLarge *http.MaxBytesError
 	var malformed entry.MalformedError
@@ -175,8 +174,8 @@ func isDialError(err error) bool {
 	return ok
 }
 
-// isExhausted reports whether the gateway's own system has no more of what a
-// connection takes. A DialError does not unwrap to it.
+// isExhausted reports whether the gateway's system lacks resources for a connection. A
+// DialError does not unwrap to the cause.
 func isExhausted(err error) bool {
 	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
 		if strings.Contains(err.Error(), lack.Error()) {
@@ -186,8 +185,8 @@ func isExhausted(err error) bool {
 	return false
 }
 
-// isNoUpstream reports whether Caddy's proxy had no upstream to choose, for which it has
-// no exported error.
+// isNoUpstream reports whether Caddy's proxy had no upstream to choose. It has no exported
+// error for it.
 func isNoUpstream(err error) bool {
 	return strings.HasSuffix(err.Error(), "no upstreams available")
 }

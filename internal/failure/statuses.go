@@ -7,8 +7,8 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// ParseStatus parses a status from 200 to 599, or a class such as 5xx, for which it
-// returns the first digit.
+// ParseStatus parses a status from 200 to 599, or a class such as 5xx, for which it returns
+// the first digit.
 func ParseStatus(text string) (status int, ok bool) {
 	if len(text) != 3 || text[0] < '2' || text[0] > '5' {
 		return 0, false

@@ -14,24 +14,23 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// IsTunnel reports whether what looks like the body of a request is one direction of a
-// connection: that of a WebSocket over HTTP/2 or 3. A gateway makes a GET with Upgrade of
-// it; no client can send that field there (RFC 9113, section 8.2.2).
+// IsTunnel reports whether the body of a request is one direction of a connection: a
+// WebSocket over HTTP/2 or 3. The gateway turns it into a GET with Upgrade, a field that no
+// client can send there (RFC 9113, section 8.2.2).
 func IsTunnel(r *http.Request) bool {
 	return r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Method == http.MethodGet && r.Header["Upgrade"] != nil)
 }
 
-// probeTime is how long to wait for the first byte of a body that may be none. It is that
-// of net/http's transport.
+// probeTime is the maximum wait for the first byte of a body that may be empty, as in
+// net/http's transport.
 const probeTime = 200 * time.Millisecond
 
 const bodyProbedVar = "rgate.body_probed"
 
-// HasBody reports whether a request has a body. If its header does not tell, as over HTTP/3
-// or with chunks, one read does: at the end there is none, and the request is changed so
-// that its header tells. Anything else is a body, which can still be read from its
-// beginning, and so is what has not come after a fifth of a second. It is to be called
-// only where something depends on it.
+// HasBody reports whether a request has a body. If its length is unknown, as over HTTP/3 or
+// with chunks, HasBody tries to read one byte: at the end of the body, it sets the length to
+// 0; after a byte or probeTime, the request has a body, which can still be read from its
+// beginning. Call it only if the result matters.
 func HasBody(r *http.Request) bool {
 	switch {
 	case r.Body == nil, r.Body == http.NoBody, r.ContentLength == 0, IsTunnel(r):
@@ -65,8 +64,8 @@ func HasBody(r *http.Request) bool {
 	return true
 }
 
-// LacksBody reports whether requests of a method have no body as a rule. For these, and
-// while nothing has been sent, HasBody does not make a client send what it would hold back.
+// LacksBody reports whether requests with a method usually have no body. For them, HasBody
+// does not make a client send a body that waits for 100 Continue.
 func LacksBody(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete, http.MethodTrace:
@@ -75,17 +74,17 @@ func LacksBody(method string) bool {
 	return false
 }
 
-// probe is what the first read of a body has come to.
+// probe is the result of the first read of a body.
 type probe struct {
 	data [1]byte
 	n    int
 	err  error
 }
 
-// probedBody is a body of which the first byte has been read, or is being read.
+// probedBody is a body whose first byte was read, or is being read.
 type probedBody struct {
 	source io.ReadCloser
-	first  chan probe // has the first byte, once it has come
+	first  chan probe // receives the first byte
 	begun  bool
 }
 
@@ -103,32 +102,32 @@ func (b *probedBody) Read(p []byte) (int, error) {
 
 func (b *probedBody) Close() error { return b.source.Close() }
 
-// Upload is how far the body of a request came.
+// Upload is the progress of the body of a request.
 type Upload struct {
-	Err        error // why it could not be read
+	Err        error // of reading it
 	Unfinished bool  // it was not read to its end
-	Waiting    bool  // more of it is awaited from the client, or was until just now
+	Waiting    bool  // the gateway waits for the client to send more, or did within stallTime
 }
 
-// WatchedBody is the body of a request that notes how far it came. The proxy may read it
-// after its handler has returned.
+// WatchedBody is the body of a request and records its progress. The proxy may read it after
+// its handler has returned.
 type WatchedBody struct {
 	io.ReadCloser
 	ended   atomic.Bool
-	stopped atomic.Bool // the gateway has made reads fail
+	stopped atomic.Bool // the gateway makes reads fail
 	reading atomic.Int32
-	last    atomic.Int64 // when the last read ended, as monotime.Now has it; 0: none has
+	last    atomic.Int64 // monotime of the end of the last read; 0: none
 	failed  atomic.Pointer[error]
 }
 
-// stallTime is how long a backend may take to accept a part of a body before it is the
-// one that is waited for, and not the client.
+// stallTime is the maximum time for a backend to accept a part of a body. After it, the
+// gateway waits for the backend, not for the client.
 const stallTime = 200 * time.Millisecond
 
 const uploadVar = "rgate.upload"
 
-// WatchBody puts a watched body in the place of a request's, unless it is one. It is nil
-// if the request has none.
+// WatchBody replaces the body of a request by a WatchedBody, unless it is one. It returns nil
+// if the request has no body.
 func WatchBody(r *http.Request) *WatchedBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return nil // also if Caddy has wrapped it
@@ -157,7 +156,7 @@ func (b *WatchedBody) Read(p []byte) (int, error) {
 	switch err {
 	case nil:
 		b.last.Store(int64(monotime.Now()))
-	case http.ErrBodyReadAfterClose: // the gateway's doing
+	case http.ErrBodyReadAfterClose: // caused by the gateway
 	case io.EOF:
 		b.ended.Store(true)
 	default:
@@ -169,10 +168,9 @@ func (b *WatchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StopAfter makes reads of the body fail once the context has passed its deadline: a
-// transport waits for the one that is under way. If more of the body is awaited from the
-// client by then, it is the client that was too slow. The returned function must be called
-// before the handler returns.
+// StopAfter makes reads of the body fail after the deadline of the context: a transport waits
+// for the read in progress. If that read waits for the client, the client has timed out. The
+// returned function must be called before the handler returns.
 func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *http.Request) (release func()) {
 	done, stopBody := make(chan struct{}), entry.BodyStopper(w, r)
 	stop := context.AfterFunc(ctx, func() {
@@ -195,7 +193,7 @@ func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *h
 	}
 }
 
-// State returns how far the body came. A nil body has none.
+// State returns the progress of the body. That of a nil body is zero.
 func (b *WatchedBody) State() (u Upload) {
 	if b == nil {
 		return u

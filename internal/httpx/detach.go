@@ -8,17 +8,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Attacher is a variable of a request that cannot be shared with another one: Detach calls
-// Attach, which gives the other request a variable of its own.
+// Attacher is a variable of a request that cannot be copied: Detach calls Attach, which
+// gives the detached request a variable of its own.
 type Attacher interface {
 	Attach(r *http.Request)
 }
 
-// Detach makes a request of another one, without a body, that may still be under way
-// when the other one has been answered. It ends with the context, and shares nothing
-// with the other request that changes: its header, its variables and its placeholders
-// are copies. It must be called while the other request is being handled; w is what
-// will take the answer.
+// Detach returns a copy of a request without its body, which can outlive the original. It
+// ends with the context. Its header, variables and placeholders are copies. Detach must be
+// called while the original is being handled; w receives the response.
 func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.Request {
 	for _, key := range []any{http.ServerContextKey, http.LocalAddrContextKey} {
 		if value := r.Context().Value(key); value != nil {
@@ -41,7 +39,7 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 		}
 	}
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // the placeholders have the pointer
+		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // placeholders keep the pointer
 	}
 	for _, attacher := range attachers {
 		attacher.Attach(detached)
@@ -56,7 +54,7 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 	return detached
 }
 
-// userPlaceholders tell who sent a request.
+// userPlaceholders identify the user of a request.
 var userPlaceholders = []string{
 	"http.auth.user.id", "http.auth.user.consumer", "http.auth.user.scopes", "http.auth.user.roles",
 }

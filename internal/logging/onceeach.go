@@ -10,7 +10,7 @@ type OnceEach[V comparable] struct {
 }
 
 // First reports whether a value is seen for the first time. Clients can invent values:
-// once there are most of them, no other one is kept, and First reports false.
+// after most of them, First keeps no more and reports false.
 func (o *OnceEach[V]) First(value V, most int) bool {
 	o.mu.RLock()
 	_, known := o.seen[value]

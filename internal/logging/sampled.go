@@ -8,10 +8,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Sampled returns a logger that writes a few of equal messages per second, so that a
-// misbehaving client or an outage cannot flood the log. All such loggers of the process
-// count together: the counters of one sampler take 448 KiB. Messages of a configuration
-// that is being provisioned are written once each and must not be sampled.
+// Sampled returns a logger that writes at most 5 equal messages per second, so that a
+// misbehaving client or an outage cannot flood the log. All sampled loggers share the
+// counters of one sampler, which take 448 KiB. Do not sample messages of Provision.
 func Sampled(logger *zap.Logger) *zap.Logger {
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return sampledCore{core} }))
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Counters count events by what they are told apart by, of which there must never be
-// many. Their zero value is ready. They are safe for concurrent use.
+// Counters counts events by key. The number of keys must be limited. The zero value is
+// ready. It is safe for concurrent use.
 type Counters[K comparable] struct {
 	all sync.Map // of *atomic.Uint64, by K
 }
 
-// Count counts one event, and reports whether it is the first of its kind.
+// Count counts one event, and reports whether it is the first with its key.
 func (c *Counters[K]) Count(what K) (first bool) {
 	n, known := c.all.Load(what)
 	if !known {
@@ -26,7 +26,7 @@ func (c *Counters[K]) Count(what K) (first bool) {
 	return !known
 }
 
-// Of returns how many events of a kind there were.
+// Of returns the number of events with a key.
 func (c *Counters[K]) Of(what K) uint64 {
 	if n, ok := c.all.Load(what); ok {
 		return n.(*atomic.Uint64).Load()
@@ -34,7 +34,7 @@ func (c *Counters[K]) Of(what K) uint64 {
 	return 0
 }
 
-// Each calls f for every kind of event, in no order.
+// Each calls f for every key, in no order.
 func (c *Counters[K]) Each(f func(what K, n uint64)) {
 	c.all.Range(func(key, n any) bool {
 		f(key.(K), n.(*atomic.Uint64).Load())

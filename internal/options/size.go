@@ -8,11 +8,11 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Size is a number of bytes, which may be written with a unit: 64KiB, 10MB.
+// Size is a number of bytes, with an optional unit: 64KiB, 10MB.
 type Size int64
 
-// UnmarshalText reads a number of bytes with or without a unit. Its error says
-// what the text should be.
+// UnmarshalText reads a number of bytes with or without a unit. Its error describes valid
+// texts.
 func (s *Size) UnmarshalText(text []byte) error {
 	n, err := humanize.ParseBytes(string(text))
 	if err != nil || n > 1<<62 {

@@ -5,12 +5,11 @@ import (
 	"strings"
 )
 
-// synonyms are words for what is called otherwise here.
+// synonyms maps words of other systems to words of options.
 var synonyms = map[string]string{"remove": "delete"}
 
-// Suggest returns the known word that a mistyped one most likely stands for, as
-// ` (did you mean "payment"?)`, ready to be put after a message; or the empty
-// string if none is close: at most a third of its letters may differ.
+// Suggest returns the known word that is closest to a mistyped one, as the end of a message:
+// ` (did you mean "payment"?)`. It is empty if more than a third of the letters differ.
 func Suggest(word string, known []string) string {
 	if other := synonyms[strings.ToLower(word)]; other != "" && slices.Contains(known, other) {
 		return ` (did you mean "` + other + `"?)`
@@ -28,8 +27,8 @@ func Suggest(word string, known []string) string {
 	return ` (did you mean "` + best + `"?)`
 }
 
-// EditDistance is the number of letters to insert, delete, replace or swap with
-// their neighbour to make b of a (optimal string alignment).
+// EditDistance returns the number of letters to insert, delete, replace or swap with their
+// neighbor that turn a into b (optimal string alignment).
 func EditDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

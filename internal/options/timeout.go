@@ -8,17 +8,17 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Timeout is a time limit among the options. An option that is left out is zero and
-// has its default; one that is written as 0 is off.
+// Timeout is a time limit. Unset, it is zero and means the default; set to 0, it is
+// TimeoutOff and disables the limit.
 type Timeout caddy.Duration
 
-// TimeoutOff is the value of a time limit that is written as 0.
+// TimeoutOff is the value of a time limit that is set to 0.
 const TimeoutOff Timeout = -1
 
 // TimeoutType is the type of time limits.
 var TimeoutType = reflect.TypeFor[Timeout]()
 
-// Or returns the limit, or preset if it is not set. 0 means without a limit.
+// Or returns the limit, or preset if it is unset. 0 means no limit.
 func (t Timeout) Or(preset time.Duration) time.Duration {
 	if t == 0 {
 		return preset
@@ -26,7 +26,7 @@ func (t Timeout) Or(preset time.Duration) time.Duration {
 	return max(time.Duration(t), 0)
 }
 
-// IsOff reports whether the option turns the limit off.
+// IsOff reports whether the limit is disabled.
 func (t Timeout) IsOff() bool { return t < 0 }
 
 // UnmarshalJSON reads a number of nanoseconds or a text such as 30s.
@@ -42,7 +42,7 @@ func (t *Timeout) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON writes the number of nanoseconds, 0 for a limit that is off.
+// MarshalJSON writes the number of nanoseconds, 0 for a disabled limit.
 func (t Timeout) MarshalJSON() ([]byte, error) {
 	return json.Marshal(time.Duration(t.Written()))
 }

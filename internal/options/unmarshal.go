@@ -1,4 +1,3 @@
-// Package options reads the options of modules from a Caddyfile and reports errors about them by their paths in JSON.
 package options
 
 import (
@@ -29,17 +28,17 @@ import (
 //	}
 //
 // Keys are those of the struct in JSON. Fields with the tag `caddyfile:"arg"` also
-// take the arguments of the directive, one each and a list the rest. If target has
-// a method Check, its error is placed at the option that it is about.
+// take the arguments of the directive: one each, and a list takes the rest. An error of
+// target's method Check is reported at its option.
 func Unmarshal(d *caddyfile.Dispenser, target any) error {
 	u := &unmarshaler{Dispenser: d, tokens: map[string]caddyfile.Token{"": d.Token()}}
 	u.lookup, _ = target.(HandlerLookup)
 	if err := u.object("", reflect.ValueOf(target).Elem(), true); err != nil {
 		return err
 	}
-	if judge, ok := target.(interface{ Check() error }); ok {
-		if err := judge.Check(); err != nil {
-			return u.errAt(placeOf(err), "%v", err)
+	if checker, ok := target.(interface{ Check() error }); ok {
+		if err := checker.Check(); err != nil {
+			return u.errAt(fieldOf(err), "%v", err)
 		}
 	}
 	return nil
@@ -51,8 +50,8 @@ type HandlerLookup interface {
 	LookupHandler(name string) (caddy.ModuleInfo, bool)
 }
 
-// placeOf is the path of the option that an error is about.
-func placeOf(err error) string {
+// fieldOf returns the path of the option that an error is about.
+func fieldOf(err error) string {
 	var field interface{ Field() string }
 	if errors.As(err, &field) {
 		return field.Field()
@@ -64,11 +63,11 @@ func placeOf(err error) string {
 type unmarshaler struct {
 	*caddyfile.Dispenser
 	lookup HandlerLookup              // nil: the options have no handlers
-	tokens map[string]caddyfile.Token // where each value came from, by its path in JSON
+	tokens map[string]caddyfile.Token // of each value, by its path in JSON
 }
 
-// errAt makes an error that ends in the place of the value at a path, or of the
-// nearest one above it.
+// errAt returns an error at the line of the value at a path, or of the nearest value above
+// it.
 func (u *unmarshaler) errAt(path, format string, args ...any) error {
 	for {
 		if token, ok := u.tokens[path]; ok {
@@ -88,7 +87,7 @@ type member struct {
 	isArg bool
 }
 
-// membersOf lists the fields of a struct, those of embedded ones last.
+// membersOf returns the fields of a struct, those of embedded structs last.
 func membersOf(v reflect.Value) (members []member) {
 	var embedded []member
 	for i := range v.NumField() {
@@ -139,7 +138,7 @@ func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error
 	return nil
 }
 
-// off reads the word that turns a policy off, if it is the only argument.
+// off reads the word that disables a policy, if it is the only argument.
 func (u *unmarshaler) off(members []member) bool {
 	if u.CountRemainingArgs() != 1 {
 		return false
@@ -191,8 +190,8 @@ func (u *unmarshaler) option(path string, members []member) error {
 	return u.Errf("unrecognized subdirective '%s'%s: use %s", u.Val(), Suggest(u.Val(), keys), strings.Join(keys, ", "))
 }
 
-// handlersType is the type of fields that policies are put into, which stand in a
-// block under their short names.
+// handlersType is the type of fields with policies, which stand in a block by their short
+// names.
 var handlersType = reflect.TypeFor[[]json.RawMessage]()
 
 // handler reads a policy, whose name is the current token, into a list of handlers.
@@ -241,7 +240,7 @@ func (u *unmarshaler) value(path string, v reflect.Value) error {
 	case reflect.Slice:
 		return u.list(path, v)
 	}
-	return u.Errf("'%s' cannot be said in a Caddyfile", u.Val())
+	return u.Errf("option '%s' is not supported in a Caddyfile: use YAML or JSON", u.Val())
 }
 
 func mayRepeat(v reflect.Value) bool {
@@ -344,7 +343,7 @@ var (
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// isScalar reports whether a value is said in one word.
+// isScalar reports whether a value is one word.
 func isScalar(t reflect.Type) bool {
 	if t == durationType || reflect.PointerTo(t).Implements(textUnmarshalerType) {
 		return true
@@ -377,7 +376,7 @@ func (u *unmarshaler) argument(path string, v reflect.Value) error {
 	return nil
 }
 
-// parse sets a value from its text. Its error says what the text should be.
+// parse sets a value from its text. Its error describes valid texts.
 func parse(text string, v reflect.Value) error {
 	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))
@@ -432,5 +431,5 @@ func parse(text string, v reflect.Value) error {
 		v.SetUint(n)
 		return nil
 	}
-	return errors.New("said in JSON or YAML")
+	return errors.New("set in JSON or YAML")
 }

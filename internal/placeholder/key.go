@@ -10,19 +10,19 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// ClientIP is the placeholder of the client's address, as the server's trusted
-// proxies tell it.
+// ClientIP is the placeholder of the client's address, according to the server's trusted
+// proxies.
 const ClientIP = "{http.vars.client_ip}"
 
-// Key finds out what a request is told apart by.
+// Key is a text with placeholders that groups requests by its value.
 type Key struct {
 	text     string
-	name     string // of the placeholder, if text is nothing else
+	name     string // of the placeholder, if text is only one
 	parts    []part // of the text; braces that begin no placeholder are without backslashes
 	clientIP bool
 }
 
-// ParseKey makes a key of a text with placeholders, which may be shorthands.
+// ParseKey returns the key of a text with placeholders, which may be shorthands.
 func ParseKey(text string) Key {
 	text = Expand(text)
 	k := Key{text: text, clientIP: text == ClientIP}
@@ -41,10 +41,10 @@ func ParseKey(text string) Key {
 	return k
 }
 
-// IsPlaceholder reports whether the key is one placeholder and nothing else.
+// IsPlaceholder reports whether the key is a single placeholder.
 func (k *Key) IsPlaceholder() bool { return k.name != "" }
 
-// OfEach is Of with another value for each placeholder's.
+// OfEach is Of with the values of placeholders replaced.
 func (k *Key) OfEach(r *http.Request, replace func(value string) string) string {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
@@ -61,14 +61,13 @@ func (k *Key) OfEach(r *http.Request, replace func(value string) string) string 
 	return b.String()
 }
 
-// Has reports whether a text has a placeholder in it, and so can tell
-// requests apart.
+// Has reports whether a text has a placeholder.
 func Has(text string) bool {
 	_, after, ok := strings.Cut(text, "{")
 	return ok && strings.Contains(after, "}")
 }
 
-// IsUnclosed reports whether a placeholder begins in a text and does not end.
+// IsUnclosed reports whether a text has a placeholder without its closing brace.
 func IsUnclosed(text string) bool {
 	begun := false
 	for i := 0; i < len(text); i++ {
@@ -84,15 +83,15 @@ func IsUnclosed(text string) bool {
 	return begun
 }
 
-// UnclosedError is the error about a text whose placeholder does not end.
+// UnclosedError returns the error for an unclosed placeholder.
 func UnclosedError(field, text string) *options.Error {
 	return options.Errorf(field, "%s %q has a placeholder without its end: close it with }", field, text)
 }
 
-// IsClientIP reports whether the key is the client's address and nothing else.
+// IsClientIP reports whether the key is only the client's address.
 func (k *Key) IsClientIP() bool { return k.clientIP }
 
-// Of returns the key of a request, with nothing in place of what is not known.
+// Of returns the key of a request. Unknown placeholders are empty.
 func (k *Key) Of(r *http.Request) string {
 	if k.clientIP {
 		return trust.ClientAddress(r)

@@ -1,4 +1,4 @@
-// Package placeholder parses, checks and replaces the placeholders of options that distinguish requests.
+// Package placeholder parses, checks and replaces placeholders in options.
 package placeholder
 
 import (
@@ -19,8 +19,8 @@ import (
 
 var shorthands = httpcaddyfile.NewShorthandReplacer()
 
-// Expand writes the shorthands of a Caddyfile in full: `{header.X}` becomes
-// `{http.request.header.X}`. In YAML and JSON, nothing else does.
+// Expand expands the shorthands of Caddyfiles: `{header.X}` becomes
+// `{http.request.header.X}`. Caddy does not expand them in YAML and JSON.
 func Expand(text string) string {
 	if !strings.Contains(text, "{") {
 		return text
@@ -30,7 +30,7 @@ func Expand(text string) string {
 	return tokens[0].Text
 }
 
-// Names returns the names of the placeholders of a text, in full.
+// Names returns the expanded names of the placeholders in a text.
 func Names(text string) (names []string) {
 	for _, part := range partsOf(Expand(text)) {
 		if part.isName {
@@ -40,13 +40,13 @@ func Names(text string) (names []string) {
 	return names
 }
 
-// part is a piece of a text: the name of a placeholder, or what is between two.
+// part is a part of a text: the name of a placeholder, or the text between two.
 type part struct {
 	text   string
 	isName bool
 }
 
-// partsOf takes a text apart. A backslash takes the meaning from a brace after it.
+// partsOf splits a text. A backslash escapes the next brace.
 func partsOf(text string) (parts []part) {
 	begin, open := 0, -1
 	for i := 0; i < len(text); i++ {
@@ -72,12 +72,12 @@ func partsOf(text string) (parts []part) {
 	return parts
 }
 
-// parameterPlaceholder is what the placeholders of the query's parameters begin with.
+// parameterPlaceholder begins the placeholders of query parameters.
 const parameterPlaceholder = "http.request.uri.query."
 
-// Replace replaces the placeholders of a text with what they stand for, those
-// that are not known with nothing. Parameters of the query are read as they are
-// everywhere in the gateway: Caddy leaves out those that cannot be decoded.
+// Replace replaces the placeholders in a text with their values, unknown ones with the empty
+// string. Query parameters are read as everywhere in the gateway: Caddy ignores those that
+// cannot be decoded.
 func Replace(repl *caddy.Replacer, text string) string {
 	if !strings.Contains(text, parameterPlaceholder) {
 		return repl.ReplaceAll(text, "")
@@ -91,8 +91,7 @@ func Replace(repl *caddy.Replacer, text string) string {
 	return text
 }
 
-// Value returns what a placeholder stands for, as Replace does. It
-// is nil if that is not known.
+// Value returns the value of a placeholder, as Replace does. It is nil if it is unknown.
 func Value(repl *caddy.Replacer, name string) any {
 	if parameter, ok := strings.CutPrefix(name, parameterPlaceholder); ok {
 		raw, _ := repl.GetString("http.request.uri.query")
@@ -102,8 +101,7 @@ func Value(repl *caddy.Replacer, name string) any {
 	return value
 }
 
-// CheckKey reports what is wrong with the placeholders of a text that requests are told
-// apart by: one that does not end, or that cannot be known. Such a text would be the same
+// CheckKey rejects a key with an unclosed or unknown placeholder, which would be the same
 // for all requests.
 func CheckKey(field, text string) *options.Error {
 	if IsUnclosed(text) {
@@ -117,26 +115,26 @@ func CheckKey(field, text string) *options.Error {
 	return nil
 }
 
-// WarnUnknown logs the placeholders of a text that neither Caddy nor rgate has. A plugin may.
+// WarnUnknown logs the placeholders in a text that neither Caddy nor rgate sets. A plugin
+// may set them.
 func WarnUnknown(ctx caddy.Context, option, text string) {
 	for _, name := range Names(text) {
 		if closedRootOf(name) == "" && !slices.ContainsFunc(openRoots, func(root string) bool { return strings.HasPrefix(name, root) }) {
-			logging.Sampled(ctx.Logger()).Warn("unknown placeholder: it is empty unless a plugin sets it, and tells no requests apart then",
+			logging.Sampled(ctx.Logger()).Warn("unknown placeholder: it is empty for all requests unless a plugin sets it",
 				zap.String("placeholder", "{"+name+"}"), zap.String("option", option))
 		}
 	}
 }
 
-// openRoots begin placeholders of Caddy whose names depend on the configuration or on the
+// openRoots begin placeholders of Caddy whose names depend on the configuration or the
 // request.
 var openRoots = []string{
 	"http.vars.", "http.auth.user.", "http.regexp.", "http.url_pattern.", "http.matchers.", "http.error", "http.intercept.",
 	"http.response.", "http.reverse_proxy.", "http.shutting_down", "http.time_until_shutdown", "env.", "file.",
 }
 
-// closedRoots begin placeholders of which all names are known: those without a dot or
-// slash at the end stand for themselves, and the others for what begins with them. A `#`
-// stands for a number.
+// closedRoots begin placeholders whose names are all known. A dot or slash at the end of a
+// name stands for any continuation, and `#` for a number.
 var closedRoots = map[string][]string{
 	"http.request.": {
 		"method", "scheme", "proto", "proto_name", "host", "host.labels.#", "port", "hostport", "local", "local.host", "local.port",
@@ -186,7 +184,7 @@ func isKnown(name, root string) bool {
 	return false
 }
 
-// misnamed are names that other servers have, or that seem right.
+// misnamed maps names of other servers and plausible names to the right ones.
 var misnamed = map[string]string{
 	"http.request.path": "http.request.uri.path", "http.request.query": "http.request.uri.query",
 	"http.request.url": "http.request.uri", "http.request.ip": ClientIP[1 : len(ClientIP)-1],
@@ -194,8 +192,7 @@ var misnamed = map[string]string{
 	"http.request.remote_host": "http.request.remote.host", "http.request.remote_addr": "http.request.remote.host",
 }
 
-// suggestPlaceholder returns the name that one under a closed root most likely stands for,
-// as Suggest does.
+// suggestPlaceholder returns the closest name under a closed root, like options.Suggest.
 func suggestPlaceholder(name, root string) string {
 	const hint = " (did you mean {%s}?)"
 	for wrong, right := range misnamed {
@@ -207,7 +204,7 @@ func suggestPlaceholder(name, root string) string {
 	best, least := "", len(name)/3
 	for _, known := range closedRoots[root] {
 		candidate := root + known
-		if strings.HasSuffix(candidate, ".") { // what follows is free
+		if strings.HasSuffix(candidate, ".") { // any continuation
 			n := strings.Count(candidate, ".")
 			if n >= len(segments) {
 				continue

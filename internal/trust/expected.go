@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// FieldReader is a module whose options name fields of requests in other ways than by
-// placeholders.
+// FieldReader is a module with options, other than placeholders, that name fields of
+// requests.
 type FieldReader interface {
 	// RequestFields returns the names of the fields that the module reads from requests.
 	RequestFields() []string
@@ -21,8 +21,8 @@ type FieldReader interface {
 // fieldPlaceholder matches the placeholder of a field of a request, and its shorthand.
 var fieldPlaceholder = regexp.MustCompile(`\{(?:http\.request\.)?header\.([^{}"\\]+)\}`)
 
-// requestFields returns the names of the fields that a module and the modules in its
-// options read from requests, as placeholders and FieldReader name them.
+// requestFields returns the names of the fields that a module and the modules in its options
+// read from requests: those in placeholders and of FieldReader.
 func requestFields(module any) (names []string) {
 	if reader, ok := module.(FieldReader); ok {
 		names = reader.RequestFields()
@@ -37,9 +37,9 @@ func requestFields(module any) (names []string) {
 	return names
 }
 
-// ExpectedFields returns those of the fields that a module reads from requests whose
-// names have underscores or dots. Caddy's server drops these unless it is told to expect
-// them: backends that run CGI or PHP confuse them with the names that have dashes.
+// ExpectedFields returns the names with underscores or dots of the fields that a module reads
+// from requests. Caddy's server drops these unless it is configured to expect them: CGI and
+// PHP confuse them with names that have dashes.
 func ExpectedFields(module any) []string {
 	return slices.DeleteFunc(requestFields(module), func(name string) bool { return !strings.ContainsAny(name, "_.") })
 }
@@ -73,7 +73,7 @@ func CheckFields(ctx caddy.Context, module any) error {
 	return nil
 }
 
-// expectedTwin returns the field that a server expects in place of one with dashes.
+// expectedTwin returns the field that a server expects instead of one with dashes.
 func expectedTwin(server *caddyhttp.Server, name string) string {
 	for _, expected := range slices.Concat(server.ExpectedUnderscoreHeaders, server.ExpectedDotHeaders) {
 		if strings.EqualFold(dashes.Replace(expected), name) {

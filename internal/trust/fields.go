@@ -1,5 +1,5 @@
-// Package trust decides which header fields of a request are believed: fields about identity are set by the gateway
-// alone, and fields about the client and its URL by trusted proxies.
+// Package trust decides which header fields of requests are trusted. Only the gateway sets
+// fields about identity; only trusted proxies set fields about the client and its request.
 package trust
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/rgate/rgate/internal/logging"
 )
 
-// Header fields by which a backend learns who sent a request. What a client sends
-// in them is never passed on; see StripIdentity.
+// Header fields with the identity of the user for backends. Values of clients are removed:
+// see StripIdentity.
 const (
 	HeaderUserID           = "X-User-Id"
 	HeaderConsumerUsername = "X-Consumer-Username"
@@ -28,26 +28,25 @@ const (
 	consumerPrefix = "X-Consumer-"
 )
 
-// fieldClass says who may set a field of a request.
+// fieldClass is who may set a field of a request.
 type fieldClass uint8
 
 const (
-	// plainField is the client's own.
+	// plainField is set by clients.
 	plainField fieldClass = iota
 
-	// identityField tells a backend who sent the request. Only the gateway sets it.
+	// identityField identifies the user of the request. Only the gateway sets it.
 	identityField
 
 	// relayField tells where a request comes from or what the client asked for. Only
 	// proxies set it; Fields drops it if the peer is not trusted.
 	relayField
 
-	// replacedField is one of those that Caddy's reverse proxy sets itself. What a peer
-	// that is not trusted says in it is dropped, too.
+	// replacedField is a relay field that Caddy's reverse proxy sets itself.
 	replacedField
 
-	// badField is one that nothing may set: to CGI, it is the proxy that the backend is to
-	// send its own requests through (HTTP_PROXY).
+	// badField is never set: for CGI, it is the proxy for the backend's own requests
+	// (HTTP_PROXY).
 	badField
 )
 
@@ -60,8 +59,8 @@ const (
 	headerForwardedProto = "X-Forwarded-Proto"
 )
 
-// RelayFields are names of fields that only proxies set. A name that ends with `*` stands
-// for all that begin so.
+// RelayFields are the names of fields that only proxies set. `*` at the end stands for any
+// text.
 var RelayFields = strings.Fields(`
 	Forwarded* X-Forwarded* X-Real-IP X-Forward-For X-Client-IP X-Cluster-Client-IP X-Remote-IP X-Remote-Addr X-Originating-IP
 	Client-IP True-Client-IP Fastly-Client-IP Fly-Client-IP Proxy-Client-IP WL-Proxy-* DO-Connecting-IP CF-Connecting-IP*
@@ -70,8 +69,8 @@ var RelayFields = strings.Fields(`
 	X-Original-Forwarded-For X-Rewrite-URL X-Host Disguised-Host Was-Default-Hostname X-Scheme X-Url-Scheme Front-End-Https
 	Fastly-SSL X-ARR-SSL X-ARR-ClientCert X-AppService-Proto`)
 
-// fieldClasses has the classes by canonical names. All fields that begin with one of
-// relayPrefixes are relay fields. initials are the letters that any of them begins with.
+// fieldClasses has the classes by canonical names. Fields that begin with one of
+// relayPrefixes are relay fields. initials has the first letters of all these names.
 var fieldClasses, relayPrefixes, initials = classify()
 
 func classify() (classes map[string]fieldClass, prefixes []string, initials [256]bool) {
@@ -113,8 +112,8 @@ func classOf(name string) fieldClass {
 	return plainField
 }
 
-// IsRelayField reports whether a field is dropped if the peer is not trusted, and is none
-// of those that Caddy's reverse proxy sets itself.
+// IsRelayField reports whether a field is dropped if the peer is not trusted, and not set by
+// Caddy's reverse proxy.
 func IsRelayField(name string) bool { return classOf(http.CanonicalHeaderKey(name)) == relayField }
 
 // IsReplacedField reports whether a field is dropped if the peer is not trusted, and set by
@@ -123,13 +122,12 @@ func IsReplacedField(name string) bool {
 	return classOf(http.CanonicalHeaderKey(name)) == replacedField
 }
 
-// dashes makes the name that a server may take a field for that, like CGI and PHP,
-// does not tell underscores and dots from dashes.
+// dashes replaces underscores and dots, which CGI and PHP confuse with dashes.
 var dashes = strings.NewReplacer("_", "-", ".", "-")
 
-// CGIAlias returns the name of the field that CGI and PHP take a field for because of
-// its underscores or dots, if that one is about identity, set by proxies, or about
-// framing, routing, authentication or content. It is empty for other fields.
+// CGIAlias returns the name that CGI and PHP read instead of a name with underscores or
+// dots, if that name is about identity, set by proxies, or about framing, routing,
+// authentication or content. It is empty for other fields.
 func CGIAlias(name string) string {
 	if strings.IndexByte(name, '_') < 0 && strings.IndexByte(name, '.') < 0 {
 		return ""
@@ -141,17 +139,16 @@ func CGIAlias(name string) string {
 	return ""
 }
 
-// FieldFilter decides which fields of requests reach a backend. The same decision is made
-// for fields in the header and for those among the trailers. The zero value drops those
-// about identity alone.
+// FieldFilter removes fields that must not reach a backend from the header and the trailers
+// of requests. The zero value removes the fields about identity.
 type FieldFilter struct {
 	// TrustIdentity keeps the fields about identity.
 	TrustIdentity bool
 
-	// Relayed drops the fields that only proxies set, unless the peer is trusted.
+	// Relayed removes the fields that only proxies set, unless the peer is trusted.
 	Relayed bool
 
-	// Keep lists the canonical names of those of them that are kept anyway.
+	// Keep lists the canonical names of relay fields that are kept.
 	Keep []string
 
 	// Logger logs the first drop of each name.
@@ -161,17 +158,16 @@ type FieldFilter struct {
 }
 
 const (
-	strippedVar = "rgate.identity_stripped" // true once fields about identity have been judged
-	relayedVar  = "rgate.relayed"           // whether fields of proxies have been dropped
+	strippedVar = "rgate.identity_stripped" // true after fields about identity were filtered
+	relayedVar  = "rgate.relayed"           // whether relay fields were dropped
 )
 
-// Filter removes from a request what must not reach a backend: the fields above, those
-// that look like them to CGI and PHP, and those that the client's Connection field names:
-// they are for this server alone, and the proxy would remove what the gateway sets in
-// their place. Trailers are judged when they arrive, whether they were announced or not.
+// Filter removes from a request the fields above, those that CGI and PHP read as one of
+// them, and those that the Connection field names: the proxy would remove them later, with
+// the values of the gateway. Trailers are filtered when they arrive.
 //
-// Fields about identity are removed once for each request, so that nothing is removed
-// that the gateway itself has set.
+// Fields about identity are removed once per request, so that later calls keep the values of
+// the gateway.
 func (f *FieldFilter) Filter(r *http.Request) {
 	first := caddyhttp.GetVar(r.Context(), strippedVar) == nil
 	if !first && !f.Relayed {
@@ -193,7 +189,7 @@ func (f *FieldFilter) Prepare(r *http.Request) {
 	}
 }
 
-// drop removes fields from a request, and trailers once they are known.
+// drop removes fields from a request, and trailers when they arrive.
 func (f *FieldFilter) drop(r *http.Request, identity bool) {
 	relayed := f.Relayed && !TrustedPeer(r)
 	for name := range r.Header {
@@ -223,9 +219,9 @@ func (f *FieldFilter) drop(r *http.Request, identity bool) {
 	}
 }
 
-// MountFilter puts the entry in front of the server that is being provisioned. Nothing in the site
-// sees what a peer that is not trusted says in fields of proxies, but for those that a
-// gateway keeps, by their canonical names.
+// MountFilter mounts the entry of the server that is being provisioned. It removes relay
+// fields of peers that are not trusted before any handler of the site, except those to keep,
+// by their canonical names.
 func MountFilter(ctx caddy.Context, keep ...string) {
 	entry.Mount(ctx)
 	running, _ := entry.Prepare(ctx, "relayed", &FieldFilter{Relayed: true, Logger: ctx.Logger()})
@@ -233,8 +229,7 @@ func MountFilter(ctx caddy.Context, keep ...string) {
 	fields.Keep = append(fields.Keep, keep...)
 }
 
-// KeepIdentity makes StripIdentity do nothing for a request, whose sender is
-// trusted.
+// KeepIdentity makes StripIdentity keep the fields of a request from a trusted client.
 func KeepIdentity(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), strippedVar, true)
 }
@@ -242,7 +237,7 @@ func KeepIdentity(r *http.Request) {
 // mostLogged is the number of names that Fields logs. Clients can invent them.
 const mostLogged = 64
 
-// log logs that a field is dropped, once for each name.
+// log logs the first drop of a field.
 func (f *FieldFilter) log(r *http.Request, name string, class fieldClass) {
 	if f.Logger != nil && f.logged.First(name, mostLogged) {
 		remedy := "add the peer to trusted_proxies of the server"
@@ -255,14 +250,14 @@ func (f *FieldFilter) log(r *http.Request, name string, class fieldClass) {
 	}
 }
 
-// StripIdentity removes what a client says about its own identity: X-User-ID,
-// X-Gateway-Service and every X-Consumer-*. See FieldFilter.Filter.
+// StripIdentity removes the client's fields about identity: X-User-ID, X-Gateway-Service and
+// X-Consumer-*. See FieldFilter.Filter.
 func StripIdentity(r *http.Request) { identityFields.Filter(r) }
 
 var identityFields FieldFilter
 
-// stripHop removes the fields that are for this server alone (RFC 9110, section 7.6.1),
-// but for those that the server or its proxy deals with.
+// stripHop removes hop-by-hop fields (RFC 9110, section 7.6.1) except those that the server
+// or its proxy handles.
 func stripHop(header http.Header) {
 	lines := header["Connection"]
 	if len(lines) == 0 || len(lines) == 1 && (lines[0] == "keep-alive" || lines[0] == "close") {
@@ -287,15 +282,15 @@ func stripHop(header http.Header) {
 	header["Connection"] = []string{strings.Join(kept, ", ")}
 }
 
-// trailerGuard is a body whose trailers are among those of the request once it has been
-// read, whether they were announced or not.
+// trailerGuard is a body of which the request has the trailers when it was read, announced
+// or not.
 type trailerGuard struct {
 	io.ReadCloser
 	trailers http.Header
 	server   *caddyhttp.Server
 }
 
-// Read removes the trailers that must not reach a backend as soon as they are known.
+// Read filters the trailers when they arrive.
 func (b *trailerGuard) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
@@ -326,8 +321,7 @@ func isTrailerName(name string) bool {
 	return httpguts.ValidTrailerHeader(name)
 }
 
-// CleanTrailers removes from a response's trailers, in a map of their own, those that
-// must not be any.
+// CleanTrailers removes fields that cannot be trailers from the trailers of a response.
 func CleanTrailers(trailers http.Header) {
 	for name := range trailers {
 		if !isTrailerName(name) {
@@ -336,9 +330,8 @@ func CleanTrailers(trailers http.Header) {
 	}
 }
 
-// CleanLateTrailers removes from the header of a response those trailers that were not
-// announced and must not be any. net/http sends what stands under http.TrailerPrefix
-// whatever its name is.
+// CleanLateTrailers removes unannounced trailers that cannot be trailers from the header of a
+// response. net/http sends all fields with http.TrailerPrefix.
 func CleanLateTrailers(header http.Header) {
 	for key := range header {
 		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok && !isTrailerName(http.CanonicalHeaderKey(name)) {
@@ -347,8 +340,8 @@ func CleanLateTrailers(header http.Header) {
 	}
 }
 
-// ServerExpects reports whether a server lets a field through whose name has underscores or
-// dots. Without a server, it does not.
+// ServerExpects reports whether a server accepts a field whose name has underscores or dots.
+// A nil server accepts none.
 func ServerExpects(server *caddyhttp.Server, name string) bool {
 	if server == nil {
 		return false

@@ -10,12 +10,12 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// FieldSet is a field that a handler sets on requests, by its canonical name, and the text
-// that it sets it to, which may have placeholders.
+// FieldSet is a field that a handler sets on requests: its canonical name and the text of
+// its value, which may have placeholders.
 type FieldSet struct {
 	Name, Text string
 
-	// Last is whether a proxy sets it when it sends the request, which no handler sees.
+	// Last is whether a proxy sets it when it sends the request, after all handlers.
 	Last bool
 }
 
@@ -24,9 +24,9 @@ type FieldSetter interface {
 	EachFieldSet(visit func(FieldSet))
 }
 
-// EachFieldSet visits what a handler that has been provisioned sets on requests before these
-// reach a backend: rgate's own, Caddy's `headers`, and those that stand within others, such
-// as the fields that forward_auth copies.
+// EachFieldSet visits the fields that a provisioned handler sets on requests: rgate's
+// handlers, Caddy's `headers`, and handlers inside others, such as the copied fields of
+// forward_auth.
 func EachFieldSet(handler caddyhttp.MiddlewareHandler, visit func(FieldSet)) {
 	switch handler := handler.(type) {
 	case FieldSetter:
@@ -55,8 +55,8 @@ func EachFieldSet(handler caddyhttp.MiddlewareHandler, visit func(FieldSet)) {
 	}
 }
 
-// EachFieldSetOf does what EachFieldSet does, for all handlers of a server but those of its
-// error routes.
+// EachFieldSetOf is EachFieldSet for all handlers of a server except those of its error
+// routes.
 func EachFieldSetOf(server *caddyhttp.Server, visit func(FieldSet)) {
 	EachFieldSetIn(entry.Routes(server), visit)
 	for _, route := range server.NamedRoutes {
@@ -64,7 +64,7 @@ func EachFieldSetOf(server *caddyhttp.Server, visit func(FieldSet)) {
 	}
 }
 
-// EachFieldSetIn does what EachFieldSet does, for the handlers of routes.
+// EachFieldSetIn is EachFieldSet for the handlers of routes.
 func EachFieldSetIn(routes caddyhttp.RouteList, visit func(FieldSet)) {
 	for i := range routes {
 		for _, handler := range routes[i].Handlers {

@@ -12,15 +12,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// TrustedPeer reports whether the peer that sent a request is one of the server's
-// trusted_proxies, so that it is believed who the client is and what it asked for.
+// TrustedPeer reports whether the peer of a request is one of the server's trusted_proxies,
+// whose relay fields are trusted.
 func TrustedPeer(r *http.Request) bool {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	return trusted
 }
 
-// ClientAddress is the client's IP address, as the server's trusted proxies tell
-// it. It is empty if it is not known.
+// ClientAddress returns the client's IP address, according to the server's trusted proxies.
+// It is empty if it is unknown.
 func ClientAddress(r *http.Request) string {
 	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	// It may have a port: one colon, or brackets around those of an IPv6 address.
@@ -32,15 +32,15 @@ func ClientAddress(r *http.Request) string {
 	return address
 }
 
-// Forwarded is what the client asked for, as a trusted peer says it; without one, as the
-// request itself does.
+// Forwarded is what the client requested, according to a trusted peer or else to the request
+// itself.
 type Forwarded struct {
 	Scheme string // http or https
 	Host   string // with the port, if the client gave one
 	Port   string // of the host, or that of the scheme
 }
 
-// ForwardedOf returns what the client asked for.
+// ForwardedOf returns what the client requested.
 func ForwardedOf(r *http.Request) Forwarded {
 	f := Forwarded{Scheme: SchemeOf(r), Host: r.Host}
 	trusted := TrustedPeer(r)
@@ -92,12 +92,12 @@ func isPort(text string) bool {
 	return err == nil && port > 0
 }
 
-// ProxyFields has room for the values of the fields that Set sets.
+// ProxyFields holds the values of the fields that Set sets.
 type ProxyFields [2]string
 
-// Set tells the backend the address of the client in X-Real-IP and the port that it
-// asked for in X-Forwarded-Port. What FieldFilter.Filter has left in them stays, unless a
-// trusted peer says in other fields who the client is.
+// Set sets X-Real-IP to the address of the client and X-Forwarded-Port to the requested
+// port. Values that FieldFilter.Filter has kept remain, unless a trusted peer names the
+// client in other fields.
 func (own *ProxyFields) Set(r *http.Request) {
 	address := ClientAddress(r)
 	if _, said := r.Header[headerRealIP]; address != "" && (!said || TrustedPeer(r) && !isPeer(r, address)) {
@@ -110,14 +110,14 @@ func (own *ProxyFields) Set(r *http.Request) {
 	}
 }
 
-// isPeer reports whether an address is that of the peer that sent a request.
+// isPeer reports whether an address is that of the peer of a request.
 func isPeer(r *http.Request, address string) bool {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	return err == nil && peer == address
 }
 
-// IsRelayed reports whether a request has come through a proxy that is not trusted, so
-// that its client is not known: the address of the peer is that of the proxy.
+// IsRelayed reports whether a request came through a proxy that is not trusted. Its client
+// is unknown: the address of the peer is that of the proxy.
 func IsRelayed(r *http.Request) bool {
 	if TrustedPeer(r) {
 		return false
@@ -133,16 +133,15 @@ func IsRelayed(r *http.Request) bool {
 	return false
 }
 
-// siteFields are those from which backends make their own address, so that a response
-// may depend on them.
+// siteFields are the fields from which backends derive their own URL. Responses may depend
+// on them.
 var siteFields = []string{
 	headerForwardedPort, "X-Forwarded-Prefix", "X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-Uri", "X-Forwarded-Method",
 	"X-Original-Host", "X-Original-Url", "X-Host", "Front-End-Https", "X-Url-Scheme",
 }
 
-// AppendForwarded appends to a key what fields of proxies say about the address that the
-// client asked for. That the peer is not trusted does not matter: FieldFilter.Filter has
-// removed what the backend will not see.
+// AppendForwarded appends to a key the fields of proxies about the URL that the client
+// requested. FieldFilter.Filter has removed those of peers that are not trusted.
 func AppendForwarded(key []byte, r *http.Request) []byte {
 	add := func(values ...string) {
 		key = binary.AppendUvarint(key, uint64(len(values)))
@@ -162,8 +161,8 @@ func AppendForwarded(key []byte, r *http.Request) []byte {
 	return key
 }
 
-// forwardedSite returns what a field Forwarded (RFC 7239) says of the host and the scheme.
-// What cannot be read counts as it stands.
+// forwardedSite returns the hosts and schemes in a field Forwarded (RFC 7239). It returns
+// invalid lines unchanged.
 func forwardedSite(lines []string) (site []string) {
 	for _, line := range lines {
 		for element := range strings.SplitSeq(line, ",") {

@@ -16,12 +16,11 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Locality decides whether the address of a request's peer says where the request comes
-// from. It does not for a request that has passed a proxy which is not trusted, nor for
-// one that a page of another site has a browser send: by a name of that site which its
-// DNS has turned into the address of the gateway.
+// Locality decides whether the peer's address is that of the client. It is not if the request
+// has passed a proxy that is not trusted, or if a page of another site makes a browser send
+// it through DNS rebinding: a host name of that site resolves to the gateway.
 type Locality struct {
-	hosts  []caddyhttp.MatchHost // names that are configured
+	hosts  []caddyhttp.MatchHost // configured names
 	logger *zap.Logger
 
 	warnedRelayed, warnedHost atomic.Bool
@@ -32,11 +31,11 @@ var (
 	errHost    = errors.New("the host of the request is not configured")
 )
 
-// namer is a module whose configuration names hosts.
-type namer interface{ HostNames() []string }
+// hostNamer is a module whose configuration names hosts.
+type hostNamer interface{ HostNames() []string }
 
-// NewLocality collects the names that are configured: those given, and those of the
-// gateway, the sites and the routes around the module that is being provisioned.
+// NewLocality collects the configured names: those given, and those of the gateway, the
+// sites and the routes around the module that is being provisioned.
 func NewLocality(ctx caddy.Context, names []string) *Locality {
 	l := &Locality{logger: ctx.Logger()}
 	if name, err := os.Hostname(); err == nil {
@@ -44,7 +43,7 @@ func NewLocality(ctx caddy.Context, names []string) *Locality {
 	}
 	for _, module := range ctx.Modules() {
 		switch module := module.(type) {
-		case namer:
+		case hostNamer:
 			names = append(slices.Clip(names), module.HostNames()...)
 		case *caddyhttp.App:
 			for _, server := range module.Servers {
@@ -54,7 +53,7 @@ func NewLocality(ctx caddy.Context, names []string) *Locality {
 			l.addRoutes(module.Routes)
 		}
 	}
-	// Not provisioned, and so not sorted: it must stay small.
+	// A matcher that is not provisioned is not sorted, and must be small.
 	for chunk := range slices.Chunk(names, 100) {
 		l.hosts = append(l.hosts, chunk)
 	}
@@ -74,11 +73,11 @@ func (l *Locality) addRoutes(routes caddyhttp.RouteList) {
 	}
 }
 
-// Check reports why the address of the peer does not count.
+// Check returns why the peer's address is not that of the client.
 func (l *Locality) Check(r *http.Request) error {
 	if IsRelayed(r) {
 		if l.warnedRelayed.CompareAndSwap(false, true) {
-			l.logger.Warn("refused a request that has passed a proxy which is not trusted: its client is not known",
+			l.logger.Warn("refused a request that has passed a proxy which is not trusted: its client is unknown",
 				zap.String("path", r.URL.Path), zap.String("peer", r.RemoteAddr),
 				zap.String("remedy", "add the proxy to trusted_proxies of the server"))
 		}
@@ -95,8 +94,8 @@ func (l *Locality) Check(r *http.Request) error {
 	return nil
 }
 
-// isOwn reports whether a host is an address, localhost or a name that is configured. A
-// browser always sends a host.
+// isOwn reports whether a host is an address, localhost or a configured name. Browsers always
+// send a host.
 func (l *Locality) isOwn(r *http.Request, host string) bool {
 	name, _ := splitPort(host)
 	if _, err := netip.ParseAddr(name); err == nil || host == "" ||
@@ -111,8 +110,7 @@ func (l *Locality) isOwn(r *http.Request, host string) bool {
 	})
 }
 
-// HasAllAddresses reports whether a list of ranges has all addresses of a family in it, so that
-// it does not tell local clients from others.
+// HasAllAddresses reports whether a list of ranges contains all addresses of a family.
 func HasAllAddresses(ranges []string) bool {
 	return slices.Contains(ranges, "0.0.0.0/0") || slices.Contains(ranges, "::/0")
 }
