@@ -38,7 +38,6 @@ type limiter struct {
 	keys     atomic.Int64
 	evicted  atomic.Uint64 // keys evicted out before their time
 	shards   []shard
-	views    []view // of the shards
 	mask     uint64
 	fullSize int // entries of a shard that has its share of the keys
 }
@@ -47,23 +46,10 @@ type limiter struct {
 func newLimiter(maxKeys int) *limiter {
 	maxKeys = max(maxKeys, minMaxKeys)
 	shards := 1 << (bits.Len(uint(min(maxKeys/keysPerShard, maxShards)|1)) - 1)
-	l := &limiter{
+	return &limiter{
 		hasher: newHasher(), max: int64(maxKeys),
-		shards: make([]shard, shards), views: make([]view, shards), mask: uint64(shards - 1),
+		shards: make([]shard, shards), mask: uint64(shards - 1),
 		fullSize: maxKeys / shards * 3 / 2,
-	}
-	for i := range l.shards {
-		l.shards[i].view = &l.views[i]
-	}
-	return l
-}
-
-// fetch prefetches the memory that take reads, which is not in a cache in a large table.
-// The caller can do other work in the meantime.
-func (l *limiter) fetch(key uint64, limits ...limit) {
-	v := &l.views[key&l.mask]
-	for i := range limits {
-		v.fetch(entryKey(key, limits[i]))
 	}
 }
 
@@ -159,7 +145,6 @@ func (l *limiter) makeRoom(s *shard, now time.Duration) {
 	}
 	if s.keys+1 > len(s.entries)/4*3 {
 		l.keys.Add(int64(-s.rebuild(now, l.fullSize)))
-		s.view.set(s.entries)
 	}
 }
 
@@ -171,28 +156,7 @@ type shard struct {
 	keys    int
 	hand    int // where sweep goes on
 
-	view *view
-
-	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]entry{}) - 3*unsafe.Sizeof(0)]byte // a cache line each
-}
-
-// view points to the entries of a shard, for readers without its lock. It does not share a
-// cache line with the lock.
-type view struct {
-	first atomic.Pointer[entry]
-	size  atomic.Int64
-}
-
-// fetch prefetches the entry of a key. While the entries are replaced, it can fetch others.
-func (v *view) fetch(id uint64) {
-	if first, size := v.first.Load(), v.size.Load(); first != nil {
-		prefetch(uintptr(unsafe.Pointer(first)) + uintptr(homeIndex(id, int(size)))*unsafe.Sizeof(entry{}))
-	}
-}
-
-func (v *view) set(entries []entry) {
-	v.first.Store(&entries[0])
-	v.size.Store(int64(len(entries)))
+	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]entry{}) - 2*unsafe.Sizeof(0)]byte // a cache line each
 }
 
 // entry is a counter in a table. It is empty if until is 0.

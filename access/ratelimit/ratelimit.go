@@ -333,19 +333,15 @@ var errLimited = errors.New("above the rate limit")
 // decide counts a request and sets the header fields of its response.
 func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) {
 	key := p.hash(r, p.local.hasher, &p.spaces)
-	p.local.fetch(key, p.limits...)
 	if p.HideHeaders {
 		return p.count(r, key)
 	}
-	header := w.Header()
-	if header[headerRemaining] != nil { // another policy has been faster
-		d = p.count(r, key)
-		setHeaders(header, &d, p.textOf(d.limit))
-		return d
-	}
-	fields := addHeaders(header) // while the processor loads the entry of the key
 	d = p.count(r, key)
-	fields.fill(&d, p.textOf(d.limit))
+	if header := w.Header(); header[headerRemaining] != nil { // set by another policy
+		setHeaders(header, &d, p.textOf(d.limit))
+	} else {
+		addHeaders(header).fill(&d, p.textOf(d.limit))
+	}
 	return d
 }
 
