@@ -7,20 +7,15 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/rgate/rgate/internal/status"
 )
 
 func init() {
 	caddy.RegisterModule(adminGateway{})
 }
 
-// running are the gateways of the process.
-var running status.Running[*Reporter]
-
-// runningGateway returns the gateway of a name that was set up last; of any, if the
-// name is empty.
-func runningGateway(name string) *Reporter {
+// newestReporter returns the newest reporter of the gateway, or of any gateway if the name
+// is empty.
+func newestReporter(name string) *Reporter {
 	return running.Newest(func(rep *Reporter) bool { return name == "" || name == rep.Gateway })
 }
 
@@ -46,14 +41,14 @@ func (a adminGateway) Routes() []caddy.AdminRoute {
 
 func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
 	name := r.URL.Query().Get("gateway")
-	rep := runningGateway(name)
+	rep := newestReporter(name)
 	if rep == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q is running", name)}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("unknown gateway %q: no running gateway has this name", name)}
 	}
 	log := rep.log
-	log.others = []string{"gateway"}
-	err := rep.report(w, r, strings.TrimPrefix(r.URL.Path, adminPath), &log)
-	var refused reportError
+	log.ignored = []string{"gateway"}
+	err := rep.serve(w, r, strings.TrimPrefix(r.URL.Path, adminPath), &log)
+	var refused statusError
 	if errors.As(err, &refused) {
 		return caddy.APIError{HTTPStatus: refused.status, Err: refused.error}
 	}

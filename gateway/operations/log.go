@@ -18,27 +18,25 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// servedLog is a log of requests that may be read. The zero value is none.
-type servedLog struct {
+// requestLog serves the log of requests. Without a stats.RequestLog, it is off.
+type requestLog struct {
 	*stats.RequestLog
-	done context.Context // when it must not be followed any longer
-
-	// Parameters of the query that are somebody else's.
-	others []string
+	done    context.Context // ends streams
+	ignored []string        // query parameters that other handlers use
 }
 
-// serve answers with the log, or with new answers as they come.
-func (log *servedLog) serve(w http.ResponseWriter, r *http.Request) error {
+// serve responds with the log, or with a stream of new responses.
+func (log *requestLog) serve(w http.ResponseWriter, r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return reportError{http.StatusBadRequest, fmt.Errorf("reading the query: %w", err)}
+		return statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w", err)}
 	}
-	for _, name := range log.others {
+	for _, name := range log.ignored {
 		query.Del(name)
 	}
 	q, follow, err := parseLogQuery(query)
 	if err != nil {
-		return reportError{http.StatusBadRequest, err}
+		return statusError{http.StatusBadRequest, err}
 	}
 	if follow && r.Method == http.MethodGet {
 		return log.follow(w, r, q)
@@ -52,7 +50,7 @@ var logParameters = []string{"service", "status", "since", "follow"}
 func parseLogQuery(query url.Values) (q stats.LogQuery, follow bool, err error) {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(logParameters, name) {
-			return q, false, fmt.Errorf("there is no parameter %q%s: use service, status, since or follow", name, options.Suggest(name, logParameters))
+			return q, false, fmt.Errorf("unknown parameter %q%s: use service, status, since or follow", name, options.Suggest(name, logParameters))
 		}
 	}
 	if query.Has("follow") {
@@ -61,36 +59,36 @@ func parseLogQuery(query url.Values) (q stats.LogQuery, follow bool, err error) 
 			follow = true
 		case "0", "false":
 		default:
-			return q, false, fmt.Errorf("reading follow: %q is neither yes nor no: use 1 or 0", value)
+			return q, false, fmt.Errorf("invalid follow %q: must be 1 or 0", value)
 		}
 	}
 	q.Service = query.Get("service")
 	if status := query.Get("status"); status != "" {
 		class, isClass := strings.CutSuffix(strings.ToLower(status), "xx")
 		q.Status, err = strconv.Atoi(class)
-		if most := 599; err != nil || q.Status < 1 || q.Status > most || isClass != (q.Status < 10) || !isClass && q.Status < 100 {
-			return q, false, fmt.Errorf("reading status: %q is none: use one such as 404, or 5xx", status)
+		if maxStatus := 599; err != nil || q.Status < 1 || q.Status > maxStatus || isClass != (q.Status < 10) || !isClass && q.Status < 100 {
+			return q, false, fmt.Errorf("invalid status %q: must be a status such as 404, or a class such as 5xx", status)
 		}
 	}
 	if since := query.Get("since"); since != "" {
 		if ago, err := caddy.ParseDuration(since); err == nil {
 			q.Since = time.Now().Add(-ago)
 		} else if q.Since, err = time.Parse(time.RFC3339, since); err != nil {
-			return q, false, fmt.Errorf("reading since: %q is no time: use one such as 2026-12-31T12:00:00Z, or a duration such as 5m", since)
+			return q, false, fmt.Errorf("invalid since %q: must be a time such as 2026-12-31T12:00:00Z, or a duration such as 5m", since)
 		}
 	}
 	return q, follow, nil
 }
 
 const (
-	heartbeat     = 15 * time.Second
-	exitsNoticing = time.Second
+	heartbeatInterval = 15 * time.Second
+	exitCheckInterval = time.Second
 )
 
-// follow sends answers as server-sent events, until the client leaves or the
-// configuration ends.
-func (log *servedLog) follow(w http.ResponseWriter, r *http.Request, q stats.LogQuery) error {
-	answers, stop := log.Follow()
+// follow sends new responses as server-sent events, until the client disconnects or the
+// configuration is unloaded.
+func (log *requestLog) follow(w http.ResponseWriter, r *http.Request, q stats.LogQuery) error {
+	responses, stop := log.Follow()
 	defer stop()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -103,27 +101,27 @@ func (log *servedLog) follow(w http.ResponseWriter, r *http.Request, q stats.Log
 		return controller.Flush()
 	}
 	err := send(": following\n\n")
-	beat, exits := time.NewTicker(heartbeat), time.NewTicker(exitsNoticing)
-	defer beat.Stop()
-	defer exits.Stop()
+	heartbeat, exitCheck := time.NewTicker(heartbeatInterval), time.NewTicker(exitCheckInterval)
+	defer heartbeat.Stop()
+	defer exitCheck.Stop()
 	for err == nil {
 		select {
 		case <-r.Context().Done():
 			return nil
 		case <-log.done.Done():
 			return nil
-		case <-exits.C: // a server that ends waits for all requests
+		case <-exitCheck.C: // a server that shuts down waits for all requests
 			if caddy.Exiting() {
 				return nil
 			}
-		case <-beat.C:
+		case <-heartbeat.C:
 			err = send(": still here\n\n")
-		case e := <-answers:
+		case e := <-responses:
 			if q.Matches(&e) {
 				encoded, _ := json.Marshal(e)
 				err = send("id: %d\nevent: response\ndata: %s\n\n", e.ID, encoded)
 			}
 		}
 	}
-	return nil // the client has left
+	return nil // the client disconnected
 }

@@ -19,44 +19,43 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// Registration lets instances of services tell the gateway themselves where they
-// are, below the operations endpoints. It is for backends that have `register` set.
+// Registration lets instances of services register their addresses, below the operations
+// endpoints. It applies to backends that have `register` set.
 //
 //	PUT    services/{backend}/{instance}             {"url": …, "health_check_url": …, "ttl": …}
 //	POST   services/{backend}/{instance}/heartbeat
 //	DELETE services/{backend}/{instance}
 type Registration struct {
-	// How long an instance is known after it was last heard of, and the most that it
-	// may ask for. Default: 300s.
+	// The time after which an instance is removed unless it registers again or sends a
+	// heartbeat, and the maximum that an instance can request. Default: 300s.
 	TTL caddy.Duration `json:"ttl,omitempty" default:"300s"`
 }
 
 const defaultRegistrationTTL = 5 * time.Minute
 
-// authenticates are the handlers by which somebody is known to be allowed to.
-var authenticates = []string{"rgate_jwt", "rgate_api_key", "authentication", "rgate_require"}
+// authenticators are the handlers that make registration safe.
+var authenticators = []string{"rgate_jwt", "rgate_api_key", "authentication", "rgate_require"}
 
-// checkRegistration reports if just anybody could register.
+// checkRegistration reports registration without authentication.
 func (o *Config) checkRegistration() error {
 	if o.Registration == nil {
 		return nil
 	}
 	if o.Registration.TTL < 0 {
-		return options.Errorf("registration.ttl", "ttl is negative: use a positive duration such as 300s")
+		return options.Errorf("registration.ttl", "invalid ttl %s: must be a positive duration such as 300s", time.Duration(o.Registration.TTL))
 	}
 	for _, raw := range o.HandlersRaw {
 		var handler struct {
 			Handler  string `json:"handler"`
 			Disabled bool   `json:"disabled"`
 		}
-		if err := json.Unmarshal(raw, &handler); err == nil && slices.Contains(authenticates, handler.Handler) && !handler.Disabled {
+		if err := json.Unmarshal(raw, &handler); err == nil && slices.Contains(authenticators, handler.Handler) && !handler.Disabled {
 			return nil
 		}
 	}
-	return options.Errorf("registration", "registration lets whoever may see the operations endpoints receive the requests of others: add a policy such as api_key or jwt to operations")
+	return options.Errorf("registration", "registration requires authentication: add a policy such as api_key or jwt to operations")
 }
 
-// ttl is how long an instance is known.
 func (c *Registration) ttl() time.Duration {
 	if c.TTL == 0 {
 		return defaultRegistrationTTL
@@ -64,8 +63,9 @@ func (c *Registration) ttl() time.Duration {
 	return time.Duration(c.TTL)
 }
 
-// registers reports whether a request is about a registered instance, and which.
-func (o *Config) registers(r *http.Request) (parts []string, ok bool) {
+// registrationPath returns the segments of the request's path after services/, and
+// whether it is the path of a registration.
+func (o *Config) registrationPath(r *http.Request) (parts []string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, o.Path+"/services/")
 	if !ok || o.Registration == nil {
 		return nil, false
@@ -74,35 +74,34 @@ func (o *Config) registers(r *http.Request) (parts []string, ok bool) {
 	return parts, len(parts) == 2 && parts[1] != "" || len(parts) == 3 && parts[2] == "heartbeat"
 }
 
-// register answers a request about a registered instance.
-func (o *Config) register(w http.ResponseWriter, r *http.Request, parts []string) error {
+// serveRegistration registers, renews or removes an instance.
+func (o *Config) serveRegistration(w http.ResponseWriter, r *http.Request, parts []string) error {
 	rep, name, instance := o.reporter, parts[0], parts[1]
 	i := slices.IndexFunc(rep.Backends, func(b Backend) bool { return b.Name == name && b.Register })
 	if i < 0 {
-		return reportError{http.StatusNotFound, fmt.Errorf("there is no backend %q that instances may register for: set register on it", name)}
+		return statusError{http.StatusNotFound, fmt.Errorf("unknown backend %q, or it does not accept registrations: set register on it", name)}
 	}
-	beat, method := len(parts) == 3, r.Method
+	heartbeat, method := len(parts) == 3, r.Method
 	switch {
-	case beat && method == http.MethodPost:
+	case heartbeat && method == http.MethodPost:
 		if !rep.Registry.renew(name, instance) {
-			return reportError{http.StatusNotFound, fmt.Errorf("instance %q is not known: register it with PUT", instance)}
+			return statusError{http.StatusNotFound, fmt.Errorf("unknown instance %q: register it with PUT", instance)}
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
-	case !beat && method == http.MethodDelete:
+	case !heartbeat && method == http.MethodDelete:
 		if !rep.Registry.remove(name, instance) {
-			return reportError{http.StatusNotFound, fmt.Errorf("instance %q is not known", instance)}
+			return statusError{http.StatusNotFound, fmt.Errorf("unknown instance %q", instance)}
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
-	case !beat && method == http.MethodPut:
+	case !heartbeat && method == http.MethodPut:
 		return o.put(w, r, rep.Backends[i], instance)
 	}
-	w.Header().Set("Allow", map[bool]string{true: "POST", false: "PUT, DELETE"}[beat])
-	return reportError{http.StatusMethodNotAllowed, errors.New("use PUT, DELETE, or POST to its heartbeat")}
+	w.Header().Set("Allow", map[bool]string{true: "POST", false: "PUT, DELETE"}[heartbeat])
+	return statusError{http.StatusMethodNotAllowed, errors.New("invalid method: use PUT or DELETE for an instance, POST for its heartbeat")}
 }
 
-// put registers an instance.
 func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance string) error {
 	var request struct {
 		URL   string   `json:"url"`
@@ -114,28 +113,28 @@ func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance
 	err := decoder.Decode(&request)
 	if err == nil {
 		if _, more := decoder.Token(); more != io.EOF {
-			err = errors.New("something comes after it")
+			err = errors.New("unexpected data after the object")
 		}
 	}
 	if err != nil {
-		return reportError{http.StatusBadRequest, fmt.Errorf(`reading the instance: %w; send {"url": "http://host:port"}`, err)}
+		return statusError{http.StatusBadRequest, fmt.Errorf(`reading the instance: %w; send {"url": "http://host:port"}`, err)}
 	}
-	dial, err := b.addressOf(request.URL)
+	dial, err := b.dialAddress(request.URL)
 	if err != nil {
-		return reportError{http.StatusBadRequest, err}
+		return statusError{http.StatusBadRequest, err}
 	}
 	if err := checkHealthURL(request.Check, dial); err != nil {
-		return reportError{http.StatusBadRequest, err}
+		return statusError{http.StatusBadRequest, err}
 	}
 	ttl := o.Registration.ttl()
 	if own := time.Duration(request.TTL); own < 0 || own > ttl {
-		return reportError{http.StatusBadRequest, fmt.Errorf("ttl %s is out of range: use at most %s", own, ttl)}
+		return statusError{http.StatusBadRequest, fmt.Errorf("invalid ttl %s: must be at most %s", own, ttl)}
 	} else if own > 0 {
 		ttl = own
 	}
 	isNew, err := o.reporter.Registry.put(b.Name, instance, dial, request.Check, ttl)
 	if err != nil {
-		return reportError{http.StatusInsufficientStorage, err}
+		return statusError{http.StatusInsufficientStorage, err}
 	}
 	status := http.StatusOK
 	if isNew {
@@ -144,31 +143,31 @@ func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance
 	return writeJSON(w, r, status, map[string]any{"service": b.Name, "instance": instance, "address": dial, "ttl_seconds": ttl.Seconds()})
 }
 
-// addressOf returns the host:port of an instance's URL.
-func (b Backend) addressOf(text string) (dial string, err error) {
+// dialAddress returns the host:port of an instance's URL.
+func (b Backend) dialAddress(text string) (dial string, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("url %q is not the address of an instance: use one such as http://10.0.0.7:8080", text)
+		return "", fmt.Errorf("invalid url %q: must have scheme, host and port alone, such as http://10.0.0.7:8080", text)
 	}
 	scheme := b.Scheme
 	if scheme == "" {
 		scheme = "http"
 	}
 	if u.Scheme != scheme {
-		return "", fmt.Errorf("url %q has the scheme %q, but backend %q speaks %s: use that", text, u.Scheme, b.Name, scheme)
+		return "", fmt.Errorf("invalid url %q: must have the scheme of backend %q, %s", text, b.Name, scheme)
 	}
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "h2c": "80", "https": "443"}[scheme]
 	}
 	if !isPort(port) {
-		return "", fmt.Errorf("url %q has the port %s: use 1 to 65535", text, port)
+		return "", fmt.Errorf("invalid port %s of url %q: must be 1 to 65535", port, text)
 	}
 	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
-// checkHealthURL makes sure that a health check asks the instance, and nobody else
-// whom only the gateway can reach.
+// checkHealthURL reports a health check of another host than the instance's: an instance
+// must not make the gateway send requests to hosts of its choice.
 func checkHealthURL(text, dial string) error {
 	if text == "" {
 		return nil
@@ -176,10 +175,10 @@ func checkHealthURL(text, dial string) error {
 	u, err := url.Parse(text)
 	host, _, _ := net.SplitHostPort(dial)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Hostname() != host {
-		return fmt.Errorf("health_check_url %q is not one of the instance: use its host, %s", text, host)
+		return fmt.Errorf("invalid health_check_url %q: must have the host of the instance, %s", text, host)
 	}
 	if port := u.Port(); port != "" && !isPort(port) {
-		return fmt.Errorf("health_check_url %q has the port %s: use 1 to 65535", text, port)
+		return fmt.Errorf("invalid port %s of health_check_url %q: must be 1 to 65535", port, text)
 	}
 	return nil
 }
@@ -189,7 +188,7 @@ func isPort(text string) bool {
 	return err == nil && port > 0
 }
 
-// lifetime is a duration in JSON: a text such as "300s", or a number of seconds.
+// lifetime is a duration that is a string such as "300s", or a number of seconds, in JSON.
 type lifetime time.Duration
 
 func (l *lifetime) UnmarshalJSON(text []byte) error {
@@ -201,5 +200,5 @@ func (l *lifetime) UnmarshalJSON(text []byte) error {
 		*l = lifetime(nanoseconds)
 		return nil
 	}
-	return fmt.Errorf("ttl %s is out of range: use seconds, or a text such as \"300s\"", text)
+	return fmt.Errorf("invalid ttl %s: must be seconds, or a string such as \"300s\"", text)
 }

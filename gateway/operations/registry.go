@@ -14,52 +14,51 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// registries are the instances that have registered themselves, by the name of
-// their gateway. They outlive reloads.
+// registries holds the registries by the name of their gateway, so that they outlive
+// reloads.
 var registries = caddy.NewUsagePool()
 
-// Registry is the registered instances of a gateway's backends. An instance is
-// known until its time is over, unless it is heard of before, and gets requests as
-// long as its health check passes, if it has one.
+// Registry holds the instances that registered for the backends of a gateway, until they
+// expire. An instance gets requests while its health check passes, or if it has none.
 type Registry struct {
 	gateway string // its name
 	client  *http.Client
 	stop    context.CancelFunc
-	ended   sync.WaitGroup
+	workers sync.WaitGroup
 
 	mu        sync.Mutex
-	instances map[instanceKey]*registered // guarded by mu
+	instances map[instanceKey]*registered // Guarded by mu.
 
-	// What gets requests, by backend. It is replaced as a whole.
+	// A snapshot of the addresses that get requests, by backend.
 	routable atomic.Pointer[map[string][]string]
 }
 
 type instanceKey struct{ backend, instance string }
 
-// registered is an instance. Its fields are guarded by the registry's mu.
+// registered is a registered instance. Its fields are guarded by mu of the registry.
 type registered struct {
 	dial    string
-	check   string // the URL of its health check; empty: none
+	check   string // the URL of the health check; empty: none
 	ttl     time.Duration
 	expires time.Time
 	healthy bool
-	failure string // of its last check
-	checked bool   // whether a check is under way
+	failure string // of the last check
+	pending bool   // whether a check is running
 }
 
 const (
-	// How often instances are looked after.
 	registryTick = time.Second
 
-	// How often and for how long an instance is asked how it is.
-	checkEvery  = 10
-	checkWithin = 2 * time.Second
+	// The interval of the health checks of healthy instances, in ticks; others are
+	// checked at each tick.
+	checkEvery   = 10
+	checkTimeout = 2 * time.Second
 
-	// The most instances of one gateway.
+	// The maximum number of instances of a gateway.
 	maxRegistered = 10_000
 )
 
-// AcquireRegistry returns the registry of a gateway, which is to be released.
+// AcquireRegistry returns the registry of a gateway. The caller must release it.
 func AcquireRegistry(gateway string) (*Registry, error) {
 	value, _, err := registries.LoadOrNew(gateway, func() (caddy.Destructor, error) { return newRegistry(gateway), nil })
 	if err != nil {
@@ -68,7 +67,7 @@ func AcquireRegistry(gateway string) (*Registry, error) {
 	return value.(*Registry), nil
 }
 
-// Release gives the registry back. It does nothing for a nil registry.
+// Release closes the registry with its last user. It does nothing for a nil registry.
 func (r *Registry) Release() error {
 	if r == nil {
 		return nil
@@ -82,7 +81,7 @@ func newRegistry(gateway string) *Registry {
 	r := &Registry{
 		gateway: gateway,
 		client: &http.Client{
-			Timeout:       checkWithin,
+			Timeout:       checkTimeout,
 			Transport:     &http.Transport{DisableKeepAlives: true},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -90,18 +89,18 @@ func newRegistry(gateway string) *Registry {
 		instances: make(map[instanceKey]*registered),
 	}
 	r.publish()
-	r.ended.Go(func() { r.look(ctx) })
+	r.workers.Go(func() { r.maintain(ctx) })
 	return r
 }
 
 // Destruct implements caddy.Destructor.
 func (r *Registry) Destruct() error {
 	r.stop()
-	r.ended.Wait()
+	r.workers.Wait()
 	return nil
 }
 
-// Dials returns where the registered instances of a backend are that get requests.
+// Dials returns the addresses of the registered instances of a backend that get requests.
 func (r *Registry) Dials(backend string) []string {
 	if r == nil {
 		return nil
@@ -109,42 +108,40 @@ func (r *Registry) Dials(backend string) []string {
 	return (*r.routable.Load())[backend]
 }
 
-// put makes an instance known for a time, or tells more of a known one. It reports
-// whether it is new.
+// put adds or updates an instance and reports whether it is new.
 func (r *Registry) put(backend, name string, dial, check string, ttl time.Duration) (isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := instanceKey{backend, name}
-	one := r.instances[key]
-	if isNew = one == nil; isNew {
+	inst := r.instances[key]
+	if isNew = inst == nil; isNew {
 		if len(r.instances) >= maxRegistered {
-			return false, fmt.Errorf("there are %d registered instances already: remove some", maxRegistered)
+			return false, fmt.Errorf("too many registered instances: the maximum is %d: remove some", maxRegistered)
 		}
-		one = new(registered)
-		r.instances[key] = one
+		inst = new(registered)
+		r.instances[key] = inst
 	}
-	if isNew || one.dial != dial || one.check != check {
-		one.dial, one.check = dial, check
-		one.healthy, one.failure = check == "", ""
+	if isNew || inst.dial != dial || inst.check != check {
+		inst.dial, inst.check = dial, check
+		inst.healthy, inst.failure = check == "", ""
 	}
-	one.ttl, one.expires = ttl, time.Now().Add(ttl)
+	inst.ttl, inst.expires = ttl, time.Now().Add(ttl)
 	r.publishLocked()
 	return isNew, nil
 }
 
-// renew prolongs the time of an instance by what it has asked for. It reports whether
-// the instance is known.
+// renew restarts the lifetime of an instance and reports whether the instance is known.
 func (r *Registry) renew(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one := r.instances[instanceKey{backend, name}]
-	if one != nil {
-		one.expires = time.Now().Add(one.ttl)
+	inst := r.instances[instanceKey{backend, name}]
+	if inst != nil {
+		inst.expires = time.Now().Add(inst.ttl)
 	}
-	return one != nil
+	return inst != nil
 }
 
-// remove forgets an instance. It reports whether it was known.
+// remove removes an instance and reports whether it was known.
 func (r *Registry) remove(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,23 +152,23 @@ func (r *Registry) remove(backend, name string) bool {
 	return known
 }
 
-// list returns the instances of a backend as reports show them.
+// list returns the instances of a backend for reports.
 func (r *Registry) list(backend string) (all []instance) {
 	if r == nil {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key, one := range r.instances {
+	for key, inst := range r.instances {
 		if key.backend != backend {
 			continue
 		}
-		expires := one.expires
-		shown := instance{Address: one.dial, Registered: key.instance, Expires: &expires, Status: healthy}
-		if !one.healthy {
-			shown.Status, shown.Reason = unhealthy, cmp.Or(one.failure, "its health check has not passed yet")
+		expires := inst.expires
+		report := instance{Address: inst.dial, Registered: key.instance, Expires: &expires, Status: healthy}
+		if !inst.healthy {
+			report.Status, report.Reason = unhealthy, cmp.Or(inst.failure, "health check pending")
 		}
-		all = append(all, shown)
+		all = append(all, report)
 	}
 	slices.SortFunc(all, func(a, b instance) int { return cmp.Compare(a.Registered, b.Registered) })
 	return all
@@ -183,12 +180,13 @@ func (r *Registry) publish() {
 	r.publishLocked()
 }
 
-// publishLocked replaces what gets requests, if it has changed. The caller holds mu.
+// publishLocked replaces the snapshot of addresses if it changed. It must be called with
+// mu held.
 func (r *Registry) publishLocked() {
 	routable := make(map[string][]string)
-	for key, one := range r.instances {
-		if one.healthy {
-			routable[key.backend] = append(routable[key.backend], one.dial)
+	for key, inst := range r.instances {
+		if inst.healthy {
+			routable[key.backend] = append(routable[key.backend], inst.dial)
 		}
 	}
 	for backend, dials := range routable {
@@ -200,8 +198,8 @@ func (r *Registry) publishLocked() {
 	}
 }
 
-// look looks after the instances until the context ends.
-func (r *Registry) look(ctx context.Context) {
+// maintain removes and checks instances until the context ends.
+func (r *Registry) maintain(ctx context.Context) {
 	ticker := time.NewTicker(registryTick)
 	defer ticker.Stop()
 	for tick := 0; ; tick++ {
@@ -209,53 +207,53 @@ func (r *Registry) look(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			r.tend(ctx, tick%checkEvery == 0)
+			r.tick(ctx, tick%checkEvery == 0)
 		}
 	}
 }
 
-// tend forgets instances whose time is over, and checks those that have to be.
-func (r *Registry) tend(ctx context.Context, all bool) {
+// tick removes expired instances and starts the health checks that are due.
+func (r *Registry) tick(ctx context.Context, all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	for key, one := range r.instances {
+	for key, inst := range r.instances {
 		switch {
-		case now.After(one.expires):
+		case now.After(inst.expires):
 			delete(r.instances, key)
-		case one.check != "" && !one.checked && (all || !one.healthy):
-			one.checked = true
-			url := one.check
-			r.ended.Go(func() { r.ask(ctx, one, url) })
+		case inst.check != "" && !inst.pending && (all || !inst.healthy):
+			inst.pending = true
+			url := inst.check
+			r.workers.Go(func() { r.check(ctx, inst, url) })
 		}
 	}
 	r.publishLocked()
 }
 
-// ask checks an instance.
-func (r *Registry) ask(ctx context.Context, one *registered, url string) {
+// check checks the health of an instance.
+func (r *Registry) check(ctx context.Context, inst *registered, url string) {
 	failure := r.probe(ctx, url)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if one.checked = false; one.check == url {
-		one.healthy, one.failure = failure == "", failure
+	if inst.pending = false; inst.check == url {
+		inst.healthy, inst.failure = failure == "", failure
 		r.publishLocked()
 	}
 }
 
-// probe returns why a health check does not pass, if it does not.
+// probe requests the URL of a health check and returns why it failed, or an empty string.
 func (r *Registry) probe(ctx context.Context, url string) (failure string) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "its health check cannot be asked: " + err.Error()
+		return "invalid health check: " + err.Error()
 	}
 	response, err := r.client.Do(request)
 	if err != nil {
-		return "its health check does not answer: " + err.Error()
+		return "health check failed: " + err.Error()
 	}
 	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return fmt.Sprintf("its health check answers %d", response.StatusCode)
+		return fmt.Sprintf("health check failed with status %d", response.StatusCode)
 	}
 	return ""
 }

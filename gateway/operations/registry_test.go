@@ -36,7 +36,7 @@ func TestRegisteredInstancesExpire(t *testing.T) {
 		}
 		time.Sleep(4 * time.Second)
 		if got := r.Dials("web"); !slices.Equal(got, []string{"10.0.0.a:80"}) {
-			t.Errorf("after a while without a word from b: %v", got)
+			t.Errorf("after b has expired: %v", got)
 		}
 		if isNew, _ := r.put("web", "a", "10.0.0.9:80", "", 10*time.Second); isNew {
 			t.Error("a is new")
@@ -57,7 +57,7 @@ func TestRegisteredInstancesAreChecked(t *testing.T) {
 		var status atomic.Int32
 		r.client.Transport = roundTripper(func(request *http.Request) (*http.Response, error) {
 			if request.URL.String() != "http://10.0.0.1/health" {
-				t.Errorf("asked for %s", request.URL)
+				t.Errorf("got a request for %s", request.URL)
 			}
 			if status.Load() == 0 {
 				return nil, errors.New("refused")
@@ -70,13 +70,13 @@ func TestRegisteredInstancesAreChecked(t *testing.T) {
 		for _, step := range []struct {
 			status int32
 			reason string
-		}{{0, "does not answer"}, {503, "answers 503"}, {200, ""}, {500, "answers 500"}, {204, ""}} {
+		}{{0, "health check failed: "}, {503, "with status 503"}, {200, ""}, {500, "with status 500"}, {204, ""}} {
 			status.Store(step.status)
 			time.Sleep(time.Duration(checkEvery+1) * registryTick)
 			synctest.Wait()
-			one := r.list("web")[0]
-			if routable := len(r.Dials("web")) == 1; routable != (step.reason == "") || !strings.Contains(one.Reason, step.reason) || (one.Status == healthy) != routable {
-				t.Errorf("after %d: routable %t, %+v", step.status, routable, one)
+			inst := r.list("web")[0]
+			if routable := len(r.Dials("web")) == 1; routable != (step.reason == "") || !strings.Contains(inst.Reason, step.reason) || (inst.Status == healthy) != routable {
+				t.Errorf("after %d: routable %t, %+v", step.status, routable, inst)
 			}
 		}
 	})
@@ -88,11 +88,11 @@ func TestAddressesOfInstances(t *testing.T) {
 		"https://10.0.0.7": "", "10.0.0.7:80": "", "http://a/b": "", "http://u:p@a": "", "http://a?b": "", "": "", "ftp://a": "",
 		"http://a:65535": "a:65535", "http://a:65536": "", "http://a:0": "", "http://a:": "a:80",
 	} {
-		if got, err := (Backend{}).addressOf(text); got != want || (err == nil) != (want != "") {
+		if got, err := (Backend{}).dialAddress(text); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}
-	if got, err := (Backend{Scheme: "https"}).addressOf("https://a"); got != "a:443" || err != nil {
+	if got, err := (Backend{Scheme: "https"}).dialAddress("https://a"); got != "a:443" || err != nil {
 		t.Errorf("https: got %q, %v", got, err)
 	}
 	for text, ok := range map[string]bool{"": true, "http://10.0.0.7/health": true, "https://10.0.0.7:9000/": true, "http://169.254.169.254/": false, "file:///etc/passwd": false, "http://u@10.0.0.7/": false,

@@ -1,0 +1,82 @@
+package operations
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/status"
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// Reporter reports the state of a running gateway.
+type Reporter struct {
+	Gateway  string // its name
+	Backends []Backend
+	Stats    *stats.Handle
+	Registry *Registry // nil: registration is off
+
+	log       requestLog
+	unpublish func()
+}
+
+// Backend is a backend of the gateway.
+type Backend struct {
+	Name      string
+	Scheme    string // empty: http
+	Register  bool   // whether instances may register
+	Upstreams Upstreams
+}
+
+// Upstreams reports the upstreams of a backend.
+type Upstreams interface {
+	// HasContainers reports whether the backend consists of containers.
+	HasContainers() bool
+
+	// Synced reports whether the containers are known.
+	Synced() bool
+
+	// Available returns the number of upstreams that can take requests, registered
+	// instances included.
+	Available() int
+
+	// List returns the containers or static addresses.
+	List() []Upstream
+}
+
+// Upstream is the state of a container or a static address.
+type Upstream struct {
+	Address, Container string
+	Reason             string // why it gets no requests; empty if it does
+	InFlight           *int   // nil for containers
+}
+
+// running holds the reporters of the running gateways.
+var running status.Running[*Reporter]
+
+// Start publishes the reports: on the endpoints of config unless it is nil, on the admin
+// API, to policies and as metrics. Stop must be called even if Start fails.
+func (rep *Reporter) Start(ctx caddy.Context, config *Config) error {
+	if config != nil {
+		raw, _ := json.Marshal(config) // provisioning clears the handlers
+		rep.log = requestLog{RequestLog: rep.Stats.RequestLog(), done: ctx, ignored: policy.SecretsIn(raw).Parameters}
+		if err := config.provision(ctx, rep); err != nil {
+			return err
+		}
+	}
+	rep.unpublish = status.Services.Publish(rep.Gateway, func() any { return rep.services() })
+	running.Add(rep)
+	return registerMetrics(ctx, rep)
+}
+
+// Stop withdraws the reports. It does nothing for a nil reporter.
+func (rep *Reporter) Stop() {
+	if rep == nil {
+		return
+	}
+	if rep.unpublish != nil {
+		rep.unpublish()
+	}
+	running.Remove(rep)
+}

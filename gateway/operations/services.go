@@ -1,0 +1,95 @@
+package operations
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rgate/rgate/internal/status"
+)
+
+// servicesReport is the report of all backends.
+type servicesReport struct {
+	Services  []service `json:"services"`
+	Count     int       `json:"count"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+type service struct {
+	Name    string       `json:"name"`
+	Status  healthStatus `json:"status"`
+	Total   int          `json:"total_instances"`
+	Healthy int          `json:"healthy_instances"`
+
+	// The state of the policies on the backend, absent without them.
+	CircuitBreaker []status.CircuitBreaker   `json:"circuit_breaker,omitempty"`
+	Concurrency    []status.ConcurrencyLimit `json:"concurrency,omitempty"`
+
+	// The number of requests in flight.
+	InFlight int64 `json:"in_flight"`
+
+	Instances []instance `json:"instances"`
+}
+
+// instance is a registered instance, a container or a static address.
+type instance struct {
+	Address   string       `json:"address,omitempty"`
+	Container string       `json:"container,omitempty"`
+	Status    healthStatus `json:"status"`
+	InFlight  *int         `json:"in_flight,omitempty"` // only of static addresses
+	Reason    string       `json:"reason,omitempty"`    // why it gets no requests
+
+	// The name and the expiry of a registered instance.
+	Registered string     `json:"registered,omitempty"`
+	Expires    *time.Time `json:"expires,omitempty"`
+}
+
+func (rep *Reporter) services() servicesReport {
+	all := servicesReport{Services: make([]service, len(rep.Backends)), Count: len(rep.Backends), Timestamp: time.Now()}
+	inFlight := rep.Stats.InFlight()
+	for i, b := range rep.Backends {
+		backend := status.Backend{Gateway: rep.Gateway, Name: b.Name}
+		s := service{
+			Name: b.Name, InFlight: inFlight[b.Name], Instances: rep.instances(b),
+			CircuitBreaker: status.CircuitBreakers.All(backend), Concurrency: status.ConcurrencyLimits.All(backend),
+		}
+		s.Total = len(s.Instances)
+		addresses := make([]string, len(s.Instances))
+		for i, inst := range s.Instances {
+			if addresses[i] = inst.Address; inst.Status == healthy {
+				s.Healthy++
+			}
+		}
+		switch {
+		case s.Healthy == 0 || slices.ContainsFunc(s.CircuitBreaker, func(b status.CircuitBreaker) bool { return b.IsOpen() }):
+			s.Status = unhealthy
+		case s.Healthy < s.Total || slices.ContainsFunc(s.CircuitBreaker, func(b status.CircuitBreaker) bool { return b.Impairs(addresses) }):
+			s.Status = degraded
+		default:
+			s.Status = healthy
+		}
+		all.Services[i] = s
+	}
+	return all
+}
+
+// instances returns the registered instances, the containers and the static addresses of
+// a backend.
+func (rep *Reporter) instances(b Backend) []instance {
+	all := append([]instance{}, rep.registry(b).list(b.Name)...)
+	for _, u := range b.Upstreams.List() {
+		inst := instance{Address: u.Address, Container: u.Container, Status: healthy, InFlight: u.InFlight, Reason: u.Reason}
+		if u.Reason != "" {
+			inst.Status = unhealthy
+		}
+		all = append(all, inst)
+	}
+	return all
+}
+
+// registry returns the registry for a backend, or nil if its instances cannot register.
+func (rep *Reporter) registry(b Backend) *Registry {
+	if !b.Register {
+		return nil
+	}
+	return rep.Registry
+}
