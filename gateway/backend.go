@@ -20,7 +20,7 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 		Retries: b.Retries, RetryBudget: (*upstream.RetryBudget)(b.RetryBudget), Limits: b.Timeouts.limits(), Upgrades: b.Upgrades,
 		UseEnvironmentProxy: g.restores(legacyEnvironmentProxy),
 		OnDroppedUpgrade: func(r *http.Request, protocol string) {
-			g.logDropped(protocol, exchangeOf(r).route.name, b.Name)
+			g.logDropped(protocol, requestStateOf(r).route.name, b.Name)
 		},
 	}
 	if b.Register {
@@ -37,9 +37,7 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 	if b.around, err = loadHandlers(ctx, b, "AroundRaw", b.AroundRaw); err != nil {
 		return fmt.Errorf("loading the handlers around backend %s: %w", b.Name, err)
 	}
-	handlers := g.order().compose(b.around)
-	last := withinLimit(handlers, 0)
-	b.standalone = chain(handlers[:last], b.withTimeout(nil, chain(handlers[last:], b.service)))
+	b.standalone = b.buildStandalone(g.order())
 	return nil
 }
 

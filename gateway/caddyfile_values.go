@@ -73,7 +73,7 @@ func flatten(subroute *caddyhttp.Subroute) (handlers []json.RawMessage) {
 		for _, raw := range route.HandlersRaw {
 			all |= traitsIn(caddy.Context{}, raw)
 		}
-		if all &^= prepares; all != last {
+		if all &^= mayChange; all != last {
 			flush()
 		}
 		last = all
@@ -95,7 +95,7 @@ func depends(route caddyhttp.Route) bool {
 
 // isPolicy reports whether a handler in its JSON form has a place in the order of
 // policies.
-func isPolicy(raw json.RawMessage) bool { return policy.Rank(nameOfRaw(raw)) > 0 }
+func isPolicy(raw json.RawMessage) bool { return policy.Rank(rawHandlerName(raw)) > 0 }
 
 // explain replaces Caddy's message about an unknown directive by one that knows
 // what else could stand there, at the line where it stands.

@@ -71,7 +71,7 @@ func (g *Gateway) Check() error {
 	if err := g.checkEndpoints(); err != nil {
 		return err
 	}
-	if err := g.checkAccount(); err != nil {
+	if err := g.checkUsageHandler(); err != nil {
 		return err
 	}
 	if err := g.checkEndpointPaths(); err != nil {

@@ -46,7 +46,7 @@ func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMess
 		}
 	}
 	inGroups("", g.Groups)
-	for _, rt := range g.allRoutes() {
+	for _, rt := range g.resolvedRoutes() {
 		look(rt.at+".handle", nil, rt.HandlersRaw)
 	}
 	for i, b := range g.Backends {
@@ -114,8 +114,8 @@ func (f *fallback) hasBackend(backends []string) bool {
 	return slices.ContainsFunc(backends, func(name string) bool { return slices.Contains(backends, name+fallbackSuffix) })
 }
 
-// noteFallbacks notes which backends are used because they stand in for others.
-func (g *Gateway) noteFallbacks(used map[string]bool) {
+// markFallbacks notes which backends are used because they stand in for others.
+func (g *Gateway) markFallbacks(used map[string]bool) {
 	for _, f := range g.fallbacks() {
 		switch {
 		case f.backend != "":

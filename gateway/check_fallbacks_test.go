@@ -47,7 +47,7 @@ func TestFallbacksAreLookedAtOnAllLevels(t *testing.T) {
 			t.Errorf("%s: a problem at %q, want it at %q", tc.what, path, tc.path)
 		}
 		used := make(map[string]bool)
-		if g.noteFallbacks(used); tc.path == "" && !slices.Equal(slices.Sorted(maps.Keys(used)), tc.used) {
+		if g.markFallbacks(used); tc.path == "" && !slices.Equal(slices.Sorted(maps.Keys(used)), tc.used) {
 			t.Errorf("%s: used are %v, want %v", tc.what, used, tc.used)
 		}
 	}

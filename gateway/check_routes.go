@@ -24,12 +24,12 @@ func (g *Gateway) checkRoutes(backends []string) error {
 	if err := checkGroups(g.Groups, ""); err != nil {
 		return err
 	}
-	routes := g.allRoutes()
+	routes := g.resolvedRoutes()
 	for _, rt := range routes {
 		if rt.Route == nil {
 			return problemf(rt.at, "is empty: give it a path_prefix and a backend")
 		}
-		own := placed{Route: rt.own, at: rt.at} // its groups were looked at
+		own := resolvedRoute{Route: rt.own, at: rt.at} // its groups were looked at
 		for _, check := range []func() error{rt.checkPlace, rt.checkPath, own.checkConditions, rt.checkParams} {
 			if err := check(); err != nil {
 				return err
@@ -56,7 +56,7 @@ func checkGroups(groups []*Group, at string) error {
 				return err
 			}
 		}
-		own := placed{Route: &Route{Hosts: g.Hosts, Headers: g.Headers, Query: g.Query, Deprecated: g.Deprecated}, at: path}
+		own := resolvedRoute{Route: &Route{Hosts: g.Hosts, Headers: g.Headers, Query: g.Query, Deprecated: g.Deprecated}, at: path}
 		if err := own.checkConditions(); err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func checkGroupPath(at, path string) error {
 
 // checkPlace looks at what the route says itself, before it is put together with
 // what its groups say.
-func (rt placed) checkPlace() error {
+func (rt resolvedRoute) checkPlace() error {
 	if own := rt.own.PathPrefix; own != "" && own[0] != '/' {
 		return checkPath(rt.at+".path_prefix", own)
 	}
@@ -101,7 +101,7 @@ func (rt placed) checkPlace() error {
 	return nil
 }
 
-func (rt placed) checkPath() error {
+func (rt resolvedRoute) checkPath() error {
 	at := rt.at + ".path_prefix"
 	if rt.PathPrefix == "" {
 		return problemf(rt.at, "the route has no path_prefix: set it, to / for every path")
@@ -137,7 +137,7 @@ func checkPath(at, path string) error {
 }
 
 // checkConditions looks at what a request must have besides its path.
-func (rt placed) checkConditions() error {
+func (rt resolvedRoute) checkConditions() error {
 	if err := rt.checkNames(); err != nil {
 		return err
 	}
@@ -160,14 +160,14 @@ func (rt placed) checkConditions() error {
 	if rt.Deprecated == nil {
 		return nil
 	}
-	if _, problem := rt.Deprecated.fields(); problem != nil {
+	if _, problem := rt.Deprecated.header(); problem != nil {
 		return problemf(rt.at+".deprecated."+problem.Path, "%s", problem.Message)
 	}
 	return nil
 }
 
 // checkNames looks at the methods and hosts.
-func (rt placed) checkNames() error {
+func (rt resolvedRoute) checkNames() error {
 	for i, method := range rt.Methods {
 		at := fmt.Sprintf("%s.methods[%d]", rt.at, i)
 		if !isToken(method) {
@@ -211,7 +211,7 @@ var (
 )
 
 // checkParams looks for parameters that the route uses and its path does not have.
-func (rt placed) checkParams() error {
+func (rt resolvedRoute) checkParams() error {
 	if rt.StickyKey != "" && !placeholderPattern.MatchString(rt.StickyKey) {
 		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)
 	}
@@ -247,7 +247,7 @@ func (rt placed) checkParams() error {
 	return nil
 }
 
-func (rt placed) checkBackends(known []string) error {
+func (rt resolvedRoute) checkBackends(known []string) error {
 	switch {
 	case rt.Backend != "" && len(rt.Backends) > 0:
 		return problemf(rt.at+".backends", "route %s has both backend and backends: use one of them", rt.PathPrefix)
@@ -282,7 +282,7 @@ func (rt placed) checkBackends(known []string) error {
 
 // checkConflicts reports the first route that would never be chosen because of an
 // earlier one.
-func checkConflicts(routes []placed) error {
+func checkConflicts(routes []resolvedRoute) error {
 	matchers := make([]*routing.Route, len(routes))
 	for i, rt := range routes {
 		var err error

@@ -167,12 +167,12 @@ type Route struct {
 	// read before any handler runs. Where it is empty, and by default, chance decides.
 	StickyKey string `json:"sticky_key,omitempty"`
 
-	matcher *routing.Route
-	always  []composed      // of its policies, those that every response needs
-	sticky  placeholder.Key // of StickyKey
-	name    string
-	shares  []share
-	limits  upstream.Limits
+	matcher       *routing.Route
+	everyResponse []orderedHandler // the policies that every response needs
+	sticky        placeholder.Key  // of StickyKey
+	name          string
+	weighted      []weightedBackend
+	limits        upstream.Limits
 }
 
 // Share is a backend that gets a share of a route's requests.
@@ -277,7 +277,7 @@ type Backend struct {
 	AroundRaw []json.RawMessage `json:"around,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	service    *upstream.Service
-	around     []loaded
+	around     []loadedHandler
 	standalone caddyhttp.Handler // the service and what is around it, without any route
 }
 

@@ -11,10 +11,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// fields returns the header fields that the deprecation is told by, or what is
-// wrong with it; paths begin in the deprecation.
-func (d *Deprecation) fields() (http.Header, *Problem) {
-	fields := make(http.Header)
+// header returns the header fields of a deprecated response, or the first invalid option
+// by its path in the deprecation.
+func (d *Deprecation) header() (http.Header, *Problem) {
+	header := make(http.Header)
 	since := time.Unix(0, 0)
 	var err error
 	if d.Since != "" {
@@ -22,7 +22,7 @@ func (d *Deprecation) fields() (http.Header, *Problem) {
 			return nil, problemf("since", "%v", err)
 		}
 	}
-	fields.Set("Deprecation", "@"+strconv.FormatInt(since.Unix(), 10))
+	header.Set("Deprecation", "@"+strconv.FormatInt(since.Unix(), 10))
 	if d.Sunset != "" {
 		sunset, err := parseDay(d.Sunset)
 		if err != nil {
@@ -31,15 +31,15 @@ func (d *Deprecation) fields() (http.Header, *Problem) {
 		if d.Since != "" && sunset.Before(since) {
 			return nil, problemf("sunset", "sunset %s is before since, %s: nothing goes away before it is deprecated", d.Sunset, d.Since)
 		}
-		fields.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
+		header.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
 	}
 	if d.Link != "" {
 		if _, err := url.ParseRequestURI(d.Link); err != nil || strings.ContainsAny(d.Link, "<>\" \t\r\n") {
 			return nil, problemf("link", "%q is not an address: give a URL such as https://example.com/changes", d.Link)
 		}
-		fields.Set("Link", "<"+d.Link+`>; rel="deprecation"; type="text/html"`)
+		header.Set("Link", "<"+d.Link+`>; rel="deprecation"; type="text/html"`)
 	}
-	return fields, nil
+	return header, nil
 }
 
 func parseDay(text string) (time.Time, error) {
@@ -51,25 +51,25 @@ func parseDay(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a day: write it as in 2026-12-31 or 2026-12-31T12:00:00Z", text)
 }
 
-// announcing is a middleware that adds header fields to every answer, also to
+// deprecation is a middleware that adds header fields to every answer, also to
 // one that another handler writes in the place of the route's.
-func announcing(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFunc {
+func deprecation(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		for name, values := range fields {
 			w.Header()[name] = append(w.Header()[name], values...)
 		}
-		return next.ServeHTTP(&announcer{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, fields}, r)
+		return next.ServeHTTP(&deprecationWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, fields}, r)
 	}
 }
 
-// announcer has the last word about the fields that can be there only once: the
+// deprecationWriter has the last word about the fields that can be there only once: the
 // backend may have sent its own.
-type announcer struct {
+type deprecationWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	fields http.Header
 }
 
-func (a *announcer) WriteHeader(status int) {
+func (a *deprecationWriter) WriteHeader(status int) {
 	for _, name := range []string{"Deprecation", "Sunset"} {
 		if value := a.fields.Get(name); value != "" {
 			a.Header().Set(name, value)

@@ -73,7 +73,7 @@ func TestDeprecationsThatMakeNoSense(t *testing.T) {
 		"sunset": {Since: "2026-12-31", Sunset: "2026-12-30"},
 		"link":   {Link: "https://example.com/a b"},
 	} {
-		if fields, problem := wrong.fields(); problem == nil || problem.Path != path || fields != nil {
+		if fields, problem := wrong.header(); problem == nil || problem.Path != path || fields != nil {
 			t.Errorf("%+v: got %v, %v; want a problem with %s", wrong, fields, problem, path)
 		}
 	}

@@ -38,7 +38,7 @@ func (g *Gateway) endpointPaths() (all []endpointPath) {
 		add("operations", g.Operations.Path, operations.DefaultPath, "operations.path")
 	}
 	for i, raw := range g.HandlersRaw {
-		name := nameOfRaw(raw)
+		name := rawHandlerName(raw)
 		if !policy.IsEndpoint(name) {
 			continue
 		}

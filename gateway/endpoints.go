@@ -18,12 +18,12 @@ import (
 )
 
 // The handlers that keep account of bandwidth, and those that need the account.
-const accountant = "rgate_bandwidth"
+const usageHandler = "rgate_bandwidth"
 
-var needAccounts = []string{"rgate_quota", "rgate_notify", "rgate_dashboard"}
+var needUsage = []string{"rgate_quota", "rgate_notify", "rgate_dashboard"}
 
-// nameOfRaw is the name of a handler in JSON.
-func nameOfRaw(raw json.RawMessage) string {
+// rawHandlerName is the name of a handler in JSON.
+func rawHandlerName(raw json.RawMessage) string {
 	var handler struct {
 		Handler string `json:"handler"`
 	}
@@ -31,14 +31,14 @@ func nameOfRaw(raw json.RawMessage) string {
 	return handler.Handler
 }
 
-// checkAccount makes sure that no account is turned off that something needs.
-func (g *Gateway) checkAccount() error {
+// checkUsageHandler makes sure that no account is turned off that something needs.
+func (g *Gateway) checkUsageHandler() error {
 	off, need, name := "", "", ""
 	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
-		is := nameOfRaw(raw)
-		if isOff := isOffRaw(raw); is == accountant && isOff {
+		is := rawHandlerName(raw)
+		if isOff := isRawHandlerOff(raw); is == usageHandler && isOff {
 			off = at
-		} else if need == "" && !isOff && slices.Contains(needAccounts, is) {
+		} else if need == "" && !isOff && slices.Contains(needUsage, is) {
 			need, name = at, strings.TrimPrefix(is, policy.Prefix)
 		}
 	})
@@ -50,8 +50,8 @@ func (g *Gateway) checkAccount() error {
 	return problem
 }
 
-// isOffRaw reports whether a handler in JSON is turned off.
-func isOffRaw(raw json.RawMessage) bool {
+// isRawHandlerOff reports whether a handler in JSON is turned off.
+func isRawHandlerOff(raw json.RawMessage) bool {
 	var handler struct {
 		Disabled bool `json:"disabled"`
 	}
@@ -63,7 +63,7 @@ func isOffRaw(raw json.RawMessage) bool {
 func (g *Gateway) checkEndpoints() (err error) {
 	places := make(map[string]string)
 	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
-		name := nameOfRaw(raw)
+		name := rawHandlerName(raw)
 		if err != nil || !policy.IsEndpoint(name) {
 			return
 		}
@@ -83,27 +83,27 @@ func (g *Gateway) checkEndpoints() (err error) {
 // provisionEndpoints sets the endpoints up, before all policies: these may need what
 // an endpoint keeps. The account of bandwidth is kept as soon as anything needs it.
 func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
-	hasAccountant, needed := false, false
+	hasUsageHandler, needed := false, false
 	g.eachHandler(func(_ string, _ *Backend, raw json.RawMessage) {
-		name := nameOfRaw(raw)
-		hasAccountant = hasAccountant || name == accountant
-		needed = needed || slices.Contains(needAccounts, name)
+		name := rawHandlerName(raw)
+		hasUsageHandler = hasUsageHandler || name == usageHandler
+		needed = needed || slices.Contains(needUsage, name)
 	})
 	own := struct {
 		HandlersRaw []json.RawMessage `caddy:"namespace=http.handlers inline_key=handler"`
 	}{}
-	if needed && !hasAccountant {
-		own.HandlersRaw = append(own.HandlersRaw, caddyconfig.JSON(map[string]string{"handler": accountant}, nil))
+	if needed && !hasUsageHandler {
+		own.HandlersRaw = append(own.HandlersRaw, caddyconfig.JSON(map[string]string{"handler": usageHandler}, nil))
 	}
 	g.HandlersRaw = slices.DeleteFunc(slices.Clone(g.HandlersRaw), func(raw json.RawMessage) bool {
-		is := policy.IsEndpoint(nameOfRaw(raw))
+		is := policy.IsEndpoint(rawHandlerName(raw))
 		if is {
 			own.HandlersRaw = append(own.HandlersRaw, raw)
 		}
 		return is
 	})
 	slices.SortStableFunc(own.HandlersRaw, func(a, b json.RawMessage) int {
-		return cmp.Compare(policy.Rank(nameOfRaw(a)), policy.Rank(nameOfRaw(b)))
+		return cmp.Compare(policy.Rank(rawHandlerName(a)), policy.Rank(rawHandlerName(b)))
 	})
 	handlers, err := loadHandlers(g.scope(ctx, "gateway", ""), &own, "HandlersRaw", own.HandlersRaw)
 	if err != nil {
@@ -117,13 +117,13 @@ func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 	return nil
 }
 
-// guardPage has the statistics page filtered as the gateway's routes are, unless it says
+// filterStatsPage has the statistics page filtered as the gateway's routes are, unless it says
 // itself who may see it. It warns if only clients with credentials may use the routes.
-func (g *Gateway) guardPage(common []loaded) {
+func (g *Gateway) filterStatsPage(common []loadedHandler) {
 	if g.Stats.Disabled || len(g.Stats.Allow) > 0 {
 		return
 	}
-	for _, c := range rankedOf([][]loaded{common}) {
+	for _, c := range activePolicies([][]loadedHandler{common}) {
 		switch name := handlerName(c.handler); {
 		case name == "rgate_ip_filter":
 			g.pageFilters = append(g.pageFilters, c)
@@ -138,7 +138,7 @@ func (g *Gateway) guardPage(common []loaded) {
 // HostNames returns the hosts of the gateway's routes, under which endpoints may be asked
 // for, too.
 func (g *Gateway) HostNames() (names []string) {
-	for _, rt := range g.allRoutes() {
+	for _, rt := range g.resolvedRoutes() {
 		names = append(names, rt.Hosts...)
 	}
 	slices.Sort(names)

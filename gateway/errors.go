@@ -12,11 +12,11 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// answerFailures is a middleware that answers in the place of a backend which
+// writeFailures is a middleware that answers in the place of a backend which
 // did not, and passes on all other errors.
 //
 // If the server has error routes (`handle_errors`), the error goes to them.
-func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.HandlerFunc {
+func writeFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := next.ServeHTTP(w, r)
 		if err == nil {
@@ -32,14 +32,14 @@ func answerFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handle
 				header.Set("Retry-After", "1")
 			}
 		}
-		ex := exchangeOf(r)
-		ex.failure = failed.Err.Error()
+		state := requestStateOf(r)
+		state.failure = failed.Err.Error()
 		if policy.HasErrorRoutes(r.Context()) {
 			return err
 		}
 		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
-			c.Write(zap.String("backend", ex.backend), zap.String("route", ex.route.name),
-				zap.String("upstream", ex.Address()), zap.Int("status", handlerErr.StatusCode),
+			c.Write(zap.String("backend", state.backend), zap.String("route", state.route.name),
+				zap.String("upstream", state.Address()), zap.Int("status", handlerErr.StatusCode),
 				zap.Stringer("blame", failed.Result.Cause), zap.Error(failed.Err))
 		}
 		policy.WriteStatus(w, r, handlerErr.StatusCode)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -54,14 +52,14 @@ type state struct {
 	fields *trust.FieldFilter
 
 	// The gateway's policies that requests without a route pass, too.
-	always []composed
+	everyResponse []orderedHandler
 
 	warnings warnings // of the configuration, while it is provisioned
-	dropped  *logging.OnceEach[droppedOffer]
+	dropped  *logging.OnceEach[droppedUpgrade]
 
 	// The gateway's filters of addresses, which requests for the statistics page pass
 	// unless the page has its own.
-	pageFilters []composed
+	pageFilters []orderedHandler
 
 	// What the gateway's handlers set on requests.
 	fieldSets map[trust.FieldSet]struct{}
@@ -78,7 +76,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := trust.CheckFields(ctx, g); err != nil {
 		return err
 	}
-	g.dropped = new(logging.OnceEach[droppedOffer])
+	g.dropped = new(logging.OnceEach[droppedUpgrade])
 	if g.TrustIdentity {
 		ctx = policy.WithTrustedIdentity(ctx)
 	}
@@ -106,7 +104,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return err
 	}
 	backends, used := make(map[string]*Backend, len(g.Backends)), make(map[string]bool)
-	g.noteFallbacks(used) // while the handlers can still be read
+	g.markFallbacks(used) // while the handlers can still be read
 	for _, b := range g.Backends {
 		if err := b.provision(g.scope(ctx, "backend", b.Name), g); err != nil {
 			return err
@@ -151,24 +149,24 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	if err != nil {
 		return fmt.Errorf("loading the gateway's handlers: %w", err)
 	}
-	g.noteFieldSets(common)
-	ofGroups := make(map[*Group][]loaded)
+	g.addFieldSets(common)
+	ofGroups := make(map[*Group][]loadedHandler)
 	g.warnings = make(warnings)
-	g.always = alwaysIn([][]loaded{common})
-	g.guardPage(common)
+	g.everyResponse = everyResponseIn([][]loadedHandler{common})
+	g.filterStatsPage(common)
 	var routes []*Route
 	var matchers []*routing.Route
-	all := g.allRoutes()
-	names := routesOf(all)
+	all := g.resolvedRoutes()
+	names := routesByGroup(all)
 	for _, rt := range all {
-		levels := [][]loaded{common}
+		levels := [][]loadedHandler{common}
 		for _, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
 				scope := policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group], Legacy: g.Legacy})
 				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw", group.HandlersRaw); err != nil {
 					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
 				}
-				g.noteFieldSets(ofGroups[group])
+				g.addFieldSets(ofGroups[group])
 			}
 			levels = append(levels, ofGroups[group])
 		}
@@ -182,12 +180,12 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 		routes, matchers = append(routes, rt.Route), append(matchers, rt.matcher)
 	}
 	for name, b := range backends {
-		g.noteFieldSets(b.around)
+		g.addFieldSets(b.around)
 		if !used[name] {
 			ctx.Logger().Warn("no route leads to this backend", zap.String("backend", name))
 		}
 	}
-	g.warnings.addChanges(routes, backends)
+	g.warnings.warnOfChanges(routes, backends)
 	g.warnings.log(ctx.Logger())
 	g.warnings = nil
 	g.routes = routes
@@ -200,8 +198,8 @@ func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
 	return policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: level, Name: name, Legacy: g.Legacy})
 }
 
-// routesOf are the names of the routes in each group, those of groups within it too.
-func routesOf(all []placed) map[*Group][]string {
+// routesByGroup are the names of the routes in each group, those of groups within it too.
+func routesByGroup(all []resolvedRoute) map[*Group][]string {
 	names := make(map[*Group][]string)
 	for _, rt := range all {
 		for _, group := range rt.groups {
@@ -212,7 +210,7 @@ func routesOf(all []placed) map[*Group][]string {
 }
 
 // provision loads the route's handlers, which are a level within those given.
-func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[string]*Backend, g *Gateway) error {
+func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends map[string]*Backend, g *Gateway) error {
 	var err error
 	if rt.matcher, err = rt.newMatcher(); err != nil {
 		return err
@@ -222,75 +220,23 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loaded, backends map[str
 	if err != nil {
 		return fmt.Errorf("loading the handlers of route %s: %w", rt.name, err)
 	}
-	g.noteFieldSets(own)
+	g.addFieldSets(own)
 	levels := append(outer, own)
-	rt.always = alwaysIn(levels)
-	var announced http.Header
-	if rt.Deprecated != nil {
-		fields, problem := rt.Deprecated.fields()
-		if problem != nil {
-			return problem
-		}
-		announced = fields
-	}
+	rt.everyResponse = everyResponseIn(levels)
 	rt.limits = rt.Timeouts.limits()
-	rt.shares = rt.newShares()
-	for i := range rt.shares {
-		s := &rt.shares[i]
+	rt.weighted = rt.newWeightedBackends()
+	for i := range rt.weighted {
+		s := &rt.weighted[i]
 		if err := backends[s.backend].service.AddLimits(ctx, rt.limits); err != nil {
 			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
 		}
-		way, err := rt.way(levels, backends[s.backend], g)
+		handler, err := rt.buildChain(levels, backends[s.backend], g)
 		if err != nil {
 			return fmt.Errorf("putting the handlers of route %s in order: %w", rt.name, err)
-		}
-		handler := answerFailures(g.logger, way)
-		if announced != nil {
-			handler = announcing(announced, handler)
 		}
 		s.series, s.handler = g.stats.Series(rt.name, s.backend), handler
 	}
 	return nil
-}
-
-// way is what a request of the route goes through on its way to a backend, given
-// the handlers of the levels down to the route.
-func (rt *Route) way(levels [][]loaded, b *Backend, g *Gateway) (caddyhttp.Handler, error) {
-	all := append(levels[:len(levels):len(levels)], b.around)
-	if err := checkTraits(all); err != nil {
-		return nil, err
-	}
-	g.noteOrder(rt.name, all)
-	handlers := g.order().compose(all...)
-	g.warnings.collect(rt.name, handlers)
-	rt.matcher.Preflights = slices.ContainsFunc(handlers, func(c composed) bool { return handlerName(c.handler) == "rgate_cors" })
-	last := withinLimit(handlers, len(levels))
-	way := b.withTimeout(rt.Timeouts, chain(handlers[last:], b.service))
-	if slices.ContainsFunc(handlers, func(c composed) bool { return !strings.HasPrefix(handlerName(c.handler), policy.Prefix) }) {
-		way = introducing(way)
-	}
-	if rt.StripPrefix {
-		way = rt.stripping(way)
-	}
-	return chain(handlers[:last], way), nil
-}
-
-// stripping is a middleware that takes off what comes before the open end of the
-// route's path, unless a handler has put another path in its place. Handlers further
-// out may send the request once more: to them, it stays as it was.
-func (rt *Route) stripping(next caddyhttp.Handler) caddyhttp.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		path := exchangeOf(r).path
-		front := path[:rt.matcher.FixedLength(path)]
-		if !strings.HasPrefix(r.URL.Path, front) {
-			return next.ServeHTTP(w, r)
-		}
-		whole, uri := r.URL, r.RequestURI
-		routing.StripPrefix(r, len(front))
-		err := next.ServeHTTP(w, r)
-		r.URL, r.RequestURI = whole, uri
-		return err
-	}
 }
 
 // Cleanup releases what Provision acquired, however far it came.
@@ -338,66 +284,26 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	before, hops := upstream.TakeHops(r)
 	g.fields.Filter(r)
 	if most := g.maxHops(); most > 0 && before >= most {
-		return g.unrouted.Serve(w, r, chain(g.always, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
+		return g.unrouted.Serve(w, r, chain(g.everyResponse, caddyhttp.HandlerFunc(g.refuseLoop)), nil)
 	}
 	found, allowed := g.router.Find(r, r.URL.Path)
 	if found == nil {
-		always := g.always
+		always := g.everyResponse
 		if len(allowed) > 0 {
-			always = g.routes[g.router.Nearest(r, r.URL.Path).Index].always
+			always = g.routes[g.router.Nearest(r, r.URL.Path).Index].everyResponse
 		}
-		return g.unrouted.Serve(w, r, chain(always, g.notRouted(allowed)), nil)
+		return g.unrouted.Serve(w, r, chain(always, g.unroutedHandler(allowed)), nil)
 	}
 	route := g.routes[found.Index]
 	if g.router.IsAmbiguous(r, found) {
-		return g.unrouted.Serve(w, r, chain(route.always, caddyhttp.HandlerFunc(refuseTarget)), nil)
+		return g.unrouted.Serve(w, r, chain(route.everyResponse, caddyhttp.HandlerFunc(refuseAmbiguous)), nil)
 	}
-	ex := begin(r, g, route)
-	ex.own.Set(r)
-	ex.Hops, ex.looped = hops, before > 0
-	share := route.choose(r)
-	ex.backend = share.backend
-	return share.series.Serve(w, r, share.handler, ex)
-}
-
-// refuseTarget responds with 400 to a request whose path and query match one route as they
-// are, and another route if the backend reads them differently.
-func refuseTarget(w http.ResponseWriter, r *http.Request) error {
-	policy.WriteStatus(w, r, http.StatusBadRequest)
-	return nil
-}
-
-// notRouted answers a request that no route takes; allowed are the methods that
-// some route would have taken it with.
-func (g *Gateway) notRouted(allowed []string) caddyhttp.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if len(allowed) > 0 {
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			policy.WriteStatus(w, r, http.StatusMethodNotAllowed)
-			return nil
-		}
-		g.DefaultResponse.write(w, r)
-		return nil
-	}
-}
-
-func (d *DefaultResponse) write(w http.ResponseWriter, r *http.Request) {
-	status, body := http.StatusNotFound, ""
-	if d != nil {
-		body = d.Body
-		if d.StatusCode != 0 {
-			status = d.StatusCode
-		}
-	}
-	if status == http.StatusNoContent || status == http.StatusNotModified {
-		w.WriteHeader(status)
-		return
-	}
-	contentType := "text/plain; charset=utf-8"
-	if json.Valid([]byte(body)) {
-		contentType = "application/json"
-	}
-	policy.WriteBody(w, r, status, contentType, []byte(body))
+	state := newRequestState(r, g, route)
+	state.own.Set(r)
+	state.Hops, state.looped = hops, before > 0
+	chosen := route.chooseBackend(r)
+	state.backend = chosen.backend
+	return chosen.series.Serve(w, r, chosen.handler, state)
 }
 
 // Interface guards

@@ -140,8 +140,8 @@ func quoted(addresses ...string) string { return `"` + strings.Join(addresses, `
 
 func TestStatusOfABackendThatDoesNotAnswer(t *testing.T) {
 	drop := func(c net.Conn) {}
-	silent := make(chan struct{})
-	t.Cleanup(func() { close(silent) })
+	neverRespond := make(chan struct{})
+	t.Cleanup(func() { close(neverRespond) })
 	for name, test := range map[string]struct {
 		address func() (string, *atomic.Int32)
 		options string
@@ -155,8 +155,8 @@ func TestStatusOfABackendThatDoesNotAnswer(t *testing.T) {
 		"garbage": {func() (string, *atomic.Int32) {
 			return rawBackend(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH\r\n\r\n") })
 		}, "", 502},
-		"silence":           {func() (string, *atomic.Int32) { return rawBackend(t, func(net.Conn) { <-silent }) }, `, "timeouts": {"first_byte": "50ms"}`, 504},
-		"silence, in total": {func() (string, *atomic.Int32) { return rawBackend(t, func(net.Conn) { <-silent }) }, `, "timeouts": {"total": "50ms"}`, 504},
+		"silence":           {func() (string, *atomic.Int32) { return rawBackend(t, func(net.Conn) { <-neverRespond }) }, `, "timeouts": {"first_byte": "50ms"}`, 504},
+		"silence, in total": {func() (string, *atomic.Int32) { return rawBackend(t, func(net.Conn) { <-neverRespond }) }, `, "timeouts": {"total": "50ms"}`, 504},
 		"unknown host name": {func() (string, *atomic.Int32) { return "no-such-host.invalid:80", nil }, "", 503},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -249,9 +249,9 @@ func TestLostConnectionIsRetriedIfNothingCanHappenTwice(t *testing.T) {
 }
 
 func TestTimeoutIsNotRetried(t *testing.T) {
-	silent := make(chan struct{})
-	t.Cleanup(func() { close(silent) })
-	slow, _ := rawBackend(t, func(net.Conn) { <-silent })
+	neverRespond := make(chan struct{})
+	t.Cleanup(func() { close(neverRespond) })
+	slow, _ := rawBackend(t, func(net.Conn) { <-neverRespond })
 	alive, answered := testkit.Backend(t, nil)
 	url := serve(t, start(t, oneBackend(quoted(slow, alive), `, "lb_policy": {"policy": "first"}, "timeouts": {"first_byte": "50ms"}`)), &caddyhttp.Server{})
 	if got := get(t, "GET", url); got.status != 504 || answered.Load() != 0 {

@@ -7,25 +7,25 @@ import (
 	"github.com/rgate/rgate/gateway/routing"
 )
 
-// placed is a route with what it inherits, and where it stands in the
+// resolvedRoute is a route with what it inherits, and where it stands in the
 // configuration.
-type placed struct {
+type resolvedRoute struct {
 	*Route
 	own    *Route   // without what it inherits
 	at     string   // its path in the JSON configuration
 	groups []*Group // around it, the outermost first
 }
 
-// allRoutes returns the gateway's routes and those of its groups.
-func (g *Gateway) allRoutes() []placed {
+// resolvedRoutes returns the gateway's routes and those of its groups.
+func (g *Gateway) resolvedRoutes() []resolvedRoute {
 	top := Group{Routes: g.Routes, Groups: g.Groups}
 	return top.collect(nil, "", nil)
 }
 
 // collect appends the routes of a group, and of the groups in it.
-func (g *Group) collect(all []placed, at string, around []*Group) []placed {
+func (g *Group) collect(all []resolvedRoute, at string, around []*Group) []resolvedRoute {
 	for i, rt := range g.Routes {
-		p := placed{Route: rt, own: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}
+		p := resolvedRoute{Route: rt, own: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}
 		if rt != nil {
 			p.Route = rt.within(around)
 		}

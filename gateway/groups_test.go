@@ -66,7 +66,7 @@ func TestGroupsAreInherited(t *testing.T) {
 		}},
 	}, {PathPrefix: "/", Routes: []*Route{{}, {PathPrefix: "/x"}}}}}
 	var got []string
-	for _, rt := range g.allRoutes() {
+	for _, rt := range g.resolvedRoutes() {
 		sunset := ""
 		if rt.Deprecated != nil {
 			sunset = rt.Deprecated.Sunset

@@ -1,9 +1,236 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/policy"
 )
+
+// A request passes the handlers of several levels: the gateway, the groups around
+// its route, the route, and the backend. Policies have a fixed order, wherever they
+// stand; of two of the same name, the one of the inner level wins and may also turn
+// the outer one off, unless they add up.
+//
+// All other handlers run in the order given, after the policies of outer levels and
+// after those that stand before them on their own. One that may respond runs behind
+// all that decides who is let in, also on inner levels; and what responds in place of
+// the backend runs behind all of them.
+
+// orderedHandler is a handler and the level that it comes from.
+type orderedHandler struct {
+	handler      caddyhttp.MiddlewareHandler
+	level, index int
+}
+
+// order is how handlers are put together. The zero value is the order of this version.
+type order struct {
+	handlersFirst bool // those that may respond run where they stand
+	standInsFirst bool // what responds in place of the backend does not wait for other handlers
+}
+
+// otherHandler is a handler that is not a policy, on its way to its slot: by how many policies
+// run before it.
+type otherHandler struct {
+	orderedHandler
+	traits traits
+	slot   int
+}
+
+// arrange puts the handlers of several levels, the outermost first, into the order
+// in which they run.
+func (o order) arrange(levels ...[]loadedHandler) []orderedHandler {
+	if !slices.ContainsFunc(levels, func(level []loadedHandler) bool { return len(level) > 0 }) {
+		return nil
+	}
+	ranked := activePolicies(levels)
+	others := o.moveOthers(otherHandlers(levels, ranked), ranked)
+	all := make([]orderedHandler, 0, len(ranked)+len(others))
+	for i := range len(ranked) + 1 {
+		for len(others) > 0 && others[0].slot <= i {
+			all, others = append(all, others[0].orderedHandler), others[1:]
+		}
+		if i < len(ranked) {
+			all = append(all, ranked[i])
+		}
+	}
+	return insertGates(all)
+}
+
+// otherHandlers returns the handlers that are not policies, in the order given. Their slots
+// are behind the policies of outer levels and those that stand before them.
+func otherHandlers(levels [][]loadedHandler, ranked []orderedHandler) (all []otherHandler) {
+	slot := 0
+	for level, handlers := range levels {
+		for i, p := range ranked {
+			if p.level < level {
+				slot = max(slot, i+1)
+			}
+		}
+		for index, handler := range handlers {
+			if i := slices.IndexFunc(ranked, func(c orderedHandler) bool { return c.level == level && c.index == index }); i >= 0 {
+				slot = max(slot, i+1)
+			} else if rank(handler.MiddlewareHandler) == 0 {
+				all = append(all, otherHandler{orderedHandler{handler.MiddlewareHandler, level, index}, handler.traits, slot})
+			}
+		}
+	}
+	return all
+}
+
+// place moves handlers that are not policies to where they are safe.
+func (o order) moveOthers(all []otherHandler, ranked []orderedHandler) []otherHandler {
+	if !o.handlersFirst {
+		all = moveBehindAuthentication(all, ranked)
+	}
+	if !o.standInsFirst {
+		all = moveBeforeStandIns(all, ranked)
+	}
+	return all
+}
+
+// moveBehindAuthentication moves handlers that may respond behind what decides who is let
+// in, and behind such a handler those that may rely on how it has changed a request.
+func moveBehindAuthentication(all []otherHandler, ranked []orderedHandler) []otherHandler {
+	// What identifies a client runs before what requires something of it.
+	gate, identified, last := 0, 0, -1
+	for i, p := range ranked {
+		switch name := handlerName(p.handler); {
+		case name == "rgate_require":
+			gate = i + 1
+		case policy.Authorizes(name):
+			gate, identified = i+1, i+1
+		}
+	}
+	for i, f := range all {
+		if f.traits&authorizes != 0 {
+			last = i
+		}
+	}
+	var moved []otherHandler
+	kept, prepared := make([]otherHandler, 0, len(all)), false
+	for i, f := range all {
+		if i < last && f.traits&authorizes == 0 && (f.traits&mayRespond != 0 || prepared) {
+			moved = append(moved, f)
+			prepared = prepared || f.traits&mayChange != 0
+			continue
+		}
+		kept = append(kept, f)
+		if i == last {
+			kept = append(kept, moved...)
+		}
+	}
+	slot, least := 0, 0 // of those that respond, and of all others
+	for i := range kept {
+		f := &kept[i]
+		switch {
+		case f.traits&mayRespond != 0:
+			slot = max(slot, gate, f.slot)
+			f.slot = slot
+		case f.traits&identifies != 0:
+			f.slot = max(f.slot, identified)
+		}
+		f.slot = max(f.slot, least)
+		if f.traits&mayChange != 0 {
+			least = f.slot
+		}
+	}
+	sortBySlot(kept)
+	return kept
+}
+
+func sortBySlot(all []otherHandler) {
+	slices.SortStableFunc(all, func(a, b otherHandler) int { return cmp.Compare(a.slot, b.slot) })
+}
+
+// moveBeforeStandIns moves handlers before what responds in place of the backend.
+func moveBeforeStandIns(all []otherHandler, ranked []orderedHandler) []otherHandler {
+	isStandIn := func(f otherHandler) bool { return f.traits&replacesBackend != 0 }
+	end := slices.IndexFunc(ranked, func(p orderedHandler) bool { return rank(p.handler) >= policy.Rank("rgate_fallback") })
+	if end < 0 {
+		end = len(ranked)
+	}
+	if !slices.ContainsFunc(all, isStandIn) && (end == len(ranked) || !policy.ReplacesBackend(handlerName(ranked[end].handler))) {
+		return all
+	}
+	for i := range all {
+		all[i].slot = min(all[i].slot, end)
+	}
+	var last []otherHandler
+	all = slices.DeleteFunc(all, func(f otherHandler) bool {
+		if isStandIn(f) {
+			f.slot = end
+			last = append(last, f)
+		}
+		return isStandIn(f)
+	})
+	return append(all, last...)
+}
+
+// activePolicies returns the policies that are in force, in the order in which they run.
+func activePolicies(levels [][]loadedHandler) (ranked []orderedHandler) {
+	decided := make(map[string]bool) // by an inner level
+	for level, handlers := range slices.Backward(levels) {
+		var here []string
+		for index, one := range handlers {
+			handler := one.MiddlewareHandler
+			name := handlerName(handler)
+			if policy.Rank(name) == 0 || decided[name] {
+				continue
+			}
+			switched, ok := handler.(interface{ Off() bool })
+			off := ok && switched.Off()
+			if !off {
+				ranked = append(ranked, orderedHandler{handler, level, index})
+			}
+			if off || !policy.Cumulative(name) {
+				here = append(here, name)
+			}
+		}
+		for _, name := range here {
+			decided[name] = true
+		}
+	}
+	slices.SortFunc(ranked, func(a, b orderedHandler) int {
+		return cmp.Or(cmp.Compare(rank(a.handler), rank(b.handler)), cmp.Compare(a.level, b.level), cmp.Compare(a.index, b.index))
+	})
+	return ranked
+}
+
+func rank(handler caddyhttp.MiddlewareHandler) int { return policy.Rank(handlerName(handler)) }
+
+// handlerName is a handler's name in JSON.
+func handlerName(handler caddyhttp.MiddlewareHandler) string {
+	if module, ok := handler.(caddy.Module); ok {
+		return module.CaddyModule().ID.Name()
+	}
+	return ""
+}
+
+// insertGates puts the gates of policies before the first handler that may authenticate, if
+// that is on the way to the policy.
+func insertGates(all []orderedHandler) []orderedHandler {
+	first := slices.IndexFunc(all, func(c orderedHandler) bool {
+		name := handlerName(c.handler)
+		return policy.Authenticates(name) || policy.Rank(name) == 0 && !slices.Contains(neverRespond, name)
+	})
+	if first < 0 {
+		return all
+	}
+	var gates []orderedHandler
+	for _, c := range all[first:] {
+		if gated, ok := c.handler.(policy.PreAuthModule); ok {
+			if gate := gated.PreAuthHandler(); gate != nil {
+				gates = append(gates, orderedHandler{gate, c.level, c.index})
+			}
+		}
+	}
+	return slices.Insert(all, first, gates...)
+}
 
 // order returns the order of handlers that the gateway is configured with.
 func (g *Gateway) order() order {
@@ -11,9 +238,9 @@ func (g *Gateway) order() order {
 }
 
 // noteOrder warns of a route whose handlers ran in another order in an earlier version.
-func (g *Gateway) noteOrder(route string, levels [][]loaded) {
-	if !slices.ContainsFunc(levels, func(level []loaded) bool {
-		return slices.ContainsFunc(level, func(h loaded) bool { return rankOf(h.MiddlewareHandler) == 0 })
+func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
+	if !slices.ContainsFunc(levels, func(level []loadedHandler) bool {
+		return slices.ContainsFunc(level, func(h loadedHandler) bool { return rank(h.MiddlewareHandler) == 0 })
 	}) {
 		return
 	}
@@ -27,33 +254,33 @@ func (g *Gateway) noteOrder(route string, levels [][]loaded) {
 		{order{handlersFirst: now.handlersFirst, standInsFirst: true},
 			"cache, coalesce and fallback run behind all other handlers now, wherever they stand: nothing needs to be set; legacy: [" + legacyStandInsFirst + "] restores the order of earlier versions"},
 	} {
-		same := func(a, b composed) bool { return a.level == b.level && a.index == b.index }
-		if !slices.EqualFunc(now.compose(levels...), earlier.compose(levels...), same) {
+		same := func(a, b orderedHandler) bool { return a.level == b.level && a.index == b.index }
+		if !slices.EqualFunc(now.arrange(levels...), earlier.arrange(levels...), same) {
 			g.warnings.add(earlier.message, route)
 		}
 	}
 }
 
-var errMixed = errors.New("a handler has both authentication and cache, coalesce or fallback in it, and another handler on the way may respond: " +
+var errNoSafeOrder = errors.New("a handler has both authentication and cache, coalesce or fallback in it, and another handler on the way may respond: " +
 	"move the authentication, or the other policy, out of it")
 
-// checkTraits reports whether no order of the handlers is safe: what responds in place
+// checkOrder reports whether no order of the handlers is safe: what responds in place
 // of the backend runs behind other handlers, and these behind authentication.
-func checkTraits(levels [][]loaded) error {
+func checkOrder(levels [][]loadedHandler) error {
 	mixed, others := 0, 0
 	for _, level := range levels {
 		for _, h := range level {
 			switch {
-			case rankOf(h.MiddlewareHandler) > 0:
-			case h.traits&(admits|standsIn) == admits|standsIn:
+			case rank(h.MiddlewareHandler) > 0:
+			case h.traits&(authorizes|replacesBackend) == authorizes|replacesBackend:
 				mixed++
-			case h.traits&responds != 0:
+			case h.traits&mayRespond != 0:
 				others++
 			}
 		}
 	}
 	if mixed > 1 || mixed == 1 && others > 0 {
-		return errMixed
+		return errNoSafeOrder
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// share is a part of a route's requests, and who gets it.
-type share struct {
+// weightedBackend is a part of a route's requests, and who gets it.
+type weightedBackend struct {
 	weight  uint64
 	upTo    uint64 // the sum of the weights of this share and those before it
 	seed    uint64 // of the hash of keys
@@ -22,57 +22,57 @@ type share struct {
 	handler caddyhttp.Handler
 }
 
-// newShares returns the shares that the route's requests are divided into.
-func (rt *Route) newShares() []share {
+// newWeightedBackends returns the shares that the route's requests are divided into.
+func (rt *Route) newWeightedBackends() []weightedBackend {
 	rt.sticky = placeholder.ParseKey(rt.StickyKey)
 	if rt.Backend != "" {
-		return []share{{backend: rt.Backend}}
+		return []weightedBackend{{backend: rt.Backend}}
 	}
-	shares := make([]share, len(rt.Backends))
+	shares := make([]weightedBackend, len(rt.Backends))
 	var total uint64
 	for i, s := range rt.Backends {
 		total += uint64(s.Weight)
-		shares[i] = share{weight: uint64(s.Weight), upTo: total, seed: xxhash.Sum64String(s.Name), backend: s.Name}
+		shares[i] = weightedBackend{weight: uint64(s.Weight), upTo: total, seed: xxhash.Sum64String(s.Name), backend: s.Name}
 	}
 	return shares
 }
 
-// choose returns the share that a request falls into.
-func (rt *Route) choose(r *http.Request) *share {
-	if len(rt.shares) == 1 {
-		return &rt.shares[0]
+// chooseBackend returns the share that a request falls into.
+func (rt *Route) chooseBackend(r *http.Request) *weightedBackend {
+	if len(rt.weighted) == 1 {
+		return &rt.weighted[0]
 	}
 	if rt.StickyKey != "" {
 		if key := rt.sticky.Of(r); key != "" {
-			return rt.shareOf(key)
+			return rt.rendezvous(key)
 		}
 	}
-	last := len(rt.shares) - 1
-	point := rand.Uint64N(rt.shares[last].upTo)
-	for i := range rt.shares[:last] {
-		if point < rt.shares[i].upTo {
-			return &rt.shares[i]
+	last := len(rt.weighted) - 1
+	point := rand.Uint64N(rt.weighted[last].upTo)
+	for i := range rt.weighted[:last] {
+		if point < rt.weighted[i].upTo {
+			return &rt.weighted[i]
 		}
 	}
-	return &rt.shares[last]
+	return &rt.weighted[last]
 }
 
-// shareOf returns the share that a key belongs to: the one that scores highest by
+// rendezvous returns the share that a key belongs to: the one that scores highest by
 // weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted distributed
 // hash tables", 2005). A share's score depends on the key, its name and its weight
 // alone. So whichever one grows, or is new, takes its keys from all others, and no
 // key moves between these.
-func (rt *Route) shareOf(key string) *share {
+func (rt *Route) rendezvous(key string) *weightedBackend {
 	hash := xxhash.Sum64String(key)
 	best, highest := 0, 0.0
-	for i := range rt.shares {
-		s := &rt.shares[i]
+	for i := range rt.weighted {
+		s := &rt.weighted[i]
 		point := (float64(mix(hash^s.seed)>>12) + 0.5) / (1 << 52) // between 0 and 1, and neither
 		if score := float64(s.weight) / -math.Log(point); score > highest {
 			best, highest = i, score
 		}
 	}
-	return &rt.shares[best]
+	return &rt.weighted[best]
 }
 
 // mix spreads every bit of x over all of the result (the finalizer of SplitMix64).

@@ -24,7 +24,7 @@ func splitting(sticky string, weights ...int) *Route {
 	for i, weight := range weights {
 		rt.Backends = append(rt.Backends, &Share{Name: fmt.Sprintf("b%d", i), Weight: weight})
 	}
-	rt.shares = rt.newShares()
+	rt.weighted = rt.newWeightedBackends()
 	return rt
 }
 
@@ -40,10 +40,10 @@ func TestSharesAreInProportion(t *testing.T) {
 			r := caddyhttp.PrepareRequest(httptest.NewRequest("GET", "/", nil), caddy.NewReplacer(), nil, nil)
 			for i := range n {
 				r.Header.Set("X-User", fmt.Sprint("user-", i))
-				counts[rt.choose(r).backend]++
+				counts[rt.chooseBackend(r).backend]++
 			}
 			for i, weight := range weights {
-				got, p := counts[rt.shares[i].backend], float64(weight)/float64(total)
+				got, p := counts[rt.weighted[i].backend], float64(weight)/float64(total)
 				if !within6Sigma(got, n, p) {
 					t.Errorf("weights %v, key %q: share %d got %d of %d requests, want %.0f", weights, sticky, i, got, n, n*p)
 				}
@@ -70,10 +70,10 @@ func TestKeysMoveOnlyIntoAShareThatGrows(t *testing.T) {
 		{[]int{1, 1, 1}, []int{7, 7, 7}, 0, 0},
 	} {
 		before, after := splitting("{key}", test.before...), splitting("{key}", test.after...)
-		grown, moved := after.shares[test.grown].backend, 0
+		grown, moved := after.weighted[test.grown].backend, 0
 		for i := range n {
 			key := fmt.Sprint("session-", i)
-			from, to := before.shareOf(key).backend, after.shareOf(key).backend
+			from, to := before.rendezvous(key).backend, after.rendezvous(key).backend
 			if from == to {
 				continue
 			}
@@ -89,10 +89,10 @@ func TestKeysMoveOnlyIntoAShareThatGrows(t *testing.T) {
 
 func TestKeysDoNotDependOnTheOrderOfShares(t *testing.T) {
 	one, other := splitting("{key}", 3, 2, 1), splitting("{key}", 3, 2, 1)
-	other.shares[0], other.shares[2] = other.shares[2], other.shares[0]
+	other.weighted[0], other.weighted[2] = other.weighted[2], other.weighted[0]
 	for i := range 1000 {
 		key := fmt.Sprint(i)
-		if a, b := one.shareOf(key).backend, other.shareOf(key).backend; a != b {
+		if a, b := one.rendezvous(key).backend, other.rendezvous(key).backend; a != b {
 			t.Fatalf("key %s is of %s and %s", key, a, b)
 		}
 	}
@@ -153,6 +153,6 @@ func BenchmarkShareOf(b *testing.B) {
 	rt := splitting("{key}", 50, 45, 5)
 	b.ReportAllocs()
 	for b.Loop() {
-		rt.shareOf("1f0b2c7e-5d43-4d7e-9b0a-8a1d5f1f7c11")
+		rt.rendezvous("1f0b2c7e-5d43-4d7e-9b0a-8a1d5f1f7c11")
 	}
 }

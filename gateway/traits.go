@@ -17,39 +17,39 @@ type traits uint8
 
 const (
 	// responds is for a handler that may respond, as far as is known.
-	responds traits = 1 << iota
+	mayRespond traits = 1 << iota
 
 	// prepares is for a handler that may pass on a request that it has changed, which
 	// those behind it may rely on.
-	prepares
+	mayChange
 
 	// admits is for a handler with a policy in it that decides who is let in.
-	admits
+	authorizes
 
 	// standsIn is for a handler with a policy in it that responds in place of a backend.
-	standsIn
+	replacesBackend
 
 	// identifies is for a handler that asks a service who has sent a request, and
 	// passes the request on or refuses it.
 	identifies
 )
 
-// silent are Caddy's handlers that never respond: they pass every request on. All
+// neverRespond are Caddy's handlers that never respond: they pass every request on. All
 // others may.
-var silent = []string{"vars", "map", "headers", "request_body", "tracing", "log_append", "rewrite", "encode"}
+var neverRespond = []string{"vars", "map", "headers", "request_body", "tracing", "log_append", "rewrite", "encode"}
 
-// unchanging are handlers that respond, or else pass a request on as it is.
-var unchanging = []string{"static_response", "error", "file_server", "templates", "intercept", "push", "metrics", "acme_server", "rgate_stats"}
+// respondOrPass are handlers that respond, or else pass a request on as it is.
+var respondOrPass = []string{"static_response", "error", "file_server", "templates", "intercept", "push", "metrics", "acme_server", "rgate_stats"}
 
-// loaded is a handler and its traits. Those of a policy are not used.
-type loaded struct {
+// loadedHandler is a handler and its traits. Those of a policy are not used.
+type loadedHandler struct {
 	caddyhttp.MiddlewareHandler
 	traits traits
 }
 
 // loadHandlers loads the HTTP handlers that a field of raw JSON names.
-func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMessage) ([]loaded, error) {
-	handlers := make([]loaded, len(raw))
+func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMessage) ([]loadedHandler, error) {
+	handlers := make([]loadedHandler, len(raw))
 	for i, options := range raw {
 		handlers[i].traits = traitsIn(ctx, options)
 	}
@@ -68,16 +68,16 @@ func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 	policy.EachHandler(ctx, options, func(name string, options map[string]any) {
 		switch rank := policy.Rank(name); {
 		case policy.Authorizes(name):
-			all |= admits
+			all |= authorizes
 		case policy.ReplacesBackend(name):
-			all |= standsIn
-		case rank > 0 || slices.Contains(silent, name) || name == "subroute" || name == "invoke":
+			all |= replacesBackend
+		case rank > 0 || slices.Contains(neverRespond, name) || name == "subroute" || name == "invoke":
 		case name == "reverse_proxy" && isForwardAuth(options):
-			all |= identifies | prepares
-		case slices.Contains(unchanging, name):
-			all |= responds
+			all |= identifies | mayChange
+		case slices.Contains(respondOrPass, name):
+			all |= mayRespond
 		default:
-			all |= responds | prepares
+			all |= mayRespond | mayChange
 		}
 	})
 	return all

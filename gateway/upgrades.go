@@ -10,19 +10,19 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// droppedOffer identifies a logged offer to switch protocols.
-type droppedOffer struct{ protocol, route string }
+// droppedUpgrade identifies a logged offer to switch protocols.
+type droppedUpgrade struct{ protocol, route string }
 
 // Limits of the memory for offers that are logged already: clients choose what they offer.
 const (
-	mostDroppedOffers = 1000
-	longestOffer      = 64
+	maxDroppedUpgrades = 1000
+	maxUpgradeName     = 64
 )
 
 // logDropped logs a dropped offer once for each protocol and route.
 func (g *Gateway) logDropped(protocol, route, backend string) {
-	protocol = strings.ToLower(protocol[:min(len(protocol), longestOffer)])
-	if g.dropped.First(droppedOffer{strings.Clone(protocol), route}, mostDroppedOffers) {
+	protocol = strings.ToLower(protocol[:min(len(protocol), maxUpgradeName)])
+	if g.dropped.First(droppedUpgrade{strings.Clone(protocol), route}, maxDroppedUpgrades) {
 		g.logger.Warn("upgrade offer dropped: name the protocol in the backend's option upgrades to pass it",
 			zap.String("upgrade", protocol), zap.String("route", route), zap.String("backend", backend))
 	}

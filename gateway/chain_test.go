@@ -36,9 +36,9 @@ func (n *named) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 
 // levelsOf reads levels, which are separated by bars. What is in a subroute stands in
 // parentheses behind it, with commas between.
-func levelsOf(text string) (levels [][]loaded) {
+func levelsOf(text string) (levels [][]loadedHandler) {
 	for level := range strings.SplitSeq(text, "|") {
-		var handlers []loaded
+		var handlers []loadedHandler
 		for word := range strings.FieldsSeq(level) {
 			n := new(named)
 			word, n.off = strings.CutPrefix(word, "-")
@@ -52,7 +52,7 @@ func levelsOf(text string) (levels [][]loaded) {
 				}
 				options["routes"] = routes
 			}
-			handlers = append(handlers, loaded{n, traitsIn(caddy.Context{}, caddyconfig.JSON(options, nil))})
+			handlers = append(handlers, loadedHandler{n, traitsIn(caddy.Context{}, caddyconfig.JSON(options, nil))})
 		}
 		levels = append(levels, handlers)
 	}
@@ -96,7 +96,7 @@ func TestCompose(t *testing.T) {
 		{"outer before inner", "rgate_jwt vars/a | vars/b rgate_cors | vars/c", "rgate_cors rgate_jwt vars/a vars/b vars/c"},
 	} {
 		var got []string
-		for _, c := range now.compose(levelsOf(tc.levels)...) {
+		for _, c := range now.arrange(levelsOf(tc.levels)...) {
 			n := c.handler.(*named)
 			got = append(got, strings.TrimSuffix(n.name+"/"+n.id, "/"))
 		}
@@ -116,7 +116,7 @@ func TestComposeAsBefore(t *testing.T) {
 		{true, true}:          "static_response rgate_jwt rgate_cache headers file_server",
 	} {
 		var got []string
-		for _, c := range before.compose(levelsOf(levels)...) {
+		for _, c := range before.arrange(levelsOf(levels)...) {
 			got = append(got, handlerName(c.handler))
 		}
 		if strings.Join(got, " ") != want {
@@ -135,7 +135,7 @@ func TestTraitsThatExcludeEachOther(t *testing.T) {
 		"static_response | subroute(rgate_jwt,rgate_cache)":                          false,
 		"subroute(rgate_jwt,rgate_cache) | subroute(rgate_ip_filter,rgate_fallback)": false,
 	} {
-		if err := checkTraits(levelsOf(levels)); (err == nil) != safe {
+		if err := checkOrder(levelsOf(levels)); (err == nil) != safe {
 			t.Errorf("%s: %v", levels, err)
 		}
 	}

@@ -1,0 +1,121 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/gateway/upstream"
+	"github.com/rgate/rgate/internal/trust"
+	"github.com/rgate/rgate/policy"
+	"github.com/rgate/rgate/stats"
+)
+
+// requestState is what the gateway knows of a request while it is under way. It is
+// used by one goroutine at a time, and outlives the handler: access logs ask for
+// placeholders after it.
+type requestState struct {
+	gateway *Gateway
+	route   *Route
+	backend string
+	path    string // as it led to the route
+	host    string // that the client asked for
+
+	upstream.Request
+
+	failure string // why the backend did not answer
+
+	own trust.ProxyFields // of the request
+
+	looped bool // whether the request has passed this process before
+}
+
+// newRequestState makes the exchange of a request known to what handles it further on.
+func newRequestState(r *http.Request, g *Gateway, route *Route) *requestState {
+	state := &requestState{gateway: g, route: route, path: r.URL.Path, host: r.Host, Request: upstream.Request{Limits: route.limits}}
+	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, state)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(state.placeholder)
+	}
+	return state
+}
+
+// requestStateOf returns the exchange of a request that came through a gateway.
+func requestStateOf(r *http.Request) *requestState {
+	state, _ := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(*requestState)
+	return state
+}
+
+func (state *requestState) placeholder(key string) (any, bool) {
+	switch key {
+	case "http.rgate.gateway":
+		return state.gateway.Name, true
+	case "http.rgate.route":
+		return state.route.name, true
+	case "http.rgate.backend":
+		return state.backend, true
+	case "http.rgate.container":
+		return state.Container(), true
+	}
+	if name, ok := strings.CutPrefix(key, "http.rgate.param."); ok {
+		return state.route.matcher.Pattern.Param(state.path, name), true
+	}
+	return nil, false
+}
+
+// RouteInfo implements policy.RequestState.
+func (state *requestState) RouteInfo() policy.RouteInfo {
+	return policy.RouteInfo{Gateway: state.gateway.Name, Route: state.route.name, Backend: state.backend}
+}
+
+// ClientHost returns the host that the client asked for.
+func (state *requestState) ClientHost() string { return state.host }
+
+// Forward implements policy.RequestState. Statistics go on to count the request for the
+// backend that it was meant for.
+func (state *requestState) Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error) {
+	b := state.gateway.backendNamed(backend)
+	if b == nil {
+		return false, nil
+	}
+	before := state.backend
+	state.backend = b.Name
+	defer func() { state.backend = before }()
+	way := caddyhttp.Handler(forwardIdentity(b.standalone))
+	if state.route.StripPrefix {
+		way = state.route.stripPrefix(way)
+	}
+	return true, way.ServeHTTP(w, r)
+}
+
+// Attach makes a detached copy of the request one of the same route and backend (see
+// httpx.Detach).
+func (state *requestState) Attach(r *http.Request) {
+	attached := newRequestState(r, state.gateway, state.route)
+	attached.backend, attached.path, attached.host = state.backend, state.path, state.host
+	attached.Hops, attached.looped = state.Hops, state.looped
+}
+
+// HasBackend implements policy.BackendDirectory.
+func (state *requestState) HasBackend(backend string) bool {
+	return state.gateway.backendNamed(backend) != nil
+}
+
+// LogDetails implements stats.LogDetails.
+func (state *requestState) LogDetails() (container, failure string) {
+	return state.Container(), state.failure
+}
+
+// Looped implements policy.LoopDetector.
+func (state *requestState) Looped() bool { return state.looped }
+
+// Interface guards
+var (
+	_ policy.BackendDirectory = (*requestState)(nil)
+	_ policy.GuardSetter      = (*requestState)(nil)
+	_ policy.InstanceResolver = (*requestState)(nil)
+	_ policy.LoopDetector     = (*requestState)(nil)
+	_ stats.LogDetails        = (*requestState)(nil)
+)
