@@ -26,7 +26,7 @@ type cacheBackground struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
-	count  int  // in flight. Guarded by mu.
+	count  int  // of running validations. Guarded by mu.
 	ended  bool // Guarded by mu.
 	all    sync.WaitGroup
 }

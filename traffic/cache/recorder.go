@@ -32,7 +32,7 @@ type recorder struct {
 	asked      http.Header   // its original header
 	sent       http.Header   // the header of the forwarded request, which handlers may change
 	requested  time.Time
-	flight     *httpcache.Flight
+	fetch      *httpcache.Fetch
 	validating bool        // the request is conditional on the stored response
 	before     http.Header // the header before the backend's response
 
@@ -51,8 +51,8 @@ func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	t.ResponseWriter, t.request, t.requested = w, r, time.Now()
 	t.before, t.asked = maps.Clone(w.Header()), r.Header.Clone()
 	t.q.Header = t.asked
-	t.flight = t.site.store.Begin(key)
-	defer t.flight.End()
+	t.fetch = t.site.store.Begin(key)
+	defer t.fetch.End()
 	conditionalRequest := t.conditionalRequest(r)
 	t.sent = conditionalRequest.Header
 	err := next.ServeHTTP(t, conditionalRequest)
@@ -158,12 +158,12 @@ func (t *recorder) serveInstead(serve func()) {
 }
 
 // response returns the backend's response without the fields that other handlers have set.
-func (t *recorder) response(h http.Header, status int, now time.Time) (a *httpcache.Answer, adds map[string]bool, drops []string) {
+func (t *recorder) response(h http.Header, status int, now time.Time) (a *httpcache.Response, adds map[string]bool, drops []string) {
 	own, adds, drops := httpcache.Difference(t.before, h)
 	if own["Date"] == nil {
 		own["Date"] = []string{now.UTC().Format(http.TimeFormat)}
 	}
-	return &httpcache.Answer{Status: status, Header: own, Requested: t.requested, Received: now}, adds, drops
+	return &httpcache.Response{Status: status, Header: own, Requested: t.requested, Received: now}, adds, drops
 }
 
 // revalidated serves the stored response after the backend has confirmed it.
@@ -216,7 +216,7 @@ func (t *recorder) receive(status int, now time.Time) {
 	}
 	freshness, ok, field := t.policy.options.Judge(&t.q, a)
 	t.field = field
-	if !ok || !t.flight.Record(now, t.length) {
+	if !ok || !t.fetch.Record(now, t.length) {
 		return
 	}
 	t.entry = httpcache.NewEntry(freshness, a, adds, drops)
@@ -236,7 +236,7 @@ func (t *recorder) rest(e *httpcache.Entry, now time.Time) {
 
 // supersedes reports whether a response invalidates the stored one, even if it may not be
 // stored itself. The client's credentials have no influence.
-func (t *recorder) supersedes(a *httpcache.Answer) bool {
+func (t *recorder) supersedes(a *httpcache.Response) bool {
 	switch {
 	case t.stored == nil || t.q.Range:
 		return false
@@ -259,7 +259,7 @@ func (t *recorder) Write(p []byte) (int, error) {
 	if t.replaced {
 		return len(p), nil
 	}
-	if t.entry != nil && !t.flight.Write(p, int64(t.policy.MaxBody)) {
+	if t.entry != nil && !t.fetch.Write(p, int64(t.policy.MaxBody)) {
 		t.entry = nil
 	}
 	n, err := t.ResponseWriter.Write(p)
@@ -316,7 +316,7 @@ func (t *recorder) finish() {
 	if t.replaced {
 		return
 	}
-	stored := t.entry != nil && t.isComplete() && t.flight.Store(t.entry, &t.q)
+	stored := t.entry != nil && t.isComplete() && t.fetch.Store(t.entry, &t.q)
 	if t.outdated && !stored {
 		t.site.store.Remove(t.stored)
 	}
@@ -330,7 +330,7 @@ func (t *recorder) isComplete() bool {
 			return false
 		}
 	}
-	return t.flight.Len() == t.written && (t.length < 0 || t.length == t.written) &&
+	return t.fetch.Len() == t.written && (t.length < 0 || t.length == t.written) &&
 		httpcache.SameVariant(t.Header(), t.asked, t.sent)
 }
 

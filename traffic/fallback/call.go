@@ -132,7 +132,7 @@ func (c *fallbackCall) consider(status int) {
 	if c.store.isNew(c.key, &c.q, now) {
 		return
 	}
-	response := httpcache.Answer{Status: status, Header: header, Requested: now, Received: now}
+	response := httpcache.Response{Status: status, Header: header, Requested: now, Received: now}
 	until, open, ok := storable(&response, &c.q, time.Duration(c.policy.Cached))
 	if !ok {
 		return

@@ -215,7 +215,7 @@ func (a *staleResponse) dated(header http.Header) time.Time {
 // storable reports whether a response to a GET request may be stored, and until when: for
 // at most the given time, and no longer than it is fresh if its directives forbid stale
 // use. open reports whether Cache-Control allows it for all clients.
-func storable(response *httpcache.Answer, q *httpcache.Request, most time.Duration) (until time.Time, open, ok bool) {
+func storable(response *httpcache.Response, q *httpcache.Request, most time.Duration) (until time.Time, open, ok bool) {
 	switch response.Status {
 	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMultipleChoices,
 		http.StatusMovedPermanently, http.StatusPermanentRedirect:

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// NotModified reports whether a client that sent these fields has a stored answer
-// already (RFC 9111, section 4.3.2). date is what counts for an answer that does not
-// say when it was last modified.
+// NotModified reports whether a client that sent these fields has a stored response
+// already (RFC 9111, section 4.3.2). date replaces a zero lastModified.
 func NotModified(request http.Header, etag string, lastModified, date time.Time) bool {
 	if lines, ok := request["If-None-Match"]; ok {
 		return etagListed(lines, etag)
@@ -23,8 +22,8 @@ func NotModified(request http.Header, etag string, lastModified, date time.Time)
 	return !lastModified.After(since)
 }
 
-// etagListed reports whether a list of entity tags has one of them, by weak
-// comparison (RFC 9110, section 8.8.3.2).
+// etagListed reports whether a list of entity tags contains etag, by weak comparison
+// (RFC 9110, section 8.8.3.2).
 func etagListed(lines []string, etag string) bool {
 	for _, line := range lines {
 		for line = strings.Trim(line, " \t,"); line != ""; line = strings.TrimLeft(line, " \t,") {
@@ -33,7 +32,7 @@ func etagListed(lines []string, etag string) bool {
 			}
 			var tag string
 			if tag, line = nextETag(line); tag == "" {
-				break // what follows makes no sense
+				break // the rest is malformed
 			}
 			if etag != "" && tag == opaque(etag) {
 				return true
@@ -43,7 +42,7 @@ func etagListed(lines []string, etag string) bool {
 	return false
 }
 
-// nextETag takes the first entity tag off a list, without the mark of a weak one.
+// nextETag splits the first entity tag off a list, without the prefix of a weak one.
 func nextETag(list string) (tag, rest string) {
 	list = strings.TrimPrefix(list, "W/")
 	if !strings.HasPrefix(list, `"`) {
@@ -56,8 +55,8 @@ func nextETag(list string) (tag, rest string) {
 	return list[:end+2], list[end+2:]
 }
 
-// opaque is an entity tag without the mark of a weak one.
+// opaque returns an entity tag without the prefix of a weak one.
 func opaque(etag string) string { return strings.TrimPrefix(etag, "W/") }
 
-// SameETag reports whether two entity tags are the same by weak comparison.
+// SameETag reports whether two entity tags match by weak comparison.
 func SameETag(a, b string) bool { return a != "" && opaque(a) == opaque(b) }

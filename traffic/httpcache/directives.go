@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Directives are what the Cache-Control field of a request or of an answer says
-// (RFC 9111, section 5.2). Which of them mean something depends on which it is.
+// Directives are the directives of Cache-Control in a request or a response (RFC 9111,
+// section 5.2).
 type Directives struct {
 	NoStore, NoTransform, OnlyIfCached          bool
 	Public, MustRevalidate, ProxyRevalidate     bool
 	MustUnderstand, Immutable, NoCache, Private bool
-	NoCacheFields, PrivateFields                []string // to which these are limited; nil: they are not
+	NoCacheFields, PrivateFields                []string // the fields that no-cache and private are limited to; nil if they are not
 	MaxAge, SMaxAge, MaxStale, MinFresh         Seconds
 	StaleWhileRevalidate, StaleIfError          Seconds
 }
@@ -21,23 +21,22 @@ type Directives struct {
 type Seconds int64
 
 const (
-	// Absent is the value of a directive that is not there.
+	// Absent is the value of an absent directive.
 	Absent Seconds = -1
 
-	// mostSeconds is what a larger number counts as (RFC 9111, section 1.2.2).
+	// mostSeconds replaces larger numbers (RFC 9111, section 1.2.2).
 	mostSeconds Seconds = 1 << 31
 )
 
-// Given reports whether the directive is there.
+// Given reports whether the directive is present.
 func (s Seconds) Given() bool { return s != Absent }
 
-// Duration is the value as a duration; Absent is 0.
+// Duration returns the value as a duration, 0 for Absent.
 func (s Seconds) Duration() time.Duration { return time.Duration(max(s, 0)) * time.Second }
 
-// ParseDirectives reads the lines of a Cache-Control field. It keeps what it
-// understands of a malformed one: an error in one directive must not let an answer be
-// stored that another one forbids to store. Of a directive with a number that is
-// given twice, the first counts; what is not a number counts as 0.
+// ParseDirectives parses the lines of a Cache-Control field. It skips malformed directives
+// and keeps the others, so that an error cannot hide a no-store. Of a repeated directive
+// with a number, the first counts; an invalid number counts as 0.
 func ParseDirectives(lines []string) Directives {
 	d := Directives{
 		MaxAge: Absent, SMaxAge: Absent, MaxStale: Absent, MinFresh: Absent,
@@ -54,8 +53,8 @@ func ParseDirectives(lines []string) Directives {
 	return d
 }
 
-// nextDirective takes the first directive off a line. Whatever is between it and the
-// next comma and makes no sense is dropped.
+// nextDirective splits the first directive off a line. It drops malformed text up to the
+// next comma.
 func nextDirective(line string) (name, value string, hasValue bool, rest string) {
 	for line != "" && (line[0] == ' ' || line[0] == '\t' || line[0] == ',') {
 		line = line[1:]
@@ -84,8 +83,8 @@ func skipSpace(text string) string {
 	return text
 }
 
-// nextValue takes a token or a quoted string off a line. A quote that nothing closes
-// is no quote: it shall not hide the directives after it.
+// nextValue splits a token or a quoted string off a line. An unclosed quote is part of a
+// token, so that it does not hide the directives after it.
 func nextValue(line string) (value, rest string) {
 	if strings.HasPrefix(line, `"`) {
 		if value, rest, ok := unquote(line[1:]); ok {
@@ -99,7 +98,7 @@ func nextValue(line string) (value, rest string) {
 	return strings.TrimRight(line[:end], " \t"), line[end:]
 }
 
-// unquote reads a quoted string up to its closing quote.
+// unquote splits a quoted string off a line, up to its closing quote.
 func unquote(line string) (value, rest string, ok bool) {
 	if end := strings.IndexAny(line, `"\`); end >= 0 && line[end] == '"' {
 		return line[:end], line[end+1:], true
@@ -121,7 +120,7 @@ func unquote(line string) (value, rest string, ok bool) {
 
 func isToken(c byte) bool { return tokens[c] }
 
-// tokens are the bytes that names consist of (RFC 9110, section 5.6.2).
+// tokens are the bytes of tokens (RFC 9110, section 5.6.2).
 var tokens = func() (t [256]bool) {
 	for c := byte('!'); c <= '~'; c++ {
 		t[c] = strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) < 0
@@ -129,7 +128,7 @@ var tokens = func() (t [256]bool) {
 	return t
 }()
 
-// add notes a directive. Arguments of those that take none do not matter.
+// add stores a directive. It ignores values of directives that have none.
 func (d *Directives) add(name, value string, hasValue bool) {
 	switch strings.ToLower(name) {
 	case "no-store":
@@ -159,7 +158,7 @@ func (d *Directives) add(name, value string, hasValue bool) {
 	case "min-fresh":
 		d.MinFresh.set(value)
 	case "max-stale":
-		if !hasValue { // however stale
+		if !hasValue { // any staleness
 			value = strconv.FormatInt(int64(mostSeconds), 10)
 		}
 		d.MaxStale.set(value)
@@ -170,7 +169,7 @@ func (d *Directives) add(name, value string, hasValue bool) {
 	}
 }
 
-// set takes over a number unless there is one.
+// set parses a number, unless the directive has one.
 func (s *Seconds) set(value string) {
 	if *s != Absent {
 		return
@@ -189,8 +188,8 @@ func (s *Seconds) set(value string) {
 	*s = n
 }
 
-// limit notes a directive that may be limited to some fields. Given twice, the one
-// without limits counts.
+// limit stores a directive that may be limited to fields. An occurrence without a limit
+// applies to all.
 func limit(given *bool, fields *[]string, value string) {
 	if *given && *fields == nil {
 		return

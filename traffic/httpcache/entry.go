@@ -8,42 +8,42 @@ import (
 	"time"
 )
 
-// Entry is a stored answer. It is immutable, except for what the Store and Validate
-// note about it.
+// Entry is a stored response. It is immutable, except for the fields of the store and those
+// of validations.
 type Entry struct {
 	Freshness
 
 	Status       int
 	Body         []byte
 	ETag         string
-	LastModified time.Time // zero if it does not say
-	Date         time.Time // when it was made, as it says itself
+	LastModified time.Time // zero if absent
+	Date         time.Time // the field Date, or when the response was received
 
 	fields []field
-	drops  []string // fields that others have set and the origin's handler removed
+	drops  []string // fields of outer handlers that the origin's handler removed
 	tags   []string
-	values int // of all fields together
+	values int // the number of values of all fields
 
 	// Guarded by the mutex of the store.
-	home         *family
+	owner        *variants // nil if it is not stored
 	variant      string
 	newer, older *Entry
 	size         int64
 
-	visited     atomic.Bool  // since the hand came by
-	validateAt  atomic.Int64 // before when it is not to be validated again, in Unix nanoseconds
-	validatedBy atomic.Bool  // somebody validates it
+	visited    atomic.Bool  // since the hand passed it
+	validateAt atomic.Int64 // the earliest time of the next validation, in Unix nanoseconds
+	validating atomic.Bool  // a request validates it
 }
 
-// field is a field of a header.
+// field is a header field.
 type field struct {
 	name   string
 	values []string
-	adds   bool // to what others have set
+	adds   bool // adds to the values of outer handlers
 }
 
-// Fields of an answer that are not stored (RFC 9111, section 3.1), or that the cache
-// sets itself.
+// notStored are fields of responses that are not stored (RFC 9111, section 3.1), or that
+// the cache sets itself.
 var notStored = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
 	"Transfer-Encoding": true, "Upgrade": true, "Proxy-Authenticate": true,
@@ -52,9 +52,9 @@ var notStored = map[string]bool{
 	"X-Request-Id": true, // of another request
 }
 
-// Difference is what a handler has changed in the header of an answer, of which
-// before is what others had set. The fields that it has set come out as an answer's
-// header; adds tells which of them come on top of what was there, drops which are gone.
+// Difference returns what a handler has changed in a response header that was before. own
+// has the fields that it has set, adds those of them that add to existing values, and drops
+// the fields that it has removed.
 func Difference(before, after http.Header) (own http.Header, adds map[string]bool, drops []string) {
 	own = make(http.Header, len(after))
 	for name, values := range after {
@@ -82,16 +82,16 @@ func Difference(before, after http.Header) (own http.Header, adds map[string]boo
 	return own, adds, drops
 }
 
-// NewEntry makes an entry of an answer whose body is still to come.
-func NewEntry(f Freshness, a *Answer, adds map[string]bool, drops []string) *Entry {
-	e := &Entry{Freshness: f, Status: a.Status, drops: slices.Clone(drops)}
-	d := ParseDirectives(a.Header["Cache-Control"])
+// NewEntry returns an entry without a body.
+func NewEntry(f Freshness, r *Response, adds map[string]bool, drops []string) *Entry {
+	e := &Entry{Freshness: f, Status: r.Status, drops: slices.Clone(drops)}
+	d := ParseDirectives(r.Header["Cache-Control"])
 	var connection []string
-	for _, line := range a.Header["Connection"] {
+	for _, line := range r.Header["Connection"] {
 		connection = append(connection, strings.Split(line, ",")...)
 	}
 	length := 0
-	for name, values := range a.Header {
+	for name, values := range r.Header {
 		if len(values) == 0 || notStored[name] || named(d.PrivateFields, name) || named(d.NoCacheFields, name) || namedIn(connection, name) ||
 			strings.HasPrefix(name, http.TrailerPrefix) {
 			continue
@@ -104,10 +104,10 @@ func NewEntry(f Freshness, a *Answer, adds map[string]bool, drops []string) *Ent
 	}
 	slices.SortFunc(e.fields, func(a, b field) int { return strings.Compare(a.name, b.name) })
 	e.own(length)
-	e.ETag = a.Header.Get("Etag")
-	e.LastModified, _ = http.ParseTime(a.Header.Get("Last-Modified"))
-	e.Date = a.date()
-	e.tags = tagsOf(a.Header)
+	e.ETag = r.Header.Get("Etag")
+	e.LastModified, _ = http.ParseTime(r.Header.Get("Last-Modified"))
+	e.Date = r.date()
+	e.tags = tagsOf(r.Header)
 	return e
 }
 
@@ -115,8 +115,8 @@ func namedIn(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(strings.TrimSpace(n), name) })
 }
 
-// own makes copies of the values of all fields, so that the entry keeps nothing else
-// alive: one text, and one list.
+// own copies the values of all fields into one string and one list, so that the entry
+// keeps no other memory alive.
 func (e *Entry) own(length int) {
 	var all strings.Builder
 	all.Grow(length)
@@ -136,7 +136,7 @@ func (e *Entry) own(length int) {
 	}
 }
 
-// tagsOf are the names under which an answer wants to be purged.
+// tagsOf returns the tags of a response, by which it can be purged.
 func tagsOf(h http.Header) (tags []string) {
 	for _, line := range h["Cache-Tag"] {
 		tags = append(tags, strings.FieldsFunc(line, func(c rune) bool { return c == ',' || c == ' ' })...)
@@ -147,7 +147,7 @@ func tagsOf(h http.Header) (tags []string) {
 	return tags
 }
 
-// header is the stored header.
+// header returns the stored header.
 func (e *Entry) header() (h http.Header, adds map[string]bool) {
 	h, adds = make(http.Header, len(e.fields)), make(map[string]bool)
 	for _, f := range e.fields {
@@ -157,14 +157,13 @@ func (e *Entry) header() (h http.Header, adds map[string]bool) {
 	return h, adds
 }
 
-// WriteHeader puts the stored fields into the header of an answer. Of one that tells
-// a client that it has the answer already, those that describe the body are left out.
-// It returns an empty list that has room for the values of as many more fields.
+// WriteHeader puts the stored fields into a response header. For a response of 304, it omits
+// those that describe the body. It returns an empty list with the capacity for more values.
 func (e *Entry) WriteHeader(h http.Header, notModified bool, more int) (room []string) {
 	for _, name := range e.drops {
 		delete(h, name)
 	}
-	// Whoever handles the answer next may change values in place.
+	// Copied, since outer handlers may change values in place.
 	list := make([]string, 0, e.values+more)
 	for i := range e.fields {
 		f := &e.fields[i]
@@ -202,28 +201,27 @@ func (e *Entry) Values(name string) []string {
 	return nil
 }
 
-// Validators are what to ask the origin with whether the answer still holds.
+// Validators returns the validators for a conditional request to the origin.
 func (e *Entry) Validators() (etag, lastModified string) {
 	return e.ETag, e.Get("Last-Modified")
 }
 
-// Validated makes an entry of this one and of an answer that says that it still
-// holds, 304 (RFC 9111, section 3.2). store is false if the result may not be stored,
-// and keep if not even this entry may be any longer.
-func (e *Entry) Validated(o *Options, q *Request, a *Answer) (fresh *Entry, store, keep bool) {
+// Validated returns the entry updated by a response of 304 (RFC 9111, section 3.2). store is
+// false if the result may not be stored, and keep is false if this entry may not be kept.
+func (e *Entry) Validated(o *Options, q *Request, r *Response) (fresh *Entry, store, keep bool) {
 	header, adds := e.header()
-	for name, values := range a.Header {
+	for name, values := range r.Header {
 		switch name {
 		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Type", "Content-Md5", "Via":
-			continue // servers say things about the body that is not there
+			continue // servers describe the body that is absent
 		case "Etag":
-			if e.ETag != "" { // it is the one that the origin was asked with
+			if e.ETag != "" { // the request had this one
 				continue
 			}
 		}
 		header[name] = values
 	}
-	merged := &Answer{e.Status, header, a.Requested, a.Received}
+	merged := &Response{e.Status, header, r.Requested, r.Received}
 	f, store, _ := o.Judge(q, merged)
 	keep = store
 	if !store {
@@ -234,23 +232,23 @@ func (e *Entry) Validated(o *Options, q *Request, a *Answer) (fresh *Entry, stor
 	return fresh, store, keep
 }
 
-// Differs reports whether the answer to a HEAD request shows that the entry is
-// outdated (RFC 9111, section 4.3.5).
-func (e *Entry) Differs(a *Answer, length int64) bool {
-	if etag := a.Header.Get("Etag"); etag != "" || e.ETag != "" {
+// Differs reports whether the response to a HEAD request shows that the entry is outdated
+// (RFC 9111, section 4.3.5).
+func (e *Entry) Differs(r *Response, length int64) bool {
+	if etag := r.Header.Get("Etag"); etag != "" || e.ETag != "" {
 		return !SameETag(etag, e.ETag)
 	}
-	return a.Header.Get("Last-Modified") != e.Get("Last-Modified") || length >= 0 && length != int64(len(e.Body))
+	return r.Header.Get("Last-Modified") != e.Get("Last-Modified") || length >= 0 && length != int64(len(e.Body))
 }
 
-// TryValidate reports whether the caller is the one to validate the entry in the
-// background. It must call EndValidation then.
+// TryValidate reports whether the caller has to validate the entry in the background. It
+// must call EndValidation then.
 func (e *Entry) TryValidate(now time.Time) bool {
-	return now.UnixNano() >= e.validateAt.Load() && e.validatedBy.CompareAndSwap(false, true)
+	return now.UnixNano() >= e.validateAt.Load() && e.validating.CompareAndSwap(false, true)
 }
 
-// EndValidation lets somebody validate the entry again, not before some time.
+// EndValidation allows the next validation from notBefore on.
 func (e *Entry) EndValidation(notBefore time.Time) {
 	e.validateAt.Store(notBefore.UnixNano())
-	e.validatedBy.Store(false)
+	e.validating.Store(false)
 }

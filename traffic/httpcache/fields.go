@@ -6,25 +6,24 @@ import (
 	"strings"
 )
 
-// Class is what a field of a request means for those who might share its response.
+// Class is what a request field means for sharing the response.
 type Class uint8
 
-// Classes of fields. Fields that no list names are Unknown: a backend may decide by
-// them who gets what.
+// Classes of fields. Unlisted fields are Unknown: a backend may decide access by them.
 const (
 	Unknown    Class = iota
-	Ignorable        // about the client's program, its connection, the way of the request or its trace
-	Negotiated       // the client's wishes: responses that depend on them say so in Vary, or are told apart by them
-	Forwarding       // the scheme, host and port that another proxy was asked for, which belong to the key
-	Own              // for the cache itself
-	Credential       // who sent the request
-	Exclusive        // makes another request of it, or is about one client alone
-	Constant         // set by the configuration, to the same for everyone: part of the key
+	Ignorable        // about the client's program, its connection, proxies or tracing
+	Negotiated       // preferences of the client, on which responses may depend
+	Forwarding       // the scheme, host and port of the request to another proxy: part of the key
+	Own              // evaluated by the cache itself
+	Credential       // identifies the client
+	Exclusive        // changes the meaning of the request: such requests bypass the cache
+	Constant         // set by the configuration to a constant value: part of the key
 	viaTrusted       // Ignorable if a trusted proxy sent it, else Exclusive
 )
 
-// ClassOf returns the class of a field, by its canonical name. trusted is whether a
-// trusted proxy sent the request.
+// ClassOf returns the class of a field by its canonical name, without that of identity
+// fields. trusted is whether a trusted proxy sent the request.
 func ClassOf(name string, trusted bool) Class {
 	class, ok := classes[name]
 	if !ok {
@@ -39,7 +38,7 @@ func ClassOf(name string, trusted bool) Class {
 	return class
 }
 
-// classByPart returns the class of a field that is not listed by its whole name.
+// classByPart returns the class of a field that no list has by its whole name.
 func classByPart(name string) Class {
 	if soundsSecret(name) {
 		return Credential
@@ -54,7 +53,7 @@ func classByPart(name string) Class {
 	return Unknown
 }
 
-// soundsSecret reports whether a part of a name says that the value is a credential.
+// soundsSecret reports whether a part of the name indicates a credential.
 func soundsSecret(name string) bool {
 	var room [64]byte
 	folded := room[:0]
@@ -77,14 +76,14 @@ var secretParts = [...]string{
 	"api-key", "apikey", "auth-token", "access-token", "session", "secret", "csrf-token", "xsrf-token", "client-cert", "clientcert",
 }
 
-// prefix is how the names of several fields begin.
+// prefix is the beginning of the names of several fields.
 type prefix struct {
 	text  string
 	class Class
 }
 
-// classes has the fields that are known by their whole names, and prefixes those that are
-// known by how they begin. None of the prefixes begins with another one.
+// classes are the classes of fields by whole names, and prefixes those by the beginning. No
+// prefix begins with another one.
 var classes, prefixes = tabulate(map[Class]string{
 	Ignorable:  ignorableFields,
 	Negotiated: negotiatedFields,
@@ -142,29 +141,31 @@ const credentialFields = `
 	X-Ms-Client-Principal* X-Ms-Token-* X-Forwarded-User X-Forwarded-Email X-Forwarded-Groups
 	X-Forwarded-Preferred-Username Remote-* X-Auth-Request-* X-Authentik-* X-Webauth-* X-Ssl-Client-* Ssl-Client-*
 	X-Firebase-Appcheck Sec-Private-State-Token* Sec-Redemption-Record Sec-Browsing-Topics Dpop Signature*
-	X-Hub-Signature* Last-Event-Id X-User-Id X-Consumer-* X-Vercel-Oidc-Token`
+	X-Hub-Signature* Last-Event-Id X-Vercel-Oidc-Token`
 
-// Some servers take these for another method, path, host or scheme.
+// exclusiveFields replace the method, path, host or scheme in some servers.
 const exclusiveFields = `
 	Upgrade Expect X-Http-Method X-Http-Method-Override X-Method-Override X-Original-Url X-Rewrite-Url
 	X-Host X-Original-Host X-Forwarded-Uri X-Forwarded-Method Front-End-Https X-Url-Scheme`
 
-// Fields is what an operator says about the fields of requests.
+// Fields are the options about request fields.
 type Fields struct {
-	// CookiesByTTL is whether cookies count only where the operator decides about freshness.
+	// CookiesByTTL is whether cookies count only if the options decide about freshness.
 	CookiesByTTL bool
 
-	covered  map[string]bool // by their canonical names
+	identity []string        // fields that hold the authenticated client, by canonical names; may end with `*`
+	covered  map[string]bool // by canonical names
 	prefixes []string        // of names
-	others   bool            // all but those that HTTP itself has for credentials
+	others   bool            // all but those of HTTP for credentials
 	id       string
 }
 
-// NewFields returns the rules for fields that do not matter, and for those that a key has.
-// A name may end with `*`, which stands for any end; `*` alone stands for all fields but
-// Authorization, Proxy-Authorization, Cookie, and those in which policies introduce a user.
-func NewFields(ignored, keyed []string) *Fields {
-	f := new(Fields)
+// NewFields returns the options for fields that are ignored, and fields that the key has. A
+// name may end with `*`, which matches any end; `*` alone matches all fields but
+// Authorization, Proxy-Authorization, Cookie and those in identity: the fields in which the
+// gateway forwards the authenticated client to backends.
+func NewFields(ignored, keyed, identity []string) *Fields {
+	f := &Fields{identity: identity}
 	for _, name := range append(slices.Clone(ignored), keyed...) {
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		if text, ok := strings.CutSuffix(name, "*"); !ok {
@@ -187,10 +188,10 @@ func NewFields(ignored, keyed []string) *Fields {
 	return f
 }
 
-// ID tells apart rules by which responses may be stored for others.
+// ID identifies the ignored fields.
 func (f *Fields) ID() string { return f.id }
 
-// Covers reports whether a field does not matter, or is in the key.
+// Covers reports whether a field is ignored, or is in the key.
 func (f *Fields) Covers(name string) bool {
 	if f.covered[name] {
 		return true
@@ -200,28 +201,31 @@ func (f *Fields) Covers(name string) bool {
 			return true
 		}
 	}
-	return f.others && !isAuthorization(name) && name != "Cookie" && !isIdentity(name) && isCoveredByAll(ClassOf(name, false))
+	return f.others && !isAuthorization(name) && name != "Cookie" && !f.isIdentity(name) && isCoveredByAll(ClassOf(name, false))
 }
 
 func isAuthorization(name string) bool {
 	return name == "Authorization" || name == "Proxy-Authorization"
 }
 
-// isIdentity reports whether it is a field in which a policy introduces a user.
-func isIdentity(name string) bool {
-	return name == "X-User-Id" || strings.HasPrefix(name, "X-Consumer-")
+// isIdentity reports whether a field holds the authenticated client.
+func (f *Fields) isIdentity(name string) bool {
+	return f != nil && slices.ContainsFunc(f.identity, func(known string) bool {
+		beginning, isPrefix := strings.CutSuffix(known, "*")
+		return name == known || isPrefix && strings.HasPrefix(name, beginning)
+	})
 }
 
 func isCoveredByAll(class Class) bool { return class == Unknown || class == Credential }
 
-// Source is what handlers of a configuration set a field to.
+// Source is what the handlers of a configuration set a field to.
 type Source struct {
-	Constants  []string // the same for everyone
-	Credential bool     // who sent the request, or what cannot be told
-	Unseen     bool     // something that a proxy makes of the request when it sends it
+	Constants  []string // constant values
+	Credential bool     // a value that identifies the client, or is unknown
+	Unseen     bool     // a value that the proxy sets after the cache
 }
 
-// Rules tell the classes of the fields of requests at one place of a configuration.
+// Rules classify the request fields of one route.
 type Rules struct {
 	*Fields
 	Set     map[string]Source // by the canonical names of the fields
@@ -231,6 +235,9 @@ type Rules struct {
 // Class returns the class of a field with these values.
 func (r *Rules) Class(name string, values []string) Class {
 	class := ClassOf(name, r.Trusted)
+	if class == Unknown && r.isIdentity(name) {
+		class = Credential
+	}
 	if class == Own {
 		return class
 	}
@@ -251,7 +258,7 @@ func (r *Rules) Class(name string, values []string) Class {
 	return class
 }
 
-// unlimited reports whether the operator says nothing about fields.
+// unlimited reports whether there are no options about fields.
 func (f *Fields) unlimited() bool {
 	return f == nil || f.covered == nil && f.prefixes == nil && !f.others
 }

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// identity are the identity fields of the tests.
+var identity = []string{"X-User-Id", "X-Consumer-*"}
+
 func TestClassesOfFields(t *testing.T) {
 	for class, names := range map[Class]string{
 		Ignorable: `User-Agent Sec-Fetch-Site Sec-Fetch-Storage-Access Sec-Ch-Ua Sec-Ch-Ua-Full-Version-List Referer Cf-Connecting-Ipv6
@@ -17,7 +20,7 @@ func TestClassesOfFields(t *testing.T) {
 		Credential: `Authorization Cookie X-Api-Key Apikey X-Auth-Token X-My-Access-Token Phpsessionid X-Session-Id X-Client-Secret
 			Sec-Private-State-Token Sec-Private-State-Token-Lifetime Sec-Secure-Session-Response Sec-Browsing-Topics Remote-User
 			X-Amzn-Oidc-Data X-Forwarded-Access-Token X-Forwarded-Client-Cert X-Arr-Clientcert X-Goog-Api-Key X-Csrf-Token Signature-Input
-			X-Hub-Signature-256 X-Ms-Client-Principal-Id Last-Event-Id X-User-Id X-Consumer-Username X-Akamai-Session-Info`,
+			X-Hub-Signature-256 X-Ms-Client-Principal-Id Last-Event-Id X-Akamai-Session-Info`,
 		Forwarding: "X-Forwarded-Proto X-Forwarded-Host X-Forwarded-Port",
 		Own:        "Range If-None-Match Cache-Control",
 		Exclusive:  "Upgrade X-Original-Url Forwarded X-Forwarded-Prefix X-Host",
@@ -64,7 +67,7 @@ func TestListsOfFieldsAreConsistent(t *testing.T) {
 }
 
 func TestCoveredFields(t *testing.T) {
-	r := Rules{Fields: NewFields([]string{"x-org-id", "X-Acme-*"}, []string{"Cookie"}), Set: map[string]Source{
+	r := Rules{Fields: NewFields([]string{"x-org-id", "X-Acme-*"}, []string{"Cookie"}, identity), Set: map[string]Source{
 		"X-Version": {Constants: []string{"2"}}, "Authorization": {Constants: []string{"Bearer gateway"}}, "X-Who": {Credential: true},
 		"User-Agent": {Constants: []string{"gateway"}}, "X-Mine": {Credential: true, Constants: []string{"a"}},
 	}}
@@ -81,7 +84,12 @@ func TestCoveredFields(t *testing.T) {
 			t.Errorf("%s: %s is %d, want %d", c.name, c.value, got, c.want)
 		}
 	}
-	all := NewFields([]string{"*"}, nil)
+	for _, name := range identity {
+		if got := r.Class(strings.ReplaceAll(name, "*", "Username"), []string{"a"}); got != Credential {
+			t.Errorf("%s is %d", name, got)
+		}
+	}
+	all := NewFields([]string{"*"}, nil, identity)
 	for name, want := range map[string]bool{
 		"X-Org-Id": true, "X-Api-Key": true, "Authorization": false, "Cookie": false, "X-User-Id": false, "X-Consumer-Username": false,
 		"Accept": false, "Range": false, "X-Original-Url": false, "X-Forwarded-Host": false,
@@ -90,7 +98,7 @@ func TestCoveredFields(t *testing.T) {
 			t.Errorf("* covers %s: %t", name, got)
 		}
 	}
-	if NewFields([]string{"b", "A"}, []string{"c"}).ID() != NewFields([]string{"a", "B"}, nil).ID() {
+	if NewFields([]string{"b", "A"}, []string{"c"}, nil).ID() != NewFields([]string{"a", "B"}, nil, nil).ID() {
 		t.Error("equal rules have different IDs")
 	}
 }

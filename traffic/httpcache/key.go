@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Key tells the answers to requests apart: a URL, and whatever else they depend on.
+// Key identifies responses: a URL, and what the caller appends.
 type Key []byte
 
-const keyHead = 4 // bytes, the length of the URL
+const keyHead = 4 // bytes that hold the length of the URL
 
-// AppendKey begins a key with a URL. The rest of it is appended by the caller.
+// AppendKey starts a key with a URL. The caller appends the rest.
 func AppendKey(key Key, scheme, host, path, query string) Key {
 	key = append(key[:0], 0, 0, 0, 0)
 	key = AppendURL(key, scheme, host, path, query)
@@ -22,8 +22,8 @@ func AppendKey(key Key, scheme, host, path, query string) Key {
 // Clone returns a copy of the key.
 func (k Key) Clone() Key { return append(Key(nil), k...) }
 
-// AppendURL appends a URL in the form in which a Store knows it: the host in lower
-// case, without the port that belongs to the scheme, and without a dot at its end.
+// AppendURL appends a normalized URL: the host in lower case, without the default port and
+// without a trailing dot.
 func AppendURL(text []byte, scheme, host, path, query string) []byte {
 	text = append(text, scheme...)
 	text = append(text, "://"...)
@@ -55,7 +55,7 @@ func appendHost(text []byte, scheme, host string) []byte {
 	return text
 }
 
-// NormalizeURL brings an absolute URL into the form in which a Store knows it.
+// NormalizeURL normalizes an absolute URL as AppendURL does.
 func NormalizeURL(text string) (string, bool) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" || u.Host == "" {
@@ -64,12 +64,12 @@ func NormalizeURL(text string) (string, bool) {
 	return string(AppendURL(nil, strings.ToLower(u.Scheme), u.Host, u.EscapedPath(), u.RawQuery)), true
 }
 
-// urlOf is the URL that a key begins with.
+// urlOf returns the URL of a key.
 func urlOf(key string) string {
 	return key[keyHead : keyHead+int(binary.BigEndian.Uint32([]byte(key[:keyHead])))]
 }
 
-// pathOf is what a URL has after its host.
+// pathOf returns the path and the query of a URL.
 func pathOf(url string) string {
 	_, rest, _ := strings.Cut(url, "://")
 	if at := strings.IndexByte(rest, '/'); at >= 0 {
@@ -78,8 +78,8 @@ func pathOf(url string) string {
 	return ""
 }
 
-// SameOrigin resolves a reference found in an answer to the request for a URL. It is
-// empty if that leads to another origin.
+// SameOrigin resolves a reference in a response, relative to the URL of its request. It
+// returns "" if the result has another origin.
 func SameOrigin(base, reference string) string {
 	from, err := url.Parse(base)
 	if err != nil {

@@ -5,20 +5,19 @@ import (
 	"strings"
 )
 
-// Invalidate removes all entries of a URL, which must be in the form in which the
-// store knows it, and sees to it that no answer is stored that was requested before.
-// It returns how many entries there were.
+// Invalidate removes all entries of a normalized URL. Responses to requests that have begun
+// before are not stored. It returns the number of removed entries.
 func (s *Store) Invalidate(url string) int {
 	s.mu.RLock()
-	known := s.byURL[url] != nil || s.flights[url] != nil
+	known := s.byURL[url] != nil || s.fetches[url] != nil
 	s.mu.RUnlock()
 	if !known {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for f := s.flights[url]; f != nil; f = f.older {
-		f.spoiled = true
+	for f := s.fetches[url]; f != nil; f = f.older {
+		f.invalidated = true
 	}
 	before := s.count
 	for f := s.byURL[url]; f != nil; f = s.byURL[url] {
@@ -29,41 +28,41 @@ func (s *Store) Invalidate(url string) int {
 	return int(before - s.count)
 }
 
-// Idle reports whether nothing is stored and nothing is under way.
+// Idle reports whether there are no entries and no fetches.
 func (s *Store) Idle() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.count == 0 && len(s.flights) == 0
+	return s.count == 0 && len(s.fetches) == 0
 }
 
-func (f *family) entries() (all []*Entry) {
+func (f *variants) entries() (all []*Entry) {
 	if f.plain != nil {
 		all = append(all, f.plain)
 	}
-	for _, e := range f.variants {
+	for _, e := range f.others {
 		all = append(all, e)
 	}
 	return all
 }
 
-// Purge is which entries to remove. One that is empty removes all of them.
+// Purge selects entries to remove. An empty one selects all.
 type Purge struct {
-	URL    string // in the form in which a store knows it; or a path with its query, of any host
-	Prefix string // of such a URL, or of such a path
+	URL    string // normalized; or a path with its query, for all hosts
+	Prefix string // of such a URL or path
 	Tag    string
 }
 
-// Purge removes entries, and sees to it that no answer that they may be is stored
-// that was requested before. It returns how many entries there were.
+// Purge removes the selected entries. Responses to requests that have begun before and may
+// be selected are not stored. It returns the number of removed entries.
 func (s *Store) Purge(p Purge) int {
 	if p.URL != "" && p.URL[0] != '/' && p.Prefix == "" && p.Tag == "" {
 		return s.Invalidate(p.URL)
 	}
-	s.spoil(p)
+	s.invalidateFetches(p)
 	var found []*Entry
-	s.mu.RLock() // hits go on meanwhile
+	s.mu.RLock() // does not block hits
 	for e := s.newest; e != nil; e = e.older {
-		if p.takesURL(e.home.url) && (p.Tag == "" || slices.Contains(e.tags, p.Tag)) {
+		if p.selects(e.owner.url) && (p.Tag == "" || slices.Contains(e.tags, p.Tag)) {
 			found = append(found, e)
 		}
 	}
@@ -77,27 +76,27 @@ func (s *Store) Purge(p Purge) int {
 	return int(before - s.count)
 }
 
-// spoil marks the requests whose answers may be such that are to be removed.
-func (s *Store) spoil(p Purge) {
+// invalidateFetches marks the fetches whose responses may be selected.
+func (s *Store) invalidateFetches(p Purge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for url, first := range s.flights {
-		if p.takesURL(url) {
+	for url, first := range s.fetches {
+		if p.selects(url) {
 			for f := first; f != nil; f = f.older {
-				f.spoiled = true
+				f.invalidated = true
 			}
 		}
 	}
 }
 
-func (p *Purge) takesURL(url string) bool {
+func (p *Purge) selects(url string) bool {
 	if p.URL != "" && relative(p.URL, url) != p.URL {
 		return false
 	}
 	return strings.HasPrefix(relative(p.Prefix, url), p.Prefix)
 }
 
-// relative is a URL, or its path if that is what it is compared with.
+// relative returns the path of a URL if it is compared with a path, else the URL.
 func relative(with, url string) string {
 	if strings.HasPrefix(with, "/") {
 		return pathOf(url)

@@ -10,32 +10,31 @@ import (
 	"time"
 )
 
-// Request is what a cache has to know of a request, other than where it goes.
+// Request is what decides whether a request can use stored responses, besides its key.
 type Request struct {
-	// Bypass is why the request is none for a cache, empty if it is one. The values
-	// are those of the parameter fwd (RFC 9211).
+	// Bypass is why the request does not use the cache, empty if it does. The values are
+	// those of the parameter fwd (RFC 9211).
 	Bypass Forward
 
 	Head        bool
-	Range       bool // it asks for a part
-	Conditional bool // it has a condition that a cache may judge
+	Range       bool // requests a part
+	Conditional bool // has a condition that a cache may evaluate
 
-	// Identified is whether it is known who sent the request, other than by a field.
+	// Identified is whether the client is identified by other means than a field.
 	Identified bool
 
-	// UserKeyed and ConsumerKeyed are whether the key tells apart the users, or the
-	// consumers, that policies have found out, and so all credentials but cookies.
-	// TokenKeyed is whether it tells apart the fields Authorization, and so those whom
-	// policies have found out by them.
+	// UserKeyed and ConsumerKeyed are whether the key has the authenticated user or
+	// consumer, and so depends on all credentials but cookies. TokenKeyed is whether the
+	// key has the field Authorization, and so depends on the identity derived from it.
 	UserKeyed, ConsumerKeyed, TokenKeyed bool
 
-	// The first fields of these classes, in the order of the alphabet.
+	// The first field of each class in alphabetical order.
 	Exclusive, Credential, Unknown string
 
-	Constant bool // there is a field of this class
+	Constant bool // whether there is a field of this class
 
-	// Personal is whether what the operator allows, beyond what the stored response says,
-	// does not hold for this request.
+	// Personal is whether the stale responses that only the options allow are not for this
+	// request.
 	Personal bool
 
 	NoCache, NoStore, OnlyIfCached bool
@@ -44,13 +43,13 @@ type Request struct {
 	Header http.Header
 	Rules  Rules
 
-	// Received is the request as it has come. A proxy makes of it what backends get in
-	// X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.
+	// Received is the request from the client. The proxy derives X-Forwarded-For,
+	// X-Forwarded-Proto and X-Forwarded-Host from it.
 	Received *http.Request
 }
 
-// VariesUnseen reports whether a response with this Vary depends on more than what can be
-// told of the request.
+// VariesUnseen reports whether a response with this Vary depends on a field whose value the
+// cache does not see.
 func (q *Request) VariesUnseen(vary []string) bool {
 	for _, line := range vary {
 		for name := range strings.SplitSeq(line, ",") {
@@ -62,7 +61,7 @@ func (q *Request) VariesUnseen(vary []string) bool {
 	return false
 }
 
-// sent returns the lines of a field as the backend gets them.
+// sent returns the lines of a field as sent to the backend.
 func (q *Request) sent(name string) (lines []string, ok bool) {
 	lines, ok = q.Header[name]
 	if q.Received == nil {
@@ -97,20 +96,19 @@ func (q *Request) sent(name string) (lines []string, ok bool) {
 	return lines, ok
 }
 
-// PersonalTo reports whether a response with this Vary may be another one for this request
-// than for others that are equal in the fields that Vary names, and the first field because
-// of which.
+// PersonalTo reports whether a response with this Vary may be meant for this client alone,
+// and the first field because of which.
 func (q *Request) PersonalTo(vary []string) (personal bool, field string) {
 	field = q.Blame(vary, true)
 	return q.Identified || field != "", field
 }
 
-// Blame returns the first field because of which a response must not be given to others:
-// a credential, or if unknown is true also an unknown field. Those that are in the
-// response's Vary are none, but for Authorization (RFC 9111, section 3.5).
+// Blame returns the first field because of which a response must not be shared: a
+// credential or, if unknown is true, an unknown field. Fields in the response's Vary do not
+// count, except Authorization (RFC 9111, section 3.5).
 func (q *Request) Blame(vary []string, unknown bool) string { return q.blame(vary, unknown, false) }
 
-// blame does what Blame does; authorized is whether the response allows for Authorization.
+// blame is Blame; authorized is whether the response may be shared despite Authorization.
 func (q *Request) blame(vary []string, unknown, authorized bool) (first string) {
 	if q.Credential == "" && (q.Unknown == "" || !unknown) {
 		return ""
@@ -141,7 +139,7 @@ func (q *Request) Class(name string, values []string) Class {
 	case class != Credential || name == "Cookie":
 	case q.UserKeyed, q.ConsumerKeyed && !isAuthorization(name):
 		return Ignorable
-	case q.TokenKeyed && isIdentity(name):
+	case q.TokenKeyed && q.Rules.isIdentity(name):
 		return Constant
 	}
 	return class
@@ -153,10 +151,10 @@ func note(first *string, name string) {
 	}
 }
 
-// Forward is why a request was not answered from the store.
+// Forward is why a request was not served from the store.
 type Forward string
 
-// Why a request goes on (RFC 9211, section 2.2).
+// Why a request is forwarded (RFC 9211, section 2.2).
 const (
 	Bypassed Forward = "bypass"
 	Method   Forward = "method"
@@ -167,8 +165,8 @@ const (
 	Partial  Forward = "partial"
 )
 
-// ReadRequest reads a request. If ignore is true, it does not matter what its
-// Cache-Control says. What the caller knows of the user is in from.
+// ReadRequest returns the Request of r. If ignore is true, it ignores Cache-Control. from has
+// what the caller knows of the client.
 func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 	q = from
 	q.Head, q.MaxAge, q.MaxStale, q.MinFresh = r.Method == http.MethodHead, Absent, Absent, Absent
@@ -176,7 +174,7 @@ func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 		q.Bypass = Method
 		return q
 	}
-	if r.ContentLength != 0 { // what it says may decide about the answer
+	if r.ContentLength != 0 { // the response may depend on the body
 		q.Bypass = Bypassed
 	}
 	q.Header, q.Received = r.Header, r
@@ -202,7 +200,7 @@ func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 				q.Range = true
 			case "If-None-Match", "If-Modified-Since":
 				q.Conditional = true
-			case "If-Match", "If-Unmodified-Since": // for the origin to judge
+			case "If-Match", "If-Unmodified-Since": // the origin evaluates them
 				q.Bypass = Bypassed
 			}
 		}
@@ -220,19 +218,18 @@ func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 	return q
 }
 
-// Use is what may be done with a stored answer.
+// Use is how a stored response may be used.
 type Use int
 
-// What may be done with a stored answer.
+// How a stored response may be used.
 const (
-	Validate    Use = iota // nothing, unless the origin says that it still holds
-	Fresh                  // give it
-	Tolerated              // give it although it is stale: the client says so
-	Revalidated            // give it although it is stale, and validate it meanwhile
+	Validate    Use = iota // only after a validation
+	Fresh                  // serve it
+	Tolerated              // serve it although stale: the client allows it
+	Revalidated            // serve it although stale, and validate it in the background
 )
 
-// Judge says what may be done with a stored answer for a request at this time, and
-// why it is not simply given.
+// Judge returns how a stored response may be used for a request, and if it is not fresh, why.
 func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
 	age := f.Age(now)
 	left := f.Lifetime - age
@@ -247,7 +244,7 @@ func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
 		return Fresh, ""
 	case q.MaxStale.Given() && !q.MinFresh.Given() && !f.Strict && -left <= q.MaxStale.Duration():
 		return Tolerated, Stale
-	case q.MaxAge.Given() || q.MinFresh.Given(): // it is for clients to say that they take what is stale
+	case q.MaxAge.Given() || q.MinFresh.Given(): // the client restricts staleness itself
 		return Validate, Stale
 	case -left < f.WhileRevalidate && !(f.OwnWhile && q.Personal):
 		return Revalidated, Stale

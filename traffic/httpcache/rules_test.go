@@ -89,10 +89,10 @@ func TestNormalization(t *testing.T) {
 			t.Errorf("%s: %q and %q: same is %t", c.name, c.a, c.b, same)
 		}
 	}
-	// What belongs to one field cannot be taken for what belongs to the next.
+	// The encoding of fields is unambiguous.
 	x, y := http.Header{"A": {"1"}, "B": {"2"}}, http.Header{"A": {"1\x00\x00\x00\x012"}}
 	if variantText(x, "A", "B") == variantText(y, "A", "B") {
-		t.Error("two requests are taken for one")
+		t.Error("two requests have the same encoding")
 	}
 }
 
@@ -101,10 +101,10 @@ func variantText(header http.Header, names ...string) string {
 	return string(q.appendVariant(nil, names))
 }
 
-// Whoever changes the header of a stored answer that was given does not change what is stored.
-func TestGivenHeadersAreCopies(t *testing.T) {
+// Changing the header of a served response does not change the entry.
+func TestServedHeadersAreCopies(t *testing.T) {
 	now := time.Now()
-	e := NewEntry(fresh, &Answer{200, http.Header{"X-A": {"a", "b"}, "Last-Modified": nil}, now, now}, nil, nil)
+	e := NewEntry(fresh, &Response{200, http.Header{"X-A": {"a", "b"}, "Last-Modified": nil}, now, now}, nil, nil)
 	if _, lastModified := e.Validators(); lastModified != "" {
 		t.Errorf("got %q", lastModified)
 	}
@@ -124,7 +124,7 @@ func TestDifference(t *testing.T) {
 	after := http.Header{"Vary": {"Origin", "Accept"}, "X-Same": {"1"}, "X-Other": {"2"}, "X-New": {"3"}}
 	own, adds, drops := Difference(before, after)
 	now := time.Now()
-	e := NewEntry(fresh, &Answer{200, own, now, now}, adds, drops)
+	e := NewEntry(fresh, &Response{200, own, now, now}, adds, drops)
 	h := http.Header{"Server": {"Caddy"}, "Vary": {"Cookie"}, "X-Same": {"5"}, "X-Other": {"5"}}
 	e.WriteHeader(h, false, 0)
 	for name, want := range map[string]string{"Server": "", "Vary": "Cookie", "X-Same": "5", "X-Other": "2", "X-New": "3"} {

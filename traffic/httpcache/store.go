@@ -7,61 +7,59 @@ import (
 	"time"
 )
 
-// Store keeps answers in a bounded amount of memory. What was not asked for since
-// the last time that room was made goes first (SIEVE: Zhang, Yang, Yue, Vigfusson and
-// Rashmi, NSDI 2024), so that many answers that are asked for once do not drive out
-// those that are asked for often.
+// Store stores responses with bounded memory. It evicts by SIEVE (Zhang, Yang, Yue,
+// Vigfusson and Rashmi, NSDI 2024), so that many responses that are requested once do not
+// evict those that are requested often.
 //
-// What counts for the bound is all that an answer takes, and also the part of it that
-// has come while it is still being received.
+// The bound includes the overhead of entries, and the bodies that are being recorded.
 type Store struct {
 	mu       sync.RWMutex
-	most     int64              // bytes. All below is guarded by mu.
-	bytes    int64              // of entries
-	reserved int64              // for answers that are being received
-	count    int64              // of entries
-	families map[string]*family // by key
-	byURL    map[string]*family // the first of each URL
-	newest   *Entry             // of all entries
-	oldest   *Entry             //
-	hand     *Entry             // where to look for one to remove
-	flights  map[string]*Flight // the first of each URL
-	evicted  uint64             // entries that were removed to make room
+	most     int64 // bytes. All below is guarded by mu.
+	bytes    int64 // of entries
+	reserved int64 // for bodies that are being recorded
+	count    int64 // of entries
+	byKey    map[string]*variants
+	byURL    map[string]*variants // the first of each URL
+	newest   *Entry               // of all entries
+	oldest   *Entry               //
+	hand     *Entry               // where the next eviction begins
+	fetches  map[string]*Fetch    // the newest of each URL
+	evicted  uint64               // the number of evicted entries
 }
 
-// family is the entries of one key: the answers to requests that differ only in
-// fields that the answers depend on.
-type family struct {
+// variants are the entries of one key: the responses to requests that differ in the fields
+// that the responses depend on.
+type variants struct {
 	key, url string
-	next     *family // of the same URL
-	prev     *family
-	plain    *Entry // which depends on no field
+	next     *variants // of the same URL
+	prev     *variants
+	plain    *Entry // depends on no field
 	specs    []spec
-	variants map[string]*Entry
+	others   map[string]*Entry
 }
 
-// spec is a set of fields that answers depend on.
+// spec is a set of fields that responses depend on.
 type spec struct {
 	Variant        // without a text
-	prefix  string // of the keys in variants
+	prefix  string // of the keys in others
 	count   int    // of entries
 }
 
-// Bytes that an entry and its family take besides what they hold.
+// The overhead of an entry, a field and a value in bytes.
 const (
 	entryOverhead = 640
 	fieldOverhead = 48
 	valueOverhead = 16
 )
 
-// NewStore makes a store that keeps at most so many bytes.
+// NewStore returns a store of at most that many bytes.
 func NewStore(most int64) *Store {
 	return &Store{
-		most: most, families: make(map[string]*family), byURL: make(map[string]*family), flights: make(map[string]*Flight),
+		most: most, byKey: make(map[string]*variants), byURL: make(map[string]*variants), fetches: make(map[string]*Fetch),
 	}
 }
 
-// SetMost changes how many bytes the store keeps at most.
+// SetMost changes the bound of the store in bytes.
 func (s *Store) SetMost(most int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,12 +67,12 @@ func (s *Store) SetMost(most int64) {
 	s.makeRoom(0)
 }
 
-// Get returns the entry for a request. If there is none, others reports whether
-// there are entries for requests that differ in some fields.
+// Get returns the entry for a request. If there is none, others reports whether the key has
+// entries for other variants.
 func (s *Store) Get(key Key, q *Request) (e *Entry, others bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	f := s.families[string(key)]
+	f := s.byKey[string(key)]
 	if f == nil {
 		return nil, false
 	}
@@ -88,28 +86,27 @@ func (s *Store) Get(key Key, q *Request) (e *Entry, others bool) {
 	return e, false
 }
 
-// find returns the youngest entry that a request may have.
-func (f *family) find(q *Request) (best *Entry) {
+// find returns the youngest entry that matches a request.
+func (f *variants) find(q *Request) (best *Entry) {
 	best = f.plain
 	var scratch [256]byte
 	for i := range f.specs {
 		text := f.specs[i].append(append(scratch[:0], f.specs[i].prefix...), q)
-		if e := f.variants[string(text)]; e != nil && (best == nil || e.Born.After(best.Born)) {
+		if e := f.others[string(text)]; e != nil && (best == nil || e.Born.After(best.Born)) {
 			best = e
 		}
 	}
 	return best
 }
 
-// put adds an entry for the answer to a request, in place of the one that the request
-// would have had.
+// put adds the entry of the response to a request. It replaces the entry of that variant.
 func (s *Store) put(key string, e *Entry, q *Request) {
 	variant, on := "", specOf(e)
 	if on.prefix != "" {
 		variant = string(on.append([]byte(on.prefix), q))
 	}
 	e.size = e.weigh(key, variant)
-	if f := s.families[key]; f != nil {
+	if f := s.byKey[key]; f != nil {
 		if old := f.at(variant); old != nil {
 			s.remove(old)
 		}
@@ -117,12 +114,12 @@ func (s *Store) put(key string, e *Entry, q *Request) {
 	if !s.makeRoom(e.size) {
 		return
 	}
-	f := s.families[key] // there may be none any more
+	f := s.byKey[key] // makeRoom may have removed it
 	if f == nil {
-		f = s.addFamily(key)
+		f = s.addVariants(key)
 	}
 	f.set(on, variant, e)
-	e.home, e.variant = f, variant
+	e.owner, e.variant = f, variant
 	e.older, s.newest = s.newest, e
 	if e.older != nil {
 		e.older.newer = e
@@ -133,13 +130,13 @@ func (s *Store) put(key string, e *Entry, q *Request) {
 	s.count++
 }
 
-func (s *Store) addFamily(key string) *family {
+func (s *Store) addVariants(key string) *variants {
 	url := urlOf(key)
-	f := &family{key: key, url: url, next: s.byURL[url]}
+	f := &variants{key: key, url: url, next: s.byURL[url]}
 	if f.next != nil {
 		f.next.prev = f
 	}
-	s.families[key], s.byURL[url] = f, f
+	s.byKey[key], s.byURL[url] = f, f
 	return f
 }
 
@@ -155,7 +152,7 @@ func specOf(e *Entry) spec {
 	return spec{}
 }
 
-// weigh is how many bytes an entry takes.
+// weigh returns the size of an entry in bytes.
 func (e *Entry) weigh(key, variant string) int64 {
 	n := entryOverhead + len(key) + len(variant) + cap(e.Body) + len(e.ETag)
 	for _, f := range e.fields {
@@ -170,22 +167,22 @@ func (e *Entry) weigh(key, variant string) int64 {
 	return int64(n)
 }
 
-func (f *family) at(variant string) *Entry {
+func (f *variants) at(variant string) *Entry {
 	if variant == "" {
 		return f.plain
 	}
-	return f.variants[variant]
+	return f.others[variant]
 }
 
-func (f *family) set(on spec, variant string, e *Entry) {
+func (f *variants) set(on spec, variant string, e *Entry) {
 	if variant == "" {
 		f.plain = e
 		return
 	}
-	if f.variants == nil {
-		f.variants = make(map[string]*Entry)
+	if f.others == nil {
+		f.others = make(map[string]*Entry)
 	}
-	f.variants[variant] = e
+	f.others[variant] = e
 	i := slices.IndexFunc(f.specs, func(s spec) bool { return s.prefix == on.prefix })
 	if i < 0 {
 		i = len(f.specs)
@@ -194,13 +191,13 @@ func (f *family) set(on spec, variant string, e *Entry) {
 	f.specs[i].count++
 }
 
-// unset takes an entry out of its family.
-func (f *family) unset(e *Entry) {
+// unset removes an entry from its variants.
+func (f *variants) unset(e *Entry) {
 	if e.variant == "" {
 		f.plain = nil
 		return
 	}
-	delete(f.variants, e.variant)
+	delete(f.others, e.variant)
 	for i := range f.specs {
 		if strings.HasPrefix(e.variant, f.specs[i].prefix) {
 			if f.specs[i].count--; f.specs[i].count == 0 {
@@ -211,16 +208,16 @@ func (f *family) unset(e *Entry) {
 	}
 }
 
-// remove takes an entry out of the store.
+// remove removes an entry from the store.
 func (s *Store) remove(e *Entry) {
-	f := e.home
+	f := e.owner
 	if f == nil {
-		return // it is out already
+		return // not stored
 	}
-	e.home = nil
+	e.owner = nil
 	f.unset(e)
-	if f.plain == nil && len(f.variants) == 0 {
-		s.removeFamily(f)
+	if f.plain == nil && len(f.others) == 0 {
+		s.removeVariants(f)
 	}
 	if s.hand == e {
 		s.hand = e.newer
@@ -240,8 +237,8 @@ func (s *Store) remove(e *Entry) {
 	s.count--
 }
 
-func (s *Store) removeFamily(f *family) {
-	delete(s.families, f.key)
+func (s *Store) removeVariants(f *variants) {
+	delete(s.byKey, f.key)
 	if f.next != nil {
 		f.next.prev = f.prev
 	}
@@ -249,15 +246,15 @@ func (s *Store) removeFamily(f *family) {
 		f.prev.next = f.next
 		return
 	}
-	// The URL in the map is part of the key of the family that is named there.
+	// The URL in the map shares memory with the key of its first variants: replace both.
 	delete(s.byURL, f.url)
 	if f.next != nil {
 		s.byURL[f.next.url] = f.next
 	}
 }
 
-// makeRoom removes entries until there is room for so many bytes. It reports whether
-// there is.
+// makeRoom evicts entries until there is room for that many bytes. It reports whether there
+// is.
 func (s *Store) makeRoom(bytes int64) bool {
 	if s.reserved+bytes > s.most {
 		return false
@@ -269,9 +266,9 @@ func (s *Store) makeRoom(bytes int64) bool {
 	return true
 }
 
-// evict removes the entry that is least worth keeping. There must be one.
+// evict removes one entry. There must be one.
 func (s *Store) evict(now time.Time) {
-	// Others visit entries meanwhile: twice around is enough.
+	// Entries may be visited meanwhile, so the loop is bounded: twice around.
 	for range 2 * s.count {
 		if s.hand == nil {
 			s.hand = s.oldest
@@ -290,41 +287,41 @@ func (s *Store) evict(now time.Time) {
 	s.evicted++
 }
 
-// useless reports whether an entry can never be given again.
+// useless reports whether an entry can never be served again.
 func (e *Entry) useless(now time.Time) bool {
 	return e.ETag == "" && e.LastModified.IsZero() && -e.Left(now) > max(e.WhileRevalidate, e.IfError)
 }
 
-// Remove takes an entry out of the store.
+// Remove removes an entry from the store.
 func (s *Store) Remove(e *Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(e)
 }
 
-// Replace puts an entry in the place of the one that it was validated for, which was
-// found for a request. It does nothing if that was removed meanwhile.
+// Replace replaces an entry, which Get returned for the request, by the result of its
+// validation. It does nothing if old was removed meanwhile.
 func (s *Store) Replace(old, e *Entry, q *Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old.home == nil {
+	if old.owner == nil {
 		return
 	}
-	key := old.home.key
+	key := old.owner.key
 	s.remove(old)
 	s.put(key, e, q)
 	e.visited.Store(true)
 }
 
-// Stats are figures about a store.
+// Stats are statistics of a store.
 type Stats struct {
-	Bytes    int64  `json:"bytes"`     // that are in use
-	MaxBytes int64  `json:"max_bytes"` // that may be
+	Bytes    int64  `json:"bytes"`     // in use
+	MaxBytes int64  `json:"max_bytes"` // the bound
 	Entries  int64  `json:"entries"`
-	Evicted  uint64 `json:"evicted"` // entries that were removed to make room
+	Evicted  uint64 `json:"evicted"` // entries that were evicted
 }
 
-// Stats returns the figures of the store.
+// Stats returns the statistics of the store.
 func (s *Store) Stats() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// fresh is how long what the tests store is fresh.
+// fresh is the freshness of entries in tests.
 var fresh = Freshness{Born: time.Now(), Lifetime: time.Hour}
 
 func keyFor(path string) Key { return AppendKey(nil, "http", "a.example", path, "") }
 
-// save stores an answer as if a request had brought it.
+// save stores a response of a request.
 func save(s *Store, key Key, body string, request http.Header, header ...string) bool {
 	h := make(http.Header)
 	for i := 0; i+1 < len(header); i += 2 {
@@ -26,7 +26,7 @@ func save(s *Store, key Key, body string, request http.Header, header ...string)
 	f := s.Begin(key)
 	defer f.End()
 	now := time.Now()
-	e := NewEntry(fresh, &Answer{200, h, now, now}, nil, nil)
+	e := NewEntry(fresh, &Response{200, h, now, now}, nil, nil)
 	return f.Record(now, int64(len(body))) && f.Write([]byte(body), 1<<30) && f.Store(e, &Request{Header: request})
 }
 
@@ -37,7 +37,7 @@ func body(s *Store, key Key, request http.Header) string {
 	return ""
 }
 
-// check holds the figures of a store against what is in it.
+// check compares the statistics of a store with its entries.
 func check(t *testing.T, s *Store) {
 	t.Helper()
 	s.mu.Lock()
@@ -47,14 +47,14 @@ func check(t *testing.T, s *Store) {
 		if e.older == nil && s.oldest != e || e.older != nil && e.older.newer != e {
 			t.Fatal("the list of entries is broken")
 		}
-		if e.home == nil || e.home.at(e.variant) != e {
-			t.Fatal("an entry is not in its family")
+		if e.owner == nil || e.owner.at(e.variant) != e {
+			t.Fatal("an entry is not among its variants")
 		}
 		bytes, count = bytes+e.size, count+1
 	}
-	inFamilies, inURLs := 0, 0
-	for _, f := range s.families {
-		inFamilies += len(f.entries())
+	inVariants, inURLs := 0, 0
+	for _, f := range s.byKey {
+		inVariants += len(f.entries())
 	}
 	for url, f := range s.byURL {
 		for ; f != nil; f = f.next {
@@ -64,9 +64,9 @@ func check(t *testing.T, s *Store) {
 			inURLs++
 		}
 	}
-	if bytes != s.bytes || count != s.count || inFamilies != int(count) || inURLs != len(s.families) {
-		t.Fatalf("there are %d entries (%d in families) of %d bytes; the store says %d of %d; %d URLs for %d families",
-			count, inFamilies, bytes, s.count, s.bytes, inURLs, len(s.families))
+	if bytes != s.bytes || count != s.count || inVariants != int(count) || inURLs != len(s.byKey) {
+		t.Fatalf("there are %d entries (%d in variants) of %d bytes; the statistics are %d of %d; %d URLs for %d keys",
+			count, inVariants, bytes, s.count, s.bytes, inURLs, len(s.byKey))
 	}
 	if s.bytes+s.reserved > s.most || s.reserved < 0 {
 		t.Fatalf("%d and %d bytes are above %d", s.bytes, s.reserved, s.most)
@@ -91,15 +91,15 @@ func TestStore(t *testing.T) {
 	check(t, s)
 	s.SetMost(100)
 	if s.Stats().Entries != 0 {
-		t.Error("there is more than may be")
+		t.Error("the store exceeds its bound")
 	}
 	if save(s, keyFor("/a"), "a", nil) {
-		t.Error("stored what is too large")
+		t.Error("stored a response above the bound")
 	}
 	check(t, s)
 }
 
-// Whatever is done to a store, its figures are right and within its bound.
+// After random operations, the statistics are correct and within the bound.
 func TestStoreStaysConsistent(t *testing.T) {
 	s := NewStore(256 << 10)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -117,7 +117,7 @@ func TestStoreStaysConsistent(t *testing.T) {
 		case 3:
 			if e, _ := s.Get(key, &Request{Header: request}); e != nil {
 				now := time.Now()
-				fresh, _, _ := e.Validated(new(Options), new(Request), &Answer{304, http.Header{"X-B": {"c"}}, now, now})
+				fresh, _, _ := e.Validated(new(Options), new(Request), &Response{304, http.Header{"X-B": {"c"}}, now, now})
 				s.Replace(e, fresh, &Request{Header: request})
 			}
 		case 4:
@@ -137,13 +137,13 @@ func TestStoreStaysConsistent(t *testing.T) {
 	}
 	s.Purge(Purge{})
 	check(t, s)
-	if stats := s.Stats(); stats.Bytes != 0 || stats.Entries != 0 || len(s.families)+len(s.byURL)+len(s.flights) != 0 {
+	if stats := s.Stats(); stats.Bytes != 0 || stats.Entries != 0 || len(s.byKey)+len(s.byURL)+len(s.fetches) != 0 {
 		t.Errorf("something is left: %+v", stats)
 	}
 }
 
-// Many answers that are asked for once do not drive out those that are asked for often.
-func TestScansDriveOutNothing(t *testing.T) {
+// Many responses that are requested once do not evict those that are requested often.
+func TestScansEvictNothing(t *testing.T) {
 	s := NewStore(1 << 20)
 	for i := range 20 {
 		save(s, keyFor("/hot/"+strconv.Itoa(i)), strings.Repeat("x", 10000), nil)
@@ -151,7 +151,7 @@ func TestScansDriveOutNothing(t *testing.T) {
 	for i := range 5000 {
 		save(s, keyFor("/once/"+strconv.Itoa(i)), strings.Repeat("x", 10000), nil)
 		if got := body(s, keyFor("/hot/"+strconv.Itoa(i%20)), nil); got == "" {
-			t.Fatalf("what is asked for often is gone after %d others", i)
+			t.Fatalf("a frequent response is evicted after %d others", i)
 		}
 	}
 	check(t, s)
@@ -178,8 +178,8 @@ func TestVariants(t *testing.T) {
 	check(t, s)
 }
 
-// What was asked for before a URL changed must not be stored afterwards.
-func TestFlightsAreSpoiled(t *testing.T) {
+// A response requested before an invalidation is not stored after it.
+func TestFetchesAreInvalidated(t *testing.T) {
 	for what, purge := range map[string]func(*Store){
 		"invalidation":   func(s *Store) { s.Invalidate("http://a.example/a") },
 		"purge by URL":   func(s *Store) { s.Purge(Purge{URL: "/a"}) },
@@ -190,58 +190,58 @@ func TestFlightsAreSpoiled(t *testing.T) {
 		s := NewStore(1 << 20)
 		now := time.Now()
 		f, other := s.Begin(keyFor("/a")), s.Begin(keyFor("/b"))
-		e := NewEntry(fresh, &Answer{200, http.Header{}, now, now}, nil, nil)
+		e := NewEntry(fresh, &Response{200, http.Header{}, now, now}, nil, nil)
 		if !f.Record(now, -1) || !f.Write([]byte("old"), 100) {
 			t.Fatal("cannot record")
 		}
 		purge(s)
 		if f.Store(e, new(Request)) {
-			t.Errorf("%s: what was asked for before is stored", what)
+			t.Errorf("%s: the response to an earlier request is stored", what)
 		}
 		if what == "invalidation" && !other.Record(now, -1) {
-			t.Errorf("%s: another URL is spoiled", what)
+			t.Errorf("%s: another URL is invalidated", what)
 		}
 		after := s.Begin(keyFor("/a"))
-		if !after.Record(now, -1) || !after.Write([]byte("new"), 100) || !after.Store(NewEntry(fresh, &Answer{200, http.Header{}, now, now}, nil, nil), new(Request)) {
-			t.Errorf("%s: what was asked for afterwards is not stored", what)
+		if !after.Record(now, -1) || !after.Write([]byte("new"), 100) || !after.Store(NewEntry(fresh, &Response{200, http.Header{}, now, now}, nil, nil), new(Request)) {
+			t.Errorf("%s: the response to a later request is not stored", what)
 		}
-		for _, f := range []*Flight{f, other, after} {
+		for _, f := range []*Fetch{f, other, after} {
 			f.End()
 		}
 		check(t, s)
-		if len(s.flights) != 0 {
-			t.Errorf("%s: flights are left", what)
+		if len(s.fetches) != 0 {
+			t.Errorf("%s: fetches are left", what)
 		}
 	}
 }
 
-func TestOneRecordsAtATime(t *testing.T) {
+func TestOneFetchRecordsAtATime(t *testing.T) {
 	s := NewStore(1 << 20)
 	now := time.Now()
 	a, b := s.Begin(keyFor("/a")), s.Begin(keyFor("/a"))
 	if !a.Record(now, -1) || b.Record(now, -1) {
-		t.Error("two record the same answer")
+		t.Error("two fetches record the same response")
 	}
-	if !b.Record(now.Add(monopoly), -1) {
-		t.Error("one that takes very long keeps others from recording")
+	if !b.Record(now.Add(recordingLimit), -1) {
+		t.Error("a slow fetch keeps others from recording")
 	}
 	a.End()
 	b.End()
 	if c := s.Begin(keyFor("/a")); !c.Record(now, -1) {
-		t.Error("nobody records, and another may not")
+		t.Error("a fetch cannot record although no other one does")
 	} else {
 		c.End()
 	}
 }
 
-// What is being received counts, and is bounded by itself.
+// The bodies that are being recorded are bounded.
 func TestRecordingIsBounded(t *testing.T) {
 	const most = 1 << 20
 	s := NewStore(most)
 	for i := range 100 {
 		save(s, keyFor("/"+strconv.Itoa(i)), strings.Repeat("x", 10000), nil)
 	}
-	var flights []*Flight
+	var flights []*Fetch
 	taken := 0
 	for i := range 100 {
 		f := s.Begin(keyFor("/slow/" + strconv.Itoa(i)))
@@ -252,18 +252,18 @@ func TestRecordingIsBounded(t *testing.T) {
 		check(t, s)
 	}
 	if taken < 3 || taken > 5 {
-		t.Errorf("%d answers of 100 kB are being received in a store of 1 MiB", taken)
+		t.Errorf("%d responses of 100 kB are being recorded in a store of 1 MiB", taken)
 	}
 	for _, f := range flights {
 		f.End()
 	}
 	check(t, s)
 	if stats := s.Stats(); stats.Entries == 0 {
-		t.Error("all answers were driven out by what is being received")
+		t.Error("recording evicted all entries")
 	}
 }
 
-// TestMemory offers 1 GB of distinct answers by several goroutines at once.
+// TestMemory stores 1 GB of distinct responses by several goroutines.
 func TestMemory(t *testing.T) {
 	const most, offered, workers = 32 << 20, 1_000_000_000, 4
 	var before, after runtime.MemStats
@@ -280,7 +280,7 @@ func TestMemory(t *testing.T) {
 			for i := 0; total[w] < offered/workers; i++ {
 				f := s.Begin(keyFor(fmt.Sprintf("/%d/%d", w, i)))
 				length := int64(random.IntN(256 << 10))
-				e := NewEntry(fresh, &Answer{200, http.Header{"Etag": {strconv.Itoa(i)}, "Content-Type": {"text/plain"}}, now, now}, nil, nil)
+				e := NewEntry(fresh, &Response{200, http.Header{"Etag": {strconv.Itoa(i)}, "Content-Type": {"text/plain"}}, now, now}, nil, nil)
 				announced := int64(-1)
 				if i%2 == 0 {
 					announced = length
@@ -307,7 +307,7 @@ func TestMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	used := int64(after.HeapAlloc) - int64(before.HeapAlloc)
 	stats := s.Stats()
-	t.Logf("%d answers; the store says %.1f MiB, the heap has %.1f MiB more", stats.Entries, float64(stats.Bytes)/(1<<20), float64(used)/(1<<20))
+	t.Logf("%d responses; the statistics are %.1f MiB, the heap has grown by %.1f MiB", stats.Entries, float64(stats.Bytes)/(1<<20), float64(used)/(1<<20))
 	if stats.Bytes < most*3/4 {
 		t.Errorf("only %d bytes are used", stats.Bytes)
 	}
@@ -317,7 +317,7 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(s)
 }
 
-// TestOverheadCounts fills a store with answers that consist of overhead.
+// TestOverheadCounts fills a store with responses that consist of overhead.
 func TestOverheadCounts(t *testing.T) {
 	const most = 16 << 20
 	var before, after runtime.MemStats
@@ -331,7 +331,7 @@ func TestOverheadCounts(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	used := int64(after.HeapAlloc) - int64(before.HeapAlloc)
-	t.Logf("%d answers in %.1f MiB of heap", s.Stats().Entries, float64(used)/(1<<20))
+	t.Logf("%d responses in %.1f MiB of heap", s.Stats().Entries, float64(used)/(1<<20))
 	if used > most {
 		t.Errorf("the heap has grown by %d bytes, with a store of %d", used, most)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// varyNames lists the fields that a Vary field names, in order.
+// varyNames returns the fields that Vary names, in order.
 func varyNames(lines []string) (names []string) {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
@@ -24,7 +24,7 @@ func varyNames(lines []string) (names []string) {
 	return slices.Compact(names)
 }
 
-// varyNamesField reports whether a Vary field names a field.
+// varyNamesField reports whether Vary names a field.
 func varyNamesField(lines []string, name string) bool {
 	for _, line := range lines {
 		for one := range strings.SplitSeq(line, ",") {
@@ -36,10 +36,10 @@ func varyNamesField(lines []string, name string) bool {
 	return false
 }
 
-// SameVariant reports whether two requests are equal in the fields that an answer
-// with this header depends on.
-func SameVariant(answer, a, b http.Header) bool {
-	for _, name := range varyNames(answer["Vary"]) {
+// SameVariant reports whether two requests are equal in the fields that Vary of a response
+// names.
+func SameVariant(response, a, b http.Header) bool {
+	for _, name := range varyNames(response["Vary"]) {
 		if !slices.Equal(a[name], b[name]) {
 			return false
 		}
@@ -47,16 +47,16 @@ func SameVariant(answer, a, b http.Header) bool {
 	return true
 }
 
-// Variant is what a request has in those fields that a response depends on.
+// Variant holds the values of the request fields that a response depends on.
 type Variant struct {
 	names      []string
 	negotiated bool
 	text       string
 }
 
-// VariantOf returns what a request has in the fields that a response depends on. Beside
-// those that Vary names, these are, if the operator alone lets it be used (own), the origin
-// that it allows to read it, and without Vary all negotiated fields.
+// VariantOf returns the variant of a request for a response. If the options alone allow
+// storing it (own), the response also depends on Origin if it allows one, and without Vary
+// on all negotiated fields.
 func VariantOf(q *Request, response http.Header, own bool) Variant {
 	v := variantOn(response["Vary"], response["Access-Control-Allow-Origin"], own)
 	v.text = string(v.append(nil, q))
@@ -72,7 +72,7 @@ func variantOn(vary, allowedOrigin []string, own bool) Variant {
 	return v
 }
 
-// Matches reports whether another request has the same in these fields.
+// Matches reports whether another request has the same values.
 func (v *Variant) Matches(q *Request) bool {
 	if len(v.names) == 0 && !v.negotiated {
 		return true
@@ -84,7 +84,7 @@ func (v *Variant) Matches(q *Request) bool {
 // Names returns the fields that Vary names.
 func (v *Variant) Names() []string { return v.names }
 
-// Len returns how many bytes the variant takes.
+// Len returns the size of the values in bytes.
 func (v *Variant) Len() int { return len(v.text) }
 
 func (v *Variant) append(text []byte, q *Request) []byte {
@@ -94,11 +94,10 @@ func (v *Variant) append(text []byte, q *Request) []byte {
 	return q.appendVariant(text, v.names)
 }
 
-// AppendConstants appends to a key what the request has in all fields of the class Constant.
+// AppendConstants appends the fields of the class Constant to a key.
 func (q *Request) AppendConstants(key []byte) []byte { return q.appendAll(key, Constant) }
 
-// appendAll appends what a request has in all fields of a class. Equal texts mean that
-// the requests are equal in them.
+// appendAll appends all fields of a class. The encoding is unambiguous.
 func (q *Request) appendAll(text []byte, class Class) []byte {
 	var few [24]string
 	names := few[:0]
@@ -115,8 +114,7 @@ func (q *Request) appendAll(text []byte, class Class) []byte {
 	return text
 }
 
-// appendVariant appends what a request has in fields that answers depend on. Equal
-// texts mean that the requests are equal in them.
+// appendVariant appends the values of fields, unambiguously.
 func (q *Request) appendVariant(text []byte, names []string) []byte {
 	const absent = math.MaxUint32
 	for _, name := range names {
@@ -139,10 +137,9 @@ func appendSized(text []byte, name string, lines []string) []byte {
 	return text
 }
 
-// appendNormalized appends the value of a field in the form in which it is compared.
-// Only differences without any meaning are taken away (RFC 9111, section 4.1): several
-// lines, and in fields that are lists, spaces and, where it does not matter, case and
-// order.
+// appendNormalized appends the normalized value of a field. It removes only differences
+// without meaning (RFC 9111, section 4.1): separate lines, and in lists spaces, and case and
+// order where they do not matter.
 func appendNormalized(text []byte, name string, lines []string) []byte {
 	value := ""
 	if len(lines) > 0 {
@@ -171,23 +168,22 @@ func appendList(text []byte, list string) []byte {
 	return text
 }
 
-// coding is a content coding and its weight in thousandths, as a client accepts it.
+// coding is an accepted content coding with its weight in thousandths.
 type coding struct {
 	name   string
 	weight int
 }
 
-// codings are the content codings that there are (IANA, HTTP Content Coding Registry),
-// and what else stands in Accept-Encoding. Others cannot be in a response.
+// codings are the registered content codings (IANA, HTTP Content Coding Registry), and the
+// other values of Accept-Encoding. Responses cannot have others.
 var codings = map[string]string{
 	"gzip": "gzip", "x-gzip": "gzip", "compress": "compress", "x-compress": "compress", "deflate": "deflate", "br": "br",
 	"zstd": "zstd", "dcb": "dcb", "dcz": "dcz", "aes128gcm": "aes128gcm", "exi": "exi", "pack200-gzip": "pack200-gzip",
 	"identity": "identity", "*": "*",
 }
 
-// appendCodings appends a list of content codings in an order of its own, each once, and
-// without those that do not exist. What refuses a coding, or is not a list of codings, is
-// kept.
+// appendCodings appends a list of content codings in a fixed order, without duplicates and
+// unregistered codings. It keeps codings with a weight of 0 and malformed items.
 func appendCodings(text []byte, list string) []byte {
 	var few [16]coding
 	all := few[:0]
@@ -221,7 +217,7 @@ func appendCodings(text []byte, list string) []byte {
 	return text
 }
 
-// weightOf reads a weight (RFC 9110, section 12.4.2), in thousandths.
+// weightOf parses a weight (RFC 9110, section 12.4.2), in thousandths.
 func weightOf(parameter string) (thousandths int, ok bool) {
 	text, ok := strings.CutPrefix(parameter, "q=")
 	if !ok || len(text) == 0 || len(text) > 5 || text[0] != '0' && text[0] != '1' || len(text) > 1 && text[1] != '.' {

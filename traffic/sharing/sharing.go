@@ -41,6 +41,10 @@ type Rules struct {
 
 var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
 
+// identityFields are the request fields in which the gateway forwards the authenticated
+// client to backends.
+var identityFields = []string{trust.HeaderUserID, "X-Consumer-*"}
+
 // New returns the rules for the options of a policy.
 func New(key string, ignored []string) *Rules {
 	s := new(Rules)
@@ -61,12 +65,12 @@ func New(key string, ignored []string) *Rules {
 			s.consumer = true
 		}
 	}
-	if httpcache.NewFields(ignored, keyed).Covers("Cookie") {
+	if httpcache.NewFields(ignored, keyed, identityFields).Covers("Cookie") {
 		s.cookies = nil
 	} else if s.cookies != nil {
 		keyed = append(keyed, "Cookie")
 	}
-	s.Fields = httpcache.NewFields(ignored, keyed)
+	s.Fields = httpcache.NewFields(ignored, keyed, identityFields)
 	s.token = s.Fields.Covers("Authorization")
 	return s
 }
@@ -206,6 +210,9 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 	return sources
 }
 
+// credentials classifies fields without the options of a policy.
+var credentials = httpcache.Rules{Fields: httpcache.NewFields(nil, nil, identityFields)}
+
 // classOfText returns the class of a field that is set to a configured text: Constant if
 // the text is the same for all requests, Unknown if it depends on the request but not on
 // the client, and Credential otherwise.
@@ -216,7 +223,7 @@ func classOfText(text string) httpcache.Class {
 		field, isField := strings.CutPrefix(name, "http.request.header.")
 		switch {
 		case hasAnyPrefix(name, "env.", "file.", "system."):
-		case isField && httpcache.ClassOf(http.CanonicalHeaderKey(field), false) == httpcache.Credential,
+		case isField && credentials.Class(http.CanonicalHeaderKey(field), nil) == httpcache.Credential,
 			hasAnyPrefix(name, "http.request.cookie.", "http.request.tls.client."):
 			return httpcache.Credential
 		case hasAnyPrefix(name, "http.request.", "http.rgate.", "time.") || name == "http.vars.client_ip":
