@@ -187,30 +187,34 @@ func steeringLabels(t *testing.T) []string {
 	})
 }
 
-// metricNames are what the collectors describe.
-func metricNames(t *testing.T) []string {
-	describes := func(n ast.Node) (string, bool) {
+// metricNames lists the metrics that collectors describe.
+func metricNames(t *testing.T) (names []string) {
+	described := func(n ast.Node) (string, bool) {
 		call, ok := n.(*ast.CallExpr)
 		if !ok || len(call.Args) == 0 {
 			return "", false
 		}
-		switch f := call.Fun.(type) {
-		case *ast.SelectorExpr:
-			if f.Sel.Name == "NewRequestCounter" {
-				return literal(call.Args[1]), true
-			}
+		f, ok := call.Fun.(*ast.SelectorExpr)
+		switch {
+		case ok && f.Sel.Name == "NewDesc":
 			name := literal(call.Args[0])
-			return name, f.Sel.Name == "NewDesc" && name != ""
-		case *ast.Ident:
-			return "rgate_docker_" + literal(call.Args[0]), f.Name == "describe"
+			return name, strings.HasPrefix(name, "rgate_")
+		case ok && f.Sel.Name == "NewRequestCounter":
+			name := literal(call.Args[1])
+			return name, strings.HasPrefix(name, "rgate_")
 		}
 		return "", false
 	}
-	var names []string
-	for _, pattern := range []string{"../*/*metrics.go", "../*/*/*metrics.go", "../policy/refusals.go"} {
-		names = append(names, literalsIn(t, pattern, describes)...)
+	docker := func(n ast.Node) (string, bool) {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return "", false
+		}
+		f, ok := call.Fun.(*ast.Ident)
+		return "rgate_docker_" + literal(call.Args[0]), ok && f.Name == "describe"
 	}
-	return names
+	names = append(literalsIn(t, "../*/*.go", described), literalsIn(t, "../*/*/*.go", described)...)
+	return append(names, literalsIn(t, "../dockerupstreams/metrics.go", docker)...)
 }
 
 func literal(e ast.Expr) string {
