@@ -26,7 +26,7 @@ func init() {
 // with those of a token.
 type APIKey struct {
 	policy.Base
-	APIKeys
+	Options
 
 	// Whether requests without a key are accepted. Wrong keys are rejected in any case.
 	// Default: false.
@@ -57,7 +57,7 @@ func (p *APIKey) Check() error {
 	if p.Off() {
 		return nil
 	}
-	return p.APIKeys.Check()
+	return p.Options.Check()
 }
 
 // Validate calls Check, for Caddy.

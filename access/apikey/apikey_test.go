@@ -32,7 +32,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 	if err := os.WriteFile(path, []byte(keyLine("filed", "in-file")+keyLine("shadowed", "old")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &APIKey{APIKeys: APIKeys{
+	p := &APIKey{Options: Options{
 		Keys: []Key{
 			{Name: "alice", SHA256: keyHash("old"), Scopes: []string{"pay"}},
 			{Name: "alice", SHA256: keyHash("new"), Scopes: []string{"pay", "refund"}, Roles: []string{"admin"}},
@@ -84,7 +84,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 }
 
 func TestAPIKeyOptional(t *testing.T) {
-	p := &APIKey{Optional: true, APIKeys: APIKeys{
+	p := &APIKey{Optional: true, Options: Options{
 		Keys: []Key{{Name: "alice", SHA256: keyHash("one")}}, Query: "key", HideCredentials: true,
 	}}
 	testkit.Provision(t, p)
@@ -118,7 +118,7 @@ func TestAPIKeyOff(t *testing.T) {
 
 // What is a token's stays beside what is a key's.
 func TestAPIKeyBesideToken(t *testing.T) {
-	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "shop", SHA256: keyHash("one"), Scopes: []string{"pay"}}}}}
+	p := &APIKey{Options: Options{Keys: []Key{{Name: "shop", SHA256: keyHash("one"), Scopes: []string{"pay"}}}}}
 	testkit.Provision(t, p)
 	r := testkit.Request("/", "X-API-Key", "one")
 	trust.StripIdentity(r)
@@ -131,13 +131,13 @@ func TestAPIKeyBesideToken(t *testing.T) {
 
 func TestAPILimit(t *testing.T) {
 	two := ratelimit.Limit{Requests: 2, Window: caddy.Duration(time.Minute)}
-	options := APIKeys{Keys: []Key{
+	options := Options{Keys: []Key{
 		{Name: "alice", SHA256: keyHash(t.Name() + "one"), RateLimit: &two},
 		{Name: "alice", SHA256: keyHash(t.Name() + "other"), RateLimit: &two},
 		{Name: "bob", SHA256: keyHash(t.Name() + "free")},
 	}}
-	first, second := &APIKey{APIKeys: options}, &APIKey{APIKeys: options}
-	provider := &APIKeyProvider{APIKeys: options}
+	first, second := &APIKey{Options: options}, &APIKey{Options: options}
+	provider := &Provider{Options: options}
 	for _, module := range []caddy.Provisioner{first, second, provider} {
 		testkit.Provision(t, module)
 	}
@@ -163,7 +163,7 @@ func TestAPILimit(t *testing.T) {
 }
 
 func TestAPIKeyProvider(t *testing.T) {
-	p := &APIKeyProvider{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("one"), Scopes: []string{"pay"}}}, HideCredentials: true}}
+	p := &Provider{Options: Options{Keys: []Key{{Name: "alice", SHA256: keyHash("one"), Scopes: []string{"pay"}}}, HideCredentials: true}}
 	testkit.Provision(t, p)
 	for _, tc := range []struct{ key, user string }{{"one", "alice"}, {"wrong", ""}, {"", ""}} {
 		w, r := httptest.NewRecorder(), testkit.Request("/", "X-API-Key", tc.key, "X-Consumer-Username", "root")
@@ -181,9 +181,9 @@ func TestAPIKeyProvider(t *testing.T) {
 			t.Errorf("the backend gets %v", r.Header)
 		}
 	}
-	for _, provider := range []*APIKeyProvider{{}, {APIKeys: APIKeys{Keys: []Key{{Name: "a"}}}}} {
+	for _, provider := range []*Provider{{}, {Options: Options{Keys: []Key{{Name: "a"}}}}} {
 		if err := testkit.TryProvision(t, provider); err == nil {
-			t.Errorf("%+v: no error", provider.APIKeys)
+			t.Errorf("%+v: no error", provider.Options)
 		}
 	}
 }
@@ -192,17 +192,17 @@ func TestAPIKeyErrors(t *testing.T) {
 	right := []Key{{Name: "a", SHA256: keyHash("a")}}
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
 	for _, tc := range []struct {
-		options      APIKeys
+		options      Options
 		field, wrong string
 	}{
-		{APIKeys{}, "keys", "keys or file is required"},
-		{APIKeys{Keys: []Key{}}, "keys", "keys or file is required"},
-		{APIKeys{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
-		{APIKeys{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "are the same key"},
-		{APIKeys{Keys: right, Header: "X API"}, "header", `header "X API" is not a valid field name`},
-		{APIKeys{Keys: right, Cookie: "a=b"}, "cookie", `cookie "a=b" is not a valid cookie name`},
+		{Options{}, "keys", "keys or file is required"},
+		{Options{Keys: []Key{}}, "keys", "keys or file is required"},
+		{Options{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
+		{Options{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "are the same key"},
+		{Options{Keys: right, Header: "X API"}, "header", `header "X API" is not a valid field name`},
+		{Options{Keys: right, Cookie: "a=b"}, "cookie", `cookie "a=b" is not a valid cookie name`},
 	} {
-		p := &APIKey{APIKeys: tc.options}
+		p := &APIKey{Options: tc.options}
 		err := p.Check()
 		var about *options.Error
 		if !errors.As(err, &about) || about.Field() != tc.field || !strings.Contains(err.Error(), tc.wrong) {
@@ -212,7 +212,7 @@ func TestAPIKeyErrors(t *testing.T) {
 			t.Errorf("%+v: provisioning gives %v", tc.options, err)
 		}
 	}
-	p := &APIKey{APIKeys: APIKeys{File: missing}}
+	p := &APIKey{Options: Options{File: missing}}
 	if err := p.Check(); err != nil {
 		t.Errorf("a missing file: Check says %v", err)
 	}
@@ -220,11 +220,11 @@ func TestAPIKeyErrors(t *testing.T) {
 		t.Errorf("a missing file: got %v", err)
 	}
 	t.Setenv("KEYS_FOLDER", filepath.Dir(missing))
-	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_FOLDER}/missing.yaml"}}
+	p = &APIKey{Options: Options{File: "{env.KEYS_FOLDER}/missing.yaml"}}
 	if err := testkit.TryProvision(t, p); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("a placeholder in the name of the file: got %v", err)
 	}
-	p = &APIKey{APIKeys: APIKeys{File: "{env.KEYS_NOWHERE}"}}
+	p = &APIKey{Options: Options{File: "{env.KEYS_NOWHERE}"}}
 	if err := testkit.TryProvision(t, p); err == nil || !strings.Contains(err.Error(), "KEYS_NOWHERE") {
 		t.Errorf("an unknown placeholder in the name of the file: got %v", err)
 	}
@@ -284,7 +284,7 @@ func TestAPIKeyServesAfterCleanup(t *testing.T) {
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	defer cancel()
-	p := &APIKey{APIKeys: APIKeys{File: path}}
+	p := &APIKey{Options: Options{File: path}}
 	if err := p.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestAPIKeyServesAfterCleanup(t *testing.T) {
 }
 
 func BenchmarkAPIKey(b *testing.B) {
-	p := &APIKey{APIKeys: APIKeys{Keys: []Key{{Name: "alice", SHA256: keyHash("3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8"), Scopes: []string{"pay", "refund"}}}}}
+	p := &APIKey{Options: Options{Keys: []Key{{Name: "alice", SHA256: keyHash("3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8"), Scopes: []string{"pay", "refund"}}}}}
 	testkit.Provision(b, p)
 	r := testkit.Request("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")
 	b.Run("judge", func(b *testing.B) {

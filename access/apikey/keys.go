@@ -21,9 +21,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// APIKeys are the valid keys and where requests carry theirs: the options that the handler
+// Options are the valid keys and where requests carry theirs: the options that the handler
 // and the authentication provider share.
-type APIKeys struct {
+type Options struct {
 	policy.IdentityOptions
 
 	// The keys, by their hashes. They take precedence over those of the file. Default:
@@ -67,7 +67,7 @@ var (
 )
 
 // start prepares the options for requests.
-func (a *APIKeys) start(logger *zap.Logger) error {
+func (a *Options) start(logger *zap.Logger) error {
 	a.logger = logger
 	var err error
 	if a.keys, err = a.parsedKeys(); err != nil {
@@ -94,7 +94,7 @@ func (a *APIKeys) start(logger *zap.Logger) error {
 }
 
 // stop releases what start acquired. Requests in flight can still use it.
-func (a *APIKeys) stop() error {
+func (a *Options) stop() error {
 	var errs [2]error
 	if a.limits != nil {
 		errs[0] = a.limits.Release()
@@ -106,7 +106,7 @@ func (a *APIKeys) stop() error {
 }
 
 // Check reports the first invalid option. It does not read the file.
-func (a *APIKeys) Check() error {
+func (a *Options) Check() error {
 	if len(a.Keys) == 0 && a.File == "" {
 		return options.Errorf("keys", "keys or file is required: set one of them")
 	}
@@ -121,7 +121,7 @@ func (a *APIKeys) Check() error {
 }
 
 // parsedKeys returns the keys of the configuration.
-func (a *APIKeys) parsedKeys() (keySet, error) {
+func (a *Options) parsedKeys() (keySet, error) {
 	keys := make(keySet, len(a.Keys))
 	for i := range a.Keys {
 		if err := keys.add(&a.Keys[i], i+1); err != nil {
@@ -132,7 +132,7 @@ func (a *APIKeys) parsedKeys() (keySet, error) {
 }
 
 // credentialSources returns where the key of a request can be, in order of precedence.
-func (a *APIKeys) credentialSources() (sources []httpx.CredentialSource) {
+func (a *Options) credentialSources() (sources []httpx.CredentialSource) {
 	for _, source := range []httpx.CredentialSource{
 		{Kind: httpx.Header, Name: textproto.CanonicalMIMEHeaderKey(a.Header)},
 		{Kind: httpx.QueryParameter, Name: a.Query},
@@ -170,7 +170,7 @@ func schemeKey(value string) string {
 
 // authenticate returns the key of a request, or why it is rejected, with the key if it is
 // known.
-func (a *APIKeys) authenticate(r *http.Request) (*apiKey, error) {
+func (a *Options) authenticate(r *http.Request) (*apiKey, error) {
 	presented := presentedKey(r, a.sources)
 	if presented == "" {
 		return nil, errNoKey
@@ -190,13 +190,13 @@ func (a *APIKeys) authenticate(r *http.Request) (*apiKey, error) {
 
 // allow counts a request of a key with a limit, sets the RateLimit fields and reports
 // whether it is within the limit. A key counts for itself on all routes and across reloads.
-func (a *APIKeys) allow(header http.Header, held *apiKey) bool {
+func (a *Options) allow(header http.Header, held *apiKey) bool {
 	return held.limit == (ratelimit.Limit{}) || a.limits.Allow(header, held.digest[:], held.limit)
 }
 
 // log logs why a request is rejected. A missing key has level debug, because it is usual
 // for a client's first request.
-func (a *APIKeys) log(r *http.Request, held *apiKey, err error) {
+func (a *Options) log(r *http.Request, held *apiKey, err error) {
 	level := zapcore.InfoLevel
 	if errors.Is(err, errNoKey) {
 		level = zapcore.DebugLevel
@@ -211,7 +211,7 @@ func (a *APIKeys) log(r *http.Request, held *apiKey, err error) {
 }
 
 // addIdentity adds the consumer to the identity of a request.
-func (a *APIKeys) addIdentity(r *http.Request, held *apiKey) {
+func (a *Options) addIdentity(r *http.Request, held *apiKey) {
 	if a.HideCredentials {
 		for i := range a.sources {
 			a.sources[i].Remove(r)
@@ -221,4 +221,4 @@ func (a *APIKeys) addIdentity(r *http.Request, held *apiKey) {
 }
 
 // RequestFields implements policy.FieldReader.
-func (k *APIKeys) RequestFields() []string { return []string{k.Header} }
+func (k *Options) RequestFields() []string { return []string{k.Header} }

@@ -7,11 +7,11 @@ import (
 )
 
 func TestKeysAreFoundAndHidden(t *testing.T) {
-	everywhere := APIKeys{Header: "X-Api-Key", Query: "api_key", Cookie: "key"}
-	authorization := APIKeys{Header: "Authorization"}
+	everywhere := Options{Header: "X-Api-Key", Query: "api_key", Cookie: "key"}
+	authorization := Options{Header: "Authorization"}
 	for _, tc := range []struct {
 		name    string
-		options APIKeys
+		options Options
 		target  string
 		headers string // lines
 		key     string
@@ -35,7 +35,7 @@ func TestKeysAreFoundAndHidden(t *testing.T) {
 		{"Authorization as a bearer", authorization, "/", "Authorization: bearer secret", "secret", "/"},
 		{"Authorization of others", authorization, "/", "Authorization: Basic c2VjcmV0", "", "/|Authorization: Basic c2VjcmV0"},
 		{"Authorization without a scheme", authorization, "/", "Authorization: secret", "", "/|Authorization: secret"},
-		{"a source that is not configured", APIKeys{Query: "api_key"}, "/", "X-Api-Key: secret", "", "/|X-Api-Key: secret"},
+		{"a source that is not configured", Options{Query: "api_key"}, "/", "X-Api-Key: secret", "", "/|X-Api-Key: secret"},
 	} {
 		r := httptest.NewRequest("GET", tc.target, nil)
 		for line := range strings.SplitSeq(tc.headers, "\n") {

@@ -12,28 +12,28 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(new(APIKeyProvider))
+	caddy.RegisterModule(new(Provider))
 }
 
-// APIKeyProvider is `rgate_api_key` as a provider of Caddy's handler `authentication`,
+// Provider is `rgate_api_key` as a provider of Caddy's handler `authentication`,
 // which responds with 401 if no provider accepts a request. This includes requests above
 // the limit of a key.
-type APIKeyProvider struct {
-	APIKeys
+type Provider struct {
+	Options
 
 	base policy.Base
 }
 
 // CaddyModule returns the Caddy module information.
-func (*APIKeyProvider) CaddyModule() caddy.ModuleInfo {
+func (*Provider) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "http.authentication.providers.rgate_api_key",
-		New: func() caddy.Module { return new(APIKeyProvider) },
+		New: func() caddy.Module { return new(Provider) },
 	}
 }
 
 // Provision reads the file of keys and starts to watch it.
-func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
+func (p *Provider) Provision(ctx caddy.Context) error {
 	if err := p.base.Start(ctx, "api_key"); err != nil {
 		return err
 	}
@@ -44,13 +44,13 @@ func (p *APIKeyProvider) Provision(ctx caddy.Context) error {
 }
 
 // Validate reports the first invalid option.
-func (p *APIKeyProvider) Validate() error { return p.Check() }
+func (p *Provider) Validate() error { return p.Check() }
 
 // Cleanup releases the file of keys.
-func (p *APIKeyProvider) Cleanup() error { return p.stop() }
+func (p *Provider) Cleanup() error { return p.stop() }
 
 // Authenticate authenticates a request by its key. A missing or wrong key is not an error.
-func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
+func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	trust.StripIdentity(r)
 	held, err := p.authenticate(r)
 	if err == nil && !p.allow(w.Header(), held) {
@@ -67,8 +67,8 @@ func (p *APIKeyProvider) Authenticate(w http.ResponseWriter, r *http.Request) (c
 
 // Interface guards
 var (
-	_ caddy.Provisioner       = (*APIKeyProvider)(nil)
-	_ caddy.Validator         = (*APIKeyProvider)(nil)
-	_ caddy.CleanerUpper      = (*APIKeyProvider)(nil)
-	_ caddyauth.Authenticator = (*APIKeyProvider)(nil)
+	_ caddy.Provisioner       = (*Provider)(nil)
+	_ caddy.Validator         = (*Provider)(nil)
+	_ caddy.CleanerUpper      = (*Provider)(nil)
+	_ caddyauth.Authenticator = (*Provider)(nil)
 )

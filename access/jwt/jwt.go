@@ -16,7 +16,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(new(JWT))
-	caddy.RegisterModule(new(JWTProvider))
+	caddy.RegisterModule(new(Provider))
 	httpcaddyfile.RegisterHandlerDirective("rgate_jwt", policy.Directive[JWT])
 }
 
@@ -30,7 +30,7 @@ func init() {
 // The reason is logged and not sent to the client.
 type JWT struct {
 	policy.Base
-	JWTOptions
+	Options
 
 	verifier *verifier
 }
@@ -55,7 +55,7 @@ func (p *JWT) Provision(ctx caddy.Context) (err error) {
 		return err
 	}
 	p.warn(ctx)
-	p.verifier, err = newVerifier(&p.JWTOptions)
+	p.verifier, err = newVerifier(&p.Options)
 	return err
 }
 
@@ -64,7 +64,7 @@ func (p *JWT) Check() error {
 	if p.Off() {
 		return nil
 	}
-	return p.JWTOptions.Check()
+	return p.Options.Check()
 }
 
 // Validate calls Check, for Caddy.

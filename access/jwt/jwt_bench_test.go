@@ -24,7 +24,7 @@ func BenchmarkJWT(b *testing.B) {
 		{jwt.SigningMethodEdDSA, jwtEd(), jwtEd().Public()},
 	} {
 		name := algorithm.method.Alg()
-		options := JWTOptions{Algorithms: []string{name}, Secret: jwtSecret, Issuer: "https://id.example.com", Audience: []string{"api"}}
+		options := Options{Algorithms: []string{name}, Secret: jwtSecret, Issuer: "https://id.example.com", Audience: []string{"api"}}
 		if algorithm.public != nil {
 			options.Secret, options.PublicKey = "", jwtPEM(b, algorithm.public)
 		}
@@ -47,7 +47,7 @@ func BenchmarkJWT(b *testing.B) {
 // BenchmarkJWTRequest is all that the policy does with a request whose token is in
 // the cache, beside the same request without the policy.
 func BenchmarkJWTRequest(b *testing.B) {
-	p := jwtProvision(b, JWTOptions{Algorithms: []string{"HS256"}, Secret: jwtSecret})
+	p := jwtProvision(b, Options{Algorithms: []string{"HS256"}, Secret: jwtSecret})
 	token := jwtSign(b, jwt.SigningMethodHS256, []byte(jwtSecret), "", jwtClaims(nil))
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	for name, handler := range map[string]func(http.ResponseWriter, *http.Request) error{
@@ -71,7 +71,7 @@ func BenchmarkJWTRequest(b *testing.B) {
 // BenchmarkJWTRefusal is a token that is signed with another key, which is never
 // in the cache.
 func BenchmarkJWTRefusal(b *testing.B) {
-	v := jwtProvision(b, JWTOptions{Algorithms: []string{"RS256"}, PublicKey: jwtPEM(b, jwtRSA().Public())}).verifier
+	v := jwtProvision(b, Options{Algorithms: []string{"RS256"}, PublicKey: jwtPEM(b, jwtRSA().Public())}).verifier
 	for name, token := range map[string]string{
 		"signature": jwtSign(b, jwt.SigningMethodRS256, jwtOtherRSA(), "", jwtClaims(nil)),
 		"algorithm": jwtSign(b, jwt.SigningMethodHS256, []byte(jwtSecret), "", jwtClaims(nil)),

@@ -108,9 +108,9 @@ func jwtJSON(t testing.TB, value any) string {
 }
 
 // jwtProvision returns a policy with options.
-func jwtProvision(t testing.TB, options JWTOptions) *JWT {
+func jwtProvision(t testing.TB, options Options) *JWT {
 	t.Helper()
-	return testkit.Provision(t, &JWT{JWTOptions: options})
+	return testkit.Provision(t, &JWT{Options: options})
 }
 
 func jwtRequest(target string, header ...string) (*http.Request, *httptest.ResponseRecorder) {
@@ -142,7 +142,7 @@ const (
 )
 
 func TestJWTResponses(t *testing.T) {
-	p := jwtProvision(t, JWTOptions{
+	p := jwtProvision(t, Options{
 		Algorithms: []string{"RS256"}, PublicKey: jwtPEM(t, jwtRSA().Public()),
 		Issuer: "https://id.example.com", Audience: []string{"web", "api"},
 		TokenFrom: []string{"header:Authorization", "cookie:session", "query:access_token", "header:X-Token"},
@@ -259,7 +259,7 @@ func TestJWTAlgorithms(t *testing.T) {
 		{jwt.SigningMethodES256, jwtEC(), jwtEC().Public()}, {jwt.SigningMethodES384, jwtEC384(), jwtEC384().Public()}, {jwt.SigningMethodES512, jwtEC521(), jwtEC521().Public()},
 		{jwt.SigningMethodEdDSA, jwtEd(), jwtEd().Public()},
 	} {
-		options := JWTOptions{Algorithms: []string{tc.method.Alg()}, Secret: long}
+		options := Options{Algorithms: []string{tc.method.Alg()}, Secret: long}
 		if tc.public != nil {
 			options.Secret, options.PublicKey = "", jwtPEM(t, tc.public)
 		}
@@ -280,7 +280,7 @@ func TestJWTAlgorithms(t *testing.T) {
 }
 
 func TestJWTIdentity(t *testing.T) {
-	p := jwtProvision(t, JWTOptions{
+	p := jwtProvision(t, Options{
 		Algorithms: []string{"HS256"}, Secret: jwtSecret, HideCredentials: true,
 		UserClaim: "user.name", ScopeClaim: "permissions", RolesClaim: "realm_access.roles", Realm: "the shop",
 	})
@@ -316,7 +316,7 @@ func TestJWTIdentity(t *testing.T) {
 }
 
 func TestJWTOptional(t *testing.T) {
-	p := jwtProvision(t, JWTOptions{Algorithms: []string{"HS256"}, Secret: jwtSecret, Optional: true})
+	p := jwtProvision(t, Options{Algorithms: []string{"HS256"}, Secret: jwtSecret, Optional: true})
 	good := jwtSign(t, jwt.SigningMethodHS256, []byte(jwtSecret), "", jwtClaims(nil))
 	for authorization, want := range map[string]int{"": 200, "Basic YTpi": 200, "Bearer " + good: 200, "Bearer " + good + "x": 401, "Bearer": 400} {
 		r, w := jwtRequest("/", "X-User-ID", "root")
@@ -346,7 +346,7 @@ func TestJWTOff(t *testing.T) {
 
 func TestJWTCacheForgetsWhenTimeIsOver(t *testing.T) {
 	zero := caddy.Duration(0)
-	p := jwtProvision(t, JWTOptions{Algorithms: []string{"HS256"}, Secret: jwtSecret, Leeway: &zero})
+	p := jwtProvision(t, Options{Algorithms: []string{"HS256"}, Secret: jwtSecret, Leeway: &zero})
 	exp := float64(time.Now().UnixMilli())/1000 + 0.2
 	token := jwtSign(t, jwt.SigningMethodHS256, []byte(jwtSecret), "", jwtClaims(map[string]any{"exp": exp, "iat": nil, "nbf": nil}))
 	ask := func() int {
@@ -361,7 +361,7 @@ func TestJWTCacheForgetsWhenTimeIsOver(t *testing.T) {
 }
 
 func TestJWTProvider(t *testing.T) {
-	p := &JWTProvider{JWTOptions: JWTOptions{Algorithms: []string{"HS256"}, Secret: jwtSecret}}
+	p := &Provider{Options: Options{Algorithms: []string{"HS256"}, Secret: jwtSecret}}
 	if err := testkit.TryProvision(t, p); err != nil {
 		t.Fatal(err)
 	}

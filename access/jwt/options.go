@@ -20,11 +20,11 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// JWTOptions are the requirements for JSON Web Tokens and their sources. Exactly one of
+// Options are the requirements for JSON Web Tokens and their sources. Exactly one of
 // secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery provides the
 // keys. Values can have placeholders such as {env.SECRET} and {file./run/secrets/jwt},
 // which are replaced when the configuration is loaded.
-type JWTOptions struct {
+type Options struct {
 	policy.IdentityOptions
 
 	// The accepted algorithms: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384,
@@ -91,7 +91,7 @@ type JWTOptions struct {
 
 	// The claim with the roles, and how text is split. Default: the claim `roles`; text is
 	// one role.
-	Roles *JWTRoles `json:"roles,omitempty"`
+	Roles *Roles `json:"roles,omitempty"`
 
 	// Whether requests without a token are accepted. Invalid tokens are rejected in any
 	// case. Default: false.
@@ -108,8 +108,8 @@ type JWTOptions struct {
 	Realm string `json:"realm,omitempty"`
 }
 
-// JWTRoles configure the roles of a token.
-type JWTRoles struct {
+// Roles configures the roles of a token.
+type Roles struct {
 	// The claim with the roles: a list, or text that is one role unless `split` is set.
 	// Dots select members of objects. Default: `roles`.
 	Claim string `json:"claim,omitempty" caddyfile:"arg"`
@@ -154,10 +154,10 @@ func (s JWKS) MarshalJSON() ([]byte, error) {
 }
 
 // Check reports the first invalid option as a *policy.Error.
-func (o *JWTOptions) Check() error { return o.check(placeholder.Has) }
+func (o *Options) Check() error { return o.check(placeholder.Has) }
 
 // check skips texts whose value is unknown.
-func (o *JWTOptions) check(unknown func(text string) bool) error {
+func (o *Options) check(unknown func(text string) bool) error {
 	for _, check := range []func() *options.Error{
 		o.checkAlgorithms,
 		o.checkKeys,
@@ -174,7 +174,7 @@ func (o *JWTOptions) check(unknown func(text string) bool) error {
 	return nil
 }
 
-func (o *JWTOptions) checkAlgorithms() *options.Error {
+func (o *Options) checkAlgorithms() *options.Error {
 	if len(o.Algorithms) == 0 {
 		return options.Errorf("algorithms", "algorithms are missing: say which ones tokens are signed with, such as RS256")
 	}
@@ -198,7 +198,7 @@ func (o *JWTOptions) checkAlgorithms() *options.Error {
 }
 
 // keyOptions returns the names of the key options that are set.
-func (o *JWTOptions) keyOptions() (used []string) {
+func (o *Options) keyOptions() (used []string) {
 	for _, option := range []struct {
 		name string
 		used bool
@@ -213,7 +213,7 @@ func (o *JWTOptions) keyOptions() (used []string) {
 	return used
 }
 
-func (o *JWTOptions) checkKeys() *options.Error {
+func (o *Options) checkKeys() *options.Error {
 	used := o.keyOptions()
 	symmetric := isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0]))
 	switch {
@@ -235,7 +235,7 @@ func (o *JWTOptions) checkKeys() *options.Error {
 	return nil
 }
 
-func (o *JWTOptions) checkSecret(unknown func(string) bool) *options.Error {
+func (o *Options) checkSecret(unknown func(string) bool) *options.Error {
 	if o.Secret == "" || unknown(o.Secret) {
 		return nil
 	}
@@ -250,7 +250,7 @@ func (o *JWTOptions) checkSecret(unknown func(string) bool) *options.Error {
 	return nil
 }
 
-func (o *JWTOptions) checkURLs(unknown func(string) bool) *options.Error {
+func (o *Options) checkURLs(unknown func(string) bool) *options.Error {
 	for _, option := range []struct {
 		name, value string
 		needed      bool
@@ -270,7 +270,7 @@ func (o *JWTOptions) checkURLs(unknown func(string) bool) *options.Error {
 }
 
 // checkPublicKeys parses the keys in the configuration.
-func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *options.Error {
+func (o *Options) checkPublicKeys(unknown func(string) bool) *options.Error {
 	if o.PublicKey != "" && !unknown(o.PublicKey) {
 		_, _, err := o.keysOf("public_key", []byte(o.PublicKey), parsePEM)
 		return err
@@ -284,7 +284,7 @@ func (o *JWTOptions) checkPublicKeys(unknown func(string) bool) *options.Error {
 
 // keysOf parses the keys of an option, of which one must suit the algorithms. The second
 // result has the reasons why others are ignored.
-func (o *JWTOptions) keysOf(option string, text []byte, parse parser) (*keySet, []error, *options.Error) {
+func (o *Options) keysOf(option string, text []byte, parse parser) (*keySet, []error, *options.Error) {
 	keys, left, err := parse(text)
 	if err != nil {
 		return nil, nil, options.Errorf(option, "%s cannot be used: %v", option, err)
@@ -311,7 +311,7 @@ func checkURL(text, example string) error {
 	return nil
 }
 
-func (o *JWTOptions) checkPlaces() *options.Error {
+func (o *Options) checkPlaces() *options.Error {
 	var seen []httpx.CredentialSource
 	for i, text := range o.TokenFrom {
 		field := fmt.Sprintf("token_from[%d]", i)
@@ -327,7 +327,7 @@ func (o *JWTOptions) checkPlaces() *options.Error {
 	return nil
 }
 
-func (o *JWTOptions) checkRest() *options.Error {
+func (o *Options) checkRest() *options.Error {
 	if o.Roles != nil && o.Roles.Claim != "" && o.RolesClaim != "" {
 		return options.Errorf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
 	}
@@ -347,21 +347,14 @@ func (o *JWTOptions) checkRest() *options.Error {
 }
 
 // resolved returns the options with placeholders replaced.
-func (o *JWTOptions) resolved() (*JWTOptions, error) {
+func (o *Options) resolved() (*Options, error) {
 	r := *o
 	r.Audience = slices.Clone(o.Audience)
-	repl := caddy.NewReplacer()
 	var wrong *options.Error
 	resolve := func(name string, value *string) {
-		if *value == "" || wrong != nil {
-			return
+		if wrong == nil {
+			*value, wrong = options.Replace(name, *value)
 		}
-		text, err := repl.ReplaceOrErr(*value, true, true)
-		if err != nil { // which may have some of a secret in it
-			wrong = options.Errorf(name, "%s has a placeholder that is unknown or empty: set what it stands for; a brace that begins none is written \\{", name)
-			return
-		}
-		*value = text
 	}
 	resolve("secret", &r.Secret)
 	resolve("public_key", &r.PublicKey)
@@ -377,8 +370,8 @@ func (o *JWTOptions) resolved() (*JWTOptions, error) {
 		return nil, wrong
 	}
 	r.UserClaim = cmp.Or(o.UserClaim, "sub")
-	roles := cmp.Or(o.Roles, new(JWTRoles))
-	r.Roles = &JWTRoles{Claim: cmp.Or(roles.Claim, o.RolesClaim, "roles"), Split: cmp.Or(roles.Split, new(string))}
+	roles := cmp.Or(o.Roles, new(Roles))
+	r.Roles = &Roles{Claim: cmp.Or(roles.Claim, o.RolesClaim, "roles"), Split: cmp.Or(roles.Split, new(string))}
 	r.RolesClaim = ""
 	r.Realm = cmp.Or(o.Realm, "rgate")
 	r.CacheSize = cmp.Or(o.CacheSize, defaultCacheSize)

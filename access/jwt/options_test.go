@@ -18,44 +18,44 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 	negative, long := caddy.Duration(-1), caddy.Duration(maxLeeway+1)
 	const url = "https://id.example.com/keys"
 	for _, tc := range []struct {
-		options      JWTOptions
+		options      Options
 		field, wants string
 	}{
-		{JWTOptions{}, "algorithms", "algorithms are missing"},
-		{JWTOptions{Algorithms: []string{"RS256", "none"}}, "algorithms[1]", "accepts any token"},
-		{JWTOptions{Algorithms: []string{"None"}}, "algorithms[0]", "accepts any token"},
-		{JWTOptions{Algorithms: []string{"rs256"}}, "algorithms[0]", `did you mean "RS256"?`},
-		{JWTOptions{Algorithms: []string{"HS256", "RS256"}, Secret: jwtSecret}, "algorithms[1]", "HS256 and RS256 cannot stand together"},
-		{JWTOptions{Algorithms: []string{"ES256", "HS256"}, JWKSURL: url}, "algorithms[1]", "cannot stand together"},
-		{JWTOptions{Algorithms: rs}, "algorithms", "give one of public_key"},
-		{JWTOptions{Algorithms: hs}, "algorithms", "give the option secret"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, PublicKeyFile: "x"}, "jwks_url", "keep one of them"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, Discovery: true, Issuer: url}, "discovery", "keep one of them"},
-		{JWTOptions{Algorithms: hs, PublicKey: "x"}, "public_key", "with which anybody could sign by HS256"},
-		{JWTOptions{Algorithms: hs, JWKSURL: url}, "jwks_url", "with which anybody could sign by HS256"},
-		{JWTOptions{Algorithms: rs, Secret: jwtSecret}, "secret", "not RS256"},
-		{JWTOptions{Algorithms: rs, Discovery: true}, "discovery", "give its address as issuer"},
-		{JWTOptions{Algorithms: rs, Discovery: true, Issuer: "accounts.example.com"}, "issuer", "is not a web address"},
-		{JWTOptions{Algorithms: rs, JWKSURL: "file:///keys"}, "jwks_url", "is not a web address"},
-		{JWTOptions{Algorithms: rs, JWKSURL: "https://me:secret@id.example.com/"}, "jwks_url", "has a user in it"},
-		{JWTOptions{Algorithms: hs, Secret: jwtSecret[1:]}, "secret", "the secret has 31 bytes, and HS256 needs at least 32: make one with `openssl rand -base64 32`"},
-		{JWTOptions{Algorithms: []string{"HS512", "HS256"}, Secret: jwtSecret}, "secret", "needs at least 64"},
-		{JWTOptions{Algorithms: []string{"HS384"}, Secret: jwtSecret}, "secret", "needs at least 48"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"cookie:a", "Authorization"}}, "token_from[1]", "use header:NAME"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"header:"}}, "token_from[0]", "use header:NAME"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"cookie:a b"}}, "token_from[0]", "use header:NAME"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"header:x-a", "header:X-A"}}, "token_from[1]", "given twice"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, Audience: []string{"a", ""}}, "audience[1]", "is empty"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, Leeway: &negative}, "leeway", "use 0s to 1h"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, Leeway: &long}, "leeway", "use 0s to 1h"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, CacheSize: -2}, "cache_size", "or -1 for no cache"},
-		{JWTOptions{Algorithms: rs, JWKSURL: url, Realm: `a"b`}, "realm", "cannot be sent"},
+		{Options{}, "algorithms", "algorithms are missing"},
+		{Options{Algorithms: []string{"RS256", "none"}}, "algorithms[1]", "accepts any token"},
+		{Options{Algorithms: []string{"None"}}, "algorithms[0]", "accepts any token"},
+		{Options{Algorithms: []string{"rs256"}}, "algorithms[0]", `did you mean "RS256"?`},
+		{Options{Algorithms: []string{"HS256", "RS256"}, Secret: jwtSecret}, "algorithms[1]", "HS256 and RS256 cannot stand together"},
+		{Options{Algorithms: []string{"ES256", "HS256"}, JWKSURL: url}, "algorithms[1]", "cannot stand together"},
+		{Options{Algorithms: rs}, "algorithms", "give one of public_key"},
+		{Options{Algorithms: hs}, "algorithms", "give the option secret"},
+		{Options{Algorithms: rs, JWKSURL: url, PublicKeyFile: "x"}, "jwks_url", "keep one of them"},
+		{Options{Algorithms: rs, JWKSURL: url, Discovery: true, Issuer: url}, "discovery", "keep one of them"},
+		{Options{Algorithms: hs, PublicKey: "x"}, "public_key", "with which anybody could sign by HS256"},
+		{Options{Algorithms: hs, JWKSURL: url}, "jwks_url", "with which anybody could sign by HS256"},
+		{Options{Algorithms: rs, Secret: jwtSecret}, "secret", "not RS256"},
+		{Options{Algorithms: rs, Discovery: true}, "discovery", "give its address as issuer"},
+		{Options{Algorithms: rs, Discovery: true, Issuer: "accounts.example.com"}, "issuer", "is not a web address"},
+		{Options{Algorithms: rs, JWKSURL: "file:///keys"}, "jwks_url", "is not a web address"},
+		{Options{Algorithms: rs, JWKSURL: "https://me:secret@id.example.com/"}, "jwks_url", "has a user in it"},
+		{Options{Algorithms: hs, Secret: jwtSecret[1:]}, "secret", "the secret has 31 bytes, and HS256 needs at least 32: make one with `openssl rand -base64 32`"},
+		{Options{Algorithms: []string{"HS512", "HS256"}, Secret: jwtSecret}, "secret", "needs at least 64"},
+		{Options{Algorithms: []string{"HS384"}, Secret: jwtSecret}, "secret", "needs at least 48"},
+		{Options{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"cookie:a", "Authorization"}}, "token_from[1]", "use header:NAME"},
+		{Options{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"header:"}}, "token_from[0]", "use header:NAME"},
+		{Options{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"cookie:a b"}}, "token_from[0]", "use header:NAME"},
+		{Options{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"header:x-a", "header:X-A"}}, "token_from[1]", "given twice"},
+		{Options{Algorithms: rs, JWKSURL: url, Audience: []string{"a", ""}}, "audience[1]", "is empty"},
+		{Options{Algorithms: rs, JWKSURL: url, Leeway: &negative}, "leeway", "use 0s to 1h"},
+		{Options{Algorithms: rs, JWKSURL: url, Leeway: &long}, "leeway", "use 0s to 1h"},
+		{Options{Algorithms: rs, JWKSURL: url, CacheSize: -2}, "cache_size", "or -1 for no cache"},
+		{Options{Algorithms: rs, JWKSURL: url, Realm: `a"b`}, "realm", "cannot be sent"},
 
-		{JWTOptions{Algorithms: hs, Secret: "{env.SECRET}"}, "", ""},
-		{JWTOptions{Algorithms: rs, JWKSURL: "{env.URL}", Audience: []string{"a"}}, "", ""},
-		{JWTOptions{Algorithms: rs, Issuer: "anything", JWKSURL: url}, "", ""},
+		{Options{Algorithms: hs, Secret: "{env.SECRET}"}, "", ""},
+		{Options{Algorithms: rs, JWKSURL: "{env.URL}", Audience: []string{"a"}}, "", ""},
+		{Options{Algorithms: rs, Issuer: "anything", JWKSURL: url}, "", ""},
 	} {
-		err := (&JWT{JWTOptions: tc.options}).Check()
+		err := (&JWT{Options: tc.options}).Check()
 		if tc.wants == "" {
 			if err != nil {
 				t.Errorf("%+v: %v", tc.options, err)
@@ -66,7 +66,7 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.wants) || !errors.As(err, &field) || field.Field() != tc.field {
 			t.Errorf("%+v: got %v, want %s: %s", tc.options, err, tc.field, tc.wants)
 		}
-		if provisioned := testkit.TryProvision(t, &JWT{JWTOptions: tc.options}); provisioned == nil {
+		if provisioned := testkit.TryProvision(t, &JWT{Options: tc.options}); provisioned == nil {
 			t.Errorf("%+v: is provisioned", tc.options)
 		}
 	}
@@ -83,12 +83,12 @@ func TestJWTPlaceholdersAreReplaced(t *testing.T) {
 	for _, tc := range []struct{ secret, fails string }{
 		{"{file." + file + "}", ""},
 		{"{env.JWT_TEST_SHORT}", "the secret has 7 bytes"},
-		{"{env.JWT_TEST_EMPTY}", "secret has a placeholder that is unknown or empty"},
-		{"{file./nonexistent}", "secret has a placeholder that is unknown or empty"},
-		{jwtSecret + "{unknown}", "a brace that begins none is written \\{"},
+		{"{env.JWT_TEST_EMPTY}", "secret has an unknown or empty placeholder"},
+		{"{file./nonexistent}", "secret has an unknown or empty placeholder"},
+		{jwtSecret + "{unknown}", "write \\{ for a literal brace"},
 		{jwtSecret + `\{unknown}`, ""},
 	} {
-		p := &JWT{JWTOptions: JWTOptions{Algorithms: hs, Secret: tc.secret}}
+		p := &JWT{Options: Options{Algorithms: hs, Secret: tc.secret}}
 		err := testkit.TryProvision(t, p)
 		if tc.fails == "" && err != nil || tc.fails != "" && (err == nil || !strings.Contains(err.Error(), tc.fails)) {
 			t.Errorf("%q: got %v, want %q", tc.secret, err, tc.fails)
@@ -97,7 +97,7 @@ func TestJWTPlaceholdersAreReplaced(t *testing.T) {
 			t.Errorf("%q: the error has the secret in it", tc.secret)
 		}
 	}
-	p := jwtProvision(t, JWTOptions{Algorithms: hs, Secret: "{file." + file + "}"})
+	p := jwtProvision(t, Options{Algorithms: hs, Secret: "{file." + file + "}"})
 	if got := string(p.verifier.keys.keys[0].material.([]byte)); got != jwtSecret {
 		t.Errorf("the secret is %q", got)
 	}
@@ -114,18 +114,18 @@ func TestJWTKeysMustSuit(t *testing.T) {
 	}
 	ec := []string{"ES256"}
 	for name, tc := range map[string]struct {
-		options      JWTOptions
+		options      Options
 		field, fails string
 	}{
-		"other kind of key":  {JWTOptions{Algorithms: ec, PublicKey: jwtPEM(t, jwtRSA().Public())}, "public_key", "has no key for the algorithms [ES256]"},
-		"other curve":        {JWTOptions{Algorithms: ec, PublicKey: jwtPEM(t, jwtEC384().Public())}, "public_key", "has no key for the algorithms"},
-		"not PEM":            {JWTOptions{Algorithms: ec, PublicKey: "MIIB"}, "public_key", "it is not PEM"},
-		"no file":            {JWTOptions{Algorithms: ec, PublicKeyFile: "/nonexistent"}, "public_key_file", "no such file"},
-		"file of other keys": {JWTOptions{Algorithms: ec, PublicKeyFile: write(jwtPEM(t, jwtRSA().Public()))}, "public_key_file", "key.pem: public_key_file has no key for"},
-		"not JSON":           {JWTOptions{Algorithms: ec, JWKS: "keys"}, "jwks", "it is not a JWK Set"},
-		"no keys":            {JWTOptions{Algorithms: ec, JWKS: "{}"}, "jwks", "its list of keys is empty"},
+		"other kind of key":  {Options{Algorithms: ec, PublicKey: jwtPEM(t, jwtRSA().Public())}, "public_key", "has no key for the algorithms [ES256]"},
+		"other curve":        {Options{Algorithms: ec, PublicKey: jwtPEM(t, jwtEC384().Public())}, "public_key", "has no key for the algorithms"},
+		"not PEM":            {Options{Algorithms: ec, PublicKey: "MIIB"}, "public_key", "it is not PEM"},
+		"no file":            {Options{Algorithms: ec, PublicKeyFile: "/nonexistent"}, "public_key_file", "no such file"},
+		"file of other keys": {Options{Algorithms: ec, PublicKeyFile: write(jwtPEM(t, jwtRSA().Public()))}, "public_key_file", "key.pem: public_key_file has no key for"},
+		"not JSON":           {Options{Algorithms: ec, JWKS: "keys"}, "jwks", "it is not a JWK Set"},
+		"no keys":            {Options{Algorithms: ec, JWKS: "{}"}, "jwks", "its list of keys is empty"},
 	} {
-		err := testkit.TryProvision(t, &JWT{JWTOptions: tc.options})
+		err := testkit.TryProvision(t, &JWT{Options: tc.options})
 		var field interface{ Field() string }
 		if err == nil || !strings.Contains(err.Error(), tc.fails) || !errors.As(err, &field) || field.Field() != tc.field {
 			t.Errorf("%s: got %v, want %s: %s", name, err, tc.field, tc.fails)

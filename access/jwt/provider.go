@@ -12,25 +12,25 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// JWTProvider is `rgate_jwt` as a provider of Caddy's handler `authentication`, which
+// Provider is `rgate_jwt` as a provider of Caddy's handler `authentication`, which
 // responds with 401 if no provider accepts a request.
-type JWTProvider struct {
-	JWTOptions
+type Provider struct {
+	Options
 
 	base     policy.Base // for its logger
 	verifier *verifier
 }
 
 // CaddyModule returns the Caddy module information.
-func (*JWTProvider) CaddyModule() caddy.ModuleInfo {
+func (*Provider) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "http.authentication.providers.rgate_jwt",
-		New: func() caddy.Module { return new(JWTProvider) },
+		New: func() caddy.Module { return new(Provider) },
 	}
 }
 
 // Provision reads the keys. Those of an address are read in the background.
-func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
+func (p *Provider) Provision(ctx caddy.Context) (err error) {
 	if err := p.base.Start(ctx, "jwt"); err != nil {
 		return err
 	}
@@ -38,18 +38,18 @@ func (p *JWTProvider) Provision(ctx caddy.Context) (err error) {
 		return err
 	}
 	p.warn(ctx)
-	p.verifier, err = newVerifier(&p.JWTOptions)
+	p.verifier, err = newVerifier(&p.Options)
 	return err
 }
 
 // Validate calls Check, for Caddy.
-func (p *JWTProvider) Validate() error { return p.Check() }
+func (p *Provider) Validate() error { return p.Check() }
 
 // Cleanup releases the keys.
-func (p *JWTProvider) Cleanup() error { return p.verifier.close() }
+func (p *Provider) Cleanup() error { return p.verifier.close() }
 
 // Authenticate reports whether a request has a valid token or needs none.
-func (p *JWTProvider) Authenticate(w http.ResponseWriter, r *http.Request) (user caddyauth.User, ok bool, err error) {
+func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (user caddyauth.User, ok bool, err error) {
 	trust.StripIdentity(r)
 	if err := p.verifier.serve(w, r); err != nil {
 		logRefusal(p.base.Logger(), err)
@@ -64,8 +64,8 @@ func (p *JWTProvider) Authenticate(w http.ResponseWriter, r *http.Request) (user
 
 // Interface guards
 var (
-	_ caddy.Provisioner       = (*JWTProvider)(nil)
-	_ caddy.Validator         = (*JWTProvider)(nil)
-	_ caddy.CleanerUpper      = (*JWTProvider)(nil)
-	_ caddyauth.Authenticator = (*JWTProvider)(nil)
+	_ caddy.Provisioner       = (*Provider)(nil)
+	_ caddy.Validator         = (*Provider)(nil)
+	_ caddy.CleanerUpper      = (*Provider)(nil)
+	_ caddyauth.Authenticator = (*Provider)(nil)
 )

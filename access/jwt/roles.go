@@ -8,10 +8,10 @@ import (
 )
 
 // RolesSplitUnset implements identity.RolesReader.
-func (o *JWTOptions) RolesSplitUnset() bool { return o.Roles == nil || o.Roles.Split == nil }
+func (o *Options) RolesSplitUnset() bool { return o.Roles == nil || o.Roles.Split == nil }
 
 // warn logs the warning outside of a gateway, which collects those of its routes.
-func (o *JWTOptions) warn(ctx caddy.Context) {
+func (o *Options) warn(ctx caddy.Context) {
 	if policy.ScopeOf(ctx).Level != "" || !o.RolesSplitUnset() {
 		return
 	}
@@ -27,5 +27,5 @@ func (o *JWTOptions) warn(ctx caddy.Context) {
 // Interface guards
 var (
 	_ identity.RolesReader = (*JWT)(nil)
-	_ identity.RolesReader = (*JWTProvider)(nil)
+	_ identity.RolesReader = (*Provider)(nil)
 )

@@ -29,7 +29,7 @@ type verifier struct {
 }
 
 // newVerifier returns a verifier. It does not wait for keys.
-func newVerifier(options *JWTOptions) (*verifier, error) {
+func newVerifier(options *Options) (*verifier, error) {
 	o, err := options.resolved()
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func newVerifier(options *JWTOptions) (*verifier, error) {
 }
 
 // useKeys sets the keys or their source.
-func (v *verifier) useKeys(o *JWTOptions) (err error) {
+func (v *verifier) useKeys(o *Options) (err error) {
 	switch {
 	case o.Secret != "":
 		v.keys = secretKeys(o.Secret)
@@ -89,7 +89,7 @@ func (v *verifier) useKeys(o *JWTOptions) (err error) {
 
 // useServer sets a source of keys on a server. The file of certificates is read for each
 // refresh and must be valid now.
-func (v *verifier) useServer(o *JWTOptions, place string, load func(context.Context, fetcher) (document, error)) error {
+func (v *verifier) useServer(o *Options, place string, load func(context.Context, fetcher) (document, error)) error {
 	if o.CAFile != "" {
 		place += " ca_file " + o.CAFile
 		if _, err := newFetcher(o.CAFile); err != nil {
@@ -106,7 +106,7 @@ func (v *verifier) useServer(o *JWTOptions, place string, load func(context.Cont
 }
 
 // keysOf parses the keys of an option and logs those that are ignored.
-func (v *verifier) keysOf(o *JWTOptions, option string, text []byte, parse parser) (*keySet, error) {
+func (v *verifier) keysOf(o *Options, option string, text []byte, parse parser) (*keySet, error) {
 	keys, left, err := o.keysOf(option, text, parse)
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (v *verifier) keysOf(o *JWTOptions, option string, text []byte, parse parse
 }
 
 // useFile sets a file as the source of keys. It must be valid now.
-func (v *verifier) useFile(o *JWTOptions, option, path string, parse parser) error {
+func (v *verifier) useFile(o *Options, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
 		return options.Errorf(option, "%s: %v: make the file, or correct the path", option, err)

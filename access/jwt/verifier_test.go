@@ -47,7 +47,7 @@ func jwtStatus(t *testing.T, p *JWT, token string) (int, http.Header) {
 
 func TestJWTWithoutKeys(t *testing.T) {
 	issuer := newJWTIssuer(t)
-	p := jwtProvision(t, JWTOptions{Algorithms: []string{"ES256"}, JWKSURL: issuer.URL})
+	p := jwtProvision(t, Options{Algorithms: []string{"ES256"}, JWKSURL: issuer.URL})
 	good := jwtSign(t, jwt.SigningMethodES256, jwtEC(), "1", jwtClaims(nil))
 	status, header := jwtStatus(t, p, good)
 	if status != 503 || header.Get("Retry-After") != "1" || header.Get("WWW-Authenticate") != "" {
@@ -78,7 +78,7 @@ func TestJWTWithoutKeys(t *testing.T) {
 func TestJWTPoliciesShareKeys(t *testing.T) {
 	issuer := newJWTIssuer(t)
 	issuer.serve(jwtSet(t, jwtJWK(t, jwtEC().Public(), nil)))
-	options := JWTOptions{Algorithms: []string{"ES256"}, JWKSURL: issuer.URL}
+	options := Options{Algorithms: []string{"ES256"}, JWKSURL: issuer.URL}
 	good := jwtSign(t, jwt.SigningMethodES256, jwtEC(), "", jwtClaims(nil))
 	first := jwtProvision(t, options)
 	if status, _ := jwtStatus(t, first, good); status != 200 {
@@ -106,7 +106,7 @@ func TestJWTFilesAreReadAgain(t *testing.T) {
 		}
 	}
 	write(jwtEC().Public())
-	p := jwtProvision(t, JWTOptions{Algorithms: []string{"ES256", "ES384"}, JWKSFile: path})
+	p := jwtProvision(t, Options{Algorithms: []string{"ES256", "ES384"}, JWKSFile: path})
 	before, after := jwtSign(t, jwt.SigningMethodES256, jwtEC(), "", jwtClaims(nil)), jwtSign(t, jwt.SigningMethodES384, jwtEC384(), "", jwtClaims(nil))
 	for range 2 { // the second time from the cache
 		if status, _ := jwtStatus(t, p, before); status != 200 {

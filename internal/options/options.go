@@ -39,14 +39,23 @@ func Argument(module caddy.ModuleInfo, list bool) (key string, ok bool) {
 	return "", false
 }
 
-// ReplacePlaceholders returns the value of an option with its placeholders replaced, without
-// line breaks at the end. The error does not quote the value, which may contain a secret.
-func ReplacePlaceholders(option, text string) (string, error) {
+// Replace returns the value of an option with its placeholders replaced. The error does not
+// quote the value, which may contain a secret.
+func Replace(option, text string) (string, *Error) {
 	value, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	if err != nil {
 		return "", Errorf(option, "%s has an unknown or empty placeholder: set its value, or write \\{ for a literal brace", option)
 	}
-	return strings.TrimRight(value, "\r\n"), nil // files end in a line break
+	return value, nil
+}
+
+// ReplacePlaceholders is Replace for values from files: it removes line breaks at the end.
+func ReplacePlaceholders(option, text string) (string, error) {
+	value, err := Replace(option, text)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimRight(value, "\r\n"), nil
 }
 
 // CheckZero rejects an option that is set to zero or to an empty list, which would silently

@@ -36,7 +36,7 @@ func BenchmarkFallbackUnused(b *testing.B) {
 	})
 	for name, f := range map[string]*Fallback{
 		"backend":  {},
-		"statuses": {Statuses: []string{"5xx"}, Response: new(FallbackResponse)},
+		"statuses": {Statuses: []string{"5xx"}, Response: new(Response)},
 		"cached":   {Cached: caddy.Duration(time.Hour)},
 	} {
 		b.Run(name, func(b *testing.B) {

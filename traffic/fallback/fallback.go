@@ -68,7 +68,7 @@ type Fallback struct {
 	Backend string `json:"backend,omitempty" caddyfile:"arg"`
 
 	// A fixed response. Default: none.
-	Response *FallbackResponse `json:"response,omitempty"`
+	Response *Response `json:"response,omitempty"`
 
 	// The statuses of responses that count as failures, too: 500 to 599, or `5xx` for all of
 	// them. Default: none.
@@ -81,8 +81,8 @@ type Fallback struct {
 	missing  sync.Once // logs an unknown backend
 }
 
-// FallbackResponse is a fixed response.
-type FallbackResponse struct {
+// Response is a fixed response.
+type Response struct {
 	// The body. Unless the headers have a Content-Type, it is application/json if the body is
 	// JSON, and text/plain otherwise. Default: empty.
 	Body string `json:"body,omitempty" caddyfile:"arg"`

@@ -153,7 +153,7 @@ func (rig *fallbackRig) expect(t testing.TB, want, method, target, body string, 
 
 func TestFallbackOrder(t *testing.T) {
 	const down = "error 503"
-	static := &FallbackResponse{Body: "later", StatusCode: 503}
+	static := &Response{Body: "later", StatusCode: 503}
 	for _, tc := range []struct {
 		what   string
 		policy *Fallback
@@ -219,7 +219,7 @@ func TestFallbackTriggers(t *testing.T) {
 		}, "503 later by response"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
-			rig := newFallbackRig(t, &Fallback{Response: &FallbackResponse{Body: "later"}, Statuses: tc.statuses})
+			rig := newFallbackRig(t, &Fallback{Response: &Response{Body: "later"}, Statuses: tc.statuses})
 			rig.backend = tc.backend
 			rig.expect(t, tc.want, "GET", "/", "")
 		})
@@ -300,7 +300,7 @@ func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	rig.expect(t, "error 503", "POST", "/", "+body") // it was sent
 	rig.expect(t, "200 other+body by other", "POST", "/", "+body")
 	// Also outside of a gateway, the fallback responds.
-	rig = newFallbackRig(t, &Fallback{Response: &FallbackResponse{Body: "later"}})
+	rig = newFallbackRig(t, &Fallback{Response: &Response{Body: "later"}})
 	rig.exchange = nil
 	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
 	for range 3 {
@@ -316,7 +316,7 @@ func TestFallbackOfAFallback(t *testing.T) {
 	}{
 		{&Fallback{Backend: "first"}, "error 503"},
 		{&Fallback{Backend: "third"}, "error 503"},
-		{&Fallback{Response: &FallbackResponse{Body: "inner"}}, "503 inner by response"},
+		{&Fallback{Response: &Response{Body: "inner"}}, "503 inner by response"},
 	} {
 		rig := newFallbackRig(t, &Fallback{Backend: "other"})
 		inner := fallbackPolicy(t, tc.inner)
@@ -338,17 +338,17 @@ func TestFallbackOfAFallback(t *testing.T) {
 
 func TestFallbackResponse(t *testing.T) {
 	for _, tc := range []struct {
-		response FallbackResponse
+		response Response
 		want     string
 		header   http.Header
 	}{
-		{FallbackResponse{}, "503  by response", http.Header{"Content-Length": {"0"}, "Retry-After": {"9"}}},
-		{FallbackResponse{Body: "later"}, "503 later by response", http.Header{"Content-Type": {"text/plain; charset=utf-8"}}},
-		{FallbackResponse{Body: `{"a":1}`, StatusCode: 200}, `200 {"a":1} by response`, http.Header{"Content-Type": {"application/json"}}},
-		{FallbackResponse{Body: "<p>", StatusCode: 500, Headers: map[string]string{"content-type": "text/html", "X-A": "b"}}, "500 <p> by response",
+		{Response{}, "503  by response", http.Header{"Content-Length": {"0"}, "Retry-After": {"9"}}},
+		{Response{Body: "later"}, "503 later by response", http.Header{"Content-Type": {"text/plain; charset=utf-8"}}},
+		{Response{Body: `{"a":1}`, StatusCode: 200}, `200 {"a":1} by response`, http.Header{"Content-Type": {"application/json"}}},
+		{Response{Body: "<p>", StatusCode: 500, Headers: map[string]string{"content-type": "text/html", "X-A": "b"}}, "500 <p> by response",
 			http.Header{"Content-Type": {"text/html"}, "X-A": {"b"}}},
-		{FallbackResponse{StatusCode: 204}, "204  by response", http.Header{"Content-Length": nil}},
-		{FallbackResponse{Headers: map[string]string{"Retry-After": "60"}}, "503  by response", http.Header{"Retry-After": {"60"}}},
+		{Response{StatusCode: 204}, "204  by response", http.Header{"Content-Length": nil}},
+		{Response{Headers: map[string]string{"Retry-After": "60"}}, "503  by response", http.Header{"Retry-After": {"60"}}},
 	} {
 		rig := newFallbackRig(t, &Fallback{Response: &tc.response})
 		rig.backend = fallbackDown

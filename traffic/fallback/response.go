@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-func (s *FallbackResponse) check() error {
+func (s *Response) check() error {
 	switch status := s.StatusCode; {
 	case status != 0 && (status < 200 || status > 599):
 		return options.Errorf("response.status_code", "invalid status_code %d: must be 200 to 599", status)
@@ -34,7 +34,7 @@ func (s *FallbackResponse) check() error {
 	return nil
 }
 
-func (s *FallbackResponse) write(w http.ResponseWriter, r *http.Request) {
+func (s *Response) write(w http.ResponseWriter, r *http.Request) {
 	header, contentType := w.Header(), "text/plain; charset=utf-8"
 	if json.Valid([]byte(s.Body)) {
 		contentType = "application/json"

@@ -28,7 +28,7 @@ func (t *Transform) Check() error {
 	return nil
 }
 
-func (o *TransformRequest) check() *options.Error {
+func (o *RequestEdits) check() *options.Error {
 	if err := o.Headers.checkHeader("request.headers"); err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (o *RequestBodyEdits) check() *options.Error {
 	return nil
 }
 
-func (o *TransformResponse) check() *options.Error {
+func (o *ResponseEdits) check() *options.Error {
 	if err := o.Headers.checkHeader("response.headers"); err != nil {
 		return err
 	}

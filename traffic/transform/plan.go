@@ -27,7 +27,7 @@ type requestPlan struct {
 }
 
 // plan returns nil if requests are not changed.
-func (o *TransformRequest) plan() *requestPlan {
+func (o *RequestEdits) plan() *requestPlan {
 	p := &requestPlan{
 		headers: o.Headers.plan(http.CanonicalHeaderKey), query: o.Query.plan(nil),
 		method: o.Method, body: o.Body.plan(),
@@ -81,7 +81,7 @@ type responsePlan struct {
 	strict   bool
 }
 
-func (o *TransformResponse) plan() *responsePlan {
+func (o *ResponseEdits) plan() *responsePlan {
 	p := &responsePlan{
 		headers: o.Headers.plan(http.CanonicalHeaderKey), body: o.Body.plan(), envelope: o.Envelope,
 		strict: o.Strict != nil && *o.Strict,

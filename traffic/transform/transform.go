@@ -43,11 +43,11 @@ type Transform struct {
 	policy.Base
 
 	// Changes of requests.
-	Request TransformRequest `json:"request,omitzero"`
+	Request RequestEdits `json:"request,omitzero"`
 
 	// Changes of responses. The gateway's own responses, such as 503 without a backend, are
 	// not changed.
-	Response TransformResponse `json:"response,omitzero"`
+	Response ResponseEdits `json:"response,omitzero"`
 
 	// The maximum size of a body that is changed. Requests with larger bodies are rejected
 	// with 413. Larger responses are replaced by 502. Default: 1MiB.
@@ -58,8 +58,8 @@ type Transform struct {
 	lenient  bool          // invalid JSON passes, as in earlier versions
 }
 
-// TransformRequest is the changes of requests.
-type TransformRequest struct {
+// RequestEdits are the changes of requests.
+type RequestEdits struct {
 	// Header fields. `Host` can be set.
 	Headers FieldEdits `json:"headers,omitzero"`
 
@@ -79,8 +79,8 @@ type TransformRequest struct {
 	Body RequestBodyEdits `json:"body,omitzero"`
 }
 
-// TransformResponse is the changes of responses.
-type TransformResponse struct {
+// ResponseEdits are the changes of responses.
+type ResponseEdits struct {
 	// Header fields.
 	Headers FieldEdits `json:"headers,omitzero"`
 
