@@ -93,9 +93,8 @@ func (somewhere) RouteInfo() RouteInfo { return RouteInfo{"edge", "/api", "web"}
 
 func (somewhere) Forward(string, http.ResponseWriter, *http.Request) (bool, error) { return false, nil }
 
-// In a gateway, somebody else may answer in the place of who did not let a request
-// through.
-func TestFail(t *testing.T) {
+// In a gateway, a fallback may respond in place of the policy that refused a request.
+func TestRefuseWithFallback(t *testing.T) {
 	b, _ := startBase(t, t.Name())
 	cause := errors.New("the breaker is open")
 	r, w := newRequest(new(caddyhttp.Server))

@@ -62,7 +62,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 				t.Errorf("%q: got status %d and %v", tc.key, w.Code, got)
 			}
 			if body := w.Body.String(); body != "Unauthorized\n" {
-				t.Errorf("%q: the client is told %q", tc.key, body)
+				t.Errorf("%q: the client receives %q", tc.key, body)
 			}
 			if len(logged) != 1 || logged[0].ContextMap()["error"] != tc.reason {
 				t.Errorf("%q: the log has %v, want %q", tc.key, logged, tc.reason)

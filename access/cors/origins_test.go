@@ -178,7 +178,7 @@ func FuzzOrigins(f *testing.F) {
 		normal := pattern
 		if pattern != "*" && pattern != "null" && !strings.HasPrefix(pattern, "~") {
 			if normal, err = normalOrigin(pattern); err != nil {
-				t.Fatalf("%q is taken, but is no origin: %v", pattern, err)
+				t.Fatalf("%q is accepted, but is not an origin: %v", pattern, err)
 			}
 			if again, err := normalOrigin(normal); err != nil || again != normal {
 				t.Errorf("%q becomes %q, which becomes %q, %v", pattern, normal, again, err)

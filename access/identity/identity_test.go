@@ -55,7 +55,7 @@ func TestIdentityOfOthers(t *testing.T) {
 	}
 }
 
-func TestIdentityIsNoInjection(t *testing.T) {
+func TestIdentityCannotInject(t *testing.T) {
 	for value, want := range map[string]string{
 		"alice": "alice", "Zoë": "Zoë", "a b": "a b",
 		"a\r\nX-Admin: 1": "", "a\nb": "", "a\x00": "", "a\x7f": "", "\ta": "", " a": "", "a ": "", "a\u00a0": "", "": "",

@@ -85,7 +85,7 @@ func TestNoTokenCache(t *testing.T) {
 	cache, v := newTokenCache(-1), jwtCached(1, nil, 1)
 	cache.put(v, 0)
 	if cache.get(&v.token, nil) != nil {
-		t.Error("what is no cache remembers")
+		t.Error("a disabled cache remembers")
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // Values are decimal, and the fields share no memory.
-func TestFieldsTellNumbers(t *testing.T) {
+func TestFieldsHaveNumbers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	numbers := []int64{0, 1, 9, 10, 99, 100, 101, 999, 1000, 9_999_999, 10_000_000, 31_622_400, 99_999_999, 100_000_000, 999_999_999, 1_000_000_000}
 	for range 1000 {

@@ -71,7 +71,7 @@ func rateServe(t testing.TB, p caddyhttp.MiddlewareHandler, r *http.Request) *ht
 	return w
 }
 
-func TestRateLimitTellsTheClient(t *testing.T) {
+func TestRateLimitHeaders(t *testing.T) {
 	p := rateLoad[*RateLimit](t, rateContext(t), "rgate_rate_limit", `{"requests": 1000, "window": "60s"}`)
 	for n := 999; n >= 0; n-- {
 		w := rateServe(t, p, rateRequest("203.0.113.7:1"))
@@ -121,7 +121,7 @@ func TestRateLimitHidesItsFields(t *testing.T) {
 }
 
 // Of several policies, a client learns of the one that admits least.
-func TestTightestPolicyIsTold(t *testing.T) {
+func TestHeadersAreOfTheTightestPolicy(t *testing.T) {
 	ctx := rateContext(t)
 	wide := rateLoad[*RateLimit](t, ctx, "rgate_rate_limit", `{"requests": 1000, "window": "1h"}`)
 	narrow := rateLoad[*RateLimit](t, ctx, "rgate_rate_limit", `{"requests": 2, "window": "1h"}`)

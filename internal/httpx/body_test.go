@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// unsized makes a request whose header does not tell whether it has a body.
+// unsized returns a request with a body of unknown length.
 func unsized(body io.Reader) *http.Request {
 	r := (&http.Request{Method: "GET", ProtoMajor: 3, Header: http.Header{}, ContentLength: -1, Body: io.NopCloser(body)})
 	return r.WithContext(context.WithValue(context.Background(), caddyhttp.VarsCtxKey, make(map[string]any)))
@@ -55,7 +55,7 @@ func TestABodyThatDoesNotComeHoldsNothingUp(t *testing.T) {
 		r := unsized(body)
 		start := time.Now()
 		if first, again := HasBody(r), HasBody(r); !first || !again || time.Since(start) != probeTime {
-			t.Errorf("it took %s to tell", time.Since(start))
+			t.Errorf("it took %s", time.Since(start))
 		}
 		go func() {
 			_, _ = io.WriteString(client, "late")

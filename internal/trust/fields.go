@@ -38,8 +38,8 @@ const (
 	// identityField identifies the user of the request. Only the gateway sets it.
 	identityField
 
-	// relayField tells where a request comes from or what the client asked for. Only
-	// proxies set it; Fields drops it if the peer is not trusted.
+	// relayField is about the client or its original request. Only proxies set it;
+	// FieldFilter drops it if the peer is not trusted.
 	relayField
 
 	// replacedField is a relay field that Caddy's reverse proxy sets itself.
@@ -180,8 +180,8 @@ func (f *FieldFilter) Filter(r *http.Request) {
 	f.drop(r, first && !f.TrustIdentity)
 }
 
-// Prepare implements entry.Preparer: it removes what Clean removes, but for the fields about
-// identity, once for each request.
+// Prepare implements entry.Preparer. Once per request, it removes what Filter removes except
+// the fields about identity.
 func (f *FieldFilter) Prepare(r *http.Request) {
 	if caddyhttp.GetVar(r.Context(), relayedVar) == nil {
 		caddyhttp.SetVar(r.Context(), relayedVar, false)
@@ -299,8 +299,8 @@ func (b *trailerGuard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// clean applies to trailers what the server and Fields apply to the header. A trailer is
-// never one of those that the gateway or a trusted proxy sets.
+// clean filters the trailers as the server and FieldFilter filter the header. Fields that the
+// gateway or a trusted proxy sets cannot be trailers.
 func (b *trailerGuard) clean() {
 	for name := range b.trailers {
 		if classOf(name) != plainField || !isTrailerName(name) || CGIAlias(name) != "" ||
