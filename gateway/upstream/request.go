@@ -11,8 +11,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Request is the state of a request that services forward. The gateway's state of
-// the request embeds it. It is used by one goroutine at a time.
+// Request is the state of a request that services forward. The gateway's request state
+// embeds it. It is used by one goroutine at a time.
 type Request struct {
 	// The time limits of the route.
 	Limits Limits
@@ -35,7 +35,7 @@ type attempt struct {
 	containers *dockerupstreams.Subscription
 	set        *dockerupstreams.Set // the containers that it chose from
 	dial       string               // the address of the upstream
-	verdict    failure.Result       // if it failed
+	result     failure.Result       // if it failed
 	fault      error                // its error, if the client is to blame
 }
 
@@ -47,16 +47,19 @@ func (a *attempt) target() *dockerupstreams.Target {
 	return a.set.ByDial(a.dial)
 }
 
+// requestHolder is a request state that embeds Request.
+type requestHolder interface{ UpstreamRequest() *Request }
+
 // requestOf returns the state of a request, or nil if it does not come through a gateway.
 func requestOf(r *http.Request) *Request {
-	state, ok := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(interface{ UpstreamRequest() *Request })
+	state, ok := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(requestHolder)
 	if !ok {
 		return nil
 	}
 	return state.UpstreamRequest()
 }
 
-// UpstreamRequest returns the state itself.
+// UpstreamRequest returns the request: it makes a type that embeds Request a requestHolder.
 func (q *Request) UpstreamRequest() *Request { return q }
 
 // Container returns the name of the container of the last attempt. It is empty for static

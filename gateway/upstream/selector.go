@@ -86,8 +86,8 @@ type repeatable struct{}
 func (repeatable) MatchWithError(r *http.Request) (bool, error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		verdict := requestOf(r).attempt.verdict
-		return verdict.Cause != failure.Client && !verdict.TimedOut() && !httpx.HasBody(r), nil
+		result := requestOf(r).attempt.result
+		return result.Cause != failure.Client && !result.TimedOut() && !httpx.HasBody(r), nil
 	}
 	return false, nil
 }

@@ -130,7 +130,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return statusError(r, err)
 	case state.attempt.fault != nil:
-		return caddyhttp.Error(state.attempt.verdict.Status, failureOf(state.attempt.verdict, state.attempt.fault))
+		return caddyhttp.Error(state.attempt.result.Status, failureOf(state.attempt.result, state.attempt.fault))
 	}
 	trust.CleanLateTrailers(w.Header())
 	return nil

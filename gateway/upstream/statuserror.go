@@ -22,19 +22,19 @@ func statusError(r *http.Request, err error) error {
 	default:
 		return err
 	}
-	verdict := failure.ClassifyRequest(r, 0, handlerErr.Err)
-	if verdict.Status == http.StatusBadGateway { // or the status of a response handler
-		verdict.Status = handlerErr.StatusCode
+	result := failure.ClassifyRequest(r, 0, handlerErr.Err)
+	if result.Status == http.StatusBadGateway { // or the status of a response handler
+		result.Status = handlerErr.StatusCode
 	}
-	handlerErr.StatusCode, handlerErr.Err = verdict.Status, failureOf(verdict, handlerErr.Err)
+	handlerErr.StatusCode, handlerErr.Err = result.Status, failureOf(result, handlerErr.Err)
 	return handlerErr
 }
 
 // failureOf marks a cause as a failure that a fallback may respond to, unless the client
 // caused it.
-func failureOf(verdict failure.Result, cause error) error {
-	if verdict.Status < 500 {
+func failureOf(result failure.Result, cause error) error {
+	if result.Status < 500 {
 		return cause
 	}
-	return failure.Error{Err: cause, Result: verdict}
+	return failure.Error{Err: cause, Result: result}
 }

@@ -64,18 +64,18 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		err = checkResponse(r, response)
 	}
 	if err == nil {
-		status, state.attempt.verdict = response.StatusCode, failure.Result{}
+		status, state.attempt.result = response.StatusCode, failure.Result{}
 		state.allowPause(r)
 		if response.Trailer != nil {
 			trust.CleanTrailers(response.Trailer)
 		}
 	} else {
-		state.attempt.verdict = failure.ClassifyRequest(r, 0, err)
+		state.attempt.result = failure.ClassifyRequest(r, 0, err)
 	}
 	if state.guard != nil {
 		state.guard.End(status, err)
 	}
-	if state.attempt.verdict.Cause == failure.Client && (state.upload != nil || !errors.Is(err, context.Canceled)) {
+	if state.attempt.result.Cause == failure.Client && (state.upload != nil || !errors.Is(err, context.Canceled)) {
 		state.attempt.fault = err
 		return nil, clientFault{err}
 	}
