@@ -149,11 +149,10 @@ type parser struct {
 	httpcaddyfile.Helper
 	gateway *Gateway
 
-	// Where each value came from, by its path in the JSON configuration.
+	// The token of each value, by its path in the JSON configuration.
 	tokens map[string]caddyfile.Token
 
-	// The definitions of the gateway's named matchers, which its routes and
-	// backends see too.
+	// The definitions of the gateway's named matchers, which its routes and backends can use.
 	matchers []caddyfile.Segment
 }
 
@@ -210,8 +209,7 @@ func (p *parser) parse() error {
 	})
 }
 
-// inner reads the blocks within a block, which know the matchers that are among its
-// directives.
+// inner reads the blocks within a block. They can use the matchers among its directives.
 func (p *parser) inner(directives, blocks []caddyfile.Segment, read func(*parser) error) error {
 	for _, segment := range directives {
 		if strings.HasPrefix(segment.Directive(), "@") {
@@ -289,13 +287,13 @@ func (p *parser) defaultResponse() error {
 		}
 	}
 	if *response == (DefaultResponse{}) {
-		return errAt(directive, "default_response says nothing: give it a body, a status, or both")
+		return errAt(directive, "default_response requires a body or a status")
 	}
 	p.gateway.DefaultResponse = response
 	return nil
 }
 
-// isStatus tells a status from a body where only one of them is given.
+// isStatus reports whether a single argument is a status rather than a body.
 func isStatus(s string) bool {
 	status, err := strconv.Atoi(s)
 	return err == nil && len(s) == 3 && status > 0
@@ -381,7 +379,7 @@ func (p *parser) policy(path string, b *Backend) error {
 		for _, module := range caddy.GetModules(namespace) {
 			known = append(known, module.ID.Name())
 		}
-		return p.Errf("there is no selection policy '%s'%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
+		return p.Errf("unknown selection policy '%s'%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 	}
 	module, err := caddyfile.UnmarshalModule(p.Dispenser, namespace+"."+name)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// The subdirectives that an unknown word in a route or group may stand for.
+// The subdirectives to suggest for an unknown one in a route or group.
 var (
 	routeOptions = []string{"name", "match", "methods", "hosts", "headers", "query", "strip_prefix", "timeouts", "deprecated", "backends", "sticky_key"}
 	groupOptions = []string{"hosts", "headers", "query", "deprecated", "route", "group"}
@@ -123,8 +123,7 @@ func (p *parser) group(at string, groups *[]*Group) error {
 	})
 }
 
-// headers reads a condition on a header field. The values of several lines about
-// one field add up.
+// headers reads a condition on a header field. Several lines for one field add values.
 func (p *parser) headers(path string, target *map[string][]string) error {
 	p.tokens[path] = p.Token()
 	if !p.NextArg() {
@@ -150,7 +149,7 @@ func (p *parser) headers(path string, target *map[string][]string) error {
 	return nil
 }
 
-// query reads conditions on parameters of the query. The values of one add up.
+// query reads conditions on query parameters. Several lines for one parameter add values.
 func (p *parser) query(path string, target *map[string][]string) error {
 	p.tokens[path] = p.Token()
 	args := p.RemainingArgsAsTokens()

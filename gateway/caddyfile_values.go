@@ -19,8 +19,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// handlers makes handlers of directives, in the order that Caddy gives them.
-// known are the subdirectives that an unknown word may stand for.
+// handlers returns the handlers of directives, in Caddy's order. known lists the
+// subdirectives to suggest for an unknown one.
 func (p *parser) handlers(parent caddyfile.Token, directives []caddyfile.Segment, known []string) ([]json.RawMessage, error) {
 	if len(directives) == 0 {
 		return nil, nil
@@ -51,10 +51,10 @@ func isHandler(name string) bool {
 	return err == nil
 }
 
-// flatten returns the handlers of a subroute. Those that depend on the request or on
-// each other stay in a subroute, but policies for every request stand outside of it,
-// and what may respond in another one than what cannot: each has its own place in the
-// order of the handlers of all levels.
+// flatten returns the handlers of a subroute. Routes that depend on the request or on each
+// other stay in a subroute. Policies for every request are taken out of it, and handlers
+// that may respond get a subroute of their own, because each has its own place in the order
+// of the handlers of all levels.
 func flatten(subroute *caddyhttp.Subroute) (handlers []json.RawMessage) {
 	var together caddyhttp.RouteList
 	flush := func() {
@@ -93,12 +93,11 @@ func depends(route caddyhttp.Route) bool {
 	return len(route.MatcherSetsRaw) > 0 || route.Group != "" || route.Terminal
 }
 
-// isPolicy reports whether a handler in its JSON form has a place in the order of
-// policies.
+// isPolicy reports whether a handler in JSON is a policy.
 func isPolicy(raw json.RawMessage) bool { return policy.Rank(rawHandlerName(raw)) > 0 }
 
-// explain replaces Caddy's message about an unknown directive by one that knows
-// what else could stand there, at the line where it stands.
+// explain replaces Caddy's message about an unknown directive by one with a suggestion and
+// the line of the directive.
 func explain(err error, directives []caddyfile.Segment, known []string) error {
 	for _, segment := range directives {
 		name := segment.Directive()
@@ -111,7 +110,7 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
 			name, options.Suggest(name, known), strings.Join(known, ", "))
 	}
-	// Caddy puts the place of the block behind an error that says where it is.
+	// Caddy appends the place of the block to an error that has its own place.
 	if inner := placedTwice.FindStringSubmatch(err.Error()); inner != nil {
 		return errors.New(inner[1])
 	}
@@ -120,8 +119,7 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 
 var placedTwice = regexp.MustCompile(`^(.+, at [^,]+:\d+), at [^,]+:\d+$`)
 
-// once reports a subdirective that is given for the second time, and remembers
-// where the first one was.
+// once reports a duplicate subdirective, or records the token of the first one.
 func (p *parser) once(path string) error {
 	if first, ok := p.tokens[path]; ok {
 		return p.Errf("'%s' is given twice: remove this one or the one in line %d", p.Val(), first.Line)
@@ -181,7 +179,7 @@ func (p *parser) flag(path string, target *bool) error {
 	return nil
 }
 
-// list reads the arguments of a subdirective that may be repeated.
+// list appends the arguments of a subdirective that may be repeated.
 func (p *parser) list(path string, target *[]string) error {
 	p.tokens[path] = p.Token()
 	args := p.RemainingArgsAsTokens()
@@ -195,7 +193,7 @@ func (p *parser) list(path string, target *[]string) error {
 	return nil
 }
 
-// labels reads labels, which may be spread over several lines.
+// labels adds labels of a subdirective that may be repeated.
 func (p *parser) labels(path string, b *Backend) error {
 	p.tokens[path] = p.Token()
 	args := p.RemainingArgsAsTokens()
@@ -211,7 +209,7 @@ func (p *parser) labels(path string, b *Backend) error {
 			return errAt(arg, "label '%s' has no value: write %s=value", arg.Text, arg.Text)
 		}
 		if previous, ok := b.MatchLabels[key]; ok && previous != value {
-			return errAt(arg, "label '%s' must be '%s' and '%s' at once, which no container can be: keep one of the two", key, previous, value)
+			return errAt(arg, "label '%s' must be '%s' and '%s' at once, which matches no container: keep one of the two", key, previous, value)
 		}
 		b.MatchLabels[key] = value
 	}
@@ -262,7 +260,7 @@ func (p *parser) unrecognized(known ...string) error {
 	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), options.Suggest(p.Val(), known), strings.Join(known, ", "))
 }
 
-// tokenOf returns the token at a path, or at the nearest one above it.
+// tokenOf returns the token of a path, or of its nearest parent.
 func (p *parser) tokenOf(path string) caddyfile.Token {
 	for {
 		if token, ok := p.tokens[path]; ok {
@@ -272,7 +270,7 @@ func (p *parser) tokenOf(path string) caddyfile.Token {
 	}
 }
 
-// placeFrom says where another token is, for an error at the first one.
+// placeFrom returns the place of another token for an error at token.
 func placeFrom(token, other caddyfile.Token) string {
 	if token.File == other.File {
 		return fmt.Sprintf("in line %d", other.Line)
@@ -280,7 +278,7 @@ func placeFrom(token, other caddyfile.Token) string {
 	return fmt.Sprintf("at %s:%d", other.File, other.Line)
 }
 
-// errAt makes an error that ends in the place of a token.
+// errAt returns an error that ends with the place of a token.
 func errAt(token caddyfile.Token, format string, args ...any) error {
 	d := caddyfile.NewDispenser([]caddyfile.Token{token})
 	d.Next()

@@ -13,15 +13,15 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// Problem is something wrong with the configuration of a gateway.
+// Problem is an error in the configuration of a gateway.
 type Problem struct {
-	// Where, as a path in the JSON configuration: `routes[2].backend`.
+	// The path in the JSON configuration, such as `routes[2].backend`.
 	Path string
 
-	// What is wrong, and what would be right.
+	// The message, with a remedy.
 	Message string
 
-	// Where else, if it is about two values that do not go together; as a path, too.
+	// The path of the other value, if two values conflict.
 	Other string
 }
 
@@ -33,7 +33,7 @@ func (p *Problem) Error() string {
 	return p.Path + ": " + text
 }
 
-// Text is the message, after which comes the other place as the function calls it.
+// Text returns the message and the place of the other value, which place formats.
 func (p *Problem) Text(place func(path string) string) string {
 	if p.Other == "" {
 		return p.Message
@@ -50,10 +50,8 @@ const (
 	maxRetryPerSecond = 1000
 )
 
-// Check reports the first thing wrong with the configuration, as a *Problem. It
-// starts nothing, so that a configuration can be judged before it is loaded.
-// What only a handler or a selection policy can know about its own options is
-// left to their provisioning.
+// Check returns the first error in the configuration, as a *Problem. It starts nothing.
+// Handlers and selection policies check their own options when they are provisioned.
 func (g *Gateway) Check() error {
 	if g.Stats != nil {
 		if err := g.Stats.Validate(); err != nil {
@@ -111,7 +109,7 @@ func (g *Gateway) Check() error {
 			return err
 		}
 		if b.Register && (g.Operations == nil || g.Operations.Registration == nil) {
-			return problemf(path+".register", "nobody can register for backend %q: set operations.registration", b.Name)
+			return problemf(path+".register", "register of backend %q requires operations.registration: set it, or remove register", b.Name)
 		}
 	}
 	if err := g.checkRoutes(names); err != nil {
@@ -162,7 +160,7 @@ func (o *RetryBudget) check(path string) error {
 	case o == nil:
 		return nil
 	case o.Ratio != nil && !(*o.Ratio >= 0 && *o.Ratio <= 1):
-		return problemf(path+".ratio", "ratio %v is no share: use 0 to 1, such as 0.2", *o.Ratio)
+		return problemf(path+".ratio", "invalid ratio %v: must be 0 to 1, such as 0.2", *o.Ratio)
 	case o.MinPerSecond != nil && (*o.MinPerSecond < 0 || *o.MinPerSecond > maxRetryPerSecond):
 		return problemf(path+".min_per_second", "min_per_second %d is out of range: use 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
 	}
@@ -204,8 +202,8 @@ func (b *Backend) checkAddresses(path string) error {
 	return nil
 }
 
-// checkWithoutContainers judges the options that only containers have, for a
-// backend that has none because of what it does in their place.
+// checkWithoutContainers reports options for containers on a backend without containers.
+// does says what it has instead.
 func (b *Backend) checkWithoutContainers(path, does string) error {
 	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
 		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which %s", b.Name, does)
@@ -235,7 +233,7 @@ func (b *Backend) checkPolicy(path string) error {
 		for _, module := range caddy.GetModules(namespace) {
 			known = append(known, module.ID.Name())
 		}
-		return problemf(at, "there is no selection policy %q%s: use one of %s",
+		return problemf(at, "unknown selection policy %q%s: use one of %s",
 			chosen.Policy, options.Suggest(chosen.Policy, known), strings.Join(known, ", "))
 	}
 	if chosen.Policy == "weighted_round_robin" && len(chosen.Weights) != len(b.Dial) {
@@ -244,8 +242,7 @@ func (b *Backend) checkPolicy(path string) error {
 	return nil
 }
 
-// checkProxy looks for options that backend and proxy both set, or that belong
-// to the backend alone.
+// checkProxy reports options of the proxy that the backend sets, too, or alone may set.
 func (b *Backend) checkProxy(path string) error {
 	if b.ProxyRaw == nil {
 		return nil
@@ -289,8 +286,8 @@ func (b *Backend) checkProxy(path string) error {
 	return nil
 }
 
-// fieldProblem places an error of another package's configuration, which may
-// know the field that it is about.
+// fieldProblem returns the problem for an error in the configuration of another package,
+// which may name the field.
 func fieldProblem(path string, err error) *Problem {
 	var field interface{ Field() string }
 	if errors.As(err, &field) && field.Field() != "" {

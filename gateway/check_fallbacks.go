@@ -7,17 +7,15 @@ import (
 	"slices"
 )
 
-// fallbackSuffix is what the name of a backend ends with that stands in for another
-// one without being named.
+// fallbackSuffix is the suffix of the name of a backend's default fallback.
 const fallbackSuffix = "-fallback"
 
-// fallback is what the gateway has to know of a policy `fallback`: which backend it
-// may send requests to.
+// fallback is a policy `fallback` in the configuration.
 type fallback struct {
 	at      string   // where it is, as a path in the JSON configuration
 	owner   *Backend // whose it is; nil if it is not a backend's own
 	backend string   // empty: those that have the suffix
-	alone   bool     // nothing else answers
+	alone   bool     // nothing else responds
 }
 
 // fallbacks finds the policies `fallback` of all levels.
@@ -29,7 +27,7 @@ func (g *Gateway) fallbacks() (found []fallback) {
 }
 
 // eachHandler calls f for each handler of all levels, with its path in the JSON
-// configuration, and the backend that it is around of, if it is.
+// configuration and the backend around which it is, or nil.
 func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMessage)) {
 	look := func(at string, owner *Backend, handlers []json.RawMessage) {
 		for i, raw := range handlers {
@@ -54,7 +52,7 @@ func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMess
 	}
 }
 
-// appendFallbacks looks for them in a handler, and in the ones that a subroute has.
+// appendFallbacks appends the fallbacks in a handler and, for a subroute, in its handlers.
 func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMessage) []fallback {
 	if !bytes.Contains(raw, []byte("rgate_fallback")) {
 		return found
@@ -86,7 +84,7 @@ func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMe
 	return found
 }
 
-// checkFallbacks makes sure that the backends are there that stand in for others.
+// checkFallbacks reports the first fallback without an existing backend.
 func (g *Gateway) checkFallbacks(backends []string) error {
 	for _, f := range g.fallbacks() {
 		switch {
@@ -95,18 +93,18 @@ func (g *Gateway) checkFallbacks(backends []string) error {
 			if f.owner != nil {
 				like = fmt.Sprintf("a backend %q", f.owner.Name+fallbackSuffix)
 			}
-			return problemf(f.at, "nothing stands in when a backend fails: define %s, or set backend, cached or response", like)
+			return problemf(f.at, "fallback has no effect: define %s, or set backend, cached or response", like)
 		case f.backend == "":
 		case !slices.Contains(backends, f.backend):
 			return problemf(f.at+".backend", "fallback backend %q is not defined%s", f.backend, suggestOrList(f.backend, backends))
 		case f.owner != nil && f.owner.Name == f.backend:
-			return problemf(f.at+".backend", "backend %q cannot stand in for itself: name another one", f.backend)
+			return problemf(f.at+".backend", "backend %q cannot be its own fallback: name another one", f.backend)
 		}
 	}
 	return nil
 }
 
-// hasBackend reports whether there is a backend that stands in without being named.
+// hasBackend reports whether there is a default fallback.
 func (f *fallback) hasBackend(backends []string) bool {
 	if f.owner != nil {
 		return slices.Contains(backends, f.owner.Name+fallbackSuffix)
@@ -114,7 +112,7 @@ func (f *fallback) hasBackend(backends []string) bool {
 	return slices.ContainsFunc(backends, func(name string) bool { return slices.Contains(backends, name+fallbackSuffix) })
 }
 
-// markFallbacks notes which backends are used because they stand in for others.
+// markFallbacks marks the backends that fallbacks use.
 func (g *Gateway) markFallbacks(used map[string]bool) {
 	for _, f := range g.fallbacks() {
 		switch {

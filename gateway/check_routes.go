@@ -80,8 +80,7 @@ func checkGroupPath(at, path string) error {
 	return nil
 }
 
-// checkPlace looks at what the route says itself, before it is put together with
-// what its groups say.
+// checkPlace checks the route's own options, without those of its groups.
 func (rt resolvedRoute) checkPlace() error {
 	if own := rt.own.PathPrefix; own != "" && own[0] != '/' {
 		return checkPath(rt.at+".path_prefix", own)
@@ -90,7 +89,7 @@ func (rt resolvedRoute) checkPlace() error {
 		return nil
 	}
 	if rt.Match != matchPrefix && rt.Match != matchSegment {
-		return problemf(rt.at+".match", "%q is no way to match%s: use %s or %s",
+		return problemf(rt.at+".match", "unknown match %q%s: use %s or %s",
 			rt.Match, options.Suggest(rt.Match, []string{matchPrefix, matchSegment}), matchPrefix, matchSegment)
 	}
 	for _, g := range rt.groups {
@@ -119,7 +118,7 @@ func (rt resolvedRoute) checkPath() error {
 	return nil
 }
 
-// checkPath looks for what can be in no path, or in none that reaches a backend.
+// checkPath reports a path that no request has, or none that reaches a backend.
 func checkPath(at, path string) error {
 	switch {
 	case path[0] != '/':
@@ -136,7 +135,7 @@ func checkPath(at, path string) error {
 	return nil
 }
 
-// checkConditions looks at what a request must have besides its path.
+// checkConditions checks the conditions on methods, hosts, headers and query.
 func (rt resolvedRoute) checkConditions() error {
 	if err := rt.checkNames(); err != nil {
 		return err
@@ -166,7 +165,7 @@ func (rt resolvedRoute) checkConditions() error {
 	return nil
 }
 
-// checkNames looks at the methods and hosts.
+// checkNames checks the methods and hosts.
 func (rt resolvedRoute) checkNames() error {
 	for i, method := range rt.Methods {
 		at := fmt.Sprintf("%s.methods[%d]", rt.at, i)
@@ -210,7 +209,7 @@ var (
 	paramUse           = regexp.MustCompile(`\{http\.rgate\.param\.([^{}]*)\}`)
 )
 
-// checkParams looks for parameters that the route uses and its path does not have.
+// checkParams reports parameters that the route uses and its path does not have.
 func (rt resolvedRoute) checkParams() error {
 	if rt.StickyKey != "" && !placeholderPattern.MatchString(rt.StickyKey) {
 		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)
@@ -232,7 +231,7 @@ func (rt resolvedRoute) checkParams() error {
 			case remedy == "":
 				remedy = ": it has " + strings.Join(known, ", ")
 			}
-			return problemf(at, "%s stands for nothing in the path %s%s", use[0], rt.PathPrefix, remedy)
+			return problemf(at, "%s is not a parameter of the path %s%s", use[0], rt.PathPrefix, remedy)
 		}
 		return nil
 	}
@@ -280,8 +279,7 @@ func (rt resolvedRoute) checkBackends(known []string) error {
 	return nil
 }
 
-// checkConflicts reports the first route that would never be chosen because of an
-// earlier one.
+// checkConflicts reports the first route that is never chosen because of an earlier one.
 func checkConflicts(routes []resolvedRoute) error {
 	matchers := make([]*routing.Route, len(routes))
 	for i, rt := range routes {
@@ -301,13 +299,13 @@ func checkConflicts(routes []resolvedRoute) error {
 		taken = fmt.Sprintf("%s takes the same paths as %s, which", rt.PathPrefix, other.PathPrefix)
 	}
 	problem := problemf(rt.at+".path_prefix",
-		"%s leads to %s already: remove one of the two routes, or tell them apart by match, hosts, headers, query or methods",
+		"%s leads to %s already: remove one of the two routes, or distinguish them by match, hosts, headers, query or methods",
 		taken, quotedList(other.backendNames()))
 	problem.Other = other.at + ".path_prefix"
 	return problem
 }
 
-// quotedList joins names for a sentence.
+// quotedList joins quoted names.
 func quotedList(names []string) string {
 	quoted := make([]string, len(names))
 	for i, name := range names {
@@ -316,7 +314,7 @@ func quotedList(names []string) string {
 	return strings.Join(quoted, " and ")
 }
 
-// suggestOrList helps whoever named a backend that is not there.
+// suggestOrList returns the remedy for an unknown backend.
 func suggestOrList(word string, known []string) string {
 	if suggestion := options.Suggest(word, known); suggestion != "" {
 		return suggestion

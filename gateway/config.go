@@ -14,9 +14,9 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// Gateway is an API gateway for containers: it routes a request by its path to
-// a backend, which is a set of Docker containers found by their labels (or a
-// list of static addresses), and keeps statistics of what it did.
+// Gateway is an API gateway for containers. It routes requests by their path to backends,
+// which are Docker containers found by their labels, or static addresses, and it keeps
+// statistics.
 //
 // Placeholders that it sets:
 //
@@ -25,75 +25,72 @@ import (
 // `{http.rgate.gateway}` | The name of the gateway
 // `{http.rgate.route}` | The name of the route that matched
 // `{http.rgate.backend}` | The name of the backend that the request went to
-// `{http.rgate.param.NAME}` | What a pattern's segment `:NAME` stands for; `{http.rgate.param.*}` for a `*` at its end. Empty if it has none
-// `{http.rgate.container}` | The name of the container that was tried last; empty for static backends
+// `{http.rgate.param.NAME}` | The value of a pattern's segment `:NAME`; `{http.rgate.param.*}` of a `*` at its end. Empty if it has none
+// `{http.rgate.container}` | The name of the container of the last attempt; empty for static addresses
 type Gateway struct {
-	// The name under which statistics outlive a reload of the configuration.
-	// Gateways of one process that have the same name share them. Default: `rgate`.
+	// The name of the gateway in statistics, logs and metrics. Statistics outlive a reload
+	// under this name; gateways with the same name share them. Default: `rgate`.
 	Name string `json:"name,omitempty"`
 
-	// The Docker engines in which containers are looked for. Default: the one that
-	// DOCKER_HOST names, else the platform's own.
+	// The Docker engines whose containers are backends. Default: the engine in DOCKER_HOST,
+	// else the default of the platform.
 	Docker []dockerupstreams.Endpoint `json:"docker,omitempty"`
 
-	// The statistics page, `/stats` by default.
+	// The statistics page. Default: enabled at `/stats`.
 	Stats *stats.Config `json:"stats,omitempty"`
 
-	// Endpoints for those who run the gateway, and a log of its last requests.
-	// Default: none; the admin API has the endpoints under `/rgate/gateway` anyway.
+	// The endpoints for operators, and the log of the last requests. Default: off; the
+	// admin API always has the endpoints under `/rgate/gateway`.
 	Operations *operations.Config `json:"operations,omitempty"`
 
-	// The answer to requests that no route matches. Default: 404 with an empty body.
+	// The response to requests that no route matches. Default: 404 with an empty body.
 	DefaultResponse *DefaultResponse `json:"default_response,omitempty"`
 
-	// Whether to believe what clients say in the header fields by which backends
-	// learn who sent a request: X-User-ID and all that begin with X-Consumer-. They
-	// are taken away otherwise. It is right if a gateway in front of this one sets
-	// them, and no other client can reach this one. Default: false.
+	// Keeps the identity fields of requests, X-User-ID and X-Consumer-*, instead of removing
+	// them. Set it only if a gateway in front of this one sets them and no other client can
+	// reach this one. Default: false.
 	TrustIdentity bool `json:"trust_identity,omitempty"`
 
-	// The fields of proxies that are kept although their peer is none of the server's
-	// trusted proxies, such as `X-Forwarded-Prefix`. Otherwise the gateway removes
-	// Forwarded, X-Forwarded-Prefix, CF-Connecting-IP and the like, and sets X-Real-IP
-	// and X-Forwarded-Port itself. Clients can then say what they like in the fields
-	// kept. Default: none.
+	// The proxy fields to keep from clients that are not trusted proxies of the server, such
+	// as `X-Forwarded-Prefix`. Clients can then send any value in them. Other fields such as
+	// Forwarded, X-Forwarded-Prefix and CF-Connecting-IP are removed, and the gateway sets
+	// X-Real-IP and X-Forwarded-Port. Default: none.
 	KeepFields []string `json:"keep_fields,omitempty"`
 
-	// How often a request may pass this gateway's process, 1 to 1000: it does so more
-	// than once if the gateway is its own backend, directly or by way of others. Then
-	// the response is 508. 0 disables the limit. Default: 5.
+	// The maximum number of times that a request may pass this process, 1 to 1000. A gateway
+	// that is its own backend, directly or through others, responds with 508 at the limit.
+	// Default: 5. 0 disables the limit.
 	MaxHops *int `json:"max_hops,omitempty"`
 
-	// Behaviours of an earlier version to restore, by name. Use it to upgrade first and
-	// to adapt the configuration later. Default: none.
+	// The names of behaviours of an earlier version to restore, so that you can upgrade first
+	// and adapt the configuration later. Default: none.
 	Legacy []string `json:"legacy,omitempty"`
 
-	// Handlers that run for every route. Policies, whose names begin with `rgate_`,
-	// run in a fixed order, and those of a route or a group win over those out here;
-	// the others run in the order given, before those of groups and routes. Those that
-	// may respond run behind authentication.
+	// The handlers for every route. Policies, whose names begin with `rgate_`, run in a fixed
+	// order; those of a route or a group replace those of the gateway. Other handlers run in
+	// the order given, before those of groups and routes. Handlers that may respond run
+	// after authentication.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	// Which requests go to which backend. The route that says most about a path
-	// wins, whatever the order: of several prefixes, the longest.
+	// The routes to backends. The most specific route wins, regardless of the order: of
+	// several prefixes, the longest.
 	Routes []*Route `json:"routes,omitempty"`
 
-	// Routes that have something in common.
+	// Groups of routes with common options.
 	Groups []*Group `json:"groups,omitempty"`
 
-	// The services that routes send requests to.
+	// The backends of the routes.
 	Backends []*Backend `json:"backends,omitempty"`
 
 	state
 }
 
-// DefaultResponse is what a client gets if no route matches its request.
+// DefaultResponse is the response to requests that no route matches.
 type DefaultResponse struct {
-	// The body, sent byte for byte. It is announced as JSON if it is JSON, and as
-	// plain text otherwise. Default: empty.
+	// The body. Its content type is JSON if it is valid JSON, else plain text. Default: empty.
 	Body string `json:"body,omitempty"`
 
-	// The status, 200 to 599. Default: 404.
+	// The status code, 200 to 599. Default: 404.
 	StatusCode int `json:"status_code,omitempty"`
 }
 
@@ -104,67 +101,62 @@ type Route struct {
 	// if it has any.
 	Name string `json:"name,omitempty"`
 
-	// The paths that this route takes: what they begin with, or a pattern. Required,
-	// unless a group around the route has one; begins with `/`. It is compared with
-	// the decoded path, with regard to case.
+	// A prefix or a pattern of the paths of the route. Required unless a group of the route
+	// has one; begins with `/`. It is compared with the decoded path, and case matters.
 	//
-	// In a pattern, a segment `:name` stands for any one segment, which becomes the
-	// placeholder `{http.rgate.param.name}`; a segment `*` stands for any one, too,
-	// or at the end for whatever follows, which becomes `{http.rgate.param.*}`. A
-	// pattern takes whole paths: `/users/:id` takes neither `/users/7/` nor
-	// `/users/7/orders`, `/users/:id/*` takes both.
+	// In a pattern, a segment `:name` matches any segment, which becomes the placeholder
+	// `{http.rgate.param.name}`. A segment `*` matches any segment, too; at the end, it
+	// matches the rest of the path, which becomes `{http.rgate.param.*}`. A pattern matches
+	// whole paths: `/users/:id` matches neither `/users/7/` nor `/users/7/orders`,
+	// `/users/:id/*` matches both.
 	PathPrefix string `json:"path_prefix"`
 
-	// What may follow the prefix: `prefix` (the default) takes anything, so that
-	// `/api/pay` takes `/api/payment`; `segment` takes only the prefix itself and
-	// what follows it after a slash. If it is given, path_prefix is no pattern.
+	// How the prefix matches. `prefix` allows anything after it: `/api/pay` matches
+	// `/api/payment`. `segment` allows only the prefix itself, or a slash after it. With
+	// match, path_prefix is not a pattern. Default: `prefix`.
 	Match string `json:"match,omitempty"`
 
-	// The request methods that this route takes; GET includes HEAD. Default: all.
-	// If a path is taken by routes for other methods alone, the answer is 405 with
-	// an Allow header.
+	// The request methods of the route; GET includes HEAD. If only the method does not
+	// match, the response is 405 with an Allow header. Default: all.
 	Methods []string `json:"methods,omitempty"`
 
-	// The hosts that this route takes: exact names, or `*.example.com` for one
-	// label in its place. A route with hosts is preferred to one without at the
-	// same prefix. Default: all.
+	// The hosts of the route: names, or `*.example.com` for any one label. At the same
+	// prefix, a route with hosts takes precedence. Default: all.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// The header fields that a request must have for this route to take it, each
-	// with one of the values; a `*` at the beginning or end of a value stands for
-	// anything, and null for a field that must be absent. Default: all.
+	// The header fields that a request must have, each with one of the values. A `*` at the
+	// beginning or end of a value matches anything; null requires that the field is absent.
+	// Default: no condition.
 	Headers caddyhttp.MatchHeader `json:"headers,omitempty"`
 
-	// The query parameters that a request must have for this route to take it, each
-	// with one of the values; `*` stands for any. Default: all.
+	// The query parameters that a request must have, each with one of the values; `*` matches
+	// any value. Default: no condition.
 	Query caddyhttp.MatchQuery `json:"query,omitempty"`
 
-	// Tells clients that what this route leads to will go away. Default: that of
-	// the group.
+	// Marks the responses of the route as deprecated. Default: that of the group.
 	Deprecated *Deprecation `json:"deprecated,omitempty"`
 
-	// Whether the backend sees the path without the prefix; of a pattern, without
-	// what comes before the `*` at its end. Default: false.
+	// Removes the prefix from the path that the backend gets; of a pattern, everything before
+	// the `*` at its end. Default: false.
 	StripPrefix bool `json:"strip_prefix,omitempty"`
 
-	// How long to wait for the backend, in place of what it says itself. Default:
-	// the backend's time limits.
+	// The time limits for the backend. Default: those of the backend.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
-	// Handlers that run before the backend's, in this order; policies in their own.
+	// The handlers of the route, in the order in which they run; policies have a fixed order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	// The name of the backend. Required, unless there are several.
+	// The name of the backend. Required without backends.
 	Backend string `json:"backend,omitempty"`
 
-	// Several backends, each of which gets a share of the requests.
+	// Several backends, each with a share of the requests. Excludes backend.
 	Backends []*Share `json:"backends,omitempty"`
 
-	// What decides which one of several backends gets a request: requests with the
-	// same value go to the same one. If a share grows, requests move into it alone,
-	// and from it alone if it shrinks. A text with placeholders such as
-	// `{http.request.cookie.session}` or a pattern's `{http.rgate.param.id}`; it is
-	// read before any handler runs. Where it is empty, and by default, chance decides.
+	// The key that assigns requests to one of several backends: requests with the same value
+	// go to the same backend. If a weight changes, requests move only to or from that
+	// backend. A text with placeholders such as `{http.request.cookie.session}` or
+	// `{http.rgate.param.id}`, which is evaluated before any handler runs. Requests with an
+	// empty key are assigned at random. Default: none.
 	StickyKey string `json:"sticky_key,omitempty"`
 
 	matcher       *routing.Route
@@ -175,78 +167,76 @@ type Route struct {
 	limits        upstream.Limits
 }
 
-// Share is a backend that gets a share of a route's requests.
+// Share is one of several backends of a route.
 type Share struct {
 	// The name of the backend. Required.
 	Name string `json:"name"`
 
-	// Its share, in relation to those of the others: 0 to 1,000,000. Required for
-	// one of them at least.
+	// Its weight relative to the other backends, 0 to 1,000,000. At least one must be above 0.
 	Weight int `json:"weight"`
 }
 
-// Group is routes that have something in common, such as one version of an API.
+// Group is a group of routes with common options, such as one version of an API.
 type Group struct {
-	// What stands before the path_prefix of all its routes. Begins with `/`, and may
-	// have the segments `:name` and `*` of a pattern, which all of its routes then
-	// are. Default: nothing.
+	// The prefix of the path_prefix of all its routes. Begins with `/`. With segments `:name`
+	// or `*`, all of its routes are patterns. Default: none.
 	PathPrefix string `json:"path_prefix,omitempty"`
 
-	// The hosts of those routes that name none of their own.
+	// The hosts of routes without hosts.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// The header fields that a request must have, beside those of the routes.
+	// The header fields that a request must have, in addition to those of the routes.
 	Headers caddyhttp.MatchHeader `json:"headers,omitempty"`
 
-	// The query parameters that a request must have, beside those of the routes.
+	// The query parameters that a request must have, in addition to those of the routes.
 	Query caddyhttp.MatchQuery `json:"query,omitempty"`
 
-	// Tells clients that what these routes lead to will go away.
+	// Marks the responses of the routes as deprecated.
 	Deprecated *Deprecation `json:"deprecated,omitempty"`
 
-	// Handlers that run before every route's own, in this order; policies in theirs.
+	// The handlers that run before those of the routes, in this order; policies have a fixed
+	// order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	// The routes.
 	Routes []*Route `json:"routes,omitempty"`
 
-	// Groups within the group. They inherit all of the above.
+	// The inner groups, which inherit these options.
 	Groups []*Group `json:"groups,omitempty"`
 }
 
-// Deprecation tells clients by header fields that what they use will go away.
+// Deprecation adds header fields that mark responses as deprecated.
 type Deprecation struct {
-	// The day on which it became deprecated, or will, as in 2026-12-31 or
-	// 2026-12-31T12:00:00Z. It is sent as the Deprecation field (RFC 9745).
-	// Default: 1970-01-01, for no day in particular.
+	// The date of the deprecation, such as 2026-12-31 or 2026-12-31T12:00:00Z, in the past or
+	// the future. It is sent in the Deprecation field (RFC 9745). Default: 1970-01-01.
 	Since string `json:"since,omitempty"`
 
-	// The day on which it goes away, in the same form. It is sent as the Sunset
-	// field (RFC 8594). Default: none.
+	// The date of the removal, in the same form. It is sent in the Sunset field (RFC 8594).
+	// Default: none.
 	Sunset string `json:"sunset,omitempty"`
 
-	// The address of a page that tells more. It is sent as a Link field with the
-	// relation `deprecation`. Default: none.
+	// The URL of a page with details. It is sent in a Link field with the relation
+	// `deprecation`. Default: none.
 	Link string `json:"link,omitempty"`
 }
 
-// Backend is a service: the containers that carry its labels, or static addresses.
+// Backend is a service: the containers with its labels, or static addresses.
 type Backend struct {
 	// The backend's name. Required, unique.
 	Name string `json:"name"`
 
 	dockerupstreams.Selector
 
-	// Static addresses (`host:port`), for a backend without Docker. Excludes
-	// `match_labels` and the other options about containers, except for `scheme`.
+	// Static addresses (`host:port`). Excludes `match_labels` and the other options for
+	// containers, except for `scheme`.
 	Dial []string `json:"dial,omitempty"`
 
-	// Whether instances may register themselves, with `match_labels` and `dial` or
-	// in place of them. Needs the `registration` of the operations. Default: false.
+	// Lets instances register themselves, in addition to `match_labels` or `dial`, or without
+	// them. Requires `operations.registration`. Default: false.
 	Register bool `json:"register,omitempty"`
 
-	// How one of several containers is chosen: a selection policy of Caddy's
-	// reverse proxy. Default: random.
+	// The selection policy of Caddy's reverse proxy that chooses the container. Default:
+	// random.
 	LBPolicyRaw json.RawMessage `json:"lb_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	// The protocols that a client may switch to, as the Upgrade field names them. Others are
@@ -255,25 +245,22 @@ type Backend struct {
 	// Default: `websocket` alone.
 	Upgrades []string `json:"upgrades,omitempty"`
 
-	// How often a request is tried again elsewhere: after a failed dial whatever
-	// its method, for nothing was sent; after a connection lost before an answer
-	// began, if it is a GET, HEAD or OPTIONS without a body. 0 turns retries off.
-	// Default: 2.
+	// The maximum number of retries on other upstreams. A request is retried after a failed
+	// dial, and after a connection lost before the response if it is a GET, HEAD or OPTIONS
+	// without a body. Default: 2. 0 disables retries.
 	Retries *int `json:"retries,omitempty"`
 
-	// How many of the requests may be such retries, so that they do not multiply an
-	// overload. Default: no bound.
+	// The budget of retries, so that they do not multiply an overload. Default: no limit.
 	RetryBudget *RetryBudget `json:"retry_budget,omitempty"`
 
-	// How long to wait for the backend.
+	// The time limits for the backend.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
 	// Any other option of Caddy's `reverse_proxy` handler, in its JSON form,
 	// except for `upstreams` and `dynamic_upstreams`.
 	ProxyRaw json.RawMessage `json:"proxy,omitempty"`
 
-	// Handlers that run around the proxy, the first outermost; policies in their own
-	// order.
+	// The handlers around the proxy, the first outermost; policies have a fixed order.
 	AroundRaw []json.RawMessage `json:"around,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	service    *upstream.Service
@@ -281,30 +268,29 @@ type Backend struct {
 	standalone caddyhttp.Handler // the service and what is around it, without any route
 }
 
-// Timeouts bound how long a request waits for its backend. 0 turns a limit off.
+// Timeouts are the time limits for a backend. 0 disables a limit.
 type Timeouts struct {
 	// The time to establish a connection. Default: 3s. 0 disables the limit: the
 	// system's own remains.
 	Dial options.Timeout `json:"dial,omitempty"`
 
-	// The time until the backend begins its response, counted from the end of the
-	// request; then the client gets 504. Default: 60s. 0 disables the limit.
+	// The time from the end of the request to the beginning of the response, after which the
+	// client gets 504. Default: 60s. 0 disables the limit.
 	FirstByte options.Timeout `json:"first_byte,omitempty"`
 
-	// The time for everything, retries and the body included: 504 if the response
-	// had not begun, else the connection is cut. It bounds WebSockets and streams as
-	// well. Default: no limit. On a route, 0 disables the backend's limit.
+	// The time for the request, its retries and the response body, also for WebSockets and
+	// streams. The client gets 504, or the connection is closed if the response has begun.
+	// Default: no limit. On a route, 0 disables the backend's limit.
 	Total options.Timeout `json:"total,omitempty"`
 }
 
-// RetryBudget bounds how many requests are sent to a backend again. What is beyond
-// it is answered as it failed.
+// RetryBudget limits the retries of a backend. Failures beyond it are not retried.
 type RetryBudget struct {
-	// The share of the requests of the last ten seconds that may be retries, 0 to
-	// 1. Default: 0.2.
+	// The maximum ratio of retries to the requests of the last ten seconds, 0 to 1. Default:
+	// 0.2.
 	Ratio *float64 `json:"ratio,omitempty" caddyfile:"arg"`
 
-	// How many retries there may be each second whatever the share, 0 to 1000; ten
-	// times as many at once. Default: 10.
+	// The number of retries per second that are allowed regardless of the ratio, 0 to 1000.
+	// Ten times as many are allowed at once. Default: 10.
 	MinPerSecond *int `json:"min_per_second,omitempty" caddyfile:"arg"`
 }

@@ -29,7 +29,7 @@ func (d *Deprecation) header() (http.Header, *Problem) {
 			return nil, problemf("sunset", "%v", err)
 		}
 		if d.Since != "" && sunset.Before(since) {
-			return nil, problemf("sunset", "sunset %s is before since, %s: nothing goes away before it is deprecated", d.Sunset, d.Since)
+			return nil, problemf("sunset", "sunset %s is before since, %s: use a date after since", d.Sunset, d.Since)
 		}
 		header.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
 	}
@@ -48,11 +48,11 @@ func parseDay(text string) (time.Time, error) {
 			return day, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is not a day: write it as in 2026-12-31 or 2026-12-31T12:00:00Z", text)
+	return time.Time{}, fmt.Errorf("invalid date %q: write it as in 2026-12-31 or 2026-12-31T12:00:00Z", text)
 }
 
-// deprecation is a middleware that adds header fields to every answer, also to
-// one that another handler writes in the place of the route's.
+// deprecation is a middleware that adds header fields to every response, also to those of
+// other handlers and of the gateway.
 func deprecation(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		for name, values := range fields {
@@ -62,8 +62,7 @@ func deprecation(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFu
 	}
 }
 
-// deprecationWriter has the last word about the fields that can be there only once: the
-// backend may have sent its own.
+// deprecationWriter overrides the fields of the backend that must be unique.
 type deprecationWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	fields http.Header

@@ -11,14 +11,14 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// endpointPath is where something answers before any route does.
+// endpointPath is the path of an endpoint, which takes precedence over routes.
 type endpointPath struct {
-	name string // for people
+	name string // for messages
 	path string
-	at   string // where that is said in the JSON configuration; empty if it is the default
+	at   string // its path in the JSON configuration; empty for a default
 }
 
-// endpointPaths are those of the gateway, in the order in which they are asked.
+// endpointPaths returns the paths of all endpoints in the order in which they are tried.
 func (g *Gateway) endpointPaths() (all []endpointPath) {
 	add := func(name, path, byDefault, at string) {
 		if path == "" {
@@ -61,7 +61,7 @@ func (g *Gateway) endpointPaths() (all []endpointPath) {
 	return all
 }
 
-// checkEndpointPaths makes sure that no endpoint takes requests for another one.
+// checkEndpointPaths reports endpoints whose paths overlap.
 func (g *Gateway) checkEndpointPaths() error {
 	all := g.endpointPaths()
 	for i, one := range all {
@@ -69,7 +69,7 @@ func (g *Gateway) checkEndpointPaths() error {
 			if !within(one.path, other.path) && !within(other.path, one.path) {
 				continue
 			}
-			problem := problemf(one.at, "%s of %s and %s of %s are one within the other: use another path for one of the two",
+			problem := problemf(one.at, "%s of %s and %s of %s overlap: use another path for one of the two",
 				one.path, one.name, other.path, other.name)
 			if one.at == "" { // the default, and so it is not the other's
 				problem.Path = other.at
@@ -82,7 +82,7 @@ func (g *Gateway) checkEndpointPaths() error {
 	return nil
 }
 
-// within reports whether a path is another one, or under it.
+// within reports whether a path equals another one or is below it.
 func within(path, other string) bool {
 	rest, ok := strings.CutPrefix(path, other)
 	return ok && (rest == "" || rest[0] == '/')

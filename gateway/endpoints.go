@@ -17,12 +17,12 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// The handlers that keep account of bandwidth, and those that need the account.
+// usageHandler is the handler that records bandwidth; needUsage lists those that require it.
 const usageHandler = "rgate_bandwidth"
 
 var needUsage = []string{"rgate_quota", "rgate_notify", "rgate_dashboard"}
 
-// rawHandlerName is the name of a handler in JSON.
+// rawHandlerName returns the name of a handler in JSON.
 func rawHandlerName(raw json.RawMessage) string {
 	var handler struct {
 		Handler string `json:"handler"`
@@ -31,7 +31,7 @@ func rawHandlerName(raw json.RawMessage) string {
 	return handler.Handler
 }
 
-// checkUsageHandler makes sure that no account is turned off that something needs.
+// checkUsageHandler reports a handler that requires the disabled usage handler.
 func (g *Gateway) checkUsageHandler() error {
 	off, need, name := "", "", ""
 	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
@@ -45,12 +45,12 @@ func (g *Gateway) checkUsageHandler() error {
 	if off == "" || need == "" {
 		return nil
 	}
-	problem := problemf(need, "%s needs the account of bandwidth, which is turned off: turn bandwidth on, or take %s out", name, name)
+	problem := problemf(need, "%s requires bandwidth: turn bandwidth on, or remove %s", name, name)
 	problem.Other = off
 	return problem
 }
 
-// isRawHandlerOff reports whether a handler in JSON is turned off.
+// isRawHandlerOff reports whether a handler in JSON is disabled.
 func isRawHandlerOff(raw json.RawMessage) bool {
 	var handler struct {
 		Disabled bool `json:"disabled"`
@@ -59,7 +59,7 @@ func isRawHandlerOff(raw json.RawMessage) bool {
 	return handler.Disabled
 }
 
-// checkEndpoints makes sure that endpoints stand on the gateway, each of them once.
+// checkEndpoints reports an endpoint outside of the gateway's own handlers, or a duplicate.
 func (g *Gateway) checkEndpoints() (err error) {
 	places := make(map[string]string)
 	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
@@ -69,7 +69,7 @@ func (g *Gateway) checkEndpoints() (err error) {
 		}
 		short := strings.TrimPrefix(name, policy.Prefix)
 		if !strings.HasPrefix(at, "handle[") {
-			err = problemf(at, "%s is about the whole gateway: move it there", short)
+			err = problemf(at, "%s applies to the whole gateway: move it there", short)
 		} else if first, ok := places[name]; ok {
 			twice := problemf(at, "the gateway has %s twice: keep one of the two", short)
 			twice.Other = first
@@ -80,8 +80,8 @@ func (g *Gateway) checkEndpoints() (err error) {
 	return err
 }
 
-// provisionEndpoints sets the endpoints up, before all policies: these may need what
-// an endpoint keeps. The account of bandwidth is kept as soon as anything needs it.
+// provisionEndpoints sets up the endpoints, before the policies that depend on them. The
+// usage handler is added if a handler requires it.
 func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 	hasUsageHandler, needed := false, false
 	g.eachHandler(func(_ string, _ *Backend, raw json.RawMessage) {
@@ -117,8 +117,8 @@ func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 	return nil
 }
 
-// filterStatsPage has the statistics page filtered as the gateway's routes are, unless it says
-// itself who may see it. It warns if only clients with credentials may use the routes.
+// filterStatsPage applies the gateway's ip_filter to the statistics page, unless the page
+// has allow. It warns if the routes require authentication.
 func (g *Gateway) filterStatsPage(common []loadedHandler) {
 	if g.Stats.Disabled || len(g.Stats.Allow) > 0 {
 		return
@@ -128,15 +128,14 @@ func (g *Gateway) filterStatsPage(common []loadedHandler) {
 		case name == "rgate_ip_filter":
 			g.pageFilters = append(g.pageFilters, c)
 		case policy.Authenticates(name):
-			g.logger.Warn("the statistics page does not ask for the credentials that the gateway's routes ask for",
+			g.logger.Warn("the statistics page does not require the credentials that the gateway's routes require",
 				zap.String("policy", strings.TrimPrefix(name, policy.Prefix)), zap.String("path", cmp.Or(g.Stats.Path, stats.DefaultPath)),
 				zap.String("remedy", "set stats.allow to the clients that may see it, or turn it off with stats: false"))
 		}
 	}
 }
 
-// HostNames returns the hosts of the gateway's routes, under which endpoints may be asked
-// for, too.
+// HostNames returns the hosts of the gateway's routes, which endpoints accept, too.
 func (g *Gateway) HostNames() (names []string) {
 	for _, rt := range g.resolvedRoutes() {
 		names = append(names, rt.Hosts...)
@@ -145,7 +144,7 @@ func (g *Gateway) HostNames() (names []string) {
 	return slices.Compact(names)
 }
 
-// endpointFor returns the endpoint that a path is of, or nil.
+// endpointFor returns the endpoint that serves a path, or nil.
 func (g *Gateway) endpointFor(path string) policy.Endpoint {
 	for _, endpoint := range g.endpoints {
 		if endpoint.Serves(path) {
@@ -155,7 +154,7 @@ func (g *Gateway) endpointFor(path string) policy.Endpoint {
 	return nil
 }
 
-// notFound is what comes after an endpoint.
+// notFound responds with 404 if an endpoint passes a request on.
 var notFound = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 	policy.WriteStatus(w, r, http.StatusNotFound)
 	return nil

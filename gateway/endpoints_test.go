@@ -64,9 +64,9 @@ func TestEndpointsStandOnTheGatewayOnce(t *testing.T) {
 	const rest = `"backends": [{"name": "web", "dial": ["127.0.0.1:1"]}]}`
 	for config, want := range map[string]string{
 		`{"handle": [` + one + `, ` + one + `], ` + rest:                                                                                        "handle[1]: the gateway has test_corner twice",
-		`{"routes": [{"path_prefix": "/", "backend": "web", "handle": [` + one + `]}], ` + rest:                                                 "routes[0].handle[0]: test_corner is about the whole gateway",
-		`{"groups": [{"handle": [` + one + `], "routes": [{"path_prefix": "/", "backend": "web"}]}], ` + rest:                                   "groups[0].handle[0]: test_corner is about",
-		`{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [` + one + `]}]}`: "backends[0].around[0]: test_corner is about",
+		`{"routes": [{"path_prefix": "/", "backend": "web", "handle": [` + one + `]}], ` + rest:                                                 "routes[0].handle[0]: test_corner applies to the whole gateway",
+		`{"groups": [{"handle": [` + one + `], "routes": [{"path_prefix": "/", "backend": "web"}]}], ` + rest:                                   "groups[0].handle[0]: test_corner applies to",
+		`{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [` + one + `]}]}`: "backends[0].around[0]: test_corner applies to",
 	} {
 		g := new(Gateway)
 		if err := caddy.StrictUnmarshalJSON([]byte(config), g); err != nil {

@@ -12,10 +12,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// writeFailures is a middleware that answers in the place of a backend which
-// did not, and passes on all other errors.
-//
-// If the server has error routes (`handle_errors`), the error goes to them.
+// writeFailures is a middleware that writes the response to a request that the backend
+// failed to serve. If the server has error routes (`handle_errors`), they write it. Other
+// errors are returned.
 func writeFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := next.ServeHTTP(w, r)
@@ -37,7 +36,7 @@ func writeFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.Handler
 		if policy.HasErrorRoutes(r.Context()) {
 			return err
 		}
-		if c := logger.Check(zapcore.WarnLevel, "backend did not answer"); c != nil {
+		if c := logger.Check(zapcore.WarnLevel, "backend did not respond"); c != nil {
 			c.Write(zap.String("backend", state.backend), zap.String("route", state.route.name),
 				zap.String("upstream", state.Address()), zap.Int("status", handlerErr.StatusCode),
 				zap.Stringer("blame", failed.Result.Cause), zap.Error(failed.Err))

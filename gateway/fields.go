@@ -13,8 +13,8 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// provisionFields decides which fields of requests reach backends, which believe what
-// some of them say about the client. The logger is not sampled: each field is logged once.
+// provisionFields sets up the filter of request fields that backends trust. The logger is
+// not sampled, because each field is logged once.
 func (g *Gateway) provisionFields(ctx caddy.Context) {
 	keep := make([]string, len(g.KeepFields))
 	for i, name := range g.KeepFields {
@@ -49,7 +49,7 @@ func (g *Gateway) RequestFields() (names []string) {
 	return names
 }
 
-// addFieldSets notes what handlers of the gateway set on requests.
+// addFieldSets records the request fields that handlers set.
 func (g *Gateway) addFieldSets(handlers []loadedHandler) {
 	for _, handler := range handlers {
 		trust.EachFieldSet(handler.MiddlewareHandler, func(set trust.FieldSet) {

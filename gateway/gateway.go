@@ -36,32 +36,31 @@ func (Gateway) CaddyModule() caddy.ModuleInfo {
 
 const defaultName = "rgate"
 
-// state is a gateway at work.
+// state is the run-time state of a gateway.
 type state struct {
 	router   *routing.Router
-	routes   []*Route // with what they inherit, by index
+	routes   []*Route // with inherited options, by index
 	stats    *stats.Handle
 	unrouted *stats.Series
 	registry *operations.Registry // nil: no instance may register
 	reporter *operations.Reporter
 
-	// What answers requests before any route does.
+	// Endpoints take precedence over routes.
 	endpoints []policy.Endpoint
 
-	// What reaches backends of the fields of a request.
+	// The filter of request fields.
 	fields *trust.FieldFilter
 
-	// The gateway's policies that requests without a route pass, too.
+	// The gateway's policies that run for every response, also without a route.
 	everyResponse []orderedHandler
 
 	warnings warnings // of the configuration, while it is provisioned
 	dropped  *logging.OnceEach[droppedUpgrade]
 
-	// The gateway's filters of addresses, which requests for the statistics page pass
-	// unless the page has its own.
+	// The gateway's filters of addresses, if they apply to the statistics page.
 	pageFilters []orderedHandler
 
-	// What the gateway's handlers set on requests.
+	// The request fields that the gateway's handlers set.
 	fieldSets map[trust.FieldSet]struct{}
 
 	logger *zap.Logger
@@ -92,7 +91,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if g.stats, err = g.Stats.Start(ctx, g.Name); err != nil {
 		return fmt.Errorf("starting statistics: %w", err)
 	}
-	config, _ := json.Marshal(g) // while the handlers can still be read
+	config, _ := json.Marshal(g) // provisioning clears the handlers
 	g.stats.RedactParams(policy.SecretsIn(config).Parameters)
 	g.unrouted = g.stats.Series(stats.DefaultRoute, stats.NoBackend)
 	if g.Operations != nil && g.Operations.Registration != nil {
@@ -104,7 +103,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 		return err
 	}
 	backends, used := make(map[string]*Backend, len(g.Backends)), make(map[string]bool)
-	g.markFallbacks(used) // while the handlers can still be read
+	g.markFallbacks(used) // provisioning clears the handlers
 	for _, b := range g.Backends {
 		if err := b.provision(g.scope(ctx, "backend", b.Name), g); err != nil {
 			return err
@@ -142,8 +141,8 @@ func (u reportedUpstreams) List() (all []operations.Upstream) {
 	return all
 }
 
-// provisionRoutes provisions all routes, given the backends and which of them are of
-// use without any route.
+// provisionRoutes provisions all routes, given the backends and which of them are used
+// without a route.
 func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend, used map[string]bool) error {
 	common, err := loadHandlers(g.scope(ctx, "gateway", ""), g, "HandlersRaw", g.HandlersRaw)
 	if err != nil {
@@ -193,7 +192,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	return nil
 }
 
-// scope is the context to set up what stands in one place of the gateway.
+// scope returns the context to provision the handlers of one level.
 func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
 	return policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: level, Name: name, Legacy: g.Legacy})
 }
@@ -209,7 +208,8 @@ func routesByGroup(all []resolvedRoute) map[*Group][]string {
 	return names
 }
 
-// provision loads the route's handlers, which are a level within those given.
+// provision loads the route's handlers and builds its chains, given the handlers of the
+// outer levels.
 func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends map[string]*Backend, g *Gateway) error {
 	var err error
 	if rt.matcher, err = rt.newMatcher(); err != nil {
@@ -239,7 +239,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends 
 	return nil
 }
 
-// Cleanup releases what Provision acquired, however far it came.
+// Cleanup releases what Provision acquired, even if that failed.
 func (g *Gateway) Cleanup() error {
 	g.reporter.Stop()
 	var errs []error
@@ -264,7 +264,7 @@ func (g *Gateway) backendNamed(name string) *Backend {
 	return nil
 }
 
-// ServeHTTP routes a request to its backend, or answers it.
+// ServeHTTP routes a request to its backend, or responds itself.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.restores(legacyGRPCErrors) {
 		entry.KeepHTTPErrors(r)

@@ -7,13 +7,12 @@ import (
 	"github.com/rgate/rgate/gateway/routing"
 )
 
-// resolvedRoute is a route with what it inherits, and where it stands in the
-// configuration.
+// resolvedRoute is a route with the options that it inherits from its groups.
 type resolvedRoute struct {
 	*Route
-	own    *Route   // without what it inherits
+	own    *Route   // without inherited options
 	at     string   // its path in the JSON configuration
-	groups []*Group // around it, the outermost first
+	groups []*Group // its groups, the outermost first
 }
 
 // resolvedRoutes returns the gateway's routes and those of its groups.
@@ -22,7 +21,7 @@ func (g *Gateway) resolvedRoutes() []resolvedRoute {
 	return top.collect(nil, "", nil)
 }
 
-// collect appends the routes of a group, and of the groups in it.
+// collect appends the routes of a group and of its inner groups.
 func (g *Group) collect(all []resolvedRoute, at string, around []*Group) []resolvedRoute {
 	for i, rt := range g.Routes {
 		p := resolvedRoute{Route: rt, own: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}
@@ -39,8 +38,8 @@ func (g *Group) collect(all []resolvedRoute, at string, around []*Group) []resol
 	return all
 }
 
-// within returns a copy of the route with what it inherits from the groups around
-// it, the outermost first.
+// within returns a copy of the route with the options that it inherits from groups, the
+// outermost first.
 func (rt *Route) within(groups []*Group) *Route {
 	own := *rt
 	own.Headers = routing.CanonicalHeaders(own.Headers)

@@ -202,7 +202,7 @@ func TestProblemsNameBothPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `groups[0].routes[0].path_prefix: /u/:id takes the same paths as /u/:name, which leads to "b" and "c" already: ` +
-		`remove one of the two routes, or tell them apart by match, hosts, headers, query or methods (the other is routes[0].path_prefix)`
+		`remove one of the two routes, or distinguish them by match, hosts, headers, query or methods (the other is routes[0].path_prefix)`
 	if err := g.Check(); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

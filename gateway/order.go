@@ -11,15 +11,14 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// A request passes the handlers of several levels: the gateway, the groups around
-// its route, the route, and the backend. Policies have a fixed order, wherever they
-// stand; of two of the same name, the one of the inner level wins and may also turn
-// the outer one off, unless they add up.
+// Handlers come from several levels: the gateway, the groups of the route, the route, and
+// the backend. Policies have a fixed order on all levels. Of two with the same name, the
+// inner one replaces or turns off the outer one, unless the policy is cumulative.
 //
-// All other handlers run in the order given, after the policies of outer levels and
-// after those that stand before them on their own. One that may respond runs behind
-// all that decides who is let in, also on inner levels; and what responds in place of
-// the backend runs behind all of them.
+// Other handlers run in the order of the configuration, after the policies of outer levels
+// and those listed before them on their own level. Handlers that may respond run after all
+// authentication and authorization; policies that replace the backend's response run after
+// all other handlers.
 
 // orderedHandler is a handler and the level that it comes from.
 type orderedHandler struct {
@@ -27,13 +26,13 @@ type orderedHandler struct {
 	level, index int
 }
 
-// order is how handlers are put together. The zero value is the order of this version.
+// order selects the rules of the order. The zero value is the order of this version.
 type order struct {
-	handlersFirst bool // those that may respond run where they stand
-	standInsFirst bool // what responds in place of the backend does not wait for other handlers
+	handlersFirst bool // handlers that may respond are not moved behind authentication
+	standInsFirst bool // cache, coalesce and fallback are not moved behind other handlers
 }
 
-// otherHandler is a handler that is not a policy, on its way to its slot: by how many policies
+// otherHandler is a handler that is not a policy. Its slot is the number of policies that
 // run before it.
 type otherHandler struct {
 	orderedHandler
@@ -41,8 +40,8 @@ type otherHandler struct {
 	slot   int
 }
 
-// arrange puts the handlers of several levels, the outermost first, into the order
-// in which they run.
+// arrange returns the handlers of all levels, the outermost first, in the order in which
+// they run.
 func (o order) arrange(levels ...[]loadedHandler) []orderedHandler {
 	if !slices.ContainsFunc(levels, func(level []loadedHandler) bool { return len(level) > 0 }) {
 		return nil
@@ -61,8 +60,8 @@ func (o order) arrange(levels ...[]loadedHandler) []orderedHandler {
 	return insertGates(all)
 }
 
-// otherHandlers returns the handlers that are not policies, in the order given. Their slots
-// are behind the policies of outer levels and those that stand before them.
+// otherHandlers returns the handlers that are not policies, in the order of the
+// configuration.
 func otherHandlers(levels [][]loadedHandler, ranked []orderedHandler) (all []otherHandler) {
 	slot := 0
 	for level, handlers := range levels {
@@ -82,7 +81,7 @@ func otherHandlers(levels [][]loadedHandler, ranked []orderedHandler) (all []oth
 	return all
 }
 
-// place moves handlers that are not policies to where they are safe.
+// moveOthers moves handlers that are not policies to where they are safe.
 func (o order) moveOthers(all []otherHandler, ranked []orderedHandler) []otherHandler {
 	if !o.handlersFirst {
 		all = moveBehindAuthentication(all, ranked)
@@ -93,10 +92,11 @@ func (o order) moveOthers(all []otherHandler, ranked []orderedHandler) []otherHa
 	return all
 }
 
-// moveBehindAuthentication moves handlers that may respond behind what decides who is let
-// in, and behind such a handler those that may rely on how it has changed a request.
+// moveBehindAuthentication moves handlers that may respond behind authentication and
+// authorization, and behind such a handler those that may depend on its changes of the
+// request.
 func moveBehindAuthentication(all []otherHandler, ranked []orderedHandler) []otherHandler {
-	// What identifies a client runs before what requires something of it.
+	// Handlers that identify a client run before require.
 	gate, identified, last := 0, 0, -1
 	for i, p := range ranked {
 		switch name := handlerName(p.handler); {
@@ -124,7 +124,7 @@ func moveBehindAuthentication(all []otherHandler, ranked []orderedHandler) []oth
 			kept = append(kept, moved...)
 		}
 	}
-	slot, least := 0, 0 // of those that respond, and of all others
+	slot, least := 0, 0 // of handlers that may respond, and of all others
 	for i := range kept {
 		f := &kept[i]
 		switch {
@@ -147,7 +147,7 @@ func sortBySlot(all []otherHandler) {
 	slices.SortStableFunc(all, func(a, b otherHandler) int { return cmp.Compare(a.slot, b.slot) })
 }
 
-// moveBeforeStandIns moves handlers before what responds in place of the backend.
+// moveBeforeStandIns moves handlers before cache, coalesce and fallback.
 func moveBeforeStandIns(all []otherHandler, ranked []orderedHandler) []otherHandler {
 	isStandIn := func(f otherHandler) bool { return f.traits&replacesBackend != 0 }
 	end := slices.IndexFunc(ranked, func(p orderedHandler) bool { return rank(p.handler) >= policy.Rank("rgate_fallback") })
@@ -171,9 +171,9 @@ func moveBeforeStandIns(all []otherHandler, ranked []orderedHandler) []otherHand
 	return append(all, last...)
 }
 
-// activePolicies returns the policies that are in force, in the order in which they run.
+// activePolicies returns the policies that are in effect, in the order in which they run.
 func activePolicies(levels [][]loadedHandler) (ranked []orderedHandler) {
-	decided := make(map[string]bool) // by an inner level
+	decided := make(map[string]bool) // on an inner level
 	for level, handlers := range slices.Backward(levels) {
 		var here []string
 		for index, one := range handlers {
@@ -203,7 +203,7 @@ func activePolicies(levels [][]loadedHandler) (ranked []orderedHandler) {
 
 func rank(handler caddyhttp.MiddlewareHandler) int { return policy.Rank(handlerName(handler)) }
 
-// handlerName is a handler's name in JSON.
+// handlerName returns the name of a handler in JSON.
 func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	if module, ok := handler.(caddy.Module); ok {
 		return module.CaddyModule().ID.Name()
@@ -211,8 +211,8 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	return ""
 }
 
-// insertGates puts the gates of policies before the first handler that may authenticate, if
-// that is on the way to the policy.
+// insertGates inserts the gates of policies before the first handler that may authenticate,
+// if that handler runs before the policy.
 func insertGates(all []orderedHandler) []orderedHandler {
 	first := slices.IndexFunc(all, func(c orderedHandler) bool {
 		name := handlerName(c.handler)
@@ -232,12 +232,13 @@ func insertGates(all []orderedHandler) []orderedHandler {
 	return slices.Insert(all, first, gates...)
 }
 
-// order returns the order of handlers that the gateway is configured with.
+// order returns the order that the gateway is configured with.
 func (g *Gateway) order() order {
 	return order{handlersFirst: g.restores(legacyHandlersFirst), standInsFirst: g.restores(legacyStandInsFirst)}
 }
 
-// noteOrder warns of a route whose handlers ran in another order in an earlier version.
+// warnOfOrder adds a warning if the handlers of a route ran in another order in an earlier
+// version.
 func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 	if !slices.ContainsFunc(levels, func(level []loadedHandler) bool {
 		return slices.ContainsFunc(level, func(h loadedHandler) bool { return rank(h.MiddlewareHandler) == 0 })
@@ -264,8 +265,9 @@ func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 var errNoSafeOrder = errors.New("a handler has both authentication and cache, coalesce or fallback in it, and another handler on the way may respond: " +
 	"move the authentication, or the other policy, out of it")
 
-// checkOrder reports whether no order of the handlers is safe: what responds in place
-// of the backend runs behind other handlers, and these behind authentication.
+// checkOrder returns an error if no order of the handlers is safe: a handler contains both
+// authentication and a policy that replaces the backend's response, and another handler may
+// respond.
 func checkOrder(levels [][]loadedHandler) error {
 	mixed, others := 0, 0
 	for _, level := range levels {

@@ -13,26 +13,25 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// requestState is what the gateway knows of a request while it is under way. It is
-// used by one goroutine at a time, and outlives the handler: access logs ask for
-// placeholders after it.
+// requestState is the gateway's state of a request. It is used by one goroutine at a time.
+// It outlives the handler, because access logs read placeholders afterwards.
 type requestState struct {
 	gateway *Gateway
 	route   *Route
 	backend string
-	path    string // as it led to the route
-	host    string // that the client asked for
+	path    string // as it was routed
+	host    string // as the client sent it
 
 	upstream.Request
 
-	failure string // why the backend did not answer
+	failure string // why the backend did not respond
 
 	own trust.ProxyFields // of the request
 
 	looped bool // whether the request has passed this process before
 }
 
-// newRequestState makes the exchange of a request known to what handles it further on.
+// newRequestState creates the state of a request and makes it available to later handlers.
 func newRequestState(r *http.Request, g *Gateway, route *Route) *requestState {
 	state := &requestState{gateway: g, route: route, path: r.URL.Path, host: r.Host, Request: upstream.Request{Limits: route.limits}}
 	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, state)
@@ -42,7 +41,7 @@ func newRequestState(r *http.Request, g *Gateway, route *Route) *requestState {
 	return state
 }
 
-// requestStateOf returns the exchange of a request that came through a gateway.
+// requestStateOf returns the state of a request, or nil if it did not pass a gateway.
 func requestStateOf(r *http.Request) *requestState {
 	state, _ := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(*requestState)
 	return state
@@ -70,27 +69,27 @@ func (state *requestState) RouteInfo() policy.RouteInfo {
 	return policy.RouteInfo{Gateway: state.gateway.Name, Route: state.route.name, Backend: state.backend}
 }
 
-// ClientHost returns the host that the client asked for.
+// ClientHost returns the host that the client sent.
 func (state *requestState) ClientHost() string { return state.host }
 
-// Forward implements policy.RequestState. Statistics go on to count the request for the
-// backend that it was meant for.
+// Forward implements policy.RequestState. Statistics count the request for the original
+// backend.
 func (state *requestState) Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error) {
 	b := state.gateway.backendNamed(backend)
 	if b == nil {
 		return false, nil
 	}
-	before := state.backend
+	original := state.backend
 	state.backend = b.Name
-	defer func() { state.backend = before }()
-	way := caddyhttp.Handler(forwardIdentity(b.standalone))
+	defer func() { state.backend = original }()
+	next := caddyhttp.Handler(forwardIdentity(b.standalone))
 	if state.route.StripPrefix {
-		way = state.route.stripPrefix(way)
+		next = state.route.stripPrefix(next)
 	}
-	return true, way.ServeHTTP(w, r)
+	return true, next.ServeHTTP(w, r)
 }
 
-// Attach makes a detached copy of the request one of the same route and backend (see
+// Attach gives a detached copy of the request the same route and backend (see
 // httpx.Detach).
 func (state *requestState) Attach(r *http.Request) {
 	attached := newRequestState(r, state.gateway, state.route)

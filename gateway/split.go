@@ -12,32 +12,32 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// weightedBackend is a part of a route's requests, and who gets it.
+// weightedBackend is one of the backends of a route.
 type weightedBackend struct {
 	weight  uint64
-	upTo    uint64 // the sum of the weights of this share and those before it
+	upTo    uint64 // the sum of its weight and those before it
 	seed    uint64 // of the hash of keys
 	backend string
 	series  *stats.Series
 	handler caddyhttp.Handler
 }
 
-// newWeightedBackends returns the shares that the route's requests are divided into.
+// newWeightedBackends returns the backends of the route.
 func (rt *Route) newWeightedBackends() []weightedBackend {
 	rt.sticky = placeholder.ParseKey(rt.StickyKey)
 	if rt.Backend != "" {
 		return []weightedBackend{{backend: rt.Backend}}
 	}
-	shares := make([]weightedBackend, len(rt.Backends))
+	all := make([]weightedBackend, len(rt.Backends))
 	var total uint64
 	for i, s := range rt.Backends {
 		total += uint64(s.Weight)
-		shares[i] = weightedBackend{weight: uint64(s.Weight), upTo: total, seed: xxhash.Sum64String(s.Name), backend: s.Name}
+		all[i] = weightedBackend{weight: uint64(s.Weight), upTo: total, seed: xxhash.Sum64String(s.Name), backend: s.Name}
 	}
-	return shares
+	return all
 }
 
-// chooseBackend returns the share that a request falls into.
+// chooseBackend chooses a backend by the sticky key, or at random by weight.
 func (rt *Route) chooseBackend(r *http.Request) *weightedBackend {
 	if len(rt.weighted) == 1 {
 		return &rt.weighted[0]
@@ -57,11 +57,10 @@ func (rt *Route) chooseBackend(r *http.Request) *weightedBackend {
 	return &rt.weighted[last]
 }
 
-// rendezvous returns the share that a key belongs to: the one that scores highest by
-// weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted distributed
-// hash tables", 2005). A share's score depends on the key, its name and its weight
-// alone. So whichever one grows, or is new, takes its keys from all others, and no
-// key moves between these.
+// rendezvous returns the backend with the highest score for a key, by weighted rendezvous
+// hashing (Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005). A score
+// depends only on the key and the backend's name and weight. A backend that grows or is new
+// takes keys from all others, and no key moves between these.
 func (rt *Route) rendezvous(key string) *weightedBackend {
 	hash := xxhash.Sum64String(key)
 	best, highest := 0, 0.0
@@ -75,14 +74,14 @@ func (rt *Route) rendezvous(key string) *weightedBackend {
 	return &rt.weighted[best]
 }
 
-// mix spreads every bit of x over all of the result (the finalizer of SplitMix64).
+// mix is the finalizer of SplitMix64: each bit of x affects all bits of the result.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// backendNames returns the backends that the route leads to.
+// backendNames returns the names of the backends of the route.
 func (rt *Route) backendNames() []string {
 	if rt.Backend != "" {
 		return []string{rt.Backend}

@@ -11,37 +11,35 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// traits are what the order of a handler that is not a policy depends on. Those of a
-// handler with others in it, such as a subroute, are those of all of them.
+// traits are the properties that decide the place of a handler that is not a policy. A
+// handler that contains others, such as a subroute, has the traits of all of them.
 type traits uint8
 
 const (
-	// responds is for a handler that may respond, as far as is known.
+	// mayRespond is set unless the handler is known to pass every request on.
 	mayRespond traits = 1 << iota
 
-	// prepares is for a handler that may pass on a request that it has changed, which
-	// those behind it may rely on.
+	// mayChange is set if the handler may pass on a changed request.
 	mayChange
 
-	// admits is for a handler with a policy in it that decides who is let in.
+	// authorizes is set if the handler contains a policy that authorizes requests.
 	authorizes
 
-	// standsIn is for a handler with a policy in it that responds in place of a backend.
+	// replacesBackend is set if the handler contains a policy that responds in place of a
+	// backend.
 	replacesBackend
 
-	// identifies is for a handler that asks a service who has sent a request, and
-	// passes the request on or refuses it.
+	// identifies is set if the handler authenticates requests with another service.
 	identifies
 )
 
-// neverRespond are Caddy's handlers that never respond: they pass every request on. All
-// others may.
+// neverRespond lists Caddy's handlers that pass every request on.
 var neverRespond = []string{"vars", "map", "headers", "request_body", "tracing", "log_append", "rewrite", "encode"}
 
-// respondOrPass are handlers that respond, or else pass a request on as it is.
+// respondOrPass lists handlers that respond or pass the request on unchanged.
 var respondOrPass = []string{"static_response", "error", "file_server", "templates", "intercept", "push", "metrics", "acme_server", "rgate_stats"}
 
-// loadedHandler is a handler and its traits. Those of a policy are not used.
+// loadedHandler is a handler and its traits, which are not used for policies.
 type loadedHandler struct {
 	caddyhttp.MiddlewareHandler
 	traits traits
@@ -83,9 +81,9 @@ func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 	return all
 }
 
-// isForwardAuth reports whether a proxy is what Caddy's directive forward_auth stands
-// for: it asks another service, and passes a request on whose response is 2xx. So no
-// response of it serves anything that needs authentication.
+// isForwardAuth reports whether a proxy has the form that Caddy's directive forward_auth
+// generates: it passes a request on if the response of another service is 2xx. Its own
+// responses contain nothing that requires authentication.
 func isForwardAuth(proxy map[string]any) bool {
 	rewrite, _ := proxy["rewrite"].(map[string]any)
 	handlers, _ := proxy["handle_response"].([]any)

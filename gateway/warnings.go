@@ -12,8 +12,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// warnings are what policies warn of when a configuration is loaded: message → the names
-// of the routes.
+// warnings maps the warnings of a configuration to the names of the routes.
 type warnings map[string][]string
 
 // collect adds the warnings about the handlers of a route.
@@ -47,8 +46,7 @@ func (all warnings) log(logger *zap.Logger) {
 	}
 }
 
-// warnOfChanges adds warnings about options of routes and backends that mean something else
-// than in an earlier version.
+// warnOfChanges adds warnings about options whose meaning changed since an earlier version.
 func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend) {
 	proxied := proxyInEnvironment()
 	for _, rt := range routes {
@@ -64,7 +62,7 @@ func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend)
 	}
 }
 
-// anyOff reports whether a limit is written as 0.
+// anyOff reports whether a limit is set to 0.
 func (t *Timeouts) anyOff() bool {
 	return t != nil && (t.Dial == options.TimeoutOff || t.FirstByte == options.TimeoutOff || t.Total == options.TimeoutOff)
 }

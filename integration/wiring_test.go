@@ -43,17 +43,17 @@ func TestPartsOfAGatewayThatDoNotGoTogether(t *testing.T) {
 	t.Parallel()
 	const rest = "routes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: [\"127.0.0.1:1\"]}]\n"
 	for config, says := range map[string]string{
-		"bandwidth: false\nquota: {egress: 1KB}\n":                       "rgate.yaml:2: quota needs the account of bandwidth, which is turned off",
-		"bandwidth: false\ndashboard: {path: /dash}\n":                   "rgate.yaml:2: dashboard needs the account of bandwidth",
-		"bandwidth: false\nnotify: {webhook: {url: \"http://a/\"}}\n":    "rgate.yaml:2: notify needs the account of bandwidth",
+		"bandwidth: false\nquota: {egress: 1KB}\n":                       "rgate.yaml:2: quota requires bandwidth: turn bandwidth on",
+		"bandwidth: false\ndashboard: {path: /dash}\n":                   "rgate.yaml:2: dashboard requires bandwidth",
+		"bandwidth: false\nnotify: {webhook: {url: \"http://a/\"}}\n":    "rgate.yaml:2: notify requires bandwidth",
 		"bandwidth: false\nquota: false\n":                               "",
-		"bandwidth: {path: /x}\ndashboard: {path: /x}\n":                 "rgate.yaml:2: /x of dashboard and /x of bandwidth are one within the other: use another path for one of the two (the other is ",
-		"bandwidth: {path: /stats}\n":                                    "rgate.yaml:1: /stats of bandwidth and /stats of the statistics page are one within the other",
+		"bandwidth: {path: /x}\ndashboard: {path: /x}\n":                 "rgate.yaml:2: /x of dashboard and /x of bandwidth overlap: use another path for one of the two (the other is ",
+		"bandwidth: {path: /stats}\n":                                    "rgate.yaml:1: /stats of bandwidth and /stats of the statistics page overlap",
 		"bandwidth: {path: /stats}\nstats: {path: /figures}\n":           "",
 		"bandwidth: {path: /stats}\nstats: false\n":                      "",
-		"bandwidth: {path: /dashboard}\ndashboard: true\n":               "rgate.yaml:1: /dashboard of dashboard and /dashboard of bandwidth are one within the other",
-		"bandwidth: {path: /dashboard/usage}\ndashboard: true\n":         "are one within the other",
-		"operations: true\ndashboard: {path: /gateway/dashboard}\n":      "rgate.yaml:2: /gateway/dashboard of dashboard and /gateway of operations are one within the other",
+		"bandwidth: {path: /dashboard}\ndashboard: true\n":               "rgate.yaml:1: /dashboard of dashboard and /dashboard of bandwidth overlap",
+		"bandwidth: {path: /dashboard/usage}\ndashboard: true\n":         "overlap",
+		"operations: true\ndashboard: {path: /gateway/dashboard}\n":      "rgate.yaml:2: /gateway/dashboard of dashboard and /gateway of operations overlap",
 		"bandwidth: {allow: [192.0.2.1]}\n":                              "it says who may read the account, which can be read nowhere: set path",
 		"bandwidth: {node: a, sources: [{name: a, url: \"http://a/\"}]}": "is what this gateway itself is called in the account",
 	} {
