@@ -195,12 +195,8 @@ func metricNames(t *testing.T) (names []string) {
 			return "", false
 		}
 		f, ok := call.Fun.(*ast.SelectorExpr)
-		switch {
-		case ok && f.Sel.Name == "NewDesc":
+		if ok && (f.Sel.Name == "NewDesc" || f.Sel.Name == "NewRequestCounter") {
 			name := literal(call.Args[0])
-			return name, strings.HasPrefix(name, "rgate_")
-		case ok && f.Sel.Name == "NewRequestCounter":
-			name := literal(call.Args[1])
 			return name, strings.HasPrefix(name, "rgate_")
 		}
 		return "", false
