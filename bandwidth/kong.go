@@ -46,7 +46,7 @@ var (
 	kongRequests = prometheus.NewDesc("kong_http_requests_total",
 		"Requests by status.", []string{"service", "route", "code", "source", "workspace", "consumer"}, nil)
 	kongLatency = prometheus.NewDesc("kong_request_latency_ms",
-		"Milliseconds until a request was answered.", []string{"service", "route", "workspace"}, nil)
+		"Duration of requests in milliseconds.", []string{"service", "route", "workspace"}, nil)
 	kongTargets = prometheus.NewDesc("kong_upstream_target_health",
 		"Whether an instance of a backend is in a state (1) or not (0).", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
 	kongConnections = prometheus.NewDesc("kong_nginx_connections_total",
@@ -74,7 +74,7 @@ func (c *kongCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // kongSeries is what a service's requests of a route came to, in all gateways of the
-// process: Kong's names do not tell these apart.
+// process: Kong's names do not distinguish gateways.
 type kongSeries struct {
 	traffic  stats.Traffic
 	codes    map[int]uint64
@@ -140,7 +140,7 @@ func (k *kongSeries) collect(ch chan<- prometheus.Metric, key store.Key) {
 	}
 	source := "service"
 	if key.Service == "" {
-		source = "kong" // which answered by itself
+		source = "kong" // a response of the gateway itself
 	}
 	for code, n := range k.codes {
 		ch <- prometheus.MustNewConstMetric(kongRequests, prometheus.CounterValue, float64(n), key.Service, key.Route, strconv.Itoa(code), source, kongWorkspace, "")
@@ -164,7 +164,7 @@ func (k *kongSeries) collect(ch chan<- prometheus.Metric, key store.Key) {
 	ch <- prometheus.MustNewConstHistogram(kongLatency, n, k.seconds*1000, buckets, key.Service, key.Route, kongWorkspace)
 }
 
-// kongServices is what is read of what a gateway tells about its backends.
+// kongServices is what a gateway publishes about its backends.
 type kongServices struct {
 	Services []struct {
 		Name      string `json:"name"`
@@ -176,13 +176,13 @@ type kongServices struct {
 	} `json:"services"`
 }
 
-// kongHealth renders how the instances of the gateways' backends are.
+// kongHealth renders the health of the instances of the gateways' backends.
 func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	type target struct{ upstream, name, address string }
 	states := make(map[target]string)
 	for _, gateway := range gateways {
-		for _, told := range status.Decode[kongServices](status.Services.All(gateway)) {
-			for _, s := range told.Services {
+		for _, published := range status.Decode[kongServices](status.Services.All(gateway)) {
+			for _, s := range published.Services {
 				for _, one := range s.Instances {
 					t := target{s.Name, one.Container, one.Address}
 					if t.name == "" {
@@ -204,7 +204,7 @@ func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	}
 }
 
-// kongProcess renders what is about the process.
+// kongProcess renders the figures of the process.
 func kongProcess(ch chan<- prometheus.Metric, node string, reachable bool, requests uint64, inFlight int64) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)

@@ -28,12 +28,11 @@ func init() {
 	httpcaddyfile.RegisterDirective("rgate_bandwidth", policy.EndpointDirective[Meter])
 }
 
-// Meter keeps account of the bytes of a gateway's requests: by minute, service and
-// route, exact for bodies, in an SQL database. Under its path, if it has one, it
-// answers who asks how many there were.
+// Meter records the bytes of a gateway's requests in an SQL database: by minute, service and
+// route, exact for bodies. Under its path, if it has one, it serves reports.
 //
-// What was counted is written every few seconds. While the database is away, it is
-// kept in memory, and traffic goes on.
+// It writes every few seconds. While the database is down, it keeps the bytes in memory, and
+// requests are served as usual.
 type Meter struct {
 	policy.Base
 
@@ -96,7 +95,7 @@ func (*Meter) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision begins to keep account. It does not open the database.
+// Provision starts recording. It does not open the database.
 func (m *Meter) Provision(ctx caddy.Context) error {
 	if err := m.Start(ctx, "bandwidth"); err != nil || m.Off() {
 		return err
@@ -132,7 +131,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	return m.reports.open(ctx, m)
 }
 
-// defaultStore is a file under Caddy's data directory.
+// defaultStore returns the URL of a file under Caddy's data directory.
 func defaultStore() string {
 	return "sqlite://" + (&url.URL{Path: filepath.Join(caddy.AppDataDir(), "rgate", "bandwidth.db")}).EscapedPath()
 }
@@ -148,7 +147,7 @@ func defaultNode(gateway string) string {
 	return host + "/" + gateway
 }
 
-// fillStore fills placeholders in. Those of user and password may have any character.
+// fillStore replaces the placeholders of the store. The values of user and password may have any character.
 func (m *Meter) fillStore() (string, error) {
 	if m.Store == "" {
 		return defaultStore(), nil
@@ -171,7 +170,7 @@ func (m *Meter) fillStore() (string, error) {
 	return credentials + rest, nil
 }
 
-// settings are those that may change at a reload.
+// settings returns the settings that a reload may change.
 func (m *Meter) settings() store.Settings {
 	s := store.Settings{FlushInterval: store.DefaultFlushInterval, Retention: store.DefaultRetention}
 	if m.FlushInterval > 0 {
@@ -183,7 +182,7 @@ func (m *Meter) settings() store.Settings {
 	return s
 }
 
-// filled has the defaults in it. What is longer than a default after it extends that.
+// filled returns the retention with defaults. A longer value extends the defaults after it.
 func (r *Retention) filled() store.Retention {
 	kept := store.DefaultRetention
 	if r.Minutes > 0 {
@@ -200,7 +199,7 @@ func (r *Retention) filled() store.Retention {
 	return kept
 }
 
-// Check reports the first thing wrong with the options.
+// Check reports the first invalid option.
 func (m *Meter) Check() error {
 	if err := m.CheckAccess("/metrics/bandwidth_used"); err != nil {
 		return err
@@ -254,7 +253,7 @@ func (r *Retention) check() error {
 	return nil
 }
 
-// inDays writes a time as the configuration has it.
+// inDays formats a duration as in a configuration.
 func inDays(d time.Duration) string {
 	if d%(24*time.Hour) == 0 {
 		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
@@ -262,10 +261,10 @@ func inDays(d time.Duration) string {
 	return d.String()
 }
 
-// Validate reports the first thing wrong with the options.
+// Validate implements caddy.Validator.
 func (m *Meter) Validate() error { return m.Check() }
 
-// ServeHTTP answers requests for the account, and hands all others on.
+// ServeHTTP serves the reports under the path, and passes other requests on.
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if m.Off() || !m.Serves(r.URL.Path) {
 		return next.ServeHTTP(w, r)
@@ -273,7 +272,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return m.ServeProtected(w, r, m.serve)
 }
 
-// Cleanup lets go of the account, which goes on if a new configuration has it too.
+// Cleanup releases the store, which stays open if a new configuration uses it.
 func (m *Meter) Cleanup() error {
 	if m.ledger == nil {
 		return nil

@@ -78,7 +78,7 @@ func TestRetentionFillsUp(t *testing.T) {
 	}
 }
 
-// What a placeholder stands for may have any character, and is not told.
+// The value of a placeholder may have any character, and errors do not quote it.
 func TestStoreIsFilledIn(t *testing.T) {
 	t.Setenv("RGATE_TEST_PASSWORD", "p@ss/w rd")
 	t.Setenv("RGATE_TEST_EMPTY", "")
@@ -116,7 +116,7 @@ func TestDefaultNode(t *testing.T) {
 func TestMeterDoesNotWaitForItsStore(t *testing.T) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
-	m := &Meter{Gateway: t.Name(), Store: "postgres://u:p@192.0.2.1:1/d"} // answers nobody
+	m := &Meter{Gateway: t.Name(), Store: "postgres://u:p@192.0.2.1:1/d"} // does not respond
 	began := time.Now()
 	must(t, m.Provision(ctx))
 	l := store.For(t.Name())

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// quotaRequest is a request that Caddy's server has prepared, of a user or of nobody.
+// quotaRequest is a request that Caddy's server has prepared, with or without a user.
 func quotaRequest(w http.ResponseWriter, user string, headers ...string) *http.Request {
 	repl := caddy.NewReplacer()
 	r := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, "/", nil), repl, w, nil)
@@ -82,7 +82,7 @@ func TestBlock(t *testing.T) {
 	if policy.RefusalCount("quota") < 2 {
 		t.Error("what was refused is not counted")
 	}
-	// The next period has begun, and nobody has judged it yet.
+	// The next period has begun, and has not been evaluated yet.
 	now = now.Add(90*time.Second + time.Millisecond)
 	if got := askQuota(t, p, ""); got.Code != 200 {
 		t.Errorf("in the next period: got %d", got.Code)

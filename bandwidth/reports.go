@@ -23,15 +23,15 @@ func init() {
 	caddy.RegisterModule(adminBandwidth{})
 }
 
-// reports is what a meter does beside keeping account: it tells about it, and reads
-// other gateways.
+// reports is what a meter does besides recording usage: it serves reports and scrapes other
+// gateways.
 type reports struct {
 	api      *api.Handler
 	scrapers []*scrape.Scraper
 	release  func() error // of the recorder behind Kong's metrics
 }
 
-// open begins to report. What it has begun, close ends, also after an error.
+// open starts the reports. close must be called, also after an error.
 func (r *reports) open(ctx caddy.Context, m *Meter) error {
 	r.api = &api.Handler{
 		Base: m.Path, Store: m.ledger, Logger: m.Logger(), Now: time.Now,
@@ -70,7 +70,7 @@ func (r *reports) openKong(ctx caddy.Context, m *Meter) error {
 	})
 }
 
-// close ends the reports of a meter.
+// close stops the reports of a meter.
 func (r *reports) close(m *Meter) error {
 	running.Remove(m)
 	var stopping sync.WaitGroup
@@ -85,7 +85,7 @@ func (r *reports) close(m *Meter) error {
 	return r.release()
 }
 
-// status is how the sources are.
+// status returns the states of the sources.
 func (r *reports) status() []scrape.Status {
 	all := make([]scrape.Status, len(r.scrapers))
 	for i, s := range r.scrapers {
@@ -94,7 +94,7 @@ func (r *reports) status() []scrape.Status {
 	return all
 }
 
-// publishedQuotas is what the quotas of a gateway tell, always in the same order.
+// publishedQuotas returns the published quotas of a gateway in a fixed order.
 func publishedQuotas(gateway string) []any {
 	all := slices.Concat(status.Decode[[]json.RawMessage](status.Quotas.All(gateway))...)
 	slices.SortFunc(all, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
@@ -105,7 +105,7 @@ func publishedQuotas(gateway string) []any {
 	return list
 }
 
-// serve answers a request under the meter's path that has been let through.
+// serve serves an admitted request under the meter's path.
 func (m *Meter) serve(w http.ResponseWriter, r *http.Request) error {
 	return m.reports.api.Serve(w, r)
 }
@@ -151,7 +151,7 @@ func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
 	}
 	asked := r.Clone(r.Context())
-	if malformed == nil { // else it is told
+	if malformed == nil { // else the API reports it
 		query.Del("name")
 		asked.URL.RawQuery = query.Encode()
 	}

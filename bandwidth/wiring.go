@@ -11,10 +11,10 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// Outside of a gateway, nothing puts statistics, account and quotas together but
-// their name: a part that is missing would be noticed when it is too late.
+// Outside of a gateway, statistics, bandwidth and quotas are connected by name only. A missing
+// part is an error.
 
-// checkCounted makes sure that somebody counts what the account is to be of.
+// checkCounted reports an error if no statistics count the bytes of the meter.
 func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if m.Gateway == policy.ScopeOf(ctx).Gateway || len(m.Sources) > 0 || stats.Counts(ctx, m.Gateway) {
 		return nil
@@ -35,7 +35,7 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 		"add rgate_stats before it, or set gateway to the name of what counts", m.Gateway)
 }
 
-// checkKept makes sure that somebody keeps the account that a quota is judged by.
+// checkKept reports an error if no meter records the usage of the quota.
 func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 	config := any(ctx.GetMetricsRegistry())
 	if policy.ScopeOf(ctx).Gateway != "" || running.Newest(func(m *Meter) bool { return m.Gateway == gateway && m.config == config }) != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// group is the points of one series of an answer: what they have in common, and the
-// bytes of each window, nil for those without a row.
+// group is a series of a response: its names, and the bytes of each window, nil for windows
+// without a row.
 type group struct {
 	gateway string
 	store.Key
@@ -27,7 +27,7 @@ func (g *group) compare(o *group) int {
 	)
 }
 
-// query is what to ask the ledger for.
+// query returns the query of the usage store.
 func (q *usageParams) query() store.Query {
 	return store.Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
 }
@@ -74,8 +74,8 @@ func (q *usageParams) arrange(points []store.Point, n int, at func(*store.Point)
 	return all
 }
 
-// named are the groups that a query names, which is all of them if it names a value
-// for each dimension that it tells apart.
+// named returns the groups that a query names: all of them if it names values for each
+// dimension that it groups by.
 func (q *usageParams) named() []group {
 	all := []group{{}}
 	for _, by := range q.groupBy {

@@ -31,7 +31,7 @@ type usageStore interface {
 type Handler struct {
 	Base    string
 	Store   usageStore
-	Quotas  func() []any // what quotas tell
+	Quotas  func() []any // the published quotas
 	Sources func() any   // the status of each source
 	Now     func() time.Time
 	Logger  *zap.Logger

@@ -106,7 +106,7 @@ func restAsk(t *testing.T, api *Handler, method, target string, headers ...strin
 
 const restBase = "/metrics/bandwidth_used"
 
-func TestRESTAnswers(t *testing.T) {
+func TestRESTResponses(t *testing.T) {
 	api, _ := restServer()
 	for _, test := range []struct{ target, want string }{
 		{"?lookback_duration=1m&type=egress&service=payment&route=/pay", `[{"time":"2026-03-01T12:34:00+00:00","type":"egress","service":"payment","route":"/pay","bandwidth_used":null},{"time":"2026-03-01T12:34:20.500000+00:00","type":"egress","service":"payment","route":"/pay","bandwidth_used":200}]`},

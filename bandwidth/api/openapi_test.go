@@ -231,7 +231,7 @@ func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 		try("POST", "", false)
 		try("GET", "", false, "If-None-Match", "*")
 		if status := try("GET", "?nonsense=1", false); status != 400 {
-			t.Errorf("%s: an unknown parameter is answered with %d", path, status)
+			t.Errorf("%s: an unknown parameter has status %d", path, status)
 		}
 		for _, ref := range op.Parameters {
 			p := doc.parameter(ref)
@@ -248,12 +248,12 @@ func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 					t.Errorf("%s: %v", path, err)
 				}
 				if status := try("GET", "?"+p.Name+"="+url.QueryEscape(value)+also, false); status != 200 {
-					t.Errorf("%s?%s=%s is answered with %d", path, p.Name, value, status)
+					t.Errorf("%s?%s=%s has status %d", path, p.Name, value, status)
 				}
 			}
 			for _, value := range examples.wrong {
 				if status := try("GET", "?"+p.Name+"="+url.QueryEscape(value)+also, false); status != 400 {
-					t.Errorf("%s?%s=%s is answered with %d", path, p.Name, value, status)
+					t.Errorf("%s?%s=%s has status %d", path, p.Name, value, status)
 				}
 			}
 		}
@@ -278,7 +278,7 @@ func (doc *openAPIDoc) checkParameter(p openAPIParameter, value string) error {
 	return doc.check(p.Schema, list, p.Name)
 }
 
-// checkResponse holds an answer against its description.
+// checkResponse compares a response with its description.
 func (doc *openAPIDoc) checkResponse(described openAPIResponse, header map[string][]string, body []byte) error {
 	described = doc.response(described)
 	for name, one := range described.Headers {

@@ -80,8 +80,7 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageParams
 	return q, nil
 }
 
-// checkNames refuses parameters that are unknown, or that are given twice without
-// being lists.
+// checkNames rejects unknown parameters, and repeated ones that are not lists.
 func checkNames(values url.Values, known []string) error {
 	for name, given := range values {
 		switch {
@@ -222,10 +221,10 @@ func namesIn(values []string) (names []string) {
 
 var directions = []store.Direction{store.Egress, store.Ingress}
 
-// dimensions are what can be told apart, in the order of the fields of a point.
+// dimensions are the values of group_by, in the order of the fields of a point.
 var dimensions = []store.Dimension{store.ByService, store.ByRoute, store.ByConsumer, store.ByGateway}
 
-// parseShape reads how the points are to look.
+// parseShape parses the parameters about the form of the response.
 func (q *usageParams) parseShape(values url.Values) *paramError {
 	q.types = directions
 	if text, given := values["type"]; given {

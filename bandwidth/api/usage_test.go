@@ -127,7 +127,7 @@ func usageJSON(q usageParams, points []store.Point) string {
 	return body.String()
 }
 
-func TestUsageAnswersAsTheOriginalDoes(t *testing.T) {
+func TestUsageRespondsAsTheOriginalDoes(t *testing.T) {
 	q := usageOf(t, "lookback_duration=2m&type=egress&service=bun-service&route=bun-route")
 	at := usageNow.Truncate(time.Minute)
 	got := usageJSON(q, []store.Point{
@@ -144,7 +144,7 @@ func TestUsageAnswersAsTheOriginalDoes(t *testing.T) {
 	}
 }
 
-func TestUsageTellsApart(t *testing.T) {
+func TestUsageGroups(t *testing.T) {
 	at := usageNow.Truncate(time.Minute)
 	points := []store.Point{
 		{Start: at, Gateway: "gw", Key: store.Key{Service: "b", Route: `/"q"`}, Bytes: store.Bytes{Ingress: 1, Egress: 2, IngressHeaders: 3, EgressHeaders: 4}},
@@ -173,7 +173,7 @@ func TestUsageTellsApart(t *testing.T) {
 
 // What is named is there, whether it was used or not; what is told apart without a
 // name is there if it was used.
-func TestUsageOfNobody(t *testing.T) {
+func TestUsageOfUnusedNames(t *testing.T) {
 	for query, want := range map[string]string{
 		"lookback_duration=0m&type=egress":                               `[{"time":"2026-03-01T12:34:20.500000+00:00","type":"egress","service":null,"route":null,"bandwidth_used":null}]`,
 		"lookback_duration=0m&type=egress&service=a&service=b":           `[{"time":"2026-03-01T12:34:20.500000+00:00","type":"egress","service":null,"route":null,"bandwidth_used":null}]`,

@@ -121,7 +121,7 @@ func TestCountersGrow(t *testing.T) {
 		"a process that began anew has counted all it has": {100, []countersStep{
 			{"first", 50, "a=10", 0}, {"more than before the restart", 1150, "a=25", 25}, {"then", 1150, "a=26", 1},
 		}},
-		"a clock that is set is no restart": {100, []countersStep{
+		"a clock change is not a restart": {100, []countersStep{
 			{"first", 50, "a=1000", 0}, {"a little", 52, "a=1001", 1}, {"a lot, but before the last scrape", 900, "a=1002", 1},
 		}},
 	} {
@@ -173,7 +173,7 @@ func TestCountersAddUp(t *testing.T) {
 				continue
 			}
 			r := reading{counters: map[string]counter{"a": {Key: store.Key{Service: "s"}, direction: store.Ingress, value: value}}}
-			// A restart that nothing tells of: the counter is above what it was.
+			// An undetectable restart: the counter is above its last value.
 			if begun && last == 0 && value >= m.Values["a"] {
 				lost += m.Values["a"]
 			}

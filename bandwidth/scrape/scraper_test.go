@@ -25,7 +25,7 @@ type scraperArchive struct {
 	mu     sync.Mutex
 	held   bool
 	away   error
-	lost   bool // answer with an error although it was recorded
+	lost   bool // respond with an error although it was recorded
 	memory store.SourceState
 	number int64
 	since  int64
@@ -184,7 +184,7 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 	}
 }
 
-func TestScraperAsksAsItIsTold(t *testing.T) {
+func TestScraperRequest(t *testing.T) {
 	t.Setenv("KONG_PASSWORD", "secret")
 	kong, a := newScraperKong(t), newScraperArchive()
 	s := scraperOf(t, Source{
@@ -234,7 +234,7 @@ func TestScraperSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// scraperFlood answers without an end.
+// scraperFlood sends an endless response.
 func scraperFlood(w http.ResponseWriter, r *http.Request) {
 	block := []byte("# " + strings.Repeat("x", 64<<10) + "\n")
 	for range 2 * maxScrape / len(block) {

@@ -12,35 +12,36 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// Source is another gateway whose metrics tell how many bytes it let through: a Kong,
-// a Traefik, or an rgate.
+// Source is another gateway whose metrics are scraped for its bytes: Kong, Traefik or
+// rgate.
 type Source struct {
-	// What its bytes are counted under, as the gateway of its rows. A source that is
-	// known under another name is another source.
+	// The name of the source, which is the gateway of its rows. Another name is another
+	// source. Required.
 	Name string `json:"name" caddyfile:"arg"`
 
-	// Where its metrics are, in Prometheus' text format: `http://` or `https://`.
+	// The URL of its metrics in Prometheus' text format: `http://` or `https://`.
+	// Required.
 	URL string `json:"url" caddyfile:"arg"`
 
-	// How often they are read. Default: 5s; at least 1s.
+	// The interval of scrapes, at least 1s. Default: 5s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
-	// How long an answer may take. Default: the interval, but at most 10s.
+	// The time limit of a scrape. Default: the interval, at most 10s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// Fields to send with each request, such as `Authorization`. Placeholders such as
+	// Header fields of the requests, such as `Authorization`. Placeholders such as
 	// `{env.TOKEN}` and `{file./run/secrets/token}` are replaced.
 	Headers map[string]string `json:"headers,omitempty"`
 
-	// The name and the password to send. Default: none.
+	// The credentials of basic authentication. Default: none.
 	BasicAuth *SourceAuth `json:"basic_auth,omitempty"`
 
-	// How many counters of bandwidth it may have; a source with more is down. Default:
+	// The maximum number of counters of bandwidth. A source with more is down. Default:
 	// 10000.
 	MaxSeries int `json:"max_series,omitempty"`
 }
 
-// SourceAuth is what a source wants to know before it answers.
+// SourceAuth is the credentials of basic authentication.
 type SourceAuth struct {
 	Username string `json:"username" caddyfile:"arg"`
 
@@ -54,11 +55,11 @@ const (
 	defaultMaxSeries      = 10_000
 	maxSourceName         = 200
 
-	// maxScrape is how many bytes of metrics are read.
+	// maxScrape is the maximum size of metrics in bytes.
 	maxScrape = 32 << 20
 )
 
-// Check reports the first thing wrong with the sources.
+// Check reports the first invalid option of the sources.
 func Check(sources []*Source) *options.Error {
 	names := make(map[string]int, len(sources))
 	for i, s := range sources {

@@ -28,7 +28,7 @@ func (c *sourceCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sourceScrapedDesc
 }
 
-// Collect implements prometheus.Collector. What another gateway reads, it tells about.
+// Collect implements prometheus.Collector. It omits sources that another gateway scrapes.
 func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,8 +1,7 @@
 package store
 
-// Add adds bytes to the current minute that somebody else counted, such as another
-// gateway that tells about them. The gateway names who. Bytes that nobody can have
-// served in a minute are left out: negative numbers, and more than a petabyte.
+// Add adds bytes that another gateway counted to the current minute. It ignores negative
+// numbers, and more than a petabyte.
 func (l *Store) Add(gateway string, samples map[Key]Bytes) {
 	at := floorTo(l.now().Unix(), minute)
 	l.mu.Lock()

@@ -25,7 +25,7 @@ func floorTo(at, unit int64) int64 {
 	return at - rest
 }
 
-// seriesKey is what rows of one time are told apart by.
+// seriesKey identifies a row of one time.
 type seriesKey struct {
 	gateway string
 	Key
@@ -35,8 +35,8 @@ type seriesKey struct {
 // them, and no more.
 const maxName = 500
 
-// cleanKey makes names such that every database takes them: one that it refuses would
-// keep all others out.
+// cleanKey replaces what a database rejects in names: one invalid name would fail the whole
+// batch.
 func cleanKey(gateway string, key Key) seriesKey {
 	return seriesKey{CleanName(gateway), Key{CleanName(key.Service), CleanName(key.Route), CleanName(key.Consumer)}}
 }
@@ -65,7 +65,7 @@ func (b Bytes) sane() bool {
 	return true
 }
 
-// rowKey is what rows are told apart by.
+// rowKey identifies a row.
 type rowKey struct {
 	at int64 // the beginning of its minute
 	seriesKey

@@ -87,7 +87,7 @@ func TestFigures(t *testing.T) {
 	}
 	f.add(&requestCounts{sketches: [][]byte{[]byte("no sketch")}})
 	if f.sketch() != nil { // rather none than a wrong one
-		t.Error("what is no sketch was merged")
+		t.Error("an invalid sketch was merged")
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/internal/pause"
 )
 
-// DB is the database of a ledger. It is opened, and its schema brought up to date,
+// DB is the database of a store. It is opened, and its schema brought up to date,
 // when it is first used. Statements are written with `?` for parameters.
 //
 // All methods are safe for concurrent use. SQLite has one connection that writes: in
@@ -28,7 +28,7 @@ type DB struct {
 	now func() time.Time
 
 	opened  atomic.Pointer[pools] // nil until it is open
-	opening chan struct{}         // full while somebody opens or closes it
+	opening chan struct{}         // full while it is being opened or closed
 	done    context.Context       // ends with the database
 	end     context.CancelFunc
 }

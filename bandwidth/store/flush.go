@@ -15,12 +15,12 @@ const (
 	flushTimeout = 15 * time.Second
 )
 
-// Flush writes everything that has been counted. What could not be written, it keeps.
+// Flush writes everything that has been collected. It keeps what it cannot write.
 func (l *Store) Flush(ctx context.Context) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
 	if l.db.closeRemoved() {
-		clear(l.ids) // they were those of the file
+		clear(l.ids) // of the removed file
 	}
 	var err error
 	for more := true; more && err == nil; {
@@ -30,7 +30,7 @@ func (l *Store) Flush(ctx context.Context) error {
 		err = l.writeMarks(ctx)
 	}
 	if err != nil {
-		clear(l.ids) // it may be another database when it is back
+		clear(l.ids) // the database may be another one after a failure
 	}
 	l.report(err)
 	l.mu.Lock()
@@ -41,9 +41,9 @@ func (l *Store) Flush(ctx context.Context) error {
 	return err
 }
 
-// flushBatch writes one batch, and tells whether more is waiting. A batch whose fate
-// is unknown stays the same until it is written: by its number, the database knows
-// whether it has it. The caller holds l.flushing.
+// flushBatch writes one batch, and reports whether more is waiting. A batch with an unknown
+// outcome stays the same until it is written: the database has the numbers of written
+// batches. The caller holds l.flushing.
 func (l *Store) flushBatch(ctx context.Context) (more bool, err error) {
 	l.mu.Lock()
 	if l.writing == nil && l.pending.len() > 0 {
@@ -71,7 +71,7 @@ func (l *Store) flushBatch(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// report remembers how it went, and logs when that has changed.
+// report stores the error of a flush, and logs when flushes begin or cease to fail.
 func (l *Store) report(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,13 +91,11 @@ func (l *Store) report(err error) {
 	}
 }
 
-// subscriber is somebody who wants to know when the database has changed.
+// subscriber is a caller of AfterFlush.
 type subscriber struct{ signal chan struct{} }
 
-// AfterFlush calls f after every flush, whether it has succeeded or not, in a
-// goroutine of its own and never twice at once. If f takes longer than the time
-// between two, there are fewer calls. The function that it returns ends it, and
-// returns when f has.
+// AfterFlush calls f in a goroutine after every flush, successful or not. Calls do not
+// overlap: if f is slow, there are fewer. stop ends the calls and waits for a running one.
 func (l *Store) AfterFlush(f func()) (stop func()) {
 	s := &subscriber{signal: make(chan struct{}, 1)}
 	l.mu.Lock()
@@ -113,7 +111,7 @@ func (l *Store) AfterFlush(f func()) (stop func()) {
 		l.mu.Lock()
 		delete(l.after, s)
 		l.mu.Unlock()
-		close(s.signal) // nobody wakes it any more
+		close(s.signal) // no longer in l.after
 		running.Wait()
 	})
 }

@@ -41,7 +41,7 @@ func (l *Store) egress(t testing.TB) int64 {
 
 func TestBatchIsWrittenOnce(t *testing.T) { storetest.OnBothEngines(t, testBatchIsWrittenOnce) }
 
-// A COMMIT takes effect, and its answer is lost.
+// A COMMIT takes effect, and its response is lost.
 func testBatchIsWrittenOnce(t *testing.T, store string) {
 	l := newTestLedgerOn(t, store, "test", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	l.addPay(10)
@@ -54,7 +54,7 @@ func testBatchIsWrittenOnce(t *testing.T, store string) {
 	if err := l.write(t.Context(), b, seq); err != nil {
 		t.Fatal(err)
 	}
-	l.addPay(40) // while nobody knows
+	l.addPay(40) // while the outcome is unknown
 	if n := l.egress(t); n != 70 {
 		t.Errorf("before the batch is sent again, %d bytes are counted, not 70", n)
 	}
@@ -290,7 +290,7 @@ func testLeaseIsHeldByOne(t *testing.T, store string) {
 	b.addPay(1)
 	must(t, b.Close())
 	if !holds(a, time.Minute) {
-		t.Fatal("the lease is held by nobody, and not to be had")
+		t.Fatal("the lease is free, and cannot be acquired")
 	}
 }
 

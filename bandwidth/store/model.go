@@ -1,14 +1,13 @@
-// Package bandwidth keeps account of the bytes that services took in and gave out:
-// by minute, exact for bodies, in an SQL database that several gateways may share.
+// Package store records the bytes that services received and sent in an SQL database that
+// several gateways may share: by minute, exact for bodies.
 //
-// The bytes themselves are counted by package stats, as they flow. A [Ledger] takes
-// them from there every second, and adds those that other gateways report; whatever
-// reads (the REST endpoints, quotas, the dashboard) reads from the ledger.
+// Package stats counts the bytes. A [Store] collects them every second, together with those
+// of scraped gateways. The REST endpoints, quotas and the dashboard read from it.
 package store
 
 import "time"
 
-// Direction is which way bytes went, as a client sees it.
+// Direction is the direction of bytes, from the view of clients.
 type Direction string
 
 // The directions.
@@ -17,20 +16,19 @@ const (
 	Egress  Direction = "egress"  // to clients: what the gateway sent
 )
 
-// Key is what bytes are told apart by. All of it comes from the configuration or, for
-// consumers, from those whom a policy has authenticated.
+// Key is what bytes are grouped by. Names come from the configuration, those of consumers
+// from authentication.
 type Key struct {
 	Service string // the name of the backend
 	Route   string // the name of the route
 
-	// Who sent the request, in an account of one consumer's bytes. It is empty in the
-	// account of everybody's bytes, which those of consumers are part of: the two
-	// must not be added.
+	// The consumer. Rows without a consumer count all bytes, including those of consumers:
+	// do not add the two.
 	Consumer string
 }
 
-// Bytes are numbers of bytes. Bodies are exact; what header fields took is estimated
-// as if they had been sent in HTTP/1.1.
+// Bytes are numbers of bytes. Bodies are exact. Header fields are estimated by their size
+// in HTTP/1.1.
 type Bytes struct {
 	Ingress, Egress               int64
 	IngressHeaders, EgressHeaders int64
@@ -71,7 +69,7 @@ type RequestRow struct {
 	Route   string
 
 	Requests uint64  // all of them
-	Errors   uint64  // of them, those answered with 400 and above
+	Errors   uint64  // of them, those with status 400 and above
 	Seconds  float64 // the sum of their durations
 	Sketch   []byte  // of the durations in seconds: a DDSketch, encoded
 }
@@ -82,7 +80,7 @@ type Filter struct {
 	Gateways, Services, Routes, Consumers []string
 }
 
-// Dimension is what the points of a query are told apart by.
+// Dimension is what the points of a query are grouped by.
 type Dimension string
 
 // The dimensions.
@@ -103,7 +101,7 @@ type Query struct {
 	// The length of a window: a whole number of minutes. A day or more is in UTC.
 	Step time.Duration
 
-	// What to tell apart; what is not named is added up.
+	// The dimensions of points. Others are summed.
 	GroupBy []Dimension
 
 	// Of requests, leaves out the sketches, which are most of what there is to read.
@@ -113,7 +111,7 @@ type Query struct {
 // Point is the bytes of one window. Windows without a row have no point.
 type Point struct {
 	Start   time.Time // of the window, UTC
-	Gateway string    // empty unless told apart, like the parts of Key
+	Gateway string    // empty unless grouped by, like the parts of Key
 	Key
 	Bytes
 }

@@ -161,7 +161,7 @@ func testPruningKeepsSums(t *testing.T, store string) {
 		t.Errorf("the points add up to %+v, want %+v", sum, want)
 	}
 
-	// Once nobody needs them any more, they go.
+	// When no longer needed, they are deleted.
 	minutesAt := func() (n int) {
 		if err := l.DB().QueryRow(t.Context(), "SELECT COUNT(*) FROM bytes_minute WHERE at < ?", now.Add(-60*time.Hour).Unix()).Scan(&n); err != nil {
 			t.Fatal(err)

@@ -14,23 +14,20 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// pool are those of the process. They outlive reloads.
+// pool has the stores of the process. They outlive reloads.
 var pool = caddy.NewUsagePool()
 
-// ID is what ledgers are told apart by. A gateway has one, except while it
-// changes from one store to another.
+// ID identifies a store. A gateway has one, except while a reload changes it.
 type ID struct{ Gateway, URL, Node string }
 
-// registry are the ledgers of each gateway, those of newer configurations last. Only the
-// last takes what the gateway counts.
+// registry has the stores of each gateway, the newest last. Only the last one collects.
 var registry = struct {
 	sync.Mutex
 	of     map[string][]*Store
 	atExit []*Store // to be closed when everything else has been
 }{of: make(map[string][]*Store)}
 
-// For returns the ledger that the newest configuration of a gateway has made, or
-// nil if it keeps no account.
+// For returns the store of the newest configuration of a gateway, nil if there is none.
 func For(gateway string) *Store {
 	registry.Lock()
 	defer registry.Unlock()
@@ -42,15 +39,15 @@ func For(gateway string) *Store {
 
 func (l *Store) isCurrent() bool { return For(l.gateway) == l }
 
-// enter makes a ledger its gateway's current one.
+// enter makes l the current store of its gateway.
 func (l *Store) enter() {
 	registry.Lock()
 	defer registry.Unlock()
 	registry.of[l.gateway] = append(slices.DeleteFunc(registry.of[l.gateway], func(o *Store) bool { return o == l }), l)
 }
 
-// leave takes a ledger out, and returns the one that goes on, if any, and whether that
-// is older, because a newer configuration has failed.
+// leave removes l. It returns the store that is current then, if any, and whether that is
+// older, because a newer configuration has failed.
 func (l *Store) leave() (next *Store, older bool) {
 	registry.Lock()
 	defer registry.Unlock()
@@ -65,7 +62,7 @@ func (l *Store) leave() (next *Store, older bool) {
 	return all[len(all)-1], older
 }
 
-// registerExit makes sure that ledgers are closed when the process ends.
+// registerExit closes the stores when the process ends.
 var registerExit = sync.OnceFunc(func() {
 	caddy.OnExit(func(context.Context) {
 		registry.Lock()
@@ -74,14 +71,14 @@ var registerExit = sync.OnceFunc(func() {
 		registry.Unlock()
 		var closing sync.WaitGroup
 		for _, l := range all {
-			closing.Go(func() { _ = l.Close() }) // which has logged what is wrong
+			closing.Go(func() { _ = l.Close() }) // it logs its errors
 		}
 		closing.Wait()
 	})
 })
 
-// Acquire returns the ledger of a gateway, which must be released. It does not
-// open the database.
+// Acquire returns the store of a gateway, which must be released. It does not open the
+// database.
 func Acquire(key ID, at Address, s Settings) (*Store, error) {
 	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) {
 		recorder, release, err := stats.HoldRecorder(key.Gateway)
@@ -89,7 +86,7 @@ func Acquire(key ID, at Address, s Settings) (*Store, error) {
 			return nil, err
 		}
 		registerExit()
-		// The logger of a configuration may be closed before the ledger is.
+		// The logger of a configuration may be closed before the store is.
 		logger := caddy.Log().Named("http.handlers.rgate_bandwidth")
 		l := New(key.Gateway, key.Node, at, recorder, time.Now, logger)
 		l.release = release
@@ -113,8 +110,8 @@ func Release(key ID) error {
 	return err
 }
 
-// Destruct implements caddy.Destructor. When the process ends, requests that were cut
-// off have not ended yet: it is left for the very last.
+// Destruct implements caddy.Destructor. When the process ends, the store is closed last,
+// since requests may still be running.
 func (l *Store) Destruct() error {
 	if caddy.Exiting() {
 		registry.Lock()
@@ -125,11 +122,11 @@ func (l *Store) Destruct() error {
 	return l.Close()
 }
 
-// closeTimeout is how long the end of a ledger may take.
+// closeTimeout is how long Close may take.
 const closeTimeout = 3 * time.Second
 
-// Close takes what was counted, writes everything, and closes the database. If that
-// fails, the gateway's next ledger takes over what has not been written.
+// Close collects and writes everything, and closes the database. If writing fails, the next
+// store of the gateway takes over the rest.
 func (l *Store) Close() error {
 	if l.stop != nil {
 		l.stop()
@@ -143,7 +140,7 @@ func (l *Store) Close() error {
 	}
 	var err error
 	switch {
-	case older: // this one was never to be
+	case older: // the configuration of this one has failed
 	case l.hasRows() || l.db.isOpen():
 		err = l.Flush(ctx)
 	}
@@ -173,7 +170,7 @@ func (l *Store) hasRows() bool {
 	return l.writing != nil || l.pending.len() > 0
 }
 
-// takeAll removes what has not been written.
+// takeAll removes and returns the bytes that have not been written.
 func (l *Store) takeAll() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -185,8 +182,8 @@ func (l *Store) takeAll() *batch {
 	return all
 }
 
-// takeOver takes over what another ledger of the same gateway could not write. Its own
-// rows become those of this one's node.
+// takeOver adds what another store of the gateway could not write. Rows of its node become
+// those of this node.
 func (l *Store) takeOver(rest *batch, node string) {
 	renamed := newBatch()
 	for key, n := range rest.bytes {
@@ -207,7 +204,7 @@ func (l *Store) takeOver(rest *batch, node string) {
 	l.bound()
 }
 
-// deleteOwnRows removes what only this ledger needs in the database.
+// deleteOwnRows deletes the rows that only this store needs.
 func (l *Store) deleteOwnRows(ctx context.Context) error {
 	return l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM leases WHERE holder = ?", l.writer); err != nil {

@@ -84,11 +84,11 @@ func TestStoreThatIsAwayIsLeftForAnother(t *testing.T) {
 	record(3)
 	a.Collect()
 	if err := a.Flush(t.Context()); err == nil {
-		t.Fatal("what is no folder was written to")
+		t.Fatal("a file was written to as a folder")
 	}
 	_, releaseToo := takeLedger(t, t.Name(), right)
 	if err := Release(ID{t.Name(), wrong, "test"}); err == nil {
-		t.Error("the old store's trouble was not told")
+		t.Error("the problem of the old store was not reported")
 	}
 	_ = release
 	releaseToo()

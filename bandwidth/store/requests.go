@@ -9,7 +9,7 @@ import (
 )
 
 // Requests returns how the requests of a span of time went, like Usage does for
-// bytes. What consumers did is not told apart.
+// bytes. It is not grouped by consumer.
 func (l *Store) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
 	q.Consumers = nil
 	q.GroupBy = slices.DeleteFunc(slices.Clone(q.GroupBy), func(d Dimension) bool { return d == ByConsumer })

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// How often a ledger tells what it has marked.
+	// How often a store writes its marks.
 	markInterval = time.Hour
 
 	// How long a mark is valid without being renewed. A gateway that is restarted, or
@@ -136,7 +136,7 @@ func (l *Store) pruneLoop(ctx context.Context) {
 	}
 }
 
-// prune deletes, in transactions so short that nobody waits for them.
+// prune deletes old rows, in short transactions.
 func (l *Store) prune(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()

@@ -48,8 +48,8 @@ func (l *Store) LoadSource(ctx context.Context, source string, since time.Time) 
 }
 
 // SaveSource adds the bytes of a source to the minute of a time, and remembers where its
-// counters are now: all of it, or nothing. It is not done if somebody has recorded an
-// answer since the one of that number.
+// counters are now: all of it, or nothing. done is false if another gateway has
+// recorded a response after that number.
 func (l *Store) SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		done = false
@@ -89,7 +89,7 @@ func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[st
 			changed = append(changed, series)
 		}
 	}
-	slices.Sort(changed) // whoever writes several rows takes them in one order
+	slices.Sort(changed) // concurrent transactions lock rows in one order
 	for some := range slices.Chunk(changed, rowsPerStatement) {
 		args := make([]any, 0, 3*len(some))
 		for _, series := range some {
@@ -103,8 +103,8 @@ func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[st
 	return nil
 }
 
-// addSourceBytes adds the bytes that a source has counted to the tables, but for what
-// nobody can have served between two scrapes.
+// addSourceBytes adds the bytes that a source has counted to the tables. It ignores
+// impossible numbers.
 func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, counted map[Key]Bytes) error {
 	bytes := make(map[Key]Bytes, len(counted))
 	for key, n := range counted {

@@ -14,23 +14,22 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// recorder is where a ledger takes from what its gateway counts: a *stats.Recorder.
+// recorder is the source of the bytes of a gateway: a *stats.Recorder.
 type recorder interface {
 	Drain(func(stats.Interval))
 }
 
-// Store is the account of one gateway: it takes the bytes that the gateway counts
-// every second, adds them up by minute, and writes them to a database every few
-// seconds. It outlives reloads.
+// Store is the usage store of one gateway. It takes the bytes that the gateway counts every
+// second, sums them by minute, and writes them to a database every few seconds. It outlives
+// reloads.
 //
-// While the database is away, it goes on in memory: nothing that it has taken is lost
-// as long as the process lives.
+// While the database is down, it keeps the bytes in memory.
 //
 // All methods are safe for concurrent use.
 type Store struct {
-	gateway  string // whose it is
-	node     string // who writes, in the column gateway
-	writer   string // like no other, in any process
+	gateway  string // the name of the gateway
+	node     string // its name in the column gateway
+	writer   string // random and unique
 	db       *DB
 	recorder recorder
 	now      func() time.Time
@@ -38,12 +37,12 @@ type Store struct {
 
 	mu           sync.Mutex
 	pending      *batch // counted, not being written
-	writing      *batch // what the batch of number seq has, until it is known to be written; nil: nothing
+	writing      *batch // the batch of number seq until it is written; nil if there is none
 	seq          int64  // the number of the last batch that was begun
 	settings     Settings
 	marks        map[int64]int // how often each time is marked
-	marksDue     time.Time     // when the database is to hear of them again
-	problem      string        // why the database is away; empty: it is not
+	marksDue     time.Time     // when they are written again
+	problem      string        // the error of the last write; empty if it succeeded
 	problemSince time.Time     // when that began
 	after        map[*subscriber]struct{}
 
@@ -52,8 +51,8 @@ type Store struct {
 
 	stop    context.CancelFunc // nil unless it runs
 	running sync.WaitGroup
-	publish func()       // ends what is told about it
-	release func() error // lets go of the meter
+	publish func()       // ends the publication of its health
+	release func() error // releases the recorder
 }
 
 // Settings may change at a reload.
@@ -76,8 +75,7 @@ const (
 
 var DefaultRetention = Retention{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
 
-// New makes a ledger that does nothing by itself yet, and has not opened its
-// database.
+// New returns a store that runs no goroutines and has not opened its database.
 func New(gateway, node string, at Address, m recorder, now func() time.Time, logger *zap.Logger) *Store {
 	return &Store{
 		gateway: gateway, node: node, writer: rand.Text(),
@@ -90,11 +88,10 @@ func New(gateway, node string, at Address, m recorder, now func() time.Time, log
 	}
 }
 
-// Node is the name under which the ledger writes the bytes of its own gateway: the
-// column `gateway` of their rows.
+// Node returns the name of the gateway in the column `gateway` of its rows.
 func (l *Store) Node() string { return l.node }
 
-// DB is the database. It is opened when it is first used.
+// DB returns the database. It is opened when it is first used.
 func (l *Store) DB() *DB { return l.db }
 
 // bound keeps the memory bounded. The caller holds l.mu.
@@ -116,7 +113,7 @@ func (l *Store) Health() (ok bool, problem string) {
 	return l.problem == "", l.problem
 }
 
-// state is what reports tell about the database.
+// state returns the health of the database.
 func (l *Store) state() status.Dependency {
 	ok, problem := l.Health()
 	return status.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
@@ -152,8 +149,8 @@ const (
 	maxBackoff = 10 * time.Second
 )
 
-// start lets the ledger work: take what was counted at every whole second, and write
-// at every flush interval.
+// start starts the goroutines that collect at every second, and write at every flush
+// interval.
 func (l *Store) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel

@@ -27,8 +27,8 @@ func (l *Store) TotalsByKey(ctx context.Context, consumers bool, from, to time.T
 	return l.totalsOf(ctx, q, from, to)
 }
 
-// totalsOf is Total by what a query tells apart, gateways excepted. Its span and its
-// windows do not matter.
+// totalsOf returns totals by the dimensions of a query except gateways. It ignores the span
+// and the windows of the query.
 func (l *Store) totalsOf(ctx context.Context, q Query, from, to time.Time) (all map[Key]Bytes, err error) {
 	begin, end := floorTo(from.Unix(), minute), floorTo(to.Unix(), minute)
 	if to.After(time.Unix(end, 0)) {

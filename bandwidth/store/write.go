@@ -225,7 +225,7 @@ type requestCountRow struct {
 }
 
 // addRequests adds how requests went. Sketches of the rows that are there are merged
-// here; nobody else writes them meanwhile.
+// here: no other process writes them.
 func (l *Store) addRequests(ctx context.Context, tx *Tx, table string, b *batch, learned map[seriesKey]int64) error {
 	rows := make([]*requestCountRow, 0, len(b.requests))
 	for key, f := range b.requests {

@@ -97,7 +97,7 @@ func TestCacheCleanupEndsTheBackground(t *testing.T) {
 	rig.cache = cacheStart(t, new(Cache))
 }
 
-// A panic in the background is no end of the process.
+// A panic in the background does not end the process.
 func TestCacheBackgroundPanics(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.run(`
