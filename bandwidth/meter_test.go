@@ -35,7 +35,7 @@ func TestMeterInCaddyfile(t *testing.T) {
 			`"retention":{"minutes":259200000000000,"hours":2592000000000000},"flush_interval":2000000000,"kong_metrics":true,"gateway":"edge"}`,
 
 		"rgate_bandwidth {\nstore mysql://x\n}":               "use sqlite:///var/lib/rgate/bandwidth.db or postgres://",
-		"rgate_bandwidth usage":                               "not a path",
+		"rgate_bandwidth usage":                               "invalid path",
 		"rgate_bandwidth {\nflush_interval 1m\n}":             "use 1s to 10s",
 		"rgate_bandwidth {\nretention {\nminutes 1m\n}\n}":    "use 1h or more",
 		"rgate_bandwidth {\nretention {\nhours 1d\n}\n}":      "use 7d or more",
