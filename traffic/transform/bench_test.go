@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// discard is a response writer that keeps nothing.
+// discard is a response writer that discards the response.
 type discard struct{ header http.Header }
 
 func (d discard) Header() http.Header                 { return d.header }
@@ -20,7 +20,7 @@ func (d discard) Write(p []byte) (int, error)         { return len(p), nil }
 func (d discard) WriteHeader(int)                     {}
 func (d discard) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }
 
-// kilobyte is a JSON text of about 1 KB.
+// kilobyte is a JSON object of about 1 KB.
 var kilobyte = `{"user_data":{"name":"Jo","id":1},"items":[` + strings.Repeat(`{"sku":"4711-0815","n":2,"price":12.50},`, 24) + `{}]}`
 
 func BenchmarkTransform(b *testing.B) {

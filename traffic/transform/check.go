@@ -117,7 +117,8 @@ func (o *ResponseEdits) check() *options.Error {
 	return o.Body.check("response.body")
 }
 
-// framing fields are set by the gateway. Other values break the message.
+// framing lists header fields that cannot be changed: the gateway sets them for each
+// connection, and other values would corrupt the message framing.
 var framing = []string{"Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 func (o *FieldEdits) checkHeader(at string) *options.Error {
@@ -139,7 +140,7 @@ func (o *FieldEdits) checkHeader(at string) *options.Error {
 	return nil
 }
 
-// names yields the names in all options, by where they stand.
+// names yields each name in the options with the path of its option.
 func (o *FieldEdits) names(at string) func(func(place, name string) bool) {
 	return func(yield func(place, name string) bool) {
 		for _, name := range o.Delete {
@@ -165,7 +166,7 @@ func (o *FieldEdits) names(at string) func(func(place, name string) bool) {
 	}
 }
 
-// check judges what header fields and parameters have in common.
+// check validates the rules that apply to both header fields and parameters.
 func (o *FieldEdits) check(at string, canonical func(string) string) *options.Error {
 	for place, name := range o.names(at) {
 		if name == "" {
@@ -175,7 +176,8 @@ func (o *FieldEdits) check(at string, canonical func(string) string) *options.Er
 	return checkRenaming(at+".rename", o.Rename, canonical)
 }
 
-// checkRenaming makes sure that the order in which names change does not matter.
+// checkRenaming returns an error if the result depends on the order in which names are
+// changed.
 func checkRenaming(at string, renaming map[string]string, canonical func(string) string) *options.Error {
 	sources, targets := make(map[string]bool), make(map[string]string)
 	for from := range renaming {
@@ -246,7 +248,7 @@ func (o *BodyEdits) checkRename(at string) *options.Error {
 	return checkRenaming(at, ends, func(path string) string { return path })
 }
 
-// empty reports whether nothing is changed.
+// empty reports whether there are no edits.
 func (o *BodyEdits) empty() bool {
 	return len(o.Delete)+len(o.Rename)+len(o.Move)+len(o.Set) == 0
 }

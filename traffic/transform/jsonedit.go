@@ -9,30 +9,29 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// The functions of this file edit JSON text at a path and leave all other bytes as
-// they are: numbers keep their digits, members their order, and space stays where it
-// is. The text must be valid.
+// The functions in this file edit valid JSON at a path and keep all other bytes: the
+// digits of numbers, the order of members and white space.
 //
-// gjson finds where values begin and end. Its sister sjson does not do for the rest:
-// of several members of one name it edits the first, where most servers believe the
-// last, so that a client could keep a member that was to be deleted.
+// Values are located with gjson. sjson cannot be used for the edits: it edits the first
+// of several members with the same name, but most servers read the last. A client could
+// keep a deleted member that way.
 
-// jsonPath leads to a value: by the names of members and the indices of elements.
+// jsonPath is the path of a value: the names of members and the indexes of elements.
 type jsonPath []jsonStep
 
-// jsonStep is a name or an index, or stands for all elements of an array.
+// jsonStep is a name, an index or a wildcard in a path.
 type jsonStep struct {
 	name  string
-	index int // -1: the name is none
+	index int // the name as an index; -1 if it is not a number
 	all   bool
 }
 
-// parseJSONPath reads a path such as `user.tags.0`. `*` stands for every element of
-// an array; a backslash takes the meaning from a dot or star after it.
+// parseJSONPath parses a path such as `user.tags.0`. `*` selects every element of an
+// array. A backslash escapes the next character.
 func parseJSONPath(text string) (jsonPath, error) {
 	var path jsonPath
 	var name strings.Builder
-	plain := true // nothing in this step was escaped
+	plain := true // no character of this step is escaped
 	end := func() error {
 		if name.Len() == 0 {
 			return errors.New("has an empty name: write names with single dots between them")
@@ -63,7 +62,7 @@ func parseJSONPath(text string) (jsonPath, error) {
 	return path, end()
 }
 
-// hasAll reports whether the path leads to any number of values.
+// hasAll reports whether the path contains a wildcard.
 func (p jsonPath) hasAll() bool {
 	for _, step := range p {
 		if step.all {
@@ -73,17 +72,17 @@ func (p jsonPath) hasAll() bool {
 	return false
 }
 
-// last is the end of the path.
+// last returns the last step of the path.
 func (p jsonPath) last() jsonStep { return p[len(p)-1] }
 
-// jsonEditor collects what is to be replaced in a text, from front to back.
+// jsonEditor applies replacements to text, which must be made in ascending order.
 type jsonEditor struct {
 	text     string
-	done     int // up to where the text has been copied
+	done     int // index up to which text has been copied
 	replaced strings.Builder
 }
 
-// replace puts a text in the place of the bytes from one index to another.
+// replace replaces the bytes from index from to index to with text.
 func (e *jsonEditor) replace(from, to int, text string) {
 	if e.done == 0 {
 		e.replaced.Grow(len(e.text) + len(text))
@@ -101,12 +100,12 @@ func (e *jsonEditor) result() string {
 	return e.replaced.String()
 }
 
-// span is where a value stands in the text.
+// span returns the start and end index of a value in the text.
 func span(value gjson.Result) (from, to int) { return value.Index, value.Index + len(value.Raw) }
 
 func isContainer(value gjson.Result) bool { return value.Type == gjson.JSON }
 
-// takes reports whether a step leads to a member or element of a container.
+// takes reports whether the step matches a member or element of a container.
 func (s jsonStep) takes(container, key gjson.Result) bool {
 	if container.IsObject() {
 		return !s.all && key.Str == s.name
@@ -114,7 +113,7 @@ func (s jsonStep) takes(container, key gjson.Result) bool {
 	return s.all || s.index == int(key.Num)
 }
 
-// each calls f with every value that a step leads to.
+// each calls f for each member or element of a container that matches the step.
 func each(container gjson.Result, step jsonStep, f func(key, value gjson.Result)) {
 	if !isContainer(container) {
 		return
@@ -127,7 +126,7 @@ func each(container gjson.Result, step jsonStep, f func(key, value gjson.Result)
 	})
 }
 
-// eachContainer calls f with everything that the path leads to but for its last step.
+// eachContainer calls f for each value that matches the path without its last step.
 func eachContainer(at gjson.Result, path jsonPath, f func(container gjson.Result)) {
 	if len(path) == 1 {
 		f(at)
@@ -136,7 +135,7 @@ func eachContainer(at gjson.Result, path jsonPath, f func(container gjson.Result
 	each(at, path[0], func(_, value gjson.Result) { eachContainer(value, path[1:], f) })
 }
 
-// findJSON returns the value at a path. Of several, it is the last.
+// findJSON returns the value at a path. If several values match, it returns the last.
 func findJSON(text string, path jsonPath) (found gjson.Result, ok bool) {
 	eachContainer(gjson.Parse(text), path, func(container gjson.Result) {
 		each(container, path.last(), func(_, value gjson.Result) { found, ok = value, true })
@@ -144,7 +143,7 @@ func findJSON(text string, path jsonPath) (found gjson.Result, ok bool) {
 	return found, ok
 }
 
-// deleteJSON removes what is at a path.
+// deleteJSON removes all values at a path.
 func deleteJSON(text string, path jsonPath) string {
 	e := &jsonEditor{text: text}
 	eachContainer(gjson.Parse(text), path, func(container gjson.Result) {
@@ -153,7 +152,7 @@ func deleteJSON(text string, path jsonPath) string {
 	return e.result()
 }
 
-// remove takes members or elements away, each with a comma beside it.
+// remove removes the matching members or elements, each with one adjacent comma.
 func (e *jsonEditor) remove(container gjson.Result, step jsonStep) {
 	r := remover{jsonEditor: e, open: -1}
 	if isContainer(container) {
@@ -165,12 +164,12 @@ func (e *jsonEditor) remove(container gjson.Result, step jsonStep) {
 	}
 }
 
-// remover takes some members or elements of a container away.
+// remover removes some members or elements of a container.
 type remover struct {
 	*jsonEditor
-	open int  // where the one begins that is to be taken away with the comma after it
-	end  int  // of the one before
-	kept bool // whether one before stays
+	open int  // start of a pending removal that includes the following comma; -1 if none
+	end  int  // end of the previous member or element
+	kept bool // an earlier member or element was kept
 }
 
 func (r *remover) next(key, value gjson.Result, remove bool) {
@@ -190,7 +189,7 @@ func (r *remover) next(key, value gjson.Result, remove bool) {
 	r.end = to
 }
 
-// close takes away what was open, up to an index.
+// close completes the pending removal, up to index to.
 func (r *remover) close(to int) {
 	if r.open >= 0 {
 		r.replace(r.open, to, "")
@@ -198,8 +197,8 @@ func (r *remover) close(to int) {
 	}
 }
 
-// renameJSON gives the members at a path another name, where they stand. Others of
-// that name are removed.
+// renameJSON renames the members at a path in place. Other members with the new name are
+// removed.
 func renameJSON(text string, path jsonPath, name string) string {
 	e := &jsonEditor{text: text}
 	eachContainer(gjson.Parse(text), path, func(container gjson.Result) {
@@ -221,17 +220,17 @@ func renameJSON(text string, path jsonPath, name string) string {
 	return e.result()
 }
 
-// errNoPlace says that a JSON text has no place for a value at the path.
+// errNoPlace is returned if no value can be set at the path.
 var errNoPlace = errors.New("the body has no place for a value")
 
-// setJSON puts a value at a path. Objects that are missing on the way are made.
+// setJSON sets the value at a path. It adds missing objects along the path.
 func setJSON(text string, path jsonPath, value string) (string, error) {
 	e := &jsonEditor{text: text}
 	root := gjson.Parse(text)
 	if !isContainer(root) {
 		return "", errNoPlace
 	}
-	root.Raw = strings.TrimRight(root.Raw, " \t\r\n") // it has what follows it
+	root.Raw = strings.TrimRight(root.Raw, " \t\r\n") // Raw includes trailing white space
 	if err := e.set(root, path, value); err != nil {
 		return "", err
 	}
@@ -263,7 +262,7 @@ func (e *jsonEditor) set(at gjson.Result, path jsonPath, raw string) (err error)
 	switch {
 	case at.IsObject():
 		added = quoteJSON(path[0].name) + ":" + added
-	case path[0].index != count: // not the one after the last
+	case path[0].index != count: // only the next index can be appended
 		return errNoPlace
 	}
 	if count > 0 {
@@ -274,7 +273,7 @@ func (e *jsonEditor) set(at gjson.Result, path jsonPath, raw string) (err error)
 	return nil
 }
 
-// wrapJSON makes the objects that a path leads through, with a value at its end.
+// wrapJSON returns nested objects for the names in the path around the raw value.
 func wrapJSON(path jsonPath, raw string) string {
 	for i := len(path) - 1; i >= 0; i-- {
 		raw = "{" + quoteJSON(path[i].name) + ":" + raw + "}"
@@ -282,7 +281,7 @@ func wrapJSON(path jsonPath, raw string) string {
 	return raw
 }
 
-// moveJSON puts the value at one path at another. Nothing happens if there is none.
+// moveJSON moves the value at one path to another. A missing value changes nothing.
 func moveJSON(text string, from, to jsonPath) (string, error) {
 	value, ok := findJSON(text, from)
 	if !ok {
@@ -291,7 +290,7 @@ func moveJSON(text string, from, to jsonPath) (string, error) {
 	return setJSON(deleteJSON(text, from), to, value.Raw)
 }
 
-// quoteJSON makes a JSON string, with nothing escaped that need not be.
+// quoteJSON returns text as a JSON string with minimal escaping.
 func quoteJSON(text string) string {
 	if !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }) {
 		return `"` + text + `"`
@@ -299,11 +298,11 @@ func quoteJSON(text string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(text) // a text can always be encoded
+	_ = encoder.Encode(text) // encoding a string cannot fail
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// String writes the path as it is read.
+// String returns the path in the syntax of parseJSONPath.
 func (p jsonPath) String() string {
 	var b strings.Builder
 	for i, step := range p {

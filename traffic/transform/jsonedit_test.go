@@ -37,7 +37,7 @@ func TestJSONPath(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 		for i := range got {
-			if got[i].index < -1 { // -1 as a name is no index
+			if got[i].index < -1 { // parseJSONPath does not parse -1 as an index
 				t.Errorf("%q has the index %d", text, got[i].index)
 			}
 		}
@@ -135,8 +135,7 @@ func TestJSONEdits(t *testing.T) {
 	}
 }
 
-// A member that is to go must not stay because it is there many times, and many of
-// them must not take long.
+// Deletion must remove all members with the same name, in linear time.
 func TestManyDuplicates(t *testing.T) {
 	const n = 100_000
 	text := "{" + strings.Repeat(`"a":1,`, n) + `"b":2}`
@@ -149,7 +148,7 @@ func TestManyDuplicates(t *testing.T) {
 	}
 }
 
-// naive does to a decoded tree what the functions do to its text.
+// naive applies the edits to decoded JSON. It is the reference for the edits of text.
 func naive(tree any, op string, path jsonPath, arg any) any {
 	step, last := path[0], len(path) == 1
 	switch tree := tree.(type) {
@@ -221,10 +220,10 @@ func decode(t testing.TB, text string) (tree any) {
 	return tree
 }
 
-// hasDuplicates reports whether a decoder loses something of a text.
+// hasDuplicates reports whether an object in text has several members with the same name.
 func hasDuplicates(text string) bool {
 	d := json.NewDecoder(strings.NewReader(text))
-	var names []map[string]bool // of the objects around; nil for an array
+	var names []map[string]bool // names in the enclosing objects; nil for an array
 	key := false
 	for {
 		token, err := d.Token()
@@ -255,8 +254,7 @@ func hasDuplicates(text string) bool {
 	}
 }
 
-// lawsHold checks an edit against one of the decoded tree, and what it has left alone
-// byte by byte.
+// lawsHold compares an edit with the reference and checks that other bytes are kept.
 func lawsHold(t testing.TB, text, op, at, arg string) {
 	t.Helper()
 	path, err := parseJSONPath(at)
@@ -310,7 +308,7 @@ func lawsHold(t testing.TB, text, op, at, arg string) {
 	}
 }
 
-// isValidText reports whether a decoder takes texts as they are.
+// isValidText reports whether a decoder keeps the strings in text unchanged.
 func isValidText(texts ...string) bool {
 	for _, text := range texts {
 		if strings.Contains(text, `\ud`) || strings.Contains(text, `\uD`) || !utf8.ValidString(text) || strings.ContainsRune(text, '\ufffd') {
@@ -320,7 +318,7 @@ func isValidText(texts ...string) bool {
 	return true
 }
 
-// tokens are the names, values and brackets of a text, as they are written.
+// tokens returns the names, values and brackets in text, in their original encoding.
 func tokens(text string) (all []string) {
 	d := json.NewDecoder(strings.NewReader(text))
 	last := int64(0)
@@ -333,7 +331,7 @@ func tokens(text string) (all []string) {
 	}
 }
 
-// isSubsequence reports whether few are among all, in the same order.
+// isSubsequence reports whether all contains the elements of few in the same order.
 func isSubsequence(few, all []string) bool {
 	for _, one := range few {
 		i := slices.Index(all, one)

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// bodyKind is what the Content-Type of a message says about its body.
+// bodyKind is the kind of body that a Content-Type announces.
 type bodyKind uint8
 
 const (
 	otherBody   bodyKind = iota
-	jsonBody             // one JSON value
-	streamBody           // JSON that comes value by value
-	unknownBody          // nothing, or nothing that can be read: the body itself says more
+	jsonBody             // a single JSON value
+	streamBody           // a stream of JSON values
+	unknownBody          // no valid Content-Type: examine the body
 )
 
-// bodyKindOf returns what the Content-Type of a message says about its body, and whether it is
-// clear: one media type as in RFC 9110, section 8.3.1. Receivers read others in different
-// ways, so whatever has JSON in its name is JSON. Of several types, some believe the first
-// and others the last.
+// bodyKindOf returns the kind of body according to the Content-Type. clear reports
+// whether the Content-Type is a single valid media type (RFC 9110, section 8.3.1).
+// Otherwise receivers interpret it in different ways, so each possible media type is
+// considered. A media type whose name contains "json" is JSON.
 func bodyKindOf(header http.Header) (kind bodyKind, clear bool) {
 	types, clear := mediaTypes(header)
 	for _, media := range types {
@@ -37,21 +37,19 @@ func bodyKindOf(header http.Header) (kind bodyKind, clear bool) {
 	return kind, clear
 }
 
-// streamNames are parts of the names of media types whose bodies have JSON in them that
-// comes value by value.
+// streamNames lists substrings of media types that denote streams of JSON.
 var streamNames = []string{"ndjson", "ldjson", "jsonl", "json-lines", "json-seq", "jsonstream", "json-stream", "stream+json"}
 
-// isJSONStream reports whether bodies of a media type have JSON in them that comes value
-// by value.
+// isJSONStream reports whether a media type denotes a stream of JSON values.
 func isJSONStream(media string) bool {
 	return media == "text/event-stream" || slices.ContainsFunc(streamNames, func(name string) bool { return strings.Contains(media, name) })
 }
 
-// mediaTypes returns the media types of a message in lower case, and whether it is clear
-// that it has this one. If it is not, they are all that could be one.
+// mediaTypes returns the media type of a message in lower case and true. If the
+// Content-Type is missing or ambiguous, it returns all candidates and false.
 func mediaTypes(header http.Header) (types []string, clear bool) {
 	fields := header["Content-Type"]
-	if len(fields) == 1 && isPlainType(fields[0]) { // the usual case, without garbage
+	if len(fields) == 1 && isPlainType(fields[0]) { // common case, without allocation
 		return fields, true
 	}
 	if len(fields) == 1 && !strings.Contains(fields[0], ",") {
@@ -68,7 +66,7 @@ func mediaTypes(header http.Header) (types []string, clear bool) {
 	return types, false
 }
 
-// isPlainType reports whether a text is a media type in lower case without parameters.
+// isPlainType reports whether text is a lower-case media type without parameters.
 func isPlainType(text string) bool {
 	main, sub, _ := strings.Cut(text, "/")
 	for _, part := range [...]string{main, sub} {
@@ -79,12 +77,13 @@ func isPlainType(text string) bool {
 	return true
 }
 
-// beforeJSON is what a JSON text in any encoding, or a sequence of such texts, may have
-// before its first character: white space, byte order marks, the zeros of wider encodings.
+// beforeJSON lists the bytes that may precede the first character of JSON in any
+// encoding: white space, record separators, byte order marks and the zero bytes of UTF-16
+// and UTF-32.
 const beforeJSON = " \t\r\n\x00\x1e\xef\xbb\xbf\xfe\xff"
 
 // mayBeJSON reports whether a body that begins with these bytes may be a JSON object or
-// array, and whether they are enough to know.
+// array. known is false if more bytes are required.
 func mayBeJSON(begin []byte) (may, known bool) {
 	rest := begin
 	for len(rest) > 0 && strings.IndexByte(beforeJSON, rest[0]) >= 0 {
@@ -96,5 +95,6 @@ func mayBeJSON(begin []byte) (may, known bool) {
 	return rest[0] == '{' || rest[0] == '[', true
 }
 
-// maxLead is how many bytes a body may begin with that say nothing about it.
+// maxLead is the maximum number of leading bytes in beforeJSON. A body with more of them
+// is treated as JSON.
 const maxLead = 512

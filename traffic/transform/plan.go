@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// The plans in this file are the compiled form of options that Check has accepted.
+// The plans in this file are compiled from options that Check has validated.
 
 // requestPlan is the compiled form of the request options.
 type requestPlan struct {
@@ -26,7 +26,7 @@ type requestPlan struct {
 	readsBody      bool
 }
 
-// plan returns nil if requests are not changed.
+// plan compiles the options. It returns nil if requests are not changed.
 func (o *RequestEdits) plan() *requestPlan {
 	p := &requestPlan{
 		headers: o.Headers.plan(http.CanonicalHeaderKey), query: o.Query.plan(nil),
@@ -37,7 +37,7 @@ func (o *RequestEdits) plan() *requestPlan {
 		p.path = &path
 	}
 	if o.Body.Template != "" {
-		template, _ := o.Body.compileTemplate() // Check has found it right
+		template, _ := o.Body.compileTemplate() // validated by Check
 		p.template = &template
 	}
 	if p.headers.empty() && p.query.empty() && p.method == "" && p.path == nil && p.body.empty() && p.template == nil {
@@ -48,7 +48,7 @@ func (o *RequestEdits) plan() *requestPlan {
 	return p
 }
 
-// mention reports whether one of the values contains a text.
+// mention reports whether a value of Set or Add contains text.
 func (o *FieldEdits) mention(text string) bool {
 	for _, values := range []map[string]string{o.Set, o.Add} {
 		for _, value := range values {
@@ -75,7 +75,7 @@ func (o *RequestBodyEdits) compileTemplate() (jsonTemplate, error) {
 // responsePlan is the compiled form of the response options.
 type responsePlan struct {
 	headers  fieldPlan
-	status   map[int]int // a class is known by its first digit
+	status   map[int]int // new status by status, or by the first digit of its class
 	body     bodyPlan
 	envelope bool
 	strict   bool
@@ -99,7 +99,7 @@ func (o *ResponseEdits) plan() *responsePlan {
 
 func (p *responsePlan) editsBody() bool { return p.envelope || !p.body.empty() }
 
-// statusFor returns the status that replaces that of a backend.
+// statusFor returns the status that is sent for a backend's status.
 func (p *responsePlan) statusFor(status int) int {
 	if to, ok := p.status[status]; ok {
 		return to
@@ -124,7 +124,7 @@ type fieldText struct {
 	value textTemplate
 }
 
-// plan compiles the edits. canonical is applied to each name.
+// plan compiles the edits. It applies canonical to each name; nil keeps names unchanged.
 func (o *FieldEdits) plan(canonical func(string) string) (p fieldPlan) {
 	if canonical == nil {
 		canonical = func(name string) string { return name }
@@ -149,7 +149,7 @@ func (p *fieldPlan) empty() bool {
 	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.set) == 0 && len(p.add) == 0
 }
 
-// values returns the texts of set and add for a request.
+// values returns the values of set, then of add, each evaluated with value.
 func (p *fieldPlan) values(value func(textTemplate) string) []string {
 	if len(p.set)+len(p.add) == 0 {
 		return nil
@@ -164,7 +164,7 @@ func (p *fieldPlan) values(value func(textTemplate) string) []string {
 	return values
 }
 
-// editHeader changes a header. values are the results of p.values.
+// editHeader applies the plan to a header. values is the result of p.values.
 func (p *fieldPlan) editHeader(header http.Header, values []string) {
 	for _, name := range p.delete {
 		delete(header, name)
@@ -183,8 +183,8 @@ func (p *fieldPlan) editHeader(header http.Header, values []string) {
 	}
 }
 
-// strip removes all fields that are deleted, renamed or set. It is used for informational
-// headers and trailers, in which fields are not replaced.
+// strip removes the fields that the plan deletes, renames or sets from informational
+// headers and trailers. prefix precedes each name, such as http.TrailerPrefix.
 func (p *fieldPlan) strip(header http.Header, prefix string) {
 	for _, name := range p.delete {
 		delete(header, prefix+name)
@@ -197,8 +197,9 @@ func (p *fieldPlan) strip(header http.Header, prefix string) {
 	}
 }
 
-// hiddenIn returns a parameter that the plan deletes, renames or sets and that remains in
-// the query behind a semicolon, where some backends read it.
+// hiddenIn returns the name of a parameter that the plan deletes, renames or sets, but
+// that remains in the query after a semicolon. Some backends accept semicolons as
+// separators. It returns "" if there is none.
 func (p *fieldPlan) hiddenIn(raw string) string {
 	if !strings.Contains(raw, ";") {
 		return ""
@@ -218,7 +219,7 @@ func (p *fieldPlan) hiddenIn(raw string) string {
 	return ""
 }
 
-// editQuery changes a query. values are the results of p.values.
+// editQuery applies the plan to a raw query. values is the result of p.values.
 func (p *fieldPlan) editQuery(raw string, values []string) string {
 	params := parseQuery(raw)
 	for _, name := range p.delete {
@@ -258,7 +259,7 @@ type valueText struct {
 
 func (o *BodyEdits) plan() (p bodyPlan) {
 	path := func(text string) jsonPath {
-		parsed, _ := parseJSONPath(text) // Check has found it right
+		parsed, _ := parseJSONPath(text) // validated by Check
 		return parsed
 	}
 	for _, at := range slices.Sorted(slices.Values(o.Delete)) {
@@ -281,11 +282,11 @@ func (p *bodyPlan) empty() bool {
 	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.move) == 0 && len(p.set) == 0
 }
 
-// errNotMoved means that a value could not be moved.
+// errNotMoved is returned if the target of a move does not exist.
 var errNotMoved = errors.New("the body has no place to move a value to")
 
-// edit changes a valid JSON text. An error means that a change could not be made. All
-// others were made.
+// edit applies the plan to valid JSON. Edits that fail are skipped and reported as an
+// error; all other edits are applied.
 func (p *bodyPlan) edit(text string, repl *caddy.Replacer) (edited string, err error) {
 	for _, path := range p.delete {
 		text = deleteJSON(text, path)

@@ -8,10 +8,10 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// queryParam is a parameter of a query, as it is written and by its decoded name.
+// queryParam is a query parameter: its decoded name and its raw text.
 type queryParam struct{ name, raw string }
 
-// parseQuery takes a query apart.
+// parseQuery splits a raw query into its parameters.
 func parseQuery(raw string) (params []queryParam) {
 	if raw == "" {
 		return nil
@@ -41,8 +41,8 @@ func deleteParams(params []queryParam, name string) []queryParam {
 	return slices.DeleteFunc(params, func(p queryParam) bool { return p.name == name })
 }
 
-// renameParams gives parameters another name, where they stand, and removes others
-// of that name.
+// renameParams renames parameters in place and removes other parameters with the new
+// name.
 func renameParams(params []queryParam, from, to string) []queryParam {
 	if !slices.ContainsFunc(params, func(p queryParam) bool { return p.name == from }) {
 		return params

@@ -20,8 +20,8 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// changeRequest changes a request for the backend. If it fails, it returns an error and the
-// status of the rejection.
+// changeRequest changes a request for the backend. On an error, it returns the status for
+// the client. It evaluates all values before it changes the request.
 //
 // All values are computed before anything is changed.
 func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
@@ -51,7 +51,7 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 		delete(r.Header, "Content-Encoding")
 	}
 	plan.headers.editHeader(r.Header, fields)
-	if host, ok := r.Header["Host"]; ok { // which a request has elsewhere
+	if host, ok := r.Header["Host"]; ok { // Host is not in the header of a server request
 		r.Host = host[0]
 		delete(r.Header, "Host")
 	}
@@ -65,11 +65,11 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 	return 0, nil
 }
 
-// setTarget changes the path, if there is a new one, and the query.
+// setTarget replaces the query and, if newPath is set, the path.
 func setTarget(r *http.Request, newPath bool, path, rawPath, query string) {
-	u := *r.URL // others may have it, too
+	u := *r.URL // a copy: the URL may be shared with other handlers
 	u.RawQuery = query
-	target, _, _ := strings.Cut(r.RequestURI, "?") // as the client wrote it
+	target, _, _ := strings.Cut(r.RequestURI, "?") // the client's encoding of the path
 	if newPath {
 		u.Path, u.RawPath = path, rawPath
 		target = u.EscapedPath()
@@ -85,11 +85,12 @@ func setTarget(r *http.Request, newPath bool, path, rawPath, query string) {
 // newBody is the body of the request to the backend.
 type newBody struct {
 	text         string
-	changed      bool // it is another one, or the client's has been read
+	changed      bool // the body is replaced by text
 	fromTemplate bool
 }
 
-// newBody returns the body of the request to the backend.
+// newBody returns the body of the request to the backend. On an error, it returns the
+// status for the client.
 func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody, status int, err error) {
 	plan := x.request
 	if !plan.readsBody {
@@ -113,7 +114,7 @@ func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody
 	return body, 0, nil
 }
 
-// allowsBody reports whether requests of a method may have a body that means something.
+// allowsBody reports whether a body is meaningful in requests with the method.
 func allowsBody(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect:
@@ -122,8 +123,8 @@ func allowsBody(method string) bool {
 	return true
 }
 
-// claimsJSON reports whether the body of a request is JSON by its type, or may be by its
-// first bytes if it has no type that can be read.
+// claimsJSON reports whether the body of a request is JSON according to its Content-Type.
+// Without a valid Content-Type, the first bytes of the body are examined.
 func (x *exchange) claimsJSON(r *http.Request) bool {
 	kind, _ := bodyKindOf(r.Header)
 	switch {
@@ -145,15 +146,15 @@ func (x *exchange) claimsJSON(r *http.Request) bool {
 	}
 }
 
-// readJSON returns the text of a JSON body, without the byte order mark that some senders
-// put before it. Texts that are not UTF-8 are none (RFC 8259, section 8.1): receivers read
-// them in different ways.
+// readJSON returns a JSON body as a string, without a leading byte order mark. ok is
+// false if the body is not valid JSON in UTF-8 (RFC 8259, section 8.1). Receivers decode
+// other encodings in different ways.
 func readJSON(body []byte) (text string, ok bool) {
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	return string(body), utf8.Valid(body) && json.Valid(body)
 }
 
-// isEncoded reports whether a body is compressed, or encoded otherwise.
+// isEncoded reports whether a body has a content coding, such as gzip.
 func isEncoded(header http.Header) bool {
 	for _, coding := range header["Content-Encoding"] {
 		if coding != "" && !strings.EqualFold(coding, "identity") {
@@ -170,7 +171,8 @@ var (
 	errRequestInvalid     = errors.New("the request has a JSON Content-Type and invalid JSON")
 )
 
-// readBody reads the JSON body of a request.
+// readBody reads the JSON body of a request. On an error, it returns the status for the
+// client.
 func (x *exchange) readBody(w http.ResponseWriter, r *http.Request) (body string, status int, err error) {
 	limit := int64(x.MaxBody)
 	switch {
@@ -203,7 +205,7 @@ func (x *exchange) readBody(w http.ResponseWriter, r *http.Request) (body string
 	return text, 0, nil
 }
 
-// setBody gives a request another body.
+// setBody replaces the body of a request and adapts its header.
 func setBody(r *http.Request, body string) {
 	r.Body = io.NopCloser(strings.NewReader(body))
 	r.ContentLength, r.TransferEncoding, r.Trailer = int64(len(body)), nil, nil
@@ -214,14 +216,14 @@ func setBody(r *http.Request, body string) {
 	r.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
 }
 
-// forgetDigests removes the digests of a body that was changed.
+// forgetDigests removes the digests of the original body.
 func forgetDigests(header http.Header) {
 	for _, name := range []string{"Content-Digest", "Content-Md5", "Digest", "Repr-Digest"} {
 		delete(header, name)
 	}
 }
 
-// A larger buffer is not kept for another body.
+// maxPooled is the maximum capacity of a buffer that is returned to the pool, in bytes.
 const maxPooled = 256 << 10
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}

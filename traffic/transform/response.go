@@ -19,14 +19,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// askForWhole requests a complete, uncompressed body from the backend.
+// askForWhole makes the request ask for a complete, unencoded response.
 func askForWhole(header http.Header) {
 	header["Accept-Encoding"] = []string{"identity"}
 	delete(header, "Range")
 	delete(header, "If-Range")
 }
 
-// changeResponse changes the response of the next handler.
+// changeResponse calls the next handler and changes its response.
 func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ww := &responseWriter{exchange: *x}
 	ww.ResponseWriter = w
@@ -45,9 +45,9 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	case refusing:
 		ww.restoreHeader()
 		return x.refuse(w, r, http.StatusBadGateway, ww.obstacle)
-	case holding, sniffing: // an error: nothing was sent, and another handler responds
+	case holding, sniffing: // next failed before a header was sent: the error handler responds
 		ww.restoreHeader()
-	case passing: // what is in the header now goes into the trailers
+	case passing: // fields set after the header are sent as trailers
 		x.response.headers.strip(w.Header(), http.TrailerPrefix)
 		if w.Header()["Trailer"] != nil {
 			x.response.headers.strip(w.Header(), "")
@@ -56,34 +56,35 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 	return err
 }
 
-// responseWriter changes a response. A body that is changed is buffered until it is
-// complete; others are streamed.
+// responseWriter changes a response. It buffers a body that must be changed until the
+// body is complete, and streams other bodies.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	exchange
 
 	state    writerState
-	status   int           // of the client's response
-	claimed  bool          // the body is JSON, or may be
-	before   http.Header   // the header before the response
-	held     *bytes.Buffer // the body
-	obstacle error         // why the body cannot be changed
+	status   int           // the status sent to the client
+	claimed  bool          // the body is treated as JSON
+	before   http.Header   // copy of the header before next was called; used to restore it
+	held     *bytes.Buffer // the buffered body
+	obstacle error         // the reason for rejecting the response
 	hijacked bool
 }
 
 type writerState uint8
 
 const (
-	waiting  writerState = iota // for the header
-	sniffing                    // the first bytes of the body decide whether it is JSON
-	passing                     // the body goes through
-	dropping                    // the body is left out, for the new status has none
-	holding                     // the body is held until it is whole
-	refusing                    // the body cannot be changed
+	waiting  writerState = iota // no header yet
+	sniffing                    // buffering the first bytes to detect JSON
+	passing                     // streaming the body
+	dropping                    // discarding the body: the new status does not allow one
+	holding                     // buffering the whole body
+	refusing                    // the response is rejected with 502
 )
 
-// run calls the next handler. The proxy aborts when a write fails because the response is
-// rejected, and when the backend breaks off: the client receives 502.
+// run calls the next handler. The reverse proxy panics with http.ErrAbortHandler if a
+// write fails because the response is rejected, or if the backend closes the connection
+// too early. run recovers from this panic so that the client receives 502.
 func (w *responseWriter) run(r *http.Request, next caddyhttp.Handler) error {
 	defer func() {
 		cutOff := w.state == holding && !w.lenient && r.Context().Err() == nil
@@ -109,7 +110,7 @@ func (w *responseWriter) release() {
 	}
 }
 
-// restoreHeader removes all changes that the response made to the header.
+// restoreHeader restores the header to its state before next was called.
 func (w *responseWriter) restoreHeader() {
 	header := w.Header()
 	clear(header)
@@ -118,8 +119,8 @@ func (w *responseWriter) restoreHeader() {
 	}
 }
 
-// WriteHeader decides how the response is handled, and sends its header unless the body is
-// buffered. Informational statuses pass.
+// WriteHeader chooses how the response is handled. It sends the header unless the body is
+// buffered. Informational responses are forwarded immediately.
 func (w *responseWriter) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols {
 		w.response.headers.strip(w.Header(), "")
@@ -131,7 +132,8 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	header := w.Header()
 	w.status = w.response.statusFor(status)
-	// Responses of 205 have no body (RFC 9110, section 15.3.6), and some send one.
+	// Responses with status 205 must not have a body (RFC 9110, section 15.3.6), but some
+	// backends send one.
 	content := hasContent(status) || status == http.StatusResetContent && !w.response.body.empty()
 	kind, clear := otherBody, true
 	if w.response.editsBody() {
@@ -152,7 +154,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		w.send(passing)
 	case whole:
 		w.hold(holding, status, header)
-	case sniff && w.head: // the body may have another length
+	case sniff && w.head: // GET may return a changed body of another length
 		delete(header, "Content-Length")
 		w.send(passing)
 	case sniff:
@@ -165,8 +167,8 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 }
 
-// refuses reports whether a response is rejected because of its header: its body may
-// contain values that must be changed or removed.
+// refuses reports whether the response is rejected because of its header: the body may
+// contain values that must be changed, but it cannot be edited.
 func (w *responseWriter) refuses(status int, header http.Header, kind bodyKind, clear bool) bool {
 	mayBeJSON := kind == jsonBody || kind == unknownBody && header.Get("Content-Length") != "0"
 	switch {
@@ -186,8 +188,8 @@ func isByteRanges(header http.Header) bool {
 	return slices.Contains(types, "multipart/byteranges")
 }
 
-// hold starts buffering the body, or its first bytes. It rejects the response if the body
-// cannot be changed.
+// hold starts to buffer the body for state. It rejects the response if the body cannot be
+// changed.
 func (w *responseWriter) hold(state writerState, status int, header http.Header) {
 	switch {
 	case isEncoded(header):
@@ -207,7 +209,8 @@ func (w *responseWriter) isTooLarge(header http.Header) bool {
 	return err == nil && length > int64(w.MaxBody)
 }
 
-// sniff decides by the first bytes of a body whether it is buffered or streamed.
+// sniff examines the buffered bytes. It continues to buffer a body that may be JSON and
+// streams other bodies.
 func (w *responseWriter) sniff() error {
 	may, known := mayBeJSON(w.held.Bytes())
 	switch {
@@ -238,7 +241,7 @@ var (
 
 func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing, obstacle }
 
-// send sends the header.
+// send edits and sends the header and enters state.
 func (w *responseWriter) send(state writerState) {
 	w.state = state
 	plan := &w.response.headers
@@ -246,7 +249,7 @@ func (w *responseWriter) send(state writerState) {
 	w.ResponseWriter.WriteHeader(w.status)
 }
 
-// describe adapts the header to a changed body.
+// describe adapts the header to the changed body.
 func (w *responseWriter) describe(header http.Header) {
 	forgetDigests(header)
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Accept-Ranges"} {
@@ -258,14 +261,14 @@ func (w *responseWriter) describe(header http.Header) {
 	}
 }
 
-// weakenETag makes the ETag weak: the body is no longer the same byte for byte.
+// weakenETag makes the ETag weak, because the body is no longer byte-for-byte identical.
 func weakenETag(header http.Header) {
 	if tag := header.Get("Etag"); tag != "" && !strings.HasPrefix(tag, "W/") {
 		header["Etag"] = []string{"W/" + tag}
 	}
 }
 
-// hasContent reports whether responses with a status have a body.
+// hasContent reports whether responses with the status have a body.
 func hasContent(status int) bool {
 	switch status {
 	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusResetContent, http.StatusNotModified:
@@ -277,7 +280,7 @@ func hasContent(status int) bool {
 // changes reports whether the plan changes the body of a response with this header.
 func (p *responsePlan) changes(header http.Header, kind bodyKind) bool {
 	switch {
-	case !p.editsBody() || caddyhttp.IsIncremental(header): // if it is JSON, refuses has been asked
+	case !p.editsBody() || caddyhttp.IsIncremental(header): // refuses has rejected incremental JSON
 		return false
 	case kind == jsonBody:
 		return true
@@ -289,15 +292,15 @@ func (p *responsePlan) changes(header http.Header, kind bodyKind) bool {
 		header.Get("Content-Type") == "" && header.Get("Content-Length") == "0"
 }
 
-// sendHeld sends the buffered body, changed if possible.
+// sendHeld sends the buffered body, with the configured changes if possible.
 func (w *responseWriter) sendHeld() error {
 	header := w.Header()
-	if w.state == sniffing { // it has ended before it said what it is
+	if w.state == sniffing { // the body ended before its kind was known
 		w.send(passing)
 		_, err := w.held.WriteTo(w.ResponseWriter)
 		return err
 	}
-	// A body with Content-Length has no trailers.
+	// Remove trailers: the response is sent with Content-Length.
 	for _, announced := range header["Trailer"] {
 		for name := range strings.SplitSeq(announced, ",") {
 			header.Del(strings.TrimSpace(name))
@@ -327,7 +330,8 @@ func (w *responseWriter) sendHeld() error {
 	return err
 }
 
-// changedBody returns the body for the client. The error is for the log.
+// changedBody returns the body for the client and whether it was edited. The error is
+// only logged.
 func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	valid := false
 	if w.claimed {
@@ -362,7 +366,7 @@ func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	return w.envelop(data), true, err
 }
 
-// envelop wraps JSON data in an envelope.
+// envelop returns the envelope with data, which is JSON.
 func (w *responseWriter) envelop(data string) string {
 	took := math.Round(float64(time.Since(w.start))/float64(time.Microsecond)) / 1000
 	return `{"status":` + strconv.Itoa(w.status) + `,"data":` + data +
@@ -370,7 +374,7 @@ func (w *responseWriter) envelop(data string) string {
 		`,"processing_time":` + strconv.FormatFloat(took, 'f', -1, 64) + `}`
 }
 
-// began sends a header if there has been none.
+// began sends the header with status 200 unless WriteHeader was called.
 func (w *responseWriter) began() {
 	if w.state == waiting {
 		w.WriteHeader(http.StatusOK)

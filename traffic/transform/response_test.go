@@ -49,7 +49,7 @@ func TestResponseBodies(t *testing.T) {
 		fields []string
 		want   string
 		code   int
-		header http.Header // a nil value: not there
+		header http.Header // a nil value: the field is missing
 	}{
 		"changed": {"GET", 200, `{"user":1.0,"password":"x","a":[ ]}`, []string{"Content-Type", "application/json", "Etag", `"v1"`, "Accept-Ranges", "bytes", "Digest", "x", "Content-Encoding", "identity"},
 			`{"user_data":1.0,"b":{"c":[ ]},"by":"payment"}`, 200,
@@ -145,7 +145,7 @@ func TestEnvelope(t *testing.T) {
 			t.Errorf("%s: got %q and %v, want %q", name, body, got.err, tc.want)
 		}
 	}
-	// Without an identifier that the client has sent, there is the request's own.
+	// Without an ID from the client, the envelope contains the gateway's request ID.
 	handler := loadTransform(t, `{"response": {"envelope": true}}`)
 	got := handler.serve(transformRequest("GET", "/", ""), 200, "{}", "Content-Type", "application/json")
 	if !regexp.MustCompile(`"request_id":"[0-9a-f-]{36}"`).MatchString(got.response.Body.String()) {
@@ -153,7 +153,7 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-// respond sends a request through a transform to a handler of the test.
+// respond sends a request through a transform to a test handler.
 func (t *Transform) respond(r *http.Request, next caddyhttp.HandlerFunc) (*httptest.ResponseRecorder, error) {
 	w := httptest.NewRecorder()
 	return w, t.ServeHTTP(w, r, next)
@@ -174,7 +174,7 @@ func TestResponseThatGrowsTooLargeIsRefused(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("X-Up", "1")
 			if _, err := write(w); err != nil {
-				panic(http.ErrAbortHandler) // as the proxy does
+				panic(http.ErrAbortHandler) // like the reverse proxy
 			}
 			return nil
 		})
@@ -241,7 +241,7 @@ func TestTrailersOfHeldResponsesAreDropped(t *testing.T) {
 	}
 }
 
-// watched notes what reaches the client's connection.
+// watched records what is written to the client's connection.
 type watched struct {
 	*httptest.ResponseRecorder
 	readFrom, flushed, hijacked int
@@ -265,7 +265,7 @@ func (w *watched) WriteHeader(status int) {
 	w.ResponseRecorder.WriteHeader(status)
 }
 
-// What is not to get another body goes through at once, by the quickest way.
+// Responses whose body is not changed are streamed with ReadFrom.
 func TestNothingIsHeldForNothing(t *testing.T) {
 	for config, contentType := range map[string]string{
 		`{"response": {"headers": {"set": {"A": "1"}}}}`:                                  "application/json",

@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// errUnsafePath says that what a client sent would lead somewhere else than the
-// template of a path means to.
+// errUnsafePath is returned if a value changes the structure of the path, or the path is
+// ambiguous.
 var errUnsafePath = errors.New("the path that the template makes can be read in several ways")
 
-// escapeSegment makes a text one segment of a path, or a part of one.
+// escapeSegment encodes text as a path segment or a part of one. It returns an error if
+// text is empty or contains slashes.
 func escapeSegment(text string) (string, error) {
 	if text == "" || strings.ContainsAny(text, `/\`) {
 		return "", errUnsafePath
@@ -18,11 +19,11 @@ func escapeSegment(text string) (string, error) {
 	return url.PathEscape(text), nil
 }
 
-// escapePath makes a text a path, or a part of one.
+// escapePath encodes text as a path or a part of one. Slashes are kept.
 func escapePath(text string) string { return (&url.URL{Path: text}).EscapedPath() }
 
-// parsePath decodes an encoded path. It returns an error if the path has dot segments
-// in one way of reading it, or begins like a host does.
+// parsePath decodes an encoded path. It returns an error if the path has dot segments in
+// any interpretation, or begins like an authority ("//").
 func parsePath(encoded string) (path, raw string, err error) {
 	if !strings.HasPrefix(encoded, "/") {
 		encoded = "/" + encoded
@@ -37,11 +38,10 @@ func parsePath(encoded string) (path, raw string, err error) {
 	return path, raw, nil
 }
 
-// hasDots reports whether a path has segments that mean the one above or nothing,
-// also if it is decoded again, has backslashes for slashes, or parameters after a
-// semicolon.
+// hasDots reports whether a path has dot segments. It also detects them after repeated
+// decoding, between backslashes and before path parameters (";").
 func hasDots(path string) bool {
-	for range 3 { // few servers decode twice, none more often
+	for range 3 { // servers decode at most twice
 		for segment := range strings.SplitSeq(strings.ReplaceAll(path, `\`, "/"), "/") {
 			if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
 				return true
@@ -56,7 +56,8 @@ func hasDots(path string) bool {
 	return false
 }
 
-// takesPath reports whether a placeholder stands for a path, slashes and all.
+// takesPath reports whether the value of a placeholder is a path, in which slashes are
+// kept.
 func takesPath(placeholder string) bool {
 	return placeholder == "http.rgate.param.*" ||
 		strings.HasSuffix(placeholder, "uri.path") || strings.HasSuffix(placeholder, "uri.path.dir")

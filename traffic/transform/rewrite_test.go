@@ -18,8 +18,8 @@ func TestHasDots(t *testing.T) {
 	}
 }
 
-// A segment that a client has written stays one, and leads nowhere else, however
-// often it is decoded.
+// A value from the client stays a single segment and cannot traverse to another path,
+// even if it is decoded repeatedly.
 func FuzzPathSegment(f *testing.F) {
 	for _, value := range []string{"a", "..", "a/b", "%2e%2e", "%252e%252e", "a?b#c", "a;b", `\`, "é \x00\xff", "%", "..;"} {
 		f.Add(value)
@@ -47,8 +47,8 @@ func FuzzPathSegment(f *testing.F) {
 	})
 }
 
-// Parameters that are not named keep their bytes and their order, those that are
-// named are found however they are encoded.
+// Other parameters keep their bytes and order. Edited parameters are found in any
+// encoding.
 func FuzzQuery(f *testing.F) {
 	for _, raw := range []string{"", "a=1&b=2", "%61=1&&b", "a=%zz&%zz=a", "a;b=1", "a+b=c&a%20b=d", "=x&a"} {
 		f.Add(raw, "a", "new")
@@ -89,7 +89,7 @@ func unescape(t *testing.T, text string) string {
 	return plain
 }
 
-// What a placeholder stands for does not get out of the text that it is in.
+// The value of a placeholder cannot break out of its JSON string.
 func FuzzJSONTemplate(f *testing.F) {
 	for _, value := range []string{`a`, `","x":"`, `\`, "\n\x00", "\xff", `{"a":1}`, `{test}`} {
 		f.Add(`{"a":"x{test}y","b":["{test}","json:{test}"],"c":1.0}`, value)

@@ -12,18 +12,18 @@ import (
 	"github.com/rgate/rgate/internal/placeholder"
 )
 
-// textTemplate is a text that may have placeholders in it.
+// textTemplate is a string that may contain placeholders.
 type textTemplate struct {
 	raw   string
-	fixed bool // it has none
+	fixed bool // raw contains no placeholders
 }
 
 func newTextTemplate(raw string) textTemplate {
 	return textTemplate{raw, !strings.ContainsAny(raw, "{}")}
 }
 
-// in returns the text with what its placeholders stand for; nothing if that is not
-// known.
+// in returns the string with its placeholders replaced. Unknown placeholders are replaced
+// by an empty string.
 func (t textTemplate) in(repl *caddy.Replacer) string {
 	if t.fixed {
 		return t.raw
@@ -31,7 +31,8 @@ func (t textTemplate) in(repl *caddy.Replacer) string {
 	return placeholder.Replace(repl, t.raw)
 }
 
-// fieldValue returns the text as the value of a header field, which is one line.
+// fieldValue returns the string as a valid header field value. Control characters are
+// replaced by spaces.
 func (t textTemplate) fieldValue(repl *caddy.Replacer) string {
 	value := t.in(repl)
 	if t.fixed || httpguts.ValidHeaderFieldValue(value) {
@@ -45,7 +46,7 @@ func (t textTemplate) fieldValue(repl *caddy.Replacer) string {
 	}, value)
 }
 
-// path returns the text as an encoded path.
+// path returns the string as a URL path: decoded, and encoded if URL.RawPath is needed.
 func (t textTemplate) path(repl *caddy.Replacer) (path, raw string, err error) {
 	encoded := t.raw
 	if !t.fixed {
@@ -63,7 +64,7 @@ func (t textTemplate) path(repl *caddy.Replacer) (path, raw string, err error) {
 	return parsePath(encoded)
 }
 
-// in makes the template's JSON text.
+// in returns the JSON with its placeholders replaced.
 func (t jsonTemplate) in(repl *caddy.Replacer) string {
 	if len(t.parts) == 0 {
 		return t.end
@@ -80,8 +81,8 @@ func (t jsonTemplate) in(repl *caddy.Replacer) string {
 	return string(append(b, t.end...))
 }
 
-// asJSON makes a JSON value of what a placeholder stands for: itself if it is one,
-// null if it is nothing, else a string.
+// asJSON returns the value of a placeholder as JSON. Valid JSON is returned unchanged, an
+// empty value becomes null, and other values become strings.
 func asJSON(value any) string {
 	switch value := value.(type) {
 	case nil:
@@ -89,7 +90,7 @@ func asJSON(value any) string {
 	case bodyValue:
 		return value.raw
 	case string, []byte, fmt.Stringer, error:
-	default: // such as a list of claims
+	default: // slices and maps, such as claims
 		if text, err := json.Marshal(value); err == nil {
 			return string(text)
 		}
@@ -104,11 +105,11 @@ func asJSON(value any) string {
 	return quoteJSON(caddy.ToString(value))
 }
 
-// bodyPlaceholder is the placeholder of a JSON request body, and what those of its
-// parts begin with.
+// bodyPlaceholder is the placeholder of the JSON request body and the prefix of the
+// placeholders of its values.
 const bodyPlaceholder = "http.rgate.body"
 
-// bodyValue is a part of a JSON body. As text, a string is what it says.
+// bodyValue is a value in a JSON body, as raw JSON.
 type bodyValue struct{ raw string }
 
 func (v bodyValue) String() string {
@@ -118,7 +119,7 @@ func (v bodyValue) String() string {
 	return v.raw
 }
 
-// bodyPlaceholders makes the parts of a JSON text known as placeholders.
+// bodyPlaceholders returns a replacer function for the placeholders of a JSON body.
 func bodyPlaceholders(body string) caddy.ReplacerFunc {
 	return func(key string) (any, bool) {
 		rest, ok := strings.CutPrefix(key, bodyPlaceholder)

@@ -1,3 +1,5 @@
+// Package transform implements the handler rgate_transform, which changes requests and
+// responses: header fields, queries, methods, paths, statuses and JSON bodies.
 package transform
 
 import (
@@ -28,12 +30,12 @@ const defaultMaxBody options.Size = 1 << 20
 // Transform changes requests before they reach a backend, and responses before they reach
 // the client: header fields, the query, the method, the path, JSON bodies, the status.
 //
-// Names are literal. Values may have placeholders, which are evaluated before any change.
-// Within headers, query and body, edits are made in this order: delete, rename, move, set,
-// add; each in the alphabetical order of names.
+// Names are literal. Values may contain placeholders, which are evaluated before any
+// change. Within headers, query and body, edits are made in this order: delete, rename,
+// move, set, add. Edits of the same kind are made in the alphabetical order of names.
 //
-// It sets these placeholders if the body of the request is JSON and is changed, or if a
-// value has such a placeholder:
+// It sets these placeholders if the request body is JSON, and the transform changes it or
+// a value contains one of them:
 //
 // Placeholder | Description
 // ------------|-------------
@@ -42,107 +44,111 @@ const defaultMaxBody options.Size = 1 << 20
 type Transform struct {
 	policy.Base
 
-	// Changes of requests.
+	// The changes of requests.
 	Request RequestEdits `json:"request,omitzero"`
 
-	// Changes of responses. The gateway's own responses, such as 503 without a backend, are
-	// not changed.
+	// The changes of responses. Responses that the gateway generates itself, such as 503
+	// without a backend, are not changed.
 	Response ResponseEdits `json:"response,omitzero"`
 
-	// The maximum size of a body that is changed. Requests with larger bodies are rejected
-	// with 413. Larger responses are replaced by 502. Default: 1MiB.
+	// The maximum size of a body that is changed or read. Requests with larger bodies are
+	// rejected with 413. Larger responses are replaced by 502. Default: 1MiB.
 	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	request  *requestPlan  // nil: requests are not changed
-	response *responsePlan // nil: responses are not changed
-	lenient  bool          // invalid JSON passes, as in earlier versions
+	request  *requestPlan  // nil if requests are not changed
+	response *responsePlan // nil if responses are not changed
+	lenient  bool          // invalid JSON is forwarded unchanged, as in earlier versions
 }
 
-// RequestEdits are the changes of requests.
+// RequestEdits holds the changes of requests.
 type RequestEdits struct {
-	// Header fields. `Host` can be set.
+	// The changes of header fields. `Host` can be set, but not changed otherwise.
 	Headers FieldEdits `json:"headers,omitzero"`
 
-	// Parameters of the query. The bytes of others are not changed.
+	// The changes of query parameters. Other parameters are forwarded byte for byte.
 	Query FieldEdits `json:"query,omitzero"`
 
-	// The method of the request to the backend, such as PUT. Default: the client's.
+	// The method of the request to the backend, such as PUT. Default: the client's
+	// method.
 	Method string `json:"method,omitempty"`
 
 	// The encoded path of the request to the backend, such as
 	// `/v2/users/{http.rgate.param.id}`. Values of placeholders are encoded. Requests are
-	// rejected with 400 if a value is empty, has slashes (except in
+	// rejected with 400 if a value is empty, contains slashes (except in
 	// `{http.rgate.param.*}` and `{http.request.uri.path}`), or results in dot segments.
+	// Default: the client's path.
 	Path string `json:"path,omitempty"`
 
-	// The body, if it is JSON.
+	// The changes of a JSON body.
 	Body RequestBodyEdits `json:"body,omitzero"`
 }
 
-// ResponseEdits are the changes of responses.
+// ResponseEdits holds the changes of responses.
 type ResponseEdits struct {
-	// Header fields.
+	// The changes of header fields.
 	Headers FieldEdits `json:"headers,omitzero"`
 
-	// Replacements of statuses, such as `"404": 204`, or of classes, such as `"5xx": 503`.
-	// An exact status takes precedence over its class.
+	// Replacement statuses by status, such as `"404": 204`, or by class, such as `"5xx":
+	// 503`. An exact status takes precedence over its class.
 	Status map[string]int `json:"status,omitempty"`
 
-	// The body, if it is JSON. Responses with invalid JSON are replaced by 502.
+	// The changes of a JSON body. Responses with invalid JSON are replaced by 502.
 	Body BodyEdits `json:"body,omitzero"`
 
-	// Whether streams of JSON (such as application/x-ndjson, application/json-seq and
-	// text/event-stream) and responses without a valid Content-Type are replaced by 502
-	// where `body` changes responses. Default: false: streams pass unchanged, and the others
-	// are changed if they begin like JSON.
+	// Whether `body` also rejects streams of JSON (such as application/x-ndjson,
+	// application/json-seq and text/event-stream) and responses without a valid
+	// Content-Type. They are replaced by 502. Default: false. Streams pass unchanged, and
+	// responses without a valid Content-Type are changed if they begin like JSON.
 	Strict *bool `json:"strict,omitempty"`
 
-	// Whether a body of JSON or text becomes the `data` of an object with `status`,
-	// `data`, `request_id`, `service` and `processing_time`. Default: false.
+	// Whether a JSON or text body becomes the `data` of an object with `status`, `data`,
+	// `request_id`, `service` and `processing_time`. Default: false.
 	Envelope bool `json:"envelope,omitempty"`
 }
 
-// FieldEdits are changes of header fields, or of the parameters of a query.
+// FieldEdits holds changes of header fields or query parameters.
 type FieldEdits struct {
-	// The names to remove.
+	// The names of the fields or parameters to remove.
 	Delete []string `json:"delete,omitempty"`
 
-	// New names by old names. Fields that have the new name already are replaced.
+	// New names by old names. Fields or parameters that already have the new name are
+	// replaced.
 	Rename map[string]string `json:"rename,omitempty"`
 
-	// Values by name. They replace all others. May have placeholders.
+	// Values by name. A value replaces all existing values of the name. Values may
+	// contain placeholders.
 	Set map[string]string `json:"set,omitempty"`
 
-	// Additional values by name. May have placeholders.
+	// Additional values by name. Values may contain placeholders.
 	Add map[string]string `json:"add,omitempty"`
 }
 
-// BodyEdits are changes of a JSON body. Paths are names separated by dots. In an array, an
-// index selects an element, and `*` all of them. A dot in a name is written `\.`. The bytes
-// of other values are not changed.
+// BodyEdits holds changes of a JSON body. Paths are names separated by dots. In an array,
+// an index selects one element and `*` selects all elements. A dot in a name is written
+// `\.`. All other bytes of the body are kept.
 type BodyEdits struct {
-	// The paths to remove.
+	// The paths of the values to remove.
 	Delete []string `json:"delete,omitempty"`
 
-	// New names, which are not paths, by the paths of members. Members of the same object
-	// that have the new name already are replaced.
+	// New names, which are not paths, by the path of the member. Members of the same
+	// object that already have the new name are replaced.
 	Rename map[string]string `json:"rename,omitempty"`
 
 	// New paths by old paths.
 	Move map[string]string `json:"move,omitempty"`
 
-	// Values by path: any JSON, whose strings may have placeholders. Missing members are
-	// added. In a Caddyfile, text, or JSON after `json:`.
+	// Values by path. A value is any JSON, and its strings may contain placeholders.
+	// Missing members are added. In a Caddyfile, a value is text, or JSON after `json:`.
 	Set map[string]Value `json:"set,omitempty"`
 }
 
-// RequestBodyEdits are changes of the JSON body of a request.
+// RequestBodyEdits holds changes of the JSON body of a request.
 type RequestBodyEdits struct {
 	BodyEdits
 
-	// The whole new body: JSON, or a string that contains JSON, whose strings may have
-	// placeholders. It becomes the body of every request whose method allows one. Cannot be
-	// combined with the other options.
+	// The new body: JSON, or a string that contains JSON. Strings in it may contain
+	// placeholders. It replaces the body of every request whose method allows a body.
+	// Cannot be combined with the other options.
 	Template Value `json:"template,omitempty"`
 }
 
@@ -235,18 +241,18 @@ func replacerOf(r *http.Request) *caddy.Replacer {
 	return caddy.NewEmptyReplacer()
 }
 
-// exchange is a request and its response.
+// exchange holds the state of a request and its response.
 type exchange struct {
 	*Transform
 	repl *caddy.Replacer
-	head bool // the client asked with HEAD
+	head bool // the client's method is HEAD
 
 	// For the envelope.
 	start     time.Time
 	requestID string
 }
 
-// refuse rejects a request or a response, and logs the cause.
+// refuse rejects a request or a response and logs the cause.
 func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	message, level := "rejected a request that cannot be changed as configured", zapcore.InfoLevel
 	if status == http.StatusBadGateway {
@@ -264,7 +270,7 @@ func (x *exchange) named(placeholder string) string {
 	return value
 }
 
-// begin records the values for the envelope.
+// begin records the start time and the request ID for the envelope.
 func (x *exchange) begin(r *http.Request) {
 	if !x.response.envelope {
 		return

@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// loadTransform provisions a transform as a configuration would.
+// loadTransform provisions a transform from JSON.
 func loadTransform(t testing.TB, config string) *Transform {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -26,8 +26,8 @@ func loadTransform(t testing.TB, config string) *Transform {
 	return module.(*Transform)
 }
 
-// transformRequest makes a request as a server of Caddy's would. fields are names and
-// values in turn.
+// transformRequest returns a request like Caddy's server. fields alternates names and
+// values.
 func transformRequest(method, target, body string, fields ...string) *http.Request {
 	var reader io.Reader
 	if body != "" {
@@ -40,7 +40,7 @@ func transformRequest(method, target, body string, fields ...string) *http.Reque
 	return caddyhttp.PrepareRequest(r, transformReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
 }
 
-// transformReplacer knows the placeholders of these tests.
+// transformReplacer returns a replacer with the placeholders of these tests.
 func transformReplacer() *caddy.Replacer {
 	repl := caddy.NewReplacer()
 	repl.Map(func(key string) (any, bool) {
@@ -57,7 +57,8 @@ var transformPlaceholders = map[string]any{
 	"test.text": "seven", "test.segment": "a;b=c d%",
 }
 
-// transformed is the request that a handler behind a transform received, and the response.
+// transformed holds the request received by the handler behind a transform, and the
+// response.
 type transformed struct {
 	request  *http.Request
 	body     string
@@ -65,8 +66,8 @@ type transformed struct {
 	err      error
 }
 
-// serve sends a request through a transform to a handler that responds with
-// a status, a body and header fields.
+// serve sends a request through a transform to a handler. The handler responds with the
+// status, body and header fields.
 func (t *Transform) serve(r *http.Request, status int, body string, fields ...string) (got transformed) {
 	got.response = httptest.NewRecorder()
 	got.err = t.ServeHTTP(got.response, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -201,7 +202,7 @@ func TestRequestBodiesThatAreRefused(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", path, got.response.Code, status)
 		}
 	}
-	// A body whose length is not known, too.
+	// A body of unknown length.
 	handler = loadTransform(t, `{"max_body": "8B", "request": {"body": {"set": {"a": 1}}}}`)
 	for body, status := range map[string]int{`{"a": 0}`: 200, `{"a": 10}`: 413} {
 		r := transformRequest("POST", "/", body, "Content-Type", isJSON)

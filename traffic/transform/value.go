@@ -8,27 +8,26 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// Value is a JSON value, of which every text may have placeholders in it, and takes
-// what they stand for as text.
+// Value is a JSON value whose strings may contain placeholders. A placeholder in a string
+// is replaced by its value as text.
 //
-// A text that begins with `json:` stands for the JSON value after that, such as
-// `json:5`. If nothing but a placeholder is after it, as in `json:{http.request.uuid}`, it
-// stands for what the placeholder stands for, if that is a JSON value, and else
-// for its text.
+// A string that begins with `json:` represents the JSON value after the prefix, such as
+// `json:5`. A single placeholder after the prefix, as in `json:{http.request.uuid}`, is
+// replaced by its value if the value is JSON, and otherwise by a JSON string.
 type Value string
 
 const jsonMark = "json:"
 
-// UnmarshalJSON keeps a JSON value as it is written.
+// UnmarshalJSON stores the JSON value unchanged.
 func (v *Value) UnmarshalJSON(data []byte) error {
 	*v = Value(data)
 	return nil
 }
 
-// MarshalJSON writes the value as it was read.
+// MarshalJSON returns the stored JSON value.
 func (v Value) MarshalJSON() ([]byte, error) { return []byte(v), nil }
 
-// UnmarshalText makes a JSON string, or what stands after `json:`.
+// UnmarshalText stores text as a JSON string, or the JSON after the prefix `json:`.
 func (v *Value) UnmarshalText(text []byte) error {
 	if rest, ok := strings.CutPrefix(string(text), jsonMark); ok && json.Valid([]byte(rest)) {
 		*v = Value(rest)
@@ -38,22 +37,21 @@ func (v *Value) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// jsonTemplate makes JSON text: pieces of it alternate with what stands in for
-// placeholders.
+// jsonTemplate is JSON split at its placeholders: the parts in order, then end.
 type jsonTemplate struct {
 	parts []jsonPart
 	end   string
 }
 
 type jsonPart struct {
-	before      string // JSON text
-	text        string // with placeholders; becomes a JSON string
-	placeholder string // a single one, without braces, if it may become any JSON value
+	before      string // literal JSON before the part
+	text        string // a string with placeholders; encoded as a JSON string
+	placeholder string // name of a placeholder whose value may be any JSON
 }
 
 var errTypedText = errors.New("begins with json: and goes on with neither JSON nor a single placeholder")
 
-// compileJSON reads a valid JSON text.
+// compileJSON compiles valid JSON to a template.
 func compileJSON(text string) (jsonTemplate, error) {
 	c := jsonCompiler{text: text}
 	err := c.value(gjson.Parse(text))
@@ -63,8 +61,8 @@ func compileJSON(text string) (jsonTemplate, error) {
 
 type jsonCompiler struct {
 	text    string
-	done    int    // up to where the text has been read
-	pending string // JSON text before that which is no part yet
+	done    int    // index up to which text has been compiled
+	pending string // literal JSON that is not part of out yet
 	out     jsonTemplate
 }
 
@@ -102,7 +100,7 @@ func (c *jsonCompiler) value(v gjson.Result) (err error) {
 	return nil
 }
 
-// add makes a part stand in the place of a value, after those that do already.
+// add appends a part that replaces the value v.
 func (c *jsonCompiler) add(v gjson.Result, part jsonPart) {
 	c.skip(v)
 	part.before = c.pending + part.before
@@ -110,7 +108,7 @@ func (c *jsonCompiler) add(v gjson.Result, part jsonPart) {
 	c.out.parts = append(c.out.parts, part)
 }
 
-// skip reads up to the end of a value, of which nothing is kept.
+// skip adds the text before v to pending and skips v.
 func (c *jsonCompiler) skip(v gjson.Result) {
 	from, to := span(v)
 	if c.done <= from {
@@ -119,7 +117,7 @@ func (c *jsonCompiler) skip(v gjson.Result) {
 	}
 }
 
-// placeholderIn returns the name of the placeholder that a text consists of.
+// placeholderIn returns the name of the placeholder if text is a single placeholder.
 func placeholderIn(text string) (name string, ok bool) {
 	if inner, ok := strings.CutPrefix(text, "{"); ok {
 		if inner, ok = strings.CutSuffix(inner, "}"); ok && inner != "" && !strings.ContainsAny(inner, `{}"\`) {
