@@ -49,8 +49,8 @@ func (b *Backend) release() error {
 	return b.service.Close()
 }
 
-// withTimeout limits the duration of a handler of the backend, by the time limits of the
-// route if they have one, else by the backend's own.
+// withTimeout is a middleware that applies the total time limit of the route, or of the
+// backend if the route has no time limits.
 func (b *Backend) withTimeout(route *Timeouts, next caddyhttp.Handler) caddyhttp.Handler {
 	return upstream.WithTimeout(cmp.Or(route.total(), b.Timeouts.total()), next)
 }
@@ -62,7 +62,7 @@ func (t *Timeouts) total() time.Duration {
 	return time.Duration(t.Total)
 }
 
-// limits returns the time limits that the transport keeps.
+// limits returns the time limits that the transport applies.
 func (t *Timeouts) limits() upstream.Limits {
 	if t == nil {
 		return upstream.Limits{}

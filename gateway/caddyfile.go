@@ -149,7 +149,7 @@ type parser struct {
 	httpcaddyfile.Helper
 	gateway *Gateway
 
-	// The token of each value, by its path in the JSON configuration.
+	// The token of each value, by its JSON path. Used for the positions in errors.
 	tokens map[string]caddyfile.Token
 
 	// The definitions of the gateway's named matchers, which its routes and backends can use.
@@ -184,7 +184,7 @@ func (p *parser) parse() error {
 		case "legacy":
 			err = p.list("legacy", &p.gateway.Legacy)
 		case "backend", "route", "group":
-			// They wait until the matchers that they may name are known.
+			// Parsed last, when the named matchers are known.
 			blocks = append(blocks, p.NextSegment())
 		default:
 			directives = append(directives, p.NextSegment())
@@ -209,7 +209,8 @@ func (p *parser) parse() error {
 	})
 }
 
-// inner reads the blocks within a block. They can use the matchers among its directives.
+// inner parses the blocks inside a block. They can use the named matchers among its
+// directives.
 func (p *parser) inner(directives, blocks []caddyfile.Segment, read func(*parser) error) error {
 	for _, segment := range directives {
 		if strings.HasPrefix(segment.Directive(), "@") {
@@ -293,7 +294,8 @@ func (p *parser) defaultResponse() error {
 	return nil
 }
 
-// isStatus reports whether a single argument is a status rather than a body.
+// isStatus reports whether s, the only argument of default_response, is a status code
+// and not a body.
 func isStatus(s string) bool {
 	status, err := strconv.Atoi(s)
 	return err == nil && len(s) == 3 && status > 0

@@ -7,7 +7,7 @@ import (
 	"github.com/rgate/rgate/gateway/operations"
 )
 
-// operations reads the options of the operations endpoints and their handlers.
+// operations parses the operations subdirective: its options and handlers.
 func (p *parser) operations() error {
 	const path = "operations"
 	if err := p.once(path); err != nil {

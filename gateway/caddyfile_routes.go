@@ -7,13 +7,13 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// The subdirectives to suggest for an unknown one in a route or group.
+// Subdirectives of routes and groups, for "did you mean" suggestions.
 var (
 	routeOptions = []string{"name", "match", "methods", "hosts", "headers", "query", "strip_prefix", "timeouts", "deprecated", "backends", "sticky_key"}
 	groupOptions = []string{"hosts", "headers", "query", "deprecated", "route", "group"}
 )
 
-// route reads a route into the list that is at a path in the JSON configuration.
+// route parses a route and appends it to routes. at is the JSON path of that list.
 func (p *parser) route(at string, routes *[]*Route) error {
 	path, directive, rt := fmt.Sprintf("%sroutes[%d]", at, len(*routes)), p.Token(), new(Route)
 	*routes = append(*routes, rt)
@@ -47,7 +47,7 @@ func (p *parser) route(at string, routes *[]*Route) error {
 	return nil
 }
 
-// routeOption reads a subdirective of a route, if it is one.
+// routeOption parses a subdirective of a route. It returns false for unknown names.
 func (p *parser) routeOption(path string, rt *Route) (known bool, err error) {
 	at := path + "." + p.Val()
 	switch p.Val() {
@@ -77,7 +77,7 @@ func (p *parser) routeOption(path string, rt *Route) (known bool, err error) {
 	return false, nil
 }
 
-// group reads a group into the list that is at a path in the JSON configuration.
+// group parses a group and appends it to groups. at is the JSON path of that list.
 func (p *parser) group(at string, groups *[]*Group) error {
 	path, directive, g := fmt.Sprintf("%sgroups[%d]", at, len(*groups)), p.Token(), new(Group)
 	*groups = append(*groups, g)
@@ -102,7 +102,7 @@ func (p *parser) group(at string, groups *[]*Group) error {
 		case "deprecated":
 			err = p.deprecated(at, &g.Deprecated)
 		case "route", "group":
-			// They wait until the matchers that they may name are known.
+			// Parsed last, when the named matchers are known.
 			blocks = append(blocks, p.NextSegment())
 		default:
 			directives = append(directives, p.NextSegment())
@@ -123,7 +123,7 @@ func (p *parser) group(at string, groups *[]*Group) error {
 	})
 }
 
-// headers reads a condition on a header field. Several lines for one field add values.
+// headers parses a condition on a header field. Repeated lines for a field add values.
 func (p *parser) headers(path string, target *map[string][]string) error {
 	p.tokens[path] = p.Token()
 	if !p.NextArg() {
@@ -149,7 +149,8 @@ func (p *parser) headers(path string, target *map[string][]string) error {
 	return nil
 }
 
-// query reads conditions on query parameters. Several lines for one parameter add values.
+// query parses conditions on query parameters. Repeated lines for a parameter add
+// values.
 func (p *parser) query(path string, target *map[string][]string) error {
 	p.tokens[path] = p.Token()
 	args := p.RemainingArgsAsTokens()
@@ -199,7 +200,7 @@ func (p *parser) deprecated(path string, target **Deprecation) error {
 	return nil
 }
 
-// shares reads the block of several backends with their weights.
+// shares parses the backends block: names and weights.
 func (p *parser) shares(path string, rt *Route) error {
 	if err := p.once(path); err != nil {
 		return err

@@ -19,8 +19,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// handlers returns the handlers of directives, in Caddy's order. known lists the
-// subdirectives to suggest for an unknown one.
+// handlers parses directives into handlers, in Caddy's directive order. known lists the
+// subdirectives to suggest for an unknown directive.
 func (p *parser) handlers(parent caddyfile.Token, directives []caddyfile.Segment, known []string) ([]json.RawMessage, error) {
 	if len(directives) == 0 {
 		return nil, nil
@@ -51,10 +51,10 @@ func isHandler(name string) bool {
 	return err == nil
 }
 
-// flatten returns the handlers of a subroute. Routes that depend on the request or on each
-// other stay in a subroute. Policies for every request are taken out of it, and handlers
-// that may respond get a subroute of their own, because each has its own place in the order
-// of the handlers of all levels.
+// flatten returns the handlers of a subroute. Routes with matchers, groups or
+// `terminal` remain a subroute. Policies and handlers that may respond are returned as
+// separate handlers, because the gateway sorts each of them among the handlers of all
+// levels.
 func flatten(subroute *caddyhttp.Subroute) (handlers []json.RawMessage) {
 	var together caddyhttp.RouteList
 	flush := func() {
@@ -93,11 +93,11 @@ func depends(route caddyhttp.Route) bool {
 	return len(route.MatcherSetsRaw) > 0 || route.Group != "" || route.Terminal
 }
 
-// isPolicy reports whether a handler in JSON is a policy.
+// isPolicy reports whether a handler in JSON form is a policy.
 func isPolicy(raw json.RawMessage) bool { return policy.Rank(rawHandlerName(raw)) > 0 }
 
-// explain replaces Caddy's message about an unknown directive by one with a suggestion and
-// the line of the directive.
+// explain replaces Caddy's error for an unknown directive with an error that has a
+// suggestion and the line of the directive.
 func explain(err error, directives []caddyfile.Segment, known []string) error {
 	for _, segment := range directives {
 		name := segment.Directive()
@@ -110,7 +110,7 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 		return errAt(segment[0], "unrecognized subdirective '%s'%s: use %s, or an HTTP directive of Caddy or of rgate",
 			name, options.Suggest(name, known), strings.Join(known, ", "))
 	}
-	// Caddy appends the place of the block to an error that has its own place.
+	// Caddy appends the position of the block to an error that already has a position.
 	if inner := placedTwice.FindStringSubmatch(err.Error()); inner != nil {
 		return errors.New(inner[1])
 	}
@@ -119,7 +119,7 @@ func explain(err error, directives []caddyfile.Segment, known []string) error {
 
 var placedTwice = regexp.MustCompile(`^(.+, at [^,]+:\d+), at [^,]+:\d+$`)
 
-// once reports a duplicate subdirective, or records the token of the first one.
+// once records the token of a subdirective. It returns an error for a duplicate.
 func (p *parser) once(path string) error {
 	if first, ok := p.tokens[path]; ok {
 		return p.Errf("'%s' is given twice: remove this one or the one in line %d", p.Val(), first.Line)
@@ -128,7 +128,7 @@ func (p *parser) once(path string) error {
 	return nil
 }
 
-// text reads the single argument of a subdirective.
+// text parses the single argument of a subdirective.
 func (p *parser) text(path string, target *string) error {
 	if err := p.once(path); err != nil {
 		return err
@@ -179,7 +179,7 @@ func (p *parser) flag(path string, target *bool) error {
 	return nil
 }
 
-// list appends the arguments of a subdirective that may be repeated.
+// list appends the arguments of a repeatable subdirective.
 func (p *parser) list(path string, target *[]string) error {
 	p.tokens[path] = p.Token()
 	args := p.RemainingArgsAsTokens()
@@ -193,7 +193,7 @@ func (p *parser) list(path string, target *[]string) error {
 	return nil
 }
 
-// labels adds labels of a subdirective that may be repeated.
+// labels adds the labels of a match_labels subdirective, which can be repeated.
 func (p *parser) labels(path string, b *Backend) error {
 	p.tokens[path] = p.Token()
 	args := p.RemainingArgsAsTokens()
@@ -245,7 +245,7 @@ func (p *parser) timeouts(path string, target **Timeouts) error {
 	return nil
 }
 
-// retryBudget reads `retry_budget [<ratio> [<min_per_second>]]`, or a block of them.
+// retryBudget parses `retry_budget [<ratio> [<min_per_second>]]` or its block form.
 func (p *parser) retryBudget(path string, b *Backend) error {
 	if err := p.once(path); err != nil {
 		return err
@@ -260,7 +260,7 @@ func (p *parser) unrecognized(known ...string) error {
 	return p.Errf("unrecognized subdirective '%s'%s: use %s", p.Val(), options.Suggest(p.Val(), known), strings.Join(known, ", "))
 }
 
-// tokenOf returns the token of a path, or of its nearest parent.
+// tokenOf returns the token at a JSON path, or at its nearest parent.
 func (p *parser) tokenOf(path string) caddyfile.Token {
 	for {
 		if token, ok := p.tokens[path]; ok {
@@ -270,7 +270,7 @@ func (p *parser) tokenOf(path string) caddyfile.Token {
 	}
 }
 
-// placeFrom returns the place of another token for an error at token.
+// placeFrom returns the position of other, as part of an error at token.
 func placeFrom(token, other caddyfile.Token) string {
 	if token.File == other.File {
 		return fmt.Sprintf("in line %d", other.Line)
@@ -278,7 +278,7 @@ func placeFrom(token, other caddyfile.Token) string {
 	return fmt.Sprintf("at %s:%d", other.File, other.Line)
 }
 
-// errAt returns an error that ends with the place of a token.
+// errAt returns an error that ends with the position of a token.
 func errAt(token caddyfile.Token, format string, args ...any) error {
 	d := caddyfile.NewDispenser([]caddyfile.Token{token})
 	d.Next()

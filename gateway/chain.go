@@ -11,16 +11,17 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// buildChain returns the chain of handlers from the route to a backend, given the handlers
-// of the gateway, the groups and the route. From the outside in:
+// buildChain returns the handler chain from the route to a backend. levels are the
+// handlers of the gateway, the groups and the route. From the outside in, the chain
+// contains:
 //
 //   - deprecation, if the route is deprecated (deprecated.go)
 //   - writeFailures, which responds with 502, 503 or 504 (errors.go)
 //   - the handlers of all levels, in the order of order.go
 //   - stripPrefix, if the route has strip_prefix
-//   - forwardIdentity, if a handler is not one of rgate
+//   - forwardIdentity, if any handler is not an rgate policy
 //   - the time limit for the backend
-//   - the handlers of the backend that the time limit includes
+//   - the backend's handlers to which the time limit applies
 //   - the service of the backend (package upstream)
 func (rt *Route) buildChain(levels [][]loadedHandler, b *Backend, g *Gateway) (caddyhttp.Handler, error) {
 	all := append(levels[:len(levels):len(levels)], b.around)
@@ -51,7 +52,7 @@ func (rt *Route) buildChain(levels [][]loadedHandler, b *Backend, g *Gateway) (c
 	return next, nil
 }
 
-// buildStandalone returns the chain of handlers of the backend for requests that a handler
+// buildStandalone returns the backend's handler chain for requests that another handler
 // forwards to it, such as a fallback.
 func (b *Backend) buildStandalone(o order) caddyhttp.Handler {
 	handlers := o.arrange(b.around)
@@ -59,7 +60,7 @@ func (b *Backend) buildStandalone(o order) caddyhttp.Handler {
 	return chain(handlers[:limited], b.withTimeout(nil, chain(handlers[limited:], b.service)))
 }
 
-// chain returns a handler that runs the handlers before the last one, the first outermost.
+// chain wraps the last handler in the others. The first is the outermost.
 func chain(handlers []orderedHandler, last caddyhttp.Handler) caddyhttp.Handler {
 	for _, c := range slices.Backward(handlers) {
 		last = policy.Before(c.handler, last)
@@ -67,9 +68,9 @@ func chain(handlers []orderedHandler, last caddyhttp.Handler) caddyhttp.Handler 
 	return last
 }
 
-// firstWithinTimeout returns the index of the first handler that the time limit of the
-// backend includes: the innermost handlers of the backend itself, except for policies that
-// respond when the time is over.
+// firstWithinTimeout returns the index of the first handler to which the backend's time
+// limit applies. These are the innermost handlers of the backend, without policies that
+// respond after a timeout.
 func firstWithinTimeout(handlers []orderedHandler, backendLevel int) int {
 	first := len(handlers)
 	for first > 0 && handlers[first-1].level == backendLevel {
@@ -81,8 +82,8 @@ func firstWithinTimeout(handlers []orderedHandler, backendLevel int) int {
 	return first
 }
 
-// everyResponseIn returns the policies that every response needs, even if no route matches:
-// request_id, cors and security.
+// everyResponseIn returns the policies that apply to every response, even if no route
+// matches: request_id, cors and security.
 func everyResponseIn(levels [][]loadedHandler) []orderedHandler {
 	return slices.DeleteFunc(order{}.arrange(levels...), func(c orderedHandler) bool {
 		rank := rank(c.handler)
@@ -90,9 +91,9 @@ func everyResponseIn(levels [][]loadedHandler) []orderedHandler {
 	})
 }
 
-// stripPrefix is a middleware that removes the route's prefix from the path, unless a
-// handler has rewritten the path. It restores the path for outer handlers, which may send
-// the request again.
+// stripPrefix is a middleware that removes the route's prefix from the path, unless
+// another handler has rewritten the path. It then restores the path for outer handlers,
+// which may send the request again.
 func (rt *Route) stripPrefix(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		path := requestStateOf(r).path
@@ -108,8 +109,8 @@ func (rt *Route) stripPrefix(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	}
 }
 
-// forwardIdentity is a middleware that sends the backend the user whom a handler other than
-// rgate's authenticated, such as Caddy's basic_auth.
+// forwardIdentity is a middleware that sets X-User-ID to the user that a Caddy handler
+// such as basic_auth has authenticated.
 func forwardIdentity(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		policy.ForwardIdentity(r)

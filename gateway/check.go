@@ -15,13 +15,13 @@ import (
 
 // Problem is an error in the configuration of a gateway.
 type Problem struct {
-	// The path in the JSON configuration, such as `routes[2].backend`.
+	// The JSON path, such as `routes[2].backend`.
 	Path string
 
-	// The message, with a remedy.
+	// The message, including the remedy.
 	Message string
 
-	// The path of the other value, if two values conflict.
+	// The JSON path of the conflicting value, if any.
 	Other string
 }
 
@@ -33,7 +33,8 @@ func (p *Problem) Error() string {
 	return p.Path + ": " + text
 }
 
-// Text returns the message and the place of the other value, which place formats.
+// Text returns the message and the position of the conflicting value, formatted by
+// place.
 func (p *Problem) Text(place func(path string) string) string {
 	if p.Other == "" {
 		return p.Message
@@ -50,8 +51,8 @@ const (
 	maxRetryPerSecond = 1000
 )
 
-// Check returns the first error in the configuration, as a *Problem. It starts nothing.
-// Handlers and selection policies check their own options when they are provisioned.
+// Check returns the first error in the configuration, as a *Problem. It starts nothing
+// and does not check the options of handlers and selection policies.
 func (g *Gateway) Check() error {
 	if g.Stats != nil {
 		if err := g.Stats.Validate(); err != nil {
@@ -202,8 +203,8 @@ func (b *Backend) checkAddresses(path string) error {
 	return nil
 }
 
-// checkWithoutContainers reports options for containers on a backend without containers.
-// does says what it has instead.
+// checkWithoutContainers reports container options on a backend without containers.
+// does describes the backend's other source of upstreams.
 func (b *Backend) checkWithoutContainers(path, does string) error {
 	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
 		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which %s", b.Name, does)
@@ -242,7 +243,7 @@ func (b *Backend) checkPolicy(path string) error {
 	return nil
 }
 
-// checkProxy reports options of the proxy that the backend sets, too, or alone may set.
+// checkProxy reports options of `proxy` that conflict with options of the backend.
 func (b *Backend) checkProxy(path string) error {
 	if b.ProxyRaw == nil {
 		return nil
@@ -286,8 +287,8 @@ func (b *Backend) checkProxy(path string) error {
 	return nil
 }
 
-// fieldProblem returns the problem for an error in the configuration of another package,
-// which may name the field.
+// fieldProblem converts an error of another package to a Problem. If the error names a
+// field, the path includes the field.
 func fieldProblem(path string, err error) *Problem {
 	var field interface{ Field() string }
 	if errors.As(err, &field) && field.Field() != "" {

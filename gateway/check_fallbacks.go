@@ -7,18 +7,18 @@ import (
 	"slices"
 )
 
-// fallbackSuffix is the suffix of the name of a backend's default fallback.
+// fallbackSuffix is the suffix that marks the default fallback of a backend.
 const fallbackSuffix = "-fallback"
 
-// fallback is a policy `fallback` in the configuration.
+// fallback is a `fallback` policy in the configuration.
 type fallback struct {
-	at      string   // where it is, as a path in the JSON configuration
-	owner   *Backend // whose it is; nil if it is not a backend's own
-	backend string   // empty: those that have the suffix
-	alone   bool     // nothing else responds
+	at      string   // JSON path
+	owner   *Backend // nil if the policy is not around a backend
+	backend string   // empty: the backends with the suffix
+	alone   bool     // no other handler responds
 }
 
-// fallbacks finds the policies `fallback` of all levels.
+// fallbacks returns the `fallback` policies of all levels.
 func (g *Gateway) fallbacks() (found []fallback) {
 	g.eachHandler(func(at string, owner *Backend, raw json.RawMessage) {
 		found = appendFallbacks(found, at, owner, raw)
@@ -26,8 +26,8 @@ func (g *Gateway) fallbacks() (found []fallback) {
 	return found
 }
 
-// eachHandler calls f for each handler of all levels, with its path in the JSON
-// configuration and the backend around which it is, or nil.
+// eachHandler calls f for each handler of all levels, with its JSON path and, if it is
+// around a backend, that backend.
 func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMessage)) {
 	look := func(at string, owner *Backend, handlers []json.RawMessage) {
 		for i, raw := range handlers {
@@ -52,7 +52,7 @@ func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMess
 	}
 }
 
-// appendFallbacks appends the fallbacks in a handler and, for a subroute, in its handlers.
+// appendFallbacks appends the fallbacks in a handler, including those in subroutes.
 func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMessage) []fallback {
 	if !bytes.Contains(raw, []byte("rgate_fallback")) {
 		return found
@@ -68,7 +68,7 @@ func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMe
 		} `json:"routes"`
 	}
 	if json.Unmarshal(raw, &handler) != nil {
-		return found // its own type has more to say about that
+		return found // provisioning reports the error
 	}
 	if handler.Handler == "rgate_fallback" && !handler.Disabled {
 		alone := handler.Response == nil && (handler.Cached == nil || handler.Cached == 0.0)
@@ -84,7 +84,7 @@ func appendFallbacks(found []fallback, at string, owner *Backend, raw json.RawMe
 	return found
 }
 
-// checkFallbacks reports the first fallback without an existing backend.
+// checkFallbacks reports the first fallback whose backend does not exist.
 func (g *Gateway) checkFallbacks(backends []string) error {
 	for _, f := range g.fallbacks() {
 		switch {
@@ -104,7 +104,8 @@ func (g *Gateway) checkFallbacks(backends []string) error {
 	return nil
 }
 
-// hasBackend reports whether there is a default fallback.
+// hasBackend reports whether the default fallback of the owner exists. Without an owner, it
+// reports whether any default fallback exists.
 func (f *fallback) hasBackend(backends []string) bool {
 	if f.owner != nil {
 		return slices.Contains(backends, f.owner.Name+fallbackSuffix)

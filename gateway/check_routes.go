@@ -29,7 +29,7 @@ func (g *Gateway) checkRoutes(backends []string) error {
 		if rt.Route == nil {
 			return problemf(rt.at, "is empty: give it a path_prefix and a backend")
 		}
-		own := resolvedRoute{Route: rt.own, at: rt.at} // its groups were looked at
+		own := resolvedRoute{Route: rt.own, at: rt.at} // the groups are checked separately
 		for _, check := range []func() error{rt.checkPlace, rt.checkPath, own.checkConditions, rt.checkParams} {
 			if err := check(); err != nil {
 				return err
@@ -80,7 +80,7 @@ func checkGroupPath(at, path string) error {
 	return nil
 }
 
-// checkPlace checks the route's own options, without those of its groups.
+// checkPlace checks the options of the route itself, without inherited ones.
 func (rt resolvedRoute) checkPlace() error {
 	if own := rt.own.PathPrefix; own != "" && own[0] != '/' {
 		return checkPath(rt.at+".path_prefix", own)
@@ -118,7 +118,7 @@ func (rt resolvedRoute) checkPath() error {
 	return nil
 }
 
-// checkPath reports a path that no request has, or none that reaches a backend.
+// checkPath reports a path that matches no request.
 func checkPath(at, path string) error {
 	switch {
 	case path[0] != '/':
@@ -197,7 +197,7 @@ func checkHost(host string) error {
 	return nil
 }
 
-// isToken reports whether s is a token as RFC 9110, section 5.6.2 defines it.
+// isToken reports whether s is a token (RFC 9110, section 5.6.2).
 func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
@@ -209,7 +209,8 @@ var (
 	paramUse           = regexp.MustCompile(`\{http\.rgate\.param\.([^{}]*)\}`)
 )
 
-// checkParams reports parameters that the route uses and its path does not have.
+// checkParams reports path parameters that the route uses but its pattern does not
+// define.
 func (rt resolvedRoute) checkParams() error {
 	if rt.StickyKey != "" && !placeholderPattern.MatchString(rt.StickyKey) {
 		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)
@@ -279,7 +280,7 @@ func (rt resolvedRoute) checkBackends(known []string) error {
 	return nil
 }
 
-// checkConflicts reports the first route that is never chosen because of an earlier one.
+// checkConflicts reports the first route that an earlier route hides completely.
 func checkConflicts(routes []resolvedRoute) error {
 	matchers := make([]*routing.Route, len(routes))
 	for i, rt := range routes {
@@ -305,7 +306,7 @@ func checkConflicts(routes []resolvedRoute) error {
 	return problem
 }
 
-// quotedList joins quoted names.
+// quotedList quotes the names and joins them.
 func quotedList(names []string) string {
 	quoted := make([]string, len(names))
 	for i, name := range names {
@@ -314,7 +315,7 @@ func quotedList(names []string) string {
 	return strings.Join(quoted, " and ")
 }
 
-// suggestOrList returns the remedy for an unknown backend.
+// suggestOrList returns a suggestion for an unknown backend, or the list of known ones.
 func suggestOrList(word string, known []string) string {
 	if suggestion := options.Suggest(word, known); suggestion != "" {
 		return suggestion

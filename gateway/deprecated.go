@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// header returns the header fields of a deprecated response, or the first invalid option
-// by its path in the deprecation.
+// header returns the header fields of a deprecated response, or the first invalid
+// option with its path relative to the deprecation.
 func (d *Deprecation) header() (http.Header, *Problem) {
 	header := make(http.Header)
 	since := time.Unix(0, 0)
@@ -51,8 +51,8 @@ func parseDay(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("invalid date %q: write it as in 2026-12-31 or 2026-12-31T12:00:00Z", text)
 }
 
-// deprecation is a middleware that adds header fields to every response, also to those of
-// other handlers and of the gateway.
+// deprecation is a middleware that adds header fields to every response, including
+// those of other handlers and of the gateway.
 func deprecation(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		for name, values := range fields {
@@ -62,7 +62,7 @@ func deprecation(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFu
 	}
 }
 
-// deprecationWriter overrides the fields of the backend that must be unique.
+// deprecationWriter replaces the backend's values of Deprecation and Sunset.
 type deprecationWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	fields http.Header

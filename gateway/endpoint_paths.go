@@ -11,14 +11,14 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// endpointPath is the path of an endpoint, which takes precedence over routes.
+// endpointPath is the path of an endpoint. It takes precedence over routes.
 type endpointPath struct {
-	name string // for messages
+	name string // for errors
 	path string
-	at   string // its path in the JSON configuration; empty for a default
+	at   string // JSON path; empty for a default
 }
 
-// endpointPaths returns the paths of all endpoints in the order in which they are tried.
+// endpointPaths returns the paths of all endpoints, in the order of precedence.
 func (g *Gateway) endpointPaths() (all []endpointPath) {
 	add := func(name, path, byDefault, at string) {
 		if path == "" {
@@ -47,7 +47,7 @@ func (g *Gateway) endpointPaths() (all []endpointPath) {
 			Disabled bool   `json:"disabled"`
 		}
 		if json.Unmarshal(raw, &handler) != nil || handler.Disabled {
-			continue // its own type has more to say about that
+			continue // provisioning reports the error
 		}
 		short := strings.TrimPrefix(name, policy.Prefix)
 		byDefault := ""
@@ -71,7 +71,7 @@ func (g *Gateway) checkEndpointPaths() error {
 			}
 			problem := problemf(one.at, "%s of %s and %s of %s overlap: use another path for one of the two",
 				one.path, one.name, other.path, other.name)
-			if one.at == "" { // the default, and so it is not the other's
+			if one.at == "" { // the error names the configured path, not the default
 				problem.Path = other.at
 			} else {
 				problem.Other = other.at
@@ -82,7 +82,7 @@ func (g *Gateway) checkEndpointPaths() error {
 	return nil
 }
 
-// within reports whether a path equals another one or is below it.
+// within reports whether path is other or below it.
 func within(path, other string) bool {
 	rest, ok := strings.CutPrefix(path, other)
 	return ok && (rest == "" || rest[0] == '/')

@@ -17,21 +17,23 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// usageHandler is the handler that records bandwidth; needUsage lists those that require it.
+// usageHandler is the handler that records bandwidth. The handlers in needUsage require
+// it.
 const usageHandler = "rgate_bandwidth"
 
 var needUsage = []string{"rgate_quota", "rgate_notify", "rgate_dashboard"}
 
-// rawHandlerName returns the name of a handler in JSON.
+// rawHandlerName returns the name of a handler in JSON form.
 func rawHandlerName(raw json.RawMessage) string {
 	var handler struct {
 		Handler string `json:"handler"`
 	}
-	_ = json.Unmarshal(raw, &handler) // its own type has more to say about that
+	_ = json.Unmarshal(raw, &handler) // provisioning reports the error
 	return handler.Handler
 }
 
-// checkUsageHandler reports a handler that requires the disabled usage handler.
+// checkUsageHandler reports a handler that requires the usage handler if that is
+// disabled.
 func (g *Gateway) checkUsageHandler() error {
 	off, need, name := "", "", ""
 	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
@@ -50,16 +52,17 @@ func (g *Gateway) checkUsageHandler() error {
 	return problem
 }
 
-// isRawHandlerOff reports whether a handler in JSON is disabled.
+// isRawHandlerOff reports whether a handler in JSON form is disabled.
 func isRawHandlerOff(raw json.RawMessage) bool {
 	var handler struct {
 		Disabled bool `json:"disabled"`
 	}
-	_ = json.Unmarshal(raw, &handler) // its own type has more to say about that
+	_ = json.Unmarshal(raw, &handler) // provisioning reports the error
 	return handler.Disabled
 }
 
-// checkEndpoints reports an endpoint outside of the gateway's own handlers, or a duplicate.
+// checkEndpoints reports an endpoint that is not a handler of the gateway, or a
+// duplicate.
 func (g *Gateway) checkEndpoints() (err error) {
 	places := make(map[string]string)
 	g.eachHandler(func(at string, _ *Backend, raw json.RawMessage) {
@@ -80,8 +83,8 @@ func (g *Gateway) checkEndpoints() (err error) {
 	return err
 }
 
-// provisionEndpoints sets up the endpoints, before the policies that depend on them. The
-// usage handler is added if a handler requires it.
+// provisionEndpoints provisions the endpoints, before the policies that depend on them.
+// It adds the usage handler if another handler requires it.
 func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 	hasUsageHandler, needed := false, false
 	g.eachHandler(func(_ string, _ *Backend, raw json.RawMessage) {
@@ -117,8 +120,8 @@ func (g *Gateway) provisionEndpoints(ctx caddy.Context) error {
 	return nil
 }
 
-// filterStatsPage applies the gateway's ip_filter to the statistics page, unless the page
-// has allow. It warns if the routes require authentication.
+// filterStatsPage applies the gateway's ip_filter to the statistics page, unless the
+// page has `allow`. It warns if routes require authentication but the page does not.
 func (g *Gateway) filterStatsPage(common []loadedHandler) {
 	if g.Stats.Disabled || len(g.Stats.Allow) > 0 {
 		return
@@ -135,7 +138,7 @@ func (g *Gateway) filterStatsPage(common []loadedHandler) {
 	}
 }
 
-// HostNames returns the hosts of the gateway's routes, which endpoints accept, too.
+// HostNames returns the hosts of the gateway's routes. Endpoints accept them, too.
 func (g *Gateway) HostNames() (names []string) {
 	for _, rt := range g.resolvedRoutes() {
 		names = append(names, rt.Hosts...)
@@ -154,7 +157,7 @@ func (g *Gateway) endpointFor(path string) policy.Endpoint {
 	return nil
 }
 
-// notFound responds with 404 if an endpoint passes a request on.
+// notFound responds with 404. It runs if an endpoint calls its next handler.
 var notFound = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 	policy.WriteStatus(w, r, http.StatusNotFound)
 	return nil

@@ -12,14 +12,14 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// writeFailures is a middleware that writes the response to a request that the backend
-// failed to serve. If the server has error routes (`handle_errors`), they write it. Other
-// errors are returned.
+// writeFailures is a middleware that responds if the backend fails to serve a request.
+// If the server has error routes (`handle_errors`), they respond. Other errors are
+// returned.
 func writeFailures(logger *zap.Logger, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := next.ServeHTTP(w, r)
 		if err == nil {
-			return nil // without the allocations of the variables below
+			return nil // avoids the allocations below
 		}
 		var handlerErr caddyhttp.HandlerError
 		var failed failure.Error

@@ -13,8 +13,8 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// provisionFields sets up the filter of request fields that backends trust. The logger is
-// not sampled, because each field is logged once.
+// provisionFields sets up the filter of request fields that backends trust. Its logger
+// is not sampled, because each field is logged once.
 func (g *Gateway) provisionFields(ctx caddy.Context) {
 	keep := make([]string, len(g.KeepFields))
 	for i, name := range g.KeepFields {
@@ -40,8 +40,8 @@ func (g *Gateway) checkKeepFields() error {
 	return nil
 }
 
-// RequestFields implements trust.FieldReader: it returns the fields that the conditions of
-// routes read.
+// RequestFields returns the fields that the conditions of routes read. It implements
+// trust.FieldReader.
 func (g *Gateway) RequestFields() (names []string) {
 	for _, rt := range g.resolvedRoutes() {
 		names = slices.AppendSeq(names, maps.Keys(rt.Headers))
@@ -61,7 +61,7 @@ func (g *Gateway) addFieldSets(handlers []loadedHandler) {
 	}
 }
 
-// EachFieldSet implements policy.FieldSetter.
+// EachFieldSet implements trust.FieldSetter.
 func (g *Gateway) EachFieldSet(visit func(trust.FieldSet)) {
 	for set := range g.fieldSets {
 		visit(set)

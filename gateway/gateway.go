@@ -36,28 +36,28 @@ func (Gateway) CaddyModule() caddy.ModuleInfo {
 
 const defaultName = "rgate"
 
-// state is the run-time state of a gateway.
+// state is the runtime state of a gateway.
 type state struct {
 	router   *routing.Router
-	routes   []*Route // with inherited options, by index
+	routes   []*Route // with inherited options
 	stats    *stats.Handle
 	unrouted *stats.Series
-	registry *operations.Registry // nil: no instance may register
+	registry *operations.Registry // nil: no backend has register
 	reporter *operations.Reporter
 
-	// Endpoints take precedence over routes.
+	// The endpoints, which take precedence over routes.
 	endpoints []policy.Endpoint
 
 	// The filter of request fields.
 	fields *trust.FieldFilter
 
-	// The gateway's policies that run for every response, also without a route.
+	// The gateway's policies that apply to every response, even if no route matches.
 	everyResponse []orderedHandler
 
-	warnings warnings // of the configuration, while it is provisioned
+	warnings warnings // cleared after provisioning
 	dropped  *logging.OnceEach[droppedUpgrade]
 
-	// The gateway's filters of addresses, if they apply to the statistics page.
+	// The gateway's ip_filter policies, if they apply to the statistics page.
 	pageFilters []orderedHandler
 
 	// The request fields that the gateway's handlers set.
@@ -66,7 +66,7 @@ type state struct {
 	logger *zap.Logger
 }
 
-// Provision sets the gateway up. It does not wait for Docker.
+// Provision sets up the gateway. It does not wait for Docker.
 func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := g.Check(); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// startReporter starts the reports about the gateway.
+// startReporter starts the reporter of the operations endpoints.
 func (g *Gateway) startReporter(ctx caddy.Context) error {
 	g.reporter = &operations.Reporter{Gateway: g.Name, Backends: make([]operations.Backend, len(g.Backends)), Stats: g.stats, Registry: g.registry}
 	for i, b := range g.Backends {
@@ -131,7 +131,7 @@ func (g *Gateway) startReporter(ctx caddy.Context) error {
 	return g.reporter.Start(ctx, g.Operations)
 }
 
-// reportedUpstreams reports the upstreams of a backend to the endpoints for operators.
+// reportedUpstreams implements operations.Upstreams for a service.
 type reportedUpstreams struct{ *upstream.Service }
 
 func (u reportedUpstreams) List() (all []operations.Upstream) {
@@ -141,7 +141,7 @@ func (u reportedUpstreams) List() (all []operations.Upstream) {
 	return all
 }
 
-// provisionRoutes provisions all routes, given the backends and which of them are used
+// provisionRoutes provisions all routes. used marks the backends that are in use
 // without a route.
 func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backend, used map[string]bool) error {
 	common, err := loadHandlers(g.scope(ctx, "gateway", ""), g, "HandlersRaw", g.HandlersRaw)
@@ -192,12 +192,13 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	return nil
 }
 
-// scope returns the context to provision the handlers of one level.
+// scope returns the context in which the handlers of a level are provisioned.
 func (g *Gateway) scope(ctx caddy.Context, level, name string) caddy.Context {
 	return policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: level, Name: name, Legacy: g.Legacy})
 }
 
-// routesByGroup are the names of the routes in each group, those of groups within it too.
+// routesByGroup returns the names of the routes in each group, including its inner
+// groups.
 func routesByGroup(all []resolvedRoute) map[*Group][]string {
 	names := make(map[*Group][]string)
 	for _, rt := range all {
@@ -208,8 +209,8 @@ func routesByGroup(all []resolvedRoute) map[*Group][]string {
 	return names
 }
 
-// provision loads the route's handlers and builds its chains, given the handlers of the
-// outer levels.
+// provision loads the route's handlers and builds a handler chain for each backend.
+// outer are the handlers of the outer levels.
 func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends map[string]*Backend, g *Gateway) error {
 	var err error
 	if rt.matcher, err = rt.newMatcher(); err != nil {
@@ -239,7 +240,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends 
 	return nil
 }
 
-// Cleanup releases what Provision acquired, even if that failed.
+// Cleanup releases the resources of the gateway, even if Provision failed.
 func (g *Gateway) Cleanup() error {
 	g.reporter.Stop()
 	var errs []error
@@ -264,7 +265,8 @@ func (g *Gateway) backendNamed(name string) *Backend {
 	return nil
 }
 
-// ServeHTTP routes a request to its backend, or responds itself.
+// ServeHTTP routes a request to its backend. Endpoints and the default response are
+// served without a backend.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if g.restores(legacyGRPCErrors) {
 		entry.KeepHTTPErrors(r)

@@ -10,18 +10,18 @@ import (
 // resolvedRoute is a route with the options that it inherits from its groups.
 type resolvedRoute struct {
 	*Route
-	own    *Route   // without inherited options
-	at     string   // its path in the JSON configuration
-	groups []*Group // its groups, the outermost first
+	own    *Route   // the route without inherited options
+	at     string   // JSON path
+	groups []*Group // the outermost first
 }
 
-// resolvedRoutes returns the gateway's routes and those of its groups.
+// resolvedRoutes returns the routes of the gateway and of all groups.
 func (g *Gateway) resolvedRoutes() []resolvedRoute {
 	top := Group{Routes: g.Routes, Groups: g.Groups}
 	return top.collect(nil, "", nil)
 }
 
-// collect appends the routes of a group and of its inner groups.
+// collect appends the routes of a group and of its inner groups to all.
 func (g *Group) collect(all []resolvedRoute, at string, around []*Group) []resolvedRoute {
 	for i, rt := range g.Routes {
 		p := resolvedRoute{Route: rt, own: rt, at: fmt.Sprintf("%sroutes[%d]", at, i), groups: around}

@@ -10,7 +10,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Names of behaviours that the option legacy restores. A policy asks for one with
+// Names of the behaviours that the option legacy restores. Policies check them with
 // policy.Scope.HasLegacy.
 const (
 	legacyEnvironmentProxy = "environment_proxy"
@@ -19,8 +19,8 @@ const (
 	legacyStandInsFirst    = "cache_before_handlers"
 )
 
-// legacyBehaviours are the behaviours of earlier versions that the option legacy
-// restores: name → what it restores. docs/guide/yaml.md has the same table.
+// legacyBehaviours maps the names of restorable behaviours to their descriptions.
+// docs/guide/yaml.md contains the same table.
 var legacyBehaviours = map[string]string{
 	legacyHandlersFirst:            "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
 	legacyStandInsFirst:            "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
@@ -31,11 +31,11 @@ var legacyBehaviours = map[string]string{
 	legacyEnvironmentProxy:         "Backends are dialled through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment name.",
 }
 
-// LegacyBehaviours returns the names that the option legacy takes, each with one
-// sentence on what it restores.
+// LegacyBehaviours returns the names that the option legacy accepts, each with a
+// one-sentence description.
 func LegacyBehaviours() map[string]string { return maps.Clone(legacyBehaviours) }
 
-// checkLegacy reports the first unknown or repeated name of the option legacy.
+// checkLegacy reports the first unknown or repeated name in the option legacy.
 func (g *Gateway) checkLegacy() error {
 	known := slices.Sorted(maps.Keys(legacyBehaviours))
 	for i, name := range g.Legacy {
@@ -54,5 +54,5 @@ func (g *Gateway) checkLegacy() error {
 	return nil
 }
 
-// restores reports whether the option legacy names a behaviour.
+// restores reports whether the option legacy contains a behaviour.
 func (g *Gateway) restores(name string) bool { return slices.Contains(g.Legacy, name) }

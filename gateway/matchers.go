@@ -11,7 +11,8 @@ import (
 	"github.com/rgate/rgate/gateway/routing"
 )
 
-// newMatcher returns the conditions of the route, without an index.
+// newMatcher returns the conditions of the route for the router. The caller sets the
+// index.
 func (rt *Route) newMatcher() (*routing.Route, error) {
 	p, err := rt.parsePattern()
 	if err != nil {
@@ -40,7 +41,7 @@ func (rt *Route) label() string {
 	return matcher.String()
 }
 
-// conditionMatchers evaluate the conditions of routes.
+// conditionMatchers evaluates the header and query conditions of routes.
 var conditionMatchers = routing.Matchers{Headers: matchHeaders, Query: matchQuery}
 
 func matchHeaders(r *http.Request, want map[string][]string) bool {
@@ -48,9 +49,8 @@ func matchHeaders(r *http.Request, want map[string][]string) bool {
 	return ok && err == nil
 }
 
-// matchQuery reports whether each wanted parameter has one of its values. It differs from
-// Caddy's matcher in how the query was parsed: that one treats a query as empty if any
-// part of it cannot be decoded.
+// matchQuery reports whether each parameter in want has one of its values. Unlike
+// Caddy's matcher, it accepts queries that cannot be decoded completely.
 func matchQuery(r *http.Request, want map[string][]string, params url.Values) bool {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {

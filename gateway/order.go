@@ -11,37 +11,39 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Handlers come from several levels: the gateway, the groups of the route, the route, and
-// the backend. Policies have a fixed order on all levels. Of two with the same name, the
-// inner one replaces or turns off the outer one, unless the policy is cumulative.
+// Handlers come from several levels: the gateway, the groups of the route, the route,
+// and the backend. Policies run in a fixed order across all levels. If two levels have
+// the same policy, the inner one replaces or disables the outer one, unless the policy
+// is cumulative.
 //
-// Other handlers run in the order of the configuration, after the policies of outer levels
-// and those listed before them on their own level. Handlers that may respond run after all
-// authentication and authorization; policies that replace the backend's response run after
-// all other handlers.
+// Other handlers run in the configured order. They run after the policies of outer
+// levels and after the policies listed before them on their own level. Handlers that
+// may respond run after all authentication and authorization. Policies that replace the
+// backend's response run after all other handlers.
 
-// orderedHandler is a handler and the level that it comes from.
+// orderedHandler is a handler and its level.
 type orderedHandler struct {
 	handler      caddyhttp.MiddlewareHandler
 	level, index int
 }
 
-// order selects the rules of the order. The zero value is the order of this version.
+// order selects the ordering rules. The zero value selects those of the current
+// version.
 type order struct {
-	handlersFirst bool // handlers that may respond are not moved behind authentication
-	standInsFirst bool // cache, coalesce and fallback are not moved behind other handlers
+	handlersFirst bool // do not move handlers that may respond behind authentication
+	standInsFirst bool // do not move cache, coalesce and fallback behind other handlers
 }
 
-// otherHandler is a handler that is not a policy. Its slot is the number of policies that
-// run before it.
+// otherHandler is a handler that is not a policy. Its slot is the number of policies
+// that run before it.
 type otherHandler struct {
 	orderedHandler
 	traits traits
 	slot   int
 }
 
-// arrange returns the handlers of all levels, the outermost first, in the order in which
-// they run.
+// arrange returns the handlers of all levels in the order in which they run. levels
+// begins with the outermost.
 func (o order) arrange(levels ...[]loadedHandler) []orderedHandler {
 	if !slices.ContainsFunc(levels, func(level []loadedHandler) bool { return len(level) > 0 }) {
 		return nil
@@ -60,8 +62,7 @@ func (o order) arrange(levels ...[]loadedHandler) []orderedHandler {
 	return insertGates(all)
 }
 
-// otherHandlers returns the handlers that are not policies, in the order of the
-// configuration.
+// otherHandlers returns the handlers that are not policies, in the configured order.
 func otherHandlers(levels [][]loadedHandler, ranked []orderedHandler) (all []otherHandler) {
 	slot := 0
 	for level, handlers := range levels {
@@ -81,7 +82,8 @@ func otherHandlers(levels [][]loadedHandler, ranked []orderedHandler) (all []oth
 	return all
 }
 
-// moveOthers moves handlers that are not policies to where they are safe.
+// moveOthers moves handlers that are not policies to positions where they cannot bypass
+// policies.
 func (o order) moveOthers(all []otherHandler, ranked []orderedHandler) []otherHandler {
 	if !o.handlersFirst {
 		all = moveBehindAuthentication(all, ranked)
@@ -93,10 +95,10 @@ func (o order) moveOthers(all []otherHandler, ranked []orderedHandler) []otherHa
 }
 
 // moveBehindAuthentication moves handlers that may respond behind authentication and
-// authorization, and behind such a handler those that may depend on its changes of the
-// request.
+// authorization. Later handlers that may depend on their changes to the request move
+// with them.
 func moveBehindAuthentication(all []otherHandler, ranked []orderedHandler) []otherHandler {
-	// Handlers that identify a client run before require.
+	// Handlers that identify the client run before require.
 	gate, identified, last := 0, 0, -1
 	for i, p := range ranked {
 		switch name := handlerName(p.handler); {
@@ -171,9 +173,9 @@ func moveBeforeStandIns(all []otherHandler, ranked []orderedHandler) []otherHand
 	return append(all, last...)
 }
 
-// activePolicies returns the policies that are in effect, in the order in which they run.
+// activePolicies returns the enabled policies in the order in which they run.
 func activePolicies(levels [][]loadedHandler) (ranked []orderedHandler) {
-	decided := make(map[string]bool) // on an inner level
+	decided := make(map[string]bool) // by an inner level
 	for level, handlers := range slices.Backward(levels) {
 		var here []string
 		for index, one := range handlers {
@@ -203,7 +205,7 @@ func activePolicies(levels [][]loadedHandler) (ranked []orderedHandler) {
 
 func rank(handler caddyhttp.MiddlewareHandler) int { return policy.Rank(handlerName(handler)) }
 
-// handlerName returns the name of a handler in JSON.
+// handlerName returns the name that a handler has in JSON.
 func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	if module, ok := handler.(caddy.Module); ok {
 		return module.CaddyModule().ID.Name()
@@ -211,8 +213,8 @@ func handlerName(handler caddyhttp.MiddlewareHandler) string {
 	return ""
 }
 
-// insertGates inserts the gates of policies before the first handler that may authenticate,
-// if that handler runs before the policy.
+// insertGates inserts the pre-authentication handlers of policies. Each runs before the
+// first handler that may authenticate, if that handler runs before the policy.
 func insertGates(all []orderedHandler) []orderedHandler {
 	first := slices.IndexFunc(all, func(c orderedHandler) bool {
 		name := handlerName(c.handler)
@@ -232,13 +234,13 @@ func insertGates(all []orderedHandler) []orderedHandler {
 	return slices.Insert(all, first, gates...)
 }
 
-// order returns the order that the gateway is configured with.
+// order returns the ordering rules that the gateway's configuration selects.
 func (g *Gateway) order() order {
 	return order{handlersFirst: g.restores(legacyHandlersFirst), standInsFirst: g.restores(legacyStandInsFirst)}
 }
 
-// warnOfOrder adds a warning if the handlers of a route ran in another order in an earlier
-// version.
+// warnOfOrder adds a warning if the handlers of a route ran in another order in an
+// earlier version.
 func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 	if !slices.ContainsFunc(levels, func(level []loadedHandler) bool {
 		return slices.ContainsFunc(level, func(h loadedHandler) bool { return rank(h.MiddlewareHandler) == 0 })
@@ -265,9 +267,9 @@ func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 var errNoSafeOrder = errors.New("a handler has both authentication and cache, coalesce or fallback in it, and another handler on the way may respond: " +
 	"move the authentication, or the other policy, out of it")
 
-// checkOrder returns an error if no order of the handlers is safe: a handler contains both
-// authentication and a policy that replaces the backend's response, and another handler may
-// respond.
+// checkOrder returns an error if no order of the handlers is safe. This is the case if
+// one handler contains both authentication and a policy that replaces the backend's
+// response, and another handler may respond.
 func checkOrder(levels [][]loadedHandler) error {
 	mixed, others := 0, 0
 	for _, level := range levels {

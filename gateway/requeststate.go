@@ -13,25 +13,25 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// requestState is the gateway's state of a request. It is used by one goroutine at a time.
-// It outlives the handler, because access logs read placeholders afterwards.
+// requestState is the gateway's per-request state. One goroutine uses it at a time. It
+// outlives the handler, because access logs read placeholders afterwards.
 type requestState struct {
 	gateway *Gateway
 	route   *Route
 	backend string
-	path    string // as it was routed
-	host    string // as the client sent it
+	path    string // used for routing
+	host    string // sent by the client
 
 	upstream.Request
 
-	failure string // why the backend did not respond
+	failure string // the reason why the backend did not respond
 
-	own trust.ProxyFields // of the request
+	own trust.ProxyFields // set on the request
 
-	looped bool // whether the request has passed this process before
+	looped bool // the request has passed this process before
 }
 
-// newRequestState creates the state of a request and makes it available to later handlers.
+// newRequestState creates the state of a request and stores it for later handlers.
 func newRequestState(r *http.Request, g *Gateway, route *Route) *requestState {
 	state := &requestState{gateway: g, route: route, path: r.URL.Path, host: r.Host, Request: upstream.Request{Limits: route.limits}}
 	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, state)
@@ -41,7 +41,7 @@ func newRequestState(r *http.Request, g *Gateway, route *Route) *requestState {
 	return state
 }
 
-// requestStateOf returns the state of a request, or nil if it did not pass a gateway.
+// requestStateOf returns the state of a request, or nil outside of a gateway.
 func requestStateOf(r *http.Request) *requestState {
 	state, _ := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(*requestState)
 	return state
@@ -72,8 +72,8 @@ func (state *requestState) RouteInfo() policy.RouteInfo {
 // ClientHost returns the host that the client sent.
 func (state *requestState) ClientHost() string { return state.host }
 
-// Forward implements policy.RequestState. Statistics count the request for the original
-// backend.
+// Forward implements policy.RequestState. In statistics, the request is counted for the
+// original backend.
 func (state *requestState) Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error) {
 	b := state.gateway.backendNamed(backend)
 	if b == nil {
@@ -89,8 +89,7 @@ func (state *requestState) Forward(backend string, w http.ResponseWriter, r *htt
 	return true, next.ServeHTTP(w, r)
 }
 
-// Attach gives a detached copy of the request the same route and backend (see
-// httpx.Detach).
+// Attach adds a copy of the state to a detached copy of the request (see httpx.Detach).
 func (state *requestState) Attach(r *http.Request) {
 	attached := newRequestState(r, state.gateway, state.route)
 	attached.backend, attached.path, attached.host = state.backend, state.path, state.host

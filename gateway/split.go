@@ -15,8 +15,8 @@ import (
 // weightedBackend is one of the backends of a route.
 type weightedBackend struct {
 	weight  uint64
-	upTo    uint64 // the sum of its weight and those before it
-	seed    uint64 // of the hash of keys
+	upTo    uint64 // the sum of the weights up to this backend
+	seed    uint64 // of the key hash
 	backend string
 	series  *stats.Series
 	handler caddyhttp.Handler
@@ -37,7 +37,7 @@ func (rt *Route) newWeightedBackends() []weightedBackend {
 	return all
 }
 
-// chooseBackend chooses a backend by the sticky key, or at random by weight.
+// chooseBackend chooses a backend by the sticky key, or randomly by weight.
 func (rt *Route) chooseBackend(r *http.Request) *weightedBackend {
 	if len(rt.weighted) == 1 {
 		return &rt.weighted[0]
@@ -57,16 +57,16 @@ func (rt *Route) chooseBackend(r *http.Request) *weightedBackend {
 	return &rt.weighted[last]
 }
 
-// rendezvous returns the backend with the highest score for a key, by weighted rendezvous
-// hashing (Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005). A score
-// depends only on the key and the backend's name and weight. A backend that grows or is new
-// takes keys from all others, and no key moves between these.
+// rendezvous returns the backend with the highest score for a key, by weighted
+// rendezvous hashing (Schindelhauer and Schomaker, "Weighted distributed hash tables",
+// 2005). A score depends only on the key and the backend's name and weight. If a
+// backend is added or its weight grows, keys move only to that backend.
 func (rt *Route) rendezvous(key string) *weightedBackend {
 	hash := xxhash.Sum64String(key)
 	best, highest := 0, 0.0
 	for i := range rt.weighted {
 		s := &rt.weighted[i]
-		point := (float64(mix(hash^s.seed)>>12) + 0.5) / (1 << 52) // between 0 and 1, and neither
+		point := (float64(mix(hash^s.seed)>>12) + 0.5) / (1 << 52) // above 0 and below 1
 		if score := float64(s.weight) / -math.Log(point); score > highest {
 			best, highest = i, score
 		}

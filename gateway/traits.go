@@ -11,41 +11,42 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// traits are the properties that decide the place of a handler that is not a policy. A
-// handler that contains others, such as a subroute, has the traits of all of them.
+// traits are the properties that determine the position of a handler that is not a
+// policy. A handler that contains others, such as a subroute, has the traits of all of
+// them.
 type traits uint8
 
 const (
-	// mayRespond is set unless the handler is known to pass every request on.
+	// mayRespond is set unless the handler always calls the next handler.
 	mayRespond traits = 1 << iota
 
-	// mayChange is set if the handler may pass on a changed request.
+	// mayChange is set if the handler may change the request before the next handler.
 	mayChange
 
 	// authorizes is set if the handler contains a policy that authorizes requests.
 	authorizes
 
-	// replacesBackend is set if the handler contains a policy that responds in place of a
-	// backend.
+	// replacesBackend is set if the handler contains a policy that responds in place of
+	// a backend.
 	replacesBackend
 
-	// identifies is set if the handler authenticates requests with another service.
+	// identifies is set if the handler authenticates requests with an external service.
 	identifies
 )
 
-// neverRespond lists Caddy's handlers that pass every request on.
+// neverRespond lists Caddy's handlers that always call the next handler.
 var neverRespond = []string{"vars", "map", "headers", "request_body", "tracing", "log_append", "rewrite", "encode"}
 
-// respondOrPass lists handlers that respond or pass the request on unchanged.
+// respondOrPass lists handlers that either respond or forward the request unchanged.
 var respondOrPass = []string{"static_response", "error", "file_server", "templates", "intercept", "push", "metrics", "acme_server", "rgate_stats"}
 
-// loadedHandler is a handler and its traits, which are not used for policies.
+// loadedHandler is a handler and its traits. Traits are ignored for policies.
 type loadedHandler struct {
 	caddyhttp.MiddlewareHandler
 	traits traits
 }
 
-// loadHandlers loads the HTTP handlers that a field of raw JSON names.
+// loadHandlers loads the HTTP handlers in a field of owner that contains raw JSON.
 func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMessage) ([]loadedHandler, error) {
 	handlers := make([]loadedHandler, len(raw))
 	for i, options := range raw {
@@ -61,7 +62,7 @@ func loadHandlers(ctx caddy.Context, owner any, field string, raw []json.RawMess
 	return handlers, nil
 }
 
-// traitsIn returns the traits of a handler in its JSON form.
+// traitsIn returns the traits of a handler in JSON form.
 func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 	policy.EachHandler(ctx, options, func(name string, options map[string]any) {
 		switch rank := policy.Rank(name); {
@@ -81,9 +82,9 @@ func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 	return all
 }
 
-// isForwardAuth reports whether a proxy has the form that Caddy's directive forward_auth
-// generates: it passes a request on if the response of another service is 2xx. Its own
-// responses contain nothing that requires authentication.
+// isForwardAuth reports whether a proxy has the form that Caddy's forward_auth
+// directive generates: it calls the next handler if an external service responds with
+// 2xx. Its own responses contain nothing that requires authentication.
 func isForwardAuth(proxy map[string]any) bool {
 	rewrite, _ := proxy["rewrite"].(map[string]any)
 	handlers, _ := proxy["handle_response"].([]any)

@@ -13,8 +13,8 @@ import (
 
 const defaultMaxHops = 5
 
-// maxHops returns the maximum number of times that a request may pass the gateway, or 0
-// without a limit.
+// maxHops returns the maximum number of times that a request may pass the gateway. 0
+// means no limit.
 func (g *Gateway) maxHops() int {
 	if g.MaxHops == nil {
 		return defaultMaxHops
@@ -22,7 +22,7 @@ func (g *Gateway) maxHops() int {
 	return *g.MaxHops
 }
 
-// checkHops reports whether the option max_hops is out of range.
+// checkHops reports max_hops if it is out of range.
 func (g *Gateway) checkHops() error {
 	if n := g.maxHops(); n < 0 || n > 1000 {
 		return problemf("max_hops", "max_hops %d is out of range: use 1 to 1000, or 0 to disable it", n)
@@ -44,8 +44,9 @@ func refuseAmbiguous(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// unroutedHandler responds to a request that no route takes: with 405 if routes take its
-// path with the allowed methods, else with the default response.
+// unroutedHandler responds to a request that no route matches. If only the method does
+// not match, it responds with 405 and the allowed methods, else with the default
+// response.
 func (g *Gateway) unroutedHandler(allowed []string) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if len(allowed) > 0 {

@@ -10,16 +10,16 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// droppedUpgrade identifies a logged offer to switch protocols.
+// droppedUpgrade identifies an upgrade offer that was logged.
 type droppedUpgrade struct{ protocol, route string }
 
-// Limits of the memory for offers that are logged already: clients choose what they offer.
+// Limits of the memory for logged offers, whose contents clients choose.
 const (
 	maxDroppedUpgrades = 1000
 	maxUpgradeName     = 64
 )
 
-// logDropped logs a dropped offer once for each protocol and route.
+// logDropped logs a removed upgrade offer once for each protocol and route.
 func (g *Gateway) logDropped(protocol, route, backend string) {
 	protocol = strings.ToLower(protocol[:min(len(protocol), maxUpgradeName)])
 	if g.dropped.First(droppedUpgrade{strings.Clone(protocol), route}, maxDroppedUpgrades) {
@@ -28,7 +28,8 @@ func (g *Gateway) logDropped(protocol, route, backend string) {
 	}
 }
 
-// checkUpgrades reports the first protocol that is invalid or that would bypass the policies.
+// checkUpgrades reports the first protocol that is invalid or would bypass the
+// policies.
 func (b *Backend) checkUpgrades(path string) error {
 	for i, protocol := range b.Upgrades {
 		name, version, versioned := strings.Cut(protocol, "/")

@@ -12,7 +12,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// warnings maps the warnings of a configuration to the names of the routes.
+// warnings maps the warnings of a configuration to the names of the affected routes.
 type warnings map[string][]string
 
 // collect adds the warnings about the handlers of a route.
@@ -46,7 +46,8 @@ func (all warnings) log(logger *zap.Logger) {
 	}
 }
 
-// warnOfChanges adds warnings about options whose meaning changed since an earlier version.
+// warnOfChanges adds warnings about options that had another meaning in an earlier
+// version.
 func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend) {
 	proxied := proxyInEnvironment()
 	for _, rt := range routes {
@@ -62,12 +63,12 @@ func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend)
 	}
 }
 
-// anyOff reports whether a limit is set to 0.
+// anyOff reports whether a time limit is set to 0.
 func (t *Timeouts) anyOff() bool {
 	return t != nil && (t.Dial == options.TimeoutOff || t.FirstByte == options.TimeoutOff || t.Total == options.TimeoutOff)
 }
 
-// proxyInEnvironment reports whether package net/http would use a proxy.
+// proxyInEnvironment reports whether net/http would use a proxy from the environment.
 func proxyInEnvironment() bool {
 	return slices.ContainsFunc([]string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"},
 		func(name string) bool { return os.Getenv(name) != "" })
