@@ -9,12 +9,12 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// No line of the log contains credentials, whichever module writes it. The rest of the
-// request is logged.
+// The access log contains no credentials, in entries of any module. Other request data is
+// logged.
 func TestAccessLogHasNoSecrets(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Has("breaks") { // of which the proxy writes a line, with the request
+		if r.URL.Query().Has("breaks") { // makes reverse_proxy log the request with an error
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte("not all of it"))
 			_ = http.NewResponseController(w).Flush()
@@ -49,7 +49,7 @@ backends: [{name: web, dial: ["$BACKEND"]}]
 	} {
 		wantStatus(t, tc.target, g.ask(t, "GET", tc.target, "", tc.headers...), tc.status)
 	}
-	// The response breaks off, and the client sees an error.
+	// The response is truncated, and the client receives an error.
 	request := g.request(t, "GET", "/header/8?breaks", "", "X-API-Key", "key-to-hide")
 	if _, err := do(g.client, request); err == nil {
 		t.Error("the response is complete")

@@ -13,13 +13,13 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// hashOfKey is what a configuration has in the place of an API key.
+// hashOfKey returns the SHA-256 hash of an API key, in hex, as used in configurations.
 func hashOfKey(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
 }
 
-// keyedGateway is a gateway with keys in its configuration, in all syntaxes.
+// keyedGateway replaces the key variables in configurations with hashes.
 var keyedGateway = strings.NewReplacer(
 	"$OLD", hashOfKey("old-key"), "$NEW", hashOfKey("new-key"), "$LATE", hashOfKey("late-key"), "$READ", hashOfKey("read-key"),
 )
@@ -157,7 +157,7 @@ func TestAPIKeys(t *testing.T) {
 		for _, tc := range []struct {
 			target, header, value string
 			status                int
-			saw                   string // the backend: consumer, scopes, and what is left of the key
+			saw                   string // as seen by the backend: consumer, scopes, request target and key
 		}{
 			{"/", "X-API-Key", "old-key", 200, "alice|pay read|/"},
 			{"/", "X-API-Key", "new-key", 200, "alice|pay read|/"},
@@ -187,7 +187,7 @@ func TestAPIKeys(t *testing.T) {
 			{"/optional", "X-API-Key", "wrong", 401, ""},
 			{"/open", "X-API-Key", "wrong", 200, "||/open|wrong"},
 		} {
-			// What a client says about itself is not believed, whatever it is.
+			// Identity headers sent by a client are removed.
 			got := g.ask(t, "GET", tc.target, "", tc.header, tc.value, "X-Consumer-Username", "root", "X-Consumer-Scopes", "all",
 				"X-Consumer-Groups", "admin", "X-User-ID", "root", "X_Consumer_Scopes", "all", "X_User_Id", "root", "X-Gateway-Service", "admin")
 			if got.status != tc.status {
@@ -232,7 +232,8 @@ func TestAPIKeys(t *testing.T) {
 	}
 }
 
-// The same without a gateway: the directive, and the provider of Caddy's own handler.
+// API keys work in a site without rgate_gateway: as a directive and as an authentication
+// provider.
 func TestAPIKeysInAnySite(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})
@@ -279,7 +280,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys.yaml")
 	write := func(text string) {
 		t.Helper()
-		// As a program does that wants no reader to see half of it.
+		// Write a new file and rename it, so that readers never see a partial file.
 		must(t, "writing keys", os.WriteFile(file+".new", []byte(text), 0o600))
 		must(t, "renaming", os.Rename(file+".new", file))
 	}
@@ -293,7 +294,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		t.Helper()
 		testkit.Eventually(t, fmt.Sprintf("the status of %s is %d after the file %s", key, want, when), func() bool { return status(key) == want })
 	}
-	const in, out = 503, 401 // no backend behind it
+	const in, out = 503, 401 // 503: the key is accepted, but the backend has no upstreams
 	await("has it", "old-key", in)
 	await("does not have it", "new-key", out)
 
@@ -314,7 +315,8 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		testkit.Eventually(t, "the change is logged", func() bool { return logged(kept) == i+1 })
 		await("is broken", "new-key", in)
 		await("is broken", "old-key", out)
-		// A configuration that needs the file cannot be loaded, and the old one stays.
+		// A configuration with an invalid key file is rejected, and the running one is
+		// kept.
 		g.write(t, config+"admin: localhost:$ADMIN\n")
 		if done := rgate(t, nil, "reload", "-c", g.file, "--address", fmt.Sprintf("localhost:%d", g.admin)); done.code == 0 || !strings.Contains(done.stderr, "keys.yaml") {
 			t.Errorf("reloading with a broken file: got %d and %q", done.code, done.stderr)
@@ -353,7 +355,7 @@ func TestKeyFileIsNeededAtTheStart(t *testing.T) {
 	}
 }
 
-// The limit of a key counts what comes to any route, and outlives a reload.
+// The rate limit of a key is shared by all routes and survives a reload.
 func TestKeyRateLimit(t *testing.T) {
 	t.Parallel()
 	config := fmt.Sprintf(`default_response: {status_code: 204}

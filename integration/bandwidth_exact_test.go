@@ -16,7 +16,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// converse sends messages through a tunnel, and reads twice of each.
+// converse sends messages through a tunnel and reads each one back twice.
 func (c *meterCount) converse(t testing.TB, g *gateway, messages int) {
 	conn := c.open(t, g)
 	defer conn.Close()
@@ -31,8 +31,8 @@ func (c *meterCount) converse(t testing.TB, g *gateway, messages int) {
 	}
 }
 
-// abort sends a part of an upload and leaves when some of it has arrived, by FIN or by
-// RST. Only the gateway knows how much of it was read.
+// abort sends part of an upload and closes the connection (FIN, or RST if reset is set).
+// Only the gateway knows how many bytes it has read.
 func (b *meterBackend) abort(t testing.TB, g *gateway, reset bool) {
 	part := 70_000 + rand.IntN(200_000)
 	conn := g.uploading(t, "/cut/upload?n=1", part, "Content-Length: 1000000\r\n\r\n")
@@ -48,8 +48,8 @@ func (b *meterBackend) abort(t testing.TB, g *gateway, reset bool) {
 	must(t, "leaving", conn.Close())
 }
 
-// TestBandwidthIsWhatBothSidesCount: the bodies of 10,000 requests of every kind, by
-// HTTP/1.1 and HTTP/2, of tunnels, and of uploads that were cut.
+// TestBandwidthIsWhatBothSidesCount compares the counts of client, backend and gateway
+// for 10,000 requests. They use HTTP/1.1, HTTP/2, tunnels and aborted uploads.
 func TestBandwidthIsWhatBothSidesCount(t *testing.T) {
 	b := startMeterBackend(t)
 	g := meterGateway(t, b)
@@ -95,8 +95,8 @@ func TestBandwidthIsWhatBothSidesCount(t *testing.T) {
 		g.metric(t, "rgate_bandwidth_header_bytes_total", "direction", "ingress"), g.metric(t, "rgate_bandwidth_header_bytes_total", "direction", "egress"))
 }
 
-// meterViewsAgree makes sure that the page and the account in SQL have the bodies of each
-// backend, in and out.
+// meterViewsAgree checks that the statistics page and the usage store report the given
+// ingress and egress for each backend.
 func meterViewsAgree(t *testing.T, g *gateway, want map[string][2]int64) {
 	t.Helper()
 	page := g.stats(t, "?by=bandwidth&by=route&by=backend&window=1h")
@@ -134,7 +134,7 @@ func meterViewsAgree(t *testing.T, g *gateway, want map[string][2]int64) {
 	})
 }
 
-// serviceAccounts is what the account in an SQLite has of each service now, in and out.
+// serviceAccounts returns the ingress and egress of each service in an SQLite store.
 func serviceAccounts(file string) map[string][2]int64 {
 	all := make(map[string][2]int64)
 	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(5000)")
@@ -143,7 +143,7 @@ func serviceAccounts(file string) map[string][2]int64 {
 	}
 	defer db.Close()
 	rows, err := db.Query("SELECT service, SUM(ingress), SUM(egress) FROM bandwidth_minute GROUP BY service")
-	if err != nil { // it may not be there yet
+	if err != nil { // the table may not exist yet
 		return all
 	}
 	defer rows.Close()

@@ -21,22 +21,22 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// meterCount is what one side has counted of the bodies, from where it stands.
+// meterCount holds the body bytes that a client or backend has received and sent.
 type meterCount struct {
 	in, out   atomic.Int64
-	reloading bool // connections may be closed just when a request is sent
+	reloading bool // connections may be closed while a request is being sent
 }
 
-// meterBackend counts the bodies that it gets and sends.
+// meterBackend is a backend that counts the body bytes it receives and sends.
 type meterBackend struct {
 	meterCount
 	address string
 
-	proceed chan struct{} // for requests that wait
-	got     chan int64    // how much of an upload has arrived that will be cut
+	proceed chan struct{} // releases waiting requests when closed
+	got     chan int64    // number of bytes received of an upload before it is aborted
 
-	aborted meterCount    // of uploads whose clients leave without a word
-	begun   chan struct{} // one of them has
+	aborted meterCount    // uploads whose clients close the connection early
+	begun   chan struct{} // receives a value when an aborted upload has begun
 }
 
 func startMeterBackend(t testing.TB) *meterBackend {
@@ -54,7 +54,7 @@ func (b *meterBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		read, _ := io.CopyN(io.Discard, r.Body, int64(n))
 		b.in.Add(read)
 		b.got <- read
-		rest, _ := io.Copy(io.Discard, r.Body) // ends when the client leaves
+		rest, _ := io.Copy(io.Discard, r.Body) // returns when the client disconnects
 		b.in.Add(rest)
 		return
 	case "/cut/upload":
@@ -101,7 +101,7 @@ func (b *meterBackend) write(w io.Writer, n int) {
 	b.out.Add(int64(written))
 }
 
-// switchProtocols sends back twice what it gets, until the client has sent all.
+// switchProtocols switches protocols and echoes everything twice until EOF.
 func (b *meterBackend) switchProtocols(w http.ResponseWriter) {
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -123,7 +123,7 @@ func (b *meterBackend) switchProtocols(w http.ResponseWriter) {
 	}
 }
 
-// meterGateway speaks HTTP/1.1 and HTTP/2 without TLS.
+// meterGateway starts a gateway that serves HTTP/1.1 and HTTP/2 without TLS.
 func meterGateway(t testing.TB, b *meterBackend, env ...string) *gateway {
 	return launch(t, "Caddyfile", strings.ReplaceAll(`{
 	admin localhost:$ADMIN
@@ -151,7 +151,7 @@ func meterGateway(t testing.TB, b *meterBackend, env ...string) *gateway {
 `, "$BACKEND", b.address), env, "run", "--config", "$FILE")
 }
 
-// bodies returns what the gateway has counted of a backend's bodies.
+// bodies returns the body bytes that the gateway has counted for a service.
 func (g *gateway) bodies(t testing.TB, service string) (ingress, egress int64) {
 	t.Helper()
 	of := func(direction string) int64 {
@@ -160,7 +160,8 @@ func (g *gateway) bodies(t testing.TB, service string) (ingress, egress int64) {
 	return of("ingress"), of("egress")
 }
 
-// agree waits until the gateway has counted what client and backend did.
+// agree checks that client and backend counted the same bytes, and waits until the
+// gateway has, too.
 func (g *gateway) agree(t testing.TB, client, backend *meterCount) {
 	t.Helper()
 	if client.out.Load() != backend.in.Load() || client.in.Load() != backend.out.Load() {
@@ -170,7 +171,7 @@ func (g *gateway) agree(t testing.TB, client, backend *meterCount) {
 	g.counts(t, client)
 }
 
-// counts waits until the gateway has counted what the client did.
+// counts waits until the gateway has counted the same bytes as the client.
 func (g *gateway) counts(t testing.TB, client *meterCount) {
 	t.Helper()
 	var ingress, egress int64
@@ -185,11 +186,11 @@ func (g *gateway) counts(t testing.TB, client *meterCount) {
 	})
 }
 
-// exchange sends a request and counts the bodies; size is that of the request's.
+// exchange sends a request and counts the bodies. size is the size of the request body.
 func (c *meterCount) exchange(t testing.TB, client *http.Client, request *http.Request, size int) {
 	response, err := client.Do(request)
 	if c.reloading && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)) {
-		return // before any of it was read
+		return // closed before any byte of the request was read
 	}
 	if err != nil {
 		t.Errorf("%s %s: %v", request.Method, request.URL, err)
@@ -204,7 +205,7 @@ func (c *meterCount) exchange(t testing.TB, client *http.Client, request *http.R
 	c.out.Add(int64(size))
 }
 
-// mixed sends a request of any kind.
+// mixed sends a request of a random kind.
 func (c *meterCount) mixed(t testing.TB, g *gateway, client *http.Client) {
 	var body io.Reader
 	size, n := 0, rand.IntN(20_000)
@@ -220,7 +221,7 @@ func (c *meterCount) mixed(t testing.TB, g *gateway, client *http.Client) {
 		path = "/web/304"
 	case 4:
 		path, n = "/web/events", rand.IntN(20)
-	case 5: // with a length
+	case 5: // with Content-Length
 		method, size = "POST", rand.IntN(100_000)
 		body = bytes.NewReader(make([]byte, size))
 	case 6: // chunked
@@ -235,7 +236,7 @@ func (c *meterCount) mixed(t testing.TB, g *gateway, client *http.Client) {
 	c.exchange(t, client, request, size)
 }
 
-// uploading is a part of an upload; the rest never comes.
+// uploading sends part of an upload that never completes, and returns its connection.
 func (g *gateway) uploading(t testing.TB, path string, part int, header string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", g.address())
@@ -245,8 +246,8 @@ func (g *gateway) uploading(t testing.TB, path string, part int, header string) 
 	return conn
 }
 
-// cut sends a part of an upload, and leaves once the backend has it. It is a whole
-// chunk: the last bytes of others wait in the gateway for more.
+// cut sends part of an upload and closes the write side when the backend has received it.
+// The part is a whole chunk, because the gateway buffers incomplete chunks.
 func (c *meterCount) cut(t testing.TB, g *gateway, b *meterBackend) {
 	const part = 70_001
 	conn := g.uploading(t, fmt.Sprintf("/web/cut?n=%d", part), part, fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", part))
@@ -268,7 +269,7 @@ func (c *meterCount) cut(t testing.TB, g *gateway, b *meterBackend) {
 		t.Errorf("got %d to half an upload", response.StatusCode)
 	}
 	c.in.Add(own)
-	b.out.Add(own) // it is the gateway that says so, in the backend's place
+	b.out.Add(own) // the gateway generates the error response
 }
 
 func TestAStreamIsMeteredWhileItFlows(t *testing.T) {
@@ -308,7 +309,8 @@ func TestAnUploadIsMeteredWhileItFlowsAndAsFarAsItCame(t *testing.T) {
 	}
 }
 
-// Routes come and go while requests run, and their series with them.
+// Reloads that add and remove routes, with their metric series, lose no bytes of
+// concurrent requests.
 func TestReloadsLoseNoBytes(t *testing.T) {
 	t.Parallel()
 	b := startMeterBackend(t)
@@ -341,7 +343,7 @@ backends: [{name: web, dial: ["%s"]}]
 	}
 	stop.Store(true)
 	workers.Wait()
-	// The gateway itself says goodbye to both ends of the tunnel.
+	// The gateway closes both sides of the tunnel.
 	must(t, "setting a deadline", conn.SetDeadline(time.Now().Add(patience)))
 	goodbye, _ := io.Copy(io.Discard, conn.reader)
 	client.in.Add(goodbye)

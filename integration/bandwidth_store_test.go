@@ -17,19 +17,18 @@ import (
 	"testing"
 	"time"
 
-	_ "modernc.org/sqlite" // to look into the account
+	_ "modernc.org/sqlite" // for reading the usage store
 
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// accounted is a gateway that keeps account in a store, before one backend.
+// accounted returns a configuration with a usage store and one backend.
 func accounted(store, node string, b *meterBackend) string {
 	return fmt.Sprintf("bandwidth: {store: %q, node: %s, flush_interval: 1s}\noperations: {path: /gateway}\n"+
 		"routes: [{path_prefix: /web, backend: web}]\nbackends: [{name: web, dial: [%q]}]\n", store, node, b.address)
 }
 
-// accountIn is what the account in an SQLite says that clients got, by each of its
-// tables.
+// accountIn returns the egress stored in an SQLite store, by table.
 func accountIn(t testing.TB, file string) (minutes, hours, days int64) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)")
@@ -49,18 +48,18 @@ func accountIn(t testing.TB, file string) (minutes, hours, days int64) {
 	return minutes, hours, days
 }
 
-// lookInto reads what is in the store while the gateway writes to it.
+// lookInto returns the stored egress while the gateway writes to the store.
 func lookInto(file string) (n int64) {
 	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err != nil {
 		return 0
 	}
 	defer db.Close()
-	_ = db.QueryRow("SELECT COALESCE(SUM(egress), 0) FROM bandwidth_minute").Scan(&n) // it may not be there yet
+	_ = db.QueryRow("SELECT COALESCE(SUM(egress), 0) FROM bandwidth_minute").Scan(&n) // the table may not exist yet
 	return n
 }
 
-// storeLoad are clients that count what they get, byte by byte.
+// storeLoad holds clients that count the bytes they receive.
 type storeLoad struct {
 	got     atomic.Int64
 	failed  atomic.Int64
@@ -73,7 +72,7 @@ func (l *storeLoad) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// startStoreLoad begins to send requests, each after the one before.
+// startStoreLoad starts clients that send requests sequentially until end is called.
 func startStoreLoad(t testing.TB, g *gateway, clients int) *storeLoad {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &storeLoad{stop: stop}
@@ -100,13 +99,13 @@ func startStoreLoad(t testing.TB, g *gateway, clients int) *storeLoad {
 	return l
 }
 
-// end lets the requests under way end.
+// end stops the clients and waits for requests in flight.
 func (l *storeLoad) end() {
 	l.stop()
 	l.running.Wait()
 }
 
-// history is how much was got at which time.
+// history records how many bytes were received at what time.
 type history []struct {
 	at  time.Time
 	got int64
@@ -119,7 +118,7 @@ func (h *history) note(n int64) {
 	}{time.Now(), n})
 }
 
-// before is how much had been got at a time.
+// before returns the number of bytes received before the given time.
 func (h history) before(at time.Time) (n int64) {
 	for _, one := range h {
 		if one.at.Before(at) {
@@ -129,11 +128,12 @@ func (h history) before(at time.Time) (n int64) {
 	return n
 }
 
-// What a process that is killed hard loses is what it has counted since the last
-// flush: a second here, and one more until it takes what was counted. Ten times.
+// A killed process loses only the bytes counted since its last flush. The flush interval
+// is 1 s, and collecting the counters takes up to another second. The test runs 10
+// rounds.
 func TestKilledGatewayLosesOneFlushAtMost(t *testing.T) {
 	t.Parallel()
-	const mayLose = 3 * time.Second // with a busy machine
+	const mayLose = 3 * time.Second // tolerates a busy machine
 	b := startMeterBackend(t)
 	file := filepath.Join(t.TempDir(), "bandwidth.db")
 	var written int64
@@ -142,7 +142,7 @@ func TestKilledGatewayLosesOneFlushAtMost(t *testing.T) {
 		g := startGateway(t, accounted("sqlite://"+file, "gw-1", b))
 		load := startStoreLoad(t, g, 2)
 		var got history
-		end := time.Now().Add(3200*time.Millisecond + rand.N(time.Second)) // at any moment of a flush
+		end := time.Now().Add(3200*time.Millisecond + rand.N(time.Second)) // random, to hit any phase of a flush
 		testkit.Eventually(t, "it is time to kill", func() bool {
 			got.note(load.got.Load())
 			return time.Now().After(end)
@@ -177,7 +177,7 @@ func TestStoppedGatewayWritesEverything(t *testing.T) {
 	load := startStoreLoad(t, g, 4)
 	testkit.Eventually(t, "there was traffic", func() bool { return load.got.Load() > 5_000_000 })
 	must(t, "stopping the gateway", g.cmd.Process.Signal(syscall.SIGTERM))
-	rest, _ := io.Copy(io.Discard, tunnel.reader) // until the gateway ends it
+	rest, _ := io.Copy(io.Discard, tunnel.reader) // until the gateway closes it
 	client.in.Add(rest)
 	<-g.exited
 	load.end()
@@ -190,7 +190,7 @@ func TestStoppedGatewayWritesEverything(t *testing.T) {
 	}
 }
 
-// reconfigure loads another configuration, as `rgate reload` does.
+// reconfigure posts another configuration to the admin API.
 func (g *gateway) reconfigure(t testing.TB, config string) {
 	t.Helper()
 	request, err := http.NewRequest("POST", g.adminURL("/load"), strings.NewReader(strings.ReplaceAll(
@@ -229,7 +229,7 @@ func TestReloadsLoseNothing(t *testing.T) {
 	}
 }
 
-// The database goes away, and traffic goes on.
+// Requests are served while the store cannot be opened.
 func TestTrafficGoesOnWithoutStore(t *testing.T) {
 	t.Parallel()
 	b := startMeterBackend(t)

@@ -23,7 +23,7 @@ type tunnel struct {
 	reader *bufio.Reader
 }
 
-// open switches protocols, with the first bytes right behind the request.
+// open switches protocols and sends the first bytes together with the request.
 func (c *meterCount) open(t testing.TB, g *gateway) *tunnel {
 	t.Helper()
 	const early = "early bytes"
@@ -61,12 +61,12 @@ func TestSwitchedProtocolsAreMeteredBothWays(t *testing.T) {
 		client.out.Add(int64(len(frame)))
 		client.in.Add(int64(2 * len(frame)))
 	}
-	g.agree(t, &client, &b.meterCount) // while it is open
+	g.agree(t, &client, &b.meterCount) // before the connection is closed
 	if n := g.metric(t, "rgate_requests_in_flight", "backend", "web"); n != 1 {
 		t.Errorf("%g tunnels are open, want one", n)
 	}
 
-	// The half that the client has closed must not close the other one.
+	// Closing the client's write side must not close the backend's.
 	last := []byte("the last frame")
 	_, err := conn.Write(last)
 	must(t, "sending the last frame", err)
@@ -82,7 +82,7 @@ func TestSwitchedProtocolsAreMeteredBothWays(t *testing.T) {
 	g.agree(t, &client, &b.meterCount)
 }
 
-// A WebSocket over HTTP/2 is a stream of an extended CONNECT (RFC 8441).
+// A WebSocket over HTTP/2 is an extended CONNECT stream (RFC 8441).
 func TestExtendedConnectIsMeteredBothWays(t *testing.T) {
 	t.Parallel()
 	b := startMeterBackend(t)
@@ -104,7 +104,7 @@ func TestExtendedConnectIsMeteredBothWays(t *testing.T) {
 	}
 	opened := false
 	var client meterCount
-	// receive reads frames until that many bytes have come, or first the header of the response.
+	// receive reads frames until n bytes have arrived, after the response header.
 	receive := func(n int64) {
 		for opened && client.in.Load() < n || !opened {
 			frame, err := frames.ReadFrame()
@@ -141,7 +141,7 @@ func TestExtendedConnectIsMeteredBothWays(t *testing.T) {
 		client.out.Add(int64(len(message)))
 		receive(2 * client.out.Load())
 	}
-	g.agree(t, &client, &b.meterCount) // while it is open
+	g.agree(t, &client, &b.meterCount) // before the connection is closed
 	must(t, "leaving", conn.Close())
 	testkit.Eventually(t, "the end is noticed", func() bool {
 		return g.metric(t, "rgate_requests_total", "code", "101") == 1 && g.metric(t, "rgate_requests_in_flight") == 0

@@ -13,12 +13,12 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// cacheBackend responds as the query of a request asks for: ?cc= is Cache-Control,
-// ?h=Name:value other fields, ?status= the status. The body counts the requests.
+// cacheBackend responds as the query requests: ?cc= sets Cache-Control, ?h=Name:value
+// other header fields, ?status= the status. The body contains the number of the request.
 type cacheBackend struct {
 	*httptest.Server
 	asked  atomic.Int64
-	status atomic.Int64 // in place of what is asked for
+	status atomic.Int64 // overrides the requested status if not 0
 }
 
 func startCacheBackend(t *testing.T) *cacheBackend {
@@ -53,7 +53,8 @@ func startCacheBackend(t *testing.T) *cacheBackend {
 
 func (b *cacheBackend) address() string { return b.Listener.Addr().String() }
 
-// wants fails the test unless a response has a status, a body, and a text in Cache-Status.
+// wants fails the test unless the response has the given status and body, and
+// Cache-Status contains cacheStatus.
 func (a response) wants(t testing.TB, what string, status int, body, cacheStatus string) {
 	t.Helper()
 	if got := a.header.Get("Cache-Status"); a.status != status || a.body != body || !strings.Contains(got, cacheStatus) {
@@ -122,12 +123,12 @@ func TestCache(t *testing.T) {
 	must(t, "asking for figures", err)
 	defer response.Body.Close()
 	must(t, "reading figures", json.NewDecoder(response.Body).Decode(&totals))
-	if totals.CacheHits != 6 { // two were validated
+	if totals.CacheHits != 6 { // two were revalidated
 		t.Errorf("the figures have %d hits", totals.CacheHits)
 	}
 }
 
-// purge asks the admin API to remove responses, and returns how many it removed.
+// purge calls the cache's purge endpoint and returns the number of removed responses.
 func (g *gateway) purge(t testing.TB, request string) int {
 	t.Helper()
 	response, err := g.client.Post(g.adminURL("/rgate/cache/purge"), "application/json", strings.NewReader(request))
@@ -140,8 +141,8 @@ func (g *gateway) purge(t testing.TB, request string) int {
 	return purged.Purged
 }
 
-// A key identifies the user of a request, although it is in no field that the cache
-// knows as credentials.
+// An API key identifies the user of a request, even in a header that the cache does not
+// treat as credentials.
 func TestCacheAndKeys(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -180,8 +181,8 @@ func TestCacheOutlivesReloadsAndBackends(t *testing.T) {
 	}
 }
 
-// Clients get the stale response while one request validates it, through the gateway's
-// own chain to the backend.
+// Clients receive the stale response while one request revalidates it through the
+// gateway's own handler chain.
 func TestCacheValidatesInTheBackground(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -201,12 +202,12 @@ func TestCacheValidatesInTheBackground(t *testing.T) {
 	}
 	clients.Wait()
 	testkit.Eventually(t, "a new response is stored", func() bool { return g.get(t, target).body != "1 for " })
-	if n := backend.asked.Load(); n > 3 { // each new response is stale at once, and validated a second later
+	if n := backend.asked.Load(); n > 3 { // each response is stale immediately and is revalidated a second later
 		t.Errorf("the backend was asked %d times", n)
 	}
 }
 
-// Alone, in a Caddyfile, before Caddy's own proxy.
+// The cache directive works without a gateway in a Caddyfile, before reverse_proxy.
 func TestCacheDirective(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -222,7 +223,7 @@ func TestCacheDirective(t *testing.T) {
 	reverse_proxy $BACKEND
 }
 `, "$BACKEND", backend.address()), nil, "run", "--config", "$FILE")
-	asked := backend.asked.Load() // to see whether the gateway responds itself
+	asked := backend.asked.Load() // the number of requests before the test
 	g.ask(t, "GET", "/a", "", "X-Tenant", "a").wants(t, "a", 200, fmt.Sprintf("%d for ", asked+1), "stored")
 	g.ask(t, "GET", "/a", "", "X-Tenant", "b").wants(t, "b", 200, fmt.Sprintf("%d for ", asked+2), "stored")
 	g.ask(t, "GET", "/a", "", "X-Tenant", "a").wants(t, "a", 200, fmt.Sprintf("%d for ", asked+1), "hit")

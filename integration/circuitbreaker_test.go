@@ -17,7 +17,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The states of a circuit breaker, as values of its metric.
+// The values of the circuit breaker's state metric.
 const (
 	breakerClosed   = 0
 	breakerHalfOpen = 1
@@ -116,7 +116,8 @@ backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {recover
 	}
 }
 
-// silentBackend returns an address that accepts connections and sends nothing.
+// silentBackend returns the address of a server that accepts connections and sends
+// nothing.
 func silentBackend(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, "listening", err)
@@ -164,7 +165,7 @@ backends:
 	g.awaitBreaker(t, "none", breakerClosed)
 
 	for range 20 {
-		// One of its two containers refuses, and the other one is tried.
+		// One of the two containers refuses connections, so the other one is tried.
 		wantStatus(t, "not found", g.get(t, "/fine?status=404"), 404)
 	}
 	for range 5 {
@@ -220,7 +221,7 @@ backends: [{name: web, dial: ["` + backend.Listener.Addr().String() + `"], circu
 			t.Errorf("after a reload: got %d, Retry-After %s, the backend was asked %d times", got.status, got.header.Get("Retry-After"), asked.Load())
 		}
 	}
-	g.write(t, fmt.Sprintf(config, 3, "2h")) // another breaker
+	g.write(t, fmt.Sprintf(config, 3, "2h")) // other options create another breaker
 	g.reload(t)
 	g.awaitVersion(t, 3)
 	wantStatus(t, "with other options", g.get(t, "/web"), 500)
@@ -351,7 +352,7 @@ func TestCircuitBreakerInAnySite(t *testing.T) {
 	}
 }
 
-// A retry must not double the load of a backend that fails.
+// Retries must not double the load of a failing backend.
 func TestRetryBudget(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -384,8 +385,8 @@ backends: [{name: web, dial: [`+strings.Join(servers, ", ")+`], retry_budget: {r
 	}
 }
 
-// An open breaker stays open over reloads that follow each other without a request in
-// between: no handler has looked for the state since, and it is kept all the same.
+// An open breaker stays open over consecutive reloads without a request in between, when
+// no handler has read its state.
 func TestOpenBreakerOutlivesIdleReloads(t *testing.T) {
 	t.Parallel()
 	var seen atomic.Int64

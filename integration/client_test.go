@@ -17,10 +17,10 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// patience is how long a test waits for anything.
+// patience is the default timeout of tests.
 const patience = testkit.Patience
 
-// newClient makes a client that changes nothing of what it gets.
+// newClient returns a client that neither decompresses responses nor follows redirects.
 func newClient(t testing.TB) *http.Client {
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -30,7 +30,7 @@ func newClient(t testing.TB) *http.Client {
 	}
 }
 
-// response is a complete response.
+// response is a response whose body has been read.
 type response struct {
 	status          int
 	header, trailer http.Header
@@ -38,7 +38,7 @@ type response struct {
 	body            string
 }
 
-// echo is what the demo's backend says of a request, as far as the tests look at it.
+// echo holds the fields of the demo backend's response that tests check.
 type echo struct {
 	Service, Container, Local, Protocol, Method, Host string
 
@@ -59,7 +59,7 @@ func (a response) echo(t testing.TB) (e echo) {
 	return e
 }
 
-// do sends a request and reads the response.
+// do sends a request and reads the response with its body.
 func do(client *http.Client, request *http.Request) (response, error) {
 	resp, err := client.Do(request)
 	if err != nil {
@@ -70,7 +70,7 @@ func do(client *http.Client, request *http.Request) (response, error) {
 	return response{resp.StatusCode, resp.Header, resp.Trailer, resp.ContentLength, string(body)}, err
 }
 
-// request makes a request of the gateway. headers are names and values in turn.
+// request returns a request to the gateway. headers are alternating names and values.
 func (g *gateway) request(t testing.TB, method, target, body string, headers ...string) *http.Request {
 	t.Helper()
 	var reader io.Reader
@@ -85,7 +85,7 @@ func (g *gateway) request(t testing.TB, method, target, body string, headers ...
 	return request
 }
 
-// ask sends a request that must get a response, with any status.
+// ask sends a request and returns the response. The test fails if there is none.
 func (g *gateway) ask(t testing.TB, method, target, body string, headers ...string) response {
 	t.Helper()
 	got, err := do(g.client, g.request(t, method, target, body, headers...))
@@ -98,7 +98,7 @@ func (g *gateway) get(t testing.TB, target string) response {
 	return g.ask(t, http.MethodGet, target, "")
 }
 
-// awaitStatus repeats a GET request until the response has that status.
+// awaitStatus repeats a GET request until the response has the given status.
 func (g *gateway) awaitStatus(t testing.TB, target string, status int) {
 	t.Helper()
 	last := 0
@@ -113,8 +113,8 @@ func (g *gateway) awaitStatus(t testing.TB, target string, status int) {
 	})
 }
 
-// raw sends bytes over a connection of its own, and reads the responses that come
-// before the gateway closes it, which the last request should ask for.
+// raw sends bytes over a new connection and reads until the gateway closes it. The last
+// request should contain "Connection: close".
 func (g *gateway) raw(t testing.TB, bytes string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", g.address())
@@ -128,7 +128,7 @@ func (g *gateway) raw(t testing.TB, bytes string) string {
 	return string(got)
 }
 
-// rawGet sends a GET request whose target is exactly these bytes.
+// rawGet sends a GET request with the given bytes as its request target.
 func (g *gateway) rawGet(t testing.TB, target string) response {
 	t.Helper()
 	text := g.raw(t, "GET "+target+" HTTP/1.1\r\nHost: gateway.example\r\nConnection: close\r\n\r\n")
@@ -142,7 +142,7 @@ func (g *gateway) rawGet(t testing.TB, target string) response {
 	return response{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, body: string(body)}
 }
 
-// counts is what the demo's backend has seen.
+// counts holds the request counts of the demo backend.
 type counts struct {
 	Total       int
 	ByMethod    map[string]int `json:"by_method"`
@@ -150,14 +150,14 @@ type counts struct {
 	MaxInFlight int            `json:"max_in_flight"`
 }
 
-// counts asks the container itself, not the gateway.
+// counts reads the request counts directly from the container.
 func (b *box) counts(t testing.TB) (c counts) {
 	t.Helper()
 	must(t, "asking "+b.name, json.Unmarshal([]byte(b.ask(t, http.MethodGet, "/count")), &c))
 	return c
 }
 
-// ask sends a request to the container itself.
+// ask sends a request directly to the container, not through the gateway.
 func (b *box) ask(t testing.TB, method, target string) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+net.JoinHostPort(b.ip, "8080")+target, nil)
@@ -168,18 +168,18 @@ func (b *box) ask(t testing.TB, method, target string) string {
 	return got.body
 }
 
-// traffic is the same request sent over and over by several clients.
+// traffic is a set of clients that repeat the same request.
 type traffic struct {
 	cancel  context.CancelFunc
 	clients sync.WaitGroup
 
 	mu    sync.Mutex
-	tally map[string]int       // by status, or by error. Guarded by mu.
-	first map[string]time.Time // when each outcome was first seen since mark. Guarded by mu.
+	tally map[string]int       // number of results by status or error. Guarded by mu.
+	first map[string]time.Time // time of each outcome's first result since mark. Guarded by mu.
 }
 
-// startTraffic sends GET requests, one at a time by each of several clients,
-// until the traffic is stopped. They do not wait between requests.
+// startTraffic starts clients that send GET requests sequentially, without pauses, until
+// stop is called.
 func (g *gateway) startTraffic(t testing.TB, clients int, target string) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -201,7 +201,7 @@ func (tr *traffic) count(ctx context.Context, client *http.Client, url string) {
 	if err != nil {
 		panic(err)
 	}
-	// A request that was begun is ended: the gateway must not see clients leave.
+	// The request has no context, so that the gateway never sees a client disconnect.
 	got, err := do(client, request)
 	outcome := strconv.Itoa(got.status)
 	if err != nil {
@@ -215,15 +215,14 @@ func (tr *traffic) count(ctx context.Context, client *http.Client, url string) {
 	}
 }
 
-// mark makes firstSeen forget what was seen so far.
+// mark resets the times that firstSeen returns.
 func (tr *traffic) mark() {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	clear(tr.first)
 }
 
-// firstSeen waits until an outcome is seen, and returns when that was first after
-// the mark.
+// firstSeen waits for an outcome and returns the time of its first result after mark.
 func (tr *traffic) firstSeen(t testing.TB, outcome string) (at time.Time) {
 	t.Helper()
 	testkit.Eventually(t, "a response is "+outcome, func() bool {
@@ -235,21 +234,21 @@ func (tr *traffic) firstSeen(t testing.TB, outcome string) (at time.Time) {
 	return at
 }
 
-// seen returns how often an outcome was seen so far.
+// seen returns the number of results with this outcome.
 func (tr *traffic) seen(outcome string) int {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	return tr.tally[outcome]
 }
 
-// awaitMore waits until an outcome was seen that many times more.
+// awaitMore waits for the given number of further results with this outcome.
 func (tr *traffic) awaitMore(t testing.TB, outcome string, more int) {
 	t.Helper()
 	until := tr.seen(outcome) + more
 	testkit.Eventually(t, fmt.Sprintf("%d more responses are %s", more, outcome), func() bool { return tr.seen(outcome) >= until })
 }
 
-// stop ends the traffic and returns how often each outcome was seen.
+// stop stops the clients and returns the number of results by outcome.
 func (tr *traffic) stop() map[string]int {
 	tr.cancel()
 	tr.clients.Wait()
@@ -258,8 +257,7 @@ func (tr *traffic) stop() map[string]int {
 	return tr.tally
 }
 
-// only fails the test if there were other outcomes than these, or one of these
-// was not seen.
+// only fails the test unless exactly the given outcomes were seen, each at least once.
 func only(t testing.TB, tally map[string]int, outcomes ...string) {
 	t.Helper()
 	for _, outcome := range outcomes {

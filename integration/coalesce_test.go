@@ -17,7 +17,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// gated is a backend that responds once its gate is open.
+// gated is a backend that responds after open is closed.
 type gated struct {
 	*httptest.Server
 	reached atomic.Int32
@@ -39,7 +39,7 @@ func newGated(t *testing.T, respond http.HandlerFunc) *gated {
 	return b
 }
 
-// coalescing starts a gateway with one route that coalesces, and one backend.
+// coalescing starts a gateway with one coalescing route and one backend.
 func coalescing(t *testing.T, b *gated, options string) *gateway {
 	return startGateway(t, strings.NewReplacer("$OPTIONS", options, "$DIAL", b.Listener.Addr().String()).Replace(`
 routes: [{path_prefix: /, backend: web, coalesce: $OPTIONS}]
@@ -47,7 +47,7 @@ backends: [{name: web, dial: ["$DIAL"]}]
 `))
 }
 
-// awaitInFlight waits until that many requests are in the gateway.
+// awaitInFlight waits until the gateway has n requests in flight.
 func (g *gateway) awaitInFlight(t *testing.T, n int) {
 	t.Helper()
 	testkit.Eventually(t, fmt.Sprintf("%d requests are in flight", n), func() bool { return g.metric(t, "rgate_requests_in_flight") == float64(n) })
@@ -62,7 +62,7 @@ func TestCoalesceFiveHundredClients(t *testing.T) {
 	var right, own atomic.Int32
 	for i := range clients {
 		request := g.request(t, "GET", "/slow?a=b", "", "User-Agent", fmt.Sprint("client/", i))
-		if i%50 == 7 { // of an identified user
+		if i%50 == 7 { // requests with credentials are not coalesced
 			request.Header.Set("Authorization", fmt.Sprint("user-", i))
 			own.Add(1)
 		}
@@ -140,7 +140,7 @@ func TestCoalesceLeaderIsKilled(t *testing.T) {
 	}
 }
 
-// Once all clients have left, so has the gateway.
+// The gateway cancels the upstream request when all clients have disconnected.
 func TestCoalesceEverybodyLeaves(t *testing.T) {
 	t.Parallel()
 	b := newGated(t, func(http.ResponseWriter, *http.Request) {})
@@ -168,8 +168,8 @@ func TestCoalesceEverybodyLeaves(t *testing.T) {
 	g.awaitInFlight(t, 0)
 }
 
-// A body that is larger than the buffer, to clients of whom one reads nothing before
-// all others have it all.
+// The body exceeds the buffer, and one client starts to read after all others have
+// received it.
 func TestCoalesceLargeBodyAndSlowClient(t *testing.T) {
 	t.Parallel()
 	line := strings.Repeat("0123456789abcde\n", 1<<10) // 16 KiB
@@ -227,7 +227,7 @@ func TestCoalesceLargeBodyAndSlowClient(t *testing.T) {
 	}
 }
 
-// One failure is everybody's: a backend that is down is not asked by all of them.
+// All coalesced requests receive the failure of the one upstream request.
 func TestCoalesceFailures(t *testing.T) {
 	t.Parallel()
 	b := newGated(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })

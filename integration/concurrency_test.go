@@ -48,7 +48,7 @@ backends: [{name: web, match_labels: {app_name: $APP}, concurrency: {max: 4, que
 	}
 }
 
-// gate is a backend whose requests wait until they are let through.
+// gate is a backend that holds requests until open is closed.
 type gate struct {
 	*httptest.Server
 	open chan struct{}
@@ -98,7 +98,7 @@ backends: [{name: web, dial: ["`+backend.Listener.Addr().String()+`"], concurren
 	leaving, leave := context.WithCancel(t.Context())
 	for i, path := range strings.Fields("/1 /2 /3 /4 /5 /6 /7 /8 /9") {
 		ctx := t.Context()
-		if i%3 == 1 { // /2, /5 and /8
+		if i%3 == 1 { // cancels /2, /5 and /8
 			ctx = leaving
 		}
 		statuses = append(statuses, send(ctx, path))
@@ -107,13 +107,13 @@ backends: [{name: web, dial: ["`+backend.Listener.Addr().String()+`"], concurren
 	wantDown(t, "one too many", g.get(t, "/x"))
 	leave()
 	g.awaitQueued(t, 6)
-	last := send(t.Context(), "/y") // where one has left
+	last := send(t.Context(), "/y") // uses the free queue slot
 	g.awaitQueued(t, 7)
 	close(backend.open)
 	for i, status := range append(statuses, last) {
 		want := 200
 		if i == 2 || i == 5 || i == 8 {
-			want = 0 // it left
+			want = 0 // the client disconnected
 		}
 		if got := <-status; got != want {
 			t.Errorf("request %d: got %d, want %d", i, got, want)
@@ -166,8 +166,8 @@ backends: [{name: web, match_labels: {app_name: $APP}, concurrency: 1}]
 	g.awaitStatus(t, "/", 200)
 }
 
-// Five times as many requests as a backend can deal with: it is kept busy and no
-// more, nothing that it does is in vain, and what is let through does not wait long.
+// The offered load is five times the backend's capacity. The backend stays fully used,
+// completes only useful work, and admitted requests wait briefly.
 func TestOverload(t *testing.T) {
 	const (
 		max, work = 4, 80 * time.Millisecond
@@ -179,7 +179,7 @@ func TestOverload(t *testing.T) {
 		if n := inside.Add(1); n > most.Load() {
 			most.Store(n)
 		}
-		time.Sleep(work) // a slow backend
+		time.Sleep(work) // simulates a slow backend
 		inside.Add(-1)
 		busy.Add(int64(time.Since(begun)))
 		done.Add(1)
@@ -227,7 +227,7 @@ backends:
 		offer(ctx, work/(5*max))
 		return time.Since(begun)
 	}
-	run() // until the gateway has what it needs
+	run() // warms up the gateway's buffers and connections
 	used := memory()
 	took, busy, done, refused = nil, atomic.Int64{}, atomic.Int64{}, atomic.Int64{}
 	elapsed := run()

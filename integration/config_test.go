@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// wrong runs `rgate -c FILE -p PORT` with something that cannot work. It must end
-// with an error of one line, and never have listened.
+// wrong runs `rgate -c FILE -p PORT` with an invalid configuration. It checks that rgate
+// exits with a one-line error, without listening, and returns the error.
 func wrong(t *testing.T, file string, port int, env ...string) string {
 	t.Helper()
 	done := rgate(t, env, "-c", file, "-p", strconv.Itoa(port))
@@ -32,7 +32,7 @@ func TestWrongConfigurations(t *testing.T) {
 	const fine = "routes: [{path_prefix: /api, backend: web}]\nbackends:\n  - name: web\n    match_labels: {app: web}\n"
 	for name, tc := range map[string]struct {
 		config string
-		parts  []string // of the message
+		parts  []string // substrings of the message
 	}{
 		"empty":                {"", []string{":1:", "empty"}},
 		"comments only":        {"# routes:\n", []string{":1:", "empty"}},
@@ -120,7 +120,7 @@ func TestBusyPorts(t *testing.T) {
 			t.Errorf("a busy port of the admin API: got %q, want %q in it", message, part)
 		}
 	}
-	// Of two addresses, none may be opened if one is busy.
+	// If one of two addresses is in use, neither is opened.
 	write("admin: off\nlisten: [\"127.0.0.1:" + strconv.Itoa(port) + "\", \":" + strconv.Itoa(busy) + "\"]\n")
 	if done := rgate(t, nil, "-c", file); done.code == 0 || !strings.Contains(done.stderr, strconv.Itoa(busy)) {
 		t.Errorf("one of two ports busy: got %d and %q", done.code, done.stderr)

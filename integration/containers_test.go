@@ -30,46 +30,45 @@ import (
 const (
 	image = "rgate-demo-backend:latest" // exposes port 8080
 
-	// Everything that a run makes in the engine carries this label, with the ID of
-	// the run's process: what belongs to a process that is gone is left over.
+	// The label of all objects that a run creates in the engine. Its value is the process
+	// ID of the run, so that leftovers of ended runs can be removed.
 	runLabel = "rgate.integration"
 
-	// The label by which the tests' backends choose their containers.
+	// The label that the tests' backends match containers by.
 	appLabel = "app_name"
 )
 
 var runID = strconv.Itoa(os.Getpid())
 
-// appOf is a value of appLabel that no other test uses.
+// appOf returns a value of appLabel that is unique to the test.
 func appOf(t testing.TB) string {
 	return regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(t.Name(), "-") + "-" + runID
 }
 
-// spec is what a test wants of a container beyond the ordinary, which is: the
-// label appLabel=appOf(t), the backend listening on 8080, no health check, the
-// default network.
+// spec describes a container. By default, it has the label appLabel=appOf(t), listens on
+// 8080, has no health check, and joins the default network.
 type spec struct {
-	labels   map[string]string // added
+	labels   map[string]string // additional labels
 	env      []string
 	args     []string
-	ports    []string // exposed besides 8080, such as `9090/tcp`
-	host     bool     // in the host's network
-	networks []string // instead of the default one
+	ports    []string // additional exposed ports, such as `9090/tcp`
+	host     bool     // use the host's network
+	networks []string // replace the default network
 	health   *container.HealthConfig
 	created  bool // do not start it
 	deaf     bool // do not wait until it listens on 8080
 }
 
-// box is a container.
+// box is a container of a test.
 type box struct {
 	id, name string
-	ip       string // in its first network; empty until it is known
+	ip       string // in its first network by name; empty if unknown
 }
 
 var boxes atomic.Int64
 
-// startContainer runs a container of the demo's backend, which is removed when
-// the test ends, and waits until it listens.
+// startContainer runs a container of the demo backend and waits until it listens. The
+// container is removed when the test ends.
 func startContainer(t testing.TB, s spec) *box {
 	t.Helper()
 	requireEngine(t)
@@ -139,7 +138,7 @@ func (b *box) start(t testing.TB) {
 	b.look(t)
 }
 
-// look finds out the container's address, which may be another at every start.
+// look updates the container's address, which may change at every start.
 func (b *box) look(t testing.TB) {
 	t.Helper()
 	about, err := engine.ContainerInspect(t.Context(), b.id)
@@ -155,7 +154,7 @@ func (b *box) kill(t testing.TB) {
 	must(t, "killing "+b.name, engine.ContainerKill(t.Context(), b.id, "KILL"))
 }
 
-// stop ends the container as `docker stop` does, and waits for its end.
+// stop stops the container like `docker stop` and waits until it has exited.
 func (b *box) stop(t testing.TB) {
 	t.Helper()
 	must(t, "stopping "+b.name, engine.ContainerStop(t.Context(), b.id, container.StopOptions{}))
@@ -187,7 +186,7 @@ func (b *box) disconnect(t testing.TB, name string) {
 	must(t, "disconnecting "+b.name, engine.NetworkDisconnect(t.Context(), name, b.id, false))
 }
 
-// addressIn returns the container's address in a network.
+// addressIn returns the container's address in the given network.
 func (b *box) addressIn(t testing.TB, name string) string {
 	t.Helper()
 	about, err := engine.ContainerInspect(t.Context(), b.id)
@@ -204,8 +203,8 @@ func (b *box) remove(t testing.TB) {
 	}
 }
 
-// makeNetwork makes a network of containers, which is removed when the test ends.
-// Containers in it must be started later than it is made, so that they go first.
+// makeNetwork creates a Docker network, which is removed when the test ends. Start its
+// containers afterwards, so that they are removed first.
 func makeNetwork(t testing.TB, suffix string) string {
 	t.Helper()
 	requireEngine(t)
@@ -222,8 +221,8 @@ func makeNetwork(t testing.TB, suffix string) string {
 	return name
 }
 
-// happenings returns a function that waits for the next event of a container of
-// the given kind, and returns the moment when the engine says it was.
+// happenings subscribes to container events of the given kind. The returned function
+// waits for the next one and returns its time according to the engine.
 func (b *box) happenings(t testing.TB, what events.Action) func() time.Time {
 	t.Helper()
 	messages, errs := engine.Events(t.Context(), events.ListOptions{Filters: filters.NewArgs(
@@ -242,13 +241,13 @@ func (b *box) happenings(t testing.TB, what events.Action) func() time.Time {
 	}
 }
 
-// tempFolder makes a folder for a run, with a short name: the paths of sockets
-// must be short, which those of testing.T.TempDir are not.
+// tempFolder creates a directory with a short name, because paths of Unix sockets are
+// limited in length. Paths of testing.T.TempDir are too long.
 func tempFolder() (string, error) { return os.MkdirTemp("", folderPrefix+runID+"-") }
 
 const folderPrefix = "rgate-integration-"
 
-// removeLeftovers removes folders, containers and networks of runs that are no more.
+// removeLeftovers removes directories, containers and networks of runs that have ended.
 func removeLeftovers(ctx context.Context) error {
 	ours := filters.NewArgs(filters.Arg("label", runLabel))
 	containers, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: ours})
@@ -283,14 +282,15 @@ func removeLeftovers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// lives reports whether a run's process exists. A run that shares the engine from
-// another machine cannot be seen; its containers would have to bear that.
+// lives reports whether the process of a run exists. A run on another machine that uses
+// the same engine is not detected, and its containers are removed.
 func lives(run string) bool {
 	pid, err := strconv.Atoi(run)
 	return err == nil && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// must ends the test if something that is not its subject went wrong.
+// must fails the test immediately if err is not nil. It is for errors that are not under
+// test.
 func must(t testing.TB, doing string, err error) {
 	t.Helper()
 	if err != nil {

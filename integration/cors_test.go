@@ -17,7 +17,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// passwordHash is what Caddy's basic_auth keeps of a password.
+// passwordHash returns a password hash for Caddy's basic_auth.
 func passwordHash(t testing.TB, password string) string {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
@@ -25,8 +25,8 @@ func passwordHash(t testing.TB, password string) string {
 	return string(hash)
 }
 
-// nosyBackend runs a server that sets CORS fields of its own, and responds in ways that
-// a response writer can get wrong. It returns its address.
+// nosyBackend starts a server that sets its own CORS headers and sends gzip, 103 and 304
+// responses. It returns its address.
 func nosyBackend(t testing.TB) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -63,7 +63,8 @@ func nosyBackend(t testing.TB) string {
 	return server.Listener.Addr().String()
 }
 
-// saysNothingOfCORS holds a response against the one field that may be in it.
+// saysNothingOfCORS checks that Access-Control-Allow-Origin has the given value and that
+// no other CORS header is set.
 func saysNothingOfCORS(t testing.TB, what string, header http.Header, allowed string) {
 	t.Helper()
 	if got := header.Get("Access-Control-Allow-Origin"); got != allowed {
@@ -76,8 +77,8 @@ func saysNothingOfCORS(t testing.TB, what string, header http.Header, allowed st
 	}
 }
 
-// A browser's preflight has no password: the gateway responds before authentication,
-// and the backend gets no request.
+// Preflight requests have no credentials: the gateway responds before authentication, and
+// the backend receives no request.
 func TestPreflightsComeBeforeAuthentication(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})
@@ -113,12 +114,13 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 	} else {
 		saysNothingOfCORS(t, "a preflight of another origin", got.header, "")
 	}
-	// What may be asked must still be let in, and pages may read that they were not.
+	// Requests allowed by CORS still require authentication, and pages may read the
+	// error.
 	got = g.ask(t, "PUT", "/orders", "body", "Origin", "https://app.example.com")
 	if got.status != http.StatusUnauthorized || got.header.Get("Access-Control-Allow-Origin") != "https://app.example.com" {
 		t.Errorf("without a password, got %d, %v", got.status, got.header)
 	}
-	// An OPTIONS request other than a preflight is like any other.
+	// An OPTIONS request that is not a preflight is handled like any other request.
 	if got := g.ask(t, "OPTIONS", "/orders", "", "Origin", "https://app.example.com"); got.status != http.StatusUnauthorized {
 		t.Errorf("an ordinary OPTIONS request: got %d", got.status)
 	}
@@ -181,7 +183,7 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 	}
 }
 
-// The three policies that look at every response, all at once, leave it as it is.
+// The three policies that wrap every response, used together, leave it unchanged.
 func TestResponsesPassUnharmedThroughPolicies(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})
@@ -258,8 +260,8 @@ backends: [{name: web, match_labels: {app_name: $APP}}, {name: nosy, dial: [%q]}
 	})
 }
 
-// A preflight asks about another method than its own, and every response has the fields
-// of the gateway's own policies.
+// A preflight is routed by the requested method instead of its own, and every response
+// has the headers of the gateway's policies.
 func TestPreflightsFindTheirRoute(t *testing.T) {
 	t.Parallel()
 	dial := nosyBackend(t)

@@ -24,8 +24,8 @@ backends:
   - {name: down, match_labels: {app_name: $APP, role: none}}
 `
 
-// dashboard reads the page: what each section says, by its heading, a line for each
-// piece of text.
+// dashboard fetches the page and returns the text of each section by heading, one line
+// for each text node.
 func (g *gateway) dashboard(t testing.TB, query string, headers ...string) map[string]string {
 	t.Helper()
 	got := g.ask(t, http.MethodGet, "/dashboard"+query, "", headers...)
@@ -50,7 +50,7 @@ func (g *gateway) dashboard(t testing.TB, query string, headers ...string) map[s
 	return sections
 }
 
-// hasLines fails the test unless these lines follow each other in a section.
+// hasLines fails the test unless a section contains the given consecutive lines.
 func hasLines(t testing.TB, sections map[string]string, heading string, lines ...string) {
 	t.Helper()
 	if want := strings.Join(lines, "\n"); !strings.Contains("\n"+sections[heading]+"\n", "\n"+want+"\n") {
@@ -92,7 +92,7 @@ func TestDashboard(t *testing.T) {
 	if strings.Contains(web["Backends"], "down") {
 		t.Errorf("of web: %s", web["Backends"])
 	}
-	// What the page says outlives a reload, and it is not counted itself.
+	// Statistics survive a reload, and requests of the page itself are not counted.
 	g.reload(t)
 	hasLines(t, g.dashboard(t, "?range=24h"), "In the last 24 hours", "Requests", "25")
 
@@ -108,8 +108,8 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// Who may not see the page learns nothing of it, and it works alone in a Caddyfile, for
-// what `rgate_stats` records there.
+// Clients without access cannot detect the page. The handler also works without a gateway
+// in a Caddyfile, with statistics of rgate_stats.
 func TestDashboardIsGuarded(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, `

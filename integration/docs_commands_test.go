@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// runCommands runs a snippet in a folder with the files that its page shows.
+// runCommands runs a snippet in a directory that contains the page's files.
 func runCommands(t *testing.T, s *snippet, others []*snippet) error {
 	folder := t.TempDir()
 	for _, other := range others {
@@ -41,14 +41,14 @@ func runCommands(t *testing.T, s *snippet, others []*snippet) error {
 	return nil
 }
 
-// checkCommands makes sure that commands exist, without running them.
+// checkCommands checks that commands exist, without running them.
 func checkCommands(t *testing.T, s *snippet) error {
 	text := strings.ReplaceAll(s.text, "\\\n", " ")
 	for line := range strings.SplitSeq(text, "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		var words []string
 		for word := range strings.FieldsSeq(line) {
-			if len(words) > 0 || !strings.Contains(word, "=") { // else it is for the environment
+			if len(words) > 0 || !strings.Contains(word, "=") { // skips environment variables before the command
 				words = append(words, word)
 			}
 		}
@@ -85,7 +85,7 @@ func checkCommand(t *testing.T, words []string) error {
 	return nil
 }
 
-// checkFlags makes sure that the binary has a command and its flags.
+// checkFlags checks that the binary has a command with the given flags.
 func checkFlags(t *testing.T, standAlone bool, words []string) error {
 	var command, flags []string
 	for _, word := range words {
@@ -113,7 +113,7 @@ func checkFlags(t *testing.T, standAlone bool, words []string) error {
 	return nil
 }
 
-var helpTexts sync.Map // by command
+var helpTexts sync.Map // help text by command
 
 func helpOf(t *testing.T, command string) (string, error) {
 	if text, ok := helpTexts.Load(command); ok {

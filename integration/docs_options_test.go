@@ -39,9 +39,8 @@ import (
 	"github.com/rgate/rgate/traffic/transform"
 )
 
-// optionsOf are the types whose options the pages list, by the name in the
-// comment before the table: <!-- options: gateway.Route -->. Each table must
-// have all of them, and nothing else.
+// optionsOf maps the names in <!-- options: gateway.Route --> comments to types. The
+// table after a comment must list exactly the options of the type.
 var optionsOf = map[string]reflect.Type{
 	"bandwidth.Meter":               reflect.TypeFor[bandwidth.Meter](),
 	"bandwidth.Retention":           reflect.TypeFor[bandwidth.Retention](),
@@ -97,7 +96,7 @@ var optionsOf = map[string]reflect.Type{
 	"dockerupstreams.Source":        reflect.TypeFor[dockerupstreams.Source](),
 }
 
-// jsonKeys are the keys of a struct, those of embedded ones included.
+// jsonKeys returns the JSON keys of a struct, including keys of embedded structs.
 func jsonKeys(t reflect.Type) (keys []string) {
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -112,8 +111,7 @@ func jsonKeys(t reflect.Type) (keys []string) {
 	return keys
 }
 
-// fileKeys are the keys of an rgate YAML file, or of the maps at a path in it, as
-// an error lists them.
+// fileKeys returns the keys that an error message lists for a path in an rgate YAML file.
 func fileKeys(t *testing.T, path string) []string {
 	text := "zzzzzzzzzz: 1"
 	for _, key := range slices.Backward(strings.FieldsFunc(path, func(c rune) bool { return c == '.' })) {
@@ -123,7 +121,8 @@ func fileKeys(t *testing.T, path string) []string {
 	return listIn(t, err, "the keys here are ", ", or a policy")
 }
 
-// subdirectivesOf are those of a block in the Caddyfile, as an error lists them.
+// subdirectivesOf returns the subdirectives that an error message lists for a Caddyfile
+// block.
 func subdirectivesOf(t *testing.T, block string) []string {
 	text := map[string]string{
 		"rgate":            "zzzzzzzzzz\n",
@@ -141,7 +140,7 @@ func subdirectivesOf(t *testing.T, block string) []string {
 	return listIn(t, err, ": use ", ", or an HTTP directive")
 }
 
-// listIn takes the list out of an error that ends in what would be right.
+// listIn extracts the list of valid names from an error message.
 func listIn(t *testing.T, err error, before, after string) []string {
 	t.Helper()
 	if err == nil {
@@ -158,7 +157,7 @@ func listIn(t *testing.T, err error, before, after string) []string {
 	return strings.Split(list, ", ")
 }
 
-// literalsIn are the texts of a file's syntax tree that pick chooses.
+// literalsIn returns the string literals that pick selects in the files of a pattern.
 func literalsIn(t *testing.T, pattern string, pick func(ast.Node) (string, bool)) (found []string) {
 	files, err := filepath.Glob(pattern)
 	must(t, "looking for files", err)
@@ -175,7 +174,7 @@ func literalsIn(t *testing.T, pattern string, pick func(ast.Node) (string, bool)
 	return found
 }
 
-// steeringLabels are the labels that a container may carry to be reached.
+// steeringLabels returns the names of the rgate.* container labels.
 func steeringLabels(t *testing.T) []string {
 	return literalsIn(t, "../dockerupstreams/labels.go", func(n ast.Node) (string, bool) {
 		spec, ok := n.(*ast.ValueSpec)
@@ -187,7 +186,7 @@ func steeringLabels(t *testing.T) []string {
 	})
 }
 
-// metricNames lists the metrics that collectors describe.
+// metricNames returns the names of the metrics that the collectors describe.
 func metricNames(t *testing.T) (names []string) {
 	described := func(n ast.Node) (string, bool) {
 		call, ok := n.(*ast.CallExpr)
@@ -215,7 +214,7 @@ func metricNames(t *testing.T) (names []string) {
 
 func literal(e ast.Expr) string {
 	if basic, ok := e.(*ast.BasicLit); ok && basic.Kind == token.STRING {
-		text, _ := strconv.Unquote(basic.Value) // it was parsed
+		text, _ := strconv.Unquote(basic.Value) // the parser has validated it
 		return text
 	}
 	return ""
@@ -226,8 +225,8 @@ var (
 	tableRow     = regexp.MustCompile("^\\| `([^` ]+)[^`]*`")
 )
 
-// TestReferenceTables holds the tables of the pages against the code: each lists
-// what there is, all of it and nothing else, and leaves no cell empty.
+// TestReferenceTables compares the tables of the docs with the code. Each table must list
+// exactly the existing names, and no cell may be empty.
 func TestReferenceTables(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, page := range pages(t) {
@@ -284,7 +283,7 @@ func TestReferenceTables(t *testing.T) {
 	}
 }
 
-// neededTables are which page must have which table.
+// neededTables returns the required tables, with the page where it is fixed.
 func neededTables() []string {
 	needed := []string{
 		"docs/guide/docker-labels.md <!-- labels -->", "docs/operate/stats.md <!-- metrics -->",
@@ -300,8 +299,8 @@ func neededTables() []string {
 	return needed
 }
 
-// tableAt reads the first column of the table that the lines begin with. A row
-// may name several things: one per line break.
+// tableAt reads the first column of the table at the start of lines. A cell may contain
+// several names, separated by line breaks.
 func tableAt(lines []string) (names []string, err error) {
 	columns := 0
 	for _, line := range lines {
@@ -328,7 +327,7 @@ var (
 	notSlug = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// TestLinks makes sure that what the pages point to is there.
+// TestLinks checks that the links of the docs have existing targets.
 func TestLinks(t *testing.T) {
 	count := 0
 	for _, page := range append(pages(t), "../CHANGELOG.md") {
