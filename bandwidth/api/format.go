@@ -12,8 +12,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// group is a series of a response: its names, and the bytes of each window, nil for windows
-// without a row.
+// group is one series of a response: its names, and the bytes of each window. Windows
+// without a row are nil.
 type group struct {
 	gateway string
 	store.Key
@@ -27,17 +27,17 @@ func (g *group) compare(o *group) int {
 	)
 }
 
-// query returns the query of the usage store.
+// query returns the query for the usage store.
 func (q *usageParams) query() store.Query {
 	return store.Query{Filter: q.Filter, From: q.from, To: q.to, Step: q.step, GroupBy: q.groupBy}
 }
 
-// groupsBy reports whether the points of the response are grouped by a dimension.
+// groupsBy reports whether points are grouped by a dimension.
 func (q *usageParams) groupsBy(by store.Dimension) bool { return slices.Contains(q.groupBy, by) }
 
-// arrange puts points into groups of n windows each, in the order of their names. at
-// is the window of a point, or -1 for one that does not belong here. What the query
-// asks for by name is there even if it has no points.
+// arrange sorts points into groups of n windows, ordered by name. at returns the window
+// index of a point, or -1 to skip the point. Groups that the query names are included
+// even if they have no points.
 func (q *usageParams) arrange(points []store.Point, n int, at func(*store.Point) int) []*group {
 	type name struct {
 		gateway string
@@ -74,8 +74,8 @@ func (q *usageParams) arrange(points []store.Point, n int, at func(*store.Point)
 	return all
 }
 
-// named returns the groups that a query names: all of them if it names values for each
-// dimension that it groups by.
+// named returns the groups that the query names. It returns nil unless the query names
+// values for every grouped dimension.
 func (q *usageParams) named() []group {
 	all := []group{{}}
 	for _, by := range q.groupBy {
@@ -121,8 +121,8 @@ func (g *group) field(by store.Dimension) *string {
 	}
 }
 
-// label is the value of a field of the points of a group: what they are told apart by,
-// or else what was asked for. It is missing if that are several, or all.
+// label returns the value of a point's field: the group's name, or the only name in the
+// filter. ok is false if there is neither.
 func (q *usageParams) label(g *group, by store.Dimension) (value string, ok bool) {
 	if q.groupsBy(by) {
 		return *g.field(by), true
@@ -133,7 +133,8 @@ func (q *usageParams) label(g *group, by store.Dimension) (value string, ok bool
 	return "", false
 }
 
-// fields are the dimensions that points have a field for: service and route always.
+// fields returns the dimensions that points have fields for. Service and route are always
+// included.
 func (q *usageParams) fields() (all []store.Dimension) {
 	for _, by := range dimensions {
 		if by == store.ByService || by == store.ByRoute || q.groupsBy(by) || len(q.names(by)) > 0 {
@@ -143,8 +144,8 @@ func (q *usageParams) fields() (all []store.Dimension) {
 	return all
 }
 
-// used are the bytes of bodies in a direction, and the estimate of what header fields
-// took, nil for a window without a row.
+// used returns the body bytes and the estimated header bytes of a direction, or nil for a
+// window without a row.
 func used(b *store.Bytes, d store.Direction) (bodies, headers *int64) {
 	switch {
 	case b == nil:
@@ -156,7 +157,7 @@ func used(b *store.Bytes, d store.Direction) (bodies, headers *int64) {
 	}
 }
 
-// row is a point in writing. Values that are missing are null, or empty in CSV.
+// row is a formatted point. Missing values are null in JSON and empty in CSV.
 type row struct {
 	time   string
 	labels []label
@@ -168,16 +169,16 @@ type label struct {
 	inJSON     string
 }
 
-// textLabel is a label of text, which may be missing.
+// textLabel returns a string label. The label is null if ok is false.
 func textLabel(name, text string, ok bool) label {
 	if !ok {
 		return label{name: name, inJSON: "null"}
 	}
-	quoted, _ := json.Marshal(text) // a string can be encoded
+	quoted, _ := json.Marshal(text) // marshaling a string cannot fail
 	return label{name, text, string(quoted)}
 }
 
-// numberLabel is a number, or nil.
+// numberLabel returns a number label, or null if n is nil.
 func numberLabel(name string, n *int64) label {
 	if n == nil {
 		return label{name: name, inJSON: "null"}
@@ -186,8 +187,8 @@ func numberLabel(name string, n *int64) label {
 	return label{name, text, text}
 }
 
-// rows calls f with each point of an answer, in ascending order of time, then names,
-// then direction. The row is only valid during the call.
+// rows calls f for each point, in ascending order of time, then names, then direction.
+// The row is only valid during the call.
 func (q *usageParams) rows(groups []*group, stamp func(window int) string, f func(*row)) {
 	if len(groups) == 0 {
 		return
@@ -221,8 +222,7 @@ func (q *usageParams) rows(groups []*group, stamp func(window int) string, f fun
 	}
 }
 
-// writeJSON writes rows as an array of objects. Those without a time have no such
-// field.
+// writeJSON writes rows as an array of objects. Rows without a time have no time field.
 func (q *usageParams) writeJSON(body *bytes.Buffer, groups []*group, stamp func(int) string) {
 	body.WriteByte('[')
 	q.rows(groups, stamp, func(r *row) {
@@ -253,7 +253,7 @@ func writeFields(body *bytes.Buffer, labels []label) {
 	}
 }
 
-// writeCSV writes rows as RFC 4180 has it, with a line of names first.
+// writeCSV writes rows as CSV (RFC 4180) with a header line.
 func (q *usageParams) writeCSV(body *bytes.Buffer, groups []*group, stamp func(int) string, timed bool) {
 	w := csv.NewWriter(body)
 	w.UseCRLF = true
@@ -269,7 +269,7 @@ func (q *usageParams) writeCSV(body *bytes.Buffer, groups []*group, stamp func(i
 	if q.headers {
 		line = append(line, "header_bytes")
 	}
-	_ = w.Write(line) // to memory
+	_ = w.Write(line) // cannot fail: w writes to memory
 	q.rows(groups, stamp, func(r *row) {
 		line = line[:0]
 		if timed {

@@ -21,34 +21,34 @@ import (
 	"go.uber.org/zap"
 )
 
-// usageStore is what the REST endpoints read: a Ledger.
+// usageStore is the part of store.Store that the REST endpoints read.
 type usageStore interface {
 	Usage(ctx context.Context, q store.Query) ([]store.Point, error)
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
-// Handler serves reports under one path.
+// Handler serves the reports under a base path.
 type Handler struct {
 	Base    string
 	Store   usageStore
-	Quotas  func() []any // the published quotas
-	Sources func() any   // the status of each source
+	Quotas  func() []any // returns the published quotas
+	Sources func() any   // returns the status of each source
 	Now     func() time.Time
 	Logger  *zap.Logger
 }
 
 const (
-	// readTimeout bounds a query to the store.
+	// readTimeout is the maximum duration of a query to the store.
 	readTimeout = 20 * time.Second
 
-	// retryAfter is when to ask again, in seconds, if the store cannot be read.
+	// retryAfter is the Retry-After value in seconds if the store is unavailable.
 	retryAfter = 5
 
-	// namesSince is how far back names are looked for.
+	// namesSince is the default age limit of the reported names.
 	namesSince = 31 * oneDay
 )
 
-// report writes the body of one kind of response.
+// report writes a response body and returns its content type.
 type report func(ctx context.Context, r *http.Request, body *bytes.Buffer) (contentType string, err error)
 
 const (
@@ -56,13 +56,13 @@ const (
 	typeCSV  = "text/csv; charset=utf-8; header=present"
 )
 
-// statusError is an error with a status of its own.
+// statusError is an error with an HTTP status code.
 type statusError struct {
 	status int
 	error
 }
 
-// reportAt returns the report at a path under the base, or nil.
+// reportAt returns the report at a path relative to the base, or nil if there is none.
 func (a *Handler) reportAt(path string) report {
 	switch path {
 	case "", "/":
@@ -81,7 +81,7 @@ func (a *Handler) reportAt(path string) report {
 	return nil
 }
 
-// Serve responds with the report that the path names.
+// Serve writes the report at the request's path.
 func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Vary", "Accept")
@@ -107,8 +107,8 @@ func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	digest := sha256.Sum256(body.Bytes())
 	tag := `"` + hex.EncodeToString(digest[:12]) + `"`
 	header.Set("ETag", tag)
-	// It may be kept, and asked for again with its tag: what is over may still change,
-	// when a gateway whose store was away catches up.
+	// Clients may store the response but must revalidate it. Past windows may still
+	// change when a gateway writes buffered rows after a database outage.
 	header.Set("Cache-Control", "private, no-cache")
 	if matchesTag(r.Header.Values("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
@@ -121,8 +121,8 @@ func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// matchesTag reports whether a client has what would be sent (RFC 9110, section
-// 13.1.2).
+// matchesTag reports whether If-None-Match contains the response's ETag (RFC 9110,
+// section 13.1.2).
 func matchesTag(values []string, tag string) bool {
 	for _, value := range values {
 		for one := range strings.SplitSeq(value, ",") {
@@ -139,11 +139,11 @@ type errorBody struct {
 	Status int    `json:"status"`
 	Error  string `json:"error"`
 
-	// The parameter that the error is about, if it is one.
+	// The invalid query parameter. Empty for other errors.
 	Parameter string `json:"parameter,omitempty"`
 }
 
-// writeError responds with an error. The detail of errors of the store is logged only.
+// writeError writes an error response. Details of store errors are only logged.
 func (a *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) error {
 	said := errorBody{Status: http.StatusServiceUnavailable, Error: "the store cannot be read at the moment: try again later, and see the gateway's log"}
 	var wrong *paramError
@@ -160,12 +160,12 @@ func (a *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) 
 		}
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	body, _ := json.Marshal(said) // it has only texts and a number
+	body, _ := json.Marshal(said) // cannot fail: said has only strings and an integer
 	policy.WriteBody(w, r, said.Status, typeJSON, append(body, '\n'))
 	return nil
 }
 
-// wantsCSV reports whether CSV is asked for, or accepted by a client that does not accept
+// wantsCSV reports whether the format parameter is csv, or Accept includes CSV but not
 // JSON.
 func (q *usageParams) wantsCSV(r *http.Request) bool {
 	return q.csv || r.URL.Query().Get("format") == "" && acceptsCSV(r)
@@ -188,7 +188,7 @@ func acceptsCSV(r *http.Request) bool {
 	return csv
 }
 
-// series is the bytes of each window.
+// series reports the bytes of each window.
 func (a *Handler) series(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 	q, err := parseUsage(r.URL.Query(), seriesParams, a.Now())
 	if err != nil {
@@ -211,7 +211,7 @@ func (a *Handler) series(ctx context.Context, r *http.Request, body *bytes.Buffe
 	return typeJSON, nil
 }
 
-// total is the bytes of the whole span.
+// total reports the bytes of the whole time range.
 func (a *Handler) total(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 	q, err := parseUsage(r.URL.Query(), totalParams, a.Now())
 	if err != nil {
@@ -239,7 +239,7 @@ func (a *Handler) total(ctx context.Context, r *http.Request, body *bytes.Buffer
 	return typeJSON, nil
 }
 
-// names is what there is to ask for.
+// names reports the service, route, consumer and gateway names with bytes.
 func (a *Handler) names(ctx context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 	if err := checkNames(r.URL.Query(), []string{"from"}); err != nil {
 		return "", err
@@ -261,7 +261,7 @@ func (a *Handler) names(ctx context.Context, r *http.Request, body *bytes.Buffer
 	})
 }
 
-// listOf is a report of something that has no parameters.
+// listOf returns a report without parameters.
 func (a *Handler) listOf(read func() any) report {
 	return func(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 		if err := checkNames(r.URL.Query(), nil); err != nil {
@@ -271,7 +271,7 @@ func (a *Handler) listOf(read func() any) report {
 	}
 }
 
-// orEmpty makes an array of a list that there is none of.
+// orEmpty returns an empty list for a nil list, so that JSON has [] instead of null.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}
@@ -282,12 +282,12 @@ func orEmpty[T any](list []T) []T {
 //go:embed openapi.json
 var openAPIText string
 
-// openAPI is the description of these endpoints.
+// openAPI writes the OpenAPI description of these endpoints.
 func (a *Handler) openAPI(_ context.Context, r *http.Request, body *bytes.Buffer) (string, error) {
 	if err := checkNames(r.URL.Query(), nil); err != nil {
 		return "", err
 	}
-	base, _ := json.Marshal(a.Base) // a string can be encoded
+	base, _ := json.Marshal(a.Base) // marshaling a string cannot fail
 	body.WriteString(strings.ReplaceAll(openAPIText, "{base}", strings.Trim(string(base), `"`)))
 	return "application/vnd.oai.openapi+json;version=3.1", nil
 }

@@ -14,17 +14,17 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// usageParams is what a request to the REST endpoints asks for.
+// usageParams holds the query parameters of a usage report.
 type usageParams struct {
 	timeRange
 	store.Filter
 	types   []store.Direction
 	groupBy []store.Dimension
-	headers bool // with the estimate of what header fields took
+	headers bool // include estimated header bytes
 	csv     bool
 }
 
-// paramError is an error about a parameter of a request.
+// paramError is an error in a query parameter.
 type paramError struct {
 	Parameter string
 	message   string
@@ -37,19 +37,19 @@ func paramf(parameter, format string, args ...any) *paramError {
 }
 
 const (
-	// maxWindows is how many windows a report may have.
+	// maxWindows is the maximum number of windows in a report.
 	maxWindows = 11_000
 
-	// maxPoints is how many points a report may have, of all groups together.
+	// maxPoints is the maximum number of points in a report, over all groups.
 	maxPoints = 100_000
 
-	// maxNames is how many values a parameter may be given.
+	// maxNames is the maximum number of values of one parameter.
 	maxNames = 100
 
 	defaultLookback = "5m"
 )
 
-// What parameters there are.
+// The query parameters.
 var (
 	spanParams   = []string{"lookback_duration", "from", "to"}
 	filterParams = []string{"service", "route", "consumer", "gateway"}
@@ -59,7 +59,7 @@ var (
 	totalParams  = slices.Concat(spanParams, filterParams, shapeParams)
 )
 
-// parseUsage reads a query. known are the parameters that the endpoint has.
+// parseUsage parses a query string. known lists the parameters that the endpoint accepts.
 func parseUsage(values url.Values, known []string, now time.Time) (q usageParams, _ error) {
 	if err := checkNames(values, known); err != nil {
 		return q, err
@@ -72,7 +72,7 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageParams
 	}
 	q.Services, q.Routes = namesIn(values["service"]), namesIn(values["route"])
 	q.Consumers, q.Gateways = namesIn(values["consumer"]), namesIn(values["gateway"])
-	if slices.Contains(known, "step") { // it is about each window
+	if slices.Contains(known, "step") { // only series have windows
 		if err := q.checkWindows(values); err != nil {
 			return q, err
 		}
@@ -80,7 +80,7 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageParams
 	return q, nil
 }
 
-// checkNames rejects unknown parameters, and repeated ones that are not lists.
+// checkNames rejects unknown parameters and repeated parameters that are not lists.
 func checkNames(values url.Values, known []string) error {
 	for name, given := range values {
 		switch {
@@ -97,7 +97,7 @@ func checkNames(values url.Values, known []string) error {
 
 var lookbackForm = regexp.MustCompile(`^[0-9]+m$`)
 
-// parseSpan reads which windows are wanted.
+// parseSpan parses the time range: lookback_duration, or from and to.
 func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 	step, err := parseStep(values.Get("step"))
 	if err != nil {
@@ -144,7 +144,7 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 	return nil
 }
 
-// checkWindows refuses more windows than a report may have.
+// checkWindows rejects time ranges with more than maxWindows windows.
 func (q *usageParams) checkWindows(values url.Values) *paramError {
 	parameter := "step"
 	if values.Has("lookback_duration") {
@@ -164,7 +164,7 @@ func (q *usageParams) checkWindows(values url.Values) *paramError {
 
 var stepForm = regexp.MustCompile(`^([0-9]{1,7})([mhd])$`)
 
-// parseStep reads the length of a window.
+// parseStep parses the window length.
 func parseStep(text string) (time.Duration, *paramError) {
 	if text == "" {
 		return oneMinute, nil
@@ -174,7 +174,7 @@ func parseStep(text string) (time.Duration, *paramError) {
 	if m == nil {
 		return 0, wrong
 	}
-	n, _ := strconv.Atoi(m[1]) // digits
+	n, _ := strconv.Atoi(m[1]) // cannot fail: at most seven digits
 	step := time.Duration(n) * map[string]time.Duration{"m": oneMinute, "h": time.Hour, "d": oneDay}[m[2]]
 	if step <= 0 || oneDay%step != 0 {
 		return 0, wrong
@@ -192,16 +192,16 @@ func stepText(step time.Duration) string {
 	return fmt.Sprintf("%dm", step/oneMinute)
 }
 
-// lastTime is the end of what time stamps are for: 9999-12-31.
+// lastTime is the exclusive upper bound of times in Unix seconds: 9999-12-31T00:00:00Z.
 const lastTime = 253402214400
 
-// parseTime reads a time: RFC 3339, or seconds since 1970.
+// parseTime parses an RFC 3339 time or Unix seconds.
 func parseTime(parameter, text string) (time.Time, *paramError) {
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds >= 0 && seconds < lastTime {
 		whole, fraction := math.Modf(seconds)
 		return time.Unix(int64(whole), int64(fraction*1e9)).UTC(), nil
 	}
-	// A plus sign that was not escaped arrives as a space.
+	// An unescaped plus sign is decoded as a space.
 	t, err := time.Parse(time.RFC3339Nano, strings.Replace(text, " ", "+", 1))
 	if err != nil || t.Unix() < 0 || t.Unix() >= lastTime {
 		return t, paramf(parameter, "%q is not a time: use RFC 3339, such as 2026-01-31T08:00:00Z, or seconds since 1970", text)
@@ -209,7 +209,7 @@ func parseTime(parameter, text string) (time.Time, *paramError) {
 	return t.UTC(), nil
 }
 
-// namesIn leaves out what is empty, and what is there already.
+// namesIn returns the values without empty strings and duplicates.
 func namesIn(values []string) (names []string) {
 	for _, value := range values {
 		if value != "" && !slices.Contains(names, value) {
@@ -221,10 +221,11 @@ func namesIn(values []string) (names []string) {
 
 var directions = []store.Direction{store.Egress, store.Ingress}
 
-// dimensions are the values of group_by, in the order of the fields of a point.
+// dimensions lists the values of group_by in the order of a point's fields.
 var dimensions = []store.Dimension{store.ByService, store.ByRoute, store.ByConsumer, store.ByGateway}
 
-// parseShape parses the parameters about the form of the response.
+// parseShape parses the parameters that control the response format: type, group_by,
+// headers and format.
 func (q *usageParams) parseShape(values url.Values) *paramError {
 	q.types = directions
 	if text, given := values["type"]; given {

@@ -2,13 +2,13 @@ package api
 
 import "time"
 
-// timeRange is the windows of equal length that a report has points for.
+// timeRange is a time range divided into windows of equal length.
 type timeRange struct {
-	from, to time.Time     // whole windows, UTC; to is the end of the last one
-	step     time.Duration // their length
+	from, to time.Time     // aligned to windows, UTC; to is exclusive
+	step     time.Duration // the window length
 
-	// When the report was asked for, if the last window is not over: its point is
-	// stamped with this instead of with its end.
+	// The time of the request, if the last window is not over. It replaces the end of the
+	// last window as the time stamp. Zero if all windows are over.
 	now time.Time
 }
 
@@ -17,8 +17,8 @@ const (
 	oneDay    = 24 * time.Hour
 )
 
-// windowOf returns the beginning of the window that a time is in. Windows are
-// counted from the beginning of 1970, so that those that divide a day begin with it.
+// windowOf returns the start of the window that contains t. Windows are aligned to the
+// Unix epoch, so windows that divide a day start at midnight UTC.
 func windowOf(t time.Time, step time.Duration) time.Time {
 	seconds := int64(step / time.Second)
 	at := t.Unix()
@@ -26,15 +26,14 @@ func windowOf(t time.Time, step time.Duration) time.Time {
 	return time.Unix(at, 0).UTC()
 }
 
-// lookBack is the windows of the last while: those that are over, and the one
-// under way.
+// lookBack returns the windows of the last back, including the current window.
 func lookBack(now time.Time, back, step time.Duration) timeRange {
 	current := windowOf(now, step)
 	return timeRange{windowOf(current.Add(-back), step), current.Add(step), step, now}
 }
 
-// between is the windows that a span of time touches. What lies ahead of now is
-// left out.
+// between returns the windows that overlap a time range. The range ends at now at the
+// latest.
 func between(from, to, now time.Time, step time.Duration) timeRange {
 	if to.After(now) {
 		to = now
@@ -50,13 +49,14 @@ func between(from, to, now time.Time, step time.Duration) timeRange {
 	return s
 }
 
-// windows is how many there are.
+// windows returns the number of windows.
 func (s timeRange) windows() int { return int(s.to.Sub(s.from) / s.step) }
 
-// isOver reports whether all windows lie in the past.
+// isOver reports whether all windows are in the past.
 func (s timeRange) isOver() bool { return s.now.IsZero() }
 
-// index is the window that begins at a time, or -1 if that is not one of the span.
+// index returns the index of the window that starts at a time, or -1 if it is outside of
+// the range.
 func (s timeRange) index(start time.Time) int {
 	i := int(start.Sub(s.from) / s.step)
 	if start.Before(s.from) || i >= s.windows() {
@@ -65,14 +65,14 @@ func (s timeRange) index(start time.Time) int {
 	return i
 }
 
-// The forms of time stamps: RFC 3339 with the offset of UTC written out.
+// The time stamp layouts: RFC 3339 with an explicit UTC offset.
 const (
 	stampWhole   = "2006-01-02T15:04:05+00:00"
 	stampPartial = "2006-01-02T15:04:05.000000+00:00"
 )
 
-// stamp is the time of the point of a window: its end or, if it is not over, now,
-// with microseconds.
+// stamp returns the time stamp of a window: its end, or now with microseconds if it is
+// not over.
 func (s timeRange) stamp(i int) string {
 	if !s.isOver() && i == s.windows()-1 {
 		return s.now.UTC().Format(stampPartial)
@@ -80,20 +80,20 @@ func (s timeRange) stamp(i int) string {
 	return s.from.Add(time.Duration(i+1) * s.step).Format(stampWhole)
 }
 
-// end is the time up to which there is something to report.
+// end returns the time stamp of the last window.
 func (s timeRange) end() string { return s.stamp(s.windows() - 1) }
 
-// start is the time from which on there is something to report.
+// start returns the start of the range.
 func (s timeRange) start() string { return s.from.Format(stampWhole) }
 
-// piece is a part of a span that is read in windows of one length.
+// piece is a part of a time range with one window length.
 type piece struct {
 	from, to time.Time
 	step     time.Duration
 }
 
-// pieces cuts a span of whole minutes so that as few windows as possible cover it:
-// days in the middle, hours around them, minutes at the ends.
+// pieces divides a range of whole minutes into as few windows as possible: days in the
+// middle, hours around them, minutes at the ends.
 func pieces(from, to time.Time) (all []piece) {
 	add := func(from, to time.Time, step time.Duration) {
 		if from.Before(to) {

@@ -18,29 +18,28 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// counter is what another gateway has counted in one series of its metrics, since
-// that began.
+// counter is the value of one bandwidth series of another gateway.
 type counter struct {
 	store.Key
 	direction store.Direction
-	headers   bool // of header fields, not of bodies
+	headers   bool // counts header bytes instead of body bytes
 	value     int64
 }
 
-// reading is what one scrape of a source found.
+// reading is the result of one scrape.
 type reading struct {
-	counters map[string]counter // by their names and labels, digested
-	started  float64            // when the process did, in seconds since 1970; 0 if unknown
+	counters map[string]counter // by idOf
+	started  float64            // process start time in Unix seconds; 0 if unknown
 }
 
-// A tongue is how one kind of gateway names its counters.
+// metricFormat maps a metric family of one gateway product to counters.
 type metricFormat struct {
 	family  string
 	counter func(labels map[string]string) (counter, bool)
 }
 
-// metricFormats are tried in this order. Of a source, the first that it speaks is read: one
-// that speaks several says the same bytes twice.
+// metricFormats are tried in this order. Only the first format with series is read,
+// because a gateway may export the same bytes in several formats.
 var metricFormats = [][]metricFormat{
 	{{"rgate_bandwidth_bytes_total", ofRgate(false)}, {"rgate_bandwidth_header_bytes_total", ofRgate(true)}},
 	{{"kong_bandwidth_bytes", ofKong("direction")}},
@@ -51,7 +50,7 @@ var metricFormats = [][]metricFormat{
 	},
 }
 
-// startFamily is when a process began, by the conventions of Prometheus.
+// startFamily is the Prometheus metric for the process start time.
 const startFamily = "process_start_time_seconds"
 
 func ofKong(direction string) func(map[string]string) (counter, bool) {
@@ -67,7 +66,7 @@ func ofTraefik(d store.Direction) func(map[string]string) (counter, bool) {
 	}
 }
 
-// noService is the service of requests that went to none.
+// noService is the service of requests without a backend.
 const noService = "_none"
 
 func ofRgate(headers bool) func(map[string]string) (counter, bool) {
@@ -81,8 +80,8 @@ func ofRgate(headers bool) func(map[string]string) (counter, bool) {
 	}
 }
 
-// read takes the counters of bandwidth out of metrics in Prometheus' text format.
-// More than limit series are an error, and so is what is not a count of bytes.
+// read parses the bandwidth counters from metrics in the Prometheus text format. It fails
+// if there are more than limit series, or if a value is not a valid byte count.
 func read(metrics io.Reader, limit int) (reading, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(metrics)
@@ -123,7 +122,7 @@ func (r *reading) add(family *dto.MetricFamily, d metricFormat, limit int) error
 			continue
 		}
 		value := valueOf(metric)
-		if !(value >= 0 && value < math.MaxInt64) { // nor NaN
+		if !(value >= 0 && value < math.MaxInt64) { // also rejects NaN
 			return fmt.Errorf("reading %s%v: %g is not a number of bytes", d.family, labels, value)
 		}
 		c.value = int64(value)
@@ -146,7 +145,7 @@ func valueOf(metric *dto.Metric) float64 {
 	return math.NaN()
 }
 
-// idOf names a series, in text of one length.
+// idOf returns a fixed-length hash of a series' family and labels.
 func idOf(family string, labels map[string]string) string {
 	var text strings.Builder
 	text.WriteString(family)
@@ -157,21 +156,20 @@ func idOf(family string, labels map[string]string) string {
 	return hex.EncodeToString(digest[:16])
 }
 
-// tolerance is how much the start of a process may seem to move, in seconds: it is
-// computed from clocks.
+// tolerance is the maximum change of a process start time, in seconds, without a restart.
+// Exporters compute the start time from clocks.
 const tolerance = 10
 
-// delta is what came since the last scrape, and what to remember until the next. It
-// does not change the memory.
+// delta returns the bytes since the last scrape, and the state to save. It does not
+// modify last.
 //
-// The first reading of a source is where counting begins, unless the process began
-// after it was first asked for: then all that it has counted is new. After that,
-// counters that appear begin at 0, and so do those that are less than they were, and
-// all of them if the process began anew. Nothing is ever counted twice, and nothing is
-// negative.
+// The first scrape of a source is the baseline, unless the process started after the
+// source was added: then all of its bytes are new. In later scrapes, new counters start
+// at 0. So do counters that decreased, and all counters after a restart. No bytes are
+// counted twice, and no delta is negative.
 //
-// A counter that is missing is remembered, in case it comes back: more than twice the
-// limit of them are an error.
+// Missing counters stay in the state in case they return. delta fails if the state has
+// more than twice the limit.
 func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[store.Key]store.Bytes, next store.SourceState, err error) {
 	next = store.SourceState{Since: last.Since, Scraped: at, Started: r.started, Values: maps.Clone(last.Values)}
 	if next.Values == nil {
@@ -193,7 +191,7 @@ func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[st
 			continue
 		}
 		grown := c.of(c.value - before)
-		// What a consumer did is part of what everybody did.
+		// Bytes of a consumer also count for the row without a consumer.
 		for _, key := range []store.Key{{Service: c.Service, Route: c.Route}, c.Key} {
 			sum := bytes[key]
 			sum.Add(grown)
@@ -209,7 +207,7 @@ func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[st
 	return bytes, next, nil
 }
 
-// of puts bytes where the counter counts them.
+// of returns n as the Bytes field that the counter counts.
 func (c *counter) of(n int64) (b store.Bytes) {
 	switch {
 	case c.headers && c.direction == store.Ingress:

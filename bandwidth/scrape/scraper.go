@@ -17,24 +17,24 @@ import (
 	"github.com/rgate/rgate/internal/status"
 )
 
-// Status is how a source is.
+// Status is the status of a source.
 type Status struct {
 	Name string `json:"name"`
 	URL  string `json:"url"`
 
-	// `up`, `down`, `starting` before its first scrape, or `standby` while another
-	// gateway on the same database reads it.
+	// `up`, `down`, `starting` before the first scrape, or `standby` while another
+	// gateway on the same database scrapes the source.
 	Status string `json:"status"`
 
-	// When it was last read, and how many counters it had.
+	// The time of the last successful scrape, and its number of series.
 	LastScrape *time.Time `json:"last_scrape,omitempty"`
 	Series     int        `json:"series"`
 
-	// Why it is down.
+	// The error of the last scrape. Empty unless the status is `down`.
 	Error string `json:"error,omitempty"`
 }
 
-// The states of a source.
+// The values of Status.Status.
 const (
 	StatusUp       = "up"
 	StatusDown     = "down"
@@ -42,35 +42,37 @@ const (
 	StatusStandby  = "standby"
 )
 
-// stateStore is where what is remembered of sources is kept, beside their bytes: a Ledger.
+// stateStore is the part of store.Store that scrapers use.
 type stateStore interface {
-	// Lease is held by one gateway at a time.
+	// Lease reports whether this gateway holds the named lease. Only one gateway holds it
+	// at a time.
 	Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
 
-	// LoadSource returns what is remembered of a source, and the number of its last
-	// record. What is not known yet is remembered to have been asked for since then.
+	// LoadSource returns the saved state of a source and its record number. For an
+	// unknown source, it saves since as the time when the source was added.
 	LoadSource(ctx context.Context, source string, since time.Time) (store.SourceState, int64, error)
 
-	// SaveSource adds bytes to the minute of a time and remembers what is new, all or
-	// nothing. Nothing is done if the last record is not the one of that number.
+	// SaveSource adds bytes to the minute of at and saves the state now, in one
+	// transaction. It does nothing and returns false if the source's record number has
+	// changed.
 	SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[store.Key]store.Bytes, before, now store.SourceState) (done bool, err error)
 }
 
-// errOvertaken is the error of a scrape that another gateway has been ahead of.
+// errOvertaken means that another gateway recorded the source first.
 var errOvertaken = errors.New("another gateway has read the source in the meantime")
 
-// Scraper reads one source until it is stopped.
+// Scraper scrapes one source until it is stopped.
 type Scraper struct {
 	Source
-	gateway   string // whose configuration has it
+	gateway   string // name of the gateway that configures the source
 	request   *http.Request
 	transport *http.Transport
 	client    *http.Client
 	store     stateStore
 	logger    *zap.Logger
-	since     time.Time // when it was made
+	since     time.Time // creation time
 
-	// What is remembered, if it is known. Used by the goroutine alone.
+	// The saved state, valid if known is true. Only the run goroutine uses these fields.
 	known  bool
 	last   store.SourceState
 	number int64
@@ -83,11 +85,11 @@ type Scraper struct {
 	endPublish func()
 }
 
-// firstScrape is when a source is first read after the start: a configuration that is
-// only tried is gone by then.
+// firstScrape is the delay before the first scrape. A configuration that fails to load is
+// stopped before it scrapes.
 const firstScrape = time.Second
 
-// newScraper makes a scraper that does not run yet.
+// newScraper returns a scraper that is not running.
 func newScraper(gateway string, source Source, archive stateStore, logger *zap.Logger) (*Scraper, error) {
 	source.fillDefaults()
 	request, err := source.request()
@@ -95,13 +97,14 @@ func newScraper(gateway string, source Source, archive stateStore, logger *zap.L
 		return nil, fmt.Errorf("source %s: %w", source.Name, err)
 	}
 	shown := *request.URL
-	shown.RawQuery = "" // which may have a secret
+	shown.RawQuery = "" // may contain secrets
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
 	return &Scraper{
 		Source: source, gateway: gateway, request: request, store: archive, since: time.Now(), transport: transport,
 		client: &http.Client{
 			Transport: transport,
-			// Another address would get the header, and the secrets in it, too.
+			// A redirect target must not receive the header fields, which may contain
+			// secrets.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		logger: logger.With(zap.String("source", source.Name)),
@@ -109,7 +112,7 @@ func newScraper(gateway string, source Source, archive stateStore, logger *zap.L
 	}, nil
 }
 
-// Start begins to read a source.
+// Start starts a scraper for a source.
 func Start(gateway string, source Source, archive stateStore, logger *zap.Logger) (*Scraper, error) {
 	s, err := newScraper(gateway, source, archive, logger)
 	if err != nil {
@@ -122,7 +125,7 @@ func Start(gateway string, source Source, archive stateStore, logger *zap.Logger
 	return s, nil
 }
 
-// Stop ends the reading and waits for it.
+// Stop stops the scraper and waits for a running scrape.
 func (s *Scraper) Stop() {
 	s.endPublish()
 	s.cancel()
@@ -144,12 +147,12 @@ func (s *Scraper) run(ctx context.Context) {
 	}
 }
 
-// leaseTime is for how long the source is this gateway's after each scrape.
+// leaseTime returns the lease duration, which each scrape renews.
 func (s *Scraper) leaseTime() time.Duration {
 	return max(3*time.Duration(s.Interval), 15*time.Second) + time.Duration(s.Timeout)
 }
 
-// turn reads the source once, if it is this gateway's turn.
+// turn scrapes the source once if this gateway holds the lease.
 func (s *Scraper) turn(ctx context.Context, at time.Time) {
 	held, err := s.store.Lease(ctx, "source "+s.Name, s.leaseTime())
 	if err == nil && !held {
@@ -172,7 +175,7 @@ func (s *Scraper) turn(ctx context.Context, at time.Time) {
 	}
 }
 
-// scrape reads the source and records what is new.
+// scrape reads the source and records the new bytes.
 func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
 	if !s.known {
 		if s.last, s.number, err = s.store.LoadSource(ctx, s.Name, s.since); err != nil {
@@ -191,7 +194,7 @@ func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	done, err := s.store.SaveSource(ctx, s.Name, s.number, at, grown, s.last, next)
 	switch {
 	case err != nil:
-		// It may have been recorded all the same: that is found out next time.
+		// The transaction may have been committed. The next scrape reloads the state.
 		s.known = false
 		return 0, fmt.Errorf("the store does not take what was read: %w", err)
 	case !done:
@@ -201,7 +204,7 @@ func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	return len(r.counters), nil
 }
 
-// fetch asks the source for its metrics.
+// fetch requests and parses the source's metrics.
 func (s *Scraper) fetch(ctx context.Context) (reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.Timeout))
 	defer cancel()
@@ -223,8 +226,8 @@ func (s *Scraper) fetch(ctx context.Context) (reading, error) {
 	return read(&body, s.MaxSeries)
 }
 
-// plainError leaves out what a client's errors repeat: the method and the URL, which
-// may have a secret in its query.
+// plainError removes the method and the URL from client errors. The URL's query may
+// contain secrets.
 func plainError(err error) error {
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
@@ -237,7 +240,7 @@ func plainError(err error) error {
 	return err
 }
 
-// setStatus remembers how the source is, and logs when that changes.
+// setStatus updates the status and logs transitions from and to StatusDown.
 func (s *Scraper) setStatus(now Status) {
 	s.mu.Lock()
 	before := s.status
@@ -256,14 +259,14 @@ func (s *Scraper) setStatus(now Status) {
 	}
 }
 
-// Status returns how the source is.
+// Status returns the current status of the source.
 func (s *Scraper) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
 }
 
-// dependency is the source as the gateway's health sees it.
+// dependency returns the source's status for the gateway's health report.
 func (s *Scraper) dependency() status.Dependency {
 	now := s.Status()
 	return status.Dependency{Name: "source " + now.Name + " at " + now.URL, Up: now.Status != StatusDown, Error: now.Error}

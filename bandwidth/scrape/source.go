@@ -12,40 +12,38 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// Source is another gateway whose metrics are scraped for its bytes: Kong, Traefik or
-// rgate.
+// Source is another gateway whose bandwidth metrics are scraped: Kong, Traefik or rgate.
 type Source struct {
-	// The name of the source, which is the gateway of its rows. Another name is another
-	// source. Required.
+	// The unique name of the source. It is the gateway name of the source's rows. A
+	// renamed source starts as a new source. Required.
 	Name string `json:"name" caddyfile:"arg"`
 
-	// The URL of its metrics in Prometheus' text format: `http://` or `https://`.
+	// The URL of the metrics in the Prometheus text format: `http://` or `https://`.
 	// Required.
 	URL string `json:"url" caddyfile:"arg"`
 
-	// The interval of scrapes, at least 1s. Default: 5s.
+	// The interval between scrapes. Minimum: 1s. Default: 5s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
-	// The time limit of a scrape. Default: the interval, at most 10s.
+	// The timeout of a scrape. Default: the interval, at most 10s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// Header fields of the requests, such as `Authorization`. Placeholders such as
-	// `{env.TOKEN}` and `{file./run/secrets/token}` are replaced.
+	// Header fields of scrape requests, such as `Authorization`. Placeholders such as
+	// `{env.TOKEN}` and `{file./run/secrets/token}` are replaced. Default: none.
 	Headers map[string]string `json:"headers,omitempty"`
 
-	// The credentials of basic authentication. Default: none.
+	// The credentials for HTTP basic authentication. Default: none.
 	BasicAuth *SourceAuth `json:"basic_auth,omitempty"`
 
-	// The maximum number of counters of bandwidth. A source with more is down. Default:
-	// 10000.
+	// The maximum number of bandwidth series. A source with more is down. Default: 10000.
 	MaxSeries int `json:"max_series,omitempty"`
 }
 
-// SourceAuth is the credentials of basic authentication.
+// SourceAuth holds credentials for HTTP basic authentication.
 type SourceAuth struct {
 	Username string `json:"username" caddyfile:"arg"`
 
-	// Placeholders such as `{env.PASSWORD}` are replaced.
+	// The password. Placeholders such as `{env.PASSWORD}` are replaced. Default: empty.
 	Password string `json:"password,omitempty" caddyfile:"arg"`
 }
 
@@ -55,11 +53,11 @@ const (
 	defaultMaxSeries      = 10_000
 	maxSourceName         = 200
 
-	// maxScrape is the maximum size of metrics in bytes.
+	// maxScrape is the maximum size of a metrics response in bytes.
 	maxScrape = 32 << 20
 )
 
-// Check reports the first invalid option of the sources.
+// Check returns the first invalid option of the sources, or nil.
 func Check(sources []*Source) *options.Error {
 	names := make(map[string]int, len(sources))
 	for i, s := range sources {
@@ -95,7 +93,7 @@ func (s *Source) check(at string) *options.Error {
 	case s.BasicAuth != nil && s.BasicAuth.Username == "":
 		return options.Errorf(at+".basic_auth.username", "there is no name: say username and password")
 	}
-	if strings.Contains(s.URL, "{") { // a placeholder, known later
+	if strings.Contains(s.URL, "{") { // placeholder: validated when replaced
 		return nil
 	}
 	if _, err := parseSourceURL(s.URL); err != nil {
@@ -120,15 +118,14 @@ func parseSourceURL(text string) (*url.URL, error) {
 	return address, nil
 }
 
-// isToken reports whether a text can be the name of a header field (RFC 9110, section
-// 5.6.2).
+// isToken reports whether text is a valid header field name (RFC 9110, section 5.6.2).
 func isToken(text string) bool {
 	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
 		return c <= ' ' || c > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", c)
 	})
 }
 
-// request makes the request that every scrape sends.
+// request returns the scrape request.
 func (s *Source) request() (*http.Request, error) {
 	repl := caddy.NewReplacer()
 	address, err := parseSourceURL(repl.ReplaceKnown(s.URL, ""))
@@ -162,7 +159,7 @@ func (s *Source) request() (*http.Request, error) {
 	return request, nil
 }
 
-// fillDefaults completes the options.
+// fillDefaults sets the defaults of unset options.
 func (s *Source) fillDefaults() {
 	if s.Interval == 0 {
 		s.Interval = caddy.Duration(defaultSourceInterval)

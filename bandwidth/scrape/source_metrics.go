@@ -9,7 +9,7 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// sourceCollector exports how the sources of a configuration are.
+// sourceCollector exports the status of a configuration's sources.
 type sourceCollector struct {
 	mu       sync.Mutex
 	scrapers []*Scraper // Guarded by mu.
@@ -53,7 +53,7 @@ func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// RegisterMetrics exports how sources are on the metrics of a configuration.
+// RegisterMetrics registers the metrics of sources in a configuration's registry.
 func RegisterMetrics(ctx caddy.Context, scrapers []*Scraper) error {
 	if len(scrapers) == 0 {
 		return nil
