@@ -1,3 +1,5 @@
+// Package balance implements load balancing policies for Caddy's reverse_proxy: consistent
+// hashing and least latency.
 package balance
 
 import (

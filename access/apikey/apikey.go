@@ -1,3 +1,4 @@
+// Package apikey implements authentication by API key.
 package apikey
 
 import (
@@ -18,17 +19,17 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_api_key", policy.Directive[APIKey])
 }
 
-// APIKey requires a valid API key. Requests without one get a 401 response, those above the
-// limit of their key a 429 response.
+// APIKey is a handler that requires a valid API key. Requests without one are rejected
+// with 401, requests above the rate limit of their key with 429.
 //
 // The backend receives the consumer and its scopes in X-Consumer-Username and
-// X-Consumer-Scopes. `rgate_require` reads them from the identity of the request, together
-// with those of a token.
+// X-Consumer-Scopes. `rgate_require` reads them from the identity of the request, merged
+// with the identity from a token.
 type APIKey struct {
 	policy.Base
 	Options
 
-	// Whether requests without a key are accepted. Wrong keys are rejected in any case.
+	// Whether requests without a key are accepted. Invalid keys are always rejected.
 	// Default: false.
 	Optional bool `json:"optional,omitempty"`
 }
@@ -41,7 +42,7 @@ func (*APIKey) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the file of keys and starts to watch it.
+// Provision loads the key file and starts watching it.
 func (p *APIKey) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "api_key"); err != nil || p.Off() {
 		return err
@@ -52,7 +53,7 @@ func (p *APIKey) Provision(ctx caddy.Context) error {
 	return p.start(p.Logger())
 }
 
-// Check reports the first invalid option. It does not read the file.
+// Check returns an error for the first invalid option. It does not read the key file.
 func (p *APIKey) Check() error {
 	if p.Off() {
 		return nil
@@ -60,10 +61,10 @@ func (p *APIKey) Check() error {
 	return p.Options.Check()
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *APIKey) Validate() error { return p.Check() }
 
-// Cleanup releases the file of keys.
+// Cleanup releases the key file.
 func (p *APIKey) Cleanup() error { return p.stop() }
 
 // ServeHTTP rejects a request without a valid key.

@@ -13,34 +13,34 @@ import (
 	"go.uber.org/zap"
 )
 
-// keyFiles are the watched files of the process by path.
+// keyFiles holds the watched key files of the process, by path.
 var keyFiles = caddy.NewUsagePool()
 
-// The interval of checks, and the minimum age of a change after which a later change has
-// another modification time.
+// The interval between checks for changes, and the age after which a modification time is
+// considered final. A younger file can change again within the same timestamp.
 const (
 	lookEvery = time.Second
 	settledBy = time.Second
 )
 
-// keyFile is a watched file of keys. If it cannot be read, the keys of the last valid
-// version stay.
+// keyFile is a watched key file. If a reload fails, the keys of the last valid version
+// stay in use.
 type keyFile struct {
 	path   string
 	logger *zap.Logger
 	keys   atomic.Pointer[keySet]
 
 	mu      sync.Mutex  // held during a reload
-	seen    os.FileInfo // of what was read last; nil if it was not there. Guarded by mu.
-	settled bool        // a later change has another modification time. Guarded by mu.
-	content digest      // what was read last. Guarded by mu.
-	err     error       // what is wrong with it. Guarded by mu.
+	seen    os.FileInfo // file info at the last read; nil if the file was missing. Guarded by mu.
+	settled bool        // whether any later change has another modification time. Guarded by mu.
+	content digest      // digest of the content at the last read. Guarded by mu.
+	err     error       // error of the last read. Guarded by mu.
 
 	stop, stopped chan struct{}
 }
 
-// watchFile starts to watch a file, or shares the watcher of others. It fails if the file
-// cannot be read.
+// watchFile returns the shared watcher of a file and starts it if necessary. It fails if
+// the file cannot be read.
 func watchFile(path string, logger *zap.Logger) (*keyFile, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -81,7 +81,7 @@ func (f *keyFile) Destruct() error {
 	return nil
 }
 
-// find returns the key that a client presented; nil if it is unknown.
+// find returns the key that matches the presented one, or nil if it is unknown.
 func (f *keyFile) find(presented string) *apiKey { return (*f.keys.Load()).find(presented) }
 
 // watch checks the file for changes until stop is closed.
@@ -109,7 +109,7 @@ func (f *keyFile) watch() {
 	}
 }
 
-// reload reads the file if it has changed, and returns its error.
+// reload reloads the file if it has changed.
 func (f *keyFile) reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,7 +125,7 @@ func (f *keyFile) reload() error {
 	return err
 }
 
-// read reads the keys, unless the content is unchanged. The caller holds mu.
+// read loads the keys unless the content is unchanged. The caller holds mu.
 func (f *keyFile) read() error {
 	data, err := os.ReadFile(f.path)
 	if err != nil {
@@ -144,7 +144,8 @@ func (f *keyFile) read() error {
 	return nil
 }
 
-// isUnchanged reports whether the file is the one that was read last. The caller holds mu.
+// isUnchanged reports whether info matches the file at the last read. The caller holds
+// mu.
 func (f *keyFile) isUnchanged(info os.FileInfo) bool {
 	return f.seen != nil && os.SameFile(f.seen, info) && f.seen.Size() == info.Size() && f.seen.ModTime().Equal(info.ModTime())
 }

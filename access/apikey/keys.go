@@ -21,22 +21,23 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Options are the valid keys and where requests carry theirs: the options that the handler
-// and the authentication provider share.
+// Options holds the valid keys and the request locations that are searched for a key. The
+// handler and the authentication provider share them.
 type Options struct {
 	policy.IdentityOptions
 
-	// The keys, by their hashes. They take precedence over those of the file. Default:
-	// none. Keys or a file is required.
+	// The keys, as SHA-256 hashes. They take precedence over the keys in `file`. Default:
+	// none. `keys` or `file` is required.
 	Keys []Key `json:"keys,omitempty"`
 
-	// A file with such a list, in YAML or JSON. It is checked for changes every second. If
-	// it becomes invalid or disappears, the last keys stay valid; at the start, this is an
-	// error. Placeholders such as `{env.HOME}` are replaced.
+	// The path of a YAML or JSON file with a list of keys. It is checked for changes
+	// every second. If it becomes invalid or disappears, the last valid keys stay in use.
+	// At startup, an unreadable or invalid file is an error. Placeholders such as
+	// `{env.HOME}` are replaced.
 	File string `json:"file,omitempty"`
 
-	// The header field with the key. In `Authorization`, the key follows `ApiKey` or
-	// `Bearer`. Default: `X-API-Key` if neither query nor cookie is set.
+	// The header field with the key. In `Authorization`, the scheme `ApiKey` or `Bearer`
+	// precedes the key. Default: `X-API-Key` if neither `query` nor `cookie` is set.
 	Header string `json:"header,omitempty"`
 
 	// The query parameter with the key. Default: none.
@@ -45,17 +46,19 @@ type Options struct {
 	// The cookie with the key. Default: none.
 	Cookie string `json:"cookie,omitempty"`
 
-	// Whether the key is removed from the request to the backend. Default: false.
+	// Whether the key is removed from the request before it is sent to the backend.
+	// Default: false.
 	HideCredentials bool `json:"hide_credentials,omitempty"`
 
 	sources []httpx.CredentialSource
 	keys    keySet
-	file    *keyFile          // nil without one
+	file    *keyFile          // nil without a key file
 	limits  *ratelimit.Shared // nil before start
 	logger  *zap.Logger
 }
 
-// DefaultKeyHeader is the header field with the key if no other source is configured.
+// DefaultKeyHeader is the header field that is searched for a key if no other source is
+// configured.
 const DefaultKeyHeader = "X-API-Key"
 
 // Reasons to reject a request. They are logged and not sent to the client.
@@ -66,7 +69,7 @@ var (
 	errKeyRate    = errors.New("the API key is above its rate limit")
 )
 
-// start prepares the options for requests.
+// start loads the keys and acquires the shared resources.
 func (a *Options) start(logger *zap.Logger) error {
 	a.logger = logger
 	var err error
@@ -93,7 +96,7 @@ func (a *Options) start(logger *zap.Logger) error {
 	return nil
 }
 
-// stop releases what start acquired. Requests in flight can still use it.
+// stop releases the shared resources. Requests in flight can still use them.
 func (a *Options) stop() error {
 	var errs [2]error
 	if a.limits != nil {
@@ -105,7 +108,7 @@ func (a *Options) stop() error {
 	return errors.Join(errs[:]...)
 }
 
-// Check reports the first invalid option. It does not read the file.
+// Check returns an error for the first invalid option. It does not read the key file.
 func (a *Options) Check() error {
 	if len(a.Keys) == 0 && a.File == "" {
 		return options.Errorf("keys", "keys or file is required: set one of them")
@@ -113,14 +116,14 @@ func (a *Options) Check() error {
 	if a.Header != "" && !httpguts.ValidHeaderFieldName(a.Header) {
 		return options.Errorf("header", "header %q is not a valid field name: use one such as %s", a.Header, DefaultKeyHeader)
 	}
-	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // the same characters
+	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // cookie names allow the same characters
 		return options.Errorf("cookie", "cookie %q is not a valid cookie name: use one such as api_key", a.Cookie)
 	}
 	_, err := a.parsedKeys()
 	return err
 }
 
-// parsedKeys returns the keys of the configuration.
+// parsedKeys returns the keys of the option `keys`.
 func (a *Options) parsedKeys() (keySet, error) {
 	keys := make(keySet, len(a.Keys))
 	for i := range a.Keys {
@@ -131,7 +134,7 @@ func (a *Options) parsedKeys() (keySet, error) {
 	return keys, nil
 }
 
-// credentialSources returns where the key of a request can be, in order of precedence.
+// credentialSources returns the sources of the key, in order of precedence.
 func (a *Options) credentialSources() (sources []httpx.CredentialSource) {
 	for _, source := range []httpx.CredentialSource{
 		{Kind: httpx.Header, Name: textproto.CanonicalMIMEHeaderKey(a.Header)},
@@ -159,7 +162,8 @@ func presentedKey(r *http.Request, sources []httpx.CredentialSource) string {
 	return ""
 }
 
-// schemeKey returns the key in a value of Authorization; empty for the schemes of others.
+// schemeKey returns the key in an Authorization value, or an empty string if the scheme
+// is neither ApiKey nor Bearer.
 func schemeKey(value string) string {
 	scheme, key, _ := strings.Cut(value, " ")
 	if strings.EqualFold(scheme, "ApiKey") || strings.EqualFold(scheme, "Bearer") {
@@ -168,8 +172,8 @@ func schemeKey(value string) string {
 	return ""
 }
 
-// authenticate returns the key of a request, or why it is rejected, with the key if it is
-// known.
+// authenticate returns the key of a request. If it rejects a known key, such as an
+// expired one, it returns both the key and the error.
 func (a *Options) authenticate(r *http.Request) (*apiKey, error) {
 	presented := presentedKey(r, a.sources)
 	if presented == "" {
@@ -188,14 +192,15 @@ func (a *Options) authenticate(r *http.Request) (*apiKey, error) {
 	return held, nil
 }
 
-// allow counts a request of a key with a limit, sets the RateLimit fields and reports
-// whether it is within the limit. A key counts for itself on all routes and across reloads.
+// allow counts a request against the limit of its key, sets the RateLimit header fields
+// and reports whether the request is within the limit. The count of a key is shared by
+// all routes and survives reloads.
 func (a *Options) allow(header http.Header, held *apiKey) bool {
 	return held.limit == (ratelimit.Limit{}) || a.limits.Allow(header, held.digest[:], held.limit)
 }
 
-// log logs why a request is rejected. A missing key has level debug, because it is usual
-// for a client's first request.
+// log logs the reason for a rejection. A missing key is logged at debug level, because
+// clients often send their first request without credentials.
 func (a *Options) log(r *http.Request, held *apiKey, err error) {
 	level := zapcore.InfoLevel
 	if errors.Is(err, errNoKey) {
@@ -220,5 +225,5 @@ func (a *Options) addIdentity(r *http.Request, held *apiKey) {
 	identity.Add(r, held.who)
 }
 
-// RequestFields implements policy.FieldReader.
+// RequestFields implements trust.FieldReader.
 func (k *Options) RequestFields() []string { return []string{k.Header} }

@@ -13,25 +13,25 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// Key is the hash of an API key and its consumer.
+// Key is the hash of an API key with the properties of its consumer.
 type Key struct {
-	// The consumer of the key. Several keys can have the same consumer, for example during
-	// a rotation. Required.
+	// The name of the consumer. Several keys can belong to one consumer, for example
+	// during a rotation. Required.
 	Name string `json:"name,omitempty" caddyfile:"arg"`
 
-	// The SHA-256 of the key in 64 hexadecimal digits, as `rgate hash-key` prints
-	// it. No two keys may have the same. Required.
+	// The SHA-256 hash of the key as 64 hexadecimal digits, as printed by `rgate
+	// hash-key`. It must be unique. Required.
 	SHA256 string `json:"sha256,omitempty" caddyfile:"arg"`
 
-	// The scopes of the consumer, for `rgate_require` and the backend. Scopes contain
-	// neither spaces nor quotes.
+	// The scopes of the consumer, for `rgate_require` and the backend. Scopes must not
+	// contain spaces or quotes. Default: none.
 	Scopes []string `json:"scopes,omitempty"`
 
-	// The roles of the consumer, for `rgate_require`.
+	// The roles of the consumer, for `rgate_require`. Default: none.
 	Roles []string `json:"roles,omitempty"`
 
-	// The time from which the key is rejected, in RFC 3339, or a date, which begins at
-	// midnight UTC. Default: never.
+	// The time at which the key expires, as an RFC 3339 timestamp or a date. A date means
+	// midnight UTC. Default: the key does not expire.
 	Expires Moment `json:"expires,omitempty"`
 
 	// The rate limit of the key. Default: none.
@@ -41,29 +41,28 @@ type Key struct {
 // digest is the SHA-256 of a key.
 type digest [sha256.Size]byte
 
-// apiKey is a parsed Key. It does not change.
+// apiKey is a parsed Key. It is immutable.
 type apiKey struct {
 	digest  digest
 	who     identity.Identity
-	expires time.Time       // zero: never
-	limit   ratelimit.Limit // zero: none
+	expires time.Time       // zero if the key does not expire
+	limit   ratelimit.Limit // zero without a limit
 }
 
-// expired reports whether the key is not valid any more.
+// expired reports whether the key has expired.
 func (k *apiKey) expired(now time.Time) bool { return !k.expires.IsZero() && !now.Before(k.expires) }
 
-// keySet has keys by their digest.
+// keySet holds keys by digest.
 type keySet map[digest]*apiKey
 
-// find returns the key that a client presented; nil if it is unknown.
+// find returns the key that matches the presented one, or nil if it is unknown.
 //
-// The duration does not help to guess a key, because only hashes are looked up and
-// compared. To learn a bit of a hash from the duration, a client needs texts whose SHA-256
-// begins like that of a key: each bit doubles the work to find one, and the map uses a
-// secret seed. The whole digest would not reveal the key. The last comparison takes
-// constant time.
+// The lookup does not leak keys through timing, because only hashes are looked up and
+// compared. To learn one bit of a hash, a client needs inputs whose SHA-256 shares a
+// prefix with it. Each bit doubles the work to find one, and the map uses a secret seed.
+// The whole digest would not reveal the key. The final comparison takes constant time.
 func (keys keySet) find(presented string) *apiKey {
-	var buffer [128]byte // so that nothing is allocated
+	var buffer [128]byte // avoids an allocation
 	presentedDigest := digest(sha256.Sum256(append(buffer[:0], presented...)))
 	held := keys[presentedDigest]
 	if held == nil || subtle.ConstantTimeCompare(held.digest[:], presentedDigest[:]) != 1 {
@@ -72,9 +71,9 @@ func (keys keySet) find(presented string) *apiKey {
 	return held
 }
 
-// add adds a key. position is its position in the list, from 1. The error is about an
-// option of the key and contains no secret, not even if the key itself is used instead of
-// its hash.
+// add adds a key. position is its 1-based position in the list. The error names an option
+// of the key and contains no secret, even if the user entered the key instead of its
+// hash.
 func (keys keySet) add(key *Key, position int) *options.Error {
 	if key.Name == "" {
 		return options.Errorf("name", "key %d has no name: give it that of its consumer", position)
@@ -118,12 +117,12 @@ func digestError(name string) *options.Error {
 	return options.Errorf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
 }
 
-// Moment is a date, or a date and time in RFC 3339.
+// Moment is a date or an RFC 3339 timestamp.
 type Moment string
 
 var errMoment = errors.New("it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
 
-// UnmarshalJSON reads a text.
+// UnmarshalJSON decodes a JSON string.
 func (m *Moment) UnmarshalJSON(data []byte) error {
 	var text string
 	if json.Unmarshal(data, &text) != nil {
@@ -133,13 +132,13 @@ func (m *Moment) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// UnmarshalText takes any text, also one that YAML has a type of its own for.
+// UnmarshalText accepts any string, including dates, for which YAML has a separate type.
 func (m *Moment) UnmarshalText(text []byte) error {
 	*m = Moment(text)
 	return nil
 }
 
-// parse returns the moment. A date begins at midnight UTC.
+// parse returns the time. A date means midnight UTC.
 func (m Moment) parse() (time.Time, error) {
 	if date, err := time.Parse(time.DateOnly, string(m)); err == nil {
 		return date, nil

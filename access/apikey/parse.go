@@ -14,11 +14,11 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// parseKeys parses a list of keys in YAML or JSON. The error begins with its line, if
+// parseKeys parses a YAML or JSON list of keys. Errors begin with the line number, if
 // known.
 func parseKeys(data []byte) (keySet, error) {
 	if json.Valid(data) {
-		// YAML takes JSON as it is, except for tabs between its words.
+		// The YAML parser accepts JSON, except for tabs between tokens.
 		data = bytes.ReplaceAll(data, []byte{'\t'}, []byte{' '})
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
@@ -53,8 +53,8 @@ func parseKeys(data []byte) (keySet, error) {
 
 var keyOptions = []string{"name", "sha256", "scopes", "roles", "expires", "rate_limit"}
 
-// decodeKey decodes a key by way of JSON, so that a file has the same options as the
-// configuration. Errors contain no values, which can be secrets.
+// decodeKey decodes a key through JSON, so that the file supports the same options as the
+// configuration. Errors contain no values, because values can be secrets.
 func decodeKey(item *yaml.Node) (*Key, error) {
 	if item.Kind == yaml.AliasNode {
 		item = item.Alias
@@ -79,7 +79,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 	return key, nil
 }
 
-// optionError describes an error in the options of a key.
+// optionError converts a JSON decoding error into an error about an option of a key.
 func optionError(err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		name = strings.Trim(name, `"`)

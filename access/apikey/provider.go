@@ -15,9 +15,9 @@ func init() {
 	caddy.RegisterModule(new(Provider))
 }
 
-// Provider is `rgate_api_key` as a provider of Caddy's handler `authentication`,
-// which responds with 401 if no provider accepts a request. This includes requests above
-// the limit of a key.
+// Provider is the `rgate_api_key` provider of Caddy's `authentication` handler. The
+// handler responds with 401 if no provider accepts the request. This includes requests
+// above the rate limit of their key.
 type Provider struct {
 	Options
 
@@ -32,7 +32,7 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the file of keys and starts to watch it.
+// Provision loads the key file and starts watching it.
 func (p *Provider) Provision(ctx caddy.Context) error {
 	if err := p.base.Start(ctx, "api_key"); err != nil {
 		return err
@@ -43,13 +43,14 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	return p.start(p.base.Logger())
 }
 
-// Validate reports the first invalid option.
+// Validate implements caddy.Validator.
 func (p *Provider) Validate() error { return p.Check() }
 
-// Cleanup releases the file of keys.
+// Cleanup releases the key file.
 func (p *Provider) Cleanup() error { return p.stop() }
 
-// Authenticate authenticates a request by its key. A missing or wrong key is not an error.
+// Authenticate authenticates a request by its API key. A missing or invalid key is not an
+// error.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	trust.StripIdentity(r)
 	held, err := p.authenticate(r)

@@ -1,3 +1,4 @@
+// Package cors implements the cors policy (Cross-Origin Resource Sharing).
 package cors
 
 import (
@@ -25,61 +26,61 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_cors", policy.Directive[CORS])
 }
 
-// CORS lets pages of other origins read responses and send requests that browsers otherwise
-// block (https://fetch.spec.whatwg.org/#http-cors-protocol).
+// CORS is a handler that lets pages of other origins read responses and send requests
+// that browsers otherwise block (https://fetch.spec.whatwg.org/#http-cors-protocol).
 //
-// Preflights, which are OPTIONS requests with Access-Control-Request-Method, get a 204
-// response from the policy and never reach the backend. If the origin, the method or a
-// header field is not allowed, the response has no CORS fields and the browser does not
-// send the request.
+// Preflight requests are OPTIONS requests with Access-Control-Request-Method. The handler
+// responds to them with 204 and never forwards them to the backend. If the origin, the
+// method or a header field is not allowed, the response has no CORS fields and the
+// browser does not send the request.
 //
-// CORS fields of the backend are removed from responses. Responses that depend on the
-// origin have `Vary: Origin`.
+// The handler removes the backend's CORS fields from responses. Responses that depend on
+// the origin have `Vary: Origin`.
 //
-// CORS does not block requests: those of other origins are served, but their pages cannot
-// read the response.
+// CORS does not block requests: requests of other origins are served, but their pages
+// cannot read the response.
 type CORS struct {
 	policy.Base
 
-	// The origins that are allowed. Required. Each is one of:
+	// The allowed origins. Required. Each is one of:
 	//
-	// - an origin, such as `https://app.example.com` or `http://localhost:8080`
-	// - `https://*.example.com` for all subdomains, however deep, but not for
-	//   example.com itself
-	// - a regular expression after a tilde, such as `~https://app-\d+\.example\.com`,
-	//   which has to match the origin as a whole
-	// - `null`, the origin of sandboxed frames and of files, which any page can have;
-	//   not with `allow_credentials`
-	// - `*` alone: every origin
+	// - an origin, such as `https://app.example.com` or `http://localhost:8080` -
+	// `https://*.example.com`, which matches all subdomains at any depth, but not
+	// example.com itself - a regular expression after a tilde, such as
+	// `~https://app-\d+\.example\.com`, which must match the whole origin - `null`, the
+	// origin of sandboxed frames and local files. Any page can have this origin; it
+	// cannot be combined with `allow_credentials`. - `*`, which matches every origin and
+	// must be the only element
 	AllowedOrigins []string `json:"allowed_origins,omitempty" caddyfile:"arg"`
 
-	// The methods that are allowed, in upper case. Default: GET, HEAD, POST, PUT,
-	// PATCH and DELETE.
+	// The allowed methods, in upper case. Default: GET, HEAD, POST, PUT, PATCH and
+	// DELETE.
 	AllowedMethods []string `json:"allowed_methods,omitempty"`
 
-	// The header fields of requests that are allowed in addition to those that are always
-	// allowed. Default: `*`, any that the browser requests.
+	// The request header fields that are allowed in addition to the CORS-safelisted ones.
+	// Default: `*`, all fields that the browser requests.
 	AllowedHeaders []string `json:"allowed_headers,omitempty"`
 
-	// The header fields of responses that pages may read in addition to those that they may
-	// always read. `*`, without credentials, means all. Default: none.
+	// The response header fields that pages may read in addition to the CORS-safelisted
+	// ones. `*` means all fields, except for requests with credentials. Default: none.
 	ExposedHeaders []string `json:"exposed_headers,omitempty"`
 
-	// Whether browsers may send cookies and other credentials, and pages read the responses
-	// to such requests. Invalid with origins that allow any page. Default: false.
+	// Whether browsers may send credentials such as cookies, and pages may read the
+	// responses to these requests. Invalid with origins that match any page. Default:
+	// false.
 	AllowCredentials bool `json:"allow_credentials,omitempty"`
 
-	// How long browsers may cache the response to a preflight, in whole seconds. Browsers
-	// have an upper limit of their own, such as two hours. Default: 0, the default of the
-	// browser: five seconds.
+	// The maximum time that browsers cache the response to a preflight request, in whole
+	// seconds. Browsers cap it, for example at two hours. Default: 0, the browser's
+	// default of five seconds.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
-	// Whether pages of the public Internet may reach this server in a private
-	// network (https://wicg.github.io/private-network-access/). Default: false.
+	// Whether public websites may access this server in a private network
+	// (https://wicg.github.io/private-network-access/). Default: false.
 	AllowPrivateNetwork bool `json:"allow_private_network,omitempty"`
 
 	origins                               *origins
-	headers                               map[string]bool // in lower case; nil: all
+	headers                               map[string]bool // in lower case; nil for all
 	methodsLine, headersLine, exposedLine string
 	maxAgeLine, varyLine                  string
 }
@@ -92,7 +93,7 @@ func (*CORS) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets the defaults.
+// Provision sets defaults and parses the origins.
 func (p *CORS) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "cors"); err != nil {
 		return err
@@ -100,7 +101,7 @@ func (p *CORS) Provision(ctx caddy.Context) error {
 	if err := p.Check(); err != nil || p.Off() {
 		return err
 	}
-	p.origins, _, _ = parseOrigins(p.AllowedOrigins) // Check has no complaint
+	p.origins, _, _ = parseOrigins(p.AllowedOrigins) // cannot fail: Check has parsed them
 	if len(p.AllowedMethods) == 0 {
 		p.AllowedMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 	}
@@ -123,7 +124,7 @@ func (p *CORS) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (p *CORS) Check() error {
 	if p.Off() {
 		return nil
@@ -131,7 +132,7 @@ func (p *CORS) Check() error {
 	return cmp.Or(p.checkOrigins(), p.checkMethods(), p.checkHeaders(), p.checkExposed(), p.checkMaxAge())
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *CORS) Validate() error { return p.Check() }
 
 func (p *CORS) checkOrigins() error {
@@ -184,7 +185,7 @@ func (p *CORS) checkExposed() error {
 	return nil
 }
 
-// checkFieldName checks one of several names of header fields. * must be the only one.
+// checkFieldName validates one of several header field names. `*` must be the only name.
 func checkFieldName(option string, i int, name string, count int) error {
 	switch {
 	case name == "*" && count > 1:
@@ -202,7 +203,7 @@ func (p *CORS) checkMaxAge() error {
 	return nil
 }
 
-// ServeHTTP responds to preflights and passes all other requests on.
+// ServeHTTP responds to preflight requests and forwards all other requests.
 func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -217,11 +218,11 @@ func (p *CORS) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return err
 }
 
-// allowedOrigin returns the value of Access-Control-Allow-Origin for a request with that
-// method; empty if its origin or method is not allowed.
+// allowedOrigin returns the value of Access-Control-Allow-Origin for a request. It
+// returns an empty string if the origin or the method is not allowed.
 func (p *CORS) allowedOrigin(r *http.Request, method string) string {
 	if p.origins.any && p.allowsMethod(method) {
-		return "*" // always, so that one response in a cache serves all pages
+		return "*" // constant, so that a cached response is valid for all pages
 	}
 	if said := r.Header["Origin"]; len(said) == 1 && p.origins.allow(said[0]) && p.allowsMethod(method) {
 		return said[0]
@@ -262,7 +263,7 @@ func (p *CORS) servePreflight(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// allowsHeaders reports whether all header fields in lines of comma-separated names are
+// allowsHeaders reports whether all header fields in a list of comma-separated values are
 // allowed.
 func (p *CORS) allowsHeaders(wanted []string) bool {
 	if p.headers == nil {
@@ -278,8 +279,8 @@ func (p *CORS) allowsHeaders(wanted []string) bool {
 	return true
 }
 
-// EditHeader replaces the CORS fields of the backend. origin is empty if the response may
-// not be read.
+// EditHeader replaces the backend's CORS fields. origin is empty if the page may not read
+// the response.
 func (p *CORS) EditHeader(header http.Header, origin string, values *httpx.FieldValues) {
 	removeCORS(header)
 	if !p.origins.any {
@@ -297,8 +298,8 @@ func (p *CORS) EditHeader(header http.Header, origin string, values *httpx.Field
 	}
 }
 
-// removeCORS removes the CORS fields of a response. It looks up the frequent ones, which is
-// faster than a loop over the whole header.
+// removeCORS removes the CORS fields of a response. Direct lookups of the common fields
+// are faster than a loop over the whole header.
 func removeCORS(header http.Header) {
 	found := false
 	for _, name := range [...]string{
@@ -310,13 +311,13 @@ func removeCORS(header http.Header) {
 			found = true
 		}
 	}
-	if found { // the others mean nothing alone, and are not looked for
+	if found { // the other fields have no effect without these
 		delete(header, "Access-Control-Max-Age")
 		delete(header, "Access-Control-Allow-Private-Network")
 	}
 }
 
-// addVary adds a field of the request to Vary, unless it is there.
+// addVary adds a request header field to Vary unless Vary already contains it.
 func addVary(header http.Header, field string, values *httpx.FieldValues) {
 	lines := header["Vary"]
 	if len(lines) == 0 {
@@ -340,5 +341,5 @@ var (
 	_ policy.Module     = (*CORS)(nil)
 )
 
-// RequestFields implements policy.FieldReader.
+// RequestFields implements trust.FieldReader.
 func (p *CORS) RequestFields() []string { return p.AllowedHeaders }

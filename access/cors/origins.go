@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// origins are the origins that may read responses. Browsers send theirs as in RFC 6454,
-// section 6.2: in lower case, without a default port and without a path. Only this form is
-// matched.
+// origins holds the allowed origins. Browsers serialize origins as in RFC 6454, section
+// 6.2: in lower case, without a default port and without a path. Only this form matches.
 type origins struct {
 	any       bool
 	exact     map[string]struct{}
@@ -20,13 +19,13 @@ type origins struct {
 
 // wildcardOrigin matches all subdomains of a domain.
 type wildcardOrigin struct {
-	scheme string // with `://`
-	domain string // with the dot before it, and the port after it
+	scheme string // including `://`
+	domain string // including the leading dot, and the port if any
 }
 
-// parseOrigins parses a list of origins: exact ones such as https://app.example.com,
-// https://*.example.com for all subdomains, a regular expression after a tilde, null, and *
-// alone. With an error, it returns the index of the invalid one.
+// parseOrigins parses a list of origins. An element is an exact origin, a wildcard such
+// as https://*.example.com, a regular expression after a tilde, null, or * as the only
+// element. If an element is invalid, parseOrigins also returns its index.
 func parseOrigins(list []string) (*origins, int, error) {
 	o := &origins{exact: make(map[string]struct{}, len(list))}
 	for i, text := range list {
@@ -59,7 +58,7 @@ func parseOrigins(list []string) (*origins, int, error) {
 	return o, 0, nil
 }
 
-// parseOriginPattern compiles a regular expression that must match the whole origin.
+// parseOriginPattern compiles a regular expression and anchors it at both ends.
 func parseOriginPattern(text string) (*regexp.Regexp, error) {
 	if text == "" {
 		return nil, errors.New(`"~" has no regular expression: use one such as ~^https://[a-z]+\.example\.com$`)
@@ -70,8 +69,8 @@ func parseOriginPattern(text string) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + text + `)\z`)
 }
 
-// normalOrigin validates an origin, which can have a wildcard for its subdomains, and
-// returns the form that browsers send.
+// normalOrigin validates an origin and returns it as browsers serialize it. The host can
+// begin with a wildcard for subdomains.
 func normalOrigin(text string) (string, error) {
 	origin := strings.ToLower(text)
 	scheme, authority, ok := strings.Cut(origin, "://")
@@ -83,7 +82,7 @@ func normalOrigin(text string) (string, error) {
 	}
 	host, port := splitPort(authority)
 	if scheme == "http" && port == ":80" || scheme == "https" && port == ":443" {
-		port = "" // browsers leave it out
+		port = "" // browsers omit the default port
 	}
 	domain, wildcard := strings.CutPrefix(host, "*.")
 	switch {
@@ -97,7 +96,7 @@ func normalOrigin(text string) (string, error) {
 	return scheme + "://" + host + port, nil
 }
 
-// splitPort splits a host and its port, including the colon.
+// splitPort splits an authority into the host and the port. The port includes the colon.
 func splitPort(authority string) (host, port string) {
 	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
 		return authority[:i], authority[i:]
@@ -135,9 +134,9 @@ func isHost(s string) bool {
 	return areLabels(s)
 }
 
-// areLabels reports whether s consists of labels separated by dots.
+// areLabels reports whether s consists of DNS labels separated by dots.
 func areLabels(s string) bool {
-	dot := true // before the first character
+	dot := true // the previous character is a dot or the start
 	for _, c := range []byte(s) {
 		switch {
 		case c == '.' && dot:
@@ -174,9 +173,9 @@ func (o *origins) allow(origin string) bool {
 	return false
 }
 
-// unlikelyOrigin is allowed only by patterns that match any origin.
+// unlikelyOrigin is an origin that only patterns without restrictions match.
 const unlikelyOrigin = "https://xn--q7-0fa.rgate-probe.invalid:4242"
 
-// unbounded reports whether any page can have an allowed origin. null is such an origin,
-// because pages can sandbox their frames.
+// unbounded reports whether any page can obtain an allowed origin. This includes null,
+// because any page can create a sandboxed frame.
 func (o *origins) unbounded() bool { return o.allow(unlikelyOrigin) || o.allow("null") }

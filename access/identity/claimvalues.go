@@ -8,15 +8,15 @@ import (
 	"strconv"
 )
 
-// ClaimValues are the values of which a claim must have one. In JSON and YAML, a single
-// value needs no list. Numbers and booleans are compared as text.
+// ClaimValues is a list of accepted claim values. JSON and YAML accept a single value
+// instead of a list. Numbers and booleans are compared as strings.
 type ClaimValues []string
 
 // UnmarshalJSON decodes a value or a list of values.
 func (v *ClaimValues) UnmarshalJSON(data []byte) error {
 	var value any
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber() // keeps all digits
+	decoder.UseNumber() // preserves the precision of numbers
 	if err := decoder.Decode(&value); err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (v ClaimValues) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(v))
 }
 
-// Match reports whether a claim is one of the values, or a list that contains one.
+// Match reports whether a claim equals one of the values or is a list that contains one.
 func (v ClaimValues) Match(claim any) bool {
 	switch claim := claim.(type) {
 	case []any:
@@ -59,7 +59,7 @@ func (v ClaimValues) matchOne(claim any) bool {
 	return ok && slices.Contains(v, text)
 }
 
-// claimText returns the text of a string, boolean or number.
+// claimText returns a string, boolean or number as a string.
 func claimText(claim any) (string, bool) {
 	switch claim := claim.(type) {
 	case string:

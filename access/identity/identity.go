@@ -1,4 +1,5 @@
-// Package identity stores who sent a request, for policies, placeholders and the backend.
+// Package identity stores the authenticated client of a request for policies,
+// placeholders and the backend.
 package identity
 
 import (
@@ -16,27 +17,27 @@ import (
 )
 
 // Identity is the authenticated client of a request. Requests with the same token share
-// its claims, which must not be changed; their numbers are of type json.Number.
-// Placeholders read it:
+// Claims, which must not be modified. Numbers in it are of type json.Number.
+// Placeholders:
 //
-//	{http.auth.user.id}             the user, else the consumer
+//	{http.auth.user.id}             the user, or the consumer if there is no user
 //	{http.auth.user.consumer}       the consumer
 //	{http.auth.user.scopes}         the scopes, separated by spaces
-//	{http.auth.user.roles}          the roles without spaces in them, separated by spaces
+//	{http.auth.user.roles}          the roles that contain no spaces, separated by spaces
 //	{http.auth.user.claims.NAME}    a claim of the token; dots select members of objects;
-//	                                objects and lists are JSON
+//	                                objects and lists are encoded as JSON
 type Identity struct {
-	User     string         // of a token
-	Consumer string         // of an API key
-	Scopes   []string       // of both
-	Roles    []string       // of both
-	Claims   map[string]any // of a token
+	User     string         // from a token
+	Consumer string         // from an API key
+	Scopes   []string       // from tokens and API keys
+	Roles    []string       // from tokens and API keys
+	Claims   map[string]any // from a token
 }
 
 const identityVar = "rgate.identity"
 
-// Of returns the identity of a request; nil if it is not authenticated. A user that
-// another handler authenticated, such as Caddy's basic_auth, has only a name.
+// Of returns the identity of a request, or nil if it is not authenticated. If another
+// handler such as Caddy's basic_auth authenticated the user, only the name is set.
 func Of(r *http.Request) *Identity {
 	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity); ok {
 		return id
@@ -49,8 +50,8 @@ func Of(r *http.Request) *Identity {
 	return nil
 }
 
-// Add merges an identity into that of a request, for later policies, for placeholders and
-// for the backend's header fields.
+// Add merges an identity into the identity of the request, which later policies,
+// placeholders and the backend's header fields read.
 func Add(r *http.Request, found Identity) {
 	policy.MarkAuthenticated(r)
 	id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity)
@@ -77,12 +78,12 @@ func Add(r *http.Request, found Identity) {
 	setHeader(r, trust.HeaderConsumerUsername, id.Consumer)
 	setHeader(r, trust.HeaderConsumerScopes, strings.Join(id.Scopes, " "))
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set("http.auth.user.id", id.Name()) // replaces that of another handler
+		repl.Set("http.auth.user.id", id.Name()) // overrides the value of other handlers
 	}
 }
 
-// setHeader sets a header field for the backend, unless the value is empty or would be
-// changed in transit.
+// setHeader sets a request header field for the backend. It skips values that are empty
+// or would be altered in transit.
 func setHeader(r *http.Request, field, value string) {
 	if value != "" && IsHeaderText(value) {
 		r.Header[field] = []string{value}
@@ -97,7 +98,7 @@ func (id *Identity) Name() string {
 	return id.Consumer
 }
 
-// Claim returns a claim of the token by its name, or by a path whose dots select members
+// Claim returns a claim of the token by name, or by a path in which dots select members
 // of objects.
 func (id *Identity) Claim(path string) (any, bool) { return claimAt(id.Claims, path) }
 
@@ -151,7 +152,7 @@ func placeholderValue(claim any) any {
 	return claim
 }
 
-// union appends the elements of more that all does not contain.
+// union returns all with the elements of more that it does not contain appended.
 func union(all, more []string) []string {
 	if len(all) == 0 {
 		return more[:len(more):len(more)]

@@ -7,8 +7,8 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// CheckNames returns an error for the first invalid scope, role or user in an option. want
-// describes a valid one.
+// CheckNames returns an error for the first invalid scope, role or user in an option.
+// want describes the valid form in the error.
 func CheckNames(option string, names []string, valid func(string) bool, want string) *options.Error {
 	for _, name := range names {
 		if !valid(name) {
@@ -18,20 +18,21 @@ func CheckNames(option string, names []string, valid func(string) bool, want str
 	return nil
 }
 
-// IsScope reports whether a text is a scope (RFC 6749, section 3.3).
+// IsScope reports whether a string is a scope token (RFC 6749, section 3.3).
 func IsScope(text string) bool {
 	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
 		return c <= ' ' || c > '~' || c == '"' || c == '\\'
 	})
 }
 
-// IsPrintable reports whether a text is a name that fits into a header field.
+// IsPrintable reports whether a string is a name without control characters and without
+// surrounding spaces.
 func IsPrintable(text string) bool {
 	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
-// IsHeaderText reports whether a text can be the value of a header field and arrives
-// unchanged: it has no control characters and no spaces at its ends.
+// IsHeaderText reports whether a string can be sent as a header field value without
+// alteration: it has no control characters and no surrounding spaces.
 func IsHeaderText(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c == 0x7f {

@@ -7,20 +7,20 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 )
 
-// RolesWarning is logged when roles are required of tokens and the configuration does not
-// set how they are split. Earlier versions split them at spaces.
+// RolesWarning is logged if a route requires roles of tokens and the configuration does
+// not set how they are split. Earlier versions split them at spaces.
 const RolesWarning = "a role that a token has as one text is one role, which is not split at spaces any more as it was in earlier versions: " +
 	`set split: " " in the option roles of jwt if issuers list several roles in one text, or split: "" if they do not`
 
-// RolesReader is implemented by handlers and authentication providers that read roles from
-// tokens.
+// RolesReader is implemented by handlers and authentication providers that read roles
+// from tokens.
 type RolesReader interface {
-	// RolesSplitUnset reports whether the options do not set how roles are split.
+	// RolesSplitUnset reports whether the separator of roles is not configured.
 	RolesSplitUnset() bool
 }
 
-// RolesSplitUnset reports whether a chain has a RolesReader whose options do not set how
-// roles are split.
+// RolesSplitUnset reports whether a chain contains a RolesReader whose separator of roles
+// is not configured.
 func RolesSplitUnset(chain []caddyhttp.MiddlewareHandler) bool {
 	return slices.ContainsFunc(chain, func(handler caddyhttp.MiddlewareHandler) bool {
 		switch handler := handler.(type) {

@@ -1,3 +1,5 @@
+// Package ipfilter implements the ip_filter policy, which allows or denies requests by client
+// IP address.
 package ipfilter
 
 import (
@@ -22,19 +24,20 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_ip_filter", policy.Directive[IPFilter])
 }
 
-// IPFilter allows or denies requests by the IP address of the client. Denied requests, and
-// those with an unknown address, get a 403 response.
+// IPFilter is a handler that allows or denies requests by client IP address. Requests
+// from denied or unknown addresses are rejected with 403.
 //
-// The address is that of the connection or, if the connection is from one of the server's
-// `trusted_proxies`, the one that the proxy forwards.
+// The client address is the remote address of the connection. If that is one of the
+// server's `trusted_proxies`, the address that the proxy forwards is used.
 type IPFilter struct {
 	policy.Base
 
-	// The allowed addresses: IP addresses, ranges in CIDR notation, or `private_ranges`,
-	// which has the same meaning as in Caddy. Default: all.
+	// The allowed addresses: IP addresses, CIDR ranges, or `private_ranges`, which has
+	// the same meaning as in Caddy. Default: all addresses.
 	Allow []string `json:"allow,omitempty" caddyfile:"arg"`
 
-	// The denied addresses. They take precedence over the allowed ones. Default: none.
+	// The denied addresses, in the same format. They take precedence over `allow`.
+	// Default: none.
 	Deny []string `json:"deny,omitempty"`
 
 	allowed, denied ipSet
@@ -67,7 +70,7 @@ func (p *IPFilter) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Check reports the first invalid option.
+// Check returns an error for the first invalid option.
 func (p *IPFilter) Check() error {
 	if !p.Off() && len(p.Allow) == 0 && len(p.Deny) == 0 {
 		return options.Errorf("allow", "ip_filter has no effect: set allow or deny")
@@ -79,10 +82,10 @@ func (p *IPFilter) Check() error {
 	return err
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *IPFilter) Validate() error { return p.Check() }
 
-// ipSetOf parses the addresses of an option.
+// ipSetOf parses the list of addresses in an option.
 func ipSetOf(option string, list []string) (ipSet, error) {
 	var prefixes []netip.Prefix
 	for i, text := range list {
@@ -100,10 +103,10 @@ func ipSetOf(option string, list []string) (ipSet, error) {
 	return newIPSet(prefixes), nil
 }
 
-// privatePrefixes returns the ranges that Caddy calls private.
+// privatePrefixes returns the prefixes of Caddy's `private_ranges`.
 func privatePrefixes() (prefixes []netip.Prefix) {
 	for _, text := range caddyhttp.PrivateRangesCIDR() {
-		// Not all of them are written as ranges have to be.
+		// Caddy's list contains addresses without a prefix length.
 		if prefix, err := caddyhttp.CIDRExpressionToPrefix(text); err == nil {
 			prefixes = append(prefixes, prefix)
 		}
@@ -126,7 +129,7 @@ func (p *IPFilter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return next.ServeHTTP(w, r)
 }
 
-// authorize returns why an address is not allowed, or nil.
+// authorize returns an error if an address is not allowed.
 func (p *IPFilter) authorize(address string) error {
 	addr, known := parseIP(address)
 	switch {

@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// ipSet is a set of IP addresses with a binary search. IPv4 and IPv6 are separate: `::/0`
-// contains no IPv4 address.
-type ipSet []ipSpan // sorted, without overlaps
+// ipSet is a set of IP addresses that is searched with a binary search. IPv4 and IPv6 are
+// separate: `::/0` contains no IPv4 address.
+type ipSet []ipSpan // sorted and disjoint
 
-// ipSpan is a range of addresses, including both ends.
+// ipSpan is an inclusive range of addresses.
 type ipSpan struct{ first, last netip.Addr }
 
-// newIPSet returns the set of all addresses with these prefixes.
+// newIPSet returns the set of all addresses within the prefixes.
 func newIPSet(prefixes []netip.Prefix) ipSet {
 	spans := make([]ipSpan, len(prefixes))
 	for i, prefix := range prefixes {
@@ -33,20 +33,20 @@ func newIPSet(prefixes []netip.Prefix) ipSet {
 	return slices.Clip(set)
 }
 
-// lastOf returns the last address with a prefix.
+// lastOf returns the last address of a prefix.
 func lastOf(prefix netip.Prefix) netip.Addr {
 	bytes := prefix.Addr().AsSlice()
 	for bit := prefix.Bits(); bit < prefix.Addr().BitLen(); bit++ {
 		bytes[bit/8] |= 0x80 >> (bit % 8)
 	}
-	last, _ := netip.AddrFromSlice(bytes) // it has the length of one
+	last, _ := netip.AddrFromSlice(bytes) // cannot fail: the length is valid
 	return last
 }
 
-// has reports whether the set contains an address from parseIP.
+// has reports whether the set contains an address returned by parseIP.
 func (set ipSet) has(addr netip.Addr) bool {
 	from, to := 0, len(set)
-	for from < to { // the first span that begins after the address
+	for from < to { // finds the first span that begins after the address
 		if middle := int(uint(from+to) / 2); addr.Less(set[middle].first) {
 			to = middle
 		} else {
@@ -56,14 +56,14 @@ func (set ipSet) has(addr netip.Addr) bool {
 	return from > 0 && !set[from-1].last.Less(addr)
 }
 
-// parseIP parses the address of a client. IPv4-mapped IPv6 addresses become IPv4, and zones
-// are removed.
+// parseIP parses a client address. It unmaps IPv4-mapped IPv6 addresses and removes
+// zones.
 func parseIP(text string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(text)
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// parsePrefix parses an address or a range in CIDR notation.
+// parsePrefix parses an IP address or a CIDR range.
 func parsePrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		if addr.Zone() != "" {
@@ -85,5 +85,5 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// privateRanges is the name of the private ranges in lists.
+// privateRanges is the keyword for Caddy's private ranges.
 const privateRanges = "private_ranges"

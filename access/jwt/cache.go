@@ -6,17 +6,17 @@ import (
 	"sync/atomic"
 )
 
-// tokenDigest identifies a token in memory, where tokens are not stored.
+// tokenDigest is the SHA-256 of a token. It is the cache key, so that tokens themselves
+// are not kept in memory.
 type tokenDigest [sha256.Size]byte
 
 func digestOf(token string) tokenDigest {
-	text := make([]byte, 0, 1536) // on the stack; few tokens are longer
+	text := make([]byte, 0, 1536) // on the stack, as few tokens are longer
 	return sha256.Sum256(append(text, token...))
 }
 
-// tokenCache caches valid tokens. It is a set-associative table without locks: a token
-// belongs to one row, whose columns are searched. The table is allocated with the first
-// token.
+// tokenCache caches valid tokens. It is a lock-free set-associative table: a token maps
+// to one row, whose columns are searched. The table is allocated with the first token.
 type tokenCache struct {
 	rows  int
 	table atomic.Pointer[[]atomic.Pointer[verified]]
@@ -24,7 +24,8 @@ type tokenCache struct {
 
 const cacheColumns = 8
 
-// newTokenCache returns a cache for about size tokens; nil, an empty cache, for 0.
+// newTokenCache returns a cache for about size tokens. For 0 it returns nil, which caches
+// nothing.
 func newTokenCache(size int) *tokenCache {
 	if size <= 0 {
 		return nil
@@ -32,7 +33,7 @@ func newTokenCache(size int) *tokenCache {
 	return &tokenCache{rows: (size + cacheColumns - 1) / cacheColumns}
 }
 
-// row returns the row of a token; nil if there is no table yet.
+// row returns the row of a token, or nil if the table is not allocated.
 func (c *tokenCache) row(token *tokenDigest) []atomic.Pointer[verified] {
 	table := c.table.Load()
 	if table == nil {
@@ -42,7 +43,8 @@ func (c *tokenCache) row(token *tokenDigest) []atomic.Pointer[verified] {
 	return (*table)[at : at+cacheColumns]
 }
 
-// get returns a cached token that these keys verified. The caller checks its period.
+// get returns a cached token that the given keys verified. The caller checks its validity
+// period.
 func (c *tokenCache) get(token *tokenDigest, keys *keySet) *verified {
 	if c == nil {
 		return nil
@@ -56,8 +58,8 @@ func (c *tokenCache) get(token *tokenDigest, keys *keySet) *verified {
 	return nil
 }
 
-// put adds a token. In a full row, it replaces one that other keys verified or that has
-// expired, or else any.
+// put adds a token. In a full row, it replaces a token that has expired or was verified
+// by other keys. If there is none, it replaces any token.
 func (c *tokenCache) put(added *verified, now int64) {
 	if c == nil {
 		return
@@ -65,7 +67,7 @@ func (c *tokenCache) put(added *verified, now int64) {
 	row := c.row(&added.token)
 	if row == nil {
 		table := make([]atomic.Pointer[verified], c.rows*cacheColumns)
-		c.table.CompareAndSwap(nil, &table) // else another request was faster
+		c.table.CompareAndSwap(nil, &table) // fails if another request allocated the table first
 		row = c.row(&added.token)
 	}
 	place := &row[added.token[len(added.token)-1]%cacheColumns]

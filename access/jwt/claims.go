@@ -16,40 +16,40 @@ import (
 	"github.com/rgate/rgate/access/identity"
 )
 
-// tokenRules are the requirements for tokens.
+// tokenRules holds the requirements for tokens.
 type tokenRules struct {
 	algorithms []jose.SignatureAlgorithm
-	issuer     string   // empty for any
-	audience   []string // one of them; empty for any
+	issuer     string   // empty accepts any
+	audience   []string // accepted audiences; empty accepts any
 	leeway     time.Duration
 
-	userClaim, scopeClaim, rolesClaim string // paths of claims; scopeClaim may be empty
+	userClaim, scopeClaim, rolesClaim string // claim paths; scopeClaim may be empty
 
-	rolesSeparator string // at which a text is split into roles; empty for one role
+	rolesSeparator string // separator of roles in a string; empty for a single role
 }
 
-// verified is a valid token. It never changes.
+// verified is a valid token. It is immutable.
 type verified struct {
 	who identity.Identity
 
-	// The period of validity, without its end, in milliseconds since 1970.
+	// The validity period in milliseconds since 1970; expires is exclusive.
 	notBefore, expires int64
 
-	token tokenDigest // for the cache
-	keys  *keySet     // that verified it
+	token tokenDigest // the cache key
+	keys  *keySet     // the keys that verified the signature
 }
 
-// maxTokenLength limits the work for a token.
+// maxTokenLength is the maximum length of a token, which limits the work per request.
 const maxTokenLength = 16 << 10
 
-// parse parses a token in compact form (RFC 7515, section 7.1) and checks what needs no
-// key, such as its algorithm.
+// parse parses a token in compact serialization (RFC 7515, section 7.1) and performs the
+// checks that need no key, such as the check of the algorithm.
 func (rules *tokenRules) parse(text string) (*jose.JSONWebSignature, error) {
 	if len(text) > maxTokenLength {
 		return nil, fmt.Errorf("it is longer than %d bytes", maxTokenLength)
 	}
 	for i := range len(text) {
-		// Decoders of Base64 pass over line breaks.
+		// Base64 decoders ignore line breaks, so reject them here.
 		if c := text[i]; c != '.' && c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
 			return nil, errors.New("it is not a JSON Web Token")
 		}
@@ -63,7 +63,7 @@ func (rules *tokenRules) parse(text string) (*jose.JSONWebSignature, error) {
 		return nil, errors.New("it is not a JSON Web Token")
 	}
 	extra := token.Signatures[0].Protected.ExtraHeaders
-	for _, name := range []jose.HeaderKey{"crit", "b64"} { // for a token, RFC 7797 forbids the latter
+	for _, name := range []jose.HeaderKey{"crit", "b64"} { // RFC 7797 forbids b64 in tokens
 		if _, ok := extra[name]; ok {
 			return nil, fmt.Errorf("its header has %q, which is not supported", name)
 		}
@@ -95,7 +95,7 @@ func (rules *tokenRules) validate(payload []byte, now time.Time) (*verified, err
 	return v, rules.identity(&v.who)
 }
 
-// inTime returns an error if a token is outside of its period.
+// inTime returns an error if a token is outside its validity period.
 func (v *verified) inTime(now time.Time) error {
 	switch t := now.UnixMilli(); {
 	case t >= v.expires:
@@ -106,7 +106,7 @@ func (v *verified) inTime(now time.Time) error {
 	return nil
 }
 
-// parseClaims decodes a payload. Numbers keep all digits.
+// parseClaims decodes a payload. It preserves the precision of numbers.
 func parseClaims(payload []byte) (claims map[string]any, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(payload))
 	decoder.UseNumber()
@@ -119,7 +119,7 @@ func parseClaims(payload []byte) (claims map[string]any, err error) {
 	return claims, nil
 }
 
-// period returns the period of validity, including the leeway.
+// period returns the validity period, extended by the leeway.
 func (rules *tokenRules) period(claims map[string]any) (notBefore, expires int64, err error) {
 	notBefore = math.MinInt64
 	leeway := rules.leeway.Milliseconds()
@@ -139,8 +139,8 @@ func (rules *tokenRules) period(claims map[string]any) (notBefore, expires int64
 	return notBefore, expires + leeway, nil
 }
 
-// milliseconds parses a NumericDate (RFC 7519, section 2): seconds with an optional
-// fraction.
+// milliseconds converts a NumericDate claim (RFC 7519, section 2), in seconds with an
+// optional fraction, to milliseconds.
 func milliseconds(claims map[string]any, name string) (int64, error) {
 	number, ok := claims[name].(json.Number)
 	if !ok {
@@ -153,7 +153,7 @@ func milliseconds(claims map[string]any, name string) (int64, error) {
 	return int64(math.Round(seconds * 1000)), nil
 }
 
-// identity sets user, scopes and roles from the claims.
+// identity sets the user, scopes and roles from the claims.
 func (rules *tokenRules) identity(who *identity.Identity) error {
 	switch user, _ := who.Claim(rules.userClaim); user := user.(type) {
 	case string:
@@ -161,7 +161,7 @@ func (rules *tokenRules) identity(who *identity.Identity) error {
 	case json.Number:
 		who.User = user.String()
 	}
-	// A backend would trim the name or end the header field.
+	// A backend would trim the name or treat a line break as the end of the field.
 	if !identity.IsHeaderText(who.User) {
 		return fmt.Errorf("its claim %q has control characters or spaces around it", rules.userClaim)
 	}
@@ -182,8 +182,8 @@ func (rules *tokenRules) identity(who *identity.Identity) error {
 	return nil
 }
 
-// rolesIn returns the roles of a claim. A text is one role, for roles may have spaces in
-// them, unless the rules name what separates several.
+// rolesIn returns the roles in a claim. A string is one role, because roles may contain
+// spaces, unless the rules set a separator.
 func (rules *tokenRules) rolesIn(claim any) []string {
 	text, ok := claim.(string)
 	if !ok || rules.rolesSeparator == "" {
@@ -198,8 +198,7 @@ func (rules *tokenRules) rolesIn(claim any) []string {
 	return roles
 }
 
-// texts returns a claim that is a string or a list of strings. Other elements of the list
-// are ignored.
+// texts returns a claim as a list of strings. It ignores list elements of other types.
 func texts(claim any) []string {
 	switch claim := claim.(type) {
 	case string:
@@ -216,8 +215,8 @@ func texts(claim any) []string {
 	return nil
 }
 
-// scopesIn returns the scopes of a claim: a list of texts, or one text with spaces between
-// the scopes (RFC 8693, section 4.2), which have none in them.
+// scopesIn returns the scopes in a claim: a list of strings, or a string of scopes
+// separated by spaces (RFC 8693, section 4.2).
 func scopesIn(claim any) []string {
 	if text, ok := claim.(string); ok {
 		return strings.Fields(text)
@@ -225,8 +224,8 @@ func scopesIn(claim any) []string {
 	return texts(claim)
 }
 
-// isScopeToken reports whether a text is a scope (RFC 6749, section 3.3). If it had a
-// space in it, it would be two wherever scopes are written in one text.
+// isScopeToken reports whether a string is a scope token (RFC 6749, section 3.3). A scope
+// with a space would become two scopes in a space-separated list.
 func isScopeToken(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c <= ' ' || c == '"' || c == '\\' || c == 0x7f {

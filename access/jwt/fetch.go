@@ -19,27 +19,29 @@ import (
 )
 
 const (
-	// The freshness of keys whose document does not specify it, and its limits.
+	// The freshness lifetime of keys whose response does not specify one, and the bounds
+	// of the lifetime.
 	defaultFresh = 5 * time.Minute
 	minFresh     = time.Minute
 	maxFresh     = 24 * time.Hour
 
-	// The interval of reading a file.
+	// The interval between reads of a key file.
 	fileFresh = 5 * time.Second
 
-	maxDocument  = 1 << 20 // bytes
+	maxDocument  = 1 << 20 // in bytes
 	maxRedirects = 5
 )
 
-// keySources are the sources in use by their origin. Routes share them, and they outlive
+// keySources holds the key sources in use by name. Routes share them, and they survive
 // reloads.
 var keySources = caddy.NewUsagePool()
 
-// fetcher gets documents over HTTP.
+// fetcher fetches documents over HTTP.
 type fetcher struct{ client *http.Client }
 
-// newFetcher returns a fetcher without keep-alive, because documents are read rarely.
-// Servers are verified with the certificates of a file or, without a file, of the system.
+// newFetcher returns a fetcher without keep-alive, because documents are fetched rarely.
+// It verifies servers with the certificates in caFile, or with the system's certificates
+// if caFile is empty.
 func newFetcher(caFile string) (fetcher, error) {
 	var authorities *x509.CertPool
 	if caFile != "" {
@@ -72,7 +74,7 @@ func newFetcher(caFile string) (fetcher, error) {
 	}}, nil
 }
 
-// get gets a document.
+// get fetches a document.
 func (f fetcher) get(ctx context.Context, url string) (none document, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -98,8 +100,8 @@ func (f fetcher) get(ctx context.Context, url string) (none document, err error)
 	return document{text, freshFor(response.Header)}, nil
 }
 
-// discover gets the keys of an issuer through its configuration (OpenID Connect Discovery
-// 1.0, section 4).
+// discover fetches the keys of an issuer through its provider configuration (OpenID
+// Connect Discovery 1.0, section 4).
 func (f fetcher) discover(ctx context.Context, issuer string) (none document, err error) {
 	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 	read, err := f.get(ctx, address)
@@ -125,7 +127,8 @@ func (f fetcher) discover(ctx context.Context, issuer string) (none document, er
 	return f.get(ctx, configuration.Keys)
 }
 
-// freshFor returns the freshness of a response (RFC 9111, section 4.2), within limits.
+// freshFor returns the freshness lifetime of a response (RFC 9111, section 4.2), clamped
+// to the bounds.
 func freshFor(header http.Header) time.Duration {
 	fresh, said := defaultFresh, false
 	for _, line := range header.Values("Cache-Control") {
@@ -165,8 +168,9 @@ func readFile(path string) (none document, err error) {
 	return document{text, fileFresh}, nil
 }
 
-// useSource returns the shared source of keys with a name such as `jwks_url
-// https://id.example.com/keys`. A new source starts with the keys of first, if given.
+// useSource returns the shared key source with a name such as `jwks_url
+// https://id.example.com/keys`. A new source starts with the keys in first, if it is not
+// empty.
 func useSource(place string, parse parser, first []byte, load func(context.Context) (document, error)) (*keySource, error) {
 	source, _, err := keySources.LoadOrNew(place, func() (caddy.Destructor, error) {
 		s := &keySource{name: place, load: load, parse: parse, log: jwtLogger}
@@ -184,5 +188,5 @@ func useSource(place string, parse parser, first []byte, load func(context.Conte
 	return source.(*keySource), nil
 }
 
-// jwtLogger returns the logger for state that outlives configurations.
+// jwtLogger returns the logger for state that survives configuration reloads.
 func jwtLogger() *zap.Logger { return caddy.Log().Named("http.handlers.rgate_jwt") }

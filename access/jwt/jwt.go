@@ -1,3 +1,4 @@
+// Package jwt implements authentication by JSON Web Token (RFC 7519).
 package jwt
 
 import (
@@ -20,12 +21,13 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_jwt", policy.Directive[JWT])
 }
 
-// JWT requires a valid JSON Web Token (RFC 7519) and adds the user to the identity of the
-// request, for later policies and the backend. Tokens are bearer tokens (RFC 6750):
+// JWT is a handler that requires a valid JSON Web Token (RFC 7519) in bearer form (RFC
+// 6750). It adds the user to the identity of the request, which later policies and the
+// backend use. Requests are rejected with:
 //
-//   - 401 without a token or with an invalid one.
-//   - 400 with several tokens or a malformed token field.
-//   - 503 until the keys of an address are read for the first time.
+//   - 401 if the token is missing or invalid
+//   - 400 if there are several tokens or the header field is malformed
+//   - 503 until the keys of a URL have been fetched for the first time
 //
 // The reason is logged and not sent to the client.
 type JWT struct {
@@ -43,7 +45,7 @@ func (*JWT) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the keys. Those of an address are read in the background.
+// Provision loads the keys. Keys of a URL are fetched in the background.
 func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	if err := p.Start(ctx, "jwt"); err != nil {
 		return err
@@ -59,7 +61,7 @@ func (p *JWT) Provision(ctx caddy.Context) (err error) {
 	return err
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (p *JWT) Check() error {
 	if p.Off() {
 		return nil
@@ -67,7 +69,7 @@ func (p *JWT) Check() error {
 	return p.Options.Check()
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *JWT) Validate() error { return p.Check() }
 
 // Cleanup releases the keys.
@@ -86,8 +88,8 @@ func (p *JWT) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return next.ServeHTTP(w, r)
 }
 
-// logRefusal logs why a request is rejected. A missing token has level debug, because it is
-// usual for a client's first request.
+// logRefusal logs the reason for a rejection. A missing token is logged at debug level,
+// because clients often send their first request without credentials.
 func logRefusal(logger *zap.Logger, err error) {
 	level := zapcore.InfoLevel
 	switch err {

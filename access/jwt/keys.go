@@ -16,8 +16,8 @@ import (
 	jose "github.com/go-jose/go-jose/v4"
 )
 
-// signingAlgorithms are the supported algorithms by their names in token headers (RFC 7518,
-// section 3.1, RFC 8037 and RFC 9864).
+// signingAlgorithms lists the supported algorithms by their names in token headers (RFC
+// 7518, section 3.1, RFC 8037 and RFC 9864).
 var signingAlgorithms = []jose.SignatureAlgorithm{
 	jose.HS256, jose.HS384, jose.HS512,
 	jose.RS256, jose.RS384, jose.RS512,
@@ -26,8 +26,8 @@ var signingAlgorithms = []jose.SignatureAlgorithm{
 	jose.EdDSA, ed25519Algorithm,
 }
 
-// ed25519Algorithm is the name of EdDSA with Ed25519 (RFC 9864, section 2.2). Other EdDSA
-// keys are not supported, so that both names are equivalent.
+// ed25519Algorithm is the name of EdDSA with Ed25519 (RFC 9864, section 2.2). EdDSA keys
+// of other curves are not supported, so both names are equivalent.
 const ed25519Algorithm jose.SignatureAlgorithm = "Ed25519"
 
 func isSymmetric(algorithm jose.SignatureAlgorithm) bool {
@@ -42,7 +42,8 @@ func aliases(algorithm jose.SignatureAlgorithm) []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{algorithm}
 }
 
-// ed25519Key verifies signatures under both names of the algorithm; go-jose knows one.
+// ed25519Key verifies signatures under both names of the algorithm. go-jose supports only
+// EdDSA.
 type ed25519Key ed25519.PublicKey
 
 // VerifyPayload implements jose.OpaqueVerifier.
@@ -53,23 +54,23 @@ func (k ed25519Key) VerifyPayload(payload, signature []byte, algorithm jose.Sign
 	return nil
 }
 
-// keySet has the keys that verify signatures. It never changes.
+// keySet holds the keys that verify signatures. It is immutable.
 type keySet struct{ keys []verifyKey }
 
-// verifyKey is a public key or a secret that verifies signatures.
+// verifyKey is a public key or secret that verifies signatures.
 type verifyKey struct {
-	id         string                    // its `kid`; without one, it may belong to any token
-	material   any                       // as go-jose takes it
-	algorithms []jose.SignatureAlgorithm // that it may be used with
+	id         string                    // the `kid`; if empty, the key is tried for every token
+	material   any                       // in a type that go-jose accepts
+	algorithms []jose.SignatureAlgorithm // algorithms that the key can verify
 }
 
 const (
 	minRSABits = 2048 // RFC 7518, section 3.3
-	maxJWKs    = 100  // of a set
+	maxJWKs    = 100  // maximum number of keys in a set
 )
 
-// newVerifyKey returns a key for the algorithms of its type, or for one of them if only is
-// set. A public key is never used for HMAC.
+// newVerifyKey returns a key for the algorithms of its type, restricted to only if that
+// is not empty. A public key is never used for HMAC.
 func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	key := verifyKey{id: id, material: material}
 	switch public := material.(type) {
@@ -105,7 +106,7 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	return key, nil
 }
 
-// secretKeys returns a set with a secret, which is only for HMAC.
+// secretKeys returns a set with one secret for the HMAC algorithms.
 func secretKeys(secret string) *keySet {
 	return &keySet{[]verifyKey{{
 		material:   []byte(secret),
@@ -113,7 +114,7 @@ func secretKeys(secret string) *keySet {
 	}}}
 }
 
-// suitsAny reports whether the set has a key for one of the algorithms.
+// suitsAny reports whether a key in the set supports one of the algorithms.
 func (s *keySet) suitsAny(algorithms []jose.SignatureAlgorithm) bool {
 	return slices.ContainsFunc(s.keys, func(key verifyKey) bool {
 		return slices.ContainsFunc(algorithms, func(a jose.SignatureAlgorithm) bool {
@@ -122,8 +123,8 @@ func (s *keySet) suitsAny(algorithms []jose.SignatureAlgorithm) bool {
 	})
 }
 
-// verify returns the payload of a token with a valid signature. Otherwise a later set can
-// have the right key, also with the same ID.
+// verify returns the payload of a token if a key verifies its signature. A failure is not
+// final: a newer set can contain the key, even under the same ID.
 func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error) {
 	header := token.Signatures[0].Protected
 	tried := false
@@ -146,7 +147,8 @@ func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error
 	return nil, errors.New("its signature is wrong")
 }
 
-// parsePEM parses public keys and certificates.
+// parsePEM parses PEM-encoded public keys and certificates. The second result holds the
+// reasons for ignored keys.
 func parsePEM(text []byte) (*keySet, []error, error) {
 	set := new(keySet)
 	rest := text
@@ -177,7 +179,7 @@ func parsePEM(text []byte) (*keySet, []error, error) {
 	return set, nil, nil
 }
 
-// publicKeyOf returns the key of a PEM block.
+// publicKeyOf returns the public key in a PEM block.
 func publicKeyOf(block *pem.Block) (material any, err error) {
 	switch block.Type {
 	case "PUBLIC KEY":
@@ -201,8 +203,8 @@ func publicKeyOf(block *pem.Block) (material any, err error) {
 	return material, nil
 }
 
-// jwk has the members of a key in a JWK Set (RFC 7517) that are read. Certificates are
-// ignored, because some in use are malformed.
+// jwk holds the members of a JWK (RFC 7517) that are used. Certificates are ignored,
+// because some issuers publish malformed ones.
 type jwk struct {
 	ID        string   `json:"kid,omitempty"`
 	Type      string   `json:"kty"`
@@ -214,12 +216,12 @@ type jwk struct {
 	Y         string   `json:"y,omitempty"`
 	N         string   `json:"n,omitempty"`
 	E         string   `json:"e,omitempty"`
-	D         string   `json:"d,omitempty"` // of a private key
-	K         string   `json:"k,omitempty"` // of a symmetric one
+	D         string   `json:"d,omitempty"` // only in private keys
+	K         string   `json:"k,omitempty"` // only in symmetric keys
 }
 
-// parseJWKS parses a JWK Set. It ignores keys that are not for signatures or cannot be used
-// (RFC 7517, section 5); the second result has the reasons.
+// parseJWKS parses a JWK Set. It ignores keys that are unusable or not for signatures
+// (RFC 7517, section 5). The second result holds the reasons.
 func parseJWKS(text []byte) (*keySet, []error, error) {
 	var document struct {
 		Keys []json.RawMessage `json:"keys"`

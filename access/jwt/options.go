@@ -20,102 +20,105 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Options are the requirements for JSON Web Tokens and their sources. Exactly one of
-// secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery provides the
-// keys. Values can have placeholders such as {env.SECRET} and {file./run/secrets/jwt},
-// which are replaced when the configuration is loaded.
+// Options holds the requirements for JSON Web Tokens and the source of the keys. Exactly
+// one of secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery is
+// required. Values can contain placeholders such as {env.SECRET} and
+// {file./run/secrets/jwt}, which are replaced when the configuration is loaded.
 type Options struct {
 	policy.IdentityOptions
 
 	// The accepted algorithms: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384,
-	// PS512, ES256, ES384, ES512, EdDSA, Ed25519. Those that begin with HS require a
-	// secret, the others public keys. Required; the algorithm in a token is never trusted.
+	// PS512, ES256, ES384, ES512, EdDSA, Ed25519. The HS algorithms require a secret, the
+	// others public keys. Required; tokens with any other algorithm are rejected.
 	Algorithms []string `json:"algorithms,omitempty"`
 
-	// The secret of HS256, HS384 and HS512: at least 32, 48 or 64 bytes, the size of the
-	// hash (RFC 7518, section 3.2).
+	// The secret for HS256, HS384 and HS512. It must be at least as long as the hash: 32,
+	// 48 or 64 bytes (RFC 7518, section 3.2).
 	Secret string `json:"secret,omitempty"`
 
-	// One or several public keys or certificates in PEM. The validity period of a
-	// certificate is ignored.
+	// One or more public keys or certificates in PEM format. The validity period of
+	// certificates is ignored.
 	PublicKey string `json:"public_key,omitempty"`
 
-	// A file with such keys. It is read again when it changes.
+	// The path of a PEM file with public keys or certificates. It is reloaded when it
+	// changes.
 	PublicKeyFile string `json:"public_key_file,omitempty"`
 
-	// A JWK Set (RFC 7517): an object, or its text in JSON.
+	// A JWK Set (RFC 7517), as an object or a JSON string.
 	JWKS JWKS `json:"jwks,omitempty"`
 
-	// A file with a JWK Set. It is read again when it changes.
+	// The path of a file with a JWK Set. It is reloaded when it changes.
 	JWKSFile string `json:"jwks_file,omitempty"`
 
-	// The URL of a JWK Set, http or https. It is read in the background when its
-	// Cache-Control expires and when a token cannot be verified.
+	// The http or https URL of a JWK Set. It is fetched in the background, again when its
+	// Cache-Control lifetime expires and when a token cannot be verified.
 	JWKSURL string `json:"jwks_url,omitempty"`
 
-	// A file with certificates in PEM that verify the server of `jwks_url` or `discovery`.
-	// Default: the certificates of the system.
+	// The path of a PEM file with CA certificates that verify the server of `jwks_url` or
+	// `discovery`. Default: the system's certificates.
 	CAFile string `json:"ca_file,omitempty"`
 
-	// Whether the URL of the JWK Set is taken from the configuration of the issuer (OpenID
-	// Connect Discovery). Default: false.
+	// Whether the URL of the JWK Set is read from the issuer's provider configuration
+	// (OpenID Connect Discovery). Requires `issuer`. Default: false.
 	Discovery bool `json:"discovery,omitempty"`
 
-	// The required value of the claim `iss`. Default: any.
+	// The required value of the `iss` claim. Default: any value.
 	Issuer string `json:"issuer,omitempty"`
 
-	// The accepted values of the claim `aud`, which must be or contain one of them.
-	// Default: any.
+	// The accepted audiences. The `aud` claim must equal or contain one of them. Default:
+	// any audience.
 	Audience []string `json:"audience,omitempty"`
 
-	// The tolerated clock difference: a token is valid that much longer than `exp` and
-	// earlier than `nbf` and `iat`. At most 1h. Default: 60s.
+	// The tolerated clock skew. Tokens are accepted this much after `exp` and before
+	// `nbf` and `iat`. Maximum: 1h. Default: 60s.
 	Leeway *caddy.Duration `json:"leeway,omitempty"`
 
-	// The sources of the token: `header:NAME`, `cookie:NAME` or `query:NAME`. In the header
-	// `Authorization`, the token follows the word Bearer, which is optional in other
-	// headers. Default: `header:Authorization`.
+	// The sources of the token: `header:NAME`, `cookie:NAME` or `query:NAME`. In the
+	// `Authorization` header, the token follows the scheme Bearer. In other headers, the
+	// scheme is optional. Default: `header:Authorization`.
 	TokenFrom []string `json:"token_from,omitempty"`
 
-	// The claim with the user name. Dots select members of objects, here and in the next
-	// two options. Default: `sub`.
+	// The claim with the user name. Dots select members of objects, also in the other
+	// claim options. Default: `sub`.
 	UserClaim string `json:"user_claim,omitempty"`
 
-	// The claim with the scopes: text separated by spaces, or a list. Default: `scope`, or
-	// else `scp`.
+	// The claim with the scopes, as a space-separated string or a list. Default: `scope`,
+	// or `scp` if the token has no `scope`.
 	ScopeClaim string `json:"scope_claim,omitempty"`
 
-	// The claim with the roles: a list, or text that is one role. A short form of `claim`
-	// in `roles`. Default: `roles`.
+	// The claim with the roles, as a list, or a string with one role. Shorthand for
+	// `claim` in `roles`. Default: `roles`.
 	RolesClaim string `json:"roles_claim,omitempty"`
 
-	// The claim with the roles, and how text is split. Default: the claim `roles`; text is
-	// one role.
+	// The claim with the roles and the separator of roles in a string. Default: the claim
+	// `roles`, in which a string is one role.
 	Roles *Roles `json:"roles,omitempty"`
 
-	// Whether requests without a token are accepted. Invalid tokens are rejected in any
-	// case. Default: false.
+	// Whether requests without a token are accepted. Invalid tokens are always rejected.
+	// Default: false.
 	Optional bool `json:"optional,omitempty"`
 
-	// Whether the token is removed from the request to the backend. Default: false.
+	// Whether the token is removed from the request before it is sent to the backend.
+	// Default: false.
 	HideCredentials bool `json:"hide_credentials,omitempty"`
 
-	// The maximum number of cached valid tokens, at most 1000000; -1 disables the cache.
+	// The maximum number of cached valid tokens, up to 1000000. -1 disables the cache.
 	// Default: 10000.
 	CacheSize int `json:"cache_size,omitempty" default:"10000"`
 
-	// The realm in challenges to clients. Default: `rgate`.
+	// The realm in WWW-Authenticate challenges. Default: `rgate`.
 	Realm string `json:"realm,omitempty"`
 }
 
-// Roles configures the roles of a token.
+// Roles configures the claim with the roles of a token.
 type Roles struct {
-	// The claim with the roles: a list, or text that is one role unless `split` is set.
-	// Dots select members of objects. Default: `roles`.
+	// The claim with the roles, as a list or a string. A string is one role unless
+	// `split` is set. Dots select members of objects. Default: `roles`.
 	Claim string `json:"claim,omitempty" caddyfile:"arg"`
 
-	// The separator of roles in text, such as a space or a comma. Spaces around roles and
-	// empty roles are removed. Default: empty, text is one role, such as `Read Only Admin`.
+	// The separator of roles in a string, such as a space or a comma. Spaces around roles
+	// and empty roles are removed. Default: empty, a string is one role such as `Read
+	// Only Admin`.
 	Split *string `json:"split,omitempty"`
 }
 
@@ -126,16 +129,16 @@ const (
 	maxCacheSize     = 1_000_000
 )
 
-// JWKS is the text of a JWK Set.
+// JWKS is a JWK Set as JSON.
 type JWKS string
 
-// UnmarshalText takes any text.
+// UnmarshalText accepts any string.
 func (s *JWKS) UnmarshalText(text []byte) error {
 	*s = JWKS(text)
 	return nil
 }
 
-// UnmarshalJSON reads an object, or a string with its text.
+// UnmarshalJSON decodes an object, or a string that contains JSON.
 func (s *JWKS) UnmarshalJSON(data []byte) error {
 	var text string
 	if json.Unmarshal(data, &text) != nil {
@@ -145,7 +148,7 @@ func (s *JWKS) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON writes the object, if the text is one, else a string.
+// MarshalJSON encodes valid JSON objects as objects and other values as strings.
 func (s JWKS) MarshalJSON() ([]byte, error) {
 	if text := strings.TrimSpace(string(s)); strings.HasPrefix(text, "{") && json.Valid([]byte(text)) {
 		return []byte(text), nil
@@ -153,10 +156,10 @@ func (s JWKS) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(s))
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (o *Options) Check() error { return o.check(placeholder.Has) }
 
-// check skips texts whose value is unknown.
+// check skips the validation of strings for which unknown returns true.
 func (o *Options) check(unknown func(text string) bool) error {
 	for _, check := range []func() *options.Error{
 		o.checkAlgorithms,
@@ -197,7 +200,7 @@ func (o *Options) checkAlgorithms() *options.Error {
 	return nil
 }
 
-// keyOptions returns the names of the key options that are set.
+// keyOptions returns the names of the key source options that are set.
 func (o *Options) keyOptions() (used []string) {
 	for _, option := range []struct {
 		name string
@@ -269,7 +272,7 @@ func (o *Options) checkURLs(unknown func(string) bool) *options.Error {
 	return nil
 }
 
-// checkPublicKeys parses the keys in the configuration.
+// checkPublicKeys validates the keys in `public_key` and `jwks`.
 func (o *Options) checkPublicKeys(unknown func(string) bool) *options.Error {
 	if o.PublicKey != "" && !unknown(o.PublicKey) {
 		_, _, err := o.keysOf("public_key", []byte(o.PublicKey), parsePEM)
@@ -282,8 +285,8 @@ func (o *Options) checkPublicKeys(unknown func(string) bool) *options.Error {
 	return nil
 }
 
-// keysOf parses the keys of an option, of which one must suit the algorithms. The second
-// result has the reasons why others are ignored.
+// keysOf parses the keys of an option and requires one that supports an accepted
+// algorithm. The second result holds the reasons for ignored keys.
 func (o *Options) keysOf(option string, text []byte, parse parser) (*keySet, []error, *options.Error) {
 	keys, left, err := parse(text)
 	if err != nil {
@@ -299,7 +302,7 @@ func (o *Options) keysOf(option string, text []byte, parse parser) (*keySet, []e
 	return keys, left, nil
 }
 
-// checkURL returns what is wrong with a URL.
+// checkURL returns an error if a URL is invalid.
 func checkURL(text, example string) error {
 	address, err := url.Parse(text)
 	switch {

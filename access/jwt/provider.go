@@ -12,12 +12,12 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Provider is `rgate_jwt` as a provider of Caddy's handler `authentication`, which
-// responds with 401 if no provider accepts a request.
+// Provider is the `rgate_jwt` provider of Caddy's `authentication` handler. The handler
+// responds with 401 if no provider accepts the request.
 type Provider struct {
 	Options
 
-	base     policy.Base // for its logger
+	base     policy.Base // provides the logger
 	verifier *verifier
 }
 
@@ -29,7 +29,7 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the keys. Those of an address are read in the background.
+// Provision loads the keys. Keys of a URL are fetched in the background.
 func (p *Provider) Provision(ctx caddy.Context) (err error) {
 	if err := p.base.Start(ctx, "jwt"); err != nil {
 		return err
@@ -42,13 +42,14 @@ func (p *Provider) Provision(ctx caddy.Context) (err error) {
 	return err
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *Provider) Validate() error { return p.Check() }
 
 // Cleanup releases the keys.
 func (p *Provider) Cleanup() error { return p.verifier.close() }
 
-// Authenticate reports whether a request has a valid token or needs none.
+// Authenticate authenticates a request by its token. A request without a token is
+// accepted if the token is optional.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (user caddyauth.User, ok bool, err error) {
 	trust.StripIdentity(r)
 	if err := p.verifier.serve(w, r); err != nil {

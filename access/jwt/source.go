@@ -13,72 +13,73 @@ import (
 	"go.uber.org/zap"
 )
 
-// keySource keeps the keys of a document up to date. If it cannot be read, the last keys
-// stay.
+// keySource keeps the keys of a document up to date. If a refresh fails, the last keys
+// stay in use.
 type keySource struct {
-	name  string // of the document, for the log
+	name  string // name of the document in log entries
 	load  func(context.Context) (document, error)
 	parse parser
 	log   func() *zap.Logger
 
-	keys   atomic.Pointer[keySet] // nil until the document was read for the first time
-	text   tokenDigest            // of the document that the keys are from
-	wanted chan struct{}          // requests an immediate refresh
+	keys   atomic.Pointer[keySet] // nil until the first successful read
+	text   tokenDigest            // digest of the document with the current keys
+	wanted chan struct{}          // signals an immediate refresh
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	waiting atomic.Int32 // requests that wait for loading
+	waiting atomic.Int32 // number of requests waiting for a refresh
 
 	mu      sync.Mutex
-	loading chan struct{} // closed after the refresh in progress; nil without one. Guarded by mu.
-	begun   time.Time     // when it was last read. Guarded by mu.
+	loading chan struct{} // closed after the refresh in progress; nil if there is none. Guarded by mu.
+	begun   time.Time     // start of the last refresh. Guarded by mu.
 }
 
-// parser parses keys. Its second result has the reasons why some were ignored.
+// parser parses keys. Its second result holds the reasons for ignored keys.
 type parser func(text []byte) (*keySet, []error, error)
 
-// document is the content of a source of keys.
+// document is the content of a key source.
 type document struct {
 	text  []byte
-	fresh time.Duration // how long it need not be read again
+	fresh time.Duration // freshness lifetime
 }
 
 const (
-	// The time limit of requests that wait for keys, and their maximum number.
+	// The maximum time that a request waits for keys, and the maximum number of waiting
+	// requests.
 	keyPatience        = time.Second
 	maxQueuedRefreshes = 256
 
-	// The minimum interval between refreshes that requests cause.
+	// The minimum interval between refreshes that requests trigger.
 	minKeyInterval  = 5 * time.Second
-	minFirstAttempt = time.Second // while there are no keys at all
+	minFirstAttempt = time.Second // until the first keys are loaded
 
-	// The time limit of a refresh.
+	// The timeout of a refresh.
 	loadTimeout = 10 * time.Second
 
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
 )
 
-// start starts reading the document.
+// start starts the background refresh.
 func (s *keySource) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done, s.wanted = cancel, make(chan struct{}), make(chan struct{}, 1)
-	s.loading = make(chan struct{}) // so that the first request waits
+	s.loading = make(chan struct{}) // makes the first request wait
 	go s.run(ctx)
 }
 
-// Destruct stops reading the document and waits for the goroutine to end.
+// Destruct stops the background refresh and waits for its goroutine to return.
 func (s *keySource) Destruct() error {
 	s.cancel()
 	<-s.done
 	return nil
 }
 
-// current returns the keys; nil if there are none yet.
+// current returns the current keys, or nil if none are loaded.
 func (s *keySource) current() *keySet { return s.keys.Load() }
 
-// newer refreshes the keys if they are still those given and the last refresh is not
-// recent, and waits a short time. Concurrent requests wait for the same refresh.
+// newer triggers a refresh if the current keys are the given ones, and waits for it for a
+// short time. Refreshes are rate-limited, and concurrent requests share one.
 func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 	loading := s.requestRefresh(than)
 	if loading == nil {
@@ -98,8 +99,8 @@ func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 	return s.current()
 }
 
-// requestRefresh requests a refresh and returns a channel to wait for; nil if a refresh is
-// not possible now.
+// requestRefresh triggers a refresh and returns a channel that is closed afterwards. It
+// returns nil if a refresh is not possible now.
 func (s *keySource) requestRefresh(than *keySet) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +116,7 @@ func (s *keySource) requestRefresh(than *keySet) <-chan struct{} {
 			return nil
 		}
 		s.loading = make(chan struct{})
-		s.wanted <- struct{}{} // there is room: begin empties it
+		s.wanted <- struct{}{} // does not block: begin drains the channel
 	}
 	return s.loading
 }
@@ -143,7 +144,7 @@ func (s *keySource) end() {
 // run refreshes the keys until the source is stopped.
 func (s *keySource) run(ctx context.Context) {
 	defer close(s.done)
-	failures := 0 // in a row
+	failures := 0 // consecutive failures
 	for {
 		s.begin()
 		wait, err := s.refresh(ctx)
@@ -164,7 +165,8 @@ func (s *keySource) run(ctx context.Context) {
 			wait = min(minBackoff<<min(failures, 10), maxBackoff)
 			failures++
 		}
-		// Spread the requests of many gateways, before the document expires.
+		// Add jitter so that many gateways do not refresh simultaneously, and stay ahead
+		// of the expiry.
 		select {
 		case <-time.After(wait - rand.N(wait/10)):
 		case <-s.wanted:
@@ -174,9 +176,9 @@ func (s *keySource) run(ctx context.Context) {
 	}
 }
 
-// refresh reads the document once and returns the freshness of its keys.
+// refresh reads the document once and returns its freshness lifetime.
 func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error) {
-	defer func() { // whatever is in the document, the gateway lives on
+	defer func() { // a malformed document must not crash the gateway
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
@@ -190,11 +192,11 @@ func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error
 	return read.fresh, s.take(read.text)
 }
 
-// take replaces the keys if the text has changed.
+// take replaces the keys if the document has changed.
 func (s *keySource) take(text []byte) error {
 	sum := tokenDigest(sha256.Sum256(text))
 	if s.current() != nil && sum == s.text {
-		return nil // cached tokens remain
+		return nil // keeps cached tokens valid
 	}
 	keys, left, err := s.parse(text)
 	if err != nil {

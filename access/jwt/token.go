@@ -17,8 +17,9 @@ var (
 	errBadCredential = errors.New("the request has a malformed token field")
 )
 
-// findToken returns the token of a request. Equal tokens in several sources are one.
-// Different ones are an error, because the backend could read another than the gateway.
+// findToken returns the token of a request. It accepts equal tokens in several sources.
+// Different tokens are an error, because the backend might use another one than the
+// gateway.
 func findToken(r *http.Request, sources []httpx.CredentialSource) (token string, err error) {
 	for i := range sources {
 		found, err := tokenIn(r, &sources[i])
@@ -36,7 +37,7 @@ func findToken(r *http.Request, sources []httpx.CredentialSource) (token string,
 	return token, nil
 }
 
-// tokenIn returns the token in a source, or an empty string.
+// tokenIn returns the token in a source, or an empty string if there is none.
 func tokenIn(r *http.Request, source *httpx.CredentialSource) (string, error) {
 	value, ok := source.Only(r)
 	if !ok {
@@ -48,8 +49,8 @@ func tokenIn(r *http.Request, source *httpx.CredentialSource) (string, error) {
 	return value, nil
 }
 
-// bearerToken returns the token in the value of a header field. Schemes other than Bearer
-// are ignored. In fields other than Authorization, the scheme is optional.
+// bearerToken returns the token in a header field value. It ignores schemes other than
+// Bearer. The scheme is optional unless needsScheme is set.
 func bearerToken(value string, needsScheme bool) (string, error) {
 	value = strings.TrimSpace(value)
 	scheme, token, _ := strings.Cut(value, " ")

@@ -14,18 +14,18 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// verifier authenticates requests by their token, for the handler and the provider.
+// verifier authenticates requests by token for the handler and the provider.
 type verifier struct {
 	rules    tokenRules
 	sources  []httpx.CredentialSource
 	optional bool
 	hide     bool
 	realm    string
-	cache    *tokenCache // nil for none
+	cache    *tokenCache // nil if the cache is disabled
 
-	keys   *keySet    // that never change, or
-	source *keySource // of keys that may
-	place  string     // of the source, in the pool
+	keys   *keySet    // static keys; nil if source is set
+	source *keySource // refreshed keys; nil if keys is set
+	place  string     // name of the source in keySources
 }
 
 // newVerifier returns a verifier. It does not wait for keys.
@@ -56,13 +56,13 @@ func newVerifier(options *Options) (*verifier, error) {
 		v.sources = nil
 	}
 	for _, text := range o.TokenFrom {
-		source, _ := httpx.ParseCredentialSource(text) // the options are valid
+		source, _ := httpx.ParseCredentialSource(text) // cannot fail: the options are validated
 		v.sources = append(v.sources, source)
 	}
 	return v, v.useKeys(o)
 }
 
-// useKeys sets the keys or their source.
+// useKeys loads the static keys or acquires a key source.
 func (v *verifier) useKeys(o *Options) (err error) {
 	switch {
 	case o.Secret != "":
@@ -87,8 +87,8 @@ func (v *verifier) useKeys(o *Options) (err error) {
 	return err
 }
 
-// useServer sets a source of keys on a server. The file of certificates is read for each
-// refresh and must be valid now.
+// useServer acquires a key source that fetches keys from a server. The CA file is read
+// for each refresh and must be valid at startup.
 func (v *verifier) useServer(o *Options, place string, load func(context.Context, fetcher) (document, error)) error {
 	if o.CAFile != "" {
 		place += " ca_file " + o.CAFile
@@ -105,7 +105,7 @@ func (v *verifier) useServer(o *Options, place string, load func(context.Context
 	})
 }
 
-// keysOf parses the keys of an option and logs those that are ignored.
+// keysOf parses the keys of an option and logs the reasons for ignored keys.
 func (v *verifier) keysOf(o *Options, option string, text []byte, parse parser) (*keySet, error) {
 	keys, left, err := o.keysOf(option, text, parse)
 	if err != nil {
@@ -115,7 +115,7 @@ func (v *verifier) keysOf(o *Options, option string, text []byte, parse parser) 
 	return keys, nil
 }
 
-// useFile sets a file as the source of keys. It must be valid now.
+// useFile acquires a key source that reads a file. The file must be valid at startup.
 func (v *verifier) useFile(o *Options, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
@@ -134,7 +134,7 @@ func (v *verifier) useSource(place string, parse parser, first []byte, load func
 	return err
 }
 
-// close releases the keys.
+// close releases the key source.
 func (v *verifier) close() error {
 	if v == nil || v.place == "" {
 		return nil
@@ -145,8 +145,8 @@ func (v *verifier) close() error {
 
 var errKeysMissing = errors.New("the keys have not been read yet")
 
-// serve authenticates a request. It does nothing for a request that needs no token and has
-// none.
+// serve authenticates a request. It accepts a request without a token if the token is
+// optional.
 func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 	token, err := findToken(r, v.sources)
 	if err == errNoToken && v.optional {
@@ -175,7 +175,7 @@ func (v *verifier) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// check verifies a token or finds it in the cache.
+// check returns the verified token, from the cache if possible.
 func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	now, keys := time.Now(), v.keys
 	if v.source != nil {
@@ -207,8 +207,8 @@ func (v *verifier) check(ctx context.Context, text string) (*verified, error) {
 	return found, nil
 }
 
-// payload returns the payload of a token and the keys that verified it. If the current keys
-// do not, it asks the source for newer ones.
+// payload returns the payload of a token and the keys that verified it. If the current
+// keys do not verify it, payload requests a refresh from the source and tries again.
 func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, keys *keySet) ([]byte, *keySet, error) {
 	if keys == nil {
 		if keys = v.source.newer(ctx, nil); keys == nil {
@@ -225,8 +225,8 @@ func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, ke
 	return payload, keys, err
 }
 
-// challenge returns the status for a rejected request and sets the challenge (RFC 6750,
-// section 3).
+// challenge returns the status code of a rejected request and sets the WWW-Authenticate
+// challenge (RFC 6750, section 3).
 func (v *verifier) challenge(header http.Header, err error) int {
 	status, problem := http.StatusUnauthorized, `, error="invalid_token"`
 	switch err {
@@ -234,7 +234,7 @@ func (v *verifier) challenge(header http.Header, err error) int {
 		problem = ""
 	case errSeveralTokens, errBadCredential:
 		status, problem = http.StatusBadRequest, `, error="invalid_request"`
-	case errKeysMissing: // which is not the client's fault
+	case errKeysMissing: // not the client's fault
 		header.Set("Retry-After", "1")
 		return http.StatusServiceUnavailable
 	}

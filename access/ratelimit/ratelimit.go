@@ -1,3 +1,5 @@
+// Package ratelimit implements the rate_limit and throttle policies, which reject or delay
+// requests above a rate.
 package ratelimit
 
 import (

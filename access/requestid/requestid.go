@@ -1,3 +1,5 @@
+// Package requestid implements the request_id policy, which adds an ID to each request and
+// response.
 package requestid
 
 import (

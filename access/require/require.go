@@ -1,3 +1,5 @@
+// Package require implements the require policy, which authorizes authenticated clients by
+// scope, role, user and claim.
 package require
 
 import (

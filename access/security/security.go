@@ -1,3 +1,5 @@
+// Package security implements the security policy, which adds security header fields to
+// responses and limits the size of requests.
 package security
 
 import (
