@@ -10,30 +10,31 @@ import (
 	"testing"
 )
 
-// A snippet is a fenced block of a page, and what the comment before it says:
+// snippet is a fenced code block of a docs page. Options in the comment before it
+// describe the block:
 //
 //	<!-- snippet: in=backend same=ports -->
 //
 // A block without a comment is a whole file: rgate YAML, a Caddyfile, or Caddy's
-// JSON. The words are:
+// JSON. The options are:
 //
 //	in=site, in=gateway, in=backend, in=route
-//	             the block is what stands in there; see wrapSnippet
-//	same=NAME    the blocks of that name (one of each syntax) mean the same
-//	as=FILE      the file that shell commands of the page find under that name
-//	adapts       it cannot be provisioned here, for it names files
-//	fails        it is wrong; the text block that follows is the error
-//	run          shell commands that are run; the text block that follows, if
-//	             one does, is all that they print
-//	exit=N       … and they exit with that status
-//	commands     shell commands that exist, with the flags that are given
-//	is=KIND      not a configuration: a response in JSON (stats, docker,
-//	             json_lines, usage), or a figure in text
+//	             a partial configuration of this level; see wrapSnippet
+//	same=NAME    the blocks with this name, one of each syntax, are equivalent
+//	as=FILE      shell commands of the page can read the block as this file
+//	adapts       adapt only: provisioning requires files that do not exist
+//	fails        an invalid configuration; the next text block is the error
+//	run          shell commands to run; the next text block, if any, is the
+//	             complete output
+//	exit=N       the expected exit code of run
+//	commands     shell commands; the commands and flags must exist
+//	is=KIND      not a configuration: a JSON response (stats, docker,
+//	             json_lines, usage), or a figure drawn as text
 type snippet struct {
 	page, lang, text string
 	line             int
 	words            map[string]string
-	output           *snippet // the text block that follows
+	output           *snippet // the text block after it, if any
 }
 
 func (s *snippet) String() string { return fmt.Sprintf("%s:%d", s.page, s.line) }
@@ -49,7 +50,7 @@ var (
 	snippetWord    = regexp.MustCompile(`^(in=(site|gateway|backend|route)|same=\w+|as=[\w.]+|exit=\d+|is=(stats|docker|json_lines|usage|figure)|adapts|fails|run|commands)$`)
 )
 
-// pages are the README and all of docs.
+// pages returns the paths of the README and of all files in docs.
 func pages(t testing.TB) []string {
 	t.Helper()
 	top, err := filepath.Glob("../docs/*.md")
@@ -59,10 +60,10 @@ func pages(t testing.TB) []string {
 	return slices.Concat([]string{"../README.md"}, top, grouped)
 }
 
-// pageName returns the path of a page in the repository.
+// pageName returns the path of a page relative to the repository.
 func pageName(page string) string { return strings.TrimPrefix(page, "../") }
 
-// snippetsOf reads the fenced blocks of a page.
+// snippetsOf returns the fenced code blocks of a page.
 func snippetsOf(t testing.TB, page string) []*snippet {
 	t.Helper()
 	content, err := os.ReadFile(page)

@@ -22,7 +22,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// TestDocumentation runs every snippet of every page.
+// TestDocumentation runs all snippets of all pages.
 func TestDocumentation(t *testing.T) {
 	t.Setenv("STAGE", "production") // for the placeholder {env.STAGE}
 	t.Setenv("TRAEFIK_PASSWORD", "secret")
@@ -47,8 +47,8 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
-// runSnippet does with a snippet what its language and words say. The others of
-// its page are the files that commands find.
+// runSnippet tests a snippet according to its language and options. others are the page's
+// snippets, which commands may read as files.
 func runSnippet(t *testing.T, s *snippet, others []*snippet) error {
 	switch s.lang {
 	case "yaml", "caddyfile", "json":
@@ -75,7 +75,7 @@ func runSnippet(t *testing.T, s *snippet, others []*snippet) error {
 	return fmt.Errorf("unknown language %q: use yaml, caddyfile, json, sh or text", s.lang)
 }
 
-// tryConfig adapts a configuration and has Caddy provision it.
+// tryConfig adapts and provisions a configuration.
 func tryConfig(s *snippet) error {
 	config, err := adaptSnippet(s)
 	if s.has("fails") {
@@ -95,13 +95,13 @@ func tryConfig(s *snippet) error {
 	return provision(config)
 }
 
-// provision has Caddy set a configuration up, and take it down again.
+// provision provisions a configuration with Caddy and cleans it up.
 func provision(config []byte) error {
 	cfg := new(caddy.Config)
 	if err := caddy.StrictUnmarshalJSON(config, cfg); err != nil {
 		return fmt.Errorf("decoding: %w", err)
 	}
-	if cfg.Logging == nil { // what Caddy says on the way is of no interest
+	if cfg.Logging == nil { // discard Caddy's logs
 		cfg.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 			caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output": "discard"}`)}},
 		}}
@@ -109,7 +109,7 @@ func provision(config []byte) error {
 	return caddy.Validate(cfg)
 }
 
-// adaptSnippet makes Caddy's JSON of a snippet.
+// adaptSnippet adapts a snippet to Caddy's JSON.
 func adaptSnippet(s *snippet) ([]byte, error) {
 	text, err := wrapSnippet(s)
 	if err != nil || s.lang == "json" {
@@ -122,13 +122,13 @@ func adaptSnippet(s *snippet) ([]byte, error) {
 	config, warnings, err := caddyconfig.GetAdapter(adapter).Adapt(text, map[string]any{"filename": filename})
 	for _, warning := range warnings {
 		if !s.has("in") && err == nil {
-			err = errors.New(warning.String()) // such as one about the format
+			err = errors.New(warning.String()) // such as a warning about the format
 		}
 	}
 	return config, err
 }
 
-// The frames around a snippet that is not a whole file; %s stands for it.
+// snippetFrames holds the configuration around a partial snippet, which replaces %s.
 var snippetFrames = map[string]map[string]string{
 	"caddyfile": {
 		"site":    ":8080 {\n%s}\n",
@@ -151,8 +151,8 @@ var snippetFrames = map[string]map[string]string{
 
 var saysWhere = regexp.MustCompile(`(?m)^\s*"?(match_labels|dial)\b`)
 
-// wrapSnippet makes a whole configuration of a snippet. A backend that does not say
-// where its containers are is given the label app=example.
+// wrapSnippet completes a snippet to a whole configuration. A backend without
+// match_labels or dial matches the label app=example.
 func wrapSnippet(s *snippet) ([]byte, error) {
 	in := s.words["in"]
 	if in == "" {
@@ -188,8 +188,8 @@ func wrapSnippet(s *snippet) ([]byte, error) {
 	return fmt.Appendf(nil, frame, text), nil
 }
 
-// meanTheSame reports how the snippets of a group differ: one of each syntax, or
-// two where the third cannot say it.
+// meanTheSame returns an error if the snippets of a group differ. A group has at most one
+// snippet of each syntax.
 func meanTheSame(group []*snippet) error {
 	if len(group) < 2 {
 		return errors.New("there is nothing to compare with")
@@ -219,12 +219,12 @@ func meanTheSame(group []*snippet) error {
 }
 
 func encode(value any) []byte {
-	text, _ := json.MarshalIndent(value, "", "  ") // it was decoded from JSON
+	text, _ := json.MarshalIndent(value, "", "  ") // decoded from JSON, so this cannot fail
 	return text
 }
 
-// meaning decodes a configuration so that equal ones compare equal, however
-// their durations are written and their defaults left out.
+// meaning decodes a configuration and normalizes durations and defaults, so that
+// equivalent configurations compare equal.
 func meaning(config []byte) (any, error) {
 	var tree any
 	if err := json.Unmarshal(config, &tree); err != nil {
@@ -254,7 +254,7 @@ func normal(value any) any {
 	return value
 }
 
-// decodeShownResponse checks that a response has the fields that the page shows.
+// decodeShownResponse checks that the fields of a documented response exist.
 func decodeShownResponse(s *snippet) error {
 	var into any
 	switch s.words["is"] {
@@ -278,19 +278,19 @@ func decodeShownResponse(s *snippet) error {
 	return caddy.StrictUnmarshalJSON([]byte(s.text), into)
 }
 
-// pagesOfText describe no single feature.
+// pagesOfText are pages that describe no single feature.
 var pagesOfText = []string{
 	"README.md", "docs/README.md", "docs/behaviour.md", "docs/guide/command-line.md", "docs/operate/troubleshooting.md",
 }
 
-// TestPagesShowThreeSyntaxes makes sure that the page of each feature shows one
-// gateway in all of them, which TestDocumentation then compares.
+// TestPagesShowThreeSyntaxes checks that the page of each feature shows one gateway in
+// all syntaxes. TestDocumentation compares them.
 func TestPagesShowThreeSyntaxes(t *testing.T) {
 	for _, page := range pages(t) {
 		if slices.Contains(pagesOfText, pageName(page)) || strings.HasPrefix(pageName(page), "docs/internals/") {
 			continue
 		}
-		syntaxes := make(map[string]int) // by group
+		syntaxes := make(map[string]int) // number of snippets by group
 		most := 0
 		for _, s := range snippetsOf(t, page) {
 			if name := s.words["same"]; name != "" {
@@ -304,7 +304,7 @@ func TestPagesShowThreeSyntaxes(t *testing.T) {
 	}
 }
 
-// TestExamples runs the example files of the repository.
+// TestExamples provisions the repository's example files.
 func TestExamples(t *testing.T) {
 	read := func(file, lang string) *snippet {
 		content, err := os.ReadFile("../" + file)

@@ -17,8 +17,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// bridgeAddress is an address of this machine that is not on its loopback interface,
-// for which package net/http never uses a proxy.
+// bridgeAddress returns a non-loopback address of this machine. net/http never uses a
+// proxy for loopback addresses.
 func bridgeAddress(t *testing.T) string {
 	t.Helper()
 	requireEngine(t)
@@ -44,7 +44,7 @@ func serve(t *testing.T, handler http.HandlerFunc) string {
 	return serveOn(t, "127.0.0.1", handler).Listener.Addr().String()
 }
 
-// serveH2C runs a server of HTTP/2 without TLS and returns its address.
+// serveH2C runs an h2c server and returns its address.
 func serveH2C(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
@@ -55,7 +55,7 @@ func serveH2C(t *testing.T, handler http.HandlerFunc) string {
 	return server.Listener.Addr().String()
 }
 
-// statusInPath is a backend that responds with the status that ends the path.
+// statusInPath responds with the status in the last path segment.
 func statusInPath(w http.ResponseWriter, r *http.Request) {
 	status := 200
 	_, _ = fmt.Sscanf(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:], "%d", &status)
@@ -108,7 +108,7 @@ func TestB1StatusesAboutTheRequestDoNotCount(t *testing.T) {
 			}
 		}
 		wantStatus(t, path+" after what clients can provoke", g.get(t, path+"/200"), 200)
-		// Nor do they hide failures that are in a row but for them.
+		// These responses do not reset the count of consecutive failures.
 		for _, status := range []int{500, 501, 503} {
 			wantStatus(t, path, g.get(t, fmt.Sprintf("%s/%d", path, status)), status)
 		}
@@ -170,7 +170,7 @@ func TestB2MistakesOfClientsDoNotCount(t *testing.T) {
 			t.Errorf("an offer of %s to a backend of HTTP/2: got %d %q, want it served without", offer, got.status, got.body)
 		}
 	}
-	// Bodies that are too large, malformed or cut off.
+	// The bodies are too large, malformed or truncated.
 	chunked := "POST /web/200 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 	large := "800\r\n" + strings.Repeat("x", 2048) + "\r\n0\r\n\r\n"
 	for what, want := range map[string]string{large: "413", "5\r\nhelloXX\r\n": "400"} {
@@ -204,7 +204,7 @@ func TestB3RefusedUploadKeepsItsResponse(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go func() { // reads no more than it must, like a server in front of a login
+			go func() { // reads only the request's header
 				defer conn.Close()
 				request, err := http.ReadRequest(bufio.NewReaderSize(conn, 16))
 				if err != nil {
@@ -242,7 +242,7 @@ func TestB3RefusedUploadKeepsItsResponse(t *testing.T) {
 				before := asked.Load()
 				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/%d", c.base, status), strings.NewReader(upload))
 				must(t, "making a request", err)
-				if c.name == "HTTP/1.1" { // without a length
+				if c.name == "HTTP/1.1" { // without Content-Length
 					request.ContentLength = -1
 				}
 				got, err := do(c.Client, request)
@@ -321,13 +321,13 @@ func TestB2SlowUploadsDoNotCount(t *testing.T) {
 			}
 		}
 	}
-	// A backend that does not take the body is not excused by it.
+	// A backend that does not read the body counts as failing.
 	got := g.ask(t, "POST", "/deaf", strings.Repeat("x", 20<<20))
 	wantStatus(t, "a backend that does not read", got, 504)
 	wantStatus(t, "after a backend that does not read", g.get(t, "/deaf"), 503)
 }
 
-// Passive health checks counted what a client had done wrong in a request without a body.
+// Passive health checks must not count client errors in requests without a body.
 func TestB2HeadersThatABackendDoesNotTakeDoNotCount(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
@@ -344,7 +344,7 @@ backends:
     scheme: h2c
     proxy: {health_checks: {passive: {fail_duration: 1h, max_fails: 1}}}
 `)
-	wantStatus(t, "before", g.get(t, "/"), 200) // with the backend's settings
+	wantStatus(t, "before", g.get(t, "/"), 200) // establishes an HTTP/2 connection, so that the backend's settings are known
 	for range 3 {
 		got := g.ask(t, "GET", "/", "", "X-Large", strings.Repeat("x", 10<<10))
 		wantStatus(t, "with a large header", got, 400)

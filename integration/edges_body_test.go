@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// edgesBackend serves requests of which the response does not wait for the body, and counts
-// those for /inner, which are in bodies alone.
+// edgesBackend starts a backend that can respond or reset before reading the body. inner
+// counts requests for /inner, which occur only inside bodies.
 func edgesBackend(t testing.TB) (address string, inner *atomic.Int64) {
 	inner = new(atomic.Int64)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,7 +47,8 @@ func edgesBackend(t testing.TB) (address string, inner *atomic.Int64) {
 	return server.Listener.Addr().String(), inner
 }
 
-// edgesSite refuses requests in many ways, in a gateway and beside it.
+// edgesSite returns a Caddyfile site that rejects requests in many ways, with and without
+// a gateway.
 func edgesSite(t testing.TB, backend string) string {
 	return strings.NewReplacer("$BACKEND", backend, "$DOWN", "127.0.0.1:1", "$HASH", hashOfKey("secret")).Replace(`
 	route {
@@ -98,13 +99,13 @@ func edgesSite(t testing.TB, backend string) string {
 	}`)
 }
 
-// edgesRefusals are the paths of edgesSite that are refused without a look at the body, and
-// their statuses.
+// edgesRefusals maps paths of edgesSite to the status they are rejected with, before the
+// body is read.
 var edgesRefusals = map[string]int{
 	"/key": 401, "/own_key": 401, "/basic": 401, "/error": 403, "/ip": 403, "/none": 404, "/respond": 404, "/get": 405, "/rate": 429, "/down": 503,
 }
 
-// spendRate uses up what the rate limit of edgesSite lets through.
+// spendRate uses up the rate limit of edgesSite.
 func spendRate(t testing.TB, client *http.Client, base string) {
 	t.Helper()
 	response, err := client.Get(base + "/rate")
@@ -112,13 +113,13 @@ func spendRate(t testing.TB, client *http.Client, base string) {
 	response.Body.Close()
 }
 
-// bodyOfRequests is a body that looks like requests.
+// bodyOfRequests returns a body that consists of requests.
 func bodyOfRequests(size int) []byte {
 	unit := append(bytes.Repeat([]byte("A"), 4000), " /x HTTP/1.1\r\nHost: y\r\n\r\nGET /inner HTTP/1.1\r\nHost: inner\r\n\r\n"...)
 	return bytes.Repeat(unit, size/len(unit)+1)[:size]
 }
 
-// dialEdge connects to a gateway, with a limit on everything that follows.
+// dialEdge connects to a gateway and sets a deadline on the connection.
 func dialEdge(t testing.TB, address string, withTLS bool) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -131,7 +132,7 @@ func dialEdge(t testing.TB, address string, withTLS bool) net.Conn {
 	return tls.Client(conn, clientTLS("http/1.1"))
 }
 
-// post returns a request with a body, of known length or in one chunk.
+// post returns a POST request with Content-Length or with a single chunk.
 func post(path string, chunked bool, body []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: localhost\r\n", path)
@@ -143,8 +144,8 @@ func post(path string, chunked bool, body []byte) []byte {
 	return b.Bytes()
 }
 
-// responsesUntilEnd reads the statuses of all final responses until the connection ends in
-// an orderly way. It fails if one is malformed.
+// responsesUntilEnd reads final responses until EOF and returns their statuses. It fails
+// if a response is malformed or the connection is reset.
 func responsesUntilEnd(conn net.Conn) (statuses []int, err error) {
 	reader := bufio.NewReader(conn)
 	for {
@@ -164,7 +165,8 @@ func responsesUntilEnd(conn net.Conn) (statuses []int, err error) {
 	}
 }
 
-// upload sends a request, and another one behind it if the connection is to be kept.
+// upload sends a request and returns the statuses of the responses. If small is set, a
+// second request follows on the same connection.
 func upload(t testing.TB, address string, withTLS bool, request []byte, small bool) ([]int, error) {
 	t.Helper()
 	conn := dialEdge(t, address, withTLS)
@@ -179,7 +181,7 @@ func upload(t testing.TB, address string, withTLS bool, request []byte, small bo
 	}()
 	statuses, err := responsesUntilEnd(conn)
 	conn.Close()
-	<-sent // an error is one of reading, too
+	<-sent // a write error also causes a read error
 	return statuses, err
 }
 
@@ -228,7 +230,8 @@ func TestA1OneUploadIsOneRequest(t *testing.T) {
 						if status == 0 && len(statuses) > 0 && statuses[0] >= 400 {
 							want[0] = statuses[0]
 						}
-						// Nothing is sent on a connection to a backend that dies under the upload.
+						// The second request is not served if the backend closes the
+						// connection during the upload.
 						if err != nil || !slices.Equal(statuses, want) && !(status == 0 && len(statuses) == 1 && statuses[0] >= 400) {
 							t.Errorf("%s: POST %s with %d bytes (chunked: %t): got %d, %v, want %d", to.what, path, size, chunked, statuses, err, want)
 						}
@@ -256,7 +259,7 @@ func TestA1OneUploadIsOneRequest(t *testing.T) {
 	}
 }
 
-// keptConnection refuses many requests on one connection.
+// keptConnection sends many requests that are rejected on one connection.
 func keptConnection(t *testing.T, what, address string, withTLS bool) {
 	t.Helper()
 	body := bodyOfRequests(1 << 10)
@@ -325,7 +328,8 @@ func TestA2HeldBackBodyIsRefusedAtOnce(t *testing.T) {
 				began := time.Now()
 				fmt.Fprintf(conn, "POST %s HTTP/%s\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n", path, version)
 				statuses, err := responsesUntilEnd(conn)
-				// Without an end in time, it is an idle limit of a minute that ends it.
+				// A longer duration means that the idle timeout of one minute closed the
+				// connection.
 				if err != nil || !slices.Equal(statuses, []int{status}) || time.Since(began) > patience/2 {
 					t.Errorf("POST %s by HTTP/%s, held back, %s: got %d, %v after %s, want %d at once", path, version, address, statuses, err, time.Since(began), status)
 				}
@@ -333,7 +337,7 @@ func TestA2HeldBackBodyIsRefusedAtOnce(t *testing.T) {
 			}
 		}
 
-		// A backend that wants the body gets it.
+		// A backend that requests the body receives it.
 		for _, path := range []string{"/open", "/plain"} {
 			conn := dialEdge(t, address, withTLS)
 			reader := bufio.NewReader(conn)
@@ -344,7 +348,7 @@ func TestA2HeldBackBodyIsRefusedAtOnce(t *testing.T) {
 				continue
 			}
 			_, _ = io.WriteString(conn, "hello")
-			for err == nil && response.StatusCode == 100 { // the backend's own
+			for err == nil && response.StatusCode == 100 { // skips the backend's own 100
 				response, err = http.ReadResponse(reader, nil)
 			}
 			if err != nil {
@@ -357,7 +361,8 @@ func TestA2HeldBackBodyIsRefusedAtOnce(t *testing.T) {
 			conn.Close()
 		}
 
-		// HTTP/1.0 knows no 100, so that the expectation is ignored (RFC 9110, section 10.1.1).
+		// HTTP/1.0 has no 100 (Continue), so the expectation is ignored (RFC 9110,
+		// section 10.1.1).
 		conn := dialEdge(t, address, withTLS)
 		_, _ = io.WriteString(conn, "POST /open HTTP/1.0\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello")
 		if statuses, err := responsesUntilEnd(conn); err != nil || !slices.Equal(statuses, []int{200}) {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A page could not read that its request was too large, nor that its method is wrong on a
-// route with cors of its own.
+// Error responses such as 413 and 405 have CORS headers, also on a route with its own
+// cors.
 func TestD11EveryResponseNamesTheOriginThatMayReadIt(t *testing.T) {
 	t.Parallel()
 	const origin = "https://app.example.com"
@@ -101,8 +101,8 @@ backends:
 	}
 }
 
-// The origin null, which every page can have for a frame, was allowed to use the cookies of
-// users.
+// The origin null must not be allowed with credentials: any page can send it from a
+// sandboxed frame.
 func TestD13TheOriginNullWithCredentialsIsRefused(t *testing.T) {
 	t.Parallel()
 	for options, right := range map[string]bool{

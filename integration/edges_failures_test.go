@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Guesses of keys and passwords got 401 without end: they never reached the limit, which
-// comes after authentication.
+// Failed authentications count against the rate limit of an address, although the limit
+// runs after authentication.
 func TestD4GuessesCountAgainstTheLimitOfAnAddress(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +93,7 @@ func TestD4GuessesCountAgainstTheLimitOfAnAddress(t *testing.T) {
 			same(path+", 401 of the backend", statuses(g, path+"?login", good[kind], good[kind], good[kind], good[kind], good[kind]), "401 401 401 401 429")
 		}
 	}
-	// Guesses must not use up what is not the guesser's own.
+	// Failed attempts must not use up limits that are shared or belong to other users.
 	same("a limit by user", statuses(g, "/user", wrong("key", 1), wrong("key", 2), wrong("key", 3), wrong("key", 4), wrong("key", 5), good["key"]), "401 401 401 401 401 200")
 	same("a limit for all", statuses(g, "/all", wrong("key", 1), wrong("key", 2), wrong("key", 3), wrong("key", 4), wrong("key", 5), good["key"]), "401 401 401 401 401 200")
 	const warning = "failed authentications count"

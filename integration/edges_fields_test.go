@@ -13,13 +13,13 @@ import (
 	"testing"
 )
 
-// fieldSet is recorded header fields.
+// fieldSet is a named set of recorded header fields.
 type fieldSet struct {
 	name   string
 	fields [][2]string
 }
 
-// recordedFields reads the sets of a file in testdata/fields: sections of lines.
+// recordedFields reads the field sets of a file in testdata/fields.
 func recordedFields(t *testing.T, file string) (sets []fieldSet) {
 	t.Helper()
 	for _, section := range recordedSections(t, file) {
@@ -44,8 +44,8 @@ func recordedSections(t *testing.T, file string) []string {
 	return strings.Split(string(content), "\n# ")[1:]
 }
 
-// headersOf returns names and values of several sets, of which the later ones replace fields
-// of earlier ones, for a request of a number.
+// headersOf merges field sets into alternating names and values. Later sets override
+// earlier ones, and $N is replaced with 10+number.
 func headersOf(number int, sets ...fieldSet) (headers []string) {
 	all := make(map[string]string)
 	for _, set := range sets {
@@ -87,9 +87,9 @@ backends:
   - {name: web, dial: ["$BACKEND"]}
 `
 
-// A response is shared by the fields of requests that known clients, proxies and tracers send,
-// and never where a request has a field that a backend may decide by. C2 of the faults was
-// that Alice's response went to Bob because rgate did not know X-API-Key.
+// Responses are shared between requests with header fields of known clients, proxies and
+// tracers. A request with an unknown field bypasses the cache, because the backend may
+// vary by it. C2 was an unknown X-API-Key whose responses were shared.
 func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -121,7 +121,7 @@ func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 			kind, names, _ := strings.Cut(section, "\n")
 			for name := range strings.FieldsSeq(names) {
 				target := "/hostile/" + name
-				g.ask(t, "GET", target, "", headersOf(1, chrome)...) // is stored
+				g.ask(t, "GET", target, "", headersOf(1, chrome)...) // stores a response
 				for _, value := range []string{"alice", "alice", "bob"} {
 					headers := append(headersOf(1, chrome), name, value)
 					n := backend.asked.Load()
@@ -134,7 +134,8 @@ func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 				if kind != "credentials" {
 					continue
 				}
-				// Whatever the backend says about freshness.
+				// Credentials bypass the cache even if the response has an explicit
+				// lifetime.
 				for range 2 {
 					n := backend.asked.Load()
 					got := g.ask(t, "GET", target+"?cc=max-age=3600", "", append(headersOf(1, chrome), name, "alice")...)
@@ -193,7 +194,8 @@ func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 	})
 }
 
-// The same holds for the policies alone in a site, where fields come from untrusted peers.
+// The rules also apply to policies without a gateway, where header fields come from
+// untrusted peers.
 func TestC2HoldsInASite(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -219,7 +221,7 @@ func TestC2HoldsInASite(t *testing.T) {
 	}
 }
 
-// What is kept for a failing backend is not given to others either.
+// Responses stored for fallbacks follow the same sharing rules.
 func TestC4KeptResponsesAreNotGivenToOthers(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -238,7 +240,7 @@ backends:
 	kept := []struct {
 		target  string
 		by      []string
-		given   [][]string // to whom it is given
+		given   [][]string // requests that receive the stored response
 		refused [][]string
 	}{
 		{"/unknown", alice, nil, [][]string{alice, {"X-Org-Id", "bob"}, none}},
@@ -271,8 +273,8 @@ backends:
 	}
 }
 
-// Ranges are those of RFC 9110, section 14.1.2, also where package net/http reads them
-// otherwise. An invalid one may be rejected or ignored (section 14.2): it is rejected.
+// Ranges follow RFC 9110, section 14.1.2, where net/http differs, too. An invalid range
+// may be rejected or ignored (section 14.2); rgate rejects it.
 func TestC5RangesOfStoredResponses(t *testing.T) {
 	t.Parallel()
 	const body = "0123456789"
@@ -330,7 +332,7 @@ backends:
 	}
 }
 
-// Accept-Encoding is compared by what it means.
+// Equivalent values of Accept-Encoding select the same response.
 func TestC6CodingsAreComparedByMeaning(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -362,7 +364,7 @@ backends: [{name: web, dial: ["$BACKEND"]}]
 	}
 }
 
-// Errors are stored for a short time, or as the operator says.
+// Errors are stored for a tenth of ttl by default, or as set in ttl_by_status.
 func TestC7ErrorsAreStoredForAShortTime(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// D16: fields about identity are the gateway's, also on paths of a site on which nothing of
-// it runs.
+// D16: Identity headers of clients are removed on all paths of a site, including paths
+// that rgate does not handle.
 func TestD16IdentityIsStrippedInTheWholeSite(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,12 +36,13 @@ func TestD16IdentityIsStrippedInTheWholeSite(t *testing.T) {
 		fmt.Fprintf(&config, "http://%s.example:$PORT {\n\t%s\n}\n", name, site)
 	}
 	g := launch(t, "Caddyfile", config.String(), nil, "run", "--config", "$FILE")
-	// A named route belongs to all sites of its server, so that these have one of their own.
+	// A named route is shared by all sites of its server, so these sites run on a
+	// separate server.
 	kept := strings.Replace(sites["beside"], "\n\t}", "\n\t\tkeep_identity\n\t}", 1)
 	others := launch(t, "Caddyfile", fmt.Sprintf("{\n\tadmin localhost:$ADMIN\n\tauto_https off\n}\nhttp://kept.example:$PORT {\n\t%s\n}\nhttp://open.example:$PORT {\n\t%s\n}\nhttp://beside.example:$PORT {\n\t%s\n}\n",
 		kept, proxy, sites["beside"]), nil, "run", "--config", "$FILE")
-	// All of a server is one site if its routes go on to others. An authentication by one
-	// provider does not wait for the others, which are asked in no order.
+	// Non-terminal routes of a server form a single site. Authentication providers are
+	// independent of each other and run in random order.
 	whole := launch(t, "gateway.json", `{"admin": {"listen": "localhost:$ADMIN"}, "apps": {"http": {"servers": {"all": {"listen": [":$PORT"], "routes": [
 		{"match": [{"path": ["/public*"]}], "handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": "`+backend+`"}]}]},
 		{"handle": [{"handler": "authentication", "providers": {

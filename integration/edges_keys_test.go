@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// passes returns how many of some requests are not refused with 429: each has header fields,
-// names and values in turn.
+// passes returns how many requests are not rejected with 429. Each request is a list of
+// alternating header names and values.
 func (g *gateway) passes(t *testing.T, path string, requests ...[]string) (n int) {
 	t.Helper()
 	for _, headers := range requests {
@@ -25,7 +25,7 @@ func (g *gateway) passes(t *testing.T, path string, requests ...[]string) (n int
 	return n
 }
 
-// A key with a name that nothing knows was empty, and the same for all.
+// An unknown placeholder in a key would be empty, and thus the same for all requests.
 func TestD12PlaceholdersOfKeysAreKnown(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -73,7 +73,7 @@ backends:
 		t.Errorf("what is cached for one tenant is %q, for another %q", first, second)
 	}
 	for _, path := range []string{"/sticky", "/ring"} {
-		seen := make(map[bool]bool) // of the two backends
+		seen := make(map[bool]bool) // set of the backends that responded
 		for i := range 40 {
 			user := []string{"X-User", fmt.Sprint("user-", i)}
 			isOther := g.ask(t, "GET", path, "", user...).body == "other"
@@ -108,7 +108,7 @@ backends:
 			if done := rgate(t, nil, "validate", "-c", file, "--adapter", "rgate"); done.code == 0 || !strings.Contains(done.stderr, want) || !strings.Contains(done.stderr, "rgate.yaml:4") {
 				t.Errorf("%s with %s: exit code %d, %s, want %q", option, key, done.code, done.stderr, want)
 			}
-			if key != "{http.request.headers.X-User}" { // one is enough of what the options share
+			if key != "{http.request.headers.X-User}" { // the options share their validation, so one key is enough
 				break
 			}
 		}
@@ -130,8 +130,8 @@ backends:
 	}
 }
 
-// A key with more in it than the address was not grouped, and all clients behind a
-// translator of IPv6 were in one bucket.
+// Addresses are grouped also in keys with more parts than the address. Clients behind an
+// IPv6 translator (NAT64, 6to4, Teredo) get one bucket per IPv4 address.
 func TestD14OneClientIsOneKey(t *testing.T) {
 	t.Parallel()
 	echo := startEcho(t)
@@ -161,7 +161,7 @@ backends: [{name: b, dial: ["`+echo+`"]}]`)
 			{"of NAT64", from("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", "192.0.2.1", "::ffff:192.0.2.2"), 2},
 			{"of a local NAT64", from("64:ff9b:1::192.0.2.1", "64:ff9b:1::192.0.2.2", "64:ff9b:1::192.0.2.1"), 2},
 			{"of 6to4", from("2002:c633:6401::1", "2002:c633:6401:7::1", "198.51.100.1", "2002:c633:6402::1"), 2},
-			{"of Teredo", from("2001:0:4136:e378:8000:63bf:34ff:8efe", "203.0.113.1", "2001:0:4136:e378:8000:63bf:34ff:8efd"), 2}, // 34ff:8efe has the bits of 203.0.113.1, inverted
+			{"of Teredo", from("2001:0:4136:e378:8000:63bf:34ff:8efe", "203.0.113.1", "2001:0:4136:e378:8000:63bf:34ff:8efd"), 2}, // 34ff:8efe is 203.0.113.1 with inverted bits
 		} {
 			if n := g.passes(t, path, test.addresses...); n != test.want {
 				t.Errorf("%s: %d clients %s, want %d", path, n, test.what, test.want)

@@ -17,7 +17,7 @@ import (
 func TestB4SilentClientsOfStreamsAreKept(t *testing.T) {
 	t.Parallel()
 	const idle = 400 * time.Millisecond
-	// bidi repeats what it gets, and says so first unless it is a gRPC call.
+	// bidi echoes its input. Except for gRPC calls, it sends the response header first.
 	bidi := func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		_ = control.EnableFullDuplex()
@@ -74,7 +74,7 @@ func TestB4SilentClientsOfStreamsAreKept(t *testing.T) {
 	type call struct {
 		what    string
 		stream  rawStream
-		headers bool // the response begins before the client says anything
+		headers bool // the response header is sent before the client sends anything
 	}
 	var calls []call
 	var cut []call
@@ -94,7 +94,7 @@ func TestB4SilentClientsOfStreamsAreKept(t *testing.T) {
 			}
 		}
 	}
-	<-time.After(3 * idle) // in which the clients say nothing
+	<-time.After(3 * idle) // the clients send nothing
 	for _, c := range calls {
 		c.stream.write(t, "hello", false)
 		if !c.headers {
@@ -107,13 +107,14 @@ func TestB4SilentClientsOfStreamsAreKept(t *testing.T) {
 		}
 	}
 	for _, c := range cut {
-		// The gateway's own errors are grpc-status for such clients.
+		// The gateway reports its own errors to gRPC clients as grpc-status.
 		if got := readResponse(t, c.stream); got.status == 200 && got.header.Get("Grpc-Status") == "" {
 			t.Errorf("%s: got 200, want the limit to hold before a response", c.what)
 		}
 	}
-	// What the client ends, the backend ends, too. Caddy's proxy has a data race where it
-	// closes WebSockets over HTTP/2 and HTTP/3 itself.
+	// The client ends its stream, and the backend responds by ending its own. Caddy's
+	// reverse_proxy has a data race when it closes WebSockets over HTTP/2 and HTTP/3
+	// itself.
 	for _, c := range calls {
 		c.stream.write(t, "", true)
 		if got := readData(t, c.stream, 1); got != "" {
@@ -148,7 +149,7 @@ backends:
 			responses <- got
 		}()
 	}
-	<-time.After(500 * time.Millisecond) // the address refuses meanwhile
+	<-time.After(500 * time.Millisecond) // the address refuses connections until then
 	var posts atomic.Int64
 	listener, err := net.Listen("tcp", late)
 	must(t, "listening at last", err)
@@ -174,7 +175,7 @@ backends:
 
 func TestB6RestartedContainerStartsClosed(t *testing.T) {
 	t.Parallel()
-	web := startContainer(t, spec{networks: []string{makeNetwork(t, "alone")}}) // where its address is free for it again
+	web := startContainer(t, spec{networks: []string{makeNetwork(t, "alone")}}) // no other container takes its address
 	g := startGateway(t, `
 routes: [{path_prefix: /, backend: web}]
 backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {failures: 2, recovery: 1h, per_container: true}}]
@@ -289,7 +290,7 @@ backends:
 	server, err := do(yaml.client, mustRequest(t, yaml.adminURL("/config/apps/http/servers")))
 	must(t, "reading the configuration", err)
 	for _, option := range []string{"read_header_timeout", "read_idle_timeout", "write_idle_timeout", "idle_timeout"} {
-		if !strings.Contains(server.body, `"`+option+`":-1`) { // Caddy takes 0 for its default
+		if !strings.Contains(server.body, `"`+option+`":-1`) { // Caddy replaces 0 with its default
 			t.Errorf("%s is not off: %s", option, server.body)
 		}
 	}

@@ -88,7 +88,7 @@ func TestA10GatewayThatIsItsOwnBackendIs508(t *testing.T) {
 			checked.Add(1)
 		}
 	})
-	var beyond atomic.Pointer[url.URL] // the second gateway
+	var beyond atomic.Pointer[url.URL] // URL of the second gateway
 	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		relayed.Add(1)
 		r.SetURL(beyond.Load())
@@ -162,7 +162,7 @@ backends: [{name: first, dial: ["%s"]}, {name: self, dial: ["127.0.0.1:$PORT"]}]
 		}
 	}
 	wantStatus(t, "by way of another gateway", g.get(t, "/around"), 508)
-	if n := relayed.Load(); n < 2 || n > 5 { // the second one lets a request pass twice
+	if n := relayed.Load(); n < 2 || n > 5 { // the second gateway has max_hops 2
 		t.Errorf("the relay has forwarded %d requests", n)
 	}
 	before := total(second)
@@ -171,7 +171,7 @@ backends: [{name: first, dial: ["%s"]}, {name: self, dial: ["127.0.0.1:$PORT"]}]
 		t.Errorf("max_hops 2: one request became %d, want 3", n)
 	}
 
-	// Gateways one behind the other are no loop, whatever their number.
+	// A chain of different gateways is not a loop, regardless of its length.
 	chain := make([]string, 8)
 	for i := range chain {
 		chain[i] = fmt.Sprintf("%016x=1", i)

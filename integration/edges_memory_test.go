@@ -25,9 +25,9 @@ func (g *gateway) load(t testing.TB, yaml string) {
 
 var heapAlloc = regexp.MustCompile(`# HeapAlloc = (\d+)`)
 
-// heap returns the bytes of the heap that are in use, after a garbage collection. What
-// requests bring about does not count: there are none. The configuration before the
-// current one may still be ending.
+// heap returns the size of live heap objects in bytes after garbage collection. It waits
+// until the size stops shrinking, because the previous configuration may still be
+// shutting down.
 func (g *gateway) heap(t testing.TB) int {
 	t.Helper()
 	least, same := 1<<62, 0
@@ -51,8 +51,8 @@ func (g *gateway) heap(t testing.TB) int {
 	return least
 }
 
-// Each policy had a log sampler of its own, 448 KB per route: 500 routes with one policy
-// took 225 MB, 5,000 with three 6.6 GB.
+// Policies share one log sampler. A sampler of 448 KB per policy took 225 MB for 500
+// routes, and 6.6 GB for 5,000 routes with three policies.
 func TestF6PoliciesOnManyRoutesTakeLittleMemory(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 10 // bytes per route and policy
@@ -68,7 +68,7 @@ func TestF6PoliciesOnManyRoutesTakeLittleMemory(t *testing.T) {
 	g = startGateway(t, "backends: [{name: b, dial: [\"127.0.0.1:9\"]}]\nroutes: [{path_prefix: /, backend: b}]")
 
 	routes, many := 500, 5000
-	if raceDetector { // takes ten times as long
+	if raceDetector { // the race detector is ten times slower
 		routes, many = 100, 1000
 	}
 	g.load(t, config(routes, "", 0))

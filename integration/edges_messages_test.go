@@ -22,7 +22,7 @@ import (
 func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 	t.Parallel()
 	b, other := startEdgeBackend(t), startEdgeBackend(t)
-	other.Config.Handler = b // two addresses of the same backend
+	other.Config.Handler = b // a second address of the same backend
 	gate := newGated(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "shared") })
 	g := startAllVersions(t, edgeSite(b, strings.NewReplacer("$OTHER", other.dial(), "$DIAL", b.dial(), "$GATE", gate.Listener.Addr().String()).Replace(`backend two {
 		dial $DIAL $OTHER
@@ -52,7 +52,7 @@ func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 		}
 	}`)), "")
 
-	// get sends a GET whose header does not say whether it has a body.
+	// get sends a GET request whose header does not show whether a body follows.
 	conns := g.rawVersions(t)
 	get := func(version, path, body string, fields ...string) response {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 			t.Errorf("%s: broken JSON got %d, want 400", version, got.status)
 		}
 	}
-	// A client that neither sends nor ends its body is served, without one.
+	// A GET request is served even if the client neither sends nor ends a body.
 	for version, conn := range conns {
 		for _, path := range []string{"/open/", "/cache/open/", "/plain/open/"} {
 			stream := conn.open(t, false, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", path+"~atonce")
@@ -138,7 +138,7 @@ func TestA6GetOfUnknownLengthIsAGet(t *testing.T) {
 	g.awaitInFlight(t, 15)
 	close(gate.open)
 	all.Wait()
-	// Of HTTP and HTTPS, whose responses may differ.
+	// One request for HTTP and one for HTTPS, whose responses may differ.
 	if n := gate.reached.Load(); n > 2 || shared.Load() != 15 {
 		t.Errorf("15 requests at once reached the backend %d times, %d got the response", n, shared.Load())
 	}
@@ -173,7 +173,7 @@ func TestA7ResponsesThatAreNoneAreNotPassedOn(t *testing.T) {
 			t.Errorf("%s: got %v and %d, want 103 and 200", version, got.informational, got.status)
 		}
 	}
-	// HTTP/1.0 has no 1xx (RFC 9110, section 15.2).
+	// HTTP/1.0 has no 1xx responses (RFC 9110, section 15.2).
 	for _, target := range []string{"/~early", "/plain/~early"} {
 		if text := g.raw(t, "GET "+target+" HTTP/1.0\r\n\r\n"); !strings.HasPrefix(text, "HTTP/1.0 200 ") || strings.Contains(text, "Early Hints") || !strings.HasSuffix(text, "late") {
 			t.Errorf("%s over HTTP/1.0 got %q, want 200 at once", target, text)
@@ -182,8 +182,8 @@ func TestA7ResponsesThatAreNoneAreNotPassedOn(t *testing.T) {
 			t.Errorf("%s over HTTP/1.1 got %q, want 103 first", target, text)
 		}
 	}
-	// RFC 9112, section 6.3: net/http lets Transfer-Encoding win and takes Content-Length
-	// off before any handler sees the request.
+	// RFC 9112, section 6.3: net/http ignores Content-Length if Transfer-Encoding is
+	// present, and removes it before handlers run.
 	text := g.raw(t, "POST /cl-te HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
 	if !strings.Contains(text, `"Body":"hello"`) || strings.Contains(text, `"Content-Length"`) {
 		t.Errorf("a request with both lengths got %q", text)
@@ -205,7 +205,7 @@ backends:
 `, "$DIAL", b.dial()))
 	for target, want := range map[string]string{
 		"/api/a":                 "/a",
-		"/api/a|b":               "/a%7Cb", // Caddy's rewrite writes a path in its normal form
+		"/api/a|b":               "/a%7Cb", // Caddy's rewrite normalizes the path
 		"/api/a|b?c|d":           "/a%7Cb?c|d",
 		"/api/a%7Cb":             "/a%7Cb",
 		"/api/a%2Fb":             "/a%2Fb",
@@ -230,7 +230,7 @@ backends:
 	}
 }
 
-// bytesCodec sends messages as they are.
+// bytesCodec is a gRPC codec that passes messages through unchanged.
 type bytesCodec struct{}
 
 func (bytesCodec) Name() string                        { return "bytes" }
@@ -304,7 +304,7 @@ func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
 		message, received := make([]byte, 100), []byte(nil)
 		err := client.Invoke(ctx, method, &message, &received)
 		cancel()
-		// A client makes a message of its own of a response that is not one of gRPC.
+		// gRPC clients generate their own message for responses that are not gRPC.
 		if got := status.Convert(err); got.Code() != want || strings.Contains(got.Message(), "HTTP") {
 			t.Errorf("%s: got %s with %q, want %s", method, got.Code(), got.Message(), want)
 		}
@@ -339,7 +339,7 @@ func TestA12ErrorsForGRPCClientsHaveGRPCStatus(t *testing.T) {
 			}
 		}
 	}
-	// gRPC needs HTTP/2.
+	// gRPC requires HTTP/2.
 	if got := g.ask(t, "POST", "/keyed/call", "", "Content-Type", "application/grpc"); got.status != 401 {
 		t.Errorf("over HTTP/1.1 got %d, want 401", got.status)
 	}
