@@ -12,19 +12,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Address is where a database is.
+// Address is the parsed location of a database.
 type Address struct {
 	*dialect
-	Path string          // of the file of SQLite, absolute
-	pg   *pgx.ConnConfig // of PostgreSQL
-	name string          // what and where, without credentials
+	Path string          // absolute path of the SQLite file
+	pg   *pgx.ConnConfig // PostgreSQL connection settings
+	name string          // dialect and location without credentials
 }
 
 var errAddress = errors.New("the store is neither of the two that there are: " +
 	"use sqlite:///var/lib/rgate/bandwidth.db or postgres://user:password@host/database")
 
-// ParseAddress reads a URL whose placeholders are filled in. Its errors do not show
-// the URL, which may have a password in it.
+// ParseAddress parses a store URL without placeholders. Errors do not contain the URL,
+// which may contain a password.
 func ParseAddress(store string) (Address, error) {
 	scheme, rest, _ := strings.Cut(store, ":")
 	switch scheme {
@@ -51,7 +51,7 @@ func parseSQLite(rest string) (Address, error) {
 func parsePostgres(store string) (Address, error) {
 	config, err := pgx.ParseConfig(store)
 	if err != nil {
-		// Its error may quote parts of the URL.
+		// The error of pgx may quote parts of the URL.
 		return Address{}, errors.New("the store is no URL that PostgreSQL takes: " +
 			"use one such as postgres://user:password@host:5432/database?sslmode=require")
 	}
@@ -64,13 +64,13 @@ func parsePostgres(store string) (Address, error) {
 	return Address{dialect: postgres, pg: config, name: fmt.Sprintf("postgres %s:%d/%s", config.Host, config.Port, config.Database)}, nil
 }
 
-// dialect is what two engines say differently. Everything else is written in the SQL
-// that both understand, with `?` for parameters.
+// dialect holds the differences between the SQL engines. Other statements use SQL that
+// both engines support, with `?` for parameters.
 type dialect struct {
 	name      string
-	numbered  bool              // parameters are $1, $2, …
-	words     *strings.Replacer // of migrations
-	nowMillis string            // the engine's clock; empty: ours is as good
+	numbered  bool              // whether parameters are $1, $2, …
+	words     *strings.Replacer // substitutions in migrations
+	nowMillis string            // SQL for the server's time; empty: use the local clock
 }
 
 var sqlite = &dialect{
@@ -91,8 +91,8 @@ var postgres = &dialect{
 	nowMillis: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
 }
 
-// rewrite numbers the parameters of a statement, if the engine wants that. A `?` in
-// quotes is none.
+// rewrite replaces `?` with numbered parameters if the engine requires them. It skips
+// quoted strings and identifiers.
 func (d *dialect) rewrite(query string) string {
 	if !d.numbered || !strings.Contains(query, "?") {
 		return query

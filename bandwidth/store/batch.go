@@ -9,14 +9,14 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// The spans of time that rows are kept for, in seconds.
+// The row lengths in seconds.
 const (
 	minute int64 = 60
 	hour         = 60 * minute
 	day          = 24 * hour
 )
 
-// floorTo cuts a time down to whole units.
+// floorTo rounds a time down to a multiple of unit.
 func floorTo(at, unit int64) int64 {
 	rest := at % unit
 	if rest < 0 {
@@ -25,18 +25,18 @@ func floorTo(at, unit int64) int64 {
 	return at - rest
 }
 
-// seriesKey identifies a row of one time.
+// seriesKey identifies a series of rows.
 type seriesKey struct {
 	gateway string
 	Key
 }
 
-// maxName is the length of a name in bytes: the index of PostgreSQL takes four of
-// them, and no more.
+// maxName is the maximum length of a name in bytes. PostgreSQL's limit for an index entry
+// permits four such names.
 const maxName = 500
 
-// cleanKey replaces what a database rejects in names: one invalid name would fail the whole
-// batch.
+// cleanKey replaces characters in names that a database rejects. One invalid name would
+// fail the whole batch.
 func cleanKey(gateway string, key Key) seriesKey {
 	return seriesKey{CleanName(gateway), Key{CleanName(key.Service), CleanName(key.Route), CleanName(key.Consumer)}}
 }
@@ -52,8 +52,8 @@ func CleanName(name string) string {
 	return strings.ToValidUTF8(name, "")
 }
 
-// maxSample is more than can be served in a minute. Sums of such numbers do not
-// overflow for as long as there are databases.
+// maxSample is an upper bound of the bytes in a minute. Larger values are invalid. Sums
+// of valid values do not overflow an int64 in practice.
 const maxSample = 1 << 50
 
 func (b Bytes) sane() bool {
@@ -67,11 +67,12 @@ func (b Bytes) sane() bool {
 
 // rowKey identifies a row.
 type rowKey struct {
-	at int64 // the beginning of its minute
+	at int64 // start of the row's minute
 	seriesKey
 }
 
-// requestCounts are how requests went. Sketches are merged a few at a time.
+// requestCounts holds request counts, durations and latency sketches. Sketches are merged
+// lazily, in groups of maxSketches.
 type requestCounts struct {
 	requests, errors uint64
 	seconds          float64
@@ -90,8 +91,8 @@ func (f *requestCounts) add(o *requestCounts) {
 
 const maxSketches = 8
 
-// mergeSketches makes one of the sketches. If one of them cannot be read, which only
-// a database can have given us, there is none.
+// mergeSketches replaces the sketches with one merged sketch. It removes all of them if
+// one is invalid, which only a sketch from the database can be.
 func (f *requestCounts) mergeSketches() {
 	merged, err := stats.MergeSketches(f.sketches...)
 	f.sketches = f.sketches[:0]
@@ -100,7 +101,7 @@ func (f *requestCounts) mergeSketches() {
 	}
 }
 
-// sketch is the one that all are merged into, or nil.
+// sketch returns the merged sketch, or nil.
 func (f *requestCounts) sketch() []byte {
 	if len(f.sketches) > 1 {
 		f.mergeSketches()
@@ -111,8 +112,8 @@ func (f *requestCounts) sketch() []byte {
 	return f.sketches[0]
 }
 
-// batch is what has been counted and is to be written: of each minute, and of each
-// series in it. It is not safe for concurrent use.
+// batch holds the rows that are not written yet, by minute and series. It is not safe for
+// concurrent use.
 type batch struct {
 	bytes    map[rowKey]*Bytes
 	requests map[rowKey]*requestCounts
@@ -124,7 +125,7 @@ func newBatch() *batch {
 
 func (b *batch) len() int { return len(b.bytes) + len(b.requests) }
 
-// total is the sum of everybody's bytes in it.
+// total returns the sum of body bytes in rows without a consumer.
 func (b *batch) total() (n int64) {
 	for key, one := range b.bytes {
 		if key.Consumer == "" {
@@ -155,7 +156,7 @@ func (b *batch) addRequests(key rowKey, f requestCounts) {
 	sum.add(&f)
 }
 
-// merge adds what o has.
+// merge adds the rows of o.
 func (b *batch) merge(o *batch) {
 	for key, n := range o.bytes {
 		b.addBytes(key, *n)
@@ -165,7 +166,7 @@ func (b *batch) merge(o *batch) {
 	}
 }
 
-// take removes up to a number of rows, the oldest first, and returns them.
+// take removes and returns about limit rows, the oldest first.
 func (b *batch) take(limit int) *batch {
 	if b.len() <= limit {
 		all := *b
@@ -188,8 +189,8 @@ func (b *batch) take(limit int) *batch {
 	return taken
 }
 
-// cut is a minute up to which there are about a number of rows: those of one more
-// than fit, at most.
+// cut returns the minute up to which there are about limit rows. The last minute is
+// always included as a whole.
 func (b *batch) cut(limit int) (at int64) {
 	rows := make(map[int64]int)
 	for key := range b.bytes {
@@ -207,8 +208,8 @@ func (b *batch) cut(limit int) (at int64) {
 	return at
 }
 
-// coarsen moves rows that are older than a time to the beginning of their unit, so
-// that there are fewer. Sums stay. Units that must stay whole are left alone.
+// coarsen merges rows of units that end by before into one row at the unit's start. Sums
+// do not change. It skips units for which spared returns true.
 func (b *batch) coarsen(unit, before int64, spared func(at, unit int64) bool) {
 	coarse := newBatch()
 	for key, n := range b.bytes {
@@ -228,8 +229,8 @@ func (b *batch) coarsen(unit, before int64, spared func(at, unit int64) bool) {
 	b.merge(coarse)
 }
 
-// bound keeps the rows below a number, as far as they can be merged: into those of
-// their hours, then into those of their days.
+// bound reduces the number of rows to limit if possible. It merges rows by hour, then by
+// day.
 func (b *batch) bound(limit int, now int64, spared func(at, unit int64) bool) {
 	for _, unit := range []int64{hour, day} {
 		if b.len() > limit {
@@ -238,7 +239,7 @@ func (b *batch) bound(limit int, now int64, spared func(at, unit int64) bool) {
 	}
 }
 
-// coarser adds the rows up to those of a longer unit.
+// coarser returns the batch summed by a longer unit.
 func (b *batch) coarser(unit int64) *batch {
 	sum := newBatch()
 	for key, n := range b.bytes {

@@ -18,30 +18,31 @@ import (
 	"github.com/rgate/rgate/internal/pause"
 )
 
-// DB is the database of a store. It is opened, and its schema brought up to date,
-// when it is first used. Statements are written with `?` for parameters.
+// DB is a store's database. On first use, it is opened and migrated to the current
+// schema. Statements use `?` for parameters.
 //
-// All methods are safe for concurrent use. SQLite has one connection that writes: in
-// the function of Tx, nothing but the Tx may be used.
+// All methods are safe for concurrent use. SQLite has one write connection, so a function
+// passed to Tx must only use its Tx.
 type DB struct {
 	Address
 	now func() time.Time
 
-	opened  atomic.Pointer[pools] // nil until it is open
-	opening chan struct{}         // full while it is being opened or closed
-	done    context.Context       // ends with the database
+	opened  atomic.Pointer[pools] // nil until opened
+	opening chan struct{}         // semaphore of size 1 for opening and closing
+	done    context.Context       // done after Close
 	end     context.CancelFunc
 }
 
-// pools are the connections to an open database.
+// pools holds the connection pools of an open database.
 type pools struct {
-	write, read *sql.DB     // the same in PostgreSQL
-	file        os.FileInfo // of SQLite
+	write, read *sql.DB     // the same pool for PostgreSQL
+	file        os.FileInfo // identifies the SQLite file
 }
 
 var errClosed = errors.New("the database has been closed")
 
-// maxConnections bounds those to PostgreSQL, and those that read SQLite.
+// maxConnections is the maximum number of connections to PostgreSQL, and of read
+// connections to SQLite.
 const maxConnections = 4
 
 func newDB(at Address, now func() time.Time) *DB {
@@ -50,7 +51,7 @@ func newDB(at Address, now func() time.Time) *DB {
 	return db
 }
 
-// open returns the connections of the database, which is made ready if need be.
+// open returns the connection pools. On first use, it connects and migrates the database.
 func (db *DB) open(ctx context.Context) (*pools, error) {
 	if p := db.opened.Load(); p != nil {
 		return p, nil
@@ -100,8 +101,8 @@ func (db *DB) connect() (*pools, error) {
 	if err := createFile(db.Path); err != nil {
 		return nil, err
 	}
-	// In WAL, readers and the writer do not wait for each other. A commit every few
-	// seconds can afford to wait for the disk.
+	// In WAL mode, readers and the writer do not block each other. With a commit every
+	// few seconds, synchronous=FULL is affordable.
 	file := "file:" + (&url.URL{Path: db.Path}).EscapedPath() +
 		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-16000)"
 	write, err := sql.Open("sqlite", file+"&_txlock=immediate")
@@ -118,8 +119,8 @@ func (db *DB) connect() (*pools, error) {
 	return &pools{write: write, read: read}, nil
 }
 
-// isBusy reports whether two have opened a new SQLite at once, the one of which that
-// comes second is not made to wait.
+// isBusy reports whether err is SQLITE_BUSY. SQLite ignores busy_timeout if two processes
+// create a database at the same time.
 func isBusy(err error) bool {
 	var of *sqlitedriver.Error
 	return errors.As(err, &of) && of.Code()&0xff == sqlite3.SQLITE_BUSY
@@ -132,8 +133,8 @@ func (p *pools) close() error {
 	return errors.Join(p.read.Close(), p.write.Close())
 }
 
-// closeRemoved lets go of a file of SQLite that is not at its place any more: what is
-// written to it is lost. The next one who needs the database opens it anew.
+// closeRemoved closes the connections if the SQLite file was removed or replaced: writes
+// to it are lost. The next use opens the database again.
 func (db *DB) closeRemoved() (gone bool) {
 	p := db.opened.Load()
 	if p == nil || db.dialect != sqlite {
@@ -142,10 +143,10 @@ func (db *DB) closeRemoved() (gone bool) {
 	if now, err := os.Stat(db.Path); err == nil && os.SameFile(now, p.file) {
 		return false
 	}
-	db.opening <- struct{}{} // the next file must not be there before the connections are gone
+	db.opening <- struct{}{} // prevents opening the new file before the connections are closed
 	defer func() { <-db.opening }()
 	if db.opened.CompareAndSwap(p, nil) {
-		_ = p.close() // of a file that is gone
+		_ = p.close() // the file is removed
 	}
 	return true
 }
@@ -161,8 +162,8 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// createFile makes the file of the database if need be, for the eyes of its user: it
-// has the names of consumers in it.
+// createFile creates the database file if it is missing. Only its owner can read it,
+// because it contains consumer names.
 func createFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("making the folder of the store: %w", err)
@@ -174,10 +175,10 @@ func createFile(path string) error {
 	return f.Close()
 }
 
-// isOpen reports whether it is open.
+// isOpen reports whether the database is open.
 func (db *DB) isOpen() bool { return db.opened.Load() != nil }
 
-// Exec runs a statement that changes something.
+// Exec executes a statement that may write.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	p, err := db.open(ctx)
 	if err != nil {
@@ -186,7 +187,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (sql.Result, 
 	return p.write.ExecContext(ctx, db.rewrite(query), args...)
 }
 
-// Query runs a statement that only reads.
+// Query executes a read-only statement.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	p, err := db.open(ctx)
 	if err != nil {
@@ -195,7 +196,7 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 	return p.read.QueryContext(ctx, db.rewrite(query), args...)
 }
 
-// QueryRow runs a statement that only reads, and returns at most one row.
+// QueryRow executes a read-only statement that returns at most one row.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) oneRow {
 	p, err := db.open(ctx)
 	if err != nil {
@@ -204,13 +205,13 @@ func (db *DB) QueryRow(ctx context.Context, query string, args ...any) oneRow {
 	return oneRow{row: p.read.QueryRowContext(ctx, db.rewrite(query), args...)}
 }
 
-// oneRow is what QueryRow returns.
+// oneRow is the result of QueryRow.
 type oneRow struct {
 	row *sql.Row
 	err error
 }
 
-// Scan copies the columns. Its error is sql.ErrNoRows if there is no row.
+// Scan copies the columns. It returns sql.ErrNoRows if there is no row.
 func (r oneRow) Scan(to ...any) error {
 	if r.err != nil {
 		return r.err
@@ -218,31 +219,30 @@ func (r oneRow) Scan(to ...any) error {
 	return r.row.Scan(to...)
 }
 
-// Tx is a transaction that may write.
+// Tx is a database transaction.
 type Tx struct {
 	tx *sql.Tx
 	*dialect
 }
 
-// Exec runs a statement that changes something.
+// Exec executes a statement that may write.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	return tx.tx.ExecContext(ctx, tx.rewrite(query), args...)
 }
 
-// Query runs a statement that returns rows.
+// Query executes a statement that returns rows.
 func (tx *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	return tx.tx.QueryContext(ctx, tx.rewrite(query), args...)
 }
 
-// QueryRow runs a statement that returns at most one row.
+// QueryRow executes a statement that returns at most one row.
 func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) oneRow {
 	return oneRow{row: tx.tx.QueryRowContext(ctx, tx.rewrite(query), args...)}
 }
 
-// Tx calls f in a transaction, which is rolled back if f returns an error. It does
-// not see half of what others do: SQLite lets one write at a time, and PostgreSQL
-// reads what was committed (READ COMMITTED). If the error is one of the COMMIT, it may
-// have taken effect all the same.
+// Tx calls f in a transaction, and rolls back if f returns an error. SQLite runs one
+// write transaction at a time; PostgreSQL uses READ COMMITTED. If COMMIT fails, the
+// transaction may still have taken effect.
 func (db *DB) Tx(ctx context.Context, f func(*Tx) error) error {
 	p, err := db.open(ctx)
 	if err != nil {
@@ -251,7 +251,7 @@ func (db *DB) Tx(ctx context.Context, f func(*Tx) error) error {
 	return db.transact(ctx, p.write, nil, f)
 }
 
-// snapshot calls f in a transaction that reads one state of the database.
+// snapshot calls f in a read-only transaction with a consistent snapshot of the database.
 func (db *DB) snapshot(ctx context.Context, f func(*Tx) error) error {
 	p, err := db.open(ctx)
 	if err != nil {
@@ -269,7 +269,7 @@ func (db *DB) transact(ctx context.Context, pool *sql.DB, options *sql.TxOptions
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // also if f panics; after a commit, it does nothing
+	defer func() { _ = tx.Rollback() }() // no-op after a commit
 	if err := f(&Tx{tx, db.dialect}); err != nil {
 		return err
 	}

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	maxBatch     = 5000 // rows of minutes in a transaction, about
+	maxBatch     = 5000 // approximate maximum number of minute rows in a transaction
 	flushTimeout = 15 * time.Second
 )
 
-// Flush writes everything that has been collected. It keeps what it cannot write.
+// Flush writes all collected rows. Rows of a failed write stay in memory.
 func (l *Store) Flush(ctx context.Context) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
 	if l.db.closeRemoved() {
-		clear(l.ids) // of the removed file
+		clear(l.ids) // the IDs belong to the removed file
 	}
 	var err error
 	for more := true; more && err == nil; {
@@ -30,7 +30,7 @@ func (l *Store) Flush(ctx context.Context) error {
 		err = l.writeMarks(ctx)
 	}
 	if err != nil {
-		clear(l.ids) // the database may be another one after a failure
+		clear(l.ids) // the database may have been replaced
 	}
 	l.report(err)
 	l.mu.Lock()
@@ -41,8 +41,8 @@ func (l *Store) Flush(ctx context.Context) error {
 	return err
 }
 
-// flushBatch writes one batch, and reports whether more is waiting. A batch with an unknown
-// outcome stays the same until it is written: the database has the numbers of written
+// flushBatch writes one batch and reports whether more rows are pending. A batch with an
+// unknown outcome is retried unchanged: the database records the numbers of written
 // batches. The caller holds l.flushing.
 func (l *Store) flushBatch(ctx context.Context) (more bool, err error) {
 	l.mu.Lock()
@@ -71,7 +71,7 @@ func (l *Store) flushBatch(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// report stores the error of a flush, and logs when flushes begin or cease to fail.
+// report stores the error of a flush, and logs the first failure and the recovery.
 func (l *Store) report(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,11 +91,12 @@ func (l *Store) report(err error) {
 	}
 }
 
-// subscriber is a caller of AfterFlush.
+// subscriber is an AfterFlush subscription.
 type subscriber struct{ signal chan struct{} }
 
-// AfterFlush calls f in a goroutine after every flush, successful or not. Calls do not
-// overlap: if f is slow, there are fewer. stop ends the calls and waits for a running one.
+// AfterFlush calls f in a goroutine after each flush, successful or not. Calls do not
+// overlap; flushes during a call cause one more call. stop unsubscribes and waits for a
+// running call.
 func (l *Store) AfterFlush(f func()) (stop func()) {
 	s := &subscriber{signal: make(chan struct{}, 1)}
 	l.mu.Lock()
@@ -111,7 +112,7 @@ func (l *Store) AfterFlush(f func()) (stop func()) {
 		l.mu.Lock()
 		delete(l.after, s)
 		l.mu.Unlock()
-		close(s.signal) // no longer in l.after
+		close(s.signal) // safe: s is no longer in l.after
 		running.Wait()
 	})
 }

@@ -9,14 +9,13 @@ import (
 	"strings"
 )
 
-// The schema, in steps that are taken in the order of their numbers, each once. They
-// are written in the SQL of both engines, but for the words of a dialect in braces.
+// The schema migrations, applied once each in the order of their numbers. They use SQL
+// that both engines support, and `{{…}}` for dialect differences.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrate takes the steps that the database has not taken. Several gateways may do so
-// at once: one takes them, and the others wait.
+// migrate applies the pending migrations. Concurrent calls of other gateways wait.
 func (db *DB) migrate(ctx context.Context, pool *sql.DB) error {
 	return db.transact(ctx, pool, nil, func(tx *Tx) error {
 		if db.dialect == postgres {
@@ -62,7 +61,7 @@ func takenSteps(ctx context.Context, tx *Tx) (map[int]bool, error) {
 	return taken, rows.Err()
 }
 
-// step takes one step, unless it has been taken.
+// step applies one migration unless it has been applied.
 func (db *DB) step(ctx context.Context, tx *Tx, name string, taken map[int]bool) error {
 	digits, _, _ := strings.Cut(name, "_")
 	number, err := strconv.Atoi(digits)
@@ -83,8 +82,7 @@ func (db *DB) step(ctx context.Context, tx *Tx, name string, taken map[int]bool)
 	return err
 }
 
-// statements splits a migration at semicolons that end a line. Lines of comments are
-// left out.
+// statements splits a migration at semicolons that end a line. It skips comment lines.
 func statements(source string) (all []string) {
 	var b strings.Builder
 	for line := range strings.Lines(source) {

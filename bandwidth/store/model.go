@@ -1,34 +1,35 @@
-// Package store records the bytes that services received and sent in an SQL database that
-// several gateways may share: by minute, exact for bodies.
+// Package store records the bytes that services received and sent, by minute, in an SQL
+// database that several gateways may share. Counts of body bytes are exact.
 //
-// Package stats counts the bytes. A [Store] collects them every second, together with those
-// of scraped gateways. The REST endpoints, quotas and the dashboard read from it.
+// Package stats counts the bytes. A [Store] collects them every second. It also stores
+// the bytes of scraped gateways. The REST endpoints, quotas and the dashboard read from
+// it.
 package store
 
 import "time"
 
-// Direction is the direction of bytes, from the view of clients.
+// Direction is the direction of traffic, relative to clients.
 type Direction string
 
 // The directions.
 const (
-	Ingress Direction = "ingress" // from clients: what the gateway received
-	Egress  Direction = "egress"  // to clients: what the gateway sent
+	Ingress Direction = "ingress" // from clients to the gateway
+	Egress  Direction = "egress"  // from the gateway to clients
 )
 
-// Key is what bytes are grouped by. Names come from the configuration, those of consumers
-// from authentication.
+// Key is the set of names that bytes are grouped by. Service and route names come from
+// the configuration, consumer names from authentication.
 type Key struct {
 	Service string // the name of the backend
 	Route   string // the name of the route
 
-	// The consumer. Rows without a consumer count all bytes, including those of consumers:
-	// do not add the two.
+	// The consumer. Rows without a consumer include the bytes of all consumers, so the
+	// two must not be added.
 	Consumer string
 }
 
-// Bytes are numbers of bytes. Bodies are exact. Header fields are estimated by their size
-// in HTTP/1.1.
+// Bytes holds byte counts. Counts of bodies are exact. Header fields are estimated by
+// their size in HTTP/1.1.
 type Bytes struct {
 	Ingress, Egress               int64
 	IngressHeaders, EgressHeaders int64
@@ -42,7 +43,7 @@ func (b *Bytes) Add(o Bytes) {
 	b.EgressHeaders += o.EgressHeaders
 }
 
-// Of returns the bytes of the bodies that went in a direction.
+// Of returns the body bytes in a direction.
 func (b Bytes) Of(d Direction) int64 {
 	if d == Ingress {
 		return b.Ingress
@@ -50,73 +51,76 @@ func (b Bytes) Of(d Direction) int64 {
 	return b.Egress
 }
 
-// IsZero reports whether there are none.
+// IsZero reports whether all counts are zero.
 func (b Bytes) IsZero() bool { return b == Bytes{} }
 
-// Row is the bytes that one gateway, or one source, counted under a key in a minute.
+// Row holds the bytes of a key that one gateway or source counted in a minute.
 type Row struct {
-	Minute  time.Time // its beginning, UTC
-	Gateway string    // the gateway's node name, or the name of a source
+	Minute  time.Time // start of the minute, UTC
+	Gateway string    // node name of the gateway, or name of the source
 	Key
 	Bytes
 }
 
-// RequestRow is how the requests of a route to a backend went in a minute.
+// RequestRow holds the request counts of a route and backend in a minute.
 type RequestRow struct {
 	Minute  time.Time
 	Gateway string
 	Service string
 	Route   string
 
-	Requests uint64  // all of them
-	Errors   uint64  // of them, those with status 400 and above
-	Seconds  float64 // the sum of their durations
-	Sketch   []byte  // of the durations in seconds: a DDSketch, encoded
+	Requests uint64
+	Errors   uint64  // number of requests with status 400 or above
+	Seconds  float64 // sum of request durations
+	Sketch   []byte  // encoded DDSketch of durations in seconds
 }
 
-// Filter says which rows count. An empty list admits everything, except that without
-// consumers only the account of everybody's bytes is read.
+// Filter selects rows by name. An empty list matches every name. Without consumers, only
+// rows without a consumer are read.
 type Filter struct {
 	Gateways, Services, Routes, Consumers []string
 }
 
-// Dimension is what the points of a query are grouped by.
+// Dimension is a key that points can be grouped by.
 type Dimension string
 
 // The dimensions.
 const (
 	ByService  Dimension = "service"
 	ByRoute    Dimension = "route"
-	ByConsumer Dimension = "consumer" // reads the accounts of consumers
+	ByConsumer Dimension = "consumer" // reads rows with a consumer
 	ByGateway  Dimension = "gateway"
 )
 
-// Query asks for the bytes of a span of time, in windows of equal length.
+// Query selects the bytes of a time range, in windows of equal length.
 type Query struct {
 	Filter
 
-	// The span, From included and To not. Both are cut to whole windows by the reader.
+	// The time range: From is inclusive, To is exclusive. Both are aligned to whole
+	// windows.
 	From, To time.Time
 
-	// The length of a window: a whole number of minutes. A day or more is in UTC.
+	// The window length, a whole number of minutes. Windows of a day or more are aligned
+	// to UTC.
 	Step time.Duration
 
-	// The dimensions of points. Others are summed.
+	// The dimensions of points. Other dimensions are summed.
 	GroupBy []Dimension
 
-	// Of requests, leaves out the sketches, which are most of what there is to read.
+	// Whether Requests omits the latency sketches, which are the largest part of the
+	// data.
 	NoSketches bool
 }
 
-// Point is the bytes of one window. Windows without a row have no point.
+// Point holds the bytes of one window. Windows without a row have no point.
 type Point struct {
-	Start   time.Time // of the window, UTC
-	Gateway string    // empty unless grouped by, like the parts of Key
+	Start   time.Time // start of the window, UTC
+	Gateway string    // empty unless grouped by; the same holds for Key
 	Key
 	Bytes
 }
 
-// RequestPoint is how requests went in one window.
+// RequestPoint holds the request counts of one window.
 type RequestPoint struct {
 	Start          time.Time
 	Gateway        string
@@ -124,5 +128,5 @@ type RequestPoint struct {
 	Requests       uint64
 	Errors         uint64
 	Seconds        float64
-	Sketch         []byte // those of its minutes, merged
+	Sketch         []byte // the merged sketches of the window
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// unwritten is what a ledger has counted and not written, at one moment.
+// unwritten is a copy of the rows that a store has collected and not written.
 type unwritten struct {
 	seq     int64
 	writing []byteEntry // may be in the database already
@@ -31,7 +31,7 @@ type requestEntry struct {
 	requestCounts
 }
 
-// copyUnwritten copies what is in memory of a span of time.
+// copyUnwritten copies the rows in memory of a time range.
 func (l *Store) copyUnwritten(from, to int64, requests bool) (m unwritten) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,8 +63,8 @@ func (l *Store) copyUnwritten(from, to int64, requests bool) (m unwritten) {
 	return m
 }
 
-// read calls f with one state of the database and what is not in it: f must begin
-// anew with every call. The two belong together, whatever is written meanwhile.
+// read calls f with a database snapshot and the rows that are not in it. It retries if a
+// batch is written between the two reads, so f must reset its results on each call.
 func (l *Store) read(ctx context.Context, from, to int64, requests bool, f func(*Tx, unwritten) error) error {
 	errMoved := errors.New("a batch was written meanwhile")
 	attempt := func() error {
@@ -94,10 +94,9 @@ func (l *Store) read(ctx context.Context, from, to int64, requests bool, f func(
 	return attempt()
 }
 
-// Usage returns the bytes of a span of time, those included that are not in the
-// database yet, by the beginning of their window and then by name. The span is cut to
-// whole windows. Where rows of minutes or hours are not kept any more, those of hours
-// or days stand at their beginning: sums stay exact.
+// Usage returns the bytes of a time range, ordered by window and name. It includes bytes
+// that are not in the database yet. The range is aligned to whole windows. Where minute
+// or hour rows were deleted, hour or day rows count at their start: sums stay exact.
 func (l *Store) Usage(ctx context.Context, q Query) ([]Point, error) {
 	w := windowsOf(q)
 	var sum *sums
@@ -153,19 +152,19 @@ func readWatermarks(ctx context.Context, tx *Tx) (w watermarks, err error) {
 	return w, rows.Err()
 }
 
-// sums adds bytes up by window and group.
+// sums sums bytes by window and group.
 type sums struct {
 	windows
 	filter Filter
 	by     map[Dimension]bool
-	groups map[seriesKey]int // their numbers
-	keys   []seriesKey       // by number
-	cells  []cell            // may have several of one window and group
-	merged int               // how many there were when each had one
-	all    int               // how many series there are, whether they count or not
+	groups map[seriesKey]int // group numbers
+	keys   []seriesKey       // by group number
+	cells  []cell            // may contain several cells per window and group
+	merged int               // number of cells after the last merge
+	all    int               // number of series in the database, including those that do not match
 }
 
-// cell is the bytes of a group in a window.
+// cell holds the bytes of a group in a window.
 type cell struct {
 	start int64
 	group int
@@ -180,20 +179,19 @@ func newSums(w windows, q Query) *sums {
 	return s
 }
 
-// admits reports whether a series is to be counted.
+// admits reports whether a series matches the filter.
 func (s *sums) admits(key seriesKey) bool {
 	f := &s.filter
 	return admits(f.Gateways, key.gateway) && admits(f.Services, key.Service) && admits(f.Routes, key.Route) &&
 		(key.Consumer != "") == s.ofConsumers() && admits(f.Consumers, key.Consumer)
 }
 
-// ofConsumers reports whether the accounts of consumers are read, and not that of
-// everybody.
+// ofConsumers reports whether rows with a consumer are read, instead of rows without.
 func (s *sums) ofConsumers() bool { return s.by[ByConsumer] || len(s.filter.Consumers) > 0 }
 
 func admits(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
 
-// groupOf is the number of the group that a series is counted in.
+// groupOf returns the group number of a series.
 func (s *sums) groupOf(key seriesKey) int {
 	if !s.by[ByGateway] {
 		key.gateway = ""
@@ -223,7 +221,7 @@ func (s *sums) add(at int64, group int, n Bytes) {
 	}
 }
 
-// merge makes one of the cells that are of one window and group.
+// merge merges cells with the same window and group.
 func (s *sums) merge() {
 	slices.SortFunc(s.cells, func(a, b cell) int {
 		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.group, b.group))
@@ -239,7 +237,7 @@ func (s *sums) merge() {
 	s.cells, s.merged = kept, len(kept)
 }
 
-// inOrder numbers groups in the order of their names.
+// inOrder renumbers groups by name.
 func (s *sums) inOrder() {
 	order := make([]int, len(s.keys))
 	for group := range order {
@@ -273,7 +271,7 @@ func (s *sums) points() []Point {
 	return points
 }
 
-// condition says in SQL which series count.
+// condition returns the filter as an SQL condition on series.
 func (s *sums) condition() (where string, args []any) {
 	where = "consumer = ''"
 	if s.ofConsumers() {
@@ -294,8 +292,7 @@ func (s *sums) condition() (where string, args []any) {
 	return where, args
 }
 
-// readSeries finds the groups that series are counted in, by the number of the
-// series. Those that do not count are not in it.
+// readSeries returns the group number of each matching series, by series ID.
 func (s *sums) readSeries(ctx context.Context, tx *Tx) (map[int64]int, error) {
 	if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM series").Scan(&s.all); err != nil {
 		return nil, err
@@ -318,11 +315,12 @@ func (s *sums) readSeries(ctx context.Context, tx *Tx) (map[int64]int, error) {
 	return groups, rows.Err()
 }
 
-// readBytes adds the rows of a span. What is all of one group, the database adds up.
+// readBytes adds the rows of a span. If there is only one group, the database computes
+// the sums.
 func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int64]int) error {
 	what, end := "at, series, ingress, egress, ingress_headers, egress_headers", ""
 	if len(s.keys) == 1 {
-		start := "at" // which is the order of the table
+		start := "at" // matches the table's order
 		if s.step != span.unit {
 			start = fmt.Sprintf("at - (at - %d) %% %d", s.offset, s.step)
 		}
@@ -332,7 +330,7 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 	}
 	when := "at >= ? AND at < ?"
 	if tx.dialect == sqlite && len(groups)*fewOf < s.all {
-		// Few of the rows of each time: they are looked up one by one.
+		// With few matching series, a primary key lookup per time is faster than a scan.
 		when = fmt.Sprintf("at IN (WITH RECURSIVE times(at) AS (SELECT ? UNION ALL SELECT at + %d FROM times WHERE at + %d < ?) SELECT at FROM times)",
 			span.unit, span.unit)
 	}
@@ -344,7 +342,7 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 		return err
 	}
 	defer rows.Close()
-	var columns [6]any // which is faster than to scan numbers
+	var columns [6]any // faster than scanning into integers
 	to := []any{&columns[0], &columns[1], &columns[2], &columns[3], &columns[4], &columns[5]}
 	for rows.Next() {
 		if err := rows.Scan(to...); err != nil {
@@ -364,10 +362,10 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 	return rows.Err()
 }
 
-// fewOf is how many rows are read in the time that one is looked up in.
+// fewOf is the number of rows that can be scanned in the time of one lookup.
 const fewOf = 10
 
-// Names returns the names that there are bytes of since the day of a time, in order.
+// Names returns the sorted names with bytes since the start of the given day.
 func (l *Store) Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error) {
 	from := floorTo(since.Unix(), day)
 	var found [4]map[string]bool

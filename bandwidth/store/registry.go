@@ -14,20 +14,21 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// pool has the stores of the process. They outlive reloads.
+// pool holds the stores of the process. They survive configuration reloads.
 var pool = caddy.NewUsagePool()
 
-// ID identifies a store. A gateway has one, except while a reload changes it.
+// ID identifies a store. A gateway has one store, or several while a reload changes it.
 type ID struct{ Gateway, URL, Node string }
 
-// registry has the stores of each gateway, the newest last. Only the last one collects.
+// registry holds the stores of each gateway, the newest last. Only the newest store
+// collects.
 var registry = struct {
 	sync.Mutex
 	of     map[string][]*Store
-	atExit []*Store // to be closed when everything else has been
+	atExit []*Store // stores to close when the process exits
 }{of: make(map[string][]*Store)}
 
-// For returns the store of the newest configuration of a gateway, nil if there is none.
+// For returns the newest store of a gateway, or nil.
 func For(gateway string) *Store {
 	registry.Lock()
 	defer registry.Unlock()
@@ -46,8 +47,9 @@ func (l *Store) enter() {
 	registry.of[l.gateway] = append(slices.DeleteFunc(registry.of[l.gateway], func(o *Store) bool { return o == l }), l)
 }
 
-// leave removes l. It returns the store that is current then, if any, and whether that is
-// older, because a newer configuration has failed.
+// leave removes l from the registry. It returns the gateway's current store, if any.
+// older reports whether that store is older than l, because l's configuration failed to
+// load.
 func (l *Store) leave() (next *Store, older bool) {
 	registry.Lock()
 	defer registry.Unlock()
@@ -62,7 +64,7 @@ func (l *Store) leave() (next *Store, older bool) {
 	return all[len(all)-1], older
 }
 
-// registerExit closes the stores when the process ends.
+// registerExit registers a function that closes the stores when the process exits.
 var registerExit = sync.OnceFunc(func() {
 	caddy.OnExit(func(context.Context) {
 		registry.Lock()
@@ -71,14 +73,14 @@ var registerExit = sync.OnceFunc(func() {
 		registry.Unlock()
 		var closing sync.WaitGroup
 		for _, l := range all {
-			closing.Go(func() { _ = l.Close() }) // it logs its errors
+			closing.Go(func() { _ = l.Close() }) // Close logs lost bytes
 		}
 		closing.Wait()
 	})
 })
 
-// Acquire returns the store of a gateway, which must be released. It does not open the
-// database.
+// Acquire returns the store of a gateway. The caller must call Release. The database is
+// not opened.
 func Acquire(key ID, at Address, s Settings) (*Store, error) {
 	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) {
 		recorder, release, err := stats.HoldRecorder(key.Gateway)
@@ -86,7 +88,7 @@ func Acquire(key ID, at Address, s Settings) (*Store, error) {
 			return nil, err
 		}
 		registerExit()
-		// The logger of a configuration may be closed before the store is.
+		// The store may outlive the configuration's logger.
 		logger := caddy.Log().Named("http.handlers.rgate_bandwidth")
 		l := New(key.Gateway, key.Node, at, recorder, time.Now, logger)
 		l.release = release
@@ -110,8 +112,8 @@ func Release(key ID) error {
 	return err
 }
 
-// Destruct implements caddy.Destructor. When the process ends, the store is closed last,
-// since requests may still be running.
+// Destruct implements caddy.Destructor. On process exit, the store is closed last because
+// requests may still be running.
 func (l *Store) Destruct() error {
 	if caddy.Exiting() {
 		registry.Lock()
@@ -122,11 +124,11 @@ func (l *Store) Destruct() error {
 	return l.Close()
 }
 
-// closeTimeout is how long Close may take.
+// closeTimeout is the maximum duration of the database writes in Close.
 const closeTimeout = 3 * time.Second
 
-// Close collects and writes everything, and closes the database. If writing fails, the next
-// store of the gateway takes over the rest.
+// Close flushes all rows and closes the database. If the flush fails, the gateway's next
+// store takes over the rows.
 func (l *Store) Close() error {
 	if l.stop != nil {
 		l.stop()
@@ -140,7 +142,7 @@ func (l *Store) Close() error {
 	}
 	var err error
 	switch {
-	case older: // the configuration of this one has failed
+	case older: // the configuration of l failed to load
 	case l.hasRows() || l.db.isOpen():
 		err = l.Flush(ctx)
 	}
@@ -170,7 +172,7 @@ func (l *Store) hasRows() bool {
 	return l.writing != nil || l.pending.len() > 0
 }
 
-// takeAll removes and returns the bytes that have not been written.
+// takeAll removes and returns the rows that have not been written.
 func (l *Store) takeAll() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -182,8 +184,8 @@ func (l *Store) takeAll() *batch {
 	return all
 }
 
-// takeOver adds what another store of the gateway could not write. Rows of its node become
-// those of this node.
+// takeOver adds rows that another store of the gateway could not write. Rows of the other
+// store's node are renamed to l's node.
 func (l *Store) takeOver(rest *batch, node string) {
 	renamed := newBatch()
 	for key, n := range rest.bytes {
@@ -204,7 +206,7 @@ func (l *Store) takeOver(rest *batch, node string) {
 	l.bound()
 }
 
-// deleteOwnRows deletes the rows that only this store needs.
+// deleteOwnRows deletes the store's leases and its batch number.
 func (l *Store) deleteOwnRows(ctx context.Context) error {
 	return l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM leases WHERE holder = ?", l.writer); err != nil {

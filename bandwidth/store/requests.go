@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Requests returns how the requests of a span of time went, like Usage does for
-// bytes. It is not grouped by consumer.
+// Requests returns the request counts of a time range, with the semantics of Usage. It
+// does not group by consumer.
 func (l *Store) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
 	q.Consumers = nil
 	q.GroupBy = slices.DeleteFunc(slices.Clone(q.GroupBy), func(d Dimension) bool { return d == ByConsumer })
@@ -21,7 +21,7 @@ func (l *Store) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
 		if err != nil {
 			return err
 		}
-		if w.unit() == minute { // these are kept for a shorter time than those of bytes
+		if w.unit() == minute { // minute rows of requests have a shorter retention
 			marks.minutes = max(marks.minutes, marks.requestMinutes)
 		}
 		groups, err := sum.readSeries(ctx, tx)
@@ -46,13 +46,13 @@ func (l *Store) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
 	return sum.points(), nil
 }
 
-// cellKey is a window of a group.
+// cellKey identifies a group in a window.
 type cellKey struct {
 	start int64
 	group int
 }
 
-// requestSums adds up how requests went, by window and group.
+// requestSums sums request counts by window and group.
 type requestSums struct {
 	*sums
 	figures    map[cellKey]*requestCounts
@@ -70,7 +70,7 @@ func (s *requestSums) add(at int64, group int, f *requestCounts) {
 	sum.errors += f.errors
 	sum.seconds += f.seconds
 	if !s.noSketches {
-		sum.sketches = append(sum.sketches, f.sketches...) // merged at once in the end
+		sum.sketches = append(sum.sketches, f.sketches...) // merged once at the end
 	}
 }
 

@@ -14,23 +14,22 @@ import (
 )
 
 const (
-	// How often a store writes its marks.
+	// The interval at which a store writes its marks.
 	markInterval = time.Hour
 
-	// How long a mark is valid without being renewed. A gateway that is restarted, or
-	// stopped over a weekend, finds its rows.
+	// The lifetime of a mark that is not renewed. It is long enough for a gateway that is
+	// stopped over a weekend.
 	markLife = 7 * 24 * time.Hour
 )
 
-// Mark keeps the rows that a sum from a time on needs, however old they are, such as
-// the minutes around the begin of a quota's period. The function that it returns ends
-// it.
+// Mark prevents the deletion of rows needed for an exact sum since t, such as the minutes
+// around the start of a quota period. unmark removes the mark.
 func (l *Store) Mark(t time.Time) (unmark func()) {
 	at := floorTo(t.Unix(), minute)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.marks[at]++
-	l.marksDue = time.Time{} // the database does not know of it
+	l.marksDue = time.Time{} // write it on the next flush
 	return sync.OnceFunc(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -40,8 +39,8 @@ func (l *Store) Mark(t time.Time) (unmark func()) {
 	})
 }
 
-// isMarked reports whether there is a mark in the unit that begins at a time. The
-// caller holds l.mu.
+// isMarked reports whether a mark is in the unit that starts at at. The caller holds
+// l.mu.
 func (l *Store) isMarked(at, unit int64) bool {
 	for mark := range l.marks {
 		if mark >= at && mark < at+unit {
@@ -51,8 +50,8 @@ func (l *Store) isMarked(at, unit int64) bool {
 	return false
 }
 
-// writeMarks writes the marks to the database every markInterval, for the gateway that
-// deletes rows.
+// writeMarks writes the marks to the database every markInterval. The gateway that prunes
+// reads them.
 func (l *Store) writeMarks(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()
@@ -86,25 +85,24 @@ func (l *Store) writeMarks(ctx context.Context) error {
 const (
 	pruneInterval = time.Hour
 
-	// Minutes of requests are kept for less long than those of bytes: they have a
-	// sketch each.
+	// Minute rows of requests are larger because of their sketches, so they are kept for
+	// less time.
 	maxRequestMinutes = 48 * time.Hour
 
-	// How long it is remembered what a process that has crashed wrote last.
+	// How long the batch number of a crashed process is kept.
 	writerLife = 30 * 24 * time.Hour
 )
 
-// deletion says which rows of a table are to be deleted.
+// deletion describes the rows of a table to delete.
 type deletion struct {
 	table  string
-	mark   string // the name of the watermark; empty: none, nothing is coarser
+	mark   string // name of the watermark; empty if there are no coarser rows
 	before int64
-	spare  int64 // the length of what is kept around a mark
-	chunk  int64 // what is deleted at once
+	spare  int64 // length of the range kept around a mark
+	chunk  int64 // length of the range deleted per transaction
 }
 
-// deletionsFor are what a retention asks for at a time, in whole units of the next coarser
-// rows.
+// deletionsFor returns the deletions for a retention, aligned to the next coarser rows.
 func deletionsFor(kept Retention, now time.Time) []deletion {
 	before := func(age time.Duration, unit int64) int64 { return floorTo(now.Add(-age).Unix(), unit) }
 	minutes, hours, days := before(kept.Minutes, hour), before(kept.Hours, day), before(kept.Days, day)
@@ -118,10 +116,10 @@ func deletionsFor(kept Retention, now time.Time) []deletion {
 	}
 }
 
-// pruneLoop deletes rows that are not kept any more, once an hour. Of the gateways on
-// a database, one does.
+// pruneLoop deletes expired rows every hour. A lease ensures that one of the gateways on
+// a database does so.
 func (l *Store) pruneLoop(ctx context.Context) {
-	for pause.For(ctx, time.Minute) { // until marks have been made, and all that is more urgent is done
+	for pause.For(ctx, time.Minute) { // wait until marks are written and startup is done
 		held, err := l.Lease(ctx, "prune", 2*pruneInterval)
 		if held {
 			err = l.prune(ctx)
@@ -136,7 +134,7 @@ func (l *Store) pruneLoop(ctx context.Context) {
 	}
 }
 
-// prune deletes old rows, in short transactions.
+// prune deletes expired rows in short transactions.
 func (l *Store) prune(ctx context.Context) error {
 	now := l.now()
 	l.mu.Lock()
@@ -160,7 +158,7 @@ func (l *Store) prune(ctx context.Context) error {
 	return nil
 }
 
-// readMarks reads what all gateways on the database have marked.
+// readMarks returns the marks of all gateways on the database.
 func (l *Store) readMarks(ctx context.Context) (marks []int64, err error) {
 	rows, err := l.db.Query(ctx, "SELECT at FROM marks")
 	if err != nil {
@@ -182,7 +180,7 @@ func (l *Store) pruneTable(ctx context.Context, c deletion, marks []int64) error
 	for _, at := range marks {
 		spared[floorTo(at, c.spare)] = true
 	}
-	// Later readers must not rely on the rows.
+	// Write the watermark before deleting, so that readers do not use the rows.
 	if c.mark != "" {
 		if _, err := l.db.Exec(ctx, `INSERT INTO pruned (name, before) VALUES (?, ?)
 			ON CONFLICT (name) DO UPDATE SET before = excluded.before WHERE pruned.before < excluded.before`, c.mark, c.before); err != nil {

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// SourceState is what is remembered of a source between two scrapes.
+// SourceState is the state of a source that is saved between scrapes.
 type SourceState struct {
-	Since   int64            // seconds: when it was first asked for. 0: never
-	Scraped int64            // seconds: when it last responded. 0: never
-	Started float64          // what reading.started was then
-	Values  map[string]int64 // the last value of each counter
+	Since   int64            // Unix time when the source was added; 0 if never
+	Scraped int64            // Unix time of the last successful scrape; 0 if never
+	Started float64          // process start time at the last scrape, in Unix seconds
+	Values  map[string]int64 // last value of each counter
 }
 
-// LoadSource returns what is remembered of a source, and how many of its responses have been
-// recorded. One that is not known yet has been asked since then.
+// LoadSource returns the saved state of a source and its record number. It saves since as
+// the start time of an unknown source.
 func (l *Store) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO sources (name, since, scraped, started, number) VALUES (?, ?, 0, 0, 0) ON CONFLICT (name) DO NOTHING",
@@ -47,9 +47,9 @@ func (l *Store) LoadSource(ctx context.Context, source string, since time.Time) 
 	return m, number, err
 }
 
-// SaveSource adds the bytes of a source to the minute of a time, and remembers where its
-// counters are now: all of it, or nothing. done is false if another gateway has
-// recorded a response after that number.
+// SaveSource adds bytes to the minute of at and saves the source's new state, in one
+// transaction. done is false if the source's record number is not number: another gateway
+// recorded a scrape first.
 func (l *Store) SaveSource(ctx context.Context, source string, number int64, at time.Time, bytes map[Key]Bytes, before, now SourceState) (done bool, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		done = false
@@ -75,7 +75,7 @@ func (l *Store) SaveSource(ctx context.Context, source string, number int64, at 
 
 // saveCounters writes the counters that have changed.
 func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[string]int64) error {
-	for series := range before { // those of a process that is gone
+	for series := range before { // counters of the previous process
 		if _, ok := now[series]; ok {
 			continue
 		}
@@ -89,7 +89,7 @@ func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[st
 			changed = append(changed, series)
 		}
 	}
-	slices.Sort(changed) // concurrent transactions lock rows in one order
+	slices.Sort(changed) // concurrent transactions must lock rows in the same order
 	for some := range slices.Chunk(changed, rowsPerStatement) {
 		args := make([]any, 0, 3*len(some))
 		for _, series := range some {
@@ -103,8 +103,7 @@ func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[st
 	return nil
 }
 
-// addSourceBytes adds the bytes that a source has counted to the tables. It ignores
-// impossible numbers.
+// addSourceBytes adds the bytes of a source to the tables. It ignores invalid values.
 func addSourceBytes(ctx context.Context, tx *Tx, source string, at int64, counted map[Key]Bytes) error {
 	bytes := make(map[Key]Bytes, len(counted))
 	for key, n := range counted {

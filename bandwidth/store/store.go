@@ -14,68 +14,68 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// recorder is the source of the bytes of a gateway: a *stats.Recorder.
+// recorder provides the bytes that a gateway counted. *stats.Recorder implements it.
 type recorder interface {
 	Drain(func(stats.Interval))
 }
 
-// Store is the usage store of one gateway. It takes the bytes that the gateway counts every
-// second, sums them by minute, and writes them to a database every few seconds. It outlives
-// reloads.
+// Store is the usage store of one gateway. It collects the gateway's byte counts every
+// second, sums them by minute, and flushes them to a database every few seconds. It
+// survives configuration reloads.
 //
-// While the database is down, it keeps the bytes in memory.
+// While the database is unavailable, rows stay in memory.
 //
 // All methods are safe for concurrent use.
 type Store struct {
 	gateway  string // the name of the gateway
-	node     string // its name in the column gateway
-	writer   string // random and unique
+	node     string // value of the gateway column in its rows
+	writer   string // random ID of this writer
 	db       *DB
 	recorder recorder
 	now      func() time.Time
 	logger   *zap.Logger
 
 	mu           sync.Mutex
-	pending      *batch // counted, not being written
-	writing      *batch // the batch of number seq until it is written; nil if there is none
-	seq          int64  // the number of the last batch that was begun
+	pending      *batch // collected rows that are not being written
+	writing      *batch // batch number seq, until it is written; nil if there is none
+	seq          int64  // number of the last batch
 	settings     Settings
-	marks        map[int64]int // how often each time is marked
-	marksDue     time.Time     // when they are written again
-	problem      string        // the error of the last write; empty if it succeeded
-	problemSince time.Time     // when that began
+	marks        map[int64]int // number of marks per time
+	marksDue     time.Time     // time of the next write of marks
+	problem      string        // error of the last flush; empty if it succeeded
+	problemSince time.Time     // time of the first failed flush
 	after        map[*subscriber]struct{}
 
-	flushing sync.Mutex          // held to write: one batch after the other
-	ids      map[seriesKey]int64 // known to the database; guarded by flushing
+	flushing sync.Mutex          // serializes flushes
+	ids      map[seriesKey]int64 // series IDs in the database. Guarded by flushing.
 
-	stop    context.CancelFunc // nil unless it runs
+	stop    context.CancelFunc // stops the goroutines; nil if they are not running
 	running sync.WaitGroup
-	publish func()       // ends the publication of its health
+	publish func()       // unpublishes the health status
 	release func() error // releases the recorder
 }
 
-// Settings may change at a reload.
+// Settings are the settings that a configuration reload may change.
 type Settings struct {
-	FlushInterval time.Duration // between two flushes
+	FlushInterval time.Duration // time between flushes
 	Retention     Retention
 }
 
-// Retention is how long rows are kept.
+// Retention is the duration for which rows of each length are kept.
 type Retention struct{ Minutes, Hours, Days time.Duration }
 
 const (
 	DefaultFlushInterval = 5 * time.Second
 	MaxFlushInterval     = 10 * time.Second
 
-	// How many rows are kept in memory while the database is away, before those of
-	// minutes are merged into those of hours.
+	// The maximum number of rows in memory. Above it, minute rows are merged into hour
+	// rows, then into day rows.
 	maxPending = 100_000
 )
 
 var DefaultRetention = Retention{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
 
-// New returns a store that runs no goroutines and has not opened its database.
+// New returns a store without running goroutines. The database is opened on first use.
 func New(gateway, node string, at Address, m recorder, now func() time.Time, logger *zap.Logger) *Store {
 	return &Store{
 		gateway: gateway, node: node, writer: rand.Text(),
@@ -88,13 +88,13 @@ func New(gateway, node string, at Address, m recorder, now func() time.Time, log
 	}
 }
 
-// Node returns the name of the gateway in the column `gateway` of its rows.
+// Node returns the value of the gateway column in the store's rows.
 func (l *Store) Node() string { return l.node }
 
-// DB returns the database. It is opened when it is first used.
+// DB returns the database, which is opened on first use.
 func (l *Store) DB() *DB { return l.db }
 
-// bound keeps the memory bounded. The caller holds l.mu.
+// bound merges pending rows if there are more than maxPending. The caller holds l.mu.
 func (l *Store) bound() {
 	room := maxPending
 	if l.writing != nil {
@@ -105,22 +105,22 @@ func (l *Store) bound() {
 	}
 }
 
-// Health reports whether the database is reachable, and else the problem. Traffic is
-// counted in both cases.
+// Health reports whether the last flush succeeded, and returns its error message
+// otherwise. Traffic is counted in both cases.
 func (l *Store) Health() (ok bool, problem string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.problem == "", l.problem
 }
 
-// state returns the health of the database.
+// state returns the database's health for the gateway's health report.
 func (l *Store) state() status.Dependency {
 	ok, problem := l.Health()
 	return status.Dependency{Name: "bandwidth " + l.db.name, Up: ok, Error: problem}
 }
 
-// Collect takes what the gateway has counted since the last time, which is the second
-// before, or a part of it.
+// Collect adds the bytes and requests since the last call to the pending rows. They count
+// for the minute half a second ago, since collection runs just after each second.
 func (l *Store) Collect() {
 	at := floorTo(l.now().Add(-500*time.Millisecond).Unix(), minute)
 	fresh := newBatch()
@@ -149,8 +149,7 @@ const (
 	maxBackoff = 10 * time.Second
 )
 
-// start starts the goroutines that collect at every second, and write at every flush
-// interval.
+// start starts the goroutines that collect, flush and prune.
 func (l *Store) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
@@ -165,8 +164,8 @@ func (l *Store) start() {
 	l.running.Go(func() { l.pruneLoop(ctx) })
 }
 
-// flushLoop begins after a second: a configuration that is only validated, or fails,
-// does not come that far, and leaves no database behind.
+// flushLoop flushes periodically, with backoff after errors. The first flush is delayed
+// by a second, so that a configuration that fails to load creates no database.
 func (l *Store) flushLoop(ctx context.Context) {
 	delay, backoff := time.Second, time.Duration(0)
 	for pause.For(ctx, delay) {
@@ -186,11 +185,11 @@ func untilNextSecond(now time.Time) time.Duration {
 	return now.Truncate(time.Second).Add(time.Second).Sub(now)
 }
 
-// Lease reports whether this store holds the named lease, which one of the stores that
-// share a database holds at a time. It expires after ttl unless it is renewed by another
-// call.
+// Lease acquires or renews the named lease, and reports whether this store holds it. Of
+// the stores that share a database, only one holds a lease. It expires after ttl.
 func (l *Store) Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
-	// The clocks of gateways need not agree: where there is a server, its own counts.
+	// Clocks of gateways may differ, so the database server's clock is used if there is
+	// one.
 	now, args := "?", []any{name, l.writer}
 	if l.db.nowMillis != "" {
 		now = l.db.nowMillis

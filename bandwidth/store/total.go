@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Total returns the bytes of a span of time, those included that are not in the
-// database yet. The span is cut to whole minutes, those of both ends included. It is
-// exact as far as minutes are kept, and before that at a begin that has a Mark.
+// Total returns the bytes of a time range, including bytes that are not in the database
+// yet. The range is aligned to whole minutes, including both ends. The result is exact
+// where minutes are kept, and before that if the start has a Mark.
 func (l *Store) Total(ctx context.Context, f Filter, from, to time.Time) (total Bytes, err error) {
 	all, err := l.totalsOf(ctx, Query{Filter: f}, from, to)
 	if err != nil {
@@ -17,8 +17,8 @@ func (l *Store) Total(ctx context.Context, f Filter, from, to time.Time) (total 
 	return all[Key{}], nil
 }
 
-// TotalsByKey is Total for each key by itself, of all gateways together: of everybody's
-// bytes, or of those of consumers.
+// TotalsByKey returns Total for each key, summed over all gateways. If consumers is true,
+// it returns rows with a consumer, else rows without.
 func (l *Store) TotalsByKey(ctx context.Context, consumers bool, from, to time.Time) (map[Key]Bytes, error) {
 	q := Query{GroupBy: []Dimension{ByService, ByRoute}}
 	if consumers {
@@ -27,8 +27,8 @@ func (l *Store) TotalsByKey(ctx context.Context, consumers bool, from, to time.T
 	return l.totalsOf(ctx, q, from, to)
 }
 
-// totalsOf returns totals by the dimensions of a query except gateways. It ignores the span
-// and the windows of the query.
+// totalsOf returns totals by the dimensions of a query except the gateway. It ignores the
+// query's time range and windows.
 func (l *Store) totalsOf(ctx context.Context, q Query, from, to time.Time) (all map[Key]Bytes, err error) {
 	begin, end := floorTo(from.Unix(), minute), floorTo(to.Unix(), minute)
 	if to.After(time.Unix(end, 0)) {
@@ -60,16 +60,16 @@ func (l *Store) totalsOf(ctx context.Context, q Query, from, to time.Time) (all 
 	return all, err
 }
 
-// totalizer adds up rows of all units by group.
+// totalizer sums rows of all lengths by group.
 type totalizer struct {
 	ctx    context.Context
 	tx     *Tx
 	sums   *sums
 	marks  watermarks
-	groups map[int64]int // by series
+	groups map[int64]int // by series ID
 }
 
-// byGroup are bytes by the number of a group.
+// byGroup holds bytes by group number.
 type byGroup map[int]Bytes
 
 func (g byGroup) add(o byGroup) {
@@ -80,8 +80,8 @@ func (g byGroup) add(o byGroup) {
 	}
 }
 
-// between adds up what is in whole units by the rows of that unit, and what is left at
-// both ends by finer ones.
+// between sums whole units from the rows of that unit, and the rest at both ends from
+// finer rows.
 func (t *totalizer) between(from, to, unit int64) (byGroup, error) {
 	if from >= to {
 		return byGroup{}, nil
@@ -107,8 +107,8 @@ func (t *totalizer) between(from, to, unit int64) (byGroup, error) {
 	return all, nil
 }
 
-// part adds up a part of one unit by finer rows. Where these are not kept any more, the
-// unit counts as a whole, at its beginning.
+// part sums a part of one unit from finer rows. If these were deleted, the whole unit
+// counts at its start.
 func (t *totalizer) part(from, to, unit int64) (byGroup, error) {
 	if from >= to {
 		return byGroup{}, nil
@@ -131,7 +131,7 @@ func (t *totalizer) part(from, to, unit int64) (byGroup, error) {
 		return nil, err
 	}
 	for group, n := range sum {
-		if kept[group] == n { // by a mark
+		if kept[group] == n { // kept by a mark
 			continue
 		}
 		delete(some, group)
@@ -142,7 +142,7 @@ func (t *totalizer) part(from, to, unit int64) (byGroup, error) {
 	return some, nil
 }
 
-// rows adds up the rows of a unit.
+// rows sums the rows of a unit.
 func (t *totalizer) rows(unit, from, to int64) (byGroup, error) {
 	all := make(byGroup)
 	if from >= to {

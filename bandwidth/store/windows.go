@@ -2,17 +2,17 @@ package store
 
 import "time"
 
-// span is a part of the time that a query asks for, and what it is read from.
+// span is a part of a query's time range that is read from one table.
 type span struct {
-	unit     int64 // of the table
-	from, to int64 // the beginnings of rows, from included and to not
+	unit     int64 // row length of the table in seconds
+	from, to int64 // row start times: from is inclusive, to is exclusive
 }
 
-// watermarks are the times before which the rows of a unit may have been deleted. They
-// are cut to whole units of the next one.
+// watermarks are the times before which rows may have been deleted, aligned to the next
+// coarser unit.
 type watermarks struct {
 	minutes, hours int64
-	requestMinutes int64 // of the minutes of requests
+	requestMinutes int64 // for minute rows of requests
 }
 
 func (w watermarks) of(unit int64) int64 {
@@ -25,9 +25,9 @@ func (w watermarks) of(unit int64) int64 {
 	return 0
 }
 
-// spansOf says what to read for windows whose edges are multiples of a unit: rows of
-// that unit as far as they are kept, and before that those of the next coarser one,
-// each of which stands at its beginning.
+// spansOf returns the spans to read for a time range aligned to unit. It uses rows of
+// that unit where they are kept, and coarser rows before. A coarser row counts at its
+// start.
 func spansOf(from, to, unit int64, w watermarks) (spans []span) {
 	for from < to {
 		kept := w.of(unit)
@@ -50,17 +50,17 @@ func coarserUnit(unit int64) int64 {
 	return day
 }
 
-// ceilTo cuts a time up to whole units.
+// ceilTo rounds a time up to a multiple of unit.
 func ceilTo(at, unit int64) int64 { return floorTo(at+unit-1, unit) }
 
-// windows are the equal parts of the span of a query.
+// windows divides a query's time range into windows of equal length.
 type windows struct{ from, to, step, offset int64 }
 
-// monday is one, in 1970.
+// monday is the first Monday of the Unix epoch: 1970-01-05.
 const monday = 4 * day
 
-// windowsOf cuts the span of a query to whole windows. They begin at multiples of
-// their length since 1970, those of whole weeks on Mondays.
+// windowsOf aligns a query's time range to whole windows. Windows are aligned to the Unix
+// epoch, and windows of whole weeks start on Mondays.
 func windowsOf(q Query) windows {
 	step := max(int64(q.Step/time.Second), minute)
 	step = ceilTo(step, minute)
@@ -76,10 +76,10 @@ func windowsOf(q Query) windows {
 	return w
 }
 
-// startOf is the beginning of the window that a time is in.
+// startOf returns the start of the window that contains at.
 func (w windows) startOf(at int64) int64 { return floorTo(at-w.offset, w.step) + w.offset }
 
-// unit is that of the coarsest rows that fit into the windows.
+// unit returns the coarsest row length that divides the windows.
 func (w windows) unit() int64 {
 	switch {
 	case w.step%day == 0:

@@ -12,10 +12,10 @@ import (
 
 type tables struct {
 	seconds         int64
-	bytes, requests string // their names
+	bytes, requests string // table names
 }
 
-// units are the tables by the length of time that their rows are of.
+// units lists the tables by row length.
 var units = []tables{
 	{minute, "bytes_minute", "answers_minute"},
 	{hour, "bytes_hour", "answers_hour"},
@@ -32,13 +32,14 @@ func tableOf(unit int64) tables {
 	return units[2]
 }
 
-// write adds a batch to the tables, unless it is there already. The caller holds
+// write adds a batch to the tables unless it has been written. The caller holds
 // l.flushing.
 func (l *Store) write(ctx context.Context, b *batch, seq int64) error {
 	learned := make(map[seriesKey]int64)
 	err := l.db.Tx(ctx, func(tx *Tx) error {
 		if tx.dialect == postgres {
-			// Sketches are read and written again: processes of one name take turns.
+			// Sketches are merged outside of the database, so processes with the same
+			// node name must be serialized.
 			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(?)", lockOf(l.node)); err != nil {
 				return err
 			}
@@ -78,7 +79,7 @@ func lockOf(node string) int64 {
 	return int64(h.Sum64())
 }
 
-// claim notes that the batch of a number is written. It is not fresh if it has been.
+// claim records that the batch seq is written. fresh is false if it was written before.
 func (l *Store) claim(ctx context.Context, tx *Tx, seq int64) (fresh bool, err error) {
 	result, err := tx.Exec(ctx, `INSERT INTO flushes (writer, seq, at) VALUES (?, ?, ?)
 		ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE flushes.seq < excluded.seq`,
@@ -90,7 +91,7 @@ func (l *Store) claim(ctx context.Context, tx *Tx, seq int64) (fresh bool, err e
 	return n > 0, err
 }
 
-// assignIDs finds out the numbers of series that are not known yet.
+// assignIDs finds or creates the IDs of series that are not in l.ids.
 func (l *Store) assignIDs(ctx context.Context, tx *Tx, b *batch, learned map[seriesKey]int64) error {
 	missing := make(map[string]map[Key]bool) // by gateway
 	seek := func(key seriesKey) {
@@ -120,8 +121,7 @@ func (l *Store) assignIDs(ctx context.Context, tx *Tx, b *batch, learned map[ser
 	return nil
 }
 
-// seriesOf returns the numbers of a gateway's series, of which those of some keys are
-// made if need be.
+// seriesOf returns the IDs of a gateway's series. It creates missing series for keys.
 func seriesOf(ctx context.Context, tx *Tx, gateway string, keys iter.Seq[Key]) (map[Key]int64, error) {
 	for attempt := 0; ; attempt++ {
 		ids, err := knownSeries(ctx, tx, gateway)
@@ -171,14 +171,13 @@ func (l *Store) idOf(key seriesKey, learned map[seriesKey]int64) int64 {
 	return learned[key]
 }
 
-// byteRow is a row of a table of bytes.
+// byteRow is a row of a bytes table.
 type byteRow struct {
 	at, series int64
 	*Bytes
 }
 
-// numbered lists the bytes of a batch by the numbers of their series, in the order of
-// the table.
+// numbered returns the bytes of a batch with series IDs, in the order of the primary key.
 func (l *Store) numbered(b *batch, learned map[seriesKey]int64) []byteRow {
 	rows := make([]byteRow, 0, len(b.bytes))
 	for key, n := range b.bytes {
@@ -190,8 +189,8 @@ func (l *Store) numbered(b *batch, learned map[seriesKey]int64) []byteRow {
 	return rows
 }
 
-// rowsPerStatement bounds the parameters of a statement: the time that SQLite's driver
-// takes to find them grows with their square.
+// rowsPerStatement limits the parameters of a statement. The SQLite driver's parameter
+// lookup takes quadratic time.
 const rowsPerStatement = 32
 
 func addBytes(ctx context.Context, tx *Tx, table string, rows []byteRow) error {
@@ -211,21 +210,21 @@ func addBytes(ctx context.Context, tx *Tx, table string, rows []byteRow) error {
 	return nil
 }
 
-// placeholders are those of so many rows.
+// placeholders returns the SQL placeholders for a number of rows.
 func placeholders(rows, columns int) string {
 	row := "(" + strings.Repeat("?, ", columns-1) + "?)"
 	return strings.Repeat(row+", ", rows-1) + row
 }
 
-// requestCountRow is a row of a table of requests.
+// requestCountRow is a row of a requests table.
 type requestCountRow struct {
 	at, series int64
 	*requestCounts
-	stored []byte // the sketch that the table has
+	stored []byte // sketch in the table
 }
 
-// addRequests adds how requests went. Sketches of the rows that are there are merged
-// here: no other process writes them.
+// addRequests adds request counts to a table. Sketches of existing rows are read and
+// merged in Go: no other process writes them.
 func (l *Store) addRequests(ctx context.Context, tx *Tx, table string, b *batch, learned map[seriesKey]int64) error {
 	rows := make([]*requestCountRow, 0, len(b.requests))
 	for key, f := range b.requests {
@@ -252,8 +251,8 @@ func (l *Store) addRequests(ctx context.Context, tx *Tx, table string, b *batch,
 	return nil
 }
 
-// merged is the sketch that the row is to have, nil for none. It changes nothing: the
-// batch may have to be written again.
+// merged returns the sketch to write, or nil. It does not modify the row, because the
+// batch may be retried.
 func (row *requestCountRow) merged() any {
 	sum := requestCounts{sketches: slices.Clone(row.sketches)}
 	if row.stored != nil {
@@ -265,8 +264,7 @@ func (row *requestCountRow) merged() any {
 	return nil
 }
 
-// readSketches reads the sketches that a table has of some rows, which are in its
-// order.
+// readSketches reads the stored sketches of rows, which must be sorted by time.
 func readSketches(ctx context.Context, tx *Tx, table string, some []*requestCountRow) error {
 	for begin := 0; begin < len(some); {
 		end := begin
@@ -281,7 +279,7 @@ func readSketches(ctx context.Context, tx *Tx, table string, some []*requestCoun
 	return nil
 }
 
-// readSketchesAt does it for rows of one time.
+// readSketchesAt reads the stored sketches of rows with the same time.
 func readSketchesAt(ctx context.Context, tx *Tx, table string, some []*requestCountRow) error {
 	bySeries := make(map[int64]*requestCountRow, len(some))
 	args := []any{some[0].at}
