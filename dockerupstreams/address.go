@@ -13,25 +13,25 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// address is an endpoint with its defaults. Endpoints with the same address share one
-// watcher.
+// address is an endpoint with the defaults applied. Endpoints with the same address
+// share a watcher.
 type address struct {
 	host       string
 	certPath   string // empty: no TLS, or no client certificate
 	apiVersion string // empty: negotiated with the engine
 }
 
-// protocols are the supported schemes of an engine's address.
+// protocols lists the supported URL schemes of an engine's address.
 var protocols = []string{"unix", "npipe", "tcp", "http", "https"}
 
-// Validate returns the first error in e. It does not connect, and does not read the
+// Validate returns the first error in e. It neither connects nor reads the
 // certificates.
 func (e Endpoint) Validate() error {
 	_, err := resolveEndpoint(e)
 	return err
 }
 
-// resolveEndpoint applies the defaults and checks the result.
+// resolveEndpoint applies the defaults to e and validates the result.
 func resolveEndpoint(e Endpoint) (address, error) {
 	at := address{
 		host:       cmp.Or(e.Host, os.Getenv(client.EnvOverrideHost), client.DefaultDockerHost),
@@ -55,7 +55,7 @@ func resolveEndpoint(e Endpoint) (address, error) {
 	if at.certPath == "" && protocol != "http" && os.Getenv(client.EnvTLSVerify) != "" {
 		at.certPath = os.Getenv(client.EnvOverrideCertPath)
 		if home, err := os.UserHomeDir(); at.certPath == "" && err == nil {
-			at.certPath = filepath.Join(home, ".docker") // the default of the docker command
+			at.certPath = filepath.Join(home, ".docker") // the default of the docker CLI
 		}
 	}
 	if at.certPath != "" && protocol == "http" {
@@ -64,10 +64,11 @@ func resolveEndpoint(e Endpoint) (address, error) {
 	return at, nil
 }
 
-// String returns the host, without a password.
+// String returns the host with the password redacted.
 func (a address) String() string { return redact(a.host) }
 
-// remoteHost returns the host of an engine that is reached over the network.
+// remoteHost returns the host name of an engine on another machine, or "" for a local
+// one.
 func (a address) remoteHost() string {
 	u, err := url.Parse(a.host)
 	if err != nil || isLocal(u.Scheme) {

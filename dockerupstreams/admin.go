@@ -12,8 +12,9 @@ func init() {
 	caddy.RegisterModule(adminDocker{})
 }
 
-// adminDocker serves the admin endpoint /rgate/docker: for each engine, the containers
-// that its selectors found, their addresses, and the rejected ones with the reason.
+// adminDocker serves the admin endpoint /rgate/docker. For each engine, it reports the
+// selected containers with their addresses, and the rejected containers with the
+// reasons.
 type adminDocker struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -32,8 +33,8 @@ func (a adminDocker) Routes() []caddy.AdminRoute {
 	}}
 }
 
-// serve reads the state for each request: the module is provisioned before there is
-// any, and is not notified of its end.
+// serve writes the current status. It looks up the watchers on each request: admin
+// modules are provisioned before the apps, and are not notified when a watcher stops.
 func (adminDocker) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return caddy.APIError{

@@ -19,8 +19,8 @@ import (
 //	    endpoint     <host> [<cert_path>]
 //	}
 //
-// Labels after the name and in the block add up; so do several match_labels and
-// several endpoints.
+// Labels on the first line, in match_labels and in repeated match_labels are combined.
+// endpoint may be repeated.
 func (s *Source) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the name of the source
 	if err := s.addLabels(d, d.RemainingArgs()); err != nil {

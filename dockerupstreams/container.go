@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// container is the part of an engine's description of a container that the rules need.
-// It is immutable once it is in a table, except for stale.
+// container holds the properties of a container that the rules use. It is immutable
+// once it is in a table, except for stale.
 type container struct {
 	id     string
 	name   string
@@ -21,23 +21,24 @@ type container struct {
 	networks    []network // sorted by name
 	ports       []port    // sorted; TCP only
 
-	// Whether an event changed the container since it was listed. Only unselected
-	// containers stay in that state.
+	// Whether an event changed the container since it was listed. Selected containers
+	// are listed again soon; others stay stale.
 	stale bool
 }
 
-// network is a network that a container is attached to. Addresses may be empty.
+// network is a container's attachment to a network. Addresses may be empty.
 type network struct {
 	name              string
 	ipv4, ipv6        string
 	gateway, gateway6 string
 }
 
-// address returns the container's address in the network: IPv4 if it has one.
+// address returns the container's IPv4 address in the network, or else its IPv6
+// address.
 func (n network) address() string { return cmp.Or(n.ipv4, n.ipv6) }
 
-// port is a TCP port that a container exposes, and where the engine publishes
-// it if it does (public is not 0).
+// port is a TCP port that a container exposes. If public is not 0, the engine publishes
+// the port at ip:public.
 type port struct {
 	private, public uint16
 	ip              string
@@ -52,7 +53,7 @@ const (
 	healthFailing
 )
 
-// parseHealth parses the health, or the status text that contains it in older APIs:
+// parseHealth parses the health status. Before API 1.52, the status text contains it:
 // "Up 5 seconds (health: starting)".
 func parseHealth(word, status string) health {
 	if word == "" {
@@ -74,8 +75,8 @@ func parseHealth(word, status string) health {
 	}
 }
 
-// parseName returns a container's own name among those that an engine lists: names from
-// links of other containers contain another slash.
+// parseName returns a container's own name. Names that come from the links of other
+// containers contain a second slash and are ignored.
 func parseName(names []string) string {
 	best := ""
 	for _, name := range names {
@@ -90,11 +91,11 @@ func parseName(names []string) string {
 	return best
 }
 
-// hostNetworked reports whether the container uses the network of its host.
+// hostNetworked reports whether the container uses the host's network.
 func (c *container) hostNetworked() bool { return c.networkMode == "host" }
 
-// network returns the attached network with this name, or with this short name in its
-// Compose file.
+// network returns the attached network with this name. A Compose network also matches
+// without its project prefix.
 func (c *container) network(name string) (network, bool) {
 	names := []string{name}
 	if project := c.labels[labelComposeProject]; project != "" {

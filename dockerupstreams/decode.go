@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// decodeList decodes the response of GET /containers/json as it arrives, and keeps what
-// the rules need.
+// decodeList decodes the response of GET /containers/json as a stream, and keeps only
+// the fields of container.
 func decodeList(r io.Reader) ([]*container, error) {
 	in := newValues(r)
 	switch open, err := in.peek(); {
@@ -28,7 +28,7 @@ func decodeList(r io.Reader) ([]*container, error) {
 			return nil, unexpected(err)
 		}
 		switch {
-		case c == ']': // without it, the response is incomplete
+		case c == ']': // a list without it is truncated
 			return list, nil
 		case c == ',' && len(list) > 0:
 			in.at++
@@ -105,7 +105,7 @@ func decodeContainer(text []byte) (*container, error) {
 	return c, nil
 }
 
-// only reads a string into where if the member has the wanted name, or skips it.
+// only reads the member into where if it has the wanted name, else skips it.
 func (s *scanner) only(name []byte, wanted string, where *string) {
 	if string(name) == wanted {
 		*where = s.string()
@@ -155,8 +155,8 @@ func decodePort(s *scanner, c *container) {
 	}
 }
 
-// The relevant events. Health checks alone emit three others at every run; the filter
-// keeps the engine from sending them.
+// The events to subscribe to. Every run of a health check emits three other events,
+// which the filter excludes.
 var (
 	containerEvents = map[string]action{
 		"start":         actionStart,
@@ -166,12 +166,12 @@ var (
 		"pause":         actionPause,
 		"unpause":       actionUnpause,
 		"rename":        actionOther,
-		"health_status": actionOther, // the engine compares the word before the colon
+		"health_status": actionOther, // the engine's filter compares the part before the colon
 	}
 	networkEvents = []string{"connect", "disconnect"}
 )
 
-// decodeEvent decodes an event, and reports whether it is relevant.
+// decodeEvent decodes an event and reports whether it matters.
 func decodeEvent(text []byte) (e event, matters bool, err error) {
 	s := scanner{text: text}
 	var kind, what, signal, attached string

@@ -23,21 +23,22 @@ import (
 // /events and /containers/json.
 type engine interface {
 	// ping checks that the engine responds, and negotiates the API version. It must be
-	// called first.
+	// called before the other methods.
 	ping(ctx context.Context) error
-	// subscribe opens the stream of container events since a time, and returns when the
-	// engine has accepted it. The stream ends with ctx, or with an error.
+	// subscribe opens the stream of container events since the given time, and returns
+	// once the engine has accepted it. The stream ends when ctx is done or on an error.
 	subscribe(ctx context.Context, since time.Time) (<-chan []event, <-chan error)
-	// list returns the running containers among these IDs, or all of them for nil.
+	// list returns the running containers among ids, or all running containers if ids
+	// is nil.
 	list(ctx context.Context, ids []string) ([]*container, error)
 	// version returns the negotiated API version.
 	version() string
-	// close releases the client. Streams end by their own context.
+	// close closes idle connections. Streams end with their context.
 	close()
 }
 
 const (
-	// The time limit for an engine to accept the stream of events.
+	// The maximum time until the engine accepts the stream of events.
 	subscribeTimeout = 10 * time.Second
 
 	// The maximum number of IDs in a request: proxies limit the length of a URL,
@@ -45,7 +46,7 @@ const (
 	idsPerList = 64
 )
 
-// dockerEngine is an engine that speaks the Docker Engine API, 1.24 or newer.
+// dockerEngine is a client of the Docker Engine API, version 1.24 or newer.
 type dockerEngine struct {
 	api  *client.Client
 	base url.URL
@@ -78,7 +79,7 @@ func openEngine(at address) (engine, error) {
 
 func (e *dockerEngine) ping(ctx context.Context) error {
 	pong, err := e.api.Ping(ctx)
-	if err != nil && pong.APIVersion == "" { // with a version, the engine is up
+	if err != nil && pong.APIVersion == "" { // an error response with a version still means that the engine is up
 		return fmt.Errorf("pinging the engine: %w", advise(err))
 	}
 	e.api.NegotiateAPIVersionPing(pong)
@@ -149,9 +150,8 @@ func (e *dockerEngine) list(ctx context.Context, ids []string) ([]*container, er
 	return all, nil
 }
 
-// listOnce decodes the response container by container. The client's own call holds the
-// whole response in several forms at once: over a hundred megabytes for ten thousand
-// containers.
+// listOnce decodes the response container by container. The client's ContainerList
+// buffers the whole response in several forms: over 100 MB for 10,000 containers.
 func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*container, error) {
 	resp, err := e.get(ctx, "containers/json", url.Values{}, wanted)
 	if err != nil {
@@ -166,7 +166,7 @@ func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*co
 	return list, nil
 }
 
-// get sends a request on the client's own connection.
+// get sends a GET request through the client's HTTP transport.
 func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, wanted filters.Args) (*http.Response, error) {
 	at := e.base.JoinPath("v"+e.version(), what)
 	if wanted.Len() > 0 {
@@ -192,7 +192,8 @@ func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, w
 	return resp, nil
 }
 
-// refusal returns the error in a response of an engine or of a proxy before it.
+// refusal returns an error for an unsuccessful response of the engine or of a proxy in
+// front of it.
 func refusal(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	var said struct{ Message string }

@@ -2,23 +2,23 @@ package dockerupstreams
 
 import "time"
 
-// Engines emit some events before the change is visible in their lists: Docker's unpause,
-// die, connect and disconnect are sent while the new state is being written to disk.
-// What an event states therefore takes precedence over lists for eventTrust, and what
-// only a list shows is listed more than once.
+// eventTrust is the time during which events take precedence over lists. Engines emit
+// some events before the change is visible in their lists: Docker sends unpause, die,
+// connect and disconnect while it writes the new state to disk. After network events,
+// which do not contain the new state, the container is listed after each of
+// relistDelays.
 const eventTrust = 2 * time.Second
 
 var relistDelays = [...]time.Duration{20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second}
 
-// fact is the state of a container according to an event.
+// fact is the state of a container reported by an event.
 type fact struct {
 	state        string // empty: ended
 	until        time.Time
 	contradicted bool // by a list
 }
 
-// queue holds containers that are due after a fixed delay, and thus in the order in which
-// they were added.
+// queue holds container IDs that are due after a fixed delay, in insertion order.
 type queue struct {
 	delay time.Duration
 	items []queued
@@ -33,7 +33,8 @@ func (q *queue) push(id string, now time.Time) {
 	q.items = append(q.items, queued{id, now.Add(q.delay)})
 }
 
-// pop calls take for all that are due, and returns the time of the next one, or zero.
+// pop removes the IDs that are due and calls take for each. It returns the time when
+// the next one is due, or zero.
 func (q *queue) pop(now time.Time, take func(id string)) (next time.Time) {
 	for len(q.items) > 0 {
 		if first := q.items[0]; first.due.After(now) {
@@ -47,13 +48,13 @@ func (q *queue) pop(now time.Time, take func(id string)) (next time.Time) {
 	return time.Time{}
 }
 
-// believe records a container's state according to an event.
+// believe records a container's state reported by an event.
 func (t *table) believe(id, state string, now time.Time) {
 	t.facts[id] = &fact{state: state, until: now.Add(eventTrust)}
 	t.pendingChecks.push(id, now)
 }
 
-// listed corrects a listed container by newer facts. It returns nil if the container
+// listed returns a listed container corrected by a newer fact, or nil if the container
 // does not run.
 func (t *table) listed(c *container, now time.Time) *container {
 	f := t.facts[c.id]
@@ -68,22 +69,22 @@ func (t *table) listed(c *container, now time.Time) *container {
 	return c
 }
 
-// missing records that a list lacks a container.
+// missing records that a list does not contain a container.
 func (t *table) missing(id string) {
 	if f := t.facts[id]; f != nil && f.state != "" {
 		f.contradicted = true
 	}
 }
 
-// relist schedules a container for further lists.
+// relist schedules a container to be listed after each of relistDelays.
 func (t *table) relist(id string, now time.Time) {
 	for i := range t.relists {
 		t.relists[i].push(id, now)
 	}
 }
 
-// recheck marks the containers that are due as dirty, and returns the time of the next
-// one, or zero.
+// recheck marks the containers that are due as dirty. It returns the time when the next
+// one is due, or zero.
 func (t *table) recheck(now time.Time) (next time.Time) {
 	for i := range t.relists {
 		next = sooner(next, t.relists[i].pop(now, func(id string) {
@@ -95,7 +96,7 @@ func (t *table) recheck(now time.Time) (next time.Time) {
 	return sooner(next, t.pendingChecks.pop(now, func(id string) {
 		f := t.facts[id]
 		if f == nil || f.until.After(now) {
-			return // replaced by a newer one
+			return // replaced by a newer fact
 		}
 		delete(t.facts, id)
 		if f.contradicted {

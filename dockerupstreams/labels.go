@@ -9,13 +9,14 @@ import (
 	"strings"
 )
 
-// The labels that say how a container is reached. The configuration takes precedence.
+// The labels that configure how to reach a container. Options of the selector take
+// precedence.
 const (
 	labelPort        = "rgate.port"         // 1 to 65535
 	labelNetwork     = "rgate.network"      // the name of a network
 	labelScheme      = "rgate.scheme"       // http, https or h2c
 	labelWeight      = "rgate.weight"       // 1 to maxWeight
-	labelMaxRequests = "rgate.max_requests" // 0 (no limit) or more
+	labelMaxRequests = "rgate.max_requests" // 0 or more; 0: no limit
 	labelAddress     = "rgate.address"      // an IP address or a host name
 
 	labelComposeProject = "com.docker.compose.project"
@@ -26,7 +27,8 @@ const (
 	maxMaxRequests = 1 << 30
 )
 
-// steering is how to reach a container, according to the configuration and its labels.
+// steering holds the effective settings for reaching a container, from the selector and
+// the container's labels.
 type steering struct {
 	port        int    // 0: unset
 	network     string // empty: unset
@@ -36,7 +38,7 @@ type steering struct {
 	maxRequests int
 }
 
-// labelError is an invalid value of a label.
+// labelError reports an invalid label value.
 type labelError struct {
 	label, value, remedy string
 }
@@ -45,8 +47,8 @@ func (e *labelError) Error() string {
 	return fmt.Sprintf("label %s=%q is invalid: %s", e.label, clip(e.value), e.remedy)
 }
 
-// steer reads how a container with these labels is reached. Labels that sel overrides
-// are ignored. The error is a *labelError.
+// steer merges sel and the labels of a container. Labels that sel overrides are not
+// validated. The error is a *labelError.
 func steer(sel *Selector, labels map[string]string) (steering, error) {
 	s := steering{port: sel.Port, network: sel.Network, scheme: sel.Scheme, weight: 1}
 	var err error
@@ -76,7 +78,7 @@ func steer(sel *Selector, labels map[string]string) (steering, error) {
 	return s, err
 }
 
-// scheme returns the scheme for requests to the container.
+// scheme returns the scheme set by the rgate.scheme label, or the default.
 func scheme(sel *Selector, labels map[string]string) (string, error) {
 	fallback := cmp.Or(sel.onlyScheme, schemeHTTP)
 	value, ok := labels[labelScheme]
@@ -94,7 +96,8 @@ func scheme(sel *Selector, labels map[string]string) (string, error) {
 	}
 }
 
-// number reads a decimal number between lowest and highest from a label.
+// number parses a label as a decimal number from lowest to highest. It returns fallback
+// if the label is missing.
 func number(labels map[string]string, label string, fallback, lowest, highest int) (int, error) {
 	value, ok := labels[label]
 	if !ok {
@@ -108,8 +111,8 @@ func number(labels map[string]string, label string, fallback, lowest, highest in
 	return int(n), nil
 }
 
-// hostName reads an IP address or a host name. It rejects everything else: the dialed
-// address may contain placeholders, which containers must not be able to set.
+// hostName parses the rgate.address label: an IP address or a host name. It rejects all
+// other values, because Caddy expands placeholders in a dial address.
 func hostName(labels map[string]string) (string, error) {
 	value, ok := labels[labelAddress]
 	if !ok {
@@ -143,7 +146,7 @@ func isHostName(s string) bool {
 	return true
 }
 
-// clip limits the length of a label's value in a log.
+// clip truncates a label value for the log.
 func clip(value string) string {
 	const longest = 100
 	if len(value) <= longest {

@@ -2,33 +2,32 @@ package dockerupstreams
 
 import "time"
 
-// limiter allows a burst, and then perSecond.
+// limiter is a token bucket (GCRA): it allows burst calls, then perSecond calls per
+// second.
 type limiter struct {
 	burst, perSecond int
 
-	free time.Time // when all used turns have been restored
+	free time.Time // when the bucket is full again
 }
 
-// Rolling updates and restarts of single services stay within the bursts, and take effect
-// at once. Under a storm of events, containers are listed and sets are published in
-// groups.
+// The bursts cover rolling updates and restarts of single services, which take effect
+// immediately. At higher event rates, lists and updates of sets are batched.
 func newListLimiter() limiter    { return limiter{burst: 40, perSecond: 20} }
 func newPublishLimiter() limiter { return limiter{burst: 40, perSecond: 50} }
 
-// next returns the time of the next turn: now, or later.
+// next returns the time of the next allowed call: now, or later.
 func (l *limiter) next(now time.Time) time.Time {
 	credit := time.Duration(l.burst-1) * time.Second / time.Duration(l.perSecond)
 	return later(now, l.free.Add(-credit))
 }
 
-// take uses a turn.
+// take consumes a token.
 func (l *limiter) take(now time.Time) {
 	l.free = later(now, l.free).Add(time.Second / time.Duration(l.perSecond))
 }
 
-// backoff returns the delay before the next attempt after a number of consecutive
-// failures: from 100 ms, doubling, to 10 s, half of which is random (0 to 1), so that
-// gateways do not reconnect at the same time.
+// backoff returns the delay after a number of consecutive failures. It doubles from 100
+// ms to 10 s. Half of it is jitter: random is in [0, 1).
 func backoff(failures int, random float64) time.Duration {
 	const first, most = 100 * time.Millisecond, 10 * time.Second
 	wait := most

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// RegisterMetrics registers the metrics of all followed engines with the registry of a
-// configuration. It may be called more than once per registry.
+// RegisterMetrics registers the metrics of all engines with the metrics registry of
+// ctx. It may be called more than once per registry.
 func RegisterMetrics(ctx caddy.Context) error {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
@@ -23,8 +23,8 @@ func RegisterMetrics(ctx caddy.Context) error {
 	return nil
 }
 
-// collector reads the watchers on each scrape: they outlive registries. Its label has one
-// value per endpoint.
+// collector collects the metrics of all watchers on each scrape, because watchers
+// outlive registries. Series are labeled by endpoint.
 type collector struct{}
 
 func describe(name, help string) *prometheus.Desc {
@@ -59,7 +59,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[string]bool)
 	for _, w := range followed() {
-		// Two endpoints may differ only in their certificates.
+		// Two endpoints may differ only in their certificates: collect one of them.
 		if name := w.addr.String(); !seen[name] {
 			seen[name] = true
 			w.collect(ch, name)

@@ -16,18 +16,17 @@ type Rejection struct {
 	Container string `json:"container"`
 	// The container's ID.
 	ID string `json:"id"`
-	// The error, and its remedy.
+	// The reason and the remedy.
 	Reason string `json:"reason"`
-	// The invalid label and its value; empty if no label is.
+	// The invalid label and its value. Empty if the reason is not a label.
 	Label string `json:"label,omitempty"`
 	Value string `json:"value,omitempty"`
-	// Whether the reason passes by itself, such as a health check that has not passed
-	// yet.
+	// Whether the rejection is expected to end without a change of the configuration,
+	// such as while a health check is starting.
 	Temporary bool `json:"temporary,omitempty"`
 }
 
-// resolve returns the target for requests to c by sel, or the rejection. It does not
-// check the labels of sel.
+// resolve returns the target for c, or the rejection. c must match the labels of sel.
 func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	reject := func(err error) *Rejection {
 		r := &Rejection{Container: c.name, ID: c.id, Reason: err.Error()}
@@ -40,8 +39,8 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	if at.self != "" && c.id == at.self {
 		return Target{}, reject(errOwnContainer)
 	}
-	// Labels are checked first: they do not change while a container lives, so the reason
-	// does not either.
+	// Labels are validated first: they are immutable, so the reason remains the same
+	// for the lifetime of the container.
 	how, err := steer(sel, c.labels)
 	if err != nil {
 		return Target{}, reject(err)
@@ -65,7 +64,7 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 
 var errOwnContainer = errors.New("the container is the one that the gateway runs in: remove its labels, or set dial for another process in it")
 
-// unavailable returns why a container cannot receive requests now, or "".
+// unavailable returns the reason a container cannot receive requests now, or "".
 func unavailable(sel *Selector, c *container) string {
 	if c.state != "running" {
 		return "the container is " + c.state
@@ -107,9 +106,9 @@ func locateContainer(sel *Selector, how steering, c *container, at *site) (host 
 	return host, number, nil
 }
 
-// containerPort returns the port inside the container: the configured one, else the only
-// one. It does not guess among several: the lowest of 80 and 6379 would be right, that of
-// 3306 and 8080 wrong.
+// containerPort returns the port inside the container: the configured port, or else the
+// only exposed port. With several exposed ports it returns an error: no heuristic, such
+// as the lowest number, is reliable.
 func containerPort(sel *Selector, how steering, c *container) (int, error) {
 	if how.port != 0 {
 		return how.port, nil
@@ -141,7 +140,8 @@ func containerPort(sel *Selector, how steering, c *container) (int, error) {
 	}
 }
 
-// publishedPort returns the address at which the engine publishes a container's port.
+// publishedPort returns the host and port where the engine publishes a container's
+// port.
 func publishedPort(c *container, number int, at *site) (host string, public int, err error) {
 	i := slices.IndexFunc(c.ports, func(p port) bool { return int(p.private) == number && p.public != 0 })
 	if i < 0 {
@@ -156,14 +156,15 @@ func publishedPort(c *container, number int, at *site) (host string, public int,
 	case !ip.IsLoopback() || at.hostAddress == "127.0.0.1":
 		return found.ip, int(found.public), nil
 	case at.hostAddress == dockerHostName:
-		return dockerHostName, int(found.public), nil // there, the name resolves to the loopback interface
+		return dockerHostName, int(found.public), nil // the name resolves to an address that reaches the host's loopback interface
 	default:
 		return "", 0, fmt.Errorf("the container's port %d is only published on %s, which only the engine's host can reach: publish it on all addresses (docker run -p %d)",
 			number, found.ip, number)
 	}
 }
 
-// networkAddress returns the container's address in the network through which it is reached.
+// networkAddress returns the container's address in the configured network, or in the
+// first usable one.
 func networkAddress(how steering, c *container, at *site) (string, error) {
 	if other, ok := strings.CutPrefix(c.networkMode, "container:"); ok && len(c.networks) == 0 {
 		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to that one's address", other, labelAddress)
@@ -190,8 +191,8 @@ func networkAddress(how steering, c *container, at *site) (string, error) {
 	return chosen.address(), nil
 }
 
-// firstNetwork returns the first network by name in which the container has an address,
-// preferably one of the gateway's networks.
+// firstNetwork returns the first network, by name, in which the container has an
+// address. Networks of the gateway take precedence.
 func firstNetwork(c *container, at *site) network {
 	var first network
 	for _, n := range c.networks {
@@ -210,7 +211,7 @@ func firstNetwork(c *container, at *site) network {
 	return first
 }
 
-// attached joins the names of a container's networks for a message.
+// attached formats the names of a container's networks for an error message.
 func attached(c *container) string {
 	if len(c.networks) == 0 {
 		return "none"

@@ -8,10 +8,10 @@ import (
 	"io"
 )
 
-// scanner reads parts of one JSON value. Most of the text of a thousand events and
-// containers per second is irrelevant, and encoding/json takes several times as long to
-// skip it. The scanner validates what it reads, not what it skips. After an error it
-// finds nothing more.
+// scanner is a JSON scanner that reads selected members of a value and skips the rest.
+// Skipping is several times faster than with encoding/json, which matters at 1,000
+// events per second. Only the members that are read are validated. After an error, all
+// methods return zero values.
 type scanner struct {
 	text []byte
 	at   int
@@ -26,7 +26,7 @@ func (s *scanner) fail(what string) {
 	s.at = len(s.text)
 }
 
-// peek returns the next byte that is not space, or 0.
+// peek returns the next byte that is not whitespace, or 0 at the end.
 func (s *scanner) peek() byte {
 	for ; s.at < len(s.text); s.at++ {
 		if c := s.text[s.at]; c != ' ' && c != '\n' && c != '\t' && c != '\r' {
@@ -36,8 +36,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// list reads a value between opens and closes, and calls item for each item in it. It
-// reads null as an empty one.
+// list reads an array or object delimited by opens and closes, and calls item for each
+// item. null is read as empty.
 func (s *scanner) list(opens, closes byte, item func()) {
 	switch s.peek() {
 	case opens:
@@ -70,8 +70,8 @@ func (s *scanner) list(opens, closes byte, item func()) {
 // array calls item for each item, which must read or skip it.
 func (s *scanner) array(item func()) { s.list('[', ']', item) }
 
-// object calls member with the name of each member, which must read or skip the
-// value. The name is valid during the call alone.
+// object calls member with the name of each member, which must read or skip the value.
+// The name is only valid during the call.
 func (s *scanner) object(member func(name []byte)) {
 	s.list('{', '}', func() {
 		name := s.literal()
@@ -89,7 +89,7 @@ func (s *scanner) object(member func(name []byte)) {
 	})
 }
 
-// string reads a string; null is an empty one.
+// string reads a string. null is read as "".
 func (s *scanner) string() string {
 	if s.peek() == 'n' {
 		s.skip()
@@ -106,7 +106,7 @@ func (s *scanner) string() string {
 	}
 }
 
-// number reads a whole number that is not negative; null is 0.
+// number reads a nonnegative integer. null is read as 0.
 func (s *scanner) number() (n int64) {
 	if s.peek() == 'n' {
 		s.skip()
@@ -123,7 +123,7 @@ func (s *scanner) number() (n int64) {
 	return n
 }
 
-// literal reads a string with its quotes.
+// literal reads a string and returns it with its quotes, undecoded.
 func (s *scanner) literal() []byte {
 	if s.peek() != '"' {
 		s.fail("no string")
@@ -144,8 +144,8 @@ func (s *scanner) literal() []byte {
 	}
 }
 
-// escaped reports whether what follows text is preceded by an odd number of
-// backslashes.
+// escaped reports whether text ends with an odd number of backslashes, which escape the
+// next byte.
 func escaped(text []byte) bool {
 	n := len(text)
 	for n > 0 && text[n-1] == '\\' {
@@ -183,8 +183,8 @@ func (s *scanner) skip() {
 	}
 }
 
-// valueEnd returns the length of the object or array at the beginning of text, or -1 if
-// it is incomplete.
+// valueEnd returns the length of the object or array at the start of text, or -1 if it
+// is incomplete.
 func valueEnd(text []byte) int {
 	depth, quoted := 0, false
 	for i := 0; i < len(text); i++ {
@@ -205,15 +205,16 @@ func valueEnd(text []byte) int {
 	return -1
 }
 
-// The maximum size of a value. Labels and mounts of a container are a few kilobytes.
+// The maximum size of a value in a stream, in bytes. The description of a container is
+// usually a few kilobytes.
 const mostValue = 8 << 20
 
 var errTooLarge = errors.New("a value is larger than 8 MiB")
 
-// values reads a stream of JSON objects one by one.
+// values reads a stream of JSON objects.
 type values struct {
 	from io.Reader
-	buf  []byte // buf[at:] was read and not yet returned
+	buf  []byte // buf[at:] holds the unread bytes
 	at   int
 }
 
@@ -221,7 +222,7 @@ func newValues(from io.Reader) *values {
 	return &values{from: from, buf: make([]byte, 0, 16<<10)}
 }
 
-// more reads once.
+// more calls Read once and appends the bytes to the buffer.
 func (v *values) more() error {
 	if v.at > 0 {
 		v.buf = v.buf[:copy(v.buf, v.buf[v.at:])]
@@ -241,7 +242,8 @@ func (v *values) more() error {
 	return err
 }
 
-// peek returns the next byte that is not space, and reads more if needed.
+// peek returns the next byte that is not whitespace, and reads from the stream if
+// needed.
 func (v *values) peek() (byte, error) {
 	for {
 		for ; v.at < len(v.buf); v.at++ {
@@ -255,8 +257,8 @@ func (v *values) peek() (byte, error) {
 	}
 }
 
-// buffered returns the next object if it has been read completely, else nil. It is valid
-// until the next call.
+// buffered returns the next object if the buffer contains all of it, else nil. The
+// result is valid until the next call.
 func (v *values) buffered() ([]byte, error) {
 	s := scanner{text: v.buf, at: v.at}
 	switch c := s.peek(); c {
@@ -274,7 +276,7 @@ func (v *values) buffered() ([]byte, error) {
 	return v.buf[s.at:v.at], nil
 }
 
-// next returns the next object. It is valid until the next call.
+// next returns the next object. The result is valid until the next call.
 func (v *values) next() ([]byte, error) {
 	for {
 		value, err := v.buffered()

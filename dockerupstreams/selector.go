@@ -26,73 +26,71 @@ var (
 	healths = []string{healthGate, healthAny}
 )
 
-// Selector selects the containers of a backend, and configures how to reach them. Its
-// options take precedence over the containers' labels for the same purpose (`rgate.port`,
-// `rgate.network`, `rgate.scheme`).
+// Selector selects the containers of a backend and configures how to reach them. Its
+// options take precedence over the labels `rgate.port`, `rgate.network` and
+// `rgate.scheme` of the containers.
 type Selector struct {
-	// The labels that a container must have, with equal values. Other labels are
-	// ignored. Required: an empty selector would match every container of the engine.
+	// The labels a container must have, with exactly these values. Other labels are
+	// ignored. Required.
 	MatchLabels map[string]string `json:"match_labels,omitempty"`
 
-	// The port that the container's process listens on, 1 to 65535. Default: the
-	// container's `rgate.port` label, else the single TCP port that it exposes.
+	// The port inside the container, 1 to 65535. Default: the container's `rgate.port`
+	// label, else its only exposed TCP port.
 	Port int `json:"port,omitempty"`
 
-	// The Docker network through which to reach the container. A Compose network
-	// may be named without its project prefix. Default: the `rgate.network`
-	// label, else a network that the gateway shares with the container, else the
-	// first one by name.
+	// The Docker network through which to reach the container. The project prefix of a
+	// Compose network may be omitted. Default: the `rgate.network` label, else a
+	// network that the gateway shares with the container, else the first one by name.
 	Network string `json:"network,omitempty"`
 
-	// How to speak to the container: `http`, `https` or `h2c`. Default: the
+	// The scheme of requests to the container: `http`, `https` or `h2c`. Default: the
 	// `rgate.scheme` label, else `http`.
 	Scheme string `json:"scheme,omitempty"`
 
-	// Which containers receive requests: `healthy` (containers whose health check passes,
-	// and those without one) or `any` (whatever the health check reports). Default:
-	// `healthy`.
+	// The required health: `healthy` (the container's health check passes, or it has
+	// none) or `any` (health checks are ignored). Default: `healthy`.
 	Health string `json:"health,omitempty"`
 
-	// Dials the port that the engine publishes on its host, instead of the container's
-	// address: for a gateway that cannot reach the container networks, such as one on
-	// macOS or on another machine. Default: false.
+	// Whether to dial the port that the engine publishes on its host instead of the
+	// container's address. Use it if the gateway cannot reach the container networks,
+	// such as on macOS or on another machine. Default: false.
 	HostPort bool `json:"host_port,omitempty"`
 
-	// If set, the only supported scheme: the default of containers without one, and a
-	// reason to reject those with another.
+	// If set, the scheme of all containers. Containers with another `rgate.scheme`
+	// label are rejected.
 	onlyScheme string
 }
 
 // Endpoint is the address of a Docker engine.
 type Endpoint struct {
 	// The engine's address: `unix:///path`, `npipe:////./pipe/…`, `tcp://host:port`,
-	// `http://` or `https://`. Default: the DOCKER_HOST environment variable, else
-	// the platform's own socket.
+	// `http://` or `https://`. Default: the DOCKER_HOST environment variable, else the
+	// platform's default socket.
 	Host string `json:"host,omitempty"`
 
-	// The folder of `ca.pem`, `cert.pem` and `key.pem`, with which the engine and the
-	// gateway authenticate each other over TCP. Default: the DOCKER_CERT_PATH environment
-	// variable, used if DOCKER_TLS_VERIFY is set.
+	// The directory of `ca.pem`, `cert.pem` and `key.pem` for mutual TLS with the
+	// engine over TCP. Default: if DOCKER_TLS_VERIFY is set, the DOCKER_CERT_PATH
+	// environment variable.
 	CertPath string `json:"cert_path,omitempty"`
 }
 
-// Target is a container that may receive requests, and its address.
+// Target is a container that can receive requests, with its address.
 type Target struct {
-	// The host and port to dial.
+	// The address to dial, as host:port.
 	Dial string
 	// The container's name, without the engine's leading slash.
 	Container string
 	// The container's ID.
 	ID string
-	// `http`, `https` or `h2c`.
+	// The scheme: `http`, `https` or `h2c`.
 	Scheme string
-	// The share of requests under weighted policies. Default: 1.
+	// The weight for weighted selection policies. Default: 1.
 	Weight int
 	// The maximum number of requests in flight. 0: no limit.
 	MaxRequests int
 }
 
-// optionError is an invalid value of an option.
+// optionError reports an invalid option.
 type optionError struct{ field, message string }
 
 func (e *optionError) Error() string { return e.message }
@@ -104,8 +102,8 @@ func optionErrorf(field, format string, args ...any) error {
 	return &optionError{field, fmt.Sprintf(format, args...)}
 }
 
-// Validate returns the first error in s. It has a method Field, which returns the name
-// of the option.
+// Validate returns the first error in s. The error has a method Field that returns the
+// JSON name of the invalid option.
 func (s Selector) Validate() error {
 	if len(s.MatchLabels) == 0 {
 		return optionErrorf("match_labels", "match_labels is required: "+
@@ -129,7 +127,7 @@ func (s Selector) Validate() error {
 	return nil
 }
 
-// matches reports whether labels contain all of s.MatchLabels.
+// matches reports whether labels contain all s.MatchLabels.
 func (s *Selector) matches(labels map[string]string) bool {
 	for key, want := range s.MatchLabels {
 		if got, ok := labels[key]; !ok || got != want {
@@ -139,12 +137,12 @@ func (s *Selector) matches(labels map[string]string) bool {
 	return true
 }
 
-// key returns the same key for equivalent selectors.
+// key returns a string that is equal for equivalent selectors.
 func (s Selector) key() string {
 	if s.Health == "" {
 		s.Health = healthGate
 	}
-	key, _ := json.Marshal(s) // strings, numbers and a map, written in the order of its keys
+	key, _ := json.Marshal(s) // cannot fail; map keys are sorted
 	return s.onlyScheme + string(key)
 }
 

@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	// The time limit for a response. A list of ten thousand containers takes some
-	// engines seconds.
+	// The maximum time of a request. Listing 10,000 containers takes several seconds on
+	// some engines.
 	pingTimeout = 10 * time.Second
 	listTimeout = time.Minute
 
-	// The interval after which a silent engine is pinged: a connection to a machine that
-	// vanished does not end by itself.
+	// The time without data after which the engine is pinged, to detect a dead
+	// connection.
 	heartbeat = 30 * time.Second
 
-	// The minimum time between two lists that hints cause.
+	// The minimum time between two lists caused by hints.
 	hintGap = time.Second
 )
 
-// session is one connection to an engine, from the first ping to the first error. One
-// goroutine runs it; requests run concurrently, one at a time, so that events are applied
-// during a slow list.
+// session is a connection to an engine, from the first ping to the first error. One
+// goroutine runs it. Requests run one at a time in a second goroutine, so that events
+// are applied during a slow list.
 type session struct {
 	w       *watcher
 	eng     engine
@@ -36,12 +36,12 @@ type session struct {
 	up      func()
 	results chan result
 	asking  bool  // a request is in flight
-	listed  bool  // the first list was received
-	ended   error // the stream's error before that
+	listed  bool  // whether the first list was received
+	ended   error // the error of the stream, if it ended before the first list
 
-	wantAll   bool      // list everything
-	allFrom   time.Time // the earliest time
-	lists     limiter   // of single containers
+	wantAll   bool      // whether to list all containers
+	allFrom   time.Time // the earliest time of that list
+	lists     limiter   // limits lists of single containers
 	publishes limiter
 	askFrom   time.Time // the earliest time of a request
 	publishAt time.Time // the earliest time of publishing
@@ -64,9 +64,9 @@ type result struct {
 	err     error
 }
 
-// session connects to the engine, calls up once all its containers are known, and follows
-// it until an error. It subscribes before it lists, so that it misses no change in
-// between.
+// session connects to the engine and follows its events until an error. It calls up
+// after the first complete list. It subscribes to events before it requests the list,
+// so that it misses no change.
 func (w *watcher) session(ctx context.Context, up func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	eng, err := w.open()
@@ -90,9 +90,8 @@ func (w *watcher) session(ctx context.Context, up func()) error {
 	if err := eng.ping(pingCtx); err != nil {
 		return err
 	}
-	// Recent events are requested as well: they close the gap between the engine's
-	// response and its first event, and report containers that are being stopped right
-	// now.
+	// Subscribe from a time in the past: engines may respond before the subscription is
+	// active, and containers that are being stopped must be drained.
 	begun := w.connect()
 	s.events, s.errs = eng.subscribe(ctx, begun.Add(-drainFor))
 	return s.loop(ctx)
@@ -127,7 +126,7 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// step does what is due and returns the time of the next step.
+// step runs the actions that are due and returns the time of the next step.
 func (s *session) step(ctx context.Context, now time.Time) time.Time {
 	ask, next, news := s.plan(now)
 	s.w.logRejections(news)
@@ -137,8 +136,8 @@ func (s *session) step(ctx context.Context, now time.Time) time.Time {
 	return next
 }
 
-// plan publishes changes, sends the request that is due, and returns the time of the next
-// step.
+// plan publishes changes if due, and returns the next request to send, if any, and the
+// time of the next step.
 func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*view][]Rejection) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -162,8 +161,8 @@ func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*vi
 	return ask, next, news
 }
 
-// publish updates the views: usually at once, and in groups under many events, so that it
-// takes at most a fiftieth of the time.
+// publish updates the views and schedules the next update so that updates use at most 2
+// % of the time.
 func (s *session) publish() map[*view][]Rejection {
 	begun := time.Now()
 	news := s.w.updateViews()
@@ -173,7 +172,7 @@ func (s *session) publish() map[*view][]Rejection {
 	return news
 }
 
-// ask returns the request that is due, or the time of the next one. Guarded by the
+// ask returns the request that is due, or the time of the next request. Guarded by the
 // watcher's mu.
 func (s *session) ask(now time.Time) (*result, time.Time) {
 	t := s.w.table
@@ -204,7 +203,7 @@ func (s *session) ask(now time.Time) (*result, time.Time) {
 	return nil, due
 }
 
-// send runs a request concurrently.
+// send runs a request in a new goroutine.
 func (s *session) send(ctx context.Context, r result) {
 	s.asking = true
 	go func() {
@@ -244,7 +243,7 @@ func (s *session) take(r result) error {
 	return nil
 }
 
-// record records a response in the table. It publishes whole lists at once.
+// record applies a response to the table. Complete lists are published immediately.
 func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 	w := s.w
 	w.mu.Lock()
@@ -277,7 +276,7 @@ func (w *watcher) connect() time.Time {
 	return now
 }
 
-// hear applies events.
+// hear applies events to the table.
 func (w *watcher) hear(group []event, now time.Time) {
 	w.events.Add(uint64(len(group)))
 	w.mu.Lock()
@@ -287,8 +286,7 @@ func (w *watcher) hear(group []event, now time.Time) {
 	}
 }
 
-// refreshSelf looks up the gateway's own container, which determines how the others are
-// reached. Guarded by mu.
+// refreshSelf looks up the gateway's own container and updates the site. Guarded by mu.
 func (w *watcher) refreshSelf() {
 	if w.me.containerID != "" && len(w.ownID) < 64 {
 		for id := range w.table.running {

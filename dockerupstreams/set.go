@@ -6,28 +6,26 @@ import (
 	"sync"
 )
 
-// Set is the containers of a selector at one moment. It is immutable, and so is what it
-// holds.
+// Set is an immutable snapshot of the containers of a selector.
 type Set struct {
-	// The containers that may receive requests, sorted by name, then by address.
+	// The containers that can receive requests, sorted by name, then by address.
 	Targets []Target
 
-	// The containers that have the labels and receive no requests, sorted by name.
+	// The containers that have the labels but receive no requests, sorted by name.
 	Rejected []Rejection
 
-	// The version, which grows with every change: equal versions of one Subscription
-	// have equal content.
+	// The version of the set. It increases with every change of a Subscription's set.
 	Generation uint64
 
-	// Whether all containers have been listed at least once, on every endpoint. Before
-	// that, an empty set has no meaning.
+	// Whether every endpoint has listed its containers at least once. Until then, the
+	// set may be incomplete.
 	Synced bool
 
 	byDial  map[string]*Target
 	indexed sync.Once
 }
 
-// Sets of up to this many targets are searched linearly, which costs less than hashing.
+// The maximum number of targets that are searched linearly, which is faster than a map.
 const fewTargets = 8
 
 // ByDial returns the target with this address, or nil. It is safe for concurrent use; the
@@ -60,7 +58,7 @@ func compareRejections(a, b Rejection) int {
 	return cmp.Or(cmp.Compare(a.Container, b.Container), cmp.Compare(a.ID, b.ID))
 }
 
-// mergeSets joins the sets of one selector on several endpoints.
+// mergeSets merges the sets of a selector on several endpoints.
 func mergeSets(sets []*Set) *Set {
 	all := &Set{Synced: true}
 	for _, s := range sets {

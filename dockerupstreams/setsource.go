@@ -2,13 +2,13 @@ package dockerupstreams
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-// SetSource is a source of upstreams that are containers. It gives a selection policy
-// their names and weights, which upstreams do not have. Subscription implements it.
+// SetSource is an upstream source that also provides the containers behind the
+// upstreams, so that a selection policy can use their names and weights.
 type SetSource interface {
 	reverseproxy.UpstreamSource
 
-	// Set returns the current containers. It takes no lock. Earlier upstreams of the
-	// source may be missing in it, and others may be new.
+	// Set returns the current containers. It is lock-free. The set may be newer than
+	// the upstreams of an earlier call of GetUpstreams.
 	Set() *Set
 }
 

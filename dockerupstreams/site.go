@@ -11,41 +11,39 @@ import (
 
 // site is the gateway's location as seen from an engine.
 type site struct {
-	// The ID of the gateway's container. Empty: it runs in none of this engine's
-	// containers.
+	// The ID of the gateway's container. Empty if the gateway does not run in a
+	// container of this engine.
 	self string
 
-	// The networks of the gateway's container, if it runs in one of this engine's.
+	// The networks of the gateway's container. Empty if self is.
 	networks map[string]bool
 
-	// The host at which the gateway reaches host-networked containers and published
-	// ports.
+	// The host to dial for host-networked containers and published ports.
 	hostAddress string
 }
 
-// origin is what the gateway's process can detect about where it runs. It does not change
-// while the process lives.
+// origin holds the facts that the process detects about its own container at startup.
 type origin struct {
-	// The ID of the gateway's container, or its first 12 characters. Empty: unknown, or
-	// none.
+	// The ID of the gateway's container, or its first 12 characters. Empty if unknown
+	// or none.
 	containerID string
 	// Whether the gateway runs in a container.
 	contained bool
-	// Whether the bridge of an engine is among the gateway's interfaces. Called each time,
-	// as an engine creates it when it starts. nil: no.
+	// Reports whether the gateway has the bridge interface of an engine. It is called
+	// each time, because an engine creates its bridge on startup. nil: no bridge.
 	bridged func() bool
 }
 
-// sharesHost reports whether the engine's host can be reached on the loopback interface,
-// if the engine is on this machine and does not know the gateway's container.
+// sharesHost reports whether a local engine that does not list the gateway's container
+// is reachable on the loopback interface.
 func (me origin) sharesHost() bool {
-	// A container with a bridge is host-networked, runs an engine of its own, or is a
-	// machine made from an image of one.
+	// A container with a bridge is host-networked or runs its own engine. A VM booted
+	// from a container image may also look like a container.
 	return !me.contained || (me.bridged != nil && me.bridged())
 }
 
-// locate finds the gateway's container among those of an engine, and from it how to reach
-// the others. remoteHost is the host of an engine that is reached over the network.
+// locate returns the site for an engine. own is the gateway's container on the engine,
+// or nil. remoteHost is the host of a remote engine, or "".
 func locate(me origin, own *container, remoteHost string) site {
 	switch {
 	case own != nil && own.hostNetworked():
@@ -70,11 +68,12 @@ func locate(me origin, own *container, remoteHost string) site {
 	}
 }
 
-// dockerHostName is the name of the host in containers without a known gateway address.
+// dockerHostName is the host's name inside a container, used if no gateway address is
+// known.
 const dockerHostName = "host.docker.internal"
 
-// findOrigin reads the files by which a process can detect that it runs in a container,
-// and in which.
+// findOrigin detects from marker files and mounts whether the process runs in a
+// container, and the container's ID.
 func findOrigin() origin {
 	me := origin{bridged: hasBridge}
 	for _, marker := range []string{"/.dockerenv", "/run/.containerenv"} {
@@ -87,7 +86,7 @@ func findOrigin() origin {
 		me.containerID = ownID(mounts)
 	}
 	if me.containerID == "" && me.contained {
-		// Without the mounts, the host's name is the ID unless it was configured.
+		// The default host name of a container is its short ID.
 		if name, err := os.Hostname(); err == nil && len(name) == 12 && isHex(name) {
 			me.containerID = name
 		}
@@ -96,7 +95,7 @@ func findOrigin() origin {
 	return me
 }
 
-// hasBridge looks for the interfaces that Docker and Podman create on their hosts.
+// hasBridge reports whether a bridge interface of Docker or Podman exists.
 func hasBridge() bool {
 	for _, name := range []string{"docker0", "podman0", "cni-podman0"} {
 		if _, err := net.InterfaceByName(name); err == nil {
@@ -107,8 +106,8 @@ func hasBridge() bool {
 }
 
 // ownID returns a container's ID from its mounts (proc(5), "mountinfo"): engines mount
-// /etc/hostname and similar files from a folder named after the container. On a host,
-// folders of that name are mounted elsewhere, and are ignored.
+// /etc/hostname and similar files from a directory named after the container. Mounts at
+// other paths, as on a host, are ignored.
 func ownID(mountinfo io.Reader) string {
 	lines := bufio.NewScanner(mountinfo)
 	for lines.Scan() {

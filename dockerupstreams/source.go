@@ -1,3 +1,6 @@
+// Package dockerupstreams discovers upstreams among the containers of Docker engines.
+// It selects containers by label, follows the engines' events, and provides the current
+// containers to a reverse proxy.
 package dockerupstreams
 
 import (
@@ -19,29 +22,31 @@ func init() {
 }
 
 // Source provides the Docker containers with certain labels as upstreams of a reverse
-// proxy. It follows the engine's events, without reloads of the configuration. Without
-// Docker it starts with no upstreams; during an outage it keeps the known ones.
+// proxy. It follows the engine's events, without reloads of the configuration. If
+// Docker is unavailable at startup, there are no upstreams until it responds. During an
+// outage, the known containers are kept.
 //
-// A reverse proxy has one transport and therefore one scheme for all its upstreams:
-// containers whose label `rgate.scheme` differs from the option `scheme` (default `http`)
-// get no requests. With `https`, configure what to trust in `transport http`
-// (`tls_server_name`, `tls_trust_pool`, …): containers are dialed by their address, which
-// few certificates contain. With `h2c`, also set `transport http { versions h2c }`. The
-// labels `rgate.weight` are used by policies that support weights.
+// A reverse proxy has one transport and therefore one scheme for all its upstreams.
+// Containers whose label `rgate.scheme` differs from the option `scheme` (default:
+// `http`) receive no requests. With `https`, configure the trusted certificates in
+// `transport http` (`tls_server_name`, `tls_trust_pool`, …): containers are dialed by
+// IP address, which few certificates contain. With `h2c`, also set `transport http {
+// versions h2c }`. The label `rgate.weight` is used by selection policies that support
+// weights.
 //
-// Global placeholders, such as `{env.STAGE}`, may be used in the values of
+// Global placeholders such as `{env.STAGE}` are supported in the values of
 // `match_labels`, in `network`, and in the addresses of endpoints.
 type Source struct {
 	Selector
 
-	// The Docker engines whose containers are selected. An engine that cannot be reached
-	// does not affect the others. Default: the one of DOCKER_HOST, else the platform's
-	// own.
+	// The Docker engines whose containers are selected. An engine that cannot be
+	// reached does not affect the others. Default: the engine of the DOCKER_HOST
+	// environment variable, else the platform's default.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 
 	scheme       string
 	subscription *Subscription
-	server       *caddyhttp.Server // the server of the source
+	server       *caddyhttp.Server // the server whose handlers use the source
 }
 
 // CaddyModule returns the Caddy module information.
@@ -75,9 +80,9 @@ func (s *Source) Provision(ctx caddy.Context) error {
 // unguarded holds the servers for which warnOfUploads has warned.
 var unguarded sync.Map
 
-// warnOfUploads warns once of a server in which rgate does not guard request bodies: with
-// read_body_idle, Caddy hides from net/http that a body was closed before its end, so
-// that the rest of an upload is executed as new requests.
+// warnOfUploads logs one warning per server that sets read_body_idle but has no rgate
+// handler. With read_body_idle, Caddy hides an early close of a request body from
+// net/http, which then parses the rest of an upload as new requests.
 func (s *Source) warnOfUploads(ctx caddy.Context) {
 	if s.server == nil || s.server.ReadIdleTimeout < 0 {
 		return
@@ -99,8 +104,8 @@ func (s *Source) Cleanup() error {
 	return s.subscription.Close()
 }
 
-// GetUpstreams returns the current containers, sorted by name. It does not block or fail,
-// and returns an empty slice if there are none.
+// GetUpstreams returns an upstream for each current container, sorted by name. It
+// neither blocks nor fails. Without containers, it returns an empty slice.
 func (s *Source) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	if s.scheme == schemeHTTPS {
 		r.URL.Scheme = schemeHTTPS // the proxy's copy of the request
@@ -108,8 +113,8 @@ func (s *Source) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error)
 	return Upstreams(s.subscription.Set().Targets), nil
 }
 
-// ResetCache is called after an upstream failed: it schedules a new list of the
-// containers, and does not wait for it.
+// ResetCache schedules a new list of the containers and returns immediately. The proxy
+// calls it after an upstream has failed.
 func (s *Source) ResetCache(*http.Request) error {
 	s.subscription.Refresh()
 	return nil

@@ -8,19 +8,19 @@ import (
 
 // EndpointStatus is the state of an engine.
 type EndpointStatus struct {
-	// The engine's address.
+	// The address of the engine.
 	Endpoint string `json:"endpoint"`
-	// Whether the stream of its events is connected.
+	// Whether the event stream is connected.
 	Connected bool `json:"connected"`
-	// The negotiated API version; empty before the first connection.
+	// The negotiated API version. Empty before the first connection.
 	APIVersion string `json:"api_version,omitempty"`
-	// When its containers were last in sync; nil: never.
+	// The last time the containers were in sync. nil: never.
 	LastSync *time.Time `json:"last_sync,omitempty"`
-	// The error of the connection.
+	// The last connection error. Empty if connected.
 	Error string `json:"error,omitempty"`
 	// The number of running containers, selected or not.
 	Containers int `json:"containers"`
-	// The selectors, in the order of their labels.
+	// The selectors, sorted by their labels.
 	Selectors []SelectorStatus `json:"selectors"`
 }
 
@@ -29,7 +29,7 @@ type SelectorStatus struct {
 	Selector
 	// The containers that receive requests.
 	Targets []TargetStatus `json:"targets"`
-	// The containers with the labels that receive no requests, and the reasons.
+	// The containers that have the labels but receive no requests, with the reasons.
 	Rejected []Rejection `json:"rejected"`
 }
 
@@ -43,7 +43,7 @@ type TargetStatus struct {
 	MaxRequests int    `json:"max_requests,omitempty"`
 }
 
-// Status returns the state of all followed engines, in the order of their addresses.
+// Status returns the state of all engines in use, sorted by address.
 func Status() []EndpointStatus {
 	all := []EndpointStatus{}
 	for _, w := range followed() {

@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	// While more events than this arrive in a tenth of a second, the stream is read every
-	// few milliseconds: waking up for each event costs more than decoding it.
+	// After more than busyEvents events in 100 ms, the stream is read every busyPause:
+	// a wake-up per event costs more than decoding it.
 	busyEvents = 20
 	busyPause  = 10 * time.Millisecond
 
-	// A read that took longer had to wait: the buffer is empty.
+	// The minimum duration of a read that waited for data.
 	drainedRead = 200 * time.Microsecond
 )
 
-// pump reads events until the stream ends, and passes them on in groups as they arrive. It
-// never delays complete events for incomplete ones.
+// pump reads events until the stream ends and sends them to the channel in batches. It
+// does not wait for the rest of an incomplete event.
 func pump(ctx context.Context, from io.Reader, to chan<- []event) error {
 	in := newValues(from)
 	window, events, busy := time.Now(), 0, false
@@ -49,7 +49,7 @@ func pump(ctx context.Context, from io.Reader, to chan<- []event) error {
 	}
 }
 
-// readGroup returns the events that have arrived completely.
+// readGroup returns all completely buffered events.
 func readGroup(in *values) (group []event, err error) {
 	for {
 		text, err := in.buffered()

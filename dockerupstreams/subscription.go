@@ -11,10 +11,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// watchers holds one watcher per address while there are subscriptions.
+// watchers holds the watcher of each address that has subscriptions.
 var watchers = caddy.NewUsagePool()
 
-// detectSelf runs once: a process does not move between containers.
+// detectSelf returns the origin of the process. It is detected once.
 var detectSelf = sync.OnceValue(findOrigin)
 
 // Subscription follows the containers of one selector. Its methods are safe for
@@ -26,26 +26,26 @@ type Subscription struct {
 	parts  []part
 	closed sync.Once
 
-	// With several endpoints, the merged sets of all parts; nil otherwise.
+	// The merged set of all parts. nil with a single endpoint.
 	merged *atomic.Pointer[Set]
-	mu     sync.Mutex // one merge at a time
+	mu     sync.Mutex // serializes merges
 }
 
-// part is the part of a subscription on one endpoint.
+// part is a subscription's state for one endpoint.
 type part struct {
 	addr    address
 	watcher *watcher
 	view    *view
 }
 
-// Subscribe follows the containers of sel on every endpoint (none: the default one). All
-// subscriptions of the process share one connection per endpoint. It does not wait for
-// Docker, and does not fail without it: until the engine has responded, the set is empty
-// and not Synced.
+// Subscribe follows the containers of sel on all endpoints. Without endpoints, it uses
+// the default engine. Subscriptions of the process share a connection per endpoint.
+// Subscribe neither waits for Docker nor fails if it is unavailable. Until the engine
+// has responded, the set is empty and not Synced.
 //
-// Global placeholders, such as {env.STAGE}, are replaced in the values of the
-// labels, the network, and the endpoints. It is an error if sel is invalid, if
-// an endpoint's address or certificates are, or if a placeholder is empty.
+// Global placeholders such as {env.STAGE} are replaced in label values, the network and
+// the endpoints. Subscribe returns an error if sel, an endpoint's address or its
+// certificates are invalid, or if a placeholder is empty.
 func Subscribe(endpoints []Endpoint, sel Selector, logger *zap.Logger) (*Subscription, error) {
 	sel, endpoints, err := replacePlaceholders(sel, endpoints)
 	if err != nil {
@@ -130,8 +130,8 @@ func (s *Subscription) acquire(addr address) error {
 	return nil
 }
 
-// Started returns when a container last started, in nanoseconds since 1970, or 0 if no
-// start was reported while the gateway was connected. It takes no lock.
+// Started returns the time of a container's last start as Unix nanoseconds, or 0 if no
+// start event was received. It is lock-free.
 func (s *Subscription) Started(id string) int64 {
 	for _, p := range s.parts {
 		if at, ok := p.watcher.table.starts.Load(id); ok {
@@ -141,7 +141,7 @@ func (s *Subscription) Started(id string) int64 {
 	return 0
 }
 
-// Set returns the currently known containers. It takes no lock and allocates nothing.
+// Set returns the current containers. It is lock-free and does not allocate.
 func (s *Subscription) Set() *Set {
 	if s.merged != nil {
 		return s.merged.Load()
@@ -149,7 +149,7 @@ func (s *Subscription) Set() *Set {
 	return s.parts[0].view.set.Load()
 }
 
-// merge merges the parts' sets. It is called whenever one of them changed.
+// merge updates the merged set. It is called after each change of a part's set.
 func (s *Subscription) merge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,16 +160,16 @@ func (s *Subscription) merge() {
 	s.merged.Store(mergeSets(sets))
 }
 
-// Refresh reports that the set may be outdated, for example because a dial failed. It does
-// not block; it causes at most one new list per second.
+// Refresh requests a new list, for example after a failed dial. It does not block. It
+// causes at most one list per second.
 func (s *Subscription) Refresh() {
 	for _, p := range s.parts {
 		notify(p.watcher.hints)
 	}
 }
 
-// Close ends the subscription. The last set remains readable. The connection to
-// an endpoint ends with the last subscription that uses it.
+// Close ends the subscription. Set still returns the last set. The connection to an
+// endpoint is closed with its last subscription.
 func (s *Subscription) Close() error {
 	var first error
 	s.closed.Do(func() {

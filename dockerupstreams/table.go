@@ -9,7 +9,7 @@ import (
 type event struct {
 	id     string
 	action action
-	signal int       // of a kill; 0: unknown
+	signal int       // the signal of actionKill; 0: unknown
 	at     time.Time // by the engine's clock
 }
 
@@ -25,14 +25,13 @@ const (
 	actionNetwork               // was attached to a network, or detached from one
 )
 
-// drainFor limits how long a container receives no requests after a signal that ends most
-// processes. It is longer than the ten seconds after which `docker stop` kills, so that a
-// container that is about to be killed receives nothing; it is limited, as a process may
-// ignore the signal.
+// drainFor is the maximum time during which a container receives no requests after a
+// terminating signal. It is longer than the 10 seconds after which `docker stop` sends
+// SIGKILL. It is limited because a process may ignore the signal.
 const drainFor = 15 * time.Second
 
-// terminates reports whether a signal usually ends a process. SIGHUP, SIGUSR1, SIGUSR2
-// and SIGWINCH (1, 10, 12, 28) are used to reload or to reopen logs.
+// terminates reports whether a signal usually terminates a process. SIGHUP, SIGUSR1,
+// SIGUSR2 and SIGWINCH (1, 10, 12, 28) usually reload a configuration or reopen logs.
 func terminates(signal int) bool {
 	switch signal {
 	case 0, 2, 3, 6, 9, 15, 37: // unknown, INT, QUIT, ABRT, KILL, TERM, RTMIN+3 (systemd: halt)
@@ -42,36 +41,36 @@ func terminates(signal int) bool {
 	}
 }
 
-// table holds an engine's running containers. It is updated by events and lists, which may
-// contradict each other for a moment: a list shows the state when the engine wrote it,
-// and an event may overtake it.
+// table holds an engine's running containers. Events and lists update it. They may
+// briefly contradict each other: an event can arrive before a list that the engine
+// wrote earlier.
 type table struct {
 	running  map[string]*container
-	draining map[string]time.Time // until when, by the gateway's clock
+	draining map[string]time.Time // the end of the drain, by the gateway's clock
 	expiry   time.Time            // the earliest end of a drain; zero: none
 	dirty    map[string]struct{}  // must be listed again
 	touched  map[string]struct{}  // changed since this was last emptied
 
 	facts         map[string]*fact
-	pendingChecks queue // of facts that may be too old
+	pendingChecks queue // facts to check after eventTrust
 	relists       [len(relistDelays)]queue
 
-	// The events since the request for the list in flight: they are applied again after
-	// it.
+	// The events received since the list in flight was requested. They are applied
+	// again after the list.
 	replay    []event
 	recording bool
 
-	// When the connection began, and whether its first list is still missing: earlier state
-	// may be outdated, but is complete.
+	// The start of the connection, and whether its first list is pending. Until then,
+	// the state of the previous connection is used.
 	since      time.Time
 	connecting bool
 
-	// Start times of containers whose start was reported, in nanoseconds since 1970, by
-	// ID. It may be read without the watcher's mu.
+	// The times of the last start events as Unix nanoseconds, by container ID. May be
+	// read without the watcher's mu.
 	starts sync.Map
 
-	// Whether a container is selected. Others are marked stale instead of being listed
-	// again.
+	// Reports whether a container is selected. Other containers are marked stale
+	// instead of being listed again.
 	wanted func(*container) bool
 }
 
@@ -91,18 +90,18 @@ func newTable(wanted func(*container) bool) *table {
 	return t
 }
 
-// apply applies an event. What it states takes effect at once; the rest waits for the
-// next list.
+// apply applies an event. A new state takes effect immediately. Other changes mark the
+// container as dirty.
 func (t *table) apply(e event, now time.Time) {
 	if t.recording {
 		t.replay = append(t.replay, e)
 	}
-	// The stream begins in the past, when a container that runs now may have died before.
-	// Such events only cause a list.
+	// The stream includes events from before the connection. They may be outdated, so
+	// they only mark the container as dirty.
 	past := e.at.Before(t.since)
 	switch {
 	case e.action == actionKill && !terminates(e.signal):
-		// If it ends, an event will report it.
+		// If the container stops, another event follows.
 	case e.action == actionKill:
 		t.drain(e, now)
 		if past {
@@ -111,7 +110,7 @@ func (t *table) apply(e event, now time.Time) {
 			t.touch(e.id)
 		}
 	case e.action == actionNetwork:
-		if t.running[e.id] != nil { // otherwise it has not started, or has ended
+		if t.running[e.id] != nil { // nil: not running
 			t.markDirty(e.id)
 			t.relist(e.id, now)
 		}
@@ -138,7 +137,8 @@ func (t *table) apply(e event, now time.Time) {
 	}
 }
 
-// drain keeps requests from a container that was sent a signal, for a while.
+// drain stops new requests to a container that received a terminating signal, until its
+// drain ends.
 func (t *table) drain(e event, now time.Time) {
 	begun := now
 	if e.at.Before(now) && now.Sub(e.at) < drainFor {
@@ -164,7 +164,7 @@ func (t *table) connect(now time.Time) {
 	t.since, t.connecting = now, true
 }
 
-// begin records the request for a list.
+// begin starts recording events while a list is requested.
 func (t *table) begin() {
 	t.recording, t.replay = true, t.replay[:0]
 }
@@ -191,7 +191,8 @@ func (t *table) replaceAll(list []*container, now time.Time) {
 	t.end(now)
 }
 
-// replace applies a list of the containers ids. Those missing in it do not run.
+// replace applies a list of the containers with these IDs. IDs missing from the list
+// are removed.
 func (t *table) replace(ids []string, list []*container, now time.Time) {
 	listed := make(map[string]*container, len(list))
 	for _, c := range list {
@@ -224,8 +225,8 @@ func (t *table) end(now time.Time) {
 	t.replay = t.replay[:0]
 }
 
-// expire marks containers as dirty when their drain ends, and returns the time of the next
-// one, or zero.
+// expire marks containers as dirty when their drain ends. It returns the next end of a
+// drain, or zero.
 func (t *table) expire(now time.Time) (next time.Time) {
 	if !t.expiry.After(now) {
 		t.expiry = time.Time{}
@@ -240,7 +241,7 @@ func (t *table) expire(now time.Time) (next time.Time) {
 	return sooner(t.expiry, t.recheck(now))
 }
 
-// sooner returns the earlier of two times, ignoring zero.
+// sooner returns the earlier of two times, ignoring zero times.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
 		return b
@@ -248,7 +249,7 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// restore ends the drain of a container that a list shows running after its time.
+// restore ends the drain of a container that still runs after its end.
 func (t *table) restore(id string, now time.Time) {
 	if until, ok := t.draining[id]; ok && !until.After(now) {
 		delete(t.draining, id)
@@ -265,7 +266,8 @@ func (t *table) remove(id string) {
 	}
 }
 
-// markDirty schedules a container to be listed again, unless it is not selected.
+// markDirty schedules a container to be listed again if it is selected, else marks it
+// as stale.
 func (t *table) markDirty(id string) {
 	if c := t.running[id]; c != nil && !t.wanted(c) {
 		c.stale = true

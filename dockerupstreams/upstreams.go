@@ -2,8 +2,8 @@ package dockerupstreams
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-// Upstreams returns an upstream for each target, in their order: always new ones, as the
-// proxy writes into them. It allocates twice at most.
+// Upstreams returns a new upstream for each target, in the same order. Upstreams are
+// not reused, because the proxy modifies them. It makes at most two allocations.
 func Upstreams(targets []Target) []*reverseproxy.Upstream {
 	pointers, upstreams := slab(len(targets))
 	for i := range targets {
@@ -14,7 +14,8 @@ func Upstreams(targets []Target) []*reverseproxy.Upstream {
 	return pointers
 }
 
-// slab allocates n upstreams: usually in one piece of the right size, to save memory.
+// slab allocates n upstreams and a slice of pointers, for small n in one allocation of
+// the exact size.
 func slab(n int) ([]*reverseproxy.Upstream, []reverseproxy.Upstream) {
 	switch n {
 	case 0:

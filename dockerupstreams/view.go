@@ -6,23 +6,23 @@ import (
 	"sync/atomic"
 )
 
-// view is the containers of one selector on one engine. Subscriptions of the same selector
-// share it. Everything but set is guarded by the watcher's mu.
+// view holds the containers of one selector on one engine. Subscriptions of equivalent
+// selectors share it. All fields except set are guarded by the watcher's mu.
 type view struct {
 	sel   Selector
 	set   atomic.Pointer[Set]
 	refs  int
-	under label // its key in the watcher's index
+	under label // its key in the watcher's byLabel
 
 	resolutions map[string]resolution // by container ID
-	changed     map[string]resolution // the resolutions in set that have changed since
-	logged      map[string]string     // the logged reasons, by container ID
+	changed     map[string]resolution // the resolutions in set that are outdated
+	logged      map[string]string     // the logged reasons of rejections, by container ID
 
-	// Subscriptions that merge this set with others when it changes.
+	// The subscriptions to notify of changes of the set.
 	listeners map[*Subscription]struct{}
 }
 
-// label is a label with its value.
+// label is a container label with its value.
 type label struct{ name, value string }
 
 // resolution is the result of the rules for a container with the labels: a target or a
@@ -46,8 +46,8 @@ func newView(sel Selector) *view {
 	return v
 }
 
-// consider resolves a container with the labels, or removes it for nil, and records the
-// change.
+// consider resolves a container that has the labels and records the change. A nil
+// container is removed.
 func (v *view) consider(id string, c *container, draining bool, at *site) {
 	old, known := v.resolutions[id]
 	if c == nil {
@@ -74,15 +74,16 @@ func (v *view) consider(id string, c *container, draining bool, at *site) {
 	}
 }
 
-// change records that the resolution of a container differs from the one in the set.
+// change records that the resolution of a container in the set is outdated. was is the
+// resolution in the set.
 func (v *view) change(id string, was resolution) {
 	if _, ok := v.changed[id]; !ok {
 		v.changed[id] = was
 	}
 }
 
-// publish replaces the set if anything changed, and returns the rejections that have not
-// been logged.
+// publish replaces the set if a resolution or synced changed. It returns the rejections
+// that have not been logged.
 func (v *view) publish(synced bool) (news []Rejection) {
 	old := v.set.Load()
 	if len(v.changed) == 0 && old.Synced == synced {
@@ -116,7 +117,7 @@ func (v *view) publish(synced bool) (news []Rejection) {
 	return news
 }
 
-// resolutions are targets and rejections.
+// resolutions holds sorted targets and rejections.
 type resolutions struct {
 	targets  []Target
 	rejected []Rejection
@@ -131,8 +132,8 @@ func (vs *resolutions) add(v resolution) {
 	}
 }
 
-// merge returns was without what is gone and with what is fresh, in order. It copies whole
-// ranges, which matters with ten thousand targets.
+// merge returns the sorted slice old without the items of gone and with the items of
+// fresh. It copies ranges instead of single items, for speed with 10,000 targets.
 func merge[T any](old, gone, fresh []T, compare func(a, b T) int) []T {
 	if len(gone) == 0 && len(fresh) == 0 {
 		return old

@@ -13,15 +13,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// watcher follows one engine for the whole process, and keeps a set for every subscribed
-// selector. Its sets survive outages.
+// watcher follows an engine and maintains a set for each subscribed selector. The
+// process has one watcher per engine. Sets are kept during outages.
 type watcher struct {
 	addr   address
 	me     origin
 	first  *zap.Logger
 	open   func() (engine, error)
-	hints  chan struct{} // the containers may be outdated
-	wakes  chan struct{} // the selectors have changed
+	hints  chan struct{} // signals that the containers may be outdated
+	wakes  chan struct{} // signals that the selectors have changed
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -30,13 +30,13 @@ type watcher struct {
 	mu          sync.Mutex // guards all below
 	table       *table
 	views       map[string]*view   // by the selector's key
-	byLabel     map[label][]*view  // each under one of its labels
+	byLabel     map[label][]*view  // each view under one of its labels
 	selected    map[string][]*view // the views that select a container, by its ID
-	subscribers []*Subscription    // in the order in which they came
+	subscribers []*Subscription    // in order of subscription
 	at          site
-	located     bool   // at was determined since the last complete list
-	ownID       string // of the gateway's container
-	synced      bool   // a complete list was received
+	located     bool   // whether at was determined since the last complete list
+	ownID       string // the ID of the gateway's container
+	synced      bool   // whether a complete list was received
 	connected   bool
 	apiVersion  string
 	lastSync    time.Time // when the containers were last in sync
@@ -67,26 +67,26 @@ func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine
 	return w
 }
 
-// Destruct stops following, and waits for all goroutines to end.
+// Destruct stops the watcher and waits for its goroutines.
 func (w *watcher) Destruct() error {
 	w.cancel()
 	<-w.done
 	return nil
 }
 
-// steadyAfter is the lifetime of a connection after which the next attempt follows without
-// delay: some proxies end every stream after a few minutes.
+// steadyAfter is the minimum lifetime of a connection to reconnect without delay. Some
+// proxies close every stream after a few minutes.
 const steadyAfter = 5 * time.Second
 
-// mostFlaps limits the delay after connections that ended soon, but after a complete list:
-// an engine that refuses to send events is listed every second or two.
+// mostFlaps limits the backoff after short connections that received a complete list.
+// An engine that rejects event streams is listed every 1 to 2 seconds.
 const mostFlaps = 4
 
-// run keeps a session with the engine.
+// run connects to the engine, and reconnects after errors, until ctx is done.
 func (w *watcher) run(ctx context.Context) {
 	defer close(w.done)
 	var (
-		failures int  // in a row
+		failures int  // consecutive
 		synced   bool // whether the last session received a complete list
 		warned   bool // whether the repeated failure was logged
 		greeted  bool
@@ -123,7 +123,7 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// warn logs a repeated failure once.
+// warn logs a failure to reach or to follow the engine.
 func (w *watcher) warn(synced bool, err error) {
 	message := "cannot reach the Docker engine, keeping the known containers and retrying"
 	if synced {
@@ -132,7 +132,8 @@ func (w *watcher) warn(synced bool, err error) {
 	w.logger().Warn(message, zap.Stringer("endpoint", w.addr), zap.Error(err))
 }
 
-// guard turns a panic into an error: the gateway continues with the known containers.
+// guard runs session and converts a panic into an error, so that the gateway keeps the
+// known containers.
 func (w *watcher) guard(session func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -143,11 +144,11 @@ func (w *watcher) guard(session func() error) (err error) {
 	return session()
 }
 
-// recovered returns an error for a panic.
+// recovered returns an error with the panic's value and stack trace.
 func recovered(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
 
-// pause waits until the next attempt is due. A hint, which means that a request failed,
-// makes it due one second after the last attempt began.
+// pause waits until the next attempt is due. A hint shortens the wait to one second
+// after the start of the last attempt.
 func (w *watcher) pause(ctx context.Context, lastAttempt time.Time, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -170,7 +171,7 @@ func (w *watcher) pause(ctx context.Context, lastAttempt time.Time, wait time.Du
 	}
 }
 
-// greet logs the connection once.
+// greet logs the connection.
 func (w *watcher) greet(loud bool) {
 	w.mu.Lock()
 	version, count := w.apiVersion, len(w.table.running)
@@ -183,7 +184,7 @@ func (w *watcher) greet(loud bool) {
 		zap.String("api_version", version), zap.Int("containers", count))
 }
 
-// mark records that the connection has ended.
+// mark records the end of the connection.
 func (w *watcher) mark(err error) {
 	w.reconnects.Add(1)
 	w.mu.Lock()
@@ -191,8 +192,8 @@ func (w *watcher) mark(err error) {
 	w.connected, w.lastError = false, err
 }
 
-// logger returns the logger of the newest subscription: those of older configurations may
-// be closed.
+// logger returns the logger of the newest subscription: loggers of older configurations
+// may be closed.
 func (w *watcher) logger() *zap.Logger {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -202,7 +203,7 @@ func (w *watcher) logger() *zap.Logger {
 	return w.first
 }
 
-// subscribe returns the view for a subscription's selector.
+// subscribe returns the view for a subscription's selector, and creates it if needed.
 func (w *watcher) subscribe(s *Subscription) *view {
 	v, news := w.enter(s)
 	w.logRejections(map[*view][]Rejection{v: news})
@@ -226,7 +227,7 @@ func (w *watcher) enter(s *Subscription) (*view, []Rejection) {
 	return v, v.publish(w.synced)
 }
 
-// rarest returns the label with the fewest views. Guarded by mu.
+// rarest returns the label with the fewest views in byLabel. Guarded by mu.
 func (w *watcher) rarest(labels map[string]string) (best label) {
 	fewest := -1
 	for key, value := range labels {
@@ -254,14 +255,15 @@ func (w *watcher) fill(v *view) {
 	}
 }
 
-// listen makes s merge its sets after every change of v.
+// listen makes v notify s of every change.
 func (w *watcher) listen(v *view, s *Subscription) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v.listeners[s] = struct{}{}
 }
 
-// unsubscribe reverts one subscribe.
+// unsubscribe releases a subscription's view, and deletes the view after its last
+// subscription.
 func (w *watcher) unsubscribe(s *Subscription, v *view) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -281,13 +283,14 @@ func (w *watcher) unsubscribe(s *Subscription, v *view) {
 	}
 }
 
-// wanted reports whether a container is selected, or is the gateway's own. Guarded by mu.
+// wanted reports whether a container is selected or is the gateway's own container.
+// Guarded by mu.
 func (w *watcher) wanted(c *container) bool {
 	return c.id == w.ownID || len(w.viewsOf(c)) > 0
 }
 
-// viewsOf returns the views that select a container. They are looked up once for each
-// container: its labels do not change while it lives. Guarded by mu.
+// viewsOf returns the views that select a container. The result is cached in selected:
+// labels of a container are immutable. Guarded by mu.
 func (w *watcher) viewsOf(c *container) []*view {
 	found, ok := w.selected[c.id]
 	if !ok {
@@ -303,8 +306,8 @@ func (w *watcher) viewsOf(c *container) []*view {
 	return found
 }
 
-// updateViews updates all sets from the table and returns the rejections to log. Guarded
-// by mu.
+// updateViews updates the sets from the changed containers and returns the rejections
+// to log. Guarded by mu.
 func (w *watcher) updateViews() map[*view][]Rejection {
 	w.refreshSelf()
 	for id := range w.table.touched {
@@ -330,7 +333,7 @@ func (w *watcher) updateViews() map[*view][]Rejection {
 	return news
 }
 
-// logRejections logs rejected containers, each of them once.
+// logRejections logs rejected containers with their reasons.
 func (w *watcher) logRejections(news map[*view][]Rejection) {
 	for v, rejected := range news {
 		for _, r := range rejected {
@@ -344,7 +347,7 @@ func (w *watcher) logRejections(news map[*view][]Rejection) {
 	}
 }
 
-// notify sends to a channel of one, unless it is full.
+// notify sends to a channel with a buffer of one, unless it is full.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
