@@ -19,8 +19,8 @@ func init() {
 	caddy.RegisterModule(adminCache{})
 }
 
-// adminCache provides endpoints of the admin API: /rgate/cache returns the stores' figures,
-// and /rgate/cache/purge removes responses.
+// adminCache provides endpoints of the admin API: /rgate/cache returns statistics of the
+// stores, and /rgate/cache/purge removes stored responses.
 type adminCache struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -39,7 +39,8 @@ func (a adminCache) Routes() []caddy.AdminRoute {
 	}
 }
 
-// stats looks up the stores at each request: the module is loaded before there are any.
+// stats returns the statistics of all stores. It looks them up for each request because
+// the module is loaded before the stores exist.
 func (adminCache) stats(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return adminError(http.StatusMethodNotAllowed, errors.New("method not allowed: use GET"))
@@ -56,17 +57,18 @@ func (adminCache) stats(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, map[string]any{"stores": stores})
 }
 
-// purgeRequest selects responses to remove. Exactly one of the first four is required.
+// purgeRequest selects stored responses to remove. Exactly one of URL, Prefix, Tag and
+// All is required.
 type purgeRequest struct {
 	URL    string `json:"url"`
 	Prefix string `json:"prefix"`
 	Tag    string `json:"tag"`
 	All    bool   `json:"all"`
 
-	Gateway *string `json:"gateway"` // nil: all of them
+	Gateway *string `json:"gateway"` // nil selects all gateways
 }
 
-// selection returns the responses to remove.
+// selection validates the request and returns the responses to remove.
 func (p *purgeRequest) selection() (httpcache.Purge, error) {
 	given := 0
 	for _, one := range []bool{p.URL != "", p.Prefix != "", p.Tag != "", p.All} {
@@ -120,8 +122,8 @@ func (adminCache) purge(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, map[string]int{"purged": purged})
 }
 
-// checkGateway checks that a gateway or store with a name exists. The empty name is that of
-// caches outside of gateways.
+// checkGateway returns an error if no gateway or store has the name. The empty name
+// denotes the caches outside of gateways.
 func checkGateway(name string, stores []*cacheStore) error {
 	known := status.Services.Keys()
 	for _, store := range stores {

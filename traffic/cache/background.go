@@ -17,8 +17,8 @@ import (
 
 const (
 	validationTimeout = 30 * time.Second
-	validationPause   = time.Second // before another validation of the same response
-	mostValidations   = 64          // concurrent validations of a policy
+	validationPause   = time.Second // minimum time between validations of the same response
+	mostValidations   = 64          // maximum number of concurrent validations of a policy
 )
 
 // cacheBackground runs the background requests of a policy.
@@ -26,14 +26,14 @@ type cacheBackground struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
-	count  int  // of running validations. Guarded by mu.
+	count  int  // number of running validations. Guarded by mu.
 	ended  bool // Guarded by mu.
 	all    sync.WaitGroup
 }
 
 func (b *cacheBackground) start() { b.ctx, b.cancel = context.WithCancel(context.Background()) }
 
-// stop cancels all requests and waits for their end.
+// stop cancels all requests and waits until they have returned.
 func (b *cacheBackground) stop() {
 	b.mu.Lock()
 	b.ended = true
@@ -42,7 +42,8 @@ func (b *cacheBackground) stop() {
 	b.all.Wait()
 }
 
-// run runs a function in a goroutine. It reports false if there are too many.
+// run calls f in a goroutine. It returns false if too many validations are running or
+// stop was called.
 func (b *cacheBackground) run(f func(context.Context)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -93,7 +94,8 @@ func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSit
 	}
 }
 
-// forwardAlone calls forward and recovers from panics, which no server handles.
+// forwardAlone calls forward for a background request. It recovers from panics, because
+// no HTTP server does.
 func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *recorder) (err error) {
 	defer func() {
 		switch cause := recover(); cause {
@@ -107,7 +109,7 @@ func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyht
 	return p.forward(w, r, next, key, t)
 }
 
-// noClient is a response writer without a client.
+// noClient is a response writer that discards the response.
 type noClient struct{ header http.Header }
 
 func (n noClient) Header() http.Header         { return n.header }

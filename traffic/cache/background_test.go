@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// The stale response is sent at once, and one request validates it.
+// The stale response is served immediately, and a single request validates it.
 func TestCacheValidatesInTheBackground(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	var seen atomic.Pointer[http.Request]
@@ -72,7 +72,7 @@ func (l cacheLooking) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	return l.MiddlewareHandler.ServeHTTP(w, r, next)
 }
 
-// What is under way in the background ends with the policy.
+// Cleanup cancels background requests.
 func TestCacheCleanupEndsTheBackground(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.run(`
@@ -90,14 +90,14 @@ func TestCacheCleanupEndsTheBackground(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	// A later request gets a response, and starts no validation.
+	// A later request is served without starting a validation.
 	if got := rig.ask("GET /"); got.body != "a" {
 		t.Errorf("got %q", got.body)
 	}
 	rig.cache = cacheStart(t, new(Cache))
 }
 
-// A panic in the background does not end the process.
+// A panic in a background request does not crash the process.
 func TestCacheBackgroundPanics(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.run(`

@@ -87,7 +87,7 @@ func BenchmarkCacheMissUnstorable(b *testing.B) {
 
 func BenchmarkCachePost(b *testing.B) { cacheBench(b, cacheBenchRequest(http.MethodPost), new(Cache)) }
 
-// BenchmarkCacheBackendAlone is what the others have in them besides the cache.
+// BenchmarkCacheBackendAlone measures the backend handler without a cache.
 func BenchmarkCacheBackendAlone(b *testing.B) {
 	r, w := cacheBenchRequest(http.MethodGet), testkit.DiscardWriter{}
 	b.ReportAllocs()

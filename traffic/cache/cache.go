@@ -1,3 +1,5 @@
+// Package cache implements the handler rgate_cache, a shared HTTP cache in memory, and its
+// endpoints of the admin API.
 package cache
 
 import (
@@ -26,70 +28,75 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_cache", policy.Directive[Cache])
 }
 
-// Cache stores responses in memory and serves GET and HEAD requests from it, as RFC 9111
-// allows a shared cache. `Cache-Control` and `Expires` of a response decide; `ttl` applies
-// to responses without them.
+// Cache stores responses in memory and serves GET and HEAD requests from it. It
+// implements the rules of RFC 9111 for a shared cache. `Cache-Control` and `Expires` of a
+// response set its lifetime; `ttl` applies to responses without them.
 //
-// The field `Cache-Status` (RFC 9211) describes how a request was handled. Responses may
-// have tags in `Cache-Tag` or `Surrogate-Key`, by which the admin API can purge them.
+// The response field `Cache-Status` (RFC 9211) describes how a request was handled.
+// Responses may list tags in `Cache-Tag` or `Surrogate-Key`. The admin API can purge
+// responses by tag.
 type Cache struct {
 	policy.Base
 
-	// The lifetime of responses without explicit freshness, such as `30s`. They are stored
-	// for, and sent to, requests without credentials and cookies only. Default: 0, they are
-	// not stored.
+	// The lifetime of responses without explicit freshness, such as `30s`. These
+	// responses are stored and served only for requests without credentials and cookies.
+	// Default: 0. Responses without explicit freshness are not stored.
 	TTL caddy.Duration `json:"ttl,omitempty" caddyfile:"arg"`
 
-	// The lifetime by status of responses without explicit freshness, such as `404: 5s`. The
-	// classes `4xx` and `5xx` stand for the statuses that may be stored. A listed status is
-	// stored even if it is not cacheable by default. Default: `ttl`, and for statuses from
-	// 400 on a tenth of it, 10s at most.
+	// The lifetime by status of responses without explicit freshness, such as `404: 5s`.
+	// The classes `4xx` and `5xx` include only the statuses that may be stored. A listed
+	// status is stored even if it is not cacheable by default. Default: `ttl`. For
+	// statuses of 400 and above, the default is a tenth of `ttl`, at most 10s.
 	TTLByStatus map[string]caddy.Duration `json:"ttl_by_status,omitempty"`
 
-	// The maximum memory of the stored responses of a gateway, at least 64KiB. All caches of
-	// a gateway share it; the largest value applies. Default: 64MiB.
+	// The maximum memory for the stored responses of a gateway, at least 64KiB. All
+	// caches of a gateway share it, and the largest value applies. Default: 64MiB.
 	MaxBytes options.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
-	// The maximum size of a body that is stored, at most a quarter of `max_bytes`. Default:
-	// 1MiB, or that quarter if it is less.
+	// The maximum size of a response body that is stored, at most a quarter of
+	// `max_bytes`. Default: 1MiB, or a quarter of `max_bytes` if it is less.
 	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	// A text with placeholders, such as `{http.request.header.X-Tenant}`, on which responses
-	// depend besides route, backend, scheme, host, path and query. Responses to requests with
-	// a field, cookie, certificate or user in the key are stored. Default: none.
+	// An additional part of the cache key, with placeholders such as
+	// `{http.request.header.X-Tenant}`. The key always contains route, backend, scheme,
+	// host, path and query. Responses to requests with a field, cookie, certificate or
+	// user in `key` may be stored. Default: none.
 	Key string `json:"key,omitempty"`
 
-	// Names of request fields that do not affect responses, such as `X-Org-Id`; `X-Acme-*`
-	// for all with this prefix, and `*` for all except `Authorization`, `Cookie` and those
-	// about users. Responses to requests with a field that is neither listed here, nor in
-	// `key`, in `Vary` or among the known ones are not stored by `ttl`. Default: none.
+	// Names of request header fields that do not affect responses, such as `X-Org-Id`.
+	// `X-Acme-*` matches all fields with the prefix. `*` matches all fields except
+	// `Authorization`, `Cookie` and fields about users. A request field is unknown if it
+	// is neither well-known nor in this list, in `key` or in `Vary`. `ttl` does not apply
+	// to responses to requests with unknown fields. Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
-	// The time for which stale responses without this directive are served while they are
-	// validated in the background. Default: 0.
+	// The time for which stale responses are served while they are validated in the
+	// background. It applies to responses without the directive `stale-while-revalidate`.
+	// Default: 0.
 	StaleWhileRevalidate caddy.Duration `json:"stale_while_revalidate,omitempty"`
 
-	// The time for which stale responses without this directive are served when the backend
-	// does not respond, or responds with 500, 502, 503 or 504. Default: 0.
+	// The time for which stale responses are served when the backend does not respond, or
+	// responds with 500, 502, 503 or 504. It applies to responses without the directive
+	// `stale-if-error`. Default: 0.
 	StaleIfError caddy.Duration `json:"stale_if_error,omitempty"`
 
-	// Whether responses have the field `Cache-Status`. Default: true.
+	// Whether the field `Cache-Status` is added to responses. Default: true.
 	StatusHeader *bool `json:"status_header,omitempty"`
 
-	// Whether `Cache-Control` and `Pragma` of requests are ignored, so that clients cannot
-	// bypass the cache. Default: false.
+	// Whether `Cache-Control` and `Pragma` of requests are ignored, so that clients
+	// cannot bypass the cache. Default: false.
 	IgnoreRequestDirectives bool `json:"ignore_request_directives,omitempty"`
 
 	sharing    *sharing.Rules
 	options    httpcache.Options
 	hasStatus  bool
 	position   policy.Position
-	unlisted   bool // unlisted fields are ignored
+	unlisted   bool // fields that are not in IgnoreFields are ignored, as in earlier versions
 	stores     *storePool
-	released   bool // the pool was released
-	left       bool // the stores were released. Guarded by the pool's mu.
+	released   bool // Cleanup has released the pool
+	left       bool // all stores are released. Guarded by the pool's mu.
 	background cacheBackground
-	sitesMu    sync.Mutex // held to replace sites
+	sitesMu    sync.Mutex // held while sites is replaced
 	sites      atomic.Pointer[map[policy.RouteInfo]*cacheSite]
 }
 
@@ -107,7 +114,7 @@ func (*Cache) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the policy, and acquires the stores of the process.
+// Provision sets up the policy and acquires the process-wide pool of stores.
 func (p *Cache) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "cache"); err != nil {
 		return err
@@ -148,7 +155,7 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Check reports the first invalid option.
+// Check returns an error for the first invalid option.
 func (p *Cache) Check() error {
 	if p.Off() {
 		return nil
@@ -184,7 +191,7 @@ func (p *Cache) Check() error {
 	return nil
 }
 
-// checkTTLByStatus reports the first invalid entry of the option ttl_by_status.
+// checkTTLByStatus returns an error for the first invalid entry of ttl_by_status.
 func (p *Cache) checkTTLByStatus() error {
 	for _, text := range slices.Sorted(maps.Keys(p.TTLByStatus)) {
 		status, ok := failure.ParseStatus(text)
@@ -206,7 +213,7 @@ func (p *Cache) ttlByStatus() map[int]time.Duration {
 	}
 	ttl := make(map[int]time.Duration, len(p.TTLByStatus))
 	for text, d := range p.TTLByStatus {
-		status, _ := failure.ParseStatus(text) // Check reports errors
+		status, _ := failure.ParseStatus(text) // validated by Check
 		ttl[status] = time.Duration(d)
 	}
 	return ttl
@@ -231,7 +238,7 @@ func (p *Cache) Warnings([]caddyhttp.MiddlewareHandler) (messages []string) {
 	return messages
 }
 
-// Cleanup ends background requests and releases the stores.
+// Cleanup stops background requests and releases the stores.
 func (p *Cache) Cleanup() error {
 	if p.stores == nil || p.released {
 		return nil
@@ -243,7 +250,7 @@ func (p *Cache) Cleanup() error {
 	return releaseStores()
 }
 
-// ServeHTTP responds from the store, or passes the request on.
+// ServeHTTP serves a stored response, or forwards the request.
 func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -260,7 +267,7 @@ func (p *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return p.respond(w, r, next, site, q)
 }
 
-// respond responds to a request from the store if possible.
+// respond serves a request from the store if possible, and otherwise forwards it.
 func (p *Cache) respond(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request) error {
 	var room [512]byte
 	key := p.keyOf(room[:0], r, site, &q)

@@ -20,7 +20,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// The client gets a response while it is being recorded.
+// The response is streamed while it is recorded.
 func TestCacheStreams(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	more := make(chan struct{})
@@ -50,7 +50,7 @@ func TestCacheStreams(t *testing.T) {
 	})
 }
 
-// What was not received as a whole is not stored.
+// Incomplete responses are not stored.
 func TestCacheStoresNothingIncomplete(t *testing.T) {
 	for what, respond := range map[string]http.HandlerFunc{
 		"less than announced": func(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +83,7 @@ func TestCacheStoresNothingIncomplete(t *testing.T) {
 	}
 }
 
-// cacheReserved is how many bytes are in use without entries for them.
+// cacheReserved returns the bytes in use that belong to no entry.
 func cacheReserved() (n int64) {
 	for _, store := range allCacheStores() {
 		if stats := store.Stats(); stats.Entries == 0 {
@@ -93,7 +93,7 @@ func cacheReserved() (n int64) {
 	return n
 }
 
-// A client that leaves does no harm.
+// A client that closes the connection does not affect stored responses.
 func TestCacheClientLeaves(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.gateway.Config.ErrorLog = cacheNoLog
@@ -139,7 +139,7 @@ func TestCacheBackendIsGone(t *testing.T) {
 		= 502 | Cache-Status: rgate; fwd=uri-miss
 		> POST /other
 		= 502 | Cache-Status: rgate; fwd=method`)
-	// So it is if a policy fails a request in the place of a backend.
+	// A policy's error is handled like a backend's error.
 	rig.proxy = cacheFailing{caddyhttp.Error(http.StatusServiceUnavailable, failure.Error{Err: io.EOF})}
 	rig.run(`
 		> GET /
@@ -164,7 +164,7 @@ func (f cacheFailing) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyh
 	return f.err
 }
 
-// What a request changes while another one is under way must not come back.
+// A response in flight is not stored after its URL was invalidated.
 func TestCacheForgetsWhatIsUnderWay(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	begun, proceed := make(chan struct{}), make(chan struct{})
@@ -189,7 +189,8 @@ func TestCacheForgetsWhatIsUnderWay(t *testing.T) {
 		= fwd=uri-miss | =new`)
 }
 
-// Two users never see each other's responses, however the backend marks them.
+// A user never receives a response made for another user, regardless of its
+// Cache-Control.
 func TestCacheKeepsUsersApart(t *testing.T) {
 	for what, key := range map[string]string{
 		"no key": "", "one of them": "{http.request.header.Authorization}", "all": "{http.request.header.Authorization}{http.request.cookie.a}{http.request.header.X-User-Id}",
@@ -234,8 +235,8 @@ func TestCacheKeepsUsersApart(t *testing.T) {
 						user = ""
 					}
 					got, err := rig.try("GET "+paths[i%len(paths)], header)
-					// What is fresh by its own word is for everybody (RFC 9111, section 4), and was
-					// made for no user.
+					// Explicitly fresh responses may be shared between users (RFC 9111,
+					// section 4). The body "for " belongs to no user.
 					open := paths[i%len(paths)] == "/max-age" && got.body == "for "
 					if err != nil || got.status == 200 && got.body != "for "+user && !open {
 						t.Errorf("%s %s: %s got %d %q %v %v", what, paths[i%len(paths)], header, got.status, got.body, got.header, err)
@@ -248,7 +249,7 @@ func TestCacheKeepsUsersApart(t *testing.T) {
 	}
 }
 
-// A field that a handler behind the cache changes says nothing about the request.
+// A field changed by a later handler does not select a variant.
 func TestCacheVaryOnChangedFields(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.proxy = cacheLooking{rig.proxy, func(r *http.Request) { r.Header.Set("X-Who", "alice") }}
@@ -269,7 +270,7 @@ func TestCacheVaryOnChangedFields(t *testing.T) {
 		= =b`)
 }
 
-// Credentials count also where another handler has taken them away.
+// Credentials prevent sharing even if a later handler removes them.
 func TestCacheHiddenCredentials(t *testing.T) {
 	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
 	rig.around = func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
@@ -291,7 +292,7 @@ func TestCacheHiddenCredentials(t *testing.T) {
 		= =b`)
 }
 
-// Handlers before the cache set fields that belong to one response alone.
+// Fields set by earlier handlers belong to one response and are not stored.
 func TestCacheStoresNothingOfOthers(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	var n atomic.Int64
@@ -310,8 +311,7 @@ func TestCacheStoresNothingOfOthers(t *testing.T) {
 		= hit | X-Request-Id: 2 | Vary: Origin, Accept`)
 }
 
-// Sites on different ports, routes and backends have responses of their own, whatever
-// a client says in Host.
+// Ports, routes and backends have separate responses, regardless of Host.
 func TestCachePlacesAreApart(t *testing.T) {
 	a, b := cacheNewRig(t, new(Cache)), cacheNewRig(t, new(Cache))
 	a.run(`
@@ -340,7 +340,7 @@ func TestCachePlacesAreApart(t *testing.T) {
 		= hit | =v2
 		< 200
 		> POST /`)
-	place.Backend = "v1" // a change is for the whole gateway
+	place.Backend = "v1" // the POST also invalidated the responses of other backends
 	a.run(`
 		< 200 | =new
 		> GET /
@@ -376,7 +376,7 @@ func TestCacheProtocolSwitch(t *testing.T) {
 	}
 }
 
-// What a client says in one part of the key is no part of another.
+// A value in one part of the key cannot collide with another part.
 func TestCacheKeysAreUnambiguous(t *testing.T) {
 	cacheNewRig(t, &Cache{Key: "{http.request.header.A}{http.request.header.B}"}).run(`
 		< 200 | Cache-Control: max-age=60 | =1
@@ -388,7 +388,7 @@ func TestCacheKeysAreUnambiguous(t *testing.T) {
 		= hit | =1`)
 }
 
-// A GET with a body asks for more than its URL says.
+// The response to a GET request with a body is not stored.
 func TestCacheBodies(t *testing.T) {
 	rig := cacheNewRig(t, &Cache{TTL: caddy.Duration(time.Minute)})
 	for _, body := range []string{"a", "b"} {

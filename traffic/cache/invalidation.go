@@ -11,9 +11,9 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// pass passes on a request whose response is not stored. field is the request field that is
-// the reason, if there is one. If the request may have changed a resource, its stored
-// responses are removed.
+// pass forwards a request without storing the response. field is the request field that
+// prevents storing it, or "". After a successful unsafe request, it invalidates the
+// stored responses.
 func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, why httpcache.Forward, field string) error {
 	site.counts.add(cacheBypass)
 	p.addStatus(w, forwarded(why, false, field))
@@ -34,8 +34,8 @@ func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	return err
 }
 
-// invalidate removes the stored responses for the URL of a request, and for URLs of the
-// same origin that its response names (RFC 9111, section 4.4).
+// invalidate removes the stored responses for the URL of a request, and for the URLs of
+// the same origin in Location and Content-Location (RFC 9111, section 4.4).
 func invalidate(store *httpcache.Store, r *http.Request, effect *invalidation) {
 	url := cacheURL(r)
 	store.Invalidate(url)
@@ -51,15 +51,16 @@ func invalidate(store *httpcache.Store, r *http.Request, effect *invalidation) {
 
 var invalidations = sync.Pool{New: func() any { return new(invalidation) }}
 
-// invalidation records the response to a request that may have changed a resource.
+// invalidation is a response writer that records the status and references of the
+// response to an unsafe request.
 type invalidation struct {
 	caddyhttp.ResponseWriterWrapper
 	status                    int
 	location, contentLocation string
-	returned                  bool // without an error
+	returned                  bool // the next handler returned without an error
 }
 
-// succeeded reports whether the request may have had an effect.
+// succeeded reports whether the response is a success or a redirect.
 func (w *invalidation) succeeded() bool {
 	return w.status >= 200 && w.status < 400 || w.status == 0 && w.returned
 }
@@ -83,7 +84,7 @@ func (w *invalidation) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError flushes buffered data, and the header if it was not sent.
+// FlushError sends the header if necessary and flushes the response.
 func (w *invalidation) FlushError() error {
 	w.began()
 	return http.NewResponseController(w.ResponseWriter).Flush()

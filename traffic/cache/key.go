@@ -9,10 +9,10 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// keyOf appends the key of a request's response. Besides the URL of the client's request, it
-// has all that selects the target: the rewritten URL, the port, the policy's position, the
-// route and the backend. Clients can send any Host, and must not be able to store a
-// response for another site.
+// keyOf appends the cache key of a request. The key contains the URL of the client's
+// request, the rewritten URL, the port, the position of the policy, the route and the
+// backend. Without these parts, a client could store a response for another site by
+// sending its Host.
 func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *httpcache.Request) httpcache.Key {
 	asked := policy.TargetOf(r)
 	key = httpcache.AppendKey(key, trust.SchemeOf(r), asked.Host, asked.Path, asked.Query)
@@ -23,7 +23,7 @@ func (p *Cache) keyOf(key httpcache.Key, r *http.Request, site *cacheSite, q *ht
 	return p.sharing.AppendTo(key, r, q)
 }
 
-// cacheURL returns the URL of the client's request, in the form of the store.
+// cacheURL returns the normalized URL of the client's request.
 func cacheURL(r *http.Request) string {
 	asked := policy.TargetOf(r)
 	return string(httpcache.AppendURL(nil, trust.SchemeOf(r), asked.Host, asked.Path, asked.Query))

@@ -7,7 +7,7 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// cacheCollector collects the figures of all caches of the process.
+// cacheCollector collects the metrics of all caches of the process.
 type cacheCollector struct {
 	requests, bytes, entries, evictions *prometheus.Desc
 }
@@ -50,7 +50,7 @@ func (c *cacheCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// registerCacheMetrics adds the metrics to those of a configuration, once.
+// registerCacheMetrics registers the metrics once per configuration.
 func registerCacheMetrics(ctx caddy.Context) error {
 	return metrics.Register(ctx, newCacheCollector())
 }

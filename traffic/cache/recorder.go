@@ -17,36 +17,36 @@ import (
 
 var errNotStored = errors.New("the client sent only-if-cached, and no response is stored")
 
-// recorder is a request to the backend, and the writer of its response, which is recorded
-// while it is streamed to the client.
+// recorder forwards a request to the backend. As a response writer, it records the
+// response while the response is streamed to the client.
 type recorder struct {
-	caddyhttp.ResponseWriterWrapper // the client's
+	caddyhttp.ResponseWriterWrapper // the client's writer
 	policy                          *Cache
 	site                            *cacheSite
 	q                               httpcache.Request
-	stored                          *httpcache.Entry // the stored response, which cannot be served without validation
+	stored                          *httpcache.Entry // the stored response, which requires validation
 	why                             httpcache.Forward
-	alone                           bool // no client waits for the response
+	alone                           bool // a background request, without a client
 
-	request    *http.Request // the client's
-	asked      http.Header   // its original header
-	sent       http.Header   // the header of the forwarded request, which handlers may change
+	request    *http.Request // the client's request
+	asked      http.Header   // the original request header
+	sent       http.Header   // the header of the forwarded request, which later handlers may change
 	requested  time.Time
 	fetch      *httpcache.Fetch
-	validating bool        // the request is conditional on the stored response
-	before     http.Header // the header before the backend's response
+	validating bool        // the request contains the validators of the stored response
+	before     http.Header // the response header before next is called
 
-	status          int              // of the response, 0 before it begins
-	length          int64            // its Content-Length, or -1
-	written         int64            // bytes of its body
-	entry           *httpcache.Entry // the entry that is being recorded
-	field           string           // the request field because of which nothing is recorded
-	replaced        bool             // the stored response was served instead
-	discardedHeader http.Header      // the header of a response that the client does not receive
+	status          int              // of the response; 0 before WriteHeader
+	length          int64            // Content-Length; -1 if unknown
+	written         int64            // bytes of the body sent so far
+	entry           *httpcache.Entry // the entry being recorded; nil if the response is not stored
+	field           string           // the request field that prevents storing; "" if none
+	replaced        bool             // the stored response was served in place of the backend's response
+	discardedHeader http.Header      // the header of the backend's response if replaced
 	outdated        bool             // the response invalidates the stored one
 }
 
-// forward passes the request on, and stores the response if allowed.
+// forward sends the request to the next handler and stores the response if allowed.
 func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, key httpcache.Key, t *recorder) error {
 	t.ResponseWriter, t.request, t.requested = w, r, time.Now()
 	t.before, t.asked = maps.Clone(w.Header()), r.Header.Clone()
@@ -63,8 +63,8 @@ func (p *Cache) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return nil
 }
 
-// conditionalRequest returns the request to the backend, with the validators of the stored
-// response, if there are any.
+// conditionalRequest returns the request to the backend. It adds the validators of the
+// stored response, if any.
 func (t *recorder) conditionalRequest(r *http.Request) *http.Request {
 	if t.stored == nil || t.q.Range {
 		return r
@@ -76,7 +76,7 @@ func (t *recorder) conditionalRequest(r *http.Request) *http.Request {
 	t.validating = true
 	asked := r.WithContext(r.Context())
 	asked.Header = maps.Clone(r.Header)
-	// The client's own conditions are evaluated after the validation.
+	// The client's conditions are evaluated after the validation.
 	delete(asked.Header, "If-None-Match")
 	delete(asked.Header, "If-Modified-Since")
 	if etag != "" {
@@ -96,7 +96,8 @@ func (t *recorder) Header() http.Header {
 	return t.ResponseWriter.Header()
 }
 
-// WriteHeader decides how a response is handled.
+// WriteHeader serves the stored response if it was validated or may replace an error.
+// Otherwise it forwards the response and records it if it may be stored.
 func (t *recorder) WriteHeader(status int) {
 	if t.status != 0 || t.replaced || status < 200 && status != http.StatusSwitchingProtocols {
 		if !t.replaced {
@@ -112,7 +113,7 @@ func (t *recorder) WriteHeader(status int) {
 		return
 	case maskable(status) && t.usableOnError(now):
 		t.serveInstead(func() { t.serveStale(now, status) })
-		// The backend's error response may take long.
+		// Flush because reading the rest of the error response may take long.
 		_ = http.NewResponseController(t.ResponseWriter).Flush()
 		return
 	}
@@ -124,7 +125,7 @@ func (t *recorder) WriteHeader(status int) {
 	t.ResponseWriter.WriteHeader(status)
 }
 
-// result returns the result of a request that was forwarded.
+// result returns the result of a forwarded request, for the metrics.
 func (t *recorder) result() int {
 	if t.field != "" {
 		return cacheBypass
@@ -132,8 +133,8 @@ func (t *recorder) result() int {
 	return cacheMiss
 }
 
-// maskable reports whether a stored response may be served in place of a status (RFC 5861,
-// section 4).
+// maskable reports whether a stored response may be served in place of a response with
+// the status (RFC 5861, section 4).
 func maskable(status int) bool {
 	switch status {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -146,7 +147,7 @@ func (t *recorder) usableOnError(now time.Time) bool {
 	return t.stored != nil && t.stored.UsableOnError(&t.q, now)
 }
 
-// serveInstead calls serve in place of the response of the backend.
+// serveInstead discards the backend's response and calls serve to send another one.
 func (t *recorder) serveInstead(serve func()) {
 	h := t.ResponseWriter.Header()
 	discarded := maps.Clone(h)
@@ -157,7 +158,7 @@ func (t *recorder) serveInstead(serve func()) {
 	serve()
 }
 
-// response returns the backend's response without the fields that other handlers have set.
+// response returns the backend's response without the fields set by other handlers.
 func (t *recorder) response(h http.Header, status int, now time.Time) (a *httpcache.Response, adds map[string]bool, drops []string) {
 	own, adds, drops := httpcache.Difference(t.before, h)
 	if own["Date"] == nil {
@@ -166,7 +167,7 @@ func (t *recorder) response(h http.Header, status int, now time.Time) (a *httpca
 	return &httpcache.Response{Status: status, Header: own, Requested: t.requested, Received: now}, adds, drops
 }
 
-// revalidated serves the stored response after the backend has confirmed it.
+// revalidated serves the stored response after the backend has validated it.
 func (t *recorder) revalidated(now time.Time) {
 	p, site := t.policy, t.site
 	a, _, _ := t.response(t.discardedHeader, http.StatusNotModified, now)
@@ -184,8 +185,8 @@ func (t *recorder) revalidated(now time.Time) {
 	p.replay(t.ResponseWriter, t.request, t.q, fresh, now, cacheStatus{why: t.why, status: http.StatusNotModified, stored: store})
 }
 
-// serveStale serves the stored response after the backend has failed with a status, 0 if
-// there was no response.
+// serveStale serves the stored response after a failure of the backend. status is the
+// backend's status, or 0 if it did not respond.
 func (t *recorder) serveStale(now time.Time, status int) {
 	if !t.alone {
 		t.site.counts.add(cacheStale)
@@ -193,8 +194,8 @@ func (t *recorder) serveStale(now time.Time, status int) {
 	t.policy.replay(t.ResponseWriter, t.request, t.q, t.stored, now, cacheStatus{why: t.why, status: status, detail: "stale-if-error"})
 }
 
-// receive starts recording a response if it is stored, and decides whether it invalidates
-// the stored one.
+// receive starts recording the response if it may be stored. It also determines whether
+// the response invalidates the stored one.
 func (t *recorder) receive(status int, now time.Time) {
 	h := t.Header()
 	t.length = -1
@@ -226,22 +227,23 @@ func (t *recorder) receive(status int, now time.Time) {
 	}
 }
 
-// rest prevents that a response to a background request, which may be stale already, is
-// validated again at once.
+// rest delays the next validation of e if it is the result of a background request.
+// Without the delay, a response that is already stale would be validated again
+// immediately.
 func (t *recorder) rest(e *httpcache.Entry, now time.Time) {
 	if t.alone {
 		e.EndValidation(now.Add(validationPause))
 	}
 }
 
-// supersedes reports whether a response invalidates the stored one, even if it may not be
-// stored itself. The client's credentials have no influence.
+// supersedes reports whether a response invalidates the stored one, even if the new
+// response must not be stored. The client's credentials have no influence.
 func (t *recorder) supersedes(a *httpcache.Response) bool {
 	switch {
 	case t.stored == nil || t.q.Range:
 		return false
 	case a.Status < 200 || a.Status >= 400 && a.Status != http.StatusNotFound && a.Status != http.StatusGone:
-		return false // it concerns the request
+		return false // the error concerns this request only
 	case t.q.Head:
 		return a.Status == http.StatusOK && t.stored.Differs(a, t.length)
 	case t.length > int64(t.policy.MaxBody):
@@ -267,7 +269,8 @@ func (t *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom implements io.ReaderFrom. A body that is not recorded takes the fastest way.
+// ReadFrom implements io.ReaderFrom. Bodies that are not recorded are passed to the
+// underlying writer, which may use sendfile.
 func (t *recorder) ReadFrom(r io.Reader) (int64, error) {
 	if t.status == 0 {
 		t.WriteHeader(http.StatusOK)
@@ -291,7 +294,7 @@ func (t *recorder) FlushError() error {
 	return http.NewResponseController(t.ResponseWriter).Flush()
 }
 
-// failed serves the stored response in place of an error of the backend, if allowed.
+// failed serves the stored response in place of the error of a handler, if allowed.
 func (t *recorder) failed(err error) error {
 	status := http.StatusInternalServerError
 	var handlerErr caddyhttp.HandlerError
@@ -322,8 +325,9 @@ func (t *recorder) finish() {
 	}
 }
 
-// isComplete reports whether all of the body has been recorded, there are no trailers, and
-// the backend received the fields that Vary names as the client sent them.
+// isComplete reports whether the whole body was recorded and the response has no
+// trailers. It also requires that the backend received the fields named in Vary
+// unchanged.
 func (t *recorder) isComplete() bool {
 	for name := range t.Header() {
 		if strings.HasPrefix(name, http.TrailerPrefix) {

@@ -9,16 +9,17 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// cacheStatus describes why a stored response is served (RFC 9211).
+// cacheStatus holds the parameters of a Cache-Status member (RFC 9211) for a stored
+// response.
 type cacheStatus struct {
 	hit    bool              // the request was not forwarded
-	why    httpcache.Forward // it was forwarded, if it was
-	status int               // of the backend's response, 0 if there was none
+	why    httpcache.Forward // the reason for forwarding the request; unused for hits
+	status int               // the backend's status; 0 if it did not respond
 	stored bool              // the backend's response was stored
 	detail string
 }
 
-// replay responds with a stored response.
+// replay sends a stored response.
 func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Request, e *httpcache.Entry, now time.Time, how cacheStatus) {
 	h := w.Header()
 	whole := e.Status == http.StatusOK
@@ -47,11 +48,11 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 	}
 	w.WriteHeader(e.Status)
 	if !q.Head {
-		_, _ = w.Write(e.Body) // the client left
+		_, _ = w.Write(e.Body) // the client closed the connection
 	}
 }
 
-// text returns the member of the field Cache-Status.
+// text returns the member for Cache-Status.
 func (h *cacheStatus) text(e *httpcache.Entry, now time.Time) string {
 	var room [96]byte
 	text := append(room[:0], "rgate"...)
@@ -76,8 +77,8 @@ func (h *cacheStatus) text(e *httpcache.Entry, now time.Time) string {
 	return string(text)
 }
 
-// forwarded returns the member for a response of the backend. field is the request field
-// because of which it is not stored, if there is one.
+// forwarded returns the Cache-Status member for a response of the backend. field is the
+// request field that prevents storing it, or "".
 func forwarded(why httpcache.Forward, stored bool, field string) string {
 	switch {
 	case stored:

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestCacheRules plays the scripts in testdata/cache, which are what RFC 9111 and
-// what refines it demand of a shared cache; see cacheRig.run.
+// TestCacheRules runs the scripts in testdata/cache. They test the requirements of RFC
+// 9111 and its extensions for a shared cache; see cacheRig.run.
 func TestCacheRules(t *testing.T) {
 	files, err := filepath.Glob("testdata/cache/*.txt")
 	if err != nil {

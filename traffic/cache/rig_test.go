@@ -22,8 +22,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// cacheRig is a cache between two real servers: Caddy's reverse proxy behind it leads
-// to a backend with responses that the test sets.
+// cacheRig is a server with a cache and Caddy's reverse proxy in front of a backend. The
+// test sets the backend's responses.
 type cacheRig struct {
 	t       testing.TB
 	cache   *Cache
@@ -31,14 +31,14 @@ type cacheRig struct {
 	backend *httptest.Server
 	client  *http.Client
 	proxy   caddyhttp.MiddlewareHandler
-	around  func(caddyhttp.HandlerFunc) caddyhttp.HandlerFunc // what stands before the cache
+	around  func(caddyhttp.HandlerFunc) caddyhttp.HandlerFunc // wraps the handler in front of the cache
 
 	mu        sync.Mutex
-	responses []http.HandlerFunc // of the backend, in turn. Guarded by mu.
-	asked     []*http.Request    // what the backend got. Guarded by mu.
+	responses []http.HandlerFunc // responses of the backend, in order. Guarded by mu.
+	asked     []*http.Request    // requests received by the backend. Guarded by mu.
 }
 
-// cacheContext is that of a configuration without anything in it.
+// cacheContext returns the context of an empty configuration.
 func cacheContext(t testing.TB) caddy.Context {
 	t.Helper()
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
@@ -53,7 +53,7 @@ func cacheContext(t testing.TB) caddy.Context {
 	return cancelable
 }
 
-// cacheStart provisions a policy until the test ends.
+// cacheStart provisions a policy and cleans it up when the test ends.
 func cacheStart(t testing.TB, p *Cache) *Cache {
 	t.Helper()
 	ctx := cacheContext(t)
@@ -102,7 +102,7 @@ func cacheNewRig(t testing.TB, p *Cache) *cacheRig {
 	return rig
 }
 
-// cacheProxyTo is Caddy's reverse proxy.
+// cacheProxyTo returns Caddy's reverse proxy for an address.
 func cacheProxyTo(t testing.TB, address string) caddyhttp.MiddlewareHandler {
 	t.Helper()
 	ctx := cacheContext(t)
@@ -116,7 +116,7 @@ func cacheProxyTo(t testing.TB, address string) caddyhttp.MiddlewareHandler {
 	return module.(caddyhttp.MiddlewareHandler)
 }
 
-// respond is the backend.
+// respond is the handler of the backend.
 func (rig *cacheRig) respond(w http.ResponseWriter, r *http.Request) {
 	rig.mu.Lock()
 	rig.asked = append(rig.asked, r)
@@ -133,14 +133,14 @@ func (rig *cacheRig) respond(w http.ResponseWriter, r *http.Request) {
 	respond(w, r)
 }
 
-// expect adds a response of the backend, for the next request.
+// expect adds a response of the backend for the next request.
 func (rig *cacheRig) expect(respond http.HandlerFunc) {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
 	rig.responses = append(rig.responses, respond)
 }
 
-// taken returns what the backend was asked, and forgets it.
+// taken returns the requests that the backend received, and clears them.
 func (rig *cacheRig) taken() []*http.Request {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
@@ -156,7 +156,7 @@ type cacheGot struct {
 	body   string
 }
 
-// ask sends a request: `GET /path` and lines of the header.
+// ask sends a request: the line `GET /path` and lines of the header.
 func (rig *cacheRig) ask(request string, header ...string) cacheGot {
 	rig.t.Helper()
 	got, err := rig.try(request, header...)
@@ -195,8 +195,9 @@ func (rig *cacheRig) try(request string, header ...string) (cacheGot, error) {
 	return cacheGot{response.StatusCode, header2, string(body)}, err
 }
 
-// cacheResponse makes a response of the backend from parts: a status, lines of the header,
-// and `=body`. $NOW, $PAST and $FUTURE are dates.
+// cacheResponse returns a handler of the backend that sends a response described by
+// parts: a status, lines of the header, and `=body`. $NOW, $PAST and $FUTURE are replaced
+// by dates.
 func cacheResponse(parts []string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		status, body := 200, ""
@@ -230,14 +231,14 @@ func cacheDates(text string) string {
 	return text
 }
 
-// run plays a script. Its lines are
+// run executes a script. The lines of a script are:
 //
 //	> GET /path | Name: value      the client asks
 //	< 200 | Name: value | =body    before that line: the response of the backend
 //	= 200 | hit | Name: value | !Name | =body    what the client gets; a word is in Cache-Status
 //	? Name: value | !Name          what the backend got
 //
-// The backend must get as many requests as it has responses.
+// The backend must receive exactly one request for each of its responses.
 func (rig *cacheRig) run(script string) {
 	rig.t.Helper()
 	var got cacheGot
@@ -315,7 +316,7 @@ func cacheCheckHeader(t testing.TB, at string, h http.Header, parts []string) {
 	}
 }
 
-// cachePlaced is an exchange of a gateway.
+// cachePlaced is a request state with a fixed route.
 type cachePlaced struct{ place policy.RouteInfo }
 
 func (e cachePlaced) RouteInfo() policy.RouteInfo { return e.place }
@@ -328,7 +329,7 @@ func (e cachePlaced) Attach(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), policy.RequestStateVar, e)
 }
 
-// cacheClosedPort is an address without a listener.
+// cacheClosedPort returns an address without a listener.
 func cacheClosedPort(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

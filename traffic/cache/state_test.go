@@ -25,7 +25,7 @@ import (
 
 var cacheNoLog = log.New(io.Discard, "", 0)
 
-// Responses outlive a reload, also if no request comes for a while afterwards.
+// Stored responses survive a reload, even if no request follows for some time.
 func TestCacheOutlivesReloads(t *testing.T) {
 	rig := cacheNewRig(t, new(Cache))
 	rig.run(`
@@ -83,7 +83,7 @@ func TestCacheStoresGoAway(t *testing.T) {
 }
 
 func TestCacheAdmin(t *testing.T) {
-	defer status.Services.Publish("idle", func() any { return nil })() // it has stored nothing yet
+	defer status.Services.Publish("idle", func() any { return nil })() // a gateway without a store
 	rig := cacheNewRig(t, new(Cache))
 	purge := func(body string) (int, string) {
 		w := httptest.NewRecorder()

@@ -16,19 +16,19 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// pools has the one storePool of the process, as long as there are caches.
+// pools holds the storePool of the process while there are caches.
 var pools = caddy.NewUsagePool()
 
 const thePool = "cache"
 
-// unusedFor is the time after which an unused store is removed. After a reload, caches
-// acquire their stores at their first requests.
+// unusedFor is the time after which an unused store is removed. It covers the time
+// between a reload and the first requests, which acquire the stores again.
 const unusedFor = 5 * time.Minute
 
-// storePool is the stores of all gateways. It outlives reloads.
+// storePool holds the stores of all gateways. It survives configuration reloads.
 type storePool struct {
 	mu     sync.Mutex
-	stores map[string]*cacheStore // by the name of the gateway. Guarded by mu.
+	stores map[string]*cacheStore // by gateway. Guarded by mu.
 	tidier *time.Timer            // Guarded by mu.
 	gone   bool                   // Guarded by mu.
 }
@@ -37,9 +37,9 @@ type storePool struct {
 type cacheStore struct {
 	*httpcache.Store
 	gateway string
-	end     func()              // ends publishing
-	users   map[*Cache]struct{} // Guarded by the pool's mu, as unused.
-	unused  time.Time           // since when there is no user
+	end     func()              // stops publishing the number of hits
+	users   map[*Cache]struct{} // Guarded by the pool's mu, like unused
+	unused  time.Time           // time at which the last user left; zero if there are users
 	counts  sync.Map            // of *cacheCounts, by route
 }
 
@@ -73,7 +73,7 @@ func (s *storePool) Destruct() error {
 	return nil
 }
 
-// join acquires the store of a gateway for a cache.
+// join returns the store of a gateway and adds the cache to its users.
 func (s *storePool) join(gateway string, p *Cache) *cacheStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +87,7 @@ func (s *storePool) join(gateway string, p *Cache) *cacheStore {
 		store.end = status.CacheHits.Publish(gateway, store.hits)
 		s.stores[gateway] = store
 	}
-	if p.left { // a request of a released configuration
+	if p.left { // a late request of a configuration that was replaced
 		store.unused = time.Now()
 		s.tidyLater()
 		return store
@@ -97,7 +97,7 @@ func (s *storePool) join(gateway string, p *Cache) *cacheStore {
 	return store
 }
 
-// leave releases all stores of a cache.
+// leave removes the cache from the users of all stores.
 func (s *storePool) leave(p *Cache) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +121,7 @@ func (s *storePool) tidyLater() {
 	}
 }
 
-// tidy removes the stores that have been unused for unusedFor.
+// tidy removes stores that have been unused for unusedFor.
 func (s *storePool) tidy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *storePool) all() []*cacheStore {
 	return list
 }
 
-// allCacheStores returns the stores of the process.
+// allCacheStores returns all stores of the process, sorted by gateway.
 func allCacheStores() (list []*cacheStore) {
 	pools.Range(func(_, pool any) bool {
 		list = pool.(*storePool).all()
@@ -163,7 +163,7 @@ func allCacheStores() (list []*cacheStore) {
 	return list
 }
 
-// adjust sets the size of a store to the largest max_bytes of its users.
+// adjust sets the size of the store to the largest max_bytes of its users.
 func (s *cacheStore) adjust() {
 	var most int64
 	for user := range s.users {
@@ -174,11 +174,11 @@ func (s *cacheStore) adjust() {
 	}
 }
 
-// Results of requests.
+// Results of requests, as reported in metrics.
 const (
 	cacheHit         = iota // served from the store
-	cacheRevalidated        // … after validation
-	cacheStale              // … although stale
+	cacheRevalidated        // served from the store after validation
+	cacheStale              // served from the store although stale
 	cacheMiss               // not served from the store
 	cacheBypass             // not handled by the cache
 	cacheResults
@@ -212,7 +212,7 @@ func (s *cacheStore) hits() (n uint64) {
 	return n
 }
 
-// cacheSite is the state of a cache at a place.
+// cacheSite is the state of a cache for a gateway, route and backend.
 type cacheSite struct {
 	place  policy.RouteInfo
 	scope  []byte // prefix of its keys
@@ -220,7 +220,8 @@ type cacheSite struct {
 	counts *cacheCounts
 }
 
-// site returns the site of a request. The configuration limits the number of sites.
+// site returns the state for the route of a request. The number of sites is bounded by
+// the configuration.
 func (p *Cache) site(r *http.Request) *cacheSite {
 	place := policy.RouteInfoOf(r)
 	if sites := p.sites.Load(); sites != nil {
