@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Options named fields with underscores or dots, and the server dropped these from all
-// requests: the configuration was valid, and its key never matched.
+// Options may name header fields with underscores or dots. The server drops such fields
+// unless they are listed as expected.
 func TestD6OptionsMayNameFieldsWithUnderscoresAndDots(t *testing.T) {
 	t.Parallel()
 	config := fmt.Sprintf(`
@@ -50,8 +50,8 @@ backends: [{name: web, dial: [%q]}]
 		}
 	}
 
-	// As a Caddyfile, the same gateway says what the server expects, and without that it
-	// is refused.
+	// The equivalent Caddyfile lists the expected header fields. A Caddyfile without the
+	// list is rejected.
 	printed := rgate(t, nil, "caddyfile", "-c", g.file).stdout
 	if !strings.Contains(printed, "expected_underscore_headers App_key App_version Tenant_id") || !strings.Contains(printed, "expected_dot_headers Client.id") {
 		t.Errorf("the Caddyfile does not say which fields are expected:\n%s", printed)

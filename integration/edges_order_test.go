@@ -14,8 +14,8 @@ const (
 	orderHash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 )
 
-// orderSyntaxes are one gateway in three syntaxes; $BACKEND is the address of its
-// backend.
+// orderSyntaxes holds one gateway in three syntaxes, by file name. $BACKEND is the
+// address of its backend.
 var orderSyntaxes = map[string]string{
 	"rgate.yaml": `
 admin: localhost:$ADMIN
@@ -133,7 +133,7 @@ backends:
 `,
 }
 
-// launchSyntax runs a gateway in the syntax that the file's name says.
+// launchSyntax runs a gateway whose syntax is derived from the file name.
 func launchSyntax(t testing.TB, name, config string) *gateway {
 	t.Helper()
 	args := []string{"run", "--config", "$FILE"}
@@ -146,8 +146,8 @@ func launchSyntax(t testing.TB, name, config string) *gateway {
 	return launch(t, name, config, nil, args...)
 }
 
-// A handler that responds did so without a key, for it ran before authentication: on
-// the route itself, on the levels around it, and before that of the backend.
+// Handlers that respond run behind authentication, whether they belong to a route, an
+// outer level or a backend.
 func TestD1ResponsesOfHandlersNeedTheKey(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.NotFoundHandler())
@@ -155,7 +155,7 @@ func TestD1ResponsesOfHandlersNeedTheKey(t *testing.T) {
 	words := strings.NewReplacer("$BACKEND", backend.Listener.Addr().String(), "$HASH", orderHash)
 	for name, config := range orderSyntaxes {
 		g := launchSyntax(t, name, words.Replace(config))
-		for target, want := range map[string][2]int{ // without and with the key
+		for target, want := range map[string][2]int{ // status without and with the key
 			"/own":                 {401, 200},
 			"/group/key":           {401, 200},
 			"/group/open":          {200, 200},
@@ -163,7 +163,7 @@ func TestD1ResponsesOfHandlersNeedTheKey(t *testing.T) {
 			"/wall":                {403, 403},
 			"/behind":              {401, 200},
 			"/fed":                 {401, 401},
-			"/fed?key=" + orderKey: {200, 200}, // a handler that cannot respond keeps its place
+			"/fed?key=" + orderKey: {200, 200}, // a handler that never responds keeps its position
 		} {
 			for i, header := range [][]string{nil, {"X-Api-Key", orderKey}} {
 				got := g.ask(t, http.MethodGet, target, "", header...)
@@ -182,8 +182,8 @@ func TestD1ResponsesOfHandlersNeedTheKey(t *testing.T) {
 	}
 }
 
-// What is stored was served before a handler that would have refused the request, as
-// that stood on an inner level.
+// A stored response must not be served before an inner handler that would reject the
+// request.
 func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 	t.Parallel()
 	var down atomic.Bool
@@ -200,7 +200,7 @@ func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 	}))
 	defer backend.Close()
 	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Pass") == "" { // a field of no other meaning
+		if r.Header.Get("Pass") == "" { // a header field without standard semantics
 			w.WriteHeader(http.StatusForbidden)
 		}
 	}))
@@ -263,7 +263,7 @@ func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 }
 `
 	g := launchSyntax(t, "Caddyfile", strings.NewReplacer("$BACKEND", backend.Listener.Addr().String(), "$AUTH", auth.Listener.Addr().String()).Replace(config))
-	// The backend declares that its response does not depend on the field.
+	// ignore_fields Pass allows responses to be shared regardless of the field Pass.
 	check := func(target string, kept bool) {
 		t.Helper()
 		for i := range 2 {

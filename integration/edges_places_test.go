@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// namedBackend says its name and what it was asked for, and lets others store it. While
-// it is down it responds with 503.
+// namedBackend responds with its name and the request's path and X-Id, and marks
+// responses as public. It responds with 503 while down is set.
 type namedBackend struct {
 	*httptest.Server
 	down atomic.Bool
@@ -28,7 +28,7 @@ func newNamedBackend(t testing.TB, name string) *namedBackend {
 			return
 		}
 		if strings.Contains(r.URL.RawQuery, "slow") {
-			time.Sleep(300 * time.Millisecond) // so that requests meet
+			time.Sleep(300 * time.Millisecond) // so that requests overlap
 		}
 		w.Header().Set("Cache-Control", "public, max-age=60")
 		_, _ = fmt.Fprintf(w, "%s %s %s", name, r.URL.Path, r.Header.Get("X-Id"))
@@ -39,9 +39,8 @@ func newNamedBackend(t testing.TB, name string) *namedBackend {
 
 func (b *namedBackend) dial() string { return b.Listener.Addr().String() }
 
-// Where a handler before it had changed the URL, a cache had the responses of one service
-// for another's requests: in two blocks, on two addresses, in two gateways, and behind
-// everything that rewrites.
+// Responses must not be shared between backends after a handler has rewritten the URL.
+// The sites have two blocks, addresses and gateways, and all rewriting directives.
 func TestC8ResponsesStayWhereTheyWereAskedFor(t *testing.T) {
 	t.Parallel()
 	a, b := newNamedBackend(t, "a"), newNamedBackend(t, "b")
@@ -168,7 +167,7 @@ http://:$OTHER {
 			"/" + name + "/moved/1": "a /users 1", "/" + name + "/moved/2": "a /users 2",
 		}
 	}
-	for range 2 { // to store, and from what is stored
+	for range 2 { // first stored, then served from the store
 		for target, body := range pairs("cache") {
 			want(target, body)
 		}
@@ -184,13 +183,14 @@ http://:$OTHER {
 		t.Errorf("nothing was stored: %v", got.header)
 	}
 
-	// What is stripped off makes two requests the same for the backend alone.
+	// After strip_prefix, two client URLs have the same upstream path but separate cache
+	// entries.
 	want("/cache/admin/report", "a /report ")
 	if got := g.get(t, "/cache/open/report"); strings.Contains(got.header.Get("Cache-Status"), "hit") {
 		t.Errorf("/cache/open/report gets the stored response of /cache/admin/report")
 	}
 
-	// Requests at the same moment.
+	// Concurrent requests are coalesced only for the same backend.
 	type pair struct{ target, want string }
 	results := make(chan string, 16)
 	for target, body := range pairs("coalesce") {
@@ -209,7 +209,7 @@ http://:$OTHER {
 		}
 	}
 
-	// What is kept for failures.
+	// Stored responses of fallbacks belong to one backend.
 	a.down.Store(true)
 	b.down.Store(true)
 	for target, body := range pairs("fallback") {
@@ -221,7 +221,7 @@ http://:$OTHER {
 	a.down.Store(false)
 	b.down.Store(false)
 
-	// Another server of the same configuration, whatever Host says.
+	// Another server of the same configuration has separate entries, regardless of Host.
 	request := g.request(t, http.MethodGet, "/cache/a/x", "")
 	request.URL.Host = fmt.Sprintf("127.0.0.1:%d", other)
 	request.Host = g.address()
@@ -229,7 +229,7 @@ http://:$OTHER {
 		t.Errorf("the other address: got %q (%v)", got.body, err)
 	}
 
-	// Purging and invalidation go by the URL of the client.
+	// Purging and invalidation use the URL that the client requested.
 	for _, target := range []string{"/users/1", "/cache/moved/1", "/cache/a/x"} {
 		body, _ := json.Marshal(map[string]string{"url": g.url(target)})
 		response, err := http.Post(g.adminURL("/rgate/cache/purge"), "application/json", strings.NewReader(string(body)))
@@ -248,7 +248,7 @@ http://:$OTHER {
 		}
 	}
 
-	// A reload of the same configuration keeps what is stored where it was.
+	// A reload of the same configuration keeps the stored responses.
 	for _, target := range []string{"/cache/a/x", "/cache/b/x", "/users/1"} {
 		g.get(t, target)
 	}
@@ -263,8 +263,8 @@ http://:$OTHER {
 	}
 }
 
-// Directives that belong to a backend were accepted in a site whose blocks pass requests
-// on by themselves, and never ran.
+// A backend directive that never runs is rejected: the site's blocks contain their own
+// terminal handlers.
 func TestD17DirectivesThatMissRequestsAreRefused(t *testing.T) {
 	t.Parallel()
 	directives := map[string]string{
@@ -290,7 +290,7 @@ func TestD17DirectivesThatMissRequestsAreRefused(t *testing.T) {
 	for what, body := range refused {
 		for name, directive := range directives {
 			if what != "handle" && name != "rgate_transform" && name != "rgate_cache" {
-				continue // the six have one check
+				continue // all six directives share one check
 			}
 			if err := validate(strings.ReplaceAll(body, "%s", directive)); err == nil || !strings.Contains(err.Error(), name+" misses requests") {
 				t.Errorf("%s with %s: %v", name, what, err)

@@ -16,18 +16,18 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// edgeBackend is an HTTP/1.1 backend that says what has reached it, byte for byte where
-// that matters, and misbehaves where the path says so.
+// edgeBackend is an HTTP/1.1 backend that responds with the request it received. Suffixes
+// of the path select faulty behavior.
 type edgeBackend struct {
 	*httptest.Server
 	mu   sync.Mutex
-	seen map[string]int // requests by method and target. Guarded by mu.
+	seen map[string]int // number of requests by method and target. Guarded by mu.
 }
 
-// reached is what the backend says of a request.
+// reached describes the request that the backend received.
 type reached struct {
 	Method, Body string
-	Target       []byte // which may be no text
+	Target       []byte // may be invalid UTF-8
 	Length       int64
 	Chunked      bool
 	Header       http.Header
@@ -43,7 +43,7 @@ func startEdgeBackend(t *testing.T) *edgeBackend {
 
 func (b *edgeBackend) dial() string { return b.Listener.Addr().String() }
 
-// count returns how many requests had a method and target with this text in it.
+// count returns the number of requests whose method and target contain text.
 func (b *edgeBackend) count(text string) (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,7 +78,7 @@ func (b *edgeBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case does == "flaky" && first:
 		b.raw(w, false, "")
 	case does == "slow":
-		_, _ = io.Copy(io.Discard, r.Body) // a server notices the end of a connection only then
+		_, _ = io.Copy(io.Discard, r.Body) // the server detects a closed connection only after the body is read
 		select {
 		case <-r.Context().Done():
 		case <-time.After(patience):
@@ -93,7 +93,8 @@ func (b *edgeBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// raw sends bytes in place of a response, and then, if it echoes, what it receives.
+// raw sends text instead of a response. If echoes is set, it then echoes what it
+// receives.
 func (b *edgeBackend) raw(w http.ResponseWriter, echoes bool, text string) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -106,7 +107,7 @@ func (b *edgeBackend) raw(w http.ResponseWriter, echoes bool, text string) {
 	}
 }
 
-// reach decodes what the backend says.
+// reach decodes the response of edgeBackend.
 func reach(t testing.TB, what string, got response) (seen reached) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(got.body), &seen); got.status != 200 || err != nil {
@@ -115,8 +116,8 @@ func reach(t testing.TB, what string, got response) (seen reached) {
 	return seen
 }
 
-// edgeSite is a site in which a policy alone and a gateway have the same backend. Unless
-// it has a default response, the gateway has a route for everything else.
+// edgeSite returns a site in which a plain policy and a gateway share one backend.
+// Without a default response, the gateway routes all other requests to the backend.
 func edgeSite(b *edgeBackend, options string) string {
 	if !strings.Contains(options, "default_response") {
 		options += "\nroute / web"
@@ -136,7 +137,7 @@ func edgeSite(b *edgeBackend, options string) string {
 	}`)
 }
 
-// smuggled is a body that is a request if it reaches a backend as it is.
+// smuggled is a body that becomes a request if it is forwarded unframed.
 const smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
 func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
@@ -154,7 +155,7 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 			for _, protocol := range []string{"connect-udp", "webtransport", "h2c", "HTTP"} {
 				stream := connect(protocol, path)
 				stream.write(t, smuggled, true)
-				// RFC 9220, section 3, for RFC 8441 as well.
+				// RFC 9220, section 3, requires 501; it applies to RFC 8441, too.
 				if got := readResponse(t, stream); got.status != http.StatusNotImplemented {
 					t.Errorf("%s: CONNECT of %s for %s got %d, want 501", version, path, protocol, got.status)
 				}
@@ -166,7 +167,7 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 			t.Errorf("%s: CONNECT got %d, want 405", version, got.status)
 		}
 
-		for _, protocol := range []string{"websocket", "WebSocket"} { // RFC 9110, section 7.8: with no regard to case
+		for _, protocol := range []string{"websocket", "WebSocket"} { // RFC 9110, section 7.8: compared case-insensitively
 			for _, path := range []string{"/get/~switch", "/other/~switch", "/plain/~switch"} {
 				stream = connect(protocol, path)
 				if got, ended := readHeader(t, stream); got.status != 200 || ended {
@@ -199,7 +200,8 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 	testkit.Eventually(t, "the ends of the WebSockets are noticed", func() bool { return g.metric(t, "rgate_requests_total", "code", "101") == 12 })
 }
 
-// rawOffer sends an HTTP/1 request with fields and returns the response's beginning.
+// rawOffer sends an HTTP/1 request with the given fields. It returns the response and,
+// after 101, the open connection.
 func rawOffer(t testing.TB, g *gateway, version, target string, fields ...string) (got response, conn net.Conn, reader *bufio.Reader) {
 	t.Helper()
 	conn, err := net.Dial("tcp", g.address())
@@ -237,13 +239,13 @@ func TestA4OnlyNamedUpgradesArePassed(t *testing.T) {
 		target, version string
 		fields          []string
 		status          int
-		upgrade         string // what reached the backend, or was switched to
+		upgrade         string // the Upgrade header that the backend received or switched to
 	}{
 		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
 		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: H2C", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
 		{"/a/~switch", "HTTP/1.1", []string{"Connection: keep-alive, Upgrade", "Upgrade: SPDY/3.1, h2c"}, 200, ""},
 		{"/a/~switch", "HTTP/1.1", []string{"Connection: HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__"}, 200, ""},
-		{"/a/~switch", "HTTP/1.1", []string{"Upgrade: websocket"}, 200, ""}, // not in Connection
+		{"/a/~switch", "HTTP/1.1", []string{"Upgrade: websocket"}, 200, ""}, // Upgrade is not listed in Connection
 		{"/a/~switch", "HTTP/1.0", []string{"Connection: Upgrade", "Upgrade: websocket"}, 200, ""},
 		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: websocket"}, 101, "websocket"},
 		{"/a/~switch", "HTTP/1.1", []string{"Connection: Upgrade", "Upgrade: h2c", "Upgrade: WebSocket"}, 101, "websocket"},
@@ -291,7 +293,8 @@ func TestA4OnlyNamedUpgradesArePassed(t *testing.T) {
 	}
 }
 
-// Without the offer, what follows would be the body of a GET, and its 200 an open tunnel.
+// If only the upgrade offer were dropped, the data would become the body of a GET
+// request. Its 200 response would open a tunnel.
 func TestA4WebSocketsThatTheBackendDoesNotNameAreRefusedOverHTTP2And3(t *testing.T) {
 	t.Parallel()
 	b := startEdgeBackend(t)
@@ -332,7 +335,8 @@ func TestA5TargetsWithFragmentsSpacesOrControlsAreRefused(t *testing.T) {
 	for version, conn := range g.rawVersions(t) {
 		for _, path := range []string{"/admin#", "/a?b#c", "/a b", "/a?b c", "/plain/a b", "/a ", "/plain/a#", "/a\tb", "/a\x01b", "/a\x7f", "/a?\x7f", "/a\rb", "/a\nb"} {
 			got := readResponse(t, conn.open(t, true, ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path))
-			// net/http and quic-go reset a stream whose fields have control characters.
+			// net/http and quic-go reset a stream whose header contains control
+			// characters.
 			if got.status != http.StatusBadRequest && !got.reset {
 				t.Errorf("%s: %q got %d, want 400", version, path, got.status)
 			}

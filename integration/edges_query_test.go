@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// A condition on the query was skipped if any part of the query could not be decoded: the
-// request fell to a more open route, and the backend read the parameter all the same.
+// A query condition must match even if other parts of the query cannot be decoded.
+// Otherwise, the request reaches a less restrictive route, while the backend still reads
+// the parameter.
 func TestQueryIsReadByRoutesAsByBackends(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -38,23 +39,23 @@ backends: [{name: b, dial: ["`+backend.Listener.Addr().String()+`"]}]`)
 	for _, tc := range []struct {
 		target string
 		status int
-		body   string // if 200
+		body   string // expected if the status is 200
 	}{
-		// The guarded route, whatever is beside the parameter.
+		// The guarded route matches regardless of other parameters.
 		{"/?admin=1", 401, ""}, {"/?admin=1&%", 401, ""}, {"/?%&admin=1", 401, ""}, {"/?admin=1&x=%zz", 401, ""},
 		{"/?%61dmin=%31&a;b", 401, ""}, {"/any?debug&%", 401, ""}, {"/?admin=1&%&" + key, 200, "|admin=1&%"},
-		// Backends do not agree on these.
+		// Backends parse these queries differently.
 		{"/?admin=1;x", 400, ""}, {"/?x;admin=1", 400, ""}, {"/?x=1;%61dmin=1&y", 400, ""}, {"/any?debug=%", 400, ""}, {"/any?x=1;debug", 400, ""},
-		{"/x/../deep?x=1;admin=1", 400, ""}, // its path and its query
-		// They do on these.
+		{"/x/../deep?x=1;admin=1", 400, ""}, // dot segments and an ambiguous query
+		// Backends parse these queries alike.
 		{"/?admin=2&%", 200, "|admin=2&%"}, {"/?q=a;b&x=100%", 200, "|q=a;b&x=100%"}, {"/?admin=1%", 200, "|admin=1%"}, {"/?q=%3Badmin=1", 200, "|q=%3Badmin=1"},
-		// Keys.
+		// API keys.
 		{"/key?" + key, 200, "|"}, {"/key?a=%&" + key + "&b=;", 200, "|a=%&b=;"}, {"/key?" + key + ";x", 401, ""}, {"/key?a;" + key, 401, ""},
 		{"/key?" + key + "&a;" + key, 401, ""}, {"/key?" + key + "%", 401, ""},
 		// Transformations.
 		{"/edit?debug=1&a=%&user=b%", 200, "b%|a=%&user=b%"}, {"/edit?debug=%&a;b", 200, "|a;b"}, {"/edit?debug=1;a", 200, "|"},
 		{"/edit?a=1;debug=1", 400, ""}, {"/edit?debug;a=1", 400, ""},
-		// Counting.
+		// Rate limits.
 		{"/limit?user=a", 200, "|user=a"}, {"/limit?user=b", 200, "|user=b"}, {"/limit?user=a&%", 429, ""}, {"/limit?x=%zz&user=b", 429, ""},
 	} {
 		got := g.rawGet(t, tc.target)

@@ -13,8 +13,8 @@ import (
 	"unicode/utf16"
 )
 
-// redactionBackend runs a backend whose responses have a secret in them: by path, a status,
-// a Content-Type and a body.
+// redactionBackend starts a backend whose responses contain a secret. responses maps a
+// path to status, Content-Type and body.
 func redactionBackend(t *testing.T, responses map[string][3]string) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		response := responses[strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/strict"), "/lenient")]
@@ -52,7 +52,7 @@ func redactionBackend(t *testing.T, responses map[string][3]string) string {
 	return s.Listener.Addr().String()
 }
 
-// A secret that was to be deleted came out when the body could not be read.
+// A value to delete must not be leaked when the body cannot be parsed.
 func TestD3NothingComesOutOfABodyThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	const json = "application/json"
@@ -66,7 +66,7 @@ func TestD3NothingComesOutOfABodyThatCannotBeRead(t *testing.T) {
 	_, _ = io.WriteString(z, `{"secret":"secret"}`)
 	must(t, "compressing", z.Close())
 	all := map[string][3]string{
-		// To be refused.
+		// Rejected.
 		"/nan":          {"200", json, `{"secret":"secret","a":NaN}`},
 		"/utf16":        {"200", json + "; charset=utf-16", wide.String()},
 		"/utf16bare":    {"200", json, strings.TrimPrefix(wide.String(), "\xff\xfe")},
@@ -88,18 +88,18 @@ func TestD3NothingComesOutOfABodyThatCannotBeRead(t *testing.T) {
 		"/types":        {"200", "text/plain\n" + json, `{"secret":"secret"`},
 		"/combined":     {"200", "text/plain, " + json, `{"secret":"secret"`},
 		"/experimental": {"200", "application/x-json", `{"secret":"secret"`},
-		// To be edited.
+		// Edited.
 		"/good":     {"200", json, `{"a":1,"secret":"secret"}`},
 		"/bom":      {"200", json, "\ufeff{\"a\":1,\"secret\":\"secret\"}"},
 		"/double":   {"200", json, `{"secret":"secret","a":1,"s\u0065cret":{"secret":1}}`},
 		"/upper":    {"404", "APPLICATION/Vnd.Api+JSON;a=b", `{"a":1,"s\u0065c\u0072et":"secret"}`},
 		"/early":    {"200", json, `{"a":1}`},
 		"/trailers": {"200", "text/plain", "text"},
-		// To pass.
+		// Forwarded unchanged.
 		"/204": {"204", json, ""}, "/304": {"304", json, ""}, "/blank": {"200", json, ""},
 		"/html": {"200", "text/html", "<secret>"}, "/png": {"200", "image/png", "secret"},
 		"/205": {"205", json, `{"secret":"secret"}`},
-		// To be refused where that is asked for.
+		// Rejected only with strict.
 		"/ndjson": {"200", "application/x-ndjson", `{"secret":"secret"}` + "\n"}, "/seq": {"200", "application/json-seq", "\x1e{\"secret\":\"secret\"}\n"},
 		"/events": {"200", "text/event-stream", "data: {\"secret\":\"secret\"}\n\n"},
 		"/stream": {"200", "application/stream+json", `{"secret":"secret"}`},
@@ -176,7 +176,7 @@ backends: [{name: b, dial: ["`+backend+`"]}]`)
 	}
 }
 
-// A Content-Type that could not be read kept a body from being changed, also with strict.
+// Bodies are transformed even if their Content-Type cannot be parsed.
 func TestRedactionDoesNotDependOnAReadableType(t *testing.T) {
 	t.Parallel()
 	const secret, half = `{"a":1,"secret":"secret"}`, `{"secret":"secret"`

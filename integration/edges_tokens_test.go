@@ -22,12 +22,13 @@ import (
 
 const testSecret = "0123456789012345678901234567890123456789"
 
-// bearer is the header of a request with a token of testSecret, with some claims changed.
+// bearer returns an Authorization header with an HS256 token signed by testSecret.
+// changes overrides claims.
 func bearer(t *testing.T, changes map[string]any) []string {
 	return []string{"Authorization", "Bearer " + signed(t, jwt.SigningMethodHS256, []byte(testSecret), "", claimsOf(changes))}
 }
 
-// logged returns the lines of the log that have a text in them.
+// logged returns the log lines that contain text.
 func (g *gateway) logged(text string) (lines []string) {
 	for line := range strings.Lines(g.output.String()) {
 		if strings.Contains(line, text) {
@@ -37,7 +38,7 @@ func (g *gateway) logged(text string) (lines []string) {
 	return lines
 }
 
-// A role was split at its spaces, so that "Read Only Admin" was an Admin.
+// A role may contain spaces: "Read Only Admin" is not the role Admin.
 func TestD2TheTextOfARoleIsOneRole(t *testing.T) {
 	t.Parallel()
 	echo := startEcho(t)
@@ -104,7 +105,7 @@ backends: [{name: b, dial: ["`+echo+`"]}]`)
 	}
 }
 
-// keyServer serves a JWK Set, and counts how often it is read.
+// keyServer serves a JWK Set and counts the requests for it.
 type keyServer struct {
 	*httptest.Server
 	set   atomic.Pointer[string]
@@ -138,7 +139,8 @@ func edKey(t *testing.T) ed25519.PrivateKey {
 	return key
 }
 
-// edToken is a token that is signed by EdDSA, under one of its names.
+// edToken returns an Authorization header with an Ed25519 token. algorithm is EdDSA or
+// its name in RFC 9864.
 func edToken(t *testing.T, algorithm, kid string, key ed25519.PrivateKey, issuer string) []string {
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claimsOf(map[string]any{"iss": issuer}))
 	token.Header["alg"], token.Header["kid"] = algorithm, kid
@@ -147,8 +149,8 @@ func edToken(t *testing.T, algorithm, kid string, key ed25519.PrivateKey, issuer
 	return []string{"Authorization", "Bearer " + text}
 }
 
-// An issuer that replaced the key of a kid had its tokens refused until the keys were read
-// in their time.
+// An issuer may replace the key of a kid. Keys are refreshed when a signature does not
+// verify.
 func TestD9TheKeyOfAKidIsReplaced(t *testing.T) {
 	t.Parallel()
 	first, second := edKey(t), edKey(t)
@@ -169,7 +171,7 @@ backends: [{name: b, dial: ["`+startEcho(t)+`"]}]`)
 	if got := status(first); got != 401 {
 		t.Errorf("a token of the first key afterwards: status %d, want 401", got)
 	}
-	// Wrong signatures do not make a storm of it: at most one reading in five seconds.
+	// Invalid signatures refresh the keys at most once in five seconds.
 	wrong := edKey(t)
 	for range 500 {
 		if got := status(wrong); got != 401 {
@@ -181,8 +183,8 @@ backends: [{name: b, dial: ["`+startEcho(t)+`"]}]`)
 	}
 }
 
-// Tokens that name their algorithm as RFC 9864 has it were refused, and a server of keys
-// with a certificate of a private authority could not be asked.
+// The algorithm may have its name from RFC 9864. The key server's certificate may be
+// signed by a private CA.
 func TestD10Ed25519AndAPrivateAuthority(t *testing.T) {
 	t.Parallel()
 	key := edKey(t)

@@ -14,27 +14,27 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// seen is what the backend of these tests gets of a request.
+// seen describes the request that the backend received.
 type seen struct {
 	Host            string
 	Header, Trailer http.Header
 }
 
-// startSeeing runs a backend that responds with what it has seen of a request, as the
-// fields of the query want it: cache=1 lets it be stored.
+// startSeeing starts a backend that responds with the request it received. The query
+// parameter cache makes the response cacheable.
 func startSeeing(t testing.TB) (dial string) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // the gateway left
+		_, _ = io.Copy(io.Discard, r.Body) // fails if the gateway has disconnected
 		if r.URL.Query().Has("cache") {
 			w.Header().Set("Cache-Control", "max-age=60")
 		}
-		_ = json.NewEncoder(w).Encode(seen{r.Host, r.Header, r.Trailer}) // likewise
+		_ = json.NewEncoder(w).Encode(seen{r.Host, r.Header, r.Trailer}) // fails if the gateway has disconnected
 	}))
 	t.Cleanup(backend.Close)
 	return backend.Listener.Addr().String()
 }
 
-// seenIn is what the backend has seen of a request, by its response.
+// seenIn decodes the response of the backend.
 func seenIn(t testing.TB, what string, got response) (s seen) {
 	t.Helper()
 	if got.status != http.StatusOK {
@@ -45,10 +45,10 @@ func seenIn(t testing.TB, what string, got response) (s seen) {
 	return s
 }
 
-// proxyAddress is the address of the only trusted proxy of these tests.
+// proxyAddress is the address of the only trusted proxy in these tests.
 const proxyAddress = "127.0.0.2"
 
-// clientFrom makes a client whose connections come from an address of this machine.
+// clientFrom returns a client that connects from the given local address.
 func clientFrom(t testing.TB, address string) *http.Client {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	transport := &http.Transport{DialContext: dialer.DialContext, DisableCompression: true}
@@ -56,7 +56,7 @@ func clientFrom(t testing.TB, address string) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: noRedirects}
 }
 
-// askBy sends a request by a client. Of the headers, Host is that of the request.
+// askBy sends a request with the given client. The header Host sets the request's host.
 func (g *gateway) askBy(t testing.TB, client *http.Client, target string, headers ...string) response {
 	t.Helper()
 	request := g.request(t, http.MethodGet, target, "")
@@ -72,7 +72,7 @@ func (g *gateway) askBy(t testing.TB, client *http.Client, target string, header
 	return got
 }
 
-// relayFields are fields that only proxies set, with values that clients made up.
+// relayFields holds header fields that only proxies may set, with forged values.
 var relayFields = []string{
 	"Forwarded", "for=198.51.100.7;host=evil.test", "X-Forwarded-Prefix", "/evil", "X-Forwarded-Server", "evil", "X-Forwarded-Ssl", "on",
 	"X-Forwarded-Scheme", "https", "X-Forwarded-Uri", "/evil", "X-Forwarded-Method", "DELETE", "X-Forwarded-User", "root",
@@ -101,7 +101,7 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 		route /trailing trailing
 	}`, "")
 
-	// In HTTP/1.1, trailers come whether they were announced or not.
+	// In HTTP/1.1, trailers may be sent without being announced.
 	names := []string{
 		"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Cookie", "Set-Cookie", "Connection", "Te", "Upgrade", "Trailer",
 		"Content-Type", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded",
@@ -125,7 +125,7 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 		}
 	}
 
-	// In HTTP/2 and HTTP/3, net/http refuses some of them itself.
+	// In HTTP/2 and HTTP/3, net/http rejects some trailers itself.
 	for _, client := range g.versions(t) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, client.base+"/", io.NopCloser(strings.NewReader("hello")))
 		must(t, "making a request", err)
@@ -136,13 +136,13 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 		got, err := do(client.Client, request)
 		must(t, client.name, err)
 		s := seenIn(t, client.name, got)
-		delete(s.Trailer, "X-Checksum") // not every version has trailers
+		delete(s.Trailer, "X-Checksum") // not every version supports trailers
 		if len(s.Trailer) > 0 {
 			t.Errorf("%s: the backend gets the trailers %v", client.name, s.Trailer)
 		}
 	}
 
-	// The trailers of a response.
+	// Forbidden response trailers are removed.
 	text := g.raw(t, "GET /trailing HTTP/1.1\r\nHost: gateway.example\r\nTE: trailers\r\nConnection: close, te\r\n\r\n")
 	if _, trailers, _ := strings.Cut(text, "\r\n0\r\n"); strings.TrimSpace(trailers) != "X-Checksum: 7" {
 		t.Errorf("HTTP/1.1: the client gets %q, want the trailer X-Checksum alone", text)
@@ -155,7 +155,7 @@ func TestA8TrailersAreJudgedAsFieldsAre(t *testing.T) {
 	}
 }
 
-// startTrailing runs a backend whose responses have trailers that must not be any.
+// startTrailing starts a backend whose responses contain forbidden trailers.
 func startTrailing(t testing.TB) (dial string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, "listening", err)
@@ -166,7 +166,7 @@ func startTrailing(t testing.TB) (dial string) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.Read(make([]byte, 4096)) // the whole of a small request
+			_, _ = conn.Read(make([]byte, 4096)) // reads the whole request, which is small
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Set-Cookie\r\nConnection: close\r\n\r\n"+
 				"5\r\nhello\r\n0\r\nX-Checksum: 7\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a=evil\r\nConnection: keep-alive\r\n"+
 				"Location: /evil\r\nWWW-Authenticate: Basic\r\n\r\n")
@@ -240,13 +240,13 @@ backends:
 			t.Errorf("a trusted proxy's %s reaches the backend as %q", relayFields[i], got)
 		}
 	}
-	// What the proxy passes on unread does not win over whom it names as the client.
+	// X-Forwarded-For of a trusted proxy identifies the client, not X-Real-IP.
 	s = seenIn(t, "a proxy's", g.askBy(t, proxy, "/", "X-Forwarded-For", "198.51.100.9", "X-Real-IP", "192.0.2.1", "X-Forwarded-Proto", "https"))
 	if got := s.Header.Get("X-Real-Ip") + " " + s.Header.Get("X-Forwarded-Port"); got != "198.51.100.9 "+fmt.Sprint(g.port) {
 		t.Errorf("for the client of a trusted proxy, address and port are %s", got)
 	}
 
-	// Routes and policies do not see them either.
+	// Routes and policies do not receive the fields either.
 	g.askBy(t, stranger, "/by-address", "CF-Connecting-IP", "192.0.2.1")
 	g.askBy(t, stranger, "/by-proto", "X-Forwarded-Proto", "https")
 	figures := g.get(t, "/stats?by=route").body
@@ -357,7 +357,7 @@ http://other.test:$PORT {
 		}
 	}
 
-	// Trailers are judged there, too.
+	// Forbidden trailers are removed in sites without a gateway, too.
 	text := g.raw(t, "POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, X-Real-IP\r\nConnection: close\r\n\r\n"+
 		"5\r\nhello\r\n0\r\nX-Checksum: 7\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
 	_, body, _ := strings.Cut(text, "\r\n\r\n")
@@ -365,7 +365,7 @@ http://other.test:$PORT {
 		t.Errorf("the backend of a site gets the trailers %v, want X-Checksum alone", s.Trailer)
 	}
 
-	// What a gateway of the site keeps is kept, and other sites are as they were.
+	// Fields that a gateway of the site keeps are forwarded. Other sites are unaffected.
 	for i, want := range []int{200, 429} {
 		got := g.askBy(t, stranger, "/", "Host", "both.test", "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i), "X-Rewrite-URL", "/kept")
 		if got.status != want || i == 0 && seenIn(t, "kept", got).Header.Get("X-Rewrite-Url") != "/kept" {

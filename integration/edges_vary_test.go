@@ -60,7 +60,7 @@ http://plain.test:$PORT {
 				}
 			}
 		}
-		// Addresses of clients are no part of it.
+		// Client addresses in header fields are not part of the cache key.
 		g.askBy(t, proxy, "/addresses?cache", "Host", site, "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1")
 		if got := g.askBy(t, proxy, "/addresses?cache", "Host", site, "X-Forwarded-For", "192.0.2.2", "Forwarded", "for=192.0.2.2"); !strings.Contains(got.header.Get("Cache-Status"), "hit") {
 			t.Errorf("%s: another client of the proxy gets Cache-Status %q, want a hit", site, got.header.Get("Cache-Status"))
@@ -68,7 +68,8 @@ http://plain.test:$PORT {
 	}
 }
 
-// What Vary names is compared as the backend gets it, also where the proxy alone sets it.
+// Vary compares the fields that the backend receives, including those set only by
+// reverse_proxy.
 func TestC3VaryMeansWhatBackendsGet(t *testing.T) {
 	t.Parallel()
 	var failing atomic.Bool
@@ -82,11 +83,11 @@ func TestC3VaryMeansWhatBackendsGet(t *testing.T) {
 		case r.URL.Path == "/shared":
 			select {
 			case first <- struct{}{}:
-				<-release // when the other one may have joined
+				<-release // gives the second request time to join
 			default:
 			}
 		}
-		_, _ = fmt.Fprint(w, r.Header.Get(r.URL.Query().Get("vary"))) // the gateway left
+		_, _ = fmt.Fprint(w, r.Header.Get(r.URL.Query().Get("vary"))) // fails if the gateway has disconnected
 	}))
 	t.Cleanup(backend.Close)
 	g := launch(t, "Caddyfile", strings.ReplaceAll(`{
@@ -183,7 +184,7 @@ http://set.test:$PORT {
 		t.Errorf("two clients that ask at once get what the backend has for %q and %q", a, b)
 	}
 
-	// What the proxy makes of other fields is unknown.
+	// The values that reverse_proxy sets for other fields are unknown to the cache.
 	for _, via := range []string{"1.1 a", "1.1 b"} {
 		if got := g.askBy(t, one, "/?vary=X-Tenant", "Host", "set.test", "Via", via); got.body != via || strings.Contains(got.header.Get("Cache-Status"), "stored") {
 			t.Errorf("a field that header_up sets: for %q, the response is %q with Cache-Status %q", via, got.body, got.header.Get("Cache-Status"))

@@ -19,10 +19,11 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// ownEngine is a Docker engine of the test's own, which may be stopped.
+// ownEngine is a separate Docker engine that the test can stop.
 //
-// It has mounts and a network of its own: an engine without a bridge removes
-// docker0 when it starts, which must not be the machine's.
+//
+// It runs in its own mount and network namespaces. An engine without a bridge removes
+// docker0 on start, which must not affect the machine's engine.
 type ownEngine struct {
 	folder string
 	api    *client.Client
@@ -68,7 +69,7 @@ func (e *ownEngine) host() string { return "unix://" + e.path("s") }
 
 func (e *ownEngine) start(t *testing.T) {
 	t.Helper()
-	// A daemon that was killed leaves these, and the next one heeds them.
+	// Remove PID files of a killed daemon, which prevent a new start.
 	for _, stale := range []string{"pid", "exec/containerd/containerd.pid"} {
 		if err := os.Remove(e.path(stale)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
@@ -82,7 +83,7 @@ func (e *ownEngine) start(t *testing.T) {
 		Pdeathsig:    syscall.SIGTERM, // if the tests are aborted
 	}
 	e.daemon.Stdout, e.daemon.Stderr = e.output, e.output
-	// What outlives the daemon may hold on to its output.
+	// Child processes that outlive the daemon may keep its output open.
 	e.daemon.WaitDelay = time.Second
 	must(t, "starting dockerd", e.daemon.Start())
 	daemon, ended := e.daemon, make(chan struct{})
@@ -102,7 +103,7 @@ func (e *ownEngine) start(t *testing.T) {
 	})
 }
 
-// end ends the engine by a signal and waits until it is gone.
+// end sends a signal to the engine and waits until it has exited.
 func (e *ownEngine) end(t *testing.T, signal os.Signal) {
 	t.Helper()
 	if err := e.daemon.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -130,8 +131,8 @@ func TestEngineRestarted(t *testing.T) {
 	t.Parallel()
 	e := newOwnEngine(t)
 	e.takeImage(t)
-	// The container leads to a server that outlives it, so that it can be seen how
-	// long the gateway goes on sending requests there.
+	// The container's labels set the address of a server that outlives it. Requests
+	// succeed as long as the gateway uses that upstream.
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(server.Close)
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
@@ -154,7 +155,7 @@ func TestEngineRestarted(t *testing.T) {
 	e.end(t, syscall.SIGKILL)
 	load.awaitMore(t, "200", 300)
 	only(t, load.stop(), "200")
-	e.start(t) // ends the containers that it finds
+	e.start(t) // stops containers that are still running
 	g.awaitStatus(t, "/", http.StatusServiceUnavailable)
 	startWeb()
 	g.awaitStatus(t, "/", http.StatusOK)

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// wantDown checks that a response is the one for a backend that is down.
+// wantDown checks that the response reports an unavailable backend.
 func wantDown(t *testing.T, what string, got response) {
 	t.Helper()
 	if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") != "1" || got.length == 0 {
@@ -27,7 +27,7 @@ func wantDown(t *testing.T, what string, got response) {
 	}
 }
 
-// unassigned returns an address of the default network that no container has.
+// unassigned returns an unused address of the default network.
 func unassigned(t *testing.T) string {
 	t.Helper()
 	requireEngine(t)
@@ -39,7 +39,7 @@ func unassigned(t *testing.T) string {
 	for i, bits := range subnet.Mask {
 		last[i] |= ^bits
 	}
-	last[3]-- // the last one is for broadcasts
+	last[3]-- // the last address is the broadcast address
 	return last.String()
 }
 
@@ -47,7 +47,7 @@ func TestBackendThatIsDownIs503(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{labels: map[string]string{"role": "drops"}})
 	startContainer(t, spec{labels: map[string]string{"role": "drops"}})
-	// Nothing listens on the port of this one.
+	// Nothing listens on this port.
 	startContainer(t, spec{labels: map[string]string{"role": "refuses", "rgate.port": "8081"}})
 	startContainer(t, spec{labels: map[string]string{"role": "never-started"}, created: true})
 	g := startGateway(t, strings.ReplaceAll(`
@@ -117,7 +117,7 @@ func TestConnectionLostInFlightIs503(t *testing.T) {
 	}
 }
 
-// oneBackend sends everything to the backend web.
+// oneBackend routes all requests to the backend web.
 const oneBackend = `
 routes: [{path_prefix: /, backend: web}]
 backends: [{name: web, match_labels: {app_name: $APP}}]
@@ -147,7 +147,8 @@ backends:
 			}
 		}
 	}
-	// A second container would be as slow, and the first one's work be lost.
+	// Timeouts are not retried: another container would be as slow, and the work of the
+	// first one would be lost.
 	if got := two[0].counts(t).Total + two[1].counts(t).Total; got != 6 {
 		t.Errorf("6 requests that timed out reached containers %d times, want once each", got)
 	}
@@ -163,8 +164,8 @@ func TestNonsenseIs502(t *testing.T) {
 			t.Errorf("%s: got %d for a response that is not HTTP, want 502", method, got.status)
 		}
 	}
-	// Once the response has begun, its status is sent: the client must see that it
-	// is incomplete.
+	// The status is already sent, so the client must detect that the response is
+	// incomplete.
 	if got, err := do(g.client, g.request(t, "GET", "/?cut=1000", "")); err == nil || got.status != http.StatusOK {
 		t.Errorf("got %d and %d bytes without an error for a response that was cut, want 200 and an error", got.status, len(got.body))
 	}
@@ -202,7 +203,7 @@ func TestClientThatLeavesIs499(t *testing.T) {
 	}
 }
 
-// An upload that breaks off is its client's doing, not the backend's.
+// A truncated upload is a client error, not a backend failure.
 func TestUploadThatBreaksOffIs499(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})
@@ -230,13 +231,13 @@ func TestUploadThatBreaksOffIs499(t *testing.T) {
 	}
 }
 
-// bodies are requests of several methods, and what they carry.
+// bodies maps methods to request bodies.
 var bodies = map[string]string{"GET": "", "HEAD": "", "OPTIONS": "", "POST": "12345", "PUT": "12345", "PATCH": "12345", "DELETE": ""}
 
 func TestFailedDialIsRetriedElsewhereWithAnyMethod(t *testing.T) {
 	t.Parallel()
 	good := startContainer(t, spec{})
-	// Nothing listens on the ports of these.
+	// Nothing listens on these ports.
 	startContainer(t, spec{labels: map[string]string{"rgate.port": "8081"}})
 	startContainer(t, spec{labels: map[string]string{"rgate.port": "8082"}})
 	g := startGateway(t, oneBackend)
@@ -260,7 +261,7 @@ func TestFailedDialIsRetriedElsewhereWithAnyMethod(t *testing.T) {
 	}
 }
 
-// dropper is a server that reads a request and closes the connection.
+// dropper starts a server that reads a request and closes the connection.
 func dropper(t *testing.T) (port string, dropped func(method string) int) {
 	t.Helper()
 	var mu sync.Mutex
@@ -345,7 +346,7 @@ backends:
 			}
 		}
 	}
-	// Never twice to the same one.
+	// No container receives the same request twice.
 	most := 0
 	for _, b := range all {
 		most = max(most, b.counts(t).ByMethod["GET"])

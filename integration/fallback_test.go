@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// by returns which fallback made the response.
+// by returns the name of the fallback that produced the response.
 func (a response) by() string { return a.header.Get("X-Gateway-Fallback") }
 
 func TestFallbackWhenBackendsAreKilled(t *testing.T) {
@@ -64,7 +64,8 @@ backends:
 			t.Errorf("%s %s: got %+v by %q", tc.method, tc.target, e, got.by())
 		}
 	}
-	// The other backend is one by its name, and sees what the first one would have.
+	// The fallback backend may be any backend of the gateway, and it receives the same
+	// request.
 	if got := g.get(t, "/bare/bare/x"); got.by() != "bare-fallback" || got.echo(t).RequestURI != "/bare/x" {
 		t.Errorf("by name: got %q by %q", got.body, got.by())
 	}
@@ -88,7 +89,7 @@ backends:
 		}
 	}
 
-	// Kept responses outlive a reload.
+	// Stored responses survive a reload.
 	g.reload(t)
 	if got := g.get(t, "/pay/kept?a=b"); got.by() != "cached" {
 		t.Errorf("after a reload: %+v", got)
@@ -142,7 +143,8 @@ backends:
 		}
 	}
 
-	// An open circuit has sent nothing, so that the other backend may get anything.
+	// An open circuit has sent nothing, so any method may be sent to the fallback
+	// backend.
 	before := web.counts(t)
 	if got := g.ask(t, "POST", "/open?drop=1", "a body"); got.status != 503 || got.by() != "" {
 		t.Errorf("a POST that was sent: got %d by %q", got.status, got.by())
@@ -155,7 +157,7 @@ backends:
 	}
 }
 
-// Behind a fallback, each coalesced request that fails gets its own response.
+// Behind a fallback, each coalesced request that fails gets its own fallback response.
 func TestFallbackAroundCoalescing(t *testing.T) {
 	t.Parallel()
 	b := newGated(t, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })

@@ -27,23 +27,22 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// gateway is a process of rgate.
+// gateway is an rgate process.
 type gateway struct {
 	cmd    *exec.Cmd
-	file   string // its configuration
+	file   string // path of the configuration file
 	port   int
 	admin  int
 	client *http.Client
-	output *output // what it wrote to stdout and stderr
+	output *output // stdout and stderr
 
 	exited   chan struct{}
-	exitCode int // once exited is closed
+	exitCode int // valid after exited is closed
 }
 
-// startGateway runs `rgate -c FILE -p PORT` until the test ends. In the
-// configuration, $APP stands for appOf(t), $PORT and $ADMIN for the ports of the
-// gateway and of its admin API, $DIR for a folder of its own. The admin address
-// is added if it is not there.
+// startGateway runs `rgate -c FILE -p PORT` until the test ends. In the configuration,
+// $APP is replaced with appOf(t), $PORT and $ADMIN with the ports of the gateway and its
+// admin API, and $DIR with a temporary directory. A missing admin address is added.
 func startGateway(t testing.TB, config string, env ...string) *gateway {
 	t.Helper()
 	if !strings.Contains(config, "admin:") {
@@ -52,8 +51,8 @@ func startGateway(t testing.TB, config string, env ...string) *gateway {
 	return launch(t, "rgate.yaml", config, env, "-c", "$FILE", "-p", "$PORT")
 }
 
-// launch runs rgate with a configuration in a file of that name, and waits until
-// it responds. In args, $FILE stands for the file.
+// launch runs rgate with a configuration file of the given name and waits until it
+// responds. In args, $FILE is replaced with the path of the file.
 func launch(t testing.TB, name, config string, env []string, args ...string) *gateway {
 	t.Helper()
 	folder := t.TempDir()
@@ -71,7 +70,7 @@ func launch(t testing.TB, name, config string, env []string, args ...string) *ga
 	g.cmd.Stdout, g.cmd.Stderr = g.output, g.output
 	must(t, "starting the gateway", g.cmd.Start())
 	go func() {
-		_ = g.cmd.Wait() // its exit code says the same
+		_ = g.cmd.Wait() // the error adds nothing to the exit code
 		g.exitCode = g.cmd.ProcessState.ExitCode()
 		close(g.exited)
 	}()
@@ -80,7 +79,7 @@ func launch(t testing.TB, name, config string, env []string, args ...string) *ga
 	return g
 }
 
-// rgateCommand makes a command of the binary, which keeps its files in a folder.
+// rgateCommand returns a command that runs the binary and stores its data in folder.
 func rgateCommand(t testing.TB, folder string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	requireEngine(t)
@@ -99,14 +98,14 @@ func (g *gateway) write(t testing.TB, config string) {
 	must(t, "writing the configuration", os.WriteFile(g.file, []byte(config), 0o600))
 }
 
-// url is the address of the gateway with a path and query.
+// url returns the gateway's URL with the given path and query.
 func (g *gateway) url(target string) string {
 	return "http://" + g.address() + target
 }
 
 func (g *gateway) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(g.port)) }
 
-// adminURL is the address of the gateway's admin API with a path.
+// adminURL returns the admin API's URL with the given path.
 func (g *gateway) adminURL(path string) string {
 	return fmt.Sprintf("http://localhost:%d%s", g.admin, path)
 }
@@ -123,9 +122,9 @@ func (g *gateway) awaitStart(t testing.TB) {
 	})
 }
 
-// responds reports whether the gateway responds to requests, by one that is too malformed
-// to be counted. An open port does not show that: the gateway tries its ports before it
-// starts.
+// responds reports whether the gateway responds. It sends a malformed request, which
+// metrics do not count. An open port is not sufficient, because the gateway probes its
+// ports before it starts.
 func (g *gateway) responds() bool {
 	conn, err := net.Dial("tcp", g.address())
 	if err != nil {
@@ -138,7 +137,7 @@ func (g *gateway) responds() bool {
 	return strings.HasPrefix(line, "HTTP/1.1 400 ")
 }
 
-// await waits until a backend has that many upstreams. No request is sent.
+// await waits until a backend has the given number of upstreams. It sends no request.
 func (g *gateway) await(t testing.TB, backend string, upstreams int) {
 	t.Helper()
 	testkit.Eventually(t, fmt.Sprintf("backend %s has %d upstreams", backend, upstreams), func() bool {
@@ -146,8 +145,8 @@ func (g *gateway) await(t testing.TB, backend string, upstreams int) {
 	})
 }
 
-// metric sums up the values of a metric's series that have these labels, given as
-// names and values in turn.
+// metric returns the sum of a metric's series with the given labels. labels are
+// alternating names and values.
 func (g *gateway) metric(t testing.TB, name string, labels ...string) (sum float64) {
 	t.Helper()
 	response, err := g.client.Get(g.adminURL("/metrics"))
@@ -178,7 +177,7 @@ func (g *gateway) signal(t testing.TB, signal os.Signal) {
 	must(t, "sending a signal to the gateway", g.cmd.Process.Signal(signal))
 }
 
-// awaitExit waits for the process's end and returns its exit code.
+// awaitExit waits until the process exits and returns its exit code.
 func (g *gateway) awaitExit(t testing.TB) int {
 	t.Helper()
 	select {
@@ -190,8 +189,8 @@ func (g *gateway) awaitExit(t testing.TB) int {
 	}
 }
 
-// end ends the process. It must end by itself on SIGTERM with status 0, and without
-// a report of the race detector.
+// end stops the process. It must exit with code 0 after SIGTERM, without panics or
+// reported data races.
 func (g *gateway) end(t testing.TB) {
 	g.client.CloseIdleConnections()
 	select {
@@ -224,7 +223,7 @@ func (g *gateway) logIfFailed(t testing.TB) {
 	}
 }
 
-// output keeps what a process writes.
+// output collects the output of a process.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer // Guarded by mu.
@@ -242,13 +241,13 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// outcome is how a command ended.
+// outcome is the result of a command.
 type outcome struct {
 	code           int
 	stdout, stderr string
 }
 
-// rgate runs a command of the binary to its end.
+// rgate runs a command of the binary and waits until it exits.
 func rgate(t testing.TB, env []string, args ...string) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -264,8 +263,8 @@ func rgate(t testing.TB, env []string, args ...string) outcome {
 	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// Ports below those that the system gives to outgoing connections, so that a port
-// that is free now is still free when the gateway listens on it.
+// The range is below the ephemeral ports, so that a free port remains free until the
+// gateway listens on it.
 const lowestPort, portCount = 12000, 18000
 
 var lastPort atomic.Int64
@@ -286,5 +285,5 @@ func freePort(t testing.TB) int {
 	return 0
 }
 
-// sortedKeys is what a failing test says of a map.
+// sortedKeys returns the keys of a map, for messages of failing tests.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
