@@ -21,7 +21,6 @@ import (
 
 // ownEngine is a separate Docker engine that the test can stop.
 //
-//
 // It runs in its own mount and network namespaces. An engine without a bridge removes
 // docker0 on start, which must not affect the machine's engine.
 type ownEngine struct {

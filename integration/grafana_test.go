@@ -19,10 +19,11 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// scraped are the series of a scrape: the labels of each, by the metric's name.
+// scraped maps metric names to the labels of their series.
 type scraped map[string][]map[string]string
 
-// scrape reads all metrics of a gateway as Prometheus would store them.
+// scrape reads all metrics of a gateway and returns their series as Prometheus stores
+// them.
 func (g *gateway) scrape(t testing.TB) scraped {
 	t.Helper()
 	response, err := g.client.Get(g.adminURL("/metrics"))
@@ -59,7 +60,8 @@ func (s scraped) add(name string, metric *dto.Metric, have map[string]string) {
 	}
 }
 
-// matching are the labels that the series of a selector have, all of them.
+// matching returns all label names of the series that match a selector, or nil if no
+// series matches.
 func (s scraped) matching(selector *parser.VectorSelector) (names map[string]bool) {
 	for _, series := range s[selector.Name] {
 		fits := true
@@ -79,8 +81,8 @@ func (s scraped) matching(selector *parser.VectorSelector) (names map[string]boo
 	return names
 }
 
-// check reports what a query asks for that was not scraped: a metric, a label that it
-// matches or groups by, a value.
+// check returns an error if a query uses a metric, label or label value that was not
+// scraped.
 func (s scraped) check(query string) error {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 	if err != nil {
@@ -116,7 +118,7 @@ func (s scraped) check(query string) error {
 	return found
 }
 
-// replaces reports whether a call of label_replace on the path makes a label.
+// replaces reports whether a label_replace call on the path creates the label.
 func replaces(path []parser.Node, name string) bool {
 	return slices.ContainsFunc(path, func(node parser.Node) bool {
 		call, ok := node.(*parser.Call)
@@ -128,8 +130,8 @@ func replaces(path []parser.Node, name string) bool {
 	})
 }
 
-// dashboardQueries are the queries of the panels and variables of a Grafana
-// dashboard, with its variables replaced as Grafana does for "All".
+// dashboardQueries returns the queries of a Grafana dashboard's panels and variables.
+// Variables are replaced with their "All" value.
 func dashboardQueries(t *testing.T, file string) (queries []string) {
 	content, err := os.ReadFile(file)
 	must(t, "reading the dashboard", err)
@@ -181,7 +183,7 @@ type dashboardPanel struct {
 	Targets     []struct{ Expr, LegendFormat string }
 }
 
-// grafanaGateway is a gateway that has a series of each of its metrics.
+// grafanaGateway is a configuration that produces series of every metric.
 const grafanaGateway = `
 bandwidth:
   kong_metrics: true
@@ -203,8 +205,7 @@ backends:
     concurrency: {max: 10}
 `
 
-// TestGrafanaDashboard holds every query of the dashboard against the metrics of a real
-// gateway.
+// TestGrafanaDashboard checks the dashboard's queries against the metrics of a gateway.
 func TestGrafanaDashboard(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -235,8 +236,8 @@ func TestGrafanaDashboard(t *testing.T) {
 	}
 }
 
-// kongQueries are what Kong's own Grafana dashboard (7424) asks for, in the words of
-// its current revision: of each metric one query that has all the labels.
+// kongQueries are queries of Kong's Grafana dashboard (7424) at its current revision. For
+// each metric, one query uses all of the labels.
 var kongQueries = []string{
 	`sum(rate(kong_http_requests_total{service=~".*", route=~".*", instance=~".*"}[1m])) by (service,route,code)`,
 	`sum(rate(kong_http_requests_total{source=~".*", workspace=~".*", consumer=~".*"}[1m])) by (source, workspace, consumer)`,
@@ -252,13 +253,13 @@ var kongQueries = []string{
 	`sum(rate(kong_nginx_connections_total{state="total", instance=~".*"}[1m]))`,
 	`sum(kong_nginx_connections_total{state="accepted", instance=~".*"})`,
 	`sum(kong_nginx_connections_total{state="handled", instance=~".*"})`,
-	`count by (instance, node_id, subsystem) (kong_nginx_connections_total)`, // fills its list of instances
+	`count by (instance, node_id, subsystem) (kong_nginx_connections_total)`, // the dashboard's list of instances
 	`kong_nginx_requests_total{node_id=~".*"}`,
 	`kong_datastore_reachable`,
 }
 
-// TestKongMetrics makes sure that Kong's dashboard finds what it asks for, and that the
-// numbers are those of the gateway.
+// TestKongMetrics checks the queries of Kong's dashboard, and compares the values with
+// the gateway's own metrics.
 func TestKongMetrics(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})

@@ -14,9 +14,9 @@ import (
 	"testing"
 )
 
-// allowedImports lists what each package may import of the others. Packages in demo,
-// hack and integration that are not listed import none. Packages that need each other
-// beyond this communicate through Caddy: modules, placeholders, events.
+// allowedImports lists the packages of the repository that each package may import.
+// Packages in demo, hack and integration that are not listed import none. All other
+// communication uses Caddy's modules, placeholders and events.
 var allowedImports = map[string][]string{
 	"":                 {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "balance", "bandwidth", "caddyfile", "cli", "dashboard", "dockerupstreams", "gateway", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
 	"access/apikey":    {"access/identity", "access/ratelimit", "internal/httpx", "internal/options", "internal/trust", "policy"},
@@ -29,11 +29,11 @@ var allowedImports = map[string][]string{
 	"access/require":   {"access/identity", "internal/options", "internal/trust", "policy"},
 	"access/security":  {"internal/httpx", "internal/options", "internal/trust", "policy"},
 	"balance":          {"dockerupstreams", "internal/monotime", "internal/options", "internal/placeholder", "internal/trust", "policy"},
-	"caddyfile":        {"dockerupstreams", "gateway", "gateway/operations", "internal/options", "internal/trust", "policy", "stats"}, // their configuration
+	"caddyfile":        {"dockerupstreams", "gateway", "gateway/operations", "internal/options", "internal/trust", "policy", "stats"}, // for their configuration
 	"cli":              {"bandwidth", "caddyfile"},
 	"cmd/rgate":        {"", "cli"},
 	"dashboard":        {"bandwidth/store", "internal/options", "internal/status", "policy", "stats"},
-	// The demos share what runs Docker's client.
+	// The demos share a package that uses Docker's client.
 	"demo/bandwidth":   {"demo/assert", "demo/docker"},
 	"demo/chaos":       {"demo/docker"},
 	"demo/run":         {"demo/assert", "demo/docker"},
@@ -41,7 +41,7 @@ var allowedImports = map[string][]string{
 	"gateway":          {"dockerupstreams", "gateway/operations", "gateway/routing", "gateway/upstream", "internal/entry", "internal/failure", "internal/httpx", "internal/logging", "internal/metrics", "internal/options", "internal/placeholder", "internal/trust", "policy", "stats"},
 	"gateway/routing":  {"internal/query"},
 	"gateway/upstream": {"dockerupstreams", "gateway/routing", "internal/entry", "internal/failure", "internal/httpx", "internal/monotime", "internal/options", "internal/trust", "policy"},
-	// A tool that measures a pure core.
+	// A benchmark of the balancer.
 	"hack/bench-balance": {"balance"},
 	"internal/entry":     {},
 	"internal/httpx":     {"internal/entry", "internal/monotime", "internal/query"},
@@ -78,8 +78,8 @@ var allowedImports = map[string][]string{
 	"internal/status":        {},
 }
 
-// allowedInTests lists what tests may import besides: fakes, and modules that a test
-// loads. Package integration may import all packages, and all tests internal/testkit.
+// allowedInTests lists additional imports of tests: fakes and modules under test. Package
+// integration may import all packages, and all tests may import internal/testkit.
 var allowedInTests = map[string][]string{
 	"balance":         {"dockerupstreams/dockertest", "gateway"},
 	"caddyfile":       {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "balance", "stats", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
@@ -94,7 +94,7 @@ var allowedInTests = map[string][]string{
 	"bandwidth/store":  {"bandwidth/storetest"},
 	"dashboard":        {"bandwidth"},
 
-	// A gateway in the process of the test.
+	// Runs a gateway in the test process.
 	"integration/stream":     {""},
 	"traffic/cache":          {"internal/testkit"},
 	"traffic/circuitbreaker": {"policy/policytest"},
@@ -104,33 +104,33 @@ var allowedInTests = map[string][]string{
 	"policy":                 {"internal/httpx"},
 }
 
-// Packages that import neither Caddy nor Docker's client, so that they can be tested,
-// fuzzed and measured alone. They import only each other.
+// purePackages import neither Caddy nor Docker's client, so that they can be tested,
+// fuzzed and benchmarked alone. They may import each other.
 var purePackages = []string{
 	"gateway/routing",
 	"internal/lease", "internal/monotime", "internal/pause", "internal/query", "traffic/httpcache",
 }
 
-// Packages with more files than maxFiles: one idea that needs them.
+// largePackages lists packages with more than maxFiles files.
 var largePackages = map[string]int{
 	"dockerupstreams": 0,
 	"gateway":         0,
 	"stats":           0,
 }
 
-// longFiles says why a Go file is longer than maxLines.
+// longFiles maps Go files longer than maxLines to the reason.
 var longFiles = map[string]string{}
 
 const (
 	modulePath = "github.com/rgate/rgate"
-	maxLines   = 450 // of a file
-	maxFiles   = 15  // of a package, without tests
+	maxLines   = 450 // per file
+	maxFiles   = 15  // per package, without tests
 )
 
-// sourceFile is a Go file of the repository.
+// sourceFile is a parsed Go file of the repository.
 type sourceFile struct {
 	path   string // relative to the root of the repository
-	pkg    string // folder of the package, empty for the root
+	pkg    string // directory of the package; empty for the root
 	lines  int
 	tree   *ast.File
 	isTest bool
@@ -159,7 +159,7 @@ func sourceFiles(t *testing.T) (files []*sourceFile) {
 		}
 		content, err := fs.ReadFile(root, path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // removed in the meantime
+			return nil // the file was removed in the meantime
 		}
 		if err != nil {
 			return err
@@ -185,7 +185,8 @@ func sourceFiles(t *testing.T) (files []*sourceFile) {
 	return files
 }
 
-// packageOf returns the folder of an imported package, and whether it is part of rgate.
+// packageOf returns the directory of an imported package, and reports whether the package
+// is part of rgate.
 func packageOf(path string) (pkg string, ours bool) {
 	if path == modulePath {
 		return "", true
@@ -213,7 +214,7 @@ func TestPackagesImportOnlyWhatIsAllowed(t *testing.T) {
 			}
 		}
 	}
-	// The root is the one import that adds rgate to Caddy.
+	// Importing the root package registers all of rgate's modules.
 	for _, pkg := range allowedImports[""] {
 		if !used[[2]string{"", pkg}] {
 			t.Errorf("module.go does not import %s", pkg)
@@ -232,7 +233,8 @@ func TestEveryPackageIsListed(t *testing.T) {
 	}
 }
 
-// TestArchitecturePage compares the tables of packages and imports in the docs with the code.
+// TestArchitecturePage compares the tables of packages and imports in the docs with the
+// code.
 func TestArchitecturePage(t *testing.T) {
 	content, err := os.ReadFile("../docs/internals/architecture.md")
 	must(t, "reading the page", err)
@@ -304,7 +306,7 @@ func TestArchitecturePage(t *testing.T) {
 	}
 }
 
-// matchesAny reports whether a package matches one of several patterns.
+// matchesAny reports whether a package matches any of the patterns.
 func matchesAny(patterns []string, pkg string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		matched, _ := filepath.Match(pattern, pkg)
@@ -312,7 +314,7 @@ func matchesAny(patterns []string, pkg string) bool {
 	})
 }
 
-// Docker's client can be replaced by its successor in one file.
+// Only one file may import Docker's client, so that it can be replaced.
 func TestDockerClientIsBehindOneInterface(t *testing.T) {
 	found := false
 	for _, f := range sourceFiles(t) {
@@ -326,7 +328,7 @@ func TestDockerClientIsBehindOneInterface(t *testing.T) {
 			switch filepath.Base(f.path) {
 			case "engine.go":
 				found = true
-			case "address.go": // the names of its environment variables
+			case "address.go": // for the names of Docker's environment variables
 				if path != "github.com/docker/docker/client" {
 					t.Errorf("%s imports %s", f.path, path)
 				}
@@ -387,8 +389,8 @@ func TestFilesAreShort(t *testing.T) {
 	}
 }
 
-// registrations lists what an init function may call: nothing that depends on the order
-// in which packages are initialized.
+// registrations lists the functions that init may call. Their effect does not depend on
+// the order of package initialization.
 var registrations = []string{
 	"caddy.RegisterModule", "caddy.RegisterNetwork", "caddycmd.RegisterCommand", "caddyconfig.RegisterAdapter",
 	"httpcaddyfile.RegisterDirective", "httpcaddyfile.RegisterHandlerDirective", "httpcaddyfile.RegisterDirectiveOrder",
@@ -411,8 +413,8 @@ func TestInitOnlyRegisters(t *testing.T) {
 				if !slices.Contains(registrations, name) {
 					t.Errorf("%s: init may only register, and has %s", f.path, name)
 				}
-				// The order of directives depends on the order of the calls, which is
-				// defined within one file only.
+				// Directive order depends on the order of these calls, which is defined
+				// only within a file.
 				if name == "httpcaddyfile.RegisterDirectiveOrder" && f.path != "module.go" {
 					t.Errorf("%s: the order of directives belongs in module.go", f.path)
 				}

@@ -26,7 +26,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// issuer issues tokens, and serves the keys that verify them.
+// issuer is an OpenID Connect issuer that serves its JWK Set.
 type issuer struct {
 	*httptest.Server
 	mu   sync.Mutex
@@ -43,17 +43,17 @@ func startIssuer(t *testing.T) *issuer {
 		case i.down:
 			w.WriteHeader(http.StatusBadGateway)
 		case r.URL.Path == "/.well-known/openid-configuration":
-			_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL, "jwks_uri": i.URL + "/keys"}) // the gateway left
+			_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL, "jwks_uri": i.URL + "/keys"}) // fails if the gateway has disconnected
 		default:
 			w.Header().Set("Cache-Control", "max-age=3600")
-			_ = json.NewEncoder(w).Encode(map[string]any{"keys": i.keys}) // likewise
+			_ = json.NewEncoder(w).Encode(map[string]any{"keys": i.keys}) // fails if the gateway has disconnected
 		}
 	}))
 	t.Cleanup(i.Close)
 	return i
 }
 
-// serve adds a key to those that are served.
+// serve adds a key to the JWK Set.
 func (i *issuer) serve(t *testing.T, kid string, key *ecdsa.PrivateKey) {
 	point, err := key.PublicKey.Bytes()
 	must(t, "writing a key", err)
@@ -83,7 +83,8 @@ func rsaKey(t *testing.T) *rsa.PrivateKey {
 	return key
 }
 
-// claimsOf are the claims of a good token, with some changed; nil removes one.
+// claimsOf returns the claims of a valid token with changes applied. A nil value removes
+// a claim.
 func claimsOf(changes map[string]any) jwt.MapClaims {
 	claims := jwt.MapClaims{"iss": "https://id.example.com", "aud": "api", "sub": "alice", "scope": "read", "exp": time.Now().Add(time.Hour).Unix()}
 	maps.Copy(claims, changes)
@@ -91,7 +92,7 @@ func claimsOf(changes map[string]any) jwt.MapClaims {
 	return claims
 }
 
-// signed is a token as another library makes it.
+// signed returns a token signed by the golang-jwt library.
 func signed(t *testing.T, method jwt.SigningMethod, key any, kid string, claims jwt.MapClaims) string {
 	token := jwt.NewWithClaims(method, claims)
 	if kid != "" {
@@ -102,8 +103,8 @@ func signed(t *testing.T, method jwt.SigningMethod, key any, kid string, claims 
 	return text
 }
 
-// byHand is a token that is made of its header and claims by hand, and signed by
-// HMAC with any key; without one, not at all.
+// byHand returns a token with the given raw header, signed with HMAC-SHA256. If key is
+// nil, the signature is empty.
 func byHand(t *testing.T, header string, claims jwt.MapClaims, key []byte) string {
 	payload, err := json.Marshal(claims)
 	must(t, "writing claims", err)
@@ -116,7 +117,8 @@ func byHand(t *testing.T, header string, claims jwt.MapClaims, key []byte) strin
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// startEcho is a backend that says what it got.
+// startEcho starts a backend that responds with the request's target and identity
+// headers.
 func startEcho(t *testing.T) (address string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s user=%q auth=%t cookie=%q", r.RequestURI, r.Header.Values("X-User-ID"), r.Header.Get("Authorization") != "", r.Header.Get("Cookie"))
@@ -125,7 +127,7 @@ func startEcho(t *testing.T) (address string) {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// TestJWTStatuses is what clients with tokens of all kinds get to see.
+// TestJWTStatuses checks the status and challenge for valid and invalid tokens.
 func TestJWTStatuses(t *testing.T) {
 	t.Parallel()
 	id, key, other, first, second := startIssuer(t), rsaKey(t), rsaKey(t), ecKey(t), ecKey(t)
@@ -169,7 +171,7 @@ backends:
 		token     string
 		status    int
 		challenge string
-		soon      bool // not at once
+		soon      bool // wait until the expected response is returned
 	}{
 		{name: "none", path: "/pem", status: 401},
 		{name: "garbage", path: "/pem", token: "garbage", status: 401, challenge: invalid},
@@ -235,7 +237,7 @@ backends:
 		if challenge := got.header.Get("WWW-Authenticate"); got.status != tc.status || challenge != wantChallenge || (got.header.Get("Retry-After") != "") != (tc.status == 503) {
 			t.Errorf("%s: got %d %q, want %d %q", tc.name, got.status, challenge, tc.status, wantChallenge)
 		}
-		wantBody := http.StatusText(tc.status) + "\n" // and no reason
+		wantBody := http.StatusText(tc.status) + "\n" // the body must not contain the reason
 		if tc.status == 200 {
 			wantBody = tc.path + ` user=["alice"] auth=true cookie=""`
 		}
@@ -254,7 +256,8 @@ backends:
 	}
 }
 
-// TestJWTPlaces has tokens in all places, which the backend does not get to see.
+// TestJWTPlaces checks tokens in every supported location. The backend must not receive
+// them.
 func TestJWTPlaces(t *testing.T) {
 	t.Parallel()
 	const secret = "0123456789abcdef0123456789abcdef"
@@ -295,8 +298,8 @@ backends:
 	}
 }
 
-// TestJWTAlone has the policy in sites without a gateway, and as a provider of
-// Caddy's own handler.
+// TestJWTAlone checks the policy in sites without a gateway, and as an authentication
+// provider.
 func TestJWTAlone(t *testing.T) {
 	t.Parallel()
 	key := ecKey(t)

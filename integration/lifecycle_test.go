@@ -12,7 +12,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The tests of this file look at the clock, or would disturb those that do.
+// The tests in this file measure time, or load the machine. Most of them are not
+// parallel.
 
 func TestKillOfTheOnlyContainerUnderLoad(t *testing.T) {
 	web := startContainer(t, spec{})
@@ -48,9 +49,8 @@ func TestTimeFromStartToFirstRequest(t *testing.T) {
 	only(t, load.stop(), "200", "503")
 }
 
-// within measures something so many times, and fails the test if the median is
-// above the limit. Other programs may take the machine away: then it is measured
-// again, up to three times in all.
+// within runs a measurement several times and fails the test if the median exceeds the
+// limit. Because other programs may slow the machine down, it makes up to three attempts.
 func within(t *testing.T, limit time.Duration, what string, times int, measure func() time.Duration) {
 	t.Helper()
 	for range 3 {
@@ -111,8 +111,8 @@ func TestKillOfOneOfTwoUnderLoadLosesNoRequest(t *testing.T) {
 	only(t, load.stop(), "200")
 }
 
-// A container that is being stopped gets no further requests, though it would still
-// accept them, and completes those that it has.
+// A container that is being stopped receives no new requests and completes those in
+// flight.
 func TestStoppedContainerIsDrained(t *testing.T) {
 	t.Parallel()
 	stopping := startContainer(t, spec{args: []string{"-linger", "3s"}})
@@ -137,7 +137,7 @@ func TestStoppedContainerIsDrained(t *testing.T) {
 		stopping.stop(t)
 	}()
 	g.await(t, "web", 1)
-	before := stopping.counts(t).Total // it still responds
+	before := stopping.counts(t).Total // the container still responds
 	const n = 50
 	for range n {
 		if got := g.get(t, "/").echo(t).Container; got != staying.id[:12] {
@@ -161,7 +161,7 @@ func TestStoppedContainerIsDrained(t *testing.T) {
 	}
 }
 
-// Signals that do not end a container must not take it out.
+// A signal that does not end a container must not remove its upstream.
 func TestSignalThatEndsNothingDoesNotDrain(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})

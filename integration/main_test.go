@@ -1,12 +1,11 @@
-// Package integration runs whole gateways: the binary rgate in a process of its
-// own, a real Docker engine, and real containers of the demo's backend. What it
-// proves is what a client sees.
+// Package integration tests whole gateways as seen by a client: an rgate process, a
+// Docker engine, and containers of the demo backend.
 //
-// It needs Linux, where containers can be reached by their addresses, and a Docker
-// engine (hack/docker-engine starts one). Every test has containers with labels of its
-// own, so that they can run in parallel, and removes what it made. Tests that measure
-// time, or that load the machine, run alone. In short mode, only the tests run that need
-// neither an engine nor the binary: those of the docs and of the packages' rules.
+// The tests require Linux, where containers are reachable by IP address, and a Docker
+// engine (hack/docker-engine starts one). Each test labels its own containers and removes
+// all it has created, so that tests can run in parallel. Tests that measure time or load
+// the machine run alone. Short mode runs only tests that need neither an engine nor the
+// binary, such as tests of the docs and package rules.
 package integration
 
 import (
@@ -23,14 +22,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Made by TestMain, and not changed afterwards.
+// Set by TestMain; read-only afterwards.
 var (
-	engine *client.Client // the Docker engine that all tests share
-	binary string         // the gateway, with the race detector if the tests have it
+	engine *client.Client // the Docker engine of all tests
+	binary string         // path of rgate, built with -race if the tests are
 )
 
 func TestMain(m *testing.M) {
-	// Most tests wait most of the time.
+	// The tests spend most of their time waiting.
 	_ = flag.Set("test.parallel", "6")
 	flag.Parse()
 	os.Exit(runTests(m))
@@ -52,7 +51,7 @@ func runTests(m *testing.M) int {
 	defer engine.Close()
 	code := m.Run()
 	if code == 0 {
-		_ = engine.Close() // its idle connections are no leak
+		_ = engine.Close() // close idle connections, which goleak would report
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, "integration:", err)
 			return 1
@@ -61,7 +60,7 @@ func runTests(m *testing.M) int {
 	return code
 }
 
-// requireEngine skips a test in short mode, which has neither an engine nor the binary.
+// requireEngine skips the test in short mode, which has neither an engine nor the binary.
 func requireEngine(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
@@ -69,8 +68,8 @@ func requireEngine(t testing.TB) {
 	}
 }
 
-// prepare connects to the engine, removes what an aborted run left there, and
-// makes the image and the binary.
+// prepare connects to the engine, removes leftovers of aborted runs, and builds the image
+// and the binary.
 func prepare(folder string) error {
 	var err error
 	engine, err = client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
@@ -94,7 +93,7 @@ func prepare(folder string) error {
 	if raceDetector {
 		args = append(args, "-race")
 	}
-	if os.Getenv("GOCOVERDIR") != "" { // where the gateways write what they ran through
+	if os.Getenv("GOCOVERDIR") != "" { // coverage data of the gateway processes
 		args = append(args, "-cover", "-covermode=atomic", "-coverpkg=github.com/rgate/rgate/...")
 	}
 	if err := command("go", append(args, "./cmd/rgate")...).Run(); err != nil {
@@ -103,7 +102,7 @@ func prepare(folder string) error {
 	return nil
 }
 
-// command is to be run in the root of the repository.
+// command returns a command that runs in the root of the repository.
 func command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = ".."

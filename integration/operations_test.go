@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// A key, and what `rgate hash-key` makes of it.
+// secretKeyHash is the output of `rgate hash-key` for secretKey.
 const (
 	secretKey     = "secret"
 	secretKeyHash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
@@ -38,7 +38,7 @@ backends:
   - {name: self, register: true}
 `
 
-// report reads one of the operations endpoints.
+// report fetches an operations endpoint and decodes its JSON response.
 func (g *gateway) report(t testing.TB, name string, status int, into any) {
 	t.Helper()
 	got := g.ask(t, http.MethodGet, "/gateway"+name, "", "X-API-Key", secretKey)
@@ -118,7 +118,7 @@ func TestOperations(t *testing.T) {
 	}
 	g.checkLogs(t, one)
 
-	// Who may not see them, and what there is not.
+	// Clients without access, and unknown endpoints.
 	for _, tc := range []struct {
 		what, method, target string
 		key                  string
@@ -151,7 +151,7 @@ func TestOperations(t *testing.T) {
 	})
 }
 
-// What policies read from the query is in no log, whichever way it is read.
+// Query parameters that policies read are redacted in every log.
 func TestOperationsLogHidesKeys(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, operationsGateway)
@@ -203,8 +203,7 @@ func (g *gateway) checkLogs(t testing.TB, web *box) {
 	}
 }
 
-// The log can be followed, and who follows it does not keep a configuration or the
-// process from ending.
+// Clients can follow the log. They must not delay a reload or shutdown.
 func TestOperationsLogIsFollowed(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -234,10 +233,10 @@ func TestOperationsLogIsFollowed(t *testing.T) {
 		t.Errorf("the first entry of web is %+v", e)
 	}
 	g.reload(t)
-	for lines.Scan() { // until the old configuration ends it
+	for lines.Scan() { // until the reload ends the stream
 	}
 	again := follow()
-	g.end(t) // fails if it takes too long
+	g.end(t) // fails if the shutdown takes too long
 	for again.Scan() {
 	}
 }
@@ -280,13 +279,13 @@ func TestRegistration(t *testing.T) {
 	if got := g.ask(t, "PUT", "/gateway/services/self/x", `{"url": "`+instance.URL+`"}`); got.status != http.StatusUnauthorized {
 		t.Errorf("without a key: %d", got.status)
 	}
-	ends := time.Now().Add(4 * time.Second) // twice its time
+	ends := time.Now().Add(4 * time.Second) // twice the registration's TTL
 	for time.Now().Before(ends) {
 		if got := send("POST", "self/one/heartbeat", ""); got.status != http.StatusNoContent {
 			t.Fatalf("a heartbeat: %d", got.status)
 		}
 		g.awaitStatus(t, "/self", http.StatusOK)
-		time.Sleep(200 * time.Millisecond) // the interval of an instance
+		time.Sleep(200 * time.Millisecond) // interval between heartbeats
 	}
 	if got := g.get(t, "/self"); got.status != http.StatusOK || got.body != "at your service" {
 		t.Errorf("got %d %q", got.status, got.body)

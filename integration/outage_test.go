@@ -15,19 +15,19 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// relay is a socket that leads to the Docker engine as long as it is up.
+// relay is a Unix socket that forwards to the Docker engine while it is up.
 type relay struct {
 	socket string
-	engine string // the engine's own socket
+	engine string // path of the engine's own socket
 
 	mu       sync.Mutex
-	listener net.Listener          // nil: down. Guarded by mu.
+	listener net.Listener          // nil while the relay is down. Guarded by mu.
 	conns    map[net.Conn]struct{} // Guarded by mu.
 	accepted int                   // Guarded by mu.
 	copiers  sync.WaitGroup
 }
 
-// newRelay makes a relay that is down. It ends with the test.
+// newRelay creates a relay that is down. It is removed when the test ends.
 func newRelay(t *testing.T) *relay {
 	t.Helper()
 	requireEngine(t)
@@ -46,7 +46,7 @@ func newRelay(t *testing.T) *relay {
 	return r
 }
 
-// up lets connections through.
+// up starts to accept connections.
 func (r *relay) up(t *testing.T) {
 	t.Helper()
 	listener, err := net.Listen("unix", r.socket)
@@ -87,7 +87,7 @@ func (r *relay) connect(from net.Conn) {
 	}
 }
 
-// cutConnections ends all connections. New ones are let through as before.
+// cutConnections closes all connections. New connections are still accepted.
 func (r *relay) cutConnections() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,7 +97,7 @@ func (r *relay) cutConnections() {
 	clear(r.conns)
 }
 
-// cut ends all connections and lets none through.
+// cut closes all connections and stops accepting new ones.
 func (r *relay) cut() {
 	r.mu.Lock()
 	listener := r.listener
@@ -109,7 +109,7 @@ func (r *relay) cut() {
 	r.cutConnections()
 }
 
-// connections is how many there have been.
+// connections returns the number of connections accepted so far.
 func (r *relay) connections() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,8 +122,8 @@ func overRelay(r *relay) string {
 
 func TestEngineCutAndBack(t *testing.T) {
 	t.Parallel()
-	// The network keeps the address of a container that ended from other tests: the
-	// gateway continues to send requests there.
+	// The separate network prevents other tests from reusing the address of a stopped
+	// container, to which the gateway continues to send requests.
 	alone := spec{networks: []string{makeNetwork(t, "alone")}}
 	first := startContainer(t, alone)
 	r := newRelay(t)
@@ -136,7 +136,8 @@ func TestEngineCutAndBack(t *testing.T) {
 		testkit.Eventually(t, "the gateway says that the engine is gone", func() bool {
 			return strings.Contains(g.output.String(), "cannot reach the Docker engine")
 		})
-		// What happens meanwhile is not seen, and what was known keeps serving.
+		// During the outage, the gateway keeps the known upstreams and does not detect
+		// new ones.
 		second := startContainer(t, alone)
 		load.awaitMore(t, "200", 200)
 		if seen := second.counts(t).Total; seen != 0 {
@@ -157,7 +158,8 @@ func TestEngineCutAndBack(t *testing.T) {
 	}
 }
 
-// Some socket proxies end every stream after a few minutes: that must not show.
+// Some socket proxies close every stream after a few minutes. The gateway must reconnect
+// without visible effects.
 func TestStreamOfEventsThatEndsIsOpenedAgain(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})

@@ -5,8 +5,7 @@ import (
 	"syscall"
 )
 
-// dieWithTests makes a process end if the tests are aborted, and can no longer end
-// it themselves.
+// dieWithTests sets Pdeathsig, so that the process is killed when the test process dies.
 func dieWithTests(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package integration
 
 import "os/exec"
 
-// dieWithTests has no means to do anything on this platform.
+// dieWithTests does nothing on this platform.
 func dieWithTests(*exec.Cmd) {}

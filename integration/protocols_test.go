@@ -18,8 +18,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The tests of this file send something only after what was sent before has come
-// through: a gateway that buffers would never respond.
+// The tests in this file send data only after the previous data has arrived. They would
+// time out behind a gateway that buffers.
 
 func TestWebSocket(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,7 @@ func TestServerSentEventsComeAtOnce(t *testing.T) {
 	web := startContainer(t, spec{})
 	g := startGateway(t, oneBackend)
 	g.await(t, "web", 1)
-	// The second event will not be sent before the test has failed.
+	// The second event is sent only after the test's timeout.
 	response, err := g.client.Do(g.request(t, "GET", "/sse?n=2&every=1h", ""))
 	must(t, "asking for events", err)
 	if contentType := response.Header.Get("Content-Type"); contentType != "text/event-stream" {
@@ -71,7 +71,7 @@ func TestServerSentEventsComeAtOnce(t *testing.T) {
 			t.Fatalf("got %q and %v, want %q", line, err, want)
 		}
 	}
-	// The backend must hear that the client is gone.
+	// The backend must notice that the client has disconnected.
 	_ = response.Body.Close()
 	testkit.Eventually(t, "the backend's stream ends", func() bool { return web.counts(t).InFlight == 0 })
 
@@ -81,7 +81,7 @@ func TestServerSentEventsComeAtOnce(t *testing.T) {
 	}
 }
 
-// gRPC is HTTP/2 all the way, with messages both ways at once and trailers.
+// gRPC uses HTTP/2 to the backend, bidirectional messages and trailers.
 func TestGRPC(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -166,13 +166,13 @@ func TestExpectContinue(t *testing.T) {
 	}
 	conn, reader := open("/")
 	defer conn.Close()
-	resp, err := http.ReadResponse(reader, nil) // comes before the body is sent
+	resp, err := http.ReadResponse(reader, nil) // 100 is sent before the body
 	if err != nil || resp.StatusCode != http.StatusContinue {
 		t.Fatalf("got %v and %v, want 100 Continue", resp, err)
 	}
 	_, err = io.WriteString(conn, "12345")
 	must(t, "sending the body", err)
-	for err == nil && resp.StatusCode == http.StatusContinue { // that of the backend may follow
+	for err == nil && resp.StatusCode == http.StatusContinue { // the backend may send another 100
 		resp, err = http.ReadResponse(reader, nil)
 	}
 	must(t, "reading the response", err)
@@ -181,7 +181,7 @@ func TestExpectContinue(t *testing.T) {
 	if got := (response{status: resp.StatusCode, body: string(body)}).echo(t); got.BodyBytes != 5 {
 		t.Errorf("%d bytes of 5 reached the backend", got.BodyBytes)
 	}
-	// A request without a route gets its response before its body is sent.
+	// A request without a route gets its response before the body is sent.
 	g.write(t, "admin: localhost:$ADMIN\nlisten: :$PORT\ndefault_response: {status_code: 410}\n")
 	g.reload(t)
 	conn, reader = open("/")
@@ -197,7 +197,7 @@ func TestGibibyteUploadAndDownloadInConstantMemory(t *testing.T) {
 	g.await(t, "web", 1)
 	const size = 1 << 30
 	for range 20 {
-		g.get(t, "/") // what is needed for any request is there before the measurement
+		g.get(t, "/") // warms up the gateway's buffers and connections
 	}
 	for name, transfer := range map[string]func(){
 		"upload": func() {
@@ -230,7 +230,7 @@ func TestGibibyteUploadAndDownloadInConstantMemory(t *testing.T) {
 	}
 }
 
-// zeros is an endless body.
+// zeros is a reader of endless zero bytes.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -238,7 +238,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// memory reads a figure of the process's memory, in bytes.
+// memory returns a value of /proc/PID/status in bytes.
 func (g *gateway) memory(t testing.TB, name string) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.cmd.Process.Pid))

@@ -20,7 +20,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// sizedBackend runs a backend that responds with as many bytes as the query says. It
+// sizedBackend starts a backend whose response has the size given in the query. It
 // returns its address.
 func sizedBackend(t testing.TB) string {
 	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +31,7 @@ func sizedBackend(t testing.TB) string {
 	return address
 }
 
-// quotaPostgres is the address of an empty PostgreSQL.
+// quotaPostgres starts an empty PostgreSQL database and returns its URL.
 func quotaPostgres(t testing.TB) string {
 	t.Helper()
 	requireEngine(t)
@@ -44,14 +44,14 @@ func quotaPostgres(t testing.TB) string {
 	must(t, "starting PostgreSQL, which `make test` installs", cmd.Start())
 	t.Cleanup(func() {
 		_ = input.Close()
-		_ = cmd.Wait() // it ends by itself
+		_ = cmd.Wait() // it exits when its stdin is closed
 	})
 	line, err := bufio.NewReader(output).ReadString('\n')
 	must(t, "reading where PostgreSQL is", err)
 	return strings.TrimSpace(line)
 }
 
-// mailSettings are the lines of YAML that send mail to a server of the test.
+// mailSettings returns the YAML settings for alerts by mail to a test server.
 func mailSettings(s *mailtest.Server) string {
 	return fmt.Sprintf("notify: {smtp: {address: %q, ca_file: %q, username: %s, password: \"{env.SMTP_PASSWORD}\", from: rgate@example.com, to: [ops@example.com]}, link: \"https://gw.example.com/dashboard\"}\n",
 		s.Address, s.CAFile, mailtest.User)
@@ -59,13 +59,13 @@ func mailSettings(s *mailtest.Server) string {
 
 var mailPassword = []string{"SMTP_PASSWORD=" + mailtest.Password}
 
-// metered is a gateway that keeps account in a store, before one backend with a quota.
+// metered returns a configuration with a usage store and one backend with a quota.
 func metered(t testing.TB, store, policies, quota string, more ...string) string {
 	return fmt.Sprintf("bandwidth: {path: /usage, flush_interval: 1s, store: %q%s}\noperations: {path: /gateway}\n%s\nroutes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: [%q], quota: {%s}}]\n",
 		store, strings.Join(more, ""), policies, sizedBackend(t), quota)
 }
 
-// quotaReport is the gateway's report of a quota.
+// quotaReport is the gateway's report on one quota.
 type quotaReport struct {
 	Name, Level, Service, Consumer, Direction, State string
 	Allocated, Used                                  int64
@@ -77,7 +77,7 @@ type quotaReport struct {
 	}
 }
 
-// alerts returns the state of each threshold, such as `80 sent, 90, 100`.
+// alerts returns the delivery state of each threshold, such as `80 sent, 90, 100`.
 func (q quotaReport) alerts() string {
 	var all []string
 	for _, threshold := range q.Thresholds {
@@ -99,7 +99,7 @@ func (g *gateway) quotas(t testing.TB) (all []quotaReport) {
 	return all
 }
 
-// onlyQuota is the one that there is, empty until it has been judged.
+// onlyQuota returns the only quota. It is empty before the first evaluation.
 func (g *gateway) onlyQuota(t testing.TB) (q quotaReport) {
 	t.Helper()
 	if all := g.quotas(t); len(all) == 1 {
@@ -108,7 +108,8 @@ func (g *gateway) onlyQuota(t testing.TB) (q quotaReport) {
 	return q
 }
 
-// awaitQuota waits until so many bytes have been judged. It returns the report.
+// awaitQuota waits for the given usage and alerts of the only quota, and returns its
+// report.
 func (g *gateway) awaitQuota(t testing.TB, used int64, alerts string) (q quotaReport) {
 	t.Helper()
 	testkit.Eventually(t, fmt.Sprintf("%d bytes are judged, and the thresholds are %q", used, alerts), func() bool {
@@ -118,7 +119,7 @@ func (g *gateway) awaitQuota(t testing.TB, used int64, alerts string) (q quotaRe
 	return q
 }
 
-// download gets so many bytes.
+// download requests a response of n bytes.
 func (g *gateway) download(t testing.TB, n int, headers ...string) {
 	t.Helper()
 	if got := g.ask(t, "GET", fmt.Sprintf("/?bytes=%d", n), "", headers...); got.status != http.StatusOK || len(got.body) != n {
@@ -197,8 +198,8 @@ func TestQuotaIsAnnouncedByMail(t *testing.T) {
 	}
 }
 
-// While the mail server is down, all requests get responses; the message is sent when
-// it is up again, although the gateway was restarted in the meantime.
+// While the mail server is down, requests are served. The message is sent when the server
+// is up again, even after a restart of the gateway.
 func TestQuotaWithoutAServerOfMail(t *testing.T) {
 	t.Parallel()
 	mail := mailtest.Start(t)
@@ -238,7 +239,8 @@ func TestQuotaMailIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Two gateways share a PostgreSQL: one mail, and both refuse within ten seconds.
+// Two gateways share a PostgreSQL database. One of them sends the mail, and both reject
+// requests within ten seconds.
 func TestQuotaOfTwoGateways(t *testing.T) {
 	t.Parallel()
 	store, mail := quotaPostgres(t), mailtest.Start(t)
@@ -271,7 +273,7 @@ func TestQuotaOfTwoGateways(t *testing.T) {
 			return q.alerts() == "80 sent, 90 sent, 100 sent" && q.State == "blocked"
 		})
 	}
-	if subjects := mailSubjects(mail); len(subjects) > 2 { // one if both parts were written together
+	if subjects := mailSubjects(mail); len(subjects) > 2 { // one if both thresholds were crossed in the same flush
 		t.Errorf("the mail is %q", subjects)
 	}
 	sent := gateways[0].metric(t, "rgate_quota_notifications_total", "state", "sent") + gateways[1].metric(t, "rgate_quota_notifications_total", "state", "sent")
@@ -280,7 +282,7 @@ func TestQuotaOfTwoGateways(t *testing.T) {
 	}
 }
 
-// Each consumer has an allocation of its own.
+// Each consumer has a separate allocation.
 func TestQuotaOfConsumers(t *testing.T) {
 	t.Parallel()
 	const keys = `api_key: {keys: [{name: alice, sha256: 2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90}, {name: bob, sha256: 81b637d8fcd2c6da6359e6963113a1170de795e4b725b84d1e0b4cfd9ec58ce9}], optional: true}`
@@ -304,7 +306,7 @@ func TestQuotaOfConsumers(t *testing.T) {
 	})
 }
 
-// Quotas of all levels hold, and a reload that raises one lets requests through again.
+// Quotas of all levels are enforced. A reload that raises a quota allows requests again.
 func TestQuotasOfAllLevels(t *testing.T) {
 	t.Parallel()
 	config := fmt.Sprintf(`
@@ -369,7 +371,7 @@ func TestQuotaSlowsDown(t *testing.T) {
 		all.Go(func() { g.download(t, 30_000) })
 	}
 	all.Wait()
-	// Of 60 KB, a quarter of a second's passes at once.
+	// The burst is a quarter of a second, so part of the 60 KB is sent immediately.
 	if took := time.Since(began); took < 900*time.Millisecond {
 		t.Errorf("60 KB at 50 KB per second took %v", took)
 	}
