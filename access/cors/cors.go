@@ -44,13 +44,14 @@ type CORS struct {
 
 	// The allowed origins. Required. Each is one of:
 	//
-	// - an origin, such as `https://app.example.com` or `http://localhost:8080` -
-	// `https://*.example.com`, which matches all subdomains at any depth, but not
-	// example.com itself - a regular expression after a tilde, such as
-	// `~https://app-\d+\.example\.com`, which must match the whole origin - `null`, the
-	// origin of sandboxed frames and local files. Any page can have this origin; it
-	// cannot be combined with `allow_credentials`. - `*`, which matches every origin and
-	// must be the only element
+	// - an origin, such as `https://app.example.com` or `http://localhost:8080`
+	// - `https://*.example.com`, which matches all subdomains at any depth, but not
+	//   example.com itself
+	// - a regular expression after a tilde, such as `~https://app-\d+\.example\.com`,
+	//   which must match the whole origin
+	// - `null`, the origin of sandboxed frames and local files. Any page can have this
+	//   origin; it cannot be combined with `allow_credentials`.
+	// - `*`, which matches every origin and must be the only element
 	AllowedOrigins []string `json:"allowed_origins,omitempty" caddyfile:"arg"`
 
 	// The allowed methods, in upper case. Default: GET, HEAD, POST, PUT, PATCH and

@@ -18,12 +18,13 @@ import (
 )
 
 // failureGate is the part of a RateLimit that runs before authentication. It rejects
-// requests above the limit, and counts requests that authentication rejects with 401, which
-// do not reach the policy itself.
+// requests above the limit and counts requests that authentication rejects with 401.
+// These never reach the RateLimit handler.
 type failureGate struct{ *RateLimit }
 
-// PreAuthHandler implements policy.PreAuthModule. Only limits by client address have a gate: under other
-// keys, a client with wrong credentials could exhaust the limits of others.
+// PreAuthHandler implements policy.PreAuthModule. Only limits by client address have a
+// gate. With other keys, a client with invalid credentials could exhaust the limits of
+// other clients.
 func (p *RateLimit) PreAuthHandler() caddyhttp.MiddlewareHandler {
 	if p.Off() || p.ignoresFailures || !goesByAddress(p.Key) {
 		return nil
@@ -32,8 +33,8 @@ func (p *RateLimit) PreAuthHandler() caddyhttp.MiddlewareHandler {
 	return failureGate{p}
 }
 
-// goesByAddress reports whether a key contains the client address and nothing from
-// authentication.
+// goesByAddress reports whether a key contains the client address and no placeholder that
+// depends on authentication.
 func goesByAddress(key string) bool {
 	names := placeholder.Names(key)
 	return slices.ContainsFunc(names, func(name string) bool {
@@ -41,7 +42,7 @@ func goesByAddress(key string) bool {
 	}) && !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "http.auth.") })
 }
 
-// ServeHTTP rejects a request above the limit and counts one that authentication rejects.
+// ServeHTTP rejects a request above the limit and counts it if authentication rejects it.
 func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	p := g.RateLimit
 	key, text, cost := p.hash(r, p.local.hasher, &p.spaces), "", p.costOf(r)
@@ -67,15 +68,15 @@ func (g failureGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 	if status == http.StatusUnauthorized && !watch.reached {
 		p.countFailure(key, text, cost)
 	}
-	if !watch.hijacked { // else its holder may still use it
+	if !watch.hijacked { // the connection may still use the writer
 		*watch = failureWatch{}
 		failureWatches.Put(watch)
 	}
 	return err
 }
 
-// peek decides about a request before authentication without counting it. It asks Redis
-// only about keys with failures, so that other requests do not wait for it twice.
+// peek checks a request before authentication without counting it. It queries Redis only
+// for keys with failures, so that other requests query Redis once.
 func (p *RateLimit) peek(key uint64, text string, cost int64) decision {
 	now := monotime.Now()
 	if p.redis != nil {
@@ -97,10 +98,10 @@ func (p *RateLimit) countFailure(key uint64, text string, cost int64) {
 	p.countKey(key, func() string { return text }, cost)
 }
 
-// failureKey returns the key that records that a key has failures.
+// failureKey returns the key of the marker that a key has failures.
 func (p *RateLimit) failureKey(key uint64) uint64 { return mix(key, 1) }
 
-// longest returns the longest window of the limits.
+// longest returns the longest window of all limits.
 func (p *RateLimit) longest() (window time.Duration) {
 	for _, l := range p.limits {
 		window = max(window, l.window)
@@ -117,8 +118,8 @@ func (p *RateLimit) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 		"earlier versions did not count them, and legacy: [" + policy.LegacyUncountedFailures + "] restores that"}
 }
 
-// failureWatch is a response writer that records the status and whether the request reached
-// the policy.
+// failureWatch is a response writer that records the status code and whether the request
+// reached the RateLimit handler.
 type failureWatch struct {
 	caddyhttp.ResponseWriterWrapper
 	status            int

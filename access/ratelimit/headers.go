@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// The names of the RateLimit fields in canonical form
+// Canonical names of the RateLimit header fields
 // (draft-ietf-httpapi-ratelimit-headers-03).
 const (
 	headerLimit     = "Ratelimit-Limit"
@@ -15,14 +15,15 @@ const (
 	headerReset     = "Ratelimit-Reset"
 )
 
-// rateLimitHeaders has the values of the fields in one allocation, as long as a cache line.
+// rateLimitHeaders holds the values of the header fields in one allocation with the size
+// of a cache line.
 type rateLimitHeaders struct {
 	values [3]string
-	digits [16]byte // of the last two values, at the end
+	digits [16]byte // buffer of the last two values, right-aligned
 }
 
-// setHeaders sets the fields for a decision, unless those of another policy admit fewer
-// requests. limit is its number of requests as text.
+// setHeaders sets the header fields for a decision. It keeps the fields of another policy
+// that has fewer remaining requests. limit is the formatted number of requests.
 func setHeaders(header http.Header, d *decision, limit string) {
 	if before := header[headerRemaining]; d.admitted && len(before) == 1 {
 		if n, err := strconv.ParseInt(before[0], 10, 64); err == nil && n < d.remaining {
@@ -32,7 +33,7 @@ func setHeaders(header http.Header, d *decision, limit string) {
 	addHeaders(header).fill(d, limit)
 }
 
-// addHeaders adds the fields to a header, to be filled later.
+// addHeaders adds the header fields. fill sets their values.
 func addHeaders(header http.Header) *rateLimitHeaders {
 	t := new(rateLimitHeaders)
 	header[headerLimit] = t.values[0:1:1]
@@ -41,22 +42,22 @@ func addHeaders(header http.Header) *rateLimitHeaders {
 	return t
 }
 
-// fill sets the values for a decision. limit is its number of requests as text.
+// fill sets the values for a decision. limit is the formatted number of requests.
 func (t *rateLimitHeaders) fill(d *decision, limit string) {
 	after := seconds(d.after)
-	if d.remaining >= 100_000_000 && after >= 1_000_000 { // too long for the digits
+	if d.remaining >= 100_000_000 && after >= 1_000_000 { // exceeds the buffer
 		t.values = [3]string{limit, strconv.FormatInt(d.remaining, 10), strconv.FormatInt(after, 10)}
 		return
 	}
 	reset := t.write(len(t.digits), after)
 	remaining := t.write(reset, d.remaining)
-	// The digits do not change any more and can be read as a string.
+	// digits is no longer modified, so it can be shared as a string.
 	text := unsafe.String(&t.digits[remaining], len(t.digits)-remaining)
 	t.values = [3]string{limit, text[:reset-remaining], text[reset-remaining:]}
 }
 
-// write writes a number of up to ten digits, two at a time, so that it ends at a position.
-// It returns the position of its first digit.
+// write formats a number of up to ten digits, two at a time, so that it ends at index
+// end. It returns the index of the first digit.
 func (t *rateLimitHeaders) write(end int, number int64) int {
 	n := uint32(number)
 	for n >= 100 {
@@ -85,10 +86,10 @@ const pairs = "00010203040506070809" +
 	"80818283848586878889" +
 	"90919293949596979899"
 
-// setRetryAfter sets when a rejected request can be repeated.
+// setRetryAfter sets Retry-After to the time until a rejected request can be retried.
 func setRetryAfter(header http.Header, after time.Duration) {
 	header["Retry-After"] = []string{strconv.FormatInt(max(1, seconds(after)), 10)}
 }
 
-// seconds returns whole seconds, rounded up.
+// seconds returns a duration in seconds, rounded up.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

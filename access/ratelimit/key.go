@@ -17,27 +17,29 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// RateKey groups requests for rate_limit and throttle.
+// RateKey holds the options of rate_limit and throttle that group requests by key.
 type RateKey struct {
-	// The key by which requests are grouped: text with placeholders such as
-	// `{http.auth.user.id}` or `{http.request.header.X-API-Key}`, or the shorthands of a
-	// Caddyfile. Without a placeholder, all requests have the same key. A request with an
-	// empty key is grouped by its client address. Default: `{http.vars.client_ip}`, the
-	// address of the client as reported by trusted proxies.
+	// The key that groups requests: a string with placeholders such as
+	// `{http.auth.user.id}` or `{http.request.header.X-API-Key}`, or with Caddyfile
+	// shorthands. Without placeholders, all requests share one key. Requests with an
+	// empty key are grouped by client address. Default: `{http.vars.client_ip}`, the
+	// client address as reported by trusted proxies.
 	Key string `json:"key,omitempty"`
 
-	// The number of leading bits of an IPv6 address that identify a client, 1 to 128, where
-	// a placeholder of the key is an address. Addresses with an embedded IPv4 address, such
-	// as those of NAT64, count as that address. Default: 64, the usual network of a client.
+	// The prefix length, 1 to 128, that identifies an IPv6 client. It applies to
+	// placeholders that are addresses. Addresses with an embedded IPv4 address, such as
+	// NAT64 addresses, are replaced by the IPv4 address. Default: 64, the usual network
+	// of one client.
 	IPv6Prefix int `json:"ipv6_prefix,omitempty" default:"64"`
 
-	// The name of the counters. Policies with the same name share them on all routes and
-	// across reloads that change the policy. Default: none, the counters belong to the
-	// policy and outlive reloads that do not change it.
+	// The name of the counters. Policies with the same name share counters across routes,
+	// and keep them across reloads that change the policy. Default: none. Without a name,
+	// each policy has its own counters, which survive reloads that do not change the
+	// policy.
 	Name string `json:"name,omitempty"`
 
 	key         placeholder.Key
-	identity    string // of the counts
+	identity    string // identifies the counters
 	policyCount configID
 }
 
@@ -53,8 +55,8 @@ func (k *RateKey) check() *options.Error {
 	return nil
 }
 
-// provision sets the defaults and identifies the counters by the given options of the
-// policy.
+// provision sets defaults and derives the identity of the counters from the given options
+// of the policy.
 func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any) error {
 	if err := k.identify(ctx, string(of.CaddyModule().ID), identifying); err != nil {
 		return err
@@ -71,8 +73,8 @@ func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any)
 }
 
 // identify sets the identity of the counters. Without a name, it consists of the options,
-// the scope, and the number of equal policies that were provisioned before, because a
-// configuration is always provisioned in the same order.
+// the scope and the number of equal policies provisioned before. That number is stable,
+// because a configuration is always provisioned in the same order.
 func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) error {
 	if k.Name != "" {
 		k.identity = kind + " named " + k.Name
@@ -93,7 +95,7 @@ func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) erro
 	return nil
 }
 
-// release releases what identify acquired.
+// release releases the resources that identify acquired.
 func (k *RateKey) release() error {
 	if k.policyCount.identity == "" {
 		return nil
@@ -103,7 +105,8 @@ func (k *RateKey) release() error {
 	return err
 }
 
-// configIDs count equal policies of a configuration, which has its own registry of metrics.
+// configIDs counts equal policies per configuration. A configuration is identified by its
+// metrics registry.
 var configIDs = caddy.NewUsagePool()
 
 type configID struct {
@@ -115,8 +118,9 @@ type policyCount struct{ atomic.Int64 }
 
 func (*policyCount) Destruct() error { return nil }
 
-// of returns the key of a request, whether it is a single value, which can be an address,
-// and whether it is the address of the client instead of an empty key.
+// of returns the key of a request. single reports whether the key is one value, which can
+// be an address. instead reports whether the key was empty and the client address is
+// used.
 func (k *RateKey) of(r *http.Request) (text string, single, instead bool) {
 	if single = k.key.IsPlaceholder(); single {
 		text = k.key.Of(r)
@@ -129,7 +133,7 @@ func (k *RateKey) of(r *http.Request) (text string, single, instead bool) {
 	return text, single, false
 }
 
-// grouped returns the network of an IPv6 address and other values unchanged.
+// grouped returns the network of an IPv6 address. Other values are returned unchanged.
 func (k *RateKey) grouped(value string) string {
 	if network := appendNetwork(nil, value, k.IPv6Prefix); len(network) > 0 {
 		return string(network)
@@ -137,12 +141,12 @@ func (k *RateKey) grouped(value string) string {
 	return value
 }
 
-// hash returns the hash of the key of a request, in the space of keys or in that of
-// addresses that replace empty keys.
+// hash returns the hash of a request's key. Keys and client addresses that replace empty
+// keys have separate spaces.
 func (k *RateKey) hash(r *http.Request, h hasher, spaces *[2]uint64) uint64 {
 	text, single, instead := k.of(r)
 	space := spaces[0]
-	if instead { // else a client could pass for another by sending an address as a key
+	if instead { // prevents clients from impersonating others by sending an address as the key
 		space = spaces[1]
 	}
 	if single {
@@ -153,12 +157,12 @@ func (k *RateKey) hash(r *http.Request, h hasher, spaces *[2]uint64) uint64 {
 	return h.hash(space, text)
 }
 
-// spaces returns the spaces for hash.
+// spaces returns the two spaces for hash.
 func (k *RateKey) spaces(h hasher) [2]uint64 {
 	return [2]uint64{h.hash(0, k.identity), h.hash(1, k.identity)}
 }
 
-// text returns the key of a request in a form that is equal in all processes.
+// text returns the key of a request in a form that is the same in all processes.
 func (k *RateKey) text(r *http.Request) string {
 	text, single, instead := k.of(r)
 	if single {
@@ -170,7 +174,7 @@ func (k *RateKey) text(r *http.Request) string {
 	return k.identity + "\x00key\x00" + text
 }
 
-// appendNetwork appends the network of an IPv6 address, if the text is one.
+// appendNetwork appends the network of text if it is an IPv6 address.
 func appendNetwork(b []byte, text string, bits int) []byte {
 	network, ok := networkOf(text, bits)
 	switch {
@@ -182,8 +186,7 @@ func appendNetwork(b []byte, text string, bits int) []byte {
 	return network.AppendTo(b)
 }
 
-// networkOf returns the network of an IPv6 address, or the IPv4 address that is embedded in
-// it.
+// networkOf returns the network of an IPv6 address, or its embedded IPv4 address.
 func networkOf(text string, bits int) (network netip.Prefix, ok bool) {
 	if strings.IndexByte(text, ':') < 0 {
 		return network, false
@@ -195,7 +198,7 @@ func networkOf(text string, bits int) (network netip.Prefix, ok bool) {
 	if v4, ok := embeddedIPv4(address); ok {
 		return netip.PrefixFrom(v4, 32), true
 	}
-	if localNAT64.Contains(address.WithZone("")) { // how much of it is the IPv4 address is not known
+	if localNAT64.Contains(address.WithZone("")) { // the position of the embedded IPv4 address is unknown
 		bits = 128
 	}
 	network, err = address.Prefix(bits)
@@ -209,9 +212,9 @@ var (
 	teredo         = netip.MustParsePrefix("2001::/32")      // RFC 4380, section 4
 )
 
-// embeddedIPv4 returns the IPv4 address that is embedded in an IPv6 address. All clients of
-// a translator or a Teredo server are in one /64 network, and a client of 6to4 has 65536 of
-// these.
+// embeddedIPv4 returns the IPv4 address embedded in an IPv6 address. All clients of a
+// translator or a Teredo server share one /64 network, and a 6to4 client has 65536 of
+// them.
 func embeddedIPv4(address netip.Addr) (v4 netip.Addr, ok bool) {
 	if address.Is4In6() {
 		return address.Unmap(), true
@@ -228,8 +231,8 @@ func embeddedIPv4(address netip.Addr) (v4 netip.Addr, ok bool) {
 	return v4, false
 }
 
-// hashNetwork hashes the result of networkOf: the text of an IPv4 address, and the 16 bytes
-// of others, which are faster to get than a text.
+// hashNetwork hashes the result of networkOf: IPv4 addresses as text, and IPv6 addresses
+// as 16 bytes, which is faster.
 func hashNetwork(h hasher, space uint64, network netip.Prefix) uint64 {
 	if address := network.Addr(); address.Is4() {
 		var text [len("255.255.255.255")]byte

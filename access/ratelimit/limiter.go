@@ -10,39 +10,38 @@ import (
 )
 
 const (
-	// The default and the minimum of the number of keys.
+	// The default and the minimum of max_keys.
 	defaultMaxKeys = 1_000_000
 	minMaxKeys     = 1_000
 
 	maxShards    = 256
-	keysPerShard = 1024 // at least, so that shards fill evenly
+	keysPerShard = 1024 // minimum, so that shards fill evenly
 	minEntries   = 16
 
-	sweptPerInsert = 4 // entries that are looked at for what has run out
-	evictionSample = 8 // keys of which one must go
+	sweptPerInsert = 4 // entries checked for expiry per insertion
+	evictionSample = 8 // candidates for an eviction
 )
 
-// limiter counts the requests of many keys under any limits. A request that one of its
-// limits rejects counts for none.
+// limiter counts the requests of many keys under any number of limits. A request that one
+// limit rejects is counted under none.
 //
-// A key takes 32 bytes, and a table of them up to two and two thirds of that while
-// it grows: 48 MB when it holds its million keys. It never holds more than its
-// maximum. When it is full, each new key takes the place of one whose time has run
-// out or, of a few, the one that has been used least: a flood of keys drives out
-// itself, and hardly ever a key that is near its limit.
+// An entry takes 32 bytes. A growing table takes up to 2⅔ times the size of its entries:
+// 48 MB for the default of a million keys. A full table evicts one key for each new key:
+// an expired one or, among a few candidates, the least used one. A flood of keys
+// therefore evicts mostly its own keys, and hardly ever a key near its limit.
 //
-// Keys are known by their hashes; see hasher.
+// Keys are identified by their hashes; see hasher.
 type limiter struct {
 	hasher
 	max      int64
 	keys     atomic.Int64
-	evicted  atomic.Uint64 // keys evicted out before their time
+	evicted  atomic.Uint64 // keys evicted before their expiry
 	shards   []shard
 	mask     uint64
-	fullSize int // entries of a shard that has its share of the keys
+	fullSize int // entries of a shard with its full share of the keys
 }
 
-// newLimiter makes a limiter for at most that many keys.
+// newLimiter returns a limiter for at most maxKeys keys.
 func newLimiter(maxKeys int) *limiter {
 	maxKeys = max(maxKeys, minMaxKeys)
 	shards := 1 << (bits.Len(uint(min(maxKeys/keysPerShard, maxShards)|1)) - 1)
@@ -53,14 +52,14 @@ func newLimiter(maxKeys int) *limiter {
 	}
 }
 
-// take decides about a request of a key and counts it if it is admitted. Counts
-// are kept for each key and window: two limits of a request differ in those. No
-// limit at all admits everything.
+// take checks a request against the limits and counts it if it is admitted. Counts are
+// kept per key and window, so the limits must have different windows. Without limits,
+// every request is admitted.
 func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limit) decision {
 	s := &l.shards[key&l.mask]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(limits) == 1 { // no need to look twice
+	if len(limits) == 1 { // avoids a second lookup
 		id := entryKey(key, limits[0])
 		var c counter
 		at, found := s.load(&c, id, now, limits[0].window)
@@ -88,7 +87,7 @@ func (l *limiter) take(now time.Duration, key uint64, cost int64, limits ...limi
 	return d
 }
 
-// peek decides about a request without counting it.
+// peek checks a request without counting it.
 func (l *limiter) peek(now time.Duration, key uint64, cost int64, limits ...limit) (d decision) {
 	s := &l.shards[key&l.mask]
 	s.mu.Lock()
@@ -105,7 +104,7 @@ func (l *limiter) peek(now time.Duration, key uint64, cost int64, limits ...limi
 	return d
 }
 
-// add counts a request that was admitted elsewhere.
+// add counts a request that was admitted elsewhere, such as in Redis.
 func (l *limiter) add(now time.Duration, key uint64, cost int64, limits ...limit) {
 	s := &l.shards[key&l.mask]
 	s.mu.Lock()
@@ -123,7 +122,7 @@ func (l *limiter) count(s *shard, now time.Duration, key uint64, cost int64, lim
 	}
 }
 
-// store stores a counter at the position from load.
+// store stores a counter at the position that load returned.
 func (l *limiter) store(s *shard, at int, found bool, now time.Duration, id uint64, c *counter, window time.Duration) {
 	if !found {
 		l.makeRoom(s, now)
@@ -134,11 +133,11 @@ func (l *limiter) store(s *shard, at int, found bool, now time.Duration, id uint
 	s.entries[at] = entry{id, c.begin + 2*window, c.current.pack(shift), c.previous.pack(shift)}
 }
 
-// makeRoom makes room for another key in a shard.
+// makeRoom frees an entry in a shard for another key.
 func (l *limiter) makeRoom(s *shard, now time.Duration) {
 	l.keys.Add(int64(-s.sweep(now)))
 	if l.keys.Add(1) > l.max {
-		if s.evict(now) { // a shard is empty only if the hash is not random
+		if s.evict(now) { // a shard is empty only if hashes are not random
 			l.keys.Add(-1)
 			l.evicted.Add(1)
 		}
@@ -148,31 +147,32 @@ func (l *limiter) makeRoom(s *shard, now time.Duration) {
 	}
 }
 
-// shard is a part of the keys: a hash table with open addressing and linear
-// probing, of which at most three quarters are in use.
+// shard holds a part of the keys. It is a hash table with open addressing and linear
+// probing, and at most three quarters of its entries are in use.
 type shard struct {
 	mu      sync.Mutex
-	entries []entry // Guarded by mu, like the rest.
+	entries []entry // Guarded by mu, like the other fields.
 	keys    int
-	hand    int // where sweep goes on
+	hand    int // position of the next sweep
 
-	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]entry{}) - 2*unsafe.Sizeof(0)]byte // a cache line each
+	_ [64 - unsafe.Sizeof(sync.Mutex{}) - unsafe.Sizeof([]entry{}) - 2*unsafe.Sizeof(0)]byte // pads the shard to a cache line
 }
 
-// entry is a counter in a table. It is empty if until is 0.
+// entry is a counter in a table. The entry is empty if until is 0.
 type entry struct {
-	id                uint64        // of the key and the window
-	until             time.Duration // the expiry: two windows after the begin of the counter
+	id                uint64        // hash of the key and the window
+	until             time.Duration // expiry: two windows after the counter's begin
 	current, previous packed
 }
 
-// packed is a bucket whose time has 32 bits; see unit.
+// packed is a bucket whose time is stored in 32 bits; see unit.
 type packed struct{ count, last uint32 }
 
-// entryKey returns the ID of the counter of a key and a window.
+// entryKey returns the ID of the counter for a key and a window.
 func entryKey(key uint64, limit limit) uint64 { return mix(key, uint64(limit.window)) }
 
-// load reads the counter of a key and a window, at a time, and returns what find does.
+// load reads the counter of a key and a window at a given time. It returns the result of
+// find.
 func (s *shard) load(c *counter, id uint64, now, window time.Duration) (at int, found bool) {
 	at, found = s.find(id)
 	if !found {
@@ -185,7 +185,8 @@ func (s *shard) load(c *counter, id uint64, now, window time.Duration) (at int, 
 	return at, found
 }
 
-// unit is the shift that makes any time within a window one of 32 bits.
+// unit returns the number of bits by which times are shifted so that a window fits in 32
+// bits.
 func unit(window time.Duration) int { return max(0, bits.Len64(uint64(window))-32) }
 
 func (b bucket) pack(shift int) packed {
@@ -194,13 +195,13 @@ func (b bucket) pack(shift int) packed {
 
 func (p packed) unpack(shift int) bucket { return bucket{p.count, time.Duration(p.last) << shift} }
 
-// homeIndex returns the first position of a key in a table.
+// homeIndex returns the preferred position of a key in a table.
 func homeIndex(id uint64, entries int) int {
 	at, _ := bits.Mul64(id, uint64(entries)) // Lemire, "Fast random integer generation in an interval", 2019
 	return int(at)
 }
 
-// find returns the position of a key, or the position for it if it is absent.
+// find returns the position of a key, or the position for its insertion if it is absent.
 func (s *shard) find(id uint64) (at int, found bool) {
 	if len(s.entries) == 0 {
 		return 0, false
@@ -220,8 +221,8 @@ func (s *shard) next(at int) int {
 	return at
 }
 
-// remove empties a entry and closes the gap (Knuth, The Art of Computer
-// Programming, volume 3, algorithm 6.4 R).
+// remove empties an entry and closes the gap (Knuth, The Art of Computer Programming,
+// volume 3, algorithm 6.4 R).
 func (s *shard) remove(gap int) {
 	size := len(s.entries)
 	distance := func(from, to int) int {
@@ -240,11 +241,11 @@ func (s *shard) remove(gap int) {
 	s.keys--
 }
 
-// sweep removes expired keys from a few entries and returns how many.
+// sweep removes expired keys among a few entries and returns their number.
 func (s *shard) sweep(now time.Duration) (forgotten int) {
 	for range min(sweptPerInsert, len(s.entries)) {
 		if until := s.entries[s.hand].until; until != 0 && until <= now {
-			s.remove(s.hand) // another may be in its place now
+			s.remove(s.hand) // remove may have moved another entry here
 			forgotten++
 		} else {
 			s.hand = s.next(s.hand)
@@ -253,8 +254,8 @@ func (s *shard) sweep(now time.Duration) (forgotten int) {
 	return forgotten
 }
 
-// evict forgets one of the next few keys: one that has run out, or else the one
-// that has been used least; of those, the one that runs out first.
+// evict removes one of the next few keys. It prefers an expired key, then the least used
+// key, and among equally used keys the one that expires first.
 func (s *shard) evict(now time.Duration) bool {
 	if s.keys == 0 {
 		return false
@@ -284,7 +285,7 @@ func (s *entry) lessUsed(than *entry) bool {
 	return used < other || used == other && s.until < than.until
 }
 
-// rebuild resizes the table for the keys that have not expired and one more. It returns the
+// rebuild resizes the table for the unexpired keys and one more key. It returns the
 // number of expired keys.
 func (s *shard) rebuild(now time.Duration, fullSize int) (forgotten int) {
 	live := 0
@@ -295,7 +296,7 @@ func (s *shard) rebuild(now time.Duration, fullSize int) (forgotten int) {
 	}
 	size := max(minEntries, (live+1)*8/3) // three eighths in use
 	if size > fullSize && live < fullSize/8*5 {
-		size = fullSize // all that it is ever going to need
+		size = fullSize // the maximum size
 	}
 	old := s.entries
 	forgotten = s.keys - live

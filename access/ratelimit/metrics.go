@@ -7,7 +7,7 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// rateCollector collects the metrics of limits and throttles of the process.
+// rateCollector collects the metrics of all rate limits and throttles in the process.
 type rateCollector struct {
 	keys, evicted                  *prometheus.Desc
 	redisUp, redisErrors, fallback *prometheus.Desc
@@ -65,7 +65,7 @@ func (c *rateCollector) Collect(ch chan<- prometheus.Metric) {
 
 func (c *rateCollector) collectRedis(ch chan<- prometheus.Metric) {
 	type sum struct{ up, errors, local float64 }
-	servers := make(map[string]*sum) // several URLs may lead to one
+	servers := make(map[string]*sum) // several URLs can refer to one server
 	redises.Range(func(_, value any) bool {
 		r := value.(*redisCounter)
 		s := servers[r.server]
@@ -87,7 +87,8 @@ func (c *rateCollector) collectRedis(ch chan<- prometheus.Metric) {
 	}
 }
 
-// registerRateMetrics adds the metrics to those of a configuration, once.
+// registerRateMetrics registers the collector with the metrics registry of a
+// configuration, once.
 func registerRateMetrics(ctx caddy.Context) error {
 	return metrics.Register(ctx, newRateCollector())
 }

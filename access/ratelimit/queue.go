@@ -8,12 +8,12 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// rate is the speed at which requests of a key continue, and the limits of its queue.
+// rate is the rate at which requests of a key continue, with the limits of its queue.
 type rate struct {
-	interval time.Duration // between two requests
-	ahead    time.Duration // how much earlier a request may be: burst − 1 intervals
-	queue    int           // how many may wait
-	maxWait  time.Duration // and how long
+	interval time.Duration // interval between two requests
+	ahead    time.Duration // how early a request may arrive: burst − 1 intervals
+	queue    int           // maximum number of waiting requests
+	maxWait  time.Duration // maximum delay
 }
 
 func newRate(l limit, burst int64, queue int, maxWait time.Duration) rate {
@@ -22,7 +22,7 @@ func newRate(l limit, burst int64, queue int, maxWait time.Duration) rate {
 	return p
 }
 
-// intervals returns the duration of n intervals, at most the longest window.
+// intervals returns the duration of n intervals, capped at the longest window.
 func (p *rate) intervals(n int64) time.Duration {
 	if n > int64(maxWindow/p.interval) {
 		return maxWindow
@@ -32,49 +32,50 @@ func (p *rate) intervals(n int64) time.Duration {
 
 const (
 	queueShards = 16
-	maxQueues   = 100_000 // all together; each takes some 150 bytes
-	maxWaiting  = 10_000  // all together; each has a goroutine and a connection
+	maxQueues   = 100_000 // in total; each takes about 150 bytes
+	maxWaiting  = 10_000  // in total; each holds a goroutine and a connection
 )
 
-// queues delay the requests of each key to a rate, in order of arrival.
+// queues delays the requests of each key to a rate, in order of arrival.
 //
-// The generic cell rate algorithm (ITU-T I.371, annex A) decides when the first request in
-// a queue continues. If a waiting request is canceled, those behind it move up.
+// The generic cell rate algorithm (ITU-T I.371, annex A) determines when the first
+// request in a queue continues. If a waiting request is canceled, the requests behind it
+// move up.
 type queues struct {
 	hasher
 	now     func() time.Duration
 	waiting atomic.Int64
-	delayed atomic.Uint64 // requests that have continued after a delay
+	delayed atomic.Uint64 // requests that continued after a delay
 	shards  [queueShards]queueShard
 }
 
 type queueShard struct {
 	mu     sync.Mutex
-	queues map[uint64]*queue // Guarded by mu, and so are the queues.
+	queues map[uint64]*queue // Guarded by mu, including the queues.
 }
 
-// queue has the waiting requests of one key.
+// queue holds the waiting requests of one key.
 type queue struct {
-	next       time.Duration // when a request is due: the algorithm's theoretical arrival time
+	next       time.Duration // the theoretical arrival time of the algorithm
 	rate       rate
 	head, tail *waiter
 	waiting    int
-	timer      *time.Timer // fires when the head may go on; nil until one has waited
+	timer      *time.Timer // fires when the head may continue; nil until a request has waited
 }
 
 // waiter is a waiting request.
 type waiter struct {
-	turn           chan struct{} // closed when the request continues
+	turn           chan struct{} // closed when the request may continue
 	before, behind *waiter
 	shard          *queueShard
-	queue          *queue // nil once it does not wait any more
+	queue          *queue // nil if the request no longer waits
 }
 
 func newQueues() *queues { return &queues{hasher: newHasher(), now: monotime.Now} }
 
-// enter admits a request. Without a waiter, it continues at once; otherwise when its turn
-// comes, unless it leaves. It is not ok if the queue is full or the delay too long; it can
-// be repeated after some time.
+// enter admits or queues a request. If ok is true and w is nil, the request continues
+// immediately. If w is not nil, the request waits for its turn or calls leave. ok is
+// false if the queue is full or the delay is too long; after is the time until a retry.
 func (l *queues) enter(key uint64, p rate) (w *waiter, after time.Duration, ok bool) {
 	s := &l.shards[key%queueShards]
 	s.mu.Lock()
@@ -87,7 +88,7 @@ func (l *queues) enter(key uint64, p rate) (w *waiter, after time.Duration, ok b
 		}
 	}
 	q.rate = p
-	wait := max(0, q.next-p.ahead-now) // of the head
+	wait := max(0, q.next-p.ahead-now) // until the head continues
 	if q.head == nil && wait == 0 {
 		q.advance(now)
 		return nil, 0, true
@@ -110,7 +111,7 @@ func (l *queues) enter(key uint64, p rate) (w *waiter, after time.Duration, ok b
 	return w, 0, true
 }
 
-// leave removes a waiter from its queue, if its turn has not come.
+// leave removes a waiter from its queue unless its turn has come.
 func (l *queues) leave(w *waiter) {
 	w.shard.mu.Lock()
 	defer w.shard.mu.Unlock()
@@ -136,7 +137,7 @@ func (l *queues) remove(w *waiter) {
 	l.waiting.Add(-1)
 }
 
-// arm schedules release for when the head of a queue can continue.
+// arm schedules release for the time at which the head of a queue can continue.
 func (l *queues) arm(s *queueShard, q *queue, wait time.Duration) {
 	if q.timer == nil {
 		q.timer = time.AfterFunc(wait, func() { l.release(s, q) })
@@ -145,7 +146,7 @@ func (l *queues) arm(s *queueShard, q *queue, wait time.Duration) {
 	}
 }
 
-// release lets the waiters whose turn has come continue.
+// release wakes the waiters whose turn has come.
 func (l *queues) release(s *queueShard, q *queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,11 +164,11 @@ func (l *queues) release(s *queueShard, q *queue) {
 	}
 }
 
-// advance counts a request that continues.
+// advance records that a request continues.
 func (q *queue) advance(now time.Duration) { q.next = max(q.next, now) + q.rate.interval }
 
-// open adds a queue. It looks at a few others and removes those that have no effect any
-// more. It returns nil if there are too many, with requests waiting in all of those.
+// open adds a queue and removes a few queues that no longer have an effect. It returns
+// nil if there are too many queues and all of them have waiting requests.
 func (s *queueShard) open(now time.Duration, key uint64) *queue {
 	if s.queues == nil {
 		s.queues = make(map[uint64]*queue)
@@ -178,7 +179,7 @@ func (s *queueShard) open(now time.Duration, key uint64) *queue {
 	}
 	var least *queue
 	var leastKey uint64
-	for k, q := range s.queues { // begins anywhere
+	for k, q := range s.queues { // in random order
 		if q.head == nil && q.next <= now {
 			delete(s.queues, k)
 		} else if q.head == nil && (least == nil || q.next < least.next) {

@@ -28,82 +28,87 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_rate_limit", policy.Directive[RateLimit])
 }
 
-// RateLimit rejects requests with 429 when a client, a user or another key sends too many.
+// RateLimit is a handler that rejects requests with 429 if a client, user or other key
+// exceeds its limit.
 //
-// Requests are counted in a sliding window, in memory or, for several gateways together, in
-// Redis. If Redis is unavailable, each gateway counts by itself.
+// Requests are counted in a sliding window, in memory or, across several gateways, in
+// Redis. If Redis is unavailable, each gateway counts independently.
 //
-// Responses have `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` of the
-// limit that is nearest to exhaustion (draft-ietf-httpapi-ratelimit-headers-03). Rejected
-// requests get `Retry-After`.
+// Responses contain `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` for
+// the limit that is closest to exhaustion (draft-ietf-httpapi-ratelimit-headers-03).
+// Rejected requests get `Retry-After`.
 type RateLimit struct {
 	policy.Base
 
-	// The maximum number of requests in any period as long as the window, 1 to 1000000000.
-	// Required, unless `limits` is set.
+	// The maximum number of requests within any period of the window's length, 1 to
+	// 1000000000. Required unless `limits` is set.
 	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
 
-	// The length of the window, 1ms to 8784h, such as `60s`. Required with `requests`.
+	// The length of the window, such as `60s`. Range: 1ms to 8784h. Required with
+	// `requests`.
 	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
 
-	// Several limits instead of one, with windows of different lengths. A request must be
-	// within all of them; a rejected one counts for none. At most 8.
+	// Several limits with windows of different lengths, instead of `requests` and
+	// `window`. A request must be within all limits. A rejected request is counted under
+	// none. Maximum: 8.
 	Limits []Limit `json:"limits,omitempty"`
 
 	RateKey
 
-	// The cost of a request: a whole number from 1, or text with placeholders that becomes
-	// one. Other values count as 1. Default: 1.
+	// The cost of a request: a whole number of at least 1, or a string with placeholders
+	// that evaluates to one. Invalid values count as 1. Default: 1.
 	Cost Cost `json:"cost,omitempty"`
 
-	// The URL of a Redis server in which several gateways count requests together:
-	// `redis://[user:password@]host[:port][/database]`, `rediss://` with TLS, or `unix://`.
-	// With `?master_name=…`, the addresses are those of sentinels; with `?addr=…` for each
-	// further node, those of a cluster. Placeholders such as `{env.REDIS_PASSWORD}` are
-	// replaced once. Default: none, requests are counted in memory.
+	// The URL of a Redis server that several gateways share for counting:
+	// `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or
+	// `unix://`. With `?master_name=…`, the addresses are sentinels. With `?addr=…` for
+	// each further node, they are cluster nodes. Placeholders such as
+	// `{env.REDIS_PASSWORD}` are replaced once. Default: none, requests are counted in
+	// memory.
 	Redis string `json:"redis,omitempty"`
 
-	// The time limit of Redis for a request, after which the gateway decides by itself.
-	// Default: 50ms.
+	// The timeout of Redis per request. After it, the gateway counts in memory. Default:
+	// 50ms.
 	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty" default:"50ms"`
 
-	// The maximum number of keys in memory, 1000 to 100000000. Further keys evict the least
-	// used ones. Default: 0, the policy shares a table of 1000000 keys with others.
+	// The maximum number of keys in memory, 1000 to 100000000. If it is exceeded, the
+	// least used keys are evicted. Default: 0, the policy shares a table of 1000000 keys
+	// with other policies.
 	MaxKeys int `json:"max_keys,omitempty"`
 
-	// Whether to omit the `RateLimit-*` fields from responses. `Retry-After` stays.
-	// Default: false.
+	// Whether to omit the `RateLimit-*` header fields from responses. `Retry-After` is
+	// kept. Default: false.
 	HideHeaders bool `json:"hide_headers,omitempty"`
 
 	limits []limit
-	texts  []string // of their requests
+	texts  []string // formatted numbers of requests
 	cost   placeholder.Key
-	fixed  int64 // the cost, if it is the same for all
+	fixed  int64 // the cost if it is constant, or 0
 
-	ignoresFailures bool   // of authentication
-	reachedVar      string // has the failureWatch of a request; empty without a gate
+	ignoresFailures bool   // whether failed authentications are not counted
+	reachedVar      string // request variable with the failureWatch; empty without a gate
 
 	local  *limiter
 	table  tableKey
 	spaces [2]uint64
 	redis  *redisCounter
-	server string // whose counter that is
+	server string // host of the Redis counter
 }
 
-// Limit is a maximum number of requests in a window.
+// Limit is a maximum number of requests within a window.
 type Limit struct {
-	// The maximum number of requests in any period as long as the window, 1 to 1000000000.
-	// Required.
+	// The maximum number of requests within any period of the window's length, 1 to
+	// 1000000000. Required.
 	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
 
-	// The length of the window, 1ms to 8784h. Required.
+	// The length of the window. Range: 1ms to 8784h. Required.
 	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
 }
 
-// Cost is a number, or text with placeholders that becomes one.
+// Cost is a number, or a string with placeholders that evaluates to a number.
 type Cost string
 
-// UnmarshalJSON decodes a number or text.
+// UnmarshalJSON decodes a number or a string.
 func (c *Cost) UnmarshalJSON(data []byte) error {
 	var text string
 	if err := json.Unmarshal(data, &text); err != nil {
@@ -131,7 +136,7 @@ func (*RateLimit) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision acquires the counters. It does not wait for Redis.
+// Provision acquires the counters. It does not wait for a connection to Redis.
 func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "rate_limit"); err != nil {
 		return err
@@ -142,8 +147,8 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	if err := registerRateMetrics(ctx); err != nil {
 		return err
 	}
-	// The location of the counters does not identify the policy: gateways can reach the
-	// same Redis by different URLs.
+	// The URL is not part of the identity, because gateways can reach the same Redis
+	// server under different URLs.
 	identifying := RateLimit{Requests: p.Requests, Window: p.Window, Limits: p.Limits, RateKey: p.RateKey, Cost: p.Cost}
 	if err := p.RateKey.provision(ctx, p, &identifying); err != nil {
 		return err
@@ -158,11 +163,11 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	}
 	placeholder.WarnUnknown(ctx, "cost", string(p.Cost))
 	p.cost = placeholder.ParseKey(string(p.Cost))
-	p.fixed, _ = parseCost(cmp.Or(string(p.Cost), "1")) // 0 if it has a placeholder
+	p.fixed, _ = parseCost(cmp.Or(string(p.Cost), "1")) // 0 if it contains placeholders
 	return p.acquire()
 }
 
-// acquire acquires the state that outlives the policy.
+// acquire acquires the state that survives reloads.
 func (p *RateLimit) acquire() (err error) {
 	table := sharedTable
 	if p.MaxKeys != 0 {
@@ -187,7 +192,7 @@ func (p *RateLimit) acquire() (err error) {
 	return nil
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (p *RateLimit) Check() error {
 	if p.Off() {
 		return nil
@@ -200,7 +205,7 @@ func (p *RateLimit) Check() error {
 	return nil
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *RateLimit) Validate() error { return p.Check() }
 
 // all returns the configured limits.
@@ -275,7 +280,7 @@ func (p *RateLimit) checkRedis() *options.Error {
 	if p.Redis == "" && p.RedisTimeout != 0 {
 		return options.Errorf("redis_timeout", "redis_timeout belongs to redis: set that, such as redis://127.0.0.1:6379/0, or leave redis_timeout out")
 	}
-	if p.Redis == "" || placeholder.Has(p.Redis) { // which is filled in where it runs
+	if p.Redis == "" || placeholder.Has(p.Redis) { // can only be validated after replacement
 		return nil
 	}
 	if _, err := parseRedisURL(p.Redis); err != nil {
@@ -305,7 +310,7 @@ func (p *RateLimit) Cleanup() error {
 	return errors.Join(append(errs, p.RateKey.release())...)
 }
 
-// ServeHTTP counts a request and rejects it if it is above a limit.
+// ServeHTTP counts a request and rejects it if it exceeds a limit.
 func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -332,7 +337,7 @@ func (p *RateLimit) refuse(w http.ResponseWriter, r *http.Request, d decision) e
 
 var errLimited = errors.New("above the rate limit")
 
-// decide counts a request and sets the header fields of its response.
+// decide counts a request and sets the header fields of the response.
 func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) {
 	key := p.hash(r, p.local.hasher, &p.spaces)
 	if p.HideHeaders {
@@ -351,13 +356,13 @@ func (p *RateLimit) count(r *http.Request, key uint64) decision {
 	return p.countKey(key, func() string { return p.text(r) }, p.costOf(r))
 }
 
-// countKey counts a request of a key. Only Redis needs its text.
+// countKey counts a request under a key. Only Redis requires the key as a string.
 func (p *RateLimit) countKey(key uint64, text func() string, cost int64) decision {
 	if p.redis == nil {
 		return p.local.take(monotime.Now(), key, cost, p.limits...)
 	}
 	if d, ok := p.redis.take(time.Duration(p.RedisTimeout), text(), cost, p.limits); ok {
-		if d.admitted { // to go on from there if Redis goes away
+		if d.admitted { // continues from these counts if Redis becomes unavailable
 			p.local.add(monotime.Now(), key, cost, p.limits...)
 		}
 		return d
@@ -380,7 +385,7 @@ func (p *RateLimit) costOf(r *http.Request) int64 {
 	return cost
 }
 
-// parseCost parses a cost, limited to a value above all limits.
+// parseCost parses a cost and caps it at a value above all limits.
 func parseCost(text string) (int64, bool) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil && !(errors.Is(err, strconv.ErrRange) && n > 0) || n < 1 {

@@ -17,15 +17,15 @@ import (
 	"github.com/rgate/rgate/internal/status"
 )
 
-// script is limiter.take for Redis, for all limits of a request at once. It uses the clock
-// of Redis, because the clocks of gateways can differ. Times are in microseconds: as
-// numbers in Lua, they are exact.
+// script implements limiter.take in Redis for all limits of a request. It uses the clock
+// of the Redis server, because the clocks of gateways can differ. Times are in
+// microseconds, which Lua numbers represent exactly.
 //
-// KEYS has a key for each limit. Its value is the begin of the window and, for it and the
-// window before, the sum of the costs and the time of the last request. ARGV has the cost,
-// the requests and the window of each limit, and `peek` if the request is not counted. The
-// reply is whether the request is admitted and, for each limit, the age of the window and
-// the four numbers without the request.
+// KEYS contains a key for each limit. Its value contains the begin of the window and, for
+// this window and the previous one, the total cost and the time of the last request. ARGV
+// contains the cost, the requests and the window of each limit, and `peek` if the request
+// is not counted. The reply contains whether the request is admitted and, for each limit,
+// the age of the window and the four numbers before the request.
 var script = redis.NewScript(scriptSource)
 
 const scriptSource = `
@@ -74,32 +74,33 @@ const (
 	probeInterval     = time.Second
 )
 
-// redisCounter counts requests in a Redis that several gateways share. After a few
-// consecutive failures it is away: requests do not use it until a probe succeeds.
+// redisCounter counts requests in a Redis server that several gateways share. After a few
+// consecutive failures it is marked as away, and requests bypass it until a probe
+// succeeds.
 type redisCounter struct {
 	client redis.UniversalClient
-	server string // where it is, without credentials
+	server string // address without credentials
 	logger *zap.Logger
 
-	failures atomic.Int32 // in a row
+	failures atomic.Int32 // number of consecutive failures
 	away     atomic.Bool
-	trouble  atomic.Pointer[string] // why it is away
+	trouble  atomic.Pointer[string] // reason why it is away
 	errors   atomic.Uint64
-	local    atomic.Uint64 // requests that were decided without it
+	local    atomic.Uint64 // requests that were counted in memory instead
 
-	ctx     context.Context // until it is not used any more
+	ctx     context.Context // canceled when the counter is released
 	cancel  context.CancelFunc
-	publish func() // ends publishing the state
+	publish func() // stops publishing the state
 
-	mu      sync.Mutex     // held to end ctx, and to begin to probe while it has not ended
+	mu      sync.Mutex     // held to cancel ctx, and to start a probe unless ctx is canceled
 	probing sync.WaitGroup // Guarded by mu.
 }
 
-// redises are the counters of the process by URL. They outlive reloads.
+// redises holds the Redis counters of the process by URL. They survive reloads.
 var redises = caddy.NewUsagePool()
 
-// acquireRedis returns the counter of a server, which must be released. It does not
-// connect.
+// acquireRedis returns the counter of a server without connecting. The caller must
+// release it.
 func acquireRedis(url string) (*redisCounter, error) {
 	c, _, err := redises.LoadOrNew(url, func() (caddy.Destructor, error) {
 		options, err := parseRedisURL(url)
@@ -107,7 +108,8 @@ func acquireRedis(url string) (*redisCounter, error) {
 			return nil, err
 		}
 		redis.SetLogger(noRedisLog{})
-		// The logger of a configuration may be closed before the counter is.
+		// The counter can outlive the configuration, so do not use the configuration's
+		// logger.
 		c := &redisCounter{client: options.newClient(), server: options.server, logger: caddy.Log().Named("http.handlers.rgate_rate_limit")}
 		c.ctx, c.cancel = context.WithCancel(context.Background())
 		c.publish = status.Dependencies.Publish(status.Process{}, c.state)
@@ -134,7 +136,7 @@ func (c *redisCounter) Destruct() error {
 	return c.client.Close()
 }
 
-// state returns the state for reports.
+// state returns the state for status reports.
 func (c *redisCounter) state() status.Dependency {
 	d := status.Dependency{Name: "redis " + c.server, Up: !c.away.Load()}
 	if trouble := c.trouble.Load(); trouble != nil && !d.Up {
@@ -143,18 +145,19 @@ func (c *redisCounter) state() status.Dependency {
 	return d
 }
 
-// noRedisLog discards the log of the client, because errors are logged and counted here.
+// noRedisLog discards the log of the Redis client. Errors are logged and counted by
+// redisCounter.
 type noRedisLog struct{}
 
 func (noRedisLog) Printf(context.Context, string, ...any) {}
 
-// take counts a request if it is within its limits. It is not ok if Redis failed or timed
+// take counts a request if it is within its limits. ok is false if Redis failed or timed
 // out.
 func (c *redisCounter) take(budget time.Duration, key string, cost int64, limits []limit) (d decision, ok bool) {
 	return c.try(budget, key, cost, limits)
 }
 
-// peek is take without counting the request.
+// peek is like take but does not count the request.
 func (c *redisCounter) peek(budget time.Duration, key string, cost int64, limits []limit) (d decision, ok bool) {
 	return c.try(budget, key, cost, limits, "peek")
 }
@@ -187,9 +190,9 @@ func (c *redisCounter) ask(budget time.Duration, key string, cost int64, limits 
 	return readReply(reply, cost, limits)
 }
 
-// scriptInput returns the input of the script. A cluster places keys by the part in braces,
-// so that all limits of a request are on one node. The key itself, which can be a secret,
-// is not sent.
+// scriptInput returns the keys and arguments of the script. A cluster hashes only the
+// part of a key in braces, so that all limits of a request are on one node. The rate
+// limit key is sent as a hash, because it can be a secret.
 func scriptInput(key string, cost int64, limits []limit) (keys []string, args []any) {
 	hash := sha256.Sum256([]byte(key))
 	place := "rgate:{" + hex.EncodeToString(hash[:16]) + "}:"
@@ -217,7 +220,7 @@ func readReply(reply []int64, cost int64, limits []limit) (d decision, err error
 			d = d.and(one)
 		}
 	}
-	d.admitted = reply[0] == 1 // beyond 2^53, Lua rounds
+	d.admitted = reply[0] == 1 // above 2^53, Lua rounds
 	return d, nil
 }
 
@@ -225,10 +228,10 @@ func readBucket(of []int64) bucket {
 	return bucket{uint32(of[0]), time.Duration(of[1]) * time.Microsecond}
 }
 
-// failed counts a failure. After a few consecutive ones, Redis is away until a probe
-// succeeds in time.
+// failed counts a failure. After a few consecutive failures, Redis is marked as away
+// until a probe succeeds in time.
 func (c *redisCounter) failed(err error, budget time.Duration) {
-	if c.ctx.Err() != nil { // it is not used any more
+	if c.ctx.Err() != nil { // the counter has been released
 		return
 	}
 	c.errors.Add(1)
@@ -246,7 +249,7 @@ func (c *redisCounter) failed(err error, budget time.Duration) {
 	}
 }
 
-// probe waits until Redis can be written to again.
+// probe waits until a write to Redis succeeds.
 func (c *redisCounter) probe(budget time.Duration) {
 	since := time.Now()
 	ticker := time.NewTicker(probeInterval)

@@ -13,9 +13,9 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// redisOptions are the options of a Redis client of one of three kinds.
+// redisOptions holds the options of a Redis client: single server, sentinel or cluster.
 type redisOptions struct {
-	server   string // where it is, without credentials
+	server   string // address without credentials
 	single   *redis.Options
 	sentinel *redis.FailoverOptions
 	cluster  *redis.ClusterOptions
@@ -24,8 +24,8 @@ type redisOptions struct {
 var errRedisURL = errors.New("redis is not a URL: use one such as redis://127.0.0.1:6379/0, rediss://… with TLS, " +
 	"redis://sentinel:26379?master_name=NAME or redis://node:6379?addr=NODE:6379")
 
-// parseRedisURL parses a URL without placeholders. Its errors do not contain the URL, which
-// can have a password.
+// parseRedisURL parses a URL without placeholders. Errors do not contain the URL, because
+// it can contain a password.
 func parseRedisURL(text string) (o redisOptions, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
@@ -55,7 +55,7 @@ func parseRedisURL(text string) (o redisOptions, err error) {
 	return o, nil
 }
 
-// withoutURL returns the message of an error without the URL.
+// withoutURL returns the error message without the URL.
 func withoutURL(err error) string {
 	var whole *url.Error
 	if errors.As(err, &whole) {
@@ -64,8 +64,8 @@ func withoutURL(err error) string {
 	return err.Error()
 }
 
-// newClient returns a client, which connects on first use. Unless the URL says otherwise,
-// it does not retry.
+// newClient returns a client that connects on first use. It does not retry unless the URL
+// enables retries.
 func (o redisOptions) newClient() redis.UniversalClient {
 	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	switch {
@@ -88,7 +88,7 @@ func (o redisOptions) newClient() redis.UniversalClient {
 
 func setFastDefaults(retries, dials *int, dialTimeout *time.Duration) {
 	if *retries == 0 {
-		*retries = -1 // none
+		*retries = -1 // disables retries
 	}
 	if *dials == 0 {
 		*dials = 1
@@ -98,8 +98,8 @@ func setFastDefaults(retries, dials *int, dialTimeout *time.Duration) {
 	}
 }
 
-// fillRedisURL replaces placeholders. User and password, before the host, can have any
-// characters.
+// fillRedisURL replaces placeholders. It escapes the values of the user and the password,
+// which can contain any characters.
 func fillRedisURL(text string) (string, error) {
 	repl := caddy.NewReplacer()
 	at := strings.LastIndexByte(text, '@')

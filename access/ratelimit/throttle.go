@@ -19,36 +19,37 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_throttle", policy.Directive[Throttle])
 }
 
-// Throttle delays requests above a rate and lets them continue evenly, in order of arrival.
-// Requests that do not fit into the queue are rejected with 429 and `Retry-After`.
+// Throttle is a handler that delays requests above a rate and releases them evenly, in
+// order of arrival. If the queue is full, requests are rejected with 429 and
+// `Retry-After`.
 type Throttle struct {
 	policy.Base
 
-	// The number of requests per window, 1 to 1000000000: with 10 and `1s`, one each 100ms.
-	// Required.
+	// The number of requests per window, 1 to 1000000000. For example, 10 with a window
+	// of `1s` releases one request every 100ms. Required.
 	Requests int64 `json:"requests,omitempty" caddyfile:"arg"`
 
-	// The length of the window, 1ms to 8784h. Required.
+	// The length of the window. Range: 1ms to 8784h. Required.
 	Window caddy.Duration `json:"window,omitempty" caddyfile:"arg"`
 
-	// The number of requests that continue at once after an idle period, 1 to 1000000.
-	// Default: 1.
+	// The number of requests that continue without delay after an idle period, 1 to
+	// 1000000. Default: 1.
 	Burst int64 `json:"burst,omitempty" default:"1"`
 
 	RateKey
 
-	// The maximum number of waiting requests of a key, 1 to 10000, which is also the
-	// maximum of all keys. Default: 100.
+	// The maximum number of waiting requests per key, 1 to 10000. All keys together can
+	// have at most 10000 waiting requests. Default: 100.
 	Queue int `json:"queue,omitempty" default:"100"`
 
-	// The maximum delay of a request, at most 24h. A request with a longer delay is
-	// rejected at once. Default: 30s.
+	// The maximum delay of a request, up to 24h. Requests that would wait longer are
+	// rejected immediately. Default: 30s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	rate   rate
 	queues *queues
 	spaces [2]uint64
-	holds  bool // the queues
+	holds  bool // whether the queues are acquired
 }
 
 const (
@@ -66,11 +67,11 @@ func (*Throttle) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// throttles are the queues of the process, by the identity of their policy. They outlive
-// reloads, with the waiting requests.
+// throttles holds the queues of the process by the identity of their policy. They survive
+// reloads, including the waiting requests.
 var throttles = caddy.NewUsagePool()
 
-// Destruct implements caddy.Destructor. Waiting requests continue in their turn.
+// Destruct implements caddy.Destructor. Waiting requests still continue in turn.
 func (*queues) Destruct() error { return nil }
 
 // Provision acquires the queues.
@@ -81,7 +82,7 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 	if p.Off() {
 		return nil
 	}
-	if err := p.Check(); err != nil { // below, there is a division
+	if err := p.Check(); err != nil { // prevents a division by zero
 		return err
 	}
 	if err := registerRateMetrics(ctx); err != nil {
@@ -104,7 +105,7 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (p *Throttle) Check() error {
 	if p.Off() {
 		return nil
@@ -123,7 +124,7 @@ func (p *Throttle) Check() error {
 	return nil
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *Throttle) Validate() error { return p.Check() }
 
 // Cleanup releases the queues.
@@ -136,7 +137,7 @@ func (p *Throttle) Cleanup() error {
 	return errors.Join(err, p.RateKey.release())
 }
 
-const statusClientClosedRequest = 499 // as Caddy's reverse_proxy has it
+const statusClientClosedRequest = 499 // as in Caddy's reverse_proxy
 
 // ServeHTTP delays a request or rejects it.
 func (p *Throttle) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {

@@ -6,44 +6,45 @@ import (
 	"time"
 )
 
-// The maximum of requests and window, so that counts fit into 32 bits and twice a window
-// into a time.Duration.
+// The maximum values of requests and window. Counts must fit into 32 bits, and twice the
+// window into a time.Duration.
 const (
 	maxRequests = 1_000_000_000
 	maxWindow   = 366 * 24 * time.Hour
 )
 
-// limit is a maximum number of requests in any period as long as the window. A request can
-// count for several: its cost.
+// limit is a maximum number of requests within any period of the window's length. A
+// request counts by its cost.
 //
-// Requests are counted by a sliding window counter (Desgats, "How we built rate
-// limiting capable of scaling to millions of domains", Cloudflare, 2017): those of
-// the current window, and of the window before as many as there would still be if
-// they had come evenly. Two things make it more exact: the window of a key begins
-// with the first request of the key, and the requests of a window are taken to have
-// come evenly until the last of them, not until the window's end. After a burst, all
-// is free again as soon as the burst is a window ago.
+// Requests are counted by a sliding window counter (Desgats, "How we built rate limiting
+// capable of scaling to millions of domains", Cloudflare, 2017). The used part is the
+// count of the current window plus a share of the previous window's count. The share
+// assumes that requests were evenly distributed.
+//
+// Two changes improve the accuracy. The window of a key begins with its first request.
+// The even distribution ends at the last request of a window instead of the window's end.
+// Therefore, one window after a burst, the whole limit is available again.
 type limit struct {
 	requests int64
 	window   time.Duration
 }
 
-// counter has the requests of a key under one limit.
+// counter holds the counts of a key under one limit.
 type counter struct {
-	begin             time.Duration // of the current window
+	begin             time.Duration // start of the current window
 	current, previous bucket
 }
 
-// bucket has the requests of a window.
+// bucket counts the requests of a window.
 type bucket struct {
-	count uint32        // the sum of their costs
-	last  time.Duration // when the last one came, since the begin of the window
+	count uint32        // total cost
+	last  time.Duration // time of the last request since the start of the window
 }
 
-// roll advances the counter to a time, if nothing was added since.
+// roll advances the counter to the given time.
 func (c *counter) roll(now, window time.Duration) {
 	age := now - c.begin
-	if age < window { // also if another request was faster, and now is before begin
+	if age < window { // also if a concurrent request has advanced it past now
 		return
 	}
 	if age < 2*window {
@@ -62,13 +63,13 @@ func (c *counter) add(now time.Duration, cost int64) {
 // elapsed returns the age of the current window.
 func (c *counter) elapsed(now time.Duration) time.Duration { return max(0, now-c.begin) }
 
-// used returns the used part of a limit, rounded up.
+// used returns the used part of the limit, rounded up.
 func (c *counter) used(now time.Duration) int64 {
 	return int64(c.current.count) + c.previous.left(c.elapsed(now))
 }
 
-// left is how many requests of a window are less than a window ago when the next one
-// has lasted that long, rounded up.
+// left returns the number of requests in the bucket that are still within a window's
+// length, rounded up, once the following window has lasted for elapsed.
 func (b *bucket) left(elapsed time.Duration) int64 {
 	if b.count == 0 || elapsed >= b.last {
 		return 0
@@ -82,7 +83,8 @@ func (b *bucket) left(elapsed time.Duration) int64 {
 	return int64(quotient)
 }
 
-// gone is how long the next window must last until no more than so many are left.
+// gone returns how long the following window must last until at most left requests
+// remain.
 func (b *bucket) gone(left int64) time.Duration {
 	if left >= int64(b.count) {
 		return 0
@@ -92,15 +94,15 @@ func (b *bucket) gone(left int64) time.Duration {
 	return b.last - time.Duration(quotient)
 }
 
-// wait is how long a request that is refused now has to wait, if no other comes in
-// between. It is the whole window for one that costs more than the limit, which
-// never passes.
+// wait returns how long a rejected request must wait if no other request arrives. It
+// returns the whole window for a request whose cost exceeds the limit, which is never
+// admitted.
 func (l limit) wait(c *counter, now time.Duration, cost int64) time.Duration {
 	room := l.requests - cost
 	if room < 0 {
 		return l.window
 	}
-	if current := int64(c.current.count); current <= room { // then it is the window before that is in the way
+	if current := int64(c.current.count); current <= room { // the previous window causes the rejection
 		return c.previous.gone(room-current) - c.elapsed(now)
 	}
 	return l.window - c.elapsed(now) + c.current.gone(room)
@@ -110,16 +112,17 @@ func (l limit) wait(c *counter, now time.Duration, cost int64) time.Duration {
 type decision struct {
 	admitted bool
 
-	// Of the limit that is nearest to being used up, or that a refused request has
-	// to wait longest for.
+	// The limit that is closest to exhaustion or, if the request is rejected, the limit
+	// with the longest wait.
 	limit     limit
-	remaining int64 // after this request, if it was admitted
+	remaining int64 // after this request if it is admitted
 
-	// Until the current window ends; for a refused request, until it would pass.
+	// The time until the current window ends or, if the request is rejected, until it
+	// would be admitted.
 	after time.Duration
 }
 
-// judge decides about a request under one limit.
+// judge checks a request against one limit.
 func (l limit) judge(c *counter, now time.Duration, cost int64) decision {
 	left := l.requests - c.used(now)
 	if cost > left {
@@ -128,7 +131,7 @@ func (l limit) judge(c *counter, now time.Duration, cost int64) decision {
 	return decision{admitted: true, limit: l, remaining: left - cost, after: l.window - c.elapsed(now)}
 }
 
-// and combines decisions: all limits must admit the request.
+// and combines two decisions. A request is admitted only if all limits admit it.
 func (d decision) and(other decision) decision {
 	switch {
 	case d.admitted != other.admitted:

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// newRequestID returns a UUID of version 7 (RFC 9562, section 5.7): the time in
-// milliseconds, its fraction in 12 bits so that the IDs of one gateway sort by time, and 62
-// random bits.
+// newRequestID returns a version 7 UUID (RFC 9562, section 5.7). It contains the time in
+// milliseconds, 62 random bits, and the fraction of the millisecond in 12 bits. The IDs
+// of one gateway sort by time.
 func newRequestID(now time.Time) string {
 	nanoseconds := uint64(now.UnixNano())
 	milliseconds := nanoseconds / 1e6
@@ -32,8 +32,9 @@ func newRequestID(now time.Time) string {
 
 const maxRequestID = 128
 
-// validRequestID reports whether the ID of a client can be forwarded and logged: up to 128
-// letters, digits and punctuation without a meaning in headers, logs and shells.
+// validRequestID reports whether a client's ID is safe to forward and log. It has at most
+// 128 letters, digits and punctuation characters without a meaning in headers, logs and
+// shells.
 func validRequestID(id string) bool {
 	if id == "" || len(id) > maxRequestID {
 		return false
@@ -49,8 +50,8 @@ func validRequestID(id string) bool {
 	return true
 }
 
-// traceID returns the trace ID in a value of traceparent; empty if the value is invalid
-// (https://www.w3.org/TR/trace-context/#traceparent-header).
+// traceID returns the trace ID in a traceparent value, or an empty string if the value is
+// invalid (https://www.w3.org/TR/trace-context/#traceparent-header).
 func traceID(traceparent string) string {
 	const length = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	switch {
@@ -69,7 +70,7 @@ func traceID(traceparent string) string {
 	return trace
 }
 
-// isHex reports whether s consists of hexadecimal digits in lower case.
+// isHex reports whether s consists of lower-case hexadecimal digits.
 func isHex(s string) bool {
 	for _, c := range []byte(s) {
 		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {

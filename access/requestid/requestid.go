@@ -24,26 +24,27 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_request_id", policy.Directive[RequestID])
 }
 
-// RequestID gives every request an ID, a UUID of version 7, and sends it to the backend and
-// to the client in a header field. It replaces the values that they send in this field.
+// RequestID is a handler that assigns an ID to each request, a version 7 UUID. It sends
+// the ID to the backend and to the client in a header field. Values that they send in
+// this field are replaced.
 //
-// The field `traceparent` (https://www.w3.org/TR/trace-context/) is passed to the backend
-// unchanged.
+// The `traceparent` field (https://www.w3.org/TR/trace-context/) is forwarded unchanged.
 //
-// Placeholders, which are also fields of the access log:
+// The following placeholders are also fields of the access log:
 //
 // Placeholder | Field | Meaning
 // ------------|-------|--------
 // `{http.rgate.request_id}` | `request_id` | The ID
-// `{http.rgate.trace_id}` | `trace_id` | The ID of the trace in `traceparent`, if that is valid
+// `{http.rgate.trace_id}` | `trace_id` | The trace ID in `traceparent`, if it is valid
 type RequestID struct {
 	policy.Base
 
-	// The header field of the ID in requests and responses. Default: `X-Request-ID`.
+	// The header field that contains the ID in requests and responses. Default:
+	// `X-Request-ID`.
 	Header string `json:"header,omitempty"`
 
-	// Whether to keep the ID that a client sends: up to 128 letters, digits and characters
-	// of `-_.:+/=@`. Other IDs are replaced. Default: false.
+	// Whether to keep an ID sent by the client. It must have up to 128 letters, digits
+	// and characters from `-_.:+/=@`. Other IDs are replaced. Default: false.
 	Trust bool `json:"trust,omitempty"`
 
 	field string // in canonical form
@@ -68,14 +69,14 @@ func (p *RequestID) Provision(ctx caddy.Context) error {
 	return p.Start(ctx, "request_id")
 }
 
-// reservedFields have a meaning that an ID would break.
+// reservedFields lists the header fields that an ID must not overwrite.
 var reservedFields = []string{
 	"Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive",
 	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Set-Cookie", "Te", "Traceparent", "Trailer",
 	"Transfer-Encoding", "Upgrade", "X-Gateway-Service", "X-User-Id",
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (p *RequestID) Check() error {
 	switch {
 	case p.Header == "":
@@ -88,10 +89,10 @@ func (p *RequestID) Check() error {
 	return nil
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *RequestID) Validate() error { return p.Check() }
 
-// ServeHTTP adds the ID to the request and its response.
+// ServeHTTP adds the ID to the request and the response.
 func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -108,7 +109,8 @@ func (p *RequestID) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	return err
 }
 
-// idOf returns the ID of an earlier policy, that of a trusted client, or a new one.
+// idOf returns the ID set by an earlier policy, the ID sent by the client if it is
+// trusted, or a new ID.
 func (p *RequestID) idOf(r *http.Request) string {
 	if id, ok := caddyhttp.GetVar(r.Context(), requestIDVar).(string); ok {
 		return id
@@ -121,11 +123,10 @@ func (p *RequestID) idOf(r *http.Request) string {
 	return newRequestID(time.Now())
 }
 
-// publishIDs makes the IDs known to handlers further on, to placeholders and to the access
-// log.
+// publishIDs makes the IDs available to later handlers, placeholders and the access log.
 func publishIDs(r *http.Request, id, trace string) {
 	ctx := r.Context()
-	var value any = id // once for both
+	var value any = id // a single allocation for both uses
 	caddyhttp.SetVar(ctx, requestIDVar, value)
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.rgate.request_id", value)
@@ -145,7 +146,7 @@ func publishIDs(r *http.Request, id, trace string) {
 	}
 }
 
-// EditHeader sets the ID in the response.
+// EditHeader sets the ID in the response header.
 func (p *RequestID) EditHeader(header http.Header, id string, values *httpx.FieldValues) {
 	header[p.field] = values.Of(id)
 }

@@ -26,37 +26,38 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_require", policy.Directive[Require])
 }
 
-// Require rejects requests whose client lacks certain rights. It runs after authentication
-// by `rgate_jwt`, `rgate_api_key`, or any handler that sets `{http.auth.user.id}`, such as
-// Caddy's `basic_auth`.
+// Require is a handler that rejects requests whose client lacks a required scope, role,
+// claim or name. It runs after authentication by `rgate_jwt`, `rgate_api_key` or any
+// other handler that sets `{http.auth.user.id}`, such as Caddy's `basic_auth`.
 //
-// Requests that are not authenticated get a 401 response, those that lack a right a 403
-// response. All options that are set must be fulfilled. Without options, any authenticated
-// client is accepted.
+// Requests without authentication are rejected with 401. Authenticated requests that lack
+// a requirement are rejected with 403. All options that are set must be satisfied.
+// Without options, every authenticated client is accepted.
 type Require struct {
 	policy.Base
 	policy.IdentityOptions
 
-	// The scopes of a token or an API key that the client must all have. Default: none.
+	// The required scopes of the token or API key. The client must have all of them.
+	// Default: none.
 	Scopes []string `json:"scopes,omitempty" caddyfile:"arg"`
 
-	// The scopes of which the client must have at least one. Default: none.
+	// The accepted scopes. The client must have at least one of them. Default: none.
 	AnyScope []string `json:"any_scope,omitempty"`
 
-	// The roles of which the client must have at least one. Default: none.
+	// The accepted roles. The client must have at least one of them. Default: none.
 	Roles []string `json:"roles,omitempty"`
 
-	// The accepted users, of a token or another authentication, and consumers of API keys.
-	// Default: all.
+	// The accepted users and API key consumers. Default: all.
 	Users []string `json:"users,omitempty"`
 
-	// The required claims of a token: for each name, a value or several alternatives. A
-	// claim that is a list must contain the value. Dots in a name select members of
-	// objects. Default: none.
+	// The required claims of the token. Each maps a claim name to an accepted value or a
+	// list of accepted values. If the claim is a list, it must contain an accepted value.
+	// Dots in a name select members of objects. Default: none.
 	Claims map[string]identity.ClaimValues `json:"claims,omitempty"`
 }
 
-// Reasons to reject a request. They are logged; only missing scopes are sent to the client.
+// Reasons to reject a request. They are logged. Only missing scopes are sent to the
+// client.
 var (
 	errNotAuthenticated = errors.New("the request is not authenticated")
 	errNoScope          = errors.New("the client lacks a scope")
@@ -73,7 +74,7 @@ func (*Require) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision prepares the policy.
+// Provision prepares the handler.
 func (p *Require) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "require"); err != nil || p.Off() {
 		return err
@@ -81,7 +82,7 @@ func (p *Require) Provision(ctx caddy.Context) error {
 	return p.StripIdentityInSite(ctx)
 }
 
-// Check reports the first invalid option.
+// Check returns an error for the first invalid option.
 func (p *Require) Check() error {
 	for _, list := range []struct {
 		option string
@@ -106,15 +107,15 @@ func (p *Require) Check() error {
 	return nil
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *Require) Validate() error { return p.Check() }
 
-// ServeHTTP rejects a request whose client lacks a right.
+// ServeHTTP rejects a request whose client lacks a requirement.
 func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	trust.StripIdentity(r) // unless authentication has done so
+	trust.StripIdentity(r) // in case no authentication handler has done this
 	who := identity.Of(r)
 	if who == nil {
 		identity.Challenge(w.Header(), r)
@@ -132,7 +133,7 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
-// authorize returns why a client is rejected, and the scopes that it needs.
+// authorize returns an error if a client lacks a requirement, and the scopes it needs.
 func (p *Require) authorize(who *identity.Identity) (scopes []string, err error) {
 	for _, scope := range p.Scopes {
 		if !slices.Contains(who.Scopes, scope) {
@@ -168,11 +169,11 @@ func (p *Require) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 	return []string{identity.RolesWarning}
 }
 
-// isListed reports whether a user or consumer is one of the accepted users.
+// isListed reports whether a user or consumer is in the accepted users.
 func (p *Require) isListed(user string) bool { return user != "" && slices.Contains(p.Users, user) }
 
-// insufficientScope returns the challenge for a token that lacks a right (RFC 6750, section
-// 3.1).
+// insufficientScope returns the WWW-Authenticate challenge for a token that lacks a
+// requirement (RFC 6750, section 3.1).
 func insufficientScope(scopes []string) string {
 	challenge := `Bearer realm="rgate", error="insufficient_scope"`
 	if len(scopes) > 0 {
@@ -181,7 +182,7 @@ func insufficientScope(scopes []string) string {
 	return challenge
 }
 
-// log logs why a request is rejected.
+// log logs the reason for a rejection.
 func (p *Require) log(level zapcore.Level, r *http.Request, user string, err error) {
 	if entry := p.Logger().Check(level, "request rejected: the client lacks a right"); entry != nil {
 		entry.Write(zap.Error(err), zap.String("user", user), zap.String("client_ip", trust.ClientAddress(r)))

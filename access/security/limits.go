@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// headerSize returns the size of a request header in HTTP/1.1: its fields, each with a
-// colon, a space and the end of the line.
+// headerSize returns the size of a request header in HTTP/1.1. Each field counts with its
+// colon, space and line break.
 func headerSize(r *http.Request) int64 {
 	size := len("Host: \r\n") + len(r.Host)
 	for name, values := range r.Header {
@@ -19,8 +19,8 @@ func headerSize(r *http.Request) int64 {
 	return int64(size)
 }
 
-// limitedBody is a body with a limit (http.MaxBytesReader) that records whether the limit
-// was exceeded. It can be read concurrently with the response.
+// limitedBody is a request body with a size limit (http.MaxBytesReader) that records
+// whether the limit was exceeded. The body can be read while the response is written.
 type limitedBody struct {
 	io.ReadCloser
 	exceeded atomic.Bool

@@ -29,63 +29,65 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_security", policy.Directive[Security])
 }
 
-// Security adds header fields that protect users in browsers to responses without them, and
-// rejects requests that are too large.
+// Security is a handler that adds browser security header fields to responses that lack
+// them, and rejects requests that are too large.
 //
-// The value `off` leaves a header field to the backend.
+// The value `off` disables a header field; the backend's value is kept.
 type Security struct {
 	policy.Base
 
-	// Strict-Transport-Security: browsers use only TLS. It is added to responses over TLS,
-	// including TLS that a trusted proxy reports. Default: `max-age=31536000`, a year,
-	// without subdomains.
+	// The value of Strict-Transport-Security, which makes browsers use only TLS. It is
+	// added to responses over TLS, including TLS reported by a trusted proxy. Default:
+	// `max-age=31536000` (one year, without subdomains).
 	HSTS string `json:"hsts,omitempty"`
 
-	// X-Content-Type-Options: with `nosniff`, browsers do not guess the content type.
-	// Default: `nosniff`.
+	// The value of X-Content-Type-Options. `nosniff` stops browsers from guessing the
+	// content type. Default: `nosniff`.
 	ContentTypeOptions string `json:"content_type_options,omitempty"`
 
-	// X-Frame-Options: which pages can show the page in a frame, `DENY` or `SAMEORIGIN`.
-	// Default: `SAMEORIGIN`.
+	// The value of X-Frame-Options, which restricts the pages that can embed this page in
+	// a frame: `DENY` or `SAMEORIGIN`. Default: `SAMEORIGIN`.
 	FrameOptions string `json:"frame_options,omitempty"`
 
-	// Referrer-Policy: which part of the address other sites get in Referer. Default:
-	// `strict-origin-when-cross-origin`.
+	// The value of Referrer-Policy, which restricts the part of the URL that browsers
+	// send to other sites in Referer. Default: `strict-origin-when-cross-origin`.
 	ReferrerPolicy string `json:"referrer_policy,omitempty"`
 
-	// Content-Security-Policy: what a page can load and run. Default: none.
+	// The value of Content-Security-Policy, which restricts the resources and scripts
+	// that a page can load. Default: none.
 	ContentSecurityPolicy string `json:"content_security_policy,omitempty"`
 
-	// Permissions-Policy: which browser features a page can use. Default: none.
+	// The value of Permissions-Policy, which restricts the browser features that a page
+	// can use. Default: none.
 	PermissionsPolicy string `json:"permissions_policy,omitempty"`
 
-	// Whether to remove the header fields that reveal the software of a backend: Server,
+	// Whether to remove the header fields that reveal the backend's software: Server,
 	// X-Powered-By, X-AspNet-Version, X-AspNetMvc-Version, X-Generator and X-Runtime.
 	// Default: false.
 	HideServer bool `json:"hide_server,omitempty"`
 
-	// Other header fields to remove from responses. Default: none.
+	// Additional header fields to remove from responses. Default: none.
 	Hide []string `json:"hide,omitempty"`
 
 	// The maximum size of a request body, with or without Content-Length. Larger bodies are
 	// rejected with 413. Default: 10MiB. 0 disables the limit.
 	MaxBody *options.Size `json:"max_body,omitempty"`
 
-	// The maximum size of a request header as written in HTTP/1.1. Larger headers are
-	// rejected with 431. The limit of the server, by default 16KiB, applies first. Default:
-	// 0, only the limit of the server.
+	// The maximum size of a request header in HTTP/1.1 format. Larger headers are
+	// rejected with 431. The server's own limit, 16KiB by default, applies first.
+	// Default: 0, only the server's limit applies.
 	MaxHeader options.Size `json:"max_header,omitempty"`
 
-	// The maximum length of a request target, which is path and query. Longer ones are
+	// The maximum length of the request target (path and query). Longer targets are
 	// rejected with 414. Default: 8KiB. 0 disables the limit.
 	MaxURL *options.Size `json:"max_url,omitempty"`
 
-	maxBody, maxURL int64 // 0: no limit
+	maxBody, maxURL int64 // 0 means no limit
 	overTLS, plain  *securityFields
 }
 
 const (
-	off = "off" // the value that leaves a header field to the backend
+	off = "off" // disables a header field
 
 	defaultMaxBody options.Size = 10 << 20
 	defaultMaxURL  options.Size = 8 << 10
@@ -95,9 +97,9 @@ var revealing = []string{
 	"Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version", "X-Generator", "X-Runtime",
 }
 
-// securityFields are the changes to a response header.
+// securityFields holds the changes to a response header.
 type securityFields struct {
-	names, values []string // added, of the same length
+	names, values []string // fields to add; both slices have the same length
 	removed       []string
 }
 
@@ -147,7 +149,7 @@ func (f *securityFields) add(name, value string) {
 	}
 }
 
-// Check reports the first invalid option as a *policy.Error.
+// Check returns the first invalid option as an *options.Error.
 func (p *Security) Check() error {
 	return cmp.Or(
 		p.checkHSTS(),
@@ -161,7 +163,7 @@ func (p *Security) Check() error {
 	)
 }
 
-// Validate calls Check, for Caddy.
+// Validate implements caddy.Validator.
 func (p *Security) Validate() error { return p.Check() }
 
 var hstsValue = regexp.MustCompile(`(?i)^\s*max-age=\d+\s*(;\s*includeSubDomains\s*)?(;\s*preload\s*)?$`)
@@ -173,7 +175,7 @@ func (p *Security) checkHSTS() error {
 	return nil
 }
 
-// checkValue checks the value of a header field with a few known values.
+// checkValue validates the value of a header field with a fixed set of values.
 func checkValue(option, value string, known ...string) error {
 	if value == "" || value == off || slices.Contains(known, value) {
 		return nil
@@ -199,7 +201,7 @@ func (p *Security) checkHide() error {
 	return nil
 }
 
-// ServeHTTP rejects requests that are too large and edits the header of responses.
+// ServeHTTP rejects oversized requests and edits response headers.
 func (p *Security) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -233,7 +235,7 @@ var (
 	errBodyTooLarge   = errors.New("the body of the request is larger than max_body")
 )
 
-// serveLimited rejects a request that is too large.
+// serveLimited enforces the size limits of requests.
 func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next caddyhttp.Handler) error {
 	switch {
 	case p.maxURL > 0 && int64(len(r.RequestURI)) > p.maxURL:
@@ -243,7 +245,7 @@ func (p *Security) serveLimited(w *httpx.HeaderWriter, r *http.Request, next cad
 	case p.maxBody > 0 && r.ContentLength > p.maxBody:
 		return p.refuse(w, r, http.StatusRequestEntityTooLarge, errBodyTooLarge)
 	case p.maxBody == 0 || r.ContentLength >= 0 || r.Body == nil || httpx.IsTunnel(r):
-		// The server reads no more than Content-Length.
+		// The server reads at most Content-Length bytes, so no limit is needed.
 		return next.ServeHTTP(w, r)
 	}
 	body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, p.maxBody)}
