@@ -51,10 +51,9 @@ func isHandler(name string) bool {
 	return err == nil
 }
 
-// flatten returns the handlers of a subroute. Routes with matchers, groups or
-// `terminal` remain a subroute. Policies and handlers that may respond are returned as
-// separate handlers, because the gateway sorts each of them among the handlers of all
-// levels.
+// flatten returns the handlers of a subroute. Routes with matchers, groups or `terminal`
+// remain in a subroute. Policies without them are returned separately, and handlers that
+// may respond in separate subroutes, because the gateway sorts the handlers of all levels.
 func flatten(subroute *caddyhttp.Subroute) (handlers []json.RawMessage) {
 	var together caddyhttp.RouteList
 	flush := func() {

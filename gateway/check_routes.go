@@ -80,7 +80,7 @@ func checkGroupPath(at, path string) error {
 	return nil
 }
 
-// checkPlace checks the options of the route itself, without inherited ones.
+// checkPlace checks the route's own path prefix and its match type.
 func (rt resolvedRoute) checkPlace() error {
 	if own := rt.own.PathPrefix; own != "" && own[0] != '/' {
 		return checkPath(rt.at+".path_prefix", own)
@@ -118,7 +118,7 @@ func (rt resolvedRoute) checkPath() error {
 	return nil
 }
 
-// checkPath reports a path that matches no request.
+// checkPath returns an error unless path is absolute, decoded and normalized.
 func checkPath(at, path string) error {
 	switch {
 	case path[0] != '/':
@@ -209,8 +209,8 @@ var (
 	paramUse           = regexp.MustCompile(`\{http\.rgate\.param\.([^{}]*)\}`)
 )
 
-// checkParams reports path parameters that the route uses but its pattern does not
-// define.
+// checkParams checks sticky_key, and that the path pattern defines all parameters that the
+// route uses.
 func (rt resolvedRoute) checkParams() error {
 	if rt.StickyKey != "" && !placeholderPattern.MatchString(rt.StickyKey) {
 		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)

@@ -17,17 +17,17 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// Endpoint is a policy that responds to requests for a path of its own and passes on all
-// others. On a gateway, it runs before the routes, and its responses are not counted in the
-// statistics.
+// Endpoint is a policy that responds to requests for its own path and forwards all
+// others. On a gateway, it runs before the routes, and statistics exclude its
+// responses.
 type Endpoint interface {
 	Module
 
-	// Serves reports whether the path of a request is that of the endpoint.
+	// Serves reports whether the endpoint serves a path.
 	Serves(path string) bool
 }
 
-// IsEndpoint reports whether a handler is an Endpoint, by its name in JSON.
+// IsEndpoint reports whether the handler with a name in JSON is an Endpoint.
 func IsEndpoint(handler string) bool {
 	module, ok := Lookup(strings.TrimPrefix(handler, Prefix))
 	if !ok {
@@ -37,9 +37,9 @@ func IsEndpoint(handler string) bool {
 	return ok
 }
 
-// EndpointDirective is the setup function of an endpoint's directive, for
-// httpcaddyfile.RegisterDirective. Unlike Directive, it takes no matcher: the first argument
-// is the path of the endpoint.
+// EndpointDirective returns the setup function of an endpoint's directive, for
+// httpcaddyfile.RegisterDirective. Unlike Directive, it accepts no matcher: the first
+// argument is the path of the endpoint.
 func EndpointDirective[T any, P interface {
 	*T
 	Endpoint
@@ -51,28 +51,28 @@ func EndpointDirective[T any, P interface {
 	return h.NewRoute(nil, handler), nil
 }
 
-// ProtectedEndpoint is embedded in endpoints that only some clients may use.
+// ProtectedEndpoint restricts the clients of an endpoint. Endpoints embed it.
 type ProtectedEndpoint struct {
 	// The path of the endpoint.
 	Path string `json:"path,omitempty" caddyfile:"arg"`
 
-	// The allowed clients: IP addresses, ranges, or `private_ranges`. Default:
-	// `private_ranges`. Requests are refused if they have passed a proxy that is not trusted
-	// by the server, or if their host is not an address, localhost or a configured name.
-	// `[0.0.0.0/0, "::/0"]` allows all clients.
+	// The allowed clients: IP addresses, CIDR ranges, or `private_ranges`. Requests
+	// that have passed an untrusted proxy are rejected. So are requests whose host is
+	// not an address, localhost or a configured name. `[0.0.0.0/0, "::/0"]` allows all
+	// clients. Default: `private_ranges`.
 	Allow []string `json:"allow,omitempty"`
 
-	// More allowed host names, such as the gateway's name in a container network.
-	// `*.example.com` matches one label. Default: the names of the site, the gateway, its
-	// routes and the machine.
+	// Additional host names to accept, such as the gateway's name in a container
+	// network. `*.example.com` matches one label. Default: the names of the site, the
+	// gateway, its routes and the machine.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Handlers that run before the endpoint, such as one that requires a password. Policies
-	// run in their fixed order.
+	// The handlers that run before the endpoint, such as one that requires a password.
+	// Policies run in a fixed order. Default: none.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
 	handlers []caddyhttp.MiddlewareHandler
-	filter   refuser         // filters addresses; one of the handlers
+	filter   refuser         // the address filter among the handlers
 	locality *trust.Locality // nil: all clients are allowed
 }
 
@@ -81,7 +81,7 @@ func (*ProtectedEndpoint) LookupHandler(name string) (caddy.ModuleInfo, bool) {
 	return Lookup(strings.TrimPrefix(name, Prefix))
 }
 
-// CheckAccess reports the first invalid option. An empty path is valid.
+// CheckAccess returns an error for the first invalid option. An empty path is valid.
 func (g *ProtectedEndpoint) CheckAccess(example string) error {
 	if g.Path != "" && (!strings.HasPrefix(g.Path, "/") || len(g.Path) < 2 || strings.HasSuffix(g.Path, "/") || strings.ContainsAny(g.Path, "*?#%")) {
 		return options.Errorf("path", "invalid path %q: use a path such as %s", g.Path, example)
@@ -137,7 +137,7 @@ func (g *ProtectedEndpoint) ProvisionAccess(ctx caddy.Context) error {
 	return nil
 }
 
-// endpointRank sorts handlers without a rank last.
+// endpointRank returns the rank of a handler. Handlers without a rank are sorted last.
 func endpointRank(handler caddyhttp.MiddlewareHandler) int {
 	if module, ok := handler.(caddy.Module); ok {
 		if rank := Rank(module.CaddyModule().ID.Name()); rank > 0 {
@@ -147,13 +147,13 @@ func endpointRank(handler caddyhttp.MiddlewareHandler) int {
 	return len(kinds) + 1
 }
 
-// Serves reports whether a path is that of the endpoint, or below it.
+// Serves reports whether a path is the endpoint's path or below it.
 func (g *ProtectedEndpoint) Serves(path string) bool {
 	rest, ok := strings.CutPrefix(path, g.Path)
 	return ok && g.Path != "" && (rest == "" || rest[0] == '/')
 }
 
-// ServeProtected calls the handler for an allowed request, and refuses others.
+// ServeProtected calls the handler for an allowed request and rejects other requests.
 func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Request, handler caddyhttp.HandlerFunc) error {
 	if g.locality != nil {
 		if err := g.locality.Check(r); err != nil {
@@ -167,7 +167,7 @@ func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Reques
 	return next.ServeHTTP(w, r)
 }
 
-// refuser is a policy: see Base.Refuse.
+// refuser is a policy with Base.Refuse.
 type refuser interface {
 	Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error
 }

@@ -15,23 +15,25 @@ import (
 
 type trustedIdentityKey struct{}
 
-// WithTrustedIdentity returns a context to provision policies whose clients are trusted to
-// set the header fields about identity.
+// WithTrustedIdentity returns a context for provisioning policies that trust the
+// identity fields of their clients.
 func WithTrustedIdentity(ctx caddy.Context) caddy.Context {
 	ctx.Context = context.WithValue(ctx.Context, trustedIdentityKey{}, true)
 	return ctx
 }
 
-// IdentityOptions is embedded in modules that authenticate or authorize requests.
+// IdentityOptions holds the identity options of modules that authenticate or authorize
+// requests. The modules embed it.
 type IdentityOptions struct {
-	// Whether header fields about identity, such as X-User-ID, are passed on where no policy
-	// authenticates or authorizes requests. It is for sites behind a proxy that sets these
-	// fields; a gateway has `trust_identity`. Default: false.
+	// Whether to keep identity fields, such as X-User-ID, in requests that no policy
+	// authenticates or authorizes. Set it for sites behind a proxy that sets these
+	// fields. A gateway has the option `trust_identity` instead. Default: false.
 	KeepIdentity bool `json:"keep_identity,omitempty"`
 }
 
-// StripIdentityInSite runs trust.StripIdentity first for all requests of the site that is
-// being provisioned, including requests that the calling module does not receive.
+// StripIdentityInSite makes trust.StripIdentity run first for all requests of the site
+// that is being provisioned, including requests that the calling module does not
+// receive.
 func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 	inGateway := ScopeOf(ctx).Gateway != ""
 	switch {
@@ -48,7 +50,7 @@ func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 }
 
 // ForwardIdentity sets X-User-ID to the user that another handler, such as Caddy's
-// basic_auth, has authenticated, unless a policy has set it.
+// basic_auth, has authenticated, unless a policy has set the field.
 func ForwardIdentity(r *http.Request) {
 	if _, known := r.Header[trust.HeaderUserID]; known {
 		return
@@ -62,13 +64,13 @@ func ForwardIdentity(r *http.Request) {
 
 const authenticatedVar = "rgate.authenticated"
 
-// MarkAuthenticated marks a request as authenticated. Caches must handle it like a request
-// with an Authorization field, which may have been removed.
+// MarkAuthenticated marks a request as authenticated. Caches must handle it like a
+// request with an Authorization field, because the field may have been removed.
 func MarkAuthenticated(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), authenticatedVar, true)
 }
 
-// IsAuthenticated reports whether a policy has authenticated a request.
+// IsAuthenticated reports whether MarkAuthenticated has marked a request.
 func IsAuthenticated(r *http.Request) bool {
 	return caddyhttp.GetVar(r.Context(), authenticatedVar) != nil
 }

@@ -7,25 +7,25 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Prefix begins the names of the handlers and directives of all policies. In a gateway,
-// policies have names without it.
+// Prefix is the prefix of all policies' handler and directive names. Inside a gateway,
+// the names have no prefix.
 const Prefix = "rgate_"
 
-// kind describes a handler with a rank.
+// kind holds the properties of a handler that has a rank.
 type kind struct {
-	name string // of the handler
+	name string // handler name
 
-	authorizes      bool // it decides which requests are let in
-	authenticates   bool // it finds out who sent a request, or requires to know
-	replacesBackend bool // it responds with the response of another request or backend
-	atBackend       bool // it belongs in front of a backend
-	cumulative      bool // it does not replace the same policy on an outer level
+	authorizes      bool // decides which requests are allowed
+	authenticates   bool // identifies the client, or depends on the client's identity
+	replacesBackend bool // responds with the response of another request or backend
+	atBackend       bool // must be in front of a backend
+	cumulative      bool // does not replace the same policy of an outer level
 
-	// The options that name header fields and parameters with secrets.
+	// The options that contain names of secret header fields and parameters.
 	secrets []secretOption
 }
 
-// kinds are the handlers with a rank, in the order in which they run.
+// kinds lists the handlers that have a rank, in the order in which they run.
 var kinds = []kind{
 	{name: "rgate_notify"},
 	{name: "rgate_bandwidth"},
@@ -36,7 +36,7 @@ var kinds = []kind{
 	{name: addressFilter, authorizes: true},
 	{name: "rgate_jwt", authorizes: true, authenticates: true, secrets: []secretOption{{option: "token_from"}}},
 	{name: "rgate_api_key", authorizes: true, authenticates: true, secrets: []secretOption{{option: "header", in: "header"}, {option: "query", in: "query"}}},
-	{name: "authentication", authorizes: true, authenticates: true}, // Caddy's
+	{name: "authentication", authorizes: true, authenticates: true}, // Caddy's handler
 	{name: "rgate_require", authorizes: true, authenticates: true},
 	{name: "rgate_quota", cumulative: true},
 	{name: "rgate_rate_limit"},
@@ -52,7 +52,7 @@ var kinds = []kind{
 // addressFilter is the policy that protects endpoints.
 const addressFilter = "rgate_ip_filter"
 
-// kindOf returns the kind of a handler. It is the zero value for a handler without a rank.
+// kindOf returns the kind of a handler, or the zero value for a handler without a rank.
 func kindOf(handler string) kind {
 	if rank := Rank(handler); rank > 0 {
 		return kinds[rank-1]
@@ -60,30 +60,31 @@ func kindOf(handler string) kind {
 	return kind{}
 }
 
-// Rank returns the position of a handler in the fixed order of policies, from 1. It is 0 for
-// a handler that has none.
+// Rank returns the position of a handler in the fixed order of policies, starting at 1.
+// It returns 0 for other handlers.
 func Rank(handler string) int {
 	return 1 + slices.IndexFunc(kinds, func(k kind) bool { return k.name == handler })
 }
 
-// Authorizes reports whether a handler decides which requests are let in.
+// Authorizes reports whether a handler decides which requests are allowed.
 func Authorizes(handler string) bool { return kindOf(handler).authorizes }
 
-// Authenticates reports whether a handler finds out who sent a request, or requires to know.
+// Authenticates reports whether a handler identifies the client, or depends on the
+// client's identity.
 func Authenticates(handler string) bool { return kindOf(handler).authenticates }
 
-// ReplacesBackend reports whether a handler responds in place of a backend with the response
-// of another request or backend.
+// ReplacesBackend reports whether a handler responds with the response of another
+// request or backend.
 func ReplacesBackend(handler string) bool { return kindOf(handler).replacesBackend }
 
-// Cumulative reports whether a handler also runs where the same policy stands on an outer
-// level. Other policies replace those on outer levels.
+// Cumulative reports whether a handler runs in addition to the same policy of an outer
+// level. Other policies replace those of outer levels.
 func Cumulative(handler string) bool { return kindOf(handler).cumulative }
 
 const namespace = "http.handlers"
 
-// Lookup returns the policy with a name, without its prefix. Any handler that has the prefix
-// and implements Module is one.
+// Lookup returns the policy with a name without prefix. Every handler that has the
+// prefix and implements Module is a policy.
 func Lookup(name string) (caddy.ModuleInfo, bool) {
 	module, err := caddy.GetModule(namespace + "." + Prefix + name)
 	if err != nil {
@@ -93,7 +94,7 @@ func Lookup(name string) (caddy.ModuleInfo, bool) {
 	return module, ok
 }
 
-// Names returns the names of all policies, without their prefix, in the order in which they
+// Names returns the names of all policies without prefix, in the order in which they
 // run.
 func Names() (names []string) {
 	for _, module := range caddy.GetModules(namespace) {

@@ -1,10 +1,10 @@
-// Package policy is what rgate's policies share: the contract with the gateway, the table of
-// kinds, their scope in a configuration, the refusal of requests, and identity.
+// Package policy contains the common parts of rgate's policies: the interfaces to the
+// gateway, the table of policy kinds, scopes, rejections and identity.
 //
-// A policy is an HTTP handler of Caddy with a name that begins with rgate_. It does not
-// depend on the gateway: it learns the route, the backend and the user from placeholders, and
-// works in any Caddyfile. Its type embeds Base. Its keys in JSON are its keys in YAML and its
-// subdirectives in a Caddyfile.
+// A policy is a Caddy HTTP handler whose name begins with rgate_. It does not depend on
+// the gateway: it reads the route, backend and user from placeholders and works in any
+// Caddyfile. Its type embeds Base. Its JSON keys are also its YAML keys and Caddyfile
+// subdirectives.
 package policy
 
 import (
@@ -18,38 +18,38 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// Module is a policy, as Directive and the gateway see it.
+// Module is the interface of policies for Directive and the gateway.
 type Module interface {
 	caddyhttp.MiddlewareHandler
 
-	// Check reports the first invalid option, without setting anything up. If the error is
-	// about an option, it has a method Field.
+	// Check returns an error for the first invalid option, without provisioning. An
+	// error about an option has a method Field.
 	Check() error
 
 	// Off reports whether the policy is disabled.
 	Off() bool
 }
 
-// PreAuthModule is a policy of which a part runs before authentication.
+// PreAuthModule is a policy with a handler that runs before authentication.
 type PreAuthModule interface {
 	Module
 
-	// PreAuthHandler returns the handler that a gateway runs before those that authenticate
-	// requests for the policy; nil for none.
+	// PreAuthHandler returns the handler that a gateway runs before authentication
+	// handlers, or nil.
 	PreAuthHandler() caddyhttp.MiddlewareHandler
 }
 
-// Warner is a policy that has warnings about valid configurations. A gateway logs each
-// warning once, with the names of its routes.
+// Warner is a policy that returns warnings about valid configurations. A gateway logs
+// each warning once, with the names of its routes.
 type Warner interface {
-	// Warnings returns constant messages. The chain has all handlers of a route in the order
-	// in which they run, including the policy.
+	// Warnings returns constant messages. chain contains all handlers of a route in the
+	// order in which they run, including the policy.
 	Warnings(chain []caddyhttp.MiddlewareHandler) []string
 }
 
-// Base is embedded in all policies.
+// Base holds the common options and state of policies. All policies embed it.
 type Base struct {
-	// Disables the policy, and one of the same name on the gateway or the group around.
+	// Disables the policy, including the same policy on an outer level of the gateway.
 	// Default: false.
 	Disabled bool `json:"disabled,omitempty"`
 
@@ -60,7 +60,8 @@ type Base struct {
 // Off reports whether the policy is disabled.
 func (b *Base) Off() bool { return b.Disabled }
 
-// Start must be called first in Provision, with the name of the policy in a gateway.
+// Start initializes the policy. Provision must call it first, with the policy's name in
+// a gateway.
 func (b *Base) Start(ctx caddy.Context, name string) error {
 	b.name = name
 	trust.MountFilter(ctx)
@@ -76,16 +77,17 @@ func (b *Base) Start(ctx caddy.Context, name string) error {
 	return registerRefusals(ctx)
 }
 
-// Logger returns the logger for events of requests. It is sampled: see logging.Sampled.
+// Logger returns the logger for request events. It is sampled: see logging.Sampled.
 func (b *Base) Logger() *zap.Logger { return b.logger }
 
-// Directive is the setup function of a policy's directive. Its syntax follows from the
-// policy's type: see options.Unmarshal. The word `off` alone disables the policy.
+// Directive returns the setup function of a policy's directive. The policy's type
+// defines the syntax: see options.Unmarshal. The only argument `off` disables the
+// policy.
 func Directive[T any, P interface {
 	*T
 	Module
 }](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	h.Next() // the directive's name
+	h.Next() // consume the directive name
 	p := P(new(T))
 	if err := options.Unmarshal(h.Dispenser, p); err != nil {
 		return nil, err

@@ -15,26 +15,26 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Position identifies a handler in a configuration: by the addresses of its server, its path
-// through lists of routes, and its scope. It does not change when the configuration is
-// reloaded, unless the handlers around it have changed.
+// Position identifies a handler in a configuration: by the addresses of its server, its
+// path through lists of routes, and its scope. It stays the same across reloads, unless
+// the surrounding handlers change.
 type Position struct {
 	text string
 	key  positionKey
 }
 
-// PositionOf returns the position of the handler that is being provisioned, among those of a
-// kind. The caller must call Release.
+// PositionOf returns the position of the handler that is being provisioned, among
+// handlers of the same kind. The caller must call Release.
 func PositionOf(ctx caddy.Context, kind string) Position {
 	key := positionKey{ctx.GetMetricsRegistry(), kind + " " + strconv.Quote(ScopeKey(ctx)) + " " + route(ctx)}
-	count, _, _ := positions.LoadOrNew(key, func() (caddy.Destructor, error) { return new(equalPositions), nil }) // it cannot fail
+	count, _, _ := positions.LoadOrNew(key, func() (caddy.Destructor, error) { return new(equalPositions), nil }) // the constructor never fails
 	return Position{key.text + " " + strconv.FormatInt(count.(*equalPositions).Add(1), 10), key}
 }
 
-// String returns a text that is unique among the positions of a configuration.
+// String returns a string that is unique among the positions of a configuration.
 func (p *Position) String() string { return p.text }
 
-// Release ends the use of the position. Further calls have no effect.
+// Release releases the position. Further calls have no effect.
 func (p *Position) Release() {
 	if p.key.text != "" {
 		_, _ = positions.Delete(p.key)
@@ -42,8 +42,8 @@ func (p *Position) Release() {
 	}
 }
 
-// positions counts equal positions by configuration, which its registry of metrics
-// identifies.
+// positions counts equal positions by configuration. The metrics registry identifies
+// the configuration.
 var positions = caddy.NewUsagePool()
 
 type positionKey struct {
@@ -55,11 +55,12 @@ type equalPositions struct{ atomic.Int64 }
 
 func (*equalPositions) Destruct() error { return nil }
 
-// unstable makes texts unique across configurations.
+// unstable is a counter that makes position strings unique across configurations.
 var unstable atomic.Int64
 
-// route returns the path to the handler that is being provisioned. Routes are provisioned in
-// order, and have the JSON of their handlers until all handlers are provisioned.
+// route returns the path to the handler that is being provisioned. Routes are
+// provisioned in order and keep the JSON of their handlers until all handlers are
+// provisioned.
 func route(ctx caddy.Context) string {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
@@ -74,7 +75,7 @@ func route(ctx caddy.Context) string {
 				continue
 			}
 			b.WriteString(" " + list + strconv.Itoa(i))
-			if !inGateway { // a gateway has a name
+			if !inGateway { // in a gateway, the gateway's name identifies it
 				b.WriteString(digest(routes[i].HandlersRaw))
 			}
 			return true
@@ -102,7 +103,7 @@ func route(ctx caddy.Context) string {
 	return b.String()
 }
 
-// digest returns a hash of handlers.
+// digest returns a hash of the handlers.
 func digest(handlers []json.RawMessage) string {
 	hash := sha256.New()
 	for _, raw := range handlers {

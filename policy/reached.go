@@ -11,12 +11,12 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// checkReached reports whether a policy in front of a backend misses requests of its site, or
-// would respond to requests that a later handler refuses.
+// checkReached returns an error if a policy in front of a backend does not receive all
+// requests of its site, or would respond to requests that a later handler rejects.
 //
-// A Caddyfile sorts such a policy directly before `reverse_proxy`, after `handle`,
-// `handle_path`, `route` and `invoke`, which may contain a proxy. It is not sorted before
-// them, because it would apply to `respond` and similar directives.
+// In a Caddyfile, such a policy is sorted directly before `reverse_proxy`, after
+// `handle`, `handle_path`, `route` and `invoke`, which may contain a proxy. It is not
+// sorted before them, because it would then apply to `respond` and similar directives.
 func checkReached(ctx caddy.Context, handler string) error {
 	if !kindOf(handler).atBackend || ScopeOf(ctx).Level != "" {
 		return nil
@@ -40,16 +40,16 @@ func checkReached(ctx caddy.Context, handler string) error {
 	return nil
 }
 
-// sibling is a handler of the same list of routes, in JSON or provisioned.
+// sibling is a handler in the same list of routes, in JSON form or provisioned.
 type sibling struct {
 	raw     json.RawMessage
 	handler caddyhttp.MiddlewareHandler
-	always  bool // the route takes every request
+	always  bool // the route matches every request
 }
 
-// siblings returns the handlers before and after the one that is being provisioned.
+// siblings returns the handlers before and after the handler that is being provisioned.
 func siblings(ctx caddy.Context, name string) (before, after []sibling) {
-	modules := ctx.Modules() // the last one is the handler itself
+	modules := ctx.Modules() // the last module is the handler itself
 	if len(modules) < 2 {
 		return nil, nil
 	}
@@ -73,7 +73,7 @@ func siblings(ctx caddy.Context, name string) (before, after []sibling) {
 		for i := range routes[:current] {
 			route := &routes[i]
 			for _, handler := range route.Handlers {
-				if !route.Terminal { // the order of terminal routes is intended
+				if !route.Terminal { // terminal routes are ordered intentionally
 					before = append(before, sibling{handler: handler, always: len(route.MatcherSets) == 0})
 				}
 			}
@@ -101,12 +101,12 @@ func nameIn(raw json.RawMessage) string {
 	var handler struct {
 		Handler string `json:"handler"`
 	}
-	_ = json.Unmarshal(raw, &handler) // the handler's type reports the error
+	_ = json.Unmarshal(raw, &handler) // provisioning reports the error
 	return handler.Handler
 }
 
-// takes reports whether a block passes requests to a backend, so that later handlers do not
-// receive them.
+// takes reports whether the sibling is a block that sends requests to a backend, so
+// that later handlers do not receive them.
 func (s *sibling) takes(ctx caddy.Context) bool {
 	if s.handler == nil {
 		name := nameIn(s.raw)
@@ -122,7 +122,7 @@ func (s *sibling) takes(ctx caddy.Context) bool {
 }
 
 func invokeJSON(invoke *caddyhttp.Invoke) json.RawMessage {
-	encoded, _ := json.Marshal(map[string]string{"handler": "invoke", "name": invoke.Name}) // text can be encoded
+	encoded, _ := json.Marshal(map[string]string{"handler": "invoke", "name": invoke.Name}) // a map of strings can always be encoded
 	return encoded
 }
 
@@ -155,8 +155,8 @@ func (s *sibling) takesRaw(ctx caddy.Context, raw json.RawMessage) (takes bool) 
 	return takes
 }
 
-// ends reports whether a handler within the block passes requests to a backend; or
-// responds, if the block takes every request.
+// ends reports whether a handler in the block sends requests to a backend, or responds
+// if the block matches every request.
 func (s *sibling) ends(name string, auth bool) bool {
 	switch name {
 	case "reverse_proxy", "rgate":
@@ -167,8 +167,8 @@ func (s *sibling) ends(name string, auth bool) bool {
 	return false
 }
 
-// refuses returns the name of the handler in a sibling that refuses requests, or the empty
-// string.
+// refuses returns the name of the handler in a sibling that rejects requests, or an
+// empty string.
 func (s *sibling) refuses(ctx caddy.Context) (refuser string) {
 	EachHandler(ctx, s.raw, func(name string, options map[string]any) {
 		status := fmt.Sprint(options["status_code"])

@@ -9,18 +9,18 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// refusal is the key of the counters of refused requests. Its values come from the
-// configuration, which limits their number.
+// refusal is the key of the counters of rejected requests. The configuration limits the
+// number of keys.
 type refusal struct {
 	policy, route string
 	status        int
 }
 
-// refusals counts for the whole process, across reloads.
+// refusals counts rejected requests for the whole process, across reloads.
 var refusals metrics.Counters[refusal]
 
-// RefusalCount returns how many requests a policy has refused, on all routes of the
-// process or on one. The route of requests outside of a gateway is empty.
+// RefusalCount returns the number of requests that a policy has rejected, on all routes
+// of the process or on a given route. The route is empty outside of a gateway.
 func RefusalCount(policy string, route ...string) (n uint64) {
 	refusals.Each(func(what refusal, count uint64) {
 		if what.policy == policy && (len(route) == 0 || route[0] == what.route) {
@@ -30,14 +30,14 @@ func RefusalCount(policy string, route ...string) (n uint64) {
 	return n
 }
 
-// RefusalsByPolicy returns how many requests each policy has refused.
+// RefusalsByPolicy returns the number of rejected requests of each policy.
 func RefusalsByPolicy() map[string]uint64 {
 	all := make(map[string]uint64)
 	refusals.Each(func(what refusal, n uint64) { all[what.policy] += n })
 	return all
 }
 
-// collector exports the refusals as a metric.
+// collector exports the number of rejected requests as a metric.
 type collector struct{ refused *prometheus.Desc }
 
 // Describe implements prometheus.Collector.
@@ -51,7 +51,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
-// registerRefusals registers the metric of the refusals of all policies.
+// registerRefusals registers the metric of rejected requests, for all policies.
 func registerRefusals(ctx caddy.Context) error {
 	return metrics.Register(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
 		"Total requests refused by a policy.", []string{"policy", "route", "code"}, nil)})

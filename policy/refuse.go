@@ -14,16 +14,16 @@ import (
 	"github.com/rgate/rgate/internal/failure"
 )
 
-// Refuse refuses a request with a status and the header that the policy has set. The cause
-// is not sent to the client. The refusal is counted, and `{http.rgate.refused_by}` becomes
-// the policy's name.
+// Refuse rejects a request with a status and the header that the policy has set. The
+// cause is not sent to the client. The rejection is counted, and
+// `{http.rgate.refused_by}` is set to the policy's name.
 //
 // If the server has error routes (`handle_errors`), they write the response.
 func (b *Base) Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	return b.refuse(w, r, status, cause, prefersJSON(r))
 }
 
-// RefuseWithJSON is Refuse for a policy of APIs: the body is JSON unless the client prefers
+// RefuseWithJSON is Refuse for API policies. The body is JSON unless the client prefers
 // text.
 func (b *Base) RefuseWithJSON(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	return b.refuse(w, r, status, cause, prefersJSON(r) || !strings.Contains(r.Header.Get("Accept"), "text/"))
@@ -40,22 +40,22 @@ func (b *Base) refuse(w http.ResponseWriter, r *http.Request, status int, cause 
 
 const fallbackVar = "rgate.fallback"
 
-// MarkFallbackPresent marks a request outside of a gateway as handled by a fallback, which
-// responds to the failures of inner handlers.
+// MarkFallbackPresent records that a fallback handles a request outside of a gateway.
+// The fallback responds to failures of inner handlers.
 func MarkFallbackPresent(r *http.Request) { caddyhttp.SetVar(r.Context(), fallbackVar, true) }
 
-// RefuseWithFallback is Refuse for a policy in front of a backend. In a gateway, it returns
-// an error instead of writing a response, so that a fallback or the gateway responds.
+// RefuseWithFallback is Refuse for a policy in front of a backend. In a gateway, it
+// returns an error and writes no response, so that a fallback or the gateway responds.
 func (b *Base) RefuseWithFallback(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	if RequestStateOf(r) == nil && caddyhttp.GetVar(r.Context(), fallbackVar) == nil {
 		return b.Refuse(w, r, status, cause)
 	}
 	b.countRefusal(r, status)
-	started := b.name != "" // it is known to run before the backend
+	started := b.name != "" // the policy is known to run before the backend
 	return caddyhttp.Error(status, failure.Error{Err: cause, Result: failure.Result{Cause: failure.Gateway, Status: status, Unsent: started}})
 }
 
-// countRefusal counts a refusal and sets `{http.rgate.refused_by}`.
+// countRefusal counts a rejection and sets `{http.rgate.refused_by}`.
 func (b *Base) countRefusal(r *http.Request, status int) {
 	route := RouteInfoOf(r).Route
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
@@ -64,15 +64,15 @@ func (b *Base) countRefusal(r *http.Request, status int) {
 	refusals.Count(refusal{b.name, route, status})
 }
 
-// HasErrorRoutes reports whether the server of a request has error routes, which write the
-// responses to errors.
+// HasErrorRoutes reports whether the server of a request has error routes, which
+// respond to errors.
 func HasErrorRoutes(ctx context.Context) bool {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return server != nil && server.Errors != nil && len(server.Errors.Routes) > 0
 }
 
-// WriteStatus responds with a status and a short body that names it: JSON if the client
-// prefers JSON, else text.
+// WriteStatus responds with a status and a short body that contains it. The body is
+// JSON if the client prefers JSON, else text.
 func WriteStatus(w http.ResponseWriter, r *http.Request, status int) {
 	writeStatus(w, r, status, prefersJSON(r))
 }
@@ -92,8 +92,9 @@ func writeStatus(w http.ResponseWriter, r *http.Request, status int, asJSON bool
 	WriteBody(w, r, status, contentType, body)
 }
 
-// WriteBody writes a complete response of the gateway. For a gRPC client, a response with a
-// status from 400 on becomes a response without messages and with grpc-status.
+// WriteBody writes a complete response of the gateway. For a gRPC client, a response
+// with a status of 400 or above is converted to a response with grpc-status and no
+// messages.
 func WriteBody(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
 	entry.OwnResponse(r, status)
 	header := w.Header()
@@ -103,6 +104,6 @@ func WriteBody(w http.ResponseWriter, r *http.Request, status int, contentType s
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // fails if the client has left
+		_, _ = w.Write(body) // fails if the client has disconnected
 	}
 }

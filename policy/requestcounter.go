@@ -9,23 +9,23 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// RequestCounter counts the requests that a policy responds to in some way, by place. It
-// counts for the whole process, so that reloads lose nothing. The counts are metrics.
+// RequestCounter counts requests by gateway, route and backend, and optionally by kind.
+// It counts for the whole process, across reloads, and exports the counts as metrics.
 type RequestCounter struct {
 	desc   *prometheus.Desc
 	byKind bool
 	counts metrics.Counters[countedRequest]
 }
 
-// countedRequest is the key of the counters. Its values come from the configuration, which
-// limits their number.
+// countedRequest is the key of the counters. The configuration limits the number of
+// keys.
 type countedRequest struct {
 	at   RouteInfo
 	kind string
 }
 
-// NewRequestCounter returns a counter of requests, with the name and HELP of
-// its metric. If kindLabel is not empty, it is the label for the kind of a request.
+// NewRequestCounter returns a counter with the name and HELP of its metric. kindLabel,
+// if not empty, is the label for the kind of a request.
 func NewRequestCounter(metric, help, kindLabel string) *RequestCounter {
 	labels := []string{"gateway", "route", "backend"}
 	if kindLabel != "" {
@@ -34,13 +34,13 @@ func NewRequestCounter(metric, help, kindLabel string) *RequestCounter {
 	return &RequestCounter{desc: prometheus.NewDesc(metric, help, labels, nil), byKind: kindLabel != ""}
 }
 
-// Count counts a request of a kind, which is empty if the counter has no kinds.
+// Count counts a request. kind is empty if the counter has no kinds.
 func (c *RequestCounter) Count(r *http.Request, kind string) {
 	what := countedRequest{RouteInfoOf(r), kind}
 	c.counts.Count(what)
 }
 
-// Register adds the counts to the metrics of a configuration, once.
+// Register adds the metric to the configuration's metrics, once.
 func (c *RequestCounter) Register(ctx caddy.Context) error { return metrics.Register(ctx, c) }
 
 // Describe implements prometheus.Collector.

@@ -15,12 +15,12 @@ type RouteInfo struct {
 	Backend string
 }
 
-// RequestState is a gateway's per-request state, as policies see it.
+// RequestState is the gateway's per-request state for policies.
 type RequestState interface {
 	RouteInfo() RouteInfo
 
-	// Forward sends the request to another backend of the gateway, through the handlers of
-	// that backend. The error is to be returned by the calling handler. known is false if
+	// Forward sends the request to another backend of the gateway, through that
+	// backend's handlers. The calling handler must return the error. known is false if
 	// the backend does not exist.
 	Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error)
 }
@@ -32,55 +32,59 @@ type BackendDirectory interface {
 	HasBackend(name string) bool
 }
 
-// LoopDetector is a RequestState that detects loops. A request that has passed this process
-// before must not wait for itself.
+// LoopDetector is a RequestState that detects loops. A request that has passed this
+// process before must not wait for itself.
 type LoopDetector interface {
 	RequestState
 
 	Looped() bool
 }
 
-// GuardSetter is a RequestState whose gateway asks a guard before it chooses an upstream.
+// GuardSetter is a RequestState whose gateway consults a guard before it selects an
+// upstream.
 type GuardSetter interface {
 	RequestState
 
-	// SetGuard sets the guard, or none, and returns the previous one.
+	// SetGuard sets the guard, or removes it if guard is nil. It returns the previous
+	// guard.
 	SetGuard(UpstreamGuard) (previous UpstreamGuard)
 }
 
-// UpstreamGuard decides which upstreams of its backend a request may be sent to, and learns
-// the outcome. It is called by one goroutine at a time.
+// UpstreamGuard decides which upstreams of its backend may receive a request, and is
+// notified of the outcome. One goroutine calls it at a time.
 type UpstreamGuard interface {
-	// Allows reports whether an upstream may be chosen. It need not be.
+	// Allows reports whether an upstream may be selected. It may not be selected
+	// afterwards.
 	Allows(address string) bool
 
-	// Begin is called with the chosen upstream before the request is sent to it. If it
-	// returns false, another upstream is chosen.
+	// Begin is called with the selected upstream before the request is sent to it. If
+	// it returns false, another upstream is selected.
 	Begin(address string) bool
 
-	// End is called when the upstream has responded with a status, or has failed. It is not
-	// called if the request was not sent.
+	// End is called after the upstream has responded with a status or has failed. It is
+	// not called if the request was not sent.
 	End(status int, err error)
 }
 
-// InstanceResolver is a RequestState that knows the containers of upstreams.
+// InstanceResolver is a RequestState that maps upstream addresses to containers.
 type InstanceResolver interface {
 	RequestState
 
 	Instance(address string) Instance
 }
 
-// Instance identifies one run of a container: several containers can have the same address
-// one after the other. It is empty for an address that does not belong to a container.
+// Instance identifies one run of a container. Several containers can use the same
+// address one after another. It is empty for an address that does not belong to a
+// container.
 type Instance struct {
-	ID      string // of the container
-	Started int64  // its last known start, in nanoseconds since 1970; 0: unknown
+	ID      string // container ID
+	Started int64  // last known start, in nanoseconds since 1970; 0: unknown
 }
 
-// RequestStateVar is the variable of a request that holds its RequestState.
+// RequestStateVar is the name of the request variable that holds the RequestState.
 const RequestStateVar = "rgate.exchange"
 
-// RequestStateOf returns the gateway's state of a request, nil outside of a gateway.
+// RequestStateOf returns the gateway's state of a request, or nil outside of a gateway.
 func RequestStateOf(r *http.Request) RequestState {
 	state, _ := caddyhttp.GetVar(r.Context(), RequestStateVar).(RequestState)
 	return state
@@ -100,18 +104,18 @@ func Looped(r *http.Request) bool {
 	return ok && state.Looped()
 }
 
-// Target is what a client requested, before handlers changed the request.
+// Target is the target that a client requested, before handlers changed the request.
 type Target struct {
 	Method string
 	Host   string
-	Path   string // as the client encoded it
+	Path   string // in the client's encoding
 	Query  string
 }
 
-// clientHoster is a RequestState that knows the host that the client requested.
+// clientHoster is a RequestState that returns the host that the client requested.
 type clientHoster interface{ ClientHost() string }
 
-// TargetOf returns what the client of a request asked for.
+// TargetOf returns the target that the client requested.
 func TargetOf(r *http.Request) Target {
 	t := Target{Method: r.Method, Host: r.Host}
 	url, uri := r.URL, r.RequestURI

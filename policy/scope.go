@@ -14,14 +14,14 @@ const (
 	LegacyUnlistedFields    = "unlisted_fields"
 )
 
-// Scope is the part of a gateway that a policy applies to. It does not change when the
-// configuration is reloaded, and is empty outside of a gateway.
+// Scope is the part of a gateway that a policy applies to. It stays the same across
+// reloads and is empty outside of a gateway.
 type Scope struct {
-	Gateway string // its name
+	Gateway string // gateway name
 	Level   string // `gateway`, `group`, `route`, `backend`
-	Name    string // name of the route or backend, path of the group; empty for the gateway
+	Name    string // name of the route or backend, or path of the group; empty for a gateway
 
-	// The names of the routes in the group.
+	// The names of the routes in the group. Only set for a group.
 	Routes []string
 
 	// The behaviours of an earlier version that the gateway restores.
@@ -30,7 +30,7 @@ type Scope struct {
 
 type scopeKey struct{}
 
-// WithScope returns a context to provision policies with a scope.
+// WithScope returns a context for provisioning policies in a scope.
 func WithScope(ctx caddy.Context, scope Scope) caddy.Context {
 	ctx.Context = context.WithValue(ctx.Context, scopeKey{}, scope)
 	return ctx
@@ -42,8 +42,8 @@ func ScopeOf(ctx caddy.Context) Scope {
 	return scope
 }
 
-// ScopeKey returns a text that identifies the scope, for state that survives a reload. It is
-// empty outside of a gateway.
+// ScopeKey returns a string that identifies the scope, for state that is kept across
+// reloads. It is empty outside of a gateway.
 func ScopeKey(ctx caddy.Context) string {
 	scope := ScopeOf(ctx)
 	if scope.Level == "" {
@@ -55,8 +55,8 @@ func ScopeKey(ctx caddy.Context) string {
 // HasLegacy reports whether the gateway restores a behaviour of an earlier version.
 func (s Scope) HasLegacy(behaviour string) bool { return slices.Contains(s.Legacy, behaviour) }
 
-// BackendRef returns the gateway and backend of all requests in the scope, if its level is a
-// backend.
+// BackendRef returns the gateway and backend of the scope. It reports false if the
+// level is not a backend.
 func (s Scope) BackendRef() (RouteInfo, bool) {
 	return RouteInfo{Gateway: s.Gateway, Backend: s.Name}, s.Level == "backend"
 }

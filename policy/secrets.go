@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// Secrets names the parts of requests that must not be logged. Both lists are sorted.
+// Secrets lists the parts of requests that must not be logged. Both lists are sorted.
 type Secrets struct {
-	Headers    []string // without Authorization, which Caddy redacts itself
-	Parameters []string // of the query
+	Headers    []string // without Authorization, which Caddy redacts
+	Parameters []string // query parameters
 }
 
-// secretOption is an option that names parts of requests with secrets.
+// secretOption is an option that contains names of secret parts of requests.
 type secretOption struct {
 	option string
-	in     string // header or query; empty if the option is a list of texts such as query:NAME
+	in     string // header or query; empty for a list of strings such as query:NAME
 }
 
-// SecretsIn returns the secrets that the policies of a configuration in JSON read.
+// SecretsIn returns the secrets that the policies in a JSON configuration read.
 func SecretsIn(config []byte) Secrets {
 	s := Secrets{Headers: []string{"X-Api-Key"}}
 	var tree any
@@ -32,8 +32,8 @@ func SecretsIn(config []byte) Secrets {
 	return s
 }
 
-// find visits policies, which are handlers or providers of Caddy's handler
-// `authentication`.
+// find collects the secrets of policies, which are handlers or providers of Caddy's
+// `authentication` handler.
 func (s *Secrets) find(tree any) {
 	switch value := tree.(type) {
 	case []any:
@@ -51,7 +51,7 @@ func (s *Secrets) find(tree any) {
 	}
 }
 
-// read adds what the options of a policy name. Invalid options are ignored.
+// read adds the secrets in the options of a policy. Invalid options are ignored.
 func (s *Secrets) read(handler string, policy any) {
 	options, _ := policy.(map[string]any)
 	for _, secret := range kindOf(handler).secrets {

@@ -13,15 +13,15 @@ func init() {
 	caddy.RegisterModule(adminGateway{})
 }
 
-// newestReporter returns the newest reporter of the gateway, or of any gateway if the name
-// is empty.
+// newestReporter returns the newest reporter of a gateway. An empty name matches every
+// gateway.
 func newestReporter(name string) *Reporter {
 	return running.Newest(func(rep *Reporter) bool { return name == "" || name == rep.Gateway })
 }
 
-// adminGateway provides the operations endpoints on the admin API, under
-// /rgate/gateway: health, health/live, health/ready, services, metrics and logs.
-// `?gateway=name` chooses one of several gateways.
+// adminGateway serves the operations endpoints on Caddy's admin API, below
+// /rgate/gateway: health, health/live, health/ready, services, metrics and logs. The
+// query parameter gateway selects one of several gateways.
 type adminGateway struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -34,7 +34,7 @@ func (adminGateway) CaddyModule() caddy.ModuleInfo {
 
 const adminPath = "/rgate/gateway"
 
-// Routes returns the route of the endpoints.
+// Routes returns the admin route of the endpoints.
 func (a adminGateway) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: adminPath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
 }

@@ -18,7 +18,7 @@ const (
 	unhealthy healthStatus = "unhealthy"
 )
 
-// health is the report of the health of a gateway.
+// health is the health report of a gateway.
 type health struct {
 	Status       healthStatus             `json:"status"`
 	Timestamp    time.Time                `json:"timestamp"`
@@ -32,15 +32,15 @@ type backendHealth struct {
 	Total   int          `json:"total_instances"`
 }
 
-// dependency is an external system that the gateway or one of its policies needs.
+// dependency is an external system that the gateway or one of its policies requires.
 type dependency struct {
 	Name   string       `json:"name"`
 	Status healthStatus `json:"status"`
 	Error  string       `json:"error,omitempty"`
 }
 
-// health reports the gateway as healthy if all of its backends and dependencies are, and
-// as unhealthy if no backend is available.
+// health returns the health report. The gateway is healthy if all of its backends and
+// dependencies are healthy, and unhealthy if no backend is available.
 func (rep *Reporter) health() health {
 	h := health{Status: healthy, Timestamp: time.Now(), Backends: make(map[string]backendHealth), Dependencies: rep.dependencies()}
 	down := 0
@@ -64,8 +64,8 @@ func (rep *Reporter) health() health {
 	return h
 }
 
-// dependencies returns the Docker engines, if a backend consists of containers, and the
-// dependencies that policies published.
+// dependencies returns the Docker engines, if any backend consists of containers, and
+// the dependencies published by policies.
 func (rep *Reporter) dependencies() []dependency {
 	all := []dependency{}
 	if slices.ContainsFunc(rep.Backends, func(b Backend) bool { return b.Upstreams.HasContainers() }) {
@@ -88,7 +88,7 @@ func (rep *Reporter) dependencies() []dependency {
 	return slices.CompactFunc(all, func(a, b dependency) bool { return a.Name == b.Name })
 }
 
-// unsynced returns the names of the backends whose containers are not known yet.
+// unsynced returns the names of the backends whose containers are not yet known.
 func (rep *Reporter) unsynced() (names []string) {
 	for _, b := range rep.Backends {
 		if !b.Upstreams.Synced() {

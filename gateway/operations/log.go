@@ -18,14 +18,14 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// requestLog serves the log of requests. Without a stats.RequestLog, it is off.
+// requestLog serves the request log. It is disabled without a stats.RequestLog.
 type requestLog struct {
 	*stats.RequestLog
 	done    context.Context // ends streams
-	ignored []string        // query parameters that other handlers use
+	ignored []string        // query parameters of other handlers
 }
 
-// serve responds with the log, or with a stream of new responses.
+// serve responds with the log, or streams new entries.
 func (log *requestLog) serve(w http.ResponseWriter, r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -46,7 +46,7 @@ func (log *requestLog) serve(w http.ResponseWriter, r *http.Request) error {
 
 var logParameters = []string{"service", "status", "since", "follow"}
 
-// parseLogQuery reads ?service=name&status=404|5xx&since=5m|time&follow=1.
+// parseLogQuery parses ?service=name&status=404|5xx&since=5m|time&follow=1.
 func parseLogQuery(query url.Values) (q stats.LogQuery, follow bool, err error) {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(logParameters, name) {
@@ -85,8 +85,8 @@ const (
 	exitCheckInterval = time.Second
 )
 
-// follow sends new responses as server-sent events, until the client disconnects or the
-// configuration is unloaded.
+// follow streams new log entries as server-sent events until the client disconnects or
+// the configuration is unloaded.
 func (log *requestLog) follow(w http.ResponseWriter, r *http.Request, q stats.LogQuery) error {
 	responses, stop := log.Follow()
 	defer stop()
@@ -110,7 +110,7 @@ func (log *requestLog) follow(w http.ResponseWriter, r *http.Request, q stats.Lo
 			return nil
 		case <-log.done.Done():
 			return nil
-		case <-exitCheck.C: // a server that shuts down waits for all requests
+		case <-exitCheck.C: // a graceful shutdown waits for all requests
 			if caddy.Exiting() {
 				return nil
 			}

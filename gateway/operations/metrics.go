@@ -9,7 +9,7 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// collector exports the state of the backends of a configuration's gateways.
+// collector exports metrics of the backends of all gateways in a configuration.
 type collector struct {
 	mu        sync.Mutex
 	reporters []*Reporter // Guarded by mu.
@@ -30,8 +30,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- backendUpstreams
 }
 
-// Collect implements prometheus.Collector. If gateways share a name, a backend is reported
-// by the first of them.
+// Collect implements prometheus.Collector. If several gateways have the same name, only
+// the first gateway's metrics of a backend are exported.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +51,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// registerMetrics exports the backends of a reporter with the configuration's metrics.
+// registerMetrics adds the backends of a reporter to the metrics of the configuration.
 func registerMetrics(ctx caddy.Context, rep *Reporter) error {
 	c, err := metrics.RegisterShared(ctx, new(collector))
 	if err != nil {

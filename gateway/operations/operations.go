@@ -1,6 +1,6 @@
-// Package operations serves the endpoints for operators of a gateway: its health, its
-// services, totals and the log of requests. They are below a path of the gateway and on
-// Caddy's admin API.
+// Package operations serves the operations endpoints of a gateway: health, services,
+// totals and the request log. The endpoints are available below a path of the gateway
+// and on Caddy's admin API.
 package operations
 
 import (
@@ -17,14 +17,15 @@ import (
 // DefaultPath is the default path of the endpoints.
 const DefaultPath = "/gateway"
 
-// Config configures the endpoints for operators: health, services, totals and the log of
-// the last requests. Statistics do not count requests for them.
+// Config configures the operations endpoints: health, services, totals and the request
+// log. Statistics exclude requests to them.
 type Config struct {
-	// The path of the endpoints, `/gateway` by default, and which clients may use them.
+	// The path of the endpoints, `/gateway` by default, and the clients that may use
+	// them.
 	policy.ProtectedEndpoint
 
 	// Lets instances of services register themselves. Requires a handler that
-	// authenticates them. Default: off.
+	// authenticates the instances. Default: disabled.
 	Registration *Registration `json:"registration,omitempty"`
 
 	reporter *Reporter
@@ -46,7 +47,7 @@ func (o *Config) provision(ctx caddy.Context, rep *Reporter) error {
 	return o.ProvisionAccess(ctx)
 }
 
-// ServeHTTP serves the endpoints to clients that may use them.
+// ServeHTTP serves the endpoints to allowed clients.
 func (o *Config) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return o.ServeProtected(w, r, o.serve)
 }
@@ -65,13 +66,13 @@ func (o *Config) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// statusError is an error with the status of the response.
+// statusError is an error with the status code of the response.
 type statusError struct {
 	status int
 	error
 }
 
-// serve responds with the report of a name.
+// serve responds with the report that has the given name.
 func (rep *Reporter) serve(w http.ResponseWriter, r *http.Request, name string, log *requestLog) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -105,7 +106,7 @@ func (rep *Reporter) serve(w http.ResponseWriter, r *http.Request, name string, 
 	return statusError{http.StatusNotFound, errors.New("unknown report: use /health, /health/live, /health/ready, /services, /metrics or /logs")}
 }
 
-// writeJSON responds with a value as JSON that must not be stored.
+// writeJSON responds with a value as JSON. Caches must not store the response.
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, value any) error {
 	body, err := json.Marshal(value)
 	if err != nil {

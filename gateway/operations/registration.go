@@ -19,24 +19,24 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// Registration lets instances of services register their addresses, below the operations
-// endpoints. It applies to backends that have `register` set.
+// Registration lets instances of services register their addresses below the operations
+// endpoints. It applies to backends with the option `register`.
 //
 //	PUT    services/{backend}/{instance}             {"url": …, "health_check_url": …, "ttl": …}
 //	POST   services/{backend}/{instance}/heartbeat
 //	DELETE services/{backend}/{instance}
 type Registration struct {
 	// The time after which an instance is removed unless it registers again or sends a
-	// heartbeat, and the maximum that an instance can request. Default: 300s.
+	// heartbeat. It is also the maximum that an instance can request. Default: 300s.
 	TTL caddy.Duration `json:"ttl,omitempty" default:"300s"`
 }
 
 const defaultRegistrationTTL = 5 * time.Minute
 
-// authenticators are the handlers that make registration safe.
+// authenticators lists the handlers that can protect registration.
 var authenticators = []string{"rgate_jwt", "rgate_api_key", "authentication", "rgate_require"}
 
-// checkRegistration reports registration without authentication.
+// checkRegistration returns an error if registration requires no authentication.
 func (o *Config) checkRegistration() error {
 	if o.Registration == nil {
 		return nil
@@ -63,8 +63,8 @@ func (c *Registration) ttl() time.Duration {
 	return time.Duration(c.TTL)
 }
 
-// registrationPath returns the segments of the request's path after services/, and
-// whether it is the path of a registration.
+// registrationPath returns the segments after services/ in the path of the request. ok
+// reports whether it is a registration path.
 func (o *Config) registrationPath(r *http.Request) (parts []string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, o.Path+"/services/")
 	if !ok || o.Registration == nil {
@@ -166,8 +166,8 @@ func (b Backend) dialAddress(text string) (dial string, err error) {
 	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
-// checkHealthURL reports a health check of another host than the instance's: an instance
-// must not make the gateway send requests to hosts of its choice.
+// checkHealthURL returns an error if the health check URL has another host than the
+// instance. Instances must not make the gateway send requests to arbitrary hosts.
 func checkHealthURL(text, dial string) error {
 	if text == "" {
 		return nil
@@ -188,7 +188,8 @@ func isPort(text string) bool {
 	return err == nil && port > 0
 }
 
-// lifetime is a duration that is a string such as "300s", or a number of seconds, in JSON.
+// lifetime is a duration. In JSON, it is a string such as "300s" or a number of
+// seconds.
 type lifetime time.Duration
 
 func (l *lifetime) UnmarshalJSON(text []byte) error {

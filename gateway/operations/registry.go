@@ -14,14 +14,14 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// registries holds the registries by the name of their gateway, so that they outlive
-// reloads.
+// registries holds the registries by gateway name, across reloads.
 var registries = caddy.NewUsagePool()
 
-// Registry holds the instances that registered for the backends of a gateway, until they
-// expire. An instance gets requests while its health check passes, or if it has none.
+// Registry holds the instances that registered for the backends of a gateway, until
+// they expire. An instance receives requests if it has no health check or the check
+// passes.
 type Registry struct {
-	gateway string // its name
+	gateway string // gateway name
 	client  *http.Client
 	stop    context.CancelFunc
 	workers sync.WaitGroup
@@ -29,36 +29,36 @@ type Registry struct {
 	mu        sync.Mutex
 	instances map[instanceKey]*registered // Guarded by mu.
 
-	// A snapshot of the addresses that get requests, by backend.
+	// The addresses that receive requests, by backend. Immutable; replaced on changes.
 	routable atomic.Pointer[map[string][]string]
 }
 
 type instanceKey struct{ backend, instance string }
 
-// registered is a registered instance. Its fields are guarded by mu of the registry.
+// registered is a registered instance. Its fields are guarded by the registry's mu.
 type registered struct {
 	dial    string
-	check   string // the URL of the health check; empty: none
+	check   string // URL of the health check; empty: no check
 	ttl     time.Duration
 	expires time.Time
 	healthy bool
-	failure string // of the last check
-	pending bool   // whether a check is running
+	failure string // error of the last check; empty: it passed
+	pending bool   // a check is running
 }
 
 const (
 	registryTick = time.Second
 
-	// The interval of the health checks of healthy instances, in ticks; others are
-	// checked at each tick.
+	// The interval of the health checks of healthy instances, in ticks. Other instances
+	// are checked on each tick.
 	checkEvery   = 10
 	checkTimeout = 2 * time.Second
 
-	// The maximum number of instances of a gateway.
+	// The maximum number of instances per gateway.
 	maxRegistered = 10_000
 )
 
-// AcquireRegistry returns the registry of a gateway. The caller must release it.
+// AcquireRegistry returns the registry of a gateway. The caller must call Release.
 func AcquireRegistry(gateway string) (*Registry, error) {
 	value, _, err := registries.LoadOrNew(gateway, func() (caddy.Destructor, error) { return newRegistry(gateway), nil })
 	if err != nil {
@@ -67,7 +67,7 @@ func AcquireRegistry(gateway string) (*Registry, error) {
 	return value.(*Registry), nil
 }
 
-// Release closes the registry with its last user. It does nothing for a nil registry.
+// Release releases the registry. The last release closes it. A nil registry is ignored.
 func (r *Registry) Release() error {
 	if r == nil {
 		return nil
@@ -100,7 +100,8 @@ func (r *Registry) Destruct() error {
 	return nil
 }
 
-// Dials returns the addresses of the registered instances of a backend that get requests.
+// Dials returns the addresses of a backend's registered instances that receive
+// requests.
 func (r *Registry) Dials(backend string) []string {
 	if r == nil {
 		return nil
@@ -108,7 +109,7 @@ func (r *Registry) Dials(backend string) []string {
 	return (*r.routable.Load())[backend]
 }
 
-// put adds or updates an instance and reports whether it is new.
+// put adds or updates an instance. It reports whether the instance is new.
 func (r *Registry) put(backend, name string, dial, check string, ttl time.Duration) (isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +131,7 @@ func (r *Registry) put(backend, name string, dial, check string, ttl time.Durati
 	return isNew, nil
 }
 
-// renew restarts the lifetime of an instance and reports whether the instance is known.
+// renew restarts the TTL of an instance. It reports whether the instance exists.
 func (r *Registry) renew(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,7 +142,7 @@ func (r *Registry) renew(backend, name string) bool {
 	return inst != nil
 }
 
-// remove removes an instance and reports whether it was known.
+// remove removes an instance. It reports whether the instance existed.
 func (r *Registry) remove(backend, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -152,7 +153,7 @@ func (r *Registry) remove(backend, name string) bool {
 	return known
 }
 
-// list returns the instances of a backend for reports.
+// list returns the registered instances of a backend.
 func (r *Registry) list(backend string) (all []instance) {
 	if r == nil {
 		return nil
@@ -180,8 +181,8 @@ func (r *Registry) publish() {
 	r.publishLocked()
 }
 
-// publishLocked replaces the snapshot of addresses if it changed. It must be called with
-// mu held.
+// publishLocked replaces the snapshot of addresses if it has changed. The caller must
+// hold mu.
 func (r *Registry) publishLocked() {
 	routable := make(map[string][]string)
 	for key, inst := range r.instances {
@@ -198,7 +199,7 @@ func (r *Registry) publishLocked() {
 	}
 }
 
-// maintain removes and checks instances until the context ends.
+// maintain removes expired instances and runs health checks until the context is done.
 func (r *Registry) maintain(ctx context.Context) {
 	ticker := time.NewTicker(registryTick)
 	defer ticker.Stop()
@@ -230,7 +231,7 @@ func (r *Registry) tick(ctx context.Context, all bool) {
 	r.publishLocked()
 }
 
-// check checks the health of an instance.
+// check runs the health check of an instance and stores the result.
 func (r *Registry) check(ctx context.Context, inst *registered, url string) {
 	failure := r.probe(ctx, url)
 	r.mu.Lock()
@@ -241,7 +242,7 @@ func (r *Registry) check(ctx context.Context, inst *registered, url string) {
 	}
 }
 
-// probe requests the URL of a health check and returns why it failed, or an empty string.
+// probe requests the URL of a health check. It returns the failure, or an empty string.
 func (r *Registry) probe(ctx context.Context, url string) (failure string) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 
 // Reporter reports the state of a running gateway.
 type Reporter struct {
-	Gateway  string // its name
+	Gateway  string // gateway name
 	Backends []Backend
 	Stats    *stats.Handle
-	Registry *Registry // nil: registration is off
+	Registry *Registry // nil: registration is disabled
 
 	log       requestLog
 	unpublish func()
@@ -25,20 +25,20 @@ type Reporter struct {
 type Backend struct {
 	Name      string
 	Scheme    string // empty: http
-	Register  bool   // whether instances may register
+	Register  bool   // instances may register
 	Upstreams Upstreams
 }
 
 // Upstreams reports the upstreams of a backend.
 type Upstreams interface {
-	// HasContainers reports whether the backend consists of containers.
+	// HasContainers reports whether the backend's upstreams are containers.
 	HasContainers() bool
 
-	// Synced reports whether the containers are known.
+	// Synced reports whether the containers have been listed.
 	Synced() bool
 
-	// Available returns the number of upstreams that can take requests, registered
-	// instances included.
+	// Available returns the number of upstreams that can receive requests, including
+	// registered instances.
 	Available() int
 
 	// List returns the containers or static addresses.
@@ -48,18 +48,18 @@ type Upstreams interface {
 // Upstream is the state of a container or a static address.
 type Upstream struct {
 	Address, Container string
-	Reason             string // why it gets no requests; empty if it does
+	Reason             string // the reason why it receives no requests; empty if it does
 	InFlight           *int   // nil for containers
 }
 
-// running holds the reporters of the running gateways.
+// running holds the reporters of all running gateways.
 var running status.Running[*Reporter]
 
-// Start publishes the reports: on the endpoints of config unless it is nil, on the admin
-// API, to policies and as metrics. Stop must be called even if Start fails.
+// Start publishes the reports on the admin API, to policies, as metrics and, unless
+// config is nil, on its endpoints. The caller must call Stop even if Start fails.
 func (rep *Reporter) Start(ctx caddy.Context, config *Config) error {
 	if config != nil {
-		raw, _ := json.Marshal(config) // provisioning clears the handlers
+		raw, _ := json.Marshal(config) // before provisioning clears the handlers
 		rep.log = requestLog{RequestLog: rep.Stats.RequestLog(), done: ctx, ignored: policy.SecretsIn(raw).Parameters}
 		if err := config.provision(ctx, rep); err != nil {
 			return err
@@ -70,7 +70,7 @@ func (rep *Reporter) Start(ctx caddy.Context, config *Config) error {
 	return registerMetrics(ctx, rep)
 }
 
-// Stop withdraws the reports. It does nothing for a nil reporter.
+// Stop unpublishes the reports. A nil reporter is ignored.
 func (rep *Reporter) Stop() {
 	if rep == nil {
 		return

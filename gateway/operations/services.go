@@ -20,7 +20,7 @@ type service struct {
 	Total   int          `json:"total_instances"`
 	Healthy int          `json:"healthy_instances"`
 
-	// The state of the policies on the backend, absent without them.
+	// The state of the policies on the backend. Omitted without such policies.
 	CircuitBreaker []status.CircuitBreaker   `json:"circuit_breaker,omitempty"`
 	Concurrency    []status.ConcurrencyLimit `json:"concurrency,omitempty"`
 
@@ -35,10 +35,10 @@ type instance struct {
 	Address   string       `json:"address,omitempty"`
 	Container string       `json:"container,omitempty"`
 	Status    healthStatus `json:"status"`
-	InFlight  *int         `json:"in_flight,omitempty"` // only of static addresses
-	Reason    string       `json:"reason,omitempty"`    // why it gets no requests
+	InFlight  *int         `json:"in_flight,omitempty"` // only for static addresses
+	Reason    string       `json:"reason,omitempty"`    // the reason why it receives no requests
 
-	// The name and the expiry of a registered instance.
+	// The name and expiry of a registered instance.
 	Registered string     `json:"registered,omitempty"`
 	Expires    *time.Time `json:"expires,omitempty"`
 }
@@ -72,7 +72,7 @@ func (rep *Reporter) services() servicesReport {
 	return all
 }
 
-// instances returns the registered instances, the containers and the static addresses of
+// instances returns the registered instances and the containers or static addresses of
 // a backend.
 func (rep *Reporter) instances(b Backend) []instance {
 	all := append([]instance{}, rep.registry(b).list(b.Name)...)
@@ -86,7 +86,8 @@ func (rep *Reporter) instances(b Backend) []instance {
 	return all
 }
 
-// registry returns the registry for a backend, or nil if its instances cannot register.
+// registry returns the registry for a backend, or nil if instances cannot register for
+// it.
 func (rep *Reporter) registry(b Backend) *Registry {
 	if !b.Register {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// totalsReport is the report of all requests of a gateway.
+// totalsReport holds the totals over all requests of a gateway.
 type totalsReport struct {
 	Requests      uint64                   `json:"total_requests"`
 	Successful    uint64                   `json:"successful_requests"`
@@ -46,7 +46,7 @@ func (rep *Reporter) totals() totalsReport {
 	return t
 }
 
-// summary returns the number of requests and the ratio of successful ones.
+// summary returns the number of requests and the ratio of successful requests.
 func summary(r stats.Requests) (n uint64, success float64) {
 	if n = r.Success + r.Error; n > 0 {
 		success = float64(r.Success) / float64(n)

@@ -9,13 +9,13 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// IsAmbiguous reports whether a request would match another route if its path or query were
-// read in another way, as the backend may do: the client could bypass what the route
-// requires, or reach what the route hides.
+// IsAmbiguous reports whether a request matches another route if its path or query is
+// parsed in another way that backends use. With such a request, a client could bypass
+// the policies of a route or reach a hidden path.
 //
-// Paths are also read with dot segments resolved (RFC 3986, section 5.2.4) or slashes
-// merged, with encoded slashes or backslashes as slashes, without parameters after a
-// semicolon, and decoded twice. For queries, see query.Readings.
+// Paths are also checked with dot segments resolved (RFC 3986, section 5.2.4), with
+// slashes merged, with encoded slashes and backslashes as slashes, without parameters
+// after a semicolon, and decoded twice. For queries, see query.Readings.
 func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 	readings := []url.Values{nil}
 	if rt.queries {
@@ -46,7 +46,8 @@ func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 	return false
 }
 
-// hasReadings is a cheap test for paths that can be read in several ways.
+// hasReadings reports whether a path may have several readings. It is a cheap
+// pre-check.
 func hasReadings(u *url.URL) bool {
 	return strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/.") || strings.ContainsAny(u.Path, `\;%`) ||
 		hasEncodedSlash(u.RawPath)
@@ -56,18 +57,18 @@ func hasEncodedSlash(raw string) bool {
 	return strings.Contains(raw, "%2F") || strings.Contains(raw, "%2f")
 }
 
-// pathReadings returns the readings of a path that differ in single characters. The first
-// is the gateway's own.
+// pathReadings returns the readings of a path that differ in single characters. The
+// first is the gateway's own reading.
 func pathReadings(u *url.URL) []string {
 	all := []string{u.Path}
 	if hasEncodedSlash(u.RawPath) {
-		// A reading in which encoded slashes remain encoded.
+		// The reading in which encoded slashes remain encoded.
 		kept := strings.NewReplacer("%2F", "%252F", "%2f", "%252f").Replace(u.RawPath)
 		if path, err := url.PathUnescape(kept); err == nil {
 			all = append(all, path)
 		}
 	}
-	// Each function is applied to all readings before it.
+	// Each function is applied to all previous readings.
 	for _, read := range []func(string) string{decode, replaceBackslashes, removeParameters} {
 		for _, path := range all {
 			if other := read(path); !slices.Contains(all, other) {
@@ -78,7 +79,7 @@ func pathReadings(u *url.URL) []string {
 	return all
 }
 
-// normalizations are the ways in which backends normalize the segments of a path.
+// normalizations are the path normalizations that backends use.
 var normalizations = []func(string) string{
 	mergeSlashes,
 	removeDotSegments,
@@ -91,7 +92,7 @@ func decode(path string) string {
 	if twice, err := url.PathUnescape(path); err == nil {
 		return twice
 	}
-	return path // its % is not an escape
+	return path // the path contains an invalid escape
 }
 
 func replaceBackslashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
@@ -107,7 +108,7 @@ func removeParameters(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// mergeSlashes replaces each sequence of slashes with one.
+// mergeSlashes replaces each sequence of slashes with a single slash.
 func mergeSlashes(path string) string {
 	for strings.Contains(path, "//") {
 		path = strings.ReplaceAll(path, "//", "/")
@@ -121,7 +122,7 @@ func removeDotSegments(path string) string {
 		return path
 	}
 	segments := strings.Split(path, "/")
-	kept := segments[:1] // before the first slash
+	kept := segments[:1] // the empty string before the first slash
 	for i, segment := range segments[1:] {
 		switch segment {
 		case "..":
@@ -132,17 +133,16 @@ func removeDotSegments(path string) string {
 			continue
 		}
 		if i == len(segments)-2 {
-			kept = append(kept, "") // a dot segment at the end is a folder
+			kept = append(kept, "") // a dot segment at the end leaves a trailing slash
 		}
 	}
 	return strings.Join(kept, "/")
 }
 
-// CleanPath returns a path with single slashes and without dot segments.
+// CleanPath merges slashes and removes dot segments.
 func CleanPath(path string) string { return removeDotSegments(mergeSlashes(path)) }
 
-// cleanLikePathClean removes dot segments as package path does: without a slash after the
-// last one.
+// cleanLikePathClean removes dot segments and the trailing slash, like path.Clean.
 func cleanLikePathClean(path string) string {
 	clean := removeDotSegments(path)
 	if clean != "/" && (strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..")) {
@@ -151,9 +151,9 @@ func cleanLikePathClean(path string) string {
 	return clean
 }
 
-// escapes reports whether dot segments of a path leave the values of the route's parameters
-// or the part after the stripped prefix, and lead to another path of the same route. Then
-// the backend would not get what a normalization of the whole path yields.
+// escapes reports whether dot segments lead out of a parameter's value or of the part
+// after the stripped prefix, to another path of the same route. The backend would then
+// receive another path than a normalization of the whole path yields.
 func (rt *Route) escapes(path string, normalize func(string) string) bool {
 	if rt.Pattern == nil && !rt.StripPrefix {
 		return false
@@ -161,14 +161,14 @@ func (rt *Route) escapes(path string, normalize func(string) string) bool {
 	fixed := rt.FixedLength(path)
 	front, rest, slash := path[:fixed], path[fixed:], ""
 	if !strings.HasPrefix(rest, "/") {
-		slash = "/" // which is added when the prefix is stripped
+		slash = "/" // added when the prefix is stripped
 	}
 	left := front + strings.TrimPrefix(normalize(slash+rest), slash)
 	return strings.TrimSuffix(left, "/") != strings.TrimSuffix(normalize(path), "/")
 }
 
-// FixedLength returns the length of the prefix, or of the part before the wildcard at the
-// end of the pattern, in a path that the route matches. It does not include the slash after it.
+// FixedLength returns the length of the part of path that the prefix matches, or the
+// pattern before its final wildcard. The slash after that part is excluded.
 func (rt *Route) FixedLength(path string) int {
 	switch {
 	case rt.Pattern == nil:

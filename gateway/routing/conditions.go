@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Inherit returns the conditions of a route and its group. The inner one takes precedence
-// where both have the same name.
+// Inherit merges the conditions of a route and its group. If both have a condition of
+// the same name, the inner one is kept.
 func Inherit[M ~map[string][]string](inner, outer M) M {
 	if len(outer) == 0 {
 		return inner
@@ -17,8 +17,8 @@ func Inherit[M ~map[string][]string](inner, outer M) M {
 	return both
 }
 
-// CanonicalHeaders returns conditions on header fields under the canonical names of the
-// fields. The values of names that become equal are combined.
+// CanonicalHeaders returns the conditions with canonical field names. Values of names
+// that become equal are merged.
 func CanonicalHeaders[M ~map[string][]string](headers M) M {
 	if len(headers) == 0 {
 		return nil

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// StripPrefix removes the first bytes of a request's decoded path. The rest keeps the
-// encoding that the client sent.
+// StripPrefix removes the first length bytes of the decoded path. The rest keeps the
+// client's encoding.
 func StripPrefix(r *http.Request, length int) {
 	length = min(length, len(r.URL.Path)) // a handler may have rewritten the path
 	raw, ok := sentPath(r)
@@ -16,7 +16,7 @@ func StripPrefix(r *http.Request, length int) {
 	}
 	raw = skipEncoded(raw, length)
 	if len(raw) >= 3 && strings.EqualFold(raw[:3], "%2F") {
-		raw = raw[3:] // the leading slash
+		raw = raw[3:] // remove the leading slash
 	}
 	raw = withSlash(raw)
 
@@ -52,8 +52,8 @@ func skipEncoded(raw string, n int) string {
 	return raw
 }
 
-// sentPath returns the path of a request in the bytes that the client sent. It reports
-// whether no handler has rewritten the path.
+// sentPath returns the path of a request in the client's encoding. ok is false if a
+// handler has rewritten the path.
 func sentPath(r *http.Request) (raw string, ok bool) {
 	raw, _, _ = strings.Cut(r.RequestURI, "?")
 	if raw != "" && raw[0] != '/' { // RFC 9112, section 3.2.2
@@ -67,13 +67,13 @@ func sentPath(r *http.Request) (raw string, ok bool) {
 	return raw, err == nil && path == r.URL.Path
 }
 
-// KeepPathBytes makes the transport send the path in the bytes that the client sent. A URL
-// keeps the encoded path only if it is valid, and some clients send characters that have
-// to be encoded.
+// KeepPathBytes makes the transport send the path in the client's encoding. A URL keeps
+// the encoded path only if it is valid, and some clients send characters that must be
+// encoded.
 func KeepPathBytes(r *http.Request) {
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
 	if raw == r.URL.EscapedPath() {
-		return // as with nearly all requests
+		return // almost all requests
 	}
 	if raw, ok := sentPath(r); ok && len(raw) >= 2 && raw[1] != '/' && raw != r.URL.EscapedPath() {
 		u := *r.URL

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// Pattern is a path pattern, such as `/users/:id/profile` or `/files/*`. A segment `:name`
-// matches any one segment that is not empty, as a named parameter. A segment `*` does the
-// same without a name; at the end, it matches the rest of the path after the slash, which
-// may be empty. All other segments match themselves. A pattern matches whole paths,
-// including a trailing slash.
+// Pattern is a path pattern, such as `/users/:id/profile` or `/files/*`. A segment
+// `:name` matches any single non-empty segment, as a named parameter. A segment `*`
+// does the same without a name. At the end, `*` matches the rest of the path after the
+// slash, which may be empty. Other segments match literally. A pattern matches whole
+// paths, including a trailing slash.
 type Pattern []segment
 
 type segment struct {
 	kind segmentKind
-	text string // its text or name
+	text string // literal text or parameter name
 }
 
 type segmentKind uint8
@@ -28,8 +28,8 @@ const (
 	segmentRest              // * at the end
 )
 
-// ParsePattern parses a path that begins with a slash. It returns nil if no segment is
-// variable: then the path is a prefix.
+// ParsePattern parses a path that begins with a slash. It returns nil if the path has
+// no variable segments: then it is a prefix.
 func ParsePattern(path string) (Pattern, error) {
 	var p Pattern
 	variable := false
@@ -67,7 +67,7 @@ func isName(s string) bool {
 	})
 }
 
-// shape returns a text that is equal for patterns that match the same paths.
+// shape returns a string that is equal for patterns that match the same paths.
 func (p Pattern) shape() string {
 	var b strings.Builder
 	for _, s := range p {
@@ -87,7 +87,8 @@ func (p Pattern) shape() string {
 // HasRest reports whether the pattern ends in a wildcard.
 func (p Pattern) HasRest() bool { return len(p) > 0 && p[len(p)-1].kind == segmentRest }
 
-// Names returns the names of the pattern's parameters, with `*` for a wildcard at the end.
+// Names returns the names of the pattern's parameters. The final wildcard has the name
+// `*`.
 func (p Pattern) Names() (names []string) {
 	for _, s := range p {
 		switch s.kind {
@@ -100,11 +101,11 @@ func (p Pattern) Names() (names []string) {
 	return names
 }
 
-// Param returns the value of a parameter in a path that the pattern matches; `*` is the name
-// of a wildcard at the end. The value of an unknown parameter is empty.
+// Param returns the value of a parameter in a path that the pattern matches. `*` is the
+// name of the final wildcard. Unknown parameters are empty.
 func (p Pattern) Param(path, name string) string {
 	for _, s := range p {
-		path = path[1:] // the slash
+		path = path[1:] // remove the slash
 		text, _, _ := strings.Cut(path, "/")
 		switch {
 		case s.kind == segmentRest && name == "*":
@@ -117,12 +118,12 @@ func (p Pattern) Param(path, name string) string {
 	return ""
 }
 
-// fixedLength returns the length of a path that the pattern matches without the rest that
-// its last segment, a `*`, matches, and the slash before it.
+// fixedLength returns the length of a matching path without the slash and the rest that
+// the final wildcard matches.
 func (p Pattern) fixedLength(path string) int {
 	at := 0
 	for range p[:len(p)-1] {
-		at++ // the slash
+		at++ // include the slash
 		if end := strings.IndexByte(path[at:], '/'); end >= 0 {
 			at += end
 		}
@@ -130,19 +131,19 @@ func (p Pattern) fixedLength(path string) int {
 	return at
 }
 
-// patternNode is a node of the tree of all patterns. Each level is a segment.
+// patternNode is a node of the tree of all patterns. Each level of the tree is a
+// segment.
 type patternNode struct {
-	text  string // of the first child with a text; most nodes have no other
+	text  string // literal of the first child; most nodes have only one
 	next  *patternNode
-	texts map[string]*patternNode // the other children with a text
+	texts map[string]*patternNode // the other literal children
 	param *patternNode
 	any   *patternNode
-	rest  candidates // routes whose pattern continues with a * at the end
-	here  candidates // routes whose pattern ends
+	rest  candidates // routes whose pattern continues with a final wildcard
+	here  candidates // routes whose pattern ends here
 }
 
-// interner keeps one copy of each text, so that common texts remain in the processor's
-// cache.
+// interner deduplicates strings, so that common strings stay in the CPU cache.
 type interner map[string]string
 
 func (in interner) intern(text string) string {
@@ -154,7 +155,7 @@ func (in interner) intern(text string) string {
 	return own
 }
 
-// child returns the child for a text, or nil.
+// child returns the child for a literal segment, or nil.
 func (n *patternNode) child(text string) *patternNode {
 	if n.next != nil && n.text == text {
 		return n.next
@@ -162,7 +163,7 @@ func (n *patternNode) child(text string) *patternNode {
 	return n.texts[text]
 }
 
-// ensureChild returns the child for a text, which it adds if it is missing.
+// ensureChild returns the child for a literal segment. It adds a missing child.
 func (n *patternNode) ensureChild(text string, texts interner) *patternNode {
 	if next := n.child(text); next != nil {
 		return next
@@ -204,8 +205,8 @@ func (n *patternNode) add(p Pattern, rt *Route, texts interner) {
 	n.here.insert(rt)
 }
 
-// walk tries the patterns that match the path, of which the segments before index at lead
-// to n. In between, it tries the prefixes that take precedence.
+// walk tries the patterns below n, whose segments before index at match the path.
+// Prefixes that take precedence are tried in between.
 func (s *search) walk(n *patternNode, at int) bool {
 	if at > len(s.path) {
 		return s.try(n.here)
@@ -221,7 +222,7 @@ func (s *search) walk(n *patternNode, at int) bool {
 	if n.param == nil && n.any == nil && n.rest == (candidates{}) {
 		return false
 	}
-	// A prefix that includes this segment takes precedence over a variable.
+	// A prefix that includes this segment takes precedence over a variable segment.
 	if s.tryPrefixes(end) {
 		return true
 	}

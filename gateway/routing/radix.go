@@ -7,47 +7,48 @@ import (
 	"strings"
 )
 
-// tree is an immutable radix tree (a compact prefix trie) over byte strings. A lookup takes
-// one step per branching point, whatever the number of keys, and allocates nothing.
+// tree is an immutable radix tree (compact prefix trie) over byte strings. A lookup
+// takes one step per branching point, regardless of the number of keys, and does not
+// allocate.
 //
-// In a large tree, a step costs a cache miss. So nodes are small and in one slice, siblings
-// next to each other, with the bytes that select a child inside: a step reads one cache
-// line. Most nodes would have a key and no children: if all children of a node are such
-// nodes, their leaves replace them.
+// In a large tree, each step costs a cache miss. Therefore all nodes are in one slice,
+// with siblings next to each other. A node is small and contains the bytes that select
+// a child, so that a step reads one cache line. If all children of a node have a key
+// and no children, they are stored as leaves only.
 type tree[T any] struct {
 	nodes  []node
-	labels string   // the labels of all nodes, concatenated
-	wide   []string // the edges of the nodes with more than maxEdges children
+	labels string   // concatenated labels of all nodes
+	wide   []string // edges of nodes with more than maxEdges children
 	leaves []leaf[T]
 }
 
-// maxEdges is the maximum number of children whose first bytes are in the node itself. It
-// is enough for ten digits, and so for most trees of generated names.
+// maxEdges is the maximum number of children whose first bytes are stored in the node.
+// It covers the ten digits, which is sufficient for most generated names.
 const maxEdges = 15
 
 type node struct {
-	edges    [maxEdges]byte // the first byte of every child's label, in the children's order
-	count    uint8          // the number of children, or isWide
-	label    uint32         // the offset in labels of the node's label without its first byte
-	labelLen uint32         // its length
-	first    int32          // the index of the first child; its complement if the children are leaves
-	leaf     int32          // the index of the key that ends here, or none
+	edges    [maxEdges]byte // first bytes of the children's labels, in the order of the children
+	count    uint8          // number of children, or isWide
+	label    uint32         // offset in labels of the node's label without its first byte
+	labelLen uint32         // length of the label
+	first    int32          // index of the first child; its bitwise complement if the children are leaves
+	leaf     int32          // index of the key that ends here, or none
 }
 
-// isWide is the count of a node with more than maxEdges children. Its edges are the index
-// of their first bytes in wide.
+// isWide is the count of a node with more than maxEdges children. Its first bytes are
+// in wide, at the index in edges.
 const isWide = maxEdges + 1
 
 type leaf[T any] struct {
 	value    T
-	outer    int32  // the leaf of the next shorter key that is a prefix of this one, or none
-	label    uint32 // as in a node, if the leaf replaces one
+	outer    int32  // leaf of the next shorter key that is a prefix of this key, or none
+	label    uint32 // as in node, if the leaf replaces a node
 	labelLen uint32
 }
 
 const none = -1
 
-// newTree builds the tree of the given keys.
+// newTree builds a tree of the given keys and values.
 func newTree[T any](values map[string]T) *tree[T] {
 	keys := make([]string, 0, len(values))
 	for key := range values {
@@ -69,11 +70,11 @@ type treeBuilder[T any] struct {
 	tree    *tree[T]
 	values  map[string]T
 	labels  strings.Builder
-	offsets map[string]uint32 // of labels
+	offsets map[string]uint32 // offset of each label in labels
 }
 
-// offset returns the offset of a label in labels. Equal labels share one: generated names
-// have few different endings, which then remain in the cache.
+// offset returns the offset of a label in labels. Equal labels share an offset:
+// generated names have few different endings, which then stay in the CPU cache.
 func (b *treeBuilder[T]) offset(label string) uint32 {
 	at, ok := b.offsets[label]
 	if !ok {
@@ -84,7 +85,7 @@ func (b *treeBuilder[T]) offset(label string) uint32 {
 	return at
 }
 
-// fill sets the key and children of node i. The keys are sorted, and their first depth
+// fill sets the key and children of node i. The keys are sorted. Their first depth
 // bytes are the labels on the path from the root to node i.
 func (b *treeBuilder[T]) fill(i int32, keys []string, depth int, outer int32) {
 	t := b.tree
@@ -106,7 +107,7 @@ func (b *treeBuilder[T]) fill(i int32, keys []string, depth int, outer int32) {
 		})
 		groups, edges, rest = append(groups, rest[:n]), append(edges, edge), rest[n:]
 	}
-	if len(groups) == len(keys) { // one key each
+	if len(groups) == len(keys) { // one key per group
 		t.setEdges(i, edges, ^int32(len(t.leaves)))
 		for _, key := range keys {
 			label := key[depth+1:]
@@ -138,9 +139,9 @@ func (t *tree[T]) setEdges(i int32, edges []byte, first int32) {
 	copy(n.edges[:], edges)
 }
 
-// edge returns the index of the child whose label begins with c, or -1. It compares eight
-// edges at a time (Warren, Hacker's Delight, second edition, 6-1: the first zero byte of a
-// word). Unused edges come last.
+// edge returns the index of the child whose label begins with c, or -1. It compares
+// eight edges at a time (Warren, Hacker's Delight, second edition, 6-1: find the first
+// zero byte of a word). Unused edges come last.
 func (n *node) edge(c byte) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	all := ones * uint64(c)
@@ -156,7 +157,7 @@ func (n *node) edge(c byte) int {
 	return i
 }
 
-// longest returns the leaf of the longest key that s begins with, or none.
+// longest returns the leaf of the longest key that is a prefix of s, or none.
 func (t *tree[T]) longest(s string) int32 {
 	n := &t.nodes[0]
 	found := n.leaf
@@ -192,8 +193,8 @@ func (t *tree[T]) longest(s string) int32 {
 	return found
 }
 
-// commonPrefix returns the length of the common prefix of a and b. If they are the first and
-// the last of sorted strings, it is that of all of them.
+// commonPrefix returns the length of the common prefix of a and b. If a is the first
+// and b the last of sorted strings, all of them have this prefix.
 func commonPrefix(a, b string) (n int) {
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++

@@ -10,30 +10,31 @@ import (
 	"strings"
 )
 
-// Route holds the conditions of one route.
+// Route holds the conditions of a route.
 type Route struct {
-	// The prefix of paths, or the text of a pattern.
+	// The path prefix, or the text of the pattern.
 	Path string
 
-	// The pattern. Nil: Path is a prefix.
+	// The pattern, or nil if Path is a prefix.
 	Pattern Pattern
 
-	// Whether the prefix must end at the end of a segment.
+	// Whether the prefix matches whole segments only.
 	Segment bool
 
-	// Methods and hosts, of which one must match, and conditions on header fields and query
-	// parameters, which all must hold. If empty, they match every request. A condition
-	// without values (nil) on a header field matches requests without the field.
+	// The conditions on hosts, methods, header fields and query parameters. Empty
+	// conditions match every request. One host and one method must match, and all
+	// conditions on fields and parameters. A nil list requires that the header field is
+	// absent.
 	Hosts, Methods []string
 	Headers, Query map[string][]string
 
-	// Whether a CORS preflight matches if the request that it announces does.
+	// Whether a CORS preflight matches if the announced request would match.
 	Preflights bool
 
-	// Whether the fixed part of the path is removed for the backend.
+	// Whether the fixed part of the path is removed before the request is forwarded.
 	StripPrefix bool
 
-	// The number of the route, for the caller.
+	// The caller's index of the route.
 	Index int
 }
 
@@ -43,8 +44,8 @@ type Matchers struct {
 	Query   func(r *http.Request, want map[string][]string, params url.Values) bool
 }
 
-// specificity returns the rank of the route among those of its path. The highest is tried
-// first.
+// specificity returns the rank of the route among routes with the same path. The
+// highest rank is tried first.
 func (rt *Route) specificity() (rank int) {
 	switch {
 	case len(rt.Hosts) == 0:
@@ -66,8 +67,8 @@ func (rt *Route) specificity() (rank int) {
 	return rank
 }
 
-// matchesPath reports whether the route matches a path that begins with its prefix or that
-// its pattern matches.
+// matchesPath reports whether the rest of the route's path condition holds: a pattern
+// must match, or a prefix must end at a segment if Segment is set.
 func (rt *Route) matchesPath(path string) bool {
 	n := len(rt.Path)
 	return !rt.Segment || len(path) == n || path[n] == '/' || path[n-1] == '/'
@@ -78,8 +79,8 @@ func (rt *Route) matchesMethod(method string) bool {
 		method == http.MethodHead && slices.Contains(rt.Methods, http.MethodGet)
 }
 
-// matchesPreflight reports whether a request is a preflight for a method that the route
-// matches. The route's CORS policy responds to it.
+// matchesPreflight reports whether a request is a CORS preflight for a method of the
+// route. The route's CORS policy responds to it.
 func (rt *Route) matchesPreflight(r *http.Request) bool {
 	method := r.Header["Access-Control-Request-Method"]
 	return r.Method == http.MethodOptions && len(method) == 1 && r.Header["Origin"] != nil && rt.matchesMethod(method[0])
@@ -104,7 +105,7 @@ func (rt *Route) matchesHost(host string) bool {
 
 func isWildcard(host string) bool { return strings.HasPrefix(host, "*.") }
 
-// hostname returns the value of a Host field without port, brackets or trailing dot.
+// hostname returns a Host value without port, brackets and trailing dot.
 func hostname(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -112,8 +113,8 @@ func hostname(host string) string {
 	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
 }
 
-// conditionsKey returns a text that is equal for routes with equal conditions on header
-// fields and query parameters, whatever the order of the values.
+// conditionsKey returns a string that is equal for routes with equal conditions on
+// header fields and query parameters, regardless of the order of values.
 func (rt *Route) conditionsKey() string {
 	sorted := func(all map[string][]string) map[string][]string {
 		all = maps.Clone(all)
@@ -123,11 +124,11 @@ func (rt *Route) conditionsKey() string {
 		}
 		return all
 	}
-	text, _ := json.Marshal([]any{sorted(rt.Headers), sorted(rt.Query)}) // maps are encoded in the order of their keys
+	text, _ := json.Marshal([]any{sorted(rt.Headers), sorted(rt.Query)}) // JSON sorts the keys of maps
 	return string(text)
 }
 
-// String returns the conditions in the form in which statistics and logs name a route.
+// String returns the conditions in the form used in statistics and logs.
 func (rt *Route) String() string {
 	var parts []string
 	if len(rt.Methods) > 0 {
@@ -140,7 +141,7 @@ func (rt *Route) String() string {
 	return strings.Join(append(append(parts, path), listConditions(rt.Headers)...), " ")
 }
 
-// listConditions returns conditions as name=value, and those of absence as !name.
+// listConditions formats conditions as name=value, and absent fields as !name.
 func listConditions(all map[string][]string) (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if all[name] == nil {

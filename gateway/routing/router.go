@@ -1,5 +1,5 @@
-// Package routing finds the route of a request by its path, host, method, header fields and
-// query. It returns the number of a route; what the route does is up to the caller.
+// Package routing finds the route of a request by path, host, method, header fields and
+// query. It returns the index of the route; the caller handles the request.
 package routing
 
 import (
@@ -13,26 +13,28 @@ import (
 
 // Router finds the route of a request. It is immutable.
 //
-// Of the routes that match the path, the most specific one is tried first. They are compared
-// segment by segment from the left: text comes before a parameter, a parameter before a
-// wildcard, and a wildcard before the open end of a prefix. So the longest of several
-// prefixes comes first. At one path, `match: segment` comes before `match: prefix`, an exact
-// host before a wildcard before none, more conditions on header fields before fewer, more
-// on the query before fewer, and some methods before all methods. Routes that are equal in
-// all this are tried in the order given. The first route that matches is chosen.
+// The most specific route that matches the path is tried first. Paths are compared
+// segment by segment from the left: a literal comes before a parameter, a parameter
+// before a wildcard, and a wildcard before the open end of a prefix. So the longest of
+// several prefixes comes first.
+//
+// For equal paths, these rules apply in order: `match: segment` before `match: prefix`,
+// an exact host before a wildcard before no host, more header conditions before fewer,
+// more query conditions before fewer, and methods before no methods. Equal routes are
+// tried in the configured order.
 type Router struct {
 	match    Matchers
 	prefixes *tree[candidates]
 	patterns *patternNode // nil without patterns
-	hosts    bool         // whether any route has a condition on the host
-	queries  bool         // whether any route has a condition on the query
+	hosts    bool         // any route has a condition on the host
+	queries  bool         // any route has a condition on the query
 }
 
-// candidates are the routes of one prefix or pattern. They are small, because a search in a
-// large tree spends its time on cache misses.
+// candidates are the routes of one prefix or pattern. The type is small, because a
+// search in a large tree is dominated by cache misses.
 type candidates struct {
-	only   *Route    // the only one, if it has no further conditions
-	routes *[]*Route // otherwise; nil if there are none
+	only   *Route    // the only route, if it has no other conditions
+	routes *[]*Route // otherwise; nil: no routes
 }
 
 // insert adds a route.
@@ -60,7 +62,7 @@ func (at candidates) length() int {
 	return len((*at.routes)[0].Path)
 }
 
-// New returns a router of the given routes.
+// New returns a router for the given routes.
 func New(routes []*Route, match Matchers) *Router {
 	byPrefix := make(map[string]candidates, len(routes))
 	texts := make(interner)
@@ -83,7 +85,7 @@ func New(routes []*Route, match Matchers) *Router {
 	return rt
 }
 
-// insert adds a route to those of one path, in the order in which they are tried.
+// insert inserts a route into the routes of a path, in the order of precedence.
 func insert(routes []*Route, route *Route) []*Route {
 	at, _ := slices.BinarySearchFunc(routes, route, func(a, b *Route) int {
 		return cmp.Or(cmp.Compare(b.specificity(), a.specificity()), -1)
@@ -92,7 +94,7 @@ func insert(routes []*Route, route *Route) []*Route {
 }
 
 // Find returns the route that matches a request with the given path. If only the method
-// prevents a match, it returns the allowed methods.
+// does not match, it returns the allowed methods.
 func (rt *Router) Find(r *http.Request, path string) (route *Route, allowed []string) {
 	s := rt.search(r, path, nil)
 	if s.found != nil {
@@ -105,13 +107,14 @@ func (rt *Router) Find(r *http.Request, path string) (route *Route, allowed []st
 	return nil, slices.Compact(s.allowed)
 }
 
-// Nearest returns the first route that matches a request in all but its method, or nil.
+// Nearest returns the first route that matches a request if its method is ignored, or
+// nil.
 func (rt *Router) Nearest(r *http.Request, path string) *Route {
 	s := rt.search(r, path, nil)
 	return s.near
 }
 
-// search looks for the route of a request with the given path and query parameters. If
+// search finds the route of a request with the given path and query parameters. If
 // params is nil, the query is parsed when a route has a condition on it.
 func (rt *Router) search(r *http.Request, path string, params url.Values) search {
 	s := search{router: rt, request: r, path: path, params: params, next: rt.prefixes.longest(path)}
@@ -122,20 +125,21 @@ func (rt *Router) search(r *http.Request, path string, params url.Values) search
 	return s
 }
 
-// search is the search for one request's route.
+// search is the state of the search for the route of one request.
 type search struct {
 	router  *Router
 	request *http.Request
 	path    string
 	host    string
-	params  url.Values // of the query; nil until they are needed
-	next    int32      // the leaf of the longest prefix that was not tried yet
-	found   *Route     // the result
-	near    *Route     // the first that matches in all but the method
-	allowed []string   // methods of the routes that match in all but the method
+	params  url.Values // of the query; nil: not yet parsed
+	next    int32      // leaf of the longest prefix that has not been tried
+	found   *Route     // result
+	near    *Route     // first route that matches except for the method
+	allowed []string   // methods of the routes that match except for the method
 }
 
-// try looks for a route that matches the request among candidates that match its path.
+// try tries the candidates, whose paths match the request. It reports whether one
+// matches.
 func (s *search) try(at candidates) bool {
 	if at.only != nil {
 		s.found = at.only
@@ -160,7 +164,7 @@ func (s *search) try(at candidates) bool {
 	return false
 }
 
-// tryPrefixes tries the prefixes of at least the given length, the longest first.
+// tryPrefixes tries the prefixes with at least the given length, the longest first.
 func (s *search) tryPrefixes(length int) bool {
 	for s.next != none {
 		leaf := &s.router.prefixes.leaves[s.next]

@@ -7,10 +7,10 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// RetryBudget configures a budget.
+// RetryBudget configures the retry budget of a service.
 type RetryBudget struct {
-	Ratio        *float64 // the share of requests that may be retries; nil: 0.2
-	MinPerSecond *int     // retries that are always allowed; nil: 10
+	Ratio        *float64 // maximum ratio of retries to requests; nil: 0.2
+	MinPerSecond *int     // retries that are allowed regardless of the ratio; nil: 10
 }
 
 const (
@@ -18,7 +18,7 @@ const (
 	defaultRetryPerSecond = 10
 )
 
-// newBudget returns a budget, or nil without options.
+// newBudget returns a budget, or nil if o is nil.
 func newBudget(o *RetryBudget) *budget {
 	if o == nil {
 		return nil
@@ -33,21 +33,21 @@ func newBudget(o *RetryBudget) *budget {
 	return b
 }
 
-// budget limits the retries of a service, so that they do not multiply an overload: to a
-// share of its requests of the last ten seconds, and some more for services with few
-// requests. It follows Finagle's RetryBudget; for the reasons, see Google's Site
-// Reliability Engineering (2016), chapter 21.
+// budget limits the retries of a service during an overload. It allows a ratio of the
+// requests of the last ten seconds, and a minimum for services with few requests. It is
+// modeled on Finagle's RetryBudget. Google's Site Reliability Engineering (2016),
+// chapter 21, explains the reasons.
 type budget struct {
 	ratio    float64
-	perSlice int // retries per second that are always allowed
+	perSlice int // retries per second that are allowed regardless of the ratio
 	now      func() time.Duration
 
 	mu     sync.Mutex
 	slices [10]budgetSlice // Guarded by mu.
-	last   int64           // the number of the newest slice. Guarded by mu.
+	last   int64           // number of the newest slice. Guarded by mu.
 }
 
-// budgetSlice counts what happened in one second.
+// budgetSlice counts the requests and retries of one second.
 type budgetSlice struct{ requests, retries int }
 
 // request counts a request. A nil budget has no limit.
@@ -60,7 +60,7 @@ func (b *budget) request() {
 	b.current().requests++
 }
 
-// retry reports whether a request may be sent again, and counts it if so.
+// retry reports whether a retry is allowed. It counts an allowed retry.
 func (b *budget) retry() bool {
 	if b == nil {
 		return true
@@ -80,7 +80,7 @@ func (b *budget) retry() bool {
 	return true
 }
 
-// current returns the slice of the current second. It must be called with mu held.
+// current returns the slice of the current second. The caller must hold mu.
 func (b *budget) current() *budgetSlice {
 	n, now := int64(len(b.slices)), int64(b.now()/time.Second)
 	if now-b.last >= n {

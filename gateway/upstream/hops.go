@@ -8,27 +8,27 @@ import (
 	"strings"
 )
 
-// hopsField is the request field by which a gateway detects a request that it has forwarded
-// itself: entries `id=count`, separated by commas, one for each process on the way.
+// hopsField is the request field that detects loops. It contains an entry `id=count`,
+// separated by commas, for each gateway process that forwarded the request.
 const hopsField = "X-Gateway-Hops"
 
 // maxHopEntries is the maximum number of entries of other processes that are forwarded.
 const maxHopEntries = 32
 
-// processID is the beginning of the entries of this process.
+// processID is the prefix of this process's entries.
 var processID = newProcessID()
 
-// firstHop is the field of a request that no gateway has forwarded.
+// firstHop is the field value for a request that no gateway has forwarded.
 var firstHop = []string{processID + "1"}
 
 func newProcessID() string {
 	id := make([]byte, 8)
-	_, _ = rand.Read(id) // it never fails
+	_, _ = rand.Read(id) // never fails
 	return hex.EncodeToString(id) + "="
 }
 
-// TakeHops removes the field from a request. It returns the number of times that the request
-// has passed this process before, and the field for the upstream.
+// TakeHops removes hopsField from a request. It returns the number of times that the
+// request has passed this process before, and the field's values for the upstream.
 func TakeHops(r *http.Request) (before int, next []string) {
 	fields := r.Header[hopsField]
 	if len(fields) == 0 {
@@ -49,7 +49,7 @@ func TakeHops(r *http.Request) (before int, next []string) {
 	return before, []string{strings.Join(entries, ", ")}
 }
 
-// isHop reports whether an entry has the form that gateways write.
+// isHop reports whether an entry has the format `id=count`.
 func isHop(entry string) bool {
 	id, count, _ := strings.Cut(entry, "=")
 	if len(id) != 16 || len(count) > 5 {

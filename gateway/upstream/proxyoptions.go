@@ -8,20 +8,21 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// Defaults of a service's proxy, where they differ from Caddy's.
+// The defaults of a service's proxy that differ from Caddy's.
 const (
 	defaultRetries   = 2
 	defaultFirstByte = time.Minute
 
-	// Idle connections kept open per container. With Caddy's 32, more concurrent requests
-	// than that would open and close connections all the time.
+	// The maximum number of idle connections per container. With Caddy's default of 32,
+	// more concurrent requests would constantly open and close connections.
 	defaultIdleConns = 256
 )
 
-// ProxyOptions are options of reverse_proxy in their JSON form.
+// ProxyOptions holds options of reverse_proxy in JSON form.
 type ProxyOptions map[string]json.RawMessage
 
-// Object returns an option that is itself an object; an absent one is empty.
+// Object returns an option whose value is an object. An absent option yields an empty
+// object.
 func (o ProxyOptions) Object(key string) (ProxyOptions, error) {
 	inner := ProxyOptions{}
 	if raw, ok := o[key]; ok {
@@ -32,17 +33,18 @@ func (o ProxyOptions) Object(key string) (ProxyOptions, error) {
 	return inner, nil
 }
 
-// set gives an option a value.
+// set sets an option.
 func (o ProxyOptions) set(key string, value any) { o[key] = caddyconfig.JSON(value, nil) }
 
-// setDefault gives an option a value if it has none.
+// setDefault sets an option if it is absent.
 func (o ProxyOptions) setDefault(key string, value any) {
 	if _, ok := o[key]; !ok {
 		o.set(key, value)
 	}
 }
 
-// setScheme sets the options of an HTTP transport for a scheme. Without any, it is http.
+// setScheme sets the options of an HTTP transport for a scheme. An empty scheme means
+// http.
 func (o ProxyOptions) setScheme(scheme string) {
 	switch scheme {
 	case "https":
@@ -52,8 +54,8 @@ func (o ProxyOptions) setScheme(scheme string) {
 	}
 }
 
-// ProxyOptions returns the options of the service's reverse proxy: the ones given in their
-// JSON form, and those that the service's own options stand for.
+// proxyOptions returns the JSON options of the service's reverse proxy: the configured
+// ones and those derived from the service's own options.
 func (s *Service) proxyOptions() (ProxyOptions, error) {
 	options := ProxyOptions{}
 	if s.options.Proxy != nil {
@@ -95,18 +97,18 @@ func (s *Service) proxyOptions() (ProxyOptions, error) {
 	return options, nil
 }
 
-// httpTransport completes the options of Caddy's HTTP transport.
+// httpTransport adds the service's options and defaults to those of an HTTP transport.
 func (s *Service) httpTransport(transport ProxyOptions) {
 	s.options.Limits.apply(transport)
 	transport.setDefault("response_header_timeout", defaultFirstByte)
 	transport.setDefault("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
-	// Upstreams are dialled directly, whatever proxy the environment names.
+	// Upstreams are dialed directly, regardless of a proxy in the environment.
 	if _, ok := transport["forward_proxy_url"]; !ok && !s.options.UseEnvironmentProxy {
 		_, ok = transport["network_proxy"]
 		s.direct = !ok
 		transport.setDefault("network_proxy", map[string]string{"from": "none"})
 	}
-	// Responses reach the client as the container has sent them.
+	// Responses are forwarded in the container's encoding.
 	transport.setDefault("compression", false)
 	transport.setScheme(s.options.Scheme)
 }

@@ -11,32 +11,32 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Request is the state of a request that services forward. The gateway's request state
-// embeds it. It is used by one goroutine at a time.
+// Request is the state of a request that a service forwards. The gateway's request
+// state embeds it. One goroutine uses it at a time.
 type Request struct {
 	// The time limits of the route.
 	Limits Limits
 
-	// The field that services send to upstreams: see TakeHops.
+	// The value of hopsField for upstreams: see TakeHops.
 	Hops []string
 
 	guard   policy.UpstreamGuard // restricts the upstreams; nil: all are allowed
-	attempt attempt              // the last one
-	tried   []string             // where the attempts before it went
-	spent   bool                 // whether retries have used up their budget
+	attempt attempt              // the last attempt
+	tried   []string             // addresses of the previous attempts
+	spent   bool                 // the retry budget is exhausted
 
 	upload   *httpx.WatchedBody // nil: the request has no body
-	writer   faultWriter        // in which the proxy writes
-	endPause func()             // restores the limit of how long the client may pause
+	writer   faultWriter        // the proxy's response writer
+	endPause func()             // restores the read timeout of the request body
 }
 
 // attempt is one attempt to send a request to an upstream.
 type attempt struct {
 	containers *dockerupstreams.Subscription
-	set        *dockerupstreams.Set // the containers that it chose from
-	dial       string               // the address of the upstream
-	result     failure.Result       // if it failed
-	fault      error                // its error, if the client is to blame
+	set        *dockerupstreams.Set // the containers at the time of the selection
+	dial       string               // address of the upstream
+	result     failure.Result       // zero unless the attempt failed
+	fault      error                // the attempt's error, if the client caused it
 }
 
 // target returns the container of the attempt, or nil.
@@ -50,7 +50,7 @@ func (a *attempt) target() *dockerupstreams.Target {
 // requestHolder is a request state that embeds Request.
 type requestHolder interface{ UpstreamRequest() *Request }
 
-// requestOf returns the state of a request, or nil if it does not come through a gateway.
+// requestOf returns the state of a request, or nil outside of a gateway.
 func requestOf(r *http.Request) *Request {
 	state, ok := caddyhttp.GetVar(r.Context(), policy.RequestStateVar).(requestHolder)
 	if !ok {
@@ -59,11 +59,11 @@ func requestOf(r *http.Request) *Request {
 	return state.UpstreamRequest()
 }
 
-// UpstreamRequest returns the request: it makes a type that embeds Request a requestHolder.
+// UpstreamRequest returns the request. It implements requestHolder for types that embed
+// Request.
 func (q *Request) UpstreamRequest() *Request { return q }
 
-// Container returns the name of the container of the last attempt. It is empty for static
-// addresses.
+// Container returns the container name of the last attempt, empty for static addresses.
 func (q *Request) Container() string {
 	if target := q.attempt.target(); target != nil {
 		return target.Container
@@ -71,7 +71,7 @@ func (q *Request) Container() string {
 	return ""
 }
 
-// Address returns the address of the upstream of the last attempt.
+// Address returns the upstream address of the last attempt.
 func (q *Request) Address() string { return q.attempt.dial }
 
 // SetGuard implements policy.GuardSetter.

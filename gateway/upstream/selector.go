@@ -12,9 +12,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// retrySelector is a selection policy that lets another one choose among the upstreams
-// that the request has not been sent to, while retries are within their budget. If the
-// proxy waits between attempts, all upstreams can be chosen again after all were tried.
+// retrySelector is a selection policy that restricts another one to upstreams without a
+// previous attempt, while the retry budget allows retries. If the proxy waits between
+// attempts, all upstreams can be selected again after each has been tried.
 type retrySelector struct {
 	reverseproxy.Selector
 	budget *budget
@@ -54,7 +54,7 @@ func (s retrySelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w
 	return chosen
 }
 
-// guardedSelector is a selection policy that lets another one choose among the upstreams
+// guardedSelector is a selection policy that restricts another one to the upstreams
 // that a guard allows.
 type guardedSelector struct {
 	reverseproxy.Selector
@@ -72,14 +72,14 @@ func (s guardedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request,
 		if chosen == nil || s.guard.Begin(chosen.Dial) {
 			return chosen
 		}
-		// Another request was faster.
+		// A concurrent request has made the guard reject this upstream.
 		pool = slices.DeleteFunc(slices.Clone(pool), func(u *reverseproxy.Upstream) bool { return u == chosen })
 	}
 	return nil
 }
 
-// repeatable matches requests that may be sent to a second upstream although the first
-// one may have received them: those with a safe method and without a body.
+// repeatable matches requests that can be retried even if an upstream may have received
+// them: requests with a safe method and no body.
 type repeatable struct{}
 
 // MatchWithError implements caddyhttp.RequestMatcherWithError.

@@ -1,5 +1,5 @@
-// Package upstream forwards requests to the containers or addresses of a backend, with
-// retries, time limits and upgrades, by a reverse proxy of Caddy.
+// Package upstream forwards requests to the containers or static addresses of a
+// backend. It adds retries, time limits and upgrades to Caddy's reverse proxy.
 package upstream
 
 import (
@@ -18,49 +18,50 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Options configure a service.
+// Options configures a service.
 type Options struct {
-	// The name of the backend, for errors and a header field of requests.
+	// The name of the backend, for errors and the field X-Gateway-Service of requests.
 	Name string
 
-	// The upstreams: the containers of a subscription, which the service closes, or static
-	// addresses; and the addresses of registered instances, unless the function is nil.
+	// The upstreams: a subscription to containers, which the service closes, or static
+	// addresses. The function, unless nil, returns the addresses of registered
+	// instances.
 	Containers *dockerupstreams.Subscription
 	Dial       []string
 	Registered func() []string
 
-	// The scheme of all upstreams. Empty: that of each container.
+	// The scheme of all upstreams. Empty: the scheme of each container.
 	Scheme string
 
-	// Options of Caddy's reverse_proxy in its JSON form, and its selection policy.
+	// The options of Caddy's reverse_proxy and its selection policy, in JSON form.
 	Proxy, LBPolicy json.RawMessage
 
-	Retries     *int         // nil: the default
+	Retries     *int         // nil: default
 	RetryBudget *RetryBudget // nil: no limit
-	Limits      Limits       // of the backend; a request may have others
+	Limits      Limits       // defaults; a request may have its own
 	Upgrades    []string     // protocols that requests may switch to; nil: WebSocket
 
-	// Whether to dial through the proxy that the environment names.
+	// Whether upstreams are dialed through a proxy from the environment.
 	UseEnvironmentProxy bool
 
-	// Called for each offer to switch protocols that is removed from a request.
+	// OnDroppedUpgrade is called for each upgrade offer that is removed from a request.
 	OnDroppedUpgrade func(r *http.Request, protocol string)
 }
 
-// Service forwards requests to the upstreams of one backend. It has a proxy of its own: a
-// shared one would share the counter of round robin, too.
+// Service forwards requests to the upstreams of one backend. Each service has its own
+// proxy, because a shared proxy would share its round-robin counter.
 type Service struct {
 	options    Options
-	nameField  []string // the name as the values of a header field
+	nameField  []string // the name, as the values of a header field
 	proxy      *reverseproxy.Handler
 	containers *dockerupstreams.Subscription // nil: static addresses
 	transport  *transport                    // nil: the transport is not HTTP
 	budget     *budget                       // nil: no limit
 	upgrades   []string                      // protocols that requests may switch to
-	direct     bool                          // dials through no proxy, whatever the environment names
+	direct     bool                          // ignores a proxy in the environment
 }
 
-// New loads the proxy of a service. If that fails, it closes the subscription.
+// New loads the proxy of a service. If it fails, it closes the subscription.
 func New(ctx caddy.Context, options Options) (*Service, error) {
 	s := &Service{
 		options: options, nameField: []string{options.Name}, containers: options.Containers,
@@ -114,7 +115,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	if httpx.LacksBody(r.Method) {
-		httpx.HasBody(r) // decides about retries; it must be known before the request is sent
+		httpx.HasBody(r) // reads the body's first byte, if needed, before the request is sent; retries depend on it
 	}
 	if tunnel {
 		r = webSocketAsConnect(r)
@@ -136,8 +137,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Close releases the containers. A service that is still used, as by a scrape of its
-// metrics, keeps the last set of containers.
+// Close closes the subscription. A service that is still in use, such as by a metrics
+// scrape, keeps its last set of containers.
 func (s *Service) Close() error {
 	if s.containers == nil {
 		return nil
@@ -145,13 +146,14 @@ func (s *Service) Close() error {
 	return s.containers.Close()
 }
 
-// HasContainers reports whether the upstreams of the service are containers.
+// HasContainers reports whether the service's upstreams are containers.
 func (s *Service) HasContainers() bool { return s.containers != nil }
 
-// Synced reports whether the containers of the service are known. It is true without any.
+// Synced reports whether the containers have been listed. It is true without
+// containers.
 func (s *Service) Synced() bool { return s.containers == nil || s.containers.Set().Synced }
 
-// Available returns the number of upstreams that can take requests.
+// Available returns the number of upstreams that can receive requests.
 func (s *Service) Available() (n int) {
 	if s.options.Registered != nil {
 		n = len(s.options.Registered())
@@ -167,12 +169,12 @@ func (s *Service) Available() (n int) {
 // Report is the state of a container or a static address.
 type Report struct {
 	Address, Container string
-	Reason             string // why it receives no requests; empty if it does
+	Reason             string // the reason why it receives no requests; empty if it does
 	InFlight           *int   // nil for containers
 }
 
-// Upstreams reports on the containers or static addresses of the service. Registered
-// instances are not included.
+// Upstreams returns the state of the service's containers or static addresses.
+// Registered instances are excluded.
 func (s *Service) Upstreams() (all []Report) {
 	if s.containers != nil {
 		set := s.containers.Set()
@@ -195,6 +197,5 @@ func (s *Service) Upstreams() (all []Report) {
 	return all
 }
 
-// DialsDirectly reports whether no proxy is between the gateway and the service, whatever
-// the environment names.
+// DialsDirectly reports whether the service ignores a proxy in the environment.
 func (s *Service) DialsDirectly() bool { return s.direct }

@@ -9,7 +9,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 )
 
-// containerSource provides the proxy with the containers of a service.
+// containerSource provides Caddy's proxy with the containers of a service.
 type containerSource struct{ *dockerupstreams.Subscription }
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
@@ -22,14 +22,14 @@ func (c containerSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream
 }
 
 // ResetCache implements reverseproxy.CachingUpstreamSource. The proxy calls it before a
-// retry: the upstream that failed may be gone already.
+// retry, because the failed container may have been removed.
 func (c containerSource) ResetCache(*http.Request) error {
 	c.Refresh()
 	return nil
 }
 
-// multiSource provides the proxy with the containers or static addresses of a service, and
-// with the instances that have registered. Selection policies know them by address.
+// multiSource provides Caddy's proxy with the containers or static addresses of a
+// service and its registered instances. Selection policies identify them by address.
 type multiSource struct{ *Service }
 
 // GetUpstreams implements reverseproxy.UpstreamSource.

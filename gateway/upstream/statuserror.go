@@ -9,9 +9,9 @@ import (
 	"github.com/rgate/rgate/internal/failure"
 )
 
-// statusError sets the status of an error of the proxy: 503 if the backend is down, 504 if
-// it was reached and did not respond in time, 502 if its response is malformed. Errors that
-// the client caused have 400, 408, 413 or 499.
+// statusError sets the status code of a proxy error: 503 if the backend is unavailable,
+// 504 after a timeout, 502 if the response is malformed. Errors caused by the client
+// have 400, 408, 413 or 499.
 func statusError(r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
 	if !errors.As(err, &handlerErr) {
@@ -23,15 +23,15 @@ func statusError(r *http.Request, err error) error {
 		return err
 	}
 	result := failure.ClassifyRequest(r, 0, handlerErr.Err)
-	if result.Status == http.StatusBadGateway { // or the status of a response handler
+	if result.Status == http.StatusBadGateway { // may also be the status code of a response handler
 		result.Status = handlerErr.StatusCode
 	}
 	handlerErr.StatusCode, handlerErr.Err = result.Status, failureOf(result, handlerErr.Err)
 	return handlerErr
 }
 
-// failureOf marks a cause as a failure that a fallback may respond to, unless the client
-// caused it.
+// failureOf wraps the cause of a failure in a failure.Error, to which fallbacks
+// respond, unless the client caused it.
 func failureOf(result failure.Result, cause error) error {
 	if result.Status < 500 {
 		return cause

@@ -10,8 +10,8 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// WithTimeout limits the duration of a handler, including the request's body. A limit of 0
-// or less is none.
+// WithTimeout is a middleware that limits the duration of a handler, including reads of
+// the request body. A limit of 0 or less disables it.
 func WithTimeout(limit time.Duration, next caddyhttp.Handler) caddyhttp.Handler {
 	if limit <= 0 {
 		return next

@@ -18,21 +18,21 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// transport is Caddy's HTTP transport with the scheme of the chosen container and the time
-// limits of the route.
+// transport is Caddy's HTTP transport with the scheme of the selected container and the
+// time limits of the route.
 type transport struct {
 	schemeTransports
-	limited map[Limits]schemeTransports // for routes with limits of their own
+	limited map[Limits]schemeTransports // for routes with their own limits
 }
 
-// schemeTransports are transports that differ in their scheme alone.
+// schemeTransports holds transports that differ only in their scheme.
 type schemeTransports struct {
 	*reverseproxy.HTTPTransport
-	schemes map[string]*reverseproxy.HTTPTransport // nil: the same for all
+	schemes map[string]*reverseproxy.HTTPTransport // nil: the same scheme for all containers
 }
 
-// latencyTransport is the transport that a selection policy may have put around that of the
-// proxy to measure round trips. It must be around the gateway's, too.
+// latencyTransport is a transport that a selection policy wraps around the proxy's
+// transport to measure round trips. It must also wrap the gateway's transports.
 type latencyTransport interface {
 	Unwrap() http.RoundTripper
 	Around(http.RoundTripper) http.RoundTripper
@@ -49,7 +49,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	via := transports.HTTPTransport
 	if transports.schemes != nil {
-		r.URL.Scheme = "" // of the previous attempt
+		r.URL.Scheme = "" // set by the previous attempt
 		if target := state.attempt.target(); target != nil && transports.schemes[target.Scheme] != nil {
 			via = transports.schemes[target.Scheme]
 		}
@@ -88,8 +88,9 @@ var (
 	errNoStatus = errors.New("the status of the backend's response is below 100")
 )
 
-// checkResponse returns an error for a response that cannot be forwarded: a switch to a
-// protocol that the request does not offer (RFC 9110, section 7.8), or a status below 100.
+// checkResponse returns an error for a response that cannot be forwarded. That is a
+// switch to a protocol that the request did not offer (RFC 9110, section 7.8), or a
+// status below 100.
 func checkResponse(r *http.Request, response *http.Response) (err error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusSwitchingProtocols && !offers(r.Header, response.Header):
@@ -97,7 +98,7 @@ func checkResponse(r *http.Request, response *http.Response) (err error) {
 	case status < 100:
 		err = errNoStatus
 	case status == http.StatusNoContent:
-		response.Header.Del("Content-Length") // RFC 9110, section 8.6; net/http leaves it in HTTP/2
+		response.Header.Del("Content-Length") // RFC 9110, section 8.6; net/http keeps it in HTTP/2
 		return nil
 	default:
 		return nil
@@ -106,12 +107,12 @@ func checkResponse(r *http.Request, response *http.Response) (err error) {
 	return err
 }
 
-// Limits are the time limits of a route that its transport applies. Routes with equal limits
-// share a transport and its connections.
+// Limits holds the time limits of a route that the transport applies. Routes with equal
+// limits share a transport and its connections.
 type Limits struct{ Dial, FirstByte options.Timeout }
 
-// noDialTimeout is the dial timeout of a service that has none: 0 is Caddy's default, and a
-// negative one is a deadline in the past for package net.
+// noDialTimeout is the dial timeout of a service without a limit. Caddy replaces 0 with
+// its default, and a negative timeout fails immediately in package net.
 const noDialTimeout = unlimited
 
 // apply sets the limits in the options of Caddy's HTTP transport.
@@ -124,7 +125,7 @@ func (l Limits) apply(transport ProxyOptions) {
 	}
 }
 
-// wrapTransport puts the gateway's own transport around Caddy's HTTP transport.
+// wrapTransport wraps Caddy's HTTP transport in the service's transport.
 func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 	inner := s.proxy.Transport
 	outer, timed := inner.(latencyTransport)
@@ -152,8 +153,8 @@ func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 	return nil
 }
 
-// schemes loads a transport for each scheme that labels of containers can set. It returns
-// nil if the service has one scheme.
+// schemes loads a transport for each scheme that container labels can set. It returns
+// nil if the service has a fixed scheme.
 func (s *Service) schemes(ctx caddy.Context, options ProxyOptions) (map[string]*reverseproxy.HTTPTransport, error) {
 	if s.containers == nil || s.options.Scheme != "" {
 		return nil, nil
@@ -182,7 +183,7 @@ func loadTransport(ctx caddy.Context, options ProxyOptions) (*reverseproxy.HTTPT
 	return transport, nil
 }
 
-// AddLimits loads transports that keep the time limits of a route.
+// AddLimits loads the transports for the time limits of a route.
 func (s *Service) AddLimits(ctx caddy.Context, added Limits) error {
 	if added == (Limits{}) {
 		return nil

@@ -11,11 +11,12 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// webSocket is the protocol that requests may switch to by default.
+// webSocket is the only protocol that requests may switch to by default.
 const webSocket = "websocket"
 
-// WebSocketAsGET turns an extended CONNECT for a WebSocket (RFC 8441 and 9220) into the GET
-// that opens one in HTTP/1.1, so that conditions, policies and statistics treat both alike.
+// WebSocketAsGET converts an extended CONNECT for a WebSocket (RFC 8441 and 9220) to
+// the HTTP/1.1 form, a GET with Upgrade. Conditions, policies and statistics then
+// handle both forms in the same way.
 func WebSocketAsGET(r *http.Request) {
 	r.Method = http.MethodGet
 	delete(r.Header, ":protocol")
@@ -38,7 +39,7 @@ func webSocketAsConnect(r *http.Request) *http.Request {
 	return &connect
 }
 
-// dropUpgrades removes offers to switch to protocols that the service does not support.
+// dropUpgrades removes upgrade offers for protocols that the service does not support.
 func (s *Service) dropUpgrades(r *http.Request) {
 	for _, protocol := range entry.DroppedUpgrades(r) {
 		s.options.OnDroppedUpgrade(r, protocol)
@@ -52,7 +53,7 @@ func (s *Service) supportsUpgrade(protocol string) bool {
 	return slices.ContainsFunc(s.upgrades, func(known string) bool { return strings.EqualFold(known, protocol) })
 }
 
-// offers reports whether a request offers to switch to the protocol of a response.
+// offers reports whether a request offers the protocol that a response switches to.
 func offers(request, response http.Header) bool {
 	protocol := response.Get("Upgrade")
 	return protocol != "" && strings.EqualFold(protocol, request.Get("Upgrade")) &&

@@ -19,20 +19,20 @@ import (
 	"github.com/rgate/rgate/internal/failure"
 )
 
-// readableConn is a connection to a backend that delays the error of a write until nothing
-// more can be read. A backend that refuses an upload responds and closes the connection
-// before it has read the body: its response must be read although the rest of the body
-// cannot be written (RFC 9112, section 9.6).
+// readableConn is a connection to a backend that delays a write error until nothing
+// more can be read. A backend that rejects an upload may respond and close the
+// connection before it has read the body. The response must be read even if the rest of
+// the body cannot be written (RFC 9112, section 9.6).
 //
-// It is for HTTP/1 only. In HTTP/2, the reader of a connection also writes, and would wait
-// for itself.
+// It is only used for HTTP/1. In HTTP/2, the goroutine that reads a connection also
+// writes to it, and would wait for itself.
 type readableConn struct {
 	net.Conn
-	drained chan struct{} // closed when nothing more can be read, or writes must not wait
+	drained chan struct{} // closed when nothing more can be read, or when writes must not wait
 	once    sync.Once
 }
 
-// waitAfterWriteErrors makes a transport use readableConn for HTTP/1.
+// waitAfterWriteErrors makes an HTTP/1 transport use readableConn.
 func waitAfterWriteErrors(t *reverseproxy.HTTPTransport) {
 	if slices.Contains(t.Versions, "h2c") {
 		return
@@ -55,7 +55,7 @@ func waitAfterWriteErrors(t *reverseproxy.HTTPTransport) {
 	}
 }
 
-// stopWaiting ends the wait of failed writes. Later ones do not wait.
+// stopWaiting ends the wait of failed writes. Later writes do not wait.
 func (c *readableConn) stopWaiting() { c.once.Do(func() { close(c.drained) }) }
 
 func (c *readableConn) Read(p []byte) (int, error) {
@@ -69,7 +69,7 @@ func (c *readableConn) Read(p []byte) (int, error) {
 func (c *readableConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
-		<-c.drained // soon: the connection is broken
+		<-c.drained // returns soon, because the connection is broken
 	}
 	return n, err
 }
@@ -80,7 +80,7 @@ func (c *readableConn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the connection for writing, if possible, as tunnels need it.
+// CloseWrite closes the write side of the connection, if possible. Tunnels need it.
 func (c *readableConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -88,17 +88,17 @@ func (c *readableConn) CloseWrite() error {
 	return c.Close()
 }
 
-// clientFault is the error of an attempt that the client caused to fail. Caddy's proxy
-// neither counts it as a failure of the upstream nor retries.
+// clientFault is the error of an attempt that failed because of the client. Caddy's
+// proxy neither counts it as an upstream failure nor retries the request.
 type clientFault struct{ error }
 
-// Is makes the proxy treat the error as that of a client that has left.
+// Is makes Caddy's proxy handle the error like a canceled request.
 func (clientFault) Is(target error) bool { return target == context.Canceled }
 
 func (f clientFault) Unwrap() error { return f.error }
 
-// faultWriter suppresses the status for a client that has left if the client caused a
-// failure of another kind.
+// faultWriter discards the status for a canceled request if the client caused another
+// failure. The status for that failure is written later.
 type faultWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	state *Request
@@ -110,11 +110,10 @@ func (w *faultWriter) WriteHeader(status int) {
 	}
 }
 
-// unlimited is longer than any request takes.
+// unlimited is a timeout that no request reaches.
 const unlimited = 365 * 24 * time.Hour
 
-// allowPause lifts the limit of how long the client may pause while it sends the request's
-// body.
+// allowPause disables the read timeout of the request body.
 func (q *Request) allowPause(r *http.Request) {
 	if q.upload == nil || q.endPause != nil || !q.upload.State().Unfinished {
 		return
@@ -124,7 +123,7 @@ func (q *Request) allowPause(r *http.Request) {
 	}
 }
 
-// restoreReadLimit restores the limit for what the server does after the handler.
+// restoreReadLimit restores the read timeout for the server's reads after the handler.
 func (q *Request) restoreReadLimit() {
 	if q.endPause != nil {
 		q.endPause()
@@ -132,9 +131,9 @@ func (q *Request) restoreReadLimit() {
 	}
 }
 
-// prepare returns the request in the form that a transport can send. An upstream of HTTP/2
-// gets no offer to switch protocols, which exists in HTTP/1.1 alone (RFC 9113, section
-// 8.2.2), and the client of a gRPC call to it may pause without limit.
+// prepare returns the request in a form that the transport can send. For HTTP/2
+// upstreams, it removes upgrade offers, which only HTTP/1.1 supports (RFC 9113, section
+// 8.2.2). It also disables the read timeout of gRPC calls to such upstreams.
 func (q *Request) prepare(r *http.Request, via *reverseproxy.HTTPTransport) *http.Request {
 	h2c := via.TLS == nil && slices.Contains(via.Versions, "h2c")
 	if h2c && r.Header["Upgrade"] != nil {

@@ -1,4 +1,4 @@
-// Package policytest has what the tests of several policies need.
+// Package policytest contains helpers for the tests of several policies.
 package policytest
 
 import (
@@ -18,7 +18,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// RequestState is a gateway's state of a request at a place. It keeps the guard that a policy sets.
+// RequestState is a policy.RequestState for tests. It stores the guard that a policy
+// sets.
 type RequestState struct {
 	At       policy.RouteInfo
 	Guarding policy.UpstreamGuard
@@ -27,7 +28,7 @@ type RequestState struct {
 // RouteInfo implements policy.RequestState.
 func (e *RequestState) RouteInfo() policy.RouteInfo { return e.At }
 
-// Forward implements policy.RequestState. It has no other backend.
+// Forward implements policy.RequestState. It knows no other backend.
 func (e *RequestState) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
 	return false, nil
 }
@@ -38,14 +39,15 @@ func (e *RequestState) SetGuard(guard policy.UpstreamGuard) (before policy.Upstr
 	return before
 }
 
-// Policy is a policy with state.
+// Policy is a policy that can be provisioned and cleaned up.
 type Policy interface {
 	policy.Module
 	caddy.Provisioner
 	caddy.CleanerUpper
 }
 
-// ProvisionIn provisions and checks a policy of a configuration.
+// ProvisionIn provisions a policy in the context of a configuration and checks its
+// options.
 func ProvisionIn(t testing.TB, ctx caddy.Context, p Policy) {
 	t.Helper()
 	if err := p.Provision(ctx); err != nil {
@@ -56,8 +58,8 @@ func ProvisionIn(t testing.TB, ctx caddy.Context, p Policy) {
 	}
 }
 
-// Request returns a POST request and a recorder for its response. The request belongs to
-// the exchange unless that is nil.
+// Request returns a POST request and a recorder for its response. exchange, if not nil,
+// is the state of the request.
 func Request(ctx context.Context, exchange *RequestState, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodPost, "http://example.com/", body).WithContext(ctx)
@@ -81,8 +83,8 @@ func FailWith(err error) caddyhttp.HandlerFunc {
 	return func(http.ResponseWriter, *http.Request) error { return err }
 }
 
-// WantOptions checks that a directive is valid if want is empty, and else that its error
-// contains want.
+// WantOptions checks that a directive is valid if want is empty. Otherwise, it checks
+// that the error contains want.
 func WantOptions(t *testing.T, p policy.Module, text, want string) {
 	t.Helper()
 	err := unmarshal(p, text)
@@ -91,8 +93,8 @@ func WantOptions(t *testing.T, p policy.Module, text, want string) {
 	}
 }
 
-// Options returns the options that a directive sets, as JSON, or its error after an
-// exclamation mark.
+// Options returns the options that a directive sets, as JSON. For an invalid directive,
+// it returns an exclamation mark and the error.
 func Options(t *testing.T, p policy.Module, text string) string {
 	t.Helper()
 	if err := unmarshal(p, text); err != nil {
