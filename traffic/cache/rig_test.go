@@ -233,10 +233,10 @@ func cacheDates(text string) string {
 
 // run executes a script. The lines of a script are:
 //
-//	> GET /path | Name: value      the client asks
-//	< 200 | Name: value | =body    before that line: the response of the backend
-//	= 200 | hit | Name: value | !Name | =body    what the client gets; a word is in Cache-Status
-//	? Name: value | !Name          what the backend got
+//	> GET /path | Name: value      the request of the client
+//	< 200 | Name: value | =body    before the request: the response of the backend
+//	= 200 | hit | Name: value | !Name | =body    the expected response; a word must be in Cache-Status
+//	? Name: value | !Name          the expected request at the backend
 //
 // The backend must receive exactly one request for each of its responses.
 func (rig *cacheRig) run(script string) {

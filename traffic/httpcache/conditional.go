@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// NotModified reports whether a client that sent these fields has a stored response
-// already (RFC 9111, section 4.3.2). date replaces a zero lastModified.
+// NotModified reports whether a conditional request is satisfied by 304 (RFC 9111,
+// section 4.3.2). request is the header of the request; the other parameters describe the
+// stored response. If lastModified is zero, date is compared instead.
 func NotModified(request http.Header, etag string, lastModified, date time.Time) bool {
 	if lines, ok := request["If-None-Match"]; ok {
 		return etagListed(lines, etag)
@@ -22,7 +23,7 @@ func NotModified(request http.Header, etag string, lastModified, date time.Time)
 	return !lastModified.After(since)
 }
 
-// etagListed reports whether a list of entity tags contains etag, by weak comparison
+// etagListed reports whether a list of entity tags contains etag, using weak comparison
 // (RFC 9110, section 8.8.3.2).
 func etagListed(lines []string, etag string) bool {
 	for _, line := range lines {
@@ -42,7 +43,7 @@ func etagListed(lines []string, etag string) bool {
 	return false
 }
 
-// nextETag splits the first entity tag off a list, without the prefix of a weak one.
+// nextETag splits the first entity tag from a list. The tag has no weak prefix.
 func nextETag(list string) (tag, rest string) {
 	list = strings.TrimPrefix(list, "W/")
 	if !strings.HasPrefix(list, `"`) {
@@ -55,8 +56,8 @@ func nextETag(list string) (tag, rest string) {
 	return list[:end+2], list[end+2:]
 }
 
-// opaque returns an entity tag without the prefix of a weak one.
+// opaque returns an entity tag without its weak prefix.
 func opaque(etag string) string { return strings.TrimPrefix(etag, "W/") }
 
-// SameETag reports whether two entity tags match by weak comparison.
+// SameETag reports whether two entity tags match, using weak comparison.
 func SameETag(a, b string) bool { return a != "" && opaque(a) == opaque(b) }

@@ -6,37 +6,38 @@ import (
 	"time"
 )
 
-// Directives are the directives of Cache-Control in a request or a response (RFC 9111,
+// Directives holds the Cache-Control directives of a request or a response (RFC 9111,
 // section 5.2).
 type Directives struct {
 	NoStore, NoTransform, OnlyIfCached          bool
 	Public, MustRevalidate, ProxyRevalidate     bool
 	MustUnderstand, Immutable, NoCache, Private bool
-	NoCacheFields, PrivateFields                []string // the fields that no-cache and private are limited to; nil if they are not
+	NoCacheFields, PrivateFields                []string // fields listed by no-cache and private; nil without a list
 	MaxAge, SMaxAge, MaxStale, MinFresh         Seconds
 	StaleWhileRevalidate, StaleIfError          Seconds
 }
 
-// Seconds is the value of a directive, or Absent.
+// Seconds is the value of a directive in seconds, or Absent.
 type Seconds int64
 
 const (
-	// Absent is the value of an absent directive.
+	// Absent is the value of a directive that is not present.
 	Absent Seconds = -1
 
-	// mostSeconds replaces larger numbers (RFC 9111, section 1.2.2).
+	// mostSeconds is the maximum value. Larger numbers are reduced to it (RFC 9111,
+	// section 1.2.2).
 	mostSeconds Seconds = 1 << 31
 )
 
 // Given reports whether the directive is present.
 func (s Seconds) Given() bool { return s != Absent }
 
-// Duration returns the value as a duration, 0 for Absent.
+// Duration returns the value as a duration. It returns 0 for Absent.
 func (s Seconds) Duration() time.Duration { return time.Duration(max(s, 0)) * time.Second }
 
-// ParseDirectives parses the lines of a Cache-Control field. It skips malformed directives
-// and keeps the others, so that an error cannot hide a no-store. Of a repeated directive
-// with a number, the first counts; an invalid number counts as 0.
+// ParseDirectives parses the lines of a Cache-Control field. It skips malformed
+// directives and continues after them, so that they cannot hide no-store. If a directive
+// with a number is repeated, the first value applies. An invalid number is treated as 0.
 func ParseDirectives(lines []string) Directives {
 	d := Directives{
 		MaxAge: Absent, SMaxAge: Absent, MaxStale: Absent, MinFresh: Absent,
@@ -53,7 +54,7 @@ func ParseDirectives(lines []string) Directives {
 	return d
 }
 
-// nextDirective splits the first directive off a line. It drops malformed text up to the
+// nextDirective splits the first directive from a line. It skips malformed text up to the
 // next comma.
 func nextDirective(line string) (name, value string, hasValue bool, rest string) {
 	for line != "" && (line[0] == ' ' || line[0] == '\t' || line[0] == ',') {
@@ -83,8 +84,8 @@ func skipSpace(text string) string {
 	return text
 }
 
-// nextValue splits a token or a quoted string off a line. An unclosed quote is part of a
-// token, so that it does not hide the directives after it.
+// nextValue splits a token or a quoted string from a line. An unclosed quote is part of a
+// token, so that it cannot hide the directives after it.
 func nextValue(line string) (value, rest string) {
 	if strings.HasPrefix(line, `"`) {
 		if value, rest, ok := unquote(line[1:]); ok {
@@ -98,7 +99,7 @@ func nextValue(line string) (value, rest string) {
 	return strings.TrimRight(line[:end], " \t"), line[end:]
 }
 
-// unquote splits a quoted string off a line, up to its closing quote.
+// unquote splits a quoted string, whose opening quote was removed, from a line.
 func unquote(line string) (value, rest string, ok bool) {
 	if end := strings.IndexAny(line, `"\`); end >= 0 && line[end] == '"' {
 		return line[:end], line[end+1:], true
@@ -120,7 +121,7 @@ func unquote(line string) (value, rest string, ok bool) {
 
 func isToken(c byte) bool { return tokens[c] }
 
-// tokens are the bytes of tokens (RFC 9110, section 5.6.2).
+// tokens contains the bytes that are allowed in tokens (RFC 9110, section 5.6.2).
 var tokens = func() (t [256]bool) {
 	for c := byte('!'); c <= '~'; c++ {
 		t[c] = strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) < 0
@@ -128,7 +129,7 @@ var tokens = func() (t [256]bool) {
 	return t
 }()
 
-// add stores a directive. It ignores values of directives that have none.
+// add stores a directive. It ignores values of directives that take none.
 func (d *Directives) add(name, value string, hasValue bool) {
 	switch strings.ToLower(name) {
 	case "no-store":
@@ -158,7 +159,7 @@ func (d *Directives) add(name, value string, hasValue bool) {
 	case "min-fresh":
 		d.MinFresh.set(value)
 	case "max-stale":
-		if !hasValue { // any staleness
+		if !hasValue { // without a value, any staleness is accepted
 			value = strconv.FormatInt(int64(mostSeconds), 10)
 		}
 		d.MaxStale.set(value)
@@ -169,7 +170,7 @@ func (d *Directives) add(name, value string, hasValue bool) {
 	}
 }
 
-// set parses a number, unless the directive has one.
+// set parses and stores a number. It keeps the value of an earlier occurrence.
 func (s *Seconds) set(value string) {
 	if *s != Absent {
 		return
@@ -188,8 +189,8 @@ func (s *Seconds) set(value string) {
 	*s = n
 }
 
-// limit stores a directive that may be limited to fields. An occurrence without a limit
-// applies to all.
+// limit stores a directive whose value may list fields. An occurrence without a list
+// applies to all fields.
 func limit(given *bool, fields *[]string, value string) {
 	if *given && *fields == nil {
 		return

@@ -59,7 +59,7 @@ func TestDirectives(t *testing.T) {
 
 var naiveDirective = regexp.MustCompile(`(?s)^[ \t,]*([!#$%&'*+.^_|~0-9A-Za-z\x60-]*)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^,]*))?[^,]*,?`)
 
-// naive reads directives by a regular expression, and keeps all of them.
+// naive parses directives with a regular expression and returns all of them.
 func naive(line string) (all [][3]string) {
 	for line != "" {
 		m := naiveDirective.FindStringSubmatch(line)
@@ -78,8 +78,8 @@ var (
 	naiveEscape = regexp.MustCompile(`(?s)\\(.)`)
 )
 
-// FuzzDirectives holds the parser against the naive one, and makes sure that nothing
-// hides what forbids to store.
+// FuzzDirectives compares the parser with naive. It checks that malformed directives
+// never hide directives that forbid storing.
 func FuzzDirectives(f *testing.F) {
 	for _, text := range []string{
 		"", "no-store", `private="a, b", max-age=5`, `x="a\"b", max-age = 7`, `x="a, no-store`, "max-age=5;no-store", "a=b=c,d", `max-age="1"2,public`,

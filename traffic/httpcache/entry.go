@@ -8,53 +8,53 @@ import (
 	"time"
 )
 
-// Entry is a stored response. It is immutable, except for the fields of the store and those
-// of validations.
+// Entry is a stored response. It is immutable, except for the fields of the store and of
+// background validations.
 type Entry struct {
 	Freshness
 
 	Status       int
 	Body         []byte
 	ETag         string
-	LastModified time.Time // zero if absent
-	Date         time.Time // the field Date, or when the response was received
+	LastModified time.Time // zero if absent or invalid
+	Date         time.Time // value of Date, or the time of receipt
 
 	fields []field
-	drops  []string // fields of outer handlers that the origin's handler removed
+	drops  []string // fields set by outer handlers that the response removed
 	tags   []string
-	values int // the number of values of all fields
+	values int // number of values in fields
 
 	// Guarded by the mutex of the store.
-	owner        *variants // nil if it is not stored
+	owner        *variants // nil if the entry is not stored
 	variant      string
 	newer, older *Entry
 	size         int64
 
-	visited    atomic.Bool  // since the hand passed it
-	validateAt atomic.Int64 // the earliest time of the next validation, in Unix nanoseconds
-	validating atomic.Bool  // a request validates it
+	visited    atomic.Bool  // served since the SIEVE hand passed
+	validateAt atomic.Int64 // earliest time of the next background validation, in Unix nanoseconds
+	validating atomic.Bool  // a background validation is running
 }
 
 // field is a header field.
 type field struct {
 	name   string
 	values []string
-	adds   bool // adds to the values of outer handlers
+	adds   bool // the values are appended to the values of outer handlers
 }
 
-// notStored are fields of responses that are not stored (RFC 9111, section 3.1), or that
-// the cache sets itself.
+// notStored lists response fields that must not be stored (RFC 9111, section 3.1), or
+// that the cache sets itself.
 var notStored = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
 	"Transfer-Encoding": true, "Upgrade": true, "Proxy-Authenticate": true,
 	"Proxy-Authentication-Info": true, "Proxy-Authorization": true,
 	"Set-Cookie": true, "Set-Cookie2": true, "Age": true, "Content-Length": true,
-	"X-Request-Id": true, // of another request
+	"X-Request-Id": true, // belongs to a single request
 }
 
-// Difference returns what a handler has changed in a response header that was before. own
-// has the fields that it has set, adds those of them that add to existing values, and drops
-// the fields that it has removed.
+// Difference compares a response header before and after a handler. own contains the
+// fields that the handler set. adds contains the names of own fields whose values were
+// appended to existing values. drops contains the names of removed fields.
 func Difference(before, after http.Header) (own http.Header, adds map[string]bool, drops []string) {
 	own = make(http.Header, len(after))
 	for name, values := range after {
@@ -115,8 +115,8 @@ func namedIn(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(strings.TrimSpace(n), name) })
 }
 
-// own copies the values of all fields into one string and one list, so that the entry
-// keeps no other memory alive.
+// own copies all field values into a single string and slice. Otherwise the entry would
+// keep the memory of the original header reachable.
 func (e *Entry) own(length int) {
 	var all strings.Builder
 	all.Grow(length)
@@ -136,7 +136,7 @@ func (e *Entry) own(length int) {
 	}
 }
 
-// tagsOf returns the tags of a response, by which it can be purged.
+// tagsOf returns the purge tags in Cache-Tag and Surrogate-Key.
 func tagsOf(h http.Header) (tags []string) {
 	for _, line := range h["Cache-Tag"] {
 		tags = append(tags, strings.FieldsFunc(line, func(c rune) bool { return c == ',' || c == ' ' })...)
@@ -147,7 +147,7 @@ func tagsOf(h http.Header) (tags []string) {
 	return tags
 }
 
-// header returns the stored header.
+// header returns the stored header, and for each field whether its values are appended.
 func (e *Entry) header() (h http.Header, adds map[string]bool) {
 	h, adds = make(http.Header, len(e.fields)), make(map[string]bool)
 	for _, f := range e.fields {
@@ -157,13 +157,14 @@ func (e *Entry) header() (h http.Header, adds map[string]bool) {
 	return h, adds
 }
 
-// WriteHeader puts the stored fields into a response header. For a response of 304, it omits
-// those that describe the body. It returns an empty list with the capacity for more values.
+// WriteHeader writes the stored fields to a response header. If notModified is set, it
+// omits fields that describe the body. It returns an empty slice with capacity for more
+// values.
 func (e *Entry) WriteHeader(h http.Header, notModified bool, more int) (room []string) {
 	for _, name := range e.drops {
 		delete(h, name)
 	}
-	// Copied, since outer handlers may change values in place.
+	// Copy the values because outer handlers may change them in place.
 	list := make([]string, 0, e.values+more)
 	for i := range e.fields {
 		f := &e.fields[i]
@@ -206,16 +207,16 @@ func (e *Entry) Validators() (etag, lastModified string) {
 	return e.ETag, e.Get("Last-Modified")
 }
 
-// Validated returns the entry updated by a response of 304 (RFC 9111, section 3.2). store is
-// false if the result may not be stored, and keep is false if this entry may not be kept.
+// Validated returns the entry updated by a 304 response (RFC 9111, section 3.2). store is
+// false if the result must not be stored. keep is false if this entry must be removed.
 func (e *Entry) Validated(o *Options, q *Request, r *Response) (fresh *Entry, store, keep bool) {
 	header, adds := e.header()
 	for name, values := range r.Header {
 		switch name {
 		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Type", "Content-Md5", "Via":
-			continue // servers describe the body that is absent
+			continue // servers may describe the empty body of the 304
 		case "Etag":
-			if e.ETag != "" { // the request had this one
+			if e.ETag != "" { // matches the If-None-Match that was sent
 				continue
 			}
 		}
@@ -233,7 +234,7 @@ func (e *Entry) Validated(o *Options, q *Request, r *Response) (fresh *Entry, st
 }
 
 // Differs reports whether the response to a HEAD request shows that the entry is outdated
-// (RFC 9111, section 4.3.5).
+// (RFC 9111, section 4.3.5). length is its Content-Length, or negative if unknown.
 func (e *Entry) Differs(r *Response, length int64) bool {
 	if etag := r.Header.Get("Etag"); etag != "" || e.ETag != "" {
 		return !SameETag(etag, e.ETag)
@@ -241,13 +242,13 @@ func (e *Entry) Differs(r *Response, length int64) bool {
 	return r.Header.Get("Last-Modified") != e.Get("Last-Modified") || length >= 0 && length != int64(len(e.Body))
 }
 
-// TryValidate reports whether the caller has to validate the entry in the background. It
-// must call EndValidation then.
+// TryValidate reports whether the caller must validate the entry in the background. If it
+// returns true, the caller must call EndValidation.
 func (e *Entry) TryValidate(now time.Time) bool {
 	return now.UnixNano() >= e.validateAt.Load() && e.validating.CompareAndSwap(false, true)
 }
 
-// EndValidation allows the next validation from notBefore on.
+// EndValidation ends a background validation and allows the next one from notBefore on.
 func (e *Entry) EndValidation(notBefore time.Time) {
 	e.validateAt.Store(notBefore.UnixNano())
 	e.validating.Store(false)

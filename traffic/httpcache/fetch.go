@@ -2,21 +2,22 @@ package httpcache
 
 import "time"
 
-// Fetch is a request to the origin whose response may be stored. End must be called.
+// Fetch is a request to the origin whose response may be stored. End must be called when
+// the request is complete.
 type Fetch struct {
 	store        *Store
 	key, url     string
-	older, newer *Fetch // of the same URL. Guarded by the store's mutex, as all below.
-	invalidated  bool   // its response may be outdated
+	older, newer *Fetch // neighbors in the list of the URL. Guarded by the store's mu, like the next four fields.
+	invalidated  bool   // the response must not be stored
 	since        time.Time
 	recording    bool
 	reserved     int64
-	body         []byte // not guarded: used by the request alone
+	body         []byte // the recorded body. Used only by the goroutine of the request.
 }
 
 const (
-	// recordingLimit is how long one request alone may record a response. A slow client
-	// could otherwise keep others from storing it.
+	// recordingLimit is the time after which another request for the same key may record
+	// a response, too. Otherwise, a slow client could prevent storing.
 	recordingLimit = 10 * time.Second
 
 	firstChunk = 4 << 10
@@ -54,8 +55,8 @@ func (f *Fetch) End() {
 	}
 }
 
-// Record reports whether to record the body of the response: no other request does, and
-// there is room for it. length is -1 if unknown.
+// Record reports whether the body of the response must be recorded. It returns false if
+// another request records it or the store lacks space. length is -1 if unknown.
 func (f *Fetch) Record(now time.Time, length int64) bool {
 	return f.claim(now) && (length <= 0 || f.grow(length))
 }
@@ -76,7 +77,8 @@ func (f *Fetch) claim(now time.Time) bool {
 	return true
 }
 
-// Write appends to the body, up to most bytes. It reports whether the recording continues.
+// Write appends p to the recorded body. It stops the recording if the body exceeds most
+// bytes. It reports whether the recording continues.
 func (f *Fetch) Write(p []byte, most int64) bool {
 	need := int64(len(f.body) + len(p))
 	if need > most {
@@ -90,8 +92,8 @@ func (f *Fetch) Write(p []byte, most int64) bool {
 	return true
 }
 
-// grow enlarges the buffer of the body to size, or ends the recording. Bodies that are being
-// recorded may take half of the store.
+// grow reserves size bytes for the body, or stops the recording. All recordings together
+// may reserve half of the store.
 func (f *Fetch) grow(size int64) bool {
 	s := f.store
 	s.mu.Lock()
@@ -116,7 +118,7 @@ func (f *Fetch) grow(size int64) bool {
 // Len returns the number of recorded bytes.
 func (f *Fetch) Len() int64 { return int64(len(f.body)) }
 
-// Drop ends the recording without storing the response.
+// Drop stops the recording without storing the response.
 func (f *Fetch) Drop() {
 	f.store.mu.Lock()
 	defer f.store.mu.Unlock()
@@ -128,9 +130,9 @@ func (f *Fetch) release() {
 	f.reserved, f.body, f.recording = 0, nil, false
 }
 
-// Store stores the response to a request with the recorded body. It reports whether it did.
+// Store stores e with the recorded body. It reports whether the entry was stored.
 func (f *Fetch) Store(e *Entry, q *Request) bool {
-	if len(f.body) < cap(f.body)*7/8 { // do not keep an unused rest of the buffer
+	if len(f.body) < cap(f.body)*7/8 { // release unused capacity
 		f.body = append(make([]byte, 0, len(f.body)), f.body...)
 	}
 	s := f.store

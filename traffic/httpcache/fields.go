@@ -6,24 +6,26 @@ import (
 	"strings"
 )
 
-// Class is what a request field means for sharing the response.
+// Class is the class of a request field. It determines whether responses to requests with
+// the field can be shared.
 type Class uint8
 
-// Classes of fields. Unlisted fields are Unknown: a backend may decide access by them.
+// Classes of request fields. Fields that are not listed are Unknown, because a backend
+// may use them for authorization.
 const (
 	Unknown    Class = iota
-	Ignorable        // about the client's program, its connection, proxies or tracing
-	Negotiated       // preferences of the client, on which responses may depend
-	Forwarding       // the scheme, host and port of the request to another proxy: part of the key
-	Own              // evaluated by the cache itself
+	Ignorable        // describes the user agent, the connection, proxies or traces
+	Negotiated       // content negotiation: responses may depend on it
+	Forwarding       // scheme, host and port received by an earlier proxy: part of the key
+	Own              // evaluated by the cache
 	Credential       // identifies the client
-	Exclusive        // changes the meaning of the request: such requests bypass the cache
-	Constant         // set by the configuration to a constant value: part of the key
-	viaTrusted       // Ignorable if a trusted proxy sent it, else Exclusive
+	Exclusive        // changes the request's meaning: the request bypasses the cache
+	Constant         // set to a constant by the configuration: part of the key
+	viaTrusted       // Ignorable from a trusted proxy, otherwise Exclusive
 )
 
-// ClassOf returns the class of a field by its canonical name, without that of identity
-// fields. trusted is whether a trusted proxy sent the request.
+// ClassOf returns the class of a field by its canonical name. It does not know identity
+// fields. trusted reports whether a trusted proxy sent the request.
 func ClassOf(name string, trusted bool) Class {
 	class, ok := classes[name]
 	if !ok {
@@ -38,7 +40,7 @@ func ClassOf(name string, trusted bool) Class {
 	return class
 }
 
-// classByPart returns the class of a field that no list has by its whole name.
+// classByPart returns the class of a field that is not in classes.
 func classByPart(name string) Class {
 	if soundsSecret(name) {
 		return Credential
@@ -53,7 +55,7 @@ func classByPart(name string) Class {
 	return Unknown
 }
 
-// soundsSecret reports whether a part of the name indicates a credential.
+// soundsSecret reports whether the name contains a word for credentials, such as token.
 func soundsSecret(name string) bool {
 	var room [64]byte
 	folded := room[:0]
@@ -76,14 +78,14 @@ var secretParts = [...]string{
 	"api-key", "apikey", "auth-token", "access-token", "session", "secret", "csrf-token", "xsrf-token", "client-cert", "clientcert",
 }
 
-// prefix is the beginning of the names of several fields.
+// prefix is a name prefix and the class of the fields that match it.
 type prefix struct {
 	text  string
 	class Class
 }
 
-// classes are the classes of fields by whole names, and prefixes those by the beginning. No
-// prefix begins with another one.
+// classes maps field names to classes, and prefixes maps name prefixes. No prefix begins
+// with another one.
 var classes, prefixes = tabulate(map[Class]string{
 	Ignorable:  ignorableFields,
 	Negotiated: negotiatedFields,
@@ -143,27 +145,29 @@ const credentialFields = `
 	X-Firebase-Appcheck Sec-Private-State-Token* Sec-Redemption-Record Sec-Browsing-Topics Dpop Signature*
 	X-Hub-Signature* Last-Event-Id X-Vercel-Oidc-Token`
 
-// exclusiveFields replace the method, path, host or scheme in some servers.
+// exclusiveFields lists fields that override the method, path, host or scheme in some
+// servers.
 const exclusiveFields = `
 	Upgrade Expect X-Http-Method X-Http-Method-Override X-Method-Override X-Original-Url X-Rewrite-Url
 	X-Host X-Original-Host X-Forwarded-Uri X-Forwarded-Method Front-End-Https X-Url-Scheme`
 
-// Fields are the options about request fields.
+// Fields holds the options for request fields.
 type Fields struct {
-	// CookiesByTTL is whether cookies count only if the options decide about freshness.
+	// CookiesByTTL treats cookies as Unknown, so that they only affect responses whose
+	// freshness the options define.
 	CookiesByTTL bool
 
-	identity []string        // fields that hold the authenticated client, by canonical names; may end with `*`
-	covered  map[string]bool // by canonical names
-	prefixes []string        // of names
-	others   bool            // all but those of HTTP for credentials
+	identity []string        // canonical names of identity fields; may end with `*`
+	covered  map[string]bool // canonical names of ignored fields and fields in the key
+	prefixes []string        // name prefixes of such fields
+	others   bool            // a pattern `*` covers all fields except credentials of HTTP
 	id       string
 }
 
-// NewFields returns the options for fields that are ignored, and fields that the key has. A
-// name may end with `*`, which matches any end; `*` alone matches all fields but
-// Authorization, Proxy-Authorization, Cookie and those in identity: the fields in which the
-// gateway forwards the authenticated client to backends.
+// NewFields returns the options for ignored fields and fields in the key. A name may end
+// with `*`, which matches any suffix. `*` alone matches all fields except Authorization,
+// Proxy-Authorization, Cookie and identity fields. In identity fields, the gateway
+// forwards the authenticated client to backends.
 func NewFields(ignored, keyed, identity []string) *Fields {
 	f := &Fields{identity: identity}
 	for _, name := range append(slices.Clone(ignored), keyed...) {
@@ -188,10 +192,10 @@ func NewFields(ignored, keyed, identity []string) *Fields {
 	return f
 }
 
-// ID identifies the ignored fields.
+// ID returns the sorted names of the ignored fields, as a part of keys.
 func (f *Fields) ID() string { return f.id }
 
-// Covers reports whether a field is ignored, or is in the key.
+// Covers reports whether a field is ignored or part of the key.
 func (f *Fields) Covers(name string) bool {
 	if f.covered[name] {
 		return true
@@ -208,7 +212,7 @@ func isAuthorization(name string) bool {
 	return name == "Authorization" || name == "Proxy-Authorization"
 }
 
-// isIdentity reports whether a field holds the authenticated client.
+// isIdentity reports whether the gateway forwards the authenticated client in the field.
 func (f *Fields) isIdentity(name string) bool {
 	return f != nil && slices.ContainsFunc(f.identity, func(known string) bool {
 		beginning, isPrefix := strings.CutSuffix(known, "*")
@@ -218,17 +222,17 @@ func (f *Fields) isIdentity(name string) bool {
 
 func isCoveredByAll(class Class) bool { return class == Unknown || class == Credential }
 
-// Source is what the handlers of a configuration set a field to.
+// Source describes the values that the handlers of a configuration assign to a field.
 type Source struct {
-	Constants  []string // constant values
-	Credential bool     // a value that identifies the client, or is unknown
-	Unseen     bool     // a value that the proxy sets after the cache
+	Constants  []string // the constant values
+	Credential bool     // a value may identify the client or is unknown
+	Unseen     bool     // the reverse proxy sets the field after the cache
 }
 
-// Rules classify the request fields of one route.
+// Rules classifies the request fields of a route.
 type Rules struct {
 	*Fields
-	Set     map[string]Source // by the canonical names of the fields
+	Set     map[string]Source // by canonical field name
 	Trusted bool              // a trusted proxy sent the request
 }
 
@@ -258,7 +262,7 @@ func (r *Rules) Class(name string, values []string) Class {
 	return class
 }
 
-// unlimited reports whether there are no options about fields.
+// unlimited reports whether no fields are ignored or part of the key.
 func (f *Fields) unlimited() bool {
 	return f == nil || f.covered == nil && f.prefixes == nil && !f.others
 }

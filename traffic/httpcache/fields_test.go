@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// identity are the identity fields of the tests.
+// identity lists the identity fields in tests.
 var identity = []string{"X-User-Id", "X-Consumer-*"}
 
 func TestClassesOfFields(t *testing.T) {
@@ -42,8 +42,7 @@ func TestClassesOfFields(t *testing.T) {
 	}
 }
 
-// The search for a prefix finds one at most, and a list holds no name that another rule is
-// about.
+// At most one prefix matches a name, and no name is classified twice.
 func TestListsOfFieldsAreConsistent(t *testing.T) {
 	for i, p := range prefixes {
 		if i > 0 && strings.HasPrefix(p.text, prefixes[i-1].text) {
@@ -145,7 +144,7 @@ func TestTimesOfStatuses(t *testing.T) {
 	}
 }
 
-// A request has the same class whatever the order of its fields.
+// The result does not depend on the order of the fields.
 func TestBlameIsTheFirstName(t *testing.T) {
 	for range 20 {
 		q := ReadRequest(&http.Request{Method: "GET", Header: http.Header{

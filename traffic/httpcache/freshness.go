@@ -7,43 +7,45 @@ import (
 	"time"
 )
 
-// Freshness is how long a response may be used (RFC 9111, section 4.2).
+// Freshness holds the time limits for the use of a response (RFC 9111, section 4.2).
 type Freshness struct {
-	// Born is when the age of the response was zero.
+	// Born is the time at which the response was generated: its time of receipt minus its
+	// age.
 	Born time.Time
 
 	// Lifetime is the age up to which the response is fresh.
 	Lifetime time.Duration
 
-	// How long the response may be used when stale: while it is validated, and if the
-	// origin fails.
+	// WhileRevalidate is the time for which the stale response may be served while it is
+	// validated. IfError is the time for which it may be served if the origin fails.
 	WhileRevalidate, IfError time.Duration
 
-	// Validate is whether each use requires a validation.
+	// Validate requires a validation before each use.
 	Validate bool
 
-	// Strict is whether the max-stale of clients is ignored.
+	// Strict ignores max-stale in requests.
 	Strict bool
 
-	// Implied is whether the options alone, not the response, allow storing it.
+	// Implied reports whether storing is allowed by the options only, not by the
+	// response.
 	Implied bool
 
-	// Negotiated is whether the response has neither a lifetime nor Vary. It is then used
-	// for requests that are equal in all negotiated fields.
+	// Negotiated reports whether the response has neither a lifetime nor Vary. It then
+	// matches only requests that are equal in all negotiated fields.
 	Negotiated bool
 
-	// OwnWhile and OwnIf are whether the options alone allow WhileRevalidate and IfError,
-	// for requests that are not personal.
+	// OwnWhile and OwnIf report whether WhileRevalidate and IfError come from the
+	// options. They then do not apply to personal requests.
 	OwnWhile, OwnIf bool
 }
 
 // Age returns the age of the response.
 func (f *Freshness) Age(now time.Time) time.Duration { return max(0, now.Sub(f.Born)) }
 
-// Left returns the remaining time of freshness, negative for a stale response.
+// Left returns the remaining lifetime. It is negative for a stale response.
 func (f *Freshness) Left(now time.Time) time.Duration { return f.Lifetime - f.Age(now) }
 
-// UsableOnError reports whether the response may be used if the origin fails.
+// UsableOnError reports whether the response may be served if the origin fails.
 func (f *Freshness) UsableOnError(q *Request, now time.Time) bool {
 	if f.Validate || f.OwnIf && q.Personal {
 		return false
@@ -51,33 +53,35 @@ func (f *Freshness) UsableOnError(q *Request, now time.Time) bool {
 	return -f.Left(now) < f.IfError
 }
 
-// Options are the options of a cache.
+// Options holds the options of a cache.
 type Options struct {
-	// TTL is the lifetime of responses without one. 0 does not store them.
+	// TTL is the lifetime of responses without an explicit lifetime. With 0, they are not
+	// stored.
 	TTL time.Duration
 
-	// Unnegotiated is whether negotiated fields count only if Vary names them.
+	// Unnegotiated ignores negotiated fields that are not named in Vary.
 	Unnegotiated bool
 
-	// TTLByStatus is the TTL by status, or by class (its first digit).
+	// TTLByStatus maps a status, or the first digit of a class, to a TTL.
 	TTLByStatus map[int]time.Duration
 
-	// How long stale responses without these directives may be used.
+	// StaleWhileRevalidate and StaleIfError apply to responses without these directives.
 	StaleWhileRevalidate, StaleIfError time.Duration
 }
 
-// Response is the status and the header of a response.
+// Response holds the status and the header of a response.
 type Response struct {
 	Status              int
-	Header              http.Header // as the origin sent it
-	Requested, Received time.Time   // when the request was sent and the header received
+	Header              http.Header // the header sent by the origin
+	Requested, Received time.Time   // times at which the request was sent and the header was received
 }
 
-// mostForErrors bounds the lifetime of errors, which is a tenth of that of other responses.
+// mostForErrors is the maximum default lifetime of error responses, which is a tenth of
+// the TTL.
 const mostForErrors = 10 * time.Second
 
-// ttl returns the lifetime of responses of a status without one. ok is false if they may
-// not be stored.
+// ttl returns the lifetime of responses without an explicit lifetime. ok is false if
+// responses with the status must not be stored.
 func (o *Options) ttl(status int, public bool) (ttl time.Duration, ok bool) {
 	if ttl, ok := o.TTLByStatus[status]; ok {
 		return ttl, true
@@ -94,7 +98,7 @@ func (o *Options) ttl(status int, public bool) (ttl time.Duration, ok bool) {
 	return o.TTL, true
 }
 
-// MayHaveTTL reports whether TTLByStatus may have a status or a class.
+// MayHaveTTL reports whether TTLByStatus accepts a status or class.
 func MayHaveTTL(status int) bool {
 	switch status {
 	case http.StatusPartialContent, http.StatusNotModified, http.StatusUnauthorized, http.StatusProxyAuthRequired,
@@ -104,9 +108,9 @@ func MayHaveTTL(status int) bool {
 	return true
 }
 
-// Judge returns whether a shared cache may store the response to a GET request, and how long
-// it may be used (RFC 9111, section 3). If only a field of the request prevents it, field is
-// its name.
+// Judge reports whether a shared cache may store the response to a GET request (RFC 9111,
+// section 3), and returns its freshness. If only a field of the request prevents storing,
+// field is its name.
 func (o *Options) Judge(q *Request, r *Response) (f Freshness, ok bool, field string) {
 	h := r.Header
 	d := ParseDirectives(h["Cache-Control"])
@@ -151,19 +155,21 @@ func (o *Options) Judge(q *Request, r *Response) (f Freshness, ok bool, field st
 	return f, useful, ""
 }
 
-// ForAll reports whether a response may be used for all clients, whatever its request had.
+// ForAll reports whether a response may be served to all clients, even if its request had
+// credentials.
 func (d *Directives) ForAll() bool { return d.Public || d.SMaxAge.Given() }
 
-// blocks reports whether a response that is not ForAll must not be stored because of the
-// identity or a field of its request.
+// blocks reports whether the request's identity or fields prevent storing a response that
+// is not ForAll.
 func (d *Directives) blocks(q *Request, vary []string, implied bool) (blocked bool, field string) {
 	authorized := d.MustRevalidate && !implied // RFC 9111, section 3.5
 	field = q.blame(vary, implied, authorized)
 	return field != "" || q.Identified && !authorized, field
 }
 
-// Refuses reports whether a response may not be stored, given its whole header, including
-// fields of outer handlers. If only a field of the request prevents it, field is its name.
+// Refuses reports whether a response must not be stored. h is the whole header, including
+// fields of outer handlers. If only a field of the request prevents storing, field is its
+// name.
 func (o *Options) Refuses(q *Request, status int, h http.Header) (refuses bool, field string) {
 	control := h["Cache-Control"]
 	explicit := h["Expires"] != nil
@@ -181,8 +187,8 @@ func (o *Options) Refuses(q *Request, status int, h http.Header) (refuses bool, 
 	return d.blocks(q, h["Vary"], !explicit)
 }
 
-// staleFor returns how long a response may be used when stale. s-maxage forbids it, unless
-// the response has the directive.
+// staleFor returns the time for which a response may be served stale. Without the
+// directive, s-maxage forbids stale use.
 func staleFor(directive Seconds, otherwise time.Duration, sMaxAge Seconds) time.Duration {
 	switch {
 	case directive.Given():
@@ -193,7 +199,7 @@ func staleFor(directive Seconds, otherwise time.Duration, sMaxAge Seconds) time.
 	return otherwise
 }
 
-// mayStore reports whether nothing forbids storing a response.
+// mayStore reports whether no status, directive or field forbids storing the response.
 func mayStore(q *Request, status int, h http.Header, d *Directives) bool {
 	switch {
 	case q.NoStore, status < 200, status == http.StatusPartialContent, status == http.StatusNotModified,
@@ -208,7 +214,7 @@ func mayStore(q *Request, status int, h http.Header, d *Directives) bool {
 	return true
 }
 
-// isStream reports whether a response is a stream of events.
+// isStream reports whether a response is an event stream.
 func isStream(h http.Header) bool {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
@@ -225,12 +231,13 @@ func named(names []string, name string) bool {
 
 func hasValidator(h http.Header) bool { return h.Get("Etag") != "" || h.Get("Last-Modified") != "" }
 
-// isHTTP10NoCache reports whether a response without Cache-Control has Pragma: no-cache.
+// isHTTP10NoCache reports whether a response has Pragma: no-cache and no Cache-Control.
 func isHTTP10NoCache(h http.Header) bool {
 	return h["Cache-Control"] == nil && strings.EqualFold(h.Get("Pragma"), "no-cache")
 }
 
-// Lifetime returns the lifetime that a response with these directives has explicitly.
+// Lifetime returns the explicit lifetime of a response with these directives. explicit is
+// false if it has none.
 func (r *Response) Lifetime(d *Directives) (lifetime time.Duration, explicit bool) {
 	switch {
 	case d.SMaxAge.Given():
@@ -239,7 +246,7 @@ func (r *Response) Lifetime(d *Directives) (lifetime time.Duration, explicit boo
 		return d.MaxAge.Duration(), true
 	case r.Header["Expires"] != nil:
 		expires, err := http.ParseTime(r.Header.Get("Expires"))
-		if err != nil { // in the past, section 5.3
+		if err != nil { // invalid dates are in the past (RFC 9111, section 5.3)
 			return 0, true
 		}
 		return min(max(0, expires.Sub(r.date())), mostSeconds.Duration()), true
@@ -247,7 +254,7 @@ func (r *Response) Lifetime(d *Directives) (lifetime time.Duration, explicit boo
 	return 0, false
 }
 
-// date returns the field Date, or when the response was received.
+// date returns the value of Date, or the time of receipt.
 func (r *Response) date() time.Time {
 	if date, err := http.ParseTime(r.Header.Get("Date")); err == nil {
 		return date
@@ -255,7 +262,7 @@ func (r *Response) date() time.Time {
 	return r.Received
 }
 
-// Age returns the age of a response when it is received (RFC 9111, section 4.2.3).
+// Age returns the age of a response at its receipt (RFC 9111, section 4.2.3).
 func (r *Response) Age() time.Duration {
 	apparent := r.Received.Truncate(time.Second).Sub(r.date())
 	corrected := r.Received.Sub(r.Requested)
@@ -268,8 +275,8 @@ func (r *Response) Age() time.Duration {
 	return max(0, apparent, corrected)
 }
 
-// heuristic reports whether responses of a status may be stored without a lifetime
-// (RFC 9110, section 15.1).
+// heuristic reports whether the status is heuristically cacheable (RFC 9110, section
+// 15.1).
 func heuristic(status int) bool {
 	switch status {
 	case 200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501:
@@ -278,7 +285,7 @@ func heuristic(status int) bool {
 	return false
 }
 
-// understood reports whether the cache implements the requirements of a status.
+// understood reports whether the cache implements the caching requirements of the status.
 func understood(status int) bool {
 	switch status {
 	case 302, 303, 307, 400, 401, 403, 451, 500, 502, 503, 504:

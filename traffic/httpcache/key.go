@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Key identifies responses: a URL, and what the caller appends.
+// Key is the key of stored responses: a URL followed by data that the caller appends.
 type Key []byte
 
-const keyHead = 4 // bytes that hold the length of the URL
+const keyHead = 4 // size of the URL's length, in bytes
 
-// AppendKey starts a key with a URL. The caller appends the rest.
+// AppendKey starts a key with a URL. The caller appends the remaining data.
 func AppendKey(key Key, scheme, host, path, query string) Key {
 	key = append(key[:0], 0, 0, 0, 0)
 	key = AppendURL(key, scheme, host, path, query)
@@ -22,8 +22,8 @@ func AppendKey(key Key, scheme, host, path, query string) Key {
 // Clone returns a copy of the key.
 func (k Key) Clone() Key { return append(Key(nil), k...) }
 
-// AppendURL appends a normalized URL: the host in lower case, without the default port and
-// without a trailing dot.
+// AppendURL appends a normalized URL. The host is in lower case, without the default port
+// and without a trailing dot.
 func AppendURL(text []byte, scheme, host, path, query string) []byte {
 	text = append(text, scheme...)
 	text = append(text, "://"...)
@@ -55,7 +55,8 @@ func appendHost(text []byte, scheme, host string) []byte {
 	return text
 }
 
-// NormalizeURL normalizes an absolute URL as AppendURL does.
+// NormalizeURL normalizes an absolute URL like AppendURL. It returns false if text is not
+// an absolute URL.
 func NormalizeURL(text string) (string, bool) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" || u.Host == "" {
@@ -78,8 +79,8 @@ func pathOf(url string) string {
 	return ""
 }
 
-// SameOrigin resolves a reference in a response, relative to the URL of its request. It
-// returns "" if the result has another origin.
+// SameOrigin resolves a reference relative to base and normalizes it. It returns "" if
+// the result has a different origin.
 func SameOrigin(base, reference string) string {
 	from, err := url.Parse(base)
 	if err != nil {

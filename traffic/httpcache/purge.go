@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Invalidate removes all entries of a normalized URL. Responses to requests that have begun
-// before are not stored. It returns the number of removed entries.
+// Invalidate removes all entries of a normalized URL and returns their number. Responses
+// to requests in flight are not stored.
 func (s *Store) Invalidate(url string) int {
 	s.mu.RLock()
 	known := s.byURL[url] != nil || s.fetches[url] != nil
@@ -28,7 +28,7 @@ func (s *Store) Invalidate(url string) int {
 	return int(before - s.count)
 }
 
-// Idle reports whether there are no entries and no fetches.
+// Idle reports whether the store has no entries and no requests are in flight.
 func (s *Store) Idle() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -45,22 +45,22 @@ func (f *variants) entries() (all []*Entry) {
 	return all
 }
 
-// Purge selects entries to remove. An empty one selects all.
+// Purge selects entries to remove. The zero value selects all entries.
 type Purge struct {
-	URL    string // normalized; or a path with its query, for all hosts
-	Prefix string // of such a URL or path
+	URL    string // normalized URL, or a path with its query, which matches all hosts
+	Prefix string // prefix of such a URL or path
 	Tag    string
 }
 
-// Purge removes the selected entries. Responses to requests that have begun before and may
-// be selected are not stored. It returns the number of removed entries.
+// Purge removes the selected entries and returns their number. Responses to requests in
+// flight that may be selected are not stored.
 func (s *Store) Purge(p Purge) int {
 	if p.URL != "" && p.URL[0] != '/' && p.Prefix == "" && p.Tag == "" {
 		return s.Invalidate(p.URL)
 	}
 	s.invalidateFetches(p)
 	var found []*Entry
-	s.mu.RLock() // does not block hits
+	s.mu.RLock() // a read lock: hits continue
 	for e := s.newest; e != nil; e = e.older {
 		if p.selects(e.owner.url) && (p.Tag == "" || slices.Contains(e.tags, p.Tag)) {
 			found = append(found, e)
@@ -76,7 +76,7 @@ func (s *Store) Purge(p Purge) int {
 	return int(before - s.count)
 }
 
-// invalidateFetches marks the fetches whose responses may be selected.
+// invalidateFetches marks requests in flight whose responses may be selected.
 func (s *Store) invalidateFetches(p Purge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (p *Purge) selects(url string) bool {
 	return strings.HasPrefix(relative(p.Prefix, url), p.Prefix)
 }
 
-// relative returns the path of a URL if it is compared with a path, else the URL.
+// relative returns the path of url if with is a path. Otherwise it returns url.
 func relative(with, url string) string {
 	if strings.HasPrefix(with, "/") {
 		return pathOf(url)

@@ -10,31 +10,33 @@ import (
 	"time"
 )
 
-// Request is what decides whether a request can use stored responses, besides its key.
+// Request holds the properties of a request that, besides its key, determine which stored
+// responses it can use.
 type Request struct {
-	// Bypass is why the request does not use the cache, empty if it does. The values are
-	// those of the parameter fwd (RFC 9211).
+	// Bypass is the reason for bypassing the cache, or "". Values are those of the
+	// parameter fwd (RFC 9211).
 	Bypass Forward
 
 	Head        bool
-	Range       bool // requests a part
-	Conditional bool // has a condition that a cache may evaluate
+	Range       bool // has a Range field
+	Conditional bool // has a condition that the cache may evaluate
 
-	// Identified is whether the client is identified by other means than a field.
+	// Identified reports whether the client is identified by something other than a
+	// field, such as a certificate.
 	Identified bool
 
-	// UserKeyed and ConsumerKeyed are whether the key has the authenticated user or
-	// consumer, and so depends on all credentials but cookies. TokenKeyed is whether the
-	// key has the field Authorization, and so depends on the identity derived from it.
+	// UserKeyed and ConsumerKeyed report whether the key contains the authenticated user
+	// or consumer. The key then covers all credentials except cookies. TokenKeyed reports
+	// whether it contains Authorization, and so covers the identity derived from it.
 	UserKeyed, ConsumerKeyed, TokenKeyed bool
 
-	// The first field of each class in alphabetical order.
+	// The first field name of each class, in alphabetical order.
 	Exclusive, Credential, Unknown string
 
-	Constant bool // whether there is a field of this class
+	Constant bool // the request has a field of class Constant
 
-	// Personal is whether the stale responses that only the options allow are not for this
-	// request.
+	// Personal reports whether the request cannot use stale responses that only the
+	// options allow.
 	Personal bool
 
 	NoCache, NoStore, OnlyIfCached bool
@@ -43,13 +45,13 @@ type Request struct {
 	Header http.Header
 	Rules  Rules
 
-	// Received is the request from the client. The proxy derives X-Forwarded-For,
+	// Received is the client's request. The reverse proxy derives X-Forwarded-For,
 	// X-Forwarded-Proto and X-Forwarded-Host from it.
 	Received *http.Request
 }
 
-// VariesUnseen reports whether a response with this Vary depends on a field whose value the
-// cache does not see.
+// VariesUnseen reports whether a response with this Vary depends on a field whose value
+// is set after the cache.
 func (q *Request) VariesUnseen(vary []string) bool {
 	for _, line := range vary {
 		for name := range strings.SplitSeq(line, ",") {
@@ -61,7 +63,7 @@ func (q *Request) VariesUnseen(vary []string) bool {
 	return false
 }
 
-// sent returns the lines of a field as sent to the backend.
+// sent returns the lines of a field as the reverse proxy sends them to the backend.
 func (q *Request) sent(name string) (lines []string, ok bool) {
 	lines, ok = q.Header[name]
 	if q.Received == nil {
@@ -96,19 +98,19 @@ func (q *Request) sent(name string) (lines []string, ok bool) {
 	return lines, ok
 }
 
-// PersonalTo reports whether a response with this Vary may be meant for this client alone,
-// and the first field because of which.
+// PersonalTo reports whether a response with this Vary may be specific to the client.
+// field is the first request field that causes it, or "".
 func (q *Request) PersonalTo(vary []string) (personal bool, field string) {
 	field = q.Blame(vary, true)
 	return q.Identified || field != "", field
 }
 
-// Blame returns the first field because of which a response must not be shared: a
-// credential or, if unknown is true, an unknown field. Fields in the response's Vary do not
-// count, except Authorization (RFC 9111, section 3.5).
+// Blame returns the name of the first field that prevents sharing the response: a
+// credential or, if unknown is true, an unknown field. It ignores fields named in Vary,
+// except Authorization (RFC 9111, section 3.5).
 func (q *Request) Blame(vary []string, unknown bool) string { return q.blame(vary, unknown, false) }
 
-// blame is Blame; authorized is whether the response may be shared despite Authorization.
+// blame implements Blame. If authorized is true, Authorization does not prevent sharing.
 func (q *Request) blame(vary []string, unknown, authorized bool) (first string) {
 	if q.Credential == "" && (q.Unknown == "" || !unknown) {
 		return ""
@@ -151,10 +153,10 @@ func note(first *string, name string) {
 	}
 }
 
-// Forward is why a request was not served from the store.
+// Forward is the reason for forwarding a request to the origin.
 type Forward string
 
-// Why a request is forwarded (RFC 9211, section 2.2).
+// Reasons for forwarding a request (RFC 9211, section 2.2).
 const (
 	Bypassed Forward = "bypass"
 	Method   Forward = "method"
@@ -165,8 +167,8 @@ const (
 	Partial  Forward = "partial"
 )
 
-// ReadRequest returns the Request of r. If ignore is true, it ignores Cache-Control. from has
-// what the caller knows of the client.
+// ReadRequest returns the Request of r. If ignore is true, it ignores Cache-Control and
+// Pragma. from contains the properties that the caller has set.
 func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 	q = from
 	q.Head, q.MaxAge, q.MaxStale, q.MinFresh = r.Method == http.MethodHead, Absent, Absent, Absent
@@ -200,7 +202,7 @@ func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 				q.Range = true
 			case "If-None-Match", "If-Modified-Since":
 				q.Conditional = true
-			case "If-Match", "If-Unmodified-Since": // the origin evaluates them
+			case "If-Match", "If-Unmodified-Since": // evaluated by the origin
 				q.Bypass = Bypassed
 			}
 		}
@@ -218,18 +220,19 @@ func ReadRequest(r *http.Request, ignore bool, from Request) (q Request) {
 	return q
 }
 
-// Use is how a stored response may be used.
+// Use is the permitted use of a stored response.
 type Use int
 
-// How a stored response may be used.
+// Permitted uses of a stored response.
 const (
-	Validate    Use = iota // only after a validation
-	Fresh                  // serve it
-	Tolerated              // serve it although stale: the client allows it
-	Revalidated            // serve it although stale, and validate it in the background
+	Validate    Use = iota // validate before serving
+	Fresh                  // serve
+	Tolerated              // serve although stale: allowed by max-stale
+	Revalidated            // serve although stale, and validate in the background
 )
 
-// Judge returns how a stored response may be used for a request, and if it is not fresh, why.
+// Judge returns the permitted use of a stored response for the request. If the response
+// is not fresh, it also returns the reason for forwarding.
 func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
 	age := f.Age(now)
 	left := f.Lifetime - age
@@ -244,7 +247,7 @@ func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
 		return Fresh, ""
 	case q.MaxStale.Given() && !q.MinFresh.Given() && !f.Strict && -left <= q.MaxStale.Duration():
 		return Tolerated, Stale
-	case q.MaxAge.Given() || q.MinFresh.Given(): // the client restricts staleness itself
+	case q.MaxAge.Given() || q.MinFresh.Given(): // the client limits the age itself
 		return Validate, Stale
 	case -left < f.WhileRevalidate && !(f.OwnWhile && q.Personal):
 		return Revalidated, Stale

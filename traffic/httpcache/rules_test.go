@@ -101,7 +101,7 @@ func variantText(header http.Header, names ...string) string {
 	return string(q.appendVariant(nil, names))
 }
 
-// Changing the header of a served response does not change the entry.
+// Changes to a served header do not affect the entry.
 func TestServedHeadersAreCopies(t *testing.T) {
 	now := time.Now()
 	e := NewEntry(fresh, &Response{200, http.Header{"X-A": {"a", "b"}, "Last-Modified": nil}, now, now}, nil, nil)

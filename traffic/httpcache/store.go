@@ -7,59 +7,59 @@ import (
 	"time"
 )
 
-// Store stores responses with bounded memory. It evicts by SIEVE (Zhang, Yang, Yue,
-// Vigfusson and Rashmi, NSDI 2024), so that many responses that are requested once do not
-// evict those that are requested often.
+// Store stores responses in bounded memory. It evicts entries with SIEVE (Zhang, Yang,
+// Yue, Vigfusson and Rashmi, NSDI 2024). SIEVE keeps popular responses when many others
+// are requested once.
 //
-// The bound includes the overhead of entries, and the bodies that are being recorded.
+// The limit includes the overhead of entries and the bodies that are being recorded.
 type Store struct {
 	mu       sync.RWMutex
-	most     int64 // bytes. All below is guarded by mu.
-	bytes    int64 // of entries
-	reserved int64 // for bodies that are being recorded
-	count    int64 // of entries
+	most     int64 // limit in bytes. Guarded by mu, like all fields below.
+	bytes    int64 // size of the entries in bytes
+	reserved int64 // bytes reserved for bodies that are being recorded
+	count    int64 // number of entries
 	byKey    map[string]*variants
-	byURL    map[string]*variants // the first of each URL
-	newest   *Entry               // of all entries
-	oldest   *Entry               //
-	hand     *Entry               // where the next eviction begins
-	fetches  map[string]*Fetch    // the newest of each URL
-	evicted  uint64               // the number of evicted entries
+	byURL    map[string]*variants // head of the list for each URL
+	newest   *Entry               // head of the list of entries
+	oldest   *Entry               // tail of the list of entries
+	hand     *Entry               // next candidate for eviction
+	fetches  map[string]*Fetch    // latest request in flight for each URL
+	evicted  uint64               // number of evicted entries
 }
 
-// variants are the entries of one key: the responses to requests that differ in the fields
+// variants holds the entries of a key. They differ in the values of the request fields
 // that the responses depend on.
 type variants struct {
 	key, url string
-	next     *variants // of the same URL
+	next     *variants // next key with the same URL
 	prev     *variants
-	plain    *Entry // depends on no field
+	plain    *Entry // response that depends on no field
 	specs    []spec
 	others   map[string]*Entry
 }
 
 // spec is a set of fields that responses depend on.
 type spec struct {
-	Variant        // without a text
-	prefix  string // of the keys in others
-	count   int    // of entries
+	Variant        // fields only; text is empty
+	prefix  string // prefix of the keys in others
+	count   int    // number of entries
 }
 
-// The overhead of an entry, a field and a value in bytes.
+// Memory overhead of an entry, a field and a value in bytes.
 const (
 	entryOverhead = 640
 	fieldOverhead = 48
 	valueOverhead = 16
 )
 
-// NewStore returns a store of at most that many bytes.
+// NewStore returns a store that is limited to most bytes.
 func NewStore(most int64) *Store {
 	return &Store{
 		most: most, byKey: make(map[string]*variants), byURL: make(map[string]*variants), fetches: make(map[string]*Fetch),
 	}
 }
 
-// SetMost changes the bound of the store in bytes.
+// SetMost changes the limit to most bytes and evicts entries if necessary.
 func (s *Store) SetMost(most int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,8 +67,8 @@ func (s *Store) SetMost(most int64) {
 	s.makeRoom(0)
 }
 
-// Get returns the entry for a request. If there is none, others reports whether the key has
-// entries for other variants.
+// Get returns the entry for a request, or nil. others reports whether the key has entries
+// for other variants.
 func (s *Store) Get(key Key, q *Request) (e *Entry, others bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -86,7 +86,7 @@ func (s *Store) Get(key Key, q *Request) (e *Entry, others bool) {
 	return e, false
 }
 
-// find returns the youngest entry that matches a request.
+// find returns the most recent entry that matches the request, or nil.
 func (f *variants) find(q *Request) (best *Entry) {
 	best = f.plain
 	var scratch [256]byte
@@ -99,7 +99,7 @@ func (f *variants) find(q *Request) (best *Entry) {
 	return best
 }
 
-// put adds the entry of the response to a request. It replaces the entry of that variant.
+// put stores the response to a request. It replaces the entry of the same variant.
 func (s *Store) put(key string, e *Entry, q *Request) {
 	variant, on := "", specOf(e)
 	if on.prefix != "" {
@@ -140,7 +140,7 @@ func (s *Store) addVariants(key string) *variants {
 	return f
 }
 
-// specOf returns the fields that an entry depends on.
+// specOf returns the request fields that an entry depends on.
 func specOf(e *Entry) spec {
 	v := variantOn(e.Values("Vary"), e.Values("Access-Control-Allow-Origin"), e.Implied || e.Negotiated)
 	switch names := strings.Join(v.names, ",") + "\n"; {
@@ -152,7 +152,7 @@ func specOf(e *Entry) spec {
 	return spec{}
 }
 
-// weigh returns the size of an entry in bytes.
+// weigh returns the memory use of an entry in bytes.
 func (e *Entry) weigh(key, variant string) int64 {
 	n := entryOverhead + len(key) + len(variant) + cap(e.Body) + len(e.ETag)
 	for _, f := range e.fields {
@@ -253,8 +253,8 @@ func (s *Store) removeVariants(f *variants) {
 	}
 }
 
-// makeRoom evicts entries until there is room for that many bytes. It reports whether there
-// is.
+// makeRoom evicts entries until the given number of bytes is available. It returns false
+// if that is impossible.
 func (s *Store) makeRoom(bytes int64) bool {
 	if s.reserved+bytes > s.most {
 		return false
@@ -266,9 +266,9 @@ func (s *Store) makeRoom(bytes int64) bool {
 	return true
 }
 
-// evict removes one entry. There must be one.
+// evict removes one entry. The store must not be empty.
 func (s *Store) evict(now time.Time) {
-	// Entries may be visited meanwhile, so the loop is bounded: twice around.
+	// Hits may mark entries concurrently, so limit the loop to two passes.
 	for range 2 * s.count {
 		if s.hand == nil {
 			s.hand = s.oldest
@@ -287,7 +287,7 @@ func (s *Store) evict(now time.Time) {
 	s.evicted++
 }
 
-// useless reports whether an entry can never be served again.
+// useless reports whether the entry cannot be served again, not even after a validation.
 func (e *Entry) useless(now time.Time) bool {
 	return e.ETag == "" && e.LastModified.IsZero() && -e.Left(now) > max(e.WhileRevalidate, e.IfError)
 }
@@ -299,8 +299,8 @@ func (s *Store) Remove(e *Entry) {
 	s.remove(e)
 }
 
-// Replace replaces an entry, which Get returned for the request, by the result of its
-// validation. It does nothing if old was removed meanwhile.
+// Replace replaces old, which Get returned for q, with e, the result of its validation.
+// It does nothing if old was removed in the meantime.
 func (s *Store) Replace(old, e *Entry, q *Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -313,12 +313,12 @@ func (s *Store) Replace(old, e *Entry, q *Request) {
 	e.visited.Store(true)
 }
 
-// Stats are statistics of a store.
+// Stats holds statistics of a store.
 type Stats struct {
-	Bytes    int64  `json:"bytes"`     // in use
-	MaxBytes int64  `json:"max_bytes"` // the bound
+	Bytes    int64  `json:"bytes"`     // bytes in use, including reservations
+	MaxBytes int64  `json:"max_bytes"` // limit in bytes
 	Entries  int64  `json:"entries"`
-	Evicted  uint64 `json:"evicted"` // entries that were evicted
+	Evicted  uint64 `json:"evicted"` // number of evicted entries
 }
 
 // Stats returns the statistics of the store.

@@ -17,7 +17,7 @@ var fresh = Freshness{Born: time.Now(), Lifetime: time.Hour}
 
 func keyFor(path string) Key { return AppendKey(nil, "http", "a.example", path, "") }
 
-// save stores a response of a request.
+// save stores a response to a request. header alternates names and values.
 func save(s *Store, key Key, body string, request http.Header, header ...string) bool {
 	h := make(http.Header)
 	for i := 0; i+1 < len(header); i += 2 {
@@ -99,7 +99,7 @@ func TestStore(t *testing.T) {
 	check(t, s)
 }
 
-// After random operations, the statistics are correct and within the bound.
+// After random operations, the statistics are correct and the limit is respected.
 func TestStoreStaysConsistent(t *testing.T) {
 	s := NewStore(256 << 10)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -142,7 +142,7 @@ func TestStoreStaysConsistent(t *testing.T) {
 	}
 }
 
-// Many responses that are requested once do not evict those that are requested often.
+// Responses that are requested once do not evict popular responses.
 func TestScansEvictNothing(t *testing.T) {
 	s := NewStore(1 << 20)
 	for i := range 20 {
@@ -178,7 +178,7 @@ func TestVariants(t *testing.T) {
 	check(t, s)
 }
 
-// A response requested before an invalidation is not stored after it.
+// A response requested before an invalidation is not stored afterwards.
 func TestFetchesAreInvalidated(t *testing.T) {
 	for what, purge := range map[string]func(*Store){
 		"invalidation":   func(s *Store) { s.Invalidate("http://a.example/a") },
@@ -234,7 +234,7 @@ func TestOneFetchRecordsAtATime(t *testing.T) {
 	}
 }
 
-// The bodies that are being recorded are bounded.
+// Recordings are limited to half of the store.
 func TestRecordingIsBounded(t *testing.T) {
 	const most = 1 << 20
 	s := NewStore(most)
@@ -263,7 +263,8 @@ func TestRecordingIsBounded(t *testing.T) {
 	}
 }
 
-// TestMemory stores 1 GB of distinct responses by several goroutines.
+// TestMemory stores 1 GB of distinct responses from several goroutines and checks the
+// memory use.
 func TestMemory(t *testing.T) {
 	const most, offered, workers = 32 << 20, 1_000_000_000, 4
 	var before, after runtime.MemStats
@@ -317,7 +318,7 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(s)
 }
 
-// TestOverheadCounts fills a store with responses that consist of overhead.
+// TestOverheadCounts fills a store with empty responses and checks the memory use.
 func TestOverheadCounts(t *testing.T) {
 	const most = 16 << 20
 	var before, after runtime.MemStats

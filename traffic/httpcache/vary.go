@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// varyNames returns the fields that Vary names, in order.
+// varyNames returns the sorted field names in Vary.
 func varyNames(lines []string) (names []string) {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
@@ -36,8 +36,8 @@ func varyNamesField(lines []string, name string) bool {
 	return false
 }
 
-// SameVariant reports whether two requests are equal in the fields that Vary of a response
-// names.
+// SameVariant reports whether two request headers are equal in the fields named in Vary
+// of the response.
 func SameVariant(response, a, b http.Header) bool {
 	for _, name := range varyNames(response["Vary"]) {
 		if !slices.Equal(a[name], b[name]) {
@@ -54,9 +54,10 @@ type Variant struct {
 	text       string
 }
 
-// VariantOf returns the variant of a request for a response. If the options alone allow
-// storing it (own), the response also depends on Origin if it allows one, and without Vary
-// on all negotiated fields.
+// VariantOf returns the values of a request that a response depends on. own reports
+// whether only the options allow storing the response. The response then also depends on
+// Origin if it sets Access-Control-Allow-Origin, and on all negotiated fields if it has
+// no Vary.
 func VariantOf(q *Request, response http.Header, own bool) Variant {
 	v := variantOn(response["Vary"], response["Access-Control-Allow-Origin"], own)
 	v.text = string(v.append(nil, q))
@@ -81,7 +82,7 @@ func (v *Variant) Matches(q *Request) bool {
 	return string(v.append(room[:0], q)) == v.text
 }
 
-// Names returns the fields that Vary names.
+// Names returns the field names in Vary.
 func (v *Variant) Names() []string { return v.names }
 
 // Len returns the size of the values in bytes.
@@ -94,10 +95,11 @@ func (v *Variant) append(text []byte, q *Request) []byte {
 	return q.appendVariant(text, v.names)
 }
 
-// AppendConstants appends the fields of the class Constant to a key.
+// AppendConstants appends the fields of class Constant to a key.
 func (q *Request) AppendConstants(key []byte) []byte { return q.appendAll(key, Constant) }
 
-// appendAll appends all fields of a class. The encoding is unambiguous.
+// appendAll appends the names and values of all fields of a class in an unambiguous
+// encoding.
 func (q *Request) appendAll(text []byte, class Class) []byte {
 	var few [24]string
 	names := few[:0]
@@ -114,7 +116,7 @@ func (q *Request) appendAll(text []byte, class Class) []byte {
 	return text
 }
 
-// appendVariant appends the values of fields, unambiguously.
+// appendVariant appends the values of the named fields in an unambiguous encoding.
 func (q *Request) appendVariant(text []byte, names []string) []byte {
 	const absent = math.MaxUint32
 	for _, name := range names {
@@ -128,7 +130,7 @@ func (q *Request) appendVariant(text []byte, names []string) []byte {
 	return text
 }
 
-// appendSized appends the normalized value of a field behind its length.
+// appendSized appends the length and the normalized value of a field.
 func appendSized(text []byte, name string, lines []string) []byte {
 	at := len(text)
 	text = binary.BigEndian.AppendUint32(text, 0)
@@ -137,9 +139,9 @@ func appendSized(text []byte, name string, lines []string) []byte {
 	return text
 }
 
-// appendNormalized appends the normalized value of a field. It removes only differences
-// without meaning (RFC 9111, section 4.1): separate lines, and in lists spaces, and case and
-// order where they do not matter.
+// appendNormalized appends the normalized value of a field (RFC 9111, section 4.1). It
+// joins lines and removes white space in lists. It also normalizes case and order where
+// they have no meaning.
 func appendNormalized(text []byte, name string, lines []string) []byte {
 	value := ""
 	if len(lines) > 0 {
@@ -158,7 +160,7 @@ func appendNormalized(text []byte, name string, lines []string) []byte {
 	return append(text, value...)
 }
 
-// appendList appends a list without spaces.
+// appendList appends a list without white space.
 func appendList(text []byte, list string) []byte {
 	for i := range len(list) {
 		if c := list[i]; c != ' ' && c != '\t' {
@@ -168,22 +170,22 @@ func appendList(text []byte, list string) []byte {
 	return text
 }
 
-// coding is an accepted content coding with its weight in thousandths.
+// coding is a content coding in Accept-Encoding, with its weight in thousandths.
 type coding struct {
 	name   string
 	weight int
 }
 
-// codings are the registered content codings (IANA, HTTP Content Coding Registry), and the
-// other values of Accept-Encoding. Responses cannot have others.
+// codings maps the registered content codings (IANA HTTP Content Coding Registry),
+// `identity` and `*` to their normalized names. Responses must not use other codings.
 var codings = map[string]string{
 	"gzip": "gzip", "x-gzip": "gzip", "compress": "compress", "x-compress": "compress", "deflate": "deflate", "br": "br",
 	"zstd": "zstd", "dcb": "dcb", "dcz": "dcz", "aes128gcm": "aes128gcm", "exi": "exi", "pack200-gzip": "pack200-gzip",
 	"identity": "identity", "*": "*",
 }
 
-// appendCodings appends a list of content codings in a fixed order, without duplicates and
-// unregistered codings. It keeps codings with a weight of 0 and malformed items.
+// appendCodings appends a list of content codings in sorted order. It removes duplicates
+// and unregistered codings, and keeps malformed items and codings with weight 0.
 func appendCodings(text []byte, list string) []byte {
 	var few [16]coding
 	all := few[:0]

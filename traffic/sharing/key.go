@@ -10,15 +10,14 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// AppendText appends a text with its length, so that it cannot be confused with what
-// follows.
+// AppendText appends the length of text and text, so that the encoding is unambiguous.
 func AppendText(key []byte, text string) []byte {
 	key = binary.AppendUvarint(key, uint64(len(text)))
 	return append(key, text...)
 }
 
-// AppendRewritten appends the host, path and query that handlers have given a request, if
-// they differ from what the client asked for.
+// AppendRewritten appends the rewritten host, path and query if they differ from the
+// client's request.
 func AppendRewritten(key []byte, r *http.Request, asked *policy.Target) []byte {
 	path := sentPath(r)
 	if path == asked.Path && r.URL.RawQuery == asked.Query && r.Host == asked.Host {
@@ -31,7 +30,7 @@ func AppendRewritten(key []byte, r *http.Request, asked *policy.Target) []byte {
 	return key
 }
 
-// AppendPort appends the port, or other local address, at which a request arrived.
+// AppendPort appends the port, or another local address, at which the request arrived.
 func AppendPort(key []byte, r *http.Request) []byte {
 	switch address := r.Context().Value(http.LocalAddrContextKey).(type) {
 	case *net.TCPAddr:
@@ -44,8 +43,8 @@ func AppendPort(key []byte, r *http.Request) []byte {
 	return append(key, 0)
 }
 
-// sentPath returns the encoded path that a backend gets: the bytes that the client sent,
-// unless a handler has changed the path.
+// sentPath returns the encoded path that is sent to the backend. It keeps the client's
+// encoding unless a handler changed the path.
 func sentPath(r *http.Request) string {
 	path := r.URL.EscapedPath()
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
@@ -58,14 +57,12 @@ func sentPath(r *http.Request) string {
 	return path
 }
 
-// IsRead reports whether the client's own method, before handlers changed it, is GET or
-// HEAD, whose responses may be stored.
+// IsRead reports whether the client's original method is GET or HEAD.
 func IsRead(asked *policy.Target) bool {
 	return asked.Method == http.MethodGet || asked.Method == http.MethodHead
 }
 
-// IsSafeMethod reports whether requests with a method change nothing (RFC 9110, section
-// 9.2.1).
+// IsSafeMethod reports whether a method is safe (RFC 9110, section 9.2.1).
 func IsSafeMethod(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect, "PROPFIND", "REPORT", "SEARCH", "QUERY":

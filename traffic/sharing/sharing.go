@@ -1,5 +1,5 @@
-// Package sharing decides which requests may have the same response. The cache, the
-// responses that a fallback stores, and coalescing use it.
+// Package sharing determines which requests may share a response. It is used by the
+// cache, by the stored responses of fallbacks and by request coalescing.
 package sharing
 
 import (
@@ -24,24 +24,24 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// Rules decide which requests may have the same response, by the options key and
+// Rules determines which requests may share a response, based on the options key and
 // ignore_fields of a policy.
 type Rules struct {
 	Fields         *httpcache.Fields
-	KeyHasIdentity bool // the key has a placeholder of the authenticated user
+	KeyHasIdentity bool // the key contains a placeholder of the authenticated user
 
-	parts       []placeholder.Key // the placeholders of the key
-	cookies     []string          // the cookies in the key, unless it has all of them
-	certificate bool              // the key has a placeholder of the client's certificate
-	user        bool              // the key has the user's ID
-	consumer    bool              // the key has the consumer
-	token       bool              // the key has the field Authorization
+	parts       []placeholder.Key // placeholders in the key
+	cookies     []string          // names of the cookies in the key; nil if the key contains all or none
+	certificate bool              // the key contains a placeholder of the client certificate
+	user        bool              // the key contains the user ID
+	consumer    bool              // the key contains the consumer
+	token       bool              // the key contains Authorization
 	sources     atomic.Pointer[serverSources]
 }
 
 var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
 
-// identityFields are the request fields in which the gateway forwards the authenticated
+// identityFields lists the request fields in which the gateway forwards the authenticated
 // client to backends.
 var identityFields = []string{trust.HeaderUserID, "X-Consumer-*"}
 
@@ -75,7 +75,7 @@ func New(key string, ignored []string) *Rules {
 	return s
 }
 
-// CheckIgnoredFields reports the first invalid name in the option ignore_fields.
+// CheckIgnoredFields returns an error for the first invalid name in ignore_fields.
 func CheckIgnoredFields(names []string) error {
 	for _, name := range names {
 		field := strings.TrimSuffix(name, "*")
@@ -89,15 +89,15 @@ func CheckIgnoredFields(names []string) error {
 	return nil
 }
 
-// Read returns what decides whether the response to a request may be shared. If ignore is
-// true, the request's Cache-Control is ignored.
+// Read returns the properties of a request that determine whether its response may be
+// shared. If ignore is true, Cache-Control and Pragma of the request are ignored.
 func (s *Rules) Read(r *http.Request, ignore bool) httpcache.Request {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		httpx.HasBody(r) // makes the length known
+		httpx.HasBody(r) // determines the length of the body
 	}
 	var user, consumer string
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		user, _ = repl.GetString("http.auth.user.id") // other modules set it, too
+		user, _ = repl.GetString("http.auth.user.id") // Caddy's authentication sets it, too
 		if s.consumer {
 			consumer, _ = repl.GetString("http.auth.user.consumer")
 		}
@@ -122,20 +122,20 @@ func (s *Rules) rulesFor(r *http.Request) httpcache.Rules {
 	return httpcache.Rules{Fields: s.Fields, Set: s.sourcesFor(r), Trusted: trust.TrustedPeer(r)}
 }
 
-// Varied returns the part of a request that a response's Vary may name.
+// Varied returns a Request with the header fields that a response's Vary may name.
 func (s *Rules) Varied(r *http.Request) httpcache.Request {
 	return httpcache.Request{Header: r.Header, Rules: s.rulesFor(r), Received: r}
 }
 
-// HasOtherCookies reports whether the key names cookies and the request has others only,
-// so that the key does not identify the client.
+// HasOtherCookies reports whether the key contains cookies, but the request has only
+// other cookies. The key then does not identify the client.
 func (s *Rules) HasOtherCookies(r *http.Request) bool {
 	return len(s.cookies) > 0 && r.Header["Cookie"] != nil && !slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool {
 		return c.Value != "" && slices.ContainsFunc(s.cookies, func(name string) bool { return strings.EqualFold(name, c.Name) })
 	})
 }
 
-// AppendTo appends the parts of a key that come from the options and the configuration.
+// AppendTo appends the parts of the key that come from the options and the configuration.
 func (s *Rules) AppendTo(key []byte, r *http.Request, q *httpcache.Request) []byte {
 	for i := range s.parts {
 		key = AppendText(key, s.parts[i].Of(r))
@@ -149,13 +149,14 @@ func (s *Rules) AppendTo(key []byte, r *http.Request, q *httpcache.Request) []by
 	return key
 }
 
-// serverSources are the values that the handlers of a server set request fields to.
+// serverSources holds the sources of request fields for a server.
 type serverSources struct {
 	server  *caddyhttp.Server
 	sources map[string]httpcache.Source
 }
 
-// sourcesFor returns the values that the handlers of a request's server set fields to.
+// sourcesFor returns the values that handlers of the request's server assign to request
+// fields.
 func (s *Rules) sourcesFor(r *http.Request) map[string]httpcache.Source {
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
@@ -169,8 +170,8 @@ func (s *Rules) sourcesFor(r *http.Request) map[string]httpcache.Source {
 	return known.sources
 }
 
-// allSources are the sources of all servers that have had requests. Entries are removed
-// with their servers.
+// allSources holds the sources of all servers that received requests. Entries are removed
+// when their server is garbage collected.
 var allSources = struct {
 	sync.Mutex
 	byServer map[weak.Pointer[caddyhttp.Server]]map[string]httpcache.Source
@@ -213,9 +214,9 @@ func sourcesOf(server *caddyhttp.Server) map[string]httpcache.Source {
 // credentials classifies fields without the options of a policy.
 var credentials = httpcache.Rules{Fields: httpcache.NewFields(nil, nil, identityFields)}
 
-// classOfText returns the class of a field that is set to a configured text: Constant if
-// the text is the same for all requests, Unknown if it depends on the request but not on
-// the client, and Credential otherwise.
+// classOfText returns the class of a field with a configured value. It is Constant if the
+// value is the same for all requests, and Unknown if it depends on the request but not on
+// the client. Otherwise it is Credential.
 func classOfText(text string) httpcache.Class {
 	class := httpcache.Constant
 	for _, found := range placeholderPattern.FindAllString(text, -1) {
