@@ -6,15 +6,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // a container may have no time zones of its own
+	_ "time/tzdata" // container images may lack time zone data
 )
 
-// calendar divides time into the periods of an allocation, without a gap between
-// them. They begin and end at midnight in its time zone, however many hours the days
-// between have.
+// calendar divides time into consecutive periods. Periods start at midnight in its time
+// zone, also if a day has 23 or 25 hours.
 type calendar struct {
 	unit string // `day`, `week`, `month`
-	days int    // if not 0, a period is that many days, counted from 1970-01-01, instead
+	days int    // period length in days, counted from 1970-01-01; 0: use unit
 	zone *time.Location
 }
 
@@ -25,10 +24,10 @@ var (
 	errZone   = errors.New("use UTC or a name such as Europe/Berlin")
 )
 
-// parseCalendar reads a period and a time zone. Its error is errPeriod or errZone.
+// parseCalendar parses a period and a time zone. The error is errPeriod or errZone.
 func parseCalendar(period, zone string) (calendar, error) {
 	location, err := time.LoadLocation(zone)
-	if err != nil || zone == "" || zone == "Local" { // which is another on each gateway
+	if err != nil || zone == "" || zone == "Local" { // Local differs between gateways
 		return calendar{}, errZone
 	}
 	switch period {
@@ -43,15 +42,14 @@ func parseCalendar(period, zone string) (calendar, error) {
 	return calendar{days: days, zone: location}, nil
 }
 
-// at returns the period that a time is in: it begins at start, and end is the first
-// moment of the next one.
+// at returns the period that contains t. end is the start of the next period.
 func (c calendar) at(t time.Time) (start, end time.Time) {
 	day := dayOf(t.In(c.zone))
 	for {
 		first, next := c.around(day)
 		start, end = midnight(first, c.zone), midnight(next, c.zone)
 		switch {
-		// Clocks that go back at midnight show the end of a day that is over.
+		// t may be before its date's first midnight if clocks go back at midnight.
 		case t.Before(start):
 			day = first - 1
 		case !t.Before(end):
@@ -62,7 +60,7 @@ func (c calendar) at(t time.Time) (start, end time.Time) {
 	}
 }
 
-// around returns the first days of the period that a day is in and of the next one.
+// around returns the first day of the period that contains day, and of the next period.
 // Days are counted from 1970-01-01, a Thursday.
 func (c calendar) around(day int) (first, next int) {
 	switch date := time.Unix(0, 0).UTC().AddDate(0, 0, day); {
@@ -82,17 +80,17 @@ func (c calendar) around(day int) (first, next int) {
 
 func floorMod(a, b int) int { return ((a % b) + b) % b }
 
-// dayOf is the number of the day that a clock shows.
+// dayOf returns the number of days from 1970-01-01 to the date of t.
 func dayOf(t time.Time) int {
 	y, m, d := t.Date()
-	return int(time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Unix() / 86400) // a whole number
+	return int(time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Unix() / 86400) // exact: multiple of 86400
 }
 
-// midnight returns the first moment at which the clocks of a time zone show a day, or
-// if they skip it, a later one.
+// midnight returns the first moment of a day in a time zone. If the day has no midnight,
+// it returns a later moment.
 func midnight(day int, zone *time.Location) time.Time {
 	shown := time.Unix(int64(day)*86400, 0).UTC()
-	// The offsets in force well before and well after: one of them applies.
+	// One of the UTC offsets well before and well after applies.
 	_, before := shown.Add(-26 * time.Hour).In(zone).Zone()
 	_, after := shown.Add(26 * time.Hour).In(zone).Zone()
 	first := shown.Add(-time.Duration(max(before, after)) * time.Second).In(zone)
@@ -102,14 +100,14 @@ func midnight(day int, zone *time.Location) time.Time {
 			return t
 		}
 	}
-	// Clocks go forward over midnight: the day begins when they do.
+	// Clocks go forward at midnight: the day starts at the transition.
 	start, _ := second.ZoneBounds()
 	return start
 }
 
-// name says which period it is that begins at a time.
+// name returns the display name of the period that starts at a time.
 func (c calendar) name(start time.Time) string {
-	// Where a day has no midnight, the period begins a little later on the same day.
+	// If a day has no midnight, the period starts later on the same day.
 	start = start.In(c.zone)
 	switch {
 	case c.days > 0:

@@ -21,25 +21,25 @@ import (
 	"github.com/rgate/rgate/internal/status"
 )
 
-// quotaEvaluator compares the quotas of a gateway with its usage store every few seconds,
-// and records the thresholds that they reach. It outlives reloads. Requests read its
-// results without waiting.
+// quotaEvaluator evaluates the quotas of a gateway against its usage store every few
+// seconds, and records reached thresholds. It survives configuration reloads. Requests
+// read its results without locking.
 type quotaEvaluator struct {
 	gateway    string
-	usageStore func() *store.Store // nil while there is none
+	usageStore func() *store.Store // nil result if there is no store
 	now        func() time.Time
 	logger     atomic.Pointer[zap.Logger]
 	notifier   *notify.Notifier
 
 	mu      sync.Mutex
-	quotas  map[string]*sharedQuota // by the keys of their specs; guarded by mu.
-	states  []QuotaState            // of the last evaluation; guarded by mu.
-	problem string                  // of the last evaluation; guarded by mu.
+	quotas  map[string]*sharedQuota // by quotaSpec.key. Guarded by mu.
+	states  []QuotaState            // result of the last evaluation. Guarded by mu.
+	problem string                  // error of the last evaluation; empty if it succeeded. Guarded by mu.
 
-	// Used by the loop alone.
+	// Only used by the loop goroutine.
 	attached *store.Store
 	detach   func()
-	marks    map[int64]func() // removes a mark of the usage store, by the start of a period
+	marks    map[int64]func() // functions that remove marks of the usage store, by period start
 
 	wake    chan struct{}
 	cancel  context.CancelFunc
@@ -48,23 +48,24 @@ type quotaEvaluator struct {
 }
 
 const (
-	// evaluateInterval bounds how long the usage that other gateways have written goes
-	// unnoticed.
+	// evaluateInterval is the maximum delay until usage that other gateways wrote is
+	// evaluated.
 	evaluateInterval = 2 * time.Second
-	// firstEvaluation keeps a configuration that is only validated from opening the database.
+	// firstEvaluation delays the first evaluation, so that a configuration that fails to
+	// load does not open the database.
 	firstEvaluation = time.Second
 	longestRest     = 4 * time.Second
-	// evaluateTimeout is how long one evaluation of all quotas may take.
+	// evaluateTimeout is the maximum duration of an evaluation of all quotas.
 	evaluateTimeout = 30 * time.Second
-	// keepEvents is longer than two of the longest periods.
+	// keepEvents is the retention of events. It exceeds two of the longest periods.
 	keepEvents = 2 * (maxPeriodDays + 1) * 24 * time.Hour
 )
 
-// evaluators are the evaluators of the process, by gateway.
+// evaluators holds the evaluators of the process, by gateway.
 var evaluators = caddy.NewUsagePool()
 
-// holdEvaluator returns the evaluator of a gateway. release must be called when it is no
-// longer needed.
+// holdEvaluator returns the evaluator of a gateway. The caller must call release when it
+// no longer needs the evaluator.
 func holdEvaluator(ctx caddy.Context, gateway string) (e *quotaEvaluator, release func(), err error) {
 	value, _, err := evaluators.LoadOrNew(gateway, func() (caddy.Destructor, error) {
 		e := newEvaluator(gateway)
@@ -76,7 +77,7 @@ func holdEvaluator(ctx caddy.Context, gateway string) (e *quotaEvaluator, releas
 		return nil, nil, err
 	}
 	e = value.(*quotaEvaluator)
-	e.logger.Store(ctx.Logger()) // the logger of an older configuration is closed with it
+	e.logger.Store(ctx.Logger()) // the old configuration's logger is closed with it
 	return e, func() { _, _ = evaluators.Delete(gateway) },
 		errors.Join(metrics.Register(ctx, quotaMetrics), metrics.Register(ctx, notify.Metrics))
 }
@@ -89,7 +90,7 @@ func newEvaluator(gateway string) *quotaEvaluator {
 	e.logger.Store(zap.NewNop())
 	e.notifier = notify.New(notify.Config{
 		Gateway: gateway, DB: e.db, Now: func() time.Time { return e.now() }, Logger: e.logger.Load, Keep: keepEvents,
-		OnSent: func() { pause.Wake(e.wake) }, // reports have the states of deliveries
+		OnSent: func() { pause.Wake(e.wake) }, // reports contain delivery states
 	})
 	return e
 }
@@ -101,7 +102,7 @@ func (e *quotaEvaluator) db() *store.DB {
 	return nil
 }
 
-// start starts the goroutines that evaluate and deliver.
+// start starts the evaluation loop and the notifier.
 func (e *quotaEvaluator) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
@@ -113,7 +114,8 @@ func (e *quotaEvaluator) start() {
 	e.ended.Go(func() { e.notifier.Run(ctx) })
 }
 
-// Destruct implements caddy.Destructor. A delivery in progress has a few seconds to end.
+// Destruct implements caddy.Destructor. It waits a few seconds for a delivery in
+// progress.
 func (e *quotaEvaluator) Destruct() error {
 	for _, end := range e.publish {
 		end()
@@ -128,16 +130,17 @@ func (e *quotaEvaluator) loop(ctx context.Context) {
 	defer e.attach(nil)
 	for ok := pause.For(ctx, firstEvaluation); ok; {
 		began := time.Now()
-		if err := e.evaluate(ctx); ctx.Err() == nil { // else the error is due to the end
+		if err := e.evaluate(ctx); ctx.Err() == nil { // ignore errors caused by shutdown
 			e.setProblem(err)
 		}
-		// With very many consumers, an evaluation is slow: use at most a fifth of the time.
+		// With many consumers an evaluation is slow. Limit evaluations to a fifth of the
+		// time.
 		ok = pause.UntilWoken(ctx, e.wake, min(4*time.Since(began), longestRest), evaluateInterval)
 	}
 }
 
-// setProblem stores the error of an evaluation, and logs when evaluations begin or cease to
-// fail.
+// setProblem stores the error of an evaluation, and logs the first failure and the
+// recovery.
 func (e *quotaEvaluator) setProblem(err error) {
 	problem := ""
 	if err != nil {
@@ -155,7 +158,8 @@ func (e *quotaEvaluator) setProblem(err error) {
 	}
 }
 
-// attach makes s the store whose writes wake the evaluator. The marks belong to it.
+// attach subscribes to the flushes of s instead of the previous store. It removes the
+// marks of the previous store.
 func (e *quotaEvaluator) attach(s *store.Store) {
 	if s == e.attached {
 		return
@@ -173,7 +177,8 @@ func (e *quotaEvaluator) attach(s *store.Store) {
 	}
 }
 
-// joinQuota starts the evaluation of a quota. Requests read the result from the sharedQuota.
+// joinQuota adds a quota to its gateway's evaluator. Requests read the result from the
+// sharedQuota.
 func joinQuota(ctx caddy.Context, spec *quotaSpec) (q *sharedQuota, leave func(), err error) {
 	e, release, err := holdEvaluator(ctx, spec.gateway)
 	if err != nil {
@@ -229,8 +234,7 @@ func (e *quotaEvaluator) currentSpecs() map[*sharedQuota]*quotaSpec {
 
 var errNoStore = errors.New("usage is not recorded here: add rgate_bandwidth")
 
-// evaluate compares all quotas with the usage store, and records the thresholds that they
-// have reached.
+// evaluate compares all quotas with the usage store, and records the reached thresholds.
 func (e *quotaEvaluator) evaluate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, evaluateTimeout)
 	defer cancel()
@@ -284,7 +288,7 @@ func (v *evaluated) allocation() notify.Allocation {
 	return notify.Allocation{Quota: v.spec.key, Consumer: v.Consumer, Direction: v.Direction, Start: v.Period.Start.Unix()}
 }
 
-// evaluateQuota stores what requests of a quota see, and returns the states of its
+// evaluateQuota updates the limit states of a quota, and returns the states of its
 // allocations.
 func (e *quotaEvaluator) evaluateQuota(ctx context.Context, usage *usageCache, q *sharedQuota, spec *quotaSpec, now time.Time) (all []evaluated, err error) {
 	start, end := spec.at(now)
@@ -320,7 +324,7 @@ func (e *quotaEvaluator) evaluateQuota(ctx context.Context, usage *usageCache, q
 	return all, nil
 }
 
-// recordThresholds records the thresholds that an allocation has newly reached. It reports
+// recordThresholds records the newly reached thresholds of an allocation. It reports
 // whether a message was queued.
 func (e *quotaEvaluator) recordThresholds(ctx context.Context, db *store.DB, v *evaluated, events notify.Events, now time.Time) (queued bool, err error) {
 	reached := crossed(v.Used, v.Allocated, v.spec.thresholds)
@@ -333,7 +337,8 @@ func (e *quotaEvaluator) recordThresholds(ctx context.Context, db *store.DB, v *
 	return e.notifier.Record(ctx, db, v.allocation(), &alert)
 }
 
-// markPeriods makes the usage store keep the minutes around the starts of the periods.
+// markPeriods marks the current period starts in the usage store, so that it keeps the
+// minutes around them.
 func (e *quotaEvaluator) markPeriods(s *store.Store, specs map[*sharedQuota]*quotaSpec, now time.Time) {
 	current := make(map[int64]bool)
 	for _, spec := range specs {
@@ -351,7 +356,7 @@ func (e *quotaEvaluator) markPeriods(s *store.Store, specs map[*sharedQuota]*quo
 	}
 }
 
-// setStates stores the states of all allocations, in a fixed order.
+// setStates stores the states of all allocations in a stable order.
 func (e *quotaEvaluator) setStates(all []evaluated, events notify.Events) {
 	states := make([]QuotaState, len(all))
 	for i := range all {
@@ -374,7 +379,7 @@ func (e *quotaEvaluator) report() []QuotaState {
 	return slices.Clone(e.states)
 }
 
-// dependency returns whether the last evaluation succeeded.
+// dependency reports the result of the last evaluation as a health dependency.
 func (e *quotaEvaluator) dependency() status.Dependency {
 	e.mu.Lock()
 	defer e.mu.Unlock()

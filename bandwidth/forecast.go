@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// reached reports whether used is at least that many percent of limit. Neither is
-// negative.
+// reached reports whether used is at least the given percentage of limit. used and limit
+// must not be negative.
 func reached(used, limit int64, percent int) bool {
 	a, b := bits.Mul64(uint64(used), 100)
 	c, d := bits.Mul64(uint64(limit), uint64(percent))
 	return a > c || a == c && b >= d
 }
 
-// crossed returns the thresholds, in percent, that used has reached. thresholds is in
+// crossed returns the thresholds that used has reached. thresholds are percentages in
 // ascending order.
 func crossed(used, limit int64, thresholds []int) []int {
 	n := 0
@@ -24,19 +24,19 @@ func crossed(used, limit int64, thresholds []int) []int {
 	return thresholds[:n]
 }
 
-// shareOf returns how much of limit is used, in percent.
+// shareOf returns used as a percentage of limit.
 func shareOf(used, limit int64) float64 { return float64(used) / float64(limit) * 100 }
 
 // forecast extrapolates the usage of a period to its end.
 type forecast struct {
-	AtEnd  *int64     `json:"forecast"`          // bytes at the end of the period; null at its beginning
-	FullAt *time.Time `json:"full_at,omitempty"` // when the allocation will be used up, if within the period
+	AtEnd  *int64     `json:"forecast"`          // expected bytes at the end of the period; null before forecastAfter
+	FullAt *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if not in this period
 }
 
-// forecastAfter is the fraction of a period that must have passed before a forecast.
+// forecastAfter is the elapsed fraction of a period from which forecasts are made.
 const forecastAfter = 0.01
 
-// forecastOf assumes that the rest of the period has the same rate as until now.
+// forecastOf extrapolates the average rate since the start of the period.
 func forecastOf(used, limit int64, start, end, now time.Time) (f forecast) {
 	elapsed := float64(now.Sub(start)) / float64(end.Sub(start))
 	if elapsed < forecastAfter || elapsed > 1 {

@@ -19,25 +19,25 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// kongCollector renders a gateway's figures under the names that Kong's own metrics
-// have, so that dashboards made for it work. What Kong alone has is missing.
+// kongCollector exports gateway metrics under the names of Kong's Prometheus plugin, so
+// that existing dashboards work. It omits metrics without an equivalent.
 type kongCollector struct {
 	mu       sync.Mutex
 	gateways []kongGateway // Guarded by mu.
 }
 
-// kongGateway is a gateway whose figures are rendered.
+// kongGateway is a gateway whose metrics are exported.
 type kongGateway struct {
 	name      string
 	node      func() string
-	reachable func() bool // its store
+	reachable func() bool // reports whether the usage store is available
 	recorder  *stats.Recorder
 }
 
-// kongWorkspace is the workspace of everything: there are none here.
+// kongWorkspace is the value of the workspace label. rgate has no workspaces.
 const kongWorkspace = "default"
 
-// kongBuckets are the bounds of Kong's histograms, in milliseconds.
+// kongBuckets are the bucket bounds of Kong's histograms in milliseconds.
 var kongBuckets = []float64{25, 50, 80, 100, 250, 400, 700, 1000, 2000, 5000, 10000, 30000, 60000}
 
 var (
@@ -73,8 +73,8 @@ func (c *kongCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// kongSeries is what a service's requests of a route came to, in all gateways of the
-// process: Kong's names do not distinguish gateways.
+// kongSeries sums the requests of a service and route over all gateways of the process.
+// Kong's metrics do not distinguish gateways.
 type kongSeries struct {
 	traffic  stats.Traffic
 	codes    map[int]uint64
@@ -103,7 +103,7 @@ func (c *kongCollector) Collect(ch chan<- prometheus.Metric) {
 		for _, s := range g.recorder.Snapshot().Series {
 			key := store.Key{Service: s.Backend, Route: s.Route}
 			if key.Service == stats.NoBackend {
-				key.Service = "" // as Kong has it
+				key.Service = "" // Kong's label for requests without a service
 			}
 			one := all[key]
 			if one == nil {
@@ -140,14 +140,14 @@ func (k *kongSeries) collect(ch chan<- prometheus.Metric, key store.Key) {
 	}
 	source := "service"
 	if key.Service == "" {
-		source = "kong" // a response of the gateway itself
+		source = "kong" // the gateway generated the response
 	}
 	for code, n := range k.codes {
 		ch <- prometheus.MustNewConstMetric(kongRequests, prometheus.CounterValue, float64(n), key.Service, key.Route, strconv.Itoa(code), source, kongWorkspace, "")
 	}
 	sketch, err := stats.MergeSketches(k.sketches...)
 	if err != nil {
-		return // they come from memory
+		return // cannot happen: the sketches are from memory
 	}
 	bounds := make([]float64, len(kongBuckets))
 	for i, ms := range kongBuckets {
@@ -164,7 +164,7 @@ func (k *kongSeries) collect(ch chan<- prometheus.Metric, key store.Key) {
 	ch <- prometheus.MustNewConstHistogram(kongLatency, n, k.seconds*1000, buckets, key.Service, key.Route, kongWorkspace)
 }
 
-// kongServices is what a gateway publishes about its backends.
+// kongServices is the part of a gateway's published services that kongHealth reads.
 type kongServices struct {
 	Services []struct {
 		Name      string `json:"name"`
@@ -176,7 +176,7 @@ type kongServices struct {
 	} `json:"services"`
 }
 
-// kongHealth renders the health of the instances of the gateways' backends.
+// kongHealth exports the health of backend instances.
 func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	type target struct{ upstream, name, address string }
 	states := make(map[target]string)
@@ -204,7 +204,7 @@ func kongHealth(ch chan<- prometheus.Metric, gateways []string) {
 	}
 }
 
-// kongProcess renders the figures of the process.
+// kongProcess exports the process metrics.
 func kongProcess(ch chan<- prometheus.Metric, node string, reachable bool, requests uint64, inFlight int64) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
@@ -231,7 +231,7 @@ func kongProcess(ch chan<- prometheus.Metric, node string, reachable bool, reque
 	}
 }
 
-// registerKong exports a gateway's figures under Kong's names.
+// registerKong registers a gateway's metrics under Kong's names.
 func registerKong(ctx caddy.Context, g kongGateway) error {
 	c, err := metrics.RegisterShared(ctx, new(kongCollector))
 	if err != nil {

@@ -28,62 +28,64 @@ func init() {
 	httpcaddyfile.RegisterDirective("rgate_bandwidth", policy.EndpointDirective[Meter])
 }
 
-// Meter records the bytes of a gateway's requests in an SQL database: by minute, service and
-// route, exact for bodies. Under its path, if it has one, it serves reports.
+// Meter records the bytes of a gateway's requests in an SQL database, by minute, service
+// and route. Counts of body bytes are exact. It serves reports under its path, if one is
+// set.
 //
-// It writes every few seconds. While the database is down, it keeps the bytes in memory, and
-// requests are served as usual.
+// It writes every few seconds. While the database is unavailable, rows stay in memory,
+// and requests are served as usual.
 type Meter struct {
 	policy.Base
 
-	// Where the account can be read, none by default, and who may.
+	// The path of the reports, and the clients that may read them. Default: none.
 	policy.ProtectedEndpoint
 
-	// The database: `sqlite:///var/lib/rgate/bandwidth.db`, or
+	// The database URL: `sqlite:///var/lib/rgate/bandwidth.db`, or
 	// `postgres://user:password@host/database`, which several gateways may share.
-	// Placeholders such as `{env.PASSWORD}` are filled in. Default: SQLite, in the file
+	// Placeholders such as `{env.PASSWORD}` are replaced. Default: SQLite in the file
 	// `rgate/bandwidth.db` under Caddy's data directory.
 	Store string `json:"store,omitempty"`
 
-	// What this gateway is called in the account. Gateways that share a database must
-	// have different names. Default: the name of the host, and with a slash that of
-	// the gateway, if it has another than `rgate`.
+	// The name of this gateway in reports. Gateways that share a database must have
+	// different names. Default: the host name, followed by a slash and the gateway's name
+	// unless that is `rgate`.
 	Node string `json:"node,omitempty"`
 
-	// How long the account is kept.
+	// The time for which rows are kept. Default: see its fields.
 	Retention *Retention `json:"retention,omitempty"`
 
-	// How often what was counted is written: 1s to 10s. It is what is lost at most if
-	// the process is killed hard. Default: `5s`.
+	// The interval between writes to the database: 1s to 10s. If the process is killed,
+	// the bytes of at most one interval are lost. Default: `5s`.
 	FlushInterval caddy.Duration `json:"flush_interval,omitempty" default:"5s"`
 
-	// Other gateways whose bytes go into the same account.
+	// Other gateways whose bytes are recorded in the same database. Default: none.
 	Sources []*scrape.Source `json:"sources,omitempty"`
 
-	// Also publishes the bytes under the names that Kong gives to its metrics.
+	// Whether the metrics are also exported under the names of Kong's Prometheus plugin.
 	// Default: false.
 	KongMetrics bool `json:"kong_metrics,omitempty"`
 
-	// Whose bytes are counted, by the name of its statistics. Default: the gateway that
-	// it stands on; outside of one, `rgate_stats`.
+	// The name of the statistics to record. Default: the gateway that contains the
+	// handler, or `rgate_stats` outside of a gateway.
 	Gateway string `json:"gateway,omitempty"`
 
 	ledger  *store.Store
 	key     store.ID
 	reports reports
-	config  any // identifies the configuration that it is of
+	config  any // identifies the configuration
 }
 
-// Retention is how long rows of each length are kept. Each is at least as long as the
-// one before.
+// Retention is the time for which rows of each length are kept. Longer rows must be kept
+// at least as long as shorter rows.
 type Retention struct {
-	// How long there is a row for every minute, at least 1h. Default: `7d`.
+	// The time for which minute rows are kept. Minimum: 1h. Default: `7d`.
 	Minutes caddy.Duration `json:"minutes,omitempty" default:"7d"`
 
-	// How long there is a row for every hour. Default: `90d`.
+	// The time for which hour rows are kept. Default: `90d`, or `minutes` if longer.
 	Hours caddy.Duration `json:"hours,omitempty" default:"90d"`
 
-	// How long there is a row for every day. Default: `1095d`, which is three years.
+	// The time for which day rows are kept. Default: `1095d` (three years), or `hours` if
+	// longer.
 	Days caddy.Duration `json:"days,omitempty" default:"1095d"`
 }
 
@@ -131,7 +133,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	return m.reports.open(ctx, m)
 }
 
-// defaultStore returns the URL of a file under Caddy's data directory.
+// defaultStore returns the URL of a SQLite file in Caddy's data directory.
 func defaultStore() string {
 	return "sqlite://" + (&url.URL{Path: filepath.Join(caddy.AppDataDir(), "rgate", "bandwidth.db")}).EscapedPath()
 }
@@ -147,7 +149,8 @@ func defaultNode(gateway string) string {
 	return host + "/" + gateway
 }
 
-// fillStore replaces the placeholders of the store. The values of user and password may have any character.
+// fillStore returns the store URL with placeholders replaced. Values in the credentials
+// are URL-escaped.
 func (m *Meter) fillStore() (string, error) {
 	if m.Store == "" {
 		return defaultStore(), nil
@@ -170,7 +173,7 @@ func (m *Meter) fillStore() (string, error) {
 	return credentials + rest, nil
 }
 
-// settings returns the settings that a reload may change.
+// settings returns the store settings that a reload may change.
 func (m *Meter) settings() store.Settings {
 	s := store.Settings{FlushInterval: store.DefaultFlushInterval, Retention: store.DefaultRetention}
 	if m.FlushInterval > 0 {
@@ -182,7 +185,8 @@ func (m *Meter) settings() store.Settings {
 	return s
 }
 
-// filled returns the retention with defaults. A longer value extends the defaults after it.
+// filled returns the retention with defaults applied. A value longer than the next
+// default extends that default.
 func (r *Retention) filled() store.Retention {
 	kept := store.DefaultRetention
 	if r.Minutes > 0 {
@@ -199,7 +203,7 @@ func (r *Retention) filled() store.Retention {
 	return kept
 }
 
-// Check reports the first invalid option.
+// Check returns the first invalid option, or nil.
 func (m *Meter) Check() error {
 	if err := m.CheckAccess("/metrics/bandwidth_used"); err != nil {
 		return err
@@ -253,7 +257,7 @@ func (r *Retention) check() error {
 	return nil
 }
 
-// inDays formats a duration as in a configuration.
+// inDays formats a duration in days if possible.
 func inDays(d time.Duration) string {
 	if d%(24*time.Hour) == 0 {
 		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
@@ -264,7 +268,7 @@ func inDays(d time.Duration) string {
 // Validate implements caddy.Validator.
 func (m *Meter) Validate() error { return m.Check() }
 
-// ServeHTTP serves the reports under the path, and passes other requests on.
+// ServeHTTP serves reports under the path, and calls the next handler for other requests.
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if m.Off() || !m.Serves(r.URL.Path) {
 		return next.ServeHTTP(w, r)
@@ -272,7 +276,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return m.ServeProtected(w, r, m.serve)
 }
 
-// Cleanup releases the store, which stays open if a new configuration uses it.
+// Cleanup releases the store. The store stays open if another configuration uses it.
 func (m *Meter) Cleanup() error {
 	if m.ledger == nil {
 		return nil

@@ -18,25 +18,25 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_notify", policy.Directive[Notify])
 }
 
-// Notify sends messages about the thresholds of quotas by mail, by a webhook, or both. It
-// belongs to a gateway and does not change requests.
+// Notify sends messages about quota thresholds by mail, by webhook, or both. It belongs
+// to a gateway and does not change requests.
 //
-// Messages are stored in the database of `bandwidth` before they are sent, and are retried
-// until they have been delivered, also after a restart. Of several gateways on one database,
-// one sends a message.
+// Messages are stored in the database of `bandwidth` and retried until they are
+// delivered, also after a restart. If several gateways share the database, only one of
+// them sends a message.
 type Notify struct {
 	policy.Base
 
 	// The mail server and the recipients. Default: no mail.
 	SMTP *notify.SMTP `json:"smtp,omitempty"`
 
-	// The URL that receives JSON, or a map of options. Default: no webhook.
+	// The URL that receives messages as JSON, or a map of options. Default: no webhook.
 	Webhook *notify.Webhook `json:"webhook,omitempty"`
 
-	// A URL at the end of messages, such as that of the dashboard. Default: none.
+	// A URL at the end of messages, such as the URL of the dashboard. Default: none.
 	Link string `json:"link,omitempty"`
 
-	// Outside of a gateway, the name of the statistics that the quotas belong to.
+	// The name of the statistics that the quotas belong to, outside of a gateway.
 	// Default: `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
@@ -75,7 +75,7 @@ func (p *Notify) Check() error {
 	return nil
 }
 
-// Provision makes the gateway's notifier use the channels.
+// Provision adds the channels to the gateway's notifier.
 func (p *Notify) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "notify"); err != nil {
 		return err
@@ -94,8 +94,8 @@ func (p *Notify) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// joinNotify makes the notifier of a gateway deliver by channels, until a newer
-// configuration brings others. It publishes their health.
+// joinNotify sets the channels of a gateway's notifier, until a newer configuration
+// replaces them. It publishes their health.
 func joinNotify(ctx caddy.Context, gateway string, channels *notify.Channels) (leave func(), err error) {
 	e, release, err := holdEvaluator(ctx, gateway)
 	if err != nil {
@@ -118,7 +118,7 @@ func joinNotify(ctx caddy.Context, gateway string, channels *notify.Channels) (l
 // Validate implements caddy.Validator.
 func (p *Notify) Validate() error { return p.Check() }
 
-// Cleanup ends the use of the channels.
+// Cleanup removes the channels from the notifier.
 func (p *Notify) Cleanup() error {
 	if p.leave != nil {
 		p.leave()
@@ -127,10 +127,10 @@ func (p *Notify) Cleanup() error {
 	return nil
 }
 
-// Serves implements policy.Endpoint. It serves no path.
+// Serves implements policy.Endpoint. It always returns false.
 func (*Notify) Serves(string) bool { return false }
 
-// ServeHTTP passes requests on.
+// ServeHTTP calls the next handler.
 func (*Notify) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if next == nil {
 		return nil

@@ -24,64 +24,64 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_quota", policy.Directive[Quota])
 }
 
-// Quota limits the bytes of a backend, a route, a group, the whole gateway, or each of
-// their consumers, in a period. `notify` sends a message when a threshold is reached.
-// `at_limit` sets what happens at 100 %.
+// Quota limits the bytes of a backend, a route, a group or the whole gateway in a period.
+// It can limit each consumer separately. `notify` sends a message when a threshold is
+// reached. `at_limit` sets the action at 100 %.
 //
-// The usage comes from the database of `bandwidth`, where it is exact and shared by all
-// gateways on it. Quotas of several levels apply together.
+// Usage is read from the database of `bandwidth`: it is exact, and shared by all gateways
+// on that database. Quotas of several levels apply together.
 type Quota struct {
 	policy.Base
 
-	// The number of bytes of bodies that clients may receive in a period. Default:
+	// The maximum number of body bytes that clients may receive in a period. Default:
 	// unlimited.
 	Egress options.Size `json:"egress,omitempty" caddyfile:"arg"`
 
-	// The length of a period: `day`, `week` (from Monday on), `month`, or a number of
+	// The length of a period: `day`, `week` (starting on Monday), `month`, or a number of
 	// days such as `30d`, counted from 1970-01-01. Default: `month`.
 	Period string `json:"period,omitempty" caddyfile:"arg"`
 
-	// The number of bytes of bodies that clients may send in a period. Default:
+	// The maximum number of body bytes that clients may send in a period. Default:
 	// unlimited.
 	Ingress options.Size `json:"ingress,omitempty"`
 
-	// The number of bytes of bodies that clients may send and receive together.
-	// Default: unlimited.
+	// The maximum number of body bytes in both directions in a period. Default:
+	// unlimited.
 	Total options.Size `json:"total,omitempty"`
 
-	// The time zone whose midnight starts a period, such as `Europe/Berlin`.
-	// Default: `UTC`.
+	// The time zone in which periods start at midnight, such as `Europe/Berlin`. Default:
+	// `UTC`.
 	TimeZone string `json:"timezone,omitempty"`
 
-	// What happens at the limit, until the period ends: `notify` only sends the
-	// message, `throttle` slows bodies down, `block` rejects requests with 429.
-	// Default: `notify`.
+	// The action at the limit, until the period ends: `notify` only sends messages,
+	// `throttle` limits the rate of bodies, `block` rejects requests with 429. Default:
+	// `notify`.
 	AtLimit string `json:"at_limit,omitempty"`
 
-	// With `throttle`, the bytes per second of all requests of a gateway together, at
-	// least 1KB. Default: the allocation divided by the period.
+	// The rate of `throttle` in bytes per second, shared by all requests of a gateway.
+	// Minimum: 1KB. Default: the allocation divided by the period.
 	ThrottleRate options.Size `json:"throttle_rate,omitempty"`
 
-	// The shares of the allocation that send a message, in percent from 1 to 1000.
+	// The percentages of the allocation at which messages are sent, from 1 to 1000.
 	// Default: 80, 90 and 100.
 	Thresholds []int `json:"thresholds,omitempty"`
 
-	// Whether the bytes of header fields count as well, which are an estimate.
-	// Default: false.
+	// Whether the estimated bytes of header fields count as well. Default: false.
 	CountHeaders bool `json:"count_headers,omitempty"`
 
-	// `consumer` gives each authenticated consumer an allocation of its own;
-	// unauthenticated requests are not limited. Default: one allocation for all.
+	// `consumer` gives each authenticated consumer a separate allocation; unauthenticated
+	// requests are not limited. Default: one allocation for all requests.
 	Per string `json:"per,omitempty"`
 
-	// Consumers with another allocation. Requires `per: consumer`.
+	// Consumers with different allocations. Requires `per: consumer`.
 	Consumers []QuotaConsumer `json:"consumers,omitempty"`
 
-	// The name in messages and reports. Required for a second quota with the same
-	// period in the same place. Default: the name of the backend, route or group.
+	// The name in messages and reports. Required if the backend, route, group or gateway
+	// has another quota with the same period. Default: the name of the backend, route,
+	// group or gateway.
 	Name string `json:"name,omitempty"`
 
-	// Outside of a gateway, the name of the statistics whose usage is read. Default:
+	// The name of the statistics to read usage from, outside of a gateway. Default:
 	// `rgate_stats`.
 	Gateway string `json:"gateway,omitempty"`
 
@@ -90,19 +90,21 @@ type Quota struct {
 	now    func() time.Time
 }
 
-// QuotaConsumer is the allocation of one consumer. Limits that it does not set are those
-// of the quota.
+// QuotaConsumer is the allocation of one consumer. Unset limits are inherited from the
+// quota.
 type QuotaConsumer struct {
-	// The name of the API key, or the user of the token. Required.
+	// The consumer: the name of the API key, or the user of the token. Required.
 	Name string `json:"name,omitempty" caddyfile:"arg"`
 
-	// The number of bytes that it may receive.
+	// The maximum number of body bytes that the consumer may receive. Default: the
+	// quota's value.
 	Egress options.Size `json:"egress,omitempty" caddyfile:"arg"`
 
-	// The number of bytes that it may send.
+	// The maximum number of body bytes that the consumer may send. Default: the quota's
+	// value.
 	Ingress options.Size `json:"ingress,omitempty"`
 
-	// The number of bytes that it may send and receive together.
+	// The maximum number of body bytes in both directions. Default: the quota's value.
 	Total options.Size `json:"total,omitempty"`
 }
 
@@ -209,8 +211,8 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// gatewayOf returns the name of the gateway that has the policy, or outside of a gateway the
-// value of the option.
+// gatewayOf returns the name of the gateway that contains the handler, or option outside
+// of a gateway.
 func gatewayOf(ctx caddy.Context, option string) string {
 	return cmp.Or(policy.ScopeOf(ctx).Gateway, option, stats.DefaultName)
 }
@@ -218,7 +220,8 @@ func gatewayOf(ctx caddy.Context, option string) string {
 // Validate implements caddy.Validator.
 func (p *Quota) Validate() error { return p.Check() }
 
-// Cleanup ends the evaluation of the quota, unless a newer configuration has it too.
+// Cleanup ends the evaluation of the quota, unless a newer configuration has the same
+// quota.
 func (p *Quota) Cleanup() error {
 	if p.leave != nil {
 		p.leave()
@@ -229,8 +232,7 @@ func (p *Quota) Cleanup() error {
 
 var consumerKey = placeholder.ParseKey("{http.auth.user.id}")
 
-// ServeHTTP passes a request on, slows its bodies down or rejects it. It reads the result of
-// the last evaluation.
+// ServeHTTP forwards, throttles or rejects a request according to the last evaluation.
 func (p *Quota) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -251,7 +253,7 @@ func (p *Quota) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	}
 	rest := state.until.Sub(p.now())
 	switch {
-	case rest <= 0: // the period is over, and the next one has not been evaluated yet
+	case rest <= 0: // the period is over, but the next one is not evaluated yet
 		return next.ServeHTTP(w, r)
 	case p.AtLimit == limitThrottle:
 		return state.slowDown(w, r, next)
@@ -263,8 +265,8 @@ func (p *Quota) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 
 var errUsedUp = errors.New("the quota is used up")
 
-// refuse rejects a request with 429. Only consumers with an allocation of their own see
-// the limit and the usage.
+// refuse rejects a request with 429. The limit and the usage are only sent to consumers
+// with a separate allocation.
 func (p *Quota) refuse(w http.ResponseWriter, r *http.Request, state *limitState, rest time.Duration) error {
 	seconds := strconv.FormatInt(int64((rest+time.Second-1)/time.Second), 10)
 	header := w.Header()

@@ -4,12 +4,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// quotaCollector renders the quotas of the process as metrics.
+// quotaCollector exports the quotas of the process.
 type quotaCollector struct{ used, limit *prometheus.Desc }
 
 var quotaLabels = []string{"gateway", "level", "place", "quota", "period", "consumer", "direction"}
 
-// quotaMetrics is the collector of every configuration.
+// quotaMetrics is registered in each configuration's registry.
 var quotaMetrics = quotaCollector{
 	used: prometheus.NewDesc("rgate_quota_used_bytes",
 		"Bytes of a quota used in the current period.", quotaLabels, nil),
@@ -23,8 +23,8 @@ func (c quotaCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.limit
 }
 
-// Collect implements prometheus.Collector. Consumers that the configuration does not
-// name are left out: there may be any number of them.
+// Collect implements prometheus.Collector. It omits consumers that the configuration does
+// not name, because their number is unbounded.
 func (c quotaCollector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[[7]string]bool)
 	evaluators.Range(func(_, value any) bool {

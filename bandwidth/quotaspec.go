@@ -13,20 +13,21 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// directionTotal is the sum of both directions.
+// directionTotal is the direction of quotas on the sum of ingress and egress.
 const directionTotal = "total"
 
 var quotaDirections = [...]string{string(store.Egress), string(store.Ingress), directionTotal}
 
-// limits are the allocated bytes in each of quotaDirections; 0 means unlimited.
+// limits holds a number of bytes for each of quotaDirections. As an allocation, 0 means
+// unlimited.
 type limits [len(quotaDirections)]int64
 
-// quotaSpec is the configuration of a quota, with defaults filled in. It does not change.
+// quotaSpec is the configuration of a quota with defaults applied. It is immutable.
 type quotaSpec struct {
 	key                  string // identifies the quota across reloads and gateways
 	gateway, level, name string
-	service, route, path string   // at most one is set, by level
-	routes               []string // of the group
+	service, route, path string   // at most one is set, depending on level
+	routes               []string // route names of the group
 
 	calendar
 	period, timeZone string
@@ -40,7 +41,7 @@ type quotaSpec struct {
 	countHeaders bool
 }
 
-// spec returns the spec of the quota in its scope.
+// spec returns the quota's spec for a scope.
 func (p *Quota) spec(at policy.Scope, gateway string) (*quotaSpec, error) {
 	q := &quotaSpec{
 		gateway: gateway, level: cmp.Or(at.Level, "gateway"), name: cmp.Or(p.Name, at.Name, gateway),
@@ -74,13 +75,13 @@ func (p *Quota) spec(at policy.Scope, gateway string) (*quotaSpec, error) {
 	}
 	var err error
 	q.calendar, err = parseCalendar(q.period, q.timeZone)
-	// The allocated bytes are not part of the key: if they change, thresholds that have been
-	// reported are not reported again.
+	// The key excludes the limits, so that a changed limit does not report thresholds
+	// again.
 	q.key = strings.Join([]string{gateway, q.level, at.Name, p.Name, q.period, q.timeZone, p.Per}, "|")
 	return q, err
 }
 
-// covers reports whether the bytes of a key count towards the quota.
+// covers reports whether bytes under a key count towards the quota.
 func (q *quotaSpec) covers(key store.Key) bool {
 	switch q.level {
 	case "backend":
@@ -93,7 +94,7 @@ func (q *quotaSpec) covers(key store.Key) bool {
 	return true
 }
 
-// used returns the bytes that count in each of quotaDirections.
+// used returns the counted bytes for each of quotaDirections.
 func (q *quotaSpec) used(b store.Bytes) (used limits) {
 	in, out := b.Ingress, b.Egress
 	if q.countHeaders {
@@ -102,7 +103,7 @@ func (q *quotaSpec) used(b store.Bytes) (used limits) {
 	return limits{out, in, in + out}
 }
 
-// limitsOf returns the limits of a consumer, or those of the quota if it is empty.
+// limitsOf returns the limits of a consumer, or the quota's limits if it has none.
 func (q *quotaSpec) limitsOf(consumer string) limits {
 	if own, ok := q.consumers[consumer]; ok {
 		return own
@@ -110,13 +111,14 @@ func (q *quotaSpec) limitsOf(consumer string) limits {
 	return q.limits
 }
 
-// sharedQuota is what the evaluator and the handlers of a quota share. It outlives reloads.
+// sharedQuota is the state that the evaluator and the handlers of a quota share. It
+// survives configuration reloads.
 type sharedQuota struct {
-	// Set while an allocation is used up. Requests read nothing else.
+	// The limit states, set while an allocation is used up. Requests only read these.
 	whole atomic.Pointer[limitState]
-	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if none is
+	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if no allocation is used up
 
-	members []*quotaMember // by configurations, the newest last; guarded by quotaEvaluator.mu.
+	members []*quotaMember // by configuration, the newest last. Guarded by quotaEvaluator.mu.
 }
 
 // quotaMember is a handler that uses a sharedQuota.
@@ -125,27 +127,30 @@ type quotaMember struct {
 	config any // identifies the configuration of the handler
 }
 
-// limitState describes an allocation that is used up. It does not change.
+// limitState describes an allocation that is used up. It is immutable.
 type limitState struct {
-	until       time.Time // the end of the period
-	limit, used int64     // in the direction with the largest share
+	until       time.Time // end of the period
+	limit, used int64     // bytes in the direction with the largest share
 
-	// The rate of bodies, shared by all requests, and the directions that it applies to.
+	// The limiter of body bytes, shared by all requests, and the limited directions. rate
+	// is nil unless at_limit is throttle.
 	rate     *rate.Limiter
 	down, up bool
 }
 
-// ofConsumer returns the state of a consumer's allocation, nil if it is not used up.
+// ofConsumer returns the limit state of a consumer, or nil if its allocation is not used
+// up.
 func (q *sharedQuota) ofConsumer(consumer string) *limitState {
 	each := q.each.Load()
 	if each == nil {
 		return nil
 	}
-	return (*each)[store.CleanName(consumer)] // the name that usage is stored under
+	return (*each)[store.CleanName(consumer)] // usage is stored under the cleaned name
 }
 
-// evaluate returns the state of an allocation, nil if it is not used up or if nothing
-// happens at the limit. It takes the rate limiter of before, the last state.
+// evaluate returns the limit state of an allocation. It returns nil if the allocation is
+// not used up or at_limit is notify. before is the last state, whose rate limiter is
+// reused.
 func (q *quotaSpec) evaluate(used, limits limits, start, end time.Time, before *limitState) *limitState {
 	v := limitState{until: end}
 	worst, rate := 0.0, q.throttleRate
@@ -171,11 +176,12 @@ func (q *quotaSpec) evaluate(used, limits limits, start, end time.Time, before *
 	return &v
 }
 
-// rateLimiter returns a limiter of bytes: that of before, if it has the same rate.
+// rateLimiter returns a limiter for bytes. It reuses the limiter of before if the rate is
+// unchanged.
 func rateLimiter(bytesPerSecond int64, before *limitState) *rate.Limiter {
 	if before != nil && before.rate != nil && before.rate.Limit() == rate.Limit(bytesPerSecond) {
 		return before.rate
 	}
-	// With bursts of a quarter of a second, slow transfers are steady.
+	// A burst of a quarter of a second keeps slow transfers steady.
 	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(min(max(bytesPerSecond/4, 512), 1<<20)))
 }

@@ -6,15 +6,15 @@ import (
 	"github.com/rgate/rgate/bandwidth/notify"
 )
 
-// QuotaState is the usage of an allocation in the current period, in one direction. Quotas
-// are published as its JSON.
+// QuotaState is the usage of an allocation in the current period, in one direction. Its
+// JSON is published as the quota's status.
 type QuotaState struct {
 	Name     string `json:"name"`
 	Level    string `json:"level"` // `gateway`, `group`, `route`, `backend`
 	Service  string `json:"service,omitempty"`
 	Route    string `json:"route,omitempty"`
 	Group    string `json:"group,omitempty"`    // path of the group
-	Consumer string `json:"consumer,omitempty"` // if each has an allocation of its own
+	Consumer string `json:"consumer,omitempty"` // set if consumers have separate allocations
 
 	Direction string        `json:"direction"` // `ingress`, `egress`, `total`
 	Allocated int64         `json:"allocated"` // bytes
@@ -26,26 +26,27 @@ type QuotaState struct {
 	State      string           `json:"state"`
 	Thresholds []ThresholdState `json:"thresholds"`
 
-	period string // as in the configuration
-	named  bool   // whether the configuration names the consumer, so that metrics include it
+	period string // as configured
+	named  bool   // whether the consumer is configured and included in metrics
 }
 
-// The states of a quota.
+// The values of QuotaState.State.
 const (
 	QuotaOK        = "ok"
-	QuotaOver      = "over" // with at_limit notify
+	QuotaOver      = "over" // used up, with at_limit notify
 	QuotaThrottled = "throttled"
 	QuotaBlocked   = "blocked"
 )
 
-// ThresholdState is when a threshold was reached, and how far its messages have got.
+// ThresholdState is the time at which a threshold was reached, and the state of its
+// messages.
 type ThresholdState struct {
 	Percent    int                    `json:"percent"`
 	CrossedAt  *time.Time             `json:"crossed_at"`
 	Deliveries []notify.DeliveryState `json:"deliveries"`
 }
 
-// stateOf returns the state of an allocation.
+// stateOf returns the value of QuotaState.State.
 func (q *quotaSpec) stateOf(used, limit int64) string {
 	switch {
 	case used < limit:
@@ -59,7 +60,7 @@ func (q *quotaSpec) stateOf(used, limit int64) string {
 	}
 }
 
-// stateIn returns the state of an allocation in a period.
+// stateIn returns the QuotaState of an allocation in a period.
 func (q *quotaSpec) stateIn(start, end time.Time, consumer string, direction int, used, limit int64, now time.Time) QuotaState {
 	_, named := q.consumers[consumer]
 	return QuotaState{
@@ -71,7 +72,7 @@ func (q *quotaSpec) stateIn(start, end time.Time, consumer string, direction int
 	}
 }
 
-// alert returns the message about the thresholds that an allocation has reached.
+// alert returns an alert for the reached thresholds.
 func (s *QuotaState) alert(gateway string, crossed []int, now time.Time) notify.Alert {
 	return notify.Alert{
 		Event: notify.EventThreshold, Gateway: gateway, Name: s.Name, Level: s.Level,

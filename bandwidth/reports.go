@@ -23,15 +23,15 @@ func init() {
 	caddy.RegisterModule(adminBandwidth{})
 }
 
-// reports is what a meter does besides recording usage: it serves reports and scrapes other
-// gateways.
+// reports holds the parts of a meter that do not record usage: the REST endpoints, the
+// scrapers and Kong's metrics.
 type reports struct {
 	api      *api.Handler
 	scrapers []*scrape.Scraper
-	release  func() error // of the recorder behind Kong's metrics
+	release  func() error // releases the recorder of Kong's metrics
 }
 
-// open starts the reports. close must be called, also after an error.
+// open starts the reports. The caller must call close, also after an error.
 func (r *reports) open(ctx caddy.Context, m *Meter) error {
 	r.api = &api.Handler{
 		Base: m.Path, Store: m.ledger, Logger: m.Logger(), Now: time.Now,
@@ -85,7 +85,7 @@ func (r *reports) close(m *Meter) error {
 	return r.release()
 }
 
-// status returns the states of the sources.
+// status returns the status of each source.
 func (r *reports) status() []scrape.Status {
 	all := make([]scrape.Status, len(r.scrapers))
 	for i, s := range r.scrapers {
@@ -94,7 +94,7 @@ func (r *reports) status() []scrape.Status {
 	return all
 }
 
-// publishedQuotas returns the published quotas of a gateway in a fixed order.
+// publishedQuotas returns the published quotas of a gateway in a stable order.
 func publishedQuotas(gateway string) []any {
 	all := slices.Concat(status.Decode[[]json.RawMessage](status.Quotas.All(gateway))...)
 	slices.SortFunc(all, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
@@ -105,23 +105,23 @@ func publishedQuotas(gateway string) []any {
 	return list
 }
 
-// serve serves an admitted request under the meter's path.
+// serve handles an authorized request under the meter's path.
 func (m *Meter) serve(w http.ResponseWriter, r *http.Request) error {
 	return m.reports.api.Serve(w, r)
 }
 
-// running are the meters of the process.
+// running holds the meters of the process.
 var running status.Running[*Meter]
 
-// runningMeter returns the meter of a gateway that was set up last; of any, if the name
-// is empty.
+// runningMeter returns the newest meter of a gateway, or of any gateway if the name is
+// empty.
 func runningMeter(gateway string) *Meter {
 	return running.Newest(func(m *Meter) bool { return gateway == "" || gateway == m.Gateway })
 }
 
-// adminBandwidth provides the reports of bandwidth on the admin API, under
-// /rgate/bandwidth, with the same parameters as on a gateway. `?name=` chooses one of
-// several gateways.
+// adminBandwidth serves the bandwidth reports on the admin API under /rgate/bandwidth.
+// Query parameters are the same as on a gateway. `?name=` selects one of several
+// gateways.
 type adminBandwidth struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -134,7 +134,7 @@ func (adminBandwidth) CaddyModule() caddy.ModuleInfo {
 
 const adminPath = "/rgate/bandwidth"
 
-// Routes returns the routes of the reports.
+// Routes returns the admin API routes of the reports.
 func (a adminBandwidth) Routes() []caddy.AdminRoute {
 	serve := caddy.AdminHandlerFunc(a.serve)
 	return []caddy.AdminRoute{{Pattern: adminPath, Handler: serve}, {Pattern: adminPath + "/", Handler: serve}}
@@ -151,7 +151,7 @@ func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
 	}
 	asked := r.Clone(r.Context())
-	if malformed == nil { // else the API reports it
+	if malformed == nil { // otherwise api.Serve reports the error
 		query.Del("name")
 		asked.URL.RawQuery = query.Encode()
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// slowDown serves a request and limits the rate of its bodies.
+// slowDown calls next and limits the rate of the bodies.
 func (s *limitState) slowDown(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	slow := &slowWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ctx: r.Context()}
 	if s.down {
@@ -26,7 +26,7 @@ func (s *limitState) slowDown(w http.ResponseWriter, r *http.Request, next caddy
 	return next.ServeHTTP(slow, r)
 }
 
-// slowBody is a request body with a limited rate.
+// slowBody is a request body with a rate limit.
 type slowBody struct {
 	io.ReadCloser
 	ctx  context.Context
@@ -35,7 +35,7 @@ type slowBody struct {
 
 func (b *slowBody) Read(p []byte) (int, error) { return readSlowly(b.ctx, b.ReadCloser, b.rate, p) }
 
-// readSlowly waits after it has read, as long as the rate requires.
+// readSlowly reads, then waits until the rate limit permits the bytes it read.
 func readSlowly(ctx context.Context, from io.Reader, limiter *rate.Limiter, p []byte) (int, error) {
 	if limiter == nil {
 		return from.Read(p)
@@ -49,7 +49,8 @@ func readSlowly(ctx context.Context, from io.Reader, limiter *rate.Limiter, p []
 	return n, err
 }
 
-// writeSlowly writes in portions, and waits before each as long as the rate requires.
+// writeSlowly writes in chunks, and waits before each chunk until the rate limit permits
+// it.
 func writeSlowly(ctx context.Context, to io.Writer, limiter *rate.Limiter, p []byte) (written int, err error) {
 	if limiter == nil {
 		return to.Write(p)
@@ -69,8 +70,8 @@ func writeSlowly(ctx context.Context, to io.Writer, limiter *rate.Limiter, p []b
 	return written, nil
 }
 
-// slowWriter limits the rate of a response body, and of a hijacked connection in both
-// directions.
+// slowWriter limits the rate of a response body. For a hijacked connection, it limits
+// both directions.
 type slowWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	ctx      context.Context
@@ -84,18 +85,18 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return writeSlowly(w.ctx, flushed{w.ResponseWriter}, w.down, p)
 }
 
-// flushed flushes each write, so that a slow response does not wait in a buffer.
+// flushed flushes after each write, so that a slow response is not buffered.
 type flushed struct{ http.ResponseWriter }
 
 func (w flushed) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	if err == nil {
-		_ = http.NewResponseController(w.ResponseWriter).Flush() // not every writer can
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // not every writer supports Flush
 	}
 	return n, err
 }
 
-// ReadFrom copies through Write: sendfile and splice would bypass the rate.
+// ReadFrom copies through Write: sendfile and splice would bypass the rate limit.
 func (w *slowWriter) ReadFrom(r io.Reader) (int64, error) {
 	if w.down == nil {
 		return w.ResponseWriterWrapper.ReadFrom(r)
@@ -116,11 +117,11 @@ func (w *slowWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return slow, buf, nil
 }
 
-// slowConn is a hijacked connection with a limited rate. Bytes that are in its buffers
-// already are not limited.
+// slowConn is a hijacked connection with a rate limit. Bytes that are already buffered
+// are not limited.
 type slowConn struct {
 	net.Conn
-	ctx      context.Context // until it is closed
+	ctx      context.Context // canceled by Close
 	cancel   context.CancelFunc
 	down, up *rate.Limiter
 }
@@ -134,7 +135,7 @@ func (c *slowConn) Close() error {
 	return c.Conn.Close()
 }
 
-// slowHalfCloser is a slowConn with CloseWrite: proxies check for that method.
+// slowHalfCloser is a slowConn with CloseWrite. Proxies check for this method.
 type slowHalfCloser struct {
 	*slowConn
 	half interface{ CloseWrite() error }

@@ -14,9 +14,9 @@ import (
 	"github.com/rgate/rgate/bandwidth/notify"
 )
 
-// SendTest sends a test message by each channel of a configuration, which is Caddy JSON. It
-// writes each step that succeeds to out. The error is that of the first channel that failed,
-// with a remedy.
+// SendTest sends a test message through each channel of a Caddy JSON configuration. It
+// writes each successful step to out. The returned error is the first failure, with a
+// remedy.
 func SendTest(ctx context.Context, config []byte, out io.Writer) error {
 	var tree any
 	if err := json.Unmarshal(config, &tree); err != nil {

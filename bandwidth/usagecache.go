@@ -8,7 +8,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// usageCache reads the usage of a period once for all quotas that need it.
+// usageCache reads the usage of a period once for all quotas with that period.
 type usageCache struct {
 	store *store.Store
 	now   time.Time
@@ -24,13 +24,13 @@ func newUsageCache(s *store.Store, now time.Time) *usageCache {
 	return &usageCache{s, now, make(map[periodKey]map[store.Key]store.Bytes)}
 }
 
-// usage returns the used bytes of a quota in a period, by consumer. Without `per: consumer`,
-// the only name is empty.
+// usage returns the used bytes of a quota in a period, by consumer. Without `per:
+// consumer`, the only key is the empty string.
 func (c *usageCache) usage(ctx context.Context, q *quotaSpec, start, end time.Time) (map[string]limits, error) {
 	of := periodKey{start.Unix(), end.Unix(), q.perConsumer}
 	all, ok := c.read[of]
 	if !ok {
-		until := c.now.Truncate(time.Minute).Add(time.Minute) // includes the current minute
+		until := c.now.Truncate(time.Minute).Add(time.Minute) // include the current minute
 		if until.After(end) {
 			until = end
 		}
@@ -48,7 +48,7 @@ func (c *usageCache) usage(ctx context.Context, q *quotaSpec, start, end time.Ti
 		bytes[name] = store.Bytes{}
 	}
 	for key, b := range all {
-		if q.covers(key) && key.Consumer != stats.Other { // consumers beyond the limit of names share one row
+		if q.covers(key) && key.Consumer != stats.Other { // consumers above the cardinality limit share one row
 			sum := bytes[key.Consumer]
 			sum.Add(b)
 			bytes[key.Consumer] = sum

@@ -11,10 +11,10 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// Outside of a gateway, statistics, bandwidth and quotas are connected by name only. A missing
-// part is an error.
+// Outside of a gateway, rgate_stats, rgate_bandwidth and rgate_quota are connected by
+// name. These checks report a missing handler.
 
-// checkCounted reports an error if no statistics count the bytes of the meter.
+// checkCounted returns an error if no statistics with the meter's name count bytes.
 func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if m.Gateway == policy.ScopeOf(ctx).Gateway || len(m.Sources) > 0 || stats.Counts(ctx, m.Gateway) {
 		return nil
@@ -35,7 +35,7 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 		"add rgate_stats before it, or set gateway to the name of what counts", m.Gateway)
 }
 
-// checkKept reports an error if no meter records the usage of the quota.
+// checkKept returns an error if no meter records the quota's usage.
 func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 	config := any(ctx.GetMetricsRegistry())
 	if policy.ScopeOf(ctx).Gateway != "" || running.Newest(func(m *Meter) bool { return m.Gateway == gateway && m.config == config }) != nil {
@@ -57,8 +57,8 @@ func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of what counts", gateway)
 }
 
-// keepsAccount reports whether a gateway has a handler that keeps an account, or needs
-// one, so that it is kept.
+// keepsAccount reports whether a gateway records bandwidth: it has rgate_bandwidth, or a
+// handler that requires it.
 func keepsAccount(gateway map[string]any) bool {
 	var look func(value any) bool
 	look = func(value any) bool {

@@ -10,14 +10,14 @@ import (
 	"unicode"
 )
 
-// Alert is the message that a quota has reached a threshold. The outbox keeps it as
-// JSON, and webhooks receive that JSON with a text and a link.
+// Alert is the message that a quota has reached a threshold. The outbox stores it as
+// JSON. Webhooks receive the same JSON with the fields `text` and `link`.
 type Alert struct {
-	ID    string `json:"id"` // the same in every attempt to deliver it
+	ID    string `json:"id"` // the same in every delivery attempt
 	Event string `json:"event"`
 
 	Gateway  string `json:"gateway"`
-	Name     string `json:"name"` // of the quota
+	Name     string `json:"name"` // name of the quota
 	Level    string `json:"level"`
 	Service  string `json:"service,omitempty"`
 	Route    string `json:"route,omitempty"`
@@ -25,16 +25,16 @@ type Alert struct {
 	Consumer string `json:"consumer,omitempty"`
 
 	Direction string     `json:"direction"`  // `ingress`, `egress`, `total`
-	Threshold int        `json:"threshold"`  // the highest that has been reached, in percent
-	Crossed   []int      `json:"thresholds"` // all that have been reached, in ascending order
+	Threshold int        `json:"threshold"`  // highest reached threshold in percent
+	Crossed   []int      `json:"thresholds"` // all reached thresholds in ascending order
 	Used      int64      `json:"used"`       // bytes
 	Allocated int64      `json:"allocated"`  // bytes
 	Share     float64    `json:"share"`      // in percent
 	Period    Period     `json:"period"`
-	AtEnd     *int64     `json:"forecast"`          // bytes at the end of the period; nil if it is too early for a forecast
-	FullAt    *time.Time `json:"full_at,omitempty"` // when the allocation will be used up, if within the period
+	AtEnd     *int64     `json:"forecast"`          // expected bytes at the end of the period; nil if it is too early for a forecast
+	FullAt    *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if not in this period
 	AtLimit   string     `json:"at_limit"`          // `notify`, `throttle`, `block`
-	At        time.Time  `json:"at"`                // when the evaluator saw it
+	At        time.Time  `json:"at"`                // time of the evaluation
 }
 
 // Period is a period of a quota.
@@ -51,7 +51,7 @@ const (
 	eventTest      = "test"
 )
 
-// subject names the quota, and its consumer if it has one.
+// subject returns the name of the quota, with its consumer if it has one.
 func (a *Alert) subject() string {
 	if a.Consumer == "" {
 		return a.Name
@@ -59,7 +59,7 @@ func (a *Alert) subject() string {
 	return printable(a.Consumer) + " at " + a.Name
 }
 
-// printable replaces control characters. The name of a consumer may come from a token.
+// printable replaces control characters. Consumer names may come from tokens.
 func printable(name string) string {
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
@@ -69,7 +69,7 @@ func printable(name string) string {
 	}, name)
 }
 
-// headline returns one sentence about what has happened, without its full stop.
+// headline returns one sentence without its full stop.
 func (a *Alert) headline() string {
 	switch {
 	case a.Event == eventTest:
@@ -88,12 +88,12 @@ func (a *Alert) allocation() string {
 	return a.Direction
 }
 
-// fact is a line of the table in a message.
+// fact is a table row in a message.
 type fact struct{ Label, Value string }
 
 const momentLayout = "2 January 2006 15:04"
 
-// facts returns the lines of the table.
+// facts returns the table rows.
 func (a *Alert) facts() []fact {
 	if a.Event == eventTest {
 		return []fact{{"Gateway", a.Gateway}, {"Sent", a.At.Format(momentLayout)}}
@@ -142,7 +142,7 @@ func (a *Alert) outlook() string {
 // mailText is the content of a mail.
 type mailText struct{ subject, plain, html string }
 
-// mail returns the alert as a mail. It ends with link, unless that is empty.
+// mail returns the alert as a mail. The mail ends with link, unless link is empty.
 func (a *Alert) mail(link string) mailText {
 	facts := a.facts()
 	var plain strings.Builder
@@ -156,7 +156,7 @@ func (a *Alert) mail(link string) mailText {
 	fmt.Fprintf(&plain, "\n-- \n%s\n", footer)
 
 	var html bytes.Buffer
-	_ = mailTemplate.Execute(&html, struct { // cannot fail: it writes to memory
+	_ = mailTemplate.Execute(&html, struct { // cannot fail: html is in memory
 		Headline, Link, Footer, Color string
 		Bar                           float64
 		Facts                         []fact
@@ -177,7 +177,7 @@ func (a *Alert) color() string {
 	}
 }
 
-// Mail programs support little CSS, and only inline.
+// Mail clients support little CSS, and only inline.
 var mailTemplate = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{{.Headline}}</title></head>
@@ -200,7 +200,8 @@ var mailTemplate = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 </html>
 `))
 
-// webhookBody returns the alert as JSON. Slack and compatible services display `text`.
+// webhookBody returns the alert as JSON. Slack and compatible services display the field
+// `text`.
 func (a *Alert) webhookBody(link string) []byte {
 	text := a.headline() + "."
 	if a.Event == EventThreshold {
@@ -217,5 +218,5 @@ func (a *Alert) webhookBody(link string) []byte {
 	return body
 }
 
-// escapeSlack escapes what begins a link or a mention in Slack's texts.
+// escapeSlack escapes the control characters of Slack's markup.
 var escapeSlack = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")

@@ -6,17 +6,18 @@ import (
 	"github.com/rgate/rgate/internal/metrics"
 )
 
-// attempt is how attempts to deliver a message are counted.
+// attempt holds the labels of the attempt counter.
 type attempt struct{ gateway, channel, state string }
 
-// stateRetried is the state of an attempt that failed and will be repeated. The others are
-// those of deliveries.
+// stateRetried is the state label of an attempt that failed and will be retried. The
+// other values are delivery states.
 const stateRetried = "retried"
 
-// attempts counts for the whole process, so that reloads lose nothing.
+// attempts counts delivery attempts for the whole process, so that the counts survive
+// reloads.
 var attempts metrics.Counters[attempt]
 
-// Metrics is the collector of all notifiers of the process.
+// Metrics is the collector for all notifiers of the process.
 var Metrics prometheus.Collector = collector{prometheus.NewDesc("rgate_quota_notifications_total",
 	"Total attempts of this gateway to deliver a message about a quota, by outcome.",
 	[]string{"gateway", "channel", "state"}, nil)}

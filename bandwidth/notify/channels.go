@@ -11,8 +11,8 @@ const (
 	ChannelWebhook = "webhook"
 )
 
-// Channels are the channels of a configuration, with placeholders replaced. They do not
-// change.
+// Channels holds the channels of a configuration, with placeholders replaced. It is
+// immutable.
 type Channels struct {
 	mail    *mailer
 	webhook *hook
@@ -20,7 +20,7 @@ type Channels struct {
 }
 
 // Open returns the channels that the options describe; smtp and webhook may be nil.
-// Messages end with link, unless it is empty. It connects to nothing.
+// Messages end with link, unless it is empty. Open makes no connections.
 func Open(smtp *SMTP, webhook *Webhook, link string) (c *Channels, err error) {
 	c = &Channels{link: link}
 	if smtp != nil {
@@ -62,8 +62,9 @@ func (c *Channels) timeout(channel string) time.Duration {
 	return c.webhook.timeout
 }
 
-// send makes one attempt at a delivery. It adds the recipients that the server accepts to
-// d.delivered. A wait above 0 is how long the server wants to be left alone.
+// send attempts a delivery. It appends the recipients that the server accepts to
+// d.delivered. wait is the minimum delay before a retry, as requested by the server; 0 if
+// none.
 func (c *Channels) send(ctx context.Context, d *delivery) (wait time.Duration, err error) {
 	if d.channel == ChannelWebhook {
 		return c.webhook.post(ctx, d.message, d.alert.webhookBody(c.link))

@@ -11,11 +11,11 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// Allocation identifies what thresholds belong to: one direction of a quota, of one of
-// its consumers if each has its own, in one period.
+// Allocation identifies one allocation of a quota: a direction in a period, and a
+// consumer if consumers have separate allocations.
 type Allocation struct {
 	Quota, Consumer, Direction string
-	Start                      int64 // of the period, in Unix seconds
+	Start                      int64 // start of the period in Unix seconds
 }
 
 // Event records that a threshold has been reached.
@@ -24,15 +24,15 @@ type Event struct {
 	Deliveries []DeliveryState
 }
 
-// DeliveryState is how far a message has got in one channel.
+// DeliveryState is the delivery state of a message in one channel.
 type DeliveryState struct {
 	Channel  string `json:"channel"` // `mail`, `webhook`
 	State    string `json:"state"`   // `pending`, `sent`, `failed`
 	Attempts int    `json:"attempts"`
-	Error    string `json:"error,omitempty"` // of the last attempt
+	Error    string `json:"error,omitempty"` // error of the last attempt
 }
 
-// Events are the events of the current periods, by allocation and threshold.
+// Events holds the events of the current periods, by allocation and threshold in percent.
 type Events map[Allocation]map[int]Event
 
 // ReadEvents returns the events of the periods that end after now, with the states of
@@ -68,9 +68,9 @@ func ReadEvents(ctx context.Context, db *store.DB, now time.Time) (Events, error
 	return events, rows.Err()
 }
 
-// Record stores that the thresholds a.Crossed of an allocation have been reached, and puts
-// the alert into the outbox, for each channel. It reports whether it did: if several
-// gateways record the same, one of them queues the message. It sets a.ID.
+// Record stores the thresholds a.Crossed as reached, and adds the alert to the outbox for
+// each channel. It sets a.ID. queued is false if another gateway has recorded the highest
+// threshold, or a higher one was recorded before.
 func (n *Notifier) Record(ctx context.Context, db *store.DB, of Allocation, a *Alert) (queued bool, err error) {
 	channels := n.channels().Names()
 	err = db.Tx(ctx, func(tx *store.Tx) error {
@@ -80,8 +80,8 @@ func (n *Notifier) Record(ctx context.Context, db *store.DB, of Allocation, a *A
 		}
 		highest := a.Crossed[len(a.Crossed)-1]
 		a.ID = alertID(origin, of, highest)
-		// The highest first, on every gateway: concurrent transactions then wait for each
-		// other in one order.
+		// Insert in descending order on every gateway, so that concurrent transactions
+		// lock rows in the same order.
 		first := false
 		for i := len(a.Crossed) - 1; i >= 0; i-- {
 			added, err := addEvent(ctx, tx, of, a.Crossed[i], a.Period.End, a.At, a.ID)
@@ -93,7 +93,8 @@ func (n *Notifier) Record(ctx context.Context, db *store.DB, of Allocation, a *A
 		if !first {
 			return nil
 		}
-		// If the quota has been raised, a message about a higher threshold may have been sent.
+		// If the limit was raised, a message about a higher threshold may already have
+		// been sent.
 		var most int
 		err = tx.QueryRow(ctx, "SELECT MAX(threshold) FROM quota_events WHERE quota = ? AND consumer = ? AND starts_at = ? AND direction = ?",
 			of.Quota, of.Consumer, of.Start, of.Direction).Scan(&most)
@@ -111,8 +112,8 @@ func (n *Notifier) Record(ctx context.Context, db *store.DB, of Allocation, a *A
 	return queued, err
 }
 
-// originOf returns the random ID of a database. It makes the IDs of its messages
-// different from those of other databases.
+// originOf returns the random ID of the database. It makes message IDs unique across
+// databases.
 func originOf(ctx context.Context, tx *store.Tx) (id string, err error) {
 	if _, err := tx.Exec(ctx, "INSERT INTO quota_origin (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING", rand.Text()); err != nil {
 		return "", err
@@ -137,7 +138,8 @@ func addEvent(ctx context.Context, tx *store.Tx, of Allocation, threshold int, e
 	return n == 1, err
 }
 
-// deleteOld deletes events whose periods ended, and messages that were made, before a time.
+// deleteOld deletes events whose period ended before a time, and messages created before
+// it.
 func deleteOld(ctx context.Context, db *store.DB, before time.Time) error {
 	return db.Tx(ctx, func(tx *store.Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM quota_events WHERE ends_at < ?", before.Unix()); err != nil {

@@ -6,7 +6,7 @@ import (
 )
 
 // formatBytes formats a number of bytes with a decimal unit and three digits. It rounds
-// down, so that 99.9 % of a quota do not look like all of it.
+// down, so that 99.9 % of a quota is not displayed as all of it.
 func formatBytes(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)
@@ -27,7 +27,7 @@ func formatBytes(n int64) string {
 	return fmt.Sprintf("%d.%0*d %cB", parts/tenths, digits, parts%tenths, name)
 }
 
-// formatShare formats a share in percent, rounded down.
+// formatShare formats a percentage, rounded down.
 func formatShare(percent float64) string {
 	return fmt.Sprintf("%.1f %%", math.Floor(percent*10+1e-9)/10)
 }

@@ -1,5 +1,5 @@
-// Package notify sends messages about the thresholds of quotas by mail and by webhooks. They
-// wait in an outbox in the database of the usage store until they have been delivered.
+// Package notify sends messages about quota thresholds by mail and webhook. It queues
+// messages in an outbox in the usage store's database until they are delivered.
 package notify
 
 import (
@@ -18,28 +18,28 @@ import (
 	"github.com/rgate/rgate/internal/status"
 )
 
-// Config is what a Notifier needs.
+// Config holds the dependencies of a Notifier.
 type Config struct {
-	Gateway string             // its name, for metrics
-	DB      func() *store.DB   // the database of the outbox; nil while it is not open
-	Now     func() time.Time   // the clock
-	Logger  func() *zap.Logger // the current logger
-	Keep    time.Duration      // how long events and messages are kept
-	OnSent  func()             // is called after attempts, whether they succeeded or not
+	Gateway string           // gateway name, for metrics
+	DB      func() *store.DB // returns the database of the outbox; nil if there is none
+	Now     func() time.Time
+	Logger  func() *zap.Logger // returns the current logger
+	Keep    time.Duration      // retention of events and messages
+	OnSent  func()             // called after delivery attempts, successful or not
 }
 
 // Notifier delivers the messages in the outbox of a gateway.
 type Notifier struct {
 	Config
-	holder string // identifies it in leases
+	holder string // random ID of the lease holder
 
 	mu       sync.Mutex
-	used     []*Channels       // by configurations, the newest last; guarded by mu.
-	retry    bool              // failed deliveries are to be tried again; guarded by mu.
-	hurry    bool              // pending ones as well, at once; guarded by mu.
-	problems map[string]string // the error of the last delivery by channel; guarded by mu.
+	used     []*Channels       // by configuration, the newest last. Guarded by mu.
+	retry    bool              // whether to retry failed deliveries. Guarded by mu.
+	hurry    bool              // whether to retry pending deliveries immediately as well. Guarded by mu.
+	problems map[string]string // error of the last delivery by channel; empty if it succeeded. Guarded by mu.
 
-	cleaned time.Time // when old messages were deleted; used by the loop alone
+	cleaned time.Time // last deletion of old messages; only used by the loop goroutine
 
 	wake   chan struct{}
 	ending chan struct{}
@@ -47,21 +47,22 @@ type Notifier struct {
 }
 
 const (
-	// startDelay keeps a configuration that is only validated from opening the database.
+	// startDelay delays the first read of the outbox, so that a configuration that fails
+	// to load does not open the database.
 	startDelay = time.Second
-	// pollInterval is how often the outbox is read for messages of other gateways.
+	// pollInterval is the maximum interval between reads of the outbox.
 	pollInterval = 15 * time.Second
-	// leaseMargin is added to a channel's timeout to make a lease.
+	// leaseMargin is added to a channel's timeout to get the lease duration.
 	leaseMargin = 30 * time.Second
-	// Deliveries older than this are abandoned.
+	// giveUpAfter is the age after which a delivery is abandoned.
 	giveUpAfter = 7 * 24 * time.Hour
-	// shutdownTimeout is how long a delivery may take after Stop.
+	// shutdownTimeout is the time that a delivery in progress has after Stop.
 	shutdownTimeout = 5 * time.Second
 
-	maxDeliveries = 50 // of one read
+	maxDeliveries = 50 // per read
 )
 
-// New returns a notifier without channels. It delivers nothing before Run.
+// New returns a notifier without channels. Deliveries start with Run.
 func New(c Config) *Notifier {
 	return &Notifier{
 		Config: c, holder: rand.Text(), problems: make(map[string]string),
@@ -69,13 +70,12 @@ func New(c Config) *Notifier {
 	}
 }
 
-// Use makes the notifier deliver by channels, until a newer configuration brings others or
-// leave is called.
+// Use sets the channels, until a newer configuration replaces them or leave is called.
 func (n *Notifier) Use(channels *Channels) (leave func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if i := len(n.used); i == 0 || !reflect.DeepEqual(n.used[i-1], channels) {
-		n.retry, n.hurry = true, i > 0 // what was wrong may have been corrected
+		n.retry, n.hurry = true, i > 0 // the new configuration may resolve earlier failures
 	}
 	n.used = append(n.used, channels)
 	n.Wake()
@@ -96,7 +96,7 @@ func (n *Notifier) channels() *Channels {
 	return new(Channels)
 }
 
-// Health returns whether the last delivery by a channel succeeded.
+// Health returns the health of a channel: whether its last delivery succeeded.
 func (n *Notifier) Health(channels *Channels, channel string) status.Dependency {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -104,17 +104,17 @@ func (n *Notifier) Health(channels *Channels, channel string) status.Dependency 
 	return status.Dependency{Name: channels.describe(channel), Up: problem == "", Error: problem}
 }
 
-// Wake makes the notifier read the outbox now.
+// Wake triggers a read of the outbox.
 func (n *Notifier) Wake() { pause.Wake(n.wake) }
 
-// Run delivers messages until ctx ends or Stop is called.
+// Run delivers messages until ctx is done or Stop is called.
 func (n *Notifier) Run(ctx context.Context) {
 	defer close(n.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { // Stop ends waiting, but not a delivery
+	go func() { // Stop ends the wait, but not a delivery in progress
 		defer stop()
 		select {
 		case <-n.ending:
@@ -126,14 +126,14 @@ func (n *Notifier) Run(ctx context.Context) {
 		if db := n.DB(); db != nil {
 			var err error
 			if interval, err = n.DeliverDue(ctx, db); err != nil && ctx.Err() == nil {
-				n.Logger().Debug("reading the outbox failed", zap.Error(err)) // the evaluator, which reads the same database, warns
+				n.Logger().Debug("reading the outbox failed", zap.Error(err)) // debug level: the evaluator warns about the same database
 			}
 		}
 		ok = pause.UntilWoken(waiting, n.wake, 0, interval)
 	}
 }
 
-// Stop ends Run. It waits a few seconds for a delivery.
+// Stop ends Run. It waits a few seconds for a delivery in progress.
 func (n *Notifier) Stop() {
 	close(n.ending)
 	select {
@@ -142,8 +142,8 @@ func (n *Notifier) Stop() {
 	}
 }
 
-// DeliverDue makes one attempt at each delivery that is due, and returns when to look
-// again. The error is that of the database.
+// DeliverDue attempts each due delivery once. It returns the time until the next read,
+// and an error if the database fails.
 func (n *Notifier) DeliverDue(ctx context.Context, db *store.DB) (wait time.Duration, err error) {
 	now := n.Now()
 	if err := n.maintain(ctx, db, now); err != nil {
@@ -158,7 +158,7 @@ func (n *Notifier) DeliverDue(ctx context.Context, db *store.DB) (wait time.Dura
 	for i := range deliveries {
 		d := &deliveries[i]
 		if !slices.Contains(channels.Names(), d.channel) {
-			continue // of another gateway, or of an older configuration
+			continue // of another gateway or an older configuration
 		}
 		if due := time.Unix(d.next, 0).Sub(now); due > 0 {
 			wait = min(wait, due)
@@ -192,8 +192,8 @@ func (n *Notifier) isEnding() bool {
 	}
 }
 
-// maintain retries failed deliveries once after a change of the configuration, and deletes
-// old messages once a day.
+// maintain retries failed deliveries once after a configuration change, and deletes old
+// messages once a day.
 func (n *Notifier) maintain(ctx context.Context, db *store.DB, now time.Time) error {
 	n.mu.Lock()
 	retry, hurry := n.retry, n.hurry
@@ -213,8 +213,8 @@ func (n *Notifier) maintain(ctx context.Context, db *store.DB, now time.Time) er
 	return deleteOld(ctx, db, now.Add(-n.Keep))
 }
 
-// deliver makes one attempt at a delivery, unless another gateway makes it, and stores the
-// outcome. The error is that of the database.
+// deliver attempts a delivery and stores the outcome, unless another gateway holds the
+// lease. It returns an error if the database fails.
 func (n *Notifier) deliver(ctx context.Context, db *store.DB, channels *Channels, d *delivery) error {
 	now := n.Now()
 	claimed, err := d.claim(ctx, db, n.holder, now, now.Add(channels.timeout(d.channel)+leaseMargin))
@@ -236,7 +236,8 @@ func (n *Notifier) deliver(ctx context.Context, db *store.DB, channels *Channels
 		}
 	}
 	n.logOutcome(d, state, problem, next.Sub(now))
-	// Record it even if ctx has ended, so that no other gateway sends the message again.
+	// Record the outcome even if ctx is canceled, so that no other gateway sends the
+	// message again.
 	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	return d.finish(recording, db, n.holder, state, text, now, next)

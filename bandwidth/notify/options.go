@@ -23,20 +23,22 @@ import (
 	"github.com/rgate/rgate/internal/placeholder"
 )
 
-// SMTP is a mail server and the recipients.
+// SMTP configures a mail server and the recipients.
 //
 // In `username`, `password` and `ca_file`, placeholders such as `{env.SMTP_PASSWORD}` and
-// `{file./run/secrets/smtp}` are replaced once, at the start.
+// `{file./run/secrets/smtp}` are replaced once, when the configuration is loaded.
 type SMTP struct {
-	// The server, as host or host:port. Required. Default port: 587, or by `tls` 465 or 25.
+	// The server, as host or host:port. Required. Default port: 587 with `tls: starttls`,
+	// 465 with `implicit`, 25 with `none`.
 	Address string `json:"address,omitempty" caddyfile:"arg"`
 
-	// The encryption: `starttls`, `implicit` or `none`. If the server does not support it,
-	// nothing is sent. Default: `starttls`.
+	// The encryption: `starttls`, `implicit` or `none`. If the server does not support
+	// it, deliveries fail. Default: `starttls`.
 	TLS string `json:"tls,omitempty"`
 
-	// The user to authenticate as, with the safest mechanism that the server offers.
-	// Requires TLS, unless the server is on this machine. Default: no authentication.
+	// The user name for authentication. The most secure mechanism that the server offers
+	// is used. Requires TLS unless the server is on the loopback interface. Default: no
+	// authentication.
 	Username string `json:"username,omitempty"`
 
 	// The password. Required with `username`.
@@ -49,34 +51,34 @@ type SMTP struct {
 	// The recipients. Required.
 	To []string `json:"to,omitempty"`
 
-	// A PEM file of certificates to trust besides those of the system. Default: none.
+	// A PEM file of trusted certificates, in addition to the system's. Default: none.
 	CAFile string `json:"ca_file,omitempty"`
 
-	// The time limit of a delivery, 1s to 5m. Default: 30s.
+	// The timeout of a delivery: 1s to 5m. Default: 30s.
 	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
-// Webhook is a URL that receives messages as JSON in POST requests.
+// Webhook configures a URL that receives messages as JSON in POST requests.
 //
 // In `url` and the values of `headers`, placeholders such as `{env.WEBHOOK_URL}` are
-// replaced once, at the start.
+// replaced once, when the configuration is loaded.
 type Webhook struct {
-	// The URL. Required.
+	// The http:// or https:// URL. Required.
 	URL string `json:"url,omitempty" caddyfile:"arg"`
 
 	// Header fields of the requests, such as `Authorization`. Default: none.
 	Headers map[string]string `json:"headers,omitempty"`
 
-	// The time limit of a request, 1s to 5m. Default: 30s.
+	// The timeout of a request: 1s to 5m. Default: 30s.
 	Timeout caddy.Duration `json:"timeout,omitempty" default:"30s"`
 }
 
-// UnmarshalJSON reads a URL or a map of options.
+// UnmarshalJSON accepts a URL or a map of options.
 func (o *Webhook) UnmarshalJSON(data []byte) error {
 	if json.Unmarshal(data, &o.URL) == nil {
 		return nil
 	}
-	type plain Webhook // without this method
+	type plain Webhook // without UnmarshalJSON
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	return decoder.Decode((*plain)(o))
@@ -100,7 +102,7 @@ func checkTimeout(option string, timeout caddy.Duration) error {
 	return nil
 }
 
-// Check reports the first invalid option.
+// Check returns the first invalid option, or nil.
 func (o *SMTP) Check() error {
 	host, _, err := o.server()
 	switch {
@@ -161,12 +163,12 @@ func parseMailAddress(text string) (*netmail.Address, error) {
 	return address, err
 }
 
-// Check reports the first invalid option.
+// Check returns the first invalid option, or nil.
 func (o *Webhook) Check() error {
 	switch {
 	case o.URL == "":
 		return options.Errorf("webhook.url", "url is required: set it to a URL such as https://hooks.example.com/quota")
-	case !IsURL(o.URL) && !placeholder.Has(o.URL): // errors do not quote it: it may contain a secret
+	case !IsURL(o.URL) && !placeholder.Has(o.URL): // errors do not quote the URL: it may contain a secret
 		return options.Errorf("webhook.url", "invalid url: must be a URL such as https://hooks.example.com/quota")
 	}
 	for name, value := range o.Headers {
@@ -177,13 +179,13 @@ func (o *Webhook) Check() error {
 	return checkTimeout("webhook.timeout", o.Timeout)
 }
 
-// IsURL reports whether text is a URL with the scheme http or https.
+// IsURL reports whether text is an http or https URL with a host.
 func IsURL(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// mailer returns the mailer of the options.
+// mailer returns a mailer for the options, with placeholders replaced.
 func (o *SMTP) mailer() (*mailer, error) {
 	host, port, err := o.server()
 	if err != nil {
@@ -229,7 +231,7 @@ func (o *SMTP) mailer() (*mailer, error) {
 	return m, nil
 }
 
-// hook returns the hook of the options.
+// hook returns a hook for the options, with placeholders replaced.
 func (o *Webhook) hook() (h *hook, err error) {
 	h = &hook{header: make(http.Header), timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout)}
 	if h.url, err = options.ReplacePlaceholders("webhook.url", o.URL); err != nil {

@@ -16,14 +16,14 @@ const (
 	deliveryFailed  = "failed"
 )
 
-// Delays between attempts to deliver a message.
+// The minimum and maximum delay between delivery attempts.
 const (
 	firstRetry = time.Second
 	lastRetry  = 15 * time.Minute
 )
 
-// retryDelay returns the delay after a number of failed attempts, from 1 on: exponential,
-// with jitter.
+// retryDelay returns the delay after a number of failed attempts (at least 1):
+// exponential backoff with jitter.
 func retryDelay(failed int) time.Duration {
 	longest := lastRetry
 	if failed < 12 {
@@ -32,7 +32,7 @@ func retryDelay(failed int) time.Duration {
 	return longest/2 + rand.N(longest/2)
 }
 
-// enqueue puts an alert into the outbox, for one channel.
+// enqueue adds an alert to the outbox for one channel.
 func enqueue(ctx context.Context, tx *store.Tx, a *Alert, channel string) error {
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -44,18 +44,17 @@ func enqueue(ctx context.Context, tx *store.Tx, a *Alert, channel string) error 
 	return err
 }
 
-// delivery is a message that one channel has to deliver.
+// delivery is an outbox entry: a message for one channel.
 type delivery struct {
 	message, channel string
 	alert            Alert
 	created          int64
 	attempts         int
-	next             int64    // when it is due, or when the lease of another gateway ends
-	delivered        []string // the recipients that have it already
+	next             int64    // Unix time when it is due, or when another gateway's lease ends
+	delivered        []string // recipients that already received the message
 }
 
-// pendingDeliveries returns the deliveries that are not finished, those that are due the
-// longest first.
+// pendingDeliveries returns unfinished deliveries, the longest overdue first.
 func pendingDeliveries(ctx context.Context, db *store.DB, limit int) (all []delivery, err error) {
 	rows, err := db.Query(ctx, `SELECT message, channel, notice, created_at, attempts, CASE WHEN leased_until > next_at THEN leased_until ELSE next_at END, delivered
 		FROM outbox WHERE state = ? ORDER BY 6, message, channel LIMIT ?`, deliveryPending, limit)
@@ -80,7 +79,8 @@ func pendingDeliveries(ctx context.Context, db *store.DB, limit int) (all []deli
 	return all, rows.Err()
 }
 
-// claim leases a delivery to holder. It reports false if another gateway has it.
+// claim leases a delivery to holder. It returns false if another gateway holds the lease
+// or has finished the attempt.
 func (d *delivery) claim(ctx context.Context, db *store.DB, holder string, now, until time.Time) (claimed bool, err error) {
 	result, err := db.Exec(ctx, `UPDATE outbox SET leased_until = ?, leased_by = ?
 		WHERE message = ? AND channel = ? AND state = ? AND attempts = ? AND next_at <= ? AND leased_until <= ?`,
@@ -104,8 +104,8 @@ func (d *delivery) finish(ctx context.Context, db *store.DB, holder, state, prob
 	return err
 }
 
-// retryFailed makes failed deliveries of messages since a time pending again. With hurry,
-// pending ones are due at once as well.
+// retryFailed sets failed deliveries of messages created since a time to pending. With
+// hurry, pending deliveries become due immediately as well.
 func retryFailed(ctx context.Context, db *store.DB, now, since time.Time, hurry bool) error {
 	condition, args := "state = ?", []any{deliveryPending, now.Unix(), since.Unix(), deliveryFailed}
 	if hurry {
@@ -115,8 +115,8 @@ func retryFailed(ctx context.Context, db *store.DB, now, since time.Time, hurry 
 	return err
 }
 
-// lastProblems returns for each channel the error of the last attempt of any gateway since
-// a time, empty if it succeeded.
+// lastProblems returns the error of each channel's last attempt since a time, on any
+// gateway. The error is empty if the attempt succeeded.
 func lastProblems(ctx context.Context, db *store.DB, since time.Time) (map[string]string, error) {
 	rows, err := db.Query(ctx, "SELECT channel, error FROM outbox WHERE attempted_at >= ? ORDER BY attempted_at, message", since.Unix())
 	if err != nil {

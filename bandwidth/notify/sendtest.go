@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// SendTest sends a test message by each channel, and writes each step that succeeds to out.
-// The error is that of the first channel that failed, with a remedy.
+// SendTest sends a test message through each channel, and writes each successful step to
+// out. The returned error is the first failure, with a remedy.
 func (c *Channels) SendTest(ctx context.Context, out io.Writer) error {
 	host, _ := os.Hostname() // only displayed
 	test := Alert{ID: rand.Text(), Event: eventTest, Gateway: host, At: time.Now()}
@@ -40,7 +40,7 @@ func (c *Channels) SendTest(ctx context.Context, out io.Writer) error {
 	return failed
 }
 
-// remedy returns what to check after an error.
+// remedy returns a hint for resolving an error, or an empty string.
 func remedy(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var wrongName x509.HostnameError

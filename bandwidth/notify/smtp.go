@@ -20,7 +20,7 @@ import (
 	"github.com/wneessen/go-mail/smtp"
 )
 
-// mailer delivers mail to one SMTP server. It does not change.
+// mailer delivers mail to one SMTP server. It is immutable.
 type mailer struct {
 	address, host      string
 	tls                string // `starttls`, `implicit`, `none`
@@ -30,35 +30,36 @@ type mailer struct {
 	to                 []*netmail.Address
 	timeout            time.Duration
 
-	report func(step, detail string) // is called after each step that succeeds, unless nil
+	report func(step, detail string) // called after each successful step; may be nil
 }
 
-// stepError is the error of a step of a delivery.
+// stepError is the error of a delivery step.
 type stepError struct {
 	step      string
 	err       error
-	permanent bool // retrying would not help
+	permanent bool // whether retries are useless
 }
 
 func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
 
 func (e *stepError) Unwrap() error { return e.err }
 
-// isPermanent reports whether retrying would not help. Errors of the network are not
-// permanent.
+// isPermanent reports whether retrying is useless. Network errors are not permanent.
 func isPermanent(err error) bool {
 	var failed *stepError
 	return errors.As(err, &failed) && failed.permanent
 }
 
-// failedAt returns the error of a step, permanent if it is an SMTP reply of 500 or above.
+// failedAt returns the error of a step. It is permanent if err is an SMTP reply of 500 or
+// above.
 func failedAt(step string, err error) *stepError {
 	var reply *textproto.Error
 	return &stepError{step, err, errors.As(err, &reply) && reply.Code >= 500}
 }
 
-// send delivers a message to the recipients except those in have. It returns the recipients
-// that the server accepted; the error is about the others.
+// send delivers a message to the recipients except those in have. It returns the
+// recipients that the server accepted. The error describes the rejected recipients or the
+// failed step.
 func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailText, have []string) (delivered []string, err error) {
 	raw, err := m.compose(id, at, text)
 	if err != nil {
@@ -71,7 +72,8 @@ func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailTex
 		return nil, err
 	}
 	defer client.Close()
-	// The connection has the deadline of ctx; this ends it if ctx is canceled.
+	// The connection's deadline is ctx's deadline. This also ends the connection if ctx
+	// is canceled.
 	stop := context.AfterFunc(ctx, func() { _ = client.UpdateDeadline(-time.Second) })
 	defer stop()
 	if err := m.open(client); err != nil {
@@ -91,7 +93,7 @@ func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailTex
 		return nil, failedAt("message", failed)
 	}
 	m.reportStep("message", reply)
-	_ = client.Quit() // the server has the message
+	_ = client.Quit() // ignore the error: the server has accepted the message
 	return accepted, err
 }
 
@@ -142,7 +144,7 @@ func describeTLS(state tls.ConnectionState) string {
 
 // open sends EHLO, starts TLS and authenticates.
 func (m *mailer) open(client *smtp.Client) error {
-	client.SkipSMTPUTF8(true) // addresses are ASCII, and the rest is encoded
+	client.SkipSMTPUTF8(true) // addresses are ASCII; the rest is encoded
 	if err := client.Hello(helloName()); err != nil {
 		return failedAt("greeting", err)
 	}
@@ -173,7 +175,7 @@ func (m *mailer) open(client *smtp.Client) error {
 	return nil
 }
 
-// auth returns the safest mechanism that the server offers, nil if none is supported.
+// auth returns the most secure supported mechanism that the server offers, or nil.
 func (m *mailer) auth(offered []string) (string, smtp.Auth) {
 	for _, known := range []struct {
 		name string
@@ -192,8 +194,9 @@ func (m *mailer) auth(offered []string) (string, smtp.Auth) {
 	return "", nil
 }
 
-// recipients sends the recipients except those in have, and returns those that the server
-// accepts. The error is about the others, and permanent if each of their errors is.
+// recipients sends RCPT for the recipients except those in have, and returns the accepted
+// ones. The error describes the rejected ones. It is permanent if each rejection is
+// permanent.
 func (m *mailer) recipients(client *smtp.Client, have []string) (accepted []string, err error) {
 	var all []error
 	permanent := true
@@ -216,7 +219,7 @@ func (m *mailer) recipients(client *smtp.Client, have []string) (accepted []stri
 	return accepted, err
 }
 
-// transmit sends the message, and returns the reply of the server.
+// transmit sends the message and returns the server's reply.
 func transmit(client *smtp.Client, raw []byte) (reply string, err error) {
 	w, err := client.Data()
 	if err != nil {
@@ -239,7 +242,7 @@ func (m *mailer) compose(id string, at time.Time, text mailText) ([]byte, error)
 	msg.Subject(text.subject)
 	msg.SetDateWithValue(at)
 	msg.SetMessageIDWithValue(messageID(id, m.from.Address))
-	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no automatic replies
+	msg.SetGenHeader("Auto-Submitted", "auto-generated") // prevents automatic replies (RFC 3834)
 	msg.SetBodyString(mail.TypeTextPlain, text.plain)
 	msg.AddAlternativeString(mail.TypeTextHTML, text.html)
 	var raw bytes.Buffer
@@ -247,8 +250,8 @@ func (m *mailer) compose(id string, at time.Time, text mailText) ([]byte, error)
 	return raw.Bytes(), err
 }
 
-// messageID returns the Message-ID. It is the same in each attempt, so that mail programs
-// display a message once.
+// messageID returns the Message-ID. It is the same in each attempt, so that mail clients
+// can detect duplicates.
 func messageID(id, from string) string {
 	return "rgate." + id + from[strings.LastIndexByte(from, '@'):]
 }
@@ -257,7 +260,7 @@ func angle(address string) string { return "<" + address + ">" }
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]*$`)
 
-// helloName returns the name that the client sends in EHLO.
+// helloName returns the client's name for EHLO.
 func helloName() string {
 	if name, err := os.Hostname(); err == nil && hostName.MatchString(name) {
 		return name

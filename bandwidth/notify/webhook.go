@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// hook delivers messages to a URL. The URL may contain a secret and must not be displayed.
-// A hook does not change.
+// hook delivers messages to a URL. The URL may contain a secret and must not be
+// displayed. A hook is immutable.
 type hook struct {
 	url     string
 	header  http.Header
 	timeout time.Duration
 }
 
-// host returns the host of the URL, which may be displayed.
+// host returns the host of the URL, which is safe to display.
 func (h *hook) host() string {
 	u, err := url.Parse(h.url)
 	if err != nil {
@@ -29,7 +29,8 @@ func (h *hook) host() string {
 	return u.Host
 }
 
-// post sends a message. After a response with Retry-After, wait is its value.
+// post sends a message. If the response has Retry-After, wait is its value, at most
+// lastRetry.
 func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
@@ -43,7 +44,7 @@ func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Dura
 	request.Header.Set("User-Agent", "rgate")
 	request.Header.Set("Idempotency-Key", id)
 	client := http.Client{
-		// Messages are rare: do not keep the connection.
+		// Messages are rare: do not keep the connection open.
 		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -66,7 +67,7 @@ func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Dura
 	return wait, &stepError{step, fmt.Errorf("the response is %s: %q", response.Status, excerpt), isPermanentStatus(response.StatusCode)}
 }
 
-// isPermanentStatus reports whether a retry would have the same status.
+// isPermanentStatus reports whether retrying is useless.
 func isPermanentStatus(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
