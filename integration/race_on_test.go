@@ -2,5 +2,5 @@
 
 package integration
 
-// raceDetector is whether the tests, and so the gateways, run with the race detector.
+// raceDetector is true if the tests and gateways run with the race detector.
 const raceDetector = true

@@ -16,7 +16,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// redisServer is a redis-server on a port of the loopback, without a disk.
+// redisServer is a redis-server process on the loopback interface, without persistence.
 type redisServer struct {
 	port int
 	cmd  *exec.Cmd
@@ -50,10 +50,10 @@ func (s *redisServer) address() string { return net.JoinHostPort("127.0.0.1", st
 
 func (s *redisServer) kill() {
 	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait() // it was killed
+	_ = s.cmd.Wait() // Wait returns an error for a killed process
 }
 
-// staticBackend is a backend in the tests' process. It returns its address.
+// staticBackend starts a backend with a constant response and returns its address.
 func staticBackend(t testing.TB) string {
 	address, _ := testkit.Backend(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("hello"))
@@ -61,8 +61,8 @@ func staticBackend(t testing.TB) string {
 	return address
 }
 
-// limited is a gateway before a static backend. policies are lines of YAML for the
-// gateway, and those of its routes stand in braces.
+// limited returns a configuration with a static backend. policies are YAML lines of the
+// gateway, and each route is the YAML of one route.
 func limited(t testing.TB, policies string, routes ...string) string {
 	config := policies + "\nroutes:\n"
 	for _, route := range routes {
@@ -71,8 +71,8 @@ func limited(t testing.TB, policies string, routes ...string) string {
 	return config + "backends: [{name: web, dial: [\"" + staticBackend(t) + "\"]}]\n"
 }
 
-// statuses sends requests from several clients at once, and returns how often each
-// status was the response.
+// statuses sends requests from concurrent clients and returns the number of responses by
+// status.
 func (g *gateway) statuses(t testing.TB, requests int, target string, headers ...string) map[int]int {
 	t.Helper()
 	const clients = 4
@@ -104,7 +104,7 @@ func TestRateLimit(t *testing.T) {
 		"path_prefix: /f, rate_limit: {limits: [{requests: 3, window: 1h}, {requests: 2, window: 10m}]}")
 	g := startGateway(t, config)
 	began := time.Now()
-	for _, path := range []string{"/a", "/b"} { // which count together
+	for _, path := range []string{"/a", "/b"} { // share the gateway's limit
 		if got := g.statuses(t, 500, path, "X-User", "alice"); got[200] != 500 {
 			t.Errorf("500 requests of 1000: %v", got)
 		}
@@ -128,7 +128,7 @@ func TestRateLimit(t *testing.T) {
 	if got := g.ask(t, "GET", "/a", "", "X-User", "bob"); got.status != http.StatusOK || got.header.Get("RateLimit-Remaining") != "999" {
 		t.Errorf("another identity: got %d, %v", got.status, got.header)
 	}
-	for _, path := range []string{"/c", "/d"} { // which do not count together
+	for _, path := range []string{"/c", "/d"} { // have separate limits
 		if got := g.statuses(t, 5, path); got[200] != 2 || got[429] != 3 {
 			t.Errorf("%s: got %v", path, got)
 		}
@@ -152,7 +152,7 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-// A client that waits as long as Retry-After says is admitted, and an earlier one is not.
+// A client that waits for Retry-After is admitted, and an earlier request is rejected.
 func TestRetryAfterIsRight(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, limited(t, `rate_limit: {requests: 5, window: 2s}`, "path_prefix: /"))
@@ -203,12 +203,12 @@ func TestTwoGatewaysAdmitExactlyTheLimitTogether(t *testing.T) {
 	}
 }
 
-// When Redis is killed, no request fails, and limits are kept.
+// If Redis is killed, no request fails, and limits are still enforced.
 func TestRedisIsKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	limit := func(requests int) string {
-		// Only its death is to count as an outage, and not that a machine is slow.
+		// The long timeout prevents a slow machine from being counted as an outage.
 		return fmt.Sprintf(`rate_limit: {requests: %d, window: 1h, redis: "redis://%s", redis_timeout: 10s, key: "{http.request.header.X-User}"}`, requests, redis.address())
 	}
 	g := startGateway(t, limited(t, "", "path_prefix: /many, "+limit(1_000_000), "path_prefix: /few, "+limit(3)))
@@ -253,7 +253,7 @@ func TestThrottle(t *testing.T) {
 		t.Errorf("the first: got %d", got)
 	}
 	waiting := func() float64 { return g.metric(t, "rgate_throttle_waiting_requests") }
-	for range 2 { // the second has the place of the first, which has left
+	for range 2 { // the second request uses the queue slot of the canceled first one
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error)
 		request := g.request(t, http.MethodGet, "/full", "").WithContext(ctx)

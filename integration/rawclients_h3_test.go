@@ -14,10 +14,10 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 )
 
-// h3Conn is a connection of HTTP/3.
+// h3Conn is an HTTP/3 connection.
 type h3Conn struct{ *quic.Conn }
 
-// Types of HTTP/3's streams and frames (RFC 9114, sections 6.2 and 7.2).
+// Types of HTTP/3 streams and frames (RFC 9114, sections 6.2 and 7.2).
 const (
 	h3ControlStream = 0x00
 	h3Data          = 0x00
@@ -34,7 +34,8 @@ func (g *allVersions) rawH3(t testing.TB) *h3Conn {
 	return speakH3(t, conn)
 }
 
-// speakH3 begins HTTP/3 on a connection, which the end of the test closes.
+// speakH3 sends the client's HTTP/3 settings. The connection is closed when the test
+// ends.
 func speakH3(t testing.TB, conn *quic.Conn) *h3Conn {
 	t.Helper()
 	t.Cleanup(func() { _ = conn.CloseWithError(0x100, "") }) // H3_NO_ERROR
@@ -69,7 +70,7 @@ func (s *h3Stream) frame(t testing.TB, kind uint64, payload []byte, end bool) {
 	t.Helper()
 	frame := quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload)))
 	_, err := s.Write(append(frame, payload...))
-	if reset := new(quic.StreamError); err != nil && !errors.As(err, &reset) { // that the gateway has stopped reading shows in the response
+	if reset := new(quic.StreamError); err != nil && !errors.As(err, &reset) { // a stopped stream is reported with the response
 		t.Fatalf("sending a frame: %v", err)
 	}
 	if end {

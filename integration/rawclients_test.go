@@ -27,19 +27,19 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// The clients of this file speak HTTP/2 and HTTP/3 with a gateway that has all
-// versions, in whole requests or field by field.
+// The clients in this file send HTTP/2 and HTTP/3 requests to a gateway with all
+// versions, either whole or field by field.
 
-// allVersions is a gateway that speaks HTTP/1.1 and h2c on its port, and HTTP/1.1, 2
-// and 3 over TLS on another.
+// allVersions is a gateway that serves HTTP/1.1 and h2c on its port, and HTTP/1.1, 2 and
+// 3 over TLS on another.
 type allVersions struct {
 	*gateway
-	tls int // the port for TLS, of TCP and UDP
+	tls int // the TLS port, for TCP and UDP
 }
 
-// startAllVersions runs a gateway with what is within a site of a Caddyfile, once for
-// plain connections and once for TLS, until the test ends. It accepts extended CONNECT
-// over HTTP/2, too. options are global ones.
+// startAllVersions runs a gateway until the test ends. site is the content of a Caddyfile
+// site, which is served with and without TLS. options are global options. Extended
+// CONNECT over HTTP/2 is enabled.
 func startAllVersions(t testing.TB, site, options string, env ...string) *allVersions {
 	t.Helper()
 	certificate, key := testCertificate(t)
@@ -66,7 +66,8 @@ https://:%d {
 	return &allVersions{g, port}
 }
 
-// testCertificate writes a certificate for localhost, and its key.
+// testCertificate writes a self-signed certificate for localhost with its key, and
+// returns their paths.
 func testCertificate(t testing.TB) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -92,11 +93,10 @@ func clientTLS(protocols ...string) *tls.Config {
 
 func (g *allVersions) tlsAddress() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(g.tls)) }
 
-// tlsURL is the address of the gateway with a path and query, for HTTP/1.1, 2 and 3
-// over TLS.
+// tlsURL returns the gateway's HTTPS URL with the given path and query.
 func (g *allVersions) tlsURL(target string) string { return "https://" + g.tlsAddress() + target }
 
-// versions are clients of the gateway, each with the URL that its requests begin with.
+// versions returns a client for each version, with its base URL.
 func (g *allVersions) versions(t testing.TB) []versionClient {
 	return []versionClient{
 		{"HTTP/1.1", newClient(t), g.url("")},
@@ -107,15 +107,15 @@ func (g *allVersions) versions(t testing.TB) []versionClient {
 	}
 }
 
-// versionClient is a client of one version of HTTP.
+// versionClient is a client for one version of HTTP.
 type versionClient struct {
 	name string
 	*http.Client
 	base string
 }
 
-// ask sends a request that must get a response, with any status. headers are names and
-// values in turn. A body makes it a request of known length.
+// ask sends a request and returns the response. headers are alternating names and values.
+// A request with a body has a Content-Length.
 func (c versionClient) ask(t testing.TB, method, target, body string, headers ...string) response {
 	t.Helper()
 	var reader io.Reader
@@ -134,7 +134,7 @@ func (c versionClient) ask(t testing.TB, method, target, body string, headers ..
 
 func noRedirects(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// tlsClient makes a client over TLS of HTTP/2 or HTTP/1.1.
+// tlsClient returns a client for HTTP/2 over TLS if two is set, otherwise for HTTP/1.1.
 func (g *allVersions) tlsClient(t testing.TB, two bool) *http.Client {
 	transport := &http.Transport{TLSClientConfig: clientTLS(), DisableCompression: true, Protocols: new(http.Protocols)}
 	transport.Protocols.SetHTTP1(!two)
@@ -143,7 +143,7 @@ func (g *allVersions) tlsClient(t testing.TB, two bool) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: noRedirects}
 }
 
-// h2cClient makes a client of HTTP/2 without TLS.
+// h2cClient returns a client for HTTP/2 without TLS.
 func h2cClient(t testing.TB) *http.Client {
 	transport := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
@@ -151,46 +151,46 @@ func h2cClient(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: noRedirects}
 }
 
-// h3Client makes a client of HTTP/3.
+// h3Client returns a client for HTTP/3.
 func h3Client(t testing.TB) *http.Client {
 	transport := &http3.Transport{TLSClientConfig: clientTLS(), DisableCompression: true}
 	t.Cleanup(func() { _ = transport.Close() })
 	return &http.Client{Transport: transport, CheckRedirect: noRedirects}
 }
 
-// rawConn is a connection of HTTP/2 or HTTP/3 whose requests are written field by
-// field.
+// rawConn is an HTTP/2 or HTTP/3 connection whose requests are written field by field.
 type rawConn interface {
-	// open sends the header of a request: names and values in turn, in this order,
-	// pseudo-header fields included. end ends the request with it.
+	// open sends a request header. fields are alternating names and values, in this
+	// order, including pseudo-header fields. If end is set, the request has no body.
 	open(t testing.TB, end bool, fields ...string) rawStream
 }
 
 // rawStream is a request and its response.
 type rawStream interface {
-	// write sends a part of the body; end ends the request with it.
+	// write sends a part of the body. If end is set, the part is the last one.
 	write(t testing.TB, data string, end bool)
 
-	// event returns what comes next.
+	// event waits for the next part of the response.
 	event(t testing.TB) rawEvent
 }
 
-// rawEvent is a part of a response: fields, data, or an end.
+// rawEvent is a part of a response: header, trailers, data, or the end.
 type rawEvent struct {
 	fields http.Header // a header or trailers, with :status
 	data   string
-	end    bool // no more will come
-	reset  bool // in place of a regular end
+	end    bool // the last event
+	reset  bool // the stream was reset
 }
 
-// rawResponse is a response whose parts are known.
+// rawResponse is a response received on a rawStream.
 type rawResponse struct {
 	response
-	informational []int // the 1xx statuses before it
-	reset         bool  // the stream or connection was cut
+	informational []int // statuses of preceding 1xx responses
+	reset         bool  // the stream was reset
 }
 
-// readHeader reads up to the end of a response's header.
+// readHeader reads the header of the final response. ended reports whether the response
+// has no body.
 func readHeader(t testing.TB, stream rawStream) (got rawResponse, ended bool) {
 	t.Helper()
 	for {
@@ -226,7 +226,7 @@ func readResponse(t testing.TB, stream rawStream) rawResponse {
 	return got
 }
 
-// readData reads this much of a response's body, or less if it ends before.
+// readData reads at least size bytes of a response body, or less at its end.
 func readData(t testing.TB, stream rawStream, size int) string {
 	t.Helper()
 	var body strings.Builder
@@ -240,19 +240,19 @@ func readData(t testing.TB, stream rawStream, size int) string {
 	return body.String()
 }
 
-// rawVersions opens a connection of each version: HTTP/2 without and with TLS, HTTP/3.
+// rawVersions opens one connection each for h2c, HTTP/2 over TLS, and HTTP/3.
 func (g *allVersions) rawVersions(t testing.TB) map[string]rawConn {
 	t.Helper()
 	return map[string]rawConn{"h2c": g.rawH2(t, false), "HTTP/2": g.rawH2(t, true), "HTTP/3": g.rawH3(t)}
 }
 
-// h2Conn is a connection of HTTP/2. It is used by one goroutine.
+// h2Conn is an HTTP/2 connection. It is not safe for concurrent use.
 type h2Conn struct {
 	framer  *http2.Framer
 	encoded bytes.Buffer
 	encoder *hpack.Encoder
 	last    uint32
-	events  map[uint32][]rawEvent // by stream
+	events  map[uint32][]rawEvent // by stream ID
 }
 
 func (g *allVersions) rawH2(t testing.TB, withTLS bool) *h2Conn {
@@ -269,7 +269,7 @@ func (g *allVersions) rawH2(t testing.TB, withTLS bool) *h2Conn {
 	return speakH2(t, conn)
 }
 
-// speakH2 begins HTTP/2 on a connection.
+// speakH2 sends the connection preface and waits for the server's settings.
 func speakH2(t testing.TB, conn net.Conn) *h2Conn {
 	t.Helper()
 	must(t, "setting a deadline", conn.SetDeadline(time.Now().Add(3*patience)))
@@ -280,7 +280,7 @@ func speakH2(t testing.TB, conn net.Conn) *h2Conn {
 	c.framer.AllowIllegalWrites = true
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	must(t, "sending settings", c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}))
-	for len(c.events[0]) == 0 { // the server's settings, which say whether it has extended CONNECT
+	for len(c.events[0]) == 0 { // the server's settings, which may enable extended CONNECT
 		must(t, "reading settings", c.next())
 	}
 	return c
@@ -302,7 +302,7 @@ func (c *h2Conn) open(t testing.TB, end bool, fields ...string) rawStream {
 	return &h2Stream{c, c.last}
 }
 
-// next reads a frame.
+// next reads a frame and adds its event to the stream.
 func (c *h2Conn) next() error {
 	frame, err := c.framer.ReadFrame()
 	var broken http2.StreamError
@@ -372,7 +372,7 @@ func (s *h2Stream) event(t testing.TB) rawEvent {
 	return event
 }
 
-// TestClientsOfAllVersions holds the clients of this file to what they are for.
+// TestClientsOfAllVersions tests the clients in this file.
 func TestClientsOfAllVersions(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,8 +14,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// version returns a configuration with a default response of its own. Its port comes
-// from the command line.
+// version returns a configuration whose default response contains n. The listen port is
+// set on the command line.
 func version(n int) string {
 	return fmt.Sprintf(`admin: localhost:$ADMIN
 default_response: {status_code: 410, body: version %d}
@@ -49,7 +49,7 @@ func TestReloadUnderLoadLosesNoRequest(t *testing.T) {
 			g.write(t, version(n))
 			reload()
 			g.awaitVersion(t, n)
-			// The new configuration must not begin without knowing the containers.
+			// The new configuration must start with the known containers.
 			g.await(t, "web", 2)
 			t.Logf("version %d by %s", n, name)
 		}
@@ -62,7 +62,7 @@ func TestReloadUnderLoadLosesNoRequest(t *testing.T) {
 	}
 }
 
-// reload runs `rgate reload`, which must succeed.
+// reload runs `rgate reload` and fails the test on error.
 func (g *gateway) reload(t testing.TB) {
 	t.Helper()
 	if done := rgate(t, nil, "reload", "-c", g.file); done.code != 0 {
@@ -70,8 +70,8 @@ func (g *gateway) reload(t testing.TB) {
 	}
 }
 
-// Metrics are read from a configuration that may be on its way out: what a scrape
-// sees must not be what a cleanup takes away. The race detector is the judge.
+// Scrapes may read metrics of a configuration that is being stopped. The race detector
+// reports conflicts with its cleanup.
 func TestScrapesDuringReloads(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -90,7 +90,7 @@ func TestScrapesDuringReloads(t *testing.T) {
 				if err != nil {
 					panic(err)
 				}
-				// The admin API itself is replaced at every reload.
+				// Requests may fail because each reload replaces the admin API.
 				if got, err := do(client, request); err == nil && strings.Contains(got.body, "rgate_backend_up{") {
 					scraped.Add(1)
 				}
@@ -132,13 +132,13 @@ func TestReloadOfAWrongFileChangesNothing(t *testing.T) {
 	g.awaitVersion(t, 3)
 }
 
-// What Caddy's own commands load names plain TCP, and takes the port over all the same.
+// Caddy's own commands configure a plain TCP listener, which must take over the port.
 func TestReloadByCaddysCommand(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, version(1))
 	for n := 2; n < 5; n++ {
 		g.write(t, version(n)+"listen: \":$PORT\"\n")
-		if n == 4 { // and back
+		if n == 4 { // switches back to rgate's listener
 			g.reload(t)
 		} else if done := rgate(t, nil, "reload", "--config", g.file, "--adapter", "rgate"); done.code != 0 {
 			t.Fatalf("reloading: exit code %d, %s", done.code, done.stderr)

@@ -63,7 +63,7 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 	}
 }
 
-// A site without a gateway has all of it, and its error pages know the ID.
+// Request IDs work in a site without a gateway, and its error pages contain the ID.
 func TestRequestIDsInACaddyfile(t *testing.T) {
 	t.Parallel()
 	g := launch(t, "Caddyfile", fmt.Sprintf(`{

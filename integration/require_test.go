@@ -12,7 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Caddy's basic_auth stands where the policies do, in front of what is required.
+// basic_auth runs in the order of the policies, before require.
 func TestRequireBehindBasicAuth(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -65,7 +65,7 @@ func TestRequireBehindBasicAuth(t *testing.T) {
 	}
 }
 
-// With both optional, either a token or a key is enough, and a wrong one is refused.
+// If both are optional, a token or a key is sufficient, and invalid ones are rejected.
 func TestEitherTokenOrKey(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -126,7 +126,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 	}
 }
 
-// A service that forward_auth asks says who it is, and no client can.
+// The service behind forward_auth sets the user. Clients cannot set it.
 func TestRequireBehindForwardAuth(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -183,8 +183,7 @@ func TestRequireBehindForwardAuth(t *testing.T) {
 	}
 }
 
-// A request without a user is refused, whatever is required: a route without
-// authentication is closed.
+// A request without a user is rejected, so a route without authentication is closed.
 func TestRequireWithoutAuthentication(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, `require: true
@@ -202,7 +201,7 @@ backends: [{name: none, match_labels: {app_name: none}}]
 	}
 }
 
-// The address is that of the connection, or the one that a trusted proxy sends. Other
+// The client address is the peer address, or the address sent by a trusted proxy. Other
 // clients cannot set it.
 func TestIPFilterAndProxies(t *testing.T) {
 	t.Parallel()
@@ -210,7 +209,7 @@ func TestIPFilterAndProxies(t *testing.T) {
 routes: [{path_prefix: /in, backend: none}, {path_prefix: /local, backend: none, ip_filter: private_ranges}]
 backends: [{name: none, match_labels: {app_name: none}}]
 `
-	const in, out = 503, 403 // no backend behind it
+	const in, out = 503, 403 // 503: the address is allowed, but the backend has no upstreams
 	trusting := startGateway(t, filter+"server: {trusted_proxies: [127.0.0.1]}\n")
 	doubting := startGateway(t, filter)
 	for _, tc := range []struct {
@@ -226,7 +225,7 @@ backends: [{name: none, match_labels: {app_name: none}}]
 		{"203.0.113.9:1234", in, out},
 		{"", out, out},
 		{"nonsense", out, out},
-		{"203.0.113.9, 198.51.100.9", out, out}, // proxies append what they see to what they get
+		{"203.0.113.9, 198.51.100.9", out, out}, // proxies append the peer address
 		{"198.51.100.9, 203.0.113.9", in, out},
 		{"203.0.113.9, 127.0.0.1", in, out},
 	} {
@@ -247,8 +246,8 @@ backends: [{name: none, match_labels: {app_name: none}}]
 	}
 }
 
-// What a client says about who it is reaches no backend, in whatever part of the request,
-// and it cannot take away what the gateway says.
+// Identity fields of a client must not reach the backend, neither in the header nor in
+// trailers. A client cannot remove the gateway's fields either.
 func TestClientsCannotImpersonateOthers(t *testing.T) {
 	t.Parallel()
 	var header, trailer http.Header

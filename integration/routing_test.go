@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Three backends are three ports of one container.
+// threeBackends are three ports of one container.
 const threeBackends = `
 backends:
   - {name: short, match_labels: {app_name: $APP}, port: 8080}
@@ -37,14 +37,14 @@ func TestLongestPrefixWinsWhateverTheOrder(t *testing.T) {
 		for target, port := range map[string]string{
 			"/api":                        "8080",
 			"/api/":                       "8080",
-			"/apinotes":                   "8080", // plain startsWith
+			"/apinotes":                   "8080", // a prefix of the string, not of path segments
 			"/api/paymen":                 "8080",
 			"/api/payment":                "8081",
 			"/api/paymentX":               "8081",
 			"/api/payment/refund":         "8081",
 			"/api/payment/refunds":        "8082",
 			"/api/payment/refunds/7?a=/b": "8082",
-			"/%61pi/p%61yment/refunds":    "8082", // the decoded path counts
+			"/%61pi/p%61yment/refunds":    "8082", // the decoded path is matched
 		} {
 			if local := g.get(t, target).echo(t).Local; !strings.HasSuffix(local, ":"+port) {
 				t.Errorf("order %v: %s reached %s, want port %s", order, target, local, port)
@@ -121,7 +121,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 	if got := g.rawGet(t, "http://other.example/api/a%2Fb?c").echo(t); got.RequestURI != "/api/a%2Fb?c" || got.Host != "other.example" {
 		t.Errorf("the absolute target reached the backend as %s of %s, want /api/a%%2Fb?c of other.example", got.RequestURI, got.Host)
 	}
-	// Some backends would read these as a way out of what the route gives them.
+	// Some backends resolve these paths to targets outside of the route's prefix.
 	for _, target := range []string{"/api/%2e%2e/a", "/api/../a", "/api/..;/a", "/api/..%2fa", `/api\..\..\a`} {
 		if got := g.rawGet(t, target); got.status != http.StatusBadRequest {
 			t.Errorf("%s, which may lead elsewhere: got %d, want 400", target, got.status)
@@ -154,7 +154,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 			}
 		}
 	}
-	// The gateway must not add fields, such as Accept-Encoding, to a client's request.
+	// The gateway must not add fields such as Accept-Encoding to a request.
 	if got := g.rawGet(t, "/any").echo(t).Headers; got.Get("Accept-Encoding") != "" || got.Get("User-Agent") != "" {
 		t.Errorf("the backend saw headers that the client did not send: %v", got)
 	}
@@ -206,7 +206,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 
 func TestRequestsAreSpreadAtRandom(t *testing.T) {
 	t.Parallel()
-	// random does not look at weights.
+	// The random policy ignores weights.
 	weights, byContainer := []string{"1", "10", "1000"}, map[string]int{}
 	for _, weight := range weights {
 		startContainer(t, spec{labels: map[string]string{"rgate.weight": weight}})
@@ -226,7 +226,7 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 		}
 		last = container
 	}
-	// Six standard deviations: once in a thousand million runs.
+	// Six standard deviations: fails about twice in 10⁹ runs.
 	p := 1 / float64(len(weights))
 	slack := 6 * math.Sqrt(n*p*(1-p))
 	for container, got := range byContainer {
@@ -234,7 +234,8 @@ backends: [{name: web, match_labels: {app_name: $APP}}]
 			t.Errorf("container %s got %d of %d requests, want %.0f give or take %.0f", container, got, n, n*p, slack)
 		}
 	}
-	// Taking turns would switch at every request, chance does at two of three.
+	// Round robin would switch containers at every request, random selection at two of
+	// three.
 	if want := n * (1 - p); len(byContainer) != len(weights) || math.Abs(float64(switches)-want) > slack {
 		t.Errorf("%d containers were reached with %d switches, want %d and %.0f give or take %.0f",
 			len(byContainer), switches, len(weights), want, slack)

@@ -42,8 +42,8 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 	}
 }
 
-// intake is a server that counts the bytes of the bodies that it gets to see, and
-// those bodies that came to their end.
+// intake is a server that reports the size of each request body, and whether it was
+// complete.
 type intake struct {
 	address string
 	bodies  chan body
@@ -65,7 +65,7 @@ func startIntake(t testing.TB) *intake {
 	return in
 }
 
-// seen takes the next body.
+// seen returns the report on the next body.
 func (in *intake) seen(t testing.TB) body {
 	t.Helper()
 	select {
@@ -117,7 +117,7 @@ backends: [{name: intake, dial: [%q]}]
 			t.Errorf("of a stream of %d bytes, the backend has seen %+v", size, seen)
 		}
 	}
-	// It is refused before it is sent, if the client waits for that.
+	// With Expect: 100-continue, the request is rejected before its body is sent.
 	text := g.raw(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n", limit+1))
 	if !strings.HasPrefix(text, "HTTP/1.1 413 ") {
 		t.Errorf("got %q, want 413 at once", text)
@@ -132,7 +132,7 @@ backends: [{name: intake, dial: [%q]}]
 	}
 }
 
-// The same of a container, and in a plain reverse_proxy of Caddy's.
+// The limit also applies to containers and to Caddy's reverse_proxy.
 func TestLargeBodiesNeverReachContainersWhole(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})
@@ -191,7 +191,7 @@ https://localhost:%d {
 	if got := g.get(t, "/"); got.body != "plain" || got.header.Get("Strict-Transport-Security") != "" || got.header.Get("X-Frame-Options") != "SAMEORIGIN" {
 		t.Errorf("over plain HTTP, got %q, %v", got.body, got.header)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} // signed by itself
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} // the certificate is self-signed
 	t.Cleanup(transport.CloseIdleConnections)
 	var got response
 	testkit.Eventually(t, "the site with TLS responds", func() (ok bool) {
@@ -205,8 +205,7 @@ https://localhost:%d {
 	}
 }
 
-// A client that sends the header of a request byte by byte cannot hold a connection for
-// long.
+// Connections of clients that send a header slowly are closed.
 func TestSlowHeadersAreGivenUp(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, "server: {timeouts: {read_header: 100ms}}\n")

@@ -15,7 +15,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// otherGateways are fakes of Kong and Traefik with their metrics.
+// otherGateways serves fake metrics of Kong and Traefik.
 type otherGateways struct {
 	*httptest.Server
 	kong, traefik atomic.Int64
@@ -54,7 +54,7 @@ bandwidth:
 operations: {}
 `
 
-// sourceStatus reads how a source is.
+// sourceStatus returns the status of a source.
 func (g *gateway) sourceStatus(t *testing.T, name string) string {
 	t.Helper()
 	var all []struct {
@@ -108,7 +108,7 @@ func TestSources(t *testing.T) {
 	others.down.Store(false)
 	await("what came meanwhile is there", kong, 1292)
 
-	// A reload begins where the last configuration ended.
+	// After a reload, sources continue from the last counted value.
 	g.write(t, config+"\nadmin: localhost:$ADMIN\ndefault_response: {body: changed}\n")
 	g.signal(t, syscall.SIGUSR1)
 	testkit.Eventually(t, "the configuration is changed", func() bool { return g.get(t, "/nothing").body == "changed" })
@@ -126,7 +126,7 @@ func TestSources(t *testing.T) {
 	testkit.Eventually(t, "the metric says that both are up", func() bool { return g.metric(t, "rgate_bandwidth_source_up") == 2 })
 }
 
-// Bytes that are counted while rgate is away are there when it is back.
+// Bytes that other gateways count while rgate is down are added after its restart.
 func TestSourcesOutliveTheGateway(t *testing.T) {
 	t.Parallel()
 	others := startOtherGateways(t)
@@ -143,7 +143,7 @@ func TestSourcesOutliveTheGateway(t *testing.T) {
 	})
 }
 
-// An rgate reads another one.
+// An rgate gateway can be a source of another one.
 func TestRgateIsASource(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})
@@ -192,7 +192,7 @@ func TestSourcesNeedWhatTheirPlaceholdersStandFor(t *testing.T) {
 	}
 }
 
-// validate has rgate judge a configuration.
+// validate runs `rgate validate` on a configuration.
 func validate(t *testing.T, config string) outcome {
 	file := t.TempDir() + "/rgate.yaml"
 	must(t, "writing the configuration", os.WriteFile(file, []byte(config), 0o600))

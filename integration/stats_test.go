@@ -16,7 +16,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// figures are what the statistics page says.
+// figures is the response of the statistics endpoint.
 type figures struct {
 	Requests struct {
 		Success int `json:"success"`
@@ -32,7 +32,7 @@ type figures struct {
 	ByBackend map[string]figures `json:"by_backend"`
 }
 
-// stats reads the statistics page.
+// stats fetches the statistics.
 func (g *gateway) stats(t testing.TB, query string) (f figures) {
 	t.Helper()
 	got := g.get(t, "/stats"+query)
@@ -69,14 +69,14 @@ func TestStatsPage(t *testing.T) {
 	for target, n := range map[string]int{
 		"/web": 3, "/web?status=201": 2, "/web?status=302": 1, "/web?status=304": 1, "/also-web": 4, // 11 successes
 		"/web?status=400": 1, "/web?status=404": 2, "/web?status=500": 1, "/web?drop=1": 1, "/web?garbage=1": 1, // 6 errors
-		"/down": 3, "/nowhere": 5, "/stats/": 1, // 9 more, the last by the default response
+		"/down": 3, "/nowhere": 5, "/stats/": 1, // 9 errors, the last one from the default response
 		"/stats": 7, "/stats?by=route": 2, "/stats?by=nothing": 1, // not counted
 	} {
 		for range n {
 			g.get(t, target)
 		}
 	}
-	talk(t, g, "/web/ws") // 101, which is neither
+	talk(t, g, "/web/ws") // 101 is neither a success nor an error
 	testkit.Eventually(t, "the WebSocket is counted as code 101", func() bool {
 		return g.metric(t, "rgate_requests_total", "code", "101") == 1
 	})
@@ -106,7 +106,7 @@ func TestStatsPage(t *testing.T) {
 	wantGroups(t, g.stats(t, "?by=backend").ByBackend, map[string][2]int{"web": {11, 6}, "down": {0, 3}, "_none": {0, 6}})
 }
 
-// wantGroups compares successes and errors by name.
+// wantGroups compares the numbers of successes and errors by name.
 func wantGroups(t *testing.T, got map[string]figures, want map[string][2]int) {
 	t.Helper()
 	for name, counts := range want {
@@ -119,7 +119,7 @@ func wantGroups(t *testing.T, got map[string]figures, want map[string][2]int) {
 	}
 }
 
-// talk opens a WebSocket, has a message echoed, and closes it.
+// talk opens a WebSocket, exchanges a message, and closes it.
 func talk(t *testing.T, g *gateway, target string) {
 	t.Helper()
 	conn, err := websocket.Dial("ws://"+g.address()+target, "", "http://gateway.example")
@@ -143,7 +143,7 @@ func TestStatsLatency(t *testing.T) {
 		clients.Go(func() { g.get(t, "/web?delay=200ms") })
 	}
 	clients.Wait()
-	// The gateway cannot be quicker than the backend, give or take the sketch's 1 %.
+	// The gateway's latency includes the backend's. The sketch has an error of 1 %.
 	if got := g.stats(t, "").Latency; got.Average < 200 || got.P95 < 198 || got.P99 < 198 || got.P99 < got.P95 {
 		t.Errorf("got %+v of requests that take 200 ms at least", got)
 	}
@@ -164,7 +164,7 @@ func TestStatsPathCanBeMovedAndTurnedOff(t *testing.T) {
 	}
 }
 
-// Every request must be counted once, whatever it comes to.
+// Every request must be counted exactly once, regardless of its outcome.
 func TestTenThousandRequestsAreCountedExactly(t *testing.T) {
 	startContainer(t, spec{})
 	startContainer(t, spec{})

@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// localOf asks for the address at which a container received a request.
+// localOf returns the local address at which a container received a request.
 func (g *gateway) localOf(t *testing.T, target string) string {
 	t.Helper()
 	return g.get(t, target).echo(t).Local
@@ -52,8 +52,8 @@ backends:
 	g.wantShutOut(t, bare, "rgate.port")
 }
 
-// wantShutOut checks that the log names a container that was shut out, and what
-// to do about it.
+// wantShutOut checks that the log contains the rejection of a container, with the given
+// parts.
 func (g *gateway) wantShutOut(t *testing.T, b *box, parts ...string) {
 	t.Helper()
 	testkit.Eventually(t, fmt.Sprintf("one line of the log names %s and %q", b.name, parts), func() bool {
@@ -109,14 +109,14 @@ backends:
 	}{
 		{"label", one, front},
 		{"option", two, front},
-		{"unsaid", two, back}, // the first by name
+		{"unsaid", two, back}, // the first network by name
 	} {
 		g.await(t, tc.backend, 1)
 		if got, want := g.localOf(t, "/"+tc.backend), tc.box.addressIn(t, tc.network)+":8080"; got != want {
 			t.Errorf("%s: the request arrived at %s, want %s", tc.backend, got, want)
 		}
 	}
-	// A container that leaves the network is out of reach until it is back.
+	// A container that leaves the network is unavailable until it reconnects.
 	two.disconnect(t, front)
 	g.await(t, "option", 0)
 	wantDown(t, "a container that left the network", g.get(t, "/option"))
@@ -126,8 +126,9 @@ backends:
 	if got, want := g.localOf(t, "/option"), two.addressIn(t, front)+":8080"; got != want {
 		t.Errorf("once it is back, the request arrived at %s, want %s", got, want)
 	}
-	// And one that leaves the chosen network while others remain moves there. What
-	// is sent at the very moment gets lost, hence the client without patience.
+	// If a container leaves the selected network, the gateway uses another of its
+	// networks. Requests sent at this moment may be lost, so the client has a short
+	// timeout.
 	two.disconnect(t, back)
 	want := two.addressIn(t, front) + ":8080"
 	impatient := &http.Client{Transport: g.client.Transport, Timeout: time.Second}
@@ -192,8 +193,8 @@ backends:
 	if got := g.get(t, "/https-verified"); got.status != http.StatusBadGateway {
 		t.Errorf("a self-signed certificate: got %d, want 502", got.status)
 	}
-	// Containers of one backend may speak different schemes. The port for TLS is
-	// overridden here, so that one of the three cannot be spoken to.
+	// The schemes of a backend's containers may differ. The TLS port is overridden here,
+	// so one of the three containers fails.
 	g.await(t, "mixed", 3)
 	protocols := map[string]int{}
 	for range 60 {

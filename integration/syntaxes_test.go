@@ -12,7 +12,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The same gateway in three syntaxes.
+// One gateway in three syntaxes.
 const (
 	inYAML = `listen: ":$PORT"
 admin: localhost:$ADMIN
@@ -110,7 +110,7 @@ backends:
 func TestThreeSyntaxesMeanTheSame(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{env: []string{"PORT=8080,8081"}})
-	const byHand = "    proxy: {headers: {request: {set: {X-From: [rgate]}}}}\n" // is not printed
+	const byHand = "    proxy: {headers: {request: {set: {X-From: [rgate]}}}}\n" // not supported by `rgate caddyfile`
 	printed := rgate(t, nil, "caddyfile", "-c", writeFile(t, "rgate.yaml", strings.NewReplacer("$PORT", "1111", "$ADMIN", "2222").Replace(strings.Replace(inYAML, byHand, "", 1))))
 	if printed.code != 0 {
 		t.Fatalf("printing the YAML as a Caddyfile: %s", printed.stderr)
@@ -155,7 +155,7 @@ func TestThreeSyntaxesMeanTheSame(t *testing.T) {
 	}
 }
 
-// outline returns what the test compares of a response.
+// outline returns the compared parts of a response.
 func outline(t *testing.T, a response) string {
 	t.Helper()
 	switch {
@@ -173,7 +173,7 @@ func outline(t *testing.T, a response) string {
 	}
 }
 
-// writeFile makes a file in which $APP is replaced.
+// writeFile writes a temporary file with $APP replaced, and returns its path.
 func writeFile(t *testing.T, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

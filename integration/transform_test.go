@@ -17,15 +17,15 @@ import (
 	"golang.org/x/net/websocket"
 )
 
-// transformSeen is what the backend of these tests says of a request.
+// transformSeen describes the request that the backend received.
 type transformSeen struct {
 	Method, Target, Host, Body string
 	Length                     int64
 	Header                     http.Header
 }
 
-// startTransformBackend runs a backend that says in JSON what it got, with the status
-// that the request asks for, and a few other responses. It returns its address.
+// startTransformBackend starts a backend that responds with the request as JSON, with the
+// status in X-Status. Special paths have other responses. It returns its address.
 func startTransformBackend(t *testing.T) string {
 	t.Helper()
 	next := make(chan struct{})
@@ -231,7 +231,8 @@ func TestTransformRefusesRequests(t *testing.T) {
 	if got := g.metric(t, "rgate_refused_requests_total", "policy", "transform", "route", "/small", "code", "413"); got != 2 {
 		t.Errorf("%v refusals are counted, want 2", got)
 	}
-	// Too large by its own account: it is refused before it is sent.
+	// With Expect: 100-continue, a Content-Length above the limit is rejected before the
+	// body is sent.
 	text := g.raw(t, "POST /small HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
 	if !strings.HasPrefix(text, "HTTP/1.1 413 ") {
 		t.Errorf("got %q, want 413", text)
@@ -334,7 +335,7 @@ func TestTransformEnvelope(t *testing.T) {
 	}
 }
 
-// A second event is sent once the first has come through.
+// The backend sends the second event after the client has received the first.
 func TestTransformLetsStreamsThrough(t *testing.T) {
 	t.Parallel()
 	config := transformedResponses
@@ -372,7 +373,7 @@ func TestTransformLetsStreamsThrough(t *testing.T) {
 	}
 }
 
-// The policy alone, in a site without a gateway, inside of Caddy's compression.
+// The policy works in a site without a gateway, behind Caddy's encode handler.
 func TestTransformWithoutAGateway(t *testing.T) {
 	t.Parallel()
 	backend := startTransformBackend(t)

@@ -22,14 +22,14 @@ backends:
 
 const usagePath = "/metrics/bandwidth_used"
 
-// usageItem is a point of the REST API.
+// usageItem is a data point of the usage API.
 type usageItem struct {
 	Time, Type              string
 	Service, Route, Gateway *string
 	Used                    *int64 `json:"bandwidth_used"`
 }
 
-// usage asks for points.
+// usage queries the usage API.
 func (g *gateway) usage(t testing.TB, query string) (items []usageItem) {
 	t.Helper()
 	got := g.get(t, usagePath+query)
@@ -42,7 +42,7 @@ func (g *gateway) usage(t testing.TB, query string) (items []usageItem) {
 	return items
 }
 
-// sum adds the points of a direction up.
+// sumUsage returns the sum of a direction's data points.
 func sumUsage(items []usageItem, direction string) (sum int64) {
 	for _, item := range items {
 		if item.Type == direction && item.Used != nil {
@@ -85,7 +85,7 @@ func TestUsageAPI(t *testing.T) {
 		t.Errorf("nothing was counted five minutes ago, but it says %d", *items[0].Used)
 	}
 
-	// The same by the admin API, as a total, as CSV, and on the command line.
+	// The admin API, totals, CSV and `rgate usage` report the same data.
 	total := fmt.Sprintf(`"type":"egress","service":"web","route":null,"bandwidth_used":%d`, received)
 	if got := g.get(t, usagePath+"/total?type=egress&group_by=service"); !strings.Contains(got.body, total) {
 		t.Errorf("the total is %s, want %s", got.body, total)
@@ -107,7 +107,7 @@ func TestUsageAPI(t *testing.T) {
 		t.Errorf("reports count as requests: %+v", stats.Requests)
 	}
 
-	// Everything is there after a restart.
+	// Usage survives a restart.
 	g.signal(t, os.Interrupt)
 	g.awaitExit(t)
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// Two versions of an API in containers of their own, chosen in every way.
+// versions routes to two API versions in separate containers by path, header, query and
+// weight.
 const versions = `
 groups:
   - path_prefix: /api/v1
@@ -113,7 +114,7 @@ func TestSharesOfTheTraffic(t *testing.T) {
 			canary++
 		}
 	}
-	// Six standard deviations: once in a thousand million runs.
+	// Six standard deviations: fails about twice in 10⁹ runs.
 	if slack := 6 * math.Sqrt(n*p*(1-p)); math.Abs(float64(canary)-n*p) > slack {
 		t.Errorf("v2 got %d of %d requests, want %.0f give or take %.0f", canary, n, n*p, slack)
 	}

@@ -12,33 +12,33 @@ import (
 	"testing"
 )
 
-// wireProbe is the target of the request that follows those of an entry. Its
-// response is wireProbeBody.
+// wireProbe is the target of a request sent after the requests of an entry. Its response
+// body is wireProbeBody.
 const (
 	wireProbe     = "/open/probe"
 	wireProbeBody = "the response to the probe"
 )
 
-// wireBackend is the backend of all entries. The gateway dials it by the address
-// of its client, so that every entry has connections of its own.
+// wireBackend is the backend of all entries. Each entry has its own client address, which
+// is also the address of its backend.
 type wireBackend struct {
 	port int
 
 	mu   sync.Mutex
-	runs map[string]*wireRun // by address; guarded by mu
+	runs map[string]*wireRun // by client address. Guarded by mu.
 }
 
-// wireRun is an entry that runs over one of its protocols.
+// wireRun is a run of an entry over one protocol.
 type wireRun struct {
 	*wireEntry
 	protocol string
-	ip       string // of the client, and of the backend
+	ip       string // address of the client and of the backend
 
 	mu       sync.Mutex
-	received []wireReceived // by the backend; guarded by mu
+	received []wireReceived // requests at the backend. Guarded by mu.
 }
 
-// wireReceived is a request as the backend has read it.
+// wireReceived is a request that the backend has received.
 type wireReceived struct {
 	line, header, body string
 }
@@ -93,7 +93,7 @@ func (b *wireBackend) serve(t *testing.T, conn net.Conn) {
 }
 
 // respond reads a request and sends the entry's response. It reports whether the
-// connection is kept.
+// connection remains open.
 func (run *wireRun) respond(conn net.Conn, reader *bufio.Reader) bool {
 	header, err := peekHeader(reader)
 	if err != nil {
@@ -144,7 +144,7 @@ func (run *wireRun) respond(conn net.Conn, reader *bufio.Reader) bool {
 	}
 	if run.backend.close {
 		if run.backend.beforeBody {
-			// What a client has under way must not become a reset that eats the response.
+			// Unread request bytes would cause a RST, which discards the response.
 			_ = conn.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, reader)
 		}
@@ -153,7 +153,7 @@ func (run *wireRun) respond(conn net.Conn, reader *bufio.Reader) bool {
 	return !run.backend.beforeBody || readBody()
 }
 
-// receive notes a request and returns its index.
+// receive records a request and returns its index.
 func (run *wireRun) receive(request wireReceived) int {
 	run.mu.Lock()
 	defer run.mu.Unlock()
@@ -161,8 +161,8 @@ func (run *wireRun) receive(request wireReceived) int {
 	return len(run.received) - 1
 }
 
-// peekHeader returns the header of a request, up to its empty line, without
-// reading it. If there is none, it returns what there is.
+// peekHeader returns a request header, up to the empty line, without consuming it. On
+// error, it returns the buffered bytes.
 func peekHeader(reader *bufio.Reader) (string, error) {
 	for n := 1; ; n++ {
 		_, err := reader.Peek(n)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// wireEntry is a file of testdata/wire, as its README.md describes it.
+// wireEntry is a test case of testdata/wire. Its README.md describes the format.
 type wireEntry struct {
 	name     string
 	requests []wireRequest
@@ -24,28 +24,28 @@ type wireEntry struct {
 	expect   wireExpect
 }
 
-// wireRequest is what the client sends at once.
+// wireRequest is a sequence of bytes that the client sends in one write.
 type wireRequest struct {
 	bytes string
-	after int // how many responses the client reads before it sends this
+	after int // number of responses to read before sending
 	ends  bool
 }
 
-// wireResponse is what the backend sends for each request.
+// wireResponse is the backend's response to each request.
 type wireResponse struct {
 	bytes                     string
 	beforeBody, close, resets bool
 }
 
-// wireExpect is what has to be seen on both sides of the gateway.
+// wireExpect is the expected result at the client and the backend.
 type wireExpect struct {
-	over       []string // the protocols between the client and the gateway
-	trusted    bool     // whether the client is a trusted proxy
+	over       []string // protocols between client and gateway
+	trusted    bool     // the client is a trusted proxy
 	responses  []wireStatus
 	connection string
 	tunnel     string
 
-	backend          []wireLine // the requests that reach it
+	backend          []wireLine // requests at the backend
 	fields, noFields []string   // of the last request
 	body             *string
 	clientFields     []string // of the last response
@@ -53,24 +53,24 @@ type wireExpect struct {
 	clientBody       *string
 }
 
-// wireLine is the method and the target of a request.
+// wireLine is the method and target of a request.
 type wireLine struct {
 	text  string
-	maybe bool // whether it may be missing
+	maybe bool // optional
 }
 
-// wireStatus is what a response may be. The status 0 stands for none at all.
+// wireStatus is an expected response. The status 0 means no response.
 type wireStatus struct {
 	statuses []int
-	head     bool // whether it is the response to a HEAD request
-	cut      bool // whether its body ends too early
+	head     bool // response to a HEAD request
+	cut      bool // the body is truncated
 }
 
-// wireInner are the 41 bytes of a request within a body.
+// wireInner is a request of 41 bytes for use inside bodies.
 const wireInner = `GET /open/inner HTTP/1.1\r\nHost: inner\r\n\r\n`
 
-// The protocols over which an entry may run: HTTP/1.1 over TCP and over TLS, HTTP/2
-// and HTTP/3.
+// wireProtocols are the protocols of entries: HTTP/1.1 over TCP, HTTP/1.1 over TLS,
+// HTTP/2 and HTTP/3.
 var wireProtocols = []string{"tcp", "tls", "h2", "h3"}
 
 func readWireEntries(t *testing.T) (entries []*wireEntry) {
@@ -143,8 +143,8 @@ func parseWireEntry(name string, text []byte) (*wireEntry, error) {
 	return e, nil
 }
 
-// wireBytes makes the bytes of a section: its template is executed, and its lines
-// end in CRLF, or in nothing after a backslash. Escapes are those of Go's strings.
+// wireBytes decodes a section. It executes the template and interprets escapes as Go
+// strings do. Lines end in CRLF, unless they end with a backslash.
 func wireBytes(text string) (string, error) {
 	repeat := func(count int, text string) string { return strings.Repeat(text, count) }
 	inner := func(count int) string { return strings.Repeat(wireInner, count) }
@@ -247,7 +247,7 @@ func (x *wireExpect) parse(text string) error {
 	return nil
 }
 
-// parseWireStatus reads `200`, `400 or 501`, `200 to HEAD`, `200 cut` or `none`.
+// parseWireStatus parses `200`, `400 or 501`, `200 to HEAD`, `200 cut` or `none`.
 func parseWireStatus(text string) (s wireStatus, err error) {
 	text, s.head = strings.CutSuffix(text, " to HEAD")
 	text, s.cut = strings.CutSuffix(text, " cut")
@@ -263,9 +263,9 @@ func parseWireStatus(text string) (s wireStatus, err error) {
 	return s, nil
 }
 
-// fields are the request for HTTP/2 and HTTP/3: its fields, pseudo-header fields
-// included, as names and values in turn, and its body. A request that is written for
-// HTTP/1.1 is translated.
+// fields returns the request for HTTP/2 and HTTP/3. Its header is a list of alternating
+// names and values, including pseudo-header fields. Requests in HTTP/1.1 format are
+// translated.
 func (r wireRequest) fields() (fields []string, body string) {
 	header, body, _ := strings.Cut(r.bytes, "\r\n\r\n")
 	lines := strings.Split(header, "\r\n")

@@ -18,11 +18,10 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// wirePatience is how long an entry may take.
+// wirePatience is the timeout for running an entry.
 const wirePatience = 10 * time.Second
 
-// wireConfig is the gateway of all entries. It dials the backend by the address of
-// its client.
+// wireConfig is the gateway of all entries. It dials the backend at the client's address.
 const wireConfig = `{
 	admin localhost:$ADMIN
 	auto_https off
@@ -82,7 +81,7 @@ https://:$TLS {
 }
 `
 
-// wireGateway is a gateway for the corpus.
+// wireGateway is the gateway with its backend.
 type wireGateway struct {
 	*allVersions
 	backend *wireBackend
@@ -99,7 +98,7 @@ func startWireGateway(t *testing.T) *wireGateway {
 	return g
 }
 
-// TestWire runs the corpus of testdata/wire, which says what is right.
+// TestWire runs the entries of testdata/wire over each of their protocols.
 func TestWire(t *testing.T) {
 	t.Parallel()
 	g := startWireGateway(t)
@@ -127,7 +126,7 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// dial connects from the address of the entry.
+// dial connects from the client address of the run.
 func (g *wireGateway) dial(t *testing.T, run *wireRun) net.Conn {
 	t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(run.ip)}, Timeout: wirePatience}
@@ -151,7 +150,7 @@ func (g *wireGateway) dial(t *testing.T, run *wireRun) net.Conn {
 	return secure
 }
 
-// dialStreams begins HTTP/2 or HTTP/3 from the address of the entry.
+// dialStreams opens an HTTP/2 or HTTP/3 connection from the client address of the run.
 func (g *wireGateway) dialStreams(t *testing.T, run *wireRun) rawConn {
 	t.Helper()
 	if run.protocol == "h2" {
@@ -169,9 +168,9 @@ func (g *wireGateway) dialStreams(t *testing.T, run *wireRun) rawConn {
 	return speakH3(t, conn)
 }
 
-// overConnection sends the requests over HTTP/1.1.
+// overConnection sends the requests over HTTP/1.1 and checks the responses.
 func (run *wireRun) overConnection(t *testing.T, conn net.Conn) {
-	heads := make(chan struct{}, len(run.expect.responses)) // one for each response that was begun
+	heads := make(chan struct{}, len(run.expect.responses)) // one value per response header received
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -182,7 +181,8 @@ func (run *wireRun) overConnection(t *testing.T, conn net.Conn) {
 					return
 				}
 			}
-			// The gateway may have closed the connection, after a response that is looked at.
+			// The gateway may already have closed the connection; the response is checked
+			// separately.
 			_, _ = io.WriteString(conn, request.bytes)
 			if request.ends {
 				_ = conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -203,7 +203,8 @@ func (run *wireRun) overConnection(t *testing.T, conn net.Conn) {
 	run.checkConnection(t, conn, reader)
 }
 
-// readResponse reads a response and compares it. It reports whether to go on.
+// readResponse reads a response and compares it. It reports whether more responses can
+// follow.
 func (run *wireRun) readResponse(t *testing.T, reader *bufio.Reader, want wireStatus, last bool, heads chan<- struct{}) bool {
 	t.Helper()
 	if slices.Contains(want.statuses, 0) {
@@ -218,7 +219,7 @@ func (run *wireRun) readResponse(t *testing.T, reader *bufio.Reader, want wireSt
 	response, err := readResponseHeader(reader, method)
 	for err == nil && response.StatusCode == http.StatusContinue && !slices.Contains(want.statuses, http.StatusContinue) &&
 		strings.Contains(run.requests[0].bytes, "Expect:") {
-		response, err = readResponseHeader(reader, method) // 100 may come at any time, and more than once
+		response, err = readResponseHeader(reader, method) // skips any number of 100 responses
 	}
 	if err != nil {
 		t.Errorf("reading a response: %v, want %v", err, want.statuses)
@@ -254,7 +255,7 @@ func readResponseHeader(reader *bufio.Reader, method string) (*http.Response, er
 	return response, err
 }
 
-// checkClient compares the last response.
+// checkClient compares header and body of the last response.
 func (run *wireRun) checkClient(t *testing.T, header http.Header, body string) {
 	t.Helper()
 	for _, field := range run.expect.clientFields {
@@ -273,7 +274,7 @@ func (run *wireRun) checkClient(t *testing.T, header http.Header, body string) {
 	}
 }
 
-// checkConnection looks at the connection after the responses.
+// checkConnection checks whether the connection is open or closed after the responses.
 func (run *wireRun) checkConnection(t *testing.T, conn net.Conn, reader *bufio.Reader) {
 	t.Helper()
 	want := run.expect.connection
@@ -298,7 +299,7 @@ func (run *wireRun) checkConnection(t *testing.T, conn net.Conn, reader *bufio.R
 	}
 }
 
-// overStreams sends the request over HTTP/2 or HTTP/3.
+// overStreams sends the request over HTTP/2 or HTTP/3 and checks the response.
 func (run *wireRun) overStreams(t *testing.T, conn rawConn) {
 	t.Helper()
 	fields, body := run.requests[0].fields()
@@ -314,7 +315,7 @@ func (run *wireRun) overStreams(t *testing.T, conn rawConn) {
 	}
 	for i, want := range run.expect.responses {
 		if want.cut && statuses[i] == 0 {
-			return // HTTP/3 may lose a header with what comes after it
+			return // a reset of an HTTP/3 stream may discard the header
 		}
 		if !slices.Contains(want.statuses, statuses[i]) {
 			t.Errorf("got %d, want %v", statuses[i], want.statuses)
@@ -334,7 +335,7 @@ func (run *wireRun) overStreams(t *testing.T, conn rawConn) {
 	}
 }
 
-// checkBackend compares what has reached the backend.
+// checkBackend compares the requests that the backend received.
 func (run *wireRun) checkBackend(t *testing.T) {
 	t.Helper()
 	if t.Failed() {

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Accounts and quotas that nothing counts for are found before they run.
+// Usage storage and quotas that no statistics handler counts for are rejected during
+// validation.
 func TestBandwidthRequiresStatistics(t *testing.T) {
 	t.Parallel()
 	const proxy, quota = "reverse_proxy 127.0.0.1:1\n", "rgate_quota 1KB day {\nat_limit block\n}\n"

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// The requests of a stream are put together from these parts.
+// The parts that requests of a stream are composed of.
 var (
 	methods = []string{"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "BREW", "CONNECT"}
 	paths   = []string{"/open", "/key", "/get", "/small", "/none", "/early", "/keep", "/die", "/open/../key", "/open#x", "*", "http://a.example/open"}
@@ -20,12 +20,12 @@ var (
 	ends     = []string{"0\r\n\r\n", "0\r\nX-Sum: 1\r\n\r\n", "0\r\n", "", "5\r\nhelloXX\r\n0\r\n\r\n", "xyz\r\n\r\n", "0\n\n", "0;a=b\r\n\r\n"}
 )
 
-// inner is what bodies are made of: requests, if they were taken for such.
+// inner is the content of bodies. It is parsed as a request if the framing is misread.
 const inner = "GET /open/inner HTTP/1.1\r\nHost: inner\r\n\r\n"
 
-// interpret makes a stream of requests from the input of the fuzzer, whose bytes
-// choose the parts of each. A byte of 255 is followed by the length of bytes that are
-// taken as they are, and a byte of 254 cuts what is there by that many.
+// interpret composes a stream of requests from the fuzzer's input, whose bytes select the
+// parts. After 255, the next byte is the length of literal bytes to append. After 254, it
+// is the number of bytes to remove from the end.
 func interpret(program []byte) string {
 	const maxStream = 1 << 20
 	next := func() int {

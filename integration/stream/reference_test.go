@@ -5,19 +5,18 @@ import (
 	"strings"
 )
 
-// message is a request of a stream, as a strict reader of RFC 9112 frames it.
+// message is a request as a strict reader of RFC 9112 frames it.
 type message struct {
 	method, target, body string
 
-	complete bool // whether its body has an end
+	complete bool // whether the body is complete
 }
 
-// parse frames a stream of requests. Where a request is malformed, or its framing is
-// ambiguous, nothing after it is a request: it is the last one, and not complete. The
-// end of the stream is an end like any other: tail reports whether there is something
-// after the last complete request, which may have one more response.
+// parse splits a stream into requests. A request that is malformed or has ambiguous
+// framing ends the stream. tail reports whether bytes follow the last complete request,
+// which may cause one more response.
 //
-// Apart from the framing it is lenient: what it takes for a request may be refused.
+// Checks other than framing are lenient: the gateway may reject a parsed request.
 func parse(stream string) (requests []message, tail bool) {
 	for {
 		stream = strings.TrimLeft(stream, "\r\n")
@@ -53,8 +52,8 @@ type head struct {
 	old bool // HTTP/1.0
 }
 
-// cutHeader cuts a stream after the empty line that ends a header. Lines end in LF,
-// with or without CR (RFC 9112, section 2.2).
+// cutHeader splits a stream after the empty line that ends a header. Lines end in LF or
+// CRLF (RFC 9112, section 2.2).
 func cutHeader(stream string) (header, rest string, ok bool) {
 	for at := 0; ; {
 		length := strings.IndexByte(stream[at:], '\n')
@@ -89,7 +88,7 @@ func parseHeader(text string) (request head, fields map[string][]string, ok bool
 			return request, fields, true
 		case strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
 			return request, nil, false
-		case line[0] == ' ' || line[0] == '\t': // a fold becomes a space (RFC 9112, section 5.2)
+		case line[0] == ' ' || line[0] == '\t': // obs-fold becomes a space (RFC 9112, section 5.2)
 			if name == "" {
 				return request, nil, false
 			}
@@ -107,8 +106,9 @@ func parseHeader(text string) (request head, fields map[string][]string, ok bool
 	return request, fields, true
 }
 
-// frame returns how a request's body is read, and whether the connection ends after
-// it. It fails where the framing is ambiguous (RFC 9112, section 6.3).
+// frame returns a function that reads the request's body, and reports whether the
+// connection ends after it. ok is false if the framing is ambiguous (RFC 9112, section
+// 6.3).
 func frame(request head, fields map[string][]string) (body func(string) (string, string, bool), last, ok bool) {
 	last = request.old
 	for _, value := range fields["connection"] {
@@ -127,7 +127,8 @@ func frame(request head, fields map[string][]string) (body func(string) (string,
 func finish(request head, fields map[string][]string, last bool) (body func(string) (string, string, bool), _, ok bool) {
 	codings, lengths := fields["transfer-encoding"], fields["content-length"]
 	if len(codings) > 0 && request.old {
-		// Faulty (RFC 9112, section 6.1): the request may be served, and is the last one.
+		// RFC 9112, section 6.1: the framing is faulty. The request may be served, but is
+		// the last one.
 		return func(rest string) (string, string, bool) { return rest, "", false }, true, true
 	}
 	if len(codings) > 0 {
@@ -152,7 +153,7 @@ func finish(request head, fields map[string][]string, last bool) (body func(stri
 	}, last, true
 }
 
-// chunks reads chunks (RFC 9112, section 7.1).
+// chunks decodes a chunked body (RFC 9112, section 7.1).
 func chunks(rest string) (body, after string, ok bool) {
 	var b strings.Builder
 	for {
@@ -185,7 +186,7 @@ func chunks(rest string) (body, after string, ok bool) {
 		return b.String(), rest[2:], true
 	}
 	if !strings.Contains(rest, "\r\n\r\n") {
-		return b.String(), "", false // net/http waits for that before it reads trailers
+		return b.String(), "", false // net/http reads trailers only after their final CRLF
 	}
 	_, after, ok = cutHeader(rest)
 	return b.String(), after, ok

@@ -1,6 +1,6 @@
-// Package stream holds a whole gateway, which runs in the process of the test, to a
-// strict reading of what its clients send: nothing reaches a backend that is not a
-// request of the stream, and no request has more than one response.
+// Package stream fuzzes a gateway in the test process and compares it with a strict
+// parser. The backend must receive only requests of the stream, and each request has at
+// most one response.
 package stream
 
 import (
@@ -24,12 +24,12 @@ import (
 	_ "github.com/rgate/rgate"
 )
 
-// patience is how long a stream may take. Only a gateway that hangs uses it up. It is
-// below the 10 s after which package testing takes a fuzz target for hung.
+// patience is the timeout for a stream, which only a hanging gateway exceeds. It is below
+// the 10 s after which package testing reports a hanging fuzz target.
 const patience = 8 * time.Second
 
-// FuzzRequestStream sends streams of requests to a gateway, valid ones and others, and
-// compares what comes out on both sides with what a strict reader takes for requests.
+// FuzzRequestStream sends valid and invalid streams of requests to a gateway. It compares
+// the responses and the requests at the backend with the result of a strict parser.
 func FuzzRequestStream(f *testing.F) {
 	for _, program := range seeds() {
 		f.Add(program)
@@ -39,7 +39,7 @@ func FuzzRequestStream(f *testing.F) {
 		stream := interpret(program)
 		requests, tail := parse(stream)
 		if !tail {
-			// So the gateway closes the connection, and one more request gets its own response.
+			// The added request closes the connection and must get its own response.
 			stream += "GET /end HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
 			requests, tail = parse(stream)
 		}
@@ -50,11 +50,11 @@ func FuzzRequestStream(f *testing.F) {
 	})
 }
 
-// seeds are a program for each part of a request, and some for several requests.
+// seeds returns programs that use each part of a request, and some with several requests.
 func seeds() (programs [][]byte) {
 	for method := range methods {
 		for path := range paths {
-			// With a length and with chunks, of a size that is different each time.
+			// One body with Content-Length and one chunked, with varying sizes.
 			size := byte((method + path) % len(sizes))
 			programs = append(programs, []byte{byte(method), byte(path), 0, 8 | size, 0, 0, 0, 0}, []byte{byte(method), byte(path), 0, 16 | size, 0, 0, 0, 0, 0})
 		}
@@ -86,22 +86,22 @@ func seeds() (programs [][]byte) {
 	return programs
 }
 
-// outcome is what came out of the gateway for a stream.
+// outcome is the observed result of a stream.
 type outcome struct {
 	responses []response
-	received  []received // by the backend
+	received  []received // requests at the backend
 	hung      bool
 }
 
 type response struct {
 	status  int
-	target  string // of the request that the backend has responded to, if it has
+	target  string // request target in the backend's response; empty if the gateway responded
 	closing bool
 }
 
 type received struct{ method, target, body string }
 
-// compare returns what is wrong, if anything is.
+// compare returns a description of the first violation, or an empty string.
 func compare(requests []message, tail bool, got outcome) string {
 	most := len(requests)
 	if tail && (most == 0 || requests[most-1].complete) {
@@ -120,7 +120,7 @@ func compare(requests []message, tail bool, got outcome) string {
 			return fmt.Sprintf("response %d is one to %s", i, response.target)
 		}
 	}
-	// What is broken off may reach the backend late, so the order says nothing.
+	// Aborted requests may reach the backend late, so the order is not compared.
 	taken := make([]bool, len(requests))
 	for _, arrived := range got.received {
 		matches := func(i int) bool {
@@ -140,13 +140,14 @@ func compare(requests []message, tail bool, got outcome) string {
 	return ""
 }
 
-// mayBeRepeated reports whether a request may reach a backend twice: one that changes
-// nothing and has no body, or one that the gateway cannot know (RFC 9112, section 6.1).
+// mayBeRepeated reports whether a request may reach a backend twice. This holds for safe
+// methods if the body is empty or incomplete (RFC 9112, section 6.1).
 func mayBeRepeated(request message) bool {
 	return (request.body == "" || !request.complete) && slices.Contains([]string{"GET", "HEAD", "OPTIONS"}, request.method)
 }
 
-// originForm is a target as the backend gets it (RFC 9112, section 3.2.1).
+// originForm returns a target in origin-form, as sent to the backend (RFC 9112, section
+// 3.2.1).
 func originForm(target string) string {
 	if _, rest, ok := strings.Cut(target, "://"); ok && !strings.HasPrefix(target, "/") {
 		if slash := strings.IndexByte(rest, '/'); slash >= 0 {
@@ -160,13 +161,13 @@ func originForm(target string) string {
 	return target
 }
 
-// gateway runs in the process of the test.
+// gateway is a gateway in the test process.
 type gateway struct {
 	address string
 	clients atomic.Uint32
 
 	mu       sync.Mutex
-	arrivals map[string][]*received // by the address of the client; guarded by mu, with what it leads to
+	arrivals map[string][]*received // by client address. The map and the values are guarded by mu.
 }
 
 func startGateway(t testing.TB) *gateway {
@@ -216,14 +217,14 @@ func startGateway(t testing.TB) *gateway {
 	return g
 }
 
-// send sends a stream of bytes over a connection of its own and reads what comes back.
+// send sends a stream over a new connection and reads the responses.
 func (g *gateway) send(t *testing.T, stream string, requests []message, tail bool) (got outcome) {
 	n := g.clients.Add(1)
 	ip := netip.AddrFrom4([4]byte{127, byte(1 + n>>16%254), byte(n >> 8), byte(n)}).String()
 	defer func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		for _, client := range []string{ip, ""} { // a malformed request names no client
+		for _, client := range []string{ip, ""} { // malformed requests have no client address
 			for _, one := range g.arrivals[client] {
 				got.received = append(got.received, *one)
 			}
@@ -243,7 +244,7 @@ func (g *gateway) send(t *testing.T, stream string, requests []message, tail boo
 	}()
 	defer func() { <-sent }()
 	defer func() {
-		_ = conn.(*net.TCPConn).SetLinger(0) // the kernel forgets it at once
+		_ = conn.(*net.TCPConn).SetLinger(0) // RST avoids TIME_WAIT
 		_ = conn.Close()
 	}()
 	complete := len(requests)
@@ -281,8 +282,8 @@ func (g *gateway) send(t *testing.T, stream string, requests []message, tail boo
 	}
 }
 
-// serveBackend reads requests and responds to them with their targets. What it does
-// first depends on the path.
+// serveBackend responds to requests with their targets. The path selects whether it
+// responds before it reads the body, or closes the connection.
 func (g *gateway) serveBackend(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -326,7 +327,7 @@ func (g *gateway) respond(conn net.Conn, reader *bufio.Reader) bool {
 	}
 	body, err := io.ReadAll(request.Body)
 	g.mu.Lock()
-	one.body = string(body) // that of a request that was cut may come after other requests
+	one.body = string(body) // may arrive after later requests if the request was aborted
 	g.mu.Unlock()
 	if err != nil {
 		return false
