@@ -57,7 +57,7 @@ func TestCalendarPeriods(t *testing.T) {
 	}
 }
 
-// Every moment is in one period, and periods follow each other without a gap.
+// Every moment is in one period, and periods are consecutive.
 func TestCalendarHasNoGaps(t *testing.T) {
 	for _, zone := range []string{"UTC", "Europe/Berlin", "Africa/Cairo", "America/Havana", "America/St_Johns", "Pacific/Apia", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Sao_Paulo", "Atlantic/Azores"} {
 		for _, period := range []string{"day", "week", "month", "7d", "30d"} {

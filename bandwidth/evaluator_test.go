@@ -62,7 +62,7 @@ func TestUsageOfQuotas(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f.clock.Advance(-30 * 24 * time.Hour) // the month before
+		f.clock.Advance(-30 * 24 * time.Hour) // the previous month
 		g.uses(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 1 << 40, Ingress: 1 << 40})
 		f.clock.Advance(29 * 24 * time.Hour) // yesterday
 		g.uses(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 1, Ingress: 10, EgressHeaders: 100, IngressHeaders: 1000})
@@ -70,7 +70,7 @@ func TestUsageOfQuotas(t *testing.T) {
 		g.uses(store.Key{Service: "web", Route: "/api/b"}, store.Bytes{Egress: 2, Ingress: 20, EgressHeaders: 200})
 		g.uses(store.Key{Service: "web", Route: "/c"}, store.Bytes{Egress: 4, Ingress: 40})
 		g.uses(store.Key{Service: "web", Route: "/c", Consumer: "alice"}, store.Bytes{Egress: 1 << 30})
-		g.counts(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 8, Ingress: 80}) // not written yet
+		g.counts(store.Key{Service: "web", Route: "/api/a"}, store.Bytes{Egress: 8, Ingress: 80}) // not flushed yet
 		g.mustEvaluate()
 		var got []string
 		for _, s := range g.report() {
@@ -129,7 +129,7 @@ func TestTheSameQuotaTwice(t *testing.T) {
 	}
 }
 
-// The messages of two databases have different IDs, although all else is equal.
+// Message IDs of two databases differ, even if everything else is equal.
 func TestMessagesOfTwoDatabases(t *testing.T) {
 	server := mailtest.Start(t)
 	for _, name := range []string{"one", "another"} {
@@ -153,7 +153,7 @@ func TestMessagesOfTwoDatabases(t *testing.T) {
 	}
 }
 
-// What one gateway has counted takes effect on all others within ten seconds.
+// Bytes counted by one gateway take effect on all other gateways within ten seconds.
 func TestEvaluationDelay(t *testing.T) {
 	if worst := store.DefaultFlushInterval + evaluateInterval; worst > 10*time.Second {
 		t.Errorf("it takes %v", worst)

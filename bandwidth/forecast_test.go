@@ -11,10 +11,10 @@ func TestCrossed(t *testing.T) {
 	all := []int{80, 90, 100}
 	for _, c := range []struct {
 		used, limit int64
-		want        int // how many of the thresholds
+		want        int // number of reached thresholds
 	}{
 		{0, 1000, 0}, {799, 1000, 0}, {800, 1000, 1}, {899, 1000, 1}, {900, 1000, 2}, {999, 1000, 2}, {1000, 1000, 3}, {1050, 1000, 3},
-		// Those that are no whole number of bytes are reached by the byte above.
+		// A threshold that is not a whole number of bytes is reached at the next byte.
 		{5, 7, 0}, {6, 7, 1}, {7, 7, 3},
 		// 79.99999999 % of 10 GB.
 		{7_999_999_999, 10_000_000_000, 0}, {8_000_000_000, 10_000_000_000, 1},
@@ -34,7 +34,7 @@ func TestForecast(t *testing.T) {
 		what         string
 		used         int64
 		days         float64
-		want, fullAt float64 // bytes, and days or 0
+		want, fullAt float64 // want in bytes; fullAt in days, or 0 for none
 	}{
 		{"half of the time", 500, 15, 1000, 30},
 		{"more than will last", 800, 15, 1600, 18.75},

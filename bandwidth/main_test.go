@@ -10,7 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Caddy's packages start goroutines of their own when they are loaded.
+	// Caddy packages start background goroutines on import.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
 		storetest.Stop()
 		os.Exit(code)

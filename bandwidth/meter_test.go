@@ -78,7 +78,7 @@ func TestRetentionFillsUp(t *testing.T) {
 	}
 }
 
-// The value of a placeholder may have any character, and errors do not quote it.
+// Placeholder values may contain any character, and errors do not quote them.
 func TestStoreIsFilledIn(t *testing.T) {
 	t.Setenv("RGATE_TEST_PASSWORD", "p@ss/w rd")
 	t.Setenv("RGATE_TEST_EMPTY", "")
@@ -112,7 +112,7 @@ func TestDefaultNode(t *testing.T) {
 	}
 }
 
-// A meter is provisioned while its store cannot be reached, and finds out later.
+// A meter is provisioned while its database is unreachable.
 func TestMeterDoesNotWaitForItsStore(t *testing.T) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()

@@ -60,7 +60,7 @@ func TestEachThresholdSendsOneMessage(t *testing.T) {
 	})
 }
 
-// Usage that passes several thresholds at once sends one message.
+// Usage that exceeds several thresholds in one evaluation sends one message.
 func TestSeveralThresholdsAtOnce(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {
 		server := mailtest.Start(t)
@@ -75,7 +75,7 @@ func TestSeveralThresholdsAtOnce(t *testing.T) {
 	})
 }
 
-// Of several gateways that find a threshold at the same time, one sends the message.
+// If several gateways reach a threshold at the same time, one sends the message.
 func TestOneOfSeveralGatewaysSends(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {
 		server := mailtest.Start(t)
@@ -104,7 +104,7 @@ func TestOneOfSeveralGatewaysSends(t *testing.T) {
 	})
 }
 
-// While the mail server is down, quotas are enforced.
+// Quotas are enforced while the mail server is down.
 func TestQuotaIsEnforcedWithoutMail(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {
 		server := mailtest.Start(t)
@@ -121,7 +121,7 @@ func TestQuotaIsEnforcedWithoutMail(t *testing.T) {
 	})
 }
 
-// Raising a quota does not repeat messages.
+// Raising a limit does not repeat messages.
 func TestRaisedQuota(t *testing.T) {
 	eachStore(t, func(t *testing.T, f *quotaFleet) {
 		server := mailtest.Start(t)
@@ -136,7 +136,7 @@ func TestRaisedQuota(t *testing.T) {
 		_, leave2 := g.quota("web", &Quota{Egress: 200_000, Thresholds: []int{40, 80, 90, 100}})
 		leave()
 		g.turn()
-		g.sends("web", 85_000) // 90 % of the new one
+		g.sends("web", 85_000) // 90 % of the new limit
 		g.turn()
 		server.MustHave(t, "raised", at95)
 		g.mustHaveThresholds("raised", "40 no message, 80 sent, 90 sent, 100")
@@ -144,7 +144,7 @@ func TestRaisedQuota(t *testing.T) {
 		g.turn()
 		server.MustHave(t, "at 100 %", at95, "[rgate] web has used up its egress for November 2026: 100.0 %")
 
-		// The end of an older configuration changes nothing.
+		// Removing the older configuration has no effect.
 		leave2()
 		if len(g.quotas) != 0 {
 			t.Errorf("there are %d quotas", len(g.quotas))

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// quotaRequest is a request that Caddy's server has prepared, with or without a user.
+// quotaRequest returns a request prepared by Caddy's server, with or without a user.
 func quotaRequest(w http.ResponseWriter, user string, headers ...string) *http.Request {
 	repl := caddy.NewReplacer()
 	r := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, "/", nil), repl, w, nil)
@@ -31,7 +31,7 @@ func quotaRequest(w http.ResponseWriter, user string, headers ...string) *http.R
 	return r
 }
 
-// startQuota provisions a quota outside of a gateway. Nothing is judged.
+// startQuota provisions a quota outside of a gateway, without evaluating it.
 func startQuota(t testing.TB, p *Quota) *Quota {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -82,7 +82,7 @@ func TestBlock(t *testing.T) {
 	if policy.RefusalCount("quota") < 2 {
 		t.Error("what was refused is not counted")
 	}
-	// The next period has begun, and has not been evaluated yet.
+	// The next period has started but is not evaluated yet.
 	now = now.Add(90*time.Second + time.Millisecond)
 	if got := askQuota(t, p, ""); got.Code != 200 {
 		t.Errorf("in the next period: got %d", got.Code)
@@ -198,7 +198,7 @@ func checkCaddyfile(t *testing.T, text, want string, p any, err error) {
 	}
 }
 
-// What a quota adds to a request that it lets through.
+// BenchmarkQuota measures the overhead of a quota for a request below the limit.
 func BenchmarkQuota(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	w := httptest.NewRecorder()

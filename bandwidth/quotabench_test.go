@@ -9,7 +9,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// With rows of 59 minutes, 20 hours and 19 days.
+// BenchmarkEvaluate reads minute rows of 59 minutes, hour rows of 20 hours and day rows
+// of 19 days.
 func BenchmarkEvaluate(b *testing.B) {
 	for _, c := range []struct {
 		what              string

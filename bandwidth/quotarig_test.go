@@ -15,21 +15,21 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// quotaFleet is a database and the clock of its gateways.
+// quotaFleet is a database shared by several gateways, and their clock.
 type quotaFleet struct {
 	t     *testing.T
 	clock *storetest.Clock
 	url   string
 }
 
-// eachStore runs a test on each engine.
+// eachStore runs a test with each database engine.
 func eachStore(t *testing.T, test func(*testing.T, *quotaFleet)) {
 	storetest.OnBothEngines(t, func(t *testing.T, url string) {
 		test(t, &quotaFleet{t, storetest.ClockAt(t, "2026-11-20T12:00:30Z"), url})
 	})
 }
 
-// quotaGateway is a gateway whose evaluations and deliveries the test starts.
+// quotaGateway is a gateway with quotas. Tests trigger its evaluations and deliveries.
 type quotaGateway struct {
 	*quotaEvaluator
 	t     *testing.T
@@ -60,7 +60,7 @@ func specOf(t testing.TB, level, name string, q *Quota) *quotaSpec {
 	return spec
 }
 
-// quota puts a quota on a backend.
+// quota adds a quota to a backend.
 func (g *quotaGateway) quota(backend string, q *Quota) (shared *sharedQuota, leave func()) {
 	g.t.Helper()
 	shared, leave, err := g.join(specOf(g.t, "backend", backend, q), nil)
@@ -70,7 +70,7 @@ func (g *quotaGateway) quota(backend string, q *Quota) (shared *sharedQuota, lea
 	return shared, leave
 }
 
-// notify makes the gateway send messages.
+// notify adds channels to the gateway.
 func (g *quotaGateway) notify(p *Notify) (leave func()) {
 	g.t.Helper()
 	if err := p.Check(); err != nil {
@@ -83,7 +83,7 @@ func (g *quotaGateway) notify(p *Notify) (leave func()) {
 	return g.notifier.Use(channels)
 }
 
-// uses makes the gateway count bytes and write them.
+// uses counts bytes and flushes them to the database.
 func (g *quotaGateway) uses(key store.Key, n store.Bytes) {
 	g.t.Helper()
 	g.counts(key, n)
@@ -92,13 +92,13 @@ func (g *quotaGateway) uses(key store.Key, n store.Bytes) {
 	}
 }
 
-// counts makes the gateway count bytes, which stay in memory.
+// counts counts bytes that stay in memory.
 func (g *quotaGateway) counts(key store.Key, n store.Bytes) {
 	g.rec.Add(intervalOf(key, n))
 	g.store.Collect()
 }
 
-// intervalOf returns the interval that a recorder drains for the bytes.
+// intervalOf returns a recorder interval with the given bytes.
 func intervalOf(key store.Key, n store.Bytes) stats.Interval {
 	return stats.Interval{Route: key.Route, Backend: key.Service, Consumer: key.Consumer, Traffic: stats.Traffic{
 		IngressBody: uint64(n.Ingress), EgressBody: uint64(n.Egress),
@@ -123,7 +123,7 @@ func (g *quotaGateway) sends(backend string, n int64) {
 	g.uses(store.Key{Service: backend, Route: "/"}, store.Bytes{Egress: n})
 }
 
-// turn evaluates the quotas and delivers what is due.
+// turn evaluates the quotas and attempts the due deliveries.
 func (g *quotaGateway) turn() {
 	g.t.Helper()
 	g.mustEvaluate()
@@ -140,7 +140,8 @@ func (g *quotaGateway) mustEvaluate() {
 	}
 }
 
-// thresholds returns the state of each threshold in the report, such as `80 sent, 90, 100`.
+// thresholds returns the state of each threshold in the report, such as `80 sent, 90,
+// 100`.
 func (g *quotaGateway) thresholds(name, direction, consumer string) string {
 	for _, s := range g.report() {
 		if s.Name == name && s.Direction == direction && s.Consumer == consumer {
@@ -173,7 +174,7 @@ const (
 	at105 = "[rgate] web has used up its egress for November 2026: 105.0 %"
 )
 
-// mailOptions returns the options for a server of the test.
+// mailOptions returns the options for a test server.
 func mailOptions(s *mailtest.Server) *notify.SMTP {
 	return &notify.SMTP{
 		Address: s.Address, CAFile: s.CAFile, Username: mailtest.User, Password: mailtest.Password,

@@ -10,8 +10,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/notify"
 )
 
-// The tests of the REST endpoints read quota states from a file: one of a period that has
-// just begun, and one with every field.
+// The tests of the REST endpoints read quota states from a file: one at the start of its
+// period, and one with every field.
 func TestQuotaStatesAreThoseOfTheRESTTests(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 34, 20, 500_000_000, time.UTC)
 	states := []QuotaState{

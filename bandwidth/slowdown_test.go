@@ -19,12 +19,12 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// slowVerdict holds bodies to 10 KB per second.
+// slowVerdict returns a limit state of 10 KB per second.
 func slowVerdict(direction string) *limitState {
 	return &limitState{rate: rateLimiter(10_000, nil), down: direction != string(store.Ingress), up: direction != string(store.Egress)}
 }
 
-// took checks how long something took, the first portion of which waits for nothing.
+// took checks the duration of a transfer. The first burst is not delayed.
 func took(t *testing.T, what string, began time.Time, bytes int) {
 	t.Helper()
 	want := time.Duration(bytes-2500) * time.Second / 10_000
@@ -46,7 +46,7 @@ func TestResponsesAreSlowedDown(t *testing.T) {
 				return err
 			},
 		} {
-			time.Sleep(time.Second) // the pace is one for all: until it has rested
+			time.Sleep(time.Second) // refill the shared limiter
 			began := time.Now()
 			w := httptest.NewRecorder()
 			err := v.slowDown(w, quotaRequest(w, ""), caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error { return next(w) }))
@@ -88,11 +88,11 @@ func TestRequestsShareThePace(t *testing.T) {
 			})
 		}
 		all.Wait()
-		took(t, "four", began, 80_000) // in and out
+		took(t, "four", began, 80_000) // both directions
 	})
 }
 
-// What is not over its limit is not slowed down.
+// A direction below its limit is not slowed down.
 func TestOneDirectionIsSlowedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -111,7 +111,7 @@ func TestOneDirectionIsSlowedDown(t *testing.T) {
 	})
 }
 
-// A client that leaves is not waited for.
+// A throttled request ends when its client disconnects.
 func TestWhoLeavesIsNotSlowedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -128,7 +128,7 @@ func TestWhoLeavesIsNotSlowedDown(t *testing.T) {
 	})
 }
 
-// hijackable is a response writer whose connection can be taken over.
+// hijackable is a response writer that supports Hijack.
 type hijackable struct {
 	*httptest.ResponseRecorder
 	conn net.Conn
@@ -138,7 +138,7 @@ func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
 }
 
-// halfConn is a connection of which one half can be closed.
+// halfConn is a connection that supports CloseWrite.
 type halfConn struct {
 	net.Conn
 	closed *bool
@@ -181,7 +181,7 @@ func TestTakenOverConnectionsAreSlowedDown(t *testing.T) {
 	})
 }
 
-// The pace is one that the allocation would last for, unless the quota says another.
+// The default rate is the allocation divided by the period, unless throttle_rate is set.
 func TestPace(t *testing.T) {
 	for _, c := range []struct {
 		quota Quota
@@ -190,7 +190,7 @@ func TestPace(t *testing.T) {
 	}{
 		{Quota{Egress: 2_592_000_000}, limits{2_592_000_000}, 1000},
 		{Quota{Egress: 25_920_000_000, Ingress: 2_592_000}, limits{25_920_000_000, 1}, 10_000},
-		{Quota{Egress: 25_920_000_000, Ingress: 2_592_000}, limits{25_920_000_000, 2_592_000}, 1000}, // the least there is
+		{Quota{Egress: 25_920_000_000, Ingress: 2_592_000}, limits{25_920_000_000, 2_592_000}, 1000}, // the minimum rate
 		{Quota{Egress: 1000, ThrottleRate: 50_000}, limits{1000}, 50_000},
 	} {
 		c.quota.Period, c.quota.AtLimit = "30d", limitThrottle

@@ -20,7 +20,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// restLedger is a ledger with a few rows.
+// restLedger is a usage store with a few rows.
 type restLedger struct {
 	rows  []store.Row
 	err   error
@@ -58,7 +58,7 @@ func (l *restLedger) Names(context.Context, time.Time) (services, routes, consum
 	return []string{"payment"}, []string{"/pay"}, nil, []string{"gw-1"}, l.err
 }
 
-// restServer is the endpoints on a ledger with two services, a consumer and a source.
+// restServer returns a handler for a store with two services, a consumer and a source.
 func restServer() (*Handler, *restLedger) {
 	at := usageNow.Truncate(time.Minute)
 	l := &restLedger{rows: []store.Row{
@@ -78,8 +78,8 @@ func restServer() (*Handler, *restLedger) {
 	}, l
 }
 
-// restQuotas are two quotas as they publish themselves; the quotas' own tests compare
-// them with the file.
+// restQuotas are two published quotas. A test in package bandwidth compares them with the
+// file.
 var restQuotas = func() (list []any) {
 	text, err := os.ReadFile("testdata/quotas.json")
 	if err == nil {
@@ -204,8 +204,8 @@ func TestRESTTags(t *testing.T) {
 	}
 }
 
-// What the store is asked for is cut to whole windows, and the totals of a month to
-// few of them.
+// Queries of the store are aligned to whole windows. The totals of a month need few
+// windows.
 func TestRESTAsksTheStoreForLittle(t *testing.T) {
 	api, ledger := restServer()
 	restAsk(t, api, "GET", restBase+"/total?from=2026-01-30T22:58:00Z")

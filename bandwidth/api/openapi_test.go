@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// openAPIDoc is a description as far as the test reads it.
+// openAPIDoc is the part of an OpenAPI document that the test reads.
 type openAPIDoc struct {
 	OpenAPI    string
 	Paths      map[string]map[string]*openAPIOperation
@@ -44,7 +44,7 @@ type openAPIResponse struct {
 	Content map[string]struct{ Schema openAPISchema }
 }
 
-// openAPISchema is a schema, decoded.
+// openAPISchema is a decoded schema.
 type openAPISchema map[string]any
 
 func openAPIOf(t *testing.T) (doc *openAPIDoc) {
@@ -74,10 +74,10 @@ func (doc *openAPIDoc) response(r openAPIResponse) openAPIResponse {
 	return r
 }
 
-// openAPIKeywords are the words of schemas that the test understands.
+// openAPIKeywords are the schema keywords that check supports.
 var openAPIKeywords = []string{"$ref", "type", "enum", "pattern", "format", "properties", "required", "additionalProperties", "items", "minimum", "maxItems", "description", "default"}
 
-// check reports how a value differs from a schema.
+// check returns an error if a value does not match a schema.
 func (doc *openAPIDoc) check(s openAPISchema, value any, at string) error {
 	for word := range s {
 		if !slices.Contains(openAPIKeywords, word) {
@@ -180,7 +180,7 @@ func openAPITypeOf(value any) any {
 	}
 }
 
-// openAPIExamples are values for each parameter: what is right, and what is wrong.
+// openAPIExamples are valid and invalid values of each parameter.
 var openAPIExamples = map[string]struct{ right, wrong []string }{
 	"lookback_duration": {[]string{"5m", "0m", "90m"}, []string{"5", "1h", "m"}},
 	"from":              {[]string{"2026-03-01T12:00:00Z", "1772366400", "2026-03-01T12:00:00.5+01:00"}, []string{"yesterday", "2026-03-01"}},
@@ -196,8 +196,8 @@ var openAPIExamples = map[string]struct{ right, wrong []string }{
 	"format":            {[]string{"json", "csv"}, []string{"xml"}},
 }
 
-// TestOpenAPIDescribesWhatIsServed exercises every path, parameter, status and schema
-// of the document.
+// TestOpenAPIDescribesWhatIsServed tests every path, parameter, status and schema of the
+// document.
 func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 	doc := openAPIOf(t)
 	for path, methods := range doc.Paths {
@@ -263,7 +263,7 @@ func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 	}
 }
 
-// checkParameter holds an example against the schema of its parameter.
+// checkParameter validates a value against a parameter's schema.
 func (doc *openAPIDoc) checkParameter(p openAPIParameter, value string) error {
 	if p.Schema["type"] != "array" {
 		return doc.check(p.Schema, value, p.Name)
@@ -278,7 +278,7 @@ func (doc *openAPIDoc) checkParameter(p openAPIParameter, value string) error {
 	return doc.check(p.Schema, list, p.Name)
 }
 
-// checkResponse compares a response with its description.
+// checkResponse validates a response against its description.
 func (doc *openAPIDoc) checkResponse(described openAPIResponse, header map[string][]string, body []byte) error {
 	described = doc.response(described)
 	for name, one := range described.Headers {
@@ -317,7 +317,7 @@ func (doc *openAPIDoc) checkResponse(described openAPIResponse, header map[strin
 	return doc.check(content.Schema, value, "body")
 }
 
-// TestOpenAPIHasAllParameters makes sure that the document leaves none out.
+// TestOpenAPIHasAllParameters tests that the document describes all parameters.
 func TestOpenAPIHasAllParameters(t *testing.T) {
 	doc := openAPIOf(t)
 	for path, want := range map[string][]string{restBase: seriesParams, restBase + "/total": totalParams, restBase + "/names": {"from"}} {

@@ -10,7 +10,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// usageNow is when the tests of reports ask.
+// usageNow is the current time in the tests of reports.
 var usageNow = time.Date(2026, 3, 1, 12, 34, 20, 500_000_000, time.UTC)
 
 func usageOf(t *testing.T, query string) usageParams {
@@ -133,8 +133,8 @@ func TestUsageRespondsAsTheOriginalDoes(t *testing.T) {
 	got := usageJSON(q, []store.Point{
 		{Start: at.Add(-2 * time.Minute), Bytes: store.Bytes{Ingress: 7, Egress: 9_007_199_254_740_993}},
 		{Start: at, Bytes: store.Bytes{Egress: 12}},
-		{Start: at.Add(-3 * time.Minute), Bytes: store.Bytes{Egress: 99}}, // before the span
-		{Start: at.Add(time.Minute), Bytes: store.Bytes{Egress: 99}},      // after it
+		{Start: at.Add(-3 * time.Minute), Bytes: store.Bytes{Egress: 99}}, // before the range
+		{Start: at.Add(time.Minute), Bytes: store.Bytes{Egress: 99}},      // after the range
 	})
 	const want = `[{"time":"2026-03-01T12:33:00+00:00","type":"egress","service":"bun-service","route":"bun-route","bandwidth_used":9007199254740993},` +
 		`{"time":"2026-03-01T12:34:00+00:00","type":"egress","service":"bun-service","route":"bun-route","bandwidth_used":null},` +
@@ -171,8 +171,8 @@ func TestUsageGroups(t *testing.T) {
 	}
 }
 
-// What is named is there, whether it was used or not; what is told apart without a
-// name is there if it was used.
+// Names in the filter are included even if unused. Names that are only grouped by are
+// included if used.
 func TestUsageOfUnusedNames(t *testing.T) {
 	for query, want := range map[string]string{
 		"lookback_duration=0m&type=egress":                               `[{"time":"2026-03-01T12:34:20.500000+00:00","type":"egress","service":null,"route":null,"bandwidth_used":null}]`,

@@ -1,4 +1,4 @@
-// Package mailtest is an SMTP server for tests, in the process of the test, with STARTTLS,
+// Package mailtest provides an in-process SMTP server for tests, with STARTTLS,
 // authentication and configurable failures.
 package mailtest
 
@@ -39,8 +39,8 @@ const (
 // Message is a message that the server has accepted.
 type Message struct {
 	From       string
-	To         []string // of the envelope
-	User       string   // the authenticated user
+	To         []string // envelope recipients
+	User       string   // authenticated user
 	TLS        bool
 	Header     mail.Header
 	Subject    string
@@ -53,7 +53,7 @@ type Message struct {
 // Server is an SMTP server.
 type Server struct {
 	Address string
-	CAFile  string // the certificate that clients have to trust
+	CAFile  string // certificate that clients must trust
 
 	t        testing.TB
 	implicit bool
@@ -63,14 +63,15 @@ type Server struct {
 
 	mu       sync.Mutex
 	messages []Message          // Guarded by mu.
-	attempts int                // connections; guarded by mu.
-	replies  map[string][]error // the next replies to a command, by its name; guarded by mu.
+	attempts int                // number of connections. Guarded by mu.
+	replies  map[string][]error // next replies by command. Guarded by mu.
 }
 
-// Start runs a server that requires STARTTLS and authentication, until the test ends.
+// Start starts a server that requires STARTTLS and authentication. It runs until the test
+// ends.
 func Start(t testing.TB) *Server { return start(t, false) }
 
-// StartImplicit runs a server with implicit TLS.
+// StartImplicit starts a server with implicit TLS.
 func StartImplicit(t testing.TB) *Server { return start(t, true) }
 
 func start(t testing.TB, implicit bool) *Server {
@@ -85,7 +86,7 @@ func start(t testing.TB, implicit bool) *Server {
 	return s
 }
 
-// Restart starts the server again, at the same address as before.
+// Restart starts the server again at the same address.
 func (s *Server) Restart() {
 	s.t.Helper()
 	address := s.Address
@@ -110,12 +111,11 @@ func (s *Server) Restart() {
 
 // Stop stops the server.
 func (s *Server) Stop() {
-	_ = s.listener.Close() // the server may not know of it yet
+	_ = s.listener.Close() // the server may not have registered the listener yet
 	_ = s.server.Close()
 }
 
-// Reply makes the next replies to a command (MAIL, RCPT, DATA, AUTH) have a status, that
-// many times.
+// Reply sets the status code of the next replies to a command (MAIL, RCPT, DATA, AUTH).
 func (s *Server) Reply(command string, code, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +124,7 @@ func (s *Server) Reply(command string, code, times int) {
 	}
 }
 
-// Refuse makes the server refuse a recipient permanently.
+// Refuse makes the server reject a recipient permanently.
 func (s *Server) Refuse(recipient string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (s *Server) Messages() []Message {
 	return append([]Message(nil), s.messages...)
 }
 
-// MustHave fails the test unless the subjects of the accepted messages are these.
+// MustHave fails the test unless the accepted messages have exactly these subjects.
 func (s *Server) MustHave(t testing.TB, when string, subjects ...string) {
 	t.Helper()
 	var got []string
@@ -173,14 +173,14 @@ func (s *Server) Attempts() int {
 func (s *Server) session(conn *smtp.Conn) (smtp.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// After STARTTLS, there is a second session on the same connection.
+	// After STARTTLS, a second session starts on the same connection.
 	if _, encrypted := conn.TLSConnectionState(); !encrypted || s.implicit {
 		s.attempts++
 	}
 	return &session{server: s, conn: conn}, nil
 }
 
-// session is a session of a client.
+// session is a client session.
 type session struct {
 	server *Server
 	conn   *smtp.Conn
@@ -283,7 +283,7 @@ func parse(raw string) (Message, error) {
 	}
 }
 
-// selfSigned returns a certificate for the loopback, and a file that contains it.
+// selfSigned returns a certificate for loopback addresses, and a file that contains it.
 func selfSigned(t testing.TB) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The page of quotas quotes the messages verbatim.
+// The quotas docs page quotes the messages verbatim.
 func TestMessagesInTheDocs(t *testing.T) {
 	page, err := os.ReadFile("../../docs/operate/quotas.md")
 	if err != nil {
@@ -30,7 +30,7 @@ func TestHeadlines(t *testing.T) {
 		{func(n *Alert) { n.Direction = "total" }, "payment has used 80.0 % of its bandwidth for November 2026"},
 		{func(n *Alert) { n.Consumer = "alice" }, "alice at payment has used 80.0 % of its egress for November 2026"},
 		{func(n *Alert) { n.Used, n.Share = 10_500_000_000, 105 }, "payment has used up its egress for November 2026: 105.0 %"},
-		// A share is rounded down.
+		// Shares are rounded down.
 		{func(n *Alert) { n.Used = 9_999_999_999; n.Share = 99.99999999 }, "payment has used 99.9 % of its egress for November 2026"},
 	} {
 		n := sampleAlert()

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// fakeWebhook is a webhook that keeps the bodies of its requests.
+// fakeWebhook is a webhook that records request bodies.
 type fakeWebhook struct {
 	*httptest.Server
 
 	mu       sync.Mutex
-	statuses []int    // of the next responses, then 200; guarded by mu.
-	received []string // guarded by mu.
+	statuses []int    // of the next responses, then 200. Guarded by mu.
+	received []string // request bodies. Guarded by mu.
 }
 
 func startWebhook(t testing.TB, statuses ...int) *fakeWebhook {

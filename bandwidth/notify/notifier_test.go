@@ -15,21 +15,21 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// fleet is a database and the clock of its gateways.
+// fleet is a database shared by several gateways, and their clock.
 type fleet struct {
 	t     *testing.T
 	clock *storetest.Clock
 	url   string
 }
 
-// onBothEngines runs a test on each engine.
+// onBothEngines runs a test with each database engine.
 func onBothEngines(t *testing.T, test func(*testing.T, *fleet)) {
 	storetest.OnBothEngines(t, func(t *testing.T, url string) {
 		test(t, &fleet{t, storetest.ClockAt(t, "2026-11-20T12:00:30Z"), url})
 	})
 }
 
-// gateway is a notifier whose deliveries the test starts.
+// gateway is a gateway's notifier. Tests trigger its deliveries.
 type gateway struct {
 	*Notifier
 	t      *testing.T
@@ -58,7 +58,7 @@ func (f *fleet) gateway(node string) *gateway {
 	}
 }
 
-// use makes the gateway send mail.
+// use sets a mail channel.
 func (g *gateway) use(smtp *SMTP) (leave func()) {
 	g.t.Helper()
 	return g.Use(openChannels(g.t, smtp, nil, ""))
@@ -68,7 +68,7 @@ func (g *gateway) allocation() Allocation {
 	return Allocation{Quota: "rgate|web", Direction: "egress", Start: storetest.Time(g.t, "2026-11-01T00:00:00Z").Unix()}
 }
 
-// reach records that 80 % have been reached.
+// reach records that the threshold of 80 % is reached.
 func (g *gateway) reach() {
 	g.t.Helper()
 	a := sampleAlert()
@@ -85,8 +85,8 @@ func (g *gateway) deliver() {
 	}
 }
 
-// mustHaveStates compares the states of the deliveries of the message about 80 %, such as
-// `pending sent`.
+// mustHaveStates compares the delivery states of the message about 80 %, such as `pending
+// sent`.
 func (g *gateway) mustHaveStates(when, want string) {
 	g.t.Helper()
 	events, err := ReadEvents(g.t.Context(), g.db, g.clock.Now())
@@ -112,7 +112,7 @@ func TestDeliveryIsRetried(t *testing.T) {
 		g.use(mailOptions(server))
 		g.reach()
 		g.deliver()
-		g.deliver() // too early
+		g.deliver() // before the retry is due
 		g.mustHaveStates("after 451", "pending")
 		if n := server.Attempts(); n != 1 {
 			t.Errorf("after 451 once: %d attempts", n)
@@ -121,9 +121,9 @@ func TestDeliveryIsRetried(t *testing.T) {
 		g.deliver()
 		server.MustHave(t, "after 451 twice")
 
-		again := f.gateway("gw-1") // the outbox outlives the gateway
+		again := f.gateway("gw-1") // the outbox survives a restart
 		again.use(mailOptions(server))
-		again.deliver() // too early as well
+		again.deliver() // before the retry is due
 		server.MustHave(t, "after a restart")
 		f.clock.Advance(5 * time.Second)
 		again.deliver()
@@ -221,7 +221,7 @@ func TestNewSettingsAreTriedAtOnce(t *testing.T) {
 	})
 }
 
-// The deliveries of a message by mail and by webhook are independent.
+// Deliveries of a message by mail and by webhook are independent.
 func TestChannelsAreIndependent(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, f *fleet) {
 		server := mailtest.Start(t)
@@ -251,7 +251,8 @@ func TestChannelsAreIndependent(t *testing.T) {
 	})
 }
 
-// If a gateway dies during a delivery, another one delivers the message when the lease ends.
+// If a gateway stops during a delivery, another one delivers the message when the lease
+// expires.
 func TestLeaseEnds(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, f *fleet) {
 		server := mailtest.Start(t)
@@ -275,7 +276,7 @@ func TestLeaseEnds(t *testing.T) {
 		f.clock.Advance(time.Minute)
 		second.deliver()
 		server.MustHave(t, "after the lease", subjectAt80)
-		// The outcome of a lost lease is ignored.
+		// A gateway that lost its lease must not store an outcome.
 		if err := deliveries[0].finish(t.Context(), first.db, "first", deliveryPending, "", f.clock.Now(), f.clock.Now()); err != nil {
 			t.Fatal(err)
 		}

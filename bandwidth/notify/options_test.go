@@ -55,7 +55,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// Errors about placeholders do not quote secrets.
+// Errors about placeholders must not quote secrets.
 func TestPlaceholders(t *testing.T) {
 	t.Setenv("RGATE_TEST_PASSWORD", "s3cret")
 	o := &SMTP{Address: "127.0.0.1", Username: "a", Password: "{env.RGATE_TEST_PASSWORD}", From: "a@example.com", To: []string{"b@example.com"}}

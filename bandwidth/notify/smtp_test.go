@@ -16,7 +16,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/mailtest"
 )
 
-// mailOptions returns the options for a server of the test.
+// mailOptions returns the options for a test server.
 func mailOptions(s *mailtest.Server) *SMTP {
 	return &SMTP{
 		Address: s.Address, CAFile: s.CAFile, Username: mailtest.User, Password: mailtest.Password,
@@ -92,7 +92,7 @@ func TestMail(t *testing.T) {
 	}
 }
 
-// The names of consumers may come from tokens.
+// Consumer names may come from tokens.
 func TestMailIsNotInjected(t *testing.T) {
 	server := mailtest.Start(t)
 	n := sampleAlert()
@@ -149,7 +149,7 @@ func TestMailFailures(t *testing.T) {
 	}
 }
 
-// Recipients that have a message do not get it again.
+// Recipients that received a message do not receive it again.
 func TestMailGoesToTheOtherRecipients(t *testing.T) {
 	server := mailtest.Start(t)
 	options := mailOptions(server)
@@ -182,7 +182,7 @@ func TestMailWithoutSTARTTLS(t *testing.T) {
 		}
 		defer conn.Close()
 		_, _ = io.WriteString(conn, "220 mail.example.com\r\n250-mail.example.com\r\n250 AUTH PLAIN\r\n")
-		all, _ := io.ReadAll(conn) // until the client leaves
+		all, _ := io.ReadAll(conn) // until the client disconnects
 		received <- string(all)
 	}()
 	options := &SMTP{Address: listener.Addr().String(), Username: "a", Password: "secret", From: "a@example.com", To: []string{"b@example.com"}}
@@ -195,7 +195,7 @@ func TestMailWithoutSTARTTLS(t *testing.T) {
 	}
 }
 
-// A server that does not reply is abandoned after the time limit.
+// A delivery to an unresponsive server ends after the timeout.
 func TestMailEndsInTime(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -19,8 +19,7 @@ func countersIn(t *testing.T, metrics string) reading {
 	return r
 }
 
-// countersSum is everything that a reading counts, as its first one would if the
-// source had been known before.
+// countersSum returns all bytes of a reading.
 func countersSum(t *testing.T, r reading) map[store.Key]store.Bytes {
 	t.Helper()
 	m := store.SourceState{Scraped: 1}
@@ -89,11 +88,11 @@ func TestCountersThatAreWrong(t *testing.T) {
 	}
 }
 
-// countersStep is one scrape of a source with one counter, and what must come of it.
+// countersStep is one scrape of a source with one counter, and the expected delta.
 type countersStep struct {
 	what    string
 	started float64
-	values  string // name=value, with spaces
+	values  string // name=value, separated by spaces
 	want    int64
 }
 
@@ -148,9 +147,8 @@ func TestCountersGrow(t *testing.T) {
 	}
 }
 
-// Whatever the source and the network do, the sum of all points is what the source has
-// let through from the first scrape on, but for what it counted between the last
-// scrape and a restart.
+// The sum of all deltas is the number of bytes since the first scrape, despite missed
+// scrapes and restarts. Only the bytes between the last scrape and a restart are lost.
 func TestCountersAddUp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -163,17 +161,17 @@ func TestCountersAddUp(t *testing.T) {
 			if begun {
 				total += n
 			}
-			if rnd.IntN(20) == 0 { // it restarts
+			if rnd.IntN(20) == 0 { // the source restarts
 				if begun {
 					lost += value - last
 				}
 				value, last = 0, 0
 			}
-			if rnd.IntN(4) == 0 { // the scrape is missed
+			if rnd.IntN(4) == 0 { // a missed scrape
 				continue
 			}
 			r := reading{counters: map[string]counter{"a": {Key: store.Key{Service: "s"}, direction: store.Ingress, value: value}}}
-			// An undetectable restart: the counter is above its last value.
+			// An undetectable restart: the counter exceeds its last value.
 			if begun && last == 0 && value >= m.Values["a"] {
 				lost += m.Values["a"]
 			}

@@ -10,8 +10,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// newTestStore returns a store of the gateway "rgate" on a database that may exist
-// already. Nothing runs in the background.
+// newTestStore returns a store of the gateway "rgate" on a new or existing database. It
+// has no background goroutines.
 func newTestStore(t testing.TB, url, node string, clock *storetest.Clock) *store.Store {
 	t.Helper()
 	at, err := store.ParseAddress(url)
@@ -23,7 +23,7 @@ func newTestStore(t testing.TB, url, node string, clock *storetest.Clock) *store
 	return l
 }
 
-// sourceTotal is what the account has of the source of a test.
+// sourceTotal returns the bytes recorded for the test source.
 func sourceTotal(t *testing.T, l *store.Store) store.Bytes {
 	t.Helper()
 	total, err := l.Total(t.Context(), store.Filter{Gateways: []string{"kong"}, Services: []string{"s"}}, time.Now().Add(-3*time.Hour), time.Now().Add(3*time.Hour))
@@ -33,7 +33,7 @@ func sourceTotal(t *testing.T, l *store.Store) store.Bytes {
 	return total
 }
 
-// Whatever ends in the meantime, a byte of a source is in the account once.
+// Each byte of a source is recorded once, even if gateways or the source restart.
 func TestSourcesSurvive(t *testing.T) { storetest.OnBothEngines(t, testSourcesSurvive) }
 
 func testSourcesSurvive(t *testing.T, url string) {
@@ -65,8 +65,8 @@ func testSourcesSurvive(t *testing.T, url string) {
 	kong.egress.Store(5)
 	first := turn("after one of the source", l, 35)
 
-	// Another gateway on the same database takes over while the first still believes
-	// that it is its turn.
+	// Another gateway on the same database takes over while the first gateway believes
+	// that it holds the lease.
 	other := newTestStore(t, url, "b", clock)
 	kong.egress.Store(7)
 	second := scraperOf(t, first.Source, other)
@@ -74,7 +74,7 @@ func testSourcesSurvive(t *testing.T, url string) {
 	if second.Status().Status != StatusStandby {
 		t.Errorf("the other is %s", second.Status().Status)
 	}
-	if _, err := l.DB().Exec(t.Context(), "DELETE FROM leases"); err != nil { // it has run out
+	if _, err := l.DB().Exec(t.Context(), "DELETE FROM leases"); err != nil { // expire the lease
 		t.Fatal(err)
 	}
 	second.turn(t.Context(), clock.Now())
@@ -84,7 +84,7 @@ func testSourcesSurvive(t *testing.T, url string) {
 	if got := sourceTotal(t, l).Egress; got != 37 {
 		t.Errorf("they have counted %d", got)
 	}
-	// Every table has all of it.
+	// Every table contains all bytes.
 	for _, step := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour} {
 		var sum int64
 		points, err := l.Usage(t.Context(), store.Query{Filter: store.Filter{Gateways: []string{"kong"}}, From: clock.Now().Add(-50 * time.Hour), To: clock.Now().Add(24 * time.Hour), Step: step})

@@ -20,12 +20,12 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// scraperArchive keeps what a scraper records in memory.
+// scraperArchive is a stateStore in memory.
 type scraperArchive struct {
 	mu     sync.Mutex
 	held   bool
 	away   error
-	lost   bool // respond with an error although it was recorded
+	lost   bool // record, but return an error
 	memory store.SourceState
 	number int64
 	since  int64
@@ -86,7 +86,7 @@ func (a *scraperArchive) egress() int64 {
 	return a.total[store.Key{Service: "s", Route: "r"}].Egress
 }
 
-// scraperKong is a Kong with one counter.
+// scraperKong is a Kong server with one counter.
 type scraperKong struct {
 	*httptest.Server
 	egress atomic.Int64
@@ -116,7 +116,7 @@ func (k *scraperKong) breaks(f http.HandlerFunc) {
 	k.broken.Store(&f)
 }
 
-// scraperOf makes a scraper that is run by hand.
+// scraperOf returns a scraper. Tests trigger its scrapes.
 func scraperOf(t *testing.T, source Source, a stateStore) *Scraper {
 	t.Helper()
 	s, err := newScraper("g", source, a, zap.NewNop())
@@ -171,7 +171,7 @@ func TestScraperCountsEveryByteOnce(t *testing.T) {
 	kong.egress.Add(7)
 	turn("it is this one's again", StatusUp, 55)
 	kong.egress.Add(8)
-	other.turn(t.Context(), time.Now()) // both believe that it is theirs
+	other.turn(t.Context(), time.Now()) // both hold the lease
 	other.turn(t.Context(), time.Now())
 	turn("the other was faster", StatusUp, 63)
 	turn("nothing is counted twice", StatusUp, 63)

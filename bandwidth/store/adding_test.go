@@ -1,7 +1,7 @@
 package store
 
 // Add adds bytes that another gateway counted to the current minute. It ignores negative
-// numbers, and more than a petabyte.
+// values and values above maxSample.
 func (l *Store) Add(gateway string, samples map[Key]Bytes) {
 	at := floorTo(l.now().Unix(), minute)
 	l.mu.Lock()

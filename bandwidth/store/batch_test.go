@@ -38,7 +38,8 @@ func TestBatchIsTakenOldestFirst(t *testing.T) {
 	}
 }
 
-// A day without a database: the minutes become those of hours, and no byte is lost.
+// After a day without a database, minute rows are merged into hour rows without losing
+// bytes.
 func TestBatchIsBounded(t *testing.T) {
 	const limit = 3000
 	b, sum := newBatch(), Bytes{}
@@ -86,7 +87,7 @@ func TestFigures(t *testing.T) {
 		t.Errorf("%d sketches, %d requests, %g seconds", len(f.sketches), f.requests, f.seconds)
 	}
 	f.add(&requestCounts{sketches: [][]byte{[]byte("no sketch")}})
-	if f.sketch() != nil { // rather none than a wrong one
+	if f.sketch() != nil { // an invalid sketch is dropped
 		t.Error("an invalid sketch was merged")
 	}
 }

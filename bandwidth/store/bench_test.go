@@ -16,9 +16,9 @@ import (
 
 const benchServices = 100
 
-// bigStore is an SQLite with a year of 100 services, as retention leaves it: days of a
-// year, hours of 90 days, minutes of 7 days. It takes a while, and is made
-// once for all benchmarks.
+// bigStore creates a SQLite database with a year of 100 services after retention: day
+// rows of a year, hour rows of 90 days and minute rows of 7 days. All benchmarks share
+// it, because creating it is slow.
 var bigStore = sync.OnceValues(func() (folder string, err error) {
 	if folder, err = os.MkdirTemp("", "rgate-bench-"); err != nil {
 		return "", err
@@ -67,7 +67,7 @@ var removeBigStore = func() {}
 
 const benchNow = 20_500 * day
 
-// benchLedger is a ledger on the big store.
+// benchLedger returns a store on the big database.
 func benchLedger(b *testing.B) *Store {
 	b.Helper()
 	folder, err := bigStore()
@@ -122,8 +122,7 @@ func BenchmarkTotal(b *testing.B) {
 	}
 }
 
-// BenchmarkFlush is what is done every five seconds: the bytes and requests of so many
-// series.
+// BenchmarkFlush measures a flush, which runs every five seconds, by number of series.
 func BenchmarkFlush(b *testing.B) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		for _, series := range []int{1, 100, 1000} {
@@ -153,7 +152,7 @@ func BenchmarkFlush(b *testing.B) {
 	}
 }
 
-// BenchmarkCollect is what is done every second, beside what the recorder does.
+// BenchmarkCollect measures Collect, which runs every second, without the recorder.
 func BenchmarkCollect(b *testing.B) {
 	l := newTestLedger(b, storetest.NewClock(time.Unix(benchNow, 0)))
 	var intervals []stats.Interval

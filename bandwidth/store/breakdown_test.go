@@ -8,8 +8,8 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// A breakdown has what Total has of each of its keys, and nothing else, also when rows
-// of minutes and hours are gone but for those around a mark.
+// TotalsByKey returns the Total of each key and no other keys, also if minute and hour
+// rows are deleted except around a mark.
 func TestBreakdownIsTotalByKey(t *testing.T) {
 	storetest.OnBothEngines(t, func(t *testing.T, store string) {
 		random := rand.New(rand.NewPCG(5, 6))
@@ -17,7 +17,7 @@ func TestBreakdownIsTotalByKey(t *testing.T) {
 		begin := clock.Now()
 		l := newTestLedgerOn(t, store, "test", clock)
 		l.settings.Retention = Retention{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
-		all := fill(t, l, clock, random, 10) // the last ones are not written
+		all := fill(t, l, clock, random, 10) // the last rows are not flushed
 		now := clock.Now().Add(time.Minute)
 		for range 30 {
 			from := begin.Add(time.Duration(random.IntN(9*24*60)) * time.Minute)

@@ -26,10 +26,10 @@ var (
 	allOf = Filter{}
 )
 
-// addPay counts so many bytes to clients.
+// addPay counts n bytes of egress.
 func (l *Store) addPay(n int64) { l.Add(l.node, map[Key]Bytes{pay: {Egress: n}}) }
 
-// egress is the total of the last two days.
+// egress returns the egress bytes of the last two days.
 func (l *Store) egress(t testing.TB) int64 {
 	t.Helper()
 	total, err := l.Total(t.Context(), allOf, l.now().Add(-48*time.Hour), l.now().Add(time.Minute))
@@ -41,7 +41,7 @@ func (l *Store) egress(t testing.TB) int64 {
 
 func TestBatchIsWrittenOnce(t *testing.T) { storetest.OnBothEngines(t, testBatchIsWrittenOnce) }
 
-// A COMMIT takes effect, and its response is lost.
+// COMMIT takes effect, but its response is lost.
 func testBatchIsWrittenOnce(t *testing.T, store string) {
 	l := newTestLedgerOn(t, store, "test", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	l.addPay(10)
@@ -67,7 +67,7 @@ func testBatchIsWrittenOnce(t *testing.T, store string) {
 	}
 }
 
-// cutProxy passes connections on to a server, until it is cut.
+// cutProxy forwards connections to a server until it is cut.
 type cutProxy struct {
 	listener net.Listener
 	cut      atomic.Bool
@@ -121,7 +121,8 @@ func (p *cutProxy) setCut(cut bool) {
 	}
 }
 
-// away makes a store that can be away: take it, and give it back.
+// away returns a store URL, and functions that make the database unavailable and
+// available again.
 func away(t *testing.T, engine string) (store string, take, give func()) {
 	if engine == "sqlite" {
 		folder := filepath.Join(t.TempDir(), "folder")
@@ -139,7 +140,7 @@ func away(t *testing.T, engine string) (store string, take, give func()) {
 	return u.String() + "&sslmode=disable", func() { proxy.setCut(true) }, func() { proxy.setCut(false) }
 }
 
-// withLog returns what the ledger logs.
+// withLog replaces the store's logger and returns its log entries.
 func (l *Store) withLog() *observer.ObservedLogs {
 	core, logs := observer.New(zap.InfoLevel)
 	l.logger = zap.New(core)
@@ -153,7 +154,7 @@ func TestStoreGoesAwayAndComesBack(t *testing.T) {
 			clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
 			l := newTestLedgerOn(t, store, "test", clock)
 			logs := l.withLog()
-			if engine == "postgres" { // a file that was taken away is not given back
+			if engine == "postgres" { // a removed SQLite file is not restored
 				l.addPay(1)
 				l.flushed(t)
 			}
@@ -188,8 +189,8 @@ func TestStoreGoesAwayAndComesBack(t *testing.T) {
 	}
 }
 
-// A file that is removed while it is open is made anew, instead of being written to
-// where nobody sees it.
+// A SQLite file that is removed while it is open is created again, and later rows are
+// written to the new file.
 func TestRemovedFileIsMadeAnew(t *testing.T) {
 	l := newTestLedger(t, storetest.ClockAt(t, "2026-03-05T10:00:30Z"))
 	l.addPay(1)
@@ -232,7 +233,7 @@ func testGatewaysShareADatabase(t *testing.T, store string) {
 	clock := storetest.ClockAt(t, "2026-03-05T10:00:30Z")
 	var ledgers []*Store
 	var working sync.WaitGroup
-	for _, node := range []string{"a", "b", "b"} { // two of them have the same name
+	for _, node := range []string{"a", "b", "b"} { // two gateways with the same node name
 		l := newTestLedgerOn(t, store, node, clock)
 		ledgers = append(ledgers, l)
 		sketch := sketchOf(t, time.Second)

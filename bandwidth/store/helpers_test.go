@@ -8,16 +8,15 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// newTestLedger makes a ledger of the gateway "rgate" on a new SQLite, whose node is
-// called "test". It has a clock of its own and does nothing by itself: call flush
-// after Add for what is to be in the database, and close is not needed. LedgerOf finds
-// it under the gateway's name if it has been entered.
+// newTestLedger returns a store of the gateway "rgate" with the node name "test", on a
+// new SQLite database. It uses the test's clock and runs no goroutines: tests call
+// flushed after Add. It need not be closed.
 func newTestLedger(t testing.TB, clock *storetest.Clock) *Store {
 	t.Helper()
 	return newTestLedgerOn(t, storetest.SQLite(t), "test", clock)
 }
 
-// newTestLedgerOn makes one on a store that there may be already.
+// newTestLedgerOn returns a store on a new or existing database.
 func newTestLedgerOn(t testing.TB, store, node string, clock *storetest.Clock) *Store {
 	t.Helper()
 	at, err := ParseAddress(store)
@@ -29,7 +28,7 @@ func newTestLedgerOn(t testing.TB, store, node string, clock *storetest.Clock) *
 	return l
 }
 
-// flushed writes what has been added.
+// flushed flushes the rows that have been added.
 func (l *Store) flushed(t testing.TB) {
 	t.Helper()
 	if err := l.Flush(t.Context()); err != nil {

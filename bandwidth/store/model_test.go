@@ -10,7 +10,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/storetest"
 )
 
-// modelAccount is what a ledger must come to: a list of all that was added.
+// modelAccount is the reference model of a store: a list of all rows that were added.
 type modelAccount []Row
 
 func (a modelAccount) admitted(f Filter) (rows modelAccount) {
@@ -32,11 +32,11 @@ func (a modelAccount) total(f Filter, from, to time.Time) (sum Bytes) {
 	return sum
 }
 
-// usage adds up by service, in windows that begin at multiples of the step.
+// usage sums bytes by service, in windows aligned to multiples of the step.
 func (a modelAccount) usage(f Filter, from, to time.Time, step time.Duration) map[string]Bytes {
 	sums := make(map[string]Bytes)
 	for _, row := range a.admitted(f) {
-		start := row.Minute.Truncate(step) // since the year 1, which began on a Monday
+		start := row.Minute.Truncate(step) // Truncate counts from year 1, which began on a Monday
 		if start.Before(from.Truncate(step)) || !start.Before(to) {
 			continue
 		}
@@ -48,7 +48,7 @@ func (a modelAccount) usage(f Filter, from, to time.Time, step time.Duration) ma
 	return sums
 }
 
-// fill adds random bytes at random times of some days, and writes now and then.
+// fill adds random bytes at random times over some days, with occasional flushes.
 func fill(t *testing.T, l *Store, clock *storetest.Clock, random *rand.Rand, days int) (all modelAccount) {
 	t.Helper()
 	begin := clock.Now()
@@ -88,7 +88,7 @@ func testLedgerAddsUp(t *testing.T, store string) {
 	clock := storetest.ClockAt(t, "2026-02-27T13:07:00Z")
 	begin := clock.Now()
 	l := newTestLedgerOn(t, store, "test", clock)
-	all := fill(t, l, clock, random, 5) // the last ones are not written
+	all := fill(t, l, clock, random, 5) // the last rows are not flushed
 	checkUsage(t, l, all, begin, clock.Now().Add(time.Minute))
 	for range 100 {
 		from := begin.Add(time.Duration(random.IntN(5*24*60)) * time.Minute)
@@ -135,7 +135,8 @@ func testPruningKeepsSums(t *testing.T, store string) {
 	l := newTestLedgerOn(t, store, "test", clock)
 	l.settings.Retention = Retention{Minutes: 2 * 24 * time.Hour, Hours: 4 * 24 * time.Hour, Days: 30 * 24 * time.Hour}
 	all := fill(t, l, clock, random, 10)
-	// A period that began in an odd minute, when rows of minutes and hours are gone.
+	// A period that started in the middle of an hour, after minute and hour rows were
+	// deleted.
 	marked := all[20].Minute
 	unmark := l.Mark(marked)
 	l.flushed(t)
@@ -148,7 +149,7 @@ func testPruningKeepsSums(t *testing.T, store string) {
 	checkTotal(t, l, all, Filter{Services: []string{"s1"}}, marked, now)
 	checkTotal(t, l, all, Filter{}, now.Add(-37*time.Hour), now)
 	checkUsage(t, l, all, now.Add(-47*time.Hour), now)
-	// Where minutes are gone, those of an hour stand at its beginning.
+	// Where minute rows are deleted, hour rows count at the start of the hour.
 	points, err := l.Usage(t.Context(), Query{From: begin.Truncate(24 * time.Hour), To: now, Step: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +162,7 @@ func testPruningKeepsSums(t *testing.T, store string) {
 		t.Errorf("the points add up to %+v, want %+v", sum, want)
 	}
 
-	// When no longer needed, they are deleted.
+	// Without a mark, the rows are deleted.
 	minutesAt := func() (n int) {
 		if err := l.DB().QueryRow(t.Context(), "SELECT COUNT(*) FROM bytes_minute WHERE at < ?", now.Add(-60*time.Hour).Unix()).Scan(&n); err != nil {
 			t.Fatal(err)
@@ -180,7 +181,7 @@ func testPruningKeepsSums(t *testing.T, store string) {
 	if n := minutesAt(); n != 0 {
 		t.Errorf("%d rows of minutes are left", n)
 	}
-	// All but the days, and then these.
+	// Delete all rows except day rows, then the day rows.
 	clock.Advance(40 * 24 * time.Hour)
 	if err := l.prune(t.Context()); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// takeLedger makes a gateway's ledger as a configuration does.
+// takeLedger acquires a gateway's store like a configuration does.
 func takeLedger(t *testing.T, gateway, store string) (l *Store, release func()) {
 	t.Helper()
 	at, err := ParseAddress(store)
@@ -35,7 +35,7 @@ func recorderOf(t *testing.T, gateway string) (record func(n int)) {
 	}
 }
 
-// requestsIn is how many requests a store has.
+// requestsIn returns the number of requests in a store.
 func requestsIn(t *testing.T, store string) (n int) {
 	t.Helper()
 	l := newTestLedgerOn(t, store, "reader", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))

@@ -10,7 +10,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// sketchOf is the sketch of one request.
+// sketchOf returns the sketch of one request.
 func sketchOf(t testing.TB, took time.Duration) (sketch []byte) {
 	t.Helper()
 	rec := stats.NewRecorder("sketch")
@@ -19,7 +19,7 @@ func sketchOf(t testing.TB, took time.Duration) (sketch []byte) {
 	return sketch
 }
 
-// countOf is how many requests a sketch has.
+// countOf returns the number of requests in a sketch.
 func countOf(t testing.TB, sketch []byte) float64 {
 	t.Helper()
 	s, err := ddsketch.DecodeDDSketch(sketch, store.DefaultProvider, nil)

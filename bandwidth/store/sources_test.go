@@ -45,7 +45,7 @@ func testSourcesRecord(t *testing.T, store string) {
 	}
 }
 
-// A scrape of many counters does not take long to record.
+// BenchmarkSourceRecord records a scrape with many counters.
 func BenchmarkSourceRecord(b *testing.B) {
 	clock := storetest.NewClock(time.Now())
 	at, err := ParseAddress("sqlite://" + filepath.Join(b.TempDir(), "bandwidth.db"))
@@ -72,7 +72,7 @@ func BenchmarkSourceRecord(b *testing.B) {
 	}
 }
 
-// What a source says is no more to be trusted than what the gateway counts.
+// Names from a source are cleaned like names from the gateway.
 func TestSourcesWithNamesThatADatabaseRefuses(t *testing.T) {
 	storetest.OnBothEngines(t, func(t *testing.T, store string) {
 		l := newTestLedgerOn(t, store, "a", storetest.ClockAt(t, "2026-03-05T10:00:30Z"))

@@ -16,8 +16,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-// server is the PostgreSQL server of the test process. It starts when a test first needs
-// it; each test has a schema of its own.
+// server is the test process's PostgreSQL server, started on first use. Each test has a
+// separate schema.
 var server postgresServer
 
 type postgresServer struct {
@@ -28,7 +28,7 @@ type postgresServer struct {
 	cmd   *exec.Cmd
 
 	mu      sync.Mutex
-	schemas int // guarded by mu
+	schemas int // Guarded by mu.
 }
 
 // Postgres returns the URL of an empty schema. It skips the test if PostgreSQL is not
@@ -88,7 +88,7 @@ func (s *postgresServer) start() {
 	}
 }
 
-// moduleRoot returns the folder above the working directory that has the go.mod.
+// moduleRoot returns the parent directory that contains go.mod.
 func moduleRoot() (string, error) {
 	folder, err := os.Getwd()
 	for err == nil {
@@ -103,7 +103,7 @@ func moduleRoot() (string, error) {
 	return "", err
 }
 
-// Stop stops the server, if a test has started it.
+// Stop stops the server if it is running.
 func Stop() {
 	if server.cmd != nil && server.cmd.Process != nil {
 		_ = server.input.Close()

@@ -1,5 +1,5 @@
-// Package storetest provides what tests of the usage store need: empty databases of both
-// engines, a clock and a recorder that tests control.
+// Package storetest provides helpers for tests of the usage store: empty databases of
+// both engines, and a clock and a recorder that tests control.
 package storetest
 
 import (
@@ -11,28 +11,28 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// OnBothEngines runs a test with the URL of an empty SQLite database and with that of an
-// empty PostgreSQL schema.
+// OnBothEngines runs a test with an empty SQLite database and with an empty PostgreSQL
+// schema.
 func OnBothEngines(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
 }
 
-// SQLite returns the URL of a database that does not exist yet.
+// SQLite returns the URL of a database file that does not exist yet.
 func SQLite(t testing.TB) string {
 	return "sqlite://" + filepath.Join(t.TempDir(), "bandwidth.db")
 }
 
-// Clock is a clock that stands still unless it is set. It is safe for concurrent use.
+// Clock is a manual clock. It is safe for concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock returns a clock that shows now.
+// NewClock returns a clock set to now.
 func NewClock(now time.Time) *Clock { return &Clock{now: now} }
 
-// ClockAt returns a clock that shows an RFC 3339 time.
+// ClockAt returns a clock set to an RFC 3339 time.
 func ClockAt(t testing.TB, text string) *Clock {
 	t.Helper()
 	return NewClock(Time(t, text))
@@ -48,7 +48,7 @@ func Time(t testing.TB, text string) time.Time {
 	return at
 }
 
-// Now returns the time that the clock shows.
+// Now returns the clock's time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,13 +65,13 @@ func (c *Clock) Set(now time.Time) {
 // Advance moves the clock by d.
 func (c *Clock) Advance(d time.Duration) { c.Set(c.Now().Add(d)) }
 
-// Recorder stands in for a gateway's [stats.Recorder]: the test adds what it drains.
+// Recorder is a fake [stats.Recorder]: tests add the intervals that it drains.
 type Recorder struct {
 	mu        sync.Mutex
 	intervals []stats.Interval
 }
 
-// Add adds intervals to what the next Drain returns.
+// Add adds intervals for the next Drain.
 func (r *Recorder) Add(intervals ...stats.Interval) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
