@@ -8,14 +8,14 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Credentials are not logged. Caddy redacts Authorization and cookies; a filter redacts
-// the other fields and parameters that policies read, also in logs other than the access
-// log.
+// Credentials are not logged. Caddy redacts Authorization and cookies. A log filter
+// redacts the other header fields and query parameters that policies read as secrets,
+// in all logs.
 
-// redacted replaces a secret in the log, with Caddy's word.
+// redacted replaces secrets in logs. Caddy uses the same word.
 const redacted = "REDACTED"
 
-// secretlessLog returns a default log that redacts secrets.
+// secretlessLog returns a configuration of the default log that redacts secrets.
 func secretlessLog(s policy.Secrets) *caddy.Logging {
 	fields := make(map[string]any)
 	for _, name := range s.Headers {
@@ -33,7 +33,7 @@ func secretlessLog(s policy.Secrets) *caddy.Logging {
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: log}}
 }
 
-// secretless writes the same log as a global option.
+// secretless writes the log of secretlessLog as a global option.
 func (p *printer) secretless(s policy.Secrets) {
 	lines := []string{"log {", "\tformat filter {"}
 	word := func(text string) string {
@@ -56,7 +56,7 @@ func (p *printer) secretless(s policy.Secrets) {
 	p.global = append(p.global, append(lines, "\t}", "}")...)
 }
 
-// The filters must be in every binary that loads the configuration.
+// Import the modules that the adapted configuration uses.
 var (
 	_ caddy.Module = logging.FilterEncoder{}
 	_ caddy.Module = logging.ReplaceFilter{}

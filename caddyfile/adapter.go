@@ -1,8 +1,7 @@
-// Package caddyfile translates rgate YAML into Caddy's JSON, and into a
-// Caddyfile. The YAML has no schema of its own: its keys are the JSON keys of
-// package gateway's configuration, checked against its types, plus the few that
-// make a server around the gateway (`listen`, `admin`, `access_log`) and some
-// shorter forms. Every error is reported with its file and line.
+// Package caddyfile converts rgate YAML to Caddy's JSON, and to a Caddyfile. The keys
+// of the YAML are the JSON keys of package gateway's configuration, validated against
+// its types. In addition, it supports keys for the server (`listen`, `admin`,
+// `access_log`, `server`) and short forms. Errors contain the file and line.
 package caddyfile
 
 import (
@@ -21,11 +20,11 @@ func init() {
 	caddyconfig.RegisterAdapter("rgate", Adapter{})
 }
 
-// Adapter adapts rgate YAML to Caddy JSON; it is registered as `rgate`.
+// Adapter adapts rgate YAML to Caddy JSON. It is registered as `rgate`.
 type Adapter struct{}
 
-// Adapt converts body to Caddy's JSON. The option `filename` is the file's name in errors,
-// rgate.yaml by default. Every error is an *Error.
+// Adapt converts body to Caddy's JSON. The option `filename` sets the file name in
+// errors (default: rgate.yaml). All errors are of type *Error.
 func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig.Warning, error) {
 	filename, _ := options["filename"].(string)
 	doc, r, err := read(body, filename)
@@ -36,15 +35,15 @@ func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 	return config, r.warnings(doc), err
 }
 
-// Error is an error in a YAML file.
+// Error is an error at a line of a YAML file.
 type Error struct {
-	// The name of the file, as given.
+	// The name of the file, as passed to Adapt or Print.
 	File string
 
-	// The line, from 1.
+	// The line number, starting at 1.
 	Line int
 
-	// The error, and its remedy.
+	// The error message, with the remedy.
 	Message string
 }
 
@@ -54,10 +53,10 @@ func (e *Error) Error() string {
 
 var port atomic.Int32
 
-// OverridePort overrides the port of all configurations that are adapted from now on, so
-// that a port of the command line also applies after a reload. Addresses keep their host,
-// and equal ones are merged; sockets are not changed, but if a file has nothing else, the
-// port is added on all interfaces. 0 ends the override.
+// OverridePort sets the port of all configurations that are adapted later, so that a
+// port from the command line also applies after a reload. Listen addresses keep their
+// host, and duplicates are merged. Unix sockets are unchanged. If a configuration has
+// only sockets, the port is added on all interfaces. 0 removes the override.
 func OverridePort(number int) {
 	port.Store(int32(number))
 }
@@ -86,8 +85,9 @@ func overridden(listen []string, port int) []string {
 
 var network atomic.Pointer[string]
 
-// OverrideNetwork makes the gateways of all configurations that are adapted from now on
-// listen on one of Caddy's registered networks instead of TCP. The empty name ends it.
+// OverrideNetwork sets the network that replaces TCP in the listen addresses of all
+// configurations that are adapted later. The network must be registered with Caddy. An
+// empty name removes the override.
 func OverrideNetwork(name string) {
 	network.Store(&name)
 }
@@ -108,7 +108,7 @@ func onNetwork(listen []string) []string {
 	return addresses
 }
 
-// checkListen returns the error in an address to listen on, or nil.
+// checkListen validates an address to listen on.
 func checkListen(address string) error {
 	if strings.Contains(address, "{") {
 		return nil // unknown until its placeholders are replaced

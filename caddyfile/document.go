@@ -18,18 +18,20 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// document is a configuration file: a server and its gateway.
+// document is the root of a configuration file: the options of a server and its
+// gateway.
 type document struct {
 	// The addresses to listen on. Default: `:8080`.
 	Listen []string `json:"listen,omitempty"`
 
-	// The address of Caddy's admin endpoint, or `off`. Default: Caddy's own.
+	// The address of Caddy's admin endpoint, or `off`. Default: Caddy's default,
+	// localhost:2019.
 	Admin string `json:"admin,omitempty"`
 
-	// Logs every request, without credentials. Default: false.
+	// Whether to log every request. Credentials are redacted. Default: false.
 	AccessLog bool `json:"access_log,omitempty"`
 
-	// The options of the server.
+	// The options of the HTTP server.
 	Server *serverOptions `json:"server,omitempty"`
 
 	gateway.Gateway
@@ -41,7 +43,7 @@ const adminOff = "off"
 
 var defaultListen = []string{":8080"}
 
-// read decodes a document from YAML. The reader records the lines of its values.
+// read decodes a document from YAML. The returned reader holds the line of each value.
 func read(body []byte, filename string) (*document, *reader, error) {
 	r := &reader{file: displayName(filename), lines: map[string]int{"": 1}, fields: make(map[reflect.Type][]field)}
 	root, err := r.parse(body)
@@ -67,7 +69,7 @@ func read(body []byte, filename string) (*document, *reader, error) {
 	return doc, r, nil
 }
 
-// displayName returns the name of a file for errors.
+// displayName returns the file name for errors.
 func displayName(filename string) string {
 	switch filename {
 	case "":
@@ -78,7 +80,7 @@ func displayName(filename string) string {
 	return filepath.ToSlash(filename)
 }
 
-// check returns the first error in the meaning of the document.
+// check validates the decoded document and returns the first error.
 func (r *reader) check(doc *document) error {
 	if doc.Listen == nil {
 		doc.Listen = defaultListen
@@ -117,8 +119,8 @@ func (r *reader) check(doc *document) error {
 	return nil
 }
 
-// config returns Caddy's JSON: the same as a Caddyfile with one site whose address is a
-// port.
+// config returns Caddy's JSON. It equals the JSON of a Caddyfile with one site whose
+// address is a port.
 func (doc *document) config(listen []string) ([]byte, error) {
 	handler, err := moduleObject(&doc.Gateway, "handler", "rgate")
 	if err != nil {
@@ -148,8 +150,8 @@ func (doc *document) config(listen []string) ([]byte, error) {
 	return json.Marshal(config)
 }
 
-// moduleObject encodes a module with its name among its options. It does not decode
-// numbers, which keeps them exact.
+// moduleObject encodes a module and adds its name under inlineKey. Numbers are not
+// decoded, so they keep their precision.
 func moduleObject(module any, inlineKey, name string) (json.RawMessage, error) {
 	encoded, err := json.Marshal(module)
 	if err != nil {
@@ -168,7 +170,8 @@ func (r *reader) fail(n *yaml.Node, format string, args ...any) error {
 	return r.failLine(n.Line, format, args...)
 }
 
-// failAt returns an error about the value at a path, or the nearest one above it.
+// failAt returns an error about the value at a path, or about its nearest known
+// ancestor.
 func (r *reader) failAt(path string, format string, args ...any) error {
 	return r.failLine(r.line(path), format, args...)
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// expectedFields are the fields of requests that a configuration reads, but whose names
-// Caddy's server drops by default, sorted.
+// expectedFields holds the names of request header fields that a configuration reads
+// but that Caddy's server drops by default. The names are sorted.
 type expectedFields struct{ underscores, dots []string }
 
-// expected sorts the names of fields by their unusual characters. It leaves out names that
-// backends confuse with fields about identity, proxies or framing: they are dropped, and
-// the gateway rejects a configuration that reads them.
+// expected groups field names by whether they contain underscores or dots. It excludes
+// names that backends confuse with fields about identity, proxies or framing. The
+// server drops these fields, and the gateway rejects a configuration that reads them.
 func expected(names []string) (fields expectedFields) {
 	canonical := make([]string, 0, len(names))
 	for _, name := range names {

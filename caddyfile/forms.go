@@ -11,8 +11,9 @@ import (
 	"github.com/rgate/rgate/gateway/operations"
 )
 
-// forms are the alternative forms of keys, by the struct and the name of its field. A form
-// rewrites the node for the field's type; it returns no node if the key has no effect.
+// forms holds the alternative syntaxes of keys, by struct and field name. A form
+// rewrites the node for the field's type. It returns a nil node if the key has no
+// effect.
 var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, error){
 	{reflect.TypeFor[document](), "listen"}:                       (*reader).listenForm,
 	{reflect.TypeFor[document](), "admin"}:                        (*reader).adminForm,
@@ -27,7 +28,7 @@ var forms = map[[2]any]func(r *reader, n *yaml.Node, path string) (*yaml.Node, e
 	{reflect.TypeFor[gateway.Deprecation](), "sunset"}:            (*reader).dateForm,
 }
 
-// listenForm accepts one address or a list.
+// listenForm accepts an address or a list of addresses.
 func (r *reader) listenForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	switch n.ShortTag() {
 	case "!!str":
@@ -49,7 +50,8 @@ func (r *reader) adminForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	return scalar(n, adminOff), nil
 }
 
-// dockerForm accepts an endpoint or a list of them, each a map or only the host.
+// dockerForm accepts an endpoint or a list of endpoints. An endpoint is a map or a
+// host.
 func (r *reader) dockerForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	endpoints := n.Content
 	if n.Kind != yaml.SequenceNode {
@@ -65,7 +67,7 @@ func (r *reader) dockerForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return list, nil
 }
 
-// statsForm accepts a map, a path, or true, false or off.
+// statsForm accepts a map, a path, true, false or off.
 func (r *reader) statsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	off := mapping(n, scalar(n, "disabled"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: n.Line})
 	switch {
@@ -79,7 +81,7 @@ func (r *reader) statsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// operationsForm accepts a map, a path, or true or false.
+// operationsForm accepts a map, a path, true or false.
 func (r *reader) operationsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	switch {
 	case n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true"), isNull(n):
@@ -92,7 +94,7 @@ func (r *reader) operationsForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// registrationForm accepts a map, or true or false.
+// registrationForm accepts a map, true or false.
 func (r *reader) registrationForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	switch {
 	case n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true"), isNull(n):
@@ -103,7 +105,7 @@ func (r *reader) registrationForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// defaultResponseForm accepts a map, or a list of maps that are merged.
+// defaultResponseForm accepts a map, or a list of maps, which it merges.
 func (r *reader) defaultResponseForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	if n.Kind == yaml.SequenceNode {
 		whole, lines := mapping(n), make(map[string]int)
@@ -128,8 +130,8 @@ func (r *reader) defaultResponseForm(n *yaml.Node, path string) (*yaml.Node, err
 	return n, nil
 }
 
-// labelsForm accepts a map, or a list of key=value. Values keep their text: `1.0` does not
-// become 1.
+// labelsForm accepts a map, or a list of key=value. Values keep their text: 1.0 is not
+// converted to 1.
 func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 	labels := mapping(n)
 	switch n.Kind {
@@ -184,7 +186,7 @@ func (r *reader) label(n *yaml.Node, path string) (key, value string, err error)
 	return key, value, nil
 }
 
-// policyForm accepts a map, or only the policy's name.
+// policyForm accepts a map or the policy's name.
 func (r *reader) policyForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	if n.ShortTag() == "!!str" {
 		return mapping(n, scalar(n, "policy"), n), nil
@@ -192,8 +194,8 @@ func (r *reader) policyForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// conditions reads the conditions of header fields or query parameters: a list of values
-// or one value, each kept as text. Null requires that a header field is absent.
+// conditions reads the conditions of header fields or query parameters: a value or a
+// list of values, each kept as text. Null means that the header field must be absent.
 func (r *reader) conditions(n *yaml.Node, t reflect.Type, path string) (any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map of names and values")
@@ -223,7 +225,7 @@ func (r *reader) conditions(n *yaml.Node, t reflect.Type, path string) (any, err
 	return conditions, nil
 }
 
-// dateForm keeps the text of a date, which YAML would parse.
+// dateForm keeps the text of a date, which YAML parses as a timestamp.
 func (r *reader) dateForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	if n.ShortTag() == "!!timestamp" {
 		return scalar(n, n.Value), nil
@@ -231,7 +233,7 @@ func (r *reader) dateForm(n *yaml.Node, _ string) (*yaml.Node, error) {
 	return n, nil
 }
 
-// Nodes that forms create get the line of the node that they replace.
+// Nodes created by forms have the line of the node they replace.
 
 func scalar(at *yaml.Node, text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Line: at.Line}

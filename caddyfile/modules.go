@@ -16,7 +16,7 @@ import (
 )
 
 // namespace is the module namespace of a field, from its `caddy` tag. Without an inline
-// key, the modules' names are the keys of a map.
+// key, module names are the keys of a map.
 type namespace struct {
 	name, inlineKey string
 }
@@ -29,13 +29,13 @@ func namespaceOf(tag reflect.StructTag) namespace {
 	return namespace{options["namespace"], options["inline_key"]}
 }
 
-// rawTypes are the types of fields with raw JSON that are not modules.
+// rawTypes maps fields with raw JSON that are not modules to their types.
 var rawTypes = map[[2]any]reflect.Type{
 	{reflect.TypeFor[gateway.Backend](), "proxy"}: reflect.TypeFor[reverseproxy.Handler](),
 }
 
-// module reads a module with its name under the inline key, such as `handler: headers`.
-// Its options are read according to its type.
+// module reads a module whose name is the value of the inline key, such as `handler:
+// headers`. Its options are read according to its type.
 func (r *reader) module(n *yaml.Node, ns namespace, path string) (any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map with the key "+ns.inlineKey)
@@ -63,7 +63,7 @@ func (r *reader) module(n *yaml.Node, ns namespace, path string) (any, error) {
 	return nil, r.fail(n, "%s has no %s: set the key %s", path, ns.inlineKey, ns.inlineKey)
 }
 
-// namedModule reads a module whose name is its key.
+// namedModule reads a module whose name is the key of a map.
 func (r *reader) namedModule(key, n *yaml.Node, ns namespace, path string) (any, error) {
 	module, err := r.lookup(key, ns)
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *reader) namedModule(key, n *yaml.Node, ns namespace, path string) (any,
 	return value, r.accepts(module, value, path)
 }
 
-// options reads the options of a module beside its name.
+// options reads the options of a module, without its name.
 func (r *reader) options(n *yaml.Node, module caddy.ModuleInfo, path, inlineKey string) (map[string]any, error) {
 	t := reflect.TypeOf(module.New())
 	for t.Kind() == reflect.Pointer {
@@ -99,7 +99,7 @@ func (r *reader) options(n *yaml.Node, module caddy.ModuleInfo, path, inlineKey 
 	return options, r.accepts(module, options, path)
 }
 
-// accepts checks that a module can be decoded from its options.
+// accepts decodes the options into a module and validates them.
 func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) error {
 	decoded := module.New()
 	encoded, err := json.Marshal(options)
@@ -122,8 +122,9 @@ func (r *reader) accepts(module caddy.ModuleInfo, options any, path string) erro
 	return nil
 }
 
-// checker is a module that can check its options without being provisioned. Its error may
-// have a method Field, which returns the name of the invalid option.
+// checker is implemented by modules that validate their options without being
+// provisioned. The error may have a method Field that returns the name of the invalid
+// option.
 type checker interface{ Check() error }
 
 func (r *reader) lookup(name *yaml.Node, ns namespace) (caddy.ModuleInfo, error) {

@@ -16,8 +16,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// holders are the types that can have policies under their short names, with the key of
-// the list of handlers for the policies.
+// holders maps the types that support policies under short names to the key of the
+// handler list that receives the policies.
 var holders = map[reflect.Type]string{
 	reflect.TypeFor[document]():          "handle",
 	reflect.TypeFor[operations.Config](): "handle",
@@ -26,8 +26,8 @@ var holders = map[reflect.Type]string{
 	reflect.TypeFor[gateway.Backend]():   "around",
 }
 
-// holderOf returns the key of the list of handlers for the policies of a type. Endpoints
-// have such a list as well.
+// holderOf returns the key of a type's handler list for policies. Policy endpoints also
+// have one.
 func holderOf(t reflect.Type) (list string, ok bool) {
 	if list, ok = holders[t]; ok {
 		return list, true
@@ -42,7 +42,7 @@ func holderOf(t reflect.Type) (list string, ok bool) {
 
 var endpointType = reflect.TypeFor[policy.Endpoint]()
 
-// held is a policy of a holder.
+// held is a policy configured under its short name.
 type held struct {
 	rank   int
 	line   int
@@ -51,9 +51,9 @@ type held struct {
 
 // policy reads a policy under its short name:
 //
-//	jwt: {…}        its options
-//	jwt:            none, like true
-//	jwt: false      off
+//	jwt: {…}        enabled with options
+//	jwt:            enabled without options, like true
+//	jwt: false      disabled
 //	cors: [a, b]    the arguments of its directive
 func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	module, ok := policy.Lookup(key.Value)
@@ -70,7 +70,7 @@ func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	if err != nil {
 		return held{}, true, err
 	}
-	// Encoded by its own type, which omits empty values.
+	// Encode the options through the module's type, which omits empty values.
 	decoded := module.New()
 	encoded, err := json.Marshal(options)
 	if err == nil {
@@ -85,7 +85,7 @@ func (r *reader) policy(key, n *yaml.Node, path string) (held, bool, error) {
 	return held{policy.Rank(name), key.Line, encoded}, true, nil
 }
 
-// policyOptions rewrites the shorter forms of a policy as a map of its options.
+// policyOptions converts the short forms of a policy to a map of its options.
 func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, error) {
 	isBool := n.ShortTag() == "!!bool"
 	switch {
@@ -107,7 +107,7 @@ func (r *reader) policyOptions(key, n *yaml.Node, path string) (*yaml.Node, erro
 	return mapping(n, scalar(n, argument), n), nil
 }
 
-// hold appends policies, in their order, to the handlers of a holder.
+// hold appends policies, sorted by rank, to a holder's handler list.
 func (r *reader) hold(object map[string]any, path, list string, policies []held) {
 	if len(policies) == 0 {
 		return

@@ -16,9 +16,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Print translates rgate YAML into a formatted Caddyfile, and checks that it adapts to the
-// same JSON. It ignores OverridePort. If a Caddyfile has no form for a value, or Print
-// does not support it, it returns an *Error with the line and the remedy.
+// Print converts rgate YAML to a formatted Caddyfile, and verifies that it adapts to
+// the same JSON. It ignores OverridePort. If a value is not supported in a Caddyfile or
+// by Print, it returns an *Error with the line and the remedy.
 func Print(yaml []byte, filename string) ([]byte, error) {
 	doc, r, err := read(yaml, filename)
 	if err != nil {
@@ -34,17 +34,18 @@ func Print(yaml []byte, filename string) ([]byte, error) {
 	return p.text(), nil
 }
 
-// printer writes lines, and records the path of the value of each.
+// printer writes the lines of a Caddyfile and records the path of the value on each
+// line.
 type printer struct {
 	*reader
 	global []string // the lines of the global options
 	site   []string
-	paths  []string // of the lines of the site; quoted text may span several
+	paths  []string // the value's path for each line of the site
 	indent int
-	err    error // the first one
+	err    error // the first error
 }
 
-// text joins the lines, global options first.
+// text returns the Caddyfile: the global options with extra, then the site.
 func (p *printer) text(extra ...string) []byte {
 	var b strings.Builder
 	if global := slices.Concat(p.global, extra); len(global) > 0 {
@@ -54,13 +55,12 @@ func (p *printer) text(extra ...string) []byte {
 	return []byte(b.String())
 }
 
-// line writes one line of words, quoted if needed. The caller omits empty optional
-// words.
+// line writes a line of words, quoted if needed. The caller omits empty optional words.
 func (p *printer) line(path, keyword string, words ...string) {
 	p.write(path, keyword, words, "")
 }
 
-// block writes a line, the lines that body writes, and a closing brace.
+// block writes a line with an opening brace, the lines of body, and a closing brace.
 func (p *printer) block(path, keyword string, words []string, body func()) {
 	p.write(path, keyword, words, " {")
 	p.indent++
@@ -90,7 +90,7 @@ func (p *printer) fails(path, format string, args ...any) {
 	}
 }
 
-// document writes the document.
+// document writes the global options and the site.
 func (p *printer) document(doc *document) error {
 	if doc.Admin != "" {
 		quoted, err := quote(doc.Admin)
@@ -123,8 +123,9 @@ func (p *printer) document(doc *document) error {
 	return p.err
 }
 
-// addresses splits the addresses to listen on into a site address and the hosts of its
-// bind directive. A site has one port: for several, a Caddyfile makes several servers.
+// addresses splits the listen addresses into a site address and the hosts of its bind
+// directive. All addresses must have the same port, because a Caddyfile creates a
+// server per port.
 func (p *printer) addresses(listen []string) (address string, hosts []string) {
 	ports := make(map[string]bool)
 	for i, listen := range listen {
@@ -239,7 +240,7 @@ func (p *printer) defaultResponse(response *gateway.DefaultResponse) {
 		status = strconv.Itoa(response.StatusCode)
 	}
 	if len(response.Body) == 3 && status == "" {
-		// Alone, three digits would be the status.
+		// A single argument of three digits is parsed as the status.
 		p.block("default_response", "default_response", nil, func() { p.line("default_response.body", "body", response.Body) })
 		return
 	}
@@ -322,7 +323,8 @@ func (p *printer) retryBudget(path string, o *gateway.RetryBudget) {
 	p.line(path, "retry_budget", nonEmpty(ratio, perSecond)...)
 }
 
-// handlers writes rgate's own handlers, whose subdirectives are their JSON keys.
+// handlers writes handlers of rgate. Their subdirectives have the names of the JSON
+// keys.
 func (p *printer) handlers(path string, list []json.RawMessage) {
 	for i, raw := range list {
 		var handler struct {
@@ -336,7 +338,7 @@ func (p *printer) handlers(path string, list []json.RawMessage) {
 	}
 }
 
-// option writes a subdirective with one argument, if it is set.
+// option writes a subdirective with one argument if value is not empty.
 func (p *printer) option(path, keyword, value string) {
 	if value != "" {
 		p.line(path, keyword, value)
@@ -349,14 +351,14 @@ func (p *printer) duration(path, keyword string, value caddy.Duration) {
 	}
 }
 
-// timeout writes a time limit, if it is set.
+// timeout writes a timeout if it is set.
 func (p *printer) timeout(path, keyword string, value options.Timeout) {
 	if value != 0 {
 		p.line(path, keyword, formatDuration(value.Written()))
 	}
 }
 
-// formatDuration writes a duration without the zeros of its String: 1m, not 1m0s.
+// formatDuration formats a duration without trailing zero units: 1m, not 1m0s.
 func formatDuration(d caddy.Duration) string {
 	text := time.Duration(d).String()
 	if strings.HasSuffix(text, "m0s") {

@@ -17,8 +17,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// arguments are the options of Caddy's selection policies that are arguments of
-// lb_policy. Other options of a module are subdirectives in its block.
+// arguments lists, by selection policy, the options that are arguments of lb_policy.
+// Other options are subdirectives.
 var arguments = map[string][]string{
 	"header":               {"field"},
 	"query":                {"key"},
@@ -28,15 +28,16 @@ var arguments = map[string][]string{
 	"weighted_round_robin": {"weights"},
 }
 
-// The namespaces of modules that can be printed.
+// The namespaces of printable modules.
 var (
 	handlers = namespace{"http.handlers", "handler"}
 	policies = namespace{"http.reverse_proxy.selection_policies", "policy"}
 	sinks    = namespace{"rgate.stats.sinks", "sink"}
 )
 
-// module writes a module as keyword, name, arguments and a block of options. It supports
-// plain values, lists of them, and the fallback of policies; other values are errors.
+// module writes a module as keyword, name, arguments and a block of options. It
+// supports scalars, lists of scalars, and the fallback of selection policies. Other
+// values are errors.
 func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage) {
 	var options map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -85,17 +86,17 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 	})
 }
 
-// directiveOf returns the name of a handler in the gateway's block.
+// directiveOf returns a handler's directive in the gateway's block.
 func directiveOf(handler string) string {
 	short := strings.TrimPrefix(handler, policy.Prefix)
 	if _, ok := policy.Lookup(short); ok {
 		return short
 	}
-	return handler // such as rgate_stats, as there is stats as well
+	return handler // such as rgate_stats, because the subdirective stats exists
 }
 
-// subdirective writes an option of a module: one line of words, a block for a map, or a
-// block for each map of a list.
+// subdirective writes an option of a module. Scalars are written on one line; each map
+// is written as a block.
 func (p *printer) subdirective(path, key string, value any) {
 	keyword, err := quote(key)
 	if err != nil {
@@ -125,7 +126,7 @@ func (p *printer) subdirective(path, key string, value any) {
 	p.line(path, keyword, p.words(path, value)...)
 }
 
-// readable formats numbers of nanoseconds as durations, according to the type of a value.
+// readable converts values of duration types from nanoseconds to duration strings.
 func (p *printer) readable(t reflect.Type, value any) any {
 	switch {
 	case t == durationType:
@@ -154,7 +155,7 @@ func (p *printer) readable(t reflect.Type, value any) any {
 	return value
 }
 
-// words writes a plain value, or a list of them, as the arguments of a subdirective.
+// words returns a scalar, or a list of scalars, as the arguments of a subdirective.
 func (p *printer) words(path string, value any) []string {
 	switch value := value.(type) {
 	case string:
@@ -176,14 +177,13 @@ func (p *printer) words(path string, value any) []string {
 
 var caddyfilePosition = regexp.MustCompile(`, at Caddyfile:(\d+)`)
 
-// verify adapts the printed Caddyfile and compares.
+// verify adapts the printed Caddyfile and compares the JSON with the document's.
 func (p *printer) verify(doc *document) error {
 	want, err := doc.config(doc.Listen)
 	if err != nil {
 		return err
 	}
-	// If the order of the directive is not registered, it must be set; otherwise this has no
-	// effect.
+	// Set the order of the directive, in case it is not registered.
 	extra := "order rgate before respond"
 	got, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(p.text(extra), map[string]any{"filename": "Caddyfile"})
 	if err != nil {

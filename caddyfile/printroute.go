@@ -9,8 +9,8 @@ import (
 	"github.com/rgate/rgate/gateway"
 )
 
-// routes writes the routes and groups at a path: "", or that of a group with a trailing
-// dot.
+// routes writes the routes and groups at a path: "" for the gateway, or the path of a
+// group with a trailing dot.
 func (p *printer) routes(at string, routes []*gateway.Route, groups []*gateway.Group) {
 	for i, route := range routes {
 		path, words := element(at+"routes", i), nonEmpty(route.PathPrefix, route.Backend)
@@ -97,7 +97,7 @@ func (p *printer) deprecated(path string, d *gateway.Deprecation) {
 	}
 }
 
-// list writes a subdirective with its arguments, if there are any.
+// list writes a subdirective if it has arguments.
 func (p *printer) list(path, keyword string, words []string) {
 	if len(words) > 0 {
 		p.line(path, keyword, words...)

@@ -15,8 +15,8 @@ var (
 	shorthands  = httpcaddyfile.NewShorthandReplacer()
 )
 
-// quote returns text as one token of a Caddyfile. It fails if a Caddyfile would change the
-// text.
+// quote returns text as one Caddyfile token. It returns an error if no token parses to
+// this text.
 func quote(text string) (string, error) {
 	segment := caddyfile.Segment{{Text: text}}
 	if shorthands.ApplyToSegment(&segment); segment[0].Text != text {
@@ -46,8 +46,8 @@ func isBare(text string) bool {
 	})
 }
 
-// fitsDoubleQuotes reports whether text can be in double quotes, where a backslash stands
-// for itself except before a quote.
+// fitsDoubleQuotes reports whether text can be written in double quotes, where a
+// backslash only escapes a quote.
 func fitsDoubleQuotes(text string) bool {
 	backslashes := 0
 	for _, c := range text + `"` {
@@ -63,7 +63,7 @@ func fitsDoubleQuotes(text string) bool {
 	return true
 }
 
-// heredoc writes text between two marks that it does not contain.
+// heredoc returns text as a heredoc with a marker that it does not contain.
 func heredoc(text string) string {
 	mark := "END"
 	for strings.Contains(text+"\n", mark) {

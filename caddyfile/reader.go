@@ -19,19 +19,18 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// reader converts YAML nodes to JSON values, according to the Go types that they will be
-// decoded into, and records the line of each.
+// reader converts YAML nodes to JSON values according to the Go types of the
+// configuration. It records the line of each value.
 type reader struct {
 	file   string
 	lines  map[string]int // by path in the JSON configuration
 	fields map[reflect.Type][]field
 
-	// The fields of requests with underscores or dots in their names that modules
-	// read.
+	// The names of request header fields with underscores or dots that modules read.
 	expected []string
 }
 
-// field is a field of a struct, as encoding/json handles it.
+// field is a struct field with its JSON name.
 type field struct {
 	name      string
 	typ       reflect.Type
@@ -50,8 +49,7 @@ var (
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// value reads a node as a value of a type. If the type holds modules, ns is their
-// namespace.
+// value reads a node as a value of type t. ns is the namespace if t holds modules.
 func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
 	switch {
 	case t == rawType && ns.inlineKey != "":
@@ -93,8 +91,8 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, ns namespace, path string) 
 	return r.opaque(n, t, path)
 }
 
-// object reads a map whose keys are the fields of a struct, and possibly the inline key
-// of a module.
+// object reads a map whose keys are the fields of a struct. inlineKey, if set, is also
+// allowed.
 func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (map[string]any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map of keys and values")
@@ -128,7 +126,7 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, path, inlineKey string) (m
 				return nil, err
 			}
 			if node == nil {
-				continue // the same as no key
+				continue // equivalent to a missing key
 			}
 		}
 		ft := f.typ
@@ -176,7 +174,7 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 	return field{}, r.fail(key, "unknown key %q: the keys here are %s", key.Value, list)
 }
 
-// fieldsOf lists the fields of a struct that have a name in JSON.
+// fieldsOf returns the fields of a struct that have a JSON name.
 func (r *reader) fieldsOf(t reflect.Type) []field {
 	if fields, ok := r.fields[t]; ok {
 		return fields
@@ -203,7 +201,7 @@ func (r *reader) fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// dict reads a map with free keys, or with module names as keys.
+// dict reads a map with arbitrary keys, or with module names as keys.
 func (r *reader) dict(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, r.mismatch(n, path, "a map of keys and values")
@@ -228,7 +226,7 @@ func (r *reader) dict(n *yaml.Node, t reflect.Type, ns namespace, path string) (
 
 func (r *reader) list(n *yaml.Node, t reflect.Type, ns namespace, path string) (any, error) {
 	if t.Elem().Kind() == reflect.Uint8 && t != rawType {
-		return r.opaque(n, t, path) // bytes, which JSON has as text
+		return r.opaque(n, t, path) // []byte is a base64 string in JSON
 	}
 	if n.Kind != yaml.SequenceNode {
 		if n.Kind == yaml.ScalarNode && !isNull(n) {
@@ -274,7 +272,7 @@ func (r *reader) integer(n *yaml.Node, t reflect.Type, path string) (any, error)
 	return json.Number(number.String()), nil
 }
 
-// duration reads a duration as a number of nanoseconds, like a Caddyfile.
+// duration reads a duration and returns nanoseconds, as a Caddyfile does.
 func (r *reader) duration(n *yaml.Node, path string) (any, error) {
 	if n.ShortTag() == "!!int" || n.ShortTag() == "!!float" {
 		return nil, r.fail(n, "%s has no unit: write %ss for seconds, or use ms, m, h or d", path, n.Value)
@@ -286,7 +284,7 @@ func (r *reader) duration(n *yaml.Node, path string) (any, error) {
 	return json.Number(strconv.FormatInt(int64(duration), 10)), nil
 }
 
-// opaque reads a value of a type with its own decoder.
+// opaque reads a value of a type that implements its own decoding.
 func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) {
 	value, err := r.generic(n, path)
 	if err != nil {
@@ -300,7 +298,7 @@ func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) 
 	if err != nil && t == sizeType {
 		return nil, r.mismatch(n, path, err.Error())
 	}
-	if err == nil && t == sizeType { // as a number, like a Caddyfile
+	if err == nil && t == sizeType { // encode as a number, as a Caddyfile does
 		encoded, err = json.Marshal(decoded.Interface())
 	}
 	if err != nil {
@@ -309,7 +307,7 @@ func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) 
 	return json.RawMessage(encoded), nil
 }
 
-// generic reads a node according to its own type. Numbers keep all digits.
+// generic reads a node according to its YAML type. Numbers keep their precision.
 func (r *reader) generic(n *yaml.Node, path string) (any, error) {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -340,7 +338,7 @@ func (r *reader) generic(n *yaml.Node, path string) (any, error) {
 	return n.Value, nil
 }
 
-// mismatch returns the error about a value of the wrong type.
+// mismatch returns the error for a value of the wrong type.
 func (r *reader) mismatch(n *yaml.Node, path, expected string) error {
 	if isNull(n) {
 		return r.fail(n, "%s has no value: set it to %s, or remove it", path, expected)
@@ -355,7 +353,7 @@ func (r *reader) failLine(line int, format string, args ...any) error {
 	return &Error{File: r.file, Line: max(line, 1), Message: fmt.Sprintf(format, args...)}
 }
 
-// describe describes a node for an error.
+// describe returns a description of a node for error messages.
 func describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -395,7 +393,7 @@ func element(path string, i int) string {
 
 var jsonPrefix = regexp.MustCompile(`^json: (?:cannot unmarshal )?`)
 
-// reason returns the error of a JSON decoder without Go's vocabulary.
+// reason returns the message of a JSON error without Go types.
 func reason(err error) string {
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {
@@ -404,7 +402,7 @@ func reason(err error) string {
 	return jsonPrefix.ReplaceAllString(err.Error(), "")
 }
 
-// pathOf returns the path in the error of a JSON decoder, if it has one.
+// pathOf returns the path in a JSON error, or "".
 func pathOf(err error) string {
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {

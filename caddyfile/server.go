@@ -13,46 +13,45 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// serverOptions are options of the server. They have the names of the global option
+// serverOptions holds the options of the server. They have the names of the options in
 // `servers` of a Caddyfile.
 type serverOptions struct {
-	// The trusted proxies, as IP addresses or ranges, or `private_ranges`. Their
-	// X-Forwarded-For field determines the client's address. Default: none.
+	// The trusted proxies: IP addresses, CIDR ranges or `private_ranges`. The
+	// X-Forwarded-For header of these proxies determines the client IP. Default: none.
 	TrustedProxies []string `json:"trusted_proxies,omitempty"`
 
-	// The time limits for clients.
+	// The timeouts for clients.
 	Timeouts *serverTimeouts `json:"timeouts,omitempty"`
 
-	// The maximum size of the header of a request. Larger headers are rejected with 431.
-	// Default: Caddy's, 16 KiB.
+	// The maximum size of a request header. Larger headers are rejected with 431.
+	// Default: 16KiB.
 	MaxHeaderSize options.Size `json:"max_header_size,omitempty"`
 }
 
-// serverTimeouts limit how long a slow client can keep a connection busy. 0 disables a
-// limit.
+// serverTimeouts holds the timeouts of connections to clients. 0 disables a timeout.
 type serverTimeouts struct {
-	// The time limit for reading the header of a request. Default: Caddy's, 1m.
+	// The maximum time to read a request header. Default: 1m.
 	ReadHeader options.Timeout `json:"read_header,omitempty"`
 
-	// The time limit for reading a whole request, including the body. Default: no limit.
+	// The maximum time to read a request, including the body. Default: no limit.
 	ReadBody options.Timeout `json:"read_body,omitempty"`
 
-	// The time limit for a pause in the body of a request. Default: Caddy's, 1m.
+	// The maximum time between reads of a request body. Default: 1m.
 	ReadBodyIdle options.Timeout `json:"read_body_idle,omitempty"`
 
-	// The time limit for writing a whole response. Default: no limit.
+	// The maximum time to write a response. Default: no limit.
 	Write options.Timeout `json:"write,omitempty"`
 
-	// The time limit for a pause in writing a response. Default: Caddy's, 1m.
+	// The maximum time between writes of a response. Default: 1m.
 	WriteIdle options.Timeout `json:"write_idle,omitempty"`
 
-	// The time limit for the next request on a connection. Default: Caddy's, 5m.
+	// The maximum time to wait for the next request on a connection. Default: 5m.
 	Idle options.Timeout `json:"idle,omitempty"`
 }
 
 const privateRanges = "private_ranges"
 
-// each calls f with the name and value of every timeout that is set.
+// each calls f with the name and value of each timeout that is set.
 func (t *serverTimeouts) each(f func(name string, value options.Timeout)) {
 	if t == nil {
 		return
@@ -92,7 +91,8 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 	return err
 }
 
-// warnings returns warnings about values that change routes unexpectedly.
+// warnings returns a warning for each timeout that the file disables explicitly,
+// because this also applies to long-lived routes.
 func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
 	if doc.Server == nil {
 		return nil
@@ -107,14 +107,14 @@ func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
 	return warnings
 }
 
-// apply sets the options of a server.
+// apply applies the options to a server.
 func (o *serverOptions) apply(server *caddyhttp.Server) {
 	if o == nil {
 		return
 	}
 	server.MaxHeaderBytes = int(o.MaxHeaderSize)
 	if t := o.Timeouts; t != nil {
-		// In Caddy, 0 is the default, and a negative duration no limit.
+		// In Caddy, 0 means the default, and a negative duration disables the timeout.
 		server.ReadHeaderTimeout, server.ReadTimeout = caddy.Duration(t.ReadHeader), caddy.Duration(t.ReadBody)
 		server.ReadIdleTimeout, server.WriteTimeout = caddy.Duration(t.ReadBodyIdle), caddy.Duration(t.Write)
 		server.WriteIdleTimeout, server.IdleTimeout = caddy.Duration(t.WriteIdle), caddy.Duration(t.Idle)
@@ -129,13 +129,13 @@ func (o *serverOptions) apply(server *caddyhttp.Server) {
 			}
 		}
 		server.TrustedProxiesRaw = caddyconfig.JSONModuleObject(caddyhttp.StaticIPRange{Ranges: ranges}, "source", "static", nil)
-		// From the right, to the first untrusted address: addresses further left may be sent
-		// by the client, as proxies append theirs.
+		// Read X-Forwarded-For from right to left, up to the first untrusted address:
+		// the client may have sent the addresses further left.
 		server.TrustedProxiesStrict = 1
 	}
 }
 
-// server writes the options of the server as global options.
+// server writes the options of the server as the global option servers.
 func (p *printer) server(o *serverOptions, fields expectedFields) {
 	if o == nil && fields.none() {
 		return
@@ -147,7 +147,7 @@ func (p *printer) server(o *serverOptions, fields expectedFields) {
 	if len(o.TrustedProxies) > 0 {
 		line := "\ttrusted_proxies static"
 		for _, text := range o.TrustedProxies {
-			line += " " + text // already validated
+			line += " " + text // validated by read
 		}
 		lines = append(lines, line, "\ttrusted_proxies_strict")
 	}

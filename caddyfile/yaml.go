@@ -12,8 +12,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// parse parses YAML: one document with a map at its top, with aliases and merges resolved,
-// and without tags and repeated keys.
+// parse parses a single YAML document with a map at the top. It resolves aliases and
+// merge keys, and rejects tags and duplicate keys.
 func (r *reader) parse(body []byte) (*yaml.Node, error) {
 	body = bytes.TrimPrefix(body, []byte("\uFEFF"))
 	if at := invalidUTF8(body); at >= 0 {
@@ -38,10 +38,10 @@ func (r *reader) parse(body []byte) (*yaml.Node, error) {
 	return e.node(root, 0)
 }
 
-// decode reads documents to the end, or up to the wanted number.
+// decode reads documents until the end of body, or until documents is full.
 func decode(body []byte, documents []yaml.Node) (count int, err error) {
 	defer func() {
-		// The parser panics on some malformed texts.
+		// The parser panics on some malformed input.
 		if recovered := recover(); recovered != nil {
 			err = fmt.Errorf("yaml: %v", recovered)
 		}
@@ -62,7 +62,7 @@ func decode(body []byte, documents []yaml.Node) (count int, err error) {
 
 var yamlPosition = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
 
-// remedies explain errors of the YAML parser.
+// remedies maps messages of the YAML parser to explanations.
 var remedies = []struct{ complaint, message string }{
 	{"mapping values are not allowed", `misplaced colon: check the indentation, and put text that contains ": " in quotes`},
 	{"did not find expected key", "this does not fit the lines above: check the indentation, and that every key ends in a colon"},
@@ -79,7 +79,7 @@ var remedies = []struct{ complaint, message string }{
 	{"block sequence entries are not allowed", "a list cannot begin here: put it on the next line, or in [ ]"},
 }
 
-// syntaxError returns the error about text that is not valid YAML.
+// syntaxError returns the error for invalid YAML.
 func (r *reader) syntaxError(body []byte, err error) error {
 	line, text := firstBadLine(body)
 	complaint := yamlPosition.ReplaceAllString(err.Error(), "")
@@ -98,16 +98,16 @@ func (r *reader) syntaxError(body []byte, err error) error {
 	return r.failLine(line, "invalid YAML (%s): check the quotes and the indentation", complaint)
 }
 
-// firstBadLine returns the line where the text stops being valid YAML: after the longest
-// valid prefix. The line of the parser is often where the unfinished map began.
+// firstBadLine returns the number and the text of the line after the longest valid
+// prefix. The parser often reports the first line of an incomplete map instead.
 func firstBadLine(body []byte) (int, []byte) {
 	lines := bytes.SplitAfter(body, []byte("\n"))
 	good := func(count int) bool {
 		_, err := decode(bytes.Join(lines[:count], nil), make([]yaml.Node, 4))
 		return err == nil
 	}
-	// Bisect. A prefix may be invalid only because it ends within a quoted text or a
-	// bracket, so the next few are tried as well.
+	// Binary search. A prefix may be invalid because it ends inside quotes or brackets,
+	// so a few longer prefixes are tried as well.
 	const longest = 12
 	low, high := 0, len(lines)
 	for high-low > 1 {
@@ -143,14 +143,15 @@ func lineAt(body []byte, at int) int {
 }
 
 const (
-	// Deeper than any configuration; ends an alias within itself.
+	// The maximum depth. It stops the expansion of recursive aliases.
 	maxDepth = 64
 
-	// More than any configuration needs; ends aliases of aliases of aliases.
+	// The maximum number of expanded nodes. It stops exponential expansion of nested
+	// aliases.
 	maxAliased = 100_000
 )
 
-// expander copies a tree and replaces aliases by their values.
+// expander copies a tree and replaces aliases with their values.
 type expander struct {
 	*reader
 	aliases, aliased int
@@ -188,8 +189,8 @@ func (e *expander) node(n *yaml.Node, depth int) (*yaml.Node, error) {
 	return &result, nil
 }
 
-// pairs copies the keys and values of a map: its own, then merged ones that it does not
-// have.
+// pairs copies the entries of a map: its own, then entries of merged maps with other
+// keys.
 func (e *expander) pairs(result, n *yaml.Node, depth int) error {
 	lines := make(map[string]int, len(n.Content)/2)
 	var merged []*yaml.Node

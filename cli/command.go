@@ -1,5 +1,5 @@
-// Package cli is rgate's command line: `caddy rgate` in a Caddy that has the
-// module, and plain `rgate` in the stand-alone binary.
+// Package cli implements rgate's commands: `caddy rgate` in a Caddy build with the
+// module, and `rgate` in the stand-alone binary.
 package cli
 
 import (
@@ -51,7 +51,7 @@ func init() {
 	})
 }
 
-// configure adds the flags and subcommands.
+// configure adds flags and subcommands to cmd.
 func configure(cmd *cobra.Command) {
 	cmd.Args = noArgs
 	cobra.AddTemplateFunc("asTyped", asTyped)
@@ -94,7 +94,7 @@ func configure(cmd *cobra.Command) {
 	cmd.AddCommand(reloading, printing, hashKeyCommand(), usageCommand(), testMailCommand(), checking, version)
 }
 
-// noArgs rejects arguments.
+// noArgs returns an error if there are arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -103,8 +103,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q for %q: it takes flags only, see `%s --help`", args[0], path, path)
 }
 
-// asTyped returns the path of a command as users type it: the stand-alone binary has
-// the name of the command that it runs.
+// asTyped returns a command path as users type it. In the stand-alone binary, it
+// removes the repeated command name.
 func asTyped(path string) string {
 	if caddy.CustomBinaryName != commandName {
 		return path
@@ -116,7 +116,8 @@ func configFlagOf(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("config", "c", defaultConfig, "The configuration: YAML, or a Caddyfile or JSON by name")
 }
 
-// withPlainErrors makes a command print its error as one message, and exit with 1.
+// withPlainErrors returns a function that runs f, prints its error as one message, and
+// exits with status 1.
 func withPlainErrors(f func() error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		err := f()
@@ -128,7 +129,7 @@ func withPlainErrors(f func() error) func(*cobra.Command, []string) error {
 	}
 }
 
-// load reads a configuration file as Caddy JSON.
+// load reads a configuration file and adapts it to Caddy JSON.
 func load(file string) ([]byte, error) {
 	cfg, _, err := loadWithWarnings(file)
 	return cfg, err
@@ -136,7 +137,7 @@ func load(file string) ([]byte, error) {
 
 func loadWithWarnings(file string) ([]byte, []caddyconfig.Warning, error) {
 	if !isYAML(file) && file != "-" {
-		cfg, _, _, err := caddycmd.LoadConfig(file, "") // which logs its warnings
+		cfg, _, _, err := caddycmd.LoadConfig(file, "") // it logs the warnings
 		return cfg, nil, err
 	}
 	body, err := os.ReadFile(file)
@@ -146,15 +147,15 @@ func loadWithWarnings(file string) ([]byte, []caddyconfig.Warning, error) {
 	return caddyconfig.GetAdapter(adapterName).Adapt(body, map[string]any{"filename": file})
 }
 
-// logWarnings logs the warnings of an adapter.
+// logWarnings logs warnings of a config adapter.
 func logWarnings(warnings []caddyconfig.Warning) {
 	for _, w := range warnings {
 		caddy.Log().Warn(w.Message, zap.String("file", w.File), zap.Int("line", w.Line), zap.String("option", w.Directive))
 	}
 }
 
-// reload loads a changed file into the running gateway. The gateway adapts YAML itself,
-// as it knows its overridden port.
+// reload sends a configuration file to the running gateway. YAML is adapted by the
+// gateway, which applies its port override.
 func reload(file, address string) error {
 	cfg, err := load(file)
 	if err != nil {
@@ -165,7 +166,7 @@ func reload(file, address string) error {
 			return fmt.Errorf("finding the admin API: %w", err)
 		}
 	}
-	// The gateway keeps the file's name for SIGUSR1.
+	// The gateway reloads this file on SIGUSR1.
 	header := http.Header{"Cache-Control": {"must-revalidate"}, "Caddy-Config-Source-File": {file}, "Caddy-Config-Source-Adapter": {adapterName}}
 	if isYAML(file) {
 		header.Set("Content-Type", "text/"+adapterName)
@@ -193,7 +194,7 @@ func printCaddyfile(file string) error {
 	return err
 }
 
-// healthcheck checks whether the gateway of this machine responds.
+// healthcheck returns an error if the local gateway does not respond.
 func healthcheck(url string) error {
 	if url == "" {
 		address, err := caddycmd.DetermineAdminAPIAddress(os.Getenv("CADDY_ADMIN"), nil, "", "")
@@ -218,7 +219,7 @@ func healthcheck(url string) error {
 	return nil
 }
 
-// versions returns the versions of the modules of this binary.
+// versions returns the versions of rgate and Caddy in this binary.
 func versions() string {
 	own := "(devel)"
 	if info, ok := debug.ReadBuildInfo(); ok {

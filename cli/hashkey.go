@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	keyBytes       = 32 // of randomness in a new key
+	keyBytes       = 32 // the random bytes of a new key
 	maxKeyLength   = 4096
-	shortestToKeep = 20 // shorter keys can be guessed
+	shortestToKeep = 20 // the length below which a warning is printed
 )
 
 // hashKeyCommand returns the command that prints the hashes of API keys.
@@ -47,7 +47,7 @@ func hashKeyCommand() *cobra.Command {
 	return cmd
 }
 
-// askForKey reads a key from a file; from a terminal, without echo.
+// askForKey reads a key from a file. It disables echo if the file is a terminal.
 func askForKey(in *os.File) (string, error) {
 	if !term.IsTerminal(int(in.Fd())) {
 		return readKey(in)
@@ -61,7 +61,7 @@ func askForKey(in *os.File) (string, error) {
 	return readKey(strings.NewReader(string(text)))
 }
 
-// readKey reads a key, and removes the end of the line.
+// readKey reads a key and removes the trailing newline.
 func readKey(in io.Reader) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(in, maxKeyLength+2))
 	if err != nil {
@@ -93,10 +93,10 @@ func printHash(out, notes io.Writer, key string) error {
 	return err
 }
 
-// printNewKey prints a new key, its hash, and the line for the configuration.
+// printNewKey prints a new key, its hash, and a line for the configuration.
 func printNewKey(out io.Writer) error {
 	random := make([]byte, keyBytes)
-	_, _ = rand.Read(random) // it never fails
+	_, _ = rand.Read(random) // never returns an error
 	key := base64.RawURLEncoding.EncodeToString(random)
 	_, err := fmt.Fprintf(out, `key:    %s
 sha256: %s

@@ -17,15 +17,16 @@ func init() {
 	caddy.RegisterNetwork(sharedNetwork, listenShared)
 }
 
-// sharedNetwork is TCP whose sockets are shared by all configurations: `rgate/:8080`.
+// sharedNetwork is the name of a Caddy network: TCP with sockets that are shared by all
+// configurations, such as `rgate/:8080`.
 //
-// On plain TCP, Caddy opens a socket of its own for each configuration at the same
-// address (SO_REUSEPORT). When the old one is closed, the kernel resets connections
-// that it has established and that have not been accepted yet. A server that shuts down
-// also closes connections whose first request has not arrived yet. Under load, this
-// loses requests every few reloads. A shared socket stays open, and the newest
-// configuration gets all new connections; on Linux, only after they have sent data, so
-// that a server that shuts down has no connection without a request.
+// On plain TCP, Caddy opens a separate socket per configuration at the same address
+// (SO_REUSEPORT). When the old socket is closed, the kernel resets connections that
+// were not accepted yet. A server that shuts down also closes connections that have not
+// sent a request. Under load, reloads therefore lose requests. A shared socket stays
+// open, and the newest configuration accepts all new connections. On Linux, connections
+// are accepted only after they have sent data, so that a server that shuts down has no
+// connection without a request.
 const sharedNetwork = "rgate"
 
 var shared = struct {
@@ -33,11 +34,11 @@ var shared = struct {
 	sockets map[string]*sharedSocket // by address. Guarded by Mutex.
 }{sockets: make(map[string]*sharedSocket)}
 
-// sharedSocket is open as long as it has listeners.
+// sharedSocket is a socket that is open while it has listeners.
 type sharedSocket struct {
 	address   string
 	socket    net.Listener
-	listeners []*sharedListener // the newest last. Guarded by shared.Mutex.
+	listeners []*sharedListener // the newest is last. Guarded by shared.Mutex.
 	changed   chan struct{}     // closed when listeners changes. Guarded by shared.Mutex.
 }
 
@@ -87,7 +88,7 @@ func (s *sharedSocket) change(listeners []*sharedListener) {
 	s.changed = make(chan struct{})
 }
 
-// accept passes connections to the newest listener until the socket is closed.
+// accept delivers connections to the newest listener until the socket is closed.
 func (s *sharedSocket) accept() {
 	for {
 		conn, err := s.socket.Accept()
@@ -99,8 +100,8 @@ func (s *sharedSocket) accept() {
 	}
 }
 
-// deliver passes a connection to the newest listener. It returns false if the
-// listeners have changed meanwhile.
+// deliver hands a connection to the newest listener. It returns false if the listeners
+// changed before the listener accepted it.
 func (s *sharedSocket) deliver(a accepted) (done bool) {
 	shared.Lock()
 	changed := s.changed
@@ -109,7 +110,7 @@ func (s *sharedSocket) deliver(a accepted) (done bool) {
 		to = s.listeners[n-1].accepted
 	}
 	shared.Unlock()
-	if to == nil { // the last one was closed
+	if to == nil { // the last listener was closed
 		if a.conn != nil {
 			_ = a.conn.Close()
 		}
@@ -136,8 +137,9 @@ func (l *sharedListener) Accept() (net.Conn, error) {
 // Addr implements net.Listener.
 func (l *sharedListener) Addr() net.Addr { return l.of.socket.Addr() }
 
-// Close closes this listener, and the socket with the last one. If it was the newest,
-// because its configuration failed to start, connections go to the one before it.
+// Close closes the listener, and the socket if it was the last listener. If the newest
+// listener is closed because its configuration failed to start, the previous listener
+// receives the connections again.
 func (l *sharedListener) Close() error {
 	shared.Lock()
 	defer shared.Unlock()

@@ -6,16 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deferFor is how many seconds the kernel waits for a client's first bytes before it
-// passes the connection on anyway.
+// deferFor is the maximum time in seconds that the kernel waits for a client's first
+// bytes.
 const deferFor = 10
 
 // control configures a socket before it listens.
 type control func(network, address string, conn syscall.RawConn) error
 
-// shareSocket makes the kernel hold a connection back until its client has sent data
-// (tcp(7), TCP_DEFER_ACCEPT), and lets Caddy's own sockets listen at the same address
-// (socket(7), SO_REUSEPORT): a configuration loaded over the admin API may use plain TCP.
+// shareSocket sets TCP_DEFER_ACCEPT (tcp(7)), so that connections are accepted after
+// the client has sent data. It also sets SO_REUSEPORT (socket(7)), so that a
+// configuration loaded over the admin API can listen at the same address on plain TCP.
 func shareSocket(first control) control {
 	return func(network, address string, conn syscall.RawConn) error {
 		if first != nil {
@@ -24,7 +24,7 @@ func shareSocket(first control) control {
 			}
 		}
 		return conn.Control(func(descriptor uintptr) {
-			// If this fails, a reload may lose a request that was on its way.
+			// Errors are ignored: without the options, a reload may lose requests.
 			_ = syscall.SetsockoptInt(int(descriptor), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, deferFor)
 			_ = syscall.SetsockoptInt(int(descriptor), syscall.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		})

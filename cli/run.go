@@ -17,8 +17,8 @@ import (
 	"github.com/rgate/rgate/caddyfile"
 )
 
-// run runs the gateway until a signal ends the process. It returns only if the gateway
-// cannot start.
+// run runs the gateway until a signal terminates the process. It only returns if the
+// gateway cannot start.
 func run(file string, port int, override bool) error {
 	if override {
 		if port < 1 || port > 65535 {
@@ -30,8 +30,8 @@ func run(file string, port int, override bool) error {
 		caddyfile.OverridePort(port)
 	}
 	caddyfile.OverrideNetwork(sharedNetwork)
-	// Logs are buffered until the configuration is loaded, and written where it says. If
-	// it cannot be loaded, they are dropped: the error is printed as one message.
+	// Buffer logs until the configured logs are open. If the configuration cannot be
+	// loaded, the buffer is dropped, and the error is printed as one message.
 	_, logger, _ := caddy.BufferedLog()
 
 	tuneGC()
@@ -63,10 +63,10 @@ func run(file string, port int, override bool) error {
 	select {}
 }
 
-// tuneGC lets the heap grow to five times the live heap before garbage is collected,
-// instead of twice: a gateway's live heap is small, and collecting garbage is a tenth of
-// the cost of a request. Close to the memory limit of the container or machine, the
-// runtime collects more often. GOGC and GOMEMLIMIT take precedence.
+// tuneGC sets GOGC to 400: the heap grows to five times the live heap before a
+// collection. The live heap of a gateway is small, and GC accounts for a tenth of the
+// cost of a request. It also sets a memory limit. The GOGC and GOMEMLIMIT environment
+// variables take precedence.
 func tuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
@@ -74,9 +74,9 @@ func tuneGC() {
 	_, _ = memlimit.Set(memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)))
 }
 
-// probe tries to listen at the addresses of a configuration. Caddy would detect a busy
-// address only after it has opened others, and never if the other program is another
-// Caddy: both would share it, and the requests.
+// probe returns an error if an address of a configuration is in use. Caddy detects this
+// only after it has opened other addresses. It does not detect another Caddy process,
+// which can share the address through SO_REUSEPORT.
 func probe(cfg []byte) error {
 	var config struct {
 		Admin struct {
@@ -111,9 +111,9 @@ func probe(cfg []byte) error {
 	return nil
 }
 
-// dryRun provisions all modules of a configuration and cleans them up again. Some only
-// validate their options then, after Caddy has opened the admin API and written to the
-// log.
+// dryRun provisions all modules of a configuration and cleans them up. Some modules
+// validate their options only when provisioned, after Caddy has started the admin API
+// and logged messages.
 func dryRun(cfg []byte) error {
 	var config map[string]json.RawMessage
 	if err := json.Unmarshal(cfg, &config); err != nil {
@@ -135,7 +135,7 @@ func dryRun(cfg []byte) error {
 func tryListen(address string) error {
 	parsed, err := caddy.ParseNetworkAddress(address)
 	if err != nil || parsed.Network != "tcp" && parsed.Network != sharedNetwork || parsed.StartPort == 0 {
-		return nil // left to Caddy
+		return nil // validated by Caddy
 	}
 	for port := range parsed.PortRangeSize() {
 		l, err := net.Listen("tcp", parsed.JoinHostPort(port))
@@ -150,12 +150,12 @@ func tryListen(address string) error {
 }
 
 var (
-	// Caddy prefixes an error with every module that led to the failing one.
+	// Caddy prefixes an error with the chain of modules that were being loaded.
 	provisioning = regexp.MustCompile(`^.*provision http\.handlers\.rgate: `)
 	busyAddress  = regexp.MustCompile(`listen \w+ (\S+): bind: address already in use`)
 )
 
-// explain converts an error of starting a gateway into a message for its user.
+// explain converts a startup error into a message with a remedy.
 func explain(err error) string {
 	text := err.Error()
 	if errors.Is(err, fs.ErrNotExist) {

@@ -8,14 +8,15 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// StandAlone makes Caddy's command line rgate's: it returns the arguments for
-// Caddy that mean what args mean to the stand-alone binary.
+// StandAlone translates the arguments of the stand-alone binary to arguments of Caddy's
+// command line:
 //
 //	rgate -c rgate.yaml -p 8080     → rgate rgate -c rgate.yaml -p 8080
 //	rgate reload -c rgate.yaml      → rgate rgate reload -c rgate.yaml
 //	rgate validate -c rgate.yaml    → rgate validate -c rgate.yaml --adapter rgate
 //
-// Everything else is Caddy's own. It also puts rgate's name into the help text.
+// Other commands are passed to Caddy unchanged. StandAlone also sets the binary's name
+// and description in the help text.
 func StandAlone(args []string) []string {
 	caddy.CustomBinaryName = "rgate"
 	caddy.CustomLongDescription = longDescription
@@ -29,7 +30,7 @@ func StandAlone(args []string) []string {
 		return args
 	case first == "-v" || first == "--version":
 		return []string{args[0], commandName, "version"}
-	case strings.HasPrefix(first, "-"), // flags of the gateway itself
+	case strings.HasPrefix(first, "-"), // flags of the rgate command
 		slices.Contains([]string{"caddyfile", "hash-key", "healthcheck", "test-mail", "usage", "version"}, first),
 		first == "reload" && !isCaddys(rest):
 		return slices.Insert(slices.Clone(args), 1, commandName)
@@ -42,7 +43,8 @@ func StandAlone(args []string) []string {
 	return args
 }
 
-// isCaddys reports whether the flags name a configuration in a format of Caddy's.
+// isCaddys reports whether Caddy must handle the flags unchanged, such as for another
+// adapter or a Caddyfile.
 func isCaddys(flags []string) bool {
 	for _, flag := range flags {
 		if name, _, _ := strings.Cut(flag, "="); name == "--adapter" || name == "-a" ||
@@ -54,7 +56,7 @@ func isCaddys(flags []string) bool {
 	return file != "" && !isYAML(file)
 }
 
-// configFlag returns the value of the flag that names the configuration file.
+// configFlag returns the value of --config or -c.
 func configFlag(flags []string) string {
 	for i, flag := range flags {
 		name, value, inline := strings.Cut(flag, "=")

@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usageAsk holds the options of `rgate usage`.
+// usageAsk holds the flags of `rgate usage`.
 type usageAsk struct {
 	services, routes []string
 	since, step      string
@@ -33,7 +33,7 @@ type usageAsk struct {
 // maxColumns is the maximum number of columns of a sparkline, unless --step is set.
 const maxColumns = 60
 
-// usageCommand returns the command that prints the used bandwidth.
+// usageCommand returns the command that prints bandwidth usage.
 func usageCommand() *cobra.Command {
 	var ask usageAsk
 	cmd := &cobra.Command{
@@ -103,7 +103,7 @@ func (a *usageAsk) query(now time.Time) (url.Values, error) {
 	return query, nil
 }
 
-// stepFor returns the shortest step with at most maxColumns columns.
+// stepFor returns the shortest step that results in at most maxColumns columns.
 func stepFor(since time.Duration) string {
 	for _, step := range []struct {
 		length time.Duration
@@ -138,7 +138,7 @@ func (a *usageAsk) adminAddress() (string, error) {
 	return caddycmd.DetermineAdminAPIAddress("", cfg, file, "")
 }
 
-// fetchUsage returns the points as JSON.
+// fetchUsage returns the usage points as JSON from the admin API.
 func fetchUsage(address string, query url.Values) ([]byte, error) {
 	response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/rgate/bandwidth?"+query.Encode(), nil, nil)
 	if err != nil {
@@ -152,7 +152,7 @@ func fetchUsage(address string, query url.Values) ([]byte, error) {
 	return body, nil
 }
 
-// noAdmin returns the error for a response that does not come from a gateway.
+// noAdmin returns the error for a response from a server other than a gateway.
 func noAdmin(address string, body []byte) error {
 	got := "nothing"
 	if text := strings.TrimSpace(string(body)); text != "" {
@@ -161,13 +161,13 @@ func noAdmin(address string, body []byte) error {
 	return fmt.Errorf("%s is not the admin API of a gateway (response: %s): set its address with --address or --config", address, got)
 }
 
-// explainAdmin converts an error of the admin API into a message with its remedy.
+// explainAdmin converts an error of the admin API into a message with a remedy.
 func explainAdmin(address string, err error) error {
 	text := err.Error()
 	if errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(text, "connection refused") || strings.Contains(text, "no such file") || strings.Contains(text, "no such host") {
 		return fmt.Errorf("no gateway is running at %s: start one, or set the address of its admin API with --address or --config", address)
 	}
-	if at := strings.Index(text, "{"); at >= 0 { // the body of the response
+	if at := strings.Index(text, "{"); at >= 0 { // the response body
 		var said struct {
 			Error string `json:"error"`
 		}
@@ -181,7 +181,7 @@ func explainAdmin(address string, err error) error {
 	return fmt.Errorf("requesting the admin API at %s: %w", address, err)
 }
 
-// usagePoint is a point of the response.
+// usagePoint is a data point of the response.
 type usagePoint struct {
 	Time, Type                        string
 	Service, Route, Consumer, Gateway *string
@@ -196,16 +196,17 @@ func (p *usagePoint) name(by string) string {
 	return *name
 }
 
-// usageLine is one line of the table.
+// usageLine is a row of the table.
 type usageLine struct {
 	name            string
 	ingress, egress int64
-	windows         []*int64 // sum of both directions
+	windows         []*int64 // ingress plus egress per column; nil: no data
 }
 
 func (l *usageLine) sum() int64 { return l.ingress + l.egress }
 
-// usageLines adds up the points of each name, the largest sum first.
+// usageLines aggregates the points by name. The lines are sorted by total usage,
+// largest first.
 func usageLines(points []usagePoint, by string) (lines []*usageLine, times []string) {
 	byName := make(map[string]*usageLine)
 	index := make(map[string]int)

@@ -13,7 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// printUsage prints the table.
+// printUsage prints the table of usage.
 func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Values) error {
 	lines, times := usageLines(points, ask.by)
 	if len(lines) == 0 {
@@ -65,7 +65,8 @@ func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Val
 	return printTable(out, table)
 }
 
-// folded adds up n windows each; the last one has not ended yet.
+// folded returns the sums of n windows each. The last sum may cover fewer windows. A
+// sum without data is nil.
 func folded(windows []*int64, n int) (all []*int64) {
 	for some := range slices.Chunk(windows, n) {
 		var sum *int64
@@ -90,7 +91,8 @@ func (l *usageLine) shownName() string {
 	return l.name
 }
 
-// printTable aligns the columns: names and sparklines to the left, numbers to the right.
+// printTable prints aligned columns: names and sparklines to the left, numbers to the
+// right.
 func printTable(out io.Writer, table [][]string) error {
 	widths := make([]int, len(table[0]))
 	for _, cells := range table {
@@ -127,8 +129,8 @@ func share(n, whole int64) string {
 
 var bars = []rune("▁▂▃▄▅▆▇█")
 
-// sparkline draws windows in proportion to the highest. A window without records is a
-// dot.
+// sparkline returns a sparkline, scaled to the highest window. A window without data is
+// a dot.
 func sparkline(windows []*int64) string {
 	var highest int64
 	for _, n := range windows {
