@@ -9,8 +9,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The access log contains no credentials, in entries of any module. Other request data is
-// logged.
+// Log entries of all modules contain no credentials. Other request data is logged.
 func TestAccessLogHasNoSecrets(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

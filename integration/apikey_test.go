@@ -232,8 +232,8 @@ func TestAPIKeys(t *testing.T) {
 	}
 }
 
-// API keys work in a site without rgate_gateway: as a directive and as an authentication
-// provider.
+// API keys work in a site without the rgate directive: as a directive, and as an
+// authentication provider.
 func TestAPIKeysInAnySite(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})

@@ -161,7 +161,7 @@ func (g *gateway) bodies(t testing.TB, service string) (ingress, egress int64) {
 }
 
 // agree checks that client and backend counted the same bytes, and waits until the
-// gateway has, too.
+// gateway has counted them.
 func (g *gateway) agree(t testing.TB, client, backend *meterCount) {
 	t.Helper()
 	if client.out.Load() != backend.in.Load() || client.in.Load() != backend.out.Load() {

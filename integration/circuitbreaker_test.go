@@ -385,8 +385,8 @@ backends: [{name: web, dial: [`+strings.Join(servers, ", ")+`], retry_budget: {r
 	}
 }
 
-// An open breaker stays open over consecutive reloads without a request in between, when
-// no handler has read its state.
+// An open breaker stays open over consecutive reloads without requests in between. Its
+// state must survive although no handler reads it.
 func TestOpenBreakerOutlivesIdleReloads(t *testing.T) {
 	t.Parallel()
 	var seen atomic.Int64

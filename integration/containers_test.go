@@ -30,11 +30,11 @@ import (
 const (
 	image = "rgate-demo-backend:latest" // exposes port 8080
 
-	// The label of all objects that a run creates in the engine. Its value is the process
-	// ID of the run, so that leftovers of ended runs can be removed.
+	// runLabel is the label of all objects that a run creates in the engine. Its value is
+	// the process ID of the run, so that leftovers of ended runs can be removed.
 	runLabel = "rgate.integration"
 
-	// The label that the tests' backends match containers by.
+	// appLabel is the label that the tests' backends match containers by.
 	appLabel = "app_name"
 )
 

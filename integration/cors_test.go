@@ -183,7 +183,7 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 	}
 }
 
-// The three policies that wrap every response, used together, leave it unchanged.
+// The three policies that wrap responses leave them unchanged when used together.
 func TestResponsesPassUnharmedThroughPolicies(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})

@@ -283,7 +283,8 @@ func TestReferenceTables(t *testing.T) {
 	}
 }
 
-// neededTables returns the required tables, with the page where it is fixed.
+// neededTables returns the required tables. An entry with a path requires the table on
+// that page.
 func neededTables() []string {
 	needed := []string{
 		"docs/guide/docker-labels.md <!-- labels -->", "docs/operate/stats.md <!-- metrics -->",

@@ -109,7 +109,7 @@ func provision(config []byte) error {
 	return caddy.Validate(cfg)
 }
 
-// adaptSnippet adapts a snippet to Caddy's JSON.
+// adaptSnippet converts a snippet to Caddy's JSON.
 func adaptSnippet(s *snippet) ([]byte, error) {
 	text, err := wrapSnippet(s)
 	if err != nil || s.lang == "json" {

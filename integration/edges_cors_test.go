@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Error responses such as 413 and 405 have CORS headers, also on a route with its own
-// cors.
+// Error responses such as 413 and 405 have CORS headers, including those of a route with
+// its own cors.
 func TestD11EveryResponseNamesTheOriginThatMayReadIt(t *testing.T) {
 	t.Parallel()
 	const origin = "https://app.example.com"

@@ -89,7 +89,7 @@ backends:
 
 // Responses are shared between requests with header fields of known clients, proxies and
 // tracers. A request with an unknown field bypasses the cache, because the backend may
-// vary by it. C2 was an unknown X-API-Key whose responses were shared.
+// vary by it. Without this rule, clients with different X-API-Key fields share responses.
 func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)
@@ -273,8 +273,8 @@ backends:
 	}
 }
 
-// Ranges follow RFC 9110, section 14.1.2, where net/http differs, too. An invalid range
-// may be rejected or ignored (section 14.2); rgate rejects it.
+// Ranges are parsed as in RFC 9110, section 14.1.2, even where net/http differs. rgate
+// rejects invalid ranges, which section 14.2 allows.
 func TestC5RangesOfStoredResponses(t *testing.T) {
 	t.Parallel()
 	const body = "0123456789"

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// D16: Identity headers of clients are removed on all paths of a site, including paths
-// that rgate does not handle.
+// Identity headers of clients are removed on all paths of a site, including paths that
+// rgate does not handle.
 func TestD16IdentityIsStrippedInTheWholeSite(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

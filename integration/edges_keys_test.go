@@ -130,7 +130,7 @@ backends:
 	}
 }
 
-// Addresses are grouped also in keys with more parts than the address. Clients behind an
+// Client addresses are grouped even if the key contains other parts. Clients behind an
 // IPv6 translator (NAT64, 6to4, Teredo) get one bucket per IPv4 address.
 func TestD14OneClientIsOneKey(t *testing.T) {
 	t.Parallel()

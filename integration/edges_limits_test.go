@@ -175,7 +175,7 @@ backends:
 
 func TestB6RestartedContainerStartsClosed(t *testing.T) {
 	t.Parallel()
-	web := startContainer(t, spec{networks: []string{makeNetwork(t, "alone")}}) // no other container takes its address
+	web := startContainer(t, spec{networks: []string{makeNetwork(t, "alone")}}) // prevents other containers from taking its address
 	g := startGateway(t, `
 routes: [{path_prefix: /, backend: web}]
 backends: [{name: web, match_labels: {app_name: $APP}, circuit_breaker: {failures: 2, recovery: 1h, per_container: true}}]

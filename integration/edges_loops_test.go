@@ -76,7 +76,7 @@ bandwidth: {store: "sqlite://$DIR/b.db", sources: [{name: kong, url: "http://sou
 func TestA10GatewayThatIsItsOwnBackendIs508(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	var fields []string // of requests that reached a backend
+	var fields []string // X-Gateway-Hops of requests that reached a backend
 	seen := func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()

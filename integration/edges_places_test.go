@@ -40,7 +40,8 @@ func newNamedBackend(t testing.TB, name string) *namedBackend {
 func (b *namedBackend) dial() string { return b.Listener.Addr().String() }
 
 // Responses must not be shared between backends after a handler has rewritten the URL.
-// The sites have two blocks, addresses and gateways, and all rewriting directives.
+// The test covers separate blocks, addresses and gateways, and each directive that
+// rewrites.
 func TestC8ResponsesStayWhereTheyWereAskedFor(t *testing.T) {
 	t.Parallel()
 	a, b := newNamedBackend(t, "a"), newNamedBackend(t, "b")
@@ -263,8 +264,8 @@ http://:$OTHER {
 	}
 }
 
-// A backend directive that never runs is rejected: the site's blocks contain their own
-// terminal handlers.
+// Backend directives that would never run are rejected, such as those before blocks with
+// their own reverse_proxy.
 func TestD17DirectivesThatMissRequestsAreRefused(t *testing.T) {
 	t.Parallel()
 	directives := map[string]string{

@@ -137,7 +137,7 @@ func edgeSite(b *edgeBackend, options string) string {
 	}`)
 }
 
-// smuggled is a body that becomes a request if it is forwarded unframed.
+// smuggled is a request body that a backend would parse as another request.
 const smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
 func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {

@@ -140,7 +140,7 @@ func edKey(t *testing.T) ed25519.PrivateKey {
 }
 
 // edToken returns an Authorization header with an Ed25519 token. algorithm is EdDSA or
-// its name in RFC 9864.
+// Ed25519 (RFC 9864).
 func edToken(t *testing.T, algorithm, kid string, key ed25519.PrivateKey, issuer string) []string {
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claimsOf(map[string]any{"iss": issuer}))
 	token.Header["alg"], token.Header["kid"] = algorithm, kid
@@ -183,8 +183,8 @@ backends: [{name: b, dial: ["`+startEcho(t)+`"]}]`)
 	}
 }
 
-// The algorithm may have its name from RFC 9864. The key server's certificate may be
-// signed by a private CA.
+// Tokens may use the algorithm name of RFC 9864, Ed25519. The key server's certificate
+// may be signed by a private CA.
 func TestD10Ed25519AndAPrivateAuthority(t *testing.T) {
 	t.Parallel()
 	key := edKey(t)

@@ -143,7 +143,7 @@ backends:
 		}
 	}
 
-	// An open circuit has sent nothing, so any method may be sent to the fallback
+	// An open circuit has not sent the request, so any method may be sent to the fallback
 	// backend.
 	before := web.counts(t)
 	if got := g.ask(t, "POST", "/open?drop=1", "a body"); got.status != 503 || got.by() != "" {

@@ -41,8 +41,9 @@ type gateway struct {
 }
 
 // startGateway runs `rgate -c FILE -p PORT` until the test ends. In the configuration,
-// $APP is replaced with appOf(t), $PORT and $ADMIN with the ports of the gateway and its
-// admin API, and $DIR with a temporary directory. A missing admin address is added.
+// $APP is replaced with appOf(t), and $DIR with a temporary directory. $PORT and $ADMIN
+// are replaced with the ports of the gateway and its admin API. A missing admin address
+// is added.
 func startGateway(t testing.TB, config string, env ...string) *gateway {
 	t.Helper()
 	if !strings.Contains(config, "admin:") {
@@ -70,7 +71,7 @@ func launch(t testing.TB, name, config string, env []string, args ...string) *ga
 	g.cmd.Stdout, g.cmd.Stderr = g.output, g.output
 	must(t, "starting the gateway", g.cmd.Start())
 	go func() {
-		_ = g.cmd.Wait() // the error adds nothing to the exit code
+		_ = g.cmd.Wait() // the exit code is read below
 		g.exitCode = g.cmd.ProcessState.ExitCode()
 		close(g.exited)
 	}()

@@ -29,7 +29,7 @@ var allowedImports = map[string][]string{
 	"access/require":   {"access/identity", "internal/options", "internal/trust", "policy"},
 	"access/security":  {"internal/httpx", "internal/options", "internal/trust", "policy"},
 	"balance":          {"dockerupstreams", "internal/monotime", "internal/options", "internal/placeholder", "internal/trust", "policy"},
-	"caddyfile":        {"dockerupstreams", "gateway", "gateway/operations", "internal/options", "internal/trust", "policy", "stats"}, // for their configuration
+	"caddyfile":        {"dockerupstreams", "gateway", "gateway/operations", "internal/options", "internal/trust", "policy", "stats"}, // for the types of their options
 	"cli":              {"bandwidth", "caddyfile"},
 	"cmd/rgate":        {"", "cli"},
 	"dashboard":        {"bandwidth/store", "internal/options", "internal/status", "policy", "stats"},
@@ -111,7 +111,8 @@ var purePackages = []string{
 	"internal/lease", "internal/monotime", "internal/pause", "internal/query", "traffic/httpcache",
 }
 
-// largePackages lists packages with more than maxFiles files.
+// largePackages maps packages that may exceed maxFiles to their own limit. 0 disables the
+// limit.
 var largePackages = map[string]int{
 	"dockerupstreams": 0,
 	"gateway":         0,

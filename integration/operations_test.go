@@ -118,7 +118,7 @@ func TestOperations(t *testing.T) {
 	}
 	g.checkLogs(t, one)
 
-	// Clients without access, and unknown endpoints.
+	// Requests without access and invalid requests are rejected.
 	for _, tc := range []struct {
 		what, method, target string
 		key                  string

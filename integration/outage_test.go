@@ -123,7 +123,7 @@ func overRelay(r *relay) string {
 func TestEngineCutAndBack(t *testing.T) {
 	t.Parallel()
 	// The separate network prevents other tests from reusing the address of a stopped
-	// container, to which the gateway continues to send requests.
+	// container. The gateway continues to send requests there.
 	alone := spec{networks: []string{makeNetwork(t, "alone")}}
 	first := startContainer(t, alone)
 	r := newRelay(t)

@@ -226,7 +226,7 @@ func readResponse(t testing.TB, stream rawStream) rawResponse {
 	return got
 }
 
-// readData reads at least size bytes of a response body, or less at its end.
+// readData reads a response body until it has size bytes or ends.
 func readData(t testing.TB, stream rawStream, size int) string {
 	t.Helper()
 	var body strings.Builder

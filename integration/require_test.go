@@ -12,7 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// basic_auth runs in the order of the policies, before require.
+// basic_auth runs at the position of the policies, before require.
 func TestRequireBehindBasicAuth(t *testing.T) {
 	t.Parallel()
 	startContainer(t, spec{})

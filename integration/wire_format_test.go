@@ -16,7 +16,7 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// wireEntry is a test case of testdata/wire. Its README.md describes the format.
+// wireEntry is an entry of testdata/wire. Its README.md describes the format.
 type wireEntry struct {
 	name     string
 	requests []wireRequest
