@@ -26,7 +26,7 @@ import (
 // read its results without locking.
 type quotaEvaluator struct {
 	gateway    string
-	usageStore func() *store.Store // nil result if there is no store
+	usageStore func() *store.Store // returns nil if there is no store
 	now        func() time.Time
 	logger     atomic.Pointer[zap.Logger]
 	notifier   *notify.Notifier

@@ -51,7 +51,7 @@ type Meter struct {
 	// unless that is `rgate`.
 	Node string `json:"node,omitempty"`
 
-	// The time for which rows are kept. Default: see its fields.
+	// The retention of minute, hour and day rows. Default: 7d, 90d and 1095d.
 	Retention *Retention `json:"retention,omitempty"`
 
 	// The interval between writes to the database: 1s to 10s. If the process is killed,
@@ -65,8 +65,8 @@ type Meter struct {
 	// Default: false.
 	KongMetrics bool `json:"kong_metrics,omitempty"`
 
-	// The name of the statistics to record. Default: the gateway that contains the
-	// handler, or `rgate_stats` outside of a gateway.
+	// The gateway whose bytes are recorded, by the name of its statistics. Default: the
+	// gateway that contains the handler, or `rgate_stats` outside of a gateway.
 	Gateway string `json:"gateway,omitempty"`
 
 	ledger  *store.Store
@@ -203,7 +203,7 @@ func (r *Retention) filled() store.Retention {
 	return kept
 }
 
-// Check returns the first invalid option, or nil.
+// Check returns an error for the first invalid option, or nil.
 func (m *Meter) Check() error {
 	if err := m.CheckAccess("/metrics/bandwidth_used"); err != nil {
 		return err

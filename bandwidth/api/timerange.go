@@ -26,7 +26,7 @@ func windowOf(t time.Time, step time.Duration) time.Time {
 	return time.Unix(at, 0).UTC()
 }
 
-// lookBack returns the windows of the last back, including the current window.
+// lookBack returns the windows of the duration back before now, and the current window.
 func lookBack(now time.Time, back, step time.Duration) timeRange {
 	current := windowOf(now, step)
 	return timeRange{windowOf(current.Add(-back), step), current.Add(step), step, now}
@@ -83,7 +83,7 @@ func (s timeRange) stamp(i int) string {
 // end returns the time stamp of the last window.
 func (s timeRange) end() string { return s.stamp(s.windows() - 1) }
 
-// start returns the start of the range.
+// start returns the time stamp of the start of the range.
 func (s timeRange) start() string { return s.from.Format(stampWhole) }
 
 // piece is a part of a time range with one window length.

@@ -142,7 +142,7 @@ func (a *Alert) outlook() string {
 // mailText is the content of a mail.
 type mailText struct{ subject, plain, html string }
 
-// mail returns the alert as a mail. The mail ends with link, unless link is empty.
+// mail formats the alert as a mail. The mail ends with link, unless link is empty.
 func (a *Alert) mail(link string) mailText {
 	facts := a.facts()
 	var plain strings.Builder

@@ -20,9 +20,9 @@ import (
 
 // Config holds the dependencies of a Notifier.
 type Config struct {
-	Gateway string           // gateway name, for metrics
-	DB      func() *store.DB // returns the database of the outbox; nil if there is none
-	Now     func() time.Time
+	Gateway string             // gateway name, for metrics
+	DB      func() *store.DB   // returns the database of the outbox; nil if there is none
+	Now     func() time.Time   // returns the current time
 	Logger  func() *zap.Logger // returns the current logger
 	Keep    time.Duration      // retention of events and messages
 	OnSent  func()             // called after delivery attempts, successful or not

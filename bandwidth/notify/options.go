@@ -102,7 +102,7 @@ func checkTimeout(option string, timeout caddy.Duration) error {
 	return nil
 }
 
-// Check returns the first invalid option, or nil.
+// Check returns an error for the first invalid option, or nil.
 func (o *SMTP) Check() error {
 	host, _, err := o.server()
 	switch {
@@ -163,7 +163,7 @@ func parseMailAddress(text string) (*netmail.Address, error) {
 	return address, err
 }
 
-// Check returns the first invalid option, or nil.
+// Check returns an error for the first invalid option, or nil.
 func (o *Webhook) Check() error {
 	switch {
 	case o.URL == "":

@@ -67,7 +67,7 @@ func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Dura
 	return wait, &stepError{step, fmt.Errorf("the response is %s: %q", response.Status, excerpt), isPermanentStatus(response.StatusCode)}
 }
 
-// isPermanentStatus reports whether retrying is useless.
+// isPermanentStatus reports whether retrying after a status is useless.
 func isPermanentStatus(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:

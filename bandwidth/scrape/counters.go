@@ -28,7 +28,7 @@ type counter struct {
 
 // reading is the result of one scrape.
 type reading struct {
-	counters map[string]counter // by idOf
+	counters map[string]counter // keyed by idOf
 	started  float64            // process start time in Unix seconds; 0 if unknown
 }
 
@@ -207,7 +207,7 @@ func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[st
 	return bytes, next, nil
 }
 
-// of returns n as the Bytes field that the counter counts.
+// of returns a Bytes with n in the field that the counter counts.
 func (c *counter) of(n int64) (b store.Bytes) {
 	switch {
 	case c.headers && c.direction == store.Ingress:

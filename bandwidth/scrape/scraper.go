@@ -48,8 +48,8 @@ type stateStore interface {
 	// at a time.
 	Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
 
-	// LoadSource returns the saved state of a source and its record number. For an
-	// unknown source, it saves since as the time when the source was added.
+	// LoadSource returns the saved state of a source and its record number. If the source
+	// is unknown, LoadSource creates it with the given since.
 	LoadSource(ctx context.Context, source string, since time.Time) (store.SourceState, int64, error)
 
 	// SaveSource adds bytes to the minute of at and saves the state now, in one

@@ -57,7 +57,7 @@ const (
 	maxScrape = 32 << 20
 )
 
-// Check returns the first invalid option of the sources, or nil.
+// Check returns an error for the first invalid option of the sources, or nil.
 func Check(sources []*Source) *options.Error {
 	names := make(map[string]int, len(sources))
 	for i, s := range sources {

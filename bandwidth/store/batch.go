@@ -41,6 +41,8 @@ func cleanKey(gateway string, key Key) seriesKey {
 	return seriesKey{CleanName(gateway), Key{CleanName(key.Service), CleanName(key.Route), CleanName(key.Consumer)}}
 }
 
+// CleanName truncates a name to maxName bytes, and replaces or removes characters that a
+// database rejects.
 func CleanName(name string) string {
 	if len(name) > maxName {
 		name = name[:maxName]
@@ -208,8 +210,8 @@ func (b *batch) cut(limit int) (at int64) {
 	return at
 }
 
-// coarsen merges rows of units that end by before into one row at the unit's start. Sums
-// do not change. It skips units for which spared returns true.
+// coarsen merges the rows of each series into one row per unit, if the unit ends at or
+// before before. Sums do not change. It skips units for which spared returns true.
 func (b *batch) coarsen(unit, before int64, spared func(at, unit int64) bool) {
 	coarse := newBatch()
 	for key, n := range b.bytes {

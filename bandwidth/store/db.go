@@ -119,8 +119,8 @@ func (db *DB) connect() (*pools, error) {
 	return &pools{write: write, read: read}, nil
 }
 
-// isBusy reports whether err is SQLITE_BUSY. SQLite ignores busy_timeout if two processes
-// create a database at the same time.
+// isBusy reports whether err is SQLITE_BUSY. SQLite may ignore busy_timeout when two
+// connections create a database at the same time.
 func isBusy(err error) bool {
 	var of *sqlitedriver.Error
 	return errors.As(err, &of) && of.Code()&0xff == sqlite3.SQLITE_BUSY

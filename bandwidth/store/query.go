@@ -365,7 +365,7 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 // fewOf is the number of rows that can be scanned in the time of one lookup.
 const fewOf = 10
 
-// Names returns the sorted names with bytes since the start of the given day.
+// Names returns the sorted names that have bytes since the start of the given day (UTC).
 func (l *Store) Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error) {
 	from := floorTo(since.Unix(), day)
 	var found [4]map[string]bool

@@ -107,6 +107,7 @@ func Acquire(key ID, at Address, s Settings) (*Store, error) {
 	return l, nil
 }
 
+// Release releases a store. The last release closes it.
 func Release(key ID) error {
 	_, err := pool.Delete(key)
 	return err

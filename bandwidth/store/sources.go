@@ -16,8 +16,8 @@ type SourceState struct {
 	Values  map[string]int64 // last value of each counter
 }
 
-// LoadSource returns the saved state of a source and its record number. It saves since as
-// the start time of an unknown source.
+// LoadSource returns the saved state of a source and its record number. If the source is
+// unknown, LoadSource creates it with the given since.
 func (l *Store) LoadSource(ctx context.Context, source string, since time.Time) (m SourceState, number int64, err error) {
 	err = l.db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO sources (name, since, scraped, started, number) VALUES (?, ?, 0, 0, 0) ON CONFLICT (name) DO NOTHING",

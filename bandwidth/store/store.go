@@ -73,6 +73,7 @@ const (
 	maxPending = 100_000
 )
 
+// DefaultRetention is the retention of rows if none is configured.
 var DefaultRetention = Retention{Minutes: 7 * 24 * time.Hour, Hours: 90 * 24 * time.Hour, Days: 1095 * 24 * time.Hour}
 
 // New returns a store without running goroutines. The database is opened on first use.
