@@ -1,3 +1,5 @@
+// Package gateway provides the HTTP handler rgate, an API gateway for Docker containers. It
+// routes requests to backends and runs policies in a fixed order.
 package gateway
 
 import (

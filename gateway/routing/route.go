@@ -67,8 +67,8 @@ func (rt *Route) specificity() (rank int) {
 	return rank
 }
 
-// matchesPath reports whether the rest of the route's path condition holds: a pattern
-// must match, or a prefix must end at a segment if Segment is set.
+// matchesPath reports whether a path ends the prefix at a segment, if Segment is set. The
+// path must begin with the prefix or match the pattern.
 func (rt *Route) matchesPath(path string) bool {
 	n := len(rt.Path)
 	return !rt.Segment || len(path) == n || path[n] == '/' || path[n-1] == '/'

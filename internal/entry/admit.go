@@ -6,8 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// admission rejects requests with an invalid method or target, and adapts their responses
-// to what the client supports.
+// admission rejects requests with an invalid method or target, and adapts responses to
+// the capabilities of the client.
 type admission struct{ next caddyhttp.Handler }
 
 // ServeHTTP implements caddyhttp.Handler.
@@ -31,7 +31,7 @@ func (a admission) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := checkTarget(r); err != nil {
 		if r.Method == http.MethodConnect && r.ProtoMajor == 1 {
-			closeConnection(w) // the client may already have sent bytes through the tunnel
+			closeConnection(w) // the client may already have sent tunnel data
 		}
 		return err
 	}

@@ -18,18 +18,19 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Limits for the rest of a body that no handler has read to its end.
+// The limits for draining a body that no handler has read to its end.
 const (
-	// The maximum size of a body after which the connection is reused, as in net/http. A
-	// connection with unread bytes of a larger one is closed.
+	// The maximum remaining size of a body whose connection is reused, as in net/http.
+	// The connection is closed after larger bodies.
 	mostForReuse = 256 << 10
 
-	// The maximum number of bytes read of larger bodies, so that a client that reads
-	// only after it has sent everything still receives the response.
+	// The maximum number of bytes to read of larger bodies. Some clients read the
+	// response only after they have sent the whole body.
 	mostDrained = 16 << 20
 
-	// The time limits for a pause and for the whole rest. The response waits meanwhile, so
-	// that clients slower than drainRate, in bytes per second, are not waited for.
+	// The time limits for a pause and for the whole drain, and the minimum rate in
+	// bytes per second. The response waits for the drain, so slower clients are not
+	// waited for.
 	drainPause = time.Second
 	drainTime  = 5 * time.Second
 	drainRate  = 64 << 10
@@ -37,11 +38,12 @@ const (
 
 // requestBody is the body of an HTTP/1 request, between the server and all handlers.
 //
-// Handlers never close the server's own body. If it were closed before its end, net/http
-// would treat the rest of it as the next request: Caddy hides the body's type
-// (caddyhttp.IdleTimeoutReader), and with it its state. For the same reason net/http does
-// not know that a client waits for 100 Continue. Full duplex makes net/http leave the body
-// alone, also while a transport still sends it; finish then decides about the connection.
+// Handlers never close the server's own body. Otherwise, net/http would parse the
+// unread rest as the next request, because Caddy hides the type and state of the body
+// (caddyhttp.IdleTimeoutReader). For the same reason, net/http does not know that a
+// client waits for 100 Continue. In full-duplex mode, net/http does not touch the body,
+// even while a transport still reads it. finish then decides whether to close the
+// connection.
 type requestBody struct {
 	source     io.ReadCloser
 	controller *http.ResponseController
@@ -51,16 +53,17 @@ type requestBody struct {
 
 	reading sync.Mutex // held during each read of the source
 
-	begun atomic.Bool  // a handler has read
+	begun atomic.Bool  // a handler has started to read
 	read  atomic.Int64 // bytes
-	ended atomic.Bool  // read to its end
+	ended atomic.Bool  // end of the body reached
 
 	failed, malformed, closed, hijacked atomic.Bool
-	stopped                             atomic.Bool  // see BodyStopper
-	status                              atomic.Int32 // of the response
+	stopped                             atomic.Bool  // set by BodyStopper
+	status                              atomic.Int32 // response status
 }
 
-// bodyVar is the variable of a request with its requestBody, which may have been wrapped.
+// bodyVar is the name of the request variable that holds the requestBody. The request's
+// Body may wrap it.
 const bodyVar = "rgate.request_body"
 
 // bodyOf returns the requestBody of a request, or nil.
@@ -69,8 +72,8 @@ func bodyOf(r *http.Request) *requestBody {
 	return body
 }
 
-// guard replaces a request's body by a requestBody. It returns nil if the request does not
-// come from a connection of net/http's server.
+// guard replaces a request's body with a requestBody. It returns nil if the request
+// does not come from a connection of net/http's server.
 func guard(w http.ResponseWriter, r *http.Request) *requestBody {
 	body := &requestBody{
 		source:     r.Body,
@@ -111,8 +114,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// MalformedError is the error of reading a malformed body: one with an invalid chunk, or
-// shorter than announced.
+// MalformedError is the error of reading a malformed body: an invalid chunk, or fewer
+// bytes than Content-Length.
 type MalformedError struct{ Cause error }
 
 func (e MalformedError) Error() string { return e.Cause.Error() }
@@ -120,27 +123,27 @@ func (e MalformedError) Error() string { return e.Cause.Error() }
 // Unwrap returns the cause.
 func (e MalformedError) Unwrap() error { return e.Cause }
 
-// Close makes reads fail. The server closes its own body.
+// Close makes reads fail. It does not close the server's body.
 func (b *requestBody) Close() error {
 	b.closed.Store(true)
 	return nil
 }
 
-// finish ensures that no byte of the body can be read as another request: the connection is
-// at the body's end, or will be closed. It is called when no handler reads the body any
-// more, although a transport may. It returns the error for the client.
+// finish ensures that no byte of the body can be parsed as another request: it reads
+// the body to its end or closes the connection. It is called after all handlers have
+// returned; a transport may still read. It returns the error for the client.
 func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	b.closed.Store(true)
 	if b.hijacked.Load() {
 		return err
 	}
 	if b.stopped.Load() {
-		closeConnection(w) // at once: its time is up
+		closeConnection(w) // the time limit is exceeded
 		return b.blame(err)
 	}
 	if b.ended.Load() {
 		if (err != nil || b.status.Load() >= 400) && b.read.Load() > mostForReuse {
-			closeConnection(w) // consistent with uploads that were not read to their end
+			closeConnection(w) // as for uploads that are not read to their end
 		}
 		return err
 	}
@@ -149,7 +152,7 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 		return b.blame(err)
 	}
 	if b.expects100 && !b.begun.Load() {
-		// The client waits for 100 Continue: there is nothing to read.
+		// The client waits for 100 Continue and sends no body.
 		closeConnection(w)
 		_ = b.controller.SetReadDeadline(time.Unix(1, 0))
 		return err
@@ -159,14 +162,14 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 		return err
 	}
 	closeConnection(w)
-	// net/http reads on for this long after the response.
+	// net/http continues to read for this duration after the response.
 	_ = b.controller.SetReadDeadline(time.Now().Add(drainPause))
 	return err
 }
 
-// BodyStopper returns a function that stops all reads of the body of a request whose time
-// is up. In HTTP/1, the connection is closed after the response. The function may be called
-// by any goroutine while the request is being handled.
+// BodyStopper returns a function that stops all reads of a request's body after a
+// timeout. In HTTP/1, the connection is closed after the response. Any goroutine may
+// call the function while the request is handled.
 func BodyStopper(w http.ResponseWriter, r *http.Request) (stop func()) {
 	controller, body := http.NewResponseController(w), bodyOf(r)
 	if body != nil {
@@ -180,8 +183,8 @@ func BodyStopper(w http.ResponseWriter, r *http.Request) (stop func()) {
 	}
 }
 
-// blame returns the error for the client after handlers have failed: 400 if the cause is
-// the body.
+// blame returns the error for the client after handlers have failed. It is 400 if the
+// body is malformed.
 func (b *requestBody) blame(err error) error {
 	if err == nil || !b.malformed.Load() {
 		return err
@@ -194,18 +197,18 @@ func (b *requestBody) blame(err error) error {
 	return caddyhttp.Error(http.StatusBadRequest, err)
 }
 
-// drain reads the rest of the body, and reports whether the whole body was small enough
-// to reuse the connection.
+// drain reads the rest of the body. It reports whether the connection can be reused.
 func (b *requestBody) drain() bool {
 	if b.length-b.read.Load() > mostDrained {
 		return false
 	}
-	// A transport may be reading; the deadline ends it.
+	// The deadline ends the read of a transport, if any.
 	_ = b.controller.SetReadDeadline(time.Now().Add(drainPause))
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	rest := &pacedReader{reader: b.source, controller: b.controller, begun: time.Now()}
-	// Caddy's reader would keep a timeout, and net/http could not read on.
+	// Bypass Caddy's reader: its idle timeout would prevent net/http from reading
+	// further.
 	if reader, _ := caddyhttp.IdleTimeoutsFromContext(b.ctx); reader != nil {
 		rest.reader = reader.ReadCloser
 	}
@@ -213,7 +216,7 @@ func (b *requestBody) drain() bool {
 	return err == io.EOF && b.read.Load()+n <= mostForReuse
 }
 
-// pacedReader reads from a connection with limits on pauses and on the total time.
+// pacedReader limits the pauses and the total time of reads from a connection.
 type pacedReader struct {
 	reader     io.Reader
 	controller *http.ResponseController
@@ -232,9 +235,9 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// closeConnection makes the server of an HTTP/1 request close its connection after the
-// response, with a delay so that a client that has not sent everything can read the
-// response. Only a reader of net/http's own can request that.
+// closeConnection makes the server close an HTTP/1 connection after the response. The
+// delay lets a client that is still sending read the response. Only a net/http reader
+// can trigger the delay.
 func closeConnection(w http.ResponseWriter) {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
@@ -247,8 +250,8 @@ func closeConnection(w http.ResponseWriter) {
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(tooMuch[:])
 }
 
-// isMalformed reports whether an error of an HTTP/1 body means that the body is malformed,
-// and not slow, too large or incomplete because the client left.
+// isMalformed reports whether an error of reading an HTTP/1 body means that the body is
+// malformed. It excludes slow, oversized and aborted uploads.
 func isMalformed(err error) bool {
 	var network net.Error
 	var errno syscall.Errno
@@ -259,8 +262,8 @@ func isMalformed(err error) bool {
 		!strings.HasPrefix(err.Error(), "tls: ") && !strings.Contains(err.Error(), "EOF")
 }
 
-// watch returns a writer that records the status, and whether a handler takes over the
-// connection.
+// watch returns a response writer that records the status and whether a handler hijacks
+// the connection.
 func (b *requestBody) watch(w http.ResponseWriter) http.ResponseWriter {
 	return &watchingWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, b}
 }

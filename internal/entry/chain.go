@@ -8,9 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// chainOf compiles routes that end with next. Caddy's own compilation binds the handlers of
-// a route for each request, which costs five allocations per route. That is the cost of the
-// entry, so its routes are bound once if they need nothing else of Caddy's.
+// chainOf compiles routes that end with next. Caddy binds the handlers of each route
+// per request, which costs five allocations per route. To save them, the entry binds
+// routes once if they require no other features of Caddy's routes.
 func (e *entry) chainOf(next caddyhttp.Handler) caddyhttp.Handler {
 	if !e.plain || slices.ContainsFunc(e.routes, func(route caddyhttp.Route) bool { return route.Group != "" }) {
 		return e.routes.Compile(next)
@@ -43,7 +43,7 @@ func isPlain(ctx caddy.Context, server *caddyhttp.Server) bool {
 	return false
 }
 
-// boundHandler is a handler with its next handler.
+// boundHandler is a middleware bound to its next handler.
 type boundHandler struct {
 	caddyhttp.MiddlewareHandler
 	next caddyhttp.Handler
@@ -54,7 +54,7 @@ func (b boundHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return b.MiddlewareHandler.ServeHTTP(w, r, b.next)
 }
 
-// boundRoute runs handlers for the requests that it matches.
+// boundRoute runs its handlers for matching requests.
 type boundRoute struct {
 	matchers       caddyhttp.MatcherSets
 	handlers, next caddyhttp.Handler

@@ -11,25 +11,26 @@ import (
 
 // entry is the first handler of a server.
 type entry struct {
-	// routes are the server's own routes. Caddy provisions them in place, some after the
-	// entry has been mounted. Nil if the entry is one of them.
+	// The server's own routes. Caddy provisions them in place, some of them after the
+	// entry has been mounted. Nil if the entry is in a list of routes.
 	routes       caddyhttp.RouteList
 	plain        bool // see isPlain
-	errorsFollow bool // error routes run after a route has failed, behind an errorEntry
+	errorsFollow bool // error routes with an errorEntry follow a failed route
 	afterFailure bool // the routes are the server's error routes
 
-	ofAll, ofErrors []preparer // for all requests, and for those that come to error routes
+	ofAll, ofErrors []preparer // for all requests, and only for requests to error routes
 
-	chain atomic.Pointer[caddyhttp.Handler] // compiled from routes at the first request
-	mu    sync.Mutex                        // serialises the compilation
+	chain atomic.Pointer[caddyhttp.Handler] // compiled from routes on the first request
+	mu    sync.Mutex                        // serializes the compilation
 }
 
-// enteredVar is the variable of a request that has passed an entry among routes.
+// enteredVar is the request variable that marks a request that an entry has handled.
 const enteredVar = "rgate.entered"
 
-// ServeHTTP passes a request on to the server's own routes, or to those behind the entry.
+// ServeHTTP runs the server's own routes or, if the entry is in a list of routes, the
+// next handler.
 func (e *entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if e.routes == nil { // there may be an outer one
+	if e.routes == nil { // an outer entry may have handled the request
 		if caddyhttp.GetVar(r.Context(), enteredVar) != nil {
 			return next.ServeHTTP(w, r)
 		}
@@ -43,8 +44,7 @@ func (e *entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return e.serve(w, r, *chain)
 }
 
-// compile compiles the server's own routes. The handler after them is the same for all
-// requests.
+// compile compiles the server's own routes. next is the same handler for all requests.
 func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -55,13 +55,14 @@ func (e *entry) compile(next caddyhttp.Handler) *caddyhttp.Handler {
 	return e.chain.Load()
 }
 
-// serve runs a chain with the checks of every request before and after it. If it fails
-// and error routes follow, their entry does the rest.
+// serve runs a chain between the checks that apply to every request. If the chain fails
+// and error routes follow, the errorEntry completes the checks.
 func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Handler) error {
 	if r.ProtoMajor == 1 && r.ProtoMinor == 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "keep-alive") {
-		// net/http silently drops Transfer-Encoding from a request of HTTP/1.0, and would read
-		// its chunks as requests. Such a request must be the last one (RFC 9112, section 6.1),
-		// and gateways do not keep connections of HTTP/1.0 (RFC 9112, section 9.3).
+		// net/http silently drops Transfer-Encoding from an HTTP/1.0 request and would
+		// parse the chunks as requests. Such a request must be the last on its
+		// connection (RFC 9112, section 6.1). Gateways do not keep HTTP/1.0 connections
+		// open (RFC 9112, section 9.3).
 		closeConnection(w)
 	}
 	for _, p := range e.ofAll {
@@ -85,8 +86,8 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request, chain caddyhttp.Ha
 // errorEntry is the first handler of a server's error routes.
 type errorEntry struct{ *entry }
 
-// ServeHTTP passes a request on to the server's own error routes. Requests that failed
-// before the server's other routes enter here.
+// ServeHTTP runs the server's own error routes. It is also the entry for requests that
+// failed before the server's other routes.
 func (e errorEntry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	for _, p := range e.ofErrors {
 		p.Prepare(r)

@@ -11,24 +11,24 @@ import (
 	"go.uber.org/zap"
 )
 
-// ownStatusVar is the variable of a gRPC request with the status of a response that the
-// gateway creates.
+// ownStatusVar is the name of the request variable that holds the HTTP status of a
+// response that the gateway creates for a gRPC request.
 const ownStatusVar = "rgate.own_status"
 
 const httpErrorsVar = "rgate.grpc_http_errors"
 
-// OwnResponse announces a response that a handler creates, with its status, which is
-// converted for gRPC clients. Handlers see the HTTP status.
+// OwnResponse records that a handler creates the response, with its HTTP status. For
+// gRPC clients, the response is converted after all handlers.
 func OwnResponse(r *http.Request, status int) {
 	if status >= 400 && IsGRPC(r) && caddyhttp.GetVar(r.Context(), httpErrorsVar) == nil {
 		caddyhttp.SetVar(r.Context(), ownStatusVar, status)
 	}
 }
 
-// KeepHTTPErrors disables that conversion for a request.
+// KeepHTTPErrors disables the conversion to gRPC responses for a request.
 func KeepHTTPErrors(r *http.Request) { caddyhttp.SetVar(r.Context(), httpErrorsVar, true) }
 
-// IsGRPC reports whether a request is gRPC over HTTP/2 or 3.
+// IsGRPC reports whether a request is a gRPC call over HTTP/2 or HTTP/3.
 func IsGRPC(r *http.Request) bool {
 	if r.ProtoMajor < 2 || len(r.Header["Content-Type"]) == 0 {
 		return false
@@ -37,14 +37,14 @@ func IsGRPC(r *http.Request) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// grpcWriter writes the gateway's own responses in the form of gRPC: HTTP status 200, and
-// the status of the call in the header, which is also the trailers (Trailers-Only in "gRPC
-// over HTTP2").
+// grpcWriter converts the gateway's own responses to gRPC: HTTP status 200, and the
+// gRPC status in the header, which also serves as trailers (Trailers-Only in "gRPC over
+// HTTP2").
 type grpcWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	request *http.Request
 	began   bool
-	own     bool // the gateway created the response; its body is dropped
+	own     bool // the gateway creates the response; its body is dropped
 }
 
 func (w *grpcWriter) WriteHeader(status int) {
@@ -85,13 +85,14 @@ func (w *grpcWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError begins the response, with status 200 by default.
+// FlushError sends the header, with status 200 by default.
 func (w *grpcWriter) FlushError() error {
 	w.began = true
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// end writes the response for an error without one, unless error routes follow.
+// end writes the response for an error if no response was written and no error routes
+// follow.
 func (w *grpcWriter) end(err error) error {
 	server, _ := w.request.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if err == nil || w.began || server != nil && server.Errors != nil && len(server.Errors.Routes) > 0 {
@@ -112,9 +113,9 @@ func (w *grpcWriter) end(err error) error {
 	return nil
 }
 
-// grpcStatus returns the gRPC status for an HTTP status. Where gRPC's own mapping for
-// clients (http-grpc-status-mapping.md) is less specific than what the gateway knows, it
-// returns the specific one.
+// grpcStatus returns the gRPC status for an HTTP status. It is more specific than
+// gRPC's mapping for clients (http-grpc-status-mapping.md) if the gateway knows the
+// cause.
 func grpcStatus(status int) int {
 	switch status {
 	case 499:

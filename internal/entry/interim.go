@@ -2,8 +2,8 @@ package entry
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-// finalWriter drops interim responses to HTTP/1.0 clients, which do not support 1xx (RFC
-// 9110, section 15.2).
+// finalWriter drops interim (1xx) responses to HTTP/1.0 clients, which do not support
+// them (RFC 9110, section 15.2).
 type finalWriter struct {
 	caddyhttp.ResponseWriterWrapper
 }

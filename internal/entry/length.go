@@ -16,9 +16,9 @@ var (
 	errLengths = errors.New("the request has several values of Content-Length")
 )
 
-// checkLengths rejects an HTTP/2 request with different values of Content-Length (RFC 9110,
-// section 8.6): net/http takes the first. net/http rejects them in HTTP/1, and quic-go in
-// HTTP/3.
+// checkLengths rejects HTTP/2 requests with different values of Content-Length (RFC
+// 9110, section 8.6). net/http uses the first value in HTTP/2, but rejects such
+// requests in HTTP/1. quic-go rejects them in HTTP/3.
 func checkLengths(r *http.Request) error {
 	lengths := r.Header["Content-Length"]
 	if slices.ContainsFunc(lengths, func(other string) bool { return other != lengths[0] }) {
@@ -27,10 +27,10 @@ func checkLengths(r *http.Request) error {
 	return nil
 }
 
-// lengthBody is the body of an HTTP/2 or HTTP/3 request with a Content-Length. A body of
-// another length is malformed (RFC 9113, section 8.1.1; RFC 9114, section 4.1.2), which is
-// the client's error. In HTTP/2, net/http reports it with an unexported error; in HTTP/3, a
-// shorter body just ends, and the transport would fail instead.
+// lengthBody is the body of an HTTP/2 or HTTP/3 request with Content-Length. A body of
+// another length is malformed (RFC 9113, section 8.1.1; RFC 9114, section 4.1.2), which
+// is a client error. In HTTP/2, net/http returns an unexported error for it. In HTTP/3,
+// a shorter body ends without an error, and the transport would fail instead.
 type lengthBody struct {
 	io.ReadCloser
 	left atomic.Int64

@@ -1,6 +1,6 @@
-// Package entry handles every request of a server that has one of rgate's handlers: it
-// enforces rules for connections and for all paths of a site, not only for the requests
-// that reach a certain handler. It needs no configuration.
+// Package entry contains the first handler of each server with rgate handlers. It
+// enforces rules for connections and for all paths of a site, including requests that
+// no rgate handler receives. It requires no configuration.
 package entry
 
 import (
@@ -14,17 +14,18 @@ import (
 	"go.uber.org/zap"
 )
 
-// Mount puts the entry before all routes of the server that is being provisioned, unless
-// it is mounted. Every handler of rgate calls it in Provision. Outside of a server, it does
-// nothing.
+// Mount mounts the entry before all routes of the server that is being provisioned.
+// Every rgate handler calls it in Provision. Further calls, and calls outside of a
+// server, have no effect.
 func Mount(ctx caddy.Context) { mounted(ctx) }
 
-// mounted returns the entry of the server that is being provisioned, or nil.
+// mounted returns the entry of the server that is being provisioned, or nil. It mounts
+// the entry if necessary.
 //
-// Caddy provisions the handlers of a list of routes in place and then compiles the server's
-// current list. So the list can be replaced by one route around it while the first of
-// rgate's handlers in it is being provisioned. Its routes keep their matchers, groups,
-// metrics and `terminal`, as they are not changed.
+// Caddy provisions the handlers of a list of routes in place and then compiles the
+// server's current list. While the first rgate handler is being provisioned, the list
+// is therefore replaced with a single route that contains the others. The original
+// routes keep their matchers, groups, metrics and `terminal`.
 func mounted(ctx caddy.Context) *entry {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
@@ -51,10 +52,10 @@ func mounted(ctx caddy.Context) *entry {
 	return e
 }
 
-// mountLate mounts the entry of a server with handlers of rgate only in named routes. Caddy
-// provisions those last, when the others are compiled. What is compiled for each request
-// can still be changed: the named routes and the subroutes, which include all of a site
-// with a host name in a Caddyfile.
+// mountLate mounts the entry of a server whose rgate handlers are all in named routes.
+// Caddy provisions named routes last, after it has compiled the others. Named routes
+// and subroutes are compiled for each request, so they can still be changed. In a
+// Caddyfile, a site with a host name is a subroute.
 func (e *entry) mountLate(ctx caddy.Context, server *caddyhttp.Server) {
 	for _, route := range server.NamedRoutes {
 		if route.HandlersRaw != nil {
@@ -76,7 +77,7 @@ func (e *entry) mountLate(ctx caddy.Context, server *caddyhttp.Server) {
 	}
 }
 
-// Routes returns a server's own routes, whether or not the entry is mounted.
+// Routes returns a server's own routes, even if the entry is mounted.
 func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 	if e := first(server.Routes); e != nil {
 		return e.routes
@@ -84,8 +85,8 @@ func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 	return server.Routes
 }
 
-// Expected reports whether the server that is being provisioned has an entry, or a later
-// handler of rgate that will mount it. Outside of a server, it reports true.
+// Expected reports whether the server that is being provisioned has an entry, or a
+// later rgate handler that will mount it. Outside of a server, it returns true.
 func Expected(ctx caddy.Context) bool {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil || of(server) != nil {
@@ -129,8 +130,8 @@ func first(routes caddyhttp.RouteList) *entry {
 	return e
 }
 
-// provisioning returns the route of a list that is being provisioned or the next one to be,
-// or nil. A route has the JSON of its handlers until all of them are loaded.
+// provisioning returns the first route of a list that is not completely provisioned, or
+// nil. A route keeps the JSON of its handlers until all of them are loaded.
 func provisioning(routes caddyhttp.RouteList) *caddyhttp.Route {
 	for i := range routes {
 		if routes[i].HandlersRaw != nil {
@@ -140,14 +141,14 @@ func provisioning(routes caddyhttp.RouteList) *caddyhttp.Route {
 	return nil
 }
 
-// asRoutes returns a list of routes with only the entry, which holds the others.
+// asRoutes returns a list of routes that contains only the entry.
 func (e *entry) asRoutes(ctx caddy.Context) caddyhttp.RouteList {
 	route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{e}}
-	_ = route.ProvisionHandlers(ctx, nil) // it has no modules to load
+	_ = route.ProvisionHandlers(ctx, nil) // there are no modules to load
 	return caddyhttp.RouteList{route}
 }
 
-// before returns error routes, not yet provisioned, behind an entry of their own.
+// before returns error routes, not yet provisioned, behind their own entry.
 func (e *entry) before(routes caddyhttp.RouteList) caddyhttp.RouteList {
 	return caddyhttp.RouteList{{
 		Handlers: []caddyhttp.MiddlewareHandler{errorEntry{e}},

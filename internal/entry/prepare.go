@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Preparer is called for each request of a site before its handlers.
+// Preparer is called for each request of a site, before all handlers.
 type Preparer interface{ Prepare(r *http.Request) }
 
 // PrepareFunc is a function that implements Preparer.
@@ -22,16 +22,20 @@ type PrepareFunc func(r *http.Request)
 func (f PrepareFunc) Prepare(r *http.Request) { f(r) }
 
 type preparer struct {
-	name string // the key by which it is added only once
+	name string // unique; a duplicate is ignored
 	Preparer
 }
 
-// Prepare makes do run for each request of the site that is being provisioned, before any
-// handler of the site, unless a preparer of that name exists. A site is a top-level
-// `terminal` route, such as that of a host name in a Caddyfile; without one, the whole
-// server is a site. Error routes belong to all sites of their server. Prepare returns the
-// preparer that runs, and the site's name for a warning if, for the first time, it may be
-// called for requests that the module being provisioned does not see.
+// Prepare registers do to run for each request of the site that is being provisioned,
+// before all handlers. If a preparer with the same name exists, do is ignored.
+//
+// A site is a top-level `terminal` route, such as the route of a host name in a
+// Caddyfile. Without such a route, the whole server is a site. Error routes belong to
+// all sites of their server.
+//
+// Prepare returns the preparer that is registered. beyond is the name of the site, for
+// a warning, if this call is the first that extends the preparer to requests that the
+// calling module does not receive.
 func Prepare(ctx caddy.Context, name string, do Preparer) (running Preparer, beyond string) {
 	e := mounted(ctx)
 	if e == nil {
@@ -54,12 +58,13 @@ func Prepare(ctx caddy.Context, name string, do Preparer) (running Preparer, bey
 	return running, ""
 }
 
-// hasMatchers reports whether the handlers of a route do not all see the same requests.
+// hasMatchers reports whether some handlers of a route do not receive all of its
+// requests.
 func hasMatchers(route *caddyhttp.Route) bool {
 	return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"match"`)) })
 }
 
-// hostsOf lists the hosts that a route matches.
+// hostsOf returns the hosts that a route matches, as a list.
 func hostsOf(route *caddyhttp.Route) string {
 	var hosts []string
 	for _, set := range route.MatcherSets {
@@ -72,7 +77,7 @@ func hostsOf(route *caddyhttp.Route) string {
 	return strings.Join(hosts, " ")
 }
 
-// appended returns a list of preparers with one more, unless it has one of that name.
+// appended returns the preparers with p appended, unless p's name exists.
 func appended(all []preparer, p preparer) (more []preparer, running Preparer, added bool) {
 	for _, other := range all {
 		if other.name == p.name {
@@ -82,14 +87,14 @@ func appended(all []preparer, p preparer) (more []preparer, running Preparer, ad
 	return append(all, p), p.Preparer, true
 }
 
-// addTo makes the preparer the last of a route's matchers, so that it is called for exactly
-// the requests that the route takes. Unlike a handler, it costs no allocation for a
-// request, and leaves the handler after which Caddy's metrics name the route.
+// addTo adds the preparer as the last matcher of a route, so that it is called for
+// exactly the requests that match the route. Unlike a handler, a matcher costs no
+// allocation per request and does not change the handler name in Caddy's metrics.
 func (p preparer) addTo(route *caddyhttp.Route) (running Preparer, added bool) {
 	if len(route.MatcherSets) == 0 {
 		route.MatcherSets = caddyhttp.MatcherSets{nil}
 	}
-	for _, matcher := range route.MatcherSets[0] { // all sets have the same
+	for _, matcher := range route.MatcherSets[0] { // all sets contain the same preparers
 		if other, ok := matcher.(preparer); ok && other.name == p.name {
 			return other.Preparer, false
 		}

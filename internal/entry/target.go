@@ -15,15 +15,16 @@ var (
 	errProtocol = errors.New("CONNECT requests a protocol other than websocket")
 )
 
-// checkTarget rejects an invalid target of a request to an origin server.
+// checkTarget rejects invalid request targets.
 //
-// A target has no fragment, spaces or control characters (RFC 9112, section 3.2): other
-// parsers would cut it there, and read another target than handlers have checked. net/http
-// accepts `#`, and spaces in HTTP/2 and 3. Bytes from 0x80 are accepted, since clients send
-// them and parsers do not cut there.
+// A target must not contain fragments, spaces or control characters (RFC 9112, section
+// 3.2). Other parsers would truncate it there and read another target than the handlers
+// checked. net/http accepts `#` and, in HTTP/2 and HTTP/3, spaces. Bytes from 0x80 are
+// accepted, because clients send them and parsers do not truncate there.
 //
-// CONNECT is only served for WebSockets (RFC 8441 and 9220). Other protocols would reach an
-// HTTP/1.1 backend as unframed bytes (RFC 9220, section 3, requires 501 for them).
+// CONNECT is only accepted for WebSockets (RFC 8441 and 9220). Other protocols would
+// reach an HTTP/1.1 backend as unframed bytes. RFC 9220, section 3, requires 501 for
+// them.
 func checkTarget(r *http.Request) error {
 	for i := range len(r.RequestURI) {
 		if c := r.RequestURI[i]; c <= ' ' || c == '#' || c == 0x7f {
@@ -49,15 +50,15 @@ func checkConnect(r *http.Request) error {
 	case !strings.EqualFold(protocol, "websocket"):
 		return caddyhttp.Error(http.StatusNotImplemented, errProtocol)
 	case r.ProtoMajor == 2:
-		r.Header[":protocol"] = []string{"websocket"} // as proxies compare it
+		r.Header[":protocol"] = []string{"websocket"} // in lower case, as proxies compare it
 	default:
 		r.Proto = "websocket"
 	}
 	return nil
 }
 
-// connectProtocol returns the protocol of an extended CONNECT. net/http has it among the
-// fields, under a name that clients cannot send, and quic-go in place of the version.
+// connectProtocol returns the protocol of an extended CONNECT. net/http stores it as a
+// header field with a name that clients cannot send, quic-go in place of the version.
 func connectProtocol(r *http.Request) (protocol string, extended bool) {
 	switch {
 	case r.ProtoMajor == 2 && len(r.Header[":protocol"]) > 0:

@@ -8,16 +8,17 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// DropUpgrades removes the protocols for which keep returns false from a request's Upgrade
-// field, with the fields that belong to them. Of the others only the first remains: a
-// proxy compares the backend's choice with the whole field. It returns the dropped ones.
+// DropUpgrades removes the protocols for which keep returns false from the Upgrade
+// field, and returns them. The header fields of removed protocols are removed, too. Of
+// the other protocols, only the first remains, because a proxy compares the backend's
+// choice with the whole field.
 func DropUpgrades(r *http.Request, keep func(protocol string) bool) (dropped []string) {
 	if r.Header["Upgrade"] == nil && r.Header["Http2-Settings"] == nil {
 		return nil
 	}
 	kept := ""
-	// Upgrade is ignored in HTTP/1.0, and without its name in Connection (RFC 9110,
-	// section 7.8).
+	// Upgrade is ignored in HTTP/1.0, and unless Connection contains its name (RFC
+	// 9110, section 7.8).
 	if offered := httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade"); r.ProtoAtLeast(1, 1) && offered {
 		for _, line := range r.Header["Upgrade"] {
 			for protocol := range strings.SplitSeq(line, ",") {
@@ -60,16 +61,16 @@ func keepsHandlers(protocol string) bool { return !CarriesRequests(protocol) }
 
 const droppedVar = "rgate.dropped_upgrades"
 
-// DroppedUpgrades returns the protocols that were removed from a request before any handler:
-// those for which CarriesRequests returns true.
+// DroppedUpgrades returns the protocols that were removed from a request before all
+// handlers: those for which CarriesRequests returns true.
 func DroppedUpgrades(r *http.Request) []string {
 	dropped, _ := caddyhttp.GetVar(r.Context(), droppedVar).([]string)
 	return dropped
 }
 
-// CarriesRequests reports whether a protocol carries HTTP requests, which handlers would not
-// see: h2c (RFC 9113 has removed the switch to it), another version of HTTP, or TLS (RFC
-// 2817).
+// CarriesRequests reports whether a protocol carries HTTP requests, which would bypass
+// the handlers: h2c (RFC 9113 has removed this upgrade), another HTTP version, or TLS
+// (RFC 2817).
 func CarriesRequests(protocol string) bool {
 	name, _, _ := strings.Cut(strings.ToLower(protocol), "/")
 	switch name {

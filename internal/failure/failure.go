@@ -1,5 +1,5 @@
-// Package failure classifies failures of forwarded requests: who caused them, and which
-// status the client receives.
+// Package failure classifies failures of forwarded requests: the cause, and the status
+// for the client.
 package failure
 
 import (
@@ -19,17 +19,17 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// Cause is who caused a failure.
+// Cause is the party that caused a failure.
 type Cause uint8
 
 const (
 	// None means that the request did not fail.
 	None Cause = iota
-	// Client means that the request or its client caused the failure. Any client can cause
-	// it in a healthy backend.
+	// Client means that the request or its client caused the failure, which can happen
+	// with a healthy backend.
 	Client
-	// Gateway means that the gateway could not send the request: no upstream, an
-	// open circuit breaker, a full queue, no file descriptor.
+	// Gateway means that the gateway could not send the request: no upstream, an open
+	// circuit breaker, a full queue, or no file descriptor.
 	Gateway
 	// Backend means that the backend did not respond, or responded with an error.
 	Backend
@@ -43,27 +43,29 @@ func (b Cause) String() string {
 type Result struct {
 	Cause Cause
 
-	// The status for the client, if there is no response.
+	// The status for the client if there is no response.
 	Status int
 
-	// Whether the backend has received nothing of the request, which can then be sent to
-	// another upstream, whatever its method.
+	// Whether the backend received no part of the request. The request can then be sent
+	// to another upstream, regardless of its method.
 	Unsent bool
 }
 
-// TimedOut reports whether the backend received the request and did not respond in time.
+// TimedOut reports whether the backend received the request but did not respond in
+// time.
 func (v Result) TimedOut() bool { return v.Status == http.StatusGatewayTimeout }
 
-// StatusClientClosedRequest is nginx's status for a client that closed the connection before
-// the response.
+// StatusClientClosedRequest is nginx's status for a client that closed the connection
+// before the response.
 const StatusClientClosedRequest = 499
 
-// Error is the error of a backend that did not respond, or of a policy that refused a
-// request in front of it. It is wrapped by a caddyhttp.HandlerError with the status for the
-// client. Nothing has been written: an outer handler can respond, else the gateway does.
+// Error is the error of a backend that did not respond, or of a policy that rejected a
+// request in front of the backend. It is wrapped in a caddyhttp.HandlerError with the
+// status for the client. No response has been written, so that an outer handler or the
+// gateway can respond.
 type Error struct {
 	Err    error
-	Result Result // zero if unknown
+	Result Result // zero: unknown
 }
 
 func (f Error) Error() string { return f.Err.Error() }
@@ -71,8 +73,8 @@ func (f Error) Error() string { return f.Err.Error() }
 // Unwrap returns the cause.
 func (f Error) Unwrap() error { return f.Err }
 
-// ClassifyRequest classifies an attempt to forward a request by the status of the response,
-// or without a response, by the error.
+// ClassifyRequest classifies an attempt to forward a request by the response status or,
+// without a response, by the error.
 func ClassifyRequest(r *http.Request, status int, err error) Result {
 	if err == nil {
 		return Classify(status, nil, httpx.Upload{})
@@ -83,8 +85,8 @@ func ClassifyRequest(r *http.Request, status int, err error) Result {
 	return Classify(status, err, httpx.UploadOf(r).State())
 }
 
-// Classify classifies an attempt to forward a request by the status of the response, or
-// without a response, by the error and the progress of the request's body.
+// Classify classifies an attempt to forward a request by the response status or,
+// without a response, by the error and the progress of the request body.
 func Classify(status int, err error, upload httpx.Upload) Result {
 	if err == nil {
 		return Result{Cause: causeOfStatus(status), Status: status}
@@ -114,8 +116,8 @@ func Classify(status int, err error, upload httpx.Upload) Result {
 		}
 		return Result{Cause: Backend, Status: http.StatusGatewayTimeout}
 	case isLost(err):
-		// A backend may refuse an upload and close the connection before it has read the
-		// body. Its response can be lost (RFC 9112, section 9.6).
+		// A backend may reject an upload and close the connection before it has read
+		// the body. Its response can then be lost (RFC 9112, section 9.6).
 		if upload.Unfinished {
 			return Result{Cause: Client, Status: http.StatusServiceUnavailable}
 		}
@@ -127,8 +129,8 @@ func Classify(status int, err error, upload httpx.Upload) Result {
 	return Result{Cause: Backend, Status: http.StatusBadGateway}
 }
 
-// causeOfStatus returns who caused a response. Some statuses from 500 on are about the
-// request, so any client can cause them.
+// causeOfStatus returns the cause of a response with a status. Some 5xx statuses
+// concern the request, so that any client can cause them.
 func causeOfStatus(status int) Cause {
 	switch {
 	case status < 400:
@@ -141,8 +143,8 @@ func causeOfStatus(status int) Cause {
 		http.StatusHTTPVersionNotSupported,
 		http.StatusVariantAlsoNegotiates, // the resource (RFC 2295, 8.1)
 		http.StatusInsufficientStorage,   // the representation to store (RFC 4918, 11.5)
-		http.StatusLoopDetected,          // the resource (RFC 5842, 7.2), or the way to the backend
-		http.StatusNotExtended,           // a policy that the request does not meet (RFC 2774, 7)
+		http.StatusLoopDetected,          // the resource (RFC 5842, 7.2), or a loop on the way to the backend
+		http.StatusNotExtended,           // a policy that the request violates (RFC 2774, 7)
 		http.StatusNetworkAuthenticationRequired:
 		return Client
 	}
@@ -174,8 +176,8 @@ func isDialError(err error) bool {
 	return ok
 }
 
-// isExhausted reports whether the gateway's system lacks resources for a connection. A
-// DialError does not unwrap to the cause.
+// isExhausted reports whether the gateway lacks system resources for a connection. A
+// DialError does not unwrap to its cause.
 func isExhausted(err error) bool {
 	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
 		if strings.Contains(err.Error(), lack.Error()) {
@@ -185,13 +187,13 @@ func isExhausted(err error) bool {
 	return false
 }
 
-// isNoUpstream reports whether Caddy's proxy had no upstream to choose. It has no exported
-// error for it.
+// isNoUpstream reports whether Caddy's proxy had no upstream to select. Caddy exports
+// no error value for it.
 func isNoUpstream(err error) bool {
 	return strings.HasSuffix(err.Error(), "no upstreams available")
 }
 
-// isInvalidRequest reports whether net/http refused to send a request.
+// isInvalidRequest reports whether net/http rejected a request before it was sent.
 func isInvalidRequest(err error) bool {
 	for _, refusal := range []string{
 		"net/http: invalid method", "net/http: invalid header", "net/http: invalid trailer", "http: no Host in request URL",
@@ -204,7 +206,7 @@ func isInvalidRequest(err error) bool {
 	return false
 }
 
-// isLost reports whether a connection was lost before a response began.
+// isLost reports whether the connection was lost before the response began.
 func isLost(err error) bool {
 	for _, lost := range []error{
 		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED,
@@ -213,7 +215,7 @@ func isLost(err error) bool {
 			return true
 		}
 	}
-	// net/http and its HTTP/2 client have no exported errors for these.
+	// net/http and its HTTP/2 client export no error values for these.
 	for _, lost := range []string{
 		"server closed idle connection", "client connection lost", "server sent GOAWAY",
 		"client connection force closed", "client conn not usable", "Transport connection broken: EOF",

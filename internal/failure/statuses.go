@@ -7,8 +7,8 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// ParseStatus parses a status from 200 to 599, or a class such as 5xx, for which it returns
-// the first digit.
+// ParseStatus parses a status from 200 to 599, or a class such as 5xx. For a class, it
+// returns the first digit.
 func ParseStatus(text string) (status int, ok bool) {
 	if len(text) != 3 || text[0] < '2' || text[0] > '5' {
 		return 0, false
@@ -28,8 +28,8 @@ func (s *Statuses) Has(status int) bool {
 	return status >= 500 && status <= 599 && s[status-500]
 }
 
-// ParseStatuses parses the option statuses. 5xx stands for the statuses that inClass
-// accepts; a nil inClass accepts all.
+// ParseStatuses parses the option statuses. 5xx expands to the statuses that inClass
+// accepts, or to all of them if inClass is nil.
 func ParseStatuses(list []string, inClass func(status int) bool) (set Statuses, err *options.Error) {
 	for i, text := range list {
 		at := "statuses[" + strconv.Itoa(i) + "]"

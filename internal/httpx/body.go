@@ -14,23 +14,24 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// IsTunnel reports whether the body of a request is one direction of a connection: a
-// WebSocket over HTTP/2 or 3. The gateway turns it into a GET with Upgrade, a field that no
-// client can send there (RFC 9113, section 8.2.2).
+// IsTunnel reports whether the body of a request is one direction of a WebSocket over
+// HTTP/2 or HTTP/3. The gateway converts such a request to a GET with Upgrade, a field
+// that clients cannot send in these versions (RFC 9113, section 8.2.2).
 func IsTunnel(r *http.Request) bool {
 	return r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Method == http.MethodGet && r.Header["Upgrade"] != nil)
 }
 
-// probeTime is the maximum wait for the first byte of a body that may be empty, as in
+// probeTime is the maximum wait for the first byte of a body of unknown length, as in
 // net/http's transport.
 const probeTime = 200 * time.Millisecond
 
 const bodyProbedVar = "rgate.body_probed"
 
-// HasBody reports whether a request has a body. If its length is unknown, as over HTTP/3 or
-// with chunks, HasBody tries to read one byte: at the end of the body, it sets the length to
-// 0; after a byte or probeTime, the request has a body, which can still be read from its
-// beginning. Call it only if the result matters.
+// HasBody reports whether a request has a body. If the length is unknown, as with
+// chunks or over HTTP/3, it tries to read the first byte. At the end of the body, it
+// sets the length to
+// 0. After a byte or probeTime, the request has a body, which can still be read completely.
+// Call it only if the result is needed.
 func HasBody(r *http.Request) bool {
 	switch {
 	case r.Body == nil, r.Body == http.NoBody, r.ContentLength == 0, IsTunnel(r):
@@ -64,8 +65,8 @@ func HasBody(r *http.Request) bool {
 	return true
 }
 
-// LacksBody reports whether requests with a method usually have no body. For them, HasBody
-// does not make a client send a body that waits for 100 Continue.
+// LacksBody reports whether requests with a method usually have no body. For these
+// methods, HasBody does not read a body whose client waits for 100 Continue.
 func LacksBody(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete, http.MethodTrace:
@@ -81,7 +82,7 @@ type probe struct {
 	err  error
 }
 
-// probedBody is a body whose first byte was read, or is being read.
+// probedBody is a body whose first byte has been read or is being read.
 type probedBody struct {
 	source io.ReadCloser
 	first  chan probe // receives the first byte
@@ -102,35 +103,35 @@ func (b *probedBody) Read(p []byte) (int, error) {
 
 func (b *probedBody) Close() error { return b.source.Close() }
 
-// Upload is the progress of the body of a request.
+// Upload is the progress of a request body.
 type Upload struct {
-	Err        error // of reading it
-	Unfinished bool  // it was not read to its end
-	Waiting    bool  // the gateway waits for the client to send more, or did within stallTime
+	Err        error // error of reading the body
+	Unfinished bool  // the body was not read to its end
+	Waiting    bool  // the gateway is waiting for more data from the client, or was within stallTime
 }
 
-// WatchedBody is the body of a request and records its progress. The proxy may read it after
-// its handler has returned.
+// WatchedBody is a request body that records its progress. The proxy may read it after
+// the proxy's handler has returned.
 type WatchedBody struct {
 	io.ReadCloser
 	ended   atomic.Bool
-	stopped atomic.Bool // the gateway makes reads fail
+	stopped atomic.Bool // set by the gateway to make reads fail
 	reading atomic.Int32
 	last    atomic.Int64 // monotime of the end of the last read; 0: none
 	failed  atomic.Pointer[error]
 }
 
-// stallTime is the maximum time for a backend to accept a part of a body. After it, the
-// gateway waits for the backend, not for the client.
+// stallTime is the maximum time for a backend to accept a part of a body. Beyond it,
+// the gateway is waiting for the backend, not for the client.
 const stallTime = 200 * time.Millisecond
 
 const uploadVar = "rgate.upload"
 
-// WatchBody replaces the body of a request by a WatchedBody, unless it is one. It returns nil
-// if the request has no body.
+// WatchBody replaces the body of a request with a WatchedBody, unless it is one
+// already. It returns nil if the request has no body.
 func WatchBody(r *http.Request) *WatchedBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return nil // also if Caddy has wrapped it
+		return nil // Caddy may have wrapped it
 	}
 	body, ok := r.Body.(*WatchedBody)
 	if !ok {
@@ -141,7 +142,7 @@ func WatchBody(r *http.Request) *WatchedBody {
 	return body
 }
 
-// UploadOf returns the watched body of a request or of a copy of it, nil if there is none.
+// UploadOf returns the watched body of a request or of its copy, or nil.
 func UploadOf(r *http.Request) *WatchedBody {
 	if body, ok := r.Body.(*WatchedBody); ok {
 		return body
@@ -168,9 +169,9 @@ func (b *WatchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StopAfter makes reads of the body fail after the deadline of the context: a transport waits
-// for the read in progress. If that read waits for the client, the client has timed out. The
-// returned function must be called before the handler returns.
+// StopAfter makes reads of the body fail after the context's deadline, because a
+// transport waits for the current read. If that read waits for data, the client has
+// timed out. The caller must call release before the handler returns.
 func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *http.Request) (release func()) {
 	done, stopBody := make(chan struct{}), entry.BodyStopper(w, r)
 	stop := context.AfterFunc(ctx, func() {
@@ -193,7 +194,7 @@ func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *h
 	}
 }
 
-// State returns the progress of the body. That of a nil body is zero.
+// State returns the progress of the body. It is the zero value for a nil body.
 func (b *WatchedBody) State() (u Upload) {
 	if b == nil {
 		return u

@@ -10,13 +10,13 @@ import (
 // CredentialSource is a part of a request that can contain a credential.
 type CredentialSource struct {
 	Kind SourceKind
-	Name string // in canonical form for a header field
+	Name string // canonical for a header field
 }
 
 // SourceKind is the kind of a CredentialSource.
 type SourceKind int
 
-// The kinds of sources.
+// Kinds of credential sources.
 const (
 	Header SourceKind = iota
 	Cookie
@@ -41,7 +41,7 @@ func ParseCredentialSource(text string) (source CredentialSource, ok bool) {
 	return source, false
 }
 
-// isToken reports whether a text is a token (RFC 9110, section 5.6.2).
+// isToken reports whether a string is a token (RFC 9110, section 5.6.2).
 func isToken(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
@@ -51,8 +51,8 @@ func isToken(text string) bool {
 	return text != ""
 }
 
-// First returns the first value in the source, or an empty string. A query parameter that
-// backends can read differently is empty.
+// First returns the first value in the source, or an empty string. It ignores query
+// parameters that backends can read differently.
 func (s *CredentialSource) First(r *http.Request) string {
 	switch s.Kind {
 	case Header:
@@ -71,8 +71,8 @@ func (s *CredentialSource) First(r *http.Request) string {
 	return ""
 }
 
-// Only returns the value in the source, or an empty string. It is not ok if there are
-// several values, or a query parameter that backends can read differently.
+// Only returns the value in the source, or an empty string. ok is false if there are
+// several values, or if backends can read the query parameter differently.
 func (s *CredentialSource) Only(r *http.Request) (value string, ok bool) {
 	switch s.Kind {
 	case Header:
@@ -101,7 +101,7 @@ func (s *CredentialSource) Only(r *http.Request) (value string, ok bool) {
 	return value, count <= 1 && query.Agreed(r.URL.RawQuery, s.Name)
 }
 
-// Remove removes the source from a request and leaves the rest unchanged, byte for byte.
+// Remove removes the source from a request. It keeps all other bytes unchanged.
 func (s *CredentialSource) Remove(r *http.Request) {
 	switch s.Kind {
 	case Header:

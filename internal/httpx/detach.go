@@ -8,15 +8,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Attacher is a variable of a request that cannot be copied: Detach calls Attach, which
-// gives the detached request a variable of its own.
+// Attacher is a request variable that cannot be copied. Detach calls Attach, which adds
+// a separate variable to the detached request.
 type Attacher interface {
 	Attach(r *http.Request)
 }
 
-// Detach returns a copy of a request without its body, which can outlive the original. It
-// ends with the context. Its header, variables and placeholders are copies. Detach must be
-// called while the original is being handled; w receives the response.
+// Detach returns a copy of a request without its body. The copy can outlive the
+// original and ends with ctx. Its header, variables and placeholders are copies. Detach
+// must be called while the original is being handled. w receives the response.
 func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.Request {
 	for _, key := range []any{http.ServerContextKey, http.LocalAddrContextKey} {
 		if value := r.Context().Value(key); value != nil {
@@ -39,7 +39,7 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 		}
 	}
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // placeholders keep the pointer
+		*detached = *detached.WithContext(context.WithValue(detached.Context(), caddyhttp.OriginalRequestCtxKey, original)) // the replacer keeps a pointer to the request
 	}
 	for _, attacher := range attachers {
 		attacher.Attach(detached)
@@ -54,7 +54,7 @@ func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.R
 	return detached
 }
 
-// userPlaceholders identify the user of a request.
+// userPlaceholders lists the placeholders that identify the user of a request.
 var userPlaceholders = []string{
 	"http.auth.user.id", "http.auth.user.consumer", "http.auth.user.scopes", "http.auth.user.roles",
 }

@@ -1,5 +1,5 @@
-// Package httpx has HTTP building blocks that several policies use: marks of headers,
-// ranges, and request bodies that can be sent again.
+// Package httpx contains HTTP helpers for several policies: header snapshots, range
+// requests, and request bodies that can be sent again.
 package httpx
 
 import (
@@ -13,15 +13,15 @@ type Field struct {
 	Values []string
 }
 
-// HeaderMark is a snapshot of a response header. It is taken before the next handler
-// runs, to find out what that handler changes.
+// HeaderMark is a snapshot of a response header, taken before the next handler runs. It
+// detects that handler's changes.
 type HeaderMark struct {
 	few  [6]Field // avoids an allocation for most headers
 	more []Field
 	n    int
 }
 
-// Set takes the snapshot. It keeps references to the values.
+// Set takes a snapshot of the header. It keeps references to the values.
 func (m *HeaderMark) Set(header http.Header) {
 	m.n, m.more = 0, nil
 	for name, values := range header {
@@ -61,8 +61,8 @@ func (m *HeaderMark) Restore(header http.Header) {
 // HeaderChange is the difference between two states of a header. It can be applied to
 // another header.
 type HeaderChange struct {
-	Set     []Field // replaces the values of the field
-	Added   []Field // is appended to the values of the field
+	Set     []Field // replace the values of their fields
+	Added   []Field // append to the values of their fields
 	Removed []string
 }
 
@@ -86,7 +86,7 @@ func (m *HeaderMark) Change(header http.Header) (c HeaderChange) {
 	return c
 }
 
-// Apply makes the same change to another header. It copies the values.
+// Apply applies the change to another header. It copies the values.
 func (c *HeaderChange) Apply(header http.Header) {
 	for _, name := range c.Removed {
 		delete(header, name)

@@ -1,4 +1,4 @@
-// Package httpx has tools for requests and responses that several packages need.
+// Package httpx contains helpers for HTTP requests and responses.
 package httpx
 
 import (
@@ -11,18 +11,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// HeaderEditor edits the header of a response after all later handlers, the backend
-// included, have set theirs. EditHeader can be called several times for a response, for
-// example after early hints, and must be idempotent. It must use values for what it adds,
+// HeaderEditor edits a response header after the backend and all later handlers have
+// set their fields. EditHeader can be called several times per response, for example
+// after early hints, and must be idempotent. Values that it adds must come from values,
 // because Caddy edits values in place.
 type HeaderEditor interface {
 	EditHeader(header http.Header, arg string, values *FieldValues)
 }
 
-// FieldValues allocates the values of header fields in batches. Each is used once.
+// FieldValues allocates values of header fields in batches. Each value is used once.
 type FieldValues []string
 
-// Of returns a list of one value.
+// Of returns a list that contains a single value.
 func (f *FieldValues) Of(value string) []string {
 	if len(*f) == 0 {
 		*f = make([]string, 16)
@@ -33,29 +33,29 @@ func (f *FieldValues) Of(value string) []string {
 	return values
 }
 
-// HeaderWriter is a response writer whose header is edited before it is sent.
+// HeaderWriter is a response writer that edits the header before it is sent.
 type HeaderWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	editor   HeaderEditor
 	arg      string
 	values   FieldValues
-	sent     bool // the header, as far as can be known
+	sent     bool // the header was sent, as far as can be known
 	hijacked bool
 }
 
 var headerWriters = sync.Pool{New: func() any { return new(HeaderWriter) }}
 
-// NewHeaderWriter returns a writer whose header the editor edits before it is sent. The
-// editor gets arg. Close must be called when the next handler has returned.
+// NewHeaderWriter returns a writer that calls editor with arg before the header is
+// sent. The caller must call Close after the next handler has returned.
 func NewHeaderWriter(w http.ResponseWriter, editor HeaderEditor, arg string) *HeaderWriter {
 	hw := headerWriters.Get().(*HeaderWriter)
 	hw.ResponseWriter, hw.editor, hw.arg = w, editor, arg
 	return hw
 }
 
-// Close edits the header if no response was sent, for the error response that follows. The
-// writer must not be used afterwards. After a panic, do not call Close: a goroutine can
-// still use the writer.
+// Close edits the header for the error response that follows if no response was sent.
+// The writer must not be used afterwards. Do not call Close after a panic: a goroutine
+// may still use the writer.
 func (w *HeaderWriter) Close() {
 	w.edit()
 	if !w.hijacked { // the owner of a hijacked connection can keep the writer
@@ -76,9 +76,9 @@ func (w *HeaderWriter) edit() {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *HeaderWriter) WriteHeader(status int) {
-	if !w.sent && status != http.StatusContinue { // 100 has no fields
+	if !w.sent && status != http.StatusContinue { // 100 has no header fields
 		w.edit()
-		w.sent = status >= 200 || status == http.StatusSwitchingProtocols // a final status follows others
+		w.sent = status >= 200 || status == http.StatusSwitchingProtocols // a final status follows other 1xx statuses
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -95,7 +95,7 @@ func (w *HeaderWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError sends buffered data, or the header alone.
+// FlushError sends buffered data, or only the header.
 func (w *HeaderWriter) FlushError() error {
 	before := w.sent
 	w.edit()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// WantsRange reports whether a request is a GET with a byte range. Other range units are
+// WantsRange reports whether a request is a GET for a byte range. Other range units are
 // ignored.
 func WantsRange(r *http.Request) bool {
 	unit, _, ok := strings.Cut(r.Header.Get("Range"), "=")
@@ -16,11 +16,11 @@ func WantsRange(r *http.Request) bool {
 }
 
 // ServeRange responds to a range request (RFC 9110, section 14) from a complete body.
-// The header of w describes that body. Set evaluated if the request's If-None-Match and
-// If-Modified-Since were evaluated before and did not match.
+// The header of w must describe that body. Set evaluated if the caller has evaluated
+// If-None-Match and If-Modified-Since, without a match.
 func ServeRange(w http.ResponseWriter, r *http.Request, evaluated bool, modified time.Time, body []byte) {
 	if header := w.Header(); header["Content-Type"] == nil {
-		header["Content-Type"] = nil // keeps net/http from guessing it
+		header["Content-Type"] = nil // prevents content sniffing by net/http
 	}
 	r = r.WithContext(r.Context())
 	r.Header = r.Header.Clone()
@@ -37,9 +37,9 @@ const maxPosition = "9223372036854775807"
 
 var rangeSpec = regexp.MustCompile(`^[ \t]*([0-9]*)[ \t]*-[ \t]*([0-9]*)[ \t]*$`)
 
-// boundedRange rewrites a Range field where package net/http differs from RFC 9110,
-// section 14.1.2: numbers that are too large become the largest one, the last 0 bytes
-// cannot be satisfied, and a sign is an error.
+// boundedRange rewrites a Range field for the cases in which net/http deviates from RFC
+// 9110, section 14.1.2. Oversized numbers are capped, the last 0 bytes are
+// unsatisfiable, and a sign is an error.
 func boundedRange(field string) string {
 	_, list, _ := strings.Cut(field, "=")
 	var kept []string

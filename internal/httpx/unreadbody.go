@@ -7,17 +7,17 @@ import (
 	"sync"
 )
 
-// UnreadBody wraps the body of a request and records whether it was read, so that an
-// untouched body can be sent to another backend. A transport may return to the body
-// after its handler has failed.
+// UnreadBody wraps a request body and records whether it was read, so that an unread
+// body can be sent to another backend. A transport may read the body after its handler
+// has failed.
 type UnreadBody struct {
 	io.ReadCloser
 	mu    sync.Mutex // held during the first read
-	began bool       // reading has begun. Guarded by mu.
-	given bool       // the body belongs to another backend. Guarded by mu.
+	began bool       // a read has started. Guarded by mu.
+	given bool       // the body was returned to the request. Guarded by mu.
 }
 
-// WrapBody replaces the body of a request by an UnreadBody.
+// WrapBody replaces the body of a request with an UnreadBody.
 func WrapBody(r *http.Request) *UnreadBody {
 	body := &UnreadBody{ReadCloser: r.Body}
 	r.Body = body
@@ -38,7 +38,7 @@ func (b *UnreadBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// Close closes the body if reading has begun. The server closes it in any case.
+// Close closes the body if a read has started. The server closes the body in any case.
 func (b *UnreadBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -48,7 +48,7 @@ func (b *UnreadBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Untouched reports whether nothing of the body was read. A nil body is untouched.
+// Untouched reports whether no byte of the body was read. A nil body is untouched.
 func (b *UnreadBody) Untouched() bool {
 	if b == nil {
 		return true
@@ -69,7 +69,7 @@ func (b *UnreadBody) Give(r *http.Request) {
 	r.Body = b.ReadCloser
 }
 
-// Replace replaces the wrapped body, which must not have been read.
+// Replace replaces the wrapped body, which must be unread.
 func (b *UnreadBody) Replace(with func(io.ReadCloser) io.ReadCloser) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

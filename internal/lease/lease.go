@@ -1,5 +1,5 @@
-// Package lease lets policies use values that outlive them, such as the items of a
-// caddy.UsagePool.
+// Package lease manages shared values that policies use and that outlive a policy, such
+// as the values of a caddy.UsagePool.
 package lease
 
 import (
@@ -8,11 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// Set is the values that a policy uses, by key. Each is acquired when it is first needed,
-// and released in Cleanup. The zero value is ready. It is safe for concurrent use.
+// Set holds the values that a policy uses, by key. Each value is acquired on first use
+// and released in Cleanup. The zero value is ready to use. It is safe for concurrent
+// use.
 type Set[K comparable, V any] struct {
-	first atomic.Pointer[item[K, V]] // most policies have one key, and need no map
-	all   atomic.Pointer[map[K]V]    // never changed, only replaced
+	first atomic.Pointer[item[K, V]] // fast path: most policies have one key
+	all   atomic.Pointer[map[K]V]    // immutable; replaced on changes
 
 	mu       sync.Mutex
 	releases []func() // Guarded by mu.
@@ -35,9 +36,9 @@ func (s *Set[K, V]) Get(key K) (value V, ok bool) {
 	return value, ok
 }
 
-// Add returns the value for a key, and acquires it if it is the first call for this key.
-// A value that is acquired after Release, for a request in flight, is released at once.
-// It must remain usable.
+// Add returns the value for a key. The first call for a key acquires the value. A value
+// acquired after Release, for a request in flight, is released immediately and must
+// remain usable.
 func (s *Set[K, V]) Add(key K, acquire func() (value V, release func())) V {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,15 +2,15 @@ package logging
 
 import "sync"
 
-// OnceEach reports the first time that each value is seen, so that it is logged once. It
-// is safe for concurrent use.
+// OnceEach detects the first occurrence of each value, so that it is logged once. It is
+// safe for concurrent use.
 type OnceEach[V comparable] struct {
 	mu   sync.RWMutex
 	seen map[V]struct{} // Guarded by mu.
 }
 
-// First reports whether a value is seen for the first time. Clients can invent values:
-// after most of them, First keeps no more and reports false.
+// First reports whether a value occurs for the first time. Because clients can choose
+// values, it records at most most values, and returns false for others.
 func (o *OnceEach[V]) First(value V, most int) bool {
 	o.mu.RLock()
 	_, known := o.seen[value]

@@ -1,4 +1,4 @@
-// Package logging limits what requests write to the log.
+// Package logging limits the number of log entries that requests cause.
 package logging
 
 import (
@@ -9,8 +9,8 @@ import (
 )
 
 // Sampled returns a logger that writes at most 5 equal messages per second, so that a
-// misbehaving client or an outage cannot flood the log. All sampled loggers share the
-// counters of one sampler, which take 448 KiB. Do not sample messages of Provision.
+// misbehaving client or an outage cannot flood the log. All sampled loggers share one
+// sampler, whose counters use 448 KiB. Messages of Provision must not be sampled.
 func Sampled(logger *zap.Logger) *zap.Logger {
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return sampledCore{core} }))
 }
@@ -18,7 +18,8 @@ func Sampled(logger *zap.Logger) *zap.Logger {
 // sampler decides which entries are written.
 var sampler = zapcore.NewSamplerWithOptions(admitting{zapcore.NewNopCore()}, time.Second, 5, 1000)
 
-// admitting is the core behind the sampler: it marks the entries that reach it.
+// admitting is the core behind the sampler. It marks the entries that the sampler
+// admits.
 type admitting struct{ zapcore.Core }
 
 var admitted = new(zapcore.CheckedEntry)
@@ -27,7 +28,7 @@ func (admitting) Enabled(zapcore.Level) bool { return true }
 
 func (admitting) Check(zapcore.Entry, *zapcore.CheckedEntry) *zapcore.CheckedEntry { return admitted }
 
-// sampledCore is a core that writes what the sampler admits.
+// sampledCore is a core that writes only the entries that the sampler admits.
 type sampledCore struct{ zapcore.Core }
 
 // With implements zapcore.Core.

@@ -1,4 +1,5 @@
-// Package metrics counts events for the whole process and registers collectors once per configuration.
+// Package metrics counts events for the whole process. It registers collectors once per
+// configuration.
 package metrics
 
 import (
@@ -11,12 +12,12 @@ import (
 )
 
 // Counters counts events by key. The number of keys must be limited. The zero value is
-// ready. It is safe for concurrent use.
+// ready to use. It is safe for concurrent use.
 type Counters[K comparable] struct {
-	all sync.Map // of *atomic.Uint64, by K
+	all sync.Map // K to *atomic.Uint64
 }
 
-// Count counts one event, and reports whether it is the first with its key.
+// Count counts one event. It reports whether the event is the first with its key.
 func (c *Counters[K]) Count(what K) (first bool) {
 	n, known := c.all.Load(what)
 	if !known {
@@ -34,7 +35,7 @@ func (c *Counters[K]) Of(what K) uint64 {
 	return 0
 }
 
-// Each calls f for every key, in no order.
+// Each calls f for each key, in no particular order.
 func (c *Counters[K]) Each(f func(what K, n uint64)) {
 	c.all.Range(func(key, n any) bool {
 		f(key.(K), n.(*atomic.Uint64).Load())
@@ -42,15 +43,15 @@ func (c *Counters[K]) Each(f func(what K, n uint64)) {
 	})
 }
 
-// Register adds a collector to the metrics of a configuration. Of equal ones,
-// which several policies of it may bring, the first is enough.
+// Register adds a collector to the metrics of a configuration. If an equal collector is
+// registered, it does nothing.
 func Register(ctx caddy.Context, collector prometheus.Collector) error {
 	_, err := RegisterShared(ctx, collector)
 	return err
 }
 
-// RegisterShared is Register for a collector that several modules of a
-// configuration add to: it returns the one that is registered.
+// RegisterShared is Register for a collector that several modules share. It returns the
+// registered collector.
 func RegisterShared[C prometheus.Collector](ctx caddy.Context, collector C) (C, error) {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {

@@ -1,5 +1,5 @@
-// Package monotime measures time since the start of the process: a time.Duration is smaller
-// than a time.Time and cheaper to get.
+// Package monotime measures the time since the start of the process. A time.Duration is
+// smaller than a time.Time and cheaper to obtain.
 package monotime
 
 import "time"

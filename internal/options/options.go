@@ -1,5 +1,5 @@
-// Package options reads the options of modules from a Caddyfile and reports errors about
-// them, by their paths in JSON.
+// Package options parses module options in a Caddyfile and creates errors about
+// options, identified by their JSON paths.
 package options
 
 import (
@@ -13,19 +13,20 @@ import (
 // Error is an error about an option.
 type Error struct{ field, message string }
 
-// Errorf returns an error about an option, by its path in JSON, such as `window` or
-// `keys[1].sha256`. The message contains the remedy.
+// Errorf returns an error about an option, identified by its JSON path, such as
+// `window` or `keys[1].sha256`. The message includes the remedy.
 func Errorf(field, format string, args ...any) *Error {
 	return &Error{field, fmt.Sprintf(format, args...)}
 }
 
 func (e *Error) Error() string { return e.message }
 
-// Field returns the path of the option in JSON.
+// Field returns the JSON path of the option.
 func (e *Error) Field() string { return e.field }
 
-// Argument returns the key in JSON of the option that a single value in place of a module's
-// options sets: the first argument of its directive, or its first list if the value is one.
+// Argument returns the JSON key of the option that is set if a single value replaces a
+// module's options. It is the first argument of the directive, or its first list if
+// list is true.
 func Argument(module caddy.ModuleInfo, list bool) (key string, ok bool) {
 	v := reflect.Indirect(reflect.ValueOf(module.New()))
 	if v.Kind() != reflect.Struct {
@@ -39,8 +40,8 @@ func Argument(module caddy.ModuleInfo, list bool) (key string, ok bool) {
 	return "", false
 }
 
-// Replace returns the value of an option with its placeholders replaced. The error does not
-// quote the value, which may contain a secret.
+// Replace replaces the placeholders in the value of an option. The error does not
+// contain the value, which may be a secret.
 func Replace(option, text string) (string, *Error) {
 	value, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	if err != nil {
@@ -49,7 +50,8 @@ func Replace(option, text string) (string, *Error) {
 	return value, nil
 }
 
-// ReplacePlaceholders is Replace for values from files: it removes line breaks at the end.
+// ReplacePlaceholders is Replace that also removes trailing line breaks, which values
+// from files can have.
 func ReplacePlaceholders(option, text string) (string, error) {
 	value, err := Replace(option, text)
 	if err != nil {
@@ -58,8 +60,8 @@ func ReplacePlaceholders(option, text string) (string, error) {
 	return strings.TrimRight(value, "\r\n"), nil
 }
 
-// CheckZero rejects an option that is set to zero or to an empty list, which would silently
-// be replaced by its default. It applies to fields with the tag `default`.
+// CheckZero returns an error if an option is set to zero or to an empty list, because
+// its default would silently replace it. It applies to fields with the tag `default`.
 func CheckZero(option string, tag reflect.StructTag, v reflect.Value) error {
 	preset, ok := tag.Lookup("default")
 	if !ok {

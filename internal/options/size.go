@@ -8,11 +8,11 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Size is a number of bytes, with an optional unit: 64KiB, 10MB.
+// Size is a number of bytes with an optional unit, such as 64KiB or 10MB.
 type Size int64
 
-// UnmarshalText reads a number of bytes with or without a unit. Its error describes valid
-// texts.
+// UnmarshalText parses a number of bytes with an optional unit. The error lists valid
+// forms.
 func (s *Size) UnmarshalText(text []byte) error {
 	n, err := humanize.ParseBytes(string(text))
 	if err != nil || n > 1<<62 {
@@ -22,7 +22,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// UnmarshalJSON reads a number, or text with a unit.
+// UnmarshalJSON parses a number, or a string with an optional unit.
 func (s *Size) UnmarshalJSON(data []byte) error {
 	var text string
 	if err := json.Unmarshal(data, &text); err != nil {
@@ -31,5 +31,5 @@ func (s *Size) UnmarshalJSON(data []byte) error {
 	return s.UnmarshalText([]byte(text))
 }
 
-// MarshalJSON writes the number of bytes.
+// MarshalJSON encodes the number of bytes.
 func (s Size) MarshalJSON() ([]byte, error) { return strconv.AppendInt(nil, int64(s), 10), nil }

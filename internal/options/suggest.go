@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// synonyms maps words of other systems to words of options.
+// synonyms maps words of other systems to words in option names.
 var synonyms = map[string]string{"remove": "delete"}
 
-// Suggest returns the known word that is closest to a mistyped one, as the end of a message:
-// ` (did you mean "payment"?)`. It is empty if more than a third of the letters differ.
+// Suggest returns a suffix for an error that suggests the known word closest to word: `
+// (did you mean "payment"?)`. It is empty if more than a third of the letters differ.
 func Suggest(word string, known []string) string {
 	if other := synonyms[strings.ToLower(word)]; other != "" && slices.Contains(known, other) {
 		return ` (did you mean "` + other + `"?)`
@@ -27,8 +27,8 @@ func Suggest(word string, known []string) string {
 	return ` (did you mean "` + best + `"?)`
 }
 
-// EditDistance returns the number of letters to insert, delete, replace or swap with their
-// neighbor that turn a into b (optimal string alignment).
+// EditDistance returns the minimum number of letters to insert, delete, replace or swap
+// with a neighbor to turn a into b (optimal string alignment).
 func EditDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

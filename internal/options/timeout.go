@@ -8,17 +8,17 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Timeout is a time limit. Unset, it is zero and means the default; set to 0, it is
-// TimeoutOff and disables the limit.
+// Timeout is a time limit. The zero value means unset and selects the default. A limit
+// set to 0 is stored as TimeoutOff and disables the limit.
 type Timeout caddy.Duration
 
 // TimeoutOff is the value of a time limit that is set to 0.
 const TimeoutOff Timeout = -1
 
-// TimeoutType is the type of time limits.
+// TimeoutType is the reflect.Type of Timeout.
 var TimeoutType = reflect.TypeFor[Timeout]()
 
-// Or returns the limit, or preset if it is unset. 0 means no limit.
+// Or returns the limit, or preset if the limit is unset. The result 0 means no limit.
 func (t Timeout) Or(preset time.Duration) time.Duration {
 	if t == 0 {
 		return preset
@@ -29,7 +29,7 @@ func (t Timeout) Or(preset time.Duration) time.Duration {
 // IsOff reports whether the limit is disabled.
 func (t Timeout) IsOff() bool { return t < 0 }
 
-// UnmarshalJSON reads a number of nanoseconds or a text such as 30s.
+// UnmarshalJSON parses a number of nanoseconds or a string such as 30s.
 func (t *Timeout) UnmarshalJSON(data []byte) error {
 	if string(data) == "null" {
 		return nil
@@ -42,12 +42,12 @@ func (t *Timeout) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON writes the number of nanoseconds, 0 for a disabled limit.
+// MarshalJSON encodes the number of nanoseconds, 0 for a disabled limit.
 func (t Timeout) MarshalJSON() ([]byte, error) {
 	return json.Marshal(time.Duration(t.Written()))
 }
 
-// UnmarshalText reads a text such as 30s.
+// UnmarshalText parses a string such as 30s.
 func (t *Timeout) UnmarshalText(text []byte) error {
 	d, err := caddy.ParseDuration(string(text))
 	if err != nil {
@@ -64,7 +64,7 @@ func (t *Timeout) set(d time.Duration) {
 	}
 }
 
-// Written returns the limit as it is written in a configuration.
+// Written returns the limit as configured: 0 for a disabled limit.
 func (t Timeout) Written() caddy.Duration {
 	if t == TimeoutOff {
 		return 0

@@ -14,8 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// Unmarshal reads the options of a directive from its tokens, of which the first
-// is the current one. They go into the struct that target points to:
+// Unmarshal parses the options of a directive from its tokens into the struct that
+// target points to. The directive name is the current token.
 //
 //	<directive> [<arguments...>] {
 //	    <key> <value>          # text, numbers, durations, sizes
@@ -27,9 +27,9 @@ import (
 //	    <policy> ...           # one of a list of handlers
 //	}
 //
-// Keys are those of the struct in JSON. Fields with the tag `caddyfile:"arg"` also
-// take the arguments of the directive: one each, and a list takes the rest. An error of
-// target's method Check is reported at its option.
+// Keys are the JSON keys of the struct. Arguments of the directive set the fields with
+// the tag `caddyfile:"arg"`: one argument each, or all remaining arguments for a list.
+// An error of target's method Check is reported at the line of its option.
 func Unmarshal(d *caddyfile.Dispenser, target any) error {
 	u := &unmarshaler{Dispenser: d, tokens: map[string]caddyfile.Token{"": d.Token()}}
 	u.lookup, _ = target.(HandlerLookup)
@@ -44,13 +44,13 @@ func Unmarshal(d *caddyfile.Dispenser, target any) error {
 	return nil
 }
 
-// HandlerLookup is implemented by options with a list of handlers. The handlers stand in the
-// block of the options by the names that LookupHandler knows.
+// HandlerLookup is implemented by options with a list of handlers. In the block of the
+// options, handlers have the names that LookupHandler accepts.
 type HandlerLookup interface {
 	LookupHandler(name string) (caddy.ModuleInfo, bool)
 }
 
-// fieldOf returns the path of the option that an error is about.
+// fieldOf returns the path of the option in an error, or an empty string.
 func fieldOf(err error) string {
 	var field interface{ Field() string }
 	if errors.As(err, &field) {
@@ -59,15 +59,15 @@ func fieldOf(err error) string {
 	return ""
 }
 
-// unmarshaler reads one directive.
+// unmarshaler parses one directive.
 type unmarshaler struct {
 	*caddyfile.Dispenser
-	lookup HandlerLookup              // nil: the options have no handlers
-	tokens map[string]caddyfile.Token // of each value, by its path in JSON
+	lookup HandlerLookup              // nil: the options contain no handlers
+	tokens map[string]caddyfile.Token // the token of each value, by JSON path
 }
 
-// errAt returns an error at the line of the value at a path, or of the nearest value above
-// it.
+// errAt returns an error at the line of the value at a JSON path, or of its nearest
+// parent.
 func (u *unmarshaler) errAt(path, format string, args ...any) error {
 	for {
 		if token, ok := u.tokens[path]; ok {
@@ -79,7 +79,7 @@ func (u *unmarshaler) errAt(path, format string, args ...any) error {
 	}
 }
 
-// member is a field of a struct that has a key in JSON.
+// member is a struct field that has a JSON key.
 type member struct {
 	key   string
 	value reflect.Value
@@ -87,7 +87,7 @@ type member struct {
 	isArg bool
 }
 
-// membersOf returns the fields of a struct, those of embedded structs last.
+// membersOf returns the fields of a struct. Fields of embedded structs come last.
 func membersOf(v reflect.Value) (members []member) {
 	var embedded []member
 	for i := range v.NumField() {
@@ -103,7 +103,7 @@ func membersOf(v reflect.Value) (members []member) {
 	return append(members, embedded...)
 }
 
-// object reads arguments and a block into a struct.
+// object parses arguments and a block into a struct.
 func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error {
 	members := membersOf(v)
 	if outermost && u.off(members) {
@@ -138,7 +138,7 @@ func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error
 	return nil
 }
 
-// off reads the word that disables a policy, if it is the only argument.
+// off parses the argument `off`, which disables a policy, if it is the only argument.
 func (u *unmarshaler) off(members []member) bool {
 	if u.CountRemainingArgs() != 1 {
 		return false
@@ -163,7 +163,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// option reads a subdirective, which is the current token.
+// option parses a subdirective, whose name is the current token.
 func (u *unmarshaler) option(path string, members []member) error {
 	keys := make([]string, len(members))
 	for i, m := range members {
@@ -190,11 +190,12 @@ func (u *unmarshaler) option(path string, members []member) error {
 	return u.Errf("unrecognized subdirective '%s'%s: use %s", u.Val(), Suggest(u.Val(), keys), strings.Join(keys, ", "))
 }
 
-// handlersType is the type of fields with policies, which stand in a block by their short
-// names.
+// handlersType is the type of fields with handlers. In a block, handlers have their
+// short names.
 var handlersType = reflect.TypeFor[[]json.RawMessage]()
 
-// handler reads a policy, whose name is the current token, into a list of handlers.
+// handler parses a policy, whose name is the current token, and appends it to a list of
+// handlers.
 func (u *unmarshaler) handler(path string, v reflect.Value, module caddy.ModuleInfo) error {
 	u.tokens[fmt.Sprintf("%s[%d]", path, v.Len())] = u.Token()
 	handler := module.New()
@@ -208,7 +209,7 @@ func (u *unmarshaler) handler(path string, v reflect.Value, module caddy.ModuleI
 	return nil
 }
 
-// value reads what follows the current token, a key, into a field.
+// value parses the value after the current token, which is a key.
 func (u *unmarshaler) value(path string, v reflect.Value) error {
 	if first, ok := u.tokens[path]; ok && !mayRepeat(v) {
 		return u.Errf("'%s' is given twice: remove this one or the one in line %d", u.Val(), first.Line)
@@ -254,7 +255,8 @@ func (u *unmarshaler) end() error {
 	return nil
 }
 
-// list reads one element of a list of structs, or several of a list of values.
+// list parses one element of a list of structs, or several elements of a list of
+// values.
 func (u *unmarshaler) list(path string, v reflect.Value) error {
 	if inner := elem(v.Type().Elem()); !isScalar(inner) && inner.Kind() == reflect.Struct {
 		at := fmt.Sprintf("%s[%d]", path, v.Len())
@@ -287,7 +289,7 @@ func elem(t reflect.Type) reflect.Type {
 	return t
 }
 
-// dict reads an entry of a map, or a block with a line for each.
+// dict parses an entry of a map, or a block with one entry per line.
 func (u *unmarshaler) dict(path string, v reflect.Value) error {
 	if v.IsNil() {
 		v.Set(reflect.MakeMap(v.Type()))
@@ -307,7 +309,7 @@ func (u *unmarshaler) dict(path string, v reflect.Value) error {
 	return nil
 }
 
-// entry reads a name, which is the current token, and its value.
+// entry parses a map entry: the key is the current token, the value follows.
 func (u *unmarshaler) entry(path string, v reflect.Value) error {
 	name := u.Val()
 	at := join(path, name)
@@ -343,7 +345,7 @@ var (
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// isScalar reports whether a value is one word.
+// isScalar reports whether values of a type are single words.
 func isScalar(t reflect.Type) bool {
 	if t == durationType || reflect.PointerTo(t).Implements(textUnmarshalerType) {
 		return true
@@ -357,7 +359,7 @@ func isScalar(t reflect.Type) bool {
 	return true
 }
 
-// argument reads the current token into a value, or appends it to a list.
+// argument parses the current token into a value, or appends it to a list.
 func (u *unmarshaler) argument(path string, v reflect.Value) error {
 	text := u.Val()
 	if v.Kind() == reflect.Slice && !isScalar(v.Type()) {
@@ -376,7 +378,7 @@ func (u *unmarshaler) argument(path string, v reflect.Value) error {
 	return nil
 }
 
-// parse sets a value from its text. Its error describes valid texts.
+// parse sets a value from its text form. The error lists valid forms.
 func parse(text string, v reflect.Value) error {
 	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))

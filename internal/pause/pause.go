@@ -1,5 +1,4 @@
-// Package pause lets background loops sleep until a time has passed, a context has ended
-// or another goroutine wakes them.
+// Package pause contains interruptible sleeps for background loops.
 package pause
 
 import (
@@ -7,7 +6,7 @@ import (
 	"time"
 )
 
-// For sleeps for d. It returns early, and false, if ctx ends.
+// For sleeps for d. If ctx is done first, it returns false.
 func For(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -19,8 +18,8 @@ func For(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// UntilWoken sleeps for at least least and at most most. In between, a value on wake ends
-// the sleep. It returns false if ctx ends.
+// UntilWoken sleeps for at least least and at most most. Between the two, a value on
+// wake ends the sleep. It returns false if ctx is done first.
 func UntilWoken(ctx context.Context, wake <-chan struct{}, least, most time.Duration) bool {
 	if !For(ctx, least) {
 		return false
@@ -36,7 +35,7 @@ func UntilWoken(ctx context.Context, wake <-chan struct{}, least, most time.Dura
 	return true
 }
 
-// Wake ends UntilWoken on a channel with a buffer of one. It does not block.
+// Wake ends the sleep of UntilWoken. ch must have a buffer of one. Wake does not block.
 func Wake(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:

@@ -10,19 +10,19 @@ import (
 	"github.com/rgate/rgate/internal/trust"
 )
 
-// ClientIP is the placeholder of the client's address, according to the server's trusted
-// proxies.
+// ClientIP is the placeholder of the client's address, determined by the server's
+// trusted proxies.
 const ClientIP = "{http.vars.client_ip}"
 
-// Key is a text with placeholders that groups requests by its value.
+// Key is a string with placeholders whose value groups requests.
 type Key struct {
 	text     string
-	name     string // of the placeholder, if text is only one
-	parts    []part // of the text; braces that begin no placeholder are without backslashes
+	name     string // name of the placeholder, if text is a single placeholder
+	parts    []part // parts of text; literal braces are unescaped
 	clientIP bool
 }
 
-// ParseKey returns the key of a text with placeholders, which may be shorthands.
+// ParseKey parses a string with placeholders, including Caddyfile shorthands.
 func ParseKey(text string) Key {
 	text = Expand(text)
 	k := Key{text: text, clientIP: text == ClientIP}
@@ -44,7 +44,7 @@ func ParseKey(text string) Key {
 // IsPlaceholder reports whether the key is a single placeholder.
 func (k *Key) IsPlaceholder() bool { return k.name != "" }
 
-// OfEach is Of with the values of placeholders replaced.
+// OfEach is Of, but calls replace for the value of each placeholder.
 func (k *Key) OfEach(r *http.Request, replace func(value string) string) string {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
@@ -61,13 +61,13 @@ func (k *Key) OfEach(r *http.Request, replace func(value string) string) string 
 	return b.String()
 }
 
-// Has reports whether a text has a placeholder.
+// Has reports whether a string contains a placeholder.
 func Has(text string) bool {
 	_, after, ok := strings.Cut(text, "{")
 	return ok && strings.Contains(after, "}")
 }
 
-// IsUnclosed reports whether a text has a placeholder without its closing brace.
+// IsUnclosed reports whether a string contains a placeholder without its closing brace.
 func IsUnclosed(text string) bool {
 	begun := false
 	for i := 0; i < len(text); i++ {
@@ -91,7 +91,7 @@ func UnclosedError(field, text string) *options.Error {
 // IsClientIP reports whether the key is only the client's address.
 func (k *Key) IsClientIP() bool { return k.clientIP }
 
-// Of returns the key of a request. Unknown placeholders are empty.
+// Of returns the key's value for a request. Unknown placeholders are empty.
 func (k *Key) Of(r *http.Request) string {
 	if k.clientIP {
 		return trust.ClientAddress(r)

@@ -19,8 +19,8 @@ import (
 
 var shorthands = httpcaddyfile.NewShorthandReplacer()
 
-// Expand expands the shorthands of Caddyfiles: `{header.X}` becomes
-// `{http.request.header.X}`. Caddy does not expand them in YAML and JSON.
+// Expand expands Caddyfile shorthands: `{header.X}` becomes `{http.request.header.X}`.
+// Caddy does not expand them in YAML and JSON.
 func Expand(text string) string {
 	if !strings.Contains(text, "{") {
 		return text
@@ -30,7 +30,7 @@ func Expand(text string) string {
 	return tokens[0].Text
 }
 
-// Names returns the expanded names of the placeholders in a text.
+// Names returns the expanded names of the placeholders in a string.
 func Names(text string) (names []string) {
 	for _, part := range partsOf(Expand(text)) {
 		if part.isName {
@@ -40,13 +40,14 @@ func Names(text string) (names []string) {
 	return names
 }
 
-// part is a part of a text: the name of a placeholder, or the text between two.
+// part is a part of a string: a placeholder's name, or literal text.
 type part struct {
 	text   string
 	isName bool
 }
 
-// partsOf splits a text. A backslash escapes the next brace.
+// partsOf splits a string into placeholders and literal text. A backslash escapes the
+// next brace.
 func partsOf(text string) (parts []part) {
 	begin, open := 0, -1
 	for i := 0; i < len(text); i++ {
@@ -72,12 +73,12 @@ func partsOf(text string) (parts []part) {
 	return parts
 }
 
-// parameterPlaceholder begins the placeholders of query parameters.
+// parameterPlaceholder is the prefix of placeholders of query parameters.
 const parameterPlaceholder = "http.request.uri.query."
 
-// Replace replaces the placeholders in a text with their values, unknown ones with the empty
-// string. Query parameters are read as everywhere in the gateway: Caddy ignores those that
-// cannot be decoded.
+// Replace replaces the placeholders in a string. Unknown placeholders are replaced with
+// the empty string. Query parameters are parsed by package query, because Caddy ignores
+// parameters that cannot be decoded.
 func Replace(repl *caddy.Replacer, text string) string {
 	if !strings.Contains(text, parameterPlaceholder) {
 		return repl.ReplaceAll(text, "")
@@ -91,7 +92,8 @@ func Replace(repl *caddy.Replacer, text string) string {
 	return text
 }
 
-// Value returns the value of a placeholder, as Replace does. It is nil if it is unknown.
+// Value returns the value of a placeholder in the same way as Replace, or nil for an
+// unknown placeholder.
 func Value(repl *caddy.Replacer, name string) any {
 	if parameter, ok := strings.CutPrefix(name, parameterPlaceholder); ok {
 		raw, _ := repl.GetString("http.request.uri.query")
@@ -101,8 +103,8 @@ func Value(repl *caddy.Replacer, name string) any {
 	return value
 }
 
-// CheckKey rejects a key with an unclosed or unknown placeholder, which would be the same
-// for all requests.
+// CheckKey returns an error for a key with an unclosed or unknown placeholder, which
+// would be equal for all requests.
 func CheckKey(field, text string) *options.Error {
 	if IsUnclosed(text) {
 		return UnclosedError(field, text)
@@ -115,8 +117,8 @@ func CheckKey(field, text string) *options.Error {
 	return nil
 }
 
-// WarnUnknown logs the placeholders in a text that neither Caddy nor rgate sets. A plugin
-// may set them.
+// WarnUnknown logs the placeholders in a string that neither Caddy nor rgate sets.
+// Plugins may set them.
 func WarnUnknown(ctx caddy.Context, option, text string) {
 	for _, name := range Names(text) {
 		if closedRootOf(name) == "" && !slices.ContainsFunc(openRoots, func(root string) bool { return strings.HasPrefix(name, root) }) {
@@ -126,15 +128,15 @@ func WarnUnknown(ctx caddy.Context, option, text string) {
 	}
 }
 
-// openRoots begin placeholders of Caddy whose names depend on the configuration or the
-// request.
+// openRoots lists prefixes of Caddy's placeholders whose names depend on the
+// configuration or the request.
 var openRoots = []string{
 	"http.vars.", "http.auth.user.", "http.regexp.", "http.url_pattern.", "http.matchers.", "http.error", "http.intercept.",
 	"http.response.", "http.reverse_proxy.", "http.shutting_down", "http.time_until_shutdown", "env.", "file.",
 }
 
-// closedRoots begin placeholders whose names are all known. A dot or slash at the end of a
-// name stands for any continuation, and `#` for a number.
+// closedRoots maps prefixes of placeholders to all known names. A dot or slash at the
+// end of a name matches any continuation, and `#` matches a number.
 var closedRoots = map[string][]string{
 	"http.request.": {
 		"method", "scheme", "proto", "proto_name", "host", "host.labels.#", "port", "hostport", "local", "local.host", "local.port",
@@ -184,7 +186,8 @@ func isKnown(name, root string) bool {
 	return false
 }
 
-// misnamed maps names of other servers and plausible names to the right ones.
+// misnamed maps placeholder names of other servers, and common mistakes, to the correct
+// names.
 var misnamed = map[string]string{
 	"http.request.path": "http.request.uri.path", "http.request.query": "http.request.uri.query",
 	"http.request.url": "http.request.uri", "http.request.ip": ClientIP[1 : len(ClientIP)-1],
@@ -192,7 +195,8 @@ var misnamed = map[string]string{
 	"http.request.remote_host": "http.request.remote.host", "http.request.remote_addr": "http.request.remote.host",
 }
 
-// suggestPlaceholder returns the closest name under a closed root, like options.Suggest.
+// suggestPlaceholder suggests the closest known name under a closed root, like
+// options.Suggest.
 func suggestPlaceholder(name, root string) string {
 	const hint = " (did you mean {%s}?)"
 	for wrong, right := range misnamed {
@@ -204,7 +208,7 @@ func suggestPlaceholder(name, root string) string {
 	best, least := "", len(name)/3
 	for _, known := range closedRoots[root] {
 		candidate := root + known
-		if strings.HasSuffix(candidate, ".") { // any continuation
+		if strings.HasSuffix(candidate, ".") { // matches any continuation
 			n := strings.Count(candidate, ".")
 			if n >= len(segments) {
 				continue

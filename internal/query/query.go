@@ -1,5 +1,5 @@
-// Package query parses the query of a URL. All of the gateway uses it, so that routes,
-// policies and keys see the same parameters.
+// Package query parses URL queries. The whole gateway uses it, so that routes, policies
+// and keys see the same parameters.
 package query
 
 import (
@@ -9,17 +9,18 @@ import (
 	"strings"
 )
 
-// Parameter is one parameter of a query.
+// Parameter is a query parameter.
 type Parameter struct {
 	Raw         string // as received
 	Name, Value string // decoded
 }
 
-// All yields the parameters of a query as the gateway and most backends parse it: they are
-// separated by &, and an invalid escape stands for itself. No parameter hides another one.
+// All yields the parameters of a query as the gateway and most backends parse it: they
+// are separated by &, and an invalid escape is kept literally. All values of a repeated
+// parameter are included.
 func All(query string) iter.Seq[Parameter] { return split(query, "&") }
 
-// First returns the first value of a parameter that is not empty.
+// First returns the first non-empty value of a parameter.
 func First(query, name string) string {
 	for p := range All(query) {
 		if p.Name == name && p.Value != "" {
@@ -29,7 +30,8 @@ func First(query, name string) string {
 	return ""
 }
 
-// Joined returns all values of a parameter, joined by commas, like Caddy's placeholders.
+// Joined returns all values of a parameter, joined with commas, like Caddy's
+// placeholders.
 func Joined(query, name string) string {
 	var values []string
 	for p := range All(query) {
@@ -40,7 +42,8 @@ func Joined(query, name string) string {
 	return strings.Join(values, ",")
 }
 
-// Without returns a query without a parameter. The others keep their bytes.
+// Without returns the query without a parameter. The bytes of other parameters are
+// unchanged.
 func Without(query, name string) string {
 	var kept []string
 	for p := range All(query) {
@@ -54,9 +57,10 @@ func Without(query, name string) string {
 // Values returns the parameters of a query as the gateway parses it.
 func Values(query string) url.Values { return collect(All(query)) }
 
-// Readings returns the parameters of a query in all ways in which backends parse it, the
-// gateway's first. It is nil if they are the same. Some backends also separate parameters
-// by semicolons; others ignore parameters with a semicolon or an invalid escape.
+// Readings returns the parameters of a query for each way in which backends parse it,
+// the gateway's first. It returns nil if all are equal. Some backends also separate
+// parameters with semicolons. Others ignore parameters with a semicolon or an invalid
+// escape.
 func Readings(query string) []url.Values {
 	if isClear(query) {
 		return nil
@@ -76,8 +80,8 @@ func Agreed(query, name string) bool {
 	return true
 }
 
-// Hides reports whether a query has a parameter that the gateway does not see, but a
-// backend that separates parameters by semicolons does.
+// Hides reports whether a query contains a parameter that only backends see that
+// separate parameters with semicolons.
 func Hides(query, name string) bool {
 	if !strings.Contains(query, ";") {
 		return false
@@ -94,7 +98,7 @@ func Hides(query, name string) bool {
 	return false
 }
 
-// Unescape decodes a name or value. An invalid escape stands for itself.
+// Unescape decodes a name or value. Invalid escapes are kept literally.
 func Unescape(text string) string {
 	if decoded, err := url.QueryUnescape(text); err == nil {
 		return decoded
@@ -153,7 +157,7 @@ func isClear(query string) bool {
 	}
 }
 
-// isEscape reports whether a text begins with a valid escape.
+// isEscape reports whether a string begins with a valid percent escape.
 func isEscape(text string) bool {
 	return len(text) >= 3 && text[0] == '%' && isHex(text[1]) && isHex(text[2])
 }

@@ -2,42 +2,43 @@ package status
 
 import "slices"
 
-// The kinds of state.
+// The kinds of published state.
 var (
-	// Dependencies are the external services that the process uses.
+	// Dependencies holds the external services that the process uses.
 	Dependencies Kind[Process, Dependency]
 
-	// Services are the backends of a gateway, by its name: the response of the operations
-	// endpoint `services`, to be read with Decode.
+	// Services holds the backends of a gateway, by gateway name, as returned by the
+	// operations endpoint `services`. Read it with Decode.
 	Services Kind[string, any]
 
-	// Quotas are lists of the quotas of a gateway, by its name, to be read with Decode.
+	// Quotas holds lists of the quotas of a gateway, by gateway name. Read it with
+	// Decode.
 	Quotas Kind[string, any]
 
-	// CacheHits count the responses of a gateway from caches, by its name.
+	// CacheHits holds the number of a gateway's responses from caches, by gateway name.
 	CacheHits Kind[string, uint64]
 
-	// CircuitBreakers are the circuit breakers of a backend.
+	// CircuitBreakers holds the circuit breakers of a backend.
 	CircuitBreakers Kind[Backend, CircuitBreaker]
 
-	// ConcurrencyLimits are the concurrency limits of a backend.
+	// ConcurrencyLimits holds the concurrency limits of a backend.
 	ConcurrencyLimits Kind[Backend, ConcurrencyLimit]
 )
 
 // Process is the key of states that belong to the whole process.
 type Process struct{}
 
-// Backend names a backend of a gateway.
+// Backend identifies a backend of a gateway.
 type Backend struct{ Gateway, Name string }
 
-// Dependency is an external service that a module uses, such as a Redis.
+// Dependency is an external service that a module uses, such as a Redis server.
 type Dependency struct {
-	Name  string // kind and address, without secrets
+	Name  string // type and address, without secrets
 	Up    bool
-	Error string // why it is not up
+	Error string // the reason why it is unavailable; empty if it is up
 }
 
-// The states of a circuit breaker in reports.
+// States of a circuit breaker in reports.
 const (
 	CircuitOpen     = "open"
 	CircuitHalfOpen = "half_open"
@@ -48,14 +49,15 @@ type CircuitBreaker struct {
 	Name       string            `json:"name,omitempty"`
 	State      string            `json:"state,omitempty"`
 	RetryAfter float64           `json:"retry_after_seconds,omitempty"`
-	Containers map[string]string `json:"containers,omitempty"` // by address, without closed breakers
+	Containers map[string]string `json:"containers,omitempty"` // state by address; closed breakers are omitted
 }
 
-// IsOpen reports whether no request reaches the backend.
+// IsOpen reports whether the breaker blocks all requests to the backend.
 func (b *CircuitBreaker) IsOpen() bool { return b.State == CircuitOpen }
 
-// Impairs reports whether only some requests reach the backend: the breaker is half-open,
-// or that of a container at one of these addresses is not closed.
+// Impairs reports whether the breaker blocks some of the requests to the backend. It is
+// then half-open, or the breaker of a container with one of these addresses is not
+// closed.
 func (b *CircuitBreaker) Impairs(addresses []string) bool {
 	return b.State == CircuitHalfOpen ||
 		slices.ContainsFunc(addresses, func(address string) bool { return b.Containers[address] != "" })

@@ -1,5 +1,5 @@
 // Package status lets modules publish their state for reports, such as the operations
-// endpoints and the dashboard, which need not know the modules.
+// endpoints and the dashboard. Reports do not depend on the modules.
 package status
 
 import (
@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// Kind is a kind of state, with K as what it is the state of. Its zero value is ready. It is
-// safe for concurrent use.
+// Kind holds published states of one kind. K identifies the owner of a state. The zero
+// value is ready to use. It is safe for concurrent use.
 type Kind[K comparable, V any] struct {
 	mu    sync.Mutex
 	byKey map[K]map[*func() V]struct{} // Guarded by mu.
 }
 
-// Publish makes a state readable: read is called for every report. The returned function
-// ends it.
+// Publish publishes a state. read is called for each report. The returned function ends
+// the publication.
 func (k *Kind[K, V]) Publish(key K, read func() V) (end func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -35,8 +35,8 @@ func (k *Kind[K, V]) Publish(key K, read func() V) (end func()) {
 	}
 }
 
-// All returns the states that are published for a key, in no order. During a reload, both
-// configurations may publish one.
+// All returns the states that are published for a key, in no particular order. During a
+// reload, both configurations may have published one.
 func (k *Kind[K, V]) All(key K) (all []V) {
 	k.mu.Lock()
 	var reads []func() V
@@ -50,7 +50,7 @@ func (k *Kind[K, V]) All(key K) (all []V) {
 	return all
 }
 
-// Keys returns the keys that states are published for, in no order.
+// Keys returns the keys that have published states, in no particular order.
 func (k *Kind[K, V]) Keys() (keys []K) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -60,8 +60,8 @@ func (k *Kind[K, V]) Keys() (keys []K) {
 	return keys
 }
 
-// Decode decodes states from their JSON form into values that have the parts that the caller
-// reads. States that do not fit are left out.
+// Decode converts states, through their JSON form, to a type with the fields that the
+// caller needs. States that cannot be decoded are omitted.
 func Decode[T any](states []any) (all []T) {
 	for _, state := range states {
 		encoded, err := json.Marshal(state)

@@ -1,4 +1,4 @@
-// Package testkit has what the tests of several packages need.
+// Package testkit contains test helpers for several packages.
 package testkit
 
 import (
@@ -18,11 +18,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Patience is how long Eventually waits. It is far above what is needed: only a failing
-// test uses it up.
+// Patience is the maximum wait of Eventually. Only failing tests wait that long.
 const Patience = 20 * time.Second
 
-// Eventually polls a condition until it is true, and fails the test after Patience.
+// Eventually polls a condition until it is true. It fails the test after Patience.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for begun := time.Now(); !condition(); {
@@ -34,8 +33,8 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// RequireProgram returns the path of the first of several programs that is installed. It
-// skips the test if none is, and in short mode, which has no services.
+// RequireProgram returns the path of the first installed program. It skips the test if
+// none is installed, and in short mode.
 func RequireProgram(t testing.TB, names ...string) (path string) {
 	t.Helper()
 	if testing.Short() {
@@ -50,8 +49,8 @@ func RequireProgram(t testing.TB, names ...string) (path string) {
 	return ""
 }
 
-// Backend runs an HTTP server until the test ends, and counts its requests. Without a
-// handler, it responds with the method and the target of a request.
+// Backend runs an HTTP server until the test ends, and counts its requests. The default
+// handler responds with the method and the target of the request.
 func Backend(t testing.TB, handler http.HandlerFunc) (address string, requests *atomic.Int32) {
 	t.Helper()
 	requests = new(atomic.Int32)
@@ -67,7 +66,8 @@ func Backend(t testing.TB, handler http.HandlerFunc) (address string, requests *
 	return server.Listener.Addr().String(), requests
 }
 
-// Context returns the context of a configuration, which is in use until the test ends.
+// Context returns the context of a configuration that remains active until the test
+// ends.
 func Context(t testing.TB) caddy.Context {
 	t.Helper()
 	base, err := caddy.ProvisionContext(new(caddy.Config))
@@ -79,7 +79,7 @@ func Context(t testing.TB) caddy.Context {
 	return ctx
 }
 
-// Load provisions a module from its JSON. It is in use until the test ends.
+// Load provisions a module from JSON. It is cleaned up when the test ends.
 func Load[T any, P interface {
 	*T
 	caddy.Module
@@ -92,7 +92,7 @@ func Load[T any, P interface {
 	return module.(P)
 }
 
-// TryProvision provisions and validates a module, which is cleaned up when the test ends.
+// TryProvision provisions and validates a module. It is cleaned up when the test ends.
 func TryProvision(t testing.TB, module caddy.Provisioner) error {
 	t.Helper()
 	ctx := Context(t)
@@ -121,8 +121,8 @@ func Provision[M caddy.Provisioner](t testing.TB, module M) M {
 	return module
 }
 
-// Request returns a GET request as Caddy's server passes it to handlers. Its client has the
-// address 192.0.2.1. headers are names and values in turn.
+// Request returns a GET request in the form in which Caddy's server calls handlers. The
+// client's address is 192.0.2.1. headers contains alternating names and values.
 func Request(target string, headers ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	addFields(r, headers)
@@ -130,8 +130,8 @@ func Request(target string, headers ...string) *http.Request {
 	return r.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer()))
 }
 
-// Prepare adds header fields, given as names and values in turn, and what a server of
-// Caddy's adds to a request.
+// Prepare adds header fields and the context values of Caddy's server to a request.
+// headers contains alternating names and values.
 func Prepare(r *http.Request, server *caddyhttp.Server, headers ...string) *http.Request {
 	addFields(r, headers)
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, server)
@@ -149,8 +149,8 @@ func Placeholder(r *http.Request, name string) string {
 	return value
 }
 
-// Serve passes a request through a middleware. It returns the response, and the request as
-// the next handler received it; nil if the middleware did not call it.
+// Serve runs a middleware for a request. It returns the response and the request that
+// the next handler received, or nil if the next handler was not called.
 func Serve(t testing.TB, middleware caddyhttp.MiddlewareHandler, r *http.Request) (*httptest.ResponseRecorder, *http.Request) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -165,15 +165,16 @@ func Serve(t testing.TB, middleware caddyhttp.MiddlewareHandler, r *http.Request
 	return w, passed
 }
 
-// Dispenser returns the tokens of a directive, with its name as the current one.
+// Dispenser returns the tokens of a directive. The current token is the directive name.
 func Dispenser(text string) *caddyfile.Dispenser {
 	d := caddyfile.NewTestDispenser(text)
 	d.Next()
 	return d
 }
 
-// CheckDirectives compares what directives mean in JSON, or their error up to its position,
-// with what is wanted. cases are pairs of both.
+// CheckDirectives compares the JSON form of each directive with the wanted one. For an
+// invalid directive, it compares the error up to its position. cases contains pairs of
+// a directive and the wanted result.
 func CheckDirectives[T any](t *testing.T, unmarshal func(*caddyfile.Dispenser, any) error, cases [][2]string) {
 	t.Helper()
 	for _, tc := range cases {
@@ -204,12 +205,12 @@ func (DiscardWriter) Write(p []byte) (int, error) { return len(p), nil }
 // WriteHeader implements http.ResponseWriter.
 func (DiscardWriter) WriteHeader(int) {}
 
-// Benchmark measures a middleware and a handler that responds at once, or that handler
-// alone if middleware is nil.
+// Benchmark measures a middleware whose next handler responds immediately. If
+// middleware is nil, it measures only that handler.
 func Benchmark(b *testing.B, r *http.Request, middleware func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) {
 	w := DiscardWriter(BackendHeader())
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-		w.Header()["Vary"] = nil // of the previous request
+		w.Header()["Vary"] = nil // set by the previous request
 		w.WriteHeader(http.StatusOK)
 		return nil
 	})

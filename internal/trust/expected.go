@@ -11,18 +11,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// FieldReader is a module with options, other than placeholders, that name fields of
-// requests.
+// FieldReader is a module that reads request fields, named in its options, in addition
+// to those in placeholders.
 type FieldReader interface {
-	// RequestFields returns the names of the fields that the module reads from requests.
+	// RequestFields returns the names of the request fields that the module reads.
 	RequestFields() []string
 }
 
-// fieldPlaceholder matches the placeholder of a field of a request, and its shorthand.
+// fieldPlaceholder matches the placeholder of a request field, and its shorthand.
 var fieldPlaceholder = regexp.MustCompile(`\{(?:http\.request\.)?header\.([^{}"\\]+)\}`)
 
-// requestFields returns the names of the fields that a module and the modules in its options
-// read from requests: those in placeholders and of FieldReader.
+// requestFields returns the names of the request fields that a module and its nested
+// modules read: those in placeholders and those of FieldReader.
 func requestFields(module any) (names []string) {
 	if reader, ok := module.(FieldReader); ok {
 		names = reader.RequestFields()
@@ -37,15 +37,15 @@ func requestFields(module any) (names []string) {
 	return names
 }
 
-// ExpectedFields returns the names with underscores or dots of the fields that a module reads
-// from requests. Caddy's server drops these unless it is configured to expect them: CGI and
-// PHP confuse them with names that have dashes.
+// ExpectedFields returns the request fields that a module reads and whose names contain
+// underscores or dots. Caddy's server drops such fields unless it is configured to
+// expect them, because CGI and PHP confuse them with names that contain dashes.
 func ExpectedFields(module any) []string {
 	return slices.DeleteFunc(requestFields(module), func(name string) bool { return !strings.ContainsAny(name, "_.") })
 }
 
-// CheckFields reports the first field that a module reads from requests and that the
-// server drops from all of them.
+// CheckFields returns an error for the first field that a module reads but the server
+// drops from all requests.
 func CheckFields(ctx caddy.Context, module any) error {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil {
@@ -73,7 +73,8 @@ func CheckFields(ctx caddy.Context, module any) error {
 	return nil
 }
 
-// expectedTwin returns the field that a server expects instead of one with dashes.
+// expectedTwin returns the field with underscores or dots that a server expects and
+// that equals name with dashes.
 func expectedTwin(server *caddyhttp.Server, name string) string {
 	for _, expected := range slices.Concat(server.ExpectedUnderscoreHeaders, server.ExpectedDotHeaders) {
 		if strings.EqualFold(dashes.Replace(expected), name) {

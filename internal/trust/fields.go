@@ -1,5 +1,6 @@
-// Package trust decides which header fields of requests are trusted. Only the gateway sets
-// fields about identity; only trusted proxies set fields about the client and its request.
+// Package trust determines which request header fields are trusted. Only the gateway
+// sets identity fields. Only trusted proxies set fields about the client and its
+// original request.
 package trust
 
 import (
@@ -17,8 +18,8 @@ import (
 	"github.com/rgate/rgate/internal/logging"
 )
 
-// Header fields with the identity of the user for backends. Values of clients are removed:
-// see StripIdentity.
+// The header fields with the identity of the user, for backends. Values from clients
+// are removed: see StripIdentity.
 const (
 	HeaderUserID           = "X-User-Id"
 	HeaderConsumerUsername = "X-Consumer-Username"
@@ -28,25 +29,25 @@ const (
 	consumerPrefix = "X-Consumer-"
 )
 
-// fieldClass is who may set a field of a request.
+// fieldClass is the class of a request field, by the party that may set it.
 type fieldClass uint8
 
 const (
-	// plainField is set by clients.
+	// plainField is a field that clients may set.
 	plainField fieldClass = iota
 
-	// identityField identifies the user of the request. Only the gateway sets it.
+	// identityField identifies the user. Only the gateway sets it.
 	identityField
 
-	// relayField is about the client or its original request. Only proxies set it;
+	// relayField describes the client or its original request. Only proxies set it.
 	// FieldFilter drops it if the peer is not trusted.
 	relayField
 
-	// replacedField is a relay field that Caddy's reverse proxy sets itself.
+	// replacedField is a relay field that Caddy's reverse proxy sets.
 	replacedField
 
-	// badField is never set: for CGI, it is the proxy for the backend's own requests
-	// (HTTP_PROXY).
+	// badField is always dropped: CGI would use it as the proxy of the backend's own
+	// requests (HTTP_PROXY).
 	badField
 )
 
@@ -59,8 +60,8 @@ const (
 	headerForwardedProto = "X-Forwarded-Proto"
 )
 
-// RelayFields are the names of fields that only proxies set. `*` at the end stands for any
-// text.
+// RelayFields lists the fields that only proxies set. A `*` at the end matches any
+// suffix.
 var RelayFields = strings.Fields(`
 	Forwarded* X-Forwarded* X-Real-IP X-Forward-For X-Client-IP X-Cluster-Client-IP X-Remote-IP X-Remote-Addr X-Originating-IP
 	Client-IP True-Client-IP Fastly-Client-IP Fly-Client-IP Proxy-Client-IP WL-Proxy-* DO-Connecting-IP CF-Connecting-IP*
@@ -69,8 +70,8 @@ var RelayFields = strings.Fields(`
 	X-Original-Forwarded-For X-Rewrite-URL X-Host Disguised-Host Was-Default-Hostname X-Scheme X-Url-Scheme Front-End-Https
 	Fastly-SSL X-ARR-SSL X-ARR-ClientCert X-AppService-Proto`)
 
-// fieldClasses has the classes by canonical names. Fields that begin with one of
-// relayPrefixes are relay fields. initials has the first letters of all these names.
+// fieldClasses maps canonical names to classes. Fields with a prefix in relayPrefixes
+// are relay fields. initials contains the first letters of all these names.
 var fieldClasses, relayPrefixes, initials = classify()
 
 func classify() (classes map[string]fieldClass, prefixes []string, initials [256]bool) {
@@ -93,7 +94,7 @@ func classify() (classes map[string]fieldClass, prefixes []string, initials [256
 	return classes, prefixes, initials
 }
 
-// classOf returns the class of a field by its canonical name.
+// classOf returns the class of a field, given its canonical name.
 func classOf(name string) fieldClass {
 	if name == "" || !initials[name[0]] {
 		return plainField
@@ -112,22 +113,22 @@ func classOf(name string) fieldClass {
 	return plainField
 }
 
-// IsRelayField reports whether a field is dropped if the peer is not trusted, and not set by
-// Caddy's reverse proxy.
+// IsRelayField reports whether a field is dropped if the peer is not trusted, and is
+// not set by Caddy's reverse proxy.
 func IsRelayField(name string) bool { return classOf(http.CanonicalHeaderKey(name)) == relayField }
 
-// IsReplacedField reports whether a field is dropped if the peer is not trusted, and set by
-// Caddy's reverse proxy.
+// IsReplacedField reports whether a field is dropped if the peer is not trusted, and is
+// set by Caddy's reverse proxy.
 func IsReplacedField(name string) bool {
 	return classOf(http.CanonicalHeaderKey(name)) == replacedField
 }
 
-// dashes replaces underscores and dots, which CGI and PHP confuse with dashes.
+// dashes replaces underscores and dots with dashes, like CGI and PHP.
 var dashes = strings.NewReplacer("_", "-", ".", "-")
 
-// CGIAlias returns the name that CGI and PHP read instead of a name with underscores or
-// dots, if that name is about identity, set by proxies, or about framing, routing,
-// authentication or content. It is empty for other fields.
+// CGIAlias returns the name that CGI and PHP derive from a name with underscores or
+// dots. It is empty unless the derived name is about identity, proxies, framing,
+// routing, authentication or content.
 func CGIAlias(name string) string {
 	if strings.IndexByte(name, '_') < 0 && strings.IndexByte(name, '.') < 0 {
 		return ""
@@ -139,35 +140,36 @@ func CGIAlias(name string) string {
 	return ""
 }
 
-// FieldFilter removes fields that must not reach a backend from the header and the trailers
-// of requests. The zero value removes the fields about identity.
+// FieldFilter removes fields that must not reach a backend from the header and trailers
+// of requests. The zero value removes only the identity fields.
 type FieldFilter struct {
-	// TrustIdentity keeps the fields about identity.
+	// TrustIdentity keeps the identity fields.
 	TrustIdentity bool
 
 	// Relayed removes the fields that only proxies set, unless the peer is trusted.
 	Relayed bool
 
-	// Keep lists the canonical names of relay fields that are kept.
+	// Keep lists the canonical names of relay fields to keep.
 	Keep []string
 
-	// Logger logs the first drop of each name.
+	// Logger logs the first removal of each field name.
 	Logger *zap.Logger
 
-	logged logging.OnceEach[string] // names
+	logged logging.OnceEach[string] // field names
 }
 
 const (
-	strippedVar = "rgate.identity_stripped" // true after fields about identity were filtered
-	relayedVar  = "rgate.relayed"           // whether relay fields were dropped
+	strippedVar = "rgate.identity_stripped" // the identity fields have been filtered
+	relayedVar  = "rgate.relayed"           // relay fields have been removed
 )
 
-// Filter removes from a request the fields above, those that CGI and PHP read as one of
-// them, and those that the Connection field names: the proxy would remove them later, with
-// the values of the gateway. Trailers are filtered when they arrive.
+// Filter removes the fields described above from a request, and fields that CGI and PHP
+// confuse with them. It also removes the fields that Connection lists, because the
+// proxy would remove them later together with the gateway's values. Trailers are
+// filtered when they arrive.
 //
-// Fields about identity are removed once per request, so that later calls keep the values of
-// the gateway.
+// Identity fields are removed once per request, so that later calls keep the gateway's
+// values.
 func (f *FieldFilter) Filter(r *http.Request) {
 	first := caddyhttp.GetVar(r.Context(), strippedVar) == nil
 	if !first && !f.Relayed {
@@ -180,8 +182,8 @@ func (f *FieldFilter) Filter(r *http.Request) {
 	f.drop(r, first && !f.TrustIdentity)
 }
 
-// Prepare implements entry.Preparer. Once per request, it removes what Filter removes except
-// the fields about identity.
+// Prepare implements entry.Preparer. Once per request, it removes the fields that
+// Filter removes, except the identity fields.
 func (f *FieldFilter) Prepare(r *http.Request) {
 	if caddyhttp.GetVar(r.Context(), relayedVar) == nil {
 		caddyhttp.SetVar(r.Context(), relayedVar, false)
@@ -189,7 +191,7 @@ func (f *FieldFilter) Prepare(r *http.Request) {
 	}
 }
 
-// drop removes fields from a request, and trailers when they arrive.
+// drop removes fields from a request, and from its trailers when they arrive.
 func (f *FieldFilter) drop(r *http.Request, identity bool) {
 	relayed := f.Relayed && !TrustedPeer(r)
 	for name := range r.Header {
@@ -219,9 +221,9 @@ func (f *FieldFilter) drop(r *http.Request, identity bool) {
 	}
 }
 
-// MountFilter mounts the entry of the server that is being provisioned. It removes relay
-// fields of peers that are not trusted before any handler of the site, except those to keep,
-// by their canonical names.
+// MountFilter mounts the entry of the server that is being provisioned. Before all
+// handlers of the site, the entry removes relay fields of untrusted peers, except the
+// canonical names in keep.
 func MountFilter(ctx caddy.Context, keep ...string) {
 	entry.Mount(ctx)
 	running, _ := entry.Prepare(ctx, "relayed", &FieldFilter{Relayed: true, Logger: ctx.Logger()})
@@ -229,15 +231,16 @@ func MountFilter(ctx caddy.Context, keep ...string) {
 	fields.Keep = append(fields.Keep, keep...)
 }
 
-// KeepIdentity makes StripIdentity keep the fields of a request from a trusted client.
+// KeepIdentity makes StripIdentity keep the identity fields of a request from a trusted
+// client.
 func KeepIdentity(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), strippedVar, true)
 }
 
-// mostLogged is the number of names that Fields logs. Clients can invent them.
+// mostLogged is the maximum number of field names to log, because clients choose them.
 const mostLogged = 64
 
-// log logs the first drop of a field.
+// log logs the first removal of a field.
 func (f *FieldFilter) log(r *http.Request, name string, class fieldClass) {
 	if f.Logger != nil && f.logged.First(name, mostLogged) {
 		remedy := "add the peer to trusted_proxies of the server"
@@ -250,14 +253,14 @@ func (f *FieldFilter) log(r *http.Request, name string, class fieldClass) {
 	}
 }
 
-// StripIdentity removes the client's fields about identity: X-User-ID, X-Gateway-Service and
-// X-Consumer-*. See FieldFilter.Filter.
+// StripIdentity removes the identity fields that the client sent: X-User-ID,
+// X-Gateway-Service and X-Consumer-*. See FieldFilter.Filter.
 func StripIdentity(r *http.Request) { identityFields.Filter(r) }
 
 var identityFields FieldFilter
 
-// stripHop removes hop-by-hop fields (RFC 9110, section 7.6.1) except those that the server
-// or its proxy handles.
+// stripHop removes hop-by-hop fields (RFC 9110, section 7.6.1), except those that the
+// server or the proxy handles.
 func stripHop(header http.Header) {
 	lines := header["Connection"]
 	if len(lines) == 0 || len(lines) == 1 && (lines[0] == "keep-alive" || lines[0] == "close") {
@@ -282,8 +285,8 @@ func stripHop(header http.Header) {
 	header["Connection"] = []string{strings.Join(kept, ", ")}
 }
 
-// trailerGuard is a body of which the request has the trailers when it was read, announced
-// or not.
+// trailerGuard is a request body that filters the request's trailers at its end.
+// Trailers need not be announced.
 type trailerGuard struct {
 	io.ReadCloser
 	trailers http.Header
@@ -299,8 +302,8 @@ func (b *trailerGuard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// clean filters the trailers as the server and FieldFilter filter the header. Fields that the
-// gateway or a trusted proxy sets cannot be trailers.
+// clean filters the trailers in the same way as the server and FieldFilter filter the
+// header. It also removes fields that the gateway or a trusted proxy sets.
 func (b *trailerGuard) clean() {
 	for name := range b.trailers {
 		if classOf(name) != plainField || !isTrailerName(name) || CGIAlias(name) != "" ||
@@ -310,8 +313,8 @@ func (b *trailerGuard) clean() {
 	}
 }
 
-// isTrailerName reports whether a field may be a trailer (RFC 9110, section 6.5.1): it is
-// not about framing, routing, authentication, content, or how to handle a response.
+// isTrailerName reports whether a field may be a trailer (RFC 9110, section 6.5.1).
+// Fields about framing, routing, authentication, content or response handling may not.
 func isTrailerName(name string) bool {
 	switch name {
 	case "Cookie", "Set-Cookie", "Upgrade", "Http2-Settings", "Alt-Svc", "Location", "Age", "Date", "Expires", "Retry-After", "Vary",
@@ -321,7 +324,8 @@ func isTrailerName(name string) bool {
 	return httpguts.ValidTrailerHeader(name)
 }
 
-// CleanTrailers removes fields that cannot be trailers from the trailers of a response.
+// CleanTrailers removes fields that may not be trailers from the trailers of a
+// response.
 func CleanTrailers(trailers http.Header) {
 	for name := range trailers {
 		if !isTrailerName(name) {
@@ -330,8 +334,8 @@ func CleanTrailers(trailers http.Header) {
 	}
 }
 
-// CleanLateTrailers removes unannounced trailers that cannot be trailers from the header of a
-// response. net/http sends all fields with http.TrailerPrefix.
+// CleanLateTrailers removes unannounced trailers that may not be trailers from a
+// response header. net/http sends all fields with http.TrailerPrefix.
 func CleanLateTrailers(header http.Header) {
 	for key := range header {
 		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok && !isTrailerName(http.CanonicalHeaderKey(name)) {
@@ -340,8 +344,8 @@ func CleanLateTrailers(header http.Header) {
 	}
 }
 
-// ServerExpects reports whether a server accepts a field whose name has underscores or dots.
-// A nil server accepts none.
+// ServerExpects reports whether a server accepts a field whose name contains
+// underscores or dots. A nil server accepts none.
 func ServerExpects(server *caddyhttp.Server, name string) bool {
 	if server == nil {
 		return false
@@ -357,7 +361,7 @@ func ServerExpects(server *caddyhttp.Server, name string) bool {
 		dots && slices.ContainsFunc(server.ExpectedDotHeaders, named)
 }
 
-// serverOf returns the server that has received a request, nil in tests.
+// serverOf returns the server that received a request, or nil in tests.
 func serverOf(r *http.Request) *caddyhttp.Server {
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return server

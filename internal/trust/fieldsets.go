@@ -10,23 +10,24 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// FieldSet is a field that a handler sets on requests: its canonical name and the text of
-// its value, which may have placeholders.
+// FieldSet is a request field that a handler sets: its canonical name and its value,
+// which may contain placeholders.
 type FieldSet struct {
 	Name, Text string
 
-	// Last is whether a proxy sets it when it sends the request, after all handlers.
+	// Last is true if a proxy sets the field after all handlers, when it sends the
+	// request.
 	Last bool
 }
 
-// FieldSetter is a handler that sets fields of requests.
+// FieldSetter is a handler that sets request fields.
 type FieldSetter interface {
 	EachFieldSet(visit func(FieldSet))
 }
 
-// EachFieldSet visits the fields that a provisioned handler sets on requests: rgate's
-// handlers, Caddy's `headers`, and handlers inside others, such as the copied fields of
-// forward_auth.
+// EachFieldSet calls visit for each request field that a provisioned handler sets. It
+// supports rgate's handlers, Caddy's `headers`, nested handlers, and the copied fields
+// of forward_auth.
 func EachFieldSet(handler caddyhttp.MiddlewareHandler, visit func(FieldSet)) {
 	switch handler := handler.(type) {
 	case FieldSetter:
@@ -55,7 +56,7 @@ func EachFieldSet(handler caddyhttp.MiddlewareHandler, visit func(FieldSet)) {
 	}
 }
 
-// EachFieldSetOf is EachFieldSet for all handlers of a server except those of its error
+// EachFieldSetOf is EachFieldSet for all handlers of a server, except those in error
 // routes.
 func EachFieldSetOf(server *caddyhttp.Server, visit func(FieldSet)) {
 	EachFieldSetIn(entry.Routes(server), visit)

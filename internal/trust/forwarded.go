@@ -12,18 +12,19 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// TrustedPeer reports whether the peer of a request is one of the server's trusted_proxies,
-// whose relay fields are trusted.
+// TrustedPeer reports whether the peer of a request is in the server's trusted_proxies.
+// Its relay fields are trusted.
 func TrustedPeer(r *http.Request) bool {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	return trusted
 }
 
-// ClientAddress returns the client's IP address, according to the server's trusted proxies.
-// It is empty if it is unknown.
+// ClientAddress returns the client's IP address, determined by the server's trusted
+// proxies. It is empty if the address is unknown.
 func ClientAddress(r *http.Request) string {
 	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	// It may have a port: one colon, or brackets around those of an IPv6 address.
+	// The address may have a port: it then contains a single colon, or an IPv6 address
+	// in brackets.
 	if colon := strings.IndexByte(address, ':'); colon > 0 && (address[0] == '[' || colon == strings.LastIndexByte(address, ':')) {
 		if host, _, err := net.SplitHostPort(address); err == nil {
 			return host
@@ -32,15 +33,15 @@ func ClientAddress(r *http.Request) string {
 	return address
 }
 
-// Forwarded is what the client requested, according to a trusted peer or else to the request
-// itself.
+// Forwarded describes the URL that the client requested. The source is a trusted peer,
+// or else the request itself.
 type Forwarded struct {
 	Scheme string // http or https
-	Host   string // with the port, if the client gave one
-	Port   string // of the host, or that of the scheme
+	Host   string // including the port, if the client sent one
+	Port   string // port of the host, or default port of the scheme
 }
 
-// ForwardedOf returns what the client requested.
+// ForwardedOf returns the scheme, host and port that the client requested.
 func ForwardedOf(r *http.Request) Forwarded {
 	f := Forwarded{Scheme: SchemeOf(r), Host: r.Host}
 	trusted := TrustedPeer(r)
@@ -59,7 +60,7 @@ func ForwardedOf(r *http.Request) Forwarded {
 	return f
 }
 
-// SchemeOf returns the scheme of ForwardedOf.
+// SchemeOf returns the scheme that the client requested: see ForwardedOf.
 func SchemeOf(r *http.Request) string {
 	if said := r.Header[headerForwardedProto]; len(said) > 0 && TrustedPeer(r) {
 		switch last := said[len(said)-1]; {
@@ -75,8 +76,8 @@ func SchemeOf(r *http.Request) string {
 	return "http"
 }
 
-// splitPort splits the port from a host, without the allocation of the error of
-// net.SplitHostPort. The host has no brackets then.
+// splitPort splits the port from a host without brackets. Unlike net.SplitHostPort, it
+// allocates no error.
 func splitPort(host string) (name, port string) {
 	if colon := strings.LastIndexByte(host, ':'); colon >= 0 && (colon == strings.IndexByte(host, ':') || host[colon-1] == ']') {
 		host, port = host[:colon], host[colon+1:]
@@ -86,18 +87,18 @@ func splitPort(host string) (name, port string) {
 
 func isPort(text string) bool {
 	if text == "" {
-		return false // without the allocation of an error
+		return false // avoids the allocation of an error
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	return err == nil && port > 0
 }
 
-// ProxyFields holds the values of the fields that Set sets.
+// ProxyFields holds the values of the fields that Set sets, to avoid allocations.
 type ProxyFields [2]string
 
-// Set sets X-Real-IP to the address of the client and X-Forwarded-Port to the requested
-// port. Values that FieldFilter.Filter has kept remain, unless a trusted peer names the
-// client in other fields.
+// Set sets X-Real-IP to the client's address and X-Forwarded-Port to the requested
+// port. Existing values that FieldFilter.Filter has kept remain, unless a trusted peer
+// identifies the client in other fields.
 func (own *ProxyFields) Set(r *http.Request) {
 	address := ClientAddress(r)
 	if _, said := r.Header[headerRealIP]; address != "" && (!said || TrustedPeer(r) && !isPeer(r, address)) {
@@ -110,14 +111,14 @@ func (own *ProxyFields) Set(r *http.Request) {
 	}
 }
 
-// isPeer reports whether an address is that of the peer of a request.
+// isPeer reports whether an address is the address of the request's peer.
 func isPeer(r *http.Request, address string) bool {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	return err == nil && peer == address
 }
 
-// IsRelayed reports whether a request came through a proxy that is not trusted. Its client
-// is unknown: the address of the peer is that of the proxy.
+// IsRelayed reports whether a request came through an untrusted proxy. The client is
+// then unknown, because the peer's address is the proxy's.
 func IsRelayed(r *http.Request) bool {
 	if TrustedPeer(r) {
 		return false
@@ -133,15 +134,15 @@ func IsRelayed(r *http.Request) bool {
 	return false
 }
 
-// siteFields are the fields from which backends derive their own URL. Responses may depend
-// on them.
+// siteFields lists the fields from which backends derive their own URL. Responses may
+// depend on them.
 var siteFields = []string{
 	headerForwardedPort, "X-Forwarded-Prefix", "X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-Uri", "X-Forwarded-Method",
 	"X-Original-Host", "X-Original-Url", "X-Host", "Front-End-Https", "X-Url-Scheme",
 }
 
-// AppendForwarded appends to a key the fields of proxies about the URL that the client
-// requested. FieldFilter.Filter has removed those of peers that are not trusted.
+// AppendForwarded appends the proxy fields about the requested URL to a key.
+// FieldFilter.Filter has removed those of untrusted peers.
 func AppendForwarded(key []byte, r *http.Request) []byte {
 	add := func(values ...string) {
 		key = binary.AppendUvarint(key, uint64(len(values)))
@@ -161,8 +162,8 @@ func AppendForwarded(key []byte, r *http.Request) []byte {
 	return key
 }
 
-// forwardedSite returns the hosts and schemes in a field Forwarded (RFC 7239). It returns
-// invalid lines unchanged.
+// forwardedSite returns the hosts and schemes in a Forwarded field (RFC 7239). It
+// returns invalid lines unchanged.
 func forwardedSite(lines []string) (site []string) {
 	for _, line := range lines {
 		for element := range strings.SplitSeq(line, ",") {

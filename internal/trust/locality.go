@@ -16,11 +16,12 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Locality decides whether the peer's address is that of the client. It is not if the request
-// has passed a proxy that is not trusted, or if a page of another site makes a browser send
-// it through DNS rebinding: a host name of that site resolves to the gateway.
+// Locality checks whether the peer of a request is its client. The peer is a proxy if
+// the request has passed an untrusted proxy. In a DNS rebinding attack, a page of
+// another site makes a browser send the request: a host name of that site resolves to
+// the gateway.
 type Locality struct {
-	hosts  []caddyhttp.MatchHost // configured names
+	hosts  []caddyhttp.MatchHost // configured host names
 	logger *zap.Logger
 
 	warnedRelayed, warnedHost atomic.Bool
@@ -31,11 +32,11 @@ var (
 	errHost    = errors.New("the host of the request is not configured")
 )
 
-// hostNamer is a module whose configuration names hosts.
+// hostNamer is a module whose configuration contains host names.
 type hostNamer interface{ HostNames() []string }
 
-// NewLocality collects the configured names: those given, and those of the gateway, the
-// sites and the routes around the module that is being provisioned.
+// NewLocality collects the configured host names: the given names, and the names of the
+// gateway, the sites and the routes that contain the module that is being provisioned.
 func NewLocality(ctx caddy.Context, names []string) *Locality {
 	l := &Locality{logger: ctx.Logger()}
 	if name, err := os.Hostname(); err == nil {
@@ -53,7 +54,7 @@ func NewLocality(ctx caddy.Context, names []string) *Locality {
 			l.addRoutes(module.Routes)
 		}
 	}
-	// A matcher that is not provisioned is not sorted, and must be small.
+	// A matcher that is not provisioned is unsorted and must be small.
 	for chunk := range slices.Chunk(names, 100) {
 		l.hosts = append(l.hosts, chunk)
 	}
@@ -73,7 +74,8 @@ func (l *Locality) addRoutes(routes caddyhttp.RouteList) {
 	}
 }
 
-// Check returns why the peer's address is not that of the client.
+// Check returns an error if the peer is not the client, or if the host is not
+// configured.
 func (l *Locality) Check(r *http.Request) error {
 	if IsRelayed(r) {
 		if l.warnedRelayed.CompareAndSwap(false, true) {
@@ -94,8 +96,8 @@ func (l *Locality) Check(r *http.Request) error {
 	return nil
 }
 
-// isOwn reports whether a host is an address, localhost or a configured name. Browsers always
-// send a host.
+// isOwn reports whether a host is an IP address, localhost or a configured name.
+// Browsers always send a host.
 func (l *Locality) isOwn(r *http.Request, host string) bool {
 	name, _ := splitPort(host)
 	if _, err := netip.ParseAddr(name); err == nil || host == "" ||
@@ -110,7 +112,8 @@ func (l *Locality) isOwn(r *http.Request, host string) bool {
 	})
 }
 
-// HasAllAddresses reports whether a list of ranges contains all addresses of a family.
+// HasAllAddresses reports whether a list of CIDR ranges contains all addresses of a
+// family.
 func HasAllAddresses(ranges []string) bool {
 	return slices.Contains(ranges, "0.0.0.0/0") || slices.Contains(ranges, "::/0")
 }
