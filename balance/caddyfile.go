@@ -13,7 +13,7 @@ import (
 //		load_factor   <number>
 //	}
 func (p *RingHash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the policy's name
+	d.Next() // consume the policy name
 	if d.NextArg() {
 		p.Key = d.Val()
 		if err := p.checkKey(); err != nil {
@@ -50,7 +50,7 @@ func (p *RingHash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parse sets an option from its text.
+// parse parses the value of an option.
 func (p *RingHash) parse(option, text string) error {
 	var err error
 	switch option {
@@ -58,7 +58,7 @@ func (p *RingHash) parse(option, text string) error {
 		if p.VirtualNodes, err = strconv.Atoi(text); err != nil {
 			return notANumber(option, text, "a whole number from 1 to 10000")
 		}
-		if p.VirtualNodes == 0 { // which would be the default
+		if p.VirtualNodes == 0 { // 0 would mean the default
 			return outOfRange(0)
 		}
 		return p.checkVirtualNodes()
@@ -74,7 +74,7 @@ func (p *RingHash) parse(option, text string) error {
 //
 //	lb_policy least_latency
 func (p *LeastLatency) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the policy's name
+	d.Next() // consume the policy name
 	if d.NextArg() {
 		return d.ArgErr()
 	}

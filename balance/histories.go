@@ -7,23 +7,22 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// tables holds the table of histories while a configuration uses it: histories survive
-// a reload.
+// tables holds the table of histories, which survives configuration reloads.
 var tables = caddy.NewUsagePool()
 
 const theTable = "histories"
 
-// table holds the histories of upstreams by their addresses. All methods are safe
-// for concurrent use; looking up takes no lock.
+// table holds the histories of upstreams by address. All methods are safe for concurrent
+// use. Lookups take no lock.
 type table struct {
-	byDial sync.Map // of *history
+	byDial sync.Map // maps addresses to *history
 
-	mu      sync.Mutex // held to add
+	mu      sync.Mutex // held to add and remove histories
 	size    int
 	sweepAt int
 }
 
-// acquireTable returns the process's table, which the caller must release.
+// acquireTable returns the table of the process. The caller must release it.
 func acquireTable() (*table, error) {
 	value, _, err := tables.LoadOrNew(theTable, func() (caddy.Destructor, error) { return new(table), nil })
 	if err != nil {
@@ -48,8 +47,8 @@ func (t *table) find(dial string) *history {
 	return nil
 }
 
-// of returns the history of an upstream, and creates it if needed. It then removes
-// blank histories, which bounds their number by the upstreams seen within forgetAfter.
+// of returns the history of an upstream and creates it if needed. After a creation, it
+// removes blank histories, so that only upstreams seen within forgetAfter are kept.
 func (t *table) of(dial string, now time.Duration) *history {
 	if h := t.find(dial); h != nil {
 		return h
@@ -75,7 +74,7 @@ func (t *table) of(dial string, now time.Duration) *history {
 	return h
 }
 
-// isBlank reports whether a history has nothing left that matters.
+// isBlank reports whether a history has no effect on selection and no waiting requests.
 func (h *history) isBlank(now time.Duration) bool {
 	return h.waiting.Load() == 0 &&
 		now-time.Duration(h.updated.Load()) > forgetAfter &&

@@ -8,52 +8,54 @@ import (
 )
 
 const (
-	// The half-life of an estimate when the next response is faster.
+	// The half-life of an estimate when responses get faster.
 	halfLife = time.Second
 
 	// The age at which an estimate expires.
 	forgetAfter = 10 * time.Second
 
-	// Estimates within this factor count as equal. Otherwise, of equal upstreams, the one
-	// with the last slow response would get no requests until its estimate expires.
+	// Estimates within this factor are considered equal. Otherwise, among equal
+	// upstreams, the one with the latest slow response would get no requests until its
+	// estimate expires.
 	sameLatency = 1.5
 
-	// How long an upstream rests after a failure, and the limit after repeated failures.
+	// The time that an upstream rests after a failure, and the maximum after repeated
+	// failures.
 	firstRest   = time.Second
 	longestRest = forgetAfter
 )
 
-// history holds the latency of an upstream's recent responses until their first byte,
-// and its failures. Times are durations since any fixed time. The zero value is an empty
+// history holds the time to first byte of an upstream's recent responses, and its
+// failures. Times are durations since a fixed point in time. The zero value is an empty
 // history.
 //
-// The estimate is an exponentially weighted moving average by time, in the manner
-// of the peak-sensitive one of Finagle's load balancers: it follows a slower response
-// at once, but at most doubles, so that a single slow one does not count for minutes; it
-// halves in every half-life.
+// The estimate is an exponentially weighted moving average by time, similar to Finagle's
+// peak-sensitive load balancer. It follows slower responses immediately, but at most
+// doubles per response, so that one outlier has no lasting effect. It halves in every
+// half-life.
 type history struct {
-	waiting atomic.Int32 // requests whose response has not begun
+	waiting atomic.Int32 // requests without a response yet
 
-	mu       sync.Mutex   // held to write
-	estimate atomic.Int64 // time.Duration; 0: none
-	updated  atomic.Int64 // time of the last estimate
+	mu       sync.Mutex   // held for writes
+	estimate atomic.Int64 // time.Duration; 0 if there is none
+	updated  atomic.Int64 // time of the last update of estimate
 	failures atomic.Int32 // since the last response
 	failed   atomic.Int64 // time of the last failure
 }
 
-// responded records a response.
+// responded records a response that took the given time.
 func (h *history) responded(now, took time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.current(now)
 	if h.failures.Load() > 0 {
-		old = 0 // it may be another process now
+		old = 0 // the process may have restarted
 		h.failures.Store(0)
 	}
 	h.learn(now, old, max(took, 1))
 }
 
-// abandoned records a request whose client left before the response.
+// abandoned records a request that the client canceled before the response.
 func (h *history) abandoned(now, waited time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,7 +79,7 @@ func (h *history) learn(now, old, took time.Duration) {
 	h.updated.Store(int64(now))
 }
 
-// broke records a request that failed. Concurrent failures count once.
+// broke records a failed request. Concurrent failures count as one.
 func (h *history) broke(now time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,7 +89,7 @@ func (h *history) broke(now time.Duration) {
 	}
 }
 
-// current returns the estimate, or 0.
+// current returns the estimate, or 0 if there is none or it has expired.
 func (h *history) current(now time.Duration) time.Duration {
 	if now-time.Duration(h.updated.Load()) > forgetAfter {
 		return 0
@@ -95,20 +97,21 @@ func (h *history) current(now time.Duration) time.Duration {
 	return time.Duration(h.estimate.Load())
 }
 
-// rests reports whether an upstream rests after a failure.
+// rests reports whether the upstream rests after a failure.
 func (h *history) rests(now time.Duration) bool {
 	n := h.failures.Load()
 	return n > 0 && now-time.Duration(h.failed.Load()) < min(firstRest<<(n-1), longestRest)
 }
 
-// view is the part of a history that selection uses.
+// view is the part of a history that is used for selection.
 type view struct {
-	estimate time.Duration // until the first byte of a response; 0: unknown
+	estimate time.Duration // time to first byte; 0 if unknown
 	inFlight int
-	resting  bool // after a failure: selected only if all others rest as well
+	resting  bool // after a failure; selected only if all others rest too
 }
 
-// view reads a history. After its rest, a failed upstream is tried with one request.
+// view returns the view of a history. After its rest, a failed upstream gets one request
+// as a probe.
 func (h *history) view(now time.Duration, inFlight int) view {
 	if h == nil {
 		return view{inFlight: inFlight}
@@ -119,9 +122,9 @@ func (h *history) view(now time.Duration, inFlight int) view {
 	return view{estimate: h.current(now), inFlight: inFlight}
 }
 
-// before reports whether a is preferred to b: the one likely to respond first. An
-// upstream without an estimate is tried with one request, and counts as equally fast
-// while that is in flight.
+// before reports whether a is preferred to b, that is, likely to respond first. An
+// upstream without an estimate gets one request as a probe. While it is in flight, both
+// are equal.
 func (a view) before(b view) bool {
 	if a.estimate == 0 || b.estimate == 0 {
 		aIsNew, bIsNew := a.estimate == 0 && a.inFlight == 0, b.estimate == 0 && b.inFlight == 0

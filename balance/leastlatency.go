@@ -15,20 +15,20 @@ func init() {
 	caddy.RegisterModule(new(LeastLatency))
 }
 
-// LeastLatency is a selection policy that takes the better of two random upstreams
-// (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001): the
-// one with the lower product of its recent latency and the number of requests that it
-// would have in flight. Latencies within a factor of 1.5 count as equal.
+// LeastLatency is a selection policy that chooses the better of two random upstreams
+// (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001). The better
+// one has the lower product of its recent latency and its requests in flight, including
+// the new request. Latencies within a factor of 1.5 are considered equal.
 //
-// Latency is the time until the first byte of a response. It is averaged with a
-// half-life of one second, follows slower responses at once (but at most doubles each
-// time), and expires ten seconds after the last response. An upstream without a known
-// latency gets one request at once, and as many as the others until its response.
+// Latency is the time to the first byte of a response. It is averaged with a half-life of
+// one second. It follows slower responses immediately, but at most doubles each time. It
+// expires ten seconds after the last response. An upstream without a known latency gets
+// one request immediately, and until its response as many requests as the others.
 //
-// An upstream rests for a second after a failed connection, a timeout, or a response
-// with a status of 500 or above, and twice as long after each further failure, at most
-// ten seconds. Then it is tried with one request. While it rests, it is selected only if
-// all others rest as well.
+// An upstream rests for one second after a connection failure, a timeout or a 5xx
+// response. Each further failure doubles the time, up to ten seconds. Then the upstream
+// gets one request as a probe. While it rests, it is selected only if all other upstreams
+// rest too.
 type LeastLatency struct {
 	table    *table
 	acquired bool
@@ -42,7 +42,7 @@ func (*LeastLatency) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision wraps the transport of the proxy to measure round trips.
+// Provision wraps the proxy's transport to measure round trips.
 func (p *LeastLatency) Provision(ctx caddy.Context) error {
 	var err error
 	if p.table, err = acquireTable(); err != nil {
@@ -64,12 +64,13 @@ func (p *LeastLatency) Cleanup() error {
 	return releaseTable()
 }
 
-// Select returns the better of two available upstreams, nil if there is none.
+// Select returns the better of two available upstreams, or nil if none is available.
 func (p *LeastLatency) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
 	return p.table.choose(pool, monotime.Now())
 }
 
-// choose returns the better of two random upstreams.
+// choose returns the better of two random upstreams. If one is unavailable or rests, it
+// searches the whole pool.
 func (t *table) choose(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {
 	if n := len(pool); n > 1 {
 		i, j := rand.IntN(n), rand.IntN(n-1)
@@ -84,8 +85,8 @@ func (t *table) choose(pool reverseproxy.UpstreamPool, now time.Duration) *rever
 	return t.search(pool, now)
 }
 
-// search takes two random upstreams among all that do not rest, or if all rest, among
-// those.
+// search returns the better of two random upstreams among those that do not rest. If all
+// rest, it selects among all available upstreams.
 func (t *table) search(pool reverseproxy.UpstreamPool, now time.Duration) *reverseproxy.Upstream {
 	var rested, tired sample
 	for _, upstream := range pool {
@@ -108,8 +109,8 @@ func (t *table) search(pool reverseproxy.UpstreamPool, now time.Duration) *rever
 	return rested.of[0].orBetter(rested.of[1]).upstream
 }
 
-// candidate is an upstream and its view. Without an upstream, it stands for an
-// unavailable one.
+// candidate is an upstream with its view. If upstream is nil, the upstream is
+// unavailable.
 type candidate struct {
 	upstream *reverseproxy.Upstream
 	view
@@ -124,7 +125,7 @@ func (t *table) look(upstream *reverseproxy.Upstream, now time.Duration) candida
 
 func (c candidate) ready() bool { return c.upstream != nil && !c.resting }
 
-// orBetter returns the better of c and other.
+// orBetter returns other if it is better, and c otherwise.
 func (c candidate) orBetter(other candidate) candidate {
 	if other.before(c.view) {
 		return other
@@ -132,8 +133,8 @@ func (c candidate) orBetter(other candidate) candidate {
 	return c
 }
 
-// sample selects two of any number of candidates at random (Vitter, Random Sampling
-// with a Reservoir, 1985, algorithm R).
+// sample selects two of any number of candidates at random (Vitter, Random Sampling with
+// a Reservoir, 1985, algorithm R).
 type sample struct {
 	of   [2]candidate
 	seen int

@@ -9,17 +9,18 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 )
 
-// placement is a ring, with the upstreams of its members. It is immutable.
+// placement is a ring together with the upstreams of its members. It is immutable.
 type placement struct {
-	set     *dockerupstreams.Set // the containers; nil for plain upstreams
+	set     *dockerupstreams.Set // containers; nil for static upstreams
 	ring    *Ring
 	members []Member
-	dials   []string       // the address of each member
-	byDial  map[string]int // the member at each address
+	dials   []string       // address of each member
+	byDial  map[string]int // member of each address
 }
 
-// placement returns the ring of the current upstreams. It creates a new one only if they
-// have changed; meanwhile, concurrent requests use the previous ring.
+// placement returns the ring of the current upstreams. It creates a new ring only if the
+// upstreams have changed. Concurrent requests use the previous ring until the new one is
+// ready.
 func (p *RingHash) placement(pool reverseproxy.UpstreamPool) *placement {
 	set, fixed := upstreamsOf(p.proxy)
 	current := p.placed.Load()
@@ -36,15 +37,15 @@ func (p *RingHash) placement(pool reverseproxy.UpstreamPool) *placement {
 		return current
 	}
 	if fixed != nil {
-		pool = fixed // the pool of a retry may be a part of it
+		pool = fixed // on a retry, pool may be incomplete
 	}
 	made := place(set, pool, current, p.VirtualNodes)
 	p.placed.Store(made)
 	return made
 }
 
-// serves reports whether the placement at is valid for a pool. A pool may lack some of
-// the members, which are then skipped.
+// serves reports whether the placement is valid for a pool. The pool may lack members of
+// the placement, which are then skipped.
 func (at *placement) serves(set *dockerupstreams.Set, fixed, pool reverseproxy.UpstreamPool) bool {
 	if at == nil || at.set != set {
 		return false
@@ -60,8 +61,8 @@ func (at *placement) serves(set *dockerupstreams.Set, fixed, pool reverseproxy.U
 	return true
 }
 
-// place creates the placement of a set of containers, or of a list of upstreams without
-// one. It reuses the previous ring if only addresses have changed.
+// place creates the placement of a set of containers or, if set is nil, of a list of
+// upstreams. It reuses the previous ring if only addresses have changed.
 func place(set *dockerupstreams.Set, upstreams reverseproxy.UpstreamPool, old *placement, virtualNodes int) *placement {
 	at := &placement{set: set}
 	if set != nil {
@@ -90,7 +91,7 @@ func (at *placement) add(m Member, dial string) {
 	at.dials = append(at.dials, dial)
 }
 
-// member returns the member of the i-th upstream of a pool, or -1. Pools
+// member returns the member of the i-th upstream in a pool, or -1 if there is none. Pools
 // and members usually have the same order.
 func (at *placement) member(i int, dial string) int {
 	if i < len(at.dials) && at.dials[i] == dial {
@@ -102,7 +103,7 @@ func (at *placement) member(i int, dial string) int {
 	return -1
 }
 
-// find returns the index of a member in a pool, or -1.
+// find returns the index of a member in a pool, or -1 if the pool lacks it.
 func (at *placement) find(pool reverseproxy.UpstreamPool, member int) int {
 	dial := at.dials[member]
 	if member < len(pool) && pool[member].Dial == dial {

@@ -9,8 +9,8 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 )
 
-// proxyOf returns the reverse proxy for which a selection policy is being provisioned,
-// or nil. The source of its upstreams is known only after its own provisioning.
+// proxyOf returns the reverse proxy whose selection policy is being provisioned, or nil
+// if there is none. Its upstream source is not set until the proxy itself is provisioned.
 func proxyOf(ctx caddy.Context) *reverseproxy.Handler {
 	for _, module := range slices.Backward(ctx.Modules()) {
 		if proxy, ok := module.(*reverseproxy.Handler); ok {
@@ -20,8 +20,8 @@ func proxyOf(ctx caddy.Context) *reverseproxy.Handler {
 	return nil
 }
 
-// upstreamsOf returns the current upstreams of a proxy: a set of containers, or a list
-// that never changes. Both are nil if the upstreams are only known per request.
+// upstreamsOf returns the current upstreams of a proxy: a set of containers, or a static
+// list. Both are nil if the upstreams depend on the request.
 func upstreamsOf(proxy *reverseproxy.Handler) (*dockerupstreams.Set, reverseproxy.UpstreamPool) {
 	switch {
 	case proxy == nil:

@@ -8,25 +8,25 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// reservations counts the requests that a policy has sent to upstreams and that have not
-// ended. A request is counted from the selection of its upstream until its handler
-// returns or its client leaves, so that concurrent requests do not exceed the bound.
+// reservations counts the requests in flight that a policy has sent to each upstream. A
+// request counts from the selection of its upstream until its handler returns or its
+// client disconnects. Therefore, concurrent requests cannot exceed the bound.
 type reservations struct {
 	mu     sync.Mutex
-	byDial map[string]int // guarded by mu; without zeros
+	byDial map[string]int // guarded by mu; contains no zeros
 }
 
 // reservationVar is the request variable that holds the reservation.
 const reservationVar = "rgate.ring_hash"
 
-// reservation is the upstream that a request is counted for.
+// reservation is the upstream for which a request is counted.
 type reservation struct {
 	of   *reservations
 	dial string
-	stop func() bool // stops waiting for the request's end
+	stop func() bool // unregisters the release on the end of the request
 }
 
-// take counts a request until it has ended. The lock is held.
+// take counts a request for an upstream until it ends. The caller holds the lock.
 func (all *reservations) take(r *http.Request, dial string) {
 	if all.byDial == nil {
 		all.byDial = make(map[string]int)
@@ -36,8 +36,8 @@ func (all *reservations) take(r *http.Request, dial string) {
 	caddyhttp.SetVar(r.Context(), reservationVar, &reservation{all, dial, stop})
 }
 
-// releaseReservation ends the reservation of the request's previous attempt. The lock is not held:
-// the reservation may belong to another policy.
+// releaseReservation ends the reservation of the request's previous attempt. The caller
+// must not hold the lock, because the reservation can belong to another policy.
 func releaseReservation(r *http.Request) {
 	mine, ok := caddyhttp.GetVar(r.Context(), reservationVar).(*reservation)
 	if ok && mine.stop() {

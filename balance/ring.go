@@ -8,31 +8,30 @@ import (
 
 // Member is a member of a Ring.
 type Member struct {
-	// The name by which its keys are found, independent of its address. Members of the
-	// same name are distinguished by their order.
+	// The name that determines the keys of the member, independent of its address.
+	// Members with the same name are distinguished by their order.
 	Name string
 
-	// Its share of the keys, in proportion to the other weights. Values below 1 count
-	// as 1.
+	// The share of the keys, relative to the other weights. Values below 1 count as 1.
 	Weight int
 }
 
-// Ring assigns keys to members by consistent hashing: when a member leaves, only its own
-// keys move, and when it returns, so do they. A Ring is immutable and safe for concurrent
-// use.
+// Ring assigns keys to members by consistent hashing. When a member leaves, only its own
+// keys move, and they move back when it returns. A Ring is immutable and safe for
+// concurrent use.
 //
-// Each member has virtual nodes on a circle of hashes (Karger et al., Consistent
-// Hashing and Random Trees, 1997). A key is hashed several times, and belongs to
-// the virtual node that one of its hashes is nearest to (Appleton and O'Reilly,
-// Multi-Probe Consistent Hashing, 2015, section 3): with four hashes, the shares
-// of the members spread 0.38 times as much as with one, at no other cost.
+// Each member has virtual nodes on a circle of hashes (Karger et al., Consistent Hashing
+// and Random Trees, 1997). A key is hashed several times and belongs to the virtual node
+// that is nearest to one of its hashes (Appleton and O'Reilly, Multi-Probe Consistent
+// Hashing, 2015, section 3). With four hashes, the spread of the shares is 0.38 times the
+// spread with one hash, without more virtual nodes.
 type Ring struct {
 	points []uint64 // positions of the virtual nodes, sorted
 	owners []uint32 // member of each virtual node
 
-	// The first point at or above each value of the leading bits of a hash, and then the
-	// number of points: the range of a search. Hashes spread evenly, so that there is
-	// about one point in it.
+	// The index of the first point at or above each value of a hash's leading bits,
+	// followed by the number of points. Two neighbors are the bounds of a search, which
+	// contain about one point because hashes are evenly distributed.
 	starts []uint32
 	shift  uint
 
@@ -40,17 +39,17 @@ type Ring struct {
 }
 
 const (
-	// The number of hashes of a key.
+	// The number of hashes per key.
 	probes = 4
 
-	// The maximum number of points of a ring, which take 64 MB. If there were more, the
-	// points of all members are halved until they fit.
+	// The maximum number of points on a ring, which take 64 MB. Above it, the points of
+	// all members are halved until they fit.
 	maxPoints = 1 << 22
 )
 
-// NewRing creates a ring on which each member has virtualNodes for each unit of its
-// weight. More of them make the shares more even, and the ring larger: 16 bytes
-// each. The order of the members does not matter.
+// NewRing creates a ring with virtualNodes points for each unit of a member's weight.
+// More points distribute keys more evenly but use more memory, 16 bytes each. The order
+// of the members has no effect.
 func NewRing(members []Member, virtualNodes int) *Ring {
 	r := &Ring{members: members}
 	counts, total := pointCounts(members, max(virtualNodes, 1))
@@ -63,8 +62,8 @@ func NewRing(members []Member, virtualNodes int) *Ring {
 	r.starts = make([]uint32, 1<<bits+1)
 	seeds := seedsOf(members)
 
-	// Hashes that spread evenly are sorted by counting their leading bits, in linear
-	// time.
+	// A counting sort by the leading bits takes linear time for evenly distributed
+	// hashes.
 	for i, seed := range seeds {
 		for n := range counts[i] {
 			r.starts[pointHash(seed, n)>>r.shift+1]++
@@ -90,7 +89,7 @@ func NewRing(members []Member, virtualNodes int) *Ring {
 	return r
 }
 
-// pointCounts returns the number of points of each member, and their sum.
+// pointCounts returns the number of points of each member, and the total.
 func pointCounts(members []Member, virtualNodes int) (counts []int, total int) {
 	counts = make([]int, len(members))
 	for halvings := 0; ; halvings++ {
@@ -105,7 +104,7 @@ func pointCounts(members []Member, virtualNodes int) (counts []int, total int) {
 	}
 }
 
-// seedsOf returns the seeds for the hashes of each member's points.
+// seedsOf returns the hash seed of each member's points.
 func seedsOf(members []Member) []uint64 {
 	seeds := make([]uint64, len(members))
 	seen := make(map[string]int, len(members))
@@ -120,17 +119,17 @@ func seedsOf(members []Member) []uint64 {
 }
 
 // Hash returns the hash of a key for Find. It is the same on all machines, so that
-// several gateways agree.
+// several gateways agree on the member of a key.
 func Hash(key string) uint64 { return xxhash.Sum64String(key) }
 
-// Find returns the index of the member of a key, or -1 if the ring is empty. Its cost
-// does not depend on the number of members, and it allocates nothing.
+// Find returns the index of the member that owns a key, or -1 if the ring is empty. Its
+// cost does not depend on the number of members, and it does not allocate.
 func (r *Ring) Find(hash uint64) int {
 	if len(r.points) == 0 {
 		return -1
 	}
 	at := r.search(hash)
-	nearest := r.points[at] - hash // wraps around by overflow
+	nearest := r.points[at] - hash // unsigned overflow wraps around
 	for i := uint64(1); i < probes; i++ {
 		probe := probeHash(hash, i)
 		here := r.search(probe)
@@ -141,9 +140,9 @@ func (r *Ring) Find(hash uint64) int {
 	return int(r.owners[at])
 }
 
-// FindAmong is like Find among the members that accept returns true for: a key of
-// another member goes where it would go if that member left. It returns -1 if no member
-// is accepted, after trying every virtual node.
+// FindAmong is like Find, restricted to the members for which accept returns true. Keys
+// of a rejected member go to the member that would own them without it. FindAmong returns
+// -1 if accept rejects every member.
 func (r *Ring) FindAmong(hash uint64, accept func(member int) bool) int {
 	best, limit := -1, uint64(math.MaxUint64)
 	for i := range uint64(probes) {
@@ -152,20 +151,19 @@ func (r *Ring) FindAmong(hash uint64, accept func(member int) bool) int {
 		case member >= 0:
 			best = member
 		case best < 0:
-			return -1 // a full turn without an accepted member
+			return -1 // a whole turn without an accepted member
 		default:
 			continue
 		}
 		if distance == 0 {
 			break
 		}
-		limit = distance - 1 // the next one must be nearer
+		limit = distance - 1 // later probes must find a nearer point
 	}
 	return best
 }
 
-// walk goes round from a hash to the first member that is accepted, but no farther than
-// limit.
+// walk returns the first accepted member at or after a hash, within a distance of limit.
 func (r *Ring) walk(probe, limit uint64, accept func(member int) bool) (member int, distance uint64) {
 	at := r.search(probe)
 	for range r.points {
@@ -182,7 +180,8 @@ func (r *Ring) walk(probe, limit uint64, accept func(member int) bool) (member i
 	return -1, 0
 }
 
-// search returns the first point at or above a hash, and wraps around at the end.
+// search returns the index of the first point at or above a hash. It wraps around at the
+// end.
 func (r *Ring) search(hash uint64) int {
 	bucket := hash >> r.shift
 	at, end := int(r.starts[bucket]), int(r.starts[bucket+1])
@@ -195,11 +194,11 @@ func (r *Ring) search(hash uint64) int {
 	return at
 }
 
-// pointHash returns the position of a member's n-th virtual node. It does not depend on
-// their number.
+// pointHash returns the position of a member's n-th virtual node. It is independent of
+// the number of virtual nodes.
 func pointHash(seed uint64, n int) uint64 { return mix(seed + uint64(n+1)*golden) }
 
-// probeHash returns the i-th hash of a key, from its first.
+// probeHash returns the i-th hash of a key, derived from its first hash.
 func probeHash(hash, i uint64) uint64 {
 	if i == 0 {
 		return hash
@@ -210,8 +209,8 @@ func probeHash(hash, i uint64) uint64 {
 // golden is 2^64 divided by the golden ratio.
 const golden = 0x9e3779b97f4a7c15
 
-// mix spreads the bits of x: the finalizer of SplitMix64 (Steele, Lea and Flood,
-// Fast Splittable Pseudorandom Number Generators, 2014, figure 16).
+// mix distributes the bits of x. It is the finalizer of SplitMix64 (Steele, Lea and
+// Flood, Fast Splittable Pseudorandom Number Generators, 2014, figure 16).
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

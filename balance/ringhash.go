@@ -22,35 +22,35 @@ func init() {
 	caddy.RegisterModule(new(RingHash))
 }
 
-// RingHash is a selection policy that sends requests of the same key to the same
-// upstream. When an upstream is added or removed, only its keys move.
+// RingHash is a selection policy that sends requests with the same key to the same
+// upstream, by consistent hashing. When an upstream is added or removed, only its keys
+// move.
 //
-// Containers are identified by name: a recreated container keeps its keys, whatever its
-// address. The label `rgate.weight` sets its share of the keys. Other upstreams are
-// identified by address, and have a weight of 1 each.
+// Containers are identified by name, so a recreated container keeps its keys even if its
+// address changes. The label `rgate.weight` sets its share of the keys. Other upstreams
+// are identified by address and have a weight of 1.
 //
-// An upstream that is not available, or that has failed the request before, is skipped
-// as if it were not on the ring.
+// An upstream that is unavailable, or has already failed the request, is skipped as if it
+// were not on the ring.
 type RingHash struct {
-	// The key of a request, with at least one placeholder. A request with an empty key
-	// goes to a random upstream. Default: the client's IP address,
-	// `{http.vars.client_ip}`.
+	// The key of a request, with at least one placeholder. Requests with an empty key go
+	// to a random upstream. Default: `{http.vars.client_ip}`, the client IP address.
 	Key string `json:"key,omitempty"`
 
-	// The number of virtual nodes of an upstream for each unit of its weight, 1 to 10000.
-	// More of them make the shares more even and the ring larger. Default: 150.
+	// The number of virtual nodes for each unit of an upstream's weight, 1 to 10000. More
+	// virtual nodes distribute keys more evenly but use more memory. Default: 150.
 	VirtualNodes int `json:"virtual_nodes,omitempty" default:"150"`
 
-	// The maximum number of an upstream's requests in flight, as a multiple of its fair
-	// share, rounded up. Above it, its keys go to the next upstream on the ring. Must be
-	// above 1, such as 1.25. Default: 0, no bound.
+	// The maximum number of requests in flight per upstream, as a multiple of its fair
+	// share, rounded up. Above it, requests go to the next upstream on the ring. It must
+	// be above 1, such as 1.25. Default: 0, no limit.
 	LoadFactor float64 `json:"load_factor,omitempty"`
 
 	key     placeholder.Key
 	proxy   *reverseproxy.Handler
 	placed  atomic.Pointer[placement]
-	placing sync.Mutex   // held to create a placement
-	taken   reservations // with a bound
+	placing sync.Mutex   // held while a placement is created
+	taken   reservations // used only with load_factor
 }
 
 const (
@@ -66,7 +66,7 @@ func (*RingHash) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision fills in the defaults.
+// Provision sets defaults and finds the proxy's upstreams.
 func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.Key == "" {
 		p.Key = placeholder.ClientIP
@@ -84,8 +84,7 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Check returns the first error in the options. It has a method Field, which returns
-// the name of the option.
+// Check returns the first invalid option as an *options.Error.
 func (p *RingHash) Check() error {
 	return cmp.Or(p.checkKey(), p.checkVirtualNodes(), p.checkLoadFactor())
 }
@@ -116,7 +115,7 @@ func outOfRange(virtualNodes int) error {
 }
 
 func (p *RingHash) checkLoadFactor() error {
-	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // nor is it NaN
+	if p.LoadFactor != 0 && !(p.LoadFactor > 1 && p.LoadFactor <= math.MaxInt32) { // also rejects NaN
 		return options.Errorf("load_factor", "invalid load_factor %v: must be above 1, such as 1.25, or 0 for no bound", p.LoadFactor)
 	}
 	return nil
@@ -126,13 +125,14 @@ func notANumber(option, text, want string) error {
 	return fmt.Errorf("invalid %s %q: must be %s", option, text, want)
 }
 
-// Select returns the upstream of the request's key, or the next one on the ring
-// that is available and has room. It returns nil if no upstream is available.
+// Select returns the upstream for the key of a request. If it is unavailable or has no
+// room, Select returns the next upstream on the ring that has room. It returns nil if no
+// upstream is available.
 func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if p.LoadFactor == 0 {
 		return p.choose(pool, r, w)
 	}
-	releaseReservation(r) // of the previous attempt
+	releaseReservation(r) // from the previous attempt
 	p.taken.mu.Lock()
 	defer p.taken.mu.Unlock()
 	chosen := p.choose(pool, r, w)
@@ -142,7 +142,7 @@ func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	return chosen
 }
 
-// choose selects an upstream. With a bound, taken is locked.
+// choose selects an upstream. If a load factor is set, the caller holds taken.mu.
 func (p *RingHash) choose(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	key := p.key.Of(r)
 	if key == "" {
@@ -161,24 +161,24 @@ func (p *RingHash) choose(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	if next := p.next(at, pool, hash, all); next != nil {
 		return next
 	}
-	// The pool has changed since the ring was made, or other requests were counted in between.
+	// The pool has changed since the ring was created, or concurrent requests were
+	// counted.
 	return reverseproxy.RandomSelection{}.Select(pool, r, w)
 }
 
-// hasRoom reports whether an upstream may take one more request, given the load of all
-// of them.
+// hasRoom reports whether an upstream can accept another request, given the total load.
 func (p *RingHash) hasRoom(all load, upstream *reverseproxy.Upstream, weight int) bool {
 	return p.LoadFactor == 0 || p.inFlight(upstream) < all.capacity(p.LoadFactor, weight)
 }
 
-// inFlight returns an upstream's requests in flight: the larger of the number that this
-// policy has sent to it, and the proxy's, which counts a request only some time after its
+// inFlight returns the number of an upstream's requests in flight. It is the larger of
+// this policy's count and the proxy's count, which increases only some time after the
 // selection.
 func (p *RingHash) inFlight(upstream *reverseproxy.Upstream) int {
 	return max(p.taken.byDial[upstream.Dial], upstream.NumRequests())
 }
 
-// load sums up the load of the available upstreams of a pool.
+// load returns the total load of the available upstreams in a pool.
 func (p *RingHash) load(at *placement, pool reverseproxy.UpstreamPool) (all load) {
 	for i, upstream := range pool {
 		if member := at.member(i, upstream.Dial); member >= 0 && upstream.Available() {
@@ -189,9 +189,9 @@ func (p *RingHash) load(at *placement, pool reverseproxy.UpstreamPool) (all load
 	return all
 }
 
-// next returns the upstream of a key whose own is not available or has no room.
+// next returns the upstream for a key whose own upstream is unavailable or has no room.
 func (p *RingHash) next(at *placement, pool reverseproxy.UpstreamPool, hash uint64, all load) *reverseproxy.Upstream {
-	// The index in the pool of each member that can take the request, from 1 on.
+	// For each member with room, its index in the pool plus 1.
 	var few [64]int32
 	where := few[:]
 	if n := len(at.dials); n > len(few) {

@@ -15,16 +15,16 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// timedTransport measures the round trips of a transport, and otherwise behaves like it.
+// timedTransport is a transport that measures round trips.
 type timedTransport struct {
 	http.RoundTripper
 	table *table
 }
 
-// timeRoundTrips wraps the transport of a proxy that is being provisioned. Caddy gives a
-// selection policy no other way to learn the latency of an upstream.
+// timeRoundTrips wraps the transport of a proxy that is being provisioned. Caddy provides
+// no other way for a selection policy to measure latencies.
 func timeRoundTrips(ctx caddy.Context, proxy *reverseproxy.Handler, t *table) error {
-	if proxy.Transport == nil { // the proxy would create the default one later
+	if proxy.Transport == nil { // otherwise the proxy creates the default one later
 		module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", nil)
 		if err != nil {
 			return fmt.Errorf("loading the default transport: %w", err)
@@ -41,7 +41,7 @@ func timeRoundTrips(ctx caddy.Context, proxy *reverseproxy.Handler, t *table) er
 func (c *timedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	info, ok := reverseproxy.GetDialInfo(r.Context())
 	if !ok || info.Upstream == nil || r.Context().Value(caddyhttp.ServerCtxKey) == nil {
-		return c.RoundTripper.RoundTrip(r) // a health check
+		return c.RoundTripper.RoundTrip(r) // health check
 	}
 	begun := monotime.Now()
 	h := c.table.of(info.Upstream.Dial, begun)
@@ -63,7 +63,7 @@ func (c *timedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // Unwrap returns the wrapped transport.
 func (c *timedTransport) Unwrap() http.RoundTripper { return c.RoundTripper }
 
-// Around returns a timedTransport for another transport.
+// Around returns a timedTransport that wraps another transport.
 func (c *timedTransport) Around(inner http.RoundTripper) http.RoundTripper {
 	return &timedTransport{inner, c.table}
 }

@@ -12,24 +12,25 @@ const (
 	// Further consumers are counted together as Other.
 	MaxConsumers = 10_000
 
-	// idleAccounts is how long a consumer's account is kept without traffic.
+	// idleAccounts is the time after which an account without traffic is closed.
 	idleAccounts = 10 * time.Minute
 )
 
-// account counts a consumer's traffic in a series until it is drained.
+// account counts a consumer's traffic in a series between drains.
 type account struct {
 	flowing
 	series   *Series
 	consumer string
 
 	closed  atomic.Bool   // replaced by another account
-	lastUse time.Duration // time of the last drain that found traffic
+	lastUse time.Duration // time of the last drain with traffic
 }
 
-// add counts bytes.
+// add adds bytes to the counts.
 func (a *account) add(t Traffic) {
 	a.flowing.add(t)
-	// As in shards: the closer of the account takes the bytes that are added afterwards.
+	// If the account was closed concurrently, move the bytes to its replacement, as in
+	// shards.
 	if a.closed.Load() {
 		a.series.account(a.consumer).add(a.take())
 	}
@@ -37,13 +38,13 @@ func (a *account) add(t Traffic) {
 
 // accounts holds the open accounts of a series. Lookups take no lock.
 type accounts struct {
-	byConsumer sync.Map // of *account
-	successor  *Series  // has the accounts once the series is retired; guarded by rec.consumers.mu
+	byConsumer sync.Map // maps consumers to *account
+	successor  *Series  // receives the accounts once the series is retired; guarded by rec.consumers.mu
 }
 
-// consumers counts the accounts of each consumer and limits the number of consumers.
+// consumers counts the open accounts per consumer and limits the number of consumers.
 type consumers struct {
-	wanted atomic.Bool // set by the first Drain
+	wanted atomic.Bool // set by the first call of Drain
 	limit  int
 
 	mu   sync.Mutex
@@ -80,8 +81,8 @@ func (s *Series) openAccount(consumer string) *account {
 	return a
 }
 
-// close removes an account, and returns the bytes that have not been drained. Bytes
-// that are added to it afterwards go to the account that replaces it.
+// close removes an account and returns the bytes that have not been drained. Bytes that
+// are added to it later go to its replacement.
 func (a *account) close() Traffic {
 	all := &a.series.rec.consumers
 	all.mu.Lock()
@@ -94,8 +95,8 @@ func (a *account) close() Traffic {
 	return a.take()
 }
 
-// drainAccounts returns the traffic of each consumer since the last call, and closes
-// idle accounts.
+// drainAccounts returns the traffic per consumer since the last call. It closes idle
+// accounts.
 func (s *Series) drainAccounts() (parts []Interval) {
 	now := s.rec.now()
 	s.accounts.byConsumer.Range(func(_, value any) bool {

@@ -14,11 +14,11 @@ func init() {
 	httpcaddyfile.RegisterDirective("rgate_stats", parseCaddyfile)
 }
 
-// parseCaddyfile takes a first argument that begins with a slash as the page's
-// path, unlike other directives, which take it as a matcher: a handler that only saw
-// the requests for its own page would record nothing.
+// parseCaddyfile parses the directive rgate_stats. Unlike other directives, it treats a
+// first argument with a leading slash as the page path and not as a path matcher. A
+// handler that matches only its own page would record nothing.
 func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	h.Next() // the directive's name
+	h.Next() // consume the directive name
 	var matcher caddy.ModuleMap
 	if h.NextArg() && !strings.HasPrefix(h.Val(), "/") {
 		h.Prev()
@@ -58,8 +58,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	})
 }
 
-// UnmarshalCaddyfile sets up the statistics from Caddyfile tokens, of which the
-// first is the directive's name. Syntax:
+// UnmarshalCaddyfile sets up the statistics from Caddyfile tokens, beginning with the
+// directive name. Syntax:
 //
 //	stats [<path>|off] {
 //	    path     <path>
@@ -69,16 +69,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	    sink     <name> ...
 //	}
 //
-// With `off`, the page is off, and sinks and metrics work all the same. A sink
-// may be given any number of times.
+// `off` disables the page, but not sinks and metrics. `sink` can be repeated.
 func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return c.unmarshal(d, func(string) (bool, error) { return false, nil })
 }
 
-// unmarshal reads the directive; more reads options that are not known here and
-// reports whether it did.
+// unmarshal parses the directive. It calls more for unknown options; more reports whether
+// it has parsed the option.
 func (c *Config) unmarshal(d *caddyfile.Dispenser, more func(option string) (bool, error)) error {
-	d.Next() // the directive's name
+	d.Next() // consume the directive name
 	if d.NextArg() {
 		if d.Val() == "off" {
 			c.Disabled = true
@@ -138,7 +137,7 @@ func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error)
 	return false, nil
 }
 
-// setPath takes the current token as the page's path.
+// setPath sets the page path to the current token.
 func (c *Config) setPath(d *caddyfile.Dispenser) error {
 	if c.Path != "" {
 		return d.Errf("path is set twice: '%s' and '%s'", c.Path, d.Val())
@@ -175,7 +174,7 @@ func (c *Config) unmarshalSink(d *caddyfile.Dispenser) error {
 //	    roll_keep    <files>
 //	}
 func (j *JSONLines) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the sink's name
+	d.Next() // consume the sink name
 	if d.NextArg() {
 		j.Filename = d.Val()
 		if d.NextArg() {
@@ -201,7 +200,7 @@ func (j *JSONLines) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// stringArg reads the one argument of the current subdirective.
+// stringArg parses the only argument of the current subdirective.
 func stringArg(d *caddyfile.Dispenser, into *string) error {
 	if !d.AllArgs(into) {
 		return d.ArgErr()

@@ -1,14 +1,14 @@
-// Package stats records a gateway's requests by route and backend: successes and
-// failures, latencies, and bytes.
+// Package stats records statistics of a gateway's requests by route and backend: status
+// codes, latencies and bytes.
 //
-// A [Recorder] is the pure core: each [Series] counts statuses and bytes and keeps a
-// sketch of the latencies (DDSketch, 1 %) in about the time that it takes to read the
-// clock twice. Everything else reads from it: the statistics page, Prometheus
-// metrics, sinks, which are modules that get a [Snapshot] at every interval, and
-// bandwidth accounting, which drains it by [Recorder.Drain].
+// A [Recorder] collects the statistics. Each [Series] counts status codes and bytes, and
+// keeps a sketch of the latencies (DDSketch, 1 %). Recording takes about as long as
+// reading the clock twice. The consumers of a recorder are the statistics page,
+// Prometheus metrics, bandwidth accounting with [Recorder.Drain], and sinks. Sinks are
+// modules that receive a [Snapshot] at every interval.
 //
-// A handler gets all of this by a [Config]; what it counts outlives a reload of
-// the configuration.
+// A handler provides all of this by embedding a [Config]. The statistics survive
+// configuration reloads.
 package stats
 
 import (
@@ -32,32 +32,33 @@ const (
 
 // Config configures the statistics page and the sinks.
 type Config struct {
-	// The path of the statistics page, which is compared with the whole path of a
-	// request. Must begin with `/` and have no `*`, `?` or `#`. Default: `/stats`.
+	// The path of the statistics page, which must equal the whole path of a request. It
+	// must begin with `/` and must not contain `*`, `?` or `#`. Default: `/stats`.
 	Path string `json:"path,omitempty"`
 
-	// The clients that may see the page: IP addresses, ranges, or `private_ranges`.
-	// Requests that passed an untrusted proxy, or whose host is not configured, are
-	// refused. Default: all clients; on a gateway, those that its `ip_filter` allows.
+	// The clients that can access the page: IP addresses, CIDR ranges, or
+	// `private_ranges`. Requests through an untrusted proxy, or for an unknown host, are
+	// rejected. Default: all clients or, on a gateway, the clients that its `ip_filter`
+	// allows.
 	Allow []string `json:"allow,omitempty"`
 
-	// Additional hosts under which those clients may request the page. Default: the
-	// hosts of the site, the gateway and its routes, and the name of the machine.
+	// Additional host names under which the page is served to those clients. Default: the
+	// host names of the site, the gateway and its routes, and the machine.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Turns the page off. Statistics are still recorded. Default: false.
+	// Whether the page is disabled. Statistics are still recorded. Default: false.
 	Disabled bool `json:"disabled,omitempty"`
 
-	// The sinks that get a snapshot at every interval, and a last one when the
-	// configuration is unloaded. The last 60 snapshots are also kept in memory.
+	// The sinks that receive a snapshot at every interval and when the configuration is
+	// unloaded. The last 60 snapshots are also kept in memory. Default: none.
 	SinksRaw []json.RawMessage `json:"sinks,omitempty" caddy:"namespace=rgate.stats.sinks inline_key=sink"`
 
-	// How often a snapshot is sent to the sinks, at least 1s. Default: 1m.
+	// The interval between snapshots for sinks. Minimum: 1s. Default: 1m.
 	Interval caddy.Duration `json:"interval,omitempty"`
 }
 
-// Validate checks the values, apart from the sinks. The error has a method Field,
-// which returns the key of the invalid value.
+// Validate validates the options except the sinks. The error has a method Field, which
+// returns the key of the invalid option.
 func (c *Config) Validate() error {
 	switch {
 	case c.Path != "" && !strings.HasPrefix(c.Path, "/"):
@@ -72,22 +73,22 @@ func (c *Config) Validate() error {
 	return c.guard().CheckAccess(DefaultPath)
 }
 
-// guard returns the access check of the page.
+// guard returns the access control of the page.
 func (c *Config) guard() *policy.ProtectedEndpoint {
 	return &policy.ProtectedEndpoint{Allow: c.Allow, Hosts: c.Hosts}
 }
 
-// fieldError is an error in the value of a key.
+// fieldError is an error in the value of an option.
 type fieldError struct{ field, message string }
 
 func (e *fieldError) Error() string { return e.message }
 
-// Field returns the key of the invalid value.
+// Field returns the key of the invalid option.
 func (e *fieldError) Field() string { return e.field }
 
-// Start starts recording under a gateway's name, which must stay the same for the
-// statistics to survive a reload. It is called by a module's Provision; its Cleanup
-// must close the handle. If Start fails, nothing has to be closed.
+// Start starts recording under the name of a gateway. Statistics survive a reload if the
+// name stays the same. A module calls Start in Provision and closes the handle in
+// Cleanup. If Start fails, there is no handle to close.
 func (c *Config) Start(ctx caddy.Context, name string) (*Handle, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -146,8 +147,8 @@ func (c *Config) loadSinks(ctx caddy.Context) ([]*outlet, error) {
 	return outlets, nil
 }
 
-// registerMetrics registers a recorder's metrics, unless they are registered already:
-// several handlers of one configuration may share a recorder.
+// registerMetrics registers the metrics of a recorder once. Several handlers of one
+// configuration can share a recorder.
 func registerMetrics(registry *prometheus.Registry, rec *Recorder) error {
 	if registry == nil {
 		return nil
@@ -160,8 +161,7 @@ func registerMetrics(registry *prometheus.Registry, rec *Recorder) error {
 	return nil
 }
 
-// recorders holds recorders by their gateway's name, so that a new configuration
-// continues with the statistics of the old one.
+// recorders holds recorders by gateway name, so that statistics survive a reload.
 var recorders = caddy.NewUsagePool()
 
 func acquireRecorder(name string) (*Recorder, error) {
@@ -174,9 +174,9 @@ func acquireRecorder(name string) (*Recorder, error) {
 	return rec.(*Recorder), nil
 }
 
-// HoldRecorder returns the recorder of a gateway, which is created if needed. It
-// survives reloads until every holder has called release. Further calls of release
-// do nothing.
+// HoldRecorder returns the recorder of a gateway and creates it if needed. The recorder
+// survives reloads until every holder has called release. Further calls of release have
+// no effect.
 func HoldRecorder(name string) (rec *Recorder, release func() error, err error) {
 	if rec, err = acquireRecorder(name); err != nil {
 		return nil, nil, err

@@ -13,11 +13,11 @@ var counting = struct {
 }{handles: make(map[counted]int)}
 
 type counted struct {
-	config any // its metrics registry, which is unique
+	config any // metrics registry, which is unique per configuration
 	name   string
 }
 
-// Counts reports whether an open handle of the configuration records under a name.
+// Counts reports whether a handle of the configuration is open under the name.
 func Counts(ctx caddy.Context, name string) bool {
 	counting.Lock()
 	defer counting.Unlock()

@@ -10,35 +10,36 @@ import (
 )
 
 const (
-	// accuracy is the relative error of a percentile.
+	// accuracy is the maximum relative error of a percentile.
 	accuracy = 0.01
 
-	// maxBins is more than the range from shortest to longest needs at that accuracy, so
+	// maxBins exceeds the number of bins from shortest to longest at this accuracy, so
 	// that bins never collapse.
 	maxBins = 2048
 
-	// Durations out of this range are clamped to it in percentiles, and exact in the
-	// average.
+	// The range of durations in percentiles. Durations outside are clamped; the average
+	// is exact.
 	shortest = time.Microsecond
 	longest  = time.Hour
 )
 
-// indexes maps seconds to the bins of a DDSketch (Masson, Rim and Lee, VLDB
-// 2019), interpolating the logarithm by cubic polynomials: no call to math.Log.
+// indexes maps seconds to the bins of a DDSketch (Masson, Rim and Lee, VLDB 2019). It
+// interpolates the logarithm by cubic polynomials, which avoids calls of math.Log.
 var indexes = func() *mapping.CubicallyInterpolatedMapping {
 	m, err := mapping.NewCubicallyInterpolatedMapping(accuracy)
 	if err != nil {
-		panic(err) // the accuracy is a constant between 0 and 1
+		panic(err) // cannot fail: accuracy is a constant between 0 and 1
 	}
 	return m
 }()
 
-// counts are the statistics of a span of time: responses by status, the exact sum of
-// the durations, their distribution, and the bytes. It is not safe for concurrent use.
+// counts holds the statistics of a time range: responses by status code, the exact sum
+// and the distribution of the durations, and the bytes. It is not safe for concurrent
+// use.
 type counts struct {
-	codes   []codeCount // in order of appearance, so that the usual status comes first
+	codes   []codeCount // in order of first use, so that common codes come first
 	took    exactSum
-	sketch  *store.CollapsingLowestDenseStore // in seconds
+	sketch  *store.CollapsingLowestDenseStore // durations in seconds
 	traffic Traffic
 }
 
@@ -51,8 +52,8 @@ func newCounts() *counts {
 	return &counts{sketch: store.NewCollapsingLowestDenseStore(maxBins)}
 }
 
-// add counts one response. A protocol switch (101) is counted by its code alone: the
-// duration of the connection is not a latency.
+// add adds one response. For a protocol switch (101), only the status code is counted,
+// because the duration of the connection is not a latency.
 func (t *counts) add(code int, took time.Duration) {
 	t.count(code, 1)
 	if code < 200 {
@@ -72,7 +73,7 @@ func (t *counts) count(code int, n uint64) {
 	t.codes = append(t.codes, codeCount{code, n})
 }
 
-// merge adds o.
+// merge adds the statistics of o.
 func (t *counts) merge(o *counts) {
 	for _, c := range o.codes {
 		t.count(c.code, c.n)
@@ -85,7 +86,7 @@ func (t *counts) merge(o *counts) {
 // isEmpty reports whether nothing was recorded.
 func (t *counts) isEmpty() bool { return len(t.codes) == 0 && t.traffic == Traffic{} }
 
-// reset removes everything, and keeps the memory.
+// reset removes all statistics but keeps the allocated memory.
 func (t *counts) reset() {
 	t.codes = t.codes[:0]
 	t.took = exactSum{}
@@ -93,7 +94,7 @@ func (t *counts) reset() {
 	t.traffic = Traffic{}
 }
 
-// requests returns how many responses were successes (200–399) and failures (400 and above).
+// requests returns the number of successes (200–399) and failures (400 and above).
 func (t *counts) requests() (r Requests) {
 	for _, c := range t.codes {
 		switch {
@@ -107,29 +108,30 @@ func (t *counts) requests() (r Requests) {
 	return r
 }
 
-// quantile returns a quantile in seconds, 0 if nothing has been recorded: the shortest
-// duration that at least that share of all does not exceed (the nearest rank), so that
-// the 95th percentile of two is the longer.
+// quantile returns a quantile in seconds by the nearest-rank method, or 0 if nothing has
+// been recorded. The result is the shortest duration that at least a fraction q of the
+// durations does not exceed. For example, the 95th percentile of two durations is the
+// longer one.
 func (t *counts) quantile(q float64) float64 {
 	if t.sketch.IsEmpty() {
 		return 0
 	}
-	const rounding = 1e-9 // 0.95 × 20 must not exceed 19
+	const rounding = 1e-9 // e.g. 0.95 × 20 must not exceed 19
 	rank := math.Ceil(q*t.sketch.TotalCount()-rounding) - 1
 	return indexes.Value(t.sketch.KeyAtRank(rank))
 }
 
-// encode returns the distribution in DDSketch's own encoding.
+// encode returns the distribution in DDSketch's encoding.
 func (t *counts) encode(omitMapping bool) []byte {
 	var b []byte
 	t.ddsketch().Encode(&b, omitMapping)
 	return b
 }
 
-// decode adds the distribution that encode made with its mapping omitted.
+// decode adds a distribution encoded with omitMapping.
 func (t *counts) decode(b []byte) {
 	if err := t.ddsketch().DecodeAndMergeWith(b); err != nil {
-		// The bytes were encoded by this process.
+		// Cannot fail: the bytes were encoded by this process.
 		panic("decoding an own sketch: " + err.Error())
 	}
 }
@@ -138,11 +140,11 @@ func (t *counts) ddsketch() *ddsketch.DDSketch {
 	return ddsketch.NewDDSketch(indexes, t.sketch, store.NewSparseStore())
 }
 
-// exactSum is a sum of durations that neither overflows nor rounds: a
-// time.Duration would overflow in days on a gateway with many long streams.
+// exactSum is an exact sum of durations. A time.Duration would overflow within days on a
+// gateway with many long streams.
 type exactSum struct {
 	seconds uint64
-	nanos   uint64 // may exceed a second until the sum is added to another
+	nanos   uint64 // can exceed one second until the sum is added to another
 }
 
 func (s *exactSum) add(o exactSum) {

@@ -1,33 +1,34 @@
 package stats
 
-// Interval is what was recorded of one route's requests to one backend between two
-// drains, or one consumer's part of the traffic.
+// Interval holds the statistics of one route and backend between two drains, or the
+// traffic of one consumer in them.
 type Interval struct {
 	Route   string // DefaultRoute if no route matched
-	Backend string // NoBackend if the requests went to none
+	Backend string // NoBackend for requests without a backend
 
-	// The consumer that sent the requests. Empty: all consumers, including those with an
-	// interval of their own. The interval of a consumer has traffic only.
+	// The consumer of the requests. If empty, the interval covers all consumers,
+	// including those with separate intervals. Intervals of consumers contain only
+	// Traffic.
 	Consumer string
 
-	// Bytes transferred, including those of requests that have not ended.
+	// The bytes transferred, including bytes of requests in flight.
 	Traffic Traffic
 
-	// The number of responses, without protocol switches (101), and how many of them
-	// had a status of 400 or above.
+	// The number of responses without protocol switches (101), and the number of
+	// responses with a status code of 400 or above.
 	Requests, Errors uint64
 
-	// The sum of the durations of those requests.
+	// The sum of the durations of the responses in Requests, in seconds.
 	Seconds float64
 
-	// The distribution of the durations in seconds, as DDSketch encodes it, for
-	// MergeSketches and Quantiles. Nil if there is none.
+	// The distribution of the durations in seconds, in DDSketch's encoding, for
+	// MergeSketches and Quantiles. Nil if there are no durations.
 	Sketch []byte
 }
 
-// Drain calls f for each series that has recorded something since the last call; the
-// first call drains everything so far. Each byte and each request is in exactly one
-// interval. Concurrent calls run one after the other.
+// Drain calls f for each series with new statistics since the last call. The first call
+// drains everything recorded so far. Each byte and each request is in exactly one
+// interval. Concurrent calls are serialized.
 func (rec *Recorder) Drain(f func(Interval)) {
 	rec.draining.Lock()
 	defer rec.draining.Unlock()
@@ -39,7 +40,7 @@ func (rec *Recorder) Drain(f func(Interval)) {
 		if backend == "" {
 			backend = NoBackend
 		}
-		// Consumers are drained first: the series then has everything that they have.
+		// Drain the consumers first, so that the series includes all their traffic.
 		parts := s.drainAccounts()
 		whole, some := s.drain()
 		if some {
@@ -55,7 +56,8 @@ func (rec *Recorder) Drain(f func(Interval)) {
 	}
 }
 
-// drain returns what was recorded since the last call, without the names.
+// drain returns the statistics since the last call, without route and backend. some
+// reports whether there are any.
 func (s *Series) drain() (one Interval, some bool) {
 	s.collectAll()
 	s.mu.Lock()
@@ -79,8 +81,7 @@ func (s *Series) drain() (one Interval, some bool) {
 	return one, true
 }
 
-// openOutbox keeps counts for the next drain as well from now on. The caller holds
-// s.mu.
+// openOutbox starts keeping counts for the next drain. The caller holds s.mu.
 func (s *Series) openOutbox() {
 	if s.outbox == nil {
 		s.outbox = newCounts()
@@ -88,11 +89,11 @@ func (s *Series) openOutbox() {
 	}
 }
 
-// handOverOutbox moves what has not been drained to the successor, which has not
-// absorbed the total yet. The caller holds both mutexes.
+// handOverOutbox moves undrained counts to the successor, which has not yet absorbed the
+// total. The caller holds both mutexes.
 func (s *Series) handOverOutbox(successor *Series) {
 	if s.outbox == nil && successor.outbox == nil {
-		return // nothing has been drained
+		return // Drain has never been called
 	}
 	successor.openOutbox()
 	if s.outbox == nil {

@@ -8,26 +8,26 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// Handle is one configuration's reference to a recorder. It serves the page and feeds
-// the sinks until it is closed.
+// Handle is the reference of one configuration to a recorder. It serves the page and
+// sends snapshots to the sinks until it is closed.
 type Handle struct {
 	name     string
-	path     string // empty if the page is off
+	path     string // empty if the page is disabled
 	rec      *Recorder
 	reporter *reporter
 	counted  counted
-	guard    *policy.ProtectedEndpoint // nil: all clients may see the page
+	guard    *policy.ProtectedEndpoint // nil allows all clients
 
 	mu    sync.Mutex
 	held  []*Series   // guarded by mu
-	log   *RequestLog // guarded by mu; nil until RequestLog is called
+	log   *RequestLog // guarded by mu; nil until the first call of RequestLog
 	close sync.Once
 	err   error
 }
 
-// Series returns the series of a route's requests to a backend, which is empty
-// for requests without one. It is created if needed, and held until Close. It must not
-// be called on the request path.
+// Series returns the series of a route and a backend, and creates it if needed. backend
+// is empty for requests without one. The handle holds the series until Close. Series must
+// not be called on the request path.
 func (h *Handle) Series(route, backend string) *Series {
 	s := h.rec.Series(route, backend)
 	h.mu.Lock()
@@ -36,8 +36,8 @@ func (h *Handle) Series(route, backend string) *Series {
 	return s
 }
 
-// RequestLog returns the log of the gateway's requests, which exists as long as a
-// handle that has called this is open.
+// RequestLog returns the gateway's request log. The log exists while a handle that has
+// called RequestLog is open.
 func (h *Handle) RequestLog() *RequestLog {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -47,11 +47,11 @@ func (h *Handle) RequestLog() *RequestLog {
 	return h.log
 }
 
-// RedactParams redacts the values of these query parameters in the log of the gateway's
-// requests, also after a reload: the log outlives the configuration.
+// RedactParams adds query parameters whose values are redacted in the request log. The
+// redaction survives reloads, like the log.
 func (h *Handle) RedactParams(parameters []string) { h.rec.redacted.add(parameters) }
 
-// ServesPath reports whether the statistics page is at this path.
+// ServesPath reports whether path is the path of the statistics page.
 func (h *Handle) ServesPath(path string) bool {
 	return path == h.path && path != ""
 }
@@ -65,7 +65,7 @@ func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
 	return h.guard.ServeProtected(w, r, page)
 }
 
-// Report returns the statistics that a query selects.
+// Report returns the statistics selected by a query.
 func (h *Handle) Report(q Query) Report { return h.rec.Report(q) }
 
 // InFlight returns the number of requests in flight to each backend.
@@ -75,12 +75,12 @@ func (h *Handle) InFlight() map[string]int64 {
 	return all
 }
 
-// Recent returns the snapshots of the last intervals, the oldest first.
+// Recent returns the snapshots of the last intervals, oldest first.
 func (h *Handle) Recent() []Snapshot { return h.reporter.recent.Snapshots() }
 
-// Close sends a last snapshot to the sinks, which takes a few seconds at most, closes
-// them, and releases the recorder. A recorder that has no other holder is discarded.
-// A second call, and one on nil, do nothing.
+// Close sends a last snapshot to the sinks, closes the sinks, and releases the recorder.
+// It takes a few seconds at most. A recorder without other holders is discarded. Close on
+// a nil or closed handle has no effect.
 func (h *Handle) Close() error {
 	if h == nil {
 		return nil

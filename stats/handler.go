@@ -16,28 +16,27 @@ func init() {
 // Handler records statistics of the requests that pass through it, and serves the
 // statistics page. Requests for the page are not recorded.
 //
-// The page is JSON: how many requests succeeded (200–399) and failed (400 and
-// above), and their latency in milliseconds. `?window=1m`, `5m` or `1h` limits it
-// to recent requests; `?by=route` adds the statistics of each route. The same numbers
-// are among Caddy's metrics, as `rgate_requests_total`,
-// `rgate_request_duration_seconds`, `rgate_requests_in_flight` and
-// `rgate_bandwidth_bytes_total`.
+// The page is JSON with the number of successful (200–399) and failed (400 and above)
+// requests, and their latencies in milliseconds. `?window=1m`, `5m` or `1h` limits it to
+// recent requests. `?by=route` adds the statistics of each route. The same statistics are
+// exported as Caddy metrics: `rgate_requests_total`, `rgate_request_duration_seconds`,
+// `rgate_requests_in_flight` and `rgate_bandwidth_bytes_total`.
 type Handler struct {
 	Config
 
-	// The name under which the statistics survive a reload of the configuration.
-	// Handlers of the same name share them. Default: `rgate_stats`.
+	// The name of the statistics, which survive configuration reloads under this name.
+	// Handlers with the same name share them. Default: `rgate_stats`.
 	Name string `json:"name,omitempty"`
 
-	// The route that the requests are counted under, which distinguishes handlers of
-	// the same name. Default: `_default`.
+	// The route name under which requests are counted. It distinguishes handlers with the
+	// same `name`. Default: `_default`.
 	Route string `json:"route,omitempty"`
 
 	handle *Handle
 	series *Series
 }
 
-// DefaultName is the name of statistics outside of a gateway.
+// DefaultName is the default name of statistics outside of a gateway.
 const DefaultName = "rgate_stats"
 
 // CaddyModule returns the Caddy module information.
@@ -64,7 +63,7 @@ func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	return nil
 }
 
-// ServeHTTP serves the statistics page, or calls and records the next handler.
+// ServeHTTP serves the statistics page, or records the response of the next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if h.handle.ServesPath(r.URL.Path) {
 		return h.handle.ServePage(w, r)

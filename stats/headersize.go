@@ -5,19 +5,18 @@ import (
 	"strconv"
 )
 
-// Sizes are those of a message in HTTP/1.1, so that headers compare with bodies. Other
-// versions compress headers.
+// Sizes are estimated for HTTP/1.1 messages, in which headers are not compressed.
 
-// requestSize returns the size of a request's header without its fields.
+// requestSize returns the size of a request header without its fields.
 func requestSize(r *http.Request) (n int) {
 	n = len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\nHost: \r\n\r\n") + len(r.Host)
 	if r.ContentLength < 0 {
-		n += len("Transfer-Encoding: chunked\r\n") // which net/http removes from the fields
+		n += len("Transfer-Encoding: chunked\r\n") // removed from the header by net/http
 	}
 	return n
 }
 
-// responseSize returns the size of a response's header without its fields.
+// responseSize returns the size of a response header without its fields.
 func responseSize(status int) int {
 	reason := "OK"
 	if status != http.StatusOK {
@@ -26,7 +25,7 @@ func responseSize(status int) int {
 	return len("HTTP/1.1 200 \r\n\r\n") + len(reason)
 }
 
-// fieldsSize returns the size of a header's fields.
+// fieldsSize returns the size of the fields in a header.
 func fieldsSize(header http.Header) (n int) {
 	for name, values := range header {
 		for _, value := range values {
@@ -44,7 +43,7 @@ func addedSize(header http.Header, status int, written int64, flushed bool) (n i
 	if _, ok := header["Content-Length"]; ok || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified {
 		return n
 	}
-	const buffered = 2048 // by net/http, before it switches to chunks
+	const buffered = 2048 // size of net/http's buffer before it switches to chunked encoding
 	if flushed || written > buffered {
 		return n + len("Transfer-Encoding: chunked\r\n")
 	}

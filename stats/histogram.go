@@ -2,9 +2,9 @@ package stats
 
 import "fmt"
 
-// Histogram returns for each bound the number of durations in a sketch that do not
-// exceed it, within 1 % of the bound, and the number of all durations. The bounds are
-// in seconds and ascend.
+// Histogram returns, for each bound, the number of durations in a sketch up to the bound
+// (within 1 %), and the number of all durations. Bounds are in seconds, in ascending
+// order.
 func Histogram(sketch []byte, bounds []float64) (atMost map[float64]uint64, all uint64, err error) {
 	t, err := mergeSketches([][]byte{sketch})
 	if err != nil {

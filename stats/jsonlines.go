@@ -19,22 +19,22 @@ func init() {
 	caddy.RegisterModule(new(JSONLines))
 }
 
-// JSONLines appends the statistics to a file: one line of JSON per series at every
-// interval.
+// JSONLines is a sink that appends statistics to a file, as one line of JSON per series
+// at every interval.
 //
 //	{"time":"…","gateway":"rgate","route":"/api","backend":"orders","requests_count":{…},"latency_ms":{…},"codes":{"200":7},…}
 //
-// The file is rolled when it gets large. If writing fails, the lines of that interval
-// are lost; the next interval is written again.
+// The file is rolled when it reaches a maximum size. If a write fails, the lines of that
+// interval are lost, and the next interval is written as usual.
 type JSONLines struct {
-	// The file. Required. Missing directories are created. Global placeholders such as
-	// `{env.HOME}` are replaced at start.
+	// The path of the file. Missing directories are created. Global placeholders such as
+	// `{env.HOME}` are replaced at startup. Required.
 	Filename string `json:"filename"`
 
-	// The size in MiB above which the file is rolled. Default: 100.
+	// The file size in MiB above which the file is rolled. Default: 100.
 	RollSizeMB int `json:"roll_size_mb,omitempty"`
 
-	// How many rolled files are kept. Default: 10.
+	// The maximum number of rolled files to keep. Default: 10.
 	RollKeep int `json:"roll_keep,omitempty"`
 
 	file *lineFile // nil until the first write
@@ -49,7 +49,7 @@ func (*JSONLines) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision resolves the file's name. The file is opened by the first write.
+// Provision resolves the file name. The first write opens the file.
 func (j *JSONLines) Provision(caddy.Context) error {
 	name, err := caddy.NewReplacer().ReplaceOrErr(j.Filename, true, true)
 	if err != nil {
@@ -65,7 +65,7 @@ func (j *JSONLines) Provision(caddy.Context) error {
 	return nil
 }
 
-// Validate checks the values.
+// Validate validates the options.
 func (j *JSONLines) Validate() error {
 	switch {
 	case j.key.name == "":
@@ -120,8 +120,8 @@ type jsonLine struct {
 	SeriesSnapshot
 }
 
-// lineFiles are shared by name: while a configuration is replaced, the old one and
-// the new one write to the same file, which must be rolled only once.
+// lineFiles holds the open files by name. During a reload, the old and the new
+// configuration share a file, so that it is rolled only once.
 var lineFiles = caddy.NewUsagePool()
 
 type fileKey struct {
@@ -129,14 +129,13 @@ type fileKey struct {
 	sizeMB, keep int
 }
 
-// lineFile is a file of lines that is rolled when it gets large, and reopened after
-// every error.
+// lineFile is a file of lines that is rolled by size and reopened after an error.
 type lineFile struct {
 	key fileKey
 
 	mu   sync.Mutex
-	out  *timberjack.Logger // nil if closed; guarded by mu
-	torn bool               // the last line has no end; guarded by mu
+	out  *timberjack.Logger // guarded by mu; nil if closed
+	torn bool               // guarded by mu; whether the last line is incomplete
 }
 
 func (f *lineFile) append(line []byte) error {
@@ -158,8 +157,8 @@ func (f *lineFile) append(line []byte) error {
 	return nil
 }
 
-// open opens the file, and checks whether a full disk or a crash has left an
-// incomplete last line. The caller holds f.mu.
+// open opens the file and detects an incomplete last line, which a full disk or a crash
+// can cause. The caller holds f.mu.
 func (f *lineFile) open() (err error) {
 	if err := os.MkdirAll(filepath.Dir(f.key.name), 0o700); err != nil {
 		return err

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// LogDetails adds a gateway's details to the request log.
+// LogDetails provides the gateway's details for the request log.
 type LogDetails interface {
-	// LogDetails returns the container of the last attempt, and why the backend did not
-	// respond; each is empty if unknown.
+	// LogDetails returns the container of the last attempt and the reason for a failure
+	// of the backend. Each is empty if unknown.
 	LogDetails() (container, failure string)
 }
 
-// logRequest logs a request that has just arrived.
+// logRequest logs the arrival of a request.
 func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64, at time.Time) {
 	e := s.entryOf(r)
 	e.Time, e.Size = time.Now(), r.ContentLength
@@ -44,7 +44,7 @@ func (s *Series) entryOf(r *http.Request) LogEntry {
 	}
 }
 
-// shortened limits the size of a value in the log.
+// shortened truncates a long value for the log.
 func shortened(text string) string {
 	const most = 1024
 	if len(text) <= most {

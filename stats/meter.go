@@ -9,17 +9,17 @@ import (
 	"sync/atomic"
 )
 
-// meteredBody counts the body of a request as it is read. A transport may read on
-// after the handler has returned, so a meteredBody is not pooled.
+// meteredBody counts the bytes read from a request body. It is not pooled, because a
+// transport can read from it after the handler has returned.
 type meteredBody struct {
 	io.ReadCloser
 	shard   *shard
 	account atomic.Pointer[account]
 }
 
-// meterBody wraps the body of a request that has one.
+// meterBody wraps the body of a request unless it is empty.
 func (w *writer) meterBody(r *http.Request) {
-	// In HTTP/2 the body is never nil, but its length may be known to be 0.
+	// In HTTP/2, Body is never nil, but ContentLength may be 0.
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return
 	}
@@ -35,8 +35,8 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// meteredConn counts the bytes of a hijacked connection. It has no ReadFrom: a splice
-// reports its bytes when the stream ends, which may be hours after they were sent.
+// meteredConn counts the bytes of a hijacked connection. It has no ReadFrom, because a
+// splice reports its bytes only when the stream ends, possibly after hours.
 type meteredConn struct {
 	net.Conn
 	flow
@@ -58,8 +58,7 @@ func (c *meteredConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// halfCloser is a meteredConn with CloseWrite: proxies check whether a connection has
-// the method.
+// halfCloser is a meteredConn with CloseWrite, because proxies check for this method.
 type halfCloser struct {
 	*meteredConn
 	half interface{ CloseWrite() error }
@@ -67,8 +66,8 @@ type halfCloser struct {
 
 func (c halfCloser) CloseWrite() error { return c.half.CloseWrite() }
 
-// meterConn wraps a hijacked connection and its buffers. Bytes that the client has
-// already sent stay in the buffer, and are counted.
+// meterConn wraps a hijacked connection and its buffers. Bytes received early stay in the
+// buffer and are counted.
 func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.ReadWriter) {
 	if conn == nil || buf == nil {
 		return conn, buf
@@ -84,7 +83,7 @@ func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.R
 		f.add(Traffic{IngressBody: uint64(early)})
 		data, _ := buf.Peek(early)
 		reader := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(data)), wrapped), buf.Reader.Size())
-		_, _ = reader.Peek(early) // fills the buffer again
+		_, _ = reader.Peek(early) // refills the buffer
 		buf.Reader = reader
 	} else {
 		buf.Reader.Reset(wrapped)
@@ -93,11 +92,11 @@ func meterConn(conn net.Conn, buf *bufio.ReadWriter, f flow) (net.Conn, *bufio.R
 	return wrapped, buf
 }
 
-// AttributeTo attributes the rest of a request's traffic, and its headers, to a
-// consumer as well. It finds the meter by unwrapping w, the handler's writer, and
-// returns false if traffic is not metered or not drained.
+// AttributeTo attributes the remaining traffic of a request, and its headers, to a
+// consumer as well. It finds the meter by unwrapping w, the response writer of the
+// handler. It returns false if traffic is not metered or not drained.
 //
-// Up to MaxConsumers are counted separately; further ones are counted as Other.
+// Up to MaxConsumers are counted separately. Further consumers are counted as Other.
 func AttributeTo(w http.ResponseWriter, consumer string) bool {
 	for {
 		switch under := w.(type) {

@@ -6,14 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// buckets are the upper bounds of the latency histogram, in seconds. They can be
-// changed without losing data, as the sketch is finer.
+// buckets are the upper bounds of the latency histogram, in seconds. They can be changed
+// without losing data, because the sketch is finer.
 var buckets = []float64{
 	.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300,
 }
 
-// collector exports a recorder's statistics as metrics. It computes them when they are
-// scraped.
+// collector exports the statistics of a recorder as metrics. It computes them on each
+// scrape.
 type collector struct {
 	rec                          *Recorder
 	requests, duration, inFlight *prometheus.Desc
@@ -73,8 +73,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
-// cumulative returns for each bound the number of durations that do not exceed it,
-// within 1 % of the bound. The bounds ascend.
+// cumulative returns, for each bound, the number of durations up to the bound (within 1
+// %). The bounds are in ascending order.
 func (t *counts) cumulative(bounds []float64) map[float64]uint64 {
 	counts := make(map[float64]uint64, len(bounds))
 	var n float64

@@ -11,9 +11,9 @@ import (
 // DefaultPath is the default path of the statistics page.
 const DefaultPath = "/stats"
 
-// servePage serves a report as JSON. The query's `window` (1m, 5m, 1h) limits it to
-// recent requests; `by` (route, backend; may be repeated) adds the statistics of each,
-// including bytes, and `by=bandwidth` the total bytes. Other parameters are ignored.
+// servePage serves a report as JSON. The query parameter `window` (1m, 5m or 1h) limits
+// it to recent requests. `by` adds the statistics and bytes of each route or backend, or
+// with `by=bandwidth` the total bytes; it can be repeated. Other parameters are ignored.
 func servePage(rec *Recorder, w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -70,7 +70,7 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) err
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		// An error means that the client has left.
+		// An error means that the client has disconnected.
 		_, _ = w.Write(text)
 	}
 	return nil

@@ -12,24 +12,24 @@ import (
 	"time"
 )
 
-// Names of series that are not configured.
+// Predefined names of routes and backends.
 const (
 	// DefaultRoute is the route of requests that no route matched.
 	DefaultRoute = "_default"
 
-	// Other is the route and the backend of everything beyond MaxSeries.
+	// Other is the route and the backend of all series beyond MaxSeries.
 	Other = "_other"
 
-	// NoBackend is the name in reports for the backend of requests without one.
+	// NoBackend is the backend of requests without a backend, in reports.
 	NoBackend = "_none"
 )
 
-// MaxSeries is the maximum number of pairs of route and backend that a recorder counts
-// separately, which bounds memory and metrics. Further pairs are counted as Other.
+// MaxSeries is the maximum number of series, which are pairs of route and backend. It
+// limits memory use and the number of metrics. Further pairs are counted as Other.
 const MaxSeries = 1000
 
-// Recorder records the statistics of one gateway, for each route and backend, since it
-// was created and in recent windows. Totals are computed when they are read.
+// Recorder records the statistics of one gateway by route and backend, since its creation
+// and in recent windows. Totals are computed on read.
 //
 // All methods are safe for concurrent use.
 type Recorder struct {
@@ -39,14 +39,14 @@ type Recorder struct {
 
 	mu     sync.Mutex
 	series map[seriesKey]*Series // guarded by mu
-	idle   int                   // how many of them have no holder; guarded by mu
-	other  *Series               // nil until needed; guarded by mu
+	idle   int                   // number of series without a holder; guarded by mu
+	other  *Series               // guarded by mu; nil until needed
 	limit  int
 
-	log    atomic.Pointer[RequestLog] // nil: the log is not held
+	log    atomic.Pointer[RequestLog] // nil without a holder
 	logged int                        // number of holders; guarded by mu
 
-	redacted redactedParams // in the log
+	redacted redactedParams // query parameters redacted in the log
 
 	draining  sync.Mutex // held during a drain
 	consumers consumers
@@ -54,8 +54,8 @@ type Recorder struct {
 
 type seriesKey struct{ route, backend string }
 
-// maxShards bounds the memory on machines with many cores: that many shards are
-// rarely contended.
+// maxShards limits memory use on machines with many cores. This many shards are rarely
+// contended.
 const maxShards = 32
 
 // NewRecorder creates an empty recorder for a gateway.
@@ -71,19 +71,19 @@ func NewRecorder(name string) *Recorder {
 	}
 }
 
-// shardsFor returns twice the number of processors, rounded up to a power of two.
+// shardsFor returns twice the number of processors, rounded up to a power of two and
+// capped at maxShards.
 func shardsFor(procs int) int {
 	return min(1<<bits.Len(uint(2*procs-1)), maxShards)
 }
 
-// Series returns the series of a route's requests to a backend, which is created if
-// needed. The caller holds it until Release. It must not be called on the request
-// path.
+// Series returns the series of a route and a backend, and creates it if needed. The
+// caller holds it until Release. Series must not be called on the request path.
 //
-// When there are MaxSeries already, series without a holder are merged into Other to
-// make room; if all are held, Other is returned.
+// If there are MaxSeries already, series without a holder are merged into Other to make
+// room. If all have holders, Series returns Other.
 func (rec *Recorder) Series(route, backend string) *Series {
-	// Prometheus requires UTF-8.
+	// Prometheus requires valid UTF-8.
 	key := seriesKey{strings.ToValidUTF8(route, "\uFFFD"), strings.ToValidUTF8(backend, "\uFFFD")}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -110,7 +110,7 @@ func (rec *Recorder) Series(route, backend string) *Series {
 	return s
 }
 
-// Release releases a series that Series returned. Its statistics are kept.
+// Release releases a series returned by Series. Its statistics are kept.
 func (rec *Recorder) Release(s *Series) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -131,8 +131,8 @@ func (rec *Recorder) holdLog() *RequestLog {
 	return rec.log.Load()
 }
 
-// HoldLog returns the log of the gateway's requests, which exists until every holder
-// has called release. Further calls of release do nothing.
+// HoldLog returns the gateway's request log, which exists until every holder has called
+// release. Further calls of release have no effect.
 func (rec *Recorder) HoldLog() (log *RequestLog, release func()) {
 	return rec.holdLog(), sync.OnceFunc(rec.releaseLog)
 }
@@ -145,7 +145,7 @@ func (rec *Recorder) releaseLog() {
 	}
 }
 
-// overflow returns the series of everything beyond the limit. The caller holds rec.mu.
+// overflow returns the series Other. The caller holds rec.mu.
 func (rec *Recorder) overflow() *Series {
 	if rec.other == nil {
 		rec.other = newSeries(rec, Other, Other)
@@ -153,7 +153,7 @@ func (rec *Recorder) overflow() *Series {
 	return rec.other
 }
 
-// retireIdle merges series without a holder into the overflow. The caller holds rec.mu.
+// retireIdle merges series without a holder into Other. The caller holds rec.mu.
 func (rec *Recorder) retireIdle() {
 	for key, s := range rec.series {
 		if s.refs == 0 {
@@ -164,8 +164,8 @@ func (rec *Recorder) retireIdle() {
 	rec.idle = 0
 }
 
-// each calls f for every series, by route and backend, with Other last. No series is
-// retired meanwhile, which would count it twice or not at all.
+// each calls f for every series, sorted by route and backend, with Other last. No series
+// is retired in the meantime, because it would then be counted twice or not at all.
 func (rec *Recorder) each(f func(*Series)) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -180,9 +180,9 @@ func (rec *Recorder) each(f func(*Series)) {
 	}
 }
 
-// now returns the time since the recorder was created. Reading the monotonic clock
-// alone is cheaper than time.Now, and unaffected by clock changes.
+// now returns the time since the creation of the recorder. Reading only the monotonic
+// clock is cheaper than time.Now, and unaffected by clock changes.
 func (rec *Recorder) now() time.Duration { return time.Since(rec.began) }
 
-// Destruct implements the destructor of a usage pool: there is nothing to free.
+// Destruct implements caddy.Destructor. There is nothing to release.
 func (rec *Recorder) Destruct() error { return nil }

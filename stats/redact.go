@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/internal/query"
 )
 
-// suspicious are parts of the names of parameters that may hold credentials.
+// suspicious lists substrings of parameter names that can contain credentials.
 var suspicious = []string{
 	"token", "key", "secret", "password", "passwd", "pwd", "pw", "otp", "bearer", "signature", "sig",
 	"auth", "session", "credential", "code", "jwt",
@@ -20,15 +20,15 @@ var suspicious = []string{
 const (
 	redacted = "REDACTED"
 
-	// How many levels of queries encoded within queries are inspected.
+	// The maximum depth of queries nested within parameter values.
 	deepest = 4
 )
 
-// redactedParams is the set of further parameters whose values are redacted. All
+// redactedParams is the set of additional query parameters whose values are redacted. All
 // methods are safe for concurrent use.
 type redactedParams struct {
 	mu    sync.Mutex
-	names atomic.Pointer[map[string]bool] // written under mu, never changed
+	names atomic.Pointer[map[string]bool] // replaced under mu; the maps are immutable
 }
 
 func (c *redactedParams) add(names []string) {
@@ -44,8 +44,8 @@ func (c *redactedParams) add(names []string) {
 	c.names.Store(&all)
 }
 
-// has reports whether the value of a parameter is redacted. An encoded name always is:
-// other parsers may decode it to another name.
+// has reports whether the value of a parameter is redacted. Values of parameters with
+// encoded names always are, because other parsers may decode the name differently.
 func (c *redactedParams) has(name string) bool {
 	name = strings.ToLower(name)
 	if strings.Contains(name, "%") || slices.ContainsFunc(suspicious, func(s string) bool { return strings.Contains(name, s) }) {
@@ -55,7 +55,7 @@ func (c *redactedParams) has(name string) bool {
 	return names != nil && (*names)[strings.ReplaceAll(name, "+", " ")]
 }
 
-// redact replaces the values of query parameters that may be credentials.
+// redact redacts the values of query parameters that can contain credentials.
 func (c *redactedParams) redact(address string) string {
 	path, raw, ok := strings.Cut(address, "?")
 	if !ok {
@@ -78,9 +78,9 @@ func (c *redactedParams) redactQuery(raw string, depth int) (without string, cha
 	return strings.Join(parameters, "&"), changed
 }
 
-// redactParameter redacts what may be a credential in a parameter, and everything
-// after it: what looks like the next parameter after a semicolon may be part of the
-// value. The value may be a URL with parameters of its own.
+// redactParameter redacts possible credentials in a parameter. It also redacts the text
+// after them, because text after a semicolon can be part of the value. The value can be a
+// URL with its own parameters.
 func (c *redactedParams) redactParameter(parameter string, depth int) (without string, changed bool) {
 	const separators = ";?#"
 	for start := 0; start < len(parameter); {
@@ -89,8 +89,8 @@ func (c *redactedParams) redactParameter(parameter string, depth int) (without s
 			end = start + next
 		}
 		name, value, _ := strings.Cut(parameter[start:end], "=")
-		at := start + len(name) + 1 // where the value begins
-		// An empty value before a separator is none where the separator is not one.
+		at := start + len(name) + 1 // start of the value
+		// With an empty value, the separator may belong to the value.
 		if at < len(parameter) && (value != "" || at == end) && c.has(name) {
 			return parameter[:at] + redacted, true
 		}

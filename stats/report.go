@@ -5,34 +5,34 @@ import (
 	"time"
 )
 
-// Figures are the statistics of the requests of a span of time.
+// Figures holds the statistics of the requests in a time range.
 type Figures struct {
 	Requests Requests `json:"requests_count"`
 	Latency  Latency  `json:"latency_ms"`
 
-	// The bytes transferred, if requested.
+	// The bytes transferred. Nil unless requested.
 	Bandwidth *Traffic `json:"bandwidth_bytes,omitempty"`
 }
 
-// Requests are the numbers of requests by the status of their response.
+// Requests holds the number of requests by class of status code.
 type Requests struct {
-	// Statuses from 200 to 399.
+	// Responses with a status code from 200 to 399.
 	Success uint64 `json:"success"`
 
-	// Statuses of 400 and above.
+	// Responses with a status code of 400 or above.
 	Error uint64 `json:"error"`
 }
 
-// Latency is in milliseconds with up to three decimals, and 0 if there were no
-// requests. It is the time until the handler returned, which includes the body.
+// Latency holds latencies in milliseconds with up to three decimals. All are 0 if there
+// were no requests. A latency is the time until the handler returns, including the body.
 type Latency struct {
-	// The mean, from an exact sum.
+	// The exact mean.
 	Average float64 `json:"average"`
 
-	// Within 1 % of the exact 95th percentile.
+	// The 95th percentile, within 1 %.
 	P95 float64 `json:"p95"`
 
-	// Within 1 % of the exact 99th percentile.
+	// The 99th percentile, within 1 %.
 	P99 float64 `json:"p99"`
 }
 
@@ -48,8 +48,8 @@ func (t *counts) figures() Figures {
 	return f
 }
 
-// Window limits a report to recent requests. It covers at least the duration that its
-// name says, and at most ten seconds more; an hour's, at most a minute more.
+// Window limits a report to recent requests. It covers at least its nominal duration. It
+// covers at most ten seconds more or, for LastHour, one minute more.
 type Window int
 
 // The supported windows.
@@ -73,17 +73,19 @@ func ParseWindow(s string) (Window, error) {
 	return AllTime, fmt.Errorf("unknown window %q: use 1m, 5m or 1h", s)
 }
 
-// Query selects the content of a report. The zero value selects the totals.
+// Query selects the content of a report. The zero value selects the totals of all
+// requests.
 type Query struct {
 	Window    Window
 	ByRoute   bool
 	ByBackend bool
 
-	// Adds the bytes to the totals. Routes and backends always have theirs.
+	// Whether the totals include bytes. Routes and backends always include bytes.
 	Bandwidth bool
 }
 
-// Report is the response to a query: the totals, and their parts.
+// Report is the result of a query: the totals, and the statistics of each route and
+// backend.
 type Report struct {
 	Figures
 
@@ -91,11 +93,11 @@ type Report struct {
 	ByRoute map[string]Figures `json:"by_route,omitzero"`
 
 	// The statistics of each backend, if requested. Requests without a backend, such as
-	// those that no route matched, are counted as NoBackend.
+	// requests that matched no route, are counted as NoBackend.
 	ByBackend map[string]Figures `json:"by_backend,omitzero"`
 }
 
-// Report merges the statistics of all series.
+// Report returns the merged statistics of all series.
 func (rec *Recorder) Report(q Query) Report {
 	total := newCounts()
 	routes, backends := groups{}, groups{}
@@ -127,7 +129,7 @@ func (rec *Recorder) Report(q Query) Report {
 	return report
 }
 
-// groups are counts by name.
+// groups maps names to counts.
 type groups map[string]*counts
 
 func (g groups) add(name string, t *counts) {
@@ -147,41 +149,41 @@ func (g groups) figures() map[string]Figures {
 	return all
 }
 
-// Snapshot is a copy of all statistics at one time. They are cumulative: since the
-// recorder was created, that is, since the process started or the gateway first
-// appeared in the configuration.
+// Snapshot is a copy of all statistics at one time. They are cumulative since the
+// creation of the recorder. A recorder is created when its gateway first appears in the
+// configuration.
 type Snapshot struct {
 	Time    time.Time
 	Gateway string
-	Series  []SeriesSnapshot // by route and backend
+	Series  []SeriesSnapshot // sorted by route and backend
 }
 
-// SeriesSnapshot is the statistics of one route's requests to one backend.
+// SeriesSnapshot holds the statistics of one route and backend.
 type SeriesSnapshot struct {
 	Route   string `json:"route"`
 	Backend string `json:"backend"` // empty for requests without a backend
 
 	Figures
 
-	// The number of responses by status, including 101.
+	// The number of responses by status code, including 101.
 	Codes map[int]uint64 `json:"codes"`
 
-	// The sum of the durations in Latency.
+	// The sum of the durations, in seconds.
 	LatencySumSeconds float64 `json:"latency_sum_seconds"`
 
 	// The number of requests in flight.
 	InFlight int64 `json:"in_flight"`
 
-	// Bytes transferred, including those of requests that have not ended.
+	// The bytes transferred, including bytes of requests in flight.
 	Traffic Traffic `json:"bandwidth_bytes"`
 
-	// The distribution of the durations in seconds, as DDSketch encodes it: sketches
-	// of several gateways or times can be decoded and merged with any of its
-	// libraries. Empty if there were no durations.
+	// The distribution of the durations in seconds, in DDSketch's encoding. Any DDSketch
+	// library can decode it and merge sketches of several gateways or times. Empty if
+	// there are no durations.
 	Sketch []byte `json:"sketch,omitempty"`
 }
 
-// Snapshot reads every series. Each is consistent in itself.
+// Snapshot returns a snapshot of all series. Each series is consistent in itself.
 func (rec *Recorder) Snapshot() Snapshot {
 	snap := Snapshot{Time: time.Now(), Gateway: rec.name}
 	rec.each(func(s *Series) {

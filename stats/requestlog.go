@@ -9,7 +9,7 @@ import (
 )
 
 // RequestLog keeps the last LogSize requests, responses and errors of a gateway in
-// memory. Logging a request allocates nothing, and only contends for the slot that it
+// memory. Logging a request does not allocate, and contends only for the slot that it
 // writes. All methods are safe for concurrent use.
 type RequestLog struct {
 	next                        atomic.Uint64
@@ -21,48 +21,48 @@ type RequestLog struct {
 	followers map[chan LogEntry]struct{} // guarded by mu
 }
 
-// LogSize is the number of entries of each kind that a request log keeps.
+// LogSize is the maximum number of entries of each kind in a request log.
 const LogSize = 1000
 
-// LogEntry is a request, or the response to one.
+// LogEntry is a logged request or response.
 type LogEntry struct {
-	// The number of the request, from 1.
+	// The number of the request, starting from 1.
 	ID uint64 `json:"id"`
 
-	// The time at which the request arrived, or its response ended.
+	// The time when the request arrived or when the response ended.
 	Time time.Time `json:"time"`
 
-	// The route that matched; `_default` if none did.
+	// The matched route, or `_default` if no route matched.
 	Route string `json:"route"`
 
-	// The backend; empty for requests without one.
+	// The backend. Empty for requests without a backend.
 	Service string `json:"service"`
 
-	// The container of the last attempt; empty for static addresses.
+	// The container of the last attempt. Empty for static addresses.
 	Container string `json:"container,omitempty"`
 
 	Method string `json:"method"`
 	Host   string `json:"host"`
 
-	// Path and query, with values that may be credentials redacted.
+	// The path and query. Values that can contain credentials are redacted.
 	URL string `json:"url"`
 
-	// The address of the connection.
+	// The remote address of the connection.
 	Remote string `json:"remote"`
 
-	// The X-Request-ID of the response, if it has one.
+	// The X-Request-ID of the response, if any.
 	RequestID string `json:"request_id,omitempty"`
 
-	// The bytes of the request's body, -1 if unknown; of a response, those of its body.
+	// The size of the body in bytes. -1 if the size of a request body is unknown.
 	Size int64 `json:"size"`
 
-	// The status of a response; see Series.Serve.
+	// The status code of a response; see Series.Serve. 0 for requests.
 	Status int `json:"status,omitempty"`
 
-	// The duration until the response ended.
+	// The duration until the end of the response.
 	Took time.Duration `json:"-"`
 
-	// Why the backend did not respond.
+	// The reason why the backend failed.
 	Error string `json:"error,omitempty"`
 }
 
@@ -112,13 +112,13 @@ func (l *RequestLog) publish(e LogEntry) {
 	for follower := range l.followers {
 		select {
 		case follower <- e:
-		default: // the follower is too slow
+		default: // drop the response for a slow follower
 		}
 	}
 }
 
-// Follow returns a channel that receives every response from now on, until stop is
-// called. A slow receiver misses some.
+// Follow returns a channel that receives every later response until stop is called. A
+// slow receiver misses responses.
 func (l *RequestLog) Follow() (responses <-chan LogEntry, stop func()) {
 	follower := make(chan LogEntry, 256)
 	l.mu.Lock()
@@ -133,35 +133,35 @@ func (l *RequestLog) Follow() (responses <-chan LogEntry, stop func()) {
 	})
 }
 
-// LogQuery selects entries. The zero value selects all of them.
+// LogQuery selects log entries. The zero value selects all entries.
 type LogQuery struct {
-	Service string    // of this backend
-	Status  int       // with this status, or below 10 with this first digit
-	Since   time.Time // not older than this
+	Service string    // backend; empty for all
+	Status  int       // status code; a single digit matches the whole class, 0 all
+	Since   time.Time // time of the oldest entry
 }
 
-// Matches reports whether an entry is selected. Requests have no status yet, and match
-// any status.
+// Matches reports whether the query selects an entry. Requests have no status yet and
+// match any status.
 func (q *LogQuery) Matches(e *LogEntry) bool {
 	return (q.Service == "" || q.Service == e.Service) &&
 		(q.Status == 0 || e.Status == 0 || q.Status == e.Status || q.Status == e.Status/100) &&
 		!e.Time.Before(q.Since)
 }
 
-// LogReport is the content of a request log, the newest entries first. If a status is
-// selected, the requests are those whose response has it.
+// LogReport is the content of a request log, newest entries first. If the query has a
+// status, it contains only the requests whose response matches.
 type LogReport struct {
 	Requests  []LogEntry `json:"requests"`
 	Responses []LogEntry `json:"responses"`
 	Errors    []LogEntry `json:"errors"`
 }
 
-// Report returns the selected entries.
+// Report returns the entries that a query selects.
 func (l *RequestLog) Report(q LogQuery) LogReport {
 	report := LogReport{l.requests.list(q), l.responses.list(q), l.errors.list(q)}
 	if q.Status != 0 {
 		selected := make(map[uint64]bool, len(report.Responses))
-		for _, list := range [][]LogEntry{report.Responses, report.Errors} { // the errors go back further
+		for _, list := range [][]LogEntry{report.Responses, report.Errors} { // errors are kept longer than responses
 			for i := range list {
 				selected[list[i].ID] = true
 			}
@@ -176,7 +176,7 @@ func (l *RequestLog) Report(q LogQuery) LogReport {
 	return report
 }
 
-// entries is a ring of the last entries. The next one replaces the oldest.
+// entries is a ring buffer of the last entries.
 type entries struct {
 	next  atomic.Uint64
 	slots []entrySlot
@@ -184,7 +184,7 @@ type entries struct {
 
 type entrySlot struct {
 	mu    sync.Mutex
-	seq   uint64   // guarded by mu; 0: empty
+	seq   uint64   // guarded by mu; 0 if the slot is empty
 	entry LogEntry // guarded by mu
 }
 
@@ -194,7 +194,7 @@ func (r *entries) put(e *LogEntry) {
 	seq := r.next.Add(1)
 	slot := &r.slots[seq%uint64(len(r.slots))]
 	slot.mu.Lock()
-	if seq > slot.seq { // else a newer entry has the slot already
+	if seq > slot.seq { // otherwise a newer entry has been written
 		slot.seq, slot.entry = seq, *e
 	}
 	slot.mu.Unlock()

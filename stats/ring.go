@@ -2,16 +2,16 @@ package stats
 
 import "slices"
 
-// ring keeps the last periods. The current one is open; those before it are sealed:
-// encoded into a few hundred bytes each, and never changed in place.
+// ring holds the counts of the last periods. The current period is open. Earlier periods
+// are sealed: encoded into a few hundred bytes each and immutable.
 type ring struct {
-	size   int64   // sealed periods that are kept
-	slots  []slot  // period p is at p % size; made with the first record
-	period int64   // the open one
+	size   int64   // maximum number of sealed periods
+	slots  []slot  // period p is at p % size; allocated by the first record
+	period int64   // number of the open period
 	open   *counts // nil until the first record
 }
 
-// slot is a sealed period. Its zero value is an empty one.
+// slot is a sealed period. The zero value is an empty period.
 type slot struct {
 	period  int64
 	codes   []codeCount
@@ -20,8 +20,8 @@ type slot struct {
 	traffic Traffic
 }
 
-// add adds t to a period, which may be sealed already: a shard hands over its counts
-// when it is next used, which may be much later.
+// add adds t to a period, which may be sealed. A shard hands over its counts at its next
+// use, which can be much later.
 func (r *ring) add(period int64, t *counts) {
 	if r.open == nil {
 		r.slots = make([]slot, r.size)
@@ -40,7 +40,7 @@ func (r *ring) add(period int64, t *counts) {
 
 	late := &r.slots[period%r.size]
 	if period < r.period-r.size || late.period > period {
-		return // older than the ring
+		return // the period has been overwritten
 	}
 	merged := newCounts()
 	if late.period == period {
@@ -50,9 +50,9 @@ func (r *ring) add(period int64, t *counts) {
 	*late = seal(period, merged)
 }
 
-// since adds the open period to t, unless it is before first. It returns the sealed
-// ones from first on: they are immutable, so that the caller can unseal them without
-// the lock.
+// since adds the open period to t unless it is before first. It returns the sealed
+// periods from first on. They are immutable, so the caller can decode them without the
+// lock.
 func (r *ring) since(first int64, t *counts) (sealed []slot) {
 	if r.open == nil {
 		return nil
@@ -68,7 +68,7 @@ func (r *ring) since(first int64, t *counts) (sealed []slot) {
 	return sealed
 }
 
-// absorb adds everything that o holds.
+// absorb adds the counts of o.
 func (r *ring) absorb(o *ring) {
 	if o.open == nil {
 		return

@@ -7,47 +7,47 @@ import (
 	"time"
 )
 
-// Series records the requests of one route to one backend. It is looked up once, when
-// a configuration is provisioned, so that requests use a pointer.
-// All methods are safe for concurrent use.
+// Series records the requests of one route and backend. It is looked up when a
+// configuration is provisioned, so that requests need no lookup. All methods are safe for
+// concurrent use.
 //
 // Requests are recorded in one of several shards, so that concurrent requests rarely
-// contend. A shard hands its counts over to the series every ten seconds, and whenever
-// they are read.
+// contend. A shard hands its counts over to the series every ten seconds, and on every
+// read.
 type Series struct {
 	route, backend string
 	rec            *Recorder
 	refs           int // guarded by rec.mu
 
-	shards []shard // a power of two of them
+	shards []shard // the length is a power of two
 
-	mu     sync.Mutex // locked after a shard's, never before
+	mu     sync.Mutex // lock order: after the mutex of a shard
 	total  *counts
-	recent ring    // five minutes, in ticks
-	hourly ring    // an hour, in minutes
-	outbox *counts // since the last drain; nil if there was none
+	recent ring    // the last five minutes, in ticks
+	hourly ring    // the last hour, in minutes
+	outbox *counts // counts since the last drain; nil without a drain
 
 	accounts accounts
 }
 
 type shard struct {
 	mu     sync.Mutex
-	period int64  // the tick in which the counts were recorded
-	counts counts // not handed over yet
-	done   int64  // total requests that ended here
+	period int64  // number of the tick of counts
+	counts counts // counts that have not been handed over
+	done   int64  // total number of requests ended in this shard
 
-	successor atomic.Pointer[Series] // records instead once the series is retired
+	successor atomic.Pointer[Series] // receives new records once the series is retired
 
-	started atomic.Int64 // total requests that began here
+	started atomic.Int64 // total number of requests begun in this shard
 	fields  fieldSizes
 
-	// Bytes that were counted while they were transferred.
+	// Bytes counted during the transfer.
 	flowing flowing
 
-	_ [96]byte // pairs of cache lines, as they are prefetched
+	_ [96]byte // pads to a pair of cache lines, which are prefetched together
 }
 
-// The periods of the rings.
+// The durations of the rings' periods.
 const (
 	tick           = 10 * time.Second
 	ticksPerMinute = int64(time.Minute / tick)
@@ -69,22 +69,23 @@ func newSeries(rec *Recorder, route, backend string) *Series {
 	return s
 }
 
-// Record counts a response. A status of 0 means 200; informational ones (1xx) are
-// ignored, except that 101 is counted by its code, without its duration.
+// Record records a response. A status of 0 means 200. Informational responses (1xx) are
+// ignored, except that the status code 101 is counted, without its duration.
 func (s *Series) Record(status int, took time.Duration) {
 	i := rand.Uint32()
 	s.begin(i)
 	s.end(i, s.rec.now(), status, took, Traffic{})
 }
 
-// begin counts a request as in flight. i selects a shard: concurrent requests should
-// differ in its lowest bits. It returns how many requests have begun in that shard.
+// begin counts a request as in flight. i selects a shard; it should differ in its lowest
+// bits between concurrent requests. begin returns the number of requests begun in that
+// shard.
 func (s *Series) begin(i uint32) (nth int64) { return s.shard(i).started.Add(1) }
 
 func (s *Series) shard(i uint32) *shard { return &s.shards[i&uint32(len(s.shards)-1)] }
 
-// end records a request that begin has counted. at is the time of the recorder's clock
-// when it ended; traffic, its bytes that have not been counted yet.
+// end records the end of a request that begin has counted. at is the end time on the
+// recorder's clock. traffic is the part of its bytes that has not been counted yet.
 func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration, traffic Traffic) {
 	if status == 0 {
 		status = 200
@@ -107,7 +108,7 @@ func (s *Series) end(i uint32, at time.Duration, status int, took time.Duration,
 	st.mu.Unlock()
 }
 
-// lock locks the shard, or another one if that is busy, and returns it.
+// lock locks the selected shard, or another shard if that is busy, and returns it.
 func (s *Series) lock(i uint32) *shard {
 	for k := range uint32(len(s.shards)) {
 		st := s.shard(i + k)
@@ -120,19 +121,21 @@ func (s *Series) lock(i uint32) *shard {
 	return st
 }
 
-// advance starts another period. The caller holds the shard's mutex.
+// advance starts a new period. The caller holds the shard's mutex.
 func (s *Series) advance(st *shard, period int64) {
 	s.handOver(st)
 	st.period = period
 }
 
-// collect hands over a shard's counts and live traffic. The caller holds the shard's mutex.
+// collect hands over a shard's counts and the bytes of requests in flight. The caller
+// holds the shard's mutex.
 func (s *Series) collect(st *shard) {
 	st.counts.traffic.add(st.flowing.take())
 	s.handOver(st)
 }
 
-// handOver adds a shard's counts to the series and resets them. The caller holds the shard's mutex.
+// handOver adds a shard's counts to the series and resets them. The caller holds the
+// shard's mutex.
 func (s *Series) handOver(st *shard) {
 	if st.counts.isEmpty() {
 		return
@@ -155,14 +158,14 @@ func (s *Series) collectAll() {
 		st := &s.shards[i]
 		st.mu.Lock()
 		if now > st.period {
-			s.advance(st, now) // live traffic belongs to this period
+			s.advance(st, now) // bytes of requests in flight belong to this period
 		}
 		s.collect(st)
 		st.mu.Unlock()
 	}
 }
 
-// read returns a copy of what was recorded within a window.
+// read returns a copy of the counts within a window.
 func (s *Series) read(w Window) *counts {
 	s.collectAll()
 	now := int64(s.rec.now() / tick)
@@ -190,7 +193,7 @@ func (s *Series) read(w Window) *counts {
 
 // inFlight returns the number of requests in flight.
 func (s *Series) inFlight() (n int64) {
-	// Ended requests are read first, so that the difference is never negative.
+	// Read ended before started, so that the difference is never negative.
 	for i := range s.shards {
 		s.shards[i].mu.Lock()
 		n -= s.shards[i].done
@@ -202,8 +205,8 @@ func (s *Series) inFlight() (n int64) {
 	return n
 }
 
-// retire moves everything to the successor. It also gets what requests that still
-// hold this series record later.
+// retire moves all counts to the successor. Later records of requests that still use this
+// series go to the successor too.
 func (s *Series) retire(successor *Series) {
 	for i := range s.shards {
 		st := &s.shards[i]

@@ -12,31 +12,31 @@ import (
 	"go.uber.org/zap"
 )
 
-// Sink exports statistics: to a file, a database, another system. Modules in the
-// namespace `rgate.stats.sinks` must implement it. A Sink that is an io.Closer is
-// closed after the last snapshot: it must release its file or connection in Close,
-// not in Cleanup.
+// Sink exports statistics, for example to a file or a database. Modules in the namespace
+// `rgate.stats.sinks` must implement it. A Sink that implements io.Closer is closed after
+// the last snapshot. It must release its resources in Close, not in Cleanup.
 type Sink interface {
-	// Write stores a snapshot, or returns an error: then the snapshot is dropped. The
-	// next one contains everything that it did. Write is never called on the request
-	// path, nor concurrently, and must return soon after the context is done. It must
-	// not change the snapshot.
+	// Write writes a snapshot. If it fails, the snapshot is dropped; the next one is
+	// cumulative and contains its statistics. Write is never called on the request path
+	// or concurrently. It must return soon after ctx is done, and must not modify the
+	// snapshot.
 	Write(ctx context.Context, s Snapshot) error
 }
 
 const (
-	// writeTimeout limits one write, so that a sink that hangs does not block the others.
+	// writeTimeout is the timeout of one write, so that a hanging sink does not block
+	// others.
 	writeTimeout = 10 * time.Second
 
-	// finalTimeout limits the last write of each sink, which delays a reload.
+	// finalTimeout is the timeout of the last write to each sink, which delays a reload.
 	finalTimeout = 3 * time.Second
 
-	// recentSnapshots is the number of snapshots in memory: an hour's, by default.
+	// recentSnapshots is the number of snapshots kept in memory: one hour by default.
 	recentSnapshots = 60
 )
 
-// Memory is a sink that keeps the last snapshots, without their sketches. It is safe
-// for concurrent use.
+// Memory is a sink that keeps the last snapshots without sketches. It is safe for
+// concurrent use.
 type Memory struct {
 	size int
 
@@ -44,12 +44,13 @@ type Memory struct {
 	last []Snapshot // guarded by mu
 }
 
-// NewMemory creates a sink that keeps up to n snapshots, at least one.
+// NewMemory creates a sink that keeps up to n snapshots. The minimum is one.
 func NewMemory(n int) *Memory {
 	return &Memory{size: max(n, 1)}
 }
 
-// Write keeps a snapshot instead of the oldest. It never fails.
+// Write adds a snapshot. If the sink is full, it replaces the oldest one. Write never
+// fails.
 func (m *Memory) Write(_ context.Context, s Snapshot) error {
 	s.Series = slices.Clone(s.Series)
 	for i := range s.Series {
@@ -64,14 +65,14 @@ func (m *Memory) Write(_ context.Context, s Snapshot) error {
 	return nil
 }
 
-// Snapshots returns the kept snapshots, the oldest first.
+// Snapshots returns the kept snapshots, oldest first.
 func (m *Memory) Snapshots() []Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.last)
 }
 
-// reporter sends snapshots to sinks, in one goroutine.
+// reporter sends snapshots to sinks in one goroutine.
 type reporter struct {
 	rec     *Recorder
 	recent  *Memory
@@ -79,14 +80,14 @@ type reporter struct {
 	logger  *zap.Logger
 	cancel  context.CancelFunc
 	done    chan struct{}
-	err     error // of closing; read after done
+	err     error // error on close; read after done
 }
 
-// outlet is a sink and its state.
+// outlet is a sink with its state.
 type outlet struct {
 	name    string
 	sink    Sink
-	dropped int // consecutive snapshots that could not be written
+	dropped int // consecutive failed writes
 }
 
 func startReporter(rec *Recorder, outlets []*outlet, interval time.Duration, logger *zap.Logger) *reporter {
@@ -112,7 +113,7 @@ func (r *reporter) run(ctx context.Context, interval time.Duration) {
 		case <-ticker.C:
 			r.report(ctx, r.rec.Snapshot(), writeTimeout)
 		case <-ctx.Done():
-			// A configuration that is only validated must not write anything.
+			// Do not write anything for a configuration that is only validated.
 			if snap := r.rec.Snapshot(); !snap.empty() {
 				r.report(context.WithoutCancel(ctx), snap, finalTimeout)
 			}
@@ -122,8 +123,8 @@ func (r *reporter) run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// stop stops the goroutine after a last snapshot. It does not wait for a sink that
-// ignores its context, which would block a reload.
+// stop sends a last snapshot and stops the goroutine. It does not wait for a sink that
+// ignores its context, because that would block a reload.
 func (r *reporter) stop() error {
 	r.cancel()
 	patience := time.NewTimer(time.Duration(len(r.outlets)+1) * 2 * finalTimeout)
@@ -152,7 +153,7 @@ func (r *reporter) report(ctx context.Context, snap Snapshot, timeout time.Durat
 	}
 }
 
-// write writes a snapshot to the sink. A panic counts as a failure.
+// write writes a snapshot to the sink. A panic counts as an error.
 func (o *outlet) write(ctx context.Context, snap Snapshot, timeout time.Duration) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

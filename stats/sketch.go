@@ -5,8 +5,9 @@ import (
 	"math"
 )
 
-// MergeSketches returns the merged distribution of sketches of intervals or snapshots,
-// of any gateway. Empty ones are ignored; if all are, the result is nil.
+// MergeSketches returns the merged distribution of sketches from intervals or snapshots,
+// also of different gateways. Empty sketches are ignored. If all are empty, the result is
+// nil.
 func MergeSketches(sketches ...[]byte) ([]byte, error) {
 	t, err := mergeSketches(sketches)
 	if err != nil {
@@ -18,8 +19,8 @@ func MergeSketches(sketches ...[]byte) ([]byte, error) {
 	return t.encode(false), nil
 }
 
-// Quantiles returns quantiles (0 to 1) of the durations in seconds, within 1 %, such as
-// 0.95 for the 95th percentile. They are 0 if the sketch is empty.
+// Quantiles returns quantiles (0 to 1) of the durations in seconds, within 1 %. For
+// example, 0.95 is the 95th percentile. All are 0 if the sketch is empty.
 func Quantiles(sketch []byte, q ...float64) ([]float64, error) {
 	t, err := mergeSketches([][]byte{sketch})
 	if err != nil {

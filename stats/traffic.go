@@ -2,9 +2,8 @@ package stats
 
 import "sync/atomic"
 
-// Traffic is a number of bytes. Bodies are exact; so are bytes of a connection whose
-// protocol was switched, which count as bodies. Headers are estimated as if sent in
-// HTTP/1.1.
+// Traffic holds numbers of bytes. Body sizes are exact, and include the bytes after a
+// protocol switch. Header sizes are estimated for HTTP/1.1.
 type Traffic struct {
 	IngressBody   uint64 `json:"ingress"` // from clients
 	EgressBody    uint64 `json:"egress"`  // to clients
@@ -19,7 +18,7 @@ func (t *Traffic) add(o Traffic) {
 	t.EgressHeader += o.EgressHeader
 }
 
-// flowing counts traffic while it is transferred. It is safe for concurrent use.
+// flowing counts bytes during the transfer. It is safe for concurrent use.
 type flowing struct {
 	ingressBody, egressBody, ingressHeader, egressHeader atomic.Uint64
 }
@@ -46,15 +45,15 @@ func (f *flowing) take() Traffic {
 
 func take(n *atomic.Uint64) uint64 {
 	if n.Load() == 0 {
-		return 0 // does not dirty the cache line
+		return 0 // avoids dirtying the cache line
 	}
 	return n.Swap(0)
 }
 
-// flow counts the bytes of one request while they are transferred.
+// flow counts the bytes of one request during the transfer.
 type flow struct {
 	shard   *shard
-	account *account // nil: not attributed to a consumer
+	account *account // nil if not attributed to a consumer
 }
 
 func (f flow) add(t Traffic) {
@@ -64,25 +63,25 @@ func (f flow) add(t Traffic) {
 	}
 }
 
-// flow counts bytes of a request that may not have ended.
+// flow counts bytes of a request in flight.
 func (st *shard) flow(t Traffic) {
 	st.flowing.add(t)
-	// retire sets the successor first, and then takes the counts: either retire or this
-	// finds the bytes.
+	// retire sets the successor before it takes the counts. Therefore, either retire or
+	// this code finds the bytes.
 	if successor := st.successor.Load(); successor != nil {
 		successor.shards[0].flow(st.flowing.take())
 	}
 }
 
-// fieldSizes are the sizes of the fields of the last request and the last response that
-// were measured. Measuring all of them would cost more than all other statistics
-// together; the others are assumed to be as large as the last.
+// fieldSizes holds the sizes of the header fields of the last measured request and
+// response. Measuring every message would cost more than all other statistics. Other
+// messages are assumed to have the same size.
 type fieldSizes struct{ request, response atomic.Uint32 }
 
-// sampled reports whether the fields of the n-th request are measured, n from 1: the
-// first, and one in sixteen of the others. Multiples of the golden ratio select evenly
-// whatever the pattern of requests; every 16th request could be of one kind.
+// sampled reports whether the header fields of the n-th request are measured, starting
+// from 1. It selects the first request, and one in sixteen of the others. Multiples of
+// the golden ratio avoid a bias for periodic requests.
 func sampled(n int64) bool {
-	const golden = 0x9e3779b97f4a7c15 // 2^64 over the golden ratio
+	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio
 	return n == 1 || uint64(n)*golden < 1<<60
 }

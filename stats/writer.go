@@ -14,17 +14,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// statusClientClosedRequest is the recorded status of a request whose client left
-// before the response began.
+// statusClientClosedRequest is the recorded status code if the client disconnects before
+// the response begins.
 const statusClientClosedRequest = 499
 
-// Serve calls the next handler and records its response, exactly once. A panic is
-// recorded and continues. The details are for the request log, which reads them once
-// the handler has returned; they may be nil.
+// Serve calls the next handler and records its response exactly once. A panic is recorded
+// and propagated. details provides fields for the request log, which reads them after the
+// handler has returned. It may be nil.
 //
-// If the handler fails before the response begins, the status is that of its
-// caddyhttp.HandlerError, or 500. If it aborts the connection
-// (http.ErrAbortHandler), it is 499 if the client has left, or 502.
+// If the handler fails before the response begins, the status code is taken from its
+// caddyhttp.HandlerError, or is 500. If the handler aborts the connection
+// (http.ErrAbortHandler), the status code is 499 if the client has disconnected, else
+// 502.
 func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, details LogDetails) (err error) {
 	log := s.rec.log.Load()
 	var start time.Duration
@@ -50,22 +51,21 @@ func (s *Series) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		case err != nil:
 			status = ww.statusOf(errorStatus(err))
 		case status == http.StatusOK && r.ProtoMajor >= 2 && (r.Method == http.MethodConnect || r.Header["Upgrade"] != nil):
-			// HTTP/2 has no protocol switch but an extended CONNECT (RFC 8441): a WebSocket,
-			// whose duration is not a latency.
+			// HTTP/2 uses extended CONNECT (RFC 8441) instead of a protocol switch. Its
+			// duration is not a latency.
 			status = http.StatusSwitchingProtocols
 		}
 		traffic := ww.remaining(status, returned)
 		now := s.rec.now()
 		s.end(ww.shardID, now, status, now-start, traffic)
 		if ww.account != nil {
-			ww.account.add(traffic) // the series' counts come before a consumer's
+			ww.account.add(traffic) // the series is counted before the consumer
 		}
 		if log != nil {
 			s.logResponse(log, id, arrived, ww, r, details, status, now-start)
 		}
 
-		// A hijacked connection, or a goroutine that outlives a panic, may still
-		// hold the writer.
+		// A hijacked connection, or a goroutine after a panic, can still use the writer.
 		if returned && !ww.hijacked {
 			*ww = writer{shardID: ww.shardID}
 			writers.Put(ww)
@@ -99,32 +99,30 @@ func panicStatus(r *http.Request, cause any) int {
 	}
 }
 
-// A pool keeps its items by processor, and so processors rarely share the shard of a
-// writer.
+// sync.Pool caches items per processor, so processors rarely share the shard of a writer.
 var (
 	writers = sync.Pool{New: func() any { return &writer{shardID: created.Add(1)} }}
 	created atomic.Uint32
 )
 
-// writer records the status and the size of a response. It supports the copying of
-// files without a buffer.
+// writer records the status code and the size of a response. It supports sendfile.
 type writer struct {
 	caddyhttp.ResponseWriterWrapper
 	flow
 	series   *Series
-	body     *meteredBody // nil: the request has no body
-	status   int          // final status, or 0 if there is none yet
-	written  int64        // bytes of the body
-	asked    int          // bytes of the request's header
-	shardID  uint32       // selects the shard of this writer's requests
-	sampled  bool         // the fields are measured
-	bodiless bool         // a body that is written is not sent
+	body     *meteredBody // nil if the request has no body
+	status   int          // final status code; 0 if not sent yet
+	written  int64        // bytes of the body written
+	asked    int          // bytes of the request header
+	shardID  uint32       // selects the shard
+	sampled  bool         // whether the header fields are measured
+	bodiless bool         // whether writes to the body are discarded
 	flushed  bool
-	surfaced bool // everything so far has been counted; bytes are now counted as they flow
+	surfaced bool // whether bytes are counted during the transfer
 	hijacked bool
 }
 
-// statusOf returns the status that has been sent, or else unsent.
+// statusOf returns the status code if it has been sent, and unsent otherwise.
 func (w *writer) statusOf(unsent int) int {
 	if w.status != 0 {
 		return w.status
@@ -151,8 +149,8 @@ func (w *writer) meter(r *http.Request) {
 	w.asked = requestSize(r) + int(fields)
 }
 
-// remaining returns the traffic that has not been counted yet. Unless the handler has
-// returned, the header may be in use.
+// remaining returns the traffic that has not been counted yet. It does not read the
+// header if returned is false, because the handler may still be using it.
 func (w *writer) remaining(status int, returned bool) (t Traffic) {
 	if w.surfaced {
 		return t
@@ -167,7 +165,7 @@ func (w *writer) remaining(status int, returned bool) (t Traffic) {
 	return t
 }
 
-// responseFields returns the estimated size of the response's fields.
+// responseFields returns the estimated size of the response header fields.
 func (w *writer) responseFields(status int, readable bool) int {
 	fields := int(w.shard.fields.response.Load())
 	if readable && (w.sampled || fields == 0) {
@@ -178,23 +176,24 @@ func (w *writer) responseFields(status int, readable bool) int {
 	return fields
 }
 
-// countNow counts everything so far: the request may not end soon.
+// countNow counts all bytes so far. It is called if the request may take long.
 func (w *writer) countNow() {
 	if w.surfaced {
 		return
 	}
-	// After a hijack, the header may be written to the connection, and is counted there.
+	// After a hijack, the handler may write the header to the connection, where it is
+	// counted.
 	t := w.remaining(w.status, w.status != 0)
 	w.surfaced = true
 	w.flow.add(t)
 }
 
-// sent counts bytes of the body.
+// sent counts bytes of the response body.
 func (w *writer) sent(n int64) {
 	if n <= 0 || w.bodiless {
 		return
 	}
-	// Most responses are written at once, and are counted when they end.
+	// Most responses are sent in one write and are counted when they end.
 	if w.written > 0 {
 		w.countNow()
 	}
@@ -218,7 +217,8 @@ func (w *writer) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// piece is the size of the parts in which a body is passed on, to count it as it flows.
+// piece is the size of the chunks in which a body is copied, so that it is counted during
+// the transfer.
 const piece = 256 << 10
 
 func (w *writer) Write(p []byte) (written int, err error) {
@@ -236,7 +236,7 @@ func (w *writer) Write(p []byte) (written int, err error) {
 
 func (w *writer) ReadFrom(r io.Reader) (read int64, err error) {
 	w.began()
-	// Servers unwrap one LimitedReader around a file, for sendfile, and not two.
+	// For sendfile, servers unwrap only one LimitedReader around a file.
 	limit, limited := r.(*io.LimitedReader)
 	if limited {
 		r = limit.R
@@ -260,7 +260,7 @@ func (w *writer) ReadFrom(r io.Reader) (read int64, err error) {
 	}
 }
 
-// FlushError sends what is buffered, which may be only the header.
+// FlushError flushes buffered data, which may be only the header.
 func (w *writer) FlushError() error {
 	err := http.NewResponseController(w.ResponseWriter).Flush()
 	if err == nil {
@@ -271,7 +271,7 @@ func (w *writer) FlushError() error {
 	return err
 }
 
-// Hijack returns the connection with a meter around it.
+// Hijack returns the connection wrapped in a meter.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {

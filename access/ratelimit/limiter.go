@@ -25,10 +25,10 @@ const (
 // limiter counts the requests of many keys under any number of limits. A request that one
 // limit rejects is counted under none.
 //
-// An entry takes 32 bytes. A growing table takes up to 2⅔ times the size of its entries:
-// 48 MB for the default of a million keys. A full table evicts one key for each new key:
-// an expired one or, among a few candidates, the least used one. A flood of keys
-// therefore evicts mostly its own keys, and hardly ever a key near its limit.
+// An entry takes 32 bytes. A growing table takes up to 2⅔ times the size of its entries.
+// With the default of a million keys, a full table takes 48 MB. It then evicts one key for
+// each new key: an expired one or, among a few candidates, the least used one. A flood of
+// keys therefore evicts mostly its own keys, and hardly ever a key near its limit.
 //
 // Keys are identified by their hashes; see hasher.
 type limiter struct {
