@@ -24,8 +24,8 @@ func coalesceBrowser(method string) *http.Request {
 
 var coalesceBody61 = []byte("This is a small result of exactly 61 bytes from one backend.\n")
 
-// BenchmarkCoalesceAlone is a request that is not shared, beside what it would cost
-// without the policy.
+// BenchmarkCoalesceAlone measures a request that is not shared, with and without the
+// policy.
 func BenchmarkCoalesceAlone(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusOK)
@@ -50,7 +50,7 @@ func BenchmarkCoalesceAlone(b *testing.B) {
 	}
 }
 
-// BenchmarkCoalesceParallel is many different requests at once.
+// BenchmarkCoalesceParallel measures many different concurrent requests.
 func BenchmarkCoalesceParallel(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		_, err := w.Write(coalesceBody61)

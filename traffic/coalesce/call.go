@@ -11,24 +11,25 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-// calls are the requests in call whose responses others may share. Package singleflight
-// of golang.org/x/sync returns a result when it is complete. Here, bodies are streamed to
-// all clients, and the response header decides whether they are shared.
+// calls holds the requests in flight whose responses can be shared. Package singleflight
+// of golang.org/x/sync returns complete results. This package streams bodies to all
+// clients, and the response header determines whether a response is shared.
 type calls struct {
 	seed  maphash.Seed
-	limit int64 // maximum size of the buffered part of a body
+	limit int64 // maximum buffered bytes of a body
 
 	mu          sync.Mutex
-	byURL       [256]*call           // hash table with chains. Guarded by mu.
-	count       int                  // of all calls. Guarded by mu.
-	unshareable map[uint64]time.Time // end of the time for which requests are not shared, by hash. Guarded by mu.
+	byURL       [256]*call           // hash table with chaining. Guarded by mu.
+	count       int                  // number of calls. Guarded by mu.
+	unshareable map[uint64]time.Time // time until which requests are not shared, by hash. Guarded by mu.
 }
 
 const (
-	unshareableFor = 10 * time.Second // how long requests are not shared after a response that cannot be
-	maxUnshareable = 1024             // maximum number of entries
+	unshareableFor = 10 * time.Second // time for which requests are not shared after a response that cannot be shared
+	maxUnshareable = 1024             // maximum number of entries in unshareable
 
-	// The time that a slow client may delay the others, in addition to half of the time.
+	// patience is the initial time that a slow client may delay the others. It grows by
+	// half of the elapsed time.
 	patience = 500 * time.Millisecond
 )
 
@@ -36,26 +37,26 @@ func newCalls(limit int64) *calls {
 	return &calls{seed: maphash.MakeSeed(), limit: limit, unshareable: make(map[uint64]time.Time)}
 }
 
-// call is a request in call. The first client's request is the leader. Others can follow
-// until the response begins, so that no client receives a response that began before its
-// request.
+// call is a request in flight. The request of the first client is the leader. Other
+// requests can join until the response begins, so that no client receives a response that
+// began before its request.
 type call struct {
 	sharedContext
-	request http.Request // the leader's, with the shared context
+	request http.Request // the leader's request with the shared context
 	calls   *calls
 	url     uint64
 	query   string
-	key     *requestKey // of requestKeys, until the call is closed
-	next    *call       // in the chain. Guarded by calls.mu.
+	key     *requestKey // from requestKeys, returned when the call is closed
+	next    *call       // next call in the chain. Guarded by calls.mu.
 
-	followers int  // number of those that wait or read. Guarded by calls.mu.
-	alone     bool // the leader's client has left. Guarded by calls.mu.
-	closed    bool // no request can join. Guarded by calls.mu.
+	followers int  // number of followers that wait or read. Guarded by calls.mu.
+	alone     bool // the leader's client has closed the connection. Guarded by calls.mu.
+	closed    bool // requests can no longer join. Guarded by calls.mu.
 
 	*followed // allocated when the first follower joins. Set under calls.mu, before the call is closed.
 }
 
-// followed is the part of a call that is needed with followers.
+// followed is the state of a call with followers.
 type followed struct {
 	begun   chan struct{} // closed when the outcome is published
 	outcome outcome       // set before begun is closed
@@ -64,19 +65,19 @@ type followed struct {
 
 // outcome is the result of a call.
 type outcome struct {
-	shared bool               // false: each request is sent to the backend
-	err    error              // the error of the handlers in place of a response
-	status int                // of the response, whose body is in the stream
-	header httpx.HeaderChange // the changes of the header
-	varied httpcache.Variant  // the fields that a request must have in common with the leader's
-	kind   [6]string          // fields that identify an equal response
+	shared bool               // if false, each follower sends its own request to the backend
+	err    error              // the error of a handler; nil if there is a response
+	status int                // status of the response; its body is in the stream
+	header httpx.HeaderChange // the changes made to the response header
+	varied httpcache.Variant  // the fields that followers must have in common with the leader
+	kind   [6]string          // values of the header fields in kinds
 }
 
 var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}
 
 // join returns the call that a request can follow, and a reader of its body. If there is
-// none, the request leads a new call, which keeps the key, and the reader is nil. The call
-// is nil if the response cannot be shared.
+// none, the request becomes the leader of a new call that owns the key, and the reader is
+// nil. The call is nil if the response cannot be shared.
 func (t *calls) join(r *http.Request, key *requestKey) (*call, *reader) {
 	url := t.hashOf(key.asked[1], plainPath(key.asked[2]))
 	t.mu.Lock()
@@ -101,7 +102,7 @@ func (t *calls) join(r *http.Request, key *requestKey) (*call, *reader) {
 	return f, nil
 }
 
-// chain returns the chain for a hash. mu is held.
+// chain returns the chain for a hash. The caller must hold mu.
 func (t *calls) chain(url uint64) **call { return &t.byURL[url%uint64(len(t.byURL))] }
 
 // hashOf returns the hash of a host and path.
@@ -113,7 +114,8 @@ func (t *calls) unshareableKey(url uint64, query string) uint64 {
 	return url*31 ^ maphash.String(t.seed, query)
 }
 
-// isUnshareable reports whether a recent response for a URL could not be shared. mu is held.
+// isUnshareable reports whether a recent response for a URL could not be shared. The
+// caller must hold mu.
 func (t *calls) isUnshareable(url uint64, query string) bool {
 	key := t.unshareableKey(url, query)
 	until, ok := t.unshareable[key]
@@ -124,7 +126,7 @@ func (t *calls) isUnshareable(url uint64, query string) bool {
 	return ok
 }
 
-// forget closes the calls for a resource, which may have changed.
+// forget closes the calls for a resource, which may have been modified.
 func (t *calls) forget(url uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -145,7 +147,7 @@ func (t *calls) idle() bool {
 	return t.count == 0
 }
 
-// close ends joining, and reports whether there are followers.
+// close closes the call to further requests and reports whether it has followers.
 func (f *call) close() bool {
 	t := f.calls
 	t.mu.Lock()
@@ -154,7 +156,7 @@ func (f *call) close() bool {
 	return f.followers > 0
 }
 
-// remove removes the call from its chain. calls.mu is held.
+// remove removes the call from its chain. The caller must hold calls.mu.
 func (f *call) remove() {
 	if f.closed {
 		return
@@ -167,7 +169,8 @@ func (f *call) remove() {
 	f.removed()
 }
 
-// removed updates the call after it was removed from its chain. calls.mu is held.
+// removed updates the call after its removal from the chain. The caller must hold
+// calls.mu.
 func (f *call) removed() {
 	f.closed, f.next = true, nil
 	f.calls.count--
@@ -176,16 +179,16 @@ func (f *call) removed() {
 	f.key = nil
 }
 
-// publish publishes the outcome to the followers, once.
+// publish publishes the outcome to the followers. It must be called once, after close.
 func (f *call) publish(o outcome) {
-	if f.followed != nil { // not set after close
+	if f.followed != nil { // followed does not change after close
 		f.outcome = o
 		close(f.begun)
 	}
 }
 
-// publishUnshared makes the followers send requests of their own. If remember is set, later
-// requests for the URL are not shared for some time.
+// publishUnshared makes each follower send its own request. If remember is true, later
+// requests for the URL are not shared for unshareableFor.
 func (f *call) publishUnshared(remember bool) {
 	if t := f.calls; remember {
 		t.mu.Lock()
@@ -198,7 +201,7 @@ func (f *call) publishUnshared(remember bool) {
 	f.publish(outcome{})
 }
 
-// leave is called when a follower no longer waits or reads.
+// leave removes a follower that no longer waits or reads.
 func (f *call) leave(r *reader) {
 	r.leave()
 	f.calls.mu.Lock()
@@ -207,7 +210,7 @@ func (f *call) leave(r *reader) {
 	f.cancelIfUnused()
 }
 
-// leaderLeft is called when the leader's client has left.
+// leaderLeft records that the leader's client has closed the connection.
 func (f *call) leaderLeft() {
 	f.calls.mu.Lock()
 	defer f.calls.mu.Unlock()

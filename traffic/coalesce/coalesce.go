@@ -1,3 +1,5 @@
+// Package coalesce implements the handler rgate_coalesce, which sends equal concurrent
+// requests to the backend once and shares the response.
 package coalesce
 
 import (
@@ -24,44 +26,45 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_coalesce", policy.Directive[Coalesce])
 }
 
-// Coalesce lets equal GET and HEAD requests that arrive while one of them waits for its
-// response share that response: one request is sent to the backend. Bodies are streamed to
+// Coalesce combines equal GET and HEAD requests that arrive while one of them waits for
+// its response. A single request is sent to the backend, and its response is streamed to
 // all clients.
 //
 // Requests are equal if their header fields are equal. Fields that do not affect the
 // response, such as User-Agent, are ignored unless the response's Vary names them.
-// Requests with credentials (Authorization, cookies, a client's certificate) are not
-// shared unless the key has these credentials.
+// Requests with credentials (Authorization, cookies, a client certificate) are not shared
+// unless `key` contains these credentials.
 //
-// A response is shared if a shared cache may store it: no Set-Cookie, and not private,
-// no-store or no-cache. Responses with 5xx and errors of handlers are shared, too. If a
-// response cannot be shared, the waiting requests are sent to the backend at once, and
-// equal requests do not wait for each other in the next ten seconds.
+// A response is shared if a shared cache may store it: without Set-Cookie, and without
+// private, no-store or no-cache. Responses with status 5xx and errors of handlers are
+// also shared. If a response cannot be shared, the waiting requests are sent to the
+// backend immediately. Equal requests are then not combined for ten seconds.
 //
-// It sets the placeholder `{http.rgate.coalesced}` to true for a request that shared the
-// response to another one.
+// It sets the placeholder `{http.rgate.coalesced}` to true for requests that received the
+// response to another request.
 type Coalesce struct {
 	policy.Base
 
-	// A text with placeholders whose values equal requests must have in common. With
-	// `{http.request.header.Authorization}`, `{http.request.header.Cookie}`, a
-	// `{http.request.cookie.NAME}` or a `{http.request.tls.client.…}`, requests with equal
-	// credentials are shared; with `{http.auth.user.id}`, also those whose credentials a
-	// policy has verified and hidden. Default: none.
+	// An additional part of the key, with placeholders. Requests are equal only if its
+	// value is equal, too. If it contains a credential, requests with this credential are
+	// shared: `{http.request.header.Authorization}`, `{http.request.header.Cookie}`, a
+	// `{http.request.cookie.NAME}` or a `{http.request.tls.client.…}`.
+	// `{http.auth.user.id}` also shares requests whose credentials were verified and
+	// removed by a policy. Default: none.
 	Key string `json:"key,omitempty" caddyfile:"arg"`
 
-	// Names of request fields that are ignored, such as `X-Org-Id`; `X-Acme-*` for all with
-	// this prefix, and `*` for all except `Authorization`, `Cookie` and those about users.
-	// Default: none.
+	// Names of request header fields that are ignored, such as `X-Org-Id`. `X-Acme-*`
+	// matches all fields with the prefix. `*` matches all fields except `Authorization`,
+	// `Cookie` and fields about users. Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
 	// The maximum size of the part of a body that is buffered for slow clients. A client
-	// that is further behind, and delays the others for more than half of the time,
-	// continues with a request of its own. Default: 1MiB.
+	// that is further behind and delays the others for more than half of the time
+	// continues with a separate request. Default: 1MiB.
 	MaxBuffer options.Size `json:"max_buffer,omitempty" default:"1MiB"`
 
-	// The maximum time that a request waits for the response to another one to begin. Then
-	// it is sent to the backend. Default: 30s.
+	// The maximum time that a request waits for another request's response to begin.
+	// After this time, the request is sent to the backend. Default: 30s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty" default:"30s"`
 
 	key     placeholder.Key
@@ -100,7 +103,7 @@ func (c *Coalesce) Provision(ctx caddy.Context) error {
 	return coalesced.Register(ctx)
 }
 
-// Check reports the first invalid option.
+// Check returns an error for the first invalid option.
 func (c *Coalesce) Check() error {
 	if err := placeholder.CheckKey("key", c.Key); err != nil {
 		return err
@@ -121,9 +124,9 @@ func (c *Coalesce) Check() error {
 // Validate implements caddy.Validator.
 func (c *Coalesce) Validate() error { return c.Check() }
 
-// ServeHTTP passes a request on, or responds with the response to an equal one.
+// ServeHTTP forwards a request, or serves the response to an equal request.
 func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if c.Off() || policy.Looped(r) { // it would wait for itself
+	if c.Off() || policy.Looped(r) { // a looped request would wait for its own response
 		return next.ServeHTTP(w, r)
 	}
 	switch r.Method {
@@ -159,8 +162,8 @@ func (c *Coalesce) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return c.follow(f, body, w, r, next)
 }
 
-// change passes on a request that may change a resource. Requests for the resource that
-// arrive after it do not share responses from before.
+// change forwards a request that may modify a resource. Later requests for the resource
+// do not share responses that began before the change.
 func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	asked := policy.TargetOf(r)
 	url := c.calls.hashOf(asked.Host, plainPath(asked.Path))
@@ -173,8 +176,8 @@ func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp
 }
 
 // lead sends the request to the backend. Followers receive the response on their own
-// goroutines. If there are followers, the leader's client is served on another goroutine,
-// too, so that it cannot delay them, and the request continues if that client leaves.
+// goroutines. If there are followers, another goroutine serves the leader's client. It
+// then cannot delay the others, and the request continues if it disconnects.
 func (c *Coalesce) lead(f *call, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	lw := leadWriters.Get().(*leadWriter)
 	lw.ResponseWriter, lw.call, lw.request, lw.sharing = w, f, r, c.sharing
@@ -253,7 +256,8 @@ func (c *Coalesce) follow(f *call, body *reader, w http.ResponseWriter, r *http.
 	}
 }
 
-// leftError returns the error for a client that left before it received a response.
+// leftError returns the error for a client that disconnected before it received a
+// response.
 func leftError(r *http.Request) error {
 	cause := context.Cause(r.Context())
 	if errors.Is(cause, context.DeadlineExceeded) {
@@ -262,9 +266,9 @@ func leftError(r *http.Request) error {
 	return caddyhttp.Error(failure.StatusClientClosedRequest, cause)
 }
 
-// goOn sends another request for a client that fell behind in a shared response, and sends
-// it the rest of the new response. If that does not begin with the part that the client
-// has received, the connection is closed.
+// goOn sends a separate request for a client that fell behind, and sends it the rest of
+// the new response. If the new response does not begin with the bytes that the client has
+// received, goOn aborts the connection.
 func (c *Coalesce) goOn(f *call, had *reader, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rw := &restWriter{want: &f.outcome, rest: newRest(had, w), header: make(http.Header)}
 	rw.ResponseWriter = w

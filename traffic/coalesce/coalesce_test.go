@@ -36,20 +36,20 @@ func coalescePolicy(t testing.TB, c *Coalesce) *Coalesce {
 	return c
 }
 
-// coalesceBackend is what stands behind the policy in a test. It holds all requests
-// until it is opened.
+// coalesceBackend is a server with the policy and a backend. It holds all requests until
+// it is opened.
 type coalesceBackend struct {
 	*httptest.Server
 	policy  *Coalesce
 	reached atomic.Int32
 	open    chan struct{}
 	once    sync.Once
-	errs    sync.Map // what the policy returned, by X-Name
+	errs    sync.Map // errors returned by the policy, by X-Name
 }
 
 func (b *coalesceBackend) release() { b.once.Do(func() { close(b.open) }) }
 
-// coalesceServer serves a handler behind the policy.
+// coalesceServer starts a server with the policy and a backend handler.
 func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWriter, r *http.Request) error) *coalesceBackend {
 	t.Helper()
 	b := &coalesceBackend{policy: coalescePolicy(t, c), open: make(chan struct{})}
@@ -65,7 +65,7 @@ func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWrite
 	b.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
 		w.Header().Set("X-Own", r.Header.Get("X-Request-Id"))
-		if r.Header.Get("X-Hidden") != "" { // as an API key that the backend does not see
+		if r.Header.Get("X-Hidden") != "" { // like an API key that is removed before the backend
 			policy.MarkAuthenticated(r)
 			r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", r.Header.Get("X-Hidden"))
 			r.Header.Del("X-Hidden")
@@ -82,7 +82,7 @@ func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWrite
 		}
 	}))
 	b.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-		_ = conn.(*net.TCPConn).SetWriteBuffer(16 << 10) // who does not read is soon known to be slow
+		_ = conn.(*net.TCPConn).SetWriteBuffer(16 << 10) // small, so that slow clients are detected soon
 		return ctx
 	}
 	b.Start()
@@ -90,7 +90,7 @@ func coalesceServer(t testing.TB, c *Coalesce, respond func(w http.ResponseWrite
 	return b
 }
 
-// coalesceGet gets an address with header fields, which are names and values in turn.
+// coalesceGet sends a GET request. headers alternates names and values.
 func coalesceGet(ctx context.Context, url string, headers ...string) (*http.Response, error) {
 	return coalesceDo(ctx, http.MethodGet, url, headers...)
 }
@@ -108,7 +108,7 @@ func coalesceDo(ctx context.Context, method, url string, headers ...string) (*ht
 
 var coalesceTransport = &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 
-// coalesceText is a response: its status and body, or the error.
+// coalesceText returns the status and body of a response, or the error.
 func coalesceText(response *http.Response, err error) string {
 	if err != nil {
 		return err.Error()
@@ -121,7 +121,7 @@ func coalesceText(response *http.Response, err error) string {
 	return fmt.Sprintf("%d %s", response.StatusCode, body)
 }
 
-// waiting is how many requests follow others.
+// waiting returns the number of followers.
 func (c *Coalesce) waiting() (n int) {
 	c.calls.mu.Lock()
 	defer c.calls.mu.Unlock()
@@ -133,8 +133,8 @@ func (c *Coalesce) waiting() (n int) {
 	return n
 }
 
-// together sends one request and, once that is under way, others; all wait before the
-// backend is opened. Those of the others that do not follow must reach it by then.
+// together sends a request and, once it is in flight, the others. All wait until the
+// backend is opened. Requests that do not follow must reach the backend before that.
 func (b *coalesceBackend) together(t testing.TB, first []string, others ...[]string) (responses []string) {
 	t.Helper()
 	responses = make([]string, 1+len(others))
@@ -284,7 +284,7 @@ func TestCoalesceWhatIsShared(t *testing.T) {
 	}
 }
 
-// What cannot be shared is not waited for again and again.
+// Requests do not wait again for a response that cannot be shared.
 func TestCoalesceRemembersWhatIsPrivate(t *testing.T) {
 	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Cache-Control", "private")
@@ -357,7 +357,7 @@ func TestCoalesceLeaderLeaves(t *testing.T) {
 	}
 }
 
-// onlyCall waits until a condition holds of the call that there is.
+// onlyCall waits until a condition holds for the only call.
 func (b *coalesceBackend) onlyCall(t testing.TB, holds func(*call) bool) {
 	t.Helper()
 	testkit.Eventually(t, "the call is as it should be", func() bool {

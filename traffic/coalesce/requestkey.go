@@ -11,25 +11,26 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// requestKey is what a response may depend on: the request's line, the way that it goes,
-// and all of its header fields but for those that are ignorable, which Vary has to name.
+// requestKey holds the properties of a request that its response may depend on: the
+// request line, the route and the header fields. It excludes ignorable fields, which only
+// matter if Vary names them.
 type requestKey struct {
 	method, host, path, rawPath, query string
 	secure                             bool
-	route, backend                     string    // where it goes
-	text                               string    // of the key in the options
-	asked                              [4]string // method, host, path and query of the client
-	forwarding                         string    // what the field Forwarded says about it
+	route, backend                     string    // the target
+	text                               string    // value of the option key
+	asked                              [4]string // method, host, path and query of the client's request
+	forwarding                         string    // forwarded client information from trusted proxies
 	fields                             []keyField
 }
 
-// keyField is a header field. It has a copy of the values, which handlers may change.
+// keyField is a header field. Its values are copied because handlers may change them.
 type keyField struct {
 	name, value string
 	more        []string
 }
 
-// of sets the key to that of a request. It reports false if the response cannot be shared.
+// of sets the key of a request. It returns false if the response cannot be shared.
 func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
 	q := s.Read(r, false)
 	if q.Bypass != "" || q.Identified || q.NoCache || q.NoStore ||
@@ -70,7 +71,7 @@ func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
 	return true
 }
 
-// equal reports whether it equals the key of a request with this header.
+// equal reports whether k equals the key o of a request with the given header.
 func (k *requestKey) equal(o *requestKey, header http.Header) bool {
 	if len(k.fields) != len(o.fields) || k.path != o.path || k.query != o.query || k.host != o.host || k.rawPath != o.rawPath ||
 		k.method != o.method || k.secure != o.secure || k.route != o.route || k.backend != o.backend || k.text != o.text || k.asked != o.asked || k.forwarding != o.forwarding {
@@ -96,7 +97,7 @@ func (k *requestKey) reset() {
 	k.asked = [4]string{}
 }
 
-// plainPath is a path without its encoding.
+// plainPath returns a decoded path.
 func plainPath(path string) string {
 	if plain, err := url.PathUnescape(path); err == nil {
 		return plain

@@ -10,8 +10,7 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// Two requests have one key if they are the same in all that counts, and never
-// otherwise.
+// Two requests have equal keys if and only if all relevant parts are equal.
 func FuzzSameRequest(f *testing.F) {
 	f.Add("/a", "b", "X-A", "1", "/a", "b", "X-A", "1")
 	f.Add("/a", "b=c", "Accept", "x", "/ab", "=c", "Accept", "x")

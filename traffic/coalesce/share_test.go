@@ -22,7 +22,7 @@ import (
 	"github.com/rgate/rgate/policy/policytest"
 )
 
-// The request is canceled when all clients have left.
+// The request is canceled when all clients have disconnected.
 func TestCoalesceAllLeave(t *testing.T) {
 	b := coalesceServer(t, new(Coalesce), coalesceHello)
 	for _, order := range []string{"leader first", "follower first"} {
@@ -76,7 +76,7 @@ func TestCoalesceErrorsAreShared(t *testing.T) {
 	}
 }
 
-// A handler that panics is the leader's trouble alone.
+// A panic affects only the leader.
 func TestCoalescePanicBeforeTheResponse(t *testing.T) {
 	var first atomic.Bool
 	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, r *http.Request) error {
@@ -91,7 +91,7 @@ func TestCoalescePanicBeforeTheResponse(t *testing.T) {
 	}
 }
 
-// A body that breaks off must look broken off to everybody.
+// All clients detect an incomplete body.
 func TestCoalesceBrokenBody(t *testing.T) {
 	b := coalesceServer(t, new(Coalesce), func(w http.ResponseWriter, _ *http.Request) error {
 		_, _ = io.WriteString(w, "half of ")
@@ -144,7 +144,7 @@ func TestCoalesceStreams(t *testing.T) {
 	}
 	for i := range 4 {
 		more <- fmt.Sprintf("line %d\n", i)
-		for _, body := range bodies { // before the next one is written
+		for _, body := range bodies { // read before the next line is written
 			if got, err := body.ReadString('\n'); err != nil || got != fmt.Sprintf("line %d\n", i) {
 				t.Fatalf("got %q, %v", got, err)
 			}
@@ -158,7 +158,7 @@ func TestCoalesceStreams(t *testing.T) {
 	}
 }
 
-// coalesceBody returns a body in which every position is recognizable.
+// coalesceBody returns a body in which each position has different content.
 func coalesceBody(size int) []byte {
 	body := make([]byte, 0, size+8)
 	for i := 0; len(body) < size; i++ {
@@ -167,8 +167,8 @@ func coalesceBody(size int) []byte {
 	return body[:size]
 }
 
-// coalesceSlowly sends a request over a connection of its own. No one reads from it
-// yet, and the kernel keeps little.
+// coalesceSlowly sends a request over a separate connection with a small receive buffer.
+// The response is not read yet.
 func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", b.Listener.Addr().String())
@@ -182,14 +182,14 @@ func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
 	return conn
 }
 
-// A body that is larger than the buffer gets to everybody, the slow ones included,
-// that no client waits for: whether it is the leader or a follower that is slow, and
-// whether or not the length is known.
+// Bodies larger than the buffer are delivered completely to fast and slow clients. Fast
+// clients do not wait for slow ones. The slow client may be the leader or a follower,
+// with known or unknown length.
 func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 	body := coalesceBody(2 << 20)
 	for _, tc := range []struct {
 		what   string
-		slow   int // which of the clients
+		slow   int // index of the slow client
 		length bool
 	}{
 		{"no client is slow", -1, true},
@@ -225,7 +225,7 @@ func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 				testkit.Eventually(t, "it is under way", func() bool { return b.reached.Load() == 1 && b.policy.waiting() == i })
 			}
 			b.release()
-			fast.Wait() // although the slow one has read nothing
+			fast.Wait() // even though the slow client has read nothing
 			if slow != nil {
 				got := coalesceText(http.ReadResponse(bufio.NewReader(slow), nil))
 				if got != "200 "+string(body) {
@@ -275,7 +275,7 @@ func TestCoalesceWaitsNoLongerThanItMay(t *testing.T) {
 	all.Wait()
 }
 
-// A request after a change gets a response that began after it.
+// A request after a change receives a response that began after the change.
 func TestCoalesceAfterAChange(t *testing.T) {
 	b := coalesceServer(t, new(Coalesce), coalesceHello)
 	var all sync.WaitGroup

@@ -8,20 +8,20 @@ import (
 )
 
 // sharedContext is the context of a request that several clients may wait for. It has the
-// values of the first client's context, and ends when it is canceled, even if the first
-// client stays. It allocates nothing until Done or Err is called, as proxies do.
+// values of the first client's context, but is not canceled when the first client
+// disconnects. It allocates only when Done or Err is called.
 type sharedContext struct {
 	first context.Context
-	owner interface{ leaderLeft() } // notified when the first client leaves, once Done or Err was called
+	owner interface{ leaderLeft() } // notified when the first client disconnects, if Done or Err was called
 
-	mu         sync.Mutex                 // held while the end is made
+	mu         sync.Mutex                 // held while end is created
 	cancelable cancelable                 // set under mu, before end
-	end        atomic.Pointer[cancelable] // the one above, or nil: not used yet
-	stop       func() bool                // no longer watches the first client. Guarded by mu.
+	end        atomic.Pointer[cancelable] // points to cancelable, or nil before the first use
+	stop       func() bool                // stops watching the first client. Guarded by mu.
 }
 
-// cancelable is the end of a sharedContext. It is a context of the standard library, so that
-// contexts derived from it need no goroutine.
+// cancelable is the cancelable part of a sharedContext. It is a context of the standard
+// library, so that derived contexts need no goroutine.
 type cancelable struct {
 	context.Context
 	cancel context.CancelCauseFunc
@@ -43,7 +43,7 @@ func (l *sharedContext) ending() *cancelable {
 	return f
 }
 
-// cancel ends the context.
+// cancel cancels the context.
 func (l *sharedContext) cancel(cause error) { l.ending().cancel(cause) }
 
 // release releases the resources of the context.
@@ -59,8 +59,8 @@ func (l *sharedContext) release() {
 	f.cancel(context.Canceled)
 }
 
-// Deadline implements context.Context. The first client's deadline does not apply: if it
-// passes and no other client waits, the context is canceled.
+// Deadline implements context.Context. The first client's deadline does not apply. When
+// it expires, the context is canceled if no other client waits.
 func (l *sharedContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done implements context.Context.
@@ -69,8 +69,8 @@ func (l *sharedContext) Done() <-chan struct{} { return l.ending().Done() }
 // Err implements context.Context.
 func (l *sharedContext) Err() error { return l.ending().Err() }
 
-// Value implements context.Context. The end comes first: package context identifies parents
-// by a value.
+// Value implements context.Context. It queries the cancelable context first because
+// package context finds cancelable parents by a value.
 func (l *sharedContext) Value(key any) any {
 	if f := l.end.Load(); f != nil {
 		if value := f.Value(key); value != nil {

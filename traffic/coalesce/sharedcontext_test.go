@@ -39,11 +39,11 @@ func TestSharedContext(t *testing.T) {
 	})
 }
 
-// No owner is notified once it is over, and nothing is left behind.
+// After release, the owner is not notified and no resources are left.
 func TestSharedContextIsReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, leave := context.WithCancel(t.Context())
-		l := &sharedContext{first: first, owner: contextOwner{nil}} // who would panic
+		l := &sharedContext{first: first, owner: contextOwner{nil}} // close(nil) would panic
 		done := l.Done()
 		l.release()
 		<-done

@@ -10,41 +10,41 @@ import (
 	"time"
 )
 
-// stream copies a body from one writer to several readers. The part that the slowest reader
-// has not read is buffered up to a limit; then the writer waits. A reader that delays the
-// others for more than half of the time falls behind: it is removed.
+// stream copies a body from a writer to several readers. It buffers the part that the
+// slowest reader has not read, up to a limit. At the limit, the writer waits. A reader
+// that delays the others for more than half of the time is removed.
 type stream struct {
-	limit    int64         // of buffered bytes
-	patience time.Duration // the time that a reader may delay the others, in addition to half of the time
+	limit    int64         // maximum buffered bytes
+	patience time.Duration // initial time that a reader may delay the others; grows by half of the elapsed time
 
 	mu      sync.Mutex
-	hash    maphash.Hash         // of all written bytes. Guarded by mu.
-	last    *chunk               // at first an empty one. Guarded by mu.
+	hash    maphash.Hash         // hash of all written bytes. Guarded by mu.
+	last    *chunk               // last chunk; initially empty. Guarded by mu.
 	flushes int                  // number of flushes by the writer. Guarded by mu.
-	over    error                // io.EOF, or another error; nil: not ended. Guarded by mu.
-	readers map[*reader]struct{} // those that have not left or fallen behind. Guarded by mu.
-	changed chan struct{}        // closed at the next change; nil: no reader waits. Guarded by mu.
-	starved time.Time            // when a reader began to wait for more; zero: none waits. Guarded by mu.
-	room    chan struct{}        // closed to wake the writer; nil: it does not wait. Guarded by mu.
-	need    int64                // the cost that all readers must have read before the writer continues. Guarded by mu.
-	slow    int                  // number of readers that have not. Guarded by mu.
-	latest  *reader              // the last reader that has. Guarded by mu.
+	over    error                // io.EOF or another error after close; nil before. Guarded by mu.
+	readers map[*reader]struct{} // active readers. Guarded by mu.
+	changed chan struct{}        // closed at the next change; nil if no reader waits. Guarded by mu.
+	starved time.Time            // time at which a reader began to wait for data; zero if none waits. Guarded by mu.
+	room    chan struct{}        // closed to wake the writer; nil if it does not wait. Guarded by mu.
+	need    int64                // cost that all readers must reach before the writer continues. Guarded by mu.
+	slow    int                  // number of readers below need. Guarded by mu.
+	latest  *reader              // last reader that reached need. Guarded by mu.
 	began   time.Time            // time of the first write. Guarded by mu.
 }
 
-// chunk is a part of a stream. Only next changes, so that readers need no lock for the
-// bytes. Chunks that all readers have read are garbage collected.
+// chunk is a part of a stream. Only next changes, so that readers can read the data
+// without a lock. The garbage collector frees chunks that all readers have read.
 type chunk struct {
 	data []byte
 	end  int64  // end offset in the body
-	cost int64  // of this and all chunks before it
-	sum  uint64 // of the body up to its end
+	cost int64  // cumulative cost up to and including this chunk
+	sum  uint64 // checksum of the body up to end
 	next *chunk // Guarded by the stream's mu.
 }
 
 const (
-	chunkCost = 128      // approximate overhead of a chunk
-	maxChunk  = 32 << 10 // maximum bytes of a chunk
+	chunkCost = 128      // approximate overhead of a chunk in bytes
+	maxChunk  = 32 << 10 // maximum size of a chunk in bytes
 )
 
 var (
@@ -56,14 +56,14 @@ var (
 // reader reads a stream from its beginning.
 type reader struct {
 	*stream
-	at      *chunk        // the last that was returned
-	had     int64         // the cost of the chunks that were read. Guarded by mu.
-	flushed int           // number of flushes that were passed on
-	held    time.Duration // how long it has delayed others. Guarded by mu.
+	at      *chunk        // last chunk that was returned
+	had     int64         // cumulative cost of the chunks that were read. Guarded by mu.
+	flushed int           // number of flushes that next has reported
+	held    time.Duration // total time for which it has delayed the others. Guarded by mu.
 	behind  bool          // Guarded by mu.
 }
 
-// reader adds a reader. It must come before the first write.
+// reader adds a reader. It must be called before the first write.
 func (s *stream) reader() *reader {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,8 @@ func (s *stream) reader() *reader {
 	return r
 }
 
-// write adds a copy of p, after waiting for room. It fails without readers.
+// write appends a copy of p when there is space. It returns an error if there are no
+// readers.
 func (s *stream) write(p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,7 +93,7 @@ func (s *stream) write(p []byte) error {
 		if err := s.makeRoom(cost); err != nil {
 			return err
 		}
-		_, _ = s.hash.Write(c.data) // never fails
+		_, _ = s.hash.Write(c.data) // never returns an error
 		c.end, c.cost, c.sum = s.last.end+int64(len(c.data)), s.last.cost+cost, s.hash.Sum64()
 		s.last.next, s.last = c, c
 		s.starved = time.Time{}
@@ -101,8 +102,9 @@ func (s *stream) write(p []byte) error {
 	return nil
 }
 
-// makeRoom waits until a cost can be buffered. Chunks that all readers have read do not
-// count, and one chunk always fits. mu is held, except while waiting.
+// makeRoom waits until data of the given cost can be buffered. Chunks that all readers
+// have read do not count, and a single chunk is always accepted. The caller must hold mu,
+// which is released while waiting.
 func (s *stream) makeRoom(cost int64) error {
 	for {
 		if len(s.readers) == 0 {
@@ -122,8 +124,9 @@ func (s *stream) makeRoom(cost int64) error {
 	}
 }
 
-// waitFor waits for a change, or until the allowance of a slow reader is used up. Time
-// counts while another reader could continue, and is charged to the slowest.
+// waitFor waits until the slow readers have continued, or the allowance of one of them is
+// used up. While another reader could continue, the waiting time is charged to the
+// slowest.
 func (s *stream) waitFor(slow []*reader) {
 	s.room, s.slow, s.latest = make(chan struct{}), len(slow), nil
 	room, now := s.room, time.Now()
@@ -131,7 +134,7 @@ func (s *stream) waitFor(slow []*reader) {
 	if !s.starved.IsZero() {
 		left := time.Duration(math.MaxInt64)
 		for _, r := range slow {
-			// The allowance grows by half of the time.
+			// The allowance itself grows by half of the waiting time.
 			left = min(left, 2*(s.allowance(now)-r.held))
 		}
 		timer := time.NewTimer(left)
@@ -161,12 +164,12 @@ func (s *stream) waitFor(slow []*reader) {
 	}
 }
 
-// allowance returns the total time that a reader may have delayed the others by now.
+// allowance returns the total time for which a reader may delay the others.
 func (s *stream) allowance(now time.Time) time.Duration {
 	return s.patience + now.Sub(s.began)/2
 }
 
-// flush makes the readers flush what they have read.
+// flush makes the readers flush the data that they have read.
 func (s *stream) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +177,7 @@ func (s *stream) flush() {
 	s.wake()
 }
 
-// close ends the stream, with io.EOF if the body is complete.
+// close ends the stream. how is io.EOF if the body is complete.
 func (s *stream) close(how error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +187,7 @@ func (s *stream) close(how error) {
 	s.wake()
 }
 
-// wake wakes the waiting readers. mu is held.
+// wake wakes the waiting readers. The caller must hold mu.
 func (s *stream) wake() {
 	if s.changed != nil {
 		close(s.changed)
@@ -192,7 +195,7 @@ func (s *stream) wake() {
 	}
 }
 
-// wakeWriter wakes the writer if it waits. mu is held.
+// wakeWriter wakes the writer if it waits. The caller must hold mu.
 func (s *stream) wakeWriter() {
 	if s.room != nil {
 		close(s.room)
@@ -200,7 +203,7 @@ func (s *stream) wakeWriter() {
 	}
 }
 
-// took records the cost that the reader has read. mu is held.
+// took records the cumulative cost that the reader has read. The caller must hold mu.
 func (r *reader) took(cost int64) {
 	if r.room != nil && r.had < r.need && cost >= r.need {
 		if r.slow--; r.slow == 0 {
@@ -221,9 +224,9 @@ func (r *reader) leave() {
 	}
 }
 
-// next waits for the next bytes of the body, until done is closed. The bytes that it
-// returned before count as read. Without bytes and error, the caller must flush. The error
-// is io.EOF at the end, errBehind, errLeft if done is closed, or the error of close.
+// next returns the next bytes of the body, and marks the bytes that it returned before as
+// read. It returns no bytes and no error if the caller must flush. The error is io.EOF at
+// the end, errBehind for a slow client, errLeft if done is closed, or the error of close.
 func (r *reader) next(done <-chan struct{}) (data []byte, err error) {
 	for {
 		r.mu.Lock()
@@ -260,13 +263,14 @@ func (r *reader) next(done <-chan struct{}) (data []byte, err error) {
 	}
 }
 
-// errLeft means that the client of a reader has left.
+// errLeft is returned if the client of a reader has disconnected.
 var errLeft = errors.New("the client left")
 
-// position returns the number of bytes that were read, and their checksum.
+// position returns the number of bytes that were read and their checksum.
 func (r *reader) position() (n int64, sum uint64) { return r.at.end, r.at.sum }
 
-// rest writes a body without its first part, if the checksum of that part is as expected.
+// rest skips the first part of a body, compares its checksum, and writes the remaining
+// bytes.
 type rest struct {
 	to   io.Writer
 	skip int64  // bytes that remain to be skipped
@@ -276,7 +280,7 @@ type rest struct {
 
 var errChanged = errors.New("the response does not begin like the shared one")
 
-// newRest returns a rest that starts at the position of a reader.
+// newRest returns a rest that skips the part that r has read.
 func newRest(r *reader, to io.Writer) *rest {
 	w := &rest{to: to}
 	w.skip, w.sum = r.position()
@@ -302,5 +306,5 @@ func (w *rest) Write(p []byte) (int, error) {
 	return skipped + n, err
 }
 
-// whole reports whether the body had at least the skipped part, with the expected checksum.
+// whole reports whether the body contained the skipped part.
 func (w *rest) whole() bool { return w.skip == 0 && w.hash.Sum64() == w.sum }

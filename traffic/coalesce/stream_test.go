@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// streamRead takes what a reader gets, waiting that long after each piece.
+// streamRead reads a stream to its end, with a pause after each chunk.
 func streamRead(r *reader, pause time.Duration) (body []byte, err error) {
 	for {
 		data, err := r.next(nil)
@@ -42,7 +42,7 @@ func TestStreamKeepsWhatIsNeeded(t *testing.T) {
 	for _, tc := range []struct {
 		what   string
 		limit  int64
-		pauses []time.Duration // of the readers, after each 1 KiB
+		pauses []time.Duration // pause of each reader after each 1 KiB
 		behind []bool
 	}{
 		{"one reader", 4 << 10, []time.Duration{0}, []bool{false}},
@@ -81,7 +81,7 @@ func TestStreamKeepsWhatIsNeeded(t *testing.T) {
 	}
 }
 
-// One who is stuck makes the others wait for a second, once.
+// A stuck reader delays the others by at most one second in total.
 func TestStreamStuckReaderCostsOneSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{limit: 4 << 10, patience: patience}
@@ -103,7 +103,7 @@ func TestStreamStuckReaderCostsOneSecond(t *testing.T) {
 	})
 }
 
-// The kept bytes are bounded: beyond the limit, the writer waits.
+// The buffer is limited: at the limit, the writer waits.
 func TestStreamIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{limit: 64 << 10, patience: patience}

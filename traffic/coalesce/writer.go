@@ -18,9 +18,9 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// leadWriter is the response writer of a leader. With followers, the response is written to
-// the call's stream, from which all clients are served. Without, it is written to the
-// client.
+// leadWriter is the response writer of a leader. With followers, it writes the response
+// to the stream of the call, from which all clients are served. Without followers, it
+// writes to the client.
 type leadWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	call     *call
@@ -30,17 +30,17 @@ type leadWriter struct {
 	began    bool
 	hijacked bool
 
-	// If the response is shared:
-	own       *reader       // of the leader's client; nil: not shared
-	header    http.Header   // the header that handlers see from then on
-	served    chan struct{} // closed when the client was served or has left
+	// The following fields are set if the response is shared.
+	own       *reader       // reader for the leader's client; nil if the response is not shared
+	header    http.Header   // the header that handlers modify after the response has begun
+	served    chan struct{} // closed when the client is served or has disconnected
 	clientErr error         // set before served is closed
 	panicked  any           // set before served is closed
 }
 
 var leadWriters = sync.Pool{New: func() any { return new(leadWriter) }}
 
-// reset prepares the writer for another call. The mark is overwritten then.
+// reset prepares the writer for another call.
 func (w *leadWriter) reset() {
 	w.ResponseWriter, w.call, w.request, w.sharing = nil, nil, nil, nil
 	w.began, w.hijacked = false, false
@@ -58,7 +58,7 @@ func (w *leadWriter) Header() http.Header {
 
 func (w *leadWriter) WriteHeader(status int) {
 	switch {
-	case w.own != nil: // there was one before
+	case w.own != nil: // WriteHeader was called before
 	case status < 200 && status != http.StatusSwitchingProtocols || w.began:
 		w.ResponseWriter.WriteHeader(status)
 	default:
@@ -70,7 +70,8 @@ func (w *leadWriter) WriteHeader(status int) {
 	}
 }
 
-// begin ends joining, and decides whether the followers share this response.
+// begin closes the call to further requests and decides whether followers share the
+// response.
 func (w *leadWriter) begin(status int) {
 	w.began = true
 	f := w.call
@@ -128,7 +129,7 @@ func (w *leadWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
 }
 
-// FlushError flushes buffered data, and the header if it was not sent.
+// FlushError sends the header if necessary and flushes the response.
 func (w *leadWriter) FlushError() error {
 	w.start()
 	if w.own == nil {
@@ -138,7 +139,7 @@ func (w *leadWriter) FlushError() error {
 	return nil
 }
 
-// Hijack implements http.Hijacker. A hijacked connection is not shared.
+// Hijack implements http.Hijacker. It returns an error if the response is shared.
 func (w *leadWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if w.own != nil {
 		return nil, nil, http.ErrNotSupported
@@ -164,8 +165,8 @@ func (w *leadWriter) Push(target string, options *http.PushOptions) error {
 	return w.ResponseWriterWrapper.Push(target, options)
 }
 
-// finish ends the call when the handlers have returned or panicked. It waits until the
-// leader's client is served, and reports whether that client fell behind.
+// finish ends the call after the handlers have returned or panicked. It waits until the
+// leader's client is served, and reports whether this client fell behind.
 func (w *leadWriter) finish(err error, returned bool) (behind bool) {
 	f := w.call
 	if !w.began {
@@ -187,7 +188,7 @@ func (w *leadWriter) finish(err error, returned bool) (behind bool) {
 	if w.panicked != nil {
 		panic(w.panicked)
 	}
-	if w.clientErr == nil { // trailers come last
+	if w.clientErr == nil { // trailers follow the body
 		for name, values := range w.header {
 			if strings.HasPrefix(name, http.TrailerPrefix) {
 				w.ResponseWriter.Header()[name] = values
@@ -207,7 +208,8 @@ func (w *leadWriter) fail(err error, returned bool) {
 	w.call.publish(outcome{shared: true, err: err, header: w.before.Change(w.ResponseWriter.Header())})
 }
 
-// kinds are the fields by which equal responses are recognized.
+// kinds lists the header fields that must match when a client continues with another
+// response.
 var kinds = [6]string{"Content-Type", "Content-Encoding", "Content-Length", "Content-Range", "Etag", "Last-Modified"}
 
 func kindOf(header http.Header) (kind [6]string) {
@@ -253,10 +255,10 @@ func (w *restWriter) Write(p []byte) (n int, err error) {
 // ReadFrom implements io.ReaderFrom.
 func (w *restWriter) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{w}, r) }
 
-// FlushError flushes buffered data.
+// FlushError flushes the response.
 func (w *restWriter) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
 
-// Hijack fails: the response has begun.
+// Hijack returns an error because the response has begun.
 func (w *restWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }

@@ -26,8 +26,8 @@ func browserRequest(method string) *http.Request {
 
 var benchBody = []byte("This is a small response of exactly 63 bytes from one backend.\n")
 
-// BenchmarkFallbackUnused is a request that needs no fallback, by what the policy is
-// ready to do.
+// BenchmarkFallbackUnused measures requests that need no fallback, by configured
+// fallback.
 func BenchmarkFallbackUnused(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusOK)

@@ -20,13 +20,13 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// fallbackPlace identifies a store.
+// fallbackPlace is the key of a store.
 type fallbackPlace struct{ gateway, backend, position string }
 
-var staleStores = caddy.NewUsagePool() // of *staleStore, by fallbackPlace
+var staleStores = caddy.NewUsagePool() // *staleStore by fallbackPlace
 
-// unusedFor is the time after which an unused store is removed. After a reload, policies
-// acquire their stores at their first requests.
+// unusedFor is the time after which an unused store is removed. It covers the time
+// between a reload and the first requests, which acquire the stores again.
 const unusedFor = 5 * time.Minute
 
 // Destruct implements caddy.Destructor.
@@ -48,8 +48,8 @@ func (f *Fallback) storeAt(r *http.Request) *staleStore {
 	})
 }
 
-// fallbackCall is the state of a request, and its response writer. It discards a failed
-// response if a fallback is available, and stores a good one.
+// fallbackCall is the state and the response writer of a request. It discards a failed
+// response if a fallback is available, and records a successful response.
 type fallbackCall struct {
 	caddyhttp.ResponseWriterWrapper
 	policy   *Fallback
@@ -58,28 +58,28 @@ type fallbackCall struct {
 	exchange policy.RequestState // nil outside of a gateway
 	before   httpx.HeaderMark
 	body     *httpx.UnreadBody
-	store    *staleStore       // nil: responses are not stored
+	store    *staleStore       // nil if responses are not stored
 	q        httpcache.Request // set if responses are stored
 	key      []byte
-	url      int // length of the part of the key that identifies the target
+	url      int // length of the URL part of the key
 
 	began     bool
 	hijacked  bool
 	status    int
-	discarded int            // the status of the response that was discarded; 0: none
-	keep      *staleResponse // stored when it is complete; nil: none
-	length    int64          // its Content-Length; negative: unknown
+	discarded int            // status of the discarded response; 0 if none
+	keep      *staleResponse // the response being recorded; nil if none
+	length    int64          // Content-Length of keep; negative if unknown
 }
 
 var fallbackCalls = sync.Pool{New: func() any { return new(fallbackCall) }}
 
-// reset prepares the call for another request. The mark is overwritten then.
+// reset prepares the call for another request.
 func (c *fallbackCall) reset() {
 	c.ResponseWriter, c.policy, c.w, c.r, c.exchange, c.body, c.store, c.keep = nil, nil, nil, nil, nil, nil, nil, nil
 	c.began, c.status, c.discarded, c.q = false, 0, 0, httpcache.Request{}
 }
 
-// setKey sets the key of the request. It does not contain the method.
+// setKey sets the key of the request, which does not contain the method.
 func (c *fallbackCall) setKey() {
 	asked := policy.TargetOf(c.r)
 	c.key = trust.AppendForwarded(c.key[:0], c.r)
@@ -93,7 +93,7 @@ func (c *fallbackCall) setKey() {
 	}
 }
 
-// stored returns the stored response to the request, or nil.
+// stored returns the stored response for the request, or nil.
 func (c *fallbackCall) stored() *staleResponse {
 	if c.store == nil || c.q.Bypass != "" {
 		return nil
@@ -117,13 +117,13 @@ func (c *fallbackCall) WriteHeader(status int) {
 	c.ResponseWriter.WriteHeader(status)
 }
 
-// hasFallback reports whether a fallback is available for a status.
+// hasFallback reports whether a fallback is available after a response with the status.
 func (c *fallbackCall) hasFallback(status int) bool {
 	return c.r.Context().Err() == nil &&
 		(c.policy.Response != nil || c.stored() != nil || c.otherBackend(failedCall{status: status}) != "")
 }
 
-// consider starts recording a response if it may be stored.
+// consider starts recording the response if it may be stored.
 func (c *fallbackCall) consider(status int) {
 	if c.store == nil || c.q.Bypass != "" || c.q.Head {
 		return
@@ -154,7 +154,7 @@ func (c *fallbackCall) consider(status int) {
 	}
 }
 
-// record records a part of the body.
+// record appends p to the recorded body. It stops recording if the body exceeds MaxBody.
 func (c *fallbackCall) record(p []byte) {
 	switch {
 	case c.keep == nil:
@@ -165,8 +165,8 @@ func (c *fallbackCall) record(p []byte) {
 	}
 }
 
-// finish stores the response, or removes stored responses after a request that may have
-// changed them.
+// finish stores the recorded response. After an unsafe request, it removes the stored
+// responses for the URL.
 func (c *fallbackCall) finish() {
 	if c.store == nil {
 		return
@@ -210,7 +210,7 @@ func (c *fallbackCall) ReadFrom(r io.Reader) (int64, error) {
 	return c.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError flushes buffered data, and the header if it was not sent.
+// FlushError sends the header if necessary and flushes the response.
 func (c *fallbackCall) FlushError() error {
 	c.start()
 	if c.discarded != 0 {
@@ -231,8 +231,8 @@ func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buf, err
 }
 
-// unreadBody wraps the body of a request that a fallback backend may need. It returns nil
-// if there is no body.
+// unreadBody wraps the body of a request that may be sent to a fallback backend. It
+// returns nil if there is no body.
 func unreadBody(r *http.Request, exchange policy.RequestState) *httpx.UnreadBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || httpx.LacksBody(r.Method) && !httpx.HasBody(r) {
 		return nil

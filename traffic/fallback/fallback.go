@@ -1,3 +1,5 @@
+// Package fallback implements the handler rgate_fallback, which serves a substitute
+// response when the backend fails.
 package fallback
 
 import (
@@ -29,68 +31,70 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_fallback", policy.Directive[Fallback])
 }
 
-// Fallback responds in place of a backend that is down, too slow, or protected by a circuit
-// breaker or a full queue: with the last good response, or else that of another backend, or
-// else a fixed one. If none of them is available, the failure is returned.
+// Fallback serves a substitute response if the backend is down or too slow, or if a
+// circuit breaker or a full queue rejects the request. It serves the last good response,
+// the response of another backend, or a fixed response, in this order. If none is
+// available, it returns the failure.
 //
-// It sets the header field X-Gateway-Fallback and the placeholder
-// `{http.rgate.fallback}` to `cached`, to the name of the other backend, or to
-// `response`.
+// It sets the header field X-Gateway-Fallback and the placeholder `{http.rgate.fallback}`
+// to `cached`, to the name of the other backend, or to `response`.
 type Fallback struct {
 	policy.Base
 
-	// The maximum age of a stored response. The last good responses to GET requests are
-	// stored if a shared cache may store them: no Set-Cookie, not private, no-store or
-	// no-cache, and not for one user unless they are public. They are used for GET and HEAD.
-	// Default: responses are not stored.
+	// The maximum age of a stored response. The last good response to a GET request is
+	// stored if a shared cache may store it: without Set-Cookie, private, no-store and
+	// no-cache. Responses for a single user are stored only if they are public. Stored
+	// responses are used for GET and HEAD. Default: 0. Responses are not stored.
 	Cached caddy.Duration `json:"cached,omitempty"`
 
-	// The maximum memory of stored responses, for each backend. Default: 64MiB.
+	// The maximum memory for stored responses, for each backend. Default: 64MiB.
 	MaxBytes options.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
-	// The maximum size of a body that is stored. Default: 1MiB.
+	// The maximum size of a response body that is stored. Default: 1MiB.
 	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
-	// A text with placeholders, such as `{http.request.header.X-Tenant}`, on which stored
-	// responses depend besides route, scheme, host, path and query. Responses to requests
-	// with a field, cookie, certificate or user in the key are stored. Default: none.
+	// An additional part of the key of stored responses, with placeholders such as
+	// `{http.request.header.X-Tenant}`. The key always contains route, scheme, host, path
+	// and query. Responses to requests with a field, cookie, certificate or user in `key`
+	// may be stored. Default: none.
 	Key string `json:"key,omitempty"`
 
-	// Names of request fields that do not affect responses, such as `X-Org-Id`; `X-Acme-*`
-	// for all with this prefix, and `*` for all except `Authorization`, `Cookie` and those
-	// about users. Responses to requests with a field that is neither listed here, nor in
-	// `key`, in `Vary` or among the known ones are not stored. Default: none.
+	// Names of request header fields that do not affect responses, such as `X-Org-Id`.
+	// `X-Acme-*` matches all fields with the prefix. `*` matches all fields except
+	// `Authorization`, `Cookie` and fields about users. A request field is unknown if it
+	// is neither well-known nor in this list, in `key` or in `Vary`. Responses to
+	// requests with unknown fields are not stored. Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
-	// The name of another backend of the gateway, which receives GET, HEAD and OPTIONS
-	// requests, and others if nothing was sent to the first backend. Default: the name of the
-	// backend followed by `-fallback`, if that backend exists.
+	// The name of another backend of the gateway. It receives GET, HEAD and OPTIONS
+	// requests. It receives other requests only if nothing was sent to the first backend.
+	// Default: the name of the backend followed by `-fallback`, if that backend exists.
 	Backend string `json:"backend,omitempty" caddyfile:"arg"`
 
 	// A fixed response. Default: none.
 	Response *Response `json:"response,omitempty"`
 
-	// The statuses of responses that count as failures, too: 500 to 599, or `5xx` for all of
-	// them. Default: none.
+	// Additional response statuses that count as failures: 500 to 599, or `5xx` for all
+	// of them. Default: none.
 	Statuses []string `json:"statuses,omitempty"`
 
 	position policy.Position
 	failing  failure.Statuses
 	stores   lease.Set[fallbackPlace, *staleStore]
 	sharing  *sharing.Rules
-	missing  sync.Once // logs an unknown backend
+	missing  sync.Once // logs an unknown backend once
 }
 
 // Response is a fixed response.
 type Response struct {
-	// The body. Unless the headers have a Content-Type, it is application/json if the body is
-	// JSON, and text/plain otherwise. Default: empty.
+	// The body. Without a Content-Type in `headers`, the type is application/json if the
+	// body is JSON, and text/plain otherwise. Default: empty.
 	Body string `json:"body,omitempty" caddyfile:"arg"`
 
-	// The status, 200 to 599. Default: 503.
+	// The status, from 200 to 599. Default: 503.
 	StatusCode int `json:"status_code,omitempty" caddyfile:"arg" default:"503"`
 
-	// Header fields. Default: none.
+	// Header fields by name. Default: none.
 	Headers map[string]string `json:"headers,omitempty"`
 }
 
@@ -104,8 +108,8 @@ const (
 	byCached   = "cached"
 	byResponse = "response"
 
-	// fallbackVar is the variable of a request at a fallback backend, which has no fallback
-	// backend itself.
+	// fallbackVar is a variable of requests at a fallback backend. It prevents a second
+	// fallback backend.
 	fallbackVar = "rgate.fallback"
 )
 
@@ -117,7 +121,7 @@ func (*Fallback) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the policy. Its stores are looked up by request.
+// Provision sets up the policy. The stores are acquired by requests.
 func (f *Fallback) Provision(ctx caddy.Context) error {
 	if err := f.Start(ctx, "fallback"); err != nil {
 		return err
@@ -135,12 +139,12 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 			ctx.Logger().Warn(warning)
 		}
 	}
-	f.failing, _ = failure.ParseStatuses(f.Statuses, nil) // Validate returns the error
+	f.failing, _ = failure.ParseStatuses(f.Statuses, nil) // validated by Check
 	f.position = policy.PositionOf(ctx, "fallback")
 	return fallbacks.Register(ctx)
 }
 
-// Check reports the first invalid option.
+// Check returns an error for the first invalid option.
 func (f *Fallback) Check() error {
 	switch {
 	case f.Cached < 0:
@@ -200,13 +204,13 @@ func (f *Fallback) Cleanup() error {
 	return nil
 }
 
-// failure is a backend's failure.
+// failedCall describes a failure of the backend.
 type failedCall struct {
-	status int   // of the response that was discarded; 0: none
-	err    error // nil if there was a response
+	status int   // status of the discarded response; 0 if none
+	err    error // nil if the backend responded
 }
 
-// ServeHTTP passes a request on, and responds if that fails.
+// ServeHTTP forwards a request and serves a fallback if the request fails.
 func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if f.Off() {
 		return next.ServeHTTP(w, r)
@@ -223,13 +227,13 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if asked := policy.TargetOf(r); f.Cached > 0 && (sharing.IsRead(&asked) || !sharing.IsSafeMethod(r.Method)) {
 		c.store, c.q = f.storeAt(r), f.sharing.Read(r, true)
 		if c.q.Credential != "" || c.q.Unknown != "" {
-			c.q.Header = maps.Clone(r.Header) // as the client sent it
+			c.q.Header = maps.Clone(r.Header) // copy of the client's header
 		}
 		c.setKey()
 	}
 	returned := false
 	defer func() {
-		// A panic may leave the writer in the hands of a goroutine.
+		// After a panic, another goroutine may still use the writer.
 		if returned && !c.hijacked {
 			c.reset()
 			fallbackCalls.Put(c)
@@ -237,7 +241,7 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}()
 	var err error
 	if c.store == nil && len(f.Statuses) == 0 {
-		err = next.ServeHTTP(w, r) // only errors matter
+		err = next.ServeHTTP(w, r) // the response is not examined
 	} else {
 		err = c.pass(next)
 	}
@@ -254,7 +258,8 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return err
 }
 
-// pass passes the request on. An aborted response is ignored if it was discarded.
+// pass calls the next handler. It recovers from http.ErrAbortHandler if the response was
+// discarded.
 func (c *fallbackCall) pass(next caddyhttp.Handler) error {
 	returned := false
 	defer func() {
@@ -283,12 +288,12 @@ func isFailure(r *http.Request, err error) bool {
 	return ok && failed.StatusCode >= 500
 }
 
-// nothingSent reports whether a failure occurred before anything was sent to the backend.
+// nothingSent reports whether the failure occurred before data was sent to the backend.
 func (c *fallbackCall) nothingSent(err error) bool {
 	return err != nil && failure.ClassifyRequest(c.r, 0, err).Unsent
 }
 
-// respond responds in place of the backend, if a fallback is available.
+// respond serves a fallback if one is available, and otherwise the failure.
 func (c *fallbackCall) respond(failed failedCall) error {
 	header := c.w.Header()
 	after := header.Clone()
@@ -328,14 +333,14 @@ func (c *fallbackCall) respond(failed failedCall) error {
 	return c.giveUp(failed)
 }
 
-// giveUp returns the failure.
+// giveUp returns the failure as an error.
 func (c *fallbackCall) giveUp(failed failedCall) error {
 	err := failed.err
 	if failed.status != 0 {
 		err = caddyhttp.Error(failed.status, failure.Error{Err: fmt.Errorf("the backend responded with status %d", failed.status)})
 	}
 	if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && c.exchange == nil && !policy.HasErrorRoutes(c.r.Context()) {
-		if _, ok := errors.AsType[failure.Error](err); ok { // no error handler writes a body
+		if _, ok := errors.AsType[failure.Error](err); ok { // outside of a gateway, no error handler writes a body
 			policy.WriteStatus(c.w, c.r, handlerErr.StatusCode)
 			return nil
 		}
@@ -343,7 +348,7 @@ func (c *fallbackCall) giveUp(failed failedCall) error {
 	return err
 }
 
-// otherBackend returns the name of the fallback backend for the request, or an empty string.
+// otherBackend returns the name of the fallback backend for the request, or "".
 func (c *fallbackCall) otherBackend(failed failedCall) string {
 	directory, ok := c.exchange.(policy.BackendDirectory)
 	if !ok || caddyhttp.GetVar(c.r.Context(), fallbackVar) != nil {
@@ -367,7 +372,7 @@ func (c *fallbackCall) otherBackend(failed failedCall) string {
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 	default:
-		// The request might be executed twice.
+		// The request could be executed twice.
 		if failed.status != 0 || !c.nothingSent(failed.err) {
 			return ""
 		}
@@ -378,7 +383,7 @@ func (c *fallbackCall) otherBackend(failed failedCall) string {
 	return name
 }
 
-// report records the fallback that responds: in metrics, the log and a placeholder.
+// report records the fallback that was served in metrics, the log and a placeholder.
 func (c *fallbackCall) report(by string, failed failedCall) {
 	fallbacks.Count(c.r, by)
 	if repl, ok := c.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {

@@ -36,7 +36,7 @@ func fallbackPolicy(t testing.TB, f *Fallback) *Fallback {
 	return f
 }
 
-// fallbackExchange is a gateway with one backend and others to forward to.
+// fallbackExchange is the request state of a gateway with a backend and other backends.
 type fallbackExchange struct {
 	place  policy.RouteInfo
 	others map[string]caddyhttp.HandlerFunc
@@ -48,14 +48,14 @@ func (e *fallbackExchange) Forward(backend string, w http.ResponseWriter, r *htt
 	return true, e.others[backend](w, r)
 }
 
-// fallbackRig is a policy with a backend whose responses a test selects.
+// fallbackRig is a policy with a backend whose responses the test sets.
 type fallbackRig struct {
 	*Fallback
 	exchange *fallbackExchange
 	backend  caddyhttp.HandlerFunc
 }
 
-// fallbackRigs makes sure that no two of them share what is kept.
+// fallbackRigs numbers the rigs, so that they do not share stores.
 var fallbackRigs atomic.Int64
 
 func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
@@ -65,7 +65,8 @@ func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
 	}}
 }
 
-// fallbackSays responds with a body, a status if it is not 200, and header fields.
+// fallbackSays returns a backend that responds with a body, an optional status and header
+// fields. The default status is 200.
 func fallbackSays(body string, options ...any) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		status := http.StatusOK
@@ -86,7 +87,7 @@ func fallbackSays(body string, options ...any) caddyhttp.HandlerFunc {
 	}
 }
 
-// fallbackFails is a backend that does not respond.
+// fallbackFails returns a backend that does not respond.
 func fallbackFails(status int, cause error) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Retry-After", "9")
@@ -101,13 +102,15 @@ var (
 	fallbackNotThere = fallbackFails(http.StatusServiceUnavailable, fallbackRefused{})
 )
 
-// fallbackRefused is a failed dial. Only the proxy can create one with a text.
+// fallbackRefused is a dial error with a message, which only package reverseproxy can
+// create.
 type fallbackRefused struct{ reverseproxy.DialError }
 
 func (fallbackRefused) Error() string   { return "connection refused" }
 func (e fallbackRefused) Unwrap() error { return e.DialError }
 
-// ask returns the response in one line: status, body, fallback, or the error.
+// ask sends a request. It returns the response in one line: status, body and fallback, or
+// the error.
 func (rig *fallbackRig) ask(t testing.TB, method, target, body string, headers ...string) (string, http.Header) {
 	t.Helper()
 	var reader io.Reader
@@ -226,14 +229,14 @@ func TestFallbackTriggers(t *testing.T) {
 	}
 }
 
-// Without a fallback, a response is not changed.
+// Without a fallback, the response is unchanged.
 func TestFallbackKeepsAnErrorWithoutABetterResponse(t *testing.T) {
 	rig := newFallbackRig(t, &Fallback{Cached: caddy.Duration(time.Minute), Statuses: []string{"5xx"}})
 	rig.backend = fallbackSays("oops", 500, "X-A", "b")
 	if header := rig.expect(t, "500 oops", "GET", "/", ""); header.Get("X-A") != "b" {
 		t.Errorf("the header is %v", header)
 	}
-	// Fallback backends are looked up at run time.
+	// Fallback backends are resolved at run time.
 	rig.exchange.others["first-fallback"] = fallbackDown
 	rig.expect(t, "error 500", "GET", "/", "")
 }
@@ -247,7 +250,7 @@ func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
 	}
 	closed := func(next caddyhttp.HandlerFunc) caddyhttp.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) error {
-			_ = r.Body.Close() // as transports do
+			_ = r.Body.Close() // like http.Transport
 			return next(w, r)
 		}
 	}
@@ -270,7 +273,7 @@ func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
 		{"GET whose body was not read", "GET", "+body", fallbackDown, "200 other+body" + other},
 		{"POST that a policy refused", "POST", "+body", func(w http.ResponseWriter, r *http.Request) error {
 			var base policy.Base
-			return base.RefuseWithFallback(w, r, 503, errors.New("open")) // says who refused
+			return base.RefuseWithFallback(w, r, 503, errors.New("open")) // records the rejecting policy
 		}, down},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
@@ -285,7 +288,7 @@ func TestFallbackNoRequestIsDoneTwice(t *testing.T) {
 	rig.expect(t, "500 oops+body", "POST", "/", "+body")
 }
 
-// A policy in front of the backend says that nothing was sent.
+// The circuit breaker reports that nothing was sent.
 func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	rig := newFallbackRig(t, &Fallback{Backend: "other"})
 	breaker := &circuitbreaker.CircuitBreaker{Failures: 1}
@@ -297,9 +300,9 @@ func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = breaker.Cleanup() })
 	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
-	rig.expect(t, "error 503", "POST", "/", "+body") // it was sent
+	rig.expect(t, "error 503", "POST", "/", "+body") // the request was sent
 	rig.expect(t, "200 other+body by other", "POST", "/", "+body")
-	// Also outside of a gateway, the fallback responds.
+	// The fallback also responds outside of a gateway.
 	rig = newFallbackRig(t, &Fallback{Response: &Response{Body: "later"}})
 	rig.exchange = nil
 	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
@@ -308,7 +311,7 @@ func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	}
 }
 
-// A fallback backend has no fallback backend, but may have other fallbacks.
+// A fallback backend has no second fallback backend, but may have other fallbacks.
 func TestFallbackOfAFallback(t *testing.T) {
 	for _, tc := range []struct {
 		inner *Fallback

@@ -13,39 +13,39 @@ import (
 	"github.com/rgate/rgate/traffic/sharing"
 )
 
-// staleStore stores the last good responses of a backend in bounded memory. The least
-// recently used ones are evicted.
+// staleStore stores the last good responses of a backend in bounded memory. It evicts the
+// least recently used response.
 type staleStore struct {
 	mu    sync.Mutex
-	most  int64                      // bytes. Guarded by mu.
-	bytes int64                      // Guarded by mu.
-	byKey map[string][]*list.Element // variants, the newest last. Guarded by mu.
-	byURL map[string]map[string]bool // the keys of each URL. Guarded by mu.
-	order list.List                  // of *staleResponse, the next to be evicted last. Guarded by mu.
+	most  int64                      // limit in bytes. Guarded by mu.
+	bytes int64                      // bytes in use. Guarded by mu.
+	byKey map[string][]*list.Element // variants by key, the most recent last. Guarded by mu.
+	byURL map[string]map[string]bool // keys by URL. Guarded by mu.
+	order list.List                  // *staleResponse, the least recently used last. Guarded by mu.
 }
 
 const (
 	maxVariants = 16
 
-	// A response is not replaced by a newer one for this time, so that few requests have the
-	// cost of storing.
+	// renewAfter is the minimum age at which a response is replaced by a newer one. It
+	// limits the cost of storing frequent responses.
 	renewAfter = time.Second
 
-	responseCost = 512 // approximate overhead of a response
+	responseCost = 512 // approximate overhead of a response in bytes
 )
 
 // staleResponse is a complete response. It is immutable.
 type staleResponse struct {
 	key    string
-	url    string // prefix of the key
+	url    string // prefix of key that identifies the URL
 	status int
-	header httpx.HeaderChange // the changes that the backend made to the header
+	header httpx.HeaderChange // the changes made by the backend to the response header
 	body   []byte
 	varied httpcache.Variant
-	open   bool          // Cache-Control allows it for all clients
-	at     time.Time     // when it was received
-	age    time.Duration // its age at that time
-	until  time.Time     // end of its use
+	open   bool          // Cache-Control permits use for all clients
+	at     time.Time     // time of receipt
+	age    time.Duration // age at the time of receipt
+	until  time.Time     // time until which it may be used
 }
 
 func (a *staleResponse) size() int64 {
@@ -61,7 +61,7 @@ func (a *staleResponse) size() int64 {
 	return int64(n)
 }
 
-// limit sets the maximum size of all responses.
+// limit sets the maximum size of all responses together in bytes.
 func (l *staleStore) limit(most int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,7 +69,7 @@ func (l *staleStore) limit(most int64) {
 	l.shrink()
 }
 
-// get returns the response to a request, or nil.
+// get returns the stored response for a request, or nil.
 func (l *staleStore) get(key []byte, request *httpcache.Request, now time.Time) *staleResponse {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,7 +89,7 @@ func (l *staleStore) get(key []byte, request *httpcache.Request, now time.Time) 
 	return response
 }
 
-// isNew reports whether the response to a request was stored just before.
+// isNew reports whether the response for a request was stored less than renewAfter ago.
 func (l *staleStore) isNew(key []byte, request *httpcache.Request, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,7 +97,7 @@ func (l *staleStore) isNew(key []byte, request *httpcache.Request, now time.Time
 	return element != nil && now.Sub(element.Value.(*staleResponse).at) < renewAfter
 }
 
-// find must be called with mu held.
+// find returns the variant that matches the request, or nil. The caller must hold mu.
 func (l *staleStore) find(key []byte, request *httpcache.Request) *list.Element {
 	for _, element := range l.byKey[string(key)] {
 		if element.Value.(*staleResponse).varied.Matches(request) {
@@ -107,7 +107,7 @@ func (l *staleStore) find(key []byte, request *httpcache.Request) *list.Element 
 	return nil
 }
 
-// put stores a response to a request and replaces the one before.
+// put stores the response to a request. It replaces the previous response.
 func (l *staleStore) put(response *staleResponse, request *httpcache.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,14 +141,14 @@ func (l *staleStore) forget(url []byte) {
 	}
 }
 
-// shrink must be called with mu held.
+// shrink evicts responses until the limit is respected. The caller must hold mu.
 func (l *staleStore) shrink() {
 	for l.bytes > l.most {
 		l.remove(l.order.Back())
 	}
 }
 
-// remove must be called with mu held.
+// remove removes a response. The caller must hold mu.
 func (l *staleStore) remove(element *list.Element) {
 	response := l.order.Remove(element).(*staleResponse)
 	l.bytes -= response.size()
@@ -169,13 +169,13 @@ func (l *staleStore) remove(element *list.Element) {
 	l.byKey[response.key] = kept
 }
 
-// write sends the response, a part of it, or 304, with Age and Cache-Status. failed is the
-// status of the backend's response, 0 if there was none.
+// write sends the response, a range of it, or 304, with Age and Cache-Status. failed is
+// the status of the backend's response, or 0 if it did not respond.
 func (a *staleResponse) write(w http.ResponseWriter, r *http.Request, now time.Time, failed int) {
 	header := w.Header()
 	a.header.Apply(header)
 	header["Age"] = []string{strconv.FormatInt(int64((a.age+now.Sub(a.at))/time.Second), 10)}
-	// RFC 9211: the request was forwarded because the stored response is stale.
+	// The request was forwarded because the stored response is stale (RFC 9211).
 	status := "rgate-fallback; fwd=stale"
 	if failed != 0 {
 		status += "; fwd-status=" + strconv.Itoa(failed)
@@ -183,10 +183,10 @@ func (a *staleResponse) write(w http.ResponseWriter, r *http.Request, now time.T
 	header.Add("Cache-Status", status)
 	modified, _ := http.ParseTime(header.Get("Last-Modified"))
 	switch {
-	case a.status != http.StatusOK: // other statuses have no ranges
+	case a.status != http.StatusOK: // ranges and conditions apply to 200 only
 	case httpcache.NotModified(r.Header, header.Get("Etag"), modified, a.dated(header)):
 		for _, f := range a.header.Set {
-			if strings.HasPrefix(f.Name, "Content-") && f.Name != "Content-Location" { // they describe the body
+			if strings.HasPrefix(f.Name, "Content-") && f.Name != "Content-Location" { // describes the body
 				delete(header, f.Name)
 			}
 		}
@@ -200,11 +200,11 @@ func (a *staleResponse) write(w http.ResponseWriter, r *http.Request, now time.T
 	header["Content-Length"] = []string{strconv.Itoa(len(a.body))}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(a.body) // the client left
+		_, _ = w.Write(a.body) // the client closed the connection
 	}
 }
 
-// dated returns the time at which the response was generated, given its header.
+// dated returns the time at which the response was generated: its Date, or an estimate.
 func (a *staleResponse) dated(header http.Header) time.Time {
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		return date
@@ -212,9 +212,9 @@ func (a *staleResponse) dated(header http.Header) time.Time {
 	return a.at.Add(-a.age)
 }
 
-// storable reports whether a response to a GET request may be stored, and until when: for
-// at most the given time, and no longer than it is fresh if its directives forbid stale
-// use. open reports whether Cache-Control allows it for all clients.
+// storable reports whether a response to a GET request may be stored, and until when. The
+// time is limited by most, and by the response's lifetime if its directives forbid stale
+// use. open reports whether Cache-Control permits use for all clients.
 func storable(response *httpcache.Response, q *httpcache.Request, most time.Duration) (until time.Time, open, ok bool) {
 	switch response.Status {
 	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMultipleChoices,

@@ -86,7 +86,7 @@ func TestFallbackKeptByRequest(t *testing.T) {
 	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
 	rig.exchange.place.Backend = "first"
 
-	// Responses from before a change are removed unless the change failed.
+	// Successful changes remove earlier responses. Failed changes do not.
 	rig.backend = fallbackSays("no", 409)
 	rig.expect(t, "409 no", "PUT", "/a?b=c", "")
 	rig.backend = fallbackDown
@@ -103,7 +103,7 @@ func TestFallbackKeptResponsesGrowOld(t *testing.T) {
 		rig.backend = fallbackSays("one", "Age", "7", "X-A", "b", "Cache-Control", "max-age=10")
 		rig.expect(t, "200 one", "GET", "/", "")
 		rig.backend = fallbackSays("two")
-		rig.expect(t, "200 two", "GET", "/", "") // too soon to be kept
+		rig.expect(t, "200 two", "GET", "/", "") // not stored: less than renewAfter later
 		time.Sleep(30 * time.Second)
 		for _, tc := range []struct {
 			backend caddyhttp.HandlerFunc
@@ -145,7 +145,7 @@ func TestFallbackKeptResponsesAreBounded(t *testing.T) {
 	if sum != store.bytes || sum > most || count != store.order.Len() || count < most/(12<<10) {
 		t.Errorf("%d responses take %d bytes, %d of them counted", count, sum, store.bytes)
 	}
-	for i := range 100 { // of one URL, no more than some variants
+	for i := range 100 { // the number of variants of a URL is limited
 		rig.ask(t, "GET", "/", "", "Accept-Language", strconv.Itoa(i))
 	}
 	for key, variants := range store.byKey {
@@ -175,7 +175,7 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 		old, endOld := load()
 		old.expect(t, "200 first", "GET", "/", "")
 		next, endNext := load()
-		endOld() // before the new one has had a request
+		endOld() // before the new policy handles a request
 		next.backend = fallbackDown
 		next.expect(t, "200 first by cached", "GET", "/", "")
 		time.Sleep(2 * unusedFor)
@@ -188,8 +188,7 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 	})
 }
 
-// A stored response is as good as a new one: to clients that have it already, and to those
-// that want a part of it.
+// Conditional and range requests are supported for stored responses.
 func TestFallbackKeptConditionsAndParts(t *testing.T) {
 	const date, later = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:01 GMT"
 	response := []any{"Etag", `"1"`, "Content-Type", "text/x", "Content-Language", "en", "Cache-Control", "max-age=1", "Vary", "Accept"}
