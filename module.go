@@ -1,22 +1,22 @@
-// Package rgate is an API gateway for Docker, made of Caddy modules. It finds
-// backends by the labels of their containers, routes requests to them by path,
-// and records statistics.
+// Package rgate is an API gateway for Docker, built from Caddy modules. It discovers
+// backends by the labels of their containers, routes requests to them by path, and
+// records statistics.
 //
-// Importing this package adds all modules to Caddy:
+// Importing this package registers all modules with Caddy:
 //
 //	xcaddy build --with github.com/rgate/rgate
 //
-// Each package can be used alone:
+// The packages can be used independently:
 //
-//   - dockerupstreams finds containers: `dynamic docker_labels` in any reverse_proxy.
-//   - balance chooses: `lb_policy ring_hash` and `lb_policy least_latency`.
+//   - dockerupstreams discovers containers: `dynamic docker_labels` in any reverse_proxy.
+//   - balance selects upstreams: `lb_policy ring_hash` and `lb_policy least_latency`.
 //   - access/* control access: `rgate_jwt`, `rgate_api_key`, `rgate_require`, `rgate_ip_filter`, `rgate_rate_limit`, `rgate_throttle`, `rgate_cors`, `rgate_security`, `rgate_request_id`.
 //   - traffic/* manage traffic: `rgate_transform`, `rgate_cache`, `rgate_coalesce`, `rgate_fallback`, `rgate_circuit_breaker`, `rgate_concurrency`.
-//   - gateway routes: the `rgate` directive.
-//   - stats records: the `rgate_stats` directive.
-//   - dashboard shows all of it on a page: `rgate_dashboard`.
-//   - bandwidth records bytes: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
-//   - caddyfile translates rgate's YAML: `--adapter rgate`.
+//   - gateway routes requests: `rgate`.
+//   - stats records statistics: `rgate_stats`.
+//   - dashboard serves a page with statistics and charts: `rgate_dashboard`.
+//   - bandwidth records usage and enforces quotas: `rgate_bandwidth`, `rgate_quota`, `rgate_notify`.
+//   - caddyfile adapts rgate's YAML: `--adapter rgate`.
 //   - cli runs a gateway from a YAML file: `caddy rgate -c rgate.yaml -p 8080`.
 package rgate
 
@@ -47,16 +47,17 @@ import (
 	_ "github.com/rgate/rgate/traffic/transform"
 )
 
-// The order of rgate's directives among Caddy's own. All of it stands here, since
-// several directives before the same one stack in the order of these calls.
+// The order of rgate's directives. All calls are in one place because the order of
+// calls determines the order of directives that are registered before the same
+// directive.
 func init() {
-	// Requests for endpoints are not counted.
+	// Endpoints come before rgate_stats, so that requests for them are not counted.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_notify", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_bandwidth", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_dashboard", httpcaddyfile.Before, "header")
-	// Statistics record every later directive.
+	// Statistics cover all following directives.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "header")
-	// Policies, in the order in which package policy has them.
+	// Policies, in the order of package policy.
 	httpcaddyfile.RegisterDirectiveOrder("rgate_request_id", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_cors", httpcaddyfile.Before, "header")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_security", httpcaddyfile.Before, "header")
@@ -73,6 +74,6 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_coalesce", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_concurrency", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterDirectiveOrder("rgate_circuit_breaker", httpcaddyfile.Before, "reverse_proxy")
-	// The gateway handles every request that reaches it, like reverse_proxy.
+	// The gateway is a terminal handler, like reverse_proxy.
 	httpcaddyfile.RegisterDirectiveOrder("rgate", httpcaddyfile.Before, "reverse_proxy")
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// usageCache caches the points of past windows, so that a refresh of the page only reads
+// usageCache caches the points of past windows. A refresh of the page then only reads
 // the latest windows. It is safe for concurrent use.
 type usageCache struct {
 	usage    queryCache[store.Point]
@@ -19,18 +19,19 @@ type usageCache struct {
 }
 
 const (
-	// finalAfter is the age at which a window is final, unless a gateway could not write its
-	// points before.
+	// finalAfter is the age at which a window is considered final. Points may still be
+	// written later if the store was unavailable.
 	finalAfter = 2 * time.Minute
 
-	// expiresAfter is the age at which cached points are read again, to see such late points.
+	// expiresAfter is the age at which cached points expire, so that late points are
+	// included.
 	expiresAfter = 10 * time.Minute
 
 	// maxQueries is the maximum number of cached queries.
 	maxQueries = 32
 )
 
-// cachedAccount is an account with a cache of past windows.
+// cachedAccount is an account that caches past windows.
 type cachedAccount struct {
 	account
 	cache *usageCache
@@ -49,20 +50,20 @@ func (r cachedAccount) Requests(ctx context.Context, q store.Query) ([]store.Req
 	})
 }
 
-// queryCache caches the results of queries.
+// queryCache caches query results.
 type queryCache[P any] struct {
 	mu   sync.Mutex
-	kept map[string]*cachedPoints[P] // guarded by mu; what they point to does not change
+	kept map[string]*cachedPoints[P] // guarded by mu; the values are immutable
 }
 
 // cachedPoints holds the points of the windows between two times.
 type cachedPoints[P any] struct {
-	since       time.Time // when the first of them was read
+	since       time.Time // when the oldest of the points was read
 	from, until time.Time
 	points      []P // ascending
 }
 
-// read returns the points of a query, from the cache as far as it has them.
+// read returns the points of a query. It queries only the windows that are not cached.
 func (r *queryCache[P]) read(q store.Query, now time.Time, start func(*P) time.Time, query func(store.Query) ([]P, error)) ([]P, error) {
 	q.From = q.From.Truncate(q.Step)
 	key := fmt.Sprintf("%q %s %v %t", []any{q.Gateways, q.Services, q.Routes, q.Consumers}, q.Step, q.GroupBy, q.NoSketches)

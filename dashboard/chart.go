@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// picture is a chart, drawn as SVG within the page: strokes keep their width and text
-// its size whatever the width of the drawing area. Colours come from the style sheet, so
-// that one picture serves both colour schemes.
+// picture is a chart, rendered as inline SVG. The width of strokes and the size of text
+// do not scale with the drawing area. Colors are set by the style sheet, for light and
+// dark mode.
 type picture struct {
 	ID, Title string
-	Alt       string // a description of the chart
-	Total     string // over the whole span
-	Empty     bool   // there is no data
+	Alt       string // the alternative text
+	Total     string // the total over the whole span
+	Empty     bool   // whether there is no data
 
 	Ticks   []tick
 	Marks   []mark
@@ -22,54 +22,55 @@ type picture struct {
 	Legend  []entry
 
 	Head []string
-	Rows []row // the data of the picture, the newest first
+	Rows []row // the data as a table, newest first
 }
 
-// tick is a horizontal line with a label.
+// tick is a labeled horizontal grid line.
 type tick struct {
-	At   float64 // 0 to 1, from above
+	At   float64 // the position, from 0 (top) to 1 (bottom)
 	Text string
 }
 
-// shape is a path in a square of side units by side.
+// shape is an SVG path in a square with the given side.
 type shape struct {
 	Class string
 	Path  string
 }
 
-// column is the area in which the pointer shows the figures of a window.
+// column is the area in which hovering shows the values of a window.
 type column struct {
 	X, Width int
 	Text     string
 }
 
-// entry is an entry of the legend.
+// entry is a legend entry.
 type entry struct {
 	Class, Name, Value string
 }
 
-// row is a row of the table of a picture's data.
+// row is a row of a picture's data table.
 type row struct {
 	Time  string
 	Cells []string
 }
 
-// series is a line or a layer of a picture.
+// series is a line or a stacked layer of a picture.
 type series struct {
 	name   string
-	class  string // of colour
+	class  string // the CSS class of the color
 	values []float64
-	value  string // in the legend
+	value  string // the value in the legend
 }
 
-// side is the length of the drawing area's sides in SVG units.
+// side is the width and height of the drawing area in SVG units.
 const side = 1000
 
-// axis maps values to positions from 0, the lower edge of a picture, to 1, the upper.
+// axis maps values to positions from 0 (bottom) to 1 (top).
 type axis func(v float64) float64
 
-// draw draws series: lines, or with stacked a bar for each window. Durations have a
-// logarithmic axis, since half of them may be a hundredth of the longest.
+// draw returns a picture of the series: lines, or a bar per window if stacked.
+// Durations have a logarithmic axis, because percentiles may differ by orders of
+// magnitude.
 func draw(id, title string, s span, q quantity, all []series, stacked bool) picture {
 	p := picture{ID: id, Title: title, Marks: s.marks(), Empty: true}
 	lowest, highest := math.Inf(1), 0.0
@@ -104,7 +105,7 @@ func draw(id, title string, s span, q quantity, all []series, stacked bool) pict
 	return p
 }
 
-// linear returns an axis from 0 to a round number, and adds its ticks.
+// linear returns a linear axis from 0 to a round number, and adds its ticks.
 func (p *picture) linear(q quantity, highest float64) axis {
 	least := map[quantity]float64{rates: 1, byteRates: 100, shares: 0.01}[q]
 	highest = max(highest, least)
@@ -126,7 +127,8 @@ func (p *picture) linear(q quantity, highest float64) axis {
 	return func(v float64) float64 { return v / top }
 }
 
-// decades returns a logarithmic axis of durations between powers of ten.
+// decades returns a logarithmic axis of durations between powers of ten, and adds its
+// ticks.
 func (p *picture) decades(lowest, highest float64) axis {
 	const shortest, trifle = 1e-5, 1e-9
 	bottom := math.Floor(math.Log10(max(lowest, shortest)) + trifle)
@@ -145,7 +147,7 @@ func (p *picture) decades(lowest, highest float64) axis {
 	}
 }
 
-// niceStep returns the next larger of 1, 2, 5 times a power of ten.
+// niceStep rounds v up to 1, 2 or 5 times a power of ten.
 func niceStep(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, digit := range []float64{1, 2, 2.5, 5} {
@@ -156,16 +158,16 @@ func niceStep(v float64) float64 {
 	return rounded(10 * power)
 }
 
-// rounded removes rounding errors of floating point.
+// rounded rounds v to three significant digits, to remove floating-point errors.
 func rounded(v float64) float64 {
 	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64)
 	return v
 }
 
-// pen draws a path.
+// pen builds an SVG path.
 type pen struct{ text []byte }
 
-// write appends a command with its numbers.
+// write appends a path command with its arguments.
 func (p *pen) write(command byte, numbers ...float64) {
 	p.text = append(p.text, command)
 	for i, v := range numbers {
@@ -176,8 +178,9 @@ func (p *pen) write(command byte, numbers ...float64) {
 	}
 }
 
-// lines draws each series through the middles of its windows, with a gap where there is
-// no data, and if filled the area below. A window between two gaps is a dot.
+// lines draws each series through the centers of its windows. Windows without data are
+// gaps; a window between two gaps is a dot. If filled, the area below the line is
+// filled.
 func (p *picture) lines(all []series, place axis, filled bool) {
 	for _, one := range all {
 		var stroke, dots, area pen
@@ -211,10 +214,10 @@ func (p *picture) lines(all []series, place axis, filled bool) {
 	}
 }
 
-// height returns the distance of a position on an axis from the upper edge.
+// height converts a position on an axis to an SVG y coordinate.
 func height(at float64) float64 { return side * (1 - at) }
 
-// stack draws a bar for each window, with the first series at the bottom.
+// stack draws a stacked bar for each window, with the first series at the bottom.
 func (p *picture) stack(s span, all []series, place axis) {
 	below := make([]float64, s.n)
 	width := side / float64(s.n)
@@ -228,7 +231,7 @@ func (p *picture) stack(s span, all []series, place axis) {
 			from, to := height(place(below[i])), height(place(below[i]+v))
 			below[i] += v
 			if math.Round(from) == math.Round(to) {
-				continue // nothing to be seen
+				continue // less than a unit high
 			}
 			x := float64(i)*width + gap/2
 			bars.write('M', x, from)
@@ -241,7 +244,7 @@ func (p *picture) stack(s span, all []series, place axis) {
 	}
 }
 
-// explain adds the legend, the figures at the pointer, and the table.
+// explain adds the legend, the tooltips and the data table.
 func (p *picture) explain(s span, q quantity, all []series, stacked bool) {
 	p.Head = []string{"From"}
 	for _, one := range all {
@@ -288,7 +291,7 @@ func (p *picture) explain(s span, q quantity, all []series, stacked bool) {
 	}
 }
 
-// describe describes a row of values in words.
+// describe returns a summary of a row of values for the alternative text.
 func describe(s span, q quantity, values []float64) string {
 	most, at, last := null, 0, null
 	for i, v := range values {

@@ -20,33 +20,33 @@ type account interface {
 	Names(ctx context.Context, since time.Time) (services, routes, consumers, gateways []string, err error)
 }
 
-// figures are the recorded figures of a span.
+// figures holds the recorded statistics of a span.
 type figures struct {
 	span
 
-	// By window; null where nothing was recorded.
+	// Values by window. null: nothing was recorded.
 	requests, errors []float64
-	egress, ingress  []series // bytes of the largest services, and of the others
+	egress, ingress  []series // bytes of the largest services, and of all others
 
-	// Durations of requests in seconds, by windows that may be longer.
+	// Percentiles of request durations in seconds. Their windows may be longer.
 	timing        span
 	p50, p95, p99 []float64
 
 	total    sums
 	overall  percentiles
 	services map[string]*sums
-	routes   []routeSums // the slowest first
+	routes   []routeSums // slowest first
 
-	// The names to choose from.
+	// The names offered in the filters.
 	serviceNames, routeNames, gatewayNames []string
 }
 
-// sums are totals over a span.
+// sums holds totals over a span.
 type sums struct {
 	requests, errors uint64
 	seconds          float64
 	bytes            store.Bytes
-	lastUsed         time.Time // the latest window with requests begins here
+	lastUsed         time.Time // the start of the latest window with requests
 }
 
 func (s *sums) addRequests(p *store.RequestPoint) {
@@ -58,7 +58,7 @@ func (s *sums) addRequests(p *store.RequestPoint) {
 	}
 }
 
-// errorShare returns the share of errors, null if there were no requests.
+// errorShare returns the ratio of errors to requests, or null without requests.
 func (s *sums) errorShare() float64 { return ratio(float64(s.errors), float64(s.requests)) }
 func (s *sums) average() float64    { return ratio(s.seconds, float64(s.requests)) }
 
@@ -77,11 +77,11 @@ type routeSums struct {
 	percentiles
 }
 
-// percentiles are percentiles of durations in seconds, null if there are none.
+// percentiles holds percentiles of durations in seconds. null: no requests.
 type percentiles struct{ p50, p95, p99 float64 }
 
-// merge merges distributions. It returns nil if one cannot be decoded, which was
-// written by another version.
+// merge merges encoded distributions. It returns nil if one cannot be decoded, for
+// example because another version wrote it.
 func merge(sketches [][]byte) []byte {
 	if len(sketches) == 1 {
 		return sketches[0]
@@ -103,11 +103,11 @@ func percentilesOf(sketch []byte) percentiles {
 }
 
 const (
-	layers      = 6 // of a stacked picture, besides the one for all others
+	layers      = 6 // the layers of a stacked picture, without the layer for all others
 	slowestSeen = 10
 )
 
-// emptyFigures returns the figures of a span without data.
+// emptyFigures returns figures without data for the span of params.
 func emptyFigures(params pageParams, now time.Time, in *time.Location) figures {
 	s, timing := spanOf(params.timeRange, params.step, now, in), spanOf(params.timeRange, params.timing, now, in)
 	return figures{
@@ -116,8 +116,8 @@ func emptyFigures(params pageParams, now time.Time, in *time.Location) figures {
 	}
 }
 
-// collect reads the figures. The distributions by window, which take longest, are read
-// concurrently with the others.
+// collect reads the figures. The distributions by window are read concurrently with the
+// other figures, because they take longest.
 func (f *figures) collect(ctx context.Context, from account, params pageParams) error {
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error { return f.timeWindows(ctx, from, params) })
@@ -125,7 +125,7 @@ func (f *figures) collect(ctx context.Context, from account, params pageParams) 
 	return both.Wait()
 }
 
-// sumUp reads the numbers of requests and bytes, the slowest routes, and the names.
+// sumUp reads requests, bytes, the slowest routes and the names.
 func (f *figures) sumUp(ctx context.Context, from account, params pageParams) (err error) {
 	q := store.Query{
 		Filter: params.filter(), From: f.from, To: f.end(), Step: f.step,
@@ -148,7 +148,7 @@ func (f *figures) sumUp(ctx context.Context, from account, params pageParams) (e
 	return err
 }
 
-// timeWindows reads the durations of requests, by window and in total.
+// timeWindows reads the request durations, by window and in total.
 func (f *figures) timeWindows(ctx context.Context, from account, params pageParams) error {
 	s := f.timing
 	points, err := from.Requests(ctx, store.Query{Filter: params.filter(), From: s.from, To: s.end(), Step: s.step})
@@ -167,7 +167,7 @@ func (f *figures) timeWindows(ctx context.Context, from account, params pagePara
 	return nil
 }
 
-// timeRoutes reads the durations of the requests of the slowest routes.
+// timeRoutes reads the request durations of the slowest routes.
 func (f *figures) timeRoutes(ctx context.Context, from account, params pageParams) error {
 	if len(f.routes) == 0 {
 		return nil
@@ -194,7 +194,7 @@ func (f *figures) timeRoutes(ctx context.Context, from account, params pageParam
 	return nil
 }
 
-// count adds up the requests, and finds the slowest routes.
+// count aggregates the requests and selects the slowest routes.
 func (f *figures) count(points []store.RequestPoint) {
 	byRoute := make(map[routeKey]*routeSums)
 	for i := range points {
@@ -238,7 +238,7 @@ func (f *figures) service(name string) *sums {
 	return f.services[name]
 }
 
-// weigh adds up the bytes by service, or by route if a service is selected.
+// weigh aggregates the bytes by service, or by route if a service is selected.
 func (f *figures) weigh(points []store.Point, params pageParams) {
 	name := func(p *store.Point) string { return p.Service }
 	if params.service != "" {
@@ -266,14 +266,15 @@ func (f *figures) weigh(points []store.Point, params pageParams) {
 	}
 }
 
-// layer is the position of a name in a stack.
+// layer is the layer of a name in a stacked picture.
 type layer struct {
 	index int
 	name  string
 }
 
-// placesOf assigns layers to the names with the largest share of either direction, by
-// name, so that their colours do not depend on their size, and one to all others.
+// placesOf assigns layers to the names with the most bytes in either direction, and one
+// layer to all others. Layers are sorted by name, so that colors do not change with the
+// order of usage.
 func placesOf(totals map[string]store.Bytes, all store.Bytes) map[string]layer {
 	share := func(name string) float64 {
 		b := totals[name]
@@ -294,7 +295,7 @@ func placesOf(totals map[string]store.Bytes, all store.Bytes) map[string]layer {
 	return places
 }
 
-// layersOf returns an empty series for each layer.
+// layersOf returns a series without data for each layer.
 func (f *figures) layersOf(places map[string]layer) []series {
 	var all []series
 	for _, l := range places {
@@ -314,14 +315,14 @@ func (f *figures) layersOf(places map[string]layer) []series {
 	return all
 }
 
-// classes are the classes of the colours in the style sheet; the last is grey.
+// classes lists the CSS classes of the layers' colors. The last is gray.
 var classes = [layers + 1]string{"c1", "c2", "c3", "c4", "c5", "c6", "c0"}
 
-// unnamed is shown instead of an empty name of a service or a route: those of requests
-// without one.
+// unnamed is shown for requests without a service or a route.
 const unnamed = "(none)"
 
-// add adds v to a window of a layer, and makes that window known in the other layers.
+// add adds v to a window of a layer. In the other layers, a window without data becomes
+// 0.
 func (f *figures) add(all []series, index, at int, v float64) {
 	for i := range all {
 		if isNull(all[i].values[at]) {

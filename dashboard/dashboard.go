@@ -1,8 +1,8 @@
-// Package dashboard serves a page with the figures and charts of a gateway: its
-// requests, traffic, backends and quotas.
+// Package dashboard serves a page with statistics and charts of a gateway: requests,
+// traffic, backends and quotas.
 //
-// The page is rendered on the server for each request. It works without scripts, and
-// loads nothing from elsewhere.
+// The page is rendered on the server for each request. It works without JavaScript and
+// loads no external resources.
 package dashboard
 
 import (
@@ -24,24 +24,25 @@ func init() {
 	httpcaddyfile.RegisterDirective("rgate_dashboard", policy.EndpointDirective[Dashboard])
 }
 
-// Dashboard is a page for operators of a gateway: requests per second, errors,
-// latency, bandwidth of each service, quotas, backends, the slowest routes and the last
-// errors, for ranges from five minutes to thirty days. History requires `bandwidth`;
-// without it, the page shows the current state.
+// Dashboard serves a page for operators of a gateway. It shows requests per second,
+// errors, latency, bandwidth by service, quotas, backends, the slowest routes and the
+// last errors, for time ranges from 5 minutes to 30 days. History requires `bandwidth`.
+// Without it, the page only shows the current state.
 type Dashboard struct {
 	policy.Base
 
-	// The path of the page, `/dashboard` by default, and who may see it.
+	// The path of the page, and the clients that may access it. Default path:
+	// `/dashboard`.
 	policy.ProtectedEndpoint
 
-	// The gateway that the page shows. Default: the surrounding gateway, or
-	// `rgate_stats` outside of one.
+	// The name of the gateway to show. Default: the gateway that contains the page, or
+	// `rgate_stats` outside of a gateway.
 	Gateway string `json:"gateway,omitempty"`
 
-	// The time zone of times on the page, such as `Europe/Berlin`. Default: `UTC`.
+	// The time zone of the page, such as `Europe/Berlin`. Default: `UTC`.
 	Timezone string `json:"timezone,omitempty"`
 
-	// The interval at which the page refreshes itself, at least 1s. Default: 15s.
+	// The refresh interval of the page, at least 1s. Default: 15s.
 	Refresh caddy.Duration `json:"refresh,omitempty" default:"15s"`
 
 	zone    *time.Location
@@ -66,7 +67,7 @@ func (*Dashboard) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Check returns the first error in the options.
+// Check validates the options and returns the first error.
 func (d *Dashboard) Check() error {
 	if err := d.CheckAccess(defaultPath); err != nil {
 		return err
@@ -86,7 +87,7 @@ func (d *Dashboard) Validate() error { return d.Check() }
 // DefaultPath returns the default path of the dashboard.
 func (*Dashboard) DefaultPath() string { return defaultPath }
 
-// Provision prepares the page. It does not read anything yet.
+// Provision resolves the gateway, its request log and its usage store.
 func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	if err := d.Start(ctx, "dashboard"); err != nil {
 		return err

@@ -7,30 +7,30 @@ import (
 	"time"
 )
 
-// null is the value of a window without data.
+// null (NaN) is the value of a window without data.
 var null = math.NaN()
 
 func isNull(v float64) bool { return math.IsNaN(v) }
 
-// quantity is a kind of number, which selects its format.
+// quantity is the kind of a number. It selects the unit and the format.
 type quantity int
 
 const (
-	rates         quantity = iota // of requests, per second
+	rates         quantity = iota // requests per second
 	byteRates                     // bytes per second
 	byteCounts                    // bytes
-	shares                        // of a whole, 1
+	shares                        // ratios, 0 to 1
 	durations                     // seconds
 	requestCounts                 // a number of requests
 )
 
-// unit is a divisor and the symbol that follows the number.
+// unit is a divisor and a unit symbol.
 type unit struct {
 	size float64
 	name string
 }
 
-// units of each quantity, the smallest first.
+// units lists the units of each quantity, smallest first.
 var units = map[quantity][]unit{
 	rates:         {{1, "/s"}, {1e3, "k/s"}, {1e6, "M/s"}},
 	byteRates:     {{1, "B/s"}, {1e3, "KB/s"}, {1e6, "MB/s"}, {1e9, "GB/s"}, {1e12, "TB/s"}},
@@ -40,19 +40,19 @@ var units = map[quantity][]unit{
 	requestCounts: {{1, ""}, {1e6, "million"}, {1e9, "billion"}},
 }
 
-// unitFor returns the largest unit that does not exceed a value.
+// unitFor returns the largest unit that does not exceed v.
 func (q quantity) unitFor(v float64) unit {
 	list := units[q]
 	best := list[0]
 	for _, u := range list {
-		if v >= u.size*0.9995 { // 999.7 KB would be written as 1000
+		if v >= u.size*0.9995 { // use the next unit if v would be rounded to 1000
 			best = u
 		}
 	}
 	return best
 }
 
-// text formats a value with three significant digits.
+// text formats a value with its unit and three significant digits.
 func (q quantity) text(v float64) string {
 	if isNull(v) {
 		return "–"
@@ -71,7 +71,7 @@ func (q quantity) text(v float64) string {
 	return join(text, u.name)
 }
 
-// join appends a unit to a number, with a space unless the unit is a bare rate.
+// join appends a unit to a number, separated by a space except for units such as /s.
 func join(number, unit string) string {
 	if unit == "" || strings.HasSuffix(unit, "/s") && !strings.Contains(unit, "B") {
 		return number + unit
@@ -79,8 +79,8 @@ func join(number, unit string) string {
 	return number + "\u00a0" + unit
 }
 
-// digits formats a number of at least 0 with three significant digits, without trailing
-// zeros.
+// digits formats a nonnegative number with three significant digits and without
+// trailing zeros.
 func digits(v float64) string {
 	places := 2
 	switch {
@@ -96,7 +96,7 @@ func digits(v float64) string {
 	return text
 }
 
-// grouped formats a whole number with a comma between groups of three digits.
+// grouped formats an integer with commas as thousands separators.
 func grouped(v float64) string {
 	text := strconv.FormatFloat(v, 'f', 0, 64)
 	for i := len(text) - 3; i > 0; i -= 3 {
@@ -105,7 +105,7 @@ func grouped(v float64) string {
 	return text
 }
 
-// ago formats how long ago something was, in the largest unit that fits.
+// ago formats a duration as text such as "5 min ago", in the largest unit that fits.
 func ago(d time.Duration) string {
 	for _, u := range []struct {
 		size time.Duration

@@ -10,12 +10,12 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// live is the current state of the gateway.
+// live holds the current state of the gateway.
 type live struct {
-	backends     []backend // the least healthy first
-	quotas       []quota   // the fullest first
+	backends     []backend // least healthy first
+	quotas       []quota   // highest usage first
 	dependencies []status.Dependency
-	errors       []stats.LogEntry // the newest first
+	errors       []stats.LogEntry // newest first
 	responses    []stats.LogEntry
 }
 
@@ -36,7 +36,7 @@ type backend struct {
 	} `json:"concurrency"`
 }
 
-// instance is a container or an address.
+// instance is the state of a container or of a static address.
 type instance struct {
 	Address   string `json:"address"`
 	Container string `json:"container"`
@@ -58,7 +58,7 @@ type quota struct {
 	Period    struct {
 		End time.Time `json:"end"`
 	} `json:"period"`
-	Forecast   *int64      `json:"forecast"` // at the end of the period; nil: too early for a forecast
+	Forecast   *int64      `json:"forecast"` // usage at the end of the period; nil: too early to forecast
 	FullAt     *time.Time  `json:"full_at"`
 	AtLimit    string      `json:"at_limit"` // notify, throttle, block
 	State      string      `json:"state"`    // ok, over, throttled, blocked
@@ -77,16 +77,17 @@ type threshold struct {
 
 func (q *quota) share() float64 { return ratio(float64(q.Used), float64(q.Allocated)) }
 
-// requestLog is the part of the request log that the page reads.
+// requestLog is the interface of the request log that the page uses.
 type requestLog interface {
 	Report(stats.LogQuery) stats.LogReport
 }
 
-// readLive reads the current state of a gateway. The log may be nil.
+// readLive returns the current state of a gateway. log may be nil.
 func readLive(gateway string, log requestLog, params pageParams) (l live) {
 	for _, report := range status.Decode[struct{ Services []backend }](status.Services.All(gateway)) {
 		for _, b := range report.Services {
-			// During a reload, both configurations publish.
+			// During a reload, the old and the new configuration publish the same
+			// backends.
 			known := slices.ContainsFunc(l.backends, func(other backend) bool { return other.Name == b.Name })
 			if !known && (params.service == "" || params.service == b.Name) {
 				l.backends = append(l.backends, b)
@@ -107,7 +108,7 @@ func readLive(gateway string, log requestLog, params pageParams) (l live) {
 	l.dependencies = status.Dependencies.All(status.Process{})
 	slices.SortFunc(l.dependencies, func(a, b status.Dependency) int {
 		if a.Up != b.Up && a.Up {
-			return 1 // dependencies that are down come first
+			return 1 // unavailable dependencies come first
 		} else if a.Up != b.Up {
 			return -1
 		}
@@ -126,7 +127,7 @@ func severity(status string) int {
 	return slices.Index([]string{"healthy", "degraded", "unhealthy"}, status)
 }
 
-// lastUsed returns the time of each service's last response in the log.
+// lastUsed returns the time of each service's last response in the request log.
 func (l *live) lastUsed() map[string]time.Time {
 	last := make(map[string]time.Time)
 	for _, e := range l.responses {

@@ -10,19 +10,19 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// pageParams are the parameters of the page's query.
+// pageParams holds the query parameters of the page.
 type pageParams struct {
 	timeRange
 	gateway, service, route string // empty: all
-	still                   bool   // the page does not refresh itself
+	still                   bool   // disables automatic refresh
 }
 
-// defaultRange is the range without the parameter.
+// defaultRange is the default of the range parameter.
 const defaultRange = "1h"
 
 var paramNames = []string{"range", "gateway", "service", "route", "refresh"}
 
-// parseParams parses the query of the page.
+// parseParams parses the query string of the page.
 func parseParams(raw string) (params pageParams, err error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
@@ -59,7 +59,7 @@ func parseParams(raw string) (params pageParams, err error) {
 	return params, nil
 }
 
-// query returns the query of these parameters.
+// query returns the query string for the parameters.
 func (params pageParams) query() string {
 	values := url.Values{"range": {params.name}}
 	for key, value := range map[string]string{"gateway": params.gateway, "service": params.service, "route": params.route} {
@@ -73,7 +73,7 @@ func (params pageParams) query() string {
 	return "?" + values.Encode()
 }
 
-// filter returns the filter of the recorded usage.
+// filter returns the filter for queries of the usage store.
 func (params pageParams) filter() (f store.Filter) {
 	only := func(name string) []string {
 		if name == "" {
@@ -84,7 +84,7 @@ func (params pageParams) filter() (f store.Filter) {
 	return store.Filter{Gateways: only(params.gateway), Services: only(params.service), Routes: only(params.route)}
 }
 
-// concerns reports whether a service and a route are selected.
+// concerns reports whether the filters match a service and a route.
 func (params pageParams) concerns(service, route string) bool {
 	return (params.service == "" || params.service == service) && (params.route == "" || params.route == route)
 }

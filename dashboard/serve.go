@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed" // the page's parts
+	_ "embed" // for the page's files
 	"encoding/base64"
 	"html/template"
 	"net/http"
@@ -28,10 +28,11 @@ var script string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"pct": percent}).Parse(pageText))
 
-// percent formats a part of 1 as a length in SVG.
+// percent formats a ratio as an SVG length.
 func percent(v float64) string { return strconv.FormatFloat(v*100, 'f', 2, 64) + "%" }
 
-// contentPolicy allows the script and the styles of the page, and nothing else.
+// contentPolicy is a Content-Security-Policy that only allows the script and the styles
+// of the page.
 var contentPolicy = "default-src 'none'; style-src " + hashOf(style) + "; script-src " + hashOf(script) +
 	"; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -40,10 +41,10 @@ func hashOf(text string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// readTime is the time limit for reading the usage.
+// readTime is the timeout for reading the recorded usage.
 const readTime = 10 * time.Second
 
-// ServeHTTP serves the page, and passes requests for other paths to the next handler.
+// ServeHTTP serves the page. Requests for other paths are passed to the next handler.
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if d.Off() || !d.Serves(r.URL.Path) {
 		return next.ServeHTTP(w, r)
@@ -51,7 +52,7 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	return d.ServeProtected(w, r, d.serve)
 }
 
-// serve responds to a request that may see the page.
+// serve responds to an authorized request.
 func (d *Dashboard) serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
@@ -83,8 +84,8 @@ func (d *Dashboard) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// render renders the page. If there is no recorded usage, or it cannot be read, the page
-// shows the current state only.
+// render renders the page. If no usage is recorded or it cannot be read, the page only
+// shows the current state.
 func (d *Dashboard) render(ctx context.Context, params pageParams) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
@@ -100,11 +101,11 @@ func (d *Dashboard) render(ctx context.Context, params pageParams) ([]byte, erro
 	return d.write(params, f, readLive(d.Gateway, d.log, params), problem)
 }
 
-// write writes the page.
+// write executes the template.
 func (d *Dashboard) write(params pageParams, f figures, l live, problem string) ([]byte, error) {
 	p := present(params, f, l, problem)
 	p.Gateway, p.HasLog = d.Gateway, d.log != nil
-	p.Style, p.Script = template.CSS(style), template.JS(script) // parts of this package
+	p.Style, p.Script = template.CSS(style), template.JS(script) // trusted: embedded in the binary
 	if !params.still {
 		p.Refresh = max(int(time.Duration(d.Refresh).Seconds()), 1)
 	}

@@ -2,30 +2,30 @@ package dashboard
 
 import "time"
 
-// span is the time that the page shows: windows of equal length, of which the last one
-// has not ended yet.
+// span is the time range of the page, divided into windows of equal length. The last
+// window is incomplete.
 type span struct {
-	from time.Time // start of the first window
-	now  time.Time // in the last one
+	from time.Time // the start of the first window
+	now  time.Time // within the last window
 	step time.Duration
 	n    int
 	in   *time.Location // the page's time zone
 }
 
-// timeRange is a selectable time range.
+// timeRange is a time range that users can select.
 type timeRange struct {
-	name   string // in the query
+	name   string // the value of the query parameter
 	text   string
 	length time.Duration
-	step   time.Duration // length of the windows
-	timing time.Duration // length of the windows of durations
-	whole  time.Duration // length of the windows of routes' durations
+	step   time.Duration // the length of a window
+	timing time.Duration // the length of a window for durations
+	whole  time.Duration // the length of a window for the durations of routes
 }
 
 const day = 24 * time.Hour
 
-// timeRanges are the selectable ranges. The length of a window divides an hour, or is a
-// multiple of an hour or a day, so that the store has it.
+// timeRanges lists the selectable ranges. Window lengths are steps that the store
+// supports: divisors of an hour, or multiples of an hour or a day.
 var timeRanges = []timeRange{
 	{"5m", "5 minutes", 5 * time.Minute, time.Minute, time.Minute, time.Minute},
 	{"1h", "1 hour", time.Hour, time.Minute, time.Minute, time.Minute},
@@ -35,7 +35,7 @@ var timeRanges = []timeRange{
 	{"30d", "30 days", 30 * day, day, day, day},
 }
 
-// spanOf returns the span of a range that ends now, in windows of a length.
+// spanOf returns the span of a range that ends now, with windows of length step.
 func spanOf(r timeRange, step time.Duration, now time.Time, in *time.Location) span {
 	running := now.Truncate(step)
 	n := int(r.length/step) + 1
@@ -47,7 +47,7 @@ func (s span) start(i int) time.Time { return s.from.Add(time.Duration(i) * s.st
 // end returns the end of the last window.
 func (s span) end() time.Time { return s.start(s.n) }
 
-// index returns the index of the window that contains a time, or -1.
+// index returns the index of the window that contains t, or -1.
 func (s span) index(t time.Time) int {
 	if t.Before(s.from) || !t.Before(s.end()) {
 		return -1
@@ -55,12 +55,12 @@ func (s span) index(t time.Time) int {
 	return int(t.Sub(s.from) / s.step)
 }
 
-// seconds returns the length of a window until now.
+// seconds returns the elapsed time of a window in seconds.
 func (s span) seconds(i int) float64 {
 	return min(s.step, s.now.Sub(s.start(i))).Seconds()
 }
 
-// judged reports whether enough of a window has passed to show rates.
+// judged reports whether enough of a window has elapsed to show a rate.
 func (s span) judged(i int) bool { return s.seconds(i) >= min(s.step.Seconds()/10, 60) }
 
 // nulls returns a row of windows without data.
@@ -72,7 +72,7 @@ func (s span) nulls() []float64 {
 	return row
 }
 
-// clock formats a time with the precision of the windows.
+// clock formats a time in the page's time zone, with a precision that fits the windows.
 func (s span) clock(t time.Time) string {
 	t = t.In(s.in)
 	switch {
@@ -84,14 +84,14 @@ func (s span) clock(t time.Time) string {
 	return t.Format("15:04")
 }
 
-// mark is a label below a picture.
+// mark is a label on the time axis of a picture.
 type mark struct {
-	At    float64 // 0 to 1
+	At    float64 // the position, from 0 (left) to 1 (right)
 	Text  string
-	Minor bool // may be left out where there is little room
+	Minor bool // hidden on narrow screens
 }
 
-// marks returns at most seven marks, at the beginnings of windows and at round times.
+// marks returns at most seven marks, at round times that are starts of windows.
 func (s span) marks() (marks []mark) {
 	every, layout := s.markEvery()
 	for i := range s.n {

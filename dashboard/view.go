@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// page is the data of the template.
+// page holds the data of the template.
 type page struct {
 	Style  template.CSS
 	Script template.JS
@@ -18,17 +18,17 @@ type page struct {
 	Path    string
 	Now     string
 	Zone    string
-	Refresh int // seconds, 0: never
+	Refresh int // in seconds; 0: never
 	Still   link
 
 	Reaches []link
 	Choices []choice
-	Kept    []kept // parameters that forms keep
+	Kept    []kept // parameters that forms preserve
 
 	State    badge
-	Problem  string // why there is no recorded usage
+	Problem  string // the reason there is no recorded usage
 	Tiles    []tile
-	Pictures []picture // of requests
+	Pictures []picture // pictures of requests
 	Traffic  []picture
 	Quotas   []quotaView
 	Backends []backendView
@@ -36,7 +36,7 @@ type page struct {
 	Errors   []errorView
 	HasLog   bool
 	Health   []healthView
-	Reach    string // in words
+	Reach    string // the description of the time range
 }
 
 type link struct {
@@ -44,7 +44,7 @@ type link struct {
 	Current    bool
 }
 
-// choice is a list of options.
+// choice is a select element of the page.
 type choice struct {
 	Name, Label, All string
 	Options          []option
@@ -57,17 +57,17 @@ type option struct {
 
 type kept struct{ Name, Value string }
 
-// badge shows a state by a word, a shape and a colour.
+// badge is the label of a state. Its CSS class selects the shape and color.
 type badge struct{ Class, Text string }
 
-// badges are the badges of the states of gateways and backends.
+// badges maps states of gateways and backends to badges.
 var badges = map[string]badge{
 	"healthy":   {"good", "healthy"},
 	"degraded":  {"warn", "degraded"},
 	"unhealthy": {"bad", "unhealthy"},
 }
 
-// tile is a figure in large digits.
+// tile is a key figure at the top of the page.
 type tile struct{ Label, Value, Note string }
 
 type quotaView struct {
@@ -76,14 +76,14 @@ type quotaView struct {
 	State            badge
 	Bar, ForecastBar float64   // 0 to 1
 	Marks            []float64 // the thresholds
-	Failures         []string  // notifications that could not be delivered
+	Failures         []string  // failed notifications
 }
 
 type backendView struct {
 	ID, Name, Detail                                         string
 	State                                                    badge
 	InFlight, Requests, Errors, Average, Sent, Got, LastUsed string
-	Failing                                                  bool // more than one of a hundred requests
+	Failing                                                  bool // whether more than 1 % of requests failed
 	Instances                                                []instanceView
 	Open                                                     bool
 }
@@ -109,7 +109,7 @@ type healthView struct {
 	State       badge
 }
 
-// present makes the page.
+// present returns the data of the page.
 func present(params pageParams, f figures, l live, problem string) page {
 	s := f.span
 	zone, _ := s.now.In(s.in).Zone()
@@ -148,7 +148,7 @@ func present(params pageParams, f figures, l live, problem string) page {
 	return p
 }
 
-// choose makes a list of names, including the selected one even if it is unknown.
+// choose returns a list of names. It includes the selected name even if it is unknown.
 func choose(name, label, all string, names []string, chosen string) choice {
 	c := choice{Name: name, Label: label, All: all}
 	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
@@ -166,7 +166,8 @@ func where(service, route, container string) string {
 	return strings.Join(slices.Compact(parts), " → ")
 }
 
-// lately returns the rate of the last window of which enough has passed.
+// lately returns the sum of the rows' rates in the last window of which enough has
+// elapsed.
 func (s span) lately(rows ...[]float64) float64 {
 	for i := s.n - 1; i >= 0; i-- {
 		if !s.judged(i) {
@@ -246,7 +247,7 @@ func healthOf(l live, problem string) (views []healthView) {
 	return views
 }
 
-// stateOf returns the overall state.
+// stateOf returns the overall state of the gateway.
 func stateOf(l live, problem string) badge {
 	down, worst := 0, "healthy"
 	for _, b := range l.backends {

@@ -59,7 +59,8 @@ func (s span) backends(f figures, l live) (views []backendView) {
 	return views
 }
 
-// addFigures adds what the usage and the request log have of a service.
+// addFigures adds a service's recorded usage and the time of its last response to the
+// view.
 func (s span) addFigures(v *backendView, of *sums, logged time.Time) {
 	if of == nil {
 		of = new(sums)

@@ -2,8 +2,8 @@ package dashboard
 
 import "strings"
 
-// perSecond divides the values of a row by the length of their window, and leaves out
-// the last window while too little of it has passed.
+// perSecond converts a row of counts to rates. It omits the last window until enough of
+// it has elapsed.
 func (s span) perSecond(row []float64) []float64 {
 	rate := make([]float64, len(row))
 	for i, v := range row {
@@ -15,7 +15,7 @@ func (s span) perSecond(row []float64) []float64 {
 	return rate
 }
 
-// requestPictures draws the requests, the errors, and the durations.
+// requestPictures returns the pictures of requests, errors and durations.
 func requestPictures(f figures) []picture {
 	s := f.span
 	rate := s.perSecond(f.requests)
@@ -40,7 +40,7 @@ func requestPictures(f figures) []picture {
 	return []picture{requests, latency, errors}
 }
 
-// trafficPictures draws the bytes sent to clients and received from them.
+// trafficPictures returns the pictures of bytes sent to and received from clients.
 func trafficPictures(f figures, params pageParams) (pictures []picture) {
 	s := f.span
 	of := "service"
@@ -75,7 +75,7 @@ func trafficPictures(f figures, params pageParams) (pictures []picture) {
 	return pictures
 }
 
-// shareOut describes the layers of a stack in words.
+// shareOut returns a text with the total of each layer of a stacked picture.
 func shareOut(rows []series) string {
 	var said []string
 	for _, one := range rows {

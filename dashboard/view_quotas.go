@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// quotaStates are the badges of the states of a quota.
+// quotaStates maps states of a quota to badges.
 var quotaStates = map[string]badge{
 	"over":      {"bad", "used up"},
 	"throttled": {"bad", "used up, slowed down"},

@@ -1,5 +1,5 @@
-// Command rgate is the gateway in one binary: Caddy with its standard modules and
-// rgate's.
+// Command rgate is the stand-alone gateway: Caddy with its standard modules and the
+// modules of rgate.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package assert prints the steps of a demo and checks what the demo shows.
+// Package assert prints the steps of a demo and counts its checks.
 package assert
 
 import (
@@ -7,14 +7,14 @@ import (
 	"sync"
 )
 
-// Printer writes steps and checks to the standard output, and counts the checks. It is
-// safe for concurrent use: lines stay whole.
+// Printer writes steps and checks to standard output and counts the checks. It is safe
+// for concurrent use.
 type Printer struct {
 	mu                     sync.Mutex
 	steps, checked, failed int
 }
 
-// Title prints the heading of the next step.
+// Title prints the heading of a step.
 func (p *Printer) Title(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -22,7 +22,7 @@ func (p *Printer) Title(format string, args ...any) {
 	fmt.Printf("\n%d. %s\n", p.steps, fmt.Sprintf(format, args...))
 }
 
-// Say prints a message, which may have several lines.
+// Say prints a message. It may have several lines.
 func (p *Printer) Say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -32,7 +32,7 @@ func (p *Printer) Say(format string, args ...any) {
 	fmt.Println()
 }
 
-// Check prints whether a check passed, and counts it.
+// Check prints the result of a check and counts it.
 func (p *Printer) Check(passed bool, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -52,7 +52,7 @@ func (p *Printer) Checked() int {
 	return p.checked
 }
 
-// Err returns an error if a check failed.
+// Err returns an error if any check failed.
 func (p *Printer) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// block is what bodies of a wanted size are made of.
+// block is the content of generated bodies. It is repeated.
 var block = func() []byte {
 	b := make([]byte, 32<<10)
 	for i := range b {
@@ -15,7 +15,8 @@ var block = func() []byte {
 	return b
 }()
 
-// misbehave does what the query asks for, and reports whether that was the response.
+// misbehave applies the faults in the query, and reports whether the request needs no
+// further handling.
 func misbehave(w http.ResponseWriter, r *http.Request) (done bool) {
 	query := r.URL.Query()
 	if delay, err := time.ParseDuration(query.Get("delay")); err == nil {
@@ -52,7 +53,7 @@ func writeGarbage(w http.ResponseWriter) {
 	_, _ = conn.Write([]byte("This is not HTTP.\r\n\r\n"))
 }
 
-// statusOf is the status that the query asks for, 200 by default.
+// statusOf returns the status in the query. Default: 200.
 func statusOf(r *http.Request) int {
 	if n, ok := number(r, "status"); ok && n >= 200 && n <= 999 {
 		return int(n)
@@ -60,7 +61,7 @@ func statusOf(r *http.Request) int {
 	return http.StatusOK
 }
 
-// number reads a query that is a whole number from 0 up.
+// number parses a query parameter as a nonnegative integer.
 func number(r *http.Request, key string) (n int64, ok bool) {
 	n, err := strconv.ParseInt(r.URL.Query().Get(key), 10, 64)
 	return n, err == nil && n >= 0
@@ -73,7 +74,7 @@ func writeBytes(w http.ResponseWriter, status int, n int64) {
 	fill(w, n)
 }
 
-// fill writes n bytes, or fewer if the client leaves.
+// fill writes n bytes, or fewer if the client disconnects.
 func fill(w http.ResponseWriter, n int64) {
 	for n > 0 {
 		written, err := w.Write(block[:min(n, int64(len(block)))])

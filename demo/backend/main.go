@@ -1,35 +1,34 @@
-// Command backend is the service behind rgate in the demo and in the tests: it
-// reports what it received, and misbehaves on request.
+// Command backend is the service behind rgate in demos and tests. It echoes requests
+// and simulates faults.
 //
-// The last segment of the path selects what it does, so that everything works
-// behind any path prefix:
+// The last path segment selects the action, regardless of a path prefix:
 //
-//	…/plain       61 bytes of text, as cheaply as possible
-//	…/count       what this process has seen: requests in all and by method, now
-//	              and at most at once; neither itself nor /healthz is counted
-//	…/healthz     200, or 503 after POST …/healthz?up=0 (back with ?up=1)
-//	…/sse         server-sent events: ?n=5 of them (0: endless), one ?every=100ms
+//	…/plain       61 bytes of text, at minimal cost
+//	…/count       counts of requests: total, by method, in flight, and the maximum
+//	              in flight; excludes /count and /healthz
+//	…/healthz     200, or 503 after POST …/healthz?up=0 (?up=1 reverts it)
+//	…/sse         ?n=5 server-sent events (0: endless), at an interval of ?every=100ms
 //	…/ws          a WebSocket that echoes every message
-//	…/upload      reads the body without keeping it and responds with its length
-//	…/trailers    the echo, then trailers: X-Body-Sha256 and those of the request
+//	…/upload      discards the body and responds with its length
+//	…/trailers    the echo, then the trailers X-Body-Sha256 and those of the request
 //	anything else a JSON echo of the request (see [echo])
 //
-// A request with a gRPC content type gets its body back as it arrives, then the
-// trailer Grpc-Status: 0, on any path. Queries change any response, in
-// this order:
+// On any path, the body of a request with a gRPC content type is echoed as a stream,
+// followed by the trailer Grpc-Status: 0. Query parameters modify the response, in this
+// order:
 //
-//	?delay=200ms  wait before anything else
+//	?delay=200ms  delay the response
 //	?drop=1       close the connection before responding
-//	?garbage=1    send something that is not HTTP, then close (HTTP/1 only)
-//	?cut=1000     announce 2000 bytes, close after 1000
+//	?garbage=1    send invalid HTTP, then close the connection (HTTP/1 only)
+//	?cut=1000     send Content-Length: 2000, close the connection after 1000 bytes
 //	?status=503   respond with this status
-//	?bytes=65536  a body of that many bytes, in place of the JSON
-//	?read=0       do not read the body of the request (no 100 Continue then)
+//	?bytes=65536  a body of this size instead of JSON
+//	?read=0       do not read the request body (and send no 100 Continue)
 //
-// Every response names its sender in the headers X-Service and X-Container.
+// All responses have the headers X-Service and X-Container.
 //
-// It speaks HTTP/1.1 and HTTP/2 on every listener, without TLS too (h2c). On
-// SIGTERM or SIGINT it finishes the requests in flight and exits with status 0.
+// All listeners support HTTP/1.1 and HTTP/2, also without TLS (h2c). On SIGTERM or
+// SIGINT, the backend finishes the requests in flight and exits with status 0.
 package main
 
 import (
@@ -49,35 +48,35 @@ import (
 	"time"
 )
 
-// options are the settings of the command line and the environment.
+// options holds the settings from flags and environment variables.
 type options struct {
-	// Addresses to listen on, separated by commas. Default: every port in PORT
+	// The addresses to listen on, separated by commas. Default: the ports in PORT
 	// (`8080,9090`), else 8080.
 	listen string
 
-	// An address to listen on with TLS, with a self-signed certificate made at
-	// start. Default: none.
+	// The address to listen on with TLS and a self-signed certificate, which is
+	// generated at startup. Default: none.
 	listenTLS string
 
-	// The name in the responses. Default: SERVICE, else `backend`.
+	// The service name in responses. Default: SERVICE, else `backend`.
 	service string
 
-	// How long to wait before listening at all. Default: 0.
+	// The delay before listening. Default: 0.
 	slowStart time.Duration
 
-	// How long to go on accepting requests after SIGTERM. Default: 0.
+	// The time during which requests are accepted after SIGTERM. Default: 0.
 	linger time.Duration
 
-	// How long the requests in flight may take to end after that. Default: 8s,
-	// which is within the ten seconds of `docker stop`.
+	// The grace period for requests in flight after linger. Default: 8s, below the 10s
+	// of `docker stop`.
 	grace time.Duration
 
-	// Whether to start as unhealthy. Default: false.
+	// Whether to be unhealthy at startup. Default: false.
 	unhealthy bool
 
-	// Whether to ask a running backend for its health and exit 0 or 1, as the
-	// HEALTHCHECK of a container without a shell. It asks at the first port of
-	// PORT, so containers choose their port by PORT rather than by -listen.
+	// Whether to check the health of a running backend and exit with status 0 or 1, as
+	// a HEALTHCHECK command. It uses the first address in listen, so set the ports of a
+	// container in PORT.
 	healthcheck bool
 }
 
@@ -112,7 +111,7 @@ func parseFlags() options {
 	return opts
 }
 
-// listenDefault turns `8080,9090` into `:8080,:9090`.
+// listenDefault converts `8080,9090` to `:8080,:9090`.
 func listenDefault(ports string) string {
 	addresses := strings.Split(cmp.Or(ports, "8080"), ",")
 	for i, port := range addresses {
@@ -121,7 +120,7 @@ func listenDefault(ports string) string {
 	return strings.Join(addresses, ",")
 }
 
-// run serves until ctx is done, then ends gracefully.
+// run serves until ctx is done, then shuts down gracefully.
 func run(ctx context.Context, opts options) error {
 	select {
 	case <-time.After(opts.slowStart):
@@ -163,7 +162,7 @@ func newServer(handler http.Handler) *http.Server {
 	return &http.Server{Handler: handler, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
 }
 
-// listen opens every listener, or none.
+// listen opens all listeners. If one fails, it closes the others.
 func listen(opts options) (listeners []net.Listener, err error) {
 	defer func() {
 		if err != nil {
@@ -197,7 +196,7 @@ func listen(opts options) (listeners []net.Listener, err error) {
 	return listeners, nil
 }
 
-// checkHealth asks the backend of this container.
+// checkHealth checks the health of the backend in this container.
 func checkHealth(opts options) error {
 	first, _, _ := strings.Cut(opts.listen, ",")
 	_, port, err := net.SplitHostPort(first)

@@ -14,10 +14,10 @@ import (
 	"sync/atomic"
 )
 
-// plain is the response of /plain.
+// plain is the response body of /plain.
 const plain = "This is a small response of exactly 61 bytes from a backend.\n"
 
-// service handles every request.
+// service handles all requests.
 type service struct {
 	name      string
 	container string
@@ -38,7 +38,7 @@ func newService(name string, healthy bool) *service {
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	action := path.Base(r.URL.Path)
 	if action == "plain" {
-		// The body of benchmarks: not even counted.
+		// Used in benchmarks: not counted.
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, plain)
 		return
@@ -75,12 +75,12 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// echo describes a request.
+// echo is the JSON description of a request.
 type echo struct {
 	Service   string `json:"service"`
 	Container string `json:"container"`
 
-	// The address at which the request arrived.
+	// The local address of the connection.
 	Local  string `json:"local"`
 	Remote string `json:"remote"`
 	TLS    bool   `json:"tls"`
@@ -89,25 +89,26 @@ type echo struct {
 	Method   string `json:"method"`
 	Host     string `json:"host"`
 
-	// The request target as it was on the wire, encoded bytes included.
+	// The request target as received, without decoding.
 	RequestURI string `json:"request_uri"`
 
-	// The path decoded, and the query as it was.
+	// The decoded path and the raw query.
 	Path  string `json:"path"`
 	Query string `json:"query"`
 
 	Headers  http.Header `json:"headers"`
 	Trailers http.Header `json:"trailers,omitempty"`
 
-	// The number of bytes of the body, and their sum in hexadecimal digits.
+	// The size and the hexadecimal SHA-256 hash of the body.
 	BodyBytes  int64  `json:"body_bytes"`
 	BodySHA256 string `json:"body_sha256"`
 
-	// What went wrong while reading the body; empty if nothing did.
+	// The error of reading the body. Empty: none.
 	BodyError string `json:"body_error,omitempty"`
 }
 
-// newEcho reads the request's body to its end unless the query has `read=0`.
+// newEcho returns the echo of a request. It reads the whole body unless the query
+// contains `read=0`.
 func (s *service) newEcho(r *http.Request) echo {
 	e := echo{
 		Service:    s.name,
@@ -153,14 +154,14 @@ func (s *service) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	up := s.healthy.Load()
 	status := http.StatusOK
-	// The switch itself always succeeds.
+	// A POST request, which sets the health, always succeeds.
 	if !up && r.Method != http.MethodPost {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, map[string]any{"service": s.name, "container": s.container, "up": up})
 }
 
-// writeJSON marshals v first, so that the response has a Content-Length.
+// writeJSON writes v as a JSON response with a Content-Length.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/websocket"
 )
 
-// serveEvents sends `n` events (0: endless; default 5), one each `every`
-// (default 100ms).
+// serveEvents sends `n` server-sent events (default: 5; 0: endless) at an interval of
+// `every` (default: 100ms).
 func (s *service) serveEvents(w http.ResponseWriter, r *http.Request) {
 	n, ok := number(r, "n")
 	if !ok {
@@ -59,7 +59,7 @@ var frames = websocket.Codec{
 	},
 }
 
-// serveWebSocket echoes every message with its type, whatever the origin.
+// serveWebSocket echoes messages with their type. It accepts any origin.
 func (s *service) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	server := websocket.Server{
 		Handshake: func(config *websocket.Config, _ *http.Request) error {
@@ -96,7 +96,7 @@ func (s *service) serveUpload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *service) serveTrailers(w http.ResponseWriter, r *http.Request) {
-	// Without a Content-Length, for HTTP/1 has trailers in chunked bodies only.
+	// No Content-Length: HTTP/1 supports trailers only with chunked encoding.
 	w.Header().Set("Trailer", "X-Body-Sha256")
 	e := s.newEcho(r)
 	w.Header().Set("Content-Type", "application/json")
@@ -109,14 +109,14 @@ func (s *service) serveTrailers(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveGRPC sends back what it reads as it comes, as a gRPC method with streams
-// both ways would, and succeeds, or ends with the code in the query `grpc`.
+// serveGRPC echoes the body as a stream, like a bidirectional gRPC method. It ends with
+// the status code in the query parameter `grpc`. Default: 0 (OK).
 func serveGRPC(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 	w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
 	w.WriteHeader(http.StatusOK)
 	controller := http.NewResponseController(w)
-	// In HTTP/1, net/http would otherwise stop reading the body when the response begins.
+	// Without this, net/http stops reading an HTTP/1 body when the response starts.
 	_ = controller.EnableFullDuplex()
 	_ = controller.Flush()
 

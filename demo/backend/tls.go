@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// selfSigned makes a certificate for localhost that is valid for a day.
+// selfSigned generates a certificate for localhost that is valid for a day.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -26,8 +26,8 @@ const (
 	logFile    = stateDir + "/rgate.log"
 )
 
-// config is the gateway of the demo. Its verbs are the admin address, a folder, and the
-// address of Kong.
+// config is the configuration of the gateway. Its format verbs are the admin address, a
+// directory and the address of Kong.
 const config = `# Made by demo/bandwidth.
 admin: %s
 routes:
@@ -43,15 +43,15 @@ bandwidth:
     - {name: kong-eu, url: "http://%s:8001/metrics", interval: 1s}
 `
 
-// demo is one run.
+// demo holds the state of a run.
 type demo struct {
 	port    int
 	admin   string
-	kong    string // its address
+	kong    string // the address of Kong
 	gateway *exec.Cmd
 	ended   chan struct{}
 
-	// What clients of both gateways sent and received, in bytes of bodies.
+	// The body bytes that the clients of each gateway sent and received.
 	own, other traffic
 
 	assert.Printer
@@ -61,7 +61,7 @@ type traffic struct{ ingress, egress int64 }
 
 var errTooLate = errors.New("this did not happen within 20 s")
 
-// until waits for a condition.
+// until waits until condition returns true, for at most 20 seconds.
 func until(ctx context.Context, condition func() bool) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for !condition() {
@@ -77,7 +77,7 @@ func until(ctx context.Context, condition func() bool) error {
 	return nil
 }
 
-// choosePorts finds two free ports.
+// choosePorts selects two free ports.
 func (d *demo) choosePorts() error {
 	var ports [2]int
 	for i := range ports {
@@ -121,7 +121,7 @@ func (d *demo) launch(ctx context.Context) error {
 	}
 	d.ended = make(chan struct{})
 	go func(cmd *exec.Cmd, ended chan struct{}) {
-		_ = cmd.Wait() // its exit status does not matter
+		_ = cmd.Wait() // the exit status is not used
 		close(ended)
 	}(d.gateway, d.ended)
 	return until(ctx, func() bool {
@@ -130,17 +130,17 @@ func (d *demo) launch(ctx context.Context) error {
 	})
 }
 
-// stopGateway ends the gateway gracefully, if it runs.
+// stopGateway stops the gateway gracefully if it is running.
 func (d *demo) stopGateway() {
 	if d.gateway == nil {
 		return
 	}
-	_ = d.gateway.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = d.gateway.Process.Signal(syscall.SIGTERM) // the process may have exited
 	<-d.ended
 	d.gateway = nil
 }
 
-// get sends a request to the gateway, and counts the bytes if it was behind a route.
+// get sends a request to the gateway. It counts the bytes if the target is a route.
 func (d *demo) get(target string) (status int, body string, err error) {
 	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", d.port, target))
 	if err != nil {
@@ -156,7 +156,7 @@ func (d *demo) get(target string) (status int, body string, err error) {
 
 const restPath = "/metrics/bandwidth_used"
 
-// total reads from the REST API what a gateway has counted.
+// total returns a gateway's traffic from the REST API.
 func (d *demo) total(gateway string) (t traffic, err error) {
 	_, body, err := d.get(restPath + "/total?lookback_duration=60m&group_by=gateway")
 	if err != nil {

@@ -1,9 +1,10 @@
-// Command bandwidth is the demo of bandwidth: a gateway that counts its own bytes and
-// reads those of a mock Kong in a container, and shows what it knows by REST and on the
-// command line, checking that no byte is lost or counted twice. It removes everything at
-// the end.
+// Command bandwidth is the demo of package bandwidth. A gateway counts its own bytes
+// and reads the counters of a mock Kong in a container. The demo queries both over REST
+// and on the command line, and checks that no byte is lost or counted twice. It removes
+// all containers at the end.
 //
-// It expects bin/rgate and the images of hack/image: `make demo-bandwidth` sees to both.
+// It requires bin/rgate and the images of hack/image: `make demo-bandwidth` builds
+// both.
 package main
 
 import (
@@ -18,7 +19,7 @@ import (
 	"github.com/rgate/rgate/demo/docker"
 )
 
-// Every container of the demo carries this label, and nothing else does.
+// ownLabel identifies the containers of the demo.
 const ownLabel = "demo=rgate-bandwidth"
 
 func main() {

@@ -28,7 +28,7 @@ func (d *demo) startContainers(ctx context.Context) error {
 	return d.findKong(ctx)
 }
 
-// findKong finds the address of Kong's container.
+// findKong sets the address of Kong's container.
 func (d *demo) findKong(ctx context.Context) (err error) {
 	if d.kong, err = docker.Run(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", kongContainer); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 	return d.await(ctx, "up")
 }
 
-// await waits until the source is in a state.
+// await waits until the source has the given status.
 func (d *demo) await(ctx context.Context, status string) error {
 	var last string
 	err := until(ctx, func() bool {
@@ -67,7 +67,8 @@ func (d *demo) await(ctx context.Context, status string) error {
 	return err
 }
 
-// agree waits until the totals of a gateway equal what its clients counted.
+// agree waits until the totals of a gateway equal the traffic counted by its clients,
+// and checks them.
 func (d *demo) agree(ctx context.Context, gateway string, want traffic) {
 	var got traffic
 	err := until(ctx, func() (same bool) {
@@ -98,7 +99,7 @@ func (d *demo) useGateway(ctx context.Context) error {
 	return nil
 }
 
-// sendThroughKong makes Kong count bytes.
+// sendThroughKong adds bytes to Kong's counters.
 func (d *demo) sendThroughKong(ingress, egress int64) error {
 	response, err := http.Post(fmt.Sprintf("http://%s:8001/traffic?service=bun-service&route=bun-route&ingress=%d&egress=%d", d.kong, ingress, egress), "", nil)
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"github.com/rgate/rgate/demo/docker"
 )
 
-// ownLabel is on every container of this demo, and on no other.
+// ownLabel identifies the containers of the demo.
 const ownLabel = "chaos=rgate"
 
-// host is a container's hostname, which is in its responses.
+// host returns the hostname of a container. Responses contain it.
 func host(i int) string { return fmt.Sprintf("ring-%d", i) }
 
-// container is the container's name.
+// container returns the name of a container.
 func container(i int) string { return "rgate-chaos-" + host(i) }
 
 func startContainer(ctx context.Context, i int) error {

@@ -24,7 +24,8 @@ func newClient(base string) *client {
 	}}
 }
 
-// get sends a request with a key, and returns the status and the container that responded.
+// get sends a request with a key. It returns the status and the container that
+// responded.
 func (c *client) get(ctx context.Context, key int) (status int, container string, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/?delay=2ms", nil)
 	if err != nil {
@@ -40,7 +41,7 @@ func (c *client) get(ctx context.Context, key int) (status int, container string
 	return response.StatusCode, response.Header.Get("X-Container"), err
 }
 
-// owners returns the container of every key.
+// owners returns the container of each key.
 func (c *client) owners(ctx context.Context) ([]string, error) {
 	owners := make([]string, keys)
 	errs := make([]error, keys)
@@ -66,7 +67,7 @@ func (c *client) owners(ctx context.Context) ([]string, error) {
 	return owners, nil
 }
 
-// waitFor waits until requests reach exactly this many containers.
+// waitFor waits until requests reach exactly alive containers.
 func (c *client) waitFor(ctx context.Context, alive int) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -90,14 +91,14 @@ func (c *client) waitFor(ctx context.Context, alive int) error {
 type phase struct {
 	mu        sync.Mutex
 	statuses  map[int]int     // Guarded by mu.
-	cut       int             // Guarded by mu; responses that were cut off or missing
+	cut       int             // Guarded by mu. The number of incomplete or missing responses.
 	latencies []time.Duration // Guarded by mu.
 
 	moved, needless int
 	err             error
 }
 
-// load sends requests, and calls act when a quarter of them has been sent.
+// load sends requests. It calls act after a quarter of them.
 func (c *client) load(ctx context.Context, requests int, act func() error) *phase {
 	p := &phase{statuses: make(map[int]int)}
 	quarter := make(chan struct{})
@@ -136,8 +137,8 @@ func (p *phase) record(status int, err error, took time.Duration) {
 	p.latencies = append(p.latencies, took)
 }
 
-// compare counts the keys that moved, and those that moved although they neither
-// left nor joined the container that the phase was about.
+// compare counts the keys that moved, and the needless moves: from and to containers
+// other than the given one.
 func (p *phase) compare(before, after []string, container string) {
 	for key := range before {
 		if before[key] == after[key] {
@@ -159,7 +160,7 @@ func (p *phase) others() (n int) {
 	return n
 }
 
-// percentile returns a percentile of the latencies in milliseconds.
+// percentile formats a percentile of the latencies in milliseconds.
 func (p *phase) percentile(percent int) string {
 	if len(p.latencies) == 0 {
 		return "–"
@@ -180,9 +181,8 @@ func (p *phase) add(other *phase) {
 	p.needless += other.needless
 }
 
-// check returns an error if requests failed or keys moved that should not have. A
-// response in progress is lost when its container dies; with responses as short as
-// these, at most one in a thousand is.
+// check returns an error if requests failed or keys moved needlessly. A response in
+// progress is lost if its container dies. At most one response in 1,000 may be lost.
 func (p *phase) check() error {
 	sent := p.cut
 	for _, count := range p.statuses {

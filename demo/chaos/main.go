@@ -1,10 +1,10 @@
-// Command chaos shows what happens to requests while containers die and come
-// back: six containers share keys by consistent hashing, each is killed and
-// revived in turn under load, and every phase shows the statuses, the latencies and
-// which keys moved. It exits with an error if a request failed that another container
-// could have served, or if a key moved that did not have to.
+// Command chaos tests requests while containers die and restart. Six containers share
+// keys by consistent hashing. Each is killed and restarted in turn under load. Each
+// phase prints the statuses, the latencies and the number of moved keys. It exits with
+// an error if a request failed that another container could have served, or if a key
+// moved needlessly.
 //
-// It expects bin/rgate and the image of hack/image: `make chaos` sees to both.
+// It requires bin/rgate and the image of hack/image: `make chaos` builds both.
 package main
 
 import (
@@ -44,7 +44,7 @@ func run(ctx context.Context, requests int) (err error) {
 	if err := docker.Remove(ctx, ownLabel); err != nil {
 		return err
 	}
-	// Containers are removed even if the user interrupts.
+	// Remove the containers even after an interrupt.
 	defer func() { err = errors.Join(err, docker.Remove(context.WithoutCancel(ctx), ownLabel)) }()
 	for i := range replicas {
 		if err := startContainer(ctx, i+1); err != nil {
@@ -98,8 +98,8 @@ func run(ctx context.Context, requests int) (err error) {
 // step is a phase of the run.
 type step struct {
 	name      string
-	container string // the one whose keys may move
-	alive     int    // containers afterwards
+	container string // the container whose keys may move
+	alive     int    // the number of running containers after the step
 	act       func(context.Context) error
 }
 

@@ -1,4 +1,4 @@
-// Package docker runs the command line client of Docker, for the demos.
+// Package docker runs the Docker CLI for the demos.
 package docker
 
 import (
@@ -10,11 +10,10 @@ import (
 	"time"
 )
 
-// Image is that of the backend, which hack/image makes.
+// Image is the image of demo/backend. hack/image builds it.
 const Image = "rgate-demo-backend:latest"
 
-// Run runs a command of the client, for a minute at most, and returns what it
-// printed.
+// Run runs a docker command with a timeout of one minute and returns its output.
 func Run(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -28,7 +27,7 @@ func Run(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Remove removes all containers that carry a label, running or not.
+// Remove removes all running and stopped containers with a label.
 func Remove(ctx context.Context, label string) error {
 	ids, err := Run(ctx, "ps", "--all", "--quiet", "--filter", "label="+label)
 	if err != nil || ids == "" {

@@ -1,10 +1,10 @@
-// Command kong is a mock of another gateway: it counts bandwidth under the names that
-// Kong uses, and exposes it in Prometheus' text format.
+// Command kong is a mock of Kong. It exposes bandwidth counters with Kong's metric
+// names in the Prometheus text format.
 //
 //	GET  /metrics                                       the counters
-//	POST /traffic?service=s&route=r&ingress=1&egress=2  counts so many bytes
+//	POST /traffic?service=s&route=r&ingress=1&egress=2  adds bytes to the counters
 //
-// It listens on port 8001. The counters begin at zero with every start, as Kong's do.
+// It listens on port 8001. As in Kong, counters are reset on startup.
 package main
 
 import (
@@ -23,20 +23,20 @@ import (
 	"time"
 )
 
-// series is the set of labels that bytes are counted by.
+// series is the set of labels of a counter.
 type series struct{ service, route, direction string }
 
 func (s series) String() string {
 	return fmt.Sprintf(`kong_bandwidth_bytes{service=%q,route=%q,direction=%q,workspace="default",consumer=""}`, s.service, s.route, s.direction)
 }
 
-// counters are the counters of a Kong.
+// counters holds the bandwidth counters.
 type counters struct {
 	mu    sync.Mutex
 	bytes map[series]int64 // Guarded by mu.
 }
 
-// count adds the bytes in the request's query.
+// count adds the bytes in the query to the counters.
 func (c *counters) count(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +55,7 @@ func (c *counters) count(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// show writes the counters.
+// show writes the counters in the Prometheus text format.
 func (c *counters) show(w http.ResponseWriter, _ *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,7 +72,7 @@ func (c *counters) show(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(&text, "%s %d\n", line, lines[line])
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	_, _ = w.Write([]byte(text.String())) // the client left
+	_, _ = w.Write([]byte(text.String())) // fails if the client has disconnected
 }
 
 func main() {
@@ -85,7 +85,7 @@ func main() {
 	defer stop()
 	go func() {
 		<-ctx.Done()
-		_ = server.Close() // without waiting for requests
+		_ = server.Close() // not Shutdown: do not wait for requests
 	}()
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// response is the gateway's response to one request.
+// response is a response of the gateway.
 type response struct {
 	status    int
-	container string // empty if no container responded
+	container string // empty: no container responded
 	header    http.Header
 	body      string
 }
 
-// client sends requests to the gateway and counts them by success.
+// client sends requests to the gateway and counts successes and failures.
 type client struct {
 	base string
 	http *http.Client
@@ -38,7 +38,7 @@ func newClient(port int) *client {
 	}
 }
 
-// get sends a request that the gateway's statistics count.
+// get sends a request and counts it. The gateway's statistics include it.
 func (c *client) get(path string) (response, error) {
 	a, err := c.fetch(path)
 	if err != nil {
@@ -54,7 +54,7 @@ func (c *client) get(path string) (response, error) {
 	return a, nil
 }
 
-// fetch sends a request that they do not count, such as one for the statistics.
+// fetch sends a request that is not counted, such as a request for the statistics.
 func (c *client) fetch(path string) (response, error) {
 	resp, err := c.http.Get(c.base + path)
 	if err != nil {
@@ -73,14 +73,14 @@ func (c *client) fetch(path string) (response, error) {
 	}, nil
 }
 
-// totals returns how many requests have succeeded and failed so far.
+// totals returns the numbers of successful and failed requests.
 func (c *client) totals() (success, failed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.success, c.failed
 }
 
-// load counts the responses to many requests.
+// load aggregates the responses to many requests.
 type load struct {
 	mu            sync.Mutex
 	statuses      map[int]int          // Guarded by mu.
@@ -116,7 +116,7 @@ func (l *load) report() (statuses map[int]int, containers map[string]int) {
 	return maps.Clone(l.statuses), maps.Clone(l.containers)
 }
 
-// only reports whether every request got this status.
+// only reports whether all responses have this status.
 func (l *load) only(status int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,7 +130,7 @@ func (l *load) lastResponse(container string) time.Time {
 	return l.lastResponses[container]
 }
 
-// send sends n requests to the paths in turn, with atOnce in flight.
+// send sends n requests to the paths in rotation, with at most atOnce in flight.
 func (c *client) send(n, atOnce int, paths ...string) *load {
 	l := newLoad()
 	work := make(chan string)
@@ -150,8 +150,8 @@ func (c *client) send(n, atOnce int, paths ...string) *load {
 	return l
 }
 
-// keepSending sends requests until ctx is done, with atOnce in flight. The returned
-// function waits for the last response.
+// keepSending sends requests until ctx is done, with at most atOnce in flight. wait
+// blocks until the last response.
 func (c *client) keepSending(ctx context.Context, atOnce int, path string) (l *load, wait func()) {
 	l = newLoad()
 	var workers sync.WaitGroup

@@ -7,16 +7,16 @@ import (
 	"github.com/rgate/rgate/demo/docker"
 )
 
-// ownLabel is on every container of this demo, and on no other.
+// ownLabel identifies the containers of the demo.
 const ownLabel = "demo=rgate"
 
-// backend is one of the demo's services.
+// backend is a service of the demo.
 type backend struct {
 	name string
 	path string
 
-	// Whether its containers have a health check: then each is sent requests only
-	// after its first success, about a second after its start.
+	// Whether the containers have a health check. They receive requests after the first
+	// passed check, about a second after their start.
 	checked bool
 }
 
@@ -27,10 +27,10 @@ var backends = []backend{
 
 const replicas = 3
 
-// host is a container's hostname, which is in its responses.
+// host returns the hostname of a container. Responses contain it.
 func (b backend) host(i int) string { return fmt.Sprintf("%s-%d", b.name, i) }
 
-// container is the container's name.
+// container returns the name of a container.
 func (b backend) container(i int) string { return "rgate-demo-" + b.host(i) }
 
 func (b backend) containers() (names []string) {
@@ -53,7 +53,7 @@ func (b backend) start(ctx context.Context, i int) error {
 	return err
 }
 
-// down ends the gateway and removes the containers of an earlier run, if any.
+// down stops the gateway and removes the containers of an earlier run.
 func down(ctx context.Context) error {
 	if err := stopGateway(ctx); err != nil {
 		return err

@@ -23,8 +23,8 @@ const (
 	pidFile    = stateDir + "/rgate.pid"
 )
 
-// launchGateway starts the gateway so that it outlives the demo. The channel gets
-// its end, should it end before.
+// launchGateway starts the gateway as a process that outlives the demo. The channel
+// receives its exit error.
 func launchGateway(port int) (ended <-chan error, err error) {
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func launchGateway(port int) (ended <-chan error, err error) {
 	}
 	cmd := exec.Command(binary, "-c", configFile, "-p", strconv.Itoa(port))
 	cmd.Stdout, cmd.Stderr = log, log
-	// Away from what another Caddy of this user and machine may have.
+	// Avoid conflicts with another Caddy on this machine.
 	cmd.Env = append(os.Environ(),
 		"CADDY_ADMIN=unix/"+filepath.Join(state, "admin.sock"),
 		"XDG_CONFIG_HOME="+state,
@@ -58,7 +58,7 @@ func launchGateway(port int) (ended <-chan error, err error) {
 	return exit, nil
 }
 
-// stopGateway ends the gateway of an earlier run gracefully, if there is one.
+// stopGateway gracefully stops the gateway of an earlier run, if any.
 func stopGateway(ctx context.Context) error {
 	written, err := os.ReadFile(pidFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -84,8 +84,8 @@ func stopGateway(ctx context.Context) error {
 	return os.Remove(pidFile)
 }
 
-// isGateway reports whether the process exists and is the demo's gateway: its
-// number may belong to another by now.
+// isGateway reports whether pid is the demo's gateway. The PID may have been reused by
+// another process.
 func isGateway(pid int) bool {
 	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	return err == nil && bytes.Contains(cmdline, []byte(configFile))

@@ -1,8 +1,8 @@
-// Command run is the demo: it starts containers and a gateway, sends requests,
-// kills containers, prints what happens and checks it. Everything is left running at
-// the end; -down removes it.
+// Command run is the main demo. It starts containers and a gateway, sends requests,
+// kills containers, and prints and checks the results. Containers and gateway keep
+// running; -down removes them.
 //
-// It expects bin/rgate and the image of hack/image: `make demo` sees to both.
+// It requires bin/rgate and the image of hack/image: `make demo` builds both.
 package main
 
 import (
@@ -79,7 +79,7 @@ func run(ctx context.Context, port int) error {
 	return nil
 }
 
-// choosePort returns the port that was asked for, if it is free, or one that is.
+// choosePort returns the wanted port if it is free, else another free port.
 func choosePort(wanted int) (int, error) {
 	attempts := []int{wanted}
 	if wanted == 0 {

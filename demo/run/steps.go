@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/demo/docker"
 )
 
-// demo is one run.
+// demo holds the state of a run.
 type demo struct {
 	client *client
 	port   int
@@ -109,7 +109,7 @@ func (d *demo) askUnknownPath(context.Context) error {
 	return nil
 }
 
-// killOne kills one of three containers under load: no request may fail.
+// killOne kills one of three containers under load and checks that no request fails.
 func (d *demo) killOne(ctx context.Context) error {
 	b := backends[0]
 	victim := b.host(1)
@@ -156,8 +156,8 @@ func (d *demo) killOne(ctx context.Context) error {
 	return nil
 }
 
-// stopAll stops every container of a backend: its requests get 503, those of the
-// other go on.
+// stopAll stops all containers of a backend. It checks that its requests receive 503
+// and that another backend is not affected.
 func (d *demo) stopAll(ctx context.Context) error {
 	b, other := backends[0], backends[1]
 	d.Title("All containers of %s are stopped", b.name)
@@ -189,8 +189,8 @@ func (d *demo) stopAll(ctx context.Context) error {
 	return d.awaitContainers(ctx, b, replicas)
 }
 
-// failHealth makes a container report itself unhealthy: it gets no requests until it
-// recovers.
+// failHealth makes a container unhealthy and checks that it receives no requests until
+// it recovers.
 func (d *demo) failHealth(ctx context.Context) error {
 	b := backends[1]
 	unhealthy := b.host(1)
@@ -218,7 +218,7 @@ func (d *demo) failHealth(ctx context.Context) error {
 	return nil
 }
 
-// statistics is the body of GET /stats.
+// statistics is the response body of GET /stats.
 type statistics struct {
 	Requests struct {
 		Success int `json:"success"`
@@ -254,7 +254,7 @@ func (d *demo) showNextSteps() {
 
 var errTooLate = errors.New("this did not happen within 15 s")
 
-// until waits for a condition for at most 15 seconds.
+// until waits until condition returns true, for at most 15 seconds.
 func (d *demo) until(ctx context.Context, condition func() bool) error {
 	deadline := time.Now().Add(15 * time.Second)
 	for !condition() {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// watch prints which containers respond, four times a second, until ctx is done.
+// watch prints the responding containers four times a second until ctx is done.
 func (d *demo) watch(ctx context.Context, l *load, b backend) (ended <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
@@ -38,10 +38,10 @@ func others(statuses map[int]int) (n int) {
 	return n
 }
 
-// bar draws n as a part of whole.
+// bar returns a text bar for the ratio of n to whole.
 func bar(n, whole int) string { return strings.Repeat("▇", n*40/whole) }
 
-// since rounds to what a person cares about.
+// since returns the rounded time since t.
 func since(t time.Time) string {
 	d := time.Since(t)
 	if d < 10*time.Millisecond {
@@ -50,7 +50,7 @@ func since(t time.Time) string {
 	return d.Round(time.Millisecond).String()
 }
 
-// setHealth switches the health of the container at an address, past the gateway.
+// setHealth sets the health of the container at an address, without the gateway.
 func (d *demo) setHealth(address string, up bool) error {
 	value := map[bool]string{true: "1", false: "0"}[up]
 	response, err := d.client.http.Post("http://"+address+":8080/healthz?up="+value, "", nil)

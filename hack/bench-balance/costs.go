@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// cost is the result of one benchmark: the fastest of several runs, as other load on the
-// machine only makes runs slower.
+// cost is the result of a benchmark: the minimum of several runs, because other load
+// only increases the time.
 type cost struct {
 	nanoseconds float64
 	allocations string
@@ -29,7 +29,7 @@ func printCosts(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("running the benchmarks of balance: %w: %s%s", err, out, stderr.Bytes())
 	}
-	costs := make(map[string]map[string]cost) // by name, by the number of nodes
+	costs := make(map[string]map[string]cost) // by name, then by number of nodes
 	var order []string
 	for _, m := range benchLine.FindAllStringSubmatch(string(out), -1) {
 		what, size := labelOf(m[1], m[2]), m[3]
@@ -59,7 +59,7 @@ func printCosts(ctx context.Context) error {
 	return nil
 }
 
-// labelOf returns a readable name of a benchmark.
+// labelOf returns a readable name for a benchmark.
 func labelOf(benchmark, policy string) string {
 	switch benchmark {
 	case "Find":

@@ -14,10 +14,10 @@ import (
 const (
 	nodes = 10
 	keys  = 100_000
-	sets  = 20 // of names, as a single one may be an outlier
+	sets  = 20 // sets of node names; a single set may be an outlier
 )
 
-// assign returns the node of each key.
+// assign returns the node of each key for a list of nodes.
 type assign func(names []string) (owners []string)
 
 func printDistribution() {
@@ -47,7 +47,7 @@ func printDistribution() {
 	}
 }
 
-// byCaddy assigns keys by Caddy's policy that hashes a header.
+// byCaddy assigns keys with Caddy's header selection policy.
 func byCaddy(names, keys []string) []string {
 	pool := make(reverseproxy.UpstreamPool, len(names))
 	for i, name := range names {
@@ -87,7 +87,7 @@ func printShares(label string, assign assign) {
 		}
 		fewest, all = min(fewest, moved), max(all, moved)
 	}
-	// The node returns at another position in the list.
+	// The removed node returns at another position in the list.
 	back := slices.Equal(before, assign(append(slices.Clone(names[1:]), names[0])))
 	fmt.Printf("| %s | %.4f | %.4f | %.2f | %.2f | %.1f–%.1f %% | %d | %s |\n", label, sum/sets, worst, least, most,
 		100*float64(fewest)/keys, 100*float64(all)/keys, needless, map[bool]string{true: "all", false: "not all"}[back])
@@ -101,8 +101,8 @@ func namesOf(set int) []string {
 	return names
 }
 
-// spread returns the coefficient of variation of the nodes' loads, and the lowest
-// and the highest of them in relation to the mean.
+// spread returns the coefficient of variation of the nodes' loads, and the lowest and
+// highest load relative to the mean.
 func spread(owners []string) (cv, least, most float64) {
 	counts := make(map[string]int)
 	for _, owner := range owners {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// printHotKeys shows the effect of a few keys with many requests.
+// printHotKeys prints the effect of a few keys with many requests.
 func printHotKeys(ctx context.Context, duration time.Duration) error {
 	const clients, latency = 100, 20 * time.Millisecond
 	fmt.Printf("\n%d upstreams that take %s, %d requests in flight, keys by Zipf's law (exponent 1.1); under load for %s each. Fair would be %d for each upstream.\n\n",
@@ -39,7 +39,7 @@ func printHotKeys(ctx context.Context, duration time.Duration) error {
 	return nil
 }
 
-// printSlowUpstream compares the policies when one upstream of three is slow.
+// printSlowUpstream compares the policies with one slow upstream of three.
 func printSlowUpstream(ctx context.Context, duration time.Duration) error {
 	latencies := []time.Duration{10 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond}
 	const clients = 30

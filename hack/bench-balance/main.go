@@ -1,8 +1,8 @@
 // Command bench-balance compares rgate's selection policies with Caddy's and prints the
-// results as Markdown: how evenly keys are distributed and which of them move, the effects
-// of a hot key and of a slow upstream, and the cost of a selection.
+// results as Markdown: the distribution and movement of keys, the effects of hot keys
+// and of a slow upstream, and the cost of a selection.
 //
-// Everything runs in this process, over loopback where requests are needed.
+// All servers run in this process, on the loopback interface.
 package main
 
 import (

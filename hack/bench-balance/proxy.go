@@ -18,7 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// upstream is a server with a given latency.
+// upstream is a server with a fixed latency.
 type upstream struct {
 	*httptest.Server
 	requests, inFlight, most atomic.Int64
@@ -37,12 +37,12 @@ func newUpstream(latency time.Duration) *upstream {
 	return u
 }
 
-// trial is a proxy under load.
+// trial is a load test of a proxy.
 type trial struct {
-	policy    string // in JSON
+	policy    string // as JSON
 	upstreams []*upstream
 	clients   int
-	key       func(*rand.Rand) string // of a request; nil: no key
+	key       func(*rand.Rand) string // returns the key of a request; nil: no key
 }
 
 // run loads the proxy and returns the sorted durations of the requests.
@@ -58,7 +58,7 @@ func (t *trial) run(ctx context.Context, duration time.Duration) ([]time.Duratio
 	defer transport.CloseIdleConnections()
 	var (
 		wg    sync.WaitGroup
-		mu    sync.Mutex // guards the rest
+		mu    sync.Mutex // guards all below
 		all   []time.Duration
 		first error
 	)
@@ -81,7 +81,7 @@ func (t *trial) run(ctx context.Context, duration time.Duration) ([]time.Duratio
 	return all, first
 }
 
-// client sends requests one after the other until the time is over.
+// client sends requests sequentially until the end of the measurement.
 func (t *trial) client(ctx context.Context, transport http.RoundTripper, url string) (took []time.Duration, err error) {
 	random := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	for ctx.Err() == nil {

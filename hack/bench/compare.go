@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// sample is the result of one run.
+// sample is the result of one measurement.
 type sample struct {
 	requests  int
 	perSecond float64
@@ -22,26 +22,26 @@ type sample struct {
 	memory    int64
 }
 
-// result holds the samples of one gateway, by round.
+// result holds the samples of a gateway, by round.
 type result struct {
 	name    string
 	samples []sample
 }
 
-// subject is a running gateway, or the backend itself.
+// subject is a running gateway, or the backend without a gateway.
 type subject struct {
 	url     string
 	process *process // nil for the backend
 }
 
-// compare starts all gateways and loads them one after the other.
+// compare starts all gateways and measures them in sequence.
 func compare(ctx context.Context, opts options) ([]result, error) {
 	folder, err := os.MkdirTemp("", "rgate-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	// nginx's workers do not run as root.
+	// The worker processes of nginx do not run as root.
 	if err := os.Chmod(folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func compare(ctx context.Context, opts options) ([]result, error) {
 	}
 	for round := range opts.rounds {
 		for i := range subjects {
-			// Each round begins with a different gateway.
+			// Each round starts with a different gateway.
 			at := (i + round) % len(subjects)
 			s, err := subjects[at].measure(ctx, opts)
 			if err != nil {
@@ -104,7 +104,7 @@ func (s subject) measure(ctx context.Context, opts options) (sample, error) {
 	return result, nil
 }
 
-// wrk loads url for whole seconds, at least one, and parses the output of wrk.
+// wrk runs wrk for d, rounded to seconds and at least one, and parses its output.
 func wrk(ctx context.Context, url string, connections int, d time.Duration) (sample, error) {
 	out, err := exec.CommandContext(ctx, "wrk", "-t2", "-c", strconv.Itoa(connections),
 		"-d", strconv.Itoa(max(1, int(d.Round(time.Second)/time.Second)))+"s", "--latency", url).CombinedOutput()
@@ -151,7 +151,8 @@ func (r result) median(f func(sample) float64) float64 {
 	return median(values)
 }
 
-// ratio returns the median of the rounds' ratios of CPU time per request.
+// ratio returns the median, over the rounds, of the ratio of CPU time per request to
+// the other gateway.
 func (r result) ratio(other result) float64 {
 	values := make([]float64, len(r.samples))
 	for i, s := range r.samples {

@@ -1,11 +1,11 @@
-// Command bench compares rgate with its peers and prints the results as Markdown: first
-// the micro-benchmarks of the hot packages, then whole gateways on this machine's
-// loopback, all with the same backend.
+// Command bench compares rgate with other gateways and prints the results as Markdown.
+// It runs the micro-benchmarks of the hot packages, then measures whole gateways on the
+// loopback interface with the same backend.
 //
-// It expects bin/rgate, the image of hack/image, a Docker engine, and the commands wrk,
-// nginx and haproxy: `make bench` provides them. The cost of a gateway is CPU time per
-// request, as the kernel counts it. Machines are noisy, so every gateway runs in every
-// round, in changing order; compare the ratios within a round.
+// It requires bin/rgate, the image of hack/image, a Docker engine, and the commands
+// wrk, nginx and haproxy: `make bench` provides them. The cost of a gateway is the CPU
+// time per request, measured by the kernel. To reduce noise, each round measures all
+// gateways in a different order, and ratios are computed within a round.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// options are the durations and parts of the measurement.
+// options holds the settings of the measurement.
 type options struct {
 	rounds      int
 	duration    time.Duration

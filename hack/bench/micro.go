@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// hot lists the packages with benchmarks. The root has those of several packages.
+// hot lists the packages with benchmarks. The root package contains benchmarks across
+// packages.
 var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/httpcache", "traffic/transform", "bandwidth", "bandwidth/store", "bandwidth/scrape", "bandwidth/api", "dashboard"}
 
-// benchmark is one line of go test -bench.
+// benchmark is an output line of go test -bench.
 type benchmark struct {
 	pkg    string
 	name   string
@@ -59,7 +60,7 @@ func parseBenchmarks(pkg, out string) (all []benchmark) {
 	return all
 }
 
-// withoutProcs removes the number of processors at the end, `-2`.
+// withoutProcs removes the suffix with the number of processors, such as `-2`.
 func withoutProcs(name string) string {
 	if i := strings.LastIndexByte(name, '-'); i > 0 {
 		if _, err := strconv.Atoi(name[i+1:]); err == nil {

@@ -15,7 +15,7 @@ const (
 	image = "rgate-demo-backend:latest"
 	label = "bench=rgate"
 
-	// The path of every request: its response has 61 bytes.
+	// The path of all requests. The response body has 61 bytes.
 	target = "/api/bench/plain"
 )
 
@@ -23,19 +23,19 @@ const (
 type peer struct {
 	name string
 
-	// config is written to a file, whose name replaces FILE in args.
+	// The configuration, written to a file. The file name replaces FILE in args.
 	config func(setup) string
 	file   string
 	args   []string
 
-	// Added to the environment of the benchmark.
+	// Additional environment variables.
 	environment []string
 }
 
-// setup is the part of the configuration that all gateways share.
+// setup holds the settings of a gateway's configuration.
 type setup struct {
 	folder   string
-	port     int      // of this gateway
+	port     int      // the port of this gateway
 	backends []string // host:port
 }
 
@@ -45,14 +45,14 @@ const (
 	nameRgate  = "rgate: route, Docker discovery, statistics, 503 mapping"
 )
 
-// runCaddyfile are the arguments for a Caddyfile.
+// runCaddyfile is the command line for a Caddyfile.
 var runCaddyfile = []string{"bin/rgate", "run", "--adapter", "caddyfile", "--config", "FILE"}
 
 var peers = []peer{
 	{name: "nginx", config: nginx, file: "nginx.conf", args: []string{"nginx", "-e", "stderr", "-c", "FILE", "-g", "daemon off;"}},
 	{name: "haproxy", config: haproxy, file: "haproxy.cfg", args: []string{"haproxy", "-db", "-f", "FILE"}},
 	{name: nameCaddy, config: caddyStatic, file: "static.Caddyfile", args: runCaddyfile},
-	// rgate sets this by default: this shows how much of the difference it makes.
+	// rgate sets GOGC=400 by default. Measure its effect on Caddy.
 	{name: nameCaddy + ", GOGC=400", config: caddyStatic, file: "static400.Caddyfile", args: runCaddyfile, environment: []string{"GOGC=400"}},
 	{name: "Caddy `reverse_proxy`, `dynamic docker_labels`", config: caddyDynamic, file: "dynamic.Caddyfile", args: runCaddyfile},
 	{name: nameRgate, config: rgate, file: "rgate.yaml", args: []string{"bin/rgate", "-c", "FILE", "-p", "PORT"}},
@@ -113,7 +113,7 @@ backend backends
 %s`, s.port, servers.String())
 }
 
-// No TLS and no files: only the proxy.
+// Proxying only: no TLS, no storage.
 const caddyHead = `{
 	admin off
 	persist_config off
@@ -170,7 +170,7 @@ func (p peer) start(ctx context.Context, s setup) (*process, error) {
 
 func urlOf(address string) string { return "http://" + address + target }
 
-// startBackends runs n containers that listen on this machine's own loopback.
+// startBackends starts n containers that listen on the host's loopback interface.
 func startBackends(ctx context.Context, n int) (addresses []string, stop func(), err error) {
 	var ids []string
 	stop = func() {
@@ -184,7 +184,7 @@ func startBackends(ctx context.Context, n int) (addresses []string, stop func(),
 			return nil, stop, err
 		}
 		address := fmt.Sprintf("127.0.0.1:%d", port)
-		// The address is required on machines that are containers themselves.
+		// The address label is required if the benchmark runs in a container.
 		id, err := exec.CommandContext(ctx, "docker", "run", "--detach", "--network", "host", "--no-healthcheck",
 			"--label", label, "--label", "rgate.address=127.0.0.1", "--label", fmt.Sprintf("rgate.port=%d", port),
 			image, "-listen", address).Output()

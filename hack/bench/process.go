@@ -14,11 +14,10 @@ import (
 	"time"
 )
 
-// The kernel counts CPU time for user space in hundredths of a second, on every
-// architecture.
+// tick is the unit of CPU time in /proc/PID/stat: 10 ms on all architectures.
 const tick = time.Second / 100
 
-// process is a gateway with its child processes, which are one process group.
+// process is the process group of a gateway.
 type process struct {
 	cmd    *exec.Cmd
 	output *bytes.Buffer
@@ -40,7 +39,7 @@ func launch(environment []string, name string, args ...string) (*process, error)
 	return p, nil
 }
 
-// stop ends the group, gracefully first.
+// stop sends SIGTERM to the group, then SIGKILL.
 func (p *process) stop() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
@@ -77,13 +76,13 @@ func (p *process) await(ctx context.Context, url string) error {
 	}
 }
 
-// usage is the resources that a process group has used.
+// usage holds the resource usage of a process group.
 type usage struct {
 	cpu    time.Duration
-	memory int64 // bytes resident
+	memory int64 // resident memory in bytes
 }
 
-// usage sums up the processes of the group.
+// usage returns the usage of all processes in the group.
 func (p *process) usage() (usage, error) {
 	var sum usage
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -94,7 +93,7 @@ func (p *process) usage() (usage, error) {
 	for _, file := range stats {
 		content, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // the process has exited
 		}
 		group, used, err := parseStat(string(content))
 		if err != nil {
@@ -112,11 +111,11 @@ func (p *process) usage() (usage, error) {
 	return sum, nil
 }
 
-// parseStat parses the line of /proc/PID/stat (proc(5)).
+// parseStat parses /proc/PID/stat (proc(5)).
 func parseStat(line string) (group int, used usage, err error) {
-	// The name, second, is in parentheses and may contain anything.
+	// The second field, the name, is in parentheses and may contain any character.
 	end := strings.LastIndexByte(line, ')')
-	fields := strings.Fields(line[end+1:]) // fields[0] is the third of the manual
+	fields := strings.Fields(line[end+1:]) // fields[0] is field 3 in proc(5)
 	if end < 0 || len(fields) < 22 {
 		return 0, used, fmt.Errorf("unexpected content %q", line)
 	}

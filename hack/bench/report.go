@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// printMachine says where the figures come from.
+// printMachine prints the machine and the versions of the measurement.
 func printMachine(ctx context.Context) {
 	fmt.Printf("Measured on %s with `make bench`: %s, %d cores, Linux %s, %s.\n",
 		time.Now().UTC().Format(time.DateOnly),
@@ -28,7 +28,7 @@ func printMachine(ctx context.Context) {
 		version(ctx, `github.com/caddyserver/caddy/v2\s+v([\d.]+)`, "go", "version", "-m", "bin/rgate"))
 }
 
-// find returns what the first group of an expression matches in a file.
+// find returns the first submatch of an expression in a file.
 func find(file, expression string) string {
 	content, err := os.ReadFile(file)
 	if err != nil {
