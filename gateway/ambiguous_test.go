@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// send sends a GET request whose target has exactly these bytes.
+// send sends a GET request with exactly this request target.
 func send(t testing.TB, server, target string) answer {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(server, "http://"))
@@ -35,7 +35,8 @@ func send(t testing.TB, server, target string) answer {
 	return answer{response.StatusCode, string(body), response.Header}
 }
 
-// guarded is a gateway that keeps parts of its backend for those who may see them.
+// guarded starts a gateway that responds with 401 to some paths of its backend. reached
+// returns the number of requests that the backend received.
 func guarded(t testing.TB) (server string, reached func() int32) {
 	address, requests := testkit.Backend(t, nil)
 	const deny = `"handle": [{"handler": "static_response", "status_code": 401}]`
@@ -59,15 +60,15 @@ func guarded(t testing.TB) (server string, reached func() int32) {
 func TestPathsThatMislead(t *testing.T) {
 	server, reached := guarded(t)
 	for _, target := range []string{
-		// Dot segments, in all of their spellings.
+		// Dot segments in all encodings.
 		"/public/../admin", "/public/..//admin", "/public/./../admin", "/public/x/../../admin/", "/x/../admin", "/./admin",
 		"/%2e/admin", "/public/%2e%2e/admin", "/public/%2E%2E/admin", "/public/.%2e/admin", "/public/%2e./admin",
 		"/public/..%2fadmin", "/public/..%2Fadmin", "/public%2f..%2fadmin", "/public/%2e%2e%2fadmin", "/public%2f%2e%2e/admin",
 		"/../admin", "/../../../admin", "/public/../../../admin", "/.%2fadmin", "/public/..", "/public/%2e%2e/", "/public/../",
 		"http://x/public/../admin", "/public/../admin?x=/../public", "/x//../../admin", "/x/y//../../../admin",
-		// Slashes that are merged.
+		// Repeated slashes.
 		"//admin", "///admin", "//admin/", "/%2fadmin", "/%2Fadmin", "//%2fadmin", "/x/..//admin",
-		// An encoded slash within a segment, or not.
+		// Encoded slashes, which backends may or may not decode.
 		"/segment%2fx", "/segment%2Fadmin", "/files/private%2fx", "/files%2fprivate/x", "/files%2Fprivate",
 		// Backslashes.
 		`/public\..\admin`, `/public/..\admin`, `/\admin`, `/x/..\..\admin`, "/public/..%5cadmin", "/public%5C..%5Cadmin",
@@ -78,7 +79,7 @@ func TestPathsThatMislead(t *testing.T) {
 		// Encoded twice.
 		"/public/%252e%252e/admin", "/public/%252e%252e%252fadmin", "/public/..%252fadmin", "/%252fadmin", "/public/..%255cadmin",
 		"/%2561dmin", "/files/%2570rivate/x",
-		// Out of what a parameter stands for, or of what is stripped, and back.
+		// Paths that leave a parameter's value or the stripped prefix, and return.
 		"/users/1/x/../../2/x", "/users/1/../2/x", "/users/1/x/..;/..;/2/x", "/users/1/..%2f2/x", "/users/./2/x", "/users//2/x",
 		"/users/1/x/../secret", "/users/1/%2e/secret", "/users/1/secret;x", "/users/1//secret",
 		"/users/1/secret/.", "/users/1/secret/x/..", "/users/1/secret//.",

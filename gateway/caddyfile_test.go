@@ -18,8 +18,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_stats", httpcaddyfile.Before, "handle")
 }
 
-// adaptBlock adapts what is in the block of an rgate directive, whose first line
-// is line 3 of the Caddyfile.
+// adaptBlock adapts an rgate directive with the given block. The block begins on line 3
+// of the Caddyfile.
 func adaptBlock(block string) (handler string, err error) {
 	text := ":8080 {\n\trgate {\n" + block + "\n\t}\n}\n"
 	result, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
@@ -217,7 +217,7 @@ func TestCaddyfileTakesNoArguments(t *testing.T) {
 	}
 }
 
-// An error in a snippet says by which way it was imported.
+// An error in a snippet includes the import chain.
 func TestCaddyfileErrorsInSnippets(t *testing.T) {
 	_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(
 		"(routes) {\n\troute /api {args[0]}\n}\n:8080 {\n\trgate {\n\t\timport routes b\n\t}\n}\n"), nil)
@@ -227,7 +227,7 @@ func TestCaddyfileErrorsInSnippets(t *testing.T) {
 	}
 }
 
-// The other place of a problem may be in another file.
+// The conflicting value of a problem may be in another file.
 func TestCaddyfileErrorsNameTheOtherFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.caddy")
 	if err := os.WriteFile(file, []byte("# first\nroute /u/:id a\n"), 0o600); err != nil {

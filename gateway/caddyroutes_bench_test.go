@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// BenchmarkRoutingByCaddy measures Caddy's own list of routes with path matchers, in the setting
-// of BenchmarkRouting.
+// BenchmarkRoutingByCaddy measures Caddy's list of routes with path matchers, with the
+// routes of BenchmarkRouting.
 func BenchmarkRoutingByCaddy(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000, 1_000_000} {
 		prefixes := make([]string, n)
@@ -63,7 +63,7 @@ func benchmarkCaddy(b *testing.B, prefixes []string) {
 	}
 }
 
-// terminal is a handler that calls no other.
+// terminal is a middleware that does not call the next handler.
 type terminal struct{ handler caddyhttp.Handler }
 
 func (t terminal) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {

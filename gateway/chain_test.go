@@ -19,8 +19,9 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// named is a handler that does nothing. It is written as its name, after a slash
-// what tells it from others of that name, and a minus in front if it is turned off.
+// named is a handler that does nothing. In text form, it is its name, a slash and a
+// suffix that distinguishes handlers of the same name, with a minus in front if it is
+// disabled.
 type named struct {
 	name, id string
 	off      bool
@@ -34,8 +35,8 @@ func (n *named) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return next.ServeHTTP(w, r)
 }
 
-// levelsOf reads levels, which are separated by bars. What is in a subroute stands in
-// parentheses behind it, with commas between.
+// levelsOf parses levels, which are separated by bars. The handlers of a subroute
+// follow it in parentheses, separated by commas.
 func levelsOf(text string) (levels [][]loadedHandler) {
 	for level := range strings.SplitSeq(text, "|") {
 		var handlers []loadedHandler
@@ -106,7 +107,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// The option legacy restores each of the two orders by itself.
+// The option legacy restores each of the two orders independently.
 func TestComposeAsBefore(t *testing.T) {
 	const levels = "static_response rgate_cache | rgate_jwt headers | file_server"
 	for before, want := range map[order]string{
@@ -125,7 +126,7 @@ func TestComposeAsBefore(t *testing.T) {
 	}
 }
 
-// No order is safe if a cache and authentication cannot be separated.
+// No order is safe if one handler contains both a cache and authentication.
 func TestTraitsThatExcludeEachOther(t *testing.T) {
 	for levels, safe := range map[string]bool{
 		"subroute(rgate_jwt,rgate_cache)":                                            true,
@@ -141,7 +142,7 @@ func TestTraitsThatExcludeEachOther(t *testing.T) {
 	}
 }
 
-// What a backend learns about who sent a request, the gateway says, and nobody else.
+// Only the gateway sets the identity fields that a backend receives.
 func TestIdentityIsTheGatewaysWord(t *testing.T) {
 	dial, received := headersBackend(t)
 	config := func(more string) string {
@@ -168,7 +169,7 @@ func TestIdentityIsTheGatewaysWord(t *testing.T) {
 	}
 }
 
-// A user that Caddy's own handlers have authenticated is introduced to the backend.
+// The gateway forwards the user that a Caddy handler has authenticated.
 func TestUsersOfOtherHandlersAreIntroduced(t *testing.T) {
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
@@ -189,7 +190,8 @@ func TestUsersOfOtherHandlersAreIntroduced(t *testing.T) {
 	}
 }
 
-// forwarder is a handler that sends to another backend what the first one fails at.
+// forwarder is a handler that forwards a request to another backend if the first one
+// fails.
 type forwarder struct {
 	To string `json:"to"`
 }
@@ -233,14 +235,14 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// headersBackend is a backend that tells the header fields of its requests.
+// headersBackend starts a backend that sends the header of each request to received.
 func headersBackend(t *testing.T) (dial string, received chan http.Header) {
 	received = make(chan http.Header, 1)
 	dial, _ = testkit.Backend(t, func(_ http.ResponseWriter, r *http.Request) { received <- r.Header })
 	return dial, received
 }
 
-// scoped is a handler that tells where it was set up.
+// scoped is a handler that records the scope in which it was provisioned.
 type scoped struct{}
 
 var scopes []string
@@ -258,7 +260,7 @@ func (*scoped) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return next.ServeHTTP(w, r)
 }
 
-// What a policy keeps over a reload, it knows by where it stands.
+// The scope identifies the state that a policy keeps across reloads.
 func TestPoliciesKnowWhereTheyStand(t *testing.T) {
 	caddy.RegisterModule(scoped{})
 	const here = `"handle": [{"handler": "test_scoped"}]`

@@ -15,7 +15,7 @@ func TestFallbacksAreLookedAtOnAllLevels(t *testing.T) {
 	}
 	const group = `{"path_prefix": "/g", "routes": [{"path_prefix": "/", "backend": "a", "handle": [%s]}], "handle": [%s], "groups": [{"path_prefix": "/h", "routes": [{"path_prefix": "/", "backend": "a"}], "handle": [%s]}]}`
 	for _, tc := range []struct {
-		what, config, path string // where it is wrong; empty: nowhere
+		what, config, path string // path of the error; empty: valid
 		used               []string
 	}{
 		{"none", `{` + valid + `}`, "", nil},

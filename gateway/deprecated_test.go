@@ -53,7 +53,7 @@ func TestDeprecation(t *testing.T) {
 		{"/new", 200, nil, nil, nil},
 		{"/nowhere", 404, nil, nil, nil},
 	} {
-		for range 3 { // what one answer has must not be left for the next
+		for range 3 { // header values of one response must not appear in the next
 			got := get(t, "GET", url+test.path)
 			if test.status != 0 && got.status != test.status {
 				t.Errorf("%s: got %d, want %d", test.path, got.status, test.status)

@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// corner is an endpoint that tells who asked for what.
+// corner is an endpoint that responds with the path of the request.
 type corner struct {
 	policy.Base
 	policy.ProtectedEndpoint

@@ -22,14 +22,14 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// start provisions the gateway that a JSON configuration describes.
+// start provisions a gateway from a JSON configuration.
 func start(t testing.TB, config string) *Gateway {
 	t.Helper()
 	g := new(Gateway)
 	if err := caddy.StrictUnmarshalJSON([]byte(config), g); err != nil {
 		t.Fatalf("reading the configuration: %v", err)
 	}
-	g.Name = t.Name() // statistics of its own
+	g.Name = t.Name() // separate statistics
 	base, err := caddy.ProvisionContext(new(caddy.Config))
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func start(t testing.TB, config string) *Gateway {
 	return g
 }
 
-// serve makes a server of the gateway, as Caddy's own would run it.
+// serve starts a server with the gateway, configured like Caddy's server.
 func serve(t testing.TB, g *Gateway, server *caddyhttp.Server) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,8 +93,8 @@ func get(t testing.TB, method, url string, header ...string) answer {
 	return answer{response.StatusCode, string(body), response.Header}
 }
 
-// rawBackend accepts connections, reads a request from each, and leaves the rest
-// to answer.
+// rawBackend accepts connections, reads a request from each, and calls answer to
+// respond.
 func rawBackend(t testing.TB, answer func(net.Conn)) (address string, requests *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -121,7 +121,7 @@ func rawBackend(t testing.TB, answer func(net.Conn)) (address string, requests *
 	return l.Addr().String(), requests
 }
 
-// deadAddress is one that nobody listens at.
+// deadAddress returns an address that refuses connections.
 func deadAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// adding is a handler that adds a value to the request's X-Set field.
+// adding returns a handler that adds a value to the request's X-Set field.
 func adding(value string) string {
 	return fmt.Sprintf(`{"handler": "headers", "request": {"add": {"X-Set": [%q]}}}`, value)
 }
@@ -37,7 +37,7 @@ func TestHandlersRunFromTheOutsideIn(t *testing.T) {
 		"/outer/x":       "gateway outer outer too around",
 		"/outer/own":     "gateway outer outer too route around",
 		"/outer/inner/x": "gateway outer outer too inner route around",
-		"/outer/inner":   "gateway route around", // the group has no route for it
+		"/outer/inner":   "gateway route around", // the group has no matching route
 	} {
 		if got := get(t, "GET", url+path).body; got != want {
 			t.Errorf("%s: got %q, want %q", path, got, want)
@@ -88,7 +88,7 @@ func TestGroupsAreInherited(t *testing.T) {
 	}
 }
 
-// One version after the other is asked for in each of the usual ways.
+// Each common form of versioning selects the version's backend.
 func TestVersions(t *testing.T) {
 	routes := func(version string) string {
 		return fmt.Sprintf(`"routes": [{"name": %q, "path_prefix": "/users", "backend": "b"}]`, version)
@@ -173,10 +173,10 @@ func TestParameters(t *testing.T) {
 		{"/users/%37/orders/%2E8/a", "/a", "7 .8 a", "7|a"},
 		{"/users/7/files/", "/users/7/files/", "", "7|"},
 		{"/users/7/files/a/b", "/users/7/files/a/b", "", "7|a/b"},
-		{"/users/7/rewritten/a", "/", "", "7|a"},    // there is nothing left to strip
-		{"/users/7/kept/a", "/a?more=1", "", "7|a"}, // there is
+		{"/users/7/rewritten/a", "/", "", "7|a"},    // there is no prefix left to strip
+		{"/users/7/kept/a", "/a?more=1", "", "7|a"}, // the prefix is kept
 		{"/seven/any", "/seven/any", "", "|"},       // a * in the middle has no name
-		{"/plain", "/plain", "", "|"},               // nor has a prefix
+		{"/plain", "/plain", "", "|"},               // a prefix has no parameters
 	} {
 		got := get(t, "GET", url+test.path)
 		if got.body != "GET "+test.body || got.header.Get("X-Params") != test.params && test.params != "" || got.header.Get("X-All") != test.all {

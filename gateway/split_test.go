@@ -13,8 +13,9 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// within6Sigma reports whether chance explains that of n draws, which each succeed with
-// probability p, this many did: six standard deviations, once in five hundred million runs.
+// within6Sigma reports whether got successes in n draws, each with probability p, are
+// within six standard deviations. Chance exceeds them once in five hundred million
+// runs.
 func within6Sigma(got, n int, p float64) bool {
 	return math.Abs(float64(got)-float64(n)*p) <= 6*math.Sqrt(float64(n)*p*(1-p))
 }
@@ -52,8 +53,8 @@ func TestSharesAreInProportion(t *testing.T) {
 	}
 }
 
-// Whichever share grows, or is new, takes its keys from the others; none of these
-// gets another's. The other way round when it shrinks, or goes.
+// If the weight of a backend grows, or a backend is added, keys move only to that
+// backend. If the weight shrinks, or the backend is removed, keys move only from it.
 func TestKeysMoveOnlyIntoAShareThatGrows(t *testing.T) {
 	const n = 10_000
 	for _, test := range []struct {
@@ -118,7 +119,7 @@ func TestStickyRequests(t *testing.T) {
 
 	reached := func(path string, header ...string) map[string]int {
 		counts := make(map[string]int)
-		for range 40 { // one of two is left out once in 10¹² runs
+		for range 40 { // one of two backends is never chosen in one of 10¹² runs
 			counts[get(t, "GET", url+path, header...).body]++
 		}
 		return counts

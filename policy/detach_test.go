@@ -16,7 +16,7 @@ type attaching struct{ somewhere }
 
 func (a attaching) Attach(r *http.Request) { caddyhttp.SetVar(r.Context(), RequestStateVar, a) }
 
-// A detached request shares nothing with the other one that changes.
+// A detached request shares no mutable state with the original.
 func TestDetach(t *testing.T) {
 	r, w := newRequest(new(caddyhttp.Server), "X-A", "b")
 	ended, end := context.WithCancel(r.Context())

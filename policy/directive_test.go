@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// sample is a policy with options of all kinds.
+// sample is a policy with options of all types.
 type sample struct {
 	Base
 	Requests int                 `json:"requests,omitempty" caddyfile:"arg"`
@@ -141,7 +141,8 @@ func TestUnmarshalErrors(t *testing.T) {
 	}
 }
 
-// Whatever the text: no panic, and an error has a place.
+// FuzzUnmarshal checks that no input causes a panic, and that each error has a
+// position.
 func FuzzUnmarshal(f *testing.F) {
 	for _, seed := range []string{
 		"sample 5 1m a {\n limits a {\n requests 1\n }\n set X b\n strict\n}", "sample off", "sample {\n inner {\n }\n add {\n a b c\n }\n}",

@@ -86,14 +86,14 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
-// somewhere is an exchange on a route.
+// somewhere is a request state with a route.
 type somewhere struct{}
 
 func (somewhere) RouteInfo() RouteInfo { return RouteInfo{"edge", "/api", "web"} }
 
 func (somewhere) Forward(string, http.ResponseWriter, *http.Request) (bool, error) { return false, nil }
 
-// In a gateway, a fallback may respond in place of the policy that refused a request.
+// In a gateway, a fallback may respond in place of the policy that rejected a request.
 func TestRefuseWithFallback(t *testing.T) {
 	b, _ := startBase(t, t.Name())
 	cause := errors.New("the breaker is open")

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// roundTripper is a transport that is a function.
+// roundTripper is a function that implements http.RoundTripper.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestRemoveDotSegments(t *testing.T) {
-	for in, want := range map[string]string{ // after RFC 3986, section 5.2.4
+	for in, want := range map[string]string{ // RFC 3986, section 5.2.4
 		"/a/b/c/./../../g": "/a/g", "/..": "/", "/../g": "/g", "/./g": "/g", "/g.": "/g.", "/.g": "/.g", "/g..": "/g..", "/..g": "/..g",
 		"/./../g": "/g", "/./g/.": "/g/", "/g/./h": "/g/h", "/g/../h": "/h", "/a//../b": "/a/b", "//../b": "/b", "/a/..": "/",
 		"*": "*", "": "", "/": "/",
@@ -21,8 +21,7 @@ func TestRemoveDotSegments(t *testing.T) {
 	}
 }
 
-// If a target is accepted, then it has the same route for backends that clean paths in
-// their own way.
+// An accepted target has the same route for backends that normalize paths differently.
 func FuzzIsAmbiguous(f *testing.F) {
 	for _, target := range []string{
 		"/public/../admin", "/public/a%2F..%2fb", `/x\..\admin`, "/users/1/a/../../2/b", "/x/..;/admin", "/%252e%252e/admin", "/a//../b", "/./public",

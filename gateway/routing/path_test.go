@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// received parses a request as a server does, with the bytes of the target that a client
-// sent.
+// received parses a request with exactly this target, as a server does.
 func received(t *testing.T, target string) *http.Request {
 	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// prefixesOf returns the keys that are prefixes of s as the tree finds them, longest first.
+// prefixesOf returns the keys that the tree finds as prefixes of s, the longest first.
 func prefixesOf(t *tree[string], s string) (found []string) {
 	for i := t.longest(s); i != none; i = t.leaves[i].outer {
 		found = append(found, t.leaves[i].value)
@@ -23,7 +23,7 @@ func newStringTree(keys []string) *tree[string] {
 	return newTree(values)
 }
 
-// naivePrefixes returns the same by a comparison with all keys.
+// naivePrefixes compares all keys to find the prefixes of s, the longest first.
 func naivePrefixes(keys []string, s string) (found []string) {
 	for n := len(s); n >= 0; n-- {
 		for _, key := range keys {
@@ -78,8 +78,8 @@ func BenchmarkRouteLookup(b *testing.B) {
 				keys[i] = fmt.Sprintf("/api/v%d/service-%d/resource", i%3+1, i)
 				values[keys[i]] = i
 			}
-			// The number of paths does not depend on the number of routes, so that only the
-			// search differs.
+			// The number of paths is independent of the number of routes, so that only
+			// the search differs.
 			paths := make([]string, 4096)
 			for i := range paths {
 				paths[i] = keys[i*n/len(paths)] + "/42"

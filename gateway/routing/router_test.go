@@ -47,7 +47,7 @@ func TestRouterChooses(t *testing.T) {
 		{"GET", "/files/a", "slash"},
 		{"GET", "/files", "root"},
 	} {
-		// The order of the configuration has no effect.
+		// The configured order has no effect.
 		for _, order := range []func([]namedRoute){func([]namedRoute) {}, slices.Reverse[[]namedRoute]} {
 			order(routes)
 			route, allowed := find(routes, httptest.NewRequest(test.method, test.url, nil))
@@ -87,7 +87,7 @@ type namedRoute struct {
 	Route
 }
 
-// newTestRouter returns a router of the routes. It parses their patterns.
+// newTestRouter returns a router for the routes, with parsed patterns.
 func newTestRouter(routes []namedRoute) *Router {
 	all := make([]*Route, len(routes))
 	for i := range routes {
@@ -118,7 +118,7 @@ func holds(want, values map[string][]string) bool {
 	return true
 }
 
-// find returns the name of the route that a router of the routes chooses.
+// find returns the name of the route that a router chooses for a request.
 func find(routes []namedRoute, r *http.Request) (name string, allowed []string) {
 	route, allowed := newTestRouter(routes).Find(r, r.URL.Path)
 	if route == nil {
@@ -186,7 +186,8 @@ func TestRouterChoosesByPattern(t *testing.T) {
 	}
 }
 
-// A route with more conditions is more specific. Equal routes are tried in the order given.
+// A route with more conditions is more specific. Equal routes are tried in the
+// configured order.
 func TestMoreConditionsAreTriedFirst(t *testing.T) {
 	headers := func(names ...string) map[string][]string {
 		m := make(map[string][]string)
@@ -218,7 +219,7 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 			continue
 		}
 		routes := slices.Clone(inOrder[i:])
-		if want.name != "header" { // as specific as another header
+		if want.name != "header" { // equally specific as another header condition
 			slices.Reverse(routes)
 		}
 		if got, _ := find(routes, r); got != want.name {
@@ -227,9 +228,10 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 	}
 }
 
-// kinds returns how a route matches each segment of a path: by its text (3), a parameter
-// (2), a wildcard (1), or the open end of its prefix (0), which is the last. It returns nil
-// if the route does not match the path. It is a slow definition of the router's order.
+// kinds returns how a route matches each segment of a path: by a literal (3), a
+// parameter (2) or a wildcard (1). The last element may be 0, the open end of a prefix.
+// It returns nil if the route does not match the path. It is a slow reference for the
+// router's order.
 func (rt *Route) kinds(path string) []int {
 	segments := strings.Split(path, "/")[1:]
 	var all []int
@@ -258,7 +260,7 @@ func (rt *Route) kinds(path string) []int {
 		case s.kind == segmentAny && segments[i] != "":
 			all = append(all, 1)
 		case s.kind == segmentRest:
-			return append(all, 1, -1) // one segment comes before any number
+			return append(all, 1, -1) // a single segment comes before several
 		default:
 			return nil
 		}
@@ -266,7 +268,7 @@ func (rt *Route) kinds(path string) []int {
 	return all
 }
 
-// FuzzRouter compares the router with the definition of its order, applied to all routes.
+// FuzzRouter compares the router with the reference order, applied to all routes.
 func FuzzRouter(f *testing.F) {
 	f.Add("/api\n/api/pay segment\n/api/pay GET", "GET", "/api/payment")
 	f.Add("/\n/a segment\n/a/b POST", "PUT", "/a/b")
@@ -311,8 +313,8 @@ func FuzzRouter(f *testing.F) {
 	})
 }
 
-// plain is 1 if both routes are prefixes: then the longer comes first even if both include
-// the same segments.
+// plain returns 1 if both routes are prefixes. Then the longer one comes first, even if
+// both include the same segments.
 func plain(a, b *Route) int {
 	if a.Pattern == nil && b.Pattern == nil {
 		return 1

@@ -9,10 +9,9 @@ import (
 	"testing"
 )
 
-// BenchmarkRouting compares ways to find the route of a request: a list of all routes, and
-// the router with prefixes and with patterns. BenchmarkRoutingByCaddy in package gateway
-// measures Caddy's list of routes. The requested routes are spread evenly over the
-// configuration.
+// BenchmarkRouting compares ways to find the route of a request: a list of all routes,
+// and the router with prefixes and with patterns. The requested routes are distributed
+// evenly. BenchmarkRoutingByCaddy in package gateway measures Caddy's list of routes.
 func BenchmarkRouting(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000, 1_000_000} {
 		prefixes := make([]string, n)
@@ -25,8 +24,8 @@ func BenchmarkRouting(b *testing.B) {
 	}
 }
 
-// requestsTo returns requests to routes that are spread evenly. Their number does not depend
-// on that of the routes, so that only the search differs.
+// requestsTo returns requests to evenly distributed routes. Their number is independent
+// of the number of routes, so that only the search differs.
 func requestsTo(prefixes []string, rest string) []*http.Request {
 	requests := make([]*http.Request, 1024)
 	for i := range requests {
@@ -77,7 +76,7 @@ func benchmarkRouter(b *testing.B, prefixes []string, rest string) {
 	runtime.KeepAlive(routes)
 }
 
-// heap returns the size of allocated memory.
+// heap returns the number of allocated bytes.
 func heap() uint64 {
 	runtime.GC()
 	var stats runtime.MemStats

@@ -18,7 +18,7 @@ func TestBudgetIsAShareOfTheRequests(t *testing.T) {
 		t.Error("a retry without any request")
 	}
 	granted := 0
-	for range 100 { // seconds; every request asks for two retries
+	for range 100 { // seconds; each request attempts two retries
 		for range 50 {
 			b.request()
 			for range 2 {
@@ -58,7 +58,7 @@ func TestBudgetAlwaysAllowsSomeRetries(t *testing.T) {
 	}
 }
 
-// refusingGuard refuses one address, and another one when it is chosen.
+// refusingGuard is a guard that rejects one address in Allows and another in Begin.
 type refusingGuard struct {
 	barred, late string
 	left         []int
@@ -68,7 +68,7 @@ func (g *refusingGuard) Allows(address string) bool { return address != g.barred
 func (g *refusingGuard) Begin(address string) bool  { return address != g.late }
 func (g *refusingGuard) End(status int, _ error)    { g.left = append(g.left, status) }
 
-// firstSelector chooses the first upstream, and counts its calls.
+// firstSelector selects the first upstream and counts its calls.
 type firstSelector struct{ calls int }
 
 func (s *firstSelector) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// The reader of an HTTP/2 connection acknowledges settings and pings. If its write waited
-// until nothing more can be read, it would wait for itself and block the connection.
+// The reader of an HTTP/2 connection also writes, to acknowledge settings and pings. If
+// its write waited until nothing more can be read, it would block the connection.
 func TestConnectionsOfHTTP2DoNotWaitAfterAFailedWrite(t *testing.T) {
 	for name, transport := range map[string]*reverseproxy.HTTPTransport{
 		"h2c":   {Versions: []string{"h2c", "2"}},
@@ -52,8 +52,8 @@ func TestConnectionsOfHTTP2DoNotWaitAfterAFailedWrite(t *testing.T) {
 	}
 }
 
-// resettingServer returns the address of a server of HTTP/2 that sends more pings than it
-// reads and then resets the connection.
+// resettingServer starts an HTTP/2 server that sends more pings than it reads and then
+// resets the connection. It returns the address.
 func resettingServer(t *testing.T, overTLS bool) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -21,7 +21,8 @@ func init() {
 	caddy.RegisterModule(new(mounter))
 }
 
-// mounter is a handler that mounts the entry, and sets a field of the request or responds.
+// mounter is a handler that mounts the entry. It sets a field of the request or
+// responds.
 type mounter struct {
 	Off     bool   `json:"off,omitempty"`
 	Prepare string `json:"prepare,omitempty"`
@@ -57,7 +58,7 @@ func (m *mounter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
-// provisioned returns a server with routes, and more options, in JSON.
+// provisioned returns a server with routes and other options in JSON form.
 func provisioned(t testing.TB, routes, more string) *caddyhttp.Server {
 	t.Helper()
 	config := `{"admin": {"disabled": true}, "logging": {"logs": {"default": {"level": "ERROR"}}}, "apps": {"http": {"servers": {"s": {"listen": [":0"],
@@ -129,7 +130,8 @@ func TestEntryLeavesRoutesAsTheyAre(t *testing.T) {
 	}
 }
 
-// A site is a terminal route, and prepared once, whatever the number of its modules.
+// A site is a terminal route. It is prepared once, regardless of the number of its
+// modules.
 func TestPrepareBelongsToASite(t *testing.T) {
 	for _, metrics := range []string{"", `, "metrics": {}`} {
 		server := provisioned(t, `[
@@ -169,15 +171,15 @@ func TestMalformedBodiesAreRecognized(t *testing.T) {
 	}
 }
 
-// nothing is a writer that keeps nothing.
+// nothing is a response writer that discards the body.
 type nothing struct{ header http.Header }
 
 func (w nothing) Header() http.Header         { return w.header }
 func (w nothing) Write(p []byte) (int, error) { return len(p), nil }
 func (w nothing) WriteHeader(int)             {}
 
-// What the entry costs a request without a body: no more allocations than Caddy makes for a
-// route.
+// BenchmarkEntry measures the entry for a request without a body. It makes no more
+// allocations than Caddy for a route.
 func BenchmarkEntry(b *testing.B) {
 	for _, off := range []bool{true, false} {
 		b.Run(fmt.Sprintf("mounted=%t", !off), func(b *testing.B) {

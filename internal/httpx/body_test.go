@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// unsized returns a request with a body of unknown length.
+// unsized returns a request whose body has an unknown length.
 func unsized(body io.Reader) *http.Request {
 	r := (&http.Request{Method: "GET", ProtoMajor: 3, Header: http.Header{}, ContentLength: -1, Body: io.NopCloser(body)})
 	return r.WithContext(context.WithValue(context.Background(), caddyhttp.VarsCtxKey, make(map[string]any)))

@@ -23,7 +23,7 @@ func TestHeaderMark(t *testing.T) {
 	if fmt.Sprint(other) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", other, want)
 	}
-	other.Add("Content-Type", "y") // must not change the others
+	other.Add("Content-Type", "y") // must not change other values
 	other["Vary"][1] = "z"
 	change.Apply(http.Header{})
 	if outer.Get("Content-Type") != "text/x" || outer["Vary"][1] != "Accept" || change.Added[0].Values[0] != "Accept" {

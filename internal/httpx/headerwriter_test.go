@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// stamp is an editor that changes the header.
+// stamp is a HeaderEditor that sets fields.
 type stamp struct{}
 
 func (stamp) EditHeader(header http.Header, arg string, _ *FieldValues) {
@@ -83,8 +83,8 @@ func TestHeaderOfErrorsIsEdited(t *testing.T) {
 	}
 }
 
-// A flush that the next writer does not support sends nothing: fields that are set
-// afterwards must be edited too.
+// A flush that the underlying writer does not support sends nothing. Fields set
+// afterwards are edited, too.
 func TestFailedFlushSendsNothing(t *testing.T) {
 	w := make(testkit.DiscardWriter)
 	hw := NewHeaderWriter(w, stamp{}, "again")
@@ -99,7 +99,7 @@ func TestFailedFlushSendsNothing(t *testing.T) {
 	hw.Close()
 }
 
-// A hijacked writer is not given to another request.
+// A hijacked writer is not reused for another request.
 func TestHijackedWriterIsNotReused(t *testing.T) {
 	hijacked := make(chan *HeaderWriter, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -128,8 +128,8 @@ func TestHijackedWriterIsNotReused(t *testing.T) {
 	}
 }
 
-// Values share no memory, not even with those of earlier requests, because Caddy edits
-// them in place.
+// Values share no memory, even with earlier requests, because Caddy edits them in
+// place.
 func TestFieldValuesAreUsedOnce(t *testing.T) {
 	var values FieldValues
 	var all [][]string

@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A few of equal messages are written, whatever policy and route they come from, with
-// their names and fields.
+// Of equal messages, a few are written, with their names and fields. The policy and
+// route of the messages make no difference.
 func TestSampledLoggersCountTogether(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	first := Sampled(zap.New(core).Named("first")).With(zap.String("route", "/a"))
@@ -16,9 +16,9 @@ func TestSampledLoggersCountTogether(t *testing.T) {
 	for range 100 {
 		first.Info(t.Name(), zap.Int("status", 401))
 		second.Info(t.Name())
-		first.Debug(t.Name()) // is off, and must not be written
+		first.Debug(t.Name()) // the level is disabled
 	}
-	if n := logs.Len(); n < 5 || n > 10 { // the second may end meanwhile
+	if n := logs.Len(); n < 5 || n > 10 { // a new sampling interval may begin during the test
 		t.Errorf("%d lines of 200 were written, want 5 per second", n)
 	}
 	one := logs.All()[0]

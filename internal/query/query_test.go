@@ -12,9 +12,9 @@ func TestEveryParameterIsRead(t *testing.T) {
 	for _, tc := range []struct {
 		query  string
 		want   url.Values
-		clear  bool // all backends read the same
-		agreed bool // of admin
-		hides  bool // admin
+		clear  bool // all backends read the same parameters
+		agreed bool // for the parameter admin
+		hides  bool // the parameter admin
 	}{
 		{"", url.Values{}, true, true, false},
 		{"admin=1&b=%20+", url.Values{"admin": {"1"}, "b": {"  "}}, true, true, false},
@@ -46,8 +46,8 @@ func TestEveryParameterIsRead(t *testing.T) {
 	}
 }
 
-// A query that net/url can read is read as net/url reads it, and no parameter disappears
-// behind the one before it.
+// If net/url can parse a query, package query parses it equally. No parameter hides
+// another.
 func FuzzQuery(f *testing.F) {
 	for _, query := range []string{"a=b&c", "%", "a;b=1", "a=%zz&b=%20+", "=&&=", "a=%F"} {
 		f.Add(query)

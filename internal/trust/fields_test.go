@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// requestWith returns a request with the given names and values of fields.
+// requestWith returns a request with the given alternating field names and values.
 func requestWith(header ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "http://example.com/", nil)
 	for i := 0; i+1 < len(header); i += 2 {
