@@ -16,7 +16,7 @@ import (
 
 var sizes = []int{3, 10, 50, 500}
 
-// requests have different keys, both as a header and as the client's address.
+// requests returns requests with different keys in a header field and the client address.
 func requests(b *testing.B) []*http.Request {
 	all := make([]*http.Request, 256)
 	for i := range all {
@@ -26,8 +26,8 @@ func requests(b *testing.B) []*http.Request {
 	return all
 }
 
-// Choosing one of n upstreams that have something to do, by rgate's policies and
-// by Caddy's.
+// BenchmarkSelect measures the selection among n busy upstreams by the policies of rgate
+// and Caddy.
 func BenchmarkSelect(b *testing.B) {
 	latency := testkit.Provision(b, new(LeastLatency))
 	for _, u := range upstreams(500) {
@@ -71,7 +71,7 @@ func BenchmarkSelect(b *testing.B) {
 	}
 }
 
-// Looking a key up, without the rest.
+// BenchmarkFind measures a lookup on the ring.
 func BenchmarkFind(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -89,7 +89,7 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-// What a change of the set costs the request that comes next.
+// BenchmarkNewRing measures the first request after a change of the upstreams.
 func BenchmarkNewRing(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -102,7 +102,7 @@ func BenchmarkNewRing(b *testing.B) {
 	}
 }
 
-// What learning adds to a round trip.
+// BenchmarkLearn measures the overhead per round trip.
 func BenchmarkLearn(b *testing.B) {
 	t := new(table)
 	b.ReportAllocs()

@@ -10,14 +10,14 @@ func TestCapacity(t *testing.T) {
 		factor                             float64
 		requests, weights, weight, expects int
 	}{
-		{1.25, 0, 10, 1, 1},     // the first request finds room anywhere
-		{1.25, 7, 10, 1, 1},     // 1.25 × 8 / 10 is 1, not one and a trace
+		{1.25, 0, 10, 1, 1},     // the first request is always admitted
+		{1.25, 7, 10, 1, 1},     // 1.25 × 8 / 10 is exactly 1
 		{1.25, 8, 10, 1, 2},     // 1.125, rounded up
 		{1.25, 99, 10, 1, 13},   // 12.5, rounded up
-		{1.25, 99, 10, 3, 38},   // three shares of it
+		{1.25, 99, 10, 3, 38},   // three times the share
 		{1.1, 9, 10, 1, 2},      // 1.1
 		{2, 999, 3, 1, 667},     // 666.7
-		{1.0001, 99, 1, 1, 101}, // alone, there is room for all
+		{1.0001, 99, 1, 1, 101}, // a single member is never full
 	} {
 		all := load{requests: test.requests, weights: test.weights}
 		if got := all.capacity(test.factor, test.weight); got != test.expects {
@@ -26,9 +26,8 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
-// Requests whose keys are as unequal as those of real ones stay in flight for a
-// while. No member ever takes one beyond its bound, and as long as a key's own
-// member has room, the key stays there.
+// TestNoMemberExceedsTheBound checks the bound under a realistic, skewed distribution of
+// keys. As long as the owner of a key has room, it gets the request.
 func TestNoMemberExceedsTheBound(t *testing.T) {
 	for name, weights := range map[string][]int{
 		"even":     {1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
@@ -46,10 +45,10 @@ func TestNoMemberExceedsTheBound(t *testing.T) {
 			zipf := rand.NewZipf(random, 1.1, 1, 9_999)
 			const factor, concurrency = 1.25, 200
 			inFlight := make([]int, len(members))
-			var under []int // way: the members of the requests in flight
+			var under []int // members of the requests in flight
 			spilled := 0
 			for range 50_000 {
-				if all.requests == concurrency { // some request ends
+				if all.requests == concurrency { // a random request ends
 					i := random.IntN(len(under))
 					inFlight[under[i]]--
 					under[i] = under[len(under)-1]

@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// runContainer adds a container to a fake engine, backed by a real server.
+// runContainer adds a container to a fake engine. A real server at dial is its backend.
 func runContainer(t testing.TB, e *dockertest.Engine, name, dial string, labels ...string) (id string) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(dial)
@@ -25,13 +25,13 @@ func runContainer(t testing.TB, e *dockertest.Engine, name, dial string, labels 
 	return e.Run(dockertest.Container{Name: name, Labels: all})
 }
 
-// naming is a backend that responds with a name.
+// naming starts a backend that responds with a name.
 func naming(t testing.TB, name string) (dial string) {
 	dial, _ = testkit.Backend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
 	return dial
 }
 
-// gatewayWith is a gateway whose one backend is the containers with app=web.
+// gatewayWith starts a gateway whose only backend is the containers labeled app=web.
 func gatewayWith(t testing.TB, e *dockertest.Engine, policy string) (url string) {
 	t.Helper()
 	return serve(t, handler(t, "http.handlers.rgate", fmt.Sprintf(
@@ -39,8 +39,8 @@ func gatewayWith(t testing.TB, e *dockertest.Engine, policy string) (url string)
 		"backends": [{"name": "web", "match_labels": {"app": "web"}, "lb_policy": %s}]}`, t.Name(), e.Host(), policy)))
 }
 
-// Containers are known by name in a gateway and in any other proxy; one that is
-// recreated keeps its keys at its new address.
+// TestKeysFollowContainerNames checks that a recreated container keeps its keys at a new
+// address, in a gateway and in other proxies.
 func TestKeysFollowContainerNames(t *testing.T) {
 	for name, make := range map[string]func(testing.TB, *dockertest.Engine) string{
 		"gateway": func(t testing.TB, e *dockertest.Engine) string {
@@ -89,8 +89,8 @@ func TestKeysFollowContainerNames(t *testing.T) {
 	}
 }
 
-// The policy wraps the transport of the gateway, whose retries
-// and statuses remain.
+// TestLeastLatencyInAGateway checks that retries and status codes of the gateway still
+// work when the policy wraps its transport.
 func TestLeastLatencyInAGateway(t *testing.T) {
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	refusing := closed.Addr().String()

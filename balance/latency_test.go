@@ -8,7 +8,7 @@ import (
 
 const ms = time.Millisecond
 
-// at is a moment long after nothing was known.
+// at is a time at which an empty history has long expired.
 const at = time.Hour
 
 func TestEstimateFollowsResponses(t *testing.T) {
@@ -66,7 +66,7 @@ func TestFailuresMakeItRestLongerAndLonger(t *testing.T) {
 	for i, rest := range []time.Duration{1, 2, 4, 8, 10, 10, 10} {
 		rest *= time.Second
 		h.broke(now)
-		h.broke(now + ms) // together with the first
+		h.broke(now + ms) // concurrent with the first failure
 		if v := h.view(now+rest-1, 0); !v.resting {
 			t.Errorf("failure %d: it does not rest for %s", i+1, rest)
 		}
@@ -95,9 +95,9 @@ func TestWhichIsPreferred(t *testing.T) {
 		{view{estimate: 10 * ms}, view{estimate: 50 * ms}},
 		{view{estimate: 10 * ms, inFlight: 3}, view{estimate: 50 * ms}},
 		{view{estimate: 50 * ms}, view{estimate: 10 * ms, inFlight: 5}},
-		{view{estimate: 14 * ms, inFlight: 1}, view{estimate: 10 * ms, inFlight: 2}}, // about as fast
-		{view{}, view{estimate: ms}},                                                 // not tried yet
-		{view{}, view{inFlight: 1}},                                                  // being tried
+		{view{estimate: 14 * ms, inFlight: 1}, view{estimate: 10 * ms, inFlight: 2}}, // within the tolerance of sameLatency
+		{view{}, view{estimate: ms}},                                                 // not probed yet
+		{view{}, view{inFlight: 1}},                                                  // probe in flight
 		{view{inFlight: 1}, view{inFlight: 2}},
 		{view{inFlight: 1}, view{estimate: ms, inFlight: 2}},
 		{view{estimate: time.Second, inFlight: 1}, view{inFlight: 2}},
@@ -123,7 +123,7 @@ func TestTableForgetsAndStaysSmall(t *testing.T) {
 	used := tab.of("busy", now)
 	used.waiting.Store(1)
 	for i := range 10_000 {
-		now += 100 * ms // 100 in the time that anything is remembered
+		now += 100 * ms // 100 responses within forgetAfter
 		dial := fmt.Sprint(i)
 		h := tab.of(dial, now)
 		h.responded(now, ms)

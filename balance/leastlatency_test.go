@@ -23,7 +23,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// handler loads a HTTP handler module from its JSON.
+// handler loads an HTTP handler module from JSON.
 func handler(t testing.TB, id, config string) caddyhttp.MiddlewareHandler {
 	t.Helper()
 	module, err := testkit.Context(t).LoadModuleByID(id, json.RawMessage(config))
@@ -33,7 +33,7 @@ func handler(t testing.TB, id, config string) caddyhttp.MiddlewareHandler {
 	return module.(caddyhttp.MiddlewareHandler)
 }
 
-// serve makes a server of a handler, as Caddy's own would run it.
+// serve starts a server for a handler, like Caddy's server, and returns its URL.
 func serve(t testing.TB, h caddyhttp.MiddlewareHandler) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,7 +47,7 @@ func serve(t testing.TB, h caddyhttp.MiddlewareHandler) string {
 	return s.URL
 }
 
-// proxyTo is a reverse proxy with least_latency, and its policy.
+// proxyTo returns a reverse proxy with least_latency, and its policy.
 func proxyTo(t testing.TB, options string, dials ...string) (*reverseproxy.Handler, *LeastLatency) {
 	t.Helper()
 	var to []string
@@ -82,7 +82,8 @@ func get(t testing.TB, url string, header ...string) (status int, body string) {
 	return response.StatusCode, string(text)
 }
 
-// The policy times the transport, whichever way that came to the proxy.
+// TestLearnsFromRoundTrips checks that round trips are measured for every kind of
+// transport configuration.
 func TestLearnsFromRoundTrips(t *testing.T) {
 	for name, options := range map[string]string{
 		"default transport": "",
@@ -207,7 +208,8 @@ func TestASlowUpstreamGetsLittleForReal(t *testing.T) {
 	}
 }
 
-// Histories survive a reload, and are removed with their last user.
+// TestHistoriesOutliveReloads checks that histories survive a reload, and are removed
+// with their last user.
 func TestHistoriesOutliveReloads(t *testing.T) {
 	load := func() (*LeastLatency, context.CancelFunc) {
 		base, err := caddy.ProvisionContext(new(caddy.Config))
@@ -228,10 +230,10 @@ func TestHistoriesOutliveReloads(t *testing.T) {
 	if after.table.find("10.0.0.1:80") != h {
 		t.Error("a reload forgets")
 	}
-	if err := before.Cleanup(); err != nil { // again
+	if err := before.Cleanup(); err != nil { // a second call
 		t.Error(err)
 	}
-	// A request of the old configuration may still be in flight.
+	// A request of the old configuration can still be in flight.
 	if before.Select(upstreams(2), nil, nil) == nil {
 		t.Error("nothing was selected")
 	}
@@ -247,13 +249,13 @@ func TestHistoriesOutliveReloads(t *testing.T) {
 func TestLeastLatencySelectsWhatIsAvailable(t *testing.T) {
 	p := testkit.Provision(t, new(LeastLatency))
 	selectsWhatIsAvailable(t, p)
-	for _, u := range upstreams(50) { // some rest
+	for _, u := range upstreams(50) { // some upstreams rest
 		p.table.of(u.Dial, monotime.Now()).broke(monotime.Now())
 	}
 	selectsWhatIsAvailable(t, p)
 }
 
-// fullTransport has everything that a proxy may ask of a transport.
+// fullTransport implements all optional interfaces of a proxy's transport.
 type fullTransport struct{ trips, overrides int }
 
 func (f *fullTransport) RoundTrip(*http.Request) (*http.Response, error) {
@@ -265,7 +267,7 @@ func (f *fullTransport) ProxyProtocolEnabled() bool                 { return tru
 func (f *fullTransport) RequiresContentLength() bool                { return true }
 func (f *fullTransport) OverrideHealthCheckScheme(*url.URL, string) { f.overrides++ }
 
-// bareTransport has nothing but what every transport has.
+// bareTransport implements only http.RoundTripper.
 type bareTransport struct{ http.RoundTripper }
 
 func TestTimedTransportIsLikeItsTransport(t *testing.T) {

@@ -16,11 +16,11 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// Caddy's proxy starts one for the whole process.
+		// Caddy's reverse proxy starts one goroutine per process.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Upstream).fillDynamicHost.func1.1"))
 }
 
-// upstreams are n of them, idle and available.
+// upstreams returns n idle, available upstreams.
 func upstreams(n int) reverseproxy.UpstreamPool {
 	pool := make(reverseproxy.UpstreamPool, n)
 	for i := range pool {
@@ -33,7 +33,7 @@ func upstreamAt(dial string) *reverseproxy.Upstream {
 	return &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)}
 }
 
-// occupy has an upstream serve n requests, which only a proxy can do otherwise.
+// occupy adds n requests in flight to an upstream, for which it needs a proxy.
 func occupy(t testing.TB, u *reverseproxy.Upstream, n int) {
 	t.Helper()
 	(*atomic.Int64)(unsafe.Pointer(u.Host)).Store(int64(n))
@@ -42,7 +42,7 @@ func occupy(t testing.TB, u *reverseproxy.Upstream, n int) {
 	}
 }
 
-// setAvailable makes an upstream unavailable, or available again.
+// setAvailable makes an upstream available or unavailable.
 func setAvailable(t testing.TB, u *reverseproxy.Upstream, available bool) {
 	t.Helper()
 	u.MaxRequests = 1
@@ -56,7 +56,7 @@ func setAvailable(t testing.TB, u *reverseproxy.Upstream, available bool) {
 	}
 }
 
-// request is one as it gets to a selection policy.
+// request returns a request as selection policies receive it.
 func request(t testing.TB, header ...string) *http.Request {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "http://example.com/orders/7?page=2", nil)

@@ -11,7 +11,7 @@ import (
 
 const manyKeys = 100_000
 
-// keys are the hashes of a hundred thousand keys.
+// keys returns the hashes of 100,000 keys.
 var keys = sync.OnceValue(func() []uint64 {
 	hashes := make([]uint64, manyKeys)
 	for i := range hashes {
@@ -20,7 +20,7 @@ var keys = sync.OnceValue(func() []uint64 {
 	return hashes
 })
 
-// namings are ways to name members, none of them better than another.
+// namings are naming schemes of members. All should distribute keys equally well.
 var namings = map[string]func(i int) string{
 	"compose":   func(i int) string { return fmt.Sprintf("shop-payment-%d", i+1) },
 	"plain":     func(i int) string { return fmt.Sprintf("payment%d", i) },
@@ -40,7 +40,7 @@ func membersNamed(n int, name func(int) string) []Member {
 	return members
 }
 
-// keysOf counts the keys of each member.
+// keysOf returns the number of keys of each member.
 func keysOf(r *Ring, members int) []int {
 	counts := make([]int, members)
 	for _, hash := range keys() {
@@ -49,7 +49,7 @@ func keysOf(r *Ring, members int) []int {
 	return counts
 }
 
-// variation is the coefficient of variation of counts.
+// variation returns the coefficient of variation of counts.
 func variation(counts []int) float64 {
 	var sum, squares float64
 	for _, n := range counts {
@@ -109,7 +109,7 @@ func TestOnlyTheKeysOfTheRemovedMove(t *testing.T) {
 		if share := float64(moved) / manyKeys; share < 0.08 || share > 0.12 {
 			t.Errorf("%.1f %% of the keys moved when %s left", share*100, members[gone].Name)
 		}
-		// Back again, wherever it is put in the list.
+		// The member returns at the end of the list.
 		back := NewRing(append(slices.Clone(after.members), members[gone]), 150)
 		for i, hash := range keys() {
 			if was, is := members[before.Find(hash)].Name, back.members[back.Find(hash)].Name; was != is {
@@ -135,7 +135,7 @@ func TestOrderOfMembersDoesNotMatter(t *testing.T) {
 func TestWeightsAreProportional(t *testing.T) {
 	members := membersNamed(6, namings["compose"])
 	all := 0
-	for i, weight := range []int{1, 2, 3, 4, 0, -5} { // below 1 is 1
+	for i, weight := range []int{1, 2, 3, 4, 0, -5} { // values below 1 count as 1
 		members[i].Weight = weight
 		all += max(weight, 1)
 	}
@@ -148,7 +148,8 @@ func TestWeightsAreProportional(t *testing.T) {
 	}
 }
 
-// A weight that grows takes keys from the others, and none moves among those.
+// TestAGrownWeightOnlyTakes checks that an increased weight only moves keys to its
+// member, and none between other members.
 func TestAGrownWeightOnlyTakes(t *testing.T) {
 	members := membersNamed(5, namings["compose"])
 	grown := slices.Clone(members)
@@ -207,8 +208,8 @@ func TestSmallRings(t *testing.T) {
 	}
 }
 
-// The law that retries, full members and members that left all rest on: to pass
-// members over is to look at a ring without them.
+// FuzzFindAmongIsARingOfThem checks that FindAmong agrees with Find on a ring of only the
+// accepted members. Retries, full members and removed members rely on this property.
 func FuzzFindAmongIsARingOfThem(f *testing.F) {
 	f.Add(uint8(10), uint8(150), uint64(0b1011011101), uint64(7), "user-1")
 	f.Add(uint8(3), uint8(1), uint64(0b010), uint64(0), "")

@@ -117,8 +117,8 @@ func TestUnavailableUpstreamsArePassedOver(t *testing.T) {
 	}
 }
 
-// A proxy that tries again may offer only those that a request has not been to:
-// each request goes round the ring, and no new ring is made for it.
+// TestRetriesGoRoundTheRing checks that retries use the same ring, even if the proxy
+// offers only upstreams that the request has not tried.
 func TestRetriesGoRoundTheRing(t *testing.T) {
 	all := upstreams(6)
 	p := testkit.Provision(t, &RingHash{Key: byUser})
@@ -135,7 +135,7 @@ func TestRetriesGoRoundTheRing(t *testing.T) {
 			if at < 0 {
 				t.Fatalf("attempt %d of user %d has nowhere to go", attempt, i)
 			}
-			// What would be chosen if those tried had never been there.
+			// The choice equals the choice without the tried upstreams.
 			if i < 5 {
 				if want := testkit.Provision(t, &RingHash{Key: byUser}).Select(left, user(t, i), nil); chosen != want {
 					t.Fatalf("attempt %d of user %d went to %s, not to %s", attempt, i, chosen, want)
@@ -152,7 +152,7 @@ func TestRetriesGoRoundTheRing(t *testing.T) {
 	}
 }
 
-// dockerSource is a source of containers that can be changed at will.
+// dockerSource is an upstream source whose containers tests can replace.
 type dockerSource struct{ set *dockerupstreams.Set }
 
 func (s *dockerSource) Set() *dockerupstreams.Set { return s.set }
@@ -192,7 +192,7 @@ func TestContainersMadeAnewKeepTheirKeys(t *testing.T) {
 		before = append(before, selectContainer(t, p, source, user(t, i)))
 	}
 	ring := p.placed.Load().ring
-	// One gets a new address, two swap theirs.
+	// One container gets a new address, and two swap addresses.
 	source.set = containers(
 		dockerupstreams.Target{Container: "web-1", Dial: "172.17.0.3:80", Weight: 1},
 		dockerupstreams.Target{Container: "web-2", Dial: "172.17.0.2:80", Weight: 1},
@@ -232,7 +232,8 @@ func TestWeightLabelsCount(t *testing.T) {
 	}
 }
 
-// Between the source's result and the selection, the set may have changed.
+// TestPoolOlderThanTheSet checks a set that changes between the source's result and the
+// selection.
 func TestPoolOlderThanTheSet(t *testing.T) {
 	source := &dockerSource{containers(dockerupstreams.Target{Container: "new", Dial: "172.17.0.9:80", Weight: 1})}
 	p := testkit.Provision(t, &RingHash{Key: byUser})
@@ -249,7 +250,8 @@ func TestPoolOlderThanTheSet(t *testing.T) {
 	}
 }
 
-// A list that another module's source creates for each request.
+// TestRingFollowsAnyPool checks a list of upstreams that a source creates for each
+// request.
 func TestRingFollowsAnyPool(t *testing.T) {
 	p := testkit.Provision(t, &RingHash{Key: byUser})
 	before := p.Select(upstreams(3), user(t, 1), nil).Dial
@@ -292,7 +294,7 @@ func TestHotKeysSpillOver(t *testing.T) {
 	}
 }
 
-// joined is a context with the values of one and the end of another.
+// joined has the values of one context and is canceled with another.
 type joined struct {
 	values context.Context
 	context.Context
@@ -300,15 +302,15 @@ type joined struct {
 
 func (j joined) Value(key any) any { return j.values.Value(key) }
 
-// isIdle reports whether no request is counted as in flight.
+// isIdle reports whether no request is reserved.
 func (p *RingHash) isIdle() bool {
 	p.taken.mu.Lock()
 	defer p.taken.mu.Unlock()
 	return len(p.taken.byDial) == 0
 }
 
-// A request counts for the upstream that it was sent to last, and for none once
-// it is over.
+// TestRetriesGiveTheirPlaceBack checks that a request counts only for its latest
+// upstream, and for none after it has ended.
 func TestRetriesGiveTheirPlaceBack(t *testing.T) {
 	p := testkit.Provision(t, &RingHash{Key: byUser, LoadFactor: 1.25})
 	pool := upstreams(5)
@@ -327,7 +329,8 @@ func TestRetriesGiveTheirPlaceBack(t *testing.T) {
 	testkit.Eventually(t, "the request counts for none", p.isIdle)
 }
 
-// Requests that arrive at the same instant do not take the same room.
+// TestTheBoundHoldsForRequestsAtOnce checks that concurrent requests do not exceed the
+// bound.
 func TestTheBoundHoldsForRequestsAtOnce(t *testing.T) {
 	const nodes, requests, bound = 10, 200, 25 // ceil(1.25 · 200 / 10)
 	var under [nodes]atomic.Int64
@@ -364,7 +367,8 @@ func TestTheBoundHoldsForRequestsAtOnce(t *testing.T) {
 	}
 }
 
-// Only available upstreams are ever selected, and always one if there is one.
+// TestRingHashSelectsWhatIsAvailable checks that only available upstreams are selected,
+// and always one if any is available.
 func TestRingHashSelectsWhatIsAvailable(t *testing.T) {
 	for _, factor := range []float64{0, 1.01, 1.25, 3} {
 		selectsWhatIsAvailable(t, testkit.Provision(t, &RingHash{Key: byUser, LoadFactor: factor}))
@@ -376,7 +380,7 @@ func selectsWhatIsAvailable(t *testing.T, policy reverseproxy.Selector) {
 	all := upstreams(100)
 	for range 2000 {
 		pool := all[:rand.IntN(len(all)+1)]
-		if rand.IntN(2) == 0 { // retries
+		if rand.IntN(2) == 0 { // as on a retry
 			pool = slices.DeleteFunc(slices.Clone(pool), func(*reverseproxy.Upstream) bool { return rand.IntN(3) == 0 })
 		}
 		available, most := 0, rand.IntN(4)
@@ -419,7 +423,7 @@ func TestRingHashConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// changing is a source whose set is another one every time.
+// changing is an upstream source that returns a new set on every call.
 type changing struct {
 	dockerSource
 	sets []*dockerupstreams.Set

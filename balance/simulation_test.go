@@ -9,8 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// simulation is a number of clients that send one request after the other, in a
-// time of its own.
+// simulation simulates clients that send requests one after another, with a fake clock.
 type simulation struct {
 	t        *testing.T
 	table    *table
@@ -20,14 +19,14 @@ type simulation struct {
 	underway finishes
 }
 
-// server is a simulated upstream: it responds after latency, give or take a
-// fifth, or fails after it.
+// server is a simulated upstream. It responds or fails after latency, plus or minus one
+// fifth.
 type server struct {
 	latency          time.Duration
 	fails            bool
 	inFlight, served int
-	firstAt          time.Duration // when it got its first request
-	most             int           // in flight before its first response
+	firstAt          time.Duration // time of its first request
+	most             int           // maximum number of requests in flight before its first response
 	responded        bool
 }
 
@@ -64,7 +63,7 @@ func (s *simulation) send() {
 	heap.Push(&s.underway, finish{s.now + took, took, u})
 }
 
-// run lets clients go on for some time.
+// run runs the clients for the given simulated time.
 func (s *simulation) run(long time.Duration) {
 	end := s.now + long
 	for s.underway[0].at <= end {
@@ -87,7 +86,7 @@ func (s *simulation) run(long time.Duration) {
 	s.now = end
 }
 
-// share is what part of all requests a server had.
+// share returns a server's fraction of all requests.
 func (s *simulation) share(of *server) float64 {
 	all := 0
 	for _, server := range s.servers {
@@ -162,18 +161,20 @@ func TestANewUpstreamIsTriedSoonAndNotFlooded(t *testing.T) {
 	if after := fresh.firstAt - added; fresh.served == 0 || after > 20*ms {
 		t.Errorf("it got its first request after %s", after)
 	}
-	if fresh.most > 20 { // the others have 10 to 13 each
+	if fresh.most > 20 { // the other servers have 10 to 13 each
 		t.Errorf("it had %d requests before its first response", fresh.most)
 	}
 }
 
-// An upstream that fails at once is always idle, and looks fast.
+// TestAFailingUpstreamAttractsNothing checks an upstream that fails immediately, and
+// therefore is always idle and seems fast.
 func TestAFailingUpstreamAttractsNothing(t *testing.T) {
 	for _, clients := range []int{1, 10, 40} {
 		failing := &server{latency: ms / 10, fails: true}
 		s := simulate(t, clients, failing, &server{latency: 50 * ms}, &server{latency: 50 * ms})
 		s.run(60 * time.Second)
-		// Its share at the beginning; after 1 s, 2 s, 4 s and 8 s; then every 10 s.
+		// It gets its share at the start, then probes after 1 s, 2 s, 4 s and 8 s, and
+		// every 10 s.
 		if failing.served > 12+clients/2 {
 			t.Errorf("%d clients: it failed %d requests in a minute", clients, failing.served)
 		}
@@ -189,7 +190,8 @@ func TestAFailingUpstreamAttractsNothing(t *testing.T) {
 	}
 }
 
-// If all upstreams fail, none is preferred, and all are tried.
+// TestWhenAllFailAllAreTried checks that if all upstreams fail, requests are spread over
+// all.
 func TestWhenAllFailAllAreTried(t *testing.T) {
 	servers := []*server{{latency: 5 * ms, fails: true}, {latency: 5 * ms, fails: true}, {latency: 5 * ms, fails: true}}
 	s := simulate(t, 10, servers...)

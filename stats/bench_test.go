@@ -19,7 +19,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// latencies are lognormal around 5 ms.
+// latencies are random durations with a lognormal distribution around 5 ms.
 var latencies = func() (l [1 << 12]time.Duration) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range l {
@@ -28,7 +28,7 @@ var latencies = func() (l [1 << 12]time.Duration) {
 	return l
 }()
 
-// both runs f in one goroutine, then in one for each processor.
+// both runs f in one goroutine, and then in one goroutine per processor.
 func both(b *testing.B, name string, f func(worker uint32, i int)) {
 	b.Run(name+"/serial", func(b *testing.B) {
 		b.ReportAllocs()
@@ -48,8 +48,8 @@ func both(b *testing.B, name string, f func(worker uint32, i int)) {
 	})
 }
 
-// typical is a request with eight fields, and a handler whose response has six and
-// a short body, as a proxy does.
+// typical returns a request with eight header fields, and a handler whose response has
+// six header fields and a short body, like a proxied response.
 func typical() (http.ResponseWriter, *http.Request, caddyhttp.Handler) {
 	r := httptest.NewRequest("GET", "/api/payment/123?verbose=1", nil)
 	for _, field := range []string{"User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Authorization",
@@ -68,10 +68,9 @@ func typical() (http.ResponseWriter, *http.Request, caddyhttp.Handler) {
 	})
 }
 
-// What one request costs: the middleware around a handler that does nothing. Two
-// readings of the clock are in it, and on their own for comparison; the same with
-// Caddy's recorder and a histogram with labels is what one would write otherwise. What
-// of it is for counting bytes is there once more.
+// BenchmarkServe measures the recording of one request around a handler that does
+// nothing, with and without byte counts. For comparison, it measures two clock readings,
+// and Caddy's response recorder with a Prometheus histogram.
 func BenchmarkServe(b *testing.B) {
 	rec := NewRecorder("bench")
 	s := rec.Series("/", "b")
@@ -101,7 +100,7 @@ func BenchmarkServe(b *testing.B) {
 	})
 }
 
-// What recording alone costs, with the time given.
+// BenchmarkRecord measures only the recording of given times.
 func BenchmarkRecord(b *testing.B) {
 	rec := NewRecorder("bench")
 	s := rec.Series("/", "b")
@@ -125,7 +124,8 @@ func BenchmarkRecord(b *testing.B) {
 	both(b, "native_histogram", func(_ uint32, i int) { native.Observe(latencies[i%len(latencies)].Seconds()) })
 }
 
-// What a look at the page costs, and what a series weighs that was busy all hour.
+// BenchmarkReport measures a report, and the memory of a series that was busy for an
+// hour.
 func BenchmarkReport(b *testing.B) {
 	const routes = 100
 	var before, after runtime.MemStats

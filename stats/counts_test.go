@@ -39,7 +39,7 @@ func TestStatusesCountAsSuccessErrorOrNeither(t *testing.T) {
 }
 
 func TestPercentilesAreWithinOnePercentOfExactOnes(t *testing.T) {
-	for _, median := range []float64{50e-6, 5e-3, 2} { // seconds
+	for _, median := range []float64{50e-6, 5e-3, 2} { // in seconds
 		rnd := rand.New(rand.NewPCG(1, 2))
 		rec := NewRecorder("g")
 		series := []*Series{rec.Series("/a", "x"), rec.Series("/b", "y")}
@@ -85,7 +85,7 @@ func TestPercentilesOfFewAreByNearestRank(t *testing.T) {
 func TestDurationsOutOfRangeAreClampedInPercentilesAlone(t *testing.T) {
 	a := newCounts()
 	a.add(200, 0)
-	a.add(200, -time.Second) // a clock that goes backwards adds nothing
+	a.add(200, -time.Second) // a negative duration adds nothing
 	if got := a.quantile(1); math.Abs(got-1e-6) > 1e-8 {
 		t.Errorf("shortest is %g s, want 1 µs", got)
 	}
@@ -110,7 +110,7 @@ func TestBinsCoverTheWholeRangeWithoutCollapsing(t *testing.T) {
 }
 
 func TestSumNeitherOverflowsNorRounds(t *testing.T) {
-	const most = time.Duration(math.MaxInt64) // 292 years
+	const most = time.Duration(math.MaxInt64) // about 292 years
 	total := newCounts()
 	for range 1000 {
 		one := newCounts()

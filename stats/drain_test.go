@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// drained adds up intervals by the names of what they are about.
+// drained sums up intervals by route, backend and consumer.
 type drained map[[3]string]Interval
 
 func (d drained) from(rec *Recorder) {
@@ -31,7 +31,8 @@ func (d drained) from(rec *Recorder) {
 	})
 }
 
-// total adds up the intervals of all consumers, or of each.
+// total returns the sum of the intervals without a consumer or, with ofConsumers, of the
+// intervals with a consumer.
 func (d drained) total(ofConsumers bool) (sum Interval) {
 	for key, one := range d {
 		if (key[2] != "") == ofConsumers {
@@ -83,8 +84,8 @@ func TestDrainReturnsWhatIsNew(t *testing.T) {
 	}
 }
 
-// Draining gets every byte and every request once, while requests run, series are
-// retired and consumers come and go.
+// TestDrainingUnderLoadIsExact checks that drains return every byte and request exactly
+// once. In the meantime, requests run, series are retired, and consumers change.
 func TestDrainingUnderLoadIsExact(t *testing.T) {
 	const workers, each = 8, 3000
 	rec := NewRecorder("g")
@@ -94,7 +95,7 @@ func TestDrainingUnderLoadIsExact(t *testing.T) {
 
 	stop := make(chan struct{})
 	var load, others sync.WaitGroup
-	others.Go(func() { // drains
+	others.Go(func() { // drains concurrently
 		for {
 			got.from(rec)
 			select {
@@ -104,7 +105,7 @@ func TestDrainingUnderLoadIsExact(t *testing.T) {
 			}
 		}
 	})
-	others.Go(func() { // reloads, with ever new routes
+	others.Go(func() { // simulates reloads with new routes
 		for i := 0; ; i++ {
 			rec.Release(rec.Series(fmt.Sprint("/new/", i), "b"))
 			select {
@@ -119,14 +120,14 @@ func TestDrainingUnderLoadIsExact(t *testing.T) {
 			s := rec.Series(fmt.Sprint("/", worker%2), "b")
 			for i := range each {
 				if i == each/2 {
-					rec.Release(s) // and is used on, as by requests of the old configuration
+					rec.Release(s) // but still use it, like requests of the old configuration
 				}
 				shardID := uint32(worker)
 				f := flow{shard: s.shard(shardID), account: s.account(fmt.Sprint(i % 7))}
 				s.begin(shardID)
 				f.add(Traffic{IngressBody: 2, EgressBody: 3})
 				s.end(shardID, rec.now(), 200+i%2*300, time.Millisecond, Traffic{IngressHeader: 5, EgressHeader: 7})
-				f.add(Traffic{IngressBody: 11}) // read after the handler has returned
+				f.add(Traffic{IngressBody: 11}) // like a body read after the handler has returned
 			}
 		})
 	}
@@ -185,7 +186,7 @@ func TestIdleConsumersAreForgotten(t *testing.T) {
 		if n := len(rec.consumers.open); n != 0 {
 			t.Fatalf("%d consumers are known, want none", n)
 		}
-		held.add(Traffic{EgressBody: 2}) // by a connection that was idle as long
+		held.add(Traffic{EgressBody: 2}) // like a connection that was idle for as long
 		s.account("b").add(Traffic{EgressBody: 4})
 		got.from(rec)
 		if a, other := got[[3]string{"/", "b", "a"}], got[[3]string{"/", "b", Other}]; a.Traffic.EgressBody != 3 || other.Traffic.EgressBody != 4 {
@@ -231,7 +232,7 @@ func TestRecorderIsHeldUntilItIsReleased(t *testing.T) {
 	if err != nil || again != rec {
 		t.Fatalf("got another recorder, %v", err)
 	}
-	for range 2 { // a second time does nothing
+	for range 2 { // a second close has no effect
 		if err := release(); err != nil {
 			t.Error(err)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// load provisions a handler as a configuration would, until unload.
+// load provisions a handler like a configuration. unload cleans it up.
 func load(t *testing.T, config string) (h *Handler, ctx caddy.Context, unload func()) {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -77,7 +77,7 @@ func TestFiguresSurviveAReloadAndNoMore(t *testing.T) {
 
 	fresh, ctx, unloadFresh := load(t, config)
 	request(t, fresh, "/", 503)
-	request(t, old, "/", 200) // in flight during the reload
+	request(t, old, "/", 200) // still in flight during the reload
 	unloadOld()
 
 	if got, want := fresh.handle.Report(Query{}).Requests, (Requests{2, 1}); got != want {
@@ -195,7 +195,7 @@ func TestWrongConfigurationsSayWhatIsRight(t *testing.T) {
 	}
 }
 
-// notASink is in the sinks' namespace and cannot write.
+// notASink is a module in the namespace of sinks that does not implement Sink.
 type notASink struct{}
 
 func (notASink) CaddyModule() caddy.ModuleInfo {

@@ -16,7 +16,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// What is estimated for one request is what really is on the wire in HTTP/1.1.
+// TestHeadersOfARequestAreMeasured compares the estimate with the bytes of an HTTP/1.1
+// message.
 func TestHeadersOfARequestAreMeasured(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request string
@@ -76,7 +77,8 @@ func TestHeadersOfARequestAreMeasured(t *testing.T) {
 			}
 			defer conn.Close()
 			_, _ = io.WriteString(conn, tc.request)
-			// What the last header ends with, the server has not closed.
+			// The server keeps the connection open, so close it once the request is
+			// recorded.
 			var got bytes.Buffer
 			go func() {
 				testkit.Eventually(t, "the request is recorded", func() bool { return len(rec.Snapshot().Series[0].Codes) > 0 })
@@ -105,8 +107,8 @@ func TestNoResponseHasNoHeader(t *testing.T) {
 	}
 }
 
-// Most requests are not measured, and what is counted for them must be right on
-// average, also if requests of several kinds come in a rhythm.
+// TestHeadersOfManyRequestsAreEstimated checks that sampled sizes are accurate on
+// average, even if different kinds of requests alternate in a fixed pattern.
 func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 	const n = 50_000
 	rnd := rand.New(rand.NewPCG(7, 8))
@@ -117,7 +119,7 @@ func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 		requests[i].Header.Set("Cookie", strings.Repeat("x", kind.request))
 	}
 	for name, load := range map[string]struct {
-		most float64 // the deviation that is allowed
+		most float64 // maximum deviation
 		kind func(i int) int
 	}{
 		"uniform":      {0, func(int) int { return 0 }},
@@ -127,7 +129,7 @@ func TestHeadersOfManyRequestsAreEstimated(t *testing.T) {
 		"mostly small": {0.05, func(int) int { return []int{0, 0, 0, 0, 0, 0, 0, 2}[rnd.IntN(8)] }},
 	} {
 		rec := NewRecorder("g")
-		rec.shards = 1 // which of several takes a request is chance
+		rec.shards = 1 // makes the choice of the shard deterministic
 		s := rec.Series("/", "b")
 		var want Traffic
 		for i := range n {

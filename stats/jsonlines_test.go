@@ -85,7 +85,7 @@ func TestEachSeriesIsALine(t *testing.T) {
 
 func TestWritingResumesWhenTheDiskWorksAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
-	if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file in the way
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file at the path of the directory
 		t.Fatal(err)
 	}
 	name := filepath.Join(dir, "stats.jsonl")
@@ -128,7 +128,7 @@ func TestLargeFilesAreRolledAndOldOnesRemoved(t *testing.T) {
 	dir := t.TempDir()
 	j := jsonLines(t, &JSONLines{Filename: filepath.Join(dir, "stats.jsonl"), RollSizeMB: 1, RollKeep: 1})
 	snap := snapshotOf("/" + strings.Repeat("x", 300_000))
-	for range 16 { // three to a file
+	for range 16 { // three lines per file
 		if err := j.Write(t.Context(), snap); err != nil {
 			t.Fatal(err)
 		}
@@ -142,8 +142,8 @@ func TestLargeFilesAreRolledAndOldOnesRemoved(t *testing.T) {
 	})
 }
 
-// During a reload the old configuration's last snapshot and the new one's first
-// go to the same file.
+// TestOneFileIsSharedUntilTheLastLetsGo checks that during a reload, the old and the new
+// configuration write to the same file.
 func TestOneFileIsSharedUntilTheLastLetsGo(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "stats.jsonl")
 	old, fresh := jsonLines(t, &JSONLines{Filename: name}), jsonLines(t, &JSONLines{Filename: name})

@@ -10,11 +10,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Caddy's packages start goroutines of their own when they are loaded.
+	// Caddy packages start background goroutines on import.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
-// The core counts and remembers; it knows nothing of HTTP servers or metrics.
+// TestCoreIsPure checks that the core imports neither HTTP servers nor metrics.
 func TestCoreIsPure(t *testing.T) {
 	for _, name := range []string{"counts.go", "sketch.go", "traffic.go", "account.go", "ring.go", "series.go", "recorder.go", "drain.go", "report.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)

@@ -17,7 +17,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// serveOnce runs one request through a series and returns what it came to.
+// serveOnce runs one request through a series and returns its traffic.
 func serveOnce(r *http.Request, next handle) Traffic {
 	rec := NewRecorder("g")
 	_ = capture(func() {
@@ -87,7 +87,8 @@ func TestBodiesAreCountedAsTheyAre(t *testing.T) {
 	}
 }
 
-// Transports read on while the next request has the writer already.
+// TestBodiesReadAfterTheHandlerAreCounted checks that a transport can read the body while
+// the next request uses the same writer.
 func TestBodiesReadAfterTheHandlerAreCounted(t *testing.T) {
 	rec := NewRecorder("g")
 	s := rec.Series("/", "b")
@@ -133,7 +134,8 @@ func TestMeteringAllocatesForBodiesAlone(t *testing.T) {
 	}
 }
 
-// Whatever takes long is seen before it is over: one large piece, many small ones, a file.
+// TestDownloadsAreSeenWhileTheyFlow checks that long transfers are counted before they
+// end: one large write, many small writes, and a file.
 func TestDownloadsAreSeenWhileTheyFlow(t *testing.T) {
 	large := make([]byte, 4*piece)
 	for name, send := range map[string]handle{
@@ -160,7 +162,7 @@ func TestDownloadsAreSeenWhileTheyFlow(t *testing.T) {
 	}
 }
 
-// watching notes what the statistics say before the last write.
+// watching is a response writer that records the statistics before the last write.
 type watching struct {
 	http.ResponseWriter
 	seen  func() uint64
@@ -172,7 +174,8 @@ func (w *watching) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// The server sees through one LimitedReader to a file, and not through two.
+// TestPiecesOfAFileCanBeSentByTheKernel checks that only one LimitedReader wraps a file.
+// The server unwraps only one for sendfile.
 func TestPiecesOfAFileCanBeSentByTheKernel(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(name, make([]byte, 3*piece), 0o600); err != nil {
@@ -214,8 +217,9 @@ type readFromFunc struct {
 
 func (w readFromFunc) ReadFrom(r io.Reader) (int64, error) { return w.read(r) }
 
-// Frames are counted both ways, whether they came with the request, are written to
-// the buffer or to the connection, and before the connection ends.
+// TestHijackedConnectionsAreCounted checks that frames are counted in both directions
+// before the connection ends. They can arrive with the request or be written to the
+// buffer.
 func TestHijackedConnectionsAreCounted(t *testing.T) {
 	rec := NewRecorder("g")
 	counted := func() Traffic { return rec.Snapshot().Series[0].Traffic }
@@ -257,7 +261,7 @@ func TestHijackedConnectionsAreCounted(t *testing.T) {
 	if err != nil || response.StatusCode != 101 {
 		t.Fatalf("got %v, %v", response, err)
 	}
-	<-looked // the server reads on until the connection is hijacked
+	<-looked // the server reads in the background until the hijack
 	_, _ = io.WriteString(conn, "\nlate\n")
 	testkit.Eventually(t, "what flows is counted", func() bool {
 		got := counted()
@@ -295,7 +299,7 @@ func TestTrafficIsAttributedToAConsumer(t *testing.T) {
 	rec := NewRecorder("g")
 	s := rec.Series("/", "b")
 	attributed := func(w http.ResponseWriter, r *http.Request) error {
-		_, _ = io.CopyN(io.Discard, r.Body, 2) // before it is attributed
+		_, _ = io.CopyN(io.Discard, r.Body, 2) // before the consumer is known
 		var wrapped http.ResponseWriter = &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
 		ok := AttributeTo(wrapped, "alice")
 		if wanted := rec.consumers.wanted.Load(); ok != wanted {

@@ -64,7 +64,7 @@ rgate_requests_total{backend="x",code="200",gateway="g",route="/a"} 5
 	}
 }
 
-// An invalid name would otherwise fail every scrape.
+// TestMetricsTakeAnyName checks that an invalid name does not fail the scrape.
 func TestMetricsTakeAnyName(t *testing.T) {
 	rec := NewRecorder("bad \xff name")
 	rec.Series("bad \xff route", "").Record(200, time.Millisecond)
@@ -107,7 +107,7 @@ func TestBucketsAreCumulative(t *testing.T) {
 		}
 	}
 	for bound, n := range one.cumulative(buckets) {
-		// Durations within 1 % of a bound may fall on either side of it.
+		// Durations within 1 % of a bound can be counted on either side of it.
 		if diff := max(n, exact[bound]) - min(n, exact[bound]); float64(diff) > 0.02*float64(exact[bound])+20 {
 			t.Errorf("up to %g s: %d, want about %d", bound, n, exact[bound])
 		}

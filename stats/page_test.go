@@ -127,7 +127,7 @@ func FuzzParseQuery(f *testing.F) {
 			}
 			return
 		}
-		// What a query means can be written down, and reads the same again.
+		// Formatting the query and parsing it again results in the same query.
 		again := ""
 		for window, name := range map[Window]string{LastMinute: "1m", LastFiveMinutes: "5m", LastHour: "1h"} {
 			if q.Window == window {

@@ -17,7 +17,7 @@ func TestTotalsAreExactUnderParallelLoad(t *testing.T) {
 
 	stop := make(chan struct{})
 	var readers, writers sync.WaitGroup
-	for range 2 { // who reads must neither lose nor repeat anything
+	for range 2 { // reads must not lose or repeat counts
 		readers.Go(func() {
 			for last := uint64(0); ; {
 				got := rec.Report(Query{Window: LastMinute, ByRoute: true}).Requests
@@ -91,8 +91,8 @@ func TestWindowsForgetWhatIsOlder(t *testing.T) {
 	})
 }
 
-// A window holds everything of its length, and nothing older than a slot more,
-// whenever the requests came and whichever shard took them.
+// TestWindowsHoldWhatTheirNameSays checks that a window contains all requests within its
+// length and at most one period more, independent of time and shard.
 func TestWindowsHoldWhatTheirNameSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := NewRecorder("g")
@@ -168,8 +168,8 @@ func TestSeriesBeyondTheLimitAreCountedTogether(t *testing.T) {
 	}
 }
 
-// The routes of replaced configurations must not use up the limit forever,
-// and what they have counted must not be lost.
+// TestSeriesWithoutAHolderMakeRoom checks that routes of old configurations do not use up
+// the limit, and that their counts are kept.
 func TestSeriesWithoutAHolderMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := NewRecorder("g")
@@ -189,7 +189,7 @@ func TestSeriesWithoutAHolderMakeRoom(t *testing.T) {
 		if fresh.route != "/new" {
 			t.Fatalf("got the series of %s", fresh.route)
 		}
-		// A request that began before the reload ends after it.
+		// A request that began before the reload ends now.
 		old.Record(503, time.Millisecond)
 
 		all := rec.Report(Query{ByRoute: true})

@@ -5,7 +5,7 @@ import "testing"
 func TestRedact(t *testing.T) {
 	c := new(redactedParams)
 	c.add([]string{"q", "My Name"})
-	c.add([]string{"partner"}) // of another configuration
+	c.add([]string{"partner"}) // parameter of another configuration
 	for url, want := range map[string]string{
 		"/a/b":                         "/a/b",
 		"/a?b=c&d":                     "/a?b=c&d",
@@ -21,7 +21,7 @@ func TestRedact(t *testing.T) {
 		"/a?b=c;token=x;d=e&f;g=h":             "/a?b=c;token=REDACTED&f;g=h",
 		"/a?q=;secret&b=;c":                    "/a?q=REDACTED&b=;c",
 
-		// A URL within the URL.
+		// A nested URL.
 		"/a?next=/b?token=x&c=d":                            "/a?next=/b?token=REDACTED&c=d",
 		"/a?next=%2Fb%3Fc%3Dd%26token%3Dx&c=d":              "/a?next=%2Fb%3Fc%3Dd%26token%3DREDACTED&c=d",
 		"/a?next=https://b/%23access_token%3Dx":             "/a?next=https%3A%2F%2Fb%2F%23access_token%3DREDACTED",

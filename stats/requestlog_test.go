@@ -116,7 +116,8 @@ func TestRequestLogConcurrently(t *testing.T) {
 	}
 }
 
-// Requests are logged with all details while the log is held.
+// TestServeLogs checks that requests are logged with all details while the log has a
+// holder.
 func TestServeLogs(t *testing.T) {
 	rec := NewRecorder(t.Name())
 	s := rec.Series("/api", "web")
@@ -134,7 +135,7 @@ func TestServeLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	serve() // the log is not held
+	serve() // the log has no holder
 	l := rec.holdLog()
 	serve()
 	report := l.Report(LogQuery{})

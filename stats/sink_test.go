@@ -13,10 +13,10 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// fakeSink fails and blocks on demand.
+// fakeSink is a sink that can fail or block.
 type fakeSink struct {
 	write  func(ctx context.Context, s Snapshot) error
-	wrote  []uint64 // successes of each snapshot
+	wrote  []uint64 // number of successes in each snapshot
 	closed atomic.Int32
 }
 
@@ -65,7 +65,8 @@ func TestSnapshotsGoOutAtEveryIntervalAndAtTheEnd(t *testing.T) {
 	})
 }
 
-// A configuration that is only validated is provisioned and cleaned up as well.
+// TestNothingGoesOutIfNothingWasRecorded checks a configuration that is only validated.
+// It is also provisioned and cleaned up.
 func TestNothingGoesOutIfNothingWasRecorded(t *testing.T) {
 	rec := NewRecorder("g")
 	rec.Series("/", "b")
@@ -128,7 +129,7 @@ func TestASlowSinkIsCutOff(t *testing.T) {
 			return ctx.Err()
 		}}
 		r := startReporter(rec, []*outlet{{name: "slow", sink: slow}}, time.Minute, zap.NewNop())
-		time.Sleep(time.Minute + time.Second) // within its write
+		time.Sleep(time.Minute + time.Second) // during the write
 		began := time.Now()
 		if err := r.stop(); err != nil {
 			t.Error(err)

@@ -44,7 +44,7 @@ func TestNoSketchesAreNone(t *testing.T) {
 	}
 }
 
-// Sketches come back from databases.
+// FuzzSketches checks arbitrary input, because sketches can be read from databases.
 func FuzzSketches(f *testing.F) {
 	rec := NewRecorder("g")
 	s := rec.Series("/", "b")

@@ -95,7 +95,7 @@ func TestEachRequestIsRecordedOnceWithItsStatus(t *testing.T) {
 	}
 }
 
-// capture returns what f panicked with.
+// capture returns the panic value of f.
 func capture(f func()) (cause any) {
 	defer func() { cause = recover() }()
 	f()
@@ -115,8 +115,8 @@ func TestDurationIsThatOfTheHandler(t *testing.T) {
 	}
 }
 
-// server runs a handler behind a series and, as in Caddy, behind a writer that
-// has no optional methods but those that Unwrap leads to.
+// server starts a server with a handler behind a series. Like in Caddy, the writer has no
+// optional methods except through Unwrap.
 func server(t *testing.T, rec *Recorder, next handle) *httptest.Server {
 	s := rec.Series("/", "b")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +134,7 @@ func TestEventsArriveAsTheyAreFlushed(t *testing.T) {
 	read := make(chan struct{})
 	srv := server(t, rec, func(w http.ResponseWriter, _ *http.Request) error {
 		flush := http.NewResponseController(w)
-		if err := flush.Flush(); err != nil { // the header alone
+		if err := flush.Flush(); err != nil { // sends only the header
 			return err
 		}
 		for range 3 {
@@ -218,7 +218,8 @@ func TestHijackedConnectionCanBeHalfClosed(t *testing.T) {
 	}
 }
 
-// A file must reach the server's own ReadFrom, which can use sendfile.
+// TestFilesAreCopiedByTheServersReadFrom checks that files are copied by the server's
+// ReadFrom, which can use sendfile.
 func TestFilesAreCopiedByTheServersReadFrom(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(name, []byte("content"), 0o600); err != nil {
@@ -256,8 +257,8 @@ func (w *readerFrom) ReadFrom(r io.Reader) (n int64, err error) {
 	return n, err
 }
 
-// A goroutine that holds the writer of an ended request must not write into the
-// response of another one.
+// TestWritersOfHijackedAndAbortedRequestsAreNotReused checks that a goroutine that holds
+// the writer of an ended request cannot write to another response.
 func TestWritersOfHijackedAndAbortedRequestsAreNotReused(t *testing.T) {
 	rec := NewRecorder("g")
 	s := rec.Series("/", "b")

@@ -44,7 +44,7 @@ func TestAPIKeyAdmits(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	p.logger = zap.New(core)
 	for _, tc := range []struct{ key, consumer, scopes, reason string }{
-		{"old", "alice", "pay", ""}, // though it is in the file as another's
+		{"old", "alice", "pay", ""}, // takes precedence over the same key in the file
 		{"new", "alice", "pay refund", ""},
 		{"in-file", "filed", "", ""},
 		{"late", "bob", "", "the API key has expired"},
@@ -116,7 +116,7 @@ func TestAPIKeyOff(t *testing.T) {
 	}
 }
 
-// What is a token's stays beside what is a key's.
+// TestAPIKeyBesideToken checks that an identity merges a token and an API key.
 func TestAPIKeyBesideToken(t *testing.T) {
 	p := &APIKey{Options: Options{Keys: []Key{{Name: "shop", SHA256: keyHash("one"), Scopes: []string{"pay"}}}}}
 	testkit.Provision(t, p)
@@ -275,7 +275,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 	}
 }
 
-// While a configuration is replaced, its requests go on.
+// TestAPIKeyServesAfterCleanup checks that requests in flight survive a reload.
 func TestAPIKeyServesAfterCleanup(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	text := fmt.Sprintf("- {name: alice, sha256: %s, rate_limit: {requests: 5, window: 1h}}\n", keyHash("one"))
@@ -308,7 +308,7 @@ func BenchmarkAPIKey(b *testing.B) {
 			}
 		}
 	})
-	b.Run("request alone", func(b *testing.B) { // what "serve" has in it besides
+	b.Run("request alone", func(b *testing.B) { // baseline of "serve"
 		b.ReportAllocs()
 		for b.Loop() {
 			testkit.Request("/", "X-API-Key", "3EA5x9WQYtVhKxNMvMJ3vnVuwrRPM9tYqB1hY0lVwM8")

@@ -15,18 +15,18 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// keyLine is a line of a file of keys.
+// keyLine returns a key as a line of a key file.
 func keyLine(name, key string) string {
 	return fmt.Sprintf("- {name: %s, sha256: %s}\n", name, keyHash(key))
 }
 
-// keyFiling is a file of keys in a test that turns the clock.
+// keyFiling is a key file in a test with a fake clock.
 type keyFiling struct {
 	path string
 	t    *testing.T
 }
 
-// write replaces the file's content, as of now in the bubble's time.
+// write replaces the content of the file. The modification time is the fake clock's time.
 func (f keyFiling) write(text string) {
 	f.t.Helper()
 	if err := os.WriteFile(f.path, []byte(text), 0o600); err != nil {
@@ -42,7 +42,7 @@ func (f keyFiling) date() {
 	}
 }
 
-// rename puts another file into the place of this one, with the same size and time.
+// rename replaces the file by another file with the same size and modification time.
 func (f keyFiling) rename(text string) {
 	f.t.Helper()
 	other := keyFiling{f.path + ".new", f.t}
@@ -52,7 +52,7 @@ func (f keyFiling) rename(text string) {
 	}
 }
 
-// pass waits until the watcher has reloaded a settled file.
+// pass waits until the watcher has reloaded the file and considers it settled.
 func (f keyFiling) pass() {
 	time.Sleep(lookEvery + settledBy + time.Millisecond)
 	synctest.Wait()
@@ -67,7 +67,7 @@ func (f keyFiling) watch(logger *zap.Logger) *keyFile {
 	return file
 }
 
-// keyNames is whose keys these are.
+// keyNames returns the consumers of the presented keys.
 func keyNames(f *keyFile, presented ...string) string {
 	names := make([]string, len(presented))
 	for i, key := range presented {
@@ -113,7 +113,7 @@ func TestKeyFileIsFollowed(t *testing.T) {
 		} {
 			step.change()
 			f.pass()
-			f.pass() // nothing more happens
+			f.pass() // no further change
 			if got := keyNames(file, "one", "two"); got != step.names {
 				t.Errorf("when %s, the keys are of %q, want %q", step.what, got, step.names)
 			}
@@ -128,8 +128,8 @@ func TestKeyFileIsFollowed(t *testing.T) {
 	})
 }
 
-// A change that leaves size and time as they are, since it comes right after another,
-// is noticed all the same.
+// TestKeyFileChangesTwiceAtOnce checks that a change is detected even if size and
+// modification time stay the same, because it directly follows another change.
 func TestKeyFileChangesTwiceAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	synctest.Test(t, func(t *testing.T) {

@@ -13,9 +13,9 @@ func TestKeysAreFoundAndHidden(t *testing.T) {
 		name    string
 		options Options
 		target  string
-		headers string // lines
+		headers string // one header field per line
 		key     string
-		rest    string // the target and headers when the key is hidden
+		rest    string // request target and header fields without the key
 	}{
 		{"nothing", everywhere, "/?a=b", "Cookie: c=d", "", "/?a=b|Cookie: c=d"},
 		{"header", everywhere, "/", "X-Api-Key: secret", "secret", "/"},

@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/access/ratelimit"
 )
 
-// keyHash is what a configuration has in the place of a key.
+// keyHash returns the hash of a key as in a configuration.
 func keyHash(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])

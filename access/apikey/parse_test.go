@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	keyHashA = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" // of a
-	keyHashB = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d" // of b
+	keyHashA = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" // hash of "a"
+	keyHashB = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d" // hash of "b"
 )
 
 func TestParseKeys(t *testing.T) {
@@ -84,8 +84,8 @@ func TestWrongKeyFiles(t *testing.T) {
 	}
 }
 
-// Whatever is in a file: it is refused, or each of its keys can be found and has a
-// name that can be sent on.
+// FuzzParseKeys checks that a file is either rejected, or that each of its keys can be
+// found and has a name that can be forwarded.
 func FuzzParseKeys(f *testing.F) {
 	f.Add("- {name: alice, sha256: " + keyHashA + ", scopes: [pay], expires: 2027-01-31, rate_limit: {requests: 5, window: 10s}}\n")
 	f.Add(`[{"name": "alice", "sha256": "` + keyHashA + `"}]`)

@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The cost of CORS is the difference to none.
+// BenchmarkCORS measures a request with and without CORS.
 func BenchmarkCORS(b *testing.B) {
 	p := testkit.Load[CORS](b, `{"allowed_origins": ["https://app.example.com", "https://*.example.org"]}`)
 	open := testkit.Load[CORS](b, `{"allowed_origins": ["*"]}`)

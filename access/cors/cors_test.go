@@ -15,8 +15,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// corsServe sends a request through a policy to a backend that responds with the
-// given header fields; it tells whether the backend got to see it.
+// corsServe sends a request through a policy to a backend that responds with the given
+// header fields. It reports whether the request reached the backend.
 func corsServe(t *testing.T, p *CORS, method string, backend http.Header, fields ...string) (header http.Header, status int, reached bool) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -35,7 +35,7 @@ func corsServe(t *testing.T, p *CORS, method string, backend http.Header, fields
 	return w.Result().Header, w.Code, reached
 }
 
-// corsOf writes what a header says of CORS, in order, with `Vary` at the end.
+// corsOf formats the CORS fields of a header, followed by Vary.
 func corsOf(header http.Header) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(header)) {
@@ -115,7 +115,7 @@ func TestPreflightFromThePublicInternet(t *testing.T) {
 	}
 }
 
-// rs/cors, with the same options, allows the same.
+// TestPreflightsAgreeWithAnotherImplementation compares preflight decisions with rs/cors.
 func TestPreflightsAgreeWithAnotherImplementation(t *testing.T) {
 	origins := []string{"https://app.example.com", "http://localhost:8080", "https://evil.example", "null", "https://x.app.example.com", ""}
 	methods := []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PURGE", "get", ""}
@@ -159,7 +159,7 @@ func TestPreflightsAgreeWithAnotherImplementation(t *testing.T) {
 	}
 }
 
-// What the backend says of CORS, and has said of Vary.
+// corsBackend is a backend's response header with CORS fields and Vary.
 var corsBackend = http.Header{
 	"Access-Control-Allow-Origin": {"*"}, "Access-Control-Allow-Credentials": {"true"}, "Access-Control-Allow-Methods": {"TRACE"},
 	"Access-Control-Allow-Headers": {"*"}, "Access-Control-Expose-Headers": {"X-Secret"}, "Access-Control-Max-Age": {"86400"},
@@ -201,7 +201,7 @@ func TestResponses(t *testing.T) {
 	}
 }
 
-// Two origins in one request are none.
+// TestTwoOriginsAreNone checks that a request with two Origin values is not allowed.
 func TestTwoOriginsAreNone(t *testing.T) {
 	header, _, _ := corsServe(t, testkit.Load[CORS](t, corsExampleOnly), "GET", nil, "Origin", "https://app.example.com", "Origin", "https://app.example.com")
 	if got := corsOf(header); got != "Vary=Origin" {
@@ -209,7 +209,7 @@ func TestTwoOriginsAreNone(t *testing.T) {
 	}
 }
 
-// Pages may read the errors of all handlers behind the policy.
+// TestErrorsMayBeRead checks that pages can read the errors of all later handlers.
 func TestErrorsMayBeRead(t *testing.T) {
 	p := testkit.Load[CORS](t, corsExampleOnly)
 	w := httptest.NewRecorder()
@@ -222,8 +222,8 @@ func TestErrorsMayBeRead(t *testing.T) {
 	}
 }
 
-// Caddy's `header` directive edits values where they are: those of one response must
-// not be those of another.
+// TestResponsesShareNoValues checks that responses share no header values, because
+// Caddy's `header` directive edits values in place.
 func TestResponsesShareNoValues(t *testing.T) {
 	p := testkit.Load[CORS](t, `{"allowed_origins": ["https://app.example.com"], "exposed_headers": ["X-A"], "allow_credentials": true}`)
 	for _, fields := range [][]string{{}, {"Origin", "https://app.example.com"}, {"Origin", "https://app.example.com", "Access-Control-Request-Method", "GET"}} {

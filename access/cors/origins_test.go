@@ -100,7 +100,7 @@ func TestOriginsAllow(t *testing.T) {
 			"https://app-1.example.com https://app-42.example.com",
 			"https://app-.example.com https://app-1xexample.com https://app-1.example.com.evil.example xhttps://app-1.example.com",
 		},
-		{ // without anchors, and with alternatives: as a whole all the same
+		{ // unanchored patterns with alternatives match only the whole origin
 			`~https://a\.example|https://b\.example`,
 			"https://a.example https://b.example",
 			"https://a.example.evil.example evil://https://b.example https://a.example\nx",
@@ -139,7 +139,7 @@ func TestUnboundedOrigins(t *testing.T) {
 	}
 }
 
-// allowedNaively is what the configuration means, said as plainly as can be.
+// allowedNaively is a simple reference implementation of origin matching.
 func allowedNaively(pattern, origin string) bool {
 	if pattern == "*" || pattern == origin {
 		return true
@@ -160,7 +160,7 @@ func allowedNaively(pattern, origin string) bool {
 		strings.HasSuffix(got.Hostname(), strings.TrimPrefix(want.Hostname(), "*")) && got.Hostname() != strings.TrimPrefix(want.Hostname(), "*")
 }
 
-// No origin is allowed that the configuration, read plainly, does not allow.
+// FuzzOrigins checks that every allowed origin is also allowed by allowedNaively.
 func FuzzOrigins(f *testing.F) {
 	for _, pattern := range []string{"https://app.example.com", "https://*.example.com", "http://*.localhost:8080", `~https://[a-z]+\.example\.com`, "null", "*"} {
 		for _, origin := range []string{

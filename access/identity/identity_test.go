@@ -22,7 +22,7 @@ func TestIdentityGrows(t *testing.T) {
 	if h := r.Header; h.Get("X-User-ID") != "alice" || h.Get("X-Consumer-Username") != "" || h.Get("X-Consumer-Scopes") != "read write" {
 		t.Errorf("after the token, the backend gets %v", h)
 	}
-	trust.StripIdentity(r) // of the next policy
+	trust.StripIdentity(r) // as the next policy does
 	Add(r, Identity{Consumer: "shop", Scopes: []string{"write", "pay"}})
 	if h := r.Header; h.Get("X-User-ID") != "alice" || h.Get("X-Consumer-Username") != "shop" || h.Get("X-Consumer-Scopes") != "read write pay" {
 		t.Errorf("after the key, the backend gets %v", h)

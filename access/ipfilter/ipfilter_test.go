@@ -54,7 +54,7 @@ func TestIPFilter(t *testing.T) {
 	} {
 		p := tc.filter
 		testkit.Provision(t, &p)
-		r := testkit.Request("/", "X-Forwarded-For", "203.0.113.9") // which is not looked at
+		r := testkit.Request("/", "X-Forwarded-For", "203.0.113.9") // ignored
 		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, tc.address)
 		if w, seen := testkit.Serve(t, &p, r); w.Code != tc.status || (seen != nil) != (tc.status == 200) {
 			t.Errorf("%q with allow %q and deny %q: got %d, want %d", tc.address, p.Allow, p.Deny, w.Code, tc.status)

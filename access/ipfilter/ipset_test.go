@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// ipPrefixes reads prefixes that are right.
+// ipPrefixes parses valid prefixes.
 func ipPrefixes(t testing.TB, texts ...string) (prefixes []netip.Prefix) {
 	t.Helper()
 	for _, text := range texts {
@@ -72,7 +72,7 @@ func TestWrongPrefixes(t *testing.T) {
 	}
 }
 
-// Sets of random prefixes have those addresses that a prefix has, and no others.
+// TestIPSetHasWhatPrefixesHave compares sets of random prefixes with the prefixes.
 func TestIPSetHasWhatPrefixesHave(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -102,7 +102,7 @@ func TestIPSetHasWhatPrefixesHave(t *testing.T) {
 	}
 }
 
-// ipRandomPrefix is one of few addresses, so that prefixes overlap.
+// ipRandomPrefix returns a random prefix from a small range, so that prefixes overlap.
 func ipRandomPrefix(random *rand.Rand) netip.Prefix {
 	if random.IntN(2) == 0 {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), byte(random.IntN(4)), byte(random.Uint32())}), random.IntN(33))
@@ -112,8 +112,8 @@ func ipRandomPrefix(random *rand.Rand) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(addr), random.IntN(129))
 }
 
-// Whatever stands in a list: it is refused, or is a range with a first and a last
-// address that are in the set, whose neighbours are not.
+// FuzzParsePrefix checks that an entry is either rejected or a range. The set contains
+// the first and the last address of the range, but not their neighbors.
 func FuzzParsePrefix(f *testing.F) {
 	for _, text := range []string{"192.0.2.1", "10.0.0.0/8", "::1", "2001:db8::/32", "::ffff:10.0.0.0/104", "fe80::1%eth0", "0.0.0.0/0", "::/0", "private_ranges"} {
 		f.Add(text)

@@ -62,7 +62,7 @@ func TestTokenCacheForgetsOtherKeys(t *testing.T) {
 	if cache.get(&v.token, after) != nil {
 		t.Error("a token of other keys is found")
 	}
-	// They make room, one after the other, and what is new stays.
+	// New tokens evict them one by one and stay in the cache.
 	for i := range cacheColumns {
 		cache.put(jwtCached(100+i, after, 10), 0)
 	}
@@ -71,7 +71,7 @@ func TestTokenCacheForgetsOtherKeys(t *testing.T) {
 			t.Errorf("token %d of the new keys was forgotten", i)
 		}
 	}
-	for i := range cacheColumns { // so do those that have expired
+	for i := range cacheColumns { // expired tokens are evicted too
 		cache.put(jwtCached(200+i, after, 20), 10)
 	}
 	for i := range cacheColumns {

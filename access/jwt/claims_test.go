@@ -118,10 +118,9 @@ func TestIdentityOfClaims(t *testing.T) {
 	}
 }
 
-// FuzzToken looks for tokens that are taken for good without the key, or that
-// panic.
+// FuzzToken searches for tokens that are accepted without the key or cause a panic.
 func FuzzToken(f *testing.F) {
-	good := jwtByHand(`{"alg":"HS256","typ":"JWT"}`, `{"sub":"alice","exp":4000000000}`, []byte(jwtSecret)) // the same in every process
+	good := jwtByHand(`{"alg":"HS256","typ":"JWT"}`, `{"sub":"alice","exp":4000000000}`, []byte(jwtSecret)) // deterministic across processes
 	f.Add(good)
 	f.Add("..")
 	f.Add("e30.e30.")
@@ -148,7 +147,7 @@ func FuzzToken(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// Without the key, only the bits that Base64 ignores can change.
+		// Without the key, only the bits that Base64 ignores can differ.
 		if got := strings.Split(text, "."); got[0][:len(got[0])-1] != parts[0][:len(parts[0])-1] || string(payload) != jwtPayload(t, parts[1]) {
 			t.Errorf("%q is not signed", text)
 		}
@@ -164,8 +163,8 @@ func jwtPayload(t *testing.T, part string) string {
 	return string(token)
 }
 
-// FuzzClaims looks for claims that panic, or that name another user when
-// written to a header field.
+// FuzzClaims searches for claims that cause a panic, or that change the user name in a
+// header field.
 func FuzzClaims(f *testing.F) {
 	f.Add([]byte(`{"sub":"a","exp":1800000001,"scope":"x y","roles":["r"],"aud":["a"]}`))
 	f.Add([]byte(`{"sub":"a\r\nb","exp":1e18,"scp":[1,"\u0000"]}`))

@@ -10,8 +10,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// BenchmarkJWT verifies one token over and over, with the cache of verified tokens
-// and without.
+// BenchmarkJWT verifies the same token repeatedly, with and without the cache.
 func BenchmarkJWT(b *testing.B) {
 	for _, algorithm := range []struct {
 		method jwt.SigningMethod
@@ -44,8 +43,8 @@ func BenchmarkJWT(b *testing.B) {
 	}
 }
 
-// BenchmarkJWTRequest is all that the policy does with a request whose token is in
-// the cache, beside the same request without the policy.
+// BenchmarkJWTRequest measures a request with a cached token, and the same request
+// without the policy.
 func BenchmarkJWTRequest(b *testing.B) {
 	p := jwtProvision(b, Options{Algorithms: []string{"HS256"}, Secret: jwtSecret})
 	token := jwtSign(b, jwt.SigningMethodHS256, []byte(jwtSecret), "", jwtClaims(nil))
@@ -68,8 +67,8 @@ func BenchmarkJWTRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkJWTRefusal is a token that is signed with another key, which is never
-// in the cache.
+// BenchmarkJWTRefusal measures the rejection of a token signed with another key. Rejected
+// tokens are not cached.
 func BenchmarkJWTRefusal(b *testing.B) {
 	v := jwtProvision(b, Options{Algorithms: []string{"RS256"}, PublicKey: jwtPEM(b, jwtRSA().Public())}).verifier
 	for name, token := range map[string]string{
@@ -88,7 +87,7 @@ func BenchmarkJWTRefusal(b *testing.B) {
 	}
 }
 
-// BenchmarkTokenCache looks one of many tokens up, in a full cache.
+// BenchmarkTokenCache measures lookups in a full cache of many tokens.
 func BenchmarkTokenCache(b *testing.B) {
 	keys := new(keySet)
 	for name, size := range map[string]int{"100": 100, "10000": 10_000, "1000000": 1_000_000} {

@@ -36,7 +36,7 @@ import (
 
 const jwtSecret = "0123456789abcdef0123456789abcdef"
 
-// Keys of the tests, made when they are first needed.
+// Test keys, created on first use.
 var (
 	jwtRSA      = sync.OnceValue(func() *rsa.PrivateKey { return jwtMade(rsa.GenerateKey(rand.Reader, 2048)) })
 	jwtOtherRSA = sync.OnceValue(func() *rsa.PrivateKey { return jwtMade(rsa.GenerateKey(rand.Reader, 2048)) })
@@ -56,7 +56,7 @@ func jwtMade[T any](value T, err error) T {
 	return value
 }
 
-// jwtPEM writes public keys.
+// jwtPEM encodes public keys as PEM.
 func jwtPEM(t testing.TB, keys ...any) (text string) {
 	t.Helper()
 	for _, key := range keys {
@@ -65,7 +65,8 @@ func jwtPEM(t testing.TB, keys ...any) (text string) {
 	return text
 }
 
-// jwtClaims are those of a good token, with some of them changed; nil removes one.
+// jwtClaims returns the claims of a valid token with changes applied. nil removes a
+// claim.
 func jwtClaims(changes map[string]any) jwt.MapClaims {
 	claims := jwt.MapClaims{
 		"iss": "https://id.example.com", "sub": "alice", "aud": "api", "scope": "read write",
@@ -76,7 +77,7 @@ func jwtClaims(changes map[string]any) jwt.MapClaims {
 	return claims
 }
 
-// jwtSign makes a token by another library than the gateway's.
+// jwtSign creates a token with a different library than the gateway's.
 func jwtSign(t testing.TB, method jwt.SigningMethod, key any, kid string, claims jwt.MapClaims) string {
 	t.Helper()
 	token := jwt.NewWithClaims(method, claims)
@@ -90,7 +91,7 @@ func jwtSign(t testing.TB, method jwt.SigningMethod, key any, kid string, claims
 	return text
 }
 
-// jwtByHand makes a token of texts, signed by HMAC with SHA-256.
+// jwtByHand creates a token from a raw header and payload, signed with HMAC-SHA256.
 func jwtByHand(header, payload string, key []byte) string {
 	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
 	mac := hmac.New(sha256.New, key)
@@ -107,7 +108,7 @@ func jwtJSON(t testing.TB, value any) string {
 	return string(text)
 }
 
-// jwtProvision returns a policy with options.
+// jwtProvision returns a provisioned policy.
 func jwtProvision(t testing.TB, options Options) *JWT {
 	t.Helper()
 	return testkit.Provision(t, &JWT{Options: options})
@@ -122,8 +123,8 @@ func jwtRequest(target string, header ...string) (*http.Request, *httptest.Respo
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server)), w
 }
 
-// jwtServe sends a request through a policy, and returns it as the backend gets it;
-// nil if it does not.
+// jwtServe sends a request through a policy. It returns the request that the backend
+// receives, or nil if the policy rejects the request.
 func jwtServe(t testing.TB, p *JWT, r *http.Request, w http.ResponseWriter) (passed *http.Request) {
 	t.Helper()
 	if err := p.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
@@ -238,7 +239,7 @@ func TestJWTResponses(t *testing.T) {
 	}
 }
 
-// jwtWithOwnKey is signed by a key that comes with it.
+// jwtWithOwnKey returns a token signed with a key that its header contains.
 func jwtWithOwnKey(t *testing.T) string {
 	t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwtClaims(nil))
@@ -289,7 +290,7 @@ func TestJWTIdentity(t *testing.T) {
 		"exp": expires, "user": map[string]any{"name": "bob", "id": 12345678901234567}, "permissions": []any{"a", "b c", 1, "d"},
 		"realm_access": map[string]any{"roles": []string{"admin", "Site Owner"}},
 	}))
-	for range 2 { // the second time from the cache
+	for range 2 { // the second request uses the cache
 		r, w := jwtRequest("/", "Authorization", "Bearer "+token)
 		passed := jwtServe(t, p, r, w)
 		if passed == nil {

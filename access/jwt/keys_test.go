@@ -20,7 +20,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// jwtJWK writes a public key as RFC 7518 has it, by hand.
+// jwtJWK encodes a public key as a JWK (RFC 7518) without a library.
 func jwtJWK(t testing.TB, public any, changes map[string]any) map[string]any {
 	t.Helper()
 	encode := base64.RawURLEncoding.EncodeToString
@@ -47,7 +47,7 @@ func TestKeysOfASet(t *testing.T) {
 	changed := func(changes map[string]any) map[string]any { return jwtJWK(t, jwtRSA().Public(), changes) }
 	for name, tc := range map[string]struct {
 		key map[string]any
-		why string // it is left out
+		why string // reason why the key is ignored
 	}{
 		"RSA":                   {changed(map[string]any{"kid": "a", "use": "sig", "alg": "RS256", "key_ops": []string{"verify"}}), ""},
 		"wrong certificate":     {changed(map[string]any{"x5c": []string{"MIIB"}, "x5t": "!"}), ""},
@@ -99,7 +99,7 @@ func TestKeysAreChosen(t *testing.T) {
 	set, _, err := parseJWKS([]byte(jwtSet(t,
 		jwtJWK(t, jwtRSA().Public(), map[string]any{"kid": "rsa"}),
 		jwtJWK(t, jwtOtherRSA().Public(), map[string]any{"kid": "only PS", "alg": "PS256"}),
-		jwtJWK(t, jwtEC().Public(), map[string]any{"kid": "rsa"}), // the same again, which is allowed
+		jwtJWK(t, jwtEC().Public(), map[string]any{"kid": "rsa"}), // duplicate key, which is allowed
 		jwtJWK(t, jwtEd().Public(), nil),
 	)))
 	if err != nil {

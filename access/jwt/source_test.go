@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// jwtDocument is what a source reads in tests.
+// jwtDocument is a fake document that a key source reads.
 type jwtDocument struct {
 	mu    sync.Mutex
 	text  string
@@ -55,7 +55,7 @@ func (d *jwtDocument) load(ctx context.Context) (document, error) {
 	return document{[]byte(d.text), d.fresh}, d.err
 }
 
-// jwtSource runs a source in a bubble of its own time.
+// jwtSource runs a test of a key source in a bubble with a fake clock.
 func jwtSource(t *testing.T, d *jwtDocument, test func(t *testing.T, s *keySource)) {
 	set := jwtSet(t, jwtJWK(t, jwtEC().Public(), map[string]any{"kid": "1"}))
 	synctest.Test(t, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestSourceComesBack(t *testing.T) {
 func TestSourceReadsForUnknownKeys(t *testing.T) {
 	d := &jwtDocument{takes: 100 * time.Millisecond}
 	jwtSource(t, d, func(t *testing.T, s *keySource) {
-		first := s.newer(t.Context(), nil) // which waits for the first reading
+		first := s.newer(t.Context(), nil) // waits for the first read
 		if first == nil {
 			t.Fatal("there are no keys")
 		}
@@ -171,7 +171,7 @@ func TestSourceReadsForUnknownKeys(t *testing.T) {
 			t.Errorf("%d requests got old keys, and the document was read %d times", wrong.Load(), d.count())
 		}
 
-		// Made-up key IDs do not cause a read for each token.
+		// Unknown key IDs do not trigger a read for each token.
 		second := s.current()
 		for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(10 * time.Millisecond) {
 			s.newer(t.Context(), second)
@@ -208,7 +208,7 @@ func TestSourceIsSlow(t *testing.T) {
 		if s.newer(ctx, nil); time.Since(begun) != 0 {
 			t.Error("a request whose client has left waits")
 		}
-		time.Sleep(loadTimeout) // the reading is given up
+		time.Sleep(loadTimeout) // the read times out
 		synctest.Wait()
 		if d.count() != 2 {
 			t.Errorf("it was read %d times", d.count())
@@ -262,7 +262,7 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
-// jwtWeb responds to requests without a network.
+// jwtWeb is an HTTP transport that responds without a network.
 type jwtWeb map[string]string
 
 func (web jwtWeb) RoundTrip(r *http.Request) (*http.Response, error) {

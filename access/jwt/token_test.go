@@ -52,7 +52,8 @@ func TestTokensAreHidden(t *testing.T) {
 	}
 }
 
-// A backend might read another token than the gateway.
+// TestTokenOfTheQueryIsTheSameForAll checks that ambiguous queries are rejected, because
+// a backend might read another token than the gateway.
 func TestTokenOfTheQueryIsTheSameForAll(t *testing.T) {
 	for target, want := range map[string]error{
 		"/?token=x&%": nil, "/?a=%zz&token=x&b;c": nil, "/?token=x&a;token=y": errSeveralTokens, "/?token=x;a": errSeveralTokens,

@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// jwtIssuer serves a JWK Set, or nothing as long as there is none.
+// jwtIssuer is a server with a JWK Set. It fails until the set is configured.
 type jwtIssuer struct {
 	*httptest.Server
 	keys  atomic.Pointer[string]
@@ -30,7 +30,7 @@ func newJWTIssuer(t *testing.T) *jwtIssuer {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = w.Write([]byte(*keys)) // the gateway left
+		_, _ = w.Write([]byte(*keys)) // fails if the gateway has disconnected
 	}))
 	t.Cleanup(issuer.Close)
 	return issuer
@@ -53,7 +53,7 @@ func TestJWTWithoutKeys(t *testing.T) {
 	if status != 503 || header.Get("Retry-After") != "1" || header.Get("WWW-Authenticate") != "" {
 		t.Errorf("got %d, %v", status, header)
 	}
-	// What is wrong with or without keys is still the client's fault.
+	// Malformed tokens are rejected with 401 even without keys.
 	if status, _ := jwtStatus(t, p, "x"); status != 401 {
 		t.Errorf("garbage: got %d", status)
 	}
@@ -108,7 +108,7 @@ func TestJWTFilesAreReadAgain(t *testing.T) {
 	write(jwtEC().Public())
 	p := jwtProvision(t, Options{Algorithms: []string{"ES256", "ES384"}, JWKSFile: path})
 	before, after := jwtSign(t, jwt.SigningMethodES256, jwtEC(), "", jwtClaims(nil)), jwtSign(t, jwt.SigningMethodES384, jwtEC384(), "", jwtClaims(nil))
-	for range 2 { // the second time from the cache
+	for range 2 { // the second request uses the cache
 		if status, _ := jwtStatus(t, p, before); status != 200 {
 			t.Errorf("got %d", status)
 		}
@@ -116,7 +116,7 @@ func TestJWTFilesAreReadAgain(t *testing.T) {
 	write(jwtEC384().Public())
 	source := p.verifier.source
 	source.mu.Lock()
-	source.begun = time.Time{} // long ago
+	source.begun = time.Time{} // disables the minimum interval
 	source.mu.Unlock()
 	testkit.Eventually(t, "the new key is good", func() bool {
 		status, _ := jwtStatus(t, p, after)

@@ -9,8 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// rateWriter is a response writer whose header is used over and over: it is empty when
-// it is asked for.
+// rateWriter is a response writer that reuses its header. Header clears it.
 type rateWriter struct{ header http.Header }
 
 func (w rateWriter) Header() http.Header         { clear(w.header); return w.header }
@@ -49,7 +48,7 @@ func BenchmarkRateLimit(b *testing.B) {
 			}
 		})
 	})
-	// full is a policy that knows all keys that it can.
+	// full returns a policy whose table contains the maximum number of keys.
 	full := func(b *testing.B) *RateLimit {
 		p := rateLoad[*RateLimit](b, rateContext(b), "rgate_rate_limit", options)
 		send := newManySenders(p)
@@ -101,11 +100,11 @@ func BenchmarkRateLimit(b *testing.B) {
 	})
 }
 
-// newManySenders returns what sends a request from one of a million addresses through a
-// policy.
+// newManySenders returns a function that sends requests from a million addresses through
+// a policy.
 func newManySenders(p *RateLimit) (send func(n int)) {
 	w, r := newRateWriter(), rateRequest("203.0.113.7:1234")
-	// The address is written over in its place: it is in the cache when it counts.
+	// The address is overwritten in place, so that it stays in the CPU cache.
 	address := []byte("10.1xx.1xx.1xx")
 	r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[caddyhttp.ClientIPVarKey] = unsafe.String(&address[0], len(address))
 	return func(n int) {

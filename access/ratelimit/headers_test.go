@@ -10,7 +10,7 @@ import (
 	"unsafe"
 )
 
-// Values are decimal, and the fields share no memory.
+// TestFieldsHaveNumbers checks that values are decimal numbers that share no memory.
 func TestFieldsHaveNumbers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	numbers := []int64{0, 1, 9, 10, 99, 100, 101, 999, 1000, 9_999_999, 10_000_000, 31_622_400, 99_999_999, 100_000_000, 999_999_999, 1_000_000_000}
@@ -19,7 +19,7 @@ func TestFieldsHaveNumbers(t *testing.T) {
 	}
 	for i, remaining := range numbers {
 		reset := min(numbers[len(numbers)-1-i], int64(maxWindow/time.Second))
-		if i < 256 { // every pair of the first
+		if i < 256 { // all two-digit combinations
 			remaining, reset = numbers[i%16], min(numbers[i/16], int64(maxWindow/time.Second))
 		}
 		header := make(http.Header)
@@ -36,7 +36,8 @@ func TestFieldsHaveNumbers(t *testing.T) {
 	}
 }
 
-// The fields, a shard, and two entries fit into a cache line each.
+// TestSizesAreThoseOfCacheLines checks that the header fields, a shard, and two entries
+// each have the size of a cache line.
 func TestSizesAreThoseOfCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("not on 64 bits")

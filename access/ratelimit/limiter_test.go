@@ -32,7 +32,8 @@ func TestLimiterAdmitsExactlyTheLimit(t *testing.T) {
 	}
 }
 
-// A request that one limit refuses must not use up another.
+// TestRefusedRequestsCountForNothing checks that a request rejected by one limit does not
+// count under another.
 func TestRefusedRequestsCountForNothing(t *testing.T) {
 	l := newLimiter(defaultMaxKeys)
 	few, many := limit{2, time.Second}, limit{5, time.Minute}
@@ -95,8 +96,8 @@ func TestLimiterIsExactUnderLoad(t *testing.T) {
 	}
 }
 
-// Each of a million keys keeps its count; more than that and the memory does not
-// grow.
+// TestLimiterRemembersAMillionKeys checks that each of a million keys keeps its count,
+// and that memory does not grow with more keys.
 func TestLimiterRemembersAMillionKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second")
@@ -127,7 +128,7 @@ func TestLimiterRemembersAMillionKeys(t *testing.T) {
 	}
 }
 
-// bytes is the memory of the tables.
+// bytes returns the memory use of the tables.
 func (l *limiter) bytes() (sum int) {
 	for i := range l.shards {
 		sum += len(l.shards[i].entries) * int(unsafe.Sizeof(entry{}))
@@ -135,7 +136,8 @@ func (l *limiter) bytes() (sum int) {
 	return sum
 }
 
-// A key near its limit stays there, despite a flood of other keys.
+// TestFloodDrivesOutItself checks that a flood of keys does not evict a key near its
+// limit.
 func TestFloodDrivesOutItself(t *testing.T) {
 	l := newLimiter(minMaxKeys)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -155,13 +157,14 @@ func TestFloodDrivesOutItself(t *testing.T) {
 	}
 }
 
-// What has run out makes room, and no more than that is ever in use.
+// TestLimiterForgets checks that expired entries are reused, and that memory does not
+// grow.
 func TestLimiterForgets(t *testing.T) {
 	l := newLimiter(defaultMaxKeys)
 	second := limit{10, time.Second}
 	now := time.Duration(0)
 	for i := range uint64(200_000) {
-		now += 100 * time.Microsecond // 20,000 keys in the two seconds that a counter lives
+		now += 100 * time.Microsecond // 20,000 keys within the two seconds until an entry expires
 		l.take(now, mix(i, 1), 1, second)
 	}
 	if n := l.keys.Load(); n > 40_000 {
@@ -175,7 +178,7 @@ func TestLimiterForgets(t *testing.T) {
 	}
 }
 
-// The table does as a map does, whatever is put into it and removed.
+// TestTableIsAMap compares the table with a map under random insertions and removals.
 func TestTableIsAMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	s, want := new(shard), make(map[uint64]time.Duration)

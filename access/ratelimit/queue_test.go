@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// queueTest runs a test with a clock that starts at 0 and stands still unless
-// everybody waits.
+// queueTest runs a test with a fake clock that starts at 0. It advances only while all
+// goroutines are blocked.
 func queueTest(t *testing.T, test func(t *testing.T, l *queues)) {
 	synctest.Test(t, func(t *testing.T) {
 		l, start := newQueues(), time.Now()
@@ -86,7 +86,8 @@ func TestLanesLetABurstGo(t *testing.T) {
 	})
 }
 
-// A request that leaves gives its place to those behind.
+// TestLeaversGiveTheirPlaceBack checks that requests move up when a request before them
+// leaves.
 func TestLeaversGiveTheirPlaceBack(t *testing.T) {
 	for leaver, name := range []string{"first", "in between", "last"} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +102,7 @@ func TestLeaversGiveTheirPlaceBack(t *testing.T) {
 						t.Errorf("waiter %d goes on at %v, want %v", i+1, got, want)
 					}
 				}
-				l.leave(all[0]) // too late
+				l.leave(all[0]) // has no effect: its turn has come
 				if l.waiting.Load() != 0 {
 					t.Errorf("%d wait", l.waiting.Load())
 				}
@@ -139,8 +140,8 @@ func TestLanesRefuseWhoWouldWaitTooLong(t *testing.T) {
 	})
 }
 
-// Whatever comes and leaves: the order is kept, and no span of time has more than
-// the rate and the burst allow.
+// TestLanesKeepOrderAndPace checks that requests stay in order, and that no time range
+// has more requests than rate and burst allow.
 func TestLanesKeepOrderAndPace(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 50 {
@@ -202,7 +203,7 @@ func TestLanesKeepOrderAndPace(t *testing.T) {
 	}
 }
 
-// The longest times do not run over.
+// TestLanesForAYear checks that the longest durations do not overflow.
 func TestLanesForAYear(t *testing.T) {
 	queueTest(t, func(t *testing.T, l *queues) {
 		p := newRate(limit{1, maxWindow}, maxBurst, maxWaiting, maxMaxWait)

@@ -21,7 +21,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// rateContext is a configuration that is in use until the test ends.
+// rateContext returns the context of a configuration that is used until the test ends.
 func rateContext(t testing.TB) caddy.Context {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -29,7 +29,7 @@ func rateContext(t testing.TB) caddy.Context {
 	return ctx
 }
 
-// rateLoad sets up a policy from JSON, as Caddy does.
+// rateLoad loads a policy from JSON, like Caddy.
 func rateLoad[T any](t testing.TB, ctx caddy.Context, name, options string) T {
 	t.Helper()
 	module, err := ctx.LoadModuleByID("http.handlers."+name, json.RawMessage(options))
@@ -39,8 +39,8 @@ func rateLoad[T any](t testing.TB, ctx caddy.Context, name, options string) T {
 	return module.(T)
 }
 
-// rateRequest is a request as it reaches a handler. headers are names and values in
-// turn.
+// rateRequest returns a request as handlers receive it. headers contains alternating
+// names and values.
 func rateRequest(remote string, headers ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "http://example.com/", nil)
 	r.RemoteAddr = remote
@@ -48,7 +48,7 @@ func rateRequest(remote string, headers ...string) *http.Request {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	repl := caddy.NewReplacer()
-	repl.Map(func(name string) (any, bool) { // what the server adds
+	repl.Map(func(name string) (any, bool) { // added by the server
 		if name == "http.request.remote.host" {
 			host, _, _ := net.SplitHostPort(remote)
 			return host, true
@@ -120,7 +120,8 @@ func TestRateLimitHidesItsFields(t *testing.T) {
 	}
 }
 
-// Of several policies, a client learns of the one that admits least.
+// TestHeadersAreOfTheTightestPolicy checks that, with several policies, the header fields
+// describe the policy with the fewest remaining requests.
 func TestHeadersAreOfTheTightestPolicy(t *testing.T) {
 	ctx := rateContext(t)
 	wide := rateLoad[*RateLimit](t, ctx, "rgate_rate_limit", `{"requests": 1000, "window": "1h"}`)
@@ -140,7 +141,7 @@ func TestHeadersAreOfTheTightestPolicy(t *testing.T) {
 func TestRateLimitKeys(t *testing.T) {
 	for _, test := range []struct {
 		name, options string
-		same          []*http.Request // count together
+		same          []*http.Request // requests with the same key
 		other         *http.Request
 	}{
 		{"client address", ``,
@@ -182,7 +183,7 @@ func TestRateLimitKeys(t *testing.T) {
 			if w := rateServe(t, p, test.other); w.Code != http.StatusOK {
 				t.Errorf("another key: got %d", w.Code)
 			}
-			// Redis distinguishes them in the same way.
+			// Keys in Redis are distinct in the same way.
 			texts := make(map[string]bool)
 			for _, r := range test.same {
 				texts[p.text(r)] = true
@@ -217,7 +218,8 @@ func TestRateLimitCosts(t *testing.T) {
 	}
 }
 
-// Who shares counts, and which of them a reload keeps.
+// TestRateLimitIdentity checks which policies share counters and which counters survive a
+// reload.
 func TestRateLimitIdentity(t *testing.T) {
 	const plain, other = `{"requests": 3, "window": "1h"}`, `{"requests": 4, "window": "1h"}`
 	const named, changed = `{"requests": 3, "window": "1h", "name": "all"}`, `{"requests": 4, "window": "1h", "name": "all"}`
@@ -253,10 +255,10 @@ func TestRateLimitIdentity(t *testing.T) {
 
 	second, stopSecond := caddy.NewContext(caddy.Context{Context: context.Background()})
 	defer stopSecond()
-	e2, d2 := load(second, "route /b", plain), load(second, "route /a", plain) // in another order
+	e2, d2 := load(second, "route /b", plain), load(second, "route /a", plain) // in a different order
 	a2, b2, c2 := load(second, "", plain), load(second, "", plain), load(second, "", plain)
 	f2, s2 := load(second, "route /c", changed), load(second, "", scarce)
-	stop() // the new configuration is there before the old one goes
+	stop() // a reload starts the new configuration before it stops the old one
 	for _, test := range []struct {
 		name string
 		p    *RateLimit
@@ -300,19 +302,19 @@ func TestRateLimitGoesOnWithoutRedis(t *testing.T) {
 	server := startRedis(t)
 	options := `{"requests": 4, "window": "1h", "redis_timeout": "10s", "redis": "redis://` + server.address() + `"}`
 	p := rateLoad[*RateLimit](t, rateContext(t), "rgate_rate_limit", options)
-	other := rateLoad[*RateLimit](t, rateContext(t), "rgate_rate_limit", options) // another gateway
+	other := rateLoad[*RateLimit](t, rateContext(t), "rgate_rate_limit", options) // as on another gateway
 	remaining := func(p *RateLimit, want string) {
 		t.Helper()
 		if w := rateServe(t, p, rateRequest("203.0.113.7:1")); w.Header().Get("RateLimit-Remaining") != want {
 			t.Errorf("got %d, %v, want %s to remain", w.Code, w.Header(), want)
 		}
 	}
-	other.local = newLimiter(minMaxKeys) // of another process
+	other.local = newLimiter(minMaxKeys) // as in another process
 	remaining(p, "3")
 	remaining(other, "2")
 	remaining(p, "1")
 	server.kill()
-	remaining(p, "1") // as far as this gateway knows
+	remaining(p, "1") // according to the count in memory
 	remaining(p, "0")
 	remaining(other, "2")
 	if w := rateServe(t, p, rateRequest("203.0.113.7:1")); w.Code != http.StatusTooManyRequests {
@@ -395,8 +397,8 @@ func TestRateLimitCheck(t *testing.T) {
 	}
 }
 
-// Whatever comes as an address: no panic, and a network has no more of it than it
-// should.
+// FuzzNetwork checks that no address causes a panic, and that a network has the
+// configured prefix length at most.
 func FuzzNetwork(f *testing.F) {
 	for _, seed := range []string{"2001:db8::1", "::ffff:192.0.2.1", "fe80::1%eth0", "192.0.2.1", "[::1]:80", ":", "::"} {
 		f.Add(seed, 64)

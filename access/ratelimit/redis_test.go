@@ -23,14 +23,14 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// redisServer is a process of redis-server on a port of the loopback.
+// redisServer is a redis-server process that listens on the loopback interface.
 type redisServer struct {
 	port int
 	args []string
 	cmd  *exec.Cmd
 }
 
-// startRedis runs a server until the test ends.
+// startRedis starts a server that runs until the test ends.
 func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	testkit.RequireProgram(t, "redis-server")
@@ -51,7 +51,7 @@ func redisPort(t testing.TB) int {
 
 func (s *redisServer) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
-// start starts the process, also once more after it was killed.
+// start starts the process. It can be called again after the process was killed.
 func (s *redisServer) start(t testing.TB) {
 	t.Helper()
 	folder := t.TempDir()
@@ -78,7 +78,7 @@ func (s *redisServer) kill() {
 	_ = s.cmd.Wait()
 }
 
-// useRedis returns the counter of a server, and what it logs.
+// useRedis returns the counter of a server and its log entries.
 func useRedis(t testing.TB, url string) (*redisCounter, *observer.ObservedLogs) {
 	t.Helper()
 	c, err := acquireRedis(url)
@@ -95,7 +95,7 @@ func useRedis(t testing.TB, url string) (*redisCounter, *observer.ObservedLogs) 
 	return c, logs
 }
 
-const patient = 10 * time.Second // of a machine that has other things to do
+const patient = 10 * time.Second // timeout for a busy machine
 
 func mustTake(t testing.TB, c *redisCounter, key string, cost int64, limits ...limit) decision {
 	t.Helper()
@@ -139,7 +139,7 @@ func TestRedisAdmitsExactlyTheLimit(t *testing.T) {
 			t.Errorf("the key %s is not one of rgate's", key)
 		}
 	}
-	// What is not a counter counts as nothing.
+	// Values that are not counters are ignored.
 	for _, key := range keys {
 		client.Set(context.Background(), key, "nonsense", 0)
 	}
@@ -148,7 +148,8 @@ func TestRedisAdmitsExactlyTheLimit(t *testing.T) {
 	}
 }
 
-// The script does as the limiter does, whatever the times and costs.
+// TestScriptKeepsTheDefinition compares the script with the limiter for random times and
+// costs.
 func TestScriptKeepsTheDefinition(t *testing.T) {
 	server := startRedis(t)
 	client := redis.NewClient(&redis.Options{Addr: server.address()})
@@ -184,7 +185,7 @@ func TestScriptKeepsTheDefinition(t *testing.T) {
 func TestTwoGatewaysShareALimit(t *testing.T) {
 	server := startRedis(t)
 	one, _ := useRedis(t, "redis://"+server.address())
-	two, _ := useRedis(t, "redis://"+server.address()+"/0") // another client
+	two, _ := useRedis(t, "redis://"+server.address()+"/0") // a separate client
 	if one == two {
 		t.Fatal("there is one client")
 	}
@@ -237,7 +238,7 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 			_, ok := c.take(patient, "key", 1, limits)
 			return ok
 		})
-		c.local.Store(uint64(round * 100)) // of the wait
+		c.local.Store(uint64(round * 100)) // different timing in each round
 		if state := c.state(); !state.Up || state.Error != "" {
 			t.Errorf("its state is %+v", state)
 		}
@@ -247,8 +248,8 @@ func TestRedisGoesAwayAndComesBack(t *testing.T) {
 	}
 }
 
-// A server that accepts connections and says nothing costs what may be waited, and
-// that not for long.
+// TestSilentRedisIsLeftAlone checks that a server that accepts connections but does not
+// respond delays requests by at most the timeout, and only briefly.
 func TestSilentRedisIsLeftAlone(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -282,7 +283,7 @@ func TestRedisCluster(t *testing.T) {
 		return strings.Contains(client.ClusterInfo(context.Background()).Val(), "cluster_state:ok")
 	})
 	c, _ := useRedis(t, "redis://"+server.address()+"?addr="+server.address())
-	for key := range 20 { // anywhere in the cluster
+	for key := range 20 { // on any node of the cluster
 		for i, want := range []bool{true, true, false} {
 			if d := mustTake(t, c, strconv.Itoa(key), 1, limit{2, time.Hour}, limit{3, 2 * time.Hour}); d.admitted != want {
 				t.Errorf("key %d, request %d: %+v", key, i+1, d)

@@ -26,7 +26,7 @@ func TestThrottleDelaysAndRefuses(t *testing.T) {
 	if w := rateServe(t, p, rateRequest("203.0.113.8:1")); w.Code != http.StatusOK {
 		t.Errorf("another client: got %d", w.Code)
 	}
-	// One waits, and leaves.
+	// One request waits and is canceled.
 	ctx, leave := context.WithCancel(context.Background())
 	waits := make(chan error)
 	go func() {
@@ -48,7 +48,7 @@ func TestThrottleDelaysAndRefuses(t *testing.T) {
 	}
 }
 
-// mergedContext has the values of one context and the end of another.
+// mergedContext has the values of one context and is canceled with another.
 type mergedContext struct {
 	context.Context
 	end context.Context
@@ -66,7 +66,7 @@ func TestThrottleLetsThemGoOnInOrder(t *testing.T) {
 	}
 }
 
-// The queues are there before and after a reload.
+// TestThrottleOutlivesReloads checks that queues survive a reload.
 func TestThrottleOutlivesReloads(t *testing.T) {
 	const options = `{"requests": 1, "window": "1h", "max_wait": "1ms"}`
 	first, stop := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -149,7 +149,7 @@ func TestRateMetrics(t *testing.T) {
 		rateServe(t, limit, rateRequest("203.0.113.7:1"))
 		rateServe(t, throttle, rateRequest("203.0.113.7:1"))
 	}
-	throttle.queues.delayed.Store(4) // how many waited depends on the machine
+	throttle.queues.delayed.Store(4) // the actual number depends on the machine
 	got := make(map[string]float64)
 	families, err := ctx.GetMetricsRegistry().Gather()
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// documented is the limit of the documentation's examples.
+// documented is the limit in the examples of the documentation.
 var documented = limit{requests: 1000, window: time.Minute}
 
 func TestLimitJudges(t *testing.T) {
@@ -58,8 +58,8 @@ func TestLimitJudges(t *testing.T) {
 	}
 }
 
-// Of a limit of one, each request is a whole window after the one before, and no
-// later.
+// TestOneRequestInAWindow checks that with a limit of one, requests are admitted exactly
+// one window apart.
 func TestOneRequestInAWindow(t *testing.T) {
 	l, one := newLimiter(minMaxKeys), limit{1, time.Minute}
 	now := time.Duration(0)
@@ -67,7 +67,7 @@ func TestOneRequestInAWindow(t *testing.T) {
 		if i > 0 && l.take(now+time.Minute-1, 1, 1, one).admitted {
 			t.Errorf("request %d is admitted too early", i)
 		}
-		now += step*time.Second + 20*time.Nanosecond // what a table keeps of a minute is as fine as that
+		now += step*time.Second + 20*time.Nanosecond // the resolution of a one-minute window in the table
 		if d := l.take(now, 1, 1, one); !d.admitted {
 			t.Errorf("request %d is refused: %+v", i, d)
 		}
@@ -94,8 +94,8 @@ func TestDecisionsAreJoined(t *testing.T) {
 	}
 }
 
-// naive is the same limit from its definition: it keeps all that it has admitted,
-// and computes with numbers of any size.
+// naive is a reference implementation of limit. It keeps all admitted requests and
+// computes with arbitrary precision.
 type naive struct {
 	limit
 	begin time.Duration
@@ -103,7 +103,7 @@ type naive struct {
 	costs []int64
 }
 
-// admits must be asked in the order of time.
+// admits must be called in chronological order.
 func (n *naive) admits(now time.Duration, cost int64) bool {
 	begin := n.begin
 	if now >= begin+2*n.window || len(n.times) == 0 {
@@ -132,9 +132,9 @@ func (n *naive) admits(now time.Duration, cost int64) bool {
 	return true
 }
 
-// The limiter does as the naive one; it never lets through more than the limit,
-// a refused request passes after its wait and no sooner, and what remains can be
-// used at once.
+// TestLimiterKeepsItsDefinition compares the limiter with naive. It also checks that the
+// limit is never exceeded, that a rejected request is admitted exactly after its wait,
+// and that all remaining requests are admitted immediately.
 func TestLimiterKeepsItsDefinition(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {

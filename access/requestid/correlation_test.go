@@ -14,7 +14,7 @@ func TestRequestIDsAreUUIDs(t *testing.T) {
 	begin := time.Date(2026, 3, 14, 9, 26, 53, 589_793_238, time.UTC)
 	var all []string
 	for i := range 1000 {
-		at := begin.Add(time.Duration(i) * 300 * time.Nanosecond) // more than the clock's fraction
+		at := begin.Add(time.Duration(i) * 300 * time.Nanosecond) // longer than the resolution of the fraction
 		text := newRequestID(at)
 		id, err := uuid.Parse(text)
 		if err != nil || id.Version() != 7 || id.Variant() != uuid.RFC4122 || id.String() != text {

@@ -12,7 +12,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// The cost of an ID, and of the policy around it.
+// BenchmarkRequestID measures the creation of an ID, and the whole policy.
 func BenchmarkRequestID(b *testing.B) {
 	now := time.Now()
 	b.Run("make", func(b *testing.B) {

@@ -14,8 +14,8 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// requestIDServe sends a request through a policy to a backend that has an ID of its
-// own, and returns what the backend and the client got.
+// requestIDServe sends a request through a policy to a backend that sets its own ID. It
+// returns the header received by the backend and the header received by the client.
 func requestIDServe(t *testing.T, p *RequestID, r *http.Request) (backend, client http.Header) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -99,8 +99,8 @@ func TestTraceIsToldAndPassedOn(t *testing.T) {
 	}
 }
 
-// Of two policies on the way, such as on a site and on a gateway in it, the outer
-// one gives the ID, so that there is one.
+// TestRequestHasOneID checks that with two policies, such as on a site and on a gateway
+// in it, both use the ID of the outer policy.
 func TestRequestHasOneID(t *testing.T) {
 	outer, inner := testkit.Load[RequestID](t, `{}`), testkit.Load[RequestID](t, `{"header": "X-Inner"}`)
 	w := httptest.NewRecorder()

@@ -94,7 +94,7 @@ func TestRequire(t *testing.T) {
 	}
 }
 
-// Any handler that sets the user is as good as rgate's own.
+// TestRequireBehindBasicAuth checks that any handler that sets the user can authenticate.
 func TestRequireBehindBasicAuth(t *testing.T) {
 	for options, want := range map[string]int{`{}`: 200, `{"users": ["alice"]}`: 200, `{"users": ["bob"]}`: 403, `{"scopes": ["read"]}`: 403} {
 		p := new(Require)
@@ -110,7 +110,8 @@ func TestRequireBehindBasicAuth(t *testing.T) {
 	}
 }
 
-// A request that could have had an API key is asked for one.
+// TestRequireBehindOptionalKey checks that the challenge includes an API key if one is
+// accepted.
 func TestRequireBehindOptionalKey(t *testing.T) {
 	p := new(Require)
 	testkit.Provision(t, p)

@@ -18,7 +18,7 @@ import (
 )
 
 // securityServe sends a request through a policy to a backend that responds with the
-// given header fields, and returns those of the response in order.
+// given header fields. It returns the sorted header fields of the response.
 func securityServe(t *testing.T, p *Security, r *http.Request, backend ...string) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -98,7 +98,7 @@ func TestHSTSIsForTLSOnly(t *testing.T) {
 	}
 }
 
-// endless is a body whose length is not announced.
+// endless returns a request whose body has n bytes and no Content-Length.
 func endless(n int) *http.Request {
 	r := httptest.NewRequest("POST", "/", io.NopCloser(strings.NewReader(strings.Repeat("x", n))))
 	r.ContentLength = -1
@@ -167,8 +167,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// A handler that responds although the body was too large keeps its response, and
-// unrelated errors stay as they are.
+// TestOtherResponsesStay checks that the response of a handler that ignores the body
+// limit is kept, and that unrelated errors are unchanged.
 func TestOtherResponsesStay(t *testing.T) {
 	p := testkit.Load[Security](t, `{"max_body": 10}`)
 	w := httptest.NewRecorder()
