@@ -8,47 +8,49 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// breaker is a circuit breaker (Nygard, Release It!, 2007). Closed, it admits requests
-// and records their outcomes. Open, it admits none. Half-open, it admits some as probes.
+// breaker is a circuit breaker (Nygard, Release It!, 2007). If closed, it admits requests
+// and records their outcomes. If open, it rejects all requests. If half-open, it admits a
+// limited number of requests as probes.
 //
-// gobreaker does not expose the time until the next probe, reports changes while it is
-// locked, and locks twice for each request. This one takes no lock while requests succeed.
+// Package gobreaker does not expose the time until the next probe, reports transitions
+// while it holds its lock, and locks twice for each request. This implementation takes no
+// lock while requests succeed.
 type breaker struct {
 	breakerOptions
-	now func() time.Duration // monotonic
+	now func() time.Duration // monotonic clock
 
-	// The state in the two lowest bits, and above them the number of changes. Written
-	// under mu.
+	// The state in the two lowest bits, and the number of transitions in the others.
+	// Written with mu held.
 	phase atomic.Uint64
 
-	// The number of consecutive failures. 0 if the ratio is used. Written under mu.
+	// The number of consecutive failures. 0 if ratio is used. Written with mu held.
 	run atomic.Int64
 
-	entered [3]atomic.Uint64 // the number of transitions into each state
+	entered [3]atomic.Uint64 // number of transitions into each state
 
-	instance  policy.Instance // the container, in a circuit with one breaker for each
-	retired   bool            // replaced at its address. Guarded by the circuit's mu.
-	notClosed int32           // 1 while it is not closed. Guarded by the circuit's mu.
+	instance  policy.Instance // the container, if each container has a breaker
+	retired   bool            // replaced by another breaker. Guarded by the circuit's mu.
+	notClosed int32           // 1 unless the state is closed, otherwise 0. Guarded by the circuit's mu.
 
 	mu        sync.Mutex
-	failed    []time.Duration // times of the last failures, in a ring. Guarded by mu.
+	failed    []time.Duration // ring of the times of the last failures. Guarded by mu.
 	next      int             // index of the next failure. Guarded by mu.
 	window    window          // Guarded by mu.
-	until     time.Duration   // when an open breaker becomes half-open. Guarded by mu.
-	probing   int             // probes in flight. Guarded by mu.
-	succeeded int             // probes that succeeded. Guarded by mu.
-	lastProbe time.Duration   // start of the last probe. Guarded by mu.
+	until     time.Duration   // time at which an open breaker becomes half-open. Guarded by mu.
+	probing   int             // number of probes in flight. Guarded by mu.
+	succeeded int             // number of successful probes. Guarded by mu.
+	lastProbe time.Duration   // start time of the last probe. Guarded by mu.
 }
 
-// breakerOptions are the options of a breaker.
+// breakerOptions holds the options of a breaker.
 type breakerOptions struct {
-	failures int           // consecutive failures that open it; 0: the ratio is used
+	failures int           // number of consecutive failures that open the breaker; 0 if ratio is used
 	expire   time.Duration // maximum age of the first consecutive failure
-	ratio    float64       // share of failures that opens it
+	ratio    float64       // ratio of failures that opens the breaker
 	minimum  int           // minimum number of requests for ratio
-	span     time.Duration // window of ratio
-	recovery time.Duration // time that it stays open
-	probes   int           // successful probes that close it
+	span     time.Duration // time window of ratio
+	recovery time.Duration // time for which the breaker stays open
+	probes   int           // number of successful probes that close the breaker
 }
 
 // circuitState is the state of a breaker.
@@ -62,26 +64,26 @@ const (
 
 func (s circuitState) String() string { return [...]string{"closed", "half_open", "open"}[s] }
 
-// outcome is what a request shows about the backend.
+// outcome is the outcome of a request, as an indicator of the backend's health.
 type outcome uint8
 
 const (
-	unknown outcome = iota // such as: the client left
+	unknown outcome = iota // for example, the client disconnected
 	succeeded
 	failed
 )
 
-// change is a transition of a breaker. If there is none, both states are equal.
+// change is a transition of a breaker. Without a transition, both states are equal.
 type change struct{ from, to circuitState }
 
 func (c change) happened() bool { return c.from != c.to }
 
-// admission is the decision about a request. An admitted request must be ended with its
+// admission is the result of begin. For an admitted request, end must be called with the
 // ticket.
 type admission struct {
 	admitted bool
 	ticket   uint64
-	wait     time.Duration // time until the next probe, if it is not admitted
+	wait     time.Duration // time until the next probe if the request is rejected
 	change
 }
 
@@ -110,7 +112,7 @@ func (b *breaker) begin() admission {
 		return admission{admitted: true, ticket: b.phase.Load()}
 	}
 	if from == circuitOpen || b.probing+b.succeeded >= b.probes {
-		// The recovery time has passed without an end of the last probe.
+		// The recovery time has passed: start a new phase, which ignores earlier probes.
 		b.enter(circuitHalfOpen)
 	}
 	b.probing++
@@ -118,8 +120,8 @@ func (b *breaker) begin() admission {
 	return admission{admitted: true, ticket: b.phase.Load(), change: change{from, circuitHalfOpen}}
 }
 
-// rejects reports whether no request is admitted now, and for how long if that is known.
-// It must be called with mu held.
+// rejects reports whether requests are currently rejected, and for how long if known. The
+// caller must hold mu.
 func (b *breaker) rejects(now time.Duration) (rejected bool, wait time.Duration) {
 	switch stateIn(b.phase.Load()) {
 	case circuitOpen:
@@ -130,8 +132,7 @@ func (b *breaker) rejects(now time.Duration) (rejected bool, wait time.Duration)
 	return false, 0
 }
 
-// end records the outcome of the request with a ticket. Requests that began in another
-// phase are ignored.
+// end records the outcome of a request. It ignores requests that began in another phase.
 func (b *breaker) end(ticket uint64, how outcome) change {
 	if stateIn(ticket) == circuitClosed && (how == unknown || how == succeeded && b.failures > 0 && b.run.Load() == 0) {
 		return change{}
@@ -150,7 +151,7 @@ func (b *breaker) end(ticket uint64, how outcome) change {
 	return change{from, stateIn(b.phase.Load())}
 }
 
-// endProbe must be called with mu held.
+// endProbe records the outcome of a probe. The caller must hold mu.
 func (b *breaker) endProbe(how outcome) {
 	b.probing--
 	switch how {
@@ -163,8 +164,8 @@ func (b *breaker) endProbe(how outcome) {
 	}
 }
 
-// count counts a request of a closed breaker and reports whether that opens it. It
-// must be called with mu held.
+// count records the outcome of a request at a closed breaker and reports whether it opens
+// the breaker. The caller must hold mu.
 func (b *breaker) count(how outcome) (opens bool) {
 	if b.failures == 0 {
 		b.window.add(b.now(), b.span, how == failed)
@@ -180,13 +181,13 @@ func (b *breaker) count(how outcome) (opens bool) {
 	}
 	now := b.now()
 	b.failed[b.next] = now
-	b.next = (b.next + 1) % b.failures // now the index of the oldest
+	b.next = (b.next + 1) % b.failures // index of the oldest failure
 	run := min(b.run.Load()+1, int64(b.failures))
 	b.run.Store(run)
 	return run == int64(b.failures) && now-b.failed[b.next] <= b.expire
 }
 
-// enter must be called with mu held.
+// enter changes the state and resets its counts. The caller must hold mu.
 func (b *breaker) enter(s circuitState) {
 	phase := b.phase.Load()
 	if stateIn(phase) != s {
@@ -201,8 +202,9 @@ func (b *breaker) enter(s circuitState) {
 	}
 }
 
-// current returns the state, and the time that an open breaker will remain open. An open
-// breaker whose recovery time is over counts as half-open: it admits the next request.
+// current returns the state, and the time for which an open breaker stays open. An open
+// breaker whose recovery time has passed is half-open, because it admits the next
+// request.
 func (b *breaker) current() (s circuitState, rest time.Duration) {
 	if s = stateIn(b.phase.Load()); s != circuitOpen {
 		return s, 0
@@ -215,7 +217,7 @@ func (b *breaker) current() (s circuitState, rest time.Duration) {
 	return circuitHalfOpen, 0
 }
 
-// hasState reports whether the breaker differs from a new one.
+// hasState reports whether the breaker differs from a new breaker.
 func (b *breaker) hasState() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -231,7 +233,7 @@ func (b *breaker) hasState() bool {
 	return b.run.Load() > 0 && now-b.failed[(b.next+b.failures-1)%b.failures] < b.expire
 }
 
-// isRejecting reports whether no request is admitted now.
+// isRejecting reports whether requests are currently rejected.
 func (b *breaker) isRejecting() bool {
 	if stateIn(b.phase.Load()) == circuitClosed {
 		return false
@@ -242,10 +244,11 @@ func (b *breaker) isRejecting() bool {
 	return rejected
 }
 
-// window counts requests and failures in the last span, in slices of a tenth.
+// window counts requests and failures in a sliding time window that is divided into ten
+// slices.
 type window struct {
 	slices [10]struct{ requests, failures int }
-	last   int64 // the number of the newest slice
+	last   int64 // number of the latest slice
 }
 
 func (w *window) add(now, span time.Duration, failed bool) {

@@ -10,7 +10,7 @@ import (
 	"github.com/rgate/rgate/internal/monotime"
 )
 
-// fakeClock moves only by advance.
+// fakeClock is a clock that only advance changes.
 type fakeClock struct{ at atomic.Int64 }
 
 func (c *fakeClock) now() time.Duration      { return time.Duration(c.at.Load()) }
@@ -24,7 +24,8 @@ func testBreaker(options breakerOptions) (*breaker, *fakeClock) {
 	return newBreaker(options, clock.now), clock
 }
 
-// send lets requests through that end in this way, as long as it is admitted.
+// send ends n requests with the outcome, as long as they are admitted, and returns their
+// number.
 func (b *breaker) send(n int, how outcome) (admitted int) {
 	for range n {
 		if pass := b.begin(); pass.admitted {
@@ -88,7 +89,7 @@ func TestASuccessEndsTheRow(t *testing.T) {
 	b.send(1, succeeded)
 	b.send(4, failed)
 	wantState(t, b, circuitClosed)
-	b.send(100, unknown) // says nothing, and ends no row
+	b.send(100, unknown) // an unknown outcome does not end the sequence of failures
 	wantState(t, b, circuitClosed)
 	b.send(1, failed)
 	wantState(t, b, circuitOpen)
@@ -100,7 +101,7 @@ func TestFailuresExpire(t *testing.T) {
 	clock.advance(3 * time.Minute)
 	b.send(3, failed)
 	clock.advance(2*time.Minute + time.Second)
-	b.send(1, failed) // the first one does not count any more
+	b.send(1, failed) // the first failure has expired
 	wantState(t, b, circuitClosed)
 	b.send(1, failed)
 	wantState(t, b, circuitOpen)
@@ -109,21 +110,21 @@ func TestFailuresExpire(t *testing.T) {
 func TestRatioOpens(t *testing.T) {
 	b, clock := testBreaker(breakerOptions{ratio: .5, minimum: 10, span: 10 * time.Second, recovery: time.Minute, probes: 1})
 	b.send(9, failed)
-	wantState(t, b, circuitClosed) // too few
+	wantState(t, b, circuitClosed) // fewer requests than minimum
 	clock.advance(11 * time.Second)
 	for range 5 {
 		b.send(1, failed)
 		b.send(1, succeeded)
 		b.send(1, unknown)
 	}
-	wantState(t, b, circuitClosed) // the tenth was no failure
+	wantState(t, b, circuitClosed) // the tenth request succeeded
 	b.send(1, failed)
 	wantState(t, b, circuitOpen)
 	clock.advance(time.Minute)
 	b.send(1, succeeded)
 	wantState(t, b, circuitClosed)
 	b.send(9, failed)
-	wantState(t, b, circuitClosed) // counts begin anew
+	wantState(t, b, circuitClosed) // counts are reset
 }
 
 func TestWhatMatters(t *testing.T) {
@@ -188,7 +189,7 @@ func TestSeveralProbes(t *testing.T) {
 		t.Fatalf("%d probes at a time, want 3", len(tickets))
 	}
 	b.end(tickets[0], succeeded)
-	b.end(tickets[1], unknown) // gives its permit back
+	b.end(tickets[1], unknown) // releases its permit
 	if n := b.send(2, succeeded); n != 1 {
 		t.Errorf("%d more probes, want 1", n)
 	}
@@ -235,13 +236,13 @@ func TestRequestsOfAnEarlierPhaseDoNotMatter(t *testing.T) {
 	wantState(t, b, circuitClosed)
 }
 
-// Whatever happens, no half-open phase has more probes under way than it may, and
-// once failures end it closes.
+// The number of probes in flight never exceeds the limit. The breaker closes when
+// failures end.
 func TestProbesAreNeverTooMany(t *testing.T) {
 	options := inARow
 	options.probes, options.failures = 2, 3
 	b, clock := testBreaker(options)
-	var probing sync.Map // *atomic.Int64 by ticket, which is that of a phase
+	var probing sync.Map // *atomic.Int64 by ticket, which identifies a phase
 	var most atomic.Int64
 	var clients sync.WaitGroup
 	for i := range 8 {

@@ -13,32 +13,33 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// circuits are the states of all circuit breakers, by circuitKey. They outlive reloads.
+// circuits holds the states of all circuit breakers by circuitKey. They survive
+// configuration reloads.
 var circuits = caddy.NewUsagePool()
 
-// circuitKey identifies a state. Breakers with different options have different states.
+// circuitKey is the key of a state. Breakers with different options have separate states.
 type circuitKey struct {
 	gateway, backend, name string
 	breakerOptions
 	perContainer bool
-	owner        *CircuitBreaker // outside of a gateway, if it has no name
+	owner        *CircuitBreaker // set outside of a gateway if name is empty
 }
 
 // circuit is the state of a backend's circuit breaker.
 type circuit struct {
 	circuitKey
 	whole *breaker
-	end   func() // ends publishing
+	end   func() // stops publishing the state
 
 	notClosed atomic.Int32 // number of containers whose breaker is not closed
 
-	// The breakers of containers, by address, used instead of whole. The map is never
-	// changed, only replaced.
+	// The breakers of containers by address, used in place of whole. The map is
+	// immutable: changes replace it.
 	containers atomic.Pointer[map[string]*breaker]
 
-	mu      sync.Mutex // held to replace containers
-	pruneAt int        // number of containers at which they are pruned. Guarded by mu.
-	retired [3]uint64  // transitions of breakers that were removed. Guarded by mu.
+	mu      sync.Mutex // held while containers is replaced
+	pruneAt int        // number of containers that triggers pruning. Guarded by mu.
+	retired [3]uint64  // transitions of removed breakers by state. Guarded by mu.
 }
 
 // Destruct implements caddy.Destructor.
@@ -47,7 +48,7 @@ func (c *circuit) Destruct() error {
 	return nil
 }
 
-// circuitAt returns the state of the backend at a place.
+// circuitAt returns the state for the backend of place.
 func (p *CircuitBreaker) circuitAt(place policy.RouteInfo) *circuit {
 	place.Route = ""
 	if c, ok := p.circuits.Get(place); ok {
@@ -60,13 +61,13 @@ func (p *CircuitBreaker) circuitAt(place policy.RouteInfo) *circuit {
 		if !inGateway && p.Name == "" {
 			key.owner = p
 		}
-		c, _, _ := circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil }) // it cannot fail
+		c, _, _ := circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil }) // never fails
 		return c.(*circuit), func() { _, _ = circuits.Delete(key) }
 	})
 }
 
-// reuse acquires the existing states with the same options. The old configuration may be
-// released before the first request arrives.
+// reuse acquires existing states with the same options. Without it, they could be removed
+// with the old configuration before the first request arrives.
 func (p *CircuitBreaker) reuse() {
 	var keys []circuitKey
 	circuits.Range(func(key, value any) bool {
@@ -94,7 +95,7 @@ func newCircuit(key circuitKey) *circuit {
 	return c
 }
 
-// label is the name of the backend in metrics and logs.
+// label returns the name of the backend in metrics and logs.
 func (c *circuit) label() string {
 	if c.backend == "" {
 		return c.name
@@ -105,8 +106,8 @@ func (c *circuit) label() string {
 // of returns the breaker of a static address.
 func (c *circuit) of(address string) *breaker { return c.at(address, policy.Instance{}) }
 
-// at returns the breaker of a container. A container that was restarted, or has the
-// address of a former one, gets a new breaker.
+// at returns the breaker of a container. A restarted container, or another container with
+// the same address, gets a new breaker.
 func (c *circuit) at(address string, instance policy.Instance) *breaker {
 	if b := (*c.containers.Load())[address]; b != nil && b.instance == instance {
 		return b
@@ -152,8 +153,8 @@ func (c *circuit) countChange(b *breaker, change change) {
 	}
 }
 
-// retire removes a breaker from the counts and keeps its transitions. It must be called
-// with mu held.
+// retire removes a breaker from notClosed and keeps its transitions. The caller must hold
+// mu.
 func (c *circuit) retire(b *breaker) {
 	c.notClosed.Add(-b.notClosed)
 	b.retired = true
@@ -162,8 +163,8 @@ func (c *circuit) retire(b *breaker) {
 	}
 }
 
-// pruned returns the containers whose breaker is not closed or has counted failures. Many
-// of the others no longer exist. It must be called with mu held.
+// pruned returns the breakers that are not closed or have recorded failures. Many of the
+// other containers no longer exist. The caller must hold mu.
 func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 	kept := make(map[string]*breaker)
 	for address, b := range containers {
@@ -194,7 +195,7 @@ func (c *circuit) report() status.CircuitBreaker {
 	return report
 }
 
-// each calls f with every breaker. The address of the backend's breaker is empty.
+// each calls f for each breaker. The address of the backend's breaker is empty.
 func (c *circuit) each(f func(address string, b *breaker)) {
 	f("", c.whole)
 	for address, b := range *c.containers.Load() {

@@ -33,9 +33,9 @@ func TestStateOutlivesAReload(t *testing.T) {
 		t.Error("the state is gone with the old configuration")
 	}
 	_ = same.Cleanup()
-	_ = same.stateAt(place) // of a request that is late
+	_ = same.stateAt(place) // a late request
 
-	// Two reloads, and no request in between.
+	// Two reloads without a request in between.
 	first := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	circuitSend(t, first, &policytest.RequestState{At: place}, policytest.RespondWith(500))
 	calm := policy.RouteInfo{Gateway: t.Name(), Backend: "calm"}
@@ -54,7 +54,7 @@ func TestStateOutlivesAReload(t *testing.T) {
 		t.Error("the state has outlived everybody")
 	}
 
-	// Outside of a gateway, it takes a name.
+	// Outside of a gateway, a state requires a name.
 	circuitSend(t, named, nil, policytest.RespondWith(500))
 	again := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	stranger := testkit.Provision(t, &CircuitBreaker{Failures: 1})
@@ -114,7 +114,7 @@ func TestBreakerPerContainer(t *testing.T) {
 		if !ex.Guarding.Allows("a") || !ex.Guarding.Begin("a") {
 			t.Error("no probe")
 		}
-		return nil // it was chosen, and never sent
+		return nil // selected, but not sent
 	})
 	if !visit("a", 200, nil) || c.notClosed.Load() != 0 {
 		t.Error("a probe that was never sent keeps its permit")
@@ -173,7 +173,7 @@ func TestCircuitMetrics(t *testing.T) {
 	}
 }
 
-// listener hears of events.
+// listener receives events.
 type listener chan string
 
 func (l listener) Handle(_ context.Context, e caddy.Event) error {
@@ -190,7 +190,7 @@ func TestCircuitEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := make(listener) // read after the request has ended
+	heard := make(listener) // received after the request has ended
 	if err := app.(*caddyevents.App).On("rgate_circuit_breaker_open", heard); err != nil {
 		t.Fatal(err)
 	}
@@ -207,8 +207,8 @@ func TestCircuitEvents(t *testing.T) {
 	}
 }
 
-// The address of a container goes on to another one, or to the same one started again:
-// what the one before has done says nothing about it.
+// The breaker of a container does not affect its successor at the same address, or the
+// same container after a restart.
 func TestCircuitForgetsTheContainerBefore(t *testing.T) {
 	c := newCircuit(circuitKey{breakerOptions: breakerOptions{failures: 1, expire: time.Minute, recovery: time.Hour, probes: 1}, perContainer: true})
 	defer func() { _ = c.Destruct() }()
@@ -218,7 +218,7 @@ func TestCircuitForgetsTheContainerBefore(t *testing.T) {
 		c.countChange(b, b.end(pass.ticket, failed))
 	}
 	first := c.at("a", policy.Instance{ID: "1"})
-	late := first.begin() // still under way when the container is gone
+	late := first.begin() // still in flight when the container is removed
 	fail(first)
 	if !first.isRejecting() || c.notClosed.Load() != 1 || len(c.report().Containers) != 1 {
 		t.Fatalf("a failure did not open it: %+v", c.report())

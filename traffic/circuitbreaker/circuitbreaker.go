@@ -1,3 +1,5 @@
+// Package circuitbreaker implements the handler rgate_circuit_breaker, which rejects requests
+// to failing backends.
 package circuitbreaker
 
 import (
@@ -25,7 +27,7 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("rgate_circuit_breaker", policy.Directive[CircuitBreaker])
 }
 
-// Defaults of a circuit breaker.
+// Default and limit values of the options.
 const (
 	defaultFailures = 5
 	defaultExpire   = 5 * time.Minute
@@ -39,70 +41,71 @@ const (
 	maxProbes   = 100
 )
 
-// CircuitBreaker rejects requests to a failing backend, so that clients fail fast and
-// the backend can recover. After some failures it opens and responds with 503. After the
-// recovery time it is half-open and admits a probe: if the probe succeeds, it closes; if
-// the probe fails, it opens again.
+// CircuitBreaker rejects requests to a failing backend, so that clients fail fast and the
+// backend can recover. After a number of failures, it opens and responds with 503. After
+// the recovery time, it is half-open and admits a probe. If the probe succeeds, it
+// closes. Otherwise it opens again.
 //
-// A failure is a request to which the backend did not respond, or responded with one
-// of the statuses. Responses with 4xx are successes. Causes on the client's side are not
-// counted: clients that leave or stop sending, requests that cannot be sent, uploads
-// during which the backend closes the connection, and 501, 505, 506, 507, 508, 510 and
-// 511. Requests for a backend without upstreams are not counted either. A response counts
-// once its header has arrived: a stream that breaks off later is not a failure.
+// A failure is a request without a response, or with one of the `statuses`. Responses
+// with 4xx are successes. Failures caused by the client are not counted: clients that
+// disconnect or stop sending, requests that cannot be sent, and uploads during which the
+// backend closes the connection. Unless listed, 501, 505, 506, 507, 508, 510 and 511 are
+// not failures. Requests for a backend without upstreams are not counted. A response is
+// counted when its header arrives. A stream that is interrupted later is not a failure.
 //
-// Each backend has one state. It outlives a reload of the configuration unless the
-// options of the breaker change.
+// Each backend has one state. It survives a configuration reload unless the options of
+// the breaker change.
 type CircuitBreaker struct {
 	policy.Base
 
-	// The number of consecutive failures that open it, 1 to 1000. Cannot be combined with
-	// `ratio`. Default: 5.
+	// The number of consecutive failures that open the breaker, from 1 to 1000. Cannot be
+	// combined with `ratio`. Default: 5.
 	Failures int `json:"failures,omitempty" caddyfile:"arg" default:"5"`
 
-	// The time that it stays open, 10ms to 24h. Default: 60s.
+	// The time for which the breaker stays open, from 10ms to 24h. Default: 60s.
 	Recovery caddy.Duration `json:"recovery,omitempty" caddyfile:"arg" default:"60s"`
 
-	// The maximum age of the first of the consecutive failures that open it, 10ms to 24h.
-	// Default: 5m.
+	// The maximum age of the first of the consecutive failures that open the breaker,
+	// from 10ms to 24h. Default: 5m.
 	Expire caddy.Duration `json:"expire,omitempty" default:"5m"`
 
-	// The share of failed requests within `window` that opens it, above 0 and at most 1.
-	// Default: consecutive failures count.
+	// The ratio of failed requests within `window` that opens the breaker, above 0 and at
+	// most 1. Default: 0. The breaker opens after consecutive `failures`.
 	Ratio float64 `json:"ratio,omitempty"`
 
-	// The time over which `ratio` is computed, 10ms to 24h, with a precision of a tenth.
-	// Default: 10s.
+	// The time window of `ratio`, from 10ms to 24h, with a precision of a tenth. Default:
+	// 10s.
 	Window caddy.Duration `json:"window,omitempty" default:"10s"`
 
-	// The minimum number of requests within `window` before `ratio` applies, 1 to
+	// The minimum number of requests within `window` before `ratio` applies, from 1 to
 	// 1,000,000. Default: 20.
 	Minimum int `json:"minimum,omitempty" default:"20"`
 
-	// The number of requests that a half-open breaker admits, 1 to 100. If all of them
-	// succeed, it closes; if one fails, it opens again. A probe without a response after
-	// `recovery` is replaced by another. Default: 1.
+	// The number of probes that a half-open breaker admits, from 1 to 100. If all probes
+	// succeed, the breaker closes. If a probe fails, it opens again. A probe without a
+	// response after `recovery` is replaced by another. Default: 1.
 	Probes int `json:"probes,omitempty" default:"1"`
 
-	// The statuses that count as failures: 500 to 599, or `5xx` for those that concern the
-	// backend. 501, 505, 506, 507, 508, 510 and 511 concern the request and count only if
-	// they are listed. Default: `5xx`.
+	// The response statuses that count as failures: 500 to 599, or `5xx` for statuses
+	// that indicate a failure of the backend. `5xx` excludes 501, 505, 506, 507, 508, 510
+	// and 511, which are related to the request and must be listed separately. Default:
+	// `5xx`.
 	Statuses []string `json:"statuses,omitempty" default:"5xx"`
 
-	// Whether every container, or address, has its own state. Containers whose breaker is
-	// open are not selected; if all are open, the response is 503. Requires a gateway:
-	// elsewhere, there is one state. Default: false.
+	// Whether each container or address has a separate state. Containers whose breaker is
+	// open are not selected. If all breakers are open, the response is 503. Has no effect
+	// outside of a gateway. Default: false.
 	PerContainer bool `json:"per_container,omitempty"`
 
-	// The name under which the state outlives a reload outside of a gateway. Handlers with
-	// the same name and options share it. In a gateway, breakers of a backend with
-	// different names have separate states. Default: none.
+	// The name of the state. Outside of a gateway, only a named state survives a reload,
+	// and handlers with the same name and options share it. In a gateway, breakers of a
+	// backend with different names have separate states. Default: none.
 	Name string `json:"name,omitempty"`
 
 	options  breakerOptions
 	failing  failure.Statuses
 	circuits lease.Set[policy.RouteInfo, *circuit]
-	own      *circuit // of the backend that the policy belongs to; nil: none
+	own      *circuit // state of the backend that contains the policy; nil if none
 	events   eventEmitter
 }
 
@@ -148,14 +151,13 @@ func (p *CircuitBreaker) Check() error {
 	return nil
 }
 
-// aboutBackend reports whether a status from 500 on concerns the backend and not the
-// request.
+// aboutBackend reports whether a 5xx status indicates a failure of the backend.
 func aboutBackend(status int) bool {
 	return failure.Classify(status, nil, httpx.Upload{}).Cause == failure.Backend
 }
 
-// Provision sets up the policy. Unless it belongs to a backend, its states are looked up
-// by request.
+// Provision sets up the policy. Its state is acquired here if the policy belongs to a
+// backend, and otherwise for each request.
 func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "circuit_breaker"); err != nil {
 		return err
@@ -175,7 +177,7 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if len(p.Statuses) == 0 {
 		p.Statuses = []string{defaultStatuses}
 	}
-	p.failing, _ = failure.ParseStatuses(p.Statuses, aboutBackend) // Validate returns the error
+	p.failing, _ = failure.ParseStatuses(p.Statuses, aboutBackend) // validated by Check
 	p.events.start(ctx)
 	p.reuse()
 	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
@@ -193,7 +195,7 @@ func (p *CircuitBreaker) Cleanup() error {
 	return nil
 }
 
-// ServeHTTP passes a request to the backend, or responds with 503.
+// ServeHTTP forwards a request to the backend, or responds with 503.
 func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -225,8 +227,8 @@ func (p *CircuitBreaker) reject(w http.ResponseWriter, r *http.Request, wait tim
 	return p.RefuseWithFallback(w, r, http.StatusServiceUnavailable, errCircuitOpen)
 }
 
-// judge returns the outcome of a request for the backend, from the status of its response
-// or the error in place of one.
+// judge returns the outcome of a request, based on the status of the response or on the
+// error.
 func (p *CircuitBreaker) judge(r *http.Request, status int, err error) outcome {
 	if err == nil && p.failing.Has(status) {
 		return failed
@@ -234,9 +236,9 @@ func (p *CircuitBreaker) judge(r *http.Request, status int, err error) outcome {
 	v := failure.ClassifyRequest(r, status, err)
 	switch {
 	case err == nil && status < 500 && status != failure.StatusClientClosedRequest:
-		return succeeded // also with 4xx
+		return succeeded // including 4xx
 	case err == nil && v.Cause == failure.Backend:
-		return succeeded // the status is not listed
+		return succeeded // a 5xx status that is not listed
 	case v.Cause == failure.Backend:
 		return failed
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/rgate/rgate/policy/policytest"
 )
 
-// circuitSend sends a request and returns the status, that of an error included.
+// circuitSend sends a request and returns the status of the response or the error.
 func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.RequestState, next caddyhttp.HandlerFunc) (status int, header http.Header) {
 	t.Helper()
 	r, w := policytest.Request(t.Context(), exchange, nil)
@@ -126,7 +126,7 @@ func TestOpenBreakerRespondsAtOnce(t *testing.T) {
 	}
 }
 
-// openFor opens a breaker whose recovery is over at once.
+// openFor returns a policy whose open breaker has just passed its recovery time.
 func openFor(t *testing.T, probes int) (*CircuitBreaker, *breaker) {
 	t.Helper()
 	p := testkit.Provision(t, &CircuitBreaker{Failures: 1, Probes: probes, Recovery: caddy.Duration(time.Hour)})

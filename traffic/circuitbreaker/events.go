@@ -9,18 +9,18 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// eventEmitter emits events in order, in the background, so that requests do not wait for
-// event handlers.
+// eventEmitter emits events in order from a background goroutine, so that event handlers
+// do not delay requests.
 type eventEmitter struct {
 	ctx   caddy.Context
-	app   *caddyevents.App // nil: no events app
+	app   *caddyevents.App // nil without the events app
 	mu    sync.Mutex
 	queue []func() // Guarded by mu.
 }
 
 func (h *eventEmitter) start(ctx caddy.Context) {
 	h.ctx = ctx
-	if app, err := ctx.AppIfConfigured("events"); err == nil { // always, in a server
+	if app, err := ctx.AppIfConfigured("events"); err == nil { // always configured in a server
 		h.app = app.(*caddyevents.App)
 	}
 }

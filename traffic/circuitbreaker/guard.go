@@ -12,25 +12,26 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// circuitGuard rejects the containers whose breaker is open for a request, and records
-// the outcomes of its attempts.
+// circuitGuard excludes containers with an open breaker from a request, and records the
+// outcomes of its attempts.
 type circuitGuard struct {
 	policy  *CircuitBreaker
 	circuit *circuit
 	request *http.Request
-	known   policy.InstanceResolver // identifies containers; nil: only addresses are known
+	known   policy.InstanceResolver // identifies containers; nil if only addresses are known
 
-	address string // of the current attempt
+	address string // address of the current attempt
 	breaker *breaker
 	ticket  uint64
 	inside  bool
 
-	entered  bool          // there was an attempt
+	entered  bool          // an attempt was made
 	rejected bool          // a container was rejected
 	wait     time.Duration // shortest time until a rejecting breaker admits a probe
 }
 
-// serveGuarded calls the next handler with a breaker for each container.
+// serveGuarded calls the next handler with a guard that uses one breaker for each
+// container.
 func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardSetter, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
 	httpx.WatchBody(r)
@@ -40,8 +41,8 @@ func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardSetter, w
 	returned := false
 	defer func() {
 		exchange.SetGuard(before)
-		guard.leave(unknown) // the attempt has not ended
-		if returned {        // a goroutine that outlives a panic may use the guard
+		guard.leave(unknown) // an attempt that End was not called for
+		if returned {        // after a panic, another goroutine may use the guard
 			*guard = circuitGuard{}
 			circuitGuards.Put(guard)
 		}
@@ -80,7 +81,7 @@ func (g *circuitGuard) reject(wait time.Duration) {
 
 // Begin implements policy.UpstreamGuard.
 func (g *circuitGuard) Begin(address string) bool {
-	g.leave(unknown) // the attempt before
+	g.leave(unknown) // the previous attempt
 	b := g.breakerOf(address)
 	admission := b.begin()
 	g.report(b, address, admission.change)
@@ -98,7 +99,7 @@ func (g *circuitGuard) End(status int, err error) {
 	g.leave(g.policy.judge(g.request, status, err))
 }
 
-// leave ends the current attempt.
+// leave ends the current attempt, if any.
 func (g *circuitGuard) leave(how outcome) {
 	if g.inside {
 		g.inside = false

@@ -24,7 +24,7 @@ func (circuitCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- circuitContainers
 }
 
-// circuitFigures are the sums over all circuits of a backend.
+// circuitFigures holds the metrics of a backend, summed over its circuits.
 type circuitFigures struct {
 	whole, perContainer bool
 	state               circuitState
@@ -59,7 +59,7 @@ func (circuitCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// add adds those of a circuit.
+// add adds the metrics of a circuit.
 func (f *circuitFigures) add(c *circuit) {
 	f.whole, f.perContainer = f.whole || !c.perContainer, f.perContainer || c.perContainer
 	c.each(func(address string, b *breaker) {

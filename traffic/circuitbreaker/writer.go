@@ -12,9 +12,9 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// serve calls the next handler and records the outcome once, when the response header
-// arrives: a probe whose response is a stream ends there. A panic is recorded as unknown
-// and continues.
+// serve calls the next handler and records the outcome when the response header arrives.
+// A probe ends then, even if the response is a stream. A panic is recorded as unknown and
+// propagated.
 func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	ww := circuitWriters.Get().(*circuitWriter)
 	ww.ResponseWriter, ww.policy, ww.circuit, ww.ticket = w, p, c, ticket
@@ -28,7 +28,7 @@ func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter,
 		default:
 			ww.decide(unknown)
 		}
-		// A hijacked connection, or a goroutine that outlives a panic, may use the writer.
+		// After Hijack or a panic, another goroutine may use the writer.
 		if returned && !ww.hijacked {
 			ww.ResponseWriter, ww.policy, ww.circuit, ww.decided = nil, nil, nil, false
 			circuitWriters.Put(ww)
@@ -41,7 +41,7 @@ func (p *CircuitBreaker) serve(c *circuit, ticket uint64, w http.ResponseWriter,
 
 var circuitWriters = sync.Pool{New: func() any { return new(circuitWriter) }}
 
-// circuitWriter records the status of a response and passes everything on.
+// circuitWriter records the status of a response and forwards the response.
 type circuitWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	policy   *CircuitBreaker
@@ -75,7 +75,7 @@ func (w *circuitWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError flushes buffered data, and the header if it was not sent.
+// FlushError sends the header if necessary and flushes the response.
 func (w *circuitWriter) FlushError() error {
 	err := http.NewResponseController(w.ResponseWriter).Flush()
 	if err == nil {

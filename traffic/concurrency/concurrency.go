@@ -1,3 +1,5 @@
+// Package concurrency implements the handler rgate_concurrency, which limits the number of
+// requests in flight.
 package concurrency
 
 import (
@@ -32,36 +34,38 @@ const (
 )
 
 // Concurrency limits the number of requests to a backend in flight. Further requests wait
-// in a queue, first come, first served. If the queue is full, or a request waits for too
-// long, the response is 503.
+// in a FIFO queue. If the queue is full or a request waits for too long, the response is
+// 503.
 //
-// A request is in flight until its response is complete, a WebSocket until it is closed.
-// If the client leaves, its permit is released at once.
+// A request is in flight until its response is complete. A WebSocket is in flight until
+// it is closed. If the client disconnects, the permit is released immediately.
 type Concurrency struct {
 	policy.Base
 
-	// The maximum number of requests in flight, 1 to 1,000,000. Required.
+	// The maximum number of requests in flight, from 1 to 1,000,000. Required.
 	Max int `json:"max,omitempty" caddyfile:"arg"`
 
-	// The maximum number of waiting requests, 0 to 1,000,000. Default: 0.
+	// The maximum number of waiting requests, from 0 to 1,000,000. Default: 0. Requests
+	// over `max` are rejected immediately.
 	Queue int `json:"queue,omitempty" caddyfile:"arg"`
 
-	// The maximum time that a request waits, 1ms to 1h. Requires `queue`. Default: 1s.
+	// The maximum time that a request waits, from 1ms to 1h. Requires `queue`. Default:
+	// 1s.
 	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty" caddyfile:"arg" default:"1s"`
 
-	// A text with placeholders, such as `{http.rgate.route}`, `{http.vars.client_ip}` or
-	// `{http.auth.user.id}`. `max` and `queue` apply to each of its values. Default: none,
-	// they apply to all requests of a backend.
+	// A key with placeholders, such as `{http.rgate.route}`, `{http.vars.client_ip}` or
+	// `{http.auth.user.id}`. `max` and `queue` apply separately to each value of the key.
+	// Default: none. The limits apply to all requests of a backend together.
 	Key string `json:"key,omitempty"`
 
-	// The name of the limit outside of a gateway. Handlers with the same name share the
+	// The name of the limit. Outside of a gateway, handlers with the same name share the
 	// limit. In a gateway, limits of a backend with different names are separate.
 	// Default: none.
 	Name string `json:"name,omitempty"`
 
 	key      *placeholder.Key
 	limiters lease.Set[policy.RouteInfo, *sharedLimiter]
-	own      *sharedLimiter // of the backend that the policy belongs to; nil: none
+	own      *sharedLimiter // limiter of the backend that contains the policy; nil if none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -97,8 +101,8 @@ func (p *Concurrency) Check() error {
 	return nil
 }
 
-// Provision sets up the policy. Unless it belongs to a backend, its limiter is looked up by
-// request.
+// Provision sets up the policy. Its limiter is acquired here if the policy belongs to a
+// backend, and otherwise for each request.
 func (p *Concurrency) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "concurrency"); err != nil {
 		return err
@@ -127,7 +131,7 @@ func (p *Concurrency) Cleanup() error {
 	return nil
 }
 
-// ServeHTTP passes a request on when it gets a permit, or responds with 503.
+// ServeHTTP forwards a request when it gets a permit, or responds with 503.
 func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -141,7 +145,7 @@ func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	}
 	held, queued := limiter.enter(key, p.Queue)
 	if queued != nil {
-		defer readEarly(r).halt() // after the permit is released
+		defer readEarly(r).halt() // runs after the permit is released
 		if err := p.await(r.Context(), limiter, queued); err != nil {
 			return p.reject(w, r, err)
 		}
@@ -178,7 +182,7 @@ func (p *Concurrency) await(ctx context.Context, limiter *sharedLimiter, queued 
 		return err
 	}
 	if err == errQueueTimeout {
-		return nil // it got a permit in the meantime
+		return nil // the request got a permit in the meantime
 	}
 	limiter.leave(queued.queue)
 	return err
@@ -193,20 +197,20 @@ func (p *Concurrency) reject(w http.ResponseWriter, r *http.Request, err error) 
 	return p.RefuseWithFallback(w, r, http.StatusServiceUnavailable, err)
 }
 
-// sharedLimiters are the limiters of all policies, by limiterKey. They outlive reloads, so
-// that requests in flight are counted.
+// sharedLimiters holds the limiters of all policies by limiterKey. They survive
+// configuration reloads, so that requests in flight remain counted.
 var sharedLimiters = caddy.NewUsagePool()
 
 type limiterKey struct {
 	gateway, backend, name, key string
-	owner                       *Concurrency // outside of a gateway, if it has no name
+	owner                       *Concurrency // set outside of a gateway if name is empty
 }
 
-// sharedLimiter is a limiter that all handlers with the same key use.
+// sharedLimiter is a limiter that is shared by all handlers with the same key.
 type sharedLimiter struct {
 	*limiter
 	limiterKey
-	end func() // ends publishing
+	end func() // stops publishing the state
 }
 
 // Destruct implements caddy.Destructor.
@@ -215,7 +219,7 @@ func (l *sharedLimiter) Destruct() error {
 	return nil
 }
 
-// limiterAt returns the limiter of the backend at a place.
+// limiterAt returns the limiter for the backend of place.
 func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 	place.Route = ""
 	if l, ok := p.limiters.Get(place); ok {
@@ -226,7 +230,7 @@ func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 		if place == (policy.RouteInfo{}) && p.Name == "" {
 			key.owner = p
 		}
-		shared, _, _ := sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil }) // it cannot fail
+		shared, _, _ := sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil }) // never fails
 		l := shared.(*sharedLimiter)
 		release := l.limit(p.Max)
 		return l, func() {
@@ -236,8 +240,8 @@ func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 	})
 }
 
-// reuse acquires the existing limiters with the same options and requests in flight. The
-// old configuration may be released before the first request arrives.
+// reuse acquires existing limiters with the same options and requests in flight. Without
+// it, they could be removed with the old configuration before the first request arrives.
 func (p *Concurrency) reuse() {
 	var keys []limiterKey
 	sharedLimiters.Range(func(key, value any) bool {
@@ -259,7 +263,7 @@ func newSharedLimiter(key limiterKey) *sharedLimiter {
 	return l
 }
 
-// label is the name of the backend in metrics.
+// label returns the name of the backend in metrics.
 func (l *sharedLimiter) label() string {
 	if l.backend == "" {
 		return l.name

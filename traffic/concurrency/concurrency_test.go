@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/policy/policytest"
 )
 
-// occupy sends a request that stays until the function that it returns is called.
+// occupy sends a request that remains in flight until leave is called.
 func occupy(t *testing.T, p *Concurrency, ex *policytest.RequestState) (leave func()) {
 	t.Helper()
 	end, inside, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
@@ -93,7 +93,7 @@ func TestConcurrencyQueue(t *testing.T) {
 		type outcome struct {
 			name   string
 			status int
-			code   int // of the error
+			code   int // status of the error
 			after  time.Duration
 		}
 		outcomes, start := make(chan outcome, 9), time.Now()
@@ -117,8 +117,8 @@ func TestConcurrencyQueue(t *testing.T) {
 		send("third", context.Background())
 		want(outcome{name: "third", status: 503})
 		goAway()
-		want(outcome{"impatient", 200, 499, 0}) // nothing was written
-		send("bounded", bounded)                // takes the place that became free
+		want(outcome{"impatient", 200, 499, 0}) // status 200 in the recorder: nothing was written
+		send("bounded", bounded)                // enters the free position in the queue
 		want(outcome{"bounded", 503, 0, 10 * time.Second})
 		want(outcome{"patient", 503, 0, time.Minute})
 		send("last", context.Background())
@@ -145,7 +145,7 @@ func TestConcurrencyCountsAcrossAReload(t *testing.T) {
 	}
 	leave()
 
-	// A WebSocket may outlive its configuration, and be the only request.
+	// A WebSocket may outlive its configuration and be the only request in flight.
 	ex.At.Backend = "c"
 	last := testkit.Provision(t, &Concurrency{Max: 1, Name: "sockets"})
 	leave = occupy(t, last, ex)

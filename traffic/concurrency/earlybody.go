@@ -8,26 +8,26 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-// maxEarly is the maximum size of a body that is read while its request waits.
+// maxEarly is the maximum size in bytes of a body that is read while its request waits.
 const maxEarly = 64 << 10
 
-// earlyBody is the body of a request that is read into memory while the request waits: Go's
-// server notices that an HTTP/1 client has left only after the body was read. Reads return
-// the buffered bytes, and then the rest of the body.
+// earlyBody is a request body that is read into memory while the request waits. Go's
+// server detects that an HTTP/1 client has disconnected only after the body was read.
+// Read returns the buffered bytes, and then the rest of the body.
 type earlyBody struct {
 	source io.ReadCloser
 	ended  chan struct{} // closed when reading ahead has ended
 
 	mu      sync.Mutex
-	came    sync.Cond // bytes were read, or reading ahead has ended
-	ahead   []byte    // bytes that were read ahead and not returned yet. Written only beyond the end. Guarded by mu.
-	err     error     // the error after ahead. Guarded by mu.
+	came    sync.Cond // signals that bytes were read or that reading ahead has ended
+	ahead   []byte    // bytes that Read has not returned yet. Only appended to. Guarded by mu.
+	err     error     // error to return after ahead. Guarded by mu.
 	reading bool      // reading ahead is in progress. Guarded by mu.
 	halted  bool      // reading ahead must end. Guarded by mu.
 	closed  bool      // Guarded by mu.
 }
 
-// readEarly starts reading the body of an HTTP/1 request ahead, if it is small. The caller
+// readEarly starts to read ahead the body of an HTTP/1 request if it is small. The caller
 // must call halt before the request ends.
 func readEarly(r *http.Request) *earlyBody {
 	if r.ProtoMajor != 1 || r.ContentLength < 1 || r.ContentLength > maxEarly || r.Body == nil || r.Body == http.NoBody ||
@@ -36,7 +36,7 @@ func readEarly(r *http.Request) *earlyBody {
 	}
 	b := &earlyBody{ended: make(chan struct{}), ahead: make([]byte, 0, r.ContentLength), reading: true}
 	b.came.L = &b.mu
-	// A fallback can still send the body to another backend.
+	// Replace the source only: a fallback may send the body to another backend.
 	if unread, ok := r.Body.(*httpx.UnreadBody); ok {
 		unread.Replace(func(body io.ReadCloser) io.ReadCloser { b.source = body; return b })
 	} else {
@@ -46,14 +46,14 @@ func readEarly(r *http.Request) *earlyBody {
 	return b
 }
 
-// readAhead reads until the end, or until it is halted.
+// readAhead reads the body until its end or until it is halted.
 func (b *earlyBody) readAhead(buffer []byte) {
 	defer close(b.ended)
 	var beyond [1]byte
 	for total := 0; ; {
 		room := buffer[total:cap(buffer)]
 		if len(room) == 0 {
-			room = beyond[:] // to read the end
+			room = beyond[:] // the buffer is full: only the end of the body is expected
 		}
 		n, err := b.source.Read(room)
 		if b.add(room[:n], err) {
@@ -63,11 +63,11 @@ func (b *earlyBody) readAhead(buffer []byte) {
 	}
 }
 
-// add adds bytes that were read, and reports whether reading ahead ends.
+// add appends bytes that were read and reports whether reading ahead ends.
 func (b *earlyBody) add(p []byte, err error) (ends bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ahead = append(b.ahead, p...) // p is already there
+	b.ahead = append(b.ahead, p...) // no copy: p is located after ahead in the same buffer
 	b.err = err
 	ends = err != nil || b.halted
 	b.reading = !ends
@@ -109,15 +109,15 @@ func (b *earlyBody) Close() error {
 	b.closed, b.halted = true, true
 	b.came.Broadcast()
 	if b.reading {
-		return nil // the server closes it in any case
+		return nil // a read is in progress: the server closes the body
 	}
 	b.mu.Unlock()
 	defer b.mu.Lock()
 	return b.source.Close()
 }
 
-// halt ends reading ahead and waits for its end. The rest of the body can still be read.
-// A nil body is allowed.
+// halt stops reading ahead and waits until it has stopped. The rest of the body can still
+// be read. halt does nothing if b is nil.
 func (b *earlyBody) halt() {
 	if b == nil {
 		return

@@ -22,8 +22,8 @@ import (
 	"github.com/rgate/rgate/policy/policytest"
 )
 
-// queueServer serves a limit of one request, and returns the bodies of those that come
-// through, which read what they are sent.
+// queueServer starts a server with a limit of one request. It returns the bodies of
+// admitted requests, which the handler reads.
 func queueServer(t *testing.T, p *Concurrency) (server *httptest.Server, bodies chan string) {
 	t.Helper()
 	bodies = make(chan string, 10)
@@ -78,7 +78,8 @@ func TestConcurrencyNoticesThatAClientWithABodyLeaves(t *testing.T) {
 	}
 }
 
-// What was read while a request waited is sent on, and so is what had not come yet.
+// The body is complete at the backend, including the part that was read while the request
+// waited.
 func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
 	p := testkit.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(time.Minute)})
 	server, bodies := queueServer(t, p)
@@ -115,7 +116,7 @@ func TestConcurrencySendsBodiesReadWhileWaiting(t *testing.T) {
 	}
 }
 
-// A request that was refused has its body still, for others to send it elsewhere.
+// The body of a rejected request is complete, so that it can be sent to another backend.
 func TestConcurrencyLeavesBodiesToOthers(t *testing.T) {
 	p := testkit.Provision(t, &Concurrency{Max: 1, Queue: 1, QueueTimeout: caddy.Duration(20 * time.Millisecond)})
 	defer occupy(t, p, nil)()
@@ -145,7 +146,7 @@ func TestEarlyBodies(t *testing.T) {
 		r.ContentLength = length
 		return r
 	}
-	// It is halted between any two reads, and read in small pieces.
+	// Halt between any two reads, and read in small pieces.
 	for halt := range 5 {
 		source, write := io.Pipe()
 		r := request(source, 8)

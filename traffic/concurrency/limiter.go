@@ -5,26 +5,26 @@ import (
 	"sync"
 )
 
-// limiter limits the number of requests in flight for each key. Further requests wait in a
-// queue, first come, first served.
+// limiter limits the number of requests in flight for each key. Further requests wait in
+// a FIFO queue.
 //
-// The semaphore of x/sync has no bound on the number of waiting requests, does not expose
-// it, and cannot be resized.
+// Package semaphore of golang.org/x/sync does not limit or expose the number of waiting
+// requests, and cannot be resized.
 type limiter struct {
 	mu     sync.Mutex
 	max    int               // Guarded by mu.
-	limits []*int            // max of each configuration. Guarded by mu.
-	queues map[string]*queue // those in use. Guarded by mu.
-	spare  []*queue          // some that can be reused. Guarded by mu.
+	limits []*int            // max of each active configuration. Guarded by mu.
+	queues map[string]*queue // queues in use by key. Guarded by mu.
+	spare  []*queue          // unused queues for reuse. Guarded by mu.
 
-	inFlight, queued int    // of all queues. Guarded by mu.
-	full, timedOut   uint64 // rejected requests. Guarded by mu.
+	inFlight, queued int    // totals over all queues. Guarded by mu.
+	full, timedOut   uint64 // numbers of rejected requests. Guarded by mu.
 }
 
-// queue is the requests of one key: those in flight and those that wait.
+// queue holds the requests of a key: the number in flight and the list of waiters.
 type queue struct {
 	key         string
-	inFlight    int // Guarded by limiter.mu, as all that follows.
+	inFlight    int // Guarded by limiter.mu, like the following fields.
 	queued      int
 	first, last *waiter
 }
@@ -32,7 +32,7 @@ type queue struct {
 // waiter is a waiting request.
 type waiter struct {
 	*queue
-	admitted   chan struct{} // closed when it gets a permit
+	admitted   chan struct{} // closed when the request gets a permit
 	prev, next *waiter
 	waits      bool
 }
@@ -41,9 +41,9 @@ const maxSpareQueues = 64
 
 func newLimiter() *limiter { return &limiter{queues: make(map[string]*queue)} }
 
-// limit adds the limit of a configuration, until release is called. The lowest one
-// applies: a new configuration can lower it at once, and raise it once the old one is
-// released.
+// limit adds the limit of a configuration until release is called. The lowest limit
+// applies. A new configuration lowers the limit immediately, and raises it when the old
+// configuration is released.
 func (l *limiter) limit(max int) (release func()) {
 	own := &max
 	change := func(how func()) {
@@ -51,7 +51,7 @@ func (l *limiter) limit(max int) (release func()) {
 		defer l.mu.Unlock()
 		how()
 		if len(l.limits) == 0 {
-			return // max remains for the requests in flight
+			return // keep max for the remaining requests in flight
 		}
 		l.max = *slices.MinFunc(l.limits, func(a, b *int) int { return *a - *b })
 		for _, q := range l.queues {
@@ -64,8 +64,8 @@ func (l *limiter) limit(max int) (release func()) {
 	}
 }
 
-// enter returns the queue of a key with a permit in it. If there is no permit and fewer
-// than maxQueued requests wait, it returns a waiter. Otherwise, both are nil.
+// enter acquires a permit and returns its queue. If there is no permit and fewer than
+// maxQueued requests wait, it returns a waiter. Otherwise it returns nil, nil.
 func (l *limiter) enter(key string, maxQueued int) (*queue, *waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,7 +95,7 @@ func (l *limiter) enter(key string, maxQueued int) (*queue, *waiter) {
 	return nil, w
 }
 
-// leave releases a permit. The request that has waited longest gets it.
+// leave releases a permit. The request that has waited longest gets the permit.
 func (l *limiter) leave(one *queue) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,7 +105,8 @@ func (l *limiter) leave(one *queue) {
 	l.closeIfUnused(one)
 }
 
-// giveUp ends the waiting. It reports false if the waiter has a permit.
+// giveUp removes a waiter from its queue. It returns false if the waiter already has a
+// permit.
 func (l *limiter) giveUp(w *waiter, timedOut bool) (gaveUp bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,7 +121,7 @@ func (l *limiter) giveUp(w *waiter, timedOut bool) (gaveUp bool) {
 	return true
 }
 
-// admit gives free permits to waiting requests. It must be called with mu held.
+// admit gives free permits to waiting requests. The caller must hold mu.
 func (l *limiter) admit(one *queue) {
 	for one.first != nil && one.inFlight < l.max {
 		w := one.first
@@ -131,7 +132,7 @@ func (l *limiter) admit(one *queue) {
 	}
 }
 
-// remove removes a waiter from its queue. It must be called with mu held.
+// remove removes a waiter from its queue. The caller must hold mu.
 func (l *limiter) remove(w *waiter) {
 	one := w.queue
 	if w.prev == nil {
@@ -149,7 +150,7 @@ func (l *limiter) remove(w *waiter) {
 	l.queued--
 }
 
-// open creates the queue of a key. It must be called with mu held.
+// open creates the queue of a key. The caller must hold mu.
 func (l *limiter) open(key string) *queue {
 	var one *queue
 	if n := len(l.spare); n > 0 {
@@ -162,8 +163,8 @@ func (l *limiter) open(key string) *queue {
 	return one
 }
 
-// closeIfUnused removes an empty queue, except that of the empty key. It must be called
-// with mu held.
+// closeIfUnused removes an empty queue, except the queue of the empty key. The caller
+// must hold mu.
 func (l *limiter) closeIfUnused(one *queue) {
 	if one.inFlight > 0 || one.queued > 0 || one.key == "" {
 		return
@@ -174,7 +175,7 @@ func (l *limiter) closeIfUnused(one *queue) {
 	}
 }
 
-// counts are the figures of a limiter.
+// counts holds statistics of a limiter.
 type counts struct {
 	max, inFlight, queued int
 	full, timedOut        uint64

@@ -16,7 +16,7 @@ func testLimiter(max int) *limiter {
 	return l
 }
 
-// hasPermit reports whether a waiter has been called.
+// hasPermit reports whether a waiter has a permit.
 func (w *waiter) hasPermit() bool {
 	select {
 	case <-w.admitted:
@@ -65,7 +65,7 @@ func TestLimiterIsFirstComeFirstServed(t *testing.T) {
 	}
 }
 
-// A request that arrives while others wait gets no permit before them.
+// A new request gets no permit while earlier requests wait.
 func TestLimiterKeepsTheOrder(t *testing.T) {
 	l := testLimiter(1)
 	first, _ := l.enter("", 9)
@@ -156,7 +156,7 @@ func TestLimiterIsExact(t *testing.T) {
 	}
 }
 
-// FuzzLimiter compares it with a list of who waits.
+// FuzzLimiter compares the limiter with a simple model of a queue.
 func FuzzLimiter(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 2, 1, 3, 2, 2, 2}, uint8(1), uint8(2))
 	f.Add([]byte{1, 1, 1, 1, 7, 2, 11, 2, 1, 2, 2}, uint8(2), uint8(3))
