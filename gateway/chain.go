@@ -69,8 +69,8 @@ func chain(handlers []orderedHandler, last caddyhttp.Handler) caddyhttp.Handler 
 }
 
 // firstWithinTimeout returns the index of the first handler to which the backend's time
-// limit applies. These are the innermost handlers of the backend, without policies that
-// respond after a timeout.
+// limit applies. Policies that rank before rgate_concurrency are outside of the limit,
+// because they may respond after a timeout.
 func firstWithinTimeout(handlers []orderedHandler, backendLevel int) int {
 	first := len(handlers)
 	for first > 0 && handlers[first-1].level == backendLevel {

@@ -174,7 +174,7 @@ func TestParameters(t *testing.T) {
 		{"/users/7/files/", "/users/7/files/", "", "7|"},
 		{"/users/7/files/a/b", "/users/7/files/a/b", "", "7|a/b"},
 		{"/users/7/rewritten/a", "/", "", "7|a"},    // there is no prefix left to strip
-		{"/users/7/kept/a", "/a?more=1", "", "7|a"}, // the prefix is kept
+		{"/users/7/kept/a", "/a?more=1", "", "7|a"}, // the rewrite keeps the prefix, which is stripped
 		{"/seven/any", "/seven/any", "", "|"},       // a * in the middle has no name
 		{"/plain", "/plain", "", "|"},               // a prefix has no parameters
 	} {

@@ -126,7 +126,7 @@ func moveBehindAuthentication(all []otherHandler, ranked []orderedHandler) []oth
 			kept = append(kept, moved...)
 		}
 	}
-	slot, least := 0, 0 // of handlers that may respond, and of all others
+	slot, least := 0, 0 // minimum slots: of handlers that may respond, and of all handlers
 	for i := range kept {
 		f := &kept[i]
 		switch {

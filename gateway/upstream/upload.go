@@ -97,8 +97,8 @@ func (clientFault) Is(target error) bool { return target == context.Canceled }
 
 func (f clientFault) Unwrap() error { return f.error }
 
-// faultWriter discards the status for a canceled request if the client caused another
-// failure. The status for that failure is written later.
+// faultWriter discards status 499, for a canceled request, if the client caused another
+// failure. That failure has a different status.
 type faultWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	state *Request

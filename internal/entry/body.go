@@ -20,8 +20,8 @@ import (
 
 // The limits for draining a body that no handler has read to its end.
 const (
-	// The maximum remaining size of a body whose connection is reused, as in net/http.
-	// The connection is closed after larger bodies.
+	// The maximum size of a body after which the connection is reused, as in net/http.
+	// The connection is closed after larger bodies with an unread rest.
 	mostForReuse = 256 << 10
 
 	// The maximum number of bytes to read of larger bodies. Some clients read the
@@ -114,8 +114,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// MalformedError is the error of reading a malformed body: an invalid chunk, or fewer
-// bytes than Content-Length.
+// MalformedError is the error of reading a malformed body: an invalid chunk, or a
+// length that differs from Content-Length.
 type MalformedError struct{ Cause error }
 
 func (e MalformedError) Error() string { return e.Cause.Error() }
@@ -235,9 +235,9 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// closeConnection makes the server close an HTTP/1 connection after the response. The
-// delay lets a client that is still sending read the response. Only a net/http reader
-// can trigger the delay.
+// closeConnection makes the server close an HTTP/1 connection after the response.
+// net/http delays the close, so that a client that is still sending can read the
+// response. Only http.MaxBytesReader can request the delay.
 func closeConnection(w http.ResponseWriter) {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })

@@ -16,8 +16,8 @@ type Parameter struct {
 }
 
 // All yields the parameters of a query as the gateway and most backends parse it: they
-// are separated by &, and an invalid escape is kept literally. All values of a repeated
-// parameter are included.
+// are separated by &, and invalid escapes are kept literally. Unlike net/url, it skips
+// no parameters.
 func All(query string) iter.Seq[Parameter] { return split(query, "&") }
 
 // First returns the first non-empty value of a parameter.
