@@ -15,8 +15,8 @@ func TestCapacity(t *testing.T) {
 		{1.25, 8, 10, 1, 2},     // 1.125, rounded up
 		{1.25, 99, 10, 1, 13},   // 12.5, rounded up
 		{1.25, 99, 10, 3, 38},   // three times the share
-		{1.1, 9, 10, 1, 2},      // 1.1
-		{2, 999, 3, 1, 667},     // 666.7
+		{1.1, 9, 10, 1, 2},      // 1.1, rounded up
+		{2, 999, 3, 1, 667},     // 666.7, rounded up
 		{1.0001, 99, 1, 1, 101}, // a single member is never full
 	} {
 		all := load{requests: test.requests, weights: test.weights}

@@ -133,8 +133,8 @@ func (c candidate) orBetter(other candidate) candidate {
 	return c
 }
 
-// sample selects two of any number of candidates at random (Vitter, Random Sampling with
-// a Reservoir, 1985, algorithm R).
+// sample is a random sample of two out of any number of candidates (Vitter, Random
+// Sampling with a Reservoir, 1985, algorithm R).
 type sample struct {
 	of   [2]candidate
 	seen int

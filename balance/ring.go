@@ -6,7 +6,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Member is a member of a Ring.
+// Member is a weighted member of a Ring.
 type Member struct {
 	// The name that determines the keys of the member, independent of its address.
 	// Members with the same name are distinguished by their order.
@@ -22,9 +22,9 @@ type Member struct {
 //
 // Each member has virtual nodes on a circle of hashes (Karger et al., Consistent Hashing
 // and Random Trees, 1997). A key is hashed several times and belongs to the virtual node
-// that is nearest to one of its hashes (Appleton and O'Reilly, Multi-Probe Consistent
-// Hashing, 2015, section 3). With four hashes, the spread of the shares is 0.38 times the
-// spread with one hash, without more virtual nodes.
+// that is nearest to one of its hashes. With four hashes, the spread of the shares is
+// 0.38 times the spread with one hash, without more virtual nodes (Appleton and O'Reilly,
+// Multi-Probe Consistent Hashing, 2015, section 3).
 type Ring struct {
 	points []uint64 // positions of the virtual nodes, sorted
 	owners []uint32 // member of each virtual node

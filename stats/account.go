@@ -51,7 +51,8 @@ type consumers struct {
 	open map[string]int // guarded by mu
 }
 
-// account returns the account of a consumer.
+// account returns the account of a consumer and opens it if needed. Above the maximum
+// number of consumers, it returns the account of Other.
 func (s *Series) account(consumer string) *account {
 	if a, ok := s.accounts.byConsumer.Load(consumer); ok {
 		return a.(*account)

@@ -208,7 +208,8 @@ func stringArg(d *caddyfile.Dispenser, into *string) error {
 	return nil
 }
 
-// listArg appends the arguments of the current subdirective.
+// listArg appends the arguments of the current subdirective to a list. It requires at
+// least one.
 func listArg(d *caddyfile.Dispenser, into *[]string) error {
 	words := d.RemainingArgs()
 	if len(words) == 0 {

@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// counting counts the open handles of each configuration and name.
+// counting holds the number of open handles per configuration and name.
 var counting = struct {
 	sync.Mutex
 	handles map[counted]int

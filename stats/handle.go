@@ -56,7 +56,7 @@ func (h *Handle) ServesPath(path string) bool {
 	return path == h.path && path != ""
 }
 
-// ServePage serves the statistics page.
+// ServePage serves the statistics page to the clients that the configuration allows.
 func (h *Handle) ServePage(w http.ResponseWriter, r *http.Request) error {
 	page := func(w http.ResponseWriter, r *http.Request) error { return servePage(h.rec, w, r) }
 	if h.guard == nil {

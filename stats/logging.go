@@ -20,7 +20,7 @@ func (s *Series) logRequest(log *RequestLog, r *http.Request) (id uint64, at tim
 	return log.begin(&e), e.Time
 }
 
-// logResponse logs the response to a request.
+// logResponse logs the response with the ID that logRequest returned.
 func (s *Series) logResponse(log *RequestLog, id uint64, arrived time.Time, w *writer, r *http.Request, details LogDetails, status int, took time.Duration) {
 	e := s.entryOf(r)
 	e.ID, e.Time, e.Took = id, arrived.Add(took), took // cheaper than time.Now

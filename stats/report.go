@@ -52,7 +52,7 @@ func (t *counts) figures() Figures {
 // covers at most ten seconds more or, for LastHour, one minute more.
 type Window int
 
-// The supported windows.
+// Windows of a report.
 const (
 	AllTime         Window = iota // since the recorder was created
 	LastMinute                    // "1m"

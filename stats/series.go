@@ -151,7 +151,7 @@ func (s *Series) handOver(st *shard) {
 	st.counts.reset()
 }
 
-// collectAll collects all shards.
+// collectAll collects the counts of all shards into the current period.
 func (s *Series) collectAll() {
 	now := int64(s.rec.now() / tick)
 	for i := range s.shards {

@@ -68,7 +68,7 @@ func watchFile(path string, logger *zap.Logger) (*keyFile, error) {
 	return f, nil
 }
 
-// close releases the file.
+// close releases the shared watcher.
 func (f *keyFile) close() error {
 	_, err := keyFiles.Delete(f.path)
 	return err

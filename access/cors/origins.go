@@ -17,7 +17,7 @@ type origins struct {
 	patterns  []*regexp.Regexp
 }
 
-// wildcardOrigin matches all subdomains of a domain.
+// wildcardOrigin is an origin pattern that matches all subdomains of a domain.
 type wildcardOrigin struct {
 	scheme string // including `://`
 	domain string // including the leading dot, and the port if any

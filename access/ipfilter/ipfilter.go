@@ -1,5 +1,5 @@
-// Package ipfilter implements the ip_filter policy, which allows or denies requests by client
-// IP address.
+// Package ipfilter implements the ip_filter policy, which allows or denies requests by
+// client IP address.
 package ipfilter
 
 import (
@@ -58,7 +58,7 @@ func (*IPFilter) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision parses the lists.
+// Provision parses the lists of addresses.
 func (p *IPFilter) Provision(ctx caddy.Context) error {
 	err := p.Start(ctx, "ip_filter")
 	if err == nil {

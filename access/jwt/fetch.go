@@ -151,7 +151,7 @@ func freshFor(header http.Header) time.Duration {
 	return min(max(fresh, minFresh), maxFresh)
 }
 
-// readFile reads a document from a file.
+// readFile reads a document of at most maxDocument bytes from a file.
 func readFile(path string) (none document, err error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -72,7 +72,7 @@ func (p *JWT) Check() error {
 // Validate implements caddy.Validator.
 func (p *JWT) Validate() error { return p.Check() }
 
-// Cleanup releases the keys.
+// Cleanup releases the key source.
 func (p *JWT) Cleanup() error { return p.verifier.close() }
 
 // ServeHTTP rejects a request without a valid token.

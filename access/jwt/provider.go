@@ -45,7 +45,7 @@ func (p *Provider) Provision(ctx caddy.Context) (err error) {
 // Validate implements caddy.Validator.
 func (p *Provider) Validate() error { return p.Check() }
 
-// Cleanup releases the keys.
+// Cleanup releases the key source.
 func (p *Provider) Cleanup() error { return p.verifier.close() }
 
 // Authenticate authenticates a request by its token. A request without a token is

@@ -370,7 +370,7 @@ func (p *RateLimit) countKey(key uint64, text func() string, cost int64) decisio
 	return p.local.take(monotime.Now(), key, cost, p.limits...)
 }
 
-// costOf returns the cost of a request.
+// costOf returns the cost of a request. It logs invalid costs and counts them as 1.
 func (p *RateLimit) costOf(r *http.Request) int64 {
 	if p.fixed != 0 {
 		return p.fixed

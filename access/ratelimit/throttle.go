@@ -139,7 +139,7 @@ func (p *Throttle) Cleanup() error {
 
 const statusClientClosedRequest = 499 // as in Caddy's reverse_proxy
 
-// ServeHTTP delays a request or rejects it.
+// ServeHTTP delays a request above the rate, or rejects it if the queue is full.
 func (p *Throttle) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)

@@ -54,7 +54,7 @@ func (c *counter) roll(now, window time.Duration) {
 	*c = counter{begin: now}
 }
 
-// add counts a request.
+// add adds the cost of a request to the current window.
 func (c *counter) add(now time.Duration, cost int64) {
 	c.current.count = uint32(min(int64(c.current.count)+cost, math.MaxUint32))
 	c.current.last = max(c.current.last, c.elapsed(now))

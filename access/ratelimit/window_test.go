@@ -132,9 +132,9 @@ func (n *naive) admits(now time.Duration, cost int64) bool {
 	return true
 }
 
-// TestLimiterKeepsItsDefinition compares the limiter with naive. It also checks that the
-// limit is never exceeded, that a rejected request is admitted exactly after its wait,
-// and that all remaining requests are admitted immediately.
+// TestLimiterKeepsItsDefinition compares the limiter with naive. It checks that the limit
+// is never exceeded, and that a rejected request is admitted exactly after its wait. It
+// also checks that all remaining requests are admitted immediately.
 func TestLimiterKeepsItsDefinition(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
