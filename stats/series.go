@@ -151,7 +151,7 @@ func (s *Series) handOver(st *shard) {
 	st.counts.reset()
 }
 
-// collectAll collects the counts of all shards into the current period.
+// collectAll hands over the counts and the bytes in flight of all shards.
 func (s *Series) collectAll() {
 	now := int64(s.rec.now() / tick)
 	for i := range s.shards {
