@@ -94,7 +94,7 @@ func init() {
 //	            link   <url>
 //	        }
 //
-//	        # in place of the backend above
+//	        # instead of the backend argument
 //	        backends {
 //	            <name> <weight>
 //	        }
@@ -116,14 +116,13 @@ func init() {
 //	    <directives...>
 //	}
 //
-// The directives are any of Caddy's HTTP directives, and named matchers for them;
-// they are sorted as they are in a site. Where there is a handler `rgate_foo`, the
-// directive may be called `foo`. Those of the gateway run before those of a group,
-// these before those of a route, and these before the ones that are around a
-// backend's proxy.
+// The directives can be any of Caddy's HTTP directives, and named matchers for them. They
+// are sorted in the same order as in a site. The directive of a handler `rgate_foo` can be
+// written as `foo`. Directives of the gateway run before those of a group, then those of
+// a route, then those around the backend's proxy.
 //
 // docker, keep_fields, legacy, match_labels, dial, upgrades, methods, hosts, headers and
-// query may be repeated.
+// query can be repeated.
 func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
 	p.Next() // consume the directive's name

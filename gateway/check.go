@@ -33,7 +33,7 @@ func (p *Problem) Error() string {
 	return p.Path + ": " + text
 }
 
-// Text returns the message and the position of the conflicting value, formatted by
+// Text returns the message and the position of the conflicting value, as formatted by
 // place.
 func (p *Problem) Text(place func(path string) string) string {
 	if p.Other == "" {

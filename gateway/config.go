@@ -69,7 +69,7 @@ type Gateway struct {
 
 	// The handlers for every route. Policies, whose names begin with `rgate_`, run in a
 	// fixed order. A policy of a route or a group replaces the same policy of the
-	// gateway. Other handlers run in the configured order, before those of groups and
+	// gateway. Other handlers run in the configured order, before the handlers of groups and
 	// routes. Handlers that may respond run after authentication.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
@@ -205,7 +205,7 @@ type Group struct {
 	// Marks the responses of the routes as deprecated. Default: not deprecated.
 	Deprecated *Deprecation `json:"deprecated,omitempty"`
 
-	// The handlers that run before those of the routes. Policies run in a fixed order,
+	// The handlers that run before the handlers of the routes. Policies run in a fixed order,
 	// other handlers in the configured order.
 	HandlersRaw []json.RawMessage `json:"handle,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 

@@ -27,7 +27,7 @@ type orderedHandler struct {
 	level, index int
 }
 
-// order selects the ordering rules. The zero value selects those of the current
+// order selects the ordering rules. The zero value selects the rules of the current
 // version.
 type order struct {
 	handlersFirst bool // do not move handlers that may respond behind authentication

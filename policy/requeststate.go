@@ -25,7 +25,7 @@ type RequestState interface {
 	Forward(backend string, w http.ResponseWriter, r *http.Request) (known bool, err error)
 }
 
-// BackendDirectory is a RequestState that knows the backends of the gateway.
+// BackendDirectory is a RequestState that can look up the backends of the gateway.
 type BackendDirectory interface {
 	RequestState
 

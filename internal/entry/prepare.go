@@ -64,7 +64,7 @@ func hasMatchers(route *caddyhttp.Route) bool {
 	return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"match"`)) })
 }
 
-// hostsOf returns the hosts that a route matches, as a list.
+// hostsOf returns the hosts that a route matches, separated by spaces.
 func hostsOf(route *caddyhttp.Route) string {
 	var hosts []string
 	for _, set := range route.MatcherSets {

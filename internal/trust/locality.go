@@ -16,10 +16,9 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 )
 
-// Locality checks whether the peer of a request is its client. The peer is a proxy if
-// the request has passed an untrusted proxy. In a DNS rebinding attack, a page of
-// another site makes a browser send the request: a host name of that site resolves to
-// the gateway.
+// Locality rejects requests for which the address of the peer does not identify the
+// client. Such a request has passed an untrusted proxy, or is part of a DNS rebinding
+// attack: a page makes a browser send it to a host name that resolves to the gateway.
 type Locality struct {
 	hosts  []caddyhttp.MatchHost // configured host names
 	logger *zap.Logger
@@ -35,8 +34,8 @@ var (
 // hostNamer is a module whose configuration contains host names.
 type hostNamer interface{ HostNames() []string }
 
-// NewLocality collects the configured host names: the given names, and the names of the
-// gateway, the sites and the routes that contain the module that is being provisioned.
+// NewLocality returns a Locality that accepts the given host names, the name of the
+// machine, and the names of the gateway, sites and routes in the configuration.
 func NewLocality(ctx caddy.Context, names []string) *Locality {
 	l := &Locality{logger: ctx.Logger()}
 	if name, err := os.Hostname(); err == nil {
@@ -74,8 +73,7 @@ func (l *Locality) addRoutes(routes caddyhttp.RouteList) {
 	}
 }
 
-// Check returns an error if the peer is not the client, or if the host is not
-// configured.
+// Check returns an error if the request was relayed or its host is not configured.
 func (l *Locality) Check(r *http.Request) error {
 	if IsRelayed(r) {
 		if l.warnedRelayed.CompareAndSwap(false, true) {

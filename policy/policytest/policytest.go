@@ -28,7 +28,7 @@ type RequestState struct {
 // RouteInfo implements policy.RequestState.
 func (e *RequestState) RouteInfo() policy.RouteInfo { return e.At }
 
-// Forward implements policy.RequestState. It knows no other backend.
+// Forward implements policy.RequestState. It has no other backends.
 func (e *RequestState) Forward(string, http.ResponseWriter, *http.Request) (bool, error) {
 	return false, nil
 }
