@@ -204,7 +204,7 @@ func (e *quotaEvaluator) join(spec *quotaSpec, config any) (q *sharedQuota, leav
 	}
 	for _, other := range q.members {
 		if config != nil && other.config == config {
-			return nil, nil, options.Errorf("name", "there is another quota with this period in the same place: give one of the two a name")
+			return nil, nil, options.Errorf("name", "duplicate quota with the same period: set name on one of the two")
 		}
 	}
 	joined := &quotaMember{spec, config}

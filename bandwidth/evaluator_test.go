@@ -116,7 +116,7 @@ func TestTheSameQuotaTwice(t *testing.T) {
 	if _, _, err := g.join(spec, config); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := g.join(spec, config); err == nil || !strings.Contains(err.Error(), "give one of the two a name") {
+	if _, _, err := g.join(spec, config); err == nil || !strings.Contains(err.Error(), "set name on one of the two") {
 		t.Errorf("got %v", err)
 	}
 	for _, other := range []*Quota{{Egress: 1, Name: "b"}, {Egress: 1, Period: "day"}, {Egress: 1, Per: perConsumer}} {

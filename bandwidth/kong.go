@@ -48,13 +48,13 @@ var (
 	kongLatency = prometheus.NewDesc("kong_request_latency_ms",
 		"Duration of requests in milliseconds.", []string{"service", "route", "workspace"}, nil)
 	kongTargets = prometheus.NewDesc("kong_upstream_target_health",
-		"Whether an instance of a backend is in a state (1) or not (0).", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
+		"Whether an instance of a backend is in a state.", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
 	kongConnections = prometheus.NewDesc("kong_nginx_connections_total",
 		"Requests by state; connections are not counted.", []string{"node_id", "subsystem", "state"}, nil)
 	kongNginxRequests = prometheus.NewDesc("kong_nginx_requests_total",
 		"Requests.", []string{"node_id", "subsystem"}, nil)
 	kongDatastore = prometheus.NewDesc("kong_datastore_reachable",
-		"Whether the store of bandwidth can be reached (1) or not (0).", nil, nil)
+		"Whether the store of bandwidth is reachable.", nil, nil)
 	kongWorkerMemory = prometheus.NewDesc("kong_memory_workers_lua_vms_bytes",
 		"Bytes of live objects of the process.", []string{"node_id", "pid", "kong_subsystem"}, nil)
 	kongSharedMemory = prometheus.NewDesc("kong_memory_lua_shared_dict_bytes",

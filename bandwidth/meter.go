@@ -159,7 +159,7 @@ func (m *Meter) fillStore() (string, error) {
 	at := strings.LastIndexByte(m.Store, '@')
 	credentials, err := repl.ReplaceFunc(m.Store[:at+1], func(name string, value any) (any, error) {
 		if caddy.ToString(value) == "" {
-			return nil, options.Errorf("store", "the placeholder {%s} in store is empty: set it, or take it out", name)
+			return nil, options.Errorf("store", "the placeholder {%s} in store is empty: set its value or remove it", name)
 		}
 		return strings.ReplaceAll(url.QueryEscape(caddy.ToString(value)), "+", "%20"), nil
 	})
@@ -168,7 +168,7 @@ func (m *Meter) fillStore() (string, error) {
 	}
 	rest, err := repl.ReplaceOrErr(m.Store[at+1:], true, true)
 	if err != nil {
-		return "", options.Errorf("store", "filling in store: %v: set it, or take it out", err)
+		return "", options.Errorf("store", "invalid store: %v: set the value or remove the placeholder", err)
 	}
 	return credentials + rest, nil
 }
@@ -215,7 +215,7 @@ func (m *Meter) Check() error {
 		} else if len(m.Allow) == 0 {
 			option = "handle"
 		}
-		return options.Errorf(option, "it says who may read the account, which can be read nowhere: set path, such as /metrics/bandwidth_used, or leave %s out", option)
+		return options.Errorf(option, "%[1]s requires path: set path, such as /metrics/bandwidth_used, or remove %[1]s", option)
 	}
 	if m.Store != "" && !strings.Contains(m.Store, "{") {
 		if _, err := store.ParseAddress(m.Store); err != nil {
@@ -224,7 +224,7 @@ func (m *Meter) Check() error {
 	}
 	every := time.Duration(m.FlushInterval)
 	if every != 0 && (every < time.Second || every > store.MaxFlushInterval) {
-		return options.Errorf("flush_interval", "flush_interval %s is what may be lost: use 1s to %s", every, store.MaxFlushInterval)
+		return options.Errorf("flush_interval", "invalid flush_interval %s: must be 1s to %s", every, store.MaxFlushInterval)
 	}
 	if m.Retention != nil {
 		if err := m.Retention.check(); err != nil {
@@ -236,7 +236,7 @@ func (m *Meter) Check() error {
 	}
 	for i, s := range m.Sources {
 		if node := cmp.Or(m.key.Node, m.Node); node != "" && s.Name == node {
-			return options.Errorf(fmt.Sprintf("sources[%d].name", i), "%q is what this gateway itself is called in the account: give the source another name, or set node", s.Name)
+			return options.Errorf(fmt.Sprintf("sources[%d].name", i), "%q is also the node of this gateway: use another name for the source, or set node", s.Name)
 		}
 	}
 	return nil
@@ -246,13 +246,13 @@ func (r *Retention) check() error {
 	kept := r.filled()
 	switch {
 	case r.Minutes < 0 || r.Hours < 0 || r.Days < 0:
-		return options.Errorf("retention", "rows cannot be kept for a negative time: use one such as 7d, or leave it out")
+		return options.Errorf("retention", "invalid retention: must not be negative: use a duration such as 7d")
 	case kept.Minutes < time.Hour:
-		return options.Errorf("retention.minutes", "minutes are added up to hours, and kept that long at least: use 1h or more")
+		return options.Errorf("retention.minutes", "invalid minutes: must be at least 1h")
 	case kept.Hours < kept.Minutes:
-		return options.Errorf("retention.hours", "hours are kept as long as minutes at least: use %s or more", inDays(kept.Minutes))
+		return options.Errorf("retention.hours", "invalid hours: must be at least %s, as long as minutes", inDays(kept.Minutes))
 	case kept.Days < kept.Hours:
-		return options.Errorf("retention.days", "days are kept as long as hours at least: use %s or more", inDays(kept.Hours))
+		return options.Errorf("retention.days", "invalid days: must be at least %s, as long as hours", inDays(kept.Hours))
 	}
 	return nil
 }

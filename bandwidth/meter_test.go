@@ -36,10 +36,10 @@ func TestMeterInCaddyfile(t *testing.T) {
 
 		"rgate_bandwidth {\nstore mysql://x\n}":               "use sqlite:///var/lib/rgate/bandwidth.db or postgres://",
 		"rgate_bandwidth usage":                               "invalid path",
-		"rgate_bandwidth {\nflush_interval 1m\n}":             "use 1s to 10s",
-		"rgate_bandwidth {\nretention {\nminutes 1m\n}\n}":    "use 1h or more",
-		"rgate_bandwidth {\nretention {\nhours 1d\n}\n}":      "use 7d or more",
-		"rgate_bandwidth {\nretention {\ndays 30d\n}\n}":      "use 90d or more",
+		"rgate_bandwidth {\nflush_interval 1m\n}":             "must be 1s to 10s",
+		"rgate_bandwidth {\nretention {\nminutes 1m\n}\n}":    "must be at least 1h",
+		"rgate_bandwidth {\nretention {\nhours 1d\n}\n}":      "must be at least 7d",
+		"rgate_bandwidth {\nretention {\ndays 30d\n}\n}":      "must be at least 90d",
 		"rgate_bandwidth {\nretention {\nweeks 30d\n}\n}":     "use minutes, hours, days",
 		"rgate_bandwidth {\nretention {\nhours -1h\n}\n}":     "negative",
 		"rgate_bandwidth {\nretention {\nminutes 9000d\n}\n}": "",
@@ -84,8 +84,8 @@ func TestStoreIsFilledIn(t *testing.T) {
 	t.Setenv("RGATE_TEST_EMPTY", "")
 	for store, want := range map[string]string{
 		"postgres://u:{env.RGATE_TEST_PASSWORD}@h/d": "postgres://u:p%40ss%2Fw%20rd@h/d",
-		"postgres://u:{env.RGATE_TEST_EMPTY}@h/d":    "{env.RGATE_TEST_EMPTY} in store is empty: set it",
-		"postgres://u@h/{env.RGATE_TEST_EMPTY}":      "set it, or take it out",
+		"postgres://u:{env.RGATE_TEST_EMPTY}@h/d":    "{env.RGATE_TEST_EMPTY} in store is empty: set its value",
+		"postgres://u@h/{env.RGATE_TEST_EMPTY}":      "set the value or remove the placeholder",
 	} {
 		got, err := (&Meter{Store: store}).fillStore()
 		if err != nil {

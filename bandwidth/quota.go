@@ -148,7 +148,7 @@ func (p *Quota) Check() error {
 	}
 	switch {
 	case p.Egress == 0 && p.Ingress == 0 && p.Total == 0 && len(p.Consumers) == 0:
-		return options.Errorf("egress", "nothing is allocated: set egress, ingress or total, such as egress: 10GB")
+		return options.Errorf("egress", "egress, ingress or total is required: set one, such as egress: 10GB")
 	case !slices.Contains([]string{"", limitNotify, limitThrottle, limitBlock}, p.AtLimit):
 		return options.Errorf("at_limit", "unknown at_limit %q: use notify, throttle or block", p.AtLimit)
 	case p.ThrottleRate != 0 && p.AtLimit != limitThrottle:
@@ -160,7 +160,7 @@ func (p *Quota) Check() error {
 	case len(p.Consumers) > 0 && p.Per == "":
 		return options.Errorf("consumers", "consumers requires per: consumer: set per: consumer or remove consumers")
 	case len(p.Thresholds) > maxThresholds:
-		return options.Errorf("thresholds", "%d thresholds are too many: use at most %d", len(p.Thresholds), maxThresholds)
+		return options.Errorf("thresholds", "too many thresholds, %d: use at most %d", len(p.Thresholds), maxThresholds)
 	}
 	for i, percent := range p.Thresholds {
 		if percent < 1 || percent > maxThreshold {
@@ -180,7 +180,7 @@ func (p *Quota) checkConsumers() error {
 		case seen[c.Name]:
 			return options.Errorf(at+".name", "duplicate consumer %q: remove one of the two", c.Name)
 		case c.Egress == 0 && c.Ingress == 0 && c.Total == 0:
-			return options.Errorf(at+".egress", "nothing is allocated to %q: set egress, ingress or total", c.Name)
+			return options.Errorf(at+".egress", "consumer %q requires egress, ingress or total: set one of them", c.Name)
 		}
 		seen[c.Name] = true
 	}

@@ -116,7 +116,7 @@ func TestQuotaOptions(t *testing.T) {
 		quota       Quota
 		field, want string
 	}{
-		{Quota{}, "egress", "nothing is allocated"},
+		{Quota{}, "egress", "egress, ingress or total is required"},
 		{Quota{Egress: 1, Period: "year"}, "period", "use day, week, month, or a number of days such as 30d"},
 		{Quota{Egress: 1, TimeZone: "Berlin"}, "timezone", "use UTC or a name such as Europe/Berlin"},
 		{Quota{Egress: 1, AtLimit: "stop"}, "at_limit", "use notify, throttle or block"},
@@ -126,7 +126,7 @@ func TestQuotaOptions(t *testing.T) {
 		{Quota{Egress: 1, Consumers: []QuotaConsumer{{Name: "a", Egress: 1}}}, "consumers", "set per: consumer"},
 		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Egress: 1}}}, "consumers[0].name", "name is required"},
 		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Name: "a", Egress: 1}, {Name: "a", Egress: 1}}}, "consumers[1].name", "duplicate consumer"},
-		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Name: "a"}}}, "consumers[0].egress", "nothing is allocated"},
+		{Quota{Per: perConsumer, Consumers: []QuotaConsumer{{Name: "a"}}}, "consumers[0].egress", `consumer "a" requires egress`},
 		{Quota{Egress: 1, Thresholds: []int{80, 0}}, "thresholds[1]", "must be 1 to 1000"},
 		{Quota{Egress: 1, Thresholds: []int{1001}}, "thresholds[0]", "must be 1 to 1000"},
 		{Quota{Egress: 1, Thresholds: make([]int, 21)}, "thresholds", "at most 20"},
@@ -156,7 +156,7 @@ func TestQuotaCaddyfile(t *testing.T) {
 			`{"period":"30d","ingress":5242880,"total":1000000000000,"timezone":"Europe/Berlin","at_limit":"throttle","throttle_rate":100000,"thresholds":[50,80,100],"count_headers":true,"name":"uploads"}`},
 		{"quota 1GB {\nper consumer\nconsumers alice 10GB\nconsumers bob {\ntotal 1GB\n}\n}",
 			`{"egress":1000000000,"per":"consumer","consumers":[{"name":"alice","egress":10000000000},{"name":"bob","total":1000000000}]}`},
-		{"quota", "nothing is allocated"},
+		{"quota", "egress, ingress or total is required"},
 		{"quota ten", "egress must be a size such as 512KB"},
 		{"quota 10GB year", "invalid period"},
 		{"quota 10GB month UTC", "one argument too many"},

@@ -146,9 +146,9 @@ func (adminBandwidth) serve(w http.ResponseWriter, r *http.Request) error {
 	m := runningMeter(name)
 	if m == nil {
 		if name != "" {
-			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no gateway %q that keeps account of bandwidth is running", name)}
+			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("unknown gateway %q: no running gateway of this name records bandwidth", name)}
 		}
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway keeps account of bandwidth: set bandwidth in its configuration")}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no gateway records bandwidth: set bandwidth in its configuration")}
 	}
 	asked := r.Clone(r.Context())
 	if malformed == nil { // otherwise api.Serve reports the error

@@ -31,8 +31,8 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if found || !known {
 		return nil
 	}
-	return options.Errorf("gateway", "nothing counts bytes under the name %q, so that none would be in the account: "+
-		"add rgate_stats before it, or set gateway to the name of what counts", m.Gateway)
+	return options.Errorf("gateway", "no statistics are recorded under the name %q: "+
+		"add rgate_stats before it, or set gateway to the name of rgate_stats", m.Gateway)
 }
 
 // checkKept returns an error if no meter records the quota's usage.
@@ -53,8 +53,8 @@ func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 	if found || !known {
 		return nil
 	}
-	return options.Errorf("gateway", "no account is kept of the bytes that are counted under the name %q, so that the quota would never be used up: "+
-		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of what counts", gateway)
+	return options.Errorf("gateway", "no usage is recorded under the name %q: "+
+		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of rgate_stats", gateway)
 }
 
 // keepsAccount reports whether a gateway records bandwidth: it has rgate_bandwidth, or a

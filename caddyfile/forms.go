@@ -116,7 +116,7 @@ func (r *reader) defaultResponseForm(n *yaml.Node, path string) (*yaml.Node, err
 			for j := 0; j+1 < len(part.Content); j += 2 {
 				key := part.Content[j]
 				if first := lines[key.Value]; first > 0 {
-					return nil, r.fail(key, "the key %q is also in line %d: keep one of the two", key.Value, first)
+					return nil, r.fail(key, "duplicate key %q: remove this one or the one in line %d", key.Value, first)
 				}
 				lines[key.Value] = key.Line
 			}
@@ -139,7 +139,7 @@ func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]
 			if isNull(value) {
-				return nil, r.fail(key, `label %q has no value: give it one, "" if it is empty`, key.Value)
+				return nil, r.fail(key, `label %q has no value: set it, to "" if it is empty`, key.Value)
 			}
 			if value.Kind == yaml.ScalarNode {
 				value = scalar(value, value.Value)
@@ -155,7 +155,7 @@ func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 			}
 			if previous, ok := seen[key]; ok {
 				if previous != value {
-					return nil, r.fail(item, "label %q is set twice: %q and %q: keep one of the two", key, previous, value)
+					return nil, r.fail(item, "label %q is set twice: %q and %q: remove one of the two", key, previous, value)
 				}
 				continue
 			}
@@ -170,7 +170,7 @@ func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 
 func (r *reader) label(n *yaml.Node, path string) (key, value string, err error) {
 	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[1].Kind == yaml.ScalarNode {
-		return "", "", r.fail(n, "%s must be text, not a map: write %s=%s, or leave out the dashes", path, n.Content[0].Value, n.Content[1].Value)
+		return "", "", r.fail(n, "%s must be text, not a map: write %s=%s, or remove the dashes", path, n.Content[0].Value, n.Content[1].Value)
 	}
 	if n.Kind != yaml.ScalarNode || isNull(n) {
 		return "", "", r.mismatch(n, path, "text like key=value")

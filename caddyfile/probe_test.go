@@ -168,7 +168,7 @@ func TestBadPolicies(t *testing.T) {
 		"probe:\n  wait: 5":   "2: probe.wait has no unit: write 5s for seconds, or use ms, m, h or d",
 		"probe:\n  most: big": `2: probe.most must be a size such as 512KB, 10MB or 1GiB, not the text "big"`,
 		"probe:\n  limits:\n  - requests: 1\n  - requests: -1": "4: requests -1 is negative: use 1 or more",
-		"probe: false\nprobe: true":                            `2: the key "probe" is also in line 1: keep one of the two`,
+		"probe: false\nprobe: true":                            `2: duplicate key "probe": remove this one or the one in line 1`,
 	} {
 		_, err := adapt(yaml)
 		var located *Error

@@ -25,7 +25,7 @@ func (r *reader) parse(body []byte) (*yaml.Node, error) {
 		return nil, r.syntaxError(body, err)
 	}
 	if count == 0 || isNull(documents[0].Content[0]) && count == 1 {
-		return nil, r.failLine(1, "the file is empty: give it routes and backends")
+		return nil, r.failLine(1, "the file is empty: add routes and backends")
 	}
 	if count > 1 {
 		return nil, r.fail(&documents[1], "a second document begins here: remove the --- line or split the file")
@@ -209,7 +209,7 @@ func (e *expander) pairs(result, n *yaml.Node, depth int) error {
 			merged = append(merged, value)
 			continue
 		case lines[key.Value] > 0:
-			return e.fail(key, "the key %q is also in line %d: keep one of the two", key.Value, lines[key.Value])
+			return e.fail(key, "duplicate key %q: remove this one or the one in line %d", key.Value, lines[key.Value])
 		}
 		lines[key.Value] = key.Line
 		result.Content = append(result.Content, key, value)

@@ -15,7 +15,7 @@ import (
 )
 
 // send sends a GET request with exactly this request target.
-func send(t testing.TB, server, target string) answer {
+func send(t testing.TB, server, target string) testResponse {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(server, "http://"))
 	if err != nil {
@@ -32,7 +32,7 @@ func send(t testing.TB, server, target string) answer {
 	if err != nil {
 		t.Fatalf("%s: %v", target, err)
 	}
-	return answer{response.StatusCode, string(body), response.Header}
+	return testResponse{response.StatusCode, string(body), response.Header}
 }
 
 // guarded starts a gateway that responds with 401 to some paths of its backend. reached
@@ -57,7 +57,7 @@ func guarded(t testing.TB) (server string, reached func() int32) {
 	return serve(t, g, &caddyhttp.Server{}), requests.Load
 }
 
-func TestPathsThatMislead(t *testing.T) {
+func TestAmbiguousPaths(t *testing.T) {
 	server, reached := guarded(t)
 	for _, target := range []string{
 		// Dot segments in all encodings.
@@ -96,7 +96,7 @@ func TestPathsThatMislead(t *testing.T) {
 	}
 }
 
-func TestPathsThatDoNotMislead(t *testing.T) {
+func TestUnambiguousPaths(t *testing.T) {
 	server, reached := guarded(t)
 	for _, target := range []string{
 		"/", "/x", "/public", "/public/", "/public/a/../b", "/public/a/./b", "/public/./a", "/public/a/..", "/public//a", "/public/a//",

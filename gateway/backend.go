@@ -28,7 +28,7 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 	}
 	if b.MatchLabels != nil {
 		if options.Containers, err = dockerupstreams.Subscribe(g.Docker, b.Selector, ctx.Logger()); err != nil {
-			return fmt.Errorf("looking for the containers of backend %s: %w", b.Name, err)
+			return fmt.Errorf("following the containers of backend %s: %w", b.Name, err)
 		}
 	}
 	if b.service, err = upstream.New(ctx, options); err != nil {

@@ -261,7 +261,7 @@ func (p *parser) defaultResponse() error {
 	if n := len(args); n > 0 && (n == 2 || isStatus(args[0].Text)) {
 		status, err := strconv.Atoi(args[n-1].Text)
 		if err != nil {
-			return errAt(args[n-1], "the status '%s' is not a number: put the body first and quote it, then the status", args[n-1].Text)
+			return errAt(args[n-1], "invalid status '%s': must be a number: put the body in quotes before it", args[n-1].Text)
 		}
 		response.StatusCode = status
 		args = args[:n-1]
@@ -304,7 +304,7 @@ func (p *parser) backend() error {
 	path, b := fmt.Sprintf("backends[%d]", len(p.gateway.Backends)), new(Backend)
 	p.tokens[path] = p.Token()
 	if !p.NextArg() {
-		return p.Errf("a backend needs a name, such as 'backend payment { ... }'")
+		return p.Errf("the name of the backend is required, such as 'backend payment { ... }'")
 	}
 	b.Name = p.Val()
 	p.tokens[path+".name"] = p.Token()

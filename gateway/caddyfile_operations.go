@@ -53,7 +53,7 @@ func (p *parser) registration(path string, o *operations.Config) error {
 	}
 	ttl, err := caddy.ParseDuration(p.Val())
 	if err != nil {
-		return p.Errf("registration must have a duration such as 300s, not '%s'", p.Val())
+		return p.Errf("invalid registration '%s': must be a duration such as 300s", p.Val())
 	}
 	o.Registration.TTL, p.tokens[path+".ttl"] = caddy.Duration(ttl), p.Token()
 	if p.NextArg() {

@@ -42,7 +42,7 @@ func (p *parser) route(at string, routes *[]*Route) error {
 		return err
 	}
 	if len(args) > 0 || at == "" && rt.PathPrefix == "" || rt.Backend == "" && len(rt.Backends) == 0 {
-		return errAt(directive, "a route needs a path prefix and a backend, such as 'route /api/payment payment'")
+		return errAt(directive, "the path prefix and the backend of the route are required, such as 'route /api/payment payment'")
 	}
 	return nil
 }
@@ -133,13 +133,13 @@ func (p *parser) headers(path string, target *map[string][]string) error {
 	name, absent := strings.CutPrefix(field.Text, "!")
 	switch {
 	case absent && len(values) > 0:
-		return errAt(field, "a field that must be absent has no values: write '%s' alone, or '%s' with them", field.Text, name)
+		return errAt(field, "a header field that must be absent cannot have values: use '%s' without values, or '%s' with values", field.Text, name)
 	case !absent && len(values) == 0:
-		return errAt(field, "the header field '%s' has no values: write '%s *' for any, or '!%s' if it must be absent", name, name, name)
+		return errAt(field, "header field '%s' has no values: use '%s *' to match any value, or '!%s' to match its absence", name, name, name)
 	}
 	before, again := (*target)[name]
 	if again && absent != (before == nil) {
-		return errAt(field, "the header field '%s' must be absent and present at once: keep one of the two", name)
+		return errAt(field, "header field '%s' cannot be absent and have values: remove one of the two", name)
 	}
 	if *target == nil {
 		*target = make(map[string][]string)
@@ -163,7 +163,7 @@ func (p *parser) query(path string, target *map[string][]string) error {
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg.Text, "=")
 		if !ok {
-			return errAt(arg, "the query parameter '%s' has no value: write %s=value, or %s=* for any", arg.Text, arg.Text, arg.Text)
+			return errAt(arg, "query parameter '%s' has no value: use %s=value, or %s=* to match any value", arg.Text, arg.Text, arg.Text)
 		}
 		(*target)[name] = append((*target)[name], value)
 		p.tokens[path+"."+name] = arg
@@ -176,7 +176,7 @@ func (p *parser) deprecated(path string, target **Deprecation) error {
 		return err
 	}
 	if p.NextArg() {
-		return p.Errf("deprecated has a block, such as 'deprecated { sunset 2026-12-31 }' over several lines")
+		return p.Errf("deprecated requires a block, such as 'deprecated { sunset 2026-12-31 }' over several lines")
 	}
 	d := new(Deprecation)
 	*target = d
@@ -206,7 +206,7 @@ func (p *parser) shares(path string, rt *Route) error {
 		return err
 	}
 	if p.NextArg() {
-		return p.Errf("backends has a block with a line for each, such as 'payment 95'")
+		return p.Errf("backends requires a block with a line for each, such as 'payment 95'")
 	}
 	for nesting := p.Nesting(); p.NextBlock(nesting); {
 		at, s := fmt.Sprintf("%s[%d]", path, len(rt.Backends)), &Share{Name: p.Val()}
@@ -217,7 +217,7 @@ func (p *parser) shares(path string, rt *Route) error {
 		rt.Backends = append(rt.Backends, s)
 	}
 	if len(rt.Backends) == 0 {
-		return errAt(p.tokens[path], "backends has no backend: give it a line for each, such as 'payment 95'")
+		return errAt(p.tokens[path], "backends is empty: add a line for each backend, such as 'payment 95'")
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func (p *parser) flag(path string, target *bool) error {
 	}
 	*target = true
 	if p.NextArg() {
-		return errAt(p.tokens[path], "'%s' has no arguments: it turns the option on", p.tokens[path].Text)
+		return errAt(p.tokens[path], "'%s' takes no arguments", p.tokens[path].Text)
 	}
 	return nil
 }
@@ -208,7 +208,7 @@ func (p *parser) labels(path string, b *Backend) error {
 			return errAt(arg, "label '%s' has no value: write %s=value", arg.Text, arg.Text)
 		}
 		if previous, ok := b.MatchLabels[key]; ok && previous != value {
-			return errAt(arg, "label '%s' must be '%s' and '%s' at once, which matches no container: keep one of the two", key, previous, value)
+			return errAt(arg, "label '%s' is set twice: '%s' and '%s': remove one of the two", key, previous, value)
 		}
 		b.MatchLabels[key] = value
 	}
@@ -220,7 +220,7 @@ func (p *parser) timeouts(path string, target **Timeouts) error {
 		return err
 	}
 	if p.NextArg() {
-		return p.Errf("timeouts has a block, such as 'timeouts { dial 3s }' over several lines")
+		return p.Errf("timeouts requires a block, such as 'timeouts { dial 3s }' over several lines")
 	}
 	t := new(Timeouts)
 	*target = t

@@ -78,7 +78,7 @@ func TestCompose(t *testing.T) {
 		{"quotas add up", "rgate_quota/a | rgate_quota/b | rgate_quota/c", "rgate_quota/a rgate_quota/b rgate_quota/c"},
 		{"until they are turned off", "rgate_quota/a | -rgate_quota/b | rgate_quota/c", "rgate_quota/c"},
 		{"other handlers add up", "headers/a | headers/b | headers/c", "headers/a headers/b headers/c"},
-		{"a route answers only whom the gateway lets in", "rgate_jwt | static_response", "rgate_jwt static_response"},
+		{"a route responds after the authentication of the gateway", "rgate_jwt | static_response", "rgate_jwt static_response"},
 		{"even if its own policies come first", "rgate_jwt | static_response rgate_cors", "rgate_cors rgate_jwt static_response"},
 		{"even if it turns another one off", "rgate_jwt rgate_rate_limit | rewrite -rgate_rate_limit", "rgate_jwt rewrite"},
 		{"what is out here goes first", "rewrite | rgate_jwt", "rewrite rgate_jwt"},
@@ -108,7 +108,7 @@ func TestCompose(t *testing.T) {
 }
 
 // The option legacy restores each of the two orders independently.
-func TestComposeAsBefore(t *testing.T) {
+func TestComposeWithLegacyOrder(t *testing.T) {
 	const levels = "static_response rgate_cache | rgate_jwt headers | file_server"
 	for before, want := range map[order]string{
 		{}:                    "rgate_jwt static_response headers file_server rgate_cache",
@@ -127,7 +127,7 @@ func TestComposeAsBefore(t *testing.T) {
 }
 
 // No order is safe if one handler contains both a cache and authentication.
-func TestTraitsThatExcludeEachOther(t *testing.T) {
+func TestConflictingTraits(t *testing.T) {
 	for levels, safe := range map[string]bool{
 		"subroute(rgate_jwt,rgate_cache)":                                            true,
 		"subroute(rgate_jwt,rgate_cache) | vars rgate_api_key":                       true,
@@ -143,7 +143,7 @@ func TestTraitsThatExcludeEachOther(t *testing.T) {
 }
 
 // Only the gateway sets the identity fields that a backend receives.
-func TestIdentityIsTheGatewaysWord(t *testing.T) {
+func TestOnlyTheGatewaySetsIdentityFields(t *testing.T) {
 	dial, received := headersBackend(t)
 	config := func(more string) string {
 		return `{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["` + dial + `"]}]` + more + `}`
@@ -170,7 +170,7 @@ func TestIdentityIsTheGatewaysWord(t *testing.T) {
 }
 
 // The gateway forwards the user that a Caddy handler has authenticated.
-func TestUsersOfOtherHandlersAreIntroduced(t *testing.T) {
+func TestUsersOfOtherHandlersAreForwarded(t *testing.T) {
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestForward(t *testing.T) {
 			{"name": "spare", "dial": ["` + works + `"], "around": [{"handler": "headers", "request": {"set": {"X-Around": ["its own"]}}}]}
 		]
 	}`
-	for to, want := range map[string]answer{
+	for to, want := range map[string]testResponse{
 		"spare": {status: http.StatusOK, body: "for spare with its own"}, "broken": {status: http.StatusServiceUnavailable}, "": {status: http.StatusInternalServerError},
 	} {
 		got := get(t, "GET", serve(t, start(t, fmt.Sprintf(config, to)), new(caddyhttp.Server)))
@@ -252,7 +252,7 @@ func (scoped) CaddyModule() caddy.ModuleInfo {
 }
 
 func (*scoped) Provision(ctx caddy.Context) error {
-	scopes = append(scopes, strings.TrimPrefix(policy.ScopeKey(ctx), "TestPoliciesKnowWhereTheyStand "))
+	scopes = append(scopes, strings.TrimPrefix(policy.ScopeKey(ctx), "TestPoliciesKnowTheirScope "))
 	return nil
 }
 
@@ -261,7 +261,7 @@ func (*scoped) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // The scope identifies the state that a policy keeps across reloads.
-func TestPoliciesKnowWhereTheyStand(t *testing.T) {
+func TestPoliciesKnowTheirScope(t *testing.T) {
 	caddy.RegisterModule(scoped{})
 	const here = `"handle": [{"handler": "test_scoped"}]`
 	start(t, `{`+here+`, "routes": [{"path_prefix": "/a", "backend": "web", `+here+`}],

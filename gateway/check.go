@@ -89,19 +89,19 @@ func (g *Gateway) Check() error {
 	}
 	if d := g.DefaultResponse; d != nil && d.StatusCode != 0 && (d.StatusCode < 200 || d.StatusCode > 599) {
 		return problemf("default_response.status_code",
-			"%d is not a status that a response can end with: use 200 to 599", d.StatusCode)
+			"invalid status_code %d: must be 200 to 599", d.StatusCode)
 	}
 	names := make([]string, len(g.Backends))
 	for i, b := range g.Backends {
 		path := fmt.Sprintf("backends[%d]", i)
 		if b == nil {
-			return problemf(path, "is empty: give it a name, and match_labels or dial")
+			return problemf(path, "the backend is empty: set name, and match_labels or dial")
 		}
 		if b.Name == "" {
-			return problemf(path, "the backend has no name: set name")
+			return problemf(path, "name is required: set the name of the backend")
 		}
 		if first := slices.Index(names[:i], b.Name); first >= 0 {
-			problem := problemf(path+".name", "backend %q is defined twice: give each backend a name of its own", b.Name)
+			problem := problemf(path+".name", "duplicate backend %q: use another name for one of the two", b.Name)
 			problem.Other = fmt.Sprintf("backends[%d].name", first)
 			return problem
 		}
@@ -110,7 +110,7 @@ func (g *Gateway) Check() error {
 			return err
 		}
 		if b.Register && (g.Operations == nil || g.Operations.Registration == nil) {
-			return problemf(path+".register", "register of backend %q requires operations.registration: set it, or remove register", b.Name)
+			return problemf(path+".register", "register of backend %q requires operations.registration: set operations.registration or remove register", b.Name)
 		}
 	}
 	if err := g.checkRoutes(names); err != nil {
@@ -121,7 +121,7 @@ func (g *Gateway) Check() error {
 
 func (b *Backend) check(path string) error {
 	if strings.ContainsAny(b.Name, " \t\r\n{}\"") {
-		return problemf(path+".name", "%q has a space, brace or quote: use letters, digits, dots, dashes or underscores", b.Name)
+		return problemf(path+".name", "invalid name %q: must not contain spaces, braces or quotes", b.Name)
 	}
 	if err := b.checkAddresses(path); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (b *Backend) check(path string) error {
 		return err
 	}
 	if b.Retries != nil && (*b.Retries < 0 || *b.Retries > maxRetries) {
-		return problemf(path+".retries", "retries %d is out of range: use 0 (none) to %d", *b.Retries, maxRetries)
+		return problemf(path+".retries", "invalid retries %d: must be 0 to %d", *b.Retries, maxRetries)
 	}
 	if err := b.RetryBudget.check(path + ".retry_budget"); err != nil {
 		return err
@@ -149,9 +149,9 @@ func (t *Timeouts) check(path string) error {
 	case t == nil:
 		return nil
 	case t.Dial.IsOff() && t.Dial != options.TimeoutOff:
-		return problemf(path+".dial", "dial is negative: use a duration such as 3s, or 0s to disable the limit")
+		return problemf(path+".dial", "invalid dial: must be a duration such as 3s, or 0s to disable the limit")
 	case t.Total.IsOff() && t.Total != options.TimeoutOff:
-		return problemf(path+".total", "total is negative: use a duration such as 1m, or 0s to disable the limit")
+		return problemf(path+".total", "invalid total: must be a duration such as 1m, or 0s to disable the limit")
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (o *RetryBudget) check(path string) error {
 	case o.Ratio != nil && !(*o.Ratio >= 0 && *o.Ratio <= 1):
 		return problemf(path+".ratio", "invalid ratio %v: must be 0 to 1, such as 0.2", *o.Ratio)
 	case o.MinPerSecond != nil && (*o.MinPerSecond < 0 || *o.MinPerSecond > maxRetryPerSecond):
-		return problemf(path+".min_per_second", "min_per_second %d is out of range: use 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
+		return problemf(path+".min_per_second", "invalid min_per_second %d: must be 0 to %d", *o.MinPerSecond, maxRetryPerSecond)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func (b *Backend) checkAddresses(path string) error {
 			return b.checkWithoutContainers(path, "registers its instances")
 		}
 		if b.MatchLabels == nil {
-			return problemf(path, "backend %q has neither match_labels nor dial: say which containers it is made of, or its addresses", b.Name)
+			return problemf(path, "backend %q requires match_labels or dial: set one of them", b.Name)
 		}
 		if err := b.Selector.Validate(); err != nil {
 			return fieldProblem(path, err)
@@ -182,7 +182,7 @@ func (b *Backend) checkAddresses(path string) error {
 		return nil
 	}
 	if b.MatchLabels != nil {
-		return problemf(path+".dial", "backend %q has both match_labels and dial: use one of them", b.Name)
+		return problemf(path+".dial", "match_labels and dial of backend %q cannot be combined: remove one of them", b.Name)
 	}
 	if err := b.checkWithoutContainers(path, "has static addresses"); err != nil {
 		return err
@@ -190,14 +190,14 @@ func (b *Backend) checkAddresses(path string) error {
 	for i, dial := range b.Dial {
 		at := fmt.Sprintf("%s.dial[%d]", path, i)
 		if scheme, rest, ok := strings.Cut(dial, "://"); ok {
-			return problemf(at, "%q is a URL: write %q, and scheme: %s", dial, strings.TrimSuffix(rest, "/"), scheme)
+			return problemf(at, "invalid address %q: must not be a URL: use %q, and scheme: %s", dial, strings.TrimSuffix(rest, "/"), scheme)
 		}
 		addr, err := caddy.ParseNetworkAddress(dial)
 		if err != nil {
-			return problemf(at, "%q is not an address: use host:port", dial)
+			return problemf(at, "invalid address %q: must be host:port", dial)
 		}
 		if !addr.IsUnixNetwork() && (addr.StartPort == 0 || addr.PortRangeSize() != 1) {
-			return problemf(at, "%q has no port or several: use host:port with one port", dial)
+			return problemf(at, "invalid address %q: must be host:port with one port", dial)
 		}
 	}
 	return nil
@@ -207,13 +207,13 @@ func (b *Backend) checkAddresses(path string) error {
 // does describes the backend's other source of upstreams.
 func (b *Backend) checkWithoutContainers(path, does string) error {
 	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
-		return problemf(path+".dial", "port, network, health and host_port are about containers: leave them out of backend %q, which %s", b.Name, does)
+		return problemf(path+".dial", "port, network, health and host_port require match_labels: remove them from backend %q, which %s", b.Name, does)
 	}
 	switch b.Scheme {
 	case "", "http", "https", "h2c":
 		return nil
 	}
-	return problemf(path+".scheme", "%q is not a scheme: use http, https or h2c", b.Scheme)
+	return problemf(path+".scheme", "unknown scheme %q: use http, https or h2c", b.Scheme)
 }
 
 func (b *Backend) checkPolicy(path string) error {
@@ -226,7 +226,7 @@ func (b *Backend) checkPolicy(path string) error {
 		Weights []int  `json:"weights"`
 	}
 	if err := json.Unmarshal(b.LBPolicyRaw, &chosen); err != nil || chosen.Policy == "" {
-		return problemf(at, `has no policy: use {"policy": "least_conn"} or another of Caddy's`)
+		return problemf(at, `policy is required: use {"policy": "least_conn"} or another selection policy of Caddy`)
 	}
 	const namespace = "http.reverse_proxy.selection_policies"
 	if _, err := caddy.GetModule(namespace + "." + chosen.Policy); err != nil {
@@ -238,7 +238,7 @@ func (b *Backend) checkPolicy(path string) error {
 			chosen.Policy, options.Suggest(chosen.Policy, known), strings.Join(known, ", "))
 	}
 	if chosen.Policy == "weighted_round_robin" && len(chosen.Weights) != len(b.Dial) {
-		return problemf(at, "weighted_round_robin gives weights to positions in a list: use it with dial, and with as many weights as addresses")
+		return problemf(at, "weighted_round_robin requires dial: set dial, with as many addresses as weights")
 	}
 	return nil
 }
@@ -251,11 +251,11 @@ func (b *Backend) checkProxy(path string) error {
 	at := path + ".proxy"
 	var proxy upstream.ProxyOptions
 	if err := json.Unmarshal(b.ProxyRaw, &proxy); err != nil {
-		return problemf(at, "is not an object of reverse_proxy options: %v", err)
+		return problemf(at, "invalid proxy: must be an object of reverse_proxy options: %v", err)
 	}
 	for _, key := range []string{"upstreams", "dynamic_upstreams"} {
 		if _, ok := proxy[key]; ok {
-			return problemf(at, "%s belong to the backend: use match_labels or dial instead", key)
+			return problemf(at, "%s cannot be set here: use match_labels or dial of the backend", key)
 		}
 	}
 	transport, err := proxy.Object("transport")
@@ -281,7 +281,7 @@ func (b *Backend) checkProxy(path string) error {
 		{b.Scheme == "http", "scheme: http", transport, "tls"},
 	} {
 		if _, ok := twice.options[twice.key]; ok && twice.set {
-			return problemf(at, "sets %s, which the backend's %s sets already: remove one of the two", twice.key, twice.option)
+			return problemf(at, "%s and %s of the backend cannot be combined: remove one of the two", twice.key, twice.option)
 		}
 	}
 	return nil

@@ -96,9 +96,9 @@ func (g *Gateway) checkFallbacks(backends []string) error {
 			return problemf(f.at, "fallback has no effect: define %s, or set backend, cached or response", like)
 		case f.backend == "":
 		case !slices.Contains(backends, f.backend):
-			return problemf(f.at+".backend", "fallback backend %q is not defined%s", f.backend, suggestOrList(f.backend, backends))
+			return problemf(f.at+".backend", "unknown fallback backend %q%s", f.backend, suggestOrList(f.backend, backends))
 		case f.owner != nil && f.owner.Name == f.backend:
-			return problemf(f.at+".backend", "backend %q cannot be its own fallback: name another one", f.backend)
+			return problemf(f.at+".backend", "backend %q cannot be its own fallback: use another backend", f.backend)
 		}
 	}
 	return nil

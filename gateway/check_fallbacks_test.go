@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestFallbacksAreLookedAtOnAllLevels(t *testing.T) {
+func TestFallbacksAreCheckedOnAllLevels(t *testing.T) {
 	const valid = `"routes": [{"path_prefix": "/", "backend": "a"}], "backends": [{"name": "a", "dial": ["127.0.0.1:1"]}, {"name": "b", "dial": ["127.0.0.1:2"]}, {"name": "a-fallback", "dial": ["127.0.0.1:3"]}]`
 	to := func(backend string) string {
 		return fmt.Sprintf(`{"handler": "rgate_fallback", "backend": %q}`, backend)
@@ -31,8 +31,8 @@ func TestFallbacksAreLookedAtOnAllLevels(t *testing.T) {
 		{"of a backend", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [` + to("") + `]}, {"name": "a-fallback", "dial": ["127.0.0.1:1"]}]}`, "", []string{"a-fallback"}},
 		{"by name, where there is none", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"]}, {"name": "a-fallback", "dial": ["127.0.0.1:1"], "around": [` + to("") + `]}]}`, "backends[1].around[0]", nil},
 		{"by name, where there are none", `{"handle": [{"handler": "rgate_fallback", "cached": 0}], "routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"]}]}`, "handle[0]", nil},
-		{"an answer", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [{"handler": "rgate_fallback", "response": {}}]}]}`, "", []string{"a-fallback"}},
-		{"kept answers", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [{"handler": "rgate_fallback", "cached": "10m"}]}]}`, "", []string{"a-fallback"}},
+		{"a response", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [{"handler": "rgate_fallback", "response": {}}]}]}`, "", []string{"a-fallback"}},
+		{"stored responses", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [{"handler": "rgate_fallback", "cached": "10m"}]}]}`, "", []string{"a-fallback"}},
 		{"itself", `{"routes": [], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "around": [` + to("a") + `]}]}`, "backends[0].around[0].backend", nil},
 	} {
 		g := new(Gateway)

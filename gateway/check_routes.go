@@ -27,7 +27,7 @@ func (g *Gateway) checkRoutes(backends []string) error {
 	routes := g.resolvedRoutes()
 	for _, rt := range routes {
 		if rt.Route == nil {
-			return problemf(rt.at, "is empty: give it a path_prefix and a backend")
+			return problemf(rt.at, "the route is empty: set path_prefix and backend")
 		}
 		own := resolvedRoute{Route: rt.own, at: rt.at} // the groups are checked separately
 		for _, check := range []func() error{rt.checkPlace, rt.checkPath, own.checkConditions, rt.checkParams} {
@@ -49,7 +49,7 @@ func checkGroups(groups []*Group, at string) error {
 	for i, g := range groups {
 		path := fmt.Sprintf("%sgroups[%d]", at, i)
 		if g == nil || len(g.Routes)+len(g.Groups) == 0 {
-			return problemf(path, "the group has no routes: add some, or remove it")
+			return problemf(path, "the group has no routes: add a route or remove the group")
 		}
 		if g.PathPrefix != "" {
 			if err := checkGroupPath(path+".path_prefix", g.PathPrefix); err != nil {
@@ -72,7 +72,7 @@ func checkGroupPath(at, path string) error {
 		return err
 	}
 	if strings.HasSuffix(path, "/*") {
-		return problemf(at, "%q ends in a wildcard, but routes go on after it: leave /* out", path)
+		return problemf(at, "invalid path %q of a group: must not end with a wildcard: remove /*", path)
 	}
 	if _, err := routing.ParsePattern(path); err != nil {
 		return problemf(at, "invalid path %q: %v", path, err)
@@ -94,7 +94,7 @@ func (rt resolvedRoute) checkPlace() error {
 	}
 	for _, g := range rt.groups {
 		if p, _ := routing.ParsePattern("/" + strings.Trim(g.PathPrefix, "/")); p != nil {
-			return problemf(rt.at+".match", "the route is in a group with the pattern %s, and patterns take whole paths: leave match out, and end the route with /* to take what follows", g.PathPrefix)
+			return problemf(rt.at+".match", "match and the pattern %s of the group cannot be combined: remove match, and end the route with /* to match longer paths", g.PathPrefix)
 		}
 	}
 	return nil
@@ -103,7 +103,7 @@ func (rt resolvedRoute) checkPlace() error {
 func (rt resolvedRoute) checkPath() error {
 	at := rt.at + ".path_prefix"
 	if rt.PathPrefix == "" {
-		return problemf(rt.at, "the route has no path_prefix: set it, to / for every path")
+		return problemf(rt.at, "path_prefix is required: set it, to / to match every path")
 	}
 	if err := checkPath(at, rt.PathPrefix); err != nil {
 		return err
@@ -113,7 +113,7 @@ func (rt resolvedRoute) checkPath() error {
 		return problemf(at, "invalid path %q: %v", rt.PathPrefix, err)
 	}
 	if p != nil && rt.StripPrefix && !p.HasRest() {
-		return problemf(rt.at+".strip_prefix", "%q takes whole paths, of which nothing would be left: end it with /*", rt.PathPrefix)
+		return problemf(rt.at+".strip_prefix", "strip_prefix requires a path_prefix that ends with /*, not %q: append /* or remove strip_prefix", rt.PathPrefix)
 	}
 	return nil
 }
@@ -122,15 +122,15 @@ func (rt resolvedRoute) checkPath() error {
 func checkPath(at, path string) error {
 	switch {
 	case path[0] != '/':
-		return problemf(at, "%q does not begin with a slash: write %q", path, "/"+path)
+		return problemf(at, "invalid path %q: must begin with a slash: use %q", path, "/"+path)
 	case strings.ContainsAny(path, "?#"):
-		return problemf(at, "%q has a query or fragment: give the path alone", path)
+		return problemf(at, "invalid path %q: must not contain a query or fragment", path)
 	case strings.Contains(path, "%"):
-		return problemf(at, "%q is percent-encoded: write the characters themselves, for the decoded path is compared", path)
+		return problemf(at, "invalid path %q: must not be percent-encoded, since the decoded path is compared", path)
 	case strings.ContainsAny(path, `\;`):
-		return problemf(at, "%q has a backslash or semicolon, which some backends take for a slash or the end of a segment: leave it out", path)
+		return problemf(at, "invalid path %q: must not contain backslashes or semicolons, which some backends interpret as slashes or the end of a segment", path)
 	case routing.CleanPath(path) != path:
-		return problemf(at, "%q is not how backends read it: write %q", path, routing.CleanPath(path))
+		return problemf(at, "invalid path %q: must be normalized: use %q", path, routing.CleanPath(path))
 	}
 	return nil
 }
@@ -144,11 +144,11 @@ func (rt resolvedRoute) checkConditions() error {
 		at, values := rt.at+".headers."+name, rt.Headers[name]
 		switch {
 		case strings.HasPrefix(name, "!"):
-			return problemf(at, "%q is not a header field: for one that must be absent, give %q the value null", name, name[1:])
+			return problemf(at, "invalid header field name %q: to match its absence, set %q to null", name, name[1:])
 		case !isToken(name):
-			return problemf(at, "%q is not a header field: use a name like X-API-Version", name)
+			return problemf(at, "invalid header field name %q: use a name such as X-API-Version", name)
 		case values != nil && len(values) == 0:
-			return problemf(at, `header field %s has no values: use "*" for any, or null if it must be absent`, name)
+			return problemf(at, `header field %s has no values: use "*" to match any value, or null to match its absence`, name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(rt.Query)) {
@@ -170,10 +170,10 @@ func (rt resolvedRoute) checkNames() error {
 	for i, method := range rt.Methods {
 		at := fmt.Sprintf("%s.methods[%d]", rt.at, i)
 		if !isToken(method) {
-			return problemf(at, "%q is not a method: use names like GET and POST", method)
+			return problemf(at, "invalid method %q: must be a name such as GET", method)
 		}
 		if upper := strings.ToUpper(method); upper != method {
-			return problemf(at, "methods are in upper case: write %s for %q", upper, method)
+			return problemf(at, "invalid method %q: must be in upper case: use %s", method, upper)
 		}
 	}
 	for i, host := range rt.Hosts {
@@ -188,11 +188,11 @@ func checkHost(host string) error {
 	name := strings.TrimPrefix(host, "*.")
 	switch {
 	case name == "":
-		return fmt.Errorf("%q is not a host: use a name like api.example.com", host)
+		return fmt.Errorf("invalid host %q: must be a name such as api.example.com", host)
 	case strings.Contains(name, "*"):
-		return fmt.Errorf("%q has a wildcard in the wrong place: only a leading *. stands for one label", host)
+		return fmt.Errorf("invalid host %q: a wildcard must be the first label, as in *.example.com", host)
 	case strings.ContainsAny(name, "/ \t?#@") || strings.Count(name, ":") == 1:
-		return fmt.Errorf("%q is not a host: give its name alone, without scheme, port or path", host)
+		return fmt.Errorf("invalid host %q: must be a name without scheme, port and path", host)
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ var (
 // route uses.
 func (rt resolvedRoute) checkParams() error {
 	if rt.StickyKey != "" && !placeholderPattern.MatchString(rt.StickyKey) {
-		return problemf(rt.at+".sticky_key", "%q is the same for all requests: use a placeholder such as {http.request.cookie.session}", rt.StickyKey)
+		return problemf(rt.at+".sticky_key", "invalid sticky_key %q: must have a placeholder, such as {http.request.cookie.session}", rt.StickyKey)
 	}
 	if err := placeholder.CheckKey("sticky_key", rt.StickyKey); err != nil {
 		return problemf(rt.at+".sticky_key", "%v", err)
@@ -228,11 +228,11 @@ func (rt resolvedRoute) checkParams() error {
 			remedy := options.Suggest(use[1], known)
 			switch {
 			case len(known) == 0:
-				remedy = ": it has none, so add a segment /:" + use[1]
+				remedy = ": add a segment /:" + use[1]
 			case remedy == "":
 				remedy = ": it has " + strings.Join(known, ", ")
 			}
-			return problemf(at, "%s is not a parameter of the path %s%s", use[0], rt.PathPrefix, remedy)
+			return problemf(at, "unknown path parameter %s of %s%s", use[0], rt.PathPrefix, remedy)
 		}
 		return nil
 	}
@@ -250,13 +250,13 @@ func (rt resolvedRoute) checkParams() error {
 func (rt resolvedRoute) checkBackends(known []string) error {
 	switch {
 	case rt.Backend != "" && len(rt.Backends) > 0:
-		return problemf(rt.at+".backends", "route %s has both backend and backends: use one of them", rt.PathPrefix)
+		return problemf(rt.at+".backends", "backend and backends of route %s cannot be combined: remove one of them", rt.PathPrefix)
 	case rt.Backend == "" && len(rt.Backends) == 0:
-		return problemf(rt.at, "route %s has no backend: set backend to one of the backends' names", rt.PathPrefix)
+		return problemf(rt.at, "route %s requires backend: set it to the name of a backend", rt.PathPrefix)
 	case rt.StickyKey != "" && len(rt.Backends) == 0:
-		return problemf(rt.at+".sticky_key", "route %s has one backend only: sticky_key chooses among several; for one of a backend's containers, use its lb_policy", rt.PathPrefix)
+		return problemf(rt.at+".sticky_key", "sticky_key of route %s requires backends: set backends, or use lb_policy of the backend to choose among its containers", rt.PathPrefix)
 	case rt.Backend != "" && !slices.Contains(known, rt.Backend):
-		return problemf(rt.at+".backend", "backend %q is not defined%s", rt.Backend, suggestOrList(rt.Backend, known))
+		return problemf(rt.at+".backend", "unknown backend %q%s", rt.Backend, suggestOrList(rt.Backend, known))
 	}
 	total := 0
 	var seen []string
@@ -264,18 +264,18 @@ func (rt resolvedRoute) checkBackends(known []string) error {
 		at := fmt.Sprintf("%s.backends[%d]", rt.at, i)
 		switch {
 		case s == nil || s.Name == "":
-			return problemf(at, "the share has no name: set name to one of the backends' names")
+			return problemf(at, "name is required: set it to the name of a backend")
 		case !slices.Contains(known, s.Name):
-			return problemf(at+".name", "backend %q is not defined%s", s.Name, suggestOrList(s.Name, known))
+			return problemf(at+".name", "unknown backend %q%s", s.Name, suggestOrList(s.Name, known))
 		case slices.Contains(seen, s.Name):
-			return problemf(at+".name", "backend %q is named twice: give it one weight", s.Name)
+			return problemf(at+".name", "duplicate backend %q: remove one of the two", s.Name)
 		case s.Weight < 0 || s.Weight > maxWeight:
-			return problemf(at+".weight", "weight %d is out of range: use 0 to %d", s.Weight, maxWeight)
+			return problemf(at+".weight", "invalid weight %d: must be 0 to %d", s.Weight, maxWeight)
 		}
 		seen, total = append(seen, s.Name), total+s.Weight
 	}
 	if len(rt.Backends) > 0 && total == 0 {
-		return problemf(rt.at+".backends", "no backend has a weight: give at least one of them a weight above 0")
+		return problemf(rt.at+".backends", "invalid weights: at least one must be above 0")
 	}
 	return nil
 }
@@ -297,10 +297,10 @@ func checkConflicts(routes []resolvedRoute) error {
 	rt, other := routes[later.Index], routes[earlier.Index]
 	taken := rt.PathPrefix
 	if other.PathPrefix != rt.PathPrefix {
-		taken = fmt.Sprintf("%s takes the same paths as %s, which", rt.PathPrefix, other.PathPrefix)
+		taken = fmt.Sprintf("%s matches the same paths as %s, which", rt.PathPrefix, other.PathPrefix)
 	}
 	problem := problemf(rt.at+".path_prefix",
-		"%s leads to %s already: remove one of the two routes, or distinguish them by match, hosts, headers, query or methods",
+		"%s is already routed to %s: remove one of the two routes, or distinguish them by match, hosts, headers, query or methods",
 		taken, quotedList(other.backendNames()))
 	problem.Other = other.at + ".path_prefix"
 	return problem

@@ -29,13 +29,13 @@ func (d *Deprecation) header() (http.Header, *Problem) {
 			return nil, problemf("sunset", "%v", err)
 		}
 		if d.Since != "" && sunset.Before(since) {
-			return nil, problemf("sunset", "sunset %s is before since, %s: use a date after since", d.Sunset, d.Since)
+			return nil, problemf("sunset", "invalid sunset %s: must be after since, %s", d.Sunset, d.Since)
 		}
 		header.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
 	}
 	if d.Link != "" {
 		if _, err := url.ParseRequestURI(d.Link); err != nil || strings.ContainsAny(d.Link, "<>\" \t\r\n") {
-			return nil, problemf("link", "%q is not an address: give a URL such as https://example.com/changes", d.Link)
+			return nil, problemf("link", "invalid link %q: must be a URL such as https://example.com/changes", d.Link)
 		}
 		header.Set("Link", "<"+d.Link+`>; rel="deprecation"; type="text/html"`)
 	}
@@ -48,7 +48,7 @@ func parseDay(text string) (time.Time, error) {
 			return day, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("invalid date %q: write it as in 2026-12-31 or 2026-12-31T12:00:00Z", text)
+	return time.Time{}, fmt.Errorf("invalid date %q: must be a date such as 2026-12-31, or a time such as 2026-12-31T12:00:00Z", text)
 }
 
 // deprecation is a middleware that adds header fields to every response, including

@@ -67,7 +67,7 @@ func TestDeprecation(t *testing.T) {
 	}
 }
 
-func TestDeprecationsThatMakeNoSense(t *testing.T) {
+func TestInvalidDeprecations(t *testing.T) {
 	for path, wrong := range map[string]*Deprecation{
 		"since":  {Since: "31.12.2026"},
 		"sunset": {Since: "2026-12-31", Sunset: "2026-12-30"},

@@ -47,7 +47,7 @@ func (g *Gateway) checkUsageHandler() error {
 	if off == "" || need == "" {
 		return nil
 	}
-	problem := problemf(need, "%s requires bandwidth: turn bandwidth on, or remove %s", name, name)
+	problem := problemf(need, "%s requires bandwidth: set bandwidth or remove %s", name, name)
 	problem.Other = off
 	return problem
 }
@@ -74,7 +74,7 @@ func (g *Gateway) checkEndpoints() (err error) {
 		if !strings.HasPrefix(at, "handle[") {
 			err = problemf(at, "%s applies to the whole gateway: move it there", short)
 		} else if first, ok := places[name]; ok {
-			twice := problemf(at, "the gateway has %s twice: keep one of the two", short)
+			twice := problemf(at, "duplicate %s: remove one of the two", short)
 			twice.Other = first
 			err = twice
 		}

@@ -34,7 +34,7 @@ func (*corner) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 
 func init() { caddy.RegisterModule(new(corner)) }
 
-func TestEndpointsAnswerBeforeRoutes(t *testing.T) {
+func TestEndpointsTakePrecedenceOverRoutes(t *testing.T) {
 	g := start(t, `{"handle": [{"handler": "rgate_test_corner", "path": "/corner"}],
 		"routes": [{"path_prefix": "/corner", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "retries": 0}]}`)
 	url := serve(t, g, new(caddyhttp.Server))
@@ -52,18 +52,18 @@ func TestEndpointsAnswerBeforeRoutes(t *testing.T) {
 	}
 }
 
-func TestAnEndpointThatIsOffIsNotThere(t *testing.T) {
+func TestDisabledEndpoint(t *testing.T) {
 	g := start(t, `{"handle": [{"handler": "rgate_test_corner", "path": "/corner", "disabled": true}]}`)
 	if got := get(t, "GET", serve(t, g, new(caddyhttp.Server))+"/corner"); got.status != 404 {
 		t.Errorf("got %d, want 404", got.status)
 	}
 }
 
-func TestEndpointsStandOnTheGatewayOnce(t *testing.T) {
+func TestDuplicateAndMisplacedEndpoints(t *testing.T) {
 	const one = `{"handler": "rgate_test_corner", "path": "/corner"}`
 	const rest = `"backends": [{"name": "web", "dial": ["127.0.0.1:1"]}]}`
 	for config, want := range map[string]string{
-		`{"handle": [` + one + `, ` + one + `], ` + rest:                                                                                        "handle[1]: the gateway has test_corner twice",
+		`{"handle": [` + one + `, ` + one + `], ` + rest:                                                                                        "handle[1]: duplicate test_corner",
 		`{"routes": [{"path_prefix": "/", "backend": "web", "handle": [` + one + `]}], ` + rest:                                                 "routes[0].handle[0]: test_corner applies to the whole gateway",
 		`{"groups": [{"handle": [` + one + `], "routes": [{"path_prefix": "/", "backend": "web"}]}], ` + rest:                                   "groups[0].handle[0]: test_corner applies to",
 		`{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [` + one + `]}]}`: "backends[0].around[0]: test_corner applies to",
@@ -79,7 +79,7 @@ func TestEndpointsStandOnTheGatewayOnce(t *testing.T) {
 	}
 }
 
-func TestEndpointsAreNotWithinEachOther(t *testing.T) {
+func TestOverlappingEndpointPaths(t *testing.T) {
 	for _, tc := range []struct{ config, path, other string }{
 		{`{}`, "", ""},
 		{`{"operations": {}}`, "", ""},

@@ -231,11 +231,11 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends 
 	for i := range rt.weighted {
 		s := &rt.weighted[i]
 		if err := backends[s.backend].service.AddLimits(ctx, rt.limits); err != nil {
-			return fmt.Errorf("setting the time limits of route %s: %w", rt.name, err)
+			return fmt.Errorf("setting the timeouts of route %s: %w", rt.name, err)
 		}
 		handler, err := rt.buildChain(levels, backends[s.backend], g)
 		if err != nil {
-			return fmt.Errorf("putting the handlers of route %s in order: %w", rt.name, err)
+			return fmt.Errorf("ordering the handlers of route %s: %w", rt.name, err)
 		}
 		s.series, s.handler = g.stats.Series(rt.name, s.backend), handler
 	}

@@ -66,13 +66,13 @@ func serve(t testing.TB, g *Gateway, server *caddyhttp.Server) string {
 	return s.URL
 }
 
-type answer struct {
+type testResponse struct {
 	status int
 	body   string
 	header http.Header
 }
 
-func get(t testing.TB, method, url string, header ...string) answer {
+func get(t testing.TB, method, url string, header ...string) testResponse {
 	t.Helper()
 	r, err := http.NewRequest(method, url, nil)
 	if err != nil {
@@ -88,14 +88,14 @@ func get(t testing.TB, method, url string, header ...string) answer {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		t.Fatalf("reading the answer to %s %s: %v", method, url, err)
+		t.Fatalf("reading the response to %s %s: %v", method, url, err)
 	}
-	return answer{response.StatusCode, string(body), response.Header}
+	return testResponse{response.StatusCode, string(body), response.Header}
 }
 
 // rawBackend accepts connections, reads a request from each, and calls answer to
 // respond.
-func rawBackend(t testing.TB, answer func(net.Conn)) (address string, requests *atomic.Int32) {
+func rawBackend(t testing.TB, respond func(net.Conn)) (address string, requests *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -113,7 +113,7 @@ func rawBackend(t testing.TB, answer func(net.Conn)) (address string, requests *
 				defer conn.Close()
 				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
 					requests.Add(1)
-					answer(conn)
+					respond(conn)
 				}
 			}()
 		}
@@ -138,7 +138,7 @@ func oneBackend(dial, options string) string {
 
 func quoted(addresses ...string) string { return `"` + strings.Join(addresses, `", "`) + `"` }
 
-func TestStatusOfABackendThatDoesNotAnswer(t *testing.T) {
+func TestStatusOfAnUnavailableBackend(t *testing.T) {
 	drop := func(c net.Conn) {}
 	neverRespond := make(chan struct{})
 	t.Cleanup(func() { close(neverRespond) })
@@ -147,7 +147,7 @@ func TestStatusOfABackendThatDoesNotAnswer(t *testing.T) {
 		options string
 		want    int
 	}{
-		"nobody listens":        {func() (string, *atomic.Int32) { return deadAddress(t), nil }, "", 503},
+		"no listener":           {func() (string, *atomic.Int32) { return deadAddress(t), nil }, "", 503},
 		"connection is dropped": {func() (string, *atomic.Int32) { return rawBackend(t, drop) }, "", 503},
 		"half a header": {func() (string, *atomic.Int32) {
 			return rawBackend(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n") })
@@ -179,7 +179,7 @@ func TestStatusOfABackendThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestFailureIsJSONForThoseWhoPreferIt(t *testing.T) {
+func TestErrorsAreJSONIfTheClientPrefersIt(t *testing.T) {
 	url := serve(t, start(t, oneBackend(quoted(deadAddress(t)), "")), &caddyhttp.Server{})
 	got := get(t, "GET", url, "Accept", "application/json, */*")
 	var body struct {
@@ -194,7 +194,7 @@ func TestFailureIsJSONForThoseWhoPreferIt(t *testing.T) {
 	}
 }
 
-func TestFailureGoesToErrorRoutesIfThereAreAny(t *testing.T) {
+func TestErrorRoutesHandleFailures(t *testing.T) {
 	server := &caddyhttp.Server{Errors: &caddyhttp.HTTPErrorConfig{Routes: caddyhttp.RouteList{{}}}}
 	got := get(t, "GET", serve(t, start(t, oneBackend(quoted(deadAddress(t)), "")), server))
 	if got.status != 503 || got.header.Get("X-Returned") != "error" || got.header.Get("Retry-After") != "1" {
@@ -202,7 +202,7 @@ func TestFailureGoesToErrorRoutesIfThereAreAny(t *testing.T) {
 	}
 }
 
-func TestFailedDialIsRetriedElsewhereWhateverTheMethod(t *testing.T) {
+func TestFailedDialIsRetriedForAllMethods(t *testing.T) {
 	alive, _ := testkit.Backend(t, nil)
 	config := oneBackend(quoted(deadAddress(t), deadAddress(t), alive), `, "lb_policy": {"policy": "first"}`)
 	url := serve(t, start(t, config), &caddyhttp.Server{})
@@ -213,7 +213,7 @@ func TestFailedDialIsRetriedElsewhereWhateverTheMethod(t *testing.T) {
 	}
 }
 
-func TestLostConnectionIsRetriedIfNothingCanHappenTwice(t *testing.T) {
+func TestLostConnectionIsRetriedIfIdempotent(t *testing.T) {
 	for _, test := range []struct {
 		method, body string
 		want         int
@@ -228,7 +228,7 @@ func TestLostConnectionIsRetriedIfNothingCanHappenTwice(t *testing.T) {
 	} {
 		t.Run(test.method+test.body, func(t *testing.T) {
 			losing, lost := rawBackend(t, func(net.Conn) {})
-			alive, answered := testkit.Backend(t, nil)
+			alive, served := testkit.Backend(t, nil)
 			url := serve(t, start(t, oneBackend(quoted(losing, alive), `, "lb_policy": {"policy": "first"}`)), &caddyhttp.Server{})
 			r, _ := http.NewRequest(test.method, url, strings.NewReader(test.body))
 			response, err := http.DefaultTransport.RoundTrip(r)
@@ -236,13 +236,13 @@ func TestLostConnectionIsRetriedIfNothingCanHappenTwice(t *testing.T) {
 				t.Fatal(err)
 			}
 			response.Body.Close()
-			wantAnswered := int32(0)
+			wantServed := int32(0)
 			if test.want == 200 {
-				wantAnswered = 1
+				wantServed = 1
 			}
-			if response.StatusCode != test.want || lost.Load() != test.lost || answered.Load() != wantAnswered {
-				t.Errorf("got %d, with %d requests lost and %d answered; want %d, %d and %d",
-					response.StatusCode, lost.Load(), answered.Load(), test.want, test.lost, wantAnswered)
+			if response.StatusCode != test.want || lost.Load() != test.lost || served.Load() != wantServed {
+				t.Errorf("got %d, with %d requests lost and %d served; want %d, %d and %d",
+					response.StatusCode, lost.Load(), served.Load(), test.want, test.lost, wantServed)
 			}
 		})
 	}
@@ -252,14 +252,14 @@ func TestTimeoutIsNotRetried(t *testing.T) {
 	neverRespond := make(chan struct{})
 	t.Cleanup(func() { close(neverRespond) })
 	slow, _ := rawBackend(t, func(net.Conn) { <-neverRespond })
-	alive, answered := testkit.Backend(t, nil)
+	alive, served := testkit.Backend(t, nil)
 	url := serve(t, start(t, oneBackend(quoted(slow, alive), `, "lb_policy": {"policy": "first"}, "timeouts": {"first_byte": "50ms"}`)), &caddyhttp.Server{})
-	if got := get(t, "GET", url); got.status != 504 || answered.Load() != 0 {
-		t.Errorf("got %d with %d requests elsewhere, want 504 and none", got.status, answered.Load())
+	if got := get(t, "GET", url); got.status != 504 || served.Load() != 0 {
+		t.Errorf("got %d with %d requests elsewhere, want 504 and none", got.status, served.Load())
 	}
 }
 
-func TestRetriesCanBeTurnedOff(t *testing.T) {
+func TestRetriesCanBeDisabled(t *testing.T) {
 	alive, _ := testkit.Backend(t, nil)
 	url := serve(t, start(t, oneBackend(quoted(deadAddress(t), alive), `, "retries": 0, "lb_policy": {"policy": "first"}`)), &caddyhttp.Server{})
 	if got := get(t, "GET", url); got.status != 503 {
@@ -267,7 +267,7 @@ func TestRetriesCanBeTurnedOff(t *testing.T) {
 	}
 }
 
-func TestClientThatLeavesIs499(t *testing.T) {
+func TestCanceledRequestIs499(t *testing.T) {
 	entered := make(chan struct{})
 	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		close(entered)
@@ -282,7 +282,7 @@ func TestClientThatLeavesIs499(t *testing.T) {
 		cancel()
 	}()
 	if _, err := http.DefaultTransport.RoundTrip(r); err == nil {
-		t.Fatal("the request was answered")
+		t.Fatal("the request got a response")
 	}
 	testkit.Eventually(t, "the request counts as an error", func() bool {
 		return strings.Contains(get(t, "GET", url+"/stats").body, `"success":0,"error":1`)

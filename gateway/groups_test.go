@@ -19,7 +19,7 @@ func adding(value string) string {
 	return fmt.Sprintf(`{"handler": "headers", "request": {"add": {"X-Set": [%q]}}}`, value)
 }
 
-func TestHandlersRunFromTheOutsideIn(t *testing.T) {
+func TestHandlersRunFromOuterToInner(t *testing.T) {
 	address, _ := testkit.Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, strings.Join(r.Header.Values("X-Set"), " "))
 	})
@@ -150,7 +150,7 @@ func TestVersions(t *testing.T) {
 
 func TestParameters(t *testing.T) {
 	address, _ := testkit.Backend(t, nil)
-	const tell = `"handle": [{"handler": "headers", "response": {"set": {
+	const setParams = `"handle": [{"handler": "headers", "response": {"set": {
 		"X-Params": ["{http.rgate.param.id} {http.rgate.param.order} {http.rgate.param.*}"]}}}]`
 	g := start(t, fmt.Sprintf(`{
 		"handle": [{"handler": "headers", "response": {"set": {"X-All": ["{http.rgate.param.id}|{http.rgate.param.*}"]}}}],
@@ -163,7 +163,7 @@ func TestParameters(t *testing.T) {
 		]}],
 		"routes": [{"path_prefix": "/*/any", "backend": "b"}, {"path_prefix": "/plain", "backend": "b"}],
 		"backends": [{"name": "b", "dial": [%s]}]
-	}`, tell, quoted(address)))
+	}`, setParams, quoted(address)))
 	url := serve(t, g, &caddyhttp.Server{})
 	for _, test := range []struct{ path, body, params, all string }{
 		{"/users/7", "/users/7", "", "7|"},
@@ -191,7 +191,7 @@ func TestParameters(t *testing.T) {
 	}
 }
 
-func TestProblemsNameBothPlaces(t *testing.T) {
+func TestErrorsNameBothLocations(t *testing.T) {
 	g := new(Gateway)
 	err := caddy.StrictUnmarshalJSON([]byte(`{
 		"groups": [{"path_prefix": "/u", "routes": [{"path_prefix": "/:id", "backend": "b"}]}],
@@ -201,7 +201,7 @@ func TestProblemsNameBothPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `groups[0].routes[0].path_prefix: /u/:id takes the same paths as /u/:name, which leads to "b" and "c" already: ` +
+	want := `groups[0].routes[0].path_prefix: /u/:id matches the same paths as /u/:name, which is already routed to "b" and "c": ` +
 		`remove one of the two routes, or distinguish them by match, hosts, headers, query or methods (the other is routes[0].path_prefix)`
 	if err := g.Check(); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)

@@ -48,7 +48,7 @@ func (g *Gateway) checkLegacy() error {
 			return problemf(at, "unknown legacy behaviour %q%s", name, remedy)
 		}
 		if slices.Contains(g.Legacy[:i], name) {
-			return problemf(at, "legacy behaviour %q is given twice: remove one of the two", name)
+			return problemf(at, "duplicate legacy behaviour %q: remove one of the two", name)
 		}
 	}
 	return nil

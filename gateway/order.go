@@ -253,9 +253,9 @@ func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 		message string
 	}{
 		{order{handlersFirst: true, standInsFirst: now.standInsFirst},
-			"handlers that may respond run behind authentication now, wherever they stand: give an open response a route of its own; legacy: [" + legacyHandlersFirst + "] restores the order of earlier versions"},
+			"handlers that may respond run after authentication, regardless of their position: use a separate route for public responses, or set legacy: [" + legacyHandlersFirst + "] for the order of earlier versions"},
 		{order{handlersFirst: now.handlersFirst, standInsFirst: true},
-			"cache, coalesce and fallback run behind all other handlers now, wherever they stand: nothing needs to be set; legacy: [" + legacyStandInsFirst + "] restores the order of earlier versions"},
+			"cache, coalesce and fallback run after all other handlers, regardless of their position: no change is required, or set legacy: [" + legacyStandInsFirst + "] for the order of earlier versions"},
 	} {
 		same := func(a, b orderedHandler) bool { return a.level == b.level && a.index == b.index }
 		if !slices.EqualFunc(now.arrange(levels...), earlier.arrange(levels...), same) {
@@ -264,7 +264,7 @@ func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 	}
 }
 
-var errNoSafeOrder = errors.New("a handler has both authentication and cache, coalesce or fallback in it, and another handler on the way may respond: " +
+var errNoSafeOrder = errors.New("a handler contains both authentication and cache, coalesce or fallback, and another handler of the route may respond: " +
 	"move the authentication, or the other policy, out of it")
 
 // checkOrder returns an error if no order of the handlers is safe. This is the case if

@@ -25,7 +25,7 @@ func (g *Gateway) maxHops() int {
 // checkHops reports max_hops if it is out of range.
 func (g *Gateway) checkHops() error {
 	if n := g.maxHops(); n < 0 || n > 1000 {
-		return problemf("max_hops", "max_hops %d is out of range: use 1 to 1000, or 0 to disable it", n)
+		return problemf("max_hops", "invalid max_hops %d: must be 1 to 1000, or 0 to disable it", n)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (b *Backend) checkUpgrades(path string) error {
 		case protocol == "*" || !httpguts.ValidHeaderFieldName(name) || versioned && !httpguts.ValidHeaderFieldName(version):
 			return problemf(at, "invalid protocol %q: must be a name as in the Upgrade field, such as websocket", protocol)
 		case entry.CarriesRequests(protocol):
-			return problemf(at, "invalid protocol %q: its requests would bypass the policies: remove it, and set scheme to h2c or https for a backend that speaks HTTP/2", protocol)
+			return problemf(at, "invalid protocol %q: its requests would bypass the policies: remove it, and set scheme to h2c or https for an HTTP/2 backend", protocol)
 		}
 	}
 	return nil

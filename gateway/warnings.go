@@ -55,10 +55,10 @@ func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend)
 			return slices.ContainsFunc(rt.backendNames(), func(name string) bool { return holds(backends[name]) })
 		}
 		if rt.Timeouts.anyOff() || leadsTo(func(b *Backend) bool { return b.Timeouts.anyOff() }) {
-			all.add("time limits written as 0 are off: remove them for the defaults, which 0 stood for in earlier versions", rt.name)
+			all.add("a timeout of 0 disables the limit, but meant the default in earlier versions: remove the option for the default", rt.name)
 		}
 		if proxied && leadsTo(func(b *Backend) bool { return b.service.DialsDirectly() }) {
-			all.add("backends are dialled directly, whatever proxy the environment names: nothing needs to be set; earlier versions used that proxy, and legacy: ["+legacyEnvironmentProxy+"] restores that", rt.name)
+			all.add("backends are dialed directly, although the environment sets a proxy: no change is required, or set legacy: ["+legacyEnvironmentProxy+"] to use the proxy as in earlier versions", rt.name)
 		}
 	}
 }

@@ -310,7 +310,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		func() { write(line("alice", "new-key") + "- name") },
 		func() { must(t, "removing", os.Remove(file)) },
 	} {
-		const kept = "API keys cannot be read, the previous ones stay valid"
+		const kept = "reading the API keys failed, the previous ones stay valid"
 		breakIt()
 		testkit.Eventually(t, "the change is logged", func() bool { return logged(kept) == i+1 })
 		await("is broken", "new-key", in)
@@ -340,8 +340,8 @@ func TestKeyFileIsNeededAtTheStart(t *testing.T) {
 	broken := writeFile(t, "keys.yaml", "- {name: alice, sha256: my-secret-key}\n")
 	for options, want := range map[string]string{
 		"file: /nowhere/keys.yaml":                 "/nowhere/keys.yaml: no such file",
-		"file: " + broken:                          `keys.yaml: line 1: the sha256 of key "alice" is not 64 hexadecimal digits: give the key itself to rgate hash-key`,
-		"keys: [{name: a, sha256: my-secret-key}]": "rgate.yaml:3: the sha256 of key \"a\" is not 64 hexadecimal digits",
+		"file: " + broken:                          `keys.yaml: line 1: invalid sha256 of key "alice": must be 64 hexadecimal digits: use the output of rgate hash-key`,
+		"keys: [{name: a, sha256: my-secret-key}]": "rgate.yaml:3: invalid sha256 of key \"a\": must be 64 hexadecimal digits",
 		"keys: []": "rgate.yaml:3: keys or file is required",
 		"keys: [{name: a, sha256: a, expires: tomorow}]": "rgate.yaml:3: ",
 	} {

@@ -63,7 +63,7 @@ bandwidth: {store: "sqlite://$DIR/b.db", sources: [{name: kong, url: "http://sou
 	if seen("/own") != 1 || seen("/dial")+seen("/limited")+seen("/container") != 0 {
 		t.Errorf("the proxy has seen %v", proxied)
 	}
-	if n := strings.Count(g.output.String(), "backends are dialled directly, whatever proxy the environment names"); n != 1 {
+	if n := strings.Count(g.output.String(), "backends are dialed directly, although the environment sets a proxy"); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
 	}
 	old := startGateway(t, "legacy: [environment_proxy]\nroutes: [{path_prefix: /, backend: dial}]\nbackends: [{name: dial, dial: [\""+

@@ -10,8 +10,8 @@ import (
 func TestBandwidthRequiresStatistics(t *testing.T) {
 	t.Parallel()
 	const proxy, quota = "reverse_proxy 127.0.0.1:1\n", "rgate_quota 1KB day {\nat_limit block\n}\n"
-	const counts, kept = `nothing counts bytes under the name "rgate_stats", so that none would be in the account: add rgate_stats`,
-		`no account is kept of the bytes that are counted under the name "rgate_stats"`
+	const counts, kept = `no statistics are recorded under the name "rgate_stats": add rgate_stats`,
+		`no usage is recorded under the name "rgate_stats"`
 	const gateway = "rgate {\nbackend web {\ndial 127.0.0.1:1\n}\nroute / web\n%s}\n"
 	gate := func(more string) string { return strings.Replace(gateway, "%s", more, 1) }
 	for name, tc := range map[string]struct{ site, says string }{

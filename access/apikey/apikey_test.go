@@ -198,9 +198,9 @@ func TestAPIKeyErrors(t *testing.T) {
 		{Options{}, "keys", "keys or file is required"},
 		{Options{Keys: []Key{}}, "keys", "keys or file is required"},
 		{Options{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
-		{Options{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "are the same key"},
-		{Options{Keys: right, Header: "X API"}, "header", `header "X API" is not a valid field name`},
-		{Options{Keys: right, Cookie: "a=b"}, "cookie", `cookie "a=b" is not a valid cookie name`},
+		{Options{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "have the same key"},
+		{Options{Keys: right, Header: "X API"}, "header", `invalid header "X API": must be a field name`},
+		{Options{Keys: right, Cookie: "a=b"}, "cookie", `invalid cookie "a=b": must be a cookie name`},
 	} {
 		p := &APIKey{Options: tc.options}
 		err := p.Check()
@@ -263,11 +263,11 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 	}
 	for _, tc := range []struct{ text, wrong string }{
 		{"rgate_api_key", "keys or file is required"},
-		{"rgate_api_key {\nkeys alice my-key\n}", "the sha256 of key \"alice\" is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints, at Testfile:2"},
-		{"rgate_api_key {\nkeys\n}", "key 1 has no name: give it that of its consumer, at Testfile:2"},
-		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "are the same key: give each a key of its own, with rgate hash-key --generate, at Testfile:3"},
+		{"rgate_api_key {\nkeys alice my-key\n}", "invalid sha256 of key \"alice\": must be 64 hexadecimal digits: use the output of rgate hash-key, at Testfile:2"},
+		{"rgate_api_key {\nkeys\n}", "key 1 requires name: set it to the name of its consumer, at Testfile:2"},
+		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "have the same key: generate one for each with rgate hash-key --generate, at Testfile:3"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
-		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is missing: say in what time 5 requests may pass, such as 60s, at Testfile:3"},
+		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is required: set the time in which 5 requests are allowed, such as 60s, at Testfile:3"},
 	} {
 		if err := options.Unmarshal(testkit.Dispenser(tc.text), new(APIKey)); err == nil || !strings.Contains(err.Error(), tc.wrong) {
 			t.Errorf("%s: got %v, want %q", tc.text, err, tc.wrong)

@@ -101,7 +101,7 @@ func (f *keyFile) watch() {
 		after := f.keys.Load()
 		switch {
 		case err != nil && !broken:
-			f.logger.Error("API keys cannot be read, the previous ones stay valid", zap.String("file", f.path), zap.Error(err))
+			f.logger.Error("reading the API keys failed, the previous ones stay valid", zap.String("file", f.path), zap.Error(err))
 		case err == nil && (broken || after != before):
 			f.logger.Info("API keys read", zap.String("file", f.path), zap.Int("keys", len(*after)))
 		}

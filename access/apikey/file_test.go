@@ -84,7 +84,7 @@ func TestKeyFileIsFollowed(t *testing.T) {
 	core, logs := observer.New(zapcore.InfoLevel)
 	const (
 		read   = "API keys read"
-		broken = "API keys cannot be read, the previous ones stay valid"
+		broken = "reading the API keys failed, the previous ones stay valid"
 	)
 	one, two := keyLine("alice", "one"), keyLine("bob", "two")
 	synctest.Test(t, func(t *testing.T) {

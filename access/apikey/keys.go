@@ -114,10 +114,10 @@ func (a *Options) Check() error {
 		return options.Errorf("keys", "keys or file is required: set one of them")
 	}
 	if a.Header != "" && !httpguts.ValidHeaderFieldName(a.Header) {
-		return options.Errorf("header", "header %q is not a valid field name: use one such as %s", a.Header, DefaultKeyHeader)
+		return options.Errorf("header", "invalid header %q: must be a field name such as %s", a.Header, DefaultKeyHeader)
 	}
 	if a.Cookie != "" && !httpguts.ValidHeaderFieldName(a.Cookie) { // cookie names allow the same characters
-		return options.Errorf("cookie", "cookie %q is not a valid cookie name: use one such as api_key", a.Cookie)
+		return options.Errorf("cookie", "invalid cookie %q: must be a cookie name such as api_key", a.Cookie)
 	}
 	_, err := a.parsedKeys()
 	return err

@@ -76,10 +76,10 @@ func (keys keySet) find(presented string) *apiKey {
 // hash.
 func (keys keySet) add(key *Key, position int) *options.Error {
 	if key.Name == "" {
-		return options.Errorf("name", "key %d has no name: give it that of its consumer", position)
+		return options.Errorf("name", "key %d requires name: set it to the name of its consumer", position)
 	}
 	if !identity.IsPrintable(key.Name) {
-		return options.Errorf("name", "the name %q of key %d does not fit into a header field: use printable characters", key.Name, position)
+		return options.Errorf("name", "invalid name %q of key %d: must consist of printable characters", key.Name, position)
 	}
 	held := &apiKey{who: identity.Identity{Consumer: key.Name, Scopes: key.Scopes, Roles: key.Roles}}
 	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
@@ -89,7 +89,7 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 		return digestError(key.Name)
 	}
 	if other, ok := keys[held.digest]; ok {
-		return options.Errorf("sha256", "the keys of %q and %q are the same key: give each a key of its own, with rgate hash-key --generate", other.who.Consumer, key.Name)
+		return options.Errorf("sha256", "%q and %q have the same key: generate one for each with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
 	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "without spaces and quotes"); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 	if key.Expires != "" {
 		var err error
 		if held.expires, err = key.Expires.parse(); err != nil {
-			return options.Errorf("expires", "expires %q of key %q is invalid: use a date such as 2027-01-31, or 2027-01-31T18:00:00Z", key.Expires, key.Name)
+			return options.Errorf("expires", "invalid expires %q of key %q: must be a date such as 2027-01-31, or a time such as 2027-01-31T18:00:00Z", key.Expires, key.Name)
 		}
 	}
 	if l := key.RateLimit; l != nil {
@@ -114,7 +114,7 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 }
 
 func digestError(name string) *options.Error {
-	return options.Errorf("sha256", "the sha256 of key %q is not 64 hexadecimal digits: give the key itself to rgate hash-key, and write here what that prints", name)
+	return options.Errorf("sha256", "invalid sha256 of key %q: must be 64 hexadecimal digits: use the output of rgate hash-key", name)
 }
 
 // Moment is a date or an RFC 3339 timestamp.

@@ -87,23 +87,23 @@ func TestWrongKeys(t *testing.T) {
 		key          Key
 		field, wrong string
 	}{
-		{right(func(k *Key) { k.Name = "" }), "name", "key 2 has no name: give it that of its consumer"},
-		{right(func(k *Key) { k.Name = "a\nb" }), "name", `"a\nb" of key 2 does not fit into a header field`},
-		{right(func(k *Key) { k.SHA256 = "" }), "sha256", "give the key itself to rgate hash-key"},
-		{right(func(k *Key) { k.SHA256 = secret }), "sha256", `the sha256 of key "alice" is not 64 hexadecimal digits`},
+		{right(func(k *Key) { k.Name = "" }), "name", "key 2 requires name: set it to the name of its consumer"},
+		{right(func(k *Key) { k.Name = "a\nb" }), "name", `invalid name "a\nb" of key 2: must consist of printable`},
+		{right(func(k *Key) { k.SHA256 = "" }), "sha256", "use the output of rgate hash-key"},
+		{right(func(k *Key) { k.SHA256 = secret }), "sha256", `invalid sha256 of key "alice": must be 64 hexadecimal digits`},
 		{right(func(k *Key) { k.SHA256 = strings.Repeat("g", 64) }), "sha256", "rgate hash-key"},
 		{right(func(k *Key) { k.SHA256 = k.SHA256[1:] }), "sha256", "rgate hash-key"},
-		{right(func(k *Key) { k.SHA256 = keyHash("first") }), "sha256", `the keys of "first" and "alice" are the same key`},
-		{right(func(k *Key) { k.Scopes = []string{"a", "b c"} }), "scopes", `"b c" cannot be one of scopes`},
+		{right(func(k *Key) { k.SHA256 = keyHash("first") }), "sha256", `"first" and "alice" have the same key`},
+		{right(func(k *Key) { k.Scopes = []string{"a", "b c"} }), "scopes", `invalid value "b c" of scopes`},
 		{right(func(k *Key) { k.Scopes = []string{`a"`} }), "scopes", "without spaces and quotes"},
-		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `"" cannot be one of roles`},
-		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `expires "tomorrow" of key "alice" is invalid: use a date such as 2027-01-31`},
-		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "is invalid"},
-		{right(func(k *Key) { k.RateLimit = new(ratelimit.Limit) }), "rate_limit.requests", "say how many may pass in what time"},
-		{right(func(k *Key) { k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "use 1ms to 8784h"},
+		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `invalid value "" of roles`},
+		{right(func(k *Key) { k.Expires = "tomorrow" }), "expires", `invalid expires "tomorrow" of key "alice": must be a date such as 2027-01-31`},
+		{right(func(k *Key) { k.Expires = "2027-02-30" }), "expires", "invalid expires"},
+		{right(func(k *Key) { k.RateLimit = new(ratelimit.Limit) }), "rate_limit.requests", "requests and window are required"},
+		{right(func(k *Key) { k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(-1)} }), "rate_limit.window", "must be 1ms to 8784h"},
 		{right(func(k *Key) {
 			k.RateLimit = &ratelimit.Limit{Requests: 1, Window: caddy.Duration(367 * 24 * time.Hour)}
-		}), "rate_limit.window", "use 1ms to 8784h"},
+		}), "rate_limit.window", "must be 1ms to 8784h"},
 	} {
 		keys := make(keySet)
 		if err := keys.add(&Key{Name: "first", SHA256: keyHash("first")}, 1); err != nil {

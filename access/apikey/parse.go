@@ -34,7 +34,7 @@ func parseKeys(data []byte) (keySet, error) {
 	}
 	list := root.Content[0]
 	if list.Kind != yaml.SequenceNode {
-		return nil, fmt.Errorf("line %d: this is not a list of keys: begin each with - name", list.Line)
+		return nil, fmt.Errorf("line %d: must be a list of keys, each of which begins with - name", list.Line)
 	}
 	keys := make(keySet, len(list.Content))
 	for i, item := range list.Content {
@@ -60,7 +60,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 		item = item.Alias
 	}
 	if item.Kind != yaml.MappingNode {
-		return nil, errors.New("this is not a key: use {name: …, sha256: …}")
+		return nil, errors.New("invalid key: must be {name: …, sha256: …}")
 	}
 	var options map[string]any
 	if err := item.Decode(&options); err != nil {
@@ -68,7 +68,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 	}
 	text, err := json.Marshal(options)
 	if err != nil {
-		return nil, errors.New("there is something that is neither text nor a number or list")
+		return nil, errors.New("invalid value: must be text, a number or a list")
 	}
 	key := new(Key)
 	decoder := json.NewDecoder(bytes.NewReader(text))

@@ -155,11 +155,11 @@ func (p *CORS) checkMethods() error {
 	for i, method := range p.AllowedMethods {
 		switch {
 		case !httpguts.ValidHeaderFieldName(method):
-			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "%q is not a method: use those such as GET and POST", method)
+			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "invalid method %q: must be a name such as GET", method)
 		case method == "*":
-			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "* is not a method: name those that are allowed, such as GET, POST and DELETE")
+			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "invalid method *: list the methods, such as GET, POST and DELETE")
 		case method != strings.ToUpper(method):
-			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "method %q is not in upper case: use %s", method, strings.ToUpper(method))
+			return options.Errorf("allowed_methods["+strconv.Itoa(i)+"]", "invalid method %q: must be in upper case: use %s", method, strings.ToUpper(method))
 		}
 	}
 	return nil
@@ -180,7 +180,7 @@ func (p *CORS) checkExposed() error {
 			return err
 		}
 		if name == "*" && p.AllowCredentials {
-			return options.Errorf("exposed_headers["+strconv.Itoa(i)+"]", "exposed_headers * means nothing to browsers that send credentials: name the header fields")
+			return options.Errorf("exposed_headers["+strconv.Itoa(i)+"]", "exposed_headers * and allow_credentials cannot be combined: list the header fields")
 		}
 	}
 	return nil
@@ -190,16 +190,16 @@ func (p *CORS) checkExposed() error {
 func checkFieldName(option string, i int, name string, count int) error {
 	switch {
 	case name == "*" && count > 1:
-		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "%s has * and names beside it, which mean nothing: use either * or the names", option)
+		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "* and names cannot be combined in %s: remove * or the names", option)
 	case !httpguts.ValidHeaderFieldName(name):
-		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Request-ID", name)
+		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "invalid header field name %q: use one such as X-Request-ID", name)
 	}
 	return nil
 }
 
 func (p *CORS) checkMaxAge() error {
 	if age := time.Duration(p.MaxAge); age < 0 || age%time.Second != 0 {
-		return options.Errorf("max_age", "max_age %s is not a number of whole seconds: use a duration such as 10m", age)
+		return options.Errorf("max_age", "invalid max_age %s: must be whole seconds, such as 10m", age)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func parseOrigins(list []string) (*origins, int, error) {
 		switch {
 		case text == "*":
 			if len(list) > 1 {
-				return nil, i, errors.New("* allows every origin, so that the others mean nothing: use either * or the others")
+				return nil, i, errors.New("* and other origins cannot be combined: remove * or the others")
 			}
 			o.any = true
 		case text == "null":
@@ -61,10 +61,10 @@ func parseOrigins(list []string) (*origins, int, error) {
 // parseOriginPattern compiles a regular expression and anchors it at both ends.
 func parseOriginPattern(text string) (*regexp.Regexp, error) {
 	if text == "" {
-		return nil, errors.New(`"~" has no regular expression: use one such as ~^https://[a-z]+\.example\.com$`)
+		return nil, errors.New(`invalid origin "~": must have a regular expression, such as ~^https://[a-z]+\.example\.com$`)
 	}
 	if _, err := regexp.Compile(text); err != nil {
-		return nil, fmt.Errorf(`"~%s" is not a regular expression (%w): see https://golang.org/s/re2syntax`, text, err)
+		return nil, fmt.Errorf(`invalid regular expression "~%s": %w: see https://golang.org/s/re2syntax`, text, err)
 	}
 	return regexp.Compile(`\A(?:` + text + `)\z`)
 }
@@ -75,10 +75,10 @@ func normalOrigin(text string) (string, error) {
 	origin := strings.ToLower(text)
 	scheme, authority, ok := strings.Cut(origin, "://")
 	if !ok || !isScheme(scheme) {
-		return "", fmt.Errorf(`%q is not an origin: use one such as https://app.example.com, with its scheme`, text)
+		return "", fmt.Errorf(`invalid origin %q: must have a scheme, such as https://app.example.com`, text)
 	}
 	if i := strings.IndexAny(authority, "/?#"); i >= 0 {
-		return "", fmt.Errorf(`%q has more to it than an origin: use %q`, text, scheme+"://"+authority[:i])
+		return "", fmt.Errorf(`invalid origin %q: must have only scheme, host and port: use %q`, text, scheme+"://"+authority[:i])
 	}
 	host, port := splitPort(authority)
 	if scheme == "http" && port == ":80" || scheme == "https" && port == ":443" {
@@ -87,11 +87,11 @@ func normalOrigin(text string) (string, error) {
 	domain, wildcard := strings.CutPrefix(host, "*.")
 	switch {
 	case strings.Contains(domain, "*"):
-		return "", fmt.Errorf(`%q has a wildcard in the wrong place: use it for all subdomains, as in https://*.example.com, or a regular expression after a ~`, text)
+		return "", fmt.Errorf(`invalid origin %q: a wildcard must be the first label, as in https://*.example.com: use a regular expression after ~ for other patterns`, text)
 	case !isHost(domain) || !isPort(port):
-		return "", fmt.Errorf(`%q is not an origin: use one such as https://app.example.com or http://localhost:8080, with an international name in Punycode`, text)
+		return "", fmt.Errorf(`invalid origin %q: must be such as https://app.example.com or http://localhost:8080, with international names in Punycode`, text)
 	case wildcard && domain != "localhost" && !strings.Contains(domain, "."):
-		return "", fmt.Errorf(`%q would allow every site of a top-level domain: use a domain of yours, as in https://*.example.com`, text)
+		return "", fmt.Errorf(`invalid origin %q: must not match all sites of a top-level domain: use a domain of yours, as in https://*.example.com`, text)
 	}
 	return scheme + "://" + host + port, nil
 }

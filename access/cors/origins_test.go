@@ -30,47 +30,47 @@ func TestParseOrigins(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"":                           `"" is not an origin: use one such as https://app.example.com, with its scheme`,
-		"app.example.com":            `with its scheme`,
-		"*.example.com":              `with its scheme`,
-		"://example.com":             `with its scheme`,
-		"1http://example.com":        `with its scheme`,
-		"https://app.example.com/":   `has more to it than an origin: use "https://app.example.com"`,
+		"":                           `invalid origin "": must have a scheme, such as https://app.example.com`,
+		"app.example.com":            `must have a scheme`,
+		"*.example.com":              `must have a scheme`,
+		"://example.com":             `must have a scheme`,
+		"1http://example.com":        `must have a scheme`,
+		"https://app.example.com/":   `must have only scheme, host and port: use "https://app.example.com"`,
 		"https://example.com/path":   `use "https://example.com"`,
 		"https://example.com?a":      `use "https://example.com"`,
 		"https://example.com#a":      `use "https://example.com"`,
-		"https://user@example.com":   `is not an origin`,
-		"https://":                   `is not an origin`,
-		"https://:8080":              `is not an origin`,
-		"https://example.com:":       `is not an origin`,
-		"https://example.com:https":  `is not an origin`,
-		"https://example.com:0443":   `is not an origin`,
-		"https://example.com:123456": `is not an origin`,
-		"https://example.com.":       `is not an origin`,
-		"https://.example.com":       `is not an origin`,
-		"https://a..example.com":     `is not an origin`,
+		"https://user@example.com":   `invalid origin`,
+		"https://":                   `invalid origin`,
+		"https://:8080":              `invalid origin`,
+		"https://example.com:":       `invalid origin`,
+		"https://example.com:https":  `invalid origin`,
+		"https://example.com:0443":   `invalid origin`,
+		"https://example.com:123456": `invalid origin`,
+		"https://example.com.":       `invalid origin`,
+		"https://.example.com":       `invalid origin`,
+		"https://a..example.com":     `invalid origin`,
 		"https://bücher.example":     `Punycode`,
-		"https://exa mple.com":       `is not an origin`,
-		"https://[::1":               `is not an origin`,
-		"https://[]":                 `is not an origin`,
-		"https://*":                  `wildcard in the wrong place`,
-		"https://a.*.example.com":    `wildcard in the wrong place`,
-		"https://*example.com":       `wildcard in the wrong place`,
-		"https://*.*.example.com":    `wildcard in the wrong place`,
-		"https://example.com:*":      `is not an origin`,
+		"https://exa mple.com":       `invalid origin`,
+		"https://[::1":               `invalid origin`,
+		"https://[]":                 `invalid origin`,
+		"https://*":                  `a wildcard must be the first label`,
+		"https://a.*.example.com":    `a wildcard must be the first label`,
+		"https://*example.com":       `a wildcard must be the first label`,
+		"https://*.*.example.com":    `a wildcard must be the first label`,
+		"https://example.com:*":      `invalid origin`,
 		"https://*.com":              `top-level domain`,
 		"https://*.com:8443":         `top-level domain`,
-		"https://*.":                 `is not an origin`,
-		"*://example.com":            `with its scheme`,
-		"~":                          `"~" has no regular expression`,
-		"~(":                         `is not a regular expression`,
-		"~a)|(b":                     `is not a regular expression`,
+		"https://*.":                 `invalid origin`,
+		"*://example.com":            `must have a scheme`,
+		"~":                          `invalid origin "~": must have a regular expression`,
+		"~(":                         `invalid regular expression`,
+		"~a)|(b":                     `invalid regular expression`,
 	} {
 		if _, i, err := parseOrigins([]string{"https://first.example", text}); err == nil || i != 1 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v at %d, want %q", text, err, i, want)
 		}
 	}
-	if _, i, err := parseOrigins([]string{"https://a.example", "*"}); err == nil || i != 1 || !strings.Contains(err.Error(), "either * or the others") {
+	if _, i, err := parseOrigins([]string{"https://a.example", "*"}); err == nil || i != 1 || !strings.Contains(err.Error(), "remove * or the others") {
 		t.Errorf("* beside others: %v at %d", err, i)
 	}
 }
@@ -178,7 +178,7 @@ func FuzzOrigins(f *testing.F) {
 		normal := pattern
 		if pattern != "*" && pattern != "null" && !strings.HasPrefix(pattern, "~") {
 			if normal, err = normalOrigin(pattern); err != nil {
-				t.Fatalf("%q is accepted, but is not an origin: %v", pattern, err)
+				t.Fatalf("%q is accepted, but invalid origin: %v", pattern, err)
 			}
 			if again, err := normalOrigin(normal); err != nil || again != normal {
 				t.Errorf("%q becomes %q, which becomes %q, %v", pattern, normal, again, err)

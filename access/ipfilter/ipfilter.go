@@ -96,7 +96,7 @@ func ipSetOf(option string, list []string) (ipSet, error) {
 		prefix, err := parsePrefix(text)
 		if err != nil {
 			suggestion := options.Suggest(text, []string{privateRanges})
-			return nil, options.Errorf(fmt.Sprintf("%s[%d]", option, i), "%q in %s is not a range of addresses%s: %v", text, option, suggestion, err)
+			return nil, options.Errorf(fmt.Sprintf("%s[%d]", option, i), "invalid address %q in %s%s: %v", text, option, suggestion, err)
 		}
 		prefixes = append(prefixes, prefix)
 	}

@@ -74,8 +74,8 @@ func TestIPFilterErrors(t *testing.T) {
 		field, wrong string
 	}{
 		{IPFilter{}, "allow", "ip_filter has no effect: set allow or deny"},
-		{IPFilter{Allow: []string{"10.0.0.0/8", "10.0.0.1/8"}}, "allow[1]", `"10.0.0.1/8" in allow is not a range of addresses: use 10.0.0.0/8 for the whole range`},
-		{IPFilter{Deny: []string{"localhost"}}, "deny[0]", `"localhost" in deny is not a range`},
+		{IPFilter{Allow: []string{"10.0.0.0/8", "10.0.0.1/8"}}, "allow[1]", `invalid address "10.0.0.1/8" in allow: use 10.0.0.0/8 for the whole range`},
+		{IPFilter{Deny: []string{"localhost"}}, "deny[0]", `invalid address "localhost" in deny`},
 		{IPFilter{Deny: []string{"private_range"}}, "deny[0]", `(did you mean "private_ranges"?)`},
 	} {
 		err := tc.filter.Check()

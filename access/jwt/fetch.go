@@ -51,7 +51,7 @@ func newFetcher(caFile string) (fetcher, error) {
 		}
 		authorities = x509.NewCertPool()
 		if !authorities.AppendCertsFromPEM(read.text) {
-			return fetcher{}, fmt.Errorf("%s has no certificate in PEM", caFile)
+			return fetcher{}, fmt.Errorf("%s contains no certificate in PEM format", caFile)
 		}
 	}
 	return fetcher{&http.Client{
@@ -95,7 +95,7 @@ func (f fetcher) get(ctx context.Context, url string) (none document, err error)
 		return none, fmt.Errorf("getting %s: %w", url, err)
 	}
 	if len(text) > maxDocument {
-		return none, fmt.Errorf("getting %s: it is longer than %d bytes", url, maxDocument)
+		return none, fmt.Errorf("getting %s: larger than %d bytes", url, maxDocument)
 	}
 	return document{text, freshFor(response.Header)}, nil
 }
@@ -163,7 +163,7 @@ func readFile(path string) (none document, err error) {
 		return none, err
 	}
 	if len(text) > maxDocument {
-		return none, fmt.Errorf("%s is longer than %d bytes", path, maxDocument)
+		return none, fmt.Errorf("%s is larger than %d bytes", path, maxDocument)
 	}
 	return document{text, fileFresh}, nil
 }

@@ -93,13 +93,13 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	case ed25519.PublicKey:
 		key.material, key.algorithms = ed25519Key(public), aliases(jose.EdDSA)
 	case []byte:
-		return key, errors.New("symmetric key has no place among public ones: use the option secret")
+		return key, errors.New("symmetric keys are not supported here: use the option secret")
 	default:
 		return key, fmt.Errorf("key of type %T is not supported: use RSA, EC or Ed25519", material)
 	}
 	if only != "" {
 		if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(only)) {
-			return key, fmt.Errorf("key is not one for its algorithm %q", only)
+			return key, fmt.Errorf("the key does not match its algorithm %q", only)
 		}
 		key.algorithms = aliases(jose.SignatureAlgorithm(only))
 	}
@@ -142,9 +142,9 @@ func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error
 		}
 	}
 	if !tried {
-		return nil, fmt.Errorf("no key %.64q is for algorithm %q", header.KeyID, header.Algorithm)
+		return nil, fmt.Errorf("no key %.64q for algorithm %q", header.KeyID, header.Algorithm)
 	}
-	return nil, errors.New("its signature is wrong")
+	return nil, errors.New("invalid signature")
 }
 
 // parsePEM parses PEM-encoded public keys and certificates. The second result holds the
@@ -170,11 +170,11 @@ func parsePEM(text []byte) (*keySet, []error, error) {
 	begun := strings.Count(string(text), "-----BEGIN ")
 	switch {
 	case begun == 0:
-		return nil, nil, errors.New("it is not PEM: it should begin with -----BEGIN PUBLIC KEY-----")
+		return nil, nil, errors.New("invalid PEM: must begin with -----BEGIN PUBLIC KEY-----")
 	case begun != len(set.keys):
-		return nil, nil, errors.New("a block of its PEM is damaged: copy it again, line breaks included")
+		return nil, nil, errors.New("invalid PEM block: copy it again, including line breaks")
 	case begun > maxJWKs:
-		return nil, nil, fmt.Errorf("it has more than %d keys: keep those that are in use", maxJWKs)
+		return nil, nil, fmt.Errorf("more than %d keys: remove those that are not in use", maxJWKs)
 	}
 	return set, nil, nil
 }
@@ -193,12 +193,12 @@ func publicKeyOf(block *pem.Block) (material any, err error) {
 		}
 	default:
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			return nil, errors.New("it is a private key, which the gateway must not have: make a public one of it with `openssl pkey -pubout`")
+			return nil, errors.New("private keys are not accepted: extract the public key with `openssl pkey -pubout`")
 		}
-		return nil, fmt.Errorf("it is a PEM block of type %q: use a public key or a certificate", block.Type)
+		return nil, fmt.Errorf("unknown PEM block type %q: use a public key or a certificate", block.Type)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("its %s cannot be read: %w; make it anew with `openssl pkey -pubout`", strings.ToLower(block.Type), err)
+		return nil, fmt.Errorf("invalid %s: %w: create it again with `openssl pkey -pubout`", strings.ToLower(block.Type), err)
 	}
 	return material, nil
 }
@@ -227,13 +227,13 @@ func parseJWKS(text []byte) (*keySet, []error, error) {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(text, &document); err != nil {
-		return nil, nil, fmt.Errorf("it is not a JWK Set: %w; it should look like {\"keys\": [...]}", err)
+		return nil, nil, fmt.Errorf("invalid JWK Set: %w: must be an object such as {\"keys\": [...]}", err)
 	}
 	set := new(keySet)
 	var left []error
 	for i, raw := range document.Keys {
 		if len(set.keys) == maxJWKs {
-			left = append(left, fmt.Errorf("all from key %d on: there are more than %d", i+1, maxJWKs))
+			left = append(left, fmt.Errorf("key %d and later: there are more than %d keys", i+1, maxJWKs))
 			break
 		}
 		key, err := parseJWK(raw)
@@ -244,11 +244,11 @@ func parseJWKS(text []byte) (*keySet, []error, error) {
 		set.keys = append(set.keys, key)
 	}
 	if len(set.keys) == 0 {
-		err := errors.New("its list of keys is empty")
+		err := errors.New("the list of keys is empty")
 		if len(left) > 0 {
 			err = errors.Join(left...)
 		}
-		return nil, left, fmt.Errorf("it has no key to verify signatures with: %w", err)
+		return nil, left, fmt.Errorf("no key to verify signatures with: %w", err)
 	}
 	return set, left, nil
 }
@@ -260,13 +260,13 @@ func parseJWK(raw []byte) (none verifyKey, err error) {
 	}
 	switch {
 	case key.Use != "" && key.Use != "sig":
-		return none, fmt.Errorf("it is for another use, %q", key.Use)
+		return none, fmt.Errorf("unsupported use %q", key.Use)
 	case len(key.KeyOps) > 0 && !slices.Contains(key.KeyOps, "verify"):
-		return none, fmt.Errorf("it is for other operations, %q", key.KeyOps)
+		return none, fmt.Errorf("unsupported key_ops %q", key.KeyOps)
 	case key.Type == "oct" || key.K != "":
-		return none, errors.New("it is a secret, which has no place among public keys: use the option secret")
+		return none, errors.New("secrets are not supported here: use the option secret")
 	case key.D != "":
-		return none, errors.New("it is a private key: replace it, because only the issuer must have it")
+		return none, errors.New("private keys are not accepted: replace this key, because only the issuer must have it")
 	}
 	if raw, err = json.Marshal(key); err != nil {
 		return none, err

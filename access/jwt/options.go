@@ -179,7 +179,7 @@ func (o *Options) check(unknown func(text string) bool) error {
 
 func (o *Options) checkAlgorithms() *options.Error {
 	if len(o.Algorithms) == 0 {
-		return options.Errorf("algorithms", "algorithms are missing: say which ones tokens are signed with, such as RS256")
+		return options.Errorf("algorithms", "algorithms is required: set those that tokens are signed with, such as RS256")
 	}
 	known := make([]string, len(signingAlgorithms))
 	for i, algorithm := range signingAlgorithms {
@@ -188,13 +188,13 @@ func (o *Options) checkAlgorithms() *options.Error {
 	for i, name := range o.Algorithms {
 		field := fmt.Sprintf("algorithms[%d]", i)
 		if strings.EqualFold(name, "none") {
-			return options.Errorf(field, "algorithm %q accepts any token: use the one that tokens are signed with, such as RS256", name)
+			return options.Errorf(field, "invalid algorithm %q: must be one that tokens are signed with, such as RS256", name)
 		}
 		if !slices.Contains(known, name) {
-			return options.Errorf(field, "algorithm %q is unknown%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
+			return options.Errorf(field, "unknown algorithm %q%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 		}
 		if isSymmetric(jose.SignatureAlgorithm(name)) != isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0])) {
-			return options.Errorf(field, "algorithms %s and %s cannot stand together: HS* are for a secret and the others for public keys", o.Algorithms[0], name)
+			return options.Errorf(field, "algorithms %s and %s cannot be combined: HS* require a secret, and the others public keys", o.Algorithms[0], name)
 		}
 	}
 	return nil
@@ -221,19 +221,19 @@ func (o *Options) checkKeys() *options.Error {
 	symmetric := isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0]))
 	switch {
 	case len(used) == 0 && symmetric:
-		return options.Errorf("algorithms", "algorithm %s needs a key: give the option secret", o.Algorithms[0])
+		return options.Errorf("algorithms", "algorithm %s requires secret: set secret", o.Algorithms[0])
 	case len(used) == 0:
-		return options.Errorf("algorithms", "algorithm %s needs keys: give one of public_key, public_key_file, jwks, jwks_file, jwks_url, or discovery with issuer", o.Algorithms[0])
+		return options.Errorf("algorithms", "algorithm %s requires keys: set one of public_key, public_key_file, jwks, jwks_file, jwks_url, or discovery with issuer", o.Algorithms[0])
 	case len(used) > 1:
-		return options.Errorf(used[1], "keys come from both %s and %s: keep one of them", used[0], used[1])
+		return options.Errorf(used[1], "%s and %s cannot be combined: remove one of them", used[0], used[1])
 	case symmetric && used[0] != "secret":
-		return options.Errorf(used[0], "%s has public keys, with which anybody could sign by %s: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
+		return options.Errorf(used[0], "%s and algorithm %s cannot be combined, because public keys cannot be secrets: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
 	case !symmetric && used[0] == "secret":
-		return options.Errorf("secret", "a secret is for HS256, HS384 and HS512, not %s: give public keys, or use one of those", o.Algorithms[0])
+		return options.Errorf("secret", "secret and algorithm %s cannot be combined: use HS256, HS384 or HS512, or replace secret by public keys", o.Algorithms[0])
 	case o.CAFile != "" && o.JWKSURL == "" && !o.Discovery:
 		return options.Errorf("ca_file", "ca_file requires jwks_url or discovery: set one of them or remove ca_file")
 	case o.Discovery && o.Issuer == "":
-		return options.Errorf("discovery", "discovery needs the issuer: give its address as issuer")
+		return options.Errorf("discovery", "discovery requires issuer: set issuer to the URL of the issuer, or remove discovery")
 	}
 	return nil
 }
@@ -247,7 +247,7 @@ func (o *Options) checkSecret(unknown func(string) bool) *options.Error {
 		least = max(least, map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}[name])
 	}
 	if len(o.Secret) < least {
-		return options.Errorf("secret", "the secret has %d bytes, and %s needs at least %d: make one with `openssl rand -base64 %d`",
+		return options.Errorf("secret", "the secret has %d bytes, but %s requires at least %d: generate one with `openssl rand -base64 %d`",
 			len(o.Secret), strings.Join(o.Algorithms, ", "), least, least)
 	}
 	return nil
@@ -266,7 +266,7 @@ func (o *Options) checkURLs(unknown func(string) bool) *options.Error {
 			continue
 		}
 		if err := checkURL(option.value, option.example); err != nil {
-			return options.Errorf(option.name, "%s %v", option.name, err)
+			return options.Errorf(option.name, "invalid %s: %v", option.name, err)
 		}
 	}
 	return nil
@@ -290,14 +290,14 @@ func (o *Options) checkPublicKeys(unknown func(string) bool) *options.Error {
 func (o *Options) keysOf(option string, text []byte, parse parser) (*keySet, []error, *options.Error) {
 	keys, left, err := parse(text)
 	if err != nil {
-		return nil, nil, options.Errorf(option, "%s cannot be used: %v", option, err)
+		return nil, nil, options.Errorf(option, "invalid %s: %v", option, err)
 	}
 	algorithms := make([]jose.SignatureAlgorithm, len(o.Algorithms))
 	for i, name := range o.Algorithms {
 		algorithms[i] = jose.SignatureAlgorithm(name)
 	}
 	if !keys.suitsAny(algorithms) {
-		return nil, nil, options.Errorf(option, "%s has no key for the algorithms %v: use those of its keys", option, algorithms)
+		return nil, nil, options.Errorf(option, "%s contains no key for the algorithms %v: set algorithms to those of its keys", option, algorithms)
 	}
 	return keys, left, nil
 }
@@ -307,9 +307,9 @@ func checkURL(text, example string) error {
 	address, err := url.Parse(text)
 	switch {
 	case err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http":
-		return fmt.Errorf("%q is not a web address: use one such as %s", text, example)
+		return fmt.Errorf("%q must be a URL such as %s", text, example)
 	case address.User != nil:
-		return errors.New("has a user in it, who would be seen in logs: use an address without")
+		return errors.New("must not contain a user, which would appear in logs")
 	}
 	return nil
 }
@@ -320,10 +320,10 @@ func (o *Options) checkPlaces() *options.Error {
 		field := fmt.Sprintf("token_from[%d]", i)
 		source, ok := httpx.ParseCredentialSource(text)
 		if !ok {
-			return options.Errorf(field, "token_from %q is not a place: use header:NAME, cookie:NAME or query:NAME", text)
+			return options.Errorf(field, "invalid token_from %q: must be header:NAME, cookie:NAME or query:NAME", text)
 		}
 		if slices.Contains(seen, source) {
-			return options.Errorf(field, "token_from %q is given twice: remove one", text)
+			return options.Errorf(field, "duplicate token_from %q: remove one of the two", text)
 		}
 		seen = append(seen, source)
 	}
@@ -335,16 +335,16 @@ func (o *Options) checkRest() *options.Error {
 		return options.Errorf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
 	}
 	if i := slices.Index(o.Audience, ""); i >= 0 {
-		return options.Errorf(fmt.Sprintf("audience[%d]", i), "an audience is empty: give its name, or none for any")
+		return options.Errorf(fmt.Sprintf("audience[%d]", i), "invalid audience: must not be empty: remove audience to accept any")
 	}
 	if o.Leeway != nil && (*o.Leeway < 0 || time.Duration(*o.Leeway) > maxLeeway) {
-		return options.Errorf("leeway", "leeway %s is out of range: use 0s to 1h", time.Duration(*o.Leeway))
+		return options.Errorf("leeway", "invalid leeway %s: must be 0s to 1h", time.Duration(*o.Leeway))
 	}
 	if o.CacheSize < -1 || o.CacheSize > maxCacheSize {
-		return options.Errorf("cache_size", "cache_size %d is out of range: use 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
+		return options.Errorf("cache_size", "invalid cache_size %d: must be 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
 	}
 	if !identity.IsHeaderText(o.Realm) || strings.ContainsAny(o.Realm, `"\`) {
-		return options.Errorf("realm", "realm %q has characters that cannot be sent: use letters, digits and spaces", o.Realm)
+		return options.Errorf("realm", "invalid realm %q: use letters, digits and spaces", o.Realm)
 	}
 	return nil
 }

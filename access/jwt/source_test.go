@@ -293,13 +293,13 @@ func TestDiscovery(t *testing.T) {
 		"another issuer":      {id, `is of issuer "https://id.example/"`, jwtWeb{configuration: `{"issuer":"https://id.example/","jwks_uri":"https://keys.example/1"}`, "https://keys.example/1": keys}},
 		"nothing":             {id, "status 404", jwtWeb{}},
 		"no JSON":             {id, "reading https://id.example", jwtWeb{configuration: "<html>"}},
-		"no keys":             {id, `"" is not a web address`, jwtWeb{configuration: `{"issuer":"https://id.example"}`}},
-		"a file":              {id, "is not a web address", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"file:///etc/passwd"}`}},
+		"no keys":             {id, `"" must be a URL`, jwtWeb{configuration: `{"issuer":"https://id.example"}`}},
+		"a file":              {id, "must be a URL", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"file:///etc/passwd"}`}},
 		"keys in the clear":   {id, "is not https", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"http://keys.example/1"}`}},
 		"keys gone":           {id, "status 404", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"https://keys.example/1"}`}},
 		"moved to the clear":  {id, "redirect from https to http", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"https://keys.example/1"}`, "https://keys.example/1": "-> http://keys.example/1"}},
 		"moved in a circle":   {id, "too many redirects", jwtWeb{configuration: "-> " + configuration}},
-		"more than is wanted": {id, "longer than", jwtWeb{configuration: strings.Repeat(" ", maxDocument+1)}},
+		"more than is wanted": {id, "larger than", jwtWeb{configuration: strings.Repeat(" ", maxDocument+1)}},
 	} {
 		f, err := newFetcher("")
 		if err != nil {

@@ -93,7 +93,7 @@ func (v *verifier) useServer(o *Options, place string, load func(context.Context
 	if o.CAFile != "" {
 		place += " ca_file " + o.CAFile
 		if _, err := newFetcher(o.CAFile); err != nil {
-			return options.Errorf("ca_file", "ca_file: %v: name a file of certificates in PEM", err)
+			return options.Errorf("ca_file", "invalid ca_file: %v: must be a PEM file of certificates", err)
 		}
 	}
 	return v.useSource(place, parseJWKS, nil, func(ctx context.Context) (document, error) {
@@ -119,7 +119,7 @@ func (v *verifier) keysOf(o *Options, option string, text []byte, parse parser) 
 func (v *verifier) useFile(o *Options, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
-		return options.Errorf(option, "%s: %v: make the file, or correct the path", option, err)
+		return options.Errorf(option, "invalid %s: %v: create the file or correct the path", option, err)
 	}
 	if _, err := v.keysOf(o, option, read.text, parse); err != nil {
 		return fmt.Errorf("%s: %w", path, err)

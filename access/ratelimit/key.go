@@ -50,7 +50,7 @@ func (k *RateKey) check() *options.Error {
 		return err
 	}
 	if k.IPv6Prefix < 0 || k.IPv6Prefix > 128 {
-		return options.Errorf("ipv6_prefix", "ipv6_prefix %d is out of range: use 1 to 128", k.IPv6Prefix)
+		return options.Errorf("ipv6_prefix", "invalid ipv6_prefix %d: must be 1 to 128", k.IPv6Prefix)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func (c *Cost) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &text); err != nil {
 		var number json.Number
 		if err := json.Unmarshal(data, &number); err != nil {
-			return errors.New("cost must be a whole number from 1 on, or text with a placeholder")
+			return errors.New("invalid cost: must be a whole number above 0, or text with a placeholder")
 		}
 		text = number.String()
 	}
@@ -221,10 +221,10 @@ func (p *RateLimit) checkLimits() *options.Error {
 		return checkLimit("", p.Requests, p.Window)
 	}
 	if p.Requests != 0 || p.Window != 0 {
-		return options.Errorf("limits", "there are requests or a window beside limits: make them one of the limits")
+		return options.Errorf("limits", "limits and requests or window cannot be combined: move requests and window into limits")
 	}
 	if len(p.Limits) > maxLimits {
-		return options.Errorf("limits", "there are %d limits: use at most %d", len(p.Limits), maxLimits)
+		return options.Errorf("limits", "too many limits, %d: use at most %d", len(p.Limits), maxLimits)
 	}
 	seen := make(map[caddy.Duration]bool)
 	for i, l := range p.Limits {
@@ -233,7 +233,7 @@ func (p *RateLimit) checkLimits() *options.Error {
 			return err
 		}
 		if seen[l.Window] {
-			return options.Errorf(path+".window", "two limits have the window %v: keep the smaller one", time.Duration(l.Window))
+			return options.Errorf(path+".window", "duplicate window %v: remove the limit with more requests", time.Duration(l.Window))
 		}
 		seen[l.Window] = true
 	}
@@ -243,15 +243,15 @@ func (p *RateLimit) checkLimits() *options.Error {
 func checkLimit(path string, requests int64, window caddy.Duration) *options.Error {
 	switch {
 	case requests == 0 && window == 0:
-		return options.Errorf(path+"requests", "requests and window are missing: say how many may pass in what time, such as 1000 and 60s")
+		return options.Errorf(path+"requests", "requests and window are required: set both, such as 1000 and 60s")
 	case requests == 0:
-		return options.Errorf(path+"requests", "requests is missing or 0: say how many may pass in %v, from 1 on", time.Duration(window))
+		return options.Errorf(path+"requests", "requests is required: set how many requests are allowed in %v", time.Duration(window))
 	case requests < 1 || requests > maxRequests:
-		return options.Errorf(path+"requests", "requests %d is out of range: use 1 to %d", requests, maxRequests)
+		return options.Errorf(path+"requests", "invalid requests %d: must be 1 to %d", requests, maxRequests)
 	case window == 0:
-		return options.Errorf(path+"window", "window is missing: say in what time %d requests may pass, such as 60s", requests)
+		return options.Errorf(path+"window", "window is required: set the time in which %d requests are allowed, such as 60s", requests)
 	case window < caddy.Duration(time.Millisecond) || window > caddy.Duration(maxWindow):
-		return options.Errorf(path+"window", "window %v is out of range: use 1ms to 8784h", time.Duration(window))
+		return options.Errorf(path+"window", "invalid window %v: must be 1ms to 8784h", time.Duration(window))
 	}
 	return nil
 }
@@ -264,21 +264,21 @@ func (p *RateLimit) checkCost() *options.Error {
 	cost, ok := parseCost(text)
 	for _, l := range p.all() {
 		if ok && cost > l.Requests {
-			return options.Errorf("cost", "cost %d is more than the %d requests of a limit, so that none would ever pass: use less, or more requests", cost, l.Requests)
+			return options.Errorf("cost", "invalid cost %d: must be at most %d, the requests of a limit", cost, l.Requests)
 		}
 	}
 	if text != "" && !ok && !placeholder.Has(text) {
-		return options.Errorf("cost", "cost %q is not a whole number from 1 on, and has no placeholder: use one such as 1 or {http.request.header.X-Cost}", text)
+		return options.Errorf("cost", "invalid cost %q: must be a whole number above 0, or have a placeholder, such as 1 or {http.request.header.X-Cost}", text)
 	}
 	return nil
 }
 
 func (p *RateLimit) checkRedis() *options.Error {
 	if p.RedisTimeout < 0 {
-		return options.Errorf("redis_timeout", "redis_timeout %v is negative: use a time such as 50ms", time.Duration(p.RedisTimeout))
+		return options.Errorf("redis_timeout", "invalid redis_timeout %v: must be a duration such as 50ms", time.Duration(p.RedisTimeout))
 	}
 	if p.Redis == "" && p.RedisTimeout != 0 {
-		return options.Errorf("redis_timeout", "redis_timeout belongs to redis: set that, such as redis://127.0.0.1:6379/0, or leave redis_timeout out")
+		return options.Errorf("redis_timeout", "redis_timeout requires redis: set redis, such as redis://127.0.0.1:6379/0, or remove redis_timeout")
 	}
 	if p.Redis == "" || placeholder.Has(p.Redis) { // can only be validated after replacement
 		return nil
@@ -291,7 +291,7 @@ func (p *RateLimit) checkRedis() *options.Error {
 
 func (p *RateLimit) checkMaxKeys() *options.Error {
 	if p.MaxKeys != 0 && (p.MaxKeys < minMaxKeys || p.MaxKeys > maxMaxKeys) {
-		return options.Errorf("max_keys", "max_keys %d is out of range: use %d to %d", p.MaxKeys, minMaxKeys, maxMaxKeys)
+		return options.Errorf("max_keys", "invalid max_keys %d: must be %d to %d", p.MaxKeys, minMaxKeys, maxMaxKeys)
 	}
 	return nil
 }

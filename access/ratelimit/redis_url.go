@@ -21,7 +21,7 @@ type redisOptions struct {
 	cluster  *redis.ClusterOptions
 }
 
-var errRedisURL = errors.New("redis is not a URL: use one such as redis://127.0.0.1:6379/0, rediss://… with TLS, " +
+var errRedisURL = errors.New("invalid redis: must be a URL such as redis://127.0.0.1:6379/0, rediss://… with TLS, " +
 	"redis://sentinel:26379?master_name=NAME or redis://node:6379?addr=NODE:6379")
 
 // parseRedisURL parses a URL without placeholders. Errors do not contain the URL, because
@@ -33,7 +33,7 @@ func parseRedisURL(text string) (o redisOptions, err error) {
 	}
 	if port := u.Port(); port != "" {
 		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return o, fmt.Errorf("redis: port %s is above 65535: use one such as 6379", port)
+			return o, fmt.Errorf("invalid redis port %s: must be 1 to 65535", port)
 		}
 	}
 	query := u.Query()
@@ -105,7 +105,7 @@ func fillRedisURL(text string) (string, error) {
 	at := strings.LastIndexByte(text, '@')
 	credentials, err := repl.ReplaceFunc(text[:at+1], func(name string, value any) (any, error) {
 		if caddy.ToString(value) == "" {
-			return nil, fmt.Errorf("the placeholder {%s} is empty: set it, or take it out of redis", name)
+			return nil, fmt.Errorf("the placeholder {%s} in redis is empty: set its value or remove it", name)
 		}
 		return strings.ReplaceAll(url.QueryEscape(caddy.ToString(value)), "+", "%20"), nil
 	})

@@ -115,11 +115,11 @@ func (p *Throttle) Check() error {
 	}
 	switch {
 	case p.Burst < 0 || p.Burst > maxBurst:
-		return options.Errorf("burst", "burst %d is out of range: use 1 to %d", p.Burst, maxBurst)
+		return options.Errorf("burst", "invalid burst %d: must be 1 to %d", p.Burst, maxBurst)
 	case p.Queue < 0 || p.Queue > maxWaiting:
-		return options.Errorf("queue", "queue %d is out of range: use 1 to %d", p.Queue, maxWaiting)
+		return options.Errorf("queue", "invalid queue %d: must be 1 to %d", p.Queue, maxWaiting)
 	case p.MaxWait < 0 || p.MaxWait > caddy.Duration(maxMaxWait):
-		return options.Errorf("max_wait", "max_wait %v is out of range: use a time such as 30s, at most 24h", time.Duration(p.MaxWait))
+		return options.Errorf("max_wait", "invalid max_wait %v: must be a duration such as 30s, at most 24h", time.Duration(p.MaxWait))
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (p *Throttle) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return next.ServeHTTP(w, r)
 }
 
-var errThrottled = errors.New("no room to wait")
+var errThrottled = errors.New("the queue is full")
 
 // Interface guards
 var (

@@ -114,13 +114,13 @@ func TestThrottleCaddyfile(t *testing.T) {
 
 func TestThrottleCheck(t *testing.T) {
 	for text, want := range map[string][2]string{
-		`{}`:                               {"requests", "requests and window are missing"},
-		`{"requests": 5}`:                  {"window", "window is missing"},
-		`{"requests": 1, "window": "5us"}`: {"window", "out of range"},
-		`{"requests": 1, "window": "1s", "burst": -1}`:       {"burst", "burst -1 is out of range: use 1 to 1000000"},
-		`{"requests": 1, "window": "1s", "queue": 10001}`:    {"queue", "queue 10001 is out of range: use 1 to 10000"},
-		`{"requests": 1, "window": "1s", "max_wait": -1}`:    {"max_wait", "max_wait -1ns is out of range: use a time such as 30s, at most 24h"},
-		`{"requests": 1, "window": "1s", "ipv6_prefix": -1}`: {"ipv6_prefix", "ipv6_prefix -1 is out of range"},
+		`{}`:                               {"requests", "requests and window are required"},
+		`{"requests": 5}`:                  {"window", "window is required"},
+		`{"requests": 1, "window": "5us"}`: {"window", "invalid window 5µs"},
+		`{"requests": 1, "window": "1s", "burst": -1}`:       {"burst", "invalid burst -1: must be 1 to 1000000"},
+		`{"requests": 1, "window": "1s", "queue": 10001}`:    {"queue", "invalid queue 10001: must be 1 to 10000"},
+		`{"requests": 1, "window": "1s", "max_wait": -1}`:    {"max_wait", "invalid max_wait -1ns: must be a duration such as 30s, at most 24h"},
+		`{"requests": 1, "window": "1s", "ipv6_prefix": -1}`: {"ipv6_prefix", "invalid ipv6_prefix -1"},
 		`{"requests": 1, "window": "1s"}`:                    {},
 		`{"disabled": true}`:                                 {},
 	} {

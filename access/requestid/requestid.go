@@ -81,10 +81,10 @@ func (p *RequestID) Check() error {
 	switch {
 	case p.Header == "":
 	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
-		return options.Errorf("header", "%q is not the name of a header field: use one such as X-Request-ID", p.Header)
+		return options.Errorf("header", "invalid header field name %q: use one such as X-Request-ID", p.Header)
 	case slices.Contains(reservedFields, http.CanonicalHeaderKey(p.Header)),
 		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), "X-Consumer-"):
-		return options.Errorf("header", "header field %s has a meaning of its own: use one such as X-Request-ID", p.Header)
+		return options.Errorf("header", "header field %s is reserved: use one such as X-Request-ID", p.Header)
 	}
 	return nil
 }

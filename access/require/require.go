@@ -101,7 +101,7 @@ func (p *Require) Check() error {
 	}
 	for name, values := range p.Claims {
 		if name == "" || len(values) == 0 {
-			return options.Errorf("claims."+name, "claim %q has no value to be compared with: use claims: {department: [sales, support]}", name)
+			return options.Errorf("claims."+name, "claim %q has no values: set values, such as claims: {department: [sales, support]}", name)
 		}
 	}
 	return nil

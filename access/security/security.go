@@ -170,7 +170,7 @@ var hstsValue = regexp.MustCompile(`(?i)^\s*max-age=\d+\s*(;\s*includeSubDomains
 
 func (p *Security) checkHSTS() error {
 	if p.HSTS != "" && p.HSTS != off && !hstsValue.MatchString(p.HSTS) {
-		return options.Errorf("hsts", "hsts %q is not a value of Strict-Transport-Security: use one such as %q, or off", p.HSTS, "max-age=31536000; includeSubDomains")
+		return options.Errorf("hsts", "invalid hsts %q: must be a value of Strict-Transport-Security such as %q, or off", p.HSTS, "max-age=31536000; includeSubDomains")
 	}
 	return nil
 }
@@ -181,13 +181,13 @@ func checkValue(option, value string, known ...string) error {
 		return nil
 	}
 	known = append(known, off)
-	return options.Errorf(option, "%s %q means nothing to browsers%s: use %s", option, value,
+	return options.Errorf(option, "unknown %s %q%s: use %s", option, value,
 		options.Suggest(value, known), strings.Join(known, ", "))
 }
 
 func checkText(option, value string) error {
 	if !httpguts.ValidHeaderFieldValue(value) {
-		return options.Errorf(option, "%s cannot be in a header: write it in one line", option)
+		return options.Errorf(option, "invalid %s: must be one line", option)
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func checkText(option, value string) error {
 func (p *Security) checkHide() error {
 	for i, name := range p.Hide {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return options.Errorf("hide["+strconv.Itoa(i)+"]", "%q is not the name of a header field: use one such as X-Powered-By", name)
+			return options.Errorf("hide["+strconv.Itoa(i)+"]", "invalid header field name %q: use one such as X-Powered-By", name)
 		}
 	}
 	return nil

@@ -202,12 +202,12 @@ func TestSecurityInACaddyfile(t *testing.T) {
 		{"rgate_security {\n hsts \"max-age=63072000; includeSubDomains; preload\"\n frame_options DENY\n content_security_policy \"default-src 'self'\"\n hide_server\n hide Via X-Secret\n max_body 1MiB\n max_header 8KiB\n max_url 2KiB\n}",
 			`{"hsts":"max-age=63072000; includeSubDomains; preload","frame_options":"DENY","content_security_policy":"default-src 'self'","hide_server":true,"hide":["Via","X-Secret"],"max_body":1048576,"max_header":8192,"max_url":2048}`},
 		{"rgate_security {\n max_body 0\n hsts off\n}", `{"hsts":"off","max_body":0}`},
-		{"rgate_security {\n hsts 1y\n}", `hsts "1y" is not a value of Strict-Transport-Security: use one such as "max-age=31536000; includeSubDomains", or off`},
-		{"rgate_security {\n content_type_options sniff\n}", `content_type_options "sniff" means nothing to browsers (did you mean "nosniff"?): use nosniff, off`},
-		{"rgate_security {\n frame_options ALLOWALL\n}", `frame_options "ALLOWALL" means nothing to browsers: use DENY, SAMEORIGIN, off`},
-		{"rgate_security {\n referrer_policy none\n}", `referrer_policy "none" means nothing to browsers: use no-referrer, no-referrer-when-downgrade, origin, origin-when-cross-origin, same-origin, strict-origin, strict-origin-when-cross-origin, unsafe-url, off`},
-		{"rgate_security {\n content_security_policy \"a\nb\"\n}", `content_security_policy cannot be in a header: write it in one line`},
-		{"rgate_security {\n hide \"a b\"\n}", `"a b" is not the name of a header field: use one such as X-Powered-By`},
+		{"rgate_security {\n hsts 1y\n}", `invalid hsts "1y": must be a value of Strict-Transport-Security such as "max-age=31536000; includeSubDomains", or off`},
+		{"rgate_security {\n content_type_options sniff\n}", `unknown content_type_options "sniff" (did you mean "nosniff"?): use nosniff, off`},
+		{"rgate_security {\n frame_options ALLOWALL\n}", `unknown frame_options "ALLOWALL": use DENY, SAMEORIGIN, off`},
+		{"rgate_security {\n referrer_policy none\n}", `unknown referrer_policy "none": use no-referrer, no-referrer-when-downgrade, origin, origin-when-cross-origin, same-origin, strict-origin, strict-origin-when-cross-origin, unsafe-url, off`},
+		{"rgate_security {\n content_security_policy \"a\nb\"\n}", `invalid content_security_policy: must be one line`},
+		{"rgate_security {\n hide \"a b\"\n}", `invalid header field name "a b": use one such as X-Powered-By`},
 		{"rgate_security {\n max_body large\n}", `max_body must be a size such as 512KB, 10MB or 1GiB, not 'large'`},
 	})
 }

@@ -88,14 +88,14 @@ func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Content-Type-Options", "nosniff")
 	write := a.reportAt(strings.TrimPrefix(r.URL.Path, a.Base))
 	if write == nil {
-		return a.writeError(w, r, statusError{http.StatusNotFound, errors.New("there is no such report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
+		return a.writeError(w, r, statusError{http.StatusNotFound, errors.New("unknown report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		return a.writeError(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports can only be read: use GET or HEAD")})
+		return a.writeError(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports are read-only: use GET or HEAD")})
 	}
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-		return a.writeError(w, r, statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w: write a percent sign as %%25, and a semicolon as %%3B", err)})
+		return a.writeError(w, r, statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w: encode percent signs as %%25 and semicolons as %%3B", err)})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -156,7 +156,7 @@ func (a *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) 
 	default:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		if r.Context().Err() == nil {
-			a.Logger.Error("reading the account of bandwidth failed", zap.Error(err))
+			a.Logger.Error("reading bandwidth usage failed", zap.Error(err))
 		}
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -200,7 +200,7 @@ func (a *Handler) series(ctx context.Context, r *http.Request, body *bytes.Buffe
 	}
 	groups := q.arrange(points, q.windows(), func(p *store.Point) int { return q.index(p.Start) })
 	if n := len(groups) * q.windows() * len(q.types); n > maxPoints {
-		return "", paramf("group_by", "these are %d points, more than %d: ask for a longer step, a shorter span, one type or fewer names", n, maxPoints)
+		return "", paramf("group_by", "too many points, %d: the maximum is %d: use a longer step, a shorter span, one type or fewer names", n, maxPoints)
 	}
 	if q.wantsCSV(r) {
 		q.writeCSV(body, groups, q.stamp, true)

@@ -136,8 +136,8 @@ func TestRESTRefusesInJSON(t *testing.T) {
 		}
 	}
 	check(restAsk(t, api, "GET", restBase+"?type=up"), 400, "type", "egress")
-	check(restAsk(t, api, "GET", restBase+"/total?step=1h"), 400, "step", "no parameter")
-	check(restAsk(t, api, "GET", restBase+"/quotas?step=1h"), 400, "step", "no parameter")
+	check(restAsk(t, api, "GET", restBase+"/total?step=1h"), 400, "step", "unknown parameter")
+	check(restAsk(t, api, "GET", restBase+"/quotas?step=1h"), 400, "step", "unknown parameter")
 	check(restAsk(t, api, "GET", restBase+"/names?from=x"), 400, "from", "RFC 3339")
 	check(restAsk(t, api, "GET", restBase+"?type=%zz"), 400, "", `invalid URL escape "%zz"`)
 	check(restAsk(t, api, "GET", restBase+"/quotas?a;b"), 400, "", "semicolon")
@@ -150,7 +150,7 @@ func TestRESTRefusesInJSON(t *testing.T) {
 	for i := range 60 {
 		ledger.rows = append(ledger.rows, store.Row{Minute: usageNow, Gateway: "g", Key: store.Key{Service: fmt.Sprint(i)}, Bytes: store.Bytes{Egress: 1}})
 	}
-	check(restAsk(t, api, "GET", restBase+"?lookback_duration=1000m&group_by=service"), 400, "group_by", "more than 100000")
+	check(restAsk(t, api, "GET", restBase+"?lookback_duration=1000m&group_by=service"), 400, "group_by", "the maximum is 100000")
 	ledger.err = errors.New("postgres://user:secret@db: connection refused")
 	w = restAsk(t, api, "GET", restBase)
 	check(w, 503, "", "try again later")

@@ -85,11 +85,11 @@ func checkNames(values url.Values, known []string) error {
 	for name, given := range values {
 		switch {
 		case !slices.Contains(known, name):
-			return paramf(name, "there is no parameter %q%s: use %s", name, options.Suggest(name, known), strings.Join(known, ", "))
+			return paramf(name, "unknown parameter %q%s: use %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 		case len(given) > 1 && !slices.Contains(filterParams, name) && name != "group_by":
-			return paramf(name, "%s is given %d times: give it once", name, len(given))
+			return paramf(name, "%s is set %d times: set it once", name, len(given))
 		case len(given) > maxNames:
-			return paramf(name, "%s is given %d times, of which %d may be: ask in several requests", name, len(given), maxNames)
+			return paramf(name, "%s is set %d times: the maximum is %d: use several requests", name, len(given), maxNames)
 		}
 	}
 	return nil
@@ -109,20 +109,20 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 			lookback = defaultLookback
 		}
 		if !lookbackForm.MatchString(lookback) {
-			return paramf("lookback_duration", "%q is not a number of minutes such as 5m: use that, or from and to", lookback)
+			return paramf("lookback_duration", "invalid lookback_duration %q: must be minutes such as 5m: use from and to for a fixed span", lookback)
 		}
 		minutes, err := strconv.ParseInt(strings.TrimSuffix(lookback, "m"), 10, 64)
 		if err != nil || minutes > now.Unix()/60 {
-			return paramf("lookback_duration", "%s reaches back to before 1970: use a shorter one", lookback)
+			return paramf("lookback_duration", "invalid lookback_duration %s: must not begin before 1970", lookback)
 		}
 		q.timeRange = lookBack(now, time.Duration(minutes)*oneMinute, step)
 		return nil
 	}
 	if lookback != "" {
-		return paramf("lookback_duration", "lookback_duration says the same as from and to: leave one of them out")
+		return paramf("lookback_duration", "lookback_duration and from or to cannot be combined: remove one of them")
 	}
 	if from == "" {
-		return paramf("from", "to needs a from: say when the span begins")
+		return paramf("from", "to requires from: set from or remove to")
 	}
 	begin, err := parseTime("from", from)
 	if err != nil {
@@ -136,9 +136,9 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 	}
 	switch {
 	case !begin.Before(end):
-		return paramf("from", "the span ends before it begins: use a from that is before to")
+		return paramf("from", "invalid from: must be before to")
 	case !begin.Before(now):
-		return paramf("from", "%s has not come yet: use a from in the past", from)
+		return paramf("from", "invalid from %s: must be in the past", from)
 	}
 	q.timeRange = between(begin, end, now, step)
 	return nil
@@ -154,10 +154,10 @@ func (q *usageParams) checkWindows(values url.Values) *paramError {
 		least := time.Duration(n/maxWindows+1) * q.step
 		for _, step := range []time.Duration{5 * oneMinute, 15 * oneMinute, time.Hour, 6 * time.Hour, oneDay} {
 			if step >= least {
-				return paramf(parameter, "these are %d points, more than %d: use step=%s, or a shorter span", n, maxWindows, stepText(step))
+				return paramf(parameter, "too many points, %d: the maximum is %d: use step=%s, or a shorter span", n, maxWindows, stepText(step))
 			}
 		}
-		return paramf(parameter, "these are %d points, more than %d: use a shorter span", n, maxWindows)
+		return paramf(parameter, "too many points, %d: the maximum is %d: use a shorter span", n, maxWindows)
 	}
 	return nil
 }
@@ -169,7 +169,7 @@ func parseStep(text string) (time.Duration, *paramError) {
 	if text == "" {
 		return oneMinute, nil
 	}
-	wrong := paramf("step", "%q is not the length of a window: use minutes or hours that divide a day, such as 1m, 15m or 1h, or 1d", text)
+	wrong := paramf("step", "invalid step %q: must be minutes or hours that divide a day, such as 1m, 15m or 1h, or 1d", text)
 	m := stepForm.FindStringSubmatch(text)
 	if m == nil {
 		return 0, wrong
@@ -204,7 +204,7 @@ func parseTime(parameter, text string) (time.Time, *paramError) {
 	// An unescaped plus sign is decoded as a space.
 	t, err := time.Parse(time.RFC3339Nano, strings.Replace(text, " ", "+", 1))
 	if err != nil || t.Unix() < 0 || t.Unix() >= lastTime {
-		return t, paramf(parameter, "%q is not a time: use RFC 3339, such as 2026-01-31T08:00:00Z, or seconds since 1970", text)
+		return t, paramf(parameter, "invalid time %q: must be in RFC 3339, such as 2026-01-31T08:00:00Z, or seconds since 1970", text)
 	}
 	return t.UTC(), nil
 }
@@ -230,7 +230,7 @@ func (q *usageParams) parseShape(values url.Values) *paramError {
 	q.types = directions
 	if text, given := values["type"]; given {
 		if text[0] != string(store.Egress) && text[0] != string(store.Ingress) {
-			return paramf("type", "%q is not a direction: use egress or ingress, or leave type out for both", text[0])
+			return paramf("type", "unknown type %q: use egress or ingress, or remove type for both", text[0])
 		}
 		q.types = []store.Direction{store.Direction(text[0])}
 	}
@@ -238,7 +238,7 @@ func (q *usageParams) parseShape(values url.Values) *paramError {
 		for name := range strings.SplitSeq(text, ",") {
 			by := store.Dimension(strings.TrimSpace(name))
 			if !slices.Contains(dimensions, by) {
-				return paramf("group_by", "%q cannot be told apart: use service, route, consumer, gateway, or several of them with commas", name)
+				return paramf("group_by", "unknown group_by %q: use service, route, consumer, gateway, or several of them with commas", name)
 			}
 			if !slices.Contains(q.groupBy, by) {
 				q.groupBy = append(q.groupBy, by)
@@ -250,14 +250,14 @@ func (q *usageParams) parseShape(values url.Values) *paramError {
 	case "true":
 		q.headers = true
 	default:
-		return paramf("headers", "headers is true or false, not %q", text)
+		return paramf("headers", "invalid headers %q: must be true or false", text)
 	}
 	switch text := values.Get("format"); text {
 	case "", "json":
 	case "csv":
 		q.csv = true
 	default:
-		return paramf("format", "there is no format %q: use json or csv", text)
+		return paramf("format", "unknown format %q: use json or csv", text)
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func read(metrics io.Reader, limit int) (reading, error) {
 		return reading{}, fmt.Errorf("parsing metrics: %w", err)
 	}
 	if len(families) == 0 {
-		return reading{}, errors.New("there are no metrics: name the URL of a page in Prometheus' text format")
+		return reading{}, errors.New("the response has no metrics: set url to metrics in the Prometheus text format")
 	}
 	r := reading{counters: make(map[string]counter)}
 	if start := families[startFamily].GetMetric(); len(start) == 1 {
@@ -127,7 +127,7 @@ func (r *reading) add(family *dto.MetricFamily, d metricFormat, limit int) error
 		}
 		c.value = int64(value)
 		if r.counters[idOf(d.family, labels)] = c; len(r.counters) > limit {
-			return fmt.Errorf("there are more than %d series of %s: raise max_series", limit, d.family)
+			return fmt.Errorf("more than %d series of %s: increase max_series", limit, d.family)
 		}
 	}
 	return nil
@@ -202,7 +202,7 @@ func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[st
 		}
 	}
 	if len(next.Values) > 2*limit {
-		return nil, last, fmt.Errorf("there have been more than %d series: raise max_series", 2*limit)
+		return nil, last, fmt.Errorf("more than %d series so far: increase max_series", 2*limit)
 	}
 	return bytes, next, nil
 }

@@ -80,7 +80,7 @@ func TestCountersThatAreWrong(t *testing.T) {
 		"kong_bandwidth{type=\"egress\",service=\"s\"} NaN\n":  "not a number of bytes",
 		"kong_bandwidth{type=\"egress\",service=\"s\"} -1\n":   "not a number of bytes",
 		"kong_bandwidth{type=\"egress\",service=\"s\"} +Inf\n": "not a number of bytes",
-		many.String(): "raise max_series",
+		many.String(): "increase max_series",
 	} {
 		if _, err := read(strings.NewReader(metrics), 100); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%.60s: got %v, want an error that says %q", metrics, err, says)

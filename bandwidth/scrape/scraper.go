@@ -59,7 +59,7 @@ type stateStore interface {
 }
 
 // errOvertaken means that another gateway recorded the source first.
-var errOvertaken = errors.New("another gateway has read the source in the meantime")
+var errOvertaken = errors.New("another gateway has scraped the source meanwhile")
 
 // Scraper scrapes one source until it is stopped.
 type Scraper struct {
@@ -179,7 +179,7 @@ func (s *Scraper) turn(ctx context.Context, at time.Time) {
 func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err error) {
 	if !s.known {
 		if s.last, s.number, err = s.store.LoadSource(ctx, s.Name, s.since); err != nil {
-			return 0, fmt.Errorf("the store does not tell what was read before: %w", err)
+			return 0, fmt.Errorf("reading the previous counters from the store: %w", err)
 		}
 		s.known = true
 	}
@@ -196,7 +196,7 @@ func (s *Scraper) scrape(ctx context.Context, at time.Time) (series int, err err
 	case err != nil:
 		// The transaction may have been committed. The next scrape reloads the state.
 		s.known = false
-		return 0, fmt.Errorf("the store does not take what was read: %w", err)
+		return 0, fmt.Errorf("writing the counters to the store: %w", err)
 	case !done:
 		return 0, errOvertaken
 	}
@@ -214,14 +214,14 @@ func (s *Scraper) fetch(ctx context.Context) (reading, error) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return reading{}, fmt.Errorf("it answers with status %d", response.StatusCode)
+		return reading{}, fmt.Errorf("the response has status %d", response.StatusCode)
 	}
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(io.LimitReader(response.Body, maxScrape+1)); err != nil {
 		return reading{}, plainError(err)
 	}
 	if body.Len() > maxScrape {
-		return reading{}, fmt.Errorf("its metrics have more than %d MiB: name a page with the bandwidth alone", maxScrape>>20)
+		return reading{}, fmt.Errorf("the response is larger than %d MiB: set url to metrics of bandwidth only", maxScrape>>20)
 	}
 	return read(&body, s.MaxSeries)
 }
@@ -231,7 +231,7 @@ func (s *Scraper) fetch(ctx context.Context) (reading, error) {
 func plainError(err error) error {
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		return errors.New("it did not answer in time")
+		return errors.New("no response within the timeout")
 	}
 	var of *url.Error
 	if errors.As(err, &of) {
@@ -253,9 +253,9 @@ func (s *Scraper) setStatus(now Status) {
 	switch {
 	case now.Status == before.Status:
 	case now.Status == StatusDown:
-		s.logger.Warn("source of bandwidth is down; what it counts meanwhile is read when it is back", zap.String("error", now.Error))
+		s.logger.Warn("source of bandwidth is down, its bytes are recorded once it is up again", zap.String("error", now.Error))
 	case before.Status == StatusDown:
-		s.logger.Info("source of bandwidth is back", zap.String("status", now.Status))
+		s.logger.Info("source of bandwidth is up again", zap.String("status", now.Status))
 	}
 }
 

@@ -210,21 +210,21 @@ func TestScraperSaysWhatIsWrong(t *testing.T) {
 	t.Cleanup(func() { close(done) })
 	s := scraperOf(t, Source{Name: "kong", URL: kong.URL, Timeout: caddy.Duration(50 * time.Millisecond), MaxSeries: 1}, a)
 	for says, broken := range map[string]http.HandlerFunc{
-		"in time":    func(http.ResponseWriter, *http.Request) { <-done },
-		"status 401": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) },
+		"within the timeout": func(http.ResponseWriter, *http.Request) { <-done },
+		"status 401":         func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) },
 		"status 302": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
 		},
 		"parsing":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 		"no metrics": func(http.ResponseWriter, *http.Request) {},
-		"raise max_series": func(w http.ResponseWriter, _ *http.Request) {
+		"increase max_series": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, "kong_bandwidth{type=\"egress\",service=\"a\"} 1\nkong_bandwidth{type=\"egress\",service=\"b\"} 1\n")
 		},
-		"with the bandwidth a": scraperFlood,
+		"bandwidth only": scraperFlood,
 	} {
 		kong.breaks(broken)
 		s.Timeout = caddy.Duration(50 * time.Millisecond)
-		if says == "with the bandwidth a" {
+		if says == "bandwidth only" {
 			s.Timeout = caddy.Duration(20 * time.Second)
 		}
 		s.turn(t.Context(), time.Now())

@@ -63,13 +63,13 @@ func Check(sources []*Source) *options.Error {
 	for i, s := range sources {
 		at := fmt.Sprintf("sources[%d]", i)
 		if s == nil {
-			return options.Errorf(at, "the source is null: give it a name and a url, or leave it out")
+			return options.Errorf(at, "the source is null: set name and url, or remove it")
 		}
 		if err := s.check(at); err != nil {
 			return err
 		}
 		if first, ok := names[s.Name]; ok {
-			return options.Errorf(at+".name", "sources[%d] is named %q, too: give each a name of its own", first, s.Name)
+			return options.Errorf(at+".name", "sources[%d] has the same name, %q: use another name for one of the two", first, s.Name)
 		}
 		names[s.Name] = i
 	}
@@ -79,19 +79,19 @@ func Check(sources []*Source) *options.Error {
 func (s *Source) check(at string) *options.Error {
 	switch {
 	case s.Name == "":
-		return options.Errorf(at+".name", "the source has no name: say what its bytes are counted under")
+		return options.Errorf(at+".name", "name is required: set the name of the source in reports")
 	case len(s.Name) > maxSourceName:
-		return options.Errorf(at+".name", "the name has %d bytes: use at most %d", len(s.Name), maxSourceName)
+		return options.Errorf(at+".name", "the name is too long, %d bytes: use at most %d", len(s.Name), maxSourceName)
 	case s.URL == "":
-		return options.Errorf(at+".url", "the source has no url: say where its metrics are, such as http://kong:8001/metrics")
+		return options.Errorf(at+".url", "url is required: set the URL of its metrics, such as http://kong:8001/metrics")
 	case s.Interval != 0 && time.Duration(s.Interval) < time.Second:
-		return options.Errorf(at+".interval", "%s is too often: use at least 1s", time.Duration(s.Interval))
+		return options.Errorf(at+".interval", "invalid interval %s: must be at least 1s", time.Duration(s.Interval))
 	case s.Timeout < 0:
-		return options.Errorf(at+".timeout", "%s is no time: use a positive one such as 5s", time.Duration(s.Timeout))
+		return options.Errorf(at+".timeout", "invalid timeout %s: must be positive, such as 5s", time.Duration(s.Timeout))
 	case s.MaxSeries < 0:
-		return options.Errorf(at+".max_series", "%d is no number of series: use a positive one", s.MaxSeries)
+		return options.Errorf(at+".max_series", "invalid max_series %d: must be positive", s.MaxSeries)
 	case s.BasicAuth != nil && s.BasicAuth.Username == "":
-		return options.Errorf(at+".basic_auth.username", "there is no name: say username and password")
+		return options.Errorf(at+".basic_auth.username", "username is required: set username and password")
 	}
 	if strings.Contains(s.URL, "{") { // placeholder: validated when replaced
 		return nil
@@ -101,7 +101,7 @@ func (s *Source) check(at string) *options.Error {
 	}
 	for name := range s.Headers {
 		if !isToken(name) {
-			return options.Errorf(at+".headers", "%q is no name of a header field", name)
+			return options.Errorf(at+".headers", "invalid header field name %q: use letters, digits and dashes", name)
 		}
 	}
 	return nil
@@ -111,9 +111,9 @@ func parseSourceURL(text string) (*url.URL, error) {
 	address, err := url.Parse(text)
 	switch {
 	case err != nil || address.Host == "" || address.Scheme != "http" && address.Scheme != "https":
-		return nil, fmt.Errorf("%q is not where metrics are: use one such as http://kong:8001/metrics", text)
+		return nil, fmt.Errorf("invalid url %q: must be a URL such as http://kong:8001/metrics", text)
 	case address.User != nil:
-		return nil, fmt.Errorf("the url has a name and a password in it: say basic_auth instead")
+		return nil, fmt.Errorf("invalid url: must not contain credentials: use basic_auth")
 	}
 	return address, nil
 }

@@ -17,9 +17,9 @@ type sourceCollector struct {
 
 var (
 	sourceUpDesc = prometheus.NewDesc("rgate_bandwidth_source_up",
-		"Whether the last scrape of another gateway's metrics went well (1) or not (0).", []string{"gateway", "source"}, nil)
+		"Whether the last scrape of another gateway's metrics succeeded.", []string{"gateway", "source"}, nil)
 	sourceScrapedDesc = prometheus.NewDesc("rgate_bandwidth_source_scraped_timestamp_seconds",
-		"When the last scrape of another gateway's metrics was that went well.", []string{"gateway", "source"}, nil)
+		"Time of the last successful scrape of another gateway's metrics.", []string{"gateway", "source"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -20,7 +20,7 @@ type Address struct {
 	name string          // dialect and location without credentials
 }
 
-var errAddress = errors.New("the store is neither of the two that there are: " +
+var errAddress = errors.New("invalid store: must be a URL of SQLite or PostgreSQL: " +
 	"use sqlite:///var/lib/rgate/bandwidth.db or postgres://user:password@host/database")
 
 // ParseAddress parses a store URL without placeholders. Errors do not contain the URL,
@@ -40,10 +40,10 @@ func parseSQLite(rest string) (Address, error) {
 	rest = strings.TrimPrefix(rest, "//")
 	path, err := url.PathUnescape(rest)
 	if err != nil || path == "" || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "?#\x00") {
-		return Address{}, errors.New("the store names no file: use one such as sqlite:///var/lib/rgate/bandwidth.db, without options")
+		return Address{}, errors.New("invalid store: must name a file, without options, such as sqlite:///var/lib/rgate/bandwidth.db")
 	}
 	if path, err = filepath.Abs(path); err != nil {
-		return Address{}, fmt.Errorf("finding the file of the store: %w: give an absolute path", err)
+		return Address{}, fmt.Errorf("finding the file of the store: %w: use an absolute path", err)
 	}
 	return Address{dialect: sqlite, Path: path, name: "sqlite " + path}, nil
 }
@@ -52,8 +52,8 @@ func parsePostgres(store string) (Address, error) {
 	config, err := pgx.ParseConfig(store)
 	if err != nil {
 		// The error of pgx may quote parts of the URL.
-		return Address{}, errors.New("the store is no URL that PostgreSQL takes: " +
-			"use one such as postgres://user:password@host:5432/database?sslmode=require")
+		return Address{}, errors.New("invalid store: must be a PostgreSQL URL " +
+			"such as postgres://user:password@host:5432/database?sslmode=require")
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second

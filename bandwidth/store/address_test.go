@@ -15,14 +15,14 @@ func TestParseAddress(t *testing.T) {
 		"postgres://rgate@/usage?host=/run/postgresql":     "postgres /run/postgresql:5432/usage",
 		"postgres://a:secret@one,two/usage?sslmode=prefer": "postgres one:5432/usage",
 
-		"":                                    "neither of the two",
-		"mysql://root:secret@localhost/usage": "neither of the two",
-		"/var/lib/rgate/bandwidth.db":         "neither of the two",
-		"sqlite://":                           "names no file",
-		"sqlite:///var/lib/":                  "names no file",
-		"sqlite:///a.db?mode=memory":          "names no file",
-		"sqlite:///a%zz":                      "names no file",
-		"postgres://a:secret@host:port/usage": "no URL that PostgreSQL takes",
+		"":                                    "must be a URL of SQLite or PostgreSQL",
+		"mysql://root:secret@localhost/usage": "must be a URL of SQLite or PostgreSQL",
+		"/var/lib/rgate/bandwidth.db":         "must be a URL of SQLite or PostgreSQL",
+		"sqlite://":                           "must name a file",
+		"sqlite:///var/lib/":                  "must name a file",
+		"sqlite:///a.db?mode=memory":          "must name a file",
+		"sqlite:///a%zz":                      "must name a file",
+		"postgres://a:secret@host:port/usage": "must be a PostgreSQL URL",
 	} {
 		at, err := ParseAddress(store)
 		got := at.name

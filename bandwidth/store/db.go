@@ -166,11 +166,11 @@ func (db *DB) Close() error {
 // because it contains consumer names.
 func createFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("making the folder of the store: %w", err)
+		return fmt.Errorf("creating the directory of the store: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("making the file of the store: %w", err)
+		return fmt.Errorf("creating the file of the store: %w", err)
 	}
 	return f.Close()
 }

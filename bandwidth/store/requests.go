@@ -41,7 +41,7 @@ func (l *Store) Requests(ctx context.Context, q Query) ([]RequestPoint, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading how requests went: %w", err)
+		return nil, fmt.Errorf("reading request counts: %w", err)
 	}
 	return sum.points(), nil
 }

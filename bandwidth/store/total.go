@@ -12,7 +12,7 @@ import (
 func (l *Store) Total(ctx context.Context, f Filter, from, to time.Time) (total Bytes, err error) {
 	all, err := l.totalsOf(ctx, Query{Filter: f}, from, to)
 	if err != nil {
-		return Bytes{}, fmt.Errorf("adding bandwidth up: %w", err)
+		return Bytes{}, fmt.Errorf("summing bandwidth: %w", err)
 	}
 	return all[Key{}], nil
 }

@@ -117,7 +117,7 @@ func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance
 		}
 	}
 	if err != nil {
-		return statusError{http.StatusBadRequest, fmt.Errorf(`reading the instance: %w; send {"url": "http://host:port"}`, err)}
+		return statusError{http.StatusBadRequest, fmt.Errorf(`reading the instance: %w: use {"url": "http://host:port"}`, err)}
 	}
 	dial, err := b.dialAddress(request.URL)
 	if err != nil {

@@ -117,7 +117,7 @@ func (r *Registry) put(backend, name string, dial, check string, ttl time.Durati
 	inst := r.instances[key]
 	if isNew = inst == nil; isNew {
 		if len(r.instances) >= maxRegistered {
-			return false, fmt.Errorf("too many registered instances: the maximum is %d: remove some", maxRegistered)
+			return false, fmt.Errorf("too many registered instances: the maximum is %d", maxRegistered)
 		}
 		inst = new(registered)
 		r.instances[key] = inst

@@ -46,10 +46,10 @@ func ParsePattern(path string) (Pattern, error) {
 		case strings.HasPrefix(text, ":"):
 			s = segment{kind: segmentParam, text: text[1:]}
 			if !isName(s.text) {
-				return nil, fmt.Errorf("the name of the parameter %q must consist of letters, digits and underscores, as in /:id", text)
+				return nil, fmt.Errorf("invalid parameter %q: must consist of letters, digits and underscores, as in /:id", text)
 			}
 			if slices.Contains(p, s) {
-				return nil, fmt.Errorf("the parameter %q is given twice: use different names", text)
+				return nil, fmt.Errorf("duplicate parameter %q: use different names", text)
 			}
 		}
 		variable = variable || s.kind != segmentText

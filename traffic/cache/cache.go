@@ -199,7 +199,7 @@ func (p *Cache) checkTTLByStatus() error {
 		case !ok:
 			return options.Errorf("ttl_by_status", "invalid status %q: must be 200 to 599, or a class such as 4xx", text)
 		case !httpcache.MayHaveTTL(status):
-			return options.Errorf("ttl_by_status", "responses with status %s are for one client: remove it", text)
+			return options.Errorf("ttl_by_status", "responses with status %s cannot be shared: remove it", text)
 		case p.TTLByStatus[text] < 0:
 			return options.Errorf("ttl_by_status", "invalid time of %s: must not be negative", text)
 		}

@@ -18,7 +18,7 @@ import (
 // Check implements policy.Module.
 func (t *Transform) Check() error {
 	if t.MaxBody < 0 || t.MaxBody > 1<<31 {
-		return options.Errorf("max_body", "max_body must be 2GiB at most: use a size such as 1MiB")
+		return options.Errorf("max_body", "invalid max_body: must be at most 2GiB")
 	}
 	for _, check := range []func() *options.Error{t.Request.check, t.Response.check} {
 		if err := check(); err != nil {
@@ -51,7 +51,7 @@ func checkMethod(method string) *options.Error {
 	case method == "":
 		return nil
 	case method == http.MethodHead || method == http.MethodConnect || !methodName.MatchString(method):
-		return options.Errorf("request.method", "%q is no method that requests can be given: use one such as GET, POST, PUT, PATCH or DELETE", method)
+		return options.Errorf("request.method", "invalid method %q: must be one such as GET, POST, PUT, PATCH or DELETE", method)
 	}
 	return nil
 }
@@ -63,20 +63,20 @@ func checkPath(path string) *options.Error {
 		return nil
 	}
 	if path[0] != '/' && path[0] != '{' {
-		return options.Errorf("request.path", "%q does not begin with a slash: write /%s", path, path)
+		return options.Errorf("request.path", "invalid path %q: must begin with a slash: use /%s", path, path)
 	}
 	fixed := placeholders.ReplaceAllString(path, "x")
 	if strings.ContainsAny(fixed, "{}") {
-		return options.Errorf("request.path", "%q has a brace that belongs to no placeholder: write %%7B and %%7D for braces", path)
+		return options.Errorf("request.path", "invalid path %q: braces must belong to placeholders: use %%7B and %%7D for other braces", path)
 	}
 	if strings.ContainsAny(fixed, "?#") {
-		return options.Errorf("request.path", "%q has more than a path in it: use query for the query", path)
+		return options.Errorf("request.path", "invalid path %q: must not contain a query or fragment: set query", path)
 	}
 	if u, err := url.ParseRequestURI("/" + strings.TrimLeft(fixed, "/")); err != nil || strings.ContainsAny(fixed, " \\") || u.Path == "" {
-		return options.Errorf("request.path", "%q is no encoded path: encode what is no letter, as in %%20 for a space", path)
+		return options.Errorf("request.path", "invalid path %q: must be percent-encoded, such as %%20 for a space", path)
 	}
 	if _, _, err := parsePath(fixed); err != nil {
-		return options.Errorf("request.path", "%q begins with two slashes or has a segment . or ..: write where the path leads", path)
+		return options.Errorf("request.path", "invalid path %q: must not begin with two slashes or contain dot segments", path)
 	}
 	return nil
 }
@@ -86,10 +86,10 @@ func (o *RequestBodyEdits) check() *options.Error {
 		return err
 	}
 	if !o.BodyEdits.empty() {
-		return options.Errorf("request.body.template", "template makes the whole body and excludes delete, rename, move and set: put their results into it")
+		return options.Errorf("request.body.template", "template and delete, rename, move or set cannot be combined: put their results into the template")
 	}
 	if _, err := o.compileTemplate(); err != nil {
-		return options.Errorf("request.body.template", `template %v: write JSON, with placeholders in its texts, as in {"user": "{http.auth.user.id}"}`, err)
+		return options.Errorf("request.body.template", `invalid template: %v: must be JSON with placeholders in strings, such as {"user": "{http.auth.user.id}"}`, err)
 	}
 	return nil
 }
@@ -105,10 +105,10 @@ func (o *ResponseEdits) check() *options.Error {
 	}
 	for _, from := range slices.Sorted(maps.Keys(o.Status)) {
 		if _, ok := failure.ParseStatus(from); !ok || from == "304" || from == "206" {
-			return options.Errorf("response.status."+from, "%q is no status that can be replaced: use one from 200 to 599 other than 206 and 304, or a class such as 5xx", from)
+			return options.Errorf("response.status."+from, "invalid status %q: must be 200 to 599 other than 206 and 304, or a class such as 5xx", from)
 		}
 		if to := o.Status[from]; to < 200 || to > 599 || to == http.StatusNotModified || to == http.StatusPartialContent {
-			return options.Errorf("response.status."+from, "%d cannot take the place of another status: use one from 200 to 599 other than 206 and 304", to)
+			return options.Errorf("response.status."+from, "invalid status %d: must be 200 to 599 other than 206 and 304", to)
 		}
 	}
 	if o.Strict != nil && o.Body.empty() {
@@ -128,13 +128,13 @@ func (o *FieldEdits) checkHeader(at string) *options.Error {
 	for place, name := range o.names(at) {
 		switch canonical := http.CanonicalHeaderKey(name); {
 		case !httpguts.ValidHeaderFieldName(name):
-			return options.Errorf(place, "%q is no name of a header field: use letters, digits and dashes", name)
+			return options.Errorf(place, "invalid header field name %q: use letters, digits and dashes", name)
 		case slices.Contains(framing, canonical):
-			return options.Errorf(place, "%s belongs to the connection and is not to be changed: leave it out", canonical)
+			return options.Errorf(place, "%s belongs to the connection and cannot be changed: remove it", canonical)
 		case canonical == "Host" && !strings.HasPrefix(place, at+".set."):
-			return options.Errorf(place, "a request always has one Host: set it")
+			return options.Errorf(place, "Host of a request can only be set: use set")
 		case !httpguts.ValidHeaderFieldValue(o.Set[name]) || !httpguts.ValidHeaderFieldValue(o.Add[name]):
-			return options.Errorf(place, "the value of %s has a line break or another control character in it: write it in one line", name)
+			return options.Errorf(place, "invalid value of %s: must be one line without control characters", name)
 		}
 	}
 	return nil
@@ -170,7 +170,7 @@ func (o *FieldEdits) names(at string) func(func(place, name string) bool) {
 func (o *FieldEdits) check(at string, canonical func(string) string) *options.Error {
 	for place, name := range o.names(at) {
 		if name == "" {
-			return options.Errorf(place, "a name is empty: leave it out")
+			return options.Errorf(place, "a name is empty: remove it")
 		}
 	}
 	return checkRenaming(at+".rename", o.Rename, canonical)
@@ -186,10 +186,10 @@ func checkRenaming(at string, renaming map[string]string, canonical func(string)
 	for _, from := range slices.Sorted(maps.Keys(renaming)) {
 		to := canonical(renaming[from])
 		if other, ok := targets[to]; ok {
-			return options.Errorf(at+"."+from, "%q and %q would both become %q: keep one of them", other, from, renaming[from])
+			return options.Errorf(at+"."+from, "%q and %q would both become %q: remove one of them", other, from, renaming[from])
 		}
 		if sources[to] {
-			return options.Errorf(at+"."+from, "%q would become %q, which becomes something else itself: say where each ends up", from, renaming[from])
+			return options.Errorf(at+"."+from, "%q is renamed to %q, which is renamed, too: use the final names", from, renaming[from])
 		}
 		targets[to] = from
 	}
@@ -199,7 +199,7 @@ func checkRenaming(at string, renaming map[string]string, canonical func(string)
 func (o *BodyEdits) check(at string) *options.Error {
 	for _, path := range o.Delete {
 		if _, err := parseJSONPath(path); err != nil {
-			return options.Errorf(at+".delete", "path %q %v", path, err)
+			return options.Errorf(at+".delete", "invalid path %q: %v", path, err)
 		}
 	}
 	if err := o.checkRename(at + ".rename"); err != nil {
@@ -208,9 +208,9 @@ func (o *BodyEdits) check(at string) *options.Error {
 	for _, from := range slices.Sorted(maps.Keys(o.Move)) {
 		for _, end := range []string{from, o.Move[from]} {
 			if path, err := parseJSONPath(end); err != nil {
-				return options.Errorf(at+".move."+from, "path %q %v", end, err)
+				return options.Errorf(at+".move."+from, "invalid path %q: %v", end, err)
 			} else if path.hasAll() {
-				return options.Errorf(at+".move."+from, "path %q leads to any number of values, and one can be moved: use an index in the place of *", end)
+				return options.Errorf(at+".move."+from, "invalid path %q: must match a single value: use an index instead of *", end)
 			}
 		}
 	}
@@ -219,13 +219,13 @@ func (o *BodyEdits) check(at string) *options.Error {
 	}
 	for _, path := range slices.Sorted(maps.Keys(o.Set)) {
 		if _, err := parseJSONPath(path); err != nil {
-			return options.Errorf(at+".set."+path, "path %q %v", path, err)
+			return options.Errorf(at+".set."+path, "invalid path %q: %v", path, err)
 		}
 		if !validJSON(string(o.Set[path])) {
-			return options.Errorf(at+".set."+path, "the value of %s is no JSON: write a text, a number, true, false, null, a list or a map", path)
+			return options.Errorf(at+".set."+path, "invalid value of %s: must be a string, a number, true, false, null, a list or a map", path)
 		}
 		if _, err := compileJSON(string(o.Set[path])); err != nil {
-			return options.Errorf(at+".set."+path, "the value of %s %v: write json:5, or json:{http.rgate.body.id}", path, err)
+			return options.Errorf(at+".set."+path, "invalid value of %s: %v: use json:5 or json:{http.rgate.body.id}", path, err)
 		}
 	}
 	return nil
@@ -237,9 +237,9 @@ func (o *BodyEdits) checkRename(at string) *options.Error {
 		path, err := parseJSONPath(from)
 		switch {
 		case err != nil:
-			return options.Errorf(at+"."+from, "path %q %v", from, err)
+			return options.Errorf(at+"."+from, "invalid path %q: %v", from, err)
 		case path.last().all:
-			return options.Errorf(at+"."+from, "path %q ends in elements of an array, which have no names: end it in the name of a member", from)
+			return options.Errorf(at+"."+from, "invalid path %q: must end with the name of a member", from)
 		case o.Rename[from] == "":
 			return options.Errorf(at+"."+from, "the new name of %q is empty: use delete to remove it", from)
 		}

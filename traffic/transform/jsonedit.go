@@ -34,7 +34,7 @@ func parseJSONPath(text string) (jsonPath, error) {
 	plain := true // no character of this step is escaped
 	end := func() error {
 		if name.Len() == 0 {
-			return errors.New("has an empty name: write names with single dots between them")
+			return errors.New("must not have empty names: separate names by single dots")
 		}
 		step := jsonStep{name: name.String(), index: -1, all: plain && name.String() == "*"}
 		if n, err := strconv.Atoi(step.name); err == nil && strconv.Itoa(n) == step.name {

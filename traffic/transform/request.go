@@ -42,7 +42,7 @@ func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status
 	if !plan.query.empty() {
 		query = plan.query.editQuery(query, params)
 		if name := plan.query.hiddenIn(query); name != "" {
-			return http.StatusBadRequest, fmt.Errorf("the query has the parameter %q behind a semicolon, where it would stay", name)
+			return http.StatusBadRequest, fmt.Errorf("the query has the parameter %q after a semicolon, where it cannot be removed", name)
 		}
 	}
 
