@@ -34,8 +34,9 @@ func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	return err
 }
 
-// invalidate removes the stored responses for the URL of a request, and for the URLs of
-// the same origin in Location and Content-Location (RFC 9111, section 4.4).
+// invalidate removes the stored responses for the URL of a request (RFC 9111, section
+// 4.4). It also removes responses for the URLs in Location and Content-Location if they
+// have the same origin.
 func invalidate(store *httpcache.Store, r *http.Request, effect *invalidation) {
 	url := cacheURL(r)
 	store.Invalidate(url)

@@ -36,7 +36,7 @@ type recorder struct {
 	validating bool        // the request contains the validators of the stored response
 	before     http.Header // the response header before next is called
 
-	status          int              // of the response; 0 before WriteHeader
+	status          int              // status of the response; 0 before WriteHeader
 	length          int64            // Content-Length; -1 if unknown
 	written         int64            // bytes of the body sent so far
 	entry           *httpcache.Entry // the entry being recorded; nil if the response is not stored

@@ -40,7 +40,7 @@ type cacheStore struct {
 	end     func()              // stops publishing the number of hits
 	users   map[*Cache]struct{} // Guarded by the pool's mu, like unused
 	unused  time.Time           // time at which the last user left; zero if there are users
-	counts  sync.Map            // of *cacheCounts, by route
+	counts  sync.Map            // *cacheCounts by route
 }
 
 func acquireStores() (*storePool, error) {
@@ -220,8 +220,8 @@ type cacheSite struct {
 	counts *cacheCounts
 }
 
-// site returns the state for the route of a request. The number of sites is bounded by
-// the configuration.
+// site returns the state for the route of a request, and creates it if necessary. The
+// configuration bounds the number of sites.
 func (p *Cache) site(r *http.Request) *cacheSite {
 	place := policy.RouteInfoOf(r)
 	if sites := p.sites.Load(); sites != nil {

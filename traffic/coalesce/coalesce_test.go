@@ -238,7 +238,7 @@ func TestCoalesceWhatIsShared(t *testing.T) {
 	for _, tc := range []struct {
 		what   string
 		status int
-		header []string // of the response
+		header []string // header fields of the response
 		shared bool
 	}{
 		{"plain", 200, nil, true},

@@ -102,8 +102,8 @@ var (
 	fallbackNotThere = fallbackFails(http.StatusServiceUnavailable, fallbackRefused{})
 )
 
-// fallbackRefused is a dial error with a message, which only package reverseproxy can
-// create.
+// fallbackRefused is a dial error with a message. Package reverseproxy exports no
+// constructor for such an error.
 type fallbackRefused struct{ reverseproxy.DialError }
 
 func (fallbackRefused) Error() string   { return "connection refused" }

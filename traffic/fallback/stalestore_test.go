@@ -200,7 +200,7 @@ func TestFallbackKeptConditionsAndParts(t *testing.T) {
 		method   string
 		request  []string
 		want     string
-		header   map[string]string // of the response
+		header   map[string]string // header fields of the response
 	}{
 		{"neither", response, "GET", nil, whole, map[string]string{"Content-Length": "10", "Etag": `"1"`}},
 		{"the same tag", response, "GET", []string{"If-None-Match", `"0", W/"1"`}, same, map[string]string{

@@ -129,7 +129,7 @@ var tokens = func() (t [256]bool) {
 	return t
 }()
 
-// add stores a directive. It ignores values of directives that take none.
+// add stores a directive. It ignores the arguments of directives that have none.
 func (d *Directives) add(name, value string, hasValue bool) {
 	switch strings.ToLower(name) {
 	case "no-store":

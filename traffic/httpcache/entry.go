@@ -20,7 +20,7 @@ type Entry struct {
 	Date         time.Time // value of Date, or the time of receipt
 
 	fields []field
-	drops  []string // fields set by outer handlers that the response removed
+	drops  []string // fields of outer handlers that inner handlers removed
 	tags   []string
 	values int // number of values in fields
 

@@ -160,7 +160,7 @@ type Fields struct {
 	identity []string        // canonical names of identity fields; may end with `*`
 	covered  map[string]bool // canonical names of ignored fields and fields in the key
 	prefixes []string        // name prefixes of such fields
-	others   bool            // a pattern `*` covers all fields except credentials of HTTP
+	others   bool            // `*` was listed: all fields except credentials and identity fields are covered
 	id       string
 }
 

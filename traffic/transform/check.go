@@ -232,7 +232,7 @@ func (o *BodyEdits) check(at string) *options.Error {
 }
 
 func (o *BodyEdits) checkRename(at string) *options.Error {
-	ends := make(map[string]string, len(o.Rename)) // whole paths
+	ends := make(map[string]string, len(o.Rename)) // new paths by old paths
 	for _, from := range slices.Sorted(maps.Keys(o.Rename)) {
 		path, err := parseJSONPath(from)
 		switch {

@@ -282,7 +282,7 @@ func (p *bodyPlan) empty() bool {
 	return len(p.delete) == 0 && len(p.rename) == 0 && len(p.move) == 0 && len(p.set) == 0
 }
 
-// errNotMoved is returned if the target of a move does not exist.
+// errNotMoved is returned if no value can be set at the target of a move.
 var errNotMoved = errors.New("the body has no place to move a value to")
 
 // edit applies the plan to valid JSON. Edits that fail are skipped and reported as an

@@ -19,7 +19,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// askForWhole makes the request ask for a complete, unencoded response.
+// askForWhole adapts a request header so that the backend sends a complete, unencoded
+// response.
 func askForWhole(header http.Header) {
 	header["Accept-Encoding"] = []string{"identity"}
 	delete(header, "Range")

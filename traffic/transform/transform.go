@@ -39,8 +39,8 @@ const defaultMaxBody options.Size = 1 << 20
 //
 // Placeholder | Description
 // ------------|-------------
-// `{http.rgate.body}` | The whole body, before any change
-// `{http.rgate.body.PATH}` | A value in it, such as `{http.rgate.body.user.name}`. Strings are unquoted, other values are JSON
+// `{http.rgate.body}` | The original body
+// `{http.rgate.body.PATH}` | A value in the original body, such as `{http.rgate.body.user.name}`. Strings are unquoted; other values are JSON
 type Transform struct {
 	policy.Base
 
@@ -95,10 +95,11 @@ type ResponseEdits struct {
 	// The changes of a JSON body. Responses with invalid JSON are replaced by 502.
 	Body BodyEdits `json:"body,omitzero"`
 
-	// Whether `body` also rejects streams of JSON (such as application/x-ndjson,
-	// application/json-seq and text/event-stream) and responses without a valid
-	// Content-Type. They are replaced by 502. Default: false. Streams pass unchanged, and
-	// responses without a valid Content-Type are changed if they begin like JSON.
+	// Whether `body` rejects responses that may contain JSON in other forms: streams of
+	// JSON (such as application/x-ndjson, application/json-seq and text/event-stream),
+	// and responses without a valid Content-Type. They are replaced by 502. Default:
+	// false. Streams pass unchanged, and responses without a valid Content-Type are
+	// changed if they begin like JSON.
 	Strict *bool `json:"strict,omitempty"`
 
 	// Whether a JSON or text body becomes the `data` of an object with `status`, `data`,
