@@ -15,9 +15,9 @@ import (
 	_ "github.com/rgate/rgate"
 )
 
-// benchResponse replaces the proxy of a backend, and responds at once.
+// benchResponse is a handler that replaces a backend's proxy and responds immediately.
 type benchResponse struct {
-	// Watches whether the client leaves, like a transport.
+	// Whether to watch for the end of the request context, like a transport.
 	Watches bool `json:"watches,omitempty"`
 }
 
@@ -37,20 +37,20 @@ func (a *benchResponse) ServeHTTP(w http.ResponseWriter, r *http.Request, _ cadd
 	return err
 }
 
-// benchWriter is a response writer that discards everything.
+// benchWriter is a response writer that discards the response.
 type benchWriter struct{ header http.Header }
 
 func (w benchWriter) Header() http.Header         { return w.header }
 func (w benchWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (w benchWriter) WriteHeader(int)             {}
 
-// BenchmarkSurvival measures the cost of a successful request in a gateway for the policies
-// that protect its backend and for the request log: the difference to "nothing", which
-// routes and records statistics. The rows that end in "watched" add the cost of coalescing
-// when a transport watches whether the client leaves.
+// BenchmarkSurvival measures the cost of the request log and of the policies that
+// protect a backend, for a successful request. The cost is the difference to "nothing",
+// which only routes and records statistics. In rows that end in "watched", the handler
+// also watches the request context, like a transport.
 func BenchmarkSurvival(b *testing.B) {
 	caddy.RegisterModule(new(benchResponse))
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as in the binary
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as in the stand-alone binary
 	const (
 		coalesce    = `{"handler": "rgate_coalesce"}`
 		concurrency = `{"handler": "rgate_concurrency", "max": 100, "queue": 200, "queue_timeout": "1s"}`

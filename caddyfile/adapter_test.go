@@ -21,8 +21,8 @@ var update = flag.Bool("update", false, "write what the adapter says into testda
 
 const dashes = "----------\n"
 
-// eachGolden runs a test for each file of testdata: YAML, a line of dashes, and
-// what becomes of it.
+// eachGolden runs a test for each file of testdata that matches pattern. A file
+// contains YAML, a line of dashes, and the expected output.
 func eachGolden(t *testing.T, pattern string, test func(t *testing.T, path, yaml, want string)) {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join("testdata", pattern+".rgatetest"))
@@ -72,7 +72,7 @@ func TestAdapt(t *testing.T) {
 	})
 }
 
-// Every gateway that is adapted can be decoded by Caddy, which refuses unknown keys.
+// Caddy can decode every adapted gateway. It rejects unknown keys.
 func TestAdaptedGatewaysDecode(t *testing.T) {
 	eachGolden(t, "good_*", func(t *testing.T, _, yaml, _ string) {
 		result, err := adapt(yaml)
@@ -117,7 +117,7 @@ func decodeGateway(t *testing.T, config []byte) *gateway.Gateway {
 	return g
 }
 
-// What cannot be seen well in a golden file.
+// Encodings that are hard to read in a golden file.
 func TestAdaptEncodings(t *testing.T) {
 	const good = "default_response: {body: ok}\n"
 	for name, test := range map[string]struct{ yaml, err string }{

@@ -24,8 +24,8 @@ type document struct {
 	// The addresses to listen on. Default: `:8080`.
 	Listen []string `json:"listen,omitempty"`
 
-	// The address of Caddy's admin endpoint, or `off`. Default: Caddy's default,
-	// localhost:2019.
+	// The address of Caddy's admin endpoint, or `off`. Default: the CADDY_ADMIN
+	// environment variable, else localhost:2019.
 	Admin string `json:"admin,omitempty"`
 
 	// Whether to log every request. Credentials are redacted. Default: false.

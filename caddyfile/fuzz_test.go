@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Whatever the text: the adapter does not panic; what it adapts, Caddy can decode;
-// and an error has a line of the text and says something.
+// For any input, the adapter does not panic, Caddy can decode the result, and errors
+// have a message and a valid line number.
 func FuzzAdapt(f *testing.F) {
 	paths, err := filepath.Glob("testdata/*.rgatetest")
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Errors in the options of a policy have the line, the option and the remedy.
+// Errors in the options of a policy contain the line, the option and the remedy.
 func TestWrongOptions(t *testing.T) {
 	for policy, want := range map[string]string{
 		"throttle: {requests: 1, window: 1s, queue: 0}":                            "queue must be above 0: set it, or remove it for the default, 100",

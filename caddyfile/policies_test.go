@@ -1,6 +1,6 @@
 package caddyfile
 
-// The policies that golden files name.
+// The policies used in golden files.
 import (
 	_ "github.com/rgate/rgate/access/apikey"
 	_ "github.com/rgate/rgate/access/cors"

@@ -19,7 +19,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_api_key", httpcaddyfile.Before, "basic_auth")
 }
 
-// adaptCaddyfile adapts a Caddyfile, which must be formatted.
+// adaptCaddyfile adapts a Caddyfile. It fails the test if the Caddyfile is not
+// formatted.
 func adaptCaddyfile(t *testing.T, text string) string {
 	t.Helper()
 	result, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
@@ -32,7 +33,7 @@ func adaptCaddyfile(t *testing.T, text string) string {
 	return string(result)
 }
 
-// sameJSON compares what two texts mean.
+// sameJSON fails the test if two JSON texts differ in more than formatting.
 func sameJSON(t *testing.T, name, got, want string) {
 	t.Helper()
 	var a, b any
@@ -47,7 +48,7 @@ func sameJSON(t *testing.T, name, got, want string) {
 	}
 }
 
-// What cannot be printed, and why.
+// Configurations that Print rejects, and the errors.
 var unprintable = map[string]string{
 	"good_handlers": "rgate.yaml:23: printing does not support proxy: remove it here, " +
 		"and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand",
@@ -171,8 +172,8 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// A gateway is printed whatever is in its texts, unless it has braces, which may
-// be placeholders, or what a Caddyfile has no quotes for.
+// Print supports any strings in a gateway, except strings with braces, which may be
+// placeholders, and strings that cannot be quoted in a Caddyfile.
 func FuzzPrint(f *testing.F) {
 	for _, text := range []string{"", "x", "a b", "#", "<<END", "\"", "`", "`\"\\", "\\", "\n", "\r\n", "a\u00a0b", "import", "@x", "*", "END", "\\\n", "{", "}", "200", "import x", "&(y)"} {
 		f.Add(text, "text", text)

@@ -14,7 +14,7 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// probe is a policy with options of all kinds.
+// probe is a policy with options of all supported types.
 type probe struct {
 	policy.Base
 	Origins []string          `json:"origins,omitempty" caddyfile:"arg"`
@@ -69,7 +69,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("rgate_plain", httpcaddyfile.Before, "handle")
 }
 
-// One policy in YAML, in JSON, and as Print makes a Caddyfile of it.
+// Policies in YAML, in JSON, and as printed in a Caddyfile.
 var probes = map[string]struct{ yaml, json, caddyfile string }{
 	"nothing": {"probe:", `{}`, "probe"},
 	"true":    {"probe: true", `{}`, "probe"},
@@ -89,8 +89,8 @@ var probes = map[string]struct{ yaml, json, caddyfile string }{
 	},
 }
 
-// Where a policy may stand: what comes before it in the YAML, in the Caddyfile, and
-// where it is in JSON.
+// The positions of a policy: the text before it in YAML, the indentation in the
+// Caddyfile, and the text before it in the Caddyfile.
 var probePlaces = map[string]struct{ yaml, indent, before string }{
 	"gateway":    {"routes: [{path_prefix: /, backend: a}]\nbackends: [{name: a, dial: ['127.0.0.1:1']}]\n", "", "\t\t"},
 	"group":      {"backends: [{name: a, dial: ['127.0.0.1:1']}]\ngroups:\n  - routes: [{path_prefix: /, backend: a}]\n", "    ", "\t\t\t"},

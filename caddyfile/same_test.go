@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The same gateway in all three syntaxes.
+// The same gateway in YAML, JSON and a Caddyfile.
 const (
 	sameInYAML = `admin: off
 access_log: true
@@ -296,24 +296,24 @@ func TestThreeSyntaxesMeanTheSame(t *testing.T) {
 	decodeGateway(t, []byte(sameInJSON))
 }
 
-// Every option of the gateway is in the gateway above, so that a new one cannot
-// be forgotten in one of the syntaxes.
+// The gateway above sets every option, so that a new option must be added in all
+// syntaxes.
 func TestThreeSyntaxesHaveEveryOption(t *testing.T) {
 	g := decodeGateway(t, []byte(sameInJSON))
 	unset := unsetFields(reflect.ValueOf(g).Elem(), "gateway")
 	unset = slices.DeleteFunc(unset, func(option string) bool {
-		// They have the same types as those that are not in a group.
+		// Nested routes and groups have the same types as the outer ones.
 		return strings.HasPrefix(option, "gateway.groups[].routes[]") || strings.HasPrefix(option, "gateway.groups[].groups[]") ||
 			strings.HasPrefix(option, "gateway.groups[].deprecated")
 	})
-	allowed := []string{"gateway.stats.disabled"} // a page that is off has no path
+	allowed := []string{"gateway.stats.disabled"} // cannot be combined with the path
 	if !reflect.DeepEqual(unset, allowed) {
 		t.Errorf("options that the test does not set: got %v, want %v", unset, allowed)
 	}
 }
 
-// unsetFields names the fields with a JSON key that are zero; in a list, those
-// that are zero in all elements.
+// unsetFields returns the paths of fields with a JSON key that are zero. A field of
+// list elements is unset if it is zero in all elements.
 func unsetFields(v reflect.Value, path string) []string {
 	v = reflect.Indirect(v)
 	switch {

@@ -43,7 +43,7 @@ func TestPrintHash(t *testing.T) {
 	if err := printHash(&out, &notes, "abc"); err != nil {
 		t.Fatal(err)
 	}
-	// The first example of FIPS 180-2.
+	// The first example of FIPS 180-2, appendix B.
 	if want := "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"; out.String() != want {
 		t.Errorf("got %q, want %q", &out, want)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// newAddress returns an address with a port that is free.
+// newAddress returns an address with a free port.
 func newAddress(t *testing.T) string {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -79,8 +79,8 @@ func accept(t *testing.T, l net.Listener, n int) {
 	}
 }
 
-// A connection that is established while no listener accepts must survive the end of
-// the listener that was there when it came.
+// A connection that waits in the accept queue survives the close of the listener that
+// was the newest when it was established.
 func TestQueuedConnectionsOutliveAListener(t *testing.T) {
 	address := newAddress(t)
 	current := listenAt(t, address)
@@ -132,7 +132,7 @@ func TestOnlyTheNewestListenerAccepts(t *testing.T) {
 		t.Error("the old listener accepted a connection although there is a newer one")
 	default:
 	}
-	closed(t, newest) // as if its configuration did not come up
+	closed(t, newest) // as if its configuration failed to start
 	dial(t, address, 1)
 	_ = (<-taken).Close()
 	closed(t, old)
@@ -154,7 +154,7 @@ func TestLastingNetworkTakesPortRanges(t *testing.T) {
 	}
 	defer l.Close()
 	busy := l.Addr().(*net.TCPAddr).Port
-	// The second of the range is the busy one.
+	// The second port of the range is in use.
 	ports := strconv.Itoa(busy-1) + "-" + strconv.Itoa(busy)
 	if _, err := listenShared(t.Context(), "", "127.0.0.1", ports, 1, net.ListenConfig{}); err == nil {
 		t.Errorf("port %d of %s could be opened although it is busy", busy, ports)

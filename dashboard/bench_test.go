@@ -11,7 +11,7 @@ import (
 
 const benchServices = 100
 
-// manyRows are what a hundred services did in windows of some length.
+// manyRows returns rows of 100 services for the windows of a span.
 func manyRows(s span) (rows accountRows) {
 	random := newRandom()
 	for i := range s.n {
@@ -27,7 +27,7 @@ func manyRows(s span) (rows accountRows) {
 	return rows
 }
 
-// publishMany publishes a hundred backends of three containers.
+// publishMany publishes the state of 100 backends with three containers each.
 func publishMany(b *testing.B, gateway string) {
 	backends := make([]backend, benchServices)
 	for n := range backends {
@@ -39,7 +39,8 @@ func publishMany(b *testing.B, gateway string) {
 	b.Cleanup(status.Services.Publish(gateway, func() any { return map[string]any{"services": backends} }))
 }
 
-// benchPage makes a page of 100 services with 300 containers over 30 days.
+// benchPage returns a dashboard of 100 services with 300 containers, and parameters for
+// 30 days.
 func benchPage(b *testing.B) (d *Dashboard, params pageParams) {
 	publishMany(b, "many")
 	params, err := parseParams("range=30d")
@@ -52,8 +53,8 @@ func benchPage(b *testing.B) (d *Dashboard, params pageParams) {
 	return d, params
 }
 
-// BenchmarkPage is to make the page, with the account read from SQLite, in which there
-// is a row for each service, hour and day: for the first time, and as it refreshes.
+// BenchmarkPage measures rendering the page with usage from SQLite, which contains a
+// row for each service and hour or day: for the first request and for a refresh.
 func BenchmarkPage(b *testing.B) {
 	d, a := benchPage(b)
 	for name, first := range map[string]bool{"first": true, "again": false} {
@@ -71,7 +72,7 @@ func BenchmarkPage(b *testing.B) {
 	}
 }
 
-// BenchmarkPageDrawing is to make it once the account has been read.
+// BenchmarkPageDrawing measures rendering the page without reading the usage.
 func BenchmarkPageDrawing(b *testing.B) {
 	d, a := benchPage(b)
 	f := emptyFigures(a, demoNow, time.UTC)

@@ -25,8 +25,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// browser is a Chromium without a window, spoken to through pipes in its DevTools
-// protocol.
+// browser is a headless Chromium, controlled through pipes with the DevTools protocol.
 type browser struct {
 	t    testing.TB
 	cmd  *exec.Cmd
@@ -34,12 +33,12 @@ type browser struct {
 
 	mu      sync.Mutex
 	last    int                       // guarded by mu
-	waiting map[int]chan message      // for responses; guarded by mu
-	events  map[string]chan<- message // of sessions; guarded by mu
-	gone    chan struct{}             // closed when it has ended
+	waiting map[int]chan message      // by command ID; guarded by mu
+	events  map[string]chan<- message // by session ID; guarded by mu
+	gone    chan struct{}             // closed when the browser has exited
 }
 
-// message is a command, a response or an event.
+// message is a command, a response or an event of the DevTools protocol.
 type message struct {
 	ID      int             `json:"id,omitempty"`
 	Session string          `json:"sessionId,omitempty"`
@@ -51,10 +50,10 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// browserPatience is how long anything may take that has to happen.
+// browserPatience is the timeout of all waits.
 const browserPatience = 30 * time.Second
 
-// startBrowser runs Chromium until the test ends.
+// startBrowser starts Chromium. It is stopped at the end of the test.
 func startBrowser(t testing.TB) *browser {
 	t.Helper()
 	path := testkit.RequireProgram(t, "chromium", "chromium-browser", "google-chrome")
@@ -71,7 +70,7 @@ func startBrowser(t testing.TB) *browser {
 		"--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-sync", "--mute-audio", "--font-render-hinting=none",
 	}
 	if os.Geteuid() == 0 {
-		args = append(args, "--no-sandbox") // it has none as root
+		args = append(args, "--no-sandbox") // Chromium does not support the sandbox as root
 	}
 	b := &browser{t: t, cmd: exec.Command(path, args...), send: ourOut, waiting: make(map[int]chan message), events: make(map[string]chan<- message), gone: make(chan struct{})}
 	b.cmd.ExtraFiles = []*os.File{theirIn, theirOut}
@@ -82,7 +81,7 @@ func startBrowser(t testing.TB) *browser {
 	theirOut.Close()
 	go b.read(ourIn)
 	t.Cleanup(func() {
-		_ = b.call("", "Browser.close", nil, nil) // it may exit before its response
+		_ = b.call("", "Browser.close", nil, nil) // Chromium may exit before it responds
 		ended := make(chan struct{})
 		go func() { _ = b.cmd.Wait(); close(ended) }()
 		select {
@@ -97,7 +96,7 @@ func startBrowser(t testing.TB) *browser {
 	return b
 }
 
-// read hands out what the browser sends, until it ends.
+// read dispatches the browser's messages until the browser exits.
 func (b *browser) read(from io.ReadCloser) {
 	defer close(b.gone)
 	defer from.Close()
@@ -162,7 +161,7 @@ func (b *browser) call(session, method string, params, result any) error {
 	}
 }
 
-// tab is a page that is open in the browser.
+// tab is an open tab of the browser.
 type tab struct {
 	*browser
 	session string
@@ -171,11 +170,11 @@ type tab struct {
 	seen struct {
 		sync.Mutex
 		troubles []string // errors and warnings of the console
-		requests []string // addresses that were asked for
+		requests []string // requested URLs
 	}
 }
 
-// open opens an empty page of some size. scheme is light or dark.
+// open opens an empty tab with a viewport of the given size. scheme is light or dark.
 func (b *browser) open(scheme string, width, height int, scripts bool) *tab {
 	b.t.Helper()
 	page := &tab{browser: b, loaded: make(chan struct{}, 16)}
@@ -211,7 +210,7 @@ func (p *tab) do(method string, params, result any) {
 	p.must(p.session, method, params, result)
 }
 
-// watch notes what happens on the page.
+// watch records console messages and requests of the page.
 func (p *tab) watch(events <-chan message) {
 	for {
 		select {
@@ -234,7 +233,7 @@ func (p *tab) watch(events <-chan message) {
 	}
 }
 
-// visit loads an address.
+// visit loads a URL.
 func (p *tab) visit(url string) {
 	p.t.Helper()
 	p.do("Page.navigate", map[string]any{"url": url}, nil)
@@ -245,7 +244,8 @@ func (p *tab) visit(url string) {
 	}
 }
 
-// eval returns the value of an expression in the page, which may be a promise.
+// eval evaluates an expression in the page and decodes its value into into. It awaits
+// promises.
 func (p *tab) eval(expression string, into any) {
 	p.t.Helper()
 	var got struct {
@@ -272,7 +272,7 @@ func (p *tab) until(what, expression string) {
 	})
 }
 
-// picture is what the page looks like: all of it, or its first so many pixels.
+// picture returns a screenshot of the whole page, or of its first height pixels.
 func (p *tab) picture(height int) []byte {
 	p.t.Helper()
 	var shot struct{ Data string }
@@ -293,7 +293,7 @@ func (p *tab) picture(height int) []byte {
 	return png
 }
 
-// smaller encodes a picture anew with its 256 most frequent colours.
+// smaller re-encodes a PNG with its 256 most frequent colors.
 func smaller(t testing.TB, encoded []byte) []byte {
 	t.Helper()
 	full, err := png.Decode(bytes.NewReader(encoded))
@@ -329,8 +329,8 @@ func smaller(t testing.TB, encoded []byte) []byte {
 	return out.Bytes()
 }
 
-// quiet fails the test if the console has something to say, or anything was loaded
-// that does not begin with one address.
+// quiet fails the test if the console has messages or if a requested URL does not begin
+// with origin.
 func (p *tab) quiet(origin string) {
 	p.t.Helper()
 	p.seen.Lock()

@@ -11,10 +11,11 @@ import (
 	"github.com/rgate/rgate/bandwidth/store"
 )
 
-// counting is an account of which each window has as many bytes as it was asked for.
+// counting is an account that records queries. The bytes of a window are the current
+// value of bytes.
 type counting struct {
 	account
-	spans []time.Duration // that were asked for
+	spans []time.Duration // the lengths of the queried spans
 	bytes int64
 	err   error
 }
@@ -27,13 +28,13 @@ func (c *counting) Usage(_ context.Context, q store.Query) (points []store.Point
 	return points, c.err
 }
 
-// The result has each window once: those that may still change are current, others at
-// most a few minutes old.
+// The result contains each window once. Windows that may still change are current;
+// other windows are at most a few minutes old.
 func TestPastWindowsAreCached(t *testing.T) {
 	for _, r := range timeRanges {
 		from := &counting{}
 		m := new(usageCache)
-		read := make(map[time.Time]int64) // when each window was read last
+		read := make(map[time.Time]int64) // the last read of each window
 		began := demoNow
 		for now := demoNow; now.Before(demoNow.Add(time.Hour)); now = now.Add(17 * time.Second) {
 			s := spanOf(r, r.step, now, time.UTC)

@@ -19,7 +19,8 @@ func seriesOf(s span, name string, value func(i int) float64) series {
 	return series{name: name, class: "c1", values: row, value: "all"}
 }
 
-// The labels of each axis have one unit, and the highest value fits under the last.
+// All labels of an axis have the same unit, and the highest value is at most the last
+// label.
 func TestAxes(t *testing.T) {
 	for _, tc := range []struct {
 		q               quantity
@@ -63,7 +64,7 @@ func TestAxes(t *testing.T) {
 	}
 }
 
-// What is not known is a gap, also for a single window between two gaps.
+// Windows without data are gaps. A single window between two gaps is drawn.
 func TestNullsLeaveGaps(t *testing.T) {
 	s := demoSpan()
 	one := seriesOf(s, "a", func(i int) float64 {
@@ -98,7 +99,7 @@ func TestNullsLeaveGaps(t *testing.T) {
 	}
 }
 
-// Each bar stands on the one below it, and together they are as high as their sum.
+// Each bar starts at the end of the bar below, and the total height represents the sum.
 func TestBarsAreStacked(t *testing.T) {
 	s := demoSpan()
 	a, b := seriesOf(s, "a", func(int) float64 { return 300 }), seriesOf(s, "b", func(i int) float64 { return float64(i%2) * 700 })
@@ -127,7 +128,7 @@ func TestBarsAreStacked(t *testing.T) {
 	}
 }
 
-// Whatever the figures, the paths stay within the picture.
+// For any values, the paths are inside the drawing area.
 func FuzzPictures(f *testing.F) {
 	f.Add(1.0, 2.0, 3.0, uint8(0))
 	f.Add(0.0, 1e-300, 1e300, uint8(3))

@@ -45,13 +45,13 @@ func TestCaddyfile(t *testing.T) {
 	}
 }
 
-// A page that is turned off, and paths that are not its own, are for the next handler.
+// Requests for a disabled page, or for other paths, are passed to the next handler.
 func TestOtherPathsGoOn(t *testing.T) {
 	for _, d := range []*Dashboard{{Base: policy.Base{Disabled: true}}, {ProtectedEndpoint: policy.ProtectedEndpoint{Path: "/dashboard"}}} {
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 		t.Cleanup(cancel)
 		d.Gateway = "none"
-		if err := d.Provision(ctx); err != nil && d.Off() { // the other one has no filter of addresses here
+		if err := d.Provision(ctx); err != nil && d.Off() { // provisioning the enabled page fails: rgate_ip_filter is not registered here
 			t.Fatal(err)
 		}
 		for _, path := range []string{"/", "/dashboards", "/x/dashboard"} {
@@ -64,7 +64,7 @@ func TestOtherPathsGoOn(t *testing.T) {
 		if err := d.Cleanup(); err != nil {
 			t.Error(err)
 		}
-		if err := d.Cleanup(); err != nil { // nothing is let go of twice
+		if err := d.Cleanup(); err != nil { // the second call releases nothing
 			t.Error(err)
 		}
 	}

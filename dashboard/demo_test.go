@@ -17,16 +17,16 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// demoNow is the time at which the demo's page is made.
+// demoNow is the current time of the demo's page.
 var demoNow = time.Date(2026, 11, 24, 14, 32, 40, 0, time.UTC)
 
-// demoService is a service of an imagined shop.
+// demoService is a service of a fictional shop.
 type demoService struct {
 	name, route   string
 	rate          float64 // requests per second at noon
-	ingress, sent float64 // bytes of a request and of its response
-	took          float64 // seconds, the median
-	failing       float64 // share of errors
+	ingress, sent float64 // bytes of a request and of a response
+	took          float64 // the median duration in seconds
+	failing       float64 // the ratio of errors
 }
 
 var demoServices = []demoService{
@@ -43,7 +43,7 @@ var demoServices = []demoService{
 
 func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
-// demoSketch is the distribution of n durations around a median.
+// demoSketch returns an encoded distribution of n durations with a given median.
 func demoSketch(random *rand.Rand, n int, median float64) []byte {
 	m, err := mapping.NewCubicallyInterpolatedMapping(0.01)
 	if err != nil {
@@ -51,15 +51,15 @@ func demoSketch(random *rand.Rand, n int, median float64) []byte {
 	}
 	sketch := ddsketch.NewDDSketch(m, sketchstore.NewCollapsingLowestDenseStore(2048), sketchstore.NewSparseStore())
 	for range n {
-		_ = sketch.Add(median * math.Exp(random.NormFloat64()*0.6)) // it is positive
+		_ = sketch.Add(median * math.Exp(random.NormFloat64()*0.6)) // cannot fail: the value is positive
 	}
 	var encoded []byte
 	sketch.Encode(&encoded, false)
 	return encoded
 }
 
-// demoRows are what a gateway counted in the minutes of a span, but for the minutes in
-// which it was not running.
+// demoRows returns the rows that a gateway records per minute. Minutes in which the
+// gateway was not running have no rows.
 func demoRows(from, to time.Time, services []demoService) (rows accountRows) {
 	random := newRandom()
 	for at := from; at.Before(to); at = at.Add(time.Minute) {
@@ -94,7 +94,7 @@ func demoRows(from, to time.Time, services []demoService) (rows accountRows) {
 	return rows
 }
 
-// publishDemo publishes what a gateway and its policies would.
+// publishDemo publishes the state of the demo's gateway and policies.
 func publishDemo(t testing.TB, gateway string) {
 	healthy := func(name string, n int) map[string]any {
 		var instances []map[string]any
@@ -154,7 +154,7 @@ func demoQuota(service, direction string, allocated, used int64, atLimit, state 
 	return q
 }
 
-// demoErrors are the errors that the demo's gateway remembers.
+// demoErrors is a request log with the errors of the demo's gateway.
 type demoErrors []stats.LogEntry
 
 func (l demoErrors) Report(q stats.LogQuery) (report stats.LogReport) {
@@ -184,7 +184,7 @@ func demoLog(now time.Time) demoErrors {
 	}
 }
 
-// demoDashboard is the page of an imagined shop.
+// demoDashboard returns the dashboard of a fictional shop.
 func demoDashboard(t testing.TB, from account) *Dashboard {
 	publishDemo(t, "shop")
 	d := &Dashboard{

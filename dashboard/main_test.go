@@ -7,6 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Caddy's packages start goroutines of their own when they are loaded.
+	// Caddy packages start background goroutines on import.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }

@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "update the pictures in docs/images")
 
-// serve serves a page on a port of the loopback.
+// serve serves a dashboard on a loopback port.
 func serve(t testing.TB, d *Dashboard) (origin string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -27,8 +27,8 @@ func serve(t testing.TB, d *Dashboard) (origin string) {
 	return server.URL
 }
 
-// textContrast lists the texts of a page whose contrast to what is behind them is less
-// than 4.5, with how much it is.
+// textContrast returns the texts of the page whose contrast ratio to the background is
+// less than 4.5, with the ratio.
 const textContrast = `(() => {
 	const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 	const rgba = (c) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
@@ -48,7 +48,7 @@ const textContrast = `(() => {
 	return { count, bad };
 })()`
 
-// everyDetail opens all that can be opened.
+// everyDetail opens all details elements.
 const everyDetail = `document.querySelectorAll("details").forEach((d) => { d.open = true; })`
 
 func (p *tab) checkContrast() {
@@ -64,8 +64,8 @@ func (p *tab) checkContrast() {
 	}
 }
 
-// checkWidth makes sure that the page is not wider than its window, but for what has a
-// bar of its own to scroll it.
+// checkWidth fails the test if the page is wider than the viewport. Elements with their
+// own scroll bar may be wider.
 func (p *tab) checkWidth(width int) {
 	p.t.Helper()
 	var got struct {
@@ -91,7 +91,7 @@ func TestInBrowser(t *testing.T) {
 			t.Errorf("%s: the background is %s", scheme, background)
 		}
 		if *update {
-			// The store has a name that does not change.
+			// Replace the path of the store, which differs in each run.
 			page.eval("for (const e of document.querySelectorAll('.health span')) e.textContent = e.textContent.replace(/sqlite .*/, 'sqlite /var/lib/rgate/bandwidth.db')", nil)
 			file := filepath.Join("..", "docs", "images", "dashboard-"+scheme+".png")
 			if err := os.WriteFile(file, smaller(t, page.picture(0)), 0o644); err != nil {
@@ -111,8 +111,8 @@ func TestInBrowser(t *testing.T) {
 	}
 }
 
-// Without scripts, all is there: the pictures, the links, the form; and the page loads
-// itself again.
+// Without JavaScript, the pictures, links and form work, and the page reloads
+// automatically.
 func TestInBrowserWithoutScripts(t *testing.T) {
 	origin := serve(t, demoDashboard(t, demoLedger(t, 2*time.Hour)))
 	page := startBrowser(t).open("light", 800, 600, false)
@@ -135,8 +135,8 @@ func TestInBrowserWithoutScripts(t *testing.T) {
 	page.quiet(origin)
 }
 
-// With scripts, what changes is put in place; what was open stays open, and what had
-// the focus keeps it. Hidden tabs and pages that are held still ask for nothing.
+// With JavaScript, the content is updated in place. Open details remain open, and the
+// focus is kept. Hidden tabs and paused pages send no requests.
 func TestInBrowserRefreshes(t *testing.T) {
 	d := demoDashboard(t, demoLedger(t, 2*time.Hour))
 	d.Refresh = caddy.Duration(time.Second)
@@ -174,8 +174,8 @@ func TestInBrowserRefreshes(t *testing.T) {
 	}
 }
 
-// All that can be used is reached with the keyboard, in the order in which it stands,
-// and shows that it has the focus.
+// All controls can be reached with the keyboard, in document order, and have a visible
+// focus.
 func TestInBrowserByKeyboard(t *testing.T) {
 	origin := serve(t, demoDashboard(t, demoLedger(t, 2*time.Hour)))
 	page := startBrowser(t).open("light", 1000, 800, true)

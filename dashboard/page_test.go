@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// get sends a request to the page.
+// get sends a request to the dashboard.
 func (d *Dashboard) get(t testing.TB, method, target string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -28,7 +28,7 @@ func (d *Dashboard) get(t testing.TB, method, target string) *httptest.ResponseR
 	return w
 }
 
-// demoLedger is the account of the demo's last hours.
+// demoLedger returns an account with the demo's usage of the last reach.
 func demoLedger(t testing.TB, reach time.Duration) account {
 	t.Helper()
 	return demoRows(demoNow.Truncate(time.Minute).Add(-reach), demoNow, demoServices).store(t)
@@ -91,7 +91,7 @@ func textOf(n *html.Node) string {
 	return text.String()
 }
 
-// What the policy lets run is what is in the page, and nothing else would.
+// The Content-Security-Policy allows exactly the script and the styles in the page.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
 	got := demoDashboard(t, demoLedger(t, 2*time.Hour)).get(t, "GET", "/dashboard")
 	allowed := got.Header().Get("Content-Security-Policy")
@@ -128,7 +128,7 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 	}
 }
 
-// Names and addresses that others have chosen are text, wherever they appear.
+// Names and addresses from untrusted sources are escaped everywhere.
 func TestHostileNamesAreText(t *testing.T) {
 	const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>'&{{.}}` + "\u202e</title></style></svg>"
 	from := demoRows(demoNow.Add(-time.Hour), demoNow, demoServices)
@@ -185,7 +185,7 @@ func TestHostileNamesAreText(t *testing.T) {
 	}
 }
 
-// tableOf reads a table of the page: the first one after an element with an id.
+// tableOf returns the cells of the first table after the element with an ID.
 func tableOf(t testing.TB, page, id string) (rows [][]string) {
 	t.Helper()
 	seen := false
@@ -215,7 +215,7 @@ func tableOf(t testing.TB, page, id string) (rows [][]string) {
 	return rows
 }
 
-// The figures of a small account, worked out by hand.
+// The values of a small account, calculated by hand.
 func TestPageShowsTheFigures(t *testing.T) {
 	sketch := demoSketch(newRandom(), 1000, 0.1)
 	minute := demoNow.Truncate(time.Minute).Add(-3 * time.Minute)
@@ -260,15 +260,15 @@ func TestPageShowsTheFigures(t *testing.T) {
 	}
 }
 
-// broken is an account whose store is away.
+// broken is an account whose store is unavailable.
 type broken struct{ account }
 
 func (broken) Requests(context.Context, store.Query) ([]store.RequestPoint, error) {
 	return nil, errors.New("dial tcp 10.0.0.9:5432: connection refused")
 }
 
-// Without recorded usage, the page shows the current state, and why it shows no more.
-// The error of the store is only logged.
+// Without recorded usage, the page shows the current state and the reason. The store's
+// error is only logged.
 func TestPageWithoutAccount(t *testing.T) {
 	for _, from := range []account{nil, broken{demoLedger(t, time.Hour)}} {
 		d := demoDashboard(t, from)
@@ -280,7 +280,7 @@ func TestPageWithoutAccount(t *testing.T) {
 	}
 }
 
-// What is published in a form that the page does not know is left out.
+// Reports in an unknown format are ignored.
 func TestStrangeReportsAreLeftOut(t *testing.T) {
 	place := "strange"
 	for _, what := range []any{nil, 5, "text", []any{1}, map[string]any{"services": "none", "allocated": "x"}, func() {}, []any{map[string]any{"allocated": 0, "used": 5}}} {

@@ -10,7 +10,7 @@ import (
 
 type colour [3]float64 // linear red, green and blue, 0 to 1
 
-// paletteOf reads the variables of a scheme from the style sheet.
+// paletteOf returns the color variables of a scheme in the style sheet.
 func paletteOf(t *testing.T, scheme string) map[string]colour {
 	t.Helper()
 	light, dark, ok := strings.Cut(style, "@media (prefers-color-scheme: dark)")
@@ -37,15 +37,15 @@ func paletteOf(t *testing.T, scheme string) map[string]colour {
 	return palette
 }
 
-// contrast is that of WCAG 2.2, section 1.4.3.
+// contrast returns the contrast ratio (WCAG 2.2, section 1.4.3).
 func contrast(a, b colour) float64 {
 	luminance := func(c colour) float64 { return 0.2126*c[0] + 0.7152*c[1] + 0.0722*c[2] }
 	x, y := luminance(a)+0.05, luminance(b)+0.05
 	return max(x/y, y/x)
 }
 
-// asSeenWith are what people see who lack one kind of cones, after Viénot, Brettel and
-// Mollon (1999), and Brettel, Viénot and Mollon (1997) for the third, in linear colours.
+// asSeenWith holds matrices that simulate dichromacy in linear RGB: Viénot, Brettel and
+// Mollon (1999), and for tritanopia Brettel, Viénot and Mollon (1997).
 var asSeenWith = map[string][3]colour{
 	"all cones":      {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}},
 	"no red cones":   {{0.11238, 0.88762, 0}, {0.11238, 0.88762, -0}, {0.00401, -0.00401, 1}},
@@ -53,13 +53,13 @@ var asSeenWith = map[string][3]colour{
 	"no blue cones":  {{1, 0.15236, -0.15236}, {0, 0.86717, 0.13283}, {0, 0.86717, 0.13283}},
 }
 
-// lab is a colour in a space in which distances are as large as they look.
+// lab converts a color to Oklab, a perceptually uniform color space.
 func lab(c colour, seen [3]colour) [3]float64 {
 	var rgb colour
 	for i, row := range seen {
 		rgb[i] = min(max(row[0]*c[0]+row[1]*c[1]+row[2]*c[2], 0), 1)
 	}
-	// Oklab, by Ottosson (2020).
+	// Oklab: Ottosson (2020).
 	l := math.Cbrt(0.4122214708*rgb[0] + 0.5363325363*rgb[1] + 0.0514459929*rgb[2])
 	m := math.Cbrt(0.2119034982*rgb[0] + 0.6806995451*rgb[1] + 0.1073969566*rgb[2])
 	s := math.Cbrt(0.0883024619*rgb[0] + 0.2817188376*rgb[1] + 0.6299787005*rgb[2])
@@ -70,8 +70,8 @@ func lab(c colour, seen [3]colour) [3]float64 {
 	}
 }
 
-// Text and shapes contrast with their background, and the colours of a picture can be
-// distinguished with any colour blindness.
+// Text and shapes have enough contrast to the background, and the colors of a picture
+// are distinguishable with color blindness.
 func TestColours(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		palette := paletteOf(t, scheme)
@@ -81,7 +81,7 @@ func TestColours(t *testing.T) {
 		} {
 			for _, behind := range []string{"card", "page"} {
 				if behind == "page" && least == 3 && name != "focus" {
-					continue // they are on cards
+					continue // only used on cards
 				}
 				if got := contrast(palette[name], palette[behind]); got < least {
 					t.Errorf("%s: the contrast of %s on %s is %.2f, want %g", scheme, name, behind, got, least)

@@ -3,7 +3,7 @@ package dashboard
 import (
 	"testing"
 	"time"
-	_ "time/tzdata" // whatever the machine has
+	_ "time/tzdata" // independent of the machine
 )
 
 func TestSpansAreWholeWindows(t *testing.T) {
@@ -12,7 +12,7 @@ func TestSpansAreWholeWindows(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range timeRanges {
-		// The end of summer time is within the longer ones.
+		// The longer ranges include the end of daylight saving time.
 		for _, now := range []time.Time{demoNow, time.Date(2026, 10, 25, 3, 0, 0, 0, time.UTC), time.Date(2026, 1, 1, 0, 0, 0, 1, time.UTC)} {
 			for _, in := range []*time.Location{time.UTC, berlin} {
 				s := spanOf(r, r.step, now, in)
@@ -42,7 +42,7 @@ func TestSpansAreWholeWindows(t *testing.T) {
 	}
 }
 
-// A window that has hardly begun says nothing of a rate.
+// A window without enough elapsed time has no rate.
 func TestWindowThatHasJustBegunIsLeftOut(t *testing.T) {
 	for after, want := range map[time.Duration]bool{0: false, 5 * time.Second: false, 6 * time.Second: true, 30 * time.Second: true} {
 		s := spanOf(timeRanges[1], time.Minute, demoNow.Truncate(time.Minute).Add(after), time.UTC)

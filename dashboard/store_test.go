@@ -14,16 +14,16 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// accountRows are what a gateway has counted.
+// accountRows holds rows recorded by a gateway.
 type accountRows struct {
 	bytes    []store.Row
 	requests []store.RequestRow
 }
 
-// store puts the rows into an account of their own, in SQLite.
+// store writes the rows to a new SQLite store.
 func (rows accountRows) store(t testing.TB) *store.Store {
 	t.Helper()
-	const always = caddy.Duration(100 * 365 * day) // whatever time it is
+	const always = caddy.Duration(100 * 365 * day) // rows never expire
 	meter := &bandwidth.Meter{
 		Store: "sqlite://" + filepath.Join(t.TempDir(), "bandwidth.db"), Node: "gw-1", Gateway: "account of " + t.Name(),
 		Retention: &bandwidth.Retention{Minutes: always, Hours: always, Days: always},
@@ -52,7 +52,7 @@ type placeOfRow struct {
 	series int64
 }
 
-// insert writes the rows of minutes, and what they add up to by hour and day.
+// insert writes the rows by minute, and their sums by hour and day.
 func (rows accountRows) insert(ctx context.Context, tx *store.Tx) error {
 	ids := make(map[seriesOfRow]int64)
 	idOf := func(gateway, service, route string) int64 {
@@ -109,7 +109,7 @@ func (rows accountRows) insert(ctx context.Context, tx *store.Tx) error {
 	return add.flush(ctx)
 }
 
-// adder adds rows to a table, many at a time.
+// adder inserts rows into a table in batches.
 type adder struct {
 	tx     *store.Tx
 	table  string

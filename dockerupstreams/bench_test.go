@@ -21,7 +21,7 @@ import (
 
 var sizes = []int{10, 100, 1_000, 10_000}
 
-// What a request pays: three of many containers match.
+// BenchmarkGetUpstreams measures the cost per request if three of n containers match.
 func BenchmarkGetUpstreams(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -57,7 +57,7 @@ func benchSubscription(b *testing.B, e *dockertest.Engine, app string) *Subscrip
 	return s
 }
 
-// What one container's event costs the set of n containers.
+// BenchmarkPublish measures the cost of an event in a set of n containers.
 func BenchmarkPublish(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -80,7 +80,8 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// What a list of n containers costs: reading it, and judging all of them again.
+// BenchmarkWholeList measures the cost of a list of n containers: decoding it and
+// resolving all containers.
 func BenchmarkWholeList(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -115,10 +116,10 @@ func BenchmarkWholeList(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad reports what it costs to follow an engine of 10,000 containers
-// that emits 1,000 events per second: the share of one core, and the memory
-// over a process that follows nothing. The engine is a process of its own, so
-// that it does not count. One iteration is one second.
+// BenchmarkLoad measures the cost of following an engine with 10,000 containers that
+// emits 1,000 events per second: the CPU usage of a core, and the additional memory.
+// The engine runs in a separate process, which is not measured. An iteration takes one
+// second.
 func BenchmarkLoad(b *testing.B) {
 	for _, services := range []int{0, 1, 100} {
 		b.Run(fmt.Sprintf("services=%d", services), func(b *testing.B) {
@@ -130,9 +131,9 @@ func BenchmarkLoad(b *testing.B) {
 			for i := range max(services, 1) {
 				labels := map[string]string{"app": fmt.Sprintf("svc%d", i)}
 				switch services {
-				case 0: // all events are about unselected containers
+				case 0: // no container is selected
 					labels = map[string]string{"app": "none"}
-				case 1: // of all containers
+				case 1: // all containers are selected
 					labels = map[string]string{"all": "all"}
 				}
 				s, err := Subscribe([]Endpoint{{Host: host}}, Selector{MatchLabels: labels}, zap.NewNop())
@@ -148,7 +149,7 @@ func BenchmarkLoad(b *testing.B) {
 			peak := uint64(0)
 			b.ResetTimer()
 			for range b.N {
-				time.Sleep(time.Second) // what is measured
+				time.Sleep(time.Second) // the measured time
 				peak = max(peak, resident(b))
 			}
 			took := time.Since(begun)
@@ -161,7 +162,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// cpu is the processor time that this process has used.
+// cpu returns the CPU time used by this process.
 func cpu(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -170,7 +171,7 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// resident is the memory that this process got from the system and keeps.
+// resident returns the memory of this process that is not released to the system.
 func resident(b *testing.B) uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -179,7 +180,7 @@ func resident(b *testing.B) uint64 {
 
 const helperVariable = "RGATE_TEST_LOAD_ENGINE"
 
-// startHelper runs TestHelperEngine in another process.
+// startHelper runs TestHelperEngine in a separate process.
 func startHelper(b *testing.B) (host string, stop func()) {
 	b.Helper()
 	helper := exec.Command(os.Args[0], "-test.run=^TestHelperEngine$", "-test.timeout=10m")
@@ -199,7 +200,7 @@ func startHelper(b *testing.B) (host string, stop func()) {
 	}
 }
 
-// TestHelperEngine is the engine of BenchmarkLoad, and no test by itself.
+// TestHelperEngine is not a test: it runs the engine of BenchmarkLoad.
 func TestHelperEngine(t *testing.T) {
 	if os.Getenv(helperVariable) == "" {
 		t.Skip("only BenchmarkLoad needs it")

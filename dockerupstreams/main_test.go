@@ -14,15 +14,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Tests of what is found on the machine call findOrigin themselves.
+	// Tests are independent of the machine: detect no container.
 	detectSelf = func() origin { return origin{} }
 	goleak.VerifyTestMain(m,
-		// Caddy's proxy starts one for the whole process.
+		// Caddy's proxy starts one goroutine per process.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Upstream).fillDynamicHost.func1.1"))
 }
 
-// follow subscribes to the containers with app=web on engines until the end of
-// the test.
+// follow subscribes to the containers with app=web on the engines. The subscription is
+// closed at the end of the test.
 func follow(t testing.TB, sel Selector, engines ...*dockertest.Engine) (*Subscription, *observer.ObservedLogs) {
 	t.Helper()
 	if sel.MatchLabels == nil {
@@ -45,7 +45,7 @@ func follow(t testing.TB, sel Selector, engines ...*dockertest.Engine) (*Subscri
 	return s, logs
 }
 
-// expect waits until the set holds exactly these containers, in this order.
+// expect waits until the set contains exactly these containers, in this order.
 func expect(t testing.TB, s *Subscription, names ...string) *Set {
 	t.Helper()
 	testkit.Eventually(t, "the set is right", func() bool { return slices.Equal(namesOf(s.Set()), names) && s.Set().Synced })
@@ -60,7 +60,7 @@ func namesOf(set *Set) []string {
 	return names
 }
 
-// web is a container that listens on port 80.
+// web returns a container with the label app=web and port 80.
 func web(name string) dockertest.Container {
 	return dockertest.Container{
 		Name:   name,
@@ -69,5 +69,5 @@ func web(name string) dockertest.Container {
 	}
 }
 
-// syncs is how many whole lists the first endpoint of s took in.
+// syncs returns the number of complete lists from the first endpoint of s.
 func syncs(s *Subscription) uint64 { return s.parts[0].watcher.syncs.Load() }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// running is a plain container that listens on port 80 at 10.0.0.2.
+// running returns a container with port 80 at 10.0.0.2, modified by change.
 func running(change func(*container)) *container {
 	c := &container{
 		id: "0123456789abcdef", name: "web-1", state: "running",
@@ -21,7 +21,8 @@ func running(change func(*container)) *container {
 	return c
 }
 
-// labelled is that container with more labels, given as name, value, ….
+// labelled returns the container of running with additional labels, given as name,
+// value, ….
 func labelled(pairs ...string) *container {
 	return running(func(c *container) {
 		c.labels = maps.Clone(c.labels)
@@ -59,7 +60,7 @@ func TestPorts(t *testing.T) {
 		c    *container
 		at   site
 		dial string // or
-		want string // a part of the reason
+		want string // a substring of the reason
 	}{
 		"the only exposed port":             {c: running(nil), dial: "10.0.0.2:80"},
 		"one port, published twice":         {c: withPorts(port{80, 81, "0.0.0.0"}, port{80, 81, "::"}), dial: "10.0.0.2:80"},
@@ -225,7 +226,7 @@ func TestGatewaysOwnContainerIsRejected(t *testing.T) {
 	check(t, Selector{}, running(nil), at, "10.0.0.2:80", "")
 }
 
-// A reverse proxy on its own speaks one scheme to all its upstreams.
+// A reverse proxy uses one scheme for all its upstreams.
 func TestOnlyScheme(t *testing.T) {
 	only := Selector{onlyScheme: "https"}
 	target, rejection := resolve(&only, running(nil), &onHost)
@@ -269,7 +270,8 @@ func TestStatesAndHealth(t *testing.T) {
 	}
 }
 
-// check compares where c is dialed, or a part of the reason why it is not.
+// check fails the test if c is not dialed at dial, or not rejected with a reason that
+// contains reason.
 func check(t *testing.T, sel Selector, c *container, at site, dial, reason string) {
 	t.Helper()
 	target, rejection := resolve(&sel, c, &at)
@@ -285,8 +287,8 @@ func check(t *testing.T, sel Selector, c *container, at site, dial, reason strin
 	}
 }
 
-// Whatever labels say, a container is either rejected with a reason or dialed at
-// one host and one port, without anything that a replacer would expand.
+// For any labels, a container is either rejected with a reason or dialed at a host and
+// port without placeholders.
 func FuzzLabels(f *testing.F) {
 	f.Add("80", "bridge", "http", "1", "0", "192.0.2.1")
 	f.Add("0", "", "gopher", "-1", "x", "{env.SECRET}")

@@ -40,7 +40,8 @@ func TestDecodeEvent(t *testing.T) {
 	}
 }
 
-// Engines send in pieces of any size, and what is whole must not wait.
+// Objects can arrive in chunks of any size. A complete object is returned without
+// waiting for more data.
 func TestValuesInPieces(t *testing.T) {
 	const text = " {\"a\":\"}{\\\"\"}\n{\"b\":[{},{\"c\":\"\\\\\"}]}\r\n\n{}"
 	for _, from := range []io.Reader{
@@ -83,8 +84,8 @@ type endlessReader struct{}
 
 func (endlessReader) Read(p []byte) (int, error) { return copy(p, "x"), nil }
 
-// What encoding/json reads, the scanner reads alike; and nothing makes it loop
-// or panic.
+// The scanner returns the same values as encoding/json for valid input. It does not
+// hang or panic for any input.
 func FuzzDecodeContainer(f *testing.F) {
 	f.Add(`{"Id":"a","Names":["/b"],"Labels":{"app":"w\"e\u00e9b"},"State":"running","Status":"Up (healthy)"}`)
 	f.Add(`{"Id":"a","Labels":null,"Health":{"Status":"starting"},"HostConfig":{"NetworkMode":"host"},"Mounts":[{"x":[1,2,{}]}]}`)
@@ -110,8 +111,8 @@ func FuzzDecodeContainer(f *testing.F) {
 	})
 }
 
-// exactNames reports whether no name differs from those that are read in its case
-// alone, in which encoding/json is generous.
+// exactNames reports whether no name differs from a known name only in case.
+// encoding/json matches names case-insensitively.
 func exactNames(raw map[string]json.RawMessage) bool {
 	for name := range raw {
 		for _, exact := range []string{"Id", "Labels", "State"} {
@@ -123,8 +124,8 @@ func exactNames(raw map[string]json.RawMessage) bool {
 	return true
 }
 
-// repeats reports whether a member may be there twice, of which encoding/json
-// joins maps.
+// repeats reports whether the text may contain duplicate members. encoding/json merges
+// duplicate maps.
 func repeats(text string) bool {
 	return strings.Count(text, "Labels") > 1 || strings.Count(text, "Id") > 1 || strings.Count(text, "State") > 1 ||
 		strings.Contains(text, `\u`)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// soundDial reports whether dial is one host and one port and nothing else.
+// soundDial reports whether dial consists of one host and one port.
 func soundDial(dial string) bool {
 	host, port, err := net.SplitHostPort(dial)
 	n, numErr := strconv.Atoi(port)
@@ -44,7 +44,7 @@ func TestMatches(t *testing.T) {
 		want   bool
 	}{
 		{map[string]string{"app": "web", "stage": "", "more": "x"}, true},
-		{map[string]string{"app": "web"}, false}, // a missing label is not an empty one
+		{map[string]string{"app": "web"}, false}, // a missing label does not equal an empty label
 		{map[string]string{"app": "web", "stage": "x"}, false},
 		{map[string]string{"app": "Web", "stage": ""}, false},
 		{nil, false},

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// script is an engine without a connection, for tests in which time is not real.
+// script is an in-memory engine for tests with a fake clock (testing/synctest).
 type script struct {
 	mu      sync.Mutex
 	running []*container
@@ -83,20 +83,20 @@ func (s *script) set(change func()) {
 	change()
 }
 
-// lists is how many lists were asked for.
+// lists returns the number of requested lists.
 func (s *script) lists() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.asked)
 }
 
-// emit sends an event about the only container and waits until all is quiet.
+// emit sends an event about the only container and waits until all goroutines are idle.
 func (s *script) emit(what action, signal int) {
 	s.events <- []event{{id: running(nil).id, action: what, signal: signal, at: time.Now()}}
 	synctest.Wait()
 }
 
-// inABubble runs a test with a watcher of a scripted engine.
+// inABubble runs a test in a synctest bubble, with a watcher of a scripted engine.
 func inABubble(t *testing.T, me origin, test func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestDrainEndsIfTheContainerLivesOn(t *testing.T) {
 			t.Fatal("a container that is being stopped is still a target")
 		}
 		time.Sleep(drainFor - time.Second)
-		s.emit(actionOther, 0) // a list meanwhile shows it running, which proves nothing
+		s.emit(actionOther, 0) // a list that shows it running does not end the drain
 		if len(sub.Set().Targets) != 0 {
 			t.Fatal("the drain ended before its time")
 		}
@@ -214,7 +214,7 @@ func TestBackoffIsEndlessAndCapped(t *testing.T) {
 	})
 }
 
-// Some proxies end streams every ten minutes, which is not an outage.
+// Some proxies close streams every ten minutes. This is not an outage.
 func TestLongStreamsAreRenewedAtOnceAndQuietly(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs) {
 		for range 3 {
@@ -249,7 +249,7 @@ func TestHintsAreCoalescedAndLimited(t *testing.T) {
 	})
 }
 
-// A request in need does not wait for the whole backoff.
+// A hint causes an attempt before the end of the backoff.
 func TestHintsShortenTheBackoff(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
 		s.set(func() { s.pingErr = errors.New("connection refused") })
@@ -287,7 +287,7 @@ func TestPanicsAreSurvived(t *testing.T) {
 	})
 }
 
-// The second place where one could happen: beside the requests, under the lock.
+// A panic in the goroutine of the session, while it holds the lock.
 func TestPanicInTheSessionIsSurvived(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs) {
 		s.set(func() { s.badVersion = true })
@@ -306,7 +306,8 @@ func TestPanicInTheSessionIsSurvived(t *testing.T) {
 	})
 }
 
-// The gateway's own networks decide how others are reached, also when they change.
+// The networks of the gateway's container determine the addresses of other containers,
+// also after a change.
 func TestOwnContainerDecides(t *testing.T) {
 	for _, id := range []string{someID, someID[:12]} {
 		inABubble(t, origin{containerID: id, contained: true}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
@@ -332,7 +333,7 @@ func TestOwnContainerDecides(t *testing.T) {
 	}
 }
 
-// Containers that are not selected are not listed until they are.
+// Unselected containers are not listed until a selector matches them.
 func TestUnrelatedContainersCostNothing(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
 		other := &container{
@@ -366,7 +367,7 @@ func TestUnrelatedContainersCostNothing(t *testing.T) {
 	})
 }
 
-// Many events lead to few lists, and the last state always gets through.
+// Many events cause few lists, and the final state is always published.
 func TestListsAreBoundedUnderLoad(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
 		before := s.lists()
@@ -398,10 +399,10 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// If lists keep contradicting an event, they are right in the end.
+// Lists that contradict an event take precedence after eventTrust.
 func TestEventsAreNotBelievedForEver(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
-		s.emit(actionEnd, 0) // of a container that runs, as its next start was lost
+		s.emit(actionEnd, 0) // the container runs: its start event was lost
 		time.Sleep(hintGap)
 		sub.Refresh()
 		synctest.Wait()

@@ -59,7 +59,7 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
-// However sets are brought up to date, they are what a new look would find.
+// Incrementally updated sets equal sets that are built from scratch.
 func TestViewsStayWhole(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	sel := Selector{MatchLabels: map[string]string{"app": "web"}}
@@ -130,7 +130,7 @@ func TestUnchangedSetsAreNotReplaced(t *testing.T) {
 	}
 }
 
-// A list shows the state when it was requested; events are newer.
+// Events received after the request for a list are newer than the list.
 func TestEventsOvertakeLists(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {

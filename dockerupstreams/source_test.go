@@ -79,8 +79,8 @@ func TestCaddyfile(t *testing.T) {
 	}
 }
 
-// newContext is a Caddy context that ends with the test, which cleans up what
-// was loaded in it.
+// newContext returns a Caddy context that is canceled at the end of the test, which
+// cleans up its modules.
 func newContext(t testing.TB) caddy.Context {
 	t.Helper()
 	base, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}})
@@ -140,7 +140,8 @@ func TestSource(t *testing.T) {
 	testkit.Eventually(t, "the hint led to a list", func() bool { return syncs(s.subscription) > before })
 }
 
-// "None" must not be an error, or the proxy falls back to static upstreams.
+// Without containers, GetUpstreams must not return an error: the proxy would fall back
+// to static upstreams.
 func TestSourceWithoutDocker(t *testing.T) {
 	s := loadSource(t, `{"match_labels":{"app":"web"},"endpoints":[{"host":"unix:///nowhere/docker.sock"}]}`)
 	upstreams, err := s.GetUpstreams(httptest.NewRequest(http.MethodGet, "/", nil))
@@ -168,7 +169,7 @@ func TestSourceRejectsBadConfigurations(t *testing.T) {
 	}
 }
 
-// Real requests through Caddy's reverse proxy to containers that come and go.
+// Requests through Caddy's reverse proxy while containers start and stop.
 func TestReverseProxy(t *testing.T) {
 	e := dockertest.New(t)
 	serve := func(name string) (dockertest.Container, func()) {
@@ -266,7 +267,7 @@ func TestAdminAPI(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	ctx := newContext(t)
-	for range 2 { // every source of a configuration does it
+	for range 2 { // each source of a configuration registers them
 		if err := RegisterMetrics(ctx); err != nil {
 			t.Fatal(err)
 		}

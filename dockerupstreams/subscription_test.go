@@ -34,7 +34,7 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 		t.Errorf("rejected: %+v, want bad with %q", set.Rejected, want)
 	}
 
-	// Neither lists, nor changes of its health, nor a reload are news.
+	// Lists, health changes and reloads do not log the rejection again.
 	next, nextLogs := follow(t, Selector{}, e)
 	e.SetHealth(id, "unhealthy")
 	e.SetHealth(id, "healthy")
@@ -57,7 +57,7 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 		}
 	}
 
-	// A new container with the same fault is news again.
+	// A new container with the same fault is logged.
 	e.Die(id)
 	testkit.Eventually(t, "bad is gone", func() bool { return len(next.Set().Rejected) == 0 })
 	e.StartAgain(id)
@@ -73,17 +73,19 @@ func TestSubscriptionsShareOneConnection(t *testing.T) {
 	for i := range 50 {
 		s, _ := follow(t, Selector{MatchLabels: map[string]string{"app": "web"}, Port: 1000 + i%5}, e)
 		many = append(many, s)
-		// Its containers are known at once: a new configuration starts with them.
+		// The containers are known immediately, so that a new configuration starts with
+		// them.
 		if names := namesOf(s.Set()); !s.Set().Synced || !slices.Equal(names, []string{"a"}) {
 			t.Fatalf("subscription %d starts with %v (%v), want a", i, names, s.Set().Synced)
 		}
 	}
-	// A reload: the new one comes before the old one goes, and nothing reconnects.
+	// A reload: the new subscription starts before the old one is closed, and the
+	// connection is kept.
 	next, _ := follow(t, Selector{}, e)
 	if err := first.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := first.Close(); err != nil { // must not release what others hold
+	if err := first.Close(); err != nil { // a second Close must not release the watcher of other subscriptions
 		t.Error(err)
 	}
 	for _, s := range many {
@@ -123,7 +125,7 @@ func TestOneEndpointFailingKeepsTheOthers(t *testing.T) {
 		t.Errorf("generation went from %d to %d, want it to grow", set.Generation, later.Generation)
 	}
 
-	// The same endpoint twice is one endpoint.
+	// Duplicate endpoints are merged.
 	twice, _ := follow(t, Selector{}, one, one)
 	expect(t, twice, "b", "d")
 }
@@ -297,8 +299,8 @@ func relay(e *dockertest.Engine) http.Handler {
 	})
 }
 
-// The whole way from the engine's event to the set must stay far below the 25 ms
-// that DESIGN allows; here a generous bound catches a timer slipped in.
+// The latency from an event to the set must be below 25 ms (DESIGN.md). The bound is
+// higher, because it only has to detect additional timers.
 func TestStartIsRoutableSoon(t *testing.T) {
 	e := dockertest.New(t)
 	s, _ := follow(t, Selector{}, e)

@@ -61,7 +61,7 @@ func TestHealthGate(t *testing.T) {
 	e.SetHealth(id, "unhealthy")
 	expect(t, gated)
 	expect(t, anyhow, "a")
-	// Podman reports that the health changed, but not to what.
+	// Podman reports that the health changed, without the new state.
 	e.Change(id, "health_status", func(c *dockertest.Container) { c.Health = "healthy" })
 	expect(t, gated, "a")
 }
@@ -84,7 +84,7 @@ func TestNetworkEventsMoveAContainer(t *testing.T) {
 	expect(t, s)
 }
 
-// Docker emits some events before its lists have the changes.
+// Docker emits some events before its lists contain the changes.
 func TestListsThatLagBehindEvents(t *testing.T) {
 	e := dockertest.New(t)
 	a, b := e.Run(web("a")), e.Run(web("b"))
@@ -140,7 +140,7 @@ func TestEventsAreHeardDuringASlowList(t *testing.T) {
 	testkit.Eventually(t, "the slow list is on its way", func() bool { return e.Counts().Lists == 2 })
 	e.Kill(a, 15)
 	expect(t, s, "b")
-	e.Die(b) // the list on its way still says that it runs
+	e.Die(b) // the list in flight still contains it
 	expect(t, s)
 	if took := time.Since(begun); took > 1900*time.Millisecond {
 		t.Skipf("the machine took %s, longer than the list", took)
@@ -178,11 +178,11 @@ func TestOutages(t *testing.T) {
 			s, _ := follow(t, Selector{}, e)
 			expect(t, s, "a")
 
-			// The stream repeats that a started; what follows from that must be over.
+			// The stream repeats the start event of a. Wait until it is processed.
 			testkit.Eventually(t, "all is quiet", func() bool { return e.Streaming() == 1 && s.parts[0].watcher.lists.Load() == 1 })
 
-			// Whatever happens unseen must be known after the next connection, and
-			// until then the last picture stays whole.
+			// Changes during an outage are known after the next connection. Until then,
+			// the set is unchanged.
 			var wrong []string
 			watch := make(chan struct{})
 			done := make(chan struct{})
@@ -218,7 +218,7 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-// fails cuts the connection and has the next attempts fail for a moment.
+// fails closes the connection and makes the next attempts fail.
 func fails(t testing.TB, e *dockertest.Engine, faults dockertest.Faults) {
 	e.Fail(faults)
 	e.CutStreams()
@@ -227,7 +227,7 @@ func fails(t testing.TB, e *dockertest.Engine, faults dockertest.Faults) {
 	e.Fail(dockertest.Faults{})
 }
 
-// Without events, lists have to do; and the log must say so, once.
+// Without events, the watcher relies on lists and logs a single warning.
 func TestEventsForbidden(t *testing.T) {
 	e := dockertest.New(t)
 	e.Fail(dockertest.Faults{Refuse: map[string]int{"/events": http.StatusForbidden}})
@@ -276,7 +276,7 @@ func TestOldEngines(t *testing.T) {
 			expect(t, s, "a", "b")
 			want := version
 			if version == "1.99" {
-				want = "1.51" // the newest that we speak
+				want = "1.51" // the newest supported version
 			}
 			versions := e.Counts().Versions
 			if len(versions) != 1 || versions[want] == 0 {
@@ -307,12 +307,12 @@ func TestVersionIsNegotiatedAtEveryConnect(t *testing.T) {
 	}
 }
 
-// A stop that began before the gateway was there must not be missed.
+// A container whose stop began before the connection is drained.
 func TestStopUnderWayAtConnectDrains(t *testing.T) {
 	e := dockertest.New(t)
 	a, b := e.Run(web("a")), e.Run(web("b"))
 	e.Kill(a, 15)
-	// This one was restarted a moment ago: its death is history.
+	// This container was restarted: its die event is outdated.
 	e.Kill(b, 15)
 	e.Die(b)
 	e.StartAgain(b)

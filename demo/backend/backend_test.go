@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start runs a backend and returns its address, and a function that ends it as
-// SIGTERM does and returns what it came to.
+// start runs a backend and returns its address. stop shuts it down like SIGTERM and
+// returns the error of run.
 func start(t *testing.T, opts options) (address string, stop func() error) {
 	t.Helper()
 	if opts.grace == 0 {
@@ -64,7 +64,7 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// ask sends one request on a connection of its own.
+// ask sends a request on a new connection.
 func ask(t *testing.T, method, url, body string) (*http.Response, string, error) {
 	t.Helper()
 	request, err := http.NewRequest(method, url, strings.NewReader(body))
@@ -190,7 +190,7 @@ func TestWebSocketEchoKeepsTheType(t *testing.T) {
 	}
 }
 
-// A message of a stream has to come back before the next one is sent.
+// Each message of a stream is echoed before the next message is sent.
 func TestGRPCStreamsBothWaysWithoutTLS(t *testing.T) {
 	address, stop := start(t, options{})
 	transport := &http.Transport{Protocols: new(http.Protocols)}

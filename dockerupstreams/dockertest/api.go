@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// message is an event in the engine's words.
+// message is an event in the engine's JSON format.
 type message struct {
 	Type   string
 	Action string
@@ -22,7 +22,7 @@ type message struct {
 }
 
 const (
-	// Real engines keep and queue about as many.
+	// Similar to the limits of Docker.
 	historySize = 256
 	streamSize  = 4096
 
@@ -53,7 +53,7 @@ func (e *Engine) emit(kind, action, id string, attributes map[string]string) {
 	for stream := range e.streams {
 		select {
 		case stream <- m:
-		default: // real engines drop what a slow reader does not take
+		default: // like Docker, drop events of slow readers
 		}
 	}
 }
@@ -135,7 +135,7 @@ func (e *Engine) list(w http.ResponseWriter, r *http.Request) {
 	} else {
 		e.counts.Partial++
 	}
-	// The response is made before the delay: a slow engine reports old state.
+	// Build the response before the delay: a slow engine reports old state.
 	all := make([]any, 0, len(ids))
 	if ids == nil {
 		ids = e.order
@@ -170,7 +170,7 @@ func (e *Engine) list(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// summary returns the container as in the response to a list.
+// summary returns the container as an item of the response to a list.
 func (c *Container) summary() any {
 	status := c.Status
 	if status == "" {
@@ -199,7 +199,7 @@ func (e *Engine) events(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	control := http.NewResponseController(w)
-	_ = control.Flush() // real engines promise before they look, too
+	_ = control.Flush() // like Docker, send the header before the first event
 
 	wanted := filter(r, "event")
 	since, _ := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
@@ -225,7 +225,7 @@ func (e *Engine) events(w http.ResponseWriter, r *http.Request) {
 	for {
 		select {
 		case m := <-stream:
-			// The engine compares what stands before the colon.
+			// The filter compares the part before the colon.
 			word, _, _ := strings.Cut(m.Action, ":")
 			if wanted != nil && !slices.Contains(wanted, word) {
 				continue
@@ -241,8 +241,7 @@ func (e *Engine) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// filter returns the values of a filter in the order of their names; nil: it is
-// not there.
+// filter returns the sorted values of a filter, or nil if the filter is missing.
 func filter(r *http.Request, name string) []string {
 	var filters map[string]map[string]bool
 	_ = json.Unmarshal([]byte(r.URL.Query().Get("filters")), &filters)

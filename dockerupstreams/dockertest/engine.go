@@ -1,6 +1,6 @@
-// Package dockertest is a container engine for tests. It speaks the part of the
-// Docker Engine API that a gateway needs, over a unix socket, about containers
-// that exist only in its memory; and it can fail in the ways real ones do.
+// Package dockertest provides a fake container engine for tests. It serves the part of
+// the Docker Engine API that the gateway uses on a Unix socket. Its containers exist
+// only in memory. It can simulate failures of real engines.
 package dockertest
 
 import (
@@ -18,8 +18,7 @@ import (
 	"time"
 )
 
-// Container is a container of an Engine. The zero value of a field is what a
-// plain `docker run` would make of it.
+// Container is a container of an Engine. Zero fields get the defaults of `docker run`.
 type Container struct {
 	ID     string // default: made up
 	Name   string // default: made up
@@ -31,14 +30,14 @@ type Container struct {
 	Health string
 
 	NetworkMode string             // default: default
-	Networks    map[string]Network // default: bridge, with an address made up
+	Networks    map[string]Network // default: bridge, with a generated address
 	Ports       []Port
 }
 
-// Network is a container's place in a network.
+// Network holds a container's addresses in a network.
 type Network struct{ IPAddress, GlobalIPv6Address, Gateway, IPv6Gateway string }
 
-// Port is a port that a container exposes, and where it is published.
+// Port is a port that a container exposes, and the address at which it is published.
 type Port struct {
 	IP          string `json:",omitempty"`
 	PrivatePort uint16
@@ -55,7 +54,7 @@ type Engine struct {
 	before     map[string]change // the last change of each container
 	order      []string
 	history    []message
-	streams    map[chan message]chan struct{} // to: closed when the stream is cut
+	streams    map[chan message]chan struct{} // the value is closed when the stream is cut
 	server     *http.Server
 	made       int
 	muted      bool
@@ -63,34 +62,34 @@ type Engine struct {
 	counts     Counts
 }
 
-// change is how a container was before, and until when.
+// change holds the previous state of a container and the time of its change.
 type change struct {
 	was Container
 	at  time.Time
 }
 
-// Faults are ways to fail. The zero value does not fail.
+// Faults configures simulated failures. The zero value simulates none.
 type Faults struct {
-	ListDelay  time.Duration  // before every response to a list
-	ListLag    time.Duration  // changes are in lists this long after their events
-	ListStatus int            // the status of lists, if not 0
-	ListBody   string         // the body of lists, if not empty
-	PingStatus int            // the status of pings, if not 0
-	Refuse     map[string]int // a status by path, without the version
-	APIVersion string         // the newest that the engine speaks. Default: 1.51
+	ListDelay  time.Duration  // the delay of every response to a list
+	ListLag    time.Duration  // the delay after an event until lists contain the change
+	ListStatus int            // the status of responses to lists, if not 0
+	ListBody   string         // the body of responses to lists, if not empty
+	PingStatus int            // the status of responses to pings, if not 0
+	Refuse     map[string]int // the status of responses, by path without the version
+	APIVersion string         // the newest supported API version. Default: 1.51
 }
 
-// Counts are how often something was asked for.
+// Counts holds the numbers of requests.
 type Counts struct {
 	Pings      int
-	Lists      int // of everything
-	Partial    int // of some IDs
-	Containers int // in all responses to lists
+	Lists      int // requests for all containers
+	Partial    int // requests for some IDs
+	Containers int // containers in all responses to lists
 	Streams    int
-	Versions   map[string]int // requests by the version in their path
+	Versions   map[string]int // requests, by the version in the path
 }
 
-// New starts an engine that stops at the end of the test.
+// New starts an engine. It is stopped at the end of the test.
 func New(tb testing.TB) *Engine {
 	tb.Helper()
 	e := NewStopped(tb)
@@ -98,10 +97,10 @@ func New(tb testing.TB) *Engine {
 	return e
 }
 
-// NewStopped makes an engine that does not run yet.
+// NewStopped returns an engine that is not started.
 func NewStopped(tb testing.TB) *Engine {
 	tb.Helper()
-	// Not tb.TempDir: its paths may be longer than a socket's may be.
+	// Not tb.TempDir: its paths may exceed the maximum length of a socket's path.
 	dir, err := os.MkdirTemp("", "rgate")
 	if err != nil {
 		tb.Fatalf("making a folder for the engine's socket: %v", err)
@@ -120,10 +119,10 @@ func NewStopped(tb testing.TB) *Engine {
 	return e
 }
 
-// Host is the engine's address.
+// Host returns the engine's address.
 func (e *Engine) Host() string { return "unix://" + e.path }
 
-// Start starts the engine. It must not be running.
+// Start starts the engine, which must not be running.
 func (e *Engine) Start(tb testing.TB) {
 	tb.Helper()
 	listener, err := net.Listen("unix", e.path)
@@ -137,7 +136,7 @@ func (e *Engine) Start(tb testing.TB) {
 	go func() { _ = server.Serve(listener) }()
 }
 
-// Stop ends the engine and all its connections. Containers live on.
+// Stop stops the engine and closes all connections. Containers are kept.
 func (e *Engine) Stop() {
 	e.mu.Lock()
 	server := e.server
@@ -149,7 +148,7 @@ func (e *Engine) Stop() {
 	}
 }
 
-// CutStreams ends all streams of events.
+// CutStreams closes all event streams.
 func (e *Engine) CutStreams() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -159,7 +158,7 @@ func (e *Engine) CutStreams() {
 	}
 }
 
-// Mute makes the engine lose events, or stops that.
+// Mute sets whether the engine drops events.
 func (e *Engine) Mute(muted bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -173,7 +172,7 @@ func (e *Engine) Fail(faults Faults) {
 	e.faults = faults
 }
 
-// Counts returns how often something was asked for.
+// Counts returns the numbers of requests.
 func (e *Engine) Counts() Counts {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -182,15 +181,15 @@ func (e *Engine) Counts() Counts {
 	return counts
 }
 
-// Streaming returns how many streams of events are open.
+// Streaming returns the number of open event streams.
 func (e *Engine) Streaming() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.streams)
 }
 
-// Run adds a container, starts it unless it has another state than running,
-// and returns its ID.
+// Run adds a container and returns its ID. It emits a start event if the state is
+// running.
 func (e *Engine) Run(c Container) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -220,7 +219,7 @@ func (e *Engine) Run(c Container) string {
 	return c.ID
 }
 
-// Change alters a container and emits the event type/action.
+// Change modifies a container and emits a container event with the action.
 func (e *Engine) Change(id, action string, alter func(*Container)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -229,24 +228,24 @@ func (e *Engine) Change(id, action string, alter func(*Container)) {
 	e.emit("container", action, id, nil)
 }
 
-// remember keeps how a container is before it changes. Guarded by mu.
+// remember stores the state of a container before a change. Guarded by mu.
 func (e *Engine) remember(id string) {
 	e.before[id] = change{was: *e.containers[id], at: time.Now()}
 }
 
-// Kill sends a container a signal, which it survives.
+// Kill sends a signal to a container, which keeps running.
 func (e *Engine) Kill(id string, signal int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.emit("container", "kill", id, map[string]string{"signal": strconv.Itoa(signal)})
 }
 
-// Die ends a container.
+// Die stops a container.
 func (e *Engine) Die(id string) {
 	e.Change(id, "die", func(c *Container) { c.State = "exited" })
 }
 
-// StartAgain starts a container that ended.
+// StartAgain starts a stopped container.
 func (e *Engine) StartAgain(id string) {
 	e.Change(id, "start", func(c *Container) { c.State = "running" })
 }
@@ -265,7 +264,7 @@ func (e *Engine) SetHealth(id, health string) {
 	e.Change(id, "health_status: "+health, func(c *Container) { c.Health = health })
 }
 
-// Pause lets a container stand still, or go on.
+// Pause pauses or resumes a container.
 func (e *Engine) Pause(id string, paused bool) {
 	if paused {
 		e.Change(id, "pause", func(c *Container) { c.State = "paused" })
@@ -274,7 +273,7 @@ func (e *Engine) Pause(id string, paused bool) {
 	e.Change(id, "unpause", func(c *Container) { c.State = "running" })
 }
 
-// Connect attaches a container to a network, or (without addresses) detaches it.
+// Connect attaches a container to a network, or detaches it if n has no addresses.
 func (e *Engine) Connect(id, name string, n Network) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -292,14 +291,14 @@ func (e *Engine) Connect(id, name string, n Network) {
 	e.emit("network", action, name, map[string]string{"container": id, "name": name, "type": "bridge"})
 }
 
-// Noise emits an event that is irrelevant for a gateway.
+// Noise emits an event that is irrelevant to a gateway.
 func (e *Engine) Noise(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.emit("container", "exec_create: /bin/true", id, nil)
 }
 
-// Client returns an HTTP client for the engine, whatever host its requests name.
+// Client returns an HTTP client that connects to the engine for any host.
 func (e *Engine) Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
