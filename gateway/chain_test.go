@@ -19,9 +19,8 @@ import (
 	"github.com/rgate/rgate/policy"
 )
 
-// named is a handler that does nothing. In text form, it is its name, a slash and a
-// suffix that distinguishes handlers of the same name, with a minus in front if it is
-// disabled.
+// named is a handler that does nothing. Its text form is its name. A suffix after a slash
+// distinguishes handlers of the same name, and a minus in front means disabled.
 type named struct {
 	name, id string
 	off      bool

@@ -20,13 +20,13 @@ import (
 //
 // It sets these placeholders:
 //
-// Placeholder | Description ------------|------------- `{http.rgate.gateway}` | The
-// name of the gateway `{http.rgate.route}` | The name of the matching route
+// Placeholder | Description
+// ------------|-------------
+// `{http.rgate.gateway}` | The name of the gateway
+// `{http.rgate.route}` | The name of the matching route
 // `{http.rgate.backend}` | The name of the backend that received the request
-// `{http.rgate.param.NAME}` | The value of the pattern segment `:NAME`, or of `*` at
-// the end of the pattern (`{http.rgate.param.*}`). Empty without such a segment
-// `{http.rgate.container}` | The name of the container of the last attempt. Empty for
-// static addresses
+// `{http.rgate.param.NAME}` | The value of the pattern segment `:NAME`; `{http.rgate.param.*}` for `*` at the end. Empty without such a segment
+// `{http.rgate.container}` | The name of the container of the last attempt. Empty for static addresses
 type Gateway struct {
 	// The name of the gateway in statistics, logs and metrics. Statistics are kept
 	// across reloads under this name. Gateways with the same name share statistics.
@@ -168,7 +168,7 @@ type Route struct {
 
 	matcher       *routing.Route
 	everyResponse []orderedHandler // policies that apply to every response
-	sticky        placeholder.Key  // parsed StickyKey
+	sticky        placeholder.Key  // StickyKey, parsed
 	name          string
 	weighted      []weightedBackend
 	limits        upstream.Limits

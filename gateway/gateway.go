@@ -44,7 +44,7 @@ type state struct {
 	routes   []*Route // with inherited options
 	stats    *stats.Handle
 	unrouted *stats.Series
-	registry *operations.Registry // nil: no backend has register
+	registry *operations.Registry // nil: instances cannot register
 	reporter *operations.Reporter
 
 	// The endpoints, which take precedence over routes.

@@ -26,7 +26,7 @@ type requestState struct {
 
 	failure string // the reason why the backend did not respond
 
-	own trust.ProxyFields // set on the request
+	own trust.ProxyFields // values of X-Real-IP and X-Forwarded-Port
 
 	looped bool // the request has passed this process before
 }

@@ -16,7 +16,7 @@ import (
 type weightedBackend struct {
 	weight  uint64
 	upTo    uint64 // the sum of the weights up to this backend
-	seed    uint64 // of the key hash
+	seed    uint64 // seed of the key hash
 	backend string
 	series  *stats.Series
 	handler caddyhttp.Handler

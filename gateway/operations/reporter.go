@@ -59,7 +59,7 @@ var running status.Running[*Reporter]
 // config is nil, on its endpoints. The caller must call Stop even if Start fails.
 func (rep *Reporter) Start(ctx caddy.Context, config *Config) error {
 	if config != nil {
-		raw, _ := json.Marshal(config) // before provisioning clears the handlers
+		raw, _ := json.Marshal(config) // provisioning clears the handlers
 		rep.log = requestLog{RequestLog: rep.Stats.RequestLog(), done: ctx, ignored: policy.SecretsIn(raw).Parameters}
 		if err := config.provision(ctx, rep); err != nil {
 			return err

@@ -13,9 +13,9 @@ import (
 // parsed in another way that backends use. With such a request, a client could bypass
 // the policies of a route or reach a hidden path.
 //
-// Paths are also checked with dot segments resolved (RFC 3986, section 5.2.4), with
-// slashes merged, with encoded slashes and backslashes as slashes, without parameters
-// after a semicolon, and decoded twice. For queries, see query.Readings.
+// Other readings of a path resolve dot segments (RFC 3986, section 5.2.4), merge slashes,
+// treat encoded slashes and backslashes as slashes, remove parameters after a semicolon,
+// or decode twice. For queries, see query.Readings.
 func (rt *Router) IsAmbiguous(r *http.Request, route *Route) bool {
 	readings := []url.Values{nil}
 	if rt.queries {
@@ -142,7 +142,8 @@ func removeDotSegments(path string) string {
 // CleanPath merges slashes and removes dot segments.
 func CleanPath(path string) string { return removeDotSegments(mergeSlashes(path)) }
 
-// cleanLikePathClean removes dot segments and the trailing slash, like path.Clean.
+// cleanLikePathClean removes dot segments. Unlike removeDotSegments, it leaves no trailing
+// slash for a dot segment at the end, like path.Clean.
 func cleanLikePathClean(path string) string {
 	clean := removeDotSegments(path)
 	if clean != "/" && (strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..")) {
@@ -152,8 +153,8 @@ func cleanLikePathClean(path string) string {
 }
 
 // escapes reports whether dot segments lead out of a parameter's value or of the part
-// after the stripped prefix, to another path of the same route. The backend would then
-// receive another path than a normalization of the whole path yields.
+// after the stripped prefix, to another path of the same route. Normalizing only the
+// stripped path then yields another result than normalizing the whole path.
 func (rt *Route) escapes(path string, normalize func(string) string) bool {
 	if rt.Pattern == nil && !rt.StripPrefix {
 		return false

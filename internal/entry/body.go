@@ -54,7 +54,7 @@ type requestBody struct {
 	reading sync.Mutex // held during each read of the source
 
 	begun atomic.Bool  // a handler has started to read
-	read  atomic.Int64 // bytes
+	read  atomic.Int64 // bytes read
 	ended atomic.Bool  // end of the body reached
 
 	failed, malformed, closed, hijacked atomic.Bool
@@ -143,7 +143,7 @@ func (b *requestBody) finish(w http.ResponseWriter, err error) error {
 	}
 	if b.ended.Load() {
 		if (err != nil || b.status.Load() >= 400) && b.read.Load() > mostForReuse {
-			closeConnection(w) // as for uploads that are not read to their end
+			closeConnection(w) // like uploads that are not read to their end
 		}
 		return err
 	}

@@ -182,7 +182,7 @@ func (b *WatchedBody) StopAfter(ctx context.Context, w http.ResponseWriter, r *h
 			late := error(os.ErrDeadlineExceeded)
 			b.failed.CompareAndSwap(nil, &late)
 		} else if b.last.Load() == 0 {
-			return // another backend may read it
+			return // another backend may read the body
 		}
 		b.stopped.Store(true)
 		stopBody()

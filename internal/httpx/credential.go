@@ -10,7 +10,7 @@ import (
 // CredentialSource is a part of a request that can contain a credential.
 type CredentialSource struct {
 	Kind SourceKind
-	Name string // canonical for a header field
+	Name string // in canonical form for a header field
 }
 
 // SourceKind is the kind of a CredentialSource.

@@ -159,8 +159,8 @@ type FieldFilter struct {
 }
 
 const (
-	strippedVar = "rgate.identity_stripped" // the identity fields have been filtered
-	relayedVar  = "rgate.relayed"           // relay fields have been removed
+	strippedVar = "rgate.identity_stripped" // set if the identity fields have been filtered
+	relayedVar  = "rgate.relayed"           // set if relay fields have been removed
 )
 
 // Filter removes the fields described above from a request, and fields that CGI and PHP
