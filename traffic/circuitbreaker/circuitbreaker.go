@@ -73,8 +73,8 @@ type CircuitBreaker struct {
 	// most 1. Default: 0. The breaker opens after consecutive `failures`.
 	Ratio float64 `json:"ratio,omitempty"`
 
-	// The time window of `ratio`, from 10ms to 24h, with a precision of a tenth. Default:
-	// 10s.
+	// The time window of `ratio`, from 10ms to 24h. It moves in steps of a tenth of its
+	// length. Default: 10s.
 	Window caddy.Duration `json:"window,omitempty" default:"10s"`
 
 	// The minimum number of requests within `window` before `ratio` applies, from 1 to

@@ -183,8 +183,8 @@ func coalesceSlowly(t testing.TB, b *coalesceBackend) net.Conn {
 }
 
 // Bodies larger than the buffer are delivered completely to fast and slow clients. Fast
-// clients do not wait for slow ones. The slow client may be the leader or a follower,
-// with known or unknown length.
+// clients do not wait for slow ones. The slow client is the leader or a follower, and the
+// length of the body is known or unknown.
 func TestCoalesceLargeBodyAndSlowClients(t *testing.T) {
 	body := coalesceBody(2 << 20)
 	for _, tc := range []struct {

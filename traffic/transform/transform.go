@@ -88,8 +88,8 @@ type ResponseEdits struct {
 	// The changes of header fields.
 	Headers FieldEdits `json:"headers,omitzero"`
 
-	// Replacement statuses by status, such as `"404": 204`, or by class, such as `"5xx":
-	// 503`. An exact status takes precedence over its class.
+	// Replacement statuses by status, such as `"404": 204`, or by class, such as
+	// `"5xx": 503`. An exact status takes precedence over its class.
 	Status map[string]int `json:"status,omitempty"`
 
 	// The changes of a JSON body. Responses with invalid JSON are replaced by 502.
