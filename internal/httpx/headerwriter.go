@@ -1,4 +1,3 @@
-// Package httpx contains helpers for HTTP requests and responses.
 package httpx
 
 import (
