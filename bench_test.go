@@ -97,7 +97,7 @@ func BenchmarkSurvival(b *testing.B) {
 			vars := ctxOf.Value(caddyhttp.VarsCtxKey).(map[string]any)
 			b.ReportAllocs()
 			for b.Loop() {
-				// Each request has a new replacer.
+				// As in a server, each request has a new replacer.
 				ctx := context.WithValue(ctxOf, caddy.ReplacerCtxKey, caddy.NewEmptyReplacer())
 				end := func() {}
 				if c.watched {

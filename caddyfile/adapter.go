@@ -111,7 +111,7 @@ func onNetwork(listen []string) []string {
 // checkListen validates an address to listen on.
 func checkListen(address string) error {
 	if strings.Contains(address, "{") {
-		return nil // unknown until its placeholders are replaced
+		return nil // cannot be validated before placeholders are replaced
 	}
 	if _, rest, ok := strings.Cut(address, "://"); ok {
 		return fmt.Errorf("is a URL: write %q", strings.TrimRight(rest, "/"))

@@ -165,7 +165,7 @@ func moduleObject(module any, inlineKey, name string) (json.RawMessage, error) {
 	return json.Marshal(options)
 }
 
-// fail returns an error about a node.
+// fail returns an error at the line of a node.
 func (r *reader) fail(n *yaml.Node, format string, args ...any) error {
 	return r.failLine(n.Line, format, args...)
 }

@@ -212,7 +212,8 @@ func (p *printer) verify(doc *document) error {
 	return nil
 }
 
-// difference returns the first path at which two JSON values differ.
+// difference reports whether two JSON values differ, and the path of the first
+// difference.
 func difference(a, b any, path string) (string, bool) {
 	switch a := a.(type) {
 	case map[string]any:

@@ -23,7 +23,7 @@ import (
 // configuration. It records the line of each value.
 type reader struct {
 	file   string
-	lines  map[string]int // by path in the JSON configuration
+	lines  map[string]int // the lines of values, by path in the JSON configuration
 	fields map[reflect.Type][]field
 
 	// The names of request header fields with underscores or dots that modules read.
@@ -35,7 +35,7 @@ type field struct {
 	name      string
 	typ       reflect.Type
 	namespace namespace
-	owner     reflect.Type // the struct that declares it, possibly embedded
+	owner     reflect.Type // the struct that declares the field, possibly embedded
 	tag       reflect.StructTag
 }
 

@@ -31,7 +31,7 @@ const sharedNetwork = "rgate"
 
 var shared = struct {
 	sync.Mutex
-	sockets map[string]*sharedSocket // by address. Guarded by Mutex.
+	sockets map[string]*sharedSocket // open sockets by address. Guarded by Mutex.
 }{sockets: make(map[string]*sharedSocket)}
 
 // sharedSocket is a socket that is open while it has listeners.

@@ -6,5 +6,5 @@ import "syscall"
 
 type control func(network, address string, conn syscall.RawConn) error
 
-// shareSocket does nothing on this platform.
+// shareSocket returns first unchanged: TCP_DEFER_ACCEPT is specific to Linux.
 func shareSocket(first control) control { return first }

@@ -11,7 +11,7 @@ import (
 	"github.com/rgate/rgate/bandwidth"
 )
 
-// testMailCommand returns the command that sends a test message.
+// testMailCommand returns the command that sends a test email.
 func testMailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test-mail [-c <file>]",

@@ -26,7 +26,7 @@ type usageAsk struct {
 	since, step      string
 	direction, by    string
 	asJSON           bool
-	fold             bool // merge days into at most maxColumns columns
+	fold             bool // whether to merge days into at most maxColumns columns
 	address, file    string
 }
 
@@ -84,7 +84,7 @@ func (a *usageAsk) run(out io.Writer, now time.Time) error {
 	return printUsage(out, points, a, query)
 }
 
-// query returns the query for the admin API.
+// query returns the query parameters for the admin API.
 func (a *usageAsk) query(now time.Time) (url.Values, error) {
 	since, err := caddy.ParseDuration(a.since)
 	if err != nil || since < time.Minute {

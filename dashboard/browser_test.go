@@ -169,7 +169,7 @@ type tab struct {
 
 	seen struct {
 		sync.Mutex
-		troubles []string // errors and warnings of the console
+		troubles []string // console errors and warnings
 		requests []string // requested URLs
 	}
 }
@@ -263,7 +263,7 @@ func (p *tab) eval(expression string, into any) {
 	}
 }
 
-// until waits until an expression is true.
+// until waits until a JavaScript expression is true.
 func (p *tab) until(what, expression string) {
 	p.t.Helper()
 	testkit.Eventually(p.t, what, func() (holds bool) {

@@ -56,11 +56,11 @@ type queryCache[P any] struct {
 	kept map[string]*cachedPoints[P] // guarded by mu; the values are immutable
 }
 
-// cachedPoints holds the points of the windows between two times.
+// cachedPoints holds the points of the windows from from to until.
 type cachedPoints[P any] struct {
 	since       time.Time // when the oldest of the points was read
 	from, until time.Time
-	points      []P // ascending
+	points      []P // in ascending order
 }
 
 // read returns the points of a query. It queries only the windows that are not cached.

@@ -13,7 +13,7 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// account reads the recorded usage.
+// account is the interface of the usage store that the page uses.
 type account interface {
 	Usage(context.Context, store.Query) ([]store.Point, error)
 	Requests(context.Context, store.Query) ([]store.RequestPoint, error)

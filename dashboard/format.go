@@ -21,7 +21,7 @@ const (
 	byteCounts                    // bytes
 	shares                        // ratios, 0 to 1
 	durations                     // seconds
-	requestCounts                 // a number of requests
+	requestCounts                 // numbers of requests
 )
 
 // unit is a divisor and a unit symbol.

@@ -75,7 +75,7 @@ type quotaView struct {
 
 	State            badge
 	Bar, ForecastBar float64   // 0 to 1
-	Marks            []float64 // the thresholds
+	Marks            []float64 // the positions of the thresholds, 0 to 1
 	Failures         []string  // failed notifications
 }
 

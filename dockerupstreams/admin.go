@@ -25,7 +25,7 @@ func (adminDocker) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Routes returns the route of the endpoint.
+// Routes implements caddy.AdminRouter.
 func (a adminDocker) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{
 		Pattern: "/rgate/docker",

@@ -82,7 +82,7 @@ func (s *Source) unmarshalOption(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// addLabels adds labels in the form name=value.
+// addLabels adds labels of the form name=value to MatchLabels.
 func (s *Source) addLabels(d *caddyfile.Dispenser, pairs []string) error {
 	for _, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")

@@ -52,7 +52,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// decodeContainer decodes one container of a list.
+// decodeContainer decodes an item of a list of containers.
 func decodeContainer(text []byte) (*container, error) {
 	c := new(container)
 	s := scanner{text: text}
@@ -213,7 +213,7 @@ func decodeEvent(text []byte) (e event, matters bool, err error) {
 	}
 	switch kind {
 	case "container":
-		// The state behind "health_status:" is ignored: not every engine adds it.
+		// The suffix of "health_status: healthy" is ignored: not every engine adds it.
 		word, _, _ := strings.Cut(what, ":")
 		e.action, matters = containerEvents[word]
 		e.signal, _ = strconv.Atoi(signal)

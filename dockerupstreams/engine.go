@@ -19,7 +19,7 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// engine is a connection to a container engine. It only sends GET requests for /_ping,
+// engine is a client of a container engine. It only sends GET requests for /_ping,
 // /events and /containers/json.
 type engine interface {
 	// ping checks that the engine responds, and negotiates the API version. It must be
@@ -41,7 +41,7 @@ const (
 	// The maximum time until the engine accepts the stream of events.
 	subscribeTimeout = 10 * time.Second
 
-	// The maximum number of IDs in a request: proxies limit the length of a URL,
+	// The maximum number of IDs in a request. Proxies limit the length of a URL,
 	// HAProxy to 15 KiB.
 	idsPerList = 64
 )
@@ -162,7 +162,7 @@ func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*co
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: reading the response: %w", err)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is reused
+	_, _ = io.Copy(io.Discard, resp.Body) // allow the connection to be reused
 	return list, nil
 }
 
@@ -208,7 +208,7 @@ func refusal(resp *http.Response) error {
 	return advise(err)
 }
 
-// advise adds the remedy to common errors.
+// advise adds remedies to common connection errors.
 func advise(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission) || strings.Contains(err.Error(), "permission denied while"):

@@ -15,7 +15,7 @@ var relistDelays = [...]time.Duration{20 * time.Millisecond, 200 * time.Millisec
 type fact struct {
 	state        string // empty: ended
 	until        time.Time
-	contradicted bool // by a list
+	contradicted bool // whether a list contradicted the event
 }
 
 // queue holds container IDs that are due after a fixed delay, in insertion order.

@@ -59,7 +59,7 @@ func TestPorts(t *testing.T) {
 		sel  Selector
 		c    *container
 		at   site
-		dial string // or
+		dial string // the expected address; empty: rejected
 		want string // a substring of the reason
 	}{
 		"the only exposed port":             {c: running(nil), dial: "10.0.0.2:80"},

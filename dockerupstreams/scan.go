@@ -18,7 +18,7 @@ type scanner struct {
 	err  error
 }
 
-// fail records the first error.
+// fail records an error unless there is an earlier one.
 func (s *scanner) fail(what string) {
 	if s.err == nil {
 		s.err = fmt.Errorf("%s at byte %d of a value in JSON", what, s.at)
@@ -160,7 +160,7 @@ func unescape(literal []byte) string {
 	return text
 }
 
-// skip skips a value.
+// skip skips the next value.
 func (s *scanner) skip() {
 	switch c := s.peek(); {
 	case c == '"':

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// The values of `health`.
+// The values of the option health.
 const (
 	healthGate = "healthy"
 	healthAny  = "any"
 )
 
-// The values of `scheme`.
+// The values of the option scheme.
 const (
 	schemeHTTP  = "http"
 	schemeHTTPS = "https"
@@ -146,7 +146,7 @@ func (s Selector) key() string {
 	return s.onlyScheme + string(key)
 }
 
-// oneOf joins words as "a, b or c".
+// oneOf formats words as "a, b or c".
 func oneOf(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]

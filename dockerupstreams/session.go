@@ -35,7 +35,7 @@ type session struct {
 	errs    <-chan error
 	up      func()
 	results chan result
-	asking  bool  // a request is in flight
+	asking  bool  // whether a request is in flight
 	listed  bool  // whether the first list was received
 	ended   error // the error of the stream, if it ended before the first list
 
@@ -43,9 +43,9 @@ type session struct {
 	allFrom   time.Time // the earliest time of that list
 	lists     limiter   // limits lists of single containers
 	publishes limiter
-	askFrom   time.Time // the earliest time of a request
-	publishAt time.Time // the earliest time of publishing
-	heardFrom time.Time // when the engine last sent something
+	askFrom   time.Time // the earliest time of the next request
+	publishAt time.Time // the earliest time of the next publish
+	heardFrom time.Time // the time of the last data from the engine
 }
 
 type request uint8
@@ -109,7 +109,7 @@ func (s *session) loop(ctx context.Context) error {
 			if s.listed {
 				return err
 			}
-			s.ended, s.errs = err, nil // the first list is still useful
+			s.ended, s.errs = err, nil // return the error after the first list, which is still useful
 		case group := <-s.events:
 			s.heardFrom = time.Now()
 			s.w.hear(group, s.heardFrom)
@@ -230,7 +230,7 @@ func (s *session) send(ctx context.Context, r result) {
 	}()
 }
 
-// take processes the response to a request.
+// take processes the result of a request.
 func (s *session) take(r result) error {
 	if r.err != nil {
 		return r.err
@@ -267,7 +267,7 @@ func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 	return news
 }
 
-// connect records the start of a session.
+// connect records the start of a session and returns its time.
 func (w *watcher) connect() time.Time {
 	now := time.Now()
 	w.mu.Lock()

@@ -164,7 +164,7 @@ func TestSourceRejectsBadConfigurations(t *testing.T) {
 			t.Errorf("%s: %v, want %q", config, err, want)
 		}
 	}
-	if err := new(Source).Cleanup(); err != nil { // as after a failed Provision
+	if err := new(Source).Cleanup(); err != nil { // Caddy calls Cleanup after a failed Provision
 		t.Error(err)
 	}
 }

@@ -53,7 +53,7 @@ func Status() []EndpointStatus {
 	return all
 }
 
-// followed returns the active watchers.
+// followed returns the watchers of all engines in use, in no particular order.
 func followed() (all []*watcher) {
 	watchers.Range(func(_, value any) bool {
 		if w, ok := value.(*watcher); ok {

@@ -86,7 +86,8 @@ func Subscribe(endpoints []Endpoint, sel Selector, logger *zap.Logger) (*Subscri
 	return s, nil
 }
 
-// replacePlaceholders returns copies with global placeholders replaced.
+// replacePlaceholders returns copies with global placeholders replaced, and an error if
+// a value becomes empty.
 func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoint, error) {
 	repl := caddy.NewReplacer()
 	var empty error
@@ -112,7 +113,7 @@ func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoi
 	return sel, endpoints, empty
 }
 
-// acquire returns the watcher of an address, and starts it if needed.
+// acquire adds a part with the watcher of an address. It starts the watcher if needed.
 func (s *Subscription) acquire(addr address) error {
 	value, _, err := watchers.LoadOrNew(addr, func() (caddy.Destructor, error) {
 		open := func() (engine, error) { return openEngine(addr) }
@@ -131,7 +132,7 @@ func (s *Subscription) acquire(addr address) error {
 }
 
 // Started returns the time of a container's last start as Unix nanoseconds, or 0 if no
-// start event was received. It is lock-free.
+// start event was received. It does not take the watcher's lock.
 func (s *Subscription) Started(id string) int64 {
 	for _, p := range s.parts {
 		if at, ok := p.watcher.table.starts.Load(id); ok {

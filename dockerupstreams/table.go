@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// event is a change of a container.
+// event is an event of a container.
 type event struct {
 	id     string
 	action action
@@ -18,11 +18,11 @@ type action uint8
 const (
 	actionOther   action = iota // the container must be listed again
 	actionStart                 // running
-	actionKill                  // was sent a signal
+	actionKill                  // a signal was sent
 	actionEnd                   // ended
 	actionPause                 // paused
 	actionUnpause               // running again
-	actionNetwork               // was attached to a network, or detached from one
+	actionNetwork               // attached to or detached from a network
 )
 
 // drainFor is the maximum time during which a container receives no requests after a
@@ -48,8 +48,8 @@ type table struct {
 	running  map[string]*container
 	draining map[string]time.Time // the end of the drain, by the gateway's clock
 	expiry   time.Time            // the earliest end of a drain; zero: none
-	dirty    map[string]struct{}  // must be listed again
-	touched  map[string]struct{}  // changed since this was last emptied
+	dirty    map[string]struct{}  // containers that must be listed again
+	touched  map[string]struct{}  // containers that changed since the last update of the views
 
 	facts         map[string]*fact
 	pendingChecks queue // facts to check after eventTrust
@@ -142,13 +142,13 @@ func (t *table) apply(e event, now time.Time) {
 func (t *table) drain(e event, now time.Time) {
 	begun := now
 	if e.at.Before(now) && now.Sub(e.at) < drainFor {
-		begun = e.at // the event is late
+		begun = e.at // the drain starts at the time of the event
 	}
 	t.draining[e.id] = begun.Add(drainFor)
 	t.expiry = sooner(t.expiry, t.draining[e.id])
 }
 
-// alter changes a container's state.
+// alter sets a container's state as reported by an event.
 func (t *table) alter(id, state string, now time.Time) {
 	t.believe(id, state, now)
 	if c := t.running[id]; c != nil {
@@ -159,7 +159,7 @@ func (t *table) alter(id, state string, now time.Time) {
 	}
 }
 
-// connect records the start of a connection.
+// connect records the start of a connection at now.
 func (t *table) connect(now time.Time) {
 	t.since, t.connecting = now, true
 }
@@ -216,7 +216,7 @@ func (t *table) replace(ids []string, list []*container, now time.Time) {
 	t.end(now)
 }
 
-// end applies the events since the request for the list again.
+// end applies the recorded events again after a list.
 func (t *table) end(now time.Time) {
 	t.recording, t.connecting = false, false
 	for _, e := range t.replay {

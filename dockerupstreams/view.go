@@ -14,7 +14,7 @@ type view struct {
 	refs  int
 	under label // its key in the watcher's byLabel
 
-	resolutions map[string]resolution // by container ID
+	resolutions map[string]resolution // current resolutions, by container ID
 	changed     map[string]resolution // the resolutions in set that are outdated
 	logged      map[string]string     // the logged reasons of rejections, by container ID
 
@@ -25,8 +25,7 @@ type view struct {
 // label is a container label with its value.
 type label struct{ name, value string }
 
-// resolution is the result of the rules for a container with the labels: a target or a
-// rejection.
+// resolution is the result of resolve for a container: a target or a rejection.
 type resolution struct {
 	target   Target
 	rejected Rejection

@@ -29,9 +29,9 @@ type watcher struct {
 
 	mu          sync.Mutex // guards all below
 	table       *table
-	views       map[string]*view   // by the selector's key
+	views       map[string]*view   // by key of the selector
 	byLabel     map[label][]*view  // each view under one of its labels
-	selected    map[string][]*view // the views that select a container, by its ID
+	selected    map[string][]*view // the views that select a container, by container ID
 	subscribers []*Subscription    // in order of subscription
 	at          site
 	located     bool   // whether at was determined since the last complete list
@@ -39,11 +39,12 @@ type watcher struct {
 	synced      bool   // whether a complete list was received
 	connected   bool
 	apiVersion  string
-	lastSync    time.Time // when the containers were last in sync
+	lastSync    time.Time // the last time the containers were in sync
 	lastError   error
 }
 
-// newWatcher starts following an engine. It logs to logger until the first subscription.
+// newWatcher starts a watcher of an engine. It uses logger until the first
+// subscription.
 func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine, error)) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watcher{
@@ -245,7 +246,7 @@ func (w *watcher) fill(v *view) {
 		if !v.sel.matches(c.labels) {
 			continue
 		}
-		if _, ok := w.selected[id]; ok { // otherwise, updateViews will add it
+		if _, ok := w.selected[id]; ok { // else updateViews adds the container
 			w.selected[id] = append(w.selected[id], v)
 		}
 		v.consider(id, c, w.table.drains(id), &w.at)

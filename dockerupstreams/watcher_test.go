@@ -103,7 +103,7 @@ func TestListsThatLagBehindEvents(t *testing.T) {
 	e.Die(b)
 	expect(t, s, "a")
 	before := syncs(s)
-	s.Refresh() // as after a failed dial
+	s.Refresh() // called after a failed dial
 	testkit.Eventually(t, "all containers were listed", func() bool { return syncs(s) > before })
 	if names := namesOf(s.Set()); !slices.Equal(names, []string{"a"}) {
 		t.Errorf("after the list, the set is %v, with a container that died", names)
@@ -286,7 +286,7 @@ func TestOldEngines(t *testing.T) {
 	}
 }
 
-// An engine may be replaced by an older one while the gateway runs.
+// An engine may be downgraded while the gateway runs.
 func TestVersionIsNegotiatedAtEveryConnect(t *testing.T) {
 	e := dockertest.New(t)
 	e.Run(web("a"))

@@ -106,7 +106,7 @@ func (d *demo) writeConfig() error {
 	return os.WriteFile(configFile, fmt.Appendf(nil, config, d.admin, state, d.kong), 0o644)
 }
 
-// launch starts the gateway.
+// launch starts the gateway with logs in logFile.
 func (d *demo) launch(ctx context.Context) error {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

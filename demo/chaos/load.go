@@ -87,7 +87,7 @@ func (c *client) waitFor(ctx context.Context, alive int) error {
 	}
 }
 
-// phase holds the results of one step.
+// phase holds the results of a step.
 type phase struct {
 	mu        sync.Mutex
 	statuses  map[int]int     // Guarded by mu.

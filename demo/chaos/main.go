@@ -95,7 +95,7 @@ func run(ctx context.Context, requests int) (err error) {
 	return total.check()
 }
 
-// step is a phase of the run.
+// step is a step of the demo.
 type step struct {
 	name      string
 	container string // the container whose keys may move

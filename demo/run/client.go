@@ -109,7 +109,7 @@ func (l *load) add(a response, err error) {
 	}
 }
 
-// report returns copies of the counts.
+// report returns copies of the counts by status and by container.
 func (l *load) report() (statuses map[int]int, containers map[string]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

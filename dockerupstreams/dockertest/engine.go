@@ -25,8 +25,8 @@ type Container struct {
 	Labels map[string]string
 	State  string // default: running
 	Status string // default: Up 1 second
-	// healthy, unhealthy or starting; empty: no health check. Engines before API
-	// 1.52 report it only in the status, as this one does.
+	// healthy, unhealthy or starting. Empty: no health check. It is reported only in
+	// the status text, as before API 1.52.
 	Health string
 
 	NetworkMode string             // default: default

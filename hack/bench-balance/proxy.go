@@ -45,7 +45,7 @@ type trial struct {
 	key       func(*rand.Rand) string // returns the key of a request; nil: no key
 }
 
-// run loads the proxy and returns the sorted durations of the requests.
+// run runs the load test and returns the sorted durations of the requests.
 func (t *trial) run(ctx context.Context, duration time.Duration) ([]time.Duration, error) {
 	proxy, stop, err := t.start()
 	if err != nil {
@@ -110,7 +110,7 @@ func (t *trial) client(ctx context.Context, transport http.RoundTripper, url str
 	return took, nil
 }
 
-// start starts a server with Caddy's reverse proxy.
+// start starts a server with Caddy's reverse proxy and the trial's policy.
 func (t *trial) start() (*httptest.Server, func(), error) {
 	var to []map[string]string
 	for _, u := range t.upstreams {

@@ -18,7 +18,7 @@ type sample struct {
 	requests  int
 	perSecond float64
 	p99       time.Duration
-	cpu       time.Duration // per request; 0 without a gateway
+	cpu       time.Duration // CPU time per request; 0 without a gateway
 	memory    int64
 }
 

@@ -142,7 +142,7 @@ backends:
 `, label)
 }
 
-// start starts the gateway and waits until it responds.
+// start starts the gateway and waits for its first response.
 func (p peer) start(ctx context.Context, s setup) (*process, error) {
 	file := filepath.Join(s.folder, p.file)
 	if err := os.WriteFile(file, []byte(p.config(s)), 0o644); err != nil {
