@@ -26,7 +26,7 @@ func init() {
 
 // Dashboard serves a page for operators of a gateway. It shows requests per second,
 // errors, latency, bandwidth by service, quotas, backends, the slowest routes and the
-// last errors, for time ranges from 5 minutes to 30 days. History requires `bandwidth`.
+// last errors. Time ranges are from 5 minutes to 30 days. History requires `bandwidth`.
 // Without it, the page only shows the current state.
 type Dashboard struct {
 	policy.Base

@@ -166,8 +166,8 @@ func where(service, route, container string) string {
 	return strings.Join(slices.Compact(parts), " → ")
 }
 
-// lately returns the sum of the rows' rates in the last window of which enough has
-// elapsed.
+// lately returns the total rate of the rows in the last window with enough elapsed
+// time.
 func (s span) lately(rows ...[]float64) float64 {
 	for i := s.n - 1; i >= 0; i-- {
 		if !s.judged(i) {

@@ -164,7 +164,7 @@ func publishedPort(c *container, number int, at *site) (host string, public int,
 }
 
 // networkAddress returns the container's address in the configured network, or in the
-// first usable one.
+// network selected by firstNetwork.
 func networkAddress(how steering, c *container, at *site) (string, error) {
 	if other, ok := strings.CutPrefix(c.networkMode, "container:"); ok && len(c.networks) == 0 {
 		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to that one's address", other, labelAddress)

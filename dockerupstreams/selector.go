@@ -40,7 +40,8 @@ type Selector struct {
 
 	// The Docker network through which to reach the container. The project prefix of a
 	// Compose network may be omitted. Default: the `rgate.network` label, else a
-	// network that the gateway shares with the container, else the first one by name.
+	// network that the gateway shares with the container, else the first network by
+	// name.
 	Network string `json:"network,omitempty"`
 
 	// The scheme of requests to the container: `http`, `https` or `h2c`. Default: the

@@ -80,9 +80,10 @@ func (s *Source) Provision(ctx caddy.Context) error {
 // unguarded holds the servers for which warnOfUploads has warned.
 var unguarded sync.Map
 
-// warnOfUploads logs one warning per server that sets read_body_idle but has no rgate
-// handler. With read_body_idle, Caddy hides an early close of a request body from
-// net/http, which then parses the rest of an upload as new requests.
+// warnOfUploads logs one warning per server with read_body_idle enabled and no rgate
+// handler, which would protect uploads. With read_body_idle, Caddy hides an early close
+// of a request body from net/http, which then parses the rest of an upload as new
+// requests.
 func (s *Source) warnOfUploads(ctx caddy.Context) {
 	if s.server == nil || s.server.ReadIdleTimeout < 0 {
 		return

@@ -132,7 +132,7 @@ func (vs *resolutions) add(v resolution) {
 }
 
 // merge returns the sorted slice old without the items of gone and with the items of
-// fresh. It copies ranges instead of single items, for speed with 10,000 targets.
+// fresh. It copies whole ranges, which is fast with 10,000 targets.
 func merge[T any](old, gone, fresh []T, compare func(a, b T) int) []T {
 	if len(gone) == 0 && len(fresh) == 0 {
 		return old

@@ -66,8 +66,8 @@ func (e *Engine) handler() http.Handler {
 	return mux
 }
 
-// refuse writes the configured error response for a path, and reports whether there was
-// one. It also returns the current faults.
+// refuse writes the configured error response for a path, and reports whether it did.
+// It also returns the current faults.
 func (e *Engine) refuse(w http.ResponseWriter, r *http.Request, path string) (Faults, bool) {
 	e.mu.Lock()
 	faults := e.faults
