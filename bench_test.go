@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	_ "github.com/rgate/rgate"
+	"github.com/rgate/rgate/policy"
 )
 
 // benchResponse is a handler that replaces a backend's proxy and responds immediately.
@@ -103,7 +104,7 @@ func BenchmarkSurvival(b *testing.B) {
 				if c.watched {
 					ctx, end = context.WithCancel(ctx)
 				}
-				delete(vars, "rgate.exchange")
+				delete(vars, policy.RequestStateVar)
 				if err := gateway.ServeHTTP(w, r.WithContext(ctx), nil); err != nil {
 					b.Fatal(err)
 				}

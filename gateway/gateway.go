@@ -128,19 +128,9 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 func (g *Gateway) startReporter(ctx caddy.Context) error {
 	g.reporter = &operations.Reporter{Gateway: g.Name, Backends: make([]operations.Backend, len(g.Backends)), Stats: g.stats, Registry: g.registry}
 	for i, b := range g.Backends {
-		g.reporter.Backends[i] = operations.Backend{Name: b.Name, Scheme: b.Scheme, Register: b.Register, Upstreams: reportedUpstreams{b.service}}
+		g.reporter.Backends[i] = operations.Backend{Name: b.Name, Scheme: b.Scheme, Register: b.Register, Service: b.service}
 	}
 	return g.reporter.Start(ctx, g.Operations)
-}
-
-// reportedUpstreams implements operations.Upstreams for a service.
-type reportedUpstreams struct{ *upstream.Service }
-
-func (u reportedUpstreams) List() (all []operations.Upstream) {
-	for _, report := range u.Upstreams() {
-		all = append(all, operations.Upstream{Address: report.Address, Container: report.Container, Reason: report.Reason, InFlight: report.InFlight})
-	}
-	return all
 }
 
 // provisionRoutes provisions all routes. used marks the backends that are in use

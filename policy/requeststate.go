@@ -82,7 +82,7 @@ type Instance struct {
 }
 
 // RequestStateVar is the name of the request variable that holds the RequestState.
-const RequestStateVar = "rgate.exchange"
+const RequestStateVar = "rgate.request_state"
 
 // RequestStateOf returns the gateway's state of a request, or nil outside of a gateway.
 func RequestStateOf(r *http.Request) RequestState {

@@ -353,7 +353,7 @@ func (o *Options) checkRest() *options.Error {
 func (o *Options) resolved() (*Options, error) {
 	r := *o
 	r.Audience = slices.Clone(o.Audience)
-	var wrong *options.Error
+	var wrong error
 	resolve := func(name string, value *string) {
 		if wrong == nil {
 			*value, wrong = options.Replace(name, *value)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -83,7 +84,7 @@ func (p *RequestID) Check() error {
 	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
 		return options.Errorf("header", "invalid header field name %q: use one such as X-Request-ID", p.Header)
 	case slices.Contains(reservedFields, http.CanonicalHeaderKey(p.Header)),
-		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), "X-Consumer-"):
+		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), trust.ConsumerPrefix):
 		return options.Errorf("header", "header field %s is reserved: use one such as X-Request-ID", p.Header)
 	}
 	return nil

@@ -7,8 +7,8 @@ import (
 
 // The names of the channels.
 const (
-	ChannelMail    = "mail"
-	ChannelWebhook = "webhook"
+	channelMail    = "mail"
+	channelWebhook = "webhook"
 )
 
 // Channels holds the channels of a configuration, with placeholders replaced. It is
@@ -39,24 +39,24 @@ func Open(smtp *SMTP, webhook *Webhook, link string) (c *Channels, err error) {
 // Names returns the names of the configured channels.
 func (c *Channels) Names() (names []string) {
 	if c.mail != nil {
-		names = append(names, ChannelMail)
+		names = append(names, channelMail)
 	}
 	if c.webhook != nil {
-		names = append(names, ChannelWebhook)
+		names = append(names, channelWebhook)
 	}
 	return names
 }
 
 // describe returns the name and the server of a channel, without secrets.
 func (c *Channels) describe(channel string) string {
-	if channel == ChannelMail {
+	if channel == channelMail {
 		return "mail " + c.mail.address
 	}
 	return "webhook " + c.webhook.host()
 }
 
 func (c *Channels) timeout(channel string) time.Duration {
-	if channel == ChannelMail {
+	if channel == channelMail {
 		return c.mail.timeout
 	}
 	return c.webhook.timeout
@@ -66,7 +66,7 @@ func (c *Channels) timeout(channel string) time.Duration {
 // d.delivered. wait is the minimum delay before a retry, as requested by the server; 0 if
 // none.
 func (c *Channels) send(ctx context.Context, d *delivery) (wait time.Duration, err error) {
-	if d.channel == ChannelWebhook {
+	if d.channel == channelWebhook {
 		return c.webhook.post(ctx, d.message, d.alert.webhookBody(c.link))
 	}
 	delivered, err := c.mail.send(ctx, d.message, d.alert.At, d.alert.mail(c.link), d.delivered)

@@ -150,13 +150,13 @@ func TestMailServerIsDown(t *testing.T) {
 			f.clock.Advance(lastRetry)
 		}
 		g.mustHaveStates("without a server", "pending")
-		if health := g.Health(g.channels(), ChannelMail); health.Up || !strings.Contains(health.Error, "connection refused") || health.Name != "mail "+server.Address {
+		if health := g.Health(g.channels(), channelMail); health.Up || !strings.Contains(health.Error, "connection refused") || health.Name != "mail "+server.Address {
 			t.Errorf("the health is %+v", health)
 		}
 		server.Restart()
 		g.deliver()
 		server.MustHave(t, "after the restart of the server", subjectAt80)
-		if health := g.Health(g.channels(), ChannelMail); !health.Up {
+		if health := g.Health(g.channels(), channelMail); !health.Up {
 			t.Errorf("the health is %+v", health)
 		}
 		if id := server.Messages()[0].Header.Get("Message-Id"); !strings.HasPrefix(id, "<rgate.") || !strings.HasSuffix(id, "@example.com>") {
@@ -182,7 +182,7 @@ func TestPermanentFailures(t *testing.T) {
 		if n := server.Attempts(); n != 1 {
 			t.Errorf("%d attempts, want 1", n)
 		}
-		if health := g.Health(g.channels(), ChannelMail); health.Up || !strings.Contains(health.Error, "535") {
+		if health := g.Health(g.channels(), channelMail); health.Up || !strings.Contains(health.Error, "535") {
 			t.Errorf("the health is %+v", health)
 		}
 		if n := g.logged.FilterMessage("message about a quota cannot be delivered").Len(); n != 1 {

@@ -195,10 +195,10 @@ func (o *SMTP) mailer() (*mailer, error) {
 		address: net.JoinHostPort(host, port), host: host, tls: cmp.Or(o.TLS, tlsStart),
 		timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout),
 	}
-	if m.username, err = options.ReplacePlaceholders("smtp.username", o.Username); err != nil {
+	if m.username, err = options.ReplaceTrimmed("smtp.username", o.Username); err != nil {
 		return nil, err
 	}
-	if m.password, err = options.ReplacePlaceholders("smtp.password", o.Password); err != nil {
+	if m.password, err = options.ReplaceTrimmed("smtp.password", o.Password); err != nil {
 		return nil, err
 	}
 	if m.from, err = parseMailAddress(o.From); err != nil {
@@ -214,7 +214,7 @@ func (o *SMTP) mailer() (*mailer, error) {
 	if o.CAFile == "" {
 		return m, nil
 	}
-	file, err := options.ReplacePlaceholders("smtp.ca_file", o.CAFile)
+	file, err := options.ReplaceTrimmed("smtp.ca_file", o.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -234,14 +234,14 @@ func (o *SMTP) mailer() (*mailer, error) {
 // hook returns a hook for the options, with placeholders replaced.
 func (o *Webhook) hook() (h *hook, err error) {
 	h = &hook{header: make(http.Header), timeout: cmp.Or(time.Duration(o.Timeout), defaultSendTimeout)}
-	if h.url, err = options.ReplacePlaceholders("webhook.url", o.URL); err != nil {
+	if h.url, err = options.ReplaceTrimmed("webhook.url", o.URL); err != nil {
 		return nil, err
 	}
 	if !IsURL(h.url) {
 		return nil, options.Errorf("webhook.url", "invalid value of the placeholder in url: must be a URL such as https://hooks.example.com/quota")
 	}
 	for name, text := range o.Headers {
-		value, err := options.ReplacePlaceholders("webhook.headers."+name, text)
+		value, err := options.ReplaceTrimmed("webhook.headers."+name, text)
 		if err != nil {
 			return nil, err
 		}

@@ -23,7 +23,7 @@ func (c *Channels) SendTest(ctx context.Context, out io.Writer) error {
 	for _, name := range c.Names() {
 		fmt.Fprintln(out, c.describe(name))
 		var err error
-		if name == ChannelMail {
+		if name == channelMail {
 			reporting := *c.mail
 			reporting.report = step
 			_, err = reporting.send(ctx, test.ID, test.At, test.mail(c.link), nil)

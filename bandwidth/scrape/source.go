@@ -146,11 +146,11 @@ func (s *Source) request() (*http.Request, error) {
 		request.Header.Set(name, repl.ReplaceKnown(value, ""))
 	}
 	if s.BasicAuth != nil {
-		username, err := options.ReplacePlaceholders("basic_auth.username", s.BasicAuth.Username)
+		username, err := options.ReplaceTrimmed("basic_auth.username", s.BasicAuth.Username)
 		if err != nil {
 			return nil, err
 		}
-		password, err := options.ReplacePlaceholders("basic_auth.password", s.BasicAuth.Password)
+		password, err := options.ReplaceTrimmed("basic_auth.password", s.BasicAuth.Password)
 		if err != nil {
 			return nil, err
 		}

@@ -68,7 +68,7 @@ func (rep *Reporter) health() health {
 // the dependencies published by policies.
 func (rep *Reporter) dependencies() []dependency {
 	all := []dependency{}
-	if slices.ContainsFunc(rep.Backends, func(b Backend) bool { return b.Upstreams.HasContainers() }) {
+	if slices.ContainsFunc(rep.Backends, func(b Backend) bool { return b.Service.HasContainers() }) {
 		for _, e := range dockerupstreams.Status() {
 			d := dependency{Name: "docker " + e.Endpoint, Status: healthy, Error: e.Error}
 			if !e.Connected {
@@ -91,7 +91,7 @@ func (rep *Reporter) dependencies() []dependency {
 // unsynced returns the names of the backends whose containers are not yet known.
 func (rep *Reporter) unsynced() (names []string) {
 	for _, b := range rep.Backends {
-		if !b.Upstreams.Synced() {
+		if !b.Service.Synced() {
 			names = append(names, b.Name)
 		}
 	}

@@ -44,7 +44,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			} else {
 				seen[k] = true
 			}
-			n := b.Upstreams.Available()
+			n := b.Service.Available()
 			ch <- prometheus.MustNewConstMetric(backendUp, prometheus.GaugeValue, float64(min(n, 1)), rep.Gateway, b.Name)
 			ch <- prometheus.MustNewConstMetric(backendUpstreams, prometheus.GaugeValue, float64(n), rep.Gateway, b.Name)
 		}

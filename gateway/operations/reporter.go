@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -23,14 +24,14 @@ type Reporter struct {
 
 // Backend is a backend of the gateway.
 type Backend struct {
-	Name      string
-	Scheme    string // empty: http
-	Register  bool   // instances may register
-	Upstreams Upstreams
+	Name     string
+	Scheme   string // empty: http
+	Register bool   // instances may register
+	Service  Service
 }
 
-// Upstreams reports the upstreams of a backend.
-type Upstreams interface {
+// Service reports the upstreams of a backend.
+type Service interface {
 	// HasContainers reports whether the backend's upstreams are containers.
 	HasContainers() bool
 
@@ -41,15 +42,8 @@ type Upstreams interface {
 	// registered instances.
 	Available() int
 
-	// List returns the containers or static addresses.
-	List() []Upstream
-}
-
-// Upstream is the state of a container or a static address.
-type Upstream struct {
-	Address, Container string
-	Reason             string // the reason why it receives no requests; empty if it does
-	InFlight           *int   // nil for containers
+	// Upstreams returns the containers or static addresses.
+	Upstreams() []upstream.Report
 }
 
 // running holds the reporters of all running gateways.

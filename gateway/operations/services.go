@@ -76,7 +76,7 @@ func (rep *Reporter) services() servicesReport {
 // a backend.
 func (rep *Reporter) instances(b Backend) []instance {
 	all := append([]instance{}, rep.registry(b).list(b.Name)...)
-	for _, u := range b.Upstreams.List() {
+	for _, u := range b.Service.Upstreams() {
 		inst := instance{Address: u.Address, Container: u.Container, Status: healthy, InFlight: u.InFlight, Reason: u.Reason}
 		if u.Reason != "" {
 			inst.Status = unhealthy

@@ -48,7 +48,7 @@ func (a *attempt) target() *dockerupstreams.Target {
 }
 
 // requestHolder is a request state that embeds Request.
-type requestHolder interface{ UpstreamRequest() *Request }
+type requestHolder interface{ upstreamRequest() *Request }
 
 // requestOf returns the state of a request, or nil outside of a gateway.
 func requestOf(r *http.Request) *Request {
@@ -56,12 +56,12 @@ func requestOf(r *http.Request) *Request {
 	if !ok {
 		return nil
 	}
-	return state.UpstreamRequest()
+	return state.upstreamRequest()
 }
 
-// UpstreamRequest returns the request. It implements requestHolder for types that embed
+// upstreamRequest returns the request. It implements requestHolder for types that embed
 // Request.
-func (q *Request) UpstreamRequest() *Request { return q }
+func (q *Request) upstreamRequest() *Request { return q }
 
 // Container returns the container name of the last attempt, empty for static addresses.
 func (q *Request) Container() string {

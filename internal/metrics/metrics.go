@@ -17,26 +17,17 @@ type Counters[K comparable] struct {
 	all sync.Map // K to *atomic.Uint64
 }
 
-// Count counts one event. It reports whether the event is the first with its key.
-func (c *Counters[K]) Count(what K) (first bool) {
-	n, known := c.all.Load(what)
+// Count counts one event.
+func (c *Counters[K]) Count(key K) {
+	n, known := c.all.Load(key)
 	if !known {
-		n, known = c.all.LoadOrStore(what, new(atomic.Uint64))
+		n, _ = c.all.LoadOrStore(key, new(atomic.Uint64))
 	}
 	n.(*atomic.Uint64).Add(1)
-	return !known
-}
-
-// Of returns the number of events with a key.
-func (c *Counters[K]) Of(what K) uint64 {
-	if n, ok := c.all.Load(what); ok {
-		return n.(*atomic.Uint64).Load()
-	}
-	return 0
 }
 
 // Each calls f for each key, in no particular order.
-func (c *Counters[K]) Each(f func(what K, n uint64)) {
+func (c *Counters[K]) Each(f func(key K, n uint64)) {
 	c.all.Range(func(key, n any) bool {
 		f(key.(K), n.(*atomic.Uint64).Load())
 		return true

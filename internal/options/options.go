@@ -42,7 +42,7 @@ func Argument(module caddy.ModuleInfo, list bool) (key string, ok bool) {
 
 // Replace replaces the placeholders in the value of an option. The error does not
 // contain the value, which may be a secret.
-func Replace(option, text string) (string, *Error) {
+func Replace(option, text string) (string, error) {
 	value, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	if err != nil {
 		return "", Errorf(option, "%s has an unknown or empty placeholder: set its value, or write \\{ for a literal brace", option)
@@ -50,9 +50,9 @@ func Replace(option, text string) (string, *Error) {
 	return value, nil
 }
 
-// ReplacePlaceholders is Replace that also removes trailing line breaks, which values
+// ReplaceTrimmed is Replace that also removes trailing line breaks, which values
 // from files can have.
-func ReplacePlaceholders(option, text string) (string, error) {
+func ReplaceTrimmed(option, text string) (string, error) {
 	value, err := Replace(option, text)
 	if err != nil {
 		return "", err

@@ -40,8 +40,9 @@ type Dependency struct {
 
 // States of a circuit breaker in reports.
 const (
-	CircuitOpen     = "open"
+	CircuitClosed   = "closed"
 	CircuitHalfOpen = "half_open"
+	CircuitOpen     = "open"
 )
 
 // CircuitBreaker is the state of a circuit breaker.

@@ -26,7 +26,8 @@ const (
 	HeaderConsumerScopes   = "X-Consumer-Scopes"
 	HeaderGatewayService   = "X-Gateway-Service"
 
-	consumerPrefix = "X-Consumer-"
+	// ConsumerPrefix begins the names of all fields about the consumer.
+	ConsumerPrefix = "X-Consumer-"
 )
 
 // fieldClass is the class of a request field, by the party that may set it.
@@ -102,7 +103,7 @@ func classOf(name string) fieldClass {
 	if class, ok := fieldClasses[name]; ok {
 		return class
 	}
-	if strings.HasPrefix(name, consumerPrefix) {
+	if strings.HasPrefix(name, ConsumerPrefix) {
 		return identityField
 	}
 	for _, prefix := range relayPrefixes {

@@ -58,14 +58,14 @@ func ProvisionIn(t testing.TB, ctx caddy.Context, p Policy) {
 	}
 }
 
-// Request returns a POST request and a recorder for its response. exchange, if not nil,
+// Request returns a POST request and a recorder for its response. state, if not nil,
 // is the state of the request.
-func Request(ctx context.Context, exchange *RequestState, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
+func Request(ctx context.Context, state *RequestState, body io.Reader) (*http.Request, *httptest.ResponseRecorder) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodPost, "http://example.com/", body).WithContext(ctx)
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
-	if exchange != nil {
-		caddyhttp.SetVar(r.Context(), policy.RequestStateVar, exchange)
+	if state != nil {
+		caddyhttp.SetVar(r.Context(), policy.RequestStateVar, state)
 	}
 	return r, w
 }

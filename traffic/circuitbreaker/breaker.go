@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -62,7 +63,9 @@ const (
 	circuitOpen
 )
 
-func (s circuitState) String() string { return [...]string{"closed", "half_open", "open"}[s] }
+func (s circuitState) String() string {
+	return [...]string{status.CircuitClosed, status.CircuitHalfOpen, status.CircuitOpen}[s]
+}
 
 // outcome is the outcome of a request, as an indicator of the backend's health.
 type outcome uint8

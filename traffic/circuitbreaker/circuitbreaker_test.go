@@ -21,9 +21,9 @@ import (
 )
 
 // circuitSend sends a request and returns the status of the response or the error.
-func circuitSend(t *testing.T, p *CircuitBreaker, exchange *policytest.RequestState, next caddyhttp.HandlerFunc) (status int, header http.Header) {
+func circuitSend(t *testing.T, p *CircuitBreaker, state *policytest.RequestState, next caddyhttp.HandlerFunc) (status int, header http.Header) {
 	t.Helper()
-	r, w := policytest.Request(t.Context(), exchange, nil)
+	r, w := policytest.Request(t.Context(), state, nil)
 	err := p.ServeHTTP(w, r, next)
 	var failure caddyhttp.HandlerError
 	if errors.As(err, &failure) {

@@ -32,15 +32,15 @@ type circuitGuard struct {
 
 // serveGuarded calls the next handler with a guard that uses one breaker for each
 // container.
-func (p *CircuitBreaker) serveGuarded(c *circuit, exchange policy.GuardSetter, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (p *CircuitBreaker) serveGuarded(c *circuit, state policy.GuardSetter, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	guard := circuitGuards.Get().(*circuitGuard)
 	httpx.WatchBody(r)
 	guard.policy, guard.circuit, guard.request = p, c, r
-	guard.known, _ = exchange.(policy.InstanceResolver)
-	before := exchange.SetGuard(guard)
+	guard.known, _ = state.(policy.InstanceResolver)
+	before := state.SetGuard(guard)
 	returned := false
 	defer func() {
-		exchange.SetGuard(before)
+		state.SetGuard(before)
 		guard.leave(unknown) // an attempt that End was not called for
 		if returned {        // after a panic, another goroutine may use the guard
 			*guard = circuitGuard{}

@@ -52,16 +52,16 @@ func (f *Fallback) storeAt(r *http.Request) *staleStore {
 // response if a fallback is available, and records a successful response.
 type fallbackCall struct {
 	caddyhttp.ResponseWriterWrapper
-	policy   *Fallback
-	w        http.ResponseWriter
-	r        *http.Request
-	exchange policy.RequestState // nil outside of a gateway
-	before   httpx.HeaderMark
-	body     *httpx.UnreadBody
-	store    *staleStore       // nil if responses are not stored
-	q        httpcache.Request // set if responses are stored
-	key      []byte
-	url      int // length of the URL part of the key
+	policy *Fallback
+	w      http.ResponseWriter
+	r      *http.Request
+	state  policy.RequestState // nil outside of a gateway
+	before httpx.HeaderMark
+	body   *httpx.UnreadBody
+	store  *staleStore       // nil if responses are not stored
+	q      httpcache.Request // set if responses are stored
+	key    []byte
+	url    int // length of the URL part of the key
 
 	began     bool
 	hijacked  bool
@@ -75,7 +75,7 @@ var fallbackCalls = sync.Pool{New: func() any { return new(fallbackCall) }}
 
 // reset prepares the call for another request.
 func (c *fallbackCall) reset() {
-	c.ResponseWriter, c.policy, c.w, c.r, c.exchange, c.body, c.store, c.keep = nil, nil, nil, nil, nil, nil, nil, nil
+	c.ResponseWriter, c.policy, c.w, c.r, c.state, c.body, c.store, c.keep = nil, nil, nil, nil, nil, nil, nil, nil
 	c.began, c.status, c.discarded, c.q = false, 0, 0, httpcache.Request{}
 }
 
@@ -233,8 +233,8 @@ func (c *fallbackCall) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // unreadBody wraps the body of a request that may be sent to a fallback backend. It
 // returns nil if there is no body.
-func unreadBody(r *http.Request, exchange policy.RequestState) *httpx.UnreadBody {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || exchange == nil || httpx.LacksBody(r.Method) && !httpx.HasBody(r) {
+func unreadBody(r *http.Request, state policy.RequestState) *httpx.UnreadBody {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || state == nil || httpx.LacksBody(r.Method) && !httpx.HasBody(r) {
 		return nil
 	}
 	return httpx.WrapBody(r)

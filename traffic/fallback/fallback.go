@@ -215,15 +215,15 @@ func (f *Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if f.Off() {
 		return next.ServeHTTP(w, r)
 	}
-	exchange := policy.RequestStateOf(r)
-	if exchange == nil {
+	state := policy.RequestStateOf(r)
+	if state == nil {
 		policy.MarkFallbackPresent(r)
 	}
 	c := fallbackCalls.Get().(*fallbackCall)
-	c.policy, c.w, c.r, c.exchange = f, w, r, exchange
+	c.policy, c.w, c.r, c.state = f, w, r, state
 	c.ResponseWriter = w
 	c.before.Set(w.Header())
-	c.body = unreadBody(r, exchange)
+	c.body = unreadBody(r, state)
 	if asked := policy.TargetOf(r); f.Cached > 0 && (sharing.IsRead(&asked) || !sharing.IsSafeMethod(r.Method)) {
 		c.store, c.q = f.storeAt(r), f.sharing.Read(r, true)
 		if c.q.Credential != "" || c.q.Unknown != "" {
@@ -309,7 +309,7 @@ func (c *fallbackCall) respond(failed failedCall) error {
 		header[fallbackHeader] = []string{name}
 		caddyhttp.SetVar(c.r.Context(), fallbackVar, true)
 		c.body.Give(c.r)
-		_, err := c.exchange.Forward(name, c.w, c.r)
+		_, err := c.state.Forward(name, c.w, c.r)
 		caddyhttp.SetVar(c.r.Context(), fallbackVar, nil)
 		if !isFailure(c.r, err) {
 			c.report(name, failed)
@@ -339,7 +339,7 @@ func (c *fallbackCall) giveUp(failed failedCall) error {
 	if failed.status != 0 {
 		err = caddyhttp.Error(failed.status, failure.Error{Err: fmt.Errorf("the backend responded with status %d", failed.status)})
 	}
-	if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && c.exchange == nil && !policy.HasErrorRoutes(c.r.Context()) {
+	if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && c.state == nil && !policy.HasErrorRoutes(c.r.Context()) {
 		if _, ok := errors.AsType[failure.Error](err); ok { // outside of a gateway, no error handler writes a body
 			policy.WriteStatus(c.w, c.r, handlerErr.StatusCode)
 			return nil
@@ -350,11 +350,11 @@ func (c *fallbackCall) giveUp(failed failedCall) error {
 
 // otherBackend returns the name of the fallback backend for the request, or "".
 func (c *fallbackCall) otherBackend(failed failedCall) string {
-	directory, ok := c.exchange.(policy.BackendDirectory)
+	directory, ok := c.state.(policy.BackendDirectory)
 	if !ok || caddyhttp.GetVar(c.r.Context(), fallbackVar) != nil {
 		return ""
 	}
-	own, name := c.exchange.RouteInfo().Backend, c.policy.Backend
+	own, name := c.state.RouteInfo().Backend, c.policy.Backend
 	if name == "" {
 		name = own + fallbackSuffix
 	}

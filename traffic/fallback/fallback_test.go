@@ -51,15 +51,15 @@ func (e *fallbackExchange) Forward(backend string, w http.ResponseWriter, r *htt
 // fallbackRig is a policy with a backend whose responses the test sets.
 type fallbackRig struct {
 	*Fallback
-	exchange *fallbackExchange
-	backend  caddyhttp.HandlerFunc
+	state   *fallbackExchange
+	backend caddyhttp.HandlerFunc
 }
 
 // fallbackRigs numbers the rigs, so that they do not share stores.
 var fallbackRigs atomic.Int64
 
 func newFallbackRig(t testing.TB, f *Fallback) *fallbackRig {
-	return &fallbackRig{Fallback: fallbackPolicy(t, f), backend: fallbackSays("first"), exchange: &fallbackExchange{
+	return &fallbackRig{Fallback: fallbackPolicy(t, f), backend: fallbackSays("first"), state: &fallbackExchange{
 		place:  policy.RouteInfo{Gateway: fmt.Sprint(t.Name(), fallbackRigs.Add(1)), Route: "/", Backend: "first"},
 		others: map[string]caddyhttp.HandlerFunc{"other": fallbackSays("other")},
 	}}
@@ -123,8 +123,8 @@ func (rig *fallbackRig) ask(t testing.TB, method, target, body string, headers .
 	}
 	w := httptest.NewRecorder()
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
-	if rig.exchange != nil {
-		caddyhttp.SetVar(r.Context(), policy.RequestStateVar, rig.exchange)
+	if rig.state != nil {
+		caddyhttp.SetVar(r.Context(), policy.RequestStateVar, rig.state)
 	}
 	w.Header().Set("X-Outer", "yes")
 	err := rig.ServeHTTP(w, r, rig.backend)
@@ -166,15 +166,15 @@ func TestFallbackOrder(t *testing.T) {
 		{"nothing", &Fallback{}, nil, down},
 		{"kept", &Fallback{Cached: caddy.Duration(time.Minute), Backend: "other", Response: static}, nil, "200 first by cached"},
 		{"other backend", &Fallback{Backend: "other", Response: static}, nil, "200 other by other"},
-		{"by its name", &Fallback{}, func(rig *fallbackRig) { rig.exchange.others["first-fallback"] = fallbackSays("by name") }, "200 by name by first-fallback"},
+		{"by its name", &Fallback{}, func(rig *fallbackRig) { rig.state.others["first-fallback"] = fallbackSays("by name") }, "200 by name by first-fallback"},
 		{"fixed", &Fallback{Response: static}, nil, "503 later by response"},
-		{"other backend is down", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackDown }, "503 later by response"},
-		{"other backend is down, and that is all", &Fallback{Backend: "other"}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackDown }, down},
-		{"other backend refuses", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange.others["other"] = fallbackSays("no", 403) }, "403 no by other"},
+		{"other backend is down", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.state.others["other"] = fallbackDown }, "503 later by response"},
+		{"other backend is down, and that is all", &Fallback{Backend: "other"}, func(rig *fallbackRig) { rig.state.others["other"] = fallbackDown }, down},
+		{"other backend refuses", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.state.others["other"] = fallbackSays("no", 403) }, "403 no by other"},
 		{"no such backend", &Fallback{Backend: "missing", Response: static}, nil, "503 later by response"},
-		{"itself", &Fallback{Backend: "first"}, func(rig *fallbackRig) { rig.exchange.others["first"] = fallbackSays("again") }, down},
-		{"outside of a gateway", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.exchange = nil }, "503 later by response"},
-		{"outside of a gateway, and nothing", &Fallback{}, func(rig *fallbackRig) { rig.exchange = nil }, "503 Service Unavailable"},
+		{"itself", &Fallback{Backend: "first"}, func(rig *fallbackRig) { rig.state.others["first"] = fallbackSays("again") }, down},
+		{"outside of a gateway", &Fallback{Backend: "other", Response: static}, func(rig *fallbackRig) { rig.state = nil }, "503 later by response"},
+		{"outside of a gateway, and nothing", &Fallback{}, func(rig *fallbackRig) { rig.state = nil }, "503 Service Unavailable"},
 		{"turned off", &Fallback{Base: policy.Base{Disabled: true}, Response: static}, nil, down},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
@@ -237,7 +237,7 @@ func TestFallbackKeepsAnErrorWithoutABetterResponse(t *testing.T) {
 		t.Errorf("the header is %v", header)
 	}
 	// Fallback backends are resolved at run time.
-	rig.exchange.others["first-fallback"] = fallbackDown
+	rig.state.others["first-fallback"] = fallbackDown
 	rig.expect(t, "error 500", "GET", "/", "")
 }
 
@@ -304,7 +304,7 @@ func TestFallbackAfterAnOpenCircuit(t *testing.T) {
 	rig.expect(t, "200 other+body by other", "POST", "/", "+body")
 	// The fallback also responds outside of a gateway.
 	rig = newFallbackRig(t, &Fallback{Response: &Response{Body: "later"}})
-	rig.exchange = nil
+	rig.state = nil
 	rig.backend = func(w http.ResponseWriter, r *http.Request) error { return breaker.ServeHTTP(w, r, fallbackDown) }
 	for range 3 {
 		rig.expect(t, "503 later by response", "GET", "/", "")
@@ -324,7 +324,7 @@ func TestFallbackOfAFallback(t *testing.T) {
 		rig := newFallbackRig(t, &Fallback{Backend: "other"})
 		inner := fallbackPolicy(t, tc.inner)
 		calls := 0
-		rig.exchange.others = map[string]caddyhttp.HandlerFunc{
+		rig.state.others = map[string]caddyhttp.HandlerFunc{
 			"third": fallbackSays("third"),
 			"other": func(w http.ResponseWriter, r *http.Request) error {
 				if calls++; calls > 1 {
@@ -333,7 +333,7 @@ func TestFallbackOfAFallback(t *testing.T) {
 				return inner.ServeHTTP(w, r, fallbackDown)
 			},
 		}
-		rig.exchange.others["first"] = rig.exchange.others["other"]
+		rig.state.others["first"] = rig.state.others["other"]
 		rig.backend = fallbackDown
 		rig.expect(t, tc.want, "GET", "/", "")
 	}

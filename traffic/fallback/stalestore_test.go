@@ -82,9 +82,9 @@ func TestFallbackKeptByRequest(t *testing.T) {
 	if header.Get("Content-Length") != "5" {
 		t.Errorf("the length is %q", header.Get("Content-Length"))
 	}
-	rig.exchange.place.Backend = "second"
+	rig.state.place.Backend = "second"
 	rig.expect(t, "error 503", "GET", "/a?b=c", "", "Accept-Language", "de")
-	rig.exchange.place.Backend = "first"
+	rig.state.place.Backend = "first"
 
 	// Successful changes remove earlier responses. Failed changes do not.
 	rig.backend = fallbackSays("no", 409)
@@ -133,7 +133,7 @@ func TestFallbackKeptResponsesAreBounded(t *testing.T) {
 		rig.backend = fallbackSays(body, "Vary", "Accept-Language")
 		rig.ask(t, "GET", "/"+strconv.Itoa(i/2), "", "Accept-Language", strconv.Itoa(i%2))
 	}
-	store, _ := rig.stores.Get(fallbackPlace{rig.exchange.place.Gateway, "first", rig.position.String()})
+	store, _ := rig.stores.Get(fallbackPlace{rig.state.place.Gateway, "first", rig.position.String()})
 	var sum int64
 	count := 0
 	for _, variants := range store.byKey {
@@ -164,7 +164,7 @@ func TestFallbackOutlivesReloads(t *testing.T) {
 			if err := f.Provision(ctx); err != nil {
 				t.Fatal(err)
 			}
-			rig := &fallbackRig{Fallback: f, backend: fallbackSays("first"), exchange: &fallbackExchange{place: policy.RouteInfo{Gateway: t.Name(), Backend: "first"}}}
+			rig := &fallbackRig{Fallback: f, backend: fallbackSays("first"), state: &fallbackExchange{place: policy.RouteInfo{Gateway: t.Name(), Backend: "first"}}}
 			return rig, func() {
 				cancel()
 				if err := f.Cleanup(); err != nil {

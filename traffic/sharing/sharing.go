@@ -43,7 +43,7 @@ var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
 
 // identityFields lists the request fields in which the gateway forwards the authenticated
 // client to backends.
-var identityFields = []string{trust.HeaderUserID, "X-Consumer-*"}
+var identityFields = []string{trust.HeaderUserID, trust.ConsumerPrefix + "*"}
 
 // New returns the rules for the options of a policy.
 func New(key string, ignored []string) *Rules {

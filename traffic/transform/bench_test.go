@@ -10,15 +10,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
-
-// discard is a response writer that discards the response.
-type discard struct{ header http.Header }
-
-func (d discard) Header() http.Header                 { return d.header }
-func (d discard) Write(p []byte) (int, error)         { return len(p), nil }
-func (d discard) WriteHeader(int)                     {}
-func (d discard) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }
 
 // kilobyte is a JSON object of about 1 KB.
 var kilobyte = `{"user_data":{"name":"Jo","id":1},"items":[` + strings.Repeat(`{"sku":"4711-0815","n":2,"price":12.50},`, 24) + `{}]}`
@@ -48,7 +42,7 @@ func BenchmarkTransform(b *testing.B) {
 			for b.Loop() {
 				*r = *original.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, transformReplacer()))
 				r.Body = io.NopCloser(strings.NewReader(kilobyte))
-				if err := handler.ServeHTTP(discard{make(http.Header, 4)}, r, next); err != nil {
+				if err := handler.ServeHTTP(testkit.DiscardWriter(make(http.Header, 4)), r, next); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -24,7 +24,7 @@ import (
 // the client. It evaluates all values before it changes the request.
 //
 // All values are computed before anything is changed.
-func (x *exchange) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
+func (x *transformation) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	plan := x.request
 	body, status, err := x.newBody(w, r)
 	if err != nil {
@@ -91,7 +91,7 @@ type newBody struct {
 
 // newBody returns the body of the request to the backend. On an error, it returns the
 // status for the client.
-func (x *exchange) newBody(w http.ResponseWriter, r *http.Request) (body newBody, status int, err error) {
+func (x *transformation) newBody(w http.ResponseWriter, r *http.Request) (body newBody, status int, err error) {
 	plan := x.request
 	if !plan.readsBody {
 		return body, 0, nil
@@ -125,7 +125,7 @@ func allowsBody(method string) bool {
 
 // claimsJSON reports whether the body of a request is JSON according to its Content-Type.
 // Without a valid Content-Type, the first bytes of the body are examined.
-func (x *exchange) claimsJSON(r *http.Request) bool {
+func (x *transformation) claimsJSON(r *http.Request) bool {
 	kind, _ := bodyKindOf(r.Header)
 	switch {
 	case kind != jsonBody && (kind != unknownBody || x.lenient), !httpx.HasBody(r):
@@ -173,7 +173,7 @@ var (
 
 // readBody reads the JSON body of a request. On an error, it returns the status for the
 // client.
-func (x *exchange) readBody(w http.ResponseWriter, r *http.Request) (body string, status int, err error) {
+func (x *transformation) readBody(w http.ResponseWriter, r *http.Request) (body string, status int, err error) {
 	limit := int64(x.MaxBody)
 	switch {
 	case isEncoded(r.Header):

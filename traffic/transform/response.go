@@ -28,8 +28,8 @@ func askForWhole(header http.Header) {
 }
 
 // changeResponse calls the next handler and changes its response.
-func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	ww := &responseWriter{exchange: *x}
+func (x *transformation) changeResponse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	ww := &responseWriter{transformation: *x}
 	ww.ResponseWriter = w
 	if x.response.editsBody() {
 		ww.before = w.Header().Clone()
@@ -61,7 +61,7 @@ func (x *exchange) changeResponse(w http.ResponseWriter, r *http.Request, next c
 // body is complete, and streams other bodies.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	exchange
+	transformation
 
 	state    writerState
 	status   int           // the status sent to the client

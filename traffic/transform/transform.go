@@ -201,7 +201,7 @@ func (t *Transform) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if t.Off() || t.request == nil && t.response == nil {
 		return next.ServeHTTP(w, r)
 	}
-	x := exchange{Transform: t, repl: replacerOf(r), head: r.Method == http.MethodHead}
+	x := transformation{Transform: t, repl: replacerOf(r), head: r.Method == http.MethodHead}
 	if t.response != nil {
 		x.begin(r)
 	}
@@ -242,8 +242,8 @@ func replacerOf(r *http.Request) *caddy.Replacer {
 	return caddy.NewEmptyReplacer()
 }
 
-// exchange holds the state of a request and its response.
-type exchange struct {
+// transformation holds the state of a request and its response.
+type transformation struct {
 	*Transform
 	repl *caddy.Replacer
 	head bool // the client's method is HEAD
@@ -254,7 +254,7 @@ type exchange struct {
 }
 
 // refuse rejects a request or a response and logs the cause.
-func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
+func (x *transformation) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	message, level := "rejected a request that cannot be changed as configured", zapcore.InfoLevel
 	if status == http.StatusBadGateway {
 		message, level = "rejected a response that cannot be changed as configured", zapcore.WarnLevel
@@ -266,13 +266,13 @@ func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, status int, ca
 }
 
 // named returns the value of a placeholder, or an empty string if it is unknown.
-func (x *exchange) named(placeholder string) string {
+func (x *transformation) named(placeholder string) string {
 	value, _ := x.repl.GetString(placeholder)
 	return value
 }
 
 // begin records the start time and the request ID for the envelope.
-func (x *exchange) begin(r *http.Request) {
+func (x *transformation) begin(r *http.Request) {
 	if !x.response.envelope {
 		return
 	}
