@@ -81,6 +81,7 @@ var allowedImports = map[string][]string{
 // allowedInTests lists additional imports of tests: fakes and modules under test. Package
 // integration may import all packages, and all tests may import internal/testkit.
 var allowedInTests = map[string][]string{
+	"":                 {"policy"},
 	"balance":          {"dockerupstreams/dockertest", "gateway"},
 	"caddyfile":        {"access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "balance", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/transform"},
 	"dockerupstreams":  {"dockerupstreams/dockertest"},
