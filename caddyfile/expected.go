@@ -15,7 +15,7 @@ import (
 type expectedFields struct{ underscores, dots []string }
 
 // expected groups field names by whether they contain underscores or dots. It excludes
-// names that backends confuse with fields about identity, proxies or framing. The
+// names that backends confuse with identity, proxy or framing fields. The
 // server drops these fields, and the gateway rejects a configuration that reads them.
 func expected(names []string) (fields expectedFields) {
 	canonical := make([]string, 0, len(names))

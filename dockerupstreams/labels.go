@@ -27,9 +27,9 @@ const (
 	maxMaxRequests = 1 << 30
 )
 
-// steering holds the effective settings for reaching a container, from the selector and
+// labelOptions holds the effective settings for reaching a container, from the selector and
 // the container's labels.
-type steering struct {
+type labelOptions struct {
 	port        int    // 0: unset
 	network     string // empty: unset
 	address     string // empty: unset
@@ -47,10 +47,10 @@ func (e *labelError) Error() string {
 	return fmt.Sprintf("label %s=%q is invalid: %s", e.label, clip(e.value), e.remedy)
 }
 
-// steer merges sel and the labels of a container. Labels that sel overrides are not
+// parseLabels merges sel and the labels of a container. Labels that sel overrides are not
 // validated. The error is a *labelError.
-func steer(sel *Selector, labels map[string]string) (steering, error) {
-	s := steering{port: sel.Port, network: sel.Network, scheme: sel.Scheme, weight: 1}
+func parseLabels(sel *Selector, labels map[string]string) (labelOptions, error) {
+	s := labelOptions{port: sel.Port, network: sel.Network, scheme: sel.Scheme, weight: 1}
 	var err error
 	if s.port == 0 {
 		if s.port, err = number(labels, labelPort, 0, 1, 65535); err != nil {

@@ -41,7 +41,7 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	}
 	// Labels are validated first: they are immutable, so the reason remains the same
 	// for the lifetime of the container.
-	how, err := steer(sel, c.labels)
+	how, err := parseLabels(sel, c.labels)
 	if err != nil {
 		return Target{}, reject(err)
 	}
@@ -83,7 +83,7 @@ func unavailable(sel *Selector, c *container) string {
 }
 
 // locateContainer returns the host and the port to dial.
-func locateContainer(sel *Selector, how steering, c *container, at *site) (host string, number int, err error) {
+func locateContainer(sel *Selector, how labelOptions, c *container, at *site) (host string, number int, err error) {
 	number, err = containerPort(sel, how, c)
 	if err != nil {
 		return "", 0, err
@@ -109,7 +109,7 @@ func locateContainer(sel *Selector, how steering, c *container, at *site) (host 
 // containerPort returns the port inside the container: the configured port, or else the
 // only exposed port. With several exposed ports it returns an error: no heuristic, such
 // as the lowest number, is reliable.
-func containerPort(sel *Selector, how steering, c *container) (int, error) {
+func containerPort(sel *Selector, how labelOptions, c *container) (int, error) {
 	if how.port != 0 {
 		return how.port, nil
 	}
@@ -165,7 +165,7 @@ func publishedPort(c *container, number int, at *site) (host string, public int,
 
 // networkAddress returns the container's address in the configured network, or in the
 // network selected by firstNetwork.
-func networkAddress(how steering, c *container, at *site) (string, error) {
+func networkAddress(how labelOptions, c *container, at *site) (string, error) {
 	if other, ok := strings.CutPrefix(c.networkMode, "container:"); ok && len(c.networks) == 0 {
 		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to that one's address", other, labelAddress)
 	}

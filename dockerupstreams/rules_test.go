@@ -200,7 +200,7 @@ func TestBadLabels(t *testing.T) {
 	}
 }
 
-func TestSteeringLabels(t *testing.T) {
+func TestLabelOptions(t *testing.T) {
 	target, rejection := resolve(new(Selector), labelled("rgate.scheme", "h2c", "rgate.weight", "1000", "rgate.max_requests", "25"), &onHost)
 	if rejection != nil {
 		t.Fatalf("rejected: %s", rejection.Reason)

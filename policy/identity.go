@@ -43,7 +43,7 @@ func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 		return nil
 	}
 	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(trust.StripIdentity)); site != "" && !inGateway {
-		ctx.Logger().Warn("header fields about identity, such as X-User-ID, are removed from all requests of this site, also where nothing authenticates: keep_identity passes them on, as earlier versions did there",
+		ctx.Logger().Warn("identity fields, such as X-User-ID, are removed from all requests of this site, also where nothing authenticates: keep_identity passes them on, as earlier versions did there",
 			zap.String("site", site))
 	}
 	return nil

@@ -96,7 +96,7 @@ func (s *Service) load(ctx caddy.Context) error {
 	balancing := s.proxy.LoadBalancing
 	balancing.SelectionPolicy = retrySelector{balancing.SelectionPolicy, s.budget, balancing.TryInterval > 0}
 	if balancing.RetryMatch == nil {
-		balancing.RetryMatch = caddyhttp.MatcherSets{{repeatable{}}}
+		balancing.RetryMatch = caddyhttp.MatcherSets{{retryable{}}}
 	}
 	if err := s.wrapTransport(ctx, options); err != nil {
 		return fmt.Errorf("loading the transports of backend %s: %w", s.options.Name, err)

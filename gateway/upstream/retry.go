@@ -78,12 +78,12 @@ func (s guardedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request,
 	return nil
 }
 
-// repeatable matches requests that can be retried even if an upstream may have received
+// retryable matches requests that can be retried even if an upstream may have received
 // them: requests with a safe method and no body.
-type repeatable struct{}
+type retryable struct{}
 
 // MatchWithError implements caddyhttp.RequestMatcherWithError.
-func (repeatable) MatchWithError(r *http.Request) (bool, error) {
+func (retryable) MatchWithError(r *http.Request) (bool, error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		result := requestOf(r).attempt.result
@@ -96,5 +96,5 @@ func (repeatable) MatchWithError(r *http.Request) (bool, error) {
 var (
 	_ reverseproxy.Selector             = retrySelector{}
 	_ reverseproxy.Selector             = guardedSelector{}
-	_ caddyhttp.RequestMatcherWithError = repeatable{}
+	_ caddyhttp.RequestMatcherWithError = retryable{}
 )
