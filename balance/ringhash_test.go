@@ -232,8 +232,8 @@ func TestWeightLabelsCount(t *testing.T) {
 	}
 }
 
-// TestPoolOlderThanTheSet checks a set that changes between the source's result and the
-// selection.
+// TestPoolOlderThanTheSet checks the selection from a pool whose containers are no longer
+// in the current set of the source.
 func TestPoolOlderThanTheSet(t *testing.T) {
 	source := &dockerSource{containers(dockerupstreams.Target{Container: "new", Dial: "172.17.0.9:80", Weight: 1})}
 	p := testkit.Provision(t, &RingHash{Key: byUser})

@@ -205,8 +205,8 @@ func (n *patternNode) add(p Pattern, rt *Route, texts interner) {
 	n.here.insert(rt)
 }
 
-// walk tries the patterns below n, whose segments before index at match the path.
-// Prefixes that take precedence are tried in between.
+// walk tries the patterns below n against the path from byte offset at. The segments
+// before at have matched. Prefixes that take precedence are tried in between.
 func (s *search) walk(n *patternNode, at int) bool {
 	if at > len(s.path) {
 		return s.try(n.here)
