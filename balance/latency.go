@@ -31,8 +31,8 @@ const (
 //
 // The estimate is an exponentially weighted moving average by time, similar to Finagle's
 // peak-sensitive load balancer. It follows slower responses immediately, but at most
-// doubles per response, so that one outlier has no lasting effect. It halves in every
-// half-life.
+// doubles per response, so that one outlier has no lasting effect. With faster responses,
+// the weight of the old estimate halves in every half-life.
 type history struct {
 	waiting atomic.Int32 // requests without a response yet
 
@@ -124,7 +124,7 @@ func (h *history) view(now time.Duration, inFlight int) view {
 
 // before reports whether a is preferred to b, that is, likely to respond first. An
 // upstream without an estimate gets one request as a probe. While it is in flight, both
-// are equal.
+// count as equally fast.
 func (a view) before(b view) bool {
 	if a.estimate == 0 || b.estimate == 0 {
 		aIsNew, bIsNew := a.estimate == 0 && a.inFlight == 0, b.estimate == 0 && b.inFlight == 0

@@ -22,7 +22,7 @@ type site struct {
 	hostAddress string
 }
 
-// origin holds the facts that the process detects about its own container at startup.
+// origin holds the facts that the process detects once about its own container.
 type origin struct {
 	// The ID of the gateway's container, or its first 12 characters. Empty if unknown
 	// or none.

@@ -42,8 +42,9 @@ type Config struct {
 	// allows.
 	Allow []string `json:"allow,omitempty"`
 
-	// Additional host names under which the page is served to those clients. Default: the
-	// host names of the site, the gateway and its routes, and the machine.
+	// Additional host names under which the page is served to those clients. Requires
+	// `allow`. Default: none. The host names of the site, the gateway and its routes, and
+	// the machine are always accepted.
 	Hosts []string `json:"hosts,omitempty"`
 
 	// Whether the page is disabled. Statistics are still recorded. Default: false.

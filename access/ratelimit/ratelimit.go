@@ -92,7 +92,7 @@ type RateLimit struct {
 	table  tableKey
 	spaces [2]uint64
 	redis  *redisCounter
-	server string // host of the Redis counter
+	server string // URL of the Redis server; empty without Redis
 }
 
 // Limit is a maximum number of requests within a window.

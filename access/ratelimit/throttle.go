@@ -20,8 +20,8 @@ func init() {
 }
 
 // Throttle is a handler that delays requests above a rate and releases them evenly, in
-// order of arrival. If the queue is full, requests are rejected with 429 and
-// `Retry-After`.
+// order of arrival. If the queue is full or the delay exceeds `max_wait`, requests are
+// rejected with 429 and `Retry-After`.
 type Throttle struct {
 	policy.Base
 
@@ -139,7 +139,8 @@ func (p *Throttle) Cleanup() error {
 
 const statusClientClosedRequest = 499 // as in Caddy's reverse_proxy
 
-// ServeHTTP delays a request above the rate, or rejects it if the queue is full.
+// ServeHTTP delays a request above the rate, or rejects it if the queue is full or the
+// delay is too long.
 func (p *Throttle) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)

@@ -56,7 +56,7 @@ type Require struct {
 	Claims map[string]identity.ClaimValues `json:"claims,omitempty"`
 }
 
-// Reasons to reject a request. They are logged. Only missing scopes are sent to the
+// Reasons to reject a request. They are logged. Only required scopes are sent to the
 // client.
 var (
 	errNotAuthenticated = errors.New("the request is not authenticated")

@@ -44,7 +44,7 @@ type Cache struct {
 	TTL caddy.Duration `json:"ttl,omitempty" caddyfile:"arg"`
 
 	// The lifetime by status of responses without explicit freshness, such as `404: 5s`.
-	// The classes `4xx` and `5xx` include only the statuses that may be stored. A listed
+	// A class such as `4xx` includes only statuses that are cacheable by default. A listed
 	// status is stored even if it is not cacheable by default. Default: `ttl`. For
 	// statuses of 400 and above, the default is a tenth of `ttl`, at most 10s.
 	TTLByStatus map[string]caddy.Duration `json:"ttl_by_status,omitempty"`

@@ -39,7 +39,7 @@ type cacheStore struct {
 	gateway string
 	end     func()              // stops publishing the number of hits
 	users   map[*Cache]struct{} // Guarded by the pool's mu, like unused
-	unused  time.Time           // time at which the last user left; zero if there are users
+	unused  time.Time           // time of the last use; valid if there are no users
 	counts  sync.Map            // *cacheCounts by route
 }
 

@@ -30,7 +30,7 @@ type breaker struct {
 	entered [3]atomic.Uint64 // number of transitions into each state
 
 	instance  policy.Instance // the container, if each container has a breaker
-	retired   bool            // replaced by another breaker. Guarded by the circuit's mu.
+	retired   bool            // removed from the circuit. Guarded by the circuit's mu.
 	notClosed int32           // 1 unless the state is closed, otherwise 0. Guarded by the circuit's mu.
 
 	mu        sync.Mutex

@@ -66,8 +66,8 @@ func (p *CircuitBreaker) circuitAt(place policy.RouteInfo) *circuit {
 	})
 }
 
-// reuse acquires existing states with the same options. Without it, they could be removed
-// with the old configuration before the first request arrives.
+// reuse acquires existing states with the same name and options. Without it, they could be
+// removed with the old configuration before the first request arrives.
 func (p *CircuitBreaker) reuse() {
 	var keys []circuitKey
 	circuits.Range(func(key, value any) bool {
@@ -163,8 +163,9 @@ func (c *circuit) retire(b *breaker) {
 	}
 }
 
-// pruned returns the breakers that are not closed or have recorded failures. Many of the
-// other containers no longer exist. The caller must hold mu.
+// pruned returns the breakers that are not closed or have counted consecutive failures. It
+// retires the others, also with failures within `window`, because many of their containers
+// no longer exist. The caller must hold mu.
 func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 	kept := make(map[string]*breaker)
 	for address, b := range containers {

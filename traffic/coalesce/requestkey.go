@@ -20,7 +20,7 @@ type requestKey struct {
 	route, backend                     string    // the target
 	text                               string    // value of the option key
 	asked                              [4]string // method, host, path and query of the client's request
-	forwarding                         string    // forwarded client information from trusted proxies
+	forwarding                         string    // URL parts reported by proxies; empty without Forwarded
 	fields                             []keyField
 }
 

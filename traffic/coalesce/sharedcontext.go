@@ -8,8 +8,8 @@ import (
 )
 
 // sharedContext is the context of a request that several clients may wait for. It has the
-// values of the first client's context, but is not canceled when the first client
-// disconnects. It allocates only when Done or Err is called.
+// values of the first client's context, but is not canceled with it: if the first client
+// disconnects, owner decides. It allocates only when Done or Err is called.
 type sharedContext struct {
 	first context.Context
 	owner interface{ leaderLeft() } // notified when the first client disconnects, if Done or Err was called

@@ -240,8 +240,9 @@ func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 	})
 }
 
-// reuse acquires existing limiters with the same options and requests in flight. Without
-// it, they could be removed with the old configuration before the first request arrives.
+// reuse acquires existing limiters with the same name and key that have requests in flight.
+// Without it, they could be removed with the old configuration before the first request
+// arrives.
 func (p *Concurrency) reuse() {
 	var keys []limiterKey
 	sharedLimiters.Range(func(key, value any) bool {

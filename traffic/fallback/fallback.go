@@ -50,7 +50,8 @@ type Fallback struct {
 	// The maximum memory for stored responses, for each backend. Default: 64MiB.
 	MaxBytes options.Size `json:"max_bytes,omitempty" default:"64MiB"`
 
-	// The maximum size of a response body that is stored. Default: 1MiB.
+	// The maximum size of a response body that is stored, at most `max_bytes`. Default:
+	// 1MiB, or `max_bytes` if it is less.
 	MaxBody options.Size `json:"max_body,omitempty" default:"1MiB"`
 
 	// An additional part of the key of stored responses, with placeholders such as

@@ -95,6 +95,6 @@ func mayBeJSON(begin []byte) (may, known bool) {
 	return rest[0] == '{' || rest[0] == '[', true
 }
 
-// maxLead is the maximum number of leading bytes in beforeJSON. A body with more of them
-// is treated as JSON.
+// maxLead is the number of leading bytes in beforeJSON from which on a body is treated as
+// JSON.
 const maxLead = 512

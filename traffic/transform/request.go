@@ -22,8 +22,6 @@ import (
 
 // changeRequest changes a request for the backend. On an error, it returns the status for
 // the client. It evaluates all values before it changes the request.
-//
-// All values are computed before anything is changed.
 func (x *transformation) changeRequest(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	plan := x.request
 	body, status, err := x.newBody(w, r)

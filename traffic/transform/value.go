@@ -13,7 +13,8 @@ import (
 //
 // A string that begins with `json:` represents the JSON value after the prefix, such as
 // `json:5`. A single placeholder after the prefix, as in `json:{http.request.uuid}`, is
-// replaced by its value if the value is JSON, and otherwise by a JSON string.
+// replaced by its value if the value is JSON, by null if it is empty, and otherwise by a
+// JSON string.
 type Value string
 
 const jsonMark = "json:"
