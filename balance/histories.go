@@ -19,7 +19,7 @@ type table struct {
 
 	mu      sync.Mutex // held to add and remove histories
 	size    int
-	sweepAt int
+	sweepAt int // number of histories that triggers a removal of blank ones
 }
 
 // acquireTable returns the table of the process. The caller must release it.
@@ -47,8 +47,9 @@ func (t *table) find(dial string) *history {
 	return nil
 }
 
-// of returns the history of an upstream and creates it if needed. After a creation, it
-// removes blank histories, so that only upstreams seen within forgetAfter are kept.
+// of returns the history of an upstream and creates it if needed. When there are sweepAt
+// histories, it removes the blank ones before it creates another, which limits their
+// number.
 func (t *table) of(dial string, now time.Duration) *history {
 	if h := t.find(dial); h != nil {
 		return h

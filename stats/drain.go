@@ -28,7 +28,7 @@ type Interval struct {
 
 // Drain calls f for each series with new statistics since the last call. The first call
 // drains everything recorded so far. Each byte and each request is in exactly one
-// interval. Concurrent calls are serialized.
+// interval without Consumer. Concurrent calls are serialized.
 func (rec *Recorder) Drain(f func(Interval)) {
 	rec.draining.Lock()
 	defer rec.draining.Unlock()

@@ -63,7 +63,8 @@ type CORS struct {
 	AllowedHeaders []string `json:"allowed_headers,omitempty"`
 
 	// The response header fields that pages may read in addition to the CORS-safelisted
-	// ones. `*` means all fields, except for requests with credentials. Default: none.
+	// ones. `*` means all fields and cannot be combined with `allow_credentials`. Default:
+	// none.
 	ExposedHeaders []string `json:"exposed_headers,omitempty"`
 
 	// Whether browsers may send credentials such as cookies, and pages may read the

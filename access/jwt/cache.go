@@ -24,8 +24,8 @@ type tokenCache struct {
 
 const cacheColumns = 8
 
-// newTokenCache returns a cache for about size tokens. For 0 it returns nil, which caches
-// nothing.
+// newTokenCache returns a cache for about size tokens. If size is not positive, it returns
+// nil, which caches nothing.
 func newTokenCache(size int) *tokenCache {
 	if size <= 0 {
 		return nil
