@@ -161,8 +161,8 @@ func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*vi
 	return ask, next, news
 }
 
-// publish updates the views and schedules the next update so that updates use at most 2
-// % of the time.
+// publish updates the views. The next update follows after 50 times the duration of this
+// one, but after 100 ms at most unless the limiter delays it.
 func (s *session) publish() map[*view][]Rejection {
 	begun := time.Now()
 	news := s.w.updateViews()

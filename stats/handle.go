@@ -79,8 +79,8 @@ func (h *Handle) InFlight() map[string]int64 {
 func (h *Handle) Recent() []Snapshot { return h.reporter.recent.Snapshots() }
 
 // Close sends a last snapshot to the sinks, closes the sinks, and releases the recorder.
-// It takes a few seconds at most. A recorder without other holders is discarded. Close on
-// a nil or closed handle has no effect.
+// It waits up to six seconds, and six more per sink. A recorder without other holders is
+// discarded. Close on a nil or closed handle has no effect.
 func (h *Handle) Close() error {
 	if h == nil {
 		return nil

@@ -30,7 +30,7 @@ type Entry struct {
 	newer, older *Entry
 	size         int64
 
-	visited    atomic.Bool  // served since the SIEVE hand passed
+	visited    atomic.Bool  // returned by Get since the SIEVE hand passed
 	validateAt atomic.Int64 // earliest time of the next background validation, in Unix nanoseconds
 	validating atomic.Bool  // a background validation is running
 }
