@@ -63,8 +63,8 @@ type ProtectedEndpoint struct {
 	Allow []string `json:"allow,omitempty"`
 
 	// Additional host names to accept, such as the gateway's name in a container
-	// network. `*.example.com` matches one label. Default: the names of the site, the
-	// gateway, its routes and the machine.
+	// network. `*.example.com` matches one label. Default: none. The names of the site, the
+	// gateway, its routes and the machine are always accepted.
 	Hosts []string `json:"hosts,omitempty"`
 
 	// The handlers that run before the endpoint, such as one that requires a password.
