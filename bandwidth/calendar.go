@@ -20,7 +20,7 @@ type calendar struct {
 const maxPeriodDays = 366
 
 var (
-	errPeriod = errors.New("use day, week, month, or a number of days such as 30d, at most 366d")
+	errPeriod = errors.New("must be day, week, month or a number of days such as 30d, at most 366d")
 	errZone   = errors.New("use UTC or a name such as Europe/Berlin")
 )
 

@@ -154,7 +154,7 @@ func (e *quotaEvaluator) setProblem(err error) {
 	case problem != "" && before == "":
 		e.logger.Load().Warn("evaluating quotas failed", zap.Error(err))
 	case problem == "" && before != "":
-		e.logger.Load().Info("quotas are evaluated again")
+		e.logger.Load().Info("evaluating quotas succeeded again")
 	}
 }
 
@@ -232,7 +232,7 @@ func (e *quotaEvaluator) currentSpecs() map[*sharedQuota]*quotaSpec {
 	return specs
 }
 
-var errNoStore = errors.New("usage is not recorded here: add rgate_bandwidth")
+var errNoStore = errors.New("usage of this gateway is not recorded: add rgate_bandwidth")
 
 // evaluate compares all quotas with the usage store, and records the reached thresholds.
 func (e *quotaEvaluator) evaluate(ctx context.Context) error {

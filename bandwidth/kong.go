@@ -42,25 +42,25 @@ var kongBuckets = []float64{25, 50, 80, 100, 250, 400, 700, 1000, 2000, 5000, 10
 
 var (
 	kongBandwidth = prometheus.NewDesc("kong_bandwidth_bytes",
-		"Bytes of bodies by direction.", []string{"service", "route", "direction", "workspace", "consumer"}, nil)
+		"Total bytes of request and response bodies, by direction.", []string{"service", "route", "direction", "workspace", "consumer"}, nil)
 	kongRequests = prometheus.NewDesc("kong_http_requests_total",
-		"Requests by status.", []string{"service", "route", "code", "source", "workspace", "consumer"}, nil)
+		"Total requests, by status code.", []string{"service", "route", "code", "source", "workspace", "consumer"}, nil)
 	kongLatency = prometheus.NewDesc("kong_request_latency_ms",
 		"Duration of requests in milliseconds.", []string{"service", "route", "workspace"}, nil)
 	kongTargets = prometheus.NewDesc("kong_upstream_target_health",
-		"Whether an instance of a backend is in a state.", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
+		"Whether an upstream is in the given health state.", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
 	kongConnections = prometheus.NewDesc("kong_nginx_connections_total",
-		"Requests by state; connections are not counted.", []string{"node_id", "subsystem", "state"}, nil)
+		"Total requests, by state. Counts requests instead of connections.", []string{"node_id", "subsystem", "state"}, nil)
 	kongNginxRequests = prometheus.NewDesc("kong_nginx_requests_total",
-		"Requests.", []string{"node_id", "subsystem"}, nil)
+		"Total requests.", []string{"node_id", "subsystem"}, nil)
 	kongDatastore = prometheus.NewDesc("kong_datastore_reachable",
-		"Whether the store of bandwidth is reachable.", nil, nil)
+		"Whether the bandwidth store is reachable.", nil, nil)
 	kongWorkerMemory = prometheus.NewDesc("kong_memory_workers_lua_vms_bytes",
-		"Bytes of live objects of the process.", []string{"node_id", "pid", "kong_subsystem"}, nil)
+		"Bytes of live heap objects.", []string{"node_id", "pid", "kong_subsystem"}, nil)
 	kongSharedMemory = prometheus.NewDesc("kong_memory_lua_shared_dict_bytes",
-		"Bytes of memory that the process uses.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
+		"Bytes of memory used by the process.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
 	kongSharedTotal = prometheus.NewDesc("kong_memory_lua_shared_dict_total_bytes",
-		"Bytes of memory that the process may use.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
+		"Memory limit of the process in bytes.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
 )
 
 // Describe implements prometheus.Collector.

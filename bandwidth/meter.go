@@ -236,7 +236,7 @@ func (m *Meter) Check() error {
 	}
 	for i, s := range m.Sources {
 		if node := cmp.Or(m.key.Node, m.Node); node != "" && s.Name == node {
-			return options.Errorf(fmt.Sprintf("sources[%d].name", i), "%q is also the node of this gateway: use another name for the source, or set node", s.Name)
+			return options.Errorf(fmt.Sprintf("sources[%d].name", i), "invalid name %q: must differ from the node of this gateway: use another name for the source, or set node", s.Name)
 		}
 	}
 	return nil
@@ -250,9 +250,9 @@ func (r *Retention) check() error {
 	case kept.Minutes < time.Hour:
 		return options.Errorf("retention.minutes", "invalid minutes: must be at least 1h")
 	case kept.Hours < kept.Minutes:
-		return options.Errorf("retention.hours", "invalid hours: must be at least %s, as long as minutes", inDays(kept.Minutes))
+		return options.Errorf("retention.hours", "invalid hours: must not be shorter than minutes, %s", inDays(kept.Minutes))
 	case kept.Days < kept.Hours:
-		return options.Errorf("retention.days", "invalid days: must be at least %s, as long as hours", inDays(kept.Hours))
+		return options.Errorf("retention.days", "invalid days: must not be shorter than hours, %s", inDays(kept.Hours))
 	}
 	return nil
 }

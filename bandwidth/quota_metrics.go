@@ -12,9 +12,9 @@ var quotaLabels = []string{"gateway", "level", "place", "quota", "period", "cons
 // quotaMetrics is registered in each configuration's registry.
 var quotaMetrics = quotaCollector{
 	used: prometheus.NewDesc("rgate_quota_used_bytes",
-		"Bytes of a quota used in the current period.", quotaLabels, nil),
+		"Bytes used in the current period of the quota.", quotaLabels, nil),
 	limit: prometheus.NewDesc("rgate_quota_limit_bytes",
-		"Bytes that a quota allocates to a period.", quotaLabels, nil),
+		"Maximum bytes in each period of the quota.", quotaLabels, nil),
 }
 
 // Describe implements prometheus.Collector.

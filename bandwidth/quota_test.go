@@ -117,7 +117,7 @@ func TestQuotaOptions(t *testing.T) {
 		field, want string
 	}{
 		{Quota{}, "egress", "egress, ingress or total is required"},
-		{Quota{Egress: 1, Period: "year"}, "period", "use day, week, month, or a number of days such as 30d"},
+		{Quota{Egress: 1, Period: "year"}, "period", "must be day, week, month or a number of days such as 30d"},
 		{Quota{Egress: 1, TimeZone: "Berlin"}, "timezone", "use UTC or a name such as Europe/Berlin"},
 		{Quota{Egress: 1, AtLimit: "stop"}, "at_limit", "use notify, throttle or block"},
 		{Quota{Egress: 1, ThrottleRate: 5000}, "throttle_rate", "set at_limit: throttle"},

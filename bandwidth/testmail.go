@@ -27,7 +27,7 @@ func SendTest(ctx context.Context, config []byte, out io.Writer) error {
 		return err
 	}
 	if len(all) == 0 {
-		return errors.New("the configuration has no notify: add one with smtp or webhook")
+		return errors.New("notify is required for a test message: add notify with smtp or webhook to the configuration")
 	}
 	var failed error
 	for _, p := range all {

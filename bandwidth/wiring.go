@@ -31,7 +31,7 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if found || !known {
 		return nil
 	}
-	return options.Errorf("gateway", "no statistics are recorded under the name %q: "+
+	return options.Errorf("gateway", "no rgate_stats records gateway %q: "+
 		"add rgate_stats before it, or set gateway to the name of rgate_stats", m.Gateway)
 }
 
@@ -53,7 +53,7 @@ func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 	if found || !known {
 		return nil
 	}
-	return options.Errorf("gateway", "no usage is recorded under the name %q: "+
+	return options.Errorf("gateway", "no rgate_bandwidth records gateway %q: "+
 		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of rgate_stats", gateway)
 }
 

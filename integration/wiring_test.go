@@ -10,8 +10,8 @@ import (
 func TestBandwidthRequiresStatistics(t *testing.T) {
 	t.Parallel()
 	const proxy, quota = "reverse_proxy 127.0.0.1:1\n", "rgate_quota 1KB day {\nat_limit block\n}\n"
-	const counts, kept = `no statistics are recorded under the name "rgate_stats": add rgate_stats`,
-		`no usage is recorded under the name "rgate_stats"`
+	const counts, kept = `no rgate_stats records gateway "rgate_stats": add rgate_stats`,
+		`no rgate_bandwidth records gateway "rgate_stats"`
 	const gateway = "rgate {\nbackend web {\ndial 127.0.0.1:1\n}\nroute / web\n%s}\n"
 	gate := func(more string) string { return strings.Replace(gateway, "%s", more, 1) }
 	for name, tc := range map[string]struct{ site, says string }{
@@ -26,7 +26,7 @@ func TestBandwidthRequiresStatistics(t *testing.T) {
 		"a gateway of another name":   {"rgate_bandwidth\n" + gate(""), counts},
 		"a gateway by its name":       {"rgate_bandwidth {\ngateway rgate\n}\n" + gate(""), ""},
 		"a quota beside a gateway":    {"rgate_quota 1KB {\ngateway rgate\n}\n" + gate("rgate_bandwidth\n"), ""},
-		"a gateway without account":   {"rgate_quota 1KB {\ngateway rgate\n}\n" + gate(""), `under the name "rgate"`},
+		"a gateway without account":   {"rgate_quota 1KB {\ngateway rgate\n}\n" + gate(""), `records gateway "rgate"`},
 		"sources alone are no mishap": {"rgate_bandwidth {\nsources {\nname a\nurl http://a/\n}\n}\n" + proxy, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

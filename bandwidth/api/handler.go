@@ -88,14 +88,14 @@ func (a *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	header.Set("X-Content-Type-Options", "nosniff")
 	write := a.reportAt(strings.TrimPrefix(r.URL.Path, a.Base))
 	if write == nil {
-		return a.writeError(w, r, statusError{http.StatusNotFound, errors.New("unknown report: use " + a.Base + ", or total, names, quotas, sources or openapi.json under it")})
+		return a.writeError(w, r, statusError{http.StatusNotFound, errors.New("unknown report: use " + a.Base + " or one of its subpaths total, names, quotas, sources and openapi.json")})
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
 		return a.writeError(w, r, statusError{http.StatusMethodNotAllowed, errors.New("reports are read-only: use GET or HEAD")})
 	}
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-		return a.writeError(w, r, statusError{http.StatusBadRequest, fmt.Errorf("reading the query: %w: encode percent signs as %%25 and semicolons as %%3B", err)})
+		return a.writeError(w, r, statusError{http.StatusBadRequest, fmt.Errorf("invalid query: %w: encode percent signs as %%25 and semicolons as %%3B", err)})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()

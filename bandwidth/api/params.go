@@ -109,7 +109,7 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 			lookback = defaultLookback
 		}
 		if !lookbackForm.MatchString(lookback) {
-			return paramf("lookback_duration", "invalid lookback_duration %q: must be minutes such as 5m: use from and to for a fixed span", lookback)
+			return paramf("lookback_duration", "invalid lookback_duration %q: must be in minutes, such as 5m: use from and to for a fixed time range", lookback)
 		}
 		minutes, err := strconv.ParseInt(strings.TrimSuffix(lookback, "m"), 10, 64)
 		if err != nil || minutes > now.Unix()/60 {
@@ -119,7 +119,7 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 		return nil
 	}
 	if lookback != "" {
-		return paramf("lookback_duration", "lookback_duration and from or to cannot be combined: remove one of them")
+		return paramf("lookback_duration", "lookback_duration cannot be combined with from or to: remove lookback_duration, or remove from and to")
 	}
 	if from == "" {
 		return paramf("from", "to requires from: set from or remove to")
@@ -238,7 +238,7 @@ func (q *usageParams) parseShape(values url.Values) *paramError {
 		for name := range strings.SplitSeq(text, ",") {
 			by := store.Dimension(strings.TrimSpace(name))
 			if !slices.Contains(dimensions, by) {
-				return paramf("group_by", "unknown group_by %q: use service, route, consumer, gateway, or several of them with commas", name)
+				return paramf("group_by", "unknown group_by %q: use service, route, consumer, gateway or a comma-separated list of them", name)
 			}
 			if !slices.Contains(q.groupBy, by) {
 				q.groupBy = append(q.groupBy, by)

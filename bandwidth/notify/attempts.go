@@ -19,7 +19,7 @@ var attempts metrics.Counters[attempt]
 
 // Metrics is the collector for all notifiers of the process.
 var Metrics prometheus.Collector = collector{prometheus.NewDesc("rgate_quota_notifications_total",
-	"Total attempts of this gateway to deliver a message about a quota, by outcome.",
+	"Total attempts to deliver a quota notification, by outcome.",
 	[]string{"gateway", "channel", "state"}, nil)}
 
 type collector struct{ attempts *prometheus.Desc }

@@ -230,7 +230,7 @@ func (n *Notifier) deliver(ctx context.Context, db *store.DB, channels *Channels
 		case isPermanent(problem):
 			state = deliveryFailed
 		case now.Sub(time.Unix(d.created, 0)) > giveUpAfter:
-			state, text = deliveryFailed, fmt.Sprintf("given up after %d attempts: %s", d.attempts+1, text)
+			state, text = deliveryFailed, fmt.Sprintf("gave up after %d attempts: %s", d.attempts+1, text)
 		default:
 			state, next = deliveryPending, now.Add(max(wait, retryDelay(d.attempts+1)))
 		}
@@ -254,10 +254,10 @@ func (n *Notifier) logOutcome(d *delivery, state string, problem error, wait tim
 	attempts.Count(attempt{n.Gateway, d.channel, counted})
 	switch state {
 	case deliverySent:
-		logger.Info("message about a quota delivered")
+		logger.Info("quota notification delivered")
 	case deliveryFailed:
-		logger.Error("message about a quota cannot be delivered", zap.Error(problem))
+		logger.Error("delivering quota notification failed, giving up", zap.Error(problem))
 	default:
-		logger.Warn("message about a quota not delivered yet", zap.Error(problem), zap.Duration("again_in", wait.Round(time.Second)))
+		logger.Warn("delivering quota notification failed, retrying", zap.Error(problem), zap.Duration("retry_in", wait.Round(time.Second)))
 	}
 }

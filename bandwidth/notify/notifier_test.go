@@ -185,7 +185,7 @@ func TestPermanentFailures(t *testing.T) {
 		if health := g.Health(g.channels(), channelMail); health.Up || !strings.Contains(health.Error, "535") {
 			t.Errorf("the health is %+v", health)
 		}
-		if n := g.logged.FilterMessage("message about a quota cannot be delivered").Len(); n != 1 {
+		if n := g.logged.FilterMessage("delivering quota notification failed, giving up").Len(); n != 1 {
 			t.Errorf("the failure is logged %d times", n)
 		}
 

@@ -117,7 +117,7 @@ func (o *SMTP) Check() error {
 	case o.Username == "" && o.Password != "":
 		return options.Errorf("smtp.username", "password requires username: set username or remove password")
 	case o.Username != "" && o.TLS == tlsNone && !isLoopback(host):
-		return options.Errorf("smtp.tls", "username and tls: none cannot be combined, since the password would be sent in plain text: use starttls or implicit")
+		return options.Errorf("smtp.tls", "username and tls: none cannot be combined, because the password would be sent in plain text: use starttls or implicit")
 	case o.From == "":
 		return options.Errorf("smtp.from", "from is required: set a sender such as rgate@example.com")
 	case len(o.To) == 0:
@@ -153,7 +153,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-var errNotASCII = errors.New("mail addresses with other characters than ASCII are not supported")
+var errNotASCII = errors.New("mail addresses with non-ASCII characters are not supported")
 
 func parseMailAddress(text string) (*netmail.Address, error) {
 	address, err := netmail.ParseAddress(text)
@@ -220,13 +220,13 @@ func (o *SMTP) mailer() (*mailer, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, options.Errorf("smtp.ca_file", "%v: set ca_file to a PEM file of certificates", err)
+		return nil, options.Errorf("smtp.ca_file", "invalid ca_file: %v: must be a PEM file of certificates", err)
 	}
 	if m.roots, err = x509.SystemCertPool(); err != nil {
 		m.roots = x509.NewCertPool()
 	}
 	if !m.roots.AppendCertsFromPEM(pem) {
-		return nil, options.Errorf("smtp.ca_file", "%s contains no certificate: set ca_file to a PEM file of certificates", file)
+		return nil, options.Errorf("smtp.ca_file", "invalid ca_file %q: must contain a certificate in PEM format", file)
 	}
 	return m, nil
 }

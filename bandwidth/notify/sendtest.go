@@ -54,11 +54,11 @@ func remedy(err error) string {
 	case errors.As(err, &reply) && (reply.Code == 535 || reply.Code == 534):
 		return ": check username and password"
 	case errors.As(err, &reply) && reply.Code == 530:
-		return ": set username and password, or another tls"
+		return ": authentication is required: set username and password, or change tls"
 	case errors.As(err, &reply) && reply.Code/100 == 4:
 		return ": the failure is temporary, and a gateway would retry later"
 	case errors.As(err, &network) && network.Op == "dial":
-		return ": check address, and that a firewall lets the gateway through to it"
+		return ": check address, and that no firewall blocks the connection"
 	}
 	return ""
 }

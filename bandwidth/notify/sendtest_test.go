@@ -47,8 +47,8 @@ func TestSendTest(t *testing.T) {
 
 	options.CAFile = ""
 	for want, smtp := range map[string]*SMTP{
-		"set ca_file": options,
-		"that a firewall lets the gateway through": {Address: "127.0.0.1:1", From: "a@example.com", To: []string{"b@example.com"}},
+		"set ca_file":                            options,
+		"that no firewall blocks the connection": {Address: "127.0.0.1:1", From: "a@example.com", To: []string{"b@example.com"}},
 	} {
 		if err := openChannels(t, smtp, nil, "").SendTest(t.Context(), &out); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

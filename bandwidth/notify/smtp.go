@@ -151,7 +151,7 @@ func (m *mailer) open(client *smtp.Client) error {
 	m.reportStep("greeting", client.HelloResponse())
 	if m.tls == tlsStart {
 		if ok, _ := client.Extension("STARTTLS"); !ok {
-			return &stepError{"STARTTLS", errors.New("the server does not support it: use tls: implicit, or tls: none in a trusted network"), true}
+			return &stepError{"STARTTLS", errors.New("not supported by the server: use tls: implicit, or tls: none in a trusted network"), true}
 		}
 		if err := client.StartTLS(m.tlsConfig()); err != nil {
 			return failedAt("STARTTLS", err)

@@ -187,7 +187,7 @@ func TestMailWithoutSTARTTLS(t *testing.T) {
 	}()
 	options := &SMTP{Address: listener.Addr().String(), Username: "a", Password: "secret", From: "a@example.com", To: []string{"b@example.com"}}
 	_, err = mailerFor(t, options).send(t.Context(), "id", time.Now(), mailText{}, nil)
-	if err == nil || !isPermanent(err) || !strings.Contains(err.Error(), "STARTTLS: the server does not support it") {
+	if err == nil || !isPermanent(err) || !strings.Contains(err.Error(), "STARTTLS: not supported by the server") {
 		t.Errorf("got %v", err)
 	}
 	if text := <-received; strings.Contains(text, "AUTH") {

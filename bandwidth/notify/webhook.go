@@ -64,7 +64,7 @@ func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Dura
 	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31); err == nil {
 		wait = min(time.Duration(seconds)*time.Second, lastRetry)
 	}
-	return wait, &stepError{step, fmt.Errorf("the response is %s: %q", response.Status, excerpt), isPermanentStatus(response.StatusCode)}
+	return wait, &stepError{step, fmt.Errorf("unexpected response status %s: %q", response.Status, excerpt), isPermanentStatus(response.StatusCode)}
 }
 
 // isPermanentStatus reports whether retrying after a status is useless.

@@ -202,7 +202,7 @@ func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[st
 		}
 	}
 	if len(next.Values) > 2*limit {
-		return nil, last, fmt.Errorf("more than %d series so far: increase max_series", 2*limit)
+		return nil, last, fmt.Errorf("more than %d series, including series of earlier scrapes: increase max_series", 2*limit)
 	}
 	return bytes, next, nil
 }

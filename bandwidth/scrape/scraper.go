@@ -59,7 +59,7 @@ type stateStore interface {
 }
 
 // errOvertaken means that another gateway recorded the source first.
-var errOvertaken = errors.New("another gateway has scraped the source meanwhile")
+var errOvertaken = errors.New("another gateway scraped the source at the same time")
 
 // Scraper scrapes one source until it is stopped.
 type Scraper struct {
@@ -214,7 +214,7 @@ func (s *Scraper) fetch(ctx context.Context) (reading, error) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return reading{}, fmt.Errorf("the response has status %d", response.StatusCode)
+		return reading{}, fmt.Errorf("unexpected response status %d", response.StatusCode)
 	}
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(io.LimitReader(response.Body, maxScrape+1)); err != nil {
@@ -253,9 +253,9 @@ func (s *Scraper) setStatus(now Status) {
 	switch {
 	case now.Status == before.Status:
 	case now.Status == StatusDown:
-		s.logger.Warn("source of bandwidth is down, its bytes are recorded once it is up again", zap.String("error", now.Error))
+		s.logger.Warn("bandwidth source is down, bytes will be recorded after the source recovers", zap.String("error", now.Error))
 	case before.Status == StatusDown:
-		s.logger.Info("source of bandwidth is up again", zap.String("status", now.Status))
+		s.logger.Info("bandwidth source is up again", zap.String("status", now.Status))
 	}
 }
 

@@ -69,7 +69,7 @@ func Check(sources []*Source) *options.Error {
 			return err
 		}
 		if first, ok := names[s.Name]; ok {
-			return options.Errorf(at+".name", "sources[%d] has the same name, %q: use another name for one of the two", first, s.Name)
+			return options.Errorf(at+".name", "duplicate name %q: must differ from the name of sources[%d]", s.Name, first)
 		}
 		names[s.Name] = i
 	}
@@ -81,7 +81,7 @@ func (s *Source) check(at string) *options.Error {
 	case s.Name == "":
 		return options.Errorf(at+".name", "name is required: set the name of the source in reports")
 	case len(s.Name) > maxSourceName:
-		return options.Errorf(at+".name", "the name is too long, %d bytes: use at most %d", len(s.Name), maxSourceName)
+		return options.Errorf(at+".name", "invalid name with %d bytes: must have at most %d bytes", len(s.Name), maxSourceName)
 	case s.URL == "":
 		return options.Errorf(at+".url", "url is required: set the URL of its metrics, such as http://kong:8001/metrics")
 	case s.Interval != 0 && time.Duration(s.Interval) < time.Second:

@@ -43,7 +43,7 @@ func parseSQLite(rest string) (Address, error) {
 		return Address{}, errors.New("invalid store: must name a file, without options, such as sqlite:///var/lib/rgate/bandwidth.db")
 	}
 	if path, err = filepath.Abs(path); err != nil {
-		return Address{}, fmt.Errorf("finding the file of the store: %w: use an absolute path", err)
+		return Address{}, fmt.Errorf("resolving the path of the store: %w: use an absolute path", err)
 	}
 	return Address{dialect: sqlite, Path: path, name: "sqlite " + path}, nil
 }

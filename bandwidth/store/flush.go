@@ -79,13 +79,13 @@ func (l *Store) report(err error) {
 	switch {
 	case err == nil && before != "":
 		l.problem = ""
-		l.logger.Info("bandwidth is written to the store again, no bytes were lost",
+		l.logger.Info("writing bandwidth to the store succeeded again, no bytes were lost",
 			zap.String("store", l.db.name), zap.Duration("away", l.now().Sub(l.problemSince)))
 	case err != nil:
 		l.problem = err.Error()
 		if before == "" {
 			l.problemSince = l.now()
-			l.logger.Warn("writing bandwidth to the store failed, it is kept in memory until the store is available",
+			l.logger.Warn("writing bandwidth to the store failed, keeping usage in memory until the store is available",
 				zap.String("store", l.db.name), zap.Error(err))
 		}
 	}

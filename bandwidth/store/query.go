@@ -352,7 +352,7 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 		for i, column := range columns {
 			var ok bool
 			if n[i], ok = column.(int64); !ok {
-				return fmt.Errorf("column %d is a %T", i, column)
+				return fmt.Errorf("column %d has unexpected type %T", i, column)
 			}
 		}
 		if group, ok := groups[n[1]]; ok {

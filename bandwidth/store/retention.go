@@ -125,7 +125,7 @@ func (l *Store) pruneLoop(ctx context.Context) {
 			err = l.prune(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
-			l.logger.Debug("deleting old rows of bandwidth failed, retrying later", zap.Error(err))
+			l.logger.Debug("deleting expired bandwidth rows failed, retrying later", zap.Error(err))
 			continue
 		}
 		if !pause.For(ctx, pruneInterval) {

@@ -137,7 +137,7 @@ func checkGateway(name string, stores []*cacheStore) error {
 	case name == "" || slices.Contains(known, name):
 		return nil
 	case len(known) == 0:
-		return fmt.Errorf("unknown gateway %q: remove gateway", name)
+		return fmt.Errorf("unknown gateway %q: no named gateway has a cache: remove gateway", name)
 	}
 	return fmt.Errorf("unknown gateway %q%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 }

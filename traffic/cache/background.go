@@ -101,7 +101,7 @@ func forwardAlone(p *Cache, w http.ResponseWriter, r *http.Request, next caddyht
 		switch cause := recover(); cause {
 		case nil:
 		case http.ErrAbortHandler:
-			err = errors.New("the response was not complete")
+			err = errors.New("the response is incomplete")
 		default:
 			err = fmt.Errorf("a handler panicked: %v", cause)
 		}

@@ -199,9 +199,9 @@ func (p *Cache) checkTTLByStatus() error {
 		case !ok:
 			return options.Errorf("ttl_by_status", "invalid status %q: must be 200 to 599, or a class such as 4xx", text)
 		case !httpcache.MayHaveTTL(status):
-			return options.Errorf("ttl_by_status", "responses with status %s cannot be shared: remove it", text)
+			return options.Errorf("ttl_by_status", "responses with status %s cannot be cached: remove the status", text)
 		case p.TTLByStatus[text] < 0:
-			return options.Errorf("ttl_by_status", "invalid time of %s: must not be negative", text)
+			return options.Errorf("ttl_by_status", "invalid ttl of status %s: must not be negative", text)
 		}
 	}
 	return nil
@@ -228,11 +228,11 @@ func (p *Cache) Warnings([]caddyhttp.MiddlewareHandler) (messages []string) {
 		return nil
 	}
 	if p.IgnoreFields == nil && p.Key == "" && !p.unlisted {
-		messages = append(messages, "responses to requests with cookies, keys or other credentials, and by ttl those to requests with unknown fields, are stored only if they are public or their Vary names the field: "+
-			"name fields that do not change responses in ignore_fields, or write `ignore_fields: []` if there are none; earlier versions stored more, and legacy: ["+policy.LegacyUnlistedFields+"] restores that")
+		messages = append(messages, "responses to requests with cookies, API keys or other credentials, and with ttl also to requests with unknown header fields, are stored only if they are public or their Vary lists the field: "+
+			"list fields that do not change responses in ignore_fields, or write `ignore_fields: []` if there are none; earlier versions stored more, and legacy: ["+policy.LegacyUnlistedFields+"] restores that")
 	}
 	if p.TTL > 0 && p.TTLByStatus == nil {
-		messages = append(messages, "errors such as 404 are fresh for a tenth of ttl, 10s at most: set ttl_by_status to change it, such as `4xx: 30s`, or write `ttl_by_status: {}` to keep it; "+
+		messages = append(messages, "errors such as 404 are fresh for a tenth of ttl, 10s at most: set ttl_by_status to change this, such as `4xx: 30s`, or write `ttl_by_status: {}` to keep the default; "+
 			"in earlier versions they were fresh for the whole ttl")
 	}
 	return messages

@@ -16,13 +16,13 @@ func newCacheCollector() *cacheCollector {
 	gateway := []string{"gateway"}
 	return &cacheCollector{
 		requests: prometheus.NewDesc("rgate_cache_requests_total",
-			"Total requests at a cache, by result.", []string{"gateway", "route", "result"}, nil),
+			"Total requests handled by the cache, by result.", []string{"gateway", "route", "result"}, nil),
 		bytes: prometheus.NewDesc("rgate_cache_bytes",
-			"Memory of stored responses in bytes.", gateway, nil),
+			"Bytes of memory used by stored responses.", gateway, nil),
 		entries: prometheus.NewDesc("rgate_cache_entries",
 			"Number of stored responses.", gateway, nil),
 		evictions: prometheus.NewDesc("rgate_cache_evictions_total",
-			"Total stored responses that were evicted.", gateway, nil),
+			"Total evictions of stored responses.", gateway, nil),
 	}
 }
 

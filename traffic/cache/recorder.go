@@ -15,7 +15,7 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-var errNotStored = errors.New("the client sent only-if-cached, and no response is stored")
+var errNotStored = errors.New("no stored response matches a request with only-if-cached")
 
 // recorder forwards a request to the backend. As a response writer, it records the
 // response while the response is streamed to the client.

@@ -127,7 +127,7 @@ func (p *CircuitBreaker) Check() error {
 	case p.Ratio < 0 || p.Ratio > 1 || math.IsNaN(p.Ratio):
 		return options.Errorf("ratio", "invalid ratio %v: must be above 0 and at most 1", p.Ratio)
 	case p.Ratio != 0 && p.Expire != 0:
-		return options.Errorf("expire", "expire and ratio cannot be combined: use window")
+		return options.Errorf("expire", "expire and ratio cannot be combined: use window with ratio")
 	case p.Ratio == 0 && p.Window != 0:
 		return options.Errorf("window", "window requires ratio: set ratio, such as 0.5, or use expire")
 	case p.Ratio == 0 && p.Minimum != 0:

@@ -196,7 +196,7 @@ func TestCircuitBreakerOptions(t *testing.T) {
 		"{\nfailures 5\nratio 0.5\n}":    "failures and ratio cannot be combined",
 		"{\nratio 50\n}":                 "invalid ratio 50: must be above 0 and at most 1",
 		"{\nratio -1\n}":                 "invalid ratio -1",
-		"{\nratio 0.5\nexpire 1m\n}":     "expire and ratio cannot be combined: use window",
+		"{\nratio 0.5\nexpire 1m\n}":     "expire and ratio cannot be combined: use window with ratio",
 		"{\nwindow 1m\n}":                "window requires ratio",
 		"{\nminimum 10\n}":               "minimum requires ratio",
 		"{\nratio 0.5\nminimum -1\n}":    "invalid minimum -1: must be 1 to 1000000",

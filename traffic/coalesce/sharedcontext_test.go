@@ -29,7 +29,7 @@ func TestSharedContext(t *testing.T) {
 		if child.Value(contextKey{}) != "value" || l.Value("other") != nil {
 			t.Error("the values are others")
 		}
-		cause := errors.New("all clients have left")
+		cause := errors.New("all clients disconnected")
 		l.cancel(cause)
 		<-child.Done()
 		if context.Cause(child) != cause || !errors.Is(child.Err(), context.Canceled) {

@@ -49,8 +49,8 @@ const (
 
 var (
 	errBehind    = errors.New("the client was too slow for the shared response")
-	errNoReaders = errors.New("all clients have left")
-	errAborted   = errors.New("the response broke off")
+	errNoReaders = errors.New("all clients disconnected")
+	errAborted   = errors.New("the response was aborted")
 )
 
 // reader reads a stream from its beginning.
@@ -264,7 +264,7 @@ func (r *reader) next(done <-chan struct{}) (data []byte, err error) {
 }
 
 // errLeft is returned if the client of a reader has disconnected.
-var errLeft = errors.New("the client left")
+var errLeft = errors.New("the client disconnected")
 
 // position returns the number of bytes that were read and their checksum.
 func (r *reader) position() (n int64, sum uint64) { return r.at.end, r.at.sum }
@@ -278,7 +278,7 @@ type rest struct {
 	hash maphash.Hash
 }
 
-var errChanged = errors.New("the response does not begin like the shared one")
+var errChanged = errors.New("the new response differs from the shared response")
 
 // newRest returns a rest that skips the part that r has read.
 func newRest(r *reader, to io.Writer) *rest {

@@ -160,7 +160,7 @@ func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 
 var (
 	errQueueFull    = errors.New("too many requests in flight, and the queue is full")
-	errQueueTimeout = errors.New("timed out in the queue")
+	errQueueTimeout = errors.New("timed out waiting in the queue")
 )
 
 // await waits until a queued request gets a permit.

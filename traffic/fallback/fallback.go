@@ -167,7 +167,7 @@ func (f *Fallback) Check() error {
 	case f.Key != "" && !placeholder.Has(f.Key):
 		return options.Errorf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", f.Key)
 	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
-		return options.Errorf("max_body", "invalid max_body: must not be more than max_bytes, %d", cmp.Or(f.MaxBytes, defaultKeptBytes))
+		return options.Errorf("max_body", "invalid max_body: must be at most max_bytes, %d", cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
 		return options.Errorf("backend", "invalid backend %q: must be the name of a backend", f.Backend)
 	}
@@ -194,8 +194,8 @@ func (f *Fallback) Warnings([]caddyhttp.MiddlewareHandler) []string {
 	if f.Off() || f.Cached == 0 || f.IgnoreFields != nil || f.Key != "" {
 		return nil
 	}
-	return []string{"responses to requests with credentials or unknown fields are stored for a failing backend only if they are public or their Vary names the field: " +
-		"name fields that do not change responses in ignore_fields of fallback, or write `ignore_fields: []` if there are none; earlier versions stored more"}
+	return []string{"responses to requests with credentials or unknown header fields are stored for a failing backend only if they are public or their Vary lists the field: " +
+		"list fields that do not change responses in ignore_fields of fallback, or write `ignore_fields: []` if there are none; earlier versions stored more"}
 }
 
 // Cleanup releases the stored responses.

@@ -375,7 +375,7 @@ func TestFallbackOptions(t *testing.T) {
 		"rgate_fallback {\n cached -1s\n}":                                "! invalid cached: must not be negative",
 		"rgate_fallback {\n max_bytes 1MiB\n}":                            "! max_bytes requires cached",
 		"rgate_fallback {\n max_body 1MiB\n}":                             "! max_body requires cached",
-		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! invalid max_body: must not be more than max_bytes",
+		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! invalid max_body: must be at most max_bytes",
 		"rgate_fallback {http.request.header.X}":                          "! invalid backend \"{http.request.header.X}\"",
 		"rgate_fallback {\n statuses 404\n}":                              "! invalid status 404",
 		"rgate_fallback {\n response a 99\n}":                             "! invalid status_code 99",

@@ -22,7 +22,7 @@ func (s *Response) check() error {
 		at := "response.headers." + name
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
-			return options.Errorf(at, "invalid header field name %q: use one such as Retry-After", name)
+			return options.Errorf(at, "invalid header field name %q: must be a name such as Retry-After", name)
 		case strings.ContainsAny(value, "\r\n\x00"):
 			return options.Errorf(at, "invalid value of %s: must be one line", name)
 		}

@@ -81,7 +81,7 @@ func CheckIgnoredFields(names []string) error {
 		field := strings.TrimSuffix(name, "*")
 		switch {
 		case name == "" || field != "" && !httpguts.ValidHeaderFieldName(field) || strings.Contains(field, "*"):
-			return options.Errorf("ignore_fields", "invalid field name %q: must be a name such as X-Org-Id, the beginning of names such as X-Acme-*, or *", name)
+			return options.Errorf("ignore_fields", "invalid field name %q: must be a name such as X-Org-Id, a prefix such as X-Acme-*, or *", name)
 		case name == field && httpcache.ClassOf(http.CanonicalHeaderKey(field), false) == httpcache.Own, strings.EqualFold(name, "Upgrade"):
 			return options.Errorf("ignore_fields", "%s cannot be ignored: remove it", name)
 		}

@@ -51,7 +51,7 @@ func checkMethod(method string) *options.Error {
 	case method == "":
 		return nil
 	case method == http.MethodHead || method == http.MethodConnect || !methodName.MatchString(method):
-		return options.Errorf("request.method", "invalid method %q: must be one such as GET, POST, PUT, PATCH or DELETE", method)
+		return options.Errorf("request.method", "invalid method %q: must be a method such as GET, POST, PUT, PATCH or DELETE", method)
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func checkPath(path string) *options.Error {
 		return options.Errorf("request.path", "invalid path %q: braces must belong to placeholders: use %%7B and %%7D for other braces", path)
 	}
 	if strings.ContainsAny(fixed, "?#") {
-		return options.Errorf("request.path", "invalid path %q: must not contain a query or fragment: set query", path)
+		return options.Errorf("request.path", "invalid path %q: must not contain a query or fragment: use the option query", path)
 	}
 	if u, err := url.ParseRequestURI("/" + strings.TrimLeft(fixed, "/")); err != nil || strings.ContainsAny(fixed, " \\") || u.Path == "" {
 		return options.Errorf("request.path", "invalid path %q: must be percent-encoded, such as %%20 for a space", path)
@@ -86,7 +86,7 @@ func (o *RequestBodyEdits) check() *options.Error {
 		return err
 	}
 	if !o.BodyEdits.empty() {
-		return options.Errorf("request.body.template", "template and delete, rename, move or set cannot be combined: put their results into the template")
+		return options.Errorf("request.body.template", "template cannot be combined with delete, rename, move or set: express the edits in the template, or remove template")
 	}
 	if _, err := o.compileTemplate(); err != nil {
 		return options.Errorf("request.body.template", `invalid template: %v: must be JSON with placeholders in strings, such as {"user": "{http.auth.user.id}"}`, err)
@@ -100,7 +100,7 @@ func (o *ResponseEdits) check() *options.Error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Headers.Set)) {
 		if http.CanonicalHeaderKey(name) == "Host" {
-			return options.Errorf("response.headers.set."+name, "a response has no Host: set it under request")
+			return options.Errorf("response.headers.set."+name, "Host cannot be set in a response: set Host in request.headers")
 		}
 	}
 	for _, from := range slices.Sorted(maps.Keys(o.Status)) {
@@ -130,9 +130,9 @@ func (o *FieldEdits) checkHeader(at string) *options.Error {
 		case !httpguts.ValidHeaderFieldName(name):
 			return options.Errorf(place, "invalid header field name %q: use letters, digits and dashes", name)
 		case slices.Contains(framing, canonical):
-			return options.Errorf(place, "%s belongs to the connection and cannot be changed: remove it", canonical)
+			return options.Errorf(place, "header field %s cannot be changed, because the gateway sets it for each connection: remove %[1]s", canonical)
 		case canonical == "Host" && !strings.HasPrefix(place, at+".set."):
-			return options.Errorf(place, "Host of a request can only be set: use set")
+			return options.Errorf(place, "Host cannot be added, deleted or renamed: use set")
 		case !httpguts.ValidHeaderFieldValue(o.Set[name]) || !httpguts.ValidHeaderFieldValue(o.Add[name]):
 			return options.Errorf(place, "invalid value of %s: must be one line without control characters", name)
 		}
@@ -170,7 +170,7 @@ func (o *FieldEdits) names(at string) func(func(place, name string) bool) {
 func (o *FieldEdits) check(at string, canonical func(string) string) *options.Error {
 	for place, name := range o.names(at) {
 		if name == "" {
-			return options.Errorf(place, "a name is empty: remove it")
+			return options.Errorf(place, "invalid empty name: must be the name of a header field or query parameter")
 		}
 	}
 	return checkRenaming(at+".rename", o.Rename, canonical)
@@ -186,10 +186,10 @@ func checkRenaming(at string, renaming map[string]string, canonical func(string)
 	for _, from := range slices.Sorted(maps.Keys(renaming)) {
 		to := canonical(renaming[from])
 		if other, ok := targets[to]; ok {
-			return options.Errorf(at+"."+from, "%q and %q would both become %q: remove one of them", other, from, renaming[from])
+			return options.Errorf(at+"."+from, "%q and %q cannot both be renamed to %q: remove one of them", other, from, renaming[from])
 		}
 		if sources[to] {
-			return options.Errorf(at+"."+from, "%q is renamed to %q, which is renamed, too: use the final names", from, renaming[from])
+			return options.Errorf(at+"."+from, "%q is renamed to %q, which is also renamed: use the final name", from, renaming[from])
 		}
 		targets[to] = from
 	}
@@ -239,7 +239,7 @@ func (o *BodyEdits) checkRename(at string) *options.Error {
 		case err != nil:
 			return options.Errorf(at+"."+from, "invalid path %q: %v", from, err)
 		case path.last().all:
-			return options.Errorf(at+"."+from, "invalid path %q: must end with the name of a member", from)
+			return options.Errorf(at+"."+from, "invalid path %q: must end with a member name", from)
 		case o.Rename[from] == "":
 			return options.Errorf(at+"."+from, "the new name of %q is empty: use delete to remove it", from)
 		}

@@ -221,7 +221,7 @@ func renameJSON(text string, path jsonPath, name string) string {
 }
 
 // errNoPlace is returned if no value can be set at the path.
-var errNoPlace = errors.New("the body has no place for a value")
+var errNoPlace = errors.New("the JSON body does not match the path of a value to set")
 
 // setJSON sets the value at a path. It adds missing objects along the path.
 func setJSON(text string, path jsonPath, value string) (string, error) {

@@ -67,7 +67,7 @@ func (o *RequestBodyEdits) compileTemplate() (jsonTemplate, error) {
 		template = value.Str
 	}
 	if !validJSON(template) {
-		return jsonTemplate{}, errors.New("is no JSON")
+		return jsonTemplate{}, errors.New("not valid JSON")
 	}
 	return compileJSON(template)
 }
@@ -283,7 +283,7 @@ func (p *bodyPlan) empty() bool {
 }
 
 // errNotMoved is returned if no value can be set at the target of a move.
-var errNotMoved = errors.New("the body has no place to move a value to")
+var errNotMoved = errors.New("the JSON body does not match the target path of a move")
 
 // edit applies the plan to valid JSON. Edits that fail are skipped and reported as an
 // error; all other edits are applied.

@@ -40,7 +40,7 @@ func (x *transformation) changeRequest(w http.ResponseWriter, r *http.Request) (
 	if !plan.query.empty() {
 		query = plan.query.editQuery(query, params)
 		if name := plan.query.hiddenIn(query); name != "" {
-			return http.StatusBadRequest, fmt.Errorf("the query has the parameter %q after a semicolon, where it cannot be removed", name)
+			return http.StatusBadRequest, fmt.Errorf("query parameter %q after a semicolon cannot be removed", name)
 		}
 	}
 
@@ -164,9 +164,9 @@ func isEncoded(header http.Header) bool {
 
 var (
 	errRequestEncoded     = errors.New("the JSON body of the request is compressed")
-	errRequestIncremental = errors.New("the JSON body of the request is incremental")
+	errRequestIncremental = errors.New("the JSON request has an Incremental header field")
 	errRequestTooLarge    = errors.New("the JSON body of the request is larger than max_body")
-	errRequestInvalid     = errors.New("the request has a JSON Content-Type and invalid JSON")
+	errRequestInvalid     = errors.New("the request has a JSON Content-Type, but its body is not valid JSON")
 )
 
 // readBody reads the JSON body of a request. On an error, it returns the status for the

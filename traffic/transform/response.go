@@ -232,12 +232,12 @@ func (w *responseWriter) sniff() error {
 var (
 	errResponseEncoded  = errors.New("the response is compressed although identity was requested: make the backend respect Accept-Encoding, or compress in the gateway (encode)")
 	errResponsePartial  = errors.New("the response is partial although no range was requested")
-	errResponseTooLarge = errors.New("the response is larger than max_body: raise max_body, or do not change the bodies of this route")
-	errResponseInvalid  = errors.New("the response has a JSON Content-Type and invalid JSON")
-	errResponseCut      = errors.New("the backend broke off the response")
-	errResponseStrict   = errors.New("the response is a stream of JSON or has no valid Content-Type, and strict is set")
+	errResponseTooLarge = errors.New("the response is larger than max_body: increase max_body, or do not edit response bodies of this route")
+	errResponseInvalid  = errors.New("the response has a JSON Content-Type, but its body is not valid JSON")
+	errResponseCut      = errors.New("the backend aborted the response")
+	errResponseStrict   = errors.New("strict rejects JSON streams and responses without a valid Content-Type")
 
-	errResponseIncremental = errors.New("the JSON response is incremental (Incremental)")
+	errResponseIncremental = errors.New("the JSON response has an Incremental header field")
 )
 
 func (w *responseWriter) giveUp(obstacle error) { w.state, w.obstacle = refusing, obstacle }
@@ -318,7 +318,7 @@ func (w *responseWriter) sendHeld() error {
 		return nil
 	}
 	if err != nil {
-		if c := w.Logger().Check(zapcore.WarnLevel, "the body of a response is not changed as configured"); c != nil {
+		if c := w.Logger().Check(zapcore.WarnLevel, "passed a response without transforming its body"); c != nil {
 			c.Write(zap.String("route", w.named("http.rgate.route")), zap.Int("status", w.status), zap.Error(err))
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 // errUnsafePath is returned if a value changes the structure of the path, or the path is
 // ambiguous.
-var errUnsafePath = errors.New("the resulting path is ambiguous")
+var errUnsafePath = errors.New("the rewritten path is ambiguous")
 
 // escapeSegment encodes text as a path segment or a part of one. It returns an error if
 // text is empty or contains slashes.

@@ -188,9 +188,9 @@ func (t *Transform) Warnings([]caddyhttp.MiddlewareHandler) []string {
 	if t.lenient || t.Response.Strict != nil || t.response == nil || t.response.body.empty() {
 		return nil
 	}
-	return []string{"a response that claims to be JSON and cannot be read is refused with 502 where transform changes its body: " +
-		"set strict in response to true to refuse streams of JSON and responses without a type, too, or to false to let them pass; " +
-		"earlier versions let all of them pass, and legacy: [" + policy.LegacyUnreadableJSON + "] restores that"}
+	return []string{"responses with a JSON Content-Type and an invalid body are rejected with 502 if transform edits the body: " +
+		"set response.strict to true to also reject JSON streams and responses without a valid Content-Type, or to false to pass all of them; " +
+		"earlier versions passed all of them, and legacy: [" + policy.LegacyUnreadableJSON + "] restores that"}
 }
 
 // Validate implements caddy.Validator.
@@ -255,9 +255,9 @@ type transformation struct {
 
 // refuse rejects a request or a response and logs the cause.
 func (x *transformation) refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error {
-	message, level := "rejected a request that cannot be changed as configured", zapcore.InfoLevel
+	message, level := "rejected a request that cannot be transformed", zapcore.InfoLevel
 	if status == http.StatusBadGateway {
-		message, level = "rejected a response that cannot be changed as configured", zapcore.WarnLevel
+		message, level = "rejected a response that cannot be transformed", zapcore.WarnLevel
 	}
 	if c := x.Logger().Check(level, message); c != nil {
 		c.Write(zap.String("route", x.named("http.rgate.route")), zap.Int("status", status), zap.Error(cause))

@@ -50,7 +50,7 @@ type jsonPart struct {
 	placeholder string // name of a placeholder whose value may be any JSON
 }
 
-var errTypedText = errors.New("json: must be followed by JSON or a single placeholder")
+var errTypedText = errors.New("the prefix json: must be followed by JSON or a single placeholder")
 
 // compileJSON compiles valid JSON to a template.
 func compileJSON(text string) (jsonTemplate, error) {
