@@ -170,12 +170,12 @@ func TestRgateIsASource(t *testing.T) {
 func TestSourceOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
-		"{name: a, url: \"a:1/metrics\"}":                              "is not where metrics are",
-		"{url: \"http://a/metrics\"}":                                  "the source has no name",
-		"{name: a, url: \"http://a/m\", interval: 10ms}":               "use at least 1s",
-		"{name: a, url: \"http://u:p@a/m\"}":                           "say basic_auth instead",
+		"{name: a, url: \"a:1/metrics\"}":                              "must be a URL such as",
+		"{url: \"http://a/metrics\"}":                                  "name is required: set the name",
+		"{name: a, url: \"http://a/m\", interval: 10ms}":               "must be at least 1s",
+		"{name: a, url: \"http://u:p@a/m\"}":                           "must not contain credentials: use basic_auth",
 		"{name: a, url: \"http://a/\", basic_auth: {usr: x}}":          "usr",
-		"{name: a, url: \"http://a/\"}, {name: a, url: \"http://b/\"}": "give each a name of its own",
+		"{name: a, url: \"http://a/\"}, {name: a, url: \"http://b/\"}": "duplicate name",
 	} {
 		out := validate(t, "bandwidth: {sources: ["+text+"]}\n")
 		if out.code == 0 || !strings.Contains(out.stdout+out.stderr, says) || !strings.Contains(out.stdout+out.stderr, "rgate.yaml:1: ") {

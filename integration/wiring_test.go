@@ -55,8 +55,8 @@ func TestPartsOfAGatewayThatDoNotGoTogether(t *testing.T) {
 		"bandwidth: {path: /dashboard}\ndashboard: true\n":               "rgate.yaml:1: /dashboard of dashboard and /dashboard of bandwidth overlap",
 		"bandwidth: {path: /dashboard/usage}\ndashboard: true\n":         "overlap",
 		"operations: true\ndashboard: {path: /gateway/dashboard}\n":      "rgate.yaml:2: /gateway/dashboard of dashboard and /gateway of operations overlap",
-		"bandwidth: {allow: [192.0.2.1]}\n":                              "it says who may read the account, which can be read nowhere: set path",
-		"bandwidth: {node: a, sources: [{name: a, url: \"http://a/\"}]}": "is what this gateway itself is called in the account",
+		"bandwidth: {allow: [192.0.2.1]}\n":                              "allow requires path: set path",
+		"bandwidth: {node: a, sources: [{name: a, url: \"http://a/\"}]}": "must differ from the node of this gateway",
 	} {
 		out := validate(t, strings.TrimSuffix(config, "\n")+"\n"+rest)
 		if (out.code == 0) != (says == "") || !strings.Contains(out.stderr, says) {
