@@ -79,7 +79,7 @@ func (p *LeastLatency) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	for d.NextBlock(0) {
-		return d.Errf("unrecognized option '%s': least_latency has none", d.Val())
+		return d.Errf("unrecognized option '%s': least_latency has no options", d.Val())
 	}
 	return nil
 }

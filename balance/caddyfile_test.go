@@ -26,7 +26,7 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"ring_hash X-User":                                 `invalid key "X-User": without a placeholder, all requests go to one upstream: use one such as {http.request.header.X-User}`,
+		"ring_hash X-User":                                 `invalid key "X-User": must contain a placeholder, because otherwise all requests go to one upstream: use a key such as {http.request.header.X-User}`,
 		"ring_hash {a} {b}":                                "wrong argument count",
 		"ring_hash {\nvirtual_nodes\n}":                    "wrong argument count",
 		"ring_hash {\nvirtual_nodes 1 2\n}":                "wrong argument count",
@@ -40,7 +40,7 @@ func TestOptions(t *testing.T) {
 		"ring_hash {\nload_factor 125%\n}":                 `invalid load_factor "125%": must be a number above 1, such as 1.25`,
 		"ring_hash {\nkeys X\n}":                           "unrecognized option 'keys': use virtual_nodes or load_factor",
 		"least_latency now":                                "wrong argument count",
-		"least_latency {\nhalf_life 1s\n}":                 "unrecognized option 'half_life': least_latency has none",
+		"least_latency {\nhalf_life 1s\n}":                 "unrecognized option 'half_life': least_latency has no options",
 	} {
 		d := caddyfile.NewTestDispenser(text)
 		policy := caddyfile.Unmarshaler(new(RingHash))

@@ -97,8 +97,8 @@ func (p *RingHash) checkKey() error {
 		return err
 	}
 	if p.Key != "" && !placeholder.Has(p.Key) {
-		return options.Errorf("key", "invalid key %q: without a placeholder, all requests go to one upstream: "+
-			"use one such as {http.request.header.X-User}", p.Key)
+		return options.Errorf("key", "invalid key %q: must contain a placeholder, because otherwise all requests go to one upstream: "+
+			"use a key such as {http.request.header.X-User}", p.Key)
 	}
 	return nil
 }

@@ -159,7 +159,7 @@ func TestQuotaCaddyfile(t *testing.T) {
 		{"quota", "egress, ingress or total is required"},
 		{"quota ten", "egress must be a size such as 512KB"},
 		{"quota 10GB year", "invalid period"},
-		{"quota 10GB month UTC", "one argument too many"},
+		{"quota 10GB month UTC", "unexpected argument"},
 		{"quota {\negres 1\n}", "unrecognized subdirective 'egres'"},
 	} {
 		d := caddyfile.NewTestDispenser(c.text)

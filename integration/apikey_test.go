@@ -224,7 +224,7 @@ func TestAPIKeys(t *testing.T) {
 				t.Errorf("%s: the log has the key %s", syntax, secret)
 			}
 		}
-		for _, reason := range []string{"the API key has expired", "unknown API key", "the client lacks a scope", "the client has none of the roles"} {
+		for _, reason := range []string{"the API key has expired", "unknown API key", "the client lacks a required scope", "the client has none of the required roles"} {
 			if !strings.Contains(g.output.String(), reason) {
 				t.Errorf("%s: the log does not say that %s", syntax, reason)
 			}
@@ -310,7 +310,7 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 		func() { write(line("alice", "new-key") + "- name") },
 		func() { must(t, "removing", os.Remove(file)) },
 	} {
-		const kept = "reading the API keys failed, the previous ones stay valid"
+		const kept = "reloading API keys failed, the previous keys stay valid"
 		breakIt()
 		testkit.Eventually(t, "the change is logged", func() bool { return logged(kept) == i+1 })
 		await("is broken", "new-key", in)
@@ -322,10 +322,10 @@ func TestKeyFileChangesWhileRunning(t *testing.T) {
 			t.Errorf("reloading with a broken file: got %d and %q", done.code, done.stderr)
 		}
 		await("is broken", "new-key", in)
-		before := logged("API keys read")
+		before := logged("reloaded API keys")
 		write(line("alice", "new-key") + line("bob", fmt.Sprint("healed-", i)))
 		await("is whole again", fmt.Sprint("healed-", i), in)
-		testkit.Eventually(t, "the change is logged", func() bool { return logged("API keys read") == before+1 })
+		testkit.Eventually(t, "the change is logged", func() bool { return logged("reloaded API keys") == before+1 })
 		if got := logged(kept); got != i+1 {
 			t.Errorf("the log has %d lines, want %d", got, i+1)
 		}

@@ -108,7 +108,7 @@ http://open.example.com:$PORT {
 	}
 
 	log := g.output.String()
-	if n := strings.Count(log, "refused a request that has passed a proxy which is not trusted"); n != 8 || !strings.Contains(log, "trusted_proxies") {
+	if n := strings.Count(log, "rejected a request that passed an untrusted proxy"); n != 8 || !strings.Contains(log, "trusted_proxies") {
 		t.Errorf("the log warns %d times, want once for each endpoint", n)
 	}
 }

@@ -82,7 +82,7 @@ func TestD16IdentityIsStrippedInTheWholeSite(t *testing.T) {
 			}
 		}
 	}
-	if warned := strings.Count(g.output.String(), "keep_identity passes them on"); warned < 5 {
+	if warned := strings.Count(g.output.String(), "set keep_identity to forward them"); warned < 5 {
 		t.Errorf("%d sites are warned of", warned)
 	}
 }

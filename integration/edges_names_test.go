@@ -60,7 +60,7 @@ backends: [{name: web, dial: [%q]}]
 		{"rgate_rate_limit 1 1h {\n key {header.client_id}\n}\n respond ok", "add `expected_underscore_headers client_id` to the global option `servers`"},
 		{"rgate_api_key {\n header app.key\n keys {\n name alice\n sha256 " + hashOfKey("secret") + "\n}\n}\n respond ok", "add `expected_dot_headers app.key` to the global option `servers`"},
 		{"rgate {\n backend web {\n dial 127.0.0.1:9\n}\n route / web {\n headers app_version 2\n}\n}", "add `expected_underscore_headers App_version`"},
-		{"rgate_rate_limit 1 1h {\n key {header.X_User_ID}\n}\n respond ok", "CGI and PHP take it for X-User-Id: use another name"},
+		{"rgate_rate_limit 1 1h {\n key {header.X_User_ID}\n}\n respond ok", "CGI and PHP read it as X-User-Id: use another name"},
 		{"reverse_proxy 127.0.0.1:9 {\n lb_policy ring_hash {header.client_id}\n}", "add `expected_underscore_headers client_id`"},
 	} {
 		file := filepath.Join(t.TempDir(), "Caddyfile")

@@ -293,7 +293,7 @@ func TestD17DirectivesThatMissRequestsAreRefused(t *testing.T) {
 			if what != "handle" && name != "rgate_transform" && name != "rgate_cache" {
 				continue // all six directives share one check
 			}
-			if err := validate(strings.ReplaceAll(body, "%s", directive)); err == nil || !strings.Contains(err.Error(), name+" misses requests") {
+			if err := validate(strings.ReplaceAll(body, "%s", directive)); err == nil || !strings.Contains(err.Error(), name+" does not receive requests") {
 				t.Errorf("%s with %s: %v", name, what, err)
 			}
 		}
@@ -308,7 +308,7 @@ func TestD17DirectivesThatMissRequestsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if err := validate("rgate_cache 30s\nrgate {\nbackend a {\ndial 127.0.0.1:9\n}\nroute / a {\nip_filter 10.0.0.0/8\n}\n}"); err == nil || !strings.Contains(err.Error(), "would respond to requests that rgate_ip_filter") {
+	if err := validate("rgate_cache 30s\nrgate {\nbackend a {\ndial 127.0.0.1:9\n}\nroute / a {\nip_filter 10.0.0.0/8\n}\n}"); err == nil || !strings.Contains(err.Error(), "would respond before rgate_ip_filter can reject requests") {
 		t.Errorf("a cache before a gateway that refuses: %v", err)
 	}
 }

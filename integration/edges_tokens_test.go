@@ -89,7 +89,7 @@ backends: [{name: b, dial: ["`+echo+`"]}]`)
 	if roles := got.header.Get("X-Roles"); roles != "Reader" {
 		t.Errorf("the placeholder of roles is %q: with the others it would be read as Admin", roles)
 	}
-	const warning = "is not split at spaces any more"
+	const warning = "no longer split at spaces"
 	if lines := g.logged(warning); len(lines) != 1 || !strings.Contains(lines[0], `"/text"`) || !strings.Contains(lines[0], `"/provider"`) ||
 		strings.Contains(lines[0], `"/split"`) || strings.Contains(lines[0], `"/one"`) {
 		t.Errorf("the warnings at the start are %q", lines)

@@ -248,7 +248,7 @@ backends:
 	if n := g.metric(t, "rgate_refused_requests_total", "policy", "jwt", "route", "/jwks", "code", "401"); n != 2 {
 		t.Errorf("%v requests are counted as refused with 401", n)
 	}
-	testkit.Eventually(t, "the reason is in the log", func() bool { return strings.Contains(g.output.String(), "it has expired") })
+	testkit.Eventually(t, "the reason is in the log", func() bool { return strings.Contains(g.output.String(), "the token has expired") })
 	for _, secret := range []string{parts[2], "BEGIN PUBLIC KEY"} {
 		if strings.Contains(g.output.String(), secret) {
 			t.Errorf("the log has %q in it", secret)

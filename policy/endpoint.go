@@ -112,7 +112,7 @@ func (g *ProtectedEndpoint) ProvisionAccess(ctx caddy.Context) error {
 	}
 	filter, err := ctx.LoadModuleByID(namespace+"."+addressFilter, caddyconfig.JSON(map[string]any{"allow": g.Allow}, nil))
 	if err != nil {
-		return fmt.Errorf("loading the filter of addresses for %s: %w", g.Path, err)
+		return fmt.Errorf("loading the address filter of %s: %w", g.Path, err)
 	}
 	g.filter = filter.(refuser)
 	if !trust.HasAllAddresses(g.Allow) {

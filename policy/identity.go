@@ -38,12 +38,12 @@ func (s *IdentityOptions) StripIdentityInSite(ctx caddy.Context) error {
 	inGateway := ScopeOf(ctx).Gateway != ""
 	switch {
 	case s.KeepIdentity && inGateway:
-		return options.Errorf("keep_identity", "keep_identity is for sites without a gateway: set trust_identity of the gateway, or remove keep_identity")
+		return options.Errorf("keep_identity", "keep_identity is not supported in a gateway: set trust_identity of the gateway, or remove keep_identity")
 	case s.KeepIdentity || ctx.Value(trustedIdentityKey{}) != nil:
 		return nil
 	}
 	if _, site := entry.Prepare(ctx, "identity", entry.PrepareFunc(trust.StripIdentity)); site != "" && !inGateway {
-		ctx.Logger().Warn("identity fields, such as X-User-ID, are removed from all requests of this site, also where nothing authenticates: keep_identity passes them on, as earlier versions did there",
+		ctx.Logger().Warn("identity fields such as X-User-ID are removed from all requests of this site, including paths without authentication: set keep_identity to forward them there, as earlier versions did",
 			zap.String("site", site))
 	}
 	return nil

@@ -24,8 +24,8 @@ func checkReached(ctx caddy.Context, handler string) error {
 	before, after := siblings(ctx, handler)
 	for _, sibling := range before {
 		if sibling.takes(ctx) {
-			return fmt.Errorf("%s misses requests that a block before it (handle, handle_path, route, invoke) takes: "+
-				"put it into the block, beside its reverse_proxy, and what is for other requests into a block of its own", handler)
+			return fmt.Errorf("%s does not receive requests that a preceding block (handle, handle_path, route or invoke) handles: "+
+				"move it into the block, next to reverse_proxy, and add a separate block for other requests", handler)
 		}
 	}
 	if !ReplacesBackend(handler) {
@@ -33,8 +33,8 @@ func checkReached(ctx caddy.Context, handler string) error {
 	}
 	for _, sibling := range after {
 		if name := sibling.refuses(ctx); name != "" {
-			return fmt.Errorf("%s would respond to requests that %s behind it refuses: "+
-				"put it behind %s, or into the gateway if that is one", handler, name, name)
+			return fmt.Errorf("%s would respond before %s can reject requests: "+
+				"move it after %[2]s, or into the gateway that contains %s", handler, name, name)
 		}
 	}
 	return nil

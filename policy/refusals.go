@@ -54,7 +54,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 // registerRefusals registers the metric of rejected requests, for all policies.
 func registerRefusals(ctx caddy.Context) error {
 	return metrics.Register(ctx, collector{prometheus.NewDesc("rgate_refused_requests_total",
-		"Total requests refused by a policy.", []string{"policy", "route", "code"}, nil)})
+		"Total number of requests rejected by a policy.", []string{"policy", "route", "code"}, nil)})
 }
 
 // Interface guard

@@ -140,7 +140,7 @@ func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error)
 // setPath sets the page path to the current token.
 func (c *Config) setPath(d *caddyfile.Dispenser) error {
 	if c.Path != "" {
-		return d.Errf("path is set twice: '%s' and '%s'", c.Path, d.Val())
+		return d.Errf("path is set twice: '%s' and '%s': remove one of the two", c.Path, d.Val())
 	}
 	if !strings.HasPrefix(d.Val(), "/") {
 		return d.Errf("invalid path '%s': must begin with a slash, or be 'off'", d.Val())

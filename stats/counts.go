@@ -132,7 +132,7 @@ func (t *counts) encode(omitMapping bool) []byte {
 func (t *counts) decode(b []byte) {
 	if err := t.ddsketch().DecodeAndMergeWith(b); err != nil {
 		// Cannot fail: the bytes were encoded by this process.
-		panic("decoding an own sketch: " + err.Error())
+		panic("stats: decoding a sketch: " + err.Error())
 	}
 }
 

@@ -28,7 +28,7 @@ func newCollector(rec *Recorder) *collector {
 			"Total number of requests by status.",
 			[]string{"route", "backend", "code"}, gateway),
 		duration: prometheus.NewDesc("rgate_request_duration_seconds",
-			"Duration of requests including the response body, without protocol switches.",
+			"Duration of requests including the response body, excluding protocol upgrades.",
 			[]string{"route", "backend"}, gateway),
 		inFlight: prometheus.NewDesc("rgate_requests_in_flight",
 			"Number of requests in flight.",

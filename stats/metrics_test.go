@@ -30,7 +30,7 @@ rgate_bandwidth_bytes_total{direction="ingress",gateway="g",route="/a",service="
 # TYPE rgate_bandwidth_header_bytes_total counter
 rgate_bandwidth_header_bytes_total{direction="egress",gateway="g",route="/a",service="x"} 4e+09
 rgate_bandwidth_header_bytes_total{direction="ingress",gateway="g",route="/a",service="x"} 3
-# HELP rgate_request_duration_seconds Duration of requests including the response body, without protocol switches.
+# HELP rgate_request_duration_seconds Duration of requests including the response body, excluding protocol upgrades.
 # TYPE rgate_request_duration_seconds histogram
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="0.001"} 1
 rgate_request_duration_seconds_bucket{backend="x",gateway="g",route="/a",le="0.0025"} 1

@@ -42,7 +42,7 @@ func parseQuery(raw string) (q Query, err error) {
 			return q, err
 		}
 	default:
-		return q, fmt.Errorf("invalid window: it is given %d times: use it once", len(windows))
+		return q, fmt.Errorf("invalid window: set %d times: set it once", len(windows))
 	}
 	for _, by := range values["by"] {
 		switch by {

@@ -133,7 +133,7 @@ func (r *reporter) stop() error {
 	case <-r.done:
 		return r.err
 	case <-patience.C:
-		return errors.New("stopping stats sinks: a sink does not return: its Write must respect the context")
+		return errors.New("stopping stats sinks: timeout: Write must return when its context is canceled")
 	}
 }
 

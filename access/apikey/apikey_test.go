@@ -264,8 +264,8 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 	for _, tc := range []struct{ text, wrong string }{
 		{"rgate_api_key", "keys or file is required"},
 		{"rgate_api_key {\nkeys alice my-key\n}", "invalid sha256 of key \"alice\": must be 64 hexadecimal digits: use the output of rgate hash-key, at Testfile:2"},
-		{"rgate_api_key {\nkeys\n}", "key 1 requires name: set it to the name of its consumer, at Testfile:2"},
-		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "have the same key: generate one for each with rgate hash-key --generate, at Testfile:3"},
+		{"rgate_api_key {\nkeys\n}", "key 1 requires name: set name to the consumer of the key, at Testfile:2"},
+		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "have the same key: generate one key for each with rgate hash-key --generate, at Testfile:3"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is required: set the time in which 5 requests are allowed, such as 60s, at Testfile:3"},
 	} {

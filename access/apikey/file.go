@@ -101,9 +101,9 @@ func (f *keyFile) watch() {
 		after := f.keys.Load()
 		switch {
 		case err != nil && !broken:
-			f.logger.Error("reading the API keys failed, the previous ones stay valid", zap.String("file", f.path), zap.Error(err))
+			f.logger.Error("reloading API keys failed, the previous keys stay valid", zap.String("file", f.path), zap.Error(err))
 		case err == nil && (broken || after != before):
-			f.logger.Info("API keys read", zap.String("file", f.path), zap.Int("keys", len(*after)))
+			f.logger.Info("reloaded API keys", zap.String("file", f.path), zap.Int("keys", len(*after)))
 		}
 		broken = err != nil
 	}

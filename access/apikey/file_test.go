@@ -83,8 +83,8 @@ func TestKeyFileIsFollowed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	core, logs := observer.New(zapcore.InfoLevel)
 	const (
-		read   = "API keys read"
-		broken = "reading the API keys failed, the previous ones stay valid"
+		read   = "reloaded API keys"
+		broken = "reloading API keys failed, the previous keys stay valid"
 	)
 	one, two := keyLine("alice", "one"), keyLine("bob", "two")
 	synctest.Test(t, func(t *testing.T) {

@@ -66,7 +66,7 @@ var (
 	errNoKey      = errors.New("the request has no API key")
 	errUnknownKey = errors.New("unknown API key")
 	errExpiredKey = errors.New("the API key has expired")
-	errKeyRate    = errors.New("the API key is above its rate limit")
+	errKeyRate    = errors.New("the API key exceeds its rate limit")
 )
 
 // start loads the keys and acquires the shared resources.
@@ -206,7 +206,7 @@ func (a *Options) log(r *http.Request, held *apiKey, err error) {
 	if errors.Is(err, errNoKey) {
 		level = zapcore.DebugLevel
 	}
-	if entry := a.logger.Check(level, "request rejected by its API key"); entry != nil {
+	if entry := a.logger.Check(level, "request rejected by api_key"); entry != nil {
 		consumer := ""
 		if held != nil {
 			consumer = held.who.Consumer

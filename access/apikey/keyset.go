@@ -76,7 +76,7 @@ func (keys keySet) find(presented string) *apiKey {
 // hash.
 func (keys keySet) add(key *Key, position int) *options.Error {
 	if key.Name == "" {
-		return options.Errorf("name", "key %d requires name: set it to the name of its consumer", position)
+		return options.Errorf("name", "key %d requires name: set name to the consumer of the key", position)
 	}
 	if !identity.IsPrintable(key.Name) {
 		return options.Errorf("name", "invalid name %q of key %d: must consist of printable characters", key.Name, position)
@@ -89,7 +89,7 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 		return digestError(key.Name)
 	}
 	if other, ok := keys[held.digest]; ok {
-		return options.Errorf("sha256", "%q and %q have the same key: generate one for each with rgate hash-key --generate", other.who.Consumer, key.Name)
+		return options.Errorf("sha256", "consumers %q and %q have the same key: generate one key for each with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
 	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "without spaces and quotes"); err != nil {
 		return err
@@ -120,7 +120,7 @@ func digestError(name string) *options.Error {
 // Moment is a date or an RFC 3339 timestamp.
 type Moment string
 
-var errMoment = errors.New("it must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
+var errMoment = errors.New("must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
 
 // UnmarshalJSON decodes a JSON string.
 func (m *Moment) UnmarshalJSON(data []byte) error {

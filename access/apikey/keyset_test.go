@@ -87,13 +87,13 @@ func TestWrongKeys(t *testing.T) {
 		key          Key
 		field, wrong string
 	}{
-		{right(func(k *Key) { k.Name = "" }), "name", "key 2 requires name: set it to the name of its consumer"},
+		{right(func(k *Key) { k.Name = "" }), "name", "key 2 requires name: set name to the consumer of the key"},
 		{right(func(k *Key) { k.Name = "a\nb" }), "name", `invalid name "a\nb" of key 2: must consist of printable`},
 		{right(func(k *Key) { k.SHA256 = "" }), "sha256", "use the output of rgate hash-key"},
 		{right(func(k *Key) { k.SHA256 = secret }), "sha256", `invalid sha256 of key "alice": must be 64 hexadecimal digits`},
 		{right(func(k *Key) { k.SHA256 = strings.Repeat("g", 64) }), "sha256", "rgate hash-key"},
 		{right(func(k *Key) { k.SHA256 = k.SHA256[1:] }), "sha256", "rgate hash-key"},
-		{right(func(k *Key) { k.SHA256 = keyHash("first") }), "sha256", `"first" and "alice" have the same key`},
+		{right(func(k *Key) { k.SHA256 = keyHash("first") }), "sha256", `consumers "first" and "alice" have the same key`},
 		{right(func(k *Key) { k.Scopes = []string{"a", "b c"} }), "scopes", `invalid value "b c" of scopes`},
 		{right(func(k *Key) { k.Scopes = []string{`a"`} }), "scopes", "without spaces and quotes"},
 		{right(func(k *Key) { k.Roles = []string{""} }), "roles", `invalid value "" of roles`},

@@ -30,11 +30,11 @@ func parseKeys(data []byte) (keySet, error) {
 		return nil, yamlError(err)
 	}
 	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the file has several documents: write all keys into one list")
+		return nil, errors.New("the file contains several documents: move all keys into one list")
 	}
 	list := root.Content[0]
 	if list.Kind != yaml.SequenceNode {
-		return nil, fmt.Errorf("line %d: must be a list of keys, each of which begins with - name", list.Line)
+		return nil, fmt.Errorf("line %d: invalid key file: must be a list of keys such as - {name: …, sha256: …}", list.Line)
 	}
 	keys := make(keySet, len(list.Content))
 	for i, item := range list.Content {
@@ -60,7 +60,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 		item = item.Alias
 	}
 	if item.Kind != yaml.MappingNode {
-		return nil, errors.New("invalid key: must be {name: …, sha256: …}")
+		return nil, errors.New("invalid key: must be a map such as {name: …, sha256: …}")
 	}
 	var options map[string]any
 	if err := item.Decode(&options); err != nil {
@@ -68,7 +68,7 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 	}
 	text, err := json.Marshal(options)
 	if err != nil {
-		return nil, errors.New("invalid value: must be text, a number or a list")
+		return nil, errors.New("invalid value: must be a string, a number or a list")
 	}
 	key := new(Key)
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -86,20 +86,20 @@ func optionError(err error) error {
 		return fmt.Errorf("unknown option %q%s: use %s", name, options.Suggest(name, keyOptions), strings.Join(keyOptions, ", "))
 	}
 	if errors.Is(err, errMoment) {
-		return errors.New("expires must be text, in quotes: a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
+		return errors.New("expires must be a string in quotes: a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
 	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		want := "a list, or options"
+		want := "a list or a map"
 		switch wrong.Type.Kind() {
 		case reflect.String:
-			want = "text, in quotes"
+			want = "a string in quotes"
 		case reflect.Int64:
 			want = "a whole number"
 		}
 		return fmt.Errorf("%s must be %s", wrong.Field, want)
 	}
-	return errors.New("window must be a duration such as 60s")
+	return errors.New("invalid window: must be a duration such as 60s")
 }
 
 func yamlError(err error) error {

@@ -146,7 +146,7 @@ func (p *CORS) checkOrigins() error {
 	case err != nil:
 		return options.Errorf("allowed_origins["+strconv.Itoa(i)+"]", "%v", err)
 	case p.AllowCredentials && all.unbounded():
-		return options.Errorf("allow_credentials", "allow_credentials with %s would let any website act as the user, and browsers reject it: list the origins or remove allow_credentials",
+		return options.Errorf("allow_credentials", "allow_credentials and allowed_origins %s cannot be combined, because any website could send requests as the user: list the origins or remove allow_credentials",
 			strings.Join(p.AllowedOrigins, " "))
 	}
 	return nil
@@ -193,14 +193,14 @@ func checkFieldName(option string, i int, name string, count int) error {
 	case name == "*" && count > 1:
 		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "* and names cannot be combined in %s: remove * or the names", option)
 	case !httpguts.ValidHeaderFieldName(name):
-		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "invalid header field name %q: use one such as X-Request-ID", name)
+		return options.Errorf(option+"["+strconv.Itoa(i)+"]", "invalid header field name %q: use a name such as X-Request-ID", name)
 	}
 	return nil
 }
 
 func (p *CORS) checkMaxAge() error {
 	if age := time.Duration(p.MaxAge); age < 0 || age%time.Second != 0 {
-		return options.Errorf("max_age", "invalid max_age %s: must be whole seconds, such as 10m", age)
+		return options.Errorf("max_age", "invalid max_age %s: must be a whole number of seconds, such as 10m", age)
 	}
 	return nil
 }
@@ -259,7 +259,7 @@ func (p *CORS) servePreflight(w http.ResponseWriter, r *http.Request) {
 		if p.AllowPrivateNetwork && r.Header.Get("Access-Control-Request-Private-Network") == "true" {
 			header.Set("Access-Control-Allow-Private-Network", "true")
 		}
-	} else if c := p.Logger().Check(zapcore.DebugLevel, "preflight not allowed"); c != nil {
+	} else if c := p.Logger().Check(zapcore.DebugLevel, "preflight request not allowed"); c != nil {
 		c.Write(zap.Strings("origin", r.Header["Origin"]), zap.String("method", method), zap.Strings("headers", wanted))
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -61,7 +61,7 @@ func parseOrigins(list []string) (*origins, int, error) {
 // parseOriginPattern compiles a regular expression and anchors it at both ends.
 func parseOriginPattern(text string) (*regexp.Regexp, error) {
 	if text == "" {
-		return nil, errors.New(`invalid origin "~": must have a regular expression, such as ~^https://[a-z]+\.example\.com$`)
+		return nil, errors.New(`invalid origin "~": must be followed by a regular expression, such as ~^https://[a-z]+\.example\.com$`)
 	}
 	if _, err := regexp.Compile(text); err != nil {
 		return nil, fmt.Errorf(`invalid regular expression "~%s": %w: see https://golang.org/s/re2syntax`, text, err)
@@ -78,7 +78,7 @@ func normalOrigin(text string) (string, error) {
 		return "", fmt.Errorf(`invalid origin %q: must have a scheme, such as https://app.example.com`, text)
 	}
 	if i := strings.IndexAny(authority, "/?#"); i >= 0 {
-		return "", fmt.Errorf(`invalid origin %q: must have only scheme, host and port: use %q`, text, scheme+"://"+authority[:i])
+		return "", fmt.Errorf(`invalid origin %q: must consist of scheme, host and port: use %q`, text, scheme+"://"+authority[:i])
 	}
 	host, port := splitPort(authority)
 	if scheme == "http" && port == ":80" || scheme == "https" && port == ":443" {
@@ -89,9 +89,9 @@ func normalOrigin(text string) (string, error) {
 	case strings.Contains(domain, "*"):
 		return "", fmt.Errorf(`invalid origin %q: a wildcard must be the first label, as in https://*.example.com: use a regular expression after ~ for other patterns`, text)
 	case !isHost(domain) || !isPort(port):
-		return "", fmt.Errorf(`invalid origin %q: must be such as https://app.example.com or http://localhost:8080, with international names in Punycode`, text)
+		return "", fmt.Errorf(`invalid origin %q: must be an origin such as https://app.example.com or http://localhost:8080, with international domain names in Punycode`, text)
 	case wildcard && domain != "localhost" && !strings.Contains(domain, "."):
-		return "", fmt.Errorf(`invalid origin %q: must not match all sites of a top-level domain: use a domain of yours, as in https://*.example.com`, text)
+		return "", fmt.Errorf(`invalid origin %q: must not match a whole top-level domain: use your domain, as in https://*.example.com`, text)
 	}
 	return scheme + "://" + host + port, nil
 }

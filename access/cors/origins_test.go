@@ -35,7 +35,7 @@ func TestParseOrigins(t *testing.T) {
 		"*.example.com":              `must have a scheme`,
 		"://example.com":             `must have a scheme`,
 		"1http://example.com":        `must have a scheme`,
-		"https://app.example.com/":   `must have only scheme, host and port: use "https://app.example.com"`,
+		"https://app.example.com/":   `must consist of scheme, host and port: use "https://app.example.com"`,
 		"https://example.com/path":   `use "https://example.com"`,
 		"https://example.com?a":      `use "https://example.com"`,
 		"https://example.com#a":      `use "https://example.com"`,
@@ -62,7 +62,7 @@ func TestParseOrigins(t *testing.T) {
 		"https://*.com:8443":         `top-level domain`,
 		"https://*.":                 `invalid origin`,
 		"*://example.com":            `must have a scheme`,
-		"~":                          `invalid origin "~": must have a regular expression`,
+		"~":                          `invalid origin "~": must be followed by a regular expression`,
 		"~(":                         `invalid regular expression`,
 		"~a)|(b":                     `invalid regular expression`,
 	} {

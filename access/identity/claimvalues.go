@@ -28,7 +28,7 @@ func (v *ClaimValues) UnmarshalJSON(data []byte) error {
 	for _, one := range list {
 		text, ok := claimText(one)
 		if !ok {
-			return errors.New("the value of a claim must be text, a number, true or false, or a list of them")
+			return errors.New("invalid claim value: must be a string, a number, true or false, or a list of them")
 		}
 		*v = append(*v, text)
 	}

@@ -12,7 +12,7 @@ import (
 func CheckNames(option string, names []string, valid func(string) bool, want string) *options.Error {
 	for _, name := range names {
 		if !valid(name) {
-			return options.Errorf(option, "invalid value %q of %s: must be text %s", name, option, want)
+			return options.Errorf(option, "invalid value %q of %s: must be a string %s", name, option, want)
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@ import (
 
 // RolesWarning is logged if a route requires roles of tokens and the configuration does
 // not set how they are split. Earlier versions split them at spaces.
-const RolesWarning = "a role that a token has as one text is one role, which is not split at spaces any more as it was in earlier versions: " +
-	`set split: " " in the option roles of jwt if issuers list several roles in one text, or split: "" if they do not`
+const RolesWarning = "a string of roles in a token is one role and no longer split at spaces as in earlier versions: " +
+	`set split: " " in the option roles of jwt if issuers list several roles in one string, or split: "" if they do not`
 
 // RolesReader is implemented by handlers and authentication providers that read roles
 // from tokens.

@@ -45,7 +45,7 @@ type IPFilter struct {
 
 // Reasons to reject a request. They are logged and not sent to the client.
 var (
-	errNoAddress  = errors.New("the client's address is not known")
+	errNoAddress  = errors.New("the client's address is unknown")
 	errDenied     = errors.New("the client's address is denied")
 	errNotAllowed = errors.New("the client's address is not allowed")
 )
@@ -121,7 +121,7 @@ func (p *IPFilter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	address := trust.ClientAddress(r)
 	if err := p.authorize(address); err != nil {
-		if entry := p.Logger().Check(zapcore.InfoLevel, "request rejected by its client address"); entry != nil {
+		if entry := p.Logger().Check(zapcore.InfoLevel, "request rejected by ip_filter"); entry != nil {
 			entry.Write(zap.Error(err), zap.String("client_ip", address))
 		}
 		return p.Refuse(w, r, http.StatusForbidden, err)

@@ -101,7 +101,7 @@ func TestIPFilterCaddyfile(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"rgate_ip_filter": "ip_filter has no effect",
-		"rgate_ip_filter {\nallow ::1\ndeny 10.0.0.1/8\n}": "or 10.0.0.1 for the one address, at Testfile:3",
+		"rgate_ip_filter {\nallow ::1\ndeny 10.0.0.1/8\n}": "or 10.0.0.1 for the single address, at Testfile:3",
 	} {
 		if err := options.Unmarshal(testkit.Dispenser(text), new(IPFilter)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)

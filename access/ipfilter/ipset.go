@@ -67,20 +67,20 @@ func parseIP(text string) (netip.Addr, bool) {
 func parsePrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		if addr.Zone() != "" {
-			return netip.Prefix{}, fmt.Errorf("use it without its zone, as %s", addr.WithZone(""))
+			return netip.Prefix{}, fmt.Errorf("must not have a zone: use %s", addr.WithZone(""))
 		}
 		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("use an address such as 203.0.113.7, a range such as 203.0.113.0/24 or 2001:db8::/32, or %s", privateRanges)
+		return netip.Prefix{}, fmt.Errorf("must be an address such as 203.0.113.7, a range such as 203.0.113.0/24 or 2001:db8::/32, or %s", privateRanges)
 	}
 	if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
 	}
 	if masked := prefix.Masked(); masked != prefix {
-		return netip.Prefix{}, fmt.Errorf("use %s for the whole range, or %s for the one address", masked, prefix.Addr())
+		return netip.Prefix{}, fmt.Errorf("use %s for the whole range, or %s for the single address", masked, prefix.Addr())
 	}
 	return prefix, nil
 }

@@ -54,17 +54,17 @@ func TestIPSet(t *testing.T) {
 
 func TestWrongPrefixes(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                  "use an address such as 203.0.113.7",
+		"":                  "must be an address such as 203.0.113.7",
 		"private":           "private_ranges",
 		"10.0.0.0/33":       "a range such as 203.0.113.0/24",
-		"10.0.0.0/-1":       "use an address",
-		"example.com":       "use an address",
-		"10.0.0.5/8":        "use 10.0.0.0/8 for the whole range, or 10.0.0.5 for the one address",
+		"10.0.0.0/-1":       "must be an address",
+		"example.com":       "must be an address",
+		"10.0.0.5/8":        "use 10.0.0.0/8 for the whole range, or 10.0.0.5 for the single address",
 		"2001:db8::1/32":    "use 2001:db8::/32 for",
 		"::ffff:10.0.0.5/8": "use ",
-		"fe80::1%eth0":      "use it without its zone, as fe80::1",
-		"fe80::%eth0/10":    "use it without its zone",
-		"192.0.2.1:80":      "use an address",
+		"fe80::1%eth0":      "must not have a zone: use fe80::1",
+		"fe80::%eth0/10":    "must not have a zone",
+		"192.0.2.1:80":      "must be an address",
 	} {
 		if prefix, err := parsePrefix(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v and %v, want %q", text, prefix, err, want)

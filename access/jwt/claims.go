@@ -46,26 +46,26 @@ const maxTokenLength = 16 << 10
 // checks that need no key, such as the check of the algorithm.
 func (rules *tokenRules) parse(text string) (*jose.JSONWebSignature, error) {
 	if len(text) > maxTokenLength {
-		return nil, fmt.Errorf("it is longer than %d bytes", maxTokenLength)
+		return nil, fmt.Errorf("the token is longer than %d bytes", maxTokenLength)
 	}
 	for i := range len(text) {
 		// Base64 decoders ignore line breaks, so reject them here.
 		if c := text[i]; c != '.' && c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
-			return nil, errors.New("it is not a JSON Web Token")
+			return nil, errors.New("the token is not a JSON Web Token")
 		}
 	}
 	token, err := jose.ParseSignedCompact(text, rules.algorithms)
 	if err != nil {
 		var algorithm *jose.ErrUnexpectedSignatureAlgorithm
 		if errors.As(err, &algorithm) {
-			return nil, fmt.Errorf("its algorithm %.16q is not among those that are allowed", algorithm.Got)
+			return nil, fmt.Errorf("algorithm %.16q of the token is not allowed", algorithm.Got)
 		}
-		return nil, errors.New("it is not a JSON Web Token")
+		return nil, errors.New("the token is not a JSON Web Token")
 	}
 	extra := token.Signatures[0].Protected.ExtraHeaders
 	for _, name := range []jose.HeaderKey{"crit", "b64"} { // RFC 7797 forbids b64 in tokens
 		if _, ok := extra[name]; ok {
-			return nil, fmt.Errorf("its header has %q, which is not supported", name)
+			return nil, fmt.Errorf("unsupported header parameter %q of the token", name)
 		}
 	}
 	return token, nil
@@ -85,12 +85,12 @@ func (rules *tokenRules) validate(payload []byte, now time.Time) (*verified, err
 		return nil, err
 	}
 	if issuer, _ := claims["iss"].(string); rules.issuer != "" && issuer != rules.issuer {
-		return nil, fmt.Errorf("its issuer is %.100q", issuer)
+		return nil, fmt.Errorf("unexpected issuer %.100q", issuer)
 	}
 	if len(rules.audience) > 0 && !slices.ContainsFunc(texts(claims["aud"]), func(audience string) bool {
 		return slices.Contains(rules.audience, audience)
 	}) {
-		return nil, errors.New("it is for another audience")
+		return nil, errors.New("unexpected audience")
 	}
 	return v, rules.identity(&v.who)
 }
@@ -99,9 +99,9 @@ func (rules *tokenRules) validate(payload []byte, now time.Time) (*verified, err
 func (v *verified) inTime(now time.Time) error {
 	switch t := now.UnixMilli(); {
 	case t >= v.expires:
-		return errors.New("it has expired")
+		return errors.New("the token has expired")
 	case t < v.notBefore:
-		return errors.New("it is not valid yet")
+		return errors.New("the token is not valid yet")
 	}
 	return nil
 }
@@ -111,10 +111,10 @@ func parseClaims(payload []byte) (claims map[string]any, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(payload))
 	decoder.UseNumber()
 	if err := decoder.Decode(&claims); err != nil || claims == nil {
-		return nil, errors.New("its claims are not a JSON object")
+		return nil, errors.New("the claims are not a JSON object")
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, errors.New("its claims are followed by something else")
+		return nil, errors.New("unexpected data after the claims")
 	}
 	return claims, nil
 }
@@ -144,11 +144,11 @@ func (rules *tokenRules) period(claims map[string]any) (notBefore, expires int64
 func milliseconds(claims map[string]any, name string) (int64, error) {
 	number, ok := claims[name].(json.Number)
 	if !ok {
-		return 0, fmt.Errorf("it has no claim %q that is a number", name)
+		return 0, fmt.Errorf("claim %q is missing or not a number", name)
 	}
 	seconds, err := number.Float64()
 	if err != nil || math.Abs(seconds) > 1<<50 {
-		return 0, fmt.Errorf("its claim %q is out of range", name)
+		return 0, fmt.Errorf("claim %q is out of range", name)
 	}
 	return int64(math.Round(seconds * 1000)), nil
 }
@@ -163,7 +163,7 @@ func (rules *tokenRules) identity(who *identity.Identity) error {
 	}
 	// A backend would trim the name or treat a line break as the end of the field.
 	if !identity.IsHeaderText(who.User) {
-		return fmt.Errorf("its claim %q has control characters or spaces around it", rules.userClaim)
+		return fmt.Errorf("claim %q has control characters or surrounding spaces", rules.userClaim)
 	}
 	scope, _ := who.Claim(rules.scopeClaim)
 	if rules.scopeClaim == "" {

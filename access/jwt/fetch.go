@@ -88,14 +88,14 @@ func (f fetcher) get(ctx context.Context, url string) (none document, err error)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return none, fmt.Errorf("getting %s: status %d", url, response.StatusCode)
+		return none, fmt.Errorf("getting %s: unexpected status %d", url, response.StatusCode)
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxDocument+1))
 	if err != nil {
 		return none, fmt.Errorf("getting %s: %w", url, err)
 	}
 	if len(text) > maxDocument {
-		return none, fmt.Errorf("getting %s: larger than %d bytes", url, maxDocument)
+		return none, fmt.Errorf("getting %s: the response is larger than %d bytes", url, maxDocument)
 	}
 	return document{text, freshFor(response.Header)}, nil
 }
@@ -116,13 +116,13 @@ func (f fetcher) discover(ctx context.Context, issuer string) (none document, er
 		return none, fmt.Errorf("reading %s: %w", address, err)
 	}
 	if configuration.Issuer != issuer {
-		return none, fmt.Errorf("%s is of issuer %.200q: set the option issuer to exactly that, if it is the right one", address, configuration.Issuer)
+		return none, fmt.Errorf("%s has issuer %.200q: set the option issuer to exactly this value if you trust the issuer", address, configuration.Issuer)
 	}
 	if err := checkURL(configuration.Keys, "https://id.example.com/keys.json"); err != nil {
-		return none, fmt.Errorf("the jwks_uri of %s %w", address, err)
+		return none, fmt.Errorf("invalid jwks_uri in %s: %w", address, err)
 	}
 	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(configuration.Keys, "https:") {
-		return none, fmt.Errorf("the jwks_uri of %s is not https, while the issuer is", address)
+		return none, fmt.Errorf("invalid jwks_uri in %s: must be an https URL, because the issuer is one", address)
 	}
 	return f.get(ctx, configuration.Keys)
 }

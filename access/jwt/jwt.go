@@ -98,7 +98,7 @@ func logRefusal(logger *zap.Logger, err error) {
 	case errKeysMissing:
 		level = zapcore.ErrorLevel
 	}
-	if entry := logger.Check(level, "refusing a request for its token"); entry != nil {
+	if entry := logger.Check(level, "request rejected by jwt"); entry != nil {
 		entry.Write(zap.Error(err))
 	}
 }

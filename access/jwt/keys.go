@@ -76,7 +76,7 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	switch public := material.(type) {
 	case *rsa.PublicKey:
 		if bits := public.N.BitLen(); bits < minRSABits {
-			return key, fmt.Errorf("RSA key of %d bits is too short: use %d or more", bits, minRSABits)
+			return key, fmt.Errorf("RSA key of %d bits is too short: must have at least %d bits", bits, minRSABits)
 		}
 		key.algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
 	case *ecdsa.PublicKey:
@@ -88,14 +88,14 @@ func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 		case elliptic.P521():
 			key.algorithms = []jose.SignatureAlgorithm{jose.ES512}
 		default:
-			return key, errors.New("curve of an EC key is not supported: use P-256, P-384 or P-521")
+			return key, errors.New("unsupported curve of an EC key: use P-256, P-384 or P-521")
 		}
 	case ed25519.PublicKey:
 		key.material, key.algorithms = ed25519Key(public), aliases(jose.EdDSA)
 	case []byte:
 		return key, errors.New("symmetric keys are not supported here: use the option secret")
 	default:
-		return key, fmt.Errorf("key of type %T is not supported: use RSA, EC or Ed25519", material)
+		return key, fmt.Errorf("unsupported key type %T: use RSA, EC or Ed25519", material)
 	}
 	if only != "" {
 		if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(only)) {
@@ -172,9 +172,9 @@ func parsePEM(text []byte) (*keySet, []error, error) {
 	case begun == 0:
 		return nil, nil, errors.New("invalid PEM: must begin with -----BEGIN PUBLIC KEY-----")
 	case begun != len(set.keys):
-		return nil, nil, errors.New("invalid PEM block: copy it again, including line breaks")
+		return nil, nil, errors.New("invalid PEM block: copy the key again, including line breaks")
 	case begun > maxJWKs:
-		return nil, nil, fmt.Errorf("more than %d keys: remove those that are not in use", maxJWKs)
+		return nil, nil, fmt.Errorf("too many keys: must be at most %d: remove unused keys", maxJWKs)
 	}
 	return set, nil, nil
 }
@@ -233,7 +233,7 @@ func parseJWKS(text []byte) (*keySet, []error, error) {
 	var left []error
 	for i, raw := range document.Keys {
 		if len(set.keys) == maxJWKs {
-			left = append(left, fmt.Errorf("key %d and later: there are more than %d keys", i+1, maxJWKs))
+			left = append(left, fmt.Errorf("keys from %d on are ignored: at most %d keys are supported", i+1, maxJWKs))
 			break
 		}
 		key, err := parseJWK(raw)
@@ -264,9 +264,9 @@ func parseJWK(raw []byte) (none verifyKey, err error) {
 	case len(key.KeyOps) > 0 && !slices.Contains(key.KeyOps, "verify"):
 		return none, fmt.Errorf("unsupported key_ops %q", key.KeyOps)
 	case key.Type == "oct" || key.K != "":
-		return none, errors.New("secrets are not supported here: use the option secret")
+		return none, errors.New("symmetric keys are not supported here: use the option secret")
 	case key.D != "":
-		return none, errors.New("private keys are not accepted: replace this key, because only the issuer must have it")
+		return none, errors.New("private keys are not accepted: generate a new key pair and publish only its public key")
 	}
 	if raw, err = json.Marshal(key); err != nil {
 		return none, err

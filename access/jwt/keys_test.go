@@ -58,7 +58,7 @@ func TestKeysOfASet(t *testing.T) {
 		"for another kind":      {changed(map[string]any{"alg": "ES256"}), "does not match its algorithm"},
 		"RSA called HMAC":       {changed(map[string]any{"alg": "HS256"}), "does not match its algorithm"},
 		"private":               {changed(map[string]any{"d": "AQAB"}), "private key"},
-		"secret":                {map[string]any{"kty": "oct", "k": base64.RawURLEncoding.EncodeToString([]byte(jwtSecret))}, "secrets are not supported"},
+		"secret":                {map[string]any{"kty": "oct", "k": base64.RawURLEncoding.EncodeToString([]byte(jwtSecret))}, "symmetric keys are not supported"},
 		"unknown type":          {map[string]any{"kty": "AKP", "alg": "ML-DSA-44"}, "unsupported key type"},
 		"unknown curve":         {map[string]any{"kty": "EC", "crv": "secp256k1", "x": "AQ", "y": "AQ"}, "curve"},
 		"point off the curve":   {jwtJWK(t, jwtEC().Public(), map[string]any{"x": base64.RawURLEncoding.EncodeToString(make([]byte, 32))}), "invalid EC key"},
@@ -165,7 +165,7 @@ func TestKeysInPEM(t *testing.T) {
 		{"weak", weak, 0, "1024 bits is too short"},
 		{"curve", jwtPEM(t, p224.Public()), 0, "use P-256"},
 		{"key exchange", jwtPEM(t, jwtMade(jwtEC().ECDH()).PublicKey()), 1, ""},
-		{"too many", strings.Repeat(certificate, maxJWKs+1), 0, "more than 100 keys"},
+		{"too many", strings.Repeat(certificate, maxJWKs+1), 0, "too many keys: must be at most 100"},
 	} {
 		set, _, err := parsePEM([]byte(tc.text))
 		switch {

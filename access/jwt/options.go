@@ -179,7 +179,7 @@ func (o *Options) check(unknown func(text string) bool) error {
 
 func (o *Options) checkAlgorithms() *options.Error {
 	if len(o.Algorithms) == 0 {
-		return options.Errorf("algorithms", "algorithms is required: set those that tokens are signed with, such as RS256")
+		return options.Errorf("algorithms", "algorithms is required: set the algorithms that sign tokens, such as RS256")
 	}
 	known := make([]string, len(signingAlgorithms))
 	for i, algorithm := range signingAlgorithms {
@@ -188,13 +188,13 @@ func (o *Options) checkAlgorithms() *options.Error {
 	for i, name := range o.Algorithms {
 		field := fmt.Sprintf("algorithms[%d]", i)
 		if strings.EqualFold(name, "none") {
-			return options.Errorf(field, "invalid algorithm %q: must be one that tokens are signed with, such as RS256", name)
+			return options.Errorf(field, "invalid algorithm %q: must be an algorithm that signs tokens, such as RS256", name)
 		}
 		if !slices.Contains(known, name) {
-			return options.Errorf(field, "unknown algorithm %q%s: use one of %s", name, options.Suggest(name, known), strings.Join(known, ", "))
+			return options.Errorf(field, "unknown algorithm %q%s: use %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 		}
 		if isSymmetric(jose.SignatureAlgorithm(name)) != isSymmetric(jose.SignatureAlgorithm(o.Algorithms[0])) {
-			return options.Errorf(field, "algorithms %s and %s cannot be combined: HS* require a secret, and the others public keys", o.Algorithms[0], name)
+			return options.Errorf(field, "algorithms %s and %s cannot be combined: HS* requires a secret, the others require public keys: remove one of the two", o.Algorithms[0], name)
 		}
 	}
 	return nil
@@ -247,7 +247,7 @@ func (o *Options) checkSecret(unknown func(string) bool) *options.Error {
 		least = max(least, map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}[name])
 	}
 	if len(o.Secret) < least {
-		return options.Errorf("secret", "the secret has %d bytes, but %s requires at least %d: generate one with `openssl rand -base64 %d`",
+		return options.Errorf("secret", "invalid secret of %d bytes: %s requires at least %d: generate a secret with `openssl rand -base64 %d`",
 			len(o.Secret), strings.Join(o.Algorithms, ", "), least, least)
 	}
 	return nil
@@ -297,7 +297,7 @@ func (o *Options) keysOf(option string, text []byte, parse parser) (*keySet, []e
 		algorithms[i] = jose.SignatureAlgorithm(name)
 	}
 	if !keys.suitsAny(algorithms) {
-		return nil, nil, options.Errorf(option, "%s contains no key for the algorithms %v: set algorithms to those of its keys", option, algorithms)
+		return nil, nil, options.Errorf(option, "%s contains no key for the algorithms %v: set algorithms to the algorithms of its keys", option, algorithms)
 	}
 	return keys, left, nil
 }
@@ -307,7 +307,7 @@ func checkURL(text, example string) error {
 	address, err := url.Parse(text)
 	switch {
 	case err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http":
-		return fmt.Errorf("%q must be a URL such as %s", text, example)
+		return fmt.Errorf("%q: must be a URL such as %s", text, example)
 	case address.User != nil:
 		return errors.New("must not contain a user, which would appear in logs")
 	}
@@ -335,7 +335,7 @@ func (o *Options) checkRest() *options.Error {
 		return options.Errorf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
 	}
 	if i := slices.Index(o.Audience, ""); i >= 0 {
-		return options.Errorf(fmt.Sprintf("audience[%d]", i), "invalid audience: must not be empty: remove audience to accept any")
+		return options.Errorf(fmt.Sprintf("audience[%d]", i), "invalid audience: must not be empty: remove audience to accept all audiences")
 	}
 	if o.Leeway != nil && (*o.Leeway < 0 || time.Duration(*o.Leeway) > maxLeeway) {
 		return options.Errorf("leeway", "invalid leeway %s: must be 0s to 1h", time.Duration(*o.Leeway))

@@ -22,8 +22,8 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 		field, wants string
 	}{
 		{Options{}, "algorithms", "algorithms is required"},
-		{Options{Algorithms: []string{"RS256", "none"}}, "algorithms[1]", "must be one that tokens are signed with"},
-		{Options{Algorithms: []string{"None"}}, "algorithms[0]", "must be one that tokens are signed with"},
+		{Options{Algorithms: []string{"RS256", "none"}}, "algorithms[1]", "must be an algorithm that signs tokens"},
+		{Options{Algorithms: []string{"None"}}, "algorithms[0]", "must be an algorithm that signs tokens"},
 		{Options{Algorithms: []string{"rs256"}}, "algorithms[0]", `did you mean "RS256"?`},
 		{Options{Algorithms: []string{"HS256", "RS256"}, Secret: jwtSecret}, "algorithms[1]", "HS256 and RS256 cannot be combined"},
 		{Options{Algorithms: []string{"ES256", "HS256"}, JWKSURL: url}, "algorithms[1]", "cannot be combined"},
@@ -38,7 +38,7 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 		{Options{Algorithms: rs, Discovery: true, Issuer: "accounts.example.com"}, "issuer", "must be a URL"},
 		{Options{Algorithms: rs, JWKSURL: "file:///keys"}, "jwks_url", "must be a URL"},
 		{Options{Algorithms: rs, JWKSURL: "https://me:secret@id.example.com/"}, "jwks_url", "must not contain a user"},
-		{Options{Algorithms: hs, Secret: jwtSecret[1:]}, "secret", "the secret has 31 bytes, but HS256 requires at least 32: generate one with `openssl rand -base64 32`"},
+		{Options{Algorithms: hs, Secret: jwtSecret[1:]}, "secret", "invalid secret of 31 bytes: HS256 requires at least 32: generate a secret with `openssl rand -base64 32`"},
 		{Options{Algorithms: []string{"HS512", "HS256"}, Secret: jwtSecret}, "secret", "requires at least 64"},
 		{Options{Algorithms: []string{"HS384"}, Secret: jwtSecret}, "secret", "requires at least 48"},
 		{Options{Algorithms: rs, JWKSURL: url, TokenFrom: []string{"cookie:a", "Authorization"}}, "token_from[1]", "must be header:NAME"},
@@ -82,7 +82,7 @@ func TestJWTPlaceholdersAreReplaced(t *testing.T) {
 	hs := []string{"HS256"}
 	for _, tc := range []struct{ secret, fails string }{
 		{"{file." + file + "}", ""},
-		{"{env.JWT_TEST_SHORT}", "the secret has 7 bytes"},
+		{"{env.JWT_TEST_SHORT}", "invalid secret of 7 bytes"},
 		{"{env.JWT_TEST_EMPTY}", "secret has an unknown or empty placeholder"},
 		{"{file./nonexistent}", "secret has an unknown or empty placeholder"},
 		{jwtSecret + "{unknown}", "write \\{ for a literal brace"},

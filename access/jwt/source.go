@@ -154,12 +154,12 @@ func (s *keySource) run(ctx context.Context) {
 		}
 		if err == nil {
 			if failures > 0 {
-				s.log().Info("reading the token keys succeeded again", zap.String("from", s.name))
+				s.log().Info("loaded token keys after a failure", zap.String("from", s.name))
 			}
 			failures = 0
 		} else {
 			if failures == 0 {
-				s.log().Error("reading the token keys failed, the last ones stay in use until a retry succeeds",
+				s.log().Error("loading token keys failed, the previous keys stay in use until a retry succeeds",
 					zap.String("from", s.name), zap.Bool("has_keys", s.current() != nil), zap.Error(err))
 			}
 			wait = min(minBackoff<<min(failures, 10), maxBackoff)

@@ -143,7 +143,7 @@ func (v *verifier) close() error {
 	return err
 }
 
-var errKeysMissing = errors.New("the keys have not been read yet")
+var errKeysMissing = errors.New("the token keys have not been loaded yet")
 
 // serve authenticates a request. It accepts a request without a token if the token is
 // optional.

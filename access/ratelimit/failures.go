@@ -114,8 +114,8 @@ func (p *RateLimit) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 	if !slices.Contains(chain, caddyhttp.MiddlewareHandler(failureGate{p})) {
 		return nil
 	}
-	return []string{"failed authentications count against a rate_limit by the client's address, so that guessing ends with 429: nothing needs to be set; " +
-		"earlier versions did not count them, and legacy: [" + policy.LegacyUncountedFailures + "] restores that"}
+	return []string{"failed authentications count against a rate_limit whose key is the client's address, unlike in earlier versions: " +
+		"set legacy: [" + policy.LegacyUncountedFailures + "] if they must not count"}
 }
 
 // failureWatch is a response writer that records the status code and whether the request

@@ -22,15 +22,15 @@ func newRateCollector() *rateCollector {
 		evicted: prometheus.NewDesc("rgate_rate_limit_evicted_keys_total",
 			"Total number of keys evicted before they expired.", nil, nil),
 		redisUp: prometheus.NewDesc("rgate_rate_limit_redis_up",
-			"Whether requests are counted in Redis (1) or, because it is unavailable, in each gateway (0).", redis, nil),
+			"Whether requests are counted in Redis (1) or, while Redis is unavailable, in each gateway (0).", redis, nil),
 		redisErrors: prometheus.NewDesc("rgate_rate_limit_redis_errors_total",
 			"Total number of requests for which Redis failed or timed out.", redis, nil),
 		fallback: prometheus.NewDesc("rgate_rate_limit_redis_fallbacks_total",
 			"Total number of requests that were counted without Redis because it was unavailable.", redis, nil),
 		waiting: prometheus.NewDesc("rgate_throttle_waiting_requests",
-			"Number of requests waiting in a queue of a throttle.", nil, nil),
+			"Number of requests waiting in throttle queues.", nil, nil),
 		delayed: prometheus.NewDesc("rgate_throttle_delayed_requests_total",
-			"Total number of requests that were delayed.", nil, nil),
+			"Total number of requests delayed by throttles.", nil, nil),
 	}
 }
 

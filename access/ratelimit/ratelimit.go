@@ -114,7 +114,7 @@ func (c *Cost) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &text); err != nil {
 		var number json.Number
 		if err := json.Unmarshal(data, &number); err != nil {
-			return errors.New("invalid cost: must be a whole number above 0, or text with a placeholder")
+			return errors.New("invalid cost: must be a whole number above 0, or a string with a placeholder")
 		}
 		text = number.String()
 	}
@@ -224,7 +224,7 @@ func (p *RateLimit) checkLimits() *options.Error {
 		return options.Errorf("limits", "limits and requests or window cannot be combined: move requests and window into limits")
 	}
 	if len(p.Limits) > maxLimits {
-		return options.Errorf("limits", "too many limits, %d: use at most %d", len(p.Limits), maxLimits)
+		return options.Errorf("limits", "too many limits (%d): use at most %d", len(p.Limits), maxLimits)
 	}
 	seen := make(map[caddy.Duration]bool)
 	for i, l := range p.Limits {
@@ -245,7 +245,7 @@ func checkLimit(path string, requests int64, window caddy.Duration) *options.Err
 	case requests == 0 && window == 0:
 		return options.Errorf(path+"requests", "requests and window are required: set both, such as 1000 and 60s")
 	case requests == 0:
-		return options.Errorf(path+"requests", "requests is required: set how many requests are allowed in %v", time.Duration(window))
+		return options.Errorf(path+"requests", "requests is required: set the number of requests allowed in %v", time.Duration(window))
 	case requests < 1 || requests > maxRequests:
 		return options.Errorf(path+"requests", "invalid requests %d: must be 1 to %d", requests, maxRequests)
 	case window == 0:
@@ -264,18 +264,18 @@ func (p *RateLimit) checkCost() *options.Error {
 	cost, ok := parseCost(text)
 	for _, l := range p.all() {
 		if ok && cost > l.Requests {
-			return options.Errorf("cost", "invalid cost %d: must be at most %d, the requests of a limit", cost, l.Requests)
+			return options.Errorf("cost", "invalid cost %d: must be at most %d, the number of requests of a limit", cost, l.Requests)
 		}
 	}
 	if text != "" && !ok && !placeholder.Has(text) {
-		return options.Errorf("cost", "invalid cost %q: must be a whole number above 0, or have a placeholder, such as 1 or {http.request.header.X-Cost}", text)
+		return options.Errorf("cost", "invalid cost %q: must be a whole number above 0, or contain a placeholder such as {http.request.header.X-Cost}", text)
 	}
 	return nil
 }
 
 func (p *RateLimit) checkRedis() *options.Error {
 	if p.RedisTimeout < 0 {
-		return options.Errorf("redis_timeout", "invalid redis_timeout %v: must be a duration such as 50ms", time.Duration(p.RedisTimeout))
+		return options.Errorf("redis_timeout", "invalid redis_timeout %v: must be a positive duration such as 50ms", time.Duration(p.RedisTimeout))
 	}
 	if p.Redis == "" && p.RedisTimeout != 0 {
 		return options.Errorf("redis_timeout", "redis_timeout requires redis: set redis, such as redis://127.0.0.1:6379/0, or remove redis_timeout")
@@ -328,14 +328,14 @@ func (p *RateLimit) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 }
 
 func (p *RateLimit) refuse(w http.ResponseWriter, r *http.Request, d decision) error {
-	if c := p.Logger().Check(zapcore.DebugLevel, "refused a request above the limit"); c != nil {
+	if c := p.Logger().Check(zapcore.DebugLevel, "request rejected by rate_limit"); c != nil {
 		c.Write(zap.Int64("requests", d.limit.requests), zap.Duration("window", d.limit.window), zap.Duration("retry_after", d.after))
 	}
 	setRetryAfter(w.Header(), d.after)
 	return p.RefuseWithJSON(w, r, http.StatusTooManyRequests, errLimited)
 }
 
-var errLimited = errors.New("above the rate limit")
+var errLimited = errors.New("the request exceeds the rate limit")
 
 // decide counts a request and sets the header fields of the response.
 func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) {
@@ -377,7 +377,7 @@ func (p *RateLimit) costOf(r *http.Request) int64 {
 	}
 	cost, ok := parseCost(p.cost.Of(r))
 	if !ok {
-		if c := p.Logger().Check(zapcore.WarnLevel, "the cost of a request is not a whole number from 1 on, it counts as 1"); c != nil {
+		if c := p.Logger().Check(zapcore.WarnLevel, "invalid cost of a request, counting it as 1"); c != nil {
 			c.Write(zap.String("cost", string(p.Cost)))
 		}
 		return 1

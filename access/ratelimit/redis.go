@@ -208,7 +208,7 @@ func scriptInput(key string, cost int64, limits []limit) (keys []string, args []
 
 func readReply(reply []int64, cost int64, limits []limit) (d decision, err error) {
 	if len(reply) != 1+5*len(limits) {
-		return decision{}, fmt.Errorf("the script returned %d numbers", len(reply))
+		return decision{}, fmt.Errorf("unexpected reply of the redis script: %d numbers", len(reply))
 	}
 	for i, l := range limits {
 		of := reply[1+5*i:]
@@ -240,7 +240,7 @@ func (c *redisCounter) failed(err error, budget time.Duration) {
 	}
 	trouble := err.Error()
 	c.trouble.Store(&trouble)
-	c.logger.Warn("redis is unavailable, each gateway counts requests by itself",
+	c.logger.Warn("redis is unavailable, counting requests in this gateway",
 		zap.String("redis", c.server), zap.Error(err))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -263,7 +263,7 @@ func (c *redisCounter) probe(budget time.Duration) {
 		if _, err := c.ask(budget, "probe", 1, []limit{{maxRequests, time.Second}}); err != nil {
 			continue
 		}
-		c.logger.Info("redis is available again, gateways count requests together",
+		c.logger.Info("redis is available again, counting requests in redis",
 			zap.String("redis", c.server), zap.Duration("away", time.Since(since)))
 		c.failures.Store(0)
 		c.away.Store(false)

@@ -50,7 +50,7 @@ func parseRedisURL(text string) (o redisOptions, err error) {
 		o.single, err = redis.ParseURL(text)
 	}
 	if err != nil {
-		return o, fmt.Errorf("redis: %s: see the documentation of go-redis for what a URL may have", strings.TrimPrefix(withoutURL(err), "redis: "))
+		return o, fmt.Errorf("invalid redis: %s: see the documentation of go-redis for supported URLs", strings.TrimPrefix(withoutURL(err), "redis: "))
 	}
 	return o, nil
 }
@@ -114,7 +114,7 @@ func fillRedisURL(text string) (string, error) {
 	}
 	rest, err := repl.ReplaceOrErr(text[at+1:], true, true)
 	if err != nil {
-		return "", fmt.Errorf("filling in redis: %w", err)
+		return "", fmt.Errorf("replacing the placeholders in redis: %w", err)
 	}
 	return credentials + rest, nil
 }

@@ -119,7 +119,7 @@ func (p *Throttle) Check() error {
 	case p.Queue < 0 || p.Queue > maxWaiting:
 		return options.Errorf("queue", "invalid queue %d: must be 1 to %d", p.Queue, maxWaiting)
 	case p.MaxWait < 0 || p.MaxWait > caddy.Duration(maxMaxWait):
-		return options.Errorf("max_wait", "invalid max_wait %v: must be a duration such as 30s, at most 24h", time.Duration(p.MaxWait))
+		return options.Errorf("max_wait", "invalid max_wait %v: must be a positive duration of at most 24h, such as 30s", time.Duration(p.MaxWait))
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (p *Throttle) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return next.ServeHTTP(w, r)
 }
 
-var errThrottled = errors.New("the queue is full")
+var errThrottled = errors.New("the throttle queue is full or the wait exceeds max_wait")
 
 // Interface guards
 var (

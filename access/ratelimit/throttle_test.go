@@ -119,7 +119,7 @@ func TestThrottleCheck(t *testing.T) {
 		`{"requests": 1, "window": "5us"}`: {"window", "invalid window 5µs"},
 		`{"requests": 1, "window": "1s", "burst": -1}`:       {"burst", "invalid burst -1: must be 1 to 1000000"},
 		`{"requests": 1, "window": "1s", "queue": 10001}`:    {"queue", "invalid queue 10001: must be 1 to 10000"},
-		`{"requests": 1, "window": "1s", "max_wait": -1}`:    {"max_wait", "invalid max_wait -1ns: must be a duration such as 30s, at most 24h"},
+		`{"requests": 1, "window": "1s", "max_wait": -1}`:    {"max_wait", "invalid max_wait -1ns: must be a positive duration of at most 24h, such as 30s"},
 		`{"requests": 1, "window": "1s", "ipv6_prefix": -1}`: {"ipv6_prefix", "invalid ipv6_prefix -1"},
 		`{"requests": 1, "window": "1s"}`:                    {},
 		`{"disabled": true}`:                                 {},

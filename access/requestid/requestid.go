@@ -82,10 +82,10 @@ func (p *RequestID) Check() error {
 	switch {
 	case p.Header == "":
 	case !httpguts.ValidHeaderFieldName(p.Header) || strings.Contains(p.Header, "_"):
-		return options.Errorf("header", "invalid header field name %q: use one such as X-Request-ID", p.Header)
+		return options.Errorf("header", "invalid header field name %q: use a name such as X-Request-ID", p.Header)
 	case slices.Contains(reservedFields, http.CanonicalHeaderKey(p.Header)),
 		strings.HasPrefix(http.CanonicalHeaderKey(p.Header), trust.ConsumerPrefix):
-		return options.Errorf("header", "header field %s is reserved: use one such as X-Request-ID", p.Header)
+		return options.Errorf("header", "header field %s is reserved: use a name such as X-Request-ID", p.Header)
 	}
 	return nil
 }

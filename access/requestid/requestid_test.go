@@ -126,11 +126,11 @@ func TestRequestIDInACaddyfile(t *testing.T) {
 		{"rgate_request_id", `{}`},
 		{"rgate_request_id off", `{"disabled":true}`},
 		{"rgate_request_id {\n header X-Correlation-ID\n trust\n}", `{"header":"X-Correlation-ID","trust":true}`},
-		{"rgate_request_id {\n header \"X ID\"\n}", `invalid header field name "X ID": use one such as X-Request-ID`},
-		{"rgate_request_id {\n header authorization\n}", "header field authorization is reserved: use one such as X-Request-ID"},
-		{"rgate_request_id {\n header X-User-ID\n}", "header field X-User-ID is reserved: use one such as X-Request-ID"},
-		{"rgate_request_id {\n header X-Consumer-Tier\n}", "header field X-Consumer-Tier is reserved: use one such as X-Request-ID"},
-		{"rgate_request_id {\n header X_ID\n}", `invalid header field name "X_ID": use one such as X-Request-ID`},
-		{"rgate_request_id {\n header content-length\n}", `header field content-length is reserved: use one such as X-Request-ID`},
+		{"rgate_request_id {\n header \"X ID\"\n}", `invalid header field name "X ID": use a name such as X-Request-ID`},
+		{"rgate_request_id {\n header authorization\n}", "header field authorization is reserved: use a name such as X-Request-ID"},
+		{"rgate_request_id {\n header X-User-ID\n}", "header field X-User-ID is reserved: use a name such as X-Request-ID"},
+		{"rgate_request_id {\n header X-Consumer-Tier\n}", "header field X-Consumer-Tier is reserved: use a name such as X-Request-ID"},
+		{"rgate_request_id {\n header X_ID\n}", `invalid header field name "X_ID": use a name such as X-Request-ID`},
+		{"rgate_request_id {\n header content-length\n}", `header field content-length is reserved: use a name such as X-Request-ID`},
 	})
 }

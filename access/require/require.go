@@ -60,10 +60,10 @@ type Require struct {
 // client.
 var (
 	errNotAuthenticated = errors.New("the request is not authenticated")
-	errNoScope          = errors.New("the client lacks a scope")
-	errNoRole           = errors.New("the client has none of the roles")
-	errNoUser           = errors.New("the client is none of the users")
-	errNoClaim          = errors.New("the token lacks a claim")
+	errNoScope          = errors.New("the client lacks a required scope")
+	errNoRole           = errors.New("the client has none of the required roles")
+	errNoUser           = errors.New("the client is not one of the allowed users")
+	errNoClaim          = errors.New("the token lacks a required claim")
 )
 
 // CaddyModule returns the Caddy module information.
@@ -101,7 +101,7 @@ func (p *Require) Check() error {
 	}
 	for name, values := range p.Claims {
 		if name == "" || len(values) == 0 {
-			return options.Errorf("claims."+name, "claim %q has no values: set values, such as claims: {department: [sales, support]}", name)
+			return options.Errorf("claims."+name, "claim %q requires values: set values such as claims: {department: [sales, support]}", name)
 		}
 	}
 	return nil
@@ -184,7 +184,7 @@ func insufficientScope(scopes []string) string {
 
 // log logs the reason for a rejection.
 func (p *Require) log(level zapcore.Level, r *http.Request, user string, err error) {
-	if entry := p.Logger().Check(level, "request rejected: the client lacks a right"); entry != nil {
+	if entry := p.Logger().Check(level, "request rejected by require"); entry != nil {
 		entry.Write(zap.Error(err), zap.String("user", user), zap.String("client_ip", trust.ClientAddress(r)))
 	}
 }

@@ -125,11 +125,11 @@ func TestRequireBehindOptionalKey(t *testing.T) {
 
 func TestRequireErrors(t *testing.T) {
 	for text, want := range map[string][2]string{
-		`{"scopes": ["read write"]}`:     {"scopes", `invalid value "read write" of scopes: must be text without spaces and quotes`},
+		`{"scopes": ["read write"]}`:     {"scopes", `invalid value "read write" of scopes: must be a string without spaces and quotes`},
 		`{"any_scope": [""]}`:            {"any_scope", `invalid value "" of any_scope`},
 		`{"roles": ["a\n"]}`:             {"roles", "of printable characters"},
 		`{"users": [""]}`:                {"users", `invalid value "" of users`},
-		`{"claims": {"department": []}}`: {"claims.department", `claim "department" has no values`},
+		`{"claims": {"department": []}}`: {"claims.department", `claim "department" requires values`},
 	} {
 		p := new(Require)
 		if err := caddy.StrictUnmarshalJSON([]byte(text), p); err != nil {
@@ -142,7 +142,7 @@ func TestRequireErrors(t *testing.T) {
 		}
 	}
 	for _, text := range []string{`{"claims": {"a": {"b": 1}}}`, `{"claims": {"a": null}}`, `{"claims": {"a": [["b"]]}}`} {
-		if err := caddy.StrictUnmarshalJSON([]byte(text), new(Require)); err == nil || !strings.Contains(err.Error(), "the value of a claim must be text, a number, true or false") {
+		if err := caddy.StrictUnmarshalJSON([]byte(text), new(Require)); err == nil || !strings.Contains(err.Error(), "invalid claim value: must be a string, a number, true or false") {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}
@@ -170,7 +170,7 @@ func TestRequireCaddyfile(t *testing.T) {
 	for text, want := range map[string]string{
 		"rgate_require {\nclaims a\n}":    "has no value",
 		"rgate_require {\nscope a\n}":     `did you mean "scopes"?`,
-		"rgate_require {\nscopes \"\"\n}": `invalid value "" of scopes: must be text without spaces and quotes, at Testfile:2`,
+		"rgate_require {\nscopes \"\"\n}": `invalid value "" of scopes: must be a string without spaces and quotes, at Testfile:2`,
 	} {
 		if err := options.Unmarshal(testkit.Dispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)

@@ -195,7 +195,7 @@ func checkText(option, value string) error {
 func (p *Security) checkHide() error {
 	for i, name := range p.Hide {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return options.Errorf("hide["+strconv.Itoa(i)+"]", "invalid header field name %q: use one such as X-Powered-By", name)
+			return options.Errorf("hide["+strconv.Itoa(i)+"]", "invalid header field name %q: use a name such as X-Powered-By", name)
 		}
 	}
 	return nil
@@ -230,9 +230,9 @@ func (f *securityFields) EditHeader(header http.Header, _ string, values *httpx.
 
 // Reasons to reject a request. They are logged and not sent to the client.
 var (
-	errURLTooLong     = errors.New("the target of the request is longer than max_url")
-	errHeaderTooLarge = errors.New("the header of the request is larger than max_header")
-	errBodyTooLarge   = errors.New("the body of the request is larger than max_body")
+	errURLTooLong     = errors.New("the request target is longer than max_url")
+	errHeaderTooLarge = errors.New("the request header is larger than max_header")
+	errBodyTooLarge   = errors.New("the request body is larger than max_body")
 )
 
 // serveLimited enforces the size limits of requests.

@@ -69,7 +69,7 @@ func (e *entry) mountLate(ctx caddy.Context, server *caddyhttp.Server) {
 				handler.Routes = append(e.asRoutes(ctx), handler.Routes...)
 			case *caddyhttp.Invoke:
 			default:
-				ctx.Logger().Warn("requests that do not invoke this named route are not protected by rgate: add one of its handlers to the site itself, such as rgate_security",
+				ctx.Logger().Warn("requests that do not invoke this named route are not protected by rgate: add a handler such as rgate_security to the site itself",
 					zap.String("handler", caddy.GetModuleID(handler)), zap.Int("route", i))
 				return
 			}

@@ -9,10 +9,10 @@ import (
 )
 
 var (
-	errTarget   = errors.New("the target of the request has a fragment, a space or a control character")
-	errNoHost   = errors.New("the target of the request is absolute and has no host") // RFC 9110, section 4.2.1
-	errConnect  = errors.New("CONNECT requests a tunnel")
-	errProtocol = errors.New("CONNECT requests a protocol other than websocket")
+	errTarget   = errors.New("the request target has a fragment, a space or a control character")
+	errNoHost   = errors.New("the request target is an absolute URL without a host") // RFC 9110, section 4.2.1
+	errConnect  = errors.New("CONNECT tunnels are not supported")
+	errProtocol = errors.New("unsupported protocol of a CONNECT request: must be websocket")
 )
 
 // checkTarget rejects invalid request targets.

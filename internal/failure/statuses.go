@@ -40,7 +40,7 @@ func ParseStatuses(list []string, inClass func(status int) bool) (set Statuses, 
 				set[i] = set[i] || inClass == nil || inClass(500+i)
 			}
 		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
-			return set, options.Errorf(at, "invalid status %s: 4xx are errors of the client: use 500 to 599", text)
+			return set, options.Errorf(at, "invalid status %s: must be 500 to 599, because 4xx are client errors", text)
 		case notNumber != nil || status < 500 || status > 599:
 			return set, options.Errorf(at, "invalid status %q: must be 500 to 599, or 5xx for all of them", text)
 		default:

@@ -71,12 +71,12 @@ func CheckZero(option string, tag reflect.StructTag, v reflect.Value) error {
 		if v.Len() > 0 {
 			return nil
 		}
-		return Errorf(option, "%s must not be empty: set a value, or remove it for the default, %s", option, preset)
+		return Errorf(option, "invalid %s: must not be empty: add a value, or remove it to use the default (%s)", option, preset)
 	}
 	if !v.IsZero() {
 		return nil
 	}
-	return Errorf(option, "%s must be above %v: set it, or remove it for the default, %s", option, zeroText(v), preset)
+	return Errorf(option, "invalid %s %v: must be above 0: increase it, or remove it to use the default (%s)", option, zeroText(v), preset)
 }
 
 func zeroText(v reflect.Value) string {

@@ -128,7 +128,7 @@ func (u *unmarshaler) object(path string, v reflect.Value, outermost bool) error
 		}
 	}
 	if u.NextArg() {
-		return u.Errf("'%s' is one argument too many", u.Val())
+		return u.Errf("unexpected argument '%s'", u.Val())
 	}
 	for nesting := u.Nesting(); u.NextBlock(nesting); {
 		if err := u.option(path, members); err != nil {
@@ -250,7 +250,7 @@ func mayRepeat(v reflect.Value) bool {
 
 func (u *unmarshaler) end() error {
 	if u.NextArg() {
-		return u.Errf("'%s' is one argument too many", u.Val())
+		return u.Errf("unexpected argument '%s'", u.Val())
 	}
 	return nil
 }
@@ -317,7 +317,7 @@ func (u *unmarshaler) entry(path string, v reflect.Value) error {
 	value := reflect.New(v.Type().Elem()).Elem()
 	if old := v.MapIndex(key); old.IsValid() {
 		if value.Kind() != reflect.Slice {
-			return u.Errf("'%s' is given twice: keep one of the two", name)
+			return u.Errf("'%s' is given twice: remove one of the two", name)
 		}
 		value.Set(old)
 	}
@@ -325,14 +325,14 @@ func (u *unmarshaler) entry(path string, v reflect.Value) error {
 	count := 0
 	for u.NextArg() {
 		if count++; count > 1 && value.Kind() != reflect.Slice {
-			return u.Errf("'%s' is one argument too many", u.Val())
+			return u.Errf("unexpected argument '%s'", u.Val())
 		}
 		if err := u.argument(at, value); err != nil {
 			return err
 		}
 	}
 	if count == 0 {
-		return u.Errf("'%s' has no value", name)
+		return u.Errf("'%s' requires a value", name)
 	}
 	v.SetMapIndex(key, value)
 	return nil
@@ -428,7 +428,7 @@ func parse(text string, v reflect.Value) error {
 	if v.CanUint() {
 		n, err := strconv.ParseUint(text, 10, v.Type().Bits())
 		if err != nil {
-			return errors.New("a whole number from 0 on")
+			return errors.New("a whole number of at least 0")
 		}
 		v.SetUint(n)
 		return nil

@@ -85,7 +85,7 @@ func IsUnclosed(text string) bool {
 
 // UnclosedError returns the error for an unclosed placeholder.
 func UnclosedError(field, text string) *options.Error {
-	return options.Errorf(field, "%s %q has a placeholder without its end: close it with }", field, text)
+	return options.Errorf(field, "%s %q has an unclosed placeholder: close it with }", field, text)
 }
 
 // IsClientIP reports whether the key is only the client's address.

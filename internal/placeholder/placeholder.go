@@ -122,7 +122,7 @@ func CheckKey(field, text string) *options.Error {
 func WarnUnknown(ctx caddy.Context, option, text string) {
 	for _, name := range Names(text) {
 		if closedRootOf(name) == "" && !slices.ContainsFunc(openRoots, func(root string) bool { return strings.HasPrefix(name, root) }) {
-			logging.Sampled(ctx.Logger()).Warn("unknown placeholder: it is empty for all requests unless a plugin sets it",
+			logging.Sampled(ctx.Logger()).Warn("unknown placeholder, empty for all requests unless a plugin sets it",
 				zap.String("placeholder", "{"+name+"}"), zap.String("option", option))
 		}
 	}

@@ -54,12 +54,12 @@ func CheckFields(ctx caddy.Context, module any) error {
 	for _, name := range requestFields(module) {
 		if !strings.ContainsAny(name, "_.") {
 			if other := expectedTwin(server, name); other != "" {
-				return fmt.Errorf("field %q is dropped from requests because %q is expected: use one of the two names", name, other)
+				return fmt.Errorf("field %q is dropped from requests because the server expects %q: use one of the two names", name, other)
 			}
 			continue
 		}
 		if meant := CGIAlias(name); meant != "" {
-			return fmt.Errorf("field %q is dropped from requests because CGI and PHP take it for %s: use another name", name, meant)
+			return fmt.Errorf("field %q is dropped from requests because CGI and PHP read it as %s: use another name", name, meant)
 		}
 		if !ServerExpects(server, name) {
 			option := "expected_underscore_headers"

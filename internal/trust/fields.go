@@ -248,7 +248,7 @@ func (f *FieldFilter) log(r *http.Request, name string, class fieldClass) {
 		if class == relayField {
 			remedy += ", or the field to keep_fields of the gateway"
 		}
-		f.Logger.Warn("dropped a field of a peer that is not a trusted proxy",
+		f.Logger.Warn("dropped a request field sent by an untrusted peer",
 			zap.String("field", name), zap.String("peer", r.RemoteAddr),
 			zap.String("remedy", remedy))
 	}

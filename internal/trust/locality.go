@@ -27,7 +27,7 @@ type Locality struct {
 }
 
 var (
-	errRelayed = errors.New("the request has passed a proxy that is not trusted")
+	errRelayed = errors.New("the request passed an untrusted proxy")
 	errHost    = errors.New("the host of the request is not configured")
 )
 
@@ -77,7 +77,7 @@ func (l *Locality) addRoutes(routes caddyhttp.RouteList) {
 func (l *Locality) Check(r *http.Request) error {
 	if IsRelayed(r) {
 		if l.warnedRelayed.CompareAndSwap(false, true) {
-			l.logger.Warn("refused a request that has passed a proxy which is not trusted: its client is unknown",
+			l.logger.Warn("rejected a request that passed an untrusted proxy: the client address is unknown",
 				zap.String("path", r.URL.Path), zap.String("peer", r.RemoteAddr),
 				zap.String("remedy", "add the proxy to trusted_proxies of the server"))
 		}
@@ -85,9 +85,9 @@ func (l *Locality) Check(r *http.Request) error {
 	}
 	if host := ForwardedOf(r).Host; !l.isOwn(r, host) {
 		if l.warnedHost.CompareAndSwap(false, true) {
-			l.logger.Warn("refused a request for a host that is not configured",
+			l.logger.Warn("rejected a request for a host that is not configured",
 				zap.String("path", r.URL.Path), zap.String("host", host),
-				zap.String("remedy", "add the name to hosts beside allow, or use an address"))
+				zap.String("remedy", "add the host to hosts next to allow, or use an IP address"))
 		}
 		return errHost
 	}

@@ -215,7 +215,7 @@ func TestCacheOptions(t *testing.T) {
 		"rgate_cache {\nmax_body 20MiB\n}":      "invalid max_body 20971520: must be at most 16777216, a quarter of max_bytes, at Testfile:2",
 		"rgate_cache {\nkey X-Tenant\n}":        "invalid key \"X-Tenant\": must have a placeholder, such as {http.request.header.X-Tenant}, at Testfile:2",
 		"rgate_cache {\nstatus_header maybe\n}": "status_header must be true or false",
-		"rgate_cache 30s 40s":                   "one argument too many",
+		"rgate_cache 30s 40s":                   "unexpected argument",
 		"rgate_cache {\nmethods GET\n}":         "unrecognized subdirective",
 	} {
 		d := caddyfile.NewTestDispenser(text)

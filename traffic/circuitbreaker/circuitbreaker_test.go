@@ -187,7 +187,7 @@ func TestCircuitBreakerOptions(t *testing.T) {
 	for text, want := range map[string]string{
 		"":        "",
 		"5 60s":   "",
-		"5 60s x": "'x' is one argument too many",
+		"5 60s x": "unexpected argument 'x'",
 		"off":     "",
 		"five":    "failures must be a whole number, not 'five'",
 		"{\nratio 0.5\nwindow 5s\nminimum 10\nprobes 3\nstatuses 502 5xx\nper_container\nname a\n}": "",
@@ -202,7 +202,7 @@ func TestCircuitBreakerOptions(t *testing.T) {
 		"{\nratio 0.5\nminimum -1\n}":    "invalid minimum -1: must be 1 to 1000000",
 		"{\nprobes 101\n}":               "invalid probes 101: must be 1 to 100",
 		"{\nrecovery 1ms\n}":             "invalid recovery 1ms: must be 10ms to 24h",
-		"{\nstatuses 404\n}":             "invalid status 404: 4xx are errors of the client: use 500 to 599",
+		"{\nstatuses 404\n}":             "invalid status 404: must be 500 to 599, because 4xx are client errors",
 		"{\nstatuses 500 4xx\n}":         "invalid status 4xx",
 		"{\nstatuses 600\n}":             `invalid status "600": must be 500 to 599, or 5xx for all of them`,
 		"{\nstatuses error\n}":           `invalid status "error"`,

@@ -184,7 +184,7 @@ func TestConcurrencyOptions(t *testing.T) {
 		"100":          "",
 		"100 200 1s":   "",
 		"off":          "",
-		"100 200 1s x": "'x' is one argument too many",
+		"100 200 1s x": "unexpected argument 'x'",
 		"":             "max is required: set the maximum number of requests in flight, such as max: 100",
 		"many":         "max must be a whole number, not 'many'",
 		"{\nmax 10\nqueue 5\nqueue_timeout 2s\nkey {http.rgate.route}\nname a\n}": "",

@@ -137,7 +137,7 @@ func TestTransformInCaddyfile(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"rgate_transform on":                                                        "one argument too many",
+		"rgate_transform on":                                                        "unexpected argument",
 		"rgate_transform {\nrequst {\n}\n}":                                         `did you mean "request"`,
 		"rgate_transform {\nrequest {\nheaders {\nset X-A\n}\n}\n}":                 "has no value",
 		"rgate_transform {\nresponse {\nstatus 404 no\n}\n}":                        "a whole number",
