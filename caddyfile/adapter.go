@@ -114,19 +114,19 @@ func checkListen(address string) error {
 		return nil // cannot be validated before placeholders are replaced
 	}
 	if _, rest, ok := strings.Cut(address, "://"); ok {
-		return fmt.Errorf("is a URL: write %q", strings.TrimRight(rest, "/"))
+		return fmt.Errorf("must not be a URL: use %q", strings.TrimRight(rest, "/"))
 	}
 	if number, err := strconv.ParseUint(address, 10, 16); err == nil {
-		return fmt.Errorf(`is a port without a colon: write ":%d"`, number)
+		return fmt.Errorf(`must have a colon before the port: use ":%d"`, number)
 	}
 	addr, err := caddy.ParseNetworkAddress(address)
 	switch {
 	case err != nil || addr.Network == "":
-		return fmt.Errorf(`is not an address: use ":8080" or "127.0.0.1:8080"`)
+		return fmt.Errorf(`must be an address such as ":8080" or "127.0.0.1:8080"`)
 	case strings.HasPrefix(addr.Network, "udp"):
-		return fmt.Errorf(`is a UDP address: remove %q: HTTP/3 uses the same port by default`, addr.Network+"/")
+		return fmt.Errorf(`must not be a UDP address: remove %q (HTTP/3 uses the same port by default)`, addr.Network+"/")
 	case !addr.IsUnixNetwork() && !addr.IsFdNetwork() && addr.StartPort == 0:
-		return fmt.Errorf("has no port: add one, such as %q", net.JoinHostPort(addr.Host, "8080"))
+		return fmt.Errorf("must have a port: use an address such as %q", net.JoinHostPort(addr.Host, "8080"))
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func read(body []byte, filename string) (*document, *reader, error) {
 	}
 	encoded, err := json.Marshal(tree)
 	if err != nil {
-		return nil, nil, r.failAt("", "cannot be encoded as JSON: %v", err)
+		return nil, nil, r.failAt("", "the configuration cannot be encoded as JSON: %v", err)
 	}
 	doc := new(document)
 	if err := caddy.StrictUnmarshalJSON(encoded, doc); err != nil {
@@ -86,23 +86,23 @@ func (r *reader) check(doc *document) error {
 		doc.Listen = defaultListen
 	}
 	if len(doc.Listen) == 0 {
-		return r.failAt("listen", `listen has no address: add one such as ":8080", or remove listen`)
+		return r.failAt("listen", `listen has no address: add an address such as ":8080", or remove listen`)
 	}
 	seen := make(map[string]bool, len(doc.Listen))
 	for i, address := range doc.Listen {
 		at := element("listen", i)
 		if seen[address] {
-			return r.failAt(at, "%q is listed twice: remove one of the two", address)
+			return r.failAt(at, "duplicate address %q: remove one of the two", address)
 		}
 		seen[address] = true
 		if err := checkListen(address); err != nil {
-			return r.failAt(at, "%q %v", address, err)
+			return r.failAt(at, "invalid address %q: %v", address, err)
 		}
 	}
 	if doc.Admin != "" && doc.Admin != adminOff {
 		_, err := caddy.ParseNetworkAddressWithDefaults(doc.Admin, "tcp", 2019)
 		if err != nil || strings.Contains(doc.Admin, "://") {
-			return r.failAt("admin", `invalid address %q: use one such as "localhost:2019", or off`, doc.Admin)
+			return r.failAt("admin", `invalid address %q: must be an address such as "localhost:2019", or off`, doc.Admin)
 		}
 	}
 	if err := r.checkServer(doc.Server); err != nil {

@@ -45,7 +45,7 @@ func (r *reader) adminForm(n *yaml.Node, path string) (*yaml.Node, error) {
 		return n, nil
 	}
 	if strings.EqualFold(n.Value, "true") {
-		return nil, r.fail(n, `%s must be an address such as "localhost:2019", or off: remove it for Caddy's default`, path)
+		return nil, r.fail(n, `%s must be an address such as "localhost:2019", or off: correct it, or remove it to use Caddy's default`, path)
 	}
 	return scalar(n, adminOff), nil
 }
@@ -139,7 +139,7 @@ func (r *reader) labelsForm(n *yaml.Node, path string) (*yaml.Node, error) {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]
 			if isNull(value) {
-				return nil, r.fail(key, `label %q has no value: set it, to "" if it is empty`, key.Value)
+				return nil, r.fail(key, `label %q has no value: set a value, or "" for an empty label`, key.Value)
 			}
 			if value.Kind == yaml.ScalarNode {
 				value = scalar(value, value.Value)

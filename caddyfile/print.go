@@ -140,7 +140,7 @@ func (p *printer) addresses(listen []string) (address string, hosts []string) {
 		hosts = append(hosts, host)
 	}
 	if len(ports) > 1 {
-		p.fails("listen", "a Caddyfile makes one server for each port, not one for %s: use one port here, and add the others to the Caddyfile by hand",
+		p.fails("listen", "a Caddyfile has a separate server for each port, not one server for %s: use one port here, and add the others to the Caddyfile by hand",
 			strings.Join(listen, " and "))
 	}
 	for port := range ports {

@@ -52,7 +52,7 @@ func sameJSON(t *testing.T, name, got, want string) {
 var unprintable = map[string]string{
 	"good_handlers": "rgate.yaml:23: printing does not support proxy: remove it here, " +
 		"and add its subdirectives of reverse_proxy to a 'proxy' block of the Caddyfile by hand",
-	"good_listen_several": "rgate.yaml:1: a Caddyfile makes one server for each port, not one for :8080 and :9090: " +
+	"good_listen_several": "rgate.yaml:1: a Caddyfile has a separate server for each port, not one server for :8080 and :9090: " +
 		"use one port here, and add the others to the Caddyfile by hand",
 }
 
@@ -120,11 +120,11 @@ func TestPrint(t *testing.T) {
 func TestPrintRefuses(t *testing.T) {
 	const backend = "backends:\n  - name: a\n    dial: ['127.0.0.1:1']\n"
 	for yaml, want := range map[string]string{
-		"\ndefault_response: {body: 'see {path}'}\n":                                         `2: a Caddyfile would expand the placeholders in "see {path}" to "see {http.request.uri.path}": write them like that here too`,
+		"\ndefault_response: {body: 'see {path}'}\n":                                         `2: a Caddyfile would expand the placeholders in "see {path}" to "see {http.request.uri.path}": use the expanded form here`,
 		"\nname: '{$NAME}'\n":                                                                `2: a Caddyfile would replace the {$ in "{$NAME}" by an environment variable: write {env.NAME}`,
 		"\nlisten: tcp4/:8080\n":                                                             `2: printing does not support the address "tcp4/:8080": use host:port here, and change the Caddyfile by hand`,
 		"\nlisten: ':8080-8090'\n":                                                           `2: printing does not support the address ":8080-8090": use host:port here, and change the Caddyfile by hand`,
-		"default_response:\n  body: \"a`\\\\\\\"\\r\"\n":                                     "2: a Caddyfile has no quotes for \"a`\\\\\\\"\\r\": remove the backticks or the carriage returns",
+		"default_response:\n  body: \"a`\\\\\\\"\\r\"\n":                                     "2: \"a`\\\\\\\"\\r\" cannot be quoted in a Caddyfile: remove the backticks or the carriage returns",
 		"handle:\n  - handler: headers\n":                                                    `2: printing does not support the handler headers: remove it here, and add its directive to the Caddyfile by hand`,
 		backend + "    around:\n      - handler: encode\n":                                   `5: printing does not support the handler encode: remove it here, and add its directive to the Caddyfile by hand`,
 		backend + "    lb_policy:\n      policy: cookie\n      max_age: 0s\n":                `6: this is not supported in a Caddyfile (`,

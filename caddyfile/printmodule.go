@@ -43,7 +43,7 @@ func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	if err := decoder.Decode(&options); err != nil {
-		p.fails(path, "is not a map: %v", err)
+		p.fails(path, "the options must be a map: %v", err)
 		return
 	}
 	name, _ := options[ns.inlineKey].(string)
@@ -171,7 +171,7 @@ func (p *printer) words(path string, value any) []string {
 		}
 		return words
 	}
-	p.fails(path, "printing does not support this: remove it here, and add it to the Caddyfile by hand")
+	p.fails(path, "printing does not support this option: remove it here, and add it to the Caddyfile by hand")
 	return nil
 }
 

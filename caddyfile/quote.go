@@ -20,7 +20,7 @@ var (
 func quote(text string) (string, error) {
 	segment := caddyfile.Segment{{Text: text}}
 	if shorthands.ApplyToSegment(&segment); segment[0].Text != text {
-		return "", fmt.Errorf("a Caddyfile would expand the placeholders in %q to %q: write them like that here too", text, segment[0].Text)
+		return "", fmt.Errorf("a Caddyfile would expand the placeholders in %q to %q: use the expanded form here", text, segment[0].Text)
 	}
 	switch {
 	case strings.Contains(text, "{$"):
@@ -36,7 +36,7 @@ func quote(text string) (string, error) {
 	case !strings.Contains(text, "\r"):
 		return heredoc(text), nil
 	}
-	return "", fmt.Errorf("a Caddyfile has no quotes for %q: remove the backticks or the carriage returns", text)
+	return "", fmt.Errorf("%q cannot be quoted in a Caddyfile: remove the backticks or the carriage returns", text)
 }
 
 // isBare reports whether text needs no quotes.

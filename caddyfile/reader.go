@@ -157,7 +157,7 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 		known = append(known, inlineKey)
 	}
 	if len(known) == 0 {
-		return field{}, r.fail(key, "unknown key %q: remove it: no options are supported here", key.Value)
+		return field{}, r.fail(key, "unknown key %q: remove the key, because this object has no options", key.Value)
 	}
 	_, holds := holders[t]
 	likely := known
@@ -171,7 +171,7 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 	if holds {
 		list += ", or a policy such as rate_limit"
 	}
-	return field{}, r.fail(key, "unknown key %q: the keys here are %s", key.Value, list)
+	return field{}, r.fail(key, "unknown key %q: use one of %s", key.Value, list)
 }
 
 // fieldsOf returns the fields of a struct that have a JSON name.
@@ -267,7 +267,7 @@ func (r *reader) integer(n *yaml.Node, t reflect.Type, path string) (any, error)
 	fits := number.IsInt64() && !reflect.Zero(t).CanUint() && !reflect.Zero(t).OverflowInt(number.Int64()) ||
 		number.IsUint64() && reflect.Zero(t).CanUint() && !reflect.Zero(t).OverflowUint(number.Uint64())
 	if !fits {
-		return nil, r.fail(n, "%s is out of range: %s does not fit", path, n.Value)
+		return nil, r.fail(n, "%s is out of range: use a number closer to 0 than %s", path, n.Value)
 	}
 	return json.Number(number.String()), nil
 }

@@ -101,7 +101,7 @@ func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
 		if value == options.TimeoutOff {
 			at := "server.timeouts." + name
 			warnings = append(warnings, caddyconfig.Warning{File: r.file, Line: r.line(at), Directive: at,
-				Message: "the time limit is written as 0 and off, for all routes: remove it for its default"})
+				Message: "the timeout is 0, which disables the limit for all routes: remove the option to use the default"})
 		}
 	})
 	return warnings

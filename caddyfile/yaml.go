@@ -65,15 +65,15 @@ var yamlPosition = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
 // remedies maps messages of the YAML parser to explanations.
 var remedies = []struct{ complaint, message string }{
 	{"mapping values are not allowed", `misplaced colon: check the indentation, and put text that contains ": " in quotes`},
-	{"did not find expected key", "this does not fit the lines above: check the indentation, and that every key ends in a colon"},
-	{"did not find expected '-' indicator", "this does not fit the list above: check the indentation, and that every element begins with a dash"},
+	{"did not find expected key", "unexpected line in a map: check the indentation, and that every key ends in a colon"},
+	{"did not find expected '-' indicator", "unexpected line in a list: check the indentation, and that every element begins with a dash"},
 	{"could not find expected ':'", "a key has no value: write a colon and a space after it"},
-	{"cannot start any token", "a text cannot begin with this character: put it in quotes"},
-	{"did not find expected node content", "a value is missing or cannot begin like this: put it in quotes"},
-	{"found unexpected end of stream", "a quote is opened here and never closed: close it"},
-	{"did not find expected ',' or ']'", "a list is opened with [ here and not closed: add a comma or ]"},
-	{"did not find expected ',' or '}'", "a map is opened with { here and not closed: add a comma or }, or put a placeholder in quotes"},
-	{"did not find expected alphabetic or numeric character", "a text cannot begin with * or &: put it in quotes"},
+	{"cannot start any token", "a string cannot begin with this character: put the string in quotes"},
+	{"did not find expected node content", "a value is missing, or begins with a reserved character: add the value, or put it in quotes"},
+	{"found unexpected end of stream", "unclosed quote: add the closing quote"},
+	{"did not find expected ',' or ']'", "unclosed list: add a comma or ]"},
+	{"did not find expected ',' or '}'", "unclosed map: add a comma or }, or put a placeholder in quotes"},
+	{"did not find expected alphabetic or numeric character", "a string cannot begin with * or &: put the string in quotes"},
 	{"control characters are not allowed", "a control character is not allowed: remove it, or write it as an escape in double quotes"},
 	{"found unknown escape character", `unknown escape: double the backslash, or use single quotes`},
 	{"block sequence entries are not allowed", "a list cannot begin here: put it on the next line, or in [ ]"},
@@ -159,11 +159,11 @@ type expander struct {
 
 func (e *expander) node(n *yaml.Node, depth int) (*yaml.Node, error) {
 	if depth > maxDepth {
-		return nil, e.fail(n, "this is nested more than %d levels deep: check for an alias within itself", maxDepth)
+		return nil, e.fail(n, "the value is nested more than %d levels deep: check for an alias that contains itself", maxDepth)
 	}
 	if e.aliases > 0 {
 		if e.aliased++; e.aliased > maxAliased {
-			return nil, e.fail(n, "aliases expand to more than %d values: write some of them out", maxAliased)
+			return nil, e.fail(n, "aliases expand to more than %d values: replace some aliases by their values", maxAliased)
 		}
 	}
 	if n.Kind == yaml.AliasNode {

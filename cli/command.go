@@ -35,10 +35,10 @@ their labels, and routes requests to them by path.
 	$ rgate -c rgate.yaml -p 8080
 
 runs the gateway that rgate.yaml describes. It follows the containers as they
-start and stop; SIGUSR1 or 'rgate reload' loads a changed file, SIGTERM lets the
-requests in flight end and then quits.
+start and stop. SIGUSR1 or 'rgate reload' loads a changed file. SIGTERM stops the
+gateway after the requests in flight have finished.
 
-rgate is made of Caddy modules: the other commands are Caddy's own, and take
+rgate consists of Caddy modules. The other commands are Caddy's, and accept
 rgate's YAML as well as a Caddyfile or JSON.`
 
 func init() {
@@ -57,21 +57,21 @@ func configure(cmd *cobra.Command) {
 	cobra.AddTemplateFunc("asTyped", asTyped)
 	cmd.SetUsageTemplate(strings.NewReplacer("{{.UseLine}}", "{{asTyped .UseLine}}", "{{.CommandPath}}", "{{asTyped .CommandPath}}").Replace(cmd.UsageTemplate()))
 	file := configFlagOf(cmd)
-	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, over the file's (default 8080)")
+	port := cmd.Flags().IntP("port", "p", 0, "The port to listen on, instead of the port in the file (default 8080)")
 	cmd.RunE = withPlainErrors(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
 
 	reloading := &cobra.Command{
 		Use:   "reload [-c <file>] [--address <admin>]",
-		Short: "Loads a changed file into the running gateway, without losing a request",
+		Short: "Reloads the configuration of the running gateway without dropping requests",
 		Args:  noArgs,
 	}
 	reloadFile := configFlagOf(reloading)
-	address := reloading.Flags().String("address", "", "The address of the admin API (default: the file's, else "+caddy.DefaultAdminListen+")")
+	address := reloading.Flags().String("address", "", "The address of the admin API (default: the address in the file, else "+caddy.DefaultAdminListen+")")
 	reloading.RunE = withPlainErrors(func() error { return reload(*reloadFile, *address) })
 
 	printing := &cobra.Command{
 		Use:   "caddyfile [-c <file>]",
-		Short: "Prints the gateway that a YAML file describes as a Caddyfile",
+		Short: "Converts a YAML file to a Caddyfile and prints it",
 		Args:  noArgs,
 	}
 	printFile := configFlagOf(printing)
@@ -79,7 +79,7 @@ func configure(cmd *cobra.Command) {
 
 	checking := &cobra.Command{
 		Use:   "healthcheck [--url <url>]",
-		Short: "Exits with 0 if the gateway of this machine responds, else with 1",
+		Short: "Exits with 0 if the local gateway responds, otherwise with 1",
 		Args:  noArgs,
 	}
 	url := checking.Flags().String("url", "", "The URL to request (default: the admin API)")
@@ -100,7 +100,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	path := asTyped(cmd.CommandPath())
-	return fmt.Errorf("unknown command %q for %q: it takes flags only, see `%s --help`", args[0], path, path)
+	return fmt.Errorf("unknown command %q for %q: use only flags, see `%s --help`", args[0], path, path)
 }
 
 // asTyped returns a command path as users type it. In the stand-alone binary, it
@@ -113,7 +113,7 @@ func asTyped(path string) string {
 }
 
 func configFlagOf(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("config", "c", defaultConfig, "The configuration: YAML, or a Caddyfile or JSON by name")
+	return cmd.Flags().StringP("config", "c", defaultConfig, "The configuration file: YAML, or a Caddyfile or JSON, depending on its name")
 }
 
 // withPlainErrors returns a function that runs f, prints its error as one message, and
@@ -214,7 +214,7 @@ func healthcheck(url string) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("requesting the gateway: %s responds with %s", url, response.Status)
+		return fmt.Errorf("requesting the gateway: %s responded with status %s", url, response.Status)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func run(file string, port int, override bool) error {
 			return fmt.Errorf("invalid port %d: must be from 1 to 65535", port)
 		}
 		if !isYAML(file) {
-			return fmt.Errorf("-p requires a YAML file: set the port in %s", file)
+			return fmt.Errorf("-p requires a YAML file: remove -p, and set the port in %s", file)
 		}
 		caddyfile.OverridePort(port)
 	}
@@ -161,12 +161,12 @@ func explain(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
-			return fmt.Sprintf("%s does not exist: name the configuration with -c FILE", pathErr.Path)
+			return fmt.Sprintf("%s does not exist: set the path of the configuration with -c FILE", pathErr.Path)
 		}
 	}
 	if busy := busyAddress.FindStringSubmatch(text); busy != nil {
 		if strings.Contains(text, "admin") {
-			return fmt.Sprintf("the address %s of the admin API is in use by another program: set admin in the configuration, or to off (CADDY_ADMIN does the same)", busy[1])
+			return fmt.Sprintf("the address %s of the admin API is in use by another program: set admin in the configuration, or the variable CADDY_ADMIN, to another address or to off", busy[1])
 		}
 		return fmt.Sprintf("the address %s is in use by another program: choose another port with -p, or listen in the configuration", busy[1])
 	}

@@ -44,7 +44,7 @@ func TestExplain(t *testing.T) {
 		want string
 	}{
 		{errors.New("rgate.yaml:3: wrong"), "rgate.yaml:3: wrong"},
-		{fmt.Errorf("reading: %w", missing), "rgate.yaml does not exist: name the configuration with -c FILE"},
+		{fmt.Errorf("reading: %w", missing), "rgate.yaml does not exist: set the path of the configuration with -c FILE"},
 		{errors.New("loading new config: loading http app module: provision http: server srv0: loading module 'rgate': provision http.handlers.rgate: routes[0]: wrong"), "routes[0]: wrong"},
 	} {
 		if got := explain(test.err); !strings.HasSuffix(got, test.want) {
@@ -61,7 +61,7 @@ func TestRunRefusesAPortThatCannotBe(t *testing.T) {
 	}{
 		{"rgate.yaml", 0, "invalid port 0"},
 		{"rgate.yaml", 70000, "invalid port 70000"},
-		{"Caddyfile", 8080, "-p requires a YAML file: set the port in Caddyfile"},
+		{"Caddyfile", 8080, "-p requires a YAML file: remove -p, and set the port in Caddyfile"},
 	} {
 		if err := run(test.file, test.port, true); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("-c %s -p %d: got %v, want %q", test.file, test.port, err, test.want)

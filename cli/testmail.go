@@ -15,7 +15,7 @@ import (
 func testMailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test-mail [-c <file>]",
-		Short: "Sends a test notification as the configuration sends those of quotas",
+		Short: "Sends a test email with the settings of the quota notifications",
 		Long: `Sends a test message by each channel of 'notify' in the configuration, mail and
 		webhook, and reports each step. No gateway has to run.`,
 		Args: noArgs,

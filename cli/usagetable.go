@@ -17,7 +17,7 @@ import (
 func printUsage(out io.Writer, points []usagePoint, ask *usageAsk, query url.Values) error {
 	lines, times := usageLines(points, ask.by)
 	if len(lines) == 0 {
-		_, err := fmt.Fprintln(out, "Nothing was recorded in this time. `rgate usage --since 30d` looks further back.")
+		_, err := fmt.Fprintln(out, "No usage was recorded in this time range. Use `rgate usage --since 30d` to look further back.")
 		return err
 	}
 	total := usageLine{name: "total", windows: make([]*int64, len(times))}

@@ -73,7 +73,7 @@ func (d *Dashboard) Check() error {
 		return err
 	}
 	if _, err := time.LoadLocation(d.Timezone); err != nil {
-		return options.Errorf("timezone", "unknown time zone %q: use one such as Europe/Berlin, or UTC", d.Timezone)
+		return options.Errorf("timezone", "unknown time zone %q: use a name such as Europe/Berlin, or UTC", d.Timezone)
 	}
 	if d.Refresh != 0 && d.Refresh < shortest {
 		return options.Errorf("refresh", "invalid interval %s: must be at least 1s, such as 15s", time.Duration(d.Refresh))

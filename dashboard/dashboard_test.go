@@ -26,7 +26,7 @@ func TestCaddyfile(t *testing.T) {
 		`rgate_dashboard @matcher`:               `invalid path "@matcher": use a path such as /dashboard`,
 		`rgate_dashboard /a/`:                    `invalid path "/a/": use a path such as /dashboard`,
 		`rgate_dashboard /a /b`:                  `unexpected argument '/b'`,
-		"rgate_dashboard {\n timezone Berlin\n}": `unknown time zone "Berlin": use one such as Europe/Berlin, or UTC`,
+		"rgate_dashboard {\n timezone Berlin\n}": `unknown time zone "Berlin": use a name such as Europe/Berlin, or UTC`,
 		"rgate_dashboard {\n refresh 100ms\n}":   `invalid interval 100ms: must be at least 1s, such as 15s`,
 		"rgate_dashboard {\n refesh 10s\n}":      `unrecognized subdirective 'refesh' (did you mean "refresh"?): use `,
 	} {

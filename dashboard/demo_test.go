@@ -107,7 +107,7 @@ func publishDemo(t testing.TB, gateway string) {
 	checkout["status"], checkout["healthy_instances"] = "degraded", 2
 	checkout["instances"].([]map[string]any)[2] = map[string]any{"container": "shop-checkout-3", "status": "unhealthy", "reason": `label rgate.port="http" is not a port: use a number such as 8080`}
 	legacy := map[string]any{"name": "legacy", "status": "unhealthy", "total_instances": 1, "healthy_instances": 0, "in_flight": 0,
-		"instances": []map[string]any{{"address": "10.0.4.20:9001", "status": "unhealthy", "in_flight": 0, "reason": "its health checks fail"}}}
+		"instances": []map[string]any{{"address": "10.0.4.20:9001", "status": "unhealthy", "in_flight": 0, "reason": "health checks fail"}}}
 	payment := healthy("payment", 2)
 	payment["circuit_breaker"] = []map[string]any{{"state": "half_open"}}
 	ends := []func(){

@@ -33,7 +33,7 @@ func parseParams(raw string) (params pageParams, err error) {
 		case !slices.Contains(paramNames, name):
 			return params, fmt.Errorf("unknown parameter %q%s: use %s", name, options.Suggest(name, paramNames), strings.Join(paramNames, ", "))
 		case len(given) > 1:
-			return params, fmt.Errorf("invalid %s: it is set %d times: set it once", name, len(given))
+			return params, fmt.Errorf("duplicate parameter %s: must be set once, not %d times", name, len(given))
 		}
 	}
 	name := defaultRange

@@ -27,7 +27,7 @@ func TestQueriesAreRead(t *testing.T) {
 	for raw, want := range map[string]string{
 		"range=2h":          `unknown range "2h": use 5m, 1h, 6h, 24h, 7d, 30d`,
 		"range=":            `unknown range "": use 5m, 1h, 6h, 24h, 7d, 30d`,
-		"range=5m&range=1h": `invalid range: it is set 2 times: set it once`,
+		"range=5m&range=1h": `duplicate parameter range: must be set once, not 2 times`,
 		"foo=1":             `unknown parameter "foo": use range, gateway, service, route, refresh`,
 		"rnge=1h":           `unknown parameter "rnge" (did you mean "range"?): use range, gateway, service, route, refresh`,
 		"refresh=maybe":     `invalid refresh "maybe": must be on or off`,

@@ -95,7 +95,7 @@ func (d *Dashboard) render(ctx context.Context, params pageParams) ([]byte, erro
 		problem = ""
 		if err := f.collect(ctx, cachedAccount{from, &d.cache, now}, params); err != nil {
 			d.Logger().Warn("reading bandwidth usage failed", zap.Error(err))
-			f, problem = emptyFigures(params, now, d.zone), "its store is unavailable"
+			f, problem = emptyFigures(params, now, d.zone), "the usage store is unavailable"
 		}
 	}
 	return d.write(params, f, readLive(d.Gateway, d.log, params), problem)

@@ -90,7 +90,7 @@ func (s *Source) addLabels(d *caddyfile.Dispenser, pairs []string) error {
 			return d.Errf("invalid label '%s': must be name=value", pair)
 		}
 		if old, ok := s.MatchLabels[name]; ok && old != value {
-			return d.Errf("label '%s' is set twice: '%s' and '%s': no container has both", name, old, value)
+			return d.Errf("label '%s' is set twice: '%s' and '%s': remove one of the two", name, old, value)
 		}
 		if s.MatchLabels == nil {
 			s.MatchLabels = make(map[string]string)

@@ -18,7 +18,7 @@ func decodeList(r io.Reader) ([]*container, error) {
 	case open == 'n': // some engines send null for an empty list
 		return nil, nil
 	case open != '[':
-		return nil, fmt.Errorf("invalid list: it begins with %q", open)
+		return nil, fmt.Errorf("invalid character %q: must be the beginning of an array", open)
 	}
 	in.at++
 	var list []*container

@@ -104,7 +104,7 @@ func eventFilter() filters.Args {
 func (e *dockerEngine) subscribe(ctx context.Context, since time.Time) (<-chan []event, <-chan error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	late := time.AfterFunc(subscribeTimeout, func() {
-		cancel(fmt.Errorf("the engine did not start the stream within %s", subscribeTimeout))
+		cancel(fmt.Errorf("the engine did not start the stream of events within %s", subscribeTimeout))
 	})
 	groups, errs := make(chan []event), make(chan error, 1)
 	resp, err := e.get(ctx, "events", url.Values{"since": {strconv.FormatInt(since.Unix(), 10)}}, eventFilter())

@@ -44,7 +44,7 @@ type labelError struct {
 }
 
 func (e *labelError) Error() string {
-	return fmt.Sprintf("label %s=%q is invalid: %s", e.label, clip(e.value), e.remedy)
+	return fmt.Sprintf("invalid label %s=%q: %s", e.label, clip(e.value), e.remedy)
 }
 
 // parseLabels merges sel and the labels of a container. Labels that sel overrides are not
@@ -59,7 +59,7 @@ func parseLabels(sel *Selector, labels map[string]string) (labelOptions, error) 
 	}
 	if value, ok := labels[labelNetwork]; ok && s.network == "" {
 		if value == "" {
-			return s, &labelError{labelNetwork, value, "set it to the name of a network, or remove it"}
+			return s, &labelError{labelNetwork, value, "must be the name of a network: set the name, or remove the label"}
 		}
 		s.network = value
 	}
@@ -86,10 +86,10 @@ func scheme(sel *Selector, labels map[string]string) (string, error) {
 	case !ok:
 		return fallback, nil
 	case !slices.Contains(schemes, value):
-		return "", &labelError{labelScheme, value, "set it to " + oneOf(schemes)}
+		return "", &labelError{labelScheme, value, "must be " + oneOf(schemes)}
 	case sel.onlyScheme != "" && value != sel.onlyScheme:
 		return "", &labelError{labelScheme, value, fmt.Sprintf(
-			"this reverse_proxy uses %s for all upstreams: use a separate reverse_proxy with scheme %s, or change the label",
+			"must be %s, which this reverse_proxy uses for all upstreams: use a separate reverse_proxy with scheme %s, or change the label",
 			sel.onlyScheme, value)}
 	default:
 		return value, nil
@@ -106,7 +106,7 @@ func number(labels map[string]string, label string, fallback, lowest, highest in
 	n, err := strconv.ParseUint(value, 10, 31)
 	if err != nil || int(n) < lowest || int(n) > highest {
 		return fallback, &labelError{label, value,
-			fmt.Sprintf("set it to a whole number from %d to %d", lowest, highest)}
+			fmt.Sprintf("must be a whole number from %d to %d", lowest, highest)}
 	}
 	return int(n), nil
 }
@@ -127,7 +127,7 @@ func hostName(labels map[string]string) (string, error) {
 	}
 	if !isHostName(value) {
 		return "", &labelError{labelAddress, value,
-			"set it to an IP address or a host name, without a scheme or a port"}
+			"must be an IP address or a host name, without a scheme or a port"}
 	}
 	return value, nil
 }

@@ -62,7 +62,7 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	}, nil
 }
 
-var errOwnContainer = errors.New("the container is the one that the gateway runs in: remove its labels, or set dial for another process in it")
+var errOwnContainer = errors.New("the container runs this gateway: remove its labels, or set dial to reach another process in the container")
 
 // unavailable returns the reason a container cannot receive requests now, or "".
 func unavailable(sel *Selector, c *container) string {
@@ -74,9 +74,9 @@ func unavailable(sel *Selector, c *container) string {
 	}
 	switch c.health {
 	case healthStarting:
-		return "its health check has not passed yet: set health to any to ignore it"
+		return "the health check of the container has not passed yet: set health to any to ignore health checks"
 	case healthFailing:
-		return "its health check fails: set health to any to ignore it"
+		return "the health check of the container fails: set health to any to ignore health checks"
 	default:
 		return ""
 	}
@@ -167,26 +167,26 @@ func publishedPort(c *container, number int, at *site) (host string, public int,
 // network selected by firstNetwork.
 func networkAddress(how labelOptions, c *container, at *site) (string, error) {
 	if other, ok := strings.CutPrefix(c.networkMode, "container:"); ok && len(c.networks) == 0 {
-		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to that one's address", other, labelAddress)
+		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to the address of that container", other, labelAddress)
 	}
 	chosen := network{}
 	switch {
 	case how.network != "":
 		found, ok := c.network(how.network)
 		if !ok {
-			return "", fmt.Errorf("the container is not attached to network %q (it is to %s): attach it, or change the option network or its label %s",
+			return "", fmt.Errorf("the container is not attached to network %q (attached to %s): attach the container, or change the option network or its label %s",
 				how.network, attached(c), labelNetwork)
 		}
 		chosen = found
 		if chosen.address() == "" {
-			return "", fmt.Errorf("the container has no address in network %q: choose another with the option network or its label %s",
+			return "", fmt.Errorf("the container has no address in network %q: choose another network with the option network or the label %s",
 				chosen.name, labelNetwork)
 		}
 	default:
 		chosen = firstNetwork(c, at)
 	}
 	if chosen.address() == "" {
-		return "", fmt.Errorf("the container has no address in any network: attach it to one, or set its label %s", labelAddress)
+		return "", fmt.Errorf("the container has no address in any network: attach the container to a network, or set its label %s", labelAddress)
 	}
 	return chosen.address(), nil
 }

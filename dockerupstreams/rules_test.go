@@ -104,8 +104,8 @@ func TestNetworks(t *testing.T) {
 		"the gateway's own":             {c: two, at: inContainer, dial: "10.2.0.2:80"},
 		"the first, sharing none":       {c: running(nil), at: inContainer, dial: "10.0.0.2:80"},
 		"option":                        {sel: Selector{Network: "zoo"}, c: two, dial: "10.2.0.2:80"},
-		"option, not attached":          {sel: Selector{Network: "moon"}, c: two, want: `not attached to network "moon" (it is to back, zoo)`},
-		"option, no network":            {sel: Selector{Network: "moon"}, c: withNetworks(), want: `(it is to none)`},
+		"option, not attached":          {sel: Selector{Network: "moon"}, c: two, want: `not attached to network "moon" (attached to back, zoo)`},
+		"option, no network":            {sel: Selector{Network: "moon"}, c: withNetworks(), want: `(attached to none)`},
 		"option, no address":            {sel: Selector{Network: "moon"}, c: withNetworks(network{name: "moon"}), want: `no address in network "moon"`},
 		"short name":                    {sel: Selector{Network: "front"}, c: compose, dial: "10.2.0.2:80"},
 		"full name":                     {sel: Selector{Network: "shop_front"}, c: compose, dial: "10.2.0.2:80"},
@@ -115,7 +115,7 @@ func TestNetworks(t *testing.T) {
 		"without an address":            {c: withNetworks(network{name: "a"}, network{name: "b", ipv4: "10.0.0.4"}), dial: "10.0.0.4:80"},
 		"ingress of a swarm":            {c: withNetworks(network{name: "ingress", ipv4: "10.0.0.4"}, network{name: "mesh", ipv4: "10.0.1.4"}), dial: "10.0.1.4:80"},
 		"ingress of a swarm alone":      {c: withNetworks(network{name: "ingress", ipv4: "10.0.0.4"}), want: "no address in any network"},
-		"none":                          {c: withNetworks(), want: "no address in any network: attach it to one"},
+		"none":                          {c: withNetworks(), want: "no address in any network: attach the container to a network"},
 		"another container's": {c: running(func(c *container) { c.networks, c.networkMode = nil, "container:feedfacefeedface" }),
 			want: "uses the network of container feedfacefeed: set its label rgate.address"},
 	} {
@@ -160,7 +160,7 @@ func TestAddressLabel(t *testing.T) {
 		"", "http://x", "web:80", "192.0.2.1:80", "a b", "{env.SECRET}", "unix//run/x", "fe80::1%eth0", "-x", ".x", "ä",
 		strings.Repeat("x", 254),
 	} {
-		check(t, Selector{}, labelled("rgate.address", value), onHost, "", "set it to an IP address or a host name")
+		check(t, Selector{}, labelled("rgate.address", value), onHost, "", "must be an IP address or a host name")
 	}
 	alone := withNetworks()
 	alone.labels = map[string]string{labelAddress: "192.0.2.1"}
@@ -169,7 +169,7 @@ func TestAddressLabel(t *testing.T) {
 
 func TestBadLabels(t *testing.T) {
 	for _, c := range []struct{ label, value, want string }{
-		{labelPort, "http", `label rgate.port="http" is invalid: set it to a whole number from 1 to 65535`},
+		{labelPort, "http", `invalid label rgate.port="http": must be a whole number from 1 to 65535`},
 		{labelPort, "0", "from 1 to 65535"},
 		{labelPort, "65536", "from 1 to 65535"},
 		{labelPort, "80/tcp", "from 1 to 65535"},
@@ -183,9 +183,9 @@ func TestBadLabels(t *testing.T) {
 		{labelWeight, "1.5", "from 1 to 1000"},
 		{labelMaxRequests, "-1", "from 0 to 1073741824"},
 		{labelMaxRequests, "many", "from 0 to 1073741824"},
-		{labelScheme, "HTTP", "set it to http, https or h2c"},
-		{labelScheme, "", "set it to http, https or h2c"},
-		{labelNetwork, "", "set it to the name of a network"},
+		{labelScheme, "HTTP", "must be http, https or h2c"},
+		{labelScheme, "", "must be http, https or h2c"},
+		{labelNetwork, "", "must be the name of a network"},
 	} {
 		sel := Selector{MatchLabels: map[string]string{"app": "web"}}
 		_, rejection := resolve(&sel, labelled(c.label, c.value), &onHost)
@@ -221,7 +221,7 @@ func TestLabelOptions(t *testing.T) {
 func TestGatewaysOwnContainerIsRejected(t *testing.T) {
 	at := onHost
 	at.self = "0123456789abcdef"
-	check(t, Selector{}, running(nil), at, "", "the container is the one that the gateway runs in")
+	check(t, Selector{}, running(nil), at, "", "the container runs this gateway")
 	at.self = "fedcba9876543210"
 	check(t, Selector{}, running(nil), at, "10.0.0.2:80", "")
 }
@@ -245,10 +245,10 @@ func TestStatesAndHealth(t *testing.T) {
 	}{
 		{state: "running", status: "Up 5 seconds"},
 		{state: "running", status: "Up 5 seconds (healthy)"},
-		{state: "running", status: "Up 5 seconds (unhealthy)", want: "its health check fails"},
-		{state: "running", status: "Up 5 seconds (health: starting)", want: "its health check has not passed yet"},
-		{state: "running", status: "Up 5 seconds (starting)", want: "its health check has not passed yet"},
-		{state: "running", status: "Up 5 seconds", word: "unhealthy", want: "its health check fails"},
+		{state: "running", status: "Up 5 seconds (unhealthy)", want: "the health check of the container fails"},
+		{state: "running", status: "Up 5 seconds (health: starting)", want: "the health check of the container has not passed yet"},
+		{state: "running", status: "Up 5 seconds (starting)", want: "the health check of the container has not passed yet"},
+		{state: "running", status: "Up 5 seconds", word: "unhealthy", want: "the health check of the container fails"},
 		{state: "running", status: "Up 5 seconds", word: "none"},
 		{state: "running", status: "Up 5 seconds (health: starting)", health: "any"},
 		{state: "running", status: "Up 5 seconds (unhealthy)", health: "any"},

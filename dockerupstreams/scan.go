@@ -21,7 +21,7 @@ type scanner struct {
 // fail records an error unless there is an earlier one.
 func (s *scanner) fail(what string) {
 	if s.err == nil {
-		s.err = fmt.Errorf("%s at byte %d of a value in JSON", what, s.at)
+		s.err = fmt.Errorf("invalid JSON: %s at byte %d of the value", what, s.at)
 	}
 	s.at = len(s.text)
 }
@@ -62,7 +62,7 @@ func (s *scanner) list(opens, closes byte, item func()) {
 			s.at++
 			return
 		default:
-			s.fail("no , or " + string(closes))
+			s.fail("expected , or " + string(closes))
 		}
 	}
 }
@@ -117,7 +117,7 @@ func (s *scanner) number() (n int64) {
 		n = n*10 + int64(s.text[s.at]-'0')
 	}
 	if s.at == begin || n < 0 {
-		s.fail("no number")
+		s.fail("expected a number")
 		return 0
 	}
 	return n
@@ -126,14 +126,14 @@ func (s *scanner) number() (n int64) {
 // literal reads a string and returns it with its quotes, undecoded.
 func (s *scanner) literal() []byte {
 	if s.peek() != '"' {
-		s.fail("no string")
+		s.fail("expected a string")
 		return nil
 	}
 	begin := s.at
 	for i := s.at + 1; ; i++ {
 		n := bytes.IndexByte(s.text[min(i, len(s.text)):], '"')
 		if n < 0 {
-			s.fail("no end of a string")
+			s.fail("unterminated string")
 			return nil
 		}
 		i += n
@@ -168,7 +168,7 @@ func (s *scanner) skip() {
 	case c == '{' || c == '[':
 		end := valueEnd(s.text[s.at:])
 		if end < 0 {
-			s.fail("no end of a value")
+			s.fail("unterminated value")
 			return
 		}
 		s.at += end
@@ -178,7 +178,7 @@ func (s *scanner) skip() {
 			s.at++
 		}
 		if s.at == begin {
-			s.fail("no value")
+			s.fail("expected a value")
 		}
 	}
 }
@@ -266,7 +266,7 @@ func (v *values) buffered() ([]byte, error) {
 		return nil, nil
 	case '{':
 	default:
-		return nil, fmt.Errorf("%q where a value must begin", c)
+		return nil, fmt.Errorf("invalid character %q: must be the beginning of an object", c)
 	}
 	n := valueEnd(v.buf[s.at:])
 	if n < 0 {

@@ -294,7 +294,7 @@ func TestPanicInTheSessionIsSurvived(t *testing.T) {
 		time.Sleep(hintGap)
 		sub.Refresh()
 		synctest.Wait()
-		if n := logs.FilterMessage("following the Docker engine failed").Len(); n != 1 {
+		if n := logs.FilterMessage("panic in the connection to the Docker engine").Len(); n != 1 {
 			t.Errorf("logged the panic %d times, want once", n)
 		}
 		s.set(func() { s.badVersion = false })

@@ -70,7 +70,7 @@ func (s *Source) Provision(ctx caddy.Context) error {
 	sel.Scheme, sel.onlyScheme = "", s.scheme
 	var err error
 	if s.subscription, err = Subscribe(s.Endpoints, sel, ctx.Logger()); err != nil {
-		return fmt.Errorf("following docker containers: %w", err)
+		return fmt.Errorf("subscribing to the Docker containers: %w", err)
 	}
 	s.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	s.warnOfUploads(ctx)
@@ -91,7 +91,7 @@ func (s *Source) warnOfUploads(ctx caddy.Context) {
 	if _, known := unguarded.LoadOrStore(s.server, true); known || entry.Expected(ctx) {
 		return
 	}
-	ctx.Logger().Warn("the rest of an upload that a backend does not read may be executed as new requests: "+
+	ctx.Logger().Warn("the unread rest of a request body may be parsed as new requests: "+
 		"set servers { timeouts { read_body_idle -1s } }, or use a handler of rgate in this site",
 		zap.Strings("listen", s.server.Listen))
 }

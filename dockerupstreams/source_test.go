@@ -154,9 +154,9 @@ func TestSourceRejectsBadConfigurations(t *testing.T) {
 	for config, want := range map[string]string{
 		`{}`: "match_labels is required",
 		`{"match_labels":{"a":"b"},"scheme":"x"}`:                  `unknown scheme "x"`,
-		`{"match_labels":{"a":"b"},"endpoints":[{"host":"x"}]}`:    `following docker containers: invalid docker host "x"`,
+		`{"match_labels":{"a":"b"},"endpoints":[{"host":"x"}]}`:    `subscribing to the Docker containers: invalid docker host "x"`,
 		`{"match_labels":{"a":"b"},"label":"x"}`:                   "unknown field",
-		`{"match_labels":{"a":"{env.RGATE_TEST_NEVER_SET}"}}`:      "is empty: set the variable",
+		`{"match_labels":{"a":"{env.RGATE_TEST_NEVER_SET}"}}`:      "is empty: set the environment variable",
 		`{"match_labels":{"a":"b"},"network":"x","hostport":true}`: "unknown field",
 	} {
 		_, err := newContext(t).LoadModuleByID("http.reverse_proxy.upstreams.docker_labels", []byte(config))

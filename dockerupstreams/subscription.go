@@ -94,7 +94,7 @@ func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoi
 	replace := func(option, value string) string {
 		replaced := repl.ReplaceKnown(value, "")
 		if replaced == "" && value != "" && empty == nil {
-			empty = fmt.Errorf("%s %q is empty: set the variable that it names", option, value)
+			empty = fmt.Errorf("%s %q is empty: set the environment variable of the placeholder", option, value)
 		}
 		return replaced
 	}

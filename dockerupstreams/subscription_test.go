@@ -29,7 +29,7 @@ func TestBadLabelShutsOutItsContainerAloneAndIsLoggedOnce(t *testing.T) {
 	id := e.Run(bad)
 	s, logs := follow(t, Selector{}, e)
 	set := expect(t, s, "good")
-	want := `label rgate.port="http" is invalid: set it to a whole number from 1 to 65535`
+	want := `invalid label rgate.port="http": must be a whole number from 1 to 65535`
 	if len(set.Rejected) != 1 || set.Rejected[0].Reason != want || set.Rejected[0].ID != id {
 		t.Errorf("rejected: %+v, want bad with %q", set.Rejected, want)
 	}

@@ -128,7 +128,7 @@ func (w *watcher) run(ctx context.Context) {
 func (w *watcher) warn(synced bool, err error) {
 	message := "cannot reach the Docker engine, keeping the known containers and retrying"
 	if synced {
-		message = "the stream of Docker events keeps ending, listing all containers each time"
+		message = "the stream of Docker events ends repeatedly, listing all containers after each reconnect"
 	}
 	w.logger().Warn(message, zap.Stringer("endpoint", w.addr), zap.Error(err))
 }
@@ -139,7 +139,7 @@ func (w *watcher) guard(session func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = recovered(p)
-			w.logger().Error("following the Docker engine failed", zap.Stringer("endpoint", w.addr), zap.Error(err))
+			w.logger().Error("panic in the connection to the Docker engine", zap.Stringer("endpoint", w.addr), zap.Error(err))
 		}
 	}()
 	return session()
@@ -181,7 +181,7 @@ func (w *watcher) greet(loud bool) {
 	if loud {
 		log = w.logger().Info
 	}
-	log("following the Docker engine", zap.Stringer("endpoint", w.addr),
+	log("connected to the Docker engine", zap.Stringer("endpoint", w.addr),
 		zap.String("api_version", version), zap.Int("containers", count))
 }
 

@@ -28,14 +28,14 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 	}
 	if b.MatchLabels != nil {
 		if options.Containers, err = dockerupstreams.Subscribe(g.Docker, b.Selector, ctx.Logger()); err != nil {
-			return fmt.Errorf("following the containers of backend %s: %w", b.Name, err)
+			return fmt.Errorf("subscribing to the containers of backend %s: %w", b.Name, err)
 		}
 	}
 	if b.service, err = upstream.New(ctx, options); err != nil {
 		return err
 	}
 	if b.around, err = loadHandlers(ctx, b, "AroundRaw", b.AroundRaw); err != nil {
-		return fmt.Errorf("loading the handlers around backend %s: %w", b.Name, err)
+		return fmt.Errorf("loading the handlers of backend %s: %w", b.Name, err)
 	}
 	b.standalone = b.buildStandalone(g.order())
 	return nil

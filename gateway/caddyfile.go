@@ -261,7 +261,7 @@ func (p *parser) defaultResponse() error {
 	if n := len(args); n > 0 && (n == 2 || isStatus(args[0].Text)) {
 		status, err := strconv.Atoi(args[n-1].Text)
 		if err != nil {
-			return errAt(args[n-1], "invalid status '%s': must be a number: put the body in quotes before it", args[n-1].Text)
+			return errAt(args[n-1], "invalid status '%s': must be a number: if this is part of the body, put the body in quotes", args[n-1].Text)
 		}
 		response.StatusCode = status
 		args = args[:n-1]

@@ -139,7 +139,7 @@ func (p *parser) headers(path string, target *map[string][]string) error {
 	}
 	before, again := (*target)[name]
 	if again && absent != (before == nil) {
-		return errAt(field, "header field '%s' cannot be absent and have values: remove one of the two", name)
+		return errAt(field, "header field '%s' cannot both be absent and have values: remove one of the two lines", name)
 	}
 	if *target == nil {
 		*target = make(map[string][]string)
@@ -176,7 +176,7 @@ func (p *parser) deprecated(path string, target **Deprecation) error {
 		return err
 	}
 	if p.NextArg() {
-		return p.Errf("deprecated requires a block, such as 'deprecated { sunset 2026-12-31 }' over several lines")
+		return p.Errf("deprecated requires a block: write 'deprecated {', 'sunset 2026-12-31' and '}' on separate lines")
 	}
 	d := new(Deprecation)
 	*target = d
@@ -206,7 +206,7 @@ func (p *parser) shares(path string, rt *Route) error {
 		return err
 	}
 	if p.NextArg() {
-		return p.Errf("backends requires a block with a line for each, such as 'payment 95'")
+		return p.Errf("backends requires a block: add a line for each backend, such as 'payment 95'")
 	}
 	for nesting := p.Nesting(); p.NextBlock(nesting); {
 		at, s := fmt.Sprintf("%s[%d]", path, len(rt.Backends)), &Share{Name: p.Val()}

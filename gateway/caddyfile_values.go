@@ -173,7 +173,7 @@ func (p *parser) flag(path string, target *bool) error {
 	}
 	*target = true
 	if p.NextArg() {
-		return errAt(p.tokens[path], "'%s' takes no arguments", p.tokens[path].Text)
+		return errAt(p.tokens[path], "'%s' does not accept arguments: remove them", p.tokens[path].Text)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (p *parser) timeouts(path string, target **Timeouts) error {
 		return err
 	}
 	if p.NextArg() {
-		return p.Errf("timeouts requires a block, such as 'timeouts { dial 3s }' over several lines")
+		return p.Errf("timeouts requires a block: write 'timeouts {', 'dial 3s' and '}' on separate lines")
 	}
 	t := new(Timeouts)
 	*target = t

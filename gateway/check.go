@@ -255,7 +255,7 @@ func (b *Backend) checkProxy(path string) error {
 	}
 	for _, key := range []string{"upstreams", "dynamic_upstreams"} {
 		if _, ok := proxy[key]; ok {
-			return problemf(at, "%s cannot be set here: use match_labels or dial of the backend", key)
+			return problemf(at, "%s cannot be set in proxy: use match_labels or dial of the backend", key)
 		}
 	}
 	transport, err := proxy.Object("transport")

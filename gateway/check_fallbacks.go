@@ -89,7 +89,7 @@ func (g *Gateway) checkFallbacks(backends []string) error {
 	for _, f := range g.fallbacks() {
 		switch {
 		case f.backend == "" && f.alone && !f.hasBackend(backends):
-			like := "a backend whose name is that of another one with " + fallbackSuffix + " behind it"
+			like := "a backend whose name is the name of another backend followed by " + fallbackSuffix
 			if f.owner != nil {
 				like = fmt.Sprintf("a backend %q", f.owner.Name+fallbackSuffix)
 			}

@@ -103,7 +103,7 @@ func (rt resolvedRoute) checkPlace() error {
 func (rt resolvedRoute) checkPath() error {
 	at := rt.at + ".path_prefix"
 	if rt.PathPrefix == "" {
-		return problemf(rt.at, "path_prefix is required: set it, to / to match every path")
+		return problemf(rt.at, "path_prefix is required: use / to match every path")
 	}
 	if err := checkPath(at, rt.PathPrefix); err != nil {
 		return err
@@ -126,7 +126,7 @@ func checkPath(at, path string) error {
 	case strings.ContainsAny(path, "?#"):
 		return problemf(at, "invalid path %q: must not contain a query or fragment", path)
 	case strings.Contains(path, "%"):
-		return problemf(at, "invalid path %q: must not be percent-encoded, since the decoded path is compared", path)
+		return problemf(at, "invalid path %q: must not be percent-encoded: use the decoded path", path)
 	case strings.ContainsAny(path, `\;`):
 		return problemf(at, "invalid path %q: must not contain backslashes or semicolons, which some backends interpret as slashes or the end of a segment", path)
 	case routing.CleanPath(path) != path:
@@ -153,7 +153,7 @@ func (rt resolvedRoute) checkConditions() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(rt.Query)) {
 		if len(rt.Query[name]) == 0 {
-			return problemf(rt.at+".query."+name, `query parameter %q has no values: use "*" for any`, name)
+			return problemf(rt.at+".query."+name, `query parameter %q has no values: use "*" to match any value`, name)
 		}
 	}
 	if rt.Deprecated == nil {
@@ -230,7 +230,7 @@ func (rt resolvedRoute) checkParams() error {
 			case len(known) == 0:
 				remedy = ": add a segment /:" + use[1]
 			case remedy == "":
-				remedy = ": it has " + strings.Join(known, ", ")
+				remedy = ": use " + strings.Join(known, ", ")
 			}
 			return problemf(at, "unknown path parameter %s of %s%s", use[0], rt.PathPrefix, remedy)
 		}

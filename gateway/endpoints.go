@@ -72,7 +72,7 @@ func (g *Gateway) checkEndpoints() (err error) {
 		}
 		short := strings.TrimPrefix(name, policy.Prefix)
 		if !strings.HasPrefix(at, "handle[") {
-			err = problemf(at, "%s applies to the whole gateway: move it there", short)
+			err = problemf(at, "%s applies to the whole gateway: move it to the gateway's handle", short)
 		} else if first, ok := places[name]; ok {
 			twice := problemf(at, "duplicate %s: remove one of the two", short)
 			twice.Other = first
@@ -131,9 +131,9 @@ func (g *Gateway) filterStatsPage(common []loadedHandler) {
 		case name == "rgate_ip_filter":
 			g.pageFilters = append(g.pageFilters, c)
 		case policy.Authenticates(name):
-			g.logger.Warn("the statistics page does not require the credentials that the gateway's routes require",
+			g.logger.Warn("the statistics page requires no credentials, but routes of the gateway do",
 				zap.String("policy", strings.TrimPrefix(name, policy.Prefix)), zap.String("path", cmp.Or(g.Stats.Path, stats.DefaultPath)),
-				zap.String("remedy", "set stats.allow to the clients that may see it, or turn it off with stats: false"))
+				zap.String("remedy", "set stats.allow to restrict access by address, or set stats: false to disable the page"))
 		}
 	}
 }

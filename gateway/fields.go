@@ -32,7 +32,7 @@ func (g *Gateway) checkKeepFields() error {
 		}
 		at := fmt.Sprintf("keep_fields[%d]", i)
 		if trust.IsReplacedField(name) {
-			return problemf(at, "invalid field %q: the proxy sets it itself: add the proxy before the gateway to trusted_proxies of the server", name)
+			return problemf(at, "invalid field %q: the gateway always replaces this field: remove it, and add the proxy in front of the gateway to trusted_proxies of the server", name)
 		}
 		return problemf(at, "invalid field %q%s: must be one that the gateway removes or sets, such as %s", name,
 			options.Suggest(name, trust.RelayFields), strings.Join(trust.RelayFields[:3], ", "))

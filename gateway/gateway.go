@@ -173,7 +173,7 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	for name, b := range backends {
 		g.addFieldSets(b.around)
 		if !used[name] {
-			ctx.Logger().Warn("no route leads to this backend", zap.String("backend", name))
+			ctx.Logger().Warn("backend is not used by any route", zap.String("backend", name))
 		}
 	}
 	g.warnings.warnOfChanges(routes, backends)

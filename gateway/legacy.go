@@ -22,13 +22,13 @@ const (
 // legacyBehaviours maps the names of restorable behaviours to their descriptions.
 // docs/guide/yaml.md contains the same table.
 var legacyBehaviours = map[string]string{
-	legacyHandlersFirst:            "Handlers of `handle` that may respond run where the list has them, before the authentication that stands further back or on an inner level.",
+	legacyHandlersFirst:            "Handlers of `handle` that may respond run in the order of the list, before authentication that is later in the list or on an inner level.",
 	legacyStandInsFirst:            "`cache`, `coalesce` and `fallback` of an outer level respond before the handlers of `handle` on inner levels run.",
 	legacyGRPCErrors:               "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
 	policy.LegacyUncountedFailures: "Failed authentications do not count against a `rate_limit` by the client's address.",
-	policy.LegacyUnreadableJSON:    "Responses that claim to be JSON and cannot be read pass a `transform` of their body as they are. So do requests and responses without a type that can be read.",
-	policy.LegacyUnlistedFields:    "`cache` ignores request fields but for `Authorization`, `X-User-ID`, `X-Consumer-*`, what `Vary` names, and with `ttl` also `Cookie`.",
-	legacyEnvironmentProxy:         "Backends are dialled through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment name.",
+	policy.LegacyUnreadableJSON:    "`transform` forwards bodies that are declared as JSON but cannot be parsed unchanged. The same applies to messages with an invalid `Content-Type`.",
+	policy.LegacyUnlistedFields:    "`cache` ignores request fields except `Authorization`, `X-User-ID`, `X-Consumer-*`, the fields in `Vary`, and with `ttl` also `Cookie`.",
+	legacyEnvironmentProxy:         "Backends are dialed through the proxy in the environment variables HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
 }
 
 // LegacyBehaviours returns the names that the option legacy accepts, each with a

@@ -265,7 +265,7 @@ func (g *Gateway) warnOfOrder(route string, levels [][]loadedHandler) {
 }
 
 var errNoSafeOrder = errors.New("a handler contains both authentication and cache, coalesce or fallback, and another handler of the route may respond: " +
-	"move the authentication, or the other policy, out of it")
+	"move the authentication, or the other policy, out of that handler")
 
 // checkOrder returns an error if no order of the handlers is safe. This is the case if
 // one handler contains both authentication and a policy that replaces the backend's

@@ -25,14 +25,14 @@ func (g *Gateway) maxHops() int {
 // checkHops reports max_hops if it is out of range.
 func (g *Gateway) checkHops() error {
 	if n := g.maxHops(); n < 0 || n > 1000 {
-		return problemf("max_hops", "invalid max_hops %d: must be 1 to 1000, or 0 to disable it", n)
+		return problemf("max_hops", "invalid max_hops %d: must be 1 to 1000, or 0 to disable the limit", n)
 	}
 	return nil
 }
 
 // refuseLoop responds to a request that has passed the gateway too often.
 func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) error {
-	g.logger.Warn("request refused: the gateway is its own backend", zap.Int("max_hops", g.maxHops()), zap.String("path", r.URL.Path))
+	g.logger.Warn("request rejected: a backend forwards requests back to the gateway", zap.Int("max_hops", g.maxHops()), zap.String("path", r.URL.Path))
 	policy.WriteStatus(w, r, http.StatusLoopDetected)
 	return nil
 }

@@ -23,7 +23,7 @@ const (
 func (g *Gateway) logDropped(protocol, route, backend string) {
 	protocol = strings.ToLower(protocol[:min(len(protocol), maxUpgradeName)])
 	if g.dropped.First(droppedUpgrade{strings.Clone(protocol), route}, maxDroppedUpgrades) {
-		g.logger.Warn("upgrade offer dropped: name the protocol in the backend's option upgrades to pass it",
+		g.logger.Warn("removed a protocol from the Upgrade field of a request: add it to the backend's upgrades to forward it",
 			zap.String("upgrade", protocol), zap.String("route", route), zap.String("backend", backend))
 	}
 }
@@ -35,9 +35,9 @@ func (b *Backend) checkUpgrades(path string) error {
 		name, version, versioned := strings.Cut(protocol, "/")
 		switch at := fmt.Sprintf("%s.upgrades[%d]", path, i); {
 		case protocol == "*" || !httpguts.ValidHeaderFieldName(name) || versioned && !httpguts.ValidHeaderFieldName(version):
-			return problemf(at, "invalid protocol %q: must be a name as in the Upgrade field, such as websocket", protocol)
+			return problemf(at, "invalid protocol %q: must be a protocol name of the Upgrade field, such as websocket", protocol)
 		case entry.CarriesRequests(protocol):
-			return problemf(at, "invalid protocol %q: its requests would bypass the policies: remove it, and set scheme to h2c or https for an HTTP/2 backend", protocol)
+			return problemf(at, "invalid protocol %q: requests in this protocol would bypass the policies: remove it, and set scheme to h2c or https for an HTTP/2 backend", protocol)
 		}
 	}
 	return nil

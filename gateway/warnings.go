@@ -55,7 +55,7 @@ func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend)
 			return slices.ContainsFunc(rt.backendNames(), func(name string) bool { return holds(backends[name]) })
 		}
 		if rt.Timeouts.anyOff() || leadsTo(func(b *Backend) bool { return b.Timeouts.anyOff() }) {
-			all.add("a timeout of 0 disables the limit, but meant the default in earlier versions: remove the option for the default", rt.name)
+			all.add("a timeout of 0 disables the limit (earlier versions used the default instead): remove the option to use the default", rt.name)
 		}
 		if proxied && leadsTo(func(b *Backend) bool { return b.service.DialsDirectly() }) {
 			all.add("backends are dialed directly, although the environment sets a proxy: no change is required, or set legacy: ["+legacyEnvironmentProxy+"] to use the proxy as in earlier versions", rt.name)

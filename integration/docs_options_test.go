@@ -118,7 +118,7 @@ func fileKeys(t *testing.T, path string) []string {
 		text = key + ": {" + text + "}"
 	}
 	_, err := adaptSnippet(&snippet{lang: "yaml", text: text + "\n"})
-	return listIn(t, err, "the keys here are ", ", or a policy")
+	return listIn(t, err, "use one of ", ", or a policy")
 }
 
 // subdirectivesOf returns the subdirectives that an error message lists for a Caddyfile

@@ -133,7 +133,7 @@ func TestD8StatisticsAreGuarded(t *testing.T) {
 			t.Errorf("%s: the statistics: got %v, want %v", host, got, want)
 		}
 	}
-	if n := strings.Count(g.output.String(), "the statistics page does not ask for the credentials"); n != 1 {
+	if n := strings.Count(g.output.String(), "the statistics page requires no credentials"); n != 1 {
 		t.Errorf("the log warns %d times that keys do not guard the statistics, want once", n)
 	}
 	yaml := startGateway(t, "stats: {path: /figures, allow: [192.0.2.0/24], hosts: [figures]}\nroutes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: ['127.0.0.1:1']}]\n")

@@ -294,7 +294,7 @@ backends:
 			t.Errorf("%s is not off: %s", option, server.body)
 		}
 	}
-	const warning = "time limits written as 0 are off"
+	const warning = "a timeout of 0 disables the limit"
 	if out := yaml.output.String(); strings.Count(out, warning) != 1 || !strings.Contains(out, `"/first/off"`) ||
 		!strings.Contains(out, "server.timeouts.read_body_idle") {
 		t.Errorf("the warnings do not name what is off: %s", out)

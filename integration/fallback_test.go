@@ -94,7 +94,7 @@ backends:
 	if got := g.get(t, "/pay/kept?a=b"); got.by() != "cached" {
 		t.Errorf("after a reload: %+v", got)
 	}
-	if strings.Contains(g.output.String(), "no route leads to this backend") {
+	if strings.Contains(g.output.String(), "backend is not used by any route") {
 		t.Error("a fallback backend is said to be of no use")
 	}
 }

@@ -17,10 +17,10 @@ type collector struct {
 
 var (
 	backendUp = prometheus.NewDesc("rgate_backend_up",
-		"Whether the backend has an upstream that can take requests.",
+		"Whether the backend has an available upstream.",
 		[]string{"gateway", "backend"}, nil)
 	backendUpstreams = prometheus.NewDesc("rgate_backend_upstreams",
-		"Number of upstreams of the backend that can take requests.",
+		"Number of available upstreams of the backend.",
 		[]string{"gateway", "backend"}, nil)
 )
 

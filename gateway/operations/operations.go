@@ -99,7 +99,7 @@ func (rep *Reporter) serve(w http.ResponseWriter, r *http.Request, name string, 
 		return writeJSON(w, r, http.StatusOK, rep.totals())
 	case "/logs":
 		if log.RequestLog == nil {
-			return statusError{http.StatusNotFound, errors.New("requests are not logged: set operations in the gateway's configuration")}
+			return statusError{http.StatusNotFound, errors.New("the request log is disabled: set operations in the gateway's configuration")}
 		}
 		return log.serve(w, r)
 	}

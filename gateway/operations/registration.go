@@ -79,7 +79,7 @@ func (o *Config) serveRegistration(w http.ResponseWriter, r *http.Request, parts
 	rep, name, instance := o.reporter, parts[0], parts[1]
 	i := slices.IndexFunc(rep.Backends, func(b Backend) bool { return b.Name == name && b.Register })
 	if i < 0 {
-		return statusError{http.StatusNotFound, fmt.Errorf("unknown backend %q, or it does not accept registrations: set register on it", name)}
+		return statusError{http.StatusNotFound, fmt.Errorf("unknown backend %q: must be a backend that sets register", name)}
 	}
 	heartbeat, method := len(parts) == 3, r.Method
 	switch {
@@ -99,7 +99,7 @@ func (o *Config) serveRegistration(w http.ResponseWriter, r *http.Request, parts
 		return o.put(w, r, rep.Backends[i], instance)
 	}
 	w.Header().Set("Allow", map[bool]string{true: "POST", false: "PUT, DELETE"}[heartbeat])
-	return statusError{http.StatusMethodNotAllowed, errors.New("invalid method: use PUT or DELETE for an instance, POST for its heartbeat")}
+	return statusError{http.StatusMethodNotAllowed, errors.New("method not allowed: use PUT or DELETE for an instance, POST for its heartbeat")}
 }
 
 func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance string) error {
@@ -147,7 +147,7 @@ func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance
 func (b Backend) dialAddress(text string) (dial string, err error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("invalid url %q: must have scheme, host and port alone, such as http://10.0.0.7:8080", text)
+		return "", fmt.Errorf("invalid url %q: must consist of scheme, host and port, such as http://10.0.0.7:8080", text)
 	}
 	scheme := b.Scheme
 	if scheme == "" {
@@ -201,5 +201,5 @@ func (l *lifetime) UnmarshalJSON(text []byte) error {
 		*l = lifetime(nanoseconds)
 		return nil
 	}
-	return fmt.Errorf("invalid ttl %s: must be seconds, or a string such as \"300s\"", text)
+	return fmt.Errorf("invalid ttl %s: must be a number of seconds, or a string such as \"300s\"", text)
 }

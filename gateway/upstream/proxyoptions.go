@@ -27,7 +27,7 @@ func (o ProxyOptions) Object(key string) (ProxyOptions, error) {
 	inner := ProxyOptions{}
 	if raw, ok := o[key]; ok {
 		if err := json.Unmarshal(raw, &inner); err != nil {
-			return nil, fmt.Errorf("%s is not an object: %w", key, err)
+			return nil, fmt.Errorf("invalid %s: must be an object: %w", key, err)
 		}
 	}
 	return inner, nil

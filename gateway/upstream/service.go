@@ -190,7 +190,7 @@ func (s *Service) Upstreams() (all []Report) {
 		n := upstream.NumRequests()
 		report := Report{Address: upstream.Dial, InFlight: &n}
 		if !upstream.Healthy() {
-			report.Reason = "its health checks fail"
+			report.Reason = "health checks fail"
 		}
 		all = append(all, report)
 	}

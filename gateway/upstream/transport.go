@@ -83,9 +83,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 var (
-	errConnect  = errors.New("CONNECT cannot be forwarded: its body has no framing")
-	errSwitched = errors.New("the backend switched to a protocol that the request does not offer")
-	errNoStatus = errors.New("the status of the backend's response is below 100")
+	errConnect  = errors.New("CONNECT requests cannot be forwarded: use a forward proxy")
+	errSwitched = errors.New("the backend switched to a protocol that the request did not offer")
+	errNoStatus = errors.New("invalid status of the backend's response: must be at least 100")
 )
 
 // checkResponse returns an error for a response that cannot be forwarded. That is a
@@ -189,7 +189,7 @@ func (s *Service) AddLimits(ctx caddy.Context, added Limits) error {
 		return nil
 	}
 	if s.transport == nil {
-		return fmt.Errorf("the transport of backend %s is not HTTP: remove dial and first_byte from the timeouts, or use total instead", s.options.Name)
+		return fmt.Errorf("timeouts dial and first_byte of backend %s require an HTTP transport: remove them, or use total", s.options.Name)
 	}
 	if _, ok := s.transport.limited[added]; ok {
 		return nil
