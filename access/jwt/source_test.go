@@ -293,7 +293,7 @@ func TestDiscovery(t *testing.T) {
 		"another issuer":      {id, `has issuer "https://id.example/"`, jwtWeb{configuration: `{"issuer":"https://id.example/","jwks_uri":"https://keys.example/1"}`, "https://keys.example/1": keys}},
 		"nothing":             {id, "status 404", jwtWeb{}},
 		"no JSON":             {id, "reading https://id.example", jwtWeb{configuration: "<html>"}},
-		"no keys":             {id, `"" must be a URL`, jwtWeb{configuration: `{"issuer":"https://id.example"}`}},
+		"no keys":             {id, `"": must be a URL`, jwtWeb{configuration: `{"issuer":"https://id.example"}`}},
 		"a file":              {id, "must be a URL", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"file:///etc/passwd"}`}},
 		"keys in the clear":   {id, "must be an https URL", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"http://keys.example/1"}`}},
 		"keys gone":           {id, "status 404", jwtWeb{configuration: `{"issuer":"https://id.example","jwks_uri":"https://keys.example/1"}`}},
