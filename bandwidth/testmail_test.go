@@ -21,11 +21,11 @@ func TestSendTestFindsNotify(t *testing.T) {
 		t.Errorf("the mail is %s", plain)
 	}
 	for config, want := range map[string]string{
-		`{"apps": {}}`: "add one with smtp or webhook",
+		`{"apps": {}}`: "add notify with smtp or webhook",
 		strings.Replace(config, mailtest.Password, "x", 1): "check username and password",
 		`[{"handler": "rgate_notify"}]`:                    "notify has no effect",
 		`[{"handler": "rgate_notify", "smpt": {}}]`:        "reading notify",
-		`[{"handler": "rgate_notify", "disabled": true}]`:  "no notify",
+		`[{"handler": "rgate_notify", "disabled": true}]`:  "notify is required",
 	} {
 		if err := SendTest(t.Context(), []byte(config), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", config, err, want)

@@ -154,7 +154,7 @@ backends: [{name: b, dial: ["`+backend+`"]}]`)
 	if text := g.raw(t, "GET /early HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(text, " 103 ") || strings.Contains(text, "secret") {
 		t.Errorf("with early hints: %q", text)
 	}
-	const warning = "cannot be read is refused with 502"
+	const warning = "are rejected with 502 if transform edits the body"
 	if lines := g.logged(warning); len(lines) != 1 || !strings.Contains(lines[0], `["/"]`) {
 		t.Errorf("the warnings at the start are %q", lines)
 	}

@@ -96,7 +96,7 @@ func TestPageRejectsInvalidQueries(t *testing.T) {
 		{"DELETE", "/stats?window=2m", 405, "use GET or HEAD"},
 		{"GET", "/stats?window=2m", 400, `"2m": use 1m, 5m or 1h`},
 		{"GET", "/stats?window=", 400, "use 1m, 5m or 1h"},
-		{"GET", "/stats?window=1m&window=5m", 400, "use it once"},
+		{"GET", "/stats?window=1m&window=5m", 400, "set it once"},
 		{"GET", "/stats?by=user", 400, `"user": use route, backend or bandwidth`},
 		{"GET", "/stats?by", 400, "use route, backend or bandwidth"},
 		{"GET", "/stats?by=%zz", 400, "?window=1m, 5m or 1h"},

@@ -168,7 +168,7 @@ func TestRequireCaddyfile(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"rgate_require {\nclaims a\n}":    "has no value",
+		"rgate_require {\nclaims a\n}":    "requires a value",
 		"rgate_require {\nscope a\n}":     `did you mean "scopes"?`,
 		"rgate_require {\nscopes \"\"\n}": `invalid value "" of scopes: must be a string without spaces and quotes, at Testfile:2`,
 	} {

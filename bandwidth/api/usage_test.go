@@ -74,13 +74,13 @@ func TestUsageDaysAreThoseOfUTC(t *testing.T) {
 func TestUsageQueriesThatAreWrong(t *testing.T) {
 	for _, test := range []struct{ query, parameter, says string }{
 		{"lookback_duration=5", "lookback_duration", "use from and to"},
-		{"lookback_duration=5h", "lookback_duration", "must be minutes"},
-		{"lookback_duration=", "lookback_duration", "must be minutes"},
-		{"lookback_duration=-5m", "lookback_duration", "must be minutes"},
-		{"lookback_duration=5m%0A", "lookback_duration", "must be minutes"},
+		{"lookback_duration=5h", "lookback_duration", "must be in minutes"},
+		{"lookback_duration=", "lookback_duration", "must be in minutes"},
+		{"lookback_duration=-5m", "lookback_duration", "must be in minutes"},
+		{"lookback_duration=5m%0A", "lookback_duration", "must be in minutes"},
 		{"lookback_duration=99999999999999999999m", "lookback_duration", "before 1970"},
 		{"lookback_duration=20000m", "lookback_duration", "too many points, 20001: the maximum is 11000: use step=5m"},
-		{"lookback_duration=5m&from=1", "lookback_duration", "remove one of them"},
+		{"lookback_duration=5m&from=1", "lookback_duration", "cannot be combined with from or to"},
 		{"lookback_duration=5m&lookback_duration=6m", "lookback_duration", "set it once"},
 		{"type=both", "type", "egress or ingress"},
 		{"type=", "type", "egress or ingress"},
