@@ -268,7 +268,7 @@ func TestTrafficGoesOnWithoutStore(t *testing.T) {
 	if in, _, _ := accountIn(t, file); in != load.got.Load() {
 		t.Errorf("%d bytes are in the account, clients got %d", in, load.got.Load())
 	}
-	for message, want := range map[string]int{"bandwidth cannot be written": 1, "bandwidth is written again": 1} {
+	for message, want := range map[string]int{"writing bandwidth to the store failed": 1, "writing bandwidth to the store succeeded again": 1} {
 		if n := strings.Count(g.output.String(), message); n != want {
 			t.Errorf("%q was logged %d times", message, n)
 		}

@@ -172,7 +172,7 @@ func TestD1ResponsesOfHandlersNeedTheKey(t *testing.T) {
 				}
 			}
 		}
-		if warned := strings.Count(g.output.String(), "run behind authentication now"); warned != 1 {
+		if warned := strings.Count(g.output.String(), "run after authentication"); warned != 1 {
 			t.Errorf("%s: %d warnings about the order of handlers, want one", name, warned)
 		}
 	}
@@ -302,7 +302,7 @@ func TestC1StoredResponsesDoNotPassHandlers(t *testing.T) {
 	if got := <-led; got.body != "secret" {
 		t.Errorf("the first request got %d %q", got.status, got.body)
 	}
-	if warned := strings.Count(g.output.String(), "run behind all other handlers now"); warned != 1 {
+	if warned := strings.Count(g.output.String(), "run after all other handlers"); warned != 1 {
 		t.Errorf("%d warnings about the order of handlers, want one", warned)
 	}
 }
