@@ -44,7 +44,7 @@ func TestPartsOfAGatewayThatDoNotGoTogether(t *testing.T) {
 	t.Parallel()
 	const rest = "routes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: [\"127.0.0.1:1\"]}]\n"
 	for config, says := range map[string]string{
-		"bandwidth: false\nquota: {egress: 1KB}\n":                       "rgate.yaml:2: quota requires bandwidth: turn bandwidth on",
+		"bandwidth: false\nquota: {egress: 1KB}\n":                       "rgate.yaml:2: quota requires bandwidth: set bandwidth or remove quota",
 		"bandwidth: false\ndashboard: {path: /dash}\n":                   "rgate.yaml:2: dashboard requires bandwidth",
 		"bandwidth: false\nnotify: {webhook: {url: \"http://a/\"}}\n":    "rgate.yaml:2: notify requires bandwidth",
 		"bandwidth: false\nquota: false\n":                               "",
