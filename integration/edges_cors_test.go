@@ -115,7 +115,7 @@ func TestD13TheOriginNullWithCredentialsIsRefused(t *testing.T) {
 	} {
 		file := writeFile(t, "rgate.yaml", "routes:\n- {path_prefix: /, backend: b}\ncors: {"+options+"}\nbackends: [{name: b, dial: [\"127.0.0.1:1\"]}]\n")
 		done := rgate(t, nil, "validate", "-c", file, "--adapter", "rgate")
-		if (done.code == 0) != right || !right && !strings.Contains(done.stderr, "rgate.yaml:3: allow_credentials with") {
+		if (done.code == 0) != right || !right && !strings.Contains(done.stderr, "rgate.yaml:3: allow_credentials and allowed_origins") {
 			t.Errorf("%s: exit code %d, %s", options, done.code, done.stderr)
 		}
 	}
