@@ -37,12 +37,21 @@ func bodyKindOf(header http.Header) (kind bodyKind, clear bool) {
 	return kind, clear
 }
 
-// streamNames lists substrings of media types that denote streams of JSON.
-var streamNames = []string{"ndjson", "ldjson", "jsonl", "json-lines", "json-seq", "jsonstream", "json-stream", "stream+json"}
+// streamNames lists the names of streams of JSON among the parts of media types.
+var streamNames = []string{"ndjson", "ldjson", "jsonl", "jsonlines", "json-lines", "json-seq", "jsonstream", "json-stream"}
 
-// isJSONStream reports whether a media type denotes a stream of JSON values.
+// isJSONStream reports whether a media type denotes a stream of JSON values. Only whole
+// parts count: application/vnd.acme.livestream+json is a single value.
 func isJSONStream(media string) bool {
-	return media == "text/event-stream" || slices.ContainsFunc(streamNames, func(name string) bool { return strings.Contains(media, name) })
+	if media == "text/event-stream" || media == "application/stream+json" {
+		return true
+	}
+	for part := range strings.FieldsFuncSeq(media, func(c rune) bool { return strings.ContainsRune("/.+", c) }) {
+		if slices.Contains(streamNames, strings.TrimPrefix(part, "x-")) {
+			return true
+		}
+	}
+	return false
 }
 
 // mediaTypes returns the media type of a message in lower case and true. If the

@@ -49,7 +49,7 @@ func TestTransformOptions(t *testing.T) {
 		`{"request": {"body": {"set": {"a": "json:x{test}"}}}}`:               {"request.body.set.a", "json:5"},
 		`{"request": {"body": {"template": "{a}"}}}`:                          {"request.body.template", "not valid JSON"},
 		`{"request": {"body": {"template": {"a": "json:nope"}}}}`:             {"request.body.template", "json:"},
-		`{"request": {"body": {"template": {}, "set": {"a": 1}}}}`:            {"request.body.template", "cannot be combined"},
+		`{"request": {"body": {"template": {}, "set": {"a": 1}}}}`:            {"request.body.template", "template cannot be combined with delete, rename, move or set"},
 		`{"response": {"status": {"99": 200}}}`:                               {"response.status.99", "a class such as 5xx"},
 		`{"response": {"status": {"6xx": 200}}}`:                              {"response.status.6xx", "a class such as 5xx"},
 		`{"response": {"status": {"2x4": 200}}}`:                              {"response.status.2x4", "a class such as 5xx"},

@@ -68,6 +68,7 @@ func TestResponseBodies(t *testing.T) {
 		"not moved":         {"GET", 200, `{"a":1,"b":[]}`, []string{"Content-Type", "application/json"}, "Bad Gateway\n", 502, nil},
 		"of two types":      {"GET", 200, `{"password":1}`, []string{"Content-Type", "text/plain, Application/JSON ; a=b"}, `{"by":"payment"}`, 200, nil},
 		"a stream":          {"GET", 200, `{"user":1}` + "\n", []string{"Content-Type", "application/x-ndjson"}, `{"user":1}` + "\n", 200, nil},
+		"a vendor's value":  {"GET", 200, `{"user":1}`, []string{"Content-Type", "application/vnd.acme.livestream+json"}, `{"user_data":1,"by":"payment"}`, 200, nil},
 		"a vendor's stream": {"GET", 200, `{"user":1}` + "\n{}\n", []string{"Content-Type", "application/vnd.acme+ndjson"}, `{"user":1}` + "\n{}\n", 200, nil},
 		"a stream of text":  {"GET", 200, `{"user":1}` + "\n{}\n", []string{"Content-Type", "text/jsonl"}, `{"user":1}` + "\n{}\n", 200, nil},
 		"parts":             {"GET", 206, `{"a"`, []string{"Content-Type", "multipart/byteranges; boundary=a"}, "Bad Gateway\n", 502, nil},
