@@ -90,7 +90,7 @@ func newEvaluator(gateway string) *quotaEvaluator {
 	e.logger.Store(zap.NewNop())
 	e.notifier = notify.New(notify.Config{
 		Gateway: gateway, DB: e.db, Now: func() time.Time { return e.now() }, Logger: e.logger.Load, Keep: keepEvents,
-		OnSent: func() { pause.Wake(e.wake) }, // reports contain delivery states
+		OnAttempt: func() { pause.Wake(e.wake) }, // reports contain delivery states
 	})
 	return e
 }

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/bits"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/notify"
 )
 
 // reached reports whether used is at least the given percentage of limit. used and limit
@@ -27,17 +29,11 @@ func crossed(used, limit int64, thresholds []int) []int {
 // shareOf returns used as a percentage of limit.
 func shareOf(used, limit int64) float64 { return float64(used) / float64(limit) * 100 }
 
-// forecast extrapolates the usage of a period to its end.
-type forecast struct {
-	AtEnd  *int64     `json:"forecast"`          // expected bytes at the end of the period; null before forecastAfter
-	FullAt *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if not in this period
-}
-
 // forecastAfter is the elapsed fraction of a period from which forecasts are made.
 const forecastAfter = 0.01
 
 // forecastOf extrapolates the average rate since the start of the period.
-func forecastOf(used, limit int64, start, end, now time.Time) (f forecast) {
+func forecastOf(used, limit int64, start, end, now time.Time) (f notify.Forecast) {
 	elapsed := float64(now.Sub(start)) / float64(end.Sub(start))
 	if elapsed < forecastAfter || elapsed > 1 {
 		return f

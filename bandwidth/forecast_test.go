@@ -5,7 +5,16 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/bandwidth/notify"
 )
+
+// Shares are rounded down: only a used-up allocation is at 100 %.
+func TestShareOf(t *testing.T) {
+	if share := shareOf(9_999_999_999, 10_000_000_000); share >= 100 || share < 99.9999 {
+		t.Errorf("the share is %v %%", share)
+	}
+}
 
 func TestCrossed(t *testing.T) {
 	all := []int{80, 90, 100}
@@ -52,7 +61,7 @@ func TestForecast(t *testing.T) {
 		}
 	}
 	for _, days := range []float64{-1, 0, 0.1, 31} {
-		if f := forecastOf(10, 1000, start, end, at(days)); f != (forecast{}) {
+		if f := forecastOf(10, 1000, start, end, at(days)); f != (notify.Forecast{}) {
 			t.Errorf("after %v days: got %+v", days, f)
 		}
 	}

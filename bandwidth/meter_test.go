@@ -35,7 +35,7 @@ func TestMeterInCaddyfile(t *testing.T) {
 			`"retention":{"minutes":259200000000000,"hours":2592000000000000},"flush_interval":2000000000,"kong_metrics":true,"gateway":"edge"}`,
 
 		"rgate_bandwidth {\nstore mysql://x\n}":               "use sqlite:///var/lib/rgate/bandwidth.db or postgres://",
-		"rgate_bandwidth usage":                               "invalid path",
+		"rgate_bandwidth usage":                               `invalid path "usage": use a path such as`,
 		"rgate_bandwidth {\nflush_interval 1m\n}":             "must be 1s to 10s",
 		"rgate_bandwidth {\nretention {\nminutes 1m\n}\n}":    "must be at least 1h",
 		"rgate_bandwidth {\nretention {\nhours 1d\n}\n}":      "must not be shorter than minutes, 7d",

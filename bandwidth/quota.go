@@ -154,7 +154,7 @@ func (p *Quota) Check() error {
 	case p.ThrottleRate != 0 && p.AtLimit != limitThrottle:
 		return options.Errorf("throttle_rate", "throttle_rate requires at_limit: throttle: set at_limit: throttle or remove throttle_rate")
 	case p.ThrottleRate != 0 && p.ThrottleRate < lowestRate:
-		return options.Errorf("throttle_rate", "invalid throttle_rate %d: must be at least 1KB", p.ThrottleRate)
+		return options.Errorf("throttle_rate", "invalid throttle_rate %d: must be at least 1KB per second", p.ThrottleRate)
 	case p.Per != "" && p.Per != perConsumer:
 		return options.Errorf("per", "unknown per %q: use consumer or remove per", p.Per)
 	case len(p.Consumers) > 0 && p.Per == "":

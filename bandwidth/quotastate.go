@@ -21,7 +21,7 @@ type QuotaState struct {
 	Used      int64         `json:"used"`
 	Share     float64       `json:"share"` // in percent
 	Period    notify.Period `json:"period"`
-	forecast
+	notify.Forecast
 	AtLimit    string           `json:"at_limit"`
 	State      string           `json:"state"`
 	Thresholds []ThresholdState `json:"thresholds"`
@@ -67,7 +67,7 @@ func (q *quotaSpec) stateIn(start, end time.Time, consumer string, direction int
 		Name: q.name, Level: q.level, Service: q.service, Route: q.route, Group: q.path, Consumer: consumer,
 		Direction: quotaDirections[direction], Allocated: limit, Used: used, Share: shareOf(used, limit),
 		Period:   notify.Period{Name: q.calendar.name(start), Start: start, End: end, TimeZone: q.timeZone},
-		forecast: forecastOf(used, limit, start, end, now), AtLimit: q.atLimit, State: q.stateOf(used, limit),
+		Forecast: forecastOf(used, limit, start, end, now), AtLimit: q.atLimit, State: q.stateOf(used, limit),
 		period: q.period, named: named || consumer == "",
 	}
 }
@@ -79,16 +79,17 @@ func (s *QuotaState) alert(gateway string, crossed []int, now time.Time) notify.
 		Service: s.Service, Route: s.Route, Group: s.Group, Consumer: s.Consumer,
 		Direction: s.Direction, Threshold: crossed[len(crossed)-1], Crossed: crossed,
 		Used: s.Used, Allocated: s.Allocated, Share: s.Share, Period: s.Period,
-		AtEnd: s.AtEnd, FullAt: s.FullAt, AtLimit: s.AtLimit, At: now,
+		Forecast: s.Forecast, AtLimit: s.AtLimit, At: now,
 	}
 }
 
 // thresholdStates returns the states of an allocation's thresholds.
 func (v *evaluated) thresholdStates(events notify.Events) []ThresholdState {
+	recorded := events[v.allocation()]
 	states := make([]ThresholdState, len(v.spec.thresholds))
 	for i, percent := range v.spec.thresholds {
 		states[i] = ThresholdState{Percent: percent, Deliveries: []notify.DeliveryState{}}
-		if event, ok := events[v.allocation()][percent]; ok {
+		if event, ok := recorded[percent]; ok {
 			at := event.At.In(v.spec.zone)
 			states[i].CrossedAt = &at
 			states[i].Deliveries = append(states[i].Deliveries, event.Deliveries...)

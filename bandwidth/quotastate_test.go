@@ -18,7 +18,7 @@ func TestQuotaStatesAreThoseOfTheRESTTests(t *testing.T) {
 		{Name: "payment", Level: "backend", Service: "payment", Direction: "egress", Allocated: 10, AtLimit: "notify", State: QuotaOK, Thresholds: []ThresholdState{}},
 		{
 			Name: "api", Level: "group", Group: "/api", Consumer: "alice", Direction: "total", Allocated: 10, Used: 11, Share: 110.5, AtLimit: "block", State: QuotaBlocked,
-			forecast: forecast{AtEnd: new(int64(20)), FullAt: &at}, Period: notify.Period{Name: "month", Start: at, End: at, TimeZone: "UTC"},
+			Forecast: notify.Forecast{AtEnd: new(int64(20)), FullAt: &at}, Period: notify.Period{Name: "month", Start: at, End: at, TimeZone: "UTC"},
 			Thresholds: []ThresholdState{{Percent: 80, CrossedAt: &at, Deliveries: []notify.DeliveryState{{Channel: "mail", State: "failed", Attempts: 3, Error: "refused"}}}, {Percent: 90, Deliveries: []notify.DeliveryState{}}},
 		},
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/rgate/rgate/bandwidth/store"
 )
 
 // Alert is the message that a quota has reached a threshold. The outbox stores it as
@@ -24,17 +26,22 @@ type Alert struct {
 	Group    string `json:"group,omitempty"`
 	Consumer string `json:"consumer,omitempty"`
 
-	Direction string     `json:"direction"`  // `ingress`, `egress`, `total`
-	Threshold int        `json:"threshold"`  // highest reached threshold in percent
-	Crossed   []int      `json:"thresholds"` // all reached thresholds in ascending order
-	Used      int64      `json:"used"`       // bytes
-	Allocated int64      `json:"allocated"`  // bytes
-	Share     float64    `json:"share"`      // in percent
-	Period    Period     `json:"period"`
-	AtEnd     *int64     `json:"forecast"`          // expected bytes at the end of the period; nil if it is too early for a forecast
-	FullAt    *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if not in this period
-	AtLimit   string     `json:"at_limit"`          // `notify`, `throttle`, `block`
-	At        time.Time  `json:"at"`                // time of the evaluation
+	Direction string  `json:"direction"`  // `ingress`, `egress`, `total`
+	Threshold int     `json:"threshold"`  // highest reached threshold in percent
+	Crossed   []int   `json:"thresholds"` // all reached thresholds in ascending order
+	Used      int64   `json:"used"`       // bytes
+	Allocated int64   `json:"allocated"`  // bytes
+	Share     float64 `json:"share"`      // in percent
+	Period    Period  `json:"period"`
+	Forecast
+	AtLimit string    `json:"at_limit"` // `notify`, `throttle`, `block`
+	At      time.Time `json:"at"`       // time of the evaluation
+}
+
+// Forecast is the expected usage of a period.
+type Forecast struct {
+	AtEnd  *int64     `json:"forecast"`          // expected bytes at the end of the period; nil if it is too early for a forecast
+	FullAt *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if not in this period
 }
 
 // Period is a period of a quota.
@@ -104,7 +111,7 @@ func (a *Alert) facts() []fact {
 		all[i] = fmt.Sprintf("%d %%", percent)
 	}
 	meaning := map[string]string{
-		"egress": "egress: what clients received", "ingress": "ingress: what clients sent",
+		string(store.Egress): "egress: what clients received", string(store.Ingress): "ingress: what clients sent",
 		"total": "total: what clients sent and received",
 	}
 	consequence := map[string]string{
@@ -164,7 +171,7 @@ func (a *Alert) mail(link string) mailText {
 	return mailText{subject: "[rgate] " + a.headline(), plain: plain.String(), html: html.String()}
 }
 
-const footer = "rgate sends one message per threshold of a quota and period."
+const footer = "rgate reports each threshold of a quota once per period."
 
 func (a *Alert) color() string {
 	switch {

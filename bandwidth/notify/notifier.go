@@ -20,12 +20,12 @@ import (
 
 // Config holds the dependencies of a Notifier.
 type Config struct {
-	Gateway string             // gateway name, for metrics
-	DB      func() *store.DB   // returns the database of the outbox; nil if there is none
-	Now     func() time.Time   // returns the current time
-	Logger  func() *zap.Logger // returns the current logger
-	Keep    time.Duration      // retention of events and messages
-	OnSent  func()             // called after delivery attempts, successful or not
+	Gateway   string             // gateway name, for metrics
+	DB        func() *store.DB   // returns the database of the outbox; nil if there is none
+	Now       func() time.Time   // returns the current time
+	Logger    func() *zap.Logger // returns the current logger
+	Keep      time.Duration      // retention of events and messages
+	OnAttempt func()             // called after delivery attempts, successful or not
 }
 
 // Notifier delivers the messages in the outbox of a gateway.
@@ -126,7 +126,7 @@ func (n *Notifier) Run(ctx context.Context) {
 		if db := n.DB(); db != nil {
 			var err error
 			if interval, err = n.DeliverDue(ctx, db); err != nil && ctx.Err() == nil {
-				n.Logger().Debug("reading the outbox failed", zap.Error(err)) // debug level: the evaluator warns about the same database
+				n.Logger().Debug("accessing the outbox failed", zap.Error(err)) // debug level: the evaluator warns about the same database
 			}
 		}
 		ok = pause.UntilWoken(waiting, n.wake, 0, interval)
@@ -178,7 +178,7 @@ func (n *Notifier) DeliverDue(ctx context.Context, db *store.DB) (wait time.Dura
 		n.mu.Unlock()
 	}
 	if tried {
-		n.OnSent()
+		n.OnAttempt()
 	}
 	return wait, nil
 }
@@ -258,6 +258,6 @@ func (n *Notifier) logOutcome(d *delivery, state string, problem error, wait tim
 	case deliveryFailed:
 		logger.Error("delivering quota notification failed, giving up", zap.Error(problem))
 	default:
-		logger.Warn("delivering quota notification failed, retrying", zap.Error(problem), zap.Duration("retry_in", wait.Round(time.Second)))
+		logger.Warn("delivering quota notification failed, retrying", zap.Error(problem), zap.Duration("again_in", wait.Round(time.Second)))
 	}
 }

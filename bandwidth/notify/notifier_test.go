@@ -53,7 +53,7 @@ func (f *fleet) gateway(node string) *gateway {
 		t: f.t, db: s.DB(), clock: f.clock, logged: logged,
 		Notifier: New(Config{
 			Gateway: "rgate", DB: s.DB, Now: f.clock.Now, Logger: func() *zap.Logger { return logger },
-			Keep: 1000 * time.Hour, OnSent: func() {},
+			Keep: 1000 * time.Hour, OnAttempt: func() {},
 		}),
 	}
 }

@@ -44,8 +44,8 @@ func sampleAlert() Alert {
 	return Alert{
 		ID: "0123456789abcdef", Event: EventThreshold, Gateway: "rgate", Name: "payment", Level: "backend", Service: "payment",
 		Direction: "egress", Threshold: 80, Crossed: []int{80}, Used: 8_000_000_000, Allocated: 10_000_000_000, Share: 80,
-		Period: Period{"November 2026", start, end, "Europe/Berlin"},
-		AtEnd:  new(int64(12_307_692_307)), FullAt: new(time.Date(2026, 11, 25, 9, 0, 0, 0, zone)), AtLimit: "block", At: now,
+		Period:   Period{"November 2026", start, end, "Europe/Berlin"},
+		Forecast: Forecast{AtEnd: new(int64(12_307_692_307)), FullAt: new(time.Date(2026, 11, 25, 9, 0, 0, 0, zone))}, AtLimit: "block", At: now,
 	}
 }
 

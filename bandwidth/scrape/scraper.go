@@ -118,7 +118,7 @@ func Start(gateway string, source Source, archive stateStore, logger *zap.Logger
 	if err != nil {
 		return nil, err
 	}
-	s.endPublish = status.Dependencies.Publish(status.Process{}, func() status.Dependency { return s.dependency() })
+	s.endPublish = status.Dependencies.Publish(status.Process{}, s.dependency)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.running.Go(func() { s.run(ctx) })
