@@ -23,7 +23,7 @@ import (
 //   - the time limit for the backend
 //   - the backend's handlers to which the time limit applies
 //   - the service of the backend (package upstream)
-func (rt *Route) buildChain(levels [][]loadedHandler, b *Backend, g *Gateway) (caddyhttp.Handler, error) {
+func (rt *Route) buildChain(levels [][]loadedHandler, b *Backend, deprecated http.Header, g *Gateway) (caddyhttp.Handler, error) {
 	all := append(levels[:len(levels):len(levels)], b.around)
 	if err := checkOrder(all); err != nil {
 		return nil, err
@@ -42,12 +42,8 @@ func (rt *Route) buildChain(levels [][]loadedHandler, b *Backend, g *Gateway) (c
 		next = rt.stripPrefix(next)
 	}
 	next = writeFailures(g.logger, chain(handlers[:limited], next))
-	if rt.Deprecated != nil {
-		header, problem := rt.Deprecated.header()
-		if problem != nil {
-			return nil, problem
-		}
-		next = deprecation(header, next)
+	if deprecated != nil {
+		next = deprecation(deprecated, next)
 	}
 	return next, nil
 }

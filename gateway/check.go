@@ -149,9 +149,9 @@ func (t *Timeouts) check(path string) error {
 	case t == nil:
 		return nil
 	case t.Dial.IsOff() && t.Dial != options.TimeoutOff:
-		return problemf(path+".dial", "invalid dial: must be a duration such as 3s, or 0s to disable the limit")
+		return problemf(path+".dial", "invalid dial: must not be negative: use a duration such as 3s, or 0s to disable the limit")
 	case t.Total.IsOff() && t.Total != options.TimeoutOff:
-		return problemf(path+".total", "invalid total: must be a duration such as 1m, or 0s to disable the limit")
+		return problemf(path+".total", "invalid total: must not be negative: use a duration such as 1m, or 0s to disable the limit")
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func (b *Backend) checkPolicy(path string) error {
 			chosen.Policy, options.Suggest(chosen.Policy, known), strings.Join(known, ", "))
 	}
 	if chosen.Policy == "weighted_round_robin" && len(chosen.Weights) != len(b.Dial) {
-		return problemf(at, "weighted_round_robin requires dial: set dial, with as many addresses as weights")
+		return problemf(at, "weighted_round_robin requires dial with as many addresses as weights: set dial, or correct the weights")
 	}
 	return nil
 }

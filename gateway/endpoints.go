@@ -47,7 +47,7 @@ func (g *Gateway) checkUsageHandler() error {
 	if off == "" || need == "" {
 		return nil
 	}
-	problem := problemf(need, "%s requires bandwidth: set bandwidth or remove %s", name, name)
+	problem := problemf(need, "%s requires bandwidth, which is disabled: enable bandwidth or remove %s", name, name)
 	problem.Other = off
 	return problem
 }

@@ -63,7 +63,7 @@ func TestDuplicateAndMisplacedEndpoints(t *testing.T) {
 	const one = `{"handler": "rgate_test_corner", "path": "/corner"}`
 	const rest = `"backends": [{"name": "web", "dial": ["127.0.0.1:1"]}]}`
 	for config, want := range map[string]string{
-		`{"handle": [` + one + `, ` + one + `], ` + rest:                                                                                        "handle[1]: duplicate test_corner",
+		`{"handle": [` + one + `, ` + one + `], ` + rest:                                                                                        "handle[1]: duplicate test_corner: remove one of the two",
 		`{"routes": [{"path_prefix": "/", "backend": "web", "handle": [` + one + `]}], ` + rest:                                                 "routes[0].handle[0]: test_corner applies to the whole gateway",
 		`{"groups": [{"handle": [` + one + `], "routes": [{"path_prefix": "/", "backend": "web"}]}], ` + rest:                                   "groups[0].handle[0]: test_corner applies to",
 		`{"routes": [{"path_prefix": "/", "backend": "web"}], "backends": [{"name": "web", "dial": ["127.0.0.1:1"], "around": [` + one + `]}]}`: "backends[0].around[0]: test_corner applies to",

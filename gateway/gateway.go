@@ -218,12 +218,19 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends 
 	rt.everyResponse = everyResponseIn(levels)
 	rt.limits = rt.Timeouts.limits()
 	rt.weighted = rt.newWeightedBackends()
+	var deprecated http.Header // fields of its responses
+	if rt.Deprecated != nil {
+		var problem *Problem
+		if deprecated, problem = rt.Deprecated.header(); problem != nil {
+			return problem
+		}
+	}
 	for i := range rt.weighted {
 		s := &rt.weighted[i]
 		if err := backends[s.backend].service.AddLimits(ctx, rt.limits); err != nil {
 			return fmt.Errorf("setting the timeouts of route %s: %w", rt.name, err)
 		}
-		handler, err := rt.buildChain(levels, backends[s.backend], g)
+		handler, err := rt.buildChain(levels, backends[s.backend], deprecated, g)
 		if err != nil {
 			return fmt.Errorf("ordering the handlers of route %s: %w", rt.name, err)
 		}

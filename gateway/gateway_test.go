@@ -93,8 +93,8 @@ func get(t testing.TB, method, url string, header ...string) testResponse {
 	return testResponse{response.StatusCode, string(body), response.Header}
 }
 
-// rawBackend accepts connections, reads a request from each, and calls answer to
-// respond.
+// rawBackend accepts connections, reads a request from each, and calls respond to
+// write a response.
 func rawBackend(t testing.TB, respond func(net.Conn)) (address string, requests *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

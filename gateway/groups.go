@@ -2,9 +2,10 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
+	"net/textproto"
+	"slices"
 	"strings"
-
-	"github.com/rgate/rgate/gateway/routing"
 )
 
 // resolvedRoute is a route with the options that it inherits from its groups.
@@ -42,7 +43,7 @@ func (g *Group) collect(all []resolvedRoute, at string, around []*Group) []resol
 // outermost first.
 func (rt *Route) within(groups []*Group) *Route {
 	own := *rt
-	own.Headers = routing.CanonicalHeaders(own.Headers)
+	own.Headers = canonicalHeaders(own.Headers)
 	for i := len(groups) - 1; i >= 0; i-- {
 		g := groups[i]
 		if own.PathPrefix == "" {
@@ -53,11 +54,40 @@ func (rt *Route) within(groups []*Group) *Route {
 		if len(own.Hosts) == 0 {
 			own.Hosts = g.Hosts
 		}
-		own.Headers = routing.Inherit(own.Headers, routing.CanonicalHeaders(g.Headers))
-		own.Query = routing.Inherit(own.Query, g.Query)
+		own.Headers = inherit(own.Headers, canonicalHeaders(g.Headers))
+		own.Query = inherit(own.Query, g.Query)
 		if own.Deprecated == nil {
 			own.Deprecated = g.Deprecated
 		}
 	}
 	return &own
+}
+
+// inherit merges the conditions of a route and its group. If both have a condition of
+// the same name, the inner one is kept.
+func inherit[M ~map[string][]string](inner, outer M) M {
+	if len(outer) == 0 {
+		return inner
+	}
+	both := maps.Clone(outer)
+	maps.Copy(both, inner)
+	return both
+}
+
+// canonicalHeaders returns the conditions with canonical field names. Values of names
+// that become equal are merged.
+func canonicalHeaders[M ~map[string][]string](headers M) M {
+	if len(headers) == 0 {
+		return nil
+	}
+	all := make(M, len(headers))
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		key := textproto.CanonicalMIMEHeaderKey(name)
+		if values := headers[name]; all[key] == nil {
+			all[key] = slices.Clone(values) // nil remains nil
+		} else {
+			all[key] = append(all[key], values...)
+		}
+	}
+	return all
 }

@@ -161,7 +161,8 @@ func TestParameters(t *testing.T) {
 			{"path_prefix": "/rewritten/*", "backend": "b", "strip_prefix": true, "handle": [{"handler": "rewrite", "uri": "/"}]},
 			{"path_prefix": "/kept/*", "backend": "b", "strip_prefix": true, "handle": [{"handler": "rewrite", "uri": "{http.request.uri}?more=1"}]}
 		]}],
-		"routes": [{"path_prefix": "/*/any", "backend": "b"}, {"path_prefix": "/plain", "backend": "b"}],
+		"routes": [{"path_prefix": "/*/any", "backend": "b"}, {"path_prefix": "/plain", "backend": "b"},
+			{"path_prefix": "/literal/:id", "match": "prefix", "backend": "b"}],
 		"backends": [{"name": "b", "dial": [%s]}]
 	}`, setParams, quoted(address)))
 	url := serve(t, g, &caddyhttp.Server{})
@@ -177,6 +178,7 @@ func TestParameters(t *testing.T) {
 		{"/users/7/kept/a", "/a?more=1", "", "7|a"}, // the rewrite keeps the prefix, which is stripped
 		{"/seven/any", "/seven/any", "", "|"},       // a * in the middle has no name
 		{"/plain", "/plain", "", "|"},               // a prefix has no parameters
+		{"/literal/:id/x", "/literal/:id/x", "", "|"},
 	} {
 		got := get(t, "GET", url+test.path)
 		if got.body != "GET "+test.body || got.header.Get("X-Params") != test.params && test.params != "" || got.header.Get("X-All") != test.all {
@@ -184,7 +186,7 @@ func TestParameters(t *testing.T) {
 				got.header.Get("X-Params"), got.header.Get("X-All"), test.body, test.params, test.all)
 		}
 	}
-	for _, path := range []string{"/users", "/users/", "/users/7/", "/users/7/orders/8", "/users/7/orders", "/x/y/any"} {
+	for _, path := range []string{"/users", "/users/", "/users/7/", "/users/7/orders/8", "/users/7/orders", "/x/y/any", "/literal/7"} {
 		if got := get(t, "GET", url+path); got.status != 404 {
 			t.Errorf("%s: got %d %q, want 404", path, got.status, got.body)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/gateway/upstream"
+	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -111,6 +112,7 @@ func (state *requestState) Looped() bool { return state.looped }
 
 // Interface guards
 var (
+	_ httpx.Attacher          = (*requestState)(nil)
 	_ policy.BackendDirectory = (*requestState)(nil)
 	_ policy.GuardSetter      = (*requestState)(nil)
 	_ policy.InstanceResolver = (*requestState)(nil)

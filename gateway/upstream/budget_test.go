@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestBudgetIsAShareOfTheRequests(t *testing.T) {
@@ -59,14 +59,11 @@ func TestBudgetAlwaysAllowsSomeRetries(t *testing.T) {
 }
 
 // refusingGuard is a guard that rejects one address in Allows and another in Begin.
-type refusingGuard struct {
-	barred, late string
-	left         []int
-}
+type refusingGuard struct{ barred, late string }
 
 func (g *refusingGuard) Allows(address string) bool { return address != g.barred }
 func (g *refusingGuard) Begin(address string) bool  { return address != g.late }
-func (g *refusingGuard) End(status int, _ error)    { g.left = append(g.left, status) }
+func (g *refusingGuard) End(int, error)             {}
 
 // firstSelector selects the first upstream and counts its calls.
 type firstSelector struct{ calls int }
@@ -104,12 +101,7 @@ func TestGuardRestrictsTheUpstreams(t *testing.T) {
 }
 
 func TestRoutesWithTheSameLimitsShareTransports(t *testing.T) {
-	base, err := caddy.ProvisionContext(new(caddy.Config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := caddy.NewContext(base)
-	defer cancel()
+	ctx := testkit.Context(t)
 	s, err := New(ctx, Options{Name: "b", Dial: []string{"127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)

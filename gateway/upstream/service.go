@@ -51,25 +51,20 @@ type Options struct {
 // Service forwards requests to the upstreams of one backend. Each service has its own
 // proxy, because a shared proxy would share its round-robin counter.
 type Service struct {
-	options    Options
-	nameField  []string // the name, as the values of a header field
-	proxy      *reverseproxy.Handler
-	containers *dockerupstreams.Subscription // nil: static addresses
-	transport  *transport                    // nil: the transport is not HTTP
-	budget     *budget                       // nil: no limit
-	upgrades   []string                      // protocols that requests may switch to
-	direct     bool                          // ignores a proxy in the environment
+	options   Options
+	nameField []string // the name, as the values of a header field
+	proxy     *reverseproxy.Handler
+	transport *transport // nil: the transport is not HTTP
+	budget    *budget    // nil: no limit
+	direct    bool       // ignores a proxy in the environment
 }
 
 // New loads the proxy of a service. If it fails, it closes the subscription.
 func New(ctx caddy.Context, options Options) (*Service, error) {
-	s := &Service{
-		options: options, nameField: []string{options.Name}, containers: options.Containers,
-		upgrades: options.Upgrades, budget: newBudget(options.RetryBudget),
+	if options.Upgrades == nil {
+		options.Upgrades = []string{webSocket}
 	}
-	if s.upgrades == nil {
-		s.upgrades = []string{webSocket}
-	}
+	s := &Service{options: options, nameField: []string{options.Name}, budget: newBudget(options.RetryBudget)}
 	if err := s.load(ctx); err != nil {
 		_ = s.Close()
 		return nil, err
@@ -90,8 +85,8 @@ func (s *Service) load(ctx caddy.Context) error {
 	switch {
 	case s.options.Registered != nil:
 		s.proxy.DynamicUpstreams = multiSource{s}
-	case s.containers != nil:
-		s.proxy.DynamicUpstreams = containerSource{s.containers}
+	case s.options.Containers != nil:
+		s.proxy.DynamicUpstreams = containerSource{s.options.Containers}
 	}
 	balancing := s.proxy.LoadBalancing
 	balancing.SelectionPolicy = retrySelector{balancing.SelectionPolicy, s.budget, balancing.TryInterval > 0}
@@ -140,26 +135,31 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 // Close closes the subscription. A service that is still in use, such as by a metrics
 // scrape, keeps its last set of containers.
 func (s *Service) Close() error {
-	if s.containers == nil {
+	if s.options.Containers == nil {
 		return nil
 	}
-	return s.containers.Close()
+	return s.options.Containers.Close()
 }
 
 // HasContainers reports whether the service's upstreams are containers.
-func (s *Service) HasContainers() bool { return s.containers != nil }
+func (s *Service) HasContainers() bool { return s.options.Containers != nil }
 
 // Synced reports whether the containers have been listed. It is true without
 // containers.
-func (s *Service) Synced() bool { return s.containers == nil || s.containers.Set().Synced }
+func (s *Service) Synced() bool {
+	return s.options.Containers == nil || s.options.Containers.Set().Synced
+}
 
 // Available returns the number of upstreams that can receive requests.
 func (s *Service) Available() (n int) {
 	if s.options.Registered != nil {
 		n = len(s.options.Registered())
 	}
-	for _, u := range s.Upstreams() {
-		if u.Reason == "" {
+	if s.options.Containers != nil {
+		return n + len(s.options.Containers.Set().Targets)
+	}
+	for _, u := range s.proxy.Upstreams {
+		if u.Healthy() {
 			n++
 		}
 	}
@@ -176,8 +176,8 @@ type Report struct {
 // Upstreams returns the state of the service's containers or static addresses.
 // Registered instances are excluded.
 func (s *Service) Upstreams() (all []Report) {
-	if s.containers != nil {
-		set := s.containers.Set()
+	if s.options.Containers != nil {
+		set := s.options.Containers.Set()
 		for _, target := range set.Targets {
 			all = append(all, Report{Address: target.Dial, Container: target.Container})
 		}

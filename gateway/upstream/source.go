@@ -34,8 +34,8 @@ type multiSource struct{ *Service }
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
 func (m multiSource) GetUpstreams(r *http.Request) (all []*reverseproxy.Upstream, err error) {
-	if m.containers != nil {
-		if all, err = (containerSource{m.containers}).GetUpstreams(r); err != nil {
+	if m.options.Containers != nil {
+		if all, err = (containerSource{m.options.Containers}).GetUpstreams(r); err != nil {
 			return nil, err
 		}
 	}
@@ -47,10 +47,10 @@ func (m multiSource) GetUpstreams(r *http.Request) (all []*reverseproxy.Upstream
 
 // ResetCache implements reverseproxy.CachingUpstreamSource.
 func (m multiSource) ResetCache(r *http.Request) error {
-	if m.containers == nil {
+	if m.options.Containers == nil {
 		return nil
 	}
-	return containerSource{m.containers}.ResetCache(r)
+	return containerSource{m.options.Containers}.ResetCache(r)
 }
 
 // Interface guards

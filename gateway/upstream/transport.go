@@ -156,7 +156,7 @@ func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 // schemes loads a transport for each scheme that container labels can set. It returns
 // nil if the service has a fixed scheme.
 func (s *Service) schemes(ctx caddy.Context, options ProxyOptions) (map[string]*reverseproxy.HTTPTransport, error) {
-	if s.containers == nil || s.options.Scheme != "" {
+	if s.options.Containers == nil || s.options.Scheme != "" {
 		return nil, nil
 	}
 	schemes := make(map[string]*reverseproxy.HTTPTransport, 2)

@@ -50,7 +50,7 @@ func (s *Service) dropUpgrades(r *http.Request) {
 }
 
 func (s *Service) supportsUpgrade(protocol string) bool {
-	return slices.ContainsFunc(s.upgrades, func(known string) bool { return strings.EqualFold(known, protocol) })
+	return slices.ContainsFunc(s.options.Upgrades, func(known string) bool { return strings.EqualFold(known, protocol) })
 }
 
 // offers reports whether a request offers the protocol that a response switches to.
