@@ -267,7 +267,7 @@ func (r *reader) integer(n *yaml.Node, t reflect.Type, path string) (any, error)
 	fits := number.IsInt64() && !reflect.Zero(t).CanUint() && !reflect.Zero(t).OverflowInt(number.Int64()) ||
 		number.IsUint64() && reflect.Zero(t).CanUint() && !reflect.Zero(t).OverflowUint(number.Uint64())
 	if !fits {
-		return nil, r.fail(n, "%s is out of range: use a number closer to 0 than %s", path, n.Value)
+		return nil, r.fail(n, "%s is out of range: %s is too large or too small", path, n.Value)
 	}
 	return json.Number(number.String()), nil
 }

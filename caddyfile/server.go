@@ -86,7 +86,7 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 		}
 	})
 	if o.MaxHeaderSize < 0 || o.MaxHeaderSize > 1<<30 {
-		return r.failAt("server.max_header_size", "invalid max_header_size %d: must be from 1KiB to 1GiB", int64(o.MaxHeaderSize))
+		return r.failAt("server.max_header_size", "invalid max_header_size %d: must be at most 1GiB", int64(o.MaxHeaderSize))
 	}
 	return err
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/rgate/rgate/bandwidth"
 )
 
-// testMailCommand returns the command that sends a test email.
+// testMailCommand returns the command that sends a test message.
 func testMailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test-mail [-c <file>]",
-		Short: "Sends a test email with the settings of the quota notifications",
+		Short: "Sends a test message with the settings of the quota notifications",
 		Long: `Sends a test message by each channel of 'notify' in the configuration, mail and
 		webhook, and reports each step. No gateway has to run.`,
 		Args: noArgs,

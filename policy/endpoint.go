@@ -167,6 +167,9 @@ func (g *ProtectedEndpoint) ServeProtected(w http.ResponseWriter, r *http.Reques
 	return next.ServeHTTP(w, r)
 }
 
+// Interface guard
+var _ options.HandlerLookup = (*ProtectedEndpoint)(nil)
+
 // refuser is a policy with Base.Refuse.
 type refuser interface {
 	Refuse(w http.ResponseWriter, r *http.Request, status int, cause error) error

@@ -34,7 +34,7 @@ func checkReached(ctx caddy.Context, handler string) error {
 	for _, sibling := range after {
 		if name := sibling.refuses(ctx); name != "" {
 			return fmt.Errorf("%s would respond before %s can reject requests: "+
-				"move it after %[2]s, or into the gateway that contains %s", handler, name, name)
+				"move it after %[2]s, or, if %[2]s is in a gateway, into that gateway", handler, name)
 		}
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
 
@@ -63,13 +64,13 @@ type Config struct {
 func (c *Config) Validate() error {
 	switch {
 	case c.Path != "" && !strings.HasPrefix(c.Path, "/"):
-		return &fieldError{"path", fmt.Sprintf("invalid path %q: must begin with a slash: use %q", c.Path, "/"+c.Path)}
+		return options.Errorf("path", "invalid path %q: must begin with a slash: use %q", c.Path, "/"+c.Path)
 	case strings.ContainsAny(c.Path, "*?#"):
-		return &fieldError{"path", fmt.Sprintf("invalid path %q: must not contain '*', '?' or '#'", c.Path)}
+		return options.Errorf("path", "invalid path %q: must not contain '*', '?' or '#'", c.Path)
 	case c.Interval != 0 && time.Duration(c.Interval) < minInterval:
-		return &fieldError{"interval", fmt.Sprintf("invalid interval %s: must be at least %s", time.Duration(c.Interval), minInterval)}
+		return options.Errorf("interval", "invalid interval %s: must be at least %s", time.Duration(c.Interval), minInterval)
 	case len(c.Hosts) > 0 && len(c.Allow) == 0:
-		return &fieldError{"hosts", "hosts requires allow: set allow or remove hosts"}
+		return options.Errorf("hosts", "hosts requires allow: set allow or remove hosts")
 	}
 	return c.guard().CheckAccess(DefaultPath)
 }
@@ -78,14 +79,6 @@ func (c *Config) Validate() error {
 func (c *Config) guard() *policy.ProtectedEndpoint {
 	return &policy.ProtectedEndpoint{Allow: c.Allow, Hosts: c.Hosts}
 }
-
-// fieldError is an error in the value of an option.
-type fieldError struct{ field, message string }
-
-func (e *fieldError) Error() string { return e.message }
-
-// Field returns the key of the invalid option.
-func (e *fieldError) Field() string { return e.field }
 
 // Start starts recording under the name of a gateway. Statistics survive a reload if the
 // name stays the same. A module calls Start in Provision and closes the handle in

@@ -39,28 +39,28 @@ func TestParseOrigins(t *testing.T) {
 		"https://example.com/path":   `use "https://example.com"`,
 		"https://example.com?a":      `use "https://example.com"`,
 		"https://example.com#a":      `use "https://example.com"`,
-		"https://user@example.com":   `invalid origin`,
-		"https://":                   `invalid origin`,
-		"https://:8080":              `invalid origin`,
-		"https://example.com:":       `invalid origin`,
-		"https://example.com:https":  `invalid origin`,
-		"https://example.com:0443":   `invalid origin`,
-		"https://example.com:123456": `invalid origin`,
-		"https://example.com.":       `invalid origin`,
-		"https://.example.com":       `invalid origin`,
-		"https://a..example.com":     `invalid origin`,
+		"https://user@example.com":   `must be an origin such as https://app.example.com`,
+		"https://":                   `must be an origin such as https://app.example.com`,
+		"https://:8080":              `must be an origin such as https://app.example.com`,
+		"https://example.com:":       `must be an origin such as https://app.example.com`,
+		"https://example.com:https":  `must be an origin such as https://app.example.com`,
+		"https://example.com:0443":   `must be an origin such as https://app.example.com`,
+		"https://example.com:123456": `must be an origin such as https://app.example.com`,
+		"https://example.com.":       `must be an origin such as https://app.example.com`,
+		"https://.example.com":       `must be an origin such as https://app.example.com`,
+		"https://a..example.com":     `must be an origin such as https://app.example.com`,
 		"https://bücher.example":     `Punycode`,
-		"https://exa mple.com":       `invalid origin`,
-		"https://[::1":               `invalid origin`,
-		"https://[]":                 `invalid origin`,
+		"https://exa mple.com":       `must be an origin such as https://app.example.com`,
+		"https://[::1":               `must be an origin such as https://app.example.com`,
+		"https://[]":                 `must be an origin such as https://app.example.com`,
 		"https://*":                  `a wildcard must be the first label`,
 		"https://a.*.example.com":    `a wildcard must be the first label`,
 		"https://*example.com":       `a wildcard must be the first label`,
 		"https://*.*.example.com":    `a wildcard must be the first label`,
-		"https://example.com:*":      `invalid origin`,
+		"https://example.com:*":      `must be an origin such as https://app.example.com`,
 		"https://*.com":              `top-level domain`,
 		"https://*.com:8443":         `top-level domain`,
-		"https://*.":                 `invalid origin`,
+		"https://*.":                 `must be an origin such as https://app.example.com`,
 		"*://example.com":            `must have a scheme`,
 		"~":                          `invalid origin "~": must be followed by a regular expression`,
 		"~(":                         `invalid regular expression`,
@@ -178,7 +178,7 @@ func FuzzOrigins(f *testing.F) {
 		normal := pattern
 		if pattern != "*" && pattern != "null" && !strings.HasPrefix(pattern, "~") {
 			if normal, err = normalOrigin(pattern); err != nil {
-				t.Fatalf("%q is accepted, but invalid origin: %v", pattern, err)
+				t.Fatalf("%q is accepted, but not an origin: %v", pattern, err)
 			}
 			if again, err := normalOrigin(normal); err != nil || again != normal {
 				t.Errorf("%q becomes %q, which becomes %q, %v", pattern, normal, again, err)

@@ -26,7 +26,7 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 		{Options{Algorithms: []string{"None"}}, "algorithms[0]", "must be an algorithm that signs tokens"},
 		{Options{Algorithms: []string{"rs256"}}, "algorithms[0]", `did you mean "RS256"?`},
 		{Options{Algorithms: []string{"HS256", "RS256"}, Secret: jwtSecret}, "algorithms[1]", "HS256 and RS256 cannot be combined"},
-		{Options{Algorithms: []string{"ES256", "HS256"}, JWKSURL: url}, "algorithms[1]", "cannot be combined"},
+		{Options{Algorithms: []string{"ES256", "HS256"}, JWKSURL: url}, "algorithms[1]", "algorithms ES256 and HS256 cannot be combined"},
 		{Options{Algorithms: rs}, "algorithms", "set one of public_key"},
 		{Options{Algorithms: hs}, "algorithms", "set secret"},
 		{Options{Algorithms: rs, JWKSURL: url, PublicKeyFile: "x"}, "jwks_url", "remove one of them"},
@@ -49,7 +49,7 @@ func TestJWTOptionsAreChecked(t *testing.T) {
 		{Options{Algorithms: rs, JWKSURL: url, Leeway: &negative}, "leeway", "must be 0s to 1h"},
 		{Options{Algorithms: rs, JWKSURL: url, Leeway: &long}, "leeway", "must be 0s to 1h"},
 		{Options{Algorithms: rs, JWKSURL: url, CacheSize: -2}, "cache_size", "or -1 for no cache"},
-		{Options{Algorithms: rs, JWKSURL: url, Realm: `a"b`}, "realm", "invalid realm"},
+		{Options{Algorithms: rs, JWKSURL: url, Realm: `a"b`}, "realm", `invalid realm "a\"b": use letters, digits and spaces`},
 
 		{Options{Algorithms: hs, Secret: "{env.SECRET}"}, "", ""},
 		{Options{Algorithms: rs, JWKSURL: "{env.URL}", Audience: []string{"a"}}, "", ""},

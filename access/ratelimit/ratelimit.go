@@ -338,16 +338,10 @@ func (p *RateLimit) refuse(w http.ResponseWriter, r *http.Request, d decision) e
 var errLimited = errors.New("the request exceeds the rate limit")
 
 // decide counts a request and sets the header fields of the response.
-func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) (d decision) {
-	key := p.hash(r, p.local.hasher, &p.spaces)
-	if p.HideHeaders {
-		return p.count(r, key)
-	}
-	d = p.count(r, key)
-	if header := w.Header(); header[headerRemaining] != nil { // set by another policy
-		setHeaders(header, &d, p.textOf(d.limit))
-	} else {
-		addHeaders(header).fill(&d, p.textOf(d.limit))
+func (p *RateLimit) decide(w http.ResponseWriter, r *http.Request) decision {
+	d := p.count(r, p.hash(r, p.local.hasher, &p.spaces))
+	if !p.HideHeaders {
+		setHeaders(w.Header(), &d, p.textOf(d.limit))
 	}
 	return d
 }

@@ -33,7 +33,7 @@ func parseRedisURL(text string) (o redisOptions, err error) {
 	}
 	if port := u.Port(); port != "" {
 		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return o, fmt.Errorf("invalid redis port %s: must be 1 to 65535", port)
+			return o, fmt.Errorf("invalid redis port %s: must be at most 65535", port)
 		}
 	}
 	query := u.Query()

@@ -74,7 +74,7 @@ func (p *RequestID) Provision(ctx caddy.Context) error {
 var reservedFields = []string{
 	"Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive",
 	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Set-Cookie", "Te", "Traceparent", "Trailer",
-	"Transfer-Encoding", "Upgrade", "X-Gateway-Service", "X-User-Id",
+	"Transfer-Encoding", "Upgrade", trust.HeaderGatewayService, trust.HeaderUserID,
 }
 
 // Check returns the first invalid option as an *options.Error.

@@ -18,7 +18,7 @@ import (
 	"github.com/rgate/rgate/internal/httpx"
 )
 
-func TestJudge(t *testing.T) {
+func TestClassify(t *testing.T) {
 	refused := reverseproxy.NewDialError(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
 	unfinished, waiting := httpx.Upload{Unfinished: true}, httpx.Upload{Unfinished: true, Waiting: true}
 	for _, tc := range []struct {
@@ -47,7 +47,7 @@ func TestJudge(t *testing.T) {
 		{"nonsense", errors.New("malformed HTTP response"), httpx.Upload{}, Result{Backend, 502, false}},
 		{"within an error with a status", caddyhttp.Error(502, io.EOF), httpx.Upload{}, Result{Backend, 503, false}},
 		{"refused by a handler", caddyhttp.Error(403, errors.New("no")), httpx.Upload{}, Result{Client, 403, false}},
-		{"judged already", caddyhttp.Error(503, Error{io.EOF, Result{Client, 503, false}}), httpx.Upload{}, Result{Client, 503, false}},
+		{"classified already", caddyhttp.Error(503, Error{io.EOF, Result{Client, 503, false}}), httpx.Upload{}, Result{Client, 503, false}},
 	} {
 		if got := Classify(0, tc.err, tc.upload); got != tc.want {
 			t.Errorf("%s: got %+v, want %+v", tc.what, got, tc.want)

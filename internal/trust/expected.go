@@ -61,7 +61,7 @@ func CheckFields(ctx caddy.Context, module any) error {
 		if meant := CGIAlias(name); meant != "" {
 			return fmt.Errorf("field %q is dropped from requests because CGI and PHP read it as %s: use another name", name, meant)
 		}
-		if !ServerExpects(server, name) {
+		if !serverExpects(server, name) {
 			option := "expected_underscore_headers"
 			if !strings.Contains(name, "_") {
 				option = "expected_dot_headers"

@@ -308,7 +308,7 @@ func (b *trailerGuard) Read(p []byte) (int, error) {
 func (b *trailerGuard) clean() {
 	for name := range b.trailers {
 		if classOf(name) != plainField || !isTrailerName(name) || CGIAlias(name) != "" ||
-			strings.ContainsAny(name, "_.") && !ServerExpects(b.server, name) {
+			strings.ContainsAny(name, "_.") && !serverExpects(b.server, name) {
 			delete(b.trailers, name)
 		}
 	}
@@ -345,9 +345,9 @@ func CleanLateTrailers(header http.Header) {
 	}
 }
 
-// ServerExpects reports whether a server accepts a field whose name contains
+// serverExpects reports whether a server accepts a field whose name contains
 // underscores or dots. A nil server accepts none.
-func ServerExpects(server *caddyhttp.Server, name string) bool {
+func serverExpects(server *caddyhttp.Server, name string) bool {
 	if server == nil {
 		return false
 	}

@@ -117,9 +117,9 @@ func isPeer(r *http.Request, address string) bool {
 	return err == nil && peer == address
 }
 
-// IsRelayed reports whether a request came through an untrusted proxy. The client is
+// isRelayed reports whether a request came through an untrusted proxy. The client is
 // then unknown, because the peer's address is the proxy's.
-func IsRelayed(r *http.Request) bool {
+func isRelayed(r *http.Request) bool {
 	if TrustedPeer(r) {
 		return false
 	}

@@ -75,7 +75,7 @@ func (l *Locality) addRoutes(routes caddyhttp.RouteList) {
 
 // Check returns an error if the request was relayed or its host is not configured.
 func (l *Locality) Check(r *http.Request) error {
-	if IsRelayed(r) {
+	if isRelayed(r) {
 		if l.warnedRelayed.CompareAndSwap(false, true) {
 			l.logger.Warn("rejected a request that passed an untrusted proxy: the client address is unknown",
 				zap.String("path", r.URL.Path), zap.String("peer", r.RemoteAddr),
