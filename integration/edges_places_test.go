@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 // namedBackend responds with its name and the request's path and X-Id, and marks
@@ -18,6 +20,7 @@ import (
 type namedBackend struct {
 	*httptest.Server
 	down atomic.Bool
+	hold func() // called before the response to a request with the query "hold"
 }
 
 func newNamedBackend(t testing.TB, name string) *namedBackend {
@@ -27,8 +30,8 @@ func newNamedBackend(t testing.TB, name string) *namedBackend {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		if strings.Contains(r.URL.RawQuery, "slow") {
-			time.Sleep(300 * time.Millisecond) // so that requests overlap
+		if strings.Contains(r.URL.RawQuery, "hold") {
+			b.hold()
 		}
 		w.Header().Set("Cache-Control", "public, max-age=60")
 		_, _ = fmt.Fprintf(w, "%s %s %s", name, r.URL.Path, r.Header.Get("X-Id"))
@@ -194,9 +197,22 @@ http://:$OTHER {
 	// Concurrent requests are coalesced only for the same backend.
 	type pair struct{ target, want string }
 	results := make(chan string, 16)
+	var arrived atomic.Int32
+	all := make(chan struct{})
+	hold := func() { // until all requests are in flight, which are not shared
+		if int(arrived.Add(1)) == len(pairs("coalesce")) {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-time.After(testkit.Patience):
+			t.Error("a request was shared, or did not arrive")
+		}
+	}
+	a.hold, b.hold = hold, hold
 	for target, body := range pairs("coalesce") {
 		go func(p pair) {
-			got, err := do(g.client, g.request(t, http.MethodGet, p.target+"?slow", ""))
+			got, err := do(g.client, g.request(t, http.MethodGet, p.target+"?hold", ""))
 			if err != nil || got.body != p.want {
 				results <- fmt.Sprintf("%s: got %q (%v), want %q", p.target, got.body, err, p.want)
 				return

@@ -83,7 +83,10 @@ func TestC3VaryMeansWhatBackendsGet(t *testing.T) {
 		case r.URL.Path == "/shared":
 			select {
 			case first <- struct{}{}:
-				<-release // gives the second request time to join
+				select { // gives the second request time to join
+				case <-release:
+				case <-r.Context().Done():
+				}
 			default:
 			}
 		}

@@ -175,7 +175,7 @@ func TestSourceOptionsAreChecked(t *testing.T) {
 		"{name: a, url: \"http://a/m\", interval: 10ms}":               "must be at least 1s",
 		"{name: a, url: \"http://u:p@a/m\"}":                           "must not contain credentials: use basic_auth",
 		"{name: a, url: \"http://a/\", basic_auth: {usr: x}}":          "usr",
-		"{name: a, url: \"http://a/\"}, {name: a, url: \"http://b/\"}": "duplicate name",
+		"{name: a, url: \"http://a/\"}, {name: a, url: \"http://b/\"}": "must differ from the name of sources[0]",
 	} {
 		out := validate(t, "bandwidth: {sources: ["+text+"]}\n")
 		if out.code == 0 || !strings.Contains(out.stdout+out.stderr, says) || !strings.Contains(out.stdout+out.stderr, "rgate.yaml:1: ") {

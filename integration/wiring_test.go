@@ -44,9 +44,9 @@ func TestPartsOfAGatewayThatDoNotGoTogether(t *testing.T) {
 	t.Parallel()
 	const rest = "routes: [{path_prefix: /, backend: web}]\nbackends: [{name: web, dial: [\"127.0.0.1:1\"]}]\n"
 	for config, says := range map[string]string{
-		"bandwidth: false\nquota: {egress: 1KB}\n":                       "rgate.yaml:2: quota requires bandwidth: set bandwidth or remove quota",
-		"bandwidth: false\ndashboard: {path: /dash}\n":                   "rgate.yaml:2: dashboard requires bandwidth",
-		"bandwidth: false\nnotify: {webhook: {url: \"http://a/\"}}\n":    "rgate.yaml:2: notify requires bandwidth",
+		"bandwidth: false\nquota: {egress: 1KB}\n":                       "rgate.yaml:2: quota requires bandwidth, which is disabled: enable bandwidth or remove quota",
+		"bandwidth: false\ndashboard: {path: /dash}\n":                   "rgate.yaml:2: dashboard requires bandwidth, which is disabled: enable bandwidth or remove dashboard",
+		"bandwidth: false\nnotify: {webhook: {url: \"http://a/\"}}\n":    "rgate.yaml:2: notify requires bandwidth, which is disabled: enable bandwidth or remove notify",
 		"bandwidth: false\nquota: false\n":                               "",
 		"bandwidth: {path: /x}\ndashboard: {path: /x}\n":                 "rgate.yaml:2: /x of dashboard and /x of bandwidth overlap: use another path for one of the two (the other is ",
 		"bandwidth: {path: /stats}\n":                                    "rgate.yaml:1: /stats of bandwidth and /stats of the statistics page overlap",
