@@ -34,8 +34,8 @@ func newBudget(o *RetryBudget) *budget {
 }
 
 // budget limits the retries of a service during an overload. It allows a ratio of the
-// requests of the last ten seconds, and a minimum for services with few requests. It is
-// modeled on Finagle's RetryBudget. Google's Site Reliability Engineering (2016),
+// requests of the last ten seconds, plus a fixed number per second for services with
+// few requests. It is modeled on Finagle's RetryBudget. Google's Site Reliability Engineering (2016),
 // chapter 21, explains the reasons.
 type budget struct {
 	ratio    float64
@@ -50,7 +50,7 @@ type budget struct {
 // budgetSlice counts the requests and retries of one second.
 type budgetSlice struct{ requests, retries int }
 
-// request counts a request. A nil budget has no limit.
+// request counts a request. A nil budget counts nothing.
 func (b *budget) request() {
 	if b == nil {
 		return
@@ -60,7 +60,8 @@ func (b *budget) request() {
 	b.current().requests++
 }
 
-// retry reports whether a retry is allowed. It counts an allowed retry.
+// retry reports whether a retry is allowed. It counts an allowed retry. A nil budget
+// allows all retries.
 func (b *budget) retry() bool {
 	if b == nil {
 		return true

@@ -13,7 +13,7 @@ const (
 	defaultRetries   = 2
 	defaultFirstByte = time.Minute
 
-	// The maximum number of idle connections per container. With Caddy's default of 32,
+	// The maximum number of idle connections per upstream. With Caddy's default of 32,
 	// more concurrent requests would constantly open and close connections.
 	defaultIdleConns = 256
 )
@@ -43,8 +43,8 @@ func (o ProxyOptions) setDefault(key string, value any) {
 	}
 }
 
-// setScheme sets the options of an HTTP transport for a scheme. An empty scheme means
-// http.
+// setScheme sets the options of an HTTP transport for a scheme. It changes nothing for
+// http and an empty scheme.
 func (o ProxyOptions) setScheme(scheme string) {
 	switch scheme {
 	case "https":
@@ -55,7 +55,7 @@ func (o ProxyOptions) setScheme(scheme string) {
 }
 
 // proxyOptions returns the JSON options of the service's reverse proxy: the configured
-// ones and those derived from the service's own options.
+// ones, those derived from the service's own options, and defaults.
 func (s *Service) proxyOptions() (ProxyOptions, error) {
 	options := ProxyOptions{}
 	if s.options.Proxy != nil {
@@ -102,13 +102,13 @@ func (s *Service) httpTransport(transport ProxyOptions) {
 	s.options.Limits.apply(transport)
 	transport.setDefault("response_header_timeout", defaultFirstByte)
 	transport.setDefault("keep_alive", map[string]int{"max_idle_conns_per_host": defaultIdleConns})
-	// Upstreams are dialed directly, regardless of a proxy in the environment.
+	// By default, upstreams are dialed directly, without a proxy from the environment.
 	if _, ok := transport["forward_proxy_url"]; !ok && !s.options.UseEnvironmentProxy {
 		_, ok = transport["network_proxy"]
 		s.direct = !ok
 		transport.setDefault("network_proxy", map[string]string{"from": "none"})
 	}
-	// Responses are forwarded in the container's encoding.
+	// Responses are forwarded in the upstream's encoding.
 	transport.setDefault("compression", false)
 	transport.setScheme(s.options.Scheme)
 }

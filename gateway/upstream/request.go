@@ -14,7 +14,7 @@ import (
 // Request is the state of a request that a service forwards. The gateway's request
 // state embeds it. One goroutine uses it at a time.
 type Request struct {
-	// The time limits of the route.
+	// The time limits of the route. Zero: the service's.
 	Limits Limits
 
 	// The value of hopsField for upstreams: see TakeHops.
@@ -36,10 +36,11 @@ type attempt struct {
 	set        *dockerupstreams.Set // the containers at the time of the selection
 	dial       string               // address of the upstream
 	result     failure.Result       // zero unless the attempt failed
-	fault      error                // the attempt's error, if the client caused it
+	// The error, if the client caused it. Nil if it canceled a request without a body.
+	fault error
 }
 
-// target returns the container of the attempt, or nil.
+// target returns the container of the attempt, or nil for a static address.
 func (a *attempt) target() *dockerupstreams.Target {
 	if a.set == nil || a.dial == "" {
 		return nil

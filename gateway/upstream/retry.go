@@ -13,8 +13,8 @@ import (
 )
 
 // retrySelector is a selection policy that restricts another one to upstreams without a
-// previous attempt, while the retry budget allows retries. If the proxy waits between
-// attempts, all upstreams can be selected again after each has been tried.
+// previous attempt. It selects none if the retry budget is exhausted. If the proxy waits
+// between attempts, all upstreams can be selected again after each has been tried.
 type retrySelector struct {
 	reverseproxy.Selector
 	budget *budget
@@ -79,7 +79,8 @@ func (s guardedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request,
 }
 
 // retryable matches requests that can be retried even if an upstream may have received
-// them: requests with a safe method and no body.
+// them: GET, HEAD and OPTIONS without a body, unless the attempt timed out or the client
+// caused its failure.
 type retryable struct{}
 
 // MatchWithError implements caddyhttp.RequestMatcherWithError.

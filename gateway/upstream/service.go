@@ -1,5 +1,6 @@
-// Package upstream forwards requests to the containers or static addresses of a
-// backend. It adds retries, time limits and upgrades to Caddy's reverse proxy.
+// Package upstream forwards requests to the containers, static addresses and registered
+// instances of a backend. It adds retry budgets, time limits per route and checks of
+// upgrades to Caddy's reverse proxy.
 package upstream
 
 import (
@@ -24,13 +25,12 @@ type Options struct {
 	Name string
 
 	// The upstreams: a subscription to containers, which the service closes, or static
-	// addresses. The function, unless nil, returns the addresses of registered
-	// instances.
+	// addresses. Registered, unless nil, returns the addresses of registered instances.
 	Containers *dockerupstreams.Subscription
 	Dial       []string
 	Registered func() []string
 
-	// The scheme of all upstreams. Empty: the scheme of each container.
+	// The scheme of all upstreams. Empty: the scheme of each container, http for addresses.
 	Scheme string
 
 	// The options of Caddy's reverse_proxy and its selection policy, in JSON form.
@@ -59,7 +59,7 @@ type Service struct {
 	direct    bool       // ignores a proxy in the environment
 }
 
-// New loads the proxy of a service. If it fails, it closes the subscription.
+// New loads the proxy of a service. On error, it closes options.Containers.
 func New(ctx caddy.Context, options Options) (*Service, error) {
 	if options.Upgrades == nil {
 		options.Upgrades = []string{webSocket}
@@ -132,8 +132,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Close closes the subscription. A service that is still in use, such as by a metrics
-// scrape, keeps its last set of containers.
+// Close closes the subscription. A service that is still in use, for example by a
+// metrics scrape, keeps its last set of containers.
 func (s *Service) Close() error {
 	if s.options.Containers == nil {
 		return nil
@@ -166,10 +166,10 @@ func (s *Service) Available() (n int) {
 	return n
 }
 
-// Report is the state of a container or a static address.
+// Report describes a container or a static address.
 type Report struct {
 	Address, Container string
-	Reason             string // the reason why it receives no requests; empty if it does
+	Reason             string // the reason if it receives no requests, else empty
 	InFlight           *int   // nil for containers
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // statusError sets the status code of a proxy error: 503 if the backend is unavailable,
-// 504 after a timeout, 502 if the response is malformed. Errors caused by the client
-// have 400, 408, 413 or 499.
+// 504 after a timeout, 502 after another failure, such as a malformed response. Errors
+// of the client have 400, 408, 413 or 499.
 func statusError(r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
 	if !errors.As(err, &handlerErr) {
@@ -31,7 +31,7 @@ func statusError(r *http.Request, err error) error {
 }
 
 // failureOf wraps the cause of a failure in a failure.Error, to which fallbacks
-// respond, unless the client caused it.
+// respond, unless the status is a client error.
 func failureOf(result failure.Result, cause error) error {
 	if result.Status < 500 {
 		return cause

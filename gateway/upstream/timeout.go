@@ -11,7 +11,7 @@ import (
 )
 
 // WithTimeout is a middleware that limits the duration of a handler, including reads of
-// the request body. A limit of 0 or less disables it.
+// the request body. 0 or less: no limit.
 func WithTimeout(limit time.Duration, next caddyhttp.Handler) caddyhttp.Handler {
 	if limit <= 0 {
 		return next

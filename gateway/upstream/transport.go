@@ -153,8 +153,8 @@ func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 	return nil
 }
 
-// schemes loads a transport for each scheme that container labels can set. It returns
-// nil if the service has a fixed scheme.
+// schemes loads a transport for each scheme, except http, that container labels can set.
+// It returns nil if the service has no containers or a fixed scheme.
 func (s *Service) schemes(ctx caddy.Context, options ProxyOptions) (map[string]*reverseproxy.HTTPTransport, error) {
 	if s.options.Containers == nil || s.options.Scheme != "" {
 		return nil, nil

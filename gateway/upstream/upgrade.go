@@ -39,7 +39,8 @@ func webSocketAsConnect(r *http.Request) *http.Request {
 	return &connect
 }
 
-// dropUpgrades removes upgrade offers for protocols that the service does not support.
+// dropUpgrades removes and reports upgrade offers for protocols that the service does
+// not support.
 func (s *Service) dropUpgrades(r *http.Request) {
 	for _, protocol := range entry.DroppedUpgrades(r) {
 		s.options.OnDroppedUpgrade(r, protocol)

@@ -24,8 +24,8 @@ import (
 // connection before it has read the body. The response must be read even if the rest of
 // the body cannot be written (RFC 9112, section 9.6).
 //
-// It is only used for HTTP/1. In HTTP/2, the goroutine that reads a connection also
-// writes to it, and would wait for itself.
+// Write errors are only delayed in HTTP/1. In HTTP/2, the goroutine that reads a
+// connection also writes to it, and would wait for itself.
 type readableConn struct {
 	net.Conn
 	drained chan struct{} // closed when nothing more can be read, or when writes must not wait
@@ -97,8 +97,8 @@ func (clientFault) Is(target error) bool { return target == context.Canceled }
 
 func (f clientFault) Unwrap() error { return f.error }
 
-// faultWriter discards status 499, for a canceled request, if the client caused another
-// failure. That failure has a different status.
+// faultWriter discards status 499, which Caddy's proxy writes for canceled requests, if
+// the attempt has a fault. The service then returns an error with the fault's status.
 type faultWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	state *Request
@@ -113,7 +113,8 @@ func (w *faultWriter) WriteHeader(status int) {
 // unlimited is a timeout that no request reaches.
 const unlimited = 365 * 24 * time.Hour
 
-// allowPause disables the read timeout of the request body.
+// allowPause disables the read timeout of a request body that has not been read to its
+// end.
 func (q *Request) allowPause(r *http.Request) {
 	if q.upload == nil || q.endPause != nil || !q.upload.State().Unfinished {
 		return
@@ -131,9 +132,9 @@ func (q *Request) restoreReadLimit() {
 	}
 }
 
-// prepare returns the request in a form that the transport can send. For HTTP/2
-// upstreams, it removes upgrade offers, which only HTTP/1.1 supports (RFC 9113, section
-// 8.2.2). It also disables the read timeout of gRPC calls to such upstreams.
+// prepare returns the request in a form that the transport can send. For h2c upstreams,
+// it removes upgrade offers, which only HTTP/1.1 supports (RFC 9113, section 8.2.2). It
+// also disables the read timeout of gRPC calls over HTTP/2.
 func (q *Request) prepare(r *http.Request, via *reverseproxy.HTTPTransport) *http.Request {
 	h2c := via.TLS == nil && slices.Contains(via.Versions, "h2c")
 	if h2c && r.Header["Upgrade"] != nil {
