@@ -20,7 +20,7 @@ import (
 )
 
 // engine is a client of a container engine. It only sends GET requests for /_ping,
-// /events and /containers/json.
+// /events and /containers/json, and HEAD requests for /_ping.
 type engine interface {
 	// ping checks that the engine responds, and negotiates the API version. It must be
 	// called before the other methods.

@@ -16,7 +16,7 @@ const (
 	labelNetwork     = "rgate.network"      // the name of a network
 	labelScheme      = "rgate.scheme"       // http, https or h2c
 	labelWeight      = "rgate.weight"       // 1 to maxWeight
-	labelMaxRequests = "rgate.max_requests" // 0 or more; 0: no limit
+	labelMaxRequests = "rgate.max_requests" // 0 to maxMaxRequests; 0: no limit
 	labelAddress     = "rgate.address"      // an IP address or a host name
 
 	labelComposeProject = "com.docker.compose.project"
@@ -146,7 +146,7 @@ func isHostName(s string) bool {
 	return true
 }
 
-// clip truncates a label value for the log.
+// clip truncates a label value for errors and the log.
 func clip(value string) string {
 	const longest = 100
 	if len(value) <= longest {

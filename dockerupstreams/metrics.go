@@ -39,7 +39,7 @@ var (
 	descRejected   = describe("rejected_containers", "Number of containers with the labels of a selector that receive no requests, summed over all selectors.")
 	descEvents     = describe("events_total", "Total events received from the engine.")
 	descSyncs      = describe("syncs_total", "Total lists of all containers received from the engine.")
-	descLists      = describe("partial_syncs_total", "Total lists of single containers received from the engine after events.")
+	descLists      = describe("partial_syncs_total", "Total lists of some containers received from the engine after events.")
 	descReconnects = describe("reconnects_total", "Total connections to the engine that ended or failed.")
 
 	descriptions = []*prometheus.Desc{
@@ -59,7 +59,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[string]bool)
 	for _, w := range followed() {
-		// Two endpoints may differ only in their certificates: collect one of them.
+		// Watchers may differ only in their certificates: collect one of them.
 		if name := w.addr.String(); !seen[name] {
 			seen[name] = true
 			w.collect(ch, name)

@@ -186,7 +186,7 @@ func networkAddress(how labelOptions, c *container, at *site) (string, error) {
 		chosen = firstNetwork(c, at)
 	}
 	if chosen.address() == "" {
-		return "", fmt.Errorf("the container has no address in any network: attach the container to a network, or set its label %s", labelAddress)
+		return "", fmt.Errorf("the container has no address in any network (ingress is ignored): attach the container to another network, or set its label %s", labelAddress)
 	}
 	return chosen.address(), nil
 }

@@ -115,7 +115,7 @@ func TestNetworks(t *testing.T) {
 		"without an address":            {c: withNetworks(network{name: "a"}, network{name: "b", ipv4: "10.0.0.4"}), dial: "10.0.0.4:80"},
 		"ingress of a swarm":            {c: withNetworks(network{name: "ingress", ipv4: "10.0.0.4"}, network{name: "mesh", ipv4: "10.0.1.4"}), dial: "10.0.1.4:80"},
 		"ingress of a swarm alone":      {c: withNetworks(network{name: "ingress", ipv4: "10.0.0.4"}), want: "no address in any network"},
-		"none":                          {c: withNetworks(), want: "no address in any network: attach the container to a network"},
+		"none":                          {c: withNetworks(), want: "no address in any network (ingress is ignored): attach the container to another network"},
 		"another container's": {c: running(func(c *container) { c.networks, c.networkMode = nil, "container:feedfacefeedface" }),
 			want: "uses the network of container feedfacefeed: set its label rgate.address"},
 	} {
@@ -301,7 +301,7 @@ func FuzzLabels(f *testing.F) {
 		target, rejection := resolve(new(Selector), c, &onHost)
 		if rejection != nil {
 			if rejection.Reason == "" || rejection.Container != c.name || rejection.ID != c.id {
-				t.Errorf("rejection says too little: %+v", rejection)
+				t.Errorf("the rejection is incomplete: %+v", rejection)
 			}
 			return
 		}

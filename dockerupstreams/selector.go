@@ -71,7 +71,7 @@ type Endpoint struct {
 
 	// The directory of `ca.pem`, `cert.pem` and `key.pem` for mutual TLS with the
 	// engine over TCP. Default: if DOCKER_TLS_VERIFY is set, the DOCKER_CERT_PATH
-	// environment variable.
+	// environment variable, else `~/.docker`.
 	CertPath string `json:"cert_path,omitempty"`
 }
 
@@ -112,8 +112,8 @@ func (s Selector) Validate() error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
 		if strings.TrimSpace(key) == "" {
-			return optionErrorf("match_labels", "invalid match_labels: a label with the value %q has no name: "+
-				"write it as name=value", s.MatchLabels[key])
+			return optionErrorf("match_labels", "invalid match_labels: the label with the value %q has no name: "+
+				"set a name, such as app", s.MatchLabels[key])
 		}
 	}
 	if s.Port < 0 || s.Port > 65535 {

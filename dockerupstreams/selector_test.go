@@ -24,7 +24,7 @@ func TestValidate(t *testing.T) {
 		{Selector{MatchLabels: labels, Port: 65535, Scheme: "h2c", Health: "any", Network: "x", HostPort: true}, ""},
 		{Selector{}, "match_labels is required"},
 		{Selector{MatchLabels: map[string]string{}}, "match_labels is required"},
-		{Selector{MatchLabels: map[string]string{" ": "x"}}, "has no name: write it as name=value"},
+		{Selector{MatchLabels: map[string]string{" ": "x"}}, "has no name: set a name"},
 		{Selector{MatchLabels: labels, Port: -1}, "invalid port -1: must be from 1 to 65535"},
 		{Selector{MatchLabels: labels, Port: 65536}, "invalid port 65536: must be from 1 to 65535"},
 		{Selector{MatchLabels: labels, Scheme: "ftp"}, `unknown scheme "ftp": use http, https or h2c`},

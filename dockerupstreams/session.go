@@ -41,7 +41,7 @@ type session struct {
 
 	wantAll   bool      // whether to list all containers
 	allFrom   time.Time // the earliest time of that list
-	lists     limiter   // limits lists of single containers
+	lists     limiter   // limits lists of some containers
 	publishes limiter
 	askFrom   time.Time // the earliest time of the next request
 	publishAt time.Time // the earliest time of the next publish

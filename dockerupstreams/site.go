@@ -11,11 +11,11 @@ import (
 
 // site is the gateway's location as seen from an engine.
 type site struct {
-	// The ID of the gateway's container. Empty if the gateway does not run in a
-	// container of this engine.
+	// The ID of the gateway's container, or its first 12 characters. Empty if unknown
+	// or none.
 	self string
 
-	// The networks of the gateway's container. Empty if self is.
+	// The networks of the gateway's container, if it runs on this engine.
 	networks map[string]bool
 
 	// The host to dial for host-networked containers and published ports.
@@ -34,8 +34,8 @@ type origin struct {
 	bridged func() bool
 }
 
-// sharesHost reports whether a local engine that does not list the gateway's container
-// is reachable on the loopback interface.
+// sharesHost reports whether the gateway reaches the host of a local engine, which does
+// not list the gateway's container, on the loopback interface.
 func (me origin) sharesHost() bool {
 	// A container with a bridge is host-networked or runs its own engine. A VM booted
 	// from a container image may also look like a container.

@@ -77,7 +77,7 @@ func (s *Source) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// unguarded holds the servers for which warnOfUploads has warned.
+// unguarded holds the servers that warnOfUploads has checked.
 var unguarded sync.Map
 
 // warnOfUploads logs one warning per server with read_body_idle enabled and no rgate

@@ -17,8 +17,8 @@ const (
 	drainedRead = 200 * time.Microsecond
 )
 
-// pump reads events until the stream ends and sends them to the channel in batches. It
-// does not wait for the rest of an incomplete event.
+// pump reads events until the stream ends and sends them to the channel in batches.
+// Complete events do not wait for the rest of an incomplete event.
 func pump(ctx context.Context, from io.Reader, to chan<- []event) error {
 	in := newValues(from)
 	window, events, busy := time.Now(), 0, false

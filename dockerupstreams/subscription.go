@@ -45,7 +45,7 @@ type part struct {
 //
 // Global placeholders such as {env.STAGE} are replaced in label values, the network and
 // the endpoints. Subscribe returns an error if sel, an endpoint's address or its
-// certificates are invalid, or if a placeholder is empty.
+// certificates are invalid, or if a value is empty.
 func Subscribe(endpoints []Endpoint, sel Selector, logger *zap.Logger) (*Subscription, error) {
 	sel, endpoints, err := replacePlaceholders(sel, endpoints)
 	if err != nil {
@@ -94,7 +94,7 @@ func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoi
 	replace := func(option, value string) string {
 		replaced := repl.ReplaceKnown(value, "")
 		if replaced == "" && value != "" && empty == nil {
-			empty = fmt.Errorf("%s %q is empty: set the environment variable of the placeholder", option, value)
+			empty = fmt.Errorf("%s %q is empty: set the environment variable or the file of its placeholder", option, value)
 		}
 		return replaced
 	}
@@ -125,7 +125,7 @@ func (s *Subscription) acquire(addr address) error {
 		return newWatcher(addr, detectSelf(), s.logger, open), nil
 	})
 	if err != nil {
-		return fmt.Errorf("preparing docker endpoint %s: %w (cert_path is the folder of ca.pem, cert.pem and key.pem)", addr, err)
+		return fmt.Errorf("preparing docker endpoint %s: %w (cert_path, if set, must be the directory of ca.pem, cert.pem and key.pem)", addr, err)
 	}
 	s.parts = append(s.parts, part{addr: addr, watcher: value.(*watcher)})
 	return nil
@@ -162,7 +162,7 @@ func (s *Subscription) merge() {
 }
 
 // Refresh requests a new list, for example after a failed dial. It does not block. It
-// causes at most one list per second.
+// causes at most one list per second and endpoint.
 func (s *Subscription) Refresh() {
 	for _, p := range s.parts {
 		notify(p.watcher.hints)

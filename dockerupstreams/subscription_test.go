@@ -189,7 +189,7 @@ func TestInvalidConfigurations(t *testing.T) {
 	}{
 		"selector":     {sel: Selector{}, want: "match_labels is required"},
 		"host":         {endpoint: Endpoint{Host: "docker"}, sel: Selector{MatchLabels: labels}, want: `invalid docker host "docker"`},
-		"certificates": {endpoint: Endpoint{Host: "tcp://h:2376", CertPath: folder}, sel: Selector{MatchLabels: labels}, want: "cert_path is the folder of ca.pem"},
+		"certificates": {endpoint: Endpoint{Host: "tcp://h:2376", CertPath: folder}, sel: Selector{MatchLabels: labels}, want: "must be the directory of ca.pem"},
 		"placeholder":  {sel: Selector{MatchLabels: map[string]string{"app": "{env.EMPTY}"}}, want: `match_labels app "{env.EMPTY}" is empty`},
 		"socket path":  {endpoint: Endpoint{Host: "unix:///" + strings.Repeat("x", 200)}, sel: Selector{MatchLabels: labels}, want: "too long"},
 	} {
@@ -299,8 +299,8 @@ func relay(e *dockertest.Engine) http.Handler {
 	})
 }
 
-// The latency from an event to the set must be below 25 ms (DESIGN.md). The bound is
-// higher, because it only has to detect additional timers.
+// The test logs the latency from an event to the set. It has no bound, because machines
+// differ.
 func TestStartIsRoutableSoon(t *testing.T) {
 	e := dockertest.New(t)
 	s, _ := follow(t, Selector{}, e)

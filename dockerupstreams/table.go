@@ -30,8 +30,9 @@ const (
 // SIGKILL. It is limited because a process may ignore the signal.
 const drainFor = 15 * time.Second
 
-// terminates reports whether a signal usually terminates a process. SIGHUP, SIGUSR1,
-// SIGUSR2 and SIGWINCH (1, 10, 12, 28) usually reload a configuration or reopen logs.
+// terminates reports whether a signal usually terminates a process. SIGHUP, SIGUSR1 and
+// SIGUSR2 (1, 10, 12) usually reload a configuration or reopen logs. SIGWINCH (28) usually
+// reports the new size of a terminal.
 func terminates(signal int) bool {
 	switch signal {
 	case 0, 2, 3, 6, 9, 15, 37: // unknown, INT, QUIT, ABRT, KILL, TERM, RTMIN+3 (systemd: halt)
@@ -69,8 +70,8 @@ type table struct {
 	// read without the watcher's mu.
 	starts sync.Map
 
-	// Reports whether a container is selected. Other containers are marked stale
-	// instead of being listed again.
+	// Reports whether a container is selected or is the gateway's own. Other containers
+	// are marked stale instead of being listed again.
 	wanted func(*container) bool
 }
 
@@ -192,7 +193,7 @@ func (t *table) replaceAll(list []*container, now time.Time) {
 }
 
 // replace applies a list of the containers with these IDs. IDs missing from the list
-// are removed.
+// are removed from the table.
 func (t *table) replace(ids []string, list []*container, now time.Time) {
 	listed := make(map[string]*container, len(list))
 	for _, c := range list {
@@ -225,8 +226,8 @@ func (t *table) end(now time.Time) {
 	t.replay = t.replay[:0]
 }
 
-// expire marks containers as dirty when their drain ends. It returns the next end of a
-// drain, or zero.
+// expire marks containers as dirty when their drain ends or recheck is due. It returns
+// the time of the next such change, or zero.
 func (t *table) expire(now time.Time) (next time.Time) {
 	if !t.expiry.After(now) {
 		t.expiry = time.Time{}
@@ -249,7 +250,7 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// restore ends the drain of a container that still runs after its end.
+// restore removes the expired drain of a container that still runs.
 func (t *table) restore(id string, now time.Time) {
 	if until, ok := t.draining[id]; ok && !until.After(now) {
 		delete(t.draining, id)
@@ -266,8 +267,8 @@ func (t *table) remove(id string) {
 	}
 }
 
-// markDirty schedules a container to be listed again if it is selected, else marks it
-// as stale.
+// markDirty schedules a container to be listed again if it is wanted or unknown, else
+// marks it as stale.
 func (t *table) markDirty(id string) {
 	if c := t.running[id]; c != nil && !t.wanted(c) {
 		c.stale = true

@@ -45,8 +45,8 @@ func newView(sel Selector) *view {
 	return v
 }
 
-// consider resolves a container that has the labels and records the change. A nil
-// container is removed.
+// consider resolves a container that has the labels and records the change. A nil c
+// removes the container from the view.
 func (v *view) consider(id string, c *container, draining bool, at *site) {
 	old, known := v.resolutions[id]
 	if c == nil {
@@ -82,7 +82,7 @@ func (v *view) change(id string, was resolution) {
 }
 
 // publish replaces the set if a resolution or synced changed. It returns the rejections
-// that have not been logged.
+// to log: the permanent ones with a new reason.
 func (v *view) publish(synced bool) (news []Rejection) {
 	old := v.set.Load()
 	if len(v.changed) == 0 && old.Synced == synced {
@@ -116,7 +116,7 @@ func (v *view) publish(synced bool) (news []Rejection) {
 	return news
 }
 
-// resolutions holds sorted targets and rejections.
+// resolutions holds the targets and the rejections of several resolutions.
 type resolutions struct {
 	targets  []Target
 	rejected []Rejection

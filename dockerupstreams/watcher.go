@@ -2,6 +2,7 @@ package dockerupstreams
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -14,7 +15,7 @@ import (
 )
 
 // watcher follows an engine and maintains a set for each subscribed selector. The
-// process has one watcher per engine. Sets are kept during outages.
+// process has one watcher per address. Sets are kept during outages.
 type watcher struct {
 	addr   address
 	me     origin
@@ -80,7 +81,7 @@ func (w *watcher) Destruct() error {
 const steadyAfter = 5 * time.Second
 
 // mostFlaps limits the backoff after short connections that received a complete list.
-// An engine that rejects event streams is listed every 1 to 2 seconds.
+// An engine that rejects event streams is listed about once per second.
 const mostFlaps = 4
 
 // run connects to the engine, and reconnects after errors, until ctx is done.
@@ -89,7 +90,7 @@ func (w *watcher) run(ctx context.Context) {
 	var (
 		failures int  // consecutive
 		synced   bool // whether the last session received a complete list
-		warned   bool // whether the repeated failure was logged
+		warned   bool // whether the failure was logged
 		greeted  bool
 	)
 	for {
@@ -134,22 +135,34 @@ func (w *watcher) warn(synced bool, err error) {
 }
 
 // guard runs session and converts a panic into an error, so that the gateway keeps the
-// known containers.
+// known containers. It logs panics of the session and of its goroutines.
 func (w *watcher) guard(session func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = recovered(p)
-			w.logger().Error("panic in the connection to the Docker engine", zap.Stringer("endpoint", w.addr), zap.Error(err))
+		}
+		if panicked := (*panicError)(nil); errors.As(err, &panicked) {
+			w.logger().Error("panic in the connection to the Docker engine", zap.Stringer("endpoint", w.addr),
+				zap.Error(err), zap.ByteString("stack", panicked.stack))
 		}
 	}()
 	return session()
 }
 
-// recovered returns an error with the panic's value and stack trace.
-func recovered(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
+// panicError is a recovered panic. Its message excludes the stack trace, because the
+// admin API serves it.
+type panicError struct {
+	value any
+	stack []byte
+}
 
-// pause waits until the next attempt is due. A hint shortens the wait to one second
-// after the start of the last attempt.
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// recovered returns an error with the value and the stack trace of a panic.
+func recovered(p any) error { return &panicError{value: p, stack: debug.Stack()} }
+
+// pause waits until the next attempt is due, and reports whether it is. A hint shortens
+// the wait to one second after the start of the last attempt.
 func (w *watcher) pause(ctx context.Context, lastAttempt time.Time, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

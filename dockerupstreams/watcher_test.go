@@ -218,7 +218,7 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-// fails closes the connection and makes the next attempts fail.
+// fails closes the connection and makes attempts fail until the watcher has tried twice.
 func fails(t testing.TB, e *dockertest.Engine, faults dockertest.Faults) {
 	e.Fail(faults)
 	e.CutStreams()
@@ -307,7 +307,7 @@ func TestVersionIsNegotiatedAtEveryConnect(t *testing.T) {
 	}
 }
 
-// A container whose stop began before the connection is drained.
+// A container is drained even if its stop began before the connection.
 func TestStopUnderWayAtConnectDrains(t *testing.T) {
 	e := dockertest.New(t)
 	a, b := e.Run(web("a")), e.Run(web("b"))

@@ -180,7 +180,9 @@ func (s *keySource) run(ctx context.Context) {
 func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error) {
 	defer func() { // a malformed document must not crash the gateway
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("panic: %v", p)
+			s.log().Error("panic while loading token keys", zap.String("from", s.name), zap.Error(err),
+				zap.ByteString("stack", debug.Stack()))
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)

@@ -66,8 +66,8 @@ func (e *Engine) handler() http.Handler {
 	return mux
 }
 
-// refuse writes the configured error response for a path, and reports whether it did.
-// It also returns the current faults.
+// refuse writes an error response if the faults contain one for the path or the API
+// version is too new, and reports whether it did. It also returns the current faults.
 func (e *Engine) refuse(w http.ResponseWriter, r *http.Request, path string) (Faults, bool) {
 	e.mu.Lock()
 	faults := e.faults

@@ -20,8 +20,8 @@ import (
 
 // Container is a container of an Engine. Zero fields get the defaults of `docker run`.
 type Container struct {
-	ID     string // default: made up
-	Name   string // default: made up
+	ID     string // default: generated
+	Name   string // default: generated
 	Labels map[string]string
 	State  string // default: running
 	Status string // default: Up 1 second
