@@ -50,7 +50,7 @@ func (b *Backend) release() error {
 }
 
 // withTimeout is a middleware that applies the total time limit of the route, or of the
-// backend if the route has no time limits.
+// backend if the route sets none.
 func (b *Backend) withTimeout(route *Timeouts, next caddyhttp.Handler) caddyhttp.Handler {
 	return upstream.WithTimeout(cmp.Or(route.total(), b.Timeouts.total()), next)
 }

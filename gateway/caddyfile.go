@@ -116,13 +116,13 @@ func init() {
 //	    <directives...>
 //	}
 //
-// The directives can be any of Caddy's HTTP directives, and named matchers for them. They
-// are sorted in the same order as in a site. The directive of a handler `rgate_foo` can be
-// written as `foo`. Directives of the gateway run before those of a group, then those of
-// a route, then those around the backend's proxy.
+// The directives can be any of Caddy's HTTP directives, and named matchers for them. In
+// each block, they are sorted in the same order as in a site. The directive of a handler
+// `rgate_foo` can be written as `foo`. Policies run in a fixed order. Other directives of
+// the gateway run first, followed by directives of groups, of the route and of around.
 //
-// docker, keep_fields, legacy, match_labels, dial, upgrades, methods, hosts, headers and
-// query can be repeated.
+// docker, keep_fields, legacy, match_labels, dial, upgrades, methods, hosts, headers,
+// query and allow can be repeated.
 func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &parser{Helper: h, gateway: new(Gateway), tokens: make(map[string]caddyfile.Token)}
 	p.Next() // consume the directive's name
@@ -151,7 +151,8 @@ type parser struct {
 	// The token of each value, by its JSON path. Used for the positions in errors.
 	tokens map[string]caddyfile.Token
 
-	// The definitions of the gateway's named matchers, which its routes and backends can use.
+	// The definitions of the named matchers of the outer blocks, which inner blocks can
+	// use.
 	matchers []caddyfile.Segment
 }
 

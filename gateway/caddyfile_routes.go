@@ -42,7 +42,7 @@ func (p *parser) route(at string, routes *[]*Route) error {
 		return err
 	}
 	if len(args) > 0 || at == "" && rt.PathPrefix == "" || rt.Backend == "" && len(rt.Backends) == 0 {
-		return errAt(directive, "the path prefix and the backend of the route are required, such as 'route /api/payment payment'")
+		return errAt(directive, "route requires a path prefix, and one backend or a backends block, such as 'route /api/payment payment'")
 	}
 	return nil
 }

@@ -65,8 +65,8 @@ func chain(handlers []orderedHandler, last caddyhttp.Handler) caddyhttp.Handler 
 }
 
 // firstWithinTimeout returns the index of the first handler to which the backend's time
-// limit applies. Policies that rank before rgate_concurrency are outside of the limit,
-// because they may respond after a timeout.
+// limit applies. Handlers of outer levels are outside of the limit, as are policies that
+// rank before rgate_concurrency, because they may respond after a timeout.
 func firstWithinTimeout(handlers []orderedHandler, backendLevel int) int {
 	first := len(handlers)
 	for first > 0 && handlers[first-1].level == backendLevel {
@@ -88,8 +88,8 @@ func everyResponseIn(levels [][]loadedHandler) []orderedHandler {
 }
 
 // stripPrefix is a middleware that removes the route's prefix from the path, unless
-// another handler has rewritten the path. It then restores the path for outer handlers,
-// which may send the request again.
+// another handler has removed or replaced it. Afterwards, it restores the path for outer
+// handlers, which may send the request again.
 func (rt *Route) stripPrefix(next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		path := requestStateOf(r).path

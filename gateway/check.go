@@ -226,7 +226,7 @@ func (b *Backend) checkPolicy(path string) error {
 		Weights []int  `json:"weights"`
 	}
 	if err := json.Unmarshal(b.LBPolicyRaw, &chosen); err != nil || chosen.Policy == "" {
-		return problemf(at, `policy is required: use {"policy": "least_conn"} or another selection policy of Caddy`)
+		return problemf(at, `invalid lb_policy: must be an object with the policy, such as {"policy": "least_conn"}`)
 	}
 	const namespace = "http.reverse_proxy.selection_policies"
 	if _, err := caddy.GetModule(namespace + "." + chosen.Policy); err != nil {

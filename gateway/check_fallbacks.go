@@ -15,7 +15,7 @@ type fallback struct {
 	at      string   // JSON path
 	owner   *Backend // nil if the policy is not around a backend
 	backend string   // empty: the backends with the suffix
-	alone   bool     // no other handler responds
+	alone   bool     // neither cached nor response is set
 }
 
 // fallbacks returns the `fallback` policies of all levels.

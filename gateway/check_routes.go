@@ -280,7 +280,8 @@ func (rt resolvedRoute) checkBackends(known []string) error {
 	return nil
 }
 
-// checkConflicts reports the first route that an earlier route hides completely.
+// checkConflicts reports the first route that an earlier route hides, at least for some
+// requests.
 func checkConflicts(routes []resolvedRoute) error {
 	matchers := make([]*routing.Route, len(routes))
 	for i, rt := range routes {

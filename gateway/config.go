@@ -15,8 +15,8 @@ import (
 )
 
 // Gateway is an API gateway for containers. It routes requests by path to backends and
-// records statistics. A backend consists of Docker containers, found by their labels,
-// or of static addresses.
+// records statistics. A backend consists of Docker containers, found by their labels, of
+// static addresses, or of instances that register themselves.
 //
 // It sets these placeholders:
 //
@@ -58,9 +58,9 @@ type Gateway struct {
 	// and X-Forwarded-Port. Default: none.
 	KeepFields []string `json:"keep_fields,omitempty"`
 
-	// The maximum number of times that a request may pass this process, 1 to 1000. At
-	// the limit, the response is 508, which ends loops between gateways. Default: 5. 0
-	// disables the limit.
+	// The maximum number of times that a request may pass this process, 1 to 1000. A
+	// further pass is rejected with 508, which ends loops between gateways. Default: 5.
+	// 0 disables the limit.
 	MaxHops *int `json:"max_hops,omitempty"`
 
 	// The behaviours of an earlier version to restore, by name. Use it to upgrade first
@@ -159,8 +159,8 @@ type Route struct {
 	Backends []*Share `json:"backends,omitempty"`
 
 	// The key that assigns requests to one of several backends. Requests with the same
-	// value go to the same backend. If a weight changes, requests move only to or from
-	// that backend. The key contains placeholders such as
+	// value go to the same backend. If the weight of a backend changes, requests move
+	// only to or from that backend. The key contains placeholders such as
 	// `{http.request.cookie.session}` or `{http.rgate.param.id}`, which are evaluated
 	// before any handler runs. Requests with an empty key are assigned at random.
 	// Default: none.
@@ -232,7 +232,8 @@ type Deprecation struct {
 	Link string `json:"link,omitempty"`
 }
 
-// Backend is a service: the containers that match its labels, or static addresses.
+// Backend is a service: the containers that match its labels, static addresses, or
+// registered instances.
 type Backend struct {
 	// The name of the backend. Required. Must be unique.
 	Name string `json:"name"`
@@ -293,9 +294,9 @@ type Timeouts struct {
 	FirstByte options.Timeout `json:"first_byte,omitempty"`
 
 	// The time limit for the request, its retries and the response body, including
-	// WebSockets and streams. After it, the response is 504, or the connection is
-	// closed if the response has begun. Default: no limit. On a route, 0 disables the
-	// backend's limit.
+	// WebSockets and streams. After it, the response is 504, or 408 while the client
+	// sends its body. If the response has begun, the connection is closed. Default: no
+	// limit. On a route, 0 disables the backend's limit.
 	Total options.Timeout `json:"total,omitempty"`
 }
 

@@ -29,7 +29,7 @@ func (d *Deprecation) header() (http.Header, *Problem) {
 			return nil, problemf("sunset", "%v", err)
 		}
 		if d.Since != "" && sunset.Before(since) {
-			return nil, problemf("sunset", "invalid sunset %s: must be after since, %s", d.Sunset, d.Since)
+			return nil, problemf("sunset", "invalid sunset %s: must not be before since, %s", d.Sunset, d.Since)
 		}
 		header.Set("Sunset", sunset.UTC().Format(http.TimeFormat))
 	}
@@ -51,8 +51,8 @@ func parseDay(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("invalid date %q: must be a date such as 2026-12-31, or a time such as 2026-12-31T12:00:00Z", text)
 }
 
-// deprecation is a middleware that adds header fields to every response, including
-// those of other handlers and of the gateway.
+// deprecation is a middleware that adds header fields to every response of the next
+// handler, including errors.
 func deprecation(fields http.Header, next caddyhttp.Handler) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		for name, values := range fields {

@@ -18,7 +18,7 @@ type endpointPath struct {
 	at   string // JSON path; empty for a default
 }
 
-// endpointPaths returns the paths of all endpoints, in the order of precedence.
+// endpointPaths returns the paths of all enabled endpoints.
 func (g *Gateway) endpointPaths() (all []endpointPath) {
 	add := func(name, path, byDefault, at string) {
 		if path == "" {
@@ -47,7 +47,7 @@ func (g *Gateway) endpointPaths() (all []endpointPath) {
 			Disabled bool   `json:"disabled"`
 		}
 		if json.Unmarshal(raw, &handler) != nil || handler.Disabled {
-			continue // provisioning reports the error
+			continue // disabled, or provisioning reports the error
 		}
 		short := strings.TrimPrefix(name, policy.Prefix)
 		byDefault := ""

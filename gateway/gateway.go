@@ -202,7 +202,7 @@ func routesByGroup(all []resolvedRoute) map[*Group][]string {
 }
 
 // provision loads the route's handlers and builds a handler chain for each backend.
-// outer are the handlers of the outer levels.
+// outer contains the handlers of the outer levels.
 func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends map[string]*Backend, g *Gateway) error {
 	var err error
 	if rt.matcher, err = rt.newMatcher(); err != nil {
@@ -218,7 +218,7 @@ func (rt *Route) provision(ctx caddy.Context, outer [][]loadedHandler, backends 
 	rt.everyResponse = everyResponseIn(levels)
 	rt.limits = rt.Timeouts.limits()
 	rt.weighted = rt.newWeightedBackends()
-	var deprecated http.Header // fields of its responses
+	var deprecated http.Header // added to the route's responses
 	if rt.Deprecated != nil {
 		var problem *Problem
 		if deprecated, problem = rt.Deprecated.header(); problem != nil {

@@ -32,7 +32,7 @@ var legacyBehaviours = map[string]string{
 }
 
 // LegacyBehaviours returns the names that the option legacy accepts, each with a
-// one-sentence description.
+// description.
 func LegacyBehaviours() map[string]string { return maps.Clone(legacyBehaviours) }
 
 // checkLegacy reports the first unknown or repeated name in the option legacy.

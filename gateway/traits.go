@@ -83,8 +83,8 @@ func traitsIn(ctx caddy.Context, options json.RawMessage) (all traits) {
 }
 
 // isForwardAuth reports whether a proxy has the form that Caddy's forward_auth
-// directive generates: it calls the next handler if an external service responds with
-// 2xx. Its own responses contain nothing that requires authentication.
+// directive generates. Such a proxy calls the next handler if an external service responds
+// with 2xx. Its other responses contain nothing that requires authentication.
 func isForwardAuth(proxy map[string]any) bool {
 	rewrite, _ := proxy["rewrite"].(map[string]any)
 	handlers, _ := proxy["handle_response"].([]any)

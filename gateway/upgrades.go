@@ -23,7 +23,7 @@ const (
 func (g *Gateway) logDropped(protocol, route, backend string) {
 	protocol = strings.ToLower(protocol[:min(len(protocol), maxUpgradeName)])
 	if g.dropped.First(droppedUpgrade{strings.Clone(protocol), route}, maxDroppedUpgrades) {
-		g.logger.Warn("removed a protocol from the Upgrade field of a request: add it to the backend's upgrades to forward it",
+		g.logger.Warn("removed a protocol from the Upgrade field of a request: to forward it, add it to the backend's upgrades, unless it carries HTTP requests as h2c does",
 			zap.String("upgrade", protocol), zap.String("route", route), zap.String("backend", backend))
 	}
 }

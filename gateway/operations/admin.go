@@ -43,7 +43,7 @@ func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
 	name := r.URL.Query().Get("gateway")
 	rep := newestReporter(name)
 	if rep == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("unknown gateway %q: no running gateway has this name", name)}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("unknown gateway %q: no running gateway matches this name", name)}
 	}
 	log := rep.log
 	log.ignored = []string{"gateway"}

@@ -32,7 +32,7 @@ type backendHealth struct {
 	Total   int          `json:"total_instances"`
 }
 
-// dependency is an external system that the gateway or one of its policies requires.
+// dependency is an external system that gateways or policies of the process require.
 type dependency struct {
 	Name   string       `json:"name"`
 	Status healthStatus `json:"status"`
@@ -40,7 +40,8 @@ type dependency struct {
 }
 
 // health returns the health report. The gateway is healthy if all of its backends and
-// dependencies are healthy, and unhealthy if no backend is available.
+// dependencies are healthy, unhealthy if all of its backends are unhealthy, else
+// degraded.
 func (rep *Reporter) health() health {
 	h := health{Status: healthy, Timestamp: time.Now(), Backends: make(map[string]backendHealth), Dependencies: rep.dependencies()}
 	down := 0
@@ -64,8 +65,8 @@ func (rep *Reporter) health() health {
 	return h
 }
 
-// dependencies returns the Docker engines, if any backend consists of containers, and
-// the dependencies published by policies.
+// dependencies returns the Docker engines of the process, if any backend consists of
+// containers, and the dependencies that policies of the process have published.
 func (rep *Reporter) dependencies() []dependency {
 	all := []dependency{}
 	if slices.ContainsFunc(rep.Backends, func(b Backend) bool { return b.Service.HasContainers() }) {

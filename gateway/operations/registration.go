@@ -36,7 +36,7 @@ const defaultRegistrationTTL = 5 * time.Minute
 // authenticators lists the handlers that can protect registration.
 var authenticators = []string{"rgate_jwt", "rgate_api_key", "authentication", "rgate_require"}
 
-// checkRegistration returns an error if registration requires no authentication.
+// checkRegistration reports a negative TTL, or registration without authentication.
 func (o *Config) checkRegistration() error {
 	if o.Registration == nil {
 		return nil
@@ -128,7 +128,7 @@ func (o *Config) put(w http.ResponseWriter, r *http.Request, b Backend, instance
 	}
 	ttl := o.Registration.ttl()
 	if own := time.Duration(request.TTL); own < 0 || own > ttl {
-		return statusError{http.StatusBadRequest, fmt.Errorf("invalid ttl %s: must be at most %s", own, ttl)}
+		return statusError{http.StatusBadRequest, fmt.Errorf("invalid ttl %s: must be positive and at most %s", own, ttl)}
 	} else if own > 0 {
 		ttl = own
 	}
@@ -175,7 +175,7 @@ func checkHealthURL(text, dial string) error {
 	u, err := url.Parse(text)
 	host, _, _ := net.SplitHostPort(dial)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Hostname() != host {
-		return fmt.Errorf("invalid health_check_url %q: must have the host of the instance, %s", text, host)
+		return fmt.Errorf("invalid health_check_url %q: must be an http or https URL with the host of the instance, %s", text, host)
 	}
 	if port := u.Port(); port != "" && !isPort(port) {
 		return fmt.Errorf("invalid port %s of health_check_url %q: must be 1 to 65535", port, text)

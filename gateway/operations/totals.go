@@ -6,7 +6,8 @@ import (
 	"github.com/rgate/rgate/stats"
 )
 
-// totalsReport holds the totals over all requests of a gateway.
+// totalsReport holds the totals over all requests of a gateway. Rejected requests are
+// counted for the whole process.
 type totalsReport struct {
 	Requests      uint64                   `json:"total_requests"`
 	Successful    uint64                   `json:"successful_requests"`

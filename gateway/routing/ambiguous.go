@@ -57,8 +57,8 @@ func hasEncodedSlash(raw string) bool {
 	return strings.Contains(raw, "%2F") || strings.Contains(raw, "%2f")
 }
 
-// pathReadings returns the readings of a path that differ in single characters. The
-// first is the gateway's own reading.
+// pathReadings returns the readings of a path before normalization. The first is the
+// gateway's own reading.
 func pathReadings(u *url.URL) []string {
 	all := []string{u.Path}
 	if hasEncodedSlash(u.RawPath) {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Conflict returns the first route that is never chosen because an earlier route has
-// the same conditions, and that earlier route. Both are nil if there is no conflict.
+// Conflict returns the first route that an earlier route hides, at least for some
+// requests, and that earlier route. Both are nil if there is no conflict.
 func Conflict(routes []*Route) (later, earlier *Route) {
 	byPath := make(map[string][]*Route, len(routes))
 	for _, rt := range routes {
@@ -31,7 +31,7 @@ func (rt *Route) conflictsWith(other *Route) bool {
 		overlap(rt.Methods, other.Methods, func(a, b string) bool { return a == b })
 }
 
-// overlap reports whether two conditions match the same requests with equal
+// overlap reports whether two conditions can match the same request with equal
 // specificity. This is the case if both are empty or have a common element.
 func overlap(a, b []string, same func(string, string) bool) bool {
 	if len(a) == 0 || len(b) == 0 {

@@ -68,8 +68,7 @@ func sentPath(r *http.Request) (raw string, ok bool) {
 }
 
 // KeepPathBytes makes the transport send the path in the client's encoding. A URL keeps
-// the encoded path only if it is valid, and some clients send characters that must be
-// encoded.
+// only a valid encoding, and some clients send characters that must be encoded.
 func KeepPathBytes(r *http.Request) {
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
 	if raw == r.URL.EscapedPath() {

@@ -67,8 +67,8 @@ func (rt *Route) specificity() (rank int) {
 	return rank
 }
 
-// matchesPath reports whether a path ends the prefix at a segment, if Segment is set. The
-// path must begin with the prefix or match the pattern.
+// matchesPath reports whether a path satisfies Segment: the prefix must end at the end of
+// a segment. The path must begin with the prefix or match the pattern.
 func (rt *Route) matchesPath(path string) bool {
 	n := len(rt.Path)
 	return !rt.Segment || len(path) == n || path[n] == '/' || path[n-1] == '/'

@@ -107,8 +107,7 @@ func (rt *Router) Find(r *http.Request, path string) (route *Route, allowed []st
 	return nil, slices.Compact(s.allowed)
 }
 
-// Nearest returns the first route that matches a request if its method is ignored, or
-// nil.
+// Nearest returns the first route that matches a request except for the method, or nil.
 func (rt *Router) Nearest(r *http.Request, path string) *Route {
 	s := rt.search(r, path, nil)
 	return s.near

@@ -35,8 +35,8 @@ func newBudget(o *RetryBudget) *budget {
 
 // budget limits the retries of a service during an overload. It allows a ratio of the
 // requests of the last ten seconds, plus a fixed number per second for services with
-// few requests. It is modeled on Finagle's RetryBudget. Google's Site Reliability Engineering (2016),
-// chapter 21, explains the reasons.
+// few requests. It is modeled on Finagle's RetryBudget. Google's Site Reliability
+// Engineering (2016), chapter 21, explains the reasons.
 type budget struct {
 	ratio    float64
 	perSlice int // retries per second that are allowed regardless of the ratio
