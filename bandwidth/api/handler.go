@@ -200,7 +200,7 @@ func (a *Handler) series(ctx context.Context, r *http.Request, body *bytes.Buffe
 	}
 	groups := q.arrange(points, q.windows(), func(p *store.Point) int { return q.index(p.Start) })
 	if n := len(groups) * q.windows() * len(q.types); n > maxPoints {
-		return "", paramf("group_by", "too many points, %d: the maximum is %d: use a longer step, a shorter span, one type or fewer names", n, maxPoints)
+		return "", paramf("group_by", "too many points, %d: the maximum is %d: use a longer step, a shorter range, one type or fewer names", n, maxPoints)
 	}
 	if q.wantsCSV(r) {
 		q.writeCSV(body, groups, q.stamp, true)

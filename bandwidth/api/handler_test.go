@@ -192,7 +192,7 @@ func TestRESTTags(t *testing.T) {
 		}
 	}
 	if w := restAsk(t, api, "GET", under, "If-None-Match", tagNow); w.Code != 200 {
-		t.Errorf("a span under way: %d", w.Code)
+		t.Errorf("a range under way: %d", w.Code)
 	}
 	ledger.rows[0].Egress++
 	if w := restAsk(t, api, "GET", over, "If-None-Match", tag); w.Code != 200 || w.Header().Get("ETag") == tag {

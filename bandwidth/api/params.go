@@ -154,10 +154,10 @@ func (q *usageParams) checkWindows(values url.Values) *paramError {
 		least := time.Duration(n/maxWindows+1) * q.step
 		for _, step := range []time.Duration{5 * oneMinute, 15 * oneMinute, time.Hour, 6 * time.Hour, oneDay} {
 			if step >= least {
-				return paramf(parameter, "too many points, %d: the maximum is %d: use step=%s, or a shorter span", n, maxWindows, stepText(step))
+				return paramf(parameter, "too many windows, %d: the maximum is %d: use step=%s, or a shorter range", n, maxWindows, stepText(step))
 			}
 		}
-		return paramf(parameter, "too many points, %d: the maximum is %d: use a shorter span", n, maxWindows)
+		return paramf(parameter, "too many windows, %d: the maximum is %d: use a shorter range", n, maxWindows)
 	}
 	return nil
 }
