@@ -176,7 +176,7 @@ func explainAdmin(address string, err error) error {
 		}
 	}
 	if strings.Contains(text, "HTTP 404") {
-		return fmt.Errorf("the gateway at %s does not record bandwidth: set bandwidth in its configuration", address)
+		return fmt.Errorf("%s has no bandwidth reports (HTTP 404): set the address of a gateway's admin API with --address or --config", address)
 	}
 	return fmt.Errorf("requesting the admin API at %s: %w", address, err)
 }
