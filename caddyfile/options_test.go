@@ -22,7 +22,7 @@ func TestWrongOptions(t *testing.T) {
 		"jwt: {algorithms: [RS256], public_key: garbage}":                          "invalid public_key: invalid PEM: must begin with -----BEGIN PUBLIC KEY-----",
 		"jwt: {algorithms: [RS256], jwks: {keys: []}}":                             "invalid jwks: no key to verify signatures with",
 		"jwt: {algorithms: [RS256], discovery: true, issuer: foo}":                 `invalid issuer: "foo": must be a URL such as https://id.example.com`,
-		"fallback: {cached: 1m, max_body: 1GiB}":                                   "invalid max_body: must be at most max_bytes, 67108864",
+		"fallback: {cached: 1m, max_body: 1GiB}":                                   "invalid max_body 1073741824: must be at most 67108864, the value of max_bytes",
 		`jwt: {algorithms: [RS256], jwks: {keys: [{kty: RSA, n: AQAB, e: AQAB}]}}`: "invalid jwks: no key to verify signatures with: key 1: RSA key of",
 		"api_key: {keys: [{name: a, sha256: b, expires: 5}]}":                      "invalid routes[0].api_key.keys[0].expires: must be a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z",
 		"concurrency: {max: -1}":                                                   "invalid max -1",

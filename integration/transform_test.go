@@ -297,7 +297,7 @@ func TestTransformResponses(t *testing.T) {
 		t.Errorf("where it is off: got %v", got.header)
 	}
 	output := g.output.String()
-	for _, logged := range []string{"the response is larger than max_body", "the response is compressed", "has a JSON Content-Type, but its body is not valid JSON"} {
+	for _, logged := range []string{"the response is larger than max_body", "the response is compressed", "the body of the response is not valid JSON or not in UTF-8"} {
 		if !strings.Contains(output, logged) {
 			t.Errorf("the log does not say %q", logged)
 		}

@@ -62,7 +62,8 @@ func (b *cacheBackground) run(f func(context.Context)) bool {
 	return true
 }
 
-// validate validates a stale response in the background, unless a validation is in progress.
+// validate validates a stale response in the background, unless a validation is in progress
+// or has ended less than validationPause ago.
 func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request, key httpcache.Key, stored *httpcache.Entry, now time.Time) {
 	if !stored.TryValidate(now) {
 		return

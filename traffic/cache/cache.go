@@ -39,8 +39,9 @@ type Cache struct {
 	policy.Base
 
 	// The lifetime of responses without explicit freshness, such as `30s`. These
-	// responses are stored and served only for requests without credentials and cookies.
-	// Default: 0. Responses without explicit freshness are not stored.
+	// responses are stored and served only for requests without credentials and unknown
+	// fields; see `ignore_fields`. Default: 0. Without explicit freshness, only responses
+	// with `public` or `no-cache` are stored.
 	TTL caddy.Duration `json:"ttl,omitempty" caddyfile:"arg"`
 
 	// The lifetime by status of responses without explicit freshness, such as `404: 5s`.
@@ -64,10 +65,10 @@ type Cache struct {
 	Key string `json:"key,omitempty"`
 
 	// Names of request header fields that do not affect responses, such as `X-Org-Id`.
-	// `X-Acme-*` matches all fields with the prefix. `*` matches all fields except
-	// `Authorization`, `Cookie` and fields about users. A request field is unknown if it
-	// is neither well-known nor in this list, in `key` or in `Vary`. `ttl` does not apply
-	// to responses to requests with unknown fields. Default: none.
+	// `X-Acme-*` matches all fields with the prefix. `*` matches all unknown fields and
+	// credentials, except `Authorization`, `Cookie` and identity fields. A request field
+	// is unknown if it is neither well-known nor in this list, in `key` or in `Vary`.
+	// `ttl` does not apply to responses to requests with unknown fields. Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
 	// The time for which stale responses are served while they are validated in the
@@ -201,7 +202,7 @@ func (p *Cache) checkTTLByStatus() error {
 		case !httpcache.MayHaveTTL(status):
 			return options.Errorf("ttl_by_status", "responses with status %s cannot be cached: remove the status", text)
 		case p.TTLByStatus[text] < 0:
-			return options.Errorf("ttl_by_status", "invalid ttl of status %s: must not be negative", text)
+			return options.Errorf("ttl_by_status", "invalid ttl %v of status %s: must not be negative", time.Duration(p.TTLByStatus[text]), text)
 		}
 	}
 	return nil

@@ -12,8 +12,8 @@ import (
 )
 
 // pass forwards a request without storing the response. field is the request field that
-// prevents storing it, or "". After a successful unsafe request, it invalidates the
-// stored responses.
+// prevents storing it, or "". After a successful unsafe request, pass invalidates the
+// stored responses for its URL.
 func (p *Cache) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, site *cacheSite, why httpcache.Forward, field string) error {
 	site.counts.add(cacheBypass)
 	p.addStatus(w, forwarded(why, false, field))

@@ -15,7 +15,7 @@ import (
 	"github.com/rgate/rgate/traffic/httpcache"
 )
 
-var errNotStored = errors.New("no stored response matches a request with only-if-cached")
+var errNotStored = errors.New("no stored response can be used for a request with only-if-cached")
 
 // recorder forwards a request to the backend. As a response writer, it records the
 // response while the response is streamed to the client.
@@ -24,7 +24,7 @@ type recorder struct {
 	policy                          *Cache
 	site                            *cacheSite
 	q                               httpcache.Request
-	stored                          *httpcache.Entry // the stored response, which requires validation
+	stored                          *httpcache.Entry // the stored response, which requires validation; nil if none
 	why                             httpcache.Forward
 	alone                           bool // a background request, without a client
 
@@ -243,7 +243,7 @@ func (t *recorder) supersedes(a *httpcache.Response) bool {
 	case t.stored == nil || t.q.Range:
 		return false
 	case a.Status < 200 || a.Status >= 400 && a.Status != http.StatusNotFound && a.Status != http.StatusGone:
-		return false // the error concerns this request only
+		return false // errors do not invalidate the stored response
 	case t.q.Head:
 		return a.Status == http.StatusOK && t.stored.Differs(a, t.length)
 	case t.length > int64(t.policy.MaxBody):

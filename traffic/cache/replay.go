@@ -48,7 +48,7 @@ func (p *Cache) replay(w http.ResponseWriter, r *http.Request, q httpcache.Reque
 	}
 	w.WriteHeader(e.Status)
 	if !q.Head {
-		_, _ = w.Write(e.Body) // the client closed the connection
+		_, _ = w.Write(e.Body) // fails if the client has disconnected
 	}
 }
 

@@ -180,7 +180,7 @@ const (
 	cacheRevalidated        // served from the store after validation
 	cacheStale              // served from the store although stale
 	cacheMiss               // not served from the store
-	cacheBypass             // not handled by the cache
+	cacheBypass             // not cached because of the request
 	cacheResults
 )
 
@@ -215,7 +215,7 @@ func (s *cacheStore) hits() (n uint64) {
 // cacheSite is the state of a cache for a gateway, route and backend.
 type cacheSite struct {
 	place  policy.RouteInfo
-	scope  []byte // prefix of its keys
+	scope  []byte // part of its keys: the position of the policy, the route and the backend
 	store  *cacheStore
 	counts *cacheCounts
 }

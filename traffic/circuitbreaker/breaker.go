@@ -14,17 +14,18 @@ import (
 // limited number of requests as probes.
 //
 // Package gobreaker does not expose the time until the next probe, reports transitions
-// while it holds its lock, and locks twice for each request. This implementation takes no
-// lock while requests succeed.
+// while it holds its lock, and locks twice for each request. Without ratio, this
+// implementation takes no lock while requests succeed.
 type breaker struct {
 	breakerOptions
 	now func() time.Duration // monotonic clock
 
-	// The state in the two lowest bits, and the number of transitions in the others.
+	// The state in the two lowest bits, and the number of the phase in the others.
 	// Written with mu held.
 	phase atomic.Uint64
 
-	// The number of consecutive failures. 0 if ratio is used. Written with mu held.
+	// The number of consecutive failures, at most failures. 0 if ratio is used. Written
+	// with mu held.
 	run atomic.Int64
 
 	entered [3]atomic.Uint64 // number of transitions into each state
@@ -86,7 +87,7 @@ func (c change) happened() bool { return c.from != c.to }
 type admission struct {
 	admitted bool
 	ticket   uint64
-	wait     time.Duration // time until the next probe if the request is rejected
+	wait     time.Duration // time until the next probe if the request is rejected; 0 if unknown
 	change
 }
 
@@ -205,9 +206,9 @@ func (b *breaker) enter(s circuitState) {
 	}
 }
 
-// current returns the state, and the time for which an open breaker stays open. An open
-// breaker whose recovery time has passed is half-open, because it admits the next
-// request.
+// current returns the state and, for an open breaker, the remaining recovery time. An open
+// breaker whose recovery time has passed is reported as half-open, because it admits the
+// next request.
 func (b *breaker) current() (s circuitState, rest time.Duration) {
 	if s = stateIn(b.phase.Load()); s != circuitOpen {
 		return s, 0
@@ -220,7 +221,8 @@ func (b *breaker) current() (s circuitState, rest time.Duration) {
 	return circuitHalfOpen, 0
 }
 
-// hasState reports whether the breaker differs from a new breaker.
+// hasState reports whether the breaker differs from a new breaker. An open or half-open
+// breaker that has not been used for the recovery time is treated as new.
 func (b *breaker) hasState() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

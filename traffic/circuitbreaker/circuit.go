@@ -66,8 +66,9 @@ func (p *CircuitBreaker) circuitAt(place policy.RouteInfo) *circuit {
 	})
 }
 
-// reuse acquires existing states with the same name and options. Without it, they could be
-// removed with the old configuration before the first request arrives.
+// reuse acquires existing states with the same name and options that differ from new
+// states. Without it, they could be removed with the old configuration before the first
+// request arrives.
 func (p *CircuitBreaker) reuse() {
 	var keys []circuitKey
 	circuits.Range(func(key, value any) bool {
@@ -95,7 +96,8 @@ func newCircuit(key circuitKey) *circuit {
 	return c
 }
 
-// label returns the name of the backend in metrics and logs.
+// label returns the name of the backend, or of the state outside of a gateway, for metrics
+// and logs.
 func (c *circuit) label() string {
 	if c.backend == "" {
 		return c.name
@@ -164,8 +166,8 @@ func (c *circuit) retire(b *breaker) {
 }
 
 // pruned returns the breakers that are not closed or have counted consecutive failures. It
-// retires the others, also with failures within `window`, because many of their containers
-// no longer exist. The caller must hold mu.
+// retires the others, including breakers with failures within `window`, because many of
+// their containers no longer exist. The caller must hold mu.
 func (c *circuit) pruned(containers map[string]*breaker) map[string]*breaker {
 	kept := make(map[string]*breaker)
 	for address, b := range containers {

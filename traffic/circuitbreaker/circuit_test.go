@@ -35,7 +35,7 @@ func TestStateOutlivesAReload(t *testing.T) {
 	_ = same.Cleanup()
 	_ = same.stateAt(place) // a late request
 
-	// Two reloads without a request in between.
+	// The state survives two reloads without a request in between.
 	first := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "two"})
 	circuitSend(t, first, &policytest.RequestState{At: place}, policytest.RespondWith(500))
 	calm := policy.RouteInfo{Gateway: t.Name(), Backend: "calm"}
@@ -54,7 +54,7 @@ func TestStateOutlivesAReload(t *testing.T) {
 		t.Error("the state has outlived everybody")
 	}
 
-	// Outside of a gateway, a state requires a name.
+	// Outside of a gateway, only handlers with a name share a state.
 	circuitSend(t, named, nil, policytest.RespondWith(500))
 	again := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	stranger := testkit.Provision(t, &CircuitBreaker{Failures: 1})

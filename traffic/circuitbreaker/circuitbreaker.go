@@ -43,8 +43,8 @@ const (
 
 // CircuitBreaker rejects requests to a failing backend, so that clients fail fast and the
 // backend can recover. After a number of failures, it opens and responds with 503. After
-// the recovery time, it is half-open and admits a probe. If the probe succeeds, it
-// closes. Otherwise it opens again.
+// the recovery time, it is half-open and admits `probes`. If all of them succeed, it
+// closes. If one fails, it opens again.
 //
 // A failure is a request without a response, or with one of the `statuses`. Responses
 // with 4xx are successes. Failures caused by the client are not counted: clients that
@@ -53,8 +53,8 @@ const (
 // not failures. Requests for a backend without upstreams are not counted. A response is
 // counted when its header arrives. A stream that is interrupted later is not a failure.
 //
-// Each backend has one state. It survives a configuration reload unless the options of
-// the breaker change.
+// Each backend has one state. It survives a configuration reload unless options other than
+// `statuses` change.
 type CircuitBreaker struct {
 	policy.Base
 
@@ -157,7 +157,7 @@ func aboutBackend(status int) bool {
 }
 
 // Provision sets up the policy. Its state is acquired here if the policy belongs to a
-// backend, and otherwise for each request.
+// backend, and otherwise by the first request for each backend.
 func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "circuit_breaker"); err != nil {
 		return err
@@ -220,7 +220,7 @@ func (p *CircuitBreaker) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 var errCircuitOpen = errors.New("the circuit breaker is open")
 
 // reject responds to a request that is not admitted. Retry-After is the time until the
-// next probe.
+// next probe, at least one second.
 func (p *CircuitBreaker) reject(w http.ResponseWriter, r *http.Request, wait time.Duration) error {
 	seconds := max(1, int((wait+time.Second-1)/time.Second))
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))

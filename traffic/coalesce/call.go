@@ -77,7 +77,7 @@ var requestKeys = sync.Pool{New: func() any { return new(requestKey) }}
 
 // join returns the call that a request can follow, and a reader of its body. If there is
 // none, the request becomes the leader of a new call that owns the key, and the reader is
-// nil. The call is nil if the response cannot be shared.
+// nil. The call is nil if a recent response for the URL could not be shared.
 func (t *calls) join(r *http.Request, key *requestKey) (*call, *reader) {
 	url := t.hashOf(key.asked[1], plainPath(key.asked[2]))
 	t.mu.Lock()

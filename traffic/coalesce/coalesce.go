@@ -30,15 +30,16 @@ func init() {
 // its response. A single request is sent to the backend, and its response is streamed to
 // all clients.
 //
-// Requests are equal if their header fields are equal. Fields that do not affect the
-// response, such as User-Agent, are ignored unless the response's Vary names them.
+// Requests are equal if their methods, URLs and header fields are equal. Fields that do not
+// affect the response, such as User-Agent, are ignored unless the response's Vary names
+// them.
 // Requests with credentials (Authorization, cookies, a client certificate) are not shared
 // unless `key` contains these credentials.
 //
 // A response is shared if a shared cache may store it: without Set-Cookie, and without
 // private, no-store or no-cache. Responses with status 5xx and errors of handlers are
 // also shared. If a response cannot be shared, the waiting requests are sent to the
-// backend immediately. Equal requests are then not combined for ten seconds.
+// backend immediately. Requests for the URL are then not combined for ten seconds.
 //
 // It sets the placeholder `{http.rgate.coalesced}` to true for requests that received the
 // response to another request.
@@ -54,8 +55,9 @@ type Coalesce struct {
 	Key string `json:"key,omitempty" caddyfile:"arg"`
 
 	// Names of request header fields that are ignored, such as `X-Org-Id`. `X-Acme-*`
-	// matches all fields with the prefix. `*` matches all fields except `Authorization`,
-	// `Cookie` and fields about users. Default: none.
+	// matches all fields with the prefix. `*` matches all fields that are not well-known
+	// and all credentials, except `Authorization`, `Cookie` and identity fields. Default:
+	// none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
 	// The maximum size of the part of a body that is buffered for slow clients. A client
@@ -114,9 +116,9 @@ func (c *Coalesce) Check() error {
 	case sharing.CheckIgnoredFields(c.IgnoreFields) != nil:
 		return sharing.CheckIgnoredFields(c.IgnoreFields)
 	case c.MaxBuffer < 0:
-		return options.Errorf("max_buffer", "invalid max_buffer: must not be negative")
+		return options.Errorf("max_buffer", "invalid max_buffer %d: must not be negative", c.MaxBuffer)
 	case c.MaxWait < 0:
-		return options.Errorf("max_wait", "invalid max_wait: must not be negative")
+		return options.Errorf("max_wait", "invalid max_wait %v: must not be negative", time.Duration(c.MaxWait))
 	}
 	return nil
 }
@@ -176,8 +178,8 @@ func (c *Coalesce) change(w http.ResponseWriter, r *http.Request, next caddyhttp
 }
 
 // lead sends the request to the backend. Followers receive the response on their own
-// goroutines. If there are followers, another goroutine serves the leader's client. It
-// then cannot delay the others, and the request continues if it disconnects.
+// goroutines. If there are followers, another goroutine serves the leader's client. This
+// client then cannot delay the others, and the request continues if it disconnects.
 func (c *Coalesce) lead(f *call, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	lw := leadWriters.Get().(*leadWriter)
 	lw.ResponseWriter, lw.call, lw.request, lw.sharing = w, f, r, c.sharing
@@ -256,8 +258,8 @@ func (c *Coalesce) follow(f *call, body *reader, w http.ResponseWriter, r *http.
 	}
 }
 
-// leftError returns the error for a client that disconnected before it received a
-// response.
+// leftError returns the error for a request whose context ended before a response was
+// received: 504 for a timeout, or 499 for a client that disconnected.
 func leftError(r *http.Request) error {
 	cause := context.Cause(r.Context())
 	if errors.Is(cause, context.DeadlineExceeded) {
@@ -266,9 +268,9 @@ func leftError(r *http.Request) error {
 	return caddyhttp.Error(failure.StatusClientClosedRequest, cause)
 }
 
-// goOn sends a separate request for a client that fell behind, and sends it the rest of
-// the new response. If the new response does not begin with the bytes that the client has
-// received, goOn aborts the connection.
+// goOn sends a separate request for a client that fell behind, and sends the client the
+// rest of the new response. If the new response does not begin with the bytes that the
+// client has received, goOn aborts the connection.
 func (c *Coalesce) goOn(f *call, had *reader, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rw := &restWriter{want: &f.outcome, rest: newRest(had, w), header: make(http.Header)}
 	rw.ResponseWriter = w

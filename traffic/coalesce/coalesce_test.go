@@ -44,7 +44,7 @@ type coalesceBackend struct {
 	reached atomic.Int32
 	open    chan struct{}
 	once    sync.Once
-	errs    sync.Map // errors returned by the policy, by X-Name
+	errs    sync.Map // errors returned by the policy, by X-Request-Id
 }
 
 func (b *coalesceBackend) release() { b.once.Do(func() { close(b.open) }) }

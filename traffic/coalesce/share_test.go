@@ -328,7 +328,7 @@ func TestCoalesceOptions(t *testing.T) {
 		"rgate_coalesce off": `{"disabled":true}`,
 		"rgate_coalesce {\n max_buffer 64KiB\n max_wait 5s\n}": `{"max_buffer":65536,"max_wait":5000000000}`,
 		"rgate_coalesce user":                   "! invalid key \"user\": must have a placeholder",
-		"rgate_coalesce {\n max_wait -1s\n}":    "! invalid max_wait: must not be negative",
+		"rgate_coalesce {\n max_wait -1s\n}":    "! invalid max_wait -1s: must not be negative",
 		"rgate_coalesce {\n max_buffer much\n}": "! max_buffer must be a size",
 		"rgate_coalesce {\n buffer 1\n}":        "! unrecognized subdirective 'buffer'",
 	} {

@@ -58,9 +58,9 @@ type Concurrency struct {
 	// Default: none. The limits apply to all requests of a backend together.
 	Key string `json:"key,omitempty"`
 
-	// The name of the limit. Outside of a gateway, handlers with the same name share the
-	// limit. In a gateway, limits of a backend with different names are separate.
-	// Default: none.
+	// The name of the limit. Outside of a gateway, handlers with the same name and `key`
+	// share the limit. In a gateway, limits of a backend with different names are
+	// separate. Default: none.
 	Name string `json:"name,omitempty"`
 
 	key      *placeholder.Key
@@ -102,7 +102,7 @@ func (p *Concurrency) Check() error {
 }
 
 // Provision sets up the policy. Its limiter is acquired here if the policy belongs to a
-// backend, and otherwise for each request.
+// backend, and otherwise by the first request for each backend.
 func (p *Concurrency) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "concurrency"); err != nil {
 		return err
@@ -159,7 +159,7 @@ func (p *Concurrency) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 }
 
 var (
-	errQueueFull    = errors.New("too many requests in flight, and the queue is full")
+	errQueueFull    = errors.New("too many requests in flight, and no free position in the queue")
 	errQueueTimeout = errors.New("timed out waiting in the queue")
 )
 
@@ -206,7 +206,7 @@ type limiterKey struct {
 	owner                       *Concurrency // set outside of a gateway if name is empty
 }
 
-// sharedLimiter is a limiter that is shared by all handlers with the same key.
+// sharedLimiter is a limiter that is shared by all handlers with the same limiterKey.
 type sharedLimiter struct {
 	*limiter
 	limiterKey
@@ -264,7 +264,8 @@ func newSharedLimiter(key limiterKey) *sharedLimiter {
 	return l
 }
 
-// label returns the name of the backend in metrics.
+// label returns the name of the backend, or of the limit outside of a gateway, for
+// metrics.
 func (l *sharedLimiter) label() string {
 	if l.backend == "" {
 		return l.name

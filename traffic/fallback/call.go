@@ -165,8 +165,8 @@ func (c *fallbackCall) record(p []byte) {
 	}
 }
 
-// finish stores the recorded response. After an unsafe request, it removes the stored
-// responses for the URL.
+// finish stores the recorded response. After a successful unsafe request, it removes the
+// stored responses for the URL.
 func (c *fallbackCall) finish() {
 	if c.store == nil {
 		return

@@ -61,10 +61,11 @@ type Fallback struct {
 	Key string `json:"key,omitempty"`
 
 	// Names of request header fields that do not affect responses, such as `X-Org-Id`.
-	// `X-Acme-*` matches all fields with the prefix. `*` matches all fields except
-	// `Authorization`, `Cookie` and fields about users. A request field is unknown if it
-	// is neither well-known nor in this list, in `key` or in `Vary`. Responses to
-	// requests with unknown fields are not stored. Default: none.
+	// `X-Acme-*` matches all fields with the prefix. `*` matches all unknown fields and
+	// credentials, except `Authorization`, `Cookie` and identity fields. A request field
+	// is unknown if it is neither well-known nor in this list, in `key` or in `Vary`.
+	// Responses to requests with unknown fields are stored only if they are public.
+	// Default: none.
 	IgnoreFields []string `json:"ignore_fields,omitempty"`
 
 	// The name of another backend of the gateway. It receives GET, HEAD and OPTIONS
@@ -149,11 +150,11 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 func (f *Fallback) Check() error {
 	switch {
 	case f.Cached < 0:
-		return options.Errorf("cached", "invalid cached: must not be negative")
+		return options.Errorf("cached", "invalid cached %v: must not be negative", time.Duration(f.Cached))
 	case f.MaxBytes < 0:
-		return options.Errorf("max_bytes", "invalid max_bytes: must not be negative")
+		return options.Errorf("max_bytes", "invalid max_bytes %d: must not be negative", f.MaxBytes)
 	case f.MaxBody < 0:
-		return options.Errorf("max_body", "invalid max_body: must not be negative")
+		return options.Errorf("max_body", "invalid max_body %d: must not be negative", f.MaxBody)
 	case f.Cached == 0 && f.MaxBytes != 0:
 		return options.Errorf("max_bytes", "max_bytes requires cached: set cached, such as 10m, or remove max_bytes")
 	case f.Cached == 0 && f.MaxBody != 0:
@@ -167,7 +168,7 @@ func (f *Fallback) Check() error {
 	case f.Key != "" && !placeholder.Has(f.Key):
 		return options.Errorf("key", "invalid key %q: must have a placeholder, such as {http.request.header.X-Tenant}", f.Key)
 	case f.MaxBody > cmp.Or(f.MaxBytes, defaultKeptBytes):
-		return options.Errorf("max_body", "invalid max_body: must be at most max_bytes, %d", cmp.Or(f.MaxBytes, defaultKeptBytes))
+		return options.Errorf("max_body", "invalid max_body %d: must be at most %d, the value of max_bytes", f.MaxBody, cmp.Or(f.MaxBytes, defaultKeptBytes))
 	case strings.ContainsAny(f.Backend, "{} \t"):
 		return options.Errorf("backend", "invalid backend %q: must be the name of a backend", f.Backend)
 	}
@@ -279,7 +280,7 @@ func (c *fallbackCall) pass(next caddyhttp.Handler) error {
 func isFailure(r *http.Request, err error) bool {
 	failed, ok := errors.AsType[caddyhttp.HandlerError](err)
 	if !ok || failure.ClassifyRequest(r, 0, err).Status < 500 {
-		return false // caused by the client
+		return false // no status, or caused by the client
 	}
 	switch failed.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -102,8 +102,7 @@ var (
 	fallbackNotThere = fallbackFails(http.StatusServiceUnavailable, fallbackRefused{})
 )
 
-// fallbackRefused is a dial error with a message. Package reverseproxy exports no
-// constructor for such an error.
+// fallbackRefused is a dial error with a constant message.
 type fallbackRefused struct{ reverseproxy.DialError }
 
 func (fallbackRefused) Error() string   { return "connection refused" }
@@ -372,10 +371,10 @@ func TestFallbackOptions(t *testing.T) {
 		"rgate_fallback off":   `{"disabled":true}`,
 		"rgate_fallback {\n cached 10m\n max_bytes 1MiB\n max_body 1KiB\n backend b\n statuses 500 503\n response later 503\n}": `{"cached":600000000000,"max_bytes":1048576,"max_body":1024,"backend":"b","response":{"body":"later","status_code":503},"statuses":["500","503"]}`,
 		"rgate_fallback {\n response {\n body b\n headers X-A b\n }\n}":                                                         `{"response":{"body":"b","headers":{"X-A":"b"}}}`,
-		"rgate_fallback {\n cached -1s\n}":                                "! invalid cached: must not be negative",
+		"rgate_fallback {\n cached -1s\n}":                                "! invalid cached -1s: must not be negative",
 		"rgate_fallback {\n max_bytes 1MiB\n}":                            "! max_bytes requires cached",
 		"rgate_fallback {\n max_body 1MiB\n}":                             "! max_body requires cached",
-		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! invalid max_body: must be at most max_bytes",
+		"rgate_fallback {\n cached 1m\n max_bytes 1KB\n max_body 2KB\n}":  "! invalid max_body 2000: must be at most 1000, the value of max_bytes",
 		"rgate_fallback {http.request.header.X}":                          "! invalid backend \"{http.request.header.X}\"",
 		"rgate_fallback {\n statuses 404\n}":                              "! invalid status 404",
 		"rgate_fallback {\n response a 99\n}":                             "! invalid status_code 99",

@@ -24,7 +24,7 @@ func (s *Response) check() error {
 		case !httpguts.ValidHeaderFieldName(name):
 			return options.Errorf(at, "invalid header field name %q: must be a name such as Retry-After", name)
 		case strings.ContainsAny(value, "\r\n\x00"):
-			return options.Errorf(at, "invalid value of %s: must be one line", name)
+			return options.Errorf(at, "invalid value of %s: must be one line without zero bytes", name)
 		}
 		switch http.CanonicalHeaderKey(name) {
 		case "Content-Length", "Transfer-Encoding", "Connection", "Trailer":

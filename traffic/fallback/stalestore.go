@@ -175,7 +175,7 @@ func (a *staleResponse) write(w http.ResponseWriter, r *http.Request, now time.T
 	header := w.Header()
 	a.header.Apply(header)
 	header["Age"] = []string{strconv.FormatInt(int64((a.age+now.Sub(a.at))/time.Second), 10)}
-	// The request was forwarded because the stored response is stale (RFC 9211).
+	// Requests are forwarded first: the stored response is treated as stale (RFC 9211).
 	status := "rgate-fallback; fwd=stale"
 	if failed != 0 {
 		status += "; fwd-status=" + strconv.Itoa(failed)
@@ -200,7 +200,7 @@ func (a *staleResponse) write(w http.ResponseWriter, r *http.Request, now time.T
 	header["Content-Length"] = []string{strconv.Itoa(len(a.body))}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(a.body) // the client closed the connection
+		_, _ = w.Write(a.body) // fails if the client has disconnected
 	}
 }
 

@@ -42,8 +42,8 @@ type field struct {
 	adds   bool // the values are appended to the values of outer handlers
 }
 
-// notStored lists response fields that must not be stored (RFC 9111, section 3.1), or
-// that the cache sets itself.
+// notStored lists response fields that must not be stored (RFC 9111, section 3.1), that
+// belong to a single client, or that the cache sets itself.
 var notStored = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
 	"Transfer-Encoding": true, "Upgrade": true, "Proxy-Authenticate": true,

@@ -56,7 +56,8 @@ func (f *Fetch) End() {
 }
 
 // Record reports whether the body of the response must be recorded. It returns false if
-// another request records it or the store lacks space. length is -1 if unknown.
+// the response was invalidated, another request records it or the store lacks space.
+// length is -1 if unknown.
 func (f *Fetch) Record(now time.Time, length int64) bool {
 	return f.claim(now) && (length <= 0 || f.grow(length))
 }

@@ -145,8 +145,8 @@ const credentialFields = `
 	X-Firebase-Appcheck Sec-Private-State-Token* Sec-Redemption-Record Sec-Browsing-Topics Dpop Signature*
 	X-Hub-Signature* Last-Event-Id X-Vercel-Oidc-Token`
 
-// exclusiveFields lists fields that override the method, path, host or scheme in some
-// servers.
+// exclusiveFields lists Upgrade, Expect, and fields that override the method, path, host or
+// scheme in some servers.
 const exclusiveFields = `
 	Upgrade Expect X-Http-Method X-Http-Method-Override X-Method-Override X-Original-Url X-Rewrite-Url
 	X-Host X-Original-Host X-Forwarded-Uri X-Forwarded-Method Front-End-Https X-Url-Scheme`
@@ -160,14 +160,14 @@ type Fields struct {
 	identity []string        // canonical names of identity fields; may end with `*`
 	covered  map[string]bool // canonical names of ignored fields and fields in the key
 	prefixes []string        // name prefixes of such fields
-	others   bool            // `*` was listed: all fields except credentials and identity fields are covered
+	others   bool            // `*` was listed; see NewFields
 	id       string
 }
 
 // NewFields returns the options for ignored fields and fields in the key. A name may end
-// with `*`, which matches any suffix. `*` alone matches all fields except Authorization,
-// Proxy-Authorization, Cookie and identity fields. In identity fields, the gateway
-// forwards the authenticated client to backends.
+// with `*`, which matches any suffix. `*` alone matches all fields of the classes Unknown
+// and Credential, except Authorization, Proxy-Authorization, Cookie and identity fields.
+// In identity fields, the gateway forwards the authenticated client to backends.
 func NewFields(ignored, keyed, identity []string) *Fields {
 	f := &Fields{identity: identity}
 	for _, name := range append(slices.Clone(ignored), keyed...) {

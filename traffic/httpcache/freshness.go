@@ -55,8 +55,8 @@ func (f *Freshness) UsableOnError(q *Request, now time.Time) bool {
 
 // Options holds the options of a cache.
 type Options struct {
-	// TTL is the lifetime of responses without an explicit lifetime. With 0, they are not
-	// stored.
+	// TTL is the lifetime of responses without an explicit lifetime. With 0, they are
+	// stored only if Cache-Control contains public or no-cache.
 	TTL time.Duration
 
 	// Unnegotiated ignores negotiated fields that are not named in Vary.
@@ -76,8 +76,7 @@ type Response struct {
 	Requested, Received time.Time   // times at which the request was sent and the header was received
 }
 
-// mostForErrors is the maximum default lifetime of error responses, which is a tenth of
-// the TTL.
+// mostForErrors limits the default lifetime of error responses, a tenth of the TTL.
 const mostForErrors = 10 * time.Second
 
 // ttl returns the lifetime of responses without an explicit lifetime. ok is false if
@@ -276,7 +275,7 @@ func (r *Response) Age() time.Duration {
 }
 
 // heuristic reports whether the status is heuristically cacheable (RFC 9110, section
-// 15.1).
+// 15.1). It excludes 206, which is not stored.
 func heuristic(status int) bool {
 	switch status {
 	case 200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501:

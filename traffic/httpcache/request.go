@@ -35,8 +35,8 @@ type Request struct {
 
 	Constant bool // the request has a field of class Constant
 
-	// Personal reports whether the request cannot use stale responses that only the
-	// options allow.
+	// Personal reports whether the request cannot use responses that are stored or served
+	// stale only because of the options.
 	Personal bool
 
 	NoCache, NoStore, OnlyIfCached bool
@@ -50,8 +50,8 @@ type Request struct {
 	Received *http.Request
 }
 
-// VariesUnseen reports whether a response with this Vary depends on a field whose value
-// is set after the cache.
+// VariesUnseen reports whether this Vary contains `*` or a field whose value is set after
+// the cache.
 func (q *Request) VariesUnseen(vary []string) bool {
 	for _, line := range vary {
 		for name := range strings.SplitSeq(line, ",") {
@@ -231,8 +231,8 @@ const (
 	Revalidated            // serve although stale, and validate in the background
 )
 
-// Judge returns the permitted use of a stored response for the request. If the response
-// is not fresh, it also returns the reason for forwarding.
+// Judge returns the permitted use of a stored response for the request. Unless the use is
+// Fresh, it also returns the reason for forwarding.
 func (q *Request) Judge(f *Freshness, now time.Time) (Use, Forward) {
 	age := f.Age(now)
 	left := f.Lifetime - age

@@ -268,7 +268,7 @@ func (s *Store) makeRoom(bytes int64) bool {
 
 // evict removes one entry. The store must not be empty.
 func (s *Store) evict(now time.Time) {
-	// Hits may mark entries concurrently, so limit the loop to two passes.
+	// The first pass unmarks all entries, so the second pass finds one.
 	for range 2 * s.count {
 		if s.hand == nil {
 			s.hand = s.oldest
@@ -288,6 +288,7 @@ func (s *Store) evict(now time.Time) {
 }
 
 // useless reports whether the entry cannot be served again, not even after a validation.
+// It ignores max-stale in requests.
 func (e *Entry) useless(now time.Time) bool {
 	return e.ETag == "" && e.LastModified.IsZero() && -e.Left(now) > max(e.WhileRevalidate, e.IfError)
 }

@@ -82,7 +82,7 @@ func (v *Variant) Matches(q *Request) bool {
 	return string(v.append(room[:0], q)) == v.text
 }
 
-// Names returns the field names in Vary.
+// Names returns the field names in Vary, and Origin if the response depends on it.
 func (v *Variant) Names() []string { return v.names }
 
 // Len returns the size of the values in bytes.
@@ -140,8 +140,8 @@ func appendSized(text []byte, name string, lines []string) []byte {
 }
 
 // appendNormalized appends the normalized value of a field (RFC 9111, section 4.1). It
-// joins lines and removes white space in lists. It also normalizes case and order where
-// they have no meaning.
+// joins lines. In Accept-Encoding and Accept-Language, it also removes white space and
+// normalizes case and order where they have no meaning.
 func appendNormalized(text []byte, name string, lines []string) []byte {
 	value := ""
 	if len(lines) > 0 {
@@ -177,7 +177,7 @@ type coding struct {
 }
 
 // codings maps the registered content codings (IANA HTTP Content Coding Registry),
-// `identity` and `*` to their normalized names. Responses must not use other codings.
+// `identity` and `*` to their normalized names. Backends are expected to use no others.
 var codings = map[string]string{
 	"gzip": "gzip", "x-gzip": "gzip", "compress": "compress", "x-compress": "compress", "deflate": "deflate", "br": "br",
 	"zstd": "zstd", "dcb": "dcb", "dcz": "dcz", "aes128gcm": "aes128gcm", "exi": "exi", "pack200-gzip": "pack200-gzip",

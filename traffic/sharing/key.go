@@ -62,7 +62,7 @@ func IsRead(asked *policy.Target) bool {
 	return asked.Method == http.MethodGet || asked.Method == http.MethodHead
 }
 
-// IsSafeMethod reports whether a method is safe (RFC 9110, section 9.2.1).
+// IsSafeMethod reports whether a method is safe (RFC 9110, section 9.2.1) or CONNECT.
 func IsSafeMethod(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect, "PROPFIND", "REPORT", "SEARCH", "QUERY":

@@ -216,7 +216,7 @@ var credentials = httpcache.Rules{Fields: httpcache.NewFields(nil, nil, identity
 
 // classOfText returns the class of a field with a configured value. It is Constant if the
 // value is the same for all requests, and Unknown if it depends on the request but not on
-// the client. Otherwise it is Credential.
+// credentials. Otherwise, also for unknown placeholders, it is Credential.
 func classOfText(text string) httpcache.Class {
 	class := httpcache.Constant
 	for _, found := range placeholderPattern.FindAllString(text, -1) {

@@ -18,7 +18,7 @@ import (
 // Check implements policy.Module.
 func (t *Transform) Check() error {
 	if t.MaxBody < 0 || t.MaxBody > 1<<31 {
-		return options.Errorf("max_body", "invalid max_body: must be at most 2GiB")
+		return options.Errorf("max_body", "invalid max_body %d: must be at most 2GiB", t.MaxBody)
 	}
 	for _, check := range []func() *options.Error{t.Request.check, t.Response.check} {
 		if err := check(); err != nil {
@@ -51,7 +51,7 @@ func checkMethod(method string) *options.Error {
 	case method == "":
 		return nil
 	case method == http.MethodHead || method == http.MethodConnect || !methodName.MatchString(method):
-		return options.Errorf("request.method", "invalid method %q: must be a method such as GET, POST, PUT, PATCH or DELETE", method)
+		return options.Errorf("request.method", "invalid method %q: must be in upper case and not HEAD or CONNECT, such as PUT", method)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (p jsonPath) hasAll() bool {
 // last returns the last step of the path.
 func (p jsonPath) last() jsonStep { return p[len(p)-1] }
 
-// jsonEditor applies replacements to text, which must be made in ascending order.
+// jsonEditor applies replacements to text. They must be made in ascending order.
 type jsonEditor struct {
 	text     string
 	done     int // index up to which text has been copied

@@ -20,7 +20,7 @@ const (
 // bodyKindOf returns the kind of body according to the Content-Type. clear reports
 // whether the Content-Type is a single valid media type (RFC 9110, section 8.3.1).
 // Otherwise receivers interpret it in different ways, so each possible media type is
-// considered. A media type whose name contains "json" is JSON.
+// considered. A media type whose name contains "json" is JSON, unless it denotes a stream.
 func bodyKindOf(header http.Header) (kind bodyKind, clear bool) {
 	types, clear := mediaTypes(header)
 	for _, media := range types {

@@ -40,7 +40,7 @@ func (x *transformation) changeRequest(w http.ResponseWriter, r *http.Request) (
 	if !plan.query.empty() {
 		query = plan.query.editQuery(query, params)
 		if name := plan.query.hiddenIn(query); name != "" {
-			return http.StatusBadRequest, fmt.Errorf("query parameter %q after a semicolon cannot be removed", name)
+			return http.StatusBadRequest, fmt.Errorf("query parameter %q after a semicolon cannot be changed", name)
 		}
 	}
 
@@ -121,8 +121,10 @@ func allowsBody(method string) bool {
 	return true
 }
 
-// claimsJSON reports whether the body of a request is JSON according to its Content-Type.
-// Without a valid Content-Type, the first bytes of the body are examined.
+// claimsJSON reports whether the body of a request is treated as JSON: according to its
+// Content-Type or, without a valid Content-Type, to its first bytes. An encoded body
+// without a valid Content-Type is treated as JSON. In lenient mode, only the Content-Type
+// counts.
 func (x *transformation) claimsJSON(r *http.Request) bool {
 	kind, _ := bodyKindOf(r.Header)
 	switch {
@@ -166,7 +168,7 @@ var (
 	errRequestEncoded     = errors.New("the JSON body of the request is compressed")
 	errRequestIncremental = errors.New("the JSON request has an Incremental header field")
 	errRequestTooLarge    = errors.New("the JSON body of the request is larger than max_body")
-	errRequestInvalid     = errors.New("the request has a JSON Content-Type, but its body is not valid JSON")
+	errRequestInvalid     = errors.New("the JSON body of the request is malformed or not in UTF-8")
 )
 
 // readBody reads the JSON body of a request. On an error, it returns the status for the

@@ -233,7 +233,7 @@ var (
 	errResponseEncoded  = errors.New("the response is compressed although identity was requested: make the backend respect Accept-Encoding, or compress in the gateway (encode)")
 	errResponsePartial  = errors.New("the response is partial although no range was requested")
 	errResponseTooLarge = errors.New("the response is larger than max_body: increase max_body, or do not edit response bodies of this route")
-	errResponseInvalid  = errors.New("the response has a JSON Content-Type, but its body is not valid JSON")
+	errResponseInvalid  = errors.New("the body of the response is not valid JSON or not in UTF-8")
 	errResponseCut      = errors.New("the backend aborted the response")
 	errResponseStrict   = errors.New("strict rejects JSON streams and responses without a valid Content-Type")
 
@@ -318,7 +318,7 @@ func (w *responseWriter) sendHeld() error {
 		return nil
 	}
 	if err != nil {
-		if c := w.Logger().Check(zapcore.WarnLevel, "passed a response without transforming its body"); c != nil {
+		if c := w.Logger().Check(zapcore.WarnLevel, "passed a response without making all changes to its body"); c != nil {
 			c.Write(zap.String("route", w.named("http.rgate.route")), zap.Int("status", w.status), zap.Error(err))
 		}
 	}
@@ -331,8 +331,8 @@ func (w *responseWriter) sendHeld() error {
 	return err
 }
 
-// changedBody returns the body for the client and whether it was edited. The error is
-// only logged.
+// changedBody returns the body for the client and whether it was edited. Unless the
+// response is rejected, the error is only logged.
 func (w *responseWriter) changedBody() (body string, changed bool, err error) {
 	valid := false
 	if w.claimed {

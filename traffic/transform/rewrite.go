@@ -6,15 +6,19 @@ import (
 	"strings"
 )
 
-// errUnsafePath is returned if a value changes the structure of the path, or the path is
-// ambiguous.
-var errUnsafePath = errors.New("the rewritten path is ambiguous")
+var (
+	// errPathValue is returned if a value changes the structure of the path.
+	errPathValue = errors.New("a placeholder in path is empty or contains a slash or backslash")
+
+	// errPathResult is returned if servers could interpret the path in different ways.
+	errPathResult = errors.New("the rewritten path begins with two slashes, contains dot segments, or is not valid percent-encoding")
+)
 
 // escapeSegment encodes text as a path segment or a part of one. It returns an error if
-// text is empty or contains slashes.
+// text is empty or contains slashes or backslashes.
 func escapeSegment(text string) (string, error) {
 	if text == "" || strings.ContainsAny(text, `/\`) {
-		return "", errUnsafePath
+		return "", errPathValue
 	}
 	return url.PathEscape(text), nil
 }
@@ -23,14 +27,14 @@ func escapeSegment(text string) (string, error) {
 func escapePath(text string) string { return (&url.URL{Path: text}).EscapedPath() }
 
 // parsePath decodes an encoded path. It returns an error if the path has dot segments in
-// any interpretation, or begins like an authority ("//").
+// any interpretation, begins like an authority ("//"), or is not valid percent-encoding.
 func parsePath(encoded string) (path, raw string, err error) {
 	if !strings.HasPrefix(encoded, "/") {
 		encoded = "/" + encoded
 	}
 	path, err = url.PathUnescape(encoded)
 	if err != nil || strings.HasPrefix(path, "//") || strings.HasPrefix(path, `/\`) || hasDots(path) {
-		return "", "", errUnsafePath
+		return "", "", errPathResult
 	}
 	if (&url.URL{Path: path}).EscapedPath() != encoded {
 		raw = encoded

@@ -47,8 +47,8 @@ type Transform struct {
 	// The changes of requests.
 	Request RequestEdits `json:"request,omitzero"`
 
-	// The changes of responses. Responses that the gateway generates itself, such as 503
-	// without a backend, are not changed.
+	// The changes of responses. Errors of the gateway, such as 503 without a backend, are
+	// not changed.
 	Response ResponseEdits `json:"response,omitzero"`
 
 	// The maximum size of a body that is changed or read. Requests with larger bodies are
@@ -57,7 +57,7 @@ type Transform struct {
 
 	request  *requestPlan  // nil if requests are not changed
 	response *responsePlan // nil if responses are not changed
-	lenient  bool          // invalid JSON is forwarded unchanged, as in earlier versions
+	lenient  bool          // responses with invalid JSON are forwarded, as in earlier versions
 }
 
 // RequestEdits holds the changes of requests.
@@ -74,9 +74,9 @@ type RequestEdits struct {
 
 	// The encoded path of the request to the backend, such as
 	// `/v2/users/{http.rgate.param.id}`. Values of placeholders are encoded. Requests are
-	// rejected with 400 if a value is empty, contains slashes (except in
-	// `{http.rgate.param.*}` and `{http.request.uri.path}`), or results in dot segments.
-	// Default: the client's path.
+	// rejected with 400 if a value is empty or contains slashes (except in
+	// `{http.rgate.param.*}` and `{http.request.uri.path}`), or if the path begins with
+	// two slashes or contains dot segments. Default: the client's path.
 	Path string `json:"path,omitempty"`
 
 	// The changes of a JSON body.
@@ -189,8 +189,8 @@ func (t *Transform) Warnings([]caddyhttp.MiddlewareHandler) []string {
 		return nil
 	}
 	return []string{"responses with a JSON Content-Type and an invalid body are rejected with 502 if transform edits the body: " +
-		"set response.strict to true to also reject JSON streams and responses without a valid Content-Type, or to false to pass all of them; " +
-		"earlier versions passed all of them, and legacy: [" + policy.LegacyUnreadableJSON + "] restores that"}
+		"set response.strict to true to also reject JSON streams and responses without a valid Content-Type, or to false to keep the default; " +
+		"earlier versions passed all of these responses, and legacy: [" + policy.LegacyUnreadableJSON + "] restores that"}
 }
 
 // Validate implements caddy.Validator.
