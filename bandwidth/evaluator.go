@@ -48,8 +48,8 @@ type quotaEvaluator struct {
 }
 
 const (
-	// evaluateInterval is the maximum delay until usage that other gateways wrote is
-	// evaluated.
+	// evaluateInterval is the maximum pause between evaluations, unless they are slow. In
+	// this time, usage that other gateways wrote is evaluated.
 	evaluateInterval = 2 * time.Second
 	// firstEvaluation delays the first evaluation, so that a configuration that fails to
 	// load does not open the database.
@@ -133,8 +133,8 @@ func (e *quotaEvaluator) loop(ctx context.Context) {
 		if err := e.evaluate(ctx); ctx.Err() == nil { // ignore errors caused by shutdown
 			e.setProblem(err)
 		}
-		// With many consumers an evaluation is slow. Limit evaluations to a fifth of the
-		// time.
+		// With many consumers an evaluation is slow. Pause for four times its duration, at
+		// most longestRest.
 		ok = pause.UntilWoken(ctx, e.wake, min(4*time.Since(began), longestRest), evaluateInterval)
 	}
 }
@@ -192,8 +192,8 @@ func joinQuota(ctx caddy.Context, spec *quotaSpec) (q *sharedQuota, leave func()
 	return q, func() { left(); release() }, nil
 }
 
-// join adds the spec of a quota. It applies until a newer configuration joins or leave is
-// called. config identifies the configuration.
+// join adds the spec of a quota. The spec applies until a newer configuration joins or
+// leave is called. config identifies the configuration.
 func (e *quotaEvaluator) join(spec *quotaSpec, config any) (q *sharedQuota, leave func(), err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/rgate/rgate/bandwidth/notify"
 )
 
-// Shares are rounded down: only a used-up allocation is at 100 %.
+// Only a used-up allocation is at 100%.
 func TestShareOf(t *testing.T) {
 	if share := shareOf(9_999_999_999, 10_000_000_000); share >= 100 || share < 99.9999 {
 		t.Errorf("the share is %v %%", share)
@@ -25,7 +25,7 @@ func TestCrossed(t *testing.T) {
 		{0, 1000, 0}, {799, 1000, 0}, {800, 1000, 1}, {899, 1000, 1}, {900, 1000, 2}, {999, 1000, 2}, {1000, 1000, 3}, {1050, 1000, 3},
 		// A threshold that is not a whole number of bytes is reached at the next byte.
 		{5, 7, 0}, {6, 7, 1}, {7, 7, 3},
-		// 79.99999999 % of 10 GB.
+		// 79.99999999% of 10 GB.
 		{7_999_999_999, 10_000_000_000, 0}, {8_000_000_000, 10_000_000_000, 1},
 		{math.MaxInt64, math.MaxInt64, 3}, {math.MaxInt64 / 2, math.MaxInt64, 0}, {math.MaxInt64, 1, 3}, {0, math.MaxInt64, 0},
 	} {

@@ -50,13 +50,13 @@ var (
 	kongTargets = prometheus.NewDesc("kong_upstream_target_health",
 		"Whether an upstream is in the given health state.", []string{"upstream", "target", "address", "state", "subsystem"}, nil)
 	kongConnections = prometheus.NewDesc("kong_nginx_connections_total",
-		"Total requests, by state. Counts requests instead of connections.", []string{"node_id", "subsystem", "state"}, nil)
+		"Number of requests, by state. Counts requests instead of connections.", []string{"node_id", "subsystem", "state"}, nil)
 	kongNginxRequests = prometheus.NewDesc("kong_nginx_requests_total",
 		"Total requests.", []string{"node_id", "subsystem"}, nil)
 	kongDatastore = prometheus.NewDesc("kong_datastore_reachable",
 		"Whether the bandwidth store is reachable.", nil, nil)
 	kongWorkerMemory = prometheus.NewDesc("kong_memory_workers_lua_vms_bytes",
-		"Bytes of live heap objects.", []string{"node_id", "pid", "kong_subsystem"}, nil)
+		"Bytes of heap objects.", []string{"node_id", "pid", "kong_subsystem"}, nil)
 	kongSharedMemory = prometheus.NewDesc("kong_memory_lua_shared_dict_bytes",
 		"Bytes of memory used by the process.", []string{"node_id", "shared_dict", "kong_subsystem"}, nil)
 	kongSharedTotal = prometheus.NewDesc("kong_memory_lua_shared_dict_total_bytes",

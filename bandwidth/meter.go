@@ -55,7 +55,7 @@ type Meter struct {
 	Retention *Retention `json:"retention,omitempty"`
 
 	// The interval between writes to the database: 1s to 10s. If the process is killed,
-	// the bytes of at most one interval are lost. Default: `5s`.
+	// the bytes of at most one interval and a second are lost. Default: `5s`.
 	FlushInterval caddy.Duration `json:"flush_interval,omitempty" default:"5s"`
 
 	// Other gateways whose bytes are recorded in the same database. Default: none.

@@ -136,7 +136,7 @@ func TestRaisedQuota(t *testing.T) {
 		_, leave2 := g.quota("web", &Quota{Egress: 200_000, Thresholds: []int{40, 80, 90, 100}})
 		leave()
 		g.turn()
-		g.sends("web", 85_000) // 90 % of the new limit
+		g.sends("web", 85_000) // 90% of the new limit
 		g.turn()
 		server.MustHave(t, "raised", at95)
 		g.mustHaveThresholds("raised", "40 no message, 80 sent, 90 sent, 100")

@@ -26,10 +26,10 @@ func init() {
 
 // Quota limits the bytes of a backend, a route, a group or the whole gateway in a period.
 // It can limit each consumer separately. `notify` sends a message when a threshold is
-// reached. `at_limit` sets the action at 100 %.
+// reached. `at_limit` sets the action at 100%.
 //
-// Usage is read from the database of `bandwidth`: it is exact, and shared by all gateways
-// on that database. Quotas of several levels apply together.
+// Usage is read from the database of `bandwidth` and includes all gateways on that
+// database. Quotas of several levels apply together.
 type Quota struct {
 	policy.Base
 
@@ -58,12 +58,12 @@ type Quota struct {
 	// `notify`.
 	AtLimit string `json:"at_limit,omitempty"`
 
-	// The rate of `throttle` in bytes per second, shared by all requests of a gateway.
-	// Minimum: 1KB. Default: the allocation divided by the period.
+	// The rate of `throttle` in bytes per second, shared by a gateway's requests of the
+	// same allocation. Minimum: 1KB. Default: the allocation divided by the period.
 	ThrottleRate options.Size `json:"throttle_rate,omitempty"`
 
-	// The percentages of the allocation at which messages are sent, from 1 to 1000.
-	// Default: 80, 90 and 100.
+	// The percentages of the allocation at which messages are sent: up to 20 numbers from
+	// 1 to 1000. Default: 80, 90 and 100.
 	Thresholds []int `json:"thresholds,omitempty"`
 
 	// Whether the estimated bytes of header fields count as well. Default: false.
@@ -211,8 +211,8 @@ func (p *Quota) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// gatewayOf returns the name of the gateway that contains the handler, or option outside
-// of a gateway.
+// gatewayOf returns the name of the gateway that contains the handler. Outside of a
+// gateway, it returns option, or the default name if option is empty.
 func gatewayOf(ctx caddy.Context, option string) string {
 	return cmp.Or(policy.ScopeOf(ctx).Gateway, option, stats.DefaultName)
 }

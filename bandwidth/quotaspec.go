@@ -114,7 +114,8 @@ func (q *quotaSpec) limitsOf(consumer string) limits {
 // sharedQuota is the state that the evaluator and the handlers of a quota share. It
 // survives configuration reloads.
 type sharedQuota struct {
-	// The limit states, set while an allocation is used up. Requests only read these.
+	// The limit states, set while an allocation is used up, unless at_limit is notify.
+	// Requests only read these.
 	whole atomic.Pointer[limitState]
 	each  atomic.Pointer[map[string]*limitState] // by consumer; nil if no allocation is used up
 

@@ -23,7 +23,7 @@ func init() {
 	caddy.RegisterModule(adminBandwidth{})
 }
 
-// reports holds the parts of a meter that do not record usage: the REST endpoints, the
+// reports holds the parts of a meter other than its store: the REST endpoints, the
 // scrapers and Kong's metrics.
 type reports struct {
 	api      *api.Handler

@@ -16,7 +16,7 @@ import (
 
 // SendTest sends a test message through each channel of a Caddy JSON configuration. It
 // writes each successful step to out. The returned error is the first failure, with a
-// remedy.
+// remedy if one is known.
 func SendTest(ctx context.Context, config []byte, out io.Writer) error {
 	var tree any
 	if err := json.Unmarshal(config, &tree); err != nil {

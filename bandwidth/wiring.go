@@ -14,7 +14,7 @@ import (
 // Outside of a gateway, rgate_stats, rgate_bandwidth and rgate_quota are connected by
 // name. These checks report a missing handler.
 
-// checkCounted returns an error if no statistics with the meter's name count bytes.
+// checkCounted returns an error if no statistics with the name in gateway count bytes.
 func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if m.Gateway == policy.ScopeOf(ctx).Gateway || len(m.Sources) > 0 || stats.Counts(ctx, m.Gateway) {
 		return nil
@@ -31,8 +31,8 @@ func (m *Meter) checkCounted(ctx caddy.Context) error {
 	if found || !known {
 		return nil
 	}
-	return options.Errorf("gateway", "no rgate_stats records gateway %q: "+
-		"add rgate_stats before it, or set gateway to the name of rgate_stats", m.Gateway)
+	return options.Errorf("gateway", "unknown gateway %q: "+
+		"add an rgate_stats with this name, or set gateway to the name of an existing rgate_stats", m.Gateway)
 }
 
 // checkKept returns an error if no meter records the quota's usage.
@@ -54,7 +54,7 @@ func (p *Quota) checkKept(ctx caddy.Context, gateway string) error {
 		return nil
 	}
 	return options.Errorf("gateway", "no rgate_bandwidth records gateway %q: "+
-		"add rgate_stats and rgate_bandwidth before it, or set gateway to the name of rgate_stats", gateway)
+		"add rgate_bandwidth and an rgate_stats with this name, or set gateway to a name that rgate_bandwidth records", gateway)
 }
 
 // keepsAccount reports whether a gateway records bandwidth: it has rgate_bandwidth, or a

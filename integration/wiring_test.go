@@ -10,7 +10,7 @@ import (
 func TestBandwidthRequiresStatistics(t *testing.T) {
 	t.Parallel()
 	const proxy, quota = "reverse_proxy 127.0.0.1:1\n", "rgate_quota 1KB day {\nat_limit block\n}\n"
-	const counts, kept = `no rgate_stats records gateway "rgate_stats": add rgate_stats`,
+	const counts, kept = `unknown gateway "rgate_stats": add an rgate_stats with this name`,
 		`no rgate_bandwidth records gateway "rgate_stats"`
 	const gateway = "rgate {\nbackend web {\ndial 127.0.0.1:1\n}\nroute / web\n%s}\n"
 	gate := func(more string) string { return strings.Replace(gateway, "%s", more, 1) }

@@ -74,8 +74,8 @@ func (q *usageParams) arrange(points []store.Point, n int, at func(*store.Point)
 	return all
 }
 
-// named returns the groups that the query names. It returns nil unless the query names
-// values for every grouped dimension.
+// named returns the groups that the query names, at most maxNames. It returns nil if there
+// are more, or unless the query names values for every grouped dimension.
 func (q *usageParams) named() []group {
 	all := []group{{}}
 	for _, by := range q.groupBy {

@@ -80,7 +80,8 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageParams
 	return q, nil
 }
 
-// checkNames rejects unknown parameters and repeated parameters that are not lists.
+// checkNames rejects unknown parameters, repeated parameters that are not lists, and lists
+// with more than maxNames values.
 func checkNames(values url.Values, known []string) error {
 	for name, given := range values {
 		switch {
@@ -136,7 +137,7 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 	}
 	switch {
 	case !begin.Before(end):
-		return paramf("from", "invalid from: must be before to")
+		return paramf("from", "invalid from %s: must be before to and in the past", values.Get("from"))
 	case !begin.Before(now):
 		return paramf("from", "invalid from %s: must be in the past", from)
 	}

@@ -53,7 +53,7 @@ type Message struct {
 // Server is an SMTP server.
 type Server struct {
 	Address string
-	CAFile  string // certificate that clients must trust
+	CAFile  string // PEM file of the certificate that clients must trust
 
 	t        testing.TB
 	implicit bool

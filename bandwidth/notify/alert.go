@@ -13,7 +13,7 @@ import (
 )
 
 // Alert is the message that a quota has reached a threshold. The outbox stores it as
-// JSON. Webhooks receive the same JSON with the fields `text` and `link`.
+// JSON. Webhooks receive the same JSON with the field `text`, and `link` if set.
 type Alert struct {
 	ID    string `json:"id"` // the same in every delivery attempt
 	Event string `json:"event"`
@@ -41,7 +41,7 @@ type Alert struct {
 // Forecast is the expected usage of a period.
 type Forecast struct {
 	AtEnd  *int64     `json:"forecast"`          // expected bytes at the end of the period; nil if it is too early for a forecast
-	FullAt *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if not in this period
+	FullAt *time.Time `json:"full_at,omitempty"` // expected time when the allocation is used up; nil if it already is, or not in this period
 }
 
 // Period is a period of a quota.

@@ -69,8 +69,8 @@ func ReadEvents(ctx context.Context, db *store.DB, now time.Time) (Events, error
 }
 
 // Record stores the thresholds a.Crossed as reached, and adds the alert to the outbox for
-// each channel. It sets a.ID. queued is false if another gateway has recorded the highest
-// threshold, or a higher one was recorded before.
+// each channel. It sets a.ID. queued is false if the highest threshold or a higher one was
+// recorded before.
 func (n *Notifier) Record(ctx context.Context, db *store.DB, of Allocation, a *Alert) (queued bool, err error) {
 	channels := n.channels().Names()
 	err = db.Tx(ctx, func(tx *store.Tx) error {

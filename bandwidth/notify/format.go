@@ -6,7 +6,7 @@ import (
 )
 
 // formatBytes formats a number of bytes with a decimal unit and three digits. It rounds
-// down, so that 99.9 % of a quota is not displayed as all of it.
+// down, so that 99.9% of a quota is not displayed as all of it.
 func formatBytes(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)

@@ -28,7 +28,7 @@ type Config struct {
 	OnAttempt func()             // called after delivery attempts, successful or not
 }
 
-// Notifier delivers the messages in the outbox of a gateway.
+// Notifier delivers the messages in the outbox of a gateway's usage store.
 type Notifier struct {
 	Config
 	holder string // random ID of the lease holder
@@ -37,7 +37,7 @@ type Notifier struct {
 	used     []*Channels       // by configuration, the newest last. Guarded by mu.
 	retry    bool              // whether to retry failed deliveries. Guarded by mu.
 	hurry    bool              // whether to retry pending deliveries immediately as well. Guarded by mu.
-	problems map[string]string // error of the last delivery by channel; empty if it succeeded. Guarded by mu.
+	problems map[string]string // error of the last attempt by channel; empty if it succeeded. Guarded by mu.
 
 	cleaned time.Time // last deletion of old messages; only used by the loop goroutine
 
@@ -96,7 +96,7 @@ func (n *Notifier) channels() *Channels {
 	return new(Channels)
 }
 
-// Health returns the health of a channel: whether its last delivery succeeded.
+// Health returns the health of a channel: whether its last delivery attempt succeeded.
 func (n *Notifier) Health(channels *Channels, channel string) status.Dependency {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -158,7 +158,7 @@ func (n *Notifier) DeliverDue(ctx context.Context, db *store.DB) (wait time.Dura
 	for i := range deliveries {
 		d := &deliveries[i]
 		if !slices.Contains(channels.Names(), d.channel) {
-			continue // of another gateway or an older configuration
+			continue // the channel belongs to another gateway or an older configuration
 		}
 		if due := time.Unix(d.next, 0).Sub(now); due > 0 {
 			wait = min(wait, due)

@@ -68,7 +68,7 @@ func (g *gateway) allocation() Allocation {
 	return Allocation{Quota: "rgate|web", Direction: "egress", Start: storetest.Time(g.t, "2026-11-01T00:00:00Z").Unix()}
 }
 
-// reach records that the threshold of 80 % is reached.
+// reach records that the threshold of 80% is reached.
 func (g *gateway) reach() {
 	g.t.Helper()
 	a := sampleAlert()
@@ -85,7 +85,7 @@ func (g *gateway) deliver() {
 	}
 }
 
-// mustHaveStates compares the delivery states of the message about 80 %, such as `pending
+// mustHaveStates compares the delivery states of the message about 80%, such as `pending
 // sent`.
 func (g *gateway) mustHaveStates(when, want string) {
 	g.t.Helper()

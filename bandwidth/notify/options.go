@@ -36,8 +36,8 @@ type SMTP struct {
 	// it, deliveries fail. Default: `starttls`.
 	TLS string `json:"tls,omitempty"`
 
-	// The user name for authentication. The most secure mechanism that the server offers
-	// is used. Requires TLS unless the server is on the loopback interface. Default: no
+	// The user name for authentication. The first of SCRAM, PLAIN, LOGIN and CRAM-MD5 that
+	// the server offers is used. Requires TLS unless the server is on the loopback interface. Default: no
 	// authentication.
 	Username string `json:"username,omitempty"`
 
@@ -124,11 +124,11 @@ func (o *SMTP) Check() error {
 		return options.Errorf("smtp.to", "to is required: set recipients such as ops@example.com")
 	}
 	if _, err := parseMailAddress(o.From); err != nil {
-		return options.Errorf("smtp.from", "invalid from %q: must be a mail address such as rgate@example.com", o.From)
+		return options.Errorf("smtp.from", "invalid from %q: must be an ASCII mail address such as rgate@example.com", o.From)
 	}
 	for i, to := range o.To {
 		if _, err := parseMailAddress(to); err != nil {
-			return options.Errorf(fmt.Sprintf("smtp.to[%d]", i), "invalid recipient %q: must be a mail address such as ops@example.com", to)
+			return options.Errorf(fmt.Sprintf("smtp.to[%d]", i), "invalid recipient %q: must be an ASCII mail address such as ops@example.com", to)
 		}
 	}
 	return checkTimeout("smtp.timeout", o.Timeout)
@@ -140,10 +140,10 @@ func (o *SMTP) server() (host, port string, err error) {
 		host, port, err = strings.Trim(o.Address, "[]"), smtpPorts[cmp.Or(o.TLS, tlsStart)], nil
 	}
 	if n, bad := strconv.ParseUint(port, 10, 16); port != "" && (bad != nil || n == 0) {
-		err = errors.New("no port")
+		err = fmt.Errorf("invalid port %q: must be 1 to 65535", port)
 	}
 	if host == "" || strings.ContainsAny(host, "/ @{}") {
-		err = errors.New("no host")
+		err = fmt.Errorf("invalid host %q: must be a host name or an IP address", host)
 	}
 	return host, port, err
 }
@@ -173,7 +173,7 @@ func (o *Webhook) Check() error {
 	}
 	for name, value := range o.Headers {
 		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			return options.Errorf("webhook.headers."+name, "invalid header field %q: must be a name such as Authorization, and a value without line breaks", name)
+			return options.Errorf("webhook.headers."+name, "invalid header field %q: must be a name such as Authorization, and a value without control characters", name)
 		}
 	}
 	return checkTimeout("webhook.timeout", o.Timeout)
@@ -220,7 +220,7 @@ func (o *SMTP) mailer() (*mailer, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, options.Errorf("smtp.ca_file", "invalid ca_file: %v: must be a PEM file of certificates", err)
+		return nil, options.Errorf("smtp.ca_file", "invalid ca_file: %v: must be a readable PEM file of certificates", err)
 	}
 	if m.roots, err = x509.SystemCertPool(); err != nil {
 		m.roots = x509.NewCertPool()
@@ -246,7 +246,7 @@ func (o *Webhook) hook() (h *hook, err error) {
 			return nil, err
 		}
 		if !httpguts.ValidHeaderFieldValue(value) {
-			return nil, options.Errorf("webhook.headers."+name, "invalid value of the placeholder: must not contain line breaks")
+			return nil, options.Errorf("webhook.headers."+name, "invalid value of the placeholder: must not contain control characters")
 		}
 		h.header.Set(name, value)
 	}

@@ -22,7 +22,7 @@ func TestOptions(t *testing.T) {
 	}{
 		{&Webhook{}, "webhook.url", "url is required"},
 		{&Webhook{URL: "ftp://s3cret/"}, "webhook.url", "must be a URL such as https://hooks.example.com/quota"},
-		{&Webhook{URL: "https://a.example/", Headers: map[string]string{"A B": "c"}}, "webhook.headers.A B", "must be a name such as Authorization, and a value without line breaks"},
+		{&Webhook{URL: "https://a.example/", Headers: map[string]string{"A B": "c"}}, "webhook.headers.A B", "must be a name such as Authorization, and a value without control characters"},
 		{&Webhook{URL: "https://a.example/", Timeout: caddy.Duration(time.Hour)}, "webhook.timeout", "must be 1s to 5m"},
 		{smtp(func(o *SMTP) { o.Address = "" }), "smtp.address", "address is required"},
 		{smtp(func(o *SMTP) { o.Address = "mail.example.com:99999" }), "smtp.address", "mail.example.com:587"},

@@ -14,7 +14,7 @@ import (
 )
 
 // SendTest sends a test message through each channel, and writes each successful step to
-// out. The returned error is the first failure, with a remedy.
+// out. The returned error is the first failure, with a remedy if one is known.
 func (c *Channels) SendTest(ctx context.Context, out io.Writer) error {
 	host, _ := os.Hostname() // only displayed
 	test := Alert{ID: rand.Text(), Event: eventTest, Gateway: host, At: time.Now()}
@@ -48,9 +48,9 @@ func remedy(err error) string {
 	var reply *textproto.Error
 	switch {
 	case errors.As(err, &unknown):
-		return ": the certificate is not signed by a trusted authority: set ca_file"
+		return ": the certificate is not signed by a trusted authority: set ca_file for mail, or trust the authority in the system"
 	case errors.As(err, &wrongName):
-		return ": set address to a name that the certificate is valid for"
+		return ": set address or url to a name that the certificate is valid for"
 	case errors.As(err, &reply) && (reply.Code == 535 || reply.Code == 534):
 		return ": check username and password"
 	case errors.As(err, &reply) && reply.Code == 530:
@@ -58,7 +58,7 @@ func remedy(err error) string {
 	case errors.As(err, &reply) && reply.Code/100 == 4:
 		return ": the failure is temporary, and a gateway would retry later"
 	case errors.As(err, &network) && network.Op == "dial":
-		return ": check address, and that no firewall blocks the connection"
+		return ": check address or url, and that no firewall blocks the connection"
 	}
 	return ""
 }

@@ -72,8 +72,8 @@ func (m *mailer) send(ctx context.Context, id string, at time.Time, text mailTex
 		return nil, err
 	}
 	defer client.Close()
-	// The connection's deadline is ctx's deadline. This also ends the connection if ctx
-	// is canceled.
+	// The connection's deadline is ctx's deadline. If ctx is canceled earlier, end the
+	// connection.
 	stop := context.AfterFunc(ctx, func() { _ = client.UpdateDeadline(-time.Second) })
 	defer stop()
 	if err := m.open(client); err != nil {
@@ -175,7 +175,7 @@ func (m *mailer) open(client *smtp.Client) error {
 	return nil
 }
 
-// auth returns the most secure supported mechanism that the server offers, or nil.
+// auth returns the preferred supported mechanism that the server offers, or nil.
 func (m *mailer) auth(offered []string) (string, smtp.Auth) {
 	for _, known := range []struct {
 		name string
@@ -214,7 +214,7 @@ func (m *mailer) recipients(client *smtp.Client, have []string) (accepted []stri
 		m.reportStep("recipient", to.Address)
 	}
 	if len(all) > 0 {
-		err = &stepError{"refused", errors.Join(all...), permanent}
+		err = &stepError{"rejected", errors.Join(all...), permanent}
 	}
 	return accepted, err
 }

@@ -29,8 +29,8 @@ func (h *hook) host() string {
 	return u.Host
 }
 
-// post sends a message. If the response has Retry-After, wait is its value, at most
-// lastRetry.
+// post sends a message. If an error response has Retry-After in seconds, wait is its
+// value, at most lastRetry.
 func (h *hook) post(ctx context.Context, id string, body []byte) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()

@@ -123,7 +123,7 @@ func (r *reading) add(family *dto.MetricFamily, d metricFormat, limit int) error
 		}
 		value := valueOf(metric)
 		if !(value >= 0 && value < math.MaxInt64) { // also rejects NaN
-			return fmt.Errorf("reading %s%v: %g is not a number of bytes", d.family, labels, value)
+			return fmt.Errorf("invalid value of %s%v, %g: must be a number of bytes", d.family, labels, value)
 		}
 		c.value = int64(value)
 		if r.counters[idOf(d.family, labels)] = c; len(r.counters) > limit {
@@ -169,7 +169,7 @@ const tolerance = 10
 // counted twice, and no delta is negative.
 //
 // Missing counters stay in the state in case they return. delta fails if the state has
-// more than twice the limit.
+// more than twice limit counters.
 func delta(last store.SourceState, r reading, at int64, limit int) (bytes map[store.Key]store.Bytes, next store.SourceState, err error) {
 	next = store.SourceState{Since: last.Since, Scraped: at, Started: r.started, Values: maps.Clone(last.Values)}
 	if next.Values == nil {

@@ -255,7 +255,7 @@ func (s *Scraper) setStatus(now Status) {
 	case now.Status == StatusDown:
 		s.logger.Warn("bandwidth source is down, bytes will be recorded after the source recovers", zap.String("error", now.Error))
 	case before.Status == StatusDown:
-		s.logger.Info("bandwidth source is up again", zap.String("status", now.Status))
+		s.logger.Info("bandwidth source is no longer down", zap.String("status", now.Status))
 	}
 }
 

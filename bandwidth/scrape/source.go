@@ -83,7 +83,7 @@ func (s *Source) check(at string) *options.Error {
 	case len(s.Name) > maxSourceName:
 		return options.Errorf(at+".name", "invalid name with %d bytes: must have at most %d bytes", len(s.Name), maxSourceName)
 	case s.URL == "":
-		return options.Errorf(at+".url", "url is required: set the URL of its metrics, such as http://kong:8001/metrics")
+		return options.Errorf(at+".url", "url is required: set the URL of the metrics, such as http://kong:8001/metrics")
 	case s.Interval != 0 && time.Duration(s.Interval) < time.Second:
 		return options.Errorf(at+".interval", "invalid interval %s: must be at least 1s", time.Duration(s.Interval))
 	case s.Timeout < 0:

@@ -28,7 +28,8 @@ func (c *sourceCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sourceScrapedDesc
 }
 
-// Collect implements prometheus.Collector. It omits sources that another gateway scrapes.
+// Collect implements prometheus.Collector. It omits rgate_bandwidth_source_up before the
+// first scrape, and while another gateway scrapes the source.
 func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -64,8 +64,8 @@ func parsePostgres(store string) (Address, error) {
 	return Address{dialect: postgres, pg: config, name: fmt.Sprintf("postgres %s:%d/%s", config.Host, config.Port, config.Database)}, nil
 }
 
-// dialect holds the differences between the SQL engines. Other statements use SQL that
-// both engines support, with `?` for parameters.
+// dialect holds the differences between the SQL engines. All other SQL works on both
+// engines, with `?` for parameters.
 type dialect struct {
 	name      string
 	numbered  bool              // whether parameters are $1, $2, …

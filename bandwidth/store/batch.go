@@ -69,7 +69,7 @@ func (b Bytes) sane() bool {
 
 // rowKey identifies a row.
 type rowKey struct {
-	at int64 // start of the row's minute
+	at int64 // start of the row's minute, hour or day
 	seriesKey
 }
 

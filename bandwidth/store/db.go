@@ -134,7 +134,7 @@ func (p *pools) close() error {
 }
 
 // closeRemoved closes the connections if the SQLite file was removed or replaced: writes
-// to it are lost. The next use opens the database again.
+// to the old file are lost. The next use opens the database again.
 func (db *DB) closeRemoved() (gone bool) {
 	p := db.opened.Load()
 	if p == nil || db.dialect != sqlite {

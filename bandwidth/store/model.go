@@ -76,7 +76,7 @@ type RequestRow struct {
 }
 
 // Filter selects rows by name. An empty list matches every name. Without consumers, only
-// rows without a consumer are read.
+// rows without a consumer are read, unless points are grouped by consumer.
 type Filter struct {
 	Gateways, Services, Routes, Consumers []string
 }
@@ -100,8 +100,8 @@ type Query struct {
 	// windows.
 	From, To time.Time
 
-	// The window length, a whole number of minutes. Windows of a day or more are aligned
-	// to UTC.
+	// The window length, a whole number of minutes. Windows are aligned to the Unix epoch,
+	// and windows of whole weeks start on Mondays.
 	Step time.Duration
 
 	// The dimensions of points. Other dimensions are summed.
@@ -115,7 +115,7 @@ type Query struct {
 // Point holds the bytes of one window. Windows without a row have no point.
 type Point struct {
 	Start   time.Time // start of the window, UTC
-	Gateway string    // empty unless grouped by; the same holds for Key
+	Gateway string    // empty unless grouped by gateway; the same holds for the fields of Key
 	Key
 	Bytes
 }

@@ -66,7 +66,7 @@ func (l *Store) copyUnwritten(from, to int64, requests bool) (m unwritten) {
 // read calls f with a database snapshot and the rows that are not in it. It retries if a
 // batch is written between the two reads, so f must reset its results on each call.
 func (l *Store) read(ctx context.Context, from, to int64, requests bool, f func(*Tx, unwritten) error) error {
-	errMoved := errors.New("a batch was written meanwhile")
+	errMoved := errors.New("a batch was written concurrently")
 	attempt := func() error {
 		m := l.copyUnwritten(from, to, requests)
 		return l.db.snapshot(ctx, func(tx *Tx) error {
@@ -96,7 +96,8 @@ func (l *Store) read(ctx context.Context, from, to int64, requests bool, f func(
 
 // Usage returns the bytes of a time range, ordered by window and name. It includes bytes
 // that are not in the database yet. The range is aligned to whole windows. Where minute
-// or hour rows were deleted, hour or day rows count at their start: sums stay exact.
+// or hour rows were deleted, hour or day rows count at their start: sums of whole hours or
+// days stay exact.
 func (l *Store) Usage(ctx context.Context, q Query) ([]Point, error) {
 	w := windowsOf(q)
 	var sum *sums

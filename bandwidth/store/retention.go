@@ -89,7 +89,7 @@ const (
 	// less time.
 	maxRequestMinutes = 48 * time.Hour
 
-	// How long the batch number of a crashed process is kept.
+	// The retention of the batch number of a crashed process.
 	writerLife = 30 * 24 * time.Hour
 )
 
@@ -116,8 +116,8 @@ func deletionsFor(kept Retention, now time.Time) []deletion {
 	}
 }
 
-// pruneLoop deletes expired rows every hour. A lease ensures that one of the gateways on
-// a database does so.
+// pruneLoop deletes expired rows every hour. A lease ensures that only one of the gateways
+// on a database does so.
 func (l *Store) pruneLoop(ctx context.Context) {
 	for pause.For(ctx, time.Minute) { // wait until marks are written and startup is done
 		held, err := l.Lease(ctx, "prune", 2*pruneInterval)

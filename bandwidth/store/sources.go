@@ -73,7 +73,7 @@ func (l *Store) SaveSource(ctx context.Context, source string, number int64, at 
 	return done && err == nil, err
 }
 
-// saveCounters writes the counters that have changed.
+// saveCounters writes the changed counters and deletes those that are not in now.
 func saveCounters(ctx context.Context, tx *Tx, source string, before, now map[string]int64) error {
 	for series := range before { // counters of the previous process
 		if _, ok := now[series]; ok {

@@ -187,7 +187,7 @@ func untilNextSecond(now time.Time) time.Duration {
 }
 
 // Lease acquires or renews the named lease, and reports whether this store holds it. Of
-// the stores that share a database, only one holds a lease. It expires after ttl.
+// the stores that share a database, only one holds the lease. The lease expires after ttl.
 func (l *Store) Lease(ctx context.Context, name string, ttl time.Duration) (held bool, err error) {
 	// Clocks of gateways may differ, so the database server's clock is used if there is
 	// one.

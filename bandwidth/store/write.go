@@ -224,7 +224,7 @@ type requestCountRow struct {
 }
 
 // addRequests adds request counts to a table. Sketches of existing rows are read and
-// merged in Go: no other process writes them.
+// merged in Go: no other process writes them during the transaction.
 func (l *Store) addRequests(ctx context.Context, tx *Tx, table string, b *batch, learned map[seriesKey]int64) error {
 	rows := make([]*requestCountRow, 0, len(b.requests))
 	for key, f := range b.requests {
