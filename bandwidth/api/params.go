@@ -137,7 +137,7 @@ func (q *usageParams) parseSpan(values url.Values, now time.Time) *paramError {
 	}
 	switch {
 	case !begin.Before(end):
-		return paramf("from", "invalid from %s: must be before to and in the past", values.Get("from"))
+		return paramf("from", "invalid from %s: must be before to and in the past", from)
 	case !begin.Before(now):
 		return paramf("from", "invalid from %s: must be in the past", from)
 	}
