@@ -46,7 +46,7 @@ func misbehave(w http.ResponseWriter, r *http.Request) (done bool) {
 func writeGarbage(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		http.Error(w, "garbage needs HTTP/1: "+err.Error(), http.StatusHTTPVersionNotSupported)
+		http.Error(w, "garbage requires HTTP/1: "+err.Error(), http.StatusHTTPVersionNotSupported)
 		return
 	}
 	defer conn.Close()

@@ -5,17 +5,18 @@
 //
 //	…/plain       61 bytes of text, at minimal cost
 //	…/count       counts of requests: total, by method, in flight, and the maximum
-//	              in flight; excludes /count and /healthz
+//	              in flight; excludes /plain, /count and /healthz
 //	…/healthz     200, or 503 after POST …/healthz?up=0 (?up=1 reverts it)
 //	…/sse         ?n=5 server-sent events (0: endless), at an interval of ?every=100ms
 //	…/ws          a WebSocket that echoes every message
 //	…/upload      discards the body and responds with its length
-//	…/trailers    the echo, then the trailers X-Body-Sha256 and those of the request
+//	…/trailers    the length of the body, then the trailer X-Body-Sha256 and the
+//	              trailers of the request
 //	anything else a JSON echo of the request (see [echo])
 //
-// On any path, the body of a request with a gRPC content type is echoed as a stream,
-// followed by the trailer Grpc-Status: 0. Query parameters modify the response, in this
-// order:
+// On all paths except /plain, /count and /healthz, the body of a request with a gRPC
+// content type is echoed as a stream, followed by the trailer Grpc-Status with the value
+// of ?grpc=0. On these paths, query parameters modify the response, in this order:
 //
 //	?delay=200ms  delay the response
 //	?drop=1       close the connection before responding
@@ -25,7 +26,8 @@
 //	?bytes=65536  a body of this size instead of JSON
 //	?read=0       do not read the request body (and send no 100 Continue)
 //
-// All responses have the headers X-Service and X-Container.
+// All HTTP responses except the response of /plain have the headers X-Service and
+// X-Container.
 //
 // All listeners support HTTP/1.1 and HTTP/2, also without TLS (h2c). On SIGTERM or
 // SIGINT, the backend finishes the requests in flight and exits with status 0.
@@ -106,7 +108,7 @@ func parseFlags() options {
 	flag.DurationVar(&opts.linger, "linger", 0, "how long to accept requests after SIGTERM")
 	flag.DurationVar(&opts.grace, "grace", 8*time.Second, "how long requests in flight may take after SIGTERM")
 	flag.BoolVar(&opts.unhealthy, "unhealthy", false, "start as unhealthy")
-	flag.BoolVar(&opts.healthcheck, "healthcheck", false, "ask a running backend for its health and exit")
+	flag.BoolVar(&opts.healthcheck, "healthcheck", false, "check the health of a running backend and exit")
 	flag.Parse()
 	return opts
 }

@@ -161,7 +161,7 @@ func (s *service) serveHealth(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, map[string]any{"service": s.name, "container": s.container, "up": up})
 }
 
-// writeJSON writes v as a JSON response with a Content-Length.
+// writeJSON writes v as a JSON response.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {

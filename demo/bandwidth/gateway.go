@@ -59,7 +59,7 @@ type demo struct {
 
 type traffic struct{ ingress, egress int64 }
 
-var errTooLate = errors.New("this did not happen within 20 s")
+var errTooLate = errors.New("the expected state was not reached within 20s")
 
 // until waits until condition returns true, for at most 20 seconds.
 func until(ctx context.Context, condition func() bool) error {

@@ -4,7 +4,7 @@
 // all containers at the end.
 //
 // It requires bin/rgate and the images of hack/image: `make demo-bandwidth` builds
-// both.
+// them.
 package main
 
 import (

@@ -135,7 +135,7 @@ func (d *demo) restartKong(ctx context.Context) error {
 }
 
 func (d *demo) restartGateway(ctx context.Context) error {
-	d.Title("rgate is away while Kong goes on")
+	d.Title("rgate is stopped while Kong continues")
 	d.stopGateway()
 	if err := d.sendThroughKong(30_000, 70_000); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (d *demo) loseKong(ctx context.Context) error {
 		return err
 	}
 	err := d.await(ctx, "down")
-	d.Check(err == nil, "its state and the gateway's health show it")
+	d.Check(err == nil, "the status of the source is down")
 	if _, err := docker.Run(ctx, "unpause", kongContainer); err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Command chaos tests requests while containers die and restart. Six containers share
 // keys by consistent hashing. Each is killed and restarted in turn under load. Each
-// phase prints the statuses, the latencies and the number of moved keys. It exits with
-// an error if a request failed that another container could have served, or if a key
+// phase prints the statuses, the latencies and the number of moved keys. The command exits
+// with an error if a request failed that another container could have served, or if a key
 // moved needlessly.
 //
 // It requires bin/rgate and the image of hack/image: `make chaos` builds both.

@@ -47,7 +47,7 @@ func (c *counters) count(w http.ResponseWriter, r *http.Request) {
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			http.Error(w, direction+" is a number of bytes", http.StatusBadRequest)
+			http.Error(w, "invalid "+direction+": must be a number of bytes", http.StatusBadRequest)
 			return
 		}
 		c.bytes[series{r.FormValue("service"), r.FormValue("route"), direction}] += n

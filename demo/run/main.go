@@ -79,7 +79,8 @@ func run(ctx context.Context, port int) error {
 	return nil
 }
 
-// choosePort returns the wanted port if it is free, else another free port.
+// choosePort returns the wanted port, or an error if it is in use. If wanted is 0, it
+// returns preferredPort or, if that port is in use, another free port.
 func choosePort(wanted int) (int, error) {
 	attempts := []int{wanted}
 	if wanted == 0 {

@@ -252,7 +252,7 @@ func (d *demo) showNextSteps() {
 	d.Say("make demo-down    removes all of it")
 }
 
-var errTooLate = errors.New("this did not happen within 15 s")
+var errTooLate = errors.New("the expected state was not reached within 15s")
 
 // until waits until condition returns true, for at most 15 seconds.
 func (d *demo) until(ctx context.Context, condition func() bool) error {

@@ -100,7 +100,7 @@ func (t *trial) client(ctx context.Context, transport http.RoundTripper, url str
 		_, err = io.Copy(io.Discard, response.Body)
 		response.Body.Close()
 		if err == nil && response.StatusCode != http.StatusOK {
-			err = fmt.Errorf("the status is %s", response.Status)
+			err = fmt.Errorf("unexpected status %s", response.Status)
 		}
 		if err != nil {
 			return took, err

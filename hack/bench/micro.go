@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// hot lists the packages with benchmarks. The root package contains benchmarks across
+// hot lists the packages whose benchmarks run. The root package contains benchmarks across
 // packages.
 var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/httpcache", "traffic/transform", "bandwidth", "bandwidth/store", "bandwidth/scrape", "bandwidth/api", "dashboard"}
 

@@ -61,17 +61,17 @@ func (p *process) await(ctx context.Context, url string) error {
 			if response.StatusCode == http.StatusOK {
 				return nil
 			}
-			err = fmt.Errorf("it responds with %s", response.Status)
+			err = fmt.Errorf("unexpected status %s", response.Status)
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("it ended: %s", p.output)
+			return fmt.Errorf("the process exited: %s", p.output)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waiting for it: %w", err)
+			return fmt.Errorf("waiting for status 200: %w", err)
 		}
 	}
 }
@@ -106,7 +106,7 @@ func (p *process) usage() (usage, error) {
 		}
 	}
 	if !found {
-		return sum, fmt.Errorf("it ended: %s", p.output)
+		return sum, fmt.Errorf("the process exited: %s", p.output)
 	}
 	return sum, nil
 }
