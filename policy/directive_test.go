@@ -130,7 +130,7 @@ func TestUnmarshalErrors(t *testing.T) {
 		"sample {\n set X-A b\n set X-A c\n}":                     "'X-A' is given twice",
 		"sample {\n paths\n}":                                     "wrong argument count",
 		"sample {\n inner a\n inner b\n}":                         "'inner' is given twice",
-		"sample {\n nested a b\n}":                                "nested.a must be set in JSON or YAML",
+		"sample {\n nested a b\n}":                                "option 'nested.a' is not supported in a Caddyfile: use YAML or JSON",
 		"sample {\n limits a\n limits b {\n\n requests -1\n }\n}": "requests is negative: use 1 or more, at Testfile:5",
 		"sample {\n share -1\n}":                                  "share is negative: use 0 to 1, at Testfile:1",
 	} {

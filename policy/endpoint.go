@@ -37,9 +37,9 @@ func IsEndpoint(handler string) bool {
 	return ok
 }
 
-// EndpointDirective returns the setup function of an endpoint's directive, for
-// httpcaddyfile.RegisterDirective. Unlike Directive, it accepts no matcher: the first
-// argument is the path of the endpoint.
+// EndpointDirective parses an endpoint's directive, for httpcaddyfile.RegisterDirective.
+// Unlike Directive, it accepts no matcher: the first argument is the path of the
+// endpoint.
 func EndpointDirective[T any, P interface {
 	*T
 	Endpoint

@@ -2,9 +2,9 @@
 // gateway, the table of policy kinds, scopes, rejections and identity.
 //
 // A policy is a Caddy HTTP handler whose name begins with rgate_. It does not depend on
-// the gateway: it reads the route, backend and user from placeholders and works in any
-// Caddyfile. Its type embeds Base. Its JSON keys are also its YAML keys and Caddyfile
-// subdirectives.
+// package gateway: it reads the route and backend from the RequestState, if any, and the
+// user from placeholders. Its type embeds Base. Its JSON keys are also its YAML keys and
+// Caddyfile subdirectives.
 package policy
 
 import (
@@ -80,9 +80,8 @@ func (b *Base) Start(ctx caddy.Context, name string) error {
 // Logger returns the logger for request events. It is sampled: see logging.Sampled.
 func (b *Base) Logger() *zap.Logger { return b.logger }
 
-// Directive returns the setup function of a policy's directive. The policy's type
-// defines the syntax: see options.Unmarshal. The only argument `off` disables the
-// policy.
+// Directive parses a policy's directive. The policy's type defines the syntax: see
+// options.Unmarshal. The only argument `off` disables the policy.
 func Directive[T any, P interface {
 	*T
 	Module

@@ -17,7 +17,7 @@ import (
 
 // Position identifies a handler in a configuration: by the addresses of its server, its
 // path through lists of routes, and its scope. It stays the same across reloads, unless
-// the surrounding handlers change.
+// the surrounding handlers change or the handler is in one of several named routes.
 type Position struct {
 	text string
 	key  positionKey
@@ -55,11 +55,12 @@ type equalPositions struct{ atomic.Int64 }
 
 func (*equalPositions) Destruct() error { return nil }
 
-// unstable is a counter that makes position strings unique across configurations.
+// unstable numbers the handlers in named routes whose order is random. Their positions
+// differ after each reload, so that no handler reuses the state of another.
 var unstable atomic.Int64
 
 // route returns the path to the handler that is being provisioned. Routes are
-// provisioned in order and keep the JSON of their handlers until all handlers are
+// provisioned in order and keep the JSON of their handlers until all of these are
 // provisioned.
 func route(ctx caddy.Context) string {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)

@@ -23,8 +23,8 @@ func (b *Base) Refuse(w http.ResponseWriter, r *http.Request, status int, cause 
 	return b.refuse(w, r, status, cause, prefersJSON(r))
 }
 
-// RefuseWithJSON is Refuse for API policies. The body is JSON unless the client prefers
-// text.
+// RefuseWithJSON is like Refuse, but the body is JSON by default. It is text only if
+// Accept contains a text type and no JSON type.
 func (b *Base) RefuseWithJSON(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	return b.refuse(w, r, status, cause, prefersJSON(r) || !strings.Contains(r.Header.Get("Accept"), "text/"))
 }
@@ -44,8 +44,9 @@ const fallbackVar = "rgate.fallback"
 // The fallback responds to failures of inner handlers.
 func MarkFallbackPresent(r *http.Request) { caddyhttp.SetVar(r.Context(), fallbackVar, true) }
 
-// RefuseWithFallback is Refuse for a policy in front of a backend. In a gateway, it
-// returns an error and writes no response, so that a fallback or the gateway responds.
+// RefuseWithFallback is like Refuse, but for a policy in front of a backend. In a gateway
+// or behind a fallback, it writes no response and returns an error, to which the fallback
+// or the gateway responds.
 func (b *Base) RefuseWithFallback(w http.ResponseWriter, r *http.Request, status int, cause error) error {
 	if RequestStateOf(r) == nil && caddyhttp.GetVar(r.Context(), fallbackVar) == nil {
 		return b.Refuse(w, r, status, cause)
@@ -64,15 +65,15 @@ func (b *Base) countRefusal(r *http.Request, status int) {
 	refusals.Count(refusal{b.name, route, status})
 }
 
-// HasErrorRoutes reports whether the server of a request has error routes, which
-// respond to errors.
+// HasErrorRoutes reports whether the server of a request has error routes
+// (`handle_errors`), which respond to errors.
 func HasErrorRoutes(ctx context.Context) bool {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return server != nil && server.Errors != nil && len(server.Errors.Routes) > 0
 }
 
-// WriteStatus responds with a status and a short body that contains it. The body is
-// JSON if the client prefers JSON, else text.
+// WriteStatus responds with a status and its text as the body. The body is JSON if
+// Accept contains a JSON type, else plain text.
 func WriteStatus(w http.ResponseWriter, r *http.Request, status int) {
 	writeStatus(w, r, status, prefersJSON(r))
 }

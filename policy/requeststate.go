@@ -53,8 +53,8 @@ type GuardSetter interface {
 // UpstreamGuard decides which upstreams of its backend may receive a request, and is
 // notified of the outcome. One goroutine calls it at a time.
 type UpstreamGuard interface {
-	// Allows reports whether an upstream may be selected. It may not be selected
-	// afterwards.
+	// Allows reports whether an upstream may be selected. An allowed upstream is not
+	// always selected.
 	Allows(address string) bool
 
 	// Begin is called with the selected upstream before the request is sent to it. If

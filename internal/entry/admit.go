@@ -6,8 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// admission rejects requests with an invalid method or target, and adapts responses to
-// the capabilities of the client.
+// admission rejects requests with an invalid method, length or target, removes upgrade
+// offers that would bypass the handlers, and adapts responses to the client.
 type admission struct{ next caddyhttp.Handler }
 
 // ServeHTTP implements caddyhttp.Handler.

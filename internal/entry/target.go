@@ -23,7 +23,7 @@ var (
 // accepted, because clients send them and parsers do not truncate there.
 //
 // CONNECT is only accepted for WebSockets (RFC 8441 and 9220). Other protocols would
-// reach an HTTP/1.1 backend as unframed bytes. RFC 9220, section 3, requires 501 for
+// reach an HTTP/1.1 backend as unframed bytes. RFC 9220, section 3, recommends 501 for
 // them.
 func checkTarget(r *http.Request) error {
 	for i := range len(r.RequestURI) {

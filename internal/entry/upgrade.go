@@ -9,8 +9,8 @@ import (
 )
 
 // DropUpgrades removes the protocols for which keep returns false from the Upgrade
-// field, and returns them. The header fields of removed protocols are removed, too. Of
-// the other protocols, only the first remains, because a proxy compares the backend's
+// field, and returns them. HTTP2-Settings, the field of h2c, is removed, too. Of the
+// other protocols, only the first remains, because a proxy compares the backend's
 // choice with the whole field.
 func DropUpgrades(r *http.Request, keep func(protocol string) bool) (dropped []string) {
 	if r.Header["Upgrade"] == nil && r.Header["Http2-Settings"] == nil {

@@ -43,7 +43,7 @@ func (b Cause) String() string {
 type Result struct {
 	Cause Cause
 
-	// The status for the client if there is no response.
+	// The status of the response, or the status for the client if there is no response.
 	Status int
 
 	// Whether the backend received no part of the request. The request can then be sent

@@ -42,7 +42,7 @@ func ParseStatuses(list []string, inClass func(status int) bool) (set Statuses, 
 		case strings.EqualFold(text, "4xx") || notNumber == nil && status >= 400 && status < 500:
 			return set, options.Errorf(at, "invalid status %s: must be 500 to 599, because 4xx are client errors", text)
 		case notNumber != nil || status < 500 || status > 599:
-			return set, options.Errorf(at, "invalid status %q: must be 500 to 599, or 5xx for all of them", text)
+			return set, options.Errorf(at, "invalid status %q: must be 500 to 599, or the class 5xx", text)
 		default:
 			set[status-500] = true
 		}

@@ -29,9 +29,8 @@ const bodyProbedVar = "rgate.body_probed"
 
 // HasBody reports whether a request has a body. If the length is unknown, as with
 // chunks or over HTTP/3, it tries to read the first byte. At the end of the body, it
-// sets the length to
-// 0. After a byte or probeTime, the request has a body, which can still be read completely.
-// Call it only if the result is needed.
+// sets the length to 0. After a byte or probeTime, the request has a body, which can
+// still be read completely. Call HasBody only if the result is needed.
 func HasBody(r *http.Request) bool {
 	switch {
 	case r.Body == nil, r.Body == http.NoBody, r.ContentLength == 0, IsTunnel(r):
@@ -65,8 +64,8 @@ func HasBody(r *http.Request) bool {
 	return true
 }
 
-// LacksBody reports whether requests with a method usually have no body. For these
-// methods, HasBody does not read a body whose client waits for 100 Continue.
+// LacksBody reports whether requests with a method usually have no body. For other
+// methods, HasBody can request a body whose client waits for 100 Continue.
 func LacksBody(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete, http.MethodTrace:

@@ -15,8 +15,9 @@ type Attacher interface {
 }
 
 // Detach returns a copy of a request without its body. The copy can outlive the
-// original and ends with ctx. Its header, variables and placeholders are copies. Detach
-// must be called while the original is being handled. w receives the response.
+// original and ends with ctx. Its header, its variables and the placeholders of the user
+// are copies. Detach must be called while the original is being handled. w receives the
+// response.
 func Detach(ctx context.Context, r *http.Request, w http.ResponseWriter) *http.Request {
 	for _, key := range []any{http.ServerContextKey, http.LocalAddrContextKey} {
 		if value := r.Context().Value(key); value != nil {

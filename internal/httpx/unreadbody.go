@@ -48,7 +48,7 @@ func (b *UnreadBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Untouched reports whether no byte of the body was read. A nil body is untouched.
+// Untouched reports whether no read of the body has started. A nil body is untouched.
 func (b *UnreadBody) Untouched() bool {
 	if b == nil {
 		return true

@@ -10,7 +10,7 @@ type OnceEach[V comparable] struct {
 }
 
 // First reports whether a value occurs for the first time. Because clients can choose
-// values, it records at most most values, and returns false for others.
+// values, it records no more than most values, and returns false for others.
 func (o *OnceEach[V]) First(value V, most int) bool {
 	o.mu.RLock()
 	_, known := o.seen[value]

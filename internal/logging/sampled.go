@@ -8,9 +8,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Sampled returns a logger that writes at most 5 equal messages per second, so that a
-// misbehaving client or an outage cannot flood the log. All sampled loggers share one
-// sampler, whose counters use 448 KiB. Messages of Provision must not be sampled.
+// Sampled returns a logger that writes the first 5 equal messages per second, then every
+// 1000th, so that a misbehaving client or an outage cannot flood the log. All sampled
+// loggers share one sampler, whose counters use 448 KiB. Messages of Provision must not
+// be sampled.
 func Sampled(logger *zap.Logger) *zap.Logger {
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return sampledCore{core} }))
 }

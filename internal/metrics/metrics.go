@@ -41,8 +41,8 @@ func Register(ctx caddy.Context, collector prometheus.Collector) error {
 	return err
 }
 
-// RegisterShared is Register for a collector that several modules share. It returns the
-// registered collector.
+// RegisterShared is like Register, but for a collector that several modules share. It
+// returns the registered collector.
 func RegisterShared[C prometheus.Collector](ctx caddy.Context, collector C) (C, error) {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {

@@ -50,7 +50,7 @@ func Replace(option, text string) (string, error) {
 	return value, nil
 }
 
-// ReplaceTrimmed is Replace that also removes trailing line breaks, which values
+// ReplaceTrimmed is like Replace, but also removes trailing line breaks, which values
 // from files can have.
 func ReplaceTrimmed(option, text string) (string, error) {
 	value, err := Replace(option, text)
@@ -61,7 +61,8 @@ func ReplaceTrimmed(option, text string) (string, error) {
 }
 
 // CheckZero returns an error if an option is set to zero or to an empty list, because
-// its default would silently replace it. It applies to fields with the tag `default`.
+// the default would silently replace that value. It applies to fields with the tag
+// `default`.
 func CheckZero(option string, tag reflect.StructTag, v reflect.Value) error {
 	preset, ok := tag.Lookup("default")
 	if !ok {
@@ -71,7 +72,7 @@ func CheckZero(option string, tag reflect.StructTag, v reflect.Value) error {
 		if v.Len() > 0 {
 			return nil
 		}
-		return Errorf(option, "invalid %s: must not be empty: add a value, or remove it to use the default (%s)", option, preset)
+		return Errorf(option, "invalid %s: must not be empty: add a value, or remove %s to use the default (%s)", option, option, preset)
 	}
 	if !v.IsZero() {
 		return nil

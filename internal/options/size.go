@@ -11,8 +11,8 @@ import (
 // Size is a number of bytes with an optional unit, such as 64KiB or 10MB.
 type Size int64
 
-// UnmarshalText parses a number of bytes with an optional unit. The error lists valid
-// forms.
+// UnmarshalText parses a number of bytes with an optional unit. The error describes
+// valid values.
 func (s *Size) UnmarshalText(text []byte) error {
 	n, err := humanize.ParseBytes(string(text))
 	if err != nil || n > 1<<62 {

@@ -9,7 +9,8 @@ import (
 var synonyms = map[string]string{"remove": "delete"}
 
 // Suggest returns a suffix for an error that suggests the known word closest to word: `
-// (did you mean "payment"?)`. It is empty if more than a third of the letters differ.
+// (did you mean "payment"?)`. It is empty if the edit distance exceeds a third of the
+// length of word by more than one.
 func Suggest(word string, known []string) string {
 	if other := synonyms[strings.ToLower(word)]; other != "" && slices.Contains(known, other) {
 		return ` (did you mean "` + other + `"?)`
@@ -27,8 +28,9 @@ func Suggest(word string, known []string) string {
 	return ` (did you mean "` + best + `"?)`
 }
 
-// EditDistance returns the minimum number of letters to insert, delete, replace or swap
-// with a neighbor to turn a into b (optimal string alignment).
+// EditDistance returns the minimum number of insertions, deletions, substitutions and
+// transpositions of adjacent characters that turn a into b (optimal string alignment).
+// It counts bytes.
 func EditDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -338,7 +338,10 @@ func (u *unmarshaler) entry(path string, v reflect.Value) error {
 	return nil
 }
 
-var errDuration = errors.New("a duration such as 500ms, 30s or 5m")
+var (
+	errDuration    = errors.New("a duration such as 500ms, 30s or 5m")
+	errUnsupported = errors.New("unsupported type")
+)
 
 var (
 	durationType        = reflect.TypeFor[caddy.Duration]()
@@ -366,19 +369,28 @@ func (u *unmarshaler) argument(path string, v reflect.Value) error {
 		u.tokens[fmt.Sprintf("%s[%d]", path, v.Len())] = u.Token()
 		added := reflect.New(v.Type().Elem()).Elem()
 		if err := parse(text, added); err != nil {
-			return u.Errf("%s must be %v, not '%s'", path, err, text)
+			return u.invalid(path, text, err)
 		}
 		v.Set(reflect.Append(v, added))
 		return nil
 	}
 	u.tokens[path] = u.Token()
 	if err := parse(text, v); err != nil {
-		return u.Errf("%s must be %v, not '%s'", path, err, text)
+		return u.invalid(path, text, err)
 	}
 	return nil
 }
 
-// parse sets a value from its text form. The error lists valid forms.
+// invalid returns the error for an argument that parse has rejected with err.
+func (u *unmarshaler) invalid(path, text string, err error) error {
+	if errors.Is(err, errUnsupported) {
+		return u.Errf("option '%s' is not supported in a Caddyfile: use YAML or JSON", path)
+	}
+	return u.Errf("%s must be %v, not '%s'", path, err, text)
+}
+
+// parse sets a value from its text form. The error describes valid values, or is
+// errUnsupported.
 func parse(text string, v reflect.Value) error {
 	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))
@@ -433,5 +445,5 @@ func parse(text string, v reflect.Value) error {
 		v.SetUint(n)
 		return nil
 	}
-	return errors.New("set in JSON or YAML")
+	return errUnsupported
 }

@@ -44,7 +44,8 @@ func ParseKey(text string) Key {
 // IsPlaceholder reports whether the key is a single placeholder.
 func (k *Key) IsPlaceholder() bool { return k.name != "" }
 
-// OfEach is Of, but calls replace for the value of each placeholder.
+// OfEach is like Of, but calls replace for the value of each placeholder. The key must
+// not be a single placeholder.
 func (k *Key) OfEach(r *http.Request, replace func(value string) string) string {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {

@@ -80,8 +80,8 @@ func Agreed(query, name string) bool {
 	return true
 }
 
-// Hides reports whether a query contains a parameter that the gateway does not find, but
-// backends that separate parameters with semicolons do.
+// Hides reports whether a query contains a parameter that only backends that separate
+// parameters with semicolons find.
 func Hides(query, name string) bool {
 	if !strings.Contains(query, ";") {
 		return false

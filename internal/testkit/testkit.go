@@ -112,7 +112,7 @@ func TryProvision(t testing.TB, module caddy.Provisioner) error {
 	return nil
 }
 
-// Provision is TryProvision for a module that must be valid.
+// Provision is like TryProvision, but fails the test if the module is invalid.
 func Provision[M caddy.Provisioner](t testing.TB, module M) M {
 	t.Helper()
 	if err := TryProvision(t, module); err != nil {

@@ -142,7 +142,7 @@ func CGIAlias(name string) string {
 }
 
 // FieldFilter removes fields that must not reach a backend from the header and trailers
-// of requests. The zero value removes only the identity fields.
+// of requests. The zero value keeps the relay fields.
 type FieldFilter struct {
 	// TrustIdentity keeps the identity fields.
 	TrustIdentity bool
@@ -164,10 +164,10 @@ const (
 	relayedVar  = "rgate.relayed"           // set if relay fields have been removed
 )
 
-// Filter removes the fields described above from a request, and fields that CGI and PHP
-// confuse with them. It also removes the fields that Connection lists, because the
-// proxy would remove them later together with the gateway's values. Trailers are
-// filtered when they arrive.
+// Filter removes identity and relay fields from a request as configured, and fields that
+// CGI and PHP confuse with them. It also removes the fields that Connection lists,
+// because the proxy would remove them later together with the gateway's values. Trailers
+// are filtered when they arrive.
 //
 // Identity fields are removed once per request, so that later calls keep the gateway's
 // values.
@@ -184,7 +184,7 @@ func (f *FieldFilter) Filter(r *http.Request) {
 }
 
 // Prepare implements entry.Preparer. Once per request, it removes the fields that
-// Filter removes, except the identity fields.
+// Filter removes, except the identity fields and those that Connection lists.
 func (f *FieldFilter) Prepare(r *http.Request) {
 	if caddyhttp.GetVar(r.Context(), relayedVar) == nil {
 		caddyhttp.SetVar(r.Context(), relayedVar, false)

@@ -56,8 +56,8 @@ func EachFieldSet(handler caddyhttp.MiddlewareHandler, visit func(FieldSet)) {
 	}
 }
 
-// EachFieldSetOf is EachFieldSet for all handlers of a server, except those in error
-// routes.
+// EachFieldSetOf is like EachFieldSet, but for all handlers of a server, except those in
+// error routes.
 func EachFieldSetOf(server *caddyhttp.Server, visit func(FieldSet)) {
 	EachFieldSetIn(entry.Routes(server), visit)
 	for _, route := range server.NamedRoutes {
@@ -65,7 +65,7 @@ func EachFieldSetOf(server *caddyhttp.Server, visit func(FieldSet)) {
 	}
 }
 
-// EachFieldSetIn is EachFieldSet for the handlers of routes.
+// EachFieldSetIn is like EachFieldSet, but for the handlers of routes.
 func EachFieldSetIn(routes caddyhttp.RouteList, visit func(FieldSet)) {
 	for i := range routes {
 		for _, handler := range routes[i].Handlers {

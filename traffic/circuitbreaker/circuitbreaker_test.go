@@ -204,7 +204,7 @@ func TestCircuitBreakerOptions(t *testing.T) {
 		"{\nrecovery 1ms\n}":             "invalid recovery 1ms: must be 10ms to 24h",
 		"{\nstatuses 404\n}":             "invalid status 404: must be 500 to 599, because 4xx are client errors",
 		"{\nstatuses 500 4xx\n}":         "invalid status 4xx",
-		"{\nstatuses 600\n}":             `invalid status "600": must be 500 to 599, or 5xx for all of them`,
+		"{\nstatuses 600\n}":             `invalid status "600": must be 500 to 599, or the class 5xx`,
 		"{\nstatuses error\n}":           `invalid status "error"`,
 		"{\nrecover 60s\n}":              `unrecognized subdirective 'recover' (did you mean "recovery"?)`,
 	} {
