@@ -49,7 +49,7 @@ const (
 
 // NewRing creates a ring with virtualNodes points for each unit of a member's weight.
 // More points distribute keys more evenly but use more memory, 16 bytes each. The order
-// of the members has no effect.
+// of members with different names has no effect.
 func NewRing(members []Member, virtualNodes int) *Ring {
 	r := &Ring{members: members}
 	counts, total := pointCounts(members, max(virtualNodes, 1))

@@ -66,7 +66,7 @@ func (*RingHash) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets defaults and finds the proxy's upstreams.
+// Provision sets defaults and finds the proxy.
 func (p *RingHash) Provision(ctx caddy.Context) error {
 	if p.Key == "" {
 		p.Key = placeholder.ClientIP

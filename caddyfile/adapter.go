@@ -24,7 +24,7 @@ func init() {
 type Adapter struct{}
 
 // Adapt converts body to Caddy's JSON. The option `filename` sets the file name in
-// errors (default: rgate.yaml). All errors are of type *Error.
+// errors (default: rgate.yaml). Errors about the file are of type *Error.
 func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig.Warning, error) {
 	filename, _ := options["filename"].(string)
 	doc, r, err := read(body, filename)

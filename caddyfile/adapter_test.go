@@ -72,7 +72,8 @@ func TestAdapt(t *testing.T) {
 	})
 }
 
-// Caddy can decode every adapted gateway. It rejects unknown keys.
+// TestAdaptedGatewaysDecode checks that Caddy, which rejects unknown keys, can decode
+// every adapted gateway.
 func TestAdaptedGatewaysDecode(t *testing.T) {
 	eachGolden(t, "good_*", func(t *testing.T, _, yaml, _ string) {
 		result, err := adapt(yaml)
@@ -117,7 +118,7 @@ func decodeGateway(t *testing.T, config []byte) *gateway.Gateway {
 	return g
 }
 
-// Encodings that are hard to read in a golden file.
+// TestAdaptEncodings tests encodings that are hard to read in a golden file.
 func TestAdaptEncodings(t *testing.T) {
 	const good = "default_response: {body: ok}\n"
 	for name, test := range map[string]struct{ yaml, err string }{

@@ -35,9 +35,8 @@ var (
 	sinks    = namespace{"rgate.stats.sinks", "sink"}
 )
 
-// module writes a module as keyword, name, arguments and a block of options. It
-// supports scalars, lists of scalars, and the fallback of selection policies. Other
-// values are errors.
+// module writes a module as keyword, name, arguments and a block of options. The options
+// can include the fallback of a selection policy and the handlers of an endpoint.
 func (p *printer) module(path, keyword string, ns namespace, raw json.RawMessage) {
 	var options map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -95,8 +94,8 @@ func directiveOf(handler string) string {
 	return handler // such as rgate_stats, because the subdirective stats exists
 }
 
-// subdirective writes an option of a module. Scalars are written on one line; each map
-// is written as a block.
+// subdirective writes an option of a module. Scalars and lists of scalars are written on
+// one line; each map is written as a block. Other values are errors.
 func (p *printer) subdirective(path, key string, value any) {
 	keyword, err := quote(key)
 	if err != nil {

@@ -205,7 +205,7 @@ func TestServerOptions(t *testing.T) {
 	}
 	for yaml, want := range map[string]string{
 		"server:\n  trusted_proxies: [unknown]":        `2: invalid range "unknown": use an address, a range such as 10.0.0.0/8, or private_ranges`,
-		"server:\n  timeouts: {idle: -1s}":             `2: invalid idle: must not be negative: use 0s to disable it, or remove it for its default`,
+		"server:\n  timeouts: {idle: -1s}":             `2: invalid idle: must not be negative: use 0s to disable the timeout, or remove it to use the default`,
 		"server:\n  timeouts: {idel: 1s}":              `2: unknown key "idel" (did you mean "idle"?)`,
 		"server:\n\n  max_header_size: 2GiB":           `3: invalid max_header_size 2147483648: must be at most 1GiB`,
 		"server:\n  max_header_size: {a: b}\nroutes: ": `2: server.max_header_size must be a size such as 512KB, 10MB or 1GiB, not a map`,

@@ -82,7 +82,7 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 	}
 	o.Timeouts.each(func(name string, value options.Timeout) {
 		if value < 0 && value != options.TimeoutOff && err == nil {
-			err = r.failAt("server.timeouts."+name, "invalid %s: must not be negative: use 0s to disable it, or remove it for its default", name)
+			err = r.failAt("server.timeouts."+name, "invalid %s: must not be negative: use 0s to disable the timeout, or remove it to use the default", name)
 		}
 	})
 	if o.MaxHeaderSize < 0 || o.MaxHeaderSize > 1<<30 {
@@ -92,7 +92,7 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 }
 
 // warnings returns a warning for each timeout that the file disables explicitly,
-// because this also applies to long-lived routes.
+// because this applies to all routes.
 func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
 	if doc.Server == nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 )
 
 // parse parses a single YAML document with a map at the top. It resolves aliases and
-// merge keys, and rejects tags and duplicate keys.
+// merge keys, and rejects duplicate keys and tags other than !!str.
 func (r *reader) parse(body []byte) (*yaml.Node, error) {
 	body = bytes.TrimPrefix(body, []byte("\uFEFF"))
 	if at := invalidUTF8(body); at >= 0 {

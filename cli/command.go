@@ -117,7 +117,7 @@ func configFlagOf(cmd *cobra.Command) *string {
 }
 
 // withPlainErrors returns a function that runs f, prints its error as one message, and
-// exits with status 1.
+// returns the error, so that the process exits with status 1.
 func withPlainErrors(f func() error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		err := f()
@@ -219,7 +219,7 @@ func healthcheck(url string) error {
 	return nil
 }
 
-// versions returns the versions of rgate and Caddy in this binary.
+// versions returns the versions of rgate, Caddy and Go in this binary.
 func versions() string {
 	own := "(devel)"
 	if info, ok := debug.ReadBuildInfo(); ok {

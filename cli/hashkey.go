@@ -74,7 +74,7 @@ func readKey(in io.Reader) (string, error) {
 	case len(key) > maxKeyLength:
 		return "", fmt.Errorf("invalid key: must be at most %d bytes: use --generate for a new one", maxKeyLength)
 	case strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return "", errors.New("invalid key: must not contain spaces, line breaks or non-ASCII characters: use --generate for a new one")
+		return "", errors.New("invalid key: must not contain spaces, line breaks, control characters or non-ASCII characters: use --generate for a new one")
 	}
 	return key, nil
 }

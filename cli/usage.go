@@ -88,7 +88,7 @@ func (a *usageAsk) run(out io.Writer, now time.Time) error {
 func (a *usageAsk) query(now time.Time) (url.Values, error) {
 	since, err := caddy.ParseDuration(a.since)
 	if err != nil || since < time.Minute {
-		return nil, fmt.Errorf("invalid --since %q: use a duration such as 90m, 24h or 7d", a.since)
+		return nil, fmt.Errorf("invalid --since %q: use a duration of at least 1m, such as 90m, 24h or 7d", a.since)
 	}
 	if a.step == "" {
 		a.step, a.fold = stepFor(since), true
@@ -103,7 +103,7 @@ func (a *usageAsk) query(now time.Time) (url.Values, error) {
 	return query, nil
 }
 
-// stepFor returns the shortest step that results in at most maxColumns columns.
+// stepFor returns the shortest step that results in at most maxColumns columns, or 1d.
 func stepFor(since time.Duration) string {
 	for _, step := range []struct {
 		length time.Duration

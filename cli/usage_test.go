@@ -138,7 +138,7 @@ func TestUsageSaysWhatToDo(t *testing.T) {
 		{usageAsk{address: silent}, "is not the admin API of a gateway (response: nothing): set its address with --address or --config"},
 		{usageAsk{address: silent, asJSON: true}, "is not the admin API of a gateway"},
 		{usageAsk{address: page}, `response: "<html>hello`},
-		{usageAsk{address: gone, since: "soon"}, "use a duration such as 90m, 24h or 7d"},
+		{usageAsk{address: gone, since: "soon"}, "use a duration of at least 1m, such as 90m, 24h or 7d"},
 		{usageAsk{file: "testdata/nowhere.yaml"}, "no such file"},
 	} {
 		if test.ask.since == "" {

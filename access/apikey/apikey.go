@@ -64,10 +64,10 @@ func (p *APIKey) Check() error {
 // Validate implements caddy.Validator.
 func (p *APIKey) Validate() error { return p.Check() }
 
-// Cleanup releases the key file.
+// Cleanup releases the key file and the shared rate limits.
 func (p *APIKey) Cleanup() error { return p.stop() }
 
-// ServeHTTP rejects a request without a valid key.
+// ServeHTTP authenticates a request by its API key and enforces the key's rate limit.
 func (p *APIKey) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)

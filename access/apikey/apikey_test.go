@@ -198,7 +198,7 @@ func TestAPIKeyErrors(t *testing.T) {
 		{Options{}, "keys", "keys or file is required"},
 		{Options{Keys: []Key{}}, "keys", "keys or file is required"},
 		{Options{Keys: append(slices.Clone(right), Key{Name: "b", SHA256: "b"})}, "keys[1].sha256", "rgate hash-key"},
-		{Options{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "have the same key"},
+		{Options{Keys: append(slices.Clone(right), right...)}, "keys[1].sha256", "have the same sha256"},
 		{Options{Keys: right, Header: "X API"}, "header", `invalid header "X API": must be a field name`},
 		{Options{Keys: right, Cookie: "a=b"}, "cookie", `invalid cookie "a=b": must be a cookie name`},
 	} {
@@ -265,7 +265,7 @@ func TestAPIKeyCaddyfile(t *testing.T) {
 		{"rgate_api_key", "keys or file is required"},
 		{"rgate_api_key {\nkeys alice my-key\n}", "invalid sha256 of key \"alice\": must be 64 hexadecimal digits: use the output of rgate hash-key, at Testfile:2"},
 		{"rgate_api_key {\nkeys\n}", "key 1 requires name: set name to the consumer of the key, at Testfile:2"},
-		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "have the same key: generate one key for each with rgate hash-key --generate, at Testfile:3"},
+		{"rgate_api_key {\nkeys a " + keyHashA + "\nkeys b " + keyHashA + "\n}", "have the same sha256: remove one of them, or generate another key with rgate hash-key --generate, at Testfile:3"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nscope x\n}\n}", "did you mean \"scopes\"?"},
 		{"rgate_api_key {\nkeys a " + keyHashA + " {\nrate_limit 5\n}\n}", "window is required: set the time in which 5 requests are allowed, such as 60s, at Testfile:3"},
 	} {

@@ -40,7 +40,7 @@ type keyFile struct {
 }
 
 // watchFile returns the shared watcher of a file and starts it if necessary. It fails if
-// the file cannot be read.
+// the file is unreadable or invalid.
 func watchFile(path string, logger *zap.Logger) (*keyFile, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -137,7 +137,7 @@ func (f *keyFile) read() error {
 	}
 	keys, err := parseKeys(data)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", f.path, err)
+		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	f.content = content
 	f.keys.Store(&keys)

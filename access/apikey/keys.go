@@ -32,8 +32,8 @@ type Options struct {
 
 	// The path of a YAML or JSON file with a list of keys. It is checked for changes
 	// every second. If it becomes invalid or disappears, the last valid keys stay in use.
-	// At startup, an unreadable or invalid file is an error. Placeholders such as
-	// `{env.HOME}` are replaced.
+	// When the configuration is loaded, an unreadable or invalid file is an error.
+	// Placeholders such as `{env.HOME}` are replaced.
 	File string `json:"file,omitempty"`
 
 	// The header field with the key. In `Authorization`, the scheme `ApiKey` or `Bearer`
@@ -215,7 +215,8 @@ func (a *Options) log(r *http.Request, held *apiKey, err error) {
 	}
 }
 
-// addIdentity adds the consumer to the identity of a request.
+// addIdentity adds the consumer to the identity of a request. It removes the key from the
+// request if hide_credentials is set.
 func (a *Options) addIdentity(r *http.Request, held *apiKey) {
 	if a.HideCredentials {
 		for i := range a.sources {

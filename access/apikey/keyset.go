@@ -23,8 +23,8 @@ type Key struct {
 	// hash-key`. It must be unique. Required.
 	SHA256 string `json:"sha256,omitempty" caddyfile:"arg"`
 
-	// The scopes of the consumer, for `rgate_require` and the backend. Scopes must not
-	// contain spaces or quotes. Default: none.
+	// The scopes of the consumer, for `rgate_require` and the backend. Scopes must consist
+	// of printable ASCII characters without spaces, quotes or backslashes. Default: none.
 	Scopes []string `json:"scopes,omitempty"`
 
 	// The roles of the consumer, for `rgate_require`. Default: none.
@@ -79,7 +79,7 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 		return options.Errorf("name", "key %d requires name: set name to the consumer of the key", position)
 	}
 	if !identity.IsPrintable(key.Name) {
-		return options.Errorf("name", "invalid name %q of key %d: must consist of printable characters", key.Name, position)
+		return options.Errorf("name", "invalid name %q of key %d: must consist of printable characters without surrounding spaces", key.Name, position)
 	}
 	held := &apiKey{who: identity.Identity{Consumer: key.Name, Scopes: key.Scopes, Roles: key.Roles}}
 	if len(key.SHA256) != hex.EncodedLen(len(held.digest)) {
@@ -89,12 +89,12 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 		return digestError(key.Name)
 	}
 	if other, ok := keys[held.digest]; ok {
-		return options.Errorf("sha256", "consumers %q and %q have the same key: generate one key for each with rgate hash-key --generate", other.who.Consumer, key.Name)
+		return options.Errorf("sha256", "keys of %q and %q have the same sha256: remove one of them, or generate another key with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
-	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "without spaces and quotes"); err != nil {
+	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes"); err != nil {
 		return err
 	}
-	if err := identity.CheckNames("roles", key.Roles, identity.IsPrintable, "of printable characters"); err != nil {
+	if err := identity.CheckNames("roles", key.Roles, identity.IsPrintable, "of one or more printable characters, without surrounding spaces"); err != nil {
 		return err
 	}
 	if key.Expires != "" {

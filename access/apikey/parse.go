@@ -44,8 +44,11 @@ func parseKeys(data []byte) (keySet, error) {
 				err = wrong
 			}
 		}
+		if err != nil && !strings.HasPrefix(err.Error(), "line ") {
+			err = fmt.Errorf("line %d: %w", item.Line, err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", item.Line, err)
+			return nil, err
 		}
 	}
 	return keys, nil
@@ -102,6 +105,12 @@ func optionError(err error) error {
 	return errors.New("invalid window: must be a duration such as 60s")
 }
 
+// yamlError returns an error of the YAML parser on one line. It usually begins with the
+// line number.
 func yamlError(err error) error {
-	return errors.New(strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n")))
+	var several *yaml.TypeError
+	if errors.As(err, &several) {
+		return errors.New(strings.Join(several.Errors, "; "))
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 }

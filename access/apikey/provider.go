@@ -46,7 +46,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 // Validate implements caddy.Validator.
 func (p *Provider) Validate() error { return p.Check() }
 
-// Cleanup releases the key file.
+// Cleanup releases the key file and the shared rate limits.
 func (p *Provider) Cleanup() error { return p.stop() }
 
 // Authenticate authenticates a request by its API key. A missing or invalid key is not an

@@ -200,7 +200,7 @@ func checkFieldName(option string, i int, name string, count int) error {
 
 func (p *CORS) checkMaxAge() error {
 	if age := time.Duration(p.MaxAge); age < 0 || age%time.Second != 0 {
-		return options.Errorf("max_age", "invalid max_age %s: must be a whole number of seconds, such as 10m", age)
+		return options.Errorf("max_age", "invalid max_age %s: must not be negative or have fractions of a second: use a duration such as 10m", age)
 	}
 	return nil
 }

@@ -268,7 +268,7 @@ func TestCORSInACaddyfile(t *testing.T) {
 		{"rgate_cors * {\n allowed_headers X-A *\n}", "* and names cannot be combined in allowed_headers: remove * or the names"},
 		{"rgate_cors * {\n exposed_headers \"X A\"\n}", `invalid header field name "X A": use a name such as X-Request-ID`},
 		{"rgate_cors https://a.example {\n exposed_headers *\n allow_credentials\n}", "exposed_headers * and allow_credentials cannot be combined: list the header fields"},
-		{"rgate_cors * {\n max_age 500ms\n}", "invalid max_age 500ms: must be a whole number of seconds, such as 10m"},
-		{"rgate_cors * {\n max_age -1s\n}", "invalid max_age -1s: must be a whole number of seconds, such as 10m"},
+		{"rgate_cors * {\n max_age 500ms\n}", "invalid max_age 500ms: must not be negative or have fractions of a second: use a duration such as 10m"},
+		{"rgate_cors * {\n max_age -1s\n}", "invalid max_age -1s: must not be negative or have fractions of a second: use a duration such as 10m"},
 	})
 }

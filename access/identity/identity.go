@@ -17,7 +17,7 @@ import (
 )
 
 // Identity is the authenticated client of a request. Requests with the same token share
-// Claims, which must not be modified. Numbers in it are of type json.Number.
+// Claims, which must not be modified. Numbers in Claims are of type json.Number.
 // Placeholders:
 //
 //	{http.auth.user.id}             the user, or the consumer if there is no user
@@ -37,7 +37,7 @@ type Identity struct {
 const identityVar = "rgate.identity"
 
 // Of returns the identity of a request, or nil if it is not authenticated. If another
-// handler such as Caddy's basic_auth authenticated the user, only the name is set.
+// handler such as Caddy's basic_auth authenticated the user, only User is set.
 func Of(r *http.Request) *Identity {
 	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity); ok {
 		return id
@@ -50,8 +50,8 @@ func Of(r *http.Request) *Identity {
 	return nil
 }
 
-// Add merges an identity into the identity of the request, which later policies,
-// placeholders and the backend's header fields read.
+// Add merges an identity into the identity of the request, for later policies and
+// placeholders. It also sets the identity fields for the backend.
 func Add(r *http.Request, found Identity) {
 	policy.MarkAuthenticated(r)
 	id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*Identity)
@@ -152,7 +152,7 @@ func placeholderValue(claim any) any {
 	return claim
 }
 
-// union returns all with the elements of more that it does not contain appended.
+// union appends the elements of more that all does not contain.
 func union(all, more []string) []string {
 	if len(all) == 0 {
 		return more[:len(more):len(more)]

@@ -25,7 +25,7 @@ func IsScope(text string) bool {
 	})
 }
 
-// IsPrintable reports whether a string is a name without control characters and without
+// IsPrintable reports whether a string is not empty and has no control characters and no
 // surrounding spaces.
 func IsPrintable(text string) bool {
 	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, unicode.IsControl)

@@ -224,8 +224,9 @@ func scopesIn(claim any) []string {
 	return texts(claim)
 }
 
-// isScopeToken reports whether a string is a scope token (RFC 6749, section 3.3). A scope
-// with a space would become two scopes in a space-separated list.
+// isScopeToken reports whether a string is a scope token (RFC 6749, section 3.3). It also
+// allows non-ASCII characters. A scope with a space would become two scopes in a
+// space-separated list.
 func isScopeToken(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c <= ' ' || c == '"' || c == '\\' || c == 0x7f {

@@ -75,7 +75,7 @@ func (p *JWT) Validate() error { return p.Check() }
 // Cleanup releases the key source.
 func (p *JWT) Cleanup() error { return p.verifier.close() }
 
-// ServeHTTP rejects a request without a valid token.
+// ServeHTTP authenticates a request by its token.
 func (p *JWT) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)

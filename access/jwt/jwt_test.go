@@ -395,7 +395,7 @@ func TestJWTCaddyfile(t *testing.T) {
 			`{"algorithms":["RS256","ES256"],"jwks_url":"https://id.example.com/keys","issuer":"https://id.example.com","audience":["api","web"],"leeway":0,"token_from":["cookie:session","header:Authorization"],"optional":true,"hide_credentials":true,"cache_size":-1}`, ""},
 		{"rgate_jwt {\nalgorithms ES256\njwks <<JSON\n{\"keys\": [{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4\",\"y\":\"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM\"}]}\nJSON\n}", `{"algorithms":["ES256"],"jwks":{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}}`, ""},
 		{"rgate_jwt {\nalgorithms HS256\nsecret {env.JWT_SECRET}\n}", `{"algorithms":["HS256"],"secret":"{env.JWT_SECRET}"}`, ""},
-		{"rgate_jwt {\nalgorithms RS256\npublic_key x\n}", "", "invalid public_key: invalid PEM: must begin with -----BEGIN PUBLIC KEY-----, at Test:3"},
+		{"rgate_jwt {\nalgorithms RS256\npublic_key x\n}", "", "invalid public_key: invalid PEM: must contain a block such as -----BEGIN PUBLIC KEY-----, at Test:3"},
 		{"rgate_jwt RS256", "", "unexpected argument"},
 		{"rgate_jwt {\nalgorithms none\n}", "", "must be an algorithm that signs tokens, such as RS256, at Test:2"},
 		{"rgate_jwt {\nalgorithms RS256\nsecret x\n}", "", "secret and algorithm RS256 cannot be combined: use HS256, HS384 or HS512, or replace secret by public keys, at Test:3"},

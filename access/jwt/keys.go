@@ -69,8 +69,8 @@ const (
 	maxJWKs    = 100  // maximum number of keys in a set
 )
 
-// newVerifyKey returns a key for the algorithms of its type, restricted to only if that
-// is not empty. A public key is never used for HMAC.
+// newVerifyKey returns a key for the algorithms of its type. If only is not empty, the key
+// is restricted to this algorithm. A public key is never used for HMAC.
 func newVerifyKey(id string, material any, only string) (verifyKey, error) {
 	key := verifyKey{id: id, material: material}
 	switch public := material.(type) {
@@ -147,8 +147,8 @@ func (s *keySet) verify(token *jose.JSONWebSignature) (payload []byte, err error
 	return nil, errors.New("invalid signature")
 }
 
-// parsePEM parses PEM-encoded public keys and certificates. The second result holds the
-// reasons for ignored keys.
+// parsePEM parses PEM-encoded public keys and certificates. It ignores no keys, so the
+// second result is nil.
 func parsePEM(text []byte) (*keySet, []error, error) {
 	set := new(keySet)
 	rest := text
@@ -170,7 +170,7 @@ func parsePEM(text []byte) (*keySet, []error, error) {
 	begun := strings.Count(string(text), "-----BEGIN ")
 	switch {
 	case begun == 0:
-		return nil, nil, errors.New("invalid PEM: must begin with -----BEGIN PUBLIC KEY-----")
+		return nil, nil, errors.New("invalid PEM: must contain a block such as -----BEGIN PUBLIC KEY-----")
 	case begun != len(set.keys):
 		return nil, nil, errors.New("invalid PEM block: copy the key again, including line breaks")
 	case begun > maxJWKs:
@@ -198,7 +198,7 @@ func publicKeyOf(block *pem.Block) (material any, err error) {
 		return nil, fmt.Errorf("unknown PEM block type %q: use a public key or a certificate", block.Type)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("invalid %s: %w: create it again with `openssl pkey -pubout`", strings.ToLower(block.Type), err)
+		return nil, fmt.Errorf("invalid %s: %w: export it again in PEM format", strings.ToLower(block.Type), err)
 	}
 	return material, nil
 }

@@ -99,7 +99,7 @@ func TestKeysAreChosen(t *testing.T) {
 	set, _, err := parseJWKS([]byte(jwtSet(t,
 		jwtJWK(t, jwtRSA().Public(), map[string]any{"kid": "rsa"}),
 		jwtJWK(t, jwtOtherRSA().Public(), map[string]any{"kid": "only PS", "alg": "PS256"}),
-		jwtJWK(t, jwtEC().Public(), map[string]any{"kid": "rsa"}), // duplicate key, which is allowed
+		jwtJWK(t, jwtEC().Public(), map[string]any{"kid": "rsa"}), // duplicate key ID, which is allowed
 		jwtJWK(t, jwtEd().Public(), nil),
 	)))
 	if err != nil {

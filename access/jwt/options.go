@@ -22,8 +22,9 @@ import (
 
 // Options holds the requirements for JSON Web Tokens and the source of the keys. Exactly
 // one of secret, public_key, public_key_file, jwks, jwks_file, jwks_url and discovery is
-// required. Values can contain placeholders such as {env.SECRET} and
-// {file./run/secrets/jwt}, which are replaced when the configuration is loaded.
+// required. The secret, public_key, issuer, audience, paths and URLs can contain
+// placeholders such as {env.SECRET} and {file./run/secrets/jwt}, which are replaced when
+// the configuration is loaded.
 type Options struct {
 	policy.IdentityOptions
 
@@ -159,7 +160,8 @@ func (s JWKS) MarshalJSON() ([]byte, error) {
 // Check returns the first invalid option as an *options.Error.
 func (o *Options) Check() error { return o.check(placeholder.Has) }
 
-// check skips the validation of strings for which unknown returns true.
+// check returns the first invalid option. It does not validate a secret, URL or public key
+// for which unknown returns true, because its placeholders are not replaced yet.
 func (o *Options) check(unknown func(text string) bool) error {
 	for _, check := range []func() *options.Error{
 		o.checkAlgorithms,
@@ -297,7 +299,7 @@ func (o *Options) keysOf(option string, text []byte, parse parser) (*keySet, []e
 		algorithms[i] = jose.SignatureAlgorithm(name)
 	}
 	if !keys.suitsAny(algorithms) {
-		return nil, nil, options.Errorf(option, "%s contains no key for the algorithms %v: set algorithms to the algorithms of its keys", option, algorithms)
+		return nil, nil, options.Errorf(option, "%s contains no key for the algorithms %s: set algorithms to the algorithms of its keys", option, strings.Join(o.Algorithms, ", "))
 	}
 	return keys, left, nil
 }
@@ -344,12 +346,13 @@ func (o *Options) checkRest() *options.Error {
 		return options.Errorf("cache_size", "invalid cache_size %d: must be 1 to %d, or -1 for no cache", o.CacheSize, maxCacheSize)
 	}
 	if !identity.IsHeaderText(o.Realm) || strings.ContainsAny(o.Realm, `"\`) {
-		return options.Errorf("realm", "invalid realm %q: use letters, digits and spaces", o.Realm)
+		return options.Errorf("realm", "invalid realm %q: must not contain quotes, backslashes, control characters or surrounding spaces", o.Realm)
 	}
 	return nil
 }
 
-// resolved returns the options with placeholders replaced.
+// resolved returns the validated options with placeholders replaced and most defaults
+// set.
 func (o *Options) resolved() (*Options, error) {
 	r := *o
 	r.Audience = slices.Clone(o.Audience)

@@ -10,7 +10,8 @@ import (
 // RolesSplitUnset implements identity.RolesReader.
 func (o *Options) RolesSplitUnset() bool { return o.Roles == nil || o.Roles.Split == nil }
 
-// warn logs RolesWarning outside of a gateway. A gateway logs it once for all its routes.
+// warn logs RolesWarning if the configuration requires roles outside of a gateway. A
+// gateway logs the warning once for all its routes.
 func (o *Options) warn(ctx caddy.Context) {
 	if policy.ScopeOf(ctx).Level != "" || !o.RolesSplitUnset() {
 		return

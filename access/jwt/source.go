@@ -78,8 +78,9 @@ func (s *keySource) Destruct() error {
 // current returns the current keys, or nil if none are loaded.
 func (s *keySource) current() *keySet { return s.keys.Load() }
 
-// newer triggers a refresh if the current keys are the given ones, and waits for it for a
-// short time. Refreshes are rate-limited, and concurrent requests share one.
+// newer returns the current keys. If they are the given ones, it first triggers a refresh
+// and waits up to keyPatience. Refreshes are rate-limited, and concurrent requests share
+// one.
 func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 	loading := s.requestRefresh(than)
 	if loading == nil {
@@ -100,7 +101,7 @@ func (s *keySource) newer(ctx context.Context, than *keySet) *keySet {
 }
 
 // requestRefresh triggers a refresh and returns a channel that is closed afterwards. It
-// returns nil if a refresh is not possible now.
+// returns nil if newer keys are loaded already or the last refresh is too recent.
 func (s *keySource) requestRefresh(than *keySet) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,7 +160,7 @@ func (s *keySource) run(ctx context.Context) {
 			failures = 0
 		} else {
 			if failures == 0 {
-				s.log().Error("loading token keys failed, the previous keys stay in use until a retry succeeds",
+				s.log().Error("loading token keys failed, any previous keys stay in use until a retry succeeds",
 					zap.String("from", s.name), zap.Bool("has_keys", s.current() != nil), zap.Error(err))
 			}
 			wait = min(minBackoff<<min(failures, 10), maxBackoff)
@@ -176,7 +177,7 @@ func (s *keySource) run(ctx context.Context) {
 	}
 }
 
-// refresh reads the document once and returns its freshness lifetime.
+// refresh loads the keys once and returns the freshness lifetime of the document.
 func (s *keySource) refresh(ctx context.Context) (fresh time.Duration, err error) {
 	defer func() { // a malformed document must not crash the gateway
 		if p := recover(); p != nil {

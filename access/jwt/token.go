@@ -49,8 +49,8 @@ func tokenIn(r *http.Request, source *httpx.CredentialSource) (string, error) {
 	return value, nil
 }
 
-// bearerToken returns the token in a header field value. It ignores schemes other than
-// Bearer. The scheme is optional unless needsScheme is set.
+// bearerToken returns the token in a header field value. If needsScheme is set, it ignores
+// values without the scheme Bearer. Otherwise, the scheme is optional.
 func bearerToken(value string, needsScheme bool) (string, error) {
 	value = strings.TrimSpace(value)
 	scheme, token, _ := strings.Cut(value, " ")

@@ -28,7 +28,7 @@ type verifier struct {
 	place  string     // name of the source in keySources
 }
 
-// newVerifier returns a verifier. It does not wait for keys.
+// newVerifier returns a verifier. It does not wait for keys from a server.
 func newVerifier(options *Options) (*verifier, error) {
 	o, err := options.resolved()
 	if err != nil {
@@ -119,7 +119,7 @@ func (v *verifier) keysOf(o *Options, option string, text []byte, parse parser) 
 func (v *verifier) useFile(o *Options, option, path string, parse parser) error {
 	read, err := readFile(path)
 	if err != nil {
-		return options.Errorf(option, "invalid %s: %v: create the file or correct the path", option, err)
+		return options.Errorf(option, "invalid %s: %v: correct the path or the file", option, err)
 	}
 	if _, err := v.keysOf(o, option, read.text, parse); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -226,7 +226,7 @@ func (v *verifier) payload(ctx context.Context, token *jose.JSONWebSignature, ke
 }
 
 // challenge returns the status code of a rejected request and sets the WWW-Authenticate
-// challenge (RFC 6750, section 3).
+// challenge (RFC 6750, section 3), or Retry-After if no keys are loaded yet.
 func (v *verifier) challenge(header http.Header, err error) int {
 	status, problem := http.StatusUnauthorized, `, error="invalid_token"`
 	switch err {

@@ -98,7 +98,7 @@ func (p *RateLimit) countFailure(key uint64, text string, cost int64) {
 	p.countKey(key, func() string { return text }, cost)
 }
 
-// failureKey returns the key of the marker that a key has failures.
+// failureKey returns the key of the marker for a key with failures.
 func (p *RateLimit) failureKey(key uint64) uint64 { return mix(key, 1) }
 
 // longest returns the longest window of all limits.

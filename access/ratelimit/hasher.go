@@ -11,7 +11,8 @@ type hasher struct{ seed maphash.Seed }
 
 func newHasher() hasher { return hasher{maphash.MakeSeed()} }
 
-// hash returns the hash of a string within a space, such as the hash of a limit's name.
+// hash returns the hash of a string within a space, such as the hash of a policy's
+// identity.
 func (h hasher) hash(space uint64, text string) uint64 {
 	return mix(maphash.String(h.seed, text), space)
 }

@@ -45,7 +45,7 @@ func addHeaders(header http.Header) *rateLimitHeaders {
 // fill sets the values for a decision. limit is the formatted number of requests.
 func (t *rateLimitHeaders) fill(d *decision, limit string) {
 	after := seconds(d.after)
-	if d.remaining >= 100_000_000 && after >= 1_000_000 { // exceeds the buffer
+	if d.remaining >= 100_000_000 && after >= 1_000_000 { // may exceed the buffer
 		t.values = [3]string{limit, strconv.FormatInt(d.remaining, 10), strconv.FormatInt(after, 10)}
 		return
 	}

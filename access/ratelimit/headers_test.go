@@ -10,7 +10,8 @@ import (
 	"unsafe"
 )
 
-// TestFieldsHaveNumbers checks that values are decimal numbers that share no memory.
+// TestFieldsHaveNumbers checks that values are decimal numbers, and that appending to one
+// field does not overwrite another.
 func TestFieldsHaveNumbers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	numbers := []int64{0, 1, 9, 10, 99, 100, 101, 999, 1000, 9_999_999, 10_000_000, 31_622_400, 99_999_999, 100_000_000, 999_999_999, 1_000_000_000}
@@ -19,7 +20,7 @@ func TestFieldsHaveNumbers(t *testing.T) {
 	}
 	for i, remaining := range numbers {
 		reset := min(numbers[len(numbers)-1-i], int64(maxWindow/time.Second))
-		if i < 256 { // all two-digit combinations
+		if i < 256 { // all pairs of the first 16 numbers
 			remaining, reset = numbers[i%16], min(numbers[i/16], int64(maxWindow/time.Second))
 		}
 		header := make(http.Header)

@@ -35,7 +35,7 @@ type limiter struct {
 	hasher
 	max      int64
 	keys     atomic.Int64
-	evicted  atomic.Uint64 // keys evicted before their expiry
+	evicted  atomic.Uint64 // keys evicted because the table was full
 	shards   []shard
 	mask     uint64
 	fullSize int // entries of a shard with its full share of the keys
@@ -161,7 +161,7 @@ type shard struct {
 // entry is a counter in a table. The entry is empty if until is 0.
 type entry struct {
 	id                uint64        // hash of the key and the window
-	until             time.Duration // expiry: two windows after the counter's begin
+	until             time.Duration // expiry: two windows after the start of the counter's window
 	current, previous packed
 }
 

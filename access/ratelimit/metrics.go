@@ -18,9 +18,9 @@ func newRateCollector() *rateCollector {
 	redis := []string{"redis"}
 	return &rateCollector{
 		keys: prometheus.NewDesc("rgate_rate_limit_keys",
-			"Number of keys that rate limits keep in memory.", nil, nil),
+			"Number of keys that rate limits keep in memory, counted once per limit.", nil, nil),
 		evicted: prometheus.NewDesc("rgate_rate_limit_evicted_keys_total",
-			"Total number of keys evicted before they expired.", nil, nil),
+			"Total number of keys evicted because the table was full.", nil, nil),
 		redisUp: prometheus.NewDesc("rgate_rate_limit_redis_up",
 			"Whether requests are counted in Redis (1) or, while Redis is unavailable, in each gateway (0).", redis, nil),
 		redisErrors: prometheus.NewDesc("rgate_rate_limit_redis_errors_total",

@@ -74,7 +74,7 @@ type waiter struct {
 func newQueues() *queues { return &queues{hasher: newHasher(), now: monotime.Now} }
 
 // enter admits or queues a request. If ok is true and w is nil, the request continues
-// immediately. If w is not nil, the request waits for its turn or calls leave. ok is
+// immediately. If w is not nil, the caller must wait for w.turn or call leave. ok is
 // false if the queue is full or the delay is too long; after is the time until a retry.
 func (l *queues) enter(key uint64, p rate) (w *waiter, after time.Duration, ok bool) {
 	s := &l.shards[key%queueShards]
@@ -168,7 +168,7 @@ func (l *queues) release(s *queueShard, q *queue) {
 func (q *queue) advance(now time.Duration) { q.next = max(q.next, now) + q.rate.interval }
 
 // open adds a queue and removes a few queues that no longer have an effect. It returns
-// nil if there are too many queues and all of them have waiting requests.
+// nil if there are too many queues and all examined ones have waiting requests.
 func (s *queueShard) open(now time.Duration, key uint64) *queue {
 	if s.queues == nil {
 		s.queues = make(map[uint64]*queue)

@@ -63,17 +63,17 @@ type RateLimit struct {
 	// `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or
 	// `unix://`. With `?master_name=…`, the addresses are sentinels. With `?addr=…` for
 	// each further node, they are cluster nodes. Placeholders such as
-	// `{env.REDIS_PASSWORD}` are replaced once. Default: none, requests are counted in
-	// memory.
+	// `{env.REDIS_PASSWORD}` are replaced when the configuration is loaded. Default:
+	// none, requests are counted in memory.
 	Redis string `json:"redis,omitempty"`
 
 	// The timeout of Redis per request. After it, the gateway counts in memory. Default:
 	// 50ms.
 	RedisTimeout caddy.Duration `json:"redis_timeout,omitempty" default:"50ms"`
 
-	// The maximum number of keys in memory, 1000 to 100000000. If it is exceeded, the
-	// least used keys are evicted. Default: 0, the policy shares a table of 1000000 keys
-	// with other policies.
+	// The maximum number of keys in memory, counted once per limit, 1000 to 100000000. If
+	// it is exceeded, the least used keys are evicted. Default: 0, the policy shares a
+	// table of 1000000 keys with other policies.
 	MaxKeys int `json:"max_keys,omitempty"`
 
 	// Whether to omit the `RateLimit-*` header fields from responses. `Retry-After` is

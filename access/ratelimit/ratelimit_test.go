@@ -397,8 +397,8 @@ func TestRateLimitCheck(t *testing.T) {
 	}
 }
 
-// FuzzNetwork checks that no address causes a panic, and that a network has the
-// configured prefix length at most.
+// FuzzNetwork checks that no address causes a panic, and that the network of an IPv6
+// address has the configured prefix length.
 func FuzzNetwork(f *testing.F) {
 	for _, seed := range []string{"2001:db8::1", "::ffff:192.0.2.1", "fe80::1%eth0", "192.0.2.1", "[::1]:80", ":", "::"} {
 		f.Add(seed, 64)

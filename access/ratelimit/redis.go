@@ -21,7 +21,7 @@ import (
 // of the Redis server, because the clocks of gateways can differ. Times are in
 // microseconds, which Lua numbers represent exactly.
 //
-// KEYS contains a key for each limit. Its value contains the begin of the window and, for
+// KEYS contains a key for each limit. Its value contains the start of the window and, for
 // this window and the previous one, the total cost and the time of the last request. ARGV
 // contains the cost, the requests and the window of each limit, and `peek` if the request
 // is not counted. The reply contains whether the request is admitted and, for each limit,
@@ -249,7 +249,8 @@ func (c *redisCounter) failed(err error, budget time.Duration) {
 	}
 }
 
-// probe waits until a write to Redis succeeds.
+// probe writes to Redis every second until a write succeeds, and then marks it as
+// available.
 func (c *redisCounter) probe(budget time.Duration) {
 	since := time.Now()
 	ticker := time.NewTicker(probeInterval)

@@ -105,7 +105,7 @@ func fillRedisURL(text string) (string, error) {
 	at := strings.LastIndexByte(text, '@')
 	credentials, err := repl.ReplaceFunc(text[:at+1], func(name string, value any) (any, error) {
 		if caddy.ToString(value) == "" {
-			return nil, fmt.Errorf("the placeholder {%s} in redis is empty: set its value or remove it", name)
+			return nil, fmt.Errorf("the placeholder {%s} in redis is unknown or empty: set its value or remove it", name)
 		}
 		return strings.ReplaceAll(url.QueryEscape(caddy.ToString(value)), "+", "%20"), nil
 	})

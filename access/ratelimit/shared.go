@@ -12,7 +12,7 @@ import (
 )
 
 // Shared limits requests by keys of other policies, such as API keys. It uses the table
-// that rate limits share, and survives reloads.
+// that rate limits share, so counts survive reloads.
 type Shared struct{ limiter *limiter }
 
 // AcquireShared returns the shared limiter. The caller must release it.

@@ -30,9 +30,9 @@ func init() {
 // claim or name. It runs after authentication by `rgate_jwt`, `rgate_api_key` or any
 // other handler that sets `{http.auth.user.id}`, such as Caddy's `basic_auth`.
 //
-// Requests without authentication are rejected with 401. Authenticated requests that lack
-// a requirement are rejected with 403. All options that are set must be satisfied.
-// Without options, every authenticated client is accepted.
+// Requests without authentication are rejected with 401. Authenticated requests that do
+// not meet a requirement are rejected with 403. All options that are set must be
+// satisfied. Without options, every authenticated client is accepted.
 type Require struct {
 	policy.Base
 	policy.IdentityOptions
@@ -74,7 +74,7 @@ func (*Require) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision prepares the handler.
+// Provision makes the site remove identity fields that clients send.
 func (p *Require) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "require"); err != nil || p.Off() {
 		return err
@@ -90,10 +90,10 @@ func (p *Require) Check() error {
 		valid  func(string) bool
 		want   string
 	}{
-		{"scopes", p.Scopes, identity.IsScope, "without spaces and quotes"},
-		{"any_scope", p.AnyScope, identity.IsScope, "without spaces and quotes"},
-		{"roles", p.Roles, identity.IsPrintable, "of printable characters"},
-		{"users", p.Users, identity.IsPrintable, "of printable characters"},
+		{"scopes", p.Scopes, identity.IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes"},
+		{"any_scope", p.AnyScope, identity.IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes"},
+		{"roles", p.Roles, identity.IsPrintable, "of one or more printable characters, without surrounding spaces"},
+		{"users", p.Users, identity.IsPrintable, "of one or more printable characters, without surrounding spaces"},
 	} {
 		if err := identity.CheckNames(list.option, list.values, list.valid, list.want); err != nil {
 			return err
@@ -101,7 +101,7 @@ func (p *Require) Check() error {
 	}
 	for name, values := range p.Claims {
 		if name == "" || len(values) == 0 {
-			return options.Errorf("claims."+name, "claim %q requires values: set values such as claims: {department: [sales, support]}", name)
+			return options.Errorf("claims."+name, "invalid claim %q: must have a name and values, such as claims: {department: [sales, support]}", name)
 		}
 	}
 	return nil
@@ -110,7 +110,7 @@ func (p *Require) Check() error {
 // Validate implements caddy.Validator.
 func (p *Require) Validate() error { return p.Check() }
 
-// ServeHTTP rejects a request whose client lacks a requirement.
+// ServeHTTP rejects a request whose client does not meet a requirement.
 func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p.Off() {
 		return next.ServeHTTP(w, r)
@@ -133,7 +133,8 @@ func (p *Require) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
-// authorize returns an error if a client lacks a requirement, and the scopes it needs.
+// authorize returns an error if a client does not meet a requirement. If scopes are
+// missing, it also returns the required scopes.
 func (p *Require) authorize(who *identity.Identity) (scopes []string, err error) {
 	for _, scope := range p.Scopes {
 		if !slices.Contains(who.Scopes, scope) {
@@ -172,8 +173,8 @@ func (p *Require) Warnings(chain []caddyhttp.MiddlewareHandler) []string {
 // isListed reports whether a user or consumer is in the accepted users.
 func (p *Require) isListed(user string) bool { return user != "" && slices.Contains(p.Users, user) }
 
-// insufficientScope returns the WWW-Authenticate challenge for a token that lacks a
-// requirement (RFC 6750, section 3.1).
+// insufficientScope returns the WWW-Authenticate challenge for a token that does not meet
+// a requirement (RFC 6750, section 3.1).
 func insufficientScope(scopes []string) string {
 	challenge := `Bearer realm="rgate", error="insufficient_scope"`
 	if len(scopes) > 0 {

@@ -125,11 +125,11 @@ func TestRequireBehindOptionalKey(t *testing.T) {
 
 func TestRequireErrors(t *testing.T) {
 	for text, want := range map[string][2]string{
-		`{"scopes": ["read write"]}`:     {"scopes", `invalid value "read write" of scopes: must be a string without spaces and quotes`},
+		`{"scopes": ["read write"]}`:     {"scopes", `invalid value "read write" of scopes: must be a string of one or more printable ASCII characters, without spaces, quotes or backslashes`},
 		`{"any_scope": [""]}`:            {"any_scope", `invalid value "" of any_scope`},
-		`{"roles": ["a\n"]}`:             {"roles", "of printable characters"},
+		`{"roles": ["a\n"]}`:             {"roles", "of one or more printable characters, without surrounding spaces"},
 		`{"users": [""]}`:                {"users", `invalid value "" of users`},
-		`{"claims": {"department": []}}`: {"claims.department", `claim "department" requires values`},
+		`{"claims": {"department": []}}`: {"claims.department", `invalid claim "department": must have a name and values`},
 	} {
 		p := new(Require)
 		if err := caddy.StrictUnmarshalJSON([]byte(text), p); err != nil {
@@ -170,7 +170,7 @@ func TestRequireCaddyfile(t *testing.T) {
 	for text, want := range map[string]string{
 		"rgate_require {\nclaims a\n}":    "requires a value",
 		"rgate_require {\nscope a\n}":     `did you mean "scopes"?`,
-		"rgate_require {\nscopes \"\"\n}": `invalid value "" of scopes: must be a string without spaces and quotes, at Testfile:2`,
+		"rgate_require {\nscopes \"\"\n}": `invalid value "" of scopes: must be a string of one or more printable ASCII characters, without spaces, quotes or backslashes, at Testfile:2`,
 	} {
 		if err := options.Unmarshal(testkit.Dispenser(text), new(Require)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)

@@ -187,7 +187,7 @@ func checkValue(option, value string, known ...string) error {
 
 func checkText(option, value string) error {
 	if !httpguts.ValidHeaderFieldValue(value) {
-		return options.Errorf(option, "invalid %s: must be one line", option)
+		return options.Errorf(option, "invalid %s: must be one line without control characters", option)
 	}
 	return nil
 }

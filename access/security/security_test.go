@@ -206,7 +206,7 @@ func TestSecurityInACaddyfile(t *testing.T) {
 		{"rgate_security {\n content_type_options sniff\n}", `unknown content_type_options "sniff" (did you mean "nosniff"?): use nosniff, off`},
 		{"rgate_security {\n frame_options ALLOWALL\n}", `unknown frame_options "ALLOWALL": use DENY, SAMEORIGIN, off`},
 		{"rgate_security {\n referrer_policy none\n}", `unknown referrer_policy "none": use no-referrer, no-referrer-when-downgrade, origin, origin-when-cross-origin, same-origin, strict-origin, strict-origin-when-cross-origin, unsafe-url, off`},
-		{"rgate_security {\n content_security_policy \"a\nb\"\n}", `invalid content_security_policy: must be one line`},
+		{"rgate_security {\n content_security_policy \"a\nb\"\n}", `invalid content_security_policy: must be one line without control characters`},
 		{"rgate_security {\n hide \"a b\"\n}", `invalid header field name "a b": use a name such as X-Powered-By`},
 		{"rgate_security {\n max_body large\n}", `max_body must be a size such as 512KB, 10MB or 1GiB, not 'large'`},
 	})
