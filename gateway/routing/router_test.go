@@ -228,10 +228,10 @@ func TestMoreConditionsAreTriedFirst(t *testing.T) {
 	}
 }
 
-// kinds returns how a route matches each segment of a path: by a literal (3), a
-// parameter (2) or a wildcard (1). The last element may be 0, the open end of a prefix.
-// It returns nil if the route does not match the path. It is a slow reference for the
-// router's order.
+// kinds returns the kind of match for each segment of a path: a literal (3), a parameter
+// (2) or a wildcard (1). The last element may be 0, the open end of a prefix, or -1, the
+// end of a pattern with a final wildcard. It returns nil if the route does not match the
+// path. It is a slow reference for the router's order.
 func (rt *Route) kinds(path string) []int {
 	segments := strings.Split(path, "/")[1:]
 	var all []int
@@ -313,8 +313,8 @@ func FuzzRouter(f *testing.F) {
 	})
 }
 
-// plain returns 1 if both routes are prefixes. Then the longer one comes first, even if
-// both include the same segments.
+// plain returns 1 if both routes are prefixes, else 0. The longer prefix comes first,
+// even if both include the same segments.
 func plain(a, b *Route) int {
 	if a.Pattern == nil && b.Pattern == nil {
 		return 1
