@@ -29,7 +29,7 @@ func (c *counting) Usage(_ context.Context, q store.Query) (points []store.Point
 }
 
 // The result contains each window once. Windows that may still change are current;
-// other windows are at most a few minutes old.
+// other windows were read at most expiresAfter ago.
 func TestPastWindowsAreCached(t *testing.T) {
 	for _, r := range timeRanges {
 		from := &counting{}

@@ -147,7 +147,7 @@ func (p *picture) decades(lowest, highest float64) axis {
 	}
 }
 
-// niceStep rounds v up to 1, 2 or 5 times a power of ten.
+// niceStep rounds v up to 1, 2, 2.5 or 5 times a power of ten.
 func niceStep(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, digit := range []float64{1, 2, 2.5, 5} {

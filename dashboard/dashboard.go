@@ -76,7 +76,7 @@ func (d *Dashboard) Check() error {
 		return options.Errorf("timezone", "unknown time zone %q: use a name such as Europe/Berlin, or UTC", d.Timezone)
 	}
 	if d.Refresh != 0 && d.Refresh < shortest {
-		return options.Errorf("refresh", "invalid interval %s: must be at least 1s, such as 15s", time.Duration(d.Refresh))
+		return options.Errorf("refresh", "invalid refresh %s: must be at least 1s, such as 15s", time.Duration(d.Refresh))
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) (err error) {
 	return d.ProvisionAccess(ctx)
 }
 
-// Cleanup releases the request log.
+// Cleanup releases the recorder and its request log.
 func (d *Dashboard) Cleanup() (err error) {
 	for _, release := range d.release {
 		if failed := release(); err == nil {

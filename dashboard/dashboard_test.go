@@ -27,7 +27,7 @@ func TestCaddyfile(t *testing.T) {
 		`rgate_dashboard /a/`:                    `invalid path "/a/": use a path such as /dashboard`,
 		`rgate_dashboard /a /b`:                  `unexpected argument '/b'`,
 		"rgate_dashboard {\n timezone Berlin\n}": `unknown time zone "Berlin": use a name such as Europe/Berlin, or UTC`,
-		"rgate_dashboard {\n refresh 100ms\n}":   `invalid interval 100ms: must be at least 1s, such as 15s`,
+		"rgate_dashboard {\n refresh 100ms\n}":   `invalid refresh 100ms: must be at least 1s, such as 15s`,
 		"rgate_dashboard {\n refesh 10s\n}":      `unrecognized subdirective 'refesh' (did you mean "refresh"?): use `,
 	} {
 		h := httpcaddyfile.Helper{Dispenser: caddyfile.NewTestDispenser(text)}
@@ -54,7 +54,11 @@ func TestOtherPathsGoOn(t *testing.T) {
 		if err := d.Provision(ctx); err != nil && d.Off() { // provisioning the enabled page fails: rgate_ip_filter is not registered here
 			t.Fatal(err)
 		}
-		for _, path := range []string{"/", "/dashboards", "/x/dashboard"} {
+		paths := []string{"/", "/dashboards", "/x/dashboard"}
+		if d.Off() {
+			paths = append(paths, "/dashboard")
+		}
+		for _, path := range paths {
 			reached := false
 			next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { reached = true; return nil })
 			if err := d.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil), next); err != nil || !reached {

@@ -52,7 +52,7 @@ func (q quantity) unitFor(v float64) unit {
 	return best
 }
 
-// text formats a value with its unit and three significant digits.
+// text formats a value with its unit and up to three significant digits.
 func (q quantity) text(v float64) string {
 	if isNull(v) {
 		return "–"
@@ -79,8 +79,8 @@ func join(number, unit string) string {
 	return number + "\u00a0" + unit
 }
 
-// digits formats a nonnegative number with three significant digits and without
-// trailing zeros.
+// digits formats a nonnegative number with two decimals below 10, one below 100 and none
+// above, without trailing zeros.
 func digits(v float64) string {
 	places := 2
 	switch {

@@ -28,7 +28,7 @@ func (d *Dashboard) get(t testing.TB, method, target string) *httptest.ResponseR
 	return w
 }
 
-// demoLedger returns an account with the demo's usage of the last reach.
+// demoLedger returns an account with the demo's usage since reach ago.
 func demoLedger(t testing.TB, reach time.Duration) account {
 	t.Helper()
 	return demoRows(demoNow.Truncate(time.Minute).Add(-reach), demoNow, demoServices).store(t)

@@ -91,7 +91,7 @@ type mark struct {
 	Minor bool // hidden on narrow screens
 }
 
-// marks returns at most seven marks, at round times that are starts of windows.
+// marks returns at most eight marks, at the starts of windows that contain round times.
 func (s span) marks() (marks []mark) {
 	every, layout := s.markEvery()
 	for i := range s.n {

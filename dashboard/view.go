@@ -83,7 +83,7 @@ type backendView struct {
 	ID, Name, Detail                                         string
 	State                                                    badge
 	InFlight, Requests, Errors, Average, Sent, Got, LastUsed string
-	Failing                                                  bool // whether more than 1 % of requests failed
+	Failing                                                  bool // whether more than 1% of requests failed
 	Instances                                                []instanceView
 	Open                                                     bool
 }

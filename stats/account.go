@@ -44,7 +44,7 @@ type accounts struct {
 
 // consumers counts the open accounts per consumer and limits the number of consumers.
 type consumers struct {
-	wanted atomic.Bool // set by the first call of Drain
+	wanted atomic.Bool // set by HoldRecorder and Drain
 	limit  int
 
 	mu   sync.Mutex

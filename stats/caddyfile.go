@@ -14,7 +14,7 @@ func init() {
 	httpcaddyfile.RegisterDirective("rgate_stats", parseCaddyfile)
 }
 
-// parseCaddyfile parses the directive rgate_stats. Unlike other directives, it treats a
+// parseCaddyfile parses the directive rgate_stats. Unlike Caddy's directives, it treats a
 // first argument with a leading slash as the page path and not as a path matcher. A
 // handler that matches only its own page would record nothing.
 func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
@@ -147,7 +147,7 @@ func (c *Config) setPath(d *caddyfile.Dispenser) error {
 	}
 	if strings.ContainsAny(d.Val(), "*?#") {
 		return d.Errf("invalid path '%s': must not contain '*', '?' or '#': "+
-			"put a named matcher before it to record only some requests", d.Val())
+			"with rgate_stats, put a named matcher before it to record only some requests", d.Val())
 	}
 	c.Path = d.Val()
 	return nil

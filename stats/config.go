@@ -2,10 +2,10 @@
 // codes, latencies and bytes.
 //
 // A [Recorder] collects the statistics. Each [Series] counts status codes and bytes, and
-// keeps a sketch of the latencies (DDSketch, 1 %). Recording takes about as long as
-// reading the clock twice. The consumers of a recorder are the statistics page,
-// Prometheus metrics, bandwidth accounting with [Recorder.Drain], and sinks. Sinks are
-// modules that receive a [Snapshot] at every interval.
+// keeps a sketch of the latencies (DDSketch, 1%). Recording takes about as long as
+// reading the clock twice. A recorder is read by the statistics page, Prometheus metrics,
+// bandwidth accounting with [Recorder.Drain], and sinks. Sinks are modules that receive a
+// [Snapshot] at every interval.
 //
 // A handler provides all of this by embedding a [Config]. The statistics survive
 // configuration reloads.

@@ -1,7 +1,7 @@
 package stats
 
-// Interval holds the statistics of one route and backend between two drains, or the
-// traffic of one consumer in them.
+// Interval holds the statistics of one route and backend between two drains, or one
+// consumer's part of their traffic.
 type Interval struct {
 	Route   string // DefaultRoute if no route matched
 	Backend string // NoBackend for requests without a backend

@@ -36,8 +36,8 @@ func (h *Handle) Series(route, backend string) *Series {
 	return s
 }
 
-// RequestLog returns the gateway's request log. The log exists while a handle that has
-// called RequestLog is open.
+// RequestLog returns the gateway's request log and holds the log until Close. The log
+// exists while it has a holder.
 func (h *Handle) RequestLog() *RequestLog {
 	h.mu.Lock()
 	defer h.mu.Unlock()

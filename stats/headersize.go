@@ -7,7 +7,7 @@ import (
 
 // Sizes are estimated for HTTP/1.1 messages, in which headers are not compressed.
 
-// requestSize returns the size of a request header without its fields.
+// requestSize returns the size of a request header without the fields in r.Header.
 func requestSize(r *http.Request) (n int) {
 	n = len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\nHost: \r\n\r\n") + len(r.Host)
 	if r.ContentLength < 0 {

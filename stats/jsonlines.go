@@ -28,7 +28,7 @@ func init() {
 // interval are lost, and the next interval is written as usual.
 type JSONLines struct {
 	// The path of the file. Missing directories are created. Global placeholders such as
-	// `{env.HOME}` are replaced at startup. Required.
+	// `{env.HOME}` are replaced when the configuration is loaded. Required.
 	Filename string `json:"filename"`
 
 	// The file size in MiB above which the file is rolled. Default: 100.
@@ -69,7 +69,7 @@ func (j *JSONLines) Provision(caddy.Context) error {
 func (j *JSONLines) Validate() error {
 	switch {
 	case j.key.name == "":
-		return errors.New("json_lines: filename is required")
+		return errors.New("json_lines: filename is required: set the path of the file")
 	case j.RollSizeMB < 0:
 		return fmt.Errorf("json_lines: invalid roll_size_mb %d: must be at least 1", j.RollSizeMB)
 	case j.RollKeep < 0:
@@ -120,8 +120,8 @@ type jsonLine struct {
 	SeriesSnapshot
 }
 
-// lineFiles holds the open files by name. During a reload, the old and the new
-// configuration share a file, so that it is rolled only once.
+// lineFiles holds the open files by name and options. During a reload, the old and the
+// new configuration share a file, so that it is rolled only once.
 var lineFiles = caddy.NewUsagePool()
 
 type fileKey struct {

@@ -73,8 +73,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
-// cumulative returns, for each bound, the number of durations up to the bound (within 1
-// %). The bounds are in ascending order.
+// cumulative returns, for each bound, the number of durations up to the bound (within
+// 1%). The bounds are in ascending order.
 func (t *counts) cumulative(bounds []float64) map[float64]uint64 {
 	counts := make(map[float64]uint64, len(bounds))
 	var n float64

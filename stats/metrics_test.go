@@ -107,7 +107,7 @@ func TestBucketsAreCumulative(t *testing.T) {
 		}
 	}
 	for bound, n := range one.cumulative(buckets) {
-		// Durations within 1 % of a bound can be counted on either side of it.
+		// Durations within 1% of a bound can be counted on either side of it.
 		if diff := max(n, exact[bound]) - min(n, exact[bound]); float64(diff) > 0.02*float64(exact[bound])+20 {
 			t.Errorf("up to %g s: %d, want about %d", bound, n, exact[bound])
 		}

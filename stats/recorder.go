@@ -17,7 +17,8 @@ const (
 	// DefaultRoute is the route of requests that no route matched.
 	DefaultRoute = "_default"
 
-	// Other is the route and the backend of all series beyond MaxSeries.
+	// Other is the route and the backend of all series beyond MaxSeries, and the consumer
+	// of all traffic beyond MaxConsumers.
 	Other = "_other"
 
 	// NoBackend is the backend of requests without a backend, in reports.

@@ -29,10 +29,10 @@ type Latency struct {
 	// The exact mean.
 	Average float64 `json:"average"`
 
-	// The 95th percentile, within 1 %.
+	// The 95th percentile, within 1%.
 	P95 float64 `json:"p95"`
 
-	// The 99th percentile, within 1 %.
+	// The 99th percentile, within 1%.
 	P99 float64 `json:"p99"`
 }
 

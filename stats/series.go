@@ -12,8 +12,8 @@ import (
 // concurrent use.
 //
 // Requests are recorded in one of several shards, so that concurrent requests rarely
-// contend. A shard hands its counts over to the series every ten seconds, and on every
-// read.
+// contend. A shard hands its counts over to the series at its first use after each period
+// of ten seconds, and on every read.
 type Series struct {
 	route, backend string
 	rec            *Recorder
@@ -193,7 +193,7 @@ func (s *Series) read(w Window) *counts {
 
 // inFlight returns the number of requests in flight.
 func (s *Series) inFlight() (n int64) {
-	// Read ended before started, so that the difference is never negative.
+	// Read done before started, so that the difference is never negative.
 	for i := range s.shards {
 		s.shards[i].mu.Lock()
 		n -= s.shards[i].done

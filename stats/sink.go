@@ -123,8 +123,8 @@ func (r *reporter) run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// stop sends a last snapshot and stops the goroutine. It does not wait for a sink that
-// ignores its context, because that would block a reload.
+// stop sends a last snapshot and stops the goroutine. It limits the wait, because
+// a sink that ignores its context would block a reload.
 func (r *reporter) stop() error {
 	r.cancel()
 	patience := time.NewTimer(time.Duration(len(r.outlets)+1) * 2 * finalTimeout)

@@ -19,7 +19,7 @@ func MergeSketches(sketches ...[]byte) ([]byte, error) {
 	return t.encode(false), nil
 }
 
-// Quantiles returns quantiles (0 to 1) of the durations in seconds, within 1 %. For
+// Quantiles returns quantiles (0 to 1) of the durations in seconds, within 1%. For
 // example, 0.95 is the 95th percentile. All are 0 if the sketch is empty.
 func Quantiles(sketch []byte, q ...float64) ([]float64, error) {
 	t, err := mergeSketches([][]byte{sketch})
