@@ -49,7 +49,7 @@ func (b *meterBackend) abort(t testing.TB, g *gateway, reset bool) {
 }
 
 // TestBandwidthIsWhatBothSidesCount compares the counts of client, backend and gateway
-// for 10,000 requests. They use HTTP/1.1, HTTP/2, tunnels and aborted uploads.
+// for 10,000 requests over HTTP/1.1 and HTTP/2, for tunnels and for aborted uploads.
 func TestBandwidthIsWhatBothSidesCount(t *testing.T) {
 	b := startMeterBackend(t)
 	g := meterGateway(t, b)

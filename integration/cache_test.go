@@ -141,8 +141,7 @@ func (g *gateway) purge(t testing.TB, request string) int {
 	return purged.Purged
 }
 
-// An API key identifies the user of a request, even in a header that the cache does not
-// treat as credentials.
+// Responses to requests with an API key are stored only if they are public.
 func TestCacheAndKeys(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)

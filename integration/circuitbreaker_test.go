@@ -352,7 +352,7 @@ func TestCircuitBreakerInAnySite(t *testing.T) {
 	}
 }
 
-// Retries must not double the load of a failing backend.
+// The retry budget limits the retries to a fifth of the requests.
 func TestRetryBudget(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64

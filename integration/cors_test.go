@@ -183,7 +183,8 @@ backends: [{name: nosy, dial: [%q]}, {name: gone, dial: ["127.0.0.1:%d"]}]
 	}
 }
 
-// The three policies that wrap responses leave them unchanged when used together.
+// cors, request_id and security wrap responses. Used together, they must not impair
+// WebSockets, streams and informational responses.
 func TestResponsesPassUnharmedThroughPolicies(t *testing.T) {
 	t.Parallel()
 	web := startContainer(t, spec{})

@@ -108,7 +108,7 @@ func TestB1StatusesAboutTheRequestDoNotCount(t *testing.T) {
 			}
 		}
 		wantStatus(t, path+" after what clients can provoke", g.get(t, path+"/200"), 200)
-		// These responses do not reset the count of consecutive failures.
+		// A 501 between failures does not reset the count of consecutive failures.
 		for _, status := range []int{500, 501, 503} {
 			wantStatus(t, path, g.get(t, fmt.Sprintf("%s/%d", path, status)), status)
 		}

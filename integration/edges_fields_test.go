@@ -89,7 +89,7 @@ backends:
 
 // Responses are shared between requests with header fields of known clients, proxies and
 // tracers. A request with an unknown field bypasses the cache, because the backend may
-// vary by it. Without this rule, clients with different X-API-Key fields share responses.
+// vary by it. Without this rule, clients with different X-Org-Id fields share responses.
 func TestC2FieldsDecideWhoSharesAResponse(t *testing.T) {
 	t.Parallel()
 	backend := startCacheBackend(t)

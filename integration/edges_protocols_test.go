@@ -155,7 +155,8 @@ func TestA3OnlyWebSocketsAreTunnels(t *testing.T) {
 			for _, protocol := range []string{"connect-udp", "webtransport", "h2c", "HTTP"} {
 				stream := connect(protocol, path)
 				stream.write(t, smuggled, true)
-				// RFC 9220, section 3, requires 501; it applies to RFC 8441, too.
+				// RFC 9220, section 3, recommends 501 for HTTP/3. HTTP/2 (RFC 8441) gets
+				// the same status.
 				if got := readResponse(t, stream); got.status != http.StatusNotImplemented {
 					t.Errorf("%s: CONNECT of %s for %s got %d, want 501", version, path, protocol, got.status)
 				}

@@ -183,7 +183,8 @@ type dashboardPanel struct {
 	Targets     []struct{ Expr, LegendFormat string }
 }
 
-// grafanaGateway is a configuration that produces series of every metric.
+// grafanaGateway is a configuration that produces series of every metric that the
+// dashboards query.
 const grafanaGateway = `
 bandwidth:
   kong_metrics: true
@@ -236,8 +237,8 @@ func TestGrafanaDashboard(t *testing.T) {
 	}
 }
 
-// kongQueries are queries of Kong's Grafana dashboard (7424) at its current revision. For
-// each metric, one query uses all of the labels.
+// kongQueries are queries of Kong's Grafana dashboard (7424). For each metric, one query
+// uses all of the labels.
 var kongQueries = []string{
 	`sum(rate(kong_http_requests_total{service=~".*", route=~".*", instance=~".*"}[1m])) by (service,route,code)`,
 	`sum(rate(kong_http_requests_total{source=~".*", workspace=~".*", consumer=~".*"}[1m])) by (source, workspace, consumer)`,

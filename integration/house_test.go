@@ -313,7 +313,8 @@ func matchesAny(patterns []string, pkg string) bool {
 	})
 }
 
-// Only one file may import Docker's client, so that it can be replaced.
+// Only engine.go may import Docker's client, so that it can be replaced. address.go uses
+// only its names of environment variables.
 func TestDockerClientIsBehindOneInterface(t *testing.T) {
 	found := false
 	for _, f := range sourceFiles(t) {

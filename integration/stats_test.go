@@ -143,7 +143,7 @@ func TestStatsLatency(t *testing.T) {
 		clients.Go(func() { g.get(t, "/web?delay=200ms") })
 	}
 	clients.Wait()
-	// The gateway's latency includes the backend's. The sketch has an error of 1 %.
+	// The gateway's latency includes the backend's. The sketch has an error of 1%.
 	if got := g.stats(t, "").Latency; got.Average < 200 || got.P95 < 198 || got.P99 < 198 || got.P99 < got.P95 {
 		t.Errorf("got %+v of requests that take 200 ms at least", got)
 	}

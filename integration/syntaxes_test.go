@@ -12,7 +12,7 @@ import (
 	"github.com/rgate/rgate/internal/testkit"
 )
 
-// One gateway in three syntaxes.
+// The same gateway in each of the three syntaxes.
 const (
 	inYAML = `listen: ":$PORT"
 admin: localhost:$ADMIN

@@ -43,8 +43,8 @@ const (
 
 // CircuitBreaker rejects requests to a failing backend, so that clients fail fast and the
 // backend can recover. After a number of failures, it opens and responds with 503. After
-// the recovery time, it is half-open and admits `probes`. If all of them succeed, it
-// closes. If one fails, it opens again.
+// the recovery time, it is half-open and admits a number of probes. If all of them
+// succeed, it closes. If one fails, it opens again.
 //
 // A failure is a request without a response, or with one of the `statuses`. Responses
 // with 4xx are successes. Failures caused by the client are not counted: clients that
