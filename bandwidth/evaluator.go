@@ -152,9 +152,9 @@ func (e *quotaEvaluator) setProblem(err error) {
 	e.mu.Unlock()
 	switch {
 	case problem != "" && before == "":
-		e.logger.Load().Warn("evaluating quotas failed", zap.Error(err))
+		e.logger.Load().Warn("evaluating quotas failed", zap.String("gateway", e.gateway), zap.Error(err))
 	case problem == "" && before != "":
-		e.logger.Load().Info("evaluating quotas succeeded again")
+		e.logger.Load().Info("evaluating quotas succeeded again", zap.String("gateway", e.gateway))
 	}
 }
 

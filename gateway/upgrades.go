@@ -22,10 +22,14 @@ const (
 // logDropped logs a removed upgrade offer once for each protocol and route.
 func (g *Gateway) logDropped(protocol, route, backend string) {
 	protocol = strings.ToLower(protocol[:min(len(protocol), maxUpgradeName)])
-	if g.dropped.First(droppedUpgrade{strings.Clone(protocol), route}, maxDroppedUpgrades) {
-		g.logger.Warn("removed a protocol from the Upgrade field of a request: to forward it, add it to the backend's upgrades, unless it carries HTTP requests as h2c does",
-			zap.String("upgrade", protocol), zap.String("route", route), zap.String("backend", backend))
+	if !g.dropped.First(droppedUpgrade{strings.Clone(protocol), route}, maxDroppedUpgrades) {
+		return
 	}
+	message := "removed a protocol from the Upgrade field: to forward it, add it to upgrades of the backend"
+	if entry.CarriesRequests(protocol) {
+		message = "removed a protocol from the Upgrade field: its requests would bypass the policies"
+	}
+	g.logger.Warn(message, zap.String("upgrade", protocol), zap.String("route", route), zap.String("backend", backend))
 }
 
 // checkUpgrades reports the first protocol that is invalid or would bypass the

@@ -123,7 +123,7 @@ func (r *reading) add(family *dto.MetricFamily, d metricFormat, limit int) error
 		}
 		value := valueOf(metric)
 		if !(value >= 0 && value < math.MaxInt64) { // also rejects NaN
-			return fmt.Errorf("invalid value of %s%v, %g: must be a number of bytes", d.family, labels, value)
+			return fmt.Errorf("invalid value %g of %s: must be at least 0 and below 2^63", value, seriesName(d.family, labels))
 		}
 		c.value = int64(value)
 		if r.counters[idOf(d.family, labels)] = c; len(r.counters) > limit {
@@ -143,6 +143,15 @@ func valueOf(metric *dto.Metric) float64 {
 		return metric.GetGauge().GetValue()
 	}
 	return math.NaN()
+}
+
+// seriesName returns the name and the labels of a series in Prometheus' text format.
+func seriesName(family string, labels map[string]string) string {
+	metric := model.Metric{model.MetricNameLabel: model.LabelValue(family)}
+	for name, value := range labels {
+		metric[model.LabelName(name)] = model.LabelValue(value)
+	}
+	return metric.String()
 }
 
 // idOf returns a fixed-length hash of a series' family and labels.

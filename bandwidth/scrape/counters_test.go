@@ -77,9 +77,9 @@ func TestCountersThatAreWrong(t *testing.T) {
 	for metrics, says := range map[string]string{
 		"<!DOCTYPE html><html></html>\n": "parsing",
 		"":                               "no metrics",
-		"kong_bandwidth{type=\"egress\",service=\"s\"} NaN\n":  "not a number of bytes",
-		"kong_bandwidth{type=\"egress\",service=\"s\"} -1\n":   "not a number of bytes",
-		"kong_bandwidth{type=\"egress\",service=\"s\"} +Inf\n": "not a number of bytes",
+		"kong_bandwidth{type=\"egress\",service=\"s\"} NaN\n":  `invalid value NaN of kong_bandwidth{service="s", type="egress"}: must be at least 0 and below 2^63`,
+		"kong_bandwidth{type=\"egress\",service=\"s\"} -1\n":   "invalid value -1 of ",
+		"kong_bandwidth{type=\"egress\",service=\"s\"} +Inf\n": "invalid value +Inf of ",
 		many.String(): "increase max_series",
 	} {
 		if _, err := read(strings.NewReader(metrics), 100); err == nil || !strings.Contains(err.Error(), says) {

@@ -331,7 +331,8 @@ func (s *sums) readBytes(ctx context.Context, tx *Tx, span span, groups map[int6
 	}
 	when := "at >= ? AND at < ?"
 	if tx.dialect == sqlite && len(groups)*fewOf < s.all {
-		// With few matching series, a primary key lookup per time is faster than a scan.
+		// With few matching series, a primary key lookup for each time and series is faster
+		// than a scan.
 		when = fmt.Sprintf("at IN (WITH RECURSIVE times(at) AS (SELECT ? UNION ALL SELECT at + %d FROM times WHERE at + %d < ?) SELECT at FROM times)",
 			span.unit, span.unit)
 	}

@@ -59,14 +59,14 @@ type demo struct {
 
 type traffic struct{ ingress, egress int64 }
 
-var errTooLate = errors.New("the expected state was not reached within 20s")
+var errTimeout = errors.New("timed out after 20s")
 
 // until waits until condition returns true, for at most 20 seconds.
 func until(ctx context.Context, condition func() bool) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
-			return errTooLate
+			return errTimeout
 		}
 		select {
 		case <-ctx.Done():
@@ -124,10 +124,13 @@ func (d *demo) launch(ctx context.Context) error {
 		_ = cmd.Wait() // the exit status is not used
 		close(ended)
 	}(d.gateway, d.ended)
-	return until(ctx, func() bool {
+	if err := until(ctx, func() bool {
 		status, _, err := d.get("/api/payment/hello")
 		return err == nil && status == http.StatusOK
-	})
+	}); err != nil {
+		return fmt.Errorf("waiting for the gateway to respond: %w", err)
+	}
+	return nil
 }
 
 // stopGateway stops the gateway gracefully if it is running.

@@ -33,13 +33,16 @@ func (d *demo) findKong(ctx context.Context) (err error) {
 	if d.kong, err = docker.Run(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", kongContainer); err != nil {
 		return err
 	}
-	return until(ctx, func() bool {
+	if err := until(ctx, func() bool {
 		response, err := http.Get("http://" + d.kong + ":8001/metrics")
 		if err == nil {
 			response.Body.Close()
 		}
 		return err == nil
-	})
+	}); err != nil {
+		return fmt.Errorf("waiting for Kong to respond: %w", err)
+	}
+	return nil
 }
 
 func (d *demo) startGateway(ctx context.Context) error {
@@ -64,7 +67,10 @@ func (d *demo) await(ctx context.Context, status string) error {
 		return strings.Contains(last, `"status":"`+status+`"`)
 	})
 	d.Say("%s", last)
-	return err
+	if err != nil {
+		return fmt.Errorf("waiting for source status %s: %w", status, err)
+	}
+	return nil
 }
 
 // agree waits until the totals of a gateway equal the traffic counted by its clients,

@@ -67,21 +67,21 @@ func (c *client) owners(ctx context.Context) ([]string, error) {
 	return owners, nil
 }
 
-// waitFor waits until requests reach exactly alive containers.
-func (c *client) waitFor(ctx context.Context, alive int) error {
+// waitFor waits until requests reach exactly n containers, for at most 20 seconds.
+func (c *client) waitFor(ctx context.Context, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
 		owners, err := c.owners(ctx)
 		if err == nil {
 			slices.Sort(owners)
-			if len(slices.Compact(owners)) == alive {
+			if len(slices.Compact(owners)) == n {
 				return nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %d containers to respond: %w (last: %v)", alive, ctx.Err(), err)
+			return fmt.Errorf("waiting for %d containers to respond: %w (last: %v)", n, ctx.Err(), err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -98,13 +98,14 @@ type phase struct {
 	err             error
 }
 
-// load sends requests. It calls act after a quarter of them.
+// load sends requests. It calls act when it sends the last request of the first quarter.
 func (c *client) load(ctx context.Context, requests int, act func() error) *phase {
 	p := &phase{statuses: make(map[int]int)}
-	quarter := make(chan struct{})
+	quarter := max(1, requests/4)
+	reached := make(chan struct{})
 	acted := make(chan error, 1)
 	go func() {
-		<-quarter
+		<-reached
 		acted <- act()
 	}()
 	var next atomic.Int64
@@ -112,8 +113,8 @@ func (c *client) load(ctx context.Context, requests int, act func() error) *phas
 	for range inFlight {
 		workers.Go(func() {
 			for n := int(next.Add(1)); n <= requests; n = int(next.Add(1)) {
-				if n == requests/4 {
-					close(quarter)
+				if n == quarter {
+					close(reached)
 				}
 				begun := time.Now()
 				status, _, err := c.get(ctx, n%keys)

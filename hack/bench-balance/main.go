@@ -37,13 +37,13 @@ func run(ctx context.Context, duration time.Duration) error {
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version())
 	printDistribution()
 	if err := printHotKeys(ctx, duration); err != nil {
-		return fmt.Errorf("sharing hot keys: %w", err)
+		return fmt.Errorf("measuring hot keys: %w", err)
 	}
 	if err := printSlowUpstream(ctx, duration); err != nil {
-		return fmt.Errorf("sharing with a slow upstream: %w", err)
+		return fmt.Errorf("measuring the slow upstream: %w", err)
 	}
 	if err := printCosts(ctx); err != nil {
-		return fmt.Errorf("measuring what choosing costs: %w", err)
+		return fmt.Errorf("measuring selection costs: %w", err)
 	}
 	return nil
 }

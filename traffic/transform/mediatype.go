@@ -37,7 +37,8 @@ func bodyKindOf(header http.Header) (kind bodyKind, clear bool) {
 	return kind, clear
 }
 
-// streamNames lists the names of streams of JSON among the parts of media types.
+// streamNames lists the parts of media type names that denote a stream of JSON values,
+// such as ndjson in application/x-ndjson.
 var streamNames = []string{"ndjson", "ldjson", "jsonl", "jsonlines", "json-lines", "json-seq", "jsonstream", "json-stream"}
 
 // isJSONStream reports whether a media type denotes a stream of JSON values. Only whole
