@@ -187,8 +187,8 @@ type Share struct {
 // Group is a group of routes with common options, such as one version of an API.
 type Group struct {
 	// The prefix to prepend to the path_prefix of all routes in the group. Must begin
-	// with `/`. If it has a segment `:name` or `*`, all routes of the group are
-	// patterns. Default: none.
+	// with `/` and not end with `/*`. If it has a segment `:name` or `*`, all routes of
+	// the group are patterns. Default: none.
 	PathPrefix string `json:"path_prefix,omitempty"`
 
 	// The hosts of routes that set none. Default: all.

@@ -51,7 +51,8 @@ func (s *Secrets) find(tree any) {
 	}
 }
 
-// read adds the secrets in the options of a policy. Invalid options are ignored.
+// read adds the names of the secret header fields and parameters in the options of a
+// policy. Invalid options are ignored.
 func (s *Secrets) read(handler string, policy any) {
 	options, _ := policy.(map[string]any)
 	for _, secret := range kindOf(handler).secrets {

@@ -60,7 +60,7 @@ type Config struct {
 }
 
 // Validate validates the options except the sinks. The error has a method Field, which
-// returns the key of the invalid option.
+// returns the path of the invalid option.
 func (c *Config) Validate() error {
 	switch {
 	case c.Path != "" && !strings.HasPrefix(c.Path, "/"):

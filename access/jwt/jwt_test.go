@@ -398,7 +398,7 @@ func TestJWTCaddyfile(t *testing.T) {
 		{"rgate_jwt {\nalgorithms RS256\npublic_key x\n}", "", "invalid public_key: invalid PEM: must contain a block such as -----BEGIN PUBLIC KEY-----, at Test:3"},
 		{"rgate_jwt RS256", "", "unexpected argument"},
 		{"rgate_jwt {\nalgorithms none\n}", "", "must be an algorithm that signs tokens, such as RS256, at Test:2"},
-		{"rgate_jwt {\nalgorithms RS256\nsecret x\n}", "", "secret and algorithm RS256 cannot be combined: use HS256, HS384 or HS512, or replace secret by public keys, at Test:3"},
+		{"rgate_jwt {\nalgorithms RS256\nsecret x\n}", "", "secret and algorithm RS256 cannot be combined: use HS256, HS384 or HS512, or replace secret with public keys, at Test:3"},
 		{"rgate_jwt {\nalgorithms RS256\njwks_uri https://id.example.com\n}", "", `unrecognized subdirective 'jwks_uri' (did you mean "jwks_url"?)`},
 	} {
 		d := caddyfile.NewTestDispenser(tc.text)

@@ -231,7 +231,7 @@ func (o *Options) checkKeys() *options.Error {
 	case symmetric && used[0] != "secret":
 		return options.Errorf(used[0], "%s and algorithm %s cannot be combined, because public keys cannot be secrets: use the algorithm of the keys, such as RS256 or ES256", used[0], o.Algorithms[0])
 	case !symmetric && used[0] == "secret":
-		return options.Errorf("secret", "secret and algorithm %s cannot be combined: use HS256, HS384 or HS512, or replace secret by public keys", o.Algorithms[0])
+		return options.Errorf("secret", "secret and algorithm %s cannot be combined: use HS256, HS384 or HS512, or replace secret with public keys", o.Algorithms[0])
 	case o.CAFile != "" && o.JWKSURL == "" && !o.Discovery:
 		return options.Errorf("ca_file", "ca_file requires jwks_url or discovery: set one of them or remove ca_file")
 	case o.Discovery && o.Issuer == "":

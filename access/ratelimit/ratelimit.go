@@ -221,7 +221,7 @@ func (p *RateLimit) checkLimits() *options.Error {
 		return checkLimit("", p.Requests, p.Window)
 	}
 	if p.Requests != 0 || p.Window != 0 {
-		return options.Errorf("limits", "limits and requests or window cannot be combined: move requests and window into limits")
+		return options.Errorf("limits", "limits cannot be combined with requests or window: move requests and window into limits")
 	}
 	if len(p.Limits) > maxLimits {
 		return options.Errorf("limits", "too many limits (%d): use at most %d", len(p.Limits), maxLimits)

@@ -353,7 +353,7 @@ func TestRateLimitCheck(t *testing.T) {
 		`{"requests": -1, "window": "5s"}`:  {"requests", "invalid requests -1"},
 		`{"requests": 1, "window": "5us"}`:  {"window", "invalid window 5µs: must be 1ms to 8784h"},
 		`{"requests": 1, "window": "367d"}`: {"window", "invalid window 8808h0m0s"},
-		`{"requests": 1, "window": "1s", "limits": [{"requests": 1, "window": "1s"}]}`:        {"limits", "limits and requests or window cannot be combined: move requests and window into limits"},
+		`{"requests": 1, "window": "1s", "limits": [{"requests": 1, "window": "1s"}]}`:        {"limits", "limits cannot be combined with requests or window: move requests and window into limits"},
 		`{"limits": [{"requests": 1, "window": "1s"}, {"requests": 2}]}`:                      {"limits[1].window", "window is required"},
 		`{"limits": [{"requests": 1, "window": "1s"}, {}]}`:                                   {"limits[1].requests", "are required"},
 		`{"limits": [{"requests": 1, "window": "60s"}, {"requests": 2, "window": "1m"}]}`:     {"limits[1].window", "duplicate window 1m0s: remove the limit with more requests"},

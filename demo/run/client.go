@@ -38,7 +38,8 @@ func newClient(port int) *client {
 	}
 }
 
-// get sends a request and counts it. The gateway's statistics include it.
+// get sends a request and counts it, so that the counts can be compared with the gateway's
+// statistics.
 func (c *client) get(path string) (response, error) {
 	a, err := c.fetch(path)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 var (
 	errLength  = errors.New("the body is shorter than the Content-Length of the request")
-	errLengths = errors.New("the request has several values of Content-Length")
+	errLengths = errors.New("the request has different values of Content-Length")
 )
 
 // checkLengths rejects HTTP/2 requests with different values of Content-Length (RFC

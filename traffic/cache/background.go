@@ -62,8 +62,9 @@ func (b *cacheBackground) run(f func(context.Context)) bool {
 	return true
 }
 
-// validate validates a stale response in the background, unless a validation is in progress
-// or has ended less than validationPause ago.
+// validate validates a stale response in the background. It does nothing if a validation
+// of the response is in progress or ended less than validationPause ago, if mostValidations
+// of the policy are running, or after stop.
 func (p *Cache) validate(r *http.Request, next caddyhttp.Handler, site *cacheSite, q httpcache.Request, key httpcache.Key, stored *httpcache.Entry, now time.Time) {
 	if !stored.TryValidate(now) {
 		return
