@@ -114,7 +114,11 @@ func checkListen(address string) error {
 		return nil // cannot be validated before placeholders are replaced
 	}
 	if _, rest, ok := strings.Cut(address, "://"); ok {
-		return fmt.Errorf("must not be a URL: use %q", strings.TrimRight(rest, "/"))
+		host, _, _ := strings.Cut(rest, "/")
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			host = net.JoinHostPort(strings.Trim(host, "[]"), "8080")
+		}
+		return fmt.Errorf("must not be a URL: use an address such as %q", host)
 	}
 	if number, err := strconv.ParseUint(address, 10, 16); err == nil {
 		return fmt.Errorf(`must have a colon before the port: use ":%d"`, number)

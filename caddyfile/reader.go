@@ -295,8 +295,8 @@ func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) 
 	if err == nil {
 		err = json.Unmarshal(encoded, decoded.Interface())
 	}
-	if err != nil && t == sizeType {
-		return nil, r.mismatch(n, path, err.Error())
+	if valid := errors.Unwrap(err); valid != nil && t == sizeType {
+		return nil, r.mismatch(n, path, valid.Error())
 	}
 	if err == nil && t == sizeType { // encode as a number, as a Caddyfile does
 		encoded, err = json.Marshal(decoded.Interface())

@@ -174,6 +174,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"backend a {\nretry_budget\nretry_budget\n}":                "'retry_budget' is given twice: remove this one or the one in line 4, at Caddyfile:5",
 		backends + "route /api a {\ntimeouts {\ntotal -1s\n}\n}":    "invalid total: must not be negative: use a duration such as 1m, or 0s to disable the limit, at Caddyfile:8",
 		backends + "route /api a {\ntimeouts {\ndial -1s\n}\n}":     "invalid dial: must not be negative: use a duration such as 3s, or 0s to disable the limit, at Caddyfile:8",
+		backends + "route /a a {\ntimeouts {\nfirst_byte -1s\n}\n}": "invalid first_byte: must not be negative: use a duration such as 30s, or 0s to disable the limit, at Caddyfile:8",
 		backends + "route /api a {\nredir\n}":                       "parsing caddyfile tokens for 'redir': wrong argument count or unexpected line ending after 'redir', at Caddyfile:7",
 		backends + "route a":                                        "route requires a path prefix, and one backend or a backends block",
 		backends + "route /a a a":                                   "route requires a path prefix, and one backend or a backends block",

@@ -150,6 +150,8 @@ func (t *Timeouts) check(path string) error {
 		return nil
 	case t.Dial.IsOff() && t.Dial != options.TimeoutOff:
 		return problemf(path+".dial", "invalid dial: must not be negative: use a duration such as 3s, or 0s to disable the limit")
+	case t.FirstByte.IsOff() && t.FirstByte != options.TimeoutOff:
+		return problemf(path+".first_byte", "invalid first_byte: must not be negative: use a duration such as 30s, or 0s to disable the limit")
 	case t.Total.IsOff() && t.Total != options.TimeoutOff:
 		return problemf(path+".total", "invalid total: must not be negative: use a duration such as 1m, or 0s to disable the limit")
 	}

@@ -227,6 +227,8 @@ func (rt resolvedRoute) checkParams() error {
 			}
 			remedy := options.Suggest(use[1], known)
 			switch {
+			case use[1] == "*":
+				remedy = ": end path_prefix with /*"
 			case len(known) == 0:
 				remedy = ": add a segment /:" + use[1]
 			case remedy == "":

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -151,11 +152,11 @@ func (g *Gateway) provisionRoutes(ctx caddy.Context, backends map[string]*Backen
 	names := routesByGroup(all)
 	for _, rt := range all {
 		levels := [][]loadedHandler{common}
-		for _, group := range rt.groups {
+		for i, group := range rt.groups {
 			if _, ok := ofGroups[group]; !ok {
 				scope := policy.WithScope(ctx, policy.Scope{Gateway: g.Name, Level: "group", Name: group.PathPrefix, Routes: names[group], Legacy: g.Legacy})
 				if ofGroups[group], err = loadHandlers(scope, group, "HandlersRaw", group.HandlersRaw); err != nil {
-					return fmt.Errorf("loading the handlers of group %s: %w", group.PathPrefix, err)
+					return fmt.Errorf("loading the handlers of group %s: %w", cmp.Or(group.PathPrefix, rt.groupPath(i)), err)
 				}
 				g.addFieldSets(ofGroups[group])
 			}

@@ -39,6 +39,12 @@ func (g *Group) collect(all []resolvedRoute, at string, around []*Group) []resol
 	return all
 }
 
+// groupPath returns the JSON path of a group around the route. The outermost group has
+// the index 0.
+func (rt resolvedRoute) groupPath(index int) string {
+	return strings.Join(strings.Split(rt.at, ".")[:index+1], ".")
+}
+
 // within returns a copy of the route with the options that it inherits from groups, the
 // outermost first.
 func (rt *Route) within(groups []*Group) *Route {

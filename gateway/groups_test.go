@@ -88,6 +88,16 @@ func TestGroupsAreInherited(t *testing.T) {
 	}
 }
 
+func TestPathsOfGroups(t *testing.T) {
+	g := &Gateway{Groups: []*Group{{}, {Groups: []*Group{{Routes: []*Route{{PathPrefix: "/"}}}}}}}
+	rt := g.resolvedRoutes()[0]
+	for i, want := range []string{"groups[1]", "groups[1].groups[0]"} {
+		if got := rt.groupPath(i); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // Each common form of versioning selects the version's backend.
 func TestVersions(t *testing.T) {
 	routes := func(version string) string {

@@ -3,6 +3,7 @@ package stats
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -128,6 +129,9 @@ func (c *Config) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error)
 		interval, err := caddy.ParseDuration(text)
 		if err != nil {
 			return true, d.Errf("invalid interval '%s': must be a duration such as 30s or 1m", text)
+		}
+		if c.Interval != 0 {
+			return true, d.Errf("interval is set twice: '%s' and '%s': remove one of the two", time.Duration(c.Interval), text)
 		}
 		c.Interval = caddy.Duration(interval)
 		return true, nil

@@ -28,6 +28,7 @@ func TestStatsInACaddyfile(t *testing.T) {
 		{input: "stats {\n path /a /b\n}", fails: "wrong argument count"},
 		{input: "stats {\n interval\n}", fails: "wrong argument count"},
 		{input: "stats {\n interval often\n}", fails: "such as 30s"},
+		{input: "stats {\n interval 30s\n interval 1m\n}", fails: "interval is set twice: '30s' and '1m': remove one of the two"},
 		{input: "stats {\n name x\n}", fails: "unrecognized subdirective 'name'"},
 		{input: "stats {\n sink\n}", fails: "wrong argument count"},
 		{input: "stats {\n sink nowhere\n}", fails: "rgate.stats.sinks.nowhere"},

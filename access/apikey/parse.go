@@ -82,22 +82,29 @@ func decodeKey(item *yaml.Node) (*Key, error) {
 	return key, nil
 }
 
-// optionError converts a JSON decoding error into an error about an option of a key.
+// optionError converts a JSON decoding error into an error about an option of a key. It
+// contains an unknown name only if it resembles an option, because it can be a secret, as
+// in {secret}.
 func optionError(err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		name = strings.Trim(name, `"`)
-		return fmt.Errorf("unknown option %q%s: use %s", name, options.Suggest(name, keyOptions), strings.Join(keyOptions, ", "))
+		if hint := options.Suggest(name, keyOptions); hint != "" {
+			return fmt.Errorf("unknown option %q%s: use %s", name, hint, strings.Join(keyOptions, ", "))
+		}
+		return fmt.Errorf("unknown option: use %s", strings.Join(keyOptions, ", "))
 	}
 	if errors.Is(err, errMoment) {
 		return errors.New("expires must be a string in quotes: a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
 	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		want := "a list or a map"
-		switch wrong.Type.Kind() {
-		case reflect.String:
+		want := "a map"
+		switch kind := wrong.Type.Kind(); {
+		case wrong.Field == "scopes", wrong.Field == "roles":
+			want = "a list of strings in quotes"
+		case kind == reflect.String:
 			want = "a string in quotes"
-		case reflect.Int64:
+		case kind == reflect.Int64:
 			want = "a whole number"
 		}
 		return fmt.Errorf("%s must be %s", wrong.Field, want)

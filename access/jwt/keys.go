@@ -244,11 +244,11 @@ func parseJWKS(text []byte) (*keySet, []error, error) {
 		set.keys = append(set.keys, key)
 	}
 	if len(set.keys) == 0 {
-		err := errors.New("the list of keys is empty")
+		reason := "the list of keys is empty"
 		if len(left) > 0 {
-			err = errors.Join(left...)
+			reason = strings.ReplaceAll(errors.Join(left...).Error(), "\n", "; ")
 		}
-		return nil, left, fmt.Errorf("no key to verify signatures with: %w", err)
+		return nil, left, fmt.Errorf("no key to verify signatures with: %s", reason)
 	}
 	return set, left, nil
 }

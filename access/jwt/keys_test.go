@@ -86,6 +86,10 @@ func TestKeysOfASet(t *testing.T) {
 			t.Errorf("%s alone: %v", name, err)
 		}
 	}
+	unusable := map[string]any{"kty": "AKP", "alg": "ML-DSA-44"}
+	if _, _, err := parseJWKS([]byte(jwtSet(t, unusable, unusable))); err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "; key 2: ") {
+		t.Errorf("two unusable keys: %v", err)
+	}
 	many := make([]map[string]any, maxJWKs+5)
 	for i := range many {
 		many[i] = jwtJWK(t, jwtEC().Public(), map[string]any{"kid": fmt.Sprint(i)})

@@ -264,7 +264,7 @@ func (p *RateLimit) checkCost() *options.Error {
 	cost, ok := parseCost(text)
 	for _, l := range p.all() {
 		if ok && cost > l.Requests {
-			return options.Errorf("cost", "invalid cost %d: must be at most %d, the number of requests of a limit", cost, l.Requests)
+			return options.Errorf("cost", "invalid cost %s: must be at most %d, the number of requests of a limit", text, l.Requests)
 		}
 	}
 	if text != "" && !ok && !placeholder.Has(text) {

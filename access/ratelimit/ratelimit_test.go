@@ -365,6 +365,7 @@ func TestRateLimitCheck(t *testing.T) {
 		`{"requests": 1, "window": "1s", "redis": "redis://h?a=b"}`:                           {"redis", "unexpected option: a"},
 		`{"requests": 1, "window": "1s", "redis": "redis://h", "redis_timeout": -1}`:          {"redis_timeout", "invalid redis_timeout -1ns: must be a positive duration"},
 		`{"requests": 5, "window": "1s", "cost": 6}`:                                          {"cost", "invalid cost 6: must be at most 5"},
+		`{"requests": 5, "window": "1s", "cost": 5000000000}`:                                 {"cost", "invalid cost 5000000000: must be at most 5"},
 		`{"requests": 5, "window": "1s", "key": "{http.request.header.X-U"}`:                  {"key", "has an unclosed placeholder: close it with }"},
 		`{"requests": 5, "window": "1s", "redis_timeout": "1s"}`:                              {"redis_timeout", "redis_timeout requires redis"},
 		`{"requests": 5, "window": "1s", "redis": "redis://h:65536"}`:                         {"redis", "invalid redis port 65536: must be at most 65535"},

@@ -137,7 +137,7 @@ func TestRESTRefusesInJSON(t *testing.T) {
 	}
 	check(restAsk(t, api, "GET", restBase+"?type=up"), 400, "type", "egress")
 	check(restAsk(t, api, "GET", restBase+"/total?step=1h"), 400, "step", "unknown parameter")
-	check(restAsk(t, api, "GET", restBase+"/quotas?step=1h"), 400, "step", "unknown parameter")
+	check(restAsk(t, api, "GET", restBase+"/quotas?step=1h"), 400, "step", `unknown parameter "step": remove it, because this endpoint has no parameters`)
 	check(restAsk(t, api, "GET", restBase+"/names?from=x"), 400, "from", "RFC 3339")
 	check(restAsk(t, api, "GET", restBase+"?type=%zz"), 400, "", `invalid URL escape "%zz"`)
 	check(restAsk(t, api, "GET", restBase+"/quotas?a;b"), 400, "", "semicolon")

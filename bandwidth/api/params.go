@@ -85,6 +85,8 @@ func parseUsage(values url.Values, known []string, now time.Time) (q usageParams
 func checkNames(values url.Values, known []string) error {
 	for name, given := range values {
 		switch {
+		case len(known) == 0:
+			return paramf(name, "unknown parameter %q: remove it, because this endpoint has no parameters", name)
 		case !slices.Contains(known, name):
 			return paramf(name, "unknown parameter %q%s: use %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 		case len(given) > 1 && !slices.Contains(filterParams, name) && name != "group_by":

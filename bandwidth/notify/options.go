@@ -138,8 +138,7 @@ func (o *SMTP) Check() error {
 func (o *SMTP) server() (host, port string, err error) {
 	if host, port, err = net.SplitHostPort(o.Address); err != nil {
 		host, port, err = strings.Trim(o.Address, "[]"), smtpPorts[cmp.Or(o.TLS, tlsStart)], nil
-	}
-	if n, bad := strconv.ParseUint(port, 10, 16); port != "" && (bad != nil || n == 0) {
+	} else if n, bad := strconv.ParseUint(port, 10, 16); bad != nil || n == 0 {
 		err = fmt.Errorf("invalid port %q: must be 1 to 65535", port)
 	}
 	if host == "" || strings.ContainsAny(host, "/ @{}") {

@@ -26,6 +26,7 @@ func TestOptions(t *testing.T) {
 		{&Webhook{URL: "https://a.example/", Timeout: caddy.Duration(time.Hour)}, "webhook.timeout", "must be 1s to 5m"},
 		{smtp(func(o *SMTP) { o.Address = "" }), "smtp.address", "address is required"},
 		{smtp(func(o *SMTP) { o.Address = "mail.example.com:99999" }), "smtp.address", "mail.example.com:587"},
+		{smtp(func(o *SMTP) { o.Address = "mail.example.com:" }), "smtp.address", "mail.example.com:587"},
 		{smtp(func(o *SMTP) { o.Address = "smtp://mail.example.com" }), "smtp.address", "mail.example.com:587"},
 		{smtp(func(o *SMTP) { o.TLS = "ssl" }), "smtp.tls", "use starttls, implicit or none"},
 		{smtp(func(o *SMTP) { o.Username = "a" }), "smtp.password", "username requires password"},

@@ -30,6 +30,10 @@ const (
 func main() {
 	requests := flag.Int("requests", 6000, "requests per phase")
 	flag.Parse()
+	if *requests < 1 {
+		fmt.Fprintf(os.Stderr, "chaos: invalid -requests %d: must be at least 1\n", *requests)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)

@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/options"
+	"github.com/rgate/rgate/internal/status"
 )
 
 func init() {
@@ -43,7 +47,7 @@ func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
 	name := r.URL.Query().Get("gateway")
 	rep := newestReporter(name)
 	if rep == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("unknown gateway %q: no running gateway matches this name", name)}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: unknownGateway(name)}
 	}
 	log := rep.log
 	log.ignored = []string{"gateway"}
@@ -53,6 +57,17 @@ func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {
 		return caddy.APIError{HTTPStatus: refused.status, Err: refused.error}
 	}
 	return err
+}
+
+// unknownGateway returns the error for the name of a gateway that is not running. The
+// name is empty if none was requested.
+func unknownGateway(name string) error {
+	known := status.Services.Keys()
+	if name == "" || len(known) == 0 {
+		return errors.New("no gateway is running")
+	}
+	slices.Sort(known)
+	return fmt.Errorf("unknown gateway %q%s: use %s", name, options.Suggest(name, known), strings.Join(known, ", "))
 }
 
 // Interface guard

@@ -13,7 +13,7 @@ import (
 
 // hot lists the packages whose benchmarks run. The root package contains benchmarks across
 // packages.
-var hot = []string{".", "dockerupstreams", "gateway", "stats", "policy", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/httpcache", "traffic/transform", "bandwidth", "bandwidth/store", "bandwidth/scrape", "bandwidth/api", "dashboard"}
+var hot = []string{".", "dockerupstreams", "gateway", "gateway/routing", "stats", "policy", "internal/entry", "internal/trust", "access/apikey", "access/cors", "access/ipfilter", "access/jwt", "access/ratelimit", "access/requestid", "access/require", "access/security", "traffic/cache", "traffic/circuitbreaker", "traffic/coalesce", "traffic/concurrency", "traffic/fallback", "traffic/httpcache", "traffic/transform", "bandwidth", "bandwidth/store", "bandwidth/scrape", "bandwidth/api", "dashboard"}
 
 // benchmark is an output line of go test -bench.
 type benchmark struct {

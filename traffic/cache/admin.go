@@ -80,15 +80,18 @@ func (p *purgeRequest) selection() (httpcache.Purge, error) {
 	if given != 1 {
 		return purge, errors.New(`exactly one of url, prefix, tag and all is required, such as {"prefix": "/api/"}`)
 	}
-	for _, text := range []*string{&purge.URL, &purge.Prefix} {
-		if *text == "" || (*text)[0] == '/' {
+	for _, key := range []struct {
+		name string
+		text *string
+	}{{"url", &purge.URL}, {"prefix", &purge.Prefix}} {
+		if *key.text == "" || (*key.text)[0] == '/' {
 			continue
 		}
-		url, ok := httpcache.NormalizeURL(*text)
+		url, ok := httpcache.NormalizeURL(*key.text)
 		if !ok {
-			return purge, fmt.Errorf("invalid URL %q: must be a URL such as https://example.com/a or a path such as /a", *text)
+			return purge, fmt.Errorf("invalid %s %q: must be a URL such as https://example.com/a or a path such as /a", key.name, *key.text)
 		}
-		*text = url
+		*key.text = url
 	}
 	return purge, nil
 }

@@ -118,7 +118,8 @@ func TestCacheAdmin(t *testing.T) {
 		`{"tag": "b", "gateway": "idel"}`:    `404 unknown gateway "idel" (did you mean "idle"?): use one of idle`,
 		`{}`:                                 `exactly one of`,
 		`{"tag": "b", "url": "/a"}`:          `exactly one of`,
-		`{"url": "a.example/b"}`:             `must be a URL such as https://example.com/a or a path such as /a`,
+		`{"url": "a.example/b"}`:             `invalid url "a.example/b": must be a URL such as https://example.com/a or a path such as /a`,
+		`{"prefix": "a.example/b"}`:          `invalid prefix "a.example/b": must be a URL such as https://example.com/a or a path such as /a`,
 		`{"urls": ["/a"]}`:                   `unknown field`,
 		`tag=b`:                              `use JSON such as`,
 	} {

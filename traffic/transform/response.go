@@ -171,14 +171,15 @@ func (w *responseWriter) WriteHeader(status int) {
 // refuses reports whether the response is rejected because of its header: the body may
 // contain values that must be changed, but it cannot be edited.
 func (w *responseWriter) refuses(status int, header http.Header, kind bodyKind, clear bool) bool {
-	mayBeJSON := kind == jsonBody || kind == unknownBody && header.Get("Content-Length") != "0"
+	empty := header.Get("Content-Length") == "0"
+	mayBeJSON := kind == jsonBody || kind == unknownBody && !empty
 	switch {
 	case w.response.body.empty() || w.lenient:
 	case mayBeJSON && caddyhttp.IsIncremental(header):
 		w.giveUp(errResponseIncremental)
 	case status == http.StatusPartialContent && isByteRanges(header):
 		w.giveUp(errResponsePartial)
-	case w.response.strict && (kind == streamBody || mayBeJSON && !clear):
+	case w.response.strict && (kind == streamBody || mayBeJSON && !clear && !empty):
 		w.giveUp(errResponseStrict)
 	}
 	return w.state == refusing

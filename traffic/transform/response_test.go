@@ -103,6 +103,18 @@ func TestResponseBodies(t *testing.T) {
 	}
 }
 
+func TestStrictPermitsEmptyBodiesWithAnInvalidType(t *testing.T) {
+	handler := loadTransform(t, `{"response": {"body": {"delete": ["password"]}, "strict": true}}`)
+	for media, want := range map[string][2]int{"application/json charset=utf-8": {200, 502}, "": {200, 502}, "application/json": {200, 200}} {
+		for i, body := range []string{"", `{}`} {
+			got := handler.serve(transformRequest("GET", "/", ""), 200, body, "Content-Type", media, "Content-Length", fmt.Sprint(len(body)))
+			if got.response.Code != want[i] {
+				t.Errorf("%q and a body of %d bytes: got %d, want %d", media, len(body), got.response.Code, want[i])
+			}
+		}
+	}
+}
+
 var took = regexp.MustCompile(`"processing_time":\d+(\.\d{1,3})?}$`)
 
 func TestEnvelope(t *testing.T) {
