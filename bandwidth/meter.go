@@ -55,7 +55,7 @@ type Meter struct {
 	Retention *Retention `json:"retention,omitempty"`
 
 	// The interval between writes to the database: 1s to 10s. If the process is killed,
-	// the bytes of at most one interval and a second are lost. Default: `5s`.
+	// the bytes of up to `flush_interval` and one second are lost. Default: `5s`.
 	FlushInterval caddy.Duration `json:"flush_interval,omitempty" default:"5s"`
 
 	// Other gateways whose bytes are recorded in the same database. Default: none.
@@ -243,16 +243,22 @@ func (m *Meter) Check() error {
 }
 
 func (r *Retention) check() error {
+	for _, d := range []struct {
+		name  string
+		value caddy.Duration
+	}{{"minutes", r.Minutes}, {"hours", r.Hours}, {"days", r.Days}} {
+		if d.value < 0 {
+			return options.Errorf("retention."+d.name, "invalid %s %s: must not be negative: use a duration such as 7d", d.name, inDays(time.Duration(d.value)))
+		}
+	}
 	kept := r.filled()
 	switch {
-	case r.Minutes < 0 || r.Hours < 0 || r.Days < 0:
-		return options.Errorf("retention", "invalid retention: must not be negative: use a duration such as 7d")
 	case kept.Minutes < time.Hour:
-		return options.Errorf("retention.minutes", "invalid minutes: must be at least 1h")
+		return options.Errorf("retention.minutes", "invalid minutes %s: must be at least 1h", inDays(kept.Minutes))
 	case kept.Hours < kept.Minutes:
-		return options.Errorf("retention.hours", "invalid hours: must not be shorter than minutes, %s", inDays(kept.Minutes))
+		return options.Errorf("retention.hours", "invalid hours %s: must not be shorter than minutes, %s", inDays(kept.Hours), inDays(kept.Minutes))
 	case kept.Days < kept.Hours:
-		return options.Errorf("retention.days", "invalid days: must not be shorter than hours, %s", inDays(kept.Hours))
+		return options.Errorf("retention.days", "invalid days %s: must not be shorter than hours, %s", inDays(kept.Days), inDays(kept.Hours))
 	}
 	return nil
 }

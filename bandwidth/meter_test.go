@@ -37,11 +37,11 @@ func TestMeterInCaddyfile(t *testing.T) {
 		"rgate_bandwidth {\nstore mysql://x\n}":               "use sqlite:///var/lib/rgate/bandwidth.db or postgres://",
 		"rgate_bandwidth usage":                               `invalid path "usage": use a path such as`,
 		"rgate_bandwidth {\nflush_interval 1m\n}":             "must be 1s to 10s",
-		"rgate_bandwidth {\nretention {\nminutes 1m\n}\n}":    "must be at least 1h",
-		"rgate_bandwidth {\nretention {\nhours 1d\n}\n}":      "must not be shorter than minutes, 7d",
-		"rgate_bandwidth {\nretention {\ndays 30d\n}\n}":      "must not be shorter than hours, 90d",
+		"rgate_bandwidth {\nretention {\nminutes 1m\n}\n}":    "invalid minutes 1m0s: must be at least 1h",
+		"rgate_bandwidth {\nretention {\nhours 1d\n}\n}":      "invalid hours 1d: must not be shorter than minutes, 7d",
+		"rgate_bandwidth {\nretention {\ndays 30d\n}\n}":      "invalid days 30d: must not be shorter than hours, 90d",
 		"rgate_bandwidth {\nretention {\nweeks 30d\n}\n}":     "use minutes, hours, days",
-		"rgate_bandwidth {\nretention {\nhours -1h\n}\n}":     "negative",
+		"rgate_bandwidth {\nretention {\nhours -1h\n}\n}":     "invalid hours -1h0m0s: must not be negative",
 		"rgate_bandwidth {\nretention {\nminutes 9000d\n}\n}": "",
 	} {
 		m := new(Meter)
