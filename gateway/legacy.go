@@ -27,7 +27,7 @@ var legacyBehaviours = map[string]string{
 	legacyGRPCErrors:               "gRPC clients get the gateway's own errors as HTTP statuses, without `grpc-status`.",
 	policy.LegacyUncountedFailures: "Failed authentications do not count against a `rate_limit` by the client's address.",
 	policy.LegacyUnreadableJSON:    "`transform` forwards bodies that are declared as JSON but cannot be parsed unchanged. The same applies to messages with an invalid `Content-Type`.",
-	policy.LegacyUnlistedFields:    "`cache` ignores request fields except `Authorization`, `X-User-ID`, `X-Consumer-*`, the fields in `Vary`, and with `ttl` also `Cookie`.",
+	policy.LegacyUnlistedFields:    "`cache` ignores negotiated and unknown request fields and credentials, except `Authorization`, `Proxy-Authorization`, `X-User-ID`, `X-Consumer-*`, the fields in `Vary`, and with `ttl` also `Cookie`.",
 	legacyEnvironmentProxy:         "Backends are dialed through the proxy in the environment variables HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
 }
 
