@@ -78,8 +78,12 @@ func holdEvaluator(ctx caddy.Context, gateway string) (e *quotaEvaluator, releas
 	}
 	e = value.(*quotaEvaluator)
 	e.logger.Store(ctx.Logger()) // the old configuration's logger is closed with it
-	return e, func() { _, _ = evaluators.Delete(gateway) },
-		errors.Join(metrics.Register(ctx, quotaMetrics), metrics.Register(ctx, notify.Metrics))
+	release = func() { _, _ = evaluators.Delete(gateway) }
+	if err := errors.Join(metrics.Register(ctx, quotaMetrics), metrics.Register(ctx, notify.Metrics)); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return e, release, nil
 }
 
 func newEvaluator(gateway string) *quotaEvaluator {

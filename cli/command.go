@@ -5,6 +5,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -140,11 +141,19 @@ func loadWithWarnings(file string) ([]byte, []caddyconfig.Warning, error) {
 		cfg, _, _, err := caddycmd.LoadConfig(file, "") // it logs the warnings
 		return cfg, nil, err
 	}
-	body, err := os.ReadFile(file)
+	body, err := readConfig(file)
 	if err != nil {
 		return nil, nil, err
 	}
 	return caddyconfig.GetAdapter(adapterName).Adapt(body, map[string]any{"filename": file})
+}
+
+// readConfig reads a file, or the standard input if file is "-".
+func readConfig(file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(file)
 }
 
 // logWarnings logs warnings of a config adapter.
@@ -182,7 +191,7 @@ func reload(file, address string) error {
 }
 
 func printCaddyfile(file string) error {
-	body, err := os.ReadFile(file)
+	body, err := readConfig(file)
 	if err != nil {
 		return err
 	}

@@ -39,15 +39,24 @@ func (g *Gateway) eachHandler(f func(at string, owner *Backend, raw json.RawMess
 	inGroups = func(at string, groups []*Group) {
 		for i, group := range groups {
 			path := fmt.Sprintf("%sgroups[%d].", at, i)
+			if group == nil {
+				continue // checkRoutes reports the error
+			}
 			look(path+"handle", nil, group.HandlersRaw)
 			inGroups(path, group.Groups)
 		}
 	}
 	inGroups("", g.Groups)
 	for _, rt := range g.resolvedRoutes() {
+		if rt.Route == nil {
+			continue // checkRoutes reports the error
+		}
 		look(rt.at+".handle", nil, rt.HandlersRaw)
 	}
 	for i, b := range g.Backends {
+		if b == nil {
+			continue // Check reports the error
+		}
 		look(fmt.Sprintf("backends[%d].around", i), b, b.AroundRaw)
 	}
 }

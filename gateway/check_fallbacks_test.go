@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/rgate/rgate/internal/testkit"
 )
 
 func TestFallbacksAreCheckedOnAllLevels(t *testing.T) {
@@ -49,6 +52,32 @@ func TestFallbacksAreCheckedOnAllLevels(t *testing.T) {
 		used := make(map[string]bool)
 		if g.markFallbacks(used); tc.path == "" && !slices.Equal(slices.Sorted(maps.Keys(used)), tc.used) {
 			t.Errorf("%s: used are %v, want %v", tc.what, used, tc.used)
+		}
+	}
+}
+
+// null is a valid element of a list in JSON.
+func TestNullIsReported(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"backends": [null]}`: "the backend is empty",
+		`{"backends": [{"name": "a", "dial": ["h:1"]}], "routes": [null]}`: "the route is empty",
+		`{"backends": [{"name": "a", "dial": ["h:1"]}], "groups": [null]}`: "the group has no routes",
+	} {
+		var g Gateway
+		if err := json.Unmarshal([]byte(text), &g); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error is %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestNullInProxyIsEmpty(t *testing.T) {
+	for _, proxy := range []string{"null", `{"transport": null}`, `{"load_balancing": null}`, `{"headers": null}`, `{"health_checks": null}`} {
+		config := `{"name": "` + t.Name() + `", "routes": [{"path_prefix": "/", "backend": "a"}], "backends": [{"name": "a", "dial": ["127.0.0.1:1"], "proxy": ` + proxy + `}]}`
+		if _, err := testkit.Context(t).LoadModuleByID("http.handlers.rgate", []byte(config)); err != nil {
+			t.Errorf("%s: %v", proxy, err)
 		}
 	}
 }

@@ -70,7 +70,7 @@ var allowedImports = map[string][]string{
 	"traffic/sharing":        {"internal/httpx", "internal/options", "internal/placeholder", "internal/trust", "policy", "traffic/httpcache"},
 	"traffic/transform":      {"internal/failure", "internal/httpx", "internal/options", "internal/placeholder", "internal/query", "internal/trust", "policy"},
 	"internal/failure":       {"internal/entry", "internal/httpx", "internal/options"},
-	"internal/placeholder":   {"internal/logging", "internal/options", "internal/query", "internal/trust"},
+	"internal/placeholder":   {"internal/options", "internal/query", "internal/trust"},
 	"internal/trust":         {"internal/entry", "internal/logging"},
 	"internal/logging":       {},
 	"internal/metrics":       {},

@@ -316,6 +316,16 @@ func checkURL(text, example string) error {
 	return nil
 }
 
+// RequestFields implements trust.FieldReader.
+func (o *Options) RequestFields() (names []string) {
+	for _, text := range o.TokenFrom {
+		if source, ok := httpx.ParseCredentialSource(text); ok && source.Kind == httpx.Header {
+			names = append(names, source.Name)
+		}
+	}
+	return names
+}
+
 func (o *Options) checkPlaces() *options.Error {
 	var seen []httpx.CredentialSource
 	for i, text := range o.TokenFrom {

@@ -149,17 +149,14 @@ func (n *Notifier) DeliverDue(ctx context.Context, db *store.DB) (wait time.Dura
 	if err := n.maintain(ctx, db, now); err != nil {
 		return pollInterval, err
 	}
-	deliveries, err := pendingDeliveries(ctx, db, maxDeliveries)
+	channels := n.channels() // others belong to another gateway or an older configuration
+	deliveries, err := pendingDeliveries(ctx, db, channels.Names(), maxDeliveries)
 	if err != nil {
 		return pollInterval, err
 	}
-	channels := n.channels()
 	wait, tried := pollInterval, false
 	for i := range deliveries {
 		d := &deliveries[i]
-		if !slices.Contains(channels.Names(), d.channel) {
-			continue // the channel belongs to another gateway or an older configuration
-		}
 		if due := time.Unix(d.next, 0).Sub(now); due > 0 {
 			wait = min(wait, due)
 			continue

@@ -260,7 +260,7 @@ func TestLeaseEnds(t *testing.T) {
 		first.use(mailOptions(server))
 		second.use(mailOptions(server))
 		first.reach()
-		deliveries, err := pendingDeliveries(t.Context(), first.db, 10)
+		deliveries, err := pendingDeliveries(t.Context(), first.db, []string{channelMail, channelWebhook}, 10)
 		if err != nil || len(deliveries) != 1 {
 			t.Fatalf("got %v, %v", deliveries, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/rgate/rgate/bandwidth/store"
@@ -54,10 +55,18 @@ type delivery struct {
 	delivered        []string // recipients that already received the message
 }
 
-// pendingDeliveries returns unfinished deliveries, the longest overdue first.
-func pendingDeliveries(ctx context.Context, db *store.DB, limit int) (all []delivery, err error) {
+// pendingDeliveries returns unfinished deliveries for the given channels, the longest
+// overdue first.
+func pendingDeliveries(ctx context.Context, db *store.DB, channels []string, limit int) (all []delivery, err error) {
+	if len(channels) == 0 {
+		return nil, nil
+	}
+	args := []any{deliveryPending}
+	for _, name := range channels {
+		args = append(args, name)
+	}
 	rows, err := db.Query(ctx, `SELECT message, channel, notice, created_at, attempts, CASE WHEN leased_until > next_at THEN leased_until ELSE next_at END, delivered
-		FROM outbox WHERE state = ? ORDER BY 6, message, channel LIMIT ?`, deliveryPending, limit)
+		FROM outbox WHERE state = ? AND channel IN (?`+strings.Repeat(", ?", len(channels)-1)+`) ORDER BY 6, message, channel LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, err
 	}

@@ -93,11 +93,10 @@ func (s *Source) check(at string) *options.Error {
 	case s.BasicAuth != nil && s.BasicAuth.Username == "":
 		return options.Errorf(at+".basic_auth.username", "username is required: set username and password")
 	}
-	if strings.Contains(s.URL, "{") { // placeholder: validated when replaced
-		return nil
-	}
-	if _, err := parseSourceURL(s.URL); err != nil {
-		return options.Errorf(at+".url", "%v", err)
+	if !strings.Contains(s.URL, "{") { // placeholders are validated when replaced
+		if _, err := parseSourceURL(s.URL); err != nil {
+			return options.Errorf(at+".url", "%v", err)
+		}
 	}
 	for name := range s.Headers {
 		if !isToken(name) {

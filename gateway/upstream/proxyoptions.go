@@ -30,6 +30,9 @@ func (o ProxyOptions) Object(key string) (ProxyOptions, error) {
 			return nil, fmt.Errorf("invalid %s: must be an object: %w", key, err)
 		}
 	}
+	if inner == nil { // null
+		inner = ProxyOptions{}
+	}
 	return inner, nil
 }
 
@@ -61,6 +64,9 @@ func (s *Service) proxyOptions() (ProxyOptions, error) {
 	if s.options.Proxy != nil {
 		if err := json.Unmarshal(s.options.Proxy, &options); err != nil {
 			return nil, err
+		}
+		if options == nil { // null
+			options = ProxyOptions{}
 		}
 	}
 	balancing, err := options.Object("load_balancing")

@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"go.uber.org/zap"
 
-	"github.com/rgate/rgate/internal/logging"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/query"
 )
@@ -122,7 +121,7 @@ func CheckKey(field, text string) *options.Error {
 func WarnUnknown(ctx caddy.Context, option, text string) {
 	for _, name := range Names(text) {
 		if closedRootOf(name) == "" && !slices.ContainsFunc(openRoots, func(root string) bool { return strings.HasPrefix(name, root) }) {
-			logging.Sampled(ctx.Logger()).Warn("unknown placeholder, empty for all requests unless a plugin sets it",
+			ctx.Logger().Warn("unknown placeholder, empty for all requests unless a plugin sets it",
 				zap.String("placeholder", "{"+name+"}"), zap.String("option", option))
 		}
 	}

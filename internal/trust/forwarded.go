@@ -141,6 +141,17 @@ var siteFields = []string{
 	"X-Original-Host", "X-Original-Url", "X-Host", "Front-End-Https", "X-Url-Scheme",
 }
 
+// HasForwarded reports whether a request has proxy fields about the requested URL, besides
+// X-Forwarded-Host and X-Forwarded-Port, which the gateway sets.
+func HasForwarded(r *http.Request) bool {
+	for _, name := range siteFields {
+		if name != headerForwardedPort && r.Header[name] != nil {
+			return true
+		}
+	}
+	return r.Header[headerForwarded] != nil
+}
+
 // AppendForwarded appends the proxy fields about the requested URL to a key.
 // FieldFilter.Filter has removed those of untrusted peers.
 func AppendForwarded(key []byte, r *http.Request) []byte {

@@ -20,7 +20,7 @@ type requestKey struct {
 	route, backend                     string    // the target
 	text                               string    // value of the option key
 	asked                              [4]string // method, host, path and query of the client's request
-	forwarding                         string    // URL parts reported by proxies; empty without Forwarded
+	forwarding                         string    // URL parts reported by proxies; empty without these fields
 	fields                             []keyField
 }
 
@@ -65,7 +65,7 @@ func (k *requestKey) of(r *http.Request, s *sharing.Rules) bool {
 	}
 	k.method, k.host, k.path, k.rawPath, k.query = r.Method, r.Host, r.URL.Path, r.URL.RawPath, r.URL.RawQuery
 	k.secure = r.TLS != nil
-	if r.Header["Forwarded"] != nil {
+	if trust.HasForwarded(r) {
 		k.forwarding = string(trust.AppendForwarded(nil, r))
 	}
 	return true
