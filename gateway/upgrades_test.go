@@ -11,7 +11,8 @@ import (
 
 func TestRemovedUpgradesAreLoggedOnce(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
-	g := &Gateway{logger: zap.New(core), dropped: new(logging.OnceEach[droppedUpgrade])}
+	g := new(Gateway)
+	g.logger, g.dropped = zap.New(core), new(logging.OnceEach[droppedUpgrade])
 	for _, protocol := range []string{"MQTT", "mqtt", "h2c", "HTTP/3.0"} {
 		g.logDropped(protocol, "r", "b")
 	}

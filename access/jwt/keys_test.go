@@ -160,7 +160,7 @@ func TestKeysInPEM(t *testing.T) {
 		{"PKCS1", block("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&jwtRSA().PublicKey)), 1, ""},
 		{"certificate", certificate, 1, ""},
 		{"several, with text around them", "# old\n" + pkix + "\n# new\n" + certificate + jwtPEM(t, jwtEd().Public()), 3, ""},
-		{"nothing", "", 0, "invalid PEM: must begin"},
+		{"nothing", "", 0, "invalid PEM: must contain"},
 		{"one line", strings.ReplaceAll(pkix, "\n", ""), 0, "invalid PEM block"},
 		{"cut off", pkix + certificate[:100], 0, "invalid PEM block"},
 		{"wrong bytes", block("PUBLIC KEY", []byte("x")), 0, "invalid public key"},
