@@ -133,7 +133,7 @@ func TestUsageSaysWhatToDo(t *testing.T) {
 		says string
 	}{
 		{usageAsk{address: server.URL}, "start one, or set the address of its admin API with --address or --config"},
-		{usageAsk{address: noAccount}, "set bandwidth in its configuration"},
+		{usageAsk{address: noAccount}, "has no bandwidth reports (HTTP 404): set the address"},
 		{usageAsk{address: refuses}, `unknown grouping "backend": use service`},
 		{usageAsk{address: silent}, "is not the admin API of a gateway (response: nothing): set its address with --address or --config"},
 		{usageAsk{address: silent, asJSON: true}, "is not the admin API of a gateway"},
