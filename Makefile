@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image unit test cover lint rows words fuzz bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
+.PHONY: help build caddy engine demo-image unit test cover lint rows words fuzz soak bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,7 @@ unit: ## the tests that need no Docker, services or network, in less than a minu
 
 test: demo-image ## all tests, with real containers and the race detector
 	@hack/need gcc gcc libc6-dev
+	@hack/need ip iproute2
 	@hack/need redis-server redis-server
 	@hack/need chromium chromium fonts-dejavu-core
 	@hack/need pg_createcluster postgresql
@@ -68,6 +69,10 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func / /' | while read -r file target; do \
 		echo "$$target in $$(dirname $$file) for $(FUZZTIME)"; \
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" || exit 1; done
+
+soak: demo-image ## a minute of random changes to containers and the engine under load
+	@hack/need ip iproute2
+	go test -race -timeout $(TEST_TIMEOUT) -run 'TestChaos$$' ./integration -v -args -chaos 60s
 
 bench: build demo-image ## micro-benchmarks and comparison with other gateways, in Markdown
 	@hack/need wrk wrk

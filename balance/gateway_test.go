@@ -36,7 +36,7 @@ func gatewayWith(t testing.TB, e *dockertest.Engine, policy string) (url string)
 	t.Helper()
 	return serve(t, handler(t, "http.handlers.rgate", fmt.Sprintf(
 		`{"name": %q, "docker": [{"host": %q}], "routes": [{"path_prefix": "/", "backend": "web"}],
-		"backends": [{"name": "web", "match_labels": {"app": "web"}, "lb_policy": %s}]}`, t.Name(), e.Host(), policy)))
+		"backends": [{"name": "web", "match_labels": {"app": "web"}, "include": ["local_addresses"], "lb_policy": %s}]}`, t.Name(), e.Host(), policy)))
 }
 
 // TestKeysFollowContainerNames checks that a recreated container keeps its keys at a new
@@ -48,7 +48,7 @@ func TestKeysFollowContainerNames(t *testing.T) {
 		},
 		"reverse_proxy": func(t testing.TB, e *dockertest.Engine) string {
 			return serve(t, handler(t, "http.handlers.reverse_proxy", fmt.Sprintf(
-				`{"dynamic_upstreams": {"source": "docker_labels", "match_labels": {"app": "web"}, "endpoints": [{"host": %q}]},
+				`{"dynamic_upstreams": {"source": "docker_labels", "match_labels": {"app": "web"}, "include": ["local_addresses"], "endpoints": [{"host": %q}]},
 				"load_balancing": {"selection_policy": {"policy": "ring_hash", "key": "{http.request.header.X-User}"}}}`, e.Host())))
 		},
 	} {

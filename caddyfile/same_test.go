@@ -15,6 +15,7 @@ name: edge
 docker:
   - host: tcp://10.0.0.7:2376
     cert_path: /etc/rgate/certs
+    routed: [front]
 stats: {path: /figures, allow: [192.0.2.0/24], hosts: [figures], interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
 operations:
   path: /ops
@@ -83,6 +84,7 @@ backends:
     scheme: https
     health: any
     host_port: true
+    include: [one_offs, build_steps]
     lb_policy: {policy: header, field: X-User, fallback: {policy: least_conn}}
     retries: 0
     upgrades: [websocket, ipp/2.0]
@@ -111,6 +113,7 @@ backends:
 		name edge
 		docker tcp://10.0.0.7:2376 {
 			cert_path /etc/rgate/certs
+			routed front
 		}
 		stats /figures {
 			allow 192.0.2.0/24
@@ -146,6 +149,7 @@ backends:
 			scheme https
 			health any
 			host_port
+			include one_offs build_steps
 			lb_policy header X-User {
 				fallback least_conn
 			}
@@ -228,7 +232,7 @@ backends:
 	"routes": [{"handle": [{
 		"handler": "rgate",
 		"name": "edge",
-		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs"}],
+		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs", "routed": ["front"]}],
 		"stats": {"path": "/figures", "allow": ["192.0.2.0/24"], "hosts": ["figures"], "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
 		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"], "hosts": ["gateway"],
@@ -274,7 +278,7 @@ backends:
 		"backends": [
 			{
 				"name": "payment", "match_labels": {"app_name": "payment", "env": "production"}, "register": true, "port": 8080,
-				"network": "front", "scheme": "https", "health": "any", "host_port": true,
+				"network": "front", "scheme": "https", "health": "any", "host_port": true, "include": ["one_offs", "build_steps"],
 				"lb_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "least_conn"}},
 				"retries": 0, "upgrades": ["websocket", "ipp/2.0"], "retry_budget": {"ratio": 0.1, "min_per_second": 5}, "timeouts": {"dial": 500000000, "first_byte": 90000000000, "total": 7200000000000},
 				"proxy": {"flush_interval": -1, "transport": {"protocol": "http", "tls": {"insecure_skip_verify": true}}},

@@ -27,6 +27,7 @@ type backend struct {
 	Healthy   int        `json:"healthy_instances"`
 	InFlight  int64      `json:"in_flight"`
 	Instances []instance `json:"instances"`
+	Excluded  []instance `json:"excluded"`
 	Breakers  []struct {
 		State string `json:"state"`
 	} `json:"circuit_breaker"`

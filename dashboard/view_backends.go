@@ -38,6 +38,9 @@ func (s span) backends(f figures, l live) (views []backendView) {
 			v.Instances = append(v.Instances, iv)
 			v.Open = v.Open || one.Reason != ""
 		}
+		for _, other := range b.Excluded {
+			v.Instances = append(v.Instances, instanceView{Name: other.Container, Reason: other.Reason, State: badge{"none", "not selected"}})
+		}
 		s.addFigures(&v, f.services[b.Name], logged[b.Name])
 		views = append(views, v)
 	}

@@ -3,6 +3,7 @@ package dockerupstreams
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -19,6 +20,8 @@ type address struct {
 	host       string
 	certPath   string // empty: no TLS, or no client certificate
 	apiVersion string // empty: negotiated with the engine
+	routed     string // the names of networks, separated by line feeds
+	context    string // the context of the docker CLI, which is not used
 }
 
 // protocols lists the supported URL schemes of an engine's address.
@@ -37,8 +40,16 @@ func resolveEndpoint(e Endpoint) (address, error) {
 		host:       cmp.Or(e.Host, os.Getenv(client.EnvOverrideHost), client.DefaultDockerHost),
 		certPath:   e.CertPath,
 		apiVersion: os.Getenv(client.EnvOverrideAPIVersion),
+		routed:     strings.Join(slices.Sorted(slices.Values(e.Routed)), "\n"),
+	}
+	if e.Host == "" && os.Getenv(client.EnvOverrideHost) == "" {
+		at.context = os.Getenv("DOCKER_CONTEXT")
 	}
 	protocol, rest, ok := strings.Cut(at.host, "://")
+	if protocol == "ssh" {
+		return at, fmt.Errorf("docker host %q is not supported: forward the socket with "+
+			"ssh -N -L /run/remote.sock:/var/run/docker.sock user@host, and use unix:///run/remote.sock", redact(at.host))
+	}
 	if !ok || rest == "" || !slices.Contains(protocols, protocol) {
 		return at, fmt.Errorf("invalid docker host %q: must be an address such as unix:///path/to/socket or tcp://host:port",
 			redact(at.host))
@@ -58,10 +69,27 @@ func resolveEndpoint(e Endpoint) (address, error) {
 			at.certPath = filepath.Join(home, ".docker") // the default of the docker CLI
 		}
 	}
+	if protocol == "tcp" {
+		at.host = withPort(at.host, at.certPath != "")
+	}
 	if at.certPath != "" && protocol == "http" {
 		return at, fmt.Errorf("docker host %q and cert_path cannot be combined: use https:// or remove cert_path", redact(at.host))
 	}
 	return at, nil
+}
+
+// withPort returns host with the default port of an engine: 2376 with TLS, otherwise 2375.
+func withPort(host string, tls bool) string {
+	u, err := url.Parse(host)
+	if err != nil || u.Port() != "" {
+		return host
+	}
+	port := "2375"
+	if tls {
+		port = "2376"
+	}
+	u.Host = net.JoinHostPort(u.Hostname(), port)
+	return u.String()
 }
 
 // String returns the host with the password redacted.

@@ -13,8 +13,8 @@ func init() {
 }
 
 // adminDocker serves the admin endpoint /rgate/docker. For each engine, it reports the
-// selected containers with their addresses, and the rejected containers with the
-// reasons.
+// selected containers with their addresses, and the rejected and the almost selected
+// containers with the reasons.
 type adminDocker struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -45,7 +45,7 @@ func (adminDocker) serve(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(struct {
 		Endpoints []EndpointStatus `json:"endpoints"`
-	}{Status()})
+	}{Report()})
 }
 
 // Interface guard

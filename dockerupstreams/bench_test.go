@@ -65,14 +65,14 @@ func BenchmarkPublish(b *testing.B) {
 			all := make([]*container, n)
 			for i := range all {
 				all[i] = running(func(c *container) { c.id, c.name = fmt.Sprintf("%064x", i), fmt.Sprintf("c%05d", i) })
-				v.consider(all[i].id, all[i], false, &onHost)
+				v.consider(all[i].id, all[i], nil, false, &onHost)
 			}
 			v.publish(true)
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
 				c := all[i/2%n]
-				v.consider(c.id, c, i%2 == 0, &onHost)
+				v.consider(c.id, c, nil, i%2 == 0, &onHost)
 				v.publish(true)
 				i++
 			}
@@ -107,7 +107,7 @@ func BenchmarkWholeList(b *testing.B) {
 				}
 				table.replaceAll(list, time.Now())
 				for id := range table.touched {
-					v.consider(id, table.running[id], false, &onHost)
+					v.consider(id, table.running[id], nil, false, &onHost)
 				}
 				clear(table.touched)
 				v.publish(true)

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 // UnmarshalCaddyfile parses the source from Caddyfile tokens. Syntax:
@@ -16,11 +18,15 @@ import (
 //	    scheme       http|https|h2c
 //	    health       healthy|any
 //	    host_port
-//	    endpoint     <host> [<cert_path>]
+//	    include      one_offs|build_steps|local_addresses...
+//	    endpoint     [<host> [<cert_path>]] {
+//	        cert_path <folder>
+//	        routed    <network>...
+//	    }
 //	}
 //
 // Labels on the first line, in match_labels and in repeated match_labels are combined.
-// endpoint may be repeated.
+// include and endpoint may be repeated.
 func (s *Source) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the name of the source
 	if err := s.addLabels(d, d.RemainingArgs()); err != nil {
@@ -38,19 +44,25 @@ func (s *Source) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (s *Source) unmarshalOption(d *caddyfile.Dispenser) error {
-	option, args := d.Val(), d.RemainingArgs()
+	option := d.Val()
+	if option == "endpoint" {
+		var endpoint Endpoint
+		err := options.Unmarshal(d, &endpoint)
+		s.Endpoints = append(s.Endpoints, endpoint)
+		return err
+	}
+	args := d.RemainingArgs()
 	switch option {
 	case "match_labels":
 		if len(args) == 0 {
 			return d.ArgErr()
 		}
 		return s.addLabels(d, args)
-	case "endpoint":
-		if len(args) != 1 && len(args) != 2 {
+	case "include":
+		if len(args) == 0 {
 			return d.ArgErr()
 		}
-		args = append(args, "")
-		s.Endpoints = append(s.Endpoints, Endpoint{Host: args[0], CertPath: args[1]})
+		s.Include = append(s.Include, args...)
 		return nil
 	case "host_port":
 		if len(args) != 0 {
@@ -69,7 +81,7 @@ func (s *Source) unmarshalOption(d *caddyfile.Dispenser) error {
 		return nil
 	}
 	if option != "port" {
-		return d.Errf("unrecognized docker_labels option '%s': use match_labels, port, network, scheme, health, host_port or endpoint", option)
+		return d.Errf("unrecognized docker_labels option '%s': use match_labels, port, network, scheme, health, host_port, include or endpoint", option)
 	}
 	if len(args) != 1 {
 		return d.ArgErr()

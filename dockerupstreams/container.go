@@ -15,11 +15,19 @@ type container struct {
 
 	// running, paused, restarting, removing, dead, …
 	state  string
+	status string // for people, such as "Exited (1) 2 minutes ago"; empty if running
 	health health
 
 	networkMode string
 	networks    []network // sorted by name
 	ports       []port    // sorted; TCP only
+
+	// The ID of the container whose network the container uses. Empty if it has its own.
+	networkOwner string
+
+	// Whether the container runs a step of a classic docker build. Its labels are those
+	// of the image.
+	buildStep bool
 
 	// Whether an event changed the container since it was listed. Selected containers
 	// are listed again soon; others stay stale.
@@ -93,6 +101,9 @@ func parseName(names []string) string {
 
 // hostNetworked reports whether the container uses the host's network.
 func (c *container) hostNetworked() bool { return c.networkMode == "host" }
+
+// oneOff reports whether the container was started by `docker compose run`.
+func (c *container) oneOff() bool { return strings.EqualFold(c.labels[labelComposeOneOff], "true") }
 
 // network returns the attached network with this name. A Compose network also matches
 // without its project prefix.

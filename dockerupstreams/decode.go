@@ -3,6 +3,7 @@ package dockerupstreams
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -100,6 +101,13 @@ func decodeContainer(text []byte) (*container, error) {
 		c.name = c.id[:min(12, len(c.id))]
 	}
 	c.health = parseHealth(word, status)
+	if c.state != "running" {
+		c.status = status
+	}
+	c.networkOwner, _ = strings.CutPrefix(c.networkMode, "container:")
+	if c.networkOwner == c.networkMode {
+		c.networkOwner = ""
+	}
 	sortNetworks(c.networks)
 	sortPorts(c.ports)
 	return c, nil
@@ -171,10 +179,15 @@ var (
 	networkEvents = []string{"connect", "disconnect"}
 )
 
+// generatedName matches the names of containers that were created without a name, such as
+// eager_curie or eager_curie2. A classic docker build creates the container of a step
+// without a name, and from the ID of the previous step's image.
+var generatedName = regexp.MustCompile(`^[a-z]+_[a-z]+[0-9]?$`)
+
 // decodeEvent decodes an event and reports whether it matters.
 func decodeEvent(text []byte) (e event, matters bool, err error) {
 	s := scanner{text: text}
-	var kind, what, signal, attached string
+	var kind, what, signal, attached, image, called string
 	var seconds, nanos int64
 	s.object(func(name []byte) {
 		switch string(name) {
@@ -192,12 +205,19 @@ func decodeEvent(text []byte) (e event, matters bool, err error) {
 					s.only(name, "ID", &e.id)
 					return
 				}
-				s.object(func(name []byte) {
-					if string(name) == "signal" {
+				s.object(func(attribute []byte) {
+					switch string(attribute) {
+					case "signal":
 						signal = s.string()
-						return
+					case "container":
+						attached = s.string()
+					case "image":
+						image = s.string()
+					case "name":
+						called = s.string()
+					default:
+						s.skip()
 					}
-					s.only(name, "container", &attached)
 				})
 			})
 		default:
@@ -217,6 +237,7 @@ func decodeEvent(text []byte) (e event, matters bool, err error) {
 		word, _, _ := strings.Cut(what, ":")
 		e.action, matters = containerEvents[word]
 		e.signal, _ = strconv.Atoi(signal)
+		e.buildStep = e.action == actionStart && strings.HasPrefix(image, "sha256:") && generatedName.MatchString(called)
 	case "network":
 		e.id, e.action, matters = attached, actionNetwork, true
 	}

@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -31,6 +35,12 @@ type engine interface {
 	// list returns the running containers among ids, or all running containers if ids
 	// is nil.
 	list(ctx context.Context, ids []string) ([]*container, error)
+	// listStopped returns the containers that do not run.
+	listStopped(ctx context.Context) ([]*container, error)
+	// networks returns the networks by name. Socket proxies may refuse it.
+	networks(ctx context.Context) (map[string]networkKind, error)
+	// peer returns the address of the last TCP connection to the engine.
+	peer() peer
 	// version returns the negotiated API version.
 	version() string
 	// close closes idle connections. Streams end with their context.
@@ -50,6 +60,29 @@ const (
 type dockerEngine struct {
 	api  *client.Client
 	base url.URL
+	conn atomic.Value // of peer
+}
+
+// peer is the remote address of a connection, and the local one.
+type peer struct{ remote, local netip.Addr }
+
+// is reports whether the remote address is text.
+func (p peer) is(text string) bool {
+	ip, err := netip.ParseAddr(text)
+	return err == nil && p.remote == ip.Unmap()
+}
+
+// isLocal reports whether the connection stays on this machine.
+func (p peer) isLocal() bool { return p.remote.IsValid() && p.remote == p.local }
+
+func peerOf(conn net.Conn) (p peer) {
+	if at, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
+		p.remote = at.Addr().Unmap()
+	}
+	if at, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
+		p.local = at.Addr().Unmap()
+	}
+	return p
 }
 
 // openEngine creates a client for an address. It reads the certificates, but does not
@@ -78,6 +111,9 @@ func openEngine(at address) (engine, error) {
 }
 
 func (e *dockerEngine) ping(ctx context.Context) error {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { e.conn.Store(peerOf(got.Conn)) },
+	})
 	pong, err := e.api.Ping(ctx)
 	if err != nil && pong.APIVersion == "" { // an error response with a version still means that the engine is up
 		return fmt.Errorf("pinging the engine: %w", advise(err))
@@ -87,6 +123,11 @@ func (e *dockerEngine) ping(ctx context.Context) error {
 }
 
 func (e *dockerEngine) version() string { return e.api.ClientVersion() }
+
+func (e *dockerEngine) peer() peer {
+	p, _ := e.conn.Load().(peer)
+	return p
+}
 
 func (e *dockerEngine) close() { _ = e.api.Close() }
 
@@ -150,6 +191,10 @@ func (e *dockerEngine) list(ctx context.Context, ids []string) ([]*container, er
 	return all, nil
 }
 
+func (e *dockerEngine) listStopped(ctx context.Context) ([]*container, error) {
+	return e.listOnce(ctx, filters.NewArgs(filters.Arg("status", "created"), filters.Arg("status", "exited"), filters.Arg("status", "dead")))
+}
+
 // listOnce decodes the response container by container. The client's ContainerList
 // buffers the whole response in several forms: over 100 MB for 10,000 containers.
 func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*container, error) {
@@ -164,6 +209,26 @@ func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*co
 	}
 	_, _ = io.Copy(io.Discard, resp.Body) // allow the connection to be reused
 	return list, nil
+}
+
+func (e *dockerEngine) networks(ctx context.Context) (map[string]networkKind, error) {
+	resp, err := e.get(ctx, "networks", url.Values{}, filters.NewArgs())
+	if err != nil {
+		return nil, fmt.Errorf("listing networks: %w", err)
+	}
+	defer resp.Body.Close()
+	var list []struct {
+		Name, Driver string
+		Internal     bool
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, mostValue)).Decode(&list); err != nil {
+		return nil, fmt.Errorf("listing networks: reading the response: %w", err)
+	}
+	kinds := make(map[string]networkKind, len(list))
+	for _, n := range list {
+		kinds[n.Name] = networkKind{n.Driver, n.Internal}
+	}
+	return kinds, nil
 }
 
 // get sends a GET request through the client's HTTP transport.

@@ -54,9 +54,10 @@ func (t *table) believe(id, state string, now time.Time) {
 	t.pendingChecks.push(id, now)
 }
 
-// listed returns a listed container corrected by a newer fact, or nil if the container
+// listed returns a listed container corrected by newer events, or nil if the container
 // does not run.
 func (t *table) listed(c *container, now time.Time) *container {
+	_, c.buildStep = t.builds[c.id]
 	f := t.facts[c.id]
 	if f == nil || !f.until.After(now) || c.state == f.state {
 		return c

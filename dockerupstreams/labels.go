@@ -12,6 +12,7 @@ import (
 // The labels that configure how to reach a container. Options of the selector take
 // precedence.
 const (
+	labelEnable      = "rgate.enable"       // true or false
 	labelPort        = "rgate.port"         // 1 to 65535
 	labelNetwork     = "rgate.network"      // the name of a network
 	labelScheme      = "rgate.scheme"       // http, https or h2c
@@ -20,6 +21,7 @@ const (
 	labelAddress     = "rgate.address"      // an IP address or a host name
 
 	labelComposeProject = "com.docker.compose.project"
+	labelComposeOneOff  = "com.docker.compose.oneoff"
 )
 
 const (
@@ -74,7 +76,7 @@ func parseLabels(sel *Selector, labels map[string]string) (labelOptions, error) 
 	if s.maxRequests, err = number(labels, labelMaxRequests, 0, 0, maxMaxRequests); err != nil {
 		return s, err
 	}
-	s.address, err = hostName(labels)
+	s.address, err = hostName(sel, labels)
 	return s, err
 }
 
@@ -112,8 +114,9 @@ func number(labels map[string]string, label string, fallback, lowest, highest in
 }
 
 // hostName parses the rgate.address label: an IP address or a host name. It rejects all
-// other values, because Caddy expands placeholders in a dial address.
-func hostName(labels map[string]string) (string, error) {
+// other values, because Caddy expands placeholders in a dial address. Local addresses
+// would publish services of the gateway's host, such as the admin API.
+func hostName(sel *Selector, labels map[string]string) (string, error) {
 	value, ok := labels[labelAddress]
 	if !ok {
 		return "", nil
@@ -122,14 +125,26 @@ func hostName(labels map[string]string) (string, error) {
 	if strings.HasPrefix(bare, "[") && strings.HasSuffix(bare, "]") {
 		bare = bare[1 : len(bare)-1]
 	}
-	if ip, err := netip.ParseAddr(bare); err == nil && ip.Zone() == "" {
-		return ip.String(), nil
-	}
-	if !isHostName(value) {
+	ip, err := netip.ParseAddr(bare)
+	isIP := err == nil && ip.Zone() == ""
+	switch {
+	case !isIP && !isHostName(value):
 		return "", &labelError{labelAddress, value,
 			"must be an IP address or a host name, without a scheme or a port"}
+	case (isIP && !ip.IsGlobalUnicast() || !isIP && isLocalName(value)) && !sel.includes(includeLocalAddresses):
+		return "", &labelError{labelAddress, value,
+			"must be an address of the container: loopback, link-local and multicast addresses require the option include: local_addresses"}
+	case isIP:
+		return ip.String(), nil
 	}
 	return value, nil
+}
+
+// isLocalName reports whether a host name always is a name of the loopback address (RFC
+// 6761, section 6.3).
+func isLocalName(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") || name == "localhost.localdomain"
 }
 
 func isHostName(s string) bool {

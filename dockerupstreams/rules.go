@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,10 +25,14 @@ type Rejection struct {
 	// Whether the rejection is expected to end without a change of the configuration,
 	// such as while a health check is starting.
 	Temporary bool `json:"temporary,omitempty"`
+
+	// Whether the container is excluded on purpose, such as by its label rgate.enable.
+	Intended bool `json:"intended,omitempty"`
 }
 
 // resolve returns the target for c, or the rejection. c must match the labels of sel.
-func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
+// owner is the container whose network c uses, or nil.
+func resolve(sel *Selector, c, owner *container, at *site) (Target, *Rejection) {
 	reject := func(err error) *Rejection {
 		r := &Rejection{Container: c.name, ID: c.id, Reason: err.Error()}
 		if bad := (*labelError)(nil); errors.As(err, &bad) {
@@ -41,6 +46,13 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	}
 	// Labels are validated first: they are immutable, so the reason remains the same
 	// for the lifetime of the container.
+	excluded, err := exclusion(sel, c)
+	if err != nil {
+		return Target{}, reject(err)
+	}
+	if excluded != "" {
+		return Target{}, &Rejection{Container: c.name, ID: c.id, Reason: excluded, Intended: true}
+	}
 	how, err := parseLabels(sel, c.labels)
 	if err != nil {
 		return Target{}, reject(err)
@@ -48,7 +60,7 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 	if reason := unavailable(sel, c); reason != "" {
 		return Target{}, &Rejection{Container: c.name, ID: c.id, Reason: reason, Temporary: true}
 	}
-	host, port, err := locateContainer(sel, how, c, at)
+	host, port, err := locateContainer(sel, how, c, owner, at)
 	if err != nil {
 		return Target{}, reject(err)
 	}
@@ -59,7 +71,29 @@ func resolve(sel *Selector, c *container, at *site) (Target, *Rejection) {
 		Scheme:      how.scheme,
 		Weight:      how.weight,
 		MaxRequests: how.maxRequests,
+		Labeled:     how.address != "",
 	}, nil
+}
+
+// exclusion returns the reason why a container with the labels of sel is excluded, or "".
+// The label rgate.enable takes precedence.
+func exclusion(sel *Selector, c *container) (string, error) {
+	switch value, ok := c.labels[labelEnable]; {
+	case ok && value == "true":
+		return "", nil
+	case ok && value == "false":
+		return "the label " + labelEnable + " is false", nil
+	case ok:
+		return "", &labelError{labelEnable, value, "must be true or false"}
+	}
+	_, named := sel.MatchLabels[labelComposeOneOff]
+	switch {
+	case c.oneOff() && !named && !sel.includes(includeOneOffs):
+		return "the container is a one-off container of docker compose run: set its label " + labelEnable + "=true to include it", nil
+	case c.buildStep && !sel.includes(includeBuildSteps):
+		return "the container is a step of docker build: set the option include to build_steps to include it", nil
+	}
+	return "", nil
 }
 
 var errOwnContainer = errors.New("the container runs this gateway: remove its labels, or set dial to reach another process in the container")
@@ -83,33 +117,54 @@ func unavailable(sel *Selector, c *container) string {
 }
 
 // locateContainer returns the host and the port to dial.
-func locateContainer(sel *Selector, how labelOptions, c *container, at *site) (host string, number int, err error) {
-	number, err = containerPort(sel, how, c)
+func locateContainer(sel *Selector, how labelOptions, c, owner *container, at *site) (host string, number int, err error) {
+	number, err = containerPort(sel, how, c, at)
 	if err != nil {
 		return "", 0, err
 	}
+	attached := c // the container that is attached to the networks
+	if c.networkOwner != "" {
+		if attached = owner; owner == nil {
+			return "", 0, fmt.Errorf("the container uses the network of container %.12s, which does not run: recreate the container", c.networkOwner)
+		}
+	}
 	switch {
-	case c.hostNetworked():
+	case how.address != "":
+		if err := attached.checkAddress(c, how.address); err != nil {
+			return "", 0, err
+		}
+		host = how.address
+	case attached.hostNetworked():
 		host = at.hostAddress
 	case sel.HostPort:
-		if host, number, err = publishedPort(c, number, at); err != nil {
-			return "", 0, err
-		}
-	case how.address == "":
-		if host, err = networkAddress(how, c, at); err != nil {
-			return "", 0, err
+		host, number, err = publishedPort(attached, number, at)
+	default:
+		host, err = networkAddress(how, attached, at)
+	}
+	return host, number, err
+}
+
+// checkAddress returns an error if the address in the label of a container that uses the
+// network of owner is no longer an address of owner.
+func (owner *container) checkAddress(c *container, address string) error {
+	ip, err := netip.ParseAddr(address)
+	if owner == c || err != nil || owner.hostNetworked() {
+		return nil
+	}
+	for _, n := range owner.networks {
+		for _, text := range []string{n.ipv4, n.ipv6} {
+			if own, err := netip.ParseAddr(text); err == nil && own == ip.Unmap() {
+				return nil
+			}
 		}
 	}
-	if how.address != "" {
-		host = how.address
-	}
-	return host, number, nil
+	return &labelError{labelAddress, address, fmt.Sprintf("must be an address of container %s, whose network the container uses: remove the label, the address is found without it", owner.name)}
 }
 
 // containerPort returns the port inside the container: the configured port, or else the
 // only exposed port. With several exposed ports it returns an error: no heuristic, such
 // as the lowest number, is reliable.
-func containerPort(sel *Selector, how labelOptions, c *container) (int, error) {
+func containerPort(sel *Selector, how labelOptions, c *container, at *site) (int, error) {
 	if how.port != 0 {
 		return how.port, nil
 	}
@@ -132,6 +187,12 @@ func containerPort(sel *Selector, how labelOptions, c *container) (int, error) {
 	case 0:
 		if c.hostNetworked() {
 			return 0, fmt.Errorf("the container uses its host's network and has no configured port: set its label %s, or the option port", labelPort)
+		}
+		if n := at.withoutPorts(c); n != "" && !sel.HostPort {
+			return 0, fmt.Errorf("the engine lists no ports of containers in network %q: set its label %s, or the option port", n, labelPort)
+		}
+		if c.networkOwner != "" {
+			return 0, fmt.Errorf("the container uses the network of container %.12s and has no configured port: set its label %s, or the option port", c.networkOwner, labelPort)
 		}
 		return 0, fmt.Errorf("the container %s no TCP port: set its label %s, or the option port", verb, labelPort)
 	default:
@@ -166,9 +227,6 @@ func publishedPort(c *container, number int, at *site) (host string, public int,
 // networkAddress returns the container's address in the configured network, or in the
 // network selected by firstNetwork.
 func networkAddress(how labelOptions, c *container, at *site) (string, error) {
-	if other, ok := strings.CutPrefix(c.networkMode, "container:"); ok && len(c.networks) == 0 {
-		return "", fmt.Errorf("the container uses the network of container %.12s: set its label %s to the address of that container", other, labelAddress)
-	}
 	chosen := network{}
 	switch {
 	case how.network != "":
@@ -188,27 +246,29 @@ func networkAddress(how labelOptions, c *container, at *site) (string, error) {
 	if chosen.address() == "" {
 		return "", fmt.Errorf("the container has no address in any network (ingress is ignored): attach the container to another network, or set its label %s", labelAddress)
 	}
+	if !at.reaches(chosen.name) {
+		return "", fmt.Errorf("the container's network %q is on another machine, and its address may belong to another machine here: "+
+			"publish the port and set host_port, or add the network to routed of docker endpoint %s", chosen.name, at.engine)
+	}
 	return chosen.address(), nil
 }
 
-// firstNetwork returns the first network, by name, in which the container has an
-// address. Networks of the gateway take precedence.
+// firstNetwork returns the network in which to reach a container. In this order: a
+// network that can be reached, a network of the gateway, a bridge network, the first
+// network by name.
 func firstNetwork(c *container, at *site) network {
-	var first network
+	best, lowest := network{}, 0
 	for _, n := range c.networks {
 		// The ingress network of a swarm only carries published ports: tasks cannot be
 		// reached through it directly.
 		if n.address() == "" || n.name == "ingress" {
 			continue
 		}
-		if at.networks[n.name] {
-			return n
-		}
-		if first.name == "" {
-			first = n
+		if rank := at.rank(n.name); best.name == "" || rank < lowest {
+			best, lowest = n, rank
 		}
 	}
-	return first
+	return best
 }
 
 // attached formats the names of a container's networks for an error message.

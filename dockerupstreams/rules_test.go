@@ -49,7 +49,7 @@ func withNetworks(networks ...network) *container {
 var (
 	onHost      = site{hostAddress: "127.0.0.1"}
 	inContainer = site{hostAddress: "172.18.0.1", networks: map[string]bool{"shop_front": true, "zoo": true}}
-	remotely    = site{hostAddress: "docker.example"}
+	remotely    = site{hostAddress: "docker.example", engine: "docker.example"}
 	onDesktop   = site{hostAddress: dockerHostName}
 )
 
@@ -94,6 +94,8 @@ func TestNetworks(t *testing.T) {
 	two := withNetworks(network{name: "zoo", ipv4: "10.2.0.2"}, network{name: "back", ipv4: "10.1.0.2"})
 	compose := withNetworks(network{name: "shop_back", ipv4: "10.1.0.2"}, network{name: "shop_front", ipv4: "10.2.0.2"})
 	compose.labels = map[string]string{"app": "web", labelComposeProject: "shop"}
+	lan := withNetworks(network{name: "lan", ipv4: "192.0.2.7"}, network{name: "zone", ipv4: "10.4.0.2"})
+	kinds := map[string]networkKind{"lan": {driver: "macvlan"}, "zone": {driver: "bridge"}, "only": {driver: "bridge", internal: true}}
 	for name, c := range map[string]struct {
 		sel        Selector
 		c          *container
@@ -116,8 +118,13 @@ func TestNetworks(t *testing.T) {
 		"ingress of a swarm":            {c: withNetworks(network{name: "ingress", ipv4: "10.0.0.4"}, network{name: "mesh", ipv4: "10.0.1.4"}), dial: "10.0.1.4:80"},
 		"ingress of a swarm alone":      {c: withNetworks(network{name: "ingress", ipv4: "10.0.0.4"}), want: "no address in any network"},
 		"none":                          {c: withNetworks(), want: "no address in any network (ingress is ignored): attach the container to another network"},
-		"another container's": {c: running(func(c *container) { c.networks, c.networkMode = nil, "container:feedfacefeedface" }),
-			want: "uses the network of container feedfacefeed: set its label rgate.address"},
+		"a bridge before a LAN":         {c: lan, at: site{hostAddress: "127.0.0.1", kinds: kinds}, dial: "10.4.0.2:80"},
+		"a shared LAN":                  {c: lan, at: site{hostAddress: "192.0.2.1", networks: map[string]bool{"lan": true}, kinds: kinds}, dial: "192.0.2.7:80"},
+		"unknown kinds":                 {c: lan, dial: "192.0.2.7:80"},
+		"remote":                        {c: two, at: remotely, want: `network "back" is on another machine, and its address may belong to another machine here: publish the port and set host_port, or add the network to routed of docker endpoint docker.example`},
+		"remote, routed":                {c: two, at: site{hostAddress: "h", engine: "h", routed: map[string]bool{"zoo": true}}, dial: "10.2.0.2:80"},
+		"remote, all routed":            {c: two, at: site{hostAddress: "h", engine: "h", routed: map[string]bool{"*": true}}, dial: "10.1.0.2:80"},
+		"remote, option not routed":     {sel: Selector{Network: "back"}, c: two, at: site{hostAddress: "h", engine: "h", routed: map[string]bool{"zoo": true}}, want: "is on another machine"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.at.hostAddress == "" {
@@ -129,6 +136,73 @@ func TestNetworks(t *testing.T) {
 	two.labels = map[string]string{"app": "web", labelNetwork: "zoo"}
 	check(t, Selector{}, two, onHost, "10.2.0.2:80", "")
 	check(t, Selector{Network: "back"}, two, onHost, "10.1.0.2:80", "")
+}
+
+// Engines list no ports of containers that are only in internal networks or on a LAN.
+func TestUnlistedPorts(t *testing.T) {
+	kinds := map[string]networkKind{"lan": {driver: "macvlan"}, "zone": {driver: "bridge"}, "only": {driver: "bridge", internal: true}}
+	at := site{hostAddress: "127.0.0.1", kinds: kinds}
+	for names, want := range map[string]string{
+		"lan": `lists no ports of containers in network "lan": set its label rgate.port`, "only": `in network "only"`, "zone": "exposes no TCP port",
+		"lan zone": "exposes no TCP port", "new": "exposes no TCP port",
+	} {
+		c := running(func(c *container) {
+			c.ports, c.networks = nil, nil
+			for _, name := range strings.Fields(names) {
+				c.networks = append(c.networks, network{name: name, ipv4: "10.0.0.2"})
+			}
+		})
+		check(t, Selector{}, c, at, "", want)
+	}
+}
+
+// A container can use the network of another container, which determines its addresses.
+func TestNetworkOfAnotherContainer(t *testing.T) {
+	const ownerID = "feedfacefeedface"
+	joined := func(labels ...string) *container {
+		c := labelled(append(labels, labelPort, "80")...)
+		c.networks, c.ports, c.networkMode, c.networkOwner = nil, nil, "container:"+ownerID, ownerID
+		return c
+	}
+	owner := running(func(c *container) { c.id, c.name, c.labels = ownerID, "vpn", nil; c.networks[0].ipv4 = "10.0.0.7" })
+	published := running(func(c *container) { c.ports = []port{{private: 80, public: 8080}} })
+	onHostToo := running(func(c *container) { c.networkMode, c.networks = "host", []network{{name: "host"}} })
+	for name, c := range map[string]struct {
+		sel        Selector
+		c, owner   *container
+		dial, want string
+	}{
+		"its address":        {c: joined(), owner: owner, dial: "10.0.0.7:80"},
+		"gone":               {c: joined(), want: "uses the network of container feedfacefeed, which does not run: recreate the container"},
+		"gone, with a label": {c: joined(labelAddress, "10.0.0.7"), want: "which does not run"},
+		"label":              {c: joined(labelAddress, "10.0.0.7"), owner: owner, dial: "10.0.0.7:80"},
+		"label, replaced":    {c: joined(labelAddress, "10.0.0.6"), owner: owner, want: "must be an address of container vpn"},
+		"label, a name":      {c: joined(labelAddress, "vpn"), owner: owner, dial: "vpn:80"},
+		"host":               {c: joined(), owner: onHostToo, dial: "127.0.0.1:80"},
+		"published":          {sel: Selector{HostPort: true}, c: joined(), owner: published, dial: "127.0.0.1:8080"},
+		"no port":            {c: running(func(c *container) { c.ports, c.networkOwner = nil, ownerID }), owner: owner, want: "uses the network of container feedfacefeed and has no configured port"},
+	} {
+		target, rejection := resolve(&c.sel, c.c, c.owner, &onHost)
+		if rejection == nil && (target.Dial != c.dial || c.want != "") || rejection != nil && (c.want == "" || !strings.Contains(rejection.Reason, c.want)) {
+			t.Errorf("%s: %+v, %+v, want %s %s", name, target, rejection, c.dial, c.want)
+		}
+	}
+}
+
+func TestExclusion(t *testing.T) {
+	oneOff := func(labels ...string) *container { return labelled(append(labels, labelComposeOneOff, "True")...) }
+	step := running(func(c *container) { c.buildStep = true })
+	check(t, Selector{}, oneOff(), onHost, "", "is a one-off container of docker compose run: set its label rgate.enable=true")
+	check(t, Selector{}, oneOff(labelEnable, "true"), onHost, "10.0.0.2:80", "")
+	check(t, Selector{Include: []string{"one_offs"}}, oneOff(), onHost, "10.0.0.2:80", "")
+	check(t, Selector{MatchLabels: map[string]string{labelComposeOneOff: "True"}}, oneOff(), onHost, "10.0.0.2:80", "")
+	check(t, Selector{Include: []string{"one_offs"}}, oneOff(labelEnable, "false"), onHost, "", "the label rgate.enable is false")
+	check(t, Selector{}, labelled(labelComposeOneOff, "False"), onHost, "10.0.0.2:80", "")
+	check(t, Selector{}, step, onHost, "", "is a step of docker build")
+	check(t, Selector{Include: []string{"build_steps"}}, step, onHost, "10.0.0.2:80", "")
+	for _, value := range []string{"yes", "", "TRUE", "1"} {
+		check(t, Selector{}, labelled(labelEnable, value), onHost, "", "must be true or false")
+	}
 }
 
 func TestHostNetwork(t *testing.T) {
@@ -162,6 +236,13 @@ func TestAddressLabel(t *testing.T) {
 	} {
 		check(t, Selector{}, labelled("rgate.address", value), onHost, "", "must be an IP address or a host name")
 	}
+	for _, value := range []string{
+		"127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "255.255.255.255",
+		"localhost", "LocalHost", "localhost.", "x.localhost",
+	} {
+		check(t, Selector{}, labelled("rgate.address", value), onHost, "", "must be an address of the container")
+		check(t, Selector{Include: []string{"local_addresses"}}, labelled("rgate.address", value), onHost, "", "")
+	}
 	alone := withNetworks()
 	alone.labels = map[string]string{labelAddress: "192.0.2.1"}
 	check(t, Selector{}, alone, onHost, "192.0.2.1:80", "")
@@ -188,7 +269,7 @@ func TestBadLabels(t *testing.T) {
 		{labelNetwork, "", "must be the name of a network"},
 	} {
 		sel := Selector{MatchLabels: map[string]string{"app": "web"}}
-		_, rejection := resolve(&sel, labelled(c.label, c.value), &onHost)
+		_, rejection := resolve(&sel, labelled(c.label, c.value), nil, &onHost)
 		switch {
 		case rejection == nil:
 			t.Errorf("%s=%q was accepted", c.label, c.value)
@@ -201,18 +282,18 @@ func TestBadLabels(t *testing.T) {
 }
 
 func TestLabelOptions(t *testing.T) {
-	target, rejection := resolve(new(Selector), labelled("rgate.scheme", "h2c", "rgate.weight", "1000", "rgate.max_requests", "25"), &onHost)
+	target, rejection := resolve(new(Selector), labelled("rgate.scheme", "h2c", "rgate.weight", "1000", "rgate.max_requests", "25"), nil, &onHost)
 	if rejection != nil {
 		t.Fatalf("rejected: %s", rejection.Reason)
 	}
-	if want := (Target{"10.0.0.2:80", "web-1", "0123456789abcdef", "h2c", 1000, 25}); target != want {
+	if want := (Target{"10.0.0.2:80", "web-1", "0123456789abcdef", "h2c", 1000, 25, false}); target != want {
 		t.Errorf("target is %+v, want %+v", target, want)
 	}
-	target, _ = resolve(&Selector{Scheme: "https"}, labelled("rgate.scheme", "h2c"), &onHost)
+	target, _ = resolve(&Selector{Scheme: "https"}, labelled("rgate.scheme", "h2c"), nil, &onHost)
 	if target.Scheme != "https" {
 		t.Errorf("scheme is %q, want the option's https", target.Scheme)
 	}
-	target, _ = resolve(new(Selector), running(nil), &onHost)
+	target, _ = resolve(new(Selector), running(nil), nil, &onHost)
 	if target.Scheme != "http" || target.Weight != 1 || target.MaxRequests != 0 {
 		t.Errorf("defaults are %+v, want http, weight 1, no limit", target)
 	}
@@ -229,7 +310,7 @@ func TestGatewaysOwnContainerIsRejected(t *testing.T) {
 // A reverse proxy uses one scheme for all its upstreams.
 func TestOnlyScheme(t *testing.T) {
 	only := Selector{onlyScheme: "https"}
-	target, rejection := resolve(&only, running(nil), &onHost)
+	target, rejection := resolve(&only, running(nil), nil, &onHost)
 	if rejection != nil || target.Scheme != "https" {
 		t.Errorf("without a label: %+v, %+v, want https", target, rejection)
 	}
@@ -260,7 +341,7 @@ func TestStatesAndHealth(t *testing.T) {
 		{state: "exited", want: "the container is exited"},
 	} {
 		subject := running(func(x *container) { x.state, x.health = c.state, parseHealth(c.word, c.status) })
-		_, rejection := resolve(&Selector{Health: c.health}, subject, &onHost)
+		_, rejection := resolve(&Selector{Health: c.health}, subject, nil, &onHost)
 		switch {
 		case c.want == "" && rejection != nil:
 			t.Errorf("%+v: rejected: %s", c, rejection.Reason)
@@ -274,12 +355,16 @@ func TestStatesAndHealth(t *testing.T) {
 // contains reason.
 func check(t *testing.T, sel Selector, c *container, at site, dial, reason string) {
 	t.Helper()
-	target, rejection := resolve(&sel, c, &at)
+	target, rejection := resolve(&sel, c, nil, &at)
 	switch {
 	case dial != "" && rejection != nil:
 		t.Errorf("rejected: %s; want it dialed at %s", rejection.Reason, dial)
 	case dial != "" && target.Dial != dial:
 		t.Errorf("dialed at %s, want %s", target.Dial, dial)
+	case dial == "" && reason == "":
+		if rejection != nil {
+			t.Errorf("rejected: %s", rejection.Reason)
+		}
 	case dial == "" && rejection == nil:
 		t.Errorf("dialed at %s, want it rejected with %q", target.Dial, reason)
 	case dial == "" && !strings.Contains(rejection.Reason, reason):
@@ -298,7 +383,7 @@ func FuzzLabels(f *testing.F) {
 	f.Fuzz(func(t *testing.T, port, network, scheme, weight, maxRequests, address string) {
 		c := labelled(labelPort, port, labelNetwork, network, labelScheme, scheme,
 			labelWeight, weight, labelMaxRequests, maxRequests, labelAddress, address)
-		target, rejection := resolve(new(Selector), c, &onHost)
+		target, rejection := resolve(new(Selector), c, nil, &onHost)
 		if rejection != nil {
 			if rejection.Reason == "" || rejection.Container != c.name || rejection.ID != c.id {
 				t.Errorf("the rejection is incomplete: %+v", rejection)

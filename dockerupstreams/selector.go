@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -21,9 +22,17 @@ const (
 	schemeH2C   = "h2c"
 )
 
+// The values of the option include.
+const (
+	includeOneOffs        = "one_offs"
+	includeBuildSteps     = "build_steps"
+	includeLocalAddresses = "local_addresses"
+)
+
 var (
-	schemes = []string{schemeHTTP, schemeHTTPS, schemeH2C}
-	healths = []string{healthGate, healthAny}
+	schemes  = []string{schemeHTTP, schemeHTTPS, schemeH2C}
+	healths  = []string{healthGate, healthAny}
+	includes = []string{includeOneOffs, includeBuildSteps, includeLocalAddresses}
 )
 
 // Selector selects the containers of a backend and configures how to reach them. Its
@@ -57,6 +66,12 @@ type Selector struct {
 	// such as on macOS or on another machine. Default: false.
 	HostPort bool `json:"host_port,omitempty"`
 
+	// The containers to include that are excluded by default: `one_offs` (containers of
+	// `docker compose run`), `build_steps` (containers of a classic `docker build`) and
+	// `local_addresses` (containers whose label `rgate.address` is a loopback or
+	// link-local address, or an address on which the gateway listens). Default: none.
+	Include []string `json:"include,omitempty"`
+
 	// If set, the scheme of all containers. Containers with another `rgate.scheme`
 	// label are rejected.
 	onlyScheme string
@@ -67,12 +82,18 @@ type Endpoint struct {
 	// The engine's address: `unix:///path`, `npipe:////./pipe/…`, `tcp://host:port`,
 	// `http://` or `https://`. Default: the DOCKER_HOST environment variable, else the
 	// platform's default socket.
-	Host string `json:"host,omitempty"`
+	Host string `json:"host,omitempty" caddyfile:"arg"`
 
 	// The directory of `ca.pem`, `cert.pem` and `key.pem` for mutual TLS with the
 	// engine over TCP. Default: if DOCKER_TLS_VERIFY is set, the DOCKER_CERT_PATH
 	// environment variable, else `~/.docker`.
-	CertPath string `json:"cert_path,omitempty"`
+	CertPath string `json:"cert_path,omitempty" caddyfile:"arg"`
+
+	// The networks of a remote engine whose addresses the gateway can reach, such as by
+	// a route or a VPN. `*` is all networks. The address of a container in another
+	// network may belong to a different machine near the gateway. Containers without
+	// such a network require `host_port`. Default: none. Ignored for a local engine.
+	Routed []string `json:"routed,omitempty"`
 }
 
 // Target is a container that can receive requests, with its address.
@@ -89,6 +110,8 @@ type Target struct {
 	Weight int
 	// The maximum number of requests in flight. 0: no limit.
 	MaxRequests int
+	// Whether the address is from the label `rgate.address`.
+	Labeled bool
 }
 
 // optionError reports an invalid option.
@@ -110,10 +133,9 @@ func (s Selector) Validate() error {
 		return optionErrorf("match_labels", "match_labels is required: "+
 			"set at least one label, such as app=web")
 	}
-	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
-		if strings.TrimSpace(key) == "" {
-			return optionErrorf("match_labels", "invalid match_labels: the label with the value %q has no name: "+
-				"set a name, such as app", s.MatchLabels[key])
+	for _, name := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		if err := checkLabel(name, s.MatchLabels[name]); err != nil {
+			return err
 		}
 	}
 	if s.Port < 0 || s.Port > 65535 {
@@ -125,8 +147,40 @@ func (s Selector) Validate() error {
 	if s.Health != "" && !slices.Contains(healths, s.Health) {
 		return optionErrorf("health", "unknown health %q: use %s", s.Health, oneOf(healths))
 	}
+	for _, name := range s.Include {
+		if !slices.Contains(includes, name) {
+			return optionErrorf("include", "unknown include %q: use %s", name, oneOf(includes))
+		}
+	}
 	return nil
 }
+
+// requestPlaceholder matches the placeholders of a request or a connection, which have no
+// value when containers are selected.
+var requestPlaceholder = regexp.MustCompile(`\{(http|rgate|tls|l4)\.[^{}]+\}`)
+
+// checkLabel returns an error if no container can have the label.
+func checkLabel(name, value string) error {
+	problem := ""
+	switch {
+	case strings.TrimSpace(name) == "":
+		return optionErrorf("match_labels", "invalid match_labels: the label with the value %q has no name: set a name, such as app", value)
+	case strings.HasSuffix(name, "!"):
+		problem = "must be name=value, containers cannot be excluded by label: use a label that only the wanted containers have"
+	case value == "*":
+		problem = "must be a value, there are no wildcards: use a label that has the same value on all wanted containers"
+	case requestPlaceholder.MatchString(value):
+		problem = "must not depend on the request: use a placeholder such as {env.NAME}, or a backend for each value"
+	case strings.ContainsAny(name, "{}"):
+		problem = "must not have placeholders in the name: use placeholders in the value only"
+	default:
+		return nil
+	}
+	return optionErrorf("match_labels", "invalid match_labels %s=%s: %s", name, value, problem)
+}
+
+// includes reports whether the option include contains name.
+func (s *Selector) includes(name string) bool { return slices.Contains(s.Include, name) }
 
 // matches reports whether labels contain all s.MatchLabels.
 func (s *Selector) matches(labels map[string]string) bool {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -60,7 +62,9 @@ type result struct {
 	request request
 	ids     []string
 	list    []*container
+	kinds   map[string]networkKind // of requestAll; nil: refused
 	took    time.Duration
+	minor   error // the error of an optional request
 	err     error
 }
 
@@ -224,7 +228,11 @@ func (s *session) send(ctx context.Context, r result) {
 		switch r.request {
 		case requestPing:
 			r.err = s.eng.ping(ctx)
-		default:
+		case requestAll:
+			if r.list, r.err = s.eng.list(ctx, nil); r.err == nil {
+				r.kinds, r.minor = s.eng.networks(ctx)
+			}
+		case requestSome:
 			r.list, r.err = s.eng.list(ctx, r.ids)
 		}
 	}()
@@ -234,6 +242,9 @@ func (s *session) send(ctx context.Context, r result) {
 func (s *session) take(r result) error {
 	if r.err != nil {
 		return r.err
+	}
+	if r.minor != nil {
+		s.w.logger().Debug("cannot list the networks of the Docker engine", zap.Stringer("endpoint", s.w.addr), zap.Error(r.minor))
 	}
 	s.w.logRejections(s.record(r, time.Now()))
 	if !s.listed {
@@ -253,18 +264,35 @@ func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 		w.syncs.Add(1)
 		w.table.replaceAll(r.list, now)
 		w.synced, w.connected, w.lastError, w.located = true, true, nil, false
-		w.apiVersion = s.eng.version()
+		w.apiVersion, w.kinds, w.peer = s.eng.version(), r.kinds, s.eng.peer()
 		news = s.publish()
 		s.allFrom = now.Add(max(hintGap, 20*r.took))
 	case requestSome:
 		w.lists.Add(1)
 		w.table.replace(r.ids, r.list, now)
+		s.wantAll = s.wantAll || w.newNetworks(r.list)
 	}
 	w.lastSync, s.heardFrom = now, now
 	if r.took > 20*time.Millisecond {
 		s.askFrom = now.Add(min(r.took, time.Second)) // do not overload a slow engine
 	}
 	return news
+}
+
+// newNetworks reports whether a container is attached to a network that was created after
+// the networks were listed. Guarded by mu.
+func (w *watcher) newNetworks(list []*container) bool {
+	if w.kinds == nil {
+		return false
+	}
+	for _, c := range list {
+		for _, n := range c.networks {
+			if _, known := w.kinds[n.name]; !known {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // connect records the start of a session and returns its time.
@@ -299,8 +327,11 @@ func (w *watcher) refreshSelf() {
 		return
 	}
 	w.located = true
-	at := locate(w.me, w.table.running[w.ownID], w.addr.remoteHost())
+	at := locate(w.me, w.table.running[w.ownID], w.remoteHost(), w.kinds)
 	at.self = w.ownID
+	if at.engine != "" {
+		at.routed = w.routed()
+	}
 	if reflect.DeepEqual(at, w.at) {
 		return
 	}
@@ -308,6 +339,32 @@ func (w *watcher) refreshSelf() {
 	for id := range w.table.running {
 		w.table.touch(id)
 	}
+}
+
+// remoteHost returns the host of an engine on another machine, or "". Guarded by mu.
+func (w *watcher) remoteHost() string {
+	if w.peer.isLocal() {
+		return ""
+	}
+	return w.addr.remoteHost()
+}
+
+// routed returns the networks of a remote engine that the gateway can reach: the
+// configured networks, and the networks of the container through which the gateway
+// reaches the engine. Guarded by mu.
+func (w *watcher) routed() map[string]bool {
+	routed := make(map[string]bool)
+	for name := range strings.SplitSeq(w.addr.routed, "\n") {
+		routed[name] = true
+	}
+	for _, c := range w.table.running {
+		for _, n := range c.networks {
+			if w.peer.is(n.ipv4) || w.peer.is(n.ipv6) {
+				routed[n.name] = true
+			}
+		}
+	}
+	return routed
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -74,6 +74,12 @@ func (s *script) version() string {
 	return "1.51"
 }
 
+func (s *script) listStopped(context.Context) ([]*container, error) { return nil, nil }
+
+func (s *script) networks(context.Context) (map[string]networkKind, error) { return nil, nil }
+
+func (s *script) peer() peer { return peer{} }
+
 func (s *script) close() {}
 
 func (s *script) set(change func()) {

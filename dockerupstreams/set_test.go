@@ -89,10 +89,11 @@ func TestViewsStayWhole(t *testing.T) {
 		}
 		for id := range table.touched {
 			c := table.running[id]
-			if c != nil && !sel.matches(c.labels) {
-				c = nil
+			if c == nil || !sel.matches(c.labels) {
+				v.remove(id)
+				continue
 			}
-			v.consider(id, c, table.drains(id), &onHost)
+			v.consider(id, c, nil, table.drains(id), &onHost)
 		}
 		clear(table.touched)
 		v.publish(true)
@@ -102,7 +103,7 @@ func TestViewsStayWhole(t *testing.T) {
 			if !sel.matches(c.labels) {
 				continue
 			}
-			fresh.consider(id, c, table.drains(id), &onHost)
+			fresh.consider(id, c, nil, table.drains(id), &onHost)
 		}
 		fresh.publish(true)
 		got, want := v.set.Load(), fresh.set.Load()
@@ -115,11 +116,11 @@ func TestViewsStayWhole(t *testing.T) {
 func TestUnchangedSetsAreNotReplaced(t *testing.T) {
 	v := newView(Selector{MatchLabels: map[string]string{"app": "web"}})
 	c := running(nil)
-	v.consider(c.id, c, false, &onHost)
+	v.consider(c.id, c, nil, false, &onHost)
 	v.publish(true)
 	before := v.set.Load()
 	again := running(nil)
-	v.consider(again.id, again, false, &onHost)
+	v.consider(again.id, again, nil, false, &onHost)
 	v.publish(true)
 	if v.set.Load() != before {
 		t.Error("the set was replaced by an equal one")

@@ -11,15 +11,66 @@ import (
 
 // site is the gateway's location as seen from an engine.
 type site struct {
-	// The ID of the gateway's container, or its first 12 characters. Empty if unknown
-	// or none.
+	// The ID of the gateway's container. Empty if the gateway does not run in a
+	// container of this engine.
 	self string
 
-	// The networks of the gateway's container, if it runs on this engine.
+	// The networks of the gateway's container. Empty if self is.
 	networks map[string]bool
 
 	// The host to dial for host-networked containers and published ports.
 	hostAddress string
+
+	// For an engine on another machine, its address and the networks that the gateway
+	// can reach. Empty for local engines, whose networks can all be reached.
+	engine string
+	routed map[string]bool
+
+	// The engine's networks by name. nil: unknown.
+	kinds map[string]networkKind
+}
+
+// networkKind holds the properties of a network that determine how to reach it.
+type networkKind struct {
+	driver   string
+	internal bool
+}
+
+// bridge reports whether the engine's host has an interface in the network.
+func (k networkKind) bridge() bool { return k.driver == "bridge" }
+
+// reaches reports whether the gateway can reach addresses in a network.
+func (at *site) reaches(name string) bool {
+	return at.engine == "" || at.routed[name] || at.routed["*"]
+}
+
+// rank returns a number that is lower for networks that are preferred.
+func (at *site) rank(name string) (rank int) {
+	kind, known := at.kinds[name]
+	if known && !kind.bridge() {
+		rank++
+	}
+	if !at.networks[name] {
+		rank += 2
+	}
+	if !at.reaches(name) {
+		rank += 4
+	}
+	return rank
+}
+
+// withoutPorts returns the first network of a container whose ports the engine does not
+// list, or "". Engines list exposed ports for bridge networks that are not internal.
+func (at *site) withoutPorts(c *container) string {
+	first := ""
+	for _, n := range c.networks {
+		kind, known := at.kinds[n.name]
+		if !known || kind.bridge() && !kind.internal {
+			return ""
+		}
+		first = cmp.Or(first, n.name)
+	}
+	return first
 }
 
 // origin holds the facts that the process detects once about its own container.
@@ -43,29 +94,33 @@ func (me origin) sharesHost() bool {
 }
 
 // locate returns the site for an engine. own is the gateway's container on the engine,
-// or nil. remoteHost is the host of a remote engine, or "".
-func locate(me origin, own *container, remoteHost string) site {
+// or nil. remoteHost is the host of a remote engine, or "". kinds are the engine's
+// networks; nil: unknown.
+func locate(me origin, own *container, remoteHost string, kinds map[string]networkKind) site {
+	at := site{kinds: kinds}
 	switch {
 	case own != nil && own.hostNetworked():
-		return site{hostAddress: "127.0.0.1"}
+		at.hostAddress = "127.0.0.1"
 	case own != nil:
-		at := site{networks: make(map[string]bool, len(own.networks))}
+		at.networks = make(map[string]bool, len(own.networks))
+		var gateway, gateway6 string
 		for _, n := range own.networks {
 			at.networks[n.name] = true
-			at.hostAddress = cmp.Or(at.hostAddress, n.gateway)
+			if kind, known := kinds[n.name]; known && (!kind.bridge() || kind.internal) {
+				continue // the gateway of the network is not the engine's host
+			}
+			gateway, gateway6 = cmp.Or(gateway, n.gateway), cmp.Or(gateway6, n.gateway6)
 		}
-		for _, n := range own.networks {
-			at.hostAddress = cmp.Or(at.hostAddress, n.gateway6)
-		}
-		at.hostAddress = cmp.Or(at.hostAddress, dockerHostName)
-		return at
+		at.hostAddress = cmp.Or(gateway, gateway6, dockerHostName)
 	case remoteHost != "":
-		return site{hostAddress: remoteHost}
+		at.hostAddress = remoteHost
+		at.engine = remoteHost
 	case me.sharesHost():
-		return site{hostAddress: "127.0.0.1"}
+		at.hostAddress = "127.0.0.1"
 	default:
-		return site{hostAddress: dockerHostName}
+		at.hostAddress = dockerHostName
 	}
+	return at
 }
 
 // dockerHostName is the host's name inside a container, used if no gateway address is

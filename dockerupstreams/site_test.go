@@ -33,25 +33,31 @@ func TestLocate(t *testing.T) {
 	own := &container{id: someID, networkMode: "shop_front", networks: []network{
 		{name: "alone"}, {name: "shop_front", ipv4: "172.18.0.9", gateway: "172.18.0.1"}, {name: "zoo", gateway: "172.19.0.1"},
 	}}
+	lan := &container{id: someID, networks: []network{
+		{name: "lan", ipv4: "192.0.2.9", gateway: "192.0.2.1"}, {name: "only", ipv4: "10.9.0.9", gateway: "10.9.0.1"}, {name: "zoo", gateway: "172.19.0.1"},
+	}}
+	lanKinds := map[string]networkKind{"lan": {driver: "macvlan"}, "only": {driver: "bridge", internal: true}, "zoo": {driver: "bridge"}}
 	six := &container{id: someID, networks: []network{{name: "six", gateway6: "fd00::1"}}}
 	host := &container{id: someID, networkMode: "host", networks: []network{{name: "host"}}}
 	for name, c := range map[string]struct {
 		me     origin
 		own    *container
 		remote string
+		kinds  map[string]networkKind
 		want   site
 	}{
+		"in a container of a LAN": {own: lan, kinds: lanKinds, want: site{hostAddress: "172.19.0.1", networks: map[string]bool{"lan": true, "only": true, "zoo": true}, kinds: lanKinds}},
 		"on the host":             {want: site{hostAddress: "127.0.0.1"}},
 		"in a container":          {own: own, want: site{hostAddress: "172.18.0.1", networks: map[string]bool{"alone": true, "shop_front": true, "zoo": true}}},
 		"in one with IPv6 alone":  {own: six, want: site{hostAddress: "fd00::1", networks: map[string]bool{"six": true}}},
 		"in one by a proxy":       {own: six, remote: "socket-proxy", want: site{hostAddress: "fd00::1", networks: map[string]bool{"six": true}}},
 		"in a host-networked one": {own: host, want: site{hostAddress: "127.0.0.1"}},
-		"elsewhere":               {remote: "docker.example", want: site{hostAddress: "docker.example"}},
+		"elsewhere":               {remote: "docker.example", want: site{hostAddress: "docker.example", engine: "docker.example"}},
 		"in one with a bridge":    {me: origin{contained: true, bridged: func() bool { return true }}, want: site{hostAddress: "127.0.0.1"}},
 		"in one without a bridge": {me: origin{contained: true, bridged: func() bool { return false }}, want: site{hostAddress: "host.docker.internal"}},
 		"in an unknown container": {me: origin{contained: true}, want: site{hostAddress: "host.docker.internal"}},
 	} {
-		if got := locate(c.me, c.own, c.remote); !reflect.DeepEqual(got, c.want) {
+		if got := locate(c.me, c.own, c.remote, c.kinds); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -76,7 +82,10 @@ func TestEndpoints(t *testing.T) {
 		"TLS by config":     {e: Endpoint{Host: "tcp://localhost:2376", CertPath: tls}, want: address{host: "tcp://localhost:2376", certPath: tls}},
 		"loopback":          {e: Endpoint{Host: "tcp://127.0.0.1:2375"}, want: address{host: "tcp://127.0.0.1:2375"}},
 		"a path":            {e: Endpoint{Host: "/var/run/docker.sock"}, err: "must be an address such as unix:///path/to/socket"},
-		"ssh":               {e: Endpoint{Host: "ssh://host"}, err: "must be an address"},
+		"ssh":               {e: Endpoint{Host: "ssh://me@host"}, err: `docker host "ssh://me@host" is not supported: forward the socket with ssh -N -L`},
+		"default port":      {e: Endpoint{Host: "tcp://h"}, want: address{host: "tcp://h:2375"}, remote: "h"},
+		"default IPv6 port": {e: Endpoint{Host: "tcp://[fd00::1]"}, want: address{host: "tcp://[fd00::1]:2375"}, remote: "fd00::1"},
+		"default TLS port":  {e: Endpoint{Host: "tcp://h", CertPath: tls}, want: address{host: "tcp://h:2376", certPath: tls}, remote: "h"},
 		"no host":           {e: Endpoint{Host: "tcp://:2375"}, err: "must be tcp://host:port"},
 		"a secret":          {e: Endpoint{Host: "ftp://me:secret@host"}, err: "ftp://me:xxxxx@host"},
 		"TLS on a socket":   {e: Endpoint{Host: "unix:///x", CertPath: tls}, err: "and cert_path cannot be combined"},

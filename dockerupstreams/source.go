@@ -121,6 +121,19 @@ func (s *Source) ResetCache(*http.Request) error {
 	return nil
 }
 
+// SetSource is an upstream source that also provides the containers behind the
+// upstreams, so that a selection policy can use their names and weights.
+type SetSource interface {
+	reverseproxy.UpstreamSource
+
+	// Set returns the current containers. It is lock-free. The set may be newer than
+	// the upstreams of an earlier call of GetUpstreams.
+	Set() *Set
+}
+
+// Set implements SetSource.
+func (s *Source) Set() *Set { return s.subscription.Set() }
+
 // Interface guards
 var (
 	_ caddy.Provisioner                  = (*Source)(nil)
@@ -128,4 +141,5 @@ var (
 	_ caddy.CleanerUpper                 = (*Source)(nil)
 	_ reverseproxy.UpstreamSource        = (*Source)(nil)
 	_ reverseproxy.CachingUpstreamSource = (*Source)(nil)
+	_ SetSource                          = (*Source)(nil)
 )

@@ -39,13 +39,17 @@ func TestCaddyfile(t *testing.T) {
 			health any
 			host_port
 			endpoint unix:///a.sock
-			endpoint tcp://b:2376 /certs
+			include one_offs build_steps
+			endpoint tcp://b:2376 /certs {
+				routed front back
+			}
 		}`, Source{
 			Selector: Selector{
 				MatchLabels: map[string]string{"app": "web", "env": "production", "note": "a b=c", "empty": ""},
 				Port:        8080, Network: "front", Scheme: "h2c", Health: "any", HostPort: true,
+				Include: []string{"one_offs", "build_steps"},
 			},
-			Endpoints: []Endpoint{{Host: "unix:///a.sock"}, {Host: "tcp://b:2376", CertPath: "/certs"}},
+			Endpoints: []Endpoint{{Host: "unix:///a.sock"}, {Host: "tcp://b:2376", CertPath: "/certs", Routed: []string{"front", "back"}}},
 		}, ""},
 		"no labels":        {`docker_labels`, Source{}, "match_labels is required"},
 		"half a label":     {`docker_labels app`, Source{}, "invalid label 'app': must be name=value"},
@@ -60,7 +64,9 @@ func TestCaddyfile(t *testing.T) {
 		"no network":       {"docker_labels app=a {\n network\n}", Source{}, "wrong argument count"},
 		"no block labels":  {"docker_labels {\n match_labels\n}", Source{}, "wrong argument count"},
 		"host_port 80":     {"docker_labels app=a {\n host_port 80\n}", Source{}, "wrong argument count"},
-		"no endpoint":      {"docker_labels app=a {\n endpoint\n}", Source{}, "wrong argument count"},
+		"two folders":      {"docker_labels app=a {\n endpoint h c d\n}", Source{}, "unexpected argument 'd'"},
+		"no include":       {"docker_labels app=a {\n include\n}", Source{}, "wrong argument count"},
+		"bad include":      {"docker_labels app=a {\n include all\n}", Source{}, "unknown include \"all\": use one_offs, build_steps or local_addresses"},
 		"bad block labels": {"docker_labels app=a {\n match_labels b\n}", Source{}, "must be name=value"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,7 +188,7 @@ func TestReverseProxy(t *testing.T) {
 	defer stopB()
 	idA := e.Run(a)
 	module, err := newContext(t).LoadModuleByID("http.handlers.reverse_proxy", []byte(fmt.Sprintf(
-		`{"dynamic_upstreams":{"source":"docker_labels","match_labels":{"app":"web"},"endpoints":[{"host":%q}]},
+		`{"dynamic_upstreams":{"source":"docker_labels","match_labels":{"app":"web"},"include":["local_addresses"],"endpoints":[{"host":%q}]},
 		  "load_balancing":{"retries":5,"try_interval":1000000}}`, e.Host())))
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,8 @@ type EndpointStatus struct {
 	Containers int `json:"containers"`
 	// The selectors, sorted by their labels.
 	Selectors []SelectorStatus `json:"selectors"`
+
+	watcher *watcher
 }
 
 // SelectorStatus is the state of a selector on an engine.
@@ -31,6 +33,8 @@ type SelectorStatus struct {
 	Targets []TargetStatus `json:"targets"`
 	// The containers that have the labels but receive no requests, with the reasons.
 	Rejected []Rejection `json:"rejected"`
+	// The containers that are almost selected. Only in the admin endpoint.
+	NearMisses []NearMiss `json:"near_misses,omitempty"`
 }
 
 // TargetStatus is a container that receives requests.
@@ -50,6 +54,19 @@ func Status() []EndpointStatus {
 		all = append(all, w.status())
 	}
 	slices.SortFunc(all, func(a, b EndpointStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
+	return all
+}
+
+// Report is Status with the near misses of each selector, for which it queries the
+// engines.
+func Report() []EndpointStatus {
+	all := Status()
+	for _, e := range all {
+		for i := range e.Selectors {
+			s := &e.Selectors[i]
+			s.NearMisses = e.watcher.nearMisses(&s.Selector)
+		}
+	}
 	return all
 }
 
@@ -73,6 +90,7 @@ func (w *watcher) status() EndpointStatus {
 		APIVersion: w.apiVersion,
 		Containers: len(w.table.running),
 		Selectors:  []SelectorStatus{},
+		watcher:    w,
 	}
 	if !w.lastSync.IsZero() {
 		at := w.lastSync

@@ -105,10 +105,8 @@ func replacePlaceholders(sel Selector, endpoints []Endpoint) (Selector, []Endpoi
 	sel.Network = replace("network", sel.Network)
 	endpoints = slices.Clone(endpoints)
 	for i, e := range endpoints {
-		endpoints[i] = Endpoint{
-			Host:     replace("docker host", e.Host),
-			CertPath: replace("cert_path", e.CertPath),
-		}
+		e.Host, e.CertPath = replace("docker host", e.Host), replace("cert_path", e.CertPath)
+		endpoints[i] = e
 	}
 	return sel, endpoints, empty
 }
@@ -122,6 +120,10 @@ func (s *Subscription) acquire(addr address) error {
 			return nil, err
 		}
 		trial.close()
+		if addr.context != "" && addr.context != "default" {
+			s.logger.Warn("the environment variable DOCKER_CONTEXT is ignored: set DOCKER_HOST or the option docker to the host of the context",
+				zap.String("context", addr.context), zap.Stringer("endpoint", addr))
+		}
 		return newWatcher(addr, detectSelf(), s.logger, open), nil
 	})
 	if err != nil {

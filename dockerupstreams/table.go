@@ -11,6 +11,9 @@ type event struct {
 	action action
 	signal int       // the signal of actionKill; 0: unknown
 	at     time.Time // by the engine's clock
+
+	// Whether actionStart is of a container for a step of a classic docker build.
+	buildStep bool
 }
 
 type action uint8
@@ -50,6 +53,7 @@ type table struct {
 	draining map[string]time.Time // the end of the drain, by the gateway's clock
 	expiry   time.Time            // the earliest end of a drain; zero: none
 	dirty    map[string]struct{}  // containers that must be listed again
+	builds   map[string]struct{}  // containers of build steps
 	touched  map[string]struct{}  // containers that changed since the last update of the views
 
 	facts         map[string]*fact
@@ -80,6 +84,7 @@ func newTable(wanted func(*container) bool) *table {
 		running:       make(map[string]*container),
 		draining:      make(map[string]time.Time),
 		dirty:         make(map[string]struct{}),
+		builds:        make(map[string]struct{}),
 		touched:       make(map[string]struct{}),
 		facts:         make(map[string]*fact),
 		pendingChecks: queue{delay: eventTrust},
@@ -117,6 +122,9 @@ func (t *table) apply(e event, now time.Time) {
 		}
 	case e.action == actionStart:
 		t.starts.Store(e.id, e.at.UnixNano())
+		if e.buildStep {
+			t.builds[e.id] = struct{}{}
+		}
 		if t.drains(e.id) {
 			delete(t.draining, e.id)
 			t.touch(e.id)
@@ -260,6 +268,7 @@ func (t *table) restore(id string, now time.Time) {
 func (t *table) remove(id string) {
 	delete(t.draining, id)
 	t.starts.Delete(id)
+	delete(t.builds, id)
 	delete(t.dirty, id)
 	if t.running[id] != nil {
 		delete(t.running, id)

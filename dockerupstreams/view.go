@@ -16,7 +16,7 @@ type view struct {
 
 	resolutions map[string]resolution // current resolutions, by container ID
 	changed     map[string]resolution // the resolutions in set that are outdated
-	logged      map[string]string     // the logged reasons of rejections, by container ID
+	logged      map[string][]string   // the logged reasons of rejections, by container ID
 
 	// The subscriptions to notify of changes of the set.
 	listeners map[*Subscription]struct{}
@@ -38,27 +38,18 @@ func newView(sel Selector) *view {
 		sel:         sel,
 		resolutions: make(map[string]resolution),
 		changed:     make(map[string]resolution),
-		logged:      make(map[string]string),
+		logged:      make(map[string][]string),
 		listeners:   make(map[*Subscription]struct{}),
 	}
 	v.set.Store(new(Set))
 	return v
 }
 
-// consider resolves a container that has the labels and records the change. A nil c
-// removes the container from the view.
-func (v *view) consider(id string, c *container, draining bool, at *site) {
-	old, known := v.resolutions[id]
-	if c == nil {
-		if known {
-			delete(v.resolutions, id)
-			delete(v.logged, id)
-			v.change(id, old)
-		}
-		return
-	}
+// consider resolves a container that has the labels and records the change. owner is the
+// container whose network it uses, or nil.
+func (v *view) consider(id string, c, owner *container, draining bool, at *site) {
 	var now resolution
-	target, rejection := resolve(&v.sel, c, at)
+	target, rejection := resolve(&v.sel, c, owner, at)
 	switch {
 	case rejection != nil:
 		now.rejected = *rejection
@@ -67,8 +58,17 @@ func (v *view) consider(id string, c *container, draining bool, at *site) {
 	default:
 		now.target = target
 	}
-	if !known || old != now {
+	if old, known := v.resolutions[id]; !known || old != now {
 		v.resolutions[id] = now
+		v.change(id, old)
+	}
+}
+
+// remove removes a container.
+func (v *view) remove(id string) {
+	if old, known := v.resolutions[id]; known {
+		delete(v.resolutions, id)
+		delete(v.logged, id)
 		v.change(id, old)
 	}
 }
@@ -98,10 +98,9 @@ func (v *view) publish(synced bool) (news []Rejection) {
 		}
 		now.add(resolution)
 		switch {
-		case resolution.isTarget():
-			delete(v.logged, id)
-		case !resolution.rejected.Temporary && v.logged[id] != resolution.rejected.Reason:
-			v.logged[id] = resolution.rejected.Reason
+		case resolution.isTarget() || resolution.rejected.Temporary:
+		case !slices.Contains(v.logged[id], resolution.rejected.Reason):
+			v.logged[id] = append(v.logged[id], resolution.rejected.Reason)
 			news = append(news, resolution.rejected)
 		}
 	}

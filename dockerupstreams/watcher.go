@@ -28,6 +28,8 @@ type watcher struct {
 
 	events, syncs, lists, reconnects atomic.Uint64
 
+	stopped stopped
+
 	mu          sync.Mutex // guards all below
 	table       *table
 	views       map[string]*view   // by key of the selector
@@ -35,9 +37,12 @@ type watcher struct {
 	selected    map[string][]*view // the views that select a container, by container ID
 	subscribers []*Subscription    // in order of subscription
 	at          site
-	located     bool   // whether at was determined since the last complete list
-	ownID       string // the ID of the gateway's container
-	synced      bool   // whether a complete list was received
+	kinds       map[string]networkKind // the networks by name; nil: unknown
+	peer        peer
+	owners      map[string]struct{} // containers whose network a selected container uses, by ID
+	located     bool                // whether at was determined since the last complete list
+	ownID       string              // the ID of the gateway's container
+	synced      bool                // whether a complete list was received
 	connected   bool
 	apiVersion  string
 	lastSync    time.Time // the last time the containers were in sync
@@ -62,7 +67,8 @@ func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine
 		byLabel:  make(map[label][]*view),
 		selected: make(map[string][]*view),
 		ownID:    me.containerID,
-		at:       locate(me, nil, addr.remoteHost()),
+		owners:   make(map[string]struct{}),
+		at:       locate(me, nil, addr.remoteHost(), nil),
 	}
 	w.table = newTable(w.wanted)
 	go w.run(ctx)
@@ -262,7 +268,7 @@ func (w *watcher) fill(v *view) {
 		if _, ok := w.selected[id]; ok { // else updateViews adds the container
 			w.selected[id] = append(w.selected[id], v)
 		}
-		v.consider(id, c, w.table.drains(id), &w.at)
+		w.consider(v, c)
 		if c.stale {
 			w.table.markDirty(id)
 		}
@@ -297,10 +303,45 @@ func (w *watcher) unsubscribe(s *Subscription, v *view) {
 	}
 }
 
-// wanted reports whether a container is selected or is the gateway's own container.
-// Guarded by mu.
+// wanted reports whether a container is selected, is the gateway's own container, or is
+// attached to the network of a selected container. Guarded by mu.
 func (w *watcher) wanted(c *container) bool {
-	return c.id == w.ownID || len(w.viewsOf(c)) > 0
+	_, isOwner := w.owners[c.id]
+	return isOwner || c.id == w.ownID || len(w.viewsOf(c)) > 0
+}
+
+// consider resolves a selected container for a view. Guarded by mu.
+func (w *watcher) consider(v *view, c *container) {
+	owner := w.table.running[c.networkOwner]
+	if c.networkOwner != "" {
+		w.owners[c.networkOwner] = struct{}{}
+		if owner != nil && owner.stale {
+			w.table.markDirty(owner.id)
+		}
+	}
+	v.consider(c.id, c, owner, w.table.drains(c.id), &w.at)
+}
+
+// touchDependents marks the containers that use the network of a changed container as
+// changed. Guarded by mu.
+func (w *watcher) touchDependents() {
+	var changed []string
+	for id := range w.table.touched {
+		if _, ok := w.owners[id]; ok {
+			changed = append(changed, id)
+			if w.table.running[id] == nil {
+				delete(w.owners, id)
+			}
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	for id, c := range w.table.running {
+		if slices.Contains(changed, c.networkOwner) {
+			w.table.touch(id)
+		}
+	}
 }
 
 // viewsOf returns the views that select a container. The result is cached in selected:
@@ -324,17 +365,18 @@ func (w *watcher) viewsOf(c *container) []*view {
 // to log. Guarded by mu.
 func (w *watcher) updateViews() map[*view][]Rejection {
 	w.refreshSelf()
+	w.touchDependents()
 	for id := range w.table.touched {
-		c, draining := w.table.running[id], w.table.drains(id)
+		c := w.table.running[id]
 		if c == nil {
 			for _, v := range w.selected[id] {
-				v.consider(id, nil, false, &w.at)
+				v.remove(id)
 			}
 			delete(w.selected, id)
 			continue
 		}
 		for _, v := range w.viewsOf(c) {
-			v.consider(id, c, draining, &w.at)
+			w.consider(v, c)
 		}
 	}
 	clear(w.table.touched)
@@ -356,7 +398,11 @@ func (w *watcher) logRejections(news map[*view][]Rejection) {
 				fields = append(fields, zap.String("label", r.Label), zap.String("value", r.Value))
 			}
 			fields = append(fields, zap.String("selector", labelsOf(&v.sel)), zap.Stringer("endpoint", w.addr))
-			w.logger().Warn("container rejected", fields...)
+			if r.Intended {
+				w.logger().Info("container excluded", fields...)
+			} else {
+				w.logger().Warn("container rejected", fields...)
+			}
 		}
 	}
 }

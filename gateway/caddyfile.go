@@ -31,6 +31,7 @@ func init() {
 //	    name   <name>
 //	    docker [<host>] {
 //	        cert_path <folder>
+//	        routed    <network...>
 //	    }
 //	    stats  <path> | off | { ... }
 //	    operations [<path>] {
@@ -56,6 +57,7 @@ func init() {
 //	        scheme       http|https|h2c
 //	        health       healthy|any
 //	        host_port
+//	        include      one_offs|build_steps|local_addresses...
 //
 //	        # ... or the addresses
 //	        dial <host:port...>
@@ -230,26 +232,11 @@ func (p *parser) inner(directives, blocks []caddyfile.Segment, read func(*parser
 }
 
 func (p *parser) docker() error {
-	path := fmt.Sprintf("docker[%d]", len(p.gateway.Docker))
-	p.tokens[path] = p.Token()
+	p.tokens[fmt.Sprintf("docker[%d]", len(p.gateway.Docker))] = p.Token()
 	var endpoint dockerupstreams.Endpoint
-	if p.NextArg() {
-		p.tokens[path+".host"] = p.Token()
-		endpoint.Host = p.Val()
-	}
-	if p.NextArg() {
-		return p.ArgErr()
-	}
-	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		if p.Val() != "cert_path" {
-			return p.unrecognized("cert_path")
-		}
-		if err := p.text(path+".cert_path", &endpoint.CertPath); err != nil {
-			return err
-		}
-	}
+	err := options.Unmarshal(p.Dispenser, &endpoint)
 	p.gateway.Docker = append(p.gateway.Docker, endpoint)
-	return nil
+	return err
 }
 
 func (p *parser) defaultResponse() error {
@@ -346,6 +333,8 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		return p.text(at, &b.Health)
 	case "host_port":
 		return p.flag(at, &b.HostPort)
+	case "include":
+		return p.list(at, &b.Include)
 	case "lb_policy":
 		return p.policy(at, b)
 	case "upgrades":
@@ -363,7 +352,7 @@ func (p *parser) backendOption(path string, b *Backend) (err error) {
 		b.AroundRaw, err = p.around(at)
 		return err
 	}
-	return p.unrecognized("match_labels", "dial", "register", "port", "network", "scheme", "health", "host_port",
+	return p.unrecognized("match_labels", "dial", "register", "port", "network", "scheme", "health", "host_port", "include",
 		"lb_policy", "upgrades", "retries", "retry_budget", "timeouts", "proxy", "around")
 }
 

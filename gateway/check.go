@@ -208,8 +208,8 @@ func (b *Backend) checkAddresses(path string) error {
 // checkWithoutContainers reports container options on a backend without containers.
 // does describes the backend's other source of upstreams.
 func (b *Backend) checkWithoutContainers(path, does string) error {
-	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort {
-		return problemf(path+".dial", "port, network, health and host_port require match_labels: remove them from backend %q, which %s", b.Name, does)
+	if b.Port != 0 || b.Network != "" || b.Health != "" || b.HostPort || b.Include != nil {
+		return problemf(path+".dial", "port, network, health, host_port and include require match_labels: remove them from backend %q, which %s", b.Name, does)
 	}
 	switch b.Scheme {
 	case "", "http", "https", "h2c":

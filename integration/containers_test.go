@@ -54,6 +54,7 @@ type spec struct {
 	ports    []string // additional exposed ports, such as `9090/tcp`
 	host     bool     // use the host's network
 	networks []string // replace the default network
+	mode     container.NetworkMode
 	health   *container.HealthConfig
 	created  bool // do not start it
 	deaf     bool // do not wait until it listens on 8080
@@ -94,6 +95,8 @@ func startContainer(t testing.TB, s spec) *box {
 	}
 	hostConfig := &container.HostConfig{}
 	switch {
+	case s.mode != "":
+		hostConfig.NetworkMode, config.ExposedPorts = s.mode, nil
 	case s.host:
 		hostConfig.NetworkMode = network.NetworkHost
 	case len(s.networks) > 0:
@@ -205,11 +208,15 @@ func (b *box) remove(t testing.TB) {
 
 // makeNetwork creates a Docker network, which is removed when the test ends. Start its
 // containers afterwards, so that they are removed first.
-func makeNetwork(t testing.TB, suffix string) string {
+func makeNetwork(t testing.TB, suffix string, configure ...func(*network.CreateOptions)) string {
 	t.Helper()
+	options := network.CreateOptions{Labels: map[string]string{runLabel: runID}}
+	for _, change := range configure {
+		change(&options)
+	}
 	requireEngine(t)
 	name := strings.ToLower(appOf(t)) + "-" + suffix
-	created, err := engine.NetworkCreate(t.Context(), name, network.CreateOptions{Labels: map[string]string{runLabel: runID}})
+	created, err := engine.NetworkCreate(t.Context(), name, options)
 	must(t, "making network "+name, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

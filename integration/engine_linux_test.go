@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -22,16 +24,28 @@ import (
 // ownEngine is a separate Docker engine that the test can stop.
 //
 // It runs in its own mount and network namespaces. An engine without a bridge removes
-// docker0 on start, which must not affect the machine's engine.
+// docker0 on start, which must not affect the machine's engine. With a bridge, it runs in
+// the network namespace of the test, which can reach its containers.
 type ownEngine struct {
 	folder string
+	bridge string // name of its bridge interface; empty: none
 	api    *client.Client
 	daemon *exec.Cmd
 	ended  chan struct{}
 	output *output
 }
 
-func newOwnEngine(t *testing.T) *ownEngine {
+func newOwnEngine(t *testing.T) *ownEngine { return makeOwnEngine(t, "") }
+
+// newBridgedEngine is newOwnEngine with a bridge that has the given subnet, such as
+// `198.18.5`.
+func newBridgedEngine(t *testing.T, subnet string) *ownEngine {
+	t.Helper()
+	testkit.RequireProgram(t, "ip")
+	return makeOwnEngine(t, subnet)
+}
+
+func makeOwnEngine(t *testing.T, subnet string) *ownEngine {
 	t.Helper()
 	requireEngine(t)
 	if _, err := exec.LookPath("dockerd"); err != nil {
@@ -43,6 +57,16 @@ func newOwnEngine(t *testing.T) *ownEngine {
 	folder, err := tempFolder()
 	must(t, "making a folder", err)
 	e := &ownEngine{folder: folder, output: new(output)}
+	if subnet != "" {
+		e.bridge = "rgate" + strconv.Itoa(os.Getpid())
+		for _, args := range [][]string{
+			{"link", "add", e.bridge, "type", "bridge"}, {"addr", "add", subnet + ".1/24", "dev", e.bridge}, {"link", "set", e.bridge, "up"},
+		} {
+			output, err := exec.Command("ip", args...).CombinedOutput()
+			must(t, string(output), err)
+		}
+		t.Cleanup(func() { _ = exec.Command("ip", "link", "del", e.bridge).Run() })
+	}
 	must(t, "writing the engine's configuration", os.WriteFile(e.path("none.json"), []byte("{}"), 0o600))
 	e.api, err = client.NewClientWithOpts(client.WithHost(e.host()), client.WithAPIVersionNegotiation())
 	must(t, "preparing the connection to the engine", err)
@@ -76,10 +100,13 @@ func (e *ownEngine) start(t *testing.T) {
 	}
 	e.daemon = exec.Command("dockerd", "-H", e.host(), "--config-file", e.path("none.json"), "--pidfile", e.path("pid"),
 		"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--storage-driver", "vfs",
-		"--bridge", "none", "--iptables=false", "--ip-forward=false")
+		"--bridge", cmp.Or(e.bridge, "none"), "--iptables=false", "--ip-forward=false")
 	e.daemon.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
 		Pdeathsig:    syscall.SIGTERM, // if the tests are aborted
+	}
+	if e.bridge != "" {
+		e.daemon.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
 	}
 	e.daemon.Stdout, e.daemon.Stderr = e.output, e.output
 	// Child processes that outlive the daemon may keep its output open.
@@ -146,7 +173,7 @@ func TestEngineRestarted(t *testing.T) {
 		must(t, "starting the container", e.api.ContainerStart(t.Context(), created.ID, container.StartOptions{}))
 	}
 	startWeb()
-	g := startGateway(t, "docker: {host: \""+e.host()+"\"}"+oneBackend)
+	g := startGateway(t, "docker: {host: \""+e.host()+"\"}"+localBackend)
 	g.awaitStatus(t, "/", http.StatusOK)
 
 	t.Log("an engine that ends without a word leaves its containers as they were")

@@ -123,6 +123,12 @@ routes: [{path_prefix: /, backend: web}]
 backends: [{name: web, match_labels: {app_name: $APP}}]
 `
 
+// localBackend is oneBackend with servers of the test in place of containers.
+const localBackend = `
+routes: [{path_prefix: /, backend: web}]
+backends: [{name: web, match_labels: {app_name: $APP}, include: [local_addresses]}]
+`
+
 func TestSilenceIs504AndNotRepeated(t *testing.T) {
 	t.Parallel()
 	two := []*box{startContainer(t, spec{}), startContainer(t, spec{})}
@@ -287,7 +293,7 @@ func TestLostConnectionIsRetriedElsewhereIfNothingChanges(t *testing.T) {
 	good := startContainer(t, spec{})
 	port, dropped := dropper(t)
 	startContainer(t, spec{labels: map[string]string{"rgate.address": "127.0.0.1", "rgate.port": port}})
-	g := startGateway(t, oneBackend)
+	g := startGateway(t, localBackend)
 	g.await(t, "web", 2)
 	const each = 40
 	for method, body := range bodies {

@@ -37,7 +37,7 @@ var allowedImports = map[string][]string{
 	"demo/bandwidth":   {"demo/assert", "demo/docker"},
 	"demo/chaos":       {"demo/docker"},
 	"demo/run":         {"demo/assert", "demo/docker"},
-	"dockerupstreams":  {"internal/entry"},
+	"dockerupstreams":  {"internal/entry", "internal/options"},
 	"gateway":          {"dockerupstreams", "gateway/operations", "gateway/routing", "gateway/upstream", "internal/entry", "internal/failure", "internal/httpx", "internal/logging", "internal/options", "internal/placeholder", "internal/trust", "policy", "stats"},
 	"gateway/routing":  {"internal/query"},
 	"gateway/upstream": {"dockerupstreams", "gateway/routing", "internal/entry", "internal/failure", "internal/httpx", "internal/monotime", "internal/options", "internal/trust", "policy"},

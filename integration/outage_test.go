@@ -31,9 +31,15 @@ type relay struct {
 func newRelay(t *testing.T) *relay {
 	t.Helper()
 	requireEngine(t)
-	socket, ok := strings.CutPrefix(engine.DaemonHost(), "unix://")
+	return newRelayTo(t, engine.DaemonHost())
+}
+
+// newRelayTo is newRelay for the engine at host.
+func newRelayTo(t *testing.T, host string) *relay {
+	t.Helper()
+	socket, ok := strings.CutPrefix(host, "unix://")
 	if !ok {
-		t.Skipf("the engine is at %s: the relay leads to local sockets only", engine.DaemonHost())
+		t.Skipf("the engine is at %s: the relay leads to local sockets only", host)
 	}
 	folder, err := tempFolder()
 	must(t, "making a folder", err)
@@ -51,6 +57,11 @@ func (r *relay) up(t *testing.T) {
 	t.Helper()
 	listener, err := net.Listen("unix", r.socket)
 	must(t, "opening the relay", err)
+	r.serve(listener)
+}
+
+// serve starts to accept connections from a listener.
+func (r *relay) serve(listener net.Listener) {
 	r.mu.Lock()
 	r.listener = listener
 	r.mu.Unlock()

@@ -1,6 +1,7 @@
 package dockertest
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -63,6 +64,7 @@ func (e *Engine) handler() http.Handler {
 	mux.HandleFunc("/_ping", e.ping)
 	mux.HandleFunc("GET /{version}/containers/json", e.list)
 	mux.HandleFunc("GET /{version}/events", e.events)
+	mux.HandleFunc("GET /{version}/networks", e.networks)
 	return mux
 }
 
@@ -192,6 +194,26 @@ func (c *Container) summary() any {
 		"NetworkSettings": map[string]any{"Networks": c.Networks},
 		"Mounts":          []any{},
 	}
+}
+
+func (e *Engine) networks(w http.ResponseWriter, r *http.Request) {
+	if _, refused := e.refuse(w, r, "/networks"); refused {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	seen := make(map[string]bool)
+	list := []map[string]any{}
+	for _, c := range e.containers {
+		for name, n := range c.Networks {
+			if !seen[name] {
+				seen[name] = true
+				list = append(list, map[string]any{"Name": name, "Driver": cmp.Or(n.Driver, "bridge"), "Internal": n.Internal})
+			}
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(list)
 }
 
 func (e *Engine) events(w http.ResponseWriter, r *http.Request) {

@@ -34,8 +34,13 @@ type Container struct {
 	Ports       []Port
 }
 
-// Network holds a container's addresses in a network.
-type Network struct{ IPAddress, GlobalIPv6Address, Gateway, IPv6Gateway string }
+// Network holds a container's addresses in a network, and the network's kind.
+type Network struct {
+	IPAddress, GlobalIPv6Address, Gateway, IPv6Gateway string
+
+	Driver   string `json:"-"` // default: bridge
+	Internal bool   `json:"-"`
+}
 
 // Port is a port that a container exposes, and the address at which it is published.
 type Port struct {

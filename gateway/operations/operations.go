@@ -94,7 +94,7 @@ func (rep *Reporter) serve(w http.ResponseWriter, r *http.Request, name string, 
 		}
 		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "ready"})
 	case "/services":
-		return writeJSON(w, r, http.StatusOK, rep.services())
+		return writeJSON(w, r, http.StatusOK, rep.detailedServices())
 	case "/metrics":
 		return writeJSON(w, r, http.StatusOK, rep.totals())
 	case "/logs":

@@ -44,6 +44,9 @@ type Service interface {
 
 	// Upstreams returns the containers or static addresses.
 	Upstreams() []upstream.Report
+
+	// Excluded returns the containers that are excluded on purpose or almost selected.
+	Excluded() []upstream.Report
 }
 
 // running holds the reporters of all running gateways.
@@ -59,7 +62,7 @@ func (rep *Reporter) Start(ctx caddy.Context, config *Config) error {
 			return err
 		}
 	}
-	rep.unpublish = status.Services.Publish(rep.Gateway, func() any { return rep.services() })
+	rep.unpublish = status.Services.Publish(rep.Gateway, func() any { return rep.detailedServices() })
 	running.Add(rep)
 	return registerMetrics(ctx, rep)
 }

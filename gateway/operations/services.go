@@ -28,6 +28,16 @@ type service struct {
 	InFlight int64 `json:"in_flight"`
 
 	Instances []instance `json:"instances"`
+
+	// The containers that are excluded on purpose, such as by a label, or have only some
+	// of the labels.
+	Excluded []excluded `json:"excluded,omitempty"`
+}
+
+// excluded is a container that is not an instance.
+type excluded struct {
+	Container string `json:"container"`
+	Reason    string `json:"reason"`
 }
 
 // instance is a registered instance, a container or a static address.
@@ -41,6 +51,18 @@ type instance struct {
 	// The name and expiry of a registered instance.
 	Registered string     `json:"registered,omitempty"`
 	Expires    *time.Time `json:"expires,omitempty"`
+}
+
+// detailedServices is services with the excluded containers, for which it queries the
+// engines.
+func (rep *Reporter) detailedServices() servicesReport {
+	all := rep.services()
+	for i, b := range rep.Backends {
+		for _, other := range b.Service.Excluded() {
+			all.Services[i].Excluded = append(all.Services[i].Excluded, excluded{other.Container, other.Reason})
+		}
+	}
+	return all
 }
 
 func (rep *Reporter) services() servicesReport {

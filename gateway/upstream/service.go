@@ -182,6 +182,9 @@ func (s *Service) Upstreams() (all []Report) {
 			all = append(all, Report{Address: target.Dial, Container: target.Container})
 		}
 		for _, rejected := range set.Rejected {
+			if rejected.Intended {
+				continue
+			}
 			all = append(all, Report{Container: rejected.Container, Reason: rejected.Reason})
 		}
 		return all
@@ -193,6 +196,23 @@ func (s *Service) Upstreams() (all []Report) {
 			report.Reason = "health checks fail"
 		}
 		all = append(all, report)
+	}
+	return all
+}
+
+// Excluded returns the containers that are excluded on purpose or almost selected. It
+// queries the engines.
+func (s *Service) Excluded() (all []Report) {
+	if s.options.Containers == nil {
+		return nil
+	}
+	for _, rejected := range s.options.Containers.Set().Rejected {
+		if rejected.Intended {
+			all = append(all, Report{Container: rejected.Container, Reason: rejected.Reason})
+		}
+	}
+	for _, miss := range s.options.Containers.NearMisses() {
+		all = append(all, Report{Container: miss.Container, Reason: miss.Reason})
 	}
 	return all
 }
