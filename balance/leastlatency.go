@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/monotime"
 )
 
@@ -32,6 +33,7 @@ func init() {
 type LeastLatency struct {
 	table    *table
 	acquired bool
+	attemptTracking
 }
 
 // CaddyModule returns the Caddy module information.
@@ -49,8 +51,8 @@ func (p *LeastLatency) Provision(ctx caddy.Context) error {
 		return err
 	}
 	p.acquired = true
-	if proxy := proxyOf(ctx); proxy != nil {
-		return timeRoundTrips(ctx, proxy, p.table)
+	if p.retrying = dialing.ProxyOf(ctx); p.retrying != nil {
+		return timeRoundTrips(ctx, p.retrying, p.table)
 	}
 	return nil
 }
@@ -64,8 +66,13 @@ func (p *LeastLatency) Cleanup() error {
 	return releaseTable()
 }
 
-// Select returns the better of two available upstreams, or nil if none is available.
-func (p *LeastLatency) Select(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
+// Select returns the better of two available upstreams, or nil if none is available. A
+// retry goes to an upstream that the request has not been sent to.
+func (p *LeastLatency) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	return p.selectUntried(p.choose, pool, r, w)
+}
+
+func (p *LeastLatency) choose(pool reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
 	return p.table.choose(pool, monotime.Now())
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/monotime"
 	"github.com/rgate/rgate/internal/testkit"
 )
@@ -272,7 +273,7 @@ type bareTransport struct{ http.RoundTripper }
 
 func TestTimedTransportIsLikeItsTransport(t *testing.T) {
 	full := new(fullTransport)
-	c := &timedTransport{RoundTripper: full, table: new(table)}
+	c := &timedTransport{dialing.Wrapper{RoundTripper: full}, new(table)}
 	c.OverrideHealthCheckScheme(nil, "")
 	if c.RequestHeaderOps() == nil || !c.ProxyProtocolEnabled() || !c.RequiresContentLength() || full.overrides != 1 {
 		t.Error("it hides what its transport can do")

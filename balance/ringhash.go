@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/placeholder"
 	"github.com/rgate/rgate/internal/trust"
@@ -51,6 +52,7 @@ type RingHash struct {
 	placed  atomic.Pointer[placement]
 	placing sync.Mutex   // held while a placement is created
 	taken   reservations // used only with load_factor
+	attemptTracking
 }
 
 const (
@@ -80,7 +82,8 @@ func (p *RingHash) Provision(ctx caddy.Context) error {
 	}
 	placeholder.WarnUnknown(ctx, "key", p.Key)
 	p.key = placeholder.ParseKey(p.Key)
-	p.proxy = proxyOf(ctx)
+	p.proxy = dialing.ProxyOf(ctx)
+	p.retrying = p.proxy
 	return nil
 }
 
@@ -127,8 +130,14 @@ func notANumber(option, text, want string) error {
 
 // Select returns the upstream for the key of a request. If it is unavailable or has no
 // room, Select returns the next upstream on the ring that has room. It returns nil if no
-// upstream is available.
+// upstream is available. A retry goes to the next upstream that the request has not been
+// sent to.
 func (p *RingHash) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	return p.selectUntried(p.reserve, pool, r, w)
+}
+
+// reserve selects an upstream and, if a load factor is set, counts the request for it.
+func (p *RingHash) reserve(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if p.LoadFactor == 0 {
 		return p.choose(pool, r, w)
 	}

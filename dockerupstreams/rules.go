@@ -3,6 +3,7 @@ package dockerupstreams
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"slices"
@@ -64,14 +65,16 @@ func resolve(sel *Selector, c, owner *container, at *site) (Target, *Rejection) 
 	if err != nil {
 		return Target{}, reject(err)
 	}
+	dial := net.JoinHostPort(host, strconv.Itoa(port))
 	return Target{
-		Dial:        net.JoinHostPort(host, strconv.Itoa(port)),
+		Dial:        dial,
 		Container:   c.name,
 		ID:          c.id,
 		Scheme:      how.scheme,
 		Weight:      how.weight,
 		MaxRequests: how.maxRequests,
 		Labeled:     how.address != "",
+		Pool:        dial + poolDigits(c.id),
 	}, nil
 }
 
@@ -94,6 +97,13 @@ func exclusion(sel *Selector, c *container) (string, error) {
 		return "the container is a step of docker build: set the option include to build_steps to include it", nil
 	}
 	return "", nil
+}
+
+// poolDigits returns a number of 20 digits that differs between containers.
+func poolDigits(id string) string {
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(id)) // never fails
+	return fmt.Sprintf("%020d", hash.Sum64())
 }
 
 var errOwnContainer = errors.New("the container runs this gateway: remove its labels, or set dial to reach another process in the container")

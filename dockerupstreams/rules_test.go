@@ -286,7 +286,7 @@ func TestLabelOptions(t *testing.T) {
 	if rejection != nil {
 		t.Fatalf("rejected: %s", rejection.Reason)
 	}
-	if want := (Target{"10.0.0.2:80", "web-1", "0123456789abcdef", "h2c", 1000, 25, false}); target != want {
+	if want := (Target{"10.0.0.2:80", "web-1", "0123456789abcdef", "h2c", 1000, 25, false, "10.0.0.2:80" + poolDigits("0123456789abcdef")}); target != want {
 		t.Errorf("target is %+v, want %+v", target, want)
 	}
 	target, _ = resolve(&Selector{Scheme: "https"}, labelled("rgate.scheme", "h2c"), nil, &onHost)

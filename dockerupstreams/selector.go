@@ -112,6 +112,9 @@ type Target struct {
 	MaxRequests int
 	// Whether the address is from the label `rgate.address`.
 	Labeled bool
+	// The address with additional digits in the port, derived from the ID. It identifies
+	// the container in a connection pool: see dialing.UsePool.
+	Pool string
 }
 
 // optionError reports an invalid option.
@@ -180,6 +183,10 @@ func checkLabel(name, value string) error {
 }
 
 // includes reports whether the option include contains name.
+// AllowsLocalAddresses reports whether containers may have addresses that lead back to
+// the gateway.
+func (s *Selector) AllowsLocalAddresses() bool { return s.includes(includeLocalAddresses) }
+
 func (s *Selector) includes(name string) bool { return slices.Contains(s.Include, name) }
 
 // matches reports whether labels contain all s.MatchLabels.

@@ -5,7 +5,9 @@ package dockerupstreams
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/entry"
 )
 
@@ -74,7 +77,56 @@ func (s *Source) Provision(ctx caddy.Context) error {
 	}
 	s.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	s.warnOfUploads(ctx)
+	if proxy := dialing.ProxyOf(ctx); proxy != nil {
+		return s.mount(ctx, proxy)
+	}
 	return nil
+}
+
+// mount configures the proxy whose upstreams the source provides.
+func (s *Source) mount(ctx caddy.Context, proxy *reverseproxy.Handler) error {
+	if proxy.HealthChecks != nil && proxy.HealthChecks.Active != nil && proxy.HealthChecks.Active.IsEnabled() && len(proxy.Upstreams) == 0 {
+		return errors.New("active health checks do not apply to containers: " +
+			"remove them, and use the HEALTHCHECK of the image, or passive health checks such as fail_duration")
+	}
+	return dialing.Mount(ctx, proxy, connections{s.subscription, s, proxy})
+}
+
+// connections implements dialing.Containers for a subscription.
+type connections struct {
+	*Subscription
+	source *Source
+	proxy  *reverseproxy.Handler
+}
+
+// Pool implements dialing.Containers.
+func (c connections) Pool(dial string) string {
+	if target := c.Set().ByDial(dial); target != nil {
+		return target.Pool
+	}
+	return ""
+}
+
+// Instance implements dialing.Containers.
+func (c connections) Instance(dial string) dialing.Instance {
+	target := c.Set().ByDial(dial)
+	if target == nil {
+		return dialing.Instance{}
+	}
+	return dialing.Instance{ID: target.ID, Started: c.Started(target.ID)}
+}
+
+// CheckConnection implements dialing.Containers. The address of a container that was
+// removed after its selection counts as labeled.
+func (c connections) CheckConnection(dial string, conn net.Conn) error {
+	if c.source.AllowsLocalAddresses() {
+		return nil
+	}
+	target := c.Set().ByDial(dial)
+	if target == nil && c.proxy.DynamicUpstreams != reverseproxy.UpstreamSource(c.source) {
+		return nil // an upstream of another source
+	}
+	return dialing.CheckLocal(conn, target == nil || target.Labeled)
 }
 
 // unguarded holds the servers that warnOfUploads has checked.
@@ -141,5 +193,6 @@ var (
 	_ caddy.CleanerUpper                 = (*Source)(nil)
 	_ reverseproxy.UpstreamSource        = (*Source)(nil)
 	_ reverseproxy.CachingUpstreamSource = (*Source)(nil)
+	_ dialing.Containers                 = connections{}
 	_ SetSource                          = (*Source)(nil)
 )

@@ -19,7 +19,7 @@ func TestContainersComeAndGo(t *testing.T) {
 	e.Run(dockertest.Container{Name: "other", Labels: map[string]string{"app": "db"}})
 	s, _ := follow(t, Selector{}, e)
 	set := expect(t, s, "a")
-	if got, want := set.Targets[0], (Target{Dial: "172.17.0.1:80", Container: "a", ID: a, Scheme: "http", Weight: 1}); got != want {
+	if got, want := set.Targets[0], (Target{Dial: "172.17.0.1:80", Container: "a", ID: a, Scheme: "http", Weight: 1, Pool: "172.17.0.1:80" + poolDigits(a)}); got != want {
 		t.Errorf("target is %+v, want %+v", got, want)
 	}
 

@@ -14,7 +14,7 @@ func TestRetriesEndWithTheirBudget(t *testing.T) {
 	defer up.Close()
 	down := httptest.NewServer(nil)
 	down.Close()
-	g := start(t, `{"routes": [{"path_prefix": "/", "backend": "b"}], "backends": [{"name": "b",
+	g := start(t, `{"legacy": ["ignored_failed_dials"], "routes": [{"path_prefix": "/", "backend": "b"}], "backends": [{"name": "b",
 		"dial": ["`+down.Listener.Addr().String()+`", "`+up.Listener.Addr().String()+`"],
 		"lb_policy": {"policy": "first"}, "retry_budget": {"ratio": 0.5, "min_per_second": 0}}]}`)
 	url := serve(t, g, new(caddyhttp.Server))

@@ -19,6 +19,9 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 		Name: b.Name, Dial: b.Dial, Scheme: b.Scheme, Proxy: b.ProxyRaw, LBPolicy: b.LBPolicyRaw,
 		Retries: b.Retries, RetryBudget: (*upstream.RetryBudget)(b.RetryBudget), Limits: b.Timeouts.limits(), Upgrades: b.Upgrades,
 		UseEnvironmentProxy: g.restores(legacyEnvironmentProxy),
+		UseContainerHost:    g.restores(legacyContainerHost),
+		IgnoreFailedDials:   g.restores(legacyFailedDials),
+		AllowLocalAddresses: b.AllowsLocalAddresses(),
 		OnDroppedUpgrade: func(r *http.Request, protocol string) {
 			g.logDropped(protocol, requestStateOf(r).route.name, b.Name)
 		},

@@ -260,6 +260,14 @@ func (b *Backend) checkProxy(path string) error {
 			return problemf(at, "%s cannot be set in proxy: use match_labels or dial of the backend", key)
 		}
 	}
+	checks, err := proxy.Object("health_checks")
+	if err != nil {
+		return problemf(at+".health_checks", "%v", err)
+	}
+	if active, ok := checks["active"]; ok && string(active) != "null" && (b.MatchLabels != nil || b.Register) {
+		return problemf(at+".health_checks.active", "active health checks require static addresses, but backend %q has containers or registered instances: "+
+			"remove active, and use the HEALTHCHECK of the image, the check of the registration, or health_checks.passive", b.Name)
+	}
 	transport, err := proxy.Object("transport")
 	if err != nil {
 		return problemf(at+".transport", "%v", err)

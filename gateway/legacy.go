@@ -13,7 +13,9 @@ import (
 // Names of the behaviours that the option legacy restores. Policies check them with
 // policy.Scope.HasLegacy.
 const (
+	legacyContainerHost    = "container_host"
 	legacyEnvironmentProxy = "environment_proxy"
+	legacyFailedDials      = "ignored_failed_dials"
 	legacyGRPCErrors       = "grpc_http_errors"
 	legacyHandlersFirst    = "handlers_before_authentication"
 	legacyStandInsFirst    = "cache_before_handlers"
@@ -29,6 +31,8 @@ var legacyBehaviours = map[string]string{
 	policy.LegacyUnreadableJSON:    "`transform` forwards bodies that are declared as JSON but cannot be parsed unchanged. The same applies to messages with an invalid `Content-Type`.",
 	policy.LegacyUnlistedFields:    "`cache` ignores negotiated and unknown request fields and credentials, except `Authorization`, `Proxy-Authorization`, `X-User-ID`, `X-Consumer-*`, the fields in `Vary`, and with `ttl` also `Cookie`.",
 	legacyEnvironmentProxy:         "Backends are dialed through the proxy in the environment variables HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
+	legacyContainerHost:            "Containers and registered instances with HTTPS get their own address as `Host`, instead of the client's.",
+	legacyFailedDials:              "An upstream is selected as often as the others, even if the last dial failed.",
 }
 
 // LegacyBehaviours returns the names that the option legacy accepts, each with a

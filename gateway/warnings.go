@@ -57,6 +57,9 @@ func (all warnings) warnOfChanges(routes []*Route, backends map[string]*Backend)
 		if rt.Timeouts.anyOff() || leadsTo(func(b *Backend) bool { return b.Timeouts.anyOff() }) {
 			all.add("a timeout of 0 disables the limit (earlier versions used the default instead): remove the option to use the default", rt.name)
 		}
+		if leadsTo(func(b *Backend) bool { return b.service.ForwardsClientHost() }) {
+			all.add("containers with HTTPS get the client's Host (earlier versions sent the address of the container): no change is required, or set legacy: ["+legacyContainerHost+"] to send the address", rt.name)
+		}
 		if proxied && leadsTo(func(b *Backend) bool { return b.service.DialsDirectly() }) {
 			all.add("backends are dialed directly, although the environment sets a proxy: no change is required, or set legacy: ["+legacyEnvironmentProxy+"] to use the proxy as in earlier versions", rt.name)
 		}

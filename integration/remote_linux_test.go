@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -15,57 +15,42 @@ import (
 )
 
 // remoteEngine makes the machine's engine available as if it ran on another machine: on
-// port 2375 of the returned address, in a network namespace that a link connects with the
-// test's.
+// port 2375 of the returned address. A relay listens there, in a network namespace that a
+// link connects with the namespace of the test.
 func remoteEngine(t *testing.T) (address string) {
 	t.Helper()
-	r := newRelay(t)
+	requireEngine(t)
 	testkit.RequireProgram(t, "ip")
-	if os.Geteuid() != 0 {
-		t.Skip("only root can make a network namespace")
+	testkit.RequireProgram(t, "nsenter")
+	socket, ok := strings.CutPrefix(engine.DaemonHost(), "unix://")
+	if !ok || os.Geteuid() != 0 {
+		t.Skip("only root can make a network namespace, and the relay leads to local sockets only")
 	}
-	// The link's network is in the range for tests between networks (RFC 2544).
+	// The network of the link is in a range for tests (RFC 2544).
 	number := os.Getpid() % 16384
-	near, far := fmt.Sprintf("198.19.%d.%d", number>>6, number<<2&255|1), fmt.Sprintf("198.19.%d.%d", number>>6, number<<2&255|2)
+	network := fmt.Sprintf("198.19.%d.", number>>6)
+	near, far := network+strconv.Itoa(number<<2&255|1), network+strconv.Itoa(number<<2&255|2)
 	inside, outside := "rgate-in"+strconv.Itoa(number), "rgate-out"+strconv.Itoa(number)
-	listener, errs := make(chan net.Listener, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		err := syscall.Unshare(syscall.CLONE_NEWNET)
-		for _, args := range [][]string{
-			{"link", "add", inside, "type", "veth", "peer", "name", outside, "netns", strconv.Itoa(os.Getpid())},
-			{"addr", "add", far + "/30", "dev", inside},
-			{"link", "set", inside, "up"},
-		} {
-			if err == nil {
-				var output []byte
-				if output, err = exec.Command("ip", args...).CombinedOutput(); err != nil {
-					err = fmt.Errorf("ip %v: %w: %s", args, err, output)
-				}
-			}
-		}
-		if err != nil {
-			errs <- err
-			return
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort(far, "2375"))
-		if err != nil {
-			errs <- err
-			return
-		}
-		listener <- l
-	}()
-	var l net.Listener
-	select {
-	case l = <-listener:
-	case err := <-errs:
-		t.Skipf("cannot make a network namespace: %v", err)
+
+	relay := exec.Command(os.Args[0])
+	relay.Env = append(os.Environ(), relayEnv+"="+net.JoinHostPort(far, "2375")+" "+socket)
+	relay.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	must(t, "starting the relay", relay.Start())
+	t.Cleanup(func() {
+		_ = relay.Process.Kill()
+		_ = relay.Wait()
+	})
+	pid := strconv.Itoa(relay.Process.Pid)
+	for _, command := range [][]string{
+		{"ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", pid},
+		{"ip", "addr", "add", near + "/30", "dev", outside},
+		{"ip", "link", "set", outside, "up"},
+		{"nsenter", "-t", pid, "-n", "ip", "addr", "add", far + "/30", "dev", inside},
+		{"nsenter", "-t", pid, "-n", "ip", "link", "set", inside, "up"},
+	} {
+		output, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+		must(t, fmt.Sprintf("%v: %s", command, output), err)
 	}
-	for _, args := range [][]string{{"addr", "add", near + "/30", "dev", outside}, {"link", "set", outside, "up"}} {
-		output, err := exec.Command("ip", args...).CombinedOutput()
-		must(t, string(output), err)
-	}
-	r.serve(l)
 	return far
 }
 

@@ -98,7 +98,16 @@ func (rep *Reporter) services() servicesReport {
 // a backend.
 func (rep *Reporter) instances(b Backend) []instance {
 	all := append([]instance{}, rep.registry(b).list(b.Name)...)
+	registered := all
 	for _, u := range b.Service.Upstreams() {
+		if u.Registered {
+			for i := range registered {
+				if registered[i].Address == u.Address && registered[i].Status == healthy && u.Reason != "" {
+					registered[i].Status, registered[i].Reason = unhealthy, u.Reason
+				}
+			}
+			continue
+		}
 		inst := instance{Address: u.Address, Container: u.Container, Status: healthy, InFlight: u.InFlight, Reason: u.Reason}
 		if u.Reason != "" {
 			inst.Status = unhealthy

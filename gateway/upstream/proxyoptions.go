@@ -3,6 +3,7 @@ package upstream
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -90,6 +91,9 @@ func (s *Service) proxyOptions() (ProxyOptions, error) {
 	transport.setDefault("protocol", "http")
 	if string(transport["protocol"]) == `"http"` {
 		s.httpTransport(transport)
+		if s.keepHost, err = s.keepsHost(options, transport); err != nil {
+			return nil, err
+		}
 	}
 	options.set("transport", transport)
 
@@ -101,6 +105,35 @@ func (s *Service) proxyOptions() (ProxyOptions, error) {
 		options.set("upstreams", upstreams)
 	}
 	return options, nil
+}
+
+// keepsHost reports whether upstreams get the client's Host, although Caddy's transport
+// with TLS sets Host to the address of the upstream. Static addresses get their own,
+// because they may be names of virtual hosts. Options that edit Host take precedence.
+func (s *Service) keepsHost(options, transport ProxyOptions) (bool, error) {
+	if tls, ok := transport["tls"]; !ok || string(tls) == "null" || len(s.options.Dial) > 0 || s.options.UseContainerHost {
+		return false, nil
+	}
+	fields, err := options.Object("headers")
+	if err != nil {
+		return false, err
+	}
+	request, err := fields.Object("request")
+	if err != nil {
+		return false, err
+	}
+	for _, edit := range []string{"add", "set", "replace"} {
+		edited, err := request.Object(edit)
+		if err != nil {
+			return false, err
+		}
+		for name := range edited {
+			if strings.EqualFold(name, "Host") {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
 }
 
 // httpTransport adds the service's options and defaults to those of an HTTP transport.

@@ -6,6 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
@@ -24,6 +25,8 @@ type Request struct {
 	attempt attempt              // the last attempt
 	tried   []string             // addresses of the previous attempts
 	spent   bool                 // the retry budget is exhausted
+	host    string               // the Host that the service received
+	probe   *probe               // not nil: read the state of the upstreams, without forwarding
 
 	upload   *httpx.WatchedBody // nil: the request has no body
 	writer   faultWriter        // the proxy's response writer
@@ -79,6 +82,11 @@ func (q *Request) Address() string { return q.attempt.dial }
 func (q *Request) SetGuard(guard policy.UpstreamGuard) (before policy.UpstreamGuard) {
 	before, q.guard = q.guard, guard
 	return before
+}
+
+// instance returns the container behind an address.
+func (q *Request) instance(address string) dialing.Instance {
+	return dialing.Instance(q.Instance(address))
 }
 
 // Instance implements policy.InstanceResolver.

@@ -7,16 +7,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/policy"
 )
 
 // retrySelector is a selection policy that restricts another one to upstreams without a
-// previous attempt. It selects none if the retry budget is exhausted. If the proxy waits
+// previous attempt. It avoids upstreams that rest after a failed dial. It selects none if the retry budget is exhausted. If the proxy waits
 // between attempts, all upstreams can be selected again after each has been tried.
 type retrySelector struct {
 	reverseproxy.Selector
+	rests  *dialing.Rests
 	budget *budget
 	again  bool
 }
@@ -24,6 +26,10 @@ type retrySelector struct {
 // Select implements reverseproxy.Selector.
 func (s retrySelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	state := requestOf(r)
+	if state.probe != nil {
+		state.probe.pool = pool
+		return unusable
+	}
 	if failed := state.attempt.dial; failed != "" {
 		if state.spent = state.spent || !s.budget.retry(); state.spent {
 			return nil
@@ -47,7 +53,12 @@ func (s retrySelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w
 	if state.guard != nil {
 		selector = guardedSelector{selector, state.guard}
 	}
-	chosen := selector.Select(pool, r, w)
+	var chosen *reverseproxy.Upstream
+	if s.rests.Empty() {
+		chosen = selector.Select(pool, r, w)
+	} else {
+		chosen = s.rests.Select(selector, pool, r, w, state.instance)
+	}
 	if chosen != nil {
 		state.attempt.dial = chosen.Dial
 	}
@@ -78,6 +89,35 @@ func (s guardedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request,
 	return nil
 }
 
+// weightedSelector is Caddy's weighted_round_robin for pools that lack upstreams. The
+// policy assigns weights by position in the pool.
+type weightedSelector struct {
+	*reverseproxy.WeightedRoundRobinSelection
+	all reverseproxy.UpstreamPool // in the order of the weights
+}
+
+// Select implements reverseproxy.Selector. It skips upstreams that the pool lacks, for at
+// most one turn of the policy.
+func (s weightedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	turns := 1
+	if len(pool) < len(s.all) {
+		for _, weight := range s.Weights {
+			turns += weight
+		}
+	}
+	for range turns {
+		chosen := s.WeightedRoundRobinSelection.Select(s.all, r, w)
+		if chosen == nil || slices.Contains(pool, chosen) {
+			return chosen
+		}
+	}
+	return nil
+}
+
+// attemptTracker is a selection policy that tracks the attempts of a request itself,
+// unless another policy does.
+type attemptTracker interface{ IgnoreAttempts() }
+
 // retryable matches requests that can be retried even if an upstream may have received
 // them: GET, HEAD and OPTIONS without a body, unless the attempt timed out or the client
 // caused its failure.
@@ -97,5 +137,6 @@ func (retryable) MatchWithError(r *http.Request) (bool, error) {
 var (
 	_ reverseproxy.Selector             = retrySelector{}
 	_ reverseproxy.Selector             = guardedSelector{}
+	_ reverseproxy.Selector             = weightedSelector{}
 	_ caddyhttp.RequestMatcherWithError = retryable{}
 )

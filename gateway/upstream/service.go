@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/dockerupstreams"
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
@@ -44,6 +45,13 @@ type Options struct {
 	// Whether upstreams are dialed through a proxy from the environment.
 	UseEnvironmentProxy bool
 
+	// Whether containers with HTTPS get their own address as Host instead of the
+	// client's, and whether addresses are selected immediately after a failed dial.
+	UseContainerHost, IgnoreFailedDials bool
+
+	// Whether containers may have addresses that lead back to the gateway.
+	AllowLocalAddresses bool
+
 	// OnDroppedUpgrade is called for each upgrade offer that is removed from a request.
 	OnDroppedUpgrade func(r *http.Request, protocol string)
 }
@@ -57,6 +65,8 @@ type Service struct {
 	transport *transport // nil: the transport is not HTTP
 	budget    *budget    // nil: no limit
 	direct    bool       // ignores a proxy in the environment
+	keepHost  bool       // forwards the client's Host although the transport uses TLS
+	rests     dialing.Rests
 }
 
 // New loads the proxy of a service. On error, it closes options.Containers.
@@ -89,7 +99,13 @@ func (s *Service) load(ctx caddy.Context) error {
 		s.proxy.DynamicUpstreams = containerSource{s.options.Containers}
 	}
 	balancing := s.proxy.LoadBalancing
-	balancing.SelectionPolicy = retrySelector{balancing.SelectionPolicy, s.budget, balancing.TryInterval > 0}
+	if tracker, ok := balancing.SelectionPolicy.(attemptTracker); ok {
+		tracker.IgnoreAttempts()
+	}
+	if weighted, ok := balancing.SelectionPolicy.(*reverseproxy.WeightedRoundRobinSelection); ok && s.proxy.DynamicUpstreams == nil {
+		balancing.SelectionPolicy = weightedSelector{weighted, s.proxy.Upstreams}
+	}
+	balancing.SelectionPolicy = retrySelector{balancing.SelectionPolicy, &s.rests, s.budget, balancing.TryInterval > 0}
 	if balancing.RetryMatch == nil {
 		balancing.RetryMatch = caddyhttp.MatcherSets{{retryable{}}}
 	}
@@ -102,7 +118,7 @@ func (s *Service) load(ctx caddy.Context) error {
 // ServeHTTP forwards a request to an upstream.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	state := requestOf(r)
-	state.attempt, state.tried, state.spent = attempt{}, nil, false
+	state.attempt, state.tried, state.spent, state.host = attempt{}, nil, false, r.Host
 	s.budget.request()
 	tunnel := httpx.IsTunnel(r)
 	if s.dropUpgrades(r); tunnel && !httpx.IsTunnel(r) {
@@ -150,72 +166,9 @@ func (s *Service) Synced() bool {
 	return s.options.Containers == nil || s.options.Containers.Set().Synced
 }
 
-// Available returns the number of upstreams that can receive requests.
-func (s *Service) Available() (n int) {
-	if s.options.Registered != nil {
-		n = len(s.options.Registered())
-	}
-	if s.options.Containers != nil {
-		return n + len(s.options.Containers.Set().Targets)
-	}
-	for _, u := range s.proxy.Upstreams {
-		if u.Healthy() {
-			n++
-		}
-	}
-	return n
-}
-
-// Report describes a container or a static address.
-type Report struct {
-	Address, Container string
-	Reason             string // the reason if it receives no requests, else empty
-	InFlight           *int   // nil for containers
-}
-
-// Upstreams returns the state of the service's containers or static addresses.
-// Registered instances are excluded.
-func (s *Service) Upstreams() (all []Report) {
-	if s.options.Containers != nil {
-		set := s.options.Containers.Set()
-		for _, target := range set.Targets {
-			all = append(all, Report{Address: target.Dial, Container: target.Container})
-		}
-		for _, rejected := range set.Rejected {
-			if rejected.Intended {
-				continue
-			}
-			all = append(all, Report{Container: rejected.Container, Reason: rejected.Reason})
-		}
-		return all
-	}
-	for _, upstream := range s.proxy.Upstreams {
-		n := upstream.NumRequests()
-		report := Report{Address: upstream.Dial, InFlight: &n}
-		if !upstream.Healthy() {
-			report.Reason = "health checks fail"
-		}
-		all = append(all, report)
-	}
-	return all
-}
-
-// Excluded returns the containers that are excluded on purpose or almost selected. It
-// queries the engines.
-func (s *Service) Excluded() (all []Report) {
-	if s.options.Containers == nil {
-		return nil
-	}
-	for _, rejected := range s.options.Containers.Set().Rejected {
-		if rejected.Intended {
-			all = append(all, Report{Container: rejected.Container, Reason: rejected.Reason})
-		}
-	}
-	for _, miss := range s.options.Containers.NearMisses() {
-		all = append(all, Report{Container: miss.Container, Reason: miss.Reason})
-	}
-	return all
-}
+// ForwardsClientHost reports whether upstreams get the client's Host although Caddy's
+// transport would replace it.
+func (s *Service) ForwardsClientHost() bool { return s.keepHost }
 
 // DialsDirectly reports whether the service ignores a proxy in the environment.
 func (s *Service) DialsDirectly() bool { return s.direct }

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/rgate/rgate/gateway/routing"
+	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/failure"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/trust"
@@ -23,6 +26,7 @@ import (
 type transport struct {
 	schemeTransports
 	limited map[Limits]schemeTransports // for routes with their own limits
+	service *Service
 }
 
 // schemeTransports holds transports that differ only in their scheme.
@@ -47,12 +51,18 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			transports = own
 		}
 	}
-	via := transports.HTTPTransport
+	via, target := transports.HTTPTransport, state.attempt.target()
 	if transports.schemes != nil {
 		r.URL.Scheme = "" // set by the previous attempt
-		if target := state.attempt.target(); target != nil && transports.schemes[target.Scheme] != nil {
+		if target != nil && transports.schemes[target.Scheme] != nil {
 			via = transports.schemes[target.Scheme]
 		}
+	}
+	if t.service.keepHost {
+		r.Host = state.host
+	}
+	if target != nil {
+		dialing.UsePool(r, via, target.Pool)
 	}
 	if r.Method == http.MethodConnect {
 		return nil, errConnect
@@ -65,12 +75,14 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err == nil {
 		status, state.attempt.result = response.StatusCode, failure.Result{}
+		t.service.rests.Succeeded(state.attempt.dial)
 		state.allowPause(r)
 		if response.Trailer != nil {
 			trust.CleanTrailers(response.Trailer)
 		}
 	} else {
 		state.attempt.result = failure.ClassifyRequest(r, 0, err)
+		t.service.restAfter(state, err)
 	}
 	if state.guard != nil {
 		state.guard.End(status, err)
@@ -125,6 +137,33 @@ func (l Limits) apply(transport ProxyOptions) {
 	}
 }
 
+// restAfter makes the address of a failed attempt rest if it could not be dialed.
+func (s *Service) restAfter(state *Request, err error) {
+	if result := state.attempt.result; result.Cause == failure.Backend && result.Unsent && !s.options.IgnoreFailedDials {
+		s.rests.Failed(state.attempt.dial, state.instance(state.attempt.dial), err)
+	}
+}
+
+// otherTransport is a transport that is not HTTP, such as FastCGI.
+type otherTransport struct {
+	dialing.Wrapper
+	service *Service
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t otherTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	state := requestOf(r)
+	response, err := t.Wrapper.RoundTrip(r)
+	if err == nil {
+		state.attempt.result = failure.Result{}
+		t.service.rests.Succeeded(state.attempt.dial)
+	} else {
+		state.attempt.result = failure.ClassifyRequest(r, 0, err)
+		t.service.restAfter(state, err)
+	}
+	return response, err
+}
+
 // wrapTransport wraps Caddy's HTTP transport in the service's transport.
 func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 	inner := s.proxy.Transport
@@ -134,6 +173,7 @@ func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 	}
 	base, ok := inner.(*reverseproxy.HTTPTransport)
 	if !ok {
+		s.proxy.Transport = otherTransport{dialing.Wrapper{RoundTripper: s.proxy.Transport}, s}
 		return nil
 	}
 	own, err := options.Object("transport")
@@ -144,8 +184,8 @@ func (s *Service) wrapTransport(ctx caddy.Context, options ProxyOptions) error {
 	if err != nil {
 		return err
 	}
-	waitAfterWriteErrors(base)
-	s.transport = &transport{schemeTransports: schemeTransports{base, schemes}, limited: make(map[Limits]schemeTransports)}
+	s.watchConnections(base)
+	s.transport = &transport{schemeTransports{base, schemes}, make(map[Limits]schemeTransports), s}
 	s.proxy.Transport = s.transport
 	if timed {
 		s.proxy.Transport = outer.Around(s.transport)
@@ -163,7 +203,7 @@ func (s *Service) schemes(ctx caddy.Context, options ProxyOptions) (map[string]*
 	for _, scheme := range []string{"https", "h2c"} {
 		own := maps.Clone(options)
 		own.setScheme(scheme)
-		transport, err := loadTransport(ctx, own)
+		transport, err := s.loadTransport(ctx, own)
 		if err != nil {
 			return nil, err
 		}
@@ -172,15 +212,35 @@ func (s *Service) schemes(ctx caddy.Context, options ProxyOptions) (map[string]*
 	return schemes, nil
 }
 
-func loadTransport(ctx caddy.Context, options ProxyOptions) (*reverseproxy.HTTPTransport, error) {
+func (s *Service) loadTransport(ctx caddy.Context, options ProxyOptions) (*reverseproxy.HTTPTransport, error) {
 	delete(options, "protocol")
 	module, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(options, nil))
 	if err != nil {
 		return nil, err
 	}
 	transport := module.(*reverseproxy.HTTPTransport)
-	waitAfterWriteErrors(transport)
+	s.watchConnections(transport)
 	return transport, nil
+}
+
+// watchConnections makes a transport check connections to containers and wait for
+// responses after write errors.
+func (s *Service) watchConnections(t *reverseproxy.HTTPTransport) {
+	if s.options.Containers != nil && !s.options.AllowLocalAddresses {
+		dialing.CheckConnections(t, s.checkConnection)
+	}
+	waitAfterWriteErrors(t)
+}
+
+// checkConnection returns an error for a connection to a container that leads back to
+// the gateway. The address of a container that was removed after its selection counts as
+// labeled.
+func (s *Service) checkConnection(dial string, conn net.Conn) error {
+	target := s.options.Containers.Set().ByDial(dial)
+	if target == nil && s.options.Registered != nil && slices.Contains(s.options.Registered(), dial) {
+		return nil
+	}
+	return dialing.CheckLocal(conn, target == nil || target.Labeled)
 }
 
 // AddLimits loads the transports for the time limits of a route.
@@ -207,7 +267,7 @@ func (s *Service) AddLimits(ctx caddy.Context, added Limits) error {
 	if err != nil {
 		return err
 	}
-	base, err := loadTransport(ctx, own)
+	base, err := s.loadTransport(ctx, own)
 	if err != nil {
 		return err
 	}
@@ -218,5 +278,6 @@ func (s *Service) AddLimits(ctx caddy.Context, added Limits) error {
 // Interface guards
 var (
 	_ http.RoundTripper         = (*transport)(nil)
+	_ http.RoundTripper         = otherTransport{}
 	_ reverseproxy.TLSTransport = (*transport)(nil)
 )
