@@ -7,7 +7,7 @@
 #
 #	docker run -p 8080:8080 \
 #	  -v "$PWD/rgate.yaml:/etc/rgate/rgate.yaml:ro" \
-#	  -v /var/run/docker.sock:/var/run/docker.sock:ro \
+#	  -v /var/run:/host/run:ro -e DOCKER_HOST=unix:///host/run/docker.sock \
 #	  --group-add "$(stat -c %g /var/run/docker.sock)" rgate
 #
 # compose.yaml does the same, and shows how to protect the socket.

@@ -3,6 +3,7 @@ package caddyfile
 import (
 	"encoding/json"
 	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,11 +161,21 @@ func (p *printer) gateway(g *gateway.Gateway) {
 	for i, endpoint := range g.Docker {
 		at := element("docker", i)
 		words := nonEmpty(endpoint.Host)
-		if endpoint.CertPath == "" {
+		if endpoint.Host = ""; reflect.ValueOf(endpoint).IsZero() {
 			p.line(at, "docker", words...)
 			continue
 		}
-		p.block(at, "docker", words, func() { p.option(at+".cert_path", "cert_path", endpoint.CertPath) })
+		p.block(at, "docker", words, func() {
+			p.option(at+".cert_path", "cert_path", endpoint.CertPath)
+			p.list(at+".routed", "routed", endpoint.Routed)
+			p.timeout(at+".drain", "drain", endpoint.Drain)
+			signals := make([]string, len(endpoint.StopSignals))
+			for i, signal := range endpoint.StopSignals {
+				signals[i] = signal.String()
+			}
+			p.list(at+".stop_signals", "stop_signals", signals)
+			p.duration(at+".trust", "trust", endpoint.Trust)
+		})
 	}
 	p.stats(g)
 	p.operations(g.Operations)

@@ -1,6 +1,7 @@
 package caddyfile
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"gopkg.in/yaml.v3"
 
+	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/policy"
 )
@@ -45,6 +47,7 @@ var (
 	queryType           = reflect.TypeFor[caddyhttp.MatchQuery]()
 	rawType             = reflect.TypeFor[json.RawMessage]()
 	sizeType            = reflect.TypeFor[options.Size]()
+	signalType          = reflect.TypeFor[dockerupstreams.Signal]()
 	jsonUnmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
@@ -295,10 +298,11 @@ func (r *reader) opaque(n *yaml.Node, t reflect.Type, path string) (any, error) 
 	if err == nil {
 		err = json.Unmarshal(encoded, decoded.Interface())
 	}
-	if valid := errors.Unwrap(err); valid != nil && t == sizeType {
-		return nil, r.mismatch(n, path, valid.Error())
+	written := t == sizeType || t == signalType // types with several forms of a value
+	if err != nil && written {
+		return nil, r.mismatch(n, path, cmp.Or(errors.Unwrap(err), err).Error())
 	}
-	if err == nil && t == sizeType { // encode as a number, as a Caddyfile does
+	if err == nil && written { // encode as a Caddyfile does
 		encoded, err = json.Marshal(decoded.Interface())
 	}
 	if err != nil {

@@ -16,6 +16,9 @@ docker:
   - host: tcp://10.0.0.7:2376
     cert_path: /etc/rgate/certs
     routed: [front]
+    drain: 10m
+    stop_signals: [SIGWINCH, usr1, 37]
+    trust: 1h
 stats: {path: /figures, allow: [192.0.2.0/24], hosts: [figures], interval: 30s, sinks: [{sink: json_lines, filename: /var/log/rgate.jsonl, roll_keep: 3}]}
 operations:
   path: /ops
@@ -114,6 +117,9 @@ backends:
 		docker tcp://10.0.0.7:2376 {
 			cert_path /etc/rgate/certs
 			routed front
+			drain 10m
+			stop_signals SIGWINCH USR1 37
+			trust 1h
 		}
 		stats /figures {
 			allow 192.0.2.0/24
@@ -232,7 +238,8 @@ backends:
 	"routes": [{"handle": [{
 		"handler": "rgate",
 		"name": "edge",
-		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs", "routed": ["front"]}],
+		"docker": [{"host": "tcp://10.0.0.7:2376", "cert_path": "/etc/rgate/certs", "routed": ["front"],
+			"drain": 600000000000, "stop_signals": ["SIGWINCH", "SIGUSR1", "37"], "trust": 3600000000000}],
 		"stats": {"path": "/figures", "allow": ["192.0.2.0/24"], "hosts": ["figures"], "interval": 30000000000,
 			"sinks": [{"sink": "json_lines", "filename": "/var/log/rgate.jsonl", "roll_keep": 3}]},
 		"operations": {"path": "/ops", "allow": ["private_ranges", "192.0.2.0/24"], "hosts": ["gateway"],

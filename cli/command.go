@@ -4,6 +4,8 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -79,12 +81,14 @@ func configure(cmd *cobra.Command) {
 	printing.RunE = withPlainErrors(func() error { return printCaddyfile(*printFile) })
 
 	checking := &cobra.Command{
-		Use:   "healthcheck [--url <url>]",
+		Use:   "healthcheck [--url <url>] [--strict]",
 		Short: "Exits with 0 if the local gateway responds, otherwise with 1",
 		Args:  noArgs,
 	}
 	url := checking.Flags().String("url", "", "The URL to request (default: the admin API)")
-	checking.RunE = withPlainErrors(func() error { return healthcheck(*url) })
+	strict := checking.Flags().Bool("strict", false, "Also exit with 1 if the gateway or a dependency is unhealthy, such as a Docker engine")
+	checking.MarkFlagsMutuallyExclusive("url", "strict")
+	checking.RunE = withPlainErrors(func() error { return healthcheck(*url, *strict) })
 
 	version := &cobra.Command{
 		Use:   "version",
@@ -203,18 +207,36 @@ func printCaddyfile(file string) error {
 	return err
 }
 
-// healthcheck returns an error if the local gateway does not respond.
-func healthcheck(url string) error {
+// healthcheck returns an error if the local gateway does not respond, or, if strict, if
+// the gateway or a dependency is unhealthy.
+func healthcheck(url string, strict bool) error {
 	if url == "" {
-		address, err := caddycmd.DetermineAdminAPIAddress(os.Getenv("CADDY_ADMIN"), nil, "", "")
-		if err != nil {
+		var report struct {
+			Endpoints []struct {
+				Endpoint, Error string
+				Connected       bool
+			}
+		}
+		if err := adminReport("/rgate/docker", &report); err != nil || !strict {
 			return err
 		}
-		response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/rgate/docker", nil, nil)
-		if err != nil {
-			return fmt.Errorf("requesting the admin API at %s: %w", address, err)
+		for _, e := range report.Endpoints {
+			if !e.Connected {
+				return fmt.Errorf("the Docker engine %s is unavailable: %s", e.Endpoint, cmp.Or(e.Error, "not connected yet"))
+			}
 		}
-		return response.Body.Close()
+		var health struct {
+			Dependencies []struct{ Name, Status, Error string }
+		}
+		if err := adminReport("/rgate/gateway/health", &health); err != nil {
+			return err
+		}
+		for _, d := range health.Dependencies {
+			if d.Status != "healthy" {
+				return fmt.Errorf("the dependency %s is %s: %s", d.Name, d.Status, d.Error)
+			}
+		}
+		return nil
 	}
 	client := http.Client{Timeout: 5 * time.Second}
 	response, err := client.Get(url)
@@ -224,6 +246,23 @@ func healthcheck(url string) error {
 	defer response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {
 		return fmt.Errorf("requesting the gateway: %s responded with status %s", url, response.Status)
+	}
+	return nil
+}
+
+// adminReport requests a report of the admin API.
+func adminReport(path string, into any) error {
+	address, err := caddycmd.DetermineAdminAPIAddress(os.Getenv("CADDY_ADMIN"), nil, "", "")
+	if err != nil {
+		return err
+	}
+	response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return fmt.Errorf("requesting the admin API at %s: %w", address, err)
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+		return fmt.Errorf("requesting the admin API at %s: reading %s: %w", address, path, err)
 	}
 	return nil
 }

@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/client"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 // address is an endpoint with the defaults applied. Endpoints with the same address
@@ -22,6 +25,8 @@ type address struct {
 	apiVersion string // empty: negotiated with the engine
 	routed     string // the names of networks, separated by line feeds
 	context    string // the context of the docker CLI, which is not used
+	stop       stopOptions
+	trust      time.Duration // 0: no limit
 }
 
 // protocols lists the supported URL schemes of an engine's address.
@@ -41,6 +46,14 @@ func resolveEndpoint(e Endpoint) (address, error) {
 		certPath:   e.CertPath,
 		apiVersion: os.Getenv(client.EnvOverrideAPIVersion),
 		routed:     strings.Join(slices.Sorted(slices.Values(e.Routed)), "\n"),
+		stop:       e.stopOptions(),
+		trust:      time.Duration(e.Trust),
+	}
+	if e.Drain < options.TimeoutOff {
+		return at, optionErrorf("drain", "invalid drain %s: must not be negative", time.Duration(e.Drain))
+	}
+	if e.Trust < 0 {
+		return at, optionErrorf("trust", "invalid trust %s: must not be negative", time.Duration(e.Trust))
 	}
 	if e.Host == "" && os.Getenv(client.EnvOverrideHost) == "" {
 		at.context = os.Getenv("DOCKER_CONTEXT")
@@ -107,6 +120,12 @@ func (a address) remoteHost() string {
 		return ""
 	}
 	return host
+}
+
+// isSocket reports whether the engine's address is a local socket.
+func (a address) isSocket() bool {
+	protocol, _, _ := strings.Cut(a.host, "://")
+	return isLocal(protocol)
 }
 
 func isLocal(protocol string) bool { return protocol == "unix" || protocol == "npipe" }

@@ -22,6 +22,9 @@ import (
 //	    endpoint     [<host> [<cert_path>]] {
 //	        cert_path <folder>
 //	        routed    <network>...
+//	        drain     <duration>
+//	        stop_signals <signal>...
+//	        trust     <duration>
 //	    }
 //	}
 //

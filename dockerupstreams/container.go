@@ -99,8 +99,12 @@ func parseName(names []string) string {
 	return best
 }
 
-// hostNetworked reports whether the container uses the host's network.
-func (c *container) hostNetworked() bool { return c.networkMode == "host" }
+// hostNetworked reports whether the container uses the host's network. Some versions of
+// Podman list the mode host for all containers.
+func (c *container) hostNetworked() bool {
+	_, attached := c.network("host")
+	return c.networkMode == "host" && attached
+}
 
 // oneOff reports whether the container was started by `docker compose run`.
 func (c *container) oneOff() bool { return strings.EqualFold(c.labels[labelComposeOneOff], "true") }

@@ -1,6 +1,7 @@
 package dockerupstreams
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
@@ -170,7 +171,9 @@ var (
 		"start":         actionStart,
 		"kill":          actionKill,
 		"die":           actionEnd,
+		"died":          actionEnd, // Podman
 		"destroy":       actionEnd,
+		"remove":        actionEnd, // Podman
 		"pause":         actionPause,
 		"unpause":       actionUnpause,
 		"rename":        actionOther,
@@ -233,13 +236,17 @@ func decodeEvent(text []byte) (e event, matters bool, err error) {
 	}
 	switch kind {
 	case "container":
-		// The suffix of "health_status: healthy" is ignored: not every engine adds it.
-		word, _, _ := strings.Cut(what, ":")
+		word, state, _ := strings.Cut(what, ":")
 		e.action, matters = containerEvents[word]
-		e.signal, _ = strconv.Atoi(signal)
+		if strings.TrimSpace(state) == "healthy" { // not every engine adds the state
+			e.action = actionHealthy
+		}
+		number, _ := strconv.Atoi(signal)
+		e.signal = Signal(number)
 		e.buildStep = e.action == actionStart && strings.HasPrefix(image, "sha256:") && generatedName.MatchString(called)
 	case "network":
-		e.id, e.action, matters = attached, actionNetwork, true
+		// Podman sends the ID of the container in place of the ID of the network.
+		e.id, e.action, matters = cmp.Or(attached, e.id), actionNetwork, true
 	}
 	return e, matters && e.id != "", nil
 }

@@ -24,7 +24,8 @@ import (
 )
 
 // engine is a client of a container engine. It only sends GET requests for /_ping,
-// /events and /containers/json, and HEAD requests for /_ping.
+// /events, /containers/json, /containers/{id}/json and /networks, and HEAD requests for
+// /_ping.
 type engine interface {
 	// ping checks that the engine responds, and negotiates the API version. It must be
 	// called before the other methods.
@@ -35,6 +36,9 @@ type engine interface {
 	// list returns the running containers among ids, or all running containers if ids
 	// is nil.
 	list(ctx context.Context, ids []string) ([]*container, error)
+	// stopSignal returns the stop signal of a container, or 0 if it is unknown. If a
+	// socket proxy rejects the request, the error is a *rejectedError.
+	stopSignal(ctx context.Context, id string) (Signal, error)
 	// listStopped returns the containers that do not run.
 	listStopped(ctx context.Context) ([]*container, error)
 	// networks returns the networks by name. Socket proxies may refuse it.
@@ -211,6 +215,39 @@ func (e *dockerEngine) listOnce(ctx context.Context, wanted filters.Args) ([]*co
 	return list, nil
 }
 
+// rejectedError reports that the engine or a socket proxy does not permit a request.
+type rejectedError struct{ error }
+
+func (e *dockerEngine) stopSignal(ctx context.Context, id string) (Signal, error) {
+	resp, err := e.send(ctx, "containers/"+id+"/json", url.Values{}, filters.NewArgs())
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusUnauthorized:
+		return 0, &rejectedError{refusal(resp)}
+	case http.StatusNotFound:
+		if err := refusal(resp); !strings.Contains(strings.ToLower(err.Error()), "no such container") {
+			return 0, &rejectedError{err}
+		}
+		return 0, nil // the container was removed
+	default:
+		return 0, refusal(resp)
+	}
+	var about struct {
+		Config struct{ StopSignal json.RawMessage }
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, mostValue)).Decode(&about); err != nil {
+		return 0, fmt.Errorf("inspecting a container: reading the response: %w", err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body) // allow the connection to be reused
+	var signal Signal
+	_ = signal.UnmarshalJSON(about.Config.StopSignal) // unknown signals are ignored
+	return signal, nil
+}
+
 func (e *dockerEngine) networks(ctx context.Context) (map[string]networkKind, error) {
 	resp, err := e.get(ctx, "networks", url.Values{}, filters.NewArgs())
 	if err != nil {
@@ -231,8 +268,18 @@ func (e *dockerEngine) networks(ctx context.Context) (map[string]networkKind, er
 	return kinds, nil
 }
 
-// get sends a GET request through the client's HTTP transport.
+// get sends a GET request and returns an error unless the response is successful.
 func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, wanted filters.Args) (*http.Response, error) {
+	resp, err := e.send(ctx, what, query, wanted)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, refusal(resp)
+	}
+	return resp, err
+}
+
+// send sends a GET request through the client's HTTP transport.
+func (e *dockerEngine) send(ctx context.Context, what string, query url.Values, wanted filters.Args) (*http.Response, error) {
 	at := e.base.JoinPath("v"+e.version(), what)
 	if wanted.Len() > 0 {
 		text, err := filters.ToJSON(wanted)
@@ -249,10 +296,6 @@ func (e *dockerEngine) get(ctx context.Context, what string, query url.Values, w
 	resp, err := e.api.HTTPClient().Do(req)
 	if err != nil {
 		return nil, advise(err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		return nil, refusal(resp)
 	}
 	return resp, nil
 }

@@ -19,6 +19,7 @@ const (
 	labelWeight      = "rgate.weight"       // 1 to maxWeight
 	labelMaxRequests = "rgate.max_requests" // 0 to maxMaxRequests; 0: no limit
 	labelAddress     = "rgate.address"      // an IP address or a host name
+	labelStopSignals = "rgate.stop_signals" // signals, separated by commas
 
 	labelComposeProject = "com.docker.compose.project"
 	labelComposeOneOff  = "com.docker.compose.oneoff"
@@ -74,6 +75,9 @@ func parseLabels(sel *Selector, labels map[string]string) (labelOptions, error) 
 		return s, err
 	}
 	if s.maxRequests, err = number(labels, labelMaxRequests, 0, 0, maxMaxRequests); err != nil {
+		return s, err
+	}
+	if _, err = stopSignals(labels); err != nil {
 		return s, err
 	}
 	s.address, err = hostName(sel, labels)

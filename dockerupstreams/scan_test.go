@@ -16,9 +16,14 @@ func TestDecodeEvent(t *testing.T) {
 		`{"Type":"container","Action":"start","Actor":{"ID":"a","Attributes":{"image":"x","signal":"9"}},"scope":"local","time":5,"timeNano":5000000007}`: {id: "a", action: actionStart, signal: 9, at: time.Unix(5, 7)},
 		`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"15"}},"time":5}`:                                                   {id: "a", action: actionKill, signal: 15, at: time.Unix(5, 0)},
 		`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"the label of someone"}},"time":5}`:                                 {id: "a", action: actionKill, at: time.Unix(5, 0)},
-		`{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"a"},"time":5}`:                                                              {id: "a", action: actionOther, at: time.Unix(5, 0)},
+		`{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"a"},"time":5}`:                                                              {id: "a", action: actionHealthy, at: time.Unix(5, 0)},
 		`{"Type":"container","Action":"health_status","Actor":{"ID":"a","Attributes":null},"time":5}`:                                                     {id: "a", action: actionOther, at: time.Unix(5, 0)},
 		`{"Type":"network","Action":"disconnect","Actor":{"ID":"n","Attributes":{"container":"a"}},"time":5}`:                                             {id: "a", action: actionNetwork, at: time.Unix(5, 0)},
+		`{"Type":"container","Action":"health_status: unhealthy","Actor":{"ID":"a"},"time":5}`:                                                            {id: "a", action: actionOther, at: time.Unix(5, 0)},
+		// Podman
+		`{"status":"died","id":"a","from":"x","Type":"container","Action":"died","Actor":{"ID":"a"},"time":5}`: {id: "a", action: actionEnd, at: time.Unix(5, 0)},
+		`{"Type":"container","Action":"remove","Actor":{"ID":"a"},"time":5}`:                                   {id: "a", action: actionEnd, at: time.Unix(5, 0)},
+		`{"Type":"network","Action":"connect","Actor":{"ID":"a","Attributes":{"name":"x"}},"time":5}`:          {id: "a", action: actionNetwork, at: time.Unix(5, 0)},
 	} {
 		got, matters, err := decodeEvent([]byte(text))
 		if err != nil || !matters || got != want {
@@ -27,7 +32,7 @@ func TestDecodeEvent(t *testing.T) {
 	}
 	for _, text := range []string{
 		`{}`, `{"Type":"container","Action":"exec_start: sh","Actor":{"ID":"a"}}`, `{"Type":"image","Action":"start","Actor":{"ID":"a"}}`,
-		`{"Type":"container","Action":"start","Actor":{}}`, `{"Type":"network","Action":"connect","Actor":{"ID":"n"}}`,
+		`{"Type":"container","Action":"start","Actor":{}}`, `{"Type":"network","Action":"connect","Actor":{}}`,
 	} {
 		if _, matters, err := decodeEvent([]byte(text)); err != nil || matters {
 			t.Errorf("%s matters: %v, %v", text, matters, err)

@@ -7,6 +7,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/options"
 )
 
 // The values of the option health.
@@ -94,6 +98,22 @@ type Endpoint struct {
 	// network may belong to a different machine near the gateway. Containers without
 	// such a network require `host_port`. Default: none. Ignored for a local engine.
 	Routed []string `json:"routed,omitempty"`
+
+	// The maximum time during which a container receives no requests after it was sent
+	// a signal that stops it. The time ends early if the container starts, is unpaused
+	// or becomes healthy. If the container still runs afterwards, it receives requests
+	// again. Default: 5m. 0: containers receive requests until they end.
+	Drain options.Timeout `json:"drain,omitempty"`
+
+	// The signals that stop a container, in addition to TERM, INT, QUIT, ABRT, KILL and
+	// RTMIN+3, the signals in the container's label `rgate.stop_signals`, and the stop
+	// signal of its image. Names or numbers. Default: none.
+	StopSignals []Signal `json:"stop_signals,omitempty"`
+
+	// The maximum time during which containers of an unreachable engine receive
+	// requests. Afterwards, they receive none until the engine responds. Default: 0,
+	// no limit.
+	Trust caddy.Duration `json:"trust,omitempty"`
 }
 
 // Target is a container that can receive requests, with its address.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http/httptrace"
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,8 +18,9 @@ import (
 const (
 	// The maximum time of a request. Listing 10,000 containers takes several seconds on
 	// some engines.
-	pingTimeout = 10 * time.Second
-	listTimeout = time.Minute
+	pingTimeout    = 10 * time.Second
+	listTimeout    = time.Minute
+	inspectTimeout = 5 * time.Second
 
 	// The time without data after which the engine is pinged, to detect a dead
 	// connection.
@@ -37,9 +40,12 @@ type session struct {
 	errs    <-chan error
 	up      func()
 	results chan result
-	asking  bool  // whether a request is in flight
+	asking  bool  // whether a request is in flight, except for stop signals
 	listed  bool  // whether the first list was received
 	ended   error // the error of the stream, if it ended before the first list
+
+	inspecting   bool // whether a request for stop signals is in flight
+	uninspecting bool // whether the engine rejects requests for stop signals
 
 	wantAll   bool      // whether to list all containers
 	allFrom   time.Time // the earliest time of that list
@@ -56,16 +62,34 @@ const (
 	requestAll request = iota
 	requestSome
 	requestPing
+	requestStopSignals // concurrent with another request, because it may be slow
 )
+
+// mostInspected is the maximum number of containers in a request for stop signals.
+const mostInspected = 64
 
 type result struct {
 	request request
 	ids     []string
 	list    []*container
 	kinds   map[string]networkKind // of requestAll; nil: refused
+	signals map[string]Signal      // of requestStopSignals
 	took    time.Duration
 	minor   error // the error of an optional request
 	err     error
+}
+
+// errNoResponse is the error of an engine that accepts connections but does not respond.
+var errNoResponse = errors.New("no response within the timeout")
+
+// refusedError is the error of a connection that was not accepted.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+func isRefused(err error) bool {
+	refused := (*refusedError)(nil)
+	return errors.As(err, &refused)
 }
 
 // session connects to the engine and follows its events until an error. It calls up
@@ -79,26 +103,59 @@ func (w *watcher) session(ctx context.Context, up func()) error {
 		return fmt.Errorf("preparing the connection: %w", err)
 	}
 	s := &session{
-		w: w, eng: eng, up: up, results: make(chan result, 1),
+		w: w, eng: eng, up: up, results: make(chan result, 2),
 		wantAll: true, heardFrom: time.Now(), lists: newListLimiter(), publishes: newPublishLimiter(),
 	}
 	defer func() {
 		cancel()
-		if s.asking {
-			<-s.results
+		for s.asking || s.inspecting {
+			s.done(<-s.results)
 		}
 		eng.close()
 	}()
-	pingCtx, cancelPing := context.WithTimeout(ctx, pingTimeout)
-	defer cancelPing()
-	if err := eng.ping(pingCtx); err != nil {
+	if err := s.greet(ctx); err != nil {
 		return err
 	}
 	// Subscribe from a time in the past: engines may respond before the subscription is
-	// active, and containers that are being stopped must be drained.
+	// active, and containers that are being stopped must be drained. A second later,
+	// because the time is rounded down, and the drain must not have ended.
 	begun := w.connect()
-	s.events, s.errs = eng.subscribe(ctx, begun.Add(-drainFor))
+	s.events, s.errs = eng.subscribe(ctx, begun.Add(time.Second-max(w.addr.stop.drain.Or(drainFor), 2*time.Second)))
 	return s.loop(ctx)
+}
+
+// greet sends the first ping of a connection.
+func (s *session) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	var accepted, refused atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
+		switch {
+		case err != nil:
+			refused.Store(true)
+		case ctx.Err() == nil && !accepted.Swap(true):
+			s.w.accepted()
+		}
+	}})
+	begun := time.Now()
+	err := s.eng.ping(traced)
+	switch {
+	case err == nil:
+		s.w.responded(time.Since(begun))
+	case accepted.Load():
+		err = timeoutOf(ctx, err)
+	case refused.Load():
+		err = &refusedError{err}
+	}
+	return err
+}
+
+// timeoutOf returns errNoResponse if ctx has expired, else err.
+func timeoutOf(ctx context.Context, err error) error {
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("pinging the engine: %w", errNoResponse)
+	}
+	return err
 }
 
 func (s *session) loop(ctx context.Context) error {
@@ -118,7 +175,7 @@ func (s *session) loop(ctx context.Context) error {
 			s.heardFrom = time.Now()
 			s.w.hear(group, s.heardFrom)
 		case r := <-s.results:
-			s.asking = false
+			s.done(r)
 			if err := s.take(r); err != nil || s.ended != nil {
 				return errors.Join(err, s.ended)
 			}
@@ -132,17 +189,26 @@ func (s *session) loop(ctx context.Context) error {
 
 // step runs the actions that are due and returns the time of the next step.
 func (s *session) step(ctx context.Context, now time.Time) time.Time {
-	ask, next, news := s.plan(now)
+	asks, next, news := s.plan(now)
 	s.w.logRejections(news)
-	if ask != nil {
-		s.send(ctx, *ask)
+	for _, ask := range asks {
+		s.send(ctx, ask)
 	}
 	return next
 }
 
-// plan publishes changes if due, and returns the next request to send, if any, and the
-// time of the next step.
-func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*view][]Rejection) {
+// done records that a request is no longer in flight.
+func (s *session) done(r result) {
+	if r.request == requestStopSignals {
+		s.inspecting = false
+	} else {
+		s.asking = false
+	}
+}
+
+// plan publishes changes if due, and returns the requests to send and the time of the
+// next step.
+func (s *session) plan(now time.Time) (asks []result, next time.Time, news map[*view][]Rejection) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	next = now.Add(heartbeat)
@@ -157,12 +223,20 @@ func (s *session) plan(now time.Time) (ask *result, next time.Time, news map[*vi
 		}
 	}
 	if !s.asking {
-		var due time.Time
-		if ask, due = s.ask(now); ask == nil {
+		ask, due := s.ask(now)
+		if ask == nil {
 			next = earlier(next, due)
+		} else {
+			s.asking = true
+			asks = append(asks, *ask)
 		}
 	}
-	return ask, next, news
+	if unknown := s.w.table.uninspected; s.listed && !s.inspecting && !s.uninspecting && len(unknown) > 0 {
+		s.inspecting = true
+		ids := slices.Collect(maps.Keys(unknown))
+		asks = append(asks, result{request: requestStopSignals, ids: ids[:min(len(ids), mostInspected)]})
+	}
+	return asks, next, news
 }
 
 // publish updates the views. The next update follows after 50 times the duration of this
@@ -209,7 +283,6 @@ func (s *session) ask(now time.Time) (*result, time.Time) {
 
 // send runs a request in a new goroutine.
 func (s *session) send(ctx context.Context, r result) {
-	s.asking = true
 	go func() {
 		begun := time.Now()
 		defer func() {
@@ -227,7 +300,9 @@ func (s *session) send(ctx context.Context, r result) {
 		defer cancel()
 		switch r.request {
 		case requestPing:
-			r.err = s.eng.ping(ctx)
+			r.err = timeoutOf(ctx, s.eng.ping(ctx))
+		case requestStopSignals:
+			s.inspect(ctx, &r)
 		case requestAll:
 			if r.list, r.err = s.eng.list(ctx, nil); r.err == nil {
 				r.kinds, r.minor = s.eng.networks(ctx)
@@ -238,15 +313,46 @@ func (s *session) send(ctx context.Context, r result) {
 	}()
 }
 
+// inspect requests the stop signals of containers, until a request is rejected or too
+// slow. It removes the IDs of the others from the result.
+func (s *session) inspect(ctx context.Context, r *result) {
+	r.signals = make(map[string]Signal, len(r.ids))
+	for i, id := range r.ids {
+		limited, cancel := context.WithTimeout(ctx, inspectTimeout)
+		signal, err := s.eng.stopSignal(limited, id)
+		cancel()
+		if rejected := (*rejectedError)(nil); errors.As(err, &rejected) {
+			r.minor, r.ids = err, nil
+			return
+		}
+		if err == nil {
+			r.signals[id] = signal
+		} else if errors.Is(err, context.DeadlineExceeded) {
+			r.ids = r.ids[:i+1]
+			return
+		}
+	}
+}
+
 // take processes the result of a request.
 func (s *session) take(r result) error {
 	if r.err != nil {
 		return r.err
 	}
-	if r.minor != nil {
+	switch {
+	case r.minor != nil && r.request == requestStopSignals:
+		s.uninspecting = true
+		s.w.logMissingPermission(r.minor)
+	case r.minor != nil:
 		s.w.logger().Debug("cannot list the networks of the Docker engine", zap.Stringer("endpoint", s.w.addr), zap.Error(r.minor))
 	}
-	s.w.logRejections(s.record(r, time.Now()))
+	news, restored := s.record(r, time.Now())
+	s.w.logRejections(news)
+	for _, c := range restored {
+		s.w.logger().Warn("the container still runs after a signal that stops it, and receives requests again",
+			zap.String("container", c.name), zap.String("id", c.id), zap.Duration("drain", s.w.addr.stop.drain.Or(drainFor)),
+			zap.Stringer("endpoint", s.w.addr))
+	}
 	if !s.listed {
 		s.listed = true
 		s.up()
@@ -254,18 +360,30 @@ func (s *session) take(r result) error {
 	return nil
 }
 
-// record applies a response to the table. Complete lists are published immediately.
-func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
+// record applies a response to the table. Complete lists are published immediately. It
+// returns the selected containers whose drain has ended although they still run.
+func (s *session) record(r result, now time.Time) (news map[*view][]Rejection, restored []*container) {
 	w := s.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch r.request {
+	case requestStopSignals:
+		for _, id := range r.ids {
+			delete(w.table.uninspected, id) // after an error, until the container is listed again
+		}
+		for id, signal := range r.signals {
+			w.table.inspected(id, signal, now)
+		}
+		return nil, nil
 	case requestAll:
 		w.syncs.Add(1)
 		w.table.replaceAll(r.list, now)
 		w.synced, w.connected, w.lastError, w.located = true, true, nil, false
 		w.apiVersion, w.kinds, w.peer = s.eng.version(), r.kinds, s.eng.peer()
 		news = s.publish()
+		w.restarted, w.settleUntil = false, time.Time{}
+		w.settle(false)
+		w.stopDistrust()
 		s.allFrom = now.Add(max(hintGap, 20*r.took))
 	case requestSome:
 		w.lists.Add(1)
@@ -276,7 +394,23 @@ func (s *session) record(r result, now time.Time) (news map[*view][]Rejection) {
 	if r.took > 20*time.Millisecond {
 		s.askFrom = now.Add(min(r.took, time.Second)) // do not overload a slow engine
 	}
-	return news
+	unselected := func(c *container) bool { return len(w.viewsOf(c)) == 0 }
+	restored = slices.DeleteFunc(w.table.restored, unselected)
+	w.table.restored = nil
+	return news, restored
+}
+
+// logMissingPermission logs once that the stop signals of containers cannot be requested.
+func (w *watcher) logMissingPermission(err error) {
+	w.mu.Lock()
+	logged := w.permissionLogged
+	w.permissionLogged = true
+	w.mu.Unlock()
+	if !logged {
+		w.logger().Info("cannot read the stop signals of containers, which are only drained at usual signals: "+
+			"let the socket proxy pass GET on /containers/{id}/json, or set the option stop_signals or the label "+labelStopSignals,
+			zap.Stringer("endpoint", w.addr), zap.Error(err))
+	}
 }
 
 // newNetworks reports whether a container is attached to a network that was created after

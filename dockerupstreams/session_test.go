@@ -27,6 +27,10 @@ type script struct {
 	panicky bool
 	hanging bool
 
+	inspected  []string // the IDs of the requests for stop signals
+	signal     Signal
+	inspectErr error
+
 	badVersion bool
 	attempts   []time.Time
 }
@@ -78,6 +82,13 @@ func (s *script) listStopped(context.Context) ([]*container, error) { return nil
 
 func (s *script) networks(context.Context) (map[string]networkKind, error) { return nil, nil }
 
+func (s *script) stopSignal(_ context.Context, id string) (Signal, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inspected = append(s.inspected, id)
+	return s.signal, s.inspectErr
+}
+
 func (s *script) peer() peer { return peer{} }
 
 func (s *script) close() {}
@@ -96,7 +107,7 @@ func (s *script) lists() int {
 }
 
 // emit sends an event about the only container and waits until all goroutines are idle.
-func (s *script) emit(what action, signal int) {
+func (s *script) emit(what action, signal Signal) {
 	s.events <- []event{{id: running(nil).id, action: what, signal: signal, at: time.Now()}}
 	synctest.Wait()
 }
@@ -104,11 +115,16 @@ func (s *script) emit(what action, signal int) {
 // inABubble runs a test in a synctest bubble, with a watcher of a scripted engine.
 func inABubble(t *testing.T, me origin, test func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs)) {
 	t.Helper()
+	inABubbleWith(t, me, address{host: "unix:///nowhere"}, test)
+}
+
+func inABubbleWith(t *testing.T, me origin, addr address, test func(t *testing.T, s *script, sub *Subscription, logs *observer.ObservedLogs)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{running: []*container{running(nil)}, events: make(chan []event), errs: make(chan error)}
 		core, logs := observer.New(zapcore.DebugLevel)
 		logger := zap.New(core)
-		w := newWatcher(address{host: "unix:///nowhere"}, me, logger, func() (engine, error) {
+		w := newWatcher(addr, me, logger, func() (engine, error) {
 			s.set(func() { s.attempts = append(s.attempts, time.Now()) })
 			return s, nil
 		})
@@ -145,13 +161,13 @@ func TestDrainEndsIfTheContainerLivesOn(t *testing.T) {
 
 func TestSignalsThatReloadDoNotDrain(t *testing.T) {
 	inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
-		for _, signal := range []int{1, 10, 12, 28} {
+		for _, signal := range []Signal{1, 10, 12, 28} {
 			s.emit(actionKill, signal)
 			if len(sub.Set().Targets) != 1 {
 				t.Errorf("signal %d drained the container", signal)
 			}
 		}
-		for _, signal := range []int{0, 2, 3, 6, 9, 15, 37} {
+		for _, signal := range []Signal{0, 2, 3, 6, 9, 15, 37} {
 			s.emit(actionKill, signal)
 			if len(sub.Set().Targets) != 0 {
 				t.Errorf("signal %d did not drain the container", signal)

@@ -157,13 +157,14 @@ func (s *Source) Cleanup() error {
 	return s.subscription.Close()
 }
 
-// GetUpstreams returns an upstream for each current container, sorted by name. It
-// neither blocks nor fails. Without containers, it returns an empty slice.
+// GetUpstreams returns an upstream for each current container, sorted by name. Without
+// containers, it returns an empty slice. It does not fail. After an outage of the engine,
+// it waits for at most a second: see Subscription.Settled.
 func (s *Source) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	if s.scheme == schemeHTTPS {
 		r.URL.Scheme = schemeHTTPS // the proxy's copy of the request
 	}
-	return Upstreams(s.subscription.Set().Targets), nil
+	return Upstreams(s.subscription.Settled(r.Context()).Targets), nil
 }
 
 // ResetCache schedules a new list of the containers and returns immediately. The proxy

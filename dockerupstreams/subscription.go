@@ -1,11 +1,13 @@
 package dockerupstreams
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -150,6 +152,43 @@ func (s *Subscription) Set() *Set {
 		return s.merged.Load()
 	}
 	return s.parts[0].view.set.Load()
+}
+
+// The maximum time for which a request waits for the first list after an outage.
+const settleTime = time.Second
+
+// Settled returns the current containers for a request. After an outage of an engine, it
+// waits until the engine has listed its containers, which may have been restarted with
+// other addresses. It waits for at most a second, and until ctx is done.
+func (s *Subscription) Settled(ctx context.Context) *Set {
+	set := s.Set()
+	if set.settling == nil {
+		return set
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for set.settling != nil && len(set.Targets) > 0 && ctx.Err() == nil {
+		select {
+		case <-set.settling:
+		case <-ctx.Done():
+		}
+		set = s.Set()
+	}
+	return set
+}
+
+// Ready reports whether all containers that can be known are: each engine has listed its
+// containers, or another one has and this one cannot be reached.
+func (s *Subscription) Ready() bool {
+	known := false
+	for _, p := range s.parts {
+		synced, failed := p.watcher.progress()
+		if !synced && !failed {
+			return false
+		}
+		known = known || synced
+	}
+	return known
 }
 
 // merge updates the merged set. It is called after each change of a part's set.

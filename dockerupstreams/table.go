@@ -1,6 +1,7 @@
 package dockerupstreams
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 type event struct {
 	id     string
 	action action
-	signal int       // the signal of actionKill; 0: unknown
+	signal Signal    // the signal of actionKill; 0: unknown
 	at     time.Time // by the engine's clock
 
 	// Whether actionStart is of a container for a step of a classic docker build.
@@ -25,25 +26,20 @@ const (
 	actionEnd                   // ended
 	actionPause                 // paused
 	actionUnpause               // running again
+	actionHealthy               // the health check passes again
 	actionNetwork               // attached to or detached from a network
 )
 
-// drainFor is the maximum time during which a container receives no requests after a
-// terminating signal. It is longer than the 10 seconds after which `docker stop` sends
-// SIGKILL. It is limited because a process may ignore the signal.
-const drainFor = 15 * time.Second
+const (
+	// The default of Endpoint.Drain. It is longer than usual times after which a
+	// container that is being stopped is sent SIGKILL. It is limited because a process
+	// may ignore the signal.
+	drainFor = 5 * time.Minute
 
-// terminates reports whether a signal usually terminates a process. SIGHUP, SIGUSR1 and
-// SIGUSR2 (1, 10, 12) usually reload a configuration or reopen logs. SIGWINCH (28) usually
-// reports the new size of a terminal.
-func terminates(signal int) bool {
-	switch signal {
-	case 0, 2, 3, 6, 9, 15, 37: // unknown, INT, QUIT, ABRT, KILL, TERM, RTMIN+3 (systemd: halt)
-		return true
-	default:
-		return false
-	}
-}
+	// The maximum drain after an unknown signal. Podman does not report the signal,
+	// which may be one that reloads a configuration.
+	drainAfterUnknown = 15 * time.Second
+)
 
 // table holds an engine's running containers. Events and lists update it. They may
 // briefly contradict each other: an event can arrive before a list that the engine
@@ -52,9 +48,16 @@ type table struct {
 	running  map[string]*container
 	draining map[string]time.Time // the end of the drain, by the gateway's clock
 	expiry   time.Time            // the earliest end of a drain; zero: none
-	dirty    map[string]struct{}  // containers that must be listed again
-	builds   map[string]struct{}  // containers of build steps
-	touched  map[string]struct{}  // containers that changed since the last update of the views
+	restored []*container         // containers whose drain has ended although they still run
+
+	stop        stopOptions
+	stopSignals map[string]Signal   // the stop signals of containers, by ID; 0: unknown
+	uninspected map[string]struct{} // wanted containers without an entry in stopSignals
+	others      map[string][]kill   // received signals that stop no container as far as known, by container ID
+
+	dirty   map[string]struct{} // containers that must be listed again
+	builds  map[string]struct{} // containers of build steps
+	touched map[string]struct{} // containers that changed since the last update of the views
 
 	facts         map[string]*fact
 	pendingChecks queue // facts to check after eventTrust
@@ -83,6 +86,9 @@ func newTable(wanted func(*container) bool) *table {
 	t := &table{
 		running:       make(map[string]*container),
 		draining:      make(map[string]time.Time),
+		stopSignals:   make(map[string]Signal),
+		uninspected:   make(map[string]struct{}),
+		others:        make(map[string][]kill),
 		dirty:         make(map[string]struct{}),
 		builds:        make(map[string]struct{}),
 		touched:       make(map[string]struct{}),
@@ -105,15 +111,14 @@ func (t *table) apply(e event, now time.Time) {
 	// The stream includes events from before the connection. They may be outdated, so
 	// they only mark the container as dirty.
 	past := e.at.Before(t.since)
+	switch e.action {
+	case actionStart, actionUnpause, actionHealthy:
+		t.endDrain(e.id)
+	}
 	switch {
-	case e.action == actionKill && !terminates(e.signal):
-		// If the container stops, another event follows.
 	case e.action == actionKill:
-		t.drain(e, now)
-		if past {
+		if t.kill(e.id, t.killOf(e, past, now)) && past {
 			t.markDirty(e.id)
-		} else {
-			t.touch(e.id)
 		}
 	case e.action == actionNetwork:
 		if t.running[e.id] != nil { // nil: not running
@@ -125,15 +130,11 @@ func (t *table) apply(e event, now time.Time) {
 		if e.buildStep {
 			t.builds[e.id] = struct{}{}
 		}
-		if t.drains(e.id) {
-			delete(t.draining, e.id)
-			t.touch(e.id)
-		}
 		if !past {
 			t.believe(e.id, "running", now)
 		}
 		t.markDirty(e.id)
-	case past || e.action == actionOther:
+	case past || e.action == actionOther || e.action == actionHealthy:
 		t.markDirty(e.id)
 	case e.action == actionEnd:
 		t.believe(e.id, "", now)
@@ -146,15 +147,85 @@ func (t *table) apply(e event, now time.Time) {
 	}
 }
 
-// drain stops new requests to a container that received a terminating signal, until its
-// drain ends.
-func (t *table) drain(e event, now time.Time) {
-	begun := now
-	if e.at.Before(now) && now.Sub(e.at) < drainFor {
-		begun = e.at // the drain starts at the time of the event
+// kill is a signal sent to a container.
+type kill struct {
+	signal Signal
+	until  time.Time // the end of the drain if the signal stops the container
+}
+
+// killOf returns the signal in an event. The drain of a past event begins at the time of
+// the event, unless the clocks of the gateway and the engine differ too much.
+func (t *table) killOf(e event, past bool, now time.Time) kill {
+	drain := t.stop.drain.Or(drainFor)
+	if e.signal == 0 {
+		drain = min(drain, drainAfterUnknown)
 	}
-	t.draining[e.id] = begun.Add(drainFor)
-	t.expiry = sooner(t.expiry, t.draining[e.id])
+	begun := now
+	if past && t.since.Sub(e.at) < drain {
+		begun = e.at
+	}
+	return kill{e.signal, begun.Add(drain)}
+}
+
+// kill stops new requests to a container that was sent a signal that stops it, and
+// reports whether it did. It remembers other signals: the label and the stop signal of
+// the container may not be known yet.
+func (t *table) kill(id string, k kill) bool {
+	if t.stop.drain.IsOff() {
+		return false
+	}
+	if t.stops(id, k.signal) {
+		t.draining[id] = k.until
+		t.expiry = sooner(t.expiry, k.until)
+		t.touch(id)
+		return true
+	}
+	others := slices.DeleteFunc(t.others[id], func(other kill) bool { return other.signal == k.signal })
+	t.others[id] = append(others, k)
+	return false
+}
+
+// stops reports whether a signal stops a container, as far as known.
+func (t *table) stops(id string, signal Signal) bool {
+	if terminates(signal) || t.stop.has(signal) || t.stopSignals[id] == signal {
+		return true
+	}
+	c := t.running[id]
+	if c == nil {
+		return false
+	}
+	labeled, _ := stopSignals(c.labels) // containers with an invalid label are rejected
+	return slices.Contains(labeled, signal)
+}
+
+// review applies remembered signals again after the signals that stop a container may
+// have become known.
+func (t *table) review(id string, now time.Time) {
+	others := t.others[id]
+	delete(t.others, id)
+	for _, k := range others {
+		if k.until.After(now) {
+			t.kill(id, k)
+		}
+	}
+}
+
+// endDrain allows new requests to a container.
+func (t *table) endDrain(id string) {
+	delete(t.others, id)
+	if t.drains(id) {
+		delete(t.draining, id)
+		t.touch(id)
+	}
+}
+
+// inspected records the stop signal of a container. 0: unknown.
+func (t *table) inspected(id string, signal Signal, now time.Time) {
+	delete(t.uninspected, id)
+	if t.running[id] != nil {
+		t.stopSignals[id] = signal
+		t.review(id, now)
+	}
 }
 
 // alter sets a container's state as reported by an event.
@@ -186,6 +257,7 @@ func (t *table) replaceAll(list []*container, now time.Time) {
 	for _, c := range list {
 		if c = t.listed(c, now); c != nil {
 			t.running[c.id] = c
+			t.review(c.id, now)
 			t.restore(c.id, now)
 			t.touch(c.id)
 		}
@@ -195,6 +267,11 @@ func (t *table) replaceAll(list []*container, now time.Time) {
 			t.missing(id)
 			t.remove(id)
 			t.touch(id)
+		}
+	}
+	for id := range t.others {
+		if t.running[id] == nil {
+			delete(t.others, id)
 		}
 	}
 	t.end(now)
@@ -219,6 +296,7 @@ func (t *table) replace(ids []string, list []*container, now time.Time) {
 			continue
 		}
 		t.running[id] = c
+		t.review(id, now)
 		t.restore(id, now)
 		t.touch(id)
 	}
@@ -262,11 +340,22 @@ func sooner(a, b time.Time) time.Time {
 func (t *table) restore(id string, now time.Time) {
 	if until, ok := t.draining[id]; ok && !until.After(now) {
 		delete(t.draining, id)
+		t.restored = append(t.restored, t.running[id])
+	}
+}
+
+// forget removes all containers.
+func (t *table) forget() {
+	for id := range t.running {
+		t.remove(id)
 	}
 }
 
 func (t *table) remove(id string) {
 	delete(t.draining, id)
+	delete(t.stopSignals, id)
+	delete(t.uninspected, id)
+	delete(t.others, id)
 	t.starts.Delete(id)
 	delete(t.builds, id)
 	delete(t.dirty, id)

@@ -17,6 +17,7 @@ type view struct {
 	resolutions map[string]resolution // current resolutions, by container ID
 	changed     map[string]resolution // the resolutions in set that are outdated
 	logged      map[string][]string   // the logged reasons of rejections, by container ID
+	settling    chan struct{}         // see watcher
 
 	// The subscriptions to notify of changes of the set.
 	listeners map[*Subscription]struct{}
@@ -81,14 +82,14 @@ func (v *view) change(id string, was resolution) {
 	}
 }
 
-// publish replaces the set if a resolution or synced changed. It returns the rejections
+// publish replaces the set if a resolution, synced or settling changed. It returns the rejections
 // to log: the permanent ones with a new reason.
 func (v *view) publish(synced bool) (news []Rejection) {
 	old := v.set.Load()
-	if len(v.changed) == 0 && old.Synced == synced {
+	if len(v.changed) == 0 && old.Synced == synced && old.settling == v.settling {
 		return nil
 	}
-	set := &Set{Generation: old.Generation + 1, Synced: synced}
+	set := &Set{Generation: old.Generation + 1, Synced: synced, settling: v.settling}
 	var was, now resolutions
 	for id, old := range v.changed {
 		was.add(old)

@@ -47,6 +47,12 @@ type watcher struct {
 	apiVersion  string
 	lastSync    time.Time // the last time the containers were in sync
 	lastError   error
+
+	restarted        bool          // whether the engine may have been restarted since the last list
+	settling         chan struct{} // closed by the first list after an outage; nil: no requests wait
+	settleUntil      time.Time     // the end of the time in which requests wait; zero: not begun
+	distrust         *time.Timer   // removes the containers of an unreachable engine; nil: not started
+	permissionLogged bool          // whether a missing permission was logged
 }
 
 // newWatcher starts a watcher of an engine. It uses logger until the first
@@ -71,6 +77,7 @@ func newWatcher(addr address, me origin, logger *zap.Logger, open func() (engine
 		at:       locate(me, nil, addr.remoteHost(), nil),
 	}
 	w.table = newTable(w.wanted)
+	w.table.stop = addr.stop
 	go w.run(ctx)
 	return w
 }
@@ -86,6 +93,11 @@ func (w *watcher) Destruct() error {
 // proxies close every stream after a few minutes.
 const steadyAfter = 5 * time.Second
 
+// refusedDelay is the maximum delay to reconnect to a local socket that refuses
+// connections. It is short because containers may be restarted with other addresses as
+// soon as the engine runs again.
+const refusedDelay = 50 * time.Millisecond
+
 // mostFlaps limits the backoff after short connections that received a complete list.
 // An engine that rejects event streams is listed about once per second.
 const mostFlaps = 4
@@ -93,6 +105,11 @@ const mostFlaps = 4
 // run connects to the engine, and reconnects after errors, until ctx is done.
 func (w *watcher) run(ctx context.Context) {
 	defer close(w.done)
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.stopDistrust()
+	}()
 	var (
 		failures int  // consecutive
 		synced   bool // whether the last session received a complete list
@@ -111,7 +128,7 @@ func (w *watcher) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.mark(err)
+		w.mark(err, synced)
 		if synced && time.Since(begun) >= steadyAfter {
 			failures, warned = 0, false
 			w.logger().Debug("the stream of Docker events ended, reconnecting", zap.Stringer("endpoint", w.addr), zap.Error(err))
@@ -125,7 +142,11 @@ func (w *watcher) run(ctx context.Context) {
 			warned = true
 			w.warn(synced, err)
 		}
-		if !w.pause(ctx, begun, backoff(failures, rand.Float64())) {
+		wait := backoff(failures, rand.Float64())
+		if w.addr.isSocket() && isRefused(err) {
+			wait = min(wait, refusedDelay)
+		}
+		if !w.pause(ctx, begun, wait) {
 			return
 		}
 	}
@@ -137,7 +158,12 @@ func (w *watcher) warn(synced bool, err error) {
 	if synced {
 		message = "the stream of Docker events ends repeatedly, listing all containers after each reconnect"
 	}
-	w.logger().Warn(message, zap.Stringer("endpoint", w.addr), zap.Error(err))
+	fields := []zap.Field{zap.Stringer("endpoint", w.addr), zap.Error(err)}
+	if w.me.contained && w.addr.isSocket() && isRefused(err) {
+		fields = append(fields, zap.String("remedy", "if the engine runs, mount the folder of the socket instead of the socket: "+
+			"an engine that is restarted creates another file"))
+	}
+	w.logger().Warn(message, fields...)
 }
 
 // guard runs session and converts a panic into an error, so that the gateway keeps the
@@ -204,12 +230,108 @@ func (w *watcher) greet(loud bool) {
 		zap.String("api_version", version), zap.Int("containers", count))
 }
 
-// mark records the end of the connection.
-func (w *watcher) mark(err error) {
+// mark records the end of the connection. synced is whether it received a complete list.
+func (w *watcher) mark(err error, synced bool) {
 	w.reconnects.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.connected, w.lastError = false, err
+	// An engine that responds neither with an error nor in time still runs.
+	w.restarted = w.restarted || !synced && !errors.Is(err, errNoResponse)
+	w.settle(false)
+	if w.addr.trust > 0 && w.distrust == nil && w.synced {
+		w.distrust = time.AfterFunc(w.addr.trust, w.dropAll)
+	}
+}
+
+// The time limits of settle: for requests to wait during an outage, and for the engine to
+// respond to the first ping, unless it is starting.
+const (
+	settleLimit = 30 * time.Second
+	promptPing  = 100 * time.Millisecond
+)
+
+// settle makes requests wait for the containers if wait is true, and ends the wait
+// otherwise. Guarded by mu.
+func (w *watcher) settle(wait bool) {
+	settled := w.settling
+	if wait == (settled != nil) {
+		return
+	}
+	w.settling = nil
+	if wait {
+		w.settling = make(chan struct{})
+	}
+	for _, v := range w.views {
+		v.settling = w.settling
+		v.publish(w.synced)
+	}
+	if settled != nil {
+		close(settled) // after publish, so that requests use the new sets
+	}
+}
+
+// accepted records that the engine has accepted a connection. Until the engine has listed
+// its containers, requests wait, unless it was reachable all the time or has hung. An
+// engine accepts connections before it responds, and restarts its containers in between.
+func (w *watcher) accepted() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if w.connected || !w.synced || !w.restarted && errors.Is(w.lastError, errNoResponse) {
+		return
+	}
+	if w.settleUntil.IsZero() {
+		w.settleUntil = now.Add(settleLimit)
+	}
+	if now.Before(w.settleUntil) {
+		w.settle(true)
+	}
+}
+
+// responded records the response to the first ping of a connection. An engine that was
+// reachable all the time responds immediately. The socket of an engine may also be open
+// while it is restarted, such as with socket activation.
+func (w *watcher) responded(took time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if took >= promptPing {
+		w.restarted = true
+	}
+	if !w.restarted {
+		w.settle(false)
+	}
+}
+
+// progress returns whether the engine has listed its containers, and whether the last
+// attempt to connect failed.
+func (w *watcher) progress() (synced, failed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.synced, !w.connected && w.lastError != nil
+}
+
+// dropAll removes all containers of an engine that has been unreachable for too long.
+func (w *watcher) dropAll() {
+	w.mu.Lock()
+	drop := w.distrust != nil && !w.connected
+	if drop {
+		w.table.forget()
+		w.updateViews()
+	}
+	w.mu.Unlock()
+	if drop {
+		w.logger().Warn("the Docker engine has been unreachable for too long, its containers receive no requests until it responds",
+			zap.Stringer("endpoint", w.addr), zap.Duration("trust", w.addr.trust))
+	}
+}
+
+// stopDistrust stops the timer of dropAll. Guarded by mu.
+func (w *watcher) stopDistrust() {
+	if w.distrust != nil {
+		w.distrust.Stop()
+		w.distrust = nil
+	}
 }
 
 // logger returns the logger of the newest subscription: loggers of older configurations
@@ -238,6 +360,7 @@ func (w *watcher) enter(s *Subscription) (*view, []Rejection) {
 	v := w.views[s.key]
 	if v == nil {
 		v = newView(s.sel)
+		v.settling = w.settling
 		w.views[s.key] = v
 		v.under = w.rarest(v.sel.MatchLabels)
 		w.byLabel[v.under] = append(w.byLabel[v.under], v)
@@ -318,6 +441,9 @@ func (w *watcher) consider(v *view, c *container) {
 		if owner != nil && owner.stale {
 			w.table.markDirty(owner.id)
 		}
+	}
+	if _, known := w.table.stopSignals[c.id]; !known {
+		w.table.uninspected[c.id] = struct{}{}
 	}
 	v.consider(c.id, c, owner, w.table.drains(c.id), &w.at)
 }

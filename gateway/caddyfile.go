@@ -32,6 +32,9 @@ func init() {
 //	    docker [<host>] {
 //	        cert_path <folder>
 //	        routed    <network...>
+//	        drain     <duration>
+//	        stop_signals <signal...>
+//	        trust     <duration>
 //	    }
 //	    stats  <path> | off | { ... }
 //	    operations [<path>] {

@@ -132,7 +132,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"name a b":                             "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",
 		"name a\nname b":                       "'name' is given twice: remove this one or the one in line 3, at Caddyfile:4",
 		"docker a b c":                         "unexpected argument 'c', at Caddyfile:3",
-		"docker {\ncert /c\n}":                 "unrecognized subdirective 'cert': use host, cert_path, routed, at Caddyfile:4",
+		"docker {\ncert /c\n}":                 "unrecognized subdirective 'cert': use host, cert_path, routed, drain, stop_signals, trust, at Caddyfile:4",
 		"stats /a\nstats /b":                   "'stats' is given twice: remove this one or the one in line 3, at Caddyfile:4",
 		"default_response":                     "default_response requires a body or a status, at Caddyfile:3",
 		"default_response no here":             "invalid status 'here': must be a number: if this is part of the body, put the body in quotes, at Caddyfile:3",

@@ -78,7 +78,12 @@ func (g *Gateway) Check() error {
 	}
 	for i, endpoint := range g.Docker {
 		if err := endpoint.Validate(); err != nil {
-			return problemf(fmt.Sprintf("docker[%d].host", i), "%v", err)
+			path := fmt.Sprintf("docker[%d]", i)
+			problem := fieldProblem(path, err)
+			if problem.Path == path {
+				problem.Path += ".host"
+			}
+			return problem
 		}
 	}
 	if err := g.checkLegacy(); err != nil {

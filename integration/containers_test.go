@@ -55,6 +55,7 @@ type spec struct {
 	host     bool     // use the host's network
 	networks []string // replace the default network
 	mode     container.NetworkMode
+	stopWith string // the stop signal of the image
 	health   *container.HealthConfig
 	created  bool // do not start it
 	deaf     bool // do not wait until it listens on 8080
@@ -82,6 +83,7 @@ func startContainer(t testing.TB, s spec) *box {
 		Env:          s.env,
 		Labels:       map[string]string{runLabel: runID, appLabel: appOf(t), "env": "production"},
 		ExposedPorts: nat.PortSet{},
+		StopSignal:   s.stopWith,
 		Healthcheck:  &container.HealthConfig{Test: []string{"NONE"}},
 	}
 	for name, value := range s.labels {

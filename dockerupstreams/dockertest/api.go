@@ -32,7 +32,7 @@ const (
 
 // emit sends an event to all streams. Guarded by mu.
 func (e *Engine) emit(kind, action, id string, attributes map[string]string) {
-	now := time.Now()
+	now := time.Now().Add(-e.ago)
 	m := message{Type: kind, Action: action, Time: now.Unix(), TimeNano: now.UnixNano()}
 	m.Actor.ID, m.Actor.Attributes = id, map[string]string{}
 	if c := e.containers[id]; c != nil {
@@ -63,6 +63,7 @@ func (e *Engine) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_ping", e.ping)
 	mux.HandleFunc("GET /{version}/containers/json", e.list)
+	mux.HandleFunc("GET /{version}/containers/{id}/json", e.inspect)
 	mux.HandleFunc("GET /{version}/events", e.events)
 	mux.HandleFunc("GET /{version}/networks", e.networks)
 	return mux
@@ -112,6 +113,16 @@ func (e *Engine) ping(w http.ResponseWriter, r *http.Request) {
 	faults, refused := e.refuse(w, r, "/_ping")
 	if refused {
 		return
+	}
+	if faults.PingHold != nil {
+		e.mu.Lock()
+		e.counts.HeldPings++
+		e.mu.Unlock()
+		select {
+		case <-faults.PingHold:
+		case <-r.Context().Done():
+			return
+		}
 	}
 	if r.Method == http.MethodGet || faults.PingStatus == 0 {
 		e.mu.Lock()
@@ -194,6 +205,26 @@ func (c *Container) summary() any {
 		"NetworkSettings": map[string]any{"Networks": c.Networks},
 		"Mounts":          []any{},
 	}
+}
+
+func (e *Engine) inspect(w http.ResponseWriter, r *http.Request) {
+	if _, refused := e.refuse(w, r, "/containers/{id}/json"); refused {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.counts.Inspected++
+	c := e.containers[r.PathValue("id")]
+	if c == nil {
+		fail(w, http.StatusNotFound, "No such container: "+r.PathValue("id"))
+		return
+	}
+	config := map[string]any{"Env": []string{"SECRET=1"}, "Labels": c.Labels}
+	if c.StopSignal != "" {
+		config["StopSignal"] = c.StopSignal
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"Id": c.ID, "Name": "/" + c.Name, "Config": config})
 }
 
 func (e *Engine) networks(w http.ResponseWriter, r *http.Request) {

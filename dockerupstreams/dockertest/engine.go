@@ -29,6 +29,7 @@ type Container struct {
 	// the status text, as before API 1.52.
 	Health string
 
+	StopSignal  string             // of the image. Empty: none
 	NetworkMode string             // default: default
 	Networks    map[string]Network // default: bridge, with a generated address
 	Ports       []Port
@@ -63,6 +64,7 @@ type Engine struct {
 	server     *http.Server
 	made       int
 	muted      bool
+	ago        time.Duration // the age of new events
 	faults     Faults
 	counts     Counts
 }
@@ -80,6 +82,7 @@ type Faults struct {
 	ListStatus int            // the status of responses to lists, if not 0
 	ListBody   string         // the body of responses to lists, if not empty
 	PingStatus int            // the status of responses to pings, if not 0
+	PingHold   chan struct{}  // if set, pings get a response when it is closed
 	Refuse     map[string]int // the status of responses, by path without the version
 	APIVersion string         // the newest supported API version. Default: 1.51
 }
@@ -87,6 +90,8 @@ type Faults struct {
 // Counts holds the numbers of requests.
 type Counts struct {
 	Pings      int
+	HeldPings  int // pings without a response because of Faults.PingHold
+	Inspected  int
 	Lists      int // requests for all containers
 	Partial    int // requests for some IDs
 	Containers int // containers in all responses to lists
@@ -211,6 +216,9 @@ func (e *Engine) Run(c Container) string {
 	if c.NetworkMode == "" {
 		c.NetworkMode = "default"
 	}
+	if c.Networks == nil && c.NetworkMode == "host" {
+		c.Networks = map[string]Network{"host": {}}
+	}
 	if c.Networks == nil && c.NetworkMode == "default" {
 		c.Networks = map[string]Network{"bridge": {
 			IPAddress: fmt.Sprintf("172.17.%d.%d", e.made>>8&0xff, e.made&0xff), Gateway: "172.17.0.1",
@@ -243,6 +251,15 @@ func (e *Engine) Kill(id string, signal int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.emit("container", "kill", id, map[string]string{"signal": strconv.Itoa(signal)})
+}
+
+// KillAgo is like Kill for a signal that was sent some time ago.
+func (e *Engine) KillAgo(id string, signal int, ago time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ago = ago
+	e.emit("container", "kill", id, map[string]string{"signal": strconv.Itoa(signal)})
+	e.ago = 0
 }
 
 // Die stops a container.

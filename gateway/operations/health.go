@@ -89,7 +89,18 @@ func (rep *Reporter) dependencies() []dependency {
 	return slices.CompactFunc(all, func(a, b dependency) bool { return a.Name == b.Name })
 }
 
-// unsynced returns the names of the backends whose containers are not yet known.
+// unavailable returns the names of the dependencies that are not healthy.
+func (rep *Reporter) unavailable() (names []string) {
+	for _, d := range rep.dependencies() {
+		if d.Status != healthy {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
+// unsynced returns the names of the backends whose containers are not yet known, although
+// they can be.
 func (rep *Reporter) unsynced() (names []string) {
 	for _, b := range rep.Backends {
 		if !b.Service.Synced() {

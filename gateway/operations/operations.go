@@ -92,7 +92,11 @@ func (rep *Reporter) serve(w http.ResponseWriter, r *http.Request, name string, 
 		if waiting := rep.unsynced(); len(waiting) > 0 {
 			return writeJSON(w, r, http.StatusServiceUnavailable, map[string]any{"status": "starting", "waiting_for": waiting})
 		}
-		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "ready"})
+		ready := map[string]any{"status": "ready"}
+		if unavailable := rep.unavailable(); len(unavailable) > 0 {
+			ready["degraded"] = unavailable
+		}
+		return writeJSON(w, r, http.StatusOK, ready)
 	case "/services":
 		return writeJSON(w, r, http.StatusOK, rep.detailedServices())
 	case "/metrics":

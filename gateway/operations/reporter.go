@@ -35,7 +35,7 @@ type Service interface {
 	// HasContainers reports whether the backend's upstreams are containers.
 	HasContainers() bool
 
-	// Synced reports whether the containers have been listed.
+	// Synced reports whether the containers that can be known are known.
 	Synced() bool
 
 	// Available returns the number of upstreams that can receive requests, including

@@ -160,10 +160,10 @@ func (s *Service) Close() error {
 // HasContainers reports whether the service's upstreams are containers.
 func (s *Service) HasContainers() bool { return s.options.Containers != nil }
 
-// Synced reports whether the containers have been listed. It is true without
+// Synced reports whether the containers that can be known are known. It is true without
 // containers.
 func (s *Service) Synced() bool {
-	return s.options.Containers == nil || s.options.Containers.Set().Synced
+	return s.options.Containers == nil || s.options.Containers.Ready()
 }
 
 // ForwardsClientHost reports whether upstreams get the client's Host although Caddy's

@@ -14,7 +14,7 @@ type containerSource struct{ *dockerupstreams.Subscription }
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
 func (c containerSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	set := c.Set()
+	set := c.Settled(r.Context())
 	if state := requestOf(r); state != nil {
 		state.attempt.set, state.attempt.containers = set, c.Subscription
 	}
