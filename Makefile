@@ -8,7 +8,7 @@ COVER         := cover
 IMAGE         ?= rgate:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help build caddy engine demo-image unit test cover lint rows words fuzz soak bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
+.PHONY: help build caddy engine demo-image unit test cover lint platforms rows words fuzz soak bench bench-routing bench-balance cache-tests chaos dashboard-images demo demo-bandwidth demo-down image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,13 +42,17 @@ cover: demo-image ## coverage per package, including gateways in their own proce
 	@hack/need pg_createcluster postgresql
 	@hack/cover $(COVER)
 
-lint: ## format, vet, staticcheck, a test for each promise on the wire, the words' budget
+lint: ## format, vet, staticcheck, all platforms, a test for each promise on the wire, the words' budget
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
 		echo "not formatted (run gofmt -w .):" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+	@hack/platforms
 	@hack/rows
 	@hack/words
+
+platforms: ## compile rgate for Linux, macOS and Windows, on 32 and 64 bits
+	@hack/platforms
 
 rows: ## list the promises on the wire without a test
 	@hack/rows

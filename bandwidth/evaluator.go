@@ -36,7 +36,7 @@ type quotaEvaluator struct {
 	states  []QuotaState            // result of the last evaluation. Guarded by mu.
 	problem string                  // error of the last evaluation; empty if it succeeded. Guarded by mu.
 
-	// Only used by the loop goroutine.
+	// Only used by the loop goroutine, and by Destruct after its end.
 	attached *store.Store
 	detach   func()
 	marks    map[int64]func() // functions that remove marks of the usage store, by period start
@@ -55,6 +55,8 @@ const (
 	// load does not open the database.
 	firstEvaluation = time.Second
 	longestRest     = 4 * time.Second
+	// lastEvaluation is the maximum duration of the evaluation at the end of the process.
+	lastEvaluation = 3 * time.Second
 	// evaluateTimeout is the maximum duration of an evaluation of all quotas.
 	evaluateTimeout = 30 * time.Second
 	// keepEvents is the retention of events. It exceeds two of the longest periods.
@@ -119,7 +121,8 @@ func (e *quotaEvaluator) start() {
 }
 
 // Destruct implements caddy.Destructor. It waits a few seconds for a delivery in
-// progress.
+// progress. At the end of the process, it records the thresholds that the last requests
+// reached. Their messages are delivered after the next start.
 func (e *quotaEvaluator) Destruct() error {
 	for _, end := range e.publish {
 		end()
@@ -127,11 +130,17 @@ func (e *quotaEvaluator) Destruct() error {
 	e.notifier.Stop()
 	e.cancel()
 	e.ended.Wait()
+	if s := e.usageStore(); s != nil && caddy.Exiting() {
+		ctx, cancel := context.WithTimeout(context.Background(), lastEvaluation)
+		defer cancel()
+		s.Collect()
+		e.setProblem(e.evaluate(ctx))
+	}
+	e.attach(nil)
 	return nil
 }
 
 func (e *quotaEvaluator) loop(ctx context.Context) {
-	defer e.attach(nil)
 	for ok := pause.For(ctx, firstEvaluation); ok; {
 		began := time.Now()
 		if err := e.evaluate(ctx); ctx.Err() == nil { // ignore errors caused by shutdown
@@ -193,7 +202,12 @@ func joinQuota(ctx caddy.Context, spec *quotaSpec) (q *sharedQuota, leave func()
 		release()
 		return nil, nil, err
 	}
-	return q, func() { left(); release() }, nil
+	return q, func() {
+		if !caddy.Exiting() { // the last evaluation includes all quotas
+			left()
+		}
+		release()
+	}, nil
 }
 
 // join adds the spec of a quota. The spec applies until a newer configuration joins or

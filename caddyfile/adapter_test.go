@@ -91,6 +91,9 @@ func decodeGateway(t *testing.T, config []byte) *gateway.Gateway {
 		Logging json.RawMessage `json:"logging"`
 		Apps    struct {
 			HTTP struct {
+				GracePeriod   caddy.Duration `json:"grace_period"`
+				ShutdownDelay caddy.Duration `json:"shutdown_delay"`
+
 				Servers map[string]struct {
 					Listen []string
 					Logs   json.RawMessage

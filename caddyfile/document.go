@@ -14,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/rgate/rgate/gateway"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
@@ -33,6 +34,14 @@ type document struct {
 
 	// The options of the HTTP server.
 	Server *serverOptions `json:"server,omitempty"`
+
+	// The maximum time that requests in flight have to complete when the process ends.
+	// After it, their connections are closed. Default: 30s. 0 disables the limit.
+	GracePeriod options.Timeout `json:"grace_period,omitempty"`
+
+	// The time between the signal to end the process and the beginning of the grace
+	// period, during which the server accepts new connections. Default: 0.
+	ShutdownDelay caddy.Duration `json:"shutdown_delay,omitempty"`
 
 	gateway.Gateway
 
@@ -108,6 +117,9 @@ func (r *reader) check(doc *document) error {
 	if err := r.checkServer(doc.Server); err != nil {
 		return err
 	}
+	if err := r.checkShutdown(doc); err != nil {
+		return err
+	}
 	var problem *gateway.Problem
 	if err := doc.Check(); errors.As(err, &problem) {
 		return r.failAt(problem.Path, "%s", problem.Text(func(other string) string {
@@ -138,7 +150,11 @@ func (doc *document) config(listen []string) ([]byte, error) {
 		config.Logging = secretlessLog(policy.SecretsIn(handler))
 	}
 	config.AppsRaw = caddy.ModuleMap{
-		"http": caddyconfig.JSON(caddyhttp.App{Servers: map[string]*caddyhttp.Server{"srv0": server}}, nil),
+		"http": caddyconfig.JSON(caddyhttp.App{
+			GracePeriod:   caddy.Duration(doc.gracePeriod()),
+			ShutdownDelay: doc.ShutdownDelay,
+			Servers:       map[string]*caddyhttp.Server{"srv0": server},
+		}, nil),
 	}
 	switch doc.Admin {
 	case "":

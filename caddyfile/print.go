@@ -100,6 +100,7 @@ func (p *printer) document(doc *document) error {
 		}
 		p.global = append(p.global, "admin "+quoted)
 	}
+	p.shutdown(doc)
 	p.server(doc.Server, doc.expected)
 	if doc.AccessLog {
 		handler, err := moduleObject(&doc.Gateway, "handler", "rgate")
@@ -186,6 +187,9 @@ func (p *printer) gateway(g *gateway.Gateway) {
 	p.list("keep_fields", "keep_fields", g.KeepFields)
 	if g.MaxHops != nil {
 		p.line("max_hops", "max_hops", strconv.Itoa(*g.MaxHops))
+	}
+	if g.StreamCloseDelay != 0 {
+		p.line("stream_close_delay", "stream_close_delay", formatDuration(g.StreamCloseDelay.Written()))
 	}
 	p.list("legacy", "legacy", g.Legacy)
 	for i, backend := range g.Backends {

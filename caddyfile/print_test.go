@@ -76,11 +76,14 @@ func TestPrintReportsBadYAML(t *testing.T) {
 	}
 }
 
+// defaultGlobals are the global options of a file without options of the server.
+const defaultGlobals = "{\n\tgrace_period 30s\n}\n\n"
+
 func TestPrintIgnoresAnOverriddenPort(t *testing.T) {
 	OverridePort(9999)
 	t.Cleanup(func() { OverridePort(0) })
 	printed, err := Print([]byte("listen: :80\ndefault_response: {body: x}\n"), "")
-	if err != nil || !strings.HasPrefix(string(printed), ":80 {\n") {
+	if err != nil || !strings.HasPrefix(string(printed), defaultGlobals+":80 {\n") {
 		t.Errorf("got %s, error %v", printed, err)
 	}
 }
@@ -110,7 +113,7 @@ func TestPrint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Print([]byte(test.yaml), "")
-			if err != nil || string(got) != test.want {
+			if err != nil || string(got) != defaultGlobals+test.want {
 				t.Errorf("got\n%s\nerror %v, want\n%s", got, err, test.want)
 			}
 		})

@@ -198,7 +198,7 @@ func TestServerOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "{\n\tservers {\n\t\ttrusted_proxies static private_ranges 192.0.2.1\n\t\ttrusted_proxies_strict\n\t\ttimeouts {\n\t\t\tread_header 10s\n\t\t\tread_body 5m\n" +
+	const want = "{\n\tgrace_period 30s\n\tservers {\n\t\ttrusted_proxies static private_ranges 192.0.2.1\n\t\ttrusted_proxies_strict\n\t\ttimeouts {\n\t\t\tread_header 10s\n\t\t\tread_body 5m\n" +
 		"\t\t\tread_body_idle 30s\n\t\t\twrite 10m\n\t\t\twrite_idle 20s\n\t\t\tidle 2m\n\t\t}\n\t\tmax_header_size 32768\n\t}\n}\n"
 	if !strings.HasPrefix(string(printed), want) {
 		t.Errorf("printed\n%s", printed)

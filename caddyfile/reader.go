@@ -177,6 +177,20 @@ func (r *reader) field(key *yaml.Node, t reflect.Type, inlineKey string) (field,
 	return field{}, r.fail(key, "unknown key %q: use one of %s", key.Value, list)
 }
 
+// refuseZero returns an error for a field that is set to zero if zero selects its
+// default.
+func refuseZero(f field, value any) error {
+	if f.tag.Get("default") == "" {
+		return nil
+	}
+	encoded, err := json.Marshal(value)
+	decoded := reflect.New(f.typ)
+	if err != nil || json.Unmarshal(encoded, decoded.Interface()) != nil {
+		return nil // reported by another check
+	}
+	return options.CheckZero(f.name, f.tag, decoded.Elem())
+}
+
 // fieldsOf returns the fields of a struct that have a JSON name.
 func (r *reader) fieldsOf(t reflect.Type) []field {
 	if fields, ok := r.fields[t]; ok {

@@ -11,6 +11,8 @@ import (
 const (
 	sameInYAML = `admin: off
 access_log: true
+grace_period: 1m
+shutdown_delay: 5s
 name: edge
 docker:
   - host: tcp://10.0.0.7:2376
@@ -36,6 +38,7 @@ default_response: {body: "not # here", status_code: 403}
 trust_identity: true
 keep_fields: [X-Forwarded-Prefix]
 max_hops: 3
+stream_close_delay: 5m
 legacy: [handlers_before_authentication]
 handle:
   - handler: headers
@@ -103,6 +106,8 @@ backends:
 `
 	sameInCaddyfile = `{
 	admin off
+	grace_period 1m
+	shutdown_delay 5s
 	log {
 		format filter {
 			request>headers>X-Api-Key replace REDACTED
@@ -142,6 +147,7 @@ backends:
 		trust_identity
 		keep_fields X-Forwarded-Prefix
 		max_hops 3
+		stream_close_delay 5m
 		legacy handlers_before_authentication
 		header >X-Served-By rgate
 		@old path /api/payment/old*
@@ -232,7 +238,8 @@ backends:
 }
 `
 	sameInJSON = `{"admin": {"disabled": true}, "logging": {"logs": {"default": {"encoder": {"format": "filter",
-	"fields": {"request>headers>X-Api-Key": {"filter": "replace", "value": "REDACTED"}}}}}}, "apps": {"http": {"servers": {"srv0": {
+	"fields": {"request>headers>X-Api-Key": {"filter": "replace", "value": "REDACTED"}}}}}}, "apps": {"http": {
+	"grace_period": 60000000000, "shutdown_delay": 5000000000, "servers": {"srv0": {
 	"listen": [":8080"],
 	"logs": {},
 	"routes": [{"handle": [{
@@ -251,6 +258,7 @@ backends:
 		"trust_identity": true,
 		"keep_fields": ["X-Forwarded-Prefix"],
 		"max_hops": 3,
+		"stream_close_delay": 300000000000,
 		"legacy": ["handlers_before_authentication"],
 		"handle": [{"handler": "headers", "response": {"deferred": true, "set": {"X-Served-By": ["rgate"]}}}],
 		"routes": [

@@ -91,20 +91,25 @@ func (r *reader) checkServer(o *serverOptions) (err error) {
 	return err
 }
 
-// warnings returns a warning for each timeout that the file disables explicitly,
-// because this applies to all routes.
+// warnings returns the warnings about a valid file: see warnOfGracePeriod, and a warning
+// for each timeout that the file disables explicitly, because this applies to all
+// routes.
 func (r *reader) warnings(doc *document) (warnings []caddyconfig.Warning) {
+	warnings = r.warnOfGracePeriod(doc)
 	if doc.Server == nil {
-		return nil
+		return warnings
 	}
 	doc.Server.Timeouts.each(func(name string, value options.Timeout) {
 		if value == options.TimeoutOff {
-			at := "server.timeouts." + name
-			warnings = append(warnings, caddyconfig.Warning{File: r.file, Line: r.line(at), Directive: at,
-				Message: "the timeout is 0, which disables the limit for all routes: remove the option to use the default"})
+			warnings = append(warnings, r.warning("server.timeouts."+name,
+				"the timeout is 0, which disables the limit for all routes: remove the option to use the default"))
 		}
 	})
 	return warnings
+}
+
+func (r *reader) warning(at, message string) caddyconfig.Warning {
+	return caddyconfig.Warning{File: r.file, Line: r.line(at), Directive: at, Message: message}
 }
 
 // apply applies the options to a server.

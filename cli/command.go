@@ -39,7 +39,8 @@ their labels, and routes requests to them by path.
 
 runs the gateway that rgate.yaml describes. It follows the containers as they
 start and stop. SIGUSR1 or 'rgate reload' loads a changed file. SIGTERM stops the
-gateway after the requests in flight have finished.
+gateway when the requests in flight have finished, or the grace period is over. A second
+one stops it immediately.
 
 rgate consists of Caddy modules. The other commands are Caddy's, and accept
 rgate's YAML as well as a Caddyfile or JSON.`
@@ -64,13 +65,14 @@ func configure(cmd *cobra.Command) {
 	cmd.RunE = withPlainErrors(func() error { return run(*file, *port, cmd.Flags().Changed("port")) })
 
 	reloading := &cobra.Command{
-		Use:   "reload [-c <file>] [--address <admin>]",
+		Use:   "reload [-c <file>] [--address <admin>] [--close]",
 		Short: "Reloads the configuration of the running gateway without dropping requests",
 		Args:  noArgs,
 	}
 	reloadFile := configFlagOf(reloading)
 	address := reloading.Flags().String("address", "", "The address of the admin API (default: the address in the file, else "+caddy.DefaultAdminListen+")")
-	reloading.RunE = withPlainErrors(func() error { return reload(*reloadFile, *address) })
+	closing := reloading.Flags().Bool("close", false, "Close the WebSockets of the previous configurations, which otherwise stay open for stream_close_delay")
+	reloading.RunE = withPlainErrors(func() error { return reload(*reloadFile, *address, *closing) })
 
 	printing := &cobra.Command{
 		Use:   "caddyfile [-c <file>]",
@@ -168,8 +170,9 @@ func logWarnings(warnings []caddyconfig.Warning) {
 }
 
 // reload sends a configuration file to the running gateway. YAML is adapted by the
-// gateway, which applies its port override.
-func reload(file, address string) error {
+// gateway, which applies its port override. closeStreams closes the WebSockets of the
+// previous configurations.
+func reload(file, address string, closeStreams bool) error {
 	cfg, err := load(file)
 	if err != nil {
 		return err
@@ -190,6 +193,12 @@ func reload(file, address string) error {
 	response, err := caddycmd.AdminAPIRequest(address, http.MethodPost, "/load", header, bytes.NewReader(cfg))
 	if err != nil {
 		return fmt.Errorf("loading %s into the gateway whose admin API is at %s: %w", filepath.Base(file), address, err)
+	}
+	if err := response.Body.Close(); err != nil || !closeStreams {
+		return err
+	}
+	if response, err = caddycmd.AdminAPIRequest(address, http.MethodPost, "/rgate/streams/close", nil, nil); err != nil {
+		return fmt.Errorf("closing the WebSockets of the previous configuration: %w", err)
 	}
 	return response.Body.Close()
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/rgate/rgate/internal/shutdown"
 )
 
 func init() {
@@ -27,7 +29,7 @@ func init() {
 // open, and the newest configuration accepts all new connections. On Linux, connections
 // are accepted only after they have sent data, so that a server that shuts down has no
 // connection without a request.
-const sharedNetwork = "rgate"
+const sharedNetwork = shutdown.SharedNetwork
 
 var shared = struct {
 	sync.Mutex

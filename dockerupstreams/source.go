@@ -18,6 +18,7 @@ import (
 
 	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/entry"
+	"github.com/rgate/rgate/internal/shutdown"
 )
 
 func init() {
@@ -75,8 +76,12 @@ func (s *Source) Provision(ctx caddy.Context) error {
 	if s.subscription, err = Subscribe(s.Endpoints, sel, ctx.Logger()); err != nil {
 		return fmt.Errorf("subscribing to the Docker containers: %w", err)
 	}
-	s.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	s.warnOfUploads(ctx)
+	if s.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); s.server != nil {
+		s.warnOfUploads(ctx)
+		if err := shutdown.Watch(ctx); err != nil {
+			return err
+		}
+	}
 	if proxy := dialing.ProxyOf(ctx); proxy != nil {
 		return s.mount(ctx, proxy)
 	}
@@ -137,7 +142,7 @@ var unguarded sync.Map
 // of a request body from net/http, which then parses the rest of an upload as new
 // requests.
 func (s *Source) warnOfUploads(ctx caddy.Context) {
-	if s.server == nil || s.server.ReadIdleTimeout < 0 {
+	if s.server.ReadIdleTimeout < 0 {
 		return
 	}
 	if _, known := unguarded.LoadOrStore(s.server, true); known || entry.Expected(ctx) {

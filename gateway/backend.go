@@ -22,6 +22,7 @@ func (b *Backend) provision(ctx caddy.Context, g *Gateway) (err error) {
 		UseContainerHost:    g.restores(legacyContainerHost),
 		IgnoreFailedDials:   g.restores(legacyFailedDials),
 		AllowLocalAddresses: b.AllowsLocalAddresses(),
+		StreamCloseDelay:    g.StreamCloseDelay,
 		OnDroppedUpgrade: func(r *http.Request, protocol string) {
 			g.logDropped(protocol, requestStateOf(r).route.name, b.Name)
 		},

@@ -50,6 +50,7 @@ func init() {
 //	    trust_identity
 //	    keep_fields <field...>
 //	    max_hops <number>
+//	    stream_close_delay <duration>
 //	    legacy <behaviour...>
 //
 //	    backend <name> {
@@ -186,6 +187,8 @@ func (p *parser) parse() error {
 		case "max_hops":
 			p.gateway.MaxHops = new(int)
 			err = p.number("max_hops", p.gateway.MaxHops)
+		case "stream_close_delay":
+			err = p.timeout("stream_close_delay", &p.gateway.StreamCloseDelay)
 		case "legacy":
 			err = p.list("legacy", &p.gateway.Legacy)
 		case "backend", "route", "group":
@@ -198,7 +201,7 @@ func (p *parser) parse() error {
 			return err
 		}
 	}
-	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "keep_fields", "max_hops", "legacy", "backend", "route", "group"}
+	known := []string{"name", "docker", "stats", "operations", "default_response", "trust_identity", "keep_fields", "max_hops", "stream_close_delay", "legacy", "backend", "route", "group"}
 	var err error
 	if p.gateway.HandlersRaw, err = p.handlers(p.tokens[""], directives, known); err != nil {
 		return err

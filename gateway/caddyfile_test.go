@@ -126,7 +126,7 @@ func TestCaddyfile(t *testing.T) {
 func TestCaddyfileErrors(t *testing.T) {
 	const backends = "backend a {\ndial 127.0.0.1:1\n}\n" // three lines
 	for block, want := range map[string]string{
-		"nmae edge":                            "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, operations, default_response, trust_identity, keep_fields, max_hops, legacy, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
+		"nmae edge":                            "unrecognized subdirective 'nmae' (did you mean \"name\"?): use name, docker, stats, operations, default_response, trust_identity, keep_fields, max_hops, stream_close_delay, legacy, backend, route, group, or an HTTP directive of Caddy or of rgate, at Caddyfile:3",
 		"legacy handler_before_authentication": "unknown legacy behaviour \"handler_before_authentication\" (did you mean \"handlers_before_authentication\"?), at Caddyfile:3",
 		"name":                                 "wrong argument count or unexpected line ending after 'name', at Caddyfile:3",
 		"name a b":                             "wrong argument count or unexpected line ending after 'b', at Caddyfile:3",

@@ -92,6 +92,9 @@ func (g *Gateway) Check() error {
 	if err := g.checkHops(); err != nil {
 		return err
 	}
+	if g.StreamCloseDelay.IsOff() && g.StreamCloseDelay != options.TimeoutOff {
+		return problemf("stream_close_delay", "invalid stream_close_delay: must not be negative: use 0s to close streams at a reload")
+	}
 	if d := g.DefaultResponse; d != nil && d.StatusCode != 0 && (d.StatusCode < 200 || d.StatusCode > 599) {
 		return problemf("default_response.status_code",
 			"invalid status_code %d: must be 200 to 599", d.StatusCode)

@@ -63,6 +63,12 @@ type Gateway struct {
 	// 0 disables the limit.
 	MaxHops *int `json:"max_hops,omitempty"`
 
+	// The time for which WebSockets and other upgraded connections stay open after a
+	// reload. They continue with the configuration in which they began. Then they are
+	// closed, as by `rgate reload --close`. `stream_close_delay` in the `proxy` of a
+	// backend takes precedence. Default: 10m. 0 closes them at the reload.
+	StreamCloseDelay options.Timeout `json:"stream_close_delay,omitempty"`
+
 	// The behaviours of an earlier version to restore, by name. Use it to upgrade first
 	// and adapt the configuration later. Default: none.
 	Legacy []string `json:"legacy,omitempty"`

@@ -4,10 +4,12 @@ package gateway
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,6 +22,7 @@ import (
 	"github.com/rgate/rgate/internal/entry"
 	"github.com/rgate/rgate/internal/httpx"
 	"github.com/rgate/rgate/internal/logging"
+	"github.com/rgate/rgate/internal/pause"
 	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 	"github.com/rgate/rgate/stats"
@@ -122,7 +125,28 @@ func (g *Gateway) Provision(ctx caddy.Context) error {
 	if err := dockerupstreams.RegisterMetrics(ctx); err != nil {
 		return fmt.Errorf("registering the metrics of Docker: %w", err)
 	}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterOnStop(g.awaitRequests)
+	}
 	return nil
+}
+
+// awaitRequests waits at the end of the process for the requests of replaced
+// configurations. Caddy waits for these only if they were replaced within the grace
+// period. ctx ends with the grace period.
+func (g *Gateway) awaitRequests(ctx context.Context) error {
+	if _, limited := ctx.Deadline(); !limited || !caddy.Exiting() {
+		return nil
+	}
+	for {
+		open := int64(-upstream.OpenStreams()) // these are closed at the end
+		for _, n := range g.stats.InFlight() {
+			open += n
+		}
+		if open <= 0 || !pause.For(ctx, 50*time.Millisecond) {
+			return nil
+		}
+	}
 }
 
 // startReporter starts the reporter of the operations endpoints.

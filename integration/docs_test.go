@@ -243,6 +243,9 @@ func normal(value any) any {
 		for key := range value {
 			value[key] = normal(value[key])
 		}
+		if value["servers"] != nil && value["grace_period"] == float64(30*time.Second) {
+			delete(value, "grace_period") // the default in YAML
+		}
 		if value["handler"] == "rgate" && value["stats"] == nil {
 			value["stats"] = map[string]any{"path": stats.DefaultPath}
 		}

@@ -30,20 +30,20 @@ var allowedImports = map[string][]string{
 	"access/security":  {"internal/httpx", "internal/options", "internal/trust", "policy"},
 	"balance":          {"dockerupstreams", "internal/dialing", "internal/monotime", "internal/options", "internal/placeholder", "internal/trust"},
 	"caddyfile":        {"dockerupstreams", "gateway", "gateway/operations", "internal/options", "internal/trust", "policy"}, // for the types of their options
-	"cli":              {"bandwidth", "caddyfile"},
+	"cli":              {"bandwidth", "caddyfile", "internal/shutdown"},
 	"cmd/rgate":        {"", "cli"},
 	"dashboard":        {"bandwidth/store", "internal/options", "internal/status", "policy", "stats"},
 	// The demos share a package that uses Docker's client.
 	"demo/bandwidth":     {"demo/assert", "demo/docker"},
 	"demo/chaos":         {"demo/docker"},
 	"demo/run":           {"demo/assert", "demo/docker"},
-	"dockerupstreams":    {"internal/dialing", "internal/entry", "internal/options"},
-	"gateway":            {"dockerupstreams", "gateway/operations", "gateway/routing", "gateway/upstream", "internal/entry", "internal/failure", "internal/httpx", "internal/logging", "internal/options", "internal/placeholder", "internal/trust", "policy", "stats"},
+	"dockerupstreams":    {"internal/dialing", "internal/entry", "internal/options", "internal/shutdown"},
+	"gateway":            {"dockerupstreams", "gateway/operations", "gateway/routing", "gateway/upstream", "internal/entry", "internal/failure", "internal/httpx", "internal/logging", "internal/options", "internal/pause", "internal/placeholder", "internal/trust", "policy", "stats"},
 	"gateway/routing":    {"internal/query"},
 	"gateway/upstream":   {"dockerupstreams", "gateway/routing", "internal/dialing", "internal/entry", "internal/failure", "internal/httpx", "internal/monotime", "internal/options", "internal/trust", "policy"},
 	"hack/bench-balance": {"balance"}, // a benchmark of the balancer
 	"internal/dialing":   {"internal/failure", "internal/monotime"},
-	"internal/entry":     {},
+	"internal/entry":     {"internal/shutdown"},
 	"internal/httpx":     {"internal/entry", "internal/monotime", "internal/query"},
 	"internal/monotime":  {},
 	"internal/query":     {},
@@ -55,7 +55,7 @@ var allowedImports = map[string][]string{
 	"bandwidth/api":          {"bandwidth/store", "internal/options", "policy"},
 	"bandwidth/notify":       {"bandwidth/store", "internal/metrics", "internal/options", "internal/pause", "internal/placeholder", "internal/status"},
 	"bandwidth/scrape":       {"bandwidth/store", "internal/metrics", "internal/options", "internal/status"},
-	"bandwidth/store":        {"internal/pause", "internal/status", "stats"},
+	"bandwidth/store":        {"internal/pause", "internal/shutdown", "internal/status", "stats"},
 	"bandwidth/storetest":    {"stats"},
 	"internal/pause":         {},
 	"internal/lease":         {},
@@ -75,6 +75,7 @@ var allowedImports = map[string][]string{
 	"internal/logging":       {},
 	"internal/metrics":       {},
 	"internal/options":       {},
+	"internal/shutdown":      {},
 	"internal/status":        {},
 }
 

@@ -327,6 +327,9 @@ func (c *h2Conn) next() error {
 	case *http2.PingFrame:
 		return c.framer.WritePing(true, frame.Data)
 	case *http2.GoAwayFrame:
+		if frame.ErrCode == http2.ErrCodeNo { // open streams continue
+			return nil
+		}
 		return fmt.Errorf("the gateway went away: %s %s", frame.ErrCode, frame.DebugData())
 	case *http2.MetaHeadersFrame:
 		event.fields = make(http.Header)

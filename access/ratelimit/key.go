@@ -41,6 +41,7 @@ type RateKey struct {
 	key         placeholder.Key
 	identity    string // identifies the counters
 	policyCount configID
+	position    policy.Position // set outside of a gateway if Name is empty
 }
 
 const defaultIPv6Prefix = 64
@@ -56,9 +57,9 @@ func (k *RateKey) check() *options.Error {
 }
 
 // provision sets defaults and derives the identity of the counters from the given options
-// of the policy.
-func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any) error {
-	if err := k.identify(ctx, string(of.CaddyModule().ID), identifying); err != nil {
+// of the policy. shared reports whether other processes use the counters.
+func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any, shared bool) error {
+	if err := k.identify(ctx, string(of.CaddyModule().ID), identifying, shared); err != nil {
 		return err
 	}
 	if k.Key == "" {
@@ -73,9 +74,11 @@ func (k *RateKey) provision(ctx caddy.Context, of caddy.Module, identifying any)
 }
 
 // identify sets the identity of the counters. Without a name, it consists of the options,
-// the scope and the number of equal policies provisioned before. That number is stable,
-// because a configuration is always provisioned in the same order.
-func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) error {
+// the scope and the number of equal policies provisioned before. Caddy provisions the
+// routes of a server always in the same order. Outside of a gateway, the position
+// distinguishes servers and routes, except for shared counters: the processes may listen
+// at different addresses.
+func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any, shared bool) error {
 	if k.Name != "" {
 		k.identity = kind + " named " + k.Name
 		return nil
@@ -85,6 +88,11 @@ func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) erro
 		return fmt.Errorf("encoding the options: %w", err)
 	}
 	k.identity = fmt.Sprintf("%s in %q: %s", kind, policy.ScopeKey(ctx), options)
+	if policy.ScopeKey(ctx) == "" && !shared {
+		k.position = policy.PositionOf(ctx, k.identity)
+		k.identity = k.position.String()
+		return nil
+	}
 	key := configID{ctx.GetMetricsRegistry(), k.identity}
 	count, _, err := configIDs.LoadOrNew(key, func() (caddy.Destructor, error) { return new(policyCount), nil })
 	if err != nil {
@@ -97,6 +105,7 @@ func (k *RateKey) identify(ctx caddy.Context, kind string, identifying any) erro
 
 // release releases the resources that identify acquired.
 func (k *RateKey) release() error {
+	k.position.Release()
 	if k.policyCount.identity == "" {
 		return nil
 	}

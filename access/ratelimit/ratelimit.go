@@ -150,7 +150,7 @@ func (p *RateLimit) Provision(ctx caddy.Context) error {
 	// The URL is not part of the identity, because gateways can reach the same Redis
 	// server under different URLs.
 	identifying := RateLimit{Requests: p.Requests, Window: p.Window, Limits: p.Limits, RateKey: p.RateKey, Cost: p.Cost}
-	if err := p.RateKey.provision(ctx, p, &identifying); err != nil {
+	if err := p.RateKey.provision(ctx, p, &identifying, p.Redis != ""); err != nil {
 		return err
 	}
 	p.ignoresFailures = policy.ScopeOf(ctx).HasLegacy(policy.LegacyUncountedFailures)

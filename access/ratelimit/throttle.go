@@ -89,7 +89,7 @@ func (p *Throttle) Provision(ctx caddy.Context) error {
 		return err
 	}
 	identifying := Throttle{Requests: p.Requests, Window: p.Window, RateKey: p.RateKey}
-	if err := p.RateKey.provision(ctx, p, &identifying); err != nil {
+	if err := p.RateKey.provision(ctx, p, &identifying, false); err != nil {
 		return err
 	}
 	p.Burst = cmp.Or(p.Burst, 1)

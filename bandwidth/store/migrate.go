@@ -19,7 +19,7 @@ var migrations embed.FS
 func (db *DB) migrate(ctx context.Context, pool *sql.DB) error {
 	return db.transact(ctx, pool, nil, func(tx *Tx) error {
 		if db.dialect == postgres {
-			const lock = 0x7267617465 // rgate
+			const lock int64 = 0x7267617465 // rgate
 			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(?)", lock); err != nil {
 				return err
 			}

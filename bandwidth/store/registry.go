@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/rgate/rgate/internal/pause"
+	"github.com/rgate/rgate/internal/shutdown"
 	"github.com/rgate/rgate/internal/status"
 	"github.com/rgate/rgate/stats"
 )
@@ -64,8 +66,16 @@ func (l *Store) leave() (next *Store, older bool) {
 	return all[len(all)-1], older
 }
 
-// registerExit registers a function that closes the stores when the process exits.
+// registerExit registers functions that flush the stores when the process begins to shut
+// down, and close them when it exits.
 var registerExit = sync.OnceFunc(func() {
+	shutdown.OnBegin(func() {
+		registry.Lock()
+		defer registry.Unlock()
+		for _, all := range registry.of {
+			pause.Wake(all[len(all)-1].wake)
+		}
+	})
 	caddy.OnExit(func(context.Context) {
 		registry.Lock()
 		all := registry.atExit

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/rgate/rgate/internal/pause"
@@ -49,6 +50,7 @@ type Store struct {
 	flushing sync.Mutex          // serializes flushes
 	ids      map[seriesKey]int64 // series IDs in the database. Guarded by flushing.
 
+	wake    chan struct{}      // triggers a flush
 	stop    context.CancelFunc // stops the goroutines; nil if they are not running
 	running sync.WaitGroup
 	publish func()       // unpublishes the health status
@@ -86,6 +88,7 @@ func New(gateway, node string, at Address, m recorder, now func() time.Time, log
 		marks:    make(map[int64]int),
 		after:    make(map[*subscriber]struct{}),
 		ids:      make(map[seriesKey]int64),
+		wake:     make(chan struct{}, 1),
 	}
 }
 
@@ -169,7 +172,10 @@ func (l *Store) start() {
 // by a second, so that a configuration that fails to load creates no database.
 func (l *Store) flushLoop(ctx context.Context) {
 	delay, backoff := time.Second, time.Duration(0)
-	for pause.For(ctx, delay) {
+	for pause.UntilWoken(ctx, l.wake, 0, delay) {
+		if caddy.Exiting() && l.isCurrent() {
+			l.Collect() // the end of the process may come before the next collection
+		}
 		if err := l.Flush(ctx); err != nil {
 			backoff = min(max(2*backoff, minBackoff), maxBackoff)
 			delay = backoff/2 + mathrand.N(backoff/2)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/rgate/rgate/gateway/upstream"
 	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/status"
 )
@@ -38,9 +39,21 @@ func (adminGateway) CaddyModule() caddy.ModuleInfo {
 
 const adminPath = "/rgate/gateway"
 
-// Routes returns the admin route of the endpoints.
+// Routes returns the admin routes of the endpoints and of closeStreams.
 func (a adminGateway) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: adminPath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
+	return []caddy.AdminRoute{
+		{Pattern: adminPath + "/", Handler: caddy.AdminHandlerFunc(a.serve)},
+		{Pattern: "/rgate/streams/close", Handler: caddy.AdminHandlerFunc(closeStreams)},
+	}
+}
+
+// closeStreams closes the WebSockets and other upgraded connections of replaced
+// configurations.
+func closeStreams(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: errors.New("method not allowed: use POST")}
+	}
+	return writeJSON(w, r, http.StatusOK, map[string]int{"closed": upstream.CloseReplacedStreams()})
 }
 
 func (adminGateway) serve(w http.ResponseWriter, r *http.Request) error {

@@ -89,6 +89,9 @@ func (rep *Reporter) serve(w http.ResponseWriter, r *http.Request, name string, 
 	case "/health/live":
 		return writeJSON(w, r, http.StatusOK, map[string]string{"status": "alive"})
 	case "/health/ready":
+		if caddy.Exiting() {
+			return writeJSON(w, r, http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
+		}
 		if waiting := rep.unsynced(); len(waiting) > 0 {
 			return writeJSON(w, r, http.StatusServiceUnavailable, map[string]any{"status": "starting", "waiting_for": waiting})
 		}

@@ -14,6 +14,9 @@ const (
 	defaultRetries   = 2
 	defaultFirstByte = time.Minute
 
+	// The time for which upgraded connections stay open after a reload.
+	defaultStreamCloseDelay = 10 * time.Minute
+
 	// The maximum number of idle connections per upstream. With Caddy's default of 32,
 	// more concurrent requests would constantly open and close connections.
 	defaultIdleConns = 256
@@ -83,6 +86,7 @@ func (s *Service) proxyOptions() (ProxyOptions, error) {
 		balancing.setDefault("retries", defaultRetries)
 	}
 	options.set("load_balancing", balancing)
+	options.setDefault("stream_close_delay", s.options.StreamCloseDelay.Or(defaultStreamCloseDelay))
 
 	transport, err := options.Object("transport")
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/rgate/rgate/dockerupstreams"
 	"github.com/rgate/rgate/internal/dialing"
 	"github.com/rgate/rgate/internal/httpx"
+	"github.com/rgate/rgate/internal/options"
 	"github.com/rgate/rgate/internal/trust"
 	"github.com/rgate/rgate/policy"
 )
@@ -42,6 +43,10 @@ type Options struct {
 	Limits      Limits       // defaults; a request may have its own
 	Upgrades    []string     // protocols that requests may switch to; nil: WebSocket
 
+	// The time for which upgraded connections stay open after the service is closed.
+	// Unset: default.
+	StreamCloseDelay options.Timeout
+
 	// Whether upstreams are dialed through a proxy from the environment.
 	UseEnvironmentProxy bool
 
@@ -67,6 +72,7 @@ type Service struct {
 	direct    bool       // ignores a proxy in the environment
 	keepHost  bool       // forwards the client's Host although the transport uses TLS
 	rests     dialing.Rests
+	streams   streams
 }
 
 // New loads the proxy of a service. On error, it closes options.Containers.
@@ -92,6 +98,7 @@ func (s *Service) load(ctx caddy.Context) error {
 		return fmt.Errorf("loading the proxy of backend %s: %w", s.options.Name, err)
 	}
 	s.proxy = module.(*reverseproxy.Handler)
+	s.streams.of(s.proxy)
 	switch {
 	case s.options.Registered != nil:
 		s.proxy.DynamicUpstreams = multiSource{s}
@@ -137,6 +144,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		defer state.restoreReadLimit()
 	}
 	state.writer = faultWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, state}
+	state.upgraded = false
+	defer s.streams.leave(state)
 	err := s.proxy.ServeHTTP(&state.writer, r, nil)
 	switch {
 	case err != nil:
@@ -148,9 +157,11 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Close closes the subscription. A service that is still in use, for example by a
-// metrics scrape, keeps its last set of containers.
+// Close closes the subscription. A service that is still in use, for example by an
+// upgraded connection or a metrics scrape, keeps its last set of containers. If the
+// process is shutting down, Close also closes the upgraded connections.
 func (s *Service) Close() error {
+	s.streams.release()
 	if s.options.Containers == nil {
 		return nil
 	}

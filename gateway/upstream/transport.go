@@ -76,6 +76,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err == nil {
 		status, state.attempt.result = response.StatusCode, failure.Result{}
 		t.service.rests.Succeeded(state.attempt.dial)
+		if status == http.StatusSwitchingProtocols {
+			t.service.streams.enter(state)
+		}
 		state.allowPause(r)
 		if response.Trailer != nil {
 			trust.CleanTrailers(response.Trailer)

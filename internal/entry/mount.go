@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/rgate/rgate/internal/shutdown"
 )
 
 // Mount mounts the entry before all routes of the server that is being provisioned.
@@ -33,6 +35,9 @@ func mounted(ctx caddy.Context) *entry {
 	}
 	if e := of(server); e != nil {
 		return e
+	}
+	if err := shutdown.Watch(ctx); err != nil {
+		ctx.Logger().Warn("the shutdown of this server cannot be observed", zap.Error(err))
 	}
 	e := &entry{plain: isPlain(ctx, server)}
 	switch {

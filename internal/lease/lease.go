@@ -48,9 +48,9 @@ func (s *Set[K, V]) Add(key K, acquire func() (value V, release func())) V {
 	value, release := acquire()
 	if s.closed {
 		release()
-	} else {
-		s.releases = append(s.releases, release)
+		return value
 	}
+	s.releases = append(s.releases, release)
 	if s.first.CompareAndSwap(nil, &item[K, V]{key, value}) {
 		return value
 	}
@@ -69,7 +69,7 @@ func (s *Set[K, V]) Keep(release func()) {
 	s.releases = append(s.releases, release)
 }
 
-// Release releases all values.
+// Release releases all values. Requests in flight acquire them again.
 func (s *Set[K, V]) Release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,4 +77,6 @@ func (s *Set[K, V]) Release() {
 		release()
 	}
 	s.releases, s.closed = nil, true
+	s.first.Store(nil)
+	s.all.Store(nil)
 }

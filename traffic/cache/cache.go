@@ -144,7 +144,7 @@ func (p *Cache) Provision(ctx caddy.Context) error {
 		StaleWhileRevalidate: time.Duration(p.StaleWhileRevalidate),
 		StaleIfError:         time.Duration(p.StaleIfError),
 	}
-	p.position = policy.PositionOf(ctx, "cache")
+	p.position = policy.ContentPositionOf(ctx, "cache")
 	if at.Level == "" {
 		for _, warning := range p.Warnings(nil) {
 			ctx.Logger().Warn(warning)

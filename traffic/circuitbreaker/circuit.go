@@ -22,7 +22,7 @@ type circuitKey struct {
 	gateway, backend, name string
 	breakerOptions
 	perContainer bool
-	owner        *CircuitBreaker // set outside of a gateway if name is empty
+	position     string // set outside of a gateway if name is empty
 }
 
 // circuit is the state of a backend's circuit breaker.
@@ -58,8 +58,8 @@ func (p *CircuitBreaker) circuitAt(place policy.RouteInfo) *circuit {
 		key := circuitKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, breakerOptions: p.options}
 		inGateway := place != policy.RouteInfo{}
 		key.perContainer = p.PerContainer && inGateway
-		if !inGateway && p.Name == "" {
-			key.owner = p
+		if !inGateway {
+			key.position = p.position.String()
 		}
 		c, _, _ := circuits.LoadOrNew(key, func() (caddy.Destructor, error) { return newCircuit(key), nil }) // never fails
 		return c.(*circuit), func() { _, _ = circuits.Delete(key) }
@@ -73,7 +73,7 @@ func (p *CircuitBreaker) reuse() {
 	var keys []circuitKey
 	circuits.Range(func(key, value any) bool {
 		k := key.(circuitKey)
-		if k.breakerOptions == p.options && k.name == p.Name && k.owner == nil && value.(*circuit).hasState() {
+		if k.breakerOptions == p.options && k.name == p.Name && k.position == "" && value.(*circuit).hasState() {
 			keys = append(keys, k)
 		}
 		return true

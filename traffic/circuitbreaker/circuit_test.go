@@ -54,7 +54,7 @@ func TestStateOutlivesAReload(t *testing.T) {
 		t.Error("the state has outlived everybody")
 	}
 
-	// Outside of a gateway, only handlers with a name share a state.
+	// Outside of a gateway, a state belongs to the name, or to the position.
 	circuitSend(t, named, nil, policytest.RespondWith(500))
 	again := testkit.Provision(t, &CircuitBreaker{Failures: 1, Name: "own"})
 	stranger := testkit.Provision(t, &CircuitBreaker{Failures: 1})

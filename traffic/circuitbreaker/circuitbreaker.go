@@ -97,15 +97,16 @@ type CircuitBreaker struct {
 	// outside of a gateway. Default: false.
 	PerContainer bool `json:"per_container,omitempty"`
 
-	// The name of the state. Outside of a gateway, only a named state survives a reload,
-	// and handlers with the same name and options share it. In a gateway, breakers of a
-	// backend with different names have separate states. Default: none.
+	// The name of the state. Outside of a gateway, handlers with the same name and options
+	// share it. In a gateway, breakers of a backend with different names have separate
+	// states. Default: none. The position in the configuration identifies the state.
 	Name string `json:"name,omitempty"`
 
 	options  breakerOptions
 	failing  failure.Statuses
 	circuits lease.Set[policy.RouteInfo, *circuit]
-	own      *circuit // state of the backend that contains the policy; nil if none
+	own      *circuit        // state of the backend that contains the policy; nil if none
+	position policy.Position // set outside of a gateway if Name is empty
 	events   eventEmitter
 }
 
@@ -156,8 +157,8 @@ func aboutBackend(status int) bool {
 	return failure.Classify(status, nil, httpx.Upload{}).Cause == failure.Backend
 }
 
-// Provision sets up the policy. Its state is acquired here if the policy belongs to a
-// backend, and otherwise by the first request for each backend.
+// Provision sets up the policy. Its state is acquired here, except if the policy belongs
+// to several backends.
 func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "circuit_breaker"); err != nil {
 		return err
@@ -180,8 +181,14 @@ func (p *CircuitBreaker) Provision(ctx caddy.Context) error {
 	p.failing, _ = failure.ParseStatuses(p.Statuses, aboutBackend) // validated by Check
 	p.events.start(ctx)
 	p.reuse()
-	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
+	scope := policy.ScopeOf(ctx)
+	if backend, ok := scope.BackendRef(); ok {
 		p.own = p.circuitAt(backend)
+	} else if scope.Level == "" {
+		if p.Name == "" {
+			p.position = policy.PositionOf(ctx, "circuit_breaker")
+		}
+		p.circuitAt(policy.RouteInfo{})
 	}
 	return metrics.Register(ctx, circuitCollector{})
 }
@@ -192,6 +199,7 @@ func (p *CircuitBreaker) Validate() error { return p.Check() }
 // Cleanup releases the states.
 func (p *CircuitBreaker) Cleanup() error {
 	p.circuits.Release()
+	p.position.Release()
 	return nil
 }
 

@@ -60,12 +60,13 @@ type Concurrency struct {
 
 	// The name of the limit. Outside of a gateway, handlers with the same name and `key`
 	// share the limit. In a gateway, limits of a backend with different names are
-	// separate. Default: none.
+	// separate. Default: none. The position in the configuration identifies the limit.
 	Name string `json:"name,omitempty"`
 
 	key      *placeholder.Key
 	limiters lease.Set[policy.RouteInfo, *sharedLimiter]
-	own      *sharedLimiter // limiter of the backend that contains the policy; nil if none
+	own      *sharedLimiter  // limiter of the backend that contains the policy; nil if none
+	position policy.Position // set outside of a gateway if Name is empty
 }
 
 // CaddyModule returns the Caddy module information.
@@ -101,8 +102,8 @@ func (p *Concurrency) Check() error {
 	return nil
 }
 
-// Provision sets up the policy. Its limiter is acquired here if the policy belongs to a
-// backend, and otherwise by the first request for each backend.
+// Provision sets up the policy. Its limiter is acquired here, except if the policy belongs
+// to several backends.
 func (p *Concurrency) Provision(ctx caddy.Context) error {
 	if err := p.Start(ctx, "concurrency"); err != nil {
 		return err
@@ -115,9 +116,14 @@ func (p *Concurrency) Provision(ctx caddy.Context) error {
 		key := placeholder.ParseKey(p.Key)
 		p.key = &key
 	}
-	p.reuse()
-	if backend, ok := policy.ScopeOf(ctx).BackendRef(); ok {
+	scope := policy.ScopeOf(ctx)
+	if backend, ok := scope.BackendRef(); ok {
 		p.own = p.limiterAt(backend)
+	} else if scope.Level == "" {
+		if p.Name == "" {
+			p.position = policy.PositionOf(ctx, "concurrency")
+		}
+		p.limiterAt(policy.RouteInfo{})
 	}
 	return metrics.Register(ctx, concurrencyCollector{})
 }
@@ -128,6 +134,7 @@ func (p *Concurrency) Validate() error { return p.Check() }
 // Cleanup releases the limiters.
 func (p *Concurrency) Cleanup() error {
 	p.limiters.Release()
+	p.position.Release()
 	return nil
 }
 
@@ -203,7 +210,7 @@ var sharedLimiters = caddy.NewUsagePool()
 
 type limiterKey struct {
 	gateway, backend, name, key string
-	owner                       *Concurrency // set outside of a gateway if name is empty
+	position                    string // set outside of a gateway if name is empty
 }
 
 // sharedLimiter is a limiter that is shared by all handlers with the same limiterKey.
@@ -227,35 +234,32 @@ func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 	}
 	return p.limiters.Add(place, func() (*sharedLimiter, func()) {
 		key := limiterKey{gateway: place.Gateway, backend: place.Backend, name: p.Name, key: p.Key}
-		if place == (policy.RouteInfo{}) && p.Name == "" {
-			key.owner = p
+		if place == (policy.RouteInfo{}) {
+			key.position = p.position.String()
 		}
 		shared, _, _ := sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil }) // never fails
 		l := shared.(*sharedLimiter)
 		release := l.limit(p.Max)
 		return l, func() {
 			release()
-			_, _ = sharedLimiters.Delete(key)
+			l.deleteWhenIdle()
 		}
 	})
 }
 
-// reuse acquires existing limiters with the same name and key that have requests in flight.
-// Without it, they could be removed with the old configuration before the first request
-// arrives.
-func (p *Concurrency) reuse() {
-	var keys []limiterKey
-	sharedLimiters.Range(func(key, value any) bool {
-		k := key.(limiterKey)
-		if k.name == p.Name && k.key == p.Key && k.owner == nil && value.(*sharedLimiter).counts().inFlight > 0 {
-			keys = append(keys, k)
+// idleInterval is the time between checks whether a released limiter is idle.
+const idleInterval = time.Second
+
+// deleteWhenIdle ends a use of the limiter when no requests are in flight, so that the
+// next configuration counts them.
+func (l *sharedLimiter) deleteWhenIdle() {
+	time.AfterFunc(idleInterval, func() {
+		if now := l.counts(); now.inFlight > 0 {
+			l.deleteWhenIdle()
+			return
 		}
-		return true
+		_, _ = sharedLimiters.Delete(l.limiterKey) // Destruct never fails
 	})
-	for _, key := range keys {
-		_, _, _ = sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil })
-		p.limiters.Keep(func() { _, _ = sharedLimiters.Delete(key) })
-	}
 }
 
 func newSharedLimiter(key limiterKey) *sharedLimiter {

@@ -145,6 +145,24 @@ func TestConcurrencyCountsAcrossAReload(t *testing.T) {
 	}
 	leave()
 
+	// A request of an old configuration may be the first one in the new one's limit, for
+	// example after it has waited in a throttle.
+	ex.At.Backend = "late"
+	before := testkit.Provision(t, &Concurrency{Max: 1})
+	occupy(t, before, ex)()
+	_ = before.Cleanup()
+	now := testkit.Provision(t, &Concurrency{Max: 1})
+	leave = occupy(t, now, ex)
+	if _, _, err := concurrencySend(t.Context(), before, ex, policytest.RespondWith(200)); err == nil {
+		t.Error("a late request of the old configuration is not counted with the others")
+	}
+	leave()
+	leave = occupy(t, before, ex)
+	if _, _, err := concurrencySend(t.Context(), now, ex, policytest.RespondWith(200)); err == nil {
+		t.Error("a late request of the old configuration is not counted in the new one")
+	}
+	leave()
+
 	// A WebSocket may outlive its configuration and be the only request in flight.
 	ex.At.Backend = "c"
 	last := testkit.Provision(t, &Concurrency{Max: 1, Name: "sockets"})

@@ -142,7 +142,7 @@ func (f *Fallback) Provision(ctx caddy.Context) error {
 		}
 	}
 	f.failing, _ = failure.ParseStatuses(f.Statuses, nil) // validated by Check
-	f.position = policy.PositionOf(ctx, "fallback")
+	f.position = policy.ContentPositionOf(ctx, "fallback")
 	return fallbacks.Register(ctx)
 }
 
