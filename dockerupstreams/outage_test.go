@@ -55,6 +55,24 @@ func TestRequestsWaitForTheFirstListAfterAnOutage(t *testing.T) {
 	if s.Set().settling != nil {
 		t.Error("requests still wait")
 	}
+
+	// A subscription that was closed during a wait keeps its last set.
+	s.parts[0].watcher.mu.Lock()
+	s.parts[0].watcher.settle(true)
+	s.parts[0].watcher.mu.Unlock()
+	begun = time.Now()
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		s.Settled(t.Context())
+	}()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	<-waited
+	if s.Settled(t.Context()); time.Since(begun) >= settleTime {
+		t.Errorf("requests waited for %s after the subscription was closed", time.Since(begun))
+	}
 }
 
 // An engine that was reachable all the time responds immediately. Requests do not wait

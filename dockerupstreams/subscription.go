@@ -167,12 +167,16 @@ func (s *Subscription) Settled(ctx context.Context) *Set {
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	for set.settling != nil && len(set.Targets) > 0 && ctx.Err() == nil {
+	for set.settling != nil && len(set.Targets) > 0 {
 		select {
 		case <-set.settling:
 		case <-ctx.Done():
+			return s.Set()
 		}
-		set = s.Set()
+		last := set
+		if set = s.Set(); set == last { // closed
+			break
+		}
 	}
 	return set
 }
