@@ -202,11 +202,11 @@ func checkLabel(name, value string) error {
 	return optionErrorf("match_labels", "invalid match_labels %s=%s: %s", name, value, problem)
 }
 
-// includes reports whether the option include contains name.
 // AllowsLocalAddresses reports whether containers may have addresses that lead back to
 // the gateway.
 func (s *Selector) AllowsLocalAddresses() bool { return s.includes(includeLocalAddresses) }
 
+// includes reports whether the option include contains name.
 func (s *Selector) includes(name string) bool { return slices.Contains(s.Include, name) }
 
 // matches reports whether labels contain all s.MatchLabels.

@@ -114,9 +114,10 @@ func (w *watcher) session(ctx context.Context, up func()) error {
 	if err := s.greet(ctx); err != nil {
 		return err
 	}
-	// Subscribe from a time in the past: engines may respond before the subscription is
-	// active, and containers that are being stopped must be drained. A second later,
-	// because the time is rounded down, and the drain must not have ended.
+	// Subscribe from a time in the past. Engines may respond before the subscription is
+	// active, and the kill events of containers that still drain must be replayed. The
+	// start is one drain ago, plus a second, because engines get whole seconds, rounded
+	// down. At least two seconds keep the start in the past if the drain is short.
 	begun := w.connect()
 	s.events, s.errs = eng.subscribe(ctx, begun.Add(time.Second-max(w.addr.stop.drain.Or(drainFor), 2*time.Second)))
 	return s.loop(ctx)

@@ -347,7 +347,7 @@ func (o *Options) checkRest() *options.Error {
 		return options.Errorf("roles_claim", "roles_claim and claim in roles cannot be combined: remove roles_claim")
 	}
 	if i := slices.Index(o.Audience, ""); i >= 0 {
-		return options.Errorf(fmt.Sprintf("audience[%d]", i), "invalid audience: must not be empty: remove audience to accept all audiences")
+		return options.Errorf(fmt.Sprintf("audience[%d]", i), `invalid audience "": must not be empty: set the audience of the tokens, or remove the empty value`)
 	}
 	if o.Leeway != nil && (*o.Leeway < 0 || time.Duration(*o.Leeway) > maxLeeway) {
 		return options.Errorf("leeway", "invalid leeway %s: must be 0s to 1h", time.Duration(*o.Leeway))

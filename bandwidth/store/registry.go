@@ -161,7 +161,7 @@ func (l *Store) Close() error {
 		if next != nil {
 			next.takeOver(rest, l.node)
 		} else {
-			l.logger.Error("writing bandwidth before shutdown failed, bytes are lost",
+			l.logger.Error("writing bandwidth before closing the store failed: bytes are lost",
 				zap.String("store", l.db.name), zap.Int64("bytes", rest.total()), zap.Error(err))
 		}
 	}

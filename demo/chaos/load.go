@@ -193,7 +193,7 @@ func (p *phase) check() error {
 	case p.needless > 0:
 		return fmt.Errorf("%d keys moved although their container was not affected", p.needless)
 	case p.statuses[http.StatusOK]+p.cut < sent:
-		return fmt.Errorf("%d of %d requests got another status than 200, although other containers were available", sent-p.cut-p.statuses[http.StatusOK], sent)
+		return fmt.Errorf("%d of %d requests got a status other than 200, although other containers were available", sent-p.cut-p.statuses[http.StatusOK], sent)
 	case p.cut*1000 > sent:
 		return fmt.Errorf("%d of %d responses were cut off", p.cut, sent)
 	}
