@@ -226,7 +226,7 @@ func healthcheck(url string, strict bool) error {
 				Connected       bool
 			}
 		}
-		if err := adminReport("/rgate/docker", &report); err != nil || !strict {
+		if err := adminReport("/rgate/docker?near_misses=false", &report); err != nil || !strict {
 			return err
 		}
 		for _, e := range report.Endpoints {

@@ -32,7 +32,7 @@ func StandAlone(args []string) []string {
 		return []string{args[0], commandName, "version"}
 	case strings.HasPrefix(first, "-"), // flags of the rgate command
 		slices.Contains([]string{"caddyfile", "hash-key", "healthcheck", "test-mail", "usage", "version"}, first),
-		first == "reload" && (!isCaddys(rest) || slices.Contains(rest, "--close")):
+		first == "reload" && (!isCaddys(rest) || slices.ContainsFunc(rest, func(arg string) bool { return strings.HasPrefix(arg, "--close") })):
 		return slices.Insert(slices.Clone(args), 1, commandName)
 	case slices.Contains([]string{"adapt", "run", "start", "validate"}, first) && !isCaddys(rest):
 		args = append(slices.Clone(args), "--adapter", adapterName)

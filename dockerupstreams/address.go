@@ -60,8 +60,8 @@ func resolveEndpoint(e Endpoint) (address, error) {
 	}
 	protocol, rest, ok := strings.Cut(at.host, "://")
 	if protocol == "ssh" {
-		return at, fmt.Errorf("docker host %q is not supported: forward the socket with "+
-			"ssh -N -L /run/remote.sock:/var/run/docker.sock user@host, and use unix:///run/remote.sock", redact(at.host))
+		return at, fmt.Errorf("docker host %q is not supported: set host to tcp://HOST:2376 and cert_path, "+
+			"so that the engine is known to be on another machine", redact(at.host))
 	}
 	if !ok || rest == "" || !slices.Contains(protocols, protocol) {
 		return at, fmt.Errorf("invalid docker host %q: must be an address such as unix:///path/to/socket or tcp://host:port",

@@ -42,10 +42,14 @@ func (adminDocker) serve(w http.ResponseWriter, r *http.Request) error {
 			Err:        errors.New("method not allowed: use GET"),
 		}
 	}
+	read := Report
+	if r.URL.Query().Get("near_misses") == "false" { // without a query to the engines
+		read = Status
+	}
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(struct {
 		Endpoints []EndpointStatus `json:"endpoints"`
-	}{Report()})
+	}{read()})
 }
 
 // Interface guard

@@ -104,6 +104,15 @@ func sortNearMisses(all []NearMiss) {
 // nearMiss returns the difference between the labels of a container and of a selector if
 // the container has some but not all labels, else "".
 func (s *Selector) nearMiss(labels map[string]string) string {
+	matching := 0
+	for name, want := range s.MatchLabels {
+		if got, ok := labels[name]; ok && got == want {
+			matching++
+		}
+	}
+	if matching == 0 || matching == len(s.MatchLabels) {
+		return ""
+	}
 	var has, lacks, wants []string
 	for _, name := range slices.Sorted(maps.Keys(s.MatchLabels)) {
 		want := s.MatchLabels[name]
@@ -115,9 +124,6 @@ func (s *Selector) nearMiss(labels map[string]string) string {
 		default:
 			has = append(has, name+"="+want)
 		}
-	}
-	if len(has) == 0 || len(lacks) == 0 {
-		return ""
 	}
 	return "the container has " + strings.Join(has, ", ") + ", but " + strings.Join(lacks, ", ") +
 		": set " + strings.Join(wants, ", ") + " to select it"

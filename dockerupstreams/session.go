@@ -304,7 +304,9 @@ func (s *session) send(ctx context.Context, r result) {
 			s.inspect(ctx, &r)
 		case requestAll:
 			if r.list, r.err = s.eng.list(ctx, nil); r.err == nil {
-				r.kinds, r.minor = s.eng.networks(ctx)
+				limited, cancel := context.WithTimeout(ctx, inspectTimeout)
+				r.kinds, r.minor = s.eng.networks(limited)
+				cancel()
 			}
 		case requestSome:
 			r.list, r.err = s.eng.list(ctx, r.ids)

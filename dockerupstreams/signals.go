@@ -36,8 +36,8 @@ func (s *Signal) UnmarshalText(text []byte) error {
 	}
 	for prefix, base := range map[string]Signal{"RTMIN": signalMin, "RTMAX": signalMax} {
 		if offset, ok := strings.CutPrefix(name, prefix); ok {
-			n, _ := strconv.Atoi(cmp.Or(offset, "0"))
-			if number = int(base) + n; Signal(number) < signalMin {
+			n, err := strconv.Atoi(cmp.Or(offset, "0"))
+			if number = int(base) + n; err != nil || Signal(number) < signalMin {
 				number = 0
 			}
 		}

@@ -82,7 +82,7 @@ func TestEndpoints(t *testing.T) {
 		"TLS by config":     {e: Endpoint{Host: "tcp://localhost:2376", CertPath: tls}, want: address{host: "tcp://localhost:2376", certPath: tls}},
 		"loopback":          {e: Endpoint{Host: "tcp://127.0.0.1:2375"}, want: address{host: "tcp://127.0.0.1:2375"}},
 		"a path":            {e: Endpoint{Host: "/var/run/docker.sock"}, err: "must be an address such as unix:///path/to/socket"},
-		"ssh":               {e: Endpoint{Host: "ssh://me@host"}, err: `docker host "ssh://me@host" is not supported: forward the socket with ssh -N -L`},
+		"ssh":               {e: Endpoint{Host: "ssh://me@host"}, err: `docker host "ssh://me@host" is not supported: set host to tcp://`},
 		"default port":      {e: Endpoint{Host: "tcp://h"}, want: address{host: "tcp://h:2375"}, remote: "h"},
 		"default IPv6 port": {e: Endpoint{Host: "tcp://[fd00::1]"}, want: address{host: "tcp://[fd00::1]:2375"}, remote: "fd00::1"},
 		"default TLS port":  {e: Endpoint{Host: "tcp://h", CertPath: tls}, want: address{host: "tcp://h:2376", certPath: tls}, remote: "h"},

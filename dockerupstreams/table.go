@@ -117,7 +117,11 @@ func (t *table) apply(e event, now time.Time) {
 	}
 	switch {
 	case e.action == actionKill:
-		if t.kill(e.id, t.killOf(e, past, now)) && past {
+		k := t.killOf(e, past, now)
+		if past && !k.until.After(now) {
+			break // its drain has ended
+		}
+		if t.kill(e.id, k) && past {
 			t.markDirty(e.id)
 		}
 	case e.action == actionNetwork:
@@ -161,7 +165,7 @@ func (t *table) killOf(e event, past bool, now time.Time) kill {
 		drain = min(drain, drainAfterUnknown)
 	}
 	begun := now
-	if past && t.since.Sub(e.at) < drain {
+	if past && t.since.Sub(e.at) < t.stop.drain.Or(drainFor) {
 		begun = e.at
 	}
 	return kill{e.signal, begun.Add(drain)}

@@ -103,7 +103,7 @@ func (w *watcher) consider(v *view, c *container) {
 			w.table.markDirty(owner.id)
 		}
 	}
-	if _, known := w.table.stopSignals[c.id]; !known {
+	if _, known := w.table.stopSignals[c.id]; !known && !w.addr.stop.drain.IsOff() {
 		w.table.uninspected[c.id] = struct{}{}
 	}
 	v.consider(c.id, c, owner, w.table.drains(c.id), &w.at)

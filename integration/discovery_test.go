@@ -217,7 +217,7 @@ func TestE12LabelsCannotPublishTheGatewaysHost(t *testing.T) {
 func TestE14EnginesThatCannotBeReachedThatWay(t *testing.T) {
 	t.Parallel()
 	file := writeFile(t, "rgate.yaml", "docker: ssh://me@host\nroutes: [{path_prefix: /, backend: a}]\nbackends: [{name: a, match_labels: [app=a]}]\n")
-	if got := rgate(t, nil, "validate", "-c", file); got.code == 0 || !strings.Contains(got.stderr, "is not supported: forward the socket with ssh -N -L") {
+	if got := rgate(t, nil, "validate", "-c", file); got.code == 0 || !strings.Contains(got.stderr, "is not supported: set host to tcp://") {
 		t.Errorf("ssh: %+v", got)
 	}
 	g := startGateway(t, oneBackend, "DOCKER_CONTEXT=elsewhere")

@@ -38,6 +38,8 @@ func ContentPositionOf(ctx caddy.Context, kind string) Position { return newPosi
 func newPosition(ctx caddy.Context, kind string, content bool) Position {
 	scope := ScopeKey(ctx)
 	path := pathTo(ctx, content && scope == "") // in a gateway, the gateway's name identifies it
+	hash := sha256.Sum256([]byte(path))         // matchers can be long
+	path = hex.EncodeToString(hash[:16])
 	key := positionKey{ctx.GetMetricsRegistry(), kind + " " + strconv.Quote(scope) + " " + path}
 	count, _, _ := positions.LoadOrNew(key, func() (caddy.Destructor, error) { return new(equalPositions), nil }) // the constructor never fails
 	return Position{key.text + " " + strconv.FormatInt(count.(*equalPositions).Add(1), 10), key}
@@ -95,7 +97,7 @@ func pathTo(ctx caddy.Context, content bool) string {
 		return false
 	}
 	if !at("", entry.Routes(server)) && (server.Errors == nil || !at(" errors", server.Errors.Routes)) {
-		b.WriteString(" named " + namedRoute(server, content))
+		b.WriteString(" named " + namedRoute(server))
 	}
 	for _, module := range ctx.Modules() {
 		if subroute, ok := module.(*caddyhttp.Subroute); ok && !at("", subroute.Routes) && subroute.Errors != nil {
@@ -105,19 +107,16 @@ func pathTo(ctx caddy.Context, content bool) string {
 	return b.String()
 }
 
-// unstable numbers the handlers in named routes whose order is random. The positions of
-// their content differ after each reload, so that no handler reuses the state of another.
+// unstable numbers the handlers in named routes whose order is random. Their positions
+// differ after each reload, so that no handler reuses the state of another.
 var unstable atomic.Int64
 
 // namedRoute returns the name of the named route that is being provisioned. Caddy
 // provisions named routes in random order, so that of several routes the name is not
-// known. For content, the result is then unique.
-func namedRoute(server *caddyhttp.Server, content bool) string {
+// known, and the result is unique.
+func namedRoute(server *caddyhttp.Server) string {
 	if len(server.NamedRoutes) > 1 {
-		if content {
-			return strconv.FormatInt(unstable.Add(1), 10)
-		}
-		return ""
+		return strconv.FormatInt(unstable.Add(1), 10)
 	}
 	for name := range server.NamedRoutes {
 		return strconv.Quote(name)

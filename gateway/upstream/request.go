@@ -28,6 +28,7 @@ type Request struct {
 	host    string               // the Host that the service received
 	probe   *probe               // not nil: read the state of the upstreams, without forwarding
 
+	settled  bool               // has waited for the containers of a restarted engine
 	upgraded bool               // the connection is counted in streams
 	upload   *httpx.WatchedBody // nil: the request has no body
 	writer   faultWriter        // the proxy's response writer

@@ -23,24 +23,21 @@ func TestWeightsOfAnIncompletePool(t *testing.T) {
 	}
 	defer s.Close()
 	selector := s.proxy.LoadBalancing.SelectionPolicy.(retrySelector).Selector
-	for _, tc := range []struct {
-		pool reverseproxy.UpstreamPool
-		want string
-	}{
-		{s.proxy.Upstreams, "aaaaabccc"},
-		{s.proxy.Upstreams[1:], "bccc"},
-		{s.proxy.Upstreams[:1], "a"},
-	} {
+	counts := func(pool reverseproxy.UpstreamPool, n int) map[string]int {
 		seen := map[string]int{}
-		for range 8 * len(tc.want) {
-			seen[selector.Select(tc.pool, nil, nil).Dial[:1]]++
+		for range n {
+			seen[selector.Select(pool, nil, nil).Dial[:1]]++
 		}
-		for _, upstream := range tc.pool {
-			name := upstream.Dial[:1]
-			if want := 8 * strings.Count(tc.want, name); seen[name] != want {
-				t.Errorf("%s: got %v, want %d of %s", tc.want, seen, want, name)
-			}
-		}
+		return seen
+	}
+	if seen := counts(s.proxy.Upstreams, 90); seen["a"] != 50 || seen["b"] != 10 || seen["c"] != 30 {
+		t.Errorf("the weights are 5, 1 and 3, got %v", seen)
+	}
+	if seen := counts(s.proxy.Upstreams[1:], 4000); seen["b"] < 800 || seen["b"] > 1200 || seen["b"]+seen["c"] != 4000 {
+		t.Errorf("the weights are 1 and 3, got %v", seen)
+	}
+	if seen := counts(s.proxy.Upstreams[:1], 10); seen["a"] != 10 {
+		t.Errorf("got %v, want a", seen)
 	}
 }
 

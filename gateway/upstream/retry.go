@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"slices"
 
@@ -96,22 +97,24 @@ type weightedSelector struct {
 	all reverseproxy.UpstreamPool // in the order of the weights
 }
 
-// Select implements reverseproxy.Selector. It skips upstreams that the pool lacks, for at
-// most one turn of the policy.
+// Select implements reverseproxy.Selector. For a pool that lacks upstreams, it selects at
+// random by weight: the policy's turns are shared by all requests.
 func (s weightedSelector) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	turns := 1
-	if len(pool) < len(s.all) {
-		for _, weight := range s.Weights {
-			turns += weight
+	if len(pool) == len(s.all) {
+		return s.WeightedRoundRobinSelection.Select(s.all, r, w)
+	}
+	var chosen *reverseproxy.Upstream
+	total := 0
+	for i, upstream := range s.all {
+		weight := s.Weights[min(i, len(s.Weights)-1)]
+		if weight <= 0 || !upstream.Available() || !slices.Contains(pool, upstream) {
+			continue
+		}
+		if total += weight; rand.IntN(total) < weight {
+			chosen = upstream
 		}
 	}
-	for range turns {
-		chosen := s.WeightedRoundRobinSelection.Select(s.all, r, w)
-		if chosen == nil || slices.Contains(pool, chosen) {
-			return chosen
-		}
-	}
-	return nil
+	return chosen
 }
 
 // attemptTracker is a selection policy that tracks the attempts of a request itself,

@@ -14,10 +14,15 @@ type containerSource struct{ *dockerupstreams.Subscription }
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
 func (c containerSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	set := c.Settled(r.Context())
-	if state := requestOf(r); state != nil {
-		state.attempt.set, state.attempt.containers = set, c.Subscription
+	state := requestOf(r)
+	if state == nil {
+		return dockerupstreams.Upstreams(c.Settled(r.Context()).Targets), nil
 	}
+	set := c.Set()
+	if state.probe == nil && !state.settled { // reports do not wait, and requests wait once
+		set, state.settled = c.Settled(r.Context()), true
+	}
+	state.attempt.set, state.attempt.containers = set, c.Subscription
 	return dockerupstreams.Upstreams(set.Targets), nil
 }
 

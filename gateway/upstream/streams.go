@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"net/http"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -10,9 +12,13 @@ import (
 // streams counts the upgraded connections of a service, such as WebSockets.
 type streams struct {
 	closer   *reverseproxy.Handler // closes the proxy's upgraded connections in Cleanup
-	open     int                   // Guarded by replaced.Mutex.
+	open     map[*Request]struct{} // Guarded by replaced.Mutex.
 	released bool                  // the configuration was replaced. Guarded by replaced.Mutex.
 }
+
+// closeTimeout is the maximum time for which a client that does not read delays the close
+// frame of its connection.
+const closeTimeout = time.Second
 
 // replaced holds the streams of replaced configurations while they have open
 // connections.
@@ -43,7 +49,10 @@ func (s *streams) enter(state *Request) {
 	state.upgraded = true
 	replaced.Lock()
 	defer replaced.Unlock()
-	s.open++
+	if s.open == nil {
+		s.open = make(map[*Request]struct{})
+	}
+	s.open[state] = struct{}{}
 	replaced.open++
 	s.update()
 }
@@ -55,7 +64,7 @@ func (s *streams) leave(state *Request) {
 	}
 	replaced.Lock()
 	defer replaced.Unlock()
-	s.open--
+	delete(s.open, state)
 	replaced.open--
 	s.update()
 }
@@ -67,7 +76,8 @@ func (s *streams) release() {
 		return
 	}
 	if caddy.Exiting() {
-		_ = s.closer.Cleanup() // clients may have left
+		s.close()
+		CloseReplacedStreams()
 		return
 	}
 	replaced.Lock()
@@ -78,7 +88,7 @@ func (s *streams) release() {
 
 // update adds the streams to replaced, or removes them. The caller holds replaced.Mutex.
 func (s *streams) update() {
-	if s.released && s.open > 0 {
+	if s.released && len(s.open) > 0 {
 		replaced.streams[s] = struct{}{}
 	} else {
 		delete(replaced.streams, s)
@@ -92,11 +102,22 @@ func CloseReplacedStreams() (closed int) {
 	var all []*streams
 	for s := range replaced.streams {
 		all = append(all, s)
-		closed += s.open
+		closed += len(s.open)
 	}
 	replaced.Unlock()
 	for _, s := range all {
-		_ = s.closer.Cleanup() // clients may have left
+		s.close()
 	}
 	return closed
+}
+
+// close closes the connections. Without a deadline, a client that does not read would
+// block the close frames of all.
+func (s *streams) close() {
+	replaced.Lock()
+	for state := range s.open {
+		_ = http.NewResponseController(&state.writer).SetWriteDeadline(time.Now().Add(closeTimeout)) // not supported by every server
+	}
+	replaced.Unlock()
+	_ = s.closer.Cleanup() // clients may have left
 }

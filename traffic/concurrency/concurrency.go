@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -217,7 +218,8 @@ type limiterKey struct {
 type sharedLimiter struct {
 	*limiter
 	limiterKey
-	end func() // stops publishing the state
+	end  func()       // stops publishing the state
+	uses atomic.Int32 // handlers that use the limiter
 }
 
 // Destruct implements caddy.Destructor.
@@ -239,9 +241,11 @@ func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 		}
 		shared, _, _ := sharedLimiters.LoadOrNew(key, func() (caddy.Destructor, error) { return newSharedLimiter(key), nil }) // never fails
 		l := shared.(*sharedLimiter)
+		l.uses.Add(1)
 		release := l.limit(p.Max)
 		return l, func() {
 			release()
+			l.uses.Add(-1)
 			l.deleteWhenIdle()
 		}
 	})
@@ -250,16 +254,14 @@ func (p *Concurrency) limiterAt(place policy.RouteInfo) *sharedLimiter {
 // idleInterval is the time between checks whether a released limiter is idle.
 const idleInterval = time.Second
 
-// deleteWhenIdle ends a use of the limiter when no requests are in flight, so that the
-// next configuration counts them.
+// deleteWhenIdle releases the limiter. The last handler releases it when no requests are
+// in flight, so that the next configuration counts them.
 func (l *sharedLimiter) deleteWhenIdle() {
-	time.AfterFunc(idleInterval, func() {
-		if now := l.counts(); now.inFlight > 0 {
-			l.deleteWhenIdle()
-			return
-		}
-		_, _ = sharedLimiters.Delete(l.limiterKey) // Destruct never fails
-	})
+	if l.uses.Load() == 0 && l.counts().inFlight > 0 {
+		time.AfterFunc(idleInterval, l.deleteWhenIdle)
+		return
+	}
+	_, _ = sharedLimiters.Delete(l.limiterKey) // Destruct never fails
 }
 
 func newSharedLimiter(key limiterKey) *sharedLimiter {
