@@ -79,7 +79,8 @@ func TestDashboard(t *testing.T) {
 	})
 	hasLines(t, page, "In the last 5 minutes", "Errors", "20 %", "5 failed")
 	hasLines(t, page, "In the last 5 minutes", "Received", "200 B")
-	hasLines(t, page, "Backends", "down", "0 of 0 healthy", "unhealthy", "0", "4", "100 %")
+	hasLines(t, page, "Backends", "down", "0 of 0 healthy", "not selected") // near misses follow
+	hasLines(t, page, "Backends", "unhealthy", "0", "4", "100 %")
 	hasLines(t, page, "Backends", "healthy", one.name, one.ip+":8080")
 	hasLines(t, page, "Backends", "unhealthy", two.name)
 	hasLines(t, page, "Quotas", "60 %", ", 600 B of 1 KB")

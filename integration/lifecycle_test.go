@@ -115,7 +115,7 @@ func TestKillOfOneOfTwoUnderLoadLosesNoRequest(t *testing.T) {
 // flight.
 func TestStoppedContainerIsDrained(t *testing.T) {
 	t.Parallel()
-	stopping := startContainer(t, spec{args: []string{"-linger", "3s"}})
+	stopping := startContainer(t, spec{args: []string{"-linger", "6s"}})
 	g := startGateway(t, oneBackend)
 	g.await(t, "web", 1)
 	inFlight := make(chan response, 1)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -81,6 +82,7 @@ func (l *Store) report(err error) {
 		l.problem = ""
 		l.logger.Info("writing bandwidth to the store succeeded again, no bytes were lost",
 			zap.String("store", l.db.name), zap.Duration("away", l.now().Sub(l.problemSince)))
+	case errors.Is(err, context.Canceled): // the end of the process, before the last flush
 	case err != nil:
 		l.problem = err.Error()
 		if before == "" {
