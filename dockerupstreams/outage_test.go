@@ -82,6 +82,7 @@ func TestRequestsDoNotWaitAfterACutStream(t *testing.T) {
 	e.Run(web("a"))
 	s, _ := follow(t, Selector{}, e)
 	expect(t, s, "a")
+	testkit.Eventually(t, "the stream is open", func() bool { return e.Streaming() == 1 })
 	e.Fail(dockertest.Faults{ListDelay: 3 * time.Second})
 	pings := e.Counts().Pings
 	e.CutStreams()
