@@ -316,6 +316,7 @@ func TestReloadsLoseNoBytes(t *testing.T) {
 	b := startMeterBackend(t)
 	config := func(n int) string {
 		return fmt.Sprintf(`admin: localhost:$ADMIN
+stream_close_delay: 0s
 default_response: {status_code: 410, body: version %d}
 routes: [{path_prefix: /web, backend: web}, {path_prefix: /web/%d, backend: web}]
 backends: [{name: web, dial: ["%s"]}]
