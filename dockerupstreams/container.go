@@ -2,6 +2,7 @@ package dockerupstreams
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -104,6 +105,18 @@ func parseName(names []string) string {
 func (c *container) hostNetworked() bool {
 	_, attached := c.network("host")
 	return c.networkMode == "host" && attached
+}
+
+// has reports whether an address may be one of the container's: a host name, an address in
+// one of its networks, or any address of its host.
+func (c *container) has(address string) bool {
+	ip, err := netip.ParseAddr(address)
+	return err != nil || c.hostNetworked() || slices.ContainsFunc(c.networks, func(n network) bool {
+		return slices.ContainsFunc([]string{n.ipv4, n.ipv6}, func(text string) bool {
+			own, err := netip.ParseAddr(text)
+			return err == nil && own == ip.Unmap()
+		})
+	})
 }
 
 // oneOff reports whether the container was started by `docker compose run`.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,36 +138,21 @@ func locateContainer(sel *Selector, how labelOptions, c, owner *container, at *s
 		}
 	}
 	switch {
-	case how.address != "":
-		if err := attached.checkAddress(c, how.address); err != nil {
-			return "", 0, err
-		}
-		host = how.address
 	case attached.hostNetworked():
 		host = at.hostAddress
 	case sel.HostPort:
 		host, number, err = publishedPort(attached, number, at)
-	default:
+	case how.address == "":
 		host, err = networkAddress(how, attached, at)
 	}
-	return host, number, err
-}
-
-// checkAddress returns an error if the address in the label of a container that uses the
-// network of owner is no longer an address of owner.
-func (owner *container) checkAddress(c *container, address string) error {
-	ip, err := netip.ParseAddr(address)
-	if owner == c || err != nil || owner.hostNetworked() {
-		return nil
+	if err != nil || how.address == "" {
+		return host, number, err
 	}
-	for _, n := range owner.networks {
-		for _, text := range []string{n.ipv4, n.ipv6} {
-			if own, err := netip.ParseAddr(text); err == nil && own == ip.Unmap() {
-				return nil
-			}
-		}
+	if attached != c && !attached.has(how.address) {
+		return "", 0, &labelError{labelAddress, how.address, fmt.Sprintf("must be an address of container %s, "+
+			"whose network the container uses: remove the label, the address is found without it", attached.name)}
 	}
-	return &labelError{labelAddress, address, fmt.Sprintf("must be an address of container %s, whose network the container uses: remove the label, the address is found without it", owner.name)}
+	return how.address, number, nil
 }
 
 // containerPort returns the port inside the container: the configured port, or else the

@@ -180,6 +180,7 @@ func TestNetworkOfAnotherContainer(t *testing.T) {
 		"label, a name":      {c: joined(labelAddress, "vpn"), owner: owner, dial: "vpn:80"},
 		"host":               {c: joined(), owner: onHostToo, dial: "127.0.0.1:80"},
 		"published":          {sel: Selector{HostPort: true}, c: joined(), owner: published, dial: "127.0.0.1:8080"},
+		"published, label":   {sel: Selector{HostPort: true}, c: joined(labelAddress, "10.0.0.2"), owner: published, dial: "10.0.0.2:8080"},
 		"no port":            {c: running(func(c *container) { c.ports, c.networkOwner = nil, ownerID }), owner: owner, want: "uses the network of container feedfacefeed and has no configured port"},
 	} {
 		target, rejection := resolve(&c.sel, c.c, c.owner, &onHost)
@@ -243,6 +244,10 @@ func TestAddressLabel(t *testing.T) {
 		check(t, Selector{}, labelled("rgate.address", value), onHost, "", "must be an address of the container")
 		check(t, Selector{Include: []string{"local_addresses"}}, labelled("rgate.address", value), onHost, "", "")
 	}
+	published := labelled("rgate.address", "192.0.2.1")
+	published.ports = []port{{private: 80, public: 8080}}
+	check(t, Selector{HostPort: true}, published, onHost, "192.0.2.1:8080", "")
+	check(t, Selector{HostPort: true}, labelled("rgate.address", "192.0.2.1", "rgate.port", "80"), onHost, "", "port 80 is not published")
 	alone := withNetworks()
 	alone.labels = map[string]string{labelAddress: "192.0.2.1"}
 	check(t, Selector{}, alone, onHost, "192.0.2.1:80", "")
