@@ -210,13 +210,10 @@ func (s *session) done(r result) {
 func (s *session) plan(now time.Time) (asks []result, next time.Time, news map[*view][]Rejection) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	next = now.Add(heartbeat)
-	if drained := s.w.table.expire(now); !drained.IsZero() {
-		next = earlier(next, drained)
-	}
+	next = sooner(now.Add(heartbeat), s.w.table.expire(now))
 	if len(s.w.table.touched) > 0 && !s.w.table.connecting {
 		if s.publishAt.After(now) {
-			next = earlier(next, s.publishAt)
+			next = sooner(next, s.publishAt)
 		} else {
 			news = s.publish()
 		}
@@ -224,7 +221,7 @@ func (s *session) plan(now time.Time) (asks []result, next time.Time, news map[*
 	if !s.asking {
 		ask, due := s.ask(now)
 		if ask == nil {
-			next = earlier(next, due)
+			next = sooner(next, due)
 		} else {
 			s.asking = true
 			asks = append(asks, *ask)
@@ -261,7 +258,7 @@ func (s *session) ask(now time.Time) (*result, time.Time) {
 			t.begin()
 			return &result{request: requestAll}, now
 		}
-		due = earlier(due, all)
+		due = sooner(due, all)
 	}
 	if len(t.dirty) > 0 {
 		some := later(s.lists.next(now), s.askFrom)
@@ -272,7 +269,7 @@ func (s *session) ask(now time.Time) (*result, time.Time) {
 			clear(t.dirty)
 			return &result{request: requestSome, ids: ids}, now
 		}
-		due = earlier(due, some)
+		due = sooner(due, some)
 	}
 	if !due.After(now) {
 		return &result{request: requestPing}, now
@@ -431,13 +428,6 @@ func (w *watcher) hear(group []event, now time.Time) {
 	for _, e := range group {
 		w.table.apply(e, now)
 	}
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func later(a, b time.Time) time.Time {

@@ -47,11 +47,17 @@ type TargetStatus struct {
 	MaxRequests int    `json:"max_requests,omitempty"`
 }
 
+// Engines returns the state of all engines in use without their selectors, sorted by
+// address.
+func Engines() []EndpointStatus { return statuses((*watcher).state) }
+
 // Status returns the state of all engines in use, sorted by address.
-func Status() []EndpointStatus {
+func Status() []EndpointStatus { return statuses((*watcher).status) }
+
+func statuses(of func(*watcher) EndpointStatus) []EndpointStatus {
 	all := []EndpointStatus{}
 	for _, w := range followed() {
-		all = append(all, w.status())
+		all = append(all, of(w))
 	}
 	slices.SortFunc(all, func(a, b EndpointStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
 	return all
@@ -81,7 +87,8 @@ func followed() (all []*watcher) {
 	return all
 }
 
-func (w *watcher) status() EndpointStatus {
+// state returns the state of the engine without its selectors.
+func (w *watcher) state() EndpointStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := EndpointStatus{
@@ -99,6 +106,13 @@ func (w *watcher) status() EndpointStatus {
 	if w.lastError != nil {
 		s.Error = w.lastError.Error()
 	}
+	return s
+}
+
+func (w *watcher) status() EndpointStatus {
+	s := w.state()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, v := range w.views {
 		s.Selectors = append(s.Selectors, v.status())
 	}

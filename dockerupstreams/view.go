@@ -82,8 +82,8 @@ func (v *view) change(id string, was resolution) {
 	}
 }
 
-// publish replaces the set if a resolution, synced or settling changed. It returns the rejections
-// to log: the permanent ones with a new reason.
+// publish replaces the set if a resolution, synced or settling changed. It returns the
+// rejections to log: the permanent ones with a new reason.
 func (v *view) publish(synced bool) (news []Rejection) {
 	old := v.set.Load()
 	if len(v.changed) == 0 && old.Synced == synced && old.settling == v.settling {

@@ -70,7 +70,7 @@ func (rep *Reporter) health() health {
 func (rep *Reporter) dependencies() []dependency {
 	all := []dependency{}
 	if slices.ContainsFunc(rep.Backends, func(b Backend) bool { return b.Service.HasContainers() }) {
-		for _, e := range dockerupstreams.Status() {
+		for _, e := range dockerupstreams.Engines() {
 			d := dependency{Name: "docker " + e.Endpoint, Status: healthy, Error: e.Error}
 			if !e.Connected {
 				d.Status = unhealthy

@@ -15,8 +15,9 @@ import (
 )
 
 // retrySelector is a selection policy that restricts another one to upstreams without a
-// previous attempt. It avoids upstreams that rest after a failed dial. It selects none if the retry budget is exhausted. If the proxy waits
-// between attempts, all upstreams can be selected again after each has been tried.
+// previous attempt. It avoids upstreams that rest after a failed dial, and selects none if
+// the retry budget is exhausted. If the proxy waits between attempts, all upstreams can be
+// selected again after each has been tried.
 type retrySelector struct {
 	reverseproxy.Selector
 	rests  *dialing.Rests
