@@ -78,19 +78,21 @@ func TestRequestsWaitForTheFirstListAfterAnOutage(t *testing.T) {
 // An engine that was reachable all the time responds immediately. Requests do not wait
 // for a slow list.
 func TestRequestsDoNotWaitAfterACutStream(t *testing.T) {
-	e := dockertest.New(t)
-	e.Run(web("a"))
-	s, _ := follow(t, Selector{}, e)
-	expect(t, s, "a")
-	testkit.Eventually(t, "the stream is open", func() bool { return e.Streaming() == 1 })
-	e.Fail(dockertest.Faults{ListDelay: 3 * time.Second})
-	pings := e.Counts().Pings
-	e.CutStreams()
-	testkit.Eventually(t, "the connection is new", func() bool { return e.Counts().Pings > pings && e.Streaming() == 1 })
-	begun := time.Now()
-	s.Settled(t.Context())
-	if took := time.Since(begun); took > settleTime/2 {
-		t.Skipf("the request waited for %s: the machine is slow", took)
+	for name, took := range map[string]time.Duration{"reachable": 0, "restarted": promptPing} {
+		inABubble(t, origin{}, func(t *testing.T, s *script, sub *Subscription, _ *observer.ObservedLogs) {
+			w := sub.parts[0].watcher
+			time.Sleep(steadyAfter)
+			s.set(func() { s.hanging = true }) // the first ping of the next connection does not return yet
+			s.errs <- errors.New("cut")
+			synctest.Wait()
+			w.accepted() // called by the transport of a real engine
+			w.responded(took)
+			begun := time.Now()
+			sub.Settled(t.Context())
+			if waited := time.Since(begun) > 0; waited != (took >= promptPing) {
+				t.Errorf("%s: the request waited: %v", name, waited)
+			}
+		})
 	}
 }
 
