@@ -57,6 +57,11 @@ func (r *relay) up(t *testing.T) {
 	t.Helper()
 	listener, err := net.Listen("unix", r.socket)
 	must(t, "opening the relay", err)
+	r.serve(listener)
+}
+
+// serve starts to accept connections from a listener.
+func (r *relay) serve(listener net.Listener) {
 	r.mu.Lock()
 	r.listener = listener
 	r.mu.Unlock()

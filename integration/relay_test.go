@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"io"
 	"net"
 	"strings"
 	"time"
@@ -23,23 +22,7 @@ func runRelay(addresses string) {
 	if err != nil {
 		return
 	}
-	for {
-		from, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer from.Close()
-			to, err := net.Dial("unix", socket)
-			if err != nil {
-				return
-			}
-			defer to.Close()
-			go func() {
-				_, _ = io.Copy(from, to)
-				_ = from.Close()
-			}()
-			_, _ = io.Copy(to, from)
-		}()
-	}
+	r := &relay{engine: socket, conns: make(map[net.Conn]struct{})}
+	r.serve(listener)
+	r.copiers.Wait()
 }
