@@ -91,10 +91,10 @@ func (keys keySet) add(key *Key, position int) *options.Error {
 	if other, ok := keys[held.digest]; ok {
 		return options.Errorf("sha256", "keys of %q and %q have the same sha256: remove one of them, or generate another key with rgate hash-key --generate", other.who.Consumer, key.Name)
 	}
-	if err := identity.CheckNames("scopes", key.Scopes, identity.IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes"); err != nil {
+	if err := identity.CheckScopes("scopes", key.Scopes); err != nil {
 		return err
 	}
-	if err := identity.CheckNames("roles", key.Roles, identity.IsPrintable, "of one or more printable characters, without surrounding spaces"); err != nil {
+	if err := identity.CheckNames("roles", key.Roles); err != nil {
 		return err
 	}
 	if key.Expires != "" {

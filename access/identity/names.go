@@ -7,9 +7,17 @@ import (
 	"github.com/rgate/rgate/internal/options"
 )
 
-// CheckNames returns an error for the first invalid scope, role or user in an option.
-// want describes the valid form in the error.
-func CheckNames(option string, names []string, valid func(string) bool, want string) *options.Error {
+// CheckScopes returns an error for the first invalid scope in an option.
+func CheckScopes(option string, scopes []string) *options.Error {
+	return checkNames(option, scopes, IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes")
+}
+
+// CheckNames returns an error for the first invalid role or user in an option.
+func CheckNames(option string, names []string) *options.Error {
+	return checkNames(option, names, IsPrintable, "of one or more printable characters, without surrounding spaces")
+}
+
+func checkNames(option string, names []string, valid func(string) bool, want string) *options.Error {
 	for _, name := range names {
 		if !valid(name) {
 			return options.Errorf(option, "invalid value %q of %s: must be a string %s", name, option, want)

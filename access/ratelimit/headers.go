@@ -30,16 +30,9 @@ func setHeaders(header http.Header, d *decision, limit string) {
 			return
 		}
 	}
-	addHeaders(header).fill(d, limit)
-}
-
-// addHeaders adds the header fields. fill sets their values.
-func addHeaders(header http.Header) *rateLimitHeaders {
 	t := new(rateLimitHeaders)
-	header[headerLimit] = t.values[0:1:1]
-	header[headerRemaining] = t.values[1:2:2]
-	header[headerReset] = t.values[2:3:3]
-	return t
+	t.fill(d, limit)
+	header[headerLimit], header[headerRemaining], header[headerReset] = t.values[0:1:1], t.values[1:2:2], t.values[2:3:3]
 }
 
 // fill sets the values for a decision. limit is the formatted number of requests.

@@ -3,6 +3,7 @@
 package require
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -84,20 +85,11 @@ func (p *Require) Provision(ctx caddy.Context) error {
 
 // Check returns an error for the first invalid option.
 func (p *Require) Check() error {
-	for _, list := range []struct {
-		option string
-		values []string
-		valid  func(string) bool
-		want   string
-	}{
-		{"scopes", p.Scopes, identity.IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes"},
-		{"any_scope", p.AnyScope, identity.IsScope, "of one or more printable ASCII characters, without spaces, quotes or backslashes"},
-		{"roles", p.Roles, identity.IsPrintable, "of one or more printable characters, without surrounding spaces"},
-		{"users", p.Users, identity.IsPrintable, "of one or more printable characters, without surrounding spaces"},
-	} {
-		if err := identity.CheckNames(list.option, list.values, list.valid, list.want); err != nil {
-			return err
-		}
+	if err := cmp.Or(
+		identity.CheckScopes("scopes", p.Scopes), identity.CheckScopes("any_scope", p.AnyScope),
+		identity.CheckNames("roles", p.Roles), identity.CheckNames("users", p.Users),
+	); err != nil {
+		return err
 	}
 	for name, values := range p.Claims {
 		if name == "" || len(values) == 0 {
